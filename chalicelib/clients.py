@@ -1,0 +1,76 @@
+"""The one place that makes clients: of AWS and of MySQL, each on first use and with explicit time-outs.
+
+boto3 and PyMySQL are imported here, inside the functions, because importing them costs more than most calls do:
+a function that never talks to MySQL never loads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from chalicelib.errors import DatabaseUnavailable
+from chalicelib.settings import Database
+
+if TYPE_CHECKING:
+    from pymysql.connections import Connection
+
+# Two tries of at most 3 + 10 seconds fit inside the shortest function's 30 seconds.
+CONNECT_SECONDS = 3
+READ_SECONDS = 10
+ATTEMPTS = 2
+
+
+@cache
+def aws(service: str, region: str | None = None) -> Any:
+    """The boto3 client of ``service``, made once for each process and region.
+
+    Links are signed with Signature Version 4, which is not botocore's default in us-east-1.
+    """
+    import boto3
+    from botocore.config import Config
+
+    config = Config(
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        signature_version="v4" if service != "s3" else "s3v4",
+        max_pool_connections=32,
+    )
+    return boto3.client(service, region_name=region, config=config)  # type: ignore[call-overload]
+
+
+@contextmanager
+def mysql(database: Database, *, read_seconds: int = 60) -> Iterator[Connection[Any]]:
+    """A fresh connection to ``database``, closed at the end, whatever happens.
+
+    It reads in UTC and does not commit by itself. Raises ``DatabaseUnavailable`` where the server cannot be reached,
+    goes away in the middle, or holds a lock for too long: all that may be well a moment later.
+    """
+    import pymysql
+
+    try:
+        connection = pymysql.connect(
+            host=database.host,
+            port=database.port,
+            user=database.user,
+            password=database.password,
+            database=database.name,
+            charset="utf8mb4",
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=read_seconds,
+            write_timeout=read_seconds,
+            autocommit=False,
+            init_command="SET time_zone = '+00:00', sql_mode = 'STRICT_TRANS_TABLES'",
+        )
+    except (pymysql.err.OperationalError, OSError) as error:
+        raise DatabaseUnavailable(f"MySQL at {database.host}:{database.port} cannot be reached: {error}") from error
+    try:
+        yield connection
+    except (pymysql.err.OperationalError, pymysql.err.InterfaceError, OSError) as error:
+        raise DatabaseUnavailable(f"MySQL at {database.host}:{database.port} went away: {error}") from error
+    finally:
+        # Not close(): that sends a last word to a server that may be gone, and then waits for it.
+        connection._force_close()  # type: ignore[attr-defined]

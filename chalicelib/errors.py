@@ -1,0 +1,60 @@
+"""Every error that the café raises on purpose, and the HTTP status that each becomes.
+
+Chalice turns a ``ChaliceViewError`` that leaves a view into ``{"Code": <class name>, "Message": <text>}`` with the
+class's ``STATUS_CODE``, so the names of these classes are part of the REST interface. In a function that is not a
+view the class's name is what a state machine's Retry and Catch see.
+"""
+
+from chalice import BadRequestError, ChaliceViewError, ConflictError, NotFoundError
+
+
+class CafeError(ChaliceViewError):
+    """The root: whatever the café raises on purpose is one of these."""
+
+
+class InvalidRequest(BadRequestError, CafeError):  # type: ignore[misc]
+    """The client sent something wrong. ``problems`` names each field and what is wrong with it."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(problems))
+
+
+class BodyTooLarge(CafeError):
+    STATUS_CODE = 413
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"the body has {size:,} bytes, and at most {limit:,} are taken: send it in smaller parts")
+
+
+class NotFound(NotFoundError, CafeError):  # type: ignore[misc]
+    def __init__(self, what: str, identifier: str) -> None:
+        super().__init__(f"there is no {what} {identifier!r}")
+
+
+class Conflict(ConflictError, CafeError):  # type: ignore[misc]
+    """What the client asks for contradicts what is stored already."""
+
+
+class Unavailable(CafeError):
+    """A service that the café stands on refuses for now; the same request may succeed later."""
+
+    STATUS_CODE = 503
+
+
+class DatabaseUnavailable(Unavailable):
+    """MySQL cannot be reached, or went away in the middle. State machines retry this one by its name."""
+
+
+class StorageUnavailable(Unavailable):
+    """S3 throttles or fails for now. State machines retry this one by its name."""
+
+
+class MissingSettings(CafeError):
+    """An environment variable that the code needs is not set. ``names`` has all of them."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+        super().__init__(
+            f"not set: {', '.join(names)}. Run `make run` once and then `source .local/env`, or deploy a stage."
+        )

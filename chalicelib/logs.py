@@ -1,0 +1,31 @@
+"""One JSON object for each log record, on standard output, where Lambda picks it up.
+
+Every record carries the id of what it is about (``reportId``, ``orderID``, ``key``) as a field of its own, given
+with ``extra=``; what comes from a client goes into a field and never into the message, so it cannot forge a record.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from pythonjsonlogger.json import JsonFormatter
+
+
+def logger(name: str) -> logging.Logger:
+    """The logger ``cafe.<name>``; the first call sets the format up."""
+    root = logging.getLogger("cafe")
+    if not root.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(
+            JsonFormatter(
+                "%(levelname)s %(name)s %(message)s",
+                rename_fields={"levelname": "level", "name": "logger"},
+                timestamp=True,
+            )
+        )
+        root.addHandler(handler)
+        root.setLevel(logging.INFO)
+        # Lambda's own root handler would print each record a second time.
+        root.propagate = False
+    return root.getChild(name)

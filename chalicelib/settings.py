@@ -1,0 +1,63 @@
+"""Every environment variable that the code reads. ``infra/deploy.py`` writes them from the resources stack's outputs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from chalicelib.errors import MissingSettings
+
+VERSION = "0.1.0"
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where the inventory is. Only the functions that talk to MySQL have these variables."""
+
+    host: str
+    port: int
+    name: str
+    user: str
+    password: str
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str] = os.environ) -> Database:
+        """From DB_HOST, DB_PORT, DB_NAME, DB_USER and DB_PASSWORD. Raises ``MissingSettings``."""
+        names = [f"DB_{field.name.upper()}" for field in fields(cls)]
+        values = _require(names, environment)
+        return cls(values[0], int(values[1]), *values[2:])
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Names and ARNs of the resources, each from the environment variable of the same name in capitals.
+
+    ``orders_since`` is the day the orders table was made, as ``YYYY-MM-DD``: no list looks back further.
+    """
+
+    cafe_stage: str
+    orders_queue_url: str
+    orders_queue_arn: str
+    orders_table: str
+    orders_stream_arn: str
+    orders_since: str
+    notifications_table: str
+    topic_arn: str
+    alarms_topic_arn: str
+    reports_bucket: str
+    uploads_bucket: str
+    inventory_report_arn: str
+    storage_report_arn: str
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """Raises ``MissingSettings`` with the names of all that is missing or empty."""
+        return cls(*_require([field.name.upper() for field in fields(cls)], environment))
+
+
+def _require(names: list[str], environment: Mapping[str, str]) -> list[str]:
+    missing = [name for name in names if not environment.get(name)]
+    if missing:
+        raise MissingSettings(missing)
+    return [environment[name] for name in names]
