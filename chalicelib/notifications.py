@@ -1,0 +1,118 @@
+"""Notifications: published through SNS, and each kept once in a table for the inbox."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from chalicelib.logs import logger
+from chalicelib.rest import Page
+from chalicelib.timeline import Timeline, index_keys, timestamp
+
+KINDS = ("report", "order", "upload", "storage", "alarm")
+KEPT = timedelta(days=30)
+# SNS takes 262,144 bytes, of which JSON's escapes and the SMS need some, and a DynamoDB item 400 KB.
+MESSAGE_BYTES = 200_000
+SUBJECT_CHARACTERS = 100
+SMS_BYTES = 140
+
+log = logger("notifications")
+
+
+@dataclass(frozen=True)
+class Notification:
+    """What subscribers get. ``kind`` is what they may filter by: report, order, upload or storage.
+
+    ``key`` names the fact, so that the same fact delivered twice is known as such. ``sms`` is the short text for
+    telephones, without a link.
+    """
+
+    kind: str
+    key: str
+    subject: str
+    message: str
+    sms: str
+
+
+Publish = Callable[[Notification], None]
+
+
+def publisher(sns: Any, topic_arn: str) -> Publish:
+    """A function that publishes a ``Notification`` to the topic."""
+
+    def publish(notification: Notification) -> None:
+        message = json.dumps(
+            {"default": _cut(notification.message, MESSAGE_BYTES), "sms": _cut(notification.sms, SMS_BYTES)},
+            ensure_ascii=False,
+        )
+        sns.publish(
+            TopicArn=topic_arn,
+            Subject=subject(notification.subject),
+            Message=message,
+            MessageStructure="json",
+            MessageAttributes={
+                "kind": {"DataType": "String", "StringValue": notification.kind},
+                "key": {"DataType": "String", "StringValue": notification.key},
+            },
+        )
+        log.info("notification published", extra={"kind": notification.kind, "key": notification.key})
+
+    return publish
+
+
+def subject(text: str) -> str:
+    """``text`` as SNS takes it: at most 100 printable ASCII characters on one line, the first no space."""
+    plain = "".join(character if " " <= character <= "~" else "?" for character in " ".join(text.split()))
+    if len(plain) > SUBJECT_CHARACTERS:
+        plain = plain[: SUBJECT_CHARACTERS - 3] + "..."
+    return plain or "Cafe"
+
+
+def _cut(text: str, limit: int) -> str:
+    encoded = text.encode()
+    if len(encoded) <= limit:
+        return text
+    return encoded[: limit - 3].decode(errors="ignore") + "…"
+
+
+def record(event: dict[str, Any], *, dynamodb: Any, table: str, default_kind: str = "other") -> None:
+    """Keeps each message of an SNS event once, by its key or, where it has none, its message id.
+
+    ``default_kind`` is for messages without the attribute ``kind``, such as those of an alarm.
+    """
+    for sns in (each["Sns"] for each in event.get("Records", [])):
+        attributes = {name: each.get("Value", "") for name, each in (sns.get("MessageAttributes") or {}).items()}
+        kind = attributes.get("kind", default_kind)
+        sent_at = datetime.fromisoformat(sns["Timestamp"])
+        identifier = attributes.get("key") or sns["MessageId"]
+        moment = timestamp(sent_at)
+        values = {
+            "notificationID": identifier,
+            "messageId": sns["MessageId"],
+            "kind": kind if kind in KINDS else "other",
+            "subject": sns.get("Subject") or "",
+            "message": sns["Message"],
+            "sentAt": moment,
+            **index_keys(moment, sns["MessageId"]),
+        }
+        item: dict[str, Any] = {name: {"S": value} for name, value in values.items()}
+        item["expiresAt"] = {"N": str(int((sent_at + KEPT).timestamp()))}
+        known = {"notificationID": identifier, "messageId": sns["MessageId"]}
+        try:
+            dynamodb.put_item(TableName=table, Item=item, ConditionExpression="attribute_not_exists(notificationID)")
+        except dynamodb.exceptions.ConditionalCheckFailedException:
+            log.info("notification kept already", extra=known)
+        else:
+            log.info("notification kept", extra=known)
+
+
+def inbox(page: Page, *, dynamodb: Any, table: str, now: datetime | None = None) -> dict[str, Any]:
+    """``{"notifications": [{"messageId", "kind", "subject", "message", "sentAt"}], "next"}``, newest first."""
+    now = now or datetime.now(UTC)
+    # DynamoDB's TTL may take days to delete: what is older than promised is not shown.
+    items, token = Timeline(dynamodb, table).page("notifications", (now - KEPT).date(), page.limit, page.next, now)
+    names = ("messageId", "kind", "subject", "message", "sentAt")
+    return {"notifications": [{name: item[name]["S"] for name in names} for item in items], "next": token}

@@ -1,0 +1,68 @@
+"""What the REST routes have in common: reading a body and a list's parameters, each with errors that name the field."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple, NoReturn
+
+from chalice.app import Request
+
+from chalicelib.errors import BodyTooLarge, InvalidRequest
+
+BODY_BYTES = 1_000_000
+PAGE_LIMIT = 100
+DEFAULT_LIMIT = 50
+
+
+class Page(NamedTuple):
+    """A list's parameters: ``limit`` from 1 to 100, the token ``next``, and the list's own ``filters``."""
+
+    limit: int
+    next: str | None
+    filters: dict[str, str]
+
+
+def body(request: Request) -> Any:
+    """The request's body as JSON; None where there is none.
+
+    Raises ``BodyTooLarge`` over 1 MB and ``InvalidRequest`` for what is no JSON. Chalice's own ``json_body`` answers
+    500 for brackets nested too deeply, and takes ``NaN``.
+    """
+    raw = request.raw_body
+    if len(raw) > BODY_BYTES:
+        raise BodyTooLarge(len(raw), BODY_BYTES)
+    if not raw.strip():
+        return None
+    try:
+        return json.loads(raw, parse_constant=_no_constant)
+    except RecursionError:
+        raise InvalidRequest(["body: its brackets are nested too deeply"]) from None
+    except UnicodeDecodeError as error:
+        raise InvalidRequest([f"body: is not UTF-8 at byte {error.start}"]) from None
+    except json.JSONDecodeError as error:
+        raise InvalidRequest([f"body: is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"]) from None
+    except ValueError as error:
+        raise InvalidRequest([f"body: is not JSON: {error}"]) from None
+
+
+def page(request: Request, *filters: str) -> Page:
+    """``limit``, ``next`` and the ``filters`` of a list's query string. Raises ``InvalidRequest``."""
+    given = request.query_params or {}
+    allowed = ("limit", "next", *filters)
+    problems = [
+        f"{name}: is not a parameter of this list, which takes {', '.join(allowed)}"
+        for name in given
+        if name not in allowed
+    ]
+    problems += [f"{name}: is there {len(given.getlist(name))} times" for name in given if len(given.getlist(name)) > 1]
+    text = given.get("limit", str(DEFAULT_LIMIT))
+    limit = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(PAGE_LIMIT)) else 0
+    if not 1 <= limit <= PAGE_LIMIT:
+        problems.append(f"limit: must be a whole number from 1 to {PAGE_LIMIT}")
+    if problems:
+        raise InvalidRequest(problems)
+    return Page(limit, given.get("next"), {name: given[name] for name in filters if name in given})
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
