@@ -5,14 +5,17 @@ class's ``STATUS_CODE``, so the names of these classes are part of the REST inte
 view the class's name is what a state machine's Retry and Catch see.
 """
 
-from chalice import BadRequestError, ChaliceViewError, ConflictError, NotFoundError
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from chalice.app import BadRequestError, ChaliceViewError, ConflictError, NotFoundError
 
 
 class CafeError(ChaliceViewError):
     """The root: whatever the café raises on purpose is one of these."""
 
 
-class InvalidRequest(BadRequestError, CafeError):  # type: ignore[misc]
+class InvalidRequest(BadRequestError, CafeError):
     """The client sent something wrong. ``problems`` names each field and what is wrong with it."""
 
     def __init__(self, problems: list[str]) -> None:
@@ -27,12 +30,12 @@ class BodyTooLarge(CafeError):
         super().__init__(f"the body has {size:,} bytes, and at most {limit:,} are taken: send it in smaller parts")
 
 
-class NotFound(NotFoundError, CafeError):  # type: ignore[misc]
+class NotFound(NotFoundError, CafeError):
     def __init__(self, what: str, identifier: str) -> None:
         super().__init__(f"there is no {what} {identifier!r}")
 
 
-class Conflict(ConflictError, CafeError):  # type: ignore[misc]
+class Conflict(ConflictError, CafeError):
     """What the client asks for contradicts what is stored already."""
 
 
@@ -50,6 +53,10 @@ class StorageUnavailable(Unavailable):
     """S3 throttles or fails for now. State machines retry this one by its name."""
 
 
+class StorageRefused(CafeError):
+    """S3 does not let the storage report do what it must; the function's role lacks a permission. Not worth a retry."""
+
+
 class MissingSettings(CafeError):
     """An environment variable that the code needs is not set. ``names`` has all of them."""
 
@@ -58,3 +65,39 @@ class MissingSettings(CafeError):
         super().__init__(
             f"not set: {', '.join(names)}. Run `make run` once and then `source .local/env`, or deploy a stage."
         )
+
+
+# AWS says with these, in one service or another, that the same call may go through a moment later.
+TRANSIENT = {
+    "InternalError",
+    "InternalFailure",
+    "InternalServerError",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestTimeout",
+    "ServiceUnavailable",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+}
+
+
+@contextmanager
+def aws_errors() -> Iterator[None]:
+    """Turns what may pass (throttling, a server's failure, a lost connection) into ``Unavailable``.
+
+    What will not pass by itself, such as a missing permission, stays what it is. Also a decorator: ``@aws_errors()``.
+    """
+    from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
+
+    try:
+        yield
+    except ClientError as error:
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if error.response["Error"]["Code"] in TRANSIENT or status >= 500:
+            raise Unavailable(f"{error.operation_name} does not answer for now: try again in a moment") from error
+        raise
+    except (ConnectionError, HTTPClientError) as error:
+        raise Unavailable("AWS cannot be reached for now: try again in a moment") from error

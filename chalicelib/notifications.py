@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from chalicelib.errors import aws_errors
 from chalicelib.logs import logger
 from chalicelib.rest import Page
 from chalicelib.timeline import Timeline, index_keys, timestamp
@@ -109,6 +110,7 @@ def record(event: dict[str, Any], *, dynamodb: Any, table: str, default_kind: st
             log.info("notification kept", extra=known)
 
 
+@aws_errors()
 def inbox(page: Page, *, dynamodb: Any, table: str, now: datetime | None = None) -> dict[str, Any]:
     """``{"notifications": [{"messageId", "kind", "subject", "message", "sentAt"}], "next"}``, newest first."""
     now = now or datetime.now(UTC)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple, NoReturn
 
-from chalice.app import Request
+from chalice.app import MultiDict, Request
 
 from chalicelib.errors import BodyTooLarge, InvalidRequest
 
@@ -47,7 +47,7 @@ def body(request: Request) -> Any:
 
 def page(request: Request, *filters: str) -> Page:
     """``limit``, ``next`` and the ``filters`` of a list's query string. Raises ``InvalidRequest``."""
-    given = request.query_params or {}
+    given: MultiDict = request.query_params or MultiDict({})
     allowed = ("limit", "next", *filters)
     problems = [
         f"{name}: is not a parameter of this list, which takes {', '.join(allowed)}"

@@ -1,0 +1,450 @@
+"""Orders: from the request to the queue, from the queue into the table, from the table's stream to the subscribers.
+
+An order is stored once, however often it is sent or delivered: every write is conditional on its ``orderID`` being
+new. A digest of the content tells the same order sent again from another one under the same id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any
+
+from chalicelib.errors import Conflict, InvalidRequest, NotFound, Unavailable, aws_errors
+from chalicelib.logs import logger
+from chalicelib.notifications import Notification, Publish
+from chalicelib.rest import Page
+from chalicelib.timeline import Timeline, index_keys, timestamp
+
+ORDERS_IN_LIST = 100
+ITEMS_IN_ORDER = 100
+QUANTITY = 10_000
+ORDER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# A message lists this many problems of a request and counts the others.
+PROBLEMS_SHOWN = 20
+
+# Limits of one call: SQS takes 10 messages and 1 MiB, DynamoDB 25 statements, or 100 keys.
+SQS_ENTRIES = 10
+SQS_BYTES = 1_000_000
+STATEMENTS = 25
+KEYS = 100
+
+log = logger("orders")
+
+
+@dataclass(frozen=True)
+class Item:
+    item: str
+    quantity: int
+
+
+@dataclass(frozen=True)
+class Order:
+    """``order_id`` is at most 64 of A-Za-z0-9_-, ``placed_at`` a timestamp of when it was accepted."""
+
+    order_id: str
+    customer_id: str
+    items: tuple[Item, ...]
+    note: str | None = None
+    placed_at: str = field(default="", compare=False)
+
+    def digest(self) -> str:
+        """Equal for two orders with the same content, whenever they were placed."""
+        content = [self.customer_id, [[each.item, each.quantity] for each in self.items], self.note]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The message on the queue."""
+        return json.dumps(
+            {
+                "orderID": self.order_id,
+                "customerID": self.customer_id,
+                "items": [{"item": each.item, "quantity": each.quantity} for each in self.items],
+                "note": self.note,
+                "placedAt": self.placed_at,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Order:
+        """The order in a message of the queue. Raises ``InvalidRequest`` for what ``to_json`` never wrote."""
+        try:
+            content = json.loads(text)
+            placed_at = content.pop("placedAt")
+            if content["note"] is None:
+                del content["note"]
+            timestamp(datetime.fromisoformat(placed_at))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise InvalidRequest([f"message: is no order: {error!r}"]) from None
+        problems: list[str] = []
+        order = _parse_one(content, "", problems, placed_at)
+        if order is None or problems:
+            raise InvalidRequest(problems)
+        return order
+
+
+# --- from the request to the queue ------------------------------------------------------------------------------------
+
+
+def parse(body: Any, now: datetime) -> list[Order]:
+    """The orders in a request's JSON body: one order, or a list of 1 to 100. Raises ``InvalidRequest``."""
+    several = isinstance(body, list)
+    given = body if several else [body]
+    problems: list[str] = []
+    if several and not 1 <= len(given) <= ORDERS_IN_LIST:
+        raise InvalidRequest([f"orders: must be 1 to {ORDERS_IN_LIST}, and these are {len(given)}"])
+    placed_at = timestamp(now)
+    orders: dict[str, tuple[int, Order]] = {}
+    result = []
+    for index, each in enumerate(given):
+        order = _parse_one(each, f"orders[{index}]." if several else "", problems, placed_at)
+        if order is None:
+            continue
+        first, same = orders.setdefault(order.order_id, (index, order))
+        if same != order:
+            problems.append(f"orders[{index}].orderID: is that of orders[{first}], which has other content")
+        result.append(order)
+    if problems:
+        more = len(problems) - PROBLEMS_SHOWN
+        raise InvalidRequest(problems[:PROBLEMS_SHOWN] + ([f"and {more} more"] if more > 0 else []))
+    return result
+
+
+def _parse_one(body: Any, at: str, problems: list[str], placed_at: str) -> Order | None:
+    """The order in ``body``, or None after adding to ``problems`` all that is wrong, each with its place ``at``."""
+    before = len(problems)
+    if not isinstance(body, dict):
+        problems.append(f"{at.rstrip('.') or 'body'}: must be an object with customerID and item or items")
+        return None
+    known = ("orderID", "customerID", "item", "quantity", "items", "note")
+    problems.extend(f"{at}{_shown(name)}: is not a field of an order" for name in body if name not in known)
+    order_id = body.get("orderID", None)
+    if "orderID" in body and not (isinstance(order_id, str) and ORDER_ID.fullmatch(order_id)):
+        problems.append(f"{at}orderID: must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -")
+    customer_id = _text(body, "customerID", 64, at, problems)
+    items: list[Item] = []
+    if "items" in body:
+        if "item" in body or "quantity" in body:
+            problems.append(f"{at}items: stands beside item or quantity; give one or the other")
+        items = _items(body["items"], at, problems)
+    else:
+        items = [_item(body, at, problems)]
+    note = None if "note" not in body else _text(body, "note", 500, at, problems, least=0, lines=True)
+    if len(problems) > before:
+        return None
+    return Order(order_id or secrets.token_urlsafe(16), customer_id, tuple(items), note, placed_at)
+
+
+def _items(given: Any, at: str, problems: list[str]) -> list[Item]:
+    if not isinstance(given, list) or not 1 <= len(given) <= ITEMS_IN_ORDER:
+        problems.append(f"{at}items: must be a list of 1 to {ITEMS_IN_ORDER} objects with item and quantity")
+        return []
+    items = []
+    for index, each in enumerate(given):
+        place = f"{at}items[{index}]"
+        if not isinstance(each, dict):
+            problems.append(f"{place}: must be an object with item and quantity")
+            continue
+        problems.extend(
+            f"{place}.{_shown(name)}: is not a field of an item" for name in each if name not in ("item", "quantity")
+        )
+        items.append(_item(each, f"{place}.", problems))
+    return items
+
+
+def _item(body: dict[str, Any], at: str, problems: list[str]) -> Item:
+    quantity = body.get("quantity", 1)
+    # True is an int in Python, and no quantity.
+    if not isinstance(quantity, int) or isinstance(quantity, bool) or not 1 <= quantity <= QUANTITY:
+        problems.append(f"{at}quantity: must be a whole number from 1 to {QUANTITY:,}")
+    return Item(_text(body, "item", 200, at, problems), quantity)
+
+
+def _text(
+    body: dict[str, Any], name: str, most: int, at: str, problems: list[str], *, least: int = 1, lines: bool = False
+) -> str:
+    value = body.get(name)
+    if name not in body:
+        problems.append(f"{at}{name}: is missing")
+    elif not isinstance(value, str):
+        problems.append(f"{at}{name}: must be a text")
+    elif not least <= len(value) <= most:
+        problems.append(f"{at}{name}: must have {least} to {most} characters, and has {len(value)}")
+    elif least and not value.strip():
+        problems.append(f"{at}{name}: is blank")
+    else:
+        for position, character in enumerate(value):
+            if _forbidden(character) and not (lines and character in "\n\t"):
+                problems.append(f"{at}{name}: has the control character U+{ord(character):04X} at position {position}")
+                break
+    return value if isinstance(value, str) else ""
+
+
+def _forbidden(character: str) -> bool:
+    """Control characters, lone surrogates and the two that XML, and so SQS and SNS, never take."""
+    return unicodedata.category(character) in ("Cc", "Cs") or character in "\ufffe\uffff"
+
+
+def _shown(name: str) -> str:
+    """A client's own field name, made fit for a message."""
+    return json.dumps(name[:40])
+
+
+def queued(order: Order) -> dict[str, str]:
+    """What the client is told of an accepted order."""
+    return {"orderID": order.order_id, "status": "QUEUED", "href": f"/orders/{order.order_id}"}
+
+
+@aws_errors()
+def enqueue(orders: list[Order], *, sqs: Any, queue_url: str, dynamodb: Any, table: str) -> None:
+    """Puts ``orders`` on the queue, each once.
+
+    Raises ``Conflict`` where one is stored with other content already, and ``Unavailable``, which names what is on
+    the queue by then, where SQS does not take all of them.
+    """
+    distinct = {order.order_id: order for order in orders}
+    stored = _stored_digests(list(distinct), dynamodb, table)
+    others = [key for key, digest in stored.items() if digest != distinct[key].digest()]
+    if others:
+        raise Conflict(f"orderID: {', '.join(others)} is stored already with other content, and stays as it is")
+    waiting = [order for key, order in distinct.items() if key not in stored]
+    refused: list[str] = []
+    for chunk in _chunks(waiting):
+        entries = [{"Id": str(index), "MessageBody": text} for index, (_, text) in enumerate(chunk)]
+        answer = sqs.send_message_batch(QueueUrl=queue_url, Entries=entries)
+        refused += [chunk[int(failed["Id"])][0].order_id for failed in answer.get("Failed", [])]
+    for order in waiting:
+        if order.order_id not in refused:
+            log.info("order queued", extra={"orderID": order.order_id})
+    if refused:
+        log.error("orders refused by the queue", extra={"orderIDs": refused})
+        raise Unavailable(
+            f"{len(refused)} of {len(orders)} orders could not be queued: {', '.join(refused)}. "
+            "The others are accepted. Send these again, with these orderIDs."
+        )
+
+
+def _chunks(orders: list[Order]) -> Iterator[list[tuple[Order, str]]]:
+    """The orders with their messages, in parts that one call of SQS takes: ten, and 1 MiB."""
+    chunk: list[tuple[Order, str]] = []
+    size = 0
+    for order in orders:
+        text = order.to_json()
+        if chunk and (len(chunk) == SQS_ENTRIES or size + len(text) > SQS_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append((order, text))
+        size += len(text)
+    if chunk:
+        yield chunk
+
+
+def _stored_digests(order_ids: list[str], dynamodb: Any, table: str) -> dict[str, str]:
+    """The digest of each of the orders that is stored. Raises ``Unavailable`` where DynamoDB holds some back."""
+    found: dict[str, str] = {}
+    for start in range(0, len(order_ids), KEYS):
+        keys = [{"orderID": {"S": order_id}} for order_id in order_ids[start : start + KEYS]]
+        wanted = {"Keys": keys, "ProjectionExpression": "orderID, digest", "ConsistentRead": True}
+        with aws_errors():
+            answer = dynamodb.batch_get_item(RequestItems={table: wanted})
+        if answer.get("UnprocessedKeys"):
+            raise Unavailable("the orders table is busy: send the request again in a moment")
+        found |= {item["orderID"]["S"]: item.get("digest", {}).get("S", "") for item in answer["Responses"][table]}
+    return found
+
+
+# --- from the queue into the table ------------------------------------------------------------------------------------
+
+
+def store(
+    event: dict[str, Any], *, dynamodb: Any, table: str, sqs: Any, queue_url: str, publish: Publish
+) -> dict[str, Any]:
+    """Stores the orders of an SQS event and returns ``{"batchItemFailures": [{"itemIdentifier": message id}]}``.
+
+    A message that is no order, or whose write fails, comes back after 1, 2, 4 and 8 seconds, and its neighbours are
+    stored all the same. An order that contradicts the stored one is reported to the topic and not retried.
+    """
+    failed: list[dict[str, Any]] = []
+    sent: dict[str, list[tuple[dict[str, Any], Order]]] = defaultdict(list)
+    for message in event["Records"]:
+        try:
+            order = Order.from_json(message["body"])
+        except InvalidRequest as error:
+            log.error("message refused", extra={"messageId": message["messageId"], "reason": str(error)})
+            failed.append(message)
+        else:
+            sent[order.order_id].append((message, order))
+
+    # Of several messages with one id the first is written, and the others are compared with what is stored.
+    first = {order_id: same[0][1] for order_id, same in sent.items()}
+    inserted, known, refused = _insert(list(first.values()), dynamodb, table)
+    digests = {order_id: first[order_id].digest() for order_id in inserted}
+    if known:
+        try:
+            digests |= _stored_digests(known, dynamodb, table)
+        except Unavailable:
+            refused += known
+    conflicts = []
+    for order_id, same in sent.items():
+        if order_id in refused:
+            failed += [message for message, _ in same]
+        else:
+            conflicts += [(message, order) for message, order in same if order.digest() != digests[order_id]]
+            log.info("order stored" if order_id in inserted else "order stored already", extra={"orderID": order_id})
+    if conflicts:
+        publish(_conflict([order for _, order in conflicts], [message["messageId"] for message, _ in conflicts]))
+    if failed:
+        _delay(failed, sqs, queue_url)
+    return {"batchItemFailures": [{"itemIdentifier": message["messageId"]} for message in failed]}
+
+
+def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[list[str], list[str], list[str]]:
+    """Writes each order unless its id is there; returns the ids that were new, that were known, and that failed."""
+    inserted: list[str] = []
+    known: list[str] = []
+    refused: list[str] = []
+    for start in range(0, len(orders), STATEMENTS):
+        chunk = orders[start : start + STATEMENTS]
+        # PartiQL's INSERT is conditional for each item, where BatchWriteItem overwrites and a transaction costs double.
+        try:
+            with aws_errors():
+                answer = dynamodb.batch_execute_statement(Statements=[_insertion(order, table) for order in chunk])
+        except Unavailable as error:
+            refused += [order.order_id for order in chunk]
+            log.warning("orders not written", extra={"orderIDs": refused, "reason": str(error)})
+            continue
+        for order, response in zip(chunk, answer["Responses"], strict=True):
+            error = response.get("Error")
+            if error is None:
+                inserted.append(order.order_id)
+            elif error["Code"] == "DuplicateItem":
+                known.append(order.order_id)
+            else:
+                refused.append(order.order_id)
+                log.warning("order not written", extra={"orderID": order.order_id, "reason": error["Code"]})
+    return inserted, known, refused
+
+
+def _insertion(order: Order, table: str) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "orderID": {"S": order.order_id},
+        "customerID": {"S": order.customer_id},
+        "items": {
+            "L": [{"M": {"item": {"S": each.item}, "quantity": {"N": str(each.quantity)}}} for each in order.items]
+        },
+        "note": {"NULL": True} if order.note is None else {"S": order.note},
+        "status": {"S": "PLACED"},
+        "placedAt": {"S": order.placed_at},
+        "digest": {"S": order.digest()},
+        **{name: {"S": value} for name, value in index_keys(order.placed_at, order.order_id).items()},
+    }
+    fields = ", ".join(f"'{name}': ?" for name in values)
+    return {"Statement": f'INSERT INTO "{table}" VALUE {{{fields}}}', "Parameters": list(values.values())}
+
+
+def _conflict(orders: list[Order], message_ids: list[str]) -> Notification:
+    lines = [f"- order {order.order_id} of customer {order.customer_id}" for order in orders]
+    return Notification(
+        kind="order",
+        key=f"order-conflict/{hashlib.sha256(' '.join(message_ids).encode()).hexdigest()[:32]}",
+        subject=_counted(len(orders), "order") + " refused: the id is taken",
+        message="These orders came under an id that is stored with other content. The stored one stays:\n"
+        + "\n".join(lines),
+        sms=_counted(len(orders), "order") + " refused: the id is taken",
+    )
+
+
+def _delay(messages: list[dict[str, Any]], sqs: Any, queue_url: str) -> None:
+    """Lets each failed message come back after 1, 2, 4 and 8 seconds, and not after the queue's whole time-out."""
+    for start in range(0, len(messages), SQS_ENTRIES):
+        chunk = messages[start : start + SQS_ENTRIES]
+        entries = [
+            {
+                "Id": str(index),
+                "ReceiptHandle": message["receiptHandle"],
+                "VisibilityTimeout": 2 ** min(int(message["attributes"]["ApproximateReceiveCount"]) - 1, 3),
+            }
+            for index, message in enumerate(chunk)
+        ]
+        try:
+            with aws_errors():
+                sqs.change_message_visibility_batch(QueueUrl=queue_url, Entries=entries)
+        except Unavailable as error:
+            # Then they come back after the queue's own time-out: later, and just as surely.
+            log.warning("messages not hastened", extra={"reason": str(error)})
+
+
+# --- from the stream to the subscribers -------------------------------------------------------------------------------
+
+
+def announce(event: dict[str, Any], *, publish: Publish) -> None:
+    """One notification for all the orders that a batch of the table's stream brings; changes and deletions are none."""
+    new = [record for record in event["Records"] if record["eventName"] == "INSERT"]
+    if not new:
+        return
+    orders = [record["dynamodb"]["Keys"]["orderID"]["S"] for record in new]
+    customers = [record["dynamodb"].get("NewImage", {}).get("customerID", {}).get("S", "unknown") for record in new]
+    lines = [f"- order {order} of customer {customer}" for order, customer in zip(orders, customers, strict=True)]
+    counted = _counted(len(new), "new order")
+    publish(
+        Notification(
+            kind="order",
+            key=f"orders/{hashlib.sha256(' '.join(record['eventID'] for record in new).encode()).hexdigest()[:32]}",
+            subject=counted,
+            message=f"{counted}:\n" + "\n".join(lines),
+            sms=counted,
+        )
+    )
+    for order in orders:
+        log.info("order announced", extra={"orderID": order})
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+@aws_errors()
+def get(order_id: str, *, dynamodb: Any, table: str) -> dict[str, Any]:
+    """The stored order, as the REST interface shows it. Raises ``NotFound``."""
+    if ORDER_ID.fullmatch(order_id):
+        answer = dynamodb.get_item(TableName=table, Key={"orderID": {"S": order_id}}, ConsistentRead=True)
+        if "Item" in answer:
+            return _shown_order(answer["Item"])
+    raise NotFound("order", order_id[:64])
+
+
+@aws_errors()
+def newest(page: Page, since: date, *, dynamodb: Any, table: str, now: datetime | None = None) -> dict[str, Any]:
+    """``{"orders": [order], "next": token or None}``, newest first, of all customers or of one."""
+    timeline = Timeline(dynamodb, table)
+    customer = page.filters.get("customerID")
+    if customer is None:
+        items, token = timeline.page("orders", since, page.limit, page.next, now or datetime.now(UTC))
+    else:
+        if not 1 <= len(customer) <= 64:
+            raise InvalidRequest(["customerID: must have 1 to 64 characters"])
+        items, token = timeline.page_of("byCustomer", "customerID", customer, "orders", page.limit, page.next)
+    return {"orders": [_shown_order(item) for item in items], "next": token}
+
+
+def _shown_order(item: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "orderID": item["orderID"]["S"],
+        "customerID": item["customerID"]["S"],
+        "items": [
+            {"item": each["M"]["item"]["S"], "quantity": int(each["M"]["quantity"]["N"])} for each in item["items"]["L"]
+        ],
+        "note": item["note"].get("S"),
+        "status": item["status"]["S"],
+        "placedAt": item["placedAt"]["S"],
+    }

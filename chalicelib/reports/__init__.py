@@ -1,0 +1,193 @@
+"""Reports: each is one execution of a state machine, and the execution's name is the reportId.
+
+So nothing has to be kept beside Step Functions, which remembers an execution and its name for 90 days: starting the
+same name again is refused, and that makes ``Idempotency-Key`` hold even after the first report has ended.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import re
+import secrets
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from chalicelib import timeline
+from chalicelib.errors import Conflict, InvalidRequest, NotFound, aws_errors
+from chalicelib.logs import logger
+from chalicelib.rest import Page
+
+KINDS = ("inventory", "storage")
+MODES = ("listing", "metrics")
+KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+REPORT_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
+# How long a link opens. It ends sooner if the credentials that signed it do, so no more than an hour is promised.
+LINK_SECONDS = 3600
+
+log = logger("reports")
+
+Machines = dict[str, str]
+
+
+def report_key(kind: str, report_id: str) -> str:
+    """Where a report's page is in the reports bucket."""
+    return f"{kind}/{report_id}/report.html"
+
+
+def presign(s3: Any, bucket: str, key: str, now: datetime) -> dict[str, str]:
+    """``{"url", "expiresAt"}``: a link that opens the object for an hour, without any other right."""
+    url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=LINK_SECONDS)
+    return {"url": url, "expiresAt": timeline.timestamp(now + timedelta(seconds=LINK_SECONDS))}
+
+
+def parse(body: Any) -> dict[str, str]:
+    """What to report on, from a request's JSON body: ``{"kind"}`` and, for storage, ``"mode"``."""
+    if body is None:
+        body = {}
+    if not isinstance(body, dict):
+        raise InvalidRequest(["body: must be an object, or nothing"])
+    problems = [f"{json.dumps(name[:40])}: is not a field of a report" for name in body if name not in ("kind", "mode")]
+    kind = body.get("kind", "inventory")
+    if kind not in KINDS:
+        problems.append(f"kind: must be one of {', '.join(KINDS)}")
+    if "mode" in body:
+        if kind == "inventory":
+            problems.append("mode: is for reports of the kind storage only")
+        elif body["mode"] not in MODES:
+            problems.append(f"mode: must be one of {', '.join(MODES)}")
+    if problems:
+        raise InvalidRequest(problems)
+    return {"kind": kind} if kind == "inventory" else {"kind": kind, "mode": body.get("mode", "listing")}
+
+
+@aws_errors()
+def start(wanted: dict[str, str], key: str | None, *, sfn: Any, machines: Machines, now: datetime) -> dict[str, Any]:
+    """Starts the execution of a parsed request, or finds the one that ``key``, the Idempotency-Key, started before.
+
+    Returns ``{"reportId", "kind", "status", "href"}``, the same for the same key. Raises ``InvalidRequest`` for a
+    malformed key, and ``Conflict`` for a key that was used for another request.
+    """
+    if key is not None and not KEY.fullmatch(key):
+        raise InvalidRequest(["Idempotency-Key: must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -"])
+    kind = wanted["kind"]
+    report_id = f"{kind}-{key or f'{now:%Y%m%dT%H%M%S}-{secrets.token_hex(6)}'}"
+    if key:
+        for other in KINDS:
+            if other != kind and _describe(f"{other}-{key}", machines[other], sfn):
+                raise _used(key)
+    try:
+        sfn.start_execution(stateMachineArn=machines[kind], name=report_id, input=json.dumps(wanted))
+    except sfn.exceptions.ExecutionAlreadyExists:
+        execution = _describe(report_id, machines[kind], sfn)
+        if execution is None or json.loads(execution["input"]) != wanted:
+            raise _used(key or "") from None
+        log.info("report found by its key", extra={"reportId": report_id})
+    else:
+        log.info("report started", extra={"reportId": report_id, "kind": kind})
+    return {"reportId": report_id, "kind": kind, "status": "RUNNING", "href": f"/reports/{report_id}"}
+
+
+def _used(key: str) -> Conflict:
+    return Conflict(f"Idempotency-Key: {key} was used for another request; take a new one")
+
+
+def _describe(name: str, machine: str, sfn: Any) -> dict[str, Any] | None:
+    arn = machine.replace(":stateMachine:", ":execution:") + f":{name}"
+    try:
+        execution: dict[str, Any] = sfn.describe_execution(executionArn=arn)
+    except sfn.exceptions.ExecutionDoesNotExist:
+        return None
+    return execution
+
+
+@aws_errors()
+def get(report_id: str, *, sfn: Any, machines: Machines, s3: Any, bucket: str, now: datetime) -> dict[str, Any]:
+    """A report as the REST interface shows it, with a fresh link if it has one. Raises ``NotFound``."""
+    if REPORT_ID.fullmatch(report_id):
+        # The id begins with the kind, unless the execution was started by hand or on a schedule.
+        for kind in sorted(KINDS, key=lambda kind: not report_id.startswith(kind)):
+            execution = _describe(report_id, machines[kind], sfn)
+            if execution:
+                return _shown(kind, execution, s3, bucket, now)
+    raise NotFound("report", report_id[:80])
+
+
+def _shown(kind: str, execution: dict[str, Any], s3: Any, bucket: str, now: datetime) -> dict[str, Any]:
+    succeeded = execution["status"] == "SUCCEEDED"
+    link = {"url": None, "expiresAt": None}
+    if succeeded and _exists(s3, bucket, report_key(kind, execution["name"])):
+        link |= presign(s3, bucket, report_key(kind, execution["name"]), now)
+    return {
+        **_line(kind, execution),
+        "summary": json.loads(execution["output"])["summary"] if succeeded else None,
+        **link,
+        "error": None if succeeded or execution["status"] == "RUNNING" else _reason(execution),
+    }
+
+
+def _reason(execution: dict[str, Any]) -> str:
+    if execution.get("cause"):
+        return str(execution["cause"])
+    reasons = {"TIMED_OUT": "the report took too long and was given up", "ABORTED": "the report was stopped by hand"}
+    return reasons.get(execution["status"], execution.get("error") or "no reason is known")
+
+
+def _exists(s3: Any, bucket: str, key: str) -> bool:
+    """Whether a link to the object would open: the bucket's lifecycle may have removed it."""
+    try:
+        s3.head_object(Bucket=bucket, Key=key)
+    except s3.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] in ("404", "NoSuchKey", "NotFound"):
+            return False
+        raise
+    return True
+
+
+def _line(kind: str, execution: dict[str, Any]) -> dict[str, Any]:
+    stopped = execution.get("stopDate")
+    return {
+        "reportId": execution["name"],
+        "kind": kind,
+        "status": execution["status"],
+        "startedAt": timeline.timestamp(execution["startDate"]),
+        "finishedAt": timeline.timestamp(stopped) if stopped else None,
+    }
+
+
+@aws_errors()
+def newest(page: Page, *, sfn: Any, machines: Machines) -> dict[str, Any]:
+    """``{"reports": [{"reportId", "kind", "status", "startedAt", "finishedAt", "href"}], "next"}``, newest first."""
+    kind = page.filters.get("kind")
+    if kind is not None and kind not in KINDS:
+        raise InvalidRequest([f"kind: must be one of {', '.join(KINDS)}"])
+    name = f"reports?kind={kind}" if kind else "reports"
+    before = timeline.read_token(name, page.next)
+    # A later page reads from the start again: Step Functions cannot begin in the middle, its own tokens die after a
+    # day, and 90 days of reports are a few calls of 1,000.
+    size = 1000 if page.next else page.limit + 1
+    lists = [_executions(each, machines[each], size, sfn) for each in ([kind] if kind else KINDS)]
+    lines = []
+    for line in heapq.merge(*lists, key=_sort_key, reverse=True):
+        if _sort_key(line) >= before:
+            continue
+        if len(lines) == page.limit:
+            return {"reports": lines, "next": timeline.write_token(name, _sort_key(lines[-1]))}
+        lines.append(line)
+    return {"reports": lines, "next": None}
+
+
+def _sort_key(line: dict[str, Any]) -> str:
+    return f"{line['startedAt']}#{line['reportId']}"
+
+
+def _executions(kind: str, machine: str, size: int, sfn: Any) -> Iterator[dict[str, Any]]:
+    arguments = {"stateMachineArn": machine, "maxResults": size}
+    while True:
+        answer = sfn.list_executions(**arguments)
+        for execution in answer["executions"]:
+            yield {**_line(kind, execution), "href": f"/reports/{execution['name']}"}
+        if "nextToken" not in answer:
+            return
+        arguments["nextToken"] = answer["nextToken"]

@@ -1,0 +1,433 @@
+"""The storage report: the total size of all the account's buckets, exact by listing or fast by daily metrics.
+
+Both ways are many small pieces of work (a bucket each, or a region each), done at once until the time is nearly up.
+What cannot be measured is named with its reason, and never silently left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from copy import copy
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import humanize
+from botocore.exceptions import BotoCoreError, ClientError
+
+from chalicelib.errors import InvalidRequest, StorageRefused, StorageUnavailable
+from chalicelib.logs import logger
+from chalicelib.timeline import timestamp
+
+MODES = ("listing", "metrics")
+# Listing waits for S3 far more than it works; the clients keep 32 connections.
+WORKERS = 16
+# What rendering and storing the page may take, after the measuring has been stopped.
+RESERVE_SECONDS = 15
+BUCKETS_PER_PAGE = 1_000
+# The daily figures come up to two days late, and a day may be missing.
+LOOK_BACK = timedelta(days=4)
+# As many as one GetMetricData call takes.
+METRICS_PER_CALL = 500
+# A summary travels through the state machine, so it stays far below its 256 KB.
+SUMMARY_BUCKETS = 100
+SUMMARY_ERRORS = 100
+ERROR_CHARACTERS = 300
+NOTICE_LINES = 10
+# The names of executions, without the slash, which would make folders of them.
+REPORT_ID = re.compile(r"[!-.0-~]{1,80}")
+THROTTLED = {"RequestLimitExceeded", "RequestTimeout", "SlowDown", "Throttling", "ThrottlingException"}
+TEMPLATES = Path(__file__).parent / "reports" / "templates"
+
+log = logger("storage")
+
+InRegion = Callable[[str], Any]
+InTime = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """``objects`` is None in metrics mode. ``as_of`` is None where CloudWatch has no figure, which counts as 0."""
+
+    name: str
+    bytes: int
+    objects: int | None
+    as_of: datetime | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a bucket is not measured, or not to its end."""
+
+    bucket: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All that is known: ``buckets``, largest first, and ``errors`` by name.
+
+    ``partial`` says that the time ran out: what had been counted of an unfinished bucket by then is in ``buckets``,
+    and the bucket is in ``errors`` too.
+    """
+
+    mode: str
+    buckets: list[Bucket]
+    errors: list[Failure]
+    partial: bool
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(bucket.bytes for bucket in self.buckets)
+
+    @property
+    def total_objects(self) -> int | None:
+        """None in metrics mode."""
+        return None if self.mode == "metrics" else sum(bucket.objects or 0 for bucket in self.buckets)
+
+    @property
+    def as_of(self) -> datetime | None:
+        """The oldest figure's time: nothing in the total is older. None where there is no figure at all."""
+        return min((bucket.as_of for bucket in self.buckets if bucket.as_of), default=None)
+
+    @property
+    def without_figure(self) -> int:
+        """How many buckets CloudWatch knows nothing of: they are empty, or younger than two days."""
+        return sum(bucket.as_of is None for bucket in self.buckets)
+
+    @property
+    def sentence(self) -> str:
+        """``Total size of all buckets: 114.2 GB``, and what is to be known beside it."""
+        least = "at least " if self.partial else ""
+        text = f"Total size of all buckets: {least}{humanize.naturalsize(self.total_bytes)}"
+        if self.mode == "metrics" and self.as_of:
+            text += f" (CloudWatch's daily figures as of {self.as_of:%Y-%m-%d})"
+        if self.partial:
+            text += f"; the time ran out before {_count(len(self.errors))} could be measured fully"
+        elif self.errors:
+            text += f"; {_count(len(self.errors))} could not be read"
+        return text
+
+
+@dataclass
+class _Tally:
+    """What is known of one bucket so far. Only the thread that measures it writes to it."""
+
+    name: str
+    region: str | None
+    counted: tuple[int, int | None] | None = None
+    as_of: datetime | None = None
+    error: str | None = None
+    done: bool = False
+
+
+# A bucket's name with one of its metrics, and a piece of work with the buckets that fail with it.
+_Metric = tuple[str, dict[str, Any]]
+_Work = tuple[Callable[[], None], list[_Tally]]
+
+
+def report(
+    payload: dict[str, Any],
+    *,
+    s3: Any,
+    s3_in: InRegion,
+    cloudwatch_in: InRegion,
+    deadline: Callable[[], float],
+    bucket: str,
+    now: datetime,
+) -> dict[str, Any]:
+    """Measures all buckets, stores the page in ``bucket``, and gives ``{reportId, reportKey, summary, notice}``.
+
+    ``payload`` is ``{}`` or has ``reportId`` and ``mode``. ``notice`` is what the state machine publishes. Raises
+    ``InvalidRequest``, and what ``measure_buckets`` raises.
+    """
+    report_id, mode = _parse(payload)
+    measurement = measure_buckets(mode, s3=s3, s3_in=s3_in, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
+    log.info(
+        "buckets measured",
+        extra={
+            "reportId": report_id,
+            "mode": mode,
+            "buckets": len(measurement.buckets),
+            "errors": len(measurement.errors),
+            "bytes": measurement.total_bytes,
+            "partial": measurement.partial,
+        },
+    )
+    key = f"storage/{report_id}/report.html"
+    try:
+        s3.put_object(
+            Bucket=bucket,
+            Key=key,
+            Body=render(measurement, report_id).encode(),
+            ContentType="text/html; charset=utf-8",
+        )
+    except (ClientError, BotoCoreError) as error:
+        raise _translated(error, f"the page cannot be stored in {bucket}") from error
+    return {
+        "reportId": report_id,
+        "reportKey": key,
+        "summary": summary(measurement),
+        "notice": _notice(measurement, report_id),
+    }
+
+
+def measure_buckets(
+    mode: str,
+    *,
+    s3: Any,
+    s3_in: InRegion,
+    cloudwatch_in: InRegion,
+    deadline: Callable[[], float],
+    now: datetime,
+) -> Measurement:
+    """The size of every bucket of the account, as far as ``deadline`` (the seconds left) allows.
+
+    ``listing`` adds up the current objects of each bucket, and is exact. ``metrics`` reads what CloudWatch has
+    measured once a day, which counts old versions and unfinished uploads too. Raises ``StorageRefused`` where the
+    buckets may not even be listed, and ``StorageUnavailable`` where that fails for now.
+    """
+
+    def in_time() -> bool:
+        return deadline() > RESERVE_SECONDS
+
+    tallies = _find(s3)
+    # Only S3 look-alikes leave out the region of a bucket.
+    homeless = [tally for tally in tallies if tally.region is None]
+    _at_once(((partial(_locate, tally, s3), [tally]) for tally in homeless), deadline, in_time)
+    by_region: dict[str, list[_Tally]] = defaultdict(list)
+    for tally in tallies:
+        if tally.region:
+            by_region[tally.region].append(tally)
+    # boto3's default session is not made for several threads, so all clients are made in this one.
+    if mode == "metrics":
+        work: list[_Work] = [
+            (partial(_read_metrics, found, cloudwatch_in(region), now, in_time), found)
+            for region, found in by_region.items()
+        ]
+    else:
+        clients = {region: s3_in(region) for region in by_region}
+        work = [
+            (partial(_list, tally, clients[region], now, in_time), [tally])
+            for region, found in by_region.items()
+            for tally in found
+        ]
+    _at_once(work, deadline, in_time)
+    # Copies, for a call that hangs may still come back and write.
+    return _measurement(mode, [copy(tally) for tally in tallies])
+
+
+def summary(measurement: Measurement) -> dict[str, Any]:
+    """The report's summary as the REST API shows it: the 100 largest buckets and the first 100 errors."""
+    return {
+        "message": measurement.sentence,
+        "totalBytes": measurement.total_bytes,
+        "totalObjects": measurement.total_objects,
+        "bucketCount": len(measurement.buckets),
+        "buckets": [
+            {"name": bucket.name, "bytes": bucket.bytes, "objects": bucket.objects}
+            for bucket in measurement.buckets[:SUMMARY_BUCKETS]
+        ],
+        "errorCount": len(measurement.errors),
+        "errors": [
+            {"bucket": failure.bucket, "error": failure.error} for failure in measurement.errors[:SUMMARY_ERRORS]
+        ],
+        "bucketsWithoutFigure": measurement.without_figure,
+        "mode": measurement.mode,
+        "asOf": timestamp(measurement.as_of) if measurement.as_of else None,
+        "partial": measurement.partial,
+    }
+
+
+def render(measurement: Measurement, report_id: str) -> str:
+    """The whole list as one HTML page that needs nothing else."""
+    # Imported here: of all functions only this one pays for it.
+    from jinja2 import Environment, FileSystemLoader
+
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["size"] = humanize.naturalsize
+    return environment.get_template("storage.html").render(measurement=measurement, report_id=report_id)
+
+
+def _parse(payload: dict[str, Any]) -> tuple[str, str]:
+    problems = [
+        f"{name}: is not a field of a storage report, which takes reportId and mode"
+        for name in payload
+        if name not in ("reportId", "mode")
+    ]
+    report_id = payload.get("reportId", uuid4().hex)
+    if not isinstance(report_id, str) or not REPORT_ID.fullmatch(report_id):
+        problems.append("reportId: must be a string of 1 to 80 printable ASCII characters without a slash")
+    mode = payload.get("mode", MODES[0])
+    if mode not in MODES:
+        problems.append(f"mode: must be one of {', '.join(MODES)}")
+    if problems:
+        raise InvalidRequest(problems)
+    return report_id, mode
+
+
+def _find(s3: Any) -> list[_Tally]:
+    pages = s3.get_paginator("list_buckets").paginate(PaginationConfig={"PageSize": BUCKETS_PER_PAGE})
+    try:
+        return [_Tally(found["Name"], found.get("BucketRegion")) for page in pages for found in page["Buckets"]]
+    except (ClientError, BotoCoreError) as error:
+        raise _translated(error, "the account's buckets cannot be listed") from error
+
+
+def _locate(tally: _Tally, s3: Any) -> None:
+    constraint = s3.get_bucket_location(Bucket=tally.name).get("LocationConstraint")
+    # The two oldest regions have names of their own here.
+    tally.region = {None: "us-east-1", "EU": "eu-west-1"}.get(constraint, constraint)
+
+
+def _list(tally: _Tally, s3: Any, now: datetime, in_time: InTime) -> None:
+    size = objects = 0
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=tally.name):
+        contents = page.get("Contents", [])
+        size += sum(found["Size"] for found in contents)
+        objects += len(contents)
+        tally.counted, tally.as_of = (size, objects), now
+        if page["IsTruncated"] and not in_time():
+            return
+    tally.done = True
+
+
+def _read_metrics(tallies: list[_Tally], cloudwatch: Any, now: datetime, in_time: InTime) -> None:
+    """All buckets of a region: the newest figure of each storage type of each, added up."""
+    by_name = {tally.name: tally for tally in tallies}
+    metrics = _storage_metrics(cloudwatch, by_name)
+    sizes: dict[str, int] = defaultdict(int)
+    for start in range(0, len(metrics), METRICS_PER_CALL):
+        if not in_time():
+            return
+        batch = metrics[start : start + METRICS_PER_CALL]
+        for (name, _), (moment, value) in _newest(cloudwatch, batch, now):
+            sizes[name] += int(value)
+            tally = by_name[name]
+            tally.counted, tally.as_of = (sizes[name], None), min(moment, tally.as_of or moment)
+    for tally in tallies:
+        tally.counted = tally.counted or (0, None)
+        tally.done = True
+
+
+def _storage_metrics(cloudwatch: Any, names: Iterable[str]) -> list[_Metric]:
+    """One metric for each bucket and storage type, of the buckets in ``names``: CloudWatch remembers deleted ones."""
+    metrics: dict[tuple[str, str], _Metric] = {}
+    pages = cloudwatch.get_paginator("list_metrics").paginate(Namespace="AWS/S3", MetricName="BucketSizeBytes")
+    for page in pages:
+        for metric in page["Metrics"]:
+            dimensions = {dimension["Name"]: dimension["Value"] for dimension in metric["Dimensions"]}
+            if dimensions.keys() == {"BucketName", "StorageType"} and dimensions["BucketName"] in names:
+                metrics[dimensions["BucketName"], dimensions["StorageType"]] = (dimensions["BucketName"], metric)
+    return list(metrics.values())
+
+
+def _newest(cloudwatch: Any, metrics: list[_Metric], now: datetime) -> Iterator[tuple[_Metric, tuple[datetime, float]]]:
+    """The newest point of each metric that has one. Found by its time: not every endpoint sends the newest first."""
+    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    pages = cloudwatch.get_paginator("get_metric_data").paginate(
+        MetricDataQueries=[
+            {"Id": f"m{index}", "MetricStat": {"Metric": metric, "Period": 86_400, "Stat": "Average"}}
+            for index, (_, metric) in enumerate(metrics)
+        ],
+        StartTime=midnight - LOOK_BACK,
+        EndTime=midnight + timedelta(days=1),
+    )
+    points: dict[str, list[tuple[datetime, float]]] = defaultdict(list)
+    for page in pages:
+        for result in page["MetricDataResults"]:
+            points[result["Id"]] += zip(result["Timestamps"], result["Values"], strict=True)
+    for index, metric in enumerate(metrics):
+        if found := points[f"m{index}"]:
+            yield metric, max(found)
+
+
+def _at_once(work: Iterable[_Work], deadline: Callable[[], float], in_time: InTime) -> None:
+    """Does all of ``work``, at most ``WORKERS`` at a time, and returns when it is done or the time is nearly up."""
+    pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="storage")
+    futures = [pool.submit(_try, *piece, in_time) for piece in work]
+    finished, _ = wait(futures, timeout=max(0.0, deadline() - RESERVE_SECONDS))
+    pool.shutdown(wait=False, cancel_futures=True)
+    for future in finished:
+        future.result()
+
+
+def _try(do: Callable[[], None], tallies: list[_Tally], in_time: InTime) -> None:
+    if not in_time():
+        return
+    try:
+        do()
+    except (ClientError, BotoCoreError) as error:
+        for tally in tallies:
+            tally.error = _readable(error)
+
+
+def _measurement(mode: str, tallies: list[_Tally]) -> Measurement:
+    buckets = [Bucket(tally.name, *tally.counted, as_of=tally.as_of) for tally in tallies if tally.counted is not None]
+    late = [tally for tally in tallies if not tally.done and not tally.error]
+    errors = [Failure(tally.name, tally.error) for tally in tallies if tally.error]
+    errors += [Failure(tally.name, _out_of_time(tally)) for tally in late]
+    return Measurement(
+        mode,
+        sorted(buckets, key=lambda bucket: (-bucket.bytes, bucket.name)),
+        sorted(errors, key=lambda failure: failure.bucket),
+        partial=bool(late),
+    )
+
+
+def _out_of_time(tally: _Tally) -> str:
+    if tally.counted is None:
+        return "not measured: out of time"
+    return f"not measured to its end: out of time after {humanize.naturalsize(tally.counted[0])}, which count"
+
+
+def _notice(measurement: Measurement, report_id: str) -> dict[str, str]:
+    lines = [measurement.sentence, ""]
+    lines += [
+        f"{humanize.naturalsize(bucket.bytes):>10}  {bucket.name}" for bucket in measurement.buckets[:NOTICE_LINES]
+    ]
+    if len(measurement.buckets) > NOTICE_LINES:
+        lines.append(f"{'':>10}  and {_count(len(measurement.buckets) - NOTICE_LINES)} more")
+    if measurement.errors:
+        lines += ["", "Not measured, or not to the end:"]
+        lines += [f"- {failure.bucket}: {failure.error}" for failure in measurement.errors[:NOTICE_LINES]]
+        if len(measurement.errors) > NOTICE_LINES:
+            lines.append(f"- and {_count(len(measurement.errors) - NOTICE_LINES)} more")
+    lines += ["", f"Report {report_id}: GET /reports/{report_id} gives a link to the whole list."]
+    return {
+        "subject": f"Storage report: {humanize.naturalsize(measurement.total_bytes)} in all buckets",
+        "message": "\n".join(lines),
+        "sms": f"Storage report: {measurement.sentence}",
+    }
+
+
+def _count(buckets: int) -> str:
+    return f"{buckets:,} bucket{'' if buckets == 1 else 's'}"
+
+
+def _readable(error: ClientError | BotoCoreError) -> str:
+    if isinstance(error, ClientError):
+        text = f"{_code(error)}: {error.response.get('Error', {}).get('Message') or 'no message'}"
+    else:
+        text = str(error)
+    return text[:ERROR_CHARACTERS]
+
+
+def _translated(error: ClientError | BotoCoreError, what: str) -> StorageRefused | StorageUnavailable:
+    text = f"{what}: {_readable(error)}"
+    refused = (
+        isinstance(error, ClientError)
+        and error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) < 500
+        and _code(error) not in THROTTLED
+    )
+    return StorageRefused(text) if refused else StorageUnavailable(text)
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", "Unknown"))
