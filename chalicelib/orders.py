@@ -321,14 +321,14 @@ def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[list[str], 
             log.warning("orders not written", extra={"orderIDs": refused, "reason": str(error)})
             continue
         for order, response in zip(chunk, answer["Responses"], strict=True):
-            error = response.get("Error")
-            if error is None:
+            problem = response.get("Error")
+            if problem is None:
                 inserted.append(order.order_id)
-            elif error["Code"] == "DuplicateItem":
+            elif problem["Code"] == "DuplicateItem":
                 known.append(order.order_id)
             else:
                 refused.append(order.order_id)
-                log.warning("order not written", extra={"orderID": order.order_id, "reason": error["Code"]})
+                log.warning("order not written", extra={"orderID": order.order_id, "reason": problem["Code"]})
     return inserted, known, refused
 
 

@@ -66,3 +66,10 @@ def page(request: Request, *filters: str) -> Page:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
+
+
+def base_url(request: Request) -> str:
+    """The API's own absolute URL, with the stage's path behind API Gateway and without it under ``chalice local``."""
+    scheme = request.headers.get("x-forwarded-proto", "http")
+    path: str = request.context.get("path") or request.path
+    return f"{scheme}://{request.headers.get('host', 'localhost')}{path.removesuffix(request.path)}"

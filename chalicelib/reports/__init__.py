@@ -11,7 +11,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from chalicelib import timeline
@@ -116,9 +116,9 @@ def get(report_id: str, *, sfn: Any, machines: Machines, s3: Any, bucket: str, n
 
 def _shown(kind: str, execution: dict[str, Any], s3: Any, bucket: str, now: datetime) -> dict[str, Any]:
     succeeded = execution["status"] == "SUCCEEDED"
-    link = {"url": None, "expiresAt": None}
+    link: dict[str, str | None] = {"url": None, "expiresAt": None}
     if succeeded and _exists(s3, bucket, report_key(kind, execution["name"])):
-        link |= presign(s3, bucket, report_key(kind, execution["name"]), now)
+        link = link | presign(s3, bucket, report_key(kind, execution["name"]), now)
     return {
         **_line(kind, execution),
         "summary": json.loads(execution["output"])["summary"] if succeeded else None,
@@ -168,7 +168,7 @@ def newest(page: Page, *, sfn: Any, machines: Machines) -> dict[str, Any]:
     # day, and 90 days of reports are a few calls of 1,000.
     size = 1000 if page.next else page.limit + 1
     lists = [_executions(each, machines[each], size, sfn) for each in ([kind] if kind else KINDS)]
-    lines = []
+    lines: list[dict[str, Any]] = []
     for line in heapq.merge(*lists, key=_sort_key, reverse=True):
         if _sort_key(line) >= before:
             continue

@@ -1,0 +1,224 @@
+"""The café's back office: every trigger of the system, flow by flow. The logic is in ``chalicelib``."""
+
+import sys
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from chalice.app import BaseLambdaEvent, Chalice, DynamoDBEvent, Response, SQSEvent
+
+from chalicelib import clients, notifications, orders, reports, rest, storage, uploads
+from chalicelib.errors import MissingSettings
+from chalicelib.reports import inventory, render
+from chalicelib.settings import VERSION, Database, Settings
+
+try:
+    settings = Settings.read()
+except MissingSettings as error:
+    sys.exit(f"cafe: {error}")
+
+app = Chalice(app_name="cafe")
+
+CHALICELIB = Path(__file__).parent / "chalicelib"
+MACHINES = {"inventory": settings.inventory_report_arn, "storage": settings.storage_report_arn}
+
+
+class RawEvent(BaseLambdaEvent):
+    """An event as it came. Chalice's S3Event fails on s3:TestEvent, and reads one record of several; its SNSEvent
+    fails on a message without a subject."""
+
+    def _extract_attributes(self, event_dict: dict[str, Any]) -> None:
+        pass
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+# --- Reports: REST -> state machine -> MySQL, S3, SNS -----------------------------------------------------------------
+
+
+@app.route("/create_report", methods=["POST"])
+def create_report() -> Response:
+    """Starts the state machine of an inventory or a storage report."""
+    request = app.current_request
+    wanted = reports.parse(rest.body(request))
+    key = request.headers.get("idempotency-key")
+    report = reports.start(wanted, key, sfn=clients.aws("stepfunctions"), machines=MACHINES, now=now())
+    return Response(report, {"Location": rest.base_url(request) + report["href"]}, status_code=202)
+
+
+@app.route("/reports")
+def list_reports() -> dict[str, Any]:
+    """The reports of the last 90 days, newest first."""
+    page = rest.page(app.current_request, "kind")
+    return reports.newest(page, sfn=clients.aws("stepfunctions"), machines=MACHINES)
+
+
+@app.route("/reports/{report_id}")
+def get_report(report_id: str) -> dict[str, Any]:
+    """One report, with a fresh link once it has succeeded."""
+    sfn, s3 = clients.aws("stepfunctions"), clients.aws("s3")
+    return reports.get(report_id, sfn=sfn, machines=MACHINES, s3=s3, bucket=settings.reports_bucket, now=now())
+
+
+@app.lambda_function()
+def read_inventory(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """State 1: MySQL's rows into a CSV in the reports bucket."""
+    report_id = event.get("reportId") or f"by-hand-{context.aws_request_id}"
+    with clients.mysql(Database.read()) as connection:
+        return inventory.read_inventory(connection, clients.aws("s3"), settings.reports_bucket, report_id, now())
+
+
+@app.lambda_function()
+def render_report(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """State 2a: the CSV into an HTML page beside it."""
+    return render.render_report(
+        clients.aws("s3"),
+        settings.reports_bucket,
+        event["reportId"],
+        event["csvKey"],
+        event["generatedAt"],
+        source="the suppliers' inventory in MySQL",
+        link_seconds=reports.LINK_SECONDS,
+    )
+
+
+@app.lambda_function()
+def presign_report(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """State 2b: the link that will open that page for an hour."""
+    key = reports.report_key("inventory", event["reportId"])
+    return reports.presign(clients.aws("s3"), settings.reports_bucket, key, now())
+
+
+# --- Orders: REST -> SQS -> DynamoDB -> stream -> SNS -----------------------------------------------------------------
+
+
+@app.route("/orders", methods=["POST"])
+def place_orders() -> Response:
+    """Validates one order or a list, and puts it on the queue."""
+    body = rest.body(app.current_request)
+    placed = orders.parse(body, now())
+    orders.enqueue(
+        placed,
+        sqs=clients.aws("sqs"),
+        queue_url=settings.orders_queue_url,
+        dynamodb=clients.aws("dynamodb"),
+        table=settings.orders_table,
+    )
+    queued = [orders.queued(order) for order in placed]
+    return Response({"orders": queued} if isinstance(body, list) else queued[0], status_code=202)
+
+
+@app.route("/orders")
+def list_orders() -> dict[str, Any]:
+    """The stored orders, newest first, of all customers or of one."""
+    page = rest.page(app.current_request, "customerID")
+    since = date.fromisoformat(settings.orders_since)
+    return orders.newest(page, since, dynamodb=clients.aws("dynamodb"), table=settings.orders_table)
+
+
+@app.route("/orders/{order_id}")
+def get_order(order_id: str) -> dict[str, Any]:
+    """One stored order."""
+    return orders.get(order_id, dynamodb=clients.aws("dynamodb"), table=settings.orders_table)
+
+
+@app.on_sqs_message(queue_arn=settings.orders_queue_arn, batch_size=100, maximum_batching_window_in_seconds=1)
+def store_orders(event: SQSEvent) -> dict[str, Any]:
+    """Stores a batch of the queue's orders, each once; the messages that failed go back to the queue."""
+    return orders.store(
+        event.to_dict(),
+        dynamodb=clients.aws("dynamodb"),
+        table=settings.orders_table,
+        sqs=clients.aws("sqs"),
+        queue_url=settings.orders_queue_url,
+        publish=notifications.publisher(clients.aws("sns"), settings.topic_arn),
+    )
+
+
+@app.on_dynamodb_record(stream_arn=settings.orders_stream_arn, batch_size=100, starting_position="TRIM_HORIZON")
+def announce_orders(event: DynamoDBEvent) -> None:
+    """Announces a batch of newly stored orders in one notification."""
+    orders.announce(event.to_dict(), publish=notifications.publisher(clients.aws("sns"), settings.topic_arn))
+
+
+# --- Uploads: S3 -> CloudWatch Logs, MySQL, SNS -----------------------------------------------------------------------
+
+
+@app.on_s3_event(bucket=settings.uploads_bucket, events=["s3:ObjectCreated:*"])
+def receive_upload(event: RawEvent) -> None:
+    """Logs an uploaded file, imports it if it is an inventory, and tells what came of it."""
+    uploads.receive(
+        event.to_dict(),
+        s3=clients.aws("s3"),
+        connect=lambda: clients.mysql(Database.read()),
+        publish=notifications.publisher(clients.aws("sns"), settings.topic_arn),
+        bucket=settings.uploads_bucket,
+    )
+
+
+# --- Storage: state machine -> S3 or CloudWatch -> SNS ----------------------------------------------------------------
+
+
+@app.lambda_function()
+def measure_buckets(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """The total size of all buckets, by listing them or from CloudWatch's metrics."""
+    return storage.report(
+        event,
+        s3=clients.aws("s3"),
+        s3_in=lambda region: clients.aws("s3", region),
+        cloudwatch_in=lambda region: clients.aws("cloudwatch", region),
+        deadline=lambda: context.get_remaining_time_in_millis() / 1000,
+        bucket=settings.reports_bucket,
+        now=now(),
+    )
+
+
+# --- Notifications: SNS -> DynamoDB -> REST ---------------------------------------------------------------------------
+
+
+@app.on_sns_message(topic=settings.topic_arn)
+def record_notification(event: RawEvent) -> None:
+    """Keeps each notification once, for the inbox."""
+    notifications.record(event.to_dict(), dynamodb=clients.aws("dynamodb"), table=settings.notifications_table)
+
+
+@app.on_sns_message(topic=settings.alarms_topic_arn)
+def record_alarm(event: RawEvent) -> None:
+    """Keeps each alarm in the same inbox; an alarm's message has no attribute that tells its kind."""
+    notifications.record(
+        event.to_dict(), dynamodb=clients.aws("dynamodb"), table=settings.notifications_table, default_kind="alarm"
+    )
+
+
+@app.route("/notifications")
+def list_notifications() -> dict[str, Any]:
+    """The notifications of the last 30 days, newest first."""
+    page = rest.page(app.current_request)
+    return notifications.inbox(page, dynamodb=clients.aws("dynamodb"), table=settings.notifications_table)
+
+
+# --- The API itself ---------------------------------------------------------------------------------------------------
+
+
+@app.route("/health")
+def health() -> dict[str, str]:
+    """Says that the API is up, in which stage and version."""
+    return {"status": "ok", "stage": settings.cafe_stage, "version": VERSION}
+
+
+@app.route("/openapi.json")
+def openapi() -> Response:
+    """The OpenAPI description of all these routes."""
+    return Response((CHALICELIB / "openapi.json").read_text(), {"Content-Type": "application/json"})
+
+
+@app.route("/")
+def console() -> Response:
+    """The console: for now a plain page that says what there is."""
+    return Response((CHALICELIB / "console" / "index.html").read_text(), {"Content-Type": "text/html; charset=utf-8"})
+
+
+for handler in (receive_upload, record_notification, record_alarm):
+    handler.event_class = RawEvent
