@@ -42,6 +42,7 @@ ERROR_CHARACTERS = 300
 NOTICE_LINES = 10
 # The names of executions, without the slash, which would make folders of them.
 REPORT_ID = re.compile(r"[!-.0-~]{1,80}")
+LAST_MODIFIED = re.compile(rb"<LastModified>[^<]*</LastModified>")
 THROTTLED = {"RequestLimitExceeded", "RequestTimeout", "SlowDown", "Throttling", "ThrottlingException"}
 TEMPLATES = Path(__file__).parent / "reports" / "templates"
 
@@ -108,6 +109,8 @@ class Measurement:
         text = f"Total size of all buckets: {least}{humanize.naturalsize(self.total_bytes)}"
         if self.mode == "metrics" and self.as_of:
             text += f" (CloudWatch's daily figures as of {self.as_of:%Y-%m-%d})"
+        if self.without_figure:
+            text += f"; {_count(self.without_figure)} without a figure, empty or new, counted as 0"
         if self.partial:
             text += f"; the time ran out before {_count(len(self.errors))} could be measured fully"
         elif self.errors:
@@ -189,9 +192,10 @@ def measure_buckets(
 ) -> Measurement:
     """The size of every bucket of the account, as far as ``deadline`` (the seconds left) allows.
 
-    ``listing`` adds up the current objects of each bucket, and is exact. ``metrics`` reads what CloudWatch has
-    measured once a day, which counts old versions and unfinished uploads too. Raises ``StorageRefused`` where the
-    buckets may not even be listed, and ``StorageUnavailable`` where that fails for now.
+    ``listing`` adds up the current objects of each bucket, and is exact; the clients that ``s3_in`` makes are kept
+    for that, for they stop reading dates. ``metrics`` reads what CloudWatch has measured once a day, which counts old
+    versions and unfinished uploads too. Raises ``StorageRefused`` where the buckets may not even be listed, and
+    ``StorageUnavailable`` where that fails for now.
     """
 
     def in_time() -> bool:
@@ -212,7 +216,7 @@ def measure_buckets(
             for region, found in by_region.items()
         ]
     else:
-        clients = {region: s3_in(region) for region in by_region}
+        clients = {region: _for_sizes(s3_in(region)) for region in by_region}
         work = [
             (partial(_list, tally, clients[region], now, in_time), [tally])
             for region, found in by_region.items()
@@ -252,7 +256,12 @@ def render(measurement: Measurement, report_id: str) -> str:
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["size"] = humanize.naturalsize
-    return environment.get_template("storage.html").render(measurement=measurement, report_id=report_id)
+    return environment.get_template("storage.html").render(
+        measurement=measurement,
+        unfinished={failure.bucket for failure in measurement.errors},
+        largest=max((bucket.bytes for bucket in measurement.buckets), default=0),
+        report_id=report_id,
+    )
 
 
 def _parse(payload: dict[str, Any]) -> tuple[str, str]:
@@ -284,6 +293,17 @@ def _locate(tally: _Tally, s3: Any) -> None:
     constraint = s3.get_bucket_location(Bucket=tally.name).get("LocationConstraint")
     # The two oldest regions have names of their own here.
     tally.region = {None: "us-east-1", "EU": "eu-west-1"}.get(constraint, constraint)
+
+
+def _for_sizes(s3: Any) -> Any:
+    """``s3``, from now on listing objects without their dates: reading those takes two thirds of botocore's time."""
+    s3.meta.events.register("before-parse.s3.ListObjectsV2", _drop_dates, unique_id="storage")
+    return s3
+
+
+def _drop_dates(response_dict: dict[str, Any], **_: Any) -> None:
+    # What a key has of < is escaped, so only the element itself can match.
+    response_dict["body"] = LAST_MODIFIED.sub(b"", response_dict["body"])
 
 
 def _list(tally: _Tally, s3: Any, now: datetime, in_time: InTime) -> None:
