@@ -1,0 +1,282 @@
+"""The inventory report: from the CSV in the reports bucket to one HTML page beside it.
+
+The page opens with no other request: its style, script and pictures are in it, and its content security policy lets
+nothing else in. All that comes from MySQL is escaped by jinja2.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import heapq
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from functools import cache, lru_cache
+from itertools import islice
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from chalicelib.logs import logger
+from chalicelib.reports import files, report_key
+from chalicelib.reports.inventory import restore
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+# A bean with this many left, or fewer, is low in stock.
+LOW_STOCK = 20
+LOW_STOCK_SHOWN = 12
+# Up to this many beans the page shows all of them, and above it the neediest: a browser sorts neither slowly.
+WHOLE_INVENTORY = 5_000
+NEEDIEST_SHOWN = 500
+# The chart has a bar for each of the suppliers with the most in stock, and one for all others.
+BARS = 9
+# A dollar sign, thousands by commas, decimals by point or comma. Up to 12 digits: a price with more is a mistake.
+PRICE = re.compile(r"\$? ?([1-9][0-9]{0,2}(?:,[0-9]{3}){1,3}|[0-9]{1,12})(?:[.,]([0-9]{1,4}))?")
+TEMPLATES = Path(__file__).parent / "templates"
+
+log = logger("render")
+
+
+class Row(NamedTuple):
+    """One line of the CSV, in the order of ``inventory.COLUMNS``. An empty cell was NULL or empty in MySQL."""
+
+    supplier_id: str
+    supplier: str
+    city: str
+    state: str
+    email: str
+    phone: str
+    bean_id: str
+    type: str
+    product_name: str
+    price: str
+    quantity: str
+    description: str
+
+
+class Bean(NamedTuple):
+    """A bean as the page shows it. ``amount`` is its price as a number, None where it is missing or no price."""
+
+    row: Row
+    amount: Decimal | None
+    quantity: int | None
+
+    @property
+    def value(self) -> Decimal | None:
+        return None if self.amount is None or self.quantity is None else self.amount * self.quantity
+
+
+class Bar(NamedTuple):
+    """A bar of the chart: its length is ``percent`` of the longest one."""
+
+    label: str
+    quantity: int
+    percent: float
+
+
+@dataclass
+class Summary:
+    """What a report says. Everything but ``groups`` and ``neediest`` counts every bean of the inventory."""
+
+    beans: int = 0
+    suppliers: int = 0
+    quantity: int = 0
+    value: Decimal = Decimal(0)
+    unpriced: int = 0
+    uncounted: int = 0
+    low: int = 0
+    bars: list[Bar] = field(default_factory=list)
+    neediest: list[Bean] = field(default_factory=list)
+    groups: list[list[Bean]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page says about itself. ``csv_url`` opens the whole inventory for ``link_seconds``."""
+
+    report_id: str
+    generated_at: str
+    source: str
+    csv_url: str
+    csv_bytes: int
+    link_seconds: int
+
+
+def render_report(
+    s3: Any, bucket: str, report_id: str, csv_key: str, generated_at: str, source: str, link_seconds: int
+) -> dict[str, Any]:
+    """Writes ``inventory/<report_id>/report.html`` from the CSV at ``csv_key``, which may be of any length.
+
+    Returns ``reportKey``, ``rows``, ``suppliers``, ``quantity`` and ``generatedAt``. ``source`` is said on the page,
+    and the CSV is linked from it for ``link_seconds``. Raises ``Unavailable``.
+    """
+    with files.open_text(s3, bucket, csv_key) as (text, csv_bytes):
+        summary = summarise(islice(csv.reader(text), 1, None))
+    csv_url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": csv_key}, ExpiresIn=link_seconds)
+    page = Page(report_id, generated_at, source, csv_url, csv_bytes, link_seconds)
+    key = report_key("inventory", report_id)
+    files.write(
+        s3,
+        bucket,
+        key,
+        (part.encode() for part in render(summary, page)),
+        ContentType="text/html; charset=utf-8",
+    )
+    log.info("inventory report rendered", extra={"reportId": report_id, "key": key, "rows": summary.beans})
+    return {
+        "reportKey": key,
+        "rows": summary.beans,
+        "suppliers": summary.suppliers,
+        "quantity": summary.quantity,
+        "generatedAt": generated_at,
+    }
+
+
+def summarise(rows: Iterable[Sequence[str]]) -> Summary:
+    """Counts ``rows``, each the cells of one line of the CSV, in one pass that keeps only what the page shows."""
+    summary = Summary()
+    # The key is id and name in one string: a million suppliers take 150 MB like this, and 250 MB as pairs.
+    stock: dict[str, int] = {}
+    kept = heapq.nsmallest(WHOLE_INVENTORY, _counted(rows, summary, stock), key=itemgetter(0))
+    if summary.beans > WHOLE_INVENTORY:
+        del kept[NEEDIEST_SHOWN:]
+    beans = [_bean(row) for _, row in kept]
+    summary.suppliers = len(stock) - (NO_SUPPLIER in stock)
+    summary.bars = _bars(stock)
+    summary.neediest = [bean for bean in beans[:LOW_STOCK_SHOWN] if is_low(bean.quantity)]
+    groups: dict[str, list[Bean]] = {}
+    for bean in beans:
+        groups.setdefault(bean.row.supplier_id, []).append(bean)
+    summary.groups = sorted(groups.values(), key=lambda group: _by_name(group[0].row))
+    return summary
+
+
+NO_SUPPLIER = ","
+
+
+def _counted(
+    rows: Iterable[Sequence[str]], summary: Summary, stock: dict[str, int]
+) -> Iterator[tuple[float, Sequence[str]]]:
+    """Each row with its quantity, by which the neediest come first and those of unknown quantity last."""
+    for row in rows:
+        supplier_id, supplier, _, _, _, _, _, _, _, price, cell, _ = row
+        summary.beans += 1
+        quantity = int(cell) if cell else 0
+        summary.quantity += quantity
+        amount = parse_price(restore(price))
+        if amount is None:
+            summary.unpriced += 1
+        else:
+            summary.value += amount * quantity
+        who = f"{supplier_id},{supplier}"
+        stock[who] = stock.get(who, 0) + quantity
+        if not cell:
+            summary.uncounted += 1
+            yield math.inf, row
+        else:
+            summary.low += quantity <= LOW_STOCK
+            yield quantity, row
+
+
+def is_low(quantity: int | None) -> bool:
+    return quantity is not None and quantity <= LOW_STOCK
+
+
+def _bean(cells: Sequence[str]) -> Bean:
+    row = Row._make(restore(cell) for cell in cells)
+    return Bean(row, parse_price(row.price), int(row.quantity) if row.quantity else None)
+
+
+def _by_name(row: Row) -> tuple[bool, str, int]:
+    return (not row.supplier_id, row.supplier.casefold(), int(row.supplier_id or 0))
+
+
+@lru_cache(maxsize=10_000)
+def parse_price(text: str) -> Decimal | None:
+    """The number in a price such as ``4.20``, ``$4.20``, ``12,50`` or ``1,234.50``; None where there is none.
+
+    A negative price is none, nor is one in another currency: added to the others it would make the total wrong.
+    """
+    found = PRICE.fullmatch(text.strip())
+    return Decimal(f"{found[1].replace(',', '')}.{found[2] or 0}") if found else None
+
+
+def _bars(stock: dict[str, int]) -> list[Bar]:
+    largest = heapq.nlargest(BARS, stock.items(), key=itemgetter(1))
+    bars = []
+    for who, quantity in largest:
+        supplier_id, _, name = who.partition(",")
+        bars.append((supplier_name(supplier_id, restore(name)), quantity))
+    if others := len(stock) - len(largest):
+        rest = sum(stock.values()) - sum(quantity for _, quantity in largest)
+        bars.append((f"{others:,} other{'s' if others > 1 else ''}", rest))
+    longest = max((quantity for _, quantity in bars), default=0)
+    return [Bar(label, quantity, max(0, round(100 * quantity / longest, 2))) for label, quantity in bars if longest > 0]
+
+
+def supplier_name(supplier_id: str, name: str) -> str:
+    """What to call a supplier, who may have no name, or a bean's lack of one."""
+    if not supplier_id:
+        return "No supplier on record"
+    return name.strip() or f"Unnamed supplier {supplier_id}"
+
+
+def render(summary: Summary, page: Page) -> Iterable[str]:
+    """The page, in parts."""
+    stream = _environment().get_template("inventory.html").stream(summary=summary, page=page)
+    # By itself jinja2 gives many parts a row.
+    stream.enable_buffering(1_000)
+    return stream
+
+
+@cache
+def _environment() -> Environment:
+    import humanize
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = (TEMPLATES / "inventory.css").read_text(encoding="utf-8")
+    script = (TEMPLATES / "inventory.js").read_text(encoding="utf-8")
+    environment.globals.update(
+        style=Markup(style),  # noqa: S704 (a file of ours)
+        script=Markup(script),  # noqa: S704 (a file of ours)
+        style_hash=_csp_hash(style),
+        script_hash=_csp_hash(script),
+        low_stock=LOW_STOCK,
+        supplier_name=supplier_name,
+        is_low=is_low,
+        after=lambda moment, seconds: (datetime.fromisoformat(moment) + timedelta(seconds=seconds)).isoformat(),
+    )
+    environment.filters.update(
+        number=lambda number: f"{number:,}".replace("-", "−"),
+        big=lambda number: f"{number:,}" if abs(number) < 1_000_000 else humanize.intword(number, "%.1f"),
+        money=_money,
+        moment=lambda text: f"{datetime.fromisoformat(text):%-d %B %Y, %H:%M} UTC",
+        size=humanize.naturalsize,
+        duration=lambda seconds: humanize.precisedelta(timedelta(seconds=seconds)),
+    )
+    return environment
+
+
+def _money(amount: Decimal) -> str:
+    """With thousands separated, and with two decimals or as many as it needs."""
+    decimals = -int(amount.normalize().as_tuple().exponent)
+    return f"{amount:,.{max(2, decimals)}f}".replace("-", "−")
+
+
+def _csp_hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
