@@ -1,0 +1,63 @@
+# Every command of the project; `make` alone lists them.
+# The Python that makes the virtual environment: `make run PYTHON=python3.12` takes another.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run stop status logs test check bench deploy destroy
+
+help:  ## List the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: .venv/run  ## Start the whole system on this machine, and do its main job once
+	@$(BIN)/python -m local run
+
+stop: .venv/run  ## Stop everything that `make run` started
+	@$(BIN)/python -m local stop
+
+status: .venv/run  ## Say what is up, and where
+	@$(BIN)/python -m local status
+
+logs: .venv/run  ## Follow the logs of the functions and of the API
+	@$(BIN)/python -m local logs
+
+test: .venv/dev  ## Run every test, on ports and data of their own
+	$(BIN)/python -m pytest --cov=app --cov=chalicelib --cov=infra
+
+check: .venv/dev  ## Check format, lint, types, templates and state machines
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/cfn-lint infra/resources.yaml
+	for machine in infra/*.asl.json; do $(BIN)/statelint $$machine || exit 1; done
+
+bench: .venv/dev  ## Run the benchmarks
+	$(BIN)/python -m benchmarks
+
+deploy: .venv/run stage  ## Deploy the whole system to AWS: make deploy STAGE=x
+	$(BIN)/python -m infra.deploy $(STAGE)
+
+destroy: .venv/run stage  ## Take the whole system off AWS: make destroy STAGE=x
+	$(BIN)/python -m infra.deploy $(STAGE) --destroy
+
+.PHONY: stage
+stage:
+	@test -n "$(STAGE)" || { echo "name the stage: make $(MAKECMDGOALS) STAGE=x"; exit 1; }
+
+# The virtual environment, with what `run` needs and with what the tests need. Each file is a stamp.
+.venv/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Python 3.11 or later is needed, and \`$(PYTHON)\` is not: name one, as in \`make run PYTHON=python3.12\`"; exit 1; }
+	@$(PYTHON) -m venv .venv || { \
+		echo "\`$(PYTHON) -m venv\` failed: on Debian and Ubuntu, \`sudo apt-get install python3-venv\` brings it"; exit 1; }
+	@touch $@
+
+.venv/run: .venv/python requirements.txt local/requirements.txt
+	@echo "Installing what the commands need, into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r local/requirements.txt
+	@touch $@
+
+.venv/dev: .venv/run requirements-dev.txt
+	@echo "Installing what the tests need, into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,70 @@
+"""``python -m local``: the commands behind ``make run``, ``make stop``, ``make status`` and ``make logs``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from local import logs
+from local.processes import StackError
+from local.stack import Stack
+
+
+def run(stack: Stack) -> None:
+    began = time.monotonic()
+    print("The café back office, on this machine")
+    variables = stack.start()
+    print(f"  {'up and deployed':<40} {time.monotonic() - began:5.1f} s\n")
+
+    from local import demo
+
+    demo.main(variables)
+
+
+def stop(stack: Stack) -> None:
+    stack.stop()
+
+
+def status(stack: Stack) -> None:
+    for name, process in stack.processes().items():
+        pid = process.pid()
+        print(f"  {name:<10}", f"up    http://127.0.0.1:{process.port()}  (process {pid})" if pid else "down")
+    if stack.api.pid():
+        print(f"  console    {stack.api_url}/")
+
+
+def env(stack: Stack) -> None:
+    stack.variables()  # says what to do where there is none
+    print(stack.folder / "env")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m local", description="The whole system on this machine.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for name, work, about in (
+        ("run", run, "bring everything up, deploy, and do the main job once"),
+        ("stop", stop, "end what run has started"),
+        ("status", status, "say what is up, and where"),
+        ("env", env, "print the path of the file to source"),
+    ):
+        command = commands.add_parser(name, help=about, description=about)
+        command.set_defaults(work=work)
+    follow = commands.add_parser("logs", help="follow the logs of the functions and of the API")
+    follow.add_argument("--once", action="store_true", help="print what is there, and end")
+    follow.set_defaults(work=None)
+    arguments = parser.parse_args()
+    try:
+        stack = Stack.read()
+        if arguments.work:
+            arguments.work(stack)
+        else:
+            logs.follow(stack, once=arguments.once)
+    except StackError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

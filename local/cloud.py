@@ -1,0 +1,97 @@
+"""MiniStack: AWS on 127.0.0.1, in a virtual environment and with environment variables of its own."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from local.processes import Process, StackError, answers, basic_environment, fingerprint
+
+HERE = Path(__file__).parent
+LAUNCHER = HERE / "ministack_launcher.py"
+REQUIREMENTS = HERE / "ministack-requirements.txt"
+# One for all stacks of this checkout: the tests' as well.
+VIRTUAL_ENVIRONMENT = HERE.parent / ".local" / "ministack"
+
+REGION = "us-east-1"
+# MiniStack's root key pair. It opens nothing but the port on 127.0.0.1.
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+
+
+@dataclass(frozen=True)
+class Cloud:
+    folder: Path
+    port: int
+
+    @cached_property
+    def process(self) -> Process:
+        return Process("ministack", self.folder)
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def _temporary(self) -> Path:
+        return self.folder / "tmp"
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        """All that MiniStack sees. It hands it on to the functions, so nothing of the shell's may be in it."""
+        return {
+            **basic_environment(),
+            "TMPDIR": str(self._temporary),
+            "GATEWAY_PORT": str(self.port),
+            "BIND_HOST": "127.0.0.1",
+            "MINISTACK_REGION": REGION,
+            "AUTH": "true",
+            # This one would listen on every address.
+            "IOT_MTLS_ENABLED": "0",
+            # It would look for containers that another MiniStack left behind, and remove them.
+            "DOCKER_HOST": "unix:///nonexistent",
+        }
+
+    def install(self) -> bool:
+        """Make MiniStack's virtual environment; false if it is there already."""
+        stamp = VIRTUAL_ENVIRONMENT / "installed"
+        wanted = fingerprint(REQUIREMENTS, sys.version)
+        if stamp.exists() and stamp.read_text() == wanted:
+            return False
+        python = str(VIRTUAL_ENVIRONMENT / "bin" / "python")
+        # Without pip: what is not in the requirements is not there for a function to import by accident.
+        for command in (
+            [sys.executable, "-m", "venv", "--clear", "--without-pip", str(VIRTUAL_ENVIRONMENT)],
+            [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--disable-pip-version-check",
+             "--requirement", str(REQUIREMENTS)],
+        ):  # fmt: skip
+            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            if result.returncode:
+                raise StackError(f"MiniStack could not be installed:\n{result.stderr}")
+        stamp.write_text(wanted)
+        return True
+
+    @property
+    def _fingerprint(self) -> str:
+        return fingerprint(LAUNCHER, REQUIREMENTS, self._environment)
+
+    def runs(self) -> bool:
+        return self.process.runs(self._fingerprint) and self._answers()
+
+    def start(self) -> None:
+        """Start it, empty: its state is in memory."""
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        self._temporary.mkdir(parents=True)
+        python = str(VIRTUAL_ENVIRONMENT / "bin" / "python")
+        self.process.start([python, str(LAUNCHER)], self._environment, self._fingerprint, self.port)
+        self.process.wait(self._answers)
+
+    def stop(self) -> None:
+        self.process.stop()
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def _answers(self) -> bool:
+        return answers(f"{self.endpoint}/_ministack/health")

@@ -1,0 +1,283 @@
+"""MySQL for the local stack: a private MariaDB server, or the server that CAFE_DB_HOST names."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from local.processes import Process, StackError, basic_environment, fingerprint
+
+if TYPE_CHECKING:
+    from pymysql.connections import Connection
+
+HERE = Path(__file__).parent
+SCHEMA = HERE.parent / "infra" / "schema.sql"
+SEED = HERE / "seed.sql"
+
+NAME = "cafe"
+FUNCTIONS_USER = "cafe_functions"
+PRIVATE_ADMIN = "cafe_admin"
+
+OTHER_SERVER = (
+    "To use a MySQL server that is there already, set CAFE_DB_HOST, CAFE_DB_PORT, CAFE_DB_ADMIN_USER and "
+    "CAFE_DB_ADMIN_PASSWORD."
+)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A MySQL server that somebody else runs, from CAFE_DB_HOST and its fellows."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> Server | None:
+        if not environment.get("CAFE_DB_HOST"):
+            return None
+        try:
+            return cls(
+                environment["CAFE_DB_HOST"],
+                int(environment.get("CAFE_DB_PORT", "3306")),
+                environment["CAFE_DB_ADMIN_USER"],
+                environment["CAFE_DB_ADMIN_PASSWORD"],
+            )
+        except KeyError as error:
+            raise StackError(f"CAFE_DB_HOST is set, and {error.args[0]} is not") from None
+
+
+@dataclass(frozen=True)
+class Database:
+    """The database ``cafe`` and its two users. ``folder`` holds the private server's data, and the passwords."""
+
+    folder: Path
+    port: int
+    other: Server | None = None
+
+    @cached_property
+    def process(self) -> Process:
+        return Process("mariadb", self.folder)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """How the functions reach it, and how an administrator does."""
+        passwords = self._passwords()
+        return {
+            "DB_HOST": self.other.host if self.other else "127.0.0.1",
+            "DB_PORT": str(self.other.port if self.other else self.port),
+            "DB_NAME": NAME,
+            "DB_USER": FUNCTIONS_USER,
+            "DB_PASSWORD": passwords["functions"],
+            "DB_ADMIN_USER": self.other.user if self.other else PRIVATE_ADMIN,
+            "DB_ADMIN_PASSWORD": self.other.password if self.other else passwords["admin"],
+        }
+
+    def install(self) -> bool:
+        """Install MariaDB with the system's package manager; false if it is there already, or not needed."""
+        if self.other or (_program("mariadbd") and _program("mariadb-install-db")):
+            return False
+        if sys.platform == "darwin" and shutil.which("brew"):
+            steps = [["brew", "install", "mariadb"]]
+        elif shutil.which("apt-get") and (os.geteuid() == 0 or shutil.which("sudo")):
+            # Only the programs: the package mariadb-server would start a server for the whole machine.
+            # A MySQL that is installed is in their way, and stays.
+            root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+            packages = ["mariadb-server-core", "mariadb-client-core"]
+            install = [*root, "apt-get", "install", "--yes", "--no-remove", "--no-install-recommends", *packages]
+            # Again with fresh lists of packages, where they are missing or old.
+            steps = [install, [*root, "apt-get", "update"], install]
+        else:
+            raise StackError(f"MariaDB is not installed, and neither apt-get nor brew can do it here. {OTHER_SERVER}")
+        for step in steps:
+            environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+            result = subprocess.run(
+                step, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+            )
+            if step is steps[0] and not result.returncode:
+                break
+        if result.returncode:
+            raise StackError(f"`{' '.join(step)}` failed:\n{result.stderr}\n{OTHER_SERVER}")
+        return True
+
+    def runs(self) -> bool:
+        return self.other is not None or (self.process.runs(self._fingerprint) and self._answers())
+
+    def start(self) -> None:
+        """Start the private server, with empty data if it has none yet."""
+        data = self.folder / "data"
+        if not (data / "ready").exists():
+            shutil.rmtree(data, ignore_errors=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            result = subprocess.run(
+                [
+                    str(_program("mariadb-install-db")),
+                    "--no-defaults",
+                    f"--datadir={data}",
+                    "--auth-root-authentication-method=normal",
+                    "--skip-test-db",
+                    *_as_root(),
+                ],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if result.returncode:
+                raise StackError(f"mariadb-install-db failed:\n{result.stdout}{result.stderr}")
+            (data / "ready").touch()
+        self._write_first_statements()
+        self.process.start(self._command, {**basic_environment(), "TMPDIR": str(data)}, self._fingerprint, self.port)
+        self.process.wait(self._answers)
+
+    def stop(self) -> None:
+        self.process.stop()
+
+    def fill(self) -> None:
+        """Make the database from nothing: the schema, the seed data, and the functions' user with its few rights."""
+        import pymysql
+
+        if self.other:
+            self._require_ours()
+        variables = self.variables
+        # The private server knows clients by their address; who connects to another one from where, only it knows.
+        user = f"'{FUNCTIONS_USER}'@'{'%' if self.other else '127.0.0.1'}'"
+        steps = {
+            "dropping the old database": (
+                f"DROP DATABASE IF EXISTS {NAME}; CREATE DATABASE {NAME} CHARACTER SET utf8mb4; USE {NAME}"
+            ),
+            str(SCHEMA): SCHEMA.read_text(),
+            str(SEED): SEED.read_text(),
+            "making the functions' user": (
+                f"DROP USER IF EXISTS {user}; CREATE USER {user} IDENTIFIED BY '{variables['DB_PASSWORD']}';"
+                f"GRANT SELECT, INSERT, UPDATE ON {NAME}.* TO {user}"
+            ),
+        }
+        with self._connect() as connection, connection.cursor() as cursor:
+            for step, statements in steps.items():
+                try:
+                    cursor.execute(statements)
+                    while cursor.nextset():
+                        pass
+                except pymysql.err.MySQLError as error:
+                    raise StackError(f"{step}: {error.args[-1]}") from None
+            connection.commit()
+
+    @property
+    def _command(self) -> list[str]:
+        return [
+            str(_program("mariadbd")),
+            "--no-defaults",
+            f"--datadir={self.folder / 'data'}",
+            # Relative to the data folder: a socket's whole path may have only 107 characters.
+            "--socket=mariadb.sock",
+            "--pid-file=mariadb.pid",
+            f"--port={self.port}",
+            "--bind-address=127.0.0.1",
+            "--skip-name-resolve",
+            f"--init-file={self.folder / 'first.sql'}",
+            "--character-set-server=utf8mb4",
+            # Quick rather than safe: the data are made anew anyway.
+            "--performance-schema=off",
+            "--innodb-flush-log-at-trx-commit=0",
+            "--innodb-doublewrite=0",
+            "--innodb-fast-shutdown=2",
+            *_as_root(),
+        ]
+
+    @property
+    def _fingerprint(self) -> str:
+        return fingerprint(self._command)
+
+    def _passwords(self) -> dict[str, str]:
+        """Made once, and readable by their owner only."""
+        file = self.folder / "passwords.json"
+        if not file.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            made = {"admin": secrets.token_urlsafe(24), "functions": secrets.token_urlsafe(24)}
+            write_private(file, json.dumps(made))
+        passwords: dict[str, str] = json.loads(file.read_text())
+        return passwords
+
+    def _write_first_statements(self) -> None:
+        """What the server runs before it lets anybody in: one administrator, and no account without a password."""
+        admin = f"'{PRIVATE_ADMIN}'@'127.0.0.1'"
+        write_private(
+            self.folder / "first.sql",
+            "DELETE FROM mysql.global_priv WHERE User IN ('', 'root');\n"  # noqa: S608 - the password is base64
+            "FLUSH PRIVILEGES;\n"
+            f"CREATE OR REPLACE USER {admin} IDENTIFIED BY '{self._passwords()['admin']}';\n"
+            f"GRANT ALL PRIVILEGES ON *.* TO {admin} WITH GRANT OPTION;\n",
+        )
+
+    def _answers(self) -> bool:
+        import pymysql
+
+        try:
+            with self._connect():
+                return True
+        except pymysql.err.OperationalError:
+            return False
+
+    @contextmanager
+    def _connect(self) -> Iterator[Connection[Any]]:
+        import pymysql
+        from pymysql.constants import CLIENT
+
+        variables = self.variables
+        connection = pymysql.connect(
+            host=variables["DB_HOST"],
+            port=int(variables["DB_PORT"]),
+            user=variables["DB_ADMIN_USER"],
+            password=variables["DB_ADMIN_PASSWORD"],
+            charset="utf8mb4",
+            client_flag=CLIENT.MULTI_STATEMENTS,
+            connect_timeout=5,
+        )
+        with connection:
+            yield connection
+
+    def _require_ours(self) -> None:
+        """On somebody's server, drop no database that this stack has not made itself."""
+        import pymysql
+
+        made = self.folder / "made"
+        try:
+            with self._connect() as connection, connection.cursor() as cursor:
+                exists = cursor.execute("SHOW DATABASES LIKE %s", (NAME,))
+        except pymysql.err.OperationalError as error:
+            raise StackError(f"CAFE_DB_HOST: {error.args[-1]}") from None
+        if exists and (not made.exists() or made.read_text() != self.variables["DB_HOST"]):
+            raise StackError(
+                f"{self.variables['DB_HOST']} has a database {NAME!r} that was not made by this stack, and it would be "
+                "dropped: rename it, or use another server"
+            )
+        made.write_text(self.variables["DB_HOST"])
+
+
+def write_private(file: Path, text: str) -> None:
+    """Write a file that only its owner can read, from its first byte on."""
+    file.unlink(missing_ok=True)
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        stream.write(text)
+
+
+def _program(name: str) -> Path | None:
+    """Debian keeps servers in /usr/sbin, which is not on everybody's PATH."""
+    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
+    return Path(found) if found else None
+
+
+def _as_root() -> list[str]:
+    """MariaDB refuses to run as root unless it is told to."""
+    return ["--user=root"] if os.geteuid() == 0 else []

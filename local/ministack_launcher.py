@@ -1,0 +1,293 @@
+"""Starts MiniStack 1.5.33, and first mends the few places where it differs from AWS in a way that matters here.
+
+This file runs in MiniStack's own virtual environment, so it imports nothing of the project. Each patch is one
+function: its docstring says what AWS does, what MiniStack does, and who needs it. The list:
+
+- ``import_rest_api``          ImportRestApi and PutRestApi, by which Chalice deploys the REST API
+- ``update_rest_api``          UpdateRestApi with the values that Chalice sends
+- ``functions_at_once``        a new or updated function is ready at once
+- ``exception_names``          a failed function's ``errorType`` is the exception's class name
+- ``sns_to_lambda``            ``Subject`` is always there, and a failing subscriber is tried again
+- ``start_twice``              StartExecution with the name and the input of a running execution
+- ``execution_ends_once``      an aborted or timed-out execution stays so, and a failed one has no output
+- ``machine_timeout``          ``TimeoutSeconds`` of a whole state machine
+
+The patches are for this one version. With another, this file refuses to start: try each again, drop what upstream
+has mended, and then change ``VERSION`` and ``ministack-requirements.txt`` together.
+"""
+
+import contextvars
+import json
+import sys
+import threading
+from functools import wraps
+from importlib.metadata import version
+from typing import Any
+
+VERSION = "1.5.33"
+
+
+def import_rest_api() -> None:
+    """AWS has ImportRestApi and PutRestApi, which make a whole API from a Swagger document.
+
+    MiniStack reads such documents for CloudFormation only: the first call gives an empty API, the second an error.
+    ``chalice deploy`` uses the first to create the API and the second, with ``mode=overwrite``, to update it.
+    """
+    from ministack.services import apigateway_v1 as gateway
+
+    handle_request = gateway.handle_request
+
+    def fill(api_id: str, document: dict[str, Any]) -> None:
+        """Make the API exactly what ``document`` says: what it lacks goes."""
+        api, resources = gateway._rest_apis[api_id], gateway._resources[api_id]
+        api["name"] = document["info"]["title"]
+        api["version"] = document["info"]["version"]
+        api["binaryMediaTypes"] = document.get("x-amazon-apigateway-binary-media-types", [])
+        api["policy"] = document.get("x-amazon-apigateway-policy")
+        for resource in list(resources.values()):
+            if resource["path"] == "/":
+                resource["resourceMethods"] = {}
+            else:
+                del resources[resource["id"]]
+        gateway._authorizers_v1[api_id] = {}
+        authorizers = gateway._import_security_schemes(api_id, document)
+        for path, methods in document["paths"].items():
+            gateway._import_path_item(api_id, path, methods, authorizers, document.get("security"))
+
+    @wraps(handle_request)
+    async def handle(method: str, path: str, headers: Any, body: bytes, query: Any) -> Any:
+        parts = path.strip("/").split("/")
+        mode = gateway._qp(query, "mode")
+        if parts == ["restapis"] and method == "POST" and mode == "import":
+            endpoint = gateway._qp(query, "endpointConfigurationTypes") or "EDGE"
+            created = gateway._create_rest_api({"endpointConfiguration": {"types": [endpoint]}})
+            api_id = json.loads(created[2])["id"]
+            fill(api_id, json.loads(body))
+            return gateway._v1_response(gateway._rest_api_view(gateway._rest_apis[api_id]), 201)
+        if parts[0] == "restapis" and len(parts) == 2 and method == "PUT":
+            if parts[1] not in gateway._rest_apis:
+                return gateway._v1_error("NotFoundException", "Invalid API identifier specified", 404)
+            if mode != "overwrite":
+                return gateway._v1_error("BadRequestException", "Only mode=overwrite is emulated", 400)
+            fill(parts[1], json.loads(body))
+            return gateway._get_rest_api(parts[1])
+        return await handle_request(method, path, headers, body, query)
+
+    gateway.handle_request = handle
+
+
+def update_rest_api() -> None:
+    """AWS reads an empty ``/minimumCompressionSize`` as none, keeps the value as a number, and takes
+    ``/endpointConfiguration/types/<old>`` as the replacement of the one type.
+
+    MiniStack stores the text, on which botocore fails when it reads the API, and turns the types into a mapping.
+    ``chalice deploy`` sends both, the second from the second deploy on.
+    """
+    from ministack.services import apigateway_v1 as gateway
+
+    apply_patch = gateway._apply_patch
+
+    @wraps(apply_patch)
+    def apply(target: dict[str, Any], operations: list[dict[str, Any]]) -> Any:
+        rest = []
+        for operation in operations:
+            path, value = operation["path"], operation.get("value")
+            if path == "/minimumCompressionSize":
+                target["minimumCompressionSize"] = int(value) if value else None
+            elif path.startswith("/endpointConfiguration/types/"):
+                target["endpointConfiguration"]["types"] = [value]
+            else:
+                rest.append(operation)
+        return apply_patch(target, rest)
+
+    gateway._apply_patch = apply
+
+
+def functions_at_once() -> None:
+    """On AWS a new function is Pending for a while, and so it is here, for half a second.
+
+    Chalice's waiter looks once and then every five seconds, so a deploy slept for five seconds per function.
+    """
+    from ministack.services import lambda_svc
+
+    schedule = lambda_svc._schedule_state_transition
+
+    @wraps(schedule)
+    def at_once(name: str, delay: float) -> None:
+        lambda_svc._functions[name]["config"].update(State="Active", LastUpdateStatus="Successful")
+        schedule(name, delay)  # clears the reasons, and does the same for published versions
+
+    lambda_svc._schedule_state_transition = at_once
+
+
+def exception_names() -> None:
+    """On AWS the ``errorType`` of a failed invocation is the exception's class name.
+
+    MiniStack says ``Runtime.HandlerError`` for all, so a state machine's Retry and Catch by class never match.
+    The worker is made to send the name beside the message.
+    """
+    from ministack.core import lambda_runtime
+    from ministack.services import lambda_svc
+
+    plain = '{"status": "error", "error": str(e), "trace": traceback.format_exc()}'
+    named = '{"status": "error", "error": str(e), "type": type(e).__name__, "trace": traceback.format_exc()}'
+    if plain not in lambda_runtime._PYTHON_WORKER_SCRIPT:
+        raise SystemExit("MiniStack's worker script is not the one that the launcher patches")
+    lambda_runtime._PYTHON_WORKER_SCRIPT = lambda_runtime._PYTHON_WORKER_SCRIPT.replace(plain, named)
+
+    # The name travels from the worker's answer to the invocation's, which one thread handles one after the other.
+    raised = threading.local()
+    invoke, execute = lambda_runtime.Worker.invoke, lambda_svc._execute_function_warm
+
+    @wraps(invoke)
+    def invoke_and_note(*arguments: Any, **options: Any) -> Any:
+        result = invoke(*arguments, **options)
+        raised.name = result.get("type")
+        return result
+
+    @wraps(execute)
+    def execute_with_name(*arguments: Any) -> Any:
+        raised.name = None
+        result = execute(*arguments)
+        if raised.name and result.get("error"):
+            result["body"]["errorType"] = raised.name
+        return result
+
+    lambda_runtime.Worker.invoke = invoke_and_note
+    lambda_svc._execute_function_warm = execute_with_name
+
+
+def sns_to_lambda() -> None:
+    """AWS sends ``Subject`` with every message, null if it has none, and invokes the function asynchronously: two
+    retries, then the function's own failure destination.
+
+    MiniStack leaves ``Subject`` out, which Chalice's SNS event needs, and tries once. ``record_notification`` must
+    lose nothing. MiniStack has the asynchronous invocation; it only does not use it here.
+    """
+    from ministack.services import lambda_svc, sns
+
+    def deliver(endpoint: str, envelope: str, _topic_arn: str, subscription_arn: str, *_parts: Any) -> None:
+        function, config, _name = lambda_svc._get_func_record_for_ref(endpoint)
+        if not function or not config:
+            return
+        record = {
+            "EventVersion": "1.0",
+            "EventSubscriptionArn": subscription_arn,
+            "EventSource": "aws:sns",
+            "Sns": {"Subject": None, **json.loads(envelope)},
+        }
+        lambda_svc.invoke_async_with_retry(
+            lambda_svc._execution_record_for_config(function, config), {"Records": [record]}
+        )
+
+    sns._deliver_to_lambda = deliver
+
+
+def start_twice() -> None:
+    """AWS answers StartExecution with the name and the input of a running execution by that execution.
+
+    MiniStack says ExecutionAlreadyExists, as AWS does for one that has ended or has another input.
+    A report's Idempotency-Key is its execution's name, so a repeated request depends on it.
+    """
+    from ministack.services import stepfunctions
+
+    start_execution = stepfunctions._start_execution
+
+    @wraps(start_execution)
+    def start(request: dict[str, Any]) -> Any:
+        arn = stepfunctions._resolve_state_machine_arn(request.get("stateMachineArn", ""))
+        for execution in list(stepfunctions._executions.values()):
+            if (
+                execution["stateMachineArn"] == arn
+                and execution["name"] == request.get("name")
+                and execution["status"] == "RUNNING"
+                and execution["input"] == request.get("input", "{}")
+            ):
+                return stepfunctions.json_response(
+                    {"executionArn": execution["executionArn"], "startDate": execution["startDate"]}
+                )
+        return start_execution(request)
+
+    stepfunctions._start_execution = start
+
+
+def execution_ends_once() -> None:
+    """On AWS an execution ends once, and one that did not succeed has no output.
+
+    In MiniStack a task that fails after StopExecution turns ABORTED into FAILED, and FAILED carries an output.
+    """
+    from ministack.services import stepfunctions
+
+    fail_execution = stepfunctions._fail_execution
+
+    @wraps(fail_execution)
+    def fail(execution: dict[str, Any], error: str, cause: str) -> None:
+        if execution["status"] == "RUNNING":
+            fail_execution(execution, error, cause)
+            execution["output"] = None
+
+    stepfunctions._fail_execution = fail
+
+
+def machine_timeout() -> None:
+    """AWS ends an execution as TIMED_OUT when the machine's own ``TimeoutSeconds`` are over, and runs no Catch.
+
+    MiniStack ignores the field. The rule that reports such executions is tested with it.
+    """
+    from ministack.services import stepfunctions
+
+    run_execution = stepfunctions._run_execution
+
+    def time_out(execution: dict[str, Any]) -> None:
+        if execution["status"] == "RUNNING":
+            execution.update(status="TIMED_OUT", stopDate=stepfunctions.now_iso(), error="States.Timeout")
+            stepfunctions._add_event(
+                execution, "ExecutionTimedOut", {"executionTimedOutEventDetails": {"error": "States.Timeout"}}
+            )
+            stepfunctions._emit_execution_status_event(execution)
+
+    @wraps(run_execution)
+    def run(arn: str) -> Any:
+        execution = stepfunctions._executions[arn]
+        definition = json.loads(stepfunctions._state_machines[execution["stateMachineArn"]]["definition"])
+        if "TimeoutSeconds" not in definition:
+            return run_execution(arn)
+        # The account and the region of the request are context variables, which a new thread does not inherit.
+        context = contextvars.copy_context()
+        timer = threading.Timer(definition["TimeoutSeconds"], context.run, (time_out, execution))
+        timer.daemon = True
+        timer.start()
+        try:
+            return run_execution(arn)
+        finally:
+            timer.cancel()
+
+    stepfunctions._run_execution = run
+
+
+PATCHES = (
+    import_rest_api,
+    update_rest_api,
+    functions_at_once,
+    exception_names,
+    sns_to_lambda,
+    start_twice,
+    execution_ends_once,
+    machine_timeout,
+)
+
+
+def main() -> None:
+    installed = version("ministack")
+    if installed != VERSION:
+        sys.exit(f"these patches are for MiniStack {VERSION}, and {installed} is installed: see {__file__}")
+    for patch in PATCHES:
+        patch()
+
+    from ministack.app import main as serve
+
+    serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,282 @@
+"""The whole system on one machine, in one folder: started, healed and stopped as one.
+
+MiniStack keeps its state in memory. So the stack is fresh or it is whole: where MiniStack is new, everything is made
+anew with it, the database and Chalice's record of the deployed functions too, and nothing points to what is gone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from local.cloud import CREDENTIALS, REGION, Cloud
+from local.database import Database, Server, write_private
+from local.processes import Process, StackError, answers, basic_environment, fingerprint, require_free
+
+ROOT = Path(__file__).parent.parent
+# Of the virtual environment that this runs in.
+PROGRAMS = Path(sys.executable).parent
+SOURCES = (ROOT / "app.py", ROOT / "chalicelib")
+
+Say = Callable[[str], None]
+
+
+def say(line: str) -> None:
+    """Print at once: the deploy writes between these lines."""
+    print(line, flush=True)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One independent copy of the system: two with other folders and other ports know nothing of each other."""
+
+    folder: Path
+    stage: str = "dev"
+    api_port: int = 8000
+    aws_port: int = 4566
+    db_port: int = 33306
+    db_server: Server | None = None
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str] = os.environ) -> Stack:
+        """The stack of this checkout, from CAFE_API_PORT, CAFE_AWS_PORT, CAFE_DB_PORT and CAFE_DB_HOST."""
+
+        def port(variable: str, default: str) -> int:
+            value = environment.get(variable) or default
+            if not value.isdecimal() or not 0 < int(value) < 65536:
+                raise StackError(f"{variable} must be a port number, not {value!r}")
+            return int(value)
+
+        return cls(
+            ROOT / ".local",
+            api_port=port("CAFE_API_PORT", "8000"),
+            aws_port=port("CAFE_AWS_PORT", "4566"),
+            db_port=port("CAFE_DB_PORT", "33306"),
+            db_server=Server.read(environment),
+        )
+
+    @cached_property
+    def cloud(self) -> Cloud:
+        return Cloud(self.folder / "cloud", self.aws_port)
+
+    @cached_property
+    def database(self) -> Database:
+        return Database(self.folder / "database", self.db_port, self.db_server)
+
+    @cached_property
+    def api(self) -> Process:
+        return Process("api", self.folder / "api")
+
+    @property
+    def project(self) -> Path:
+        """The Chalice project folder of this stage, which the deploy fills."""
+        return self.folder / "project"
+
+    @property
+    def api_url(self) -> str:
+        return f"http://127.0.0.1:{self.api_port}"
+
+    def start(self, say: Say = say) -> dict[str, str]:
+        """Bring up what is not up yet, deploy, and return the variables of ``<folder>/env``."""
+        with self._alone(say):
+            self._check_ports()
+            _at_once(
+                lambda: _timed(say, "installed MiniStack", self.cloud.install),
+                lambda: _timed(say, "installed MariaDB", self.database.install),
+            )
+            fresh = not (self._is_whole() and self.cloud.runs() and self.database.runs())
+            if fresh:
+                self._clear()
+                _at_once(
+                    lambda: _timed(say, f"MiniStack on port {self.aws_port}", self.cloud.start),
+                    lambda: _timed(say, f"MariaDB on port {self.db_port}", self._start_database),
+                )
+            else:
+                say(f"  MiniStack on port {self.aws_port} and MariaDB on port {self.db_port} are up")
+            # While a deploy is under way the stack is not whole: cut off, it leaves things that nobody remembers.
+            self._whole.unlink(missing_ok=True)
+            _timed(say, "deployed", self._deploy)
+            self._whole.write_text(str(self.cloud.process.pid()))
+            self._write_environment()
+            _timed(say, f"API on port {self.api_port}", self._start_api)
+            return self.variables()
+
+    def stop(self, say: Say = say) -> None:
+        """End every process that ``start`` has started."""
+        with self._alone(say):
+            self._whole.unlink(missing_ok=True)
+            for name, process in self.processes().items():
+                if pid := process.pid():
+                    process.stop()
+                    say(f"  {name} stopped (process {pid})")
+            self.cloud.stop()
+
+    def processes(self) -> dict[str, Process]:
+        return {"API": self.api, "MiniStack": self.cloud.process, "MariaDB": self.database.process}
+
+    def variables(self) -> dict[str, str]:
+        """What ``<folder>/env`` exports. Raises ``StackError`` before the first ``start``."""
+        outputs = self.project / f"{self.stage}.outputs.json"
+        if not outputs.exists():
+            raise StackError("nothing is deployed here yet: run `make run`")
+        return {
+            "AWS_ENDPOINT_URL": self.cloud.endpoint,
+            "AWS_DEFAULT_REGION": REGION,
+            **CREDENTIALS,
+            "CAFE_API_URL": self.api_url,
+            "CAFE_STAGE": self.stage,
+            **self.database.variables,
+            **json.loads(outputs.read_text()),
+        }
+
+    @property
+    def _whole(self) -> Path:
+        """Names the MiniStack process that everything is deployed to."""
+        return self.folder / "whole"
+
+    def _is_whole(self) -> bool:
+        return self._whole.exists() and self._whole.read_text() == str(self.cloud.process.pid())
+
+    def _check_ports(self) -> None:
+        """Before anything is started or stopped, every port must be free, or ours already."""
+        ports = {"CAFE_API_PORT": self.api_port, "CAFE_AWS_PORT": self.aws_port, "CAFE_DB_PORT": self.db_port}
+        if len(set(ports.values())) < len(ports):
+            raise StackError(f"these must be three different ports: {ports}")
+        processes = (self.api, self.cloud.process, self.database.process)
+        for (variable, port), process in zip(ports.items(), processes, strict=True):
+            needed = not (process is self.database.process and self.db_server)
+            if needed and process.port() != port:
+                require_free(port, variable)
+
+    def _clear(self) -> None:
+        """Forget everything that lived in the MiniStack of before."""
+        self.cloud.stop()
+        (self.folder / "env").unlink(missing_ok=True)
+        (self.project / f"{self.stage}.outputs.json").unlink(missing_ok=True)
+        (self.project / ".chalice" / "deployed" / f"{self.stage}.json").unlink(missing_ok=True)
+
+    def _start_database(self) -> None:
+        if not self.database.runs():
+            self.database.stop()
+            self.database.start()
+        self.database.fill()
+
+    def _deploy(self) -> None:
+        """The same deploy as to AWS, with another endpoint."""
+        names = ("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD")
+        database = self.database.variables
+        environment = {
+            **basic_environment(),
+            **{name: database[name] for name in names},
+            **CREDENTIALS,
+            "AWS_ENDPOINT_URL": self.cloud.endpoint,
+            "AWS_DEFAULT_REGION": REGION,
+        }
+        command = [sys.executable, "-m", "infra.deploy", self.stage, "--project-dir", str(self.project)]
+        result = subprocess.run([*command, "--local", "--yes"], env=environment, cwd=ROOT, check=False)
+        if result.returncode:
+            raise StackError("the deploy failed: see above")
+
+    def _start_api(self) -> None:
+        """``chalice local`` under the API's own role, so that its policy is enforced on this side too.
+
+        The credentials come from a profile that assumes the role, and botocore renews them by itself.
+        """
+        configuration = self.folder / "aws" / "config"
+        configuration.parent.mkdir(exist_ok=True)
+        keys = "\n".join(f"{name.lower()} = {value}" for name, value in CREDENTIALS.items())
+        write_private(
+            configuration,
+            f"[profile local]\n{keys}\n\n"
+            "[profile api]\n"
+            f"role_arn = {self.variables()['API_ROLE_ARN']}\n"
+            "source_profile = local\nrole_session_name = chalice-local\nduration_seconds = 43200\n",
+        )
+        environment = {
+            **basic_environment(),
+            "AWS_CONFIG_FILE": str(configuration),
+            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+            "AWS_PROFILE": "api",
+            "AWS_ENDPOINT_URL": self.cloud.endpoint,
+            "AWS_DEFAULT_REGION": REGION,
+            "PYTHONUNBUFFERED": "1",
+        }
+        command = [
+            *(str(PROGRAMS / "chalice"), "--project-dir", str(self.project), "local", "--no-autoreload"),
+            *("--host", "127.0.0.1", "--port", str(self.api_port), "--stage", self.stage),
+        ]
+        # Started again where the code, the configuration or the cloud is another.
+        wanted = fingerprint(
+            command,
+            environment,
+            *SOURCES,
+            configuration,
+            self.project / ".chalice" / "config.json",
+            self.cloud.process.pid(),
+        )
+        if self.api.runs(wanted) and self._api_answers():
+            return
+        self.api.stop()
+        self.api.start(command, environment, wanted, self.api_port)
+        self.api.wait(self._api_answers)
+
+    def _api_answers(self) -> bool:
+        return answers(f"{self.api_url}/health")
+
+    def _write_environment(self) -> None:
+        """``<folder>/env``, to be sourced, and the ``chalice`` that knows where this stage's project is."""
+        wrapper = self.folder / "bin" / "chalice"
+        wrapper.parent.mkdir(exist_ok=True)
+        wrapper.write_text(
+            f'#!/bin/sh\nexec {_quoted(PROGRAMS / "chalice")} --project-dir {_quoted(self.project)} "$@"\n'
+        )
+        wrapper.chmod(0o755)
+        lines = [f"export {name}={_quoted(value)}" for name, value in self.variables().items()]
+        lines += [
+            # The shell's own would go before the keys above.
+            "unset AWS_PROFILE AWS_SESSION_TOKEN",
+            f'export PATH={_quoted(wrapper.parent)}:{_quoted(PROGRAMS)}:"$PATH"',
+        ]
+        write_private(self.folder / "env", "\n".join(lines) + "\n")
+
+    @contextmanager
+    def _alone(self, say: Say) -> Iterator[None]:
+        """One command at a time works on this stack; the lock goes with the process, however it ends."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say("  another command is at work here: waiting for it to end")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _at_once(*works: Callable[[], object]) -> None:
+    """Do them side by side; when all have ended, raise the first error."""
+    with ThreadPoolExecutor() as pool:
+        futures: list[Future[object]] = [pool.submit(work) for work in works]
+    for future in futures:
+        future.result()
+
+
+def _timed(say: Say, what: str, work: Callable[[], object]) -> None:
+    """Do ``work`` and say how long it took, unless it answers that there was nothing to do."""
+    began = time.monotonic()
+    if work() is not False:
+        say(f"  {what:<40} {time.monotonic() - began:5.1f} s")
+
+
+def _quoted(value: object) -> str:
+    """For any shell, whatever is in it."""
+    return "'" + str(value).replace("'", "'\\''") + "'"
