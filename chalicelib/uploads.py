@@ -85,6 +85,11 @@ class Upload:
             "eventTime": self.time,
         }
 
+    @property
+    def name(self) -> str:
+        """The key as people may see it: on one line, whatever characters it has."""
+        return self.key if self.key.isprintable() else repr(self.key)
+
     def is_inventory(self) -> bool:
         return self.key.startswith("inventory/") and self.key.lower().endswith(".csv")
 
@@ -155,7 +160,7 @@ def receive(
             with connect() as connection:
                 _import_once(upload, connection, s3=s3, publish=publish, bucket=bucket)
         else:
-            publish(_notification(upload, f"Received: {upload.key}", "Only inventory/*.csv is imported.", "received"))
+            publish(_notification(upload, "received", "It is kept; only inventory/*.csv is imported."))
 
 
 def _import_once(upload: Upload, connection: Connection[Any], *, s3: Any, publish: Publish, bucket: str) -> None:
@@ -201,13 +206,10 @@ def _outcome(cursor: Cursor, upload: Upload, s3: Any, bucket: str) -> Notificati
             imported = _import(cursor, rows(_chunks(body)))
     except NotImported as error:
         log.warning("inventory not imported", extra={"key": upload.key, "reason": str(error)})
-        return _notification(
-            upload, f"Inventory not imported: {upload.key}", f"Nothing was imported: {error}.", "not imported"
-        )
+        return _notification(upload, "not imported", f"Nothing was imported: {error}.")
     counts = {"new": imported.new, "updated": imported.updated, "unchanged": imported.unchanged, "bad": imported.bad}
     log.info("inventory imported", extra={"key": upload.key, **counts})
-    summary = f"{_rows(imported.good)} imported, {imported.bad:,} bad"
-    return _notification(upload, f"Inventory imported: {summary}: {upload.key}", _report(imported), summary)
+    return _notification(upload, f"{_rows(imported.good)} imported, {imported.bad:,} bad", _report(imported))
 
 
 def _open(upload: Upload, s3: Any, bucket: str) -> Any:
@@ -310,7 +312,7 @@ def _records(lines: Iterator[str]) -> Iterator[tuple[int, list[str] | str]]:
     broken = 0
     while True:
         try:
-            for cells in csv.reader(feed(), strict=True):
+            for cells in csv.reader(feed(), strict=True, skipinitialspace=True):
                 yield number, [_clean(cell) for cell in cells]
                 number += len(record)
                 record.clear()
@@ -456,14 +458,15 @@ def _import(cursor: Cursor, parsed: Iterable[Row | BadRow]) -> Imported:
 # --- From the outcome to the notification
 
 
-def _notification(upload: Upload, subject: str, message: str, sms: str) -> Notification:
+def _notification(upload: Upload, outcome: str, details: str) -> Notification:
     size = humanize.naturalsize(upload.size)
+    short = f"Upload: {outcome} ({upload.name})"
     return Notification(
         kind="upload",
-        key=f"upload/{upload.key}/{upload.sequencer}",
-        subject=subject,
-        message=f"{upload.key} ({size}) was received at {upload.time}.\n{message}",
-        sms=f"{sms}: {upload.key}",
+        key=f"upload/{upload.name}/{upload.sequencer}",
+        subject=short,
+        message=f"{upload.name} ({size}) was received at {upload.time}.\n{details}",
+        sms=short,
     )
 
 

@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS beans (
 
 -- What came of the last event of each uploaded inventory, so that an event which is delivered twice, or after a later
 -- one, changes nothing. `object_key` is the key in UTF-8, which S3 limits to 1,024 bytes. `outcome` is the
--- notification in JSON; `announced` says whether it was published.
+-- notification in JSON, and `announced` says whether it was published.
 CREATE TABLE IF NOT EXISTS uploads (
     object_key VARBINARY(1024) NOT NULL PRIMARY KEY,
     sequencer VARCHAR(64) NOT NULL DEFAULT '',
