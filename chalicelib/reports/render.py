@@ -39,6 +39,9 @@ NEEDIEST_SHOWN = 500
 BARS = 9
 # A dollar sign, thousands by commas, decimals by point or comma. Up to 12 digits: a price with more is a mistake.
 PRICE = re.compile(r"\$? ?([1-9][0-9]{0,2}(?:,[0-9]{3}){1,3}|[0-9]{1,12})(?:[.,]([0-9]{1,4}))?")
+# Only what needs no escaping in a mailto link.
+EMAIL = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+")
+MILLION = 1_000_000
 TEMPLATES = Path(__file__).parent / "templates"
 
 log = logger("render")
@@ -95,6 +98,14 @@ class Summary:
     bars: list[Bar] = field(default_factory=list)
     neediest: list[Bean] = field(default_factory=list)
     groups: list[list[Bean]] = field(default_factory=list)
+
+    @property
+    def shown(self) -> int:
+        return sum(len(group) for group in self.groups)
+
+    @property
+    def is_whole(self) -> bool:
+        return self.shown == self.beans
 
 
 @dataclass(frozen=True)
@@ -262,14 +273,20 @@ def _environment() -> Environment:
         after=lambda moment, seconds: (datetime.fromisoformat(moment) + timedelta(seconds=seconds)).isoformat(),
     )
     environment.filters.update(
-        number=lambda number: f"{number:,}".replace("-", "−"),
-        big=lambda number: f"{number:,}" if abs(number) < 1_000_000 else humanize.intword(number, "%.1f"),
+        number=_number,
+        big=lambda number: humanize.intword(number) if number >= MILLION else _number(number),
+        big_money=lambda amount: humanize.intword(int(amount)) if amount >= MILLION else _money(amount),
         money=_money,
         moment=lambda text: f"{datetime.fromisoformat(text):%-d %B %Y, %H:%M} UTC",
         size=humanize.naturalsize,
         duration=lambda seconds: humanize.precisedelta(timedelta(seconds=seconds)),
     )
+    environment.tests["email"] = EMAIL.fullmatch
     return environment
+
+
+def _number(number: int) -> str:
+    return f"{number:,}".replace("-", "−")
 
 
 def _money(amount: Decimal) -> str:
