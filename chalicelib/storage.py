@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -83,36 +83,41 @@ class Measurement:
     errors: list[Failure]
     partial: bool
 
-    @property
+    @cached_property
     def total_bytes(self) -> int:
         return sum(bucket.bytes for bucket in self.buckets)
 
-    @property
+    @cached_property
     def total_objects(self) -> int | None:
         """None in metrics mode."""
         return None if self.mode == "metrics" else sum(bucket.objects or 0 for bucket in self.buckets)
 
-    @property
+    @cached_property
     def as_of(self) -> datetime | None:
         """The oldest figure's time: nothing in the total is older. None where there is no figure at all."""
         return min((bucket.as_of for bucket in self.buckets if bucket.as_of), default=None)
 
-    @property
+    @cached_property
     def without_figure(self) -> int:
         """How many buckets CloudWatch knows nothing of: they are empty, or younger than two days."""
         return sum(bucket.as_of is None for bucket in self.buckets)
 
-    @property
-    def sentence(self) -> str:
-        """``Total size of all buckets: 114.2 GB``, and what is to be known beside it."""
+    @cached_property
+    def total(self) -> str:
+        """``Total size of all buckets: 114.2 GB``."""
         least = "at least " if self.partial else ""
-        text = f"Total size of all buckets: {least}{humanize.naturalsize(self.total_bytes)}"
+        return f"Total size of all buckets: {least}{humanize.naturalsize(self.total_bytes)}"
+
+    @cached_property
+    def sentence(self) -> str:
+        """``total``, and what has to be known beside it."""
+        text = self.total
         if self.mode == "metrics" and self.as_of:
             text += f" (CloudWatch's daily figures as of {self.as_of:%Y-%m-%d})"
         if self.without_figure:
             text += f"; {_count(self.without_figure)} without a figure, empty or new, counted as 0"
         if self.partial:
-            text += f"; the time ran out before {_count(len(self.errors))} could be measured fully"
+            text += f"; the time ran out, {_count(len(self.errors))} not fully measured"
         elif self.errors:
             text += f"; {_count(len(self.errors))} could not be read"
         return text
@@ -327,12 +332,19 @@ def _read_metrics(tallies: list[_Tally], cloudwatch: Any, now: datetime, in_time
         if not in_time():
             return
         batch = metrics[start : start + METRICS_PER_CALL]
-        for (name, _), (moment, value) in _newest(cloudwatch, batch, now):
-            sizes[name] += int(value)
+        for name, status, points in _figures(cloudwatch, batch, now):
             tally = by_name[name]
-            tally.counted, tally.as_of = (sizes[name], None), min(moment, tally.as_of or moment)
+            if status != "Complete":
+                tally.error = f"CloudWatch gives no figure: {status}"
+            elif points:
+                # By its time: not every endpoint sends the newest first.
+                moment, value = max(points)
+                sizes[name] += int(value)
+                tally.counted = sizes[name], None
+                tally.as_of = min(moment.astimezone(UTC), tally.as_of or moment)
     for tally in tallies:
-        tally.counted = tally.counted or (0, None)
+        if not tally.error:
+            tally.counted = tally.counted or (0, None)
         tally.done = True
 
 
@@ -348,8 +360,10 @@ def _storage_metrics(cloudwatch: Any, names: Iterable[str]) -> list[_Metric]:
     return list(metrics.values())
 
 
-def _newest(cloudwatch: Any, metrics: list[_Metric], now: datetime) -> Iterator[tuple[_Metric, tuple[datetime, float]]]:
-    """The newest point of each metric that has one. Found by its time: not every endpoint sends the newest first."""
+def _figures(
+    cloudwatch: Any, metrics: list[_Metric], now: datetime
+) -> Iterator[tuple[str, str, list[tuple[datetime, float]]]]:
+    """The bucket, the status and the last days' figures of each metric."""
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     pages = cloudwatch.get_paginator("get_metric_data").paginate(
         MetricDataQueries=[
@@ -359,13 +373,15 @@ def _newest(cloudwatch: Any, metrics: list[_Metric], now: datetime) -> Iterator[
         StartTime=midnight - LOOK_BACK,
         EndTime=midnight + timedelta(days=1),
     )
+    # One metric's figures may come in several pages, of which the last one has the status that counts.
+    statuses: dict[str, str] = {}
     points: dict[str, list[tuple[datetime, float]]] = defaultdict(list)
     for page in pages:
         for result in page["MetricDataResults"]:
+            statuses[result["Id"]] = result["StatusCode"]
             points[result["Id"]] += zip(result["Timestamps"], result["Values"], strict=True)
-    for index, metric in enumerate(metrics):
-        if found := points[f"m{index}"]:
-            yield metric, max(found)
+    for index, (name, _) in enumerate(metrics):
+        yield name, statuses[f"m{index}"], points[f"m{index}"]
 
 
 def _at_once(work: Iterable[_Work], deadline: Callable[[], float], in_time: InTime) -> None:
@@ -423,7 +439,7 @@ def _notice(measurement: Measurement, report_id: str) -> dict[str, str]:
     return {
         "subject": f"Storage report: {humanize.naturalsize(measurement.total_bytes)} in all buckets",
         "message": "\n".join(lines),
-        "sms": f"Storage report: {measurement.sentence}",
+        "sms": measurement.total,
     }
 
 

@@ -1,0 +1,587 @@
+"""The storage report: what it counts, what it names, and when it stops."""
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from io import BytesIO
+from typing import Any
+
+import boto3
+import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.exceptions import EndpointConnectionError
+from botocore.stub import Stubber
+from moto import mock_aws
+
+from chalicelib import storage
+from chalicelib.errors import InvalidRequest, StorageRefused, StorageUnavailable
+from chalicelib.storage import Bucket, Failure, Measurement
+
+NOW = datetime(2026, 11, 21, 3, 30, tzinfo=UTC)
+TODAY = datetime(2026, 11, 21, tzinfo=UTC)
+
+
+class Account:
+    """An AWS account: its clients, one for each service and region, and short ways to fill it."""
+
+    def __init__(self) -> None:
+        self.clients: dict[tuple[str, str], Any] = {}
+        self.seconds_left = 900.0
+
+    def client(self, service: str, region: str = "us-east-1") -> Any:
+        if (service, region) not in self.clients:
+            self.clients[service, region] = boto3.client(service, region_name=region)
+        return self.clients[service, region]
+
+    def bucket(self, name: str, *sizes: int, region: str = "us-east-1") -> None:
+        s3 = self.client("s3", region)
+        where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        s3.create_bucket(Bucket=name, **where)
+        for number, size in enumerate(sizes):
+            s3.put_object(Bucket=name, Key=f"{number:05}", Body=b"x" * size)
+
+    def figure(self, bucket: str, storage_type: str, day: datetime, size: int, region: str = "us-east-1") -> None:
+        self.client("cloudwatch", region).put_metric_data(
+            Namespace="AWS/S3",
+            MetricData=[
+                {
+                    "MetricName": "BucketSizeBytes",
+                    "Dimensions": [
+                        {"Name": "BucketName", "Value": bucket},
+                        {"Name": "StorageType", "Value": storage_type},
+                    ],
+                    "Timestamp": day,
+                    "Value": size,
+                    "Unit": "Bytes",
+                }
+            ],
+        )
+
+    @property
+    def collaborators(self) -> dict[str, Any]:
+        return {
+            "s3": self.client("s3"),
+            "s3_in": lambda region: self.client("s3", region),
+            "cloudwatch_in": lambda region: self.client("cloudwatch", region),
+            "deadline": lambda: self.seconds_left,
+            "now": NOW,
+        }
+
+    def measure(self, mode: str = "listing") -> Measurement:
+        return storage.measure_buckets(mode, **self.collaborators)
+
+    def report(self, payload: dict[str, Any]) -> dict[str, Any]:
+        return storage.report(payload, bucket="reports", **self.collaborators)
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        yield Account()
+
+
+class Body(BytesIO):
+    """What botocore reads a response from."""
+
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        yield self.read()
+
+
+def answer(status: int, body: str) -> Callable[..., AWSResponse]:
+    return lambda request, **_: AWSResponse(request.url, status, {}, Body(body.encode()))
+
+
+def refuse(s3: Any, bucket: str) -> None:
+    """Lets ``s3`` answer what S3 answers where a bucket may not be listed."""
+    denied = answer(
+        403,
+        '<?xml version="1.0" encoding="UTF-8"?><Error><Code>AccessDenied</Code><Message>User: cafe is not authorized'
+        "</Message><RequestId>4442587FB7D0A2F9</RequestId><HostId>x</HostId></Error>",
+    )
+    s3.meta.events.register_first(
+        "before-send.s3.ListObjectsV2",
+        lambda request, **_: denied(request) if bucket in request.url else None,
+    )
+
+
+# What counts, by listing
+
+
+def test_the_objects_of_all_buckets_in_all_regions_count(account: Account) -> None:
+    account.bucket("beans", 3, 4)
+    account.bucket("cups", 500, region="eu-west-1")
+    account.bucket("empty", region="ap-southeast-2")
+
+    measurement = account.measure()
+
+    assert measurement.buckets == [
+        Bucket("cups", 500, 1, NOW),
+        Bucket("beans", 7, 2, NOW),
+        Bucket("empty", 0, 0, NOW),
+    ]
+    assert measurement.sentence == "Total size of all buckets: 507 Bytes"
+    assert (measurement.errors, measurement.partial) == ([], False)
+
+
+def test_a_bucket_of_2500_objects_is_counted_through_all_its_pages(account: Account) -> None:
+    account.bucket("beans", *[1] * 2_500)
+
+    assert account.measure().buckets == [Bucket("beans", 2_500, 2_500, NOW)]
+
+
+def test_an_account_without_buckets_has_a_size_of_nothing(account: Account) -> None:
+    for mode in storage.MODES:
+        measurement = account.measure(mode)
+        assert measurement.sentence == "Total size of all buckets: 0 Bytes"
+        assert storage.summary(measurement)["asOf"] is None
+
+
+def test_buckets_come_in_pages_and_each_is_listed_in_its_own_region(account: Account) -> None:
+    s3 = account.client("s3")
+    regions: list[str] = []
+
+    def s3_in(region: str) -> Any:
+        regions.append(region)
+        client = boto3.client("s3", region_name=region)
+        client.meta.events.register_first(
+            "before-send.s3.ListObjectsV2",
+            answer(200, "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"),
+        )
+        return client
+
+    with Stubber(s3) as stubber:
+        stubber.add_response(
+            "list_buckets",
+            {"Buckets": [{"Name": "beans", "BucketRegion": "eu-central-1"}], "ContinuationToken": "more"},
+            {"MaxBuckets": 1_000},
+        )
+        stubber.add_response(
+            "list_buckets",
+            {"Buckets": [{"Name": "cups", "BucketRegion": "sa-east-1"}]},
+            {"MaxBuckets": 1_000, "ContinuationToken": "more"},
+        )
+        measurement = storage.measure_buckets("listing", **{**account.collaborators, "s3_in": s3_in})
+
+    assert [bucket.name for bucket in measurement.buckets] == ["beans", "cups"]
+    assert regions == ["eu-central-1", "sa-east-1"]
+
+
+@pytest.mark.parametrize(
+    ("constraint", "region"), [({}, "us-east-1"), ({"LocationConstraint": "EU"}, "eu-west-1")], ids=["none", "EU"]
+)
+def test_the_oldest_regions_are_known_by_their_old_names(
+    account: Account, constraint: dict[str, str], region: str
+) -> None:
+    account.bucket("beans", 5)
+    regions: list[str] = []
+
+    def s3_in(region: str) -> Any:
+        regions.append(region)
+        return account.client("s3")
+
+    s3 = boto3.client("s3", region_name="us-east-1")
+    with Stubber(s3) as stubber:
+        stubber.add_response("list_buckets", {"Buckets": [{"Name": "beans"}]})
+        stubber.add_response("get_bucket_location", constraint, {"Bucket": "beans"})
+        measurement = storage.measure_buckets("listing", **{**account.collaborators, "s3": s3, "s3_in": s3_in})
+
+    assert regions == [region]
+    assert measurement.total_bytes == 5
+
+
+def test_the_dates_that_listing_skips_are_elements_and_never_parts_of_a_key(account: Account) -> None:
+    account.bucket("beans")
+    key = "<LastModified>a&b</LastModified>"
+    account.client("s3").put_object(Bucket="beans", Key=key, Body=b"four")
+
+    assert account.measure().buckets == [Bucket("beans", 4, 1, NOW)]
+    [listed] = account.client("s3").list_objects_v2(Bucket="beans")["Contents"]
+    assert listed["Key"] == key
+    assert "LastModified" not in listed
+
+
+# What cannot be read
+
+
+def test_a_bucket_that_may_not_be_read_is_named_while_the_others_count(account: Account) -> None:
+    account.bucket("beans", 7)
+    account.bucket("secret", 1_000)
+    refuse(account.client("s3"), "secret")
+
+    measurement = account.measure()
+
+    assert measurement.buckets == [Bucket("beans", 7, 1, NOW)]
+    assert measurement.errors == [Failure("secret", "AccessDenied: User: cafe is not authorized")]
+    assert measurement.sentence == "Total size of all buckets: 7 Bytes; 1 bucket could not be read"
+    assert not measurement.partial
+
+
+def test_a_bucket_that_went_away_meanwhile_is_named(account: Account) -> None:
+    account.bucket("beans", 7)
+    account.bucket("gone")
+    account.client("s3").meta.events.register(
+        "after-call.s3.ListBuckets", lambda **_: account.client("s3", "eu-west-1").delete_bucket(Bucket="gone")
+    )
+
+    [failure] = account.measure().errors
+
+    assert failure.bucket == "gone"
+    assert failure.error.startswith("NoSuchBucket: ")
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "expected"),
+    [
+        ("AccessDenied", 403, StorageRefused),
+        ("InvalidAccessKeyId", 403, StorageRefused),
+        ("SlowDown", 503, StorageUnavailable),
+        ("InternalError", 500, StorageUnavailable),
+        ("Throttling", 400, StorageUnavailable),
+    ],
+)
+def test_where_the_buckets_cannot_be_listed_the_error_says_whether_to_try_again(
+    account: Account, code: str, status: int, expected: type[Exception]
+) -> None:
+    with Stubber(account.client("s3")) as stubber:
+        stubber.add_client_error("list_buckets", code, "Not now.", status)
+        with pytest.raises(expected, match=f"the account's buckets cannot be listed: {code}: Not now."):
+            account.measure()
+
+
+def test_an_unreachable_s3_is_worth_another_try(account: Account) -> None:
+    def unreachable(**_: Any) -> None:
+        raise EndpointConnectionError(endpoint_url="https://s3.amazonaws.com")
+
+    account.client("s3").meta.events.register("before-call.s3.ListBuckets", unreachable)
+
+    with pytest.raises(StorageUnavailable, match="Could not connect to the endpoint URL"):
+        account.measure()
+
+
+# By CloudWatch's figures
+
+
+def test_the_newest_figure_of_every_storage_type_counts(account: Account) -> None:
+    account.bucket("beans", region="eu-west-1")
+    for days, size in ((3, 10), (2, 20), (1, 30)):
+        account.figure("beans", "StandardIAStorage", TODAY - timedelta(days=days), size, "eu-west-1")
+    account.figure("beans", "GlacierStorage", TODAY - timedelta(days=2), 1_000, "eu-west-1")
+
+    measurement = account.measure("metrics")
+
+    assert measurement.buckets == [Bucket("beans", 1_030, None, TODAY - timedelta(days=2))]
+    assert measurement.sentence == ("Total size of all buckets: 1.0 kB (CloudWatch's daily figures as of 2026-11-19)")
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_the_newest_figure_is_found_in_any_order_and_over_several_pages(account: Account, newest_first: bool) -> None:
+    account.bucket("beans")
+    # botocore gives local times, wherever that is.
+    local = timezone(timedelta(hours=-10))
+    days = [(TODAY - timedelta(days=days)).astimezone(local) for days in (1, 2, 3)]
+    points = sorted(zip(days, (30.0, 20.0, 10.0), strict=True), reverse=newest_first)
+    cloudwatch = account.client("cloudwatch")
+    metric = {
+        "Namespace": "AWS/S3",
+        "MetricName": "BucketSizeBytes",
+        "Dimensions": [{"Name": "BucketName", "Value": "beans"}, {"Name": "StorageType", "Value": "StandardStorage"}],
+    }
+
+    def page(status: str, *points: tuple[datetime, float]) -> dict[str, Any]:
+        moments, values = zip(*points, strict=True)
+        return {
+            "MetricDataResults": [
+                {"Id": "m0", "StatusCode": status, "Timestamps": list(moments), "Values": list(values)}
+            ]
+        }
+
+    with Stubber(cloudwatch) as stubber:
+        stubber.add_response("list_metrics", {"Metrics": [metric]})
+        stubber.add_response("get_metric_data", page("PartialData", points[0]) | {"NextToken": "more"})
+        stubber.add_response("get_metric_data", page("Complete", *points[1:]))
+        measurement = account.measure("metrics")
+
+    assert measurement.buckets == [Bucket("beans", 30, None, TODAY - timedelta(days=1))]
+    assert "as of 2026-11-20" in measurement.sentence
+
+
+def test_figures_are_asked_for_in_calls_of_500(account: Account) -> None:
+    account.bucket("beans")
+    for number in range(501):
+        account.figure("beans", f"Type{number}Storage", TODAY - timedelta(days=1), 1)
+    asked: list[int] = []
+    account.client("cloudwatch").meta.events.register(
+        "provide-client-params.cloudwatch.GetMetricData",
+        lambda params, **_: asked.append(len(params["MetricDataQueries"])),
+    )
+
+    assert account.measure("metrics").total_bytes == 501
+    assert asked[0] == 500
+    assert len(asked) == 2
+
+
+def test_a_bucket_without_a_figure_counts_as_nothing_and_the_sentence_says_so(account: Account) -> None:
+    account.bucket("beans")
+    account.bucket("new", region="eu-west-1")
+    account.figure("beans", "StandardIAStorage", TODAY - timedelta(days=1), 5)
+
+    with Stubber(account.client("cloudwatch", "eu-west-1")) as stubber:
+        stubber.add_response("list_metrics", {"Metrics": []})
+        measurement = account.measure("metrics")
+
+    assert Bucket("new", 0, None, None) in measurement.buckets
+    assert measurement.sentence.endswith("; 1 bucket without a figure, empty or new, counted as 0")
+    assert "no figure" in storage.render(measurement, "r-1")
+
+
+def test_the_figures_of_a_deleted_bucket_do_not_count(account: Account) -> None:
+    account.figure("long-gone", "StandardStorage", TODAY - timedelta(days=1), 1_000)
+    account.bucket("beans")
+
+    assert account.measure("metrics").total_bytes == 0
+
+
+def test_where_a_regions_figures_may_not_be_read_its_buckets_are_named(account: Account) -> None:
+    account.bucket("beans")
+    account.bucket("cups", region="eu-west-1")
+    account.figure("cups", "StandardIAStorage", TODAY - timedelta(days=1), 5, "eu-west-1")
+
+    with Stubber(account.client("cloudwatch")) as stubber:
+        stubber.add_client_error("list_metrics", "AccessDenied", "No cloudwatch:ListMetrics.", 403)
+        measurement = account.measure("metrics")
+
+    assert [bucket.name for bucket in measurement.buckets] == ["cups"]
+    assert measurement.errors == [Failure("beans", "AccessDenied: No cloudwatch:ListMetrics.")]
+
+
+def test_a_figure_that_cloudwatch_fails_to_give_is_no_size_of_nothing(account: Account) -> None:
+    account.bucket("beans")
+    account.figure("beans", "StandardIAStorage", TODAY - timedelta(days=1), 5)
+
+    def fail(parsed: dict[str, Any], **_: Any) -> None:
+        for result in parsed["MetricDataResults"]:
+            result.update(StatusCode="InternalError", Timestamps=[], Values=[])
+
+    account.client("cloudwatch").meta.events.register("after-call.cloudwatch.GetMetricData", fail)
+
+    measurement = account.measure("metrics")
+
+    assert measurement.errors == [Failure("beans", "CloudWatch gives no figure: InternalError")]
+    assert measurement.buckets == []
+
+
+# When the time is up
+
+
+def test_what_was_counted_before_the_time_ran_out_counts_and_the_rest_is_named(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "WORKERS", 1)
+    account.bucket("a-large", *[1] * 1_001)
+    account.bucket("b-small", 5)
+
+    def run_out(**_: Any) -> None:
+        account.seconds_left = storage.RESERVE_SECONDS
+
+    account.client("s3").meta.events.register("after-call.s3.ListObjectsV2", run_out)
+
+    measurement = account.measure()
+
+    assert measurement.partial
+    assert measurement.buckets == [Bucket("a-large", 1_000, 1_000, NOW)]
+    assert measurement.errors == [
+        Failure("a-large", "not measured to its end: out of time after 1.0 kB, which count"),
+        Failure("b-small", "not measured: out of time"),
+    ]
+    assert measurement.sentence == (
+        "Total size of all buckets: at least 1.0 kB; the time ran out, 2 buckets not fully measured"
+    )
+
+
+def test_a_bucket_whose_last_page_comes_just_in_time_is_whole(account: Account) -> None:
+    account.bucket("beans", 5)
+
+    def run_out(**_: Any) -> None:
+        account.seconds_left = storage.RESERVE_SECONDS
+
+    account.client("s3").meta.events.register("after-call.s3.ListObjectsV2", run_out)
+
+    assert not account.measure().partial
+
+
+def test_a_call_that_hangs_does_not_hold_the_report_back(account: Account) -> None:
+    account.bucket("hangs", 7)
+    answered = threading.Event()
+
+    def hang(**_: Any) -> None:
+        answered.wait(timeout=30)
+        raise EndpointConnectionError(endpoint_url="https://s3.amazonaws.com")
+
+    account.client("s3").meta.events.register("before-call.s3.ListObjectsV2", hang)
+    account.seconds_left = storage.RESERVE_SECONDS + 0.2
+
+    measurement = account.measure()
+    answered.set()
+
+    assert measurement.partial
+    assert measurement.errors == [Failure("hangs", "not measured: out of time")]
+
+
+def test_figures_too_are_partial_when_the_time_runs_out(account: Account) -> None:
+    account.bucket("beans")
+    account.seconds_left = storage.RESERVE_SECONDS
+
+    assert account.measure("metrics").errors == [Failure("beans", "not measured: out of time")]
+
+
+# What comes out
+
+
+def listed(*buckets: Bucket, errors: list[Failure] | None = None, partial: bool = False) -> Measurement:
+    return Measurement("listing", list(buckets), errors or [], partial)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 Bytes"), (1, "1 Byte"), (999_999, "1.0 MB"), (114_200_000_000, "114.2 GB"), (3 * 10**15, "3.0 PB")],
+)
+def test_the_sentence_reads_as_people_say_it(size: int, text: str) -> None:
+    assert listed(Bucket("beans", size, 1, NOW)).sentence == f"Total size of all buckets: {text}"
+
+
+def test_the_summary_has_the_100_largest_buckets_and_fits_into_a_state() -> None:
+    buckets = [Bucket(f"bucket-{number:056}", 10**15 - number, number, NOW) for number in range(10_000)]
+    errors = [Failure(f"refused-{number:055}", "x" * storage.ERROR_CHARACTERS) for number in range(10_000)]
+    measurement = listed(*buckets, errors=errors)
+
+    summary = storage.summary(measurement)
+
+    assert [bucket["name"] for bucket in summary["buckets"]] == [bucket.name for bucket in buckets[:100]]
+    assert len(summary["errors"]) == 100
+    assert (summary["bucketCount"], summary["errorCount"]) == (10_000, 10_000)
+    assert len(json.dumps(summary)) < 100_000
+
+
+def test_the_summary_is_what_the_api_promises() -> None:
+    measurement = listed(Bucket("beans", 1_500, 2, NOW), errors=[Failure("secret", "AccessDenied: no")])
+
+    assert storage.summary(measurement) == {
+        "message": "Total size of all buckets: 1.5 kB; 1 bucket could not be read",
+        "totalBytes": 1_500,
+        "totalObjects": 2,
+        "bucketCount": 1,
+        "buckets": [{"name": "beans", "bytes": 1_500, "objects": 2}],
+        "bucketsWithoutFigure": 0,
+        "errorCount": 1,
+        "errors": [{"bucket": "secret", "error": "AccessDenied: no"}],
+        "mode": "listing",
+        "asOf": "2026-11-21T03:30:00.000000Z",
+        "partial": False,
+    }
+
+
+def test_the_page_has_every_bucket_and_every_error() -> None:
+    buckets = [Bucket(f"bucket-{number}", number, number, NOW) for number in range(10_000)]
+    errors = [Failure(f"refused-{number}", "AccessDenied: no") for number in range(10_000)]
+
+    page = storage.render(listed(*buckets, errors=errors), "r-1")
+
+    assert page.count("<tr>") == 10_001
+    assert all(f">bucket-{number}<" in page for number in (0, 5_000, 9_999))
+    assert page.count("<li>") == 10_000
+    assert len(page) < 5_000_000
+
+
+def test_the_page_escapes_what_it_shows_and_asks_for_nothing_else() -> None:
+    page = storage.render(
+        listed(Bucket("<img src=x>", 1, 1, NOW), errors=[Failure("<b>", "<script>alert(1)</script>")]), "<i>id</i>"
+    )
+
+    assert "<img" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "&lt;i&gt;id&lt;/i&gt;" in page
+    assert not re.search(r"(src|href|url)\s*[=(]", page.replace("src=x", ""))
+
+
+def test_the_page_of_an_account_without_buckets_says_so() -> None:
+    assert "This account has no buckets yet." in storage.render(listed(), "r-1")
+
+
+def test_a_page_that_is_partial_says_at_least_and_marks_the_unfinished_bucket() -> None:
+    page = storage.render(
+        listed(Bucket("beans", 1_500, 2, NOW), errors=[Failure("beans", "out of time")], partial=True), "r-1"
+    )
+
+    assert "At least 1.5 kB" in page
+    assert "≥ 1.5 kB" in page
+
+
+# The function of the state machine
+
+
+def test_a_report_stores_its_page_and_gives_the_notice_to_publish(account: Account) -> None:
+    account.bucket("reports")
+    account.bucket("beans", 1_500)
+    account.bucket("secret", 9)
+    refuse(account.client("s3"), "secret")
+
+    result = account.report({"reportId": "nightly-1", "mode": "listing"})
+
+    assert result["reportId"] == "nightly-1"
+    assert result["reportKey"] == "storage/nightly-1/report.html"
+    assert result["summary"]["totalBytes"] == 1_500
+    assert result["notice"]["subject"] == "Storage report: 1.5 kB in all buckets"
+    assert result["notice"]["sms"] == "Total size of all buckets: 1.5 kB"
+    for part in ("nightly-1", result["summary"]["message"], "beans", "- secret: AccessDenied: User: cafe"):
+        assert part in result["notice"]["message"]
+    stored = account.client("s3").get_object(Bucket="reports", Key=result["reportKey"])
+    assert stored["ContentType"] == "text/html; charset=utf-8"
+    assert b"nightly-1" in stored["Body"].read()
+
+
+def test_an_empty_payload_is_a_listing_with_an_id_of_its_own(account: Account) -> None:
+    account.bucket("reports")
+
+    first, second = account.report({}), account.report({})
+
+    assert first["summary"]["mode"] == "listing"
+    assert first["reportId"] != second["reportId"]
+
+
+def test_a_notice_names_some_buckets_and_counts_the_rest(account: Account) -> None:
+    account.bucket("reports")
+    for number in range(storage.NOTICE_LINES + 1):
+        account.bucket(f"beans-{number:02}", 1)
+    refuse(account.client("s3"), "beans-00")
+
+    message = account.report({})["notice"]["message"]
+
+    assert "beans-01" in message
+    assert "and 1 bucket more" in message
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        ({"mode": "guess"}, "mode: must be one of listing, metrics"),
+        ({"mode": None}, "mode: must be one of listing, metrics"),
+        ({"mode": ["listing"]}, "mode: must be one of listing, metrics"),
+        ({"reportId": "a/b"}, "reportId: must be a string of 1 to 80"),
+        ({"reportId": ""}, "reportId: must be a string of 1 to 80"),
+        ({"reportId": 7, "mode": "x"}, "reportId: .*; mode: "),
+        ({"bucket": "beans"}, "bucket: is not a field of a storage report"),
+    ],
+)
+def test_a_wrong_payload_is_refused_naming_what_is_wrong(
+    account: Account, payload: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        account.report(payload)
+
+
+def test_a_page_that_cannot_be_stored_is_an_error_that_says_where(account: Account) -> None:
+    with pytest.raises(StorageRefused, match="the page cannot be stored in reports: NoSuchBucket"):
+        account.report({})
