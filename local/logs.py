@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from local.cloud import CREDENTIALS, REGION
@@ -29,10 +30,10 @@ def follow(stack: Stack, *, once: bool) -> None:
         aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
     )
     prefix = f"/aws/lambda/cafe-{stack.stage}"
-    seen: set[str] = set()
+    printed: Counter[str] = Counter()
     with stack.api.log.open(errors="replace") as api:
         while True:
-            for name, message in sorted_events(client, prefix, seen):
+            for name, message in _news(client, prefix, printed):
                 _print(name, message)
             for line in api:
                 _print("chalice local", line)
@@ -41,17 +42,23 @@ def follow(stack: Stack, *, once: bool) -> None:
             time.sleep(EVERY_SECONDS)
 
 
-def sorted_events(client: Any, prefix: str, seen: set[str]) -> list[tuple[str, str]]:
-    """The events of all functions that are not in ``seen`` yet, as (function, message) by their time."""
+def _news(client: Any, prefix: str, printed: Counter[str]) -> list[tuple[str, str]]:
+    """What the functions wrote since the last call, as (function, message) by time.
+
+    A stream only grows at its end, so ``printed`` counts the events of each that have been returned already.
+    """
     events = []
     for groups in client.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=prefix):
         for group in groups["logGroups"]:
-            name = group["logGroupName"].removeprefix("/aws/lambda/")
-            for page in client.get_paginator("filter_log_events").paginate(logGroupName=group["logGroupName"]):
+            name = group["logGroupName"]
+            counted: Counter[str] = Counter()
+            for page in client.get_paginator("filter_log_events").paginate(logGroupName=name):
                 for event in page["events"]:
-                    if event["eventId"] not in seen:
-                        seen.add(event["eventId"])
-                        events.append((event["timestamp"], name, event["message"]))
+                    stream = f"{name} {event['logStreamName']}"
+                    counted[stream] += 1
+                    if counted[stream] > printed[stream]:
+                        printed[stream] += 1
+                        events.append((event["timestamp"], name.removeprefix("/aws/lambda/"), event["message"]))
     return [(name, message) for _, name, message in sorted(events, key=lambda event: event[0])]
 
 

@@ -7,7 +7,8 @@ function: its docstring says what AWS does, what MiniStack does, and who needs i
 - ``update_rest_api``          UpdateRestApi with the values that Chalice sends
 - ``functions_at_once``        a new or updated function is ready at once
 - ``exception_names``          a failed function's ``errorType`` is the exception's class name
-- ``sns_to_lambda``            ``Subject`` is always there, and a failing subscriber is tried again
+- ``complete_logs``            an invocation's log has all that it wrote
+- ``sns_to_lambda``            every field is always there, and a failing subscriber is tried again
 - ``start_twice``              StartExecution with the name and the input of a running execution
 - ``execution_ends_once``      an aborted or timed-out execution stays so, and a failed one has no output
 - ``machine_timeout``          ``TimeoutSeconds`` of a whole state machine
@@ -16,8 +17,10 @@ The patches are for this one version. With another, this file refuses to start: 
 has mended, and then change ``VERSION`` and ``ministack-requirements.txt`` together.
 """
 
+import contextlib
 import contextvars
 import json
+import queue
 import sys
 import threading
 from functools import wraps
@@ -129,11 +132,7 @@ def exception_names() -> None:
     from ministack.core import lambda_runtime
     from ministack.services import lambda_svc
 
-    plain = '{"status": "error", "error": str(e), "trace": traceback.format_exc()}'
-    named = '{"status": "error", "error": str(e), "type": type(e).__name__, "trace": traceback.format_exc()}'
-    if plain not in lambda_runtime._PYTHON_WORKER_SCRIPT:
-        raise SystemExit("MiniStack's worker script is not the one that the launcher patches")
-    lambda_runtime._PYTHON_WORKER_SCRIPT = lambda_runtime._PYTHON_WORKER_SCRIPT.replace(plain, named)
+    _edit_worker('"error": str(e), "trace"', '"error": str(e), "type": type(e).__name__, "trace"')
 
     # The name travels from the worker's answer to the invocation's, which one thread handles one after the other.
     raised = threading.local()
@@ -157,12 +156,49 @@ def exception_names() -> None:
     lambda_svc._execute_function_warm = execute_with_name
 
 
-def sns_to_lambda() -> None:
-    """AWS sends ``Subject`` with every message, null if it has none, and invokes the function asynchronously: two
-    retries, then the function's own failure destination.
+def complete_logs() -> None:
+    """On AWS all that a function writes is in the log of that invocation.
 
-    MiniStack leaves ``Subject`` out, which Chalice's SNS event needs, and tries once. ``record_notification`` must
-    lose nothing. MiniStack has the asynchronous invocation; it only does not use it here.
+    MiniStack waits 50 ms for the first line and then 5 ms for each other; on a busy machine a line comes too late, and
+    is logged with the next invocation or never. The worker is made to say when it is done, which is quicker, too.
+    """
+    from ministack.core import lambda_runtime
+
+    end = "\x00"
+    _edit_worker(
+        "            result = handler_fn(event, context)\n",
+        "            try:\n"
+        "                result = handler_fn(event, context)\n"
+        "            finally:\n"
+        f"                print({end!r}, file=sys.stderr, flush=True)\n",
+    )
+
+    def drain(worker: Any) -> str:
+        lines = []
+        # A worker that has died says nothing more.
+        with contextlib.suppress(queue.Empty):
+            while (line := worker._stderr_queue.get(timeout=1)) != end:
+                lines.append(line)
+        return "\n".join(lines)
+
+    lambda_runtime.Worker._drain_stderr_bounded = drain
+
+
+def _edit_worker(old: str, new: str) -> None:
+    """Change the script that runs a function's handler."""
+    from ministack.core import lambda_runtime
+
+    if old not in lambda_runtime._PYTHON_WORKER_SCRIPT:
+        sys.exit(f"MiniStack's worker script has no {old!r}")
+    lambda_runtime._PYTHON_WORKER_SCRIPT = lambda_runtime._PYTHON_WORKER_SCRIPT.replace(old, new)
+
+
+def sns_to_lambda() -> None:
+    """AWS sends ``Subject`` (null if there is none) and ``MessageAttributes`` with every message, and invokes the
+    function asynchronously: two retries, then the function's own failure destination.
+
+    MiniStack leaves both out where they are empty, and Chalice's SNS event needs them; and it tries once, where
+    ``record_notification`` must lose nothing. It has the asynchronous invocation, and only does not use it here.
     """
     from ministack.services import lambda_svc, sns
 
@@ -174,7 +210,7 @@ def sns_to_lambda() -> None:
             "EventVersion": "1.0",
             "EventSubscriptionArn": subscription_arn,
             "EventSource": "aws:sns",
-            "Sns": {"Subject": None, **json.loads(envelope)},
+            "Sns": {"Subject": None, "MessageAttributes": {}, **json.loads(envelope)},
         }
         lambda_svc.invoke_async_with_retry(
             lambda_svc._execution_record_for_config(function, config), {"Records": [record]}
@@ -240,10 +276,8 @@ def machine_timeout() -> None:
 
     def time_out(execution: dict[str, Any]) -> None:
         if execution["status"] == "RUNNING":
-            execution.update(status="TIMED_OUT", stopDate=stepfunctions.now_iso(), error="States.Timeout")
-            stepfunctions._add_event(
-                execution, "ExecutionTimedOut", {"executionTimedOutEventDetails": {"error": "States.Timeout"}}
-            )
+            execution.update(status="TIMED_OUT", stopDate=stepfunctions.now_iso())
+            stepfunctions._add_event(execution, "ExecutionTimedOut", {"executionTimedOutEventDetails": {}})
             stepfunctions._emit_execution_status_event(execution)
 
     @wraps(run_execution)
@@ -270,6 +304,7 @@ PATCHES = (
     update_rest_api,
     functions_at_once,
     exception_names,
+    complete_logs,
     sns_to_lambda,
     start_twice,
     execution_ends_once,
