@@ -12,6 +12,7 @@ function: its docstring says what AWS does, what MiniStack does, and who needs i
 - ``start_twice``              StartExecution with the name and the input of a running execution
 - ``execution_ends_once``      an aborted or timed-out execution stays so, and a failed one has no output
 - ``machine_timeout``          ``TimeoutSeconds`` of a whole state machine
+- ``partiql_actions``          the IAM actions of PartiQL's statements
 
 The patches are for this one version. With another, this file refuses to start: try each again, drop what upstream
 has mended, and then change ``VERSION`` and ``ministack-requirements.txt`` together.
@@ -21,6 +22,7 @@ import contextlib
 import contextvars
 import json
 import queue
+import re
 import sys
 import threading
 from functools import wraps
@@ -299,6 +301,33 @@ def machine_timeout() -> None:
     stepfunctions._run_execution = run
 
 
+def partiql_actions() -> None:
+    """AWS authorizes each statement of BatchExecuteStatement as what it does, such as PartiQLInsert, on its table.
+
+    MiniStack asks for ``dynamodb:BatchExecuteStatement``, which is no action on AWS, on every resource.
+    ``store_orders`` writes by it, and its role has the same policy here as there.
+    """
+    from ministack.core import iam_actions
+
+    transaction_checks = iam_actions.dynamodb_transaction_checks
+    verbs = {"INSERT": "Insert", "SELECT": "Select", "UPDATE": "Update", "DELETE": "Delete"}
+
+    @wraps(transaction_checks)
+    def checks(action: str, body: bytes, region: str, account: str) -> list[tuple[str, str]]:
+        if action not in ("dynamodb:BatchExecuteStatement", "dynamodb:ExecuteStatement"):
+            return transaction_checks(action, body, region, account)
+        request = json.loads(body)
+        found = []
+        for each in request.get("Statements", [request]):
+            statement = re.match(r'\s*(\w+)\b(?:.*?\b(?:INTO|FROM)\b)?\s*"?([\w.-]+)', each["Statement"], re.I | re.S)
+            if statement and statement[1].upper() in verbs:
+                arn = iam_actions._dynamodb_table_arn(statement[2], region, account)
+                found.append((f"dynamodb:PartiQL{verbs[statement[1].upper()]}", arn))
+        return found
+
+    iam_actions.dynamodb_transaction_checks = checks
+
+
 PATCHES = (
     import_rest_api,
     update_rest_api,
@@ -309,6 +338,7 @@ PATCHES = (
     start_twice,
     execution_ends_once,
     machine_timeout,
+    partiql_actions,
 )
 
 
