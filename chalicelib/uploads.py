@@ -247,18 +247,14 @@ def rows(chunks: Iterable[bytes]) -> Iterator[Row | BadRow]:
     Cells lose the white space around them. Lines without any content are no rows.
     """
     records = ((line, cells) for line, cells in _records(_lines(chunks)) if not isinstance(cells, list) or any(cells))
-    order: list[int] | None = None
-    count = 0
-    for line, cells in records:
-        if order is None:
-            order = _header(line, cells)
-            continue
-        count += 1
+    header = next(records, None)
+    if header is None:
+        raise NotImported("the file is empty")
+    order = _header(*header)
+    for count, (line, cells) in enumerate(records, 1):
         if count > ROWS:
             raise NotImported(f"the file has more than {ROWS:,} rows, upload it in parts")
         yield BadRow(line, cells) if isinstance(cells, str) else _row(line, cells, order)
-    if order is None:
-        raise NotImported("the file is empty")
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
