@@ -35,10 +35,10 @@ LOW_STOCK_SHOWN = 12
 # Up to this many beans the page shows all of them, and above it the neediest: a browser sorts neither slowly.
 WHOLE_INVENTORY = 5_000
 NEEDIEST_SHOWN = 500
-# The chart has a bar for each of the suppliers with the most in stock, and one for all others.
+# The chart has a bar for each of the suppliers with the most in stock, and a line for all others.
 BARS = 9
-# A dollar sign, thousands by commas, decimals by point or comma. Up to 12 digits: a price with more is a mistake.
-PRICE = re.compile(r"\$? ?([1-9][0-9]{0,2}(?:,[0-9]{3}){1,3}|[0-9]{1,12})(?:[.,]([0-9]{1,4}))?")
+# A dollar sign, thousands by commas, decimals by point or comma. Up to 9 digits: a price with more is a mistake.
+PRICE = re.compile(r"\$? ?([1-9][0-9]{0,2}(?:,[0-9]{3}){1,2}|[0-9]{1,9})(?:[.,]([0-9]{1,4}))?")
 # Only what needs no escaping in a mailto link.
 EMAIL = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+")
 MILLION = 1_000_000
@@ -77,11 +77,14 @@ class Bean(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """A bar of the chart: its length is ``percent`` of the longest one."""
+    """A line of the chart: its bar is ``percent`` of the longest one. The line of all others has no bar.
+
+    Theirs would be so long among a thousand suppliers that no other could be seen.
+    """
 
     label: str
     quantity: int
-    percent: float
+    percent: float | None
 
 
 @dataclass
@@ -206,7 +209,7 @@ def _bean(cells: Sequence[str]) -> Bean:
 
 
 def _by_name(row: Row) -> tuple[bool, str, int]:
-    return (not row.supplier_id, row.supplier.casefold(), int(row.supplier_id or 0))
+    return (not row.supplier_id, supplier_name(row.supplier_id, row.supplier).casefold(), int(row.supplier_id or 0))
 
 
 @lru_cache(maxsize=10_000)
@@ -221,15 +224,18 @@ def parse_price(text: str) -> Decimal | None:
 
 def _bars(stock: dict[str, int]) -> list[Bar]:
     largest = heapq.nlargest(BARS, stock.items(), key=itemgetter(1))
+    longest = largest[0][1] if largest else 0
+    if longest <= 0:
+        return []
     bars = []
     for who, quantity in largest:
         supplier_id, _, name = who.partition(",")
-        bars.append((supplier_name(supplier_id, restore(name)), quantity))
+        label = supplier_name(supplier_id, restore(name))
+        bars.append(Bar(label, quantity, max(0, round(100 * quantity / longest, 2))))
     if others := len(stock) - len(largest):
-        rest = sum(stock.values()) - sum(quantity for _, quantity in largest)
-        bars.append((f"{others:,} other{'s' if others > 1 else ''}", rest))
-    longest = max((quantity for _, quantity in bars), default=0)
-    return [Bar(label, quantity, max(0, round(100 * quantity / longest, 2))) for label, quantity in bars if longest > 0]
+        rest = sum(stock.values()) - sum(bar.quantity for bar in bars)
+        bars.append(Bar(f"{others:,} other{'s' if others > 1 else ''}", rest, None))
+    return bars
 
 
 def supplier_name(supplier_id: str, name: str) -> str:
@@ -274,8 +280,8 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         number=_number,
-        big=lambda number: humanize.intword(number) if number >= MILLION else _number(number),
-        big_money=lambda amount: humanize.intword(int(amount)) if amount >= MILLION else _money(amount),
+        big=lambda number: _words(number) if abs(number) >= MILLION else _number(number),
+        big_money=lambda amount: _words(amount) if abs(amount) >= MILLION else _money(amount),
         money=_money,
         moment=lambda text: f"{datetime.fromisoformat(text):%-d %B %Y, %H:%M} UTC",
         size=humanize.naturalsize,
@@ -287,6 +293,12 @@ def _environment() -> Environment:
 
 def _number(number: int) -> str:
     return f"{number:,}".replace("-", "−")
+
+
+def _words(number: int | Decimal) -> str:
+    import humanize
+
+    return humanize.intword(int(number)).replace("-", "−")
 
 
 def _money(amount: Decimal) -> str:
