@@ -90,7 +90,7 @@ def aws_errors() -> Iterator[None]:
 
     What will not pass by itself, such as a missing permission, stays what it is. Also a decorator: ``@aws_errors()``.
     """
-    from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
+    from botocore.exceptions import ClientError, ConnectionError, HTTPClientError, IncompleteReadError
 
     try:
         yield
@@ -99,5 +99,5 @@ def aws_errors() -> Iterator[None]:
         if error.response["Error"]["Code"] in TRANSIENT or status >= 500:
             raise Unavailable(f"{error.operation_name} does not answer for now: try again in a moment") from error
         raise
-    except (ConnectionError, HTTPClientError) as error:
+    except (ConnectionError, HTTPClientError, IncompleteReadError) as error:
         raise Unavailable("AWS cannot be reached for now: try again in a moment") from error
