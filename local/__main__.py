@@ -27,11 +27,11 @@ def stop(stack: Stack) -> None:
 
 
 def status(stack: Stack) -> None:
-    for name, process in stack.processes().items():
-        pid = process.pid()
-        print(f"  {name:<10}", f"up    http://127.0.0.1:{process.port()}  (process {pid})" if pid else "down")
+    for name, process in stack.processes.items():
+        where = f"up    127.0.0.1:{process.port()}  process {process.pid()}  log {process.log}"
+        print(f"  {name:<10} {where if process.pid() else 'down'}")
     if stack.api.pid():
-        print(f"  console    {stack.api_url}/")
+        print(f"  {'console':<10} {stack.api_url}/")
 
 
 def env(stack: Stack) -> None:

@@ -55,12 +55,13 @@ class Cloud:
             "DOCKER_HOST": "unix:///nonexistent",
         }
 
-    def install(self) -> bool:
-        """Make MiniStack's virtual environment; false if it is there already."""
+    @property
+    def installed(self) -> bool:
         stamp = VIRTUAL_ENVIRONMENT / "installed"
-        wanted = fingerprint(REQUIREMENTS, sys.version)
-        if stamp.exists() and stamp.read_text() == wanted:
-            return False
+        return stamp.exists() and stamp.read_text() == fingerprint(REQUIREMENTS, sys.version)
+
+    def install(self) -> None:
+        """Make MiniStack's virtual environment."""
         python = str(VIRTUAL_ENVIRONMENT / "bin" / "python")
         # Without pip: what is not in the requirements is not there for a function to import by accident.
         for command in (
@@ -71,8 +72,7 @@ class Cloud:
             result = subprocess.run(command, capture_output=True, text=True, check=False)
             if result.returncode:
                 raise StackError(f"MiniStack could not be installed:\n{result.stderr}")
-        stamp.write_text(wanted)
-        return True
+        (VIRTUAL_ENVIRONMENT / "installed").write_text(fingerprint(REQUIREMENTS, sys.version))
 
     @property
     def _fingerprint(self) -> str:
@@ -91,6 +91,7 @@ class Cloud:
 
     def stop(self) -> None:
         self.process.stop()
+        # MiniStack leaves a folder of each worker behind.
         shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _answers(self) -> bool:

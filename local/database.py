@@ -84,10 +84,12 @@ class Database:
             "DB_ADMIN_PASSWORD": self.other.password if self.other else passwords["admin"],
         }
 
-    def install(self) -> bool:
-        """Install MariaDB with the system's package manager; false if it is there already, or not needed."""
-        if self.other or (_program("mariadbd") and _program("mariadb-install-db")):
-            return False
+    @property
+    def installed(self) -> bool:
+        return self.other is not None or bool(_program("mariadbd") and _program("mariadb-install-db"))
+
+    def install(self) -> None:
+        """Install MariaDB with the system's package manager. Raises ``StackError`` where that cannot be done."""
         if sys.platform == "darwin" and shutil.which("brew"):
             steps = [["brew", "install", "mariadb"]]
         elif shutil.which("apt-get") and (os.geteuid() == 0 or shutil.which("sudo")):
@@ -109,39 +111,29 @@ class Database:
                 break
         if result.returncode:
             raise StackError(f"`{' '.join(step)}` failed:\n{result.stderr}\n{OTHER_SERVER}")
-        return True
 
     def runs(self) -> bool:
         return self.other is not None or (self.process.runs(self._fingerprint) and self._answers())
 
     def start(self) -> None:
-        """Start the private server, with empty data if it has none yet."""
-        data = self.folder / "data"
-        if not (data / "ready").exists():
-            shutil.rmtree(data, ignore_errors=True)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            result = subprocess.run(
-                [
-                    str(_program("mariadb-install-db")),
-                    "--no-defaults",
-                    f"--datadir={data}",
-                    "--auth-root-authentication-method=normal",
-                    "--skip-test-db",
-                    *_as_root(),
-                ],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if result.returncode:
-                raise StackError(f"mariadb-install-db failed:\n{result.stdout}{result.stderr}")
-            (data / "ready").touch()
+        """Start the private server, with nothing in it: it is quick rather than safe, so old data are not trusted."""
+        self.stop()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = [
+            *(str(_program("mariadb-install-db")), "--no-defaults", f"--datadir={self._data}"),
+            *("--auth-root-authentication-method=normal", "--skip-test-db", *_as_root()),
+        ]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise StackError(f"mariadb-install-db failed:\n{result.stdout}{result.stderr}")
         self._write_first_statements()
-        self.process.start(self._command, {**basic_environment(), "TMPDIR": str(data)}, self._fingerprint, self.port)
+        environment = {**basic_environment(), "TMPDIR": str(self._data)}
+        self.process.start(self._command, environment, self._fingerprint, self.port)
         self.process.wait(self._answers)
 
     def stop(self) -> None:
         self.process.stop()
+        shutil.rmtree(self._data, ignore_errors=True)
 
     def fill(self) -> None:
         """Make the database from nothing: the schema, the seed data, and the functions' user with its few rights."""
@@ -174,11 +166,15 @@ class Database:
             connection.commit()
 
     @property
+    def _data(self) -> Path:
+        return self.folder / "data"
+
+    @property
     def _command(self) -> list[str]:
         return [
             str(_program("mariadbd")),
             "--no-defaults",
-            f"--datadir={self.folder / 'data'}",
+            f"--datadir={self._data}",
             # Relative to the data folder: a socket's whole path may have only 107 characters.
             "--socket=mariadb.sock",
             "--pid-file=mariadb.pid",
@@ -187,7 +183,6 @@ class Database:
             "--skip-name-resolve",
             f"--init-file={self.folder / 'first.sql'}",
             "--character-set-server=utf8mb4",
-            # Quick rather than safe: the data are made anew anyway.
             "--performance-schema=off",
             "--innodb-flush-log-at-trx-commit=0",
             "--innodb-doublewrite=0",

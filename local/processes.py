@@ -49,7 +49,7 @@ class Process:
     def pid(self) -> int | None:
         """The process's id while it lives."""
         record = self._read()
-        if record and _started(int(record["pid"])) == record["started"]:
+        if record and record["started"] and _started(int(record["pid"])) == record["started"]:
             return int(record["pid"])
         return None
 
@@ -74,6 +74,8 @@ class Process:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        # It is to outlive this command, so Popen need not warn that it still runs.
+        process.returncode = 0
         record = {"pid": process.pid, "started": _started(process.pid), "fingerprint": fingerprint, "port": port}
         self._record.write_text(json.dumps({name: str(value) for name, value in record.items()}))
 
@@ -87,9 +89,13 @@ class Process:
                 raise StackError(f"{self.name} is not ready after {seconds:.0f} s. {self._tail()}")
             time.sleep(0.05)
 
-    def stop(self, seconds: float = 10) -> None:
-        """Ask it to end, make it after ``seconds``, and take the children that it left behind along."""
-        if pid := self.pid():
+    def stop(self, seconds: float = 10) -> bool:
+        """Ask it to end, make it after ``seconds``, and take the children that it left behind along.
+
+        False if there was nothing to stop.
+        """
+        pid = self.pid()
+        if pid:
             os.kill(pid, signal.SIGTERM)
             deadline = time.monotonic() + seconds
             while self.pid() and time.monotonic() < deadline:
@@ -100,6 +106,7 @@ class Process:
                 os.killpg(pid, signal.SIGKILL)
             _reap(pid)
         self._record.unlink(missing_ok=True)
+        return pid is not None
 
     def _tail(self, lines: int = 20) -> str:
         if not self.log.exists():
@@ -156,8 +163,10 @@ def _started(pid: int) -> str:
         except (FileNotFoundError, ProcessLookupError):
             return ""
         return "" if fields[0] == "Z" else fields[19]
-    answer = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return answer.stdout.strip()
+    command = ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    state, _, started = answer.strip().partition(" ")
+    return "" if state.startswith("Z") else started.strip()
 
 
 def _reap(pid: int) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from local.cloud import CREDENTIALS, REGION, Cloud
@@ -90,19 +90,15 @@ class Stack:
         """Bring up what is not up yet, deploy, and return the variables of ``<folder>/env``."""
         with self._alone(say):
             self._check_ports()
-            _at_once(
-                lambda: _timed(say, "installed MiniStack", self.cloud.install),
-                lambda: _timed(say, "installed MariaDB", self.database.install),
-            )
-            fresh = not (self._is_whole() and self.cloud.runs() and self.database.runs())
-            if fresh:
+            self._install(say)
+            if self._is_whole() and self.cloud.runs() and self.database.runs():
+                say(f"  MiniStack on port {self.aws_port} and MariaDB on port {self.db_port} are up")
+            else:
                 self._clear()
                 _at_once(
                     lambda: _timed(say, f"MiniStack on port {self.aws_port}", self.cloud.start),
                     lambda: _timed(say, f"MariaDB on port {self.db_port}", self._start_database),
                 )
-            else:
-                say(f"  MiniStack on port {self.aws_port} and MariaDB on port {self.db_port} are up")
             # While a deploy is under way the stack is not whole: cut off, it leaves things that nobody remembers.
             self._whole.unlink(missing_ok=True)
             _timed(say, "deployed", self._deploy)
@@ -112,15 +108,15 @@ class Stack:
             return self.variables()
 
     def stop(self, say: Say = say) -> None:
-        """End every process that ``start`` has started."""
+        """End every process that ``start`` has started, and forget what lived in them."""
         with self._alone(say):
-            self._whole.unlink(missing_ok=True)
-            for name, process in self.processes().items():
-                if pid := process.pid():
-                    process.stop()
-                    say(f"  {name} stopped (process {pid})")
-            self.cloud.stop()
+            running = [name for name, process in self.processes.items() if process.pid()]
+            self.api.stop()
+            self.database.stop()
+            self._clear()
+            say(f"  stopped: {', '.join(running)}" if running else "  nothing was up")
 
+    @property
     def processes(self) -> dict[str, Process]:
         return {"API": self.api, "MiniStack": self.cloud.process, "MariaDB": self.database.process}
 
@@ -158,16 +154,23 @@ class Stack:
             if needed and process.port() != port:
                 require_free(port, variable)
 
+    def _install(self, say: Say) -> None:
+        parts: dict[str, Cloud | Database] = {"MiniStack": self.cloud, "MariaDB": self.database}
+        missing = {name: part for name, part in parts.items() if not part.installed}
+        if missing:
+            say(f"  installing {' and '.join(missing)}, this once")
+            _at_once(*(partial(_timed, say, f"{name} installed", part.install) for name, part in missing.items()))
+
     def _clear(self) -> None:
         """Forget everything that lived in the MiniStack of before."""
         self.cloud.stop()
+        self._whole.unlink(missing_ok=True)
         (self.folder / "env").unlink(missing_ok=True)
         (self.project / f"{self.stage}.outputs.json").unlink(missing_ok=True)
         (self.project / ".chalice" / "deployed" / f"{self.stage}.json").unlink(missing_ok=True)
 
     def _start_database(self) -> None:
         if not self.database.runs():
-            self.database.stop()
             self.database.start()
         self.database.fill()
 
@@ -176,9 +179,12 @@ class Stack:
         names = ("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD")
         database = self.database.variables
         environment = {
-            **basic_environment(),
+            # The shell's own, for it may say where pip finds packages; but nothing that leads to another account.
+            **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
             **{name: database[name] for name in names},
             **CREDENTIALS,
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_ENDPOINT_URL": self.cloud.endpoint,
             "AWS_DEFAULT_REGION": REGION,
         }
@@ -205,7 +211,7 @@ class Stack:
         environment = {
             **basic_environment(),
             "AWS_CONFIG_FILE": str(configuration),
-            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_PROFILE": "api",
             "AWS_ENDPOINT_URL": self.cloud.endpoint,
             "AWS_DEFAULT_REGION": REGION,
@@ -271,10 +277,9 @@ def _at_once(*works: Callable[[], object]) -> None:
 
 
 def _timed(say: Say, what: str, work: Callable[[], object]) -> None:
-    """Do ``work`` and say how long it took, unless it answers that there was nothing to do."""
     began = time.monotonic()
-    if work() is not False:
-        say(f"  {what:<40} {time.monotonic() - began:5.1f} s")
+    work()
+    say(f"  {what:<40} {time.monotonic() - began:5.1f} s")
 
 
 def _quoted(value: object) -> str:
