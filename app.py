@@ -165,7 +165,7 @@ def receive_upload(event: RawEvent) -> None:
 def measure_buckets(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """The total size of all buckets, by listing them or from CloudWatch's metrics."""
     return storage.report(
-        event,
+        {"reportId": event["reportId"], **event["request"]} if "request" in event else event,
         s3=clients.aws("s3"),
         s3_in=lambda region: clients.aws("s3", region),
         cloudwatch_in=lambda region: clients.aws("cloudwatch", region),

@@ -77,11 +77,13 @@ def start(wanted: dict[str, str], key: str | None, *, sfn: Any, machines: Machin
         for other in KINDS:
             if other != kind and _describe(f"{other}-{key}", machines[other], sfn):
                 raise _used(key)
+    # The machine knows its kind, and a stranger to this API who starts it need not tell.
+    given = {name: value for name, value in wanted.items() if name != "kind"}
     try:
-        sfn.start_execution(stateMachineArn=machines[kind], name=report_id, input=json.dumps(wanted))
+        sfn.start_execution(stateMachineArn=machines[kind], name=report_id, input=json.dumps(given))
     except sfn.exceptions.ExecutionAlreadyExists:
         execution = _describe(report_id, machines[kind], sfn)
-        if execution is None or json.loads(execution["input"]) != wanted:
+        if execution is None or json.loads(execution["input"]) != given:
             raise _used(key or "") from None
         log.info("report found by its key", extra={"reportId": report_id})
     else:
