@@ -13,6 +13,8 @@ function: its docstring says what AWS does, what MiniStack does, and who needs i
 - ``execution_ends_once``      an aborted or timed-out execution stays so, and a failed one has no output
 - ``machine_timeout``          ``TimeoutSeconds`` of a whole state machine
 - ``partiql_actions``          the IAM actions of PartiQL's statements
+- ``batch_actions``            the IAM actions of SQS's and SNS's batches
+- ``published_attributes``     the message attributes of a state machine's ``sns:publish``
 
 The patches are for this one version. With another, this file refuses to start: try each again, drop what upstream
 has mended, and then change ``VERSION`` and ``ministack-requirements.txt`` together.
@@ -313,7 +315,7 @@ def partiql_actions() -> None:
     verbs = {"INSERT": "Insert", "SELECT": "Select", "UPDATE": "Update", "DELETE": "Delete"}
 
     @wraps(transaction_checks)
-    def checks(action: str, body: bytes, region: str, account: str) -> list[tuple[str, str]]:
+    def checks(action: str, body: bytes, region: str, account: str) -> Any:
         if action not in ("dynamodb:BatchExecuteStatement", "dynamodb:ExecuteStatement"):
             return transaction_checks(action, body, region, account)
         request = json.loads(body)
@@ -328,6 +330,46 @@ def partiql_actions() -> None:
     iam_actions.dynamodb_transaction_checks = checks
 
 
+def batch_actions() -> None:
+    """AWS authorizes SendMessageBatch as ``sqs:SendMessage``, and so on: a batch has no action of its own.
+
+    MiniStack asks for ``sqs:SendMessageBatch``, which no policy on AWS can name.
+    """
+    from ministack.core import iam_actions
+
+    extract_iam_action = iam_actions.extract_iam_action
+
+    @wraps(extract_iam_action)
+    def extract(service: str, *arguments: Any, **named: Any) -> Any:
+        action = extract_iam_action(service, *arguments, **named)
+        return action.removesuffix("Batch") if action and service in ("sqs", "sns") else action
+
+    iam_actions.extract_iam_action = extract
+
+
+def published_attributes() -> None:
+    """On AWS a state machine's ``sns:publish`` sends its MessageAttributes along, by which subscribers filter.
+
+    MiniStack hands the state's JSON to a parser of form fields, which finds none.
+    """
+    from ministack.services import stepfunctions
+
+    publish = stepfunctions._invoke_sns_publish
+
+    @wraps(publish)
+    def with_attributes(resource: str, request: dict[str, Any]) -> Any:
+        fields = dict(request)
+        for number, (name, value) in enumerate(fields.pop("MessageAttributes", {}).items(), 1):
+            fields[f"MessageAttributes.entry.{number}.Name"] = name
+            for field, content in value.items():
+                fields[f"MessageAttributes.entry.{number}.Value.{field}"] = content
+        return publish(resource, fields)
+
+    for table in vars(stepfunctions).values():
+        if isinstance(table, dict) and table.get("arn:aws:states:::sns:publish") is publish:
+            table["arn:aws:states:::sns:publish"] = with_attributes
+
+
 PATCHES = (
     import_rest_api,
     update_rest_api,
@@ -339,6 +381,8 @@ PATCHES = (
     execution_ends_once,
     machine_timeout,
     partiql_actions,
+    batch_actions,
+    published_attributes,
 )
 
 
