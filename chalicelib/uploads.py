@@ -182,7 +182,7 @@ def _import_once(upload: Upload, connection: Connection[Any], *, s3: Any, publis
 
 def _lock(cursor: Cursor, upload: Upload, publish: Publish) -> str:
     """Locks the key's entry in the ledger, announces what was stored but not announced, returns the last sequencer."""
-    key = upload.key.encode()
+    key = (upload.key.encode(),)
     # Unlike INSERT IGNORE this takes the exclusive lock at once, so two deliveries cannot deadlock on it.
     cursor.execute("INSERT INTO uploads (object_key) VALUES (%s) ON DUPLICATE KEY UPDATE object_key = object_key", key)
     cursor.execute("SELECT sequencer, outcome, announced FROM uploads WHERE object_key = %s FOR UPDATE", key)
@@ -439,7 +439,7 @@ def _import(cursor: Cursor, parsed: Iterable[Row | BadRow]) -> Imported:
 
     cursor.execute("SELECT COUNT(*) FROM upload_rows")
     (staged,) = cursor.fetchone() or (0,)
-    cursor.execute(REPEATED, BAD_ROWS_NAMED)
+    cursor.execute(REPEATED, (BAD_ROWS_NAMED,))
     repeated = [BadRow(line, f"the same bean is on line {later:,}, which counts") for line, later in cursor.fetchall()]
     imported.bad += read - staged
     imported.bad_rows = sorted([*imported.bad_rows, *repeated])[:BAD_ROWS_NAMED]

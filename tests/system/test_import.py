@@ -1,0 +1,454 @@
+"""The import of an inventory: a real MariaDB, and moto's S3."""
+
+import io
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote_plus
+
+import boto3
+import pymysql
+import pytest
+from botocore.exceptions import ClientError
+from botocore.response import StreamingBody
+from moto import mock_aws
+
+from chalicelib import clients, uploads
+from chalicelib.errors import DatabaseUnavailable, Unavailable
+from chalicelib.notifications import Notification
+from chalicelib.settings import Database
+
+BUCKET = "uploads"
+KEY = "inventory/may.csv"
+HEADER = "supplier_name,type,product_name,price,description,quantity\n"
+
+Record = dict[str, Any]
+
+
+class Cafe:
+    """The flow with its collaborators: an S3 bucket, an empty inventory, and a list of what was published."""
+
+    def __init__(self, s3: Any, database: Database) -> None:
+        self.s3 = s3
+        self.database = database
+        self.published: list[Notification] = []
+        self._uploads = 0
+
+    def upload(self, rows: str | bytes, key: str = KEY, header: str = HEADER) -> Record:
+        """Stores the file and returns the record of the event that S3 would send."""
+        data = rows if isinstance(rows, bytes) else (header + rows).encode()
+        etag = self.s3.put_object(Bucket=BUCKET, Key=key, Body=data)["ETag"].strip('"')
+        self._uploads += 1
+        return {
+            "eventName": "ObjectCreated:Put",
+            "eventTime": "2026-11-21T03:14:15.926Z",
+            "s3": {
+                "bucket": {"name": BUCKET},
+                "object": {
+                    "key": quote_plus(key, safe="/"),
+                    "size": len(data),
+                    "eTag": etag,
+                    "sequencer": f"{self._uploads:X}",
+                },
+            },
+        }
+
+    def connect(self) -> AbstractContextManager[Any]:
+        return clients.mysql(self.database)
+
+    def receive(self, *records: Record, s3: Any = None, publish: Callable[[Notification], None] | None = None) -> None:
+        uploads.receive(
+            {"Records": [*records]},
+            s3=s3 or self.s3,
+            connect=self.connect,
+            publish=publish or self.published.append,
+            bucket=BUCKET,
+        )
+
+    def query(self, statement: str, *arguments: Any) -> list[tuple[Any, ...]]:
+        with self.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(statement, arguments)
+            connection.commit()
+            return list(cursor.fetchall())
+
+    def inventory(self) -> list[tuple[Any, ...]]:
+        return self.query(
+            "SELECT name, type, product_name, price, description, quantity FROM beans "
+            "JOIN suppliers ON suppliers.id = supplier_id ORDER BY beans.id"
+        )
+
+    def messages(self) -> list[str]:
+        """What was published, without the line that says what was received."""
+        return [notification.message.partition("\n")[2] for notification in self.published]
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as environment, mock_aws():
+        for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
+            environment.delenv(name, raising=False)
+        s3 = boto3.client("s3", region_name="us-east-1")
+        s3.create_bucket(Bucket=BUCKET)
+        yield s3
+        s3.close()
+
+
+@pytest.fixture
+def cafe(s3: Any, database: Database) -> Cafe:
+    cafe = Cafe(s3, database)
+    with cafe.connect() as connection, connection.cursor() as cursor:
+        for table in ("suppliers", "beans", "uploads"):
+            cursor.execute(f"DELETE FROM {table}")
+        connection.commit()
+    return cafe
+
+
+class FailingS3:
+    """Does what S3 does, until something happens in the middle of the body."""
+
+    def __init__(self, s3: Any, happens: Callable[[], None]) -> None:
+        self.s3 = s3
+        self.happens = happens
+
+    def get_object(self, **arguments: Any) -> dict[str, Any]:
+        found: dict[str, Any] = self.s3.get_object(**arguments)
+        data = found["Body"].read()
+        return {"Body": self._Body(data, self.happens)}
+
+    class _Body(io.BytesIO):
+        def __init__(self, data: bytes, happens: Callable[[], None]) -> None:
+            super().__init__(data)
+            self.happens = happens
+
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell():
+                self.happens()
+            return super().read(size)
+
+
+# --- What an import does
+
+
+def test_an_inventory_is_imported_and_announced(cafe: Cafe) -> None:
+    cafe.receive(cafe.upload('Café Altura,arabica,Lima,18.50,"nutty,\nround",7\nCafé Altura,robusta,Ñandú,,,0\n'))
+    assert cafe.inventory() == [
+        ("Café Altura", "arabica", "Lima", "18.50", "nutty,\nround", 7),
+        ("Café Altura", "robusta", "Ñandú", None, None, 0),
+    ]
+    assert cafe.published == [
+        Notification(
+            kind="upload",
+            key=f"upload/{KEY}/1",
+            subject=f"Upload: 2 rows imported, 0 bad ({KEY})",
+            message=f"{KEY} (132 Bytes) was received at 2026-11-21T03:14:15.926Z.\n"
+            "2 rows imported: 2 new, 0 updated, 0 unchanged.",
+            sms=f"Upload: 2 rows imported, 0 bad ({KEY})",
+        )
+    ]
+
+
+def test_importing_sets_the_quantity_and_never_adds_to_it(cafe: Cafe) -> None:
+    cafe.receive(cafe.upload("A,t,p,1,d,7\nA,t,q,1,d,7\nA,t,r,1,d,7\n"))
+    cafe.receive(cafe.upload("A,t,p,1,d,7\nA,t,q,2,,5\nB,t,p,1,d,1\n", key="inventory/june.csv"))
+    assert cafe.inventory() == [
+        ("A", "t", "p", "1", "d", 7),
+        ("A", "t", "q", "2", None, 5),
+        ("A", "t", "r", "1", "d", 7),
+        ("B", "t", "p", "1", "d", 1),
+    ]
+    assert cafe.messages()[1] == "3 rows imported: 1 new, 1 updated, 1 unchanged."
+
+
+def test_what_else_is_known_of_a_supplier_stays(cafe: Cafe) -> None:
+    cafe.query("INSERT INTO suppliers (name, city) VALUES ('A', 'Lima')")
+    cafe.receive(cafe.upload("A,t,p,1,d,7\n"))
+    assert cafe.query("SELECT name, city FROM suppliers") == [("A", "Lima")]
+
+
+def test_names_that_differ_in_case_or_accent_are_different_beans(cafe: Cafe) -> None:
+    cafe.receive(cafe.upload("Cafe,t,p,1,d,1\nCafé,t,p,1,d,2\ncafe,t,p,1,d,3\n"))
+    assert [(row[0], row[5]) for row in cafe.inventory()] == [("Cafe", 1), ("Café", 2), ("cafe", 3)]
+
+
+def test_the_longest_names_fit(cafe: Cafe) -> None:
+    long = "咖" * 255
+    cafe.receive(cafe.upload(f"{long},{long},{long},{long},{long},1\n"))
+    assert cafe.inventory() == [(long, long, long, long, long, 1)]
+
+
+def test_good_rows_are_imported_and_each_bad_one_is_named_with_its_line_and_reason(cafe: Cafe) -> None:
+    cafe.receive(
+        cafe.upload('A,t,p,1,d,1\nA,t,q,1,d,-5\n"A,t,r,1,d,1\nA,t,s,1,d,99999999999\nA,,u,1,d,1\nA,t,v,1,d,2\n')
+    )
+    assert [row[2] for row in cafe.inventory()] == ["p", "v"]
+    assert cafe.messages() == [
+        "2 rows imported: 2 new, 0 updated, 0 unchanged.\n"
+        "4 rows left out:\n"
+        "line 3: quantity is '-5' and not a whole number from 0 to 2,147,483,647\n"
+        "line 4: a quote is not closed, or has text after it\n"
+        "line 5: quantity is '99999999999' and not a whole number from 0 to 2,147,483,647\n"
+        "line 6: type is empty"
+    ]
+
+
+def test_twenty_bad_rows_are_named_and_the_others_counted(cafe: Cafe) -> None:
+    cafe.receive(cafe.upload("A,t,p,1,d,1\n" + "A,t,q,1,d,x\n" * 5_000))
+    lines = cafe.messages()[0].splitlines()
+    assert lines[1] == "5,000 rows left out:"
+    assert len(lines) == 2 + 20 + 1
+    assert lines[-1] == "and 4,980 more"
+
+
+def test_of_a_bean_that_is_repeated_the_last_row_counts_and_the_others_are_named(cafe: Cafe) -> None:
+    cafe.receive(cafe.upload("A,t,p,1,d,1\nA,t,q,1,d,x\nA,t,p,2,e,2\nA,t,r,1,d,3\n"))
+    assert cafe.inventory() == [("A", "t", "p", "2", "e", 2), ("A", "t", "r", "1", "d", 3)]
+    assert cafe.messages()[0].splitlines()[:3] == [
+        "2 rows imported: 2 new, 0 updated, 0 unchanged.",
+        "2 rows left out:",
+        "line 2: the same bean is on line 4, which counts",
+    ]
+
+
+def test_an_inventory_of_more_rows_than_one_statement_takes_is_imported_whole(cafe: Cafe) -> None:
+    cafe.receive(cafe.upload("".join(f"S{n % 7},t,p{n},1,d,{n}\n" for n in range(2_500))))
+    assert cafe.query("SELECT COUNT(*), SUM(quantity) FROM beans") == [(2_500, 2_499 * 2_500 // 2)]
+
+
+def test_an_unchanged_inventory_spends_no_ids_of_beans(cafe: Cafe) -> None:
+    rows = "".join(f"A,t,p{n},1,d,{n}\n" for n in range(1_000))
+    for _ in range(3):
+        cafe.receive(cafe.upload(rows))
+    cafe.receive(cafe.upload("A,t,new,1,d,1\n"))
+    assert cafe.query("SELECT MAX(id) - MIN(id) < 2000 FROM beans") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "name", ["red flower", "a+b", "100%", "50%25", "café ñandú 咖啡", "a&b=c;d", "'; DROP TABLE beans"]
+)
+def test_a_key_of_any_characters_is_found_in_s3(cafe: Cafe, name: str) -> None:
+    cafe.receive(cafe.upload("A,t,p,1,d,1\n", key=f"inventory/{name}.csv"))
+    assert cafe.messages() == ["1 row imported: 1 new, 0 updated, 0 unchanged."]
+
+
+def test_keys_as_long_as_s3_allows_have_their_own_entries(cafe: Cafe) -> None:
+    for last in "12":
+        key = "inventory/" + "é" * 500 + f"{last:>10}.csv"
+        assert len(key.encode()) == 1_024
+        cafe.receive(cafe.upload("A,t,p,1,d,1\n", key=key))
+    assert len(cafe.published) == 2
+
+
+# --- Files that are refused
+
+
+def test_a_file_that_is_refused_in_its_last_line_changes_nothing(cafe: Cafe) -> None:
+    rows = "".join(f"A,t,p{n},1,d,1\n" for n in range(1_500))
+    cafe.receive(cafe.upload((HEADER + rows + "Café").encode("latin-1")))
+    assert cafe.inventory() == []
+    assert cafe.published[0].subject == f"Upload: not imported ({KEY})"
+    assert cafe.messages()[0].startswith(
+        "Nothing was imported: line 1,502 is not in UTF-8 (byte 4 of the line is 0xE9)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"A,t,p,1,d,1\n", "line 1 must name the columns"),
+        (b"\x89PNG\r\n\x1a\n\x00", "line 1 is not in UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_inventory_is_refused_and_the_next_one_imported(cafe: Cafe, data: bytes, reason: str) -> None:
+    cafe.receive(cafe.upload(data))
+    cafe.receive(cafe.upload("A,t,p,1,d,1\n"))
+    assert cafe.messages()[0].startswith(f"Nothing was imported: {reason}")
+    assert cafe.messages()[1].startswith("1 row imported")
+
+
+def test_a_file_of_100_mb_is_refused_without_reading_it(cafe: Cafe) -> None:
+    record = cafe.upload("A,t,p,1,d,1\n")
+    record["s3"]["object"]["size"] = 100_000_000
+    cafe.receive(record, s3=object())
+    assert cafe.messages() == ["Nothing was imported: the file is larger than 50.0 MB, upload it in parts."]
+
+
+# --- Events that come twice, late or in disorder
+
+
+def test_the_same_event_twice_changes_and_announces_nothing_the_second_time(cafe: Cafe) -> None:
+    record = cafe.upload("A,t,p,1,d,1\n")
+    cafe.receive(record)
+    cafe.query("UPDATE beans SET quantity = 5")
+    cafe.receive(record)
+    assert [row[5] for row in cafe.inventory()] == [5]
+    assert len(cafe.published) == 1
+
+
+def test_an_event_that_comes_after_a_later_one_changes_and_announces_nothing(cafe: Cafe) -> None:
+    earlier = cafe.upload("A,t,p,1,d,1\n")
+    earlier["s3"]["object"]["sequencer"] = "FF"
+    later = cafe.upload("A,t,p,1,d,2\n")
+    later["s3"]["object"]["sequencer"] = "100"
+    cafe.receive(later)
+    cafe.receive(earlier)
+    assert [row[5] for row in cafe.inventory()] == [2]
+    assert [sent.key for sent in cafe.published] == [f"upload/{KEY}/100"]
+
+
+def test_an_object_that_was_overwritten_is_left_to_its_own_event(cafe: Cafe) -> None:
+    overwritten = cafe.upload("A,t,p,1,d,1\n")
+    record = cafe.upload("A,t,p,1,d,2\n")
+    cafe.receive(overwritten)
+    assert (cafe.inventory(), cafe.published) == ([], [])
+    cafe.receive(record)
+    assert [row[5] for row in cafe.inventory()] == [2]
+    assert [sent.key for sent in cafe.published] == [f"upload/{KEY}/2"]
+
+
+def test_an_object_that_was_deleted_is_announced_as_such(cafe: Cafe) -> None:
+    record = cafe.upload("A,t,p,1,d,1\n")
+    cafe.s3.delete_object(Bucket=BUCKET, Key=KEY)
+    cafe.receive(record)
+    assert cafe.messages() == ["Nothing was imported: the file was deleted before it could be read."]
+
+
+def test_an_import_that_was_stored_but_not_announced_is_announced_when_its_event_returns(cafe: Cafe) -> None:
+    def down(notification: Notification) -> None:
+        raise Unavailable("SNS is down")
+
+    record = cafe.upload("A,t,p,1,d,1\n")
+    with pytest.raises(Unavailable):
+        cafe.receive(record, publish=down)
+    assert [row[5] for row in cafe.inventory()] == [1]
+    cafe.s3.delete_object(Bucket=BUCKET, Key=KEY)
+    cafe.receive(record)
+    cafe.receive(record)
+    assert cafe.messages() == ["1 row imported: 1 new, 0 updated, 0 unchanged."]
+
+
+def test_an_import_that_was_not_announced_is_announced_before_the_next_of_its_key(cafe: Cafe) -> None:
+    def down(notification: Notification) -> None:
+        raise Unavailable("SNS is down")
+
+    with pytest.raises(Unavailable):
+        cafe.receive(cafe.upload("A,t,p,1,d,1\n"), publish=down)
+    cafe.receive(cafe.upload("A,t,p,1,d,2\n"))
+    assert [sent.key for sent in cafe.published] == [f"upload/{KEY}/1", f"upload/{KEY}/2"]
+
+
+def at_once(cafe: Cafe, *records: Record) -> None:
+    """Receives each record in a thread of its own; all of them start together."""
+    start = threading.Barrier(len(records))
+
+    def receive(record: Record) -> None:
+        start.wait()
+        cafe.receive(record)
+
+    with ThreadPoolExecutor(len(records)) as pool:
+        list(pool.map(receive, records))
+
+
+def test_deliveries_of_one_event_at_once_import_and_announce_it_once(cafe: Cafe) -> None:
+    record = cafe.upload("".join(f"A,t,p{n},1,d,1\n" for n in range(500)))
+    at_once(cafe, *[record] * 6)
+    assert cafe.messages() == ["500 rows imported: 500 new, 0 updated, 0 unchanged."]
+
+
+def test_imports_of_the_same_beans_at_once_wait_for_each_other(cafe: Cafe) -> None:
+    rows = [f"S{n % 40:02},t,p{n},1,d," for n in range(800)]
+    files = [
+        cafe.upload("".join(f"{row}{n}\n" for row in (rows if n % 2 else reversed(rows))), key=f"inventory/{n}.csv")
+        for n in range(6)
+    ]
+    at_once(cafe, *files)
+    assert len(cafe.published) == 6
+    assert cafe.query("SELECT COUNT(*), COUNT(DISTINCT quantity) FROM beans") == [(800, 1)]
+    assert cafe.query("SELECT COUNT(*) FROM suppliers") == [(40,)]
+
+
+# --- MySQL or S3 in trouble
+
+
+def test_where_mysql_is_down_nothing_is_announced_and_the_event_fails_to_return_later(cafe: Cafe) -> None:
+    record = cafe.upload("A,t,p,1,d,1\n")
+    up = cafe.database
+    cafe.database = replace(up, port=1)
+    with pytest.raises(DatabaseUnavailable, match="cannot be reached"):
+        cafe.receive(record)
+    assert cafe.published == []
+    cafe.database = up
+    cafe.receive(record)
+    assert cafe.messages() == ["1 row imported: 1 new, 0 updated, 0 unchanged."]
+
+
+def test_where_mysql_goes_away_in_the_middle_the_event_returns_to_an_untouched_inventory(cafe: Cafe) -> None:
+    def kill_the_import() -> None:
+        (own,) = cafe.query("SELECT CONNECTION_ID()")[0]
+        ids = cafe.query(
+            "SELECT id FROM information_schema.processlist WHERE db = %s AND id < %s", cafe.database.name, own
+        )
+        for (each,) in ids:
+            cafe.query("KILL %s", each)
+
+    record = cafe.upload("A,t,p,1,d,1\n")
+    with pytest.raises(DatabaseUnavailable):
+        cafe.receive(record, s3=FailingS3(cafe.s3, kill_the_import))
+    assert (cafe.inventory(), cafe.published) == ([], [])
+    cafe.receive(record)
+    assert cafe.messages() == ["1 row imported: 1 new, 0 updated, 0 unchanged."]
+
+
+def test_a_lock_that_is_held_for_too_long_is_a_database_that_is_not_available(cafe: Cafe) -> None:
+    cafe.query("INSERT INTO suppliers (name) VALUES ('A')")
+    (waits,) = cafe.query("SELECT @@GLOBAL.innodb_lock_wait_timeout")[0]
+    cafe.query("SET GLOBAL innodb_lock_wait_timeout = 1")
+    try:
+        with cafe.connect() as holder, holder.cursor() as cursor:
+            cursor.execute("SELECT * FROM suppliers FOR UPDATE")
+            with pytest.raises(DatabaseUnavailable):
+                cafe.receive(cafe.upload("A,t,p,1,d,1\n"))
+    finally:
+        cafe.query("SET GLOBAL innodb_lock_wait_timeout = %s", waits)
+    assert (cafe.inventory(), cafe.published) == ([], [])
+
+
+def test_a_deadlock_is_a_database_that_is_not_available(cafe: Cafe) -> None:
+    def deadlock() -> None:
+        raise pymysql.err.OperationalError(1213, "Deadlock found when trying to get lock; try restarting transaction")
+
+    with pytest.raises(DatabaseUnavailable, match="Deadlock"):
+        cafe.receive(cafe.upload("A,t,p,1,d,1\n"), s3=FailingS3(cafe.s3, deadlock))
+
+
+class ThrottlingS3:
+    def get_object(self, **arguments: Any) -> dict[str, Any]:
+        raise ClientError({"Error": {"Code": "SlowDown", "Message": "Please reduce your request rate."}}, "GetObject")
+
+
+class TruncatingS3:
+    def get_object(self, **arguments: Any) -> dict[str, Any]:
+        data = (HEADER + "A,t,p,1,d,1\n").encode()
+        return {"Body": StreamingBody(io.BytesIO(data), len(data) + 10)}
+
+
+@pytest.mark.parametrize("trouble", [ThrottlingS3(), TruncatingS3()])
+def test_where_s3_fails_for_now_the_event_returns_to_an_untouched_inventory(cafe: Cafe, trouble: Any) -> None:
+    record = cafe.upload("A,t,p,1,d,1\n")
+    with pytest.raises(Unavailable):
+        cafe.receive(record, s3=trouble)
+    assert (cafe.inventory(), cafe.published) == ([], [])
+    cafe.receive(record)
+    assert cafe.messages() == ["1 row imported: 1 new, 0 updated, 0 unchanged."]
+
+
+def test_the_schema_may_be_loaded_again(cafe: Cafe) -> None:
+    cafe.receive(cafe.upload("A,t,p,1,d,1\n"))
+    for statement in Path("infra/schema.sql").read_text(encoding="utf-8").split(";\n"):
+        if statement.strip():
+            cafe.query(statement)
+    assert len(cafe.inventory()) == 1
