@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from chalicelib.errors import DatabaseUnavailable
+from chalicelib.errors import DatabaseRefused, DatabaseUnavailable
 from chalicelib.settings import Database
 
 if TYPE_CHECKING:
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 3
 READ_SECONDS = 10
 ATTEMPTS = 2
+
+# What MySQL and PyMySQL say of things that may be well a moment later: no connection (0, 2002 to 2014), too many
+# (1040), a shutdown (1053, 1152, 1927), a lock held too long (1205), a deadlock (1213), a statement cut off (1317).
+PASSING = (0, 1040, 1053, 1152, 1205, 1213, 1317, 1927, 2002, 2003, 2006, 2013, 2014)
 
 
 @cache
@@ -47,10 +51,13 @@ def mysql(database: Database, *, read_seconds: int = 60) -> Iterator[Connection[
     """A fresh connection to ``database``, closed at the end, whatever happens.
 
     It reads in UTC and does not commit by itself. Raises ``DatabaseUnavailable`` where the server cannot be reached,
-    goes away in the middle, or holds a lock for too long: all that may be well a moment later.
+    goes away in the middle, or holds a lock for too long: all that may be well a moment later. Raises
+    ``DatabaseRefused`` for what will not: a wrong password, a missing table or right.
     """
     import pymysql
 
+    place = f"MySQL at {database.host}:{database.port}"
+    connection = None
     try:
         connection = pymysql.connect(
             host=database.host,
@@ -65,12 +72,12 @@ def mysql(database: Database, *, read_seconds: int = 60) -> Iterator[Connection[
             autocommit=False,
             init_command="SET time_zone = '+00:00', sql_mode = 'STRICT_TRANS_TABLES'",
         )
-    except (pymysql.err.OperationalError, OSError) as error:
-        raise DatabaseUnavailable(f"MySQL at {database.host}:{database.port} cannot be reached: {error}") from error
-    try:
         yield connection
-    except (pymysql.err.OperationalError, pymysql.err.InterfaceError, OSError) as error:
-        raise DatabaseUnavailable(f"MySQL at {database.host}:{database.port} went away: {error}") from error
+    except (pymysql.err.Error, OSError) as error:
+        if isinstance(error, pymysql.err.MySQLError) and error.args and error.args[0] not in PASSING:
+            raise DatabaseRefused(f"{place} refuses: {error.args[-1]}") from error
+        raise DatabaseUnavailable(f"{place} does not answer for now: {error}") from error
     finally:
-        # Not close(): that sends a last word to a server that may be gone, and then waits for it.
-        connection._force_close()  # type: ignore[attr-defined]
+        if connection:
+            # Not close(): that sends a last word to a server that may be gone, and then waits for it.
+            connection._force_close()  # type: ignore[attr-defined]

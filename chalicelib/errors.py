@@ -49,6 +49,10 @@ class DatabaseUnavailable(Unavailable):
     """MySQL cannot be reached, or went away in the middle. State machines retry this one by its name."""
 
 
+class DatabaseRefused(CafeError):
+    """MySQL answers, and does not do it: a wrong password, a missing table or right. Trying again does not help."""
+
+
 class StorageUnavailable(Unavailable):
     """S3 throttles or fails for now. State machines retry this one by its name."""
 

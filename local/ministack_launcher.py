@@ -13,6 +13,7 @@ function: its docstring says what AWS does, what MiniStack does, and who needs i
 - ``execution_ends_once``      an aborted or timed-out execution stays so, and a failed one has no output
 - ``machine_timeout``          ``TimeoutSeconds`` of a whole state machine
 - ``partiql_actions``          the IAM actions of PartiQL's statements
+- ``partiql_inserts``          the stream records of PartiQL's INSERT, and its atomicity
 - ``batch_actions``            the IAM actions of SQS's and SNS's batches
 - ``published_attributes``     the message attributes of a state machine's ``sns:publish``
 
@@ -370,6 +371,29 @@ def published_attributes() -> None:
             table["arn:aws:states:::sns:publish"] = with_attributes
 
 
+def partiql_inserts() -> None:
+    """On AWS a PartiQL INSERT is on the table's stream like any other write, and of two at once one is a duplicate.
+
+    MiniStack writes no stream record for it, and looks and writes in two steps that another thread may come between.
+    ``store_orders`` inserts by PartiQL, and ``announce_orders`` reads the stream.
+    """
+    from ministack.services import dynamodb
+
+    insert = dynamodb._partiql_insert
+    one_at_a_time = threading.Lock()
+
+    @wraps(insert)
+    def with_record(table: dict[str, Any], parsed: dict[str, Any]) -> Any:
+        with one_at_a_time:
+            answer = insert(table, parsed)
+            if answer[0] == 200:
+                item = parsed["item"]
+                dynamodb._emit_stream_event(parsed["table"], "INSERT", None, item.get("M", item))
+        return answer
+
+    dynamodb._partiql_insert = with_record
+
+
 PATCHES = (
     import_rest_api,
     update_rest_api,
@@ -381,6 +405,7 @@ PATCHES = (
     execution_ends_once,
     machine_timeout,
     partiql_actions,
+    partiql_inserts,
     batch_actions,
     published_attributes,
 )
