@@ -144,7 +144,7 @@ def test_an_inventory_is_imported_and_announced(cafe: Cafe) -> None:
             kind="upload",
             key=f"upload/{KEY}/1",
             subject=f"Upload: 2 rows imported, 0 bad ({KEY})",
-            message=f"{KEY} (132 Bytes) was received at 2026-11-21T03:14:15.926Z.\n"
+            message=f"{KEY} (141 Bytes) was received at 2026-11-21T03:14:15.926Z.\n"
             "2 rows imported: 2 new, 0 updated, 0 unchanged.",
             sms=f"Upload: 2 rows imported, 0 bad ({KEY})",
         )
