@@ -32,8 +32,8 @@ Say = Callable[[str], None]
 
 
 def say(line: str) -> None:
-    """Print at once: the deploy writes between these lines."""
-    print(line, flush=True)
+    """Print at once, and the whole line at once: several work side by side."""
+    print(f"{line}\n", end="", flush=True)
 
 
 @dataclass(frozen=True)
@@ -93,15 +93,10 @@ class Stack:
             self._install(say)
             if self._is_whole() and self.cloud.runs() and self.database.runs():
                 say(f"  MiniStack on port {self.aws_port} and MariaDB on port {self.db_port} are up")
+                self._deploy(say)
             else:
                 self._clear()
-                _at_once(
-                    lambda: _timed(say, f"MiniStack on port {self.aws_port}", self.cloud.start),
-                    lambda: _timed(say, f"MariaDB on port {self.db_port}", self._start_database),
-                )
-            # While a deploy is under way the stack is not whole: cut off, it leaves things that nobody remembers.
-            self._whole.unlink(missing_ok=True)
-            _timed(say, "deployed", self._deploy)
+                _at_once(partial(self._start_cloud, say), partial(self._start_database, say))
             self._whole.write_text(str(self.cloud.process.pid()))
             self._write_environment()
             _timed(say, f"API on port {self.api_port}", self._start_api)
@@ -169,13 +164,20 @@ class Stack:
         (self.project / f"{self.stage}.outputs.json").unlink(missing_ok=True)
         (self.project / ".chalice" / "deployed" / f"{self.stage}.json").unlink(missing_ok=True)
 
-    def _start_database(self) -> None:
-        if not self.database.runs():
-            self.database.start()
-        self.database.fill()
+    def _start_cloud(self, say: Say) -> None:
+        _timed(say, f"MiniStack on port {self.aws_port}", self.cloud.start)
+        self._deploy(say)
 
-    def _deploy(self) -> None:
+    def _start_database(self, say: Say) -> None:
+        """Empty, whether its server has to be started or not."""
+        if not self.database.runs():
+            _timed(say, f"MariaDB on port {self.db_port}", self.database.start)
+        _timed(say, "schema and seed data", self.database.fill)
+
+    def _deploy(self, say: Say) -> None:
         """The same deploy as to AWS, with another endpoint."""
+        # Until it has ended the stack is not whole: cut off, it leaves things that nobody remembers.
+        self._whole.unlink(missing_ok=True)
         names = ("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD")
         database = self.database.variables
         environment = {
@@ -189,9 +191,7 @@ class Stack:
             "AWS_DEFAULT_REGION": REGION,
         }
         command = [sys.executable, "-m", "infra.deploy", self.stage, "--project-dir", str(self.project)]
-        result = subprocess.run([*command, "--local", "--yes"], env=environment, cwd=ROOT, check=False)
-        if result.returncode:
-            raise StackError("the deploy failed: see above")
+        _timed(say, "deployed", partial(_run, [*command, "--local", "--yes"], environment, say))
 
     def _start_api(self) -> None:
         """``chalice local`` under the API's own role, so that its policy is enforced on this side too.
@@ -274,6 +274,18 @@ def _at_once(*works: Callable[[], object]) -> None:
         futures: list[Future[object]] = [pool.submit(work) for work in works]
     for future in futures:
         future.result()
+
+
+def _run(command: list[str], environment: Mapping[str, str], say: Say) -> None:
+    """Run the deploy, and pass on what it says as it says it."""
+    with subprocess.Popen(
+        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout
+        for line in process.stdout:
+            say(f"    {line.rstrip()}")
+    if process.returncode:
+        raise StackError("the deploy failed: what it says is above")
 
 
 def _timed(say: Say, what: str, work: Callable[[], object]) -> None:
