@@ -21,8 +21,9 @@ from uuid import uuid4
 import humanize
 from botocore.exceptions import BotoCoreError, ClientError
 
-from chalicelib.errors import InvalidRequest, StorageRefused, StorageUnavailable
+from chalicelib.errors import TRANSIENT, InvalidRequest, StorageRefused, StorageUnavailable
 from chalicelib.logs import logger
+from chalicelib.reports import report_key
 from chalicelib.timeline import timestamp
 
 MODES = ("listing", "metrics")
@@ -43,7 +44,6 @@ NOTICE_LINES = 10
 # The names of executions, without the slash, which would make folders of them.
 REPORT_ID = re.compile(r"[!-.0-~]{1,80}")
 LAST_MODIFIED = re.compile(rb"<LastModified>[^<]*</LastModified>")
-THROTTLED = {"RequestLimitExceeded", "RequestTimeout", "SlowDown", "Throttling", "ThrottlingException"}
 TEMPLATES = Path(__file__).parent / "reports" / "templates"
 
 log = logger("storage")
@@ -168,7 +168,7 @@ def report(
             "partial": measurement.partial,
         },
     )
-    key = f"storage/{report_id}/report.html"
+    key = report_key("storage", report_id)
     try:
         s3.put_object(
             Bucket=bucket,
@@ -261,6 +261,8 @@ def render(measurement: Measurement, report_id: str) -> str:
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["size"] = humanize.naturalsize
+    environment.filters["number"] = "{:,}".format
+    environment.filters["percent"] = lambda part, whole: f"{100 * part / (whole or 1):.1f}"
     return environment.get_template("storage.html").render(
         measurement=measurement,
         unfinished={failure.bucket for failure in measurement.errors},
@@ -270,11 +272,8 @@ def render(measurement: Measurement, report_id: str) -> str:
 
 
 def _parse(payload: dict[str, Any]) -> tuple[str, str]:
-    problems = [
-        f"{name}: is not a field of a storage report, which takes reportId and mode"
-        for name in payload
-        if name not in ("reportId", "mode")
-    ]
+    # What else is there stays unread: an execution that a schedule starts has fields of its own.
+    problems = []
     report_id = payload.get("reportId", uuid4().hex)
     if not isinstance(report_id, str) or not REPORT_ID.fullmatch(report_id):
         problems.append("reportId: must be a string of 1 to 80 printable ASCII characters without a slash")
@@ -460,7 +459,7 @@ def _translated(error: ClientError | BotoCoreError, what: str) -> StorageRefused
     refused = (
         isinstance(error, ClientError)
         and error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) < 500
-        and _code(error) not in THROTTLED
+        and _code(error) not in TRANSIENT
     )
     return StorageRefused(text) if refused else StorageUnavailable(text)
 
