@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from itertools import chain
+from typing import Any
 
 from chalicelib.errors import Unavailable, aws_errors
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
-# S3 takes at most 10,000 parts: so 80 GB.
+# S3 takes parts of at least 5 MiB, and 10,000 of them: so 80 GB.
 PART_BYTES = 8 * 1024 * 1024
 
 
@@ -20,13 +18,38 @@ PART_BYTES = 8 * 1024 * 1024
 def write(s3: Any, bucket: str, key: str, chunks: Iterable[bytes], **headers: str) -> None:
     """Puts ``chunks`` into S3 as one object: in parts if they are many, and then all of them or nothing.
 
-    ``headers`` are S3's own, such as ``ContentType``. Raises ``Unavailable``, and whatever ``chunks`` raises.
+    ``headers`` are S3's own, such as ``ContentType``. Raises ``Unavailable``, and whatever ``chunks`` raises. In both
+    cases it takes no further chunk; boto3's own ``upload_fileobj`` would go on to the end.
     """
-    from boto3.s3.transfer import TransferConfig
+    parts = _parts(chunks)
+    first = next(parts, b"")
+    if len(first) < PART_BYTES:
+        s3.put_object(Bucket=bucket, Key=key, Body=first, **headers)
+        return
+    started = s3.create_multipart_upload(Bucket=bucket, Key=key, ChecksumAlgorithm="CRC32", **headers)
+    upload = {"Bucket": bucket, "Key": key, "UploadId": started["UploadId"]}
+    try:
+        stored = []
+        for number, part in enumerate(chain([first], parts), 1):
+            answer = s3.upload_part(**upload, PartNumber=number, Body=part, ChecksumAlgorithm="CRC32")
+            stored.append({"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": answer["ChecksumCRC32"]})
+        s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": stored})
+    except BaseException:
+        # The first error is the one to tell. Should this fail too, the bucket's lifecycle removes the parts.
+        with suppress(Exception):
+            s3.abort_multipart_upload(**upload)
+        raise
 
-    # One part at a time, because each is in memory until it is sent.
-    config = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, use_threads=False)
-    s3.upload_fileobj(io.BufferedReader(_Stream(chunks)), bucket, key, ExtraArgs=headers, Config=config)
+
+def _parts(chunks: Iterable[bytes]) -> Iterator[bytearray]:
+    part = bytearray()
+    for chunk in chunks:
+        part += chunk
+        if len(part) >= PART_BYTES:
+            yield part
+            part = bytearray()
+    if part:
+        yield part
 
 
 @contextmanager
@@ -45,23 +68,3 @@ def open_text(s3: Any, bucket: str, key: str) -> Iterator[tuple[io.TextIOWrapper
                 yield text, found["ContentLength"]
         except IncompleteReadError as error:
             raise Unavailable(f"S3 broke off in the middle of {key}: try again in a moment") from error
-
-
-class _Stream(io.RawIOBase):
-    """Chunks of bytes as a file to read from."""
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = iter(chunks)
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        target = memoryview(buffer)
-        if not self._rest:
-            self._rest = memoryview(next(self._chunks, b""))
-        size = min(len(target), len(self._rest))
-        target[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
-        return size

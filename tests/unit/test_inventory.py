@@ -1,0 +1,217 @@
+"""The inventory's way from MySQL to a CSV file in S3."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from moto import mock_aws
+from pymysql.err import OperationalError
+
+from chalicelib.errors import Unavailable
+from chalicelib.reports import files
+from chalicelib.reports.inventory import COLUMNS, neutralise, read_inventory, restore, to_csv
+
+BUCKET = "cafe-test-reports"
+NOW = datetime(2026, 11, 21, 3, 14, 15, 123456, tzinfo=UTC)
+BEAN = (7, "Café Azul", "Köln", "NW", "a@example.com", "555", 1, "Arabica", "Peaberry", "4.20", 12, "Bright")
+
+Row = tuple[str | int | None, ...]
+
+
+class Connection:
+    """A MySQL connection that has one answer. With ``breaks_after`` it is lost after so many rows."""
+
+    def __init__(self, rows: Iterator[Row] | list[Row], breaks_after: int | None = None) -> None:
+        self.answer = SimpleNamespace(unbuffered_active=True)
+        self.rest = iter(rows)
+        self._left = breaks_after
+
+    def cursor(self, kind: type) -> Connection:
+        self.kind = kind
+        return self
+
+    def execute(self, query: str) -> None:
+        self.query = query
+        self._result = self.answer
+
+    def fetchmany(self, size: int) -> list[Row] | tuple[()]:
+        if self._left is not None:
+            size = min(size, self._left)
+            self._left -= size
+            if not size:
+                raise OperationalError(2013, "Lost connection to MySQL server during query")
+        return [row for _, row in zip(range(size), self.rest, strict=False)] or ()
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    with mock_aws():
+        client = boto3.client("s3", region_name="us-east-1")
+        client.create_bucket(Bucket=BUCKET)
+        yield client
+
+
+def calls(s3: Any) -> list[str]:
+    """The names of the calls that ``s3`` makes from now on."""
+    made: list[str] = []
+    s3.meta.events.register("before-call.s3", lambda model, **_: made.append(model.name))
+    return made
+
+
+def stored(s3: Any, report_id: str = "r1") -> list[list[str]]:
+    body = s3.get_object(Bucket=BUCKET, Key=f"inventory/{report_id}/inventory.csv")["Body"].read()
+    return list(csv.reader(io.StringIO(body.decode("utf-8-sig"), newline="")))
+
+
+def many(count: int) -> Iterator[Row]:
+    return (
+        (1, "Azul", "", None, "", "", number, "Arabica", "x" * 255, "1.00", 5, "y" * 255) for number in range(count)
+    )
+
+
+def test_each_bean_is_a_line_under_the_names_of_the_columns(s3: Any) -> None:
+    answer = read_inventory(Connection([BEAN]), s3, BUCKET, "r1", NOW)  # type: ignore[arg-type]
+    assert answer == {
+        "reportId": "r1",
+        "csvKey": "inventory/r1/inventory.csv",
+        "rows": 1,
+        "generatedAt": "2026-11-21T03:14:15.123456Z",
+    }
+    names = "supplier_id,supplier,city,state,email,phone,bean_id,type,product_name,price,quantity,description"
+    assert stored(s3) == [names.split(","), [str(cell) for cell in BEAN]]
+
+
+def test_the_file_is_a_download_with_a_name_and_a_byte_order_mark_for_spreadsheets(s3: Any) -> None:
+    read_inventory(Connection([BEAN]), s3, BUCKET, "r1", NOW)  # type: ignore[arg-type]
+    found = s3.get_object(Bucket=BUCKET, Key="inventory/r1/inventory.csv")
+    assert found["ContentType"] == "text/csv; charset=utf-8"
+    assert found["ContentDisposition"] == 'attachment; filename="inventory-r1.csv"'
+    assert found["Body"].read().startswith("\ufeffsupplier_id,".encode())
+
+
+def test_null_and_empty_are_both_an_empty_cell(s3: Any) -> None:
+    read_inventory(Connection([(None,) * 6 + (1, None, "", None, None, "")]), s3, BUCKET, "r1", NOW)  # type: ignore[arg-type]
+    assert stored(s3)[1] == ["", "", "", "", "", "", "1", "", "", "", "", ""]
+
+
+def test_an_empty_inventory_is_a_file_with_the_names_of_the_columns_only(s3: Any) -> None:
+    assert read_inventory(Connection([]), s3, BUCKET, "r1", NOW)["rows"] == 0  # type: ignore[arg-type]
+    assert stored(s3) == [list(COLUMNS)]
+
+
+def test_mysql_is_read_with_a_server_side_cursor_in_the_order_of_the_beans(s3: Any) -> None:
+    connection = Connection([BEAN])
+    read_inventory(connection, s3, BUCKET, "r1", NOW)  # type: ignore[arg-type]
+    assert connection.kind.__name__ == "SSCursor"
+    assert "LEFT JOIN suppliers" in connection.query
+    assert connection.query.endswith("ORDER BY beans.id")
+
+
+def test_quotes_commas_and_line_breaks_of_either_kind_survive(s3: Any) -> None:
+    texts = ('say "hi", you', "two\nlines", "two\r\nlines", "one\rreturn", "nul\0", "\u2028", "😀")
+    read_inventory(Connection([(1, *texts[:5], 2, *texts[4:], 3, "")]), s3, BUCKET, "r1", NOW)  # type: ignore[arg-type]
+    assert stored(s3)[1] == ["1", *texts[:5], "2", *texts[4:], "3", ""]
+
+
+def test_a_small_inventory_is_put_at_once(s3: Any) -> None:
+    made = calls(s3)
+    read_inventory(Connection([BEAN]), s3, BUCKET, "r1", NOW)  # type: ignore[arg-type]
+    assert made == ["PutObject"]
+
+
+def test_a_large_inventory_goes_up_in_parts_of_bounded_size(s3: Any) -> None:
+    made = calls(s3)
+    sizes: list[int] = []
+    s3.meta.events.register("before-call.s3.UploadPart", lambda params, **_: sizes.append(len(params["body"])))
+    count = 35_000
+    assert read_inventory(Connection(many(count)), s3, BUCKET, "r1", NOW)["rows"] == count  # type: ignore[arg-type]
+    assert made == ["CreateMultipartUpload", "UploadPart", "UploadPart", "UploadPart", "CompleteMultipartUpload"]
+    assert all(files.PART_BYTES <= size < 1.2 * files.PART_BYTES for size in sizes[:-1])
+    assert [row[6] for row in stored(s3)[1:]] == [str(number) for number in range(count)]
+    assert s3.head_object(Bucket=BUCKET, Key="inventory/r1/inventory.csv")["ContentType"] == "text/csv; charset=utf-8"
+
+
+def test_no_more_rows_are_taken_from_mysql_than_fill_the_next_part(s3: Any) -> None:
+    taken = 0
+
+    def rows() -> Iterator[Row]:
+        nonlocal taken
+        for taken, row in enumerate(many(100_000)):  # noqa: B007 (counted from outside)
+            yield row
+
+    seen: list[int] = []
+    s3.meta.events.register("before-call.s3.UploadPart", lambda **_: seen.append(taken))
+    read_inventory(Connection(rows()), s3, BUCKET, "r1", NOW)  # type: ignore[arg-type]
+    rows_in_a_part = files.PART_BYTES // 500
+    assert all(later - sooner < 1.5 * rows_in_a_part for sooner, later in zip([0, *seen], seen, strict=False))
+
+
+def test_when_mysql_goes_away_in_the_middle_nothing_is_left_in_s3(s3: Any) -> None:
+    made = calls(s3)
+    connection = Connection(many(100_000), breaks_after=30_000)
+    with pytest.raises(OperationalError):
+        read_inventory(connection, s3, BUCKET, "r1", NOW)  # type: ignore[arg-type]
+    assert made[-1] == "AbortMultipartUpload"
+    assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET)
+    assert "Uploads" not in s3.list_multipart_uploads(Bucket=BUCKET)
+
+
+def test_when_s3_fails_the_upload_is_aborted_and_the_rest_of_the_answer_is_not_read(s3: Any) -> None:
+    def fail(**_: Any) -> tuple[Any, dict[str, Any]]:
+        response = SimpleNamespace(status_code=503, headers={}, content=b"")
+        return response, {
+            "Error": {"Code": "SlowDown", "Message": "Please reduce your request rate."},
+            "ResponseMetadata": {"HTTPStatusCode": 503},
+        }
+
+    s3.meta.events.register("before-call.s3.UploadPart", fail)
+    made = calls(s3)
+    connection = Connection(many(100_000))
+    with pytest.raises(Unavailable):
+        read_inventory(connection, s3, BUCKET, "r1", NOW)  # type: ignore[arg-type]
+    assert made[-1] == "AbortMultipartUpload"
+    assert "Uploads" not in s3.list_multipart_uploads(Bucket=BUCKET)
+    assert connection.answer.unbuffered_active is False
+    assert next(connection.rest)[6] < 20_000  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "'"])
+def test_a_text_that_a_spreadsheet_would_run_gets_an_apostrophe(start: str) -> None:
+    assert neutralise(f"{start}1+1") == f"'{start}1+1"
+
+
+@pytest.mark.parametrize("text", ["", "4.20", "Café", "a=b", " =1", "1-2"])
+def test_any_other_text_stays_as_it_is(text: str) -> None:
+    assert neutralise(text) == text
+
+
+def test_a_negative_quantity_is_a_number_and_gets_no_apostrophe() -> None:
+    lines = b"".join(to_csv([[(1, "-1", None, None, None, None, 2, "", "", "-4.20", -5, "")]])).decode()
+    assert lines.splitlines()[1] == "1,'-1,,,,,2,,,'-4.20,-5,"
+
+
+@given(st.text())
+@example("'=1+1")
+@example("''")
+def test_what_was_neutralised_can_be_restored(text: str) -> None:
+    assert restore(neutralise(text)) == text
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=9, max_size=9))
+def test_any_text_comes_back_from_the_file(texts: list[str]) -> None:
+    row: Row = (1, *texts[:5], 2, *texts[5:8], 3, texts[8])
+    written = b"".join(to_csv([[row]])).decode("utf-8-sig")
+    [_, cells] = csv.reader(io.StringIO(written, newline=""))
+    assert [restore(cell) for cell in cells] == [str(cell) for cell in row]
+    assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in cells)
