@@ -128,6 +128,12 @@ def test_a_quote_that_is_never_closed_costs_one_row() -> None:
     assert sum(isinstance(row, Row) for row in found) == 2_001
 
 
+def test_a_quote_that_is_never_closed_is_not_sought_in_the_whole_file() -> None:
+    chunks = iter([HEADER.encode()] + [b'x","\n'] * 10_000)
+    assert isinstance(next(rows(chunks)), BadRow)
+    assert len(list(chunks)) > 8_000
+
+
 def test_a_quote_that_is_never_closed_near_the_end_costs_one_row() -> None:
     found = parsed_below_header('A,t,"q,1,d,2\nA,t,r,1,d,3\n')
     assert isinstance(found[0], BadRow)
