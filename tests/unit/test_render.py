@@ -1,0 +1,400 @@
+"""The inventory report: what it counts, what it shows, and that nothing in it can be more than text."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import re
+import tracemalloc
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from html.parser import HTMLParser
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.response import StreamingBody
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from moto import mock_aws
+
+from chalicelib.errors import Unavailable
+from chalicelib.reports import render as rendering
+from chalicelib.reports.inventory import COLUMNS, Row, neutralise, to_csv
+from chalicelib.reports.render import Page, Summary, parse_price, render, render_report, summarise
+
+BUCKET = "cafe-test-reports"
+MADE = "2026-11-21T03:14:15.123456Z"
+PAGE = Page("r1", MADE, "the test's own rows", "https://example.com/inventory.csv?X-Amz-Signature=1&x=2", 5_124, 3_600)
+
+
+def line(number: int = 1, /, **cells: Any) -> list[str]:
+    """A line of the CSV as it is in the file, of a bean that has everything unless ``cells`` say otherwise."""
+    whole = {
+        "supplier_id": 7,
+        "supplier": "Café Azul",
+        "city": "Köln",
+        "state": "NW",
+        "email": "azul@example.com",
+        "phone": "555 0107",
+        "bean_id": number,
+        "type": "Arabica",
+        "product_name": f"Bean {number}",
+        "price": "4.20",
+        "quantity": 100,
+        "description": "Bright and floral",
+    } | cells
+    return [neutralise(cell) if isinstance(cell, str) else "" if cell is None else str(cell) for cell in whole.values()]
+
+
+def orphan(number: int = 1, /, **cells: Any) -> list[str]:
+    """The same of a bean whose supplier is not there."""
+    return line(number, **dict.fromkeys(("supplier_id", "supplier", "city", "state", "email", "phone")) | cells)
+
+
+class Document(HTMLParser):
+    """A page as a browser takes it apart: its elements and its text outside of style and script."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.raw: dict[str, str] = {}
+        self._inside = ""
+        self._text: list[str] = []
+        self.feed(html)
+        self.close()
+        self.text = re.sub(r"\s+", " ", " ".join(self._text))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside in ("style", "script"):
+            self.raw[self._inside] = data
+        else:
+            self._text.append(data)
+
+    def shape(self) -> list[tuple[str, ...]]:
+        """The elements in their order, each with the names of its attributes."""
+        return [(tag, *attributes) for tag, attributes in self.elements]
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def document(rows: Iterable[list[str]]) -> Document:
+    return Document("".join(render(summarise(rows), PAGE)))
+
+
+# --- What it counts
+
+
+def test_the_totals_count_every_bean() -> None:
+    summary = summarise([line(1, price="2.50", quantity=4), line(2, supplier_id=8, price="$10", quantity=30)])
+    assert (summary.beans, summary.suppliers, summary.quantity, summary.value) == (2, 2, 34, Decimal("310"))
+
+
+def test_suppliers_of_the_same_name_are_counted_apart() -> None:
+    assert summarise([line(1, supplier_id=7), line(2, supplier_id=8)]).suppliers == 2
+
+
+def test_a_bean_without_a_supplier_counts_but_its_supplier_does_not() -> None:
+    summary = summarise([line(1), orphan(2)])
+    assert (summary.beans, summary.suppliers) == (2, 1)
+
+
+def test_an_unknown_quantity_counts_as_none_and_is_said() -> None:
+    summary = summarise([line(1, quantity=None), line(2, quantity=3)])
+    assert (summary.quantity, summary.uncounted, summary.low) == (3, 1, 1)
+    assert "1 with no quantity, not counted" in document([line(1, quantity=None)]).text
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [
+        ("4.20", "4.20"),
+        ("$4.20", "4.20"),
+        ("$ 4", "4"),
+        ("12,50", "12.50"),
+        ("1,234.50", "1234.50"),
+        ("1,234", "1234"),
+        ("0,125", "0.125"),
+        ("  7 ", "7"),
+        ("0", "0"),
+    ],
+)
+def test_prices_as_people_write_them_are_numbers(text: str, amount: str) -> None:
+    assert parse_price(text) == Decimal(amount)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "free", "-4.20", "€4.20", "4.20 EUR", "NaN", "Infinity", "1e5", "1,23,4", "٤", "9" * 255, "4.2.0"]
+)
+def test_anything_else_is_no_price(text: str) -> None:
+    assert parse_price(text) is None
+
+
+def test_prices_that_are_none_are_left_out_of_the_value_and_counted() -> None:
+    summary = summarise([line(1, price="free"), line(2, price=None), line(3, price="-4.20"), line(4, price="2")])
+    assert (summary.value, summary.unpriced) == (Decimal(200), 3)
+    assert "3 with no readable price, not counted" in document([line(n, price="free") for n in range(3)]).text
+
+
+def test_the_lowest_in_stock_come_first_and_unknown_quantities_last() -> None:
+    quantities = [50, None, 20, 0, -3, 21]
+    summary = summarise(line(number, quantity=quantity) for number, quantity in enumerate(quantities))
+    assert [bean.quantity for bean in summary.neediest] == [-3, 0, 20]
+    assert summary.low == 3
+    assert [bean.quantity for bean in summary.groups[0]] == [-3, 0, 20, 21, 50, None]
+
+
+def test_the_page_is_grouped_by_supplier_in_the_order_of_their_names() -> None:
+    rows = [orphan(1), line(2, supplier="zulu", supplier_id=1), line(3, supplier="Alfa", supplier_id=2), orphan(4)]
+    groups = summarise(rows).groups
+    assert [[bean.row.bean_id for bean in group] for group in groups] == [["3"], ["2"], ["1", "4"]]
+
+
+def test_the_chart_has_the_largest_suppliers_and_one_line_for_all_others() -> None:
+    bars = summarise(line(n, supplier_id=n, supplier=f"Supplier {n}", quantity=n) for n in range(1, 13)).bars
+    assert [bar.label for bar in bars[:2]] == ["Supplier 12", "Supplier 11"]
+    assert [bar.percent for bar in bars[:2]] == [100, 91.67]
+    assert bars[-1] == ("3 others", 6, None)
+    assert len(bars) == rendering.BARS + 1
+
+
+def test_there_is_no_chart_of_nothing() -> None:
+    assert summarise([line(quantity=0), line(2, supplier_id=8, quantity=-5), orphan(3, quantity=None)]).bars == []
+
+
+def test_5_000_beans_are_all_shown() -> None:
+    summary = summarise(line(number) for number in range(5_000))
+    assert summary.is_whole
+    assert summary.shown == 5_000
+
+
+def test_of_5_001_beans_the_neediest_500_are_shown_and_all_are_counted() -> None:
+    rows = [line(number, supplier_id=number % 3 + 1, quantity=5_000 - number) for number in range(5_001)]
+    summary = summarise(rows)
+    shown = [int(bean.row.quantity) for group in summary.groups for bean in group]
+    assert sorted(shown) == list(range(500))
+    assert not summary.is_whole
+    assert (summary.beans, summary.quantity, summary.suppliers) == (5_001, sum(range(5_001)), 3)
+    text = Document("".join(render(summary, PAGE))).text
+    assert "The 500 beans lowest in stock" in text
+    assert "count all 5,001 beans" in text
+
+
+def test_memory_does_not_grow_with_the_number_of_beans() -> None:
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        summarise(line(number, quantity=count - number) for number in range(count))
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(10)
+    assert peak(40_000) < 1.2 * peak(10_000)
+
+
+# --- What it shows
+
+
+def test_the_page_says_when_it_was_made_and_from_what() -> None:
+    page = document([line()])
+    assert "Made on 21 November 2026, 03:14 UTC from the test's own rows." in page.text
+    assert page.all("time") == [{"datetime": MADE}]
+
+
+def test_large_numbers_are_in_words_with_the_whole_number_beside() -> None:
+    page = document([line(quantity=1_234_567, price="1000")])
+    assert "1.2 million 1,234,567" in page.text
+    assert "1.2 billion 1,234,567,000.00" in page.text
+
+
+def test_the_whole_inventory_is_linked_with_the_end_of_the_link() -> None:
+    page = document([line()])
+    assert {"href": PAGE.csv_url} in page.all("a")
+    assert "as CSV, 5.1 kB. The link opens for 1 hour, until 21 November 2026, 04:14 UTC" in page.text
+
+
+def test_an_empty_inventory_has_a_friendly_page() -> None:
+    page = document([])
+    assert "The shelves are empty" in page.text
+    assert not page.all("table")
+
+
+def test_a_bean_of_which_nothing_is_known_is_shown_sensibly() -> None:
+    names = ("type", "product_name", "price", "quantity", "description")
+    text = document([orphan(5, **dict.fromkeys(names))]).text
+    assert "No supplier on record 1 bean, 0 in stock" in text
+    assert "Unnamed bean #5 unknown unknown" in text
+    assert "None" not in text
+
+
+@pytest.mark.parametrize("name", [None, "", "   "])
+def test_a_supplier_without_a_name_is_known_by_its_number(name: str | None) -> None:
+    assert "Unnamed supplier 7" in document([line(supplier=name)]).text
+
+
+def test_a_text_that_is_no_price_is_shown_as_such() -> None:
+    page = document([line(1, price="free"), line(2, price="-4.20")])
+    assert "free not a price" in page.text
+    assert "-4.20 not a price" in page.text
+
+
+def test_a_price_is_shown_as_a_number_with_what_is_on_record_beside() -> None:
+    page = document([line(1, price="12,50", quantity=2)])
+    assert {"data-value": "12.50", "title": "On record as “12,50”"} in page.all("td")
+    assert "12.50 2 low 25.00" in page.text
+
+
+def test_what_was_neutralised_for_spreadsheets_is_shown_as_it_was() -> None:
+    page = document([line(product_name="=1+1", type="@home", description="'tis", supplier="-Minus-")])
+    assert "=1+1" in page.text
+    assert "'=" not in page.text
+    assert "''tis" not in page.text
+    assert page.text.count("-Minus-") == page.text.count("Minus") > 1
+
+
+def test_quantities_say_what_they_mean_without_a_colour() -> None:
+    text = document([line(1, quantity=0), line(2, quantity=-2), line(3, quantity=20), line(4, quantity=21)]).text
+    assert "0 sold out" in text
+    assert "−2 below zero" in text
+    assert "20 low" in text
+    assert "21 low" not in text
+
+
+def test_nothing_low_is_good_news() -> None:
+    assert "Nothing is: of every bean" in document([line(quantity=500)]).text
+
+
+def test_the_table_and_the_chart_can_be_read_aloud() -> None:
+    page = document([line()])
+    assert [head.get("scope") for head in page.all("th")] == ["col"] * 6 + ["rowgroup"]
+    assert page.all("th")[0]["aria-sort"] == "ascending"
+    assert page.all("svg")[1]["aria-labelledby"] == "chart-title chart-text"
+    assert "Café Azul: 100" in page.text
+    assert page.all("html") == [{"lang": "en"}]
+
+
+# --- That nothing in it can be more than text
+
+EVIL = [
+    "<script>alert(1)</script>",
+    "</script></style><img src=x onerror=alert(1)>",
+    '" onmouseover="alert(1)" x=\'',
+    "' onfocus='alert(1)",
+    "javascript:alert(1)",
+    "{{ 7 * 7 }}{% raw %}",
+    'x@y.z"><b>',
+    "<!-- ",
+    "]]>",
+]
+TEXTS = [name for name in COLUMNS if name not in ("supplier_id", "bean_id", "quantity")]
+
+
+@pytest.mark.parametrize("evil", EVIL)
+@pytest.mark.parametrize("column", TEXTS)
+def test_no_cell_becomes_markup(column: str, evil: str) -> None:
+    harmless, page = (document([line(quantity=5, **{column: text}), orphan(2)]) for text in ("harmless text", evil))
+    assert page.shape() == harmless.shape()
+    assert page.raw == harmless.raw
+    assert evil in page.text
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=9, max_size=9))
+@settings(max_examples=50, deadline=None)
+def test_any_text_makes_a_page_of_the_same_elements(texts: list[str]) -> None:
+    page = document([line(quantity=5, **dict(zip(TEXTS, texts, strict=True)))])
+    assert {name for name, _ in page.elements} <= {name for name, _ in document([line(quantity=5)]).elements}
+    assert len(page.all("script")) == len(page.all("style")) == len(page.all("table")) == 1
+
+
+def test_only_an_address_without_tricks_becomes_a_mail_link() -> None:
+    assert {"href": "mailto:azul+1@example.com"} in document([line(email="azul+1@example.com")]).all("a")
+    for email in ("a@b.c?bcc=d@e.f", 'a@b.c" x', "a b@c.d", "javascript:alert(1)", "nobody"):
+        page = document([line(email=email)])
+        assert len(page.all("a")) == 1
+        assert email in page.text
+
+
+def test_the_page_asks_for_nothing_and_runs_only_its_own_script() -> None:
+    html = "".join(render(summarise([line()]), PAGE))
+    page = Document(html)
+    [policy] = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
+    assert policy is not None
+    assert policy.startswith("default-src 'none';")
+    for name in ("style", "script"):
+        digest = base64.b64encode(hashlib.sha256(page.raw[name].encode()).digest()).decode()
+        assert f"{name}-src 'sha256-{digest}'" in policy
+    assert not [attributes for _, attributes in page.elements if {"src", "style"} & attributes.keys()]
+    assert all(str(link["href"]).startswith("data:") for link in page.all("link"))
+    assert "url(" not in html
+    assert "@import" not in html
+
+
+# --- From S3 and back
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    with mock_aws():
+        client = boto3.client("s3", region_name="us-east-1", config=Config(signature_version="s3v4"))
+        client.create_bucket(Bucket=BUCKET)
+        yield client
+
+
+def report(s3: Any) -> dict[str, Any]:
+    return render_report(s3, BUCKET, "r1", "inventory/r1/inventory.csv", MADE, "MySQL", 3_600)
+
+
+def test_the_report_is_a_page_beside_the_csv(s3: Any) -> None:
+    rows: list[Row] = [
+        (7, "Café Azul", "", None, "", "", 1, "Arabica", "Peaberry\r\nround", "4.20", 5, None),
+        (None, None, None, None, None, None, 2, "", "", "", 7, ""),
+    ]
+    s3.put_object(Bucket=BUCKET, Key="inventory/r1/inventory.csv", Body=b"".join(to_csv([rows])))
+    assert report(s3) == {
+        "reportKey": "inventory/r1/report.html",
+        "rows": 2,
+        "suppliers": 1,
+        "quantity": 12,
+        "generatedAt": MADE,
+    }
+    found = s3.get_object(Bucket=BUCKET, Key="inventory/r1/report.html")
+    assert found["ContentType"] == "text/html; charset=utf-8"
+    html = found["Body"].read().decode()
+    assert "Café Azul" in html
+    [link] = Document(html).all("a")
+    assert link["href"] is not None
+    assert "/inventory/r1/inventory.csv?X-Amz-Algorithm=AWS4-HMAC-SHA256" in link["href"]
+    assert "X-Amz-Expires=3600" in link["href"]
+
+
+def test_the_report_of_an_empty_inventory_counts_nothing(s3: Any) -> None:
+    s3.put_object(Bucket=BUCKET, Key="inventory/r1/inventory.csv", Body=b"".join(to_csv([])))
+    assert report(s3)["rows"] == 0
+
+
+def test_a_csv_that_breaks_off_makes_no_report_and_can_be_tried_again(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    half = b"".join(to_csv([[tuple(range(12))]]))
+    monkeypatch.setattr(
+        s3,
+        "get_object",
+        lambda **_: {"Body": StreamingBody(io.BytesIO(half), len(half) + 1), "ContentLength": len(half) + 1},
+    )
+    with pytest.raises(Unavailable):
+        report(s3)
+    assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET)
+
+
+def test_a_summary_of_nothing_is_empty() -> None:
+    assert summarise([]) == Summary()
