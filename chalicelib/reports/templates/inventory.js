@@ -22,7 +22,7 @@ if (table) {
     if (grouped) {
       groups.forEach((group, index) => group.append(...members[index]));
       list.remove();
-      table.append(...(direction > 0 ? groups : groups.toReversed()));
+      table.append(...(direction > 0 ? groups : [...groups].reverse()));
       return;
     }
     const keyed = members.flat().map((row) => [valueOf(row, column), row]);
