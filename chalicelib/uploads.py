@@ -397,10 +397,11 @@ SUPPLIERS = """
     INSERT INTO suppliers (name) SELECT DISTINCT supplier_name FROM upload_rows ORDER BY supplier_name
     ON DUPLICATE KEY UPDATE suppliers.name = suppliers.name
 """
+# Joined in this order, it locks the file's own suppliers and beans; in another it may lock all there are.
 UPDATE = """
     UPDATE upload_rows AS incoming
-    JOIN suppliers ON suppliers.name = incoming.supplier_name
-    JOIN beans ON beans.supplier_id = suppliers.id AND beans.type = incoming.type
+    STRAIGHT_JOIN suppliers ON suppliers.name = incoming.supplier_name
+    STRAIGHT_JOIN beans ON beans.supplier_id = suppliers.id AND beans.type = incoming.type
         AND beans.product_name = incoming.product_name
     SET beans.price = incoming.price, beans.description = incoming.description, beans.quantity = incoming.quantity
     WHERE NOT (beans.price <=> incoming.price AND beans.description <=> incoming.description

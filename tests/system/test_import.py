@@ -412,18 +412,35 @@ def test_where_mysql_goes_away_in_the_middle_the_event_returns_to_an_untouched_i
     assert cafe.messages() == ["1 row imported: 1 new, 0 updated, 0 unchanged."]
 
 
-def test_a_lock_that_is_held_for_too_long_is_a_database_that_is_not_available(cafe: Cafe) -> None:
-    cafe.query("INSERT INTO suppliers (name) VALUES ('A')")
+@pytest.fixture
+def short_waits(cafe: Cafe) -> Iterator[None]:
     (waits,) = cafe.query("SELECT @@GLOBAL.innodb_lock_wait_timeout")[0]
     cafe.query("SET GLOBAL innodb_lock_wait_timeout = 1")
-    try:
-        with cafe.connect() as holder, holder.cursor() as cursor:
-            cursor.execute("SELECT * FROM suppliers FOR UPDATE")
-            with pytest.raises(DatabaseUnavailable):
-                cafe.receive(cafe.upload("A,t,p,1,d,1\n"))
-    finally:
-        cafe.query("SET GLOBAL innodb_lock_wait_timeout = %s", waits)
+    yield
+    cafe.query("SET GLOBAL innodb_lock_wait_timeout = %s", waits)
+
+
+@pytest.mark.usefixtures("short_waits")
+def test_a_lock_that_is_held_for_too_long_is_a_database_that_is_not_available(cafe: Cafe) -> None:
+    cafe.query("INSERT INTO suppliers (name) VALUES ('A')")
+    record = cafe.upload("A,t,p,1,d,1\n")
+    with cafe.connect() as holder, holder.cursor() as cursor:
+        cursor.execute("SELECT * FROM suppliers FOR UPDATE")
+        with pytest.raises(DatabaseUnavailable):
+            cafe.receive(record)
     assert (cafe.inventory(), cafe.published) == ([], [])
+    cafe.receive(record)
+    assert cafe.messages() == ["1 row imported: 1 new, 0 updated, 0 unchanged."]
+
+
+@pytest.mark.usefixtures("short_waits")
+def test_an_import_locks_no_supplier_and_no_bean_but_its_own(cafe: Cafe) -> None:
+    rows = [f"S{n % 40:02},t,p{n},1,d,{n}\n" for n in range(400)]
+    cafe.receive(cafe.upload("".join(rows)))
+    with cafe.connect() as holder, holder.cursor() as cursor:
+        cursor.execute("SELECT * FROM suppliers JOIN beans ON supplier_id = suppliers.id WHERE name = 'S07' FOR UPDATE")
+        cafe.receive(cafe.upload("".join(row for row in rows if not row.startswith("S07"))))
+    assert cafe.messages()[1] == "390 rows imported: 0 new, 0 updated, 390 unchanged."
 
 
 def test_a_deadlock_is_a_database_that_is_not_available(cafe: Cafe) -> None:
