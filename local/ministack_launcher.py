@@ -9,6 +9,7 @@ function: its docstring says what AWS does, what MiniStack does, and who needs i
 - ``exception_names``          a failed function's ``errorType`` is the exception's class name
 - ``complete_logs``            an invocation's log has all that it wrote
 - ``sns_to_lambda``            every field is always there, and a failing subscriber is tried again
+- ``stream_failures``          partial failures, retry limit, halving and giving up on a DynamoDB stream
 - ``start_twice``              StartExecution with the name and the input of a running execution
 - ``execution_ends_once``      an aborted or timed-out execution stays so, and a failed one has no output
 - ``machine_timeout``          ``TimeoutSeconds`` of a whole state machine
@@ -28,6 +29,7 @@ import queue
 import re
 import sys
 import threading
+import time
 from functools import wraps
 from importlib.metadata import version
 from typing import Any
@@ -224,6 +226,91 @@ def sns_to_lambda() -> None:
     sns._deliver_to_lambda = deliver
 
 
+def stream_failures() -> None:
+    """On AWS a mapping of a DynamoDB stream goes on after the records that a reply reports as done, halves a failing
+    batch where it is told to, and gives a batch up, to the failure destination, when its retries are used up.
+
+    MiniStack takes a reply with failed items for a success, so they are lost; knows neither retry limit nor halving;
+    and gives up by age the whole batch, with what was done of it. ``announce_orders`` must lose nothing, nor announce
+    twice what it has announced.
+    """
+    from ministack.services import lambda_svc
+
+    execute, poll_streams = lambda_svc._execute_function, lambda_svc._poll_dynamodb_streams
+    polling = threading.local()
+    progress: dict[str, dict[str, int]] = {}
+
+    def deliver(mapping: dict[str, Any], function: Any, records: list[dict[str, Any]]) -> Any:
+        """Work through ``records``. An error as the answer makes the poller come again, with the same first record."""
+        first = f"{mapping['UUID']} {records[0]['eventID']}"
+        # How many records are done, how many to send at once, and how often the next one has been retried.
+        state = progress.setdefault(first, {"done": 0, "size": len(records), "retries": 0})
+        while batch := records[state["done"] :][: state["size"]]:
+            result = execute(function, {"Records": batch})
+            succeeded = _succeeded(mapping, batch, result)
+            state["done"] += succeeded
+            if succeeded == len(batch):
+                state.update(size=len(records), retries=0)
+                continue
+            if succeeded:
+                state["retries"] = 0
+                continue
+            limit, age = mapping.get("MaximumRetryAttempts", -1), mapping.get("MaximumRecordAgeInSeconds", -1)
+            if mapping.get("BisectBatchOnFunctionError") and len(batch) > 1:
+                state["size"] = len(batch) // 2
+            elif 0 <= limit <= state["retries"] or 0 <= age < time.time() - _written(batch[0]):
+                used_up = "RetryAttemptsExhausted" if 0 <= limit <= state["retries"] else "MaxRecordAgeExceeded"
+                lambda_svc._send_ddb_stream_failure_record(
+                    mapping, function, batch, mapping["EventSourceArn"], result, used_up
+                )
+                state.update(done=state["done"] + len(batch), size=len(records), retries=0)
+            else:
+                state["retries"] += 1
+                return {"error": True, "body": result.get("body"), "log": result.get("log", "")}
+        del progress[first]
+        return {"body": None}
+
+    @wraps(execute)
+    def execute_function(function: Any, event: Any, *arguments: Any, **options: Any) -> Any:
+        if getattr(polling, "streams", False):
+            records, name = event["Records"], function["config"]["FunctionName"]
+            for _account, _region, mapping in lambda_svc._iter_all_esms():
+                if mapping["FunctionName"] == name and mapping["EventSourceArn"] == records[0]["eventSourceARN"]:
+                    polling.streams = False
+                    try:
+                        return deliver(mapping, function, records)
+                    finally:
+                        polling.streams = True
+        return execute(function, event, *arguments, **options)
+
+    @wraps(poll_streams)
+    def poll() -> Any:
+        polling.streams = True
+        try:
+            return poll_streams()
+        finally:
+            polling.streams = False
+
+    lambda_svc._execute_function = execute_function
+    lambda_svc._poll_dynamodb_streams = poll
+
+
+def _written(record: dict[str, Any]) -> float:
+    return float(record["dynamodb"]["ApproximateCreationDateTime"])
+
+
+def _succeeded(mapping: dict[str, Any], batch: list[dict[str, Any]], result: dict[str, Any]) -> int:
+    """How many records at the batch's beginning are done, by the function's answer."""
+    if result.get("error"):
+        return 0
+    body = result.get("body")
+    if "ReportBatchItemFailures" in mapping["FunctionResponseTypes"] and isinstance(body, dict):
+        failed = {failure.get("itemIdentifier") for failure in body.get("batchItemFailures") or []}
+        numbers = [record["dynamodb"]["SequenceNumber"] for record in batch]
+        return next((place for place, number in enumerate(numbers) if number in failed), 0 if failed else len(batch))
+    return len(batch)
+
+
 def start_twice() -> None:
     """AWS answers StartExecution with the name and the input of a running execution by that execution.
 
@@ -401,6 +488,7 @@ PATCHES = (
     exception_names,
     complete_logs,
     sns_to_lambda,
+    stream_failures,
     start_twice,
     execution_ends_once,
     machine_timeout,
