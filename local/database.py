@@ -129,6 +129,10 @@ class Database:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
             raise StackError(f"mariadb-install-db failed:\n{result.stdout}{result.stderr}")
+        self.launch()
+
+    def launch(self) -> None:
+        """Start the private server on the data that it has."""
         self._write_first_statements()
         environment = {**basic_environment(), "TMPDIR": str(self._data)}
         self.process.start(self._command, environment, self._fingerprint, self.port)

@@ -1,4 +1,4 @@
-"""The whole system for the tests, deployed as by `make run`: own MiniStack with IAM enforced, own MariaDB, own ports."""
+"""The whole system for the tests, deployed as by `make run`: a MiniStack, a MariaDB and ports of their own."""
 
 from __future__ import annotations
 

@@ -1,0 +1,174 @@
+"""Each function has what it needs and no more: take one action out of its role, and its call is refused.
+
+What the local cloud does not enforce is held by the table in docs/permissions.md, in tests/wiring.
+"""
+
+import json
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.system.conftest import System, wait_for
+
+HEADER = "supplier_name,type,product_name,price,description,quantity\n"
+
+
+def refused(answer: tuple[bool, Any]) -> bool:
+    """Whether the function failed because its role lacks a right; SNS has a name of its own for that."""
+    ok, error = answer
+    return not ok and any(name in error["errorMessage"] for name in ("AccessDenied", "AuthorizationError"))
+
+
+def read(system: System) -> dict[str, Any]:
+    ok, result = system.invoke("read_inventory", {"reportId": "permissions"})
+    assert ok, result
+    return dict(result)
+
+
+def sqs_event(system: System) -> dict[str, Any]:
+    body = {
+        "orderID": f"p-{secrets.token_hex(4)}",
+        "customerID": "c",
+        "items": [{"item": "x", "quantity": 1}],
+        "note": None,
+        "placedAt": "2026-11-21T08:00:00.000000Z",
+    }
+    return {
+        "Records": [
+            {
+                "messageId": secrets.token_hex(8),
+                "receiptHandle": "none",
+                "body": json.dumps(body),
+                "attributes": {"ApproximateReceiveCount": "1"},
+            }
+        ]
+    }
+
+
+def stream_event() -> dict[str, Any]:
+    order = {"orderID": {"S": "p"}, "customerID": {"S": "c"}}
+    change = {"Keys": {"orderID": {"S": "p"}}, "NewImage": order, "SequenceNumber": "1"}
+    return {"Records": [{"eventID": secrets.token_hex(8), "eventName": "INSERT", "dynamodb": change}]}
+
+
+def sns_event() -> dict[str, Any]:
+    sns = {"MessageId": secrets.token_hex(8), "Message": "m", "Timestamp": "2026-11-21T08:00:00.000Z", "Subject": None}
+    return {"Records": [{"Sns": {**sns, "MessageAttributes": {}}}]}
+
+
+def s3_event(system: System) -> dict[str, Any]:
+    key = system.upload(f"other/{secrets.token_hex(4)}.txt", b"x")
+    head = system.aws("s3").head_object(Bucket=system.env["UPLOADS_BUCKET"], Key=key)
+    thing = {"key": key, "size": 1, "eTag": head["ETag"].strip('"'), "sequencer": "0A"}
+    record = {"eventName": "ObjectCreated:Put", "eventTime": "2026-11-21T08:00:00.000Z"}
+    return {"Records": [{**record, "s3": {"bucket": {"name": system.env["UPLOADS_BUCKET"]}, "object": thing}}]}
+
+
+EVENTS: dict[tuple[str, str], Callable[[System], Any]] = {
+    ("read_inventory", "s3:PutObject"): lambda _: {"reportId": "permissions"},
+    ("render_report", "s3:GetObject"): read,
+    ("render_report", "s3:PutObject"): read,
+    ("announce_orders", "sns:Publish"): lambda _: stream_event(),
+    ("receive_upload", "sns:Publish"): s3_event,
+    ("record_notification", "dynamodb:PutItem"): lambda _: sns_event(),
+    ("record_alarm", "dynamodb:PutItem"): lambda _: sns_event(),
+    ("measure_buckets", "s3:ListAllMyBuckets"): lambda _: {},
+    ("measure_buckets", "s3:PutObject"): lambda _: {},
+}
+
+
+@pytest.mark.parametrize(("function", "action"), EVENTS, ids=[" ".join(each) for each in EVENTS])
+def test_a_function_without_one_of_its_actions_is_refused(system: System, function: str, action: str) -> None:
+    event = EVENTS[function, action](system)
+    ok, error = system.invoke(function, event)
+    assert ok, error
+    with system.without(function, action):
+        answer = system.invoke(function, EVENTS[function, action](system))
+        assert refused(answer), answer
+
+
+@pytest.mark.parametrize(("action", "mode"), [("s3:ListBucket", "listing"), ("cloudwatch:ListMetrics", "metrics")])
+def test_without_the_right_to_measure_every_bucket_is_named_as_refused(system: System, action: str, mode: str) -> None:
+    with system.without("measure_buckets", action):
+        ok, result = system.invoke("measure_buckets", {"mode": mode})
+    assert ok, result
+    assert {each["bucket"] for each in result["summary"]["errors"]} >= {
+        system.env["UPLOADS_BUCKET"],
+        system.env["REPORTS_BUCKET"],
+    }
+    assert "denied" in result["summary"]["errors"][0]["error"].lower()
+
+
+def test_an_inventory_that_may_not_be_read_from_the_bucket_is_not_imported(system: System) -> None:
+    name = f"Supplier {secrets.token_hex(4)}"
+    with system.without("receive_upload", "s3:GetObject"):
+        key = system.upload(f"inventory/{secrets.token_hex(4)}.csv", HEADER + f"{name},x,y,1,,5\n")
+        logs = system.aws("logs")
+        wait_for(
+            lambda: [
+                each
+                for each in logs.filter_log_events(logGroupName="/aws/lambda/cafe-dev-receive_upload")["events"]
+                if "AccessDenied" in each["message"]
+            ],
+            "the refusal in the log",
+        )
+        assert system.sql("SELECT COUNT(*) FROM suppliers WHERE name = %s", name) == [(0,)]
+    # The event comes again, and now it may.
+    assert wait_for(lambda: system.notifications(key, "upload"), "the import after all", seconds=240)
+
+
+@pytest.mark.parametrize("action", ["dynamodb:PartiQLInsert", "dynamodb:BatchGetItem"])
+def test_store_orders_without_its_table_gives_the_message_back(system: System, action: str) -> None:
+    event = sqs_event(system)
+    if action == "dynamodb:BatchGetItem":
+        # It reads only where an order is there already.
+        assert system.invoke("store_orders", event)[0]
+    with system.without("store_orders", action):
+        answer = system.invoke("store_orders", event)
+        assert refused(answer), answer
+
+
+def test_a_link_that_its_signer_may_not_open_answers_403(system: System) -> None:
+    csv = read(system)
+    ok, page = system.invoke("render_report", csv)
+    assert ok, page
+    ok, link = system.invoke("presign_report", csv)
+    assert ok, link
+    assert system.request("GET", link["url"]).status == 200
+    with system.without("presign_report", "s3:GetObject"):
+        assert system.request("GET", link["url"]).status == 403
+
+
+@pytest.mark.parametrize(
+    ("action", "method", "path", "body"),
+    [
+        ("states:StartExecution", "POST", "/create_report", {}),
+        ("states:ListExecutions", "GET", "/reports", None),
+        ("states:DescribeExecution", "GET", "/reports/inventory-1", None),
+        ("sqs:SendMessage", "POST", "/orders", {"customerID": "c", "item": "x"}),
+        ("dynamodb:BatchGetItem", "POST", "/orders", {"customerID": "c", "item": "x"}),
+        ("dynamodb:GetItem", "GET", "/orders/o-1", None),
+        ("dynamodb:Query", "GET", "/orders", None),
+        ("dynamodb:Query", "GET", "/orders?customerID=c", None),
+        ("dynamodb:Query", "GET", "/notifications", None),
+    ],
+)
+def test_the_api_has_the_rights_of_its_own_role_and_no_others(
+    system: System, action: str, method: str, path: str, body: Any
+) -> None:
+    assert system.request(method, path, body).status in (200, 202, 404)
+    with system.without("api", action):
+        answer = system.request(method, path, body)
+    assert answer.status == 500
+    assert answer.json == {"Code": "InternalServerError", "Message": "An internal server error occurred."}
+    assert action in system.stack.api.log.read_text()
+
+
+def test_a_report_without_the_right_to_its_page_has_no_link_that_opens(system: System) -> None:
+    report = system.report()
+    assert system.request("GET", report["url"]).status == 200
+    with system.without("api", "s3:GetObject"):
+        assert system.request("GET", report["url"]).status == 403
+        assert system.request("GET", f"/reports/{report['reportId']}").status == 500
