@@ -1,0 +1,71 @@
+"""The parts that have to agree: the template as CloudFormation resolves it, the state machines, and app.py."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chalice.app import Chalice
+
+from infra import deploy
+from tests.wiring.template import Template
+
+ROOT = Path(__file__).parents[2]
+MACHINES = {"InventoryReport": "inventory_report.asl.json", "StorageReport": "storage_report.asl.json"}
+DATABASE = {"DB_HOST": "db", "DB_PORT": "3306", "DB_NAME": "cafe", "DB_USER": "cafe", "DB_PASSWORD": "secret"}
+
+
+def resolve(
+    stage: str = "<stage>", region: str = "<region>", account: str = "<account>", **parameters: str
+) -> Template:
+    """The template with these parameters; without any, its names read as in the documentation."""
+    return Template(deploy.template(), {"Stage": stage, **parameters}, region=region, account=account)
+
+
+def as_variables(outputs: dict[str, str]) -> dict[str, str]:
+    return {deploy._variable(name): value for name, value in outputs.items()}
+
+
+@pytest.fixture(scope="session")
+def template() -> Template:
+    """As deployed to AWS, without optional parameters."""
+    return resolve()
+
+
+@pytest.fixture(scope="session")
+def config() -> dict[str, Any]:
+    return deploy.tracked_config()
+
+
+@pytest.fixture(scope="session", params=list(MACHINES.items()), ids=list(MACHINES))
+def machine(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Each state machine: its logical id in the template, and its definition."""
+    name, file = request.param
+    definition: dict[str, Any] = json.loads((ROOT / "infra" / file).read_text())
+    return name, definition
+
+
+@pytest.fixture(scope="session")
+def app(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Chalice:
+    """app.py with the variables that a deploy makes of the template's outputs; its own copy, apart from other tests."""
+    target = deploy.Target("test", tmp_path_factory.mktemp("project"), False, {}, DATABASE)
+    stage = deploy.write_project(target, as_variables(template.outputs), "2026-11-21")
+    spec = importlib.util.spec_from_file_location("wired_app", ROOT / "app.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in stage["environment_variables"].items():
+            patch.setenv(name, value)
+        spec.loader.exec_module(module)
+    chalice: Chalice = module.app
+    return chalice
+
+
+@pytest.fixture(scope="session")
+def functions(app: Chalice) -> set[str]:
+    """The names of the functions that app.py has beside the API's."""
+    return {each.name for each in app.pure_lambda_functions} | {each.name for each in app.event_sources}

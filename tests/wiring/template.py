@@ -1,0 +1,139 @@
+"""What CloudFormation makes of ``infra/resources.yaml``: as many of its intrinsic functions as the template uses."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+# What a reference to a resource gives, and what its attributes are, by type. A role's name is CloudFormation's choice.
+ARN = "arn:{AWS::Partition}:"
+HERE = "{AWS::Region}:{AWS::AccountId}:"
+REFERENCES = {
+    "AWS::SQS::Queue": "https://sqs.{AWS::Region}.amazonaws.com/{AWS::AccountId}/{QueueName}",
+    "AWS::DynamoDB::Table": "{TableName}",
+    "AWS::SNS::Topic": f"{ARN}sns:{HERE}{{TopicName}}",
+    "AWS::S3::Bucket": "{BucketName}",
+    "AWS::StepFunctions::StateMachine": f"{ARN}states:{HERE}stateMachine:{{StateMachineName}}",
+}
+ATTRIBUTES = {
+    ("AWS::SQS::Queue", "Arn"): f"{ARN}sqs:{HERE}{{QueueName}}",
+    ("AWS::SQS::Queue", "QueueName"): "{QueueName}",
+    ("AWS::DynamoDB::Table", "Arn"): f"{ARN}dynamodb:{HERE}table/{{TableName}}",
+    ("AWS::DynamoDB::Table", "StreamArn"): f"{ARN}dynamodb:{HERE}table/{{TableName}}/stream/<time>",
+    ("AWS::S3::Bucket", "Arn"): f"{ARN}s3:::{{BucketName}}",
+    ("AWS::IAM::Role", "Arn"): f"{ARN}iam::{{AWS::AccountId}}:role/{{LogicalId}}",
+    ("AWS::Logs::LogGroup", "Arn"): f"{ARN}logs:{HERE}log-group:{{LogGroupName}}:*",
+}
+NOTHING = object()
+
+
+class Loader(yaml.SafeLoader):
+    """YAML with CloudFormation's short forms: ``!Sub x`` is ``{"Fn::Sub": "x"}``."""
+
+
+def _short_form(loader: yaml.SafeLoader, name: str, node: yaml.Node) -> dict[str, Any]:
+    value: Any
+    if isinstance(node, yaml.ScalarNode):
+        value = loader.construct_scalar(node)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        raise TypeError(f"!{name}: this form is not known here")
+    return {name if name in ("Ref", "Condition") else f"Fn::{name}": value}
+
+
+Loader.add_multi_constructor("!", _short_form)
+
+
+def load(text: str) -> dict[str, Any]:
+    template: dict[str, Any] = yaml.load(text, Loader)
+    return template
+
+
+class Template:
+    """The resources and outputs that there are with these parameters; every value resolved, every name real."""
+
+    def __init__(self, text: str, parameters: dict[str, str], *, region: str, account: str) -> None:
+        self._raw = load(text)
+        defaults = {name: each.get("Default") for name, each in self._raw["Parameters"].items()}
+        assert parameters.keys() <= defaults.keys()
+        self._names: dict[str, Any] = {
+            "AWS::Region": region,
+            "AWS::AccountId": account,
+            "AWS::Partition": "aws",
+            "AWS::NoValue": NOTHING,
+            **{name: self._typed(name, value) for name, value in {**defaults, **parameters}.items()},
+        }
+        self.resources: dict[str, dict[str, Any]] = {
+            name: self._resolve({key: value for key, value in each.items() if key != "Condition"})
+            for name, each in self._raw["Resources"].items()
+            if "Condition" not in each or self._holds(each["Condition"])
+        }
+        self.outputs: dict[str, str] = {
+            name: self._resolve(each["Value"]) for name, each in self._raw["Outputs"].items()
+        }
+
+    def of_type(self, kind: str) -> dict[str, dict[str, Any]]:
+        """The properties of all resources of a type, by logical id."""
+        return {name: each["Properties"] for name, each in self.resources.items() if each["Type"] == kind}
+
+    def properties(self, name: str) -> dict[str, Any]:
+        properties: dict[str, Any] = self.resources[name]["Properties"]
+        return properties
+
+    def _typed(self, name: str, value: Any) -> Any:
+        if self._raw["Parameters"][name]["Type"] == "CommaDelimitedList":
+            return value.split(",") if value else []
+        return value
+
+    def _holds(self, condition: str) -> bool:
+        return bool(self._resolve(self._raw["Conditions"][condition]))
+
+    def _resolve(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [found for each in value if (found := self._resolve(each)) is not NOTHING]
+        if not isinstance(value, dict):
+            return value
+        if len(value) == 1:
+            [(function, argument)] = value.items()
+            if function in ("Ref", "Condition") or function.startswith("Fn::"):
+                return self._call(function, argument)
+        resolved = {key: self._resolve(each) for key, each in value.items()}
+        return {key: each for key, each in resolved.items() if each is not NOTHING}
+
+    def _call(self, function: str, argument: Any) -> Any:
+        match function:
+            case "Ref":
+                return self._reference(argument)
+            case "Fn::GetAtt":
+                return self._attribute(*argument.split("."))
+            case "Fn::Sub":
+                return re.sub(r"\$\{([^}]+)\}", lambda match: self._named(match[1]), argument)
+            case "Fn::Join":
+                return argument[0].join(self._resolve(argument[1]))
+            case "Fn::If":
+                return self._resolve(argument[1] if self._holds(argument[0]) else argument[2])
+            case "Fn::Equals":
+                return self._resolve(argument[0]) == self._resolve(argument[1])
+            case "Fn::Not":
+                return not self._resolve(argument[0])
+            case "Condition":
+                return self._holds(argument)
+        raise TypeError(f"{function}: this function is not known here")
+
+    def _named(self, name: str) -> str:
+        return str(self._attribute(*name.split(".")) if "." in name else self._reference(name))
+
+    def _reference(self, name: str) -> Any:
+        if name in self._names:
+            return self._names[name]
+        return self._filled(REFERENCES[self._raw["Resources"][name]["Type"]], name)
+
+    def _attribute(self, name: str, attribute: str) -> str:
+        return self._filled(ATTRIBUTES[self._raw["Resources"][name]["Type"], attribute], name)
+
+    def _filled(self, form: str, name: str) -> str:
+        known = {**self._names, **self._raw["Resources"][name]["Properties"], "LogicalId": name}
+        return re.sub(r"\{([^}]+)\}", lambda match: str(self._resolve(known[match[1]])), form)

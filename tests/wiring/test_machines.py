@@ -1,0 +1,336 @@
+"""The state machines' definitions against the template, the configuration and the code."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from statelint.cli import main as statelint  # type: ignore[import-untyped]
+
+from chalicelib import errors
+from infra import deploy
+from tests.wiring.conftest import MACHINES, ROOT
+from tests.wiring.permissions import allowed
+from tests.wiring.template import Template
+
+Machine = tuple[str, dict[str, Any]]
+INVOKE = "arn:aws:states:::lambda:invoke"
+PUBLISH = "arn:aws:states:::sns:publish"
+# What AWS names in Retry and may be well a moment later. A time-out is not: the next try would take as long, except
+# of a call that takes milliseconds.
+PASSING = {
+    INVOKE: {
+        "Lambda.AWSLambdaException",
+        "Lambda.ClientExecutionTimeoutException",
+        "Lambda.SdkClientException",
+        "Lambda.ServiceException",
+        "Lambda.TooManyRequestsException",
+    },
+    PUBLISH: {
+        "SNS.InternalErrorException",
+        "SNS.KMSThrottlingException",
+        "SNS.SdkClientException",
+        "SNS.ThrottledException",
+        "States.Timeout",
+    },
+}
+
+
+def all_states(definition: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every state, those in the branches of a Parallel too."""
+    for name, state in definition["States"].items():
+        yield name, state
+        for branch in state.get("Branches", []):
+            yield from all_states(branch)
+
+
+def tasks(definition: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {name: state for name, state in all_states(definition) if state["Type"] == "Task"}
+
+
+def function_of(template: Template, machine: str, state: dict[str, Any]) -> str:
+    """The name in app.py of the function that a task invokes."""
+    placeholder = state["Parameters"]["FunctionName"].removeprefix("${").removesuffix("}")
+    arn: str = template.properties(machine)["DefinitionSubstitutions"][placeholder]
+    return arn.removeprefix("arn:aws:lambda:<region>:<account>:function:cafe-<stage>-")
+
+
+def next_states(state: dict[str, Any]) -> list[str]:
+    """Where the execution may go from here if nothing fails."""
+    if state["Type"] == "Choice":
+        return [*(choice["Next"] for choice in state["Choices"]), state["Default"]]
+    return [state["Next"]] if "Next" in state else []
+
+
+def paths(definition: dict[str, Any], start: str) -> list[list[str]]:
+    """Every way from ``start`` to an end on which nothing (further) fails."""
+    following = next_states(definition["States"][start])
+    return [[start, *rest] for each in following for rest in paths(definition, each)] if following else [[start]]
+
+
+# --- linters ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", MACHINES.values())
+def test_statelint_finds_nothing(file: str) -> None:
+    assert statelint([str(ROOT / "infra" / file)]) == 0
+
+
+@pytest.fixture(scope="session")
+def asl_validator() -> Path:
+    """The program asl-validator, of the version that is pinned here, installed once."""
+    npm = shutil.which("npm")
+    if not npm:
+        pytest.skip("asl-validator needs Node.js, and there is no npm on the PATH")
+    folder = ROOT / "node_modules"
+    manifest = folder / "asl-validator" / "package.json"
+    if not (manifest.exists() and json.loads(manifest.read_text())["version"] == "4.0.0"):
+        command = [npm, "install", "--no-save", "--no-package-lock", "--no-audit", "--prefix", str(ROOT)]
+        subprocess.run([*command, "asl-validator@4.0.0"], check=True, capture_output=True)
+    return folder / ".bin" / "asl-validator"
+
+
+@pytest.mark.parametrize("file", MACHINES.values())
+def test_asl_validator_finds_nothing(file: str, asl_validator: Path) -> None:
+    command = [str(asl_validator), "--json-path", str(ROOT / "infra" / file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# --- substitutions, functions and rights ------------------------------------------------------------------------------
+
+
+def test_every_placeholder_is_substituted_and_every_substitution_used(machine: Machine, template: Template) -> None:
+    name, definition = machine
+    placeholders = set(re.findall(r"\$\{(\w+)\}", json.dumps(definition)))
+    assert placeholders == template.properties(name)["DefinitionSubstitutions"].keys()
+
+
+def test_the_template_holds_the_definition_of_the_file(machine: Machine, template: Template) -> None:
+    name, definition = machine
+    assert json.loads(template.properties(name)["DefinitionString"]) == definition
+
+
+def test_the_machines_invoke_the_functions_of_app_py_that_have_no_other_trigger(app: Any, template: Template) -> None:
+    invoked = [
+        function_of(template, name, state)
+        for name, file in MACHINES.items()
+        for state in tasks(json.loads((ROOT / "infra" / file).read_text())).values()
+        if state["Resource"] == INVOKE
+    ]
+    assert sorted(invoked) == sorted(each.name for each in app.pure_lambda_functions)
+
+
+def test_a_machine_may_invoke_exactly_its_functions_and_publish_to_its_topic(
+    machine: Machine, template: Template
+) -> None:
+    name, _ = machine
+    substituted = template.properties(name)["DefinitionSubstitutions"].values()
+    rights = [each for each in allowed(template) if each.role == f"{name}Role" and each.resource != "*"]
+    assert sorted(each.resource for each in rights) == sorted(substituted)
+    for each in rights:
+        assert each.action == ("sns:Publish" if ":sns:" in each.resource else "lambda:InvokeFunction")
+
+
+def test_the_machine_is_logged_without_its_data_and_traced(machine: Machine, template: Template) -> None:
+    properties = template.properties(machine[0])
+    log = properties["LoggingConfiguration"]
+    assert log["Level"] == "ALL"
+    assert log["IncludeExecutionData"] is False
+    [destination] = log["Destinations"]
+    group = template.properties(f"{machine[0]}Logs")["LogGroupName"]
+    assert destination["CloudWatchLogsLogGroup"]["LogGroupArn"].endswith(f":log-group:{group}:*")
+    assert properties["TracingConfiguration"] == {"Enabled": True}
+    # Idempotency-Key rests on this: an express machine does not remember its executions.
+    assert properties["StateMachineType"] == "STANDARD"
+
+
+# --- retries and time-outs --------------------------------------------------------------------------------------------
+
+
+def test_every_task_is_retried_with_backoff_and_jitter(machine: Machine) -> None:
+    for name, state in tasks(machine[1]).items():
+        assert state["TimeoutSeconds"] > 0, name
+        [retry] = state["Retry"]
+        assert retry["BackoffRate"] > 1, name
+        assert retry["MaxDelaySeconds"] > retry["IntervalSeconds"], name
+        assert retry["JitterStrategy"] == "FULL", name
+        assert 1 <= retry["MaxAttempts"] <= 5, name
+
+
+def test_only_what_may_pass_is_retried(machine: Machine) -> None:
+    for name, state in tasks(machine[1]).items():
+        [retry] = state["Retry"]
+        known = PASSING[state["Resource"]]
+        assert known <= set(retry["ErrorEquals"]), name
+        own = set(retry["ErrorEquals"]) - known
+        assert all(issubclass(getattr(errors, error), errors.Unavailable) for error in own), name
+
+
+def test_each_error_of_ours_that_may_pass_is_retried(template: Template) -> None:
+    """By its class's own name: Step Functions knows nothing of a parent class."""
+    retried: dict[str, set[str]] = {}
+    for name, file in MACHINES.items():
+        for state in tasks(json.loads((ROOT / "infra" / file).read_text())).values():
+            if state["Resource"] == INVOKE:
+                retried[function_of(template, name, state)] = set(state["Retry"][0]["ErrorEquals"]) - PASSING[INVOKE]
+    assert retried == {
+        "read_inventory": {"DatabaseUnavailable", "Unavailable"},
+        "render_report": {"Unavailable"},
+        # Signing calls nobody, so nothing of ours can pass.
+        "presign_report": set(),
+        "measure_buckets": {"StorageUnavailable"},
+    }
+    passing = {
+        name for name, each in vars(errors).items() if isinstance(each, type) and issubclass(each, errors.Unavailable)
+    }
+    assert set.union(*retried.values()) == passing
+
+
+def test_a_task_waits_longer_than_its_function_may_take(
+    machine: Machine, template: Template, config: dict[str, Any]
+) -> None:
+    for state in tasks(machine[1]).values():
+        if state["Resource"] == INVOKE:
+            function = function_of(template, machine[0], state)
+            assert state["TimeoutSeconds"] > config["lambda_functions"][function]["lambda_timeout"], function
+
+
+def test_the_machine_waits_longer_than_all_tries_of_its_tasks(machine: Machine) -> None:
+    """A machine that runs out of time runs no Catch, so nobody would be told why."""
+    definition = machine[1]
+
+    def longest(state: dict[str, Any]) -> float:
+        if state["Type"] == "Parallel":
+            return max(sum(map(longest, branch["States"].values())) for branch in state["Branches"])
+        if state["Type"] != "Task":
+            return 0
+        [retry] = state["Retry"]
+        pauses = [
+            min(retry["IntervalSeconds"] * retry["BackoffRate"] ** number, retry["MaxDelaySeconds"])
+            for number in range(retry["MaxAttempts"])
+        ]
+        return float((retry["MaxAttempts"] + 1) * state["TimeoutSeconds"] + sum(pauses))
+
+    assert definition["TimeoutSeconds"] > sum(map(longest, definition["States"].values()))
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_failure_is_told_and_ends_the_execution_as_failed(machine: Machine) -> None:
+    definition = machine[1]
+    for name, state in definition["States"].items():
+        if state["Type"] not in ("Task", "Parallel") or name == "NotifyFailure":
+            continue
+        [catch] = state["Catch"]
+        assert catch["ErrorEquals"] == ["States.ALL"], name
+        for path in paths(definition, catch["Next"]):
+            assert path[-2:] == ["NotifyFailure", "Failed"], name
+
+
+def test_an_execution_fails_even_if_its_failure_cannot_be_told(machine: Machine) -> None:
+    states = machine[1]["States"]
+    [catch] = states["NotifyFailure"]["Catch"]
+    assert catch["Next"] == states["NotifyFailure"]["Next"] == "Failed"
+    # In a place of its own: the cause that the execution ends with is that of the first failure.
+    assert (
+        catch["ResultPath"]
+        != states["RenderAndPresign" if "RenderAndPresign" in states else "MeasureBuckets"]["Catch"][0]["ResultPath"]
+    )
+    assert states["Failed"] == {"Type": "Fail", "ErrorPath": "$.failure.Error", "CausePath": "$.told.reason"}
+
+
+def test_a_success_passes_no_failing_state_and_ends_with_the_summary(machine: Machine) -> None:
+    definition = machine[1]
+    [path] = paths(definition, definition["StartAt"])
+    assert path[-1] == "Done"
+    assert not {"NotifyFailure", "Failed"} & set(path)
+    assert definition["States"]["Done"]["Parameters"].keys() == {"reportId.$", "reportKey.$", "summary.$"}
+
+
+def test_a_failure_in_a_branch_is_caught_by_the_parallel_state_itself(machine: Machine) -> None:
+    for state in machine[1]["States"].values():
+        for branch in state.get("Branches", []):
+            assert not any("Catch" in each for each in branch["States"].values())
+
+
+# --- the promise of the inventory report ------------------------------------------------------------------------------
+
+
+def test_the_link_goes_out_only_when_the_page_is_stored_and_the_link_made() -> None:
+    definition = json.loads((ROOT / "infra" / "inventory_report.asl.json").read_text())
+    states = definition["States"]
+    assert states["RenderAndPresign"]["Type"] == "Parallel"
+    assert [list(branch["States"]) for branch in states["RenderAndPresign"]["Branches"]] == [
+        ["RenderReport"],
+        ["PresignReport"],
+    ]
+    # The one way to NotifyReport: whatever fails on it leads elsewhere.
+    assert paths(definition, definition["StartAt"]) == [
+        ["ReadInventory", "RenderAndPresign", "WriteNotice", "NotifyReport", "Done"]
+    ]
+    leads = {
+        name
+        for name, state in states.items()
+        if {"WriteNotice", "NotifyReport"} & {*next_states(state), *(each["Next"] for each in state.get("Catch", []))}
+    }
+    assert leads == {"RenderAndPresign", "WriteNotice"}
+
+
+def test_the_storage_report_is_measured_and_then_told() -> None:
+    definition = json.loads((ROOT / "infra" / "storage_report.asl.json").read_text())
+    assert paths(definition, definition["StartAt"]) == [["MeasureBuckets", "WriteNotice", "NotifyStorage", "Done"]]
+
+
+def test_rows_never_travel_through_the_state(machine: Machine) -> None:
+    """Every function's answer is cut down to named fields: keys, totals, texts."""
+    for name, state in tasks(machine[1]).items():
+        if state["Resource"] == INVOKE:
+            assert "ResultSelector" in state, name
+            assert "$.Payload" not in state["ResultSelector"].values(), name
+
+
+def test_telephones_get_no_link(machine: Machine) -> None:
+    texts = [state["Parameters"] for _, state in all_states(machine[1]) if "sms" in str(state.get("Parameters", {}))]
+    assert texts
+    for parameters in texts:
+        assert "url" not in parameters.get("sms.$", parameters.get("sms"))
+
+
+def test_the_notices_tell_their_kind_their_key_and_the_report(machine: Machine) -> None:
+    kind = "report" if machine[0] == "InventoryReport" else "storage"
+    published = {name: state for name, state in tasks(machine[1]).items() if state["Resource"] == PUBLISH}
+    assert len(published) == 2
+    for name, state in published.items():
+        attributes = state["Parameters"]["MessageAttributes"]
+        assert attributes["kind"]["StringValue"] == kind, name
+        assert "$$.Execution.Name" in attributes["key"]["StringValue.$"], name
+    assert len({state["Parameters"]["MessageAttributes"]["key"]["StringValue.$"] for state in published.values()}) == 2
+
+
+def test_an_execution_that_ends_without_a_catch_raises_the_alarm(template: Template) -> None:
+    rule = template.properties("UnfinishedReports")
+    pattern = rule["EventPattern"]["detail"]
+    assert pattern["status"] == ["ABORTED", "TIMED_OUT"]
+    assert set(pattern["stateMachineArn"]) == {
+        template.outputs["InventoryReportArn"],
+        template.outputs["StorageReportArn"],
+    }
+    assert [each["Arn"] for each in rule["Targets"]] == [template.outputs["AlarmsTopicArn"]]
+
+
+def test_every_state_has_a_result_path_of_its_own(machine: Machine) -> None:
+    kept = [state["ResultPath"] for state in machine[1]["States"].values() if "ResultPath" in state]
+    assert len([each for each in kept if each != "$.published"]) >= 2
+    assert all(re.fullmatch(r"\$\.\w+", each) for each in kept)
+
+
+def test_the_template_stays_under_what_cloudformation_takes() -> None:
+    assert len(deploy.template().encode()) < 51_200

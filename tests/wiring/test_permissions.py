@@ -1,0 +1,152 @@
+"""Each role allows what ``docs/permissions.md`` says, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from infra import deploy
+from tests.wiring.conftest import as_variables, resolve
+from tests.wiring.permissions import Permission, Row, allowed, as_list, documented
+from tests.wiring.template import Template
+
+# Actions of which IAM knows no resource, by AWS's Service Authorization Reference.
+WITHOUT_RESOURCE = {
+    "cloudwatch:GetMetricData",
+    "cloudwatch:ListMetrics",
+    "logs:CreateLogDelivery",
+    "logs:DeleteLogDelivery",
+    "logs:DescribeLogGroups",
+    "logs:DescribeResourcePolicies",
+    "logs:GetLogDelivery",
+    "logs:ListLogDeliveries",
+    "logs:PutResourcePolicy",
+    "logs:UpdateLogDelivery",
+    "s3:ListAllMyBuckets",
+    "xray:GetSamplingRules",
+    "xray:GetSamplingTargets",
+    "xray:PutTelemetryRecords",
+    "xray:PutTraceSegments",
+}
+
+
+def role_of(function: str) -> str:
+    return f"{'api' if function == 'api_handler' else function}_role".title().replace("_", "")
+
+
+@pytest.fixture(scope="module")
+def functions() -> dict[str, str]:
+    """The deployed name of the function that each role is for."""
+    target = deploy.Target("<stage>", deploy.REPOSITORY, False, {}, {})
+    return {role_of(name): target.function(name) for name in deploy.function_names()}
+
+
+@pytest.fixture(scope="module")
+def page(functions: dict[str, str]) -> list[Row]:
+    return documented(functions)
+
+
+def test_the_roles_allow_what_the_page_says_and_nothing_else(template: Template, page: list[Row]) -> None:
+    assert sorted(allowed(template)) == sorted(row.permission for row in page)
+
+
+@pytest.mark.parametrize("local", ["true", "false"])
+def test_the_roles_allow_the_same_on_the_local_stage(local: str, template: Template) -> None:
+    assert allowed(resolve(Local=local)) == allowed(template)
+
+
+def test_the_page_gives_a_reason_for_each_permission(page: list[Row]) -> None:
+    assert [row for row in page if not row.reason] == []
+
+
+def test_no_action_is_a_wildcard(template: Template) -> None:
+    assert [each for each in allowed(template) if "*" in each.action] == []
+
+
+def test_only_actions_that_have_no_resource_are_allowed_on_all_resources(template: Template, page: list[Row]) -> None:
+    wide = [each for each in allowed(template) if each.resource == "*"]
+    assert [each for each in wide if each.action not in WITHOUT_RESOURCE] == []
+    assert [row for row in page if row.permission in wide and "no resource" not in row.reason] == []
+
+
+def test_every_other_resource_is_of_this_stage_but_for_the_buckets_that_are_measured(template: Template) -> None:
+    elsewhere = [each for each in allowed(template) if each.resource != "*" and "cafe-<stage>" not in each.resource]
+    assert elsewhere == [
+        Permission("MeasureBucketsRole", "s3:ListBucket", "arn:aws:s3:::*"),
+        Permission("MeasureBucketsRole", "s3:GetBucketLocation", "arn:aws:s3:::*"),
+    ]
+
+
+def test_policies_only_allow_and_hide_nothing_behind_a_condition(template: Template) -> None:
+    for properties in template.of_type("AWS::IAM::Role").values():
+        assert "ManagedPolicyArns" not in properties
+        for policy in properties["Policies"]:
+            for statement in policy["PolicyDocument"]["Statement"]:
+                assert statement.keys() == {"Effect", "Action", "Resource"}
+                assert statement["Effect"] == "Allow"
+
+
+def test_each_function_has_a_role_and_a_log_group_of_its_own(template: Template, functions: dict[str, str]) -> None:
+    machines = {f"{name}Role" for name in template.of_type("AWS::StepFunctions::StateMachine")}
+    assert template.of_type("AWS::IAM::Role").keys() == functions.keys() | machines
+    groups = {each["LogGroupName"]: each for each in template.of_type("AWS::Logs::LogGroup").values()}
+    for role, function in functions.items():
+        assert groups[f"/aws/lambda/{function}"]["RetentionInDays"] == 30
+        assert as_variables(template.outputs)[_variable(role)].endswith(f"role/{role}")
+
+
+def _variable(role: str) -> str:
+    return deploy._variable(f"{role}Arn")
+
+
+def trusted(template: Template, role: str) -> list[Any]:
+    statements = template.properties(role)["AssumeRolePolicyDocument"]["Statement"]
+    assert all(each["Effect"] == "Allow" and each["Action"] == "sts:AssumeRole" for each in statements)
+    return [(each["Principal"], each.get("Condition")) for each in statements]
+
+
+def test_only_lambda_assumes_a_functions_role(template: Template, functions: dict[str, str]) -> None:
+    for role in functions:
+        assert trusted(template, role) == [({"Service": "lambda.amazonaws.com"}, None)]
+
+
+def test_only_step_functions_of_this_account_assumes_a_machines_role(template: Template) -> None:
+    own_account = {"StringEquals": {"aws:SourceAccount": "<account>"}}
+    for name, machine in template.of_type("AWS::StepFunctions::StateMachine").items():
+        assert trusted(template, f"{name}Role") == [({"Service": "states.amazonaws.com"}, own_account)]
+        assert machine["RoleArn"].endswith(f"role/{name}Role")
+
+
+def test_what_the_local_cloud_does_not_enforce_is_what_a_service_does_for_a_role(page: list[Row]) -> None:
+    """Polling, logs, traces, hand-overs of failures; what a machine does; and 404 or 403 for a missing object."""
+    unenforced = {row.permission for row in page if not row.enforced}
+    of_machines = {
+        row.permission for row in page if row.permission.role in ("InventoryReportRole", "StorageReportRole")
+    }
+    assert {each.action for each in unenforced - of_machines} == {
+        "dynamodb:DescribeStream",
+        "dynamodb:GetRecords",
+        "dynamodb:GetShardIterator",
+        "dynamodb:ListStreams",
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+        "s3:ListBucket",
+        "sqs:DeleteMessage",
+        "sqs:GetQueueAttributes",
+        "sqs:ReceiveMessage",
+        "sqs:SendMessage",
+        "xray:PutTelemetryRecords",
+        "xray:PutTraceSegments",
+    }
+    assert of_machines <= unenforced
+
+
+def test_the_alarms_topic_takes_messages_of_this_accounts_alarms_and_rules_only(template: Template) -> None:
+    policy = template.properties("AlarmsTopicPolicy")
+    [statement] = policy["PolicyDocument"]["Statement"]
+    assert policy["Topics"] == [template.outputs["AlarmsTopicArn"]]
+    assert as_list(statement["Action"]) == ["sns:Publish"]
+    assert statement["Resource"] == template.outputs["AlarmsTopicArn"]
+    assert statement["Principal"] == {"Service": ["cloudwatch.amazonaws.com", "events.amazonaws.com"]}
+    assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "<account>"}}
