@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import Any
 
-from chalicelib.errors import Unavailable, aws_errors
+from chalicelib.errors import aws_errors
 
 # S3 takes parts of at least 5 MiB, and 10,000 of them: so 80 GB.
 PART_BYTES = 8 * 1024 * 1024
@@ -58,13 +58,8 @@ def open_text(s3: Any, bucket: str, key: str) -> Iterator[tuple[io.TextIOWrapper
 
     Raises ``Unavailable``.
     """
-    from botocore.exceptions import IncompleteReadError
-
     with aws_errors():
         found = s3.get_object(Bucket=bucket, Key=key)
         body = io.BufferedReader(found["Body"], 1024 * 1024)
-        try:
-            with io.TextIOWrapper(body, encoding="utf-8-sig", newline="") as text:
-                yield text, found["ContentLength"]
-        except IncompleteReadError as error:
-            raise Unavailable(f"S3 broke off in the middle of {key}: try again in a moment") from error
+        with io.TextIOWrapper(body, encoding="utf-8-sig", newline="") as text:
+            yield text, found["ContentLength"]
