@@ -30,6 +30,8 @@ def status(stack: Stack) -> None:
     for name, process in stack.processes.items():
         where = f"up    127.0.0.1:{process.port()}  process {process.pid()}  log {process.log}"
         print(f"  {name:<10} {where if process.pid() else 'down'}")
+    if stack.db_server:
+        print(f"  {'MySQL':<10} {stack.db_server.host}:{stack.db_server.port}, by CAFE_DB_HOST")
     if stack.api.pid():
         print(f"  {'console':<10} {stack.api_url}/")
 

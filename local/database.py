@@ -115,6 +115,23 @@ class Database:
         if result.returncode:
             raise StackError(f"`{' '.join(step)}` failed:\n{result.stderr}\n{OTHER_SERVER}")
 
+    def check(self) -> None:
+        """On somebody's server, drop no database that this stack has not made itself. Raises ``StackError``."""
+        import pymysql
+
+        if not self.other:
+            return
+        try:
+            with self._connect() as connection, connection.cursor() as cursor:
+                there = cursor.execute("SHOW DATABASES LIKE %s", (NAME,))
+        except pymysql.err.OperationalError as error:
+            raise StackError(f"CAFE_DB_HOST and its fellows: {error.args[-1]}") from None
+        if there and not (self._made.exists() and self._made.read_text() == self._address):
+            raise StackError(
+                f"the server at {self._address} has a database {NAME!r} that `make run` has not made, and would drop: "
+                "rename it, or use another server"
+            )
+
     def runs(self) -> bool:
         return self.other is not None or (self.process.runs(self._fingerprint) and self._answers())
 
@@ -146,8 +163,6 @@ class Database:
         """Make the database from nothing: the schema, the seed data, and the functions' user with its few rights."""
         import pymysql
 
-        if self.other:
-            self._require_ours()
         variables = self.variables
         # The private server knows clients by their address; who connects to another one from where, only it knows.
         user = f"'{FUNCTIONS_USER}'@'{'%' if self.other else '127.0.0.1'}'"
@@ -171,6 +186,16 @@ class Database:
                 except pymysql.err.MySQLError as error:
                     raise StackError(f"{step}: {error.args[-1]}") from None
             connection.commit()
+        self._made.write_text(self._address)
+
+    @property
+    def _address(self) -> str:
+        return f"{self.variables['DB_HOST']}:{self.variables['DB_PORT']}"
+
+    @property
+    def _made(self) -> Path:
+        """Names the server on which this stack has made its database."""
+        return self.folder / "made"
 
     @property
     def _data(self) -> Path:
@@ -247,23 +272,6 @@ class Database:
         )
         with connection:
             yield connection
-
-    def _require_ours(self) -> None:
-        """On somebody's server, drop no database that this stack has not made itself."""
-        import pymysql
-
-        made = self.folder / "made"
-        try:
-            with self._connect() as connection, connection.cursor() as cursor:
-                exists = cursor.execute("SHOW DATABASES LIKE %s", (NAME,))
-        except pymysql.err.OperationalError as error:
-            raise StackError(f"CAFE_DB_HOST: {error.args[-1]}") from None
-        if exists and (not made.exists() or made.read_text() != self.variables["DB_HOST"]):
-            raise StackError(
-                f"{self.variables['DB_HOST']} has a database {NAME!r} that was not made by this stack, and it would be "
-                "dropped: rename it, or use another server"
-            )
-        made.write_text(self.variables["DB_HOST"])
 
 
 def write_private(file: Path, text: str) -> None:

@@ -90,6 +90,7 @@ class Stack:
         """Bring up what is not up yet, deploy, and return the variables of ``<folder>/env``."""
         with self._alone(say):
             self._check_ports()
+            self.database.check()
             self._install(say)
             if self._is_whole() and self.cloud.runs() and self.database.runs():
                 say(f"  MiniStack on port {self.aws_port} and MariaDB on port {self.db_port} are up")
