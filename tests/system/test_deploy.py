@@ -1,0 +1,166 @@
+"""The one deploy path: run again it changes nothing, it sets what Chalice cannot, and its check sees what is amiss."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.system.conftest import ROOT, System, wait_for
+
+
+def deploy(system: System, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "infra.deploy",
+        "dev",
+        "--project-dir",
+        str(system.stack.project),
+        "--local",
+        *more,
+    ]
+    environment = {**system.env, "PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def mapping(system: System, function: str) -> dict[str, Any]:
+    [found] = system.aws("lambda").list_event_source_mappings(FunctionName=f"cafe-dev-{function}")[
+        "EventSourceMappings"
+    ]
+    return dict(found)
+
+
+def snapshot(system: System) -> Any:
+    """All that a deploy could have changed, in the words of the services."""
+    lambda_, apis = system.aws("lambda"), system.aws("apigateway")
+    functions = lambda_.list_functions()["Functions"]
+    mappings = lambda_.list_event_source_mappings()["EventSourceMappings"]
+    [api] = apis.get_rest_apis()["items"]
+    stack = system.aws("cloudformation").describe_stacks(StackName="cafe-dev-resources")["Stacks"][0]
+    return (
+        sorted((each["FunctionName"], each["CodeSha256"], str(each["LastModified"])) for each in functions),
+        sorted((each["UUID"], str(each["LastModified"])) for each in mappings),
+        (api["id"], [each["id"] for each in apis.get_deployments(restApiId=api["id"])["items"]]),
+        str(stack.get("LastUpdatedTime", stack["CreationTime"])),
+        sorted(each["Endpoint"] for each in system.aws("sns").list_subscriptions()["Subscriptions"]),
+    )
+
+
+def test_a_second_deploy_changes_nothing(system: System) -> None:
+    before = snapshot(system)
+    done = deploy(system)
+    assert done.returncode == 0, done.stderr
+    assert "functions and API: nothing to change" in done.stdout
+    assert "cafe-dev-resources: nothing to change" in done.stdout
+    assert snapshot(system) == before
+
+
+def test_chalice_deploy_by_hand_keeps_working_and_what_it_cannot_set_stays_set(system: System) -> None:
+    done = system.run("chalice", "deploy", "--stage", "dev")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Rest API URL" in done.stdout
+    assert mapping(system, "store_orders")["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    again = deploy(system)
+    assert again.returncode == 0, again.stderr
+    assert system.request("GET", system.env["REST_API_URL"] + "/health").status == 200
+
+
+def test_the_mappings_are_completed(system: System) -> None:
+    assert mapping(system, "store_orders")["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    stream = mapping(system, "announce_orders")
+    assert stream["BisectBatchOnFunctionError"] is True
+    assert stream["MaximumRetryAttempts"] == 100
+    assert stream["MaximumRecordAgeInSeconds"] == 6 * 3600
+    assert stream["DestinationConfig"]["OnFailure"]["Destination"] == system.env["FAILURES_QUEUE_ARN"]
+    for function in ("receive_upload", "record_notification", "record_alarm"):
+        config = system.aws("lambda").get_function_event_invoke_config(FunctionName=f"cafe-dev-{function}")
+        assert config["DestinationConfig"]["OnFailure"]["Destination"] == system.env["FAILURES_QUEUE_ARN"]
+
+
+@contextmanager
+def mapping_without_partial_replies(system: System) -> Iterator[None]:
+    found = mapping(system, "store_orders")
+    system.aws("lambda").update_event_source_mapping(UUID=found["UUID"], FunctionResponseTypes=[])
+    yield
+
+
+@contextmanager
+def no_failure_destination(system: System) -> Iterator[None]:
+    system.aws("lambda").delete_function_event_invoke_config(FunctionName="cafe-dev-receive_upload")
+    yield
+
+
+@contextmanager
+def no_function(system: System) -> Iterator[None]:
+    system.aws("lambda").delete_function(FunctionName="cafe-dev-presign_report")
+    yield
+
+
+@pytest.mark.parametrize("damage", [mapping_without_partial_replies, no_failure_destination, no_function])
+def test_a_deploy_mends_what_was_taken_away(system: System, damage: Callable[[System], Any]) -> None:
+    with damage(system):
+        done = deploy(system)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "check: everything is as asked" in done.stdout
+    assert system.report()["status"] == "SUCCEEDED"
+
+
+def test_a_subscription_that_is_gone_is_named(system: System) -> None:
+    sns = system.aws("sns")
+    [found] = sns.list_subscriptions_by_topic(TopicArn=system.env["ALARMS_TOPIC_ARN"])["Subscriptions"]
+    sns.unsubscribe(SubscriptionArn=found["SubscriptionArn"])
+    try:
+        done = deploy(system)
+        assert done.returncode == 1
+        assert "record_alarm: is subscribed 0 times" in done.stderr
+    finally:
+        sns.subscribe(TopicArn=system.env["ALARMS_TOPIC_ARN"], Protocol="lambda", Endpoint=found["Endpoint"])
+
+
+def test_a_parameter_subscribes_an_address_with_its_filter_and_is_remembered(system: System) -> None:
+    done = deploy(system, "--parameter", "EmailAddress=boss@example.com", "--parameter", "EmailKinds=report,storage")
+    assert done.returncode == 0, done.stderr
+    sns = system.aws("sns")
+
+    def addresses() -> dict[str, str]:
+        pages = sns.list_subscriptions_by_topic(TopicArn=system.env["TOPIC_ARN"])["Subscriptions"]
+        return {each["Endpoint"]: each["SubscriptionArn"] for each in pages}
+
+    arn = addresses()["boss@example.com"]
+    policy = sns.get_subscription_attributes(SubscriptionArn=arn)["Attributes"]["FilterPolicy"]
+    assert json.loads(policy) == {"kind": ["report", "storage"]}
+    assert deploy(system).returncode == 0
+    assert "boss@example.com" in addresses()
+    assert deploy(system, "--parameter", "EmailAddress=").returncode == 0
+    assert "boss@example.com" not in addresses()
+
+
+def test_the_deployment_package_is_small(system: System) -> None:
+    for function in system.aws("lambda").list_functions()["Functions"]:
+        assert function["CodeSize"] < 20_000_000
+
+
+def test_functions_have_no_rights_on_the_database_but_their_own(system: System) -> None:
+    grants = system.sql("SHOW GRANTS FOR 'cafe_functions'@'127.0.0.1'")
+    rights = " ".join(row[0] for row in grants)
+    assert "GRANT SELECT, INSERT, UPDATE, CREATE TEMPORARY TABLES ON `cafe`.*" in rights
+    assert "DROP" not in rights
+    assert "ALL PRIVILEGES" not in rights
+
+
+def test_the_api_behind_the_gateway_answers_like_the_one_of_chalice_local(system: System) -> None:
+    gateway = system.env["REST_API_URL"]
+    for path in ("/health", "/openapi.json", "/", "/orders?limit=1", "/reports?limit=1", "/notifications?limit=1"):
+        local, deployed = system.request("GET", path), system.request("GET", gateway + path)
+        assert (local.status, deployed.status) == (200, 200)
+        assert local.headers["Content-Type"] == deployed.headers["Content-Type"]
+    body = {"customerID": "gateway", "item": "Mocha"}
+    placed = system.request("POST", gateway + "/orders", body)
+    assert placed.status == 202, placed.text
+    wait_for(lambda: system.request("GET", gateway + placed.json["href"]).status == 200, "the order")
+    assert system.request("POST", gateway + "/orders", {**body, "colour": "red"}).status == 400
