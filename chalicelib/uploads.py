@@ -397,12 +397,13 @@ SUPPLIERS = """
     INSERT INTO suppliers (name) SELECT DISTINCT supplier_name FROM upload_rows ORDER BY supplier_name
     ON DUPLICATE KEY UPDATE suppliers.name = suppliers.name
 """
-# Joined in this order, it locks the file's own suppliers and beans; in another it may lock all there are.
+# The order and the keys are given, since MySQL knows nothing of a table that was just filled: with another plan it
+# may lock all suppliers, or read all beans for each row.
 UPDATE = """
     UPDATE upload_rows AS incoming
-    STRAIGHT_JOIN suppliers ON suppliers.name = incoming.supplier_name
-    STRAIGHT_JOIN beans ON beans.supplier_id = suppliers.id AND beans.type = incoming.type
-        AND beans.product_name = incoming.product_name
+    STRAIGHT_JOIN suppliers FORCE INDEX (suppliers_name) ON suppliers.name = incoming.supplier_name
+    STRAIGHT_JOIN beans FORCE INDEX (beans_identity) ON beans.supplier_id = suppliers.id
+        AND beans.type = incoming.type AND beans.product_name = incoming.product_name
     SET beans.price = incoming.price, beans.description = incoming.description, beans.quantity = incoming.quantity
     WHERE NOT (beans.price <=> incoming.price AND beans.description <=> incoming.description
         AND beans.quantity <=> incoming.quantity)
@@ -412,9 +413,9 @@ INSERT = """
     INSERT INTO beans (supplier_id, type, product_name, price, description, quantity)
     SELECT suppliers.id, incoming.type, incoming.product_name, incoming.price, incoming.description, incoming.quantity
     FROM upload_rows AS incoming
-    JOIN suppliers ON suppliers.name = incoming.supplier_name
-    LEFT JOIN beans AS known ON known.supplier_id = suppliers.id AND known.type = incoming.type
-        AND known.product_name = incoming.product_name
+    STRAIGHT_JOIN suppliers FORCE INDEX (suppliers_name) ON suppliers.name = incoming.supplier_name
+    LEFT JOIN beans AS known FORCE INDEX (beans_identity) ON known.supplier_id = suppliers.id
+        AND known.type = incoming.type AND known.product_name = incoming.product_name
     WHERE known.id IS NULL
 """
 
