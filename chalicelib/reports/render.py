@@ -42,6 +42,8 @@ PRICE = re.compile(r"\$? ?([1-9][0-9]{0,2}(?:,[0-9]{3}){1,2}|[0-9]{1,9})(?:[.,](
 # Only what needs no escaping in a mailto link.
 EMAIL = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+")
 MILLION = 1_000_000
+# What a bean without a supplier has where others have the supplier's id and name.
+NO_SUPPLIER = ","
 TEMPLATES = Path(__file__).parent / "templates"
 
 log = logger("render")
@@ -172,9 +174,6 @@ def summarise(rows: Iterable[Sequence[str]]) -> Summary:
     return summary
 
 
-NO_SUPPLIER = ","
-
-
 def _counted(
     rows: Iterable[Sequence[str]], summary: Summary, stock: dict[str, int]
 ) -> Iterator[tuple[float, Sequence[str]]]:
@@ -283,6 +282,7 @@ def _environment() -> Environment:
         big=lambda number: _words(number) if abs(number) >= MILLION else _number(number),
         big_money=lambda amount: _words(amount) if abs(amount) >= MILLION else _money(amount),
         money=_money,
+        price=_price,
         moment=lambda text: f"{datetime.fromisoformat(text):%-d %B %Y, %H:%M} UTC",
         size=humanize.naturalsize,
         duration=lambda seconds: humanize.precisedelta(timedelta(seconds=seconds)),
@@ -302,9 +302,13 @@ def _words(number: int | Decimal) -> str:
 
 
 def _money(amount: Decimal) -> str:
-    """With thousands separated, and with two decimals or as many as it needs."""
+    return f"{amount:,.2f}".replace("-", "−")
+
+
+def _price(amount: Decimal) -> str:
+    """With two decimals, or as many as it has."""
     decimals = -int(amount.normalize().as_tuple().exponent)
-    return f"{amount:,.{max(2, decimals)}f}".replace("-", "−")
+    return f"{amount:,.{max(2, decimals)}f}"
 
 
 def _csp_hash(text: str) -> str:

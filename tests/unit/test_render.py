@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from moto import mock_aws
 
 from chalicelib.errors import Unavailable
+from chalicelib.reports import inventory
 from chalicelib.reports import render as rendering
-from chalicelib.reports.inventory import COLUMNS, Row, neutralise, to_csv
-from chalicelib.reports.render import Page, Summary, parse_price, render, render_report, summarise
+from chalicelib.reports.inventory import COLUMNS, neutralise, to_csv
+from chalicelib.reports.render import Page, Row, Summary, parse_price, render, render_report, summarise
 
 BUCKET = "cafe-test-reports"
 MADE = "2026-11-21T03:14:15.123456Z"
@@ -259,6 +260,12 @@ def test_a_price_is_shown_as_a_number_with_what_is_on_record_beside() -> None:
     assert "12.50 2 low 25.00" in page.text
 
 
+def test_a_price_keeps_its_decimals_and_a_value_has_two() -> None:
+    text = document([line(price="0.1255", quantity=30)]).text
+    assert "0.1255 30 3.76" in text
+    assert "Stock value 3.76" in text
+
+
 def test_what_was_neutralised_for_spreadsheets_is_shown_as_it_was() -> None:
     page = document([line(product_name="=1+1", type="@home", description="'tis", supplier="-Minus-")])
     assert "=1+1" in page.text
@@ -361,7 +368,7 @@ def report(s3: Any) -> dict[str, Any]:
 
 
 def test_the_report_is_a_page_beside_the_csv(s3: Any) -> None:
-    rows: list[Row] = [
+    rows: list[inventory.Row] = [
         (7, "Café Azul", "", None, "", "", 1, "Arabica", "Peaberry\r\nround", "4.20", 5, None),
         (None, None, None, None, None, None, 2, "", "", "", 7, ""),
     ]
@@ -402,3 +409,7 @@ def test_a_csv_that_breaks_off_makes_no_report_and_can_be_tried_again(s3: Any, m
 
 def test_a_summary_of_nothing_is_empty() -> None:
     assert summarise([]) == Summary()
+
+
+def test_the_page_reads_the_columns_that_the_file_has() -> None:
+    assert list(Row._fields) == list(COLUMNS)
