@@ -23,10 +23,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.errors import TRANSIENT, InvalidRequest, StorageRefused, StorageUnavailable
 from chalicelib.logs import logger
-from chalicelib.reports import report_key
+from chalicelib.reports import MODES, report_key
 from chalicelib.timeline import timestamp
 
-MODES = ("listing", "metrics")
 # Listing waits for S3 far more than it works; the clients keep 32 connections.
 WORKERS = 16
 # What rendering and storing the page may take, after the measuring has been stopped.

@@ -17,8 +17,11 @@ from moto import mock_aws
 
 from chalicelib import storage
 from chalicelib.errors import InvalidRequest, StorageRefused, StorageUnavailable
+from chalicelib.reports import MODES
 from chalicelib.storage import Bucket, Failure, Measurement
 
+# One session for all tests: it reads the long descriptions of the services once.
+SESSION = boto3.Session(aws_access_key_id="testing", aws_secret_access_key="testing")
 NOW = datetime(2026, 11, 21, 3, 30, tzinfo=UTC)
 TODAY = datetime(2026, 11, 21, tzinfo=UTC)
 
@@ -32,7 +35,7 @@ class Account:
 
     def client(self, service: str, region: str = "us-east-1") -> Any:
         if (service, region) not in self.clients:
-            self.clients[service, region] = boto3.client(service, region_name=region)
+            self.clients[service, region] = SESSION.client(service, region_name=region)
         return self.clients[service, region]
 
     def bucket(self, name: str, *sizes: int, region: str = "us-east-1") -> None:
@@ -107,6 +110,10 @@ def refuse(s3: Any, bucket: str) -> None:
     )
 
 
+def pages_of_ten(s3: Any) -> None:
+    s3.meta.events.register("provide-client-params.s3.ListObjectsV2", lambda params, **_: params | {"MaxKeys": 10})
+
+
 # What counts, by listing
 
 
@@ -133,7 +140,7 @@ def test_a_bucket_of_2500_objects_is_counted_through_all_its_pages(account: Acco
 
 
 def test_an_account_without_buckets_has_a_size_of_nothing(account: Account) -> None:
-    for mode in storage.MODES:
+    for mode in MODES:
         measurement = account.measure(mode)
         assert measurement.sentence == "Total size of all buckets: 0 Bytes"
         assert storage.summary(measurement)["asOf"] is None
@@ -145,7 +152,7 @@ def test_buckets_come_in_pages_and_each_is_listed_in_its_own_region(account: Acc
 
     def s3_in(region: str) -> Any:
         regions.append(region)
-        client = boto3.client("s3", region_name=region)
+        client = SESSION.client("s3", region_name=region)
         client.meta.events.register_first(
             "before-send.s3.ListObjectsV2",
             answer(200, "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"),
@@ -182,7 +189,7 @@ def test_the_oldest_regions_are_known_by_their_old_names(
         regions.append(region)
         return account.client("s3")
 
-    s3 = boto3.client("s3", region_name="us-east-1")
+    s3 = SESSION.client("s3", region_name="us-east-1")
     with Stubber(s3) as stubber:
         stubber.add_response("list_buckets", {"Buckets": [{"Name": "beans"}]})
         stubber.add_response("get_bucket_location", constraint, {"Bucket": "beans"})
@@ -380,8 +387,9 @@ def test_what_was_counted_before_the_time_ran_out_counts_and_the_rest_is_named(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "WORKERS", 1)
-    account.bucket("a-large", *[1] * 1_001)
+    account.bucket("a-large", *[100] * 11)
     account.bucket("b-small", 5)
+    pages_of_ten(account.client("s3"))
 
     def run_out(**_: Any) -> None:
         account.seconds_left = storage.RESERVE_SECONDS
@@ -391,7 +399,7 @@ def test_what_was_counted_before_the_time_ran_out_counts_and_the_rest_is_named(
     measurement = account.measure()
 
     assert measurement.partial
-    assert measurement.buckets == [Bucket("a-large", 1_000, 1_000, NOW)]
+    assert measurement.buckets == [Bucket("a-large", 1_000, 10, NOW)]
     assert measurement.errors == [
         Failure("a-large", "not measured to its end: out of time after 1.0 kB, which count"),
         Failure("b-small", "not measured: out of time"),
@@ -430,11 +438,30 @@ def test_a_call_that_hangs_does_not_hold_the_report_back(account: Account) -> No
     assert measurement.errors == [Failure("hangs", "not measured: out of time")]
 
 
-def test_figures_too_are_partial_when_the_time_runs_out(account: Account) -> None:
+def test_figures_too_are_partial_when_the_time_runs_out(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "METRICS_PER_CALL", 1)
     account.bucket("beans")
+    account.figure("beans", "GlacierStorage", TODAY - timedelta(days=1), 5)
+    account.figure("beans", "StandardIAStorage", TODAY - timedelta(days=1), 5)
+
+    def run_out(**_: Any) -> None:
+        account.seconds_left = storage.RESERVE_SECONDS
+
+    account.client("cloudwatch").meta.events.register("after-call.cloudwatch.GetMetricData", run_out)
+
+    measurement = account.measure("metrics")
+
+    assert measurement.partial
+    assert measurement.total_bytes == 5
+    assert measurement.errors == [Failure("beans", "not measured to its end: out of time after 5 Bytes, which count")]
+
+
+def test_without_any_time_nothing_is_asked_for(account: Account) -> None:
+    account.bucket("beans", 5)
     account.seconds_left = storage.RESERVE_SECONDS
 
-    assert account.measure("metrics").errors == [Failure("beans", "not measured: out of time")]
+    for mode in MODES:
+        assert account.measure(mode).errors == [Failure("beans", "not measured: out of time")]
 
 
 # What comes out
@@ -562,12 +589,15 @@ def test_a_notice_names_some_buckets_and_counts_the_rest(account: Account) -> No
     account.bucket("reports")
     for number in range(storage.NOTICE_LINES + 1):
         account.bucket(f"beans-{number:02}", 1)
-    refuse(account.client("s3"), "beans-00")
+        account.bucket(f"secret-{number:02}")
+    refuse(account.client("s3"), "secret")
 
     message = account.report({})["notice"]["message"]
 
-    assert "beans-01" in message
-    assert "and 1 bucket more" in message
+    assert "beans-09" in message
+    assert "\n            and 2 buckets more\n" in message
+    assert "- secret-09: AccessDenied" in message
+    assert "\n- and 1 bucket more\n" in message
 
 
 @pytest.mark.parametrize(
