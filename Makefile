@@ -34,10 +34,10 @@ check: .venv/dev  ## Check format, lint, types, templates and state machines
 bench: .venv/dev  ## Run the benchmarks
 	$(BIN)/python -m benchmarks
 
-deploy: .venv/run stage  ## Deploy the whole system to AWS: make deploy STAGE=x
+deploy: stage .venv/run  ## Deploy the whole system to AWS: make deploy STAGE=x
 	$(BIN)/python -m infra.deploy $(STAGE)
 
-destroy: .venv/run stage  ## Take the whole system off AWS: make destroy STAGE=x
+destroy: stage .venv/run  ## Take the whole system off AWS: make destroy STAGE=x
 	$(BIN)/python -m infra.deploy $(STAGE) --destroy
 
 .PHONY: stage
