@@ -46,7 +46,7 @@ BROKEN_QUOTES = 1_000
 CHUNK_BYTES = 262_144
 ROWS_AT_ONCE = 1_000
 BAD_ROWS_NAMED = 20
-VALUE_CHARACTERS = 40
+VALUE_CHARACTERS = 100
 
 log = logger("uploads")
 
@@ -334,13 +334,14 @@ def _clean(cell: str) -> str:
 def _header(line: int, cells: list[str] | str) -> list[int]:
     """Where each of ``COLUMNS`` is."""
     names = [cell.lower() for cell in cells] if isinstance(cells, list) else []
+    unknown = ", ".join(name for name in names if name not in COLUMNS)
     problems = {
-        "missing": [name for name in COLUMNS if name not in names],
-        "unknown": [name for name in names if name not in COLUMNS],
-        "repeated": [name for name in COLUMNS if names.count(name) > 1],
+        "missing": ", ".join(name for name in COLUMNS if name not in names),
+        "unknown": _shown(unknown) if unknown else "",
+        "repeated": ", ".join(name for name in COLUMNS if names.count(name) > 1),
     }
-    text = "; ".join(f"{problem}: {_shown(', '.join(names))}" for problem, names in problems.items() if names)
-    if text:
+    if any(problems.values()):
+        text = "; ".join(f"{problem}: {names}" for problem, names in problems.items() if names)
         raise NotImported(
             f"line {line:,} must name the columns {', '.join(COLUMNS)}, in any order and with commas between ({text})"
         )
@@ -359,14 +360,15 @@ def _row(line: int, cells: list[str], order: list[int]) -> Row | BadRow:
         if len(text) > TEXT_CHARACTERS
     ]
     if not re.fullmatch("[0-9]{1,10}", quantity) or int(quantity) > QUANTITY:
-        problems.append(f"quantity is {_shown(quantity)!r} and not a whole number from 0 to {QUANTITY:,}")
+        problems.append(f"quantity is {_shown(quantity)} and not a whole number from 0 to {QUANTITY:,}")
     if problems:
         return BadRow(line, "; ".join(problems))
     return Row(line, supplier_name, type_, product_name, price or None, description or None, int(quantity))
 
 
 def _shown(text: str) -> str:
-    return text if len(text) <= VALUE_CHARACTERS else text[: VALUE_CHARACTERS - 1] + "…"
+    """``text`` in quotes, on one line and not longer than a message bears."""
+    return repr(text if len(text) <= VALUE_CHARACTERS else text[: VALUE_CHARACTERS - 1] + "…")
 
 
 # --- From rows to MySQL

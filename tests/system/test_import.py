@@ -99,12 +99,7 @@ def s3() -> Iterator[Any]:
 
 @pytest.fixture
 def cafe(s3: Any, database: Database) -> Cafe:
-    cafe = Cafe(s3, database)
-    with cafe.connect() as connection, connection.cursor() as cursor:
-        for table in ("suppliers", "beans", "uploads"):
-            cursor.execute(f"DELETE FROM {table}")
-        connection.commit()
-    return cafe
+    return Cafe(s3, database)
 
 
 class FailingS3:

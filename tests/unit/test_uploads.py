@@ -161,9 +161,11 @@ def test_a_file_without_a_header_is_refused() -> None:
     ("header", "problem"),
     [
         ("supplier_name,type,product_name,price,description", "missing: quantity"),
-        ("supplier_name,type,product_name,price,description,quantity,colour", "unknown: colour"),
+        ("supplier_name,type,product_name,price,description,quantity,colour", "unknown: 'colour'"),
         ("supplier_name,type,product_name,price,price,description,quantity", "repeated: price"),
         ("supplier_name;type;product_name;price;description;quantity", "with commas between"),
+        ("Beans", "missing: supplier_name, type, product_name, price, description, quantity; unknown: 'beans'"),
+        (",".join(f"column {number}" for number in range(5_000)), "column 8, column 9,…'"),
         ('supplier_name,"type,product_name,price,description,quantity', "missing: supplier_name, type"),
     ],
 )
