@@ -80,8 +80,12 @@ class Order:
             placed_at = content.pop("placedAt")
             if content["note"] is None:
                 del content["note"]
-            timestamp(datetime.fromisoformat(placed_at))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            # Without its id it would be a new order each time it is delivered.
+            if "orderID" not in content:
+                raise KeyError("orderID")
+            if timestamp(datetime.fromisoformat(placed_at)) != placed_at:
+                raise ValueError(f"placedAt: {placed_at}")
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise InvalidRequest([f"message: is no order: {error!r}"]) from None
         problems: list[str] = []
         order = _parse_one(content, "", problems, placed_at)
@@ -161,6 +165,9 @@ def _items(given: Any, at: str, problems: list[str]) -> list[Item]:
 
 def _item(body: dict[str, Any], at: str, problems: list[str]) -> Item:
     quantity = body.get("quantity", 1)
+    if isinstance(quantity, float) and quantity.is_integer():
+        # JSON has one kind of numbers: 2.0 is 2.
+        quantity = int(quantity)
     # True is an int in Python, and no quantity.
     if not isinstance(quantity, int) or isinstance(quantity, bool) or not 1 <= quantity <= QUANTITY:
         problems.append(f"{at}quantity: must be a whole number from 1 to {QUANTITY:,}")
