@@ -13,14 +13,15 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-import yaml
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from chalice.test import Client, HTTPResponse
 from moto import mock_aws
 from moto.backends import get_backend
+from pythonjsonlogger.json import JsonFormatter
 
 from chalicelib import clients
+from tests.wiring.template import load
 
 ROOT = Path(__file__).parents[2]
 ACCOUNT = "123456789012"
@@ -66,12 +67,7 @@ def no_account(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
 
 
-class Template(yaml.SafeLoader):
-    """Reads a CloudFormation template; the short forms of its functions stay plain values."""
-
-
-Template.add_multi_constructor("!", lambda loader, tag, node: node.value)
-RESOURCES = yaml.load((ROOT / "infra" / "resources.yaml").read_text(), Template)["Resources"]
+RESOURCES = load((ROOT / "infra" / "resources.yaml").read_text())["Resources"]
 
 
 class Aws:
@@ -82,7 +78,7 @@ class Aws:
         self.dynamodb, self.sqs, self.s3, self.sns, self.sfn = map(
             clients.aws, ("dynamodb", "sqs", "s3", "sns", "stepfunctions")
         )
-        self._hook(self.dynamodb, "before-call.dynamodb.BatchExecuteStatement", self._insert)
+        self.hook(self.dynamodb, "before-call.dynamodb.BatchExecuteStatement", self._insert)
         for resource, variable in (("OrdersTable", "ORDERS_TABLE"), ("NotificationsTable", "NOTIFICATIONS_TABLE")):
             given = RESOURCES[resource]["Properties"]
             taken = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
@@ -142,10 +138,10 @@ class Aws:
         """A list that fills with the arguments of each coming call of ``operation``."""
         seen: list[dict[str, Any]] = []
         event = f"provide-client-params.{client.meta.service_model.service_id.hyphenize()}.{operation}"
-        self._hook(client, event, lambda params, **_: seen.append(params))
+        self.hook(client, event, lambda params, **_: seen.append(params))
         return seen
 
-    def _hook(self, client: Any, event: str, handler: Callable[..., Any]) -> None:
+    def hook(self, client: Any, event: str, handler: Callable[..., Any]) -> None:
         """Until the test's end, for the clients outlive it."""
         client.meta.events.register(event, handler)
         self._hooks.callback(client.meta.events.unregister, event, handler)
@@ -214,6 +210,6 @@ def api(client: Client) -> Api:
 def log_lines(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What the functions log from now on."""
     lines = io.StringIO()
-    (handler,) = logging.getLogger("cafe").handlers
+    (handler,) = (each for each in logging.getLogger("cafe").handlers if isinstance(each.formatter, JsonFormatter))
     monkeypatch.setattr(handler, "stream", lines)
     return lines

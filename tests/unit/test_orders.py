@@ -1,0 +1,631 @@
+"""Orders: what one may be, what reaches the queue, the table and the subscribers, and what happens when a part fails."""
+
+import copy
+import io
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, ConnectTimeoutError
+from botocore.stub import Stubber
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib import orders
+from chalicelib.errors import Conflict, InvalidRequest, Unavailable
+from chalicelib.notifications import Notification
+from chalicelib.orders import Item, Order
+from chalicelib.rest import Page
+from tests.unit.conftest import ENVIRONMENT, Api, Aws
+
+NOW = datetime(2026, 11, 21, 3, 14, 15, 123456, UTC)
+PLACED_AT = "2026-11-21T03:14:15.123456Z"
+QUEUE_URL, TABLE = ENVIRONMENT["ORDERS_QUEUE_URL"], ENVIRONMENT["ORDERS_TABLE"]
+
+
+def order(order_id: str = "o-1", customer_id: str = "c-1", quantity: int = 1) -> Order:
+    return Order(order_id, customer_id, (Item("Lima", quantity),), None, PLACED_AT)
+
+
+def body(**fields: Any) -> dict[str, Any]:
+    return {"customerID": "c-1", "item": "Lima", **fields}
+
+
+def problems(given: Any) -> list[str]:
+    with pytest.raises(InvalidRequest) as caught:
+        orders.parse(given, NOW)
+    return caught.value.problems
+
+
+def message(text: str, number: int = 1, received: int = 1) -> dict[str, Any]:
+    """One record of an SQS event."""
+    return {
+        "messageId": f"m-{number}",
+        "receiptHandle": f"r-{number}",
+        "body": text,
+        "attributes": {"ApproximateReceiveCount": str(received)},
+        "messageAttributes": {},
+        "md5OfBody": "754ac2f7a12df38320e0c5eafd060145",
+        "eventSource": "aws:sqs",
+        "eventSourceARN": ENVIRONMENT["ORDERS_QUEUE_ARN"],
+        "awsRegion": "us-east-1",
+    }
+
+
+def messages(*given: Order | str) -> dict[str, Any]:
+    """An SQS event with the messages m-1, m-2 and so on."""
+    texts = [each if isinstance(each, str) else each.to_json() for each in given]
+    return {"Records": [message(text, number) for number, text in enumerate(texts, 1)]}
+
+
+# --- What an order may be ---------------------------------------------------------------------------------------------
+
+
+def test_an_order_of_one_item_has_quantity_1_if_left_out() -> None:
+    (parsed,) = orders.parse(body(orderID="o-1"), NOW)
+    assert parsed == Order("o-1", "c-1", (Item("Lima", 1),), None)
+    assert parsed.placed_at == PLACED_AT
+
+
+def test_an_order_of_items_keeps_their_sequence() -> None:
+    items = [{"item": "b", "quantity": 2}, {"item": "a"}, {"item": "b", "quantity": 2}]
+    (parsed,) = orders.parse({"customerID": "c", "items": items, "note": "soon"}, NOW)
+    assert parsed.items == (Item("b", 2), Item("a", 1), Item("b", 2))
+    assert parsed.note == "soon"
+
+
+def test_every_limit_is_inclusive() -> None:
+    largest = {
+        "orderID": "a-Z_9" * 12 + "xxxx",
+        "customerID": "☕" * 64,
+        "items": [{"item": "é" * 200, "quantity": 10_000}] * 100,
+        "note": "n" * 500,
+    }
+    assert len(orders.parse([largest] * 100, NOW)) == 100
+    assert orders.parse({"orderID": "-", "customerID": "c", "item": "i", "quantity": 1, "note": ""}, NOW)
+
+
+def test_an_order_without_an_id_gets_a_new_one_each_time() -> None:
+    first, second = orders.parse([body(), body()], NOW)
+    assert first.order_id != second.order_id
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", first.order_id)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ["customerID: is missing", "item: is missing"]),
+        ({"customerID": "c", "quantity": 2}, ["item: is missing"]),
+        (body(customerID=None), ["customerID: must be a text"]),
+        (body(customerID=7), ["customerID: must be a text"]),
+        (body(customerID=""), ["customerID: must have 1 to 64 characters, and has 0"]),
+        (body(customerID="c" * 65), ["customerID: must have 1 to 64 characters, and has 65"]),
+        (body(customerID="  "), ["customerID: is blank"]),
+        (body(item=["Lima"]), ["item: must be a text"]),
+        (body(item="i" * 201), ["item: must have 1 to 200 characters, and has 201"]),
+        (body(item="a\u0000b"), ["item: has the control character U+0000 at position 1"]),
+        (body(item="a\nb"), ["item: has the control character U+000A at position 1"]),
+        (body(item="\u0085x"), ["item: has the control character U+0085 at position 0"]),
+        (body(item="\ud83d"), ["item: has the control character U+D83D at position 0"]),
+        (body(item="x\uffff"), ["item: has the control character U+FFFF at position 1"]),
+        (body(note="n" * 501), ["note: must have 0 to 500 characters, and has 501"]),
+        (body(note=None), ["note: must be a text"]),
+        (body(note="a\u001b[31m"), ["note: has the control character U+001B at position 1"]),
+        (body(orderID=""), ["orderID: must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -"]),
+        (body(orderID="o" * 65), ["orderID: must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -"]),
+        (body(orderID="a/b"), ["orderID: must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -"]),
+        (body(orderID="o-1\n"), ["orderID: must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -"]),
+        (body(orderID="é"), ["orderID: must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -"]),
+        (body(orderID=None), ["orderID: must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -"]),
+        (body(orderID=1), ["orderID: must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -"]),
+        (body(price="1.50"), ['"price": is not a field of an order']),
+        (body(**{"a\n\ud800": 1}), ['"a\\n\\ud800": is not a field of an order']),
+        (body(items=[{"item": "x"}]), ["items: stands beside item or quantity; give one or the other"]),
+        (
+            {"customerID": "c", "items": [{"item": "x"}], "quantity": 2},
+            ["items: stands beside item or quantity; give one or the other"],
+        ),
+        ({"customerID": "c", "items": []}, ["items: must be a list of 1 to 100 objects with item and quantity"]),
+        ({"customerID": "c", "items": {}}, ["items: must be a list of 1 to 100 objects with item and quantity"]),
+        (
+            {"customerID": "c", "items": [{"item": "x"}] * 101},
+            ["items: must be a list of 1 to 100 objects with item and quantity"],
+        ),
+        ({"customerID": "c", "items": ["x"]}, ["items[0]: must be an object with item and quantity"]),
+        (
+            {"customerID": "c", "items": [{"item": "x"}, {"item": "", "quantity": 0, "size": "L"}]},
+            [
+                'items[1]."size": is not a field of an item',
+                "items[1].quantity: must be a whole number from 1 to 10,000",
+                "items[1].item: must have 1 to 200 characters, and has 0",
+            ],
+        ),
+        ([body(), body(quantity=0)], ["orders[1].quantity: must be a whole number from 1 to 10,000"]),
+        ([body(), []], ["orders[1]: must be an object with customerID and item or items"]),
+        ([], ["orders: must be 1 to 100, and these are 0"]),
+        ([body()] * 101, ["orders: must be 1 to 100, and these are 101"]),
+        ("order", ["body: must be an object with customerID and item or items"]),
+        (None, ["body: must be an object with customerID and item or items"]),
+    ],
+)
+def test_a_wrong_order_names_each_field_and_what_is_wrong(given: Any, expected: list[str]) -> None:
+    assert problems(given) == expected
+
+
+@pytest.mark.parametrize("quantity", [0, -1, 10_001, 10**40, 1.0, 1e400, "1", True, None, [], {}])
+def test_a_quantity_that_is_no_whole_number_from_1_to_10000_is_refused(quantity: Any) -> None:
+    assert problems(body(quantity=quantity)) == ["quantity: must be a whole number from 1 to 10,000"]
+
+
+def test_a_note_may_have_lines_and_tabs() -> None:
+    assert orders.parse(body(note="a\n\tb ☕"), NOW)[0].note == "a\n\tb ☕"
+
+
+def test_very_many_problems_are_cut_and_counted() -> None:
+    found = problems([{}] * 100)
+    assert len(found) == 21
+    assert found[:2] == ["orders[0].customerID: is missing", "orders[0].item: is missing"]
+    assert found[-1] == "and 180 more"
+
+
+def test_a_fields_name_of_any_length_does_not_swell_the_message() -> None:
+    assert problems(body(**{"x" * 100_000: 1})) == [f'"{"x" * 40}": is not a field of an order']
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = st.sampled_from(["orderID", "customerID", "item", "quantity", "items", "note"])
+
+
+@given(st.dictionaries(FIELDS, JSON) | st.lists(st.dictionaries(FIELDS, JSON), max_size=3) | JSON)
+def test_any_json_is_an_order_or_is_refused_and_what_is_taken_comes_back_from_its_message(given: Any) -> None:
+    try:
+        parsed = orders.parse(given, NOW)
+    except InvalidRequest as error:
+        assert error.problems
+    else:
+        assert [Order.from_json(each.to_json()) for each in parsed] == parsed
+        assert all(Order.from_json(each.to_json()).placed_at == PLACED_AT for each in parsed)
+
+
+# --- Onto the queue ---------------------------------------------------------------------------------------------------
+
+
+def enqueue(aws: Aws, *given: Order) -> None:
+    orders.enqueue(list(given), sqs=aws.sqs, queue_url=QUEUE_URL, dynamodb=aws.dynamodb, table=TABLE)
+
+
+def test_a_hundred_orders_go_to_the_queue_by_ten(aws: Aws) -> None:
+    calls = aws.calls(aws.sqs, "SendMessageBatch")
+    enqueue(aws, *[order(f"o-{number}") for number in range(100)])
+    assert [len(call["Entries"]) for call in calls] == [10] * 10
+    assert sorted(each["orderID"] for each in aws.queued()) == sorted(f"o-{number}" for number in range(100))
+
+
+def test_large_orders_go_to_the_queue_by_what_one_call_takes(aws: Aws) -> None:
+    """A character outside of Unicode's first plane has 4 bytes in the request, and 12 in the message."""
+    large = [Order(f"o-{number}", "c", (Item("😀" * 200, 1),) * 80, None, PLACED_AT) for number in range(10)]
+    calls = aws.calls(aws.sqs, "SendMessageBatch")
+    enqueue(aws, *large)
+    sizes = [sum(len(entry["MessageBody"].encode()) for entry in call["Entries"]) for call in calls]
+    assert len(sizes) > 1
+    assert max(sizes) <= 1_048_576
+    assert sum(len(call["Entries"]) for call in calls) == 10
+
+
+def test_an_order_given_twice_is_queued_once(aws: Aws) -> None:
+    enqueue(aws, order(), order())
+    assert len(aws.queued()) == 1
+
+
+def test_only_orders_that_are_not_stored_are_queued(aws: Aws) -> None:
+    store(aws, messages(order("o-1"), order("o-2")))
+    enqueue(aws, order("o-1"), order("o-2"), order("o-3"))
+    assert [each["orderID"] for each in aws.queued()] == ["o-3"]
+
+
+def test_every_order_that_is_stored_with_other_content_is_named(aws: Aws) -> None:
+    store(aws, messages(order("o-1"), order("o-2"), order("o-3")))
+    with pytest.raises(Conflict, match=r"^orderID: o-1, o-3 is stored already with other content"):
+        enqueue(aws, order("o-1", quantity=9), order("o-2"), order("o-3", quantity=9), order("o-4"))
+    assert aws.queued() == []
+
+
+def test_each_part_of_what_makes_an_order_makes_it_another_and_the_time_does_not() -> None:
+    first = Order("o", "c", (Item("x", 1), Item("y", 2)), "n", PLACED_AT)
+    others = [
+        Order("o", "d", first.items, "n", PLACED_AT),
+        Order("o", "c", first.items[::-1], "n", PLACED_AT),
+        Order("o", "c", first.items[:1], "n", PLACED_AT),
+        Order("o", "c", (Item("x", 1), Item("y", 3)), "n", PLACED_AT),
+        Order("o", "c", first.items, None, PLACED_AT),
+        Order("o", "c", first.items, "", PLACED_AT),
+    ]
+    assert len({each.digest() for each in [first, *others]}) == 7
+    assert Order("o", "c", first.items, "n", "2027-01-01T00:00:00.000000Z").digest() == first.digest()
+
+
+def test_what_the_queue_refuses_is_named_and_the_rest_goes_on(aws: Aws) -> None:
+    failed = [{"Id": each, "SenderFault": False, "Code": "InternalError"} for each in ("3", "7")]
+    with Stubber(aws.sqs) as sqs:
+        sqs.add_response("send_message_batch", {"Successful": [], "Failed": failed})
+        sqs.add_response("send_message_batch", {"Successful": [], "Failed": []})
+        with pytest.raises(Unavailable, match=r"^2 of 12 orders could not be queued: o-3, o-7\. The others are acc"):
+            enqueue(aws, *[order(f"o-{number}") for number in range(12)])
+        sqs.assert_no_pending_responses()
+
+
+def test_keys_that_dynamodb_holds_back_are_a_503(aws: Aws) -> None:
+    with Stubber(aws.dynamodb) as dynamodb:
+        unprocessed = {TABLE: {"Keys": [{"orderID": {"S": "o-1"}}]}}
+        dynamodb.add_response("batch_get_item", {"Responses": {TABLE: []}, "UnprocessedKeys": unprocessed})
+        with pytest.raises(Unavailable, match="the orders table is busy"):
+            enqueue(aws, order())
+    assert aws.queued() == []
+
+
+# --- Into the table ---------------------------------------------------------------------------------------------------
+
+
+def store(aws: Aws, event: dict[str, Any], publish: Callable[[Notification], None] | None = None) -> list[str]:
+    """The ids of the messages that failed."""
+    result = orders.store(
+        event,
+        dynamodb=aws.dynamodb,
+        table=TABLE,
+        sqs=aws.sqs,
+        queue_url=QUEUE_URL,
+        publish=publish or (lambda notification: pytest.fail(f"published: {notification}")),
+    )
+    assert list(result) == ["batchItemFailures"]
+    assert all(list(each) == ["itemIdentifier"] for each in result["batchItemFailures"])
+    return [each["itemIdentifier"] for each in result["batchItemFailures"]]
+
+
+@pytest.fixture
+def hastened(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """The receipt handles of failed messages, and after how many seconds each comes back."""
+    seen: list[tuple[str, int]] = []
+
+    def change(QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
+        assert QueueUrl == QUEUE_URL
+        assert 1 <= len(Entries) <= 10
+        seen.extend((each["ReceiptHandle"], each["VisibilityTimeout"]) for each in Entries)
+        return {"Successful": [{"Id": each["Id"]} for each in Entries], "Failed": []}
+
+    monkeypatch.setattr(aws.sqs, "change_message_visibility_batch", change)
+    return seen
+
+
+def test_a_batch_is_stored_with_all_that_lists_need(aws: Aws) -> None:
+    second = Order("o-2", "c-2", (Item("x", 2), Item("☕", 10_000)), "n", PLACED_AT)
+    assert store(aws, messages(order("o-1"), second)) == []
+    stored = aws.stored()
+    assert list(stored) == ["o-1", "o-2"]
+    assert stored["o-1"]["note"] == {"NULL": True}
+    period = stored["o-2"].pop("period")["S"]
+    assert re.fullmatch(r"2026-11#[0-7]", period)
+    assert stored["o-2"] == {
+        "orderID": {"S": "o-2"},
+        "customerID": {"S": "c-2"},
+        "items": {
+            "L": [
+                {"M": {"item": {"S": "x"}, "quantity": {"N": "2"}}},
+                {"M": {"item": {"S": "☕"}, "quantity": {"N": "10000"}}},
+            ]
+        },
+        "note": {"S": "n"},
+        "status": {"S": "PLACED"},
+        "placedAt": {"S": PLACED_AT},
+        "digest": {"S": second.digest()},
+        "sortKey": {"S": f"{PLACED_AT}#o-2"},
+    }
+
+
+def test_a_batch_delivered_twice_is_stored_once(aws: Aws) -> None:
+    event = messages(order("o-1"), order("o-2"))
+    store(aws, event)
+    before = aws.stored()
+    assert store(aws, event) == []
+    assert aws.stored() == before
+
+
+def test_an_order_twice_in_a_batch_is_stored_once_and_no_conflict(aws: Aws) -> None:
+    calls = aws.calls(aws.dynamodb, "BatchExecuteStatement")
+    assert store(aws, messages(order(), order())) == []
+    assert [len(call["Statements"]) for call in calls] == [1]
+    assert list(aws.stored()) == ["o-1"]
+
+
+def test_a_hundred_orders_are_written_by_25(aws: Aws) -> None:
+    calls = aws.calls(aws.dynamodb, "BatchExecuteStatement")
+    assert store(aws, messages(*[order(f"o-{number}") for number in range(100)])) == []
+    assert [len(call["Statements"]) for call in calls] == [25] * 4
+    assert len(aws.stored()) == 100
+
+
+@pytest.mark.parametrize("batches", [[(1, 2)], [(1,), (2,)]], ids=["in one batch", "in two batches"])
+def test_of_two_orders_with_one_id_the_first_stays_and_the_other_is_reported(
+    aws: Aws, batches: list[tuple[int, ...]]
+) -> None:
+    published: list[Notification] = []
+    number = 0
+    for quantities in batches:
+        records = []
+        for quantity in quantities:
+            number += 1
+            records.append(message(order(quantity=quantity).to_json(), number))
+        assert store(aws, {"Records": records}, published.append) == []
+    assert aws.stored()["o-1"]["items"]["L"][0]["M"]["quantity"] == {"N": "1"}
+    (notification,) = published
+    assert notification.kind == "order"
+    assert notification.subject == "1 order refused: the id is taken"
+    assert notification.message.endswith("\n- order o-1 of customer c-1")
+
+
+def test_a_conflict_delivered_twice_is_reported_under_one_key(aws: Aws) -> None:
+    published: list[Notification] = []
+    store(aws, messages(order()))
+    event = {"Records": [message(order(quantity=2).to_json(), 7)]}
+    for _ in range(2):
+        assert store(aws, event, published.append) == []
+    assert len(published) == 2
+    assert len({each.key for each in published}) == 1
+
+
+POISON = [
+    "",
+    "{",
+    "null",
+    "5",
+    '"order"',
+    "[]",
+    "{}",
+    "[" * 100_000,
+    json.dumps({"orderID": "o", "customerID": "c", "item": "x", "note": None}),
+    json.dumps({"orderID": "o", "customerID": "c", "item": "x", "placedAt": PLACED_AT}),
+    json.dumps({"orderID": "o", "customerID": "c", "item": "x", "note": None, "placedAt": 5}),
+    json.dumps({"orderID": "o", "customerID": "c", "item": "x", "note": None, "placedAt": "yesterday"}),
+    json.dumps({"orderID": "o", "customerID": "c", "item": "x", "note": None, "placedAt": "2026-11-21"}),
+    json.dumps({"orderID": "o", "customerID": "c", "item": "x", "note": None, "placedAt": "0001-01-01T00:00+23:59"}),
+    json.dumps({"customerID": "c", "item": "x", "note": None, "placedAt": PLACED_AT}),
+    json.dumps({"orderID": "o", "customerID": "c", "item": "x", "quantity": 0, "note": None, "placedAt": PLACED_AT}),
+]
+
+
+@pytest.mark.parametrize("text", POISON, ids=lambda text: text[:90] or "empty")
+def test_a_message_that_is_no_order_is_named_and_its_neighbours_are_stored(
+    aws: Aws, hastened: list[tuple[str, int]], log_lines: io.StringIO, text: str
+) -> None:
+    assert store(aws, messages(order("o-1"), text, order("o-2"))) == ["m-2"]
+    assert list(aws.stored()) == ["o-1", "o-2"]
+    assert hastened == [("r-2", 1)]
+    refused = json.loads(log_lines.getvalue().splitlines()[0])
+    assert (refused["message"], refused["messageId"]) == ("message refused", "m-2")
+    assert refused["reason"]
+
+
+def test_a_failed_message_comes_back_after_1_2_4_and_8_seconds(aws: Aws, hastened: list[tuple[str, int]]) -> None:
+    for received in (1, 2, 3, 4, 5):
+        assert store(aws, {"Records": [message("poison", received=received)]}) == ["m-1"]
+    assert [seconds for _, seconds in hastened] == [1, 2, 4, 8, 8]
+
+
+def test_more_than_ten_failed_messages_are_hastened_by_ten(aws: Aws, hastened: list[tuple[str, int]]) -> None:
+    assert len(store(aws, messages(*["poison"] * 23))) == 23
+    assert [handle for handle, _ in hastened] == [f"r-{number}" for number in range(1, 24)]
+
+
+def test_a_failed_message_is_named_even_if_it_cannot_be_hastened(aws: Aws) -> None:
+    with Stubber(aws.sqs) as sqs:
+        sqs.add_client_error("change_message_visibility_batch", "ServiceUnavailable", http_status_code=503)
+        assert store(aws, messages("poison", order())) == ["m-1"]
+    assert list(aws.stored()) == ["o-1"]
+
+
+def test_a_throttled_statement_fails_only_its_own_messages(aws: Aws, hastened: list[tuple[str, int]]) -> None:
+    answer = {
+        "Responses": [
+            {"TableName": TABLE},
+            {"Error": {"Code": "ThrottlingError", "Message": "slower"}},
+            {"TableName": TABLE},
+        ]
+    }
+    with Stubber(aws.dynamodb) as dynamodb:
+        dynamodb.add_response("batch_execute_statement", answer)
+        given = messages(order("o-1"), order("o-2"), order("o-3"), order("o-2"))
+        assert store(aws, given) == ["m-2", "m-4"]
+    assert [handle for handle, _ in hastened] == ["r-2", "r-4"]
+
+
+def test_a_call_that_fails_as_a_whole_fails_its_messages_and_the_next_call_goes_on(
+    aws: Aws, hastened: list[tuple[str, int]]
+) -> None:
+    answer = {"Responses": [{"TableName": TABLE}]}
+    with Stubber(aws.dynamodb) as dynamodb:
+        dynamodb.add_client_error(
+            "batch_execute_statement", "ProvisionedThroughputExceededException", http_status_code=400
+        )
+        dynamodb.add_response("batch_execute_statement", answer)
+        failed = store(aws, messages(*[order(f"o-{number}") for number in range(26)]))
+        dynamodb.assert_no_pending_responses()
+    assert failed == [f"m-{number}" for number in range(1, 26)]
+    assert len(hastened) == 25
+
+
+def test_a_lost_connection_fails_the_messages_of_its_call(
+    aws: Aws, hastened: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(**_: Any) -> None:
+        raise ConnectTimeoutError(endpoint_url="https://dynamodb")
+
+    monkeypatch.setattr(aws.dynamodb, "batch_execute_statement", lose)
+    assert store(aws, messages(order("o-1"), order("o-2"))) == ["m-1", "m-2"]
+
+
+def test_a_known_order_whose_content_cannot_be_read_comes_back(aws: Aws, hastened: list[tuple[str, int]]) -> None:
+    with Stubber(aws.dynamodb) as dynamodb:
+        duplicate = {"Error": {"Code": "DuplicateItem", "Message": "there"}}
+        dynamodb.add_response("batch_execute_statement", {"Responses": [duplicate]})
+        dynamodb.add_client_error("batch_get_item", "ThrottlingException", http_status_code=400)
+        assert store(aws, messages(order())) == ["m-1"]
+
+
+def test_a_missing_right_is_no_matter_of_one_message(aws: Aws) -> None:
+    """The whole batch fails, and the function's error shows it."""
+    with Stubber(aws.dynamodb) as dynamodb:
+        dynamodb.add_client_error("batch_execute_statement", "AccessDeniedException", http_status_code=400)
+        with pytest.raises(ClientError, match="AccessDenied"):
+            store(aws, messages(order()))
+
+
+def test_each_stored_order_has_a_log_record_with_its_id(aws: Aws, log_lines: io.StringIO) -> None:
+    store(aws, messages(order("o-1"), order("o-2")))
+    records = [json.loads(line) for line in log_lines.getvalue().splitlines()]
+    assert [(each["message"], each["orderID"]) for each in records] == [
+        ("order stored", "o-1"),
+        ("order stored", "o-2"),
+    ]
+
+
+def test_store_orders_answers_lambda_with_the_failed_messages(
+    api: Api, aws: Aws, hastened: list[tuple[str, int]]
+) -> None:
+    given = messages(order(), "poison", order(quantity=2))
+    payload = api.client.lambda_.invoke("store_orders", given).payload
+    assert payload == {"batchItemFailures": [{"itemIdentifier": "m-2"}]}
+    (notification,) = aws.published()
+    assert notification["Subject"] == "1 order refused: the id is taken"
+    assert notification["MessageAttributes"]["kind"] == {"Type": "String", "Value": "order"}
+
+
+def test_store_orders_takes_the_events_of_chalices_generator(api: Api, aws: Aws) -> None:
+    event = api.client.events.generate_sqs_event([order().to_json()])
+    assert api.client.lambda_.invoke("store_orders", event).payload == {"batchItemFailures": []}
+    assert list(aws.stored()) == ["o-1"]
+
+
+# --- To the subscribers -----------------------------------------------------------------------------------------------
+
+
+def record(order_id: str, customer: Any = "c-1", name: str = "INSERT") -> dict[str, Any]:
+    """One record of the table's stream."""
+    image = {"orderID": {"S": order_id}, "customerID": {"S": customer} if isinstance(customer, str) else customer}
+    return {
+        "eventID": f"e-{order_id}",
+        "eventName": name,
+        "eventVersion": "1.1",
+        "eventSource": "aws:dynamodb",
+        "awsRegion": "us-east-1",
+        "eventSourceARN": ENVIRONMENT["ORDERS_STREAM_ARN"],
+        "dynamodb": {
+            "ApproximateCreationDateTime": 1795230855.0,
+            "Keys": {"orderID": {"S": order_id}},
+            "SequenceNumber": "1100000000017450030890",
+            "SizeBytes": 26,
+            "StreamViewType": "NEW_IMAGE",
+            **({} if name == "REMOVE" else {"NewImage": image}),
+        },
+    }
+
+
+def announced(*records: dict[str, Any]) -> list[Notification]:
+    published: list[Notification] = []
+    orders.announce({"Records": list(records)}, publish=published.append)
+    return published
+
+
+def test_a_batch_of_new_orders_is_one_notification_that_names_each() -> None:
+    (notification,) = announced(record("o-1"), record("o-2", "c-2"))
+    assert notification.kind == "order"
+    assert notification.subject == "2 new orders"
+    assert notification.message == "2 new orders:\n- order o-1 of customer c-1\n- order o-2 of customer c-2"
+    assert notification.sms == "2 new orders"
+
+
+def test_one_new_order_is_not_called_orders() -> None:
+    assert announced(record("o-1"))[0].subject == "1 new order"
+
+
+def test_a_changed_or_removed_order_is_not_announced() -> None:
+    assert announced(record("o-1", name="MODIFY"), record("o-2", name="REMOVE")) == []
+    (notification,) = announced(record("o-1", name="MODIFY"), record("o-2"), record("o-3", name="REMOVE"))
+    assert notification.message == "1 new order:\n- order o-2 of customer c-1"
+
+
+def test_a_batch_delivered_twice_is_announced_under_one_key_and_another_under_another() -> None:
+    keys = [announced(*batch)[0].key for batch in ([record("o-1")], [record("o-1")], [record("o-2")])]
+    assert keys[0] == keys[1] != keys[2]
+
+
+EACH_TYPE = {
+    "S": "text",
+    "N": "1.5",
+    "B": "AAE=",
+    "SS": ["a", "b"],
+    "NS": ["1", "2"],
+    "BS": ["AAE="],
+    "M": {"a": {"L": [{"NULL": True}]}},
+    "L": [{"M": {}}],
+    "NULL": True,
+    "BOOL": False,
+}
+
+
+@pytest.mark.parametrize("name", EACH_TYPE)
+def test_an_image_may_have_attributes_of_each_type(name: str) -> None:
+    given = record("o-1")
+    given["dynamodb"]["NewImage"]["other"] = {name: EACH_TYPE[name]}
+    assert announced(given)[0].message == "1 new order:\n- order o-1 of customer c-1"
+
+
+@pytest.mark.parametrize("customer", [{"N": "5"}, {"NULL": True}, {"M": {}}, {"SS": ["a"]}])
+def test_a_customer_that_is_no_text_is_called_unknown(customer: Any) -> None:
+    assert announced(record("o-1", customer))[0].message == "1 new order:\n- order o-1 of customer unknown"
+
+
+def test_a_record_without_an_image_is_announced_by_its_key() -> None:
+    given = record("o-1")
+    del given["dynamodb"]["NewImage"]
+    assert announced(given)[0].message == "1 new order:\n- order o-1 of customer unknown"
+
+
+def test_announce_orders_publishes_what_subscribers_filter_by(api: Api, aws: Aws) -> None:
+    records = [record("o-1"), record("o-2", name="REMOVE")]
+    api.client.lambda_.invoke("announce_orders", {"Records": copy.deepcopy(records)})
+    (notification,) = aws.published()
+    assert notification["Subject"] == "1 new order"
+    assert notification["MessageAttributes"]["kind"]["Value"] == "order"
+
+
+def test_the_failed_publication_of_a_batch_fails_the_function(api: Api, aws: Aws) -> None:
+    """Then Lambda gives the batch once more, and nothing is lost."""
+    with Stubber(aws.sns) as sns:
+        sns.add_client_error("publish", "InternalError", http_status_code=500)
+        with pytest.raises(Exception, match="InternalError"):
+            api.client.lambda_.invoke("announce_orders", {"Records": [record("o-1")]})
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_customers_list_has_nothing_of_others_and_its_next_is_for_that_customer_only(aws: Aws) -> None:
+    store(aws, messages(*[order(f"o-{number}", f"c-{number % 2}") for number in range(6)]))
+    read = {"dynamodb": aws.dynamodb, "table": TABLE, "now": NOW}
+    page = orders.newest(Page(2, None, {"customerID": "c-0"}), date(2026, 1, 1), **read)
+    assert [each["orderID"] for each in page["orders"]] == ["o-4", "o-2"]
+    with pytest.raises(InvalidRequest, match="^next: "):
+        orders.newest(Page(2, page["next"], {"customerID": "c-1"}), date(2026, 1, 1), **read)
+
+
+def test_a_busy_table_is_a_503(aws: Aws) -> None:
+    with Stubber(aws.dynamodb) as dynamodb:
+        dynamodb.add_client_error("get_item", "ThrottlingException", http_status_code=400)
+        with pytest.raises(Unavailable, match="^GetItem does not answer for now"):
+            orders.get("o-1", dynamodb=aws.dynamodb, table=TABLE)
