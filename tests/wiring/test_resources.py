@@ -1,0 +1,288 @@
+"""The resources template: its promises, with each parameter, on AWS and on the local stage."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from cfnlint.api import lint  # type: ignore[import-untyped]
+from moto import mock_aws
+
+from infra import deploy
+from tests.wiring.conftest import ROOT, as_variables, resolve
+from tests.wiring.template import Template
+
+BEYOND_MOTO = {"AWS::CloudWatch::Alarm", "AWS::S3::BucketPolicy", "AWS::SNS::TopicPolicy"}
+
+
+# --- linters and CloudFormation ---------------------------------------------------------------------------------------
+
+
+def test_cfn_lint_finds_nothing_in_the_file() -> None:
+    assert lint((ROOT / "infra" / "resources.yaml").read_text(), regions=["us-east-1", "eu-central-1"]) == []
+
+
+def test_cfn_lint_finds_nothing_in_what_is_deployed() -> None:
+    assert lint(deploy.template(), regions=["us-east-1", "eu-central-1"]) == []
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An AWS account in this process."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        yield
+
+
+@pytest.mark.filterwarnings("ignore:Tried to parse")
+@pytest.mark.parametrize("local", ["false", "true"])
+def test_moto_makes_of_the_template_what_the_tests_here_read_in_it(account: None, local: str) -> None:
+    """Their own small reading of CloudFormation's functions is compared with moto's."""
+    cfn = boto3.client("cloudformation")
+    given = [{"ParameterKey": "Stage", "ParameterValue": "test"}, {"ParameterKey": "Local", "ParameterValue": local}]
+    cfn.create_stack(StackName="test", TemplateBody=deploy.template(), Parameters=given)  # type: ignore[arg-type]
+    [stack] = cfn.describe_stacks(StackName="test")["Stacks"]
+    made = {each["OutputKey"]: each["OutputValue"] for each in stack["Outputs"]}
+    read = resolve("test", "eu-central-1", "123456789012", Local=local)
+    # CloudFormation makes up the roles' names and the stream's label.
+    same = [name for name in read.outputs if not re.search("RoleArn|StreamArn", name)]
+    assert made.keys() == read.outputs.keys()
+    assert {name: made[name] for name in same} == {name: read.outputs[name] for name in same}
+    resources = {
+        each["LogicalResourceId"]: each["PhysicalResourceId"]
+        for each in cfn.describe_stack_resources(StackName="test")["StackResources"]
+        if "LogicalResourceId" in each
+    }
+    assert resources.keys() == {name for name, each in read.resources.items() if each["Type"] not in BEYOND_MOTO}
+    iam = boto3.client("iam")
+    for name, role in read.of_type("AWS::IAM::Role").items():
+        [policy] = role["Policies"]
+        document = iam.get_role_policy(RoleName=resources[name], PolicyName=policy["PolicyName"])["PolicyDocument"]
+        # moto keeps a policy as Python prints it.
+        text = str(document).replace(made["OrdersStreamArn"], read.outputs["OrdersStreamArn"])
+        assert text == str(policy["PolicyDocument"])
+
+
+# --- queues -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_message_stays_hidden_for_six_times_the_functions_timeout_and_the_batching_window(
+    template: Template, config: dict[str, Any], app: Any
+) -> None:
+    [source] = [each for each in app.event_sources if each.name == "store_orders"]
+    timeout = config["lambda_functions"]["store_orders"]["lambda_timeout"]
+    window = source.maximum_batching_window_in_seconds
+    assert template.properties("OrdersQueue")["VisibilityTimeout"] >= 6 * timeout + window
+
+
+def test_after_five_tries_a_message_is_in_the_dead_letter_queue(template: Template) -> None:
+    redrive = template.properties("OrdersQueue")["RedrivePolicy"]
+    assert redrive["maxReceiveCount"] == 5
+    assert redrive["deadLetterTargetArn"].endswith(":cafe-<stage>-orders-dead")
+
+
+def test_every_queue_is_encrypted_and_keeps_messages_for_14_days(template: Template) -> None:
+    queues = template.of_type("AWS::SQS::Queue")
+    assert queues.keys() == {"OrdersQueue", "OrdersDeadLetterQueue", "FailuresQueue"}
+    for queue in queues.values():
+        assert queue["SqsManagedSseEnabled"] is True
+        assert queue["MessageRetentionPeriod"] == 14 * 24 * 3600
+
+
+@pytest.mark.parametrize(("alarm", "queue"), [("OrdersDeadAlarm", "orders-dead"), ("FailuresAlarm", "failures")])
+def test_one_message_in_a_queue_of_failures_raises_an_alarm(alarm: str, queue: str, template: Template) -> None:
+    properties = template.properties(alarm)
+    assert properties["Namespace"] == "AWS/SQS"
+    assert properties["MetricName"] == "ApproximateNumberOfMessagesVisible"
+    assert properties["Dimensions"] == [{"Name": "QueueName", "Value": f"cafe-<stage>-{queue}"}]
+    assert (properties["ComparisonOperator"], properties["Threshold"]) == ("GreaterThanThreshold", 0)
+    # An empty queue stops reporting after a while, and that is no alarm.
+    assert properties["TreatMissingData"] == "notBreaching"
+    assert properties["AlarmActions"] == properties["OKActions"] == [template.outputs["AlarmsTopicArn"]]
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_table_is_on_demand_encrypted_and_recoverable(template: Template) -> None:
+    tables = template.of_type("AWS::DynamoDB::Table")
+    assert tables.keys() == {"OrdersTable", "NotificationsTable"}
+    for table in tables.values():
+        assert table["BillingMode"] == "PAY_PER_REQUEST"
+        assert table["SSESpecification"] == {"SSEEnabled": True}
+        assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+
+
+def test_orders_are_known_by_their_id_and_stream_what_is_new(template: Template) -> None:
+    table = template.properties("OrdersTable")
+    assert table["TableName"] == "cafe-<stage>-orders"
+    assert table["KeySchema"] == [{"AttributeName": "orderID", "KeyType": "HASH"}]
+    assert table["StreamSpecification"] == {"StreamViewType": "NEW_IMAGE"}
+    assert "TimeToLiveSpecification" not in table
+
+
+def test_notifications_expire(template: Template) -> None:
+    table = template.properties("NotificationsTable")
+    assert table["TableName"] == "cafe-<stage>-notifications"
+    assert table["TimeToLiveSpecification"] == {"AttributeName": "expiresAt", "Enabled": True}
+
+
+# --- buckets ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_bucket_is_private_encrypted_and_forgets(template: Template) -> None:
+    buckets = template.of_type("AWS::S3::Bucket")
+    assert {each["BucketName"] for each in buckets.values()} == {
+        "cafe-<stage>-reports-<account>",
+        "cafe-<stage>-uploads-<account>",
+    }
+    for bucket in buckets.values():
+        assert bucket["PublicAccessBlockConfiguration"] == {
+            "BlockPublicAcls": True,
+            "BlockPublicPolicy": True,
+            "IgnorePublicAcls": True,
+            "RestrictPublicBuckets": True,
+        }
+        [encryption] = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        assert encryption["ServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+        assert bucket["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+        [rule] = bucket["LifecycleConfiguration"]["Rules"]
+        assert rule["Status"] == "Enabled"
+        # As long as Step Functions remembers a report.
+        assert rule["ExpirationInDays"] == 90
+        assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
+
+
+@pytest.mark.parametrize("stage", ["dev", "prod", "local"])
+def test_every_bucket_refuses_plain_http_on_every_stage_that_is_not_the_local_cloud(stage: str) -> None:
+    template = resolve(stage)
+    policies = {each["Bucket"]: each["PolicyDocument"] for each in template.of_type("AWS::S3::BucketPolicy").values()}
+    for bucket in template.of_type("AWS::S3::Bucket").values():
+        name = bucket["BucketName"]
+        [statement] = policies[name]["Statement"]
+        assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "s3:*")
+        assert statement["Resource"] == [f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"]
+        assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_no_resource_grants_the_public_anything(template: Template) -> None:
+    for resource in template.resources.values():
+        for statement in resource["Properties"].get("PolicyDocument", {}).get("Statement", []):
+            assert statement["Effect"] == "Deny" or statement["Principal"] != "*"
+
+
+# --- the local stage --------------------------------------------------------------------------------------------------
+
+
+def differences(one: Template, other: Template) -> set[str]:
+    """What is not the same, as ``Resource`` where one has it alone, and else as ``Resource.Property``."""
+    found = set(one.resources.keys() ^ other.resources.keys())
+    for name in one.resources.keys() & other.resources.keys():
+        left, right = one.properties(name), other.properties(name)
+        found |= {f"{name}.{key}" for key in left.keys() | right.keys() if left.get(key) != right.get(key)}
+    return found
+
+
+def test_every_difference_of_the_local_stage_is_in_the_decisions() -> None:
+    page = (ROOT / "docs" / "decisions.md").read_text()
+    section = page.split("## What the local stage does differently\n")[1].split("\n## ")[0]
+    listed = set(re.findall(r"^\| `([^`]+)` \|", section, flags=re.MULTILINE))
+    assert differences(resolve(Local="true"), resolve(Local="false")) == listed
+
+
+def test_a_stage_is_not_local_unless_it_is_asked_for(template: Template) -> None:
+    assert differences(resolve(Local="false"), template) == set()
+
+
+# --- topics and subscriptions -----------------------------------------------------------------------------------------
+
+SUBSCRIBERS = pytest.mark.parametrize(
+    ("protocol", "address", "endpoint", "kinds"),
+    [
+        ("email", "EmailAddress", "barista@example.com", "EmailKinds"),
+        ("sms", "PhoneNumber", "+41791234567", "SmsKinds"),
+        ("https", "HttpsEndpoint", "https://example.com/hook", "HttpsKinds"),
+    ],
+)
+
+
+def test_nobody_is_subscribed_by_default(template: Template) -> None:
+    assert template.of_type("AWS::SNS::Subscription") == {}
+
+
+@SUBSCRIBERS
+def test_an_address_is_subscribed_to_the_notifications(protocol: str, address: str, endpoint: str, kinds: str) -> None:
+    template = resolve(**{address: endpoint})
+    assert list(template.of_type("AWS::SNS::Subscription").values()) == [
+        {"TopicArn": template.outputs["TopicArn"], "Protocol": protocol, "Endpoint": endpoint}
+    ]
+
+
+@SUBSCRIBERS
+def test_a_subscriber_may_want_some_kinds_only(protocol: str, address: str, endpoint: str, kinds: str) -> None:
+    template = resolve(**{address: endpoint, kinds: "report,storage"})
+    [subscription] = template.of_type("AWS::SNS::Subscription").values()
+    assert subscription["FilterPolicy"] == {"kind": ["report", "storage"]}
+    # By the message's attributes, which is what SNS takes where nothing is said.
+    assert subscription.get("FilterPolicyScope", "MessageAttributes") == "MessageAttributes"
+
+
+def test_all_three_may_be_subscribed_at_once() -> None:
+    template = resolve(
+        EmailAddress="barista@example.com", PhoneNumber="+41791234567", HttpsEndpoint="https://example.com/hook"
+    )
+    assert {each["Protocol"] for each in template.of_type("AWS::SNS::Subscription").values()} == {
+        "email",
+        "sms",
+        "https",
+    }
+
+
+def test_notifications_are_encrypted_and_alarms_can_arrive(template: Template) -> None:
+    topics = template.of_type("AWS::SNS::Topic")
+    assert {each["TopicName"] for each in topics.values()} == {"cafe-<stage>-notifications", "cafe-<stage>-alarms"}
+    assert topics["NotificationsTopic"]["KmsMasterKeyId"] == "alias/aws/sns"
+    # CloudWatch and EventBridge may not use that key.
+    assert "KmsMasterKeyId" not in topics["AlarmsTopic"]
+
+
+# --- names and outputs ------------------------------------------------------------------------------------------------
+
+
+def test_every_name_is_of_its_stage(template: Template) -> None:
+    """So that two stages share an account."""
+    naming = {
+        "QueueName",
+        "TableName",
+        "TopicName",
+        "BucketName",
+        "StateMachineName",
+        "AlarmName",
+        "LogGroupName",
+        "Name",
+    }
+    for name, resource in template.resources.items():
+        for key in naming & resource["Properties"].keys():
+            assert "cafe-<stage>" in resource["Properties"][key], name
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "UPLOADS_BUCKET",
+        "REPORTS_BUCKET",
+        "ORDERS_QUEUE_URL",
+        "ORDERS_TABLE",
+        "NOTIFICATIONS_TABLE",
+        "TOPIC_ARN",
+        "INVENTORY_REPORT_ARN",
+        "STORAGE_REPORT_ARN",
+        "ORDERS_DEAD_LETTER_URL",
+    ],
+)
+def test_the_outputs_have_what_the_interface_promises(output: str, template: Template) -> None:
+    assert as_variables(template.outputs)[output]
