@@ -19,6 +19,7 @@ EVERY_SECONDS = 1
 def follow(stack: Stack, *, once: bool) -> None:
     """Print each line with the name of the function before it, oldest first; for ever, or what is there ``once``."""
     import boto3
+    from botocore.exceptions import EndpointConnectionError
 
     if not stack.cloud.process.pid():
         raise StackError("nothing is up here: run `make run`")
@@ -33,16 +34,21 @@ def follow(stack: Stack, *, once: bool) -> None:
     printed: Counter[str] = Counter()
     with stack.api.log.open(errors="replace") as api:
         while True:
-            for name, message in _news(client, prefix, printed):
-                _print(name, message)
-            for line in api:
+            try:
+                for name, message in news(client, prefix, printed):
+                    _print(name, message)
+            except EndpointConnectionError:
+                raise StackError("the stack has been stopped") from None
+            if stack.api.log.stat().st_size < api.tell():
+                api.seek(0)  # the API was started again, and its log with it
+            while line := api.readline():
                 _print("chalice local", line)
             if once:
                 return
             time.sleep(EVERY_SECONDS)
 
 
-def _news(client: Any, prefix: str, printed: Counter[str]) -> list[tuple[str, str]]:
+def news(client: Any, prefix: str, printed: Counter[str]) -> list[tuple[str, str]]:
     """What the functions wrote since the last call, as (function, message) by time.
 
     A stream only grows at its end, so ``printed`` counts the events of each that have been returned already.

@@ -1,0 +1,242 @@
+"""The local stack's processes, ports and files: what it may touch, and what it says."""
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local import logs
+from local.database import Database, Server
+from local.processes import Process, StackError, fingerprint, require_free
+from local.stack import Stack
+
+SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
+STUBBORN = [
+    sys.executable,
+    "-c",
+    "import signal, subprocess, sys, time\n"
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    f"child = subprocess.Popen({SLEEP!r}, stdout=subprocess.DEVNULL)\n"
+    "print(child.pid, flush=True)\n"
+    "time.sleep(60)",
+]
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[Process]:
+    process = Process("sleeper", tmp_path)
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def used_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def says(process: Process) -> Callable[[], bool]:
+    return lambda: process.log.read_text().endswith("\n")
+
+
+def is_gone(pid: int) -> bool:
+    """An orphan is collected by the init process, in its own time."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_a_process_is_known_again_by_another_command(process: Process, tmp_path: Path) -> None:
+    process.start(SLEEP, {}, "one", 4566)
+
+    again = Process("sleeper", tmp_path)
+
+    assert again.pid() == process.pid() is not None
+    assert again.port() == 4566
+    assert again.runs("one")
+    assert not again.runs("another command, environment or code")
+
+
+def test_a_process_id_that_belongs_to_another_by_now_is_never_signalled(process: Process, tmp_path: Path) -> None:
+    stranger = subprocess.Popen(SLEEP, stdout=subprocess.DEVNULL)
+    try:
+        record = {"pid": str(stranger.pid), "started": "long ago", "fingerprint": "one", "port": "4566"}
+        (tmp_path / "sleeper.json").write_text(json.dumps(record))
+
+        assert process.pid() is None
+        assert not process.runs("one")
+        assert process.stop() is False
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+@pytest.mark.parametrize("record", ["", "{", "{}"])
+def test_a_record_that_was_cut_off_counts_as_no_process(process: Process, tmp_path: Path, record: str) -> None:
+    (tmp_path / "sleeper.json").write_text(record)
+
+    assert process.pid() is None
+
+
+def test_stop_takes_the_children_along_even_of_a_process_that_will_not_end(process: Process) -> None:
+    process.start(STUBBORN, {}, "one", 4566)
+    process.wait(says(process))
+    pid, child = process.pid(), int(process.log.read_text())
+    assert pid
+
+    assert process.stop(seconds=0.1) is True
+
+    assert process.pid() is None
+    deadline = time.monotonic() + 10
+    while not (is_gone(pid) and is_gone(child)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_process_that_ends_while_it_starts_shows_the_end_of_its_log(process: Process) -> None:
+    process.start([sys.executable, "-c", "raise SystemExit('no such table')"], {}, "one", 4566)
+
+    with pytest.raises(StackError, match=r"sleeper ended while starting(.|\n)*no such table"):
+        process.wait(lambda: False)
+
+
+def test_a_process_that_is_never_ready_shows_the_end_of_its_log(process: Process) -> None:
+    process.start(SLEEP, {}, "one", 4566)
+    process.wait(says(process))
+
+    with pytest.raises(StackError, match=r"sleeper is not ready after 0 s(.|\n)*up"):
+        process.wait(lambda: False, seconds=0)
+
+
+def test_a_process_sees_only_the_environment_that_it_is_given(process: Process) -> None:
+    process.start(["/usr/bin/env"], {"ONE": "1"}, "one", 4566)
+
+    with pytest.raises(StackError):
+        process.wait(lambda: False)
+
+    assert process.log.read_text() == "ONE=1\n"
+
+
+def test_a_used_port_names_the_variable_that_changes_it(used_port: int) -> None:
+    with pytest.raises(StackError, match=f"port {used_port} is in use: set CAFE_AWS_PORT to another"):
+        require_free(used_port, "CAFE_AWS_PORT")
+
+
+def test_with_a_used_port_nothing_is_started(tmp_path: Path, used_port: int) -> None:
+    stack = Stack(tmp_path, api_port=used_port, aws_port=used_port + 1, db_port=used_port + 2)
+
+    with pytest.raises(StackError, match="set CAFE_API_PORT to another"):
+        stack.start()
+
+    assert not any(process.pid() for process in stack.processes.values())
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+def test_three_services_want_three_ports(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="three different ports"):
+        Stack(tmp_path, api_port=8000, aws_port=8000, db_port=33306).start()
+
+
+@pytest.mark.parametrize("value", ["0", "65536", "http", "-1", "80 80"])
+def test_a_port_that_is_none_is_refused_by_the_name_of_its_variable(value: str) -> None:
+    with pytest.raises(StackError, match="CAFE_DB_PORT must be a port number"):
+        Stack.read({"CAFE_DB_PORT": value})
+
+
+def test_the_ports_are_those_of_the_variables_or_the_usual_ones() -> None:
+    stack = Stack.read({"CAFE_AWS_PORT": "14566", "CAFE_API_PORT": ""})
+
+    assert (stack.api_port, stack.aws_port, stack.db_port) == (8000, 14566, 33306)
+
+
+def test_another_mysql_server_needs_its_administrator() -> None:
+    with pytest.raises(StackError, match="CAFE_DB_ADMIN_USER is not"):
+        Server.read({"CAFE_DB_HOST": "db.example.com"})
+
+
+def test_before_the_first_run_the_variables_say_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="run `make run`"):
+        Stack(tmp_path).variables()
+
+
+def test_passwords_are_random_and_readable_by_their_owner_only(tmp_path: Path) -> None:
+    one, other = (Database(tmp_path / name, 33306) for name in ("one", "other"))
+
+    assert one.variables == one.variables
+    assert one.variables["DB_PASSWORD"] != other.variables["DB_PASSWORD"] != one.variables["DB_ADMIN_PASSWORD"]
+    assert stat.S_IMODE((tmp_path / "one" / "passwords.json").stat().st_mode) == 0o600
+
+
+def test_the_file_to_source_gives_every_value_as_it_is(tmp_path: Path) -> None:
+    stack = Stack(tmp_path / "it's a folder")
+    stack.project.mkdir(parents=True)
+    outputs = {"API_ROLE_ARN": "arn", "ODD": 'it\'s $HOME, `date` and "more"\\'}
+    (stack.project / "dev.outputs.json").write_text(json.dumps(outputs))
+
+    stack._write_environment()
+
+    script = '. "$1"; printf "%s\\n" "$ODD" "$CAFE_STAGE" "${AWS_PROFILE-unset}"; command -v chalice'
+    printed = subprocess.run(
+        ["/bin/sh", "-uc", script, "sh", str(stack.folder / "env")],
+        env={"PATH": "/usr/bin:/bin", "AWS_PROFILE": "mine"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert printed == [outputs["ODD"], "dev", "unset", str(stack.folder / "bin" / "chalice")]
+    assert stat.S_IMODE((stack.folder / "env").stat().st_mode) == 0o600
+
+
+def test_a_fingerprint_changes_with_any_source_but_not_with_compiled_files(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text("1")
+    before = fingerprint(tmp_path, "command")
+
+    (tmp_path / "one.pyc").write_text("compiled")
+    assert fingerprint(tmp_path, "command") == before
+    (tmp_path / "one.py").write_text("2")
+    assert fingerprint(tmp_path, "command") != before
+
+
+class FakeLogs:
+    """CloudWatch Logs with one group, whose events come one page after the other."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def get_paginator(self, operation: str) -> "FakeLogs":
+        self.operation = operation
+        return self
+
+    def paginate(self, **_: str) -> list[dict[str, Any]]:
+        if self.operation == "describe_log_groups":
+            return [{"logGroups": [{"logGroupName": "/aws/lambda/cafe-dev-store_orders"}]}]
+        return [{"events": [event]} for event in self.events]
+
+    def write(self, stream: str, timestamp: int, message: str) -> None:
+        self.events.append({"logStreamName": stream, "timestamp": timestamp, "message": message})
+
+
+def test_each_log_line_is_shown_once_and_in_order_even_if_it_is_the_same_again() -> None:
+    client, printed = FakeLogs(), Counter[str]()
+    client.write("a", 2, "again")
+    client.write("b", 1, "first")
+    assert logs.news(client, "/aws/lambda/cafe-dev", printed) == [
+        ("cafe-dev-store_orders", "first"),
+        ("cafe-dev-store_orders", "again"),
+    ]
+
+    client.write("a", 2, "again")
+    assert logs.news(client, "/aws/lambda/cafe-dev", printed) == [("cafe-dev-store_orders", "again")]
+    assert logs.news(client, "/aws/lambda/cafe-dev", printed) == []
