@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from chalice.app import BaseLambdaEvent, Chalice, DynamoDBEvent, Response, SQSEvent
+from chalice.app import BaseLambdaEvent, Chalice, DynamoDBEvent, Request, Response, SQSEvent
 
 from chalicelib import clients, notifications, orders, reports, rest, storage, uploads
 from chalicelib.errors import MissingSettings
@@ -35,23 +35,28 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def request() -> Request:
+    """The request under way: a view is called only while there is one."""
+    assert app.current_request is not None
+    return app.current_request
+
+
 # --- Reports: REST -> state machine -> MySQL, S3, SNS -----------------------------------------------------------------
 
 
 @app.route("/create_report", methods=["POST"])
 def create_report() -> Response:
     """Starts the state machine of an inventory or a storage report."""
-    request = app.current_request
-    wanted = reports.parse(rest.body(request))
-    key = request.headers.get("idempotency-key")
+    wanted = reports.parse(rest.body(request(), nothing={}))
+    key = request().headers.get("idempotency-key")
     report = reports.start(wanted, key, sfn=clients.aws("stepfunctions"), machines=MACHINES, now=now())
-    return Response(report, {"Location": rest.base_url(request) + report["href"]}, status_code=202)
+    return Response(report, {"Location": rest.base_url(request()) + report["href"]}, status_code=202)
 
 
 @app.route("/reports")
 def list_reports() -> dict[str, Any]:
     """The reports of the last 90 days, newest first."""
-    page = rest.page(app.current_request, "kind")
+    page = rest.page(request(), "kind")
     return reports.newest(page, sfn=clients.aws("stepfunctions"), machines=MACHINES)
 
 
@@ -71,7 +76,7 @@ def read_inventory(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 
 @app.lambda_function()
-def render_report(event: dict[str, Any], context: Any) -> dict[str, Any]:
+def render_report(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """State 2a: the CSV into an HTML page beside it."""
     return render.render_report(
         clients.aws("s3"),
@@ -85,7 +90,7 @@ def render_report(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 
 @app.lambda_function()
-def presign_report(event: dict[str, Any], context: Any) -> dict[str, Any]:
+def presign_report(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """State 2b: the link that will open that page for an hour."""
     key = reports.report_key("inventory", event["reportId"])
     return reports.presign(clients.aws("s3"), settings.reports_bucket, key, now())
@@ -97,7 +102,7 @@ def presign_report(event: dict[str, Any], context: Any) -> dict[str, Any]:
 @app.route("/orders", methods=["POST"])
 def place_orders() -> Response:
     """Validates one order or a list, and puts it on the queue."""
-    body = rest.body(app.current_request)
+    body = rest.body(request())
     placed = orders.parse(body, now())
     orders.enqueue(
         placed,
@@ -113,7 +118,7 @@ def place_orders() -> Response:
 @app.route("/orders")
 def list_orders() -> dict[str, Any]:
     """The stored orders, newest first, of all customers or of one."""
-    page = rest.page(app.current_request, "customerID")
+    page = rest.page(request(), "customerID")
     since = date.fromisoformat(settings.orders_since)
     return orders.newest(page, since, dynamodb=clients.aws("dynamodb"), table=settings.orders_table)
 
@@ -165,7 +170,7 @@ def receive_upload(event: RawEvent) -> None:
 def measure_buckets(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """The total size of all buckets, by listing them or from CloudWatch's metrics."""
     return storage.report(
-        {"reportId": event["reportId"], **event["request"]} if "request" in event else event,
+        {**event["request"], "reportId": event["reportId"]} if "request" in event else event,
         s3=clients.aws("s3"),
         s3_in=lambda region: clients.aws("s3", region),
         cloudwatch_in=lambda region: clients.aws("cloudwatch", region),
@@ -195,7 +200,7 @@ def record_alarm(event: RawEvent) -> None:
 @app.route("/notifications")
 def list_notifications() -> dict[str, Any]:
     """The notifications of the last 30 days, newest first."""
-    page = rest.page(app.current_request)
+    page = rest.page(request())
     return notifications.inbox(page, dynamodb=clients.aws("dynamodb"), table=settings.notifications_table)
 
 

@@ -16,8 +16,7 @@ from local.cloud import CREDENTIALS, REGION, Cloud
 @contextmanager
 def empty_cloud() -> Iterator[None]:
     """The environment's AWS is that MiniStack, until the end of the block."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     with TemporaryDirectory() as folder:
         cloud = Cloud(Path(folder), port)
         if not cloud.installed:
@@ -34,3 +33,12 @@ def empty_cloud() -> Iterator[None]:
             os.environ.update(before)
             # They lead to a cloud that is gone.
             clients.aws.cache_clear()
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports that nobody listens on now, all different."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports

@@ -22,8 +22,8 @@ class Page(NamedTuple):
     filters: dict[str, str]
 
 
-def body(request: Request) -> Any:
-    """The request's body as JSON; None where there is none.
+def body(request: Request, *, nothing: Any = None) -> Any:
+    """The request's body as JSON; ``nothing`` where there is none.
 
     Raises ``BodyTooLarge`` over 1 MB and ``InvalidRequest`` for what is no JSON. Chalice's own ``json_body`` answers
     500 for brackets nested too deeply, and takes ``NaN``.
@@ -32,7 +32,7 @@ def body(request: Request) -> Any:
     if len(raw) > BODY_BYTES:
         raise BodyTooLarge(len(raw), BODY_BYTES)
     if not raw.strip():
-        return None
+        return nothing
     try:
         return json.loads(raw, parse_constant=_no_constant)
     except RecursionError:

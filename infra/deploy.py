@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -265,17 +266,11 @@ def _configuration(lambda_: Any, target: Target, name: str) -> dict[str, Any]:
     return configuration
 
 
-def package_sizes(target: Target) -> list[tuple[str, int]]:
-    """The newest deployment package's parts and their compressed bytes, largest first."""
-    import zipfile
-
-    packages = sorted(
-        (target.project / ".chalice" / "deployments").glob("*.zip"), key=lambda path: path.stat().st_mtime
-    )
-    if not packages:
-        return []
+def package_sizes(project: Path) -> list[tuple[str, int]]:
+    """The parts of the project's newest deployment package and their compressed bytes, largest first."""
+    packages = (project / ".chalice" / "deployments").glob("*.zip")
     parts: dict[str, int] = {}
-    with zipfile.ZipFile(packages[-1]) as package:
+    with zipfile.ZipFile(max(packages, key=lambda path: path.stat().st_mtime)) as package:
         for each in package.infolist():
             part = each.filename.split("/")[0]
             parts[part] = parts.get(part, 0) + each.compress_size
@@ -420,7 +415,7 @@ def deploy(target: Target, say: Say) -> dict[str, str]:
     else:
         say(f"functions and API: deploying {len(function_names())} functions with chalice")
         run_chalice(target, "deploy")
-        parts = package_sizes(target)
+        parts = package_sizes(target.project)
         shown = ", ".join(f"{name} {size / 1000:,.0f}" for name, size in parts[:6])
         say(f"package: {sum(size for _, size in parts) / 1000:,.0f} kB ({shown} …)")
     complete(target, outputs, lambda_, say)

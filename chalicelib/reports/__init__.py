@@ -44,8 +44,6 @@ def presign(s3: Any, bucket: str, key: str, now: datetime) -> dict[str, str]:
 
 def parse(body: Any) -> dict[str, str]:
     """What to report on, from a request's JSON body: ``{"kind"}`` and, for storage, ``"mode"``."""
-    if body is None:
-        body = {}
     if not isinstance(body, dict):
         raise InvalidRequest(["body: must be an object, or nothing"])
     problems = [f"{json.dumps(name[:40])}: is not a field of a report" for name in body if name not in ("kind", "mode")]
@@ -118,9 +116,9 @@ def get(report_id: str, *, sfn: Any, machines: Machines, s3: Any, bucket: str, n
 
 def _shown(kind: str, execution: dict[str, Any], s3: Any, bucket: str, now: datetime) -> dict[str, Any]:
     succeeded = execution["status"] == "SUCCEEDED"
-    link: dict[str, str | None] = {"url": None, "expiresAt": None}
+    link: dict[str, Any] = {"url": None, "expiresAt": None}
     if succeeded and _exists(s3, bucket, report_key(kind, execution["name"])):
-        link = link | presign(s3, bucket, report_key(kind, execution["name"]), now)
+        link |= presign(s3, bucket, report_key(kind, execution["name"]), now)
     return {
         **_line(kind, execution),
         "summary": json.loads(execution["output"])["summary"] if succeeded else None,

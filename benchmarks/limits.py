@@ -1,0 +1,241 @@
+"""``python -m benchmarks.limits``: the system's promises of size and time, each measured beside its limit.
+
+A stack of its own does the work, deployed as by ``make run``; with ``--clone`` a fresh clone in an empty folder is
+brought up as well, with its downloads, and once more when all is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import boto3
+import pymysql
+
+from benchmarks.cloud import free_ports
+from infra.deploy import package_sizes
+from local.stack import ROOT, Stack
+
+ROWS = 1_000_000
+ORDERS = 500
+MB = 1_000_000
+HEAD = """\
+| promise | measured | limit |
+| --- | --- | --- |"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.limits", description=__doc__)
+    parser.add_argument("--clone", action="store_true", help="measure `make run` in a fresh clone too")
+    given = parser.parse_args(arguments)
+    print(HEAD)
+    kept = [*_clone()] if given.clone else []
+    with _stack() as (stack, env):
+        kept += [*_package(stack), *_orders(env), *_inventory(stack, env)]
+    return 0 if all(kept) else 1
+
+
+def _row(promise: str, measured: float, limit: float, unit: str, note: str = "") -> bool:
+    """Prints one line of the table, and returns whether the promise was kept."""
+    kept = measured <= limit
+    print(
+        f"| {promise} | {measured:,.1f} {unit}{note}{'' if kept else ' **over**'} | {limit:,.0f} {unit} |", flush=True
+    )
+    return kept
+
+
+@contextmanager
+def _stack() -> Iterator[tuple[Stack, dict[str, str]]]:
+    with TemporaryDirectory() as folder:
+        api_port, aws_port, db_port = free_ports(3)
+        stack = Stack(Path(folder), api_port=api_port, aws_port=aws_port, db_port=db_port)
+        try:
+            yield stack, stack.start(lambda _: None)
+        finally:
+            stack.stop(lambda _: None)
+
+
+def _clone() -> Iterator[bool]:
+    """``make run`` in a clone of what is committed, with nothing installed, and again."""
+    with TemporaryDirectory() as folder:
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), folder], check=True)
+        ports = dict(zip(("CAFE_API_PORT", "CAFE_AWS_PORT", "CAFE_DB_PORT"), map(str, free_ports(3)), strict=True))
+        environment = {**os.environ, **ports}
+
+        def make(target: str) -> float:
+            began = time.monotonic()
+            subprocess.run(["make", target], cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+            return time.monotonic() - began
+
+        try:
+            yield _row("`make run` from a fresh clone, with downloads", make("run"), 150, "s")
+            make("stop")
+            yield _row("`make run` when installed", make("run"), 25, "s")
+            yield _row("`make run` on a running stack", make("run"), 25, "s")
+        finally:
+            make("stop")
+
+
+def _package(stack: Stack) -> Iterator[bool]:
+    parts = package_sizes(stack.project)
+    shown = ", ".join(f"{name} {size / 1000:,.0f} kB" for name, size in parts)
+    yield _row("deployment package", sum(size for _, size in parts) / MB, 20, "MB", f" ({shown})")
+
+
+def _orders(env: Mapping[str, str]) -> Iterator[bool]:
+    began = time.monotonic()
+    sent: set[str] = set()
+    for start in range(0, ORDERS, 100):
+        orders = [{"customerID": "limits", "item": f"bean {start + number}"} for number in range(100)]
+        sent |= {each["orderID"] for each in _call(env, "/orders", orders)["orders"]}
+
+    def announced() -> list[str]:
+        pages = _pages(env, "/notifications", "notifications")
+        return [order for each in pages for order in re.findall(r"order (\S+) of customer", each["message"])]
+
+    _wait("all orders announced", lambda: sent <= set(announced()))
+    seconds = time.monotonic() - began
+    stored = [each["orderID"] for each in _pages(env, "/orders?customerID=limits", "orders")]
+    if sorted(stored) != sorted(sent) or sorted(announced()) != sorted(sent):
+        raise AssertionError("an order is lost, or there twice")
+    yield _row(f"{ORDERS} orders in lists of 100, each stored and announced exactly once", seconds, 30, "s")
+
+
+def _inventory(stack: Stack, env: Mapping[str, str]) -> Iterator[bool]:
+    _fill(env)
+    memory = Memory(stack.folder / "cloud")
+    began = time.monotonic()
+    report_id = _call(env, "/create_report", {})["reportId"]
+    report = _wait("the report", lambda: _unless_running(_call(env, f"/reports/{report_id}")), 600)
+    seconds = time.monotonic() - began
+    peaks = memory.stop()
+    if report["status"] != "SUCCEEDED" or report["summary"]["rows"] != ROWS:
+        raise AssertionError(f"the report of {ROWS:,} rows ended as {report}")
+    for function in ("read_inventory", "render_report"):
+        yield _row(f"{ROWS:,} rows in one report: {function}, peak memory", peaks[function] / MB, 256, "MB")
+    sfn = _client(env, "stepfunctions")
+    arn = env["INVENTORY_REPORT_ARN"].replace(":stateMachine:", ":execution:") + f":{report_id}"
+    pages = sfn.get_paginator("get_execution_history").paginate(executionArn=arn)
+    details = [
+        value for page in pages for event in page["events"] for value in event.values() if isinstance(value, dict)
+    ]
+    states = [len(value.get(name, "").encode()) for value in details for name in ("input", "output")]
+    yield _row(
+        f"{ROWS:,} rows in one report: the largest state", max(states) / 1000, 10, "kB", f" (in {seconds:.1f} s)"
+    )
+
+
+def _fill(env: Mapping[str, str]) -> None:
+    """A million beans, by doubling what is there."""
+    connection = pymysql.connect(
+        host=env["DB_HOST"],
+        port=int(env["DB_PORT"]),
+        user=env["DB_ADMIN_USER"],
+        password=env["DB_ADMIN_PASSWORD"],
+        database=env["DB_NAME"],
+        autocommit=True,
+    )
+    with connection, connection.cursor() as cursor:
+        copy = (
+            "INSERT INTO beans (supplier_id, type, product_name, price, description, quantity) "
+            "SELECT supplier_id, type, CONCAT(LEFT(product_name, 40), ' ', id + %s), price, description, quantity "
+            "FROM beans ORDER BY id LIMIT %s"
+        )
+        cursor.execute("DELETE FROM beans WHERE product_name IS NULL OR type IS NULL OR supplier_id IS NULL")
+        while (count := _count(cursor)) < ROWS:
+            cursor.execute(copy, (count * 1000, ROWS - count))
+
+
+def _count(cursor: Any) -> int:
+    cursor.execute("SELECT COUNT(*) FROM beans")
+    return int(cursor.fetchone()[0])
+
+
+class Memory:
+    """Watches the functions' worker processes, and keeps the peak of each that ever lived."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder.resolve())
+        self._peaks: dict[str, int] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.05):
+            self._look()
+
+    def _look(self) -> None:
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (process / "cmdline").read_text() + str((process / "cwd").readlink())
+                found = re.search(r"ministack-lambda-cafe-dev-([a-z_]+)-", command)
+                peak = re.search(r"VmHWM:\s+(\d+) kB", (process / "status").read_text())
+            except OSError:
+                # It ended while we looked at it, or is none of ours.
+                continue
+            if found and peak and self._folder in command:
+                self._peaks[found[1]] = max(self._peaks.get(found[1], 0), int(peak[1]) * 1024)
+
+    def stop(self) -> dict[str, int]:
+        """The peak of resident memory by function, in bytes."""
+        self._look()
+        self._ended.set()
+        self._thread.join()
+        return self._peaks
+
+
+def _call(env: Mapping[str, str], path: str, body: object = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(env["CAFE_API_URL"] + path, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def _pages(env: Mapping[str, str], path: str, name: str) -> list[Any]:
+    separator = "&" if "?" in path else "?"
+    page = _call(env, f"{path}{separator}limit=100")
+    found = list(page[name])
+    while page["next"]:
+        page = _call(env, f"{path}{separator}limit=100&next={page['next']}")
+        found += page[name]
+    return found
+
+
+def _unless_running(report: dict[str, Any]) -> dict[str, Any] | None:
+    return None if report["status"] == "RUNNING" else report
+
+
+def _client(env: Mapping[str, str], service: str) -> Any:
+    return boto3.client(  # type: ignore[call-overload]
+        service,
+        endpoint_url=env["AWS_ENDPOINT_URL"],
+        region_name=env["AWS_DEFAULT_REGION"],
+        aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+    )
+
+
+def _wait(what: str, look: Callable[[], Any], seconds: float = 120) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := look()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what}: not after {seconds} s")
+        time.sleep(0.1)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
