@@ -62,9 +62,9 @@ def test_moto_makes_of_the_template_what_the_tests_here_read_in_it(account: None
     for name, role in read.of_type("AWS::IAM::Role").items():
         [policy] = role["Policies"]
         document = iam.get_role_policy(RoleName=resources[name], PolicyName=policy["PolicyName"])["PolicyDocument"]
-        # moto keeps a policy as Python prints it.
+        # moto keeps a policy as Python prints it, and a log group's ARN without its last part.
         text = str(document).replace(made["OrdersStreamArn"], read.outputs["OrdersStreamArn"])
-        assert text == str(policy["PolicyDocument"])
+        assert text == re.sub(r"(log-group:[^']+):\*", r"\1", str(policy["PolicyDocument"]))
 
 
 # --- queues -----------------------------------------------------------------------------------------------------------
