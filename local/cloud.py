@@ -40,10 +40,8 @@ class Cloud:
         return self.folder / "tmp"
 
     @property
-    def _environment(self) -> dict[str, str]:
-        """All that MiniStack sees. It hands it on to the functions, so nothing of the shell's may be in it."""
+    def _variables(self) -> dict[str, str]:
         return {
-            **basic_environment(),
             "TMPDIR": str(self._temporary),
             "GATEWAY_PORT": str(self.port),
             "BIND_HOST": "127.0.0.1",
@@ -76,7 +74,7 @@ class Cloud:
 
     @property
     def _fingerprint(self) -> str:
-        return fingerprint(LAUNCHER, REQUIREMENTS, self._environment)
+        return fingerprint(LAUNCHER, REQUIREMENTS, self._variables)
 
     def runs(self) -> bool:
         return self.process.runs(self._fingerprint) and self._answers()
@@ -86,12 +84,14 @@ class Cloud:
         shutil.rmtree(self._temporary, ignore_errors=True)
         self._temporary.mkdir(parents=True)
         python = str(VIRTUAL_ENVIRONMENT / "bin" / "python")
-        self.process.start([python, str(LAUNCHER)], self._environment, self._fingerprint, self.port)
+        # MiniStack hands its environment on to the functions, so nothing else of the shell's may be in it.
+        environment = {**basic_environment(), **self._variables}
+        self.process.start([python, str(LAUNCHER)], environment, self._fingerprint, self.port)
         self.process.wait(self._answers)
 
     def stop(self) -> None:
-        self.process.stop()
-        # MiniStack leaves a folder of each worker behind.
+        # All that it has is in memory, so there is no end to wait for. It leaves a folder of each worker behind.
+        self.process.stop(seconds=0)
         shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _answers(self) -> bool:

@@ -209,8 +209,7 @@ class Stack:
             f"role_arn = {self.variables()['API_ROLE_ARN']}\n"
             "source_profile = local\nrole_session_name = chalice-local\nduration_seconds = 43200\n",
         )
-        environment = {
-            **basic_environment(),
+        variables = {
             "AWS_CONFIG_FILE": str(configuration),
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_PROFILE": "api",
@@ -225,7 +224,7 @@ class Stack:
         # Started again where the code, the configuration or the cloud is another.
         wanted = fingerprint(
             command,
-            environment,
+            variables,
             *SOURCES,
             configuration,
             self.project / ".chalice" / "config.json",
@@ -234,7 +233,7 @@ class Stack:
         if self.api.runs(wanted) and self._api_answers():
             return
         self.api.stop()
-        self.api.start(command, environment, wanted, self.api_port)
+        self.api.start(command, {**basic_environment(), **variables}, wanted, self.api_port)
         self.api.wait(self._api_answers)
 
     def _api_answers(self) -> bool:
