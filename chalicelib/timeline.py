@@ -28,7 +28,7 @@ PAGE_BYTES = 1_000_000
 # Sorts after every sort key.
 END_OF_TIME = "9999"
 
-SORT_KEY = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z#[\x21-\x7e]{1,512}")
+SORT_KEY = re.compile(r"\d{4}-(0[1-9]|1[0-2])-\d\dT\d\d:\d\d:\d\d\.\d{6}Z#[\x21-\x7e]{1,512}")
 
 Item = dict[str, Any]
 
@@ -71,6 +71,9 @@ class Timeline:
     def _by_period(self, since: date, before: str, limit: int, now: datetime) -> Iterator[Item]:
         month = min(before[:7], timestamp(now)[:7])
         first = since.isoformat()
+        # An earlier page may have ended where nothing is left by now, and BETWEEN refuses ends the wrong way round.
+        if before < first:
+            return
         with ThreadPoolExecutor(SHARDS) as pool:
             while month >= first[:7]:
                 shards = [
