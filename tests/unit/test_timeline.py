@@ -1,0 +1,241 @@
+"""Newest-first lists: all pages together are all items, each once, whatever the shards, months and limits are."""
+
+import base64
+import json
+import threading
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from botocore.validate import ParamValidator
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chalicelib import clients, timeline
+from chalicelib.errors import InvalidRequest
+from chalicelib.timeline import Item, Timeline
+from tests.unit.conftest import Aws
+
+NOW = datetime(2027, 2, 3, 4, 5, 6, 789, UTC)
+SINCE = date(2026, 11, 21)
+
+
+class Table:
+    """A table of ``items`` that answers Query as DynamoDB does, at most ``most`` items at a time."""
+
+    def __init__(self, items: list[Item], most: int = 1000) -> None:
+        self.items = sorted(items, key=lambda item: item["sortKey"]["S"], reverse=True)
+        self.most = most
+        self.queries = 0
+        self._lock = threading.Lock()
+        self._shape = clients.aws("dynamodb").meta.service_model.operation_model("Query").input_shape
+
+    def query(self, **arguments: Any) -> dict[str, Any]:
+        with self._lock:
+            self.queries += 1
+        problems = ParamValidator().validate(arguments, self._shape)
+        assert not problems.has_errors(), problems.generate_report()
+        assert arguments["KeyConditionExpression"] == "#key = :value AND sortKey BETWEEN :since AND :before"
+        assert arguments["ScanIndexForward"] is False
+        values = arguments["ExpressionAttributeValues"]
+        since, before = values[":since"]["S"], values[":before"]["S"]
+        if since > before:
+            error = {"Code": "ValidationException", "Message": "The BETWEEN operator requires upper bound ..."}
+            raise ClientError({"Error": error}, "Query")  # type: ignore[typeddict-item]
+        key = arguments["ExpressionAttributeNames"]["#key"]
+        if "ExclusiveStartKey" in arguments:
+            last = arguments["ExclusiveStartKey"]["sortKey"]["S"]
+            found = [item for item in self.items if item["sortKey"]["S"] < last]
+        else:
+            found = self.items
+        found = [item for item in found if item[key] == values[":value"] and since <= item["sortKey"]["S"] <= before]
+        size = min(arguments["Limit"], self.most)
+        # As in DynamoDB, a key to go on from does not mean that there is more.
+        more = {"LastEvaluatedKey": found[size - 1]} if len(found) >= size else {}
+        return {"Items": found[:size], "Count": len(found[:size]), **more}
+
+
+def item(moment: datetime, identifier: str, **fields: str) -> Item:
+    keys = timeline.index_keys(timeline.timestamp(moment), identifier)
+    return {name: {"S": value} for name, value in {"id": identifier, **keys, **fields}.items()}
+
+
+def ids(items: list[Item]) -> list[str]:
+    return [each["id"]["S"] for each in items]
+
+
+def pages(table: Table, limit: int, since: date = SINCE, now: datetime = NOW) -> list[list[str]]:
+    """The ids of all items, page by page."""
+    found: list[list[str]] = []
+    token: str | None = None
+    while token or not found:
+        page, token = Timeline(table, "orders").page("orders", since, limit, token, now)
+        found.append(ids(page))
+    return found
+
+
+# Some at the very same microsecond, and some at the turn of a month and of a year.
+MOMENTS = st.sampled_from(
+    [
+        datetime(2026, 11, 30, 23, 59, 59, 999_999, UTC),
+        datetime(2026, 12, 1, tzinfo=UTC),
+        datetime(2027, 1, 1, tzinfo=UTC),
+        NOW,
+    ]
+) | st.datetimes(datetime(2026, 11, 21), datetime(2027, 2, 3), timezones=st.just(UTC))  # noqa: DTZ001
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(MOMENTS, max_size=25), st.integers(1, 12), st.integers(1, 6))
+def test_the_pages_together_are_all_items_newest_first_and_none_twice(
+    moments: list[datetime], limit: int, most: int
+) -> None:
+    items = [item(moment, f"o-{number}") for number, moment in enumerate(moments)]
+    found = pages(Table(items, most), limit)
+    newest_first = sorted(items, key=lambda each: each["sortKey"]["S"], reverse=True)
+    assert [each for page in found for each in page] == ids(newest_first)
+    assert all(len(page) == limit for page in found[:-1])
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(MOMENTS, max_size=25), st.integers(1, 12), st.integers(1, 6))
+def test_the_pages_of_one_customer_are_all_of_that_customer(moments: list[datetime], limit: int, most: int) -> None:
+    items = [item(moment, f"o-{number}", customer=f"c-{number % 2}") for number, moment in enumerate(moments)]
+    table = Table(items, most)
+    found: list[str] = []
+    token: str | None = None
+    while token or not found:
+        page, token = Timeline(table, "orders").page_of("byCustomer", "customer", "c-0", "orders", limit, token)
+        found += ids(page) or ["end"]
+    expected = [each for each in table.items if each["customer"]["S"] == "c-0"]
+    assert [each for each in found if each != "end"] == ids(expected)
+
+
+def test_items_spread_over_the_shards() -> None:
+    periods = {timeline.index_keys("2026-11-21T03:14:15.123456Z", f"o-{number}")["period"] for number in range(100)}
+    assert periods == {f"2026-11#{shard}" for shard in range(timeline.SHARDS)}
+
+
+def test_the_first_page_of_a_busy_month_is_one_query_of_each_shard() -> None:
+    table = Table([item(NOW - timedelta(seconds=number), f"o-{number}") for number in range(1000)])
+    page, token = Timeline(table, "orders").page("orders", SINCE, 5, None, NOW)
+    assert ids(page) == [f"o-{number}" for number in range(5)]
+    assert token
+    assert table.queries == timeline.SHARDS
+
+
+def test_what_is_older_than_the_list_begins_is_not_in_it() -> None:
+    items = [item(datetime(2026, 11, day, tzinfo=UTC), f"o-{day}") for day in (19, 20, 21, 22)]
+    assert pages(Table(items), 10) == [["o-22", "o-21"]]
+
+
+def test_an_empty_list_is_one_empty_page() -> None:
+    assert pages(Table([]), 10) == [[]]
+
+
+def test_the_last_full_page_has_no_next() -> None:
+    assert pages(Table([item(NOW, "o-1"), item(NOW, "o-2")]), 2) == [["o-2", "o-1"]]
+
+
+def test_an_item_that_comes_while_someone_reads_moves_no_page() -> None:
+    table = Table([item(NOW - timedelta(hours=number), f"o-{number}") for number in range(4)])
+    first, token = Timeline(table, "orders").page("orders", SINCE, 2, None, NOW)
+    table.items.insert(0, item(NOW + timedelta(minutes=1), "new"))
+    second, _ = Timeline(table, "orders").page("orders", SINCE, 2, token, NOW + timedelta(minutes=2))
+    assert ids(first) + ids(second) == ["o-0", "o-1", "o-2", "o-3"]
+
+
+def test_a_page_ends_at_1_mb() -> None:
+    items = [item(NOW - timedelta(seconds=number), f"o-{number}", text="x" * 300_000) for number in range(7)]
+    assert pages(Table(items), 100) == [["o-0", "o-1", "o-2"], ["o-3", "o-4", "o-5"], ["o-6"]]
+
+
+def test_an_item_that_is_larger_than_a_page_is_a_page() -> None:
+    items = [item(NOW - timedelta(seconds=number), f"o-{number}", text="é" * 200_000) for number in range(3)]
+    assert pages(Table(items), 100) == [["o-0"], ["o-1"], ["o-2"]]
+
+
+def test_the_fake_answers_as_moto_does(aws: Aws) -> None:
+    """So that what holds on the fake holds on another reading of DynamoDB's documentation."""
+    items = [item(NOW - timedelta(days=10 * number), f"o-{number}") for number in range(8)]
+    for each in items:
+        aws.dynamodb.put_item(TableName="cafe-test-orders", Item={"orderID": each["id"], **each})
+    found: list[str] = []
+    token: str | None = None
+    for _ in range(3):
+        page, token = Timeline(aws.dynamodb, "cafe-test-orders").page("orders", SINCE, 3, token, NOW)
+        found += ids(page)
+    assert token is None
+    assert [found] == pages(Table(items), 100)
+
+
+# --- next -------------------------------------------------------------------------------------------------------------
+
+KEY = "2026-11-21T03:14:15.123456Z#o-1"
+
+
+def encoded(value: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
+
+
+def test_a_token_continues_where_its_page_ended() -> None:
+    assert timeline.read_token("orders", timeline.write_token("orders", KEY)) == KEY
+
+
+def test_no_token_begins_with_the_newest() -> None:
+    assert timeline.read_token("orders", None) > timeline.timestamp(datetime(9998, 12, 31, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        "=",
+        "not ours",
+        "é",
+        encoded(None),
+        encoded([]),
+        encoded(["orders"]),
+        encoded({"orders": KEY}),
+        encoded(["orders", None]),
+        encoded(["orders", [KEY]]),
+        encoded(["orders", KEY, KEY]),
+        encoded(["orders?customerID=c-1", KEY]),
+        encoded(["notifications", KEY]),
+        encoded(["orders", ""]),
+        encoded(["orders", "9999"]),
+        encoded(["orders", "2026-11-21"]),
+        encoded(["orders", "2026-00-21T03:14:15.123456Z#o-1"]),
+        encoded(["orders", "2026-13-21T03:14:15.123456Z#o-1"]),
+        encoded(["orders", KEY + " "]),
+        encoded(["orders", KEY + "\n"]),
+        encoded(["orders", KEY + "x" * 1000]),
+        "W1tb" * 5000,
+    ],
+)
+def test_a_token_that_is_not_of_this_list_is_refused(token: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"^next: is not the `next` of an earlier page of this very list"):
+        timeline.read_token("orders", token)
+
+
+@given(st.text())
+def test_any_text_is_a_token_or_refused(token: str) -> None:
+    with pytest.raises(InvalidRequest):
+        timeline.read_token("orders", token)
+
+
+@pytest.mark.parametrize("moment", ["0000-01-01", "1999-12-31", "2026-11-20", "2026-12-00", "2027-01-99", "9999-12-31"])
+def test_a_token_of_any_time_gives_a_page(moment: str) -> None:
+    """Such as one from a page of notifications that has expired since."""
+    table = Table([item(NOW, "o-1"), item(datetime(2026, 12, 31, tzinfo=UTC), "o-2")])
+    token = timeline.write_token("orders", f"{moment}T00:00:00.000000Z#o-9")
+    page, following = Timeline(table, "orders").page("orders", SINCE, 10, token, NOW)
+    assert ids(page) == [each for each in ids(table.items) if moment > "2027-02" or (each == "o-2" and moment > "2027")]
+    assert following is None
+
+
+def test_a_timestamp_is_utc_with_microseconds_and_sorts_as_text() -> None:
+    moment = datetime.fromisoformat("2026-11-21T04:14:15+01:00")
+    assert timeline.timestamp(moment) == "2026-11-21T03:14:15.000000Z"
+    assert timeline.timestamp(moment) < timeline.timestamp(moment + timedelta(microseconds=1))
