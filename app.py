@@ -15,7 +15,9 @@ from chalicelib.settings import VERSION, Database, Settings
 try:
     settings = Settings.read()
 except MissingSettings as error:
-    sys.exit(f"cafe: {error}")
+    # Not as sys.exit's message: `chalice local` loads the app in a thread, where nobody would see it.
+    print(f"cafe: {error}", file=sys.stderr)
+    sys.exit(1)
 
 app = Chalice(app_name="cafe")
 
