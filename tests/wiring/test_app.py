@@ -1,0 +1,252 @@
+"""app.py against the configuration, the template and the deploy: every function, trigger and route is in each."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from threading import Timer
+from typing import Any
+
+import boto3
+import pytest
+from chalice.app import Chalice
+from chalice.deploy.swagger import SwaggerGenerator
+from moto import mock_aws
+
+from chalicelib.settings import Database, Settings
+from infra import deploy
+from tests.wiring.conftest import DATABASE, ROOT, as_variables
+from tests.wiring.template import Template
+
+PACKAGED = [ROOT / "app.py", *sorted((ROOT / "chalicelib").rglob("*.py"))]
+Routes = set[tuple[str, str]]
+
+
+# --- functions --------------------------------------------------------------------------------------------------------
+
+
+def test_every_configured_function_is_a_handler_of_app_py_and_the_other_way_round(
+    config: dict[str, Any], functions: set[str]
+) -> None:
+    assert config["lambda_functions"].keys() == functions
+
+
+def test_the_functions_are_those_of_the_interface(functions: set[str]) -> None:
+    assert functions == {
+        "store_orders",
+        "announce_orders",
+        "receive_upload",
+        "record_notification",
+        "record_alarm",
+        "read_inventory",
+        "render_report",
+        "presign_report",
+        "measure_buckets",
+    }
+
+
+def test_chalice_makes_no_role_for_each_function_has_its_own(config: dict[str, Any]) -> None:
+    assert config["manage_iam_role"] is False
+
+
+def test_the_api_answers_before_api_gateway_gives_up(config: dict[str, Any]) -> None:
+    assert config["lambda_timeout"] <= 29
+
+
+def test_no_function_may_run_longer_than_lambda_lets_it(config: dict[str, Any]) -> None:
+    assert max(each["lambda_timeout"] for each in config["lambda_functions"].values()) <= 900
+
+
+def test_only_the_functions_that_talk_to_mysql_are_told_its_password() -> None:
+    tree = ast.parse((ROOT / "app.py").read_text())
+    talking = {
+        function.name
+        for function in tree.body
+        if isinstance(function, ast.FunctionDef)
+        and any(isinstance(node, ast.Name) and node.id == "Database" for node in ast.walk(function))
+    }
+    assert set(deploy.WITH_DATABASE) == talking
+    assert set(deploy.DATABASE) == {f"DB_{field.name.upper()}" for field in fields(Database)}
+
+
+def test_app_py_has_no_boto3_and_reads_no_environment() -> None:
+    """One module makes clients, and one reads the environment."""
+    for path in PACKAGED:
+        names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
+        assert "boto3" not in names or path.name == "clients.py", path
+        assert "os" not in names or path.name == "settings.py", path
+
+
+# --- settings and triggers --------------------------------------------------------------------------------------------
+
+
+def test_the_templates_outputs_are_all_that_the_settings_need(template: Template) -> None:
+    """CAFE_STAGE and ORDERS_SINCE are the deploy's own."""
+    needed = {field.name.upper() for field in fields(Settings)} - {"CAFE_STAGE", "ORDERS_SINCE"}
+    assert needed <= as_variables(template.outputs).keys()
+
+
+def test_every_trigger_is_a_resource_of_the_template(app: Chalice, template: Template) -> None:
+    outputs = template.outputs
+    sources: dict[str, Any] = {each.name: each for each in app.event_sources}
+    assert sources["store_orders"].queue_arn == outputs["OrdersQueueArn"]
+    assert sources["announce_orders"].stream_arn == outputs["OrdersStreamArn"]
+    assert sources["receive_upload"].bucket == outputs["UploadsBucket"]
+    assert sources["record_notification"].topic == outputs["TopicArn"]
+    assert sources["record_alarm"].topic == outputs["AlarmsTopicArn"]
+    assert len(sources) == 5
+
+
+def test_every_object_that_is_created_in_the_uploads_bucket_is_received(app: Any) -> None:
+    [source] = [each for each in app.event_sources if each.name == "receive_upload"]
+    assert (source.events, source.prefix, source.suffix) == (["s3:ObjectCreated:*"], None, None)
+
+
+def test_the_stream_is_read_from_its_beginning(app: Any) -> None:
+    """An order that is stored before the mapping is enabled is announced too."""
+    [source] = [each for each in app.event_sources if each.name == "announce_orders"]
+    assert source.starting_position == "TRIM_HORIZON"
+
+
+def test_every_mapping_and_every_asynchronous_function_is_completed(app: Chalice, template: Template) -> None:
+    """What Chalice cannot set is set for each function that needs it, and for no other."""
+    outputs = as_variables(template.outputs)
+    kinds = {each.name: type(each).__name__ for each in app.event_sources}
+    mapped = {name for name, kind in kinds.items() if kind in ("SQSEventConfig", "DynamoDBEventConfig")}
+    assert deploy.mappings(outputs).keys() == mapped
+    assert deploy.invocations(outputs).keys() == kinds.keys() - mapped
+
+
+# --- routes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def routes(app: Chalice) -> Routes:
+    return {(path, method) for path, methods in app.routes.items() for method in methods}
+
+
+def test_the_routes_are_those_of_the_interface(routes: Routes) -> None:
+    documented = {
+        ("/create_report", "POST"),
+        ("/reports/{report_id}", "GET"),
+        ("/reports", "GET"),
+        ("/orders", "POST"),
+        ("/orders/{order_id}", "GET"),
+        ("/orders", "GET"),
+        ("/notifications", "GET"),
+        ("/health", "GET"),
+        ("/openapi.json", "GET"),
+        ("/", "GET"),
+    }
+    assert routes == documented
+
+
+def test_the_openapi_description_has_every_route_and_no_other(routes: Routes) -> None:
+    description = json.loads((ROOT / "chalicelib" / "openapi.json").read_text())
+    described = {
+        (path.replace("{reportId}", "{report_id}").replace("{orderID}", "{order_id}"), method.upper())
+        for path, methods in description["paths"].items()
+        for method in methods
+        if method != "parameters"
+    }
+    assert described == routes
+
+
+def test_the_api_imports_into_api_gateway(app: Chalice, routes: Routes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    handler = "arn:aws:lambda:eu-central-1:123456789012:function:cafe-test"
+    swagger = SwaggerGenerator("eu-central-1", {"api_handler_arn": handler}).generate_swagger(app)
+    # moto takes version 3 alone, and asks for a description. Of the paths it reads what both versions have.
+    document = {"openapi": "3.0.1", "info": {**swagger["info"], "description": ""}, "paths": swagger["paths"]}
+    with mock_aws():
+        gateway = boto3.client("apigateway", region_name="eu-central-1")
+        api = gateway.import_rest_api(body=json.dumps(document).encode())["id"]
+        imported = {
+            (resource["path"], method): gateway.get_integration(
+                restApiId=api, resourceId=resource["id"], httpMethod=method
+            )
+            for resource in gateway.get_resources(restApiId=api, limit=500)["items"]
+            for method in resource.get("resourceMethods", {})
+        }
+    assert imported.keys() == routes
+    for integration in imported.values():
+        assert integration["type"].upper() == "AWS_PROXY"
+        assert f"functions/{handler}/invocations" in integration["uri"]
+
+
+# --- a fresh clone, before any deploy ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fresh_clone(tmp_path: Path) -> Path:
+    (tmp_path / ".chalice").mkdir()
+    (tmp_path / ".chalice" / "config.json").write_text((ROOT / ".chalice" / "config.json").read_text())
+    for name in deploy.LINKED:
+        (tmp_path / name).symlink_to(ROOT / name)
+    return tmp_path
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("command", [("deploy",), ("local", "--no-autoreload"), ("package", "out")], ids=" ".join)
+def test_chalice_in_a_fresh_clone_says_in_one_line_what_to_run(fresh_clone: Path, command: tuple[str, ...]) -> None:
+    done = run(fresh_clone, str(Path(sys.executable).with_name("chalice")), *command)
+    assert done.returncode == 1
+    [line] = (done.stdout + done.stderr).splitlines()
+    assert line.startswith("cafe: not set: CAFE_STAGE, ORDERS_QUEUE_URL")
+    assert line.endswith("Run `make run` once and then `source .local/env`, or deploy a stage.")
+
+
+def test_chalice_local_which_watches_for_changes_says_it_too(fresh_clone: Path) -> None:
+    """It goes on watching, so it is ended here."""
+    process = subprocess.Popen(
+        [str(Path(sys.executable).with_name("chalice")), "local"],
+        cwd=fresh_clone,
+        env=environment(fresh_clone),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    end = partial(os.killpg, process.pid, signal.SIGKILL)
+    watchdog = Timer(60, end)
+    watchdog.start()
+    try:
+        assert process.stderr
+        assert "make run" in process.stderr.readline()
+    finally:
+        watchdog.cancel()
+        end()
+        process.communicate()
+
+
+def test_the_test_client_in_a_fresh_clone_says_in_one_line_what_to_run(fresh_clone: Path) -> None:
+    done = run(fresh_clone, sys.executable, "-c", "from chalice.test import Client; from app import app; Client(app)")
+    assert done.returncode == 1
+    [line] = (done.stdout + done.stderr).splitlines()
+    assert "make run" in line
+
+
+def test_a_setting_that_is_missing_or_empty_is_named(app: Chalice, template: Template) -> None:
+    stage = {"CAFE_STAGE": "test", "ORDERS_SINCE": "2026-11-21", **as_variables(template.outputs), **DATABASE}
+    assert Settings.read(stage).cafe_stage == "test"
+    assert Database.read(stage).port == 3306
+    for name in ("ORDERS_STREAM_ARN", "TOPIC_ARN"):
+        with pytest.raises(Exception, match=name):
+            Settings.read({**stage, name: ""})
+    with pytest.raises(Exception, match="DB_PASSWORD"):
+        Database.read({**stage, "DB_PASSWORD": ""})
