@@ -7,6 +7,7 @@ same name again is refused, and that makes ``Idempotency-Key`` hold even after t
 from __future__ import annotations
 
 import heapq
+import itertools
 import json
 import re
 import secrets
@@ -166,7 +167,7 @@ def newest(page: Page, *, sfn: Any, machines: Machines) -> dict[str, Any]:
     before = timeline.read_token(name, page.next)
     # A later page reads from the start again: Step Functions cannot begin in the middle, its own tokens die after a
     # day, and 90 days of reports are a few calls of 1,000.
-    size = 1000 if page.next else page.limit + 1
+    size = 1000 if page.next else page.limit + 2
     lists = [_executions(each, machines[each], size, sfn) for each in ([kind] if kind else KINDS)]
     lines: list[dict[str, Any]] = []
     for line in heapq.merge(*lists, key=_sort_key, reverse=True):
@@ -183,6 +184,12 @@ def _sort_key(line: dict[str, Any]) -> str:
 
 
 def _executions(kind: str, machine: str, size: int, sfn: Any) -> Iterator[dict[str, Any]]:
+    """Newest first; those of one millisecond, which Step Functions gives in any order, by their ids."""
+    for _, same in itertools.groupby(_answers(kind, machine, size, sfn), key=lambda line: line["startedAt"]):
+        yield from sorted(same, key=_sort_key, reverse=True)
+
+
+def _answers(kind: str, machine: str, size: int, sfn: Any) -> Iterator[dict[str, Any]]:
     arguments = {"stateMachineArn": machine, "maxResults": size}
     while True:
         answer = sfn.list_executions(**arguments)
