@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from local.processes import Process, StackError, answers, basic_environment, fingerprint
+from local.processes import Process, answers, basic_environment, fingerprint, run_quietly
 
 HERE = Path(__file__).parent
 LAUNCHER = HERE / "ministack_launcher.py"
 REQUIREMENTS = HERE / "ministack-requirements.txt"
 # One for all stacks of this checkout: the tests' as well.
 VIRTUAL_ENVIRONMENT = HERE.parent / ".local" / "ministack"
+PYTHON = VIRTUAL_ENVIRONMENT / "bin" / "python"
 
 REGION = "us-east-1"
 # MiniStack's root key pair. It opens nothing but the port on 127.0.0.1.
@@ -60,16 +60,10 @@ class Cloud:
 
     def install(self) -> None:
         """Make MiniStack's virtual environment."""
-        python = str(VIRTUAL_ENVIRONMENT / "bin" / "python")
         # Without pip: what is not in the requirements is not there for a function to import by accident.
-        for command in (
-            [sys.executable, "-m", "venv", "--clear", "--without-pip", str(VIRTUAL_ENVIRONMENT)],
-            [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--disable-pip-version-check",
-             "--requirement", str(REQUIREMENTS)],
-        ):  # fmt: skip
-            result = subprocess.run(command, capture_output=True, text=True, check=False)
-            if result.returncode:
-                raise StackError(f"MiniStack could not be installed:\n{result.stderr}")
+        run_quietly(sys.executable, "-m", "venv", "--clear", "--without-pip", str(VIRTUAL_ENVIRONMENT))
+        pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(PYTHON))
+        run_quietly(*pip, "install", "--quiet", "--requirement", str(REQUIREMENTS))
         (VIRTUAL_ENVIRONMENT / "installed").write_text(fingerprint(REQUIREMENTS, sys.version))
 
     @property
@@ -83,10 +77,9 @@ class Cloud:
         """Start it, empty: its state is in memory."""
         shutil.rmtree(self._temporary, ignore_errors=True)
         self._temporary.mkdir(parents=True)
-        python = str(VIRTUAL_ENVIRONMENT / "bin" / "python")
         # MiniStack hands its environment on to the functions, so nothing else of the shell's may be in it.
         environment = {**basic_environment(), **self._variables}
-        self.process.start([python, str(LAUNCHER)], environment, self._fingerprint, self.port)
+        self.process.start([str(PYTHON), str(LAUNCHER)], environment, self._fingerprint, self.port)
         self.process.wait(self._answers)
 
     def stop(self) -> None:

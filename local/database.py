@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from local.processes import Process, StackError, basic_environment, fingerprint
+from local.processes import Process, StackError, basic_environment, fingerprint, run_quietly, write_private
 
 if TYPE_CHECKING:
     from pymysql.connections import Connection
@@ -28,6 +27,7 @@ NAME = "cafe"
 FUNCTIONS_USER = "cafe_functions"
 PRIVATE_ADMIN = "cafe_admin"
 
+PACKAGES = ("mariadb-server-core", "mariadb-client-core")
 # Quick rather than safe: nothing waits for the disk, for what a crash leaves behind is not used again.
 QUICK = ("--debug-no-sync", "--innodb-flush-log-at-trx-commit=0")
 
@@ -53,7 +53,7 @@ class Server:
         try:
             return cls(
                 environment["CAFE_DB_HOST"],
-                int(environment.get("CAFE_DB_PORT", "3306")),
+                int(environment.get("CAFE_DB_PORT") or 3306),
                 environment["CAFE_DB_ADMIN_USER"],
                 environment["CAFE_DB_ADMIN_PASSWORD"],
             )
@@ -76,10 +76,11 @@ class Database:
     @property
     def variables(self) -> dict[str, str]:
         """How the functions reach it, and how an administrator does."""
-        passwords = self._passwords()
+        passwords = json.loads(self._passwords.read_text())
+        host, _, port = self.address.rpartition(":")
         return {
-            "DB_HOST": self.other.host if self.other else "127.0.0.1",
-            "DB_PORT": str(self.other.port if self.other else self.port),
+            "DB_HOST": host,
+            "DB_PORT": port,
             "DB_NAME": NAME,
             "DB_USER": FUNCTIONS_USER,
             "DB_PASSWORD": passwords["functions"],
@@ -88,37 +89,44 @@ class Database:
         }
 
     @property
+    def address(self) -> str:
+        return f"{self.other.host}:{self.other.port}" if self.other else f"127.0.0.1:{self.port}"
+
+    @property
     def installed(self) -> bool:
         return self.other is not None or bool(_program("mariadbd") and _program("mariadb-install-db"))
 
     def install(self) -> None:
         """Install MariaDB with the system's package manager. Raises ``StackError`` where that cannot be done."""
         if sys.platform == "darwin" and shutil.which("brew"):
-            steps = [["brew", "install", "mariadb"]]
+            refresh, install = ["brew", "update"], ["brew", "install", "mariadb"]
         elif shutil.which("apt-get") and (os.geteuid() == 0 or shutil.which("sudo")):
-            # Only the programs: the package mariadb-server would start a server for the whole machine.
-            # A MySQL that is installed is in their way, and stays.
             root = [] if os.geteuid() == 0 else ["sudo", "-n"]
-            packages = ["mariadb-server-core", "mariadb-client-core"]
-            install = [*root, "apt-get", "install", "--yes", "--no-remove", "--no-install-recommends", *packages]
-            # Again with fresh lists of packages, where they are missing or old.
-            steps = [install, [*root, "apt-get", "update"], install]
+            apt = [*root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes"]
+            # Only the programs: the package mariadb-server would start a server for the whole machine.
+            # Where a MySQL is in their way, it stays.
+            install = [*apt, "install", "--no-remove", "--no-install-recommends", *PACKAGES]
+            refresh = [*apt, "update"]
         else:
             raise StackError(f"MariaDB is not installed, and neither apt-get nor brew can do it here. {OTHER_SERVER}")
-        for step in steps:
-            environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-            result = subprocess.run(
-                step, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-            )
-            if step is steps[0] and not result.returncode:
-                break
-        if result.returncode:
-            raise StackError(f"`{' '.join(step)}` failed:\n{result.stderr}\n{OTHER_SERVER}")
+        try:
+            try:
+                run_quietly(*install)
+            except StackError:
+                # Perhaps the lists of packages are missing or old.
+                run_quietly(*refresh)
+                run_quietly(*install)
+        except StackError as error:
+            raise StackError(f"{error}\n{OTHER_SERVER}") from None
 
-    def check(self) -> None:
-        """On somebody's server, drop no database that this stack has not made itself. Raises ``StackError``."""
+    def prepare(self) -> None:
+        """Make the passwords, once. On somebody's server, refuse to drop a database that this stack has not made."""
         import pymysql
 
+        passwords = {"admin": secrets.token_urlsafe(24), "functions": secrets.token_urlsafe(24)}
+        if not self._passwords.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_private(self._passwords, json.dumps(passwords))
         if not self.other:
             return
         try:
@@ -126,9 +134,9 @@ class Database:
                 there = cursor.execute("SHOW DATABASES LIKE %s", (NAME,))
         except pymysql.err.OperationalError as error:
             raise StackError(f"CAFE_DB_HOST and its fellows: {error.args[-1]}") from None
-        if there and not (self._made.exists() and self._made.read_text() == self._address):
+        if there and not (self._made.exists() and self._made.read_text() == self.address):
             raise StackError(
-                f"the server at {self._address} has a database {NAME!r} that `make run` has not made, and would drop: "
+                f"the server at {self.address} has a database {NAME!r} that `make run` has not made, and would drop: "
                 "rename it, or use another server"
             )
 
@@ -139,13 +147,10 @@ class Database:
         """Start the private server, with nothing in it."""
         self.stop()
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [
+        run_quietly(
             *(str(_program("mariadb-install-db")), "--no-defaults", f"--datadir={self._data}"),
             *("--auth-root-authentication-method=normal", "--skip-test-db", *QUICK, *_as_root()),
-        ]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode:
-            raise StackError(f"mariadb-install-db failed:\n{result.stdout}{result.stderr}")
+        )
         self.launch()
 
     def launch(self) -> None:
@@ -186,11 +191,7 @@ class Database:
                 except pymysql.err.MySQLError as error:
                     raise StackError(f"{step}: {error.args[-1]}") from None
             connection.commit()
-        self._made.write_text(self._address)
-
-    @property
-    def _address(self) -> str:
-        return f"{self.variables['DB_HOST']}:{self.variables['DB_PORT']}"
+        self._made.write_text(self.address)
 
     @property
     def _made(self) -> Path:
@@ -225,15 +226,9 @@ class Database:
     def _fingerprint(self) -> str:
         return fingerprint(self._command)
 
-    def _passwords(self) -> dict[str, str]:
-        """Made once, and readable by their owner only."""
-        file = self.folder / "passwords.json"
-        if not file.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            made = {"admin": secrets.token_urlsafe(24), "functions": secrets.token_urlsafe(24)}
-            write_private(file, json.dumps(made))
-        passwords: dict[str, str] = json.loads(file.read_text())
-        return passwords
+    @property
+    def _passwords(self) -> Path:
+        return self.folder / "passwords.json"
 
     def _write_first_statements(self) -> None:
         """What the server runs before it lets anybody in: one administrator, and no account without a password."""
@@ -242,7 +237,7 @@ class Database:
             self.folder / "first.sql",
             "DELETE FROM mysql.global_priv WHERE User IN ('', 'root');\n"  # noqa: S608 - the password is base64
             "FLUSH PRIVILEGES;\n"
-            f"CREATE OR REPLACE USER {admin} IDENTIFIED BY '{self._passwords()['admin']}';\n"
+            f"CREATE OR REPLACE USER {admin} IDENTIFIED BY '{self.variables['DB_ADMIN_PASSWORD']}';\n"
             f"GRANT ALL PRIVILEGES ON *.* TO {admin} WITH GRANT OPTION;\n",
         )
 
@@ -272,13 +267,6 @@ class Database:
         )
         with connection:
             yield connection
-
-
-def write_private(file: Path, text: str) -> None:
-    """Write a file that only its owner can read, from its first byte on."""
-    file.unlink(missing_ok=True)
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-        stream.write(text)
 
 
 def _program(name: str) -> Path | None:

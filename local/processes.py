@@ -129,6 +129,24 @@ def fingerprint(*parts: object) -> str:
     return digest.hexdigest()[:16]
 
 
+def run_quietly(*command: str) -> None:
+    """Run ``command`` to its end. Raises ``StackError`` with all that it said where it fails."""
+    result = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if result.returncode:
+        raise StackError(f"`{' '.join(command)}` failed:\n{result.stdout}")
+
+
+def write_private(file: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    part = file.with_name(f"{file.name}.part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        stream.write(text)
+    part.replace(file)
+
+
 def basic_environment() -> dict[str, str]:
     """What any process needs of the shell's environment, and no more."""
     return {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}

@@ -20,8 +20,8 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from local.cloud import CREDENTIALS, REGION, Cloud
-from local.database import Database, Server, write_private
-from local.processes import Process, StackError, answers, basic_environment, fingerprint, require_free
+from local.database import Database, Server
+from local.processes import Process, StackError, answers, basic_environment, fingerprint, require_free, write_private
 
 ROOT = Path(__file__).parent.parent
 # Of the virtual environment that this runs in.
@@ -90,7 +90,7 @@ class Stack:
         """Bring up what is not up yet, deploy, and return the variables of ``<folder>/env``."""
         with self._alone(say):
             self._check_ports()
-            self.database.check()
+            self.database.prepare()
             self._install(say)
             if self._is_whole() and self.cloud.runs() and self.database.runs():
                 say(f"  MiniStack on port {self.aws_port} and MariaDB on port {self.db_port} are up")
@@ -98,7 +98,7 @@ class Stack:
             else:
                 self._clear()
                 _at_once(partial(self._start_cloud, say), partial(self._start_database, say))
-            self._whole.write_text(str(self.cloud.process.pid()))
+            self._whole.write_text(self._identity)
             self._write_environment()
             _timed(say, f"API on port {self.api_port}", self._start_api)
             return self.variables()
@@ -133,11 +133,15 @@ class Stack:
 
     @property
     def _whole(self) -> Path:
-        """Names the MiniStack process that everything is deployed to."""
+        """It is there while everything is deployed, and says to which MiniStack and which database."""
         return self.folder / "whole"
 
+    @property
+    def _identity(self) -> str:
+        return f"{self.cloud.process.pid()} {self.database.address}"
+
     def _is_whole(self) -> bool:
-        return self._whole.exists() and self._whole.read_text() == str(self.cloud.process.pid())
+        return self._whole.exists() and self._whole.read_text() == self._identity
 
     def _check_ports(self) -> None:
         """Before anything is started or stopped, every port must be free, or ours already."""
