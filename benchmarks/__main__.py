@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import storage_listing
+from benchmarks import inventory, storage_listing
 from benchmarks.compare import HEAD
 
-BENCHMARKS = {"storage_listing": storage_listing}
+BENCHMARKS = {"storage_listing": storage_listing, "inventory": inventory}
 
 
 def main(names: list[str]) -> None:

@@ -40,7 +40,7 @@ class Conflict(ConflictError, CafeError):
 
 
 class Unavailable(CafeError):
-    """A service that the café stands on refuses for now; the same request may succeed later."""
+    """A service that the café stands on refuses for now; the same may succeed later. State machines retry it by name."""
 
     STATUS_CODE = 503
 
@@ -51,10 +51,6 @@ class DatabaseUnavailable(Unavailable):
 
 class DatabaseRefused(CafeError):
     """MySQL answers, and does not do it: a wrong password, a missing table or right. Trying again does not help."""
-
-
-class StorageUnavailable(Unavailable):
-    """S3 throttles or fails for now. State machines retry this one by its name."""
 
 
 class StorageRefused(CafeError):

@@ -21,7 +21,7 @@ from uuid import uuid4
 import humanize
 from botocore.exceptions import BotoCoreError, ClientError
 
-from chalicelib.errors import TRANSIENT, InvalidRequest, StorageRefused, StorageUnavailable
+from chalicelib.errors import TRANSIENT, InvalidRequest, StorageRefused, Unavailable
 from chalicelib.logs import logger
 from chalicelib.reports import MODES, report_key
 from chalicelib.timeline import timestamp
@@ -199,7 +199,7 @@ def measure_buckets(
     ``listing`` adds up the current objects of each bucket, and is exact; the clients that ``s3_in`` makes are kept
     for that, for they stop reading dates. ``metrics`` reads what CloudWatch has measured once a day, which counts old
     versions and unfinished uploads too. Raises ``StorageRefused`` where the buckets may not even be listed, and
-    ``StorageUnavailable`` where that fails for now.
+    ``Unavailable`` where that fails for now.
     """
 
     def in_time() -> bool:
@@ -453,14 +453,14 @@ def _readable(error: ClientError | BotoCoreError) -> str:
     return text[:ERROR_CHARACTERS]
 
 
-def _translated(error: ClientError | BotoCoreError, what: str) -> StorageRefused | StorageUnavailable:
+def _translated(error: ClientError | BotoCoreError, what: str) -> StorageRefused | Unavailable:
     text = f"{what}: {_readable(error)}"
     refused = (
         isinstance(error, ClientError)
         and error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) < 500
         and _code(error) not in TRANSIENT
     )
-    return StorageRefused(text) if refused else StorageUnavailable(text)
+    return StorageRefused(text) if refused else Unavailable(text)
 
 
 def _code(error: ClientError) -> str:

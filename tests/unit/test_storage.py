@@ -16,7 +16,7 @@ from botocore.stub import Stubber
 from moto import mock_aws
 
 from chalicelib import storage
-from chalicelib.errors import InvalidRequest, StorageRefused, StorageUnavailable
+from chalicelib.errors import InvalidRequest, StorageRefused, Unavailable
 from chalicelib.reports import MODES
 from chalicelib.storage import Bucket, Failure, Measurement
 
@@ -244,9 +244,9 @@ def test_a_bucket_that_went_away_meanwhile_is_named(account: Account) -> None:
     [
         ("AccessDenied", 403, StorageRefused),
         ("InvalidAccessKeyId", 403, StorageRefused),
-        ("SlowDown", 503, StorageUnavailable),
-        ("InternalError", 500, StorageUnavailable),
-        ("Throttling", 400, StorageUnavailable),
+        ("SlowDown", 503, Unavailable),
+        ("InternalError", 500, Unavailable),
+        ("Throttling", 400, Unavailable),
     ],
 )
 def test_where_the_buckets_cannot_be_listed_the_error_says_whether_to_try_again(
@@ -264,7 +264,7 @@ def test_an_unreachable_s3_is_worth_another_try(account: Account) -> None:
 
     account.client("s3").meta.events.register("before-call.s3.ListBuckets", unreachable)
 
-    with pytest.raises(StorageUnavailable, match="Could not connect to the endpoint URL"):
+    with pytest.raises(Unavailable, match="Could not connect to the endpoint URL"):
         account.measure()
 
 
