@@ -40,7 +40,7 @@ class Conflict(ConflictError, CafeError):
 
 
 class Unavailable(CafeError):
-    """A service that the café stands on refuses for now; the same may succeed later. State machines retry it by name."""
+    """A service that the café stands on refuses for now, and may not a moment later. State machines retry it by name."""
 
     STATUS_CODE = 503
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from chalicelib.timeline import Timeline, index_keys, timestamp
 
 KINDS = ("report", "order", "upload", "storage", "alarm")
 KEPT = timedelta(days=30)
-# SNS takes 262,144 bytes, of which JSON's escapes and the SMS need some, and a DynamoDB item 400 KB.
+# SNS takes 262,144 bytes, with the SMS and the attributes, and a DynamoDB item 400 KB.
 MESSAGE_BYTES = 200_000
 SUBJECT_CHARACTERS = 100
 SMS_BYTES = 140
@@ -73,10 +74,14 @@ def subject(text: str) -> str:
 
 
 def _cut(text: str, limit: int) -> str:
-    encoded = text.encode()
-    if len(encoded) <= limit:
+    """As much of ``text`` as has at most ``limit`` bytes in JSON, where a line break or a quote has two."""
+
+    def size(end: int) -> int:
+        return len(json.dumps(text[:end], ensure_ascii=False).encode())
+
+    if size(len(text)) <= limit:
         return text
-    return encoded[: limit - 3].decode(errors="ignore") + "…"
+    return text[: bisect_right(range(len(text)), limit - len("…".encode()), key=size) - 1] + "…"
 
 
 def record(event: dict[str, Any], *, dynamodb: Any, table: str, default_kind: str = "other") -> None:
