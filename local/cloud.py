@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from local.processes import Process, answers, basic_environment, fingerprint, run_quietly
+from local.processes import Process, answers, basic_environment, fingerprint, only_one, run_quietly
 
 HERE = Path(__file__).parent
 LAUNCHER = HERE / "ministack_launcher.py"
 REQUIREMENTS = HERE / "ministack-requirements.txt"
 # One for all stacks of this checkout: the tests' as well.
 VIRTUAL_ENVIRONMENT = HERE.parent / ".local" / "ministack"
+STAMP = VIRTUAL_ENVIRONMENT / "installed"
 PYTHON = VIRTUAL_ENVIRONMENT / "bin" / "python"
 
 REGION = "us-east-1"
@@ -55,16 +56,18 @@ class Cloud:
 
     @property
     def installed(self) -> bool:
-        stamp = VIRTUAL_ENVIRONMENT / "installed"
-        return stamp.exists() and stamp.read_text() == fingerprint(REQUIREMENTS, sys.version)
+        return STAMP.exists() and STAMP.read_text() == fingerprint(REQUIREMENTS, sys.version)
 
     def install(self) -> None:
         """Make MiniStack's virtual environment."""
-        # Without pip: what is not in the requirements is not there for a function to import by accident.
-        run_quietly(sys.executable, "-m", "venv", "--clear", "--without-pip", str(VIRTUAL_ENVIRONMENT))
-        pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(PYTHON))
-        run_quietly(*pip, "install", "--quiet", "--requirement", str(REQUIREMENTS))
-        (VIRTUAL_ENVIRONMENT / "installed").write_text(fingerprint(REQUIREMENTS, sys.version))
+        with only_one(VIRTUAL_ENVIRONMENT.with_suffix(".lock")):
+            if self.installed:  # by another command, meanwhile
+                return
+            # Without pip: what is not in the requirements is not there for a function to import by accident.
+            run_quietly(sys.executable, "-m", "venv", "--clear", "--without-pip", str(VIRTUAL_ENVIRONMENT))
+            pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(PYTHON))
+            run_quietly(*pip, "install", "--quiet", "--requirement", str(REQUIREMENTS))
+            STAMP.write_text(fingerprint(REQUIREMENTS, sys.version))
 
     @property
     def _fingerprint(self) -> str:

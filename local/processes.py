@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -10,7 +11,8 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -127,6 +129,19 @@ def fingerprint(*parts: object) -> str:
         else:
             digest.update(repr(part).encode())
     return digest.hexdigest()[:16]
+
+
+@contextmanager
+def only_one(lock: Path, wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """One command at a time comes past here; the others call ``wait``, and do. A lock goes with its process."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def run_quietly(*command: str) -> None:

@@ -6,22 +6,30 @@ anew with it, the database and Chalice's record of the deployed functions too, a
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
 from local.cloud import CREDENTIALS, REGION, Cloud
 from local.database import Database, Server
-from local.processes import Process, StackError, answers, basic_environment, fingerprint, require_free, write_private
+from local.processes import (
+    Process,
+    StackError,
+    answers,
+    basic_environment,
+    fingerprint,
+    only_one,
+    require_free,
+    write_private,
+)
 
 ROOT = Path(__file__).parent.parent
 # Of the virtual environment that this runs in.
@@ -259,17 +267,8 @@ class Stack:
         ]
         write_private(self.folder / "env", "\n".join(lines) + "\n")
 
-    @contextmanager
-    def _alone(self, say: Say) -> Iterator[None]:
-        """One command at a time works on this stack; the lock goes with the process, however it ends."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say("  another command is at work here: waiting for it to end")
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def _alone(self, say: Say) -> AbstractContextManager[None]:
+        return only_one(self.folder / "lock", lambda: say("  another command is at work here: waiting for it to end"))
 
 
 def _at_once(*works: Callable[[], object]) -> None:

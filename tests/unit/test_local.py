@@ -6,6 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import pytest
 
 from local import logs
 from local.database import Database, Server
-from local.processes import Process, StackError, fingerprint, require_free
+from local.processes import Process, StackError, fingerprint, only_one, require_free
 from local.stack import Stack
 
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
@@ -127,6 +128,24 @@ def test_a_process_sees_only_the_environment_that_it_is_given(process: Process) 
         process.wait(lambda: False)
 
     assert process.log.read_text() == "ONE=1\n"
+
+
+def test_a_second_command_says_that_it_waits_and_then_does(tmp_path: Path) -> None:
+    order: list[str] = []
+    waits = threading.Event()
+
+    def second() -> None:
+        with only_one(tmp_path / "lock", waits.set):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with only_one(tmp_path / "lock", lambda: order.append("nobody else is here")):
+        thread.start()
+        assert waits.wait(10)
+        order.append("first")
+    thread.join(10)
+
+    assert order == ["first", "second"]
 
 
 def test_a_used_port_names_the_variable_that_changes_it(used_port: int) -> None:
