@@ -1,0 +1,168 @@
+"""An AWS that remembers what it was told: as much of it as ``infra/deploy.py`` uses, with AWS's own names."""
+# ruff: noqa: N801, N803
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+from botocore.exceptions import ClientError
+from botocore.session import Session
+from botocore.validate import validate_parameters
+
+from infra import deploy
+from infra.deploy import Target
+from tests.wiring.conftest import as_variables, resolve
+
+OUTPUTS = as_variables(resolve("test", "eu-central-1", "123456789012").outputs)
+
+
+def _client_error(message: str) -> ClientError:
+    return ClientError({"Error": {"Code": "ValidationError", "Message": message}}, "Operation")
+
+
+def _accepts(service: str, operation: str, given: dict[str, Any]) -> None:
+    """Raises what boto3 would raise for arguments that the operation does not have."""
+    shape = Session().get_service_model(service).operation_model(operation).input_shape
+    assert shape
+    validate_parameters(given, shape)
+
+
+class CloudFormation:
+    """One stack, and the states that it goes through at the next changes."""
+
+    def __init__(self, status: str | None, *coming: str, parameters: tuple[str, ...] = ()) -> None:
+        self.status = status
+        self.coming = list(coming)
+        self.parameters = [{"ParameterKey": name} for name in parameters]
+        self.calls: list[str] = []
+        self.given: dict[str, Any] = {}
+        self.refusal = ""
+        self.events: list[dict[str, str]] = []
+
+    def describe_stacks(self, StackName: str) -> dict[str, Any]:
+        if self.status is None:
+            raise _client_error(f"Stack with id {StackName} does not exist")
+        outputs = [{"OutputKey": "OrdersQueueUrl", "OutputValue": "https://queue"}]
+        stack = {"StackStatus": self.status, "Parameters": self.parameters, "Outputs": outputs}
+        if self.status.endswith("_IN_PROGRESS") and self.coming:
+            self.status = self.coming.pop(0)
+        return {"Stacks": [stack]}
+
+    def create_stack(self, **given: Any) -> None:
+        self._change("create", given)
+
+    def update_stack(self, **given: Any) -> None:
+        self._change("update", given)
+
+    def _change(self, call: str, given: dict[str, Any]) -> None:
+        if self.refusal:
+            raise _client_error(self.refusal)
+        _accepts("cloudformation", f"{call.title()}Stack", given)
+        self.calls.append(call)
+        self.given = given
+        self.status = f"{call.upper()}_IN_PROGRESS"
+
+    def delete_stack(self, StackName: str) -> None:
+        self.calls.append("delete")
+        self.status = None
+
+    def describe_stack_events(self, StackName: str) -> dict[str, Any]:
+        return {"StackEvents": self.events}
+
+
+class Missing(Exception):
+    """Lambda's ResourceNotFoundException."""
+
+
+class Paginator:
+    """Lists by the one argument of the call, one thing to a page."""
+
+    def __init__(self, name: str, lists: Mapping[str, list[dict[str, Any]]]) -> None:
+        self._name = name
+        self._lists = lists
+
+    def paginate(self, **argument: str) -> Iterator[dict[str, Any]]:
+        [key] = argument.values()
+        return ({self._name: [each]} for each in self._lists[key])
+
+
+class Lambda:
+    """Functions, event source mappings and the settings of asynchronous invocation, by the functions' names."""
+
+    class exceptions:
+        ResourceNotFoundException = Missing
+
+    def __init__(self, target: Target, stage: dict[str, Any]) -> None:
+        tracked = deploy.tracked_config()
+        self.functions = {
+            target.function(name): {
+                "FunctionArn": f"arn:{target.function(name)}",
+                "Role": asked["iam_role_arn"],
+                "Timeout": asked.get("lambda_timeout", tracked["lambda_timeout"]),
+                "MemorySize": asked.get("lambda_memory_size", tracked["lambda_memory_size"]),
+                "Environment": {"Variables": dict(stage["environment_variables"])},
+            }
+            for name, asked in stage["lambda_functions"].items()
+        }
+        # As Chalice leaves them.
+        sources = {"store_orders": OUTPUTS["ORDERS_QUEUE_ARN"], "announce_orders": OUTPUTS["ORDERS_STREAM_ARN"]}
+        self.mappings: dict[str, list[dict[str, Any]]] = {
+            target.function(name): [{"UUID": str(uuid.uuid4()), "EventSourceArn": arn, "State": "Enabled"}]
+            for name, arn in sources.items()
+        }
+        self.invocations: dict[str, dict[str, Any]] = {}
+        self.changes = 0
+
+    def get_function_configuration(self, FunctionName: str) -> dict[str, Any]:
+        try:
+            return self.functions[FunctionName]
+        except KeyError:
+            raise Missing from None
+
+    def get_paginator(self, operation: str) -> Paginator:
+        assert operation == "list_event_source_mappings"
+        return Paginator("EventSourceMappings", self.mappings)
+
+    def update_event_source_mapping(self, **given: Any) -> None:
+        _accepts("lambda", "UpdateEventSourceMapping", given)
+        [mapping] = [each for each in chain(*self.mappings.values()) if each["UUID"] == given["UUID"]]
+        mapping.update(given)
+        self.changes += 1
+
+    def get_function_event_invoke_config(self, FunctionName: str) -> dict[str, Any]:
+        try:
+            return self.invocations[FunctionName]
+        except KeyError:
+            raise Missing from None
+
+    def put_function_event_invoke_config(self, **given: Any) -> None:
+        _accepts("lambda", "PutFunctionEventInvokeConfig", given)
+        self.invocations[given["FunctionName"]] = given
+        self.changes += 1
+
+
+class Account:
+    """What the check looks at: Lambda, the subscriptions of the topics, the notifications of the uploads bucket."""
+
+    def __init__(self, target: Target, stage: dict[str, Any]) -> None:
+        self.lambda_ = Lambda(target, stage)
+        self.subscriptions = {
+            OUTPUTS["TOPIC_ARN"]: ["barista@example.com", "arn:cafe-test-record_notification"],
+            OUTPUTS["ALARMS_TOPIC_ARN"]: ["arn:cafe-test-record_alarm"],
+        }
+        self.notified = ["arn:cafe-test-receive_upload"]
+
+    def client(self, service: str) -> Any:
+        return {"lambda": self.lambda_, "sns": self, "s3": self}[service]
+
+    def get_paginator(self, operation: str) -> Paginator:
+        assert operation == "list_subscriptions_by_topic"
+        topics = {topic: [{"Endpoint": each} for each in found] for topic, found in self.subscriptions.items()}
+        return Paginator("Subscriptions", topics)
+
+    def get_bucket_notification_configuration(self, Bucket: str) -> dict[str, Any]:
+        assert Bucket == OUTPUTS["UPLOADS_BUCKET"]
+        return {"LambdaFunctionConfigurations": [{"LambdaFunctionArn": each} for each in self.notified]}
