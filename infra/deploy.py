@@ -229,7 +229,7 @@ def _write_private(path: Path, text: str) -> None:
 def run_chalice(target: Target, *arguments: str) -> None:
     # Compiled files would travel in the package, and change its hash at every run.
     for folder in (REPOSITORY / "chalicelib").rglob("__pycache__"):
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
     chalice = Path(sys.executable).with_name("chalice")
     command = [str(chalice), "--project-dir", str(target.project), *arguments, "--stage", target.stage]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
