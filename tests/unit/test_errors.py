@@ -1,0 +1,126 @@
+"""The errors: which status each becomes, and which of AWS's may pass by themselves."""
+
+from typing import Any
+
+import pytest
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    IncompleteReadError,
+    NoCredentialsError,
+    ParamValidationError,
+    ReadTimeoutError,
+)
+from chalice.app import ChaliceViewError
+
+from chalicelib import errors
+from chalicelib.errors import CafeError, Unavailable, aws_errors
+
+
+def all_errors(root: type[CafeError] = CafeError) -> set[type[CafeError]]:
+    return {root}.union(*(all_errors(each) for each in root.__subclasses__() if each.__module__ == errors.__name__))
+
+
+def aws_says(code: str, status: int = 400) -> ClientError:
+    answer: Any = {"Error": {"Code": code, "Message": "..."}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(answer, "SendMessageBatch")
+
+
+def test_every_error_of_the_module_has_the_one_root_that_chalice_shows() -> None:
+    mine = {each for each in vars(errors).values() if isinstance(each, type) and each.__module__ == errors.__name__}
+    assert mine == all_errors()
+    assert issubclass(CafeError, ChaliceViewError)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (errors.InvalidRequest([]), 400),
+        (errors.NotFound("order", "o-1"), 404),
+        (errors.Conflict(""), 409),
+        (errors.BodyTooLarge(2, 1), 413),
+        (errors.Unavailable(""), 503),
+        (errors.DatabaseUnavailable(""), 503),
+        (errors.DatabaseRefused(""), 500),
+        (errors.StorageRefused(""), 500),
+        (errors.MissingSettings([]), 500),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_each_error_has_its_status(error: CafeError, status: int) -> None:
+    assert status == error.STATUS_CODE
+
+
+def test_an_invalid_request_has_all_problems_in_its_message() -> None:
+    assert str(errors.InvalidRequest(["a: is missing", "b: must be a text"])) == "a: is missing; b: must be a text"
+
+
+def test_what_is_not_found_is_named_so_that_it_stays_on_its_line() -> None:
+    assert str(errors.NotFound("order", "a\nb")) == "there is no order 'a\\nb'"
+
+
+@pytest.mark.parametrize("code", sorted(errors.TRANSIENT))
+def test_throttling_and_failures_of_aws_may_pass(code: str) -> None:
+    with (
+        pytest.raises(Unavailable, match=r"^SendMessageBatch does not answer for now: try again in a moment$"),
+        aws_errors(),
+    ):
+        raise aws_says(code)
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_any_failure_of_a_server_may_pass(status: int) -> None:
+    with pytest.raises(Unavailable), aws_errors():
+        raise aws_says("NeverHeardOf", status)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        EndpointConnectionError(endpoint_url="https://sqs"),
+        ConnectTimeoutError(endpoint_url="https://sqs"),
+        ReadTimeoutError(endpoint_url="https://sqs"),
+        IncompleteReadError(actual_bytes=1, expected_bytes=2),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_lost_connection_may_pass(error: BotoCoreError) -> None:
+    with pytest.raises(Unavailable, match=r"^AWS cannot be reached for now: try again in a moment$"), aws_errors():
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        aws_says("AccessDenied", 403),
+        aws_says("ResourceNotFoundException"),
+        aws_says("ValidationException"),
+        NoCredentialsError(),
+        ParamValidationError(report="..."),
+        KeyError("x"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_will_not_pass_stays_what_it_is(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, aws_errors():
+        raise error
+    assert caught.value is error
+
+
+def test_the_cause_is_kept_for_the_log() -> None:
+    cause = aws_says("Throttling")
+    with pytest.raises(Unavailable) as caught, aws_errors():
+        raise cause
+    assert caught.value.__cause__ is cause
+
+
+def test_it_is_a_decorator_too_and_more_than_once() -> None:
+    @aws_errors()
+    def call() -> None:
+        raise aws_says("SlowDown", 503)
+
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            call()
