@@ -206,10 +206,15 @@ def api(client: Client) -> Api:
     return Api(client)
 
 
+def log_handler() -> logging.Handler:
+    """The functions' own; pytest adds others to look at the records."""
+    (handler,) = (each for each in logging.getLogger("cafe").handlers if isinstance(each.formatter, JsonFormatter))
+    return handler
+
+
 @pytest.fixture
 def log_lines(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What the functions log from now on."""
     lines = io.StringIO()
-    (handler,) = (each for each in logging.getLogger("cafe").handlers if isinstance(each.formatter, JsonFormatter))
-    monkeypatch.setattr(handler, "stream", lines)
+    monkeypatch.setattr(log_handler(), "stream", lines)
     return lines

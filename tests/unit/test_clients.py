@@ -1,0 +1,180 @@
+"""The clients: how they are made, and what MySQL's refusals become."""
+
+import inspect
+from typing import Any
+
+import pymysql
+import pytest
+
+from chalicelib import clients
+from chalicelib.clients import PASSING
+from chalicelib.errors import DatabaseRefused, DatabaseUnavailable
+from chalicelib.settings import Database
+
+DATABASE = Database("db.example", 3307, "cafe", "reader", "secret")
+SERVICES = ["sqs", "dynamodb", "stepfunctions", "s3", "sns", "cloudwatch"]
+
+
+# --- AWS --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_client_is_made_once_for_each_service_and_region() -> None:
+    assert clients.aws("sqs") is clients.aws("sqs")
+    assert clients.aws("sqs", "eu-central-1") is not clients.aws("sqs")
+    assert clients.aws("sqs", "eu-central-1").meta.region_name == "eu-central-1"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_client_signs_with_version_4(service: str) -> None:
+    assert clients.aws(service).meta.config.signature_version in ("v4", "s3v4")
+
+
+@pytest.mark.parametrize("region", ["us-east-1", "eu-central-1"])
+def test_links_are_signed_with_version_4_in_every_region(region: str) -> None:
+    url = clients.aws("s3", region).generate_presigned_url("get_object", Params={"Bucket": "b", "Key": "k"})
+    assert "X-Amz-Algorithm=AWS4-HMAC-SHA256" in url
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_client_waits_longer_than_the_api_may(service: str) -> None:
+    """API Gateway gives up after 29 seconds."""
+    config = clients.aws(service).meta.config
+    attempts = config.retries["total_max_attempts"]
+    assert attempts > 1
+    assert attempts * (config.connect_timeout + config.read_timeout) < 29
+
+
+# --- MySQL ------------------------------------------------------------------------------------------------------------
+
+
+class Connection:
+    """Stands for PyMySQL's; the real server's part is in the system tests."""
+
+    def __init__(self, **options: Any) -> None:
+        inspect.signature(pymysql.Connection.__init__).bind(None, **options)
+        self.options = options
+        self.closed = 0
+
+    def _force_close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
+    """Those that were made with PyMySQL."""
+    made: list[Connection] = []
+
+    def connect(**options: Any) -> Connection:
+        made.append(Connection(**options))
+        return made[-1]
+
+    monkeypatch.setattr(pymysql, "connect", connect)
+    return made
+
+
+def use(error: Exception | None = None) -> None:
+    """A connection, on which something fails with ``error``."""
+    with clients.mysql(DATABASE):
+        if error:
+            raise error
+
+
+def test_mysql_is_asked_for_utf8_utc_strict_rows_and_time_outs(connections: list[Connection]) -> None:
+    use()
+    asked = connections[0].options
+    assert asked["charset"] == "utf8mb4"
+    assert asked["autocommit"] is False
+    assert "time_zone = '+00:00'" in asked["init_command"]
+    assert "STRICT_TRANS_TABLES" in asked["init_command"]
+    assert all(0 < asked[f"{name}_timeout"] <= 60 for name in ("connect", "read", "write"))
+    place = {name: asked[name] for name in ("host", "port", "database", "user", "password")}
+    assert place == {
+        "host": "db.example",
+        "port": 3307,
+        "database": "cafe",
+        "user": "reader",
+        "password": "secret",
+    }
+
+
+def test_each_use_has_a_fresh_connection_that_is_closed_at_its_end(connections: list[Connection]) -> None:
+    use()
+    use()
+    assert [each.closed for each in connections] == [1, 1]
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), pymysql.err.OperationalError(2013, "lost"), TimeoutError()])
+def test_a_connection_is_closed_if_its_use_fails(connections: list[Connection], error: Exception) -> None:
+    with pytest.raises((KeyError, DatabaseUnavailable)):
+        use(error)
+    assert [each.closed for each in connections] == [1]
+
+
+@pytest.mark.parametrize("code", PASSING)
+def test_what_may_pass_is_unavailable(connections: list[Connection], code: int) -> None:
+    with pytest.raises(DatabaseUnavailable, match=r"^MySQL at db\.example:3307 does not answer for now: "):
+        use(pymysql.err.OperationalError(code, "said the server"))
+
+
+@pytest.mark.parametrize("error", [TimeoutError("timed out"), ConnectionResetError(104, "reset"), BrokenPipeError()])
+def test_a_lost_socket_is_unavailable(connections: list[Connection], error: OSError) -> None:
+    with pytest.raises(DatabaseUnavailable):
+        use(error)
+
+
+def test_an_error_of_pymysql_without_a_code_is_unavailable(connections: list[Connection]) -> None:
+    """PyMySQL raises this on a connection that went away before."""
+    with pytest.raises(DatabaseUnavailable):
+        use(pymysql.err.InterfaceError(0, ""))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pymysql.err.OperationalError(1045, "Access denied for user 'reader'"),
+        pymysql.err.OperationalError(1044, "Access denied to database"),
+        pymysql.err.OperationalError(1049, "Unknown database 'cafe'"),
+        pymysql.err.ProgrammingError(1146, "Table 'cafe.beans' doesn't exist"),
+        pymysql.err.OperationalError(1142, "SELECT command denied"),
+        pymysql.err.OperationalError(1054, "Unknown column 'price'"),
+        pymysql.err.DataError(1264, "Out of range value"),
+        pymysql.err.IntegrityError(1062, "Duplicate entry"),
+    ],
+    ids=lambda error: str(error.args[0]),
+)
+def test_what_will_not_pass_is_refused_in_the_servers_words(connections: list[Connection], error: Exception) -> None:
+    with pytest.raises(DatabaseRefused) as caught:
+        use(error)
+    assert str(caught.value) == f"MySQL at db.example:3307 refuses: {error.args[1]}"
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (pymysql.err.OperationalError(2003, "Can't connect to MySQL server"), DatabaseUnavailable),
+        (pymysql.err.OperationalError(1040, "Too many connections"), DatabaseUnavailable),
+        (pymysql.err.OperationalError(1045, "Access denied"), DatabaseRefused),
+    ],
+    ids=["down", "full", "wrong password"],
+)
+def test_a_server_that_does_not_let_in_is_told_apart(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, expected: type[Exception]
+) -> None:
+    def connect(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(pymysql, "connect", connect)
+    with pytest.raises(expected), clients.mysql(DATABASE):
+        pytest.fail("there is no connection")
+
+
+def test_an_error_of_the_code_inside_stays_what_it_is(connections: list[Connection]) -> None:
+    with pytest.raises(KeyError):
+        use(KeyError("x"))
+
+
+def test_no_message_has_the_password(connections: list[Connection]) -> None:
+    with pytest.raises(DatabaseUnavailable) as caught:
+        use(pymysql.err.OperationalError(2013, "lost"))
+    assert "secret" not in str(caught.value)

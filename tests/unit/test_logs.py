@@ -1,0 +1,73 @@
+"""The log: one JSON object on one line for each record, whatever it is about."""
+
+import io
+import json
+import logging
+import subprocess
+import sys
+from datetime import datetime
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib.logs import logger
+from tests.unit.conftest import ROOT, log_handler
+
+
+def records(lines: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in lines.getvalue().split("\n")[:-1]]
+
+
+def test_a_record_has_its_level_logger_message_time_and_fields(log_lines: io.StringIO) -> None:
+    logger("orders").warning("order not written", extra={"orderID": "o-1", "reason": "ThrottlingError"})
+    (record,) = records(log_lines)
+    assert datetime.fromisoformat(record.pop("timestamp")).tzinfo
+    assert record == {
+        "level": "WARNING",
+        "logger": "cafe.orders",
+        "message": "order not written",
+        "orderID": "o-1",
+        "reason": "ThrottlingError",
+    }
+
+
+def test_what_a_client_sends_cannot_forge_a_record(log_lines: io.StringIO) -> None:
+    forged = 'o-1"}\n{"level": "ERROR", "message": "all is lost"}\r\u2028\u0085'
+    logger("orders").info("order queued", extra={"orderID": forged})
+    (record,) = records(log_lines)
+    assert record["orderID"] == forged
+    assert len(log_lines.getvalue().splitlines()) == 1
+
+
+@given(st.text() | st.lists(st.text()) | st.dictionaries(st.text(), st.integers()) | st.none() | st.binary())
+def test_a_field_of_any_text_is_one_line_of_json(value: Any) -> None:
+    record = logging.makeLogRecord({"msg": "x", "name": "cafe", "levelname": "INFO", "key": value})
+    (line,) = log_handler().format(record).splitlines()
+    json.loads(line)
+
+
+def test_an_exception_is_a_field_of_its_record(log_lines: io.StringIO) -> None:
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        logger("uploads").exception("not imported", extra={"key": "inventory/a.csv"})
+    (record,) = records(log_lines)
+    assert record["key"] == "inventory/a.csv"
+    assert record["exc_info"].endswith("ValueError: two\nlines")
+
+
+def test_a_record_is_printed_once_even_below_lambdas_own_handler() -> None:
+    """The Lambda runtime puts a handler of its own on the root logger before the code is imported."""
+    code = (
+        "import logging; logging.basicConfig(level=logging.INFO)\n"
+        "from chalicelib.logs import logger\n"
+        "logger('orders'); logger('reports').info('report started', extra={'reportId': 'r-1'})\n"
+        "logger('orders').debug('never mind')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr == ""
+    (line,) = done.stdout.splitlines()
+    assert json.loads(line)["reportId"] == "r-1"
