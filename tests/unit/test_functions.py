@@ -1,0 +1,162 @@
+"""The functions of reports, uploads and storage through Chalice's test client, each with the event that AWS sends.
+
+Those of orders and notifications are in the tests of these flows.
+"""
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from botocore.stub import Stubber
+from chalice.local import LambdaContext
+
+from chalicelib import clients
+from chalicelib.settings import Database
+from tests.unit.conftest import ENVIRONMENT, Api, Aws
+
+BUCKET = ENVIRONMENT["REPORTS_BUCKET"]
+BEANS = [
+    (1, "Altura", "Lima", "PE", "a@example.org", "+51 1", 7, "arabica", "Lima", "12.50", 3, "nutty"),
+    (None, None, None, None, None, None, 8, "robusta", "=1+1", None, None, ""),
+]
+
+
+class Cursor:
+    """Of a server that has ``BEANS``."""
+
+    _result = None
+
+    def __init__(self) -> None:
+        self.rows = list(BEANS)
+
+    def execute(self, query: str) -> None:
+        assert query.startswith("SELECT ")
+
+    def fetchmany(self, size: int) -> list[tuple[Any, ...]]:
+        rows, self.rows = self.rows[:size], self.rows[size:]
+        return rows
+
+
+class Connection:
+    def cursor(self, _: type) -> Cursor:
+        return Cursor()
+
+
+@pytest.fixture
+def database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database in the environment of the functions that have one."""
+    given = {"DB_HOST": "db", "DB_PORT": "3306", "DB_NAME": "cafe", "DB_USER": "u", "DB_PASSWORD": "p"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+
+    @contextmanager
+    def mysql(database: Database) -> Iterator[Connection]:
+        assert database == Database("db", 3306, "cafe", "u", "p")
+        yield Connection()
+
+    monkeypatch.setattr(clients, "mysql", mysql)
+
+
+# --- The inventory report ---------------------------------------------------------------------------------------------
+
+
+def test_the_inventory_goes_from_function_to_function_by_its_key(api: Api, aws: Aws, database: None) -> None:
+    read = api.client.lambda_.invoke("read_inventory", {"reportId": "inventory-1"}).payload
+    assert read == {
+        "reportId": "inventory-1",
+        "csvKey": "inventory/inventory-1/inventory.csv",
+        "rows": 2,
+        "generatedAt": read["generatedAt"],
+    }
+    rendered = api.client.lambda_.invoke("render_report", read).payload
+    totals = {"rows": 2, "suppliers": 1, "quantity": 3, "generatedAt": read["generatedAt"]}
+    assert rendered.items() >= {"reportKey": "inventory/inventory-1/report.html", **totals}.items()
+    page = aws.s3.get_object(Bucket=BUCKET, Key=rendered["reportKey"])["Body"].read().decode()
+    assert "Altura" in page
+    link = api.client.lambda_.invoke("presign_report", {"reportId": "inventory-1"}).payload
+    assert list(link) == ["url", "expiresAt"]
+    assert f"/{rendered['reportKey']}?" in link["url"]
+
+
+def test_an_inventory_that_is_read_by_hand_gets_a_name_of_its_own(api: Api, aws: Aws, database: None) -> None:
+    """As by `chalice invoke -n read_inventory`, whose input is empty."""
+    first, second = (api.client.lambda_.invoke("read_inventory", {}).payload for _ in range(2))
+    assert first["reportId"].startswith("by-hand-")
+    assert first["csvKey"] == f"inventory/{first['reportId']}/inventory.csv"
+    assert first["reportId"] != second["reportId"]
+
+
+# --- The storage report -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("event", "mode"),
+    [
+        ({}, "listing"),
+        ({"mode": "metrics"}, "metrics"),
+        ({"reportId": "storage-1", "request": {}}, "listing"),
+        ({"reportId": "storage-1", "request": {"mode": "metrics"}}, "metrics"),
+    ],
+    ids=["by hand", "by hand with a mode", "by the state machine", "by the state machine with a mode"],
+)
+def test_the_buckets_are_measured_whoever_asks(
+    api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch, event: dict[str, Any], mode: str
+) -> None:
+    # The test client's context has 3 seconds, and the function has 900.
+    monkeypatch.setattr(LambdaContext, "get_remaining_time_in_millis", lambda _: 900_000)
+    aws.s3.put_object(Bucket=BUCKET, Key="a", Body=b"x" * 1500)
+    report = api.client.lambda_.invoke("measure_buckets", event).payload
+    assert report["summary"]["mode"] == mode
+    assert report["summary"]["message"].startswith("Total size of all buckets: ")
+    assert aws.s3.head_object(Bucket=BUCKET, Key=report["reportKey"])["ContentType"].startswith("text/html")
+
+
+def test_buckets_that_there_is_no_time_for_are_named(api: Api, aws: Aws) -> None:
+    summary = api.client.lambda_.invoke("measure_buckets", {}).payload["summary"]
+    assert summary["partial"] is True
+    assert [each["bucket"] for each in summary["errors"]] == [BUCKET]
+
+
+# --- Uploads ----------------------------------------------------------------------------------------------------------
+
+
+def test_s3s_test_event_changes_nothing(api: Api, aws: Aws, log_lines: io.StringIO) -> None:
+    """S3 sends it when the bucket's notification is set, and it has no records."""
+    event = {
+        "Service": "Amazon S3",
+        "Event": "s3:TestEvent",
+        "Time": "2026-11-21T03:14:15.123Z",
+        "Bucket": ENVIRONMENT["UPLOADS_BUCKET"],
+        "RequestId": "5582815E1AEA5ADF",
+        "HostId": "8cLeGAmw098X5cv4Zkwcmo8vvZa3eH3eKxsPzbB9wrR+YstdA6Knx4Ip8EXAMPLE",
+    }
+    api.client.lambda_.invoke("receive_upload", event)
+    assert aws.published() == []
+    assert json.loads(log_lines.getvalue())["event"] == "s3:TestEvent"
+
+
+def test_an_upload_that_is_no_inventory_is_logged_and_told(api: Api, aws: Aws, log_lines: io.StringIO) -> None:
+    key = "photos/red+flower+%26+caf%C3%A9%2B1.jpg"
+    api.client.lambda_.invoke("receive_upload", api.client.events.generate_s3_event("any", key))
+    (notification,) = aws.published()
+    assert notification["MessageAttributes"]["kind"]["Value"] == "upload"
+    assert "photos/red flower & café+1.jpg" in notification["Message"]
+    received = json.loads(log_lines.getvalue().splitlines()[0])
+    assert (received["message"], received["key"]) == ("upload received", "photos/red flower & café+1.jpg")
+
+
+def test_all_records_of_an_upload_event_are_handled(api: Api, aws: Aws) -> None:
+    event = {"Records": [api.client.events.generate_s3_event("any", key)["Records"][0] for key in ("a.txt", "b.txt")]}
+    api.client.lambda_.invoke("receive_upload", event)
+    assert len(aws.published()) == 2
+
+
+def test_an_upload_that_cannot_be_told_fails_the_function_so_that_it_is_tried_again(api: Api, aws: Aws) -> None:
+    with Stubber(aws.sns) as sns:
+        sns.add_client_error("publish", "AuthorizationError", http_status_code=403)
+        with pytest.raises(ClientError):
+            api.client.lambda_.invoke("receive_upload", api.client.events.generate_s3_event("any", "a.txt"))
