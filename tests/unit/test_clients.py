@@ -1,6 +1,7 @@
 """The clients: how they are made, and what MySQL's refusals become."""
 
 import inspect
+import socket
 from typing import Any
 
 import pymysql
@@ -178,3 +179,11 @@ def test_no_message_has_the_password(connections: list[Connection]) -> None:
     with pytest.raises(DatabaseUnavailable) as caught:
         use(pymysql.err.OperationalError(2013, "lost"))
     assert "secret" not in str(caught.value)
+
+
+# --- The tests themselves ---------------------------------------------------------------------------------------------
+
+
+def test_a_unit_test_that_reaches_for_the_network_fails() -> None:
+    with pytest.raises(RuntimeError, match=r"a unit test wants to connect to \('192\.0\.2\.1', 443\)"):
+        socket.create_connection(("192.0.2.1", 443), timeout=1)
