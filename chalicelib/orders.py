@@ -225,16 +225,28 @@ def enqueue(orders: list[Order], *, sqs: Any, queue_url: str, dynamodb: Any, tab
     refused: list[str] = []
     for chunk in _chunks(waiting):
         entries = [{"Id": str(index), "MessageBody": text} for index, (_, text) in enumerate(chunk)]
-        answer = sqs.send_message_batch(QueueUrl=queue_url, Entries=entries)
+        try:
+            with aws_errors():
+                answer = sqs.send_message_batch(QueueUrl=queue_url, Entries=entries)
+        except Unavailable:
+            # They may be on the queue all the same; sent again with the same ids, they are the same orders.
+            refused += [order.order_id for order, _ in chunk]
+            continue
         refused += [chunk[int(failed["Id"])][0].order_id for failed in answer.get("Failed", [])]
     for order in waiting:
         if order.order_id not in refused:
             log.info("order queued", extra={"orderID": order.order_id})
     if refused:
         log.error("orders refused by the queue", extra={"orderIDs": refused})
+        if len(orders) == 1:
+            raise Unavailable(f"the order could not be queued: try again in a moment, with the orderID {refused[0]}")
+        # By place and id: without an orderID of its own the client knows an order by its place only.
+        places = [
+            f"orders[{index}] as {order.order_id}" for index, order in enumerate(orders) if order.order_id in refused
+        ]
         raise Unavailable(
-            f"{len(refused)} of {len(orders)} orders could not be queued: {', '.join(refused)}. "
-            "The others are accepted. Send these again, with these orderIDs."
+            f"{len(places)} of {len(orders)} orders could not be queued: {', '.join(places)}. "
+            "The others are accepted. Send these again, each with the orderID that is named here."
         )
 
 

@@ -397,7 +397,7 @@ def test_orders_that_the_queue_refuses_are_named_in_a_503(api: Api, aws: Aws) ->
     with Stubber(aws.sqs) as sqs:
         sqs.add_response("send_message_batch", {"Successful": taken, "Failed": failed})
         message = refused(api.post("/orders", orders), 503, "Unavailable")
-    assert message.startswith("1 of 3 orders could not be queued: o-1. The others are accepted.")
+    assert message.startswith("1 of 3 orders could not be queued: orders[1] as o-1. The others are accepted.")
 
 
 def test_a_queue_that_does_not_answer_is_a_503(api: Api, aws: Aws) -> None:

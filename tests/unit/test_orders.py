@@ -261,7 +261,18 @@ def test_what_the_queue_refuses_is_named_and_the_rest_goes_on(aws: Aws) -> None:
     with Stubber(aws.sqs) as sqs:
         sqs.add_response("send_message_batch", {"Successful": [], "Failed": failed})
         sqs.add_response("send_message_batch", {"Successful": [], "Failed": []})
-        with pytest.raises(Unavailable, match=r"^2 of 12 orders .*: orders\[3\] as o-3, orders\[7\] as o-7\. The others are"):
+        with pytest.raises(
+            Unavailable, match=r"^2 of 12 orders .*: orders\[3\] as o-3, orders\[7\] as o-7\. The others are"
+        ):
+            enqueue(aws, *[order(f"o-{number}") for number in range(12)])
+        sqs.assert_no_pending_responses()
+
+
+def test_orders_whose_call_got_no_answer_are_named_and_the_later_ones_are_queued(aws: Aws) -> None:
+    with Stubber(aws.sqs) as sqs:
+        sqs.add_client_error("send_message_batch", "ServiceUnavailable", http_status_code=503)
+        sqs.add_response("send_message_batch", {"Successful": [], "Failed": []})
+        with pytest.raises(Unavailable, match=r"^10 of 12 orders .* orders\[0\] as o-0, .* orders\[9\] as o-9\. The"):
             enqueue(aws, *[order(f"o-{number}") for number in range(12)])
         sqs.assert_no_pending_responses()
 
