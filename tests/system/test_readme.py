@@ -1,0 +1,181 @@
+"""The README: its commands run as pasted, and whatever it names is there."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from local.stack import Stack
+from tests.system.conftest import ROOT, System, free_ports, wait_for
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```bash\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+MAKEFILE = (ROOT / "Makefile").read_text()
+TEMPLATE = (ROOT / "infra" / "resources.yaml").read_text()
+
+# The pasted block sees this function as curl. It is curl, and tells each answer's status on standard error.
+TELLING_CURL = "command curl --silent --show-error --write-out '%{stderr}%{http_code}\\n'"
+STAND_IN = f"'{sys.executable}' '{ROOT / 'tests' / 'system' / 'curl.py'}'"
+
+
+def blocks(*programs: str) -> list[str]:
+    """The blocks that call one of ``programs``, in the README's order."""
+    return [block for block in BLOCKS if re.search(rf"^({'|'.join(programs)}) ", block, re.MULTILINE)]
+
+
+def paste(system: System, block: str) -> subprocess.CompletedProcess[str]:
+    """The block in a shell of its own, after ``source .local/env``; the first command that fails ends it."""
+    curl = TELLING_CURL if shutil.which("curl") else STAND_IN
+    return system.run("bash", "-c", f'set -eo pipefail; curl() {{ {curl} "$@"; }}\n{block}')
+
+
+# --- its commands -----------------------------------------------------------------------------------------------------
+
+
+def test_every_curl_example_works_as_pasted(system: System) -> None:
+    for block in blocks("curl", "python"):
+        # Reading what the block before has asked for may come a moment too early: then a person looks again.
+        done = wait_for(partial(paste_in_time, system, block), f"an answer to\n{block}")
+        assert done
+        assert done.returncode == 0, block + done.stdout + done.stderr
+        statuses = re.findall(r"^\d{3}$", done.stderr, re.MULTILINE)
+        assert len(statuses) == len(re.findall(r"^curl ", block, re.MULTILINE)), block + done.stderr
+        assert all(status.startswith("2") for status in statuses), block + done.stdout
+
+    # And what the text around them says is so.
+    assert system.ended("inventory-monday")["status"] == "SUCCEEDED"
+    assert system.get("/orders/order-1")["customerID"] == "table-4"
+    assert "1 row imported" in system.notification("inventory/beans.csv", "upload")["message"]
+
+
+def paste_in_time(system: System, block: str) -> subprocess.CompletedProcess[str] | None:
+    """None where something is not there yet."""
+    done = paste(system, block)
+    return None if re.search(r"^404$", done.stderr, re.MULTILINE) else done
+
+
+@pytest.fixture
+def throwaway(tmp_path: Path) -> Iterator[System]:
+    """A stack of its own, for ``chalice delete`` takes it apart."""
+    api_port, aws_port, db_port = free_ports(3)
+    stack = Stack(tmp_path, api_port=api_port, aws_port=aws_port, db_port=db_port)
+    try:
+        yield System(stack, stack.start())
+    finally:
+        stack.stop()
+
+
+def test_every_chalice_command_works_as_typed(throwaway: System) -> None:
+    for block in blocks("chalice"):
+        if block.startswith("chalice local"):
+            serves(throwaway, block)
+        else:
+            done = paste(throwaway, block)
+            assert done.returncode == 0, block + done.stdout + done.stderr
+    assert blocks("chalice")[-1] == "chalice delete\n"
+    assert throwaway.aws("lambda").list_functions()["Functions"] == []
+
+
+def serves(system: System, block: str) -> None:
+    """``chalice local`` until it has answered; on a free port, for the README's own may be in use here."""
+    [port] = free_ports(1)
+    command, replaced = re.subn(r"(?<=--port )\d+", str(port), block)
+    assert replaced == 1, block
+    shell = ["bash", "-c", f"source '{system.stack.folder / 'env'}'\n{command}"]
+    # A session of its own, for it starts a second process, which watches for changes.
+    clean = {name: os.environ[name] for name in ("PATH", "HOME")}
+    with subprocess.Popen(shell, cwd=ROOT, env=clean, start_new_session=True) as process:
+        try:
+            wait_for(lambda: process.poll() is not None or answers(system, port), f"an answer of {command}")
+            assert process.poll() is None, f"{command} ended by itself"
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def answers(system: System, port: int) -> bool:
+    try:
+        return system.request("GET", f"http://127.0.0.1:{port}/health").status == 200
+    except urllib3.exceptions.HTTPError:
+        return False
+
+
+# --- what it names ----------------------------------------------------------------------------------------------------
+
+
+def names(pattern: str, text: str = README) -> set[str]:
+    return set(re.findall(pattern, text, re.MULTILINE))
+
+
+def section(title: str) -> str:
+    """The text under a heading of the second level."""
+    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def test_every_make_target_is_listed_by_make_and_every_one_that_the_readme_names_exists() -> None:
+    targets = names(r"^\.PHONY: (help .*)$", MAKEFILE).pop().split()
+    listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert names(r"^  make (\w+) ", listed) == set(targets)
+    assert names(r"\bmake ([a-z]+)\b", "\n".join(code())) == set(targets) - {"help"}
+
+
+def test_every_file_that_the_readme_names_exists() -> None:
+    tracked = r"(?:app\.py|(?:chalicelib|infra|local|tests|docs|benchmarks|\.chalice)/[\w./-]*)"
+    named = names(rf"`({tracked})`") | names(r"\]\((?!https?:)([^)#]+)\)") | names(r'src(?:set)?="([^"]+)"')
+    assert len(named) > 30
+    assert sorted(name for name in named if not (ROOT / name).exists()) == []
+
+
+def test_every_name_in_the_table_of_the_flows_is_a_function_or_a_resource() -> None:
+    handlers = names(r"^def (\w+)", (ROOT / "app.py").read_text())
+    resources = names(r"^  (\w+):$", TEMPLATE.split("\nResources:\n")[1].split("\nOutputs:\n")[0])
+    named = names(r"`(\w+)`", section("Where things are"))
+    assert {"store_orders", "OrdersQueue"} <= named <= handlers | resources
+
+
+def test_every_name_in_the_steps_is_in_the_file_that_they_name() -> None:
+    source = "\n".join(path.read_text() for part in ("chalicelib", "infra") for path in (ROOT / part).rglob("*.py"))
+    named = names(r"`(\w+)`", section("How to add …")) - {"ApiRole"}
+    assert len(named) > 10
+    assert sorted(name for name in named if not re.search(rf"\b{name}\b", source)) == []
+
+
+def test_the_routes_are_those_of_the_api() -> None:
+    paths = json.loads((ROOT / "chalicelib" / "openapi.json").read_text())["paths"]
+    routes = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+    named = names(r"^\| `([A-Z]+ \S+)` \|", section("The API"))
+    # The description has Python's names for the parameters, and the README those of the interface.
+    assert {re.sub("{.*}", "{}", route) for route in named} == {re.sub("{.*}", "{}", route) for route in routes}
+
+
+def test_the_parameters_of_the_template_are_all_there() -> None:
+    parameters = names(r"^  (\w+):$", TEMPLATE.split("\nParameters:\n")[1].split("\nConditions:\n")[0])
+    named = names(r"`([A-Z][a-z]+[A-Z]?\w*)`", section("Configuration"))
+    assert named == parameters
+    assert names(r"--parameter (\w+)=") <= parameters
+
+
+def test_the_variables_of_the_local_stack_are_all_there() -> None:
+    source = "".join((ROOT / "local" / name).read_text() for name in ("stack.py", "database.py"))
+    read = names(r"\bCAFE_[A-Z_]+\b", source) - {"CAFE_API_URL", "CAFE_STAGE"}
+    assert names(r"`(CAFE_[A-Z_]+)`", section("Configuration")) == read
+
+
+def test_every_other_variable_is_one_that_source_sets(system: System) -> None:
+    used = names(r"(?:\$|environ\[\")([A-Z_]+)\b", "\n".join(BLOCKS)) | names(r"`([A-Z]+_[A-Z_]+)`")
+    own = names(r"`(CAFE_[A-Z_]+)`", section("Configuration")) | {"WITH_DATABASE"}
+    assert "UPLOADS_BUCKET" in used
+    assert sorted(used - own - set(system.env)) == []
+
+
+def code() -> list[str]:
+    """Whatever the README shows as code."""
+    return [*BLOCKS, *re.findall(r"`([^`\n]+)`", README)]
