@@ -22,7 +22,7 @@ from moto import mock_aws
 
 from chalicelib.settings import Database, Settings
 from infra import deploy
-from tests.wiring.conftest import DATABASE, ROOT, as_variables
+from tests.wiring.conftest import ROOT, as_variables
 from tests.wiring.template import Template
 
 PACKAGED = [ROOT / "app.py", *sorted((ROOT / "chalicelib").rglob("*.py"))]
@@ -239,14 +239,3 @@ def test_the_test_client_in_a_fresh_clone_says_in_one_line_what_to_run(fresh_clo
     assert done.returncode == 1
     [line] = (done.stdout + done.stderr).splitlines()
     assert "make run" in line
-
-
-def test_a_setting_that_is_missing_or_empty_is_named(app: Chalice, template: Template) -> None:
-    stage = {"CAFE_STAGE": "test", "ORDERS_SINCE": "2026-11-21", **as_variables(template.outputs), **DATABASE}
-    assert Settings.read(stage).cafe_stage == "test"
-    assert Database.read(stage).port == 3306
-    for name in ("ORDERS_STREAM_ARN", "TOPIC_ARN"):
-        with pytest.raises(Exception, match=name):
-            Settings.read({**stage, name: ""})
-    with pytest.raises(Exception, match="DB_PASSWORD"):
-        Database.read({**stage, "DB_PASSWORD": ""})

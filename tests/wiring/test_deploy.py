@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import stat
 import zipfile
 from collections.abc import Callable, Iterator
@@ -213,6 +214,24 @@ def test_the_build_is_another_only_if_something_is(target: Target) -> None:
     assert build(target) == build(target)
     password = Target("test", target.project, False, {}, {**DATABASE, "DB_PASSWORD": "other"})
     assert len({build(target), build(password), build(target, "2026-11-22")}) == 3
+
+
+def test_the_build_is_another_if_a_file_of_the_code_is(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "repository"
+    shutil.copytree(ROOT / "chalicelib", repository / "chalicelib")
+    (repository / ".chalice").mkdir()
+    for name in ("app.py", "requirements.txt", ".chalice/config.json"):
+        shutil.copy(ROOT / name, repository / name)
+    monkeypatch.setattr(deploy, "REPOSITORY", repository)
+    builds = set()
+    for change in ("", "app.py", "chalicelib/reports/templates/inventory.css", "requirements.txt"):
+        if change:
+            (repository / change).write_text("changed")
+        stage = deploy.write_project(target, OUTPUTS, SINCE)
+        builds.add(stage["environment_variables"]["CAFE_BUILD"])
+    assert len(builds) == 4
 
 
 def test_the_newest_packages_parts_are_told_with_their_sizes_the_largest_first(target: Target) -> None:
