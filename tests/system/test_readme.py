@@ -141,7 +141,7 @@ def test_every_name_in_the_table_of_the_flows_is_a_function_or_a_resource() -> N
     assert {"store_orders", "OrdersQueue"} <= named <= handlers | resources
 
 
-def test_every_name_in_the_steps_is_in_the_file_that_they_name() -> None:
+def test_every_name_in_the_steps_is_in_the_code() -> None:
     source = "\n".join(path.read_text() for part in ("chalicelib", "infra") for path in (ROOT / part).rglob("*.py"))
     named = names(r"`(\w+)`", section("How to add …")) - {"ApiRole"}
     assert len(named) > 10
