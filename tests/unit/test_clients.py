@@ -185,5 +185,5 @@ def test_no_message_has_the_password(connections: list[Connection]) -> None:
 
 
 def test_a_unit_test_that_reaches_for_the_network_fails() -> None:
-    with pytest.raises(RuntimeError, match=r"a unit test wants to connect to \('192\.0\.2\.1', 443\)"):
-        socket.create_connection(("192.0.2.1", 443), timeout=1)
+    with socket.socket() as one, pytest.raises(RuntimeError, match="a unit test wants to connect"):
+        one.connect(("192.0.2.1", 443))
