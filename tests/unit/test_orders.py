@@ -235,6 +235,13 @@ def test_only_orders_that_are_not_stored_are_queued(aws: Aws) -> None:
     assert [each["orderID"] for each in aws.queued()] == ["o-3"]
 
 
+def test_what_was_stored_a_moment_ago_is_known(aws: Aws) -> None:
+    """moto always reads like this; DynamoDB only if asked to."""
+    calls = aws.calls(aws.dynamodb, "BatchGetItem")
+    enqueue(aws, order())
+    assert calls[0]["RequestItems"][TABLE]["ConsistentRead"] is True
+
+
 def test_every_order_that_is_stored_with_other_content_is_named(aws: Aws) -> None:
     store(aws, messages(order("o-1"), order("o-2"), order("o-3")))
     with pytest.raises(Conflict, match=r"^orderID: o-1, o-3 is stored already with other content"):
