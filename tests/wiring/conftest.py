@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chalice.app import Chalice
+from moto import mock_aws
 
 from infra import deploy
 from tests.wiring.template import Template
@@ -27,6 +29,16 @@ def resolve(
 
 def as_variables(outputs: dict[str, str]) -> dict[str, str]:
     return {deploy._variable(name): value for name, value in outputs.items()}
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An AWS account in this process; neither a sourced ``.local/env`` nor an account of one's own is used."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    with mock_aws():
+        yield
 
 
 @pytest.fixture(scope="session")

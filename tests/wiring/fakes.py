@@ -9,7 +9,8 @@ from itertools import chain
 from typing import Any
 
 from botocore.exceptions import ClientError
-from botocore.session import Session
+from botocore.loaders import Loader
+from botocore.model import ServiceModel
 from botocore.validate import validate_parameters
 
 from infra import deploy
@@ -25,7 +26,7 @@ def _client_error(message: str) -> ClientError:
 
 def _accepts(service: str, operation: str, given: dict[str, Any]) -> None:
     """Raises what boto3 would raise for arguments that the operation does not have."""
-    shape = Session().get_service_model(service).operation_model(operation).input_shape
+    shape = ServiceModel(Loader().load_service_model(service, "service-2")).operation_model(operation).input_shape
     assert shape
     validate_parameters(given, shape)
 

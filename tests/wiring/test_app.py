@@ -18,7 +18,6 @@ import boto3
 import pytest
 from chalice.app import Chalice
 from chalice.deploy.swagger import SwaggerGenerator
-from moto import mock_aws
 
 from chalicelib.settings import Database, Settings
 from infra import deploy
@@ -159,22 +158,18 @@ def test_the_openapi_description_has_every_route_and_no_other(routes: Routes) ->
     assert described == routes
 
 
-def test_the_api_imports_into_api_gateway(app: Chalice, routes: Routes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+def test_the_api_imports_into_api_gateway(app: Chalice, routes: Routes, aws: None) -> None:
     handler = "arn:aws:lambda:eu-central-1:123456789012:function:cafe-test"
     swagger = SwaggerGenerator("eu-central-1", {"api_handler_arn": handler}).generate_swagger(app)
     # moto takes version 3 alone, and asks for a description. Of the paths it reads what both versions have.
     document = {"openapi": "3.0.1", "info": {**swagger["info"], "description": ""}, "paths": swagger["paths"]}
-    with mock_aws():
-        gateway = boto3.client("apigateway", region_name="eu-central-1")
-        api = gateway.import_rest_api(body=json.dumps(document).encode())["id"]
-        imported = {
-            (resource["path"], method): gateway.get_integration(
-                restApiId=api, resourceId=resource["id"], httpMethod=method
-            )
-            for resource in gateway.get_resources(restApiId=api, limit=500)["items"]
-            for method in resource.get("resourceMethods", {})
-        }
+    gateway = boto3.client("apigateway")
+    api = gateway.import_rest_api(body=json.dumps(document).encode())["id"]
+    imported = {
+        (resource["path"], method): gateway.get_integration(restApiId=api, resourceId=resource["id"], httpMethod=method)
+        for resource in gateway.get_resources(restApiId=api, limit=500)["items"]
+        for method in resource.get("resourceMethods", {})
+    }
     assert imported.keys() == routes
     for integration in imported.values():
         assert integration["type"].upper() == "AWS_PROXY"

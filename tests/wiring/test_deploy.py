@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import pytest
 from botocore.exceptions import ClientError
 from chalice.cli.factory import CLIFactory
 from chalice.config import Config
-from moto import mock_aws
 
 from infra import deploy
 from infra.deploy import DeployError, Target
@@ -480,14 +479,6 @@ def test_a_parameter_without_a_value_is_refused(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit):
         deploy.main(["dev", "--parameter", "EmailAddress"])
     assert "--parameter: must be NAME=VALUE" in capsys.readouterr().err
-
-
-@pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with mock_aws():
-        yield
 
 
 @pytest.mark.filterwarnings("ignore:Tried to parse")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import boto3
 import pytest
 from cfnlint.api import lint  # type: ignore[import-untyped]
-from moto import mock_aws
 
 from infra import deploy
 from tests.wiring.conftest import ROOT, as_variables, resolve
@@ -29,18 +27,9 @@ def test_cfn_lint_finds_nothing_in_what_is_deployed() -> None:
     assert lint(deploy.template(), regions=["us-east-1", "eu-central-1"]) == []
 
 
-@pytest.fixture
-def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An AWS account in this process."""
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with mock_aws():
-        yield
-
-
 @pytest.mark.filterwarnings("ignore:Tried to parse")
 @pytest.mark.parametrize("local", ["false", "true"])
-def test_moto_makes_of_the_template_what_the_tests_here_read_in_it(account: None, local: str) -> None:
+def test_moto_makes_of_the_template_what_the_tests_here_read_in_it(aws: None, local: str) -> None:
     """Their own small reading of CloudFormation's functions is compared with moto's."""
     cfn = boto3.client("cloudformation")
     given = [{"ParameterKey": "Stage", "ParameterValue": "test"}, {"ParameterKey": "Local", "ParameterValue": local}]
