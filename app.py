@@ -37,6 +37,11 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def by_hand(context: Any) -> str:
+    """The reportId of a function that was invoked by itself, outside of any state machine."""
+    return f"by-hand-{context.aws_request_id}"
+
+
 def request() -> Request:
     """The request under way: a view is called only while there is one."""
     assert app.current_request is not None
@@ -72,7 +77,7 @@ def get_report(report_id: str) -> dict[str, Any]:
 @app.lambda_function()
 def read_inventory(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """State 1: MySQL's rows into a CSV in the reports bucket."""
-    report_id = event.get("reportId") or f"by-hand-{context.aws_request_id}"
+    report_id = event.get("reportId") or by_hand(context)
     with clients.mysql(Database.read()) as connection:
         return inventory.read_inventory(connection, clients.aws("s3"), settings.reports_bucket, report_id, now())
 
@@ -131,7 +136,9 @@ def get_order(order_id: str) -> dict[str, Any]:
     return orders.get(order_id, dynamodb=clients.aws("dynamodb"), table=settings.orders_table)
 
 
-@app.on_sqs_message(queue_arn=settings.orders_queue_arn, batch_size=100, maximum_batching_window_in_seconds=1)
+@app.on_sqs_message(
+    queue_arn=settings.orders_queue_arn, batch_size=100, maximum_batching_window_in_seconds=1, maximum_concurrency=10
+)
 def store_orders(event: SQSEvent) -> dict[str, Any]:
     """Stores a batch of the queue's orders, each once; the messages that failed go back to the queue."""
     return orders.store(
@@ -171,8 +178,9 @@ def receive_upload(event: RawEvent) -> None:
 @app.lambda_function()
 def measure_buckets(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """The total size of all buckets, by listing them or from CloudWatch's metrics."""
+    request = event.get("request", event)
     return storage.report(
-        {**event["request"], "reportId": event["reportId"]} if "request" in event else event,
+        {**(request if isinstance(request, dict) else {}), "reportId": event.get("reportId") or by_hand(context)},
         s3=clients.aws("s3"),
         s3_in=lambda region: clients.aws("s3", region),
         cloudwatch_in=lambda region: clients.aws("cloudwatch", region),

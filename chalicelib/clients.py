@@ -42,6 +42,9 @@ def aws(service: str, region: str | None = None) -> Any:
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         signature_version="v4" if service != "s3" else "s3v4",
         max_pool_connections=32,
+        # A new bucket's global name redirects to its region for hours, and no signed link survives a redirect; this
+        # takes the regional name. An endpoint that is an address, such as the local cloud's, has paths all the same.
+        s3={"addressing_style": "virtual"},
     )
     return boto3.client(service, region_name=region, config=config)  # type: ignore[call-overload]
 

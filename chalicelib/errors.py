@@ -40,7 +40,7 @@ class Conflict(ConflictError, CafeError):
 
 
 class Unavailable(CafeError):
-    """A service that the café stands on refuses for now; later it may not. State machines retry this one by its name."""
+    """A service that the café stands on refuses for now; later it may not. State machines retry this by its name."""
 
     STATUS_CODE = 503
 

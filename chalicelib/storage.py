@@ -322,28 +322,31 @@ def _list(tally: _Tally, s3: Any, now: datetime, in_time: InTime) -> None:
 
 
 def _read_metrics(tallies: list[_Tally], cloudwatch: Any, now: datetime, in_time: InTime) -> None:
-    """All buckets of a region: the newest figure of each storage type of each, added up."""
+    """All buckets of a region: of each, the figures of all storage types on its newest day, added up.
+
+    A type that the bucket has no longer stops with its last figure, which must not count beside those of later days.
+    """
     by_name = {tally.name: tally for tally in tallies}
     metrics = _storage_metrics(cloudwatch, by_name)
-    sizes: dict[str, int] = defaultdict(int)
+    sizes: dict[str, dict[datetime, int]] = defaultdict(lambda: defaultdict(int))
+    whole = True
     for start in range(0, len(metrics), METRICS_PER_CALL):
         if not in_time():
-            return
-        batch = metrics[start : start + METRICS_PER_CALL]
-        for name, status, points in _figures(cloudwatch, batch, now):
-            tally = by_name[name]
+            whole = False
+            break
+        for name, status, points in _figures(cloudwatch, metrics[start : start + METRICS_PER_CALL], now):
             if status != "Complete":
-                tally.error = f"CloudWatch gives no figure: {status}"
-            elif points:
-                # By its time: not every endpoint sends the newest first.
-                moment, value = max(points)
-                sizes[name] += int(value)
-                tally.counted = sizes[name], None
-                tally.as_of = min(moment.astimezone(UTC), tally.as_of or moment)
+                by_name[name].error = f"CloudWatch gives no figure: {status}"
+            for moment, value in points:
+                sizes[name][moment.astimezone(UTC)] += int(value)
     for tally in tallies:
-        if not tally.error:
-            tally.counted = tally.counted or (0, None)
-        tally.done = True
+        if tally.name in sizes:
+            # By its time: not every endpoint sends the newest first.
+            tally.as_of, size = max(sizes[tally.name].items())
+            tally.counted = size, None
+        elif whole and not tally.error:
+            tally.counted = 0, None
+        tally.done = whole
 
 
 def _storage_metrics(cloudwatch: Any, names: Iterable[str]) -> list[_Metric]:

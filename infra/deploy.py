@@ -24,6 +24,7 @@ import time
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ WITH_DATABASE = ("read_inventory", "receive_upload")
 DATABASE = ("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD")
 TEMPLATE_BYTES = 51_200
 WAIT_SECONDS = 900
+SETTLE_SECONDS = 15
 HOURS = 3600
 
 Say = Callable[[str], None]
@@ -92,23 +94,25 @@ def template() -> str:
 def deploy_resources(target: Target, cfn: Any, say: Say) -> dict[str, str]:
     """Creates or updates the stack; returns its outputs, named as environment variables."""
     stack = _stack(cfn, target.stack)
+    if stack and stack["StackStatus"].endswith("_IN_PROGRESS"):
+        say(f"{target.stack}: waiting for an earlier change to end")
+        stack = _wait_for_stack(cfn, target.stack)
     if stack and stack["StackStatus"] == "ROLLBACK_COMPLETE":
         say(f"{target.stack}: its first creation had failed, so it is removed and made anew")
         cfn.delete_stack(StackName=target.stack)
-        _wait_for_stack(cfn, target.stack)
-        stack = None
-    elif stack and stack["StackStatus"].endswith("_IN_PROGRESS"):
-        say(f"{target.stack}: waiting for an earlier change to end")
         stack = _wait_for_stack(cfn, target.stack)
+    body = template()
     given = {"Stage": target.stage, "Local": str(target.local).lower(), **target.parameters}
-    known = {each["ParameterKey"] for each in stack["Parameters"]} if stack else set()
+    # What was set before stays, unless this template has no such parameter any more.
+    named = set(re.findall(r"^  (\w+):$", body[: body.index("\nConditions:")], flags=re.MULTILINE))
+    known = {each["ParameterKey"] for each in stack["Parameters"]} & named if stack else set()
     parameters: list[dict[str, Any]] = [{"ParameterKey": key, "ParameterValue": given[key]} for key in given]
     parameters += [{"ParameterKey": key, "UsePreviousValue": True} for key in sorted(known - set(given))]
     call = cfn.update_stack if stack else cfn.create_stack
     try:
         call(
             StackName=target.stack,
-            TemplateBody=template(),
+            TemplateBody=body,
             Parameters=parameters,
             Capabilities=["CAPABILITY_IAM"],
             Tags=[{"Key": "app", "Value": "cafe"}, {"Key": "stage", "Value": target.stage}],
@@ -241,10 +245,22 @@ def run_chalice(target: Target, *arguments: str) -> None:
 
 def deployed(target: Target) -> dict[str, dict[str, Any]]:
     """What Chalice recorded of its last complete deploy, by resource name."""
-    path = target.project / ".chalice" / "deployed" / f"{target.stage}.json"
+    path = _record(target)
     if not path.exists():
         return {}
     return {each["name"]: each for each in json.loads(path.read_text())["resources"]}
+
+
+def _record(target: Target) -> Path:
+    return target.project / ".chalice" / "deployed" / f"{target.stage}.json"
+
+
+def _exists(lambda_: Any, target: Target) -> bool:
+    try:
+        _configuration(lambda_, target, "store_orders")
+    except lambda_.exceptions.ResourceNotFoundException:
+        return False
+    return True
 
 
 def is_current(target: Target, stage: dict[str, Any], lambda_: Any) -> bool:
@@ -253,7 +269,7 @@ def is_current(target: Target, stage: dict[str, Any], lambda_: Any) -> bool:
         return False
     try:
         return all(
-            _configuration(lambda_, target, name)["Environment"]["Variables"].get("CAFE_BUILD")
+            _configuration(lambda_, target, name).get("Environment", {}).get("Variables", {}).get("CAFE_BUILD")
             == stage["environment_variables"]["CAFE_BUILD"]
             for name in function_names()
         )
@@ -309,6 +325,8 @@ def invocations(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 def complete(target: Target, outputs: Mapping[str, str], lambda_: Any, say: Say) -> None:
     """Sets, where it is not set yet, what ``mappings`` and ``invocations`` ask for."""
     for name, wanted in mappings(outputs).items():
+        # A mapping that is still being made takes no changes.
+        _wait_for_mappings(lambda_, target, name)
         for mapping in _mappings_of(lambda_, target, name):
             if _missing(mapping, wanted):
                 lambda_.update_event_source_mapping(UUID=mapping["UUID"], **wanted)
@@ -400,6 +418,14 @@ def check(
     return problems
 
 
+def _settled(look: Callable[[], list[str]]) -> list[str]:
+    """The problems that remain: a list of AWS may lack for some seconds what was made just now."""
+    end = time.monotonic() + SETTLE_SECONDS
+    while (problems := look()) and time.monotonic() < end:
+        time.sleep(1)
+    return problems
+
+
 # --- the whole --------------------------------------------------------------------------------------------------------
 
 
@@ -408,8 +434,14 @@ def deploy(target: Target, say: Say) -> dict[str, str]:
     lambda_ = client("lambda")
     outputs = deploy_resources(target, client("cloudformation"), say)
     table = client("dynamodb").describe_table(TableName=outputs["ORDERS_TABLE"])["Table"]
-    orders_since = f"{table['CreationDateTime']:%Y-%m-%d}"
+    # botocore gives the time of this machine's zone.
+    orders_since = f"{table['CreationDateTime'].astimezone(UTC):%Y-%m-%d}"
     stage = write_project(target, outputs, orders_since)
+    if not deployed(target) and _exists(lambda_, target):
+        raise DeployError(
+            f"the functions of {target.stage} are deployed, and Chalice's record of them is not here: bring "
+            f"{_record(target)} from where they were deployed, or remove them with their API and begin anew"
+        )
     if is_current(target, stage, lambda_):
         say("functions and API: nothing to change")
     else:
@@ -419,7 +451,7 @@ def deploy(target: Target, say: Say) -> dict[str, str]:
         shown = ", ".join(f"{name} {size / 1000:,.0f}" for name, size in parts[:6])
         say(f"package: {sum(size for _, size in parts) / 1000:,.0f} kB ({shown} …)")
     complete(target, outputs, lambda_, say)
-    problems = check(target, stage, outputs, client)
+    problems = _settled(lambda: check(target, stage, outputs, client))
     if problems:
         raise DeployError("deployed, but not as asked:\n" + "\n".join(f"  {each}" for each in problems))
     say("check: everything is as asked")
@@ -451,7 +483,7 @@ def destroy(target: Target, say: Say) -> None:
     if stack is None:
         say(f"{target.stack}: does not exist")
         return
-    for output in stack["Outputs"]:
+    for output in stack.get("Outputs", []):
         if output["OutputKey"] in ("ReportsBucket", "UploadsBucket"):
             boto3.resource("s3").Bucket(output["OutputValue"]).objects.all().delete()
             say(f"{output['OutputValue']}: emptied")

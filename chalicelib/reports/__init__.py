@@ -7,16 +7,17 @@ same name again is refused, and that makes ``Idempotency-Key`` hold even after t
 from __future__ import annotations
 
 import heapq
-import itertools
 import json
 import re
 import secrets
+from bisect import insort
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 from chalicelib import timeline
-from chalicelib.errors import Conflict, InvalidRequest, NotFound, aws_errors
+from chalicelib.errors import Conflict, InvalidRequest, NotFound, Unavailable, aws_errors
 from chalicelib.logs import logger
 from chalicelib.rest import Page
 
@@ -82,7 +83,10 @@ def start(wanted: dict[str, str], key: str | None, *, sfn: Any, machines: Machin
         sfn.start_execution(stateMachineArn=machines[kind], name=report_id, input=json.dumps(given))
     except sfn.exceptions.ExecutionAlreadyExists:
         execution = _describe(report_id, machines[kind], sfn)
-        if execution is None or json.loads(execution["input"]) != given:
+        if execution is None:
+            # What Step Functions says of an execution follows a moment after what it knows of its name.
+            raise Unavailable(f"report {report_id} is just being started: try again in a moment") from None
+        if json.loads(execution["input"]) != given:
             raise _used(key or "") from None
         log.info("report found by its key", extra={"reportId": report_id})
     else:
@@ -167,29 +171,35 @@ def newest(page: Page, *, sfn: Any, machines: Machines) -> dict[str, Any]:
     before = timeline.read_token(name, page.next)
     # A later page reads from the start again: Step Functions cannot begin in the middle, its own tokens die after a
     # day, and 90 days of reports are a few calls of 1,000.
-    size = 1000 if page.next else page.limit + 2
-    lists = [_executions(each, machines[each], size, sfn) for each in ([kind] if kind else KINDS)]
+    size = 1000 if page.next else page.limit + 1
+    lists = [_by_start(_executions(each, machines[each], size, sfn)) for each in ([kind] if kind else KINDS)]
     lines: list[dict[str, Any]] = []
-    for line in heapq.merge(*lists, key=_sort_key, reverse=True):
-        if _sort_key(line) >= before:
+    for key, line in heapq.merge(*lists, key=itemgetter(0), reverse=True):
+        if key >= before:
             continue
         if len(lines) == page.limit:
-            return {"reports": lines, "next": timeline.write_token(name, _sort_key(lines[-1]))}
+            last = lines[-1]
+            return {"reports": lines, "next": timeline.write_token(name, f"{last['startedAt']}#{last['reportId']}")}
         lines.append(line)
     return {"reports": lines, "next": None}
 
 
-def _sort_key(line: dict[str, Any]) -> str:
-    return f"{line['startedAt']}#{line['reportId']}"
+def _by_start(lines: Iterator[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The lines with their sort keys, those that started last first.
+
+    Step Functions gives an execution that has ended by its end, and one that runs by its start. So whatever is still
+    to come has started before that time of the line just read, and what started after it is in its place.
+    """
+    waiting: list[tuple[str, dict[str, Any]]] = []
+    for line in lines:
+        bound = line["finishedAt"] or line["startedAt"]
+        while waiting and waiting[-1][1]["startedAt"] > bound:
+            yield waiting.pop()
+        insort(waiting, (f"{line['startedAt']}#{line['reportId']}", line), key=itemgetter(0))
+    yield from reversed(waiting)
 
 
 def _executions(kind: str, machine: str, size: int, sfn: Any) -> Iterator[dict[str, Any]]:
-    """Newest first; those of one millisecond, which Step Functions gives in any order, by their ids."""
-    for _, same in itertools.groupby(_answers(kind, machine, size, sfn), key=lambda line: line["startedAt"]):
-        yield from sorted(same, key=_sort_key, reverse=True)
-
-
-def _answers(kind: str, machine: str, size: int, sfn: Any) -> Iterator[dict[str, Any]]:
     arguments = {"stateMachineArn": machine, "maxResults": size}
     while True:
         answer = sfn.list_executions(**arguments)

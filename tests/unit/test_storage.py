@@ -271,16 +271,18 @@ def test_an_unreachable_s3_is_worth_another_try(account: Account) -> None:
 # By CloudWatch's figures
 
 
-def test_the_newest_figure_of_every_storage_type_counts(account: Account) -> None:
+def test_the_figures_of_the_newest_day_count_over_every_storage_type(account: Account) -> None:
     account.bucket("beans", region="eu-west-1")
-    for days, size in ((3, 10), (2, 20), (1, 30)):
+    for days, size in ((2, 10), (1, 20), (0, 30)):
         account.figure("beans", "StandardIAStorage", TODAY - timedelta(days=days), size, "eu-west-1")
-    account.figure("beans", "GlacierStorage", TODAY - timedelta(days=2), 1_000, "eu-west-1")
+    account.figure("beans", "DeepArchiveStorage", TODAY, 1_000, "eu-west-1")
+    # All of it moved elsewhere yesterday, so this type has no figure of today.
+    account.figure("beans", "GlacierStorage", TODAY - timedelta(days=1), 5_000, "eu-west-1")
 
     measurement = account.measure("metrics")
 
-    assert measurement.buckets == [Bucket("beans", 1_030, None, TODAY - timedelta(days=2))]
-    assert measurement.sentence == ("Total size of all buckets: 1.0 kB (CloudWatch's daily figures as of 2026-11-19)")
+    assert measurement.buckets == [Bucket("beans", 1_030, None, TODAY)]
+    assert measurement.sentence == ("Total size of all buckets: 1.0 kB (CloudWatch's daily figures as of 2026-11-21)")
 
 
 @pytest.mark.parametrize("newest_first", [True, False])
@@ -318,7 +320,7 @@ def test_the_newest_figure_is_found_in_any_order_and_over_several_pages(account:
 def test_figures_are_asked_for_in_calls_of_500(account: Account) -> None:
     account.bucket("beans")
     for number in range(501):
-        account.figure("beans", f"Type{number}Storage", TODAY - timedelta(days=1), 1)
+        account.figure("beans", f"Type{number}Storage", TODAY, 1)
     asked: list[int] = []
     account.client("cloudwatch").meta.events.register(
         "provide-client-params.cloudwatch.GetMetricData",

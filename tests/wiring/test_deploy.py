@@ -102,6 +102,12 @@ def test_a_parameter_that_was_set_before_stays_as_it_is(tmp_path: Path) -> None:
     ]
 
 
+def test_a_parameter_that_the_template_has_no_longer_is_dropped(target: Target) -> None:
+    cfn = CloudFormation("CREATE_COMPLETE", "UPDATE_COMPLETE", parameters=("Stage", "Local", "Removed"))
+    deploy.deploy_resources(target, cfn, print)
+    assert "Removed" not in str(cfn.given["Parameters"])
+
+
 def test_a_first_creation_that_had_failed_is_removed_and_made_anew(target: Target, said: list[str]) -> None:
     cfn = CloudFormation("ROLLBACK_COMPLETE", "CREATE_COMPLETE")
     deploy.deploy_resources(target, cfn, said.append)
@@ -415,6 +421,17 @@ def test_settings_are_compared_deep_inside_without_what_aws_adds(
     found: dict[str, Any], wanted: dict[str, Any], missing: list[str]
 ) -> None:
     assert deploy._missing(found, wanted) == missing
+
+
+def test_what_aws_shows_a_moment_later_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    looks = iter([["not subscribed"], ["not subscribed"], []])
+    assert deploy._settled(lambda: next(looks)) == []
+
+
+def test_what_stays_wrong_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deploy, "SETTLE_SECONDS", 0)
+    assert deploy._settled(lambda: ["not subscribed"]) == ["not subscribed"]
 
 
 # --- whether anything has to be deployed ------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ from tests.wiring.template import Template
 
 Machine = tuple[str, dict[str, Any]]
 ASL_VALIDATOR = "4.0.0"
+# The first and the last state make the state anew; the others only lead on.
+WITHOUT_RESULT = {"Begin", "Done", "WhatFailed", "Failed"}
 INVOKE = "arn:aws:states:::lambda:invoke"
 PUBLISH = "arn:aws:states:::sns:publish"
 # What AWS names in Retry and may be well a moment later. A time-out is not: the next try would take as long, except
@@ -33,6 +35,8 @@ PASSING = {
         "Lambda.TooManyRequestsException",
     },
     PUBLISH: {
+        # Step Functions' name for what SNS has no name for, throttling among it.
+        "SNS.AmazonSNSException",
         "SNS.InternalErrorException",
         "SNS.KMSThrottlingException",
         "SNS.SdkClientException",
@@ -274,7 +278,7 @@ def test_the_link_goes_out_only_when_the_page_is_stored_and_the_link_made() -> N
     ]
     # The one way to NotifyReport: whatever fails on it leads elsewhere.
     assert paths(definition, definition["StartAt"]) == [
-        ["ReadInventory", "RenderAndPresign", "WriteNotice", "NotifyReport", "Done"]
+        ["Begin", "ReadInventory", "RenderAndPresign", "WriteNotice", "NotifyReport", "Done"]
     ]
     leads = {
         name
@@ -286,7 +290,15 @@ def test_the_link_goes_out_only_when_the_page_is_stored_and_the_link_made() -> N
 
 def test_the_storage_report_is_measured_and_then_told() -> None:
     definition = json.loads((ROOT / "infra" / "storage_report.asl.json").read_text())
-    assert paths(definition, definition["StartAt"]) == [["MeasureBuckets", "WriteNotice", "NotifyStorage", "Done"]]
+    assert paths(definition, definition["StartAt"]) == [
+        ["Begin", "MeasureBuckets", "WriteNotice", "NotifyStorage", "Done"]
+    ]
+
+
+def test_whatever_the_input_is_the_state_is_an_object(machine: Machine) -> None:
+    """Into an input that is none no result can be put, and that error is one that no Catch sees."""
+    begin = machine[1]["States"][machine[1]["StartAt"]]
+    assert (begin["Type"], begin["Parameters"]) == ("Pass", {})
 
 
 def test_rows_never_travel_through_the_state(machine: Machine) -> None:
@@ -331,7 +343,6 @@ def test_no_state_overwrites_what_another_one_left(machine: Machine) -> None:
     catches = {catch["Next"] for state in definition["States"].values() for catch in state.get("Catch", [])}
     for start in (definition["StartAt"], *catches):
         for path in paths(definition, start):
-            writing = [definition["States"][name] for name in path if name not in ("Done", "WhatFailed", "Failed")]
-            kept = [state["ResultPath"] for state in writing]
+            kept = [definition["States"][name]["ResultPath"] for name in path if name not in WITHOUT_RESULT]
             assert len(set(kept)) == len(kept), path
             assert all(re.fullmatch(r"\$\.\w+", each) for each in kept), path

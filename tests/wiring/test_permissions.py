@@ -15,6 +15,7 @@ from tests.wiring.template import Template
 WITHOUT_RESOURCE = {
     "cloudwatch:GetMetricData",
     "cloudwatch:ListMetrics",
+    "dynamodb:ListStreams",
     "logs:CreateLogDelivery",
     "logs:DeleteLogDelivery",
     "logs:DescribeLogGroups",
@@ -141,11 +142,21 @@ def test_what_the_local_cloud_does_not_enforce_is_what_a_service_does_for_a_role
     assert of_machines <= unenforced
 
 
-def test_the_alarms_topic_takes_messages_of_this_accounts_alarms_and_rules_only(template: Template) -> None:
+def test_the_alarms_topic_takes_messages_of_alarms_and_rules_only(template: Template) -> None:
     policy = template.properties("AlarmsTopicPolicy")
-    [statement] = policy["PolicyDocument"]["Statement"]
     assert policy["Topics"] == [template.outputs["AlarmsTopicArn"]]
-    assert as_list(statement["Action"]) == ["sns:Publish"]
-    assert statement["Resource"] == template.outputs["AlarmsTopicArn"]
-    assert statement["Principal"] == {"Service": ["cloudwatch.amazonaws.com", "events.amazonaws.com"]}
-    assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "<account>"}}
+    alarms, rules = policy["PolicyDocument"]["Statement"]
+    for statement in (alarms, rules):
+        assert as_list(statement["Action"]) == ["sns:Publish"]
+        assert statement["Resource"] == template.outputs["AlarmsTopicArn"]
+    assert alarms["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
+    assert alarms["Condition"] == {"StringEquals": {"aws:SourceAccount": "<account>"}}
+    assert rules["Principal"] == {"Service": "events.amazonaws.com"}
+
+
+def test_nobody_outside_the_account_publishes_notifications(template: Template) -> None:
+    policy = template.properties("NotificationsTopicPolicy")
+    assert policy["Topics"] == [template.outputs["TopicArn"]]
+    [statement] = policy["PolicyDocument"]["Statement"]
+    assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "sns:Publish")
+    assert statement["Condition"] == {"StringNotEquals": {"aws:PrincipalAccount": "<account>"}}
