@@ -1,0 +1,378 @@
+"""Each patch of local/ministack_launcher.py is still needed, and does what it says.
+
+One check for each, by the patch's name: it says whether a MiniStack behaves as the patch's docstring promises. Where a
+new version of MiniStack does so by itself, the first test fails for that patch: it can go.
+"""
+
+import base64
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
+
+from local import ministack_launcher
+from local.cloud import CREDENTIALS, PYTHON, REGION, Cloud
+from local.processes import basic_environment
+from tests.system.conftest import free_ports, wait_for
+
+# The role of all the functions and machines here.
+ROLE = "arn:aws:iam::000000000000:role/everything"
+# What MiniStack's own command does.
+RAW = "from ministack.app import main; main()"
+
+
+def client(cloud: Cloud, service: str, **credentials: str) -> Any:
+    keys = {name.lower(): value for name, value in CREDENTIALS.items()}
+    return boto3.client(
+        service,
+        endpoint_url=cloud.endpoint,
+        region_name=REGION,
+        config=Config(connect_timeout=5, read_timeout=60, retries={"total_max_attempts": 1}),
+        **(credentials or keys),
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _installed() -> None:
+    Cloud(Path(), 0).install()
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """The same MiniStack, started in the same way, but by itself."""
+    [port] = free_ports(1)
+    cloud = Cloud(tmp_path_factory.mktemp("raw"), port)
+    cloud._temporary.mkdir()
+    cloud.process.start([str(PYTHON), "-c", RAW], {**basic_environment(), **cloud._variables}, "raw", port)
+    try:
+        cloud.process.wait(cloud._answers)
+        assert role(cloud, "everything", "*") == ROLE
+        yield cloud
+    finally:
+        cloud.stop()
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    [port] = free_ports(1)
+    cloud = Cloud(tmp_path_factory.mktemp("launched"), port)
+    try:
+        cloud.start()
+        assert role(cloud, "everything", "*") == ROLE
+        yield cloud
+    finally:
+        cloud.stop()
+
+
+def function(cloud: Cloud, name: str, code: str) -> str:
+    """A function whose ``handler(event, context)`` is in ``code``. Returns its ARN."""
+    package = io.BytesIO()
+    with zipfile.ZipFile(package, "w") as archive:
+        archive.writestr("app.py", code)
+    lambda_ = client(cloud, "lambda")
+    arn = lambda_.create_function(
+        FunctionName=name,
+        Runtime="python3.11",
+        Role=ROLE,
+        Handler="app.handler",
+        Timeout=30,
+        Code={"ZipFile": package.getvalue()},
+    )["FunctionArn"]
+    wait_for(lambda: lambda_.get_function_configuration(FunctionName=name)["State"] == "Active", name)
+    return str(arn)
+
+
+def written(cloud: Cloud, name: str, start: str = "event ") -> list[Any]:
+    """What the function has printed after ``start``, as JSON, line by line."""
+    try:
+        events = client(cloud, "logs").filter_log_events(logGroupName=f"/aws/lambda/{name}")["events"]
+    except ClientError:
+        return []  # it has not run yet
+    return [json.loads(e["message"].removeprefix(start)) for e in events if e["message"].startswith(start)]
+
+
+def machine(cloud: Cloud, name: str, state: dict[str, Any], **more: Any) -> str:
+    """A state machine of one state. Returns its ARN."""
+    definition = {"StartAt": "Only", "States": {"Only": {"End": True, **state}}, **more}
+    if state["Type"] == "Fail":
+        del definition["States"]["Only"]["End"]
+    arn = client(cloud, "stepfunctions").create_state_machine(
+        name=name, definition=json.dumps(definition), roleArn=ROLE
+    )["stateMachineArn"]
+    return str(arn)
+
+
+def run(cloud: Cloud, machine_arn: str) -> dict[str, Any]:
+    """Start an execution and wait for its end."""
+    machines = client(cloud, "stepfunctions")
+    arn = machines.start_execution(stateMachineArn=machine_arn)["executionArn"]
+    wait_for(lambda: machines.describe_execution(executionArn=arn)["status"] != "RUNNING", "the execution's end")
+    return dict(machines.describe_execution(executionArn=arn))
+
+
+def role(cloud: Cloud, name: str, action: str) -> str:
+    """A role that anybody may assume, and that may do this one ``action``. Returns its ARN."""
+    iam = client(cloud, "iam")
+    trust = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": "*"}}
+    rights = {"Effect": "Allow", "Action": action, "Resource": "*"}
+    arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps({"Statement": [trust]}))["Role"]["Arn"]
+    iam.put_role_policy(RoleName=name, PolicyName="one", PolicyDocument=json.dumps({"Statement": [rights]}))
+    return str(arn)
+
+
+def allowed(call: Callable[[], Any]) -> bool:
+    """Whether IAM lets the call pass."""
+    try:
+        call()
+    except ClientError as error:
+        if not error.response["Error"]["Code"].startswith("AccessDenied"):
+            raise
+        return False
+    return True
+
+
+def assumed(cloud: Cloud, service: str, action: str) -> Any:
+    """A client with the rights of a role that may do this one ``action``."""
+    arn = role(cloud, action.replace(":", "-"), action)
+    keys = client(cloud, "sts").assume_role(RoleArn=arn, RoleSessionName="one")["Credentials"]
+    return client(
+        cloud,
+        service,
+        aws_access_key_id=keys["AccessKeyId"],
+        aws_secret_access_key=keys["SecretAccessKey"],
+        aws_session_token=keys["SessionToken"],
+    )
+
+
+def table(cloud: Cloud, name: str) -> str:
+    """A table with a stream. Returns the stream's ARN."""
+    description = client(cloud, "dynamodb").create_table(
+        TableName=name,
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+        StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"},
+    )["TableDescription"]
+    return str(description["LatestStreamArn"])
+
+
+def queue(cloud: Cloud, name: str) -> tuple[str, str]:
+    """A queue that anybody may write to: its URL and its ARN."""
+    sqs = client(cloud, "sqs")
+    url = sqs.create_queue(QueueName=name)["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    anybody = {"Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage", "Resource": arn}
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": json.dumps({"Statement": [anybody]})})
+    return url, arn
+
+
+def received(cloud: Cloud, url: str) -> list[dict[str, Any]]:
+    messages = client(cloud, "sqs").receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
+    return [json.loads(each["Body"]) for each in messages]
+
+
+# --- the checks
+
+
+def import_rest_api(cloud: Cloud) -> bool:
+    gateway = client(cloud, "apigateway")
+
+    def document(path: str) -> bytes:
+        info = {"title": "an API", "version": "1"}
+        return json.dumps({"swagger": "2.0", "info": info, "paths": {path: {"get": {"responses": {}}}}}).encode()
+
+    def paths() -> set[str]:
+        return {each["path"] for each in gateway.get_resources(restApiId=api)["items"]}
+
+    api = gateway.import_rest_api(body=document("/first"))["id"]
+    if paths() != {"/", "/first"}:
+        return False
+    gateway.put_rest_api(restApiId=api, mode="overwrite", body=document("/second"))
+    return paths() == {"/", "/second"}
+
+
+def update_rest_api(cloud: Cloud) -> bool:
+    gateway = client(cloud, "apigateway")
+    api = gateway.create_rest_api(name="an API", endpointConfiguration={"types": ["EDGE"]})["id"]
+    values = {"/endpointConfiguration/types/EDGE": "REGIONAL", "/minimumCompressionSize": ""}
+    operations = [{"op": "replace", "path": path, "value": value} for path, value in values.items()]
+    try:
+        gateway.update_rest_api(restApiId=api, patchOperations=operations)
+        found = gateway.get_rest_api(restApiId=api)
+    except (ResponseParserError, ValueError):  # what botocore says to a text where a number should be
+        return False
+    return found["endpointConfiguration"]["types"] == ["REGIONAL"] and "minimumCompressionSize" not in found
+
+
+def functions_at_once(cloud: Cloud) -> bool:
+    function(cloud, "updated", "")
+    configuration = client(cloud, "lambda").update_function_configuration(FunctionName="updated", Timeout=10)
+    return bool(configuration["LastUpdateStatus"] == "Successful")
+
+
+def exception_names(cloud: Cloud) -> bool:
+    function(cloud, "raises", "def handler(event, context): raise LookupError('nothing here')")
+    answer = client(cloud, "lambda").invoke(FunctionName="raises")
+    return bool(json.loads(answer["Payload"].read())["errorType"] == "LookupError")
+
+
+def complete_logs(cloud: Cloud) -> bool:
+    # So many that no machine reads them all in the quarter of a second that MiniStack gives itself.
+    function(cloud, "writes", "def handler(event, context): print('x\\n' * 500_000 + 'the end')")
+    answer = client(cloud, "lambda").invoke(FunctionName="writes", LogType="Tail")
+    return b"the end" in base64.b64decode(answer["LogResult"])
+
+
+def sns_to_lambda(cloud: Cloud) -> bool:
+    code = "import json\ndef handler(event, context):\n    print('event', json.dumps(event))\n    raise LookupError"
+    arn, sns = function(cloud, "subscriber", code), client(cloud, "sns")
+    topic = sns.create_topic(Name="to-lambda")["TopicArn"]
+    sns.subscribe(TopicArn=topic, Protocol="lambda", Endpoint=arn)
+    sns.publish(TopicArn=topic, Message="without a subject")
+    event = wait_for(lambda: written(cloud, "subscriber"), "the delivery")[0]
+    if event["Records"][0]["Sns"].get("Subject", "") is not None:
+        return False
+    return wait_for(lambda: len(written(cloud, "subscriber")) == 3, "two more tries")
+
+
+def stream_failures(cloud: Cloud) -> bool:
+    code = (
+        "import json\n"
+        "def handler(event, context):\n"
+        "    ids = {r['dynamodb']['Keys']['id']['S']: r['dynamodb']['SequenceNumber'] for r in event['Records']}\n"
+        "    print('event', json.dumps(list(ids)))\n"
+        "    return {'batchItemFailures': [{'itemIdentifier': ids['bad']}] if 'bad' in ids else []}\n"
+    )
+    function(cloud, "reader", code)
+    stream, (failures, destination) = table(cloud, "streamed"), queue(cloud, "failures")
+    client(cloud, "lambda").create_event_source_mapping(
+        FunctionName="reader",
+        EventSourceArn=stream,
+        StartingPosition="TRIM_HORIZON",
+        FunctionResponseTypes=["ReportBatchItemFailures"],
+        BisectBatchOnFunctionError=True,
+        MaximumRetryAttempts=1,
+        DestinationConfig={"OnFailure": {"Destination": destination}},
+    )
+    for each in ("good", "bad", "last"):
+        client(cloud, "dynamodb").put_item(TableName="streamed", Item={"id": {"S": each}})
+    calls = wait_for(lambda: [c for c in [written(cloud, "reader")] if c and c[-1][-1] == "last"], "the last record")[0]
+    # With the bad record it is done as well, by now: tried again alone, given up, and reported.
+    given_up = [each["requestContext"]["condition"] for each in received(cloud, failures)]
+    if given_up != ["RetryAttemptsExhausted"]:
+        return False
+    return calls.count(["bad"]) >= 2 and sum("good" in call for call in calls) == 1
+
+
+def start_twice(cloud: Cloud) -> bool:
+    machines = client(cloud, "stepfunctions")
+    arn = machine(cloud, "waits", {"Type": "Wait", "Seconds": 60})
+    first = machines.start_execution(stateMachineArn=arn, name="same", input='{"a": 1}')["executionArn"]
+    try:
+        return bool(
+            machines.start_execution(stateMachineArn=arn, name="same", input='{"a": 1}')["executionArn"] == first
+        )
+    except machines.exceptions.ExecutionAlreadyExists:
+        return False
+    finally:
+        machines.stop_execution(executionArn=first)
+
+
+def execution_ends_once(cloud: Cloud) -> bool:
+    return "output" not in run(cloud, machine(cloud, "fails", {"Type": "Fail", "Error": "Wrong", "Cause": "a test"}))
+
+
+def machine_timeout(cloud: Cloud) -> bool:
+    arn = machine(cloud, "late", {"Type": "Wait", "Seconds": 3}, TimeoutSeconds=1)
+    return bool(run(cloud, arn)["status"] == "TIMED_OUT")
+
+
+def partiql_actions(cloud: Cloud) -> bool:
+    table(cloud, "allowed")
+    dynamodb = assumed(cloud, "dynamodb", "dynamodb:PartiQLInsert")
+    statement = {"Statement": """INSERT INTO "allowed" VALUE {'id': 'one'}"""}
+    return allowed(lambda: dynamodb.batch_execute_statement(Statements=[statement]))
+
+
+def partiql_inserts(cloud: Cloud) -> bool:
+    stream = table(cloud, "inserted")
+    client(cloud, "dynamodb").execute_statement(Statement="""INSERT INTO "inserted" VALUE {'id': 'one'}""")
+    streams = client(cloud, "dynamodbstreams")
+    records = []
+    for shard in streams.describe_stream(StreamArn=stream)["StreamDescription"]["Shards"]:
+        iterator = streams.get_shard_iterator(
+            StreamArn=stream, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
+        )["ShardIterator"]
+        records += streams.get_records(ShardIterator=iterator)["Records"]
+    return [(each["eventName"], each["dynamodb"]["Keys"]) for each in records] == [("INSERT", {"id": {"S": "one"}})]
+
+
+def batch_actions(cloud: Cloud) -> bool:
+    url = client(cloud, "sqs").create_queue(QueueName="batches")["QueueUrl"]
+    sqs = assumed(cloud, "sqs", "sqs:SendMessage")
+    return allowed(lambda: sqs.send_message_batch(QueueUrl=url, Entries=[{"Id": "1", "MessageBody": "x"}]))
+
+
+def published_attributes(cloud: Cloud) -> bool:
+    sns, (url, arn) = client(cloud, "sns"), queue(cloud, "published")
+    topic = sns.create_topic(Name="published")["TopicArn"]
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+    attributes = {"kind": {"DataType": "String", "StringValue": "report"}}
+    parameters = {"TopicArn": topic, "Message": "hello", "MessageAttributes": attributes}
+    state = {"Type": "Task", "Resource": "arn:aws:states:::sns:publish", "Parameters": parameters}
+    assert run(cloud, machine(cloud, "publishes", state))["status"] == "SUCCEEDED"
+    [envelope] = wait_for(lambda: received(cloud, url), "the message")
+    return bool(envelope.get("MessageAttributes") == {"kind": {"Type": "String", "Value": "report"}})
+
+
+CHECKS = (
+    import_rest_api,
+    update_rest_api,
+    functions_at_once,
+    exception_names,
+    complete_logs,
+    sns_to_lambda,
+    stream_failures,
+    start_twice,
+    execution_ends_once,
+    machine_timeout,
+    partiql_actions,
+    partiql_inserts,
+    batch_actions,
+    published_attributes,
+)
+NAMES = [check.__name__ for check in CHECKS]
+
+
+def test_every_patch_has_its_check_and_its_line_in_the_list() -> None:
+    assert [patch.__name__ for patch in ministack_launcher.PATCHES] == NAMES
+    listed = ministack_launcher.__doc__ or ""
+    assert [name for name in NAMES if f"- ``{name}`` " not in listed] == []
+
+
+@pytest.mark.parametrize("mended", CHECKS, ids=NAMES)
+def test_without_its_patch_ministack_still_differs_from_what_is_needed(
+    raw: Cloud, mended: Callable[[Cloud], bool]
+) -> None:
+    assert not mended(raw), "upstream has mended this: the patch can go"
+
+
+@pytest.mark.parametrize("mended", CHECKS, ids=NAMES)
+def test_with_its_patch_it_does_what_is_needed(launched: Cloud, mended: Callable[[Cloud], bool]) -> None:
+    assert mended(launched)
+
+
+def test_another_version_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ministack_launcher, "version", lambda name: "1.6.0")
+    # Before any patch: they import MiniStack, which is not in the virtual environment of the tests.
+    with pytest.raises(SystemExit, match=r"for MiniStack 1\.5\.33, and 1\.6\.0 is installed: see \S+\.py$") as refusal:
+        ministack_launcher.main()
+    assert "\n" not in str(refusal.value)
