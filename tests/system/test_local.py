@@ -1,0 +1,327 @@
+"""The local stack as a whole: started twice, killed, half made, asked, sourced and stopped."""
+
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import local.__main__ as command
+from local.processes import Process, StackError
+from local.stack import Stack
+from tests.system.conftest import ROOT, System, free_ports, wait_for
+
+ALWAYS = {
+    *("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+    *("CAFE_API_URL", "CAFE_STAGE"),
+    *("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD", "DB_ADMIN_USER", "DB_ADMIN_PASSWORD"),
+}
+LISTENING = "0A"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack that may be killed. Each test leaves it up and whole; the last one stops it."""
+    api_port, aws_port, db_port = free_ports(3)
+    stack = Stack(tmp_path_factory.mktemp("own"), api_port=api_port, aws_port=aws_port, db_port=db_port)
+    try:
+        stack.start()
+        yield stack
+    finally:
+        stack.stop()
+
+
+@pytest.fixture
+def main(stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """``python -m local``, about this stack: returns what it prints."""
+
+    def main(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["python -m local", *arguments])
+        monkeypatch.setattr(Stack, "read", lambda: stack)
+        command.main()
+        return capsys.readouterr().out
+
+    return main
+
+
+def pids(stack: Stack) -> dict[str, int | None]:
+    return {name: process.pid() for name, process in stack.processes.items()}
+
+
+def is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
+def kill(process: Process) -> None:
+    """As a crash would: at once, and the children are left to themselves."""
+    pid, port = process.pid(), process.port()
+    assert pid
+    assert port
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: process.pid() is None and is_free(port), f"the end of {process.name}")
+
+
+def works(stack: Stack) -> bool:
+    """From the API through the queue, a function, and the database of the inventory report."""
+    system = System(stack, stack.variables())
+    href = system.post("/orders", {"customerID": "c", "item": "Mocha"})["href"]
+    report = system.report()
+    return report["status"] == "SUCCEEDED" and bool(
+        wait_for(lambda: system.request("GET", href).status == 200, "the order")
+    )
+
+
+def statuses() -> dict[int, list[str]]:
+    """Of every living process: its state, its parent, its group, its session and so on."""
+    found = {}
+    for each in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = each.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        # An orphan that has ended is collected by the init process, in its own time.
+        if fields[0] != "Z":
+            found[int(each.parent.name)] = fields
+    return found
+
+
+def family(stack: Stack) -> set[int]:
+    """The stack's processes and their descendants: each leads a session, in which MiniStack's workers stay."""
+    leaders = {str(pid) for pid in pids(stack).values()}
+    return {pid for pid, fields in statuses().items() if fields[3] in leaders}
+
+
+def listening(processes: set[int]) -> set[tuple[str, int]]:
+    """The addresses, in the kernel's hexadecimal, and the ports on which these processes listen."""
+    inodes = set()
+    for pid in processes:
+        for each in Path(f"/proc/{pid}/fd").glob("*"):
+            try:
+                inodes.add(str(each.readlink()))
+            except FileNotFoundError:
+                continue
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == LISTENING and f"socket:[{fields[9]}]" in inodes:
+                address, _, port = fields[1].partition(":")
+                found.add((address, int(port, 16)))
+    return found
+
+
+def sourced(stack: Stack, folder: Path, **shell: str) -> dict[str, str]:
+    """The variables of a bash in ``folder`` after it has sourced the file."""
+    printed = subprocess.run(
+        ["bash", "-euc", 'source "$0"; env -0', str(stack.folder / "env")],
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin", **shell},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return dict(line.split("=", 1) for line in printed.split("\0") if line)
+
+
+def exported(environment: Mapping[str, str]) -> set[str]:
+    return set(environment) - {"PATH", "PWD", "OLDPWD", "SHLVL", "_"}
+
+
+# --- a stack that is up
+
+
+def test_a_new_stack_works(stack: Stack) -> None:
+    assert works(stack)
+
+
+def test_everything_listens_on_this_machine_only(stack: Stack) -> None:
+    # After the first flows, so that functions' workers are among them.
+    processes = family(stack)
+    assert len(processes) > len(stack.processes)
+
+    found = listening(processes)
+
+    assert {port for _, port in found} >= {stack.api_port, stack.aws_port, stack.db_port}
+    assert {address for address, _ in found} == {"0100007F"}
+
+
+def test_the_file_to_source_gives_exactly_the_documented_names_from_any_folder(stack: Stack, tmp_path: Path) -> None:
+    found = sourced(stack, tmp_path, AWS_PROFILE="mine", AWS_SESSION_TOKEN="mine")
+
+    outputs = json.loads((stack.project / "dev.outputs.json").read_text())
+    assert exported(found) == ALWAYS | set(outputs)
+    assert set(outputs) >= {
+        *("UPLOADS_BUCKET", "REPORTS_BUCKET", "ORDERS_QUEUE_URL", "ORDERS_TABLE", "NOTIFICATIONS_TABLE", "TOPIC_ARN"),
+        *("INVENTORY_REPORT_ARN", "STORAGE_REPORT_ARN", "ORDERS_DEAD_LETTER_URL"),
+    }
+    assert {name: found[name] for name in exported(found)} == stack.variables()
+    assert found["DB_USER"] != found["DB_ADMIN_USER"]
+
+
+def test_no_file_that_others_can_read_has_a_password(stack: Stack) -> None:
+    secrets = [stack.variables()[name].encode() for name in ("DB_PASSWORD", "DB_ADMIN_PASSWORD")]
+    files = [
+        file
+        for file in stack.folder.rglob("*")
+        if file.is_file() and stack.database.folder / "data" not in file.parents
+    ]
+    private = [file for file in files if any(secret in file.read_bytes() for secret in secrets)]
+
+    assert stack.folder / "env" in private
+    assert [file for file in private if stat.S_IMODE(file.stat().st_mode) & 0o077] == []
+
+
+def test_status_says_what_is_up_and_where(stack: Stack, main: Any) -> None:
+    printed = main("status")
+
+    ports = {"API": stack.api_port, "MiniStack": stack.aws_port, "MariaDB": stack.db_port}
+    for name, pid in pids(stack).items():
+        assert re.search(rf"^ +{name} +up +127\.0\.0\.1:{ports[name]} +process {pid} +log /", printed, re.M)
+    assert f"http://127.0.0.1:{stack.api_port}/" in printed
+
+
+def test_logs_show_the_functions_and_the_api_by_name(stack: Stack, main: Any) -> None:
+    System(stack, stack.variables()).upload("any/logged.txt", b"x")
+
+    def upload() -> list[str]:
+        return [line for line in main("logs", "--once").splitlines() if "any/logged.txt" in line]
+
+    for record in wait_for(upload, "the upload's log"):
+        assert record.startswith("cafe-dev-")
+    assert any(record.startswith("cafe-dev-receive_upload ") for record in wait_for(upload, "the upload's log"))
+    assert re.search(r"^chalice local +\S", main("logs", "--once"), re.M)
+
+
+def test_env_prints_the_path_of_the_file_to_source(stack: Stack, main: Any) -> None:
+    assert main("env") == f"{stack.folder / 'env'}\n"
+
+
+def test_help_names_every_command() -> None:
+    printed = subprocess.run(
+        [sys.executable, "-m", "local", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    for name in ("run", "stop", "status", "logs", "env"):
+        assert re.search(rf"^ +{name}  +\w", printed, re.M), printed
+
+
+# --- a start when something is there already
+
+
+def test_a_second_start_reuses_every_process_and_what_is_stored(stack: Stack) -> None:
+    before, variables = pids(stack), stack.variables()
+    system = System(stack, variables)
+    system.upload("any/kept.txt", b"x")
+
+    assert stack.start() == variables
+
+    assert pids(stack) == before
+    assert system.aws("s3").head_object(Bucket=variables["UPLOADS_BUCKET"], Key="any/kept.txt")
+
+
+def test_a_used_port_is_named_with_its_variable_and_what_runs_goes_on(stack: Stack) -> None:
+    before = pids(stack)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        [other] = free_ports(1)
+        moved = Stack(stack.folder, api_port=other, aws_port=server.getsockname()[1], db_port=stack.db_port)
+        with pytest.raises(StackError, match="is in use: set CAFE_AWS_PORT to another"):
+            moved.start()
+
+    assert pids(stack) == before
+
+
+def test_a_dead_api_is_started_again_and_a_process_that_has_its_id_by_now_survives(stack: Stack) -> None:
+    before = pids(stack)
+    kill(stack.api)
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as stranger:
+        try:
+            record = stack.api.folder / "api.json"
+            record.write_text(json.dumps({**json.loads(record.read_text()), "pid": str(stranger.pid)}))
+
+            stack.start()
+
+            assert stranger.poll() is None
+        finally:
+            stranger.kill()
+    after = pids(stack)
+    assert after["API"] not in (None, before["API"], stranger.pid)
+    assert after == {**before, "API": after["API"]}
+    assert works(stack)
+
+
+def test_a_killed_ministack_is_made_anew_with_all_that_was_in_it_and_its_workers_are_gone(stack: Stack) -> None:
+    before, processes = pids(stack), family(stack)
+    kill(stack.cloud.process)
+
+    stack.start()
+
+    after = pids(stack)
+    assert after["MiniStack"] not in (None, before["MiniStack"])
+    assert after["MariaDB"] == before["MariaDB"]
+    wait_for(lambda: processes & set(statuses()) <= {before["MariaDB"]}, "the end of the others")
+    assert works(stack)
+
+
+def test_a_start_that_was_cut_off_is_made_good_by_the_next(stack: Stack) -> None:
+    before = pids(stack)
+    script = (
+        "import sys; from pathlib import Path; from local.stack import Stack; api, aws, db = map(int, sys.argv[2:]);"
+        "Stack(Path(sys.argv[1]), api_port=api, aws_port=aws, db_port=db).start()"
+    )
+    # A MiniStack that is gone, so that all is deployed again: cut off in the middle of it.
+    kill(stack.cloud.process)
+    arguments = [str(each) for each in (stack.folder, stack.api_port, stack.aws_port, stack.db_port)]
+    with subprocess.Popen(
+        [sys.executable, "-c", script, *arguments], cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, text=True
+    ) as start:
+        assert start.stdout
+        try:
+            assert any("deploying" in line for line in start.stdout)
+        finally:
+            os.killpg(start.pid, signal.SIGKILL)
+
+    stack.start()
+
+    assert pids(stack)["MiniStack"] != before["MiniStack"]
+    assert works(stack)
+
+
+def test_a_dead_mariadb_is_healed(stack: Stack) -> None:
+    before = pids(stack)
+    kill(stack.database.process)
+
+    stack.start()
+
+    assert pids(stack)["MariaDB"] not in (None, before["MariaDB"])
+    assert works(stack)
+
+
+# --- the end
+
+
+def test_stop_leaves_no_process_and_frees_the_ports(stack: Stack, main: Any) -> None:
+    processes = family(stack)
+
+    assert main("stop") == "  stopped: API, MiniStack, MariaDB\n"
+
+    wait_for(lambda: not processes & set(statuses()), "the end of every process")
+    for port in (stack.api_port, stack.aws_port, stack.db_port):
+        assert is_free(port)
+    assert pids(stack) == {"API": None, "MiniStack": None, "MariaDB": None}
+    assert not (stack.folder / "env").exists()
+    assert main("stop") == "  nothing was up\n"
+    assert main("status").count(" down\n") == 3
+    for arguments in (["logs", "--once"], ["env"]):
+        with pytest.raises(SystemExit, match="run `make run`"):
+            main(*arguments)
