@@ -11,7 +11,7 @@ from botocore.stub import ANY, Stubber
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib import reports
+from chalicelib import clients, reports
 from chalicelib.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from chalicelib.rest import Page
 from tests.unit.conftest import ENVIRONMENT, Aws
@@ -183,6 +183,41 @@ def test_pages_are_all_reports_of_both_machines_newest_first_even_of_one_moment(
     assert set(sizes[:-1]) <= {limit}
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.none() | st.integers(0, 30)), max_size=30),
+    st.integers(1, 10),
+)
+def test_reports_are_listed_by_their_start_though_step_functions_gives_ended_ones_by_their_end(
+    minutes: list[tuple[int, int | None]], limit: int
+) -> None:
+    """Moto gives all by their start, so this Step Functions is made of AWS's words in its documentation."""
+    executions: list[dict[str, Any]] = []
+    for number, (start, took) in enumerate(minutes):
+        execution: dict[str, Any] = {"name": f"r-{number:02}", "status": "RUNNING" if took is None else "SUCCEEDED"}
+        execution["startDate"] = NOW + timedelta(minutes=start)
+        if took is not None:
+            execution["stopDate"] = execution["startDate"] + timedelta(minutes=took)
+        executions.append(execution)
+
+    class StepFunctions:
+        def list_executions(self, stateMachineArn: str, maxResults: int, nextToken: str = "0") -> dict[str, Any]:  # noqa: N803
+            ordered = sorted(executions, key=lambda each: each.get("stopDate", each["startDate"]), reverse=True)
+            end = int(nextToken) + maxResults
+            more = {"nextToken": str(end)} if end < len(ordered) else {}
+            return {"executions": ordered[int(nextToken) : end], **more}
+
+    found: list[str] = []
+    token = None
+    while True:
+        page = reports.newest(Page(limit, token, {"kind": "inventory"}), sfn=StepFunctions(), machines=MACHINES)
+        found += [each["reportId"] for each in page["reports"]]
+        token = page["next"]
+        if token is None:
+            break
+    by_start = sorted(executions, key=lambda each: (each["startDate"], each["name"]), reverse=True)
+    assert found == [each["name"] for each in by_start]
+
+
 def test_a_report_that_comes_while_someone_reads_moves_no_page(aws: Aws) -> None:
     for number in range(4):
         run_by_hand(aws, "inventory", f"r-{number}", NOW + timedelta(minutes=number))
@@ -223,6 +258,15 @@ def test_an_unknown_kind_is_named(aws: Aws) -> None:
 
 
 # --- The link ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_link_names_the_buckets_region_because_a_new_bucket_redirects_and_no_signature_survives_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    url = reports.presign(clients.aws("s3", "eu-central-1"), BUCKET, "k", NOW)["url"]
+    assert url.startswith(f"https://{BUCKET}.s3.eu-central-1.amazonaws.com/k?")
 
 
 def test_a_presigned_link_opens_one_object_for_an_hour(aws: Aws) -> None:

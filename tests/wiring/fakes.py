@@ -111,11 +111,16 @@ class Lambda:
         # As Chalice leaves them.
         sources = {"store_orders": OUTPUTS["ORDERS_QUEUE_ARN"], "announce_orders": OUTPUTS["ORDERS_STREAM_ARN"]}
         self.mappings: dict[str, list[dict[str, Any]]] = {
-            target.function(name): [{"UUID": str(uuid.uuid4()), "EventSourceArn": arn, "State": "Enabled"}]
+            target.function(name): [{"UUID": str(uuid.uuid4()), "EventSourceArn": arn, "State": "Creating"}]
             for name, arn in sources.items()
         }
         self.invocations: dict[str, dict[str, Any]] = {}
         self.changes = 0
+
+    def runs(self, stage: dict[str, Any]) -> None:
+        """From now on every function is of this stage's build."""
+        for function in self.functions.values():
+            function["Environment"] = {"Variables": stage["environment_variables"]}
 
     def get_function_configuration(self, FunctionName: str) -> dict[str, Any]:
         try:
@@ -125,12 +130,18 @@ class Lambda:
 
     def get_paginator(self, operation: str) -> Paginator:
         assert operation == "list_event_source_mappings"
-        return Paginator("EventSourceMappings", self.mappings)
+        shown = {name: [dict(each) for each in found] for name, found in self.mappings.items()}
+        for mapping in chain(*self.mappings.values()):
+            if mapping["State"] in ("Creating", "Updating"):
+                mapping["State"] = "Enabled"
+        return Paginator("EventSourceMappings", shown)
 
     def update_event_source_mapping(self, **given: Any) -> None:
         _accepts("lambda", "UpdateEventSourceMapping", given)
         [mapping] = [each for each in chain(*self.mappings.values()) if each["UUID"] == given["UUID"]]
-        mapping.update(given)
+        if mapping["State"] != "Enabled":
+            raise _client_error(f"ResourceInUse: the mapping is {mapping['State']}")
+        mapping.update(given, State="Updating")
         self.changes += 1
 
     def get_function_event_invoke_config(self, FunctionName: str) -> dict[str, Any]:
