@@ -277,4 +277,5 @@ def _program(name: str) -> Path | None:
 
 def _as_root() -> list[str]:
     """MariaDB refuses to run as root unless it is told to."""
-    return ["--user=root"] if os.geteuid() == 0 else []
+    # Not by --user=root: with that, its installer breaks a path that has a space.
+    return ["-uroot"] if os.geteuid() == 0 else []
