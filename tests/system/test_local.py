@@ -31,7 +31,9 @@ LISTENING = "0A"
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack that may be killed. Each test leaves it up and whole; the last one stops it."""
     api_port, aws_port, db_port = free_ports(3)
-    stack = Stack(tmp_path_factory.mktemp("own"), api_port=api_port, aws_port=aws_port, db_port=db_port)
+    stack = Stack(
+        tmp_path_factory.mktemp("a folder with spaces"), api_port=api_port, aws_port=aws_port, db_port=db_port
+    )
     try:
         stack.start()
         yield stack
@@ -290,10 +292,14 @@ def test_a_start_that_was_cut_off_is_made_good_by_the_next(stack: Stack) -> None
             assert any("deploying" in line for line in start.stdout)
         finally:
             os.killpg(start.pid, signal.SIGKILL)
+    half = stack.cloud.process.pid()
+    assert half not in (None, before["MiniStack"])
 
-    stack.start()
+    variables = stack.start()
 
-    assert pids(stack)["MiniStack"] != before["MiniStack"]
+    # What was half made is gone, so that nothing is there twice.
+    assert stack.cloud.process.pid() not in (None, half)
+    assert len(System(stack, variables).aws("apigateway").get_rest_apis()["items"]) == 1
     assert works(stack)
 
 
