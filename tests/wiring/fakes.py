@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -24,9 +25,14 @@ def _client_error(message: str) -> ClientError:
     return ClientError({"Error": {"Code": "ValidationError", "Message": message}}, "Operation")
 
 
+@cache
+def _model(service: str) -> ServiceModel:
+    return ServiceModel(Loader().load_service_model(service, "service-2"))
+
+
 def _accepts(service: str, operation: str, given: dict[str, Any]) -> None:
     """Raises what boto3 would raise for arguments that the operation does not have."""
-    shape = ServiceModel(Loader().load_service_model(service, "service-2")).operation_model(operation).input_shape
+    shape = _model(service).operation_model(operation).input_shape
     assert shape
     validate_parameters(given, shape)
 

@@ -9,7 +9,9 @@ import shutil
 import stat
 import zipfile
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -30,6 +32,12 @@ SINCE = "2026-11-21"
 @pytest.fixture
 def target(tmp_path: Path) -> Target:
     return Target("test", tmp_path / "project", False, {}, DATABASE)
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fakes go on by being looked at."""
+    monkeypatch.setattr("time.sleep", lambda _: None)
 
 
 @pytest.fixture
@@ -423,8 +431,7 @@ def test_settings_are_compared_deep_inside_without_what_aws_adds(
     assert deploy._missing(found, wanted) == missing
 
 
-def test_what_aws_shows_a_moment_later_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda _: None)
+def test_what_aws_shows_a_moment_later_is_no_problem() -> None:
     looks = iter([["not subscribed"], ["not subscribed"], []])
     assert deploy._settled(lambda: next(looks)) == []
 
@@ -440,7 +447,9 @@ def test_what_stays_wrong_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
 def record_deploy(target: Target) -> None:
     path = target.project / ".chalice" / "deployed" / "test.json"
     path.parent.mkdir()
-    path.write_text(json.dumps({"resources": [{"name": "rest_api", "rest_api_id": "abc"}]}))
+    path.write_text(
+        json.dumps({"resources": [{"name": "rest_api", "rest_api_id": "abc", "rest_api_url": "https://api/"}]})
+    )
 
 
 def test_functions_that_run_this_very_build_are_current(
@@ -467,6 +476,38 @@ def test_a_function_that_is_gone_asks_for_a_deploy(account: Account, target: Tar
 def test_a_deploy_that_was_cut_off_asks_for_another(account: Account, target: Target, stage: dict[str, Any]) -> None:
     """Chalice writes its record only at the end."""
     assert not deploy.is_current(target, stage, account.lambda_)
+
+
+def deploy_again(account: Account, target: Target, said: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """A deploy of a stage whose resources and functions are there."""
+    table = {"Table": {"CreationDateTime": datetime(2026, 11, 21, 1, 30, tzinfo=timezone(timedelta(hours=2)))}}
+    dynamodb = SimpleNamespace(describe_table=lambda TableName: table)  # noqa: N803
+    clients = {"cloudformation": None, "dynamodb": dynamodb}
+    monkeypatch.setattr(deploy, "client", lambda name: clients[name] if name in clients else account.client(name))
+    monkeypatch.setattr(deploy, "deploy_resources", lambda *_: OUTPUTS)
+    return deploy.deploy(target, said.append)
+
+
+def test_a_deploy_of_what_is_there_changes_nothing_and_says_so(
+    account: Account, target: Target, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    record_deploy(target)
+    account.lambda_.runs(deploy.write_project(target, OUTPUTS, "2026-11-20"))
+    said.clear()
+    outputs = deploy_again(account, target, said, monkeypatch)
+    assert said == ["functions and API: nothing to change", "check: everything is as asked"]
+    # The day in UTC, by which the orders are filed, and not in the zone of this machine.
+    assert outputs["ORDERS_SINCE"] == "2026-11-20"
+    assert outputs["REST_API_URL"] == "https://api"
+    assert json.loads((target.project / "test.outputs.json").read_text()) == outputs
+
+
+def test_functions_that_another_machine_deployed_are_not_deployed_a_second_time(
+    account: Account, target: Target, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DeployError, match=r"Chalice's record of them is not here: bring \S+/deployed/test.json"):
+        deploy_again(account, target, said, monkeypatch)
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
