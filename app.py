@@ -19,7 +19,8 @@ except MissingSettings as error:
     print(f"cafe: {error}", file=sys.stderr)
     sys.exit(1)
 
-app = Chalice(app_name="cafe")
+# Chalice would log errors only, as text; chalicelib/logs.py has set this very logger up.
+app = Chalice(app_name="cafe", configure_logs=False)
 
 CHALICELIB = Path(__file__).parent / "chalicelib"
 MACHINES = {"inventory": settings.inventory_report_arn, "storage": settings.storage_report_arn}
