@@ -31,8 +31,9 @@ check: .venv/dev  ## Check format, lint, types, templates and state machines
 	$(BIN)/cfn-lint infra/resources.yaml
 	for machine in infra/*.asl.json; do $(BIN)/statelint $$machine || exit 1; done
 
-bench: .venv/dev  ## Run the benchmarks
+bench: .venv/dev  ## Measure: against peers in the same run, and the promised limits
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.limits
 
 deploy: stage .venv/run  ## Deploy the whole system to AWS: make deploy STAGE=x
 	$(BIN)/python -m infra.deploy $(STAGE)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ KEPT = timedelta(days=30)
 MESSAGE_BYTES = 200_000
 SUBJECT_CHARACTERS = 100
 SMS_BYTES = 140
+# DynamoDB takes a partition key of 2,048 bytes, and an upload's key shown with escapes may be longer than that.
+KEY_BYTES = 2_048
 
 log = logger("notifications")
 
@@ -57,7 +61,7 @@ def publisher(sns: Any, topic_arn: str) -> Publish:
             MessageStructure="json",
             MessageAttributes={
                 "kind": {"DataType": "String", "StringValue": notification.kind},
-                "key": {"DataType": "String", "StringValue": notification.key},
+                "key": {"DataType": "String", "StringValue": _short(notification.key)},
             },
         )
         log.info("notification published", extra={"kind": notification.kind, "key": notification.key})
@@ -67,10 +71,18 @@ def publisher(sns: Any, topic_arn: str) -> Publish:
 
 def subject(text: str) -> str:
     """``text`` as SNS takes it: at most 100 printable ASCII characters on one line, the first no space."""
-    plain = "".join(character if " " <= character <= "~" else "?" for character in " ".join(text.split()))
+    # Letters lose their accents, which are characters of their own in this form.
+    bare = (character for character in unicodedata.normalize("NFKD", text) if not unicodedata.combining(character))
+    plain = "".join(character if " " <= character <= "~" else "?" for character in " ".join("".join(bare).split()))
     if len(plain) > SUBJECT_CHARACTERS:
         plain = plain[: SUBJECT_CHARACTERS - 3] + "..."
     return plain or "Cafe"
+
+
+def _short(key: str) -> str:
+    """``key``, or where it is too long another one that is as much its own."""
+    encoded = key.encode()
+    return key if len(encoded) <= KEY_BYTES else hashlib.sha256(encoded).hexdigest()
 
 
 def _cut(text: str, limit: int) -> str:

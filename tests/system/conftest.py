@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote_plus
 
 import boto3
 import pymysql
@@ -150,6 +151,20 @@ class System:
         data = body.encode() if isinstance(body, str) else body
         self.aws("s3").put_object(Bucket=self.env["UPLOADS_BUCKET"], Key=key, Body=data)
         return key
+
+    def s3_event(self, key: str, sequencer: str = "0A", etag: str | None = None) -> dict[str, Any]:
+        """What S3 sends for the object, in AWS's shape; with an ``etag``, for one that need not be there."""
+        bucket = self.env["UPLOADS_BUCKET"]
+        found = {"ETag": etag, "ContentLength": 1} if etag else self.aws("s3").head_object(Bucket=bucket, Key=key)
+        thing = {
+            "key": quote_plus(key, safe="/"),
+            "size": found["ContentLength"],
+            "eTag": found["ETag"].strip('"'),
+            "sequencer": sequencer,
+        }
+        record = {"eventVersion": "2.1", "eventSource": "aws:s3", "eventName": "ObjectCreated:Put"}
+        record["eventTime"] = "2026-11-21T08:00:00.000Z"
+        return {"Records": [{**record, "s3": {"bucket": {"name": bucket}, "object": thing}}]}
 
     def role(self, function: str) -> str:
         name = "API" if function == "api" else function.upper()

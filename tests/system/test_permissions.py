@@ -59,11 +59,7 @@ def sns_event() -> dict[str, Any]:
 
 
 def s3_event(system: System) -> dict[str, Any]:
-    key = system.upload(f"other/{secrets.token_hex(4)}.txt", b"x")
-    head = system.aws("s3").head_object(Bucket=system.env["UPLOADS_BUCKET"], Key=key)
-    thing = {"key": key, "size": 1, "eTag": head["ETag"].strip('"'), "sequencer": "0A"}
-    record = {"eventName": "ObjectCreated:Put", "eventTime": "2026-11-21T08:00:00.000Z"}
-    return {"Records": [{**record, "s3": {"bucket": {"name": system.env["UPLOADS_BUCKET"]}, "object": thing}}]}
+    return system.s3_event(system.upload(f"other/{secrets.token_hex(4)}.txt", b"x"))
 
 
 EVENTS: dict[tuple[str, str], Callable[[System], Any]] = {

@@ -2,8 +2,6 @@
 
 import json
 import secrets
-from typing import Any
-from urllib.parse import quote_plus
 
 import pytest
 
@@ -25,21 +23,6 @@ def stock(system: System, name: str) -> dict[str, int]:
         "SELECT product_name, quantity FROM beans JOIN suppliers ON supplier_id = suppliers.id WHERE name = %s", name
     )
     return dict(rows)
-
-
-def event(system: System, key: str, sequencer: str = "0A", etag: str | None = None) -> dict[str, Any]:
-    """What S3 sends for the object, in AWS's shape."""
-    bucket = system.env["UPLOADS_BUCKET"]
-    found = system.aws("s3").head_object(Bucket=bucket, Key=key) if etag is None else {"ETag": etag, "ContentLength": 1}
-    thing = {
-        "key": quote_plus(key, safe="/"),
-        "size": found["ContentLength"],
-        "eTag": found["ETag"].strip('"'),
-        "sequencer": sequencer,
-    }
-    record = {"eventVersion": "2.1", "eventSource": "aws:s3", "eventName": "ObjectCreated:Put"}
-    record["eventTime"] = "2026-11-21T08:00:00.000Z"
-    return {"Records": [{**record, "s3": {"bucket": {"name": bucket}, "object": thing}}]}
 
 
 def test_an_inventory_is_logged_imported_and_announced_with_its_bad_rows(system: System) -> None:
@@ -134,7 +117,7 @@ def test_an_upload_delivered_again_changes_nothing(system: System) -> None:
     system.sql("UPDATE beans JOIN suppliers ON supplier_id = suppliers.id SET quantity = 1 WHERE name = %s", name)
     # MiniStack's own sequencer is higher than any of these.
     for sequencer in ("00", "0A"):
-        ok, error = system.invoke("receive_upload", event(system, uploaded, sequencer))
+        ok, error = system.invoke("receive_upload", system.s3_event(uploaded, sequencer))
         assert ok, error
     assert stock(system, name) == {"y": 1}
     assert len(system.notifications(uploaded, "upload")) == 1
@@ -142,7 +125,7 @@ def test_an_upload_delivered_again_changes_nothing(system: System) -> None:
 
 def test_an_object_that_is_gone_before_it_is_read_is_told(system: System) -> None:
     gone = key()
-    ok, error = system.invoke("receive_upload", event(system, gone, etag="0" * 32))
+    ok, error = system.invoke("receive_upload", system.s3_event(gone, etag="0" * 32))
     assert ok, error
     assert "deleted before it could be read" in system.notification(gone, "upload")["message"]
 
@@ -151,7 +134,7 @@ def test_an_object_that_was_overwritten_is_left_to_its_own_event(system: System)
     name, sent = supplier(), key()
     system.upload(sent, HEADER + f"{name},x,y,1,,5\n")
     system.notification(sent, "upload")
-    ok, error = system.invoke("receive_upload", event(system, sent, "F" * 32, etag="0" * 32))
+    ok, error = system.invoke("receive_upload", system.s3_event(sent, "F" * 32, etag="0" * 32))
     assert ok, error
     assert stock(system, name) == {"y": 5}
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -100,7 +101,7 @@ def test_a_message_that_fits_is_not_touched(aws: Aws) -> None:
     [
         ("1 new order", "1 new order"),
         ("  two\r\n lines\tand  spaces ", "two lines and spaces"),
-        ("Größe ☕", "Gr??e ?"),
+        ("Café Größe ☕", "Cafe Gro?e ?"),
         ("a\u0000b\u007f", "a?b?"),
         ("\u2028", "Cafe"),
         ("", "Cafe"),
@@ -119,6 +120,16 @@ def test_any_text_becomes_a_subject_that_sns_takes(text: str) -> None:
     assert 1 <= len(subject) <= 100
     assert all(" " <= character <= "~" for character in subject)
     assert subject[0] != " "
+
+
+def test_a_key_that_the_table_would_not_take_becomes_another_one_of_its_own(aws: Aws) -> None:
+    keys = [
+        published(aws, replace(notification(), key=key))["MessageAttributes"]["key"]["StringValue"]
+        for key in ("é" * 1024, "é" * 1024 + "a", "é" * 1024 + "b", "é" * 1024 + "a")
+    ]
+    assert keys[0] == "é" * 1024
+    assert keys[1] == keys[3] != keys[2]
+    assert all(len(key.encode()) <= 2_048 for key in keys)
 
 
 def test_a_publication_is_logged_with_its_key(aws: Aws, log_lines: io.StringIO) -> None:
