@@ -76,7 +76,11 @@ def _clone() -> Iterator[bool]:
 
         def make(target: str) -> float:
             began = time.monotonic()
-            subprocess.run(["make", target], cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+            made = subprocess.run(
+                ["make", target], cwd=folder, env=environment, capture_output=True, text=True, check=False
+            )
+            if made.returncode:
+                raise AssertionError(f"make {target} failed:\n{made.stdout}{made.stderr}")
             return time.monotonic() - began
 
         try:
