@@ -10,7 +10,6 @@ import io
 import json
 import logging
 import resource
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.cloud import empty_cloud
+from benchmarks.cloud import empty_cloud, free_ports
 from benchmarks.compare import Row, compare
 from chalicelib import clients, settings
 from chalicelib.reports import inventory, render
@@ -113,12 +112,12 @@ def _measure(name: str, arguments: str) -> None:
 @contextmanager
 def _database() -> Iterator[settings.Database]:
     """A MariaDB of the benchmark's own, with the project's tables."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     with TemporaryDirectory() as folder:
         server = Database(Path(folder), port)
         if not server.installed:
             server.install()
+        server.prepare()
         server.start()
         try:
             server.fill()
