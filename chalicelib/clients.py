@@ -76,6 +76,11 @@ def mysql(database: Database, *, read_seconds: int = 60) -> Iterator[Connection[
             init_command="SET time_zone = '+00:00', sql_mode = 'STRICT_TRANS_TABLES'",
         )
         yield connection
+    except RuntimeError as error:
+        if connection:
+            raise
+        # PyMySQL's way to say that it lacks what the server's authentication wants of a connection without TLS.
+        raise DatabaseRefused(f"{place} refuses: {error}") from error
     except (pymysql.err.Error, OSError) as error:
         if isinstance(error, pymysql.err.MySQLError) and error.args and error.args[0] not in PASSING:
             raise DatabaseRefused(f"{place} refuses: {error.args[-1]}") from error

@@ -189,7 +189,7 @@ def _text(
     else:
         for position, character in enumerate(value):
             if _forbidden(character) and not (lines and character in "\n\t"):
-                problems.append(f"{at}{name}: has the control character U+{ord(character):04X} at position {position}")
+                problems.append(f"{at}{name}: has U+{ord(character):04X}, which is no text, at position {position}")
                 break
     return value if isinstance(value, str) else ""
 
@@ -318,7 +318,14 @@ def store(
             conflicts += [(message, order) for message, order in same if order.digest() != digests[order_id]]
             log.info("order stored" if order_id in inserted else "order stored already", extra={"orderID": order_id})
     if conflicts:
-        publish(_conflict([order for _, order in conflicts], [message["messageId"] for message, _ in conflicts]))
+        try:
+            with aws_errors():
+                publish(_conflict([order for _, order in conflicts]))
+        except Unavailable as error:
+            # Their neighbours are stored, and need not come again.
+            failed += [message for message, _ in conflicts]
+            orders = [order.order_id for _, order in conflicts]
+            log.warning("conflicts not reported yet", extra={"orderIDs": orders, "reason": str(error)})
     if failed:
         _delay(failed, sqs, queue_url)
     return {"batchItemFailures": [{"itemIdentifier": message["messageId"]} for message in failed]}
@@ -368,11 +375,12 @@ def _insertion(order: Order, table: str) -> dict[str, Any]:
     return {"Statement": f'INSERT INTO "{table}" VALUE {{{fields}}}', "Parameters": list(values.values())}
 
 
-def _conflict(orders: list[Order], message_ids: list[str]) -> Notification:
+def _conflict(orders: list[Order]) -> Notification:
+    contents = " ".join(sorted(f"{order.order_id} {order.digest()}" for order in orders))
     lines = [f"- order {order.order_id} of customer {order.customer_id}" for order in orders]
     return Notification(
         kind="order",
-        key=f"order-conflict/{hashlib.sha256(' '.join(message_ids).encode()).hexdigest()[:32]}",
+        key=f"order-conflict/{hashlib.sha256(contents.encode()).hexdigest()[:32]}",
         subject=_counted(len(orders), "order") + " refused: the id is taken",
         message="These orders came under an id that is stored with other content. The stored one stays:\n"
         + "\n".join(lines),
@@ -397,7 +405,8 @@ def _delay(messages: list[dict[str, Any]], sqs: Any, queue_url: str) -> None:
                 sqs.change_message_visibility_batch(QueueUrl=queue_url, Entries=entries)
         except Unavailable as error:
             # Then they come back after the queue's own time-out: later, and just as surely.
-            log.warning("messages not hastened", extra={"reason": str(error)})
+            ids = [message["messageId"] for message in chunk]
+            log.warning("messages not hastened", extra={"messageIds": ids, "reason": str(error)})
 
 
 # --- from the stream to the subscribers -------------------------------------------------------------------------------

@@ -41,8 +41,9 @@ def body(request: Request, *, nothing: Any = None) -> Any:
         raise InvalidRequest([f"body: is not UTF-8 at byte {error.start}"]) from None
     except json.JSONDecodeError as error:
         raise InvalidRequest([f"body: is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"]) from None
-    except ValueError as error:
-        raise InvalidRequest([f"body: is not JSON: {error}"]) from None
+    except ValueError:
+        # Python's own limit, of which its message speaks to programmers.
+        raise InvalidRequest(["body: has a number with too many digits"]) from None
 
 
 def page(request: Request, *filters: str) -> Page:
@@ -65,7 +66,7 @@ def page(request: Request, *filters: str) -> Page:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise InvalidRequest([f"body: is not JSON: {name} is no JSON number"])
 
 
 def base_url(request: Request) -> str:

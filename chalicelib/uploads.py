@@ -160,7 +160,7 @@ def receive(
             with connect() as connection:
                 _import_once(upload, connection, s3=s3, publish=publish, bucket=bucket)
         else:
-            publish(_notification(upload, "received", "It is kept; only inventory/*.csv is imported."))
+            publish(_notification(upload, "received", "It is kept for 90 days; only inventory/*.csv is imported."))
 
 
 def _import_once(upload: Upload, connection: Connection[Any], *, s3: Any, publish: Publish, bucket: str) -> None:

@@ -31,6 +31,8 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from chalice.deploy.packager import LambdaDeploymentPackager
+from chalice.utils import UI, OSUtils
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TEMPLATE = REPOSITORY / "infra" / "resources.yaml"
@@ -255,6 +257,15 @@ def _record(target: Target) -> Path:
     return target.project / ".chalice" / "deployed" / f"{target.stage}.json"
 
 
+def _require_record(target: Target, lambda_: Any) -> None:
+    """Raises ``DeployError`` where there are functions that Chalice, without its record, would not know as its own."""
+    if not deployed(target) and _exists(lambda_, target):
+        raise DeployError(
+            f"the functions of {target.stage} are deployed, and Chalice's record of them is not here: bring "
+            f"{_record(target)} from where they were deployed, or remove them with their API and begin anew"
+        )
+
+
 def _exists(lambda_: Any, target: Target) -> bool:
     try:
         _configuration(lambda_, target, "store_orders")
@@ -283,10 +294,12 @@ def _configuration(lambda_: Any, target: Target, name: str) -> dict[str, Any]:
 
 
 def package_sizes(project: Path) -> list[tuple[str, int]]:
-    """The parts of the project's newest deployment package and their compressed bytes, largest first."""
-    packages = (project / ".chalice" / "deployments").glob("*.zip")
+    """The parts of the deployment package of the project's present code and their compressed bytes, largest first."""
+    # It is only asked for a name, and builds nothing.
+    packager = LambdaDeploymentPackager(OSUtils(), None, UI())  # type: ignore[arg-type]
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     parts: dict[str, int] = {}
-    with zipfile.ZipFile(max(packages, key=lambda path: path.stat().st_mtime)) as package:
+    with zipfile.ZipFile(packager.deployment_package_filename(str(project), version)) as package:
         for each in package.infolist():
             part = each.filename.split("/")[0]
             parts[part] = parts.get(part, 0) + each.compress_size
@@ -437,11 +450,7 @@ def deploy(target: Target, say: Say) -> dict[str, str]:
     # botocore gives the time of this machine's zone.
     orders_since = f"{table['CreationDateTime'].astimezone(UTC):%Y-%m-%d}"
     stage = write_project(target, outputs, orders_since)
-    if not deployed(target) and _exists(lambda_, target):
-        raise DeployError(
-            f"the functions of {target.stage} are deployed, and Chalice's record of them is not here: bring "
-            f"{_record(target)} from where they were deployed, or remove them with their API and begin anew"
-        )
+    _require_record(target, lambda_)
     if is_current(target, stage, lambda_):
         say("functions and API: nothing to change")
     else:
@@ -477,6 +486,7 @@ def destroy(target: Target, say: Say) -> None:
     """Removes the stage: functions and API, what is in the buckets, the resources stack."""
     cfn = client("cloudformation")
     stack = _stack(cfn, target.stack)
+    _require_record(target, client("lambda"))
     if deployed(target):
         run_chalice(target, "delete")
         say("functions and API: deleted")
@@ -491,6 +501,17 @@ def destroy(target: Target, say: Say) -> None:
     if left := _wait_for_stack(cfn, target.stack):
         raise DeployError(f"{target.stack}: {left['StackStatus']}\n{_why_it_failed(cfn, target.stack)}")
     say(f"{target.stack}: deleted")
+    _forget(target)
+
+
+def _forget(target: Target) -> None:
+    """Takes the stage out of the project folder, the database's password with it."""
+    (target.project / f"{target.stage}.outputs.json").unlink(missing_ok=True)
+    path = target.project / ".chalice" / "config.json"
+    if path.exists():
+        config = json.loads(path.read_text())
+        config["stages"].pop(target.stage, None)
+        _write_private(path, json.dumps(config, indent=2))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
+from collections.abc import MutableMapping
 
 from local import logs
-from local.processes import StackError
+from local.processes import NO_PROXY, StackError
 from local.stack import Stack
 
 
@@ -33,12 +35,19 @@ def status(stack: Stack) -> None:
     if stack.db_server:
         print(f"  {'MySQL':<10} {stack.db_server.host}:{stack.db_server.port}, by CAFE_DB_HOST")
     if stack.api.pid():
-        print(f"  {'console':<10} {stack.api_url}/")
+        print(f"  {'console':<10} http://127.0.0.1:{stack.api.port()}/")
 
 
 def env(stack: Stack) -> None:
     stack.variables()  # says what to do where there is none
     print(stack.folder / "env")
+
+
+def keep_to_this_machine(environment: MutableMapping[str, str]) -> None:
+    """Takes out what the shell has set for AWS itself, and leads no call to 127.0.0.1 over a proxy."""
+    for name in [name for name in environment if name.startswith("AWS_")]:
+        del environment[name]
+    environment.update(NO_PROXY)
 
 
 def main() -> None:
@@ -56,6 +65,7 @@ def main() -> None:
     follow.add_argument("--once", action="store_true", help="print what is there, and end")
     follow.set_defaults(work=None)
     arguments = parser.parse_args()
+    keep_to_this_machine(os.environ)
     try:
         stack = Stack.read()
         if arguments.work:

@@ -25,7 +25,8 @@ def follow(stack: Stack, *, once: bool) -> None:
         raise StackError("nothing is up here: run `make run`")
     client = boto3.client(
         "logs",
-        endpoint_url=stack.cloud.endpoint,
+        # Where it runs, whatever port the shell asks for by now.
+        endpoint_url=f"http://127.0.0.1:{stack.cloud.process.port()}",
         region_name=REGION,
         aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],

@@ -17,6 +17,7 @@ function: its docstring says what AWS does, what MiniStack does, and who needs i
 - ``partiql_inserts``          the stream records of PartiQL's INSERT, and its atomicity
 - ``batch_actions``            the IAM actions of SQS's and SNS's batches
 - ``published_attributes``     the message attributes of a state machine's ``sns:publish``
+- ``wildcards``                ``*`` and ``?`` in a policy stand for line ends too
 
 The patches are for this one version. With another, this file refuses to start: try each again, drop what upstream
 has mended, and then change ``VERSION`` and ``ministack-requirements.txt`` together.
@@ -481,6 +482,23 @@ def partiql_inserts() -> None:
     dynamodb._partiql_insert = with_record
 
 
+def wildcards() -> None:
+    """In a policy of AWS ``*`` and ``?`` stand for any characters, in MiniStack for any but the end of a line.
+
+    The key of an upload may have one, and the function's role must let it read that upload too.
+    """
+    from ministack.core import iam_evaluator
+
+    compile_pattern = iam_evaluator._fnmatch_compile
+
+    @wraps(compile_pattern)
+    def over_lines(pattern: str, ignore_case: bool) -> re.Pattern[str]:
+        compiled = compile_pattern(pattern, ignore_case)
+        return re.compile(compiled.pattern, compiled.flags | re.DOTALL)
+
+    iam_evaluator._fnmatch_compile = over_lines
+
+
 PATCHES = (
     import_rest_api,
     update_rest_api,
@@ -496,6 +514,7 @@ PATCHES = (
     partiql_inserts,
     batch_actions,
     published_attributes,
+    wildcards,
 )
 
 

@@ -162,6 +162,10 @@ def write_private(file: Path, text: str) -> None:
     part.replace(file)
 
 
+# In both spellings, for curl reads the one and others read the other.
+NO_PROXY = {"no_proxy": "127.0.0.1,localhost", "NO_PROXY": "127.0.0.1,localhost"}
+
+
 def basic_environment() -> dict[str, str]:
     """What any process needs of the shell's environment, and no more."""
     return {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}

@@ -21,6 +21,7 @@ from pathlib import Path
 from local.cloud import CREDENTIALS, REGION, Cloud
 from local.database import Database, Server
 from local.processes import (
+    NO_PROXY,
     Process,
     StackError,
     answers,
@@ -227,6 +228,7 @@ class Stack:
             "AWS_PROFILE": "api",
             "AWS_ENDPOINT_URL": self.cloud.endpoint,
             "AWS_DEFAULT_REGION": REGION,
+            "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "1",
         }
         command = [
@@ -256,10 +258,13 @@ class Stack:
         wrapper = self.folder / "bin" / "chalice"
         wrapper.parent.mkdir(exist_ok=True)
         wrapper.write_text(
-            f'#!/bin/sh\nexec {_quoted(PROGRAMS / "chalice")} --project-dir {_quoted(self.project)} "$@"\n'
+            # Compiled files would travel in the deployment package.
+            "#!/bin/sh\nexport PYTHONDONTWRITEBYTECODE=1\n"
+            f'exec {_quoted(PROGRAMS / "chalice")} --project-dir {_quoted(self.project)} "$@"\n'
         )
         wrapper.chmod(0o755)
         lines = [f"export {name}={_quoted(value)}" for name, value in self.variables().items()]
+        lines += [f'export {name}="{hosts}${{{name}:+,${name}}}"' for name, hosts in NO_PROXY.items()]
         lines += [
             # The shell's own would go before the keys above.
             "unset AWS_PROFILE AWS_SESSION_TOKEN",

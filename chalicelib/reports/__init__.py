@@ -41,6 +41,7 @@ def report_key(kind: str, report_id: str) -> str:
 def presign(s3: Any, bucket: str, key: str, now: datetime) -> dict[str, str]:
     """``{"url", "expiresAt"}``: a link that opens the object for an hour, without any other right."""
     url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=LINK_SECONDS)
+    log.info("link made", extra={"key": key})
     return {"url": url, "expiresAt": timeline.timestamp(now + timedelta(seconds=LINK_SECONDS))}
 
 
@@ -73,24 +74,27 @@ def start(wanted: dict[str, str], key: str | None, *, sfn: Any, machines: Machin
         raise InvalidRequest(["Idempotency-Key: must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -"])
     kind = wanted["kind"]
     report_id = f"{kind}-{key or f'{now:%Y%m%dT%H%M%S}-{secrets.token_hex(6)}'}"
-    if key:
-        for other in KINDS:
-            if other != kind and _describe(f"{other}-{key}", machines[other], sfn):
-                raise _used(key)
     # The machine knows its kind, and a stranger to this API who starts it need not tell.
     given = {name: value for name, value in wanted.items() if name != "kind"}
-    try:
-        sfn.start_execution(stateMachineArn=machines[kind], name=report_id, input=json.dumps(given))
-    except sfn.exceptions.ExecutionAlreadyExists:
-        execution = _describe(report_id, machines[kind], sfn)
-        if execution is None:
-            # What Step Functions says of an execution follows a moment after what it knows of its name.
-            raise Unavailable(f"report {report_id} is just being started: try again in a moment") from None
-        if json.loads(execution["input"]) != given:
-            raise _used(key or "") from None
-        log.info("report found by its key", extra={"reportId": report_id})
-    else:
-        log.info("report started", extra={"reportId": report_id, "kind": kind})
+    started = _describe(report_id, machines[kind], sfn) if key else None
+    # Only where it is new: what was accepted once is found again, whatever the other kind has.
+    if (
+        key
+        and not started
+        and any(_describe(f"{other}-{key}", machines[other], sfn) for other in KINDS if other != kind)
+    ):
+        raise _used(key)
+    if not started:
+        try:
+            sfn.start_execution(stateMachineArn=machines[kind], name=report_id, input=json.dumps(given))
+        except sfn.exceptions.ExecutionAlreadyExists:
+            started = _describe(report_id, machines[kind], sfn)
+            if not started:
+                # What Step Functions says of an execution follows a moment after what it knows of its name.
+                raise Unavailable(f"report {report_id} is just being started: try again in a moment") from None
+    if started and json.loads(started["input"]) != given:
+        raise _used(key or "")
+    log.info("report found by its key" if started else "report started", extra={"reportId": report_id, "kind": kind})
     return {"reportId": report_id, "kind": kind, "status": "RUNNING", "href": f"/reports/{report_id}"}
 
 

@@ -9,12 +9,14 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import local.__main__ as command
+from local import logs
 from local.processes import Process, StackError
 from local.stack import Stack
 from tests.system.conftest import ROOT, System, free_ports, wait_for
@@ -48,6 +50,8 @@ def main(stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     def main(*arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["python -m local", *arguments])
         monkeypatch.setattr(Stack, "read", lambda: stack)
+        # It is this process's environment, which the other tests share.
+        monkeypatch.setattr(command, "keep_to_this_machine", lambda _: None)
         command.main()
         return capsys.readouterr().out
 
@@ -160,7 +164,10 @@ def test_everything_listens_on_this_machine_only(stack: Stack) -> None:
 
 
 def test_the_file_to_source_gives_exactly_the_documented_names_from_any_folder(stack: Stack, tmp_path: Path) -> None:
-    found = sourced(stack, tmp_path, AWS_PROFILE="mine", AWS_SESSION_TOKEN="mine")
+    found = sourced(stack, tmp_path, AWS_PROFILE="mine", AWS_SESSION_TOKEN="mine", no_proxy="mine")
+
+    # Beside them: a proxy of the shell's is for the world, and not for this machine.
+    assert (found.pop("no_proxy"), found.pop("NO_PROXY")) == ("127.0.0.1,localhost,mine", "127.0.0.1,localhost")
 
     outputs = json.loads((stack.project / "dev.outputs.json").read_text())
     assert exported(found) == ALWAYS | set(outputs)
@@ -170,6 +177,17 @@ def test_the_file_to_source_gives_exactly_the_documented_names_from_any_folder(s
     }
     assert {name: found[name] for name in exported(found)} == stack.variables()
     assert found["DB_USER"] != found["DB_ADMIN_USER"]
+
+
+def test_status_and_logs_speak_of_the_stack_that_runs_whatever_ports_the_shell_has_set(
+    stack: Stack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = replace(stack, api_port=1, aws_port=2, db_port=3)
+    command.status(asked)
+    logs.follow(asked, once=True)
+    printed = capsys.readouterr().out
+    assert f"http://127.0.0.1:{stack.api_port}/\n" in printed
+    assert "cafe-dev-store_orders" in printed
 
 
 def test_no_file_that_others_can_read_has_a_password(stack: Stack) -> None:

@@ -118,11 +118,11 @@ def run(cloud: Cloud, machine_arn: str) -> dict[str, Any]:
     return dict(machines.describe_execution(executionArn=arn))
 
 
-def role(cloud: Cloud, name: str, action: str) -> str:
+def role(cloud: Cloud, name: str, action: str, resource: str = "*") -> str:
     """A role that anybody may assume, and that may do this one ``action``. Returns its ARN."""
     iam = client(cloud, "iam")
     trust = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": "*"}}
-    rights = {"Effect": "Allow", "Action": action, "Resource": "*"}
+    rights = {"Effect": "Allow", "Action": action, "Resource": resource}
     arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps({"Statement": [trust]}))["Role"]["Arn"]
     iam.put_role_policy(RoleName=name, PolicyName="one", PolicyDocument=json.dumps({"Statement": [rights]}))
     return str(arn)
@@ -139,9 +139,9 @@ def allowed(call: Callable[[], Any]) -> bool:
     return True
 
 
-def assumed(cloud: Cloud, service: str, action: str) -> Any:
+def assumed(cloud: Cloud, service: str, action: str, resource: str = "*") -> Any:
     """A client with the rights of a role that may do this one ``action``."""
-    arn = role(cloud, action.replace(":", "-"), action)
+    arn = role(cloud, action.replace(":", "-"), action, resource)
     keys = client(cloud, "sts").assume_role(RoleArn=arn, RoleSessionName="one")["Credentials"]
     return client(
         cloud,
@@ -333,6 +333,14 @@ def published_attributes(cloud: Cloud) -> bool:
     return bool(envelope.get("MessageAttributes") == {"kind": {"Type": "String", "Value": "report"}})
 
 
+def wildcards(cloud: Cloud) -> bool:
+    s3 = client(cloud, "s3")
+    s3.create_bucket(Bucket="lines")
+    s3.put_object(Bucket="lines", Key="two\nlines", Body=b"x")
+    reader = assumed(cloud, "s3", "s3:GetObject", "arn:aws:s3:::lines/*")
+    return allowed(lambda: reader.get_object(Bucket="lines", Key="two\nlines"))
+
+
 CHECKS = (
     import_rest_api,
     update_rest_api,
@@ -348,6 +356,7 @@ CHECKS = (
     partiql_inserts,
     batch_actions,
     published_attributes,
+    wildcards,
 )
 NAMES = [check.__name__ for check in CHECKS]
 

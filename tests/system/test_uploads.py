@@ -58,11 +58,14 @@ def test_importing_sets_the_quantity_and_never_adds(system: System) -> None:
     assert stock(system, name) == {"Geisha": 7}
 
 
-@pytest.mark.parametrize("part", ["two words", "a+b", "100%", "%2F", "über-漢字", "a&b=c", "'quoted'"])
+@pytest.mark.parametrize(
+    "part", ["two words", "a+b", "100%", "%2F", "über-漢字", "a&b=c", "'quoted'", "two\nlines", "\x07"]
+)
 def test_a_key_with_any_characters_is_found(system: System, part: str) -> None:
     name = supplier()
     uploaded = system.upload(f"inventory/{secrets.token_hex(3)} {part}.csv", HEADER + f"{name},x,y,1,,3\n")
-    system.notification(uploaded, "upload")
+    # What cannot be printed is told with escapes.
+    system.notification(uploaded if uploaded.isprintable() else repr(uploaded), "upload")
     assert stock(system, name) == {"y": 3}
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from local import logs
+from local.__main__ import keep_to_this_machine
 from local.database import Database, Server
 from local.processes import Process, StackError, fingerprint, only_one, require_free
 from local.stack import Stack
@@ -265,3 +266,10 @@ def test_each_log_line_is_shown_once_and_in_order_even_if_it_is_the_same_again()
     client.write("a", 2, "again")
     assert logs.news(client, "/aws/lambda/cafe-dev", printed) == [("cafe-dev-store_orders", "again")]
     assert logs.news(client, "/aws/lambda/cafe-dev", printed) == []
+
+
+def test_what_the_shell_has_set_for_aws_or_a_proxy_does_not_reach_the_local_cloud() -> None:
+    shell = {"AWS_PROFILE": "gone", "AWS_ENDPOINT_URL": "https://elsewhere", "HOME": "/h", "http_proxy": "http://proxy"}
+    keep_to_this_machine(shell)
+    assert shell.pop("no_proxy") == shell.pop("NO_PROXY") == "127.0.0.1,localhost"
+    assert shell == {"HOME": "/h", "http_proxy": "http://proxy"}

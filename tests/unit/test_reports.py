@@ -183,6 +183,14 @@ def test_pages_are_all_reports_of_both_machines_newest_first_even_of_one_moment(
     assert set(sizes[:-1]) <= {limit}
 
 
+def test_a_key_finds_its_report_even_if_both_kinds_were_asked_for_at_the_very_same_moment(aws: Aws) -> None:
+    first = start(aws, INVENTORY, "monday")
+    # What the check before starting could not see: it came between the check and the start.
+    aws.sfn.start_execution(stateMachineArn=MACHINES["storage"], name="storage-monday", input='{"mode": "listing"}')
+    assert start(aws, INVENTORY, "monday") == first
+    assert start(aws, LISTING, "monday")["reportId"] == "storage-monday"
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 60), st.none() | st.integers(0, 30)), max_size=30),
     st.integers(1, 10),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import shutil
 import stat
+import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,8 @@ import pytest
 from botocore.exceptions import ClientError
 from chalice.cli.factory import CLIFactory
 from chalice.config import Config
+from chalice.deploy.packager import LambdaDeploymentPackager
+from chalice.utils import UI, OSUtils
 
 from infra import deploy
 from infra.deploy import DeployError, Target
@@ -247,16 +250,26 @@ def test_the_build_is_another_if_a_file_of_the_code_is(
     assert len(builds) == 4
 
 
-def test_the_newest_packages_parts_are_told_with_their_sizes_the_largest_first(target: Target) -> None:
+def test_the_parts_of_the_package_of_this_very_code_are_told_with_their_sizes_the_largest_first(
+    target: Target, stage: dict[str, Any]
+) -> None:
     folder = target.project / ".chalice" / "deployments"
     folder.mkdir(parents=True)
-    for time, (package, parts) in enumerate(
-        {"old": ["gone.py"], "new": ["app.py", "jinja2/a.py", "jinja2/b.py"]}.items()
-    ):
-        with zipfile.ZipFile(folder / f"{package}.zip", "w") as file:
+    packager = LambdaDeploymentPackager(OSUtils(), None, UI())  # type: ignore[arg-type]
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    packages = {
+        Path(packager.deployment_package_filename(str(target.project), version)): [
+            "app.py",
+            "jinja2/a.py",
+            "jinja2/b.py",
+        ],
+        # Of other code, and deployed later.
+        folder / "other.zip": ["gone.py"],
+    }
+    for path, parts in packages.items():
+        with zipfile.ZipFile(path, "w") as file:
             for part in parts:
                 file.writestr(part, "x" * 100)
-        os.utime(folder / f"{package}.zip", (time, time))
     assert deploy.package_sizes(target.project) == [("jinja2", 200), ("app.py", 100)]
 
 
@@ -548,6 +561,26 @@ def test_a_stage_is_destroyed_with_all_that_is_in_its_buckets(aws: None, target:
     assert s3.list_buckets()["Buckets"] == []
     with pytest.raises(ClientError, match="does not exist"):
         cfn.describe_stacks(StackName=target.stack)
+
+
+def test_functions_without_chalices_record_of_them_are_not_left_behind_in_silence(
+    account: Account, target: Target, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfn = CloudFormation("CREATE_COMPLETE")
+    monkeypatch.setattr(deploy, "client", lambda name: cfn if name == "cloudformation" else account.client(name))
+    with pytest.raises(DeployError, match="Chalice's record of them is not here"):
+        deploy.destroy(target, said.append)
+    assert cfn.calls == []
+
+
+def test_a_destroyed_stage_leaves_no_password_and_other_stages_as_they_are(target: Target) -> None:
+    deploy.write_project(target, OUTPUTS, SINCE)
+    deploy.write_project(replace(target, stage="other"), OUTPUTS, SINCE)
+    (target.project / "test.outputs.json").write_text("{}")
+    deploy._forget(target)
+    config = json.loads((target.project / ".chalice" / "config.json").read_text())
+    assert list(config["stages"]) == ["other"]
+    assert not (target.project / "test.outputs.json").exists()
 
 
 def test_a_stage_that_does_not_exist_is_destroyed_already(
