@@ -226,7 +226,7 @@ def exception_names(cloud: Cloud) -> bool:
 
 def complete_logs(cloud: Cloud) -> bool:
     # So many that no machine reads them all in the quarter of a second that MiniStack gives itself.
-    function(cloud, "writes", "def handler(event, context): print('x\\n' * 500_000 + 'the end')")
+    function(cloud, "writes", "def handler(event, context): print('x\\n' * 2_500_000 + 'the end')")
     answer = client(cloud, "lambda").invoke(FunctionName="writes", LogType="Tail")
     return b"the end" in base64.b64decode(answer["LogResult"])
 
