@@ -179,9 +179,9 @@ def receive_upload(event: RawEvent) -> None:
 @app.lambda_function()
 def measure_buckets(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """The total size of all buckets, by listing them or from CloudWatch's metrics."""
-    request = event.get("request", event)
+    given = event.get("request", event)
     return storage.report(
-        {**(request if isinstance(request, dict) else {}), "reportId": event.get("reportId") or by_hand(context)},
+        {**(given if isinstance(given, dict) else {}), "reportId": event.get("reportId") or by_hand(context)},
         s3=clients.aws("s3"),
         s3_in=lambda region: clients.aws("s3", region),
         cloudwatch_in=lambda region: clients.aws("cloudwatch", region),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 from chalicelib import clients
 from local.cloud import CREDENTIALS, REGION, Cloud
+from local.processes import free_ports
 
 
 @contextmanager
@@ -33,12 +33,3 @@ def empty_cloud() -> Iterator[None]:
             os.environ.update(before)
             # They lead to a cloud that is gone.
             clients.aws.cache_clear()
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports that nobody listens on now, all different."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports

@@ -19,11 +19,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.cloud import empty_cloud, free_ports
+from benchmarks.cloud import empty_cloud
 from benchmarks.compare import Row, compare
 from chalicelib import clients, settings
 from chalicelib.reports import inventory, render
 from local.database import Database
+from local.processes import free_ports
 
 BUCKET = "reports"
 READ_PEER = "PyMySQL's default cursor"

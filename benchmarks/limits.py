@@ -7,14 +7,12 @@ brought up as well, with its downloads, and once more when all is installed.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +22,9 @@ from typing import Any
 import boto3
 import pymysql
 
-from benchmarks.cloud import free_ports
 from infra.deploy import package_sizes
+from local.demo import Api
+from local.processes import free_ports
 from local.stack import ROOT, Stack
 
 ROWS = 1_000_000
@@ -99,30 +98,32 @@ def _package(stack: Stack) -> Iterator[bool]:
 
 
 def _orders(env: Mapping[str, str]) -> Iterator[bool]:
+    api = Api(env["CAFE_API_URL"])
     began = time.monotonic()
     sent: set[str] = set()
     for start in range(0, ORDERS, 100):
         orders = [{"customerID": "limits", "item": f"bean {start + number}"} for number in range(100)]
-        sent |= {each["orderID"] for each in _call(env, "/orders", orders)["orders"]}
+        sent |= {each["orderID"] for each in api.post("/orders", orders)["orders"]}
 
     def announced() -> list[str]:
-        pages = _pages(env, "/notifications", "notifications")
+        pages = _pages(api, "/notifications", "notifications")
         return [order for each in pages for order in re.findall(r"order (\S+) of customer", each["message"])]
 
     _wait("all orders announced", lambda: sent <= set(announced()))
     seconds = time.monotonic() - began
-    stored = [each["orderID"] for each in _pages(env, "/orders?customerID=limits", "orders")]
+    stored = [each["orderID"] for each in _pages(api, "/orders?customerID=limits", "orders")]
     if sorted(stored) != sorted(sent) or sorted(announced()) != sorted(sent):
         raise AssertionError("an order is lost, or there twice")
     yield _row(f"{ORDERS} orders in lists of 100, each stored and announced exactly once", seconds, 30, "s")
 
 
 def _inventory(stack: Stack, env: Mapping[str, str]) -> Iterator[bool]:
+    api = Api(env["CAFE_API_URL"])
     _fill(env)
     memory = Memory(stack.folder / "cloud")
     began = time.monotonic()
-    report_id = _call(env, "/create_report", {})["reportId"]
-    report = _wait("the report", lambda: _unless_running(_call(env, f"/reports/{report_id}")), 600)
+    report_id = api.post("/create_report", {})["reportId"]
+    report = _wait("the report", lambda: _unless_running(api.get(f"/reports/{report_id}")), 600)
     seconds = time.monotonic() - began
     peaks = memory.stop()
     if report["status"] != "SUCCEEDED" or report["summary"]["rows"] != ROWS:
@@ -201,19 +202,12 @@ class Memory:
         return self._peaks
 
 
-def _call(env: Mapping[str, str], path: str, body: object = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(env["CAFE_API_URL"] + path, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)
-
-
-def _pages(env: Mapping[str, str], path: str, name: str) -> list[Any]:
+def _pages(api: Api, path: str, name: str) -> list[Any]:
     separator = "&" if "?" in path else "?"
-    page = _call(env, f"{path}{separator}limit=100")
+    page = api.get(f"{path}{separator}limit=100")
     found = list(page[name])
     while page["next"]:
-        page = _call(env, f"{path}{separator}limit=100&next={page['next']}")
+        page = api.get(f"{path}{separator}limit=100&next={page['next']}")
         found += page[name]
     return found
 

@@ -5,10 +5,16 @@ class's ``STATUS_CODE``, so the names of these classes are part of the REST inte
 view the class's name is what a state machine's Retry and Catch see.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from chalice.app import BadRequestError, ChaliceViewError, ConflictError, NotFoundError
+
+if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
 
 
 class CafeError(ChaliceViewError):
@@ -84,6 +90,12 @@ TRANSIENT = {
 }
 
 
+def may_pass(error: ClientError) -> bool:
+    """Whether the same call may go through a moment later: AWS throttles, or fails by itself."""
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return error.response.get("Error", {}).get("Code") in TRANSIENT or status >= 500
+
+
 @contextmanager
 def aws_errors() -> Iterator[None]:
     """Turns what may pass (throttling, a server's failure, a lost connection) into ``Unavailable``.
@@ -95,8 +107,7 @@ def aws_errors() -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if error.response["Error"]["Code"] in TRANSIENT or status >= 500:
+        if may_pass(error):
             raise Unavailable(f"{error.operation_name} does not answer for now: try again in a moment") from error
         raise
     except (ConnectionError, HTTPClientError, IncompleteReadError) as error:

@@ -79,6 +79,11 @@ def subject(text: str) -> str:
     return plain or "Cafe"
 
 
+def counted(number: int, thing: str) -> str:
+    """``1 order``, ``2 orders``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def _short(key: str) -> str:
     """``key``, or where it is too long another one that is as much its own."""
     encoded = key.encode()

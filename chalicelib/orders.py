@@ -19,7 +19,7 @@ from typing import Any
 
 from chalicelib.errors import Conflict, InvalidRequest, NotFound, Unavailable, aws_errors
 from chalicelib.logs import logger
-from chalicelib.notifications import Notification, Publish
+from chalicelib.notifications import Notification, Publish, counted
 from chalicelib.rest import Page
 from chalicelib.timeline import Timeline, index_keys, timestamp
 
@@ -343,8 +343,9 @@ def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[list[str], 
             with aws_errors():
                 answer = dynamodb.batch_execute_statement(Statements=[_insertion(order, table) for order in chunk])
         except Unavailable as error:
-            refused += [order.order_id for order in chunk]
-            log.warning("orders not written", extra={"orderIDs": refused, "reason": str(error)})
+            ids = [order.order_id for order in chunk]
+            refused += ids
+            log.warning("orders not written", extra={"orderIDs": ids, "reason": str(error)})
             continue
         for order, response in zip(chunk, answer["Responses"], strict=True):
             problem = response.get("Error")
@@ -381,10 +382,10 @@ def _conflict(orders: list[Order]) -> Notification:
     return Notification(
         kind="order",
         key=f"order-conflict/{hashlib.sha256(contents.encode()).hexdigest()[:32]}",
-        subject=_counted(len(orders), "order") + " refused: the id is taken",
+        subject=counted(len(orders), "order") + " refused: the id is taken",
         message="These orders came under an id that is stored with other content. The stored one stays:\n"
         + "\n".join(lines),
-        sms=_counted(len(orders), "order") + " refused: the id is taken",
+        sms=counted(len(orders), "order") + " refused: the id is taken",
     )
 
 
@@ -420,22 +421,18 @@ def announce(event: dict[str, Any], *, publish: Publish) -> None:
     orders = [record["dynamodb"]["Keys"]["orderID"]["S"] for record in new]
     customers = [record["dynamodb"].get("NewImage", {}).get("customerID", {}).get("S", "unknown") for record in new]
     lines = [f"- order {order} of customer {customer}" for order, customer in zip(orders, customers, strict=True)]
-    counted = _counted(len(new), "new order")
+    new_orders = counted(len(new), "new order")
     publish(
         Notification(
             kind="order",
             key=f"orders/{hashlib.sha256(' '.join(record['eventID'] for record in new).encode()).hexdigest()[:32]}",
-            subject=counted,
-            message=f"{counted}:\n" + "\n".join(lines),
-            sms=counted,
+            subject=new_orders,
+            message=f"{new_orders}:\n" + "\n".join(lines),
+            sms=new_orders,
         )
     )
     for order in orders:
         log.info("order announced", extra={"orderID": order})
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

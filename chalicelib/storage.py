@@ -21,8 +21,9 @@ from uuid import uuid4
 import humanize
 from botocore.exceptions import BotoCoreError, ClientError
 
-from chalicelib.errors import TRANSIENT, InvalidRequest, StorageRefused, Unavailable
+from chalicelib.errors import InvalidRequest, StorageRefused, Unavailable, may_pass
 from chalicelib.logs import logger
+from chalicelib.notifications import counted
 from chalicelib.reports import MODES, report_key
 from chalicelib.timeline import timestamp
 
@@ -114,11 +115,11 @@ class Measurement:
         if self.mode == "metrics" and self.as_of:
             text += f" (CloudWatch's daily figures as of {self.as_of:%Y-%m-%d})"
         if self.without_figure:
-            text += f"; {_count(self.without_figure)} without a figure, empty or new, counted as 0"
+            text += f"; {counted(self.without_figure, 'bucket')} without a figure, empty or new, counted as 0"
         if self.partial:
-            text += f"; the time ran out, {_count(len(self.errors))} not fully measured"
+            text += f"; the time ran out, {counted(len(self.errors), 'bucket')} not fully measured"
         elif self.errors:
-            text += f"; {_count(len(self.errors))} could not be read"
+            text += f"; {counted(len(self.errors), 'bucket')} could not be read"
         return text
 
 
@@ -430,22 +431,18 @@ def _notice(measurement: Measurement, report_id: str) -> dict[str, str]:
         f"{humanize.naturalsize(bucket.bytes):>10}  {bucket.name}" for bucket in measurement.buckets[:NOTICE_LINES]
     ]
     if len(measurement.buckets) > NOTICE_LINES:
-        lines.append(f"{'':>10}  and {_count(len(measurement.buckets) - NOTICE_LINES)} more")
+        lines.append(f"{'':>10}  and {counted(len(measurement.buckets) - NOTICE_LINES, 'bucket')} more")
     if measurement.errors:
         lines += ["", "Not measured, or not to the end:"]
         lines += [f"- {failure.bucket}: {failure.error}" for failure in measurement.errors[:NOTICE_LINES]]
         if len(measurement.errors) > NOTICE_LINES:
-            lines.append(f"- and {_count(len(measurement.errors) - NOTICE_LINES)} more")
+            lines.append(f"- and {counted(len(measurement.errors) - NOTICE_LINES, 'bucket')} more")
     lines += ["", f"Report {report_id}: GET /reports/{report_id} gives a link to the whole list."]
     return {
         "subject": f"Storage report: {humanize.naturalsize(measurement.total_bytes)} in all buckets",
         "message": "\n".join(lines),
         "sms": measurement.total,
     }
-
-
-def _count(buckets: int) -> str:
-    return f"{buckets:,} bucket{'' if buckets == 1 else 's'}"
 
 
 def _readable(error: ClientError | BotoCoreError) -> str:
@@ -458,12 +455,7 @@ def _readable(error: ClientError | BotoCoreError) -> str:
 
 def _translated(error: ClientError | BotoCoreError, what: str) -> StorageRefused | Unavailable:
     text = f"{what}: {_readable(error)}"
-    refused = (
-        isinstance(error, ClientError)
-        and error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) < 500
-        and _code(error) not in TRANSIENT
-    )
-    return StorageRefused(text) if refused else Unavailable(text)
+    return StorageRefused(text) if isinstance(error, ClientError) and not may_pass(error) else Unavailable(text)
 
 
 def _code(error: ClientError) -> str:

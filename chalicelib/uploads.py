@@ -23,7 +23,7 @@ from botocore.exceptions import ClientError
 
 from chalicelib.errors import CafeError, aws_errors
 from chalicelib.logs import logger
-from chalicelib.notifications import Notification, Publish
+from chalicelib.notifications import Notification, Publish, counted
 
 if TYPE_CHECKING:
     from pymysql.connections import Connection
@@ -209,7 +209,7 @@ def _outcome(cursor: Cursor, upload: Upload, s3: Any, bucket: str) -> Notificati
         return _notification(upload, "not imported", f"Nothing was imported: {error}.")
     counts = {"new": imported.new, "updated": imported.updated, "unchanged": imported.unchanged, "bad": imported.bad}
     log.info("inventory imported", extra={"key": upload.key, **counts})
-    return _notification(upload, f"{_rows(imported.good)} imported, {imported.bad:,} bad", _report(imported))
+    return _notification(upload, f"{counted(imported.good, 'row')} imported, {imported.bad:,} bad", _report(imported))
 
 
 def _open(upload: Upload, s3: Any, bucket: str) -> Any:
@@ -472,16 +472,12 @@ def _notification(upload: Upload, outcome: str, details: str) -> Notification:
 
 def _report(imported: Imported) -> str:
     lines = [
-        f"{_rows(imported.good)} imported: {imported.new:,} new, {imported.updated:,} updated, "
+        f"{counted(imported.good, 'row')} imported: {imported.new:,} new, {imported.updated:,} updated, "
         f"{imported.unchanged:,} unchanged."
     ]
     if imported.bad:
-        lines.append(f"{_rows(imported.bad)} left out:")
+        lines.append(f"{counted(imported.bad, 'row')} left out:")
         lines += [f"line {line:,}: {reason}" for line, reason in imported.bad_rows]
     if imported.bad > len(imported.bad_rows):
         lines.append(f"and {imported.bad - len(imported.bad_rows):,} more")
     return "\n".join(lines)
-
-
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count:,} rows"

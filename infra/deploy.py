@@ -34,6 +34,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chalice.deploy.packager import LambdaDeploymentPackager
 from chalice.utils import UI, OSUtils
 
+from infra.files import write_private
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 TEMPLATE = REPOSITORY / "infra" / "resources.yaml"
 LINKED = ("app.py", "chalicelib", "requirements.txt")
@@ -208,7 +210,7 @@ def write_project(target: Target, outputs: Mapping[str, str], orders_since: str)
     stages = json.loads(path.read_text())["stages"] if path.exists() else {}
     config = {key: value for key, value in tracked.items() if key != "lambda_functions"}
     config["stages"] = {**stages, target.stage: stage}
-    _write_private(path, json.dumps(config, indent=2))
+    write_private(path, json.dumps(config, indent=2) + "\n")
     return stage
 
 
@@ -219,14 +221,6 @@ def _build(stage: dict[str, Any]) -> str:
         if path.is_file() and "__pycache__" not in path.parts:
             digest.update(str(path.relative_to(REPOSITORY)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Writes the file whole or not at all, and for its owner only: it holds a password."""
-    part = path.with_suffix(".part")
-    part.touch(mode=0o600)
-    part.write_text(text + "\n")
-    part.replace(path)
 
 
 # --- 3. chalice deploy ------------------------------------------------------------------------------------------------
@@ -470,7 +464,7 @@ def deploy(target: Target, say: Say) -> dict[str, str]:
         "ORDERS_SINCE": orders_since,
         "REST_API_URL": _rest_api_url(target),
     }
-    _write_private(target.project / f"{target.stage}.outputs.json", json.dumps(result, indent=2))
+    write_private(target.project / f"{target.stage}.outputs.json", json.dumps(result, indent=2) + "\n")
     return result
 
 
@@ -511,7 +505,7 @@ def _forget(target: Target) -> None:
     if path.exists():
         config = json.loads(path.read_text())
         config["stages"].pop(target.stage, None)
-        _write_private(path, json.dumps(config, indent=2))
+        write_private(path, json.dumps(config, indent=2) + "\n")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -14,7 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from local.processes import Process, StackError, basic_environment, fingerprint, run_quietly, write_private
+from infra.files import write_private
+from local.processes import Process, StackError, basic_environment, fingerprint, run_quietly
 
 if TYPE_CHECKING:
     from pymysql.connections import Connection

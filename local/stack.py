@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
+from infra.files import write_private
 from local.cloud import CREDENTIALS, REGION, Cloud
 from local.database import Database, Server
 from local.processes import (
@@ -29,7 +30,6 @@ from local.processes import (
     fingerprint,
     only_one,
     require_free,
-    write_private,
 )
 
 ROOT = Path(__file__).parent.parent

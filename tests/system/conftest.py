@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ import urllib3
 from botocore.config import Config
 
 from chalicelib.settings import Database
+from local.processes import free_ports
 from local.stack import Stack
 
 ROOT = Path(__file__).parents[2]
@@ -29,18 +29,6 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 60
 
 Found = TypeVar("Found")
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports that nobody listens on now, all different."""
-    sockets = [socket.socket() for _ in range(number)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def wait_for(look: Callable[[], Found], what: str, seconds: float = SECONDS) -> Found:

@@ -20,8 +20,8 @@ from botocore.parsers import ResponseParserError
 
 from local import ministack_launcher
 from local.cloud import CREDENTIALS, PYTHON, REGION, Cloud
-from local.processes import basic_environment
-from tests.system.conftest import free_ports, wait_for
+from local.processes import basic_environment, free_ports
+from tests.system.conftest import wait_for
 
 # The role of all the functions and machines here.
 ROLE = "arn:aws:iam::000000000000:role/everything"

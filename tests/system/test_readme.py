@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import urllib3
 
+from local.processes import free_ports
 from local.stack import Stack
-from tests.system.conftest import ROOT, System, free_ports, wait_for
+from tests.system.conftest import ROOT, System, wait_for
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```bash\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
