@@ -1,13 +1,14 @@
 """The café's back office: every trigger of the system, flow by flow. The logic is in ``chalicelib``."""
 
 import sys
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 from chalice.app import BaseLambdaEvent, Chalice, DynamoDBEvent, Request, Response, SQSEvent
 
-from chalicelib import clients, notifications, orders, reports, rest, storage, uploads
+from chalicelib import clients, idempotency, notifications, orders, reports, rest, storage, uploads
 from chalicelib.errors import MissingSettings
 from chalicelib.reports import inventory, render
 from chalicelib.settings import VERSION, Database, Settings
@@ -49,6 +50,21 @@ def request() -> Request:
     return app.current_request
 
 
+def claim(route: str, key: str, content: Any) -> None:
+    """Takes an Idempotency-Key for what is asked for, or stops the view where it was used for something else."""
+    dynamodb = clients.aws("dynamodb")
+    idempotency.claim(route, key, content, dynamodb=dynamodb, table=settings.requests_table, now=now())
+
+
+@app.middleware("all")
+def in_time(event: Any, get_response: Callable[[Any], Any]) -> Any:
+    """Every handler ends before Lambda would cut it off."""
+    # A request's ``context`` is the gateway's.
+    context = event.lambda_context if isinstance(event, Request) else event.context
+    with clients.time_limit(context.get_remaining_time_in_millis() / 1000 if context else 0):
+        return get_response(event)
+
+
 # --- Reports: REST -> state machine -> MySQL, S3, SNS -----------------------------------------------------------------
 
 
@@ -57,6 +73,8 @@ def create_report() -> Response:
     """Starts the state machine of an inventory or a storage report."""
     wanted = reports.parse(rest.body(request(), nothing={}))
     key = request().headers.get("idempotency-key")
+    if key is not None:
+        claim("POST /create_report", key, wanted)
     report = reports.start(wanted, key, sfn=clients.aws("stepfunctions"), machines=MACHINES, now=now())
     return Response(report, {"Location": rest.base_url(request()) + report["href"]}, status_code=202)
 
@@ -111,7 +129,10 @@ def presign_report(event: dict[str, Any], _context: Any) -> dict[str, Any]:
 def place_orders() -> Response:
     """Validates one order or a list, and puts it on the queue."""
     body = rest.body(request())
-    placed = orders.parse(body, now())
+    key = request().headers.get("idempotency-key")
+    placed = orders.parse(body, now(), key)
+    if key is not None:
+        claim("POST /orders", key, [[order.order_id, order.digest()] for order in placed])
     orders.enqueue(
         placed,
         sqs=clients.aws("sqs"),

@@ -6,25 +6,55 @@ a function that never talks to MySQL never loads it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from chalicelib.errors import DatabaseRefused, DatabaseUnavailable
+from chalicelib.errors import DatabaseRefused, DatabaseUnavailable, Unavailable
 from chalicelib.settings import Database
 
 if TYPE_CHECKING:
     from pymysql.connections import Connection
 
-# Two tries of at most 3 + 10 seconds fit inside the shortest function's 30 seconds.
-CONNECT_SECONDS = 3
-READ_SECONDS = 10
+# At most two tries of each call, and less than a second between them. S3 and CloudWatch move and add up much data.
 ATTEMPTS = 2
+BACKOFF_SECONDS = 1
+CONNECT_SECONDS = 2
+READ_SECONDS = 5
+READ_SECONDS_OF = {"s3": 10, "cloudwatch": 10}
+MYSQL_CONNECT_SECONDS = 3
 
 # What MySQL and PyMySQL say of things that may be well a moment later: no connection (0, 2002 to 2014), too many
 # (1040), a shutdown (1053, 1152, 1927), a lock held too long (1205), a deadlock (1213), a statement cut off (1317).
 PASSING = (0, 1040, 1053, 1152, 1205, 1213, 1317, 1927, 2002, 2003, 2006, 2013, 2014)
+
+
+# When the invocation under way will be cut off, by time.monotonic().
+_end: ContextVar[float | None] = ContextVar("end", default=None)
+
+
+def longest_call(service: str) -> float:
+    """The seconds that one call may take in all, with its retries."""
+    return ATTEMPTS * (CONNECT_SECONDS + READ_SECONDS_OF.get(service, READ_SECONDS)) + BACKOFF_SECONDS
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Within it no call to AWS begins that could take longer than what is left of ``seconds``.
+
+    Such a call raises ``Unavailable`` instead, so a function of several calls ends by itself and says what it did not
+    do, where Lambda would cut it off without a word. Threads that it starts are not watched.
+    """
+    # Where not even one call fits, as into the three seconds of Chalice's test client, none would ever be made.
+    fits = seconds > max(map(longest_call, READ_SECONDS_OF))
+    token = _end.set(time.monotonic() + seconds if fits else None)
+    try:
+        yield
+    finally:
+        _end.reset(token)
 
 
 @cache
@@ -38,7 +68,7 @@ def aws(service: str, region: str | None = None) -> Any:
 
     config = Config(
         connect_timeout=CONNECT_SECONDS,
-        read_timeout=READ_SECONDS,
+        read_timeout=READ_SECONDS_OF.get(service, READ_SECONDS),
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         signature_version="v4" if service != "s3" else "s3v4",
         max_pool_connections=32,
@@ -46,7 +76,15 @@ def aws(service: str, region: str | None = None) -> Any:
         # takes the regional name. An endpoint that is an address, such as the local cloud's, has paths all the same.
         s3={"addressing_style": "virtual"},
     )
-    return boto3.client(service, region_name=region, config=config)  # type: ignore[call-overload]
+    client = boto3.client(service, region_name=region, config=config)  # type: ignore[call-overload]
+
+    def in_time(model: Any, **_: Any) -> None:
+        end = _end.get()
+        if end is not None and end - time.monotonic() < longest_call(service):
+            raise Unavailable(f"too little time is left for {model.name}: try again in a moment")
+
+    client.meta.events.register("before-call", in_time)
+    return client
 
 
 @contextmanager
@@ -69,7 +107,7 @@ def mysql(database: Database, *, read_seconds: int = 60) -> Iterator[Connection[
             password=database.password,
             database=database.name,
             charset="utf8mb4",
-            connect_timeout=CONNECT_SECONDS,
+            connect_timeout=MYSQL_CONNECT_SECONDS,
             read_timeout=read_seconds,
             write_timeout=read_seconds,
             autocommit=False,

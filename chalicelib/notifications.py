@@ -47,8 +47,12 @@ Publish = Callable[[Notification], None]
 
 
 def publisher(sns: Any, topic_arn: str) -> Publish:
-    """A function that publishes a ``Notification`` to the topic."""
+    """A function that publishes a ``Notification`` to the topic. It raises ``Unavailable`` where SNS fails for now.
 
+    SNS may have taken it all the same: published again, it has the same ``key``.
+    """
+
+    @aws_errors()
     def publish(notification: Notification) -> None:
         message = json.dumps(
             {"default": _cut(notification.message, MESSAGE_BYTES), "sms": _cut(notification.sms, SMS_BYTES)},

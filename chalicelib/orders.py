@@ -13,7 +13,7 @@ import secrets
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -97,8 +97,12 @@ class Order:
 # --- from the request to the queue ------------------------------------------------------------------------------------
 
 
-def parse(body: Any, now: datetime) -> list[Order]:
-    """The orders in a request's JSON body: one order, or a list of 1 to 100. Raises ``InvalidRequest``."""
+def parse(body: Any, now: datetime, key: str | None = None) -> list[Order]:
+    """The orders in a request's JSON body: one order, or a list of 1 to 100. Raises ``InvalidRequest``.
+
+    An order without an orderID gets one: from the Idempotency-Key ``key``, so that the same request gives the same
+    orders, or a new one where there is no key.
+    """
     several = isinstance(body, list)
     given = body if several else [body]
     problems: list[str] = []
@@ -111,6 +115,8 @@ def parse(body: Any, now: datetime) -> list[Order]:
         order = _parse_one(each, f"orders[{index}]." if several else "", problems, placed_at)
         if order is None:
             continue
+        if "orderID" not in each and key:
+            order = replace(order, order_id=_id_of(key, index if several else None))
         first, same = orders.setdefault(order.order_id, (index, order))
         if same != order:
             problems.append(f"orders[{index}].orderID: is that of orders[{first}], which has other content")
@@ -119,6 +125,11 @@ def parse(body: Any, now: datetime) -> list[Order]:
         more = len(problems) - PROBLEMS_SHOWN
         raise InvalidRequest(problems[:PROBLEMS_SHOWN] + ([f"and {more} more"] if more > 0 else []))
     return result
+
+
+def _id_of(key: str, index: int | None) -> str:
+    """The key itself for a single order; for one of a list a digest, since it must not be longer than a key."""
+    return key if index is None else hashlib.sha256(f"{key} {index}".encode()).hexdigest()[:32]
 
 
 def _parse_one(body: Any, at: str, problems: list[str], placed_at: str) -> Order | None:
@@ -319,8 +330,7 @@ def store(
             log.info("order stored" if order_id in inserted else "order stored already", extra={"orderID": order_id})
     if conflicts:
         try:
-            with aws_errors():
-                publish(_conflict([order for _, order in conflicts]))
+            publish(_conflict([order for _, order in conflicts]))
         except Unavailable as error:
             # Their neighbours are stored, and need not come again.
             failed += [message for message, _ in conflicts]

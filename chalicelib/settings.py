@@ -43,6 +43,7 @@ class Settings:
     orders_stream_arn: str
     orders_since: str
     notifications_table: str
+    requests_table: str
     topic_arn: str
     alarms_topic_arn: str
     reports_bucket: str

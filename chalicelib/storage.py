@@ -30,7 +30,7 @@ from chalicelib.timeline import timestamp
 # Listing waits for S3 far more than it works; the clients keep 32 connections.
 WORKERS = 16
 # What rendering and storing the page may take, after the measuring has been stopped.
-RESERVE_SECONDS = 15
+RESERVE_SECONDS = 30
 BUCKETS_PER_PAGE = 1_000
 # The daily figures come up to two days late, and a day may be missing.
 LOOK_BACK = timedelta(days=4)

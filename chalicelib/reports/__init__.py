@@ -1,7 +1,7 @@
 """Reports: each is one execution of a state machine, and the execution's name is the reportId.
 
 So nothing has to be kept beside Step Functions, which remembers an execution and its name for 90 days: starting the
-same name again is refused, and that makes ``Idempotency-Key`` hold even after the first report has ended.
+same name again is refused, so an ``Idempotency-Key`` is one report even after that has ended.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from operator import itemgetter
 from typing import Any
 
 from chalicelib import timeline
-from chalicelib.errors import Conflict, InvalidRequest, NotFound, Unavailable, aws_errors
+from chalicelib.errors import InvalidRequest, NotFound, aws_errors
 from chalicelib.logs import logger
 from chalicelib.rest import Page
 
 KINDS = ("inventory", "storage")
 MODES = ("listing", "metrics")
-KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 REPORT_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
 # How long a link opens. It ends sooner if the credentials that signed it do, so no more than an hour is promised.
 LINK_SECONDS = 3600
@@ -65,41 +64,22 @@ def parse(body: Any) -> dict[str, str]:
 
 @aws_errors()
 def start(wanted: dict[str, str], key: str | None, *, sfn: Any, machines: Machines, now: datetime) -> dict[str, Any]:
-    """Starts the execution of a parsed request, or finds the one that ``key``, the Idempotency-Key, started before.
+    """Starts the execution of a parsed request, or finds the one that was started for the same ``key`` before.
 
-    Returns ``{"reportId", "kind", "status", "href"}``, the same for the same key. Raises ``InvalidRequest`` for a
-    malformed key, and ``Conflict`` for a key that was used for another request.
+    ``key`` is an Idempotency-Key that was claimed for this very request, or None. Returns
+    ``{"reportId", "kind", "status", "href"}``, the same for the same key.
     """
-    if key is not None and not KEY.fullmatch(key):
-        raise InvalidRequest(["Idempotency-Key: must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -"])
     kind = wanted["kind"]
     report_id = f"{kind}-{key or f'{now:%Y%m%dT%H%M%S}-{secrets.token_hex(6)}'}"
     # The machine knows its kind, and a stranger to this API who starts it need not tell.
     given = {name: value for name, value in wanted.items() if name != "kind"}
-    started = _describe(report_id, machines[kind], sfn) if key else None
-    # Only where it is new: what was accepted once is found again, whatever the other kind has.
-    if (
-        key
-        and not started
-        and any(_describe(f"{other}-{key}", machines[other], sfn) for other in KINDS if other != kind)
-    ):
-        raise _used(key)
-    if not started:
-        try:
-            sfn.start_execution(stateMachineArn=machines[kind], name=report_id, input=json.dumps(given))
-        except sfn.exceptions.ExecutionAlreadyExists:
-            started = _describe(report_id, machines[kind], sfn)
-            if not started:
-                # What Step Functions says of an execution follows a moment after what it knows of its name.
-                raise Unavailable(f"report {report_id} is just being started: try again in a moment") from None
-    if started and json.loads(started["input"]) != given:
-        raise _used(key or "")
-    log.info("report found by its key" if started else "report started", extra={"reportId": report_id, "kind": kind})
+    try:
+        sfn.start_execution(stateMachineArn=machines[kind], name=report_id, input=json.dumps(given))
+    except sfn.exceptions.ExecutionAlreadyExists:
+        log.info("report found by its key", extra={"reportId": report_id, "kind": kind})
+    else:
+        log.info("report started", extra={"reportId": report_id, "kind": kind})
     return {"reportId": report_id, "kind": kind, "status": "RUNNING", "href": f"/reports/{report_id}"}
-
-
-def _used(key: str) -> Conflict:
-    return Conflict(f"Idempotency-Key: {key} was used for another request; take a new one")
 
 
 def _describe(name: str, machine: str, sfn: Any) -> dict[str, Any] | None:

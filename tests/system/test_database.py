@@ -1,12 +1,18 @@
 """MySQL in trouble, as the functions' own connection sees it: each trouble has its error, and none lasts for ever."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import trustme
 
 from chalicelib import clients
 from chalicelib.errors import DatabaseRefused, DatabaseUnavailable
 from chalicelib.settings import Database
+from local import database as local
+from local.processes import free_ports
 from tests.system.conftest import System
 
 
@@ -54,3 +60,39 @@ def test_a_lock_that_is_held_too_long_is_unavailable(database: Database) -> None
         cursor.execute("INSERT INTO suppliers (name) VALUES ('Hill')")
         with pytest.raises(DatabaseUnavailable, match="Lock wait timeout"):
             insert()
+
+
+class TlsServer(local.Database):
+    """A private server that has a certificate, and takes connections with TLS only."""
+
+    @property
+    def _command(self) -> list[str]:
+        certificate = self.folder / "certificate.pem"
+        issued = trustme.CA().issue_cert("127.0.0.1")
+        issued.private_key_and_cert_chain_pem.write_to_path(certificate)
+        tls = [f"--ssl-cert={certificate}", f"--ssl-key={certificate}", "--require-secure-transport=on"]
+        return [*super()._command, *tls]
+
+
+@contextmanager
+def tls_server(folder: Path) -> Iterator[Database]:
+    server = TlsServer(folder, free_ports(1)[0])
+    server.prepare()
+    server.start()
+    try:
+        server.fill()
+        yield Database.read(server.variables)
+    finally:
+        server.stop()
+
+
+def test_a_connection_is_encrypted_where_the_server_offers_it(tmp_path: Path, database: Database) -> None:
+    def cipher(place: Database) -> str:
+        with clients.mysql(place) as connection, connection.cursor() as cursor:
+            cursor.execute("SHOW STATUS LIKE 'Ssl_cipher'")
+            return str((cursor.fetchone() or ("", ""))[1])
+
+    # The stack's own server has no certificate, and is reached all the same.
+    assert cipher(database) == ""
+    with tls_server(tmp_path) as encrypted:
+        assert cipher(encrypted).startswith("TLS_")

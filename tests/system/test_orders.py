@@ -4,6 +4,7 @@ import json
 import re
 import secrets
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.system.conftest import System, wait_for
 
@@ -73,6 +74,24 @@ def test_the_same_order_sent_many_times_is_one_order_and_one_announcement(system
 
     wait_for(lambda: announced(system)[last["orderID"]], "the last announcement")
     assert announced(system)[order["orderID"]] == 1
+
+
+def test_a_list_sent_ten_times_at_the_same_moment_with_one_key_is_stored_and_announced_once(system: System) -> None:
+    key, customer = new_id(), new_id()
+    orders = [{"customerID": customer, "item": "Mocha"}, {"customerID": customer, "item": "Mocha"}]
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda _: system.post("/orders", orders, Idempotency_Key=key), range(10)))
+    assert answers == answers[:1] * 10
+    sent = {each["orderID"] for each in answers[0]["orders"]}
+    assert len(sent) == 2
+
+    wait_for(lambda: sent <= set(announced(system)), "both announcements")
+    assert system.request("POST", "/orders", orders[:1], Idempotency_Key=key).status == 409
+    last = system.post("/orders", {"customerID": customer, "item": "Tea"})["orderID"]
+    wait_for(lambda: announced(system)[last], "the last announcement")
+    stored = [order["orderID"] for order in system.all(f"/orders?customerID={customer}", "orders")]
+    assert Counter(stored) == Counter({*sent, last})
+    assert {announced(system)[order] for order in sent} == {1}
 
 
 def test_another_order_under_a_stored_id_is_refused_and_the_stored_one_stays(system: System) -> None:

@@ -5,6 +5,7 @@ import io
 import re
 import secrets
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -84,6 +85,28 @@ def test_the_same_key_is_the_same_report_even_after_it_has_ended(system: System)
     executions = system.aws("stepfunctions").list_executions(stateMachineArn=system.env["INVENTORY_REPORT_ARN"])
     assert [each["name"] for each in executions["executions"]].count(first["reportId"]) == 1
     assert system.request("POST", "/create_report", {"kind": "storage"}, Idempotency_Key=key).status == 409
+
+
+def test_ten_calls_with_one_key_at_the_same_moment_are_one_report(system: System) -> None:
+    key = secrets.token_hex(8)
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda _: system.post("/create_report", {}, Idempotency_Key=key), range(10)))
+    assert answers == answers[:1] * 10
+    executions = system.aws("stepfunctions").list_executions(stateMachineArn=system.env["INVENTORY_REPORT_ARN"])
+    assert [each["name"] for each in executions["executions"]].count(f"inventory-{key}") == 1
+
+
+def test_one_key_for_both_kinds_at_the_same_moment_is_one_report_and_conflicts(system: System) -> None:
+    key = secrets.token_hex(8)
+    with ThreadPoolExecutor(10) as pool:
+        kinds = ["inventory", "storage"] * 5
+        answers = list(
+            pool.map(lambda kind: system.request("POST", "/create_report", {"kind": kind}, Idempotency_Key=key), kinds)
+        )
+    assert sorted(answer.status for answer in answers) == [202] * 5 + [409] * 5
+    assert len({answer.json["reportId"] for answer in answers if answer.status == 202}) == 1
+    known = [system.request("GET", f"/reports/{kind}-{key}").status for kind in ("inventory", "storage")]
+    assert sorted(known) == [200, 404]
 
 
 def test_a_report_that_cannot_be_read_fails_with_a_cause_that_a_person_understands(system: System) -> None:

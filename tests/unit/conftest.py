@@ -35,6 +35,7 @@ ENVIRONMENT = {
     "ORDERS_STREAM_ARN": f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/cafe-test-orders/stream/2026-01-01T00:00:00.000",
     "ORDERS_SINCE": "2026-01-01",
     "NOTIFICATIONS_TABLE": "cafe-test-notifications",
+    "REQUESTS_TABLE": "cafe-test-requests",
     "TOPIC_ARN": f"arn:aws:sns:{REGION}:{ACCOUNT}:cafe-test-notifications",
     "ALARMS_TOPIC_ARN": f"arn:aws:sns:{REGION}:{ACCOUNT}:cafe-test-alarms",
     "REPORTS_BUCKET": f"cafe-test-reports-{ACCOUNT}",
@@ -79,10 +80,13 @@ class Aws:
             clients.aws, ("dynamodb", "sqs", "s3", "sns", "stepfunctions")
         )
         self.hook(self.dynamodb, "before-call.dynamodb.BatchExecuteStatement", self._insert)
-        for resource, variable in (("OrdersTable", "ORDERS_TABLE"), ("NotificationsTable", "NOTIFICATIONS_TABLE")):
-            given = RESOURCES[resource]["Properties"]
+        for table in ("Orders", "Notifications", "Requests"):
+            given = RESOURCES[f"{table}Table"]["Properties"]
             taken = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
-            self.dynamodb.create_table(TableName=ENVIRONMENT[variable], **{name: given[name] for name in taken})
+            self.dynamodb.create_table(
+                TableName=ENVIRONMENT[f"{table.upper()}_TABLE"],
+                **{name: given[name] for name in taken if name in given},
+            )
         self.sqs.create_queue(QueueName="cafe-test-orders")
         self.s3.create_bucket(Bucket=ENVIRONMENT["REPORTS_BUCKET"])
         for kind in ("inventory", "storage"):

@@ -114,9 +114,11 @@ def test_a_key_used_for_another_request_is_a_conflict(api: Api, aws: Aws, other:
     assert len(api.get("/reports").json_body["reports"]) == 1
 
 
+@pytest.mark.parametrize("path", ["/create_report", "/orders"])
 @pytest.mark.parametrize("key", ["", "a" * 65, "a b", "a/b", "ä", "a\n"])
-def test_a_malformed_key_is_refused(api: Api, key: str) -> None:
-    message = refused(api.post("/create_report", idempotency_key=key), 400, "InvalidRequest")
+def test_a_malformed_key_is_refused(api: Api, aws: Aws, path: str, key: str) -> None:
+    body = {} if path == "/create_report" else {"customerID": "c", "item": "Mocha"}
+    message = refused(api.post(path, body, idempotency_key=key), 400, "InvalidRequest")
     assert message == "Idempotency-Key: must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -"
 
 
@@ -372,6 +374,42 @@ def test_an_order_twice_in_a_list_is_one_order(api: Api, aws: Aws) -> None:
 def test_an_id_twice_in_a_list_with_other_content_is_refused(api: Api) -> None:
     message = refused(api.post("/orders", [ORDER, {**ORDER, "quantity": 3}]), 400, "InvalidRequest")
     assert message == "orders[1].orderID: is that of orders[0], which has other content"
+
+
+def test_the_same_orders_under_the_same_key_are_the_same_orders(api: Api, aws: Aws) -> None:
+    for given in ({"customerID": "c", "item": "Mocha"}, [{"customerID": "c", "item": "Mocha"}] * 3):
+        key = f"key-{len(given)}-{type(given).__name__}"
+        answers = [api.post("/orders", given, idempotency_key=key).json_body for _ in range(3)]
+        assert answers[1:] == answers[:1] * 2
+        assert len({each["orderID"] for each in aws.queued()}) == (3 if isinstance(given, list) else 1)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"customerID": "c", "item": "Tea"},
+        {"customerID": "c", "item": "Mocha", "orderID": "o-1"},
+        [{"customerID": "c", "item": "Mocha"}],
+        [],
+    ],
+    ids=["content", "id", "list", "nothing"],
+)
+def test_other_orders_under_the_same_key_are_a_conflict_or_refused_and_not_queued(
+    api: Api, aws: Aws, other: Any
+) -> None:
+    api.post("/orders", {"customerID": "c", "item": "Mocha"}, idempotency_key="monday")
+    assert len(aws.queued()) == 1
+    answer = api.post("/orders", other, idempotency_key="monday")
+    if other:
+        assert refused(answer, 409, "Conflict").startswith("Idempotency-Key: monday was used for another request")
+    else:
+        assert answer.status_code == 400
+    assert not aws.queued()
+
+
+def test_orders_that_were_refused_leave_their_key_free(api: Api, aws: Aws) -> None:
+    assert api.post("/orders", {"customerID": "c"}, idempotency_key="monday").status_code == 400
+    assert api.post("/orders", {"customerID": "c", "item": "Mocha"}, idempotency_key="monday").status_code == 202
 
 
 def test_an_order_that_is_stored_already_is_accepted_again_and_not_queued(api: Api, aws: Aws) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from chalicelib import clients
 from chalicelib.clients import PASSING
-from chalicelib.errors import DatabaseRefused, DatabaseUnavailable
+from chalicelib.errors import DatabaseRefused, DatabaseUnavailable, Unavailable
 from chalicelib.settings import Database
+from tests.unit.conftest import Aws
 
 DATABASE = Database("db.example", 3307, "cafe", "reader", "secret")
 SERVICES = ["sqs", "dynamodb", "stepfunctions", "s3", "sns", "cloudwatch"]
@@ -37,12 +38,33 @@ def test_links_are_signed_with_version_4_in_every_region(region: str) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_no_client_waits_longer_than_the_api_may(service: str) -> None:
+def test_no_call_takes_longer_than_the_api_may_with_all_its_tries(service: str) -> None:
     """API Gateway gives up after 29 seconds."""
     config = clients.aws(service).meta.config
     attempts = config.retries["total_max_attempts"]
     assert attempts > 1
-    assert attempts * (config.connect_timeout + config.read_timeout) < 29
+    assert config.retries["mode"] == "standard"
+    waited = attempts * (config.connect_timeout + config.read_timeout) + clients.BACKOFF_SECONDS
+    assert waited == clients.longest_call(service) < 29
+
+
+def test_no_call_begins_that_could_outlast_its_function(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = 100.0
+    monkeypatch.setattr(clients.time, "monotonic", lambda: moment)
+    with clients.time_limit(29):
+        moment += 29 - clients.longest_call("sqs")
+        aws.sqs.list_queues()
+        moment += 0.1
+        with pytest.raises(Unavailable, match=r"^too little time is left for ListQueues: try again in a moment$"):
+            aws.sqs.list_queues()
+    aws.sqs.list_queues()
+
+
+def test_a_time_that_no_call_fits_into_is_no_limit(aws: Aws) -> None:
+    """The functions of Chalice's test client have three seconds, whatever is configured."""
+    for seconds in (0, 3, clients.longest_call("s3")):
+        with clients.time_limit(seconds):
+            aws.sqs.list_queues()
 
 
 # --- MySQL ------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ Those of orders and notifications are in the tests of these flows.
 import io
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -160,3 +160,25 @@ def test_an_upload_that_cannot_be_told_fails_the_function_so_that_it_is_tried_ag
         sns.add_client_error("publish", "AuthorizationError", http_status_code=403)
         with pytest.raises(ClientError):
             api.client.lambda_.invoke("receive_upload", api.client.events.generate_s3_event("any", "a.txt"))
+
+
+# --- The time that each has -------------------------------------------------------------------------------------------
+
+
+def test_every_request_and_every_function_has_its_own_time_as_a_limit(
+    api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = []
+    time_limit = clients.time_limit
+
+    def noted(seconds: float) -> AbstractContextManager[None]:
+        limits.append(round(seconds))
+        return time_limit(seconds)
+
+    monkeypatch.setattr(clients, "time_limit", noted)
+    assert api.get("/health").status_code == 200
+    api.client.lambda_.invoke("presign_report", {"reportId": "r-1"})
+    api.client.lambda_.invoke("store_orders", {"Records": []})
+    api.client.lambda_.invoke("receive_upload", {"Event": "s3:TestEvent"})
+    # Chalice's test client gives every function three seconds, and the API what is configured.
+    assert limits == [29, 3, 3, 3]

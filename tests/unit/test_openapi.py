@@ -10,7 +10,7 @@ import pytest
 from openapi_schema_validator import OAS31Validator, oas31_format_checker
 from openapi_spec_validator import validate
 
-from chalicelib import orders, reports, rest, storage
+from chalicelib import idempotency, orders, reports, rest, storage
 from chalicelib.errors import InvalidRequest
 from chalicelib.notifications import KINDS
 from chalicelib.settings import VERSION
@@ -78,7 +78,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert SCHEMAS["Quantity"]["maximum"] == orders.QUANTITY
     assert SCHEMAS["OrderID"]["pattern"] == f"^{orders.ORDER_ID.pattern}$"
     assert SCHEMAS["ReportID"]["pattern"] == f"^{reports.REPORT_ID.pattern}$"
-    assert SCHEMAS["IdempotencyKey"]["pattern"] == f"^{reports.KEY.pattern}$"
+    assert SCHEMAS["IdempotencyKey"]["pattern"] == f"^{idempotency.KEY.pattern}$"
     assert tuple(SCHEMAS["ReportKind"]["enum"]) == reports.KINDS
     assert tuple(SCHEMAS["StorageMode"]["enum"]) == reports.MODES
     assert SCHEMAS["Notification"]["properties"]["kind"]["enum"] == [*KINDS, "other"]

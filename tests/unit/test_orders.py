@@ -89,6 +89,24 @@ def test_every_limit_is_inclusive() -> None:
     assert orders.parse({"orderID": "-", "customerID": "c", "item": "i", "quantity": 1, "note": ""}, NOW)
 
 
+def test_the_idempotency_key_is_the_id_of_a_single_order() -> None:
+    assert orders.parse(body(), NOW, "monday")[0].order_id == "monday"
+
+
+def test_the_same_key_gives_the_orders_of_a_list_the_same_ids_and_each_another() -> None:
+    first = [order.order_id for order in orders.parse([body()] * 100, NOW, "k" * 64)]
+    assert first == [order.order_id for order in orders.parse([body()] * 100, NOW, "k" * 64)]
+    assert len(set(first)) == 100
+    assert all(orders.ORDER_ID.fullmatch(order_id) for order_id in first)
+    assert not set(first) & {order.order_id for order in orders.parse([body()] * 100, NOW, "another")}
+
+
+def test_an_orders_own_id_stays_under_any_key() -> None:
+    given = [body(orderID="o-1"), body()]
+    assert orders.parse(given, NOW, "monday")[0].order_id == "o-1"
+    assert orders.parse(given[0], NOW, "monday")[0].order_id == "o-1"
+
+
 def test_an_order_without_an_id_gets_a_new_one_each_time() -> None:
     first, second = orders.parse([body(), body()], NOW)
     assert first.order_id != second.order_id
@@ -642,7 +660,7 @@ def test_the_failed_publication_of_a_batch_fails_the_function(api: Api, aws: Aws
     """Then Lambda gives the batch once more, and nothing is lost."""
     with Stubber(aws.sns) as sns:
         sns.add_client_error("publish", "InternalError", http_status_code=500)
-        with pytest.raises(Exception, match="InternalError"):
+        with pytest.raises(Unavailable, match=r"^Publish does not answer for now"):
             api.client.lambda_.invoke("announce_orders", {"Records": [record("o-1")]})
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib import clients, reports
-from chalicelib.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from chalicelib.errors import InvalidRequest, NotFound, Unavailable
 from chalicelib.rest import Page
 from tests.unit.conftest import ENVIRONMENT, Aws
 
@@ -95,20 +95,6 @@ def test_a_key_is_one_execution_for_ever(aws: Aws, wanted: dict[str, str], statu
     assert len(newest(aws, 100)["reports"]) == 1
 
 
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [(INVENTORY, LISTING), (LISTING, INVENTORY), (LISTING, {"kind": "storage", "mode": "metrics"})],
-    ids=["another kind", "the first kind", "another mode"],
-)
-def test_a_key_of_another_request_is_a_conflict_that_starts_nothing(
-    aws: Aws, first: dict[str, str], second: dict[str, str]
-) -> None:
-    start(aws, first, "monday")
-    with pytest.raises(Conflict, match=r"^Idempotency-Key: monday was used for another request; take a new one$"):
-        start(aws, second, "monday")
-    assert len(newest(aws, 100)["reports"]) == 1
-
-
 def test_different_keys_are_different_reports(aws: Aws) -> None:
     assert start(aws, INVENTORY, "a")["reportId"] != start(aws, INVENTORY, "b")["reportId"]
 
@@ -181,14 +167,6 @@ def test_pages_are_all_reports_of_both_machines_newest_first_even_of_one_moment(
         found += [each["reportId"] for each in page["reports"]]
     assert found == [f"r-{number:02}" for number in reversed(range(12))]
     assert set(sizes[:-1]) <= {limit}
-
-
-def test_a_key_finds_its_report_even_if_both_kinds_were_asked_for_at_the_very_same_moment(aws: Aws) -> None:
-    first = start(aws, INVENTORY, "monday")
-    # What the check before starting could not see: it came between the check and the start.
-    aws.sfn.start_execution(stateMachineArn=MACHINES["storage"], name="storage-monday", input='{"mode": "listing"}')
-    assert start(aws, INVENTORY, "monday") == first
-    assert start(aws, LISTING, "monday")["reportId"] == "storage-monday"
 
 
 @given(

@@ -103,7 +103,7 @@ def test_one_message_in_a_queue_of_failures_raises_an_alarm(alarm: str, queue: s
 
 def test_every_table_is_on_demand_encrypted_and_recoverable(template: Template) -> None:
     tables = template.of_type("AWS::DynamoDB::Table")
-    assert tables.keys() == {"OrdersTable", "NotificationsTable"}
+    assert tables.keys() == {"OrdersTable", "NotificationsTable", "RequestsTable"}
     for table in tables.values():
         assert table["BillingMode"] == "PAY_PER_REQUEST"
         assert table["SSESpecification"] == {"SSEEnabled": True}
