@@ -78,12 +78,17 @@ TRANSIENT = {
     "InternalError",
     "InternalFailure",
     "InternalServerError",
+    "KMSThrottling",
+    "KMSThrottlingException",
     "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",
     "RequestThrottled",
     "RequestTimeout",
+    "RequestTimeoutException",
     "ServiceUnavailable",
     "SlowDown",
+    "Throttled",
+    "ThrottledException",
     "Throttling",
     "ThrottlingException",
     "TooManyRequestsException",
@@ -93,7 +98,7 @@ TRANSIENT = {
 def may_pass(error: ClientError) -> bool:
     """Whether the same call may go through a moment later: AWS throttles, or fails by itself."""
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return error.response.get("Error", {}).get("Code") in TRANSIENT or status >= 500
+    return error.response.get("Error", {}).get("Code") in TRANSIENT or status == 429 or status >= 500
 
 
 @contextmanager

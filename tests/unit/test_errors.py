@@ -70,8 +70,8 @@ def test_throttling_and_failures_of_aws_may_pass(code: str) -> None:
         raise aws_says(code)
 
 
-@pytest.mark.parametrize("status", [500, 502, 503, 504])
-def test_any_failure_of_a_server_may_pass(status: int) -> None:
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_any_failure_of_a_server_and_too_many_requests_may_pass(status: int) -> None:
     with pytest.raises(Unavailable), aws_errors():
         raise aws_says("NeverHeardOf", status)
 
