@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop status logs test check bench deploy destroy
+.PHONY: help run stop status logs test faults check bench deploy destroy
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ logs: .venv/run  ## Follow the logs of the functions and of the API
 
 test: .venv/dev  ## Run every test, on ports and data of their own
 	$(BIN)/python -m pytest --cov=app --cov=chalicelib --cov=infra
+
+faults: .venv/dev  ## Let everything fail that may, and count what is lost or doubled
+	$(BIN)/python -m pytest -m "" -n 2 tests/faults
 
 check: .venv/dev  ## Check format, lint, types, templates and state machines
 	$(BIN)/ruff format --check .

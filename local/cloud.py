@@ -27,6 +27,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 class Cloud:
     folder: Path
     port: int
+    launcher: Path = LAUNCHER
 
     @cached_property
     def process(self) -> Process:
@@ -71,7 +72,7 @@ class Cloud:
 
     @property
     def _fingerprint(self) -> str:
-        return fingerprint(LAUNCHER, REQUIREMENTS, self._variables)
+        return fingerprint(self.launcher, REQUIREMENTS, self._variables)
 
     def runs(self) -> bool:
         return self.process.runs(self._fingerprint) and self._answers()
@@ -82,7 +83,7 @@ class Cloud:
         self._temporary.mkdir(parents=True)
         # MiniStack hands its environment on to the functions, so nothing else of the shell's may be in it.
         environment = {**basic_environment(), **self._variables}
-        self.process.start([str(PYTHON), str(LAUNCHER)], environment, self._fingerprint, self.port)
+        self.process.start([str(PYTHON), str(self.launcher)], environment, self._fingerprint, self.port)
         self.process.wait(self._answers)
 
     def stop(self) -> None:

@@ -1,0 +1,191 @@
+"""The way to MySQL: a proxy that knows nothing of what passes, and closes, slows down or cuts when a test asks."""
+
+from __future__ import annotations
+
+import math
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from tests.system.conftest import wait_for
+
+CHUNK = 16_384
+
+
+@dataclass
+class Trap:
+    """Cuts the first ``times`` connections that have sent ``sent`` bytes, or the ``word``, or got ``got`` bytes.
+
+    Before that comes ``work``. With ``answered`` MySQL gets what was sent, and has done it, and nobody hears of it.
+    """
+
+    sent: float = math.inf
+    word: bytes | None = None
+    got: float = math.inf
+    times: int = 1
+    work: Callable[[], object] = lambda: None
+    answered: bool = False
+    sprung: int = field(default=0, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def springs(self) -> bool:
+        with self._lock:
+            if self.sprung >= self.times:
+                return False
+            self.sprung += 1
+            return True
+
+
+class Gate:
+    """Listens on ``port`` of 127.0.0.1 and passes on to ``behind``."""
+
+    def __init__(self, port: int, behind: int) -> None:
+        self.port = port
+        self.behind = behind
+        self.traps: list[Trap] = []
+        self.delay = 0.0
+        self.accepted = 0
+        self.refused = 0
+        self._refusing: float = 0
+        self._pairs: set[_Pair] = set()
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=128)
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """Cut every connection that is there now."""
+        for each in list(self._pairs):
+            each.end()
+
+    @contextmanager
+    def shut(self, times: float = math.inf) -> Iterator[None]:
+        """For a while, or for the next ``times`` connections, nobody comes in; those inside are put out."""
+        wanted = self.refused + (1 if times == math.inf else times)
+        self._refusing = times
+        self.cut()
+        try:
+            yield
+            wait_for(lambda: self.refused >= wanted, "nobody came to the closed gate")
+        finally:
+            self._refusing = 0
+
+    @contextmanager
+    def slowed(self, seconds: float) -> Iterator[None]:
+        """For a while each part of an answer takes so long."""
+        before, self.delay = self.accepted, seconds
+        try:
+            yield
+            wait_for(lambda: self.accepted > before, "nobody came to the slow gate")
+        finally:
+            self.delay = 0.0
+
+    @contextmanager
+    def trap(self, trap: Trap) -> Iterator[Trap]:
+        self.traps.append(trap)
+        try:
+            yield trap
+            wait_for(lambda: trap.sprung >= trap.times, "the trap sprang too seldom")
+        finally:
+            self.traps.remove(trap)
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self._refusing > 0:
+                self._refusing -= 1
+                self.refused += 1
+                _reset(client)
+                continue
+            try:
+                server = socket.create_connection(("127.0.0.1", self.behind), timeout=5)
+            except OSError:
+                _reset(client)
+                continue
+            self.accepted += 1
+            pair = _Pair(self, client, server)
+            self._pairs.add(pair)
+            threading.Thread(target=self._serve, args=(pair,), daemon=True).start()
+
+    def _serve(self, pair: _Pair) -> None:
+        pair.run()
+        self._pairs.discard(pair)
+
+
+class _Pair:
+    """One client's connection, and the one to MySQL that belongs to it."""
+
+    def __init__(self, gate: Gate, client: socket.socket, server: socket.socket) -> None:
+        self.gate = gate
+        self.client = client
+        self.server = server
+        self.deaf = threading.Event()
+        self.answered = threading.Event()
+        for each in (client, server):
+            each.settimeout(None)
+            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def run(self) -> None:
+        down = threading.Thread(target=self._down, daemon=True)
+        down.start()
+        with suppress(OSError):
+            self._up()
+        self.end()
+        down.join()
+        self.client.close()
+        self.server.close()
+
+    def end(self) -> None:
+        for each in (self.client, self.server):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def _up(self) -> None:
+        """From the client to MySQL."""
+        sent, tail = 0, b""
+        while part := self.client.recv(CHUNK):
+            sent += len(part)
+            tail = tail[-64:] + part
+            for trap in self.gate.traps:
+                if (sent >= trap.sent or (trap.word and trap.word in tail)) and trap.springs():
+                    if trap.answered:
+                        self.deaf.set()
+                        self.server.sendall(part)
+                        self.answered.wait(10)
+                    trap.work()
+                    return
+            self.server.sendall(part)
+
+    def _down(self) -> None:
+        """From MySQL to the client."""
+        got = 0
+        with suppress(OSError):
+            while part := self.server.recv(CHUNK):
+                if self.deaf.is_set():
+                    self.answered.set()
+                    continue
+                if self.gate.delay:
+                    time.sleep(self.gate.delay)
+                got += len(part)
+                for trap in self.gate.traps:
+                    if got >= trap.got and trap.springs():
+                        self.client.sendall(part[: len(part) // 2])
+                        trap.work()
+                        return self.end()
+                self.client.sendall(part)
+        return self.end()
+
+
+def _reset(each: socket.socket) -> None:
+    """Close it as a port does where nobody listens: at once and without a word."""
+    with suppress(OSError):
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    each.close()

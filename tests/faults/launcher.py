@@ -1,0 +1,88 @@
+"""Starts the local MiniStack with its patches, and with one more, for the faults.
+
+On AWS a task of a state machine is a call on the wire. In MiniStack it is a call inside of the process, which no
+fault on the wire could meet. Here each ``lambda:invoke`` and ``sns:publish`` of a state machine goes out by boto3, and
+its failures come back under the names that Step Functions gives them.
+
+It runs in MiniStack's own virtual environment, so it imports nothing of the project but the launcher, by its path.
+"""
+
+import importlib.util
+import json
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+LAUNCHER = Path(__file__).parents[2] / "local" / "ministack_launcher.py"
+# Beyond every TimeoutSeconds of the machines' tasks that a test waits for.
+SECONDS = 960
+
+
+@cache
+def client(service: str) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client(
+        service,
+        endpoint_url=os.environ["AWS_ENDPOINT_URL"],
+        region_name=os.environ["MINISTACK_REGION"],
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        config=Config(
+            connect_timeout=5,
+            read_timeout=SECONDS,
+            retries={"total_max_attempts": 1},
+            max_pool_connections=64,
+            user_agent_extra="by-states",
+        ),
+    )
+
+
+def tasks_on_the_wire() -> None:
+    from botocore.exceptions import BotoCoreError, ClientError
+    from ministack.services import stepfunctions
+
+    failure = stepfunctions._ExecutionError
+
+    def call_lambda(function: str, payload: Any) -> Any:
+        try:
+            answer = client("lambda").invoke(FunctionName=function, Payload=json.dumps(payload))
+            body = answer["Payload"].read().decode()
+        except ClientError as error:
+            raise failure(f"Lambda.{error.response['Error']['Code']}", str(error)) from error
+        except BotoCoreError as error:
+            raise failure("Lambda.SdkClientException", str(error)) from error
+        if "FunctionError" in answer:
+            raise failure(json.loads(body).get("errorType", "Lambda.Unknown"), body)
+        return json.loads(body)
+
+    def publish(_resource: str, request: dict[str, Any]) -> Any:
+        sns = client("sns")
+        try:
+            return {"MessageId": sns.publish(**request)["MessageId"]}
+        except ClientError as error:
+            # botocore has the code, Step Functions the name of the exception in SNS's model.
+            code = error.response["Error"]["Code"]
+            names = {"Throttled": "ThrottledException", "InternalError": "InternalErrorException"}
+            raise failure(f"SNS.{names.get(code, code + 'Exception')}", str(error)) from error
+        except BotoCoreError as error:
+            raise failure("SNS.SdkClientException", str(error)) from error
+
+    stepfunctions._call_lambda = call_lambda
+    stepfunctions._SERVICE_DISPATCH["arn:aws:states:::sns:publish"] = publish
+
+
+def main() -> None:
+    spec = importlib.util.spec_from_file_location("ministack_launcher", LAUNCHER)
+    assert spec
+    assert spec.loader
+    launcher = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(launcher)
+    launcher.PATCHES = (*launcher.PATCHES, tasks_on_the_wire)
+    launcher.main()
+
+
+if __name__ == "__main__":
+    main()
