@@ -151,8 +151,7 @@ def newest(page: Page, *, sfn: Any, machines: Machines) -> dict[str, Any]:
     kind = page.filters.get("kind")
     if kind is not None and kind not in KINDS:
         raise InvalidRequest([f"kind: must be one of {', '.join(KINDS)}"])
-    name = f"reports?kind={kind}" if kind else "reports"
-    before = timeline.read_token(name, page.next)
+    before = timeline.read_token("reports", page.next)
     # A later page reads from the start again: Step Functions cannot begin in the middle, its own tokens die after a
     # day, and 90 days of reports are a few calls of 1,000.
     size = 1000 if page.next else page.limit + 1
@@ -163,7 +162,10 @@ def newest(page: Page, *, sfn: Any, machines: Machines) -> dict[str, Any]:
             continue
         if len(lines) == page.limit:
             last = lines[-1]
-            return {"reports": lines, "next": timeline.write_token(name, f"{last['startedAt']}#{last['reportId']}")}
+            return {
+                "reports": lines,
+                "next": timeline.write_token("reports", f"{last['startedAt']}#{last['reportId']}"),
+            }
         lines.append(line)
     return {"reports": lines, "next": None}
 

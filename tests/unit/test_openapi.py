@@ -10,7 +10,7 @@ import pytest
 from openapi_schema_validator import OAS31Validator, oas31_format_checker
 from openapi_spec_validator import validate
 
-from chalicelib import idempotency, orders, reports, rest, storage
+from chalicelib import idempotency, orders, reports, rest, storage, timeline
 from chalicelib.errors import InvalidRequest
 from chalicelib.notifications import KINDS
 from chalicelib.settings import VERSION
@@ -82,6 +82,8 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert tuple(SCHEMAS["ReportKind"]["enum"]) == reports.KINDS
     assert tuple(SCHEMAS["StorageMode"]["enum"]) == reports.MODES
     assert SCHEMAS["Notification"]["properties"]["kind"]["enum"] == [*KINDS, "other"]
+    for name in ("reports", "orders", "notifications"):
+        assert SCHEMAS[f"Next{name.title()}"]["pattern"] == f"^{name}-{timeline.TOKEN.pattern}$"
     assert (limit["maximum"], limit["default"]) == (rest.PAGE_LIMIT, rest.DEFAULT_LIMIT)
 
 
