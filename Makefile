@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop status logs test faults check bench deploy destroy
+.PHONY: help run stop status logs test faults check audit bench deploy destroy
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,12 +27,17 @@ test: .venv/dev  ## Run every test, on ports and data of their own
 faults: .venv/dev  ## Let everything fail that may, and count what is lost or doubled
 	$(BIN)/python -m pytest -m "" -n 2 tests/faults
 
-check: .venv/dev  ## Check format, lint, types, templates and state machines
+check: .venv/dev  ## Check format, lint, types, security, templates and state machines
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml app.py chalicelib infra local
 	$(BIN)/cfn-lint infra/resources.yaml
 	for machine in infra/*.asl.json; do $(BIN)/statelint $$machine || exit 1; done
+
+audit: .venv/dev  ## Look the requirements up in the database of known vulnerabilities, which needs the internet
+	for file in requirements.txt local/requirements.txt local/ministack-requirements.txt; do \
+		$(BIN)/pip-audit --requirement $$file || exit 1; done
 
 bench: .venv/dev  ## Measure: against peers in the same run, and the promised limits
 	$(BIN)/python -m benchmarks

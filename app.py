@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from chalice.app import BaseLambdaEvent, Chalice, DynamoDBEvent, Request, Response, SQSEvent
 
@@ -46,8 +46,7 @@ def by_hand(context: Any) -> str:
 
 def request() -> Request:
     """The request under way: a view is called only while there is one."""
-    assert app.current_request is not None
-    return app.current_request
+    return cast(Request, app.current_request)
 
 
 def claim(route: str, key: str, content: Any) -> None:

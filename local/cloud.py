@@ -20,7 +20,7 @@ PYTHON = VIRTUAL_ENVIRONMENT / "bin" / "python"
 
 REGION = "us-east-1"
 # MiniStack's root key pair. It opens nothing but the port on 127.0.0.1.
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+CREDENTIALS = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "test")
 
 
 @dataclass(frozen=True)

@@ -234,12 +234,16 @@ class Database:
     def _write_first_statements(self) -> None:
         """What the server runs before it lets anybody in: one administrator, and no account without a password."""
         admin = f"'{PRIVATE_ADMIN}'@'127.0.0.1'"
+        # The password is base64, which has no quote.
+        statements = (
+            "DELETE FROM mysql.global_priv WHERE User IN ('', 'root')",
+            "FLUSH PRIVILEGES",
+            f"CREATE OR REPLACE USER {admin} IDENTIFIED BY '{self.variables['DB_ADMIN_PASSWORD']}'",
+            f"GRANT ALL PRIVILEGES ON *.* TO {admin} WITH GRANT OPTION",
+        )
         write_private(
             self.folder / "first.sql",
-            "DELETE FROM mysql.global_priv WHERE User IN ('', 'root');\n"  # noqa: S608 - the password is base64
-            "FLUSH PRIVILEGES;\n"
-            f"CREATE OR REPLACE USER {admin} IDENTIFIED BY '{self.variables['DB_ADMIN_PASSWORD']}';\n"
-            f"GRANT ALL PRIVILEGES ON *.* TO {admin} WITH GRANT OPTION;\n",
+            "".join(f"{statement};\n" for statement in statements),
         )
 
     def _answers(self) -> bool:

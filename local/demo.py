@@ -180,7 +180,7 @@ class NotThere(StackError):
 def fetch(url: str, body: bytes | None = None) -> bytes:
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"} if body else {})  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - of the stack  # nosec B310
             content: bytes = answer.read()
             return content
     except urllib.error.HTTPError as error:

@@ -289,8 +289,7 @@ def _run(command: list[str], environment: Mapping[str, str], say: Say) -> None:
     with subprocess.Popen(
         command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
-        assert process.stdout
-        for line in process.stdout:
+        for line in process.stdout or ():
             say(f"    {line.rstrip()}")
     if process.returncode:
         raise StackError("the deploy failed: what it says is above")
