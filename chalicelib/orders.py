@@ -98,14 +98,16 @@ class Order:
 
 
 def parse(body: Any, now: datetime, key: str | None = None) -> list[Order]:
-    """The orders in a request's JSON body: one order, or a list of 1 to 100. Raises ``InvalidRequest``.
+    """The orders in a request's JSON body: one order, or a list of 1 to 100.
 
     An order without an orderID gets one: from the Idempotency-Key ``key``, so that the same request gives the same
-    orders, or a new one where there is no key.
+    orders, or a new one where there is no key. Raises ``InvalidRequest``, and ``Conflict`` where all that is wrong is
+    one id for orders of different content.
     """
     several = isinstance(body, list)
     given = body if several else [body]
     problems: list[str] = []
+    conflicts: list[str] = []
     if several and not 1 <= len(given) <= ORDERS_IN_LIST:
         raise InvalidRequest([f"orders: must be 1 to {ORDERS_IN_LIST}, and these are {len(given)}"])
     placed_at = timestamp(now)
@@ -119,17 +121,23 @@ def parse(body: Any, now: datetime, key: str | None = None) -> list[Order]:
             order = replace(order, order_id=_id_of(key, index if several else None))
         first, same = orders.setdefault(order.order_id, (index, order))
         if same != order:
-            problems.append(f"orders[{index}].orderID: is that of orders[{first}], which has other content")
+            conflicts.append(f"orders[{index}].orderID: is that of orders[{first}], which has other content")
         result.append(order)
     if problems:
-        more = len(problems) - PROBLEMS_SHOWN
-        raise InvalidRequest(problems[:PROBLEMS_SHOWN] + ([f"and {more} more"] if more > 0 else []))
+        raise InvalidRequest(_first(problems + conflicts))
+    if conflicts:
+        raise Conflict("; ".join(_first(conflicts)))
     return result
 
 
 def _id_of(key: str, index: int | None) -> str:
     """The key itself for a single order; for one of a list a digest, since it must not be longer than a key."""
     return key if index is None else hashlib.sha256(f"{key} {index}".encode()).hexdigest()[:32]
+
+
+def _first(problems: list[str]) -> list[str]:
+    more = len(problems) - PROBLEMS_SHOWN
+    return problems[:PROBLEMS_SHOWN] + ([f"and {more} more"] if more > 0 else [])
 
 
 def _parse_one(body: Any, at: str, problems: list[str], placed_at: str) -> Order | None:

@@ -42,8 +42,9 @@ QUERY = (
     " FROM beans LEFT JOIN suppliers ON suppliers.id = beans.supplier_id ORDER BY beans.id"
 )
 BATCH_ROWS = 2_000
-# Spreadsheets take a cell that begins with one of these for a formula; the apostrophe is how they write "this is text".
-FORMULA_STARTS = frozenset("=+-@\t\r'")
+# Spreadsheets take a cell that begins with one of these for a formula, some of them the wide forms too; the apostrophe
+# is how they write "this is text".
+FORMULA_STARTS = frozenset("=+-@＝＋－＠\t\r\n'")
 
 log = logger("inventory")
 

@@ -12,6 +12,7 @@ import hashlib
 import heapq
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -41,6 +42,9 @@ BARS = 9
 PRICE = re.compile(r"\$? ?([1-9][0-9]{0,2}(?:,[0-9]{3}){1,2}|[0-9]{1,9})(?:[.,]([0-9]{1,4}))?")
 # Only what needs no escaping in a mailto link.
 EMAIL = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+")
+# These turn the direction of what follows them, and the end of an element holds them back only if none of them
+# closes it first.
+TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 MILLION = 1_000_000
 # What a bean without a supplier has where others have the supplier's id and name.
 NO_SUPPLIER = ","
@@ -203,7 +207,7 @@ def is_low(quantity: int | None) -> bool:
 
 
 def _bean(cells: Sequence[str]) -> Bean:
-    row = Row._make(restore(cell) for cell in cells)
+    row = Row._make(plain(restore(cell)) for cell in cells)
     return Bean(row, parse_price(row.price), int(row.quantity) if row.quantity else None)
 
 
@@ -229,7 +233,7 @@ def _bars(stock: dict[str, int]) -> list[Bar]:
     bars = []
     for who, quantity in largest:
         supplier_id, _, name = who.partition(",")
-        label = supplier_name(supplier_id, restore(name))
+        label = supplier_name(supplier_id, plain(restore(name)))
         bars.append(Bar(label, quantity, max(0, round(100 * quantity / longest, 2))))
     if others := len(stock) - len(largest):
         rest = sum(stock.values()) - sum(bar.quantity for bar in bars)
@@ -237,11 +241,21 @@ def _bars(stock: dict[str, int]) -> list[Bar]:
     return bars
 
 
+def plain(text: str) -> str:
+    """``text`` without the characters by which it could turn its neighbours around; a replacement shows where."""
+    return TURNS.sub("\ufffd", text)
+
+
+def visible(text: str) -> str:
+    """``text`` without the space around it; empty if nobody could see it, such as a zero-width space alone."""
+    return text.strip() if any(unicodedata.category(character)[0] not in "ZC" for character in text) else ""
+
+
 def supplier_name(supplier_id: str, name: str) -> str:
     """What to call a supplier, who may have no name, or a bean's lack of one."""
     if not supplier_id:
         return "No supplier on record"
-    return name.strip() or f"Unnamed supplier {supplier_id}"
+    return visible(name) or f"Unnamed supplier {supplier_id}"
 
 
 def render(summary: Summary, page: Page) -> Iterable[str]:
@@ -273,6 +287,7 @@ def _environment() -> Environment:
         script_hash=_csp_hash(script),
         low_stock=LOW_STOCK,
         supplier_name=supplier_name,
+        visible=visible,
         is_low=is_low,
         after=lambda moment, seconds: (datetime.fromisoformat(moment) + timedelta(seconds=seconds)).isoformat(),
     )

@@ -186,7 +186,7 @@ def test_when_s3_fails_the_upload_is_aborted_and_the_rest_of_the_answer_is_not_r
     assert sum(1 for _ in connection.rest) > 80_000
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "'"])
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n", "'"])
 def test_a_text_that_a_spreadsheet_would_run_gets_an_apostrophe(start: str) -> None:
     assert neutralise(f"{start}1+1") == f"'{start}1+1"
 
@@ -214,4 +214,4 @@ def test_any_text_comes_back_from_the_file(texts: list[str]) -> None:
     written = b"".join(to_csv([[row]])).decode("utf-8-sig")
     [_, cells] = csv.reader(io.StringIO(written, newline=""))
     assert [restore(cell) for cell in cells] == [str(cell) for cell in row]
-    assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in cells)
+    assert not any(cell.startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n")) for cell in cells)
