@@ -372,7 +372,7 @@ def test_an_order_twice_in_a_list_is_one_order(api: Api, aws: Aws) -> None:
 
 
 def test_an_id_twice_in_a_list_with_other_content_is_a_conflict(api: Api) -> None:
-    message = refused(api.post("/orders", [ORDER, {**ORDER, "quantity": 3}]), 400, "InvalidRequest")
+    message = refused(api.post("/orders", [ORDER, {**ORDER, "quantity": 3}]), 409, "Conflict")
     assert message == "orders[1].orderID: is that of orders[0], which has other content"
 
 
