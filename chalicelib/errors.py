@@ -7,6 +7,7 @@ view the class's name is what a state machine's Retry and Catch see.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -17,16 +18,21 @@ if TYPE_CHECKING:
     from botocore.exceptions import ClientError
 
 
+# An error lists this many problems and counts the others; a text of the client's own is cut to this many characters.
+PROBLEMS_SHOWN = 20
+NAME_CHARACTERS = 40
+
+
 class CafeError(ChaliceViewError):
     """The root: whatever the café raises on purpose is one of these."""
 
 
 class InvalidRequest(BadRequestError, CafeError):
-    """The client sent something wrong. ``problems`` names each field and what is wrong with it."""
+    """The client sent something wrong. ``problems`` names each field and what is wrong with it, up to 20 of them."""
 
     def __init__(self, problems: list[str]) -> None:
-        self.problems = problems
-        super().__init__("; ".join(problems))
+        self.problems = listed(problems)
+        super().__init__("; ".join(self.problems))
 
 
 class BodyTooLarge(CafeError):
@@ -61,6 +67,17 @@ class DatabaseRefused(CafeError):
 
 class StorageRefused(CafeError):
     """S3 does not let the storage report do what it must; the function's role lacks a permission. Not worth a retry."""
+
+
+def listed(problems: list[str]) -> list[str]:
+    """As many of ``problems`` as a message has, and how many more there are."""
+    more = len(problems) - PROBLEMS_SHOWN
+    return problems[:PROBLEMS_SHOWN] + ([f"and {more:,} more"] if more > 0 else [])
+
+
+def shown(name: str) -> str:
+    """A client's own name of a field or a parameter in quotes, made fit for a message."""
+    return json.dumps(name[:NAME_CHARACTERS])
 
 
 class MissingSettings(CafeError):

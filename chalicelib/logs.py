@@ -8,8 +8,22 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
+
+# CloudWatch Logs takes records of 256 KB, and a character may have twelve bytes in JSON.
+FIELD_CHARACTERS = 10_000
+
+
+class _Formatter(JsonFormatter):
+    """Cuts each text that is too long for a record, such as a traceback with a whole message in it."""
+
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        for name, value in log_data.items():
+            if isinstance(value, str) and len(value) > FIELD_CHARACTERS:
+                log_data[name] = value[: FIELD_CHARACTERS - 1] + "…"
+        return log_data
 
 
 def logger(name: str) -> logging.Logger:
@@ -18,7 +32,7 @@ def logger(name: str) -> logging.Logger:
     if not root.handlers:
         handler = logging.StreamHandler(sys.stdout)
         handler.setFormatter(
-            JsonFormatter(
+            _Formatter(
                 "%(levelname)s %(name)s %(message)s",
                 rename_fields={"levelname": "level", "name": "logger"},
                 timestamp=True,

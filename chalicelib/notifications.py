@@ -88,6 +88,11 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
+def one_line(text: str) -> str:
+    """``text`` as people may see it in a message: on one line and in one direction, whatever characters it has."""
+    return text if text.isprintable() else repr(text)
+
+
 def _short(key: str) -> str:
     """``key``, or where it is too long another one that is as much its own."""
     encoded = key.encode()
@@ -114,7 +119,7 @@ def record(event: dict[str, Any], *, dynamodb: Any, table: str, default_kind: st
         attributes = {name: each.get("Value", "") for name, each in (sns.get("MessageAttributes") or {}).items()}
         kind = attributes.get("kind", default_kind)
         sent_at = datetime.fromisoformat(sns["Timestamp"])
-        identifier = attributes.get("key") or sns["MessageId"]
+        identifier = _short(attributes.get("key") or sns["MessageId"])
         moment = timestamp(sent_at)
         values = {
             "notificationID": identifier,

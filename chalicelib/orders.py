@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
-from chalicelib.errors import Conflict, InvalidRequest, NotFound, Unavailable, aws_errors
+from chalicelib.errors import Conflict, InvalidRequest, NotFound, Unavailable, aws_errors, listed, shown
 from chalicelib.logs import logger
-from chalicelib.notifications import Notification, Publish, counted
+from chalicelib.notifications import Notification, Publish, counted, one_line
 from chalicelib.rest import Page
 from chalicelib.timeline import Timeline, index_keys, timestamp
 
@@ -27,8 +27,8 @@ ORDERS_IN_LIST = 100
 ITEMS_IN_ORDER = 100
 QUANTITY = 10_000
 ORDER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# A message lists this many problems of a request and counts the others.
-PROBLEMS_SHOWN = 20
+# Of a message that is no order the log has this much of the reason.
+REASON_CHARACTERS = 200
 
 # Limits of one call: SQS takes 10 messages and 1 MiB, DynamoDB 25 statements, or 100 keys.
 SQS_ENTRIES = 10
@@ -86,7 +86,7 @@ class Order:
             if timestamp(datetime.fromisoformat(placed_at)) != placed_at:
                 raise ValueError(f"placedAt: {placed_at}")
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-            raise InvalidRequest([f"message: is no order: {error!r}"]) from None
+            raise InvalidRequest([f"message: is no order: {error!r}"[:REASON_CHARACTERS]]) from None
         problems: list[str] = []
         order = _parse_one(content, "", problems, placed_at)
         if order is None or problems:
@@ -111,7 +111,7 @@ def parse(body: Any, now: datetime, key: str | None = None) -> list[Order]:
     if several and not 1 <= len(given) <= ORDERS_IN_LIST:
         raise InvalidRequest([f"orders: must be 1 to {ORDERS_IN_LIST}, and these are {len(given)}"])
     placed_at = timestamp(now)
-    orders: dict[str, tuple[int, Order]] = {}
+    by_id: dict[str, tuple[int, Order]] = {}
     result = []
     for index, each in enumerate(given):
         order = _parse_one(each, f"orders[{index}]." if several else "", problems, placed_at)
@@ -119,25 +119,20 @@ def parse(body: Any, now: datetime, key: str | None = None) -> list[Order]:
             continue
         if "orderID" not in each and key:
             order = replace(order, order_id=_id_of(key, index if several else None))
-        first, same = orders.setdefault(order.order_id, (index, order))
+        earlier, same = by_id.setdefault(order.order_id, (index, order))
         if same != order:
-            conflicts.append(f"orders[{index}].orderID: is that of orders[{first}], which has other content")
+            conflicts.append(f"orders[{index}].orderID: is that of orders[{earlier}], which has other content")
         result.append(order)
     if problems:
-        raise InvalidRequest(_first(problems + conflicts))
+        raise InvalidRequest(problems + conflicts)
     if conflicts:
-        raise Conflict("; ".join(_first(conflicts)))
+        raise Conflict("; ".join(listed(conflicts)))
     return result
 
 
 def _id_of(key: str, index: int | None) -> str:
     """The key itself for a single order; for one of a list a digest, since it must not be longer than a key."""
     return key if index is None else hashlib.sha256(f"{key} {index}".encode()).hexdigest()[:32]
-
-
-def _first(problems: list[str]) -> list[str]:
-    more = len(problems) - PROBLEMS_SHOWN
-    return problems[:PROBLEMS_SHOWN] + ([f"and {more} more"] if more > 0 else [])
 
 
 def _parse_one(body: Any, at: str, problems: list[str], placed_at: str) -> Order | None:
@@ -147,7 +142,7 @@ def _parse_one(body: Any, at: str, problems: list[str], placed_at: str) -> Order
         problems.append(f"{at.rstrip('.') or 'body'}: must be an object with customerID and item or items")
         return None
     known = ("orderID", "customerID", "item", "quantity", "items", "note")
-    problems.extend(f"{at}{_shown(name)}: is not a field of an order" for name in body if name not in known)
+    problems.extend(f"{at}{shown(name)}: is not a field of an order" for name in body if name not in known)
     order_id = body.get("orderID", None)
     if "orderID" in body and not (isinstance(order_id, str) and ORDER_ID.fullmatch(order_id)):
         problems.append(f"{at}orderID: must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -")
@@ -176,7 +171,7 @@ def _items(given: Any, at: str, problems: list[str]) -> list[Item]:
             problems.append(f"{place}: must be an object with item and quantity")
             continue
         problems.extend(
-            f"{place}.{_shown(name)}: is not a field of an item" for name in each if name not in ("item", "quantity")
+            f"{place}.{shown(name)}: is not a field of an item" for name in each if name not in ("item", "quantity")
         )
         items.append(_item(each, f"{place}.", problems))
     return items
@@ -216,11 +211,6 @@ def _text(
 def _forbidden(character: str) -> bool:
     """Control characters, lone surrogates and the two that XML, and so SQS and SNS, never take."""
     return unicodedata.category(character) in ("Cc", "Cs") or character in "\ufffe\uffff"
-
-
-def _shown(name: str) -> str:
-    """A client's own field name, made fit for a message."""
-    return json.dumps(name[:40])
 
 
 def queued(order: Order) -> dict[str, str]:
@@ -396,7 +386,7 @@ def _insertion(order: Order, table: str) -> dict[str, Any]:
 
 def _conflict(orders: list[Order]) -> Notification:
     contents = " ".join(sorted(f"{order.order_id} {order.digest()}" for order in orders))
-    lines = [f"- order {order.order_id} of customer {order.customer_id}" for order in orders]
+    lines = [f"- order {order.order_id} of customer {one_line(order.customer_id)}" for order in orders]
     return Notification(
         kind="order",
         key=f"order-conflict/{hashlib.sha256(contents.encode()).hexdigest()[:32]}",
@@ -438,7 +428,10 @@ def announce(event: dict[str, Any], *, publish: Publish) -> None:
         return
     orders = [record["dynamodb"]["Keys"]["orderID"]["S"] for record in new]
     customers = [record["dynamodb"].get("NewImage", {}).get("customerID", {}).get("S", "unknown") for record in new]
-    lines = [f"- order {order} of customer {customer}" for order, customer in zip(orders, customers, strict=True)]
+    lines = [
+        f"- order {one_line(order)} of customer {one_line(customer)}"
+        for order, customer in zip(orders, customers, strict=True)
+    ]
     new_orders = counted(len(new), "new order")
     publish(
         Notification(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from chalice.app import MultiDict, Request
 
-from chalicelib.errors import BodyTooLarge, InvalidRequest
+from chalicelib.errors import NAME_CHARACTERS, BodyTooLarge, InvalidRequest
 
 BODY_BYTES = 1_000_000
 PAGE_LIMIT = 100
@@ -51,11 +51,15 @@ def page(request: Request, *filters: str) -> Page:
     given: MultiDict = request.query_params or MultiDict({})
     allowed = ("limit", "next", *filters)
     problems = [
-        f"{name}: is not a parameter of this list, which takes {', '.join(allowed)}"
+        f"{name[:NAME_CHARACTERS]}: is not a parameter of this list, which takes {', '.join(allowed)}"
         for name in given
         if name not in allowed
     ]
-    problems += [f"{name}: is there {len(given.getlist(name))} times" for name in given if len(given.getlist(name)) > 1]
+    problems += [
+        f"{name[:NAME_CHARACTERS]}: is there {len(given.getlist(name))} times"
+        for name in given
+        if len(given.getlist(name)) > 1
+    ]
     text = given.get("limit", str(DEFAULT_LIMIT))
     limit = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(PAGE_LIMIT)) else 0
     if not 1 <= limit <= PAGE_LIMIT:

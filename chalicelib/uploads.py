@@ -23,7 +23,7 @@ from botocore.exceptions import ClientError
 
 from chalicelib.errors import CafeError, aws_errors
 from chalicelib.logs import logger
-from chalicelib.notifications import Notification, Publish, counted
+from chalicelib.notifications import Notification, Publish, counted, one_line
 
 if TYPE_CHECKING:
     from pymysql.connections import Connection
@@ -87,8 +87,8 @@ class Upload:
 
     @property
     def name(self) -> str:
-        """The key as people may see it: on one line, whatever characters it has."""
-        return self.key if self.key.isprintable() else repr(self.key)
+        """The key as people may see it."""
+        return one_line(self.key)
 
     def is_inventory(self) -> bool:
         return self.key.startswith("inventory/") and self.key.lower().endswith(".csv")
@@ -279,7 +279,7 @@ def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
     for chunk in chunks:
         lines = (rest + chunk).splitlines(keepends=True)
         # The last may go on in the next chunk, if only with the second half of its CR LF.
-        rest = lines.pop()
+        rest = lines.pop() if lines else b""
         yield from lines
         if len(rest) > LINE_BYTES:
             break

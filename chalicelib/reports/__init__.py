@@ -17,7 +17,7 @@ from operator import itemgetter
 from typing import Any
 
 from chalicelib import timeline
-from chalicelib.errors import InvalidRequest, NotFound, aws_errors
+from chalicelib.errors import InvalidRequest, NotFound, aws_errors, shown
 from chalicelib.logs import logger
 from chalicelib.rest import Page
 
@@ -48,7 +48,7 @@ def parse(body: Any) -> dict[str, str]:
     """What to report on, from a request's JSON body: ``{"kind"}`` and, for storage, ``"mode"``."""
     if not isinstance(body, dict):
         raise InvalidRequest(["body: must be an object, or nothing"])
-    problems = [f"{json.dumps(name[:40])}: is not a field of a report" for name in body if name not in ("kind", "mode")]
+    problems = [f"{shown(name)}: is not a field of a report" for name in body if name not in ("kind", "mode")]
     kind = body.get("kind", "inventory")
     if kind not in KINDS:
         problems.append(f"kind: must be one of {', '.join(KINDS)}")

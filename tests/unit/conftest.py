@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import hypothesis
 import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
@@ -22,6 +23,10 @@ from pythonjsonlogger.json import JsonFormatter
 
 from chalicelib import clients
 from tests.wiring.template import load
+
+# The same examples at each run, so that a failure repeats; and a machine under load is no failure.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parents[2]
 ACCOUNT = "123456789012"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from chalicelib import orders
 from chalicelib.errors import Conflict, InvalidRequest, Unavailable
-from chalicelib.notifications import Notification
+from chalicelib.notifications import Notification, one_line
 from chalicelib.orders import Item, Order
 from chalicelib.rest import Page
 from tests.unit.conftest import ENVIRONMENT, Api, Aws
@@ -215,6 +215,63 @@ def test_any_json_is_an_order_or_is_refused_and_what_is_taken_comes_back_from_it
         return
     assert [Order.from_json(each.to_json()) for each in parsed] == parsed
     assert all(Order.from_json(each.to_json()).placed_at == PLACED_AT for each in parsed)
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="\ufffe\uffff"), min_size=1).filter(
+    str.strip
+)
+PAIR = {"item": TEXT.map(lambda text: text[:200]).filter(str.strip), "quantity": st.integers(1, 10_000)}
+ORDERS = st.fixed_dictionaries(
+    {"customerID": TEXT.map(lambda text: text[:64]).filter(str.strip)},
+    optional={"orderID": st.from_regex(orders.ORDER_ID, fullmatch=True), "note": st.just("") | TEXT},
+)
+WRONG = {
+    "orderID": st.sampled_from(["", "a b", "x" * 65, "é", None, 7]),
+    "customerID": st.sampled_from(["", " ", "x" * 65, "a\x1b[31m", "\ud800", None, 7]),
+    "item": st.sampled_from(["", "x" * 201, "a\nb", "\uffff", None, ["x"]]),
+    "quantity": st.sampled_from([0, 10_001, 1.5, "1", True, None]),
+    "note": st.sampled_from(["x" * 501, "a\x00", "a\r", None, 7]),
+}
+
+
+@given(
+    ORDERS,
+    st.fixed_dictionaries(PAIR) | st.fixed_dictionaries({"items": st.lists(st.fixed_dictionaries(PAIR), min_size=1)}),
+)
+def test_every_good_order_is_taken_as_it_is_and_comes_back_from_its_message(head: Any, items: Any) -> None:
+    given = head | items
+    (parsed,) = orders.parse(given, NOW)
+    assert parsed.customer_id == given["customerID"]
+    assert parsed.note == given.get("note")
+    assert parsed.order_id == given.get("orderID", parsed.order_id)
+    assert [vars(each) for each in parsed.items] == given.get("items", [items])
+    assert Order.from_json(parsed.to_json()) == parsed
+
+
+@given(st.fixed_dictionaries({}, optional=WRONG).filter(bool), st.booleans())
+def test_every_wrong_field_is_named_and_no_other(wrong: dict[str, Any], several: bool) -> None:
+    given = body(orderID="o-1", quantity=1, note="n") | wrong
+    place = "orders[1]." if several else ""
+    found = problems([body(orderID="o-2"), given] if several else given)
+    assert {problem.partition(":")[0] for problem in found} == {place + name for name in wrong}
+
+
+@given(st.text() | JSON.map(json.dumps) | st.dictionaries(FIELDS | st.just("placedAt"), JSON).map(json.dumps))
+def test_any_message_is_an_order_or_is_refused_in_few_words(text: str) -> None:
+    try:
+        Order.from_json(text)
+    except InvalidRequest as error:
+        words = str(error)
+    else:
+        return
+    assert 0 < len(words) < 5_000
+
+
+def test_a_message_of_a_megabyte_is_refused_in_few_words() -> None:
+    for text in ("x" * 1_000_000, json.dumps({"placedAt": "9" * 1_000_000, "note": None, "orderID": "o"})):
+        with pytest.raises(InvalidRequest) as caught:
+            Order.from_json(text)
+        assert len(str(caught.value)) <= orders.REASON_CHARACTERS
 
 
 # --- Onto the queue ---------------------------------------------------------------------------------------------------
@@ -640,6 +697,29 @@ def test_an_image_may_have_attributes_of_each_type(name: str) -> None:
 @pytest.mark.parametrize("customer", [{"N": "5"}, {"NULL": True}, {"M": {}}, {"SS": ["a"]}])
 def test_a_customer_that_is_no_text_is_called_unknown(customer: Any) -> None:
     assert announced(record("o-1", customer))[0].message == "1 new order:\n- order o-1 of customer unknown"
+
+
+IMAGE = st.recursive(
+    st.sampled_from(
+        [{"NULL": True}, {"BOOL": False}, {"N": "1"}, {"B": "AA=="}, {"SS": ["a"]}, {"NS": ["1"]}, {"BS": ["AA=="]}]
+    )
+    | st.text().map(lambda text: {"S": text}),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda values: {"L": values})
+        | st.dictionaries(st.text(), inner, max_size=3).map(lambda values: {"M": values})
+    ),
+)
+
+
+@given(st.text(min_size=1), st.dictionaries(st.sampled_from(["customerID", "orderID", "items"]) | st.text(), IMAGE))
+def test_any_image_is_announced_on_a_line_of_its_own_that_names_the_order(order_id: str, image: dict[str, Any]) -> None:
+    given = record(order_id)
+    given["dynamodb"]["NewImage"] = image
+    (notification,) = announced(given)
+    lines = notification.message.splitlines()
+    assert lines[0] == "1 new order:"
+    assert len(lines) == 2
+    assert lines[1].startswith(f"- order {one_line(order_id)} of customer ")
 
 
 def test_a_record_without_an_image_is_announced_by_its_key() -> None:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 from urllib.parse import quote_plus
@@ -265,6 +265,46 @@ def test_any_bytes_are_rows_or_a_refusal(data: bytes, sizes: list[int]) -> None:
     assert [row.line for row in found] == sorted({row.line for row in found})
 
 
+def outcome(chunks: Iterable[bytes]) -> list[Any]:
+    found: list[Any] = []
+    try:
+        found.extend(rows(chunks))
+    except NotImported as error:
+        found.append(str(error))
+    return found
+
+
+@given(
+    st.binary() | st.text(st.sampled_from('",\n\r aA1é\u2028\x85\ufeff\x0b')).map(str.encode),
+    st.booleans(),
+    st.lists(st.integers(1, 9)),
+)
+def test_the_rows_are_the_same_however_the_bytes_arrive(data: bytes, below_header: bool, sizes: list[int]) -> None:
+    data = (HEADER.encode() if below_header else b"") + data
+    assert outcome(in_chunks(data, sizes)) == outcome([data]) == outcome(bytes([byte]) for byte in data)
+
+
+@given(
+    st.lists(
+        st.one_of(beans.map(lambda bean: (*bean[:5], str(bean[5]))), st.tuples(*[cells] * 5, st.just("few"))),
+        min_size=1,
+    )
+)
+def test_of_good_and_bad_rows_the_good_are_read_and_the_bad_are_named_by_their_line(
+    table: list[tuple[str, ...]],
+) -> None:
+    out = io.StringIO()
+    csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(table)
+    # A cell may have lines of its own.
+    lines = [2]
+    for record in table:
+        one = io.StringIO()
+        csv.writer(one, quoting=csv.QUOTE_ALL, lineterminator="\n").writerow(record)
+        lines.append(lines[-1] + len(one.getvalue().encode().splitlines()))
+    expected = {line: record[5] == "few" for line, record in zip(lines, table, strict=False)}
+    assert {row.line: isinstance(row, BadRow) for row in parsed_below_header(out.getvalue())} == expected
+
+
 @given(st.text(st.sampled_from('",\n\r aA1é'), max_size=200))
 def test_any_broken_text_is_rows_good_or_bad_each_on_a_line_of_its_own(text: str) -> None:
     lines = len(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
@@ -315,6 +355,17 @@ def test_a_key_is_read_as_it_was_given_to_s3(key: str) -> None:
     (sent,) = received(event(key))
     assert sent.key == f"upload/{key}/0055AED6DCD90281E5"
     assert sent.message.startswith(f"{key} (")
+
+
+@given(
+    st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda key: len(key.encode()) <= 1_024),
+    st.sampled_from(["", "/", "/*-._~"]),
+)
+def test_any_key_that_s3_permits_comes_back_from_its_form(key: str, safe: str) -> None:
+    """S3 says which characters it leaves as they are for some only. A plus is always escaped, for it means a space."""
+    given = event("x")
+    given["s3"]["object"]["key"] = quote_plus(key, safe=safe)
+    assert Upload.of(given).key == key
 
 
 def test_a_key_with_line_breaks_cannot_pretend_to_be_more_lines() -> None:
