@@ -57,6 +57,16 @@ def test_an_invalid_request_has_all_problems_in_its_message() -> None:
     assert str(errors.InvalidRequest(["a: is missing", "b: must be a text"])) == "a: is missing; b: must be a text"
 
 
+def test_20_problems_are_named_and_of_21_the_last_is_counted() -> None:
+    assert str(errors.InvalidRequest(["x"] * 20)) == "; ".join(["x"] * 20)
+    assert str(errors.InvalidRequest(["x"] * 21)) == "; ".join(["x"] * 20) + "; and 1 more"
+
+
+def test_a_clients_own_name_is_shown_up_to_40_characters() -> None:
+    assert errors.shown("x" * 40) == '"' + "x" * 40 + '"'
+    assert errors.shown("x" * 40 + "y") == '"' + "x" * 40 + '"'
+
+
 def test_what_is_not_found_is_named_so_that_it_stays_on_its_line() -> None:
     assert str(errors.NotFound("order", "a\nb")) == "there is no order 'a\\nb'"
 

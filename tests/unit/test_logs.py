@@ -47,6 +47,15 @@ def test_a_field_of_any_text_is_one_line_of_json(value: Any) -> None:
     json.loads(line)
 
 
+def test_a_text_of_10_000_characters_is_whole_and_a_longer_one_is_cut(log_lines: io.StringIO) -> None:
+    for length in (10_000, 10_001):
+        logger("uploads").info("x" * length, extra={"reason": "☕" * length})
+    whole, cut = records(log_lines)
+    assert (whole["message"], whole["reason"]) == ("x" * 10_000, "☕" * 10_000)
+    assert (cut["message"], cut["reason"]) == ("x" * 9_999 + "…", "☕" * 9_999 + "…")
+    assert max(map(len, log_lines.getvalue().splitlines())) < 256_000
+
+
 def test_an_exception_is_a_field_of_its_record(log_lines: io.StringIO) -> None:
     try:
         raise ValueError("two\nlines")

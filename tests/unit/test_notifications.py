@@ -122,6 +122,15 @@ def test_any_text_becomes_a_subject_that_sns_takes(text: str) -> None:
     assert subject[0] != " "
 
 
+def test_a_message_of_another_publisher_with_too_long_a_key_is_kept_too(aws: Aws) -> None:
+    for length in (2_048, 2_049):
+        key = {"Type": "String", "Value": "x" * length}
+        record(aws, sent(length, MessageAttributes={"kind": {"Type": "String", "Value": "order"}, "key": key}))
+    assert [each["messageId"] for each in inbox(aws)["notifications"]] == ["m-2049", "m-2048"]
+    ids = {len(item["notificationID"]["S"]) for item in aws.dynamodb.scan(TableName=TABLE)["Items"]}
+    assert ids == {64, 2_048}
+
+
 def test_a_key_that_the_table_would_not_take_becomes_another_one_of_its_own(aws: Aws) -> None:
     keys = [
         published(aws, replace(notification(), key=key))["MessageAttributes"]["key"]["StringValue"]

@@ -58,6 +58,7 @@ def test_a_storage_report_lists_if_no_mode_is_said() -> None:
         | st.none()
         | st.integers()
         | st.lists(st.text()),
+        max_size=20,
     )
 )
 def test_any_object_is_a_request_or_is_refused_by_the_names_of_its_fields(body: dict[str, Any]) -> None:
@@ -70,6 +71,13 @@ def test_any_object_is_a_request_or_is_refused_by_the_names_of_its_fields(body: 
         return
     named = {problem.rpartition(": ")[0] for problem in problems}
     assert named <= {"kind", "mode"} | {json.dumps(name[:40]) for name in body}
+
+
+def test_fields_of_any_number_and_length_make_a_short_message() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        reports.parse({f"{number}" + "x" * 5_000: 1 for number in range(100)})
+    assert len(str(caught.value)) < 2_000
+    assert str(caught.value).endswith("; and 80 more")
 
 
 # --- Starting one -----------------------------------------------------------------------------------------------------

@@ -103,6 +103,14 @@ def test_all_wrong_parameters_are_named_at_once() -> None:
     ]
 
 
+def test_parameters_of_any_number_and_length_make_a_short_message() -> None:
+    asked = request(query={f"{number:02}" + "x" * 5_000: ["", ""] for number in range(50)})
+    found = problems(rest.page, asked)
+    assert found[0] == f"00{'x' * 38}: is not a parameter of this list, which takes limit, next"
+    assert found[-1] == "and 80 more"
+    assert len(found) == 21
+
+
 @given(st.text())
 def test_any_limit_is_1_to_100_or_refused(limit: str) -> None:
     with suppress(InvalidRequest):

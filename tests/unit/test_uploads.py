@@ -217,6 +217,52 @@ def test_a_line_without_end_is_refused_without_reading_it() -> None:
         list(rows(endless()))
 
 
+def test_a_line_may_have_65_536_bytes_and_no_more() -> None:
+    fitting = "A,t,p,1,d,1" + "x" * (uploads.LINE_BYTES - len("A,t,p,1,d,1\n")) + "\n"
+    assert isinstance(parsed_below_header(fitting)[0], BadRow)
+    assert "line 2 is longer than 65,536 bytes" in refusal(HEADER + "x" + fitting)
+
+
+def test_a_record_over_several_lines_may_have_8_192_characters_and_no_more() -> None:
+    def record(size: int) -> str:
+        line = 'A,t,p,1,"\n' + " " * (size - len('A,t,p,1,"\nd",1\n')) + 'd",1\n'
+        assert len(line) == size
+        return line
+
+    assert parsed_below_header(record(uploads.RECORD_CHARACTERS)) == [Row(2, "A", "t", "p", "1", "d", 1)]
+    assert isinstance(parsed_below_header(record(uploads.RECORD_CHARACTERS + 1))[0], BadRow)
+
+
+def test_1_000_rows_may_have_broken_quotes_and_no_more() -> None:
+    assert len(parsed_below_header('A,"t"x,p,1,d,1\n' * uploads.BROKEN_QUOTES)) == uploads.BROKEN_QUOTES
+    assert "more than 1,000 rows have broken quotes" in refusal(
+        HEADER + 'A,"t"x,p,1,d,1\n' * (uploads.BROKEN_QUOTES + 1)
+    )
+
+
+def test_a_value_is_shown_up_to_100_characters() -> None:
+    for length, end in ((100, "x'"), (101, "…'")):
+        (row,) = parsed_below_header(f"A,t,p,1,d,{'x' * length}\n")
+        assert isinstance(row, BadRow)
+        shown = row.reason.removeprefix("quantity is ").partition(" and not")[0]
+        assert shown.endswith(end)
+        assert len(shown) == 102
+
+
+def test_a_file_of_50_mb_is_read_and_a_larger_one_is_not() -> None:
+    class S3:
+        def get_object(self, **_: Any) -> dict[str, Any]:
+            return {"Body": "the file"}
+
+    for size in (uploads.FILE_BYTES, uploads.FILE_BYTES + 1):
+        upload = Upload.of(event("inventory/a.csv", size=size))
+        if size == uploads.FILE_BYTES:
+            assert uploads._open(upload, S3(), "uploads") == "the file"
+        else:
+            with pytest.raises(NotImported, match=r"^the file is larger than 50\.0 MB, upload it in parts$"):
+                uploads._open(upload, S3(), "uploads")
+
+
 def test_more_rows_than_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "ROWS", 2)
     assert len(parsed_below_header("A,t,p,1,d,1\n" * 2)) == 2
