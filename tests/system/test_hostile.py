@@ -182,8 +182,6 @@ def test_no_secret_is_in_a_log_an_error_or_the_output_of_an_execution(system: Sy
         yield from (("a list", json.dumps(report)) for report in system.all("/reports", "reports"))
         sfn = system.aws("stepfunctions")
         for machine in sfn.list_state_machines()["stateMachines"]:
-            settings = sfn.describe_state_machine(stateMachineArn=machine["stateMachineArn"])
-            assert settings["loggingConfiguration"]["includeExecutionData"] is False
             for execution in sfn.list_executions(stateMachineArn=machine["stateMachineArn"])["executions"]:
                 found: dict[str, Any] = sfn.describe_execution(executionArn=execution["executionArn"])
                 yield found["name"], " ".join(str(found.get(name)) for name in ("input", "output", "error", "cause"))
