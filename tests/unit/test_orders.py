@@ -107,6 +107,13 @@ def test_an_orders_own_id_stays_under_any_key() -> None:
     assert orders.parse(given[0], NOW, "monday")[0].order_id == "o-1"
 
 
+def test_the_largest_order_fits_into_one_message_and_one_item() -> None:
+    """SQS takes 1 MiB, DynamoDB 400 KB; in the message a character has up to 12 bytes, in the item up to 4."""
+    largest = Order("x" * 64, "😀" * 64, (Item("😀" * 200, 10_000),) * 100, "😀" * 500, PLACED_AT)
+    assert len(largest.to_json()) < orders.SQS_BYTES
+    assert len(json.dumps(orders._insertion(largest, TABLE), ensure_ascii=False).encode()) < 400_000
+
+
 def test_an_order_without_an_id_gets_a_new_one_each_time() -> None:
     first, second = orders.parse([body(), body()], NOW)
     assert first.order_id != second.order_id

@@ -11,7 +11,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.stub import Stubber
 from moto import mock_aws
 
@@ -600,6 +600,12 @@ def test_a_notice_names_some_buckets_and_counts_the_rest(account: Account) -> No
     assert "\n            and 2 buckets more\n" in message
     assert "- secret-09: AccessDenied" in message
     assert "\n- and 1 bucket more\n" in message
+
+
+def test_what_aws_says_of_a_bucket_is_told_up_to_300_characters() -> None:
+    for length in (300, 301):
+        error: Any = {"Error": {"Code": "Code", "Message": "x" * (length - len("Code: "))}}
+        assert len(storage._readable(ClientError(error, "ListObjectsV2"))) == 300
 
 
 @pytest.mark.parametrize(

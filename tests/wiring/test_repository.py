@@ -93,6 +93,13 @@ def required_by(distribution: str) -> set[str]:
     return {normal(re.split(r"[^\w.-]", line)[0]) for line in lines}
 
 
+def test_every_test_that_the_promises_name_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "reliability.md").read_text()))
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    assert named
+    assert named - set(re.findall(r"^def (test_\w+)", tests, re.MULTILINE)) == set()
+
+
 def test_no_file_names_a_folder_of_one_machine() -> None:
     assert {name: MACHINE_PATH.findall(text) for name, text in texts() if MACHINE_PATH.search(text)} == {}
 
