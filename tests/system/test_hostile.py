@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.system.conftest import ROOT, System, wait_for
+from tests.system.conftest import System, wait_for
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 # Enough to reach each check on each route, and always the same requests: a failure repeats.
@@ -23,9 +23,12 @@ def test_the_api_keeps_its_description_whatever_is_sent(system: System, tmp_path
     """Every check of schemathesis on every route: no 500, documented statuses, types, headers and bodies, no request
     refused that the description allows, none taken that it forbids."""
     program = Path(sys.executable).with_name("schemathesis")
+    # As a file: given by its address, the route of that address would be left out.
+    description = tmp_path / "openapi.json"
+    description.write_text(system.request("GET", "/openapi.json").text)
     done = subprocess.run(
         [
-            *(program, "--config-file", CONFIG, "run", f"{system.env['CAFE_API_URL']}/openapi.json"),
+            *(program, "--config-file", CONFIG, "run", description, "--url", system.env["CAFE_API_URL"]),
             *("--max-examples", str(EXAMPLES), "--seed", str(SEED), "--no-color", "--warnings", "off"),
         ],
         cwd=tmp_path,
@@ -36,10 +39,9 @@ def test_the_api_keeps_its_description_whatever_is_sent(system: System, tmp_path
     )
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
     # It has tried every route, and not stopped at a server that did not answer.
-    routes = json.loads((ROOT / "chalicelib" / "openapi.json").read_text())["paths"]
-    operations = sum(len(methods) for methods in routes.values())
+    operations = sum(len(methods) for methods in json.loads(description.read_text())["paths"].values())
     assert f"Tested: {operations}\n" in done.stdout
-    assert int(re.findall(r"([0-9]+) generated", done.stdout)[0]) > 100 * len(routes) / 2
+    assert int(re.findall(r"([0-9]+) generated", done.stdout)[0]) > 50 * operations
 
 
 # --- What comes from elsewhere and reaches a log
