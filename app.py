@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from chalice.app import BaseLambdaEvent, Chalice, DynamoDBEvent, Request, Response, SQSEvent
 
-from chalicelib import clients, idempotency, notifications, orders, reports, rest, storage, uploads
+from chalicelib import clients, dead_letters, idempotency, notifications, orders, reports, rest, storage, uploads
 from chalicelib.errors import MissingSettings
 from chalicelib.reports import inventory, render
 from chalicelib.settings import VERSION, Database, Settings
@@ -25,6 +25,7 @@ app = Chalice(app_name="cafe", configure_logs=False)
 
 CHALICELIB = Path(__file__).parent / "chalicelib"
 MACHINES = {"inventory": settings.inventory_report_arn, "storage": settings.storage_report_arn}
+PLACES = dead_letters.Places.of(settings)
 
 
 class RawEvent(BaseLambdaEvent):
@@ -168,14 +169,22 @@ def store_orders(event: SQSEvent) -> dict[str, Any]:
         table=settings.orders_table,
         sqs=clients.aws("sqs"),
         queue_url=settings.orders_queue_url,
+        dead_letter_url=settings.orders_dead_letter_url,
         publish=notifications.publisher(clients.aws("sns"), settings.topic_arn),
     )
 
 
 @app.on_dynamodb_record(stream_arn=settings.orders_stream_arn, batch_size=100, starting_position="TRIM_HORIZON")
-def announce_orders(event: DynamoDBEvent) -> None:
-    """Announces a batch of newly stored orders in one notification."""
-    orders.announce(event.to_dict(), publish=notifications.publisher(clients.aws("sns"), settings.topic_arn))
+def announce_orders(event: DynamoDBEvent) -> dict[str, Any]:
+    """Announces a batch of newly stored orders in one notification; what cannot be announced is put by, by its id."""
+    moment, context = now(), cast(Any, event.context)
+    return orders.announce(
+        event.to_dict(),
+        publish=notifications.publisher(clients.aws("sns"), settings.topic_arn),
+        put_by=orders.putter_by(clients.aws("sqs"), settings.failures_queue_url, context, moment),
+        now=moment,
+        seconds_left=lambda: context.get_remaining_time_in_millis() / 1000,
+    )
 
 
 # --- Uploads: S3 -> CloudWatch Logs, MySQL, SNS -----------------------------------------------------------------------
@@ -233,6 +242,22 @@ def list_notifications() -> dict[str, Any]:
     """The notifications of the last 30 days, newest first."""
     page = rest.page(request())
     return notifications.inbox(page, dynamodb=clients.aws("dynamodb"), table=settings.notifications_table)
+
+
+# --- Dead letters: what failed for good -> REST -> back to where it came from -----------------------------------------
+
+
+@app.route("/dead-letters")
+def list_dead_letters() -> dict[str, Any]:
+    """What failed for good and waits for a person, oldest first."""
+    return dead_letters.waiting(rest.limit(request()), places=PLACES, aws=clients.aws)
+
+
+@app.route("/dead-letters/redrive", methods=["POST"])
+def redrive_dead_letters() -> dict[str, Any]:
+    """Puts all of it, or what is asked for, back to where it came from."""
+    wanted = dead_letters.parse(rest.body(request(), nothing={}))
+    return dead_letters.redrive(wanted, places=PLACES, aws=clients.aws)
 
 
 # --- The API itself ---------------------------------------------------------------------------------------------------

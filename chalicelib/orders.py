@@ -12,10 +12,13 @@ import re
 import secrets
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from itertools import chain, takewhile
 from typing import Any
+
+from botocore.exceptions import ClientError, ParamValidationError
 
 from chalicelib.errors import Conflict, InvalidRequest, NotFound, Unavailable, aws_errors, listed, shown
 from chalicelib.logs import logger
@@ -35,6 +38,17 @@ SQS_ENTRIES = 10
 SQS_BYTES = 1_000_000
 STATEMENTS = 25
 KEYS = 100
+
+# How often the queue delivers a message: its redrive policy's maxReceiveCount.
+TRIES = 5
+REASON_CHARACTERS = 300
+
+# For so long an order that SNS does not take for now stays on the stream and holds up those behind it.
+PATIENCE_SECONDS = 300
+# A call of SNS, and one to put on the failures queue what was not announced, each with its retries.
+ANNOUNCEMENT_SECONDS = 30
+# By these SNS refuses a message for what is in it, and no other one.
+REFUSED_CONTENT = ("InvalidParameter", "InvalidParameterValue", "ParameterValueInvalid", "ValidationException")
 
 log = logger("orders")
 
@@ -292,21 +306,29 @@ def _stored_digests(order_ids: list[str], dynamodb: Any, table: str) -> dict[str
 
 
 def store(
-    event: dict[str, Any], *, dynamodb: Any, table: str, sqs: Any, queue_url: str, publish: Publish
+    event: dict[str, Any],
+    *,
+    dynamodb: Any,
+    table: str,
+    sqs: Any,
+    queue_url: str,
+    dead_letter_url: str,
+    publish: Publish,
 ) -> dict[str, Any]:
     """Stores the orders of an SQS event and returns ``{"batchItemFailures": [{"itemIdentifier": message id}]}``.
 
     A message that is no order, or whose write fails, comes back after 1, 2, 4 and 8 seconds, and its neighbours are
-    stored all the same. An order that contradicts the stored one is reported to the topic and not retried.
+    stored all the same. After its last try it is put on the dead-letter queue together with the reason. An order that
+    contradicts the stored one is reported to the topic and not retried.
     """
-    failed: list[dict[str, Any]] = []
+    failed: list[tuple[dict[str, Any], str]] = []
     sent: dict[str, list[tuple[dict[str, Any], Order]]] = defaultdict(list)
     for message in event["Records"]:
         try:
             order = Order.from_json(message["body"])
         except InvalidRequest as error:
             log.error("message refused", extra={"messageId": message["messageId"], "reason": str(error)})
-            failed.append(message)
+            failed.append((message, str(error)))
         else:
             sent[order.order_id].append((message, order))
 
@@ -322,7 +344,7 @@ def store(
     conflicts = []
     for order_id, same in sent.items():
         if order_id in refused:
-            failed += [message for message, _ in same]
+            failed += [(message, "the orders table did not take it, for a reason that may pass") for message, _ in same]
         else:
             conflicts += [(message, order) for message, order in same if order.digest() != digests[order_id]]
             log.info("order stored" if order_id in inserted else "order stored already", extra={"orderID": order_id})
@@ -331,12 +353,15 @@ def store(
             publish(_conflict([order for _, order in conflicts]))
         except Unavailable as error:
             # Their neighbours are stored, and need not come again.
-            failed += [message for message, _ in conflicts]
+            reason = f"its id is stored with other content, and that could not be reported: {error}"
+            failed += [(message, reason) for message, _ in conflicts]
             orders = [order.order_id for _, order in conflicts]
             log.warning("conflicts not reported yet", extra={"orderIDs": orders, "reason": str(error)})
-    if failed:
-        _delay(failed, sqs, queue_url)
-    return {"batchItemFailures": [{"itemIdentifier": message["messageId"]} for message in failed]}
+    buried = _bury([(message, reason) for message, reason in failed if _tries(message) >= TRIES], sqs, dead_letter_url)
+    again = [message for message, _ in failed if message["messageId"] not in buried]
+    if again:
+        _delay(again, sqs, queue_url)
+    return {"batchItemFailures": [{"itemIdentifier": message["messageId"]} for message in again]}
 
 
 def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[list[str], list[str], list[str]]:
@@ -405,7 +430,7 @@ def _delay(messages: list[dict[str, Any]], sqs: Any, queue_url: str) -> None:
             {
                 "Id": str(index),
                 "ReceiptHandle": message["receiptHandle"],
-                "VisibilityTimeout": 2 ** min(int(message["attributes"]["ApproximateReceiveCount"]) - 1, 3),
+                "VisibilityTimeout": 2 ** min(_tries(message) - 1, 3),
             }
             for index, message in enumerate(chunk)
         ]
@@ -418,32 +443,211 @@ def _delay(messages: list[dict[str, Any]], sqs: Any, queue_url: str) -> None:
             log.warning("messages not hastened", extra={"messageIds": ids, "reason": str(error)})
 
 
+def _tries(message: dict[str, Any]) -> int:
+    return int(message["attributes"]["ApproximateReceiveCount"])
+
+
+def _bury(failed: list[tuple[dict[str, Any], str]], sqs: Any, url: str) -> set[str]:
+    """Puts messages on the dead-letter queue, each with the reason; returns the ids of those that are there now.
+
+    SQS moves the others there by itself, without a reason.
+    """
+    buried = set()
+    for message, reason in failed:
+        attributes = {
+            "reason": {"DataType": "String", "StringValue": _plain(reason)},
+            "tries": {"DataType": "Number", "StringValue": str(_tries(message))},
+        }
+        if sent := message["attributes"].get("SentTimestamp"):
+            attributes["sent"] = {"DataType": "Number", "StringValue": sent}
+        facts = {"messageId": message["messageId"], "reason": reason}
+        # One by one, for a body may be as large as a whole batch.
+        try:
+            with aws_errors():
+                sqs.send_message(QueueUrl=url, MessageBody=message["body"], MessageAttributes=attributes)
+        except (ClientError, Unavailable) as error:
+            log.error("dead message left to the queue", extra={**facts, "error": str(error)})
+        else:
+            buried.add(message["messageId"])
+            log.error("message dead", extra=facts)
+    return buried
+
+
+def _plain(text: str) -> str:
+    """``text`` as an attribute of SQS takes it: not empty, not long, and without what is no text."""
+    return "".join("?" if _forbidden(character) else character for character in text[:REASON_CHARACTERS]) or "unknown"
+
+
 # --- from the stream to the subscribers -------------------------------------------------------------------------------
 
+Record = dict[str, Any]
+# Takes records that cannot be announced and the error; returns those that it could not put by.
+PutBy = Callable[[Sequence[Record], Exception], list[Record]]
 
-def announce(event: dict[str, Any], *, publish: Publish) -> None:
-    """One notification for all the orders that a batch of the table's stream brings; changes and deletions are none."""
-    new = [record for record in event["Records"] if record["eventName"] == "INSERT"]
-    if not new:
-        return
-    orders = [record["dynamodb"]["Keys"]["orderID"]["S"] for record in new]
-    customers = [record["dynamodb"].get("NewImage", {}).get("customerID", {}).get("S", "unknown") for record in new]
-    lines = [
-        f"- order {one_line(order)} of customer {one_line(customer)}"
-        for order, customer in zip(orders, customers, strict=True)
-    ]
-    new_orders = counted(len(new), "new order")
-    publish(
-        Notification(
-            kind="order",
-            key=f"orders/{hashlib.sha256(' '.join(record['eventID'] for record in new).encode()).hexdigest()[:32]}",
-            subject=new_orders,
-            message=f"{new_orders}:\n" + "\n".join(lines),
-            sms=new_orders,
-        )
+
+def announce(
+    event: dict[str, Any],
+    *,
+    publish: Publish,
+    put_by: PutBy,
+    now: datetime,
+    seconds_left: Callable[[], float],
+) -> dict[str, Any]:
+    """One notification for all the orders that a batch of the table's stream brings; changes and deletions are none.
+
+    Returns ``{"batchItemFailures": [{"itemIdentifier": sequence number}]}`` with the first record that is not done:
+    the stream brings that one and those behind it again, and none that was announced before it.
+
+    - What may pass brings an order again until it is five minutes old; then it is put by.
+    - Where SNS refuses the message itself, the batch is halved until the order that it refuses is alone. That one
+      is put by, and its neighbours are announced.
+    - Any other refusal will not pass by trying, so all that is left is put by at once.
+
+    An event with ``"redriven": true`` does not come from the stream, and nobody reads its answer. So what is left then
+    raises ``Unavailable``: Lambda tries twice more, and hands the event over to the failures queue.
+    """
+    redriven = event.get("redriven") is True
+    new = [record for record in event["Records"] if record.get("eventName") == "INSERT"]
+    left = _announce(new, publish, put_by, 0 if redriven else now.timestamp() - PATIENCE_SECONDS, seconds_left)
+    if left and redriven:
+        raise Unavailable(f"{counted(len(left), 'order')} could be neither announced nor put by for now")
+    return {"batchItemFailures": [{"itemIdentifier": left[0]["dynamodb"]["SequenceNumber"]}] if left else []}
+
+
+def _announce(
+    new: list[Record], publish: Publish, put_by: PutBy, late: float, seconds_left: Callable[[], float]
+) -> list[Record]:
+    """Announces the orders; returns those that are not done. ``late`` is the time before which none has to wait."""
+    left: list[Record] = []
+    for record in new:
+        try:
+            _line(record), record["eventID"]
+        except (KeyError, TypeError, AttributeError) as error:
+            if left := put_by([record], ValueError(f"a record without {error}")):
+                # Nothing behind it may be announced, or the stream would bring it to be announced again.
+                left = new[new.index(record) :]
+                break
+            new = [each for each in new if each is not record]
+    groups = [group] if (group := new[: len(new) - len(left)]) else []
+    first = True
+    while groups and (first or seconds_left() > ANNOUNCEMENT_SECONDS):
+        first, group = False, groups[0]
+        waiting = list(chain(*groups))
+        try:
+            publish(_announcement(group))
+        except Unavailable as error:
+            given_up = list(takewhile(lambda record: _written(record) < late, waiting))
+            log.warning("orders not announced", extra={"orderIDs": _ids(waiting), "reason": str(error)})
+            stuck = put_by(given_up, error) if given_up else []
+            return [*stuck, *waiting[len(given_up) :], *left]
+        except (ClientError, ParamValidationError, UnicodeError) as error:
+            content = not isinstance(error, ClientError) or error.response["Error"]["Code"] in REFUSED_CONTENT
+            if content and len(group) > 1:
+                groups[:1] = [group[: len(group) // 2], group[len(group) // 2 :]]
+                continue
+            given_up = group if content else waiting
+            log.error("orders refused", extra={"orderIDs": _ids(given_up), "reason": str(error)})
+            if stuck := put_by(given_up, error):
+                return [*stuck, *waiting[len(given_up) :], *left]
+            groups = groups[1:] if content else []
+        else:
+            for order_id in _ids(group):
+                log.info("order announced", extra={"orderID": order_id})
+            groups = groups[1:]
+    return [*chain(*groups), *left]
+
+
+def _announcement(records: list[Record]) -> Notification:
+    new_orders = counted(len(records), "new order")
+    ids = " ".join(record["eventID"] for record in records)
+    return Notification(
+        kind="order",
+        key=f"orders/{hashlib.sha256(ids.encode()).hexdigest()[:32]}",
+        subject=new_orders,
+        message=f"{new_orders}:\n" + "\n".join(map(_line, records)),
+        sms=new_orders,
     )
-    for order in orders:
-        log.info("order announced", extra={"orderID": order})
+
+
+def _line(record: Record) -> str:
+    return f"- order {one_line(record['dynamodb']['Keys']['orderID']['S'])} of customer {one_line(customer(record))}"
+
+
+def customer(record: Record) -> str:
+    """The customer of the order that a record of the stream brings, as far as it has one."""
+    name: str = record["dynamodb"].get("NewImage", {}).get("customerID", {}).get("S", "unknown")
+    return name
+
+
+def _ids(records: Iterable[Record]) -> list[str]:
+    return [record["dynamodb"]["Keys"]["orderID"]["S"] for record in records]
+
+
+def _written(record: Record) -> float:
+    """When it came onto the stream, in seconds since 1970."""
+    return float(record["dynamodb"].get("ApproximateCreationDateTime", 0))
+
+
+def announced_part(record: Record) -> Record:
+    """As much of a record of the stream as it takes to announce the order: its id, its customer, and when it came."""
+    change = record["dynamodb"] if isinstance(record.get("dynamodb"), dict) else {}
+    names = ("ApproximateCreationDateTime", "Keys", "SequenceNumber")
+    part = {name: change[name] for name in names if name in change}
+    match change:
+        case {"NewImage": {"customerID": {"S": str(name)}}}:
+            part["NewImage"] = {"customerID": {"S": name}}
+    return {
+        **{name: record[name] for name in ("eventID", "eventName", "eventSourceARN") if name in record},
+        "dynamodb": part,
+    }
+
+
+def putter_by(sqs: Any, url: str, context: Any, now: datetime) -> PutBy:
+    """A function that puts orders on the failures queue, each by its id as a message of its own.
+
+    A message has the shape in which Lambda itself hands an event over that a function failed on. So all that waits
+    there is read, and put back, in one way. ``context`` is that of the function.
+    """
+
+    def put_by(records: Sequence[Record], error: Exception) -> list[Record]:
+        stuck: list[Record] = []
+        for start in range(0, len(records), SQS_ENTRIES):
+            chunk = records[start : start + SQS_ENTRIES]
+            entries = [
+                {"Id": str(index), "MessageBody": json.dumps(_failure(record, error, context, now))}
+                for index, record in enumerate(chunk)
+            ]
+            try:
+                with aws_errors():
+                    answer = sqs.send_message_batch(QueueUrl=url, Entries=entries)
+            except (ClientError, Unavailable) as refusal:
+                log.error("failures queue refuses", extra={"orders": len(chunk), "reason": str(refusal)})
+                stuck += chunk
+            else:
+                refused = {int(failed["Id"]) for failed in answer.get("Failed", [])}
+                stuck += [record for index, record in enumerate(chunk) if index in refused]
+                for index, record in enumerate(chunk):
+                    if index not in refused:
+                        log.error("order put by", extra={"eventID": record.get("eventID"), "reason": str(error)})
+        return stuck
+
+    return put_by
+
+
+def _failure(record: Record, error: Exception, context: Any, now: datetime) -> dict[str, Any]:
+    """https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html, without a count of tries:
+    the stream does not tell."""
+    return {
+        "version": "1.0",
+        "timestamp": timestamp(now),
+        "requestContext": {
+            "requestId": context.aws_request_id,
+            "functionArn": context.invoked_function_arn,
+            "condition": "NotAnnounced",
+        },
+        "requestPayload": {"Records": [announced_part(record)]},
+        "responsePayload": {"errorType": type(error).__name__, "errorMessage": str(error)},
+    }
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

@@ -48,8 +48,18 @@ def body(request: Request, *, nothing: Any = None) -> Any:
 
 def page(request: Request, *filters: str) -> Page:
     """``limit``, ``next`` and the ``filters`` of a list's query string. Raises ``InvalidRequest``."""
+    given, number = _parameters(request, "limit", "next", *filters)
+    return Page(number, given.get("next"), {name: given[name] for name in filters if name in given})
+
+
+def limit(request: Request) -> int:
+    """``limit``, the only parameter of a list without pages. Raises ``InvalidRequest``."""
+    return _parameters(request, "limit")[1]
+
+
+def _parameters(request: Request, *allowed: str) -> tuple[MultiDict, int]:
+    """The parameters, each allowed and there once, and the limit."""
     given: MultiDict = request.query_params or MultiDict({})
-    allowed = ("limit", "next", *filters)
     problems = [
         f"{name[:NAME_CHARACTERS]}: is not a parameter of this list, which takes {', '.join(allowed)}"
         for name in given
@@ -61,12 +71,12 @@ def page(request: Request, *filters: str) -> Page:
         if len(given.getlist(name)) > 1
     ]
     text = given.get("limit", str(DEFAULT_LIMIT))
-    limit = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(PAGE_LIMIT)) else 0
-    if not 1 <= limit <= PAGE_LIMIT:
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(PAGE_LIMIT)) else 0
+    if not 1 <= number <= PAGE_LIMIT:
         problems.append(f"limit: must be a whole number from 1 to {PAGE_LIMIT}")
     if problems:
         raise InvalidRequest(problems)
-    return Page(limit, given.get("next"), {name: given[name] for name in filters if name in given})
+    return given, number
 
 
 def _no_constant(name: str) -> NoReturn:

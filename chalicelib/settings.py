@@ -39,6 +39,8 @@ class Settings:
     cafe_stage: str
     orders_queue_url: str
     orders_queue_arn: str
+    orders_dead_letter_url: str
+    failures_queue_url: str
     orders_table: str
     orders_stream_arn: str
     orders_since: str

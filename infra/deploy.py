@@ -6,7 +6,7 @@
 2. Its outputs, as environment variables and roles, into the stage's Chalice configuration. That is generated in a
    project folder of its own, which links the code, so that the tracked ``.chalice/config.json`` stays as it is.
 3. ``chalice deploy``.
-4. What Chalice cannot set: on event source mappings and on asynchronous invocation.
+4. What Chalice cannot set: on event source mappings, on asynchronous invocation and on subscriptions.
 5. A check that everything is as asked. A second run finds that nothing has to change, and changes nothing.
 """
 
@@ -326,11 +326,22 @@ def invocations(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         "MaximumEventAgeInSeconds": 6 * HOURS,
         "DestinationConfig": {"OnFailure": {"Destination": outputs["FAILURES_QUEUE_ARN"]}},
     }
-    return dict.fromkeys(("receive_upload", "record_notification", "record_alarm"), config)
+    # announce_orders is invoked by its stream, and so only where a person puts a dead letter back.
+    return dict.fromkeys(("receive_upload", "record_notification", "record_alarm", "announce_orders"), config)
 
 
-def complete(target: Target, outputs: Mapping[str, str], lambda_: Any, say: Say) -> None:
-    """Sets, where it is not set yet, what ``mappings`` and ``invocations`` ask for."""
+# The functions that Chalice subscribes, and the output that has the topic's ARN.
+SUBSCRIBED = {"record_notification": "TOPIC_ARN", "record_alarm": "ALARMS_TOPIC_ARN"}
+
+
+def redrive_policy(outputs: Mapping[str, str]) -> dict[str, str]:
+    """Of a subscription: where a message goes that SNS could not hand over to the function."""
+    return {"deadLetterTargetArn": outputs["FAILURES_QUEUE_ARN"]}
+
+
+def complete(target: Target, outputs: Mapping[str, str], clients: Callable[[str], Any], say: Say) -> None:
+    """Sets, where it is not set yet, what ``mappings``, ``invocations`` and ``redrive_policy`` ask for."""
+    lambda_, sns = clients("lambda"), clients("sns")
     for name, wanted in mappings(outputs).items():
         # A mapping that is still being made takes no changes.
         _wait_for_mappings(lambda_, target, name)
@@ -343,6 +354,29 @@ def complete(target: Target, outputs: Mapping[str, str], lambda_: Any, say: Say)
         if _missing(_invocation(lambda_, target, name), wanted):
             lambda_.put_function_event_invoke_config(FunctionName=target.function(name), **wanted)
             say(f"{name}: failure destination set")
+    for name, topic in SUBSCRIBED.items():
+        arn = _configuration(lambda_, target, name)["FunctionArn"]
+        # The list may lack for some seconds what Chalice has made just now.
+        _settled(lambda topic=topic, arn=arn: [] if _subscriptions(sns, outputs[topic], arn) else [arn])  # type: ignore[misc]
+        for subscription in _subscriptions(sns, outputs[topic], arn):
+            if _redrive_policy(sns, subscription) != redrive_policy(outputs):
+                sns.set_subscription_attributes(
+                    SubscriptionArn=subscription,
+                    AttributeName="RedrivePolicy",
+                    AttributeValue=json.dumps(redrive_policy(outputs)),
+                )
+                say(f"{name}: failure queue of its subscription set")
+
+
+def _subscriptions(sns: Any, topic: str, endpoint: str) -> list[str]:
+    pages = sns.get_paginator("list_subscriptions_by_topic").paginate(TopicArn=topic)
+    return [each["SubscriptionArn"] for page in pages for each in page["Subscriptions"] if each["Endpoint"] == endpoint]
+
+
+def _redrive_policy(sns: Any, subscription: str) -> dict[str, str]:
+    attributes = sns.get_subscription_attributes(SubscriptionArn=subscription)["Attributes"]
+    policy: dict[str, str] = json.loads(attributes.get("RedrivePolicy") or "{}")
+    return policy
 
 
 def _mappings_of(lambda_: Any, target: Target, name: str) -> list[dict[str, Any]]:
@@ -411,13 +445,16 @@ def check(
     for name, wanted in invocations(outputs).items():
         config = _invocation(lambda_, target, name)
         problems += [f"{name}: its {each} is {config.get(each)}" for each in _missing(config, wanted)]
-    for name, topic in (("record_notification", "TOPIC_ARN"), ("record_alarm", "ALARMS_TOPIC_ARN")):
-        pages = clients("sns").get_paginator("list_subscriptions_by_topic").paginate(TopicArn=outputs[topic])
-        endpoints = [each["Endpoint"] for page in pages for each in page["Subscriptions"]]
-        if endpoints.count(arns.get(name)) != 1:
-            problems.append(
-                f"{name}: is subscribed {endpoints.count(arns.get(name))} times to {outputs[topic]}, not once"
-            )
+    for name, topic in SUBSCRIBED.items():
+        subscriptions = _subscriptions(clients("sns"), outputs[topic], arns.get(name, ""))
+        if len(subscriptions) != 1:
+            problems.append(f"{name}: is subscribed {len(subscriptions)} times to {outputs[topic]}, not once")
+        policies = [_redrive_policy(clients("sns"), each) for each in subscriptions]
+        problems += [
+            f"{name}: its subscription's RedrivePolicy is {each}"
+            for each in policies
+            if each != redrive_policy(outputs)
+        ]
     bucket = clients("s3").get_bucket_notification_configuration(Bucket=outputs["UPLOADS_BUCKET"])
     notified = [each["LambdaFunctionArn"] for each in bucket.get("LambdaFunctionConfigurations", [])]
     if notified != [arns.get("receive_upload")]:
@@ -453,7 +490,7 @@ def deploy(target: Target, say: Say) -> dict[str, str]:
         parts = package_sizes(target.project)
         shown = ", ".join(f"{name} {size / 1000:,.0f}" for name, size in parts[:6])
         say(f"package: {sum(size for _, size in parts) / 1000:,.0f} kB ({shown} …)")
-    complete(target, outputs, lambda_, say)
+    complete(target, outputs, client, say)
     problems = _settled(lambda: check(target, stage, outputs, client))
     if problems:
         raise DeployError("deployed, but not as asked:\n" + "\n".join(f"  {each}" for each in problems))

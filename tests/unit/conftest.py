@@ -36,6 +36,8 @@ ENVIRONMENT = {
     "CAFE_STAGE": "test",
     "ORDERS_QUEUE_URL": f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/cafe-test-orders",
     "ORDERS_QUEUE_ARN": f"arn:aws:sqs:{REGION}:{ACCOUNT}:cafe-test-orders",
+    "ORDERS_DEAD_LETTER_URL": f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/cafe-test-orders-dead",
+    "FAILURES_QUEUE_URL": f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/cafe-test-failures",
     "ORDERS_TABLE": "cafe-test-orders",
     "ORDERS_STREAM_ARN": f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/cafe-test-orders/stream/2026-01-01T00:00:00.000",
     "ORDERS_SINCE": "2026-01-01",
@@ -92,7 +94,8 @@ class Aws:
                 TableName=ENVIRONMENT[f"{table.upper()}_TABLE"],
                 **{name: given[name] for name in taken if name in given},
             )
-        self.sqs.create_queue(QueueName="cafe-test-orders")
+        for queue in ("orders", "orders-dead", "failures"):
+            self.sqs.create_queue(QueueName=f"cafe-test-{queue}")
         self.s3.create_bucket(Bucket=ENVIRONMENT["REPORTS_BUCKET"])
         for kind in ("inventory", "storage"):
             role = f"arn:aws:iam::{ACCOUNT}:role/machine"

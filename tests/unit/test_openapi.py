@@ -10,7 +10,7 @@ import pytest
 from openapi_schema_validator import OAS31Validator, oas31_format_checker
 from openapi_spec_validator import validate
 
-from chalicelib import idempotency, orders, reports, rest, storage, timeline
+from chalicelib import dead_letters, idempotency, orders, reports, rest, storage, timeline
 from chalicelib.errors import InvalidRequest
 from chalicelib.notifications import KINDS
 from chalicelib.settings import VERSION
@@ -84,6 +84,11 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert SCHEMAS["Notification"]["properties"]["kind"]["enum"] == [*KINDS, "other"]
     for name in ("reports", "orders", "notifications"):
         assert SCHEMAS[f"Next{name.title()}"]["pattern"] == f"^{name}-{timeline.TOKEN.pattern}$"
+    assert tuple(SCHEMAS["DeadLetter"]["properties"]["kind"]["enum"]) == dead_letters.KINDS
+    assert SCHEMAS["DeadLetterID"]["pattern"] == f"^{dead_letters.MESSAGE_ID.pattern}$"
+    assert SCHEMAS["RedriveRequest"]["properties"]["ids"]["maxItems"] == dead_letters.IDS
+    assert SCHEMAS["Redriven"]["properties"]["kept"]["maxItems"] == dead_letters.KEPT_SHOWN
+    assert SCHEMAS["DeadLetter"]["properties"]["what"]["maxLength"] == dead_letters.TEXT_CHARACTERS
     assert (limit["maximum"], limit["default"]) == (rest.PAGE_LIMIT, rest.DEFAULT_LIMIT)
 
 
@@ -185,6 +190,41 @@ def test_the_code_takes_those_report_requests_that_the_description_allows(body: 
         taken = True
 
     assert is_valid(body, schema_of("post", "/create_report")) == taken
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"ids": ["5b0a1f0e-6a4e-4c35-8a52-2f1c9d1d7c55"]},
+        {"ids": ["a"] * 100},
+        {"ids": ["a"] * 101},
+        {"ids": []},
+        {"ids": ["a b"]},
+        {"ids": [""]},
+        {"ids": ["x" * 101]},
+        {"ids": [1]},
+        {"ids": [None]},
+        {"ids": [[]]},
+        {"ids": "a"},
+        {"ids": {"a": 1}},
+        {"ids": None},
+        {"all": True},
+        [],
+        "ids",
+        7,
+    ],
+    ids=lambda body: json.dumps(body)[:60],
+)
+def test_the_code_takes_those_redrives_that_the_description_allows(body: Any) -> None:
+    try:
+        dead_letters.parse(body)
+    except InvalidRequest:
+        taken = False
+    else:
+        taken = True
+
+    assert is_valid(body, schema_of("post", "/dead-letters/redrive")) == taken
 
 
 def test_a_summary_of_the_storage_report_is_as_described() -> None:

@@ -4,19 +4,20 @@ import copy
 import io
 import json
 import re
-from collections.abc import Callable
-from datetime import UTC, date, datetime
+import zlib
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, ConnectTimeoutError
+from botocore.exceptions import ClientError, ConnectTimeoutError, ParamValidationError
 from botocore.stub import Stubber
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib import orders
 from chalicelib.errors import Conflict, InvalidRequest, Unavailable
-from chalicelib.notifications import Notification, one_line
+from chalicelib.notifications import Notification, Publish, one_line
 from chalicelib.orders import Item, Order
 from chalicelib.rest import Page
 from tests.unit.conftest import ENVIRONMENT, Api, Aws
@@ -386,6 +387,7 @@ def store(aws: Aws, event: dict[str, Any], publish: Callable[[Notification], Non
         table=TABLE,
         sqs=aws.sqs,
         queue_url=QUEUE_URL,
+        dead_letter_url=ENVIRONMENT["ORDERS_DEAD_LETTER_URL"],
         publish=publish or (lambda notification: pytest.fail(f"published: {notification}")),
     )
     assert list(result) == ["batchItemFailures"]
@@ -528,9 +530,61 @@ def test_a_message_that_is_no_order_is_named_and_its_neighbours_are_stored(
 
 
 def test_a_failed_message_comes_back_after_1_2_4_and_8_seconds(aws: Aws, hastened: list[tuple[str, int]]) -> None:
-    for received in (1, 2, 3, 4, 5):
+    for received in (1, 2, 3, 4):
         assert store(aws, {"Records": [message("poison", received=received)]}) == ["m-1"]
-    assert [seconds for _, seconds in hastened] == [1, 2, 4, 8, 8]
+    assert [seconds for _, seconds in hastened] == [1, 2, 4, 8]
+
+
+def dead(aws: Aws) -> list[dict[str, Any]]:
+    answer = aws.sqs.receive_message(
+        QueueUrl=ENVIRONMENT["ORDERS_DEAD_LETTER_URL"], MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+    )
+    return list(answer.get("Messages", []))
+
+
+@pytest.mark.parametrize("body", ["{poison", ' {"orderID": "Zoë\u2028漢" }\n\t'])
+def test_after_its_last_try_a_message_is_dead_byte_for_byte_with_the_reason(
+    aws: Aws, hastened: list[tuple[str, int]], body: str
+) -> None:
+    given = message(body, 2, received=orders.TRIES)
+    given["attributes"]["SentTimestamp"] = "1795230855123"
+    assert store(aws, {"Records": [message(order().to_json(), 1, received=orders.TRIES), given]}) == []
+    (letter,) = dead(aws)
+    assert letter["Body"] == body
+    attributes = {name: each["StringValue"] for name, each in letter["MessageAttributes"].items()}
+    assert attributes.pop("reason").startswith("message: is no order: ")
+    assert attributes == {"tries": "5", "sent": "1795230855123"}
+    assert hastened == []
+    assert list(aws.stored()) == ["o-1"]
+
+
+def test_a_reason_is_what_an_attribute_of_sqs_takes(aws: Aws) -> None:
+    body = json.dumps({"orderID": "o", "customerID": "c", "item": "x", "\u0001" * 400: 1, "note": None})[:-1]
+    store(aws, {"Records": [message(body + f', "placedAt": "{PLACED_AT}"}}', received=5)]})
+    (letter,) = dead(aws)
+    reason = letter["MessageAttributes"]["reason"]["StringValue"]
+    assert 1 <= len(reason) <= 300
+    assert reason.isprintable()
+
+
+@pytest.mark.parametrize(("code", "status"), [("AccessDenied", 403), ("ServiceUnavailable", 503)])
+def test_a_message_that_cannot_be_put_among_the_dead_is_left_to_the_queue(
+    aws: Aws, hastened: list[tuple[str, int]], code: str, status: int
+) -> None:
+    """It has had its five tries, so SQS itself moves it."""
+    with Stubber(aws.sqs) as sqs:
+        sqs.add_client_error("send_message", code, http_status_code=status)
+        assert store(aws, {"Records": [message("poison", received=5)]}) == ["m-1"]
+    assert hastened == [("r-1", 8)]
+
+
+def test_an_order_that_the_table_never_took_is_dead_with_that_reason(aws: Aws) -> None:
+    answer = {"Responses": [{"Error": {"Code": "ThrottlingError", "Message": "slower"}}]}
+    with Stubber(aws.dynamodb) as dynamodb:
+        dynamodb.add_response("batch_execute_statement", answer)
+        assert store(aws, {"Records": [message(order().to_json(), received=5)]}) == []
+    (letter,) = dead(aws)
+    assert letter["MessageAttributes"]["reason"]["StringValue"].startswith("the orders table did not take it")
 
 
 def test_more_than_ten_failed_messages_are_hastened_by_ten(aws: Aws, hastened: list[tuple[str, int]]) -> None:
@@ -643,7 +697,7 @@ def record(order_id: str, customer: Any = "c-1", name: str = "INSERT") -> dict[s
         "dynamodb": {
             "ApproximateCreationDateTime": 1795230855.0,
             "Keys": {"orderID": {"S": order_id}},
-            "SequenceNumber": "1100000000017450030890",
+            "SequenceNumber": f"11000000000{zlib.crc32(order_id.encode()):010}",
             "SizeBytes": 26,
             "StreamViewType": "NEW_IMAGE",
             **({} if name == "REMOVE" else {"NewImage": image}),
@@ -651,9 +705,54 @@ def record(order_id: str, customer: Any = "c-1", name: str = "INSERT") -> dict[s
     }
 
 
+class Failures:
+    """The failures queue as announce_orders sees it."""
+
+    def __init__(self, *refused: str) -> None:
+        self.put: list[str] = []
+        self.reasons: list[str] = []
+        self.calls = 0
+        self.refused = refused
+
+    def __call__(self, records: Sequence[dict[str, Any]], error: Exception) -> list[dict[str, Any]]:
+        self.calls += 1
+        stuck = [each for each in records if each["eventID"] in self.refused]
+        self.put += [each["eventID"] for each in records if each not in stuck]
+        self.reasons.append(str(error))
+        return stuck
+
+
+WRITTEN = datetime.fromtimestamp(1795230855, UTC)
+
+
+def announce(
+    records: Sequence[dict[str, Any]],
+    publish: Publish,
+    put_by: orders.PutBy | None = None,
+    *,
+    age: int = 1,
+    seconds: float = 60,
+    redriven: bool = False,
+) -> str | None:
+    """The event id of the first record that is not done. The records came ``age`` seconds ago."""
+    event = {"Records": list(records), **({"redriven": True} if redriven else {})}
+    answer = orders.announce(
+        event,
+        publish=publish,
+        put_by=put_by or (lambda records, error: pytest.fail(f"put by: {error!r}") if records else []),
+        now=WRITTEN + timedelta(seconds=age),
+        seconds_left=lambda: seconds,
+    )
+    assert list(answer) == ["batchItemFailures"]
+    numbers = [each["itemIdentifier"] for each in answer["batchItemFailures"]]
+    assert len(numbers) <= 1
+    by_number = {each["dynamodb"]["SequenceNumber"]: each["eventID"] for each in records}
+    return by_number[numbers[0]] if numbers else None
+
+
 def announced(*records: dict[str, Any]) -> list[Notification]:
     published: list[Notification] = []
-    orders.announce({"Records": list(records)}, publish=published.append)
+    assert announce(records, published.append) is None
     return published
 
 
@@ -743,12 +842,205 @@ def test_announce_orders_publishes_what_subscribers_filter_by(api: Api, aws: Aws
     assert notification["MessageAttributes"]["kind"]["Value"] == "order"
 
 
-def test_the_failed_publication_of_a_batch_fails_the_function(api: Api, aws: Aws) -> None:
-    """Then Lambda gives the batch once more, and nothing is lost."""
+# What cannot be announced
+
+AWAY = Unavailable("SNS is away")
+
+
+def refusal(code: str) -> ClientError:
+    return ClientError(
+        {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": 400}}, "Publish"
+    )  # type: ignore[typeddict-item]
+
+
+class Topic:
+    """An SNS that refuses, by the order's id; and keeps which orders each of its messages named."""
+
+    def __init__(self, error: Exception, *refused: str) -> None:
+        self.error = error
+        self.refused = refused
+        self.taken: list[str] = []
+        self.calls = 0
+
+    def __call__(self, notification: Notification) -> None:
+        self.calls += 1
+        named = re.findall(r"order (\S+) of", notification.message)
+        if not self.refused or set(self.refused) & set(named):
+            raise self.error
+        self.taken += named
+
+
+BATCH = [f"o-{number}" for number in range(10)]
+RECORDS = [record(order_id) for order_id in BATCH]
+
+
+def test_what_may_pass_brings_the_batch_again() -> None:
+    topic = Topic(AWAY)
+    assert announce(RECORDS, topic) == "e-o-0"
+    assert topic.calls == 1
+
+
+@pytest.mark.parametrize(("code", "status"), [("InternalError", 500), ("Throttling", 400), ("KMSThrottling", 400)])
+def test_announce_orders_answers_lambda_with_the_first_record_that_is_to_come_again(
+    api: Api, aws: Aws, code: str, status: int
+) -> None:
+    records = copy.deepcopy(RECORDS)
+    for each in records:
+        each["dynamodb"]["ApproximateCreationDateTime"] = datetime.now(UTC).timestamp()
     with Stubber(aws.sns) as sns:
-        sns.add_client_error("publish", "InternalError", http_status_code=500)
-        with pytest.raises(Unavailable, match=r"^Publish does not answer for now"):
-            api.client.lambda_.invoke("announce_orders", {"Records": [record("o-1")]})
+        sns.add_client_error("publish", code, http_status_code=status)
+        answer = api.client.lambda_.invoke("announce_orders", {"Records": records}).payload
+    assert answer == {"batchItemFailures": [{"itemIdentifier": records[0]["dynamodb"]["SequenceNumber"]}]}
+
+
+def test_an_order_of_five_minutes_is_put_by_and_a_younger_one_behind_it_comes_again() -> None:
+    young = copy.deepcopy(RECORDS)
+    for each in young[4:]:
+        each["dynamodb"]["ApproximateCreationDateTime"] += 60
+    failures = Failures()
+    assert announce(young, Topic(AWAY), failures, age=310) == "e-o-4"
+    assert failures.put == [f"e-{order_id}" for order_id in BATCH[:4]]
+    assert failures.reasons == ["SNS is away"]
+
+
+def test_a_batch_that_is_old_as_a_whole_is_done() -> None:
+    failures = Failures()
+    assert announce(RECORDS, Topic(AWAY), failures, age=301) is None
+    assert len(failures.put) == 10
+
+
+@pytest.mark.parametrize("culprit", BATCH)
+@pytest.mark.parametrize(
+    "error",
+    [
+        refusal("InvalidParameter"),
+        UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"),
+        ParamValidationError(report="no"),
+    ],
+    ids=repr,
+)
+def test_the_order_that_sns_refuses_is_put_by_alone_and_its_neighbours_are_announced_once(
+    culprit: str, error: Exception
+) -> None:
+    topic, failures = Topic(error, culprit), Failures()
+    assert announce(RECORDS, topic, failures) is None
+    assert topic.taken == [order_id for order_id in BATCH if order_id != culprit]
+    assert failures.put == [f"e-{culprit}"]
+    assert topic.calls <= 10
+
+
+def test_a_refusal_that_no_trying_changes_puts_all_by_at_once() -> None:
+    topic, failures = Topic(refusal("AuthorizationError")), Failures()
+    assert announce(RECORDS, topic, failures) is None
+    assert (topic.calls, failures.calls) == (1, 1)
+    assert failures.put == [f"e-{order_id}" for order_id in BATCH]
+
+
+@pytest.mark.parametrize("error", [refusal("InvalidParameter"), refusal("AuthorizationError")], ids=repr)
+def test_an_order_that_cannot_be_put_by_either_comes_again_with_those_behind_it(error: Exception) -> None:
+    topic, failures = Topic(error, "o-3"), Failures("e-o-3")
+    assert announce(RECORDS, topic, failures) == "e-o-3"
+    if error.response["Error"]["Code"] == "InvalidParameter":  # type: ignore[attr-defined]
+        # None behind it was announced, or it would be once more.
+        assert topic.taken == ["o-0", "o-1", "o-2"]
+
+
+def test_what_was_announced_before_sns_went_away_is_not_announced_again() -> None:
+    topic = Topic(refusal("InvalidParameter"), "o-7")
+
+    def publish(notification: Notification) -> None:
+        if topic.taken:
+            raise AWAY
+        topic(notification)
+
+    assert announce(RECORDS, publish) == "e-o-5"
+    assert topic.taken == BATCH[:5]
+
+
+@pytest.mark.parametrize("broken", [{}, {"Keys": {}}, {"Keys": {"orderID": {"N": "1"}}}, {"NewImage": []}])
+def test_a_record_that_cannot_be_read_is_put_by_and_its_neighbours_are_announced(broken: dict[str, Any]) -> None:
+    bad = record("o-3")
+    bad["dynamodb"] = {"SequenceNumber": bad["dynamodb"]["SequenceNumber"], **broken}
+    failures = Failures()
+    topic = Topic(AWAY, "none")
+    assert announce([*RECORDS[:3], bad, *RECORDS[4:]], topic, failures) is None
+    assert topic.taken == [each for each in BATCH if each != "o-3"]
+    assert failures.put == ["e-o-3"]
+    topic = Topic(AWAY, "none")
+    assert announce([*RECORDS[:3], bad, *RECORDS[4:]], topic, Failures("e-o-3")) == "e-o-3"
+    assert topic.taken == BATCH[:3]
+
+
+def test_without_time_for_another_try_the_rest_comes_again() -> None:
+    topic = Topic(refusal("InvalidParameter"), "o-9")
+    assert announce(RECORDS, topic, seconds=5) == "e-o-0"
+    assert topic.calls == 1
+
+
+@pytest.mark.parametrize("age", [1, 1_000_000])
+def test_a_redriven_batch_that_may_pass_fails_the_function_so_that_lambda_tries_again(age: int) -> None:
+    """Nobody reads the answer of a function that is invoked without waiting."""
+    with pytest.raises(Unavailable, match=r"^10 orders could be neither"):
+        announce(RECORDS, Topic(AWAY), age=age, redriven=True)
+
+
+def test_a_redriven_order_that_is_refused_is_put_by_again_or_fails_the_function() -> None:
+    failures = Failures()
+    assert announce(RECORDS[:1], Topic(refusal("AuthorizationError")), failures, redriven=True) is None
+    assert failures.put == ["e-o-0"]
+    with pytest.raises(Unavailable):
+        announce(RECORDS[:1], Topic(refusal("AuthorizationError")), Failures("e-o-0"), redriven=True)
+
+
+def failures_of(aws: Aws) -> list[dict[str, Any]]:
+    return aws._drain(ENVIRONMENT["FAILURES_QUEUE_URL"])
+
+
+def test_announce_orders_puts_each_order_by_as_lambda_would_hand_over_its_event(api: Api, aws: Aws) -> None:
+    with Stubber(aws.sns) as sns:
+        sns.add_client_error("publish", "AuthorizationError", http_status_code=403)
+        answer = api.client.lambda_.invoke("announce_orders", {"Records": [*RECORDS, record("o-10")]}).payload
+    assert answer == {"batchItemFailures": []}
+    found = {each["requestPayload"]["Records"][0]["eventID"]: each for each in failures_of(aws)}
+    assert found.keys() == {f"e-{order_id}" for order_id in [*BATCH, "o-10"]}
+    letter = found["e-o-3"]
+    assert list(letter) == ["version", "timestamp", "requestContext", "requestPayload", "responsePayload"]
+    assert list(letter["requestContext"]) == ["requestId", "functionArn", "condition"]
+    assert letter["requestContext"]["condition"] == "NotAnnounced"
+    assert letter["responsePayload"]["errorType"] == "AuthorizationErrorException"
+    assert "AuthorizationError" in letter["responsePayload"]["errorMessage"]
+    change = RECORDS[3]["dynamodb"]
+    assert letter["requestPayload"] == {
+        "Records": [
+            {
+                "eventID": "e-o-3",
+                "eventName": "INSERT",
+                "eventSourceARN": ENVIRONMENT["ORDERS_STREAM_ARN"],
+                "dynamodb": {
+                    "ApproximateCreationDateTime": change["ApproximateCreationDateTime"],
+                    "Keys": {"orderID": {"S": "o-3"}},
+                    "SequenceNumber": change["SequenceNumber"],
+                    "NewImage": {"customerID": {"S": "c-1"}},
+                },
+            }
+        ]
+    }
+    # It is enough to announce the order by.
+    assert announced(*letter["requestPayload"]["Records"])[0].message.endswith("- order o-3 of customer c-1")
+
+
+@pytest.mark.parametrize("fault", ["AccessDenied", "ServiceUnavailable", "one entry"])
+def test_what_the_failures_queue_refuses_comes_again(api: Api, aws: Aws, fault: str) -> None:
+    with Stubber(aws.sns) as sns, Stubber(aws.sqs) as sqs:
+        sns.add_client_error("publish", "AuthorizationError", http_status_code=403)
+        if fault == "one entry":
+            entry = {"Id": "3", "Code": "InternalError", "SenderFault": False}
+            sqs.add_response("send_message_batch", {"Successful": [], "Failed": [entry]})
+        else:
+            sqs.add_client_error("send_message_batch", fault, http_status_code=503 if "Un" in fault else 403)
+        answer = api.client.lambda_.invoke("announce_orders", {"Records": RECORDS}).payload
+    first = RECORDS[3 if fault == "one entry" else 0]
+    assert answer == {"batchItemFailures": [{"itemIdentifier": first["dynamodb"]["SequenceNumber"]}]}
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------

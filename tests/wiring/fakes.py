@@ -171,6 +171,8 @@ class Account:
             OUTPUTS["TOPIC_ARN"]: ["barista@example.com", "arn:cafe-test-record_notification"],
             OUTPUTS["ALARMS_TOPIC_ARN"]: ["arn:cafe-test-record_alarm"],
         }
+        # By the subscription's ARN.
+        self.redrive_policies: dict[str, str] = {}
         self.notified = ["arn:cafe-test-receive_upload"]
 
     def client(self, service: str) -> Any:
@@ -178,8 +180,21 @@ class Account:
 
     def get_paginator(self, operation: str) -> Paginator:
         assert operation == "list_subscriptions_by_topic"
-        topics = {topic: [{"Endpoint": each} for each in found] for topic, found in self.subscriptions.items()}
+        topics = {
+            topic: [{"Endpoint": each, "SubscriptionArn": f"{topic}:{each}"} for each in found]
+            for topic, found in self.subscriptions.items()
+        }
         return Paginator("Subscriptions", topics)
+
+    def get_subscription_attributes(self, SubscriptionArn: str) -> dict[str, Any]:
+        policy = self.redrive_policies.get(SubscriptionArn)
+        return {"Attributes": {"RedrivePolicy": policy} if policy else {}}
+
+    def set_subscription_attributes(self, **given: Any) -> None:
+        _accepts("sns", "SetSubscriptionAttributes", given)
+        assert given["AttributeName"] == "RedrivePolicy"
+        self.redrive_policies[given["SubscriptionArn"]] = given["AttributeValue"]
+        self.lambda_.changes += 1
 
     def get_bucket_notification_configuration(self, Bucket: str) -> dict[str, Any]:
         assert Bucket == OUTPUTS["UPLOADS_BUCKET"]

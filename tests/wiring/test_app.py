@@ -19,6 +19,7 @@ import pytest
 from chalice.app import Chalice
 from chalice.deploy.swagger import SwaggerGenerator
 
+from chalicelib import dead_letters
 from chalicelib.settings import Database, Settings
 from infra import deploy
 from tests.wiring.conftest import ROOT, as_variables
@@ -120,7 +121,16 @@ def test_every_mapping_and_every_asynchronous_function_is_completed(app: Chalice
     kinds = {each.name: type(each).__name__ for each in app.event_sources}
     mapped = {name for name, kind in kinds.items() if kind in ("SQSEventConfig", "DynamoDBEventConfig")}
     assert deploy.mappings(outputs).keys() == mapped
-    assert deploy.invocations(outputs).keys() == kinds.keys() - mapped
+    # A person who puts a dead letter back invokes announce_orders, too, without waiting for the answer.
+    assert deploy.invocations(outputs).keys() == (kinds.keys() - mapped) | {"announce_orders"}
+    topics = {name for name, kind in kinds.items() if kind == "SNSEventConfig"}
+    assert deploy.SUBSCRIBED.keys() == topics
+
+
+def test_a_dead_letter_goes_back_to_every_function_that_is_invoked_without_anyone_waiting(
+    app: Chalice, template: Template
+) -> None:
+    assert dead_letters.FUNCTIONS.keys() == deploy.invocations(as_variables(template.outputs)).keys()
 
 
 # --- routes -----------------------------------------------------------------------------------------------------------
@@ -140,6 +150,8 @@ def test_the_routes_are_those_of_the_interface(routes: Routes) -> None:
         ("/orders/{order_id}", "GET"),
         ("/orders", "GET"),
         ("/notifications", "GET"),
+        ("/dead-letters", "GET"),
+        ("/dead-letters/redrive", "POST"),
         ("/health", "GET"),
         ("/openapi.json", "GET"),
         ("/", "GET"),

@@ -285,7 +285,7 @@ def stage(target: Target) -> dict[str, Any]:
 def account(target: Target, stage: dict[str, Any], said: list[str]) -> Account:
     """Everything deployed and completed."""
     account = Account(target, stage)
-    deploy.complete(target, OUTPUTS, account.lambda_, said.append)
+    deploy.complete(target, OUTPUTS, account.client, said.append)
     return account
 
 
@@ -313,14 +313,26 @@ def test_completing_sets_what_chalice_cannot(account: Account) -> None:
         "cafe-test-receive_upload",
         "cafe-test-record_notification",
         "cafe-test-record_alarm",
+        # Where a person puts a dead letter back.
+        "cafe-test-announce_orders",
     }
     for invocation in lambda_.invocations.values():
         assert invocation["DestinationConfig"] == {"OnFailure": {"Destination": OUTPUTS["FAILURES_QUEUE_ARN"]}}
 
 
+def test_completing_gives_the_functions_subscriptions_a_queue_for_failures_and_leaves_those_of_people(
+    account: Account,
+) -> None:
+    topics = {OUTPUTS["TOPIC_ARN"]: "record_notification", OUTPUTS["ALARMS_TOPIC_ARN"]: "record_alarm"}
+    assert {name: json.loads(policy) for name, policy in account.redrive_policies.items()} == {
+        f"{topic}:arn:cafe-test-{function}": {"deadLetterTargetArn": OUTPUTS["FAILURES_QUEUE_ARN"]}
+        for topic, function in topics.items()
+    }
+
+
 def test_completing_a_second_time_changes_nothing(account: Account, target: Target, said: list[str]) -> None:
     before, lines = account.lambda_.changes, list(said)
-    deploy.complete(target, OUTPUTS, account.lambda_, said.append)
+    deploy.complete(target, OUTPUTS, account.client, said.append)
     assert account.lambda_.changes == before
     assert said == lines
 
@@ -329,7 +341,7 @@ def test_completing_sets_again_what_somebody_changed(
     account: Account, target: Target, check: Callable[[], list[str]]
 ) -> None:
     account.lambda_.mappings["cafe-test-store_orders"][0]["FunctionResponseTypes"] = []
-    deploy.complete(target, OUTPUTS, account.lambda_, print)
+    deploy.complete(target, OUTPUTS, account.client, print)
     assert check() == []
 
 
@@ -377,6 +389,10 @@ def _not_subscribed(account: Account) -> None:
     account.subscriptions[OUTPUTS["TOPIC_ARN"]].pop()
 
 
+def _subscription_without_failure_queue(account: Account) -> None:
+    account.redrive_policies.clear()
+
+
 def _subscribed_twice(account: Account) -> None:
     account.subscriptions[OUTPUTS["ALARMS_TOPIC_ARN"]] *= 2
 
@@ -414,6 +430,7 @@ def _no_api(account: Account) -> None:
         (_no_failure_destination, "receive_upload: its DestinationConfig is None"),
         (_not_subscribed, f"record_notification: is subscribed 0 times to {OUTPUTS['TOPIC_ARN']}, not once"),
         (_subscribed_twice, f"record_alarm: is subscribed 2 times to {OUTPUTS['ALARMS_TOPIC_ARN']}, not once"),
+        (_subscription_without_failure_queue, "record_alarm: its subscription's RedrivePolicy is {}"),
         (_not_notified, f"receive_upload: the bucket {OUTPUTS['UPLOADS_BUCKET']} notifies []"),
     ],
 )

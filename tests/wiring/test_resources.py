@@ -9,11 +9,17 @@ import boto3
 import pytest
 from cfnlint.api import lint  # type: ignore[import-untyped]
 
+from chalicelib import orders
 from infra import deploy
 from tests.wiring.conftest import ROOT, as_variables, resolve
 from tests.wiring.template import Template
 
-BEYOND_MOTO = {"AWS::CloudWatch::Alarm", "AWS::S3::BucketPolicy", "AWS::SNS::TopicPolicy"}
+BEYOND_MOTO = {
+    "AWS::CloudWatch::Alarm",
+    "AWS::S3::BucketPolicy",
+    "AWS::SNS::TopicPolicy",
+    "AWS::SQS::QueuePolicy",
+}
 
 
 # --- linters and CloudFormation ---------------------------------------------------------------------------------------
@@ -70,8 +76,23 @@ def test_a_message_stays_hidden_for_six_times_the_functions_timeout_and_the_batc
 
 def test_after_five_tries_a_message_is_in_the_dead_letter_queue(template: Template) -> None:
     redrive = template.properties("OrdersQueue")["RedrivePolicy"]
-    assert redrive["maxReceiveCount"] == 5
+    assert redrive["maxReceiveCount"] == orders.TRIES == 5
     assert redrive["deadLetterTargetArn"].endswith(":cafe-<stage>-orders-dead")
+
+
+def test_sns_puts_what_it_could_not_deliver_into_the_failures_queue_for_these_topics_only(template: Template) -> None:
+    [policy] = template.of_type("AWS::SQS::QueuePolicy").values()
+    assert policy["Queues"] == [template.outputs["FailuresQueueUrl"]]
+    [statement] = policy["PolicyDocument"]["Statement"]
+    assert statement == {
+        "Effect": "Allow",
+        "Principal": {"Service": "sns.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": template.outputs["FailuresQueueArn"],
+        "Condition": {
+            "ArnEquals": {"aws:SourceArn": [template.outputs["TopicArn"], template.outputs["AlarmsTopicArn"]]}
+        },
+    }
 
 
 def test_every_queue_is_encrypted(template: Template) -> None:
@@ -211,7 +232,13 @@ def test_nobody_is_subscribed_by_default(template: Template) -> None:
 def test_an_address_is_subscribed_to_the_notifications(protocol: str, address: str, endpoint: str, kinds: str) -> None:
     template = resolve(**{address: endpoint})
     assert list(template.of_type("AWS::SNS::Subscription").values()) == [
-        {"TopicArn": template.outputs["TopicArn"], "Protocol": protocol, "Endpoint": endpoint}
+        {
+            "TopicArn": template.outputs["TopicArn"],
+            "Protocol": protocol,
+            "Endpoint": endpoint,
+            # Where a message goes that SNS could not deliver there.
+            "RedrivePolicy": {"deadLetterTargetArn": template.outputs["FailuresQueueArn"]},
+        }
     ]
 
 

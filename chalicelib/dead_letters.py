@@ -1,0 +1,577 @@
+"""Dead letters: what failed for good, shown to a person, and put back to where it came from.
+
+They wait in two queues. ``orders-dead`` has the orders' messages that ``store_orders`` failed on five times. In
+``failures`` is what failed behind it, in one of three shapes: an event together with a function's error, as Lambda
+hands it over and ``announce_orders`` writes it; a message that SNS could not hand over to a subscriber; and the
+position of a batch on the orders' stream.
+
+A letter is deleted only after it was put back, so a call that is cut off leaves it in its queue, or has it put back
+twice. Nothing comes of the second time: an order is known by its ``orderID``, a notification by its key, an upload by
+its sequencer. Two calls at the same moment share the letters: who takes one hides it from the other.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+from urllib.parse import unquote_plus
+
+from botocore.exceptions import ClientError
+
+from chalicelib import orders
+from chalicelib.errors import CafeError, InvalidRequest, Unavailable, aws_errors
+from chalicelib.logs import logger
+from chalicelib.notifications import Notification, counted, publisher
+from chalicelib.settings import Settings
+from chalicelib.timeline import timestamp
+
+IDS = 100
+MESSAGE_ID = re.compile(r"[A-Za-z0-9-]{1,100}")
+# A redrive tells of this many that it kept, and counts the others.
+KEPT_SHOWN = 100
+# A list is of the oldest among so many: SQS has no order, so all have to be read to know the oldest.
+LETTERS_READ = 1_000
+
+# No call to AWS begins in the last half of the 29 seconds that API Gateway waits, and what is under way has to end.
+# Nobody else sees a letter while a call may be at work on it.
+LIST_SECONDS = 8
+LIST_HIDDEN_SECONDS = 30
+REDRIVE_SECONDS = 10
+REDRIVE_HIDDEN_SECONDS = 90
+# A shorter wait asks only some of SQS's servers, and may find nothing where there is something.
+WAIT_SECONDS = 1
+
+RECORDS_AT_ONCE = 100
+STREAM_PAGES = 20
+TEXT_CHARACTERS = 300
+NAMES_SHOWN = 3
+LINK = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
+
+# The functions that are invoked without anyone waiting, and what each of their events is called.
+FUNCTIONS = {
+    "announce_orders": "announcement",
+    "receive_upload": "upload",
+    "record_notification": "notification",
+    "record_alarm": "alarm",
+}
+KINDS = ("order", *FUNCTIONS.values(), "stream", "unknown")
+
+log = logger("dead_letters")
+
+Aws = Callable[[str], Any]
+Message = dict[str, Any]
+
+
+class Kept(CafeError):
+    """A letter that cannot be put back; the message says why."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where dead letters wait, and where each goes back to: URLs of queues, ARNs, and names of functions.
+
+    ``topics`` and ``functions`` have the kind of what goes back there.
+    """
+
+    orders_dead: str
+    failures: str
+    orders: str
+    stream: str
+    announce: str
+    topics: Mapping[str, str]
+    functions: Mapping[str, str]
+
+    @classmethod
+    def of(cls, settings: Settings) -> Places:
+        prefix = f"cafe-{settings.cafe_stage}-"
+        return cls(
+            orders_dead=settings.orders_dead_letter_url,
+            failures=settings.failures_queue_url,
+            orders=settings.orders_queue_url,
+            stream=settings.orders_stream_arn,
+            announce=f"{prefix}announce_orders",
+            topics={settings.topic_arn: "notification", settings.alarms_topic_arn: "alarm"},
+            functions={prefix + name: kind for name, kind in FUNCTIONS.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Letter:
+    """``since`` is the timestamp of when it failed or, for an order, was sent; ``tries`` is None where nobody counted.
+
+    ``put_back`` takes it to where it came from, or raises. An order goes back with others, by its ``body``.
+    """
+
+    id: str
+    kind: str
+    what: str
+    since: str
+    why: str
+    tries: int | None
+    body: str = field(repr=False)
+    put_back: Callable[[Aws], None] | None = field(default=None, repr=False)
+
+    def shown(self) -> dict[str, Any]:
+        names = ("id", "kind", "what", "since", "why", "tries")
+        return {name: getattr(self, name) for name in names}
+
+
+# --- From a message to a letter ---------------------------------------------------------------------------------------
+
+
+def read(message: Message, queue_url: str, places: Places) -> Letter:
+    """The letter in a message of SQS. Whatever the message is, there is one."""
+    if queue_url == places.orders_dead:
+        return _order(message)
+    try:
+        content = json.loads(message["Body"])
+    except (ValueError, RecursionError):
+        content = None
+    match content:
+        case {"DDBStreamBatchInfo": {"streamArn": places.stream}, "requestContext": dict()}:
+            letter = _position(message, content, places)
+        case {"requestPayload": dict(), "requestContext": {"functionArn": str()}}:
+            letter = _invocation(message, content, places)
+        case {"Type": "Notification", "TopicArn": str(), "MessageId": str(), "Message": str()}:
+            letter = _envelope(message, content, places)
+        case _:
+            letter = None
+    return letter or Letter(
+        id=message["MessageId"],
+        kind="unknown",
+        what="a message of no known shape",
+        since=_sent(message),
+        why="nothing of this stage is known to have put it there",
+        tries=None,
+        body=message["Body"],
+    )
+
+
+def _order(message: Message) -> Letter:
+    given = message.get("MessageAttributes", {})
+    try:
+        order = orders.Order.from_json(message["Body"])
+    except InvalidRequest as error:
+        what, why = "a message that is no order", str(error)
+    else:
+        what = f"order {order.order_id} of customer {order.customer_id}"
+        why = "store_orders failed on it as a whole: its log says why"
+    tries = given.get("tries", {}).get("StringValue", "")
+    return Letter(
+        id=message["MessageId"],
+        kind="order",
+        what=_text(what),
+        since=_moment(given.get("sent", {}).get("StringValue")) or _sent(message),
+        why=_text(given.get("reason", {}).get("StringValue") or why),
+        # What SQS moved by itself has had all its tries. How often it was looked at since then is no try.
+        tries=int(tries) if re.fullmatch("[0-9]{1,9}", tries) else orders.TRIES,
+        body=message["Body"],
+    )
+
+
+def _invocation(message: Message, content: dict[str, Any], places: Places) -> Letter | None:
+    """https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html"""
+    payload, context = content["requestPayload"], content["requestContext"]
+    # Its ARN may end in a version.
+    function = context["functionArn"].split(":function:")[-1].split(":")[0]
+    if function not in places.functions:
+        return None
+    kind = places.functions[function]
+    error = content.get("responsePayload")
+    given = [error.get("errorType"), error.get("errorMessage")] if isinstance(error, dict) else []
+    why = ": ".join(str(each) for each in given if each)
+    if context.get("condition") == "EventAgeExceeded":
+        why = "it was too old before the function could be run on it" + (f"; {why}" if why else "")
+    # A batch that comes back is not the stream's: nobody would read the answer.
+    event = {**payload, "redriven": True} if kind == "announcement" else payload
+    return Letter(
+        id=message["MessageId"],
+        kind=kind,
+        what=_text(_event(kind, payload, function)),
+        since=_moment(content.get("timestamp")) or _sent(message),
+        why=_text(why or "the function gave no reason: its log may"),
+        tries=_number(context.get("approximateInvokeCount")),
+        body=message["Body"],
+        put_back=partial(_invoke, function, event),
+    )
+
+
+def _event(kind: str, payload: dict[str, Any], function: str) -> str:
+    """What the event is about."""
+    try:
+        records = payload["Records"]
+        if kind == "announcement":
+            names = [
+                f"order {each['dynamodb']['Keys']['orderID']['S']} of customer {orders.customer(each)}"
+                for each in records
+            ]
+        elif kind == "upload":
+            names = [unquote_plus(each["s3"]["object"]["key"]) for each in records]
+        else:
+            names = [_subject(each["Sns"]) for each in records]
+        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        shown = ", ".join(names[:NAMES_SHOWN]) + more
+    except (KeyError, TypeError, AttributeError):
+        shown = ""
+    if not shown:
+        return f"an event of {function.rpartition('-')[2]} that cannot be read"
+    return f"announcement of {shown}" if kind == "announcement" else f"{kind} {shown}"
+
+
+def _subject(sns: dict[str, Any]) -> str:
+    return f"'{sns['Subject']}'" if sns.get("Subject") else f"{sns['MessageId']}, which has no subject"
+
+
+def _envelope(message: Message, content: dict[str, Any], places: Places) -> Letter | None:
+    """What SNS sends to a subscriber, and to the subscription's queue of failures.
+
+    https://docs.aws.amazon.com/sns/latest/dg/sns-dead-letter-queues.html
+    """
+    arn = content["TopicArn"]
+    if arn not in places.topics:
+        return None
+    kind = places.topics[arn]
+    attributes = {}
+    for name in ("kind", "key"):
+        match content:
+            case {"MessageAttributes": dict(given)} if isinstance(given.get(name), dict):
+                attributes[name] = str(given[name].get("Value") or "")
+    subject = str(content.get("Subject") or "")
+    again = Notification(
+        kind=attributes.get("kind") or ("alarm" if kind == "alarm" else "other"),
+        # The inbox keeps what has no key by the message's id, so this is the same there.
+        key=attributes.get("key") or content["MessageId"],
+        subject=subject,
+        message=content["Message"],
+        # Never more: a report's message has a link, and no SMS has one.
+        sms=subject or "Cafe",
+    )
+    reason = message.get("MessageAttributes", {}).get("ErrorMessage", {}).get("StringValue")
+    return Letter(
+        id=message["MessageId"],
+        kind=kind,
+        what=_text(f"{kind} {_subject(content)}"),
+        since=_moment(content.get("Timestamp")) or _sent(message),
+        why=_text("SNS could not hand it over to a subscriber" + (f": {reason}" if reason else "")),
+        tries=None,
+        body=message["Body"],
+        put_back=lambda aws: publisher(aws("sns"), arn)(again),
+    )
+
+
+def _position(message: Message, content: dict[str, Any], places: Places) -> Letter | None:
+    """https://docs.aws.amazon.com/lambda/latest/dg/services-dynamodb-errors.html"""
+    info, context = content["DDBStreamBatchInfo"], content["requestContext"]
+    shard, start, end = (str(info.get(name)) for name in ("shardId", "startSequenceNumber", "endSequenceNumber"))
+    if not (re.fullmatch("[0-9]{1,40}", start) and re.fullmatch("[0-9]{1,40}", end)):
+        return None
+    size, came = _number(info.get("batchSize")), _moment(info.get("approximateArrivalOfFirstRecord"))
+    return Letter(
+        id=message["MessageId"],
+        kind="stream",
+        what=_text(f"{counted(size or 1, 'change')} of the orders table" + (f", the first at {came}" if came else "")),
+        since=_moment(content.get("timestamp")) or _sent(message),
+        why=_text(f"announce_orders failed on it as a whole ({context.get('condition')}): its log says why"),
+        tries=_number(context.get("approximateInvokeCount")),
+        body=message["Body"],
+        put_back=partial(_replay, places, shard, start, end),
+    )
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _text(text: str) -> str:
+    """``text`` for a person: one line of at most 300 printable characters, and no link, for a link is a secret."""
+    shown = LINK.sub("(a link)", text[: 10 * TEXT_CHARACTERS])
+    shown = "".join(character if character.isprintable() else "?" for character in " ".join(shown.split()))
+    return (shown if len(shown) <= TEXT_CHARACTERS else shown[: TEXT_CHARACTERS - 1] + "…") or "no word"
+
+
+def _moment(given: Any) -> str:
+    """A time in ISO 8601, or in milliseconds since 1970, as a timestamp; empty if it is neither."""
+    try:
+        if re.fullmatch("[0-9]{1,15}", given):
+            return timestamp(datetime.fromtimestamp(int(given) / 1000, UTC))
+        moment = datetime.fromisoformat(given)
+        return timestamp(moment) if moment.tzinfo else ""
+    except (TypeError, ValueError, OverflowError):
+        return ""
+
+
+def _sent(message: Message) -> str:
+    return _moment(message["Attributes"]["SentTimestamp"])
+
+
+# --- Back to where it came from ---------------------------------------------------------------------------------------
+
+
+def _invoke(function: str, event: dict[str, Any], aws: Aws) -> None:
+    aws("lambda").invoke(FunctionName=function, InvocationType="Event", Payload=json.dumps(event))
+
+
+def _replay(places: Places, shard: str, start: str, end: str, aws: Aws) -> None:
+    """Reads a part of the stream, which still has it for 24 hours, and has its orders announced."""
+    try:
+        records = _records(aws("dynamodbstreams"), places.stream, shard, start, int(end))
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("TrimmedDataAccessException", "ResourceNotFoundException"):
+            raise Kept("the stream keeps a change for 24 hours, and these are over; the orders are stored") from error
+        raise
+    new = [each for each in records if each["eventName"] == "INSERT"]
+    for first in range(0, len(new), RECORDS_AT_ONCE):
+        _invoke(places.announce, {"Records": new[first : first + RECORDS_AT_ONCE], "redriven": True}, aws)
+
+
+def _records(streams: Any, stream: str, shard: str, start: str, end: int) -> list[dict[str, Any]]:
+    iterator = streams.get_shard_iterator(
+        StreamArn=stream, ShardId=shard, ShardIteratorType="AT_SEQUENCE_NUMBER", SequenceNumber=start
+    )["ShardIterator"]
+    found: list[dict[str, Any]] = []
+    for _ in range(STREAM_PAGES):
+        answer = streams.get_records(ShardIterator=iterator)
+        for record in answer["Records"]:
+            if int(record["dynamodb"]["SequenceNumber"]) <= end:
+                moment = record["dynamodb"]["ApproximateCreationDateTime"].timestamp()
+                change = {**record["dynamodb"], "ApproximateCreationDateTime": moment}
+                found.append(orders.announced_part({**record, "eventSourceARN": stream, "dynamodb": change}))
+            if int(record["dynamodb"]["SequenceNumber"]) >= end:
+                return found
+        iterator = answer.get("NextShardIterator")
+        if iterator is None:
+            break
+    raise Kept("the stream did not show all of these changes")
+
+
+def _put_back(letters: list[Letter], places: Places, aws: Aws, in_time: Callable[[], bool]) -> dict[str, str]:
+    """Why each letter stays that was not put back, by its id."""
+    why: dict[str, str] = {}
+    queued = [letter for letter in letters if letter.kind == "order"]
+    for chunk in _chunks(queued):
+        try:
+            why |= _enqueue(chunk, places.orders, aws("sqs"))
+        except (ClientError, Unavailable) as error:
+            why |= dict.fromkeys((letter.id for letter in chunk), _refusal(error))
+    for letter in letters:
+        if letter.kind == "order":
+            continue
+        if letter.put_back is None:
+            why[letter.id] = "nobody knows where it came from"
+        elif not in_time():
+            why[letter.id] = "there was no time left for it: try again"
+        else:
+            try:
+                with aws_errors():
+                    letter.put_back(aws)
+            except (ClientError, Unavailable, Kept) as error:
+                why[letter.id] = _refusal(error)
+    return why
+
+
+def _chunks(letters: list[Letter]) -> list[list[Letter]]:
+    """All at once, or one by one where they are more than one call takes."""
+    if sum(len(letter.body.encode()) for letter in letters) > orders.SQS_BYTES:
+        return [[letter] for letter in letters]
+    return [letters] if letters else []
+
+
+@aws_errors()
+def _enqueue(letters: list[Letter], url: str, sqs: Any) -> dict[str, str]:
+    entries = [{"Id": str(index), "MessageBody": letter.body} for index, letter in enumerate(letters)]
+    answer = sqs.send_message_batch(QueueUrl=url, Entries=entries)
+    return {
+        letters[int(failed["Id"])].id: f"SendMessage was refused: {failed['Code']}"
+        for failed in answer.get("Failed", [])
+    }
+
+
+def _refusal(error: Exception) -> str:
+    if isinstance(error, ClientError):
+        return f"{error.operation_name} was refused: {error.response['Error']['Code']}"
+    return str(error)
+
+
+# --- The two queues ---------------------------------------------------------------------------------------------------
+
+
+class _Queue:
+    """One of them. What was taken is hidden from others for a while, and seen by all again once it is released."""
+
+    def __init__(self, url: str, sqs: Any, hidden_seconds: int) -> None:
+        self.url = url
+        self._sqs = sqs
+        self._hidden = hidden_seconds
+        # By the message's id the receipt handle of when it was last taken.
+        self.held: dict[str, str] = {}
+
+    def take(self, in_time: Callable[[], bool]) -> Iterator[list[Message]]:
+        """All that can be seen, up to ten at once."""
+        while in_time():
+            with aws_errors():
+                answer = self._sqs.receive_message(
+                    QueueUrl=self.url,
+                    MaxNumberOfMessages=10,
+                    VisibilityTimeout=self._hidden,
+                    WaitTimeSeconds=WAIT_SECONDS,
+                    MessageSystemAttributeNames=["SentTimestamp"],
+                    MessageAttributeNames=["All"],
+                )
+            messages = answer.get("Messages", [])
+            if not messages:
+                return
+            self.held |= {each["MessageId"]: each["ReceiptHandle"] for each in messages}
+            yield messages
+
+    def delete(self, ids: Collection[str]) -> set[str]:
+        """Deletes these; returns the ids of those that are still there, after a second try."""
+        left = set(ids)
+        for _ in range(2):
+            batch = sorted(left)
+            entries = [{"Id": str(place), "ReceiptHandle": self.held[each]} for place, each in enumerate(batch)]
+            if not entries:
+                break
+            try:
+                with aws_errors():
+                    answer = self._sqs.delete_message_batch(QueueUrl=self.url, Entries=entries)
+            except (ClientError, Unavailable) as error:
+                log.warning("dead letters not deleted", extra={"messageIds": batch, "reason": str(error)})
+            else:
+                left = {batch[int(failed["Id"])] for failed in answer.get("Failed", [])}
+        for each in set(ids) - left:
+            del self.held[each]
+        return left
+
+    def release(self) -> None:
+        """Lets others see at once what is held and was not deleted."""
+        receipts = list(self.held.values())
+        for start in range(0, len(receipts), 10):
+            chunk = receipts[start : start + 10]
+            entries = [
+                {"Id": str(place), "ReceiptHandle": each, "VisibilityTimeout": 0} for place, each in enumerate(chunk)
+            ]
+            try:
+                with aws_errors():
+                    self._sqs.change_message_visibility_batch(QueueUrl=self.url, Entries=entries)
+            except (ClientError, Unavailable) as error:
+                # Then they are seen again a little later, by themselves.
+                log.warning("dead letters not released", extra={"letters": len(chunk), "reason": str(error)})
+
+    @aws_errors()
+    def count(self) -> int:
+        """About how many there are, those that somebody holds included."""
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        found = self._sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)["Attributes"]
+        return sum(int(found[name]) for name in names)
+
+
+def waiting(limit: int, *, places: Places, aws: Aws, clock: Callable[[], float] = time.monotonic) -> dict[str, Any]:
+    """``{"deadLetters": [{"id", "kind", "what", "since", "why", "tries"}], "total"}``, oldest first.
+
+    SQS shows a message only to who takes it, so all are taken and at once given back. Meanwhile another call sees
+    fewer. ``total`` is a count where all could be read, and SQS's estimate where there are too many.
+    """
+    end = clock() + LIST_SECONDS
+    queues = [_Queue(url, aws("sqs"), LIST_HIDDEN_SECONDS) for url in (places.orders_dead, places.failures)]
+    found: dict[str, dict[str, Any]] = {}
+
+    def in_time() -> bool:
+        return clock() < end and len(found) < LETTERS_READ
+
+    try:
+        for queue in queues:
+            for messages in queue.take(in_time):
+                found |= {each["MessageId"]: read(each, queue.url, places).shown() for each in messages}
+        total = len(found) if in_time() else max(len(found), sum(queue.count() for queue in queues))
+    finally:
+        for queue in queues:
+            queue.release()
+    letters = sorted(found.values(), key=lambda letter: (letter["since"], letter["id"]))
+    return {"deadLetters": letters[:limit], "total": total}
+
+
+def parse(body: Any) -> frozenset[str] | None:
+    """The ids in a request's JSON body, or None for all. Raises ``InvalidRequest``."""
+    if not isinstance(body, dict):
+        raise InvalidRequest(["body: must be an object, or nothing"])
+    problems = [f"{json.dumps(name[:40])}: is not a field of a redrive" for name in body if name != "ids"]
+    ids = body.get("ids", [])
+    if "ids" in body and (not isinstance(ids, list) or not 1 <= len(ids) <= IDS):
+        problems.append(f"ids: must be a list of 1 to {IDS} ids, or be left out for all")
+    elif any(not isinstance(each, str) or not MESSAGE_ID.fullmatch(each) for each in ids):
+        problems.append("ids: each must be the id of a dead letter, 1 to 100 characters of A-Z, a-z, 0-9 and -")
+    if problems:
+        raise InvalidRequest(problems)
+    return frozenset(ids) if "ids" in body else None
+
+
+def redrive(
+    wanted: frozenset[str] | None, *, places: Places, aws: Aws, clock: Callable[[], float] = time.monotonic
+) -> dict[str, Any]:
+    """Puts the letters ``wanted``, or all, back: ``{"redriven", "kept": [{"id", "what", "why"}], "left"}``.
+
+    What could not be put back is kept, and stays in its queue; ``kept`` has at most 100 of these. ``left`` says how
+    many there are in the queues afterwards: those that were kept, were not asked for, or came too late for this call.
+    """
+    end = clock() + REDRIVE_SECONDS
+    queues = [_Queue(url, aws("sqs"), REDRIVE_HIDDEN_SECONDS) for url in (places.orders_dead, places.failures)]
+    done: set[str] = set()
+    kept: dict[str, dict[str, str]] = {}
+
+    def in_time() -> bool:
+        return clock() < end
+
+    def wanting() -> bool:
+        return in_time() and not (wanted is not None and wanted <= done | kept.keys())
+
+    whole = wanted is None
+    try:
+        try:
+            for queue in queues:
+                for messages in queue.take(wanting):
+                    _redrive(messages, wanted, queue, places, aws, in_time, done, kept)
+        except Unavailable:
+            # What was done is worth an answer.
+            if not done and not kept:
+                raise
+            whole = False
+        held = sum(len(queue.held) for queue in queues)
+        left = held if whole and in_time() else max(held, sum(queue.count() for queue in queues))
+    finally:
+        for queue in queues:
+            queue.release()
+    return {"redriven": len(done), "kept": list(kept.values())[:KEPT_SHOWN], "left": left}
+
+
+def _redrive(
+    messages: list[Message],
+    wanted: frozenset[str] | None,
+    queue: _Queue,
+    places: Places,
+    aws: Aws,
+    in_time: Callable[[], bool],
+    done: set[str],
+    kept: dict[str, dict[str, str]],
+) -> None:
+    """Puts back what is asked for of these, deletes it, and notes in ``done`` and ``kept`` what came of it."""
+    asked = [each for each in messages if wanted is None or each["MessageId"] in wanted]
+    # SQS delivers at least once: what was put back a moment ago is only deleted.
+    letters = [read(each, queue.url, places) for each in asked if each["MessageId"] not in done]
+    why = _put_back(letters, places, aws, in_time)
+    back = [letter for letter in letters if letter.id not in why]
+    stuck = queue.delete([each["MessageId"] for each in asked if each["MessageId"] not in why])
+    done |= {letter.id for letter in back}
+    why |= dict.fromkeys(stuck, "it was put back, and could not be deleted: it stays here too")
+    for letter in letters:
+        facts = {"messageId": letter.id, "kind": letter.kind, "what": letter.what}
+        if letter.id in why:
+            kept[letter.id] = {"id": letter.id, "what": letter.what, "why": why[letter.id]}
+            log.warning("dead letter kept", extra={**facts, "reason": why[letter.id]})
+        else:
+            log.info("dead letter put back", extra=facts)
