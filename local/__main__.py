@@ -1,4 +1,4 @@
-"""``python -m local``: the commands behind ``make run``, ``make stop``, ``make status`` and ``make logs``."""
+"""``python -m local``: the commands behind ``make run``, ``stop``, ``status``, ``logs``, ``dead-letters`` and ``redrive``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import os
 import sys
 import time
 from collections.abc import MutableMapping
+from typing import TYPE_CHECKING
 
 from local import logs
 from local.processes import NO_PROXY, StackError
 from local.stack import Stack
+
+if TYPE_CHECKING:
+    from local.demo import Api
 
 
 def run(stack: Stack) -> None:
@@ -43,6 +47,26 @@ def env(stack: Stack) -> None:
     print(stack.folder / "env")
 
 
+def dead_letters(stack: Stack) -> None:
+    from local import letters
+
+    letters.show(api(stack))
+
+
+def redrive(stack: Stack) -> None:
+    from local import letters
+
+    if not letters.redrive(api(stack)):
+        sys.exit(1)
+
+
+def api(stack: Stack) -> Api:
+    """Of this stack, or of the stage whose address CAFE_API_URL has."""
+    from local.demo import Api
+
+    return Api((os.environ.get("CAFE_API_URL") or stack.api_url).rstrip("/"))
+
+
 def keep_to_this_machine(environment: MutableMapping[str, str]) -> None:
     """Takes out what the shell has set for AWS itself, and leads no call to 127.0.0.1 over a proxy."""
     for name in [name for name in environment if name.startswith("AWS_")]:
@@ -58,6 +82,8 @@ def main() -> None:
         ("stop", stop, "end what run has started"),
         ("status", status, "say what is up, and where"),
         ("env", env, "print the path of the file to source"),
+        ("dead-letters", dead_letters, "list what failed for good"),
+        ("redrive", redrive, "put what failed for good back to where it came from"),
     ):
         command = commands.add_parser(name, help=about, description=about)
         command.set_defaults(work=work)
