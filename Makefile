@@ -4,10 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop status logs test faults check audit bench deploy destroy
+.PHONY: help run stop status logs dead-letters redrive test faults check audit bench deploy destroy
 
 help:  ## List the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/run  ## Start the whole system on this machine, and do its main job once
 	@$(BIN)/python -m local run
@@ -20,6 +20,12 @@ status: .venv/run  ## Say what is up, and where
 
 logs: .venv/run  ## Follow the logs of the functions and of the API
 	@$(BIN)/python -m local logs
+
+dead-letters: .venv/run  ## List what failed for good and waits for a person
+	@$(BIN)/python -m local dead-letters
+
+redrive: .venv/run  ## Put what failed for good back to where it came from
+	@$(BIN)/python -m local redrive
 
 test: .venv/dev  ## Run every test, on ports and data of their own
 	$(BIN)/python -m pytest --cov=app --cov=chalicelib --cov=infra

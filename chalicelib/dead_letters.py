@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote_plus
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ParamValidationError
 
 from chalicelib import orders
 from chalicelib.errors import CafeError, InvalidRequest, Unavailable, aws_errors
@@ -44,7 +44,7 @@ LIST_SECONDS = 8
 LIST_HIDDEN_SECONDS = 30
 REDRIVE_SECONDS = 10
 REDRIVE_HIDDEN_SECONDS = 90
-# A shorter wait asks only some of SQS's servers, and may find nothing where there is something.
+# Without waiting only some of SQS's servers are asked, which may find nothing where there is something.
 WAIT_SECONDS = 1
 
 RECORDS_AT_ONCE = 100
@@ -372,6 +372,9 @@ def _put_back(letters: list[Letter], places: Places, aws: Aws, in_time: Callable
                     letter.put_back(aws)
             except (ClientError, Unavailable, Kept) as error:
                 why[letter.id] = _refusal(error)
+            except (ParamValidationError, UnicodeError):
+                # It was written by hand, or changed: one of these shall not keep the others from going back.
+                why[letter.id] = "it has the shape of a dead letter, and no content that AWS takes"
     return why
 
 
@@ -414,20 +417,26 @@ class _Queue:
     def take(self, in_time: Callable[[], bool]) -> Iterator[list[Message]]:
         """All that can be seen, up to ten at once."""
         while in_time():
-            with aws_errors():
-                answer = self._sqs.receive_message(
-                    QueueUrl=self.url,
-                    MaxNumberOfMessages=10,
-                    VisibilityTimeout=self._hidden,
-                    WaitTimeSeconds=WAIT_SECONDS,
-                    MessageSystemAttributeNames=["SentTimestamp"],
-                    MessageAttributeNames=["All"],
-                )
-            messages = answer.get("Messages", [])
+            messages = self._receive(0)
+            if not messages and self._attributes()["ApproximateNumberOfMessages"]:
+                messages = self._receive(WAIT_SECONDS)
             if not messages:
                 return
             self.held |= {each["MessageId"]: each["ReceiptHandle"] for each in messages}
             yield messages
+
+    @aws_errors()
+    def _receive(self, seconds: int) -> list[Message]:
+        answer = self._sqs.receive_message(
+            QueueUrl=self.url,
+            MaxNumberOfMessages=10,
+            VisibilityTimeout=self._hidden,
+            WaitTimeSeconds=seconds,
+            MessageSystemAttributeNames=["SentTimestamp"],
+            MessageAttributeNames=["All"],
+        )
+        messages: list[Message] = answer.get("Messages", [])
+        return messages
 
     def delete(self, ids: Collection[str]) -> set[str]:
         """Deletes these; returns the ids of those that are still there, after a second try."""
@@ -463,12 +472,15 @@ class _Queue:
                 # Then they are seen again a little later, by themselves.
                 log.warning("dead letters not released", extra={"letters": len(chunk), "reason": str(error)})
 
-    @aws_errors()
     def count(self) -> int:
         """About how many there are, those that somebody holds included."""
+        return sum(self._attributes().values())
+
+    @aws_errors()
+    def _attributes(self) -> dict[str, int]:
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         found = self._sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)["Attributes"]
-        return sum(int(found[name]) for name in names)
+        return {name: int(found[name]) for name in names}
 
 
 def waiting(limit: int, *, places: Places, aws: Aws, clock: Callable[[], float] = time.monotonic) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``python -m local``: the commands behind ``make run``, ``stop``, ``status``, ``logs``, ``dead-letters`` and ``redrive``."""
+"""``python -m local``: the commands behind ``make run`` and those that look after what it started."""
 
 from __future__ import annotations
 

@@ -47,12 +47,6 @@ def sqs_event(system: System) -> dict[str, Any]:
     }
 
 
-def stream_event() -> dict[str, Any]:
-    order = {"orderID": {"S": "p"}, "customerID": {"S": "c"}}
-    change = {"Keys": {"orderID": {"S": "p"}}, "NewImage": order, "SequenceNumber": "1"}
-    return {"Records": [{"eventID": secrets.token_hex(8), "eventName": "INSERT", "dynamodb": change}]}
-
-
 def sns_event() -> dict[str, Any]:
     sns = {"MessageId": secrets.token_hex(8), "Message": "m", "Timestamp": "2026-11-21T08:00:00.000Z", "Subject": None}
     return {"Records": [{"Sns": {**sns, "MessageAttributes": {}}}]}
@@ -66,7 +60,6 @@ EVENTS: dict[tuple[str, str], Callable[[System], Any]] = {
     ("read_inventory", "s3:PutObject"): lambda _: {"reportId": "permissions"},
     ("render_report", "s3:GetObject"): read,
     ("render_report", "s3:PutObject"): read,
-    ("announce_orders", "sns:Publish"): lambda _: stream_event(),
     ("receive_upload", "sns:Publish"): s3_event,
     ("record_notification", "dynamodb:PutItem"): lambda _: sns_event(),
     ("record_alarm", "dynamodb:PutItem"): lambda _: sns_event(),
@@ -149,6 +142,9 @@ def test_a_link_that_its_signer_may_not_open_answers_403(system: System) -> None
         ("dynamodb:Query", "GET", "/orders", None),
         ("dynamodb:Query", "GET", "/orders?customerID=c", None),
         ("dynamodb:Query", "GET", "/notifications", None),
+        ("sqs:ReceiveMessage", "GET", "/dead-letters", None),
+        ("sqs:ReceiveMessage", "POST", "/dead-letters/redrive", {}),
+        ("sqs:GetQueueAttributes", "GET", "/dead-letters", None),
     ],
 )
 def test_the_api_has_the_rights_of_its_own_role_and_no_others(

@@ -615,6 +615,17 @@ def test_an_order_that_its_queue_refuses_is_kept(
     assert there(aws, DEAD) == result["left"]
 
 
+def test_a_letter_of_a_content_that_aws_never_takes_does_not_keep_the_others(
+    api: Api, aws: Aws, functions: Functions
+) -> None:
+    (broken, _) = put(aws, FAILURES, envelope(Message="\ud800"), invocation("record_alarm", sns_event()))
+    result = redrive(api)
+    assert (result["redriven"], result["left"]) == (1, 1)
+    assert [(each["id"], each["why"]) for each in result["kept"]] == [
+        (broken, "it has the shape of a dead letter, and no content that AWS takes")
+    ]
+
+
 def test_only_what_is_asked_for_is_put_back(api: Api, aws: Aws, functions: Functions) -> None:
     ids = put(aws, DEAD, *[ORDER] * 12)
     put(aws, FAILURES, invocation("record_alarm", sns_event()))
