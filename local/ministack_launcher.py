@@ -17,6 +17,7 @@ function: its docstring says what AWS does, what MiniStack does, and who needs i
 - ``partiql_inserts``          the stream records of PartiQL's INSERT, and its atomicity
 - ``batch_actions``            the IAM actions of SQS's and SNS's batches
 - ``published_attributes``     the message attributes of a state machine's ``sns:publish``
+- ``stream_resources``         reading a DynamoDB stream asks for a right on that stream
 - ``wildcards``                ``*`` and ``?`` in a policy stand for line ends too
 
 The patches are for this one version. With another, this file refuses to start: try each again, drop what upstream
@@ -482,6 +483,28 @@ def partiql_inserts() -> None:
     dynamodb._partiql_insert = with_record
 
 
+def stream_resources() -> None:
+    """AWS authorizes reading a DynamoDB stream on that stream, whose ARN is in the request or behind its iterator.
+
+    MiniStack asks for a right on every resource. The API's role may read the orders' stream, and no other.
+    """
+    from ministack.core import iam_actions
+    from ministack.services import dynamodb_streams
+
+    extract_resource_arn = iam_actions.extract_resource_arn
+
+    @wraps(extract_resource_arn)
+    def extract(service: str, method: str, path: str, headers: Any, body: bytes, *arguments: Any) -> Any:
+        if service == "dynamodbstreams":
+            request = json.loads(body or b"{}")
+            iterator = dynamodb_streams._decode_iterator(request.get("ShardIterator") or "")
+            if stream := (iterator or {}).get("arn") or request.get("StreamArn"):
+                return stream
+        return extract_resource_arn(service, method, path, headers, body, *arguments)
+
+    iam_actions.extract_resource_arn = extract
+
+
 def wildcards() -> None:
     """In a policy of AWS ``*`` and ``?`` stand for any characters, in MiniStack for any but the end of a line.
 
@@ -514,6 +537,7 @@ PATCHES = (
     partiql_inserts,
     batch_actions,
     published_attributes,
+    stream_resources,
     wildcards,
 )
 

@@ -231,7 +231,7 @@ def test_a_batch_of_which_only_the_position_is_known_is_read_from_the_stream(sys
         {"requestContext": context, "DDBStreamBatchInfo": {**info, "startSequenceNumber": "1"}, "version": "1.0"},
     )
     result = redrive(system, dead, gone, broken)
-    assert result["redriven"] == 1
+    assert result["redriven"] == 1, result
     kept = {each["id"]: each["why"] for each in result["kept"]}
     assert kept.keys() == {gone, broken}
     assert "24 hours" in kept[gone]

@@ -333,6 +333,18 @@ def published_attributes(cloud: Cloud) -> bool:
     return bool(envelope.get("MessageAttributes") == {"kind": {"Type": "String", "Value": "report"}})
 
 
+def stream_resources(cloud: Cloud) -> bool:
+    stream = table(cloud, "read")
+    [shard] = client(cloud, "dynamodbstreams").describe_stream(StreamArn=stream)["StreamDescription"]["Shards"]
+    wanted = {"StreamArn": stream, "ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
+    iterator = client(cloud, "dynamodbstreams").get_shard_iterator(**wanted)["ShardIterator"]
+    asking = assumed(cloud, "dynamodbstreams", "dynamodb:GetShardIterator", stream)
+    reading = assumed(cloud, "dynamodbstreams", "dynamodb:GetRecords", stream)
+    return allowed(lambda: asking.get_shard_iterator(**wanted)) and allowed(
+        lambda: reading.get_records(ShardIterator=iterator)
+    )
+
+
 def wildcards(cloud: Cloud) -> bool:
     s3 = client(cloud, "s3")
     s3.create_bucket(Bucket="lines")
@@ -356,6 +368,7 @@ CHECKS = (
     partiql_inserts,
     batch_actions,
     published_attributes,
+    stream_resources,
     wildcards,
 )
 NAMES = [check.__name__ for check in CHECKS]
