@@ -25,7 +25,7 @@ from urllib.parse import unquote_plus
 from botocore.exceptions import ClientError, ParamValidationError
 
 from chalicelib import orders
-from chalicelib.errors import CafeError, InvalidRequest, Unavailable, aws_errors
+from chalicelib.errors import CafeError, InvalidRequest, Unavailable, aws_errors, listed, shown
 from chalicelib.logs import logger
 from chalicelib.notifications import Notification, counted, publisher
 from chalicelib.settings import Settings
@@ -216,12 +216,12 @@ def _event(kind: str, payload: dict[str, Any], function: str) -> str:
         else:
             names = [_subject(each["Sns"]) for each in records]
         more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-        shown = ", ".join(names[:NAMES_SHOWN]) + more
+        about = ", ".join(names[:NAMES_SHOWN]) + more
     except (KeyError, TypeError, AttributeError):
-        shown = ""
-    if not shown:
+        about = ""
+    if not about:
         return f"an event of {function.rpartition('-')[2]} that cannot be read"
-    return f"announcement of {shown}" if kind == "announcement" else f"{kind} {shown}"
+    return f"announcement of {about}" if kind == "announcement" else f"{kind} {about}"
 
 
 def _subject(sns: dict[str, Any]) -> str:
@@ -290,9 +290,9 @@ def _number(value: Any) -> int | None:
 
 def _text(text: str) -> str:
     """``text`` for a person: one line of at most 300 printable characters, and no link, for a link is a secret."""
-    shown = LINK.sub("(a link)", text[: 10 * TEXT_CHARACTERS])
-    shown = "".join(character if character.isprintable() else "?" for character in " ".join(shown.split()))
-    return (shown if len(shown) <= TEXT_CHARACTERS else shown[: TEXT_CHARACTERS - 1] + "…") or "no word"
+    line = LINK.sub("(a link)", text[: 10 * TEXT_CHARACTERS])
+    line = "".join(character if character.isprintable() else "?" for character in " ".join(line.split()))
+    return (line if len(line) <= TEXT_CHARACTERS else line[: TEXT_CHARACTERS - 1] + "…") or "no word"
 
 
 def _moment(given: Any) -> str:
@@ -512,14 +512,14 @@ def parse(body: Any) -> frozenset[str] | None:
     """The ids in a request's JSON body, or None for all. Raises ``InvalidRequest``."""
     if not isinstance(body, dict):
         raise InvalidRequest(["body: must be an object, or nothing"])
-    problems = [f"{json.dumps(name[:40])}: is not a field of a redrive" for name in body if name != "ids"]
+    problems = [f"{shown(name)}: is not a field of a redrive" for name in body if name != "ids"]
     ids = body.get("ids", [])
     if "ids" in body and (not isinstance(ids, list) or not 1 <= len(ids) <= IDS):
         problems.append(f"ids: must be a list of 1 to {IDS} ids, or be left out for all")
     elif any(not isinstance(each, str) or not MESSAGE_ID.fullmatch(each) for each in ids):
         problems.append("ids: each must be the id of a dead letter, 1 to 100 characters of A-Z, a-z, 0-9 and -")
     if problems:
-        raise InvalidRequest(problems)
+        raise InvalidRequest(listed(problems))
     return frozenset(ids) if "ids" in body else None
 
 
