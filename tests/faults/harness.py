@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -29,7 +26,7 @@ from local.processes import free_ports
 from local.stack import Stack
 from tests.faults.gate import Gate
 from tests.faults.wire import Call, Wire
-from tests.system.conftest import System, wait_for
+from tests.system.conftest import System
 
 LAUNCHER = Path(__file__).parent / "launcher.py"
 
@@ -64,6 +61,11 @@ class FaultyDatabase(Database):
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.gate_port}"
+
+    @property
+    def _command(self) -> list[str]:
+        # Quick, and all the same a commit has to survive the server's sudden end.
+        return [*super()._command, "--innodb-flush-log-at-trx-commit=2"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,11 @@ class Faulty(System):
                 name = function["FunctionName"].removeprefix("cafe-dev").removeprefix("-")
                 self.wire.callers[f"ASIA{digest[:16].upper()}"] = name or "api"
 
+    def kill_all(self, function: str) -> None:
+        """The same for every worker of ``function``."""
+        for worker in self.workers(function):
+            worker.kill()
+
     def kill(self, call: Call) -> None:
         """End the function's worker that makes this call, at once, as Lambda does when it has used all its memory."""
         ministack = psutil.Process(self.stack.cloud.process.pid())
@@ -124,26 +131,44 @@ class Faulty(System):
         return found
 
     def restart_mysql(self) -> None:
-        """The server ends at once, and comes back with the data that it had committed."""
-        process = self.stack.database.process
-        pid = process.pid()
-        assert pid
-        os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: process.pid() is None, "MariaDB's end")
+        """The server ends without a word, and comes back with what it had committed."""
+        self.stack.database.process.stop(seconds=0)
         self.stack.database.launch()
-
-    def function(self, name: str, **values: Any) -> None:
-        self.aws("lambda").update_function_configuration(FunctionName=f"cafe-dev-{name}", **values)
 
     @contextmanager
     def timeout(self, function: str, seconds: int) -> Iterator[None]:
-        """For a while ``function`` has less time than it is given."""
-        usual = self.aws("lambda").get_function_configuration(FunctionName=f"cafe-dev-{function}")["Timeout"]
-        self.function(function, Timeout=seconds)
+        """For a while ``function`` is cut off after so many seconds."""
+        lambda_, name = self.aws("lambda"), f"cafe-dev-{function}"
+        usual = lambda_.get_function_configuration(FunctionName=name)["Timeout"]
+        lambda_.update_function_configuration(FunctionName=name, Timeout=seconds)
         try:
             yield
         finally:
-            self.function(function, Timeout=usual)
+            lambda_.update_function_configuration(FunctionName=name, Timeout=usual)
+
+    @contextmanager
+    def visibility(self, seconds: int) -> Iterator[None]:
+        """For a while a message of the orders queue that nobody answers for comes back after so many seconds."""
+        sqs, url = self.aws("sqs"), self.env["ORDERS_QUEUE_URL"]
+        usual = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])["Attributes"]
+        sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": str(seconds)})
+        try:
+            yield
+        finally:
+            sqs.set_queue_attributes(QueueUrl=url, Attributes=usual)
+
+    @contextmanager
+    def patience(self, kind: str, state: str | None, seconds: int) -> Iterator[None]:
+        """For a while a state of the reports' machine, or all of it, may take no longer than so many seconds."""
+        sfn, arn = self.aws("stepfunctions"), self.env[f"{kind.upper()}_REPORT_ARN"]
+        usual = sfn.describe_state_machine(stateMachineArn=arn)["definition"]
+        hasty = json.loads(usual)
+        (hasty["States"][state] if state else hasty)["TimeoutSeconds"] = seconds
+        sfn.update_state_machine(stateMachineArn=arn, definition=json.dumps(hasty))
+        try:
+            yield
+        finally:
+            sfn.update_state_machine(stateMachineArn=arn, definition=usual)
 
 
 @dataclass(frozen=True)
@@ -182,7 +207,7 @@ class Subscriber:
 
     def about(self, text: str) -> Counter[str]:
         """How often each notification about ``text`` came, by its key."""
-        return Counter(each.key for each in self.messages() if text in each.subject + each.text)
+        return Counter(each.key for each in self.messages() if text in each.key + each.subject + each.text)
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def tasks_on_the_wire() -> None:
             answer = client("lambda").invoke(FunctionName=function, Payload=json.dumps(payload))
             body = answer["Payload"].read().decode()
         except ClientError as error:
-            raise failure(f"Lambda.{error.response['Error']['Code']}", str(error)) from error
+            raise failure(_named("Lambda", error, "AWSLambdaException"), str(error)) from error
         except BotoCoreError as error:
             raise failure("Lambda.SdkClientException", str(error)) from error
         if "FunctionError" in answer:
@@ -63,15 +63,18 @@ def tasks_on_the_wire() -> None:
         try:
             return {"MessageId": sns.publish(**request)["MessageId"]}
         except ClientError as error:
-            # botocore has the code, Step Functions the name of the exception in SNS's model.
-            code = error.response["Error"]["Code"]
-            names = {"Throttled": "ThrottledException", "InternalError": "InternalErrorException"}
-            raise failure(f"SNS.{names.get(code, code + 'Exception')}", str(error)) from error
+            raise failure(_named("SNS", error, "AmazonSNSException"), str(error)) from error
         except BotoCoreError as error:
             raise failure("SNS.SdkClientException", str(error)) from error
 
     stepfunctions._call_lambda = call_lambda
     stepfunctions._SERVICE_DISPATCH["arn:aws:states:::sns:publish"] = publish
+
+
+def _named(prefix: str, error: Any, other: str) -> str:
+    """As Step Functions names it: the exception in the service's model, or ``other`` for what it has none for."""
+    name = type(error).__name__
+    return f"{prefix}.{name if name != 'ClientError' else other}"
 
 
 def main() -> None:

@@ -1,25 +1,27 @@
 """Flow 2: every accepted order is stored once and announced at least once."""
 
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 from tests.faults import counting
 from tests.faults.conftest import Tell
-from tests.faults.counting import count_orders, order
+from tests.faults.counting import count_orders, name, order
 from tests.faults.harness import Faulty
-from tests.faults.weather import Weather, cases, wire
+from tests.faults.weather import SOME, Weather, cases, killing, short, wire
 from tests.faults.wire import (
     cut_after,
     cut_before,
     failed,
     failed_after,
+    late,
     refusing,
     throttled,
     unavailable,
 )
+from tests.system.conftest import wait_for
 
 WRITE = "dynamodb:BatchExecuteStatement"
 ANNOUNCE = {"operation": "sns:Publish", "caller": "announce_orders"}
-
-# More than the two tries of one call: the function itself has to bear some of them.
-SOME = 5
 
 
 @cases(
@@ -54,4 +56,148 @@ def test_orders_placed_in_this_weather(system: Faulty, weather: Weather, tell: T
         accepted = counting.place(system, [order("a list") for _ in range(40)])
         for _ in range(3):
             accepted += counting.place(system, [order("single")])
+    tell(count_orders(system, accepted))
+
+
+# --- deliveries that come again ---------------------------------------------------------------------------------------
+
+
+@short
+def test_each_message_is_delivered_two_and_three_times_and_out_of_order(system: Faulty, tell: Tell) -> None:
+    orders = [order("again") for _ in range(20)]
+    counting.send(system, [*orders, *reversed(orders), *orders[10:]])
+    tell(count_orders(system, [each["orderID"] for each in orders]))
+
+
+def test_a_poison_message_lies_between_good_ones(system: Faulty, tell: Tell) -> None:
+    orders = [order("good") for _ in range(9)]
+    poison = name("{poison")
+    sent = counting.send(system, [*orders[:4], poison, *orders[4:]])
+    tell(count_orders(system, sent))
+    wait_for(lambda: poison in counting.letters(system, "ORDERS_DEAD_LETTER_URL"), "the dead letter")
+
+
+def sqs_event(system: Faulty, orders: list[dict[str, Any]]) -> dict[str, Any]:
+    """What SQS hands to ``store_orders``: MiniStack hands over ten at most, AWS as many as the mapping asks for."""
+    records = [
+        {
+            "messageId": name("m"),
+            "receiptHandle": name("r"),
+            "body": counting.message(each),
+            "attributes": {"ApproximateReceiveCount": "1"},
+            "eventSource": "aws:sqs",
+            "eventSourceARN": system.env["ORDERS_QUEUE_ARN"],
+        }
+        for each in orders
+    ]
+    return {"Records": records}
+
+
+@short
+def test_a_large_batch_comes_again_after_the_function_timed_out_half_way(system: Faulty, tell: Tell) -> None:
+    # Four writes of 25 orders: the third hangs, and Lambda cuts the function off. SQS then sends all hundred again.
+    orders = [order("large") for _ in range(100)]
+    event = sqs_event(system, orders)
+    with system.timeout("store_orders", 3), system.wire.fault(WRITE, late(6), every=3, first=1):
+        ok, error = system.invoke("store_orders", event)
+    assert not ok
+    assert "timed out" in error["errorMessage"]
+    ok, answer = system.invoke("store_orders", event)
+    assert ok, answer
+    assert answer == {"batchItemFailures": []}
+    tell(count_orders(system, [each["orderID"] for each in orders]))
+
+
+def test_the_queue_sends_a_batch_again_that_the_function_was_cut_off_with(system: Faulty, tell: Tell) -> None:
+    orders = [order("cut off") for _ in range(30)]
+    with system.visibility(5), system.timeout("store_orders", 3), system.wire.fault(WRITE, late(6), first=2):
+        sent = counting.send(system, orders)
+    tell(count_orders(system, sent))
+
+
+@cases(
+    {
+        "store_orders is killed before it writes": killing(WRITE, "store_orders"),
+        "store_orders is killed when it has written": killing(WRITE, "store_orders", done=True),
+        "announce_orders is killed before it publishes": killing("sns:Publish", "announce_orders"),
+        "announce_orders is killed when it has published": killing("sns:Publish", "announce_orders", done=True),
+    },
+    in_short=["store_orders is killed when it has written", "announce_orders is killed when it has published"],
+)
+def test_orders_of_a_killed_function(system: Faulty, weather: Weather, tell: Tell) -> None:
+    with system.visibility(3):
+        with weather(system):
+            accepted = counting.place(system, [order("killed") for _ in range(20)])
+        count = count_orders(system, accepted)
+    tell(count)
+
+
+def test_the_stream_replays_its_records(system: Faulty, tell: Tell) -> None:
+    accepted = counting.place(system, [order("replayed") for _ in range(10)])
+    wait_for(lambda: not count_orders(system, accepted).lost, "the announcements")
+    for _ in range(2):
+        ok, error = system.invoke("announce_orders", {"Records": counting.stream_records(system, accepted)})
+        assert ok, error
+    tell(count_orders(system, accepted))
+
+
+def test_the_queue_does_not_hear_how_soon_a_message_should_come_back(system: Faulty, tell: Tell) -> None:
+    with (
+        system.visibility(3),
+        system.wire.fault("sqs:ChangeMessageVisibilityBatch", failed, first=2),
+        system.wire.fault(WRITE, throttled, first=4),
+    ):
+        accepted = counting.place(system, [order("not hastened") for _ in range(10)])
+    tell(count_orders(system, accepted))
+
+
+def test_sns_refuses_to_tell_of_a_conflict_in_a_batch(system: Faulty, tell: Tell) -> None:
+    first, neighbours = order("first"), [order("neighbour") for _ in range(5)]
+    stored = counting.place(system, [first])
+    wait_for(lambda: not count_orders(system, stored).lost, "the first order")
+    other = {**first, "item": "Tea"}
+    with system.wire.fault("sns:Publish", throttled, caller="store_orders", first=4):
+        sent = counting.send(system, [*neighbours[:2], other, *neighbours[2:]])
+    wait_for(
+        lambda: [each for each in counting.in_inbox(system, first["orderID"]) if "refused" in each["subject"]],
+        "the report of the conflict",
+    )
+    tell(count_orders(system, sent))
+
+
+def test_dynamodb_is_away_for_longer_than_five_tries(system: Faulty, tell: Tell) -> None:
+    with system.wire.fault(WRITE, throttled):
+        accepted = counting.place(system, [order("too long") for _ in range(5)])
+        count = count_orders(system, accepted)
+    assert count.waiting == 5
+    tell(count)
+
+
+# --- a client that cannot wait ----------------------------------------------------------------------------------------
+
+
+def at_once(system: Faulty, body: Any, **headers: str) -> list[Any]:
+    with ThreadPoolExecutor(10) as pool:
+        return list(pool.map(lambda _: system.post("/orders", body, **headers), range(10)))
+
+
+@short
+def test_the_same_post_ten_times_at_the_same_moment_with_an_order_id(system: Faulty, tell: Tell) -> None:
+    placed = order("hasty")
+    answers = at_once(system, placed)
+    assert answers == answers[:1] * 10
+    tell(count_orders(system, [placed["orderID"]]))
+
+
+def test_the_same_post_ten_times_at_the_same_moment_with_a_key(system: Faulty, tell: Tell) -> None:
+    bodies = [{"customerID": "hasty", "item": "Mocha"}, {"customerID": "hasty", "item": "Tea"}]
+    answers = at_once(system, bodies, Idempotency_Key=name("k"))
+    assert answers == answers[:1] * 10
+    tell(count_orders(system, [each["orderID"] for each in answers[0]["orders"]]))
+
+
+def test_the_same_post_ten_times_at_the_same_moment_with_neither(system: Faulty, tell: Tell) -> None:
+    # Nothing says that they are the same, so they are ten orders.
+    accepted = {answer["orderID"] for answer in at_once(system, {"customerID": "hasty", "item": "Mocha"})}
+    assert len(accepted) == 10
     tell(count_orders(system, accepted))

@@ -2,23 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import pytest
 
 from tests.faults.harness import Faulty
-from tests.faults.wire import Fault
+from tests.faults.wire import Fault, after, cut_before, first_of
 
 Weather = Callable[[Faulty], AbstractContextManager[Any]]
+
+# More than the two tries of one call: the flow itself has to bear some of them.
+SOME = 5
 
 short = pytest.mark.short
 
 
 def wire(operation: str, fault: Fault, **how: Any) -> Weather:
-    """A fault of ``wire.Wire``, for a case of a table."""
+    """A fault of ``Wire.fault``; without ``first`` it lasts as long as the weather."""
     return lambda system: system.wire.fault(operation, fault, **how)
+
+
+def invoking(function: str, fault: Fault, **how: Any) -> Weather:
+    """A fault of the state machines' calls of ``function``."""
+    return wire("lambda:Invoke", fault, caller="states", when=lambda call: function in call, **how)
+
+
+def publishing(text: str, fault: Fault, **how: Any) -> Weather:
+    """A fault of the state machines' notifications with ``text`` in them, as it is in a form."""
+    return wire("sns:Publish", fault, caller="states", when=lambda call: text in call, **how)
+
+
+def killing(operation: str, function: str, *, done: bool = False, first: int = 2) -> Weather:
+    """The function is killed when it makes that call, before anything came of it, or when it is ``done``."""
+    return lambda system: system.wire.fault(
+        operation,
+        after(system.kill) if done else first_of(system.kill, cut_before),
+        caller=function,
+        first=first,
+    )
+
+
+def together(*weathers: Weather) -> Weather:
+    @contextmanager
+    def all_of_them(system: Faulty) -> Iterator[None]:
+        with ExitStack() as stack:
+            for each in weathers:
+                stack.enter_context(each(system))
+            yield
+
+    return all_of_them
 
 
 def cases(table: dict[str, Any], in_short: Iterable[str] = ()) -> Any:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import random
 import re
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
 from http.client import HTTPConnection, HTTPException, parse_headers
@@ -140,6 +141,7 @@ class Wire(ThreadingMixIn, TCPServer):
         self.behind = behind
         self.callers: dict[str, str] = {}
         self.rules: list[Rule] = []
+        self.mistakes: list[BaseException | None] = []
         self.calls: Counter[tuple[str, str]] = Counter()
         self._counting = threading.Lock()
         super().__init__(("127.0.0.1", port), _Connection)
@@ -152,7 +154,10 @@ class Wire(ThreadingMixIn, TCPServer):
         self._thread.join()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away in the middle, because it was killed or has waited enough, is daily weather."""
+        """A client that goes away in the middle is daily weather, and anything else a test's own mistake."""
+        error = sys.exception()
+        if not isinstance(error, (Cut, ConnectionError, TimeoutError, HTTPException)):
+            self.mistakes.append(error)
 
     @contextmanager
     def fault(self, operation: str, fault: Fault, **how: Any) -> Iterator[Rule]:
@@ -164,7 +169,8 @@ class Wire(ThreadingMixIn, TCPServer):
         self.rules.append(rule)
         try:
             yield rule
-            wait_for(lambda: rule.met >= (rule.first or 1), f"the fault at {operation} met {rule.met} calls")
+            wait_for(lambda: rule.met >= (rule.first or 1), f"enough calls of {operation} for the fault to meet")
+            assert not self.mistakes, self.mistakes
         finally:
             self.rules.remove(rule)
 
@@ -185,9 +191,8 @@ class _Connection(StreamRequestHandler):
     disable_nagle_algorithm = True
 
     def handle(self) -> None:
-        with suppress(Cut, ConnectionError, TimeoutError, HTTPException):
-            while self._one():
-                pass
+        while self._one():
+            pass
 
     def _one(self) -> bool:
         line = self.rfile.readline(CHUNK)
@@ -418,6 +423,17 @@ def slow(seconds: float) -> Fault:
     def fault(exchange: Exchange) -> Reply:
         time.sleep(seconds)
         return exchange.forward()
+
+    return fault
+
+
+def late(seconds: float) -> Fault:
+    """It takes effect, and the answer does not come before nobody waits for it any more."""
+
+    def fault(exchange: Exchange) -> Reply:
+        exchange.forward_whole()
+        time.sleep(seconds)
+        raise Cut
 
     return fault
 

@@ -21,7 +21,7 @@ from tests.wiring.template import Template
 Machine = tuple[str, dict[str, Any]]
 ASL_VALIDATOR = "4.0.0"
 # The first and the last state make the state anew; the others only lead on.
-WITHOUT_RESULT = {"Begin", "Done", "WhatFailed", "Failed"}
+WITHOUT_RESULT = {"Begin", "Done", "WhatFailed", "Failed", "Unannounced"}
 INVOKE = "arn:aws:states:::lambda:invoke"
 PUBLISH = "arn:aws:states:::sns:publish"
 # What AWS names in Retry and may be well a moment later. A time-out is not: the next try would take as long, except
@@ -242,13 +242,40 @@ def test_every_failure_is_told_and_ends_the_execution_as_failed(machine: Machine
             assert path[-2:] == ["NotifyFailure", "Failed"], name
 
 
-def test_an_execution_fails_even_if_its_failure_cannot_be_told(machine: Machine) -> None:
+def test_a_failure_that_cannot_be_told_ends_under_the_name_that_raises_the_alarm(
+    machine: Machine, template: Template
+) -> None:
     states = machine[1]["States"]
     [catch] = states["NotifyFailure"]["Catch"]
-    assert catch["Next"] == states["NotifyFailure"]["Next"] == "Failed"
+    assert states["NotifyFailure"]["Next"] == "Failed"
+    assert catch["Next"] == "Unannounced"
     # In a place of its own: the cause that the execution ends with is that of the first failure.
     assert catch["ResultPath"] == "$.unpublished"
     assert states["Failed"] == {"Type": "Fail", "ErrorPath": "$.failure.Error", "CausePath": "$.told.reason"}
+    assert states["Unannounced"]["CausePath"] == "$.told.reason"
+
+    rule = template.properties("UnannouncedReports")
+    pattern = rule["EventPattern"]["detail"]
+    assert pattern["status"] == ["FAILED"]
+    assert states["Unannounced"]["Error"] in pattern["error"]
+    assert set(pattern["stateMachineArn"]) == {
+        template.outputs["InventoryReportArn"],
+        template.outputs["StorageReportArn"],
+    }
+    assert [each["Arn"] for each in rule["Targets"]] == [template.outputs["AlarmsTopicArn"]]
+
+
+def test_the_failures_of_states_without_a_catch_raise_the_alarm(template: Template) -> None:
+    """What a Pass or a Choice may raise, and what no Catch sees."""
+    errors = template.properties("UnannouncedReports")["EventPattern"]["detail"]["error"]
+    assert set(errors) - {"Unannounced"} == {
+        "States.DataLimitExceeded",
+        "States.IntrinsicFailure",
+        "States.NoChoiceMatched",
+        "States.ParameterPathFailure",
+        "States.ResultPathMatchFailure",
+        "States.Runtime",
+    }
 
 
 def test_a_success_passes_no_failing_state_and_ends_with_the_summary(machine: Machine) -> None:

@@ -1,0 +1,105 @@
+"""Flow 4: every accepted storage report ends, and everybody is told how, once; no bucket is silently left out."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.faults import counting
+from tests.faults.conftest import Tell
+from tests.faults.counting import count_reports, name
+from tests.faults.harness import Faulty
+from tests.faults.weather import SOME, Weather, cases, invoking, killing, publishing, together, wire
+from tests.faults.wire import (
+    Call,
+    cut_after,
+    cut_before,
+    denied,
+    failed,
+    failed_after,
+    throttled,
+    unavailable,
+)
+from tests.system.conftest import wait_for
+
+READY, FAILURE = "Subject=Storage+report%3A", "Subject=Storage+report+failed"
+# What cannot be measured in two tries is named in the report, and not tried again.
+FEW = 3
+LISTING, METRICS = {"kind": "storage"}, {"kind": "storage", "mode": "metrics"}
+
+
+def uploads(call: Call) -> bool:
+    return "uploads" in call.path
+
+
+def ended(system: Faulty, weather: Weather, body: dict[str, str], number: int = 2) -> list[str]:
+    with weather(system):
+        accepted = counting.request_reports(system, body, number)
+        wait_for(lambda: "RUNNING" not in counting.statuses(system, accepted).values(), "the end of the reports")
+    return accepted
+
+
+@cases(
+    {
+        "S3 throttles the list of buckets": wire("s3:ListBuckets", throttled, first=SOME),
+        "S3 throttles the lists of objects": wire("s3:ListObjectsV2", throttled, first=FEW),
+        "the connection is cut before a list of objects": wire("s3:ListObjectsV2", cut_before, first=FEW),
+        "S3 answers 500 to the page": wire("s3:PutObject", failed, caller="measure_buckets", first=SOME),
+        "Lambda refuses MeasureBuckets once": invoking("measure_buckets", failed, first=1),
+        "MeasureBuckets is done and the answer is lost": invoking("measure_buckets", cut_after, first=1),
+        "SNS throttles NotifyStorage": publishing(READY, throttled, first=SOME),
+        "SNS takes the notification and says 500": publishing(READY, failed_after, first=2),
+        "SNS takes the notification and the answer is lost": publishing(READY, cut_after, first=2),
+        "one bucket refuses": wire("s3:ListObjectsV2", denied, when=uploads),
+        "one bucket does not answer for now": wire("s3:ListObjectsV2", failed, when=uploads),
+        "one of five calls fails": wire("(s3|sns|states|lambda):.*", failed, share=0.2),
+    },
+    in_short=["one bucket refuses", "SNS takes the notification and the answer is lost"],
+)
+def test_storage_reports_requested_in_this_weather_succeed(system: Faulty, weather: Weather, tell: Tell) -> None:
+    accepted = ended(system, weather, LISTING)
+    tell(count_reports(system, accepted, wanted="SUCCEEDED"))
+    buckets = {each["Name"] for each in system.aws("s3").list_buckets()["Buckets"]}
+    for each in accepted:
+        # A bucket that could not be read is named: it is not left out.
+        summary = system.get(f"/reports/{each}")["summary"]
+        named = {bucket["name"] for bucket in summary["buckets"]} | {bucket["bucket"] for bucket in summary["errors"]}
+        assert named == buckets
+
+
+@cases(
+    {
+        "CloudWatch throttles": wire("cloudwatch:ListMetrics", throttled, first=FEW),
+        "CloudWatch answers 500": wire("cloudwatch:.*", failed, first=FEW),
+        "CloudWatch refuses": wire("cloudwatch:.*", denied),
+        "CloudWatch cannot be reached": wire("cloudwatch:.*", cut_before),
+    },
+    in_short=["CloudWatch refuses"],
+)
+def test_storage_reports_of_metrics_in_this_weather_end(system: Faulty, weather: Weather, tell: Tell) -> None:
+    tell(count_reports(system, ended(system, weather, METRICS)))
+
+
+@cases(
+    {
+        "Lambda refuses MeasureBuckets for ever": invoking("measure_buckets", failed),
+        "S3 refuses the list of buckets": wire("s3:ListBuckets", denied),
+        "the reports bucket refuses the page": wire("s3:PutObject", unavailable, caller="measure_buckets"),
+        "SNS refuses NotifyStorage for ever": publishing(READY, throttled),
+        "S3 refuses and SNS throttles NotifyFailure": together(
+            wire("s3:ListBuckets", denied), publishing(FAILURE, throttled, first=2)
+        ),
+        "SNS refuses for ever": publishing("Subject=Storage+report", throttled),
+    },
+)
+def test_storage_reports_that_cannot_succeed_fail_and_are_told_of(system: Faulty, weather: Weather, tell: Tell) -> None:
+    tell(count_reports(system, ended(system, weather, LISTING), wanted="FAILED"))
+
+
+def test_measure_buckets_is_killed_before_its_page_is_stored(system: Faulty, tell: Tell) -> None:
+    tell(count_reports(system, ended(system, killing("s3:PutObject", "measure_buckets"), LISTING)))
+
+
+def test_the_same_post_ten_times_at_the_same_moment_with_a_key(system: Faulty, tell: Tell) -> None:
+    key = name("k")
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda _: system.post("/create_report", LISTING, Idempotency_Key=key), range(10)))
+    assert answers == answers[:1] * 10
+    tell(count_reports(system, {answers[0]["reportId"]}, wanted="SUCCEEDED"))

@@ -1,0 +1,194 @@
+"""Flow 3: every upload's rows are in MySQL exactly once, and everybody is told of it, once."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from tests.faults import counting
+from tests.faults.conftest import Tell
+from tests.faults.counting import File, count_uploads, name, new_file
+from tests.faults.gate import Trap
+from tests.faults.harness import Faulty
+from tests.faults.weather import SOME, Weather, cases, killing, short, wire
+from tests.faults.wire import (
+    cut_after,
+    cut_before,
+    failed,
+    failed_after,
+    first_of,
+    slow,
+    throttled,
+    truncated,
+)
+from tests.system.conftest import wait_for
+
+READ = {"operation": "s3:GetObject", "caller": "receive_upload"}
+ANNOUNCE = {"operation": "sns:Publish", "caller": "receive_upload"}
+
+
+def trap(**how: object) -> Weather:
+    return lambda system: system.gate.trap(Trap(**how))  # type: ignore[arg-type]
+
+
+@cases(
+    {
+        "S3 throttles the read": wire(**READ, fault=throttled, first=SOME - 1),
+        "S3 answers 500 to the read": wire(**READ, fault=failed, first=SOME - 1),
+        "the connection is cut before the read": wire(**READ, fault=cut_before, first=SOME - 1),
+        "the file breaks off on its way": wire(**READ, fault=truncated, first=2),
+        "SNS throttles": wire(**ANNOUNCE, fault=throttled, first=SOME - 1),
+        "SNS takes the notification and says 500": wire(**ANNOUNCE, fault=failed_after, first=SOME - 1),
+        "SNS takes the notification and the answer is lost": wire(**ANNOUNCE, fault=cut_after, first=SOME - 1),
+        "MySQL refuses the connection": lambda system: system.gate.shut(times=2),
+        "MySQL is cut off during the import": trap(sent=2_000, times=2),
+        "MySQL has stored the rows and the answer is lost": trap(word=b"COMMIT", answered=True, times=2),
+        "MySQL is slow": lambda system: system.gate.slowed(0.1),
+        "MySQL is restarted during the import": lambda system: system.gate.trap(
+            Trap(sent=2_000, work=system.restart_mysql)
+        ),
+        "the function is killed before the read": killing("s3:GetObject", "receive_upload", first=1),
+        "the function is killed during the import": lambda system: system.gate.trap(
+            Trap(sent=2_000, work=lambda: system.kill_all("receive_upload"))
+        ),
+        "the function is killed before the commit": lambda system: system.gate.trap(
+            Trap(word=b"COMMIT", work=lambda: system.kill_all("receive_upload"))
+        ),
+        "the function is killed before it publishes": killing("sns:Publish", "receive_upload"),
+        "the function is killed when it has published": killing("sns:Publish", "receive_upload", done=True),
+        "one of three calls fails": wire("(s3|sns):.*", failed, share=0.33),
+    },
+    in_short=[
+        "MySQL has stored the rows and the answer is lost",
+        "MySQL is restarted during the import",
+        "the function is killed when it has published",
+    ],
+)
+def test_files_uploaded_in_this_weather(system: Faulty, weather: Weather, tell: Tell) -> None:
+    with weather(system):
+        files = counting.upload(system)
+        wait_for(lambda: all(counting.in_inbox(system, each.key) for each in files), "the notifications")
+    tell(count_uploads(system, files))
+
+
+# --- events that come again -------------------------------------------------------------------------------------------
+
+
+def told(system: Faulty, file: File) -> None:
+    wait_for(lambda: len(counting.in_inbox(system, file.key)) >= file.told, f"the notification of {file.key}")
+
+
+def upload(system: Faulty, file: File) -> File:
+    system.upload(file.key, file.body)
+    return file
+
+
+def event(system: Faulty, file: File) -> dict[str, object]:
+    """The last event of the file's key, as S3 sends it."""
+    [(sequencer, etag)] = system.sql("SELECT sequencer, etag FROM uploads WHERE object_key = %s", file.key)
+    return system.s3_event(file.key, sequencer, etag=f'"{etag}"')
+
+
+def deliver(system: Faulty, *events: object) -> None:
+    for each in events:
+        ok, error = system.invoke("receive_upload", each)
+        assert ok, error
+
+
+@short
+def test_each_event_comes_three_times(system: Faulty, tell: Tell) -> None:
+    files = [upload(system, new_file()) for _ in range(2)]
+    for each in files:
+        told(system, each)
+        deliver(system, event(system, each), event(system, each))
+    tell(count_uploads(system, files))
+
+
+def test_an_event_comes_five_times_at_the_same_moment(system: Faulty, tell: Tell) -> None:
+    file = upload(system, new_file())
+    told(system, file)
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(lambda _: deliver(system, event(system, file)), range(5)))
+    tell(count_uploads(system, [file]))
+
+
+@short
+def test_an_older_event_comes_late(system: Faulty, tell: Tell) -> None:
+    old = upload(system, new_file(rows=50))
+    told(system, old)
+    late = event(system, old)
+    new = upload(system, replace(old, rows=50, quantity=9, told=2))
+    told(system, new)
+    deliver(system, late)
+    tell(count_uploads(system, [new]))
+
+
+def test_an_older_event_fails_first_and_comes_again_after_the_newer_one(system: Faulty, tell: Tell) -> None:
+    old = new_file(quantity=5)
+    with system.wire.fault(**READ, fault=failed, first=2):
+        upload(system, old)
+        wait_for(lambda: system.wire.rules[-1].met == 2, "the older event's failure")
+        new = upload(system, replace(old, quantity=9))
+        told(system, new)
+    tell(count_uploads(system, [new]))
+
+
+def test_a_newer_event_comes_while_the_older_one_is_at_work(system: Faulty, tell: Tell) -> None:
+    old = new_file(quantity=5)
+    with system.wire.fault(**READ, fault=slow(2), first=1) as slowness:
+        upload(system, old)
+        wait_for(lambda: slowness.met, "the read of the older one")
+        new = upload(system, replace(old, quantity=9))
+    tell(count_uploads(system, [new]))
+
+
+@short
+def test_the_object_is_overwritten_before_it_is_read(system: Faulty, tell: Tell) -> None:
+    file = new_file(quantity=5)
+    new = replace(file, quantity=9)
+    overwrite = first_of(lambda _call: upload(system, new))
+    with system.wire.fault(**READ, fault=overwrite, first=1):
+        upload(system, file)
+    tell(count_uploads(system, [new]))
+
+
+def test_the_object_is_deleted_before_it_is_read(system: Faulty, tell: Tell) -> None:
+    file, bucket = new_file(), system.env["UPLOADS_BUCKET"]
+    delete = first_of(lambda _call: system.aws("s3").delete_object(Bucket=bucket, Key=file.key))
+    with system.wire.fault(**READ, fault=delete, first=1):
+        upload(system, file)
+    # Nothing of it is imported, and that is what the notification says.
+    tell(count_uploads(system, [replace(file, rows=0)]))
+    [entry] = counting.in_inbox(system, file.key)
+    assert "deleted before it could be read" in entry["message"]
+
+
+def test_one_event_of_two_records_fails_at_the_second(system: Faulty, tell: Tell) -> None:
+    first, second = upload(system, new_file()), upload(system, new_file())
+    for each in (first, second):
+        told(system, each)
+    records = event(system, first)["Records"] + event(system, second)["Records"]  # type: ignore[operator]
+    for _ in range(2):
+        deliver(system, {"Records": records})
+    tell(count_uploads(system, [first, second]))
+
+
+def test_a_file_that_is_not_imported_is_told_of_twice_under_one_key(system: Faulty, tell: Tell) -> None:
+    key = f"photos/{name('p')}.jpg"
+    with system.wire.fault(**ANNOUNCE, fault=failed_after, first=3):
+        system.upload(key, b"x")
+        wait_for(lambda: counting.in_inbox(system, key), "the notification")
+    tell(count_uploads(system, [File(key, name("nobody"), rows=0)]))
+
+
+def test_mysql_is_away_for_longer_than_all_tries(system: Faulty, tell: Tell) -> None:
+    # Three tries, and then the event waits in the failures queue with all that it takes to send it again.
+    file = new_file()
+    with system.gate.shut(times=math.inf):
+        upload(system, file)
+        letter = wait_for(
+            lambda: next((body for body in counting.letters(system, "FAILURES_QUEUE_URL") if file.key in body), None),
+            "the event in the failures queue",
+        )
+    assert not counting.in_inbox(system, file.key)
+    deliver(system, counting.request_in(letter))
+    tell(count_uploads(system, [file]))
