@@ -149,6 +149,8 @@ class Database:
         self.stop()
         self.folder.mkdir(parents=True, exist_ok=True)
         run_quietly(
+            # Not the folder that all share: a server that starts removes other servers' temporary tables from it.
+            *("env", f"TMPDIR={self.folder}"),
             *(str(_program("mariadb-install-db")), "--no-defaults", f"--datadir={self._data}"),
             *("--auth-root-authentication-method=normal", "--skip-test-db", *QUICK, *_as_root()),
         )
