@@ -12,7 +12,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -104,31 +104,33 @@ class Faulty(System):
                 name = function["FunctionName"].removeprefix("cafe-dev").removeprefix("-")
                 self.wire.callers[f"ASIA{digest[:16].upper()}"] = name or "api"
 
+    def kill(self, call: Call) -> None:
+        """End the function's worker that makes this call, at once, as Lambda does when it has used all its memory."""
+        for worker in self._children():
+            with suppress(psutil.NoSuchProcess):
+                if any(each.laddr.port == call.port for each in worker.net_connections("tcp")):
+                    worker.kill()
+                    worker.wait(10)
+                    return
+        raise AssertionError(f"nobody to kill for {call.name}")
+
     def kill_all(self, function: str) -> None:
         """The same for every worker of ``function``."""
         for worker in self.workers(function):
-            worker.kill()
-
-    def kill(self, call: Call) -> None:
-        """End the function's worker that makes this call, at once, as Lambda does when it has used all its memory."""
-        ministack = psutil.Process(self.stack.cloud.process.pid())
-        for worker in ministack.children(recursive=True):
-            if any(each.laddr.port == call.port for each in worker.net_connections("tcp")):
+            with suppress(psutil.NoSuchProcess):
                 worker.kill()
-                worker.wait(10)
-                return
-        raise AssertionError(f"nobody to kill for {call.name}")
 
     def workers(self, function: str) -> list[psutil.Process]:
-        """The processes that wait to run ``function``, or do."""
+        """The processes that run ``function``, or wait to."""
         found = []
-        for worker in psutil.Process(self.stack.cloud.process.pid()).children(recursive=True):
-            try:
+        for worker in self._children():
+            with suppress(psutil.NoSuchProcess):
                 if worker.environ().get("AWS_LAMBDA_FUNCTION_NAME") == f"cafe-dev-{function}":
                     found.append(worker)
-            except psutil.NoSuchProcess:
-                continue
         return found
+
+    def _children(self) -> list[psutil.Process]:
+        return psutil.Process(self.stack.cloud.process.pid()).children(recursive=True)
 
     def restart_mysql(self) -> None:
         """The server ends without a word, and comes back with what it had committed."""

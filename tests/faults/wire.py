@@ -170,9 +170,10 @@ class Wire(ThreadingMixIn, TCPServer):
         try:
             yield rule
             wait_for(lambda: rule.met >= (rule.first or 1), f"enough calls of {operation} for the fault to meet")
-            assert not self.mistakes, self.mistakes
         finally:
             self.rules.remove(rule)
+        mistakes, self.mistakes = self.mistakes, []
+        assert not mistakes, mistakes
 
     def count(self, call: Call) -> None:
         with self._counting:
