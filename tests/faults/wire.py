@@ -35,13 +35,17 @@ SECONDS = 120
 
 @dataclass(frozen=True)
 class Call:
-    """One request. ``body`` is empty for S3, whose bodies stream; ``port`` is the client's own, and says who it is."""
+    """One request. ``body`` is empty for S3, whose bodies stream; ``port`` is the client's own, and says who it is.
+
+    ``attempt`` is 1 for the first one of a call of boto3's, and 2 where it tries again.
+    """
 
     name: str
     caller: str
     path: str
     body: bytes
     port: int
+    attempt: int = 1
 
     @property
     def json(self) -> Any:
@@ -210,7 +214,8 @@ class _Connection(StreamRequestHandler):
             known = b"".join(body)
             body = [known]
         name = _operation(service, method, path, headers, known)
-        call = Call(name, self._caller(headers), path, known, self.client_address[1])
+        attempt = re.search(r"attempt=(\d+)", headers.get("amz-sdk-request", ""))
+        call = Call(name, self._caller(headers), path, known, self.client_address[1], int(attempt[1]) if attempt else 1)
         self.server.count(call)
         sent = False
 

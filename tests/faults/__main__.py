@@ -1,0 +1,69 @@
+"""``python -m tests.faults``: a load, outages and a soak, on a stack of their own.
+
+The matrix is ``pytest tests/faults``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from chalicelib import clients
+from local.stack import say
+from tests.faults.harness import Faulty, faulty
+from tests.faults.load import load, outage, silent, soak
+from tests.faults.wire import unavailable
+
+# What must be nothing for the exit status to be 0.
+PROMISED = ("lost", "doubled", "not announced", "not in the inbox", "rows lost", "rows doubled", "reports lost")
+
+
+def outages(system: Faulty, seconds: float) -> int:
+    """1 where a call was tried more often than the clients may."""
+    most = 0
+    for what, fault in (("answers 503", unavailable), ("is silent", silent)):
+        say(f"For {seconds:g} seconds AWS {what}")
+        say(f"  {'caller':<20} {'operation':<36} calls  tries  a call  most in a second")
+        for (operation, caller), tried in sorted(
+            outage(system, fault, seconds).items(), key=lambda each: each[0][::-1]
+        ):
+            most = max(most, tried.most)
+            busiest = max(tried.seconds.values())
+            ratio = tried.attempts / tried.calls if tried.calls else tried.attempts
+            say(f"  {caller:<20} {operation:<36} {tried.calls:>5}  {tried.attempts:>5}  {ratio:>6.1f}  {busiest:>6}")
+    say(f"No call was tried more than {most} times")
+    return most > clients.ATTEMPTS
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command", dest="command")
+    command = commands.add_parser("load", help="many orders, while calls to AWS fail at random")
+    command.add_argument("--orders", type=int, default=10_000)
+    command.add_argument("--share", type=float, default=0.05, help="of the calls that fail (default: 0.05)")
+    command = commands.add_parser("outage", help="nothing of AWS answers, in two ways; says what was tried how often")
+    command.add_argument("--seconds", type=float, default=60)
+    command = commands.add_parser("soak", help="orders at half that rate, while MySQL and workers are restarted")
+    command.add_argument("--minutes", type=float, default=10)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, faulty(Path(folder)) as system:
+        if given.command == "load":
+            say(f"{given.orders:,} orders in lists of 100, while {given.share:.0%} of the calls to AWS fail")
+            counts, rate = load(system, given.orders, given.share, say)
+            say(f"  {rate:.0f} orders a second, from the first request to the last announcement")
+        elif given.command == "outage":
+            return outages(system, given.seconds)
+        else:
+            say("The rate that this machine takes, with 5% of the calls failing")
+            _, rate = load(system, 1_000, 0.05, say)
+            say(f"{given.minutes:g} minutes at half of {rate:.0f} orders a second")
+            counts = soak(system, given.minutes, rate / 2, say)
+    for what, number in counts.items():
+        say(f"  {what:<24} {number:>8,}")
+    return any(counts.get(what) for what in PROMISED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

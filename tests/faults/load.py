@@ -1,0 +1,313 @@
+"""What takes long: a load while calls fail at random, outages, and a soak. ``python -m tests.faults`` runs them."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+import psutil
+
+from chalicelib import clients
+from tests.faults import wire
+from tests.faults.counting import (
+    File,
+    announcements,
+    count_orders,
+    count_reports,
+    count_uploads,
+    in_queue,
+    inbox,
+    letters,
+    name,
+    new_file,
+    order,
+    place,
+    statuses,
+    writes,
+)
+from tests.faults.harness import Faulty, Message
+from tests.system.conftest import wait_for
+
+LIST = 100
+# A client gives up after so many tries of one list, which then was not accepted.
+TRIES = 20
+# Nothing new for so long: what is missing by then is lost.
+PATIENCE = 90
+# Minutes at the beginning in which every worker is started and has its first work.
+WARM_UP = 2
+
+Say = Callable[[str], None]
+
+
+@contextmanager
+def random_faults(system: Faulty, share: float, seed: int = 1) -> Iterator[list[wire.Rule]]:
+    """For a while a ``share`` of all calls to AWS fails, each in one of seven ways."""
+    everything = r"(?!sts:).*"
+    kinds = [
+        (everything, wire.throttled),
+        (everything, wire.failed),
+        (everything, wire.unavailable),
+        (everything, wire.cut_before),
+        (everything, wire.cut_after),
+        (everything, wire.failed_after),
+        ("|".join(wire.PARTIAL), wire.refusing()),
+    ]
+    rules = [
+        wire.Rule(operation, fault, share=share / len(kinds), seed=seed + n)
+        for n, (operation, fault) in enumerate(kinds)
+    ]
+    system.wire.rules += rules
+    try:
+        yield rules
+    finally:
+        for rule in rules:
+            system.wire.rules.remove(rule)
+
+
+@dataclass
+class Orders:
+    """Those that were sent in lists of 100, as a client does that sends again what was refused for now."""
+
+    system: Faulty
+    customer: str = field(default_factory=lambda: name("load"))
+    accepted: set[str] = field(default_factory=set)
+    refused: int = 0
+    given_up: int = 0
+    _adding: threading.Lock = field(default_factory=threading.Lock)
+
+    def place(self, number: int = LIST) -> None:
+        """Sends one list, under one key until it is accepted."""
+        orders = [{"customerID": self.customer, "item": f"Flat white {n}"} for n in range(number)]
+        key = name("list")
+        for tries in range(TRIES):
+            answer = self.system.request("POST", "/orders", orders, Idempotency_Key=key)
+            if answer.status == 202:
+                with self._adding:
+                    self.accepted |= {each["orderID"] for each in answer.json["orders"]}
+                    self.refused += tries
+                return
+            assert answer.status == 503, answer.text
+        with self._adding:
+            self.given_up += 1
+
+    def settle(self, say: Say) -> float:
+        """Waits until all that was accepted was announced, or nothing has moved for long; returns when that was."""
+        told, moved = 0, time.monotonic()
+        while True:
+            now = len(self.accepted & announcements(self.system.subscriber.messages()).keys())
+            if now > told:
+                told, moved = now, time.monotonic()
+                say(f"  announced {told:,} of {len(self.accepted):,}")
+            if told == len(self.accepted) or time.monotonic() - moved > PATIENCE:
+                with suppress(AssertionError):
+                    wait_for(lambda: not in_queue(self.system, "ORDERS_QUEUE_URL"), "an empty queue")
+                return moved
+            time.sleep(2)
+
+    def counts(self) -> dict[str, int]:
+        system = self.system
+        written, told = writes(system), announcements(system.subscriber.messages())
+        kept = announcements(Message("", each["subject"], each["message"]) for each in inbox(system))
+        dead = {each for body in letters(system, "ORDERS_DEAD_LETTER_URL") for each in self.accepted if each in body}
+        own = {each for each in written if each in self.accepted}
+        return {
+            "accepted": len(self.accepted),
+            "lost": len(self.accepted - own - dead),
+            "doubled": sum(written[each] - 1 for each in own),
+            "not announced": sum(1 for each in own if not told[each]),
+            "not in the inbox": sum(1 for each in own if not kept[each]),
+            "announced again": sum(told[each] - 1 for each in own if told[each]),
+            "waiting for a person": len(dead - own),
+        }
+
+
+def load(system: Faulty, number: int, share: float, say: Say) -> tuple[dict[str, int], float]:
+    """Places ``number`` orders while a ``share`` of all calls fails; returns what became of them, and orders a second.
+
+    The rate is from the first request to the last announcement.
+    """
+    orders = Orders(system)
+    began = time.monotonic()
+    with random_faults(system, share) as rules:
+        with ThreadPoolExecutor(4) as pool:
+            for done in [pool.submit(orders.place) for _ in range(number // LIST)]:
+                done.result()
+        took = time.monotonic() - began
+        say(f"  accepted {len(orders.accepted):,} in {took:.0f} s, after {orders.refused:,} lists were refused for now")
+        ended = orders.settle(say)
+    met, seen = sum(rule.met for rule in rules), max(rule.seen for rule in rules)
+    say(f"  {met:,} of {seen:,} calls failed ({met / seen:.1%})")
+    assert not orders.given_up, f"{orders.given_up} lists were refused {TRIES} times"
+    return orders.counts(), len(orders.accepted) / (ended - began)
+
+
+# --- outages ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tried:
+    """What one caller tried of one operation during an outage."""
+
+    calls: int = 0
+    attempts: int = 0
+    most: int = 0
+    seconds: Counter[int] = field(default_factory=Counter)
+
+    def add(self, attempt: int) -> None:
+        self.attempts += 1
+        self.calls += attempt == 1
+        self.most = max(self.most, attempt)
+        self.seconds[int(time.monotonic())] += 1
+
+
+def silent(_exchange: wire.Exchange) -> wire.Reply:
+    """The call is taken, and nobody ever answers."""
+    time.sleep(2 * clients.READ_SECONDS_OF["s3"])
+    raise wire.Cut
+
+
+def outage(system: Faulty, fault: wire.Fault, seconds: float) -> dict[tuple[str, str], Tried]:
+    """For ``seconds`` all of AWS meets ``fault``, while one order a second, two reports and an upload are wanted.
+
+    Returns what was tried, by operation and caller.
+    """
+    tried: dict[tuple[str, str], Tried] = {}
+    counting = threading.Lock()
+
+    def counted(exchange: wire.Exchange) -> wire.Reply:
+        with counting:
+            tried.setdefault((exchange.call.name, exchange.call.caller), Tried()).add(exchange.call.attempt)
+        return fault(exchange)
+
+    orders, files, reports = [order(name("before")) for _ in range(20)], [new_file()], []
+    rule = wire.Rule(r"(?!sts:).*", counted)
+    # Some work of each function is on its way when it begins.
+    place(system, orders)
+    system.upload(files[0].key, files[0].body)
+    reports = [system.post("/create_report", {"kind": kind})["reportId"] for kind in ("inventory", "storage")]
+    system.wire.rules.append(rule)
+    began = time.monotonic()
+    try:
+        with ThreadPoolExecutor(64) as pool:
+            while (left := began + seconds - time.monotonic()) > 0:
+                pool.submit(system.request, "POST", "/orders", order(name("during")))
+                time.sleep(min(1.0, left))
+    finally:
+        system.wire.rules.remove(rule)
+    redrive(system)
+    counts = [count_orders(system, [each["orderID"] for each in orders]), count_uploads(system, files)]
+    assert not any(each.lost or each.doubled or each.waiting for each in counts), counts
+    ended = statuses(system, reports)
+    assert "RUNNING" not in ended.values(), ended
+    return tried
+
+
+def redrive(system: Faulty) -> None:
+    """What a person does when the outage is over: puts everything back that waits, until nothing does."""
+
+    def nothing_waits() -> bool:
+        system.request("POST", "/dead-letters/redrive")
+        return not any(in_queue(system, queue) for queue in ("ORDERS_DEAD_LETTER_URL", "FAILURES_QUEUE_URL"))
+
+    wait_for(nothing_waits, "empty dead-letter queues", 120)
+
+
+# --- the soak ---------------------------------------------------------------------------------------------------------
+
+# Whose worker ends at once, minute by minute.
+VICTIMS = ("store_orders", "announce_orders", "receive_upload", "record_notification", "read_inventory", "api")
+
+
+def soak(system: Faulty, minutes: float, rate: float, say: Say) -> dict[str, int]:
+    """Orders at ``rate`` a second, an upload and a report every ten seconds; each minute MySQL and a worker end.
+
+    Returns what was lost and doubled of all of it, and how the memory grew, in percent, by process.
+    """
+    orders, files, reports = Orders(system), list[File](), list[str]()
+    memory: dict[str, list[tuple[float, float]]] = {}
+    over = threading.Event()
+    began = time.monotonic()
+    victims = itertools.cycle(VICTIMS[:-1])
+
+    def every(seconds: float, work: Callable[[], None]) -> None:
+        following = time.monotonic()
+        while not over.is_set():
+            work()
+            following += seconds
+            over.wait(max(0.0, following - time.monotonic()))
+
+    def upload() -> None:
+        file = new_file()
+        system.upload(file.key, file.body)
+        files.append(file)
+
+    def report() -> None:
+        kind = "storage" if len(reports) % 2 else "inventory"
+        answer = system.request("POST", "/create_report", {"kind": kind}, Idempotency_Key=name("soak"))
+        if answer.status == 202:
+            reports.append(answer.json["reportId"])
+
+    def measure() -> None:
+        for process, size in sizes(system).items():
+            memory.setdefault(process, []).append((time.monotonic() - began, size))
+
+    def harm() -> None:
+        if time.monotonic() - began < 30:
+            return
+        system.restart_mysql()
+        victim = next(victims)
+        for worker in system.workers(victim)[:1]:
+            worker.kill()
+        say(
+            f"  {(time.monotonic() - began) / 60:4.1f} min: {len(orders.accepted):,} orders accepted; MySQL restarted, "
+            f"a worker of {victim} ended"
+        )
+
+    works = [(LIST / rate, orders.place), (10, upload), (10, report), (5, measure), (60, harm)]
+    with ThreadPoolExecutor(len(works)) as pool:
+        running = [pool.submit(every, *each) for each in works]
+        over.wait(minutes * 60)
+        over.set()
+        for each in running:
+            each.result()
+    redrive(system)
+    orders.settle(say)
+    uploaded, reported = count_uploads(system, files), count_reports(system, reports)
+    say("  memory in MB, in the third minute and at the end:")
+    grown = 0
+    for process, samples in sorted(memory.items()):
+        early = [size for at, size in samples if WARM_UP * 60 <= at < (WARM_UP + 1) * 60]
+        late = [size for at, size in samples if at >= (minutes - 1) * 60]
+        if early and late:
+            before, after = statistics.median(early), statistics.median(late)
+            grown = max(grown, round(100 * (after / before - 1)))
+            say(f"    {process:<24} {before:6.1f} {after:6.1f}")
+    return {
+        **orders.counts(),
+        "rows of uploads": uploaded.accepted,
+        "rows lost": uploaded.lost,
+        "rows doubled": uploaded.doubled,
+        "reports": reported.accepted,
+        "reports lost": reported.lost,
+        "reports doubled": reported.doubled,
+        "memory grown, %": grown,
+    }
+
+
+def sizes(system: Faulty) -> dict[str, float]:
+    """The resident memory, in MB, of the API and of the largest worker of each function."""
+    found: Counter[str] = Counter()
+    processes = {"api": [psutil.Process(system.stack.api.pid())]}
+    processes |= {function: system.workers(function) for function in VICTIMS[:-1]}
+    for function, workers in processes.items():
+        for worker in workers:
+            with suppress(psutil.NoSuchProcess):
+                found[function] = max(found[function], worker.memory_info().rss / 1e6)
+    return dict(found)
