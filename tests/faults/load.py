@@ -205,8 +205,7 @@ def outage(system: Faulty, fault: wire.Fault, seconds: float) -> dict[tuple[str,
     # A message that could not be hastened comes back after the queue's whole time-out.
     counts = [count_orders(system, [each["orderID"] for each in orders], 240), count_uploads(system, files)]
     assert not any(each.lost or each.doubled or each.waiting for each in counts), counts
-    ended = statuses(system, reports)
-    assert "RUNNING" not in ended.values(), ended
+    wait_for(lambda: "RUNNING" not in statuses(system, reports).values(), "the end of both reports", 240)
     return tried
 
 
