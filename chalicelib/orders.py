@@ -44,7 +44,7 @@ TRIES = 5
 REASON_CHARACTERS = 300
 
 # For so long an order that SNS does not take for now stays on the stream and holds up those behind it.
-PATIENCE_SECONDS = 300
+PATIENCE_SECONDS = 120
 # A call of SNS, and one to put on the failures queue what was not announced, each with its retries.
 ANNOUNCEMENT_SECONDS = 30
 # By these SNS refuses a message for what is in it, and no other one.
@@ -498,7 +498,7 @@ def announce(
     Returns ``{"batchItemFailures": [{"itemIdentifier": sequence number}]}`` with the first record that is not done:
     the stream brings that one and those behind it again, and none that was announced before it.
 
-    - What may pass brings an order again until it is five minutes old; then it is put by.
+    - What may pass brings an order again until it is two minutes old; then it is put by.
     - Where SNS refuses the message itself, the batch is halved until the order that it refuses is alone. That one
       is put by, and its neighbours are announced.
     - Any other refusal will not pass by trying, so all that is left is put by at once.

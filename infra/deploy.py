@@ -308,11 +308,12 @@ def mappings(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     return {
         # Without it a reply that names the failed messages would delete all of them.
         "store_orders": {"FunctionResponseTypes": ["ReportBatchItemFailures"]},
-        # Without these one batch that cannot be announced would hold the stream for ever.
+        # For a function that cannot put by what it fails on, which it does after two minutes: such a batch would hold
+        # the stream for ever.
         "announce_orders": {
             "FunctionResponseTypes": ["ReportBatchItemFailures"],
             "BisectBatchOnFunctionError": True,
-            "MaximumRetryAttempts": 100,
+            "MaximumRetryAttempts": 1000,
             "MaximumRecordAgeInSeconds": 6 * HOURS,
             "DestinationConfig": {"OnFailure": {"Destination": outputs["FAILURES_QUEUE_ARN"]}},
         },

@@ -74,7 +74,7 @@ def test_the_mappings_are_completed(system: System) -> None:
     assert mapping(system, "store_orders")["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     stream = mapping(system, "announce_orders")
     assert stream["BisectBatchOnFunctionError"] is True
-    assert stream["MaximumRetryAttempts"] == 100
+    assert stream["MaximumRetryAttempts"] == 1000
     assert stream["MaximumRecordAgeInSeconds"] == 6 * 3600
     assert stream["DestinationConfig"]["OnFailure"]["Destination"] == system.env["FAILURES_QUEUE_ARN"]
     for function in ("receive_upload", "record_notification", "record_alarm"):

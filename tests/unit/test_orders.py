@@ -893,19 +893,19 @@ def test_announce_orders_answers_lambda_with_the_first_record_that_is_to_come_ag
     assert answer == {"batchItemFailures": [{"itemIdentifier": records[0]["dynamodb"]["SequenceNumber"]}]}
 
 
-def test_an_order_of_five_minutes_is_put_by_and_a_younger_one_behind_it_comes_again() -> None:
+def test_an_order_of_two_minutes_is_put_by_and_a_younger_one_behind_it_comes_again() -> None:
     young = copy.deepcopy(RECORDS)
     for each in young[4:]:
         each["dynamodb"]["ApproximateCreationDateTime"] += 60
     failures = Failures()
-    assert announce(young, Topic(AWAY), failures, age=310) == "e-o-4"
+    assert announce(young, Topic(AWAY), failures, age=130) == "e-o-4"
     assert failures.put == [f"e-{order_id}" for order_id in BATCH[:4]]
     assert failures.reasons == ["SNS is away"]
 
 
 def test_a_batch_that_is_old_as_a_whole_is_done() -> None:
     failures = Failures()
-    assert announce(RECORDS, Topic(AWAY), failures, age=301) is None
+    assert announce(RECORDS, Topic(AWAY), failures, age=121) is None
     assert len(failures.put) == 10
 
 
