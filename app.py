@@ -10,6 +10,7 @@ from chalice.app import BaseLambdaEvent, Chalice, DynamoDBEvent, Request, Respon
 
 from chalicelib import clients, dead_letters, idempotency, notifications, orders, reports, rest, storage, uploads
 from chalicelib.errors import MissingSettings
+from chalicelib.orders import announce, store
 from chalicelib.reports import inventory, render
 from chalicelib.settings import VERSION, Database, Settings
 
@@ -163,7 +164,7 @@ def get_order(order_id: str) -> dict[str, Any]:
 )
 def store_orders(event: SQSEvent) -> dict[str, Any]:
     """Stores a batch of the queue's orders, each once; the messages that failed go back to the queue."""
-    return orders.store(
+    return store.store_orders(
         event.to_dict(),
         dynamodb=clients.aws("dynamodb"),
         table=settings.orders_table,
@@ -178,10 +179,10 @@ def store_orders(event: SQSEvent) -> dict[str, Any]:
 def announce_orders(event: DynamoDBEvent) -> dict[str, Any]:
     """Announces a batch of newly stored orders in one notification; what cannot be announced is put by, by its id."""
     moment, context = now(), cast(Any, event.context)
-    return orders.announce(
+    return announce.announce_orders(
         event.to_dict(),
         publish=notifications.publisher(clients.aws("sns"), settings.topic_arn),
-        put_by=orders.putter_by(clients.aws("sqs"), settings.failures_queue_url, context, moment),
+        put_by=announce.putter_by(clients.aws("sqs"), settings.failures_queue_url, context, moment),
         now=moment,
         seconds_left=lambda: context.get_remaining_time_in_millis() / 1000,
     )

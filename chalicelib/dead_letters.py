@@ -28,6 +28,7 @@ from chalicelib import orders
 from chalicelib.errors import CafeError, InvalidRequest, Unavailable, aws_errors, listed, shown
 from chalicelib.logs import logger
 from chalicelib.notifications import Notification, counted, publisher
+from chalicelib.orders import announce, store
 from chalicelib.settings import Settings
 from chalicelib.timeline import timestamp
 
@@ -170,7 +171,7 @@ def _order(message: Message) -> Letter:
         since=_moment(given.get("sent", {}).get("StringValue")) or _sent(message),
         why=_text(given.get("reason", {}).get("StringValue") or why),
         # What SQS moved by itself has had all its tries. How often it was looked at since then is no try.
-        tries=int(tries) if re.fullmatch("[0-9]{1,9}", tries) else orders.TRIES,
+        tries=int(tries) if re.fullmatch("[0-9]{1,9}", tries) else store.TRIES,
         body=message["Body"],
     )
 
@@ -208,7 +209,7 @@ def _event(kind: str, payload: dict[str, Any], function: str) -> str:
         records = payload["Records"]
         if kind == "announcement":
             names = [
-                f"order {each['dynamodb']['Keys']['orderID']['S']} of customer {orders.customer(each)}"
+                f"order {each['dynamodb']['Keys']['orderID']['S']} of customer {announce.customer(each)}"
                 for each in records
             ]
         elif kind == "upload":
@@ -341,7 +342,7 @@ def _records(streams: Any, stream: str, shard: str, start: str, end: int) -> lis
             if int(record["dynamodb"]["SequenceNumber"]) <= end:
                 moment = record["dynamodb"]["ApproximateCreationDateTime"].timestamp()
                 change = {**record["dynamodb"], "ApproximateCreationDateTime": moment}
-                found.append(orders.announced_part({**record, "eventSourceARN": stream, "dynamodb": change}))
+                found.append(announce.announced_part({**record, "eventSourceARN": stream, "dynamodb": change}))
             if int(record["dynamodb"]["SequenceNumber"]) >= end:
                 return found
         iterator = answer.get("NextShardIterator")

@@ -54,7 +54,7 @@ def test_every_curl_example_works_as_pasted(system: System) -> None:
 
     # And what the text around them says is so.
     assert system.ended("inventory-monday")["status"] == "SUCCEEDED"
-    assert system.get("/orders/order-1")["customerID"] == "table-4"
+    assert system.get("/orders/breakfast-1")["customerID"] == "table-4"
     assert "1 row imported" in system.notification("inventory/beans.csv", "upload")["message"]
 
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import app
-from chalicelib import clients, dead_letters, orders
+from chalicelib import clients, dead_letters
 from chalicelib.errors import Unavailable
-from chalicelib.orders import Item, Order
+from chalicelib.orders import Item, Order, announce
 from tests.unit.conftest import ACCOUNT, ENVIRONMENT, REGION, Api, Aws
 
 DEAD, FAILURES = ENVIRONMENT["ORDERS_DEAD_LETTER_URL"], ENVIRONMENT["FAILURES_QUEUE_URL"]
@@ -768,7 +768,7 @@ def test_what_announce_orders_puts_by_is_a_letter_that_goes_back_to_it(
             aws_request_id="r",
             invoked_function_arn=f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:cafe-test-announce_orders",
         )
-        put_by = orders.putter_by(aws.sqs, FAILURES, context, datetime.now(UTC))
+        put_by = announce.putter_by(aws.sqs, FAILURES, context, datetime.now(UTC))
         error = ClientError({"Error": {"Code": "AuthorizationError", "Message": "no"}}, "Publish")
         assert put_by([record], error) == []
     (letter,) = api.get("/dead-letters").json_body["deadLetters"]

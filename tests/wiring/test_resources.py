@@ -9,7 +9,7 @@ import boto3
 import pytest
 from cfnlint.api import lint  # type: ignore[import-untyped]
 
-from chalicelib import orders
+from chalicelib.orders import store
 from infra import deploy
 from tests.wiring.conftest import ROOT, as_variables, resolve
 from tests.wiring.template import Template
@@ -76,7 +76,7 @@ def test_a_message_stays_hidden_for_six_times_the_functions_timeout_and_the_batc
 
 def test_after_five_tries_a_message_is_in_the_dead_letter_queue(template: Template) -> None:
     redrive = template.properties("OrdersQueue")["RedrivePolicy"]
-    assert redrive["maxReceiveCount"] == orders.TRIES == 5
+    assert redrive["maxReceiveCount"] == store.TRIES == 5
     assert redrive["deadLetterTargetArn"].endswith(":cafe-<stage>-orders-dead")
 
 
