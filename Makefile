@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop status logs dead-letters redrive test faults check audit bench deploy destroy
+.PHONY: help run stop status logs dead-letters redrive test faults soak check audit bench deploy destroy
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,11 @@ test: .venv/dev  ## Run every test, on ports and data of their own
 
 faults: .venv/dev  ## Let everything fail that may, and count what is lost or doubled
 	$(BIN)/python -m pytest -m "" -n 2 tests/faults
+	$(BIN)/python -m tests.faults load
+
+soak: .venv/dev  ## Ten minutes of work while MySQL and the functions are restarted, and a minute without AWS
+	$(BIN)/python -m tests.faults soak
+	$(BIN)/python -m tests.faults outage
 
 check: .venv/dev  ## Check format, lint, types, security, templates and state machines
 	$(BIN)/ruff format --check .
