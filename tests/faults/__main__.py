@@ -17,7 +17,16 @@ from tests.faults.load import load, outage, silent, soak
 from tests.faults.wire import unavailable
 
 # What must be nothing for the exit status to be 0.
-PROMISED = ("lost", "doubled", "not announced", "not in the inbox", "rows lost", "rows doubled", "reports lost")
+PROMISED = (
+    "lost",
+    "doubled",
+    "not announced",
+    "not in the inbox",
+    "rows lost",
+    "rows doubled",
+    "reports lost",
+    "reports doubled",
+)
 
 
 def outages(system: Faulty, seconds: float) -> int:

@@ -291,7 +291,7 @@ def soak(system: Faulty, minutes: float, rate: float, say: Say) -> dict[str, int
             say(f"    {process:<24} {before:6.1f} {after:6.1f}")
     return {
         **orders.counts(),
-        "rows of uploads": uploaded.accepted,
+        "uploads": uploaded.accepted,
         "rows lost": uploaded.lost,
         "rows doubled": uploaded.doubled,
         "reports": reported.accepted,
