@@ -65,6 +65,19 @@ def request_in(letter: str) -> dict[str, Any]:
     return payload
 
 
+def redrive(system: Faulty, *about: str) -> None:
+    """As a person does: looks for the dead letters about these orders or files, and puts them back."""
+
+    def done() -> bool:
+        found = system.get("/dead-letters?limit=100")["deadLetters"]
+        ids = [each["id"] for each in found if any(text in each["what"] for text in about)]
+        if ids:
+            system.request("POST", "/dead-letters/redrive", {"ids": ids})
+        return not ids
+
+    wait_for(done, "dead letters put back")
+
+
 def inbox(system: Faulty) -> list[dict[str, str]]:
     """All of the notifications table, past the API: ``notificationID``, ``kind``, ``subject``, ``message``."""
     pages = (
@@ -170,13 +183,16 @@ def count_orders(system: Faulty, accepted: Iterable[str], seconds: float = 60) -
     dead: set[str] = set()
 
     def accounted() -> bool:
-        dead.update(each for body in letters(system, "ORDERS_DEAD_LETTER_URL") for each in wanted if each in body)
+        bodies = letters(system, "ORDERS_DEAD_LETTER_URL") + letters(system, "FAILURES_QUEUE_URL")
+        dead.clear()
+        dead.update(each for body in bodies for each in wanted if each in body)
         told = announcements(system.subscriber.messages())
         return all(each in dead or told[each] for each in wanted)
 
     settled(system, accounted, seconds)
     written, told = writes(system), announcements(system.subscriber.messages())
-    dead -= set(written)
+    # Those that were put back may still be among what was looked at last.
+    dead -= {each for each in wanted if written[each] and told[each]}
     entries = Counter(each["message"] for each in inbox(system) if any(order in each["message"] for order in wanted))
     return Count(
         accepted=len(wanted),

@@ -397,6 +397,11 @@ def denied(exchange: Exchange) -> Reply:
     return error(exchange.call, 403, "AccessDenied", "Access Denied")
 
 
+def invalid(exchange: Exchange) -> Reply:
+    """What AWS says to a request that it will never take."""
+    return error(exchange.call, 400, "InvalidParameter", "Invalid parameter: Message")
+
+
 def cut_before(exchange: Exchange) -> Reply:
     """The connection goes away before AWS has heard anything."""
     raise Cut
