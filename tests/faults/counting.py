@@ -279,7 +279,7 @@ class File:
 
 
 def new_file(**fields: Any) -> File:
-    return File(f"inventory/{name('u')}.csv", name("Supplier"), **fields)
+    return File(**{"key": f"inventory/{name('u')}.csv", "supplier": name("Supplier"), **fields})
 
 
 def upload(system: Faulty, number: int = 2, **fields: Any) -> list[File]:

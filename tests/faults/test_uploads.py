@@ -100,7 +100,9 @@ def test_each_event_comes_three_times(system: Faulty, tell: Tell) -> None:
     for each in files:
         told(system, each)
         deliver(system, event(system, each), event(system, each))
-    tell(count_uploads(system, files))
+    count = count_uploads(system, files)
+    assert not count.again
+    tell(count)
 
 
 def test_an_event_comes_five_times_at_the_same_moment(system: Faulty, tell: Tell) -> None:
@@ -120,6 +122,16 @@ def test_an_older_event_comes_late(system: Faulty, tell: Tell) -> None:
     told(system, new)
     deliver(system, late)
     tell(count_uploads(system, [new]))
+
+
+@short
+def test_an_event_comes_again_after_another_file_has_changed_the_same_beans(system: Faulty, tell: Tell) -> None:
+    first = upload(system, new_file(quantity=5))
+    told(system, first)
+    other = upload(system, new_file(supplier=first.supplier, quantity=9))
+    told(system, other)
+    deliver(system, event(system, first))
+    tell(count_uploads(system, [other]))
 
 
 def test_an_older_event_fails_first_and_comes_again_after_the_newer_one(system: Faulty, tell: Tell) -> None:
