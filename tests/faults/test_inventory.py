@@ -19,7 +19,7 @@ from tests.faults.wire import (
     truncated,
     unavailable,
 )
-from tests.system.conftest import wait_for
+from tests.system.conftest import Answer, wait_for
 
 READY, FAILURE = "Subject=Inventory+report+ready", "Subject=Inventory+report+failed"
 
@@ -137,3 +137,16 @@ def test_the_same_post_ten_times_at_the_same_moment_without_a_key(system: Faulty
     accepted = {each["reportId"] for each in answers}
     assert len(accepted) == 10
     tell(count_reports(system, accepted, wanted="SUCCEEDED"))
+
+
+def test_one_key_for_reports_of_both_kinds_ten_times_at_the_same_moment(system: Faulty, tell: Tell) -> None:
+    key = name("k")
+
+    def post(kind: str) -> Answer:
+        return system.request("POST", "/create_report", {"kind": kind}, Idempotency_Key=key)
+
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(post, ["inventory", "storage"] * 5))
+    assert sorted(answer.status for answer in answers) == [202] * 5 + [409] * 5
+    [accepted] = {answer.json["reportId"] for answer in answers if answer.status == 202}
+    tell(count_reports(system, [accepted], wanted="SUCCEEDED"))

@@ -20,7 +20,7 @@ from tests.faults.wire import (
     throttled,
     unavailable,
 )
-from tests.system.conftest import wait_for
+from tests.system.conftest import Answer, wait_for
 
 WRITE = "dynamodb:BatchExecuteStatement"
 # So many that each of the batches, which are written at the same time, meets it in both tries of its call.
@@ -242,3 +242,16 @@ def test_the_same_post_ten_times_at_the_same_moment_with_neither(system: Faulty,
     accepted = {answer["orderID"] for answer in at_once(system, {"customerID": "hasty", "item": "Mocha"})}
     assert len(accepted) == 10
     tell(count_orders(system, accepted))
+
+
+def test_one_key_for_two_orders_ten_times_at_the_same_moment(system: Faulty, tell: Tell) -> None:
+    key = name("k")
+
+    def post(item: str) -> Answer:
+        return system.request("POST", "/orders", [{"customerID": "hasty", "item": item}], Idempotency_Key=key)
+
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(post, ["Mocha", "Tea"] * 5))
+    assert sorted(answer.status for answer in answers) == [202] * 5 + [409] * 5
+    [accepted] = {answer.json["orders"][0]["orderID"] for answer in answers if answer.status == 202}
+    tell(count_orders(system, [accepted]))
