@@ -6,6 +6,7 @@ a function that never talks to MySQL never loads it.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ MYSQL_CONNECT_SECONDS = 3
 PASSING = (0, 1040, 1053, 1152, 1205, 1213, 1317, 1927, 2002, 2003, 2006, 2013, 2014)
 
 
+_making = threading.Lock()
 # When the invocation under way will be cut off, by time.monotonic().
 _end: ContextVar[float | None] = ContextVar("end", default=None)
 
@@ -76,7 +78,9 @@ def aws(service: str, region: str | None = None) -> Any:
         # takes the regional name. An endpoint that is an address, such as the local cloud's, has paths all the same.
         s3={"addressing_style": "virtual"},
     )
-    client = boto3.client(service, region_name=region, config=config)  # type: ignore[call-overload]
+    # `chalice local` has threads, and boto3's session is not made for two that ask it for credentials at once.
+    with _making:
+        client = boto3.client(service, region_name=region, config=config)  # type: ignore[call-overload]
 
     def in_time(model: Any, **_: Any) -> None:
         end = _end.get()

@@ -147,6 +147,6 @@ def test_one_key_for_reports_of_both_kinds_ten_times_at_the_same_moment(system: 
 
     with ThreadPoolExecutor(10) as pool:
         answers = list(pool.map(post, ["inventory", "storage"] * 5))
-    assert sorted(answer.status for answer in answers) == [202] * 5 + [409] * 5
+    assert sorted(answer.status for answer in answers) == [202] * 5 + [409] * 5, [answer.text for answer in answers]
     [accepted] = {answer.json["reportId"] for answer in answers if answer.status == 202}
     tell(count_reports(system, [accepted], wanted="SUCCEEDED"))

@@ -2,8 +2,12 @@
 
 import inspect
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest.mock import MagicMock
 
+import boto3
 import pymysql
 import pytest
 
@@ -24,6 +28,25 @@ def test_a_client_is_made_once_for_each_service_and_region() -> None:
     assert clients.aws("sqs") is clients.aws("sqs")
     assert clients.aws("sqs", "eu-central-1") is not clients.aws("sqs")
     assert clients.aws("sqs", "eu-central-1").meta.region_name == "eu-central-1"
+
+
+def test_first_calls_at_the_same_moment_make_their_clients_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    making: list[str] = []
+
+    def make(service: str, **options: Any) -> MagicMock:
+        making.append(service)
+        time.sleep(0.01)
+        assert making == [service]
+        making.clear()
+        return MagicMock()
+
+    monkeypatch.setattr(boto3, "client", make)
+    clients.aws.cache_clear()
+    try:
+        with ThreadPoolExecutor(len(SERVICES)) as pool:
+            assert len(set(pool.map(clients.aws, SERVICES))) == len(SERVICES)
+    finally:
+        clients.aws.cache_clear()
 
 
 @pytest.mark.parametrize("service", SERVICES)
