@@ -12,28 +12,32 @@ ROUNDS = 9
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. ``ratios`` has the peer's time divided by ours, one for each round."""
+    """A line of the table. ``ratios`` has the peer's time divided by ours, one for each round.
+
+    ``goal`` is the least that their median shall be.
+    """
 
     work: str
     ours: float
     peer: str
     peers: float
     ratios: list[float]
+    goal: float
 
     def __str__(self) -> str:
         median = statistics.median(self.ratios)
         return (
             f"| {self.work} | {self.ours:.3f} s | {self.peer} | {self.peers:.3f} s "
-            f"| {median:.2f} | {min(self.ratios):.2f} to {max(self.ratios):.2f} |"
+            f"| {median:.2f} | {min(self.ratios):.2f} to {max(self.ratios):.2f} | {self.goal:.2f} |"
         )
 
 
 HEAD = """\
-| work | ours | peer | peer's | times faster | spread |
-| --- | --- | --- | --- | --- | --- |"""
+| work | ours | peer | peer's | times faster | spread | goal |
+| --- | --- | --- | --- | --- | --- | --- |"""
 
 
-def compare(work: str, ours: Callable[[], object], peer: str, peers: Callable[[], object]) -> Row:
+def compare(work: str, ours: Callable[[], object], peer: str, peers: Callable[[], object], goal: float) -> Row:
     """Both, ``ROUNDS`` times in turns, after one round that does not count. They must come to the same result."""
     if ours() != peers():
         raise AssertionError(f"{work}: ours and {peer} differ")
@@ -46,4 +50,4 @@ def compare(work: str, ours: Callable[[], object], peer: str, peers: Callable[[]
             do()
             times.append(time.perf_counter() - began)
     ratios = [theirs / own for own, theirs in zip(ours_times, peers_times, strict=True)]
-    return Row(work, statistics.median(ours_times), peer, statistics.median(peers_times), ratios)
+    return Row(work, statistics.median(ours_times), peer, statistics.median(peers_times), ratios, goal)
