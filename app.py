@@ -1,4 +1,7 @@
-"""The café's back office: every trigger of the system, flow by flow. The logic is in ``chalicelib``."""
+"""The café's back office: every trigger of the system, flow by flow. The logic is in ``chalicelib``.
+
+Each handler imports its own flow. All functions start with this file, and none waits for what only others need.
+"""
 
 import sys
 from collections.abc import Callable
@@ -8,10 +11,9 @@ from typing import Any, cast
 
 from chalice.app import BaseLambdaEvent, Chalice, DynamoDBEvent, Request, Response, SQSEvent
 
-from chalicelib import clients, dead_letters, idempotency, notifications, orders, reports, rest, storage, uploads
+from chalicelib import clients, rest
 from chalicelib.errors import MissingSettings
-from chalicelib.orders import announce, store
-from chalicelib.reports import inventory, render
+from chalicelib.logs import logger
 from chalicelib.settings import VERSION, Database, Settings
 
 try:
@@ -21,12 +23,12 @@ except MissingSettings as error:
     print(f"cafe: {error}", file=sys.stderr)
     sys.exit(1)
 
-# Chalice would log errors only, as text; chalicelib/logs.py has set this very logger up.
+# Chalice would log errors only, as text; with its first logger chalicelib/logs.py sets this very one up.
+logger("app")
 app = Chalice(app_name="cafe", configure_logs=False)
 
 CHALICELIB = Path(__file__).parent / "chalicelib"
 MACHINES = {"inventory": settings.inventory_report_arn, "storage": settings.storage_report_arn}
-PLACES = dead_letters.Places.of(settings)
 
 
 class RawEvent(BaseLambdaEvent):
@@ -53,6 +55,8 @@ def request() -> Request:
 
 def claim(route: str, key: str, content: Any) -> None:
     """Takes an Idempotency-Key for what is asked for, or stops the view where it was used for something else."""
+    from chalicelib import idempotency
+
     dynamodb = clients.aws("dynamodb")
     idempotency.claim(route, key, content, dynamodb=dynamodb, table=settings.requests_table, now=now())
 
@@ -72,6 +76,8 @@ def in_time(event: Any, get_response: Callable[[Any], Any]) -> Any:
 @app.route("/create_report", methods=["POST"])
 def create_report() -> Response:
     """Starts the state machine of an inventory or a storage report."""
+    from chalicelib import reports
+
     wanted = reports.parse(rest.body(request(), nothing={}))
     key = request().headers.get("idempotency-key")
     if key is not None:
@@ -83,6 +89,8 @@ def create_report() -> Response:
 @app.route("/reports")
 def list_reports() -> dict[str, Any]:
     """The reports of the last 90 days, newest first."""
+    from chalicelib import reports
+
     page = rest.page(request(), "kind")
     return reports.newest(page, sfn=clients.aws("stepfunctions"), machines=MACHINES)
 
@@ -90,6 +98,8 @@ def list_reports() -> dict[str, Any]:
 @app.route("/reports/{report_id}")
 def get_report(report_id: str) -> dict[str, Any]:
     """One report, with a fresh link once it has succeeded."""
+    from chalicelib import reports
+
     sfn, s3 = clients.aws("stepfunctions"), clients.aws("s3")
     return reports.get(report_id, sfn=sfn, machines=MACHINES, s3=s3, bucket=settings.reports_bucket, now=now())
 
@@ -97,6 +107,8 @@ def get_report(report_id: str) -> dict[str, Any]:
 @app.lambda_function()
 def read_inventory(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """State 1: MySQL's rows into a CSV in the reports bucket."""
+    from chalicelib.reports import inventory
+
     report_id = event.get("reportId") or by_hand(context)
     with clients.mysql(Database.read()) as connection:
         return inventory.read_inventory(connection, clients.aws("s3"), settings.reports_bucket, report_id, now())
@@ -105,6 +117,9 @@ def read_inventory(event: dict[str, Any], context: Any) -> dict[str, Any]:
 @app.lambda_function()
 def render_report(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """State 2a: the CSV into an HTML page beside it."""
+    from chalicelib import reports
+    from chalicelib.reports import render
+
     return render.render_report(
         clients.aws("s3"),
         settings.reports_bucket,
@@ -119,6 +134,8 @@ def render_report(event: dict[str, Any], _context: Any) -> dict[str, Any]:
 @app.lambda_function()
 def presign_report(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """State 2b: the link that will open that page for an hour."""
+    from chalicelib import reports
+
     key = reports.report_key("inventory", event["reportId"])
     return reports.presign(clients.aws("s3"), settings.reports_bucket, key, now())
 
@@ -129,6 +146,8 @@ def presign_report(event: dict[str, Any], _context: Any) -> dict[str, Any]:
 @app.route("/orders", methods=["POST"])
 def place_orders() -> Response:
     """Validates one order or a list, and puts it on the queue."""
+    from chalicelib import orders
+
     body = rest.body(request())
     key = request().headers.get("idempotency-key")
     placed = orders.parse(body, now(), key)
@@ -148,6 +167,8 @@ def place_orders() -> Response:
 @app.route("/orders")
 def list_orders() -> dict[str, Any]:
     """The stored orders, newest first, of all customers or of one."""
+    from chalicelib import orders
+
     page = rest.page(request(), "customerID")
     since = date.fromisoformat(settings.orders_since)
     return orders.newest(page, since, dynamodb=clients.aws("dynamodb"), table=settings.orders_table)
@@ -156,6 +177,8 @@ def list_orders() -> dict[str, Any]:
 @app.route("/orders/{order_id}")
 def get_order(order_id: str) -> dict[str, Any]:
     """One stored order."""
+    from chalicelib import orders
+
     return orders.get(order_id, dynamodb=clients.aws("dynamodb"), table=settings.orders_table)
 
 
@@ -164,6 +187,9 @@ def get_order(order_id: str) -> dict[str, Any]:
 )
 def store_orders(event: SQSEvent) -> dict[str, Any]:
     """Stores a batch of the queue's orders, each once; the messages that failed go back to the queue."""
+    from chalicelib import notifications
+    from chalicelib.orders import store
+
     return store.store_orders(
         event.to_dict(),
         dynamodb=clients.aws("dynamodb"),
@@ -178,6 +204,9 @@ def store_orders(event: SQSEvent) -> dict[str, Any]:
 @app.on_dynamodb_record(stream_arn=settings.orders_stream_arn, batch_size=100, starting_position="TRIM_HORIZON")
 def announce_orders(event: DynamoDBEvent) -> dict[str, Any]:
     """Announces a batch of newly stored orders in one notification; what cannot be announced is put by, by its id."""
+    from chalicelib import notifications
+    from chalicelib.orders import announce
+
     moment, context = now(), cast(Any, event.context)
     return announce.announce_orders(
         event.to_dict(),
@@ -194,6 +223,8 @@ def announce_orders(event: DynamoDBEvent) -> dict[str, Any]:
 @app.on_s3_event(bucket=settings.uploads_bucket, events=["s3:ObjectCreated:*"])
 def receive_upload(event: RawEvent) -> None:
     """Logs an uploaded file, imports it if it is an inventory, and tells what came of it."""
+    from chalicelib import notifications, uploads
+
     uploads.receive(
         event.to_dict(),
         s3=clients.aws("s3"),
@@ -209,6 +240,8 @@ def receive_upload(event: RawEvent) -> None:
 @app.lambda_function()
 def measure_buckets(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """The total size of all buckets, by listing them or from CloudWatch's metrics."""
+    from chalicelib import storage
+
     given = event.get("request", event)
     return storage.report(
         {**(given if isinstance(given, dict) else {}), "reportId": event.get("reportId") or by_hand(context)},
@@ -227,12 +260,16 @@ def measure_buckets(event: dict[str, Any], context: Any) -> dict[str, Any]:
 @app.on_sns_message(topic=settings.topic_arn)
 def record_notification(event: RawEvent) -> None:
     """Keeps each notification once, for the inbox."""
+    from chalicelib import notifications
+
     notifications.record(event.to_dict(), dynamodb=clients.aws("dynamodb"), table=settings.notifications_table)
 
 
 @app.on_sns_message(topic=settings.alarms_topic_arn)
 def record_alarm(event: RawEvent) -> None:
     """Keeps each alarm in the same inbox; an alarm's message has no attribute that tells its kind."""
+    from chalicelib import notifications
+
     notifications.record(
         event.to_dict(), dynamodb=clients.aws("dynamodb"), table=settings.notifications_table, default_kind="alarm"
     )
@@ -241,6 +278,8 @@ def record_alarm(event: RawEvent) -> None:
 @app.route("/notifications")
 def list_notifications() -> dict[str, Any]:
     """The notifications of the last 30 days, newest first."""
+    from chalicelib import notifications
+
     page = rest.page(request())
     return notifications.inbox(page, dynamodb=clients.aws("dynamodb"), table=settings.notifications_table)
 
@@ -251,14 +290,19 @@ def list_notifications() -> dict[str, Any]:
 @app.route("/dead-letters")
 def list_dead_letters() -> dict[str, Any]:
     """What failed for good and waits for a person, oldest first."""
-    return dead_letters.waiting(rest.limit(request()), places=PLACES, aws=clients.aws)
+    from chalicelib import dead_letters
+
+    places = dead_letters.Places.of(settings)
+    return dead_letters.waiting(rest.limit(request()), places=places, aws=clients.aws)
 
 
 @app.route("/dead-letters/redrive", methods=["POST"])
 def redrive_dead_letters() -> dict[str, Any]:
     """Puts all of it, or what is asked for, back to where it came from."""
+    from chalicelib import dead_letters
+
     wanted = dead_letters.parse(rest.body(request(), nothing={}))
-    return dead_letters.redrive(wanted, places=PLACES, aws=clients.aws)
+    return dead_letters.redrive(wanted, places=dead_letters.Places.of(settings), aws=clients.aws)
 
 
 # --- The API itself ---------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from chalicelib.orders import Item, Order, announce
 from tests.unit.conftest import ACCOUNT, ENVIRONMENT, REGION, Api, Aws
 
 DEAD, FAILURES = ENVIRONMENT["ORDERS_DEAD_LETTER_URL"], ENVIRONMENT["FAILURES_QUEUE_URL"]
-PLACES = app.PLACES
+PLACES = dead_letters.Places.of(app.settings)
 SENT = "2026-11-21T03:14:15.123000Z"
 LINK = "https://cafe.s3.amazonaws.com/inventory/report.html?X-Amz-Signature=secret"
 ORDER = Order("o-1", "Zoë", (Item("Lima", 1),), "a secret note", "2026-11-21T03:14:15.000000Z").to_json()
