@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import inventory, storage_listing
+from benchmarks import cold_start, inventory, storage_listing
 from benchmarks.compare import HEAD
 
-BENCHMARKS = {"storage_listing": storage_listing, "inventory": inventory}
+BENCHMARKS = {"storage_listing": storage_listing, "inventory": inventory, "cold_start": cold_start}
 
 
 def main(names: list[str]) -> None:

@@ -1,16 +1,20 @@
-"""An empty MiniStack of the benchmark's own, so that a running stack is neither disturbed nor measured."""
+"""A MiniStack of the benchmark's own, empty or with the whole system, so that a running stack is not disturbed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+
+import boto3
 
 from chalicelib import clients
 from local.cloud import CREDENTIALS, REGION, Cloud
 from local.processes import free_ports
+from local.stack import Stack
 
 
 @contextmanager
@@ -33,3 +37,26 @@ def empty_cloud() -> Iterator[None]:
             os.environ.update(before)
             # They lead to a cloud that is gone.
             clients.aws.cache_clear()
+
+
+@contextmanager
+def whole_stack() -> Iterator[tuple[Stack, dict[str, str]]]:
+    """The system, deployed as by ``make run``, and what its ``env`` exports."""
+    with TemporaryDirectory() as folder:
+        api_port, aws_port, db_port = free_ports(3)
+        stack = Stack(Path(folder), api_port=api_port, aws_port=aws_port, db_port=db_port)
+        try:
+            yield stack, stack.start(lambda _: None)
+        finally:
+            stack.stop(lambda _: None)
+
+
+def client(env: Mapping[str, str], service: str) -> Any:
+    """boto3's client for that stack, with the rights of the engineer's own identity."""
+    return boto3.client(  # type: ignore[call-overload]
+        service,
+        endpoint_url=env["AWS_ENDPOINT_URL"],
+        region_name=env["AWS_DEFAULT_REGION"],
+        aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+    )

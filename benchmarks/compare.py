@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 ROUNDS = 9
 
@@ -41,13 +42,22 @@ def compare(work: str, ours: Callable[[], object], peer: str, peers: Callable[[]
     """Both, ``ROUNDS`` times in turns, after one round that does not count. They must come to the same result."""
     if ours() != peers():
         raise AssertionError(f"{work}: ours and {peer} differ")
+    return in_turns(work, partial(_seconds, ours), peer, partial(_seconds, peers), goal)
+
+
+def in_turns(work: str, ours: Callable[[], float], peer: str, peers: Callable[[], float], goal: float) -> Row:
+    """The same of two that tell the seconds by themselves, such as those of a process without its start."""
     ours_times: list[float] = []
     peers_times: list[float] = []
     for number in range(ROUNDS):
         # Neither is always the one that finds the machine warm.
         for do, times in ((ours, ours_times), (peers, peers_times))[:: 1 if number % 2 else -1]:
-            began = time.perf_counter()
-            do()
-            times.append(time.perf_counter() - began)
+            times.append(do())
     ratios = [theirs / own for own, theirs in zip(ours_times, peers_times, strict=True)]
     return Row(work, statistics.median(ours_times), peer, statistics.median(peers_times), ratios, goal)
+
+
+def _seconds(do: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    do()
+    return time.perf_counter() - began

@@ -14,14 +14,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import boto3
 import pymysql
 
+from benchmarks.cloud import client, whole_stack
 from infra.deploy import package_sizes
 from local.demo import Api
 from local.processes import free_ports
@@ -41,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     print(HEAD)
     kept = [*_clone()] if given.clone else []
-    with _stack() as (stack, env):
+    with whole_stack() as (stack, env):
         kept += [*_package(stack), *_orders(env), *_inventory(stack, env)]
     return 0 if all(kept) else 1
 
@@ -53,17 +52,6 @@ def _row(promise: str, measured: float, limit: float, unit: str, note: str = "")
         f"| {promise} | {measured:,.1f} {unit}{note}{'' if kept else ' **over**'} | {limit:,.0f} {unit} |", flush=True
     )
     return kept
-
-
-@contextmanager
-def _stack() -> Iterator[tuple[Stack, dict[str, str]]]:
-    with TemporaryDirectory() as folder:
-        api_port, aws_port, db_port = free_ports(3)
-        stack = Stack(Path(folder), api_port=api_port, aws_port=aws_port, db_port=db_port)
-        try:
-            yield stack, stack.start(lambda _: None)
-        finally:
-            stack.stop(lambda _: None)
 
 
 def _clone() -> Iterator[bool]:
@@ -130,7 +118,7 @@ def _inventory(stack: Stack, env: Mapping[str, str]) -> Iterator[bool]:
         raise AssertionError(f"the report of {ROWS:,} rows ended as {report}")
     for function in ("read_inventory", "render_report"):
         yield _row(f"{ROWS:,} rows in one report: {function}, peak memory", peaks[function] / MB, 256, "MB")
-    sfn = _client(env, "stepfunctions")
+    sfn = client(env, "stepfunctions")
     arn = env["INVENTORY_REPORT_ARN"].replace(":stateMachine:", ":execution:") + f":{report_id}"
     pages = sfn.get_paginator("get_execution_history").paginate(executionArn=arn)
     details = [
@@ -214,16 +202,6 @@ def _pages(api: Api, path: str, name: str) -> list[Any]:
 
 def _unless_running(report: dict[str, Any]) -> dict[str, Any] | None:
     return None if report["status"] == "RUNNING" else report
-
-
-def _client(env: Mapping[str, str], service: str) -> Any:
-    return boto3.client(  # type: ignore[call-overload]
-        service,
-        endpoint_url=env["AWS_ENDPOINT_URL"],
-        region_name=env["AWS_DEFAULT_REGION"],
-        aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
-    )
 
 
 def _wait(what: str, look: Callable[[], Any], seconds: float = 120) -> Any:

@@ -13,7 +13,6 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -79,6 +78,9 @@ class Timeline:
         # An earlier page may have ended where nothing is left by now, and BETWEEN refuses ends the wrong way round.
         if before < first:
             return
+        # Imported here: most of those that need a timestamp list nothing.
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(SHARDS) as pool:
             while month >= first[:7]:
                 shards = [

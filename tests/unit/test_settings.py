@@ -76,12 +76,44 @@ def assert_what_to_run(line: str) -> None:
     assert all(name in line for name in ENVIRONMENT)
 
 
-def test_importing_the_app_makes_no_client_and_loads_nothing_that_not_every_function_needs() -> None:
-    """Imports are most of a cold start: a function that never talks to MySQL never loads its driver."""
-    heavy = ("boto3", "botocore.session", "botocore.client", "pymysql", "jinja2")
-    code = f"import app, sys; print([each for each in {heavy} if each in sys.modules])"
-    done = run([sys.executable, "-c", code], ENVIRONMENT)
-    assert (done.stdout, done.stderr) == ("[]\n", "")
+def loaded(code: str) -> set[str]:
+    """The modules that a fresh process has after ``code``."""
+    done = run([sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules, file=sys.stderr)"], ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.split())
+
+
+def test_importing_the_app_loads_nothing_that_not_every_function_needs() -> None:
+    """Imports are most of a cold start. So each handler imports its own flow, and clients.py the rest."""
+    needed = "import contextvars, dataclasses, pathlib, chalice.app, pythonjsonlogger.json"
+    own = {"app", *(f"chalicelib{name}" for name in ("", ".clients", ".errors", ".logs", ".rest", ".settings"))}
+    more = loaded("import app") - loaded(needed) - own
+    assert not more, f"every function waits for {', '.join(sorted(more))}: import it where it is used"
+
+
+def test_no_flow_loads_what_only_another_one_needs() -> None:
+    """The heavy ones by name: AWS's and MySQL's clients, templates, numbers for people, and threads."""
+    heavy = {"boto3", "botocore.session", "pymysql", "jinja2", "humanize", "concurrent.futures"}
+    flows = {
+        "orders": set(),
+        "orders.store": set(),
+        "orders.announce": set(),
+        "notifications": set(),
+        "reports": set(),
+        "reports.inventory": set(),
+        "reports.render": set(),
+        "dead_letters": set(),
+        "uploads": {"humanize"},
+        "storage": {"humanize", "concurrent.futures"},
+    }
+    found = {flow: loaded(f"import chalicelib.{flow}") & heavy for flow in flows}
+    assert found == flows
+
+
+def test_a_client_is_made_when_something_of_it_is_asked_for() -> None:
+    code = "import app; from chalicelib import clients; sqs = clients.aws('sqs', 'us-east-1')"
+    assert "botocore.session" not in loaded(code)
+    assert "botocore.session" in loaded(f"{code}; sqs.meta")
 
 
 def test_the_app_reads_no_variable_but_through_settings() -> None:
