@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from contextlib import suppress
+from contextvars import copy_context
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from chalicelib.errors import InvalidRequest, Unavailable, aws_errors
 from chalicelib.notifications import Notification, Publish, counted, one_line
-from chalicelib.orders import SQS_ENTRIES, Order, forbidden, log, stored_digests
+from chalicelib.orders import NO_TEXT, SQS_ENTRIES, Order, log, stored_digests
 from chalicelib.timeline import index_keys
 
 # As many as one call of DynamoDB takes.
 STATEMENTS = 25
+# So many calls are under way at once. One after the other, the 400 of the largest batch that Lambda hands over might
+# not fit into the function's 30 seconds. Each has a connection of the client's 32.
+WRITERS = 8
 # How often the queue delivers a message: its redrive policy's maxReceiveCount.
 TRIES = 5
 # A dead message has this much of the reason.
@@ -50,20 +55,21 @@ def store_orders(
 
     # Of several messages with one id the first is written, and the others are compared with what is stored.
     first = {order_id: same[0][1] for order_id, same in sent.items()}
-    inserted, known, refused = _insert(list(first.values()), dynamodb, table)
-    digests = {order_id: first[order_id].digest() for order_id in inserted}
+    inserted, known = _insert(list(first.values()), dynamodb, table)
+    digests: dict[str, str] = {}
     if known:
-        try:
-            digests |= stored_digests(known, dynamodb, table)
-        except Unavailable:
-            refused += known
+        with suppress(Unavailable):
+            digests = stored_digests(known, dynamodb, table)
     conflicts = []
     for order_id, same in sent.items():
-        if order_id in refused:
-            failed += [(message, "the orders table did not take it, for a reason that may pass") for message, _ in same]
-        else:
+        if order_id in inserted:
+            conflicts += [(message, order) for message, order in same if order != first[order_id]]
+            log.info("order stored", extra={"orderID": order_id})
+        elif order_id in digests:
             conflicts += [(message, order) for message, order in same if order.digest() != digests[order_id]]
-            log.info("order stored" if order_id in inserted else "order stored already", extra={"orderID": order_id})
+            log.info("order stored already", extra={"orderID": order_id})
+        else:
+            failed += [(message, "the orders table did not take it, for a reason that may pass") for message, _ in same]
     if conflicts:
         try:
             publish(_conflict([order for _, order in conflicts]))
@@ -80,32 +86,42 @@ def store_orders(
     return {"batchItemFailures": [{"itemIdentifier": message["messageId"]} for message in again]}
 
 
-def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[list[str], list[str], list[str]]:
-    """Writes each order unless its id is there; returns the ids that were new, that were known, and that failed."""
-    inserted: list[str] = []
+def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[set[str], list[str]]:
+    """Writes each order unless its id is there; returns the ids new and known. The others failed."""
+    inserted: set[str] = set()
     known: list[str] = []
-    refused: list[str] = []
-    for start in range(0, len(orders), STATEMENTS):
-        chunk = orders[start : start + STATEMENTS]
+
+    def write(chunk: list[Order]) -> None:
         # PartiQL's INSERT is conditional for each item, where BatchWriteItem overwrites and a transaction costs double.
         try:
             with aws_errors():
                 answer = dynamodb.batch_execute_statement(Statements=[_insertion(order, table) for order in chunk])
         except Unavailable as error:
             ids = [order.order_id for order in chunk]
-            refused += ids
             log.warning("orders not written", extra={"orderIDs": ids, "reason": str(error)})
-            continue
+            return
         for order, response in zip(chunk, answer["Responses"], strict=True):
             problem = response.get("Error")
             if problem is None:
-                inserted.append(order.order_id)
+                inserted.add(order.order_id)
             elif problem["Code"] == "DuplicateItem":
                 known.append(order.order_id)
             else:
-                refused.append(order.order_id)
                 log.warning("order not written", extra={"orderID": order.order_id, "reason": problem["Code"]})
-    return inserted, known, refused
+
+    chunks = [orders[start : start + STATEMENTS] for start in range(0, len(orders), STATEMENTS)]
+    if len(chunks) > 1:
+        # Imported here: at most times a batch is one call.
+        from concurrent.futures import ThreadPoolExecutor
+
+        # Each in a copy of this context, for the time limit is part of it. An error ends those that have not begun.
+        contexts = [copy_context() for _ in chunks]
+        with ThreadPoolExecutor(WRITERS, thread_name_prefix="store") as pool:
+            list(pool.map(lambda context, chunk: context.run(write, chunk), contexts, chunks))
+    else:
+        for chunk in chunks:
+            write(chunk)
+    return inserted, known
 
 
 def _insertion(order: Order, table: str) -> dict[str, Any]:
@@ -191,4 +207,4 @@ def _bury(failed: list[tuple[dict[str, Any], str]], sqs: Any, url: str) -> set[s
 
 def _plain(text: str) -> str:
     """``text`` as an attribute of SQS takes it: not empty, not long, and without what is no text."""
-    return "".join("?" if forbidden(character) else character for character in text[:REASON_CHARACTERS]) or "unknown"
+    return NO_TEXT.sub("?", text[:REASON_CHARACTERS]) or "unknown"
