@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import cold_start, inventory, storage_listing
+from benchmarks import cold_start, inventory, orders, storage_listing
 from benchmarks.compare import HEAD
 
-BENCHMARKS = {"storage_listing": storage_listing, "inventory": inventory, "cold_start": cold_start}
+BENCHMARKS = {
+    "storage_listing": storage_listing,
+    "inventory": inventory,
+    "cold_start": cold_start,
+    "orders": orders,
+}
 
 
 def main(names: list[str]) -> None:

@@ -45,11 +45,13 @@ def compare(work: str, ours: Callable[[], object], peer: str, peers: Callable[[]
     return in_turns(work, partial(_seconds, ours), peer, partial(_seconds, peers), goal)
 
 
-def in_turns(work: str, ours: Callable[[], float], peer: str, peers: Callable[[], float], goal: float) -> Row:
+def in_turns(
+    work: str, ours: Callable[[], float], peer: str, peers: Callable[[], float], goal: float, rounds: int = ROUNDS
+) -> Row:
     """The same of two that tell the seconds by themselves, such as those of a process without its start."""
     ours_times: list[float] = []
     peers_times: list[float] = []
-    for number in range(ROUNDS):
+    for number in range(rounds):
         # Neither is always the one that finds the machine warm.
         for do, times in ((ours, ours_times), (peers, peers_times))[:: 1 if number % 2 else -1]:
             times.append(do())

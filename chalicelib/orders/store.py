@@ -125,7 +125,14 @@ def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[set[str], l
 
 
 def _insertion(order: Order, table: str) -> dict[str, Any]:
-    values: dict[str, Any] = {
+    item = stored_item(order)
+    fields = ", ".join(f"'{name}': ?" for name in item)
+    return {"Statement": f'INSERT INTO "{table}" VALUE {{{fields}}}', "Parameters": list(item.values())}
+
+
+def stored_item(order: Order) -> dict[str, Any]:
+    """The order as it is in the table."""
+    return {
         "orderID": {"S": order.order_id},
         "customerID": {"S": order.customer_id},
         "items": {
@@ -137,8 +144,6 @@ def _insertion(order: Order, table: str) -> dict[str, Any]:
         "digest": {"S": order.digest()},
         **{name: {"S": value} for name, value in index_keys(order.placed_at, order.order_id).items()},
     }
-    fields = ", ".join(f"'{name}': ?" for name in values)
-    return {"Statement": f'INSERT INTO "{table}" VALUE {{{fields}}}', "Parameters": list(values.values())}
 
 
 def _conflict(orders: list[Order]) -> Notification:

@@ -1,0 +1,101 @@
+"""``store_orders`` on batches of growing size, against one conditional PutItem after another of the same items."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from benchmarks.cloud import empty_cloud
+from benchmarks.compare import Row, in_turns
+from chalicelib import clients
+from chalicelib.orders import Item, Order, store
+
+PEER = "one PutItem after another"
+TABLE = "orders"
+# Of each size: the least times faster, and how many rounds. The peer takes a quarter of a minute for the largest.
+SIZES = {10: (1.0, 9), 100: (5.0, 9), 1_000: (5.0, 5), 10_000: (5.0, 1)}
+
+
+def run() -> Iterator[Row]:
+    # The function's own records would stand between the lines of the table.
+    logging.disable(logging.INFO)
+    with empty_cloud():
+        _make_table()
+        for size, (goal, rounds) in SIZES.items():
+            if rounds > 1:
+                # A round that does not count.
+                _ours(size), _peers(size)
+            work = f"store_orders, {size:,} messages"
+            yield in_turns(work, partial(_ours, size), PEER, partial(_peers, size), goal, rounds)
+
+
+def _make_table() -> None:
+    """As in infra/resources.yaml, but without the stream, which nobody reads here."""
+
+    def index(name: str, key: str) -> dict[str, Any]:
+        keys = [{"AttributeName": key, "KeyType": "HASH"}, {"AttributeName": "sortKey", "KeyType": "RANGE"}]
+        return {"IndexName": name, "KeySchema": keys, "Projection": {"ProjectionType": "ALL"}}
+
+    clients.aws("dynamodb").create_table(
+        TableName=TABLE,
+        BillingMode="PAY_PER_REQUEST",
+        KeySchema=[{"AttributeName": "orderID", "KeyType": "HASH"}],
+        AttributeDefinitions=[
+            {"AttributeName": name, "AttributeType": "S"} for name in ("orderID", "customerID", "period", "sortKey")
+        ],
+        GlobalSecondaryIndexes=[index("byPeriod", "period"), index("byCustomer", "customerID")],
+    )
+
+
+def _event(size: int) -> dict[str, Any]:
+    items = (Item("flat white", 2), Item("croissant", 1))
+    orders = [
+        Order(secrets.token_urlsafe(16), f"customer {number % 50}", items, None, "2026-11-21T03:14:15.123456Z")
+        for number in range(size)
+    ]
+    return {
+        "Records": [
+            {
+                "messageId": order.order_id,
+                "receiptHandle": order.order_id,
+                "body": order.to_json(),
+                "attributes": {"ApproximateReceiveCount": "1"},
+            }
+            for order in orders
+        ]
+    }
+
+
+def _ours(size: int) -> float:
+    event = _event(size)
+    began = time.perf_counter()
+    answer = store.store_orders(
+        event,
+        dynamodb=clients.aws("dynamodb"),
+        table=TABLE,
+        sqs=clients.aws("sqs"),
+        queue_url="",
+        dead_letter_url="",
+        publish=_nothing_to_tell,
+    )
+    seconds = time.perf_counter() - began
+    if answer != {"batchItemFailures": []}:
+        raise AssertionError(answer)
+    return seconds
+
+
+def _nothing_to_tell(notification: Any) -> None:
+    raise AssertionError(notification)
+
+
+def _peers(size: int) -> float:
+    event, dynamodb = _event(size), clients.aws("dynamodb")
+    began = time.perf_counter()
+    for message in event["Records"]:
+        item = store.stored_item(Order.from_json(message["body"]))
+        dynamodb.put_item(TableName=TABLE, Item=item, ConditionExpression="attribute_not_exists(orderID)")
+    return time.perf_counter() - began
