@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import cold_start, inventory, orders, storage_listing
+from benchmarks import api, cold_start, inventory, orders, storage_listing
 from benchmarks.compare import HEAD
 
 BENCHMARKS = {
@@ -12,6 +12,7 @@ BENCHMARKS = {
     "inventory": inventory,
     "cold_start": cold_start,
     "orders": orders,
+    "api": api,
 }
 
 

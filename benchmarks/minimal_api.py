@@ -1,0 +1,44 @@
+"""The smallest Chalice routes that make the same calls to AWS as the system's own, and promise nothing beyond them."""
+
+import json
+import os
+import secrets
+from typing import Any
+
+import boto3
+from chalice.app import Chalice, Response
+
+app = Chalice(app_name="minimal")
+dynamodb: Any = boto3.client("dynamodb")
+sqs: Any = boto3.client("sqs")
+sfn: Any = boto3.client("stepfunctions")
+
+
+@app.route("/orders/{order_id}")
+def get_order(order_id: str) -> Any:
+    return dynamodb.get_item(
+        TableName=os.environ["ORDERS_TABLE"], Key={"orderID": {"S": order_id}}, ConsistentRead=True
+    )["Item"]
+
+
+@app.route("/orders", methods=["POST"])
+def place_order() -> Response:
+    request: Any = app.current_request
+    order_id = secrets.token_urlsafe(16)
+    wanted = {"Keys": [{"orderID": {"S": order_id}}], "ConsistentRead": True}
+    dynamodb.batch_get_item(RequestItems={os.environ["ORDERS_TABLE"]: wanted})
+    entries = [{"Id": "0", "MessageBody": json.dumps(request.json_body)}]
+    sqs.send_message_batch(QueueUrl=os.environ["ORDERS_QUEUE_URL"], Entries=entries)
+    return Response({"orderID": order_id}, status_code=202)
+
+
+@app.route("/create_report", methods=["POST"])
+def create_report() -> Response:
+    report_id = secrets.token_hex(8)
+    sfn.start_execution(stateMachineArn=os.environ["INVENTORY_REPORT_ARN"], name=report_id, input="{}")
+    return Response({"reportId": report_id}, status_code=202)
+
+
+@app.route("/health")
+def health() -> dict[str, str]:
+    return {}
