@@ -4,8 +4,8 @@ import inspect
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
 
 import boto3
 import pymysql
@@ -31,22 +31,36 @@ def test_a_client_is_made_once_for_each_service_and_region() -> None:
 
 
 def test_first_calls_at_the_same_moment_make_their_clients_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And each of them once, when it is first used: a list of orders asks for eight of its parts at once."""
     making: list[str] = []
+    made: list[str] = []
 
-    def make(service: str, **options: Any) -> MagicMock:
+    def make(service: str, region: str | None) -> SimpleNamespace:
         making.append(service)
         time.sleep(0.01)
         assert making == [service]
         making.clear()
-        return MagicMock()
+        made.append(service)
+        return SimpleNamespace(name=service)
 
-    monkeypatch.setattr(boto3, "client", make)
+    monkeypatch.setattr(clients, "_make", make)
     clients.aws.cache_clear()
     try:
-        with ThreadPoolExecutor(len(SERVICES)) as pool:
-            assert len(set(pool.map(clients.aws, SERVICES))) == len(SERVICES)
+        given = [clients.aws(service) for service in SERVICES]
+        assert made == []
+        with ThreadPoolExecutor(4 * len(SERVICES)) as pool:
+            assert list(pool.map(lambda client: client.name, 4 * given)) == 4 * SERVICES
+        assert sorted(made) == sorted(SERVICES)
     finally:
         clients.aws.cache_clear()
+
+
+def test_a_client_is_that_of_boto3_for_all_who_use_it() -> None:
+    """Where it is sent to, and as whom; only how it was found is another matter."""
+    ours, theirs = clients.aws("dynamodb"), boto3.client("dynamodb")
+    assert ours.meta.endpoint_url == theirs.meta.endpoint_url
+    assert ours.meta.region_name == theirs.meta.region_name
+    assert ours.meta.method_to_api_mapping == theirs.meta.method_to_api_mapping
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -3,12 +3,14 @@
 import io
 import json
 import re
+import threading
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError
 from botocore.stub import Stubber
 
+from chalicelib import clients
 from chalicelib.errors import Unavailable
 from chalicelib.notifications import Notification
 from chalicelib.orders import Item, Order
@@ -77,6 +79,42 @@ def test_a_hundred_orders_are_written_by_25(aws: Aws) -> None:
     assert store(aws, messages(*[order(f"o-{number}") for number in range(100)])) == []
     assert [len(call["Statements"]) for call in calls] == [25] * 4
     assert len(aws.stored()) == 100
+
+
+def test_the_calls_of_a_large_batch_are_under_way_side_by_side_and_eight_at_most(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way, most, together = 0, 0, threading.Barrier(storing.WRITERS)
+
+    def write(Statements: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        # It breaks, and the test with it, where not so many come.
+        together.wait(timeout=30)
+        with lock:
+            under_way -= 1
+        return {"Responses": [{} for _ in Statements]}
+
+    lock = threading.Lock()
+    monkeypatch.setattr(aws.dynamodb, "batch_execute_statement", write)
+    orders = [order(f"o-{number}") for number in range(2 * storing.WRITERS * storing.STATEMENTS)]
+    assert store(aws, messages(*orders)) == []
+    assert most == storing.WRITERS == 8
+
+
+def test_no_call_of_a_large_batch_begins_that_could_outlast_the_function(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moment = 100.0
+    monkeypatch.setattr(clients.time, "monotonic", lambda: moment)
+    event = messages(*[order(f"o-{number}") for number in range(60)])
+    with clients.time_limit(30):
+        moment += 16
+        failed = store(aws, event)
+    assert failed == [f"m-{number}" for number in range(1, 61)]
+    assert aws.stored() == {}
 
 
 @pytest.mark.parametrize("batches", [[(1, 2)], [(1,), (2,)]], ids=["in one batch", "in two batches"])
@@ -269,12 +307,13 @@ def test_a_known_order_whose_content_cannot_be_read_comes_back(aws: Aws, hastene
         assert store(aws, messages(order())) == ["m-1"]
 
 
-def test_a_missing_right_is_no_matter_of_one_message(aws: Aws) -> None:
+@pytest.mark.parametrize("size", [1, 60])
+def test_a_missing_right_is_no_matter_of_one_message(aws: Aws, size: int) -> None:
     """The whole batch fails, and the function's error shows it."""
     with Stubber(aws.dynamodb) as dynamodb:
         dynamodb.add_client_error("batch_execute_statement", "AccessDeniedException", http_status_code=400)
         with pytest.raises(ClientError, match="AccessDenied"):
-            store(aws, messages(order()))
+            store(aws, messages(*[order(f"o-{number}") for number in range(size)]))
 
 
 def test_each_stored_order_has_a_log_record_with_its_id(aws: Aws, log_lines: io.StringIO) -> None:
