@@ -214,7 +214,6 @@ def measure_buckets(
     for tally in tallies:
         if tally.region:
             by_region[tally.region].append(tally)
-    # boto3's default session is not made for several threads, so all clients are made in this one.
     if mode == "metrics":
         work: list[_Work] = [
             (partial(_read_metrics, found, cloudwatch_in(region), now, in_time), found)

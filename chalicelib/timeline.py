@@ -47,7 +47,7 @@ def index_keys(moment: str, identifier: str) -> dict[str, str]:
 
 
 class Timeline:
-    """The newest-first list of one table. ``dynamodb`` is a boto3 client."""
+    """The newest-first list of one table. ``dynamodb`` is a client."""
 
     def __init__(self, dynamodb: Any, table: str) -> None:
         self._dynamodb = dynamodb
