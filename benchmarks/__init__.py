@@ -1,1 +1,4 @@
-"""Benchmarks: each module but ``compare`` and ``cloud`` measures one thing and has ``run() -> list[Row]``."""
+"""Benchmarks: each module with ``run()`` measures one thing, and yields the lines of the table.
+
+``compare`` and ``cloud`` are what they share; ``minimal`` and ``minimal_api`` are peers.
+"""
