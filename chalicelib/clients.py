@@ -50,7 +50,7 @@ def time_limit(seconds: float) -> Iterator[None]:
     """Within it no call to AWS begins that could take longer than what is left of ``seconds``.
 
     Such a call raises ``Unavailable`` instead, so a function of several calls ends by itself and says what it did not
-    do, where Lambda would cut it off without a word. Threads that it starts are not watched.
+    do, where Lambda would cut it off without a word. A thread that it starts is watched in a copy of its context only.
     """
     # Where not even one call fits, as into the three seconds of Chalice's test client, none would ever be made.
     fits = seconds > max(map(longest_call, READ_SECONDS_OF))
