@@ -38,8 +38,10 @@ HEAD = """\
 | --- | --- | --- | --- | --- | --- | --- |"""
 
 
-def compare(work: str, ours: Callable[[], object], peer: str, peers: Callable[[], object], goal: float) -> Row:
-    """Both, ``ROUNDS`` times in turns, after one round that does not count. They must come to the same result."""
+def compare(
+    work: str, ours: Callable[[], object], peer: str, peers: Callable[[], object], goal: float, rounds: int = ROUNDS
+) -> Row:
+    """Both, ``rounds`` times in turns, after one round that does not count. They must come to the same result."""
     if ours() != peers():
         raise AssertionError(f"{work}: ours and {peer} differ")
     return in_turns(work, partial(_seconds, ours), peer, partial(_seconds, peers), goal)

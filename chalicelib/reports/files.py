@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import chain
 from typing import Any
 
 from chalicelib.errors import aws_errors
@@ -22,17 +21,21 @@ def write(s3: Any, bucket: str, key: str, chunks: Iterable[bytes], **headers: st
     cases it takes no further chunk; boto3's own ``upload_fileobj`` would go on to the end.
     """
     parts = _parts(chunks)
-    first = next(parts, b"")
-    if len(first) < PART_BYTES:
-        s3.put_object(Bucket=bucket, Key=key, Body=first, **headers)
+    part = next(parts, b"")
+    if len(part) < PART_BYTES:
+        s3.put_object(Bucket=bucket, Key=key, Body=part, **headers)
         return
     started = s3.create_multipart_upload(Bucket=bucket, Key=key, ChecksumAlgorithm="CRC32", **headers)
     upload = {"Bucket": bucket, "Key": key, "UploadId": started["UploadId"]}
     try:
-        stored = []
-        for number, part in enumerate(chain([first], parts), 1):
+        stored: list[dict[str, Any]] = []
+        while part:
+            number = len(stored) + 1
             answer = s3.upload_part(**upload, PartNumber=number, Body=part, ChecksumAlgorithm="CRC32")
             stored.append({"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": answer["ChecksumCRC32"]})
+            # This one is let go before the next is made, so there is one in memory at a time, and botocore's copy.
+            part = b""
+            part = next(parts, b"")
         s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": stored})
     except BaseException:
         # The first error is the one to tell. Should this fail too, the bucket's lifecycle removes the parts.

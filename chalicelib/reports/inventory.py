@@ -6,15 +6,14 @@ starts with a byte order mark, without which Excel reads "Café" as "CafÃ©", a
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Generator, Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from chalicelib.logs import logger
-from chalicelib.reports import files
+from chalicelib.reports import files, mysql
 from chalicelib.timeline import timestamp
 
 if TYPE_CHECKING:
@@ -41,10 +40,16 @@ QUERY = (
     f"SELECT {', '.join(COLUMNS.values())}"  # noqa: S608 - only constants  # nosec
     " FROM beans LEFT JOIN suppliers ON suppliers.id = beans.supplier_id ORDER BY beans.id"
 )
-BATCH_ROWS = 2_000
-# Spreadsheets take a cell that begins with one of these for a formula, some of them the wide forms too; the apostrophe
-# is how they write "this is text".
-FORMULA_STARTS = frozenset("=+-@＝＋－＠\t\r\n'")
+BATCH_ROWS = 500
+# All others are text.
+NUMBERS = frozenset({"supplier_id", "bean_id", "quantity"})
+# Spreadsheets take a cell that begins with one of these for a formula, some of them the wide forms too (＝＋－＠,
+# here in UTF-8); the apostrophe is how they write "this is text".
+FORMULA = re.compile(rb"[=+\-@\t\r\n']|\xef\xbc[\x9d\x8b\x8d\xa0]")
+# What needs quotes around it, by RFC 4180.
+QUOTED = re.compile(rb'[",\r\n]')
+# The same two in many cells at once, each after a zero byte. A zero byte within a cell may find too many.
+ANY_FORMULA = re.compile(rb"\0(?:" + FORMULA.pattern + rb")")
 
 log = logger("inventory")
 
@@ -58,13 +63,13 @@ def read_inventory(connection: Connection[Any], s3: Any, bucket: str, report_id:
     key = f"inventory/{report_id}/inventory.csv"
     rows = 0
 
-    def counted(batches: Iterable[list[Row]]) -> Iterator[list[Row]]:
+    def counted(batches: Iterable[list[bytes]]) -> Iterator[list[bytes]]:
         nonlocal rows
         for batch in batches:
-            rows += len(batch)
+            rows += len(batch) // len(COLUMNS)
             yield batch
 
-    with closing(_select(connection)) as batches:
+    with closing(mysql.read_cells(connection, QUERY, BATCH_ROWS * len(COLUMNS))) as batches:
         files.write(
             s3,
             bucket,
@@ -77,41 +82,37 @@ def read_inventory(connection: Connection[Any], s3: Any, bucket: str, report_id:
     return {"reportId": report_id, "csvKey": key, "rows": rows, "generatedAt": timestamp(now)}
 
 
-Row = tuple[str | int | None, ...]
+def to_csv(batches: Iterable[list[bytes]]) -> Iterator[bytes]:
+    """The file for ``batches`` of cells in UTF-8, row after row in the order of ``COLUMNS``: a chunk for each batch.
 
-
-def _select(connection: Connection[Any]) -> Generator[list[Row], None, None]:
-    from pymysql.cursors import SSCursor
-
-    cursor = connection.cursor(SSCursor)
-    try:
-        cursor.execute(QUERY)
-        while batch := cursor.fetchmany(BATCH_ROWS):
-            yield list(batch)
-    finally:
-        # After a failure PyMySQL would read the rest of the answer, a million rows perhaps, before it lets go of it.
-        result = cursor._result  # type: ignore[attr-defined]
-        if result is not None:
-            result.unbuffered_active = False
-
-
-def to_csv(batches: Iterable[list[Row]]) -> Iterator[bytes]:
-    """The file for ``batches`` of rows in the order of ``COLUMNS``, a chunk for each batch."""
-    text = io.StringIO()
-    # RFC 4180's line end. It also makes the csv module put quotes around a cell that has a line break of either kind.
-    writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(COLUMNS)
-    yield ("\ufeff" + text.getvalue()).encode()
+    It is what the csv module writes with RFC 4180's line ends, made of whole columns in a quarter of the time.
+    """
+    yield ("\ufeff" + ",".join(COLUMNS) + "\r\n").encode()
     for batch in batches:
-        text.seek(0)
-        text.truncate()
-        writer.writerows([[neutralise(cell) if isinstance(cell, str) else cell for cell in row] for row in batch])
-        yield text.getvalue().encode()
+        columns = [_written(batch[place :: len(COLUMNS)], name not in NUMBERS) for place, name in enumerate(COLUMNS)]
+        yield b"\r\n".join(map(b",".join, zip(*columns, strict=True))) + b"\r\n"
 
 
-def neutralise(cell: str) -> str:
+def _written(column: list[bytes], text: bool) -> list[bytes]:
+    """The cells of a column as they are in the file. Most columns have none that differs, and one search tells."""
+    if not text:
+        return column
+    together = b"\0" + b"\0".join(column)
+    if ANY_FORMULA.search(together):
+        column = [neutralise(cell) for cell in column]
+    if QUOTED.search(together):
+        column = [quote(cell) for cell in column]
+    return column
+
+
+def quote(cell: bytes) -> bytes:
+    """``cell`` as CSV has it: in quotes if it could not do without them."""
+    return b'"' + cell.replace(b'"', b'""') + b'"' if QUOTED.search(cell) else cell
+
+
+def neutralise(cell: bytes) -> bytes:
     """``cell`` as no spreadsheet runs it: with an apostrophe in front if it could be a formula."""
-    return "'" + cell if cell and cell[0] in FORMULA_STARTS else cell
+    return b"'" + cell if FORMULA.match(cell) else cell
 
 
 def restore(cell: str) -> str:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from chalicelib.reports.inventory import QUERY
 from tests.system.conftest import System, wait_for
 
 
@@ -73,6 +74,26 @@ def test_the_csv_in_the_bucket_has_every_row_of_the_database(system: System) -> 
     rows = list(csv.DictReader(io.StringIO(body.decode("utf-8-sig"))))
     ids = [str(row[0]) for row in system.sql("SELECT id FROM beans ORDER BY id")]
     assert [row["bean_id"] for row in rows] == ids
+
+
+def test_every_cell_is_read_as_pymysql_reads_it_however_long_it_is(system: System) -> None:
+    name = secrets.token_hex(8)
+    for count in (0, 1, 62, 63, 64, 125, 126, 250, 251, 255):
+        values = (name, f"{count}", "x" * count, "é" * count, count - 100)
+        system.sql(
+            "INSERT INTO beans (type, product_name, price, description, quantity) VALUES (%s, %s, %s, %s, %s)", *values
+        )
+    system.sql("INSERT INTO beans (type, description) VALUES (%s, %s)", name, "☕" * 255)
+    try:
+        ok, read = system.invoke("read_inventory", {"reportId": name})
+        assert ok, read
+        expected = system.sql(f"{QUERY.partition(' ORDER BY')[0]} WHERE beans.type = %s ORDER BY beans.id", name)
+    finally:
+        system.sql("DELETE FROM beans WHERE type = %s", name)
+    body = system.aws("s3").get_object(Bucket=system.env["REPORTS_BUCKET"], Key=read["csvKey"])["Body"].read()
+    rows = [row for row in csv.reader(io.StringIO(body.decode("utf-8-sig"), newline="")) if row[7] == name]
+    assert rows == [["" if cell is None else str(cell) for cell in row] for row in expected]
+    assert len(rows) == 11
 
 
 def test_the_same_key_is_the_same_report_even_after_it_has_ended(system: System) -> None:

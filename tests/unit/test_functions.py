@@ -16,39 +16,19 @@ from chalice.local import LambdaContext
 
 from chalicelib import clients
 from chalicelib.settings import Database
+from tests.unit.answering import Connection, Row
 from tests.unit.conftest import ENVIRONMENT, Api, Aws
 
 BUCKET = ENVIRONMENT["REPORTS_BUCKET"]
-BEANS = [
+BEANS: list[Row] = [
     (1, "Altura", "Lima", "PE", "a@example.org", "+51 1", 7, "arabica", "Lima", "12.50", 3, "nutty"),
     (None, None, None, None, None, None, 8, "robusta", "=1+1", None, None, ""),
 ]
 
 
-class Cursor:
-    """Of a server that has ``BEANS``."""
-
-    _result = None
-
-    def __init__(self) -> None:
-        self.rows = list(BEANS)
-
-    def execute(self, query: str) -> None:
-        assert query.startswith("SELECT ")
-
-    def fetchmany(self, size: int) -> list[tuple[Any, ...]]:
-        rows, self.rows = self.rows[:size], self.rows[size:]
-        return rows
-
-
-class Connection:
-    def cursor(self, _: type) -> Cursor:
-        return Cursor()
-
-
 @pytest.fixture
 def database(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A database in the environment of the functions that have one."""
+    """A database that has ``BEANS``, in the environment of the functions that have one."""
     given = {"DB_HOST": "db", "DB_PORT": "3306", "DB_NAME": "cafe", "DB_USER": "u", "DB_PASSWORD": "p"}
     for name, value in given.items():
         monkeypatch.setenv(name, value)
@@ -56,7 +36,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def mysql(database: Database) -> Iterator[Connection]:
         assert database == Database("db", 3306, "cafe", "u", "p")
-        yield Connection()
+        yield Connection(BEANS)
 
     monkeypatch.setattr(clients, "mysql", mysql)
 

@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from moto import mock_aws
 
 from chalicelib.errors import Unavailable
-from chalicelib.reports import inventory
 from chalicelib.reports import render as rendering
 from chalicelib.reports.inventory import COLUMNS, neutralise, to_csv
 from chalicelib.reports.render import Page, Row, Summary, parse_price, plain, render, render_report, summarise, visible
+from tests.unit import answering
+from tests.unit.answering import in_utf8
 
 BUCKET = "cafe-test-reports"
 MADE = "2026-11-21T03:14:15.123456Z"
@@ -47,7 +48,8 @@ def line(number: int = 1, /, **cells: Any) -> list[str]:
         "quantity": 100,
         "description": "Bright and floral",
     } | cells
-    return [neutralise(cell) if isinstance(cell, str) else "" if cell is None else str(cell) for cell in whole.values()]
+    cells = (neutralise(in_utf8(cell)) if isinstance(cell, str) else in_utf8(cell) for cell in whole.values())
+    return [cell.decode() for cell in cells]
 
 
 def orphan(number: int = 1, /, **cells: Any) -> list[str]:
@@ -148,7 +150,7 @@ def test_prices_that_are_none_are_left_out_of_the_value_and_counted() -> None:
 
 
 def test_a_price_that_was_neutralised_for_spreadsheets_still_counts() -> None:
-    assert neutralise("\t4.20") != "\t4.20"
+    assert neutralise(b"\t4.20") != b"\t4.20"
     assert summarise([line(price="\t4.20")]).value == Decimal(420)
 
 
@@ -448,11 +450,15 @@ def report(s3: Any) -> dict[str, Any]:
 
 
 def test_the_report_is_a_page_beside_the_csv(s3: Any) -> None:
-    rows: list[inventory.Row] = [
+    rows: list[answering.Row] = [
         (7, "Café Azul", "", None, "", "", 1, "Arabica", "Peaberry\r\nround", "4.20", 5, None),
         (None, None, None, None, None, None, 2, "", "", "", 7, ""),
     ]
-    s3.put_object(Bucket=BUCKET, Key="inventory/r1/inventory.csv", Body=b"".join(to_csv([rows])))
+    s3.put_object(
+        Bucket=BUCKET,
+        Key="inventory/r1/inventory.csv",
+        Body=b"".join(to_csv([[in_utf8(cell) for row in rows for cell in row]])),
+    )
     assert report(s3) == {
         "reportKey": "inventory/r1/report.html",
         "rows": 2,
@@ -476,7 +482,7 @@ def test_the_report_of_an_empty_inventory_counts_nothing(s3: Any) -> None:
 
 
 def test_a_csv_that_breaks_off_makes_no_report_and_can_be_tried_again(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    half = b"".join(to_csv([[tuple(range(12))]]))
+    half = b"".join(to_csv([[b"%d" % number for number in range(12)]]))
     monkeypatch.setattr(
         s3,
         "get_object",
