@@ -40,6 +40,7 @@ QUERY = (
     f"SELECT {', '.join(COLUMNS.values())}"  # noqa: S608 - only constants  # nosec
     " FROM beans LEFT JOIN suppliers ON suppliers.id = beans.supplier_id ORDER BY beans.id"
 )
+# Rows that become one piece of the file.
 BATCH_ROWS = 500
 # All others are text.
 NUMBERS = frozenset({"supplier_id", "bean_id", "quantity"})
