@@ -114,7 +114,7 @@ def test_a_large_inventory_goes_up_in_parts_of_bounded_size(s3: Any) -> None:
     made = calls(s3)
     sizes: list[int] = []
     s3.meta.events.register("before-call.s3.UploadPart", lambda params, **_: sizes.append(len(params["body"])))
-    count = 35_000
+    count = 25_000
     assert read(Connection(many(count)), s3)["rows"] == count
     assert made == ["CreateMultipartUpload", "UploadPart", "UploadPart", "UploadPart", "CompleteMultipartUpload"]
     assert all(files.PART_BYTES <= size < 1.2 * files.PART_BYTES for size in sizes[:-1])
