@@ -44,7 +44,7 @@ def compare(
     """Both, ``rounds`` times in turns, after one round that does not count. They must come to the same result."""
     if ours() != peers():
         raise AssertionError(f"{work}: ours and {peer} differ")
-    return in_turns(work, partial(_seconds, ours), peer, partial(_seconds, peers), goal)
+    return in_turns(work, partial(_seconds, ours), peer, partial(_seconds, peers), goal, rounds)
 
 
 def in_turns(
