@@ -27,8 +27,9 @@ dead-letters: .venv/run  ## List what failed for good and waits for a person
 redrive: .venv/run  ## Put what failed for good back to where it came from
 	@$(BIN)/python -m local redrive
 
+# Each worker has a stack of its own. Compiled files would change the packages that the other one deploys.
 test: .venv/dev  ## Run every test, on ports and data of their own
-	$(BIN)/python -m pytest --cov=app --cov=chalicelib --cov=infra
+	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov=app --cov=chalicelib --cov=infra
 
 faults: .venv/dev  ## Let everything fail that may, and count what is lost or doubled
 	$(BIN)/python -m pytest -m "" -n 2 tests/faults

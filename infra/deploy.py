@@ -488,9 +488,14 @@ def deploy(target: Target, say: Say) -> dict[str, str]:
     else:
         say(f"functions and API: deploying {len(function_names())} functions with chalice")
         run_chalice(target, "deploy")
-        parts = package_sizes(target.project)
-        shown = ", ".join(f"{name} {size / 1000:,.0f}" for name, size in parts[:6])
-        say(f"package: {sum(size for _, size in parts) / 1000:,.0f} kB ({shown} …)")
+        try:
+            parts = package_sizes(target.project)
+        except FileNotFoundError:
+            # Its name has a digest of the code, compiled files included, which another process may write meanwhile.
+            say("package: the code has changed since, so its size is not known")
+        else:
+            shown = ", ".join(f"{name} {size / 1000:,.0f}" for name, size in parts[:6])
+            say(f"package: {sum(size for _, size in parts) / 1000:,.0f} kB ({shown} …)")
     complete(target, outputs, client, say)
     problems = _settled(lambda: check(target, stage, outputs, client))
     if problems:

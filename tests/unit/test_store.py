@@ -274,19 +274,25 @@ def test_a_throttled_statement_fails_only_its_own_messages(aws: Aws, hastened: l
     assert [handle for handle, _ in hastened] == ["r-2", "r-4"]
 
 
-def test_a_call_that_fails_as_a_whole_fails_its_messages_and_the_next_call_goes_on(
-    aws: Aws, hastened: list[tuple[str, int]]
+def refusal(code: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": "no"}}, "BatchExecuteStatement")
+
+
+def test_a_call_that_fails_as_a_whole_fails_its_messages_and_the_other_call_goes_on(
+    aws: Aws, hastened: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = {"Responses": [{"TableName": TABLE}]}
-    with Stubber(aws.dynamodb) as dynamodb:
-        dynamodb.add_client_error(
-            "batch_execute_statement", "ProvisionedThroughputExceededException", http_status_code=400
-        )
-        dynamodb.add_response("batch_execute_statement", answer)
-        failed = store(aws, messages(*[order(f"o-{number}") for number in range(26)]))
-        dynamodb.assert_no_pending_responses()
+    write = aws.dynamodb.batch_execute_statement
+
+    def throttle_25(Statements: list[dict[str, Any]]) -> Any:  # noqa: N803
+        if len(Statements) == 25:
+            raise refusal("ProvisionedThroughputExceededException")
+        return write(Statements=Statements)
+
+    monkeypatch.setattr(aws.dynamodb, "batch_execute_statement", throttle_25)
+    failed = store(aws, messages(*[order(f"o-{number}") for number in range(26)]))
     assert failed == [f"m-{number}" for number in range(1, 26)]
     assert len(hastened) == 25
+    assert list(aws.stored()) == ["o-25"]
 
 
 def test_a_lost_connection_fails_the_messages_of_its_call(
@@ -308,12 +314,15 @@ def test_a_known_order_whose_content_cannot_be_read_comes_back(aws: Aws, hastene
 
 
 @pytest.mark.parametrize("size", [1, 60])
-def test_a_missing_right_is_no_matter_of_one_message(aws: Aws, size: int) -> None:
+def test_a_missing_right_is_no_matter_of_one_message(aws: Aws, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole batch fails, and the function's error shows it."""
-    with Stubber(aws.dynamodb) as dynamodb:
-        dynamodb.add_client_error("batch_execute_statement", "AccessDeniedException", http_status_code=400)
-        with pytest.raises(ClientError, match="AccessDenied"):
-            store(aws, messages(*[order(f"o-{number}") for number in range(size)]))
+
+    def refuse(**_: Any) -> None:
+        raise refusal("AccessDeniedException")
+
+    monkeypatch.setattr(aws.dynamodb, "batch_execute_statement", refuse)
+    with pytest.raises(ClientError, match="AccessDenied"):
+        store(aws, messages(*[order(f"o-{number}") for number in range(size)]))
 
 
 def test_each_stored_order_has_a_log_record_with_its_id(aws: Aws, log_lines: io.StringIO) -> None:
