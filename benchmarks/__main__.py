@@ -1,10 +1,13 @@
-"""``python -m benchmarks [name ...]``: the named benchmarks, or all of them, as a Markdown table."""
+"""``python -m benchmarks [name ...]``: the named benchmarks, or all of them, as a Markdown table.
+
+What they find takes its place in ``docs/performance.md``, and is marked where it is worse than what was there.
+"""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import api, cold_start, inventory, orders, storage_listing
+from benchmarks import api, cold_start, growth, inventory, money, orders, page, storage_listing
 from benchmarks.compare import HEAD
 
 BENCHMARKS = {
@@ -22,8 +25,17 @@ def main(names: list[str]) -> None:
         sys.exit(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     print(HEAD)
     for name in names or BENCHMARKS:
+        before = page.recorded(page.PAGE.read_text(), name)
+        lines = []
         for row in BENCHMARKS[name].run():
-            print(row, flush=True)
+            line = page.Line.read(str(row))
+            lines.append(line.beside(before.get(line.work)))
+            print(lines[-1], flush=True)
+        # After each, so that what was measured stays where a later one fails.
+        page.PAGE.write_text(page.with_part(page.PAGE.read_text(), name, page.table(lines)))
+    text = page.with_part(page.PAGE.read_text(), "money", money.tables())
+    page.PAGE.write_text(text)
+    growth.draw({name: page.recorded(text, name) for name in BENCHMARKS})
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ class Latency:
             for own, theirs in zip(self.ours, self.peers, strict=True)
         ]
         return (
-            f"| {self.route}, of which {self.share:.0%} is our own code | {_figures(self.ours)} | {PEER} "
+            f"| {self.route} | {_figures(self.ours)}, {self.share:.0%} of it our own code | {PEER} "
             f"| {_figures(self.peers)} | {statistics.median(ratios):.2f} | {min(ratios):.2f} to {max(ratios):.2f} "
             f"| {GOAL:.2f} |"
         )

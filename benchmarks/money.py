@@ -1,0 +1,228 @@
+"""What the work costs on AWS, line by line, beside the plain design: ``python -m benchmarks.money`` prints it.
+
+The plain design has the same parts and promises nothing for many at once: one order in each request, message,
+PutItem, invocation and notification; a report's rows in the state; a listing of every object each day. Each of its
+functions takes as long as ours do for one, and logs as much. It has no traces.
+
+It reads ``prices.json``, ``durations.json`` and the functions' memory, and so prints the same at each run.
+``python -m benchmarks.money measure`` writes ``durations.json`` anew, on a stack of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from chalicelib.orders import Item, Order
+from chalicelib.orders.store import stored_item
+
+HERE = Path(__file__).parent
+CONFIG = json.loads((HERE.parent / ".chalice" / "config.json").read_text())
+MACHINES = HERE.parent / "infra"
+
+# A function has a processor's share by its memory: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
+MB_OF_A_PROCESSOR = 1_769
+# A batch of the queue and of the stream, and what one call of SQS takes and Lambda's poller asks for.
+BATCH = 100
+SQS_BATCH = 10
+# Of what X-Ray sees of an app that nobody calls with a trace, it keeps one in twenty.
+SAMPLED = 0.05
+# A record of chalicelib/logs.py, what Lambda itself says of an invocation in three, and one of a state machine's
+# transition; each with the 26 bytes that CloudWatch counts for itself.
+RECORD_BYTES = 155 + 26
+LAMBDA_BYTES = 340 + 3 * 26
+TRANSITION_BYTES = 2 * (300 + 26)
+# An order's line in its notification, and what a notification has besides its message.
+ANNOUNCED_BYTES = 47
+NOTIFICATION_BYTES = 450
+# A state holds so much: https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
+STATE_BYTES = 262_144
+# The functions' parts of a file, the least that S3 takes is five.
+PART_BYTES = 8 * 1024 * 1024
+# Assumed: a page of 1,000 keys, and a call of CloudWatch for 500 metrics, one after the other.
+PAGE_SECONDS = 0.1
+METRICS_SECONDS = 0.5
+DAYS = 30
+WRITES = "DynamoDB writes"
+ORDER = Order("x" * 22, "ana", (Item("flat white", 2), Item("croissant", 1)), None, "2026-11-21T03:14:15.123456Z")
+
+
+class Bill:
+    """US dollars by line. ``durations`` has ``[processor, waiting]`` seconds of each function's kinds of event."""
+
+    def __init__(self, prices: dict[str, float], durations: dict[str, list[float]], *, traced: float = SAMPLED) -> None:
+        self.lines: dict[str, float] = defaultdict(float)
+        self._prices = prices
+        self._durations = durations
+        self._traced = traced
+
+    def add(self, line: str, price: str, units: float) -> None:
+        """``units`` of what the price is for; its name ends with how many of them it is for, or it is for one."""
+        per = re.search(r"\.per_(\d+)", price)
+        self.lines[line] += units * self._prices[price] / (int(per[1]) if per else 1)
+
+    def invoke(self, function: str, times: float, event: str = "", seconds: float = 0.0, records: float = 1) -> None:
+        """``times`` invocations for such an event, or of so many ``seconds``, each with ``records`` of its own."""
+        if event:
+            processor, waiting = self._durations[event]
+            seconds = processor * MB_OF_A_PROCESSOR / memory(function) + waiting
+        self.add("Lambda requests", "lambda.requests.per_1000000", times)
+        self.add("Lambda time", "lambda.gb_second", times * seconds * memory(function) / 1_024)
+        self.add("X-Ray traces", "xray.traces.per_1000000", times * self._traced)
+        self.log(times * (LAMBDA_BYTES + records * RECORD_BYTES))
+
+    def log(self, size: float) -> None:
+        self.add("Logs", "cloudwatch.logs.gb", size / 1024**3)
+
+    def write(self, times: float, size: int, indexes: int) -> None:
+        """``times`` items of ``size`` bytes, each also written to every index, which has all of it."""
+        self.add(WRITES, "dynamodb.writes.per_1000000", times * math.ceil(size / 1_024) * (1 + indexes))
+
+    def notify(self, times: float, size: int, event: str = "record_notification 1") -> None:
+        """``times`` notifications of ``size`` bytes, each kept for the inbox. SNS hands over to Lambda for nothing."""
+        self.add("SNS", "sns.per_1000000", times * math.ceil(size / 65_536))
+        self.invoke("record_notification", times, event)
+        self.write(times, size + NOTIFICATION_BYTES, indexes=1)
+
+    def enter(self, states: float) -> None:
+        self.add("Step Functions", "stepfunctions.transitions.per_1000", states)
+        self.log(states * TRANSITION_BYTES)
+
+    @property
+    def total(self) -> float:
+        return sum(self.lines.values())
+
+
+def memory(function: str) -> int:
+    size: int = CONFIG["lambda_functions"].get(function, {}).get("lambda_memory_size", CONFIG["lambda_memory_size"])
+    return size
+
+
+def orders(bill: Bill, count: int, in_request: int, batch: int, *, looked_up: bool) -> None:
+    """``count`` orders, so many in each request, and later in each batch; ``looked_up`` before they are queued."""
+    requests, batches = count / in_request, count / batch
+    bill.add("API Gateway", "api_gateway.rest.per_1000000", requests)
+    bill.invoke("api_handler", requests, f"api_handler {in_request}", records=in_request)
+    if looked_up:
+        bill.add("DynamoDB reads", "dynamodb.reads.per_1000000", count)
+    # Sent, received and deleted; Lambda's poller takes ten at once, unless it may hand over a single one only.
+    received = count / min(batch, SQS_BATCH)
+    bill.add("SQS", "sqs.per_1000000", requests * math.ceil(in_request / SQS_BATCH) + 2 * received)
+    bill.invoke("store_orders", batches, f"store_orders {batch}", records=batch)
+    bill.write(count, len(json.dumps(stored_item(ORDER))), indexes=2)
+    # Lambda reads the stream for nothing.
+    bill.invoke("announce_orders", batches, f"announce_orders {batch}", records=batch + 1)
+    bill.notify(batches, batch * ANNOUNCED_BYTES + 20, f"record_notification {batch}")
+
+
+def reports(bill: Bill, count: int, rows: int, csv_bytes: int, *, in_state: bool) -> None:
+    """``count`` inventory reports of ``rows`` rows, each asked for and looked at once."""
+    bill.add("API Gateway", "api_gateway.rest.per_1000000", 2 * count)
+    bill.invoke("api_handler", 2 * count, "api_handler 1")
+    bill.enter(count * states("inventory_report"))
+    bill.invoke("read_inventory", count, f"read_inventory {rows}")
+    bill.invoke("render_report", count, f"render_report {rows}")
+    bill.invoke("presign_report", count, "presign_report")
+    parts = math.ceil(csv_bytes / PART_BYTES)
+    # The page, and where the rows are not in the state the CSV: as a whole, or begun, in parts, and completed.
+    bill.add("S3", "s3.put.per_1000", count * (1 + (0 if in_state else parts if parts == 1 else parts + 2)))
+    bill.add("S3", "s3.get.per_1000", 0 if in_state else count)
+    bill.notify(count, 900)
+
+
+def storage(bill: Bill, buckets: int, objects: int, *, listed: bool) -> None:
+    """A storage report on each day of a month, by listing or from CloudWatch's daily metrics."""
+    bill.enter(DAYS * states("storage_report"))
+    if listed:
+        pages = max(buckets, math.ceil(objects / 1_000))
+        bill.add("S3", "s3.list.per_1000", DAYS * pages)
+        bill.invoke("measure_buckets", DAYS, seconds=pages * PAGE_SECONDS)
+    else:
+        # One metric of each bucket, and its name, of which a page has 500.
+        bill.add("CloudWatch metrics", "cloudwatch.get_metric_data.per_1000_metrics", DAYS * buckets)
+        pages = math.ceil(buckets / 500)
+        bill.add("CloudWatch metrics", "cloudwatch.requests.per_1000", DAYS * pages)
+        bill.invoke("measure_buckets", DAYS, seconds=PAGE_SECONDS + 2 * pages * METRICS_SECONDS)
+    bill.add("S3", "s3.list.per_1000", DAYS)
+    bill.add("S3", "s3.put.per_1000", DAYS)
+    bill.notify(DAYS, 300)
+
+
+def states(machine: str) -> int:
+    """How many states an execution goes through where nothing fails."""
+
+    def passed(part: dict[str, Any]) -> int:
+        name, count = part["StartAt"], 0
+        while name:
+            state = part["States"][name]
+            count += 1 + sum(passed(branch) for branch in state.get("Branches", []))
+            name = state.get("Next") or state.get("Default")
+        return count
+
+    return passed(json.loads((MACHINES / f"{machine}.asl.json").read_text()))
+
+
+def tables() -> str:
+    """All of it, as Markdown."""
+    priced = json.loads((HERE / "prices.json").read_text())
+    measured = json.loads((HERE / "durations.json").read_text())
+
+    def bills() -> tuple[Bill, Bill]:
+        return Bill(priced["prices"], measured["seconds"]), Bill(priced["prices"], measured["seconds"], traced=0)
+
+    parts = [
+        f"US dollars in {priced['region']} at the prices of {priced['date']}, "
+        f"with the functions' durations of {measured['date']}."
+    ]
+    million = 1_000_000
+    for title, in_request in (("in lists of 100", 100), ("one by one", 1)):
+        ours, plain = bills()
+        orders(ours, million, in_request, BATCH, looked_up=True)
+        orders(plain, million, 1, 1, looked_up=False)
+        parts.append(_table(f"One million orders {title}, at load", ours, plain, apart=WRITES))
+    for rows in (1_000, 100_000):
+        ours, plain = bills()
+        size = measured["csv_bytes"][str(rows)]
+        reports(ours, 1_000, rows, size, in_state=False)
+        if size <= STATE_BYTES:
+            reports(plain, 1_000, rows, size, in_state=True)
+            parts.append(_table(f"One thousand inventory reports of {rows:,} rows", ours, plain))
+        else:
+            parts.append(_table(f"One thousand inventory reports of {rows:,} rows", ours, None))
+            parts.append(f"The plain design has no such report: {size:,} bytes, where a state holds {STATE_BYTES:,}.")
+    for buckets, objects in ((20, 20_000), (10_000, 1_000_000_000)):
+        ours, plain = bills()
+        storage(ours, buckets, objects, listed=False)
+        storage(plain, buckets, objects, listed=True)
+        title = f"A month of daily storage reports, {buckets:,} buckets with {objects:,} objects, from metrics"
+        parts.append(_table(title, ours, plain))
+    return "\n\n".join(parts)
+
+
+def _table(title: str, ours: Bill, plain: Bill | None, apart: str = "") -> str:
+    """``apart`` names a line without which there is a second sum."""
+    names = sorted(ours.lines.keys() | (plain.lines.keys() if plain else set()))
+    rows = [(name, ours.lines.get(name, 0.0), plain.lines.get(name, 0.0) if plain else None) for name in names]
+    if apart:
+        rest = plain.total - plain.lines[apart] if plain else None
+        rows.append((f"**all but {apart}**", ours.total - ours.lines[apart], rest))
+    rows.append(("**all**", ours.total, plain.total if plain else None))
+    lines = [f"#### {title}", "", "| line | ours | plain design | ours of the plain |", "| --- | --- | --- | --- |"]
+    for name, own, theirs in rows:
+        share = f"{own / theirs:.3f}" if theirs else ""
+        lines.append(f"| {name} | {own:.4f} | {'' if theirs is None else f'{theirs:.4f}'} | {share} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["measure"]:
+        from benchmarks import durations
+
+        durations.measure(HERE / "durations.json")
+    else:
+        print(tables())
