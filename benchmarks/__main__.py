@@ -29,7 +29,7 @@ def main(names: list[str]) -> None:
         lines = []
         for row in BENCHMARKS[name].run():
             line = page.Line.read(str(row))
-            lines.append(line.beside(before.get(line.work)))
+            lines.append(line.beside(before.get(line.key)))
             print(lines[-1], flush=True)
         # After each, so that what was measured stays where a later one fails.
         page.PAGE.write_text(page.with_part(page.PAGE.read_text(), name, page.table(lines)))

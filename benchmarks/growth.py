@@ -16,29 +16,32 @@ PICTURE = ROOT / "docs" / "images" / "growth.svg"
 Curves = dict[str, list[tuple[float, float]]]
 
 
-def draw(recorded: Mapping[str, Mapping[str, Line]]) -> None:
+def draw(recorded: Mapping[str, Mapping[tuple[str, str], Line]]) -> None:
     """The same lines are the same picture, to the byte."""
+    with mpl.rc_context({"svg.hashsalt": "growth", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure(recorded).savefig(PICTURE, metadata={"Date": None}, facecolor="white")
+
+
+def figure(recorded: Mapping[str, Mapping[tuple[str, str], Line]]) -> Figure:
     inventory, orders = recorded["inventory"].values(), recorded["orders"].values()
     panels = (
         ("Inventory report: time", "rows", "seconds", times(inventory, r"inventory report, ([\d,]+) rows")),
         ("Inventory report: peak memory", "rows", "MB", memory(inventory)),
         ("store_orders: time", "messages", "seconds", times(orders, r"store_orders, ([\d,]+) messages")),
     )
-    with mpl.rc_context({"svg.hashsalt": "growth", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure = Figure(figsize=(13, 4), layout="constrained")
-        for axes, (title, size, unit, curves) in zip(figure.subplots(1, len(panels)), panels, strict=True):
-            for name, points in curves.items():
-                sizes, figures = zip(*sorted(points), strict=True)
-                axes.plot(sizes, figures, marker="o", label=name)
-            axes.set(title=title, xlabel=size, ylabel=unit, xscale="log")
-            if unit == "seconds":
-                axes.set_yscale("log")
-            else:
-                axes.set_ylim(bottom=0)
-            axes.grid(visible=True, alpha=0.3)
-            if curves:
-                axes.legend()
-        figure.savefig(PICTURE, metadata={"Date": None}, facecolor="white")
+    drawn = Figure(figsize=(13, 5), layout="constrained")
+    for axes, (title, size, unit, curves) in zip(drawn.subplots(1, len(panels)), panels, strict=True):
+        for name, points in curves.items():
+            axes.plot(*zip(*sorted(points), strict=True), marker="o", label=name)
+        # Where time is in proportion to the work the line rises by one decade in each.
+        axes.set(title=title, xlabel=size, ylabel=unit, xscale="log", yscale="log" if unit == "seconds" else "linear")
+        if unit == "MB":
+            axes.set_ylim(bottom=0)
+        axes.grid(visible=True, alpha=0.3)
+        if curves:
+            # Below, where it hides no point.
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False)
+    return drawn
 
 
 def times(lines: Iterable[Line], pattern: str) -> Curves:

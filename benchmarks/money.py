@@ -20,6 +20,7 @@ from typing import Any
 
 from chalicelib.orders import Item, Order
 from chalicelib.orders.store import stored_item
+from chalicelib.reports.files import PART_BYTES
 
 HERE = Path(__file__).parent
 CONFIG = json.loads((HERE.parent / ".chalice" / "config.json").read_text())
@@ -32,18 +33,16 @@ BATCH = 100
 SQS_BATCH = 10
 # Of what X-Ray sees of an app that nobody calls with a trace, it keeps one in twenty.
 SAMPLED = 0.05
-# A record of chalicelib/logs.py, what Lambda itself says of an invocation in three, and one of a state machine's
-# transition; each with the 26 bytes that CloudWatch counts for itself.
+# A record of chalicelib/logs.py, Lambda's own three of an invocation, START, END and REPORT, and a state machine's two
+# of a state; each with the 26 bytes that CloudWatch counts for itself.
 RECORD_BYTES = 155 + 26
-LAMBDA_BYTES = 340 + 3 * 26
+LAMBDA_BYTES = 280 + 3 * 26
 TRANSITION_BYTES = 2 * (300 + 26)
 # An order's line in its notification, and what a notification has besides its message.
 ANNOUNCED_BYTES = 47
 NOTIFICATION_BYTES = 450
 # A state holds so much: https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
 STATE_BYTES = 262_144
-# The functions' parts of a file, the least that S3 takes is five.
-PART_BYTES = 8 * 1024 * 1024
 # Assumed: a page of 1,000 keys, and a call of CloudWatch for 500 metrics, one after the other.
 PAGE_SECONDS = 0.1
 METRICS_SECONDS = 0.5
@@ -212,7 +211,7 @@ def _table(title: str, ours: Bill, plain: Bill | None, apart: str = "") -> str:
         rest = plain.total - plain.lines[apart] if plain else None
         rows.append((f"**all but {apart}**", ours.total - ours.lines[apart], rest))
     rows.append(("**all**", ours.total, plain.total if plain else None))
-    lines = [f"#### {title}", "", "| line | ours | plain design | ours of the plain |", "| --- | --- | --- | --- |"]
+    lines = [f"### {title}", "", "| line | ours | plain design | ours of the plain |", "| --- | --- | --- | --- |"]
     for name, own, theirs in rows:
         share = f"{own / theirs:.3f}" if theirs else ""
         lines.append(f"| {name} | {own:.4f} | {'' if theirs is None else f'{theirs:.4f}'} | {share} |")

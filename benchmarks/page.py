@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchmarks.compare import HEAD
+from local.database import _program
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
@@ -48,6 +49,11 @@ class Line:
             low, high = number * (1 - NOISE), number * (1 + NOISE)
         return cls(work, ours, peer, peers, number, (low, high), spread, float(goal.split()[0]) if goal else None)
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """The same work may stand there against several peers."""
+        return self.work, self.peer
+
     def beside(self, recorded: Line | None) -> Line:
         """The line, marked where all that was found now is worse than all that was found before."""
         if recorded is None or self.spread[1] >= recorded.spread[0]:
@@ -64,12 +70,12 @@ class Line:
         return f"| {' | '.join(cells)} |"
 
 
-def recorded(page: str, name: str) -> dict[str, Line]:
-    """The lines of one benchmark in the page, by their work."""
+def recorded(page: str, name: str) -> dict[tuple[str, str], Line]:
+    """The lines of one benchmark in the page, by their ``key``."""
     _, _, part = page.partition(f"{_begin(name)}\n")
     _, _, rows = part.partition(_end(name))[0].partition(f"{HEAD}\n")
     lines = [Line.read(row) for row in rows.splitlines()]
-    return {line.work: line for line in lines}
+    return {line.key: line for line in lines}
 
 
 def with_part(page: str, name: str, text: str) -> str:
@@ -95,8 +101,9 @@ def table(lines: list[Line]) -> str:
 
 def _where() -> str:
     """The date, the processors and the versions that the figures depend on."""
-    mariadb = subprocess.run(["mariadbd", "--version"], capture_output=True, text=True, check=False).stdout
-    found = re.search(r"Ver ([\d.]+)", mariadb)
+    server = _program("mariadbd")
+    said = subprocess.run([server, "--version"], capture_output=True, text=True, check=True).stdout if server else ""
+    found = re.search(r"Ver ([\d.]+)", said)
     versions = {
         "Python": platform.python_version(),
         "MariaDB": found[1] if found else None,

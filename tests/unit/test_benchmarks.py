@@ -59,6 +59,12 @@ def test_what_was_recorded_is_read_again_with_its_marks() -> None:
     assert (again.times, again.spread, again.goal) == (line.times, line.spread, line.goal)
 
 
+def test_the_same_work_against_several_peers_is_several_lines() -> None:
+    lines = [Line.read(str(Row("work", 1.0, peer, 2.0, [2.0], 1.0))) for peer in ("one", "other")]
+    text = page.with_part("<!-- measured: a -->\n<!-- end of a -->\n", "a", page.table(lines))
+    assert page.recorded(text, "a").keys() == {("work", "one"), ("work", "other")}
+
+
 def test_a_run_changes_only_its_own_part_of_the_page() -> None:
     before = "words\n<!-- measured: a -->\nold\n<!-- end of a -->\n<!-- measured: b -->\nkept\n<!-- end of b -->\n"
     assert page.with_part(before, "a", "new") == before.replace("old", "new")
