@@ -64,7 +64,7 @@ class Line:
         goal = ""
         if self.goal is not None:
             short = 1 - self.times / self.goal
-            goal = f"{self.goal:.2f} met" if short <= 0 else f"{self.goal:.2f} **missed** by {short:.0%}"
+            goal = f"{self.goal:.2f} met" if short <= 0 else f"{self.goal:.2f} **missed** by {short:.1%}"
         times = f"{self.times:.2f} {self.note}".strip()
         cells = (self.work, self.ours, self.peer, self.peers, times, self.shown_spread, goal)
         return f"| {' | '.join(cells)} |"

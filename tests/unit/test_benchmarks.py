@@ -49,7 +49,7 @@ def test_a_line_without_a_spread_may_vary_by_a_fifth() -> None:
 
 def test_a_goal_says_whether_it_was_met() -> None:
     assert str(row(2.0, 2.5, 3.0)).endswith("| 2.00 met |")
-    assert str(row(1.0, 1.5, 1.9)).endswith("| 2.00 **missed** by 25% |")
+    assert str(row(1.0, 1.5, 1.9)).endswith("| 2.00 **missed** by 25.0% |")
 
 
 def test_what_was_recorded_is_read_again_with_its_marks() -> None:
