@@ -239,12 +239,13 @@ def receive_upload(event: RawEvent) -> None:
 
 @app.lambda_function()
 def measure_buckets(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """The total size of all buckets, by listing them or from CloudWatch's metrics."""
+    """The total size of all buckets, by listing them or from CloudWatch's metrics; in shares where there are many."""
     from chalicelib import storage
 
     given = event.get("request", event)
     return storage.report(
         {**(given if isinstance(given, dict) else {}), "reportId": event.get("reportId") or by_hand(context)},
+        event.get("spread") if "request" in event else None,
         s3=clients.aws("s3"),
         s3_in=lambda region: clients.aws("s3", region),
         cloudwatch_in=lambda region: clients.aws("cloudwatch", region),

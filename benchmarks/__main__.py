@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import api, cold_start, growth, inventory, money, orders, page, storage_listing
+from benchmarks import api, cold_start, growth, inventory, money, orders, page, storage_listing, storage_metrics
 from benchmarks.compare import HEAD
 
 BENCHMARKS = {
     "storage_listing": storage_listing,
+    "storage_metrics": storage_metrics,
     "inventory": inventory,
     "cold_start": cold_start,
     "orders": orders,

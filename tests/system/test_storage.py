@@ -69,6 +69,31 @@ def test_it_starts_from_the_command_line_with_an_empty_input(system: System) -> 
     assert system.notification(name, "storage")
 
 
+def test_what_is_too_much_for_one_function_is_dealt_out_and_added_up(system: System) -> None:
+    """Here the first function has no time at all, and so all buckets are shares."""
+    s3 = system.aws("s3")
+    for number in range(30):
+        s3.put_object(Bucket=system.env["UPLOADS_BUCKET"], Key=f"shares/{number}", Body=b"z" * 1_000)
+    # The shares themselves are in the reports bucket.
+    others = [each["Name"] for each in s3.list_buckets()["Buckets"] if each["Name"] != system.env["REPORTS_BUCKET"]]
+    before = {name: listed(s3, name) for name in others}
+    sfn = system.aws("stepfunctions")
+    name = f"storage-{secrets.token_hex(4)}"
+    started = sfn.start_execution(
+        stateMachineArn=system.env["STORAGE_REPORT_ARN"], name=name, input='{"aloneSeconds": 0}'
+    )
+    report = system.ended(name)
+    assert report["status"] == "SUCCEEDED", report["error"]
+    summary = report["summary"]
+    found = {each["name"]: (each["bytes"], each["objects"]) for each in summary["buckets"]}
+    assert {each: found[each] for each in others} == before
+    assert (summary["errors"], summary["partial"]) == ([], False)
+    assert system.notification(name, "storage")["message"].startswith(summary["message"])
+    history = sfn.get_execution_history(executionArn=started["executionArn"])["events"]
+    entered = [each["stateEnteredEventDetails"]["name"] for each in history if "stateEnteredEventDetails" in each]
+    assert {"MeasureShares", "AddUpShares"} <= set(entered)
+
+
 def test_a_bucket_that_refuses_is_named_while_the_others_count(system: System) -> None:
     s3 = system.aws("s3")
     s3.create_bucket(Bucket="closed-bucket")

@@ -10,10 +10,11 @@ import pytest
 from openapi_schema_validator import OAS31Validator, oas31_format_checker
 from openapi_spec_validator import validate
 
-from chalicelib import dead_letters, idempotency, orders, reports, rest, storage, timeline
+from chalicelib import dead_letters, idempotency, orders, reports, rest, timeline
 from chalicelib.errors import InvalidRequest
 from chalicelib.notifications import KINDS
 from chalicelib.settings import VERSION
+from chalicelib.storage import measure, page
 
 API: dict[str, Any] = json.loads((Path(__file__).parents[2] / "chalicelib" / "openapi.json").read_text())
 SCHEMAS = API["components"]["schemas"]
@@ -229,7 +230,7 @@ def test_the_code_takes_those_redrives_that_the_description_allows(body: Any) ->
 
 def test_a_summary_of_the_storage_report_is_as_described() -> None:
     for mode, objects, moment in (("listing", 3, NOW), ("metrics", None, None)):
-        measurement = storage.Measurement(
-            mode, [storage.Bucket("beans", 7, objects, moment)], [storage.Failure("secret", "AccessDenied: no")], False
+        measurement = measure.Measurement(
+            mode, [measure.Bucket("beans", 7, objects, moment)], [measure.Failure("secret", "AccessDenied: no")], False
         )
-        assert is_valid(storage.summary(measurement), SCHEMAS["StorageSummary"])
+        assert is_valid(page.summary(measurement), SCHEMAS["StorageSummary"])

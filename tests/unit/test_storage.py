@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from io import BytesIO
@@ -11,6 +12,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
+from botocore.client import BaseClient
 from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.stub import Stubber
 from moto import mock_aws
@@ -18,7 +20,8 @@ from moto import mock_aws
 from chalicelib import storage
 from chalicelib.errors import InvalidRequest, StorageRefused, Unavailable
 from chalicelib.reports import MODES
-from chalicelib.storage import Bucket, Failure, Measurement
+from chalicelib.storage import measure, page
+from chalicelib.storage.measure import Bucket, Failure, Measurement
 
 # One session for all tests: it reads the long descriptions of the services once.
 SESSION = boto3.Session(aws_access_key_id="testing", aws_secret_access_key="testing")
@@ -73,10 +76,10 @@ class Account:
         }
 
     def measure(self, mode: str = "listing") -> Measurement:
-        return storage.measure_buckets(mode, **self.collaborators)
+        return measure.measure_buckets(mode, **self.collaborators)
 
-    def report(self, payload: dict[str, Any]) -> dict[str, Any]:
-        return storage.report(payload, bucket="reports", **self.collaborators)
+    def report(self, payload: dict[str, Any], spread: dict[str, Any] | None = None) -> dict[str, Any]:
+        return storage.report(payload, spread, bucket="reports", **self.collaborators)
 
 
 @pytest.fixture
@@ -139,11 +142,20 @@ def test_a_bucket_of_2500_objects_is_counted_through_all_its_pages(account: Acco
     assert account.measure().buckets == [Bucket("beans", 2_500, 2_500, NOW)]
 
 
+def test_a_key_of_any_shape_counts(account: Account) -> None:
+    keys = ("a//b", "/a", "a/./b", "a/../b", "folder/", "folder", "<LastModified>x</LastModified>", "a b+c", "\u4e00")
+    account.bucket("beans")
+    for number, key in enumerate(keys):
+        account.client("s3").put_object(Bucket="beans", Key=key, Body=b"x" * 2**number)
+
+    assert account.measure().buckets == [Bucket("beans", 2 ** len(keys) - 1, len(keys), NOW)]
+
+
 def test_an_account_without_buckets_has_a_size_of_nothing(account: Account) -> None:
     for mode in MODES:
         measurement = account.measure(mode)
         assert measurement.sentence == "Total size of all buckets: 0 Bytes"
-        assert storage.summary(measurement)["asOf"] is None
+        assert page.summary(measurement)["asOf"] is None
 
 
 def test_buckets_come_in_pages_and_each_is_listed_in_its_own_region(account: Account) -> None:
@@ -163,14 +175,14 @@ def test_buckets_come_in_pages_and_each_is_listed_in_its_own_region(account: Acc
         stubber.add_response(
             "list_buckets",
             {"Buckets": [{"Name": "beans", "BucketRegion": "eu-central-1"}], "ContinuationToken": "more"},
-            {"MaxBuckets": 1_000},
+            {"MaxBuckets": 10_000},
         )
         stubber.add_response(
             "list_buckets",
             {"Buckets": [{"Name": "cups", "BucketRegion": "sa-east-1"}]},
-            {"MaxBuckets": 1_000, "ContinuationToken": "more"},
+            {"MaxBuckets": 10_000, "ContinuationToken": "more"},
         )
-        measurement = storage.measure_buckets("listing", **{**account.collaborators, "s3_in": s3_in})
+        measurement = measure.measure_buckets("listing", **{**account.collaborators, "s3": s3, "s3_in": s3_in})
 
     assert [bucket.name for bucket in measurement.buckets] == ["beans", "cups"]
     assert regions == ["eu-central-1", "sa-east-1"]
@@ -193,21 +205,40 @@ def test_the_oldest_regions_are_known_by_their_old_names(
     with Stubber(s3) as stubber:
         stubber.add_response("list_buckets", {"Buckets": [{"Name": "beans"}]})
         stubber.add_response("get_bucket_location", constraint, {"Bucket": "beans"})
-        measurement = storage.measure_buckets("listing", **{**account.collaborators, "s3": s3, "s3_in": s3_in})
+        measurement = measure.measure_buckets("listing", **{**account.collaborators, "s3": s3, "s3_in": s3_in})
 
     assert regions == [region]
     assert measurement.total_bytes == 5
 
 
-def test_the_dates_that_listing_skips_are_elements_and_never_parts_of_a_key(account: Account) -> None:
+@pytest.mark.parametrize(
+    "keys",
+    [
+        [f"{number:03}" for number in range(100)],
+        [f"year={number % 7}/month={number % 11}/{number:03}" for number in range(100)],
+        [f"a/b/{chr(0x4E00 + number)}" for number in range(100)],
+        [f"\U0001f600{number:03}" if number % 3 else f"{number}~" for number in range(100)],
+    ],
+    ids=["flat", "nested", "beyond ASCII", "mixed"],
+)
+def test_a_large_bucket_is_split_and_each_object_counts_once(
+    account: Account, monkeypatch: pytest.MonkeyPatch, keys: list[str]
+) -> None:
+    monkeypatch.setattr(measure, "PAGES_UNSPLIT", 1)
     account.bucket("beans")
-    key = "<LastModified>a&b</LastModified>"
-    account.client("s3").put_object(Bucket="beans", Key=key, Body=b"four")
+    s3 = account.client("s3")
+    for number, key in enumerate(keys):
+        s3.put_object(Bucket="beans", Key=key, Body=b"x" * number)
+    starts: list[str] = []
+    s3.meta.events.register(
+        "provide-client-params.s3.ListObjectsV2",
+        lambda params, **_: starts.append(params.get("StartAfter", "")) if "MaxKeys" not in params else None,
+    )
+    pages_of_ten(s3)
 
-    assert account.measure().buckets == [Bucket("beans", 4, 1, NOW)]
-    [listed] = account.client("s3").list_objects_v2(Bucket="beans")["Contents"]
-    assert listed["Key"] == key
-    assert "LastModified" not in listed
+    assert account.measure().buckets == [Bucket("beans", sum(range(100)), 100, NOW)]
+    # One that has nothing but characters beyond ASCII to tell its keys apart is listed from its start to its end.
+    assert len(set(starts)) > 2 or "a/b/" in keys[0]
 
 
 # What cannot be read
@@ -343,7 +374,7 @@ def test_a_bucket_without_a_figure_counts_as_nothing_and_the_sentence_says_so(ac
 
     assert Bucket("new", 0, None, None) in measurement.buckets
     assert measurement.sentence.endswith("; 1 bucket without a figure, empty or new, counted as 0")
-    assert "no figure" in storage.render(measurement, "r-1")
+    assert "no figure" in page.render(measurement, "r-1")
 
 
 def test_the_figures_of_a_deleted_bucket_do_not_count(account: Account) -> None:
@@ -382,19 +413,48 @@ def test_a_figure_that_cloudwatch_fails_to_give_is_no_size_of_nothing(account: A
     assert measurement.buckets == []
 
 
+@pytest.mark.parametrize(("buckets", "metrics"), [(1_000, 2), (10_000, 20)])
+def test_the_metrics_take_one_call_for_each_500_buckets_and_none_for_a_bucket(
+    account: Account, buckets: int, metrics: int
+) -> None:
+    names = [f"bucket-{number}" for number in range(buckets)]
+    calls: Counter[str] = Counter()
+
+    def answer_for(operation: str, params: dict[str, Any]) -> dict[str, Any]:
+        calls[operation] += 1
+        if operation == "ListBuckets":
+            return {"Buckets": [{"Name": name, "BucketRegion": "us-east-1"} for name in names[: params["MaxBuckets"]]]}
+        if operation == "ListMetrics":
+            # CloudWatch's own pages.
+            start = int(params.get("NextToken", 0))
+            more = {"NextToken": str(start + 500)} if start + 500 < buckets else {}
+            kinds = ({"Name": "StorageType", "Value": "StandardStorage"},)
+            found = [[{"Name": "BucketName", "Value": name}, *kinds] for name in names[start : start + 500]]
+            return {"Metrics": [{"Dimensions": dimensions} for dimensions in found]} | more
+        figures = {"StatusCode": "Complete", "Timestamps": [TODAY], "Values": [2.0]}
+        return {"MetricDataResults": [{"Id": query["Id"]} | figures for query in params["MetricDataQueries"]]}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseClient, "_make_api_call", lambda _, operation, params: answer_for(operation, params))
+        measurement = account.measure("metrics")
+
+    assert measurement.total_bytes == 2 * buckets
+    assert calls == {"ListBuckets": 1, "ListMetrics": metrics, "GetMetricData": metrics}
+
+
 # When the time is up
 
 
 def test_what_was_counted_before_the_time_ran_out_counts_and_the_rest_is_named(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "WORKERS", 1)
+    monkeypatch.setattr(measure, "WORKERS", 1)
     account.bucket("a-large", *[100] * 11)
     account.bucket("b-small", 5)
     pages_of_ten(account.client("s3"))
 
     def run_out(**_: Any) -> None:
-        account.seconds_left = storage.RESERVE_SECONDS
+        account.seconds_left = measure.RESERVE_SECONDS
 
     account.client("s3").meta.events.register("after-call.s3.ListObjectsV2", run_out)
 
@@ -415,7 +475,7 @@ def test_a_bucket_whose_last_page_comes_just_in_time_is_whole(account: Account) 
     account.bucket("beans", 5)
 
     def run_out(**_: Any) -> None:
-        account.seconds_left = storage.RESERVE_SECONDS
+        account.seconds_left = measure.RESERVE_SECONDS
 
     account.client("s3").meta.events.register("after-call.s3.ListObjectsV2", run_out)
 
@@ -431,7 +491,7 @@ def test_a_call_that_hangs_does_not_hold_the_report_back(account: Account) -> No
         raise EndpointConnectionError(endpoint_url="https://s3.amazonaws.com")
 
     account.client("s3").meta.events.register("before-call.s3.ListObjectsV2", hang)
-    account.seconds_left = storage.RESERVE_SECONDS + 0.2
+    account.seconds_left = measure.RESERVE_SECONDS + 0.2
 
     measurement = account.measure()
     answered.set()
@@ -441,13 +501,13 @@ def test_a_call_that_hangs_does_not_hold_the_report_back(account: Account) -> No
 
 
 def test_figures_too_are_partial_when_the_time_runs_out(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "METRICS_PER_CALL", 1)
+    monkeypatch.setattr(measure, "METRICS_PER_CALL", 1)
     account.bucket("beans")
     account.figure("beans", "GlacierStorage", TODAY - timedelta(days=1), 5)
     account.figure("beans", "StandardIAStorage", TODAY - timedelta(days=1), 5)
 
     def run_out(**_: Any) -> None:
-        account.seconds_left = storage.RESERVE_SECONDS
+        account.seconds_left = measure.RESERVE_SECONDS
 
     account.client("cloudwatch").meta.events.register("after-call.cloudwatch.GetMetricData", run_out)
 
@@ -460,7 +520,7 @@ def test_figures_too_are_partial_when_the_time_runs_out(account: Account, monkey
 
 def test_without_any_time_nothing_is_asked_for(account: Account) -> None:
     account.bucket("beans", 5)
-    account.seconds_left = storage.RESERVE_SECONDS
+    account.seconds_left = measure.RESERVE_SECONDS
 
     for mode in MODES:
         assert account.measure(mode).errors == [Failure("beans", "not measured: out of time")]
@@ -483,10 +543,10 @@ def test_the_sentence_reads_as_people_say_it(size: int, text: str) -> None:
 
 def test_the_summary_has_the_100_largest_buckets_and_fits_into_a_state() -> None:
     buckets = [Bucket(f"bucket-{number:056}", 10**15 - number, number, NOW) for number in range(10_000)]
-    errors = [Failure(f"refused-{number:055}", "x" * storage.ERROR_CHARACTERS) for number in range(10_000)]
+    errors = [Failure(f"refused-{number:055}", "x" * measure.ERROR_CHARACTERS) for number in range(10_000)]
     measurement = listed(*buckets, errors=errors)
 
-    summary = storage.summary(measurement)
+    summary = page.summary(measurement)
 
     assert [bucket["name"] for bucket in summary["buckets"]] == [bucket.name for bucket in buckets[:100]]
     assert len(summary["errors"]) == 100
@@ -497,7 +557,7 @@ def test_the_summary_has_the_100_largest_buckets_and_fits_into_a_state() -> None
 def test_the_summary_is_what_the_api_promises() -> None:
     measurement = listed(Bucket("beans", 1_500, 2, NOW), errors=[Failure("secret", "AccessDenied: no")])
 
-    assert storage.summary(measurement) == {
+    assert page.summary(measurement) == {
         "message": "Total size of all buckets: 1.5 kB; 1 bucket could not be read",
         "totalBytes": 1_500,
         "totalObjects": 2,
@@ -516,37 +576,37 @@ def test_the_page_has_every_bucket_and_every_error() -> None:
     buckets = [Bucket(f"bucket-{number}", number, number, NOW) for number in range(10_000)]
     errors = [Failure(f"refused-{number}", "AccessDenied: no") for number in range(10_000)]
 
-    page = storage.render(listed(*buckets, errors=errors), "r-1")
+    shown = page.render(listed(*buckets, errors=errors), "r-1")
 
-    assert page.count("<tr>") == 10_001
-    assert all(f">bucket-{number}<" in page for number in (0, 5_000, 9_999))
-    assert page.count("<li>") == 10_000
-    assert len(page) < 5_000_000
+    assert shown.count("<tr>") == 10_001
+    assert all(f">bucket-{number}<" in shown for number in (0, 5_000, 9_999))
+    assert shown.count("<li>") == 10_000
+    assert len(shown) < 5_000_000
 
 
 def test_the_page_escapes_what_it_shows_and_asks_for_nothing_else() -> None:
-    page = storage.render(
+    shown = page.render(
         listed(Bucket("<img src=x>", 1, 1, NOW), errors=[Failure("<b>", "<script>alert(1)</script>")]), "<i>id</i>"
     )
 
-    assert "<img" not in page
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
-    assert "&lt;i&gt;id&lt;/i&gt;" in page
-    assert "default-src 'none'; img-src data:;" in page
-    assert re.findall(r"(?:src|href)=.{5}|url\(", page) == ['href="data', "src=x&gt;"]
+    assert "<img" not in shown
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown
+    assert "&lt;i&gt;id&lt;/i&gt;" in shown
+    assert "default-src 'none'; img-src data:;" in shown
+    assert re.findall(r"(?:src|href)=.{5}|url\(", shown) == ['href="data', "src=x&gt;"]
 
 
 def test_the_page_of_an_account_without_buckets_says_so() -> None:
-    assert "This account has no buckets yet." in storage.render(listed(), "r-1")
+    assert "This account has no buckets yet." in page.render(listed(), "r-1")
 
 
 def test_a_page_that_is_partial_says_at_least_and_marks_the_unfinished_bucket() -> None:
-    page = storage.render(
+    shown = page.render(
         listed(Bucket("beans", 1_500, 2, NOW), errors=[Failure("beans", "out of time")], partial=True), "r-1"
     )
 
-    assert "At least 1.5 kB" in page
-    assert "≥ 1.5 kB" in page
+    assert "At least 1.5 kB" in shown
+    assert "≥ 1.5 kB" in shown
 
 
 # The function of the state machine
@@ -589,7 +649,7 @@ def test_a_report_that_a_schedule_starts_may_bring_fields_of_its_own(account: Ac
 
 def test_a_notice_names_some_buckets_and_counts_the_rest(account: Account) -> None:
     account.bucket("reports")
-    for number in range(storage.NOTICE_LINES + 1):
+    for number in range(page.NOTICE_LINES + 1):
         account.bucket(f"beans-{number:02}", 1)
         account.bucket(f"secret-{number:02}")
     refuse(account.client("s3"), "secret")
@@ -605,7 +665,7 @@ def test_a_notice_names_some_buckets_and_counts_the_rest(account: Account) -> No
 def test_what_aws_says_of_a_bucket_is_told_up_to_300_characters() -> None:
     for length in (300, 301):
         error: Any = {"Error": {"Code": "Code", "Message": "x" * (length - len("Code: "))}}
-        assert len(storage._readable(ClientError(error, "ListObjectsV2"))) == 300
+        assert len(measure._readable(ClientError(error, "ListObjectsV2"))) == 300
 
 
 @pytest.mark.parametrize(
@@ -617,6 +677,9 @@ def test_what_aws_says_of_a_bucket_is_told_up_to_300_characters() -> None:
         ({"reportId": "a/b"}, "reportId: must be a string of 1 to 80"),
         ({"reportId": ""}, "reportId: must be a string of 1 to 80"),
         ({"reportId": 7, "mode": "x"}, "reportId: .*; mode: "),
+        ({"aloneSeconds": -1}, "aloneSeconds: must be a number from 0 to 120"),
+        ({"aloneSeconds": 121}, "aloneSeconds: must be a number from 0 to 120"),
+        ({"aloneSeconds": "1"}, "aloneSeconds: must be a number from 0 to 120"),
     ],
 )
 def test_a_wrong_payload_is_refused_naming_what_is_wrong(
@@ -629,3 +692,106 @@ def test_a_wrong_payload_is_refused_naming_what_is_wrong(
 def test_a_page_that_cannot_be_stored_is_an_error_that_says_where(account: Account) -> None:
     with pytest.raises(StorageRefused, match="the page cannot be stored in reports: NoSuchBucket"):
         account.report({})
+
+
+# What is too much for one function
+
+
+def in_rounds(account: Account, **payload: Any) -> tuple[dict[str, Any], int]:
+    """What the state machine does: the last answer, and the number of rounds."""
+    given = {"reportId": "r-1", **payload}
+    answer = account.report(given, {"round": 0})
+    rounds = 0
+    while answer["spread"]["shares"]:
+        rounds += 1
+        for number in answer["spread"]["shares"]:
+            assert account.report(given, {**answer["spread"], "share": number}) == {}
+        answer = account.report(given, answer["spread"])
+    return answer, rounds
+
+
+def test_what_one_function_measures_in_its_time_is_not_dealt_out(account: Account) -> None:
+    account.bucket("reports")
+
+    answer, rounds = in_rounds(account)
+
+    assert rounds == 0
+    assert answer["summary"]["partial"] is False
+
+
+def test_what_one_function_has_no_time_for_is_dealt_out_and_added_up(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "SHARES", 3)
+    account.bucket("reports")
+    for number in range(7):
+        account.bucket(f"beans-{number}", *[10] * number, region=("us-east-1", "eu-west-1")[number % 2])
+    account.bucket("secret", 1_000)
+    refuse(account.client("s3"), "secret")
+
+    answer, rounds = in_rounds(account, aloneSeconds=0)
+
+    assert rounds == 1
+    summary = answer["summary"]
+    # The shares themselves are objects of the bucket with the reports, which was listed beside them.
+    sizes = {each["name"]: each["bytes"] for each in summary["buckets"] if each["name"] != "reports"}
+    assert sizes == {f"beans-{number}": 10 * number for number in range(7)}
+    assert [each["bucket"] for each in summary["errors"]] == ["secret"]
+    assert (summary["partial"], summary["asOf"]) == (False, "2026-11-21T03:30:00.000000Z")
+
+
+def test_a_large_bucket_goes_on_where_the_one_before_stopped(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    account.bucket("beans", *[1] * 95)
+    account.bucket("reports")
+    pages_of_ten(account.client("s3"))
+    # Each function has the time for one page.
+    pages = iter(range(1_000))
+
+    def run_out(**_: Any) -> None:
+        next(pages)
+        account.seconds_left = measure.RESERVE_SECONDS
+
+    account.client("s3").meta.events.register("after-call.s3.ListObjectsV2", run_out)
+    in_one_bucket = account.report
+
+    def anew(*given: Any) -> dict[str, Any]:
+        account.seconds_left = 900
+        return in_one_bucket(*given)
+
+    monkeypatch.setattr(account, "report", anew)
+    monkeypatch.setattr(storage, "ROUNDS", 20)
+
+    answer, rounds = in_rounds(account)
+
+    assert rounds > 5
+    assert {"name": "beans", "bytes": 95, "objects": 95} in answer["summary"]["buckets"]
+    assert answer["summary"]["partial"] is False
+
+
+def test_after_the_last_round_what_is_left_is_named(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    account.bucket("beans", 5)
+    account.bucket("reports")
+    account.seconds_left = measure.RESERVE_SECONDS
+
+    answer, rounds = in_rounds(account)
+
+    assert rounds == storage.ROUNDS
+    assert answer["summary"]["partial"] is True
+    assert {each["bucket"] for each in answer["summary"]["errors"]} == {"beans", "reports"}
+
+
+def test_outside_of_a_state_machine_one_function_takes_all_its_time(account: Account) -> None:
+    account.bucket("reports")
+    account.bucket("beans", 5)
+
+    answer = account.report({"aloneSeconds": 0})
+
+    assert answer["spread"] == {"shares": []}
+    assert answer["summary"]["totalBytes"] == 5
+
+
+def test_a_share_that_is_not_there_is_an_error_that_says_where(account: Account) -> None:
+    account.bucket("reports")
+
+    with pytest.raises(StorageRefused, match="what is left cannot be read from reports: NoSuchKey"):
+        account.report({"reportId": "r-1"}, {"round": 1, "id": "x", "share": 0})

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from statelint.cli import main as statelint  # type: ignore[import-untyped]
 
-from chalicelib import errors
+from chalicelib import errors, storage
 from tests.wiring.conftest import MACHINES, ROOT
 from tests.wiring.permissions import allowed
 from tests.wiring.template import Template
@@ -21,7 +21,7 @@ from tests.wiring.template import Template
 Machine = tuple[str, dict[str, Any]]
 ASL_VALIDATOR = "4.0.0"
 # The first and the last state make the state anew; the others only lead on.
-WITHOUT_RESULT = {"Begin", "Done", "WhatFailed", "Failed", "Unannounced"}
+WITHOUT_RESULT = {"Begin", "Done", "IsAnythingLeft", "WhatFailed", "Failed", "Unannounced"}
 INVOKE = "arn:aws:states:::lambda:invoke"
 PUBLISH = "arn:aws:states:::sns:publish"
 # What AWS names in Retry and may be well a moment later. A time-out is not: the next try would take as long, except
@@ -47,11 +47,16 @@ PASSING = {
 
 
 def all_states(definition: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every state, those in the branches of a Parallel too."""
+    """Every state, those within a Parallel or a Map too."""
     for name, state in definition["States"].items():
         yield name, state
-        for branch in state.get("Branches", []):
+        for branch in branches(state):
             yield from all_states(branch)
+
+
+def branches(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a Parallel or a Map runs within itself."""
+    return state.get("Branches", []) + ([state["ItemProcessor"]] if "ItemProcessor" in state else [])
 
 
 def tasks(definition: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -72,10 +77,12 @@ def next_states(state: dict[str, Any]) -> list[str]:
     return [state["Next"]] if "Next" in state else []
 
 
-def paths(definition: dict[str, Any], start: str) -> list[list[str]]:
-    """Every way from ``start`` to an end on which nothing (further) fails."""
-    following = next_states(definition["States"][start])
-    return [[start, *rest] for each in following for rest in paths(definition, each)] if following else [[start]]
+def paths(definition: dict[str, Any], start: str, been: tuple[str, ...] = ()) -> list[list[str]]:
+    """Every way from ``start`` to an end on which nothing (further) fails, and that is at most twice at a state."""
+    following = [each for each in next_states(definition["States"][start]) if been.count(each) < 2]
+    if not next_states(definition["States"][start]):
+        return [[start]]
+    return [[start, *rest] for each in following for rest in paths(definition, each, (*been, each))]
 
 
 # --- linters ----------------------------------------------------------------------------------------------------------
@@ -131,7 +138,7 @@ def test_the_machines_invoke_the_functions_of_app_py_that_have_no_other_trigger(
         for state in tasks(json.loads((ROOT / "infra" / file).read_text())).values()
         if state["Resource"] == INVOKE
     ]
-    assert sorted(invoked) == sorted(each.name for each in app.pure_lambda_functions)
+    assert set(invoked) == {each.name for each in app.pure_lambda_functions}
 
 
 def test_a_machine_may_invoke_exactly_its_functions_and_publish_to_its_topic(
@@ -186,7 +193,8 @@ def test_each_error_of_ours_that_may_pass_is_retried(template: Template) -> None
     for name, file in MACHINES.items():
         for state in tasks(json.loads((ROOT / "infra" / file).read_text())).values():
             if state["Resource"] == INVOKE:
-                retried[function_of(template, name, state)] = set(state["Retry"][0]["ErrorEquals"]) - PASSING[INVOKE]
+                own = set(state["Retry"][0]["ErrorEquals"]) - PASSING[INVOKE]
+                assert retried.setdefault(function_of(template, name, state), own) == own
     assert retried == {
         "read_inventory": {"DatabaseUnavailable", "Unavailable"},
         "render_report": {"Unavailable"},
@@ -214,8 +222,9 @@ def test_the_machine_waits_longer_than_all_tries_of_its_tasks(machine: Machine) 
     definition = machine[1]
 
     def longest(state: dict[str, Any]) -> float:
-        if state["Type"] == "Parallel":
-            return max(sum(map(longest, branch["States"].values())) for branch in state["Branches"])
+        if branches(state):
+            # As many functions are called at once as there are shares.
+            return max(sum(map(longest, branch["States"].values())) for branch in branches(state))
         if state["Type"] != "Task":
             return 0
         [retry] = state["Retry"]
@@ -225,7 +234,9 @@ def test_the_machine_waits_longer_than_all_tries_of_its_tasks(machine: Machine) 
         ]
         return float((retry["MaxAttempts"] + 1) * state["TimeoutSeconds"] + sum(pauses))
 
-    assert definition["TimeoutSeconds"] > sum(map(longest, definition["States"].values()))
+    rounds = dict.fromkeys(("MeasureShares", "AddUpShares"), storage.ROUNDS)
+    states = definition["States"].items()
+    assert definition["TimeoutSeconds"] > sum(longest(state) * rounds.get(name, 1) for name, state in states)
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------
@@ -234,7 +245,7 @@ def test_the_machine_waits_longer_than_all_tries_of_its_tasks(machine: Machine) 
 def test_every_failure_is_told_and_ends_the_execution_as_failed(machine: Machine) -> None:
     definition = machine[1]
     for name, state in definition["States"].items():
-        if state["Type"] not in ("Task", "Parallel") or name == "NotifyFailure":
+        if state["Type"] not in ("Task", "Parallel", "Map") or name == "NotifyFailure":
             continue
         [catch] = state["Catch"]
         assert catch["ErrorEquals"] == ["States.ALL"], name
@@ -281,15 +292,15 @@ def test_the_failures_of_states_without_a_catch_raise_the_alarm(template: Templa
 
 def test_a_success_passes_no_failing_state_and_ends_with_the_summary(machine: Machine) -> None:
     definition = machine[1]
-    [path] = paths(definition, definition["StartAt"])
-    assert path[-1] == "Done"
-    assert not {"NotifyFailure", "Failed"} & set(path)
+    for path in paths(definition, definition["StartAt"]):
+        assert path[-1] == "Done"
+        assert not {"NotifyFailure", "Failed"} & set(path)
     assert definition["States"]["Done"]["Parameters"].keys() == {"reportId.$", "reportKey.$", "summary.$"}
 
 
-def test_a_failure_in_a_branch_is_caught_by_the_parallel_state_itself(machine: Machine) -> None:
+def test_a_failure_in_a_branch_is_caught_by_the_state_that_runs_it(machine: Machine) -> None:
     for state in machine[1]["States"].values():
-        for branch in state.get("Branches", []):
+        for branch in branches(state):
             assert not any("Catch" in each for each in branch["States"].values())
 
 
@@ -318,9 +329,20 @@ def test_the_link_goes_out_only_when_the_page_is_stored_and_the_link_made() -> N
 
 def test_the_storage_report_is_measured_and_then_told() -> None:
     definition = json.loads((ROOT / "infra" / "storage_report.asl.json").read_text())
-    assert paths(definition, definition["StartAt"]) == [
-        ["Begin", "MeasureBuckets", "WriteNotice", "NotifyStorage", "Done"]
+    measured, a_round = (
+        ["Begin", "MeasureBuckets", "IsAnythingLeft"],
+        ["MeasureShares", "AddUpShares", "IsAnythingLeft"],
+    )
+    told = ["WriteNotice", "NotifyStorage", "Done"]
+    assert sorted(paths(definition, definition["StartAt"]), key=len) == [
+        [*measured, *told],
+        [*measured, *a_round, *told],
     ]
+
+
+def test_as_many_functions_measure_at_once_as_there_are_shares() -> None:
+    definition = json.loads((ROOT / "infra" / "storage_report.asl.json").read_text())
+    assert definition["States"]["MeasureShares"]["MaxConcurrency"] == storage.SHARES
 
 
 def test_whatever_the_input_is_the_state_is_an_object(machine: Machine) -> None:
@@ -371,6 +393,11 @@ def test_no_state_overwrites_what_another_one_left(machine: Machine) -> None:
     catches = {catch["Next"] for state in definition["States"].values() for catch in state.get("Catch", [])}
     for start in (definition["StartAt"], *catches):
         for path in paths(definition, start):
-            kept = [definition["States"][name]["ResultPath"] for name in path if name not in WITHOUT_RESULT]
+            # Adding up puts the new sums in the place of the old ones.
+            kept = [
+                definition["States"][name]["ResultPath"]
+                for name in path
+                if name not in WITHOUT_RESULT | {"AddUpShares"}
+            ]
             assert len(set(kept)) == len(kept), path
             assert all(re.fullmatch(r"\$\.\w+", each) for each in kept), path

@@ -1,7 +1,7 @@
-"""The storage report: the total size of all the account's buckets, exact by listing or fast by daily metrics.
+"""The sizes of buckets, exact by listing or fast by daily metrics.
 
 Both ways are many small pieces of work (a bucket each, or a region each), done at once until the time is nearly up.
-What cannot be measured is named with its reason, and never silently left out.
+A bucket that takes long is split into ranges of its keys. What is not measured is known as such, with its reason.
 """
 
 from __future__ import annotations
@@ -9,46 +9,37 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from copy import copy
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
-from pathlib import Path
+from threading import Condition, Lock
 from typing import Any
-from uuid import uuid4
 
 import humanize
 from botocore.exceptions import BotoCoreError, ClientError
 
-from chalicelib.errors import InvalidRequest, StorageRefused, Unavailable, may_pass
-from chalicelib.logs import logger
+from chalicelib.errors import StorageRefused, Unavailable, may_pass
 from chalicelib.notifications import counted
-from chalicelib.reports import MODES, report_key
-from chalicelib.timeline import timestamp
+from chalicelib.storage.ranges import Range, middle
 
 # Listing waits for S3 far more than it works; the clients keep 32 connections.
 WORKERS = 16
 # What rendering and storing the page may take, after the measuring has been stopped.
 RESERVE_SECONDS = 30
-BUCKETS_PER_PAGE = 1_000
+# As many as one ListBuckets call gives.
+BUCKETS_PER_PAGE = 10_000
+# A bucket of more pages of 1,000 objects than this is split, where a worker has nothing to do.
+PAGES_UNSPLIT = 25
 # The daily figures come up to two days late, and a day may be missing.
 LOOK_BACK = timedelta(days=4)
 # As many as one GetMetricData call takes.
 METRICS_PER_CALL = 500
-# A summary travels through the state machine, so it stays far below its 256 KB.
-SUMMARY_BUCKETS = 100
-SUMMARY_ERRORS = 100
 ERROR_CHARACTERS = 300
-NOTICE_LINES = 10
-# The names of executions, without the slash, which would make folders of them.
-REPORT_ID = re.compile(r"[!-.0-~]{1,80}")
 LAST_MODIFIED = re.compile(rb"<LastModified>[^<]*</LastModified>")
-TEMPLATES = Path(__file__).parent / "reports" / "templates"
-
-log = logger("storage")
 
 InRegion = Callable[[str], Any]
+Deadline = Callable[[], float]
 InTime = Callable[[], bool]
 
 
@@ -124,76 +115,60 @@ class Measurement:
 
 
 @dataclass
-class _Tally:
-    """What is known of one bucket so far. Only the thread that measures it writes to it."""
+class Tally:
+    """What is known of one bucket so far: what is counted, and what of its keys is left to list.
+
+    Several threads may list ranges of it. ``counted`` is None before the first answer.
+    """
 
     name: str
     region: str | None
     counted: tuple[int, int | None] | None = None
     as_of: datetime | None = None
     error: str | None = None
-    done: bool = False
+    left: dict[int, Range] = field(default_factory=lambda: {0: Range()})
+    _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
+
+    def count(self, number: int, size: int, objects: int, rest: Range | None, now: datetime) -> None:
+        """Adds what was in a range's next page, of which ``rest`` is left."""
+        with self._lock:
+            before = self.counted or (0, 0)
+            self.counted, self.as_of = (before[0] + size, (before[1] or 0) + objects), now
+            if rest:
+                self.left[number] = rest
+            else:
+                del self.left[number]
+
+    def split(self, number: int, key: str) -> int:
+        """Cuts a range in two, and gives the number of the new one, which begins after ``key``."""
+        with self._lock:
+            rest, new = self.left[number], max(self.left) + 1
+            self.left |= {number: Range(rest.after, key), new: Range(key, rest.until)}
+            return new
+
+    def add(self, part: Tally) -> None:
+        """What another function has counted of it, and has left."""
+        size, objects = part.counted or (0, 0)
+        if part.counted:
+            before = self.counted or (0, 0)
+            self.counted = before[0] + size, (before[1] or 0) + (objects or 0)
+        # Nothing in a total is older than its time.
+        self.as_of = min((each for each in (self.as_of, part.as_of) if each), default=None)
+        self.error = self.error or part.error
+        self.left |= {len(self.left) + number: rest for number, rest in enumerate(part.left.values())}
+
+    def now(self) -> Tally:
+        """As it is at this moment: a call that hangs may still come back and write."""
+        with self._lock:
+            return replace(self, left=dict(self.left))
 
 
-# A bucket's name with one of its metrics, and a piece of work with the buckets that fail with it.
+# A bucket's name with one of its metrics.
 _Metric = tuple[str, dict[str, Any]]
-_Work = tuple[Callable[[], None], list[_Tally]]
-
-
-def report(
-    payload: dict[str, Any],
-    *,
-    s3: Any,
-    s3_in: InRegion,
-    cloudwatch_in: InRegion,
-    deadline: Callable[[], float],
-    bucket: str,
-    now: datetime,
-) -> dict[str, Any]:
-    """Measures all buckets, stores the page in ``bucket``, and gives ``{reportId, reportKey, summary, notice}``.
-
-    ``payload`` is ``{}`` or has ``reportId`` and ``mode``. ``notice`` is what the state machine publishes. Raises
-    ``InvalidRequest``, and what ``measure_buckets`` raises.
-    """
-    report_id, mode = _parse(payload)
-    measurement = measure_buckets(mode, s3=s3, s3_in=s3_in, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
-    log.info(
-        "buckets measured",
-        extra={
-            "reportId": report_id,
-            "mode": mode,
-            "buckets": len(measurement.buckets),
-            "errors": len(measurement.errors),
-            "bytes": measurement.total_bytes,
-            "partial": measurement.partial,
-        },
-    )
-    key = report_key("storage", report_id)
-    try:
-        s3.put_object(
-            Bucket=bucket,
-            Key=key,
-            Body=render(measurement, report_id).encode(),
-            ContentType="text/html; charset=utf-8",
-        )
-    except (ClientError, BotoCoreError) as error:
-        raise _translated(error, f"the page cannot be stored in {bucket}") from error
-    return {
-        "reportId": report_id,
-        "reportKey": key,
-        "summary": summary(measurement),
-        "notice": _notice(measurement, report_id),
-    }
 
 
 def measure_buckets(
-    mode: str,
-    *,
-    s3: Any,
-    s3_in: InRegion,
-    cloudwatch_in: InRegion,
-    deadline: Callable[[], float],
-    now: datetime,
+    mode: str, *, s3: Any, s3_in: InRegion, cloudwatch_in: InRegion, deadline: Deadline, now: datetime
 ) -> Measurement:
     """The size of every bucket of the account, as far as ``deadline`` (the seconds left) allows.
 
@@ -202,97 +177,68 @@ def measure_buckets(
     versions and unfinished uploads too. Raises ``StorageRefused`` where the buckets may not even be listed, and
     ``Unavailable`` where that fails for now.
     """
+    return measured(mode, tallies(mode, s3=s3, s3_in=s3_in, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now))
 
-    def in_time() -> bool:
-        return deadline() > RESERVE_SECONDS
 
-    tallies = _find(s3)
+def tallies(
+    mode: str, *, s3: Any, s3_in: InRegion, cloudwatch_in: InRegion, deadline: Deadline, now: datetime
+) -> list[Tally]:
+    """The same as ``measure_buckets``, with what is left of each bucket."""
+    found = _find(s3)
+    if mode == "metrics":
+        return _read_figures(found, s3=s3, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
+    return list_objects(found, s3=s3, s3_in=s3_in, deadline=deadline, now=now)
+
+
+def list_objects(tallies: list[Tally], *, s3: Any, s3_in: InRegion, deadline: Deadline, now: datetime) -> list[Tally]:
+    """Lists what is left of each bucket's keys, as far as ``deadline`` allows."""
+    regions = _by_region(tallies, s3, deadline)
+    clients = {region: _for_sizes(s3_in(region)) for region in regions}
+    crew = _Crew(deadline)
+    for region, found in regions.items():
+        for tally in found:
+            for number in list(tally.left):
+                crew.add(partial(_list, tally, number, clients[region], crew, now), [tally])
+    crew.finish()
+    # Copies, for a call that hangs may still come back and write.
+    return [tally.now() for tally in tallies]
+
+
+def _read_figures(
+    tallies: list[Tally], *, s3: Any, cloudwatch_in: InRegion, deadline: Deadline, now: datetime
+) -> list[Tally]:
+    regions = _by_region(tallies, s3, deadline)
+    crew = _Crew(deadline)
+    for region, found in regions.items():
+        crew.add(partial(_read_metrics, found, cloudwatch_in(region), now, crew.in_time), found)
+    crew.finish()
+    return [tally.now() for tally in tallies]
+
+
+def _by_region(tallies: list[Tally], s3: Any, deadline: Deadline) -> dict[str, list[Tally]]:
     # Only S3 look-alikes leave out the region of a bucket.
-    homeless = [tally for tally in tallies if tally.region is None]
-    _at_once(((partial(_locate, tally, s3), [tally]) for tally in homeless), deadline, in_time)
-    by_region: dict[str, list[_Tally]] = defaultdict(list)
+    if homeless := [tally for tally in tallies if tally.region is None]:
+        crew = _Crew(deadline)
+        for tally in homeless:
+            crew.add(partial(_locate, tally, s3), [tally])
+        crew.finish()
+    found: dict[str, list[Tally]] = defaultdict(list)
     for tally in tallies:
         if tally.region:
-            by_region[tally.region].append(tally)
-    if mode == "metrics":
-        work: list[_Work] = [
-            (partial(_read_metrics, found, cloudwatch_in(region), now, in_time), found)
-            for region, found in by_region.items()
-        ]
-    else:
-        clients = {region: _for_sizes(s3_in(region)) for region in by_region}
-        work = [
-            (partial(_list, tally, clients[region], now, in_time), [tally])
-            for region, found in by_region.items()
-            for tally in found
-        ]
-    _at_once(work, deadline, in_time)
-    # Copies, for a call that hangs may still come back and write.
-    return _measurement(mode, [copy(tally) for tally in tallies])
+            found[tally.region].append(tally)
+    return found
 
 
-def summary(measurement: Measurement) -> dict[str, Any]:
-    """The report's summary as the REST API shows it: the 100 largest buckets and the first 100 errors."""
-    return {
-        "message": measurement.sentence,
-        "totalBytes": measurement.total_bytes,
-        "totalObjects": measurement.total_objects,
-        "bucketCount": len(measurement.buckets),
-        "buckets": [
-            {"name": bucket.name, "bytes": bucket.bytes, "objects": bucket.objects}
-            for bucket in measurement.buckets[:SUMMARY_BUCKETS]
-        ],
-        "errorCount": len(measurement.errors),
-        "errors": [
-            {"bucket": failure.bucket, "error": failure.error} for failure in measurement.errors[:SUMMARY_ERRORS]
-        ],
-        "bucketsWithoutFigure": measurement.without_figure,
-        "mode": measurement.mode,
-        "asOf": timestamp(measurement.as_of) if measurement.as_of else None,
-        "partial": measurement.partial,
-    }
-
-
-def render(measurement: Measurement, report_id: str) -> str:
-    """The whole list as one HTML page that needs nothing else."""
-    # Imported here: of all functions only this one pays for it.
-    from jinja2 import Environment, FileSystemLoader
-
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["size"] = humanize.naturalsize
-    environment.filters["number"] = "{:,}".format
-    environment.filters["percent"] = lambda part, whole: f"{100 * part / (whole or 1):.1f}"
-    return environment.get_template("storage.html").render(
-        measurement=measurement,
-        unfinished={failure.bucket for failure in measurement.errors},
-        largest=max((bucket.bytes for bucket in measurement.buckets), default=0),
-        report_id=report_id,
-    )
-
-
-def _parse(payload: dict[str, Any]) -> tuple[str, str]:
-    # What else is there stays unread: an execution that a schedule starts has fields of its own.
-    problems = []
-    report_id = payload.get("reportId", uuid4().hex)
-    if not isinstance(report_id, str) or not REPORT_ID.fullmatch(report_id):
-        problems.append("reportId: must be a string of 1 to 80 printable ASCII characters without a slash")
-    mode = payload.get("mode", MODES[0])
-    if mode not in MODES:
-        problems.append(f"mode: must be one of {', '.join(MODES)}")
-    if problems:
-        raise InvalidRequest(problems)
-    return report_id, mode
-
-
-def _find(s3: Any) -> list[_Tally]:
+def _find(s3: Any) -> list[Tally]:
+    """All buckets of the account, with nothing counted yet."""
     pages = s3.get_paginator("list_buckets").paginate(PaginationConfig={"PageSize": BUCKETS_PER_PAGE})
     try:
-        return [_Tally(found["Name"], found.get("BucketRegion")) for page in pages for found in page["Buckets"]]
+        return [Tally(found["Name"], found.get("BucketRegion")) for page in pages for found in page["Buckets"]]
     except (ClientError, BotoCoreError) as error:
-        raise _translated(error, "the account's buckets cannot be listed") from error
+        raise translated(error, "the account's buckets cannot be listed") from error
 
 
-def _locate(tally: _Tally, s3: Any) -> None:
+def _locate(tally: Tally, s3: Any) -> None:
     constraint = s3.get_bucket_location(Bucket=tally.name).get("LocationConstraint")
     # The two oldest regions have names of their own here.
     tally.region = {None: "us-east-1", "EU": "eu-west-1"}.get(constraint, constraint)
@@ -309,19 +255,33 @@ def _drop_dates(response_dict: dict[str, Any], **_: Any) -> None:
     response_dict["body"] = LAST_MODIFIED.sub(b"", response_dict["body"])
 
 
-def _list(tally: _Tally, s3: Any, now: datetime, in_time: InTime) -> None:
-    size = objects = 0
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=tally.name):
-        contents = page.get("Contents", [])
-        size += sum(found["Size"] for found in contents)
-        objects += len(contents)
-        tally.counted, tally.as_of = (size, objects), now
-        if page["IsTruncated"] and not in_time():
+def _list(tally: Tally, number: int, s3: Any, crew: _Crew, now: datetime) -> None:
+    """Lists one range of a bucket's keys, to its end or until the time is up, and shares it with idle workers."""
+
+    def has(keys: Range) -> bool:
+        contents = s3.list_objects_v2(Bucket=tally.name, StartAfter=keys.after, MaxKeys=1).get("Contents", [])
+        return any(found["Key"] in keys for found in contents)
+
+    after = tally.left[number].after
+    start = {"StartAfter": after} if after else {}
+    pages = 0
+    while True:
+        page = s3.list_objects_v2(Bucket=tally.name, **start)
+        keys, contents, rest = tally.left[number], page.get("Contents", []), None
+        if contents and contents[-1]["Key"] not in keys:
+            contents = [found for found in contents if found["Key"] in keys]
+        elif page["IsTruncated"]:
+            rest = Range(contents[-1]["Key"] if contents else keys.after, keys.until)
+        tally.count(number, sum(found["Size"] for found in contents), len(contents), rest, now)
+        pages += 1
+        if not rest or not crew.in_time():
             return
-    tally.done = True
+        if pages % PAGES_UNSPLIT == 0 and crew.idle and (key := middle(rest, has)):
+            crew.add(partial(_list, tally, tally.split(number, key), s3, crew, now), [tally])
+        start = {"ContinuationToken": page["NextContinuationToken"]}
 
 
-def _read_metrics(tallies: list[_Tally], cloudwatch: Any, now: datetime, in_time: InTime) -> None:
+def _read_metrics(tallies: list[Tally], cloudwatch: Any, now: datetime, in_time: InTime) -> None:
     """All buckets of a region: of each, the figures of all storage types on its newest day, added up.
 
     A type that the bucket has no longer stops with its last figure, which must not count beside those of later days.
@@ -346,7 +306,8 @@ def _read_metrics(tallies: list[_Tally], cloudwatch: Any, now: datetime, in_time
             tally.counted = size, None
         elif whole and not tally.error:
             tally.counted = 0, None
-        tally.done = whole
+        if whole:
+            tally.left = {}
 
 
 def _storage_metrics(cloudwatch: Any, names: Iterable[str]) -> list[_Metric]:
@@ -385,29 +346,63 @@ def _figures(
         yield name, statuses[f"m{index}"], points[f"m{index}"]
 
 
-def _at_once(work: Iterable[_Work], deadline: Callable[[], float], in_time: InTime) -> None:
-    """Does all of ``work``, at most ``WORKERS`` at a time, and returns when it is done or the time is nearly up."""
-    pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="storage")
-    futures = [pool.submit(_try, *piece, in_time) for piece in work]
-    finished, _ = wait(futures, timeout=max(0.0, deadline() - RESERVE_SECONDS))
-    pool.shutdown(wait=False, cancel_futures=True)
-    for future in finished:
-        future.result()
+class _Crew:
+    """At most ``WORKERS`` threads, for as long as there is time; a piece of their work may add others."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="storage")
+        self._changed = Condition()
+        self._unfinished = 0
+        self._ended = False
+        self._mistakes: list[BaseException] = []
+
+    def in_time(self) -> bool:
+        return self._deadline() > RESERVE_SECONDS
+
+    @property
+    def idle(self) -> bool:
+        """Whether a worker has nothing to do."""
+        return self._unfinished < WORKERS
+
+    def add(self, do: Callable[[], None], tallies: list[Tally]) -> None:
+        """``do`` is done in its turn. Where AWS fails it, the ``tallies`` get the error."""
+        with self._changed:
+            # After the end nobody waits for it, and what it would have done is left.
+            if not self._ended:
+                self._unfinished += 1
+                self._pool.submit(self._try, do, tallies).add_done_callback(self._finished)
+
+    def finish(self) -> None:
+        """Waits until all is done or the time is nearly up. Raises what is no error of AWS."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._unfinished, max(0.0, self._deadline() - RESERVE_SECONDS))
+            self._ended = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for mistake in self._mistakes:
+            raise mistake
+
+    def _try(self, do: Callable[[], None], tallies: list[Tally]) -> None:
+        if not self.in_time():
+            return
+        try:
+            do()
+        except (ClientError, BotoCoreError) as error:
+            for tally in tallies:
+                tally.error = _readable(error)
+
+    def _finished(self, future: Future[None]) -> None:
+        if not future.cancelled() and (mistake := future.exception()):
+            self._mistakes.append(mistake)
+        with self._changed:
+            self._unfinished -= 1
+            self._changed.notify_all()
 
 
-def _try(do: Callable[[], None], tallies: list[_Tally], in_time: InTime) -> None:
-    if not in_time():
-        return
-    try:
-        do()
-    except (ClientError, BotoCoreError) as error:
-        for tally in tallies:
-            tally.error = _readable(error)
-
-
-def _measurement(mode: str, tallies: list[_Tally]) -> Measurement:
+def measured(mode: str, tallies: list[Tally]) -> Measurement:
+    """All that the tallies know. What is left of them is named, and makes it ``partial``."""
     buckets = [Bucket(tally.name, *tally.counted, as_of=tally.as_of) for tally in tallies if tally.counted is not None]
-    late = [tally for tally in tallies if not tally.done and not tally.error]
+    late = [tally for tally in tallies if tally.left and not tally.error]
     errors = [Failure(tally.name, tally.error) for tally in tallies if tally.error]
     errors += [Failure(tally.name, _out_of_time(tally)) for tally in late]
     return Measurement(
@@ -418,30 +413,10 @@ def _measurement(mode: str, tallies: list[_Tally]) -> Measurement:
     )
 
 
-def _out_of_time(tally: _Tally) -> str:
+def _out_of_time(tally: Tally) -> str:
     if tally.counted is None:
         return "not measured: out of time"
     return f"not measured to its end: out of time after {humanize.naturalsize(tally.counted[0])}, which count"
-
-
-def _notice(measurement: Measurement, report_id: str) -> dict[str, str]:
-    lines = [measurement.sentence, ""]
-    lines += [
-        f"{humanize.naturalsize(bucket.bytes):>10}  {bucket.name}" for bucket in measurement.buckets[:NOTICE_LINES]
-    ]
-    if len(measurement.buckets) > NOTICE_LINES:
-        lines.append(f"{'':>10}  and {counted(len(measurement.buckets) - NOTICE_LINES, 'bucket')} more")
-    if measurement.errors:
-        lines += ["", "Not measured, or not to the end:"]
-        lines += [f"- {failure.bucket}: {failure.error}" for failure in measurement.errors[:NOTICE_LINES]]
-        if len(measurement.errors) > NOTICE_LINES:
-            lines.append(f"- and {counted(len(measurement.errors) - NOTICE_LINES, 'bucket')} more")
-    lines += ["", f"Report {report_id}: GET /reports/{report_id} gives a link to the whole list."]
-    return {
-        "subject": f"Storage report: {humanize.naturalsize(measurement.total_bytes)} in all buckets",
-        "message": "\n".join(lines),
-        "sms": measurement.total,
-    }
 
 
 def _readable(error: ClientError | BotoCoreError) -> str:
@@ -452,7 +427,7 @@ def _readable(error: ClientError | BotoCoreError) -> str:
     return text[:ERROR_CHARACTERS]
 
 
-def _translated(error: ClientError | BotoCoreError, what: str) -> StorageRefused | Unavailable:
+def translated(error: ClientError | BotoCoreError, what: str) -> StorageRefused | Unavailable:
     text = f"{what}: {_readable(error)}"
     return StorageRefused(text) if isinstance(error, ClientError) and not may_pass(error) else Unavailable(text)
 

@@ -1,0 +1,159 @@
+"""``python -m benchmarks.storage_account``: how long a listing of a large account takes, and what it costs, simulated.
+
+It follows the steps of ``chalicelib/storage`` with that package's own numbers: how many workers a function has, when a
+bucket is split (here into halves), when a function gives up, how what is left is dealt out. What it assumes of AWS is
+named below. It draws nothing by chance, so it prints the same at each run.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chalicelib import storage
+from chalicelib.storage import measure
+
+PRICES = Path(__file__).parent / "prices.json"
+CONFIG = Path(__file__).parent.parent / ".chalice" / "config.json"
+
+# A call with 1,000 keys in its answer, and one with a single key.
+PAGE_SECONDS = 0.1
+PROBE_SECONDS = 0.03
+PROBES = 12
+# Of one processor, for an answer of 1,000 keys. `process_time` says 16 ms with botocore; HTTP and TLS come to it.
+PROCESSOR_SECONDS = 0.018
+# A function has a processor's share by its memory: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
+MB_OF_A_PROCESSOR = 1_769
+# Starting a function, and reading, dealing out and storing.
+OVERHEAD_SECONDS = 2.0
+OBJECTS_PER_PAGE = 1_000
+
+
+@dataclass(frozen=True)
+class Account:
+    """``size`` of the bucket of rank ``n`` goes with ``1 / n``: a few are huge, and most are small."""
+
+    buckets: int
+    objects: int
+
+    def pages(self) -> list[int]:
+        scale = self.objects / sum(1 / rank for rank in range(1, self.buckets + 1))
+        ranked = [max(1, math.ceil(scale / rank / OBJECTS_PER_PAGE)) for rank in range(1, self.buckets + 1)]
+        # By name, large and small ones are mixed: a step that has no divisor with the number visits each once.
+        step = next(step for step in range(self.buckets * 5 // 8 + 1, 10**9) if math.gcd(step, self.buckets) == 1)
+        return [ranked[number * step % self.buckets] for number in range(self.buckets)]
+
+
+@dataclass
+class Bill:
+    seconds: float = 0.0
+    busy_seconds: float = 0.0
+    functions: int = 0
+    rounds: int = 0
+    pages: int = 0
+    probes: int = 0
+    left: int = 0
+    transitions: int = 0
+    files: int = 0
+    prices: dict[str, float] = field(default_factory=lambda: json.loads(PRICES.read_text())["prices"])
+
+    def list_cost(self) -> float:
+        return (self.pages + self.probes) / 1_000 * self.prices["s3.list.per_1000"]
+
+    def function_cost(self) -> float:
+        gigabytes = memory() / 1_024
+        requests = self.functions / 1_000_000 * self.prices["lambda.requests.per_1000000"]
+        return self.busy_seconds * gigabytes * self.prices["lambda.gb_second"] + requests
+
+    def machine_cost(self) -> float:
+        files = self.files / 1_000 * (self.prices["s3.put.per_1000"] + self.prices["s3.get.per_1000"])
+        return self.transitions / 1_000 * self.prices["stepfunctions.transitions.per_1000"] + files
+
+
+def memory() -> int:
+    size: int = json.loads(CONFIG.read_text())["lambda_functions"]["measure_buckets"]["lambda_memory_size"]
+    return size
+
+
+def function(pieces: list[int], limit: float, bill: Bill) -> tuple[float, list[int]]:
+    """One invocation with ranges of so many pages: how long it took, and what it left after ``limit`` seconds."""
+    processing = PROCESSOR_SECONDS * MB_OF_A_PROCESSOR / memory()
+    waiting = deque(pieces)
+    unfinished = len(pieces)
+    processor = now = 0.0
+    left: list[int] = []
+    # When the next answer is there, of how many pages more, and how many were read.
+    answers = [(PAGE_SECONDS, waiting.popleft(), 0) for _ in range(min(measure.WORKERS, len(waiting)))]
+    heapq.heapify(answers)
+    while answers:
+        arrived, pages, read = heapq.heappop(answers)
+        # The workers share one processor.
+        now = processor = max(processor, arrived) + processing
+        pages, read = pages - 1, read + 1
+        bill.pages += 1
+        if not pages or now >= limit:
+            left += [pages] if pages else []
+            unfinished -= 1
+            if waiting and now < limit:
+                heapq.heappush(answers, (now + PAGE_SECONDS, waiting.popleft(), 0))
+            continue
+        begin = now
+        if read % measure.PAGES_UNSPLIT == 0 and unfinished < measure.WORKERS and pages > 1:
+            bill.probes += PROBES
+            begin += PROBES * PROBE_SECONDS
+            unfinished += 1
+            heapq.heappush(answers, (begin + PAGE_SECONDS, pages // 2, 0))
+            pages -= pages // 2
+        heapq.heappush(answers, (begin + PAGE_SECONDS, pages, read))
+    return now + OVERHEAD_SECONDS, left + list(waiting)
+
+
+def listing(account: Account) -> Bill:
+    bill = Bill(transitions=6)
+    lambda_seconds = json.loads(CONFIG.read_text())["lambda_functions"]["measure_buckets"]["lambda_timeout"]
+    seconds, left = function(account.pages(), storage.TURN_SECONDS, bill)
+    bill.seconds, bill.busy_seconds, bill.functions = seconds, seconds, 1
+    while left and bill.rounds < storage.ROUNDS:
+        bill.rounds += 1
+        whole = lambda_seconds - measure.RESERVE_SECONDS
+        limit = whole if bill.rounds == storage.ROUNDS else storage.TURN_SECONDS
+        shares = [share for start in range(storage.SHARES) if (share := left[start :: storage.SHARES])]
+        done = [function(share, limit, bill) for share in shares]
+        left = [pages for _, rest in done for pages in rest]
+        longest = max(seconds for seconds, _ in done)
+        bill.seconds += longest + OVERHEAD_SECONDS
+        bill.busy_seconds += sum(seconds for seconds, _ in done) + OVERHEAD_SECONDS
+        bill.functions += len(shares) + 1
+        bill.transitions += len(shares) + 3
+        bill.files += 2 * len(shares) + 1
+    bill.left = sum(left)
+    return bill
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def main() -> None:
+    print(
+        "| account | rounds of shares | functions | time | calls of S3 | S3 | Lambda | Step Functions and files | all |"
+        "\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    )
+    for buckets, objects in ((20, 20_000), (1_000, 10_000_000), (1, 100_000_000), (10_000, 1_000_000_000)):
+        bill = listing(Account(buckets, objects))
+        if bill.left:
+            raise AssertionError(f"{buckets:,} buckets: {bill.left:,} pages are left")
+        costs = (bill.list_cost(), bill.function_cost(), bill.machine_cost())
+        print(
+            f"| {buckets:,} bucket{'s' * (buckets > 1)}, {objects:,} objects | {bill.rounds} | {bill.functions} "
+            f"| {_time(bill.seconds)} | {bill.pages + bill.probes:,} "
+            f"| {' | '.join(f'${cost:,.4f}' for cost in (*costs, sum(costs)))} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

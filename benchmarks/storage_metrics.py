@@ -1,0 +1,111 @@
+"""The total size of all buckets from CloudWatch, in time and in calls, against asking for one bucket after another.
+
+The local cloud lists all metrics in one page, where CloudWatch has pages of 500. The calls for 10,000 buckets, in
+CloudWatch's own pages, are counted by `tests/unit/test_storage.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from benchmarks.cloud import empty_cloud
+from benchmarks.compare import Row, compare
+from chalicelib import clients
+from chalicelib.storage import measure
+
+BUCKETS = 1_000
+PEER = "GetMetricStatistics for each bucket"
+DAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+@dataclass(frozen=True)
+class Calls:
+    """A line of the table for calls of AWS. The goal: one for all buckets, one for the names, and one for 500."""
+
+    ours: int
+    peers: int
+
+    def __str__(self) -> str:
+        goal = 2 + BUCKETS / measure.METRICS_PER_CALL
+        return (
+            f"| all sizes by metrics, {BUCKETS:,} buckets, calls | {self.ours:,} | {PEER} | {self.peers:,} "
+            f"| {self.peers / self.ours:.2f} | | {self.peers / goal:.2f} |"
+        )
+
+
+def run() -> Iterator[Row | Calls]:
+    with empty_cloud():
+        _fill()
+        yield compare(f"all sizes by metrics, {BUCKETS:,} buckets", _ours, PEER, _each, 1.0, rounds=5)
+        yield Calls(_counting(_ours), _counting(_each))
+
+
+def _fill() -> None:
+    s3, cloudwatch = clients.aws("s3"), clients.aws("cloudwatch")
+    names = [f"bench-{number:05}" for number in range(BUCKETS)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: s3.create_bucket(Bucket=name), names))
+    for start in range(0, BUCKETS, 500):
+        figures = [
+            {
+                "MetricName": "BucketSizeBytes",
+                "Dimensions": _dimensions(name),
+                "Timestamp": DAY,
+                "Value": 1_000 + start,
+                "Unit": "Bytes",
+            }
+            for name in names[start : start + 500]
+        ]
+        cloudwatch.put_metric_data(Namespace="AWS/S3", MetricData=figures)
+
+
+def _dimensions(bucket: str) -> list[dict[str, str]]:
+    return [{"Name": "BucketName", "Value": bucket}, {"Name": "StorageType", "Value": "StandardStorage"}]
+
+
+def _ours() -> int:
+    return measure.measure_buckets(
+        "metrics",
+        s3=clients.aws("s3"),
+        s3_in=lambda region: clients.aws("s3", region),
+        cloudwatch_in=lambda region: clients.aws("cloudwatch", region),
+        deadline=lambda: 900,
+        now=datetime.now(UTC),
+    ).total_bytes
+
+
+def _each() -> int:
+    total = 0
+    for bucket in clients.aws("s3").list_buckets()["Buckets"]:
+        points = clients.aws("cloudwatch").get_metric_statistics(
+            Namespace="AWS/S3",
+            MetricName="BucketSizeBytes",
+            Dimensions=_dimensions(bucket["Name"]),
+            StartTime=DAY - timedelta(days=2),
+            EndTime=DAY + timedelta(days=1),
+            Period=86_400,
+            Statistics=["Average"],
+        )["Datapoints"]
+        total += int(max(points, key=lambda point: point["Timestamp"])["Average"])
+    return total
+
+
+def _counting(work: Callable[[], int]) -> int:
+    """How many calls it makes."""
+    calls: list[str] = []
+
+    def count(model: Any, **_: Any) -> None:
+        calls.append(model.name)
+
+    # The clients of the same region are the same: those of no region, and those of the buckets' own.
+    used = [clients.aws(*name) for name in (("s3",), ("s3", "us-east-1"), ("cloudwatch",), ("cloudwatch", "us-east-1"))]
+    for client in used:
+        client.meta.events.register("before-call", count, unique_id="count")
+    work()
+    for client in used:
+        client.meta.events.unregister("before-call", count, unique_id="count")
+    return len(calls)

@@ -1,0 +1,78 @@
+"""What is told of a measurement: the summary, the page and the notification."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import humanize
+
+from chalicelib.notifications import counted
+from chalicelib.storage.measure import Measurement
+from chalicelib.timeline import timestamp
+
+# A summary travels through the state machine, so it stays far below its 256 KB.
+SUMMARY_BUCKETS = 100
+SUMMARY_ERRORS = 100
+NOTICE_LINES = 10
+TEMPLATES = Path(__file__).parent.parent / "reports" / "templates"
+
+
+def summary(measurement: Measurement) -> dict[str, Any]:
+    """The report's summary as the REST API shows it: the 100 largest buckets and the first 100 errors."""
+    return {
+        "message": measurement.sentence,
+        "totalBytes": measurement.total_bytes,
+        "totalObjects": measurement.total_objects,
+        "bucketCount": len(measurement.buckets),
+        "buckets": [
+            {"name": bucket.name, "bytes": bucket.bytes, "objects": bucket.objects}
+            for bucket in measurement.buckets[:SUMMARY_BUCKETS]
+        ],
+        "errorCount": len(measurement.errors),
+        "errors": [
+            {"bucket": failure.bucket, "error": failure.error} for failure in measurement.errors[:SUMMARY_ERRORS]
+        ],
+        "bucketsWithoutFigure": measurement.without_figure,
+        "mode": measurement.mode,
+        "asOf": timestamp(measurement.as_of) if measurement.as_of else None,
+        "partial": measurement.partial,
+    }
+
+
+def render(measurement: Measurement, report_id: str) -> str:
+    """The whole list as one HTML page that needs nothing else."""
+    # Imported here: of all functions only this one pays for it.
+    from jinja2 import Environment, FileSystemLoader
+
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["size"] = humanize.naturalsize
+    environment.filters["number"] = "{:,}".format
+    environment.filters["percent"] = lambda part, whole: f"{100 * part / (whole or 1):.1f}"
+    return environment.get_template("storage.html").render(
+        measurement=measurement,
+        unfinished={failure.bucket for failure in measurement.errors},
+        largest=max((bucket.bytes for bucket in measurement.buckets), default=0),
+        report_id=report_id,
+    )
+
+
+def notice(measurement: Measurement, report_id: str) -> dict[str, str]:
+    """What the state machine publishes: the subject, the text, and a short one for telephones."""
+    lines = [measurement.sentence, ""]
+    lines += [
+        f"{humanize.naturalsize(bucket.bytes):>10}  {bucket.name}" for bucket in measurement.buckets[:NOTICE_LINES]
+    ]
+    if len(measurement.buckets) > NOTICE_LINES:
+        lines.append(f"{'':>10}  and {counted(len(measurement.buckets) - NOTICE_LINES, 'bucket')} more")
+    if measurement.errors:
+        lines += ["", "Not measured, or not to the end:"]
+        lines += [f"- {failure.bucket}: {failure.error}" for failure in measurement.errors[:NOTICE_LINES]]
+        if len(measurement.errors) > NOTICE_LINES:
+            lines.append(f"- and {counted(len(measurement.errors) - NOTICE_LINES, 'bucket')} more")
+    lines += ["", f"Report {report_id}: GET /reports/{report_id} gives a link to the whole list."]
+    return {
+        "subject": f"Storage report: {humanize.naturalsize(measurement.total_bytes)} in all buckets",
+        "message": "\n".join(lines),
+        "sms": measurement.total,
+    }
