@@ -175,9 +175,15 @@ def _peak(work: Callable[..., object], *database: settings.Database) -> float:
 
 def _measure(name: str, arguments: str) -> None:
     globals()[name](*(settings.Database(**each) for each in json.loads(arguments)))
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts in kilobytes, macOS in bytes.
-    print(most / (1_000_000 if sys.platform == "darwin" else 1_000))
+    print(_most_memory() / 1_000_000)
+
+
+def _most_memory() -> int:
+    """The bytes that this process held at most. Linux's rusage would have those of the process that started it too."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) * 1_024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @contextmanager
