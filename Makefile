@@ -39,13 +39,23 @@ soak: .venv/dev  ## Ten minutes of work while MySQL and the functions are restar
 	$(BIN)/python -m tests.faults soak
 	$(BIN)/python -m tests.faults outage
 
+# Side by side, the longest first.
+CHECKS := check-template check-security check-types check-machines check-lint check-format
+.PHONY: $(CHECKS)
 check: .venv/dev  ## Check format, lint, types, security, templates and state machines
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml app.py chalicelib infra local
+	@$(MAKE) --no-print-directory --jobs=4 --keep-going $(CHECKS)
+check-template:
 	$(BIN)/cfn-lint infra/resources.yaml
+check-security:
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml app.py chalicelib infra local
+check-types:
+	$(BIN)/mypy
+check-machines:
 	for machine in infra/*.asl.json; do $(BIN)/statelint $$machine || exit 1; done
+check-lint:
+	$(BIN)/ruff check .
+check-format:
+	$(BIN)/ruff format --check .
 
 audit: .venv/dev  ## Look the requirements up in the database of known vulnerabilities, which needs the internet
 	for file in requirements.txt local/requirements.txt local/ministack-requirements.txt; do \

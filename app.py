@@ -53,8 +53,10 @@ def request() -> Request:
     return cast(Request, app.current_request)
 
 
-def claim(route: str, key: str, content: Any) -> None:
-    """Takes an Idempotency-Key for what is asked for, or stops the view where it was used for something else."""
+def claim(route: str, key: str | None, content: Any) -> None:
+    """Takes the request's Idempotency-Key, if it has one, or stops the view where it was used for something else."""
+    if key is None:
+        return
     from chalicelib import idempotency
 
     dynamodb = clients.aws("dynamodb")
@@ -80,8 +82,7 @@ def create_report() -> Response:
 
     wanted = reports.parse(rest.body(request(), nothing={}))
     key = request().headers.get("idempotency-key")
-    if key is not None:
-        claim("POST /create_report", key, wanted)
+    claim("POST /create_report", key, wanted)
     report = reports.start(wanted, key, sfn=clients.aws("stepfunctions"), machines=MACHINES, now=now())
     return Response(report, {"Location": rest.base_url(request()) + report["href"]}, status_code=202)
 
@@ -151,8 +152,7 @@ def place_orders() -> Response:
     body = rest.body(request())
     key = request().headers.get("idempotency-key")
     placed = orders.parse(body, now(), key)
-    if key is not None:
-        claim("POST /orders", key, [[order.order_id, order.digest()] for order in placed])
+    claim("POST /orders", key, [[order.order_id, order.digest()] for order in placed])
     orders.enqueue(
         placed,
         sqs=clients.aws("sqs"),

@@ -7,7 +7,18 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import api, cold_start, growth, inventory, money, orders, page, storage_listing, storage_metrics
+from benchmarks import (
+    api,
+    cold_start,
+    growth,
+    inventory,
+    money,
+    orders,
+    page,
+    storage_account,
+    storage_listing,
+    storage_metrics,
+)
 from benchmarks.compare import HEAD
 
 BENCHMARKS = {
@@ -35,6 +46,7 @@ def main(names: list[str]) -> None:
         # After each, so that what was measured stays where a later one fails.
         page.PAGE.write_text(page.with_part(page.PAGE.read_text(), name, page.table(lines)))
     text = page.with_part(page.PAGE.read_text(), "money", money.tables())
+    text = page.with_part(text, "storage_account", storage_account.table())
     page.PAGE.write_text(text)
     growth.draw({name: page.recorded(text, name) for name in BENCHMARKS})
 

@@ -11,11 +11,11 @@ import re
 import subprocess
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.compare import HEAD
-from local.database import _program
+from local.database import program
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
@@ -101,24 +101,17 @@ def table(lines: list[Line]) -> str:
 
 def _where() -> str:
     """The date, the processors and the versions that the figures depend on."""
-    server = _program("mariadbd")
+    server = program("mariadbd")
     said = subprocess.run([server, "--version"], capture_output=True, text=True, check=True).stdout if server else ""
     found = re.search(r"Ver ([\d.]+)", said)
     versions = {
         "Python": platform.python_version(),
         "MariaDB": found[1] if found else None,
         "MiniStack": _pinned("ministack"),
-        **{name: _installed(name) for name in ("botocore", "obstore")},
+        "botocore": version("botocore"),
     }
     known = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
     return f"{datetime.now(UTC):%Y-%m-%d} with {os.cpu_count()} processors, {known}"
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _pinned(name: str) -> str:

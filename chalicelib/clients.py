@@ -30,6 +30,8 @@ CONNECT_SECONDS = 2
 READ_SECONDS = 5
 READ_SECONDS_OF = {"s3": 10, "cloudwatch": 10}
 MYSQL_CONNECT_SECONDS = 3
+# To one service at once; no function has more threads than half of this.
+CONNECTIONS = 32
 
 # What MySQL and PyMySQL say of things that may be well a moment later: no connection (0, 2002 to 2014), too many
 # (1040), a shutdown (1053, 1152, 1927), a lock held too long (1205), a deadlock (1213), a statement cut off (1317).
@@ -114,7 +116,7 @@ def _make(service: str, region: str | None) -> Any:
         read_timeout=READ_SECONDS_OF.get(service, READ_SECONDS),
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         signature_version="v4" if service != "s3" else "s3v4",
-        max_pool_connections=32,
+        max_pool_connections=CONNECTIONS,
         # A new bucket's global name redirects to its region for hours, and no signed link survives a redirect; this
         # takes the regional name. An endpoint that is an address, such as the local cloud's, has paths all the same.
         s3={"addressing_style": "virtual"},

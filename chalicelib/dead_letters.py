@@ -430,7 +430,7 @@ class _Queue:
     def _receive(self, seconds: int) -> list[Message]:
         answer = self._sqs.receive_message(
             QueueUrl=self.url,
-            MaxNumberOfMessages=10,
+            MaxNumberOfMessages=orders.SQS_ENTRIES,
             VisibilityTimeout=self._hidden,
             WaitTimeSeconds=seconds,
             MessageSystemAttributeNames=["SentTimestamp"],
@@ -461,8 +461,8 @@ class _Queue:
     def release(self) -> None:
         """Lets others see at once what is held and was not deleted."""
         receipts = list(self.held.values())
-        for start in range(0, len(receipts), 10):
-            chunk = receipts[start : start + 10]
+        for start in range(0, len(receipts), orders.SQS_ENTRIES):
+            chunk = receipts[start : start + orders.SQS_ENTRIES]
             entries = [
                 {"Id": str(place), "ReceiptHandle": each, "VisibilityTimeout": 0} for place, each in enumerate(chunk)
             ]

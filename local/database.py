@@ -95,7 +95,7 @@ class Database:
 
     @property
     def installed(self) -> bool:
-        return self.other is not None or bool(_program("mariadbd") and _program("mariadb-install-db"))
+        return self.other is not None or bool(program("mariadbd") and program("mariadb-install-db"))
 
     def install(self) -> None:
         """Install MariaDB with the system's package manager. Raises ``StackError`` where that cannot be done."""
@@ -151,7 +151,7 @@ class Database:
         run_quietly(
             # Not the folder that all share: a server that starts removes other servers' temporary tables from it.
             *("env", f"TMPDIR={self.folder}"),
-            *(str(_program("mariadb-install-db")), "--no-defaults", f"--datadir={self._data}"),
+            *(str(program("mariadb-install-db")), "--no-defaults", f"--datadir={self._data}"),
             *("--auth-root-authentication-method=normal", "--skip-test-db", *QUICK, *_as_root()),
         )
         self.launch()
@@ -208,7 +208,7 @@ class Database:
     @property
     def _command(self) -> list[str]:
         return [
-            str(_program("mariadbd")),
+            str(program("mariadbd")),
             "--no-defaults",
             f"--datadir={self._data}",
             # Relative to the data folder: a socket's whole path may have only 107 characters.
@@ -276,7 +276,7 @@ class Database:
             yield connection
 
 
-def _program(name: str) -> Path | None:
+def program(name: str) -> Path | None:
     """Debian keeps servers in /usr/sbin, which is not on everybody's PATH."""
     found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
     return Path(found) if found else None

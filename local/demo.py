@@ -19,7 +19,7 @@ from botocore.config import Config
 from local.processes import StackError
 
 SECONDS = 60
-PAUSE = 0.2
+PAUSE = 0.05
 
 # Two rows are bad on purpose: no product's quantity is negative, and none is "a few".
 INVENTORY = """\

@@ -18,7 +18,7 @@ from chalicelib.timeline import index_keys
 # As many as one call of DynamoDB takes.
 STATEMENTS = 25
 # So many calls are under way at once. One after the other, the 400 of the largest batch that Lambda hands over might
-# not fit into the function's 30 seconds. Each has a connection of the client's 32.
+# not fit into the function's 30 seconds. Each has a connection of the client's own.
 WRITERS = 8
 # How often the queue delivers a message: its redrive policy's maxReceiveCount.
 TRIES = 5

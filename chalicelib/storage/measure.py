@@ -23,7 +23,7 @@ from chalicelib.errors import StorageRefused, Unavailable, may_pass
 from chalicelib.notifications import counted
 from chalicelib.storage.ranges import Range, middle
 
-# Listing waits for S3 far more than it works; the clients keep 32 connections.
+# Listing waits for S3 far more than it works; the clients keep twice as many connections.
 WORKERS = 16
 # What rendering and storing the page may take, after the measuring has been stopped.
 RESERVE_SECONDS = 30
@@ -36,7 +36,10 @@ LOOK_BACK = timedelta(days=4)
 # As many as one GetMetricData call takes.
 METRICS_PER_CALL = 500
 ERROR_CHARACTERS = 300
-LAST_MODIFIED = re.compile(rb"<LastModified>[^<]*</LastModified>")
+# Of a listing's objects. What a key has of < is escaped, so only the elements themselves can match.
+KEY = re.compile(rb"<Key>([^<]*)</Key>")
+SIZE = re.compile(rb"<Size>(\d+)</Size>")
+FIRST_OBJECT, LAST_OBJECT = b"<Contents>", b"</Contents>"
 
 InRegion = Callable[[str], Any]
 Deadline = Callable[[], float]
@@ -245,14 +248,24 @@ def _locate(tally: Tally, s3: Any) -> None:
 
 
 def _for_sizes(s3: Any) -> Any:
-    """``s3``, from now on listing objects without their dates: reading those takes two thirds of botocore's time."""
-    s3.meta.events.register("before-parse.s3.ListObjectsV2", _drop_dates, unique_id="storage")
+    """``s3``, from now on listing objects with ``Key`` and ``Size`` only.
+
+    All that botocore does stays but its reading of each object's element, which takes four fifths of a listing.
+    """
+    s3.meta.events.register("before-parse.s3.ListObjectsV2", _read_contents, unique_id="storage")
     return s3
 
 
-def _drop_dates(response_dict: dict[str, Any], **_: Any) -> None:
-    # What a key has of < is escaped, so only the element itself can match.
-    response_dict["body"] = LAST_MODIFIED.sub(b"", response_dict["body"])
+def _read_contents(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
+    """botocore puts ``customized_response_dict`` over what it reads in the body by itself."""
+    body = response_dict["body"]
+    keys, sizes = KEY.findall(body), SIZE.findall(body)
+    # Written otherwise than S3 writes it, which leaves nothing in a key to escape, it is left to botocore.
+    if not len(keys) == len(sizes) == body.count(FIRST_OBJECT) > 0 or any(b"&" in key for key in keys):
+        return
+    objects = zip(keys, sizes, strict=True)
+    customized_response_dict["Contents"] = [{"Key": key.decode(), "Size": int(size)} for key, size in objects]
+    response_dict["body"] = body[: body.index(FIRST_OBJECT)] + body[body.rindex(LAST_OBJECT) + len(LAST_OBJECT) :]
 
 
 def _list(tally: Tally, number: int, s3: Any, crew: _Crew, now: datetime) -> None:

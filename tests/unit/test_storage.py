@@ -143,12 +143,33 @@ def test_a_bucket_of_2500_objects_is_counted_through_all_its_pages(account: Acco
 
 
 def test_a_key_of_any_shape_counts(account: Account) -> None:
-    keys = ("a//b", "/a", "a/./b", "a/../b", "folder/", "folder", "<LastModified>x</LastModified>", "a b+c", "\u4e00")
+    keys = ("a//b", "/a", "a/./b", "a/../b", "folder/", "folder", "<Size>9</Size>", "<Key>", "&amp;", "a b+c", "\u4e00")
     account.bucket("beans")
     for number, key in enumerate(keys):
         account.client("s3").put_object(Bucket="beans", Key=key, Body=b"x" * 2**number)
 
     assert account.measure().buckets == [Bucket("beans", 2 ** len(keys) - 1, len(keys), NOW)]
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        "<Contents><Size>3</Size><Key>a</Key></Contents><Contents><Size>4</Size><Key>b</Key></Contents>",
+        "<Contents><Key>a&amp;b</Key><Size>3</Size></Contents><Contents><Key>c&#13;</Key><Size>4</Size></Contents>",
+        "<Contents> <Key>a</Key> <Size> 3 </Size> </Contents><Contents><Key>b</Key><Size>4</Size></Contents>",
+        "<Contents><Key>a</Key><Size>3</Size></Contents><CommonPrefixes><Prefix>b</Prefix></CommonPrefixes>"
+        "<Contents><Key>c</Key><Size>4</Size></Contents>",
+    ],
+    ids=["size first", "escaped", "spaces", "prefixes between"],
+)
+def test_a_listing_that_another_server_writes_in_its_own_way_counts_as_well(account: Account, listed: str) -> None:
+    account.bucket("beans")
+    account.client("s3").meta.events.register_first(
+        "before-send.s3.ListObjectsV2",
+        answer(200, f"<ListBucketResult><IsTruncated>false</IsTruncated>{listed}</ListBucketResult>"),
+    )
+
+    assert account.measure().buckets == [Bucket("beans", 7, 2, NOW)]
 
 
 def test_an_account_without_buckets_has_a_size_of_nothing(account: Account) -> None:
