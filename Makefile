@@ -58,7 +58,7 @@ check-format:
 	$(BIN)/ruff format --check .
 
 audit: .venv/dev  ## Look the requirements up in the database of known vulnerabilities, which needs the internet
-	for file in requirements.txt local/requirements.txt local/ministack-requirements.txt; do \
+	for file in requirements.txt local/requirements.txt local/ministack*requirements.txt; do \
 		$(BIN)/pip-audit --requirement $$file || exit 1; done
 
 bench: .venv/dev  ## Measure: against peers in the same run, and the promised limits

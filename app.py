@@ -9,12 +9,12 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from chalice.app import BaseLambdaEvent, Chalice, DynamoDBEvent, Request, Response, SQSEvent
+from chalice.app import AuthRequest, AuthResponse, BaseLambdaEvent, Chalice, DynamoDBEvent, Request, Response, SQSEvent
 
 from chalicelib import clients, rest
 from chalicelib.errors import MissingSettings
 from chalicelib.logs import logger
-from chalicelib.settings import VERSION, Database, Settings
+from chalicelib.settings import VERSION, Database, Settings, cognito_endpoint
 
 try:
     settings = Settings.read()
@@ -72,10 +72,23 @@ def in_time(event: Any, get_response: Callable[[Any], Any]) -> Any:
         return get_response(event)
 
 
+# --- Sign-in: a token -> the routes that its bearer may call ----------------------------------------------------------
+
+
+# API Gateway keeps an answer for a token this long: by so much an expired one may be let in too late.
+@app.authorizer(ttl_seconds=60)
+def authorize(request: AuthRequest) -> AuthResponse:
+    """Lets a route's caller in, or not, by the table in chalicelib/sign_in.py."""
+    from chalicelib import sign_in
+
+    endpoint = cognito_endpoint(settings)
+    return sign_in.authorize(request, endpoint=endpoint, issuer=settings.issuer, client_id=settings.user_pool_client_id)
+
+
 # --- Reports: REST -> state machine -> MySQL, S3, SNS -----------------------------------------------------------------
 
 
-@app.route("/create_report", methods=["POST"])
+@app.route("/create_report", methods=["POST"], authorizer=authorize)
 def create_report() -> Response:
     """Starts the state machine of an inventory or a storage report."""
     from chalicelib import reports
@@ -87,7 +100,7 @@ def create_report() -> Response:
     return Response(report, {"Location": rest.base_url(request()) + report["href"]}, status_code=202)
 
 
-@app.route("/reports")
+@app.route("/reports", authorizer=authorize)
 def list_reports() -> dict[str, Any]:
     """The reports of the last 90 days, newest first."""
     from chalicelib import reports
@@ -96,7 +109,7 @@ def list_reports() -> dict[str, Any]:
     return reports.newest(page, sfn=clients.aws("stepfunctions"), machines=MACHINES)
 
 
-@app.route("/reports/{report_id}")
+@app.route("/reports/{report_id}", authorizer=authorize)
 def get_report(report_id: str) -> dict[str, Any]:
     """One report, with a fresh link once it has succeeded."""
     from chalicelib import reports
@@ -144,7 +157,7 @@ def presign_report(event: dict[str, Any], _context: Any) -> dict[str, Any]:
 # --- Orders: REST -> SQS -> DynamoDB -> stream -> SNS -----------------------------------------------------------------
 
 
-@app.route("/orders", methods=["POST"])
+@app.route("/orders", methods=["POST"], authorizer=authorize)
 def place_orders() -> Response:
     """Validates one order or a list, and puts it on the queue."""
     from chalicelib import orders
@@ -164,7 +177,7 @@ def place_orders() -> Response:
     return Response({"orders": queued} if isinstance(body, list) else queued[0], status_code=202)
 
 
-@app.route("/orders")
+@app.route("/orders", authorizer=authorize)
 def list_orders() -> dict[str, Any]:
     """The stored orders, newest first, of all customers or of one."""
     from chalicelib import orders
@@ -174,7 +187,7 @@ def list_orders() -> dict[str, Any]:
     return orders.newest(page, since, dynamodb=clients.aws("dynamodb"), table=settings.orders_table)
 
 
-@app.route("/orders/{order_id}")
+@app.route("/orders/{order_id}", authorizer=authorize)
 def get_order(order_id: str) -> dict[str, Any]:
     """One stored order."""
     from chalicelib import orders
@@ -276,7 +289,7 @@ def record_alarm(event: RawEvent) -> None:
     )
 
 
-@app.route("/notifications")
+@app.route("/notifications", authorizer=authorize)
 def list_notifications() -> dict[str, Any]:
     """The notifications of the last 30 days, newest first."""
     from chalicelib import notifications
@@ -288,7 +301,7 @@ def list_notifications() -> dict[str, Any]:
 # --- Dead letters: what failed for good -> REST -> back to where it came from -----------------------------------------
 
 
-@app.route("/dead-letters")
+@app.route("/dead-letters", authorizer=authorize)
 def list_dead_letters() -> dict[str, Any]:
     """What failed for good and waits for a person, oldest first."""
     from chalicelib import dead_letters
@@ -297,7 +310,7 @@ def list_dead_letters() -> dict[str, Any]:
     return dead_letters.waiting(rest.limit(request()), places=places, aws=clients.aws)
 
 
-@app.route("/dead-letters/redrive", methods=["POST"])
+@app.route("/dead-letters/redrive", methods=["POST"], authorizer=authorize)
 def redrive_dead_letters() -> dict[str, Any]:
     """Puts all of it, or what is asked for, back to where it came from."""
     from chalicelib import dead_letters

@@ -47,6 +47,12 @@ class NotFound(NotFoundError, CafeError):
         super().__init__(f"there is no {what} {identifier!r}")
 
 
+class TokenRefused(CafeError):
+    """The bearer of a token is not let in. Its text says why, and has nothing of the token."""
+
+    STATUS_CODE = 403
+
+
 class Conflict(ConflictError, CafeError):
     """What the client asks for contradicts what is stored already."""
 

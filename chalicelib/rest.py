@@ -1,4 +1,4 @@
-"""What the REST routes have in common: reading a body and a list's parameters, each with errors that name the field."""
+"""What the REST routes have in common: who calls, a body, and a list's parameters, with errors that name the field."""
 
 from __future__ import annotations
 
@@ -20,6 +20,23 @@ class Page(NamedTuple):
     limit: int
     next: str | None
     filters: dict[str, str]
+
+
+class Caller(NamedTuple):
+    """Who sent a request, by the token that came with it."""
+
+    name: str
+    groups: tuple[str, ...]
+
+    @property
+    def is_manager(self) -> bool:
+        return "managers" in self.groups
+
+
+def caller(request: Request) -> Caller:
+    """Who sent it, as the authorizer has said; only for routes that have one."""
+    said = request.context["authorizer"]
+    return Caller(said["principalId"], tuple(said["groups"].split(",")))
 
 
 def body(request: Request, *, nothing: Any = None) -> Any:

@@ -52,11 +52,23 @@ class Settings:
     uploads_bucket: str
     inventory_report_arn: str
     storage_report_arn: str
+    user_pool_id: str
+    user_pool_client_id: str
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Settings:
         """Raises ``MissingSettings`` with the names of all that is missing or empty."""
         return cls(*_require([field.name.upper() for field in fields(cls)], environment))
+
+    @property
+    def issuer(self) -> str:
+        """Of the user pool's tokens."""
+        return f"https://cognito-idp.{self.user_pool_id.partition('_')[0]}.amazonaws.com/{self.user_pool_id}"
+
+
+def cognito_endpoint(settings: Settings, environment: Mapping[str, str] = os.environ) -> str:
+    """Where the user pool is: beside all else of AWS where AWS_ENDPOINT_URL is set, else where its issuer is."""
+    return environment.get("AWS_ENDPOINT_URL") or settings.issuer.rpartition("/")[0]
 
 
 def _require(names: list[str], environment: Mapping[str, str]) -> list[str]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import yaml
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from chalice.deploy.packager import LambdaDeploymentPackager
@@ -82,17 +84,32 @@ def client(service: str) -> Any:
 
 
 def template() -> str:
-    """``resources.yaml`` with each state machine's ASL file in the place of its name."""
+    """``resources.yaml`` with each state machine's ASL file in the place of its name, and without comments.
+
+    Written as it is, half of what CloudFormation takes would be spaces at the beginning of lines.
+    """
 
     def definition(match: re.Match[str]) -> str:
         text = json.dumps(json.loads((TEMPLATE.parent / match[2]).read_text()), separators=(",", ":"))
-        return f"{match[1]}DefinitionString: {json.dumps(text)}"
+        # In single quotes YAML has only the apostrophe written twice, and none of the many quotes of JSON.
+        return match[1] + "DefinitionString: '" + text.replace("'", "''") + "'"
 
-    body = re.sub(r"^( +)DefinitionS3Location: (\S+)$", definition, TEMPLATE.read_text(), flags=re.MULTILINE)
-    body = re.sub(r"^ *#.*\n", "", body, flags=re.MULTILINE)
+    text = re.sub(r"^( +)DefinitionS3Location: (\S+)$", definition, TEMPLATE.read_text(), flags=re.MULTILINE)
+    document = yaml.compose(text, yaml.SafeLoader)
+    _in_flow_style(document)
+    body: str = yaml.serialize(document, width=math.inf, allow_unicode=True)
     if len(body.encode()) > TEMPLATE_BYTES:
         raise DeployError(f"the template has {len(body.encode()):,} bytes, and CloudFormation takes {TEMPLATE_BYTES:,}")
     return body
+
+
+def _in_flow_style(node: Any, depth: int = 0) -> None:
+    """Each resource, parameter and output is one line; a template that begins with a brace would be read as JSON."""
+    if isinstance(node, yaml.CollectionNode):
+        node.flow_style = depth > 1
+        for each in node.value:
+            for inner in each if isinstance(each, tuple) else (each,):
+                _in_flow_style(inner, depth + 1)
 
 
 def deploy_resources(target: Target, cfn: Any, say: Say) -> dict[str, str]:
@@ -108,7 +125,8 @@ def deploy_resources(target: Target, cfn: Any, say: Say) -> dict[str, str]:
     body = template()
     given = {"Stage": target.stage, "Local": str(target.local).lower(), **target.parameters}
     # What was set before stays, unless this template has no such parameter any more.
-    named = set(re.findall(r"^  (\w+):$", body[: body.index("\nConditions:")], flags=re.MULTILINE))
+    text = TEMPLATE.read_text()
+    named = set(re.findall(r"^  (\w+):$", text[: text.index("\nConditions:")], flags=re.MULTILINE))
     known = {each["ParameterKey"] for each in stack["Parameters"]} & named if stack else set()
     parameters: list[dict[str, Any]] = [{"ParameterKey": key, "ParameterValue": given[key]} for key in given]
     parameters += [{"ParameterKey": key, "UsePreviousValue": True} for key in sorted(known - set(given))]

@@ -13,6 +13,7 @@ from local.processes import Process, answers, basic_environment, fingerprint, on
 HERE = Path(__file__).parent
 LAUNCHER = HERE / "ministack_launcher.py"
 REQUIREMENTS = HERE / "ministack-requirements.txt"
+OWN_REQUIREMENTS = HERE / "ministack-own-requirements.txt"
 # One for all stacks of this checkout: the tests' as well.
 VIRTUAL_ENVIRONMENT = HERE.parent / ".local" / "ministack"
 STAMP = VIRTUAL_ENVIRONMENT / "installed"
@@ -47,6 +48,8 @@ class Cloud:
             "TMPDIR": str(self._temporary),
             "GATEWAY_PORT": str(self.port),
             "BIND_HOST": "127.0.0.1",
+            # The keys that sign the user pool's tokens; by default all stacks of a machine share one folder.
+            "STATE_DIR": str(self._temporary / "state"),
             "MINISTACK_REGION": REGION,
             "AUTH": "true",
             # This one would listen on every address.
@@ -57,7 +60,7 @@ class Cloud:
 
     @property
     def installed(self) -> bool:
-        return STAMP.exists() and STAMP.read_text() == fingerprint(REQUIREMENTS, sys.version)
+        return STAMP.exists() and STAMP.read_text() == fingerprint(REQUIREMENTS, OWN_REQUIREMENTS, sys.version)
 
     def install(self) -> None:
         """Make MiniStack's virtual environment."""
@@ -68,11 +71,13 @@ class Cloud:
             run_quietly(sys.executable, "-m", "venv", "--clear", "--without-pip", str(VIRTUAL_ENVIRONMENT))
             pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(PYTHON))
             run_quietly(*pip, "install", "--quiet", "--requirement", str(REQUIREMENTS))
-            STAMP.write_text(fingerprint(REQUIREMENTS, sys.version))
+            own = ("--target", str(VIRTUAL_ENVIRONMENT / "own"), "--requirement", str(OWN_REQUIREMENTS))
+            run_quietly(*pip, "install", "--quiet", *own)
+            STAMP.write_text(fingerprint(REQUIREMENTS, OWN_REQUIREMENTS, sys.version))
 
     @property
     def _fingerprint(self) -> str:
-        return fingerprint(self.launcher, REQUIREMENTS, self._variables)
+        return fingerprint(self.launcher, REQUIREMENTS, OWN_REQUIREMENTS, self._variables)
 
     def runs(self) -> bool:
         return self.process.runs(self._fingerprint) and self._answers()

@@ -34,6 +34,7 @@ import threading
 import time
 from functools import wraps
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 VERSION = "1.5.33"
@@ -546,6 +547,8 @@ def main() -> None:
     installed = version("ministack")
     if installed != VERSION:
         sys.exit(f"these patches are for MiniStack {VERSION}, and {installed} is installed: see {__file__}")
+    # What MiniStack itself needs, and a function's process, which has this same Python, must not find.
+    sys.path.append(str(Path(sys.prefix) / "own"))
     for patch in PATCHES:
         patch()
 

@@ -49,6 +49,8 @@ ENVIRONMENT = {
     "UPLOADS_BUCKET": f"cafe-test-uploads-{ACCOUNT}",
     "INVENTORY_REPORT_ARN": f"{MACHINE}inventory-report",
     "STORAGE_REPORT_ARN": f"{MACHINE}storage-report",
+    "USER_POOL_ID": f"{REGION}_Cafe12345",
+    "USER_POOL_CLIENT_ID": "3n4b5urk1ft4fl3mg5e62d9ado",
 }
 
 # The app reads its settings when it is imported, and other tests in this process have an environment of their own.

@@ -80,4 +80,5 @@ def app(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Chalice
 @pytest.fixture(scope="session")
 def functions(app: Chalice) -> set[str]:
     """The names of the functions that app.py has beside the API's."""
-    return {each.name for each in app.pure_lambda_functions} | {each.name for each in app.event_sources}
+    kinds = (app.pure_lambda_functions, app.event_sources, app.builtin_auth_handlers)
+    return {each.name for kind in kinds for each in kind}

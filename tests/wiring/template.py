@@ -16,6 +16,8 @@ REFERENCES = {
     "AWS::SNS::Topic": f"{ARN}sns:{HERE}{{TopicName}}",
     "AWS::S3::Bucket": "{BucketName}",
     "AWS::StepFunctions::StateMachine": f"{ARN}states:{HERE}stateMachine:{{StateMachineName}}",
+    "AWS::Cognito::UserPool": "{AWS::Region}_{LogicalId}",
+    "AWS::Cognito::UserPoolClient": "{LogicalId}",
 }
 ATTRIBUTES = {
     ("AWS::SQS::Queue", "Arn"): f"{ARN}sqs:{HERE}{{QueueName}}",

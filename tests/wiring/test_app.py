@@ -21,6 +21,7 @@ from chalice.deploy.swagger import SwaggerGenerator
 
 from chalicelib import dead_letters
 from chalicelib.settings import Database, Settings
+from chalicelib.sign_in import OPEN, ROUTES
 from infra import deploy
 from tests.wiring.conftest import ROOT, as_variables
 from tests.wiring.template import Template
@@ -40,6 +41,7 @@ def test_every_configured_function_is_a_handler_of_app_py_and_the_other_way_roun
 
 def test_the_functions_are_those_of_the_interface(functions: set[str]) -> None:
     assert functions == {
+        "authorize",
         "store_orders",
         "announce_orders",
         "receive_upload",
@@ -170,9 +172,37 @@ def test_the_openapi_description_has_every_route_and_no_other(routes: Routes) ->
     assert described == routes
 
 
+def as_deployed(app: Chalice, handler: str) -> dict[str, Any]:
+    """The description of the API that Chalice sends to API Gateway."""
+    authorizer = {"cafe-test-authorize": {"arn": f"{handler}-authorize"}}
+    made = {"api_handler_arn": handler, "api_handler_name": "cafe-test", "lambda_functions": authorizer}
+    swagger: dict[str, Any] = SwaggerGenerator("eu-central-1", made).generate_swagger(app)
+    return swagger
+
+
+def test_the_table_of_who_may_do_what_has_every_route_and_no_other(routes: Routes) -> None:
+    assert {(path, method) for method, path in ROUTES} == routes
+
+
+def test_api_gateway_asks_the_authorizer_on_every_route_that_is_not_open_and_on_no_other(app: Chalice) -> None:
+    swagger = as_deployed(app, "arn:aws:lambda:eu-central-1:123456789012:function:cafe-test")
+    asked = {
+        (method.upper(), path)
+        for path, methods in swagger["paths"].items()
+        for method, operation in methods.items()
+        if operation.get("security") == [{"authorize": []}]
+    }
+    assert asked == {route for route, group in ROUTES.items() if group != OPEN}
+    [definition] = swagger["securityDefinitions"].values()
+    assert (definition["type"], definition["in"], definition["name"]) == ("apiKey", "header", "Authorization")
+    authorizer = definition["x-amazon-apigateway-authorizer"]
+    assert (authorizer["type"], authorizer["authorizerResultTtlInSeconds"]) == ("token", 60)
+    assert "function:cafe-test-authorize/invocations" in authorizer["authorizerUri"]
+
+
 def test_the_api_imports_into_api_gateway(app: Chalice, routes: Routes, aws: None) -> None:
     handler = "arn:aws:lambda:eu-central-1:123456789012:function:cafe-test"
-    swagger = SwaggerGenerator("eu-central-1", {"api_handler_arn": handler}).generate_swagger(app)
+    swagger = as_deployed(app, handler)
     # moto takes version 3 alone, and asks for a description. Of the paths it reads what both versions have.
     document = {"openapi": "3.0.1", "info": {**swagger["info"], "description": ""}, "paths": swagger["paths"]}
     gateway = boto3.client("apigateway")

@@ -11,6 +11,7 @@ from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.wiring.conftest import ROOT
 
@@ -19,6 +20,7 @@ REQUIREMENTS = [
     "requirements-dev.txt",
     "local/requirements.txt",
     "local/ministack-requirements.txt",
+    "local/ministack-own-requirements.txt",
 ]
 # Lambda's runtime has boto3 with all that it needs, and Chalice adds its own runtime to the package.
 BY_ITSELF = {"boto3", "botocore", "chalice"}
@@ -89,8 +91,11 @@ def test_the_functions_require_what_they_import_and_nothing_else() -> None:
 
 
 def required_by(distribution: str) -> set[str]:
-    lines = [line for line in requires(distribution) or [] if "extra ==" not in line]
-    return {normal(re.split(r"[^\w.-]", line)[0]) for line in lines}
+    """With the extras that the functions' requirements ask for."""
+    asked = re.search(rf"^{distribution}\[(\w+)\]", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    found = [Requirement(line) for line in requires(distribution) or []]
+    here = {"extra": asked[1] if asked else ""}
+    return {normal(each.name) for each in found if not each.marker or each.marker.evaluate(here)}
 
 
 def test_every_test_that_the_promises_name_exists() -> None:
