@@ -21,7 +21,8 @@ from moto import mock_aws
 from moto.backends import get_backend
 from pythonjsonlogger.json import JsonFormatter
 
-from chalicelib import clients
+from chalicelib import clients, sign_in
+from tests.unit.signing import CLIENT_ID, POOL_ID, REGION, Pool
 from tests.wiring.template import load
 
 # The same examples at each run, so that a failure repeats; and a machine under load is no failure.
@@ -30,7 +31,6 @@ hypothesis.settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parents[2]
 ACCOUNT = "123456789012"
-REGION = "us-east-1"
 MACHINE = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:cafe-test-"
 ENVIRONMENT = {
     "CAFE_STAGE": "test",
@@ -49,8 +49,8 @@ ENVIRONMENT = {
     "UPLOADS_BUCKET": f"cafe-test-uploads-{ACCOUNT}",
     "INVENTORY_REPORT_ARN": f"{MACHINE}inventory-report",
     "STORAGE_REPORT_ARN": f"{MACHINE}storage-report",
-    "USER_POOL_ID": f"{REGION}_Cafe12345",
-    "USER_POOL_CLIENT_ID": "3n4b5urk1ft4fl3mg5e62d9ado",
+    "USER_POOL_ID": POOL_ID,
+    "USER_POOL_CLIENT_ID": CLIENT_ID,
 }
 
 # The app reads its settings when it is imported, and other tests in this process have an environment of their own.
@@ -194,19 +194,42 @@ def aws() -> Iterator[Aws]:
 
 
 class Api:
-    """Chalice's test client, with JSON bodies."""
+    """Chalice's test client, with JSON bodies, and with a manager's token."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, pool: Pool) -> None:
         self.client = client
+        self.pool = pool
+        self.headers = {"authorization": pool.token("mia", "managers")}
+
+    def sent_by(self, name: str, *groups: str) -> "Api":
+        """The same API as another person has it."""
+        return self.with_token(self.pool.token(name, *groups))
+
+    def with_token(self, token: str | None) -> "Api":
+        """The same API with this as the header Authorization, or without it."""
+        other = Api(self.client, self.pool)
+        other.headers = {"authorization": token} if token is not None else {}
+        return other
 
     def get(self, path: str, **headers: str) -> HTTPResponse:
-        return self.client.http.get(path, headers=headers)
+        return self.client.http.get(path, headers={**self.headers, **headers})
 
     def post(self, path: str, body: Any = b"", **headers: str) -> HTTPResponse:
         """``body`` goes as it is if it is bytes, else as JSON."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.client.http.post(path, headers={"content-type": "application/json", **headers}, body=raw)
+        sent = {"content-type": "application/json", **self.headers, **headers}
+        return self.client.http.post(path, headers=sent, body=raw)
+
+
+@pytest.fixture
+def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pool]:
+    """The user pool that the app asks for its keys, which it does not know yet."""
+    pool = Pool()
+    monkeypatch.setattr(sign_in, "fetch", pool.fetch)
+    sign_in.keys_of.cache_clear()
+    yield pool
+    sign_in.keys_of.cache_clear()
 
 
 @pytest.fixture
@@ -216,8 +239,8 @@ def client() -> Iterator[Client]:
 
 
 @pytest.fixture
-def api(client: Client) -> Api:
-    return Api(client)
+def api(client: Client, pool: Pool) -> Api:
+    return Api(client, pool)
 
 
 def log_handler() -> logging.Handler:

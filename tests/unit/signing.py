@@ -1,0 +1,65 @@
+"""A user pool that is none: keys of its own, tokens that it signs with them, and the answer of its keys' address."""
+
+from __future__ import annotations
+
+import json
+import time
+from functools import cache
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+
+REGION = "us-east-1"
+POOL_ID = f"{REGION}_Cafe12345"
+CLIENT_ID = "3n4b5urk1ft4fl3mg5e62d9ado"
+ISSUER = f"https://cognito-idp.{REGION}.amazonaws.com/{POOL_ID}"
+KEYS_URL = f"{ISSUER}/.well-known/jwks.json"
+
+
+@cache
+def private_key(key_id: str) -> RSAPrivateKey:
+    """Always the same one for an id: making one takes a while."""
+    return generate_private_key(65537, 2048)
+
+
+class Pool:
+    """The pool has the key ``first``; ``asked`` are the addresses that it was asked for, one after the other."""
+
+    def __init__(self) -> None:
+        self.key_ids = ["first"]
+        self.asked: list[str] = []
+        self.failure: Exception | None = None
+
+    def fetch(self, url: str) -> bytes:
+        """In the place of ``chalicelib.sign_in.fetch``. Raises ``failure`` if there is one."""
+        self.asked.append(url)
+        if self.failure:
+            raise self.failure
+        # As Cognito has it: two keys, of which one is for access tokens.
+        public = [published(key_id) for key_id in ["access", *self.key_ids]]
+        return json.dumps({"keys": public}).encode()
+
+    def token(self, name: str = "mia", *groups: str, key_id: str = "first", **claims: Any) -> str:
+        """An id token as Cognito makes it. A claim that is given as None is left out."""
+        now = int(time.time())
+        made = {
+            "sub": "4db3ac98-120e-4c30-8c92-0dee6acaa826",
+            "iss": ISSUER,
+            "aud": CLIENT_ID,
+            "token_use": "id",
+            "auth_time": now,
+            "iat": now,
+            "exp": now + 3600,
+            "cognito:username": name,
+            "cognito:groups": list(groups) or None,
+            **claims,
+        }
+        present = {claim: value for claim, value in made.items() if value is not None}
+        return jwt.encode(present, private_key(key_id), "RS256", {"kid": key_id})
+
+
+def published(key_id: str) -> dict[str, Any]:
+    """The public half of a key, as the pool publishes it."""
+    key: dict[str, Any] = jwt.algorithms.RSAAlgorithm.to_jwk(private_key(key_id).public_key(), as_dict=True)
+    return {**key, "kid": key_id, "alg": "RS256", "use": "sig"}
