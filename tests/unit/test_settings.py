@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from chalicelib.errors import MissingSettings
-from chalicelib.settings import Database, Settings
+from chalicelib.settings import Database, Settings, cognito_endpoint
 from tests.unit.conftest import ENVIRONMENT, ROOT
 
 DATABASE = {"DB_HOST": "db", "DB_PORT": "3306", "DB_NAME": "cafe", "DB_USER": "u", "DB_PASSWORD": "p"}
@@ -37,6 +37,17 @@ def test_all_missing_and_empty_variables_are_named_in_one_message() -> None:
         Settings.read(some)
     assert caught.value.names == ["CAFE_STAGE", "TOPIC_ARN", "UPLOADS_BUCKET"]
     assert str(caught.value).startswith("not set: CAFE_STAGE, TOPIC_ARN, UPLOADS_BUCKET. Run `make run`")
+
+
+def test_the_user_pool_is_in_the_region_of_its_id() -> None:
+    settings = Settings.read({**ENVIRONMENT, "USER_POOL_ID": "eu-central-1_Ab12"})
+    assert settings.issuer == "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_Ab12"
+    assert cognito_endpoint(settings, {}) == "https://cognito-idp.eu-central-1.amazonaws.com"
+
+
+def test_the_user_pool_is_where_all_of_aws_is_where_that_is_said() -> None:
+    settings = Settings.read(ENVIRONMENT)
+    assert cognito_endpoint(settings, {"AWS_ENDPOINT_URL": "http://127.0.0.1:4566"}) == "http://127.0.0.1:4566"
 
 
 def test_the_database_is_read_apart_for_only_some_functions_have_it() -> None:
@@ -92,9 +103,10 @@ def test_importing_the_app_loads_nothing_that_not_every_function_needs() -> None
 
 
 def test_no_flow_loads_what_only_another_one_needs() -> None:
-    """The heavy ones by name: AWS's and MySQL's clients, templates, numbers for people, and threads."""
-    heavy = {"boto3", "botocore.session", "pymysql", "jinja2", "humanize", "concurrent.futures"}
+    """The heavy ones by name: AWS's and MySQL's clients, templates, numbers for people, threads, and cryptography."""
+    heavy = {"boto3", "botocore.session", "pymysql", "jinja2", "humanize", "concurrent.futures", "cryptography"}
     flows = {
+        "sign_in": set(),
         "orders": set(),
         "orders.store": set(),
         "orders.announce": set(),
