@@ -96,7 +96,8 @@ def create_report() -> Response:
     wanted = reports.parse(rest.body(request(), nothing={}))
     key = request().headers.get("idempotency-key")
     claim("POST /create_report", key, wanted)
-    report = reports.start(wanted, key, sfn=clients.aws("stepfunctions"), machines=MACHINES, now=now())
+    name = rest.caller(request()).name
+    report = reports.start(wanted, key, name, sfn=clients.aws("stepfunctions"), machines=MACHINES, now=now())
     return Response(report, {"Location": rest.base_url(request()) + report["href"]}, status_code=202)
 
 
@@ -164,7 +165,7 @@ def place_orders() -> Response:
 
     body = rest.body(request())
     key = request().headers.get("idempotency-key")
-    placed = orders.parse(body, now(), key)
+    placed = orders.parse(body, now(), key, rest.caller(request()).name)
     claim("POST /orders", key, [[order.order_id, order.digest()] for order in placed])
     orders.enqueue(
         placed,
@@ -291,11 +292,12 @@ def record_alarm(event: RawEvent) -> None:
 
 @app.route("/notifications", authorizer=authorize)
 def list_notifications() -> dict[str, Any]:
-    """The notifications of the last 30 days, newest first."""
+    """The notifications of the last 30 days, newest first; for staff without the reports' links."""
     from chalicelib import notifications
 
-    page = rest.page(request())
-    return notifications.inbox(page, dynamodb=clients.aws("dynamodb"), table=settings.notifications_table)
+    page, links = rest.page(request()), rest.caller(request()).is_manager
+    table = settings.notifications_table
+    return notifications.inbox(page, links=links, dynamodb=clients.aws("dynamodb"), table=table)
 
 
 # --- Dead letters: what failed for good -> REST -> back to where it came from -----------------------------------------

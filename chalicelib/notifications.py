@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable
@@ -18,6 +19,10 @@ from chalicelib.timeline import Timeline, index_keys, timestamp
 
 KINDS = ("report", "order", "upload", "storage", "alarm")
 KEPT = timedelta(days=30)
+# Those that have a report's link, and what staff see in its place.
+KINDS_WITH_LINKS = ("report", "storage")
+LINK = re.compile(r"https?://\S+", re.IGNORECASE)
+NO_LINK = "(only managers open reports)"
 # SNS takes 262,144 bytes, with the SMS and the attributes, and a DynamoDB item 400 KB.
 MESSAGE_BYTES = 200_000
 SUBJECT_CHARACTERS = 100
@@ -142,10 +147,17 @@ def record(event: dict[str, Any], *, dynamodb: Any, table: str, default_kind: st
 
 
 @aws_errors()
-def inbox(page: Page, *, dynamodb: Any, table: str, now: datetime | None = None) -> dict[str, Any]:
-    """``{"notifications": [{"messageId", "kind", "subject", "message", "sentAt"}], "next"}``, newest first."""
+def inbox(page: Page, *, links: bool, dynamodb: Any, table: str, now: datetime | None = None) -> dict[str, Any]:
+    """``{"notifications": [{"messageId", "kind", "subject", "message", "sentAt"}], "next"}``, newest first.
+
+    Whoever has a report's link can open it. Without ``links`` the messages of reports have them no more.
+    """
     now = now or datetime.now(UTC)
     # DynamoDB's TTL may take days to delete: what is older than promised is not shown.
     items, token = Timeline(dynamodb, table).page("notifications", (now - KEPT).date(), page.limit, page.next, now)
     names = ("messageId", "kind", "subject", "message", "sentAt")
-    return {"notifications": [{name: item[name]["S"] for name in names} for item in items], "next": token}
+    shown = [{name: item[name]["S"] for name in names} for item in items]
+    for each in shown:
+        if not links and each["kind"] in KINDS_WITH_LINKS:
+            each["message"] = LINK.sub(NO_LINK, each["message"])
+    return {"notifications": shown, "next": token}

@@ -23,6 +23,8 @@ from chalicelib.timeline import Timeline, timestamp
 ORDERS_IN_LIST = 100
 ITEMS_IN_ORDER = 100
 QUANTITY = 10_000
+# The longest that a user pool has.
+USER_NAME = 128
 ORDER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Control characters, lone surrogates and the two that XML, and so SQS and SNS, never take.
 NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -46,16 +48,20 @@ class Item:
 
 @dataclass(frozen=True)
 class Order:
-    """``order_id`` is at most 64 of A-Za-z0-9_-, ``placed_at`` a timestamp of when it was accepted."""
+    """``order_id`` is at most 64 of A-Za-z0-9_-, ``placed_at`` a timestamp of when it was accepted.
+
+    ``requested_by`` is the name of who sent it; like the time, it is no part of what the order is.
+    """
 
     order_id: str
     customer_id: str
     items: tuple[Item, ...]
     note: str | None = None
     placed_at: str = field(default="", compare=False)
+    requested_by: str | None = field(default=None, compare=False)
 
     def digest(self) -> str:
-        """Equal for two orders with the same content, whenever they were placed."""
+        """Equal for two orders with the same content, whenever and by whom they were placed."""
         content = [self.customer_id, [[each.item, each.quantity] for each in self.items], self.note]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -68,6 +74,7 @@ class Order:
                 "items": [{"item": each.item, "quantity": each.quantity} for each in self.items],
                 "note": self.note,
                 "placedAt": self.placed_at,
+                "requestedBy": self.requested_by,
             }
         )
 
@@ -77,6 +84,10 @@ class Order:
         try:
             content = json.loads(text)
             placed_at = content.pop("placedAt")
+            # A message that came by hand has none.
+            requested_by = content.pop("requestedBy", None)
+            if requested_by is not None and (len(requested_by) > USER_NAME or NO_TEXT.search(requested_by)):
+                raise ValueError(f"requestedBy: {requested_by}")
             if content["note"] is None:
                 del content["note"]
             # Without its id it would be a new order each time it is delivered.
@@ -90,14 +101,14 @@ class Order:
         order = _parse_one(content, "", problems, placed_at)
         if order is None or problems:
             raise InvalidRequest(problems)
-        return order
+        return replace(order, requested_by=requested_by)
 
 
 # --- from the request to the queue ------------------------------------------------------------------------------------
 
 
-def parse(body: Any, now: datetime, key: str | None = None) -> list[Order]:
-    """The orders in a request's JSON body: one order, or a list of 1 to 100.
+def parse(body: Any, now: datetime, key: str | None = None, requested_by: str | None = None) -> list[Order]:
+    """The orders in a request's JSON body, sent by ``requested_by``: one order, or a list of 1 to 100.
 
     An order without an orderID gets one: from the Idempotency-Key ``key``, so that the same request gives the same
     orders, or a new one where there is no key. Raises ``InvalidRequest``, and ``Conflict`` where all that is wrong is
@@ -116,6 +127,7 @@ def parse(body: Any, now: datetime, key: str | None = None) -> list[Order]:
         order = _parse_one(each, f"orders[{index}]." if several else "", problems, placed_at)
         if order is None:
             continue
+        order = replace(order, requested_by=requested_by)
         if "orderID" not in each and key:
             order = replace(order, order_id=_id_of(key, index if several else None))
         earlier, same = by_id.setdefault(order.order_id, (index, order))
@@ -316,4 +328,6 @@ def _shown_order(item: dict[str, Any]) -> dict[str, Any]:
         "note": item["note"].get("S"),
         "status": item["status"]["S"],
         "placedAt": item["placedAt"]["S"],
+        # What was stored before there was a sign-in has none.
+        "requestedBy": item.get("requestedBy", {}).get("S"),
     }

@@ -141,6 +141,7 @@ def stored_item(order: Order) -> dict[str, Any]:
         "note": {"NULL": True} if order.note is None else {"S": order.note},
         "status": {"S": "PLACED"},
         "placedAt": {"S": order.placed_at},
+        "requestedBy": {"NULL": True} if order.requested_by is None else {"S": order.requested_by},
         "digest": {"S": order.digest()},
         **{name: {"S": value} for name, value in index_keys(order.placed_at, order.order_id).items()},
     }

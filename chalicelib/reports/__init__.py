@@ -63,16 +63,19 @@ def parse(body: Any) -> dict[str, str]:
 
 
 @aws_errors()
-def start(wanted: dict[str, str], key: str | None, *, sfn: Any, machines: Machines, now: datetime) -> dict[str, Any]:
+def start(
+    wanted: dict[str, str], key: str | None, requested_by: str, *, sfn: Any, machines: Machines, now: datetime
+) -> dict[str, Any]:
     """Starts the execution of a parsed request, or finds the one that was started for the same ``key`` before.
 
-    ``key`` is an Idempotency-Key that was claimed for this very request, or None. Returns
+    ``key`` is an Idempotency-Key that was claimed for this very request, or None. ``requested_by`` is the name of who
+    sent it; where another one has sent the same, that one's name stays. Returns
     ``{"reportId", "kind", "status", "href"}``, the same for the same key.
     """
     kind = wanted["kind"]
     report_id = f"{kind}-{key or f'{now:%Y%m%dT%H%M%S}-{secrets.token_hex(6)}'}"
     # The machine knows its kind, and a stranger to this API who starts it need not tell.
-    given = {name: value for name, value in wanted.items() if name != "kind"}
+    given = {name: value for name, value in wanted.items() if name != "kind"} | {"requestedBy": requested_by}
     try:
         sfn.start_execution(stateMachineArn=machines[kind], name=report_id, input=json.dumps(given))
     except sfn.exceptions.ExecutionAlreadyExists:
@@ -113,7 +116,15 @@ def _shown(kind: str, execution: dict[str, Any], s3: Any, bucket: str, now: date
         "summary": json.loads(execution["output"])["summary"] if succeeded else None,
         **link,
         "error": None if succeeded or execution["status"] == "RUNNING" else _reason(execution),
+        "requestedBy": _requested_by(execution),
     }
+
+
+def _requested_by(execution: dict[str, Any]) -> str | None:
+    """None for an execution that was started by hand or on a schedule, with any JSON as its input."""
+    given = json.loads(execution.get("input") or "{}")
+    name = given.get("requestedBy") if isinstance(given, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _reason(execution: dict[str, Any]) -> str:

@@ -88,7 +88,27 @@ def test_a_storage_report_is_started_in_the_mode_asked_for(api: Api, aws: Aws, m
     assert report["kind"] == "storage"
     execution = aws.execution(report["reportId"])
     assert execution.state_machine_arn == ENVIRONMENT["STORAGE_REPORT_ARN"]
-    assert json.loads(execution.execution_input) == {"mode": mode}
+    assert json.loads(execution.execution_input) == {"mode": mode, "requestedBy": "mia"}
+
+
+def test_a_report_keeps_the_name_of_whoever_asked_first(api: Api, aws: Aws) -> None:
+    ben = api.sent_by("ben", "managers")
+    first = started(api, idempotency_key="monday")["reportId"]
+    assert started(ben, idempotency_key="monday")["reportId"] == first
+    assert api.get(f"/reports/{first}").json_body["requestedBy"] == "mia"
+    assert api.get(f"/reports/{started(ben)['reportId']}").json_body["requestedBy"] == "ben"
+
+
+@pytest.mark.parametrize("given", ["{}", "[]", "null", '"requestedBy"', '{"requestedBy": 7}', '{"mode": "listing"}'])
+def test_a_report_that_was_started_by_hand_has_no_name(api: Api, aws: Aws, given: str) -> None:
+    aws.sfn.start_execution(stateMachineArn=ENVIRONMENT["STORAGE_REPORT_ARN"], name="by-hand", input=given)
+    assert api.get("/reports/by-hand").json_body["requestedBy"] is None
+
+
+@pytest.mark.parametrize("body", [{"kind": "inventory", "requestedBy": "eve"}, {"requestedBy": "mia"}])
+def test_a_report_takes_no_name_from_the_body(api: Api, aws: Aws, body: Any) -> None:
+    message = refused(api.post("/create_report", body), 400, "InvalidRequest")
+    assert message == '"requestedBy": is not a field of a report'
 
 
 def test_two_requests_without_a_key_are_two_reports(api: Api, aws: Aws) -> None:
@@ -156,7 +176,12 @@ def test_location_is_absolute_under_chalice_local(api: Api, aws: Aws) -> None:
 
 def test_location_has_the_stage_and_the_scheme_behind_api_gateway(aws: Aws) -> None:
     event = {
-        "requestContext": {"httpMethod": "POST", "resourcePath": "/create_report", "path": "/api/create_report"},
+        "requestContext": {
+            "httpMethod": "POST",
+            "resourcePath": "/create_report",
+            "path": "/api/create_report",
+            "authorizer": {"principalId": "mia", "groups": "managers", "integrationLatency": 12},
+        },
         "headers": {"Host": "x1.execute-api.us-east-1.amazonaws.com", "X-Forwarded-Proto": "https"},
         "multiValueQueryStringParameters": None,
         "pathParameters": None,
@@ -187,6 +212,7 @@ def test_a_running_report_has_null_for_what_is_not_known_yet(api: Api, aws: Aws)
         "url": None,
         "expiresAt": None,
         "error": None,
+        "requestedBy": "mia",
     }
 
 
@@ -303,6 +329,7 @@ def test_an_order_is_queued_and_named(api: Api, aws: Aws) -> None:
         "customerID": "c-1",
         "items": [{"item": "Lima", "quantity": 2}],
         "note": None,
+        "requestedBy": "mia",
     }
 
 
@@ -461,7 +488,25 @@ def test_a_stored_order_is_shown(api: Api, aws: Aws) -> None:
         "note": "two\nlines",
         "status": "PLACED",
         "placedAt": shown.json_body["placedAt"],
+        "requestedBy": "mia",
     }
+
+
+def test_an_order_keeps_the_name_of_whoever_sent_it_first(api: Api, aws: Aws) -> None:
+    """The same order of another person is the same order, by its id and by its key."""
+    for sender in (api.sent_by("ana", "staff"), api):
+        assert sender.post("/orders", ORDER).status_code == 202
+        assert sender.post("/orders", {"customerID": "c", "item": "x"}, idempotency_key="lunch").status_code == 202
+    api.client.lambda_.invoke("store_orders", sqs_event(aws.queued()))
+    assert {each["requestedBy"] for each in api.get("/orders").json_body["orders"]} == {"ana"}
+    # And where it is stored by then.
+    assert api.post("/orders", ORDER).status_code == 202
+    assert aws.queued() == []
+
+
+def test_an_order_takes_no_name_from_the_body(api: Api, aws: Aws) -> None:
+    message = refused(api.post("/orders", {**ORDER, "requestedBy": "eve"}), 400, "InvalidRequest")
+    assert message == '"requestedBy": is not a field of an order'
 
 
 @pytest.mark.parametrize("order_id", ["none", "a%2Fb", "a" * 65, "%00", "é", "o'; drop"])

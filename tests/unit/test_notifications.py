@@ -49,8 +49,10 @@ def record(aws: Aws, *records: dict[str, Any], **options: str) -> None:
     notifications.record({"Records": list(records)}, dynamodb=aws.dynamodb, table=TABLE, **options)
 
 
-def inbox(aws: Aws, limit: int = 100, token: str | None = None, now: datetime = NOW) -> dict[str, Any]:
-    return notifications.inbox(Page(limit, token, {}), dynamodb=aws.dynamodb, table=TABLE, now=now)
+def inbox(
+    aws: Aws, limit: int = 100, token: str | None = None, now: datetime = NOW, links: bool = True
+) -> dict[str, Any]:
+    return notifications.inbox(Page(limit, token, {}), links=links, dynamodb=aws.dynamodb, table=TABLE, now=now)
 
 
 # --- Publishing -------------------------------------------------------------------------------------------------------
@@ -276,6 +278,44 @@ def test_a_busy_table_is_a_503(aws: Aws) -> None:
             dynamodb.add_client_error("query", "ThrottlingException", http_status_code=400)
         with pytest.raises(Unavailable):
             inbox(aws)
+
+
+LINKED = (
+    "Inventory report inventory-1: 3 beans. Open it before 2026-11-21T04:14:15Z: "
+    "https://cafe-test-reports.s3.amazonaws.com/inventory/inventory-1/report.html?X-Amz-Signature=abc&X-Amz-Expires=1"
+)
+CSV = "\nAll rows: HTTP://127.0.0.1:4566/reports/all.csv?X-Amz-Signature=def\nUntil then."
+HIDDEN = (
+    "Inventory report inventory-1: 3 beans. Open it before 2026-11-21T04:14:15Z: (only managers open reports)"
+    "\nAll rows: (only managers open reports)\nUntil then."
+)
+
+
+@pytest.mark.parametrize("kind", ["report", "storage"])
+def test_staff_see_a_reports_notification_without_its_links(aws: Aws, kind: str) -> None:
+    attributes = {"kind": {"Type": "String", "Value": kind}}
+    record(aws, sent(Message=LINKED + CSV, MessageAttributes=attributes))
+    assert inbox(aws, links=False)["notifications"][0]["message"] == HIDDEN
+    assert inbox(aws)["notifications"][0]["message"] == LINKED + CSV
+
+
+def test_staff_see_every_other_notification_as_it_is(aws: Aws) -> None:
+    for number, kind in enumerate(set(notifications.KINDS) - set(notifications.KINDS_WITH_LINKS)):
+        attributes = {"kind": {"Type": "String", "Value": kind}}
+        record(aws, sent(number, Message="https://example.org was received", MessageAttributes=attributes))
+    shown = inbox(aws, links=False)["notifications"]
+    assert {each["message"] for each in shown} == {"https://example.org was received"}
+    assert len(shown) == 3
+
+
+def test_the_api_shows_links_to_managers_only(api: Api, aws: Aws) -> None:
+    record(aws, sent(0, datetime.now(UTC), Message=LINKED, MessageAttributes={"kind": {"Value": "report"}}))
+    seen = {
+        groups: sender.get("/notifications").json_body["notifications"][0]["message"] == LINKED
+        for groups in (("staff",), ("managers",), ("staff", "managers"))
+        for sender in [api.sent_by("ana", *groups)]
+    }
+    assert seen == {("staff",): False, ("managers",): True, ("staff", "managers"): True}
 
 
 # --- The functions ----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from chalicelib import dead_letters, idempotency, orders, reports, rest, timelin
 from chalicelib.errors import InvalidRequest
 from chalicelib.notifications import KINDS
 from chalicelib.settings import VERSION
+from chalicelib.sign_in import OPEN, ROUTES
 from chalicelib.storage import measure, page
 
 API: dict[str, Any] = json.loads((Path(__file__).parents[2] / "chalicelib" / "openapi.json").read_text())
@@ -70,11 +71,21 @@ def test_every_answer_that_is_not_an_error_or_a_document_has_an_example() -> Non
             assert any(each.startswith(place) for each in documented), place
 
 
+def test_every_route_that_is_not_open_takes_a_token_and_may_refuse_it() -> None:
+    assert API["security"] == [{"idToken": []}]
+    for path, methods in API["paths"].items():
+        for method, operation in methods.items():
+            is_open = ROUTES[method.upper(), path] == OPEN
+            assert operation.get("security") == ([] if is_open else None), path
+            assert ({"401", "403"} <= operation["responses"].keys()) is not is_open, path
+
+
 def test_the_limits_are_those_of_the_code() -> None:
     [_, several] = schema_of("post", "/orders")["anyOf"]
     limit = API["components"]["parameters"]["limit"]["schema"]
 
     assert several["maxItems"] == orders.ORDERS_IN_LIST
+    assert SCHEMAS["Order"]["properties"]["requestedBy"]["maxLength"] == orders.USER_NAME
     assert SCHEMAS["OrderRequest"]["anyOf"][1]["properties"]["items"]["maxItems"] == orders.ITEMS_IN_ORDER
     assert SCHEMAS["Quantity"]["maximum"] == orders.QUANTITY
     assert SCHEMAS["OrderID"]["pattern"] == f"^{orders.ORDER_ID.pattern}$"

@@ -231,7 +231,11 @@ def test_every_wrong_field_is_named_and_no_other(wrong: dict[str, Any], several:
     assert {problem.partition(":")[0] for problem in found} == {place + name for name in wrong}
 
 
-@given(st.text() | JSON.map(json.dumps) | st.dictionaries(FIELDS | st.just("placedAt"), JSON).map(json.dumps))
+@given(
+    st.text()
+    | JSON.map(json.dumps)
+    | st.dictionaries(FIELDS | st.sampled_from(["placedAt", "requestedBy"]), JSON).map(json.dumps)
+)
 def test_any_message_is_an_order_or_is_refused_in_few_words(text: str) -> None:
     try:
         Order.from_json(text)
@@ -240,6 +244,28 @@ def test_any_message_is_an_order_or_is_refused_in_few_words(text: str) -> None:
     else:
         return
     assert 0 < len(words) < 5_000
+
+
+def test_a_message_brings_the_name_of_who_sent_it_or_none() -> None:
+    (parsed,) = orders.parse(body(orderID="o-1"), NOW, None, "ana")
+    assert Order.from_json(parsed.to_json()).requested_by == "ana"
+    by_hand = json.loads(parsed.to_json())
+    del by_hand["requestedBy"]
+    assert Order.from_json(json.dumps(by_hand)) == parsed
+    assert Order.from_json(json.dumps(by_hand)).requested_by is None
+
+
+def test_who_sent_it_is_no_part_of_an_orders_content() -> None:
+    ana, ben = (orders.parse(body(orderID="o-1"), NOW, None, name)[0] for name in ("ana", "ben"))
+    assert ana == ben
+    assert ana.digest() == ben.digest()
+
+
+@pytest.mark.parametrize("name", [7, [], {}, "x" * 129, "a\nb", "\ud800"])
+def test_a_message_with_what_is_no_name_is_refused(name: Any) -> None:
+    (parsed,) = orders.parse(body(orderID="o-1"), NOW)
+    with pytest.raises(InvalidRequest):
+        Order.from_json(json.dumps({**json.loads(parsed.to_json()), "requestedBy": name}))
 
 
 def test_a_message_of_a_megabyte_is_refused_in_few_words() -> None:

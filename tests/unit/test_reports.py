@@ -24,7 +24,7 @@ LISTING = {"kind": "storage", "mode": "listing"}
 
 
 def start(aws: Aws, wanted: dict[str, str], key: str | None = None) -> dict[str, Any]:
-    return reports.start(wanted, key, sfn=aws.sfn, machines=MACHINES, now=NOW)
+    return reports.start(wanted, key, "mia", sfn=aws.sfn, machines=MACHINES, now=NOW)
 
 
 def get(aws: Aws, report_id: str) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def test_a_reports_id_tells_its_kind_and_when_it_was_asked_for(aws: Aws) -> None
 
 def test_the_machine_gets_only_what_it_cannot_know(aws: Aws) -> None:
     inputs = [json.loads(aws.execution(start(aws, each)["reportId"]).execution_input) for each in (INVENTORY, LISTING)]
-    assert inputs == [{}, {"mode": "listing"}]
+    assert inputs == [{"requestedBy": "mia"}, {"mode": "listing", "requestedBy": "mia"}]
 
 
 @pytest.mark.parametrize("wanted", [INVENTORY, LISTING], ids=["inventory", "storage"])

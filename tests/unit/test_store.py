@@ -35,11 +35,12 @@ def hastened(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]
 
 
 def test_a_batch_is_stored_with_all_that_lists_need(aws: Aws) -> None:
-    second = Order("o-2", "c-2", (Item("x", 2), Item("☕", 10_000)), "n", PLACED_AT)
+    second = Order("o-2", "c-2", (Item("x", 2), Item("☕", 10_000)), "n", PLACED_AT, "ana")
     assert store(aws, messages(order("o-1"), second)) == []
     stored = aws.stored()
     assert list(stored) == ["o-1", "o-2"]
     assert stored["o-1"]["note"] == {"NULL": True}
+    assert stored["o-1"]["requestedBy"] == {"NULL": True}
     period = stored["o-2"].pop("period")["S"]
     assert re.fullmatch(r"2026-11#[0-7]", period)
     assert stored["o-2"] == {
@@ -54,6 +55,7 @@ def test_a_batch_is_stored_with_all_that_lists_need(aws: Aws) -> None:
         "note": {"S": "n"},
         "status": {"S": "PLACED"},
         "placedAt": {"S": PLACED_AT},
+        "requestedBy": {"S": "ana"},
         "digest": {"S": second.digest()},
         "sortKey": {"S": f"{PLACED_AT}#o-2"},
     }
