@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop status logs dead-letters redrive test faults soak check audit bench deploy destroy
+.PHONY: help run stop status logs user dead-letters redrive test faults soak check audit bench deploy destroy
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ logs: .venv/run  ## Follow the logs of the functions and of the API
 
 dead-letters: .venv/run  ## List what failed for good and waits for a person
 	@$(BIN)/python -m local dead-letters
+
+user: .venv/run  ## Make a person who may sign in: make user NAME=x GROUP=staff, of a stage on AWS with STAGE=y
+	@$(BIN)/python -m $(if $(STAGE),infra.users,local user) '$(NAME)' '$(GROUP)' $(STAGE)
 
 redrive: .venv/run  ## Put what failed for good back to where it came from
 	@$(BIN)/python -m local redrive

@@ -94,12 +94,12 @@ def run() -> Iterator[Latency | Row]:
         with _ours(stack, Path(folder), variables) as ours, _minimal(Path(folder), variables) as minimal:
             for route in ROUTES:
                 share = float(_python("-m", "benchmarks.api", route, env=variables))
-                yield _latency(route, share, ours, minimal)
+                yield _latency(route, share, ours, minimal, stack.users.token())
         yield in_turns(
             f"{ORDERS} orders from the API to the table, in lists of 100",
-            partial(_placed, env, 100),
+            partial(_placed, stack, env, 100),
             "one by one",
-            partial(_placed, env, 1),
+            partial(_placed, stack, env, 1),
             1.0,
             rounds=3,
         )
@@ -159,28 +159,29 @@ def _served(project: Path, stage: str, variables: dict[str, str]) -> Iterator[in
         process.stop()
 
 
-def _latency(route: str, share: float, ours: int, peers: int) -> Latency:
+def _latency(route: str, share: float, ours: int, peers: int, token: str) -> Latency:
     times: dict[int, list[list[float]]] = {ours: [], peers: []}
     for port in times:
         # The first one makes the clients.
-        _request(port, route)
+        _request(port, route, token)
     for number in range(ROUNDS):
         found: dict[int, list[float]] = {ours: [], peers: []}
         for _ in range(REQUESTS):
             for port in (ours, peers)[:: 1 if number % 2 else -1]:
-                found[port].append(_request(port, route))
+                found[port].append(_request(port, route, token))
         for port, seconds in found.items():
             times[port].append(seconds)
     return Latency(route, share, times[ours], times[peers])
 
 
-def _request(port: int, route: str) -> float:
+def _request(port: int, route: str, token: str) -> float:
     method, path, body, _ = ROUTES[route]
     sent = None if body is None else json.dumps(body)
     # A connection for each: on a kept one `chalice local` waits 40 ms for the client's acknowledgement of the headers.
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     began = time.perf_counter()
-    connection.request(method, path, sent, {"Content-Type": "application/json", "Connection": "close"})
+    headers = {"Content-Type": "application/json", "Connection": "close", "Authorization": token}
+    connection.request(method, path, sent, headers)
     answer = connection.getresponse()
     text = answer.read()
     seconds = time.perf_counter() - began
@@ -190,8 +191,8 @@ def _request(port: int, route: str) -> float:
     return seconds
 
 
-def _placed(env: Mapping[str, str], at_once: int) -> float:
-    api, customer = Api(env["CAFE_API_URL"]), secrets.token_hex(8)
+def _placed(stack: Stack, env: Mapping[str, str], at_once: int) -> float:
+    api, customer = Api(env["CAFE_API_URL"], stack.users.token), secrets.token_hex(8)
     orders = [{**ORDER, "customerID": customer} for _ in range(ORDERS)]
     began = time.perf_counter()
     for start in range(0, ORDERS, at_once):
@@ -232,7 +233,12 @@ def _share(route: str) -> float:
         "resource": resource,
         "path": path,
         "pathParameters": {"order_id": ORDER_ID},
-        "requestContext": {"httpMethod": method, "resourcePath": resource, "path": path},
+        "requestContext": {
+            "httpMethod": method,
+            "resourcePath": resource,
+            "path": path,
+            "authorizer": {"principalId": "manager", "groups": "managers"},
+        },
         "headers": {"content-type": "application/json"},
         "multiValueQueryStringParameters": None,
         "stageVariables": None,

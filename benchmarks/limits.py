@@ -41,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(HEAD)
     kept = [*_clone()] if given.clone else []
     with whole_stack() as (stack, env):
-        kept += [*_package(stack), *_orders(env), *_inventory(stack, env)]
+        api = Api(env["CAFE_API_URL"], stack.users.token)
+        kept += [*_package(stack), *_orders(api), *_inventory(stack, env, api)]
     return 0 if all(kept) else 1
 
 
@@ -85,8 +86,7 @@ def _package(stack: Stack) -> Iterator[bool]:
     yield _row("deployment package", sum(size for _, size in parts) / MB, 20, "MB", f" ({shown})")
 
 
-def _orders(env: Mapping[str, str]) -> Iterator[bool]:
-    api = Api(env["CAFE_API_URL"])
+def _orders(api: Api) -> Iterator[bool]:
     began = time.monotonic()
     sent: set[str] = set()
     for start in range(0, ORDERS, 100):
@@ -105,8 +105,7 @@ def _orders(env: Mapping[str, str]) -> Iterator[bool]:
     yield _row(f"{ORDERS} orders in lists of 100, each stored and announced exactly once", seconds, 30, "s")
 
 
-def _inventory(stack: Stack, env: Mapping[str, str]) -> Iterator[bool]:
-    api = Api(env["CAFE_API_URL"])
+def _inventory(stack: Stack, env: Mapping[str, str], api: Api) -> Iterator[bool]:
     _fill(env)
     memory = Memory(stack.folder / "cloud")
     began = time.monotonic()

@@ -69,7 +69,7 @@ class Target:
 
     @property
     def stack(self) -> str:
-        return f"cafe-{self.stage}-resources"
+        return _stack_name(self.stage)
 
     def function(self, name: str) -> str:
         """The deployed name of the Chalice function ``name``; all REST routes share ``api_handler``."""
@@ -148,8 +148,19 @@ def deploy_resources(target: Target, cfn: Any, say: Say) -> dict[str, str]:
         if stack is None or stack["StackStatus"] not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
             raise DeployError(_why_it_failed(cfn, target.stack))
         say(f"{target.stack}: {stack['StackStatus'].lower().replace('_', ' ')}")
-    outputs = cfn.describe_stacks(StackName=target.stack)["Stacks"][0]["Outputs"]
-    return {_variable(each["OutputKey"]): each["OutputValue"] for each in outputs}
+    return outputs_of(target.stage, cfn)
+
+
+def outputs_of(stage: str, cfn: Any) -> dict[str, str]:
+    """The outputs of a stage's resources, named as environment variables. Raises ``DeployError`` where it is not."""
+    stack = _stack(cfn, _stack_name(stage))
+    if stack is None:
+        raise DeployError(f"there is no stage {stage} at {cfn.meta.endpoint_url}: `make deploy STAGE={stage}` makes it")
+    return {_variable(each["OutputKey"]): each["OutputValue"] for each in stack.get("Outputs", [])}
+
+
+def _stack_name(stage: str) -> str:
+    return f"cafe-{stage}-resources"
 
 
 def _variable(output: str) -> str:

@@ -20,12 +20,18 @@ if TYPE_CHECKING:
 def run(stack: Stack) -> None:
     began = time.monotonic()
     print("The café back office, on this machine")
+    known = stack.users.passwords
     variables = stack.start()
     print(f"  {'up and deployed':<40} {time.monotonic() - began:5.1f} s\n")
 
     from local import demo
 
-    demo.main(variables)
+    made = stack.users.passwords
+    if made == known:
+        sign_in = f"as {' or as '.join(made)}; `make status` says where the passwords are"
+    else:
+        sign_in = " or ".join(f"as {name} with {password}" for name, password in made.items()) + " (shown this once)"
+    demo.main(variables, stack.users.token, sign_in)
 
 
 def stop(stack: Stack) -> None:
@@ -40,6 +46,8 @@ def status(stack: Stack) -> None:
         print(f"  {'MySQL':<10} {stack.db_server.host}:{stack.db_server.port}, by CAFE_DB_HOST")
     if stack.api.pid():
         print(f"  {'console':<10} http://127.0.0.1:{stack.api.port()}/")
+    if stack.users.passwords:
+        print(f"  {'users':<10} {' and '.join(stack.users.passwords)}, with the passwords in {stack.users.file}")
 
 
 def env(stack: Stack) -> None:
@@ -61,10 +69,26 @@ def redrive(stack: Stack) -> None:
 
 
 def api(stack: Stack) -> Api:
-    """Of this stack, or of the stage whose address CAFE_API_URL has."""
+    """Of this stack, or of the stage whose address CAFE_API_URL has, for which CAFE_TOKEN has a manager's token."""
     from local.demo import Api
 
-    return Api((os.environ.get("CAFE_API_URL") or stack.api_url).rstrip("/"))
+    url = (os.environ.get("CAFE_API_URL") or stack.api_url).rstrip("/")
+    if url == stack.api_url:
+        return Api(url, stack.users.token)
+    token = os.environ.get("CAFE_TOKEN")
+    if not token:
+        raise StackError(f"CAFE_TOKEN is not set: it must be the token of a manager of {url}")
+    return Api(url, lambda: token)
+
+
+def user(stack: Stack, name: str, group: str) -> None:
+    """Of this stack; ``python -m infra.users`` makes those of others."""
+    from infra import users
+
+    if problem := users.wrong(name, group):
+        raise StackError(problem)
+    pool_id = stack.variables()["USER_POOL_ID"]
+    print(users.told(name, group, users.make(stack.cloud.client("cognito-idp"), pool_id, name, group)))
 
 
 def keep_to_this_machine(environment: MutableMapping[str, str]) -> None:
@@ -89,15 +113,16 @@ def main() -> None:
         command.set_defaults(work=work)
     follow = commands.add_parser("logs", help="follow the logs of the functions and of the API")
     follow.add_argument("--once", action="store_true", help="print what is there, and end")
-    follow.set_defaults(work=None)
-    arguments = parser.parse_args()
+    follow.set_defaults(work=lambda stack: logs.follow(stack, once=arguments.once))
+    about = "make a person who may sign in"
+    person = commands.add_parser("user", help=about, description=about)
+    for name in ("name", "group"):
+        person.add_argument(name)
+    person.set_defaults(work=lambda stack: user(stack, arguments.name, arguments.group))
+    arguments: argparse.Namespace = parser.parse_args()
     keep_to_this_machine(os.environ)
     try:
-        stack = Stack.read()
-        if arguments.work:
-            arguments.work(stack)
-        else:
-            logs.follow(stack, once=arguments.once)
+        arguments.work(Stack.read())
     except StackError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

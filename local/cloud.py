@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from local.processes import Process, answers, basic_environment, fingerprint, only_one, run_quietly
 
@@ -90,6 +91,18 @@ class Cloud:
         environment = {**basic_environment(), **self._variables}
         self.process.start([str(PYTHON), str(self.launcher)], environment, self._fingerprint, self.port)
         self.process.wait(self._answers)
+
+    def client(self, service: str) -> Any:
+        """boto3's, with all rights."""
+        import boto3
+
+        return boto3.client(  # type: ignore[call-overload]
+            service,
+            endpoint_url=self.endpoint,
+            region_name=REGION,
+            aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        )
 
     def stop(self) -> None:
         # All that it has is in memory, so there is no end to wait for. It leaves a folder of each worker behind.

@@ -31,15 +31,16 @@ Harbour Roasters,Arabica,House Blend,14.00,"For every day, by the bag",180
 Harbour Roasters,Decaf,Mountain Water,15.20,,a few
 """
 
-Wait = Callable[[str, Callable[[], Any]], Any]
+# Gives a token that lasts for some minutes at least.
+Token = Callable[[], str]
 
 
-def main(env: Mapping[str, str]) -> None:
+def main(env: Mapping[str, str], token: Token, sign_in: str) -> None:
     """Does the main job once against the stack that ``env`` describes, and prints what came out.
 
-    Raises ``StackError`` where a step does not end within a minute.
+    ``token`` gives a manager's, and ``sign_in`` says how a person gets one. Raises ``StackError`` where a step does not end within a minute.
     """
-    api = Api(env["CAFE_API_URL"])
+    api = Api(env["CAFE_API_URL"], token)
     run = secrets.token_hex(3)
     began = time.monotonic()
 
@@ -89,10 +90,10 @@ def main(env: Mapping[str, str]) -> None:
     row("Report", inventory["url"])
     row("Sizes", storage["url"])
     row("Console", env["CAFE_API_URL"] + "/")
-    row("Inbox", env["CAFE_API_URL"] + "/notifications")
+    row("Sign in", sign_in)
     print("\nWhat to type next")
     row("", "source .local/env")
-    row("", f'curl "$CAFE_API_URL/orders/{order["orderID"]}"')
+    row("", f'curl -H "Authorization: $CAFE_TOKEN" "$CAFE_API_URL/orders/{order["orderID"]}"')
     row("", "make logs      follow the functions     make status    what is up and where")
     row("", "make test      run every test           make stop      end it all")
 
@@ -144,17 +145,20 @@ def wait(what: str, look: Callable[[], Any]) -> Any:
 
 
 class Api:
-    """The REST API, by the JSON of its answers. Raises ``StackError`` for any answer that is an error."""
+    """The REST API, by the JSON of its answers, each asked for with a ``token``.
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    Raises ``StackError`` for any answer that is an error.
+    """
+
+    def __init__(self, url: str, token: Token) -> None:
+        self._url, self._token = url, token
 
     def get(self, path: str) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(fetch(self._url + path))
+        answer: dict[str, Any] = json.loads(fetch(self._url + path, token=self._token()))
         return answer
 
     def post(self, path: str, body: object) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(fetch(self._url + path, json.dumps(body).encode()))
+        answer: dict[str, Any] = json.loads(fetch(self._url + path, json.dumps(body).encode(), self._token()))
         return answer
 
     def find(self, path: str) -> dict[str, Any] | None:
@@ -177,8 +181,10 @@ class NotThere(StackError):
     pass
 
 
-def fetch(url: str, body: bytes | None = None) -> bytes:
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"} if body else {})  # noqa: S310
+def fetch(url: str, body: bytes | None = None, token: str | None = None) -> bytes:
+    headers = {"Content-Type": "application/json"} if body else {}
+    headers |= {"Authorization": token} if token else {}
+    request = urllib.request.Request(url, body, headers)  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - of the stack  # nosec B310
             content: bytes = answer.read()

@@ -31,6 +31,7 @@ from local.processes import (
     only_one,
     require_free,
 )
+from local.users import GROUPS, Users
 
 ROOT = Path(__file__).parent.parent
 # Of the virtual environment that this runs in.
@@ -83,6 +84,10 @@ class Stack:
         return Database(self.folder / "database", self.db_port, self.db_server)
 
     @cached_property
+    def users(self) -> Users:
+        return Users(self.folder / "users.json")
+
+    @cached_property
     def api(self) -> Process:
         return Process("api", self.folder / "api")
 
@@ -108,6 +113,7 @@ class Stack:
                 self._clear()
                 _at_once(partial(self._start_cloud, say), partial(self._start_database, say))
             self._whole.write_text(self._identity)
+            self._make_users()
             self._write_environment()
             _timed(say, f"API on port {self.api_port}", self._start_api)
             return self.variables()
@@ -174,6 +180,7 @@ class Stack:
         """Forget everything that lived in the MiniStack of before."""
         self.cloud.stop()
         self._whole.unlink(missing_ok=True)
+        self.users.file.unlink(missing_ok=True)
         (self.folder / "env").unlink(missing_ok=True)
         (self.project / f"{self.stage}.outputs.json").unlink(missing_ok=True)
         (self.project / ".chalice" / "deployed" / f"{self.stage}.json").unlink(missing_ok=True)
@@ -206,6 +213,21 @@ class Stack:
         }
         command = [sys.executable, "-m", "infra.deploy", self.stage, "--project-dir", str(self.project)]
         _timed(say, "deployed", partial(_run, [*command, "--local", "--yes"], environment, say))
+
+    def _make_users(self) -> None:
+        """One of each group, with passwords that stay as long as the user pool does."""
+        if self.users.file.exists():
+            return
+        # Imported here: a stack that has them is up sooner.
+        from infra import users
+
+        variables = self.variables()
+        pool_id, cognito = variables["USER_POOL_ID"], self.cloud.client("cognito-idp")
+        passwords = {name: users.new_password() for name in GROUPS}
+        for name, group in GROUPS.items():
+            users.make(cognito, pool_id, name, group)
+            cognito.admin_set_user_password(UserPoolId=pool_id, Username=name, Password=passwords[name], Permanent=True)
+        self.users.write(f"http://127.0.0.1:{self.aws_port}", variables["USER_POOL_CLIENT_ID"], passwords)
 
     def _start_api(self) -> None:
         """``chalice local`` under the API's own role, so that its policy is enforced on this side too.
@@ -254,21 +276,28 @@ class Stack:
         return answers(f"{self.api_url}/health")
 
     def _write_environment(self) -> None:
-        """``<folder>/env``, to be sourced, and the ``chalice`` that knows where this stage's project is."""
-        wrapper = self.folder / "bin" / "chalice"
-        wrapper.parent.mkdir(exist_ok=True)
-        wrapper.write_text(
+        """``<folder>/env``, to be sourced, with two commands: the ``chalice`` that knows where this stage's project
+        is, and ``cafe-token``."""
+        programs = self.folder / "bin"
+        programs.mkdir(exist_ok=True)
+        for name, command in {
+            "chalice": f"{_quoted(PROGRAMS / 'chalice')} --project-dir {_quoted(self.project)}",
+            "cafe-token": f"{_quoted(sys.executable)} -P -m local.users {_quoted(self.users.file)}",
+        }.items():
+            wrapper = programs / name
             # Compiled files would travel in the deployment package.
-            "#!/bin/sh\nexport PYTHONDONTWRITEBYTECODE=1\n"
-            f'exec {_quoted(PROGRAMS / "chalice")} --project-dir {_quoted(self.project)} "$@"\n'
-        )
-        wrapper.chmod(0o755)
+            lines = ["#!/bin/sh", "export PYTHONDONTWRITEBYTECODE=1"]
+            lines += [f"export PYTHONPATH={_quoted(ROOT)}"] if name == "cafe-token" else []
+            wrapper.write_text("\n".join([*lines, f'exec {command} "$@"']) + "\n")
+            wrapper.chmod(0o755)
         lines = [f"export {name}={_quoted(value)}" for name, value in self.variables().items()]
         lines += [f'export {name}="{hosts}${{{name}:+,${name}}}"' for name, hosts in NO_PROXY.items()]
         lines += [
             # The shell's own would go before the keys above.
             "unset AWS_PROFILE AWS_SESSION_TOKEN",
-            f'export PATH={_quoted(wrapper.parent)}:{_quoted(PROGRAMS)}:"$PATH"',
+            f'export PATH={_quoted(programs)}:{_quoted(PROGRAMS)}:"$PATH"',
+            # Last, and in a condition: where there is none to be had, everything else is set all the same.
+            "if CAFE_TOKEN=$(cafe-token); then export CAFE_TOKEN; else unset CAFE_TOKEN; fi",
         ]
         write_private(self.folder / "env", "\n".join(lines) + "\n")
 

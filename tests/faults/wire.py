@@ -320,7 +320,9 @@ def _signed(port: int, path: str, headers: Message, service: str, body: bytes) -
 
 
 def _service(headers: Message, path: str) -> str:
-    """As in the scope that the client signed for; nobody's request is one for an object."""
+    """As in the scope that the client signed for; nobody's request is one for an object, or for the tokens' keys."""
+    if path.endswith("/.well-known/jwks.json"):
+        return "cognito-idp"
     scope = headers.get("Authorization", "") + unquote(urlsplit(path).query)
     found = re.search(r"(?:Credential=[^/]+)/\d{8}/[^/]+/([a-z0-9-]+)/aws4_request", scope)
     service = found[1] if found else "s3"

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -54,11 +55,12 @@ class Answer:
 
 
 class System:
-    """The deployed system, as people and other services have it: by its API and by AWS."""
+    """The deployed system, as people and other services have it: by its API, as a manager, and by AWS."""
 
     def __init__(self, stack: Stack, env: dict[str, str]) -> None:
         self.stack = stack
         self.env = env
+        self._sender: str | None = "manager"
         self._http = urllib3.PoolManager(timeout=30, retries=False)
 
     def aws(self, service: str) -> Any:
@@ -78,11 +80,20 @@ class System:
 
     # --- the API
 
+    def sent_by(self, name: str | None) -> System:
+        """The same system as another one of the stack's users has it, or nobody."""
+        other = copy(self)
+        other._sender = name
+        return other
+
     def request(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """``path`` of the API, or a whole URL. ``body`` is sent as JSON, or as it is if it is bytes."""
         url = path if "://" in path else self.env["CAFE_API_URL"] + path
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         sent = {"Content-Type": "application/json"} if data is not None else {}
+        # A token is for the API alone: whoever has a presigned link needs none.
+        if self._sender and url.startswith((self.env["CAFE_API_URL"], self.env["REST_API_URL"])):
+            sent["Authorization"] = self.stack.users.token(self._sender)
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         answer = self._http.request(method, url, body=data, headers=sent)
         return Answer(answer.status, answer.headers, answer.data.decode())
