@@ -25,7 +25,7 @@ CHARACTERS = "".join(sorted(set(string.ascii_letters + string.digits) - set("0O1
 
 
 class Made(NamedTuple):
-    """``password`` is None for a person who was there already, and ``added`` whether the group is new to them."""
+    """``password`` is None for who has signed in before, and ``added`` says whether the group is new to them."""
 
     password: str | None
     added: bool
@@ -40,7 +40,10 @@ def new_password() -> str:
 
 
 def make(cognito: Any, pool_id: str, name: str, group: str) -> Made:
-    """A person of the group, with a password for the first sign-in only; whoever is there already gets the group."""
+    """A person of the group, with a password for the first sign-in only; whoever is there already gets the group.
+
+    Who has never signed in gets a new password: the one before may be lost, or too old.
+    """
     password: str | None = new_password()
     try:
         # Without a message: the pool knows no address.
@@ -48,7 +51,10 @@ def make(cognito: Any, pool_id: str, name: str, group: str) -> Made:
             UserPoolId=pool_id, Username=name, TemporaryPassword=password, MessageAction="SUPPRESS"
         )
     except cognito.exceptions.UsernameExistsException:
-        password = None
+        if cognito.admin_get_user(UserPoolId=pool_id, Username=name)["UserStatus"] == "FORCE_CHANGE_PASSWORD":
+            cognito.admin_set_user_password(UserPoolId=pool_id, Username=name, Password=password, Permanent=False)
+        else:
+            password = None
     pages = cognito.get_paginator("admin_list_groups_for_user").paginate(UserPoolId=pool_id, Username=name)
     if group in [each["GroupName"] for page in pages for each in page["Groups"]]:
         return Made(password, False)

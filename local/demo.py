@@ -38,7 +38,8 @@ Token = Callable[[], str]
 def main(env: Mapping[str, str], token: Token, sign_in: str) -> None:
     """Does the main job once against the stack that ``env`` describes, and prints what came out.
 
-    ``token`` gives a manager's, and ``sign_in`` says how a person gets one. Raises ``StackError`` where a step does not end within a minute.
+    ``token`` gives a manager's, and ``sign_in`` says how a person gets one. Raises ``StackError`` where a step does
+    not end within a minute.
     """
     api = Api(env["CAFE_API_URL"], token)
     run = secrets.token_hex(3)

@@ -19,6 +19,7 @@ function: its docstring says what AWS does, what MiniStack does, and who needs i
 - ``published_attributes``     the message attributes of a state machine's ``sns:publish``
 - ``stream_resources``         reading a DynamoDB stream asks for a right on that stream
 - ``wildcards``                ``*`` and ``?`` in a policy stand for line ends too
+- ``signed_tokens``            the tokens of a user pool are signed with its keys
 
 The patches are for this one version. With another, this file refuses to start: try each again, drop what upstream
 has mended, and then change ``VERSION`` and ``ministack-requirements.txt`` together.
@@ -523,6 +524,16 @@ def wildcards() -> None:
     iam_evaluator._fnmatch_compile = over_lines
 
 
+def signed_tokens() -> None:
+    """AWS signs the tokens of a user pool with RSA, and publishes the keys.
+
+    MiniStack does so where it finds the package `cryptography`. Else it makes up the signatures, and the authorizer
+    would let nobody in. It is in a folder of its own, where MiniStack finds it and a function's process, which has
+    the same Python, does not: a function that needs it has to package it, as on AWS.
+    """
+    sys.path.append(str(Path(sys.prefix) / "own"))
+
+
 PATCHES = (
     import_rest_api,
     update_rest_api,
@@ -540,6 +551,7 @@ PATCHES = (
     published_attributes,
     stream_resources,
     wildcards,
+    signed_tokens,
 )
 
 
@@ -547,8 +559,6 @@ def main() -> None:
     installed = version("ministack")
     if installed != VERSION:
         sys.exit(f"these patches are for MiniStack {VERSION}, and {installed} is installed: see {__file__}")
-    # What MiniStack itself needs, and a function's process, which has this same Python, must not find.
-    sys.path.append(str(Path(sys.prefix) / "own"))
     for patch in PATCHES:
         patch()
 

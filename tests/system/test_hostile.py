@@ -29,6 +29,7 @@ def test_the_api_keeps_its_description_whatever_is_sent(system: System, tmp_path
     done = subprocess.run(
         [
             *(program, "--config-file", CONFIG, "run", description, "--url", system.env["CAFE_API_URL"]),
+            *("--header", f"Authorization: Bearer {system.stack.users.token()}"),
             *("--max-examples", str(EXAMPLES), "--seed", str(SEED), "--no-color", "--warnings", "off"),
         ],
         cwd=tmp_path,
@@ -146,7 +147,10 @@ def secrets(system: System) -> list[re.Pattern[str]]:
         r"X-Amz-Security-Token",
         r"\bASIA[A-Z0-9]{16}",
         "aws_secret_acc",
+        # A token, or any part of one that is JSON.
+        r"\beyJ[A-Za-z0-9_-]{20}",
     ]
+    patterns += [re.escape(password) for password in system.stack.users.passwords.values()]
     patterns += [re.escape(system.env[name]) for name in ("DB_PASSWORD", "DB_ADMIN_PASSWORD")]
     return [re.compile(pattern, re.IGNORECASE) for pattern in patterns]
 
@@ -172,6 +176,8 @@ def test_no_secret_is_in_a_log_an_error_or_the_output_of_an_execution(system: Sy
         system.request("GET", f"/reports/{mine}").text,
         system.request("GET", "/orders?next=x").text,
         system.request("POST", "/orders", b"{").text,
+        system.request("GET", "/orders", Authorization=system.stack.users.token()[:-9]).text,
+        system.request("GET", system.env["REST_API_URL"] + "/orders", Authorization="Bearer eyJ" + "x" * 40).text,
         str(failed["error"]),
         str(refused["error"]),
     ]

@@ -23,7 +23,7 @@ from tests.system.conftest import ROOT, System, wait_for
 
 ALWAYS = {
     *("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
-    *("CAFE_API_URL", "CAFE_STAGE"),
+    *("CAFE_API_URL", "CAFE_STAGE", "CAFE_TOKEN"),
     *("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD", "DB_ADMIN_USER", "DB_ADMIN_PASSWORD"),
 }
 LISTENING = "0A"
@@ -175,8 +175,13 @@ def test_the_file_to_source_gives_exactly_the_documented_names_from_any_folder(s
         *("UPLOADS_BUCKET", "REPORTS_BUCKET", "ORDERS_QUEUE_URL", "ORDERS_TABLE", "NOTIFICATIONS_TABLE", "TOPIC_ARN"),
         *("INVENTORY_REPORT_ARN", "STORAGE_REPORT_ARN", "ORDERS_DEAD_LETTER_URL"),
     }
+    token = found.pop("CAFE_TOKEN")
     assert {name: found[name] for name in exported(found)} == stack.variables()
     assert found["DB_USER"] != found["DB_ADMIN_USER"]
+    # A manager's, and another one each time.
+    asked = System(stack, stack.variables()).sent_by(None)
+    assert asked.request("GET", "/reports", Authorization=token).status == 200
+    assert sourced(stack, tmp_path)["CAFE_TOKEN"] != token
 
 
 def test_status_and_logs_speak_of_the_stack_that_runs_whatever_ports_the_shell_has_set(
@@ -192,6 +197,7 @@ def test_status_and_logs_speak_of_the_stack_that_runs_whatever_ports_the_shell_h
 
 def test_no_file_that_others_can_read_has_a_password(stack: Stack) -> None:
     secrets = [stack.variables()[name].encode() for name in ("DB_PASSWORD", "DB_ADMIN_PASSWORD")]
+    secrets += [password.encode() for password in stack.users.passwords.values()]
     files = [
         file
         for file in stack.folder.rglob("*")
@@ -199,7 +205,7 @@ def test_no_file_that_others_can_read_has_a_password(stack: Stack) -> None:
     ]
     private = [file for file in files if any(secret in file.read_bytes() for secret in secrets)]
 
-    assert stack.folder / "env" in private
+    assert {stack.folder / "env", stack.users.file} <= set(private)
     assert [file for file in private if stat.S_IMODE(file.stat().st_mode) & 0o077] == []
 
 
@@ -210,6 +216,23 @@ def test_status_says_what_is_up_and_where(stack: Stack, main: Any) -> None:
     for name, pid in pids(stack).items():
         assert re.search(rf"^ +{name} +up +127\.0\.0\.1:{ports[name]} +process {pid} +log /", printed, re.M)
     assert f"http://127.0.0.1:{stack.api_port}/" in printed
+    assert f"manager and staff, with the passwords in {stack.users.file}" in printed
+
+
+def test_a_person_who_is_made_here_may_sign_in_and_has_to_choose_a_password(stack: Stack, main: Any) -> None:
+    [password] = re.findall(r"^    (\S+)$", main("user", "ana", "staff"), re.MULTILINE)
+    answer = (
+        System(stack, stack.variables())
+        .aws("cognito-idp")
+        .initiate_auth(
+            ClientId=stack.variables()["USER_POOL_CLIENT_ID"],
+            AuthFlow="USER_PASSWORD_AUTH",
+            AuthParameters={"USERNAME": "ana", "PASSWORD": password},
+        )
+    )
+    assert answer["ChallengeName"] == "NEW_PASSWORD_REQUIRED"
+    with pytest.raises(SystemExit, match="GROUP must be staff or managers, not 'boss'"):
+        main("user", "ana", "boss")
 
 
 def test_logs_show_the_functions_and_the_api_by_name(stack: Stack, main: Any) -> None:
@@ -232,7 +255,7 @@ def test_help_names_every_command() -> None:
     printed = subprocess.run(
         [sys.executable, "-m", "local", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    for name in ("run", "stop", "status", "logs", "env"):
+    for name in ("run", "stop", "status", "logs", "env", "user"):
         assert re.search(rf"^ +{name}  +\w", printed, re.M), printed
 
 
@@ -244,9 +267,12 @@ def test_a_second_start_reuses_every_process_and_what_is_stored(stack: Stack) ->
     system = System(stack, variables)
     system.upload("any/kept.txt", b"x")
 
+    passwords = stack.users.passwords
+
     assert stack.start() == variables
 
     assert pids(stack) == before
+    assert stack.users.passwords == passwords
     assert system.aws("s3").head_object(Bucket=variables["UPLOADS_BUCKET"], Key="any/kept.txt")
 
 
@@ -344,6 +370,7 @@ def test_stop_leaves_no_process_and_frees_the_ports(stack: Stack, main: Any) -> 
         assert is_free(port)
     assert pids(stack) == {"API": None, "MiniStack": None, "MariaDB": None}
     assert not (stack.folder / "env").exists()
+    assert not stack.users.file.exists()
     assert main("stop") == "  nothing was up\n"
     assert main("status").count(" down\n") == 3
     for arguments in (["logs", "--once"], ["env"]):

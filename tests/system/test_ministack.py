@@ -7,12 +7,14 @@ new version of MiniStack does so by itself, the first test fails for that patch:
 import base64
 import io
 import json
+import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
+import jwt
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -353,6 +355,32 @@ def wildcards(cloud: Cloud) -> bool:
     return allowed(lambda: reader.get_object(Bucket="lines", Key="two\nlines"))
 
 
+def signed_tokens(cloud: Cloud) -> bool:
+    cognito = client(cloud, "cognito-idp")
+    pool = cognito.create_user_pool(PoolName="people")["UserPool"]["Id"]
+    flows = ["ALLOW_USER_PASSWORD_AUTH"]
+    page = cognito.create_user_pool_client(UserPoolId=pool, ClientName="page", ExplicitAuthFlows=flows)
+    cognito.admin_create_user(UserPoolId=pool, Username="ana")
+    cognito.admin_set_user_password(UserPoolId=pool, Username="ana", Password="Pass-w0rd", Permanent=True)
+    token = cognito.initiate_auth(
+        ClientId=page["UserPoolClient"]["ClientId"],
+        AuthFlow="USER_PASSWORD_AUTH",
+        AuthParameters={"USERNAME": "ana", "PASSWORD": "Pass-w0rd"},
+    )["AuthenticationResult"]["IdToken"]
+    with urllib.request.urlopen(f"{cloud.endpoint}/{pool}/.well-known/jwks.json", timeout=10) as answer:
+        published = json.load(answer)
+    code = "def handler(event, context):\n    import cryptography"
+    function(cloud, "has_not_packaged_it", code)
+    called = client(cloud, "lambda").invoke(FunctionName="has_not_packaged_it")
+    assert json.loads(called["Payload"].read())["errorMessage"] == "No module named 'cryptography'"
+    try:
+        keys = {key.key_id: key for key in jwt.PyJWKSet.from_dict(published).keys}
+        jwt.decode(token, keys[jwt.get_unverified_header(token)["kid"]], ["RS256"], options={"verify_aud": False})
+    except jwt.PyJWTError:
+        return False
+    return True
+
+
 CHECKS = (
     import_rest_api,
     update_rest_api,
@@ -370,6 +398,7 @@ CHECKS = (
     published_attributes,
     stream_resources,
     wildcards,
+    signed_tokens,
 )
 NAMES = [check.__name__ for check in CHECKS]
 

@@ -44,6 +44,7 @@ def test_an_order_is_stored_and_announced_by_id_and_customer(system: System) -> 
         "items": [{"item": "Flat white", "quantity": 2}],
         "note": "hot\nvery",
         "status": "PLACED",
+        "requestedBy": "manager",
     }
     told = system.notification(order["orderID"], "order")
     assert f"order {order['orderID']} of customer Zoë 漢字" in told["message"]

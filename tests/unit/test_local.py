@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from local import logs
-from local.__main__ import keep_to_this_machine
+from local.__main__ import api, keep_to_this_machine
 from local.database import Database, Server
-from local.processes import Process, StackError, fingerprint, only_one, require_free
+from local.processes import Process, StackError, fingerprint, free_ports, only_one, require_free
 from local.stack import Stack
+from local.users import Users
 
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
 STUBBORN = [
@@ -223,6 +224,104 @@ def test_the_file_to_source_gives_every_value_as_it_is(tmp_path: Path) -> None:
     ).stdout.splitlines()
     assert printed == [outputs["ODD"], "dev", "unset", str(stack.folder / "bin" / "chalice")]
     assert stat.S_IMODE((stack.folder / "env").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("shell", [("/bin/sh", "-eu"), ("bash", "-eu")], ids=["sh", "bash"])
+def test_sourced_while_the_stack_is_down_the_file_says_so_and_gives_all_but_the_token(
+    tmp_path: Path, shell: tuple[str, str]
+) -> None:
+    stack = Stack(tmp_path)
+    stack.project.mkdir()
+    stack.database.prepare()
+    (stack.project / "dev.outputs.json").write_text("{}")
+    [port] = free_ports(1)
+    stack.users.write(f"http://127.0.0.1:{port}", "client", {"manager": "secret"})
+    stack._write_environment()
+
+    done = subprocess.run(
+        [*shell, "-c", '. "$1"; echo "$CAFE_STAGE ${CAFE_TOKEN-unset}"', "sh", str(stack.folder / "env")],
+        env={"PATH": "/usr/bin:/bin", "CAFE_TOKEN": "an old one", "http_proxy": "http://127.0.0.1:1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "dev unset\n"
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"cafe: no token: http://127.0.0.1:{port} lets nobody sign in")
+    assert line.endswith("`make run` brings the stack up")
+
+
+@pytest.fixture
+def signed_in(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """Who has signed in, one after the other: each token is its place in this list, and lasts a minute."""
+    asked: list[tuple[str, ...]] = []
+
+    def sign_in(*arguments: str) -> tuple[str, float]:
+        asked.append(arguments)
+        return f"token-{len(asked)}", time.monotonic() + 60
+
+    monkeypatch.setattr("local.users._signed_in", sign_in)
+    return asked
+
+
+def test_a_token_is_asked_for_anew_only_when_it_is_about_to_end(
+    tmp_path: Path, signed_in: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = Users(tmp_path / "users.json")
+    users.write("http://cloud", "client", {"manager": "secret", "staff": "other"})
+    assert [users.token(), users.token("staff"), users.token(), users.token("staff")] == [
+        *("token-1", "token-2"),
+        *("token-1", "token-2"),
+    ]
+    later = time.monotonic() + 61
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert users.token() == "token-3"
+    assert signed_in == [
+        ("http://cloud", "client", "manager", "secret"),
+        ("http://cloud", "client", "staff", "other"),
+        ("http://cloud", "client", "manager", "secret"),
+    ]
+
+
+def test_a_stack_that_was_made_anew_wants_other_tokens(tmp_path: Path, signed_in: list[tuple[str, ...]]) -> None:
+    users = Users(tmp_path / "users.json")
+    for client in ("one", "two"):
+        users.write("http://cloud", client, {"manager": client})
+        users.token()
+    assert [client for _, client, *_ in signed_in] == ["one", "two"]
+
+
+def test_nobody_signs_in_before_the_first_run_or_by_another_name(tmp_path: Path) -> None:
+    users = Users(tmp_path / "users.json")
+    assert users.passwords == {}
+    with pytest.raises(StackError, match="run `make run`"):
+        users.token()
+    users.write("http://cloud", "client", {"manager": "secret", "staff": "other"})
+    with pytest.raises(StackError, match="there is no 'ana': manager and staff are there"):
+        users.token("ana")
+    assert stat.S_IMODE(users.file.stat().st_mode) == 0o600
+
+
+def test_dead_letters_of_another_stage_want_a_token_of_that_stage(
+    tmp_path: Path, signed_in: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = Stack(tmp_path)
+    stack.users.write("http://cloud", "client", {"manager": "secret"})
+    monkeypatch.setenv("CAFE_TOKEN", "theirs")
+    seen = []
+    monkeypatch.setattr("local.demo.fetch", lambda url, token: seen.append((url, token)) or b"{}")
+    for url in ("", stack.api_url, "https://x1.execute-api.eu-central-1.amazonaws.com/api/"):
+        monkeypatch.setenv("CAFE_API_URL", url)
+        api(stack).get("/dead-letters")
+    assert seen == [
+        (f"{stack.api_url}/dead-letters", "token-1"),
+        (f"{stack.api_url}/dead-letters", "token-1"),
+        ("https://x1.execute-api.eu-central-1.amazonaws.com/api/dead-letters", "theirs"),
+    ]
+    monkeypatch.delenv("CAFE_TOKEN")
+    with pytest.raises(StackError, match="CAFE_TOKEN is not set: it must be the token of a manager of https://x1"):
+        api(stack)
 
 
 def test_a_fingerprint_changes_with_any_source_but_not_with_compiled_files(tmp_path: Path) -> None:

@@ -1,0 +1,204 @@
+"""Who is let in by `chalice local`, and by the local cloud's API Gateway with the deployed authorizer behind it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+
+from chalicelib.sign_in import MANAGERS, OPEN, ROUTES, STAFF
+from infra import users
+from tests.system.conftest import Answer, System, wait_for
+
+FRONTS = ("CAFE_API_URL", "REST_API_URL")
+UNAUTHORIZED = (401, {"message": "Unauthorized"})
+FORBIDDEN = (403, {"Message": "User is not authorized to access this resource"})
+
+
+class Person(NamedTuple):
+    name: str
+    id_token: str
+    access_token: str
+
+
+class People:
+    """Those of the stack's user pool, each with a password that this test has chosen."""
+
+    def __init__(self, system: System) -> None:
+        self._cognito = system.aws("cognito-idp")
+        self._pool_id, self._client_id = system.env["USER_POOL_ID"], system.env["USER_POOL_CLIENT_ID"]
+        self._passwords: dict[str, str] = {}
+
+    def make(self, *groups: str) -> str:
+        """The name of somebody new."""
+        name = f"ana-{secrets.token_hex(4)}"
+        self._passwords[name] = users.new_password()
+        self._cognito.admin_create_user(UserPoolId=self._pool_id, Username=name, MessageAction="SUPPRESS")
+        self._cognito.admin_set_user_password(
+            UserPoolId=self._pool_id, Username=name, Password=self._passwords[name], Permanent=True
+        )
+        for group in groups:
+            users.make(self._cognito, self._pool_id, name, group)
+        return name
+
+    def leave(self, name: str, group: str) -> None:
+        self._cognito.admin_remove_user_from_group(UserPoolId=self._pool_id, Username=name, GroupName=group)
+
+    def sign_in(self, name: str) -> Person:
+        tokens = self._cognito.initiate_auth(
+            ClientId=self._client_id,
+            AuthFlow="USER_PASSWORD_AUTH",
+            AuthParameters={"USERNAME": name, "PASSWORD": self._passwords[name]},
+        )["AuthenticationResult"]
+        assert tokens["ExpiresIn"] == 3600
+        return Person(name, tokens["IdToken"], tokens["AccessToken"])
+
+
+@pytest.fixture(scope="module")
+def people(system: System) -> People:
+    return People(system)
+
+
+@pytest.fixture(params=FRONTS)
+def front(request: pytest.FixtureRequest, system: System) -> str:
+    """The address of `chalice local`, and that of the API Gateway."""
+    return system.env[request.param]
+
+
+def ask(system: System, url: str, token: str | None = None, method: str = "GET", body: Any = None) -> Answer:
+    headers = {"Authorization": token} if token is not None else {}
+    return system.sent_by(None).request(method, url, body, **headers)
+
+
+def told(answer: Answer) -> tuple[int, Any]:
+    return answer.status, answer.json
+
+
+def test_each_group_gets_its_routes_and_no_other(system: System, people: People, front: str) -> None:
+    tokens = {group: people.sign_in(people.make(group)).id_token for group in (STAFF, MANAGERS)}
+    nobody = people.sign_in(people.make()).id_token
+    for (method, path), group in ROUTES.items():
+        # There is no such order, report or letter, and an empty body is no order: nothing is done.
+        url = front + path.replace("{order_id}", "none").replace("{report_id}", "none")
+        body = {"ids": ["none"], "kind": "none"} if method == "POST" else None
+        allowed = {OPEN: {None, nobody, *tokens.values()}, STAFF: set(tokens.values()), MANAGERS: {tokens[MANAGERS]}}
+        for token in (None, nobody, *tokens.values()):
+            answer = ask(system, url, token, method, body)
+            if token in allowed[group]:
+                assert answer.status in (200, 400, 404), (method, path, answer.text)
+            else:
+                assert told(answer) == (FORBIDDEN if token else UNAUTHORIZED), (method, path)
+
+
+@pytest.mark.parametrize("form", ["{}", "Bearer {}", "bearer {}"])
+def test_the_token_comes_bare_or_after_bearer(system: System, front: str, form: str) -> None:
+    token = system.stack.users.token("staff")
+    assert ask(system, f"{front}/orders?limit=1", form.format(token)).status == 200
+
+
+def test_what_is_no_id_token_of_this_pool_is_refused(system: System, people: People, front: str) -> None:
+    person = people.sign_in(people.make(MANAGERS))
+    head, claims, signature = person.id_token.split(".")
+    for token in (
+        "garbage",
+        person.access_token,
+        f"{head}.{claims}.{signature[:-8]}AAAAAAAA",
+        f"{head}.{claims}.",
+        f"Basic {person.id_token}",
+    ):
+        assert told(ask(system, f"{front}/orders", token)) == FORBIDDEN
+    assert ask(system, f"{front}/orders", person.id_token).status == 200
+
+
+def test_a_group_that_is_taken_away_is_gone_with_the_next_token(system: System, people: People, front: str) -> None:
+    name = people.make(STAFF, MANAGERS)
+    before = people.sign_in(name).id_token
+    people.leave(name, MANAGERS)
+    assert ask(system, f"{front}/reports", before).status == 200
+    after = people.sign_in(name).id_token
+    assert told(ask(system, f"{front}/reports", after)) == FORBIDDEN
+    assert ask(system, f"{front}/orders", after).status == 200
+
+
+def test_an_answer_that_api_gateway_keeps_opens_no_other_route(system: System, people: People, front: str) -> None:
+    """It keeps the authorizer's answer for a token, and compares it with each route by itself."""
+    token = people.sign_in(people.make(STAFF)).id_token
+    found = [ask(system, front + path, token).status for path in ("/orders", "/reports") * 3]
+    assert found == [200, 403] * 3
+
+
+def test_an_order_and_a_report_have_the_name_of_the_caller(system: System, people: People, front: str) -> None:
+    person = people.sign_in(people.make(STAFF, MANAGERS))
+    order = {"customerID": "c", "item": "x"}
+    href = ask(system, f"{front}/orders", person.id_token, "POST", order).json["href"]
+    wait_for(lambda: system.request("GET", href).status == 200, "the order")
+    assert system.get(href)["requestedBy"] == person.name
+    answer = ask(system, f"{front}/create_report", person.id_token, "POST", {"kind": "storage"})
+    assert system.ended(answer.json["reportId"])["requestedBy"] == person.name
+
+
+def test_a_report_that_was_started_by_hand_has_no_name(system: System) -> None:
+    name = f"by-hand-{secrets.token_hex(4)}"
+    arn = system.env["STORAGE_REPORT_ARN"]
+    system.aws("stepfunctions").start_execution(stateMachineArn=arn, name=name, input="[]")
+    assert system.ended(name)["requestedBy"] is None
+
+
+def test_staff_see_that_a_report_was_made_and_cannot_open_it(system: System, front: str) -> None:
+    report_id = system.report()["reportId"]
+    entry = system.notification(report_id, "report")
+    link = entry["message"].split()[-1]
+    assert system.request("GET", link).status == 200
+    staff = ask(system, f"{front}/notifications?limit=100", system.stack.users.token("staff")).json["notifications"]
+    [seen] = [each for each in staff if each["messageId"] == entry["messageId"]]
+    assert seen == {**entry, "message": entry["message"].replace(link, "(only managers open reports)")}
+    assert not [each for each in staff if "X-Amz-Signature" in each["message"]]
+
+
+@pytest.fixture
+def another_pool(system: System) -> Iterator[None]:
+    """The deployed authorizer is told of a pool that has no keys here."""
+    lambda_, name = system.aws("lambda"), "cafe-dev-authorize"
+    usual = lambda_.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+    changed = {**usual, "USER_POOL_ID": "us-east-1_Nowhere00"}
+    lambda_.update_function_configuration(FunctionName=name, Environment={"Variables": changed})
+    try:
+        yield
+    finally:
+        lambda_.update_function_configuration(FunctionName=name, Environment={"Variables": usual})
+
+
+def test_without_the_pools_keys_the_deployed_authorizer_refuses(
+    system: System, people: People, another_pool: None
+) -> None:
+    token = people.sign_in(people.make(MANAGERS)).id_token
+    assert told(ask(system, f"{system.env['REST_API_URL']}/orders", token)) == FORBIDDEN
+    logs = system.aws("logs")
+
+    def refused() -> list[dict[str, Any]]:
+        events = logs.filter_log_events(logGroupName="/aws/lambda/cafe-dev-authorize")["events"]
+        records = [json.loads(each["message"]) for each in events if each["message"].startswith("{")]
+        return [each for each in records if each["level"] == "ERROR"]
+
+    assert "the user pool" in wait_for(refused, "the reason in the log")[0]["reason"]
+
+
+def test_the_deployed_api_asks_the_authorizer_on_every_route_that_is_not_open(system: System) -> None:
+    gateway = system.aws("apigateway")
+    [api] = gateway.get_rest_apis()["items"]
+    [authorizer] = gateway.get_authorizers(restApiId=api["id"])["items"]
+    assert (authorizer["type"], authorizer["authorizerResultTtlInSeconds"]) == ("TOKEN", 60)
+    assert authorizer["identitySource"] == "method.request.header.Authorization"
+    found = {}
+    for resource in gateway.get_resources(restApiId=api["id"], embed=["methods"], limit=500)["items"]:
+        for method in resource.get("resourceMethods", {}):
+            about = gateway.get_method(restApiId=api["id"], resourceId=resource["id"], httpMethod=method)
+            found[method, resource["path"]] = about["authorizationType"]
+    assert found == {route: "NONE" if group == OPEN else "CUSTOM" for route, group in ROUTES.items()}
+    # And API Gateway may call it, which the local cloud does not ask for.
+    policy = json.loads(system.aws("lambda").get_policy(FunctionName="cafe-dev-authorize")["Policy"])
+    principals = [statement["Principal"] for statement in policy["Statement"]]
+    assert {"Service": "apigateway.amazonaws.com"} in principals
