@@ -45,7 +45,10 @@ began = time.perf_counter()
 imported = __import__(module)
 answer = getattr(imported, handler)(event, Context()) if handler else None
 print(time.perf_counter() - began)
-if isinstance(answer, dict) and (answer.get("statusCode", 200) != 200 or answer.get("batchItemFailures")):
+refused = answer.get("principalId") == "nobody" if isinstance(answer, dict) else False
+if isinstance(answer, dict) and (
+    refused or answer.get("statusCode", 200) != 200 or answer.get("batchItemFailures")
+):
     sys.exit(f"it answers {answer}")
 """
 MOMENT = "2026-11-21T03:14:15.123456Z"
@@ -101,6 +104,7 @@ def run() -> Iterator[Row]:
         report = {"reportId": "cold", "csvKey": "inventory/cold/inventory.csv", "generatedAt": MOMENT}
         events: dict[str, Callable[[], Any]] = {
             "api_handler": _get_order,
+            "authorize": partial(_bearer, stack.users.token()),
             "store_orders": lambda: _orders(secrets.token_hex(8)),
             "announce_orders": _stream,
             "receive_upload": partial(_upload, etag),
@@ -146,6 +150,11 @@ def _get_order() -> dict[str, Any]:
         "isBase64Encoded": False,
         "body": None,
     }
+
+
+def _bearer(token: str) -> dict[str, Any]:
+    arn = "arn:aws:execute-api:us-east-1:000000000000:a1b2c3/api/GET/orders"
+    return {"type": "TOKEN", "authorizationToken": token, "methodArn": arn}
 
 
 def _orders(order_id: str) -> dict[str, Any]:
