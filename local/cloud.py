@@ -19,6 +19,9 @@ OWN_REQUIREMENTS = HERE / "ministack-own-requirements.txt"
 VIRTUAL_ENVIRONMENT = HERE.parent / ".local" / "ministack"
 STAMP = VIRTUAL_ENVIRONMENT / "installed"
 PYTHON = VIRTUAL_ENVIRONMENT / "bin" / "python"
+# What MiniStack itself needs and its functions must not see: the launcher knows this folder.
+OWN = VIRTUAL_ENVIRONMENT / "own"
+OWN_STAMP = OWN / "installed"
 
 REGION = "us-east-1"
 # MiniStack's root key pair. It opens nothing but the port on 127.0.0.1.
@@ -61,20 +64,22 @@ class Cloud:
 
     @property
     def installed(self) -> bool:
-        return STAMP.exists() and STAMP.read_text() == fingerprint(REQUIREMENTS, OWN_REQUIREMENTS, sys.version)
+        return not _lacks(STAMP, REQUIREMENTS) and not _lacks(OWN_STAMP, OWN_REQUIREMENTS)
 
     def install(self) -> None:
         """Make MiniStack's virtual environment."""
         with only_one(VIRTUAL_ENVIRONMENT.with_suffix(".lock")):
-            if self.installed:  # by another command, meanwhile
-                return
-            # Without pip: what is not in the requirements is not there for a function to import by accident.
-            run_quietly(sys.executable, "-m", "venv", "--clear", "--without-pip", str(VIRTUAL_ENVIRONMENT))
             pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(PYTHON))
-            run_quietly(*pip, "install", "--quiet", "--requirement", str(REQUIREMENTS))
-            own = ("--target", str(VIRTUAL_ENVIRONMENT / "own"), "--requirement", str(OWN_REQUIREMENTS))
-            run_quietly(*pip, "install", "--quiet", *own)
-            STAMP.write_text(fingerprint(REQUIREMENTS, OWN_REQUIREMENTS, sys.version))
+            # Another command may have done it meanwhile.
+            if _lacks(STAMP, REQUIREMENTS):
+                # Without pip: what is not in the requirements is not there for a function to import by accident.
+                run_quietly(sys.executable, "-m", "venv", "--clear", "--without-pip", str(VIRTUAL_ENVIRONMENT))
+                run_quietly(*pip, "install", "--quiet", "--requirement", str(REQUIREMENTS))
+                STAMP.write_text(fingerprint(REQUIREMENTS, sys.version))
+            if _lacks(OWN_STAMP, OWN_REQUIREMENTS):
+                own = ("--target", str(OWN), "--requirement", str(OWN_REQUIREMENTS))
+                run_quietly(*pip, "install", "--quiet", "--upgrade", *own)
+                OWN_STAMP.write_text(fingerprint(OWN_REQUIREMENTS, sys.version))
 
     @property
     def _fingerprint(self) -> str:
@@ -111,3 +116,7 @@ class Cloud:
 
     def _answers(self) -> bool:
         return answers(f"{self.endpoint}/_ministack/health")
+
+
+def _lacks(stamp: Path, requirements: Path) -> bool:
+    return not stamp.exists() or stamp.read_text() != fingerprint(requirements, sys.version)
