@@ -10,6 +10,7 @@ import pytest
 from cfnlint.api import lint  # type: ignore[import-untyped]
 
 from chalicelib.orders import store
+from chalicelib.sign_in import MANAGERS, OPEN, ROUTES, STAFF
 from infra import deploy
 from tests.wiring.conftest import ROOT, as_variables, resolve
 from tests.wiring.template import Template
@@ -192,6 +193,33 @@ def test_no_resource_grants_the_public_anything(template: Template) -> None:
             assert statement["Effect"] == "Deny" or statement["Principal"] != "*"
 
 
+# --- the user pool ----------------------------------------------------------------------------------------------------
+
+
+def test_nobody_signs_up_alone_and_every_password_is_a_long_one(template: Template) -> None:
+    pool = template.properties("UserPool")
+    assert pool["AdminCreateUserConfig"] == {"AllowAdminCreateUserOnly": True}
+    policy = pool["Policies"]["PasswordPolicy"]
+    assert policy["MinimumLength"] >= 12
+    assert all(policy[f"Require{kind}"] for kind in ("Lowercase", "Uppercase", "Numbers"))
+
+
+def test_the_groups_are_those_of_the_table_of_who_may_do_what(template: Template) -> None:
+    made = {each["GroupName"] for each in template.of_type("AWS::Cognito::UserPoolGroup").values()}
+    assert made == set(ROUTES.values()) - {OPEN} == {STAFF, MANAGERS}
+
+
+def test_the_consoles_client_has_no_secret_and_its_tokens_last_an_hour(template: Template) -> None:
+    client = template.properties("UserPoolClient")
+    assert client["GenerateSecret"] is False
+    assert set(client["ExplicitAuthFlows"]) == {"ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"}
+    assert client["TokenValidityUnits"] == dict.fromkeys(("IdToken", "AccessToken", "RefreshToken"), "hours")
+    assert (client["IdTokenValidity"], client["AccessTokenValidity"]) == (1, 1)
+    # Who signs out is out, and an unknown name is told like a wrong password.
+    assert client["EnableTokenRevocation"] is True
+    assert client["PreventUserExistenceErrors"] == "ENABLED"
+
+
 # --- the local stage --------------------------------------------------------------------------------------------------
 
 
@@ -287,6 +315,8 @@ def test_every_name_is_of_its_stage(template: Template) -> None:
         "AlarmName",
         "LogGroupName",
         "Name",
+        "UserPoolName",
+        "ClientName",
     }
     for name, resource in template.resources.items():
         for key in naming & resource["Properties"].keys():
@@ -305,6 +335,8 @@ def test_every_name_is_of_its_stage(template: Template) -> None:
         "INVENTORY_REPORT_ARN",
         "STORAGE_REPORT_ARN",
         "ORDERS_DEAD_LETTER_URL",
+        "USER_POOL_ID",
+        "USER_POOL_CLIENT_ID",
     ],
 )
 def test_the_outputs_have_what_the_interface_promises(output: str, template: Template) -> None:
