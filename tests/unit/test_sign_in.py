@@ -5,9 +5,11 @@ import hashlib
 import hmac
 import io
 import json
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.client import IncompleteRead
 from typing import Any
 from urllib.error import URLError
@@ -260,7 +262,16 @@ def test_a_flood_of_unknown_keys_is_no_flood_of_questions(keys: Keys, pool: Pool
     assert len(pool.asked) == 2
 
 
-def test_many_first_calls_at_once_ask_once(keys: Keys, pool: Pool) -> None:
+def test_many_first_calls_at_once_ask_once(keys: Keys, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    second = threading.Barrier(2)
+
+    def fetch(url: str) -> bytes:
+        # Waits for another one that asks meanwhile, which does not come.
+        with suppress(threading.BrokenBarrierError):
+            second.wait(0.2)
+        return pool.fetch(url)
+
+    monkeypatch.setattr(sign_in, "fetch", fetch)
     with ThreadPoolExecutor(8) as executor:
         found = list(executor.map(keys.get, ["first"] * 8))
     assert {key.key_id for key in found} == {"first"}
