@@ -336,10 +336,23 @@ def openapi() -> Response:
     return Response((CHALICELIB / "openapi.json").read_text(), {"Content-Type": "application/json"})
 
 
+# --- The console ------------------------------------------------------------------------------------------------------
+
+
 @app.route("/")
-def console() -> Response:
-    """The console: for now a plain page that says what there is."""
-    return Response((CHALICELIB / "console" / "index.html").read_text(), {"Content-Type": "text/html; charset=utf-8"})
+def show_console() -> Response:
+    """The console, a web page."""
+    from chalicelib import console
+
+    return console.page(request(), settings)
+
+
+@app.route("/console/{file}")
+def get_console_file(file: str) -> Response:
+    """One of the files that the page loads."""
+    from chalicelib import console
+
+    return console.file(request(), settings, file)
 
 
 for handler in (receive_upload, record_notification, record_alarm):

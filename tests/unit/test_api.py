@@ -713,9 +713,3 @@ def test_the_openapi_description_describes_these_routes(api: Api) -> None:
 def unnamed(path: str) -> str:
     """Chalice's parameters are Python names, and the description's are those of the interface."""
     return re.sub(r"{\w+}", "{}", path)
-
-
-def test_the_console_is_a_web_page(api: Api) -> None:
-    response = api.get("/")
-    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
-    assert response.body.startswith(b"<!doctype html>")

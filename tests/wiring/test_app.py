@@ -157,6 +157,7 @@ def test_the_routes_are_those_of_the_interface(routes: Routes) -> None:
         ("/health", "GET"),
         ("/openapi.json", "GET"),
         ("/", "GET"),
+        ("/console/{file}", "GET"),
     }
     assert routes == documented
 
