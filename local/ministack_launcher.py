@@ -20,6 +20,7 @@ function: its docstring says what AWS does, what MiniStack does, and who needs i
 - ``stream_resources``         reading a DynamoDB stream asks for a right on that stream
 - ``wildcards``                ``*`` and ``?`` in a policy stand for line ends too
 - ``signed_tokens``            the tokens of a user pool are signed with its keys
+- ``request_path``             a request's path as the client asked for it
 
 The patches are for this one version. With another, this file refuses to start: try each again, drop what upstream
 has mended, and then change ``VERSION`` and ``ministack-requirements.txt`` together.
@@ -534,6 +535,33 @@ def signed_tokens() -> None:
     sys.path.append(str(Path(sys.prefix) / "own"))
 
 
+def request_path() -> None:
+    """On AWS the context of a request to a REST API has the path that the client asked for.
+
+    MiniStack leaves out what its own addresses begin with, ``/_aws/execute-api/<id>``. From this path the API tells
+    where it is itself: in a ``Location``, and to the console.
+    """
+    from ministack import app
+    from ministack.services import apigateway_v1 as gateway
+
+    handle_request, build_event = app._handle_execute_api_request, gateway._build_lambda_event_v1
+    asked_for: contextvars.ContextVar[str] = contextvars.ContextVar("asked_for")
+
+    @wraps(handle_request)
+    async def handle(host: str, path: str, *arguments: Any, **named: Any) -> Any:
+        asked_for.set(path)
+        return await handle_request(host, path, *arguments, **named)
+
+    @wraps(build_event)
+    def build(*arguments: Any, **named: Any) -> Any:
+        event = build_event(*arguments, **named)
+        event["requestContext"]["path"] = asked_for.get()
+        return event
+
+    app._handle_execute_api_request = handle
+    gateway._build_lambda_event_v1 = build
+
+
 PATCHES = (
     import_rest_api,
     update_rest_api,
@@ -552,6 +580,7 @@ PATCHES = (
     stream_resources,
     wildcards,
     signed_tokens,
+    request_path,
 )
 
 

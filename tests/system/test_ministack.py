@@ -16,6 +16,7 @@ from typing import Any
 import boto3
 import jwt
 import pytest
+import urllib3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
@@ -381,6 +382,28 @@ def signed_tokens(cloud: Cloud) -> bool:
     return True
 
 
+def request_path(cloud: Cloud) -> bool:
+    code = """
+def handler(event, context):
+    return {"statusCode": 200, "headers": {}, "body": event["requestContext"]["path"]}
+"""
+    arn = function(cloud, "echo-path", code)
+    gateway = client(cloud, "apigateway")
+    api = gateway.create_rest_api(name="paths")["id"]
+    [root] = gateway.get_resources(restApiId=api)["items"]
+    method = {"restApiId": api, "resourceId": root["id"], "httpMethod": "GET"}
+    gateway.put_method(**method, authorizationType="NONE")
+    gateway.put_integration(
+        **method,
+        type="AWS_PROXY",
+        integrationHttpMethod="POST",
+        uri=f"arn:aws:apigateway:{REGION}:lambda:path/2015-03-31/functions/{arn}/invocations",
+    )
+    gateway.create_deployment(restApiId=api, stageName="api")
+    path = f"/_aws/execute-api/{api}/api/"
+    return urllib3.request("GET", cloud.endpoint + path).data.decode() == path
+
+
 CHECKS = (
     import_rest_api,
     update_rest_api,
@@ -399,6 +422,7 @@ CHECKS = (
     stream_resources,
     wildcards,
     signed_tokens,
+    request_path,
 )
 NAMES = [check.__name__ for check in CHECKS]
 
