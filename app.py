@@ -119,6 +119,14 @@ def get_report(report_id: str) -> dict[str, Any]:
     return reports.get(report_id, sfn=sfn, machines=MACHINES, s3=s3, bucket=settings.reports_bucket, now=now())
 
 
+@app.route("/reports/{report_id}/history")
+def get_report_history(report_id: str) -> dict[str, Any]:
+    """The report's state machine as a picture, and how far the execution has come in it."""
+    from chalicelib.reports import history
+
+    return history.of(report_id, sfn=clients.aws("stepfunctions"), machines=MACHINES)
+
+
 @app.lambda_function()
 def read_inventory(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """State 1: MySQL's rows into a CSV in the reports bucket."""

@@ -13,6 +13,7 @@ function: its docstring says what AWS does, what MiniStack does, and who needs i
 - ``start_twice``              StartExecution with the name and the input of a running execution
 - ``execution_ends_once``      an aborted or timed-out execution stays so, and a failed one has no output
 - ``machine_timeout``          ``TimeoutSeconds`` of a whole state machine
+- ``execution_history``        the events of the states within a Parallel or a Map, and what led to each event
 - ``partiql_actions``          the IAM actions of PartiQL's statements
 - ``partiql_inserts``          the stream records of PartiQL's INSERT, and its atomicity
 - ``batch_actions``            the IAM actions of SQS's and SNS's batches
@@ -396,6 +397,91 @@ def machine_timeout() -> None:
     stepfunctions._run_execution = run
 
 
+def execution_history() -> None:
+    """On AWS the states within a Parallel or a Map have the same events as all others, each event names the one that
+    led to it, and none comes after the execution's end.
+
+    MiniStack has of those states only the tasks' tries, which do not tell whose they are; names what led to an event
+    nowhere; and what still runs when an execution is stopped goes on telling. The console draws an execution by its
+    events.
+    """
+    from ministack.services import stepfunctions
+
+    add_event, run_sub_machine = stepfunctions._add_event, stepfunctions._run_sub_machine
+    one_at_a_time = threading.Lock()
+    # Each branch and each item has a thread with a copy of these.
+    latest: contextvars.ContextVar[int] = contextvars.ContextVar("latest", default=0)
+    within: contextvars.ContextVar[tuple[Any, dict[int, str]]] = contextvars.ContextVar("within", default=(None, {}))
+    mapped: contextvars.ContextVar[str] = contextvars.ContextVar("mapped", default="")
+
+    @wraps(add_event)
+    def add(execution: dict[str, Any], kind: str, details: dict[str, Any] | None = None) -> None:
+        if execution["status"] != "RUNNING" and not kind.startswith("Execution"):
+            return
+        with one_at_a_time:
+            event = add_event(execution, kind, details)
+        event["previousEventId"] = latest.get()
+        latest.set(event["id"])
+
+    def tell(execute: Any) -> Any:
+        @wraps(execute)
+        def told(state: dict[str, Any], given: Any, *more: Any) -> Any:
+            execution, names = within.get()
+            name = names.get(id(state))
+            if name is None:
+                return execute(state, given, *more)
+            entered = {"name": name, "input": json.dumps(given)}
+            add(execution, f"{state['Type']}StateEntered", {"stateEnteredEventDetails": entered})
+            result, following = execute(state, given, *more)
+            exited = {"name": name, "output": json.dumps(result)}
+            add(execution, f"{state['Type']}StateExited", {"stateExitedEventDetails": exited})
+            return result, following
+
+        return told
+
+    def tell_try(run: Any) -> Any:
+        @wraps(run)
+        def told(state: dict[str, Any], given: Any, execution: dict[str, Any], context: dict[str, Any]) -> Any:
+            kind = state["Type"]
+            add(execution, f"{kind}StateStarted")
+            names = within.get()[1]
+            mapped.set(names.get(id(state), context["State"]["Name"]) if kind == "Map" else "")
+            try:
+                result = run(state, given, execution, context)
+            except stepfunctions._ExecutionError:
+                add(execution, f"{kind}StateFailed")
+                raise
+            add(execution, f"{kind}StateSucceeded")
+            return result
+
+        return told
+
+    @wraps(run_sub_machine)
+    def run(states: Any, start: str, given: Any, execution: dict[str, Any], context: dict[str, Any]) -> Any:
+        within.set((execution, {id(state): name for name, state in states.items()}))
+        item = {"name": mapped.get(), "index": context["Map"]["Item"]["Index"]} if mapped.get() else {}
+
+        def tell_item(end: str) -> None:
+            if item:
+                add(execution, f"MapIteration{end}", {f"mapIteration{end}EventDetails": item})
+
+        tell_item("Started")
+        try:
+            result = run_sub_machine(states, start, given, execution, context)
+        except stepfunctions._ExecutionError:
+            tell_item("Failed")
+            raise
+        tell_item("Succeeded")
+        return result
+
+    stepfunctions._add_event = add
+    stepfunctions._run_sub_machine = run
+    for kind in ("pass", "task", "choice", "wait", "parallel", "map"):
+        setattr(stepfunctions, f"_execute_{kind}", tell(getattr(stepfunctions, f"_execute_{kind}")))
+    for name in ("_run_parallel_branches", "_run_map_items"):
+        setattr(stepfunctions, name, tell_try(getattr(stepfunctions, name)))
+
+
 def partiql_actions() -> None:
     """AWS authorizes each statement of BatchExecuteStatement as what it does, such as PartiQLInsert, on its table.
 
@@ -573,6 +659,7 @@ PATCHES = (
     start_twice,
     execution_ends_once,
     machine_timeout,
+    execution_history,
     partiql_actions,
     partiql_inserts,
     batch_actions,

@@ -97,12 +97,18 @@ def _describe(name: str, machine: str, sfn: Any) -> dict[str, Any] | None:
 @aws_errors()
 def get(report_id: str, *, sfn: Any, machines: Machines, s3: Any, bucket: str, now: datetime) -> dict[str, Any]:
     """A report as the REST interface shows it, with a fresh link if it has one. Raises ``NotFound``."""
+    kind, execution = find(report_id, sfn, machines)
+    return _shown(kind, execution, s3, bucket, now)
+
+
+def find(report_id: str, sfn: Any, machines: Machines) -> tuple[str, dict[str, Any]]:
+    """A report's kind and its execution. Raises ``NotFound``."""
     if REPORT_ID.fullmatch(report_id):
         # The id begins with the kind, unless the execution was started by hand or on a schedule.
         for kind in sorted(KINDS, key=lambda kind: not report_id.startswith(kind)):
             execution = _describe(report_id, machines[kind], sfn)
             if execution:
-                return _shown(kind, execution, s3, bucket, now)
+                return kind, execution
     raise NotFound("report", report_id[:80])
 
 
@@ -112,10 +118,10 @@ def _shown(kind: str, execution: dict[str, Any], s3: Any, bucket: str, now: date
     if succeeded and _exists(s3, bucket, report_key(kind, execution["name"])):
         link |= presign(s3, bucket, report_key(kind, execution["name"]), now)
     return {
-        **_line(kind, execution),
+        **line(kind, execution),
         "summary": json.loads(execution["output"])["summary"] if succeeded else None,
         **link,
-        "error": None if succeeded or execution["status"] == "RUNNING" else _reason(execution),
+        "error": None if succeeded or execution["status"] == "RUNNING" else reason(execution),
         "requestedBy": _requested_by(execution),
     }
 
@@ -127,7 +133,8 @@ def _requested_by(execution: dict[str, Any]) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _reason(execution: dict[str, Any]) -> str:
+def reason(execution: dict[str, Any]) -> str:
+    """Why an execution that has ended did not succeed."""
     if execution.get("cause"):
         return str(execution["cause"])
     reasons = {"TIMED_OUT": "the report took too long and was given up", "ABORTED": "the report was stopped by hand"}
@@ -145,7 +152,8 @@ def _exists(s3: Any, bucket: str, key: str) -> bool:
     return True
 
 
-def _line(kind: str, execution: dict[str, Any]) -> dict[str, Any]:
+def line(kind: str, execution: dict[str, Any]) -> dict[str, Any]:
+    """What every view of a report begins with."""
     stopped = execution.get("stopDate")
     return {
         "reportId": execution["name"],
@@ -201,7 +209,7 @@ def _executions(kind: str, machine: str, size: int, sfn: Any) -> Iterator[dict[s
     while True:
         answer = sfn.list_executions(**arguments)
         for execution in answer["executions"]:
-            yield {**_line(kind, execution), "href": f"/reports/{execution['name']}"}
+            yield {**line(kind, execution), "href": f"/reports/{execution['name']}"}
         if "nextToken" not in answer:
             return
         arguments["nextToken"] = answer["nextToken"]

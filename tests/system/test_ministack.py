@@ -298,6 +298,41 @@ def machine_timeout(cloud: Cloud) -> bool:
     return bool(run(cloud, arn)["status"] == "TIMED_OUT")
 
 
+def execution_history(cloud: Cloud) -> bool:
+    """Of two branches, one of which is a Map of two items."""
+    states = client(cloud, "stepfunctions")
+    one = {"StartAt": "One", "States": {"One": {"Type": "Pass", "End": True}}}
+    each = {"StartAt": "Each", "States": {"Each": {"Type": "Pass", "End": True}}}
+    items = {"Type": "Map", "ItemsPath": "$.items", "ItemProcessor": each, "End": True}
+    both = {"Type": "Parallel", "Branches": [one, {"StartAt": "Items", "States": {"Items": items}}]}
+    arn = machine(cloud, "telling", both)
+    execution = states.start_execution(stateMachineArn=arn, input='{"items": [1, 2]}')["executionArn"]
+    wait_for(lambda: states.describe_execution(executionArn=execution)["status"] != "RUNNING", "the execution's end")
+    events = {event["id"]: event for event in states.get_execution_history(executionArn=execution)["events"]}
+
+    def led_to(event: dict[str, Any]) -> Iterator[str]:
+        while event:
+            yield event["type"]
+            event = events.get(event.get("previousEventId", 0), {})
+
+    entered = {
+        details["name"]: list(led_to(event))
+        for event in events.values()
+        if (details := event.get("stateEnteredEventDetails"))
+    }
+    parallel = ["ParallelStateStarted", "ParallelStateEntered"]
+    return (
+        entered
+        == {
+            "Only": ["ParallelStateEntered"],
+            "One": ["PassStateEntered", *parallel],
+            "Items": ["MapStateEntered", *parallel],
+            "Each": ["PassStateEntered", "MapIterationStarted", "MapStateStarted", "MapStateEntered", *parallel],
+        }
+        and [event["type"] for event in events.values()].count("MapIterationSucceeded") == 2
+    )
+
+
 def partiql_actions(cloud: Cloud) -> bool:
     table(cloud, "allowed")
     dynamodb = assumed(cloud, "dynamodb", "dynamodb:PartiQLInsert")
@@ -415,6 +450,7 @@ CHECKS = (
     start_twice,
     execution_ends_once,
     machine_timeout,
+    execution_history,
     partiql_actions,
     partiql_inserts,
     batch_actions,

@@ -101,7 +101,8 @@ class Aws:
         self.s3.create_bucket(Bucket=ENVIRONMENT["REPORTS_BUCKET"])
         for kind in ("inventory", "storage"):
             role = f"arn:aws:iam::{ACCOUNT}:role/machine"
-            self.sfn.create_state_machine(name=f"cafe-test-{kind}-report", definition="{}", roleArn=role)
+            definition = (ROOT / "infra" / f"{kind}_report.asl.json").read_text()
+            self.sfn.create_state_machine(name=f"cafe-test-{kind}-report", definition=definition, roleArn=role)
         # A subscriber, to see what was published.
         self.sns.create_topic(Name="cafe-test-notifications")
         self._inbox = self.sqs.create_queue(QueueName="inbox")["QueueUrl"]

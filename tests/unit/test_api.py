@@ -271,6 +271,23 @@ def test_a_report_that_is_not_there_is_a_404(api: Api, aws: Aws, report_id: str)
     assert message.startswith("there is no report ")
 
 
+# --- GET /reports/{reportId}/history ----------------------------------------------------------------------------------
+
+
+def test_a_reports_history_has_its_states(api: Api, aws: Aws) -> None:
+    report_id = started(api)["reportId"]
+    shown = api.get(f"/reports/{report_id}/history").json_body
+    assert (shown["reportId"], shown["kind"], shown["status"]) == (report_id, "inventory", "RUNNING")
+    # What moto tells of is none of these; tests/unit/test_history.py has the rest.
+    assert {state["name"]: state["status"] for state in shown["states"]}["ReadInventory"] == "waiting"
+    assert shown["partial"] is False
+
+
+@pytest.mark.parametrize("report_id", ["inventory-none", "a" * 81, "a:b"])
+def test_a_report_that_is_not_there_has_no_history(api: Api, aws: Aws, report_id: str) -> None:
+    refused(api.get(f"/reports/{report_id}/history"), 404, "NotFound")
+
+
 # --- GET /reports -----------------------------------------------------------------------------------------------------
 
 

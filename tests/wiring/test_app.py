@@ -147,6 +147,7 @@ def test_the_routes_are_those_of_the_interface(routes: Routes) -> None:
     documented = {
         ("/create_report", "POST"),
         ("/reports/{report_id}", "GET"),
+        ("/reports/{report_id}/history", "GET"),
         ("/reports", "GET"),
         ("/orders", "POST"),
         ("/orders/{order_id}", "GET"),

@@ -1,0 +1,710 @@
+"""A report's execution as a picture. The events are in the order and with the links that AWS gives them."""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from chalicelib.errors import NotFound
+from chalicelib.reports import history
+from chalicelib.timeline import timestamp
+from tests.unit.conftest import ENVIRONMENT, ROOT
+
+NOW = datetime(2026, 11, 21, 3, 14, tzinfo=UTC)
+MACHINES = {"inventory": ENVIRONMENT["INVENTORY_REPORT_ARN"], "storage": ENVIRONMENT["STORAGE_REPORT_ARN"]}
+INVENTORY = json.loads((ROOT / "infra" / "inventory_report.asl.json").read_text())
+STORAGE = json.loads((ROOT / "infra" / "storage_report.asl.json").read_text())
+
+
+def at(event: int) -> str:
+    """The time of an event: each is a second after the one before."""
+    return timestamp(NOW + timedelta(seconds=event))
+
+
+def read(told: str) -> list[dict[str, Any]]:
+    """Events, a line each: ``<id> <- <what led to it> <type> <name, or error: cause>``."""
+    events = []
+    for line in filter(str.strip, told.splitlines()):
+        found = re.fullmatch(r" *(\d+) <- (\d+) (\w+) ?(.*)", line)
+        assert found, line
+        number, before, kind, rest = found.groups()
+        event: dict[str, Any] = {"id": int(number), "previousEventId": int(before), "type": kind}
+        event["timestamp"] = NOW + timedelta(seconds=int(number))
+        details: dict[str, Any] = {}
+        if kind.endswith(("Entered", "Exited")) or kind.startswith("MapIteration"):
+            details = {"name": rest}
+        elif rest:
+            error, _, cause = rest.partition(": ")
+            details = {"error": error} | ({"cause": cause} if cause else {})
+        if details:
+            event[f"{kind[0].lower()}{kind[1:]}EventDetails"] = details
+        events.append(event)
+    return events
+
+
+class Executions:
+    """Step Functions with one execution, of which it tells so many events at once."""
+
+    class exceptions:  # noqa: N801 - botocore's own name
+        class ExecutionDoesNotExist(Exception):
+            pass
+
+    def __init__(self, machine: dict[str, Any], events: list[dict[str, Any]], status: str, **more: Any) -> None:
+        self.machine, self.events, self.status, self.more = machine, events, status, more
+        self.asked: list[str] = []
+        self.page = history.PAGE_EVENTS
+
+    def describe_execution(self, *, executionArn: str) -> dict[str, Any]:  # noqa: N803 - botocore's own name
+        self.asked.append("execution")
+        name = executionArn.rpartition(":")[2]
+        if name != "inventory-1":
+            raise self.exceptions.ExecutionDoesNotExist
+        ended = {} if self.status == "RUNNING" else {"stopDate": NOW + timedelta(seconds=1_000_000)}
+        known = {"executionArn": executionArn, "name": name, "status": self.status, "startDate": NOW}
+        return {**known, **ended, **self.more}
+
+    def describe_state_machine_for_execution(self, *, executionArn: str) -> dict[str, Any]:  # noqa: N803
+        self.asked.append("machine")
+        return {"definition": json.dumps(self.machine)}
+
+    def get_execution_history(
+        self,
+        *,
+        executionArn: str,  # noqa: N803
+        maxResults: int,  # noqa: N803
+        includeExecutionData: bool,  # noqa: N803
+        reverseOrder: bool = False,  # noqa: N803
+        nextToken: str = "0",  # noqa: N803
+    ) -> dict[str, Any]:
+        assert not includeExecutionData
+        assert maxResults == history.PAGE_EVENTS
+        self.asked.append("events")
+        events = self.events[::-1] if reverseOrder else self.events
+        start, end = int(nextToken), int(nextToken) + self.page
+        return {"events": events[start:end]} | ({"nextToken": str(end)} if end < len(events) else {})
+
+
+def picture(machine: dict[str, Any], told: str, status: str = "RUNNING", **more: Any) -> dict[str, dict[str, Any]]:
+    """The states by name."""
+    shown = of(Executions(machine, read(told), status, **more))
+    assert not shown["partial"]
+    return {state["name"]: state for state in shown["states"]}
+
+
+def of(executions: Executions) -> dict[str, Any]:
+    return history.of("inventory-1", sfn=executions, machines=MACHINES)
+
+
+def statuses(states: dict[str, dict[str, Any]]) -> dict[str, str]:
+    return {name: state["status"] for name, state in states.items()}
+
+
+def one(state: dict[str, Any], **others: dict[str, Any]) -> dict[str, Any]:
+    """A machine that begins in ``One``."""
+    return {"StartAt": "One", "States": {"One": state, **others}}
+
+
+TASK: dict[str, Any] = {"Type": "Task", "Resource": "r", "End": True}
+PASS: dict[str, Any] = {"Type": "Pass", "End": True}
+CAUGHT = {"Catch": [{"ErrorEquals": ["States.ALL"], "Next": "Caught"}]}
+
+SUCCEEDED = """
+    1 <- 0 ExecutionStarted
+    2 <- 0 PassStateEntered Begin
+    3 <- 2 PassStateExited Begin
+    4 <- 3 TaskStateEntered ReadInventory
+    5 <- 4 TaskScheduled
+    6 <- 5 TaskStarted
+    7 <- 6 TaskSucceeded
+    8 <- 7 TaskStateExited ReadInventory
+    9 <- 8 ParallelStateEntered RenderAndPresign
+    10 <- 9 ParallelStateStarted
+    11 <- 10 TaskStateEntered RenderReport
+    12 <- 11 TaskScheduled
+    13 <- 10 TaskStateEntered PresignReport
+    14 <- 13 TaskScheduled
+    15 <- 12 TaskStarted
+    16 <- 14 TaskStarted
+    17 <- 16 TaskSucceeded
+    18 <- 17 TaskStateExited PresignReport
+    19 <- 15 TaskSucceeded
+    20 <- 19 TaskStateExited RenderReport
+    21 <- 20 ParallelStateSucceeded
+    22 <- 20 ParallelStateExited RenderAndPresign
+    23 <- 22 PassStateEntered WriteNotice
+    24 <- 23 PassStateExited WriteNotice
+    25 <- 24 TaskStateEntered NotifyReport
+    26 <- 25 TaskScheduled
+    27 <- 26 TaskStarted
+    28 <- 27 TaskSucceeded
+    29 <- 28 TaskStateExited NotifyReport
+    30 <- 29 PassStateEntered Done
+    31 <- 30 PassStateExited Done
+    32 <- 31 ExecutionSucceeded
+"""
+
+
+def until(event: int, told: str = SUCCEEDED) -> str:
+    return "\n".join(told.strip().splitlines()[:event])
+
+
+# --- How far it has come ----------------------------------------------------------------------------------------------
+
+
+def test_before_it_has_begun_all_waits() -> None:
+    states = picture(INVENTORY, until(1))
+    assert set(statuses(states).values()) == {"waiting"}
+    begin = states["Begin"]
+    assert (begin["startedAt"], begin["finishedAt"], begin["tries"], begin["error"]) == (None, None, 0, None)
+
+
+def test_a_task_runs_from_its_entry_to_its_exit() -> None:
+    for event in (4, 5, 6, 7):
+        reading = picture(INVENTORY, until(event))["ReadInventory"]
+        assert (reading["status"], reading["startedAt"], reading["finishedAt"]) == ("running", at(4), None)
+        assert reading["tries"] == 1
+    read_ = picture(INVENTORY, until(8))["ReadInventory"]
+    assert (read_["status"], read_["startedAt"], read_["finishedAt"]) == ("succeeded", at(4), at(8))
+
+
+def test_branches_run_side_by_side_within_their_parallel() -> None:
+    states = picture(INVENTORY, until(18))
+    now = {name: states[name]["status"] for name in ("RenderAndPresign", "RenderReport", "PresignReport")}
+    assert now == {"RenderAndPresign": "running", "RenderReport": "running", "PresignReport": "succeeded"}
+    assert states["PresignReport"]["finishedAt"] == at(18)
+    assert states["RenderReport"]["parent"] == states["PresignReport"]["parent"] == "RenderAndPresign"
+    assert picture(INVENTORY, until(22))["RenderAndPresign"]["status"] == "succeeded"
+
+
+def test_when_it_has_succeeded_what_was_not_needed_was_skipped() -> None:
+    shown = of(Executions(INVENTORY, read(SUCCEEDED), "SUCCEEDED"))
+    assert shown["reportId"] == "inventory-1"
+    assert (shown["kind"], shown["status"], shown["startedAt"]) == ("inventory", "SUCCEEDED", timestamp(NOW))
+    ends = {state["name"]: state["status"] for state in shown["states"]}
+    failing = {"WhatFailed", "TellTimeOut", "ReadFunctionError", "TakeMessage", "TakeCause", "NotifyFailure"}
+    assert {name for name in ends if ends[name] == "skipped"} == failing | {"Failed", "Unannounced"}
+    assert {ends[name] for name in ends.keys() - failing - {"Failed", "Unannounced"}} == {"succeeded"}
+
+
+def test_every_state_of_both_machines_is_there_with_its_kind_and_its_ways_on() -> None:
+    for machine, kinds in ((INVENTORY, {"pass", "task", "parallel", "choice", "fail"}), (STORAGE, {"map", "choice"})):
+        states = picture(machine, until(1))
+        assert kinds <= {state["kind"] for state in states.values()}
+        assert all(way in states for state in states.values() for way in state["next"] + state["catch"])
+    assert picture(STORAGE, until(1))["IsAnythingLeft"]["next"] == ["WriteNotice", "MeasureShares"]
+    assert picture(STORAGE, until(1))["MeasureShare"]["parent"] == "MeasureShares"
+    assert picture(INVENTORY, until(1))["NotifyFailure"]["catch"] == ["Unannounced"]
+
+
+def test_a_task_that_is_tried_again_tells_its_tries_and_why() -> None:
+    told = """
+        1 <- 0 ExecutionStarted
+        2 <- 0 TaskStateEntered One
+        3 <- 2 TaskScheduled
+        4 <- 3 TaskStarted
+        5 <- 4 TaskFailed DatabaseUnavailable: {"errorMessage": "MySQL does not answer", "stackTrace": ["secret"]}
+        6 <- 5 TaskScheduled
+        7 <- 6 TaskStarted
+        8 <- 7 TaskSucceeded
+        9 <- 8 TaskStateExited One
+    """
+    trying = picture(one(TASK), until(7, told))["One"]
+    assert (trying["status"], trying["tries"], trying["error"]) == ("running", 2, "MySQL does not answer")
+    done = picture(one(TASK), told)["One"]
+    assert (done["status"], done["tries"], done["error"]) == ("succeeded", 2, None)
+
+
+def test_a_failure_that_is_caught_is_no_end() -> None:
+    told = """
+        1 <- 0 ExecutionStarted
+        2 <- 0 TaskStateEntered One
+        3 <- 2 TaskScheduled
+        4 <- 3 TaskStarted
+        5 <- 4 TaskFailed DatabaseRefused: a table is missing
+        6 <- 5 TaskStateExited One
+        7 <- 6 PassStateEntered Caught
+    """
+    states = picture(one({**TASK, **CAUGHT}, Caught=PASS), told)
+    assert statuses(states) == {"One": "caught", "Caught": "running"}
+    assert (states["One"]["error"], states["One"]["catch"]) == ("a table is missing", ["Caught"])
+
+
+def test_a_report_that_fails_shows_where_and_the_way_of_the_failure() -> None:
+    told = """
+        1 <- 0 ExecutionStarted
+        2 <- 0 PassStateEntered Begin
+        3 <- 2 PassStateExited Begin
+        4 <- 3 TaskStateEntered ReadInventory
+        5 <- 4 TaskScheduled
+        6 <- 5 TaskStarted
+        7 <- 6 TaskFailed DatabaseRefused: {"errorMessage": "MySQL refuses: no such table"}
+        8 <- 7 TaskStateExited ReadInventory
+        9 <- 8 ChoiceStateEntered WhatFailed
+        10 <- 9 ChoiceStateExited WhatFailed
+        11 <- 10 PassStateEntered ReadFunctionError
+        12 <- 11 PassStateExited ReadFunctionError
+        13 <- 12 PassStateEntered TakeMessage
+        14 <- 13 PassStateExited TakeMessage
+        15 <- 14 TaskStateEntered NotifyFailure
+        16 <- 15 TaskScheduled
+        17 <- 16 TaskSucceeded
+        18 <- 17 TaskStateExited NotifyFailure
+        19 <- 18 FailStateEntered Failed
+        20 <- 19 ExecutionFailed DatabaseRefused: MySQL refuses: no such table
+    """
+    states = picture(INVENTORY, told, "FAILED", cause="MySQL refuses: no such table")
+    assert states["ReadInventory"]["status"] == "caught"
+    assert states["ReadInventory"]["error"] == "MySQL refuses: no such table"
+    assert states["NotifyFailure"]["status"] == "succeeded"
+    assert (states["Failed"]["status"], states["Failed"]["error"]) == ("failed", "MySQL refuses: no such table")
+    assert states["RenderReport"]["status"] == "skipped"
+
+
+@pytest.mark.parametrize("kind", ["Task", "LambdaFunction", "Activity"])
+def test_a_task_that_takes_too_long_says_so(kind: str) -> None:
+    told = f"""
+        1 <- 0 ExecutionStarted
+        2 <- 0 TaskStateEntered One
+        3 <- 2 {kind}Scheduled
+        4 <- 3 {kind}Started
+        5 <- 4 {kind}TimedOut States.Timeout
+        6 <- 5 ExecutionFailed States.Timeout
+    """
+    states = picture(one(TASK), told, "FAILED", error="States.Timeout")
+    assert statuses(states) == {"One": "failed"}
+    assert states["One"]["error"] == "it took too long and was given up"
+    assert states["One"]["tries"] == 1
+
+
+def test_where_one_branch_fails_the_other_is_stopped_and_the_parallel_caught() -> None:
+    machine = one(
+        {"Type": "Parallel", "Branches": [one_named("Left"), one_named("Right")], "Next": "Caught", **CAUGHT},
+        Caught=PASS,
+    )
+    told = """
+        1 <- 0 ExecutionStarted
+        2 <- 0 ParallelStateEntered One
+        3 <- 2 ParallelStateStarted
+        4 <- 3 TaskStateEntered Left
+        5 <- 4 TaskScheduled
+        6 <- 3 TaskStateEntered Right
+        7 <- 6 TaskScheduled
+        8 <- 5 TaskStarted
+        9 <- 7 TaskStarted
+        10 <- 9 TaskFailed StorageRefused: may not
+        11 <- 10 TaskStateAborted
+        12 <- 10 ParallelStateFailed
+        13 <- 12 ParallelStateExited One
+        14 <- 13 PassStateEntered Caught
+    """
+    assert statuses(picture(machine, until(10, told)))["Right"] == "running"
+    states = picture(machine, told)
+    assert statuses(states) == {"One": "caught", "Left": "failed", "Right": "failed", "Caught": "running"}
+    assert states["One"]["error"] == states["Right"]["error"] == "may not"
+    assert states["Left"]["error"] == history.STOPPED
+    assert states["Left"]["finishedAt"] == at(12)
+
+
+def one_named(name: str, state: dict[str, Any] = TASK) -> dict[str, Any]:
+    return {"StartAt": name, "States": {name: state}}
+
+
+def test_a_parallel_that_is_tried_again_begins_anew() -> None:
+    machine = one({"Type": "Parallel", "Branches": [one_named("Left"), one_named("Right")], "End": True})
+    told = """
+        1 <- 0 ExecutionStarted
+        2 <- 0 ParallelStateEntered One
+        3 <- 2 ParallelStateStarted
+        4 <- 3 TaskStateEntered Left
+        5 <- 4 TaskScheduled
+        6 <- 3 TaskStateEntered Right
+        7 <- 6 TaskScheduled
+        8 <- 5 TaskFailed Unavailable: later
+        9 <- 8 ParallelStateStarted
+        10 <- 9 TaskStateEntered Left
+        11 <- 10 TaskScheduled
+        12 <- 11 TaskSucceeded
+        13 <- 12 TaskStateExited Left
+    """
+    states = picture(machine, told)
+    assert (states["One"]["status"], states["One"]["tries"]) == ("running", 2)
+    assert (states["Left"]["tries"], states["Right"]["status"]) == (2, "failed")
+
+
+def test_the_items_of_a_map_are_one_state_that_was_entered_often() -> None:
+    machine = one({"Type": "Map", "ItemProcessor": one_named("Each"), "End": True})
+    told = """
+        1 <- 0 ExecutionStarted
+        2 <- 0 MapStateEntered One
+        3 <- 2 MapStateStarted
+        4 <- 3 MapIterationStarted One
+        5 <- 3 MapIterationStarted One
+        6 <- 4 TaskStateEntered Each
+        7 <- 6 TaskScheduled
+        8 <- 5 TaskStateEntered Each
+        9 <- 8 TaskScheduled
+        10 <- 7 TaskFailed Unavailable: later
+        11 <- 10 TaskScheduled
+        12 <- 9 TaskSucceeded
+        13 <- 12 TaskStateExited Each
+        14 <- 13 MapIterationSucceeded One
+        15 <- 11 TaskSucceeded
+        16 <- 15 TaskStateExited Each
+        17 <- 16 MapIterationSucceeded One
+        18 <- 17 MapStateSucceeded
+        19 <- 17 MapStateExited One
+        20 <- 19 ExecutionSucceeded
+    """
+    half = picture(machine, until(14, told))["Each"]
+    assert (half["status"], half["tries"], half["error"], half["finishedAt"]) == ("running", 3, "later", None)
+    states = picture(machine, told, "SUCCEEDED")
+    assert statuses(states) == {"One": "succeeded", "Each": "succeeded"}
+    each = states["Each"]
+    assert (each["tries"], each["error"], each["startedAt"], each["finishedAt"]) == (3, None, at(6), at(16))
+    assert states["One"]["tries"] == 1
+
+
+def test_one_item_that_fails_ends_the_map_and_all_its_items() -> None:
+    machine = one({"Type": "Map", "Iterator": one_named("Each"), "End": True})
+    told = """
+        1 <- 0 ExecutionStarted
+        2 <- 0 MapStateEntered One
+        3 <- 2 MapStateStarted
+        4 <- 3 MapIterationStarted One
+        5 <- 3 MapIterationStarted One
+        6 <- 4 TaskStateEntered Each
+        7 <- 6 TaskScheduled
+        8 <- 5 TaskStateEntered Each
+        9 <- 8 TaskScheduled
+        10 <- 7 TaskTimedOut States.Timeout
+        11 <- 10 MapIterationFailed One
+        12 <- 10 MapIterationAborted One
+        13 <- 10 TaskStateAborted
+        14 <- 10 MapStateFailed
+        15 <- 14 ExecutionFailed States.Timeout
+    """
+    states = picture(machine, told, "FAILED", error="States.Timeout")
+    assert statuses(states) == {"One": "failed", "Each": "failed"}
+    assert states["One"]["error"] == "it took too long and was given up"
+
+
+def test_a_parallel_within_a_map_fails_with_its_own_item_only() -> None:
+    both = {"Type": "Parallel", "Branches": [one_named("Left"), one_named("Right")], "End": True, **CAUGHT}
+    each = {"StartAt": "Both", "States": {"Both": both, "Caught": PASS}}
+    machine = one({"Type": "Map", "ItemProcessor": each, "End": True})
+    told = """
+        1 <- 0 ExecutionStarted
+        2 <- 0 MapStateEntered One
+        3 <- 2 MapStateStarted
+        4 <- 3 MapIterationStarted One
+        5 <- 3 MapIterationStarted One
+        6 <- 4 ParallelStateEntered Both
+        7 <- 6 ParallelStateStarted
+        8 <- 5 ParallelStateEntered Both
+        9 <- 8 ParallelStateStarted
+        10 <- 7 TaskStateEntered Left
+        11 <- 9 TaskStateEntered Left
+        12 <- 7 TaskStateEntered Right
+        13 <- 9 TaskStateEntered Right
+        14 <- 13 TaskFailed Broken: pipe
+        15 <- 14 ParallelStateFailed
+        16 <- 15 ParallelStateExited Both
+    """
+    states = picture(machine, told)
+    # The other item goes on.
+    assert statuses(states) == {
+        "One": "running",
+        "Both": "running",
+        "Left": "running",
+        "Right": "running",
+        "Caught": "waiting",
+    }
+    told += """
+        17 <- 10 TaskStateExited Left
+        18 <- 12 TaskStateExited Right
+        19 <- 18 ParallelStateSucceeded
+        20 <- 18 ParallelStateExited Both
+    """
+    ended = picture(machine, told)
+    assert (ended["Both"]["status"], ended["Both"]["error"]) == ("caught", "pipe")
+    assert (ended["Left"]["status"], ended["Right"]["status"]) == ("failed", "failed")
+
+
+def test_a_failure_in_a_parallel_within_a_parallel_ends_both() -> None:
+    inner = {"Type": "Parallel", "Branches": [one_named("Deep")], "End": True}
+    machine = one({"Type": "Parallel", "Branches": [one_named("Inner", inner), one_named("Side")], "End": True})
+    told = """
+        1 <- 0 ExecutionStarted
+        2 <- 0 ParallelStateEntered One
+        3 <- 2 ParallelStateStarted
+        4 <- 3 ParallelStateEntered Inner
+        5 <- 4 ParallelStateStarted
+        6 <- 3 TaskStateEntered Side
+        7 <- 5 TaskStateEntered Deep
+        8 <- 7 TaskFailed Broken: pipe
+        9 <- 8 ParallelStateFailed
+        10 <- 9 ParallelStateFailed
+        11 <- 10 ExecutionFailed Broken: pipe
+    """
+    states = picture(machine, told, "FAILED", cause="pipe")
+    assert set(statuses(states).values()) == {"failed"}
+    assert {name: state["error"] for name, state in states.items()} == {
+        "One": "pipe",
+        "Inner": "pipe",
+        "Deep": "pipe",
+        "Side": history.STOPPED,
+    }
+
+
+def test_a_loop_goes_through_the_same_states_again() -> None:
+    machine = one(
+        {"Type": "Task", "Resource": "r", "Next": "Again"},
+        Again={"Type": "Choice", "Choices": [{"Variable": "$.x", "IsPresent": True, "Next": "One"}], "Default": "Two"},
+        Two=PASS,
+    )
+    told = """
+        1 <- 0 ExecutionStarted
+        2 <- 0 TaskStateEntered One
+        3 <- 2 TaskScheduled
+        4 <- 3 TaskSucceeded
+        5 <- 4 TaskStateExited One
+        6 <- 5 ChoiceStateEntered Again
+        7 <- 6 ChoiceStateExited Again
+        8 <- 7 TaskStateEntered One
+    """
+    states = picture(machine, told)
+    assert statuses(states) == {"One": "running", "Again": "succeeded", "Two": "waiting"}
+    assert (states["One"]["tries"], states["One"]["startedAt"], states["One"]["finishedAt"]) == (2, at(2), None)
+    assert [states[name]["column"] for name in ("One", "Again", "Two")] == [0, 1, 2]
+
+
+def test_a_state_that_cannot_go_on_fails_with_the_execution() -> None:
+    told = """
+        1 <- 0 ExecutionStarted
+        2 <- 0 PassStateEntered One
+        3 <- 2 ExecutionFailed States.Runtime: Invalid path '$.no'
+    """
+    states = picture(one(PASS), told, "FAILED", error="States.Runtime")
+    assert (states["One"]["status"], states["One"]["error"]) == ("failed", "Invalid path '$.no'")
+    told = """
+        1 <- 0 ExecutionStarted
+        2 <- 0 MapStateEntered One
+        3 <- 0 EvaluationFailed States.QueryEvaluationError: no list
+        4 <- 3 MapStateFailed
+        5 <- 4 ExecutionFailed States.QueryEvaluationError: no list
+    """
+    machine = one({"Type": "Map", "ItemProcessor": one_named("Each"), "End": True})
+    executions = Executions(machine, read(told), "FAILED")
+    executions.events[2]["evaluationFailedEventDetails"]["state"] = "One"
+    states = {state["name"]: state for state in of(executions)["states"]}
+    assert (states["One"]["status"], states["One"]["error"]) == ("failed", "no list")
+    assert states["Each"]["status"] == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("status", "event", "reason"),
+    [
+        ("ABORTED", "ExecutionAborted", "the report was stopped by hand"),
+        ("TIMED_OUT", "ExecutionTimedOut", "the report took too long and was given up"),
+    ],
+)
+def test_what_ran_when_it_was_stopped_says_why_it_was(status: str, event: str, reason: str) -> None:
+    states = picture(INVENTORY, until(15) + f"\n 16 <- 0 {event}", status)
+    for name in ("RenderAndPresign", "RenderReport", "PresignReport"):
+        assert (states[name]["status"], states[name]["error"]) == ("failed", reason)
+        assert states[name]["finishedAt"] == timestamp(NOW + timedelta(seconds=1_000_000))
+    assert states["ReadInventory"]["status"] == "succeeded"
+    assert states["Done"]["status"] == "skipped"
+
+
+def test_what_failed_before_it_was_stopped_keeps_its_reason() -> None:
+    told = """
+        1 <- 0 ExecutionStarted
+        2 <- 0 TaskStateEntered One
+        3 <- 2 TaskScheduled
+        4 <- 3 TaskFailed Unavailable: later
+        5 <- 0 ExecutionAborted
+    """
+    assert picture(one(TASK), told, "ABORTED")["One"]["error"] == "later"
+
+
+def test_a_fail_state_within_a_branch_fails_it_with_its_own_words() -> None:
+    fail = {"Type": "Fail", "Error": "Beans", "Cause": "no beans are left"}
+    machine = one({"Type": "Parallel", "Branches": [one_named("Stop", fail)], "Next": "Caught", **CAUGHT}, Caught=PASS)
+    told = """
+        1 <- 0 ExecutionStarted
+        2 <- 0 ParallelStateEntered One
+        3 <- 2 ParallelStateStarted
+        4 <- 3 FailStateEntered Stop
+        5 <- 4 ParallelStateFailed
+        6 <- 5 ParallelStateExited One
+    """
+    states = picture(machine, told)
+    assert statuses(states) == {"One": "caught", "Stop": "failed", "Caught": "waiting"}
+    assert states["One"]["error"] == states["Stop"]["error"] == "no beans are left"
+
+
+def test_an_execution_whose_last_events_are_not_there_yet_has_ended_all_the_same() -> None:
+    states = picture(INVENTORY, until(30), "SUCCEEDED")
+    assert states["Done"]["status"] == "succeeded"
+    assert "running" not in statuses(states).values()
+
+
+def test_a_failure_is_told_in_a_sentence_of_bounded_length_without_a_trace() -> None:
+    causes = {
+        '{"errorMessage": "no", "errorType": "X", "stackTrace": ["File secret.py"]}': "no",
+        "{}": "{}",
+        "[]": "[]",
+        "no JSON": "no JSON",
+        '{"errorMessage": null}': "None",
+        "x" * 30_000: "x" * history.ERROR_CHARACTERS,
+    }
+    for cause, told in causes.items():
+        assert history._reason({"error": "X", "cause": cause}) == told
+    assert history._reason({"error": "X"}) == "X"
+
+
+# --- A long history ---------------------------------------------------------------------------------------------------
+
+
+def many(items: int) -> list[dict[str, Any]]:
+    """A Map of so many items, of which the last still runs."""
+    lines = ["1 <- 0 ExecutionStarted", "2 <- 0 TaskStateEntered First", "3 <- 2 TaskStateExited First"]
+    lines += ["4 <- 3 MapStateEntered Items", "5 <- 4 MapStateStarted"]
+    for _ in range(items):
+        number = len(lines) + 1
+        lines += [
+            f"{number} <- 5 MapIterationStarted Items",
+            f"{number + 1} <- {number} TaskStateEntered Each",
+            f"{number + 2} <- {number + 1} TaskScheduled",
+            f"{number + 3} <- {number + 2} TaskSucceeded",
+            f"{number + 4} <- {number + 3} TaskStateExited Each",
+        ]
+    return read("\n".join(lines[:-2]))
+
+
+MANY = {
+    "StartAt": "First",
+    "States": {
+        "First": {"Type": "Task", "Resource": "r", "Next": "Items"},
+        "Items": {"Type": "Map", "ItemProcessor": one_named("Each"), "End": True},
+    },
+}
+
+
+@pytest.mark.parametrize("items", [100, 1_990])
+def test_many_events_are_read_by_pages(items: int) -> None:
+    shown = of(Executions(MANY, many(items), "RUNNING"))
+    states = {state["name"]: state for state in shown["states"]}
+    assert not shown["partial"]
+    assert statuses(states) == {"First": "succeeded", "Items": "running", "Each": "running"}
+    assert states["Each"]["tries"] == items
+
+
+def test_too_many_events_are_read_from_both_ends_and_it_is_said() -> None:
+    executions = Executions(MANY, many(4_990), "RUNNING")
+    shown = of(executions)
+    states = {state["name"]: state for state in shown["states"]}
+    assert shown["partial"]
+    assert statuses(states) == {"First": "succeeded", "Items": "running", "Each": "running"}
+    assert states["First"]["finishedAt"] == at(3)
+    assert executions.asked.count("events") == history.NEWEST_PAGES + 1
+    executions.events += read(f"{len(executions.events) + 1} <- 0 ExecutionAborted")
+    executions.status = "ABORTED"
+    states = {state["name"]: state for state in of(executions)["states"]}
+    assert statuses(states) == {"First": "succeeded", "Items": "failed", "Each": "failed"}
+
+
+def test_a_state_whose_entry_was_left_out_has_ended_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "NEWEST_PAGES", 1)
+    executions = Executions(INVENTORY, read(SUCCEEDED), "SUCCEEDED")
+    executions.page = 3
+    shown = of(executions)
+    states = {state["name"]: state for state in shown["states"]}
+    assert shown["partial"]
+    assert states["Done"]["status"] == states["Begin"]["status"] == "succeeded"
+
+
+# --- What it costs ----------------------------------------------------------------------------------------------------
+
+
+def test_whoever_watches_asks_for_the_state_machine_once() -> None:
+    executions = Executions(INVENTORY, read(until(4)), "RUNNING")
+    for _ in range(5):
+        of(executions)
+    assert executions.asked.count("machine") == 1
+    assert executions.asked.count("events") == 5
+
+
+def test_a_report_that_is_not_there_has_no_history() -> None:
+    with pytest.raises(NotFound):
+        history.of("storage-2", sfn=Executions(INVENTORY, [], "RUNNING"), machines=MACHINES)
+
+
+# --- Where each state is drawn ----------------------------------------------------------------------------------------
+
+
+def places(machine: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    return {name: (state["column"], state["row"]) for name, state in picture(machine, until(1)).items()}
+
+
+@pytest.mark.parametrize("machine", [INVENTORY, STORAGE], ids=["inventory", "storage"])
+def test_no_two_states_are_drawn_in_one_place_but_a_container_with_its_first(machine: dict[str, Any]) -> None:
+    states = picture(machine, until(1))
+    leaves = [state for state in states.values() if state["kind"] not in ("map", "parallel")]
+    assert len({(state["column"], state["row"]) for state in leaves}) == len(leaves)
+    for state in states.values():
+        if state["parent"]:
+            around = states[state["parent"]]
+            assert around["column"] <= state["column"]
+            assert around["row"] <= state["row"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "way"),
+    [
+        (INVENTORY, ["Begin", "ReadInventory", "RenderAndPresign", "WriteNotice", "NotifyReport", "Done"]),
+        (STORAGE, ["Begin", "MeasureBuckets", "IsAnythingLeft", "WriteNotice", "NotifyStorage", "Done"]),
+    ],
+    ids=["inventory", "storage"],
+)
+def test_the_way_without_failure_is_straight_and_the_others_are_below(machine: dict[str, Any], way: list[str]) -> None:
+    drawn = places(machine)
+    assert [drawn[name] for name in way] == [(column, 0) for column in range(len(way))]
+    assert min(drawn[name][1] for name in ("WhatFailed", "TakeCause", "NotifyFailure", "Failed", "Unannounced")) > 1
+
+
+def test_what_follows_is_to_the_right_unless_it_is_a_loop() -> None:
+    for machine in (INVENTORY, STORAGE):
+        states = picture(machine, until(1))
+        back = {
+            (state["name"], following)
+            for state in states.values()
+            for following in state["next"]
+            if states[following]["column"] <= state["column"]
+        }
+        assert back == ({("AddUpShares", "IsAnythingLeft")} if machine is STORAGE else set())
+
+
+def test_a_container_takes_as_much_room_as_its_states() -> None:
+    branch = {"StartAt": "A", "States": {"A": {"Type": "Pass", "Next": "B"}, "B": PASS}}
+    machine = one(
+        {"Type": "Parallel", "Branches": [branch, one_named("C", PASS)], "Next": "After"},
+        After={"Type": "Choice", "Choices": [{"Variable": "$", "IsNull": True, "Next": "X"}], "Default": "Y"},
+        X=PASS,
+        Y=PASS,
+    )
+    expected = {"One": (0, 0), "A": (0, 0), "B": (1, 0), "C": (0, 1), "After": (2, 0), "Y": (3, 0), "X": (3, 1)}
+    assert places(machine) == expected
+
+
+def test_the_longest_way_to_a_state_tells_its_column() -> None:
+    machine = one(
+        {"Type": "Choice", "Choices": [{"Variable": "$", "IsNull": True, "Next": "End"}], "Default": "A"},
+        A={"Type": "Pass", "Next": "B"},
+        B={"Type": "Pass", "Next": "End"},
+        End=PASS,
+    )
+    assert places(machine) == {"One": (0, 0), "A": (1, 0), "B": (2, 0), "End": (3, 0)}
