@@ -119,7 +119,7 @@ def get_report(report_id: str) -> dict[str, Any]:
     return reports.get(report_id, sfn=sfn, machines=MACHINES, s3=s3, bucket=settings.reports_bucket, now=now())
 
 
-@app.route("/reports/{report_id}/history")
+@app.route("/reports/{report_id}/history", authorizer=authorize)
 def get_report_history(report_id: str) -> dict[str, Any]:
     """The report's state machine as a picture, and how far the execution has come in it."""
     from chalicelib.reports import history

@@ -71,22 +71,13 @@ def cognito_endpoint(settings: Settings, environment: Mapping[str, str] = os.env
     return environment.get("AWS_ENDPOINT_URL") or settings.issuer.rpartition("/")[0]
 
 
-def cognito_endpoint(settings: Settings, environment: Mapping[str, str] = os.environ) -> str:
-    """Where the user pool is: beside all else of AWS where AWS_ENDPOINT_URL is set, else in the stage's region."""
-    return environment.get("AWS_ENDPOINT_URL") or f"https://cognito-idp.{_region(settings)}.amazonaws.com"
-
-
 def uploads_url(settings: Settings, environment: Mapping[str, str] = os.environ) -> str:
     """The uploads bucket's address, as botocore has it in its links."""
     if endpoint := environment.get("AWS_ENDPOINT_URL"):
         return f"{endpoint}/{settings.uploads_bucket}"
-    region = _region(settings)
+    region = settings.user_pool_id.partition("_")[0]
     # The buckets of the first region have kept the name of before there were others.
     return f"https://{settings.uploads_bucket}.{'s3' if region == 'us-east-1' else f's3.{region}'}.amazonaws.com/"
-
-
-def _region(settings: Settings) -> str:
-    return settings.topic_arn.split(":")[3]
 
 
 def _require(names: list[str], environment: Mapping[str, str]) -> list[str]:

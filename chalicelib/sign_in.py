@@ -34,6 +34,7 @@ ROUTES = {
     ("POST", "/create_report"): MANAGERS,
     ("GET", "/reports"): MANAGERS,
     ("GET", "/reports/{report_id}"): MANAGERS,
+    ("GET", "/reports/{report_id}/history"): MANAGERS,
     ("POST", "/orders"): STAFF,
     ("GET", "/orders"): STAFF,
     ("GET", "/orders/{order_id}"): STAFF,
@@ -43,6 +44,7 @@ ROUTES = {
     ("GET", "/health"): OPEN,
     ("GET", "/openapi.json"): OPEN,
     ("GET", "/"): OPEN,
+    ("GET", "/console/{file}"): OPEN,
 }
 
 FETCH_SECONDS = 3

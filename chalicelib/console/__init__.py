@@ -27,6 +27,7 @@ def page(request: Request, settings: Settings) -> Response:
     told = {
         "base": f"{rest.base_url(request)}/",
         "cognito_endpoint": cognito_endpoint(settings),
+        "client_id": settings.user_pool_client_id,
         "uploads_url": uploads_url(settings),
         "stage": settings.cafe_stage,
         "version": VERSION,

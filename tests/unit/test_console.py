@@ -72,6 +72,7 @@ def test_the_page_is_told_where_everything_is(api: Api) -> None:
     told = Page(api.get("/").body.decode()).told
     assert told == {
         "cafe-cognito-endpoint": "https://cognito-idp.us-east-1.amazonaws.com",
+        "cafe-client-id": ENVIRONMENT["USER_POOL_CLIENT_ID"],
         "cafe-uploads-url": "https://cafe-test-uploads-123456789012.s3.amazonaws.com/",
         "cafe-stage": "test",
         "cafe-version": VERSION,
@@ -134,7 +135,7 @@ def test_the_address_of_the_uploads_is_the_one_that_links_to_it_have(
 ) -> None:
     if endpoint:
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    settings = Settings.read({**ENVIRONMENT, "TOPIC_ARN": f"arn:aws:sns:{region}:123456789012:x"})
+    settings = Settings.read({**ENVIRONMENT, "USER_POOL_ID": f"{region}_x"})
     s3 = clients._make("s3", region)
     assert uploads_url(settings) == s3.generate_presigned_post(settings.uploads_bucket, "key")["url"]
     assert cognito_endpoint(settings) == (endpoint or f"https://cognito-idp.{region}.amazonaws.com")

@@ -76,6 +76,7 @@ def test_each_group_gets_its_routes_and_no_other(api: Api, aws: Aws, method: str
 def test_the_routes_of_the_interface_are_each_for_whom_it_says() -> None:
     assert {route for route, group in ROUTES.items() if group == OPEN} == {
         ("GET", "/"),
+        ("GET", "/console/{file}"),
         ("GET", "/health"),
         ("GET", "/openapi.json"),
     }
