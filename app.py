@@ -239,7 +239,17 @@ def announce_orders(event: DynamoDBEvent) -> dict[str, Any]:
     )
 
 
-# --- Uploads: S3 -> CloudWatch Logs, MySQL, SNS -----------------------------------------------------------------------
+# --- Uploads: REST -> a link -> S3 -> CloudWatch Logs, MySQL, SNS -----------------------------------------------------
+
+
+@app.route("/uploads", methods=["POST"], authorizer=authorize)
+def offer_upload() -> Response:
+    """A link by which a browser puts one inventory into the bucket."""
+    from chalicelib import upload_links
+
+    filename = upload_links.parse(rest.body(request()))
+    link = upload_links.offer(filename, s3=clients.aws("s3"), bucket=settings.uploads_bucket, now=now())
+    return Response(link, status_code=201)
 
 
 @app.on_s3_event(bucket=settings.uploads_bucket, events=["s3:ObjectCreated:*"])

@@ -38,6 +38,7 @@ ROUTES = {
     ("POST", "/orders"): STAFF,
     ("GET", "/orders"): STAFF,
     ("GET", "/orders/{order_id}"): STAFF,
+    ("POST", "/uploads"): MANAGERS,
     ("GET", "/notifications"): STAFF,
     ("GET", "/dead-letters"): MANAGERS,
     ("POST", "/dead-letters/redrive"): MANAGERS,

@@ -24,6 +24,7 @@ from botocore.exceptions import ClientError
 from chalicelib.errors import CafeError, aws_errors
 from chalicelib.logs import logger
 from chalicelib.notifications import Notification, Publish, counted, one_line
+from chalicelib.upload_links import FILE_BYTES
 
 if TYPE_CHECKING:
     from pymysql.connections import Connection
@@ -35,7 +36,6 @@ IDENTITY = ("supplier_name", "type", "product_name")
 TEXT_CHARACTERS = 255
 QUANTITY = 2**31 - 1
 
-FILE_BYTES = 50_000_000
 ROWS = 500_000
 LINE_BYTES = 65_536
 # Six cells of 255 characters that are all quotes need 3,072. What is longer has lost a quote.

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 import yaml
@@ -59,13 +60,15 @@ class DeployError(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """Where to deploy to, and with what. ``parameters`` are those of the resources template that a user may set."""
+    """Where to deploy to, and with what. ``parameters`` are those of the resources template that a user may set, and
+    ``origins`` has the console's page beside the API's own."""
 
     stage: str
     project: Path
     local: bool
     parameters: Mapping[str, str]
     database: Mapping[str, str]
+    origins: tuple[str, ...] = ()
 
     @property
     def stack(self) -> str:
@@ -369,8 +372,25 @@ def redrive_policy(outputs: Mapping[str, str]) -> dict[str, str]:
     return {"deadLetterTargetArn": outputs["FAILURES_QUEUE_ARN"]}
 
 
+def cors(target: Target, outputs: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The rules of the uploads bucket: the console's page may send files there, and no other page."""
+    url = urlsplit(outputs["REST_API_URL"])
+    origins = sorted({f"{url.scheme}://{url.netloc}", *target.origins})
+    return [{"AllowedMethods": ["POST"], "AllowedOrigins": origins, "MaxAgeSeconds": HOURS}]
+
+
+def _cors_rules(s3: Any, bucket: str) -> list[dict[str, Any]]:
+    try:
+        rules: list[dict[str, Any]] = s3.get_bucket_cors(Bucket=bucket)["CORSRules"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "NoSuchCORSConfiguration":
+            return []
+        raise
+    return rules
+
+
 def complete(target: Target, outputs: Mapping[str, str], clients: Callable[[str], Any], say: Say) -> None:
-    """Sets, where it is not set yet, what ``mappings``, ``invocations`` and ``redrive_policy`` ask for."""
+    """Sets, where it is not set yet, what ``mappings``, ``invocations``, ``redrive_policy`` and ``cors`` ask for."""
     lambda_, sns = clients("lambda"), clients("sns")
     for name, wanted in mappings(outputs).items():
         # A mapping that is still being made takes no changes.
@@ -396,6 +416,10 @@ def complete(target: Target, outputs: Mapping[str, str], clients: Callable[[str]
                     AttributeValue=json.dumps(redrive_policy(outputs)),
                 )
                 say(f"{name}: failure queue of its subscription set")
+    s3, bucket = clients("s3"), outputs["UPLOADS_BUCKET"]
+    if _cors_rules(s3, bucket) != cors(target, outputs):
+        s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": cors(target, outputs)})
+        say(f"{bucket}: opened to uploads from the console")
 
 
 def _subscriptions(sns: Any, topic: str, endpoint: str) -> list[str]:
@@ -489,6 +513,9 @@ def check(
     notified = [each["LambdaFunctionArn"] for each in bucket.get("LambdaFunctionConfigurations", [])]
     if notified != [arns.get("receive_upload")]:
         problems.append(f"receive_upload: the bucket {outputs['UPLOADS_BUCKET']} notifies {notified}")
+    rules = _cors_rules(clients("s3"), outputs["UPLOADS_BUCKET"])
+    if rules != cors(target, outputs):
+        problems.append(f"POST /uploads: the rules for other origins of {outputs['UPLOADS_BUCKET']} are {rules}")
     return problems
 
 
@@ -525,6 +552,7 @@ def deploy(target: Target, say: Say) -> dict[str, str]:
         else:
             shown = ", ".join(f"{name} {size / 1000:,.0f}" for name, size in parts[:6])
             say(f"package: {sum(size for _, size in parts) / 1000:,.0f} kB ({shown} …)")
+    outputs["REST_API_URL"] = _rest_api_url(target)
     complete(target, outputs, client, say)
     problems = _settled(lambda: check(target, stage, outputs, client))
     if problems:
@@ -534,7 +562,6 @@ def deploy(target: Target, say: Say) -> dict[str, str]:
         **outputs,
         "CAFE_STAGE": target.stage,
         "ORDERS_SINCE": orders_since,
-        "REST_API_URL": _rest_api_url(target),
     }
     write_private(target.project / f"{target.stage}.outputs.json", json.dumps(result, indent=2) + "\n")
     return result
@@ -592,6 +619,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--parameter", action="append", default=[], metavar="NAME=VALUE", help="of infra/resources.yaml"
     )
+    parser.add_argument(
+        "--origin", action="append", default=[], metavar="URL", help="where the console's page is, beside the API's own"
+    )
     parser.add_argument("--destroy", action="store_true", help="remove the stage and all its data")
     parser.add_argument("--yes", action="store_true", help="ask nothing")
     given = parser.parse_args(arguments)
@@ -608,6 +638,7 @@ def main(arguments: list[str] | None = None) -> int:
         local=given.local,
         parameters=dict(each.split("=", 1) for each in given.parameter),
         database={name: os.environ.get(name, "") for name in DATABASE},
+        origins=tuple(given.origin),
     )
 
     def say(line: str) -> None:

@@ -212,7 +212,8 @@ class Stack:
             "AWS_DEFAULT_REGION": REGION,
         }
         command = [sys.executable, "-m", "infra.deploy", self.stage, "--project-dir", str(self.project)]
-        _timed(say, "deployed", partial(_run, [*command, "--local", "--yes"], environment, say))
+        command += ["--local", "--yes", "--origin", self.api_url]
+        _timed(say, "deployed", partial(_run, command, environment, say))
 
     def _make_users(self) -> None:
         """One of each group, with passwords that stay as long as the user pool does."""

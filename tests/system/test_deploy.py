@@ -22,6 +22,8 @@ def deploy(system: System, *more: str) -> subprocess.CompletedProcess[str]:
         "--project-dir",
         str(system.stack.project),
         "--local",
+        "--origin",
+        system.stack.api_url,
         *more,
     ]
     environment = {**system.env, "PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}

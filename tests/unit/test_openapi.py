@@ -10,9 +10,10 @@ import pytest
 from openapi_schema_validator import OAS31Validator, oas31_format_checker
 from openapi_spec_validator import validate
 
-from chalicelib import dead_letters, idempotency, orders, reports, rest, timeline
+from chalicelib import dead_letters, idempotency, orders, reports, rest, timeline, upload_links
 from chalicelib.errors import InvalidRequest
 from chalicelib.notifications import KINDS
+from chalicelib.reports import history
 from chalicelib.settings import VERSION
 from chalicelib.sign_in import OPEN, ROUTES
 from chalicelib.storage import measure, page
@@ -101,6 +102,9 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert SCHEMAS["RedriveRequest"]["properties"]["ids"]["maxItems"] == dead_letters.IDS
     assert SCHEMAS["Redriven"]["properties"]["kept"]["maxItems"] == dead_letters.KEPT_SHOWN
     assert SCHEMAS["DeadLetter"]["properties"]["what"]["maxLength"] == dead_letters.TEXT_CHARACTERS
+    assert SCHEMAS["UploadRequest"]["properties"]["size"]["maximum"] == upload_links.FILE_BYTES
+    assert SCHEMAS["UploadRequest"]["properties"]["filename"]["maxLength"] == upload_links.FILENAME_CHARACTERS
+    assert SCHEMAS["ReportState"]["properties"]["error"]["maxLength"] == history.ERROR_CHARACTERS
     assert (limit["maximum"], limit["default"]) == (rest.PAGE_LIMIT, rest.DEFAULT_LIMIT)
 
 
@@ -237,6 +241,43 @@ def test_the_code_takes_those_redrives_that_the_description_allows(body: Any) ->
         taken = True
 
     assert is_valid(body, schema_of("post", "/dead-letters/redrive")) == taken
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"filename": "beans.csv"},
+        {"filename": "beans.CsV", "size": 50_000_000},
+        {"filename": ".csv", "size": 1},
+        {"filename": "é" * 251 + ".csv"},
+        {"filename": "x" * 252 + ".csv"},
+        {"filename": "beans.csv", "size": 50_000_001},
+        {"filename": "beans.csv", "size": 0},
+        {"filename": "beans.csv", "size": "1"},
+        {"filename": "beans.csv", "size": 1.5},
+        {"filename": "beans.csv", "size": True},
+        {"filename": "beans.csv", "size": None},
+        {"filename": "beans.csv", "name": "x"},
+        {"filename": "beans"},
+        {"filename": "csv"},
+        {"filename": None},
+        {"size": 1},
+        {},
+        [],
+        "beans.csv",
+        7,
+    ],
+    ids=lambda body: json.dumps(body)[:60],
+)
+def test_the_code_takes_those_uploads_that_the_description_allows(body: Any) -> None:
+    try:
+        upload_links.parse(body)
+    except InvalidRequest:
+        taken = False
+    else:
+        taken = True
+
+    assert is_valid(body, schema_of("post", "/uploads")) == taken
 
 
 def test_a_summary_of_the_storage_report_is_as_described() -> None:

@@ -19,10 +19,12 @@ from infra.deploy import Target
 from tests.wiring.conftest import as_variables, resolve
 
 OUTPUTS = as_variables(resolve("test", "eu-central-1", "123456789012").outputs)
+# What the deploy adds when the API is there.
+DEPLOYED = {**OUTPUTS, "REST_API_URL": "https://abc.execute-api.eu-central-1.amazonaws.com/api"}
 
 
-def _client_error(message: str) -> ClientError:
-    return ClientError({"Error": {"Code": "ValidationError", "Message": message}}, "Operation")
+def _client_error(message: str, code: str = "ValidationError") -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": message}}, "Operation")
 
 
 @cache
@@ -163,7 +165,7 @@ class Lambda:
 
 
 class Account:
-    """What the check looks at: Lambda, the subscriptions of the topics, the notifications of the uploads bucket."""
+    """What the check looks at: Lambda, the subscriptions of the topics, the uploads bucket's notifications and CORS."""
 
     def __init__(self, target: Target, stage: dict[str, Any]) -> None:
         self.lambda_ = Lambda(target, stage)
@@ -174,6 +176,7 @@ class Account:
         # By the subscription's ARN.
         self.redrive_policies: dict[str, str] = {}
         self.notified = ["arn:cafe-test-receive_upload"]
+        self.cors: list[dict[str, Any]] = []
 
     def client(self, service: str) -> Any:
         return {"lambda": self.lambda_, "sns": self, "s3": self}[service]
@@ -199,3 +202,15 @@ class Account:
     def get_bucket_notification_configuration(self, Bucket: str) -> dict[str, Any]:
         assert Bucket == OUTPUTS["UPLOADS_BUCKET"]
         return {"LambdaFunctionConfigurations": [{"LambdaFunctionArn": each} for each in self.notified]}
+
+    def get_bucket_cors(self, Bucket: str) -> dict[str, Any]:
+        assert Bucket == OUTPUTS["UPLOADS_BUCKET"]
+        if not self.cors:
+            raise _client_error("The CORS configuration does not exist", "NoSuchCORSConfiguration")
+        return {"CORSRules": self.cors}
+
+    def put_bucket_cors(self, **given: Any) -> None:
+        _accepts("s3", "PutBucketCors", given)
+        assert given["Bucket"] == OUTPUTS["UPLOADS_BUCKET"]
+        self.cors = given["CORSConfiguration"]["CORSRules"]
+        self.lambda_.changes += 1

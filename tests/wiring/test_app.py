@@ -152,6 +152,7 @@ def test_the_routes_are_those_of_the_interface(routes: Routes) -> None:
         ("/orders", "POST"),
         ("/orders/{order_id}", "GET"),
         ("/orders", "GET"),
+        ("/uploads", "POST"),
         ("/notifications", "GET"),
         ("/dead-letters", "GET"),
         ("/dead-letters/redrive", "POST"),

@@ -26,7 +26,7 @@ from chalice.utils import UI, OSUtils
 from infra import deploy
 from infra.deploy import DeployError, Target
 from tests.wiring.conftest import DATABASE, MACHINES, ROOT, as_variables, resolve
-from tests.wiring.fakes import OUTPUTS, Account, CloudFormation
+from tests.wiring.fakes import DEPLOYED, OUTPUTS, Account, CloudFormation
 from tests.wiring.template import load
 
 SINCE = "2026-11-21"
@@ -285,13 +285,13 @@ def stage(target: Target) -> dict[str, Any]:
 def account(target: Target, stage: dict[str, Any], said: list[str]) -> Account:
     """Everything deployed and completed."""
     account = Account(target, stage)
-    deploy.complete(target, OUTPUTS, account.client, said.append)
+    deploy.complete(target, DEPLOYED, account.client, said.append)
     return account
 
 
 @pytest.fixture
 def check(account: Account, target: Target, stage: dict[str, Any]) -> Callable[[], list[str]]:
-    return lambda: deploy.check(target, stage, OUTPUTS, account.client)
+    return lambda: deploy.check(target, stage, DEPLOYED, account.client)
 
 
 def test_a_whole_deploy_passes_the_check(check: Callable[[], list[str]]) -> None:
@@ -330,9 +330,22 @@ def test_completing_gives_the_functions_subscriptions_a_queue_for_failures_and_l
     }
 
 
+def test_completing_opens_the_uploads_bucket_to_the_consoles_page_and_to_no_other(
+    account: Account, target: Target
+) -> None:
+    [rule] = account.cors
+    assert rule["AllowedOrigins"] == ["https://abc.execute-api.eu-central-1.amazonaws.com"]
+    assert rule["AllowedMethods"] == ["POST"]
+    assert "AllowedHeaders" not in rule
+    elsewhere = replace(target, origins=("http://127.0.0.1:8000",))
+    deploy.complete(elsewhere, DEPLOYED, account.client, print)
+    [rule] = account.cors
+    assert rule["AllowedOrigins"] == ["http://127.0.0.1:8000", "https://abc.execute-api.eu-central-1.amazonaws.com"]
+
+
 def test_completing_a_second_time_changes_nothing(account: Account, target: Target, said: list[str]) -> None:
     before, lines = account.lambda_.changes, list(said)
-    deploy.complete(target, OUTPUTS, account.client, said.append)
+    deploy.complete(target, DEPLOYED, account.client, said.append)
     assert account.lambda_.changes == before
     assert said == lines
 
@@ -341,7 +354,7 @@ def test_completing_sets_again_what_somebody_changed(
     account: Account, target: Target, check: Callable[[], list[str]]
 ) -> None:
     account.lambda_.mappings["cafe-test-store_orders"][0]["FunctionResponseTypes"] = []
-    deploy.complete(target, OUTPUTS, account.client, print)
+    deploy.complete(target, DEPLOYED, account.client, print)
     assert check() == []
 
 
@@ -401,6 +414,14 @@ def _not_notified(account: Account) -> None:
     account.notified.clear()
 
 
+def _open_to_every_page(account: Account) -> None:
+    account.cors[0]["AllowedOrigins"] = ["*"]
+
+
+def _closed_to_every_page(account: Account) -> None:
+    account.cors.clear()
+
+
 def _no_function(account: Account) -> None:
     del account.lambda_.functions["cafe-test-measure_buckets"]
 
@@ -432,6 +453,12 @@ def _no_api(account: Account) -> None:
         (_subscribed_twice, f"record_alarm: is subscribed 2 times to {OUTPUTS['ALARMS_TOPIC_ARN']}, not once"),
         (_subscription_without_failure_queue, "record_alarm: its subscription's RedrivePolicy is {}"),
         (_not_notified, f"receive_upload: the bucket {OUTPUTS['UPLOADS_BUCKET']} notifies []"),
+        (
+            _open_to_every_page,
+            f"POST /uploads: the rules for other origins of {OUTPUTS['UPLOADS_BUCKET']} are "
+            "[{'AllowedMethods': ['POST'], 'AllowedOrigins': ['*']",
+        ),
+        (_closed_to_every_page, f"POST /uploads: the rules for other origins of {OUTPUTS['UPLOADS_BUCKET']} are []"),
     ],
 )
 def test_the_check_names_what_is_wrong(
@@ -478,7 +505,9 @@ def record_deploy(target: Target) -> None:
     path = target.project / ".chalice" / "deployed" / "test.json"
     path.parent.mkdir()
     path.write_text(
-        json.dumps({"resources": [{"name": "rest_api", "rest_api_id": "abc", "rest_api_url": "https://api/"}]})
+        json.dumps(
+            {"resources": [{"name": "rest_api", "rest_api_id": "abc", "rest_api_url": DEPLOYED["REST_API_URL"] + "/"}]}
+        )
     )
 
 
@@ -514,7 +543,7 @@ def deploy_again(account: Account, target: Target, said: list[str], monkeypatch:
     dynamodb = SimpleNamespace(describe_table=lambda TableName: table)  # noqa: N803
     clients = {"cloudformation": None, "dynamodb": dynamodb}
     monkeypatch.setattr(deploy, "client", lambda name: clients[name] if name in clients else account.client(name))
-    monkeypatch.setattr(deploy, "deploy_resources", lambda *_: OUTPUTS)
+    monkeypatch.setattr(deploy, "deploy_resources", lambda *_: dict(OUTPUTS))
     return deploy.deploy(target, said.append)
 
 
@@ -529,7 +558,7 @@ def test_a_deploy_of_what_is_there_changes_nothing_and_says_so(
     assert said == ["functions and API: nothing to change", "check: everything is as asked"]
     # The day in UTC, by which the orders are filed, and not in the zone of this machine.
     assert outputs["ORDERS_SINCE"] == "2026-11-20"
-    assert outputs["REST_API_URL"] == "https://api"
+    assert outputs["REST_API_URL"] == DEPLOYED["REST_API_URL"]
     assert json.loads((target.project / "test.outputs.json").read_text()) == outputs
 
 
