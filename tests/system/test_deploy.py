@@ -103,7 +103,15 @@ def no_function(system: System) -> Iterator[None]:
     yield
 
 
-@pytest.mark.parametrize("damage", [mapping_without_partial_replies, no_failure_destination, no_function])
+@contextmanager
+def no_way_to_upload(system: System) -> Iterator[None]:
+    system.aws("s3").delete_bucket_cors(Bucket=system.env["UPLOADS_BUCKET"])
+    yield
+
+
+@pytest.mark.parametrize(
+    "damage", [mapping_without_partial_replies, no_failure_destination, no_function, no_way_to_upload]
+)
 def test_a_deploy_mends_what_was_taken_away(system: System, damage: Callable[[System], Any]) -> None:
     with damage(system):
         done = deploy(system)

@@ -1,0 +1,125 @@
+"""A browser's way to upload: a link of the API, by which S3 takes one file and nothing else."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import urllib3
+
+from chalicelib import upload_links
+from chalicelib.timeline import timestamp
+from tests.system.conftest import Answer, System
+
+HEADER = "supplier_name,type,product_name,price,description,quantity\n"
+Link = dict[str, Any]
+
+
+def offered(system: System, **body: Any) -> Link:
+    answer = system.request("POST", "/uploads", {"filename": "beans.csv", **body})
+    assert answer.status == 201, answer.text
+    link: Link = answer.json
+    return link
+
+
+def send(link: Link, content: bytes, *, without: str = "", origin: str | None = None, **fields: str) -> Answer:
+    """The form as a browser sends it, with some ``fields`` of others' and ``without`` one of the link's."""
+    form: list[Any] = [(name, value) for name, value in {**link["fields"], **fields}.items() if name != without]
+    form.append(("file", ("beans.csv", content, "text/csv")))
+    headers = {"Origin": origin} if origin else {}
+    answer = urllib3.request("POST", link["url"], fields=form, headers=headers, retries=False, timeout=60)
+    return Answer(answer.status, answer.headers, answer.data.decode())
+
+
+def keys(system: System) -> list[str]:
+    pages = system.aws("s3").get_paginator("list_objects_v2").paginate(Bucket=system.env["UPLOADS_BUCKET"])
+    return [each["Key"] for page in pages for each in page.get("Contents", [])]
+
+
+def refused(answer: Answer, status: int, code: str) -> None:
+    assert answer.status == status, answer.text
+    assert re.findall(r"<Code>(\w+)</Code>", answer.text) == [code]
+
+
+def test_a_file_that_is_sent_by_a_link_is_imported_and_announced_by_its_key(system: System) -> None:
+    supplier = f"Link {secrets.token_hex(4)}"
+    link = offered(system, size=100)
+    assert link["expiresAt"] > timestamp(datetime.now(UTC))
+    answer = send(link, f"{HEADER}{supplier},Arabica,Huila,16.40,,40\n{supplier},,,,,x\n".encode())
+    assert answer.status == 204, answer.text
+    told = system.notification(link["key"], "upload")
+    assert "1 row imported: 1 new" in told["message"]
+    assert "line 3: " in told["message"]
+    query = "SELECT quantity FROM beans JOIN suppliers ON supplier_id = suppliers.id WHERE name = %s"
+    assert system.sql(query, supplier) == [(40,)]
+
+
+def test_a_file_larger_than_an_import_takes_is_refused_by_s3(system: System) -> None:
+    link = offered(system)
+    refused(send(link, b"x" * (link["maxBytes"] + 1)), 400, "EntityTooLarge")
+    refused(send(link, b""), 400, "EntityTooSmall")
+    assert link["key"] not in keys(system)
+
+
+def test_a_link_takes_no_other_type_and_no_other_key(system: System) -> None:
+    link = offered(system)
+    before = keys(system)
+    refused(send(link, b"x", **{"Content-Type": "text/html"}), 403, "AccessDenied")
+    refused(send(link, b"x", without="Content-Type"), 403, "AccessDenied")
+    for key in ("inventory/other.csv", link["key"] + ".html", "photos/cat.jpg"):
+        refused(send(link, b"x", key=key), 403, "AccessDenied")
+    # Nor what nobody has asked for, such as a page for everyone to see.
+    refused(send(link, b"x", acl="public-read"), 403, "AccessDenied")
+    assert keys(system) == before
+
+
+def test_a_link_that_somebody_changed_is_refused(system: System) -> None:
+    link, other = offered(system), offered(system)
+    refused(send(link, b"x", policy=other["fields"]["policy"]), 403, "SignatureDoesNotMatch")
+    assert send(link, b"x", without="policy").status in (400, 403)
+    assert send(link, b"x", without="x-amz-signature").status in (400, 403)
+    assert not {link["key"], other["key"]} & set(keys(system))
+
+
+def test_a_link_that_has_expired_is_refused(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload_links, "LINK_SECONDS", -1)
+    link = upload_links.offer(
+        "beans.csv", s3=system.aws("s3"), bucket=system.env["UPLOADS_BUCKET"], now=datetime.now(UTC)
+    )
+    refused(send(link, b"x"), 403, "AccessDenied")
+    assert link["key"] not in keys(system)
+
+
+def test_a_link_may_do_no_more_than_the_api(system: System) -> None:
+    with system.without("api", "s3:PutObject"):
+        link = offered(system)
+        refused(send(link, b"x"), 403, "AccessDenied")
+    assert send(link, b"x").status == 204
+
+
+# --- Other pages ------------------------------------------------------------------------------------------------------
+
+
+def preflight(link: Link, origin: str, method: str = "POST") -> Answer:
+    headers = {"Origin": origin, "Access-Control-Request-Method": method}
+    answer = urllib3.request("OPTIONS", link["url"], headers=headers, retries=False, timeout=30)
+    return Answer(answer.status, answer.headers, answer.data.decode())
+
+
+def test_the_consoles_page_may_upload_and_no_other_page(system: System) -> None:
+    link = offered(system)
+    page = system.env["CAFE_API_URL"]
+    asked = preflight(link, page)
+    assert asked.status == 200
+    assert asked.headers["Access-Control-Allow-Origin"] == page
+    assert asked.headers["Access-Control-Allow-Methods"] == "POST"
+    answer = send(link, b"x", origin=page)
+    assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (204, page)
+    for origin in ("http://evil.example", "http://127.0.0.1:1", "null", page + ".evil.example"):
+        assert preflight(link, origin).status == 403
+        assert "Access-Control-Allow-Origin" not in send(link, b"x", origin=origin).headers
+    for method in ("GET", "PUT", "DELETE"):
+        assert preflight(link, page, method).status == 403
