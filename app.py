@@ -310,10 +310,10 @@ def record_alarm(event: RawEvent) -> None:
 
 @app.route("/notifications", authorizer=authorize)
 def list_notifications() -> dict[str, Any]:
-    """The notifications of the last 30 days, newest first; for staff without the reports' links."""
+    """The notifications of the last 30 days, newest first, all or of one kind; for staff without the reports' links."""
     from chalicelib import notifications
 
-    page, links = rest.page(request()), rest.caller(request()).is_manager
+    page, links = rest.page(request(), "kind"), rest.caller(request()).is_manager
     table = settings.notifications_table
     return notifications.inbox(page, links=links, dynamodb=clients.aws("dynamodb"), table=table)
 

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from chalicelib.errors import aws_errors
+from chalicelib.errors import InvalidRequest, aws_errors
 from chalicelib.logs import logger
 from chalicelib.rest import Page
 from chalicelib.timeline import Timeline, index_keys, timestamp
 
 KINDS = ("report", "order", "upload", "storage", "alarm")
+# What came from elsewhere is kept as well.
+SHOWN_KINDS = (*KINDS, "other")
 KEPT = timedelta(days=30)
 # Those that have a report's link, and what staff see in its place.
 KINDS_WITH_LINKS = ("report", "storage")
@@ -150,11 +152,17 @@ def record(event: dict[str, Any], *, dynamodb: Any, table: str, default_kind: st
 def inbox(page: Page, *, links: bool, dynamodb: Any, table: str, now: datetime | None = None) -> dict[str, Any]:
     """``{"notifications": [{"messageId", "kind", "subject", "message", "sentAt"}], "next"}``, newest first.
 
-    Whoever has a report's link can open it. Without ``links`` the messages of reports have them no more.
+    Whoever has a report's link can open it. Without ``links`` the messages of reports have them no more. A page of one
+    ``kind`` may have fewer than its limit, even none, and still a next one.
     """
     now = now or datetime.now(UTC)
+    kind = page.filters.get("kind")
+    if kind is not None and kind not in SHOWN_KINDS:
+        raise InvalidRequest([f"kind: must be one of {', '.join(SHOWN_KINDS)}"])
+    wanted = None if kind is None else lambda item: bool(item["kind"]["S"] == kind)
     # DynamoDB's TTL may take days to delete: what is older than promised is not shown.
-    items, token = Timeline(dynamodb, table).page("notifications", (now - KEPT).date(), page.limit, page.next, now)
+    since = (now - KEPT).date()
+    items, token = Timeline(dynamodb, table).page("notifications", since, page.limit, page.next, now, wanted)
     names = ("messageId", "kind", "subject", "message", "sentAt")
     shown = [{name: item[name]["S"] for name in names} for item in items]
     for each in shown:

@@ -12,7 +12,7 @@ import heapq
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -22,6 +22,8 @@ from chalicelib.errors import InvalidRequest
 SHARDS = 8
 # Lambda returns 6 MB at most; a page ends well before that, whatever its limit is.
 PAGE_BYTES = 1_000_000
+# A page of some of the items ends after so many of all, with what it has found: rare ones cost the same as others.
+LOOKED_AT = 1_000
 # Sorts after every sort key.
 END_OF_TIME = "9999"
 
@@ -54,14 +56,23 @@ class Timeline:
         self._table = table
 
     def page(
-        self, name: str, since: date, limit: int, token: str | None, now: datetime
+        self,
+        name: str,
+        since: date,
+        limit: int,
+        token: str | None,
+        now: datetime,
+        wanted: Callable[[Item], bool] | None = None,
     ) -> tuple[list[Item], str | None]:
         """Up to ``limit`` items not older than ``since``, and the token of the next page or None.
 
-        ``name`` is the list's name, kept in its tokens. Raises ``InvalidRequest`` for a token of another list.
+        ``name`` is the list's name, kept in its tokens. Where only some items are ``wanted``, a page may have fewer
+        and not be the last. Raises ``InvalidRequest`` for a token of another list.
         """
         before = read_token(name, token)
-        return self._cut(name, self._by_period(since, before, limit, now), limit)
+        # Of some items as much at once as will be looked at, for they may be far apart.
+        ahead = limit if wanted is None else LOOKED_AT // SHARDS
+        return self._cut(name, self._by_period(since, before, ahead, now), limit, wanted)
 
     def page_of(
         self, index: str, key: str, value: str, name: str, limit: int, token: str | None
@@ -113,14 +124,20 @@ class Timeline:
             arguments["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
     @staticmethod
-    def _cut(name: str, items: Iterator[Item], limit: int) -> tuple[list[Item], str | None]:
+    def _cut(
+        name: str, items: Iterator[Item], limit: int, wanted: Callable[[Item], bool] | None = None
+    ) -> tuple[list[Item], str | None]:
         page: list[Item] = []
-        size = 0
-        for item in items:
-            size += len(json.dumps(item))
-            if len(page) == limit or (page and size > PAGE_BYTES):
-                return page, write_token(name, page[-1]["sortKey"]["S"])
-            page.append(item)
+        size, last = 0, ""
+        for looked_at, item in enumerate(items):
+            if wanted is None or wanted(item):
+                size += len(json.dumps(item))
+                if len(page) == limit or (page and size > PAGE_BYTES):
+                    return page, write_token(name, last)
+                page.append(item)
+            elif looked_at >= LOOKED_AT:
+                return page, write_token(name, last)
+            last = item["sortKey"]["S"]
         return page, None
 
 

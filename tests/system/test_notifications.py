@@ -149,3 +149,15 @@ def test_an_event_that_fails_for_good_waits_in_the_failures_queue(system: System
         seconds=240,
     )
     assert letter["requestContext"]["condition"] == "RetriesExhausted"
+
+
+def test_the_inbox_of_one_kind_has_each_of_that_kind_and_no_other(system: System) -> None:
+    order = f"kind-{secrets.token_hex(4)}"
+    system.post("/orders", {"orderID": order, "customerID": "c", "item": "x"})
+    key = system.upload(f"photos/{secrets.token_hex(4)}.jpg", b"x")
+    system.notification(order, "order")
+    system.notification(key, "upload")
+    everything = system.all("/notifications", "notifications")
+    for kind in ("order", "upload", "alarm"):
+        found = system.all(f"/notifications?kind={kind}", "notifications")
+        assert found == [each for each in everything if each["kind"] == kind]

@@ -569,6 +569,25 @@ def test_notifications_are_listed_newest_first_by_pages(api: Api, aws: Aws) -> N
     }
 
 
+def test_notifications_of_one_kind_are_listed_alone_by_pages(api: Api, aws: Aws) -> None:
+    kinds = ["upload", "order", "upload", "alarm", "upload", "a stranger's"]
+    for number, kind in enumerate(kinds):
+        attributes = {"kind": {"Type": "String", "Value": kind}}
+        event = api.client.events.generate_sns_event(f"text {number}", "subject", attributes)
+        event["Records"][0]["Sns"]["MessageId"] = f"m-{number}"
+        event["Records"][0]["Sns"]["Timestamp"] = (app.now() + timedelta(seconds=number)).isoformat()
+        api.client.lambda_.invoke("record_notification", event)
+    assert pages(api, "/notifications?kind=upload&limit=2", "notifications", "messageId") == [["m-4", "m-2"], ["m-0"]]
+    for kind, found in (("order", ["m-1"]), ("alarm", ["m-3"]), ("other", ["m-5"]), ("storage", [])):
+        assert pages(api, f"/notifications?kind={kind}", "notifications", "messageId") == [found]
+
+
+@pytest.mark.parametrize("kind", ["", "coffee", "Upload", "upload,order"])
+def test_notifications_of_an_unknown_kind_are_refused(api: Api, kind: str) -> None:
+    message = refused(api.get(f"/notifications?kind={kind}"), 400, "InvalidRequest")
+    assert message == "kind: must be one of report, order, upload, storage, alarm, other"
+
+
 # --- The parameters of every list -------------------------------------------------------------------------------------
 
 LISTS = ["/reports", "/orders", "/notifications"]

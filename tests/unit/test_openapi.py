@@ -10,9 +10,8 @@ import pytest
 from openapi_schema_validator import OAS31Validator, oas31_format_checker
 from openapi_spec_validator import validate
 
-from chalicelib import dead_letters, idempotency, orders, reports, rest, timeline, upload_links
+from chalicelib import dead_letters, idempotency, notifications, orders, reports, rest, timeline, upload_links
 from chalicelib.errors import InvalidRequest
-from chalicelib.notifications import KINDS
 from chalicelib.reports import history
 from chalicelib.settings import VERSION
 from chalicelib.sign_in import OPEN, ROUTES
@@ -94,7 +93,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert SCHEMAS["IdempotencyKey"]["pattern"] == f"^{idempotency.KEY.pattern}$"
     assert tuple(SCHEMAS["ReportKind"]["enum"]) == reports.KINDS
     assert tuple(SCHEMAS["StorageMode"]["enum"]) == reports.MODES
-    assert SCHEMAS["Notification"]["properties"]["kind"]["enum"] == [*KINDS, "other"]
+    assert tuple(SCHEMAS["NotificationKind"]["enum"]) == notifications.SHOWN_KINDS
     for name in ("reports", "orders", "notifications"):
         assert SCHEMAS[f"Next{name.title()}"]["pattern"] == f"^{name}-{timeline.TOKEN.pattern}$"
     assert tuple(SCHEMAS["DeadLetter"]["properties"]["kind"]["enum"]) == dead_letters.KINDS

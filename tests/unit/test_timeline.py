@@ -155,6 +155,48 @@ def test_an_item_that_is_larger_than_a_page_is_a_page() -> None:
     assert pages(Table(items), 100) == [["o-0"], ["o-1"], ["o-2"]]
 
 
+def some(table: Table, limit: int, identifiers: set[str]) -> tuple[list[list[str]], list[int]]:
+    """The ids of the items of ``identifiers``, page by page, and how many queries each page took."""
+    found: list[list[str]] = []
+    queries: list[int] = []
+    token: str | None = None
+    while token or not found:
+        before = table.queries
+        timeline_ = Timeline(table, "orders")
+        page, token = timeline_.page("orders", SINCE, limit, token, NOW, lambda item: item["id"]["S"] in identifiers)
+        found.append(ids(page))
+        queries.append(table.queries - before)
+    return found, queries
+
+
+@given(st.lists(st.tuples(MOMENTS, st.booleans()), max_size=40), st.integers(1, 6), st.integers(1, 30))
+@settings(max_examples=50)
+def test_the_pages_of_some_items_are_all_of_those_and_no_other(
+    moments: list[tuple[datetime, bool]], limit: int, looked_at: int
+) -> None:
+    items = [item(moment, f"id-{number}") for number, (moment, _) in enumerate(moments)]
+    wanted = {f"id-{number}" for number, (_, chosen) in enumerate(moments) if chosen}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timeline, "LOOKED_AT", looked_at)
+        found, _ = some(Table(items), limit, wanted)
+    joined = [each for page in found for each in page]
+    assert joined == [each for each in ids(Table(items).items) if each in wanted]
+    assert max(map(len, found)) <= limit
+
+
+def test_a_page_of_rare_items_ends_after_so_many_others_with_what_it_has_found() -> None:
+    items = [item(NOW - timedelta(seconds=number), f"id-{number}") for number in range(4_500)]
+    found, queries = some(Table(items), 50, {"id-3", "id-2500", "id-4499"})
+    assert found == [["id-3"], [], ["id-2500"], [], ["id-4499"]]
+    # What a page costs does not depend on how rare they are; the last one looks at the months before, too.
+    assert max(queries[:-1]) <= 2 * timeline.SHARDS
+
+
+def test_a_full_page_of_some_items_that_are_the_last_has_no_next() -> None:
+    items = [item(NOW - timedelta(seconds=number), f"id-{number}") for number in range(20)]
+    assert some(Table(items), 2, {"id-1", "id-3"})[0] == [["id-1", "id-3"]]
+
+
 def test_the_fake_answers_as_moto_does(aws: Aws) -> None:
     """So that what holds on the fake holds on another reading of DynamoDB's documentation."""
     items = [item(NOW - timedelta(days=10 * number), f"o-{number}") for number in range(8)]

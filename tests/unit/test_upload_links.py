@@ -98,7 +98,7 @@ def test_two_uploads_of_one_name_are_two_files() -> None:
         ("beans.csv", "beans"),
         ("Beans 2026-11.CSV", "Beans-2026-11"),
         ("Café crème.csv", "Cafe-creme"),
-        ("C:\\Users\\ana\\beans.csv", "beans"),
+        ("D:\\stock\\beans.csv", "beans"),
         ("../../../etc/passwd.csv", "passwd"),
         ("..csv", "upload"),
         ("☕.csv", "upload"),
