@@ -318,6 +318,19 @@ def list_notifications() -> dict[str, Any]:
     return notifications.inbox(page, links=links, dynamodb=clients.aws("dynamodb"), table=table)
 
 
+# --- Today: what all flows did, counted -> REST -----------------------------------------------------------------------
+
+
+@app.route("/today", authorizer=authorize)
+def show_today() -> dict[str, Any]:
+    """What happened since midnight, or since another moment, in numbers."""
+    from chalicelib import today
+
+    moment = now()
+    since = today.since(rest.parameters(request(), "since").get("since"), moment)
+    return today.overview(since, aws=clients.aws, settings=settings, machines=MACHINES, now=moment)
+
+
 # --- Dead letters: what failed for good -> REST -> back to where it came from -----------------------------------------
 
 

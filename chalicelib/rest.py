@@ -74,11 +74,31 @@ def limit(request: Request) -> int:
     return _parameters(request, "limit")[1]
 
 
+def parameters(request: Request, *names: str) -> dict[str, str]:
+    """Those of ``names`` that a route which gives no list was asked with. Raises ``InvalidRequest``."""
+    given, problems = _given(request, names)
+    if problems:
+        raise InvalidRequest(problems)
+    return {name: given[name] for name in names if name in given}
+
+
 def _parameters(request: Request, *allowed: str) -> tuple[MultiDict, int]:
-    """The parameters, each allowed and there once, and the limit."""
+    """The parameters of a list, and its limit."""
+    given, problems = _given(request, allowed)
+    text = given.get("limit", str(DEFAULT_LIMIT))
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(PAGE_LIMIT)) else 0
+    if not 1 <= number <= PAGE_LIMIT:
+        problems.append(f"limit: must be a whole number from 1 to {PAGE_LIMIT}")
+    if problems:
+        raise InvalidRequest(problems)
+    return given, number
+
+
+def _given(request: Request, allowed: tuple[str, ...]) -> tuple[MultiDict, list[str]]:
+    """The parameters, and what is wrong with them: each must be allowed, and there once."""
     given: MultiDict = request.query_params or MultiDict({})
     problems = [
-        f"{name[:NAME_CHARACTERS]}: is not a parameter of this list, which takes {', '.join(allowed)}"
+        f"{name[:NAME_CHARACTERS]}: is not a parameter of this route, which takes {', '.join(allowed)}"
         for name in given
         if name not in allowed
     ]
@@ -87,13 +107,7 @@ def _parameters(request: Request, *allowed: str) -> tuple[MultiDict, int]:
         for name in given
         if len(given.getlist(name)) > 1
     ]
-    text = given.get("limit", str(DEFAULT_LIMIT))
-    number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(PAGE_LIMIT)) else 0
-    if not 1 <= number <= PAGE_LIMIT:
-        problems.append(f"limit: must be a whole number from 1 to {PAGE_LIMIT}")
-    if problems:
-        raise InvalidRequest(problems)
-    return given, number
+    return given, problems
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -40,6 +40,7 @@ ROUTES = {
     ("GET", "/orders/{order_id}"): STAFF,
     ("POST", "/uploads"): MANAGERS,
     ("GET", "/notifications"): STAFF,
+    ("GET", "/today"): STAFF,
     ("GET", "/dead-letters"): MANAGERS,
     ("POST", "/dead-letters/redrive"): MANAGERS,
     ("GET", "/health"): OPEN,

@@ -12,7 +12,7 @@ import heapq
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -24,6 +24,8 @@ SHARDS = 8
 PAGE_BYTES = 1_000_000
 # A page of some of the items ends after so many of all, with what it has found: rare ones cost the same as others.
 LOOKED_AT = 1_000
+# Of what is recent: each call reads up to 1 MB.
+RECENT_CALLS = 4
 # Sorts after every sort key.
 END_OF_TIME = "9999"
 
@@ -46,6 +48,12 @@ def index_keys(moment: str, identifier: str) -> dict[str, str]:
     """The attributes ``period`` and ``sortKey`` of an item made at ``moment``, a ``timestamp``."""
     shard = zlib.crc32(identifier.encode()) % SHARDS
     return {"period": f"{moment[:7]}#{shard}", "sortKey": f"{moment}#{identifier}"}
+
+
+def periods(since: datetime, now: datetime) -> list[str]:
+    """The partitions of the index that have the items since then. Over a few days they are of two months at most."""
+    months = dict.fromkeys(timestamp(moment)[:7] for moment in (since, now))
+    return [f"{month}#{shard}" for month in months for shard in range(SHARDS)]
 
 
 class Timeline:
@@ -105,16 +113,31 @@ class Timeline:
                 year, number = int(month[:4]), int(month[5:])
                 month = f"{year - 1}-12" if number == 1 else f"{year}-{number - 1:02}"
 
+    def recent(self, period: str, since: str, most: int, select: Mapping[str, Any]) -> tuple[list[Item], str]:
+        """The items of one of the ``periods`` since the time ``since``, and the sort key since which they are all
+        there: a later one where there are more than ``most``, or more than a few megabytes.
+
+        ``select`` has what else a query takes to give less of each item, or fewer of them.
+        """
+        arguments = self._arguments("byPeriod", "period", period, END_OF_TIME, since)
+        for name, value in select.items():
+            arguments[name] = arguments.get(name, {}) | value if isinstance(value, dict) else value
+        items: list[Item] = []
+        looked_at = 0
+        for _ in range(RECENT_CALLS):
+            # One more than wanted tells whether there are more.
+            answer = self._dynamodb.query(**arguments, Limit=most + 1 - looked_at)
+            items += answer["Items"]
+            looked_at += answer["ScannedCount"]
+            if "LastEvaluatedKey" not in answer:
+                return items, since
+            arguments["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+            if looked_at > most:
+                break
+        return items, arguments["ExclusiveStartKey"]["sortKey"]["S"]
+
     def _query(self, index: str, key: str, value: str, before: str, since: str, limit: int) -> Iterator[Item]:
-        arguments = {
-            "TableName": self._table,
-            "IndexName": index,
-            "KeyConditionExpression": "#key = :value AND sortKey BETWEEN :since AND :before",
-            "ExpressionAttributeNames": {"#key": key},
-            "ExpressionAttributeValues": {":value": {"S": value}, ":since": {"S": since}, ":before": {"S": before}},
-            "ScanIndexForward": False,
-            "Limit": limit + 1,
-        }
+        arguments = {**self._arguments(index, key, value, before, since), "Limit": limit + 1}
         while True:
             answer = self._dynamodb.query(**arguments)
             # BETWEEN includes its ends, and the token's own item was on the page before.
@@ -122,6 +145,16 @@ class Timeline:
             if "LastEvaluatedKey" not in answer:
                 return
             arguments["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+    def _arguments(self, index: str, key: str, value: str, before: str, since: str) -> dict[str, Any]:
+        return {
+            "TableName": self._table,
+            "IndexName": index,
+            "KeyConditionExpression": "#key = :value AND sortKey BETWEEN :since AND :before",
+            "ExpressionAttributeNames": {"#key": key},
+            "ExpressionAttributeValues": {":value": {"S": value}, ":since": {"S": since}, ":before": {"S": before}},
+            "ScanIndexForward": False,
+        }
 
     @staticmethod
     def _cut(

@@ -147,6 +147,9 @@ def test_a_link_that_its_signer_may_not_open_answers_403(system: System) -> None
         ("sqs:ReceiveMessage", "GET", "/dead-letters", None),
         ("sqs:ReceiveMessage", "POST", "/dead-letters/redrive", {}),
         ("sqs:GetQueueAttributes", "GET", "/dead-letters", None),
+        ("sqs:GetQueueAttributes", "GET", "/today", None),
+        ("states:ListExecutions", "GET", "/today", None),
+        ("dynamodb:Query", "GET", "/today", None),
     ],
 )
 def test_the_api_has_the_rights_of_its_own_role_and_no_others(

@@ -609,7 +609,7 @@ def test_limits_of_1_and_100_are_taken(api: Api, aws: Aws, path: str) -> None:
 @pytest.mark.parametrize("path", LISTS)
 def test_every_wrong_parameter_is_named(api: Api, path: str) -> None:
     message = refused(api.get(f"{path}?limit=x&page=2&next=a&next=b"), 400, "InvalidRequest")
-    assert "page: is not a parameter of this list, which takes limit, next" in message
+    assert "page: is not a parameter of this route, which takes limit, next" in message
     assert "next: is there 2 times" in message
     assert "limit: must be" in message
 

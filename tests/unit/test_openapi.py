@@ -10,7 +10,7 @@ import pytest
 from openapi_schema_validator import OAS31Validator, oas31_format_checker
 from openapi_spec_validator import validate
 
-from chalicelib import dead_letters, idempotency, notifications, orders, reports, rest, timeline, upload_links
+from chalicelib import dead_letters, idempotency, notifications, orders, reports, rest, timeline, today, upload_links
 from chalicelib.errors import InvalidRequest
 from chalicelib.reports import history
 from chalicelib.settings import VERSION
@@ -101,6 +101,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert SCHEMAS["RedriveRequest"]["properties"]["ids"]["maxItems"] == dead_letters.IDS
     assert SCHEMAS["Redriven"]["properties"]["kept"]["maxItems"] == dead_letters.KEPT_SHOWN
     assert SCHEMAS["DeadLetter"]["properties"]["what"]["maxLength"] == dead_letters.TEXT_CHARACTERS
+    assert SCHEMAS["Moment"]["pattern"] == f"^{today.MOMENT.pattern}$"
     assert SCHEMAS["UploadRequest"]["properties"]["size"]["maximum"] == upload_links.FILE_BYTES
     assert SCHEMAS["UploadRequest"]["properties"]["filename"]["maxLength"] == upload_links.FILENAME_CHARACTERS
     assert SCHEMAS["ReportState"]["properties"]["error"]["maxLength"] == history.ERROR_CHARACTERS

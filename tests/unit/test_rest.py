@@ -90,14 +90,14 @@ def test_a_list_without_parameters_has_50_a_page() -> None:
 def test_a_list_takes_its_own_filters_only() -> None:
     asked = request(query={"limit": ["7"], "next": ["t"], "kind": ["storage"]})
     assert rest.page(asked, "kind") == Page(7, "t", {"kind": "storage"})
-    assert problems(rest.page, asked) == ["kind: is not a parameter of this list, which takes limit, next"]
+    assert problems(rest.page, asked) == ["kind: is not a parameter of this route, which takes limit, next"]
 
 
 def test_all_wrong_parameters_are_named_at_once() -> None:
     asked = request(query={"limit": ["0"], "next": ["a", "b"], "page": ["2"], "sort": [""]})
     assert problems(rest.page, asked, "kind") == [
-        "page: is not a parameter of this list, which takes limit, next, kind",
-        "sort: is not a parameter of this list, which takes limit, next, kind",
+        "page: is not a parameter of this route, which takes limit, next, kind",
+        "sort: is not a parameter of this route, which takes limit, next, kind",
         "next: is there 2 times",
         "limit: must be a whole number from 1 to 100",
     ]
@@ -106,7 +106,7 @@ def test_all_wrong_parameters_are_named_at_once() -> None:
 def test_parameters_of_any_number_and_length_make_a_short_message() -> None:
     asked = request(query={f"{number:02}" + "x" * 5_000: ["", ""] for number in range(50)})
     found = problems(rest.page, asked)
-    assert found[0] == f"00{'x' * 38}: is not a parameter of this list, which takes limit, next"
+    assert found[0] == f"00{'x' * 38}: is not a parameter of this route, which takes limit, next"
     assert found[-1] == "and 80 more"
     assert len(found) == 21
 

@@ -85,6 +85,7 @@ def test_the_routes_of_the_interface_are_each_for_whom_it_says() -> None:
         ("GET", "/orders"),
         ("GET", "/orders/{order_id}"),
         ("GET", "/notifications"),
+        ("GET", "/today"),
     }
 
 
@@ -359,6 +360,7 @@ def test_api_gateway_is_told_of_every_route_because_it_keeps_the_answer_for_the_
         *(f"{ARN}/POST/orders", f"{ARN}/POST/orders/"),
         *(f"{ARN}/GET/orders", f"{ARN}/GET/orders/", f"{ARN}/GET/orders/*", f"{ARN}/GET/orders/*/"),
         *(f"{ARN}/GET/notifications", f"{ARN}/GET/notifications/"),
+        *(f"{ARN}/GET/today", f"{ARN}/GET/today/"),
     }
 
 

@@ -52,7 +52,7 @@ class Table:
         size = min(arguments["Limit"], self.most)
         # As in DynamoDB, a key to go on from does not mean that there is more.
         more = {"LastEvaluatedKey": found[size - 1]} if len(found) >= size else {}
-        return {"Items": found[:size], "Count": len(found[:size]), **more}
+        return {"Items": found[:size], "Count": len(found[:size]), "ScannedCount": len(found[:size]), **more}
 
 
 def item(moment: datetime, identifier: str, **fields: str) -> Item:
@@ -195,6 +195,33 @@ def test_a_page_of_rare_items_ends_after_so_many_others_with_what_it_has_found()
 def test_a_full_page_of_some_items_that_are_the_last_has_no_next() -> None:
     items = [item(NOW - timedelta(seconds=number), f"id-{number}") for number in range(20)]
     assert some(Table(items), 2, {"id-1", "id-3"})[0] == [["id-1", "id-3"]]
+
+
+@given(st.lists(MOMENTS, max_size=40), MOMENTS, st.integers(1, 6), st.integers(1, 5))
+@settings(max_examples=50)
+def test_what_is_recent_is_all_since_the_moment_that_is_told(
+    moments: list[datetime], since: datetime, most: int, at_once: int
+) -> None:
+    items = [item(moment, f"id-{number}") for number, moment in enumerate(moments)]
+    beginning = timeline.timestamp(since)
+    for period in timeline.periods(since, NOW):
+        found, complete = Timeline(Table(items, at_once), "orders").recent(period, beginning, most, {})
+        there = {each["id"]["S"] for each in items if each["period"]["S"] == period}
+        told = {each["id"]["S"] for each in items if each["sortKey"]["S"] >= complete} & there
+        assert complete >= beginning
+        assert set(ids(found)) == told
+        assert len(found) <= most + 1
+        if complete > beginning:
+            assert len(found) == most + 1 or len(found) == timeline.RECENT_CALLS * at_once
+
+
+@pytest.mark.parametrize(
+    ("since", "months"),
+    [(NOW, ["2027-02"]), (NOW - timedelta(days=2), ["2027-02"]), (NOW - timedelta(days=3), ["2027-01", "2027-02"])],
+)
+def test_what_is_recent_is_in_the_months_that_it_is_of(since: datetime, months: list[str]) -> None:
+    assert {period[:7] for period in timeline.periods(since, NOW)} == set(months)
+    assert len(timeline.periods(since, NOW)) == len(months) * timeline.SHARDS
 
 
 def test_the_fake_answers_as_moto_does(aws: Aws) -> None:

@@ -154,6 +154,7 @@ def test_the_routes_are_those_of_the_interface(routes: Routes) -> None:
         ("/orders", "GET"),
         ("/uploads", "POST"),
         ("/notifications", "GET"),
+        ("/today", "GET"),
         ("/dead-letters", "GET"),
         ("/dead-letters/redrive", "POST"),
         ("/health", "GET"),

@@ -1,0 +1,292 @@
+"""Today in numbers: what is counted, from when on, and what is said where it is not all."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from botocore.stub import Stubber
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib import clients, timeline, today
+from chalicelib.errors import InvalidRequest, Unavailable
+from chalicelib.settings import Settings
+from chalicelib.timeline import timestamp
+from tests.unit.conftest import ENVIRONMENT, Api, Aws
+
+NOW = datetime(2026, 12, 1, 10, 30, 15, 123456, UTC)
+MIDNIGHT = datetime(2026, 12, 1, tzinfo=UTC)
+SETTINGS = Settings.read(ENVIRONMENT)
+MACHINES = {"inventory": SETTINGS.inventory_report_arn, "storage": SETTINGS.storage_report_arn}
+
+
+def overview(aws: Aws, since: datetime = MIDNIGHT, now: datetime = NOW) -> dict[str, Any]:
+    return today.overview(since, aws=clients.aws, settings=SETTINGS, machines=MACHINES, now=now)
+
+
+def order(aws: Aws, placed_at: datetime, identifier: str) -> None:
+    keys = timeline.index_keys(timestamp(placed_at), identifier)
+    item = {name: {"S": value} for name, value in {"orderID": identifier, "customerID": "c", **keys}.items()}
+    aws.dynamodb.put_item(TableName=SETTINGS.orders_table, Item=item)
+
+
+def notification(aws: Aws, sent_at: datetime, kind: str, subject: str = "s") -> None:
+    identifier = f"{kind}-{timestamp(sent_at)}-{subject}"
+    values = {"notificationID": identifier, "kind": kind, "subject": subject, "message": "m"}
+    values |= timeline.index_keys(timestamp(sent_at), identifier)
+    item = {name: {"S": value} for name, value in values.items()}
+    aws.dynamodb.put_item(TableName=SETTINGS.notifications_table, Item=item)
+
+
+# --- From when on -----------------------------------------------------------------------------------------------------
+
+
+def test_it_begins_at_midnight_in_utc_if_nothing_is_said() -> None:
+    assert today.since(None, NOW) == MIDNIGHT
+    assert today.since(None, NOW.astimezone()) == MIDNIGHT
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-12-01T00:00:00Z", MIDNIGHT),
+        ("2026-12-01T00:00:00.000Z", MIDNIGHT),
+        ("2026-12-01T00:00:00.5Z", MIDNIGHT + timedelta(milliseconds=500)),
+        ("2026-12-01T00:00:00.000001999Z", MIDNIGHT + timedelta(microseconds=1)),
+        ("2026-12-01T05:45:00+05:45", MIDNIGHT),
+        ("2026-11-30T20:30:00-03:30", MIDNIGHT),
+        ("2026-12-01T00:00:00+23:59", MIDNIGHT - timedelta(hours=23, minutes=59)),
+        # The 31st of November.
+        ("2026-11-31T00:00:00Z", MIDNIGHT),
+        # Longer ago than two days, and not yet.
+        ("1000-01-01T00:00:00Z", NOW - timedelta(hours=48)),
+        ("2999-12-31T23:59:59-23:59", NOW),
+    ],
+)
+def test_it_begins_at_any_moment_of_the_last_48_hours(text: str, moment: datetime) -> None:
+    assert today.since(text, NOW) == moment
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "now", "2026-12-01", "2026-12-01T00:00:00", "2026-12-01 00:00:00Z", "2026-12-01T00:00:00 01:00"),
+        *("2026-13-01T00:00:00Z", "2026-12-01T24:00:00Z", "20261201T000000Z", "2026-12-01T00:00:00z"),
+        *("2026-12-01T00:00:00Z\n", "٢026-12-01T00:00:00Z", "2026-12-01T00:00:00+24:00", "1" * 5_000),
+    ],
+)
+def test_what_is_no_moment_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"^since: must be a moment with its offset"):
+        today.since(text, NOW)
+
+
+@given(st.from_regex(today.MOMENT, fullmatch=True))
+def test_whatever_has_the_form_of_a_moment_is_one(text: str) -> None:
+    assert NOW - timedelta(hours=48) <= today.since(text, NOW) <= NOW
+
+
+# --- Orders -----------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_has_happened_yet(aws: Aws) -> None:
+    shown = overview(aws)
+    hours = shown["orders"].pop("hours")
+    assert hours == [[timestamp(MIDNIGHT + hour * today.HOUR), 0] for hour in range(11)]
+    assert shown == {
+        "since": timestamp(MIDNIGHT),
+        "orders": {"stored": 0, "waiting": 0, "more": False},
+        "reports": {"running": 0, "succeeded": 0, "failed": 0, "more": False},
+        "uploads": {"imported": 0, "notImported": 0, "other": 0, "more": False},
+        "failures": {"deadLetters": 0, "alarms": 0, "more": False},
+        "counted": True,
+    }
+
+
+def test_orders_are_counted_by_the_hour_since_then_over_the_turn_of_a_month(aws: Aws) -> None:
+    since = MIDNIGHT - timedelta(hours=1, minutes=30)
+    moments = [since - timedelta(microseconds=1), since, since + timedelta(minutes=59), MIDNIGHT, NOW]
+    moments += [since + today.HOUR - timedelta(microseconds=1), since + today.HOUR]
+    for number, moment in enumerate(moments):
+        order(aws, moment, f"o-{number}")
+    orders = overview(aws, since)["orders"]
+    assert orders["stored"] == 6
+    counts = {hour: count for hour, count in orders["hours"] if count}
+    assert counts == {timestamp(since): 3, timestamp(since + today.HOUR): 2, timestamp(since + 12 * today.HOUR): 1}
+    assert len(orders["hours"]) == 13
+
+
+@pytest.mark.parametrize("length", [timedelta(), timedelta(minutes=59), timedelta(hours=1), timedelta(hours=48)])
+def test_the_last_hour_is_the_one_that_now_is_in(aws: Aws, length: timedelta) -> None:
+    hours = overview(aws, NOW - length)["orders"]["hours"]
+    assert len(hours) == int(length / today.HOUR) + 1
+    assert hours[0][0] == timestamp(NOW - length)
+    assert hours[-1][0] <= timestamp(NOW) < timestamp(datetime.fromisoformat(hours[-1][0]) + today.HOUR)
+
+
+def test_of_too_many_orders_the_newest_are_counted_and_no_hour_that_lacks_some(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(today, "ORDERS", 10 * timeline.SHARDS)
+    for number in range(200):
+        order(aws, NOW - timedelta(minutes=3 * number), f"o-{number}")
+    shown = overview(aws)
+    orders = shown["orders"]
+    assert (orders["more"], shown["counted"]) == (True, False)
+    assert 80 <= orders["stored"] <= 88
+    counts = [count for _, count in orders["hours"]]
+    # The present hour has half of its orders.
+    assert counts[-2:] == [20, 11]
+    assert counts[0] is None
+    whole = [count for count in counts[:-1] if count is not None]
+    assert set(whole) == {20}
+    assert counts == [None] * (len(counts) - len(whole) - 1) + whole + [11]
+    assert not shown["uploads"]["more"]
+
+
+def test_as_many_orders_as_are_counted_are_the_whole(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(40):
+        order(aws, NOW - timedelta(minutes=number), f"o-{number}")
+    shards: dict[str, int] = {}
+    for each in aws.stored().values():
+        shards[each["period"]["S"]] = shards.get(each["period"]["S"], 0) + 1
+    monkeypatch.setattr(today, "ORDERS", max(shards.values()) * timeline.SHARDS)
+    assert overview(aws)["orders"]["more"] is False
+    # Of one more nobody knows whether it is the last.
+    monkeypatch.setattr(today, "ORDERS", (max(shards.values()) - 2) * timeline.SHARDS)
+    assert overview(aws)["orders"]["more"] is True
+
+
+def test_orders_on_the_queue_are_waiting(aws: Aws) -> None:
+    for number in range(3):
+        aws.sqs.send_message(QueueUrl=SETTINGS.orders_queue_url, MessageBody=f"{number}")
+    aws.sqs.receive_message(QueueUrl=SETTINGS.orders_queue_url, MaxNumberOfMessages=1)
+    assert overview(aws)["orders"]["waiting"] == 3
+
+
+# --- Reports ----------------------------------------------------------------------------------------------------------
+
+
+def report(aws: Aws, kind: str, name: str, status: str, started_at: datetime, ended_at: datetime | None = None) -> None:
+    aws.sfn.start_execution(stateMachineArn=MACHINES[kind], name=name)
+    if status != "RUNNING":
+        aws.finish(name, status)
+    execution = aws.execution(name)
+    execution.start_date, execution.stop_date = started_at, ended_at
+
+
+def test_reports_of_both_kinds_are_counted_by_how_they_ended_since_then(aws: Aws) -> None:
+    before = MIDNIGHT - timedelta(hours=1)
+    after = MIDNIGHT + timedelta(hours=1)
+    report(aws, "inventory", "a", "SUCCEEDED", before, after)
+    report(aws, "inventory", "b", "SUCCEEDED", before, before)
+    report(aws, "inventory", "c", "FAILED", before, MIDNIGHT)
+    report(aws, "storage", "d", "TIMED_OUT", after, after)
+    report(aws, "storage", "e", "ABORTED", after, after)
+    report(aws, "storage", "f", "RUNNING", before - timedelta(days=1))
+    assert overview(aws)["reports"] == {"running": 1, "succeeded": 1, "failed": 3, "more": False}
+
+
+@pytest.mark.parametrize(("oldest", "more"), [(MIDNIGHT, True), (MIDNIGHT - timedelta(microseconds=1), False)])
+def test_more_reports_than_one_page_has_are_said_to_be_more(oldest: datetime, more: bool) -> None:
+    with Stubber(clients.aws("stepfunctions")) as sfn:
+        known = {"executionArn": "a", "stateMachineArn": "m", "name": "n", "status": "SUCCEEDED"}
+        executions = [{**known, "startDate": MIDNIGHT - timedelta(days=1), "stopDate": each} for each in (NOW, oldest)]
+        sfn.add_response("list_executions", {"executions": executions, "nextToken": "x"})
+        counts, found = today._executions(clients.aws("stepfunctions"), "m", MIDNIGHT)
+    assert (counts["succeeded"], found) == (2 if more else 1, more)
+
+
+# --- Uploads and failures ---------------------------------------------------------------------------------------------
+
+
+def test_uploads_are_counted_by_what_came_of_them(aws: Aws) -> None:
+    subjects = [
+        "Upload: 1 row imported, 0 bad (inventory/a.csv)",
+        "Upload: 1,234 rows imported, 5 bad (inventory/not imported.csv)",
+        "Upload: 0 rows imported, 5 bad (inventory/b.csv)",
+        "Upload: not imported (inventory/3 rows imported.csv)",
+        "Upload: received (photos/cat.jpg)",
+        "Upload: received (3 rows imported)",
+    ]
+    for number, subject in enumerate(subjects):
+        notification(aws, MIDNIGHT + timedelta(minutes=number), "upload", subject)
+    notification(aws, MIDNIGHT - timedelta(microseconds=1), "upload", subjects[0])
+    notification(aws, NOW, "order", subjects[0])
+    assert overview(aws)["uploads"] == {"imported": 3, "notImported": 1, "other": 2, "more": False}
+
+
+def test_failures_are_the_alarms_since_then_and_all_letters_that_wait(aws: Aws) -> None:
+    for moment in (MIDNIGHT - timedelta(hours=1), MIDNIGHT, NOW):
+        notification(aws, moment, "alarm", "ALARM: cafe-test-failures")
+    aws.sqs.send_message(QueueUrl=SETTINGS.orders_dead_letter_url, MessageBody="x")
+    for _ in range(2):
+        aws.sqs.send_message(QueueUrl=SETTINGS.failures_queue_url, MessageBody="x")
+    # Somebody looks at one of them.
+    aws.sqs.receive_message(QueueUrl=SETTINGS.failures_queue_url, MaxNumberOfMessages=1)
+    assert overview(aws)["failures"] == {"deadLetters": 3, "alarms": 2, "more": False}
+
+
+def test_of_too_many_notifications_the_newest_are_looked_at_and_it_is_said(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(today, "NOTIFICATIONS", 5 * timeline.SHARDS)
+    notification(aws, MIDNIGHT, "alarm")
+    for number in range(100):
+        notification(aws, MIDNIGHT + timedelta(minutes=1 + number), "order")
+    notification(aws, NOW, "alarm", "newest")
+    shown = overview(aws)
+    assert (shown["failures"]["alarms"], shown["failures"]["more"], shown["uploads"]["more"]) == (1, True, True)
+    assert (shown["counted"], shown["orders"]["more"]) == (False, False)
+
+
+# --- What it costs ----------------------------------------------------------------------------------------------------
+
+
+def test_a_day_is_read_in_one_wave_of_calls_that_bring_what_is_counted_only(aws: Aws) -> None:
+    queries = aws.calls(aws.dynamodb, "Query")
+    lists = aws.calls(aws.sfn, "ListExecutions")
+    overview(aws)
+    # Of one month; of the turn of a month twice as many.
+    assert len(queries) == 2 * timeline.SHARDS
+    assert len(lists) == 2
+    for query in queries:
+        assert "message" not in query["ProjectionExpression"]
+        assert query["Limit"] <= 1 + (today.ORDERS if "orders" in query["TableName"] else today.NOTIFICATIONS) / 8
+    overview(aws, NOW - timedelta(hours=12))
+    assert len(queries) == 6 * timeline.SHARDS
+
+
+def test_a_service_that_is_away_is_a_503_and_nothing_waits_for_it(aws: Aws) -> None:
+    with Stubber(aws.sfn) as sfn:
+        for _ in MACHINES:
+            sfn.add_client_error("list_executions", "ThrottlingException", http_status_code=400)
+        with pytest.raises(Unavailable):
+            overview(aws)
+
+
+# --- GET /today -------------------------------------------------------------------------------------------------------
+
+
+def test_staff_see_today_in_numbers(api: Api, aws: Aws) -> None:
+    order(aws, datetime.now(UTC), "o-1")
+    for caller in (api, api.sent_by("ana", "staff")):
+        shown = caller.get("/today").json_body
+        assert shown["orders"]["stored"] == 1
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT00:00:00\.000000Z", shown["since"])
+    assert api.get("/today?since=2999-01-01T00%3A00%3A00%2B01%3A00").json_body["orders"]["stored"] == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ("since=yesterday", "since: must be a moment"),
+        ("until=2026-12-01T00:00:00Z", "until: is not a parameter of this route, which takes since"),
+        ("limit=5", "limit: is not a parameter of this route, which takes since"),
+        ("since=2026-12-01T00:00:00Z&since=2026-12-02T00:00:00Z", "since: is there 2 times"),
+    ],
+)
+def test_a_wrong_parameter_is_named(api: Api, query: str, problem: str) -> None:
+    response = api.get(f"/today?{query}")
+    assert (response.status_code, response.json_body["Code"]) == (400, "InvalidRequest")
+    assert problem in response.json_body["Message"]
