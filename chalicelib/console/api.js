@@ -1,0 +1,132 @@
+/** The API: one function for each of its ways to be asked, and what is common to all of them. */
+import { back, found, lost } from "./connection.js";
+import { serverTime } from "./format.js";
+import { keep, kept } from "./kept.js";
+import { renew, token } from "./sign-in.js";
+
+const PATIENCE_SECONDS = 30;
+const TRIES = 4;
+
+/** What the API says it cannot or will not do. `status` is HTTP's. */
+export class ApiError extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+
+  /** `{field: message}` of a request that is refused for what is in its fields, which the API names. */
+  get fields() {
+    const found = {};
+    // A message may have semicolons of its own, but none with a field and a colon behind it.
+    for (const problem of this.message.split(/; (?=[\w.[\]]+: |and \d)/)) {
+      const [, field, text] = problem.match(/^([\w.[\]]+): (.*)$/s) ?? [null, "", problem];
+      found[field] = field in found ? `${found[field]}; ${text}` : text;
+    }
+    return found;
+  }
+}
+
+/** GET, with the query `parameters` that have a value. */
+export function get(path, parameters = {}, signal = undefined) {
+  const given = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== "");
+  return request("GET", given.length ? `${path}?${new URLSearchParams(given)}` : path, { signal });
+}
+
+/**
+ * POST. With an Idempotency-Key `key`, or where `again` says that a second time does no harm, it is sent again until
+ * an answer comes. Otherwise a lost answer is an error with the status 0.
+ */
+export const post = (path, body, { key, again = Boolean(key) } = {}) => request("POST", path, { body, key, again });
+
+async function request(method, path, { body, key, signal, again = true }) {
+  for (let tries = 1, renewed = false; ; ) {
+    let response;
+    let idToken;
+    try {
+      idToken = await token();
+      response = await send(method, path, body, key, idToken, signal);
+      found();
+    } catch (error) {
+      if (signal?.aborted) throw signal.reason;
+      if (!isConnection(error)) throw error;
+      lost();
+      if (!again) throw new ApiError(0, "The connection was lost before an answer came.");
+      await back(signal);
+      continue;
+    }
+    serverTime(response.headers.get("date"));
+    if (response.ok) return response.json();
+    const { status } = response;
+    if ((status === 401 || status === 403) && !renewed) {
+      // It may be that the token has ended, or was made before the groups changed: one more try with a new one.
+      renewed = true;
+      if (await renew(idToken)) continue;
+    }
+    if ((status === 429 || status >= 500) && again && tries < TRIES) {
+      await pause(2 ** tries * 250 * (0.5 + Math.random()), signal);
+      tries += 1;
+      continue;
+    }
+    throw new ApiError(status, await reason(response));
+  }
+}
+
+function send(method, path, body, key, idToken, signal) {
+  const headers = { Authorization: `Bearer ${idToken}` };
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  if (key) headers["Idempotency-Key"] = key;
+  const patience = AbortSignal.timeout(PATIENCE_SECONDS * 1000);
+  return fetch(path, {
+    method,
+    headers,
+    body: body === undefined ? undefined : JSON.stringify(body),
+    cache: "no-store",
+    signal: signal ? AbortSignal.any([signal, patience]) : patience,
+  });
+}
+
+/** Whether no answer came: fetch throws a TypeError without one, and a TimeoutError after too long a time. */
+const isConnection = (error) => error instanceof TypeError || error.name === "TimeoutError";
+
+async function reason(response) {
+  const answer = await response.json().catch(() => ({}));
+  // The gateway has its own shape, with a small m.
+  return answer.Message ?? answer.message ?? `The server answered with ${response.status}.`;
+}
+
+function pause(milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    setTimeout(resolve, milliseconds);
+    signal?.addEventListener("abort", () => reject(signal.reason));
+  });
+}
+
+const LETTERS = "0123456789abcdefghjkmnpqrstvwxyz";
+
+/** A new Idempotency-Key, which becomes the id of what is made: short enough to be read aloud. */
+function newKey() {
+  const letters = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => LETTERS[byte % 32]);
+  return letters.join("").replace(/(.{4})(?=.)/g, "$1-");
+}
+
+/**
+ * A form's requests. The same content sent again, because no answer came, has the same Idempotency-Key and is the same
+ * request; once there was an answer, the next one is a new one. `name` keeps the key where a reload finds it.
+ */
+export class Submission {
+  #name;
+
+  constructor(name) {
+    this.#name = name;
+  }
+
+  async send(path, body) {
+    const content = JSON.stringify(body);
+    const last = kept(this.#name);
+    const key = last?.content === content ? last.key : newKey();
+    keep(this.#name, { content, key });
+    const answer = await post(path, body, { key });
+    keep(this.#name, null);
+    return answer;
+  }
+}

@@ -1,0 +1,110 @@
+/** Dead letters: what waits, why, and putting it back to where it came from, which asks once. */
+import { ApiError, get, post } from "./api.js";
+import { $, announce, h, icon, keyed, openDialog } from "./dom.js";
+import { counted, inZone, number, time } from "./format.js";
+import { empty, failed, loading } from "./listing.js";
+import { Poll } from "./poll.js";
+
+// The queues have to be read whole for it, which hides the letters from others for a moment.
+const SECONDS = 30;
+
+const KINDS = {
+  order: ["Order", "cup"],
+  announcement: ["Announcement", "cup"],
+  stream: ["Announcements", "cup"],
+  upload: ["Upload", "upload"],
+  notification: ["Notification", "inbox"],
+  alarm: ["Alarm", "alarm"],
+  unknown: ["Unknown", "other"],
+};
+
+let shown = null;
+const kept = new Map(); // why a letter could not be put back, by its id
+
+const poll = new Poll(async (signal) => {
+  const state = $("dead-letters-state");
+  if (!shown) loading(state, "dead letters");
+  try {
+    shown = await get("dead-letters", { limit: 100 }, signal);
+  } catch (error) {
+    if (!signal.aborted) failed(state, "dead letters", error, () => poll.now(), shown !== null);
+    throw error;
+  }
+  show(shown);
+  return SECONDS;
+});
+
+function show({ deadLetters, total }) {
+  if (total) $("dead-letters-state").replaceChildren();
+  else empty($("dead-letters-state"), "Nothing waits", "All that came in went through.");
+  $("dead-letters-about").textContent =
+    total > deadLetters.length ? `The ${number(deadLetters.length)} oldest of about ${number(total)}.` : total ? `${counted(total, "dead letter")}, the oldest first.` : "";
+  $("redrive-all").hidden = !total;
+  keyed($("dead-letters-list"), deadLetters, (letter) => letter.id, makeLetter, updateLetter);
+}
+
+function makeLetter(letter) {
+  const [kind, drawing] = KINDS[letter.kind] ?? KINDS.unknown;
+  return h("li", { class: "row" },
+    icon(drawing),
+    h("div", {},
+      h("p", {}, h("span", { class: "badge", text: kind }), " ", h("b", { text: inZone(letter.what) })),
+      h("p", { class: "problem", text: inZone(letter.why) }),
+      h("p", { class: "hint" }, "since ", time(letter.since), letter.tries === null ? "" : `, after ${counted(letter.tries, "try", "tries")}`),
+      h("p", { class: "problem kept", hidden: true })),
+    h("p", { class: "act" }, h("button", { type: "button", "aria-label": `Put back: ${letter.what}`, text: "Put back", onclick: () => ask(letter) })));
+}
+
+function updateLetter(element, letter) {
+  const note = element.querySelector(".kept");
+  note.hidden = !kept.has(letter.id);
+  note.textContent = kept.has(letter.id) ? `It could not be put back: ${kept.get(letter.id)}` : "";
+}
+
+// --- Putting back -----------------------------------------------------------------------------------------------------
+
+const dialog = $("redrive");
+let asked = null; // one letter, or null for all
+
+function ask(letter) {
+  asked = letter;
+  $("redrive-title").textContent = letter ? "Put it back?" : `Put all ${number(shown.total)} back?`;
+  $("redrive-about").textContent = letter
+    ? `${letter.what}: it goes back to where it came from, and is tried anew.`
+    : "They go back to where they came from, and are tried anew. What fails again comes back here.";
+  openDialog(dialog);
+}
+
+async function redrive() {
+  const letter = asked;
+  dialog.close();
+  const outcome = $("redrive-outcome");
+  const buttons = [$("redrive-all"), ...$("dead-letters-list").querySelectorAll("button")];
+  buttons.forEach((button) => (button.disabled = true));
+  outcome.replaceChildren(h("p", { class: "callout going", text: "Putting back …" }), h("progress", { "aria-label": "Putting back" }));
+  try {
+    const answer = await post("dead-letters/redrive", letter ? { ids: [letter.id] } : {});
+    for (const { id, why } of answer.kept) kept.set(id, why);
+    const words = [`${counted(answer.redriven, "dead letter")} put back`, answer.kept.length && `${number(answer.kept.length)} could not be`, answer.left && `${number(answer.left)} left`];
+    outcome.replaceChildren(h("p", { class: answer.kept.length ? "callout bad" : "callout good", text: `${words.filter(Boolean).join(", ")}.` }));
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    const words = error.status ? error.message : `${error.message} What is still listed below was not put back.`;
+    outcome.replaceChildren(h("p", { class: "callout bad", text: words }));
+  }
+  buttons.forEach((button) => (button.disabled = false));
+  $("dead-letters-title").focus();
+  poll.now();
+}
+
+$("redrive-all").addEventListener("click", () => ask(null));
+$("redrive-yes").addEventListener("click", redrive);
+
+export const deadLetters = {
+  needs: "managers",
+  open() {
+    $("redrive-outcome").replaceChildren();
+    poll.start();
+  },
+  close: () => poll.stop(),
+};

@@ -1,0 +1,74 @@
+/** Elements. Text becomes text and nothing else: no function here, and none of its callers, parses HTML. */
+const SVG = "http://www.w3.org/2000/svg";
+
+function fill(element, properties, children) {
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name === "text") element.textContent = value;
+    else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/** An HTML element: `h("p", { class: "hint", onclick: work }, "text", element)`; `text` is all of its content. */
+export const h = (tag, properties = {}, ...children) => fill(document.createElement(tag), properties, children);
+
+/** The same for SVG. */
+export const s = (tag, properties = {}, ...children) => fill(document.createElementNS(SVG, tag), properties, children);
+
+export const $ = (id) => document.getElementById(id);
+
+/** One of the page's icons, for the eye only. */
+export const icon = (name) => s("svg", { class: "icon", "aria-hidden": "true" }, s("use", { href: `#icon-${name}` }));
+
+export const drawing = (name) =>
+  s("svg", { class: "drawing", "aria-hidden": "true" }, s("use", { href: `#drawing-${name}` }));
+
+/** A link to another place, which learns nothing of this one; only text where the address is none of the web. */
+export function link(url, ...children) {
+  const safe = URL.canParse(url) && ["http:", "https:"].includes(new URL(url).protocol);
+  if (!safe) return h("span", {}, ...children);
+  return h("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, ...children);
+}
+
+/** Tells a screen reader, politely, what changed. */
+export function announce(text) {
+  const announcer = $("announcer");
+  // The same words again are a change only with an element of their own.
+  announcer.replaceChildren(h("p", { text }));
+}
+
+/**
+ * Makes the children of `parent` those of `items`, in their order. A child that is there stays the same element, so
+ * that focus, selection and what is unfolded stay. `make(item)` gives a new one, `update(element, item)` fills any.
+ */
+export function keyed(parent, items, key, make, update = () => {}) {
+  const known = new Map([...parent.children].map((element) => [element.dataset.key, element]));
+  let place = parent.firstElementChild;
+  for (const item of items) {
+    const name = String(key(item));
+    let element = known.get(name);
+    known.delete(name);
+    if (!element) {
+      element = make(item);
+      element.dataset.key = name;
+    }
+    update(element, item);
+    if (element === place) place = place.nextElementSibling;
+    else parent.insertBefore(element, place);
+  }
+  for (const element of known.values()) element.remove();
+}
+
+/** Shows a dialog; it closes by Escape, by its buttons marked `data-close`, and by a click beside it. */
+export function openDialog(dialog) {
+  if (!dialog.open) dialog.showModal();
+}
+
+for (const dialog of document.querySelectorAll("dialog")) {
+  dialog.addEventListener("click", ({ target }) => {
+    if ((target === dialog && dialog.id !== "again") || target.closest("[data-close]")) dialog.close();
+  });
+}

@@ -1,0 +1,121 @@
+/** Lists, each with its states: loading, empty, failed, not permitted; newest first, page by page, and kept up to date. */
+import { announce, drawing, h, icon } from "./dom.js";
+import { person, refresh } from "./sign-in.js";
+
+/** Shows that `what` is on its way. */
+export function loading(state, what) {
+  const lines = [1, 2, 3].map(() => h("li"));
+  state.replaceChildren(h("p", { class: "unseen", text: `Loading ${what} …` }), h("ul", { class: "bones", "aria-hidden": "true" }, ...lines));
+}
+
+export function empty(state, title, text) {
+  state.replaceChildren(h("div", { class: "empty" }, drawing("cup"), h("p", { class: "title", text: title }), h("p", { text })));
+}
+
+/** Shows why `what` cannot be shown; `stale` says that an older state of it still is. */
+export function failed(state, what, error, retry, stale = false) {
+  if (error.status === 403) {
+    forbidden(state, what);
+    return;
+  }
+  const said = stale ? `This is not up to date: ${error.message}` : `The ${what} cannot be shown: ${error.message}`;
+  const button = h("button", { type: "button", class: "quiet", onclick: retry, text: "Try again" });
+  if (state.textContent.startsWith(said)) return;
+  state.replaceChildren(h("div", { class: "callout bad", role: "alert" }, icon("alarm"), h("p", { text: said }), button));
+}
+
+/** Says that `what` is for managers, or that the API does not take this one for a manager any more. */
+export function forbidden(state, what) {
+  const words = person().isManager
+    ? "The API no longer lets you see this: your rights may have changed."
+    : `You are signed in as staff: you order, and read the inbox. The ${what} are for managers.`;
+  state.replaceChildren(
+    h("div", { class: "empty" },
+      drawing("lock"),
+      h("h2", { text: "Only for managers" }),
+      h("p", { text: words }),
+      h("button", { type: "button", onclick: refresh, text: "Check my rights again" })),
+  );
+}
+
+/**
+ * A list that the API gives page by page, newest first.
+ *
+ * `load(parameters, signal)` gives `{items, next}`; `show(items, arrived)` fills the page, where `arrived` has the keys
+ * of what was not there before. `refresh` reads the first page anew, and keeps the older ones that were asked for.
+ */
+export class Listing {
+  #given;
+  #items = null;
+  #next = null;
+  #hasOlder = false;
+
+  /** `{ what, state, older, key, load, show, empty: [title, text], retry }`; `older` is the button for more. */
+  constructor(given) {
+    this.#given = given;
+    given.older?.addEventListener("click", () => this.#more());
+  }
+
+  get items() {
+    return this.#items ?? [];
+  }
+
+  /** Forgets what is shown, as for another filter. */
+  reset() {
+    this.#items = null;
+    this.#hasOlder = false;
+    this.#given.show([], new Set());
+    if (this.#given.older) this.#given.older.hidden = true;
+  }
+
+  async refresh(signal) {
+    const { what, state, key, load, retry } = this.#given;
+    if (!this.#items && !state.childElementCount) loading(state, what);
+    let page;
+    try {
+      page = await load({}, signal);
+    } catch (error) {
+      if (!signal?.aborted) failed(state, what, error, retry, this.#items !== null);
+      throw error;
+    }
+    const known = new Set(this.items.map(key));
+    const arrived = this.#items ? page.items.filter((item) => !known.has(key(item))) : [];
+    const first = new Set(page.items.map(key));
+    // Where so much came in that this page does not reach down to the last one, the older ones are no longer next to it.
+    if (this.#hasOlder && page.items.some((item) => known.has(key(item)))) {
+      this.#items = [...page.items, ...this.#items.filter((item) => !first.has(key(item)))];
+    } else {
+      this.#items = page.items;
+      this.#next = page.next;
+      this.#hasOlder = false;
+    }
+    this.#show(arrived);
+    return arrived;
+  }
+
+  async #more() {
+    const { older, key, load, what, state } = this.#given;
+    older.disabled = true;
+    try {
+      const page = await load({ next: this.#next });
+      const known = new Set(this.items.map(key));
+      this.#items = [...this.items, ...page.items.filter((item) => !known.has(key(item)))];
+      this.#next = page.next;
+      this.#hasOlder = true;
+      this.#show([]);
+      announce(`${page.items.length} older ${what} shown.`);
+    } catch (error) {
+      failed(state, what, error, () => this.#more(), true);
+    } finally {
+      older.disabled = false;
+    }
+  }
+
+  #show(arrived) {
+    const { state, older, key, show, empty: words } = this.#given;
+    show(this.#items, new Set(arrived.map(key)));
+    if (this.#items.length) state.replaceChildren();
+    else empty(state, ...(typeof words === "function" ? words() : words));
+    if (older) older.hidden = !this.#next;
+  }
+}

@@ -1,0 +1,315 @@
+/** Orders: the form, those on their way from the queue to the table, the list, and one of them in a dialog. */
+import { ApiError, get, Submission } from "./api.js";
+import { $, announce, h, icon, keyed, openDialog } from "./dom.js";
+import { duration, now, number, time } from "./format.js";
+import { keep, kept } from "./kept.js";
+import { failed, Listing, loading } from "./listing.js";
+import { Poll } from "./poll.js";
+
+const SECONDS = 10;
+const LONG = 60_000;
+
+// --- The form ---------------------------------------------------------------------------------------------------------
+
+const form = $("order-form");
+const items = $("order-items").querySelector("ol");
+const submission = new Submission("order");
+let made = 0;
+
+function addItem(item = "", quantity = "1") {
+  made += 1;
+  const [itemId, quantityId] = [`order-item-${made}`, `order-quantity-${made}`];
+  const row = h("li", {},
+    h("div", { class: "field" }, h("label", { for: itemId }), h("input", { id: itemId, value: item, required: true, list: "order-menu" })),
+    h("div", { class: "field" }, h("label", { for: quantityId }), h("input", { id: quantityId, value: quantity, inputmode: "numeric", required: true })),
+    h("button", { type: "button", class: "quiet icon-only", onclick: () => removeItem(row) }, icon("close")));
+  items.append(row);
+  numberItems();
+  return row;
+}
+
+function removeItem(row) {
+  const next = row.nextElementSibling ?? row.previousElementSibling;
+  row.remove();
+  numberItems();
+  keepDraft();
+  next.querySelector("input").focus();
+  announce("Item removed.");
+}
+
+/** The fields have the names by which the API speaks of them. */
+function numberItems() {
+  [...items.children].forEach((row, index) => {
+    const [item, quantity] = row.querySelectorAll("input");
+    item.dataset.field = `items[${index}].item`;
+    quantity.dataset.field = `items[${index}].quantity`;
+    const number = index ? ` ${index + 1}` : "";
+    item.labels[0].textContent = `Item${number}`;
+    quantity.labels[0].textContent = `Quantity${number}`;
+    row.querySelector("button").ariaLabel = `Remove item${number}`;
+    row.querySelector("button").disabled = items.children.length === 1;
+  });
+}
+
+/** What is typed, as the API takes it: numbers where they are some, and otherwise the text, of which the API speaks. */
+function typed() {
+  const order = {
+    customerID: $("order-customer").value.trim(),
+    items: [...items.children].map((row) => {
+      const [item, quantity] = [...row.querySelectorAll("input")].map((input) => input.value.trim());
+      return { item, quantity: /^-?\d+(\.\d+)?$/.test(quantity) ? Number(quantity) : quantity };
+    }),
+  };
+  const note = $("order-note").value.trim();
+  return note ? { ...order, note } : order;
+}
+
+const keepDraft = () => keep("draft", typed());
+
+function restoreDraft() {
+  const { customerID = "", note = "", items: kinds = [{}] } = kept("draft") ?? {};
+  $("order-customer").value = customerID;
+  $("order-note").value = note;
+  items.replaceChildren();
+  kinds.forEach(({ item, quantity }) => addItem(item, quantity));
+}
+
+/** Shows each message beside its field, and what belongs to no field above. */
+function showProblems(fields) {
+  for (const input of form.querySelectorAll("[data-field]")) {
+    const text = fields[input.dataset.field];
+    delete fields[input.dataset.field];
+    input.parentElement.querySelector(".problem")?.remove();
+    input.toggleAttribute("aria-invalid", false);
+    const hint = input.parentElement.querySelector(".hint")?.id;
+    if (text) {
+      const id = `${input.id}-problem`;
+      input.setAttribute("aria-invalid", "true");
+      input.setAttribute("aria-describedby", [id, hint].filter(Boolean).join(" "));
+      input.parentElement.append(h("p", { class: "problem", id, text }));
+    } else if (hint) input.setAttribute("aria-describedby", hint);
+    else input.removeAttribute("aria-describedby");
+  }
+  const rest = Object.entries(fields).map(([field, text]) => (field ? `${field}: ${text}` : text));
+  $("order-problem").textContent = rest.join("; ");
+  $("order-problem").hidden = !rest.length;
+  form.querySelector("[aria-invalid]")?.focus();
+}
+
+async function place() {
+  const order = typed();
+  let placed;
+  try {
+    placed = await submission.send("orders", order);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    showProblems(error.status === 400 ? error.fields : { "": error.message });
+    const wrong = form.querySelectorAll("[aria-invalid]").length;
+    if (wrong) announce(wrong === 1 ? "One field is not right yet." : `${wrong} fields are not right yet.`);
+    return;
+  }
+  showProblems({});
+  // What was typed while the answer was on its way belongs to the next order.
+  if (JSON.stringify(typed()) === JSON.stringify(order)) {
+    keep("draft", null);
+    restoreDraft();
+    // On a telephone the keyboard would cover what is to be seen now.
+    if (matchMedia("(hover: hover)").matches) $("order-customer").focus();
+  }
+  follow({ orderID: placed.orderID, customerID: order.customerID, items: order.items, since: now(), placedAfter: null });
+}
+
+form.addEventListener("input", keepDraft);
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const button = form.querySelector("button.primary");
+  if (button.ariaBusy === "true") return;
+  button.ariaBusy = "true";
+  button.textContent = "Placing the order …";
+  await place().finally(() => {
+    button.ariaBusy = "false";
+    button.textContent = "Place the order";
+  });
+});
+$("order-add").addEventListener("click", () => addItem().querySelector("input").focus());
+
+// --- On their way -----------------------------------------------------------------------------------------------------
+
+let way = [];
+
+const wayPoll = new Poll(async (signal) => {
+  const waiting = way.filter((each) => each.placedAfter === null);
+  if (!waiting.length) return null;
+  // Not by their ids: until an order is stored there is nothing under it, and a browser logs each 404 as an error.
+  for (const customerID of new Set(waiting.map((each) => each.customerID))) {
+    const { orders } = await get("orders", { customerID, limit: 100 }, signal);
+    const stored = new Set(orders.map((order) => order.orderID));
+    for (const each of waiting.filter(({ orderID }) => stored.has(orderID))) {
+      each.placedAfter = now() - each.since;
+      announce(`The order of ${each.customerID} is placed.`);
+      list.refresh().catch(shownAlready);
+    }
+  }
+  showWay();
+  const eldest = Math.max(...waiting.map((each) => now() - each.since));
+  return eldest < 15_000 ? 1 : eldest < LONG ? 3 : 10;
+});
+
+function follow(order) {
+  way = [order, ...way.filter((each) => each.orderID !== order.orderID)].slice(0, 5);
+  announce(`The order of ${order.customerID} is queued.`);
+  showWay();
+  $("order-way").scrollIntoView({ block: "nearest" });
+  wayPoll.start();
+}
+
+function showWay() {
+  $("order-way").hidden = !way.length;
+  keyed($("order-way-list"), way, (each) => each.orderID, makeWay, updateWay);
+}
+
+const makeWay = (each) =>
+  h("li", { class: "row" },
+    h("div", {},
+      h("p", {}, h("b", { text: each.customerID }), " ", h("small", { class: "id", text: each.orderID })),
+      h("p", { class: "soft", text: summary(each.items) }),
+      h("ol", { class: "steps" }, h("li", { text: "Accepted" }), h("li", { text: "Queued" }), h("li", {}, "Placed")),
+      h("p", { class: "hint" })));
+
+function updateWay(element, { orderID, since, placedAfter }) {
+  const steps = element.querySelectorAll(".steps li");
+  const done = placedAfter !== null;
+  steps.forEach((step, index) => step.classList.toggle("done", done || index === 0));
+  steps[1].classList.toggle("going", !done);
+  if (done && !steps[2].querySelector("a")) steps[2].replaceChildren(h("a", { href: `#orders/${orderID}`, text: "Placed" }));
+  const waits = now() - since > LONG && "It waits longer than usual. If it failed, it will be among the dead letters.";
+  element.querySelector(".hint").textContent = done ? `Placed after ${duration(placedAfter)}.` : waits || "";
+}
+
+// --- The list ---------------------------------------------------------------------------------------------------------
+
+/** `2 Flat white, Croissant`. */
+function summary(kinds) {
+  const shown = kinds.slice(0, 4).map(({ item, quantity }) => (quantity === 1 ? item : `${number(quantity)} ${item}`));
+  return shown.join(", ") + (kinds.length > 4 ? ` and ${kinds.length - 4} more` : "");
+}
+
+let customer = "";
+
+const poll = new Poll(async (signal) => {
+  await list.refresh(signal);
+  return SECONDS;
+});
+
+/** A list shows its errors itself. */
+function shownAlready(error) {
+  if (!(error instanceof ApiError)) throw error;
+}
+
+const list = new Listing({
+  what: "orders",
+  state: $("orders-state"),
+  older: $("orders-older"),
+  key: (order) => order.orderID,
+  load: async (parameters, signal) => {
+    const { orders, next } = await get("orders", { customerID: customer, limit: 25, ...parameters }, signal);
+    return { items: orders, next };
+  },
+  show: (orders, arrived) => {
+    keyed($("orders-list"), orders, (order) => order.orderID, (order) => makeOrder(order, arrived.has(order.orderID)));
+    suggest($("order-customers"), orders.map((order) => order.customerID));
+    suggest($("order-menu"), orders.flatMap((order) => order.items.map(({ item }) => item)));
+  },
+  empty: () =>
+    customer
+      ? ["No order of this customer", `Nothing is placed for ${customer} yet.`]
+      : ["No orders yet", "The first one that you place shows up here."],
+  retry: () => poll.now(),
+});
+
+function makeOrder(order, isNew) {
+  return h("li", { class: isNew ? "row new" : "row" },
+    h("div", {},
+      h("p", {}, h("a", { class: "whole", href: `#orders/${order.orderID}` }, h("b", { text: order.customerID })), " ", h("small", { class: "id", text: order.orderID })),
+      h("p", { class: "soft", text: summary(order.items) })),
+    h("p", { class: "when" }, time(order.placedAt)));
+}
+
+function suggest(datalist, values) {
+  const different = [...new Set(values)].sort().slice(0, 50);
+  datalist.replaceChildren(...different.map((value) => h("option", { value })));
+}
+
+function filter(name) {
+  customer = name;
+  $("orders-customer").value = name;
+  $("orders-list-title").textContent = name ? `Orders of ${name}` : "Placed orders";
+  list.reset();
+  poll.now();
+}
+
+$("orders-filter").addEventListener("submit", (event) => {
+  event.preventDefault();
+  filter($("orders-customer").value.trim());
+});
+// The cross in the field, and an emptied field, show all again.
+$("orders-customer").addEventListener("input", ({ target }) => target.value === "" && customer && filter(""));
+
+// --- One of them ------------------------------------------------------------------------------------------------------
+
+const dialog = $("order");
+
+async function show(orderID) {
+  const known = list.items.find((order) => order.orderID === orderID);
+  const body = $("order-body");
+  $("order-title").textContent = known ? `Order of ${known.customerID}` : "Order";
+  loading(body, "order");
+  openDialog(dialog);
+  try {
+    showOrder(known ?? (await get(`orders/${encodeURIComponent(orderID)}`)));
+  } catch (error) {
+    shownAlready(error);
+    const words = error.status === 404 ? new ApiError(404, "There is none with this id, or it is still on the queue.") : error;
+    failed(body, "order", words, () => show(orderID));
+  }
+}
+
+function showOrder(order) {
+  $("order-title").textContent = `Order of ${order.customerID}`;
+  const facts = [
+    ["Placed", time(order.placedAt, "moment")],
+    ["Ordered by", order.requestedBy ?? "not recorded"],
+    ["Note", order.note ?? "none"],
+    ["Id", h("span", { class: "id", text: order.orderID })],
+  ];
+  $("order-body").replaceChildren(
+    h("table", {},
+      h("thead", {}, h("tr", {}, h("th", { scope: "col", text: "Item" }), h("th", { scope: "col", text: "Quantity" }))),
+      h("tbody", {}, ...order.items.map(({ item, quantity }) => h("tr", {}, h("td", { text: item }), h("td", { text: number(quantity) }))))),
+    h("dl", { class: "facts" }, ...facts.map(([name, value]) => h("div", {}, h("dt", { text: name }), h("dd", {}, value)))),
+    h("p", {}, h("button", {
+      type: "button", text: `All orders of ${order.customerID}`,
+      onclick: () => {
+        dialog.close();
+        filter(order.customerID);
+      },
+    })));
+}
+
+dialog.addEventListener("close", () => location.hash.startsWith("#orders/") && location.replace("#orders"));
+
+restoreDraft();
+
+export const orders = {
+  open(orderID) {
+    poll.start();
+    wayPoll.start();
+    if (orderID) show(orderID);
+    else dialog.close();
+  },
+  close() {
+    poll.stop();
+    wayPoll.stop();
+    dialog.close();
+  },
+};

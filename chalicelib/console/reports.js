@@ -1,0 +1,258 @@
+/** Reports: requesting one, the list of them, and one as it is made: its states, its cause, its link. */
+import { ApiError, get, Submission } from "./api.js";
+import { $, announce, h, icon, keyed, link } from "./dom.js";
+import { countdown, counted, duration, moment, now, number, time } from "./format.js";
+import { failed, Listing, loading } from "./listing.js";
+import { MachinePicture } from "./machine.js";
+import { Poll } from "./poll.js";
+import { asOf, bars, MODES, showStorage } from "./storage.js";
+
+const SECONDS = 20;
+const SECONDS_RUNNING = 4;
+const SECONDS_WATCHED = 1;
+
+const NAMES = { inventory: "Inventory report", storage: "Storage report" };
+const STATUS = {
+  RUNNING: ["going", "Under way"],
+  SUCCEEDED: ["good", "Ready"],
+  FAILED: ["bad", "Failed"],
+  TIMED_OUT: ["bad", "Took too long"],
+  ABORTED: ["bad", "Stopped"],
+};
+
+const badge = (status) => h("span", { class: `badge ${STATUS[status][0]}`, text: STATUS[status][1] });
+
+const took = ({ startedAt, finishedAt }) => (finishedAt ? Date.parse(finishedAt) : now()) - Date.parse(startedAt);
+
+// --- Requesting one ---------------------------------------------------------------------------------------------------
+
+const form = $("report-form");
+const submission = new Submission("report");
+
+form.addEventListener("change", () => ($("report-mode").hidden = form.elements.kind.value !== "storage"));
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const button = form.querySelector("button.primary");
+  if (button.ariaBusy === "true") return;
+  button.ariaBusy = "true";
+  const kind = form.elements.kind.value;
+  const problem = $("report-problem");
+  problem.hidden = true;
+  try {
+    const { reportId } = await submission.send("create_report", kind === "storage" ? { kind, mode: form.elements.mode.value } : { kind });
+    location.hash = `#reports/${reportId}`;
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    problem.textContent = error.message;
+    problem.hidden = false;
+  } finally {
+    button.ariaBusy = "false";
+  }
+});
+
+// --- The list ---------------------------------------------------------------------------------------------------------
+
+const poll = new Poll(async (signal) => {
+  await list.refresh(signal);
+  return list.items.some((each) => each.status === "RUNNING") ? SECONDS_RUNNING : SECONDS;
+});
+
+const storagePoll = new Poll(async (signal) => {
+  await showStorage(signal, () => storagePoll.now());
+  return SECONDS;
+});
+
+const list = new Listing({
+  what: "reports",
+  state: $("reports-state"),
+  older: $("reports-older"),
+  key: (each) => each.reportId,
+  load: async (parameters, signal) => {
+    const { reports, next } = await get("reports", { kind: $("reports-kind").value, limit: 10, ...parameters }, signal);
+    return { items: reports, next };
+  },
+  show: (reports, arrived) =>
+    keyed($("reports-list"), reports, (each) => each.reportId, (each) => makeReport(each, arrived.has(each.reportId)), updateReport),
+  empty: ["No reports yet", "Request the first one: it takes some seconds."],
+  retry: () => poll.now(),
+});
+
+const makeReport = ({ reportId, kind, startedAt }, isNew) =>
+  h("li", { class: isNew ? "row new" : "row" },
+    icon(kind === "storage" ? "storage" : "report"),
+    h("div", {},
+      h("p", {}, h("a", { class: "whole", href: `#reports/${encodeURIComponent(reportId)}` }, h("b", { text: NAMES[kind] })), " ", h("span", { class: "status" })),
+      h("p", { class: "soft id", text: reportId })),
+    h("p", { class: "when" }, time(startedAt), h("small", { class: "took" })));
+
+function updateReport(element, report) {
+  const status = element.querySelector(".status");
+  if (status.textContent !== STATUS[report.status][1]) status.replaceChildren(badge(report.status));
+  element.querySelector(".took").textContent = report.finishedAt ? `took ${duration(took(report))}` : "";
+}
+
+$("reports-kind").addEventListener("change", () => {
+  list.reset();
+  poll.now();
+});
+
+// --- One of them ------------------------------------------------------------------------------------------------------
+
+let opened = null; // the id
+let report = null;
+let picture = null;
+
+const watch = new Poll(async (signal) => {
+  const body = $("report-body");
+  if (!report) loading(body, "report");
+  const before = report?.status;
+  let history;
+  try {
+    const path = `reports/${encodeURIComponent(opened)}`;
+    [report, history] = await Promise.all([get(path, {}, signal), get(`${path}/history`, {}, signal)]);
+  } catch (error) {
+    if (!signal.aborted) failed(body, "report", error, () => watch.now());
+    throw error;
+  }
+  showReport(history);
+  if (before === "RUNNING" && report.status !== "RUNNING") announce(`The report: ${STATUS[report.status][1]}.`);
+  return report.status === "RUNNING" ? SECONDS_WATCHED : null;
+});
+
+function showReport(history) {
+  $("report-title").textContent = NAMES[report.kind];
+  showAbout();
+  if (!picture) {
+    picture = new MachinePicture();
+    const made = h("section", { "aria-labelledby": "machine-title" }, h("h2", { id: "machine-title", text: "How it is made" }), picture.element);
+    $("report-body").replaceChildren(h("div", { id: "report-outcome" }), made, h("div", { id: "report-summary" }));
+  }
+  picture.update(history);
+  part("report-outcome", JSON.stringify([report.status, report.error, report.url]), outcome);
+  part("report-summary", JSON.stringify(report.summary), summary);
+  tick();
+}
+
+/** Makes a part anew only where it changed, so that nothing flickers and the focus stays where it is. */
+function part(id, state, make) {
+  if ($(id).dataset.state === state) return;
+  $(id).dataset.state = state;
+  $(id).replaceChildren(...make());
+}
+
+function showAbout() {
+  const about = $("report-about");
+  const parts = [
+    badge(report.status), " started ", time(report.startedAt, "moment"),
+    report.requestedBy ? ` by ${report.requestedBy}` : "",
+    report.finishedAt ? `, took ${duration(took(report))}` : `, for ${duration(took(report), 0)}`,
+  ];
+  about.replaceChildren(...parts);
+}
+
+function outcome() {
+  if (report.status === "RUNNING") return [h("p", { class: "callout going" }, "It is being made. You may stay and watch, or go: it will be in the list, and its notification in the inbox.")];
+  if (report.status !== "SUCCEEDED") {
+    return [h("div", { class: "callout bad" }, icon("alarm"), h("div", {}, h("p", {}, h("b", { text: "Why it failed" })), h("p", { text: report.error })))];
+  }
+  if (!report.url) return [h("p", { class: "callout", text: "Its page is no longer kept. Request a new one." })];
+  const open = link(report.url, icon("out"), " Open the report");
+  open.className = "button primary";
+  const copy = h("button", { type: "button", text: "Copy the link", onclick: () => copyLink(copy) });
+  const renew = h("button", { type: "button", text: "Make a new link", onclick: () => renewLink(renew) });
+  return [
+    h("div", { class: "card link" },
+      h("p", { class: "buttons" }, open, " ", copy, " ", renew),
+      h("p", { class: "hint", id: "report-expiry" }))];
+}
+
+async function copyLink(button) {
+  try {
+    await navigator.clipboard.writeText(report.url);
+  } catch {
+    // The browser does not allow it: then the person copies it.
+    const field = h("input", { type: "text", readonly: true, value: report.url, "aria-label": "The link" });
+    $("report-expiry").before(field);
+    field.select();
+    announce("The link is selected: copy it.");
+    return;
+  }
+  button.textContent = "Copied";
+  announce("The link is copied.");
+  setTimeout(() => (button.textContent = "Copy the link"), 2000);
+}
+
+async function renewLink(button) {
+  button.disabled = true;
+  await watch.now();
+  button.disabled = false;
+  $("report-outcome").querySelector("a")?.focus();
+  announce("There is a new link.");
+}
+
+function summary() {
+  const { summary: found } = report;
+  if (!found) return [];
+  if (report.kind === "storage") {
+    return [h("section", { "aria-labelledby": "found-title" }, h("h2", { id: "found-title", text: "What is stored" }), h("p", {}, MODES[found.mode], ", ", ...asOf(found), "."), ...bars(found))];
+  }
+  const totals = [["Beans", found.rows], ["Suppliers", found.suppliers], ["In stock", found.quantity]];
+  return [
+    h("section", { "aria-labelledby": "found-title" },
+      h("h2", { id: "found-title", text: "What is on the shelves" }),
+      h("dl", { class: "totals" }, ...totals.map(([name, value]) => h("div", {}, h("dt", { text: name }), h("dd", { text: number(value) }))))),
+  ];
+}
+
+/** Each second: how long it has been going, and how long its link opens. */
+function tick() {
+  if (!report || document.hidden) return;
+  if (report.status === "RUNNING") showAbout();
+  const expiry = $("report-expiry");
+  if (!expiry) return;
+  const left = Date.parse(report.expiresAt) - now();
+  const card = expiry.parentElement;
+  if (left > 0) {
+    expiry.textContent = `The link opens for ${countdown(left)} more, for everyone who has it: give it to nobody who should not read the report.`;
+  } else if (!card.classList.contains("ended")) {
+    card.classList.add("ended");
+    expiry.textContent = "The link has ended. Make a new one.";
+    card.querySelector("a").remove();
+    announce(expiry.textContent);
+  }
+}
+
+let ticking;
+
+export const reports = {
+  needs: "managers",
+  open(reportId = null) {
+    $("reports-all").hidden = Boolean(reportId);
+    $("report").hidden = !reportId;
+    if (reportId !== opened) {
+      report = null;
+      picture = null;
+      $("report-body").replaceChildren();
+      $("report-title").textContent = "Report";
+      $("report-about").replaceChildren();
+    }
+    opened = reportId;
+    clearInterval(ticking);
+    if (reportId) {
+      poll.stop();
+      storagePoll.stop();
+      watch.start();
+      ticking = setInterval(tick, 1000);
+    } else {
+      watch.stop();
+      poll.start();
+      storagePoll.start();
+    }
+  },
+  close() {
+    clearInterval(ticking);
+    poll.stop();
+    storagePoll.stop();
+    watch.stop();
+  },
+};

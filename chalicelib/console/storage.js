@@ -1,0 +1,104 @@
+/** What the storage reports found: buckets as bars, the largest first, and how old each of the two modes' figures are. */
+import { get } from "./api.js";
+import { $, h, s } from "./dom.js";
+import { counted, number, size, time } from "./format.js";
+import { empty, failed, loading } from "./listing.js";
+
+const SHOWN = 8;
+// The list of reports does not tell a mode: so many of the newest are opened to find one of each.
+const LOOKED_AT = 6;
+
+export const MODES = { listing: "Counted object by object", metrics: "CloudWatch's daily figures" };
+
+const finished = new Map();
+let newest = {};
+let chosen = null;
+
+async function summaryOf(reportId, signal) {
+  // What has succeeded stays as it is; only its link does not, which is not kept here.
+  if (!finished.has(reportId)) finished.set(reportId, (await get(`reports/${reportId}`, {}, signal)).summary);
+  return finished.get(reportId);
+}
+
+/** Shows the newest figures of both modes. */
+export async function showStorage(signal, retry) {
+  const place = $("storage");
+  if (!place.childElementCount) loading(place, "storage");
+  try {
+    const { reports } = await get("reports", { kind: "storage", limit: 25 }, signal);
+    const found = {};
+    for (const { reportId } of reports.filter((each) => each.status === "SUCCEEDED").slice(0, LOOKED_AT)) {
+      const summary = await summaryOf(reportId, signal);
+      found[summary.mode] ??= { reportId, summary };
+      if (found.listing && found.metrics) break;
+    }
+    if (place.childElementCount && JSON.stringify(found) === JSON.stringify(newest) && chosen) return;
+    newest = found;
+  } catch (error) {
+    if (!signal.aborted) failed(place, "storage", error, retry);
+    throw error;
+  }
+  if (!newest[chosen]) chosen = Object.keys(newest)[0] ?? null;
+  if (!chosen) empty(place, "Nothing measured yet", "Request a storage report, and the buckets are drawn here.");
+  else place.replaceChildren(modes(), h("div", { id: "storage-bars" }, ...bars(newest[chosen].summary)));
+}
+
+/** One choice for each mode, which says how old its figures are. */
+function modes() {
+  const choose = (mode) => {
+    chosen = mode;
+    $("storage-bars").replaceChildren(...bars(newest[mode].summary));
+  };
+  return h("fieldset", { class: "choices pair" },
+    h("legend", { class: "unseen", text: "How it was measured" }),
+    ...Object.entries(MODES).map(([mode, title]) =>
+      h("label", {},
+        h("input", {
+          type: "radio", name: "storage-mode", value: mode, checked: mode === chosen, disabled: !newest[mode], onchange: () => choose(mode),
+        }),
+        h("span", {}, h("b", { text: title }), " ", ...asOf(newest[mode]?.summary)))));
+}
+
+/** How old a summary's figures are, in words; those of CloudWatch are of a day. */
+export function asOf(summary) {
+  if (!summary) return ["not measured yet"];
+  if (!summary.asOf) return ["no figures yet"];
+  return ["as of ", time(summary.asOf, summary.mode === "metrics" ? "day" : "short")];
+}
+
+/** The total and the bars of a storage report's summary. */
+export function bars(summary) {
+  const { buckets, errors, totalBytes, partial, mode } = summary;
+  const largest = Math.max(1, ...buckets.map((bucket) => bucket.bytes));
+  const sorted = [...buckets].sort((one, other) => other.bytes - one.bytes);
+  const list = h("ol", { class: "bars" }, ...sorted.map((bucket, index) => bar(bucket, largest, index)));
+  const rest = sorted.length - SHOWN;
+  const more = h("button", {
+    type: "button", class: "quiet", text: `Show ${counted(rest, "more bucket")}`,
+    onclick: () => {
+      for (const line of list.children) line.hidden = false;
+      list.children[SHOWN].tabIndex = -1;
+      list.children[SHOWN].focus();
+      more.remove();
+    },
+  });
+  return [
+    h("p", { class: "lead" }, h("b", { text: `${partial ? "At least " : ""}${size(totalBytes)}` }), ` in ${counted(summary.totalBuckets ?? buckets.length, "bucket")}`,
+      mode === "metrics" ? ", old versions and unfinished uploads included" : ""),
+    list,
+    rest > 0 ? more : null,
+    errors.length
+      ? h("div", { class: "callout bad" },
+          h("div", {}, h("p", {}, h("b", { text: partial ? "The time ran out" : "Not everything could be read" })),
+            h("ul", {}, ...errors.map((each) => h("li", {}, h("b", { text: each.bucket }), `: ${each.error}`)))))
+      : null,
+  ].filter(Boolean);
+}
+
+const bar = ({ name, bytes, objects }, largest, index) =>
+  h("li", { hidden: index >= SHOWN },
+    h("p", {}, h("span", { text: name }), " ",
+      h("span", { class: "soft" }, h("b", { text: size(bytes) }), Number.isInteger(objects) ? ` · ${counted(objects, "object")}` : "")),
+    s("svg", { class: "bar", "aria-hidden": "true", width: "100%", height: "10" },
+      s("rect", { class: "track", width: "100%", height: "10", rx: "5" }),
+      s("rect", { width: `${(100 * bytes) / largest}%`, height: "10", rx: "5" })));

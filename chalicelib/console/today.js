@@ -1,0 +1,122 @@
+/** Today: orders, reports, uploads and failures since the viewer's midnight, and the latest news. */
+import { get } from "./api.js";
+import { $, h, keyed, s } from "./dom.js";
+import { clock, counted, hour, midnight, number, now, weekday } from "./format.js";
+import { brief, notifications } from "./inbox.js";
+import { failed, Listing, loading } from "./listing.js";
+import { Poll } from "./poll.js";
+import { person } from "./sign-in.js";
+
+const SECONDS = 15;
+const NEWS = 5;
+const HOUR = 3_600_000;
+// The chart's heights; its widths are shares of the place that there is.
+const TOP = 24;
+const BASE = 144;
+const HEIGHT = 172;
+
+let figures = null;
+
+const poll = new Poll(async (signal) => {
+  if (!figures) loading($("today-state"), "figures");
+  try {
+    figures = await get("today", { since: midnight().toISOString() }, signal);
+  } catch (error) {
+    if (!signal.aborted) failed($("today-state"), "figures", error, () => poll.now(), figures !== null);
+    throw error;
+  }
+  $("today-state").replaceChildren();
+  $("today-figures").hidden = false;
+  showTotals(figures);
+  showChart(figures.orders);
+  return SECONDS;
+});
+
+const newsPoll = new Poll(async (signal) => {
+  await news.refresh(signal);
+  return SECONDS;
+});
+
+const news = new Listing({
+  what: "news",
+  state: $("today-news-state"),
+  key: (each) => each.messageId,
+  load: (_, signal) => notifications({ limit: NEWS }, signal),
+  show: (items) => keyed($("today-news"), items, (each) => each.messageId, brief),
+  empty: ["No news yet", "Once something is ordered, uploaded or reported, it is told here."],
+  retry: () => newsPoll.now(),
+});
+
+function showTotals({ orders, reports, uploads, failures }) {
+  $("today-about").textContent = `${weekday(now())}, as of ${clock(now())}`;
+  const failed = failures.deadLetters + failures.alarms;
+  // Of each: its title and tab, how many, what else there is to say, and what of that is bad.
+  const tiles = [
+    ["Orders", "orders", orders.stored, [orders.waiting && `${number(orders.waiting)} on the queue`], []],
+    ["Reports", "reports", reports.succeeded, [reports.running && `${number(reports.running)} under way`], [reports.failed && `${number(reports.failed)} failed`]],
+    ["Uploads", "uploads", uploads.imported, [uploads.other && `${number(uploads.other)} no inventory`], [uploads.notImported && `${number(uploads.notImported)} not imported`]],
+    ["Failures", "dead-letters", failed, [failed === 0 && "all is well"], [
+      failures.deadLetters && counted(failures.deadLetters, "dead letter"), failures.alarms && counted(failures.alarms, "alarm"),
+    ]],
+  ];
+  const opens = (tab) => tab === "orders" || person().isManager;
+  $("today-totals").replaceChildren(
+    ...tiles.map(([title, tab, amount, notes, bad]) =>
+      h("div", { class: tab === "dead-letters" && failed ? "bad" : null },
+        h("dt", {}, opens(tab) ? h("a", { href: `#${tab}`, text: title }) : title),
+        h("dd", { text: number(amount) }),
+        h("dd", { class: "note", text: notes.filter(Boolean).join(", ") }),
+        h("dd", { class: "note problem", text: bad.filter(Boolean).join(", ") }))),
+  );
+}
+
+/** The hours of the viewer's day, 23 to 25 of them, each with its number of orders; null for those to come. */
+function hoursOfToday(counts) {
+  const known = new Map(counts.map(([start, count]) => [Date.parse(start), count]));
+  const end = midnight(-1).getTime();
+  const hours = [];
+  for (let start = midnight().getTime(); start < end; start += HOUR) {
+    hours.push([new Date(start), start > now() ? null : (known.get(start) ?? 0)]);
+  }
+  return hours;
+}
+
+function showChart(orders) {
+  const hours = hoursOfToday(orders.hours);
+  const passed = hours.filter(([, count]) => count !== null);
+  const most = Math.max(...passed.map(([, count]) => count));
+  const [busiest] = passed.find(([, count]) => count === most);
+  $("today-orders-about").textContent = most
+    ? `Busiest from ${hour(busiest)} to ${hour(+busiest + HOUR)}, with ${counted(most, "order")}.`
+    : "Not one yet since midnight.";
+  const share = 100 / hours.length;
+  const bars = hours.flatMap(([start, count], index) => {
+    const height = count ? Math.max(4, ((BASE - TOP) * count) / most) : 2;
+    const middle = `${(index + 0.5) * share}%`;
+    const isNow = index === passed.length - 1;
+    const kind = count === null ? "to-come" : count ? (isNow ? "now" : "bar") : "none";
+    return [
+      s("rect", {
+        class: kind, x: `${(index + 0.14) * share}%`, width: `${share * 0.72}%`, y: BASE - height, height, rx: Math.min(4, height / 2),
+      }, s("title", { text: `${hour(start)}: ${counted(count ?? 0, "order")}` })),
+      count ? s("text", { x: middle, y: BASE - height - 6, class: "number", text: number(count) }) : null,
+      index % 3 === 0 ? s("text", { x: middle, y: BASE + 20, class: index % 6 ? "between" : null, text: hour(start) }) : null,
+    ];
+  });
+  const said = passed.filter(([, count]) => count).map(([start, count]) => `${hour(start)}: ${number(count)}`);
+  const label = `Orders by the hour. ${said.join("; ") || "None yet."}`;
+  $("today-chart").replaceChildren(
+    s("svg", { class: "chart", role: "img", "aria-label": label, width: "100%", height: HEIGHT }, ...bars),
+  );
+}
+
+export const today = {
+  open() {
+    poll.start();
+    newsPoll.start();
+  },
+  close() {
+    poll.stop();
+    newsPoll.stop();
+  },
+};

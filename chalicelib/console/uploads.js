@@ -1,0 +1,207 @@
+/** Uploads: a CSV file into the bucket, by a form that the API signs, and what came of its import, line by line. */
+import { ApiError, post } from "./api.js";
+import { $, announce, h, icon, keyed } from "./dom.js";
+import { back, found, lost } from "./connection.js";
+import { number, now, size } from "./format.js";
+import { message, notifications, unfolding } from "./inbox.js";
+import { Listing } from "./listing.js";
+import { Poll } from "./poll.js";
+
+const SECONDS = 15;
+const SECONDS_WATCHED = 2;
+const LONG = 60_000;
+
+// --- Sending ----------------------------------------------------------------------------------------------------------
+
+// { id, file, step, sent, key, problem, canRetry, notification, since }: a step is asking, sending, waiting, done or failed.
+let sendings = [];
+let made = 0;
+
+const input = $("upload-file");
+const drop = $("drop");
+
+function choose(files) {
+  const chosen = [...files].map((file) => ({ id: (made += 1), file, step: "asking", sent: 0, key: null, problem: "", canRetry: false, notification: null, since: 0 }));
+  sendings = [...chosen, ...sendings];
+  showSendings();
+  chosen.forEach(send);
+}
+
+async function send(sending) {
+  sending.step = "asking";
+  sending.problem = "";
+  try {
+    let place = await signed(sending.file);
+    for (;;) {
+      sending.key = place.key;
+      sending.step = "sending";
+      try {
+        await transfer(sending, place);
+        break;
+      } catch (error) {
+        if (!(error instanceof TypeError)) throw error;
+        // No connection: the same file to the same place, once there is one.
+        lost();
+        sending.step = "asking";
+        showSendings();
+        await back();
+        if (Date.parse(place.expiresAt) < now() + 60_000) place = await signed(sending.file);
+      }
+    }
+    sending.step = "waiting";
+    sending.since = now();
+    announce(`${sending.file.name} was sent, and is being imported.`);
+    watch.start();
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    sending.step = "failed";
+    // What is wrong with the file itself is wrong the next time too.
+    sending.canRetry = error.status !== 400;
+    sending.problem = error.fields.filename ?? error.fields.size ?? error.message;
+    announce(`${sending.file.name}: ${sending.problem}`);
+  }
+  showSendings();
+}
+
+/** The API says what is wrong with the file's name or size. Nothing comes of a place where nothing is put, so asking again does no harm. */
+const signed = (file) => post("uploads", { filename: file.name, size: file.size }, { again: true });
+
+/** Unlike fetch, XMLHttpRequest says how far it is. Throws a TypeError where no answer came, as fetch would. */
+function transfer(sending, { url, fields }) {
+  const body = new FormData();
+  for (const [name, value] of Object.entries(fields)) body.append(name, value);
+  // S3 takes nothing that comes behind the file.
+  body.append("file", sending.file);
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.upload.addEventListener("progress", ({ loaded, total }) => {
+      sending.sent = loaded / total;
+      showSendings();
+    });
+    request.addEventListener("load", () => {
+      found();
+      if (request.status < 300) resolve();
+      else reject(new ApiError(request.status, refusal(request)));
+    });
+    request.addEventListener("error", () => reject(new TypeError("no answer")));
+    request.open("POST", url);
+    request.send(body);
+  });
+}
+
+function refusal(request) {
+  const code = /<Code>(\w+)<\/Code>/.exec(request.responseText)?.[1];
+  const words = {
+    EntityTooLarge: "The file is too large: upload it in parts.",
+    EntityTooSmall: "The file is empty.",
+    AccessDenied: "The time for sending it is over: try again.",
+  };
+  return words[code] ?? `The storage refused it (${code ?? request.status}).`;
+}
+
+function showSendings() {
+  $("uploading").hidden = !sendings.length;
+  keyed($("uploading-list"), sendings, (each) => each.id, makeSending, updateSending);
+}
+
+const makeSending = ({ file }) =>
+  h("li", { class: "row" },
+    icon("upload"),
+    h("div", {},
+      h("p", {}, h("b", { text: file.name }), " ", h("span", { class: "soft", text: size(file.size) })),
+      h("p", { class: "said" }),
+      h("progress", { max: 1, "aria-label": `Sending ${file.name}` }),
+      h("div", { class: "outcome" })));
+
+function updateSending(element, sending) {
+  const { step, sent, problem, canRetry, notification, since } = sending;
+  const late = now() - since > LONG;
+  const said = {
+    asking: "Waiting to be sent …",
+    sending: sent < 1 ? `Sending, ${number(Math.floor(sent * 100))} % …` : "Sent, waiting for the answer …",
+    waiting: late ? "It was received. Its import takes longer than usual; the outcome will be in the inbox too." : "Received. Its rows are being imported …",
+    done: "",
+    failed: problem,
+  }[step];
+  element.querySelector(".said").textContent = said;
+  element.querySelector(".said").classList.toggle("problem", step === "failed");
+  const progress = element.querySelector("progress");
+  progress.hidden = step === "done" || step === "failed";
+  if (step === "waiting") progress.removeAttribute("value");
+  else progress.value = sent;
+  const outcome = element.querySelector(".outcome");
+  if (outcome.dataset.step === step) return;
+  outcome.dataset.step = step;
+  if (step === "done") outcome.replaceChildren(message(notification.message));
+  else if (step === "failed" && canRetry) outcome.replaceChildren(h("button", { type: "button", text: "Try again", onclick: () => send(sending) }));
+  else outcome.replaceChildren();
+}
+
+/** Until each file that was sent has its notification, by the key that is in its message. */
+const watch = new Poll(async (signal) => {
+  const waiting = sendings.filter((each) => each.step === "waiting");
+  if (!waiting.length) return null;
+  const { items } = await notifications({ kind: "upload", limit: 50 }, signal);
+  for (const sending of waiting) {
+    sending.notification = items.find(({ message: text }) => text.startsWith(`${sending.key} `));
+    if (!sending.notification) continue;
+    sending.step = "done";
+    announce(`${sending.file.name}: ${sending.notification.subject}`);
+    poll.now();
+  }
+  showSendings();
+  return SECONDS_WATCHED;
+});
+
+input.addEventListener("change", () => {
+  choose(input.files);
+  // The same file chosen again is a change too.
+  input.value = "";
+});
+
+const bringsFiles = (event) => event.dataTransfer.types.includes("Files");
+// Beside the place where they are wanted, a browser would leave the page and open the file.
+addEventListener("dragover", (event) => {
+  if (!bringsFiles(event)) return;
+  event.preventDefault();
+  event.dataTransfer.dropEffect = drop.contains(event.target) ? "copy" : "none";
+  drop.classList.toggle("over", drop.contains(event.target));
+});
+addEventListener("dragleave", () => drop.classList.remove("over"));
+addEventListener("drop", (event) => {
+  if (!bringsFiles(event)) return;
+  event.preventDefault();
+  drop.classList.remove("over");
+  if (drop.contains(event.target)) choose(event.dataTransfer.files);
+});
+
+// --- What came in -----------------------------------------------------------------------------------------------------
+
+const poll = new Poll(async (signal) => {
+  await list.refresh(signal);
+  return SECONDS;
+});
+
+const list = new Listing({
+  what: "uploads",
+  state: $("uploads-state"),
+  older: $("uploads-older"),
+  key: (each) => each.messageId,
+  load: (parameters, signal) => notifications({ kind: "upload", limit: 10, ...parameters }, signal),
+  show: (uploads, arrived) =>
+    keyed($("uploads-list"), uploads, (each) => each.messageId, (each) => unfolding(each, arrived.has(each.messageId))),
+  empty: ["Nothing came in", "No file was uploaded in the last 30 days."],
+  retry: () => poll.now(),
+});
+
+export const uploads = {
+  needs: "managers",
+  open() {
+    poll.start();
+    watch.start();
+  },
+  close() {
+    poll.stop();
+    watch.stop();
+  },
+};
