@@ -40,11 +40,11 @@ export const post = (path, body, { key, again = Boolean(key) } = {}) => request(
 
 async function request(method, path, { body, key, signal, again = true }) {
   for (let tries = 1, renewed = false; ; ) {
-    let response;
-    let idToken;
+    let idToken, response, answer;
     try {
       idToken = await token();
       response = await send(method, path, body, key, idToken, signal);
+      answer = await response.json();
       found();
     } catch (error) {
       if (signal?.aborted) throw signal.reason;
@@ -55,7 +55,7 @@ async function request(method, path, { body, key, signal, again = true }) {
       continue;
     }
     serverTime(response.headers.get("date"));
-    if (response.ok) return response.json();
+    if (response.ok) return answer;
     const { status } = response;
     if ((status === 401 || status === 403) && !renewed) {
       // It may be that the token has ended, or was made before the groups changed: one more try with a new one.
@@ -67,7 +67,8 @@ async function request(method, path, { body, key, signal, again = true }) {
       tries += 1;
       continue;
     }
-    throw new ApiError(status, await reason(response));
+    // The gateway has its own shape, with a small m.
+    throw new ApiError(status, answer.Message ?? answer.message ?? `The server answered with ${status}.`);
   }
 }
 
@@ -85,14 +86,8 @@ function send(method, path, body, key, idToken, signal) {
   });
 }
 
-/** Whether no answer came: fetch throws a TypeError without one, and a TimeoutError after too long a time. */
-const isConnection = (error) => error instanceof TypeError || error.name === "TimeoutError";
-
-async function reason(response) {
-  const answer = await response.json().catch(() => ({}));
-  // The gateway has its own shape, with a small m.
-  return answer.Message ?? answer.message ?? `The server answered with ${response.status}.`;
-}
+/** Whether no answer came, or one that is not the API's: a network that wants a sign-in of its own gives a page. */
+const isConnection = (error) => error instanceof TypeError || error instanceof SyntaxError || error.name === "TimeoutError";
 
 function pause(milliseconds, signal) {
   return new Promise((resolve, reject) => {

@@ -59,9 +59,9 @@ export async function retry() {
   if (state !== "lost") return;
   become("asking", 0);
   try {
-    await fetch("health", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_SECONDS * 1000) });
+    await (await fetch("health", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_SECONDS * 1000) })).json();
   } catch {
-    // There is no answer, whatever the reason.
+    // There is no answer of the API, whatever the reason.
     if (state === "asking") wait();
     return;
   }

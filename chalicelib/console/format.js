@@ -16,7 +16,7 @@ const moments = new Intl.DateTimeFormat(locale, {
   weekday: "long", day: "numeric", month: "long", year: "numeric",
   hour: "numeric", minute: "2-digit", second: "2-digit", timeZoneName: "short",
 });
-const relative = new Intl.RelativeTimeFormat(locale, { numeric: "auto" });
+const relative = new Intl.RelativeTimeFormat(locale);
 
 // How far this machine's clock is behind the server's; a minute or two do not matter.
 let behind = 0;
@@ -42,7 +42,7 @@ export const counted = (value, thing, things = `${thing}s`) => `${number(value)}
 export function size(bytes) {
   if (bytes < 1000) return `${number(bytes)} ${bytes === 1 ? "Byte" : "Bytes"}`;
   const units = ["kB", "MB", "GB", "TB", "PB", "EB"];
-  const power = Math.min(Math.floor(Math.log10(bytes) / 3), units.length);
+  const power = Math.min(Math.floor(Math.log10(bytes * 1.00005) / 3), units.length);
   return `${(bytes / 1000 ** power).toFixed(1)} ${units[power - 1]}`;
 }
 
@@ -85,13 +85,13 @@ export function day(date) {
 
 export const moment = (date) => moments.format(date);
 
-/** `just now`, `5 minutes ago`, `yesterday`. */
+/** `just now`, `5 minutes ago`, `1 day ago`. */
 export function age(date) {
   const passed = now() - date;
   if (passed < 45 * SECOND) return "just now";
-  if (passed < HOUR) return relative.format(-Math.max(1, Math.round(passed / MINUTE)), "minute");
-  if (passed < DAY) return relative.format(-Math.round(passed / HOUR), "hour");
-  return relative.format(-Math.round(passed / DAY), "day");
+  if (passed < HOUR) return relative.format(-Math.max(1, Math.floor(passed / MINUTE)), "minute");
+  if (passed < DAY) return relative.format(-Math.floor(passed / HOUR), "hour");
+  return relative.format(-Math.floor(passed / DAY), "day");
 }
 
 /** `14:05 today`, `14:05 on Thursday, 19 November`. */

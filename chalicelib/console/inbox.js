@@ -34,9 +34,15 @@ export async function notifications(parameters, signal) {
 
 const kindOf = (notification) => KINDS[notification.kind] ?? KINDS.other;
 
-/** A message as its lines, with links where it has addresses. */
+/** A message as its lines, with links; those of a file that were left out are a list. */
 export function message(text) {
-  return h("div", { class: "message" }, ...inZone(text).split("\n").map((line) => h("p", {}, ...linked(line))));
+  const parts = h("div", { class: "message" });
+  for (const line of inZone(text).split("\n")) {
+    if (!/^line [\d,]+: /.test(line)) parts.append(h("p", {}, ...linked(line)));
+    else if (parts.lastChild?.tagName === "UL") parts.lastChild.append(h("li", { text: line }));
+    else parts.append(h("ul", {}, h("li", { text: line })));
+  }
+  return parts;
 }
 
 // An address, an order's id and a report's id, as the API writes them.

@@ -26,13 +26,15 @@ export function failed(state, what, error, retry, stale = false) {
 
 /** Says that `what` is for managers, or that the API does not take this one for a manager any more. */
 export function forbidden(state, what) {
-  const words = person().isManager
-    ? "The API no longer lets you see this: your rights may have changed."
-    : `You are signed in as staff: you order, and read the inbox. The ${what} are for managers.`;
+  const { groups, isManager } = person() ?? { groups: [] };
+  const isStaff = !isManager && groups.includes("staff");
+  const words = isStaff
+    ? `You are signed in as staff: you order, and read the inbox. The ${what} are for managers.`
+    : "The API does not let you see this: your rights may have changed. Whoever runs the back office gives them.";
   state.replaceChildren(
     h("div", { class: "empty" },
       drawing("lock"),
-      h("h2", { text: "Only for managers" }),
+      h("h2", { text: isStaff ? "Only for managers" : "No permission" }),
       h("p", { text: words }),
       h("button", { type: "button", onclick: refresh, text: "Check my rights again" })),
   );

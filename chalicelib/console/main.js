@@ -32,16 +32,15 @@ const allowed = (tab) => !tabs[tab].needs || person().isManager;
 /** Shows what the address asks for: `#orders`, or `#orders/<id>`. */
 function route({ byHand = true } = {}) {
   if (!person()) return;
-  const [tab, ...rest] = location.hash.slice(1).split("/");
+  const [tab, id] = location.hash.slice(1).split("/");
   if (!Object.hasOwn(tabs, tab)) {
     history.replaceState(null, "", "#today");
     route({ byHand });
     return;
   }
-  const id = rest.length ? decodeURIComponent(rest.join("/")) : undefined;
   const isOther = opened?.tab !== tab;
   if (isOther && opened) {
-    if (allowed(opened.tab)) tabs[opened.tab].close();
+    tabs[opened.tab].close();
     $(`view-${opened.tab}`).hidden = true;
   }
   opened = { tab, id };
@@ -53,6 +52,7 @@ function route({ byHand = true } = {}) {
   }
   showAllowed(view, tab);
   if (allowed(tab)) tabs[tab].open(id);
+  else tabs[tab].close();
   const title = [...view.querySelectorAll("h1")].find((each) => each.checkVisibility());
   document.title = `${title.textContent} · Café back office`;
   if (title !== shownTitle && byHand) {

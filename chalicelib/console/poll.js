@@ -47,8 +47,9 @@ export class Poll {
       this.#failures += 1;
       seconds = Math.min(5 * 2 ** this.#failures, MOST_SECONDS);
     }
-    if (controller.signal.aborted || seconds === null) return;
-    this.#timer = setTimeout(() => this.now(), seconds * 1000);
+    if (controller.signal.aborted) return;
+    if (seconds === null) polls.delete(this);
+    else this.#timer = setTimeout(() => this.now(), seconds * 1000);
   }
 
   #rest() {

@@ -81,7 +81,7 @@ const makeReport = ({ reportId, kind, startedAt }, isNew) =>
   h("li", { class: isNew ? "row new" : "row" },
     icon(kind === "storage" ? "storage" : "report"),
     h("div", {},
-      h("p", {}, h("a", { class: "whole", href: `#reports/${encodeURIComponent(reportId)}` }, h("b", { text: NAMES[kind] })), " ", h("span", { class: "status" })),
+      h("p", {}, h("a", { class: "whole", href: `#reports/${reportId}` }, h("b", { text: NAMES[kind] })), " ", h("span", { class: "status" })),
       h("p", { class: "soft id", text: reportId })),
     h("p", { class: "when" }, time(startedAt), h("small", { class: "took" })));
 

@@ -97,7 +97,8 @@ export function refresh() {
     try {
       const parameters = { REFRESH_TOKEN: tokens.refresh };
       const answer = await ask("InitiateAuth", { AuthFlow: "REFRESH_TOKEN_AUTH", AuthParameters: parameters });
-      take(answer.AuthenticationResult);
+      // Meanwhile the person may have signed out.
+      if (tokens) take(answer.AuthenticationResult);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       if (BUSY.includes(error.code)) throw new TypeError(error.message);

@@ -50,42 +50,43 @@ const news = new Listing({
 function showTotals({ orders, reports, uploads, failures }) {
   $("today-about").textContent = `${weekday(now())}, as of ${clock(now())}`;
   const failed = failures.deadLetters + failures.alarms;
-  // Of each: its title and tab, how many, what else there is to say, and what of that is bad.
+  // Of each: its title and tab, how many and whether there are more, what else there is to say, and what of that is bad.
   const tiles = [
-    ["Orders", "orders", orders.stored, [orders.waiting && `${number(orders.waiting)} on the queue`], []],
-    ["Reports", "reports", reports.succeeded, [reports.running && `${number(reports.running)} under way`], [reports.failed && `${number(reports.failed)} failed`]],
-    ["Uploads", "uploads", uploads.imported, [uploads.other && `${number(uploads.other)} no inventory`], [uploads.notImported && `${number(uploads.notImported)} not imported`]],
-    ["Failures", "dead-letters", failed, [failed === 0 && "all is well"], [
+    ["Orders", "orders", orders.stored, orders.more, [orders.waiting && `${number(orders.waiting)} on the queue`], []],
+    ["Reports", "reports", reports.succeeded, reports.more, [reports.running && `${number(reports.running)} under way`], [reports.failed && `${number(reports.failed)} failed`]],
+    ["Uploads", "uploads", uploads.imported, uploads.more, [uploads.other && `${number(uploads.other)} no inventory`], [uploads.notImported && `${number(uploads.notImported)} not imported`]],
+    ["Failures", "dead-letters", failed, failures.more, [failed === 0 && "all is well"], [
       failures.deadLetters && counted(failures.deadLetters, "dead letter"), failures.alarms && counted(failures.alarms, "alarm"),
     ]],
   ];
-  const opens = (tab) => tab === "orders" || person().isManager;
-  $("today-totals").replaceChildren(
-    ...tiles.map(([title, tab, amount, notes, bad]) =>
-      h("div", { class: tab === "dead-letters" && failed ? "bad" : null },
-        h("dt", {}, opens(tab) ? h("a", { href: `#${tab}`, text: title }) : title),
-        h("dd", { text: number(amount) }),
-        h("dd", { class: "note", text: notes.filter(Boolean).join(", ") }),
-        h("dd", { class: "note problem", text: bad.filter(Boolean).join(", ") }))),
-  );
+  const opens = (tab) => tab === "orders" || person()?.isManager;
+  const make = ([title, tab]) =>
+    h("div", {},
+      h("dt", {}, opens(tab) ? h("a", { href: `#${tab}`, text: title }) : title),
+      h("dd"), h("dd", { class: "note" }), h("dd", { class: "note problem" }));
+  keyed($("today-totals"), tiles, ([title]) => title, make, (tile, [, tab, amount, more, notes, bad]) => {
+    const texts = [(more ? "≥ " : "") + number(amount), notes.filter(Boolean).join(", "), bad.filter(Boolean).join(", ")];
+    tile.querySelectorAll("dd").forEach((each, index) => (each.textContent = texts[index]));
+    tile.classList.toggle("bad", tab === "dead-letters" && failed > 0);
+  });
 }
 
-/** The hours of the viewer's day, 23 to 25 of them, each with its number of orders; null for those to come. */
+/** The hours of the viewer's day, 23 to 25 of them, each with its number of orders; null for those to come, and of those too long ago. */
 function hoursOfToday(counts) {
   const known = new Map(counts.map(([start, count]) => [Date.parse(start), count]));
   const end = midnight(-1).getTime();
   const hours = [];
   for (let start = midnight().getTime(); start < end; start += HOUR) {
-    hours.push([new Date(start), start > now() ? null : (known.get(start) ?? 0)]);
+    hours.push([new Date(start), start > now() ? null : known.has(start) ? known.get(start) : 0]);
   }
   return hours;
 }
 
 function showChart(orders) {
   const hours = hoursOfToday(orders.hours);
-  const passed = hours.filter(([, count]) => count !== null);
-  const most = Math.max(...passed.map(([, count]) => count));
-  const [busiest] = passed.find(([, count]) => count === most);
+  const passed = hours.filter(([start]) => start <= now());
+  const most = Math.max(...passed.map(([, count]) => count ?? 0));
+  const [busiest] = passed.find(([, count]) => count === most) ?? [];
   $("today-orders-about").textContent = most
     ? `Busiest from ${hour(busiest)} to ${hour(+busiest + HOUR)}, with ${counted(most, "order")}.`
     : "Not one yet since midnight.";
@@ -98,7 +99,7 @@ function showChart(orders) {
     return [
       s("rect", {
         class: kind, x: `${(index + 0.14) * share}%`, width: `${share * 0.72}%`, y: BASE - height, height, rx: Math.min(4, height / 2),
-      }, s("title", { text: `${hour(start)}: ${counted(count ?? 0, "order")}` })),
+      }, count === null ? null : s("title", { text: `${hour(start)}: ${counted(count, "order")}` })),
       count ? s("text", { x: middle, y: BASE - height - 6, class: "number", text: number(count) }) : null,
       index % 3 === 0 ? s("text", { x: middle, y: BASE + 20, class: index % 6 ? "between" : null, text: hour(start) }) : null,
     ];
