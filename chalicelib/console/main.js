@@ -87,7 +87,8 @@ function showPerson(now) {
     anchor.append(h("span", { class: "lock" }, icon("lock"), h("span", { class: "unseen", text: " (managers only)" })));
   }
   const mayNow = opened && allowed(opened.tab);
-  if (!opened || mayNow === $(`view-${opened.tab}`).classList.contains("closed")) route({ byHand: false });
+  // Whoever signed in at the gate begins at the heading.
+  if (!opened || mayNow === $(`view-${opened.tab}`).classList.contains("closed")) route({ byHand: !$("gate-form").hidden });
 }
 
 function showConnection(seconds) {

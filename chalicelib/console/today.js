@@ -62,7 +62,7 @@ function showTotals({ orders, reports, uploads, failures }) {
   const opens = (tab) => tab === "orders" || person()?.isManager;
   const make = ([title, tab]) =>
     h("div", {},
-      h("dt", {}, opens(tab) ? h("a", { href: `#${tab}`, text: title }) : title),
+      h("dt", {}, opens(tab) ? h("a", { class: "whole", href: `#${tab}`, text: title }) : title),
       h("dd"), h("dd", { class: "note" }), h("dd", { class: "note problem" }));
   keyed($("today-totals"), tiles, ([title]) => title, make, (tile, [, tab, amount, more, notes, bad]) => {
     const texts = [(more ? "≥ " : "") + number(amount), notes.filter(Boolean).join(", "), bad.filter(Boolean).join(", ")];
