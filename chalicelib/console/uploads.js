@@ -11,6 +11,12 @@ const SECONDS = 15;
 const SECONDS_WATCHED = 2;
 const LONG = 60_000;
 
+const EXAMPLE = `supplier_name,type,product_name,price,description,quantity
+Café Altura,Arabica,Geisha La Palma,42.00,Jasmine and bergamot,12
+Nordlicht Rösterei,Robusta,Kaapi Royale,18.50,Dark and full,40
+`;
+$("upload-example").href = `data:text/csv;charset=utf-8,${encodeURIComponent(EXAMPLE)}`;
+
 // --- Sending ----------------------------------------------------------------------------------------------------------
 
 // { id, file, step, sent, key, problem, canRetry, notification, since }: a step is asking, sending, waiting, done or failed.

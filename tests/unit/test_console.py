@@ -243,3 +243,35 @@ def test_another_policy_is_another_page_though_its_text_is_the_same() -> None:
         for bucket in ("a", "b")
     )
     assert one.headers["ETag"] != other.headers["ETag"]
+
+
+# --- What the page is made of -----------------------------------------------------------------------------------------
+
+
+def scripts() -> dict[str, str]:
+    return {name: (console.FOLDER / name).read_text("utf-8") for name in FILES if name.endswith(".js")}
+
+
+def test_the_whole_page_is_smaller_than_150_kb() -> None:
+    sizes = {name: (console.FOLDER / name).stat().st_size for name in (*FILES, "index.html")}
+    assert sum(sizes.values()) < 150_000, sizes
+
+
+def test_every_module_is_fetched_with_the_page_and_not_once_another_names_it() -> None:
+    named = {name for text in scripts().values() for name in re.findall(r'from "\./([a-z-]+\.js)"', text)}
+    preloaded = {address.removeprefix("console/") for address in page().addresses if address.endswith(".js")}
+    assert named | {"main.js"} == preloaded == set(scripts())
+
+
+def test_no_text_is_ever_parsed_as_html_or_code() -> None:
+    parsers = r"innerHTML|outerHTML|insertAdjacentHTML|setHTML|DOMParser|createContextualFragment|document\.write"
+    for name, text in scripts().items():
+        found = re.findall(rf"{parsers}|\beval\(|new Function|setAttribute\(\"(?:style|on)", text)
+        assert not found, (name, found)
+
+
+def test_every_element_that_a_script_looks_for_is_in_the_page_or_made_by_one() -> None:
+    everything = [(console.FOLDER / "index.html").read_text("utf-8"), *scripts().values()]
+    known = {name for text in everything for name in re.findall(r'\bid(?:=|: )"([\w-]+)"', text)}
+    for name, text in scripts().items():
+        assert set(re.findall(r'\$\("([\w-]+)"\)', text)) <= known, name
