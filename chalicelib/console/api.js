@@ -39,7 +39,7 @@ export function get(path, parameters = {}, signal = undefined) {
 export const post = (path, body, { key, again = Boolean(key) } = {}) => request("POST", path, { body, key, again });
 
 async function request(method, path, { body, key, signal, again = true }) {
-  for (let tries = 1, renewed = false; ; ) {
+  for (let tries = 1, renewed = false; ;) {
     let idToken, response, answer;
     try {
       idToken = await token();
@@ -87,7 +87,8 @@ function send(method, path, body, key, idToken, signal) {
 }
 
 /** Whether no answer came, or one that is not the API's: a network that wants a sign-in of its own gives a page. */
-const isConnection = (error) => error instanceof TypeError || error instanceof SyntaxError || error.name === "TimeoutError";
+const isConnection = (error) =>
+  error instanceof TypeError || error instanceof SyntaxError || error.name === "TimeoutError";
 
 function pause(milliseconds, signal) {
   return new Promise((resolve, reject) => {

@@ -38,21 +38,37 @@ function show({ deadLetters, total }) {
   if (total) $("dead-letters-state").replaceChildren();
   else empty($("dead-letters-state"), "Nothing waits", "All that came in went through.");
   $("dead-letters-about").textContent =
-    total > deadLetters.length ? `The ${number(deadLetters.length)} oldest of about ${number(total)}.` : total ? `${counted(total, "dead letter")}, the oldest first.` : "";
+    total > deadLetters.length
+      ? `The ${number(deadLetters.length)} oldest of about ${number(total)}.`
+      : total
+        ? `${counted(total, "dead letter")}, the oldest first.`
+        : "";
   $("redrive-all").hidden = !total;
   keyed($("dead-letters-list"), deadLetters, (letter) => letter.id, makeLetter, updateLetter);
 }
 
 function makeLetter(letter) {
   const [kind, drawing] = KINDS[letter.kind] ?? KINDS.unknown;
-  return h("li", { class: "row" },
+  return h(
+    "li.row",
     icon(drawing),
-    h("div", {},
-      h("p", {}, h("span", { class: "badge", text: kind }), " ", h("b", { text: inZone(letter.what) })),
-      h("p", { class: "problem", text: inZone(letter.why) }),
-      h("p", { class: "hint" }, "since ", time(letter.since), letter.tries === null ? "" : `, after ${counted(letter.tries, "try", "tries")}`),
-      h("p", { class: "problem kept", hidden: true })),
-    h("p", { class: "act" }, h("button", { type: "button", "aria-label": `Put back: ${letter.what}`, text: "Put back", onclick: () => ask(letter) })));
+    h(
+      "div",
+      h("p", h("span.badge", kind), " ", h("b", inZone(letter.what))),
+      h("p.problem", inZone(letter.why)),
+      h(
+        "p.hint",
+        "since ",
+        time(letter.since),
+        letter.tries === null ? "" : `, after ${counted(letter.tries, "try", "tries")}`,
+      ),
+      h("p.problem.kept", { hidden: true }),
+    ),
+    h(
+      "p.act",
+      h("button", { type: "button", "aria-label": `Put back: ${letter.what}`, onclick: () => ask(letter) }, "Put back"),
+    ),
+  );
 }
 
 function updateLetter(element, letter) {
@@ -61,7 +77,7 @@ function updateLetter(element, letter) {
   note.textContent = kept.has(letter.id) ? `It could not be put back: ${kept.get(letter.id)}` : "";
 }
 
-// --- Putting back -----------------------------------------------------------------------------------------------------
+// --- Putting back ----------------------------------------------------------------------------------------------------
 
 const dialog = $("redrive");
 let asked = null; // one letter, or null for all
@@ -81,16 +97,22 @@ async function redrive() {
   const outcome = $("redrive-outcome");
   const buttons = [$("redrive-all"), ...$("dead-letters-list").querySelectorAll("button")];
   buttons.forEach((button) => (button.disabled = true));
-  outcome.replaceChildren(h("p", { class: "callout going", text: "Putting back …" }), h("progress", { "aria-label": "Putting back" }));
+  outcome.replaceChildren(h("p.callout.going", "Putting back …"), h("progress", { "aria-label": "Putting back" }));
   try {
     const answer = await post("dead-letters/redrive", letter ? { ids: [letter.id] } : {});
     for (const { id, why } of answer.kept) kept.set(id, why);
-    const words = [`${counted(answer.redriven, "dead letter")} put back`, answer.kept.length && `${number(answer.kept.length)} could not be`, answer.left && `${number(answer.left)} left`];
-    outcome.replaceChildren(h("p", { class: answer.kept.length ? "callout bad" : "callout good", text: `${words.filter(Boolean).join(", ")}.` }));
+    const words = [
+      `${counted(answer.redriven, "dead letter")} put back`,
+      answer.kept.length && `${number(answer.kept.length)} could not be`,
+      answer.left && `${number(answer.left)} left`,
+    ];
+    outcome.replaceChildren(
+      h(`p.callout.${answer.kept.length ? "bad" : "good"}`, `${words.filter(Boolean).join(", ")}.`),
+    );
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     const words = error.status ? error.message : `${error.message} What is still listed below was not put back.`;
-    outcome.replaceChildren(h("p", { class: "callout bad", text: words }));
+    outcome.replaceChildren(h("p.callout.bad", words));
   }
   buttons.forEach((button) => (button.disabled = false));
   $("dead-letters-title").focus();

@@ -1,35 +1,50 @@
 /** Elements. Text becomes text and nothing else: no function here, and none of its callers, parses HTML. */
 const SVG = "http://www.w3.org/2000/svg";
 
-function fill(element, properties, children) {
+const isProperties = (given) => Object.getPrototypeOf(given ?? "") === Object.prototype;
+
+function fill(element, classes, given) {
+  if (classes.length) element.setAttribute("class", classes.join(" "));
+  const properties = isProperties(given[0]) ? given.shift() : {};
   for (const [name, value] of Object.entries(properties)) {
     if (value === undefined || value === null || value === false) continue;
     if (name === "text") element.textContent = value;
     else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...given.flat().filter((child) => child !== null && child !== undefined && child !== false));
   return element;
 }
 
-/** An HTML element: `h("p", { class: "hint", onclick: work }, "text", element)`; `text` is all of its content. */
-export const h = (tag, properties = {}, ...children) => fill(document.createElement(tag), properties, children);
+/**
+ * An HTML element: `h("p.hint", "text", element)`, or with attributes and listeners `h("a", { href, onclick }, …)`.
+ * The attribute `text` is all of its content.
+ */
+export function h(kind, ...given) {
+  const [tag, ...classes] = kind.split(".");
+  return fill(document.createElement(tag), classes, given);
+}
 
 /** The same for SVG. */
-export const s = (tag, properties = {}, ...children) => fill(document.createElementNS(SVG, tag), properties, children);
+export function s(kind, ...given) {
+  const [tag, ...classes] = kind.split(".");
+  return fill(document.createElementNS(SVG, tag), classes, given);
+}
+
+/** A button that does `work`; `kind` is how it looks. */
+export const button = (text, work, kind = "usual") => h(`button.${kind}`, { type: "button", onclick: work }, text);
 
 export const $ = (id) => document.getElementById(id);
 
 /** One of the page's icons, for the eye only. */
-export const icon = (name) => s("svg", { class: "icon", "aria-hidden": "true" }, s("use", { href: `#icon-${name}` }));
+export const icon = (name) => s("svg.icon", { "aria-hidden": "true" }, s("use", { href: `#icon-${name}` }));
 
-export const drawing = (name) =>
-  s("svg", { class: "drawing", "aria-hidden": "true" }, s("use", { href: `#drawing-${name}` }));
+export const drawing = (name) => s("svg.drawing", { "aria-hidden": "true" }, s("use", { href: `#drawing-${name}` }));
 
 /** A link to another place, which learns nothing of this one; only text where the address is none of the web. */
 export function link(url, ...children) {
   const safe = URL.canParse(url) && ["http:", "https:"].includes(new URL(url).protocol);
-  if (!safe) return h("span", {}, ...children);
+  if (!safe) return h("span", ...children);
   return h("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, ...children);
 }
 

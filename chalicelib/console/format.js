@@ -13,8 +13,14 @@ const hours = new Intl.DateTimeFormat(locale, { hour: "numeric" });
 const dates = new Intl.DateTimeFormat(locale, { weekday: "long", day: "numeric", month: "long" });
 const datesOfYears = new Intl.DateTimeFormat(locale, { day: "numeric", month: "long", year: "numeric" });
 const moments = new Intl.DateTimeFormat(locale, {
-  weekday: "long", day: "numeric", month: "long", year: "numeric",
-  hour: "numeric", minute: "2-digit", second: "2-digit", timeZoneName: "short",
+  weekday: "long",
+  day: "numeric",
+  month: "long",
+  year: "numeric",
+  hour: "numeric",
+  minute: "2-digit",
+  second: "2-digit",
+  timeZoneName: "short",
 });
 const relative = new Intl.RelativeTimeFormat(locale);
 
@@ -101,7 +107,10 @@ export function short(date) {
 }
 
 /** A text of the API, whose timestamps become times of the viewer's zone. */
-export const inZone = (text) => text.replace(/\d{4}-\d\d-\d\dT\d\d:\d\d[\d:.]*Z/g, (iso) => (Number.isNaN(Date.parse(iso)) ? iso : short(new Date(iso))));
+export const inZone = (text) =>
+  text.replace(/\d{4}-\d\d-\d\dT\d\d:\d\d[\d:.]*Z/g, (iso) =>
+    Number.isNaN(Date.parse(iso)) ? iso : short(new Date(iso)),
+  );
 
 /** A `<time>`: `how` is `age`, which keeps itself up to date, or another one of these. */
 export function time(iso, how = "age") {

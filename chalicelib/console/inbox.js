@@ -36,11 +36,11 @@ const kindOf = (notification) => KINDS[notification.kind] ?? KINDS.other;
 
 /** A message as its lines, with links; those of a file that were left out are a list. */
 export function message(text) {
-  const parts = h("div", { class: "message" });
+  const parts = h("div.message");
   for (const line of inZone(text).split("\n")) {
-    if (!/^line [\d,]+: /.test(line)) parts.append(h("p", {}, ...linked(line)));
-    else if (parts.lastChild?.tagName === "UL") parts.lastChild.append(h("li", { text: line }));
-    else parts.append(h("ul", {}, h("li", { text: line })));
+    if (!/^line [\d,]+: /.test(line)) parts.append(h("p", ...linked(line)));
+    else if (parts.lastChild?.tagName === "UL") parts.lastChild.append(h("li", line));
+    else parts.append(h("ul", h("li", line)));
   }
   return parts;
 }
@@ -60,26 +60,34 @@ function linked(line) {
 
 /** One notification in a line, for the list of the latest. */
 export const brief = (notification) =>
-  h("li", { class: "row" },
+  h(
+    "li.row",
     icon(kindOf(notification)[1]),
-    h("div", {}, h("p", { text: notification.subject || firstLine(notification) })),
-    h("p", { class: "when" }, time(notification.sentAt)));
+    h("div", h("p", notification.subject || firstLine(notification))),
+    h("p.when", time(notification.sentAt)),
+  );
 
 const firstLine = ({ message: text }) => inZone(text).split("\n")[0].slice(0, 100) || "No words";
 
 /** One notification that unfolds. */
 export function unfolding(notification, isNew = false) {
   const [kind, drawing] = kindOf(notification);
-  return h("li", { class: isNew ? "row new" : "row" },
+  return h(
+    isNew ? "li.row.new" : "li.row",
     icon(drawing),
-    h("details", {},
-      h("summary", {},
-        h("span", { class: "unseen", text: `${kind}: ` }),
-        h("b", { text: notification.subject || firstLine(notification) }),
-        h("span", { class: "soft preview", text: inZone(notification.message).slice(0, 160) })),
+    h(
+      "details",
+      h(
+        "summary",
+        h("span.unseen", `${kind}: `),
+        h("b", notification.subject || firstLine(notification)),
+        h("span.soft.preview", inZone(notification.message).slice(0, 160)),
+      ),
       message(notification.message),
-      h("p", { class: "hint" }, "Sent ", time(notification.sentAt, "moment"))),
-    h("p", { class: "when" }, time(notification.sentAt)));
+      h("p.hint", "Sent ", time(notification.sentAt, "moment")),
+    ),
+    h("p.when", time(notification.sentAt)),
+  );
 }
 
 let kind = "";
@@ -99,23 +107,40 @@ const list = new Listing({
   load: (parameters, signal) => notifications({ kind, limit: 25, ...parameters }, signal),
   show: (items, arrived) => {
     const days = Map.groupBy(items, (each) => new Date(each.sentAt).toDateString());
-    keyed($("inbox-list"), [...days], ([date]) => date, makeDay, (section, [, mine]) => {
-      // Yesterday was today until midnight.
-      section.querySelector("h2").textContent = day(new Date(mine[0].sentAt));
-      keyed(section.querySelector("ul"), mine, (each) => each.messageId, (each) => unfolding(each, arrived.has(each.messageId)));
-    });
+    keyed(
+      $("inbox-list"),
+      [...days],
+      ([date]) => date,
+      makeDay,
+      (section, [, mine]) => {
+        // Yesterday was today until midnight.
+        section.querySelector("h2").textContent = day(new Date(mine[0].sentAt));
+        keyed(
+          section.querySelector("ul"),
+          mine,
+          (each) => each.messageId,
+          (each) => unfolding(each, arrived.has(each.messageId)),
+        );
+      },
+    );
   },
-  empty: () => (kind ? ["Nothing of this kind", "Nothing like it was sent in the last 30 days."] : ["Nothing yet", "What is ordered, uploaded and reported is told here."]),
+  empty: () =>
+    kind
+      ? ["Nothing of this kind", "Nothing like it was sent in the last 30 days."]
+      : ["Nothing yet", "What is ordered, uploaded and reported is told here."],
   retry: () => poll.now(),
 });
 
-const makeDay = () => h("section", {}, h("h2", { class: "day" }), h("ul", { class: "rows" }));
+const makeDay = () => h("section", h("h2.day"), h("ul.rows"));
 
 function showKinds() {
   const choices = [["", ["All", "inbox"]], ...Object.entries(KINDS)].map(([value, [name, drawing]]) =>
-    h("label", {},
+    h(
+      "label",
       h("input", { type: "radio", name: "inbox-kind", value, checked: value === kind, onchange: () => choose(value) }),
-      h("span", {}, icon(drawing), name)));
+      h("span", icon(drawing), name),
+    ),
+  );
   $("inbox-kinds").append(...choices);
 }
 

@@ -1,15 +1,15 @@
-/** Lists, each with its states: loading, empty, failed, not permitted; newest first, page by page, and kept up to date. */
-import { announce, drawing, h, icon } from "./dom.js";
+/** Lists with their states: loading, empty, failed, not permitted; newest first, page by page, kept up to date. */
+import { announce, button, drawing, h, icon } from "./dom.js";
 import { person, refresh } from "./sign-in.js";
 
 /** Shows that `what` is on its way. */
 export function loading(state, what) {
   const lines = [1, 2, 3].map(() => h("li"));
-  state.replaceChildren(h("p", { class: "unseen", text: `Loading ${what} …` }), h("ul", { class: "bones", "aria-hidden": "true" }, ...lines));
+  state.replaceChildren(h("p.unseen", `Loading ${what} …`), h("ul.bones", { "aria-hidden": "true" }, ...lines));
 }
 
 export function empty(state, title, text) {
-  state.replaceChildren(h("div", { class: "empty" }, drawing("cup"), h("p", { class: "title", text: title }), h("p", { text })));
+  state.replaceChildren(h("div.empty", drawing("cup"), h("p.title", title), h("p", { text })));
 }
 
 /** Shows why `what` cannot be shown; `stale` says that an older state of it still is. */
@@ -19,9 +19,10 @@ export function failed(state, what, error, retry, stale = false) {
     return;
   }
   const said = stale ? `This is not up to date: ${error.message}` : `The ${what} cannot be shown: ${error.message}`;
-  const button = h("button", { type: "button", class: "quiet", onclick: retry, text: "Try again" });
   if (state.textContent.startsWith(said)) return;
-  state.replaceChildren(h("div", { class: "callout bad", role: "alert" }, icon("alarm"), h("p", { text: said }), button));
+  state.replaceChildren(
+    h("div.callout.bad", { role: "alert" }, icon("alarm"), h("p", said), button("Try again", retry, "quiet")),
+  );
 }
 
 /** Says that `what` is for managers, or that the API does not take this one for a manager any more. */
@@ -32,11 +33,13 @@ export function forbidden(state, what) {
     ? `You are signed in as staff: you order, and read the inbox. The ${what} are for managers.`
     : "The API does not let you see this: your rights may have changed. Whoever runs the back office gives them.";
   state.replaceChildren(
-    h("div", { class: "empty" },
+    h(
+      "div.empty",
       drawing("lock"),
-      h("h2", { text: isStaff ? "Only for managers" : "No permission" }),
-      h("p", { text: words }),
-      h("button", { type: "button", onclick: refresh, text: "Check my rights again" })),
+      h("h2", isStaff ? "Only for managers" : "No permission"),
+      h("p", words),
+      button("Check my rights again", refresh),
+    ),
   );
 }
 
@@ -83,7 +86,7 @@ export class Listing {
     const known = new Set(this.items.map(key));
     const arrived = this.#items ? page.items.filter((item) => !known.has(key(item))) : [];
     const first = new Set(page.items.map(key));
-    // Where so much came in that this page does not reach down to the last one, the older ones are no longer next to it.
+    // Where so much came in that this page does not reach down to the last one, the older are no longer next to it.
     if (this.#hasOlder && page.items.some((item) => known.has(key(item)))) {
       this.#items = [...page.items, ...this.#items.filter((item) => !first.has(key(item)))];
     } else {

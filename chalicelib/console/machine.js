@@ -1,11 +1,11 @@
 /**
  * A state machine as a picture, whose states light up as its execution goes.
  *
- * The API says where each state is: `column` is its depth from the start, and `row` its lane. On a wide page the columns
- * go to the right, and on a narrow one down. What is only reached after a failure is drawn once something failed, or
- * when asked for.
+ * The API says where each state is: `column` is its depth from the start, and `row` its lane. On a wide page the
+ * columns go to the right, and on a narrow one down. What is only reached after a failure is drawn once something
+ * failed, or when asked for.
  */
-import { h, keyed, s } from "./dom.js";
+import { button, h, keyed, s } from "./dom.js";
 import { counted, duration } from "./format.js";
 
 const narrow = matchMedia("(max-width: 46rem)");
@@ -33,9 +33,11 @@ const isReached = (state) => !["waiting", "skipped"].includes(state.status);
 const isFrame = (state) => state.kind === "parallel" || state.kind === "map";
 
 /** `ReadInventory` as words. */
-const nameOf = ({ name }) => name[0] + name.slice(1).replace(/([a-z])([A-Z])/g, (_, last, first) => `${last} ${first.toLowerCase()}`);
+const nameOf = ({ name }) =>
+  name[0] + name.slice(1).replace(/([a-z])([A-Z])/g, (_, last, first) => `${last} ${first.toLowerCase()}`);
 
-const took = ({ startedAt, finishedAt }) => (startedAt && finishedAt ? Date.parse(finishedAt) - Date.parse(startedAt) : 0);
+const took = ({ startedAt, finishedAt }) =>
+  startedAt && finishedAt ? Date.parse(finishedAt) - Date.parse(startedAt) : 0;
 
 /** The names of the states that are reached without any failure. */
 function mainPath(states) {
@@ -60,17 +62,19 @@ export class MachinePicture {
 
   constructor() {
     this.svg = s("svg", { role: "img" });
-    this.toggle = h("button", {
-      type: "button", class: "quiet",
-      onclick: () => {
-        this.#showsFailures = !this.#showsFailures;
-        this.#draw();
-      },
-    });
+    const turn = () => {
+      this.#showsFailures = !this.#showsFailures;
+      this.#draw();
+    };
+    this.toggle = button("", turn, "quiet");
     this.steps = h("ol");
     // Where it is wider than the page it scrolls, by the keyboard too.
-    const scroller = h("div", { class: "scroller", tabindex: "0", role: "group", "aria-label": "Picture of the steps" }, this.svg);
-    this.element = h("div", { class: "machine" }, scroller, this.toggle, h("details", {}, h("summary", { text: "Step by step" }), this.steps));
+    const scroller = h(
+      "div.scroller",
+      { tabindex: "0", role: "group", "aria-label": "Picture of the steps" },
+      this.svg,
+    );
+    this.element = h("div.machine", scroller, this.toggle, h("details", h("summary", "Step by step"), this.steps));
     narrow.addEventListener("change", () => this.#states.length && this.#draw());
   }
 
@@ -79,14 +83,22 @@ export class MachinePicture {
     this.#draw();
     const reached = states.filter((state) => isReached(state) && !isFrame(state));
     reached.sort((one, other) => Date.parse(one.startedAt) - Date.parse(other.startedAt));
-    keyed(this.steps, reached, (state) => state.name, () => h("li"), showStep);
+    keyed(
+      this.steps,
+      reached,
+      (state) => state.name,
+      () => h("li"),
+      showStep,
+    );
   }
 
   #draw() {
     const main = mainPath(this.#states);
     const failed = this.#states.some((state) => !main.has(state.name) && isReached(state));
     this.toggle.hidden = failed || main.size === this.#states.length;
-    this.toggle.textContent = this.#showsFailures ? "Hide what happens where it fails" : "Show what happens where it fails";
+    this.toggle.textContent = this.#showsFailures
+      ? "Hide what happens where it fails"
+      : "Show what happens where it fails";
     const shown = this.#states.filter((state) => main.has(state.name) || failed || this.#showsFailures);
     const drawn = JSON.stringify([narrow.matches, shown.map((state) => [state.name, state.column, state.row])]);
     if (drawn !== this.#drawn) this.#layOut(shown);
@@ -98,7 +110,10 @@ export class MachinePicture {
     const isDown = narrow.matches;
     const box = ({ column, row }) => {
       const [right, down] = isDown ? [row, column] : [column, row];
-      const [left, top] = [EDGE + FRAME.side + right * (WIDTH + GAP), EDGE + FRAME.top + down * (HEIGHT + GAP_WITH_NAME)];
+      const [left, top] = [
+        EDGE + FRAME.side + right * (WIDTH + GAP),
+        EDGE + FRAME.top + down * (HEIGHT + GAP_WITH_NAME),
+      ];
       return { left, top, right: left + WIDTH, bottom: top + HEIGHT, x: left + WIDTH / 2, y: top + HEIGHT / 2 };
     };
     const boxes = new Map(shown.map((state) => [state.name, box(state)]));
@@ -116,20 +131,40 @@ export class MachinePicture {
     const [width, height] = [end("right"), end("bottom")];
 
     this.#edges = shown.flatMap((state) =>
-      [["next", state.next], ["catch", state.catch]].flatMap(([kind, names]) =>
-        names.filter((name) => boxes.has(name)).map((name) => {
-          const d = way(boxes.get(state.name), boxes.get(name), kind, isDown);
-          return { from: state.name, to: name, kind, path: s("path", { d, class: kind, "marker-end": "url(#arrow)" }) };
-        })));
+      [
+        ["next", state.next],
+        ["catch", state.catch],
+      ].flatMap(([kind, names]) =>
+        names
+          .filter((name) => boxes.has(name))
+          .map((name) => {
+            const d = way(boxes.get(state.name), boxes.get(name), kind, isDown);
+            return {
+              from: state.name,
+              to: name,
+              kind,
+              path: s("path", { d, class: kind, "marker-end": "url(#arrow)" }),
+            };
+          }),
+      ),
+    );
     this.#nodes = new Map(shown.map((state) => [state.name, drawState(state, boxes.get(state.name))]));
-    const arrow = s("marker", { id: "arrow", viewBox: "0 0 8 8", refX: "7", refY: "4", markerWidth: "7", markerHeight: "7", orient: "auto" },
-      s("path", { d: "M1 1l6 3-6 3" }));
+    const arrow = s(
+      "marker",
+      { id: "arrow", viewBox: "0 0 8 8", refX: "7", refY: "4", markerWidth: "7", markerHeight: "7", orient: "auto" },
+      s("path", { d: "M1 1l6 3-6 3" }),
+    );
     const drawn = (wanted) => shown.filter(wanted).map((state) => this.#nodes.get(state.name));
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     // As wide as it is drawn, and narrower only as long as its words can be read.
     this.svg.style.width = `${width}px`;
     this.svg.style.minWidth = `${width * 0.78}px`;
-    this.svg.replaceChildren(s("defs", {}, arrow), ...drawn(isFrame), ...this.#edges.map((edge) => edge.path), ...drawn((state) => !isFrame(state)));
+    this.svg.replaceChildren(
+      s("defs", arrow),
+      ...drawn(isFrame),
+      ...this.#edges.map((edge) => edge.path),
+      ...drawn((state) => !isFrame(state)),
+    );
   }
 
   #light() {
@@ -140,76 +175,121 @@ export class MachinePicture {
       const mark = node.querySelector(".mark");
       if (mark) mark.setAttribute("d", MARKS[state.status] ? `M0 0${MARKS[state.status]}` : "");
       const words = node.querySelector(".took");
-      if (words) words.textContent = state.status === "succeeded" ? (took(state) >= 50 ? duration(took(state)) : "done") : state.status === "waiting" ? "" : WORDS[state.status];
+      if (words)
+        words.textContent =
+          state.status === "succeeded"
+            ? took(state) >= 50
+              ? duration(took(state))
+              : "done"
+            : state.status === "waiting"
+              ? ""
+              : WORDS[state.status];
     }
     for (const { from, to, kind, path } of this.#edges) {
       const [before, after] = [byName.get(from), byName.get(to)];
-      const isTaken = isReached(after) && (kind === "catch" ? ["caught", "failed"] : ["succeeded"]).includes(before.status);
+      const isTaken =
+        isReached(after) && (kind === "catch" ? ["caught", "failed"] : ["succeeded"]).includes(before.status);
       path.classList.toggle("taken", isTaken);
     }
-    const said = this.#states.filter((state) => isReached(state) && !isFrame(state)).map((state) => `${nameOf(state)}: ${WORDS[state.status]}`);
-    this.svg.setAttribute("aria-label", said.length ? `The steps so far. ${said.join("; ")}.` : "No step has begun yet.");
+    const said = this.#states
+      .filter((state) => isReached(state) && !isFrame(state))
+      .map((state) => `${nameOf(state)}: ${WORDS[state.status]}`);
+    this.svg.setAttribute(
+      "aria-label",
+      said.length ? `The steps so far. ${said.join("; ")}.` : "No step has begun yet.",
+    );
   }
 }
 
 function drawState(state, box) {
   const [x, y, width, height] = [box.left, box.top, box.right - box.left, box.bottom - box.top];
   if (isFrame(state)) {
-    return s("g", {}, s("rect", { x, y, width, height, rx: 14 }), s("text", { x: x + 12, y: y + 16, text: nameOf(state) }));
+    return s("g", s("rect", { x, y, width, height, rx: 14 }), s("text", { x: x + 12, y: y + 16, text: nameOf(state) }));
   }
   const middle = y + height / 2;
-  const drawn = s("g", {},
+  const drawn = s(
+    "g",
+    {},
     s("rect", { x, y, width, height, rx: state.kind === "choice" ? height / 2 : 10 }),
-    s("circle", { class: "light", cx: x + 17, cy: middle, r: 8 }),
-    s("g", { transform: `translate(${x + 17} ${middle})` }, s("path", { class: "mark" })),
-    s("circle", { class: "around", cx: x + 17, cy: middle, r: 8, pathLength: 100 }),
+    s("circle.light", { cx: x + 17, cy: middle, r: 8 }),
+    s("g", { transform: `translate(${x + 17} ${middle})` }, s("path.mark")),
+    s("circle.around", { cx: x + 17, cy: middle, r: 8, pathLength: 100 }),
     s("text", { x: x + 32, y: middle - 3, ...fitting(nameOf(state)) }),
-    s("text", { class: "took", x: x + 32, y: middle + 13 }));
+    s("text.took", { x: x + 32, y: middle + 13 }),
+  );
   // Where several light up at once, as in a report that is made in a blink, one does after the other.
   drawn.style.setProperty("--delay", `${state.column * 0.12}s`);
   return drawn;
 }
 
 /** A long name is drawn a little narrower. */
-const fitting = (text) => (text.length > 14 ? { text, textLength: WIDTH - 40, lengthAdjust: "spacingAndGlyphs" } : { text });
+const fitting = (text) =>
+  text.length > 14 ? { text, textLength: WIDTH - 40, lengthAdjust: "spacingAndGlyphs" } : { text };
 
 /** The path from one box to another: straight in the same lane, and otherwise along and across, with round corners. */
 function way(from, to, kind, isDown) {
   // Along and across, wherever that is.
-  const [middle, lane, begin, end, far, near] = isDown ? ["y", "x", "top", "bottom", "right", "left"] : ["x", "y", "left", "right", "bottom", "top"];
+  const [middle, lane, begin, end, far, near] = isDown
+    ? ["y", "x", "top", "bottom", "right", "left"]
+    : ["x", "y", "left", "right", "bottom", "top"];
   let points;
   if (kind === "catch") {
     const bus = to[near] - 12;
-    points = [[from[middle], from[far]], [from[middle], bus], [to[middle], bus], [to[middle], to[near]]];
+    points = [
+      [from[middle], from[far]],
+      [from[middle], bus],
+      [to[middle], bus],
+      [to[middle], to[near]],
+    ];
   } else if (to[begin] < from[begin]) {
     // A loop goes round beyond both.
     const bus = Math.max(from[far], to[far]) + 14;
-    points = [[from[middle], from[far]], [from[middle], bus], [to[middle], bus], [to[middle], to[far]]];
+    points = [
+      [from[middle], from[far]],
+      [from[middle], bus],
+      [to[middle], bus],
+      [to[middle], to[far]],
+    ];
   } else {
     // Ways part where they begin, and come together where they end.
     const turn = to[lane] > from[lane] ? from[end] + GAP / 2 : to[begin] - GAP / 2;
-    points = [[from[end], from[lane]], [turn, from[lane]], [turn, to[lane]], [to[begin], to[lane]]];
+    points = [
+      [from[end], from[lane]],
+      [turn, from[lane]],
+      [turn, to[lane]],
+      [to[begin], to[lane]],
+    ];
   }
   return rounded(points.map(([along, across]) => (isDown ? [across, along] : [along, across])));
 }
 
 function rounded(points) {
-  const corners = points.filter(([x, y], index) => index === 0 || x !== points[index - 1][0] || y !== points[index - 1][1]);
+  const corners = points.filter(
+    ([x, y], index) => index === 0 || x !== points[index - 1][0] || y !== points[index - 1][1],
+  );
   const toward = ([x, y], [x2, y2], most) => {
     const length = Math.hypot(x2 - x, y2 - y);
     const part = Math.min(most, length / 2) / length;
     return `${x + (x2 - x) * part} ${y + (y2 - y) * part}`;
   };
-  const inner = corners.slice(1, -1).map((point, index) =>
-    `L${toward(point, corners[index], BEND)}Q${point[0]} ${point[1]} ${toward(point, corners[index + 2], BEND)}`);
+  const inner = corners
+    .slice(1, -1)
+    .map(
+      (point, index) =>
+        `L${toward(point, corners[index], BEND)}Q${point[0]} ${point[1]} ${toward(point, corners[index + 2], BEND)}`,
+    );
   return `M${corners[0].join(" ")}${inner.join("")}L${corners.at(-1).join(" ")}`;
 }
 
 function showStep(element, state) {
-  const words = [WORDS[state.status], took(state) >= 50 && `took ${duration(took(state))}`, state.tries > 1 && counted(state.tries, "try", "tries")];
+  const words = [
+    WORDS[state.status],
+    took(state) >= 50 && `took ${duration(took(state))}`,
+    state.tries > 1 && counted(state.tries, "try", "tries"),
+  ];
   const text = words.filter(Boolean).join(", ");
   if (element.dataset.said === text + state.error) return;
   element.dataset.said = text + state.error;
   element.className = state.status;
-  element.replaceChildren(h("b", { text: nameOf(state) }), ` ${text}`, state.error ? h("p", { class: "problem", text: state.error }) : "");
+  element.replaceChildren(h("b", nameOf(state)), ` ${text}`, state.error ? h("p.problem", state.error) : "");
 }

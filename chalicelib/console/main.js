@@ -11,7 +11,7 @@
 import { onConnection, retry } from "./connection.js";
 import { config } from "./config.js";
 import { deadLetters } from "./dead-letters.js";
-import { $, announce, h, icon } from "./dom.js";
+import { $, announce, button, h, icon } from "./dom.js";
 import { refreshAges } from "./format.js";
 import { inbox } from "./inbox.js";
 import { forbidden } from "./listing.js";
@@ -69,7 +69,7 @@ function showAllowed(view, tab) {
   view.querySelector(":scope > .forbidden")?.remove();
   view.classList.toggle("closed", !allowed(tab));
   if (allowed(tab)) return;
-  const place = h("div", { class: "forbidden" });
+  const place = h("div.forbidden");
   view.append(place);
   forbidden(place, name);
 }
@@ -84,11 +84,12 @@ function showPerson(now) {
   for (const anchor of document.querySelectorAll("nav.tabs a")) {
     anchor.querySelector(".lock")?.remove();
     if (allowed(anchor.hash.slice(1))) continue;
-    anchor.append(h("span", { class: "lock" }, icon("lock"), h("span", { class: "unseen", text: " (managers only)" })));
+    anchor.append(h("span.lock", icon("lock"), h("span.unseen", " (managers only)")));
   }
   const mayNow = opened && allowed(opened.tab);
   // Whoever signed in at the gate begins at the heading.
-  if (!opened || mayNow === $(`view-${opened.tab}`).classList.contains("closed")) route({ byHand: !$("gate-form").hidden });
+  if (!opened || mayNow === $(`view-${opened.tab}`).classList.contains("closed"))
+    route({ byHand: !$("gate-form").hidden });
 }
 
 function showConnection(seconds) {
@@ -100,7 +101,7 @@ function showConnection(seconds) {
   }
   if (!place.childElementCount) {
     const words = "No connection. What you typed stays here, and what you sent goes out by itself once it is back.";
-    place.replaceChildren(icon("alarm"), h("p", { text: words }), h("button", { type: "button", class: "quiet", text: "Try now", onclick: retry }));
+    place.replaceChildren(icon("alarm"), h("p", words), button("Try now", retry, "quiet"));
   }
   place.querySelector("button").ariaBusy = String(seconds === 0);
 }

@@ -1,6 +1,6 @@
 /** Orders: the form, those on their way from the queue to the table, the list, and one of them in a dialog. */
 import { ApiError, get, Submission } from "./api.js";
-import { $, announce, h, icon, keyed, openDialog } from "./dom.js";
+import { $, announce, button, h, icon, keyed, openDialog } from "./dom.js";
 import { duration, now, number, time } from "./format.js";
 import { keep, kept } from "./kept.js";
 import { failed, Listing, loading } from "./listing.js";
@@ -9,7 +9,7 @@ import { Poll } from "./poll.js";
 const SECONDS = 10;
 const LONG = 60_000;
 
-// --- The form ---------------------------------------------------------------------------------------------------------
+// --- The form --------------------------------------------------------------------------------------------------------
 
 const form = $("order-form");
 const items = $("order-items").querySelector("ol");
@@ -19,10 +19,20 @@ let made = 0;
 function addItem(item = "", quantity = "1") {
   made += 1;
   const [itemId, quantityId] = [`order-item-${made}`, `order-quantity-${made}`];
-  const row = h("li", {},
-    h("div", { class: "field" }, h("label", { for: itemId }), h("input", { id: itemId, value: item, required: true, list: "order-menu" })),
-    h("div", { class: "field" }, h("label", { for: quantityId }), h("input", { id: quantityId, value: quantity, inputmode: "numeric", required: true })),
-    h("button", { type: "button", class: "quiet icon-only", onclick: () => removeItem(row) }, icon("close")));
+  const row = h(
+    "li",
+    h(
+      "div.field",
+      h("label", { for: itemId }),
+      h("input", { id: itemId, value: item, required: true, list: "order-menu" }),
+    ),
+    h(
+      "div.field",
+      h("label", { for: quantityId }),
+      h("input", { id: quantityId, value: quantity, inputmode: "numeric", required: true }),
+    ),
+    h("button", { type: "button", class: "quiet icon-only", onclick: () => removeItem(row) }, icon("close")),
+  );
   items.append(row);
   numberItems();
   return row;
@@ -86,7 +96,7 @@ function showProblems(fields) {
       const id = `${input.id}-problem`;
       input.setAttribute("aria-invalid", "true");
       input.setAttribute("aria-describedby", [id, hint].filter(Boolean).join(" "));
-      input.parentElement.append(h("p", { class: "problem", id, text }));
+      input.parentElement.append(h("p.problem", { id, text }));
     } else if (hint) input.setAttribute("aria-describedby", hint);
     else input.removeAttribute("aria-describedby");
   }
@@ -116,7 +126,13 @@ async function place() {
     // On a telephone the keyboard would cover what is to be seen now.
     if (matchMedia("(hover: hover)").matches) $("order-customer").focus();
   }
-  follow({ orderID: placed.orderID, customerID: order.customerID, items: order.items, since: now(), placedAfter: null });
+  follow({
+    orderID: placed.orderID,
+    customerID: order.customerID,
+    items: order.items,
+    since: now(),
+    placedAfter: null,
+  });
 }
 
 form.addEventListener("input", keepDraft);
@@ -133,7 +149,7 @@ form.addEventListener("submit", async (event) => {
 });
 $("order-add").addEventListener("click", () => addItem().querySelector("input").focus());
 
-// --- On their way -----------------------------------------------------------------------------------------------------
+// --- On their way ----------------------------------------------------------------------------------------------------
 
 let way = [];
 
@@ -169,24 +185,29 @@ function showWay() {
 }
 
 const makeWay = (each) =>
-  h("li", { class: "row" },
-    h("div", {},
-      h("p", {}, h("b", { text: each.customerID }), " ", h("small", { class: "id", text: each.orderID })),
-      h("p", { class: "soft", text: summary(each.items) }),
-      h("ol", { class: "steps" }, h("li", { text: "Accepted" }), h("li", { text: "Queued" }), h("li", {}, "Placed")),
-      h("p", { class: "hint" })));
+  h(
+    "li.row",
+    h(
+      "div",
+      h("p", h("b", each.customerID), " ", h("small.id", each.orderID)),
+      h("p.soft", summary(each.items)),
+      h("ol.steps", h("li", "Accepted"), h("li", "Queued"), h("li", "Placed")),
+      h("p.hint"),
+    ),
+  );
 
 function updateWay(element, { orderID, since, placedAfter }) {
   const steps = element.querySelectorAll(".steps li");
   const done = placedAfter !== null;
   steps.forEach((step, index) => step.classList.toggle("done", done || index === 0));
   steps[1].classList.toggle("going", !done);
-  if (done && !steps[2].querySelector("a")) steps[2].replaceChildren(h("a", { href: `#orders/${orderID}`, text: "Placed" }));
+  if (done && !steps[2].querySelector("a"))
+    steps[2].replaceChildren(h("a", { href: `#orders/${orderID}`, text: "Placed" }));
   const waits = now() - since > LONG && "It waits longer than usual. If it failed, it will be among the dead letters.";
   element.querySelector(".hint").textContent = done ? `Placed after ${duration(placedAfter)}.` : waits || "";
 }
 
-// --- The list ---------------------------------------------------------------------------------------------------------
+// --- The list --------------------------------------------------------------------------------------------------------
 
 /** `2 Flat white, Croissant`. */
 function summary(kinds) {
@@ -216,9 +237,20 @@ const list = new Listing({
     return { items: orders, next };
   },
   show: (orders, arrived) => {
-    keyed($("orders-list"), orders, (order) => order.orderID, (order) => makeOrder(order, arrived.has(order.orderID)));
-    suggest($("order-customers"), orders.map((order) => order.customerID));
-    suggest($("order-menu"), orders.flatMap((order) => order.items.map(({ item }) => item)));
+    keyed(
+      $("orders-list"),
+      orders,
+      (order) => order.orderID,
+      (order) => makeOrder(order, arrived.has(order.orderID)),
+    );
+    suggest(
+      $("order-customers"),
+      orders.map((order) => order.customerID),
+    );
+    suggest(
+      $("order-menu"),
+      orders.flatMap((order) => order.items.map(({ item }) => item)),
+    );
   },
   empty: () =>
     customer
@@ -228,11 +260,20 @@ const list = new Listing({
 });
 
 function makeOrder(order, isNew) {
-  return h("li", { class: isNew ? "row new" : "row" },
-    h("div", {},
-      h("p", {}, h("a", { class: "whole", href: `#orders/${order.orderID}` }, h("b", { text: order.customerID })), " ", h("small", { class: "id", text: order.orderID })),
-      h("p", { class: "soft", text: summary(order.items) })),
-    h("p", { class: "when" }, time(order.placedAt)));
+  return h(
+    isNew ? "li.row.new" : "li.row",
+    h(
+      "div",
+      h(
+        "p",
+        h("a.whole", { href: `#orders/${order.orderID}` }, h("b", order.customerID)),
+        " ",
+        h("small.id", order.orderID),
+      ),
+      h("p.soft", summary(order.items)),
+    ),
+    h("p.when", time(order.placedAt)),
+  );
 }
 
 function suggest(datalist, values) {
@@ -255,7 +296,7 @@ $("orders-filter").addEventListener("submit", (event) => {
 // The cross in the field, and an emptied field, show all again.
 $("orders-customer").addEventListener("input", ({ target }) => target.value === "" && customer && filter(""));
 
-// --- One of them ------------------------------------------------------------------------------------------------------
+// --- One of them -----------------------------------------------------------------------------------------------------
 
 const dialog = $("order");
 
@@ -269,7 +310,8 @@ async function show(orderID) {
     showOrder(known ?? (await get(`orders/${encodeURIComponent(orderID)}`)));
   } catch (error) {
     shownAlready(error);
-    const words = error.status === 404 ? new ApiError(404, "There is none with this id, or it is still on the queue.") : error;
+    const words =
+      error.status === 404 ? new ApiError(404, "There is none with this id, or it is still on the queue.") : error;
     failed(body, "order", words, () => show(orderID));
   }
 }
@@ -280,20 +322,23 @@ function showOrder(order) {
     ["Placed", time(order.placedAt, "moment")],
     ["Ordered by", order.requestedBy ?? "not recorded"],
     ["Note", order.note ?? "none"],
-    ["Id", h("span", { class: "id", text: order.orderID })],
+    ["Id", h("span.id", order.orderID)],
   ];
   $("order-body").replaceChildren(
-    h("table", {},
-      h("thead", {}, h("tr", {}, h("th", { scope: "col", text: "Item" }), h("th", { scope: "col", text: "Quantity" }))),
-      h("tbody", {}, ...order.items.map(({ item, quantity }) => h("tr", {}, h("td", { text: item }), h("td", { text: number(quantity) }))))),
-    h("dl", { class: "facts" }, ...facts.map(([name, value]) => h("div", {}, h("dt", { text: name }), h("dd", {}, value)))),
-    h("p", {}, h("button", {
-      type: "button", text: `All orders of ${order.customerID}`,
-      onclick: () => {
+    h(
+      "table",
+      h("thead", h("tr", h("th", { scope: "col" }, "Item"), h("th", { scope: "col" }, "Quantity"))),
+      h("tbody", ...order.items.map(({ item, quantity }) => h("tr", h("td", item), h("td", number(quantity))))),
+    ),
+    h("dl.facts", ...facts.map(([name, value]) => h("div", h("dt", name), h("dd", value)))),
+    h(
+      "p",
+      button(`All orders of ${order.customerID}`, () => {
         dialog.close();
         filter(order.customerID);
-      },
-    })));
+      }),
+    ),
+  );
 }
 
 dialog.addEventListener("close", () => location.hash.startsWith("#orders/") && location.replace("#orders"));

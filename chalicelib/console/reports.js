@@ -1,6 +1,6 @@
 /** Reports: requesting one, the list of them, and one as it is made: its states, its cause, its link. */
 import { ApiError, get, Submission } from "./api.js";
-import { $, announce, h, icon, keyed, link } from "./dom.js";
+import { $, announce, button, h, icon, keyed, link } from "./dom.js";
 import { countdown, counted, duration, moment, now, number, time } from "./format.js";
 import { failed, Listing, loading } from "./listing.js";
 import { MachinePicture } from "./machine.js";
@@ -20,11 +20,13 @@ const STATUS = {
   ABORTED: ["bad", "Stopped"],
 };
 
-const badge = (status) => h("span", { class: `badge ${STATUS[status][0]}`, text: STATUS[status][1] });
+const WAIT = "It is being made. Stay and watch, or go: it will be in the list, and its notification in the inbox.";
+
+const badge = (status) => h(`span.badge.${STATUS[status][0]}`, STATUS[status][1]);
 
 const took = ({ startedAt, finishedAt }) => (finishedAt ? Date.parse(finishedAt) : now()) - Date.parse(startedAt);
 
-// --- Requesting one ---------------------------------------------------------------------------------------------------
+// --- Requesting one --------------------------------------------------------------------------------------------------
 
 const form = $("report-form");
 const submission = new Submission("report");
@@ -39,7 +41,8 @@ form.addEventListener("submit", async (event) => {
   const problem = $("report-problem");
   problem.hidden = true;
   try {
-    const { reportId } = await submission.send("create_report", kind === "storage" ? { kind, mode: form.elements.mode.value } : { kind });
+    const wanted = kind === "storage" ? { kind, mode: form.elements.mode.value } : { kind };
+    const { reportId } = await submission.send("create_report", wanted);
     location.hash = `#reports/${reportId}`;
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
@@ -50,7 +53,7 @@ form.addEventListener("submit", async (event) => {
   }
 });
 
-// --- The list ---------------------------------------------------------------------------------------------------------
+// --- The list --------------------------------------------------------------------------------------------------------
 
 const poll = new Poll(async (signal) => {
   await list.refresh(signal);
@@ -72,18 +75,28 @@ const list = new Listing({
     return { items: reports, next };
   },
   show: (reports, arrived) =>
-    keyed($("reports-list"), reports, (each) => each.reportId, (each) => makeReport(each, arrived.has(each.reportId)), updateReport),
+    keyed(
+      $("reports-list"),
+      reports,
+      (each) => each.reportId,
+      (each) => makeReport(each, arrived.has(each.reportId)),
+      updateReport,
+    ),
   empty: ["No reports yet", "Request the first one: it takes some seconds."],
   retry: () => poll.now(),
 });
 
 const makeReport = ({ reportId, kind, startedAt }, isNew) =>
-  h("li", { class: isNew ? "row new" : "row" },
+  h(
+    isNew ? "li.row.new" : "li.row",
     icon(kind === "storage" ? "storage" : "report"),
-    h("div", {},
-      h("p", {}, h("a", { class: "whole", href: `#reports/${reportId}` }, h("b", { text: NAMES[kind] })), " ", h("span", { class: "status" })),
-      h("p", { class: "soft id", text: reportId })),
-    h("p", { class: "when" }, time(startedAt), h("small", { class: "took" })));
+    h(
+      "div",
+      h("p", h("a.whole", { href: `#reports/${reportId}` }, h("b", NAMES[kind])), " ", h("span.status")),
+      h("p.soft.id", reportId),
+    ),
+    h("p.when", time(startedAt), h("small.took")),
+  );
 
 function updateReport(element, report) {
   const status = element.querySelector(".status");
@@ -96,7 +109,7 @@ $("reports-kind").addEventListener("change", () => {
   poll.now();
 });
 
-// --- One of them ------------------------------------------------------------------------------------------------------
+// --- One of them -----------------------------------------------------------------------------------------------------
 
 let opened = null; // the id
 let report = null;
@@ -124,26 +137,32 @@ function showReport(history) {
   showAbout();
   if (!picture) {
     picture = new MachinePicture();
-    const made = h("section", { "aria-labelledby": "machine-title" }, h("h2", { id: "machine-title", text: "How it is made" }), picture.element);
+    const made = part("machine", "How it is made", picture.element);
     $("report-body").replaceChildren(h("div", { id: "report-outcome" }), made, h("div", { id: "report-summary" }));
   }
   picture.update(history);
-  part("report-outcome", JSON.stringify([report.status, report.error, report.url]), outcome);
-  part("report-summary", JSON.stringify(report.summary), summary);
+  fill("report-outcome", JSON.stringify([report.status, report.error, report.url]), outcome);
+  fill("report-summary", JSON.stringify(report.summary), summary);
   tick();
 }
 
-/** Makes a part anew only where it changed, so that nothing flickers and the focus stays where it is. */
-function part(id, state, make) {
+/** Fills a place anew only where that changed, so that nothing flickers and the focus stays where it is. */
+function fill(id, state, make) {
   if ($(id).dataset.state === state) return;
   $(id).dataset.state = state;
   $(id).replaceChildren(...make());
 }
 
+/** A section with its heading. */
+const part = (id, title, ...content) =>
+  h("section", { "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title` }, title), ...content);
+
 function showAbout() {
   const about = $("report-about");
   const parts = [
-    badge(report.status), " started ", time(report.startedAt, "moment"),
+    badge(report.status),
+    " started ",
+    time(report.startedAt, "moment"),
     report.requestedBy ? ` by ${report.requestedBy}` : "",
     report.finishedAt ? `, took ${duration(took(report))}` : `, for ${duration(took(report), 0)}`,
   ];
@@ -151,19 +170,17 @@ function showAbout() {
 }
 
 function outcome() {
-  if (report.status === "RUNNING") return [h("p", { class: "callout going" }, "It is being made. You may stay and watch, or go: it will be in the list, and its notification in the inbox.")];
+  if (report.status === "RUNNING") return [h("p.callout", WAIT)];
   if (report.status !== "SUCCEEDED") {
-    return [h("div", { class: "callout bad" }, icon("alarm"), h("div", {}, h("p", {}, h("b", { text: "Why it failed" })), h("p", { text: report.error })))];
+    const words = h("div", h("p", h("b", "Why it failed")), h("p", report.error));
+    return [h("div.callout.bad", icon("alarm"), words)];
   }
-  if (!report.url) return [h("p", { class: "callout", text: "Its page is no longer kept. Request a new one." })];
+  if (!report.url) return [h("p.callout", "Its page is no longer kept. Request a new one.")];
   const open = link(report.url, icon("out"), " Open the report");
   open.className = "button primary";
-  const copy = h("button", { type: "button", text: "Copy the link", onclick: () => copyLink(copy) });
-  const renew = h("button", { type: "button", text: "Make a new link", onclick: () => renewLink(renew) });
-  return [
-    h("div", { class: "card link" },
-      h("p", { class: "buttons" }, open, " ", copy, " ", renew),
-      h("p", { class: "hint", id: "report-expiry" }))];
+  const copy = button("Copy the link", () => copyLink(copy));
+  const renew = button("Make a new link", () => renewLink(renew));
+  return [h("div.card.link", h("p.buttons", open, " ", copy, " ", renew), h("p.hint", { id: "report-expiry" }))];
 }
 
 async function copyLink(button) {
@@ -194,14 +211,16 @@ function summary() {
   const { summary: found } = report;
   if (!found) return [];
   if (report.kind === "storage") {
-    return [h("section", { "aria-labelledby": "found-title" }, h("h2", { id: "found-title", text: "What is stored" }), h("p", {}, MODES[found.mode], ", ", ...asOf(found), "."), ...bars(found))];
+    const about = h("p", MODES[found.mode], ", ", ...asOf(found), ".");
+    return [part("found", "What is stored", about, ...bars(found))];
   }
-  const totals = [["Beans", found.rows], ["Suppliers", found.suppliers], ["In stock", found.quantity]];
-  return [
-    h("section", { "aria-labelledby": "found-title" },
-      h("h2", { id: "found-title", text: "What is on the shelves" }),
-      h("dl", { class: "totals" }, ...totals.map(([name, value]) => h("div", {}, h("dt", { text: name }), h("dd", { text: number(value) }))))),
+  const totals = [
+    ["Beans", found.rows],
+    ["Suppliers", found.suppliers],
+    ["In stock", found.quantity],
   ];
+  const tiles = totals.map(([name, value]) => h("div", h("dt", name), h("dd", number(value))));
+  return [part("found", "What is on the shelves", h("dl.totals", ...tiles))];
 }
 
 /** Each second: how long it has been going, and how long its link opens. */
@@ -213,7 +232,7 @@ function tick() {
   const left = Date.parse(report.expiresAt) - now();
   const card = expiry.parentElement;
   if (left > 0) {
-    expiry.textContent = `The link opens for ${countdown(left)} more, for everyone who has it: give it to nobody who should not read the report.`;
+    expiry.textContent = `The link opens for ${countdown(left)} more, for everyone who has it.`;
   } else if (!card.classList.contains("ended")) {
     card.classList.add("ended");
     expiry.textContent = "The link has ended. Make a new one.";

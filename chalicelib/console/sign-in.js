@@ -44,7 +44,9 @@ async function ask(action, body) {
 }
 
 function claims(jwt) {
-  const bytes = Uint8Array.from(atob(jwt.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")), (c) => c.charCodeAt(0));
+  const bytes = Uint8Array.from(atob(jwt.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")), (c) =>
+    c.charCodeAt(0),
+  );
   return JSON.parse(new TextDecoder().decode(bytes));
 }
 
@@ -108,7 +110,7 @@ export function refresh() {
   return refreshing;
 }
 
-// --- The form, at the gate or in the dialog ---------------------------------------------------------------------------
+// --- The form, at the gate or in the dialog --------------------------------------------------------------------------
 
 const form = $("sign-in");
 const problem = $("sign-in-problem");
@@ -246,7 +248,10 @@ export async function signOut() {
   forget();
   if (ended?.refresh) {
     try {
-      await Promise.race([ask("RevokeToken", { Token: ended.refresh }), new Promise((resolve) => setTimeout(resolve, 3000))]);
+      await Promise.race([
+        ask("RevokeToken", { Token: ended.refresh }),
+        new Promise((resolve) => setTimeout(resolve, 3000)),
+      ]);
     } catch {
       // Without a connection, or with a token that has ended by itself, there is no more to do: it is forgotten here.
     }
@@ -254,7 +259,7 @@ export async function signOut() {
   location.replace(document.baseURI);
 }
 
-/** Goes on with the session of before a reload, or asks for a name and a password. `listener(person)` is told of both. */
+/** Goes on with the session of before a reload, or asks for a name and a password; `listener(person)` is told. */
 export function startSession(listener) {
   changed = listener;
   tokens = kept("session");

@@ -1,6 +1,6 @@
-/** What the storage reports found: buckets as bars, the largest first, and how old each of the two modes' figures are. */
+/** What the storage reports found: buckets as bars, the largest first, and how old the figures of both modes are. */
 import { get } from "./api.js";
-import { $, h, s } from "./dom.js";
+import { $, button, h, s } from "./dom.js";
 import { counted, number, size, time } from "./format.js";
 import { empty, failed, loading } from "./listing.js";
 
@@ -49,14 +49,24 @@ function modes() {
     chosen = mode;
     $("storage-bars").replaceChildren(...bars(newest[mode].summary));
   };
-  return h("fieldset", { class: "choices pair" },
-    h("legend", { class: "unseen", text: "How it was measured" }),
+  return h(
+    "fieldset.choices.pair",
+    h("legend.unseen", "How it was measured"),
     ...Object.entries(MODES).map(([mode, title]) =>
-      h("label", {},
+      h(
+        "label",
         h("input", {
-          type: "radio", name: "storage-mode", value: mode, checked: mode === chosen, disabled: !newest[mode], onchange: () => choose(mode),
+          type: "radio",
+          name: "storage-mode",
+          value: mode,
+          checked: mode === chosen,
+          disabled: !newest[mode],
+          onchange: () => choose(mode),
         }),
-        h("span", {}, h("b", { text: title }), " ", ...asOf(newest[mode]?.summary)))));
+        h("span", h("b", title), " ", ...asOf(newest[mode]?.summary)),
+      ),
+    ),
+  );
 }
 
 /** How old a summary's figures are, in words; those of CloudWatch are of a day. */
@@ -71,34 +81,54 @@ export function bars(summary) {
   const { buckets, errors, totalBytes, partial, mode } = summary;
   const largest = Math.max(1, ...buckets.map((bucket) => bucket.bytes));
   const sorted = [...buckets].sort((one, other) => other.bytes - one.bytes);
-  const list = h("ol", { class: "bars" }, ...sorted.map((bucket, index) => bar(bucket, largest, index)));
+  const list = h("ol.bars", ...sorted.map((bucket, index) => bar(bucket, largest, index)));
   const rest = sorted.length - SHOWN;
-  const more = h("button", {
-    type: "button", class: "quiet", text: `Show ${counted(rest, "more bucket")}`,
-    onclick: () => {
+  const more = button(
+    `Show ${counted(rest, "more bucket")}`,
+    () => {
       for (const line of list.children) line.hidden = false;
       list.children[SHOWN].tabIndex = -1;
       list.children[SHOWN].focus();
       more.remove();
     },
-  });
+    "quiet",
+  );
   return [
-    h("p", { class: "lead" }, h("b", { text: `${partial ? "At least " : ""}${size(totalBytes)}` }), ` in ${counted(summary.totalBuckets ?? buckets.length, "bucket")}`,
-      mode === "metrics" ? ", old versions and unfinished uploads included" : ""),
+    h(
+      "p.lead",
+      h("b", `${partial ? "At least " : ""}${size(totalBytes)}`),
+      ` in ${counted(summary.totalBuckets ?? buckets.length, "bucket")}`,
+      mode === "metrics" ? ", old versions and unfinished uploads included" : "",
+    ),
     list,
     rest > 0 ? more : null,
     errors.length
-      ? h("div", { class: "callout bad" },
-          h("div", {}, h("p", {}, h("b", { text: partial ? "The time ran out" : "Not everything could be read" })),
-            h("ul", {}, ...errors.map((each) => h("li", {}, h("b", { text: each.bucket }), `: ${each.error}`)))))
+      ? h(
+          "div.callout.bad",
+          h(
+            "div",
+            h("p", h("b", partial ? "The time ran out" : "Not everything could be read")),
+            h("ul", ...errors.map((each) => h("li", h("b", each.bucket), `: ${each.error}`))),
+          ),
+        )
       : null,
   ].filter(Boolean);
 }
 
 const bar = ({ name, bytes, objects }, largest, index) =>
-  h("li", { hidden: index >= SHOWN },
-    h("p", {}, h("span", { text: name }), " ",
-      h("span", { class: "soft" }, h("b", { text: size(bytes) }), Number.isInteger(objects) ? ` · ${counted(objects, "object")}` : "")),
-    s("svg", { class: "bar", "aria-hidden": "true", width: "100%", height: "10" },
-      s("rect", { class: "track", width: "100%", height: "10", rx: "5" }),
-      s("rect", { width: `${(100 * bytes) / largest}%`, height: "10", rx: "5" })));
+  h(
+    "li",
+    { hidden: index >= SHOWN },
+    h(
+      "p",
+      h("span", name),
+      " ",
+      h("span.soft", h("b", size(bytes)), Number.isInteger(objects) ? ` · ${counted(objects, "object")}` : ""),
+    ),
+    s(
+      "svg.bar",
+      { "aria-hidden": "true", width: "100%", height: "10" },
+      s("rect.track", { width: "100%", height: "10", rx: "5" }),
+      s("rect", { width: `${(100 * bytes) / largest}%`, height: "10", rx: "5" }),
+    ),
+  );

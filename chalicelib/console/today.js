@@ -50,28 +50,64 @@ const news = new Listing({
 function showTotals({ orders, reports, uploads, failures }) {
   $("today-about").textContent = `${weekday(now())}, as of ${clock(now())}`;
   const failed = failures.deadLetters + failures.alarms;
-  // Of each: its title and tab, how many and whether there are more, what else there is to say, and what of that is bad.
+  // Of each: its title and tab, how many and whether there are more, what else there is to say, and what is bad.
   const tiles = [
     ["Orders", "orders", orders.stored, orders.more, [orders.waiting && `${number(orders.waiting)} on the queue`], []],
-    ["Reports", "reports", reports.succeeded, reports.more, [reports.running && `${number(reports.running)} under way`], [reports.failed && `${number(reports.failed)} failed`]],
-    ["Uploads", "uploads", uploads.imported, uploads.more, [uploads.other && `${number(uploads.other)} no inventory`], [uploads.notImported && `${number(uploads.notImported)} not imported`]],
-    ["Failures", "dead-letters", failed, failures.more, [failed === 0 && "all is well"], [
-      failures.deadLetters && counted(failures.deadLetters, "dead letter"), failures.alarms && counted(failures.alarms, "alarm"),
-    ]],
+    [
+      "Reports",
+      "reports",
+      reports.succeeded,
+      reports.more,
+      [reports.running && `${number(reports.running)} under way`],
+      [reports.failed && `${number(reports.failed)} failed`],
+    ],
+    [
+      "Uploads",
+      "uploads",
+      uploads.imported,
+      uploads.more,
+      [uploads.other && `${number(uploads.other)} no inventory`],
+      [uploads.notImported && `${number(uploads.notImported)} not imported`],
+    ],
+    [
+      "Failures",
+      "dead-letters",
+      failed,
+      failures.more,
+      [failed === 0 && "all is well"],
+      [
+        failures.deadLetters && counted(failures.deadLetters, "dead letter"),
+        failures.alarms && counted(failures.alarms, "alarm"),
+      ],
+    ],
   ];
   const opens = (tab) => tab === "orders" || person()?.isManager;
   const make = ([title, tab]) =>
-    h("div", {},
-      h("dt", {}, opens(tab) ? h("a", { class: "whole", href: `#${tab}`, text: title }) : title),
-      h("dd"), h("dd", { class: "note" }), h("dd", { class: "note problem" }));
-  keyed($("today-totals"), tiles, ([title]) => title, make, (tile, [, tab, amount, more, notes, bad]) => {
-    const texts = [(more ? "≥ " : "") + number(amount), notes.filter(Boolean).join(", "), bad.filter(Boolean).join(", ")];
-    tile.querySelectorAll("dd").forEach((each, index) => (each.textContent = texts[index]));
-    tile.classList.toggle("bad", tab === "dead-letters" && failed > 0);
-  });
+    h(
+      "div",
+      h("dt", opens(tab) ? h("a.whole", { href: `#${tab}`, text: title }) : title),
+      h("dd"),
+      h("dd.note"),
+      h("dd.note.problem"),
+    );
+  keyed(
+    $("today-totals"),
+    tiles,
+    ([title]) => title,
+    make,
+    (tile, [, tab, amount, more, notes, bad]) => {
+      const texts = [
+        (more ? "≥ " : "") + number(amount),
+        notes.filter(Boolean).join(", "),
+        bad.filter(Boolean).join(", "),
+      ];
+      tile.querySelectorAll("dd").forEach((each, index) => (each.textContent = texts[index]));
+      tile.classList.toggle("bad", tab === "dead-letters" && failed > 0);
+    },
+  );
 }
 
-/** The hours of the viewer's day, 23 to 25 of them, each with its number of orders; null for those to come, and of those too long ago. */
+/** The 23 to 25 hours of the viewer's day with their numbers of orders: null for what is to come, or not known. */
 function hoursOfToday(counts) {
   const known = new Map(counts.map(([start, count]) => [Date.parse(start), count]));
   const end = midnight(-1).getTime();
@@ -97,17 +133,28 @@ function showChart(orders) {
     const isNow = index === passed.length - 1;
     const kind = count === null ? "to-come" : count ? (isNow ? "now" : "bar") : "none";
     return [
-      s("rect", {
-        class: kind, x: `${(index + 0.14) * share}%`, width: `${share * 0.72}%`, y: BASE - height, height, rx: Math.min(4, height / 2),
-      }, count === null ? null : s("title", { text: `${hour(start)}: ${counted(count, "order")}` })),
+      s(
+        "rect",
+        {
+          class: kind,
+          x: `${(index + 0.14) * share}%`,
+          width: `${share * 0.72}%`,
+          y: BASE - height,
+          height,
+          rx: Math.min(4, height / 2),
+        },
+        count === null ? null : s("title", { text: `${hour(start)}: ${counted(count, "order")}` }),
+      ),
       count ? s("text", { x: middle, y: BASE - height - 6, class: "number", text: number(count) }) : null,
-      index % 3 === 0 ? s("text", { x: middle, y: BASE + 20, class: index % 6 ? "between" : null, text: hour(start) }) : null,
+      index % 3 === 0
+        ? s("text", { x: middle, y: BASE + 20, class: index % 6 ? "between" : null, text: hour(start) })
+        : null,
     ];
   });
   const said = passed.filter(([, count]) => count).map(([start, count]) => `${hour(start)}: ${number(count)}`);
   const label = `Orders by the hour. ${said.join("; ") || "None yet."}`;
   $("today-chart").replaceChildren(
-    s("svg", { class: "chart", role: "img", "aria-label": label, width: "100%", height: HEIGHT }, ...bars),
+    s("svg.chart", { role: "img", "aria-label": label, width: "100%", height: HEIGHT }, ...bars),
   );
 }
 

@@ -1,6 +1,6 @@
 /** Uploads: a CSV file into the bucket, by a form that the API signs, and what came of its import, line by line. */
 import { ApiError, post } from "./api.js";
-import { $, announce, h, icon, keyed } from "./dom.js";
+import { $, announce, button, h, icon, keyed } from "./dom.js";
 import { back, found, lost } from "./connection.js";
 import { number, now, size } from "./format.js";
 import { message, notifications, unfolding } from "./inbox.js";
@@ -17,9 +17,10 @@ Nordlicht Rösterei,Robusta,Kaapi Royale,18.50,Dark and full,40
 `;
 $("upload-example").href = `data:text/csv;charset=utf-8,${encodeURIComponent(EXAMPLE)}`;
 
-// --- Sending ----------------------------------------------------------------------------------------------------------
+// --- Sending ---------------------------------------------------------------------------------------------------------
 
-// { id, file, step, sent, key, problem, canRetry, notification, since }: a step is asking, sending, waiting, done or failed.
+// { id, file, step, sent, key, problem, canRetry, notification, since }; the step is asking, sending, waiting, done
+// or failed.
 let sendings = [];
 let made = 0;
 let queue = Promise.resolve();
@@ -28,7 +29,17 @@ const input = $("upload-file");
 const drop = $("drop");
 
 function choose(files) {
-  const chosen = [...files].map((file) => ({ id: (made += 1), file, step: "asking", sent: 0, key: null, problem: "", canRetry: false, notification: null, since: 0 }));
+  const chosen = [...files].map((file) => ({
+    id: (made += 1),
+    file,
+    step: "asking",
+    sent: 0,
+    key: null,
+    problem: "",
+    canRetry: false,
+    notification: null,
+    since: 0,
+  }));
   sendings = [...chosen, ...sendings];
   showSendings();
   // One after the other: each is as fast as the line lets it be.
@@ -71,7 +82,7 @@ async function send(sending) {
   showSendings();
 }
 
-/** The API says what is wrong with the file's name or size. Nothing comes of a place where nothing is put, so asking again does no harm. */
+/** The API says what is wrong with a file's name or size. Asking again does no harm: an unused place is nothing. */
 const signed = (file) => post("uploads", { filename: file.name, size: file.size }, { again: true });
 
 /** Unlike fetch, XMLHttpRequest says how far it is. Throws a TypeError where no answer came, as fetch would. */
@@ -113,13 +124,17 @@ function showSendings() {
 }
 
 const makeSending = ({ file }) =>
-  h("li", { class: "row" },
+  h(
+    "li.row",
     icon("upload"),
-    h("div", {},
-      h("p", {}, h("b", { text: file.name }), " ", h("span", { class: "soft", text: size(file.size) })),
-      h("p", { class: "said" }),
+    h(
+      "div",
+      h("p", h("b", file.name), " ", h("span.soft", size(file.size))),
+      h("p.said"),
       h("progress", { max: 1, "aria-label": `Sending ${file.name}` }),
-      h("div", { class: "outcome" })));
+      h("div.outcome"),
+    ),
+  );
 
 function updateSending(element, sending) {
   const { step, sent, problem, canRetry, notification, since } = sending;
@@ -127,7 +142,9 @@ function updateSending(element, sending) {
   const said = {
     asking: "Waiting to be sent …",
     sending: sent < 1 ? `Sending, ${number(Math.floor(sent * 100))} % …` : "Sent, waiting for the answer …",
-    waiting: late ? "It was received. Its import takes longer than usual; the outcome will be in the inbox too." : "Received. Its rows are being imported …",
+    waiting: late
+      ? "It was received. Its import takes longer than usual; the outcome will be in the inbox too."
+      : "Received. Its rows are being imported …",
     done: "",
     failed: problem,
   }[step];
@@ -141,15 +158,15 @@ function updateSending(element, sending) {
   if (outcome.dataset.step === step) return;
   outcome.dataset.step = step;
   if (step === "done") outcome.replaceChildren(inShort(notification.subject), message(notification.message));
-  else if (step === "failed" && canRetry) outcome.replaceChildren(h("button", { type: "button", text: "Try again", onclick: () => send(sending) }));
+  else if (step === "failed" && canRetry) outcome.replaceChildren(button("Try again", () => send(sending)));
   else outcome.replaceChildren();
 }
 
 /** `Upload: 3 rows imported, 2 bad (inventory/…)` as a badge. */
 function inShort(subject) {
   const text = subject.replace(/^Upload: | \(.*/g, "");
-  const kind = text.startsWith("not") ? "bad" : / 0 bad$/.test(text) ? "good" : "";
-  return h("p", {}, h("span", { class: `badge ${kind}`, text }));
+  const kind = text.startsWith("not") ? "bad" : / 0 bad$/.test(text) ? "good" : "partly";
+  return h("p", h(`span.badge.${kind}`, text));
 }
 
 /** Until each file that was sent has its notification, by the key that is in its message. */
@@ -190,7 +207,7 @@ addEventListener("drop", (event) => {
   if (drop.contains(event.target)) choose(event.dataTransfer.files);
 });
 
-// --- What came in -----------------------------------------------------------------------------------------------------
+// --- What came in ----------------------------------------------------------------------------------------------------
 
 const poll = new Poll(async (signal) => {
   await list.refresh(signal);
@@ -204,7 +221,12 @@ const list = new Listing({
   key: (each) => each.messageId,
   load: (parameters, signal) => notifications({ kind: "upload", limit: 10, ...parameters }, signal),
   show: (uploads, arrived) =>
-    keyed($("uploads-list"), uploads, (each) => each.messageId, (each) => unfolding(each, arrived.has(each.messageId))),
+    keyed(
+      $("uploads-list"),
+      uploads,
+      (each) => each.messageId,
+      (each) => unfolding(each, arrived.has(each.messageId)),
+    ),
   empty: ["Nothing came in", "No file was uploaded in the last 30 days."],
   retry: () => poll.now(),
 });
