@@ -87,3 +87,20 @@ for (const dialog of document.querySelectorAll("dialog")) {
     if ((target === dialog && dialog.id !== "again") || target.closest("[data-close]")) dialog.close();
   });
 }
+
+/** Has `work` done when the form is submitted, one at a time; meanwhile its button turns, and nothing in it changes. */
+export function onSubmit(form, work) {
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const button = form.querySelector(".primary");
+    if (button.ariaBusy === "true") return;
+    const held = [...form.elements].map((each) => [each, each.tagName === "BUTTON" ? "disabled" : "readOnly"]);
+    const changed = held.filter(([each, state]) => each !== button && !each[state]);
+    changed.forEach(([each, state]) => (each[state] = true));
+    button.ariaBusy = "true";
+    await work().finally(() => {
+      button.ariaBusy = "false";
+      changed.forEach(([each, state]) => (each[state] = false));
+    });
+  });
+}

@@ -1,6 +1,6 @@
 /** Orders: the form, those on their way from the queue to the table, the list, and one of them in a dialog. */
 import { ApiError, get, Submission } from "./api.js";
-import { $, announce, button, h, icon, keyed, openDialog } from "./dom.js";
+import { $, announce, button, h, icon, keyed, onSubmit, openDialog } from "./dom.js";
 import { duration, now, number, time } from "./format.js";
 import { keep, kept } from "./kept.js";
 import { failed, Listing, loading } from "./listing.js";
@@ -53,10 +53,10 @@ function numberItems() {
     const [item, quantity] = row.querySelectorAll("input");
     item.dataset.field = `items[${index}].item`;
     quantity.dataset.field = `items[${index}].quantity`;
-    const number = index ? ` ${index + 1}` : "";
-    item.labels[0].textContent = `Item${number}`;
-    quantity.labels[0].textContent = `Quantity${number}`;
-    row.querySelector("button").ariaLabel = `Remove item${number}`;
+    const place = index ? ` ${index + 1}` : "";
+    item.labels[0].textContent = `Item${place}`;
+    quantity.labels[0].textContent = `Quantity${place}`;
+    row.querySelector("button").ariaLabel = `Remove item${place}`;
     row.querySelector("button").disabled = items.children.length === 1;
   });
 }
@@ -119,13 +119,10 @@ async function place() {
     return;
   }
   showProblems({});
-  // What was typed while the answer was on its way belongs to the next order.
-  if (JSON.stringify(typed()) === JSON.stringify(order)) {
-    keep("draft", null);
-    restoreDraft();
-    // On a telephone the keyboard would cover what is to be seen now.
-    if (matchMedia("(hover: hover)").matches) $("order-customer").focus();
-  }
+  keep("draft", null);
+  restoreDraft();
+  // On a telephone the keyboard would cover what is to be seen now.
+  if (matchMedia("(hover: hover)").matches) $("order-customer").focus();
   follow({
     orderID: placed.orderID,
     customerID: order.customerID,
@@ -136,17 +133,7 @@ async function place() {
 }
 
 form.addEventListener("input", keepDraft);
-form.addEventListener("submit", async (event) => {
-  event.preventDefault();
-  const button = form.querySelector("button.primary");
-  if (button.ariaBusy === "true") return;
-  button.ariaBusy = "true";
-  button.textContent = "Placing the order …";
-  await place().finally(() => {
-    button.ariaBusy = "false";
-    button.textContent = "Place the order";
-  });
-});
+onSubmit(form, place);
 $("order-add").addEventListener("click", () => addItem().querySelector("input").focus());
 
 // --- On their way ----------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 /** Reports: requesting one, the list of them, and one as it is made: its states, its cause, its link. */
 import { ApiError, get, Submission } from "./api.js";
-import { $, announce, button, h, icon, keyed, link } from "./dom.js";
+import { $, announce, button, h, icon, keyed, link, onSubmit } from "./dom.js";
 import { countdown, counted, duration, moment, now, number, time } from "./format.js";
 import { failed, Listing, loading } from "./listing.js";
 import { MachinePicture } from "./machine.js";
@@ -32,11 +32,7 @@ const form = $("report-form");
 const submission = new Submission("report");
 
 form.addEventListener("change", () => ($("report-mode").hidden = form.elements.kind.value !== "storage"));
-form.addEventListener("submit", async (event) => {
-  event.preventDefault();
-  const button = form.querySelector("button.primary");
-  if (button.ariaBusy === "true") return;
-  button.ariaBusy = "true";
+onSubmit(form, async () => {
   const kind = form.elements.kind.value;
   const problem = $("report-problem");
   problem.hidden = true;
@@ -48,8 +44,6 @@ form.addEventListener("submit", async (event) => {
     if (!(error instanceof ApiError)) throw error;
     problem.textContent = error.message;
     problem.hidden = false;
-  } finally {
-    button.ariaBusy = "false";
   }
 });
 

@@ -5,7 +5,7 @@
  * its end. Where the refresh token has ended too, a dialog asks for the password, and whoever waits goes on after it.
  */
 import { config } from "./config.js";
-import { $, announce, openDialog } from "./dom.js";
+import { $, announce, onSubmit, openDialog } from "./dom.js";
 import { forget, keep, kept } from "./kept.js";
 
 const EARLY = 5 * 60_000;
@@ -197,13 +197,7 @@ async function submit() {
   }
 }
 
-form.addEventListener("submit", async (event) => {
-  event.preventDefault();
-  const button = form.querySelector("button.primary");
-  if (button.ariaBusy === "true") return;
-  button.ariaBusy = "true";
-  await submit().finally(() => (button.ariaBusy = "false"));
-});
+onSubmit(form, submit);
 
 function showTyped() {
   const type = $("show-password").checked ? "text" : "password";
