@@ -1,6 +1,6 @@
 /** Dead letters: what waits, why, and putting it back to where it came from, which asks once. */
 import { ApiError, get, post } from "./api.js";
-import { $, announce, h, icon, keyed, openDialog } from "./dom.js";
+import { $, h, icon, keyed, openDialog } from "./dom.js";
 import { counted, inZone, number, time } from "./format.js";
 import { empty, failed, loading } from "./listing.js";
 import { Poll } from "./poll.js";

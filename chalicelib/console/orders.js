@@ -286,15 +286,18 @@ $("orders-customer").addEventListener("input", ({ target }) => target.value === 
 // --- One of them -----------------------------------------------------------------------------------------------------
 
 const dialog = $("order");
+let shown;
 
 async function show(orderID) {
+  shown = orderID;
   const known = list.items.find((order) => order.orderID === orderID);
   const body = $("order-body");
   $("order-title").textContent = known ? `Order of ${known.customerID}` : "Order";
   loading(body, "order");
   openDialog(dialog);
   try {
-    showOrder(known ?? (await get(`orders/${encodeURIComponent(orderID)}`)));
+    const order = known ?? (await get(`orders/${encodeURIComponent(orderID)}`));
+    if (shown === orderID) showOrder(order);
   } catch (error) {
     shownAlready(error);
     const words =

@@ -1,7 +1,7 @@
 /** Reports: requesting one, the list of them, and one as it is made: its states, its cause, its link. */
 import { ApiError, get, Submission } from "./api.js";
 import { $, announce, button, h, icon, keyed, link, onSubmit } from "./dom.js";
-import { countdown, counted, duration, moment, now, number, time } from "./format.js";
+import { countdown, duration, now, number, time } from "./format.js";
 import { failed, Listing, loading } from "./listing.js";
 import { MachinePicture } from "./machine.js";
 import { Poll } from "./poll.js";
@@ -110,17 +110,17 @@ let report = null;
 let picture = null;
 
 const watch = new Poll(async (signal) => {
-  const body = $("report-body");
-  if (!report) loading(body, "report");
+  if (!report) loading($("report-state"), "report");
   const before = report?.status;
   let history;
   try {
     const path = `reports/${encodeURIComponent(opened)}`;
     [report, history] = await Promise.all([get(path, {}, signal), get(`${path}/history`, {}, signal)]);
   } catch (error) {
-    if (!signal.aborted) failed(body, "report", error, () => watch.now());
+    if (!signal.aborted) failed($("report-state"), "report", error, () => watch.now(), picture !== null);
     throw error;
   }
+  $("report-state").replaceChildren();
   showReport(history);
   if (before === "RUNNING" && report.status !== "RUNNING") announce(`The report: ${STATUS[report.status][1]}.`);
   return report.status === "RUNNING" ? SECONDS_WATCHED : null;
@@ -245,6 +245,7 @@ export const reports = {
     if (reportId !== opened) {
       report = null;
       picture = null;
+      $("report-state").replaceChildren();
       $("report-body").replaceChildren();
       $("report-title").textContent = "Report";
       $("report-about").replaceChildren();

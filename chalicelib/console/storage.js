@@ -1,7 +1,7 @@
 /** What the storage reports found: buckets as bars, the largest first, and how old the figures of both modes are. */
 import { get } from "./api.js";
 import { $, button, h, s } from "./dom.js";
-import { counted, number, size, time } from "./format.js";
+import { counted, size, time } from "./format.js";
 import { empty, failed, loading } from "./listing.js";
 
 const SHOWN = 8;

@@ -10,6 +10,8 @@ import { Poll } from "./poll.js";
 const SECONDS = 15;
 const SECONDS_WATCHED = 2;
 const LONG = 60_000;
+// So often a file is sent again: with a connection to the API, and none to the bucket, it would be for ever.
+const TRIES = 5;
 
 const EXAMPLE = `supplier_name,type,product_name,price,description,quantity
 Café Altura,Arabica,Geisha La Palma,42.00,Jasmine and bergamot,12
@@ -51,7 +53,7 @@ async function send(sending) {
   sending.problem = "";
   try {
     let place = await signed(sending.file);
-    for (;;) {
+    for (let tries = 1; ; tries += 1) {
       sending.key = place.key;
       sending.step = "sending";
       try {
@@ -59,6 +61,7 @@ async function send(sending) {
         break;
       } catch (error) {
         if (!(error instanceof TypeError)) throw error;
+        if (tries === TRIES) throw new ApiError(0, "The storage cannot be reached. Is something in its way?");
         // No connection: the same file to the same place, once there is one.
         lost();
         sending.step = "asking";
