@@ -230,7 +230,10 @@ function tick() {
   } else if (!card.classList.contains("ended")) {
     card.classList.add("ended");
     expiry.textContent = "The link has ended. Make a new one.";
-    card.querySelector("a").remove();
+    const [open, copy, renew] = card.querySelector(".buttons").children;
+    open.remove();
+    copy.remove();
+    renew.className = "primary";
     announce(expiry.textContent);
   }
 }
