@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chalicelib.errors import NotFound
 from chalicelib.reports import history
@@ -617,14 +619,54 @@ def test_too_many_events_are_read_from_both_ends_and_it_is_said() -> None:
     assert statuses(states) == {"First": "succeeded", "Items": "failed", "Each": "failed"}
 
 
+def left_out(machine: dict[str, Any], told: str, page: int, status: str) -> dict[str, str]:
+    """The statuses where only the first and the last ``page`` events are read."""
+    executions = Executions(machine, read(told), status)
+    executions.page = page
+    shown = of(executions)
+    assert shown["partial"]
+    return {state["name"]: state["status"] for state in shown["states"]}
+
+
 def test_a_state_whose_entry_was_left_out_has_ended_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "NEWEST_PAGES", 1)
-    executions = Executions(INVENTORY, read(SUCCEEDED), "SUCCEEDED")
-    executions.page = 3
-    shown = of(executions)
-    states = {state["name"]: state for state in shown["states"]}
-    assert shown["partial"]
-    assert states["Done"]["status"] == states["Begin"]["status"] == "succeeded"
+    found = left_out(INVENTORY, SUCCEEDED, 2, "SUCCEEDED")
+    assert (found["Begin"], found["Done"], found["ReadInventory"]) == ("succeeded", "succeeded", "skipped")
+
+
+def test_an_item_whose_beginning_was_left_out_is_of_its_map_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "NEWEST_PAGES", 1)
+    machine = one({"Type": "Map", "ItemProcessor": one_named("Each"), "Next": "Caught", **CAUGHT}, Caught=PASS)
+    told = """
+        1 <- 0 ExecutionStarted
+        2 <- 0 MapStateEntered One
+        3 <- 2 MapStateStarted
+        4 <- 3 MapIterationStarted One
+        5 <- 3 MapIterationStarted One
+        6 <- 4 TaskStateEntered Each
+        7 <- 6 TaskScheduled
+        8 <- 7 TaskStarted
+        9 <- 5 TaskStateEntered Each
+        10 <- 9 TaskFailed Broken: pipe
+        11 <- 10 MapStateFailed
+        12 <- 11 MapStateExited One
+    """
+    assert left_out(machine, told, 4, "RUNNING") == {"One": "caught", "Each": "failed", "Caught": "waiting"}
+
+
+@given(st.lists(st.integers(0, 30)), st.lists(st.integers(0, 40)), st.sampled_from(["RUNNING", "SUCCEEDED", "FAILED"]))
+def test_whatever_is_left_out_and_whatever_led_to_what_each_state_has_a_status(
+    dropped: list[int], before: list[int], status: str
+) -> None:
+    events = [event for number, event in enumerate(read(SUCCEEDED)) if number not in dropped] or read(until(1))
+    for event, cause in zip(events, before, strict=False):
+        event["previousEventId"] = cause
+    states = of(Executions(INVENTORY, events, status))["states"]
+    shown = {state["status"] for state in states}
+    assert shown <= {"waiting", "running", "succeeded", "failed", "caught", "skipped"}
+    assert status == "RUNNING" or not {"waiting", "running"} & shown
+    for state in states:
+        assert (state["startedAt"] or "") <= (state["finishedAt"] or "9")
 
 
 # --- What it costs ----------------------------------------------------------------------------------------------------
