@@ -122,6 +122,8 @@ def _make(service: str, region: str | None) -> Any:
         s3={"addressing_style": "virtual"},
     )
     client: Any = _session().create_client(service, region_name=region, config=config)
+    # Made by two threads at once they would be different classes, and an `except` of the one lets the other's pass.
+    _ = client.exceptions
 
     def in_time(model: Any, **_: Any) -> None:
         end = _end.get()

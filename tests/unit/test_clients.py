@@ -10,6 +10,7 @@ from typing import Any
 import boto3
 import pymysql
 import pytest
+from botocore.errorfactory import ClientExceptionsFactory
 
 from chalicelib import clients
 from chalicelib.clients import PASSING
@@ -51,6 +52,26 @@ def test_first_calls_at_the_same_moment_make_their_clients_one_after_the_other(m
         with ThreadPoolExecutor(4 * len(SERVICES)) as pool:
             assert list(pool.map(lambda client: client.name, 4 * given)) == 4 * SERVICES
         assert sorted(made) == sorted(SERVICES)
+    finally:
+        clients.aws.cache_clear()
+
+
+def test_threads_that_meet_a_clients_first_error_at_once_all_catch_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = ClientExceptionsFactory._create_client_exceptions
+
+    def create_slowly(*arguments: Any) -> Any:
+        time.sleep(0.01)
+        return create(*arguments)
+
+    monkeypatch.setattr(ClientExceptionsFactory, "_create_client_exceptions", create_slowly)
+    # The session keeps the errors of each service.
+    clients._session.cache_clear()
+    clients.aws.cache_clear()
+    try:
+        client = clients.aws("sqs")
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda _: client.exceptions.QueueDoesNotExist, range(8)))
+        assert set(found) == {client._client.exceptions.QueueDoesNotExist}
     finally:
         clients.aws.cache_clear()
 
