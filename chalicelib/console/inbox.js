@@ -52,7 +52,7 @@ function linked(line) {
   return line.split(LINKS).map((part, index) => {
     if (index % 2 === 0) return part;
     // A report's address is a long secret that nobody reads: what is shown is where it leads.
-    if (URL.canParse(part)) return link(part, `Open it, at ${new URL(part).host}`, icon("out"));
+    if (/^https?:/i.test(part)) return URL.canParse(part) ? link(part, `Open it, at ${new URL(part).host}`, icon("out")) : part;
     const tab = /^(inventory|storage)-/.test(part) ? "reports" : "orders";
     return h("a", { href: `#${tab}/${part}`, text: part });
   });

@@ -52,6 +52,7 @@ async function send(sending) {
   sending.step = "asking";
   sending.problem = "";
   try {
+    if (!sending.file.size) throw new ApiError(400, "The file is empty.");
     let place = await signed(sending.file);
     for (let tries = 1; ; tries += 1) {
       sending.key = place.key;
