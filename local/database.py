@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.files import write_private
+from local import packages
+from local.packages import program
 from local.processes import Process, StackError, basic_environment, fingerprint, run_quietly
 
 if TYPE_CHECKING:
@@ -99,26 +100,8 @@ class Database:
 
     def install(self) -> None:
         """Install MariaDB with the system's package manager. Raises ``StackError`` where that cannot be done."""
-        if sys.platform == "darwin" and shutil.which("brew"):
-            refresh, install = ["brew", "update"], ["brew", "install", "mariadb"]
-        elif shutil.which("apt-get") and (os.geteuid() == 0 or shutil.which("sudo")):
-            root = [] if os.geteuid() == 0 else ["sudo", "-n"]
-            apt = [*root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes"]
-            # Only the programs: the package mariadb-server would start a server for the whole machine.
-            # Where a MySQL is in their way, it stays.
-            install = [*apt, "install", "--no-remove", "--no-install-recommends", *PACKAGES]
-            refresh = [*apt, "update"]
-        else:
-            raise StackError(f"MariaDB is not installed, and neither apt-get nor brew can do it here. {OTHER_SERVER}")
-        try:
-            try:
-                run_quietly(*install)
-            except StackError:
-                # Perhaps the lists of packages are missing or old.
-                run_quietly(*refresh)
-                run_quietly(*install)
-        except StackError as error:
-            raise StackError(f"{error}\n{OTHER_SERVER}") from None
+        # Only the programs: the package mariadb-server would start a server for the whole machine.
+        packages.install("MariaDB", apt=PACKAGES, brew=["mariadb"], otherwise=OTHER_SERVER)
 
     def prepare(self) -> None:
         """Make the passwords, once. On somebody's server, refuse to drop a database that this stack has not made."""
@@ -274,12 +257,6 @@ class Database:
         )
         with connection:
             yield connection
-
-
-def program(name: str) -> Path | None:
-    """Debian keeps servers in /usr/sbin, which is not on everybody's PATH."""
-    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
-    return Path(found) if found else None
 
 
 def _as_root() -> list[str]:

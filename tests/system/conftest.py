@@ -22,7 +22,6 @@ import urllib3
 from botocore.config import Config
 
 from chalicelib.settings import Database
-from local.processes import free_ports
 from local.stack import Stack
 
 ROOT = Path(__file__).parents[2]
@@ -235,16 +234,6 @@ def connect(database: Database) -> Any:
         connect_timeout=5,
         client_flag=pymysql.constants.CLIENT.MULTI_STATEMENTS,
     )
-
-
-@pytest.fixture(scope="session")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    api_port, aws_port, db_port = free_ports(3)
-    stack = Stack(tmp_path_factory.mktemp("stack"), api_port=api_port, aws_port=aws_port, db_port=db_port)
-    try:
-        yield System(stack, stack.start())
-    finally:
-        stack.stop()
 
 
 @pytest.fixture

@@ -118,6 +118,7 @@ def test_no_file_holds_a_credential() -> None:
     [
         ".venv/run",
         ".local/env",
+        ".local/screenshots/today-light-desktop.png",
         ".stages/.chalice/config.json",
         ".chalice/deployed/dev.json",
         ".chalice/deployments/package.zip",

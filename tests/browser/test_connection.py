@@ -1,0 +1,153 @@
+"""Without a connection for a while, or where answers are lost: nothing typed is lost, and nothing is done twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Visit
+from tests.browser.console import Person
+from tests.browser.test_orders import fill, new_customer, order_form, place
+from tests.browser.test_uploads import a_file, beans, upload
+from tests.system.conftest import System
+
+OFFLINE = "ERR_INTERNET_DISCONNECTED"
+NO_CONNECTION = "No connection."
+
+
+def test_an_order_without_a_connection_goes_out_by_itself_once_there_is_one(
+    visit: Visit, staff: Person, system: System
+) -> None:
+    customer = new_customer()
+    console = visit()
+    console.page.clock.install()
+    console.open("#orders")
+    console.sign_in(staff)
+    console.expect_complaint(OFFLINE)
+    form = order_form(console.view("Orders"))
+    fill(form, customer, {"Espresso": "1"})
+    console.context.set_offline(True)
+    form.get_by_role("button", name="Place the order").click()
+    expect(console.page.get_by_text(NO_CONNECTION)).to_be_visible()
+    console.page.clock.run_for("01:00")
+    expect(form.get_by_label("Customer")).to_have_value(customer)
+
+    console.context.set_offline(False)
+    expect(console.page.get_by_text(NO_CONNECTION)).to_be_hidden()
+    expect(console.page.get_by_role("link", name="Placed", exact=True)).to_be_visible()
+    assert len(system.all(f"/orders?customerID={customer}", "orders")) == 1
+
+
+def test_lists_stay_as_they_were_and_are_up_to_date_again_by_themselves(
+    visit: Visit, staff: Person, system: System
+) -> None:
+    before, after = new_customer(), new_customer()
+    place(system, before)
+    console = visit()
+    console.page.clock.install()
+    console.open("#orders")
+    console.sign_in(staff)
+    console.expect_complaint(OFFLINE)
+    orders = console.page.get_by_role("region", name="Placed orders").get_by_role("listitem")
+    expect(orders.filter(has_text=before)).to_be_visible()
+    console.context.set_offline(True)
+    place(system, after)
+    console.page.clock.run_for("01:00")
+    expect(console.page.get_by_text(NO_CONNECTION)).to_be_visible()
+    expect(orders.filter(has_text=before)).to_be_visible()
+    console.context.set_offline(False)
+    expect(orders.filter(has_text=after)).to_be_visible()
+
+
+def test_who_does_not_want_to_wait_tries_at_once(visit: Visit, staff: Person) -> None:
+    console = visit(staff, "#orders")
+    console.expect_complaint("Failed to load resource")
+    gone: list[Any] = [True]
+    console.page.route("**/health", lambda route: route.abort() if gone else route.continue_())
+    console.page.route("**/orders?*", lambda route: route.abort() if gone else route.continue_())
+    console.page.get_by_role("searchbox").fill("somebody")
+    console.page.keyboard.press("Enter")
+    expect(console.page.get_by_text(NO_CONNECTION)).to_be_visible()
+    gone.clear()
+    console.page.get_by_role("button", name="Try now").click()
+    expect(console.page.get_by_text(NO_CONNECTION)).to_be_hidden()
+    expect(console.page.get_by_text("No order of this customer", exact=True)).to_be_visible()
+
+
+def test_an_order_whose_answer_is_lost_is_sent_again_and_is_the_same_order(
+    visit: Visit, staff: Person, system: System
+) -> None:
+    customer = new_customer()
+    console = visit(staff, "#orders")
+    console.expect_complaint("ERR_FAILED")
+
+    def lose(route: Any) -> None:
+        assert route.fetch().status == 202
+        route.abort()
+
+    console.page.route("**/orders", lose, times=1)
+    form = order_form(console.view("Orders"))
+    fill(form, customer, {"Espresso": "1"})
+    form.get_by_role("button", name="Place the order").click()
+    expect(console.page.get_by_role("link", name="Placed", exact=True)).to_be_visible()
+    sent = [each for each in console.requests if each.method == "POST" and each.url.endswith("/orders")]
+    assert len(sent) == 2
+    assert sent[0].headers["idempotency-key"] == sent[1].headers["idempotency-key"]
+    assert len(system.all(f"/orders?customerID={customer}", "orders")) == 1
+
+
+def test_an_order_sent_again_after_a_reload_is_still_the_same_order(
+    visit: Visit, staff: Person, system: System
+) -> None:
+    customer = new_customer()
+    console = visit(staff, "#orders")
+    console.expect_complaint("ERR_FAILED")
+
+    def lose(route: Any) -> None:
+        if route.request.method == "POST":
+            assert route.fetch().status == 202
+        route.abort()
+
+    console.page.route("**/orders", lose)
+    console.page.route("**/health", lambda route: route.abort())
+    form = order_form(console.view("Orders"))
+    fill(form, customer, {"Espresso": "1"})
+    form.get_by_role("button", name="Place the order").click()
+    expect(console.page.get_by_text(NO_CONNECTION)).to_be_visible()
+    console.page.unroute_all()
+    console.page.reload()
+    form.get_by_role("button", name="Place the order").click()
+    expect(console.page.get_by_role("link", name="Placed", exact=True)).to_be_visible()
+    assert len(system.all(f"/orders?customerID={customer}", "orders")) == 1
+
+
+def test_a_fault_of_the_api_that_passes_is_not_even_seen(visit: Visit, staff: Person, system: System) -> None:
+    customer = new_customer()
+    console = visit(staff, "#orders")
+    console.expect_complaint("status of 503")
+    console.page.route("**/orders", lambda route: route.fulfill(status=503, json={"Message": "busy"}), times=2)
+    form = order_form(console.view("Orders"))
+    fill(form, customer, {"Espresso": "1"})
+    form.get_by_role("button", name="Place the order").click()
+    expect(console.page.get_by_role("link", name="Placed", exact=True)).to_be_visible()
+    assert len(system.all(f"/orders?customerID={customer}", "orders")) == 1
+
+
+def test_a_file_goes_on_where_the_connection_is_lost_on_its_way(visit: Visit, manager: Person, system: System) -> None:
+    console = visit(manager, "#uploads")
+    console.expect_complaint("ERR_FAILED")
+    console.page.route(f"**/{system.env['UPLOADS_BUCKET']}*", lambda route: route.abort(), times=1)
+    console.page.get_by_label("Choose a CSV file").set_input_files(a_file("lost.csv", beans("Lost and found")))
+    expect(upload(console, "lost.csv")).to_contain_text("2 rows imported")
+
+
+def test_signing_in_without_a_connection_says_so(visit: Visit, staff: Person) -> None:
+    console = visit()
+    console.expect_complaint(OFFLINE)
+    console.context.set_offline(True)
+    console.enter(staff.name, staff.password)
+    expect(console.page.get_by_role("alert")).to_contain_text(NO_CONNECTION)
+    console.context.set_offline(False)
+    console.page.get_by_role("button", name="Sign in").click()
+    expect(console.page.get_by_role("button", name="Sign out")).to_be_visible()

@@ -1,0 +1,52 @@
+"""The page behind API Gateway, whose address has the stage's name in its path."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Visit
+from tests.browser.console import TABS, Person
+from tests.browser.test_orders import fill, new_customer, order_form
+from tests.browser.test_uploads import a_file, beans, upload
+from tests.system.conftest import System
+
+
+def test_the_main_path_of_each_tab_is_the_same_behind_the_gateway(
+    visit: Visit, manager: Person, system: System
+) -> None:
+    customer, name = new_customer(), f"gateway-{secrets.token_hex(3)}.csv"
+    console = visit(manager, address=system.env["REST_API_URL"])
+    expect(console.page).to_have_url(f"{console.address}/#today")
+    for tab in TABS:
+        view = console.go(tab)
+        expect(view.get_by_text("Loading")).to_have_count(0)
+        expect(console.page.get_by_text("cannot be shown")).to_have_count(0)
+
+    view = console.go("Orders")
+    fill(order_form(view), customer, {"Espresso": "1"})
+    view.get_by_role("button", name="Place the order").click()
+    expect(view.get_by_role("link", name="Placed", exact=True)).to_be_visible()
+
+    console.go("Uploads")
+    console.page.get_by_label("Choose a CSV file").set_input_files(a_file(name, beans(secrets.token_hex(4))))
+    expect(upload(console, name)).to_contain_text("2 rows imported")
+
+    view = console.go("Reports")
+    view.get_by_role("button", name="Request the report").click()
+    expect(view.get_by_role("link", name="Open the report")).to_be_visible()
+    expect(console.page).to_have_url(re.compile(f"^{re.escape(console.address)}/#reports/inventory-"))
+    console.page.reload()
+    expect(view.get_by_role("link", name="Open the report")).to_be_visible()
+    expect(console.go("Inbox").get_by_role("listitem").filter(has_text=customer)).to_be_visible()
+
+
+def test_the_address_may_lack_the_slash_at_its_end(visit: Visit, manager: Person, system: System) -> None:
+    console = visit(address=system.env["REST_API_URL"])
+    console.page.goto(console.address)
+    console.sign_in(manager)
+    expect(console.page).to_have_url(f"{console.address}/#today")
+    console.go("Orders")
+    expect(console.page).to_have_url(f"{console.address}/#orders")

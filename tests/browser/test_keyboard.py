@@ -1,0 +1,119 @@
+"""Everything without a mouse, and the focus always to be seen."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Locator, expect
+
+from tests.browser.conftest import Visit
+from tests.browser.console import PHONE, TABS, Console, Person
+from tests.browser.test_orders import new_customer, place
+from tests.system.conftest import System
+
+# More than any tab has of what can be reached.
+MOST = 150
+# What Tab stops at, of all that is shown: of several radio buttons it is the one that is chosen, or the first.
+STOPS = """() => {
+  const wanted = "a[href], button, input, select, textarea, summary, [tabindex='0']";
+  const shown = [...document.querySelectorAll(wanted)].filter((each) => !each.disabled && each.checkVisibility());
+  return shown.filter((each) => each.type !== "radio" || each.checked).length;
+}"""
+# The element that has the focus: its number among those that had it before, and whether that is to be seen.
+FOCUSED = """() => {
+  const element = document.activeElement;
+  if (element === document.body) return null;
+  window.stops ??= [];
+  if (window.stops.includes(element)) return null;
+  window.stops.push(element);
+  // A radio button is drawn by its label, and a link may cover all of its line.
+  const marked = [[element], [element, "::after"], ...[...(element.labels ?? [])].map((label) => [label])];
+  const seen = marked.some((each) => getComputedStyle(...each).outlineStyle !== "none");
+  return [element.outerHTML.slice(0, 200), seen];
+}"""
+
+
+def tab_to(place: Locator) -> None:
+    """Presses Tab until ``place`` has the focus."""
+    for _ in range(MOST):
+        if place.evaluate("(element) => element === document.activeElement"):
+            return
+        place.page.keyboard.press("Tab")
+    raise AssertionError(f"Tab does not lead to {place}")
+
+
+def sign_in(console: Console, person: Person) -> None:
+    """The name has the focus from the beginning."""
+    expect(console.page.get_by_label("Name", exact=True)).to_be_focused()
+    console.page.keyboard.type(person.name)
+    console.page.keyboard.press("Tab")
+    console.page.keyboard.type(person.password)
+    console.page.keyboard.press("Enter")
+    expect(console.page.get_by_role("button", name="Sign out")).to_be_visible()
+
+
+def test_from_signing_in_to_an_order_and_back_without_a_mouse(visit: Visit, staff: Person) -> None:
+    customer = new_customer()
+    console = visit()
+    keyboard = console.page.keyboard
+    sign_in(console, staff)
+    expect(console.page.get_by_role("heading", name="Today", level=1)).to_be_focused()
+    tab_to(console.page.get_by_role("link", name="Orders").first)
+    keyboard.press("Enter")
+    expect(console.page.get_by_role("heading", name="Orders", level=1)).to_be_focused()
+    tab_to(console.page.get_by_label("Customer", exact=True))
+    keyboard.type(customer)
+    tab_to(console.page.get_by_label("Item", exact=True))
+    keyboard.type("Espresso")
+    tab_to(console.page.get_by_role("button", name="Add another item"))
+    keyboard.press("Enter")
+    expect(console.page.get_by_label("Item 2", exact=True)).to_be_focused()
+    keyboard.type("Tea")
+    tab_to(console.page.get_by_role("button", name="Place the order"))
+    keyboard.press("Enter")
+    expect(console.page.get_by_role("link", name="Placed", exact=True)).to_be_visible()
+
+    mine = console.page.get_by_role("region", name="Placed orders").get_by_role("link", name=customer)
+    tab_to(mine)
+    keyboard.press("Enter")
+    dialog = console.page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Tea")
+    keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(mine).to_be_focused()
+    tab_to(console.page.get_by_role("button", name="Sign out"))
+    keyboard.press("Enter")
+    expect(console.page.get_by_label("Name", exact=True)).to_be_focused()
+
+
+def test_the_first_stop_leads_past_the_tabs_to_the_content(visit: Visit, staff: Person) -> None:
+    console = visit(staff, "#inbox")
+    console.page.reload()
+    console.view("Inbox")
+    console.page.keyboard.press("Tab")
+    skip = console.page.get_by_role("link", name="Skip to the content")
+    expect(skip).to_be_focused()
+    expect(skip).to_be_in_viewport()
+    console.page.keyboard.press("Enter")
+    expect(console.page.get_by_role("main")).to_be_focused()
+
+
+@pytest.mark.parametrize("viewport", [None, PHONE], ids=["desktop", "phone"])
+def test_tab_stops_at_all_that_can_be_used_and_it_is_to_be_seen_where(
+    visit: Visit, manager: Person, system: System, viewport: dict[str, int] | None
+) -> None:
+    place(system, new_customer())
+    console = visit(manager, **({"viewport": viewport} if viewport else {}))
+    for tab in TABS:
+        view = console.go(tab)
+        expect(view.get_by_text("Loading")).to_have_count(0)
+        console.page.evaluate("() => { window.stops = []; document.activeElement.blur(); }")
+        stops = []
+        for _ in range(MOST):
+            console.page.keyboard.press("Tab")
+            stop = console.page.evaluate(FOCUSED)
+            if stop:
+                stops.append(stop)
+            elif stops and len(stops) >= console.page.evaluate(STOPS):
+                break
+        assert [html for html, seen in stops if not seen] == []
+        assert len(stops) == console.page.evaluate(STOPS), tab

@@ -1,0 +1,154 @@
+"""How the page looks and how much it weighs: every tab in the light and in the dark, on a desk and on a phone.
+
+Each is looked at by axe-core, which may find nothing, and its picture goes to ``.local/screenshots``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Make, Visit
+from tests.browser.console import DESKTOP, PHONE, TABS, Console, Person
+from tests.browser.test_inbox import publish
+from tests.browser.test_orders import new_customer, place
+from tests.system.conftest import ROOT, System
+from tests.system.test_dead_letters import new_id, order, put, redrive
+
+SCREENSHOTS = ROOT / ".local" / "screenshots"
+DEVICES = {"desktop": DESKTOP, "phone": PHONE}
+# Of all that the page loads, uncompressed.
+PAGE_BYTES = 150_000
+LOOKS = pytest.mark.parametrize(
+    ("theme", "device"), [(theme, device) for theme in ("light", "dark") for device in DEVICES]
+)
+
+
+# Those that come to an end: what comes in slowly is not yet of the colour that it will have.
+STILL = """() => {
+  const ending = document.getAnimations().filter((each) => each.effect.getComputedTiming().endTime < Infinity);
+  return Promise.all(ending.map((each) => each.finished));
+}"""
+
+
+def look_at(console: Console, name: str) -> None:
+    """Keeps a picture of what is shown now: axe-core finds nothing in it, and it is not wider than the window."""
+    page = console.page
+    page.evaluate(STILL)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png")
+    violations = Axe().run(page).response["violations"]
+    assert not violations, "; ".join(f"{each['id']}: {[node['html'] for node in each['nodes']]}" for each in violations)
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+@pytest.fixture
+def dead_order(system: System) -> Iterator[str]:
+    """The id of an order that waits as a dead letter until the end of the test."""
+    order_id = new_id()
+    letter_id = put(system, "ORDERS_DEAD_LETTER_URL", order(order_id))
+    yield order_id
+    redrive(system, letter_id)
+
+
+@pytest.fixture
+def appear(visit: Visit, theme: str, device: str) -> Callable[..., Console]:
+    def appear(*given: Any) -> Console:
+        phone = {"is_mobile": True, "has_touch": True} if device == "phone" else {}
+        return visit(*given, color_scheme=theme, viewport=DEVICES[device], **phone)
+
+    return appear
+
+
+@LOOKS
+def test_every_tab_is_for_all_who_use_it(
+    appear: Callable[..., Console], manager: Person, system: System, dead_order: str, theme: str, device: str
+) -> None:
+    place(system, new_customer())
+    publish(system, "Upload: 2 rows imported, 1 bad", "inventory/a.csv\nline 4: no", kind="upload")
+    system.report({"kind": "storage"})
+    console = appear(manager)
+    for tab in TABS:
+        view = console.go(tab)
+        expect(view.get_by_text("Loading")).to_have_count(0)
+        expect(view.get_by_role("listitem").first).to_be_visible()
+        look_at(console, f"{tab.lower().replace(' ', '-')}-{theme}-{device}")
+
+
+@LOOKS
+def test_what_opens_is_for_all_who_use_it(
+    appear: Callable[..., Console], manager: Person, system: System, dead_order: str, theme: str, device: str
+) -> None:
+    [placed] = place(system, new_customer())
+    report = system.report({})
+
+    console = appear()
+    expect(console.page.get_by_role("heading", name="Sign in")).to_be_visible()
+    look_at(console, f"sign-in-{theme}-{device}")
+    console.sign_in(manager)
+    console.open(f"#orders/{placed['orderID']}")
+    expect(console.page.get_by_role("dialog")).to_contain_text("Mocha")
+    look_at(console, f"order-{theme}-{device}")
+    console.open(f"#reports/{report['reportId']}")
+    expect(console.page.get_by_role("link", name="Open the report")).to_be_visible()
+    look_at(console, f"report-{theme}-{device}")
+    console.page.get_by_text("Show what happens where it fails").click()
+    console.page.get_by_text("Step by step").click()
+    look_at(console, f"report-steps-{theme}-{device}")
+    console.open("#dead-letters")
+    console.page.get_by_role("listitem").filter(has_text=dead_order).get_by_role("button").click()
+    look_at(console, f"redrive-{theme}-{device}")
+
+
+@LOOKS
+def test_what_is_wrong_is_said_to_all_who_use_it(
+    appear: Callable[..., Console], people: Make, system: System, theme: str, device: str
+) -> None:
+    person = people("staff")
+    console = appear()
+    console.expect_complaint("status of 400")
+    console.enter(person.name, "wrong")
+    expect(console.page.get_by_role("alert")).to_be_visible()
+    look_at(console, f"wrong-password-{theme}-{device}")
+    console.sign_in(person)
+    console.go("Reports")
+    look_at(console, f"no-permission-{theme}-{device}")
+    view = console.go("Orders")
+    view.get_by_role("button", name="Place the order").click()
+    expect(view.locator("[aria-invalid=true]").first).to_be_visible()
+    look_at(console, f"wrong-order-{theme}-{device}")
+
+    console.allowed.append("ERR_INTERNET_DISCONNECTED")
+    console.context.set_offline(True)
+    console.page.evaluate("dispatchEvent(new Event('offline'))")
+    expect(console.page.get_by_text("No connection.")).to_be_visible()
+    look_at(console, f"no-connection-{theme}-{device}")
+    console.context.set_offline(False)
+
+
+def test_the_whole_page_is_under_150_kb(visit: Visit, manager: Person) -> None:
+    console = visit(manager)
+    console.page.wait_for_load_state("networkidle")
+    own = (f"{console.address}/", f"{console.address}/console/")
+    answers = [each.response() for each in console.requests if each.url == own[0] or each.url.startswith(own[1])]
+    weights = {answer.url: len(answer.body()) for answer in answers if answer}
+    shipped = {path.name for path in (ROOT / "chalicelib" / "console").iterdir() if path.suffix in (".js", ".css")}
+    assert shipped <= {Path(url).name for url in weights}
+    assert sum(weights.values()) < PAGE_BYTES, weights
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Auckland", "America/Los_Angeles", "Asia/Kolkata"])
+def test_times_are_in_the_viewers_zone(visit: Visit, manager: Person, system: System, zone: str) -> None:
+    [placed] = place(system, new_customer())
+    local = datetime.fromisoformat(placed["placedAt"]).astimezone(ZoneInfo(zone))
+    console = visit(manager, f"#orders/{placed['orderID']}", timezone_id=zone)
+    dialog = console.page.get_by_role("dialog")
+    expect(dialog).to_contain_text(f"{local:%A}")
+    expect(dialog).to_contain_text(f" {local.hour}:{local:%M:%S}")

@@ -1,0 +1,157 @@
+"""Reports, by the page: requested, watched state by state, opened, copied, renewed; and what is stored, as bars."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from playwright.sync_api import Locator, expect
+
+from tests.browser.conftest import Visit
+from tests.browser.console import Console, Person
+from tests.system.conftest import System, connect
+from tests.system.test_reports import table_renamed
+
+
+@contextmanager
+def held_up(system: System) -> Iterator[None]:
+    """Whoever reads the inventory waits."""
+    with connect(system.database) as connection, connection.cursor() as cursor:
+        cursor.execute("LOCK TABLES beans WRITE, suppliers WRITE")
+        try:
+            yield
+        finally:
+            cursor.execute("UNLOCK TABLES")
+
+
+def request_report(view: Locator) -> str:
+    """Asks for a report of the kind that is chosen; its id."""
+    view.get_by_role("button", name="Request the report").click()
+    view.page.wait_for_url(re.compile("#reports/"))
+    return view.page.url.rsplit("/", 1)[1]
+
+
+def steps(console: Console) -> Locator:
+    return console.page.get_by_role("img", name=re.compile("The steps so far|No step"))
+
+
+def test_a_report_is_requested_watched_and_opened(visit: Visit, manager: Person, system: System) -> None:
+    console = visit(manager)
+    view = console.go("Reports")
+    with held_up(system):
+        report_id = request_report(view)
+        title = console.page.get_by_role("heading", name="Inventory report", level=1)
+        expect(title).to_be_visible()
+        expect(steps(console)).to_have_accessible_name(re.compile("Read inventory: under way"))
+        expect(view).to_contain_text("It is being made.")
+        expect(view).to_contain_text("Under way")
+        expect(view).to_contain_text(f"by {manager.name}, for")
+    expect(steps(console)).to_have_accessible_name(re.compile("Read inventory: done.*Notify report: done"))
+    expect(view).to_contain_text(", took")
+    report = system.get(f"/reports/{report_id}")
+    assert (report["status"], report["requestedBy"]) == ("SUCCEEDED", manager.name)
+    expect(view).to_contain_text(f"Suppliers{report['summary']['suppliers']}")
+    with console.page.expect_popup() as opened:
+        view.get_by_role("link", name="Open the report").click()
+    expect(opened.value.get_by_role("heading", level=1)).to_contain_text("nventory")
+    opened.value.close()
+
+
+def test_a_reports_link_is_copied_counts_down_and_is_renewed(visit: Visit, manager: Person, system: System) -> None:
+    report = system.report({})
+    console = visit()
+    console.page.clock.install()
+    console.open(f"#reports/{report['reportId']}")
+    console.sign_in(manager)
+    console.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    view = console.view("Reports")
+    expect(view).to_contain_text(re.compile(r"The link opens for 5\d:\d\d more|The link opens for 60:00 more"))
+    view.get_by_role("button", name="Copy the link").click()
+    expect(view.get_by_role("button", name="Copied")).to_be_visible()
+    first = console.page.evaluate("navigator.clipboard.readText()")
+    assert system.request("GET", first).status == 200
+
+    console.page.clock.fast_forward("30:00")
+    expect(view).to_contain_text(re.compile(r"The link opens for (2\d|30):\d\d more"))
+    console.page.clock.fast_forward("31:00")
+    expect(view).to_contain_text("The link has ended. Make a new one.")
+    expect(view.get_by_role("link", name="Open the report")).to_be_hidden()
+
+
+def test_a_link_is_renewed(visit: Visit, manager: Person, system: System) -> None:
+    report = system.report({})
+    console = visit(manager, f"#reports/{report['reportId']}")
+    view = console.view("Reports")
+    link = view.get_by_role("link", name="Open the report")
+    before = link.get_attribute("href")
+    # Two links of the same second are the same.
+    expect(view).not_to_contain_text("60:00")
+    view.get_by_role("button", name="Make a new link").click()
+    expect(link).not_to_have_attribute("href", str(before))
+    assert system.request("GET", str(link.get_attribute("href"))).status == 200
+
+
+def test_a_report_that_fails_says_why_and_where(visit: Visit, manager: Person, system: System) -> None:
+    console = visit(manager, "#reports")
+    view = console.view("Reports")
+    with table_renamed(system, "suppliers"):
+        report_id = request_report(view)
+        expect(view).to_contain_text("Why it failed")
+    expect(view).to_contain_text(system.get(f"/reports/{report_id}")["error"])
+    expect(steps(console)).to_have_accessible_name(re.compile("Read inventory: failed"))
+    view.get_by_text("Step by step").click()
+    expect(view.get_by_role("listitem").filter(has_text="Read inventory")).to_contain_text("failed")
+
+    console.page.get_by_role("link", name="All reports").click()
+    row = view.get_by_role("listitem").filter(has_text=report_id)
+    expect(row).to_contain_text("Failed")
+
+
+def test_a_report_that_is_not_there_is_said(visit: Visit, manager: Person) -> None:
+    console = visit(tab="#reports/inventory-nowhere")
+    console.expect_complaint("status of 404.*/reports/inventory-nowhere")
+    console.sign_in(manager)
+    expect(console.view("Reports")).to_contain_text("inventory-nowhere")
+
+
+def test_what_is_stored_is_bars_the_largest_first_with_both_modes(
+    visit: Visit, manager: Person, system: System
+) -> None:
+    console = visit(manager, "#reports")
+    view = console.view("Reports")
+    form = view.locator("form", has=console.page.get_by_role("heading", name="New report"))
+    for mode in ("Ask CloudWatch", "Count every object"):
+        form.get_by_text("Storage", exact=True).check()
+        form.get_by_text(mode).check()
+        report_id = request_report(view)
+        expect(steps(console)).to_have_accessible_name(re.compile("Notify storage: done"))
+        console.page.get_by_role("link", name="All reports").click()
+    buckets = system.get(f"/reports/{report_id}")["summary"]["buckets"]
+    assert len(buckets) > 1
+
+    storage = view.get_by_role("region", name="Storage")
+    expect(storage.get_by_role("listitem").first).to_contain_text(buckets[0]["name"])
+    storage.get_by_text("Counted object by object").check()
+    expect(storage.get_by_role("radio", name=re.compile("Counted object by object as of .* today"))).to_be_checked()
+    assert sizes(storage) == sorted(sizes(storage), reverse=True)
+    storage.get_by_text("CloudWatch's daily figures").check()
+    expect(storage).to_contain_text("old versions and unfinished uploads included")
+
+
+def sizes(storage: Locator) -> list[Any]:
+    """How wide each bar is."""
+    bars = storage.locator("svg.bar rect:not(.track)")
+    return [each.get_attribute("width") for each in bars.all()]
+
+
+def test_the_list_shows_one_kind_or_all(visit: Visit, manager: Person, system: System) -> None:
+    inventory, storage = system.report({}), system.report({"kind": "storage"})
+    console = visit(manager, "#reports")
+    reports = console.page.get_by_role("region", name="Requested reports")
+    expect(reports).to_contain_text(inventory["reportId"])
+    expect(reports).to_contain_text(storage["reportId"])
+    reports.get_by_label("Show", exact=True).select_option("storage")
+    expect(reports).to_contain_text(storage["reportId"])
+    expect(reports).not_to_contain_text(inventory["reportId"])

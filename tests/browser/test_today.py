@@ -1,0 +1,43 @@
+"""Today, by the page: the figures since the viewer's midnight, and orders over the day."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+from playwright.sync_api import Locator, expect
+
+from tests.browser.conftest import Visit
+from tests.browser.console import Person
+from tests.browser.test_orders import place
+from tests.system.conftest import System, wait_for
+
+
+def figure(view: Locator, name: str) -> int:
+    """The large number of a tile."""
+    tile = view.locator("dl > div", has=view.page.get_by_role("term").filter(has_text=name))
+    text = tile.get_by_role("definition").first.inner_text()
+    return int(re.sub(r"\D", "", text))
+
+
+def test_orders_are_counted_and_drawn_as_they_come(visit: Visit, manager: Person, system: System) -> None:
+    console = visit()
+    console.page.clock.install()
+    console.open()
+    console.sign_in(manager)
+    view = console.view("Today")
+    chart = view.get_by_role("img", name=re.compile("Orders by the hour"))
+    expect(chart).to_be_visible()
+    before = figure(view, "Orders")
+    place(system, f"table-{secrets.token_hex(3)}", 3)
+    console.page.clock.run_for("00:20")
+    wait_for(lambda: figure(view, "Orders") >= before + 3, "the figure")
+    drawn = re.findall(r": (\d+)", str(chart.get_attribute("aria-label")))
+    assert sum(map(int, drawn)) == figure(view, "Orders")
+
+
+def test_the_figures_lead_to_their_tabs_and_the_news_to_the_inbox(visit: Visit, manager: Person) -> None:
+    for link, tab in (("Orders", "Orders"), ("Failures", "Dead letters"), ("All of the inbox", "Inbox")):
+        console = visit(manager)
+        console.view("Today").get_by_role("link", name=link, exact=True).click()
+        console.view(tab)
