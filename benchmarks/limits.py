@@ -22,13 +22,18 @@ import pymysql
 
 from benchmarks.cloud import client, whole_stack
 from infra.deploy import package_sizes
+from local import chromium
 from local.demo import Api
 from local.processes import free_ports
 from local.stack import ROOT, Stack
 
 ROWS = 1_000_000
 ORDERS = 500
+PAINTS = 5
 MB = 1_000_000
+# What Chromium has measured itself: milliseconds from the beginning of the load, and bytes.
+FIRST_PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+LOADED = "() => performance.getEntries().reduce((sum, { decodedBodySize = 0 }) => sum + decodedBodySize, 0)"
 HEAD = """\
 | promise | measured | limit |
 | --- | --- | --- |"""
@@ -42,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     kept = [*_clone()] if given.clone else []
     with whole_stack() as (stack, env):
         api = Api(env["CAFE_API_URL"], stack.users.token)
-        kept += [*_package(stack), *_orders(api), *_inventory(stack, env, api)]
+        kept += [*_package(stack), *_console(stack.api_url), *_orders(api), *_inventory(stack, env, api)]
     return 0 if all(kept) else 1
 
 
@@ -84,6 +89,20 @@ def _package(stack: Stack) -> Iterator[bool]:
     parts = package_sizes(stack.project)
     shown = ", ".join(f"{name} {size / 1000:,.0f} kB" for name, size in parts)
     yield _row("deployment package", sum(size for _, size in parts) / MB, 20, "MB", f" ({shown})")
+
+
+def _console(url: str) -> Iterator[bool]:
+    """What a browser loads that has never been here, and how soon it shows something."""
+    paints, loaded = [], 0
+    with chromium.running(chromium.find() or chromium.install()) as browser:
+        for _ in range(PAINTS):
+            page = browser.new_page()
+            page.goto(f"{url}/", wait_until="networkidle")
+            paints.append(page.wait_for_function(FIRST_PAINT).json_value() / 1000)
+            loaded = page.evaluate(LOADED)
+            page.close()
+    yield _row("the console, all that it loads, uncompressed", loaded / 1000, 150, "kB")
+    yield _row(f"the console's first paint, the slowest of {PAINTS} with nothing cached", max(paints), 1, "s")
 
 
 def _orders(api: Api) -> Iterator[bool]:
