@@ -21,7 +21,7 @@ from typing import Any
 import pymysql
 
 from benchmarks.cloud import client, whole_stack
-from infra.deploy import package_sizes
+from infra.deploy.project import package_file, package_sizes
 from local import chromium
 from local.demo import Api
 from local.processes import free_ports
@@ -86,7 +86,7 @@ def _clone() -> Iterator[bool]:
 
 
 def _package(stack: Stack) -> Iterator[bool]:
-    parts = package_sizes(stack.project)
+    parts = package_sizes(package_file(stack.project))
     shown = ", ".join(f"{name} {size / 1000:,.0f} kB" for name, size in parts)
     yield _row("deployment package", sum(size for _, size in parts) / MB, 20, "MB", f" ({shown})")
 

@@ -1,4 +1,4 @@
-"""Every environment variable that the code reads; ``infra/deploy.py`` writes them from the resources stack."""
+"""Every environment variable that the code reads; ``infra/deploy`` writes them from the resources stack."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.deploy import DeployError, client, outputs_of
+from infra.deploy.stacks import outputs_of
+from infra.deploy.target import DeployError, client
 
 GROUPS = ("staff", "managers")
 NAME = re.compile(r"\S{1,128}")

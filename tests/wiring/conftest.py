@@ -12,7 +12,8 @@ import pytest
 from chalice.app import Chalice
 from moto import mock_aws
 
-from infra import deploy
+from infra.deploy import project, stacks
+from infra.deploy.target import Target
 from tests.wiring.template import Template
 
 ROOT = Path(__file__).parents[2]
@@ -24,11 +25,11 @@ def resolve(
     stage: str = "<stage>", region: str = "<region>", account: str = "<account>", **parameters: str
 ) -> Template:
     """The template with these parameters; without any, its names read as in the documentation."""
-    return Template(deploy.template(), {"Stage": stage, **parameters}, region=region, account=account)
+    return Template(stacks.template(), {"Stage": stage, **parameters}, region=region, account=account)
 
 
 def as_variables(outputs: dict[str, str]) -> dict[str, str]:
-    return {deploy._variable(name): value for name, value in outputs.items()}
+    return {stacks.variable(name): value for name, value in outputs.items()}
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def template() -> Template:
 
 @pytest.fixture(scope="session")
 def config() -> dict[str, Any]:
-    return deploy.tracked_config()
+    return project.tracked_config()
 
 
 @pytest.fixture(scope="session", params=list(MACHINES.items()), ids=list(MACHINES))
@@ -63,14 +64,14 @@ def machine(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 @pytest.fixture(scope="session")
 def app(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Chalice:
     """app.py with the variables that a deploy makes of the template's outputs; its own copy, apart from other tests."""
-    target = deploy.Target("test", tmp_path_factory.mktemp("project"), False, {}, DATABASE)
-    stage = deploy.write_project(target, as_variables(template.outputs), "2026-11-21")
+    target = Target("test", tmp_path_factory.mktemp("project"), False, {}, DATABASE)
+    config = project.configure(target, as_variables(template.outputs), "2026-11-21")
     spec = importlib.util.spec_from_file_location("wired_app", ROOT / "app.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in stage["environment_variables"].items():
+        for name, value in config["stages"]["test"]["environment_variables"].items():
             patch.setenv(name, value)
         spec.loader.exec_module(module)
     chalice: Chalice = module.app

@@ -1,4 +1,4 @@
-"""An AWS that remembers what it was told: as much of it as ``infra/deploy.py`` uses, with AWS's own names."""
+"""An AWS that remembers what it was told: as much of it as ``infra/deploy`` uses, with AWS's own names."""
 # ruff: noqa: N801, N803
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from botocore.loaders import Loader
 from botocore.model import ServiceModel
 from botocore.validate import validate_parameters
 
-from infra import deploy
-from infra.deploy import Target
+from infra.deploy.project import tracked_config
+from infra.deploy.target import Target
 from tests.wiring.conftest import as_variables, resolve
 
 OUTPUTS = as_variables(resolve("test", "eu-central-1", "123456789012").outputs)
@@ -42,48 +42,79 @@ def _accepts(service: str, operation: str, given: dict[str, Any]) -> None:
 class CloudFormation:
     """One stack, and the states that it goes through at the next changes."""
 
-    def __init__(self, status: str | None, *coming: str, parameters: tuple[str, ...] = ()) -> None:
+    def __init__(self, status: str | None, *coming: str, parameters: Mapping[str, str] | None = None) -> None:
         self.status = status
         self.coming = list(coming)
-        self.parameters = [{"ParameterKey": name} for name in parameters]
+        self.parameters = [
+            {"ParameterKey": name, "ParameterValue": value} for name, value in (parameters or {}).items()
+        ]
+        self.body = ""
+        self.tags: dict[str, str] = {}
         self.calls: list[str] = []
         self.given: dict[str, Any] = {}
         self.refusal = ""
+        # Why the change set fails.
+        self.reason = ""
         self.events: list[dict[str, str]] = []
+        # Of its resources.
+        self.statuses: list[str] = []
 
     def describe_stacks(self, StackName: str) -> dict[str, Any]:
         if self.status is None:
             raise _client_error(f"Stack with id {StackName} does not exist")
-        outputs = [{"OutputKey": "OrdersQueueUrl", "OutputValue": "https://queue"}]
-        stack = {"StackStatus": self.status, "Parameters": self.parameters, "Outputs": outputs}
-        if self.status.endswith("_IN_PROGRESS") and self.coming:
+        stack = {
+            "StackStatus": self.status,
+            "Parameters": self.parameters,
+            "Tags": [{"Key": key, "Value": value} for key, value in self.tags.items()],
+            "Outputs": [{"OutputKey": "OrdersQueueUrl", "OutputValue": "https://queue"}],
+        }
+        if self.status.endswith("_IN_PROGRESS") and self.status != "REVIEW_IN_PROGRESS" and self.coming:
             self.status = self.coming.pop(0)
         return {"Stacks": [stack]}
 
-    def create_stack(self, **given: Any) -> None:
-        self._change("create", given)
+    def get_template(self, StackName: str) -> dict[str, Any]:
+        return {"TemplateBody": self.body}
 
-    def update_stack(self, **given: Any) -> None:
-        self._change("update", given)
-
-    def _change(self, call: str, given: dict[str, Any]) -> None:
+    def create_change_set(self, **given: Any) -> dict[str, str]:
         if self.refusal:
             raise _client_error(self.refusal)
-        _accepts("cloudformation", f"{call.title()}Stack", given)
-        self.calls.append(call)
+        _accepts("cloudformation", "CreateChangeSet", given)
+        self.calls.append(given["ChangeSetType"])
         self.given = given
-        self.status = f"{call.upper()}_IN_PROGRESS"
+        if self.status is None:
+            self.status = "REVIEW_IN_PROGRESS"
+        return {"Id": "arn:change-set"}
+
+    def describe_change_set(self, ChangeSetName: str) -> dict[str, Any]:
+        if self.reason:
+            return {"Status": "FAILED", "StatusReason": self.reason}
+        return {"Status": "CREATE_COMPLETE", "Changes": []}
+
+    def execute_change_set(self, ChangeSetName: str) -> None:
+        self.calls.append("execute")
+        self.status = f"{self.given['ChangeSetType']}_IN_PROGRESS"
+
+    def delete_change_set(self, ChangeSetName: str) -> None:
+        self.calls.append("discard")
+
+    def continue_update_rollback(self, StackName: str) -> None:
+        self.calls.append("continue")
+        self.status = self.coming.pop(0)
 
     def delete_stack(self, StackName: str) -> None:
         self.calls.append("delete")
         self.status = None
 
-    def describe_stack_events(self, StackName: str) -> dict[str, Any]:
-        return {"StackEvents": self.events}
+    def get_paginator(self, operation: str) -> Paginator:
+        if operation == "describe_stack_events":
+            return Paginator("StackEvents", {"cafe-test-resources": self.events})
+        assert operation == "list_stack_resources"
+        resources = [{"ResourceStatus": each} for each in self.statuses]
+        return Paginator("StackResourceSummaries", {"cafe-test-resources": resources})
 
 
 class Missing(Exception):
-    """Lambda's ResourceNotFoundException."""
+    """Lambda's ResourceNotFoundException, and API Gateway's NotFoundException."""
 
 
 class Paginator:
@@ -105,7 +136,7 @@ class Lambda:
         ResourceNotFoundException = Missing
 
     def __init__(self, target: Target, stage: dict[str, Any]) -> None:
-        tracked = deploy.tracked_config()
+        tracked = tracked_config()
         self.functions = {
             target.function(name): {
                 "FunctionArn": f"arn:{target.function(name)}",
@@ -124,11 +155,6 @@ class Lambda:
         }
         self.invocations: dict[str, dict[str, Any]] = {}
         self.changes = 0
-
-    def runs(self, stage: dict[str, Any]) -> None:
-        """From now on every function is of this stage's build."""
-        for function in self.functions.values():
-            function["Environment"] = {"Variables": stage["environment_variables"]}
 
     def get_function_configuration(self, FunctionName: str) -> dict[str, Any]:
         try:
@@ -178,8 +204,16 @@ class Account:
         self.notified = ["arn:cafe-test-receive_upload"]
         self.cors: list[dict[str, Any]] = []
 
+    class exceptions:
+        NotFoundException = Missing
+
     def client(self, service: str) -> Any:
-        return {"lambda": self.lambda_, "sns": self, "s3": self}[service]
+        return {"lambda": self.lambda_, "sns": self, "s3": self, "apigateway": self}[service]
+
+    def get_stage(self, restApiId: str, stageName: str) -> dict[str, Any]:
+        if (restApiId, stageName) != ("abc", "api"):
+            raise Missing
+        return {}
 
     def get_paginator(self, operation: str) -> Paginator:
         assert operation == "list_subscriptions_by_topic"

@@ -22,7 +22,7 @@ from chalice.deploy.swagger import SwaggerGenerator
 from chalicelib import dead_letters
 from chalicelib.settings import Database, Settings
 from chalicelib.sign_in import OPEN, ROUTES
-from infra import deploy
+from infra.deploy import project, wiring
 from tests.wiring.conftest import ROOT, as_variables
 from tests.wiring.template import Template
 
@@ -74,8 +74,8 @@ def test_only_the_functions_that_talk_to_mysql_are_told_its_password() -> None:
         if isinstance(function, ast.FunctionDef)
         and any(isinstance(node, ast.Name) and node.id == "Database" for node in ast.walk(function))
     }
-    assert set(deploy.WITH_DATABASE) == talking
-    assert set(deploy.DATABASE) == {f"DB_{field.name.upper()}" for field in fields(Database)}
+    assert set(project.WITH_DATABASE) == talking
+    assert set(project.DATABASE) == {f"DB_{field.name.upper()}" for field in fields(Database)}
 
 
 def test_app_py_has_no_boto3_and_reads_no_environment() -> None:
@@ -122,17 +122,17 @@ def test_every_mapping_and_every_asynchronous_function_is_completed(app: Chalice
     outputs = as_variables(template.outputs)
     kinds = {each.name: type(each).__name__ for each in app.event_sources}
     mapped = {name for name, kind in kinds.items() if kind in ("SQSEventConfig", "DynamoDBEventConfig")}
-    assert deploy.mappings(outputs).keys() == mapped
+    assert wiring.mappings(outputs).keys() == mapped
     # A person who puts a dead letter back invokes announce_orders, too, without waiting for the answer.
-    assert deploy.invocations(outputs).keys() == (kinds.keys() - mapped) | {"announce_orders"}
+    assert wiring.invocations(outputs).keys() == (kinds.keys() - mapped) | {"announce_orders"}
     topics = {name for name, kind in kinds.items() if kind == "SNSEventConfig"}
-    assert deploy.SUBSCRIBED.keys() == topics
+    assert wiring.SUBSCRIBED.keys() == topics
 
 
 def test_a_dead_letter_goes_back_to_every_function_that_is_invoked_without_anyone_waiting(
     app: Chalice, template: Template
 ) -> None:
-    assert dead_letters.FUNCTIONS.keys() == deploy.invocations(as_variables(template.outputs)).keys()
+    assert dead_letters.FUNCTIONS.keys() == wiring.invocations(as_variables(template.outputs)).keys()
 
 
 # --- routes -----------------------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ def test_the_api_imports_into_api_gateway(app: Chalice, routes: Routes, aws: Non
 def fresh_clone(tmp_path: Path) -> Path:
     (tmp_path / ".chalice").mkdir()
     (tmp_path / ".chalice" / "config.json").write_text((ROOT / ".chalice" / "config.json").read_text())
-    for name in deploy.LINKED:
+    for name in project.LINKED:
         (tmp_path / name).symlink_to(ROOT / name)
     return tmp_path
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from infra import deploy
+from infra.deploy import project, stacks
+from infra.deploy.target import REPOSITORY, Target
 from tests.wiring.conftest import as_variables, resolve
 from tests.wiring.permissions import Permission, Row, allowed, as_list, documented
 from tests.wiring.template import Template
@@ -39,8 +40,8 @@ def role_of(function: str) -> str:
 @pytest.fixture(scope="module")
 def functions() -> dict[str, str]:
     """The deployed name of the function that each role is for."""
-    target = deploy.Target("<stage>", deploy.REPOSITORY, False, {}, {})
-    return {role_of(name): target.function(name) for name in deploy.function_names()}
+    target = Target("<stage>", REPOSITORY, False, {}, {})
+    return {role_of(name): target.function(name) for name in project.function_names()}
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_each_function_has_a_role_and_a_log_group_of_its_own(template: Template,
 
 
 def _variable(role: str) -> str:
-    return deploy._variable(f"{role}Arn")
+    return stacks.variable(f"{role}Arn")
 
 
 def trusted(template: Template, role: str) -> list[Any]:

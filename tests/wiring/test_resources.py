@@ -11,7 +11,7 @@ from cfnlint.api import lint  # type: ignore[import-untyped]
 
 from chalicelib.orders import store
 from chalicelib.sign_in import MANAGERS, OPEN, ROUTES, STAFF
-from infra import deploy
+from infra.deploy import stacks
 from tests.wiring.conftest import ROOT, as_variables, resolve
 from tests.wiring.template import Template
 
@@ -34,7 +34,7 @@ def test_cfn_lint_finds_nothing_in_the_file() -> None:
 
 
 def test_cfn_lint_finds_nothing_in_what_is_deployed() -> None:
-    assert lint(deploy.template(), regions=["us-east-1", "eu-central-1"]) == []
+    assert lint(stacks.template(), regions=["us-east-1", "eu-central-1"]) == []
 
 
 @pytest.mark.filterwarnings("ignore:Tried to parse")
@@ -43,7 +43,7 @@ def test_moto_makes_of_the_template_what_the_tests_here_read_in_it(aws: None, lo
     """Their own small reading of CloudFormation's functions is compared with moto's."""
     cfn = boto3.client("cloudformation")
     given = [{"ParameterKey": "Stage", "ParameterValue": "test"}, {"ParameterKey": "Local", "ParameterValue": local}]
-    cfn.create_stack(StackName="test", TemplateBody=deploy.template(), Parameters=given)  # type: ignore[arg-type]
+    cfn.create_stack(StackName="test", TemplateBody=stacks.template(), Parameters=given)  # type: ignore[arg-type]
     [stack] = cfn.describe_stacks(StackName="test")["Stacks"]
     made = {each["OutputKey"]: each["OutputValue"] for each in stack["Outputs"]}
     read = resolve("test", "eu-central-1", "123456789012", Local=local)

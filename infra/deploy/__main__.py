@@ -1,0 +1,89 @@
+"""The command: ``python -m infra.deploy STAGE``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from infra.deploy.project import DATABASE
+from infra.deploy.stage import FAILURES, Stage
+from infra.deploy.target import REPOSITORY, STAGE, DeployError, Target, client
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m infra.deploy",
+        description="Deploys a stage of the café, puts its former release back, or destroys it.",
+    )
+    parser.add_argument("stage", help="the stage's name: lower-case letters, digits and hyphens, at most 20")
+    parser.add_argument(
+        "--project-dir", type=Path, default=REPOSITORY / ".stages", help="the generated Chalice project"
+    )
+    parser.add_argument("--local", action="store_true", help="the local cloud: plain HTTP, and an API role to assume")
+    parser.add_argument(
+        "--parameter", action="append", default=[], metavar="NAME=VALUE", help="of infra/resources.yaml"
+    )
+    parser.add_argument(
+        "--origin", action="append", default=[], metavar="URL", help="where the console's page is, beside the API's own"
+    )
+    parser.add_argument("--rollback", action="store_true", help="put back the release before the one that serves")
+    parser.add_argument("--destroy", action="store_true", help="remove the stage and all its data")
+    parser.add_argument("--keep-data", action="store_true", help="destroy all but the tables and the buckets")
+    parser.add_argument("--yes", action="store_true", help="ask nothing")
+    given = parser.parse_args(arguments)
+    if not STAGE.fullmatch(given.stage):
+        parser.error(f"STAGE: {given.stage!r} must be lower-case letters, digits and hyphens, at most 20")
+    if any("=" not in each for each in given.parameter):
+        parser.error("--parameter: must be NAME=VALUE")
+    missing = [name for name in DATABASE if not os.environ.get(name)]
+    if missing and not given.destroy and not given.rollback:
+        parser.error(f"not set: {', '.join(missing)}: the MySQL database that the functions use")
+    target = Target(
+        stage=given.stage,
+        project=given.project_dir.resolve(),
+        local=given.local,
+        parameters=dict(each.split("=", 1) for each in given.parameter),
+        database={name: os.environ.get(name, "") for name in DATABASE},
+        origins=tuple(given.origin),
+    )
+    try:
+        stage = Stage(target, client, "", Question(given.yes), say)
+        if given.destroy:
+            pass
+        elif given.rollback:
+            stage.rollback()
+        else:
+            stage.deploy()
+    except FAILURES as error:
+        print(f"deploy: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+class Question:
+    """Shows what will be changed, and goes on once a person has said so."""
+
+    def __init__(self, yes: bool) -> None:
+        self._yes = yes
+
+    def __call__(self, lines: list[str]) -> None:
+        say("\n".join(lines))
+        if self._yes:
+            return
+        try:
+            answer = input("Apply this? yes, all that follows as well, or no: ").strip().lower()
+        except EOFError:
+            raise DeployError("there is no one to ask: `--yes` applies everything without a question") from None
+        if answer not in ("y", "yes", "a", "all"):
+            raise DeployError("declined")
+        self._yes = answer in ("a", "all")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""The stage's Chalice project: a generated configuration beside links to the code, and ``chalice`` run on it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from chalice.deploy.packager import LambdaDeploymentPackager
+from chalice.utils import UI, OSUtils
+
+from infra.deploy.target import REPOSITORY, DeployError, Say, Target
+from infra.files import write_private
+
+LINKED = ("app.py", "chalicelib", "requirements.txt")
+# The functions that talk to MySQL, and so the only ones that are told its password.
+WITH_DATABASE = ("read_inventory", "receive_upload")
+DATABASE = ("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD")
+# Of Lambda, which runs the functions with the version that the deploy itself has.
+RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
+# Chalice is silent while it sends a function; what it says is passed on, and not more often than this.
+PROGRESS_SECONDS = 10
+
+
+def tracked_config() -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((REPOSITORY / ".chalice" / "config.json").read_text())
+    return config
+
+
+def function_names() -> list[str]:
+    return ["api_handler", *tracked_config()["lambda_functions"]]
+
+
+def configure(target: Target, outputs: Mapping[str, str], orders_since: str) -> dict[str, Any]:
+    """Chalice's configuration with this one stage, as it would be deployed from this checkout."""
+    environment = {
+        "CAFE_STAGE": target.stage,
+        "ORDERS_SINCE": orders_since,
+        **{name: value for name, value in outputs.items() if not name.endswith("_ROLE_ARN")},
+    }
+    tracked = tracked_config()
+    functions: dict[str, Any] = {}
+    for name in function_names():
+        role = "API_ROLE_ARN" if name == "api_handler" else f"{name.upper()}_ROLE_ARN"
+        functions[name] = {**tracked["lambda_functions"].get(name, {}), "iam_role_arn": outputs[role]}
+        if name in WITH_DATABASE:
+            functions[name]["environment_variables"] = dict(target.database)
+    stage = {"environment_variables": environment, "lambda_functions": functions}
+    # Each function tells by this which code and which configuration it was deployed from.
+    environment["CAFE_BUILD"] = _build(stage)
+    config = {key: value for key, value in tracked.items() if key != "lambda_functions"}
+    return {**config, "stages": {target.stage: stage}}
+
+
+def _build(stage: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps([tracked_config(), stage], sort_keys=True).encode())
+    digest.update(RUNTIME.encode())
+    for path in sorted(each for name in LINKED for each in [REPOSITORY / name, *(REPOSITORY / name).rglob("*")]):
+        if path.is_file() and "__pycache__" not in path.parts:
+            digest.update(str(path.relative_to(REPOSITORY)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def build(config: dict[str, Any]) -> str:
+    """Which code and which configuration it is."""
+    [stage] = config["stages"].values()
+    return str(stage["environment_variables"]["CAFE_BUILD"])
+
+
+def write_project(target: Target, config: dict[str, Any]) -> None:
+    """Writes the project folder, with the configuration's stage added to the stages that it has."""
+    folder = target.project / ".chalice"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in LINKED:
+        link = target.project / name
+        if not link.exists():
+            link.unlink(missing_ok=True)
+            link.symlink_to(REPOSITORY / name)
+    path = folder / "config.json"
+    stages = json.loads(path.read_text())["stages"] if path.exists() else {}
+    write_private(path, json.dumps({**config, "stages": {**stages, **config["stages"]}}, indent=2) + "\n")
+
+
+def forget(target: Target) -> None:
+    """Takes the stage out of the project folder, the database's password with it."""
+    (target.project / f"{target.stage}.outputs.json").unlink(missing_ok=True)
+    record_file(target.project, target.stage).unlink(missing_ok=True)
+    path = target.project / ".chalice" / "config.json"
+    if path.exists():
+        config = json.loads(path.read_text())
+        config["stages"].pop(target.stage, None)
+        write_private(path, json.dumps(config, indent=2) + "\n")
+
+
+def record_file(project: Path, stage: str) -> Path:
+    """Where Chalice keeps what it has deployed."""
+    return project / ".chalice" / "deployed" / f"{stage}.json"
+
+
+def package_file(project: Path) -> Path:
+    """The deployment package of the project's present code; Chalice builds it unless it is there."""
+    # It is only asked for a name, and builds nothing.
+    packager = LambdaDeploymentPackager(OSUtils(), None, UI())  # type: ignore[arg-type]
+    return Path(packager.deployment_package_filename(str(project), RUNTIME))
+
+
+def package_with(project: Path, digest: str) -> Path:
+    """The package with this digest, as Lambda tells it."""
+    packages = (project / ".chalice" / "deployments").glob("*.zip")
+    for path in sorted(packages, key=lambda path: path.stat().st_mtime, reverse=True):
+        if base64.b64encode(hashlib.sha256(path.read_bytes()).digest()).decode() == digest:
+            return path
+    raise DeployError("the functions have a package that is not of this deploy: another one is under way")
+
+
+def package_sizes(package: Path) -> list[tuple[str, int]]:
+    """The parts of a deployment package and their compressed bytes, largest first."""
+    parts: dict[str, int] = {}
+    with zipfile.ZipFile(package) as file:
+        for each in file.infolist():
+            part = each.filename.split("/")[0]
+            parts[part] = parts.get(part, 0) + each.compress_size
+    return sorted(parts.items(), key=lambda part: -part[1])
+
+
+def unpack(package: Path, requirements: str, config: dict[str, Any], project: Path) -> None:
+    """Makes a project of a package and its configuration, of which Chalice deploys that very package again."""
+    folder = project / ".chalice"
+    (folder / "deployments").mkdir(parents=True)
+    with zipfile.ZipFile(package) as file:
+        file.extractall(project, [name for name in file.namelist() if name.split("/")[0] in ("app.py", "chalicelib")])
+    (project / "requirements.txt").write_text(requirements)
+    write_private(folder / "config.json", json.dumps(config))
+    shutil.copy(package, package_file(project))
+
+
+def run_chalice(project: Path, stage: str, command: str, say: Say) -> None:
+    # Compiled files would travel in the package, and change its hash at every run.
+    for folder in (REPOSITORY / "chalicelib").rglob("__pycache__"):
+        shutil.rmtree(folder, ignore_errors=True)
+    chalice = Path(sys.executable).with_name("chalice")
+    arguments = [str(chalice), "--project-dir", str(project), command, "--stage", stage]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
+    lines: list[str] = []
+    told = time.monotonic()
+    with subprocess.Popen(
+        arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        for line in process.stdout or ():
+            lines.append(line.rstrip())
+            if time.monotonic() > told + PROGRESS_SECONDS:
+                told = time.monotonic()
+                say(f"  chalice: {line.strip()}")
+    if process.returncode:
+        tail = "\n".join([line for line in lines if line][-15:])
+        raise DeployError(f"chalice {command} failed:\n{tail}")

@@ -1,0 +1,131 @@
+"""Chalice's record of what it has deployed, made from what is there.
+
+Chalice writes its own at the end of a deploy and believes nothing else: after one that was cut off, or in another
+checkout, it would make a second API and second mappings. So the record is made anew before each run, from the names,
+the sources of events and the API's integrations.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from infra.deploy.project import record_file, tracked_config
+from infra.deploy.target import Clients, DeployError, Target
+
+Record = list[dict[str, Any]]
+
+
+def functions(target: Target, clients: Clients) -> dict[str, dict[str, Any]]:
+    """The configurations of the stage's functions that there are, by their names in ``app.py``.
+
+    A stage's name may begin with another one's, so it is the function itself that says of which stage it is.
+    """
+    pages = clients("lambda").get_paginator("list_functions").paginate()
+    return {
+        target.function_of(each["FunctionName"]): each
+        for page in pages
+        for each in page["Functions"]
+        if stage_of(each) == target.stage and f"{each['FunctionName']}-".startswith(f"cafe-{target.stage}-")
+    }
+
+
+def stage_of(configuration: Mapping[str, Any]) -> str | None:
+    variables: dict[str, str] = configuration.get("Environment", {}).get("Variables", {})
+    return variables.get("CAFE_STAGE")
+
+
+def rest_apis(target: Target, clients: Clients) -> list[str]:
+    """The ids of the REST APIs whose routes end in the stage's function; those that answer already come first.
+
+    All stages' APIs have the same name, so only their integrations tell them apart.
+    """
+    gateway = clients("apigateway")
+    integration = f":function:{target.function('api_handler')}/invocations"
+    found = []
+    for page in gateway.get_paginator("get_rest_apis").paginate():
+        for api in page["items"]:
+            if api["name"] != tracked_config()["app_name"]:
+                continue
+            resources = gateway.get_resources(restApiId=api["id"], embed=["methods"])["items"]
+            methods = [method for each in resources for method in each.get("resourceMethods", {}).values()]
+            if any(m.get("methodIntegration", {}).get("uri", "").endswith(integration) for m in methods):
+                found.append(str(api["id"]))
+    return sorted(found, key=lambda api: not gateway.get_stages(restApiId=api)["item"])
+
+
+def mappings(found: Mapping[str, Mapping[str, Any]], clients: Clients) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The event source mappings of these functions, each with its function's name in ``app.py``."""
+    names = {configuration["FunctionArn"]: name for name, configuration in found.items()}
+    for page in clients("lambda").get_paginator("list_event_source_mappings").paginate():
+        for each in page["EventSourceMappings"]:
+            if each["FunctionArn"] in names and each["State"] != "Deleting":
+                yield names[each["FunctionArn"]], each
+
+
+def rebuild(target: Target, outputs: Mapping[str, str], clients: Clients) -> Record:
+    """The record of what there is, in the shape that Chalice writes: a list of resources with name and type."""
+    found = functions(target, clients)
+    arns = {configuration["FunctionArn"]: name for name, configuration in found.items()}
+    record: Record = [
+        {"name": name, "resource_type": "lambda_function", "lambda_arn": configuration["FunctionArn"]}
+        for name, configuration in found.items()
+    ]
+    for name, mapping in mappings(found, clients):
+        source, kind = mapping["EventSourceArn"], mapping["EventSourceArn"].split(":")[2]
+        same = {"event_uuid": mapping["UUID"], "lambda_arn": mapping["FunctionArn"]}
+        if kind == "sqs":
+            same |= {"queue_arn": source, "queue": source.rpartition(":")[2]}
+            record.append({"name": f"{name}-sqs-event-source", "resource_type": "sqs_event", **same})
+        else:
+            same |= {"stream_arn": source}
+            record.append({"name": f"{name}-dynamodb-event-source", "resource_type": "dynamodb_event", **same})
+    for topic in filter(None, (outputs.get("TOPIC_ARN"), outputs.get("ALARMS_TOPIC_ARN"))):
+        for subscription in subscriptions(clients("sns"), topic):
+            if subscription["Endpoint"] in arns:
+                record.append(
+                    {
+                        "name": f"{arns[subscription['Endpoint']]}-sns-subscription",
+                        "resource_type": "sns_event",
+                        "topic": topic,
+                        "lambda_arn": subscription["Endpoint"],
+                        "subscription_arn": subscription["SubscriptionArn"],
+                        "topic_arn": topic,
+                    }
+                )
+    if bucket := outputs.get("UPLOADS_BUCKET"):
+        notified = clients("s3").get_bucket_notification_configuration(Bucket=bucket)
+        for arn in (each["LambdaFunctionArn"] for each in notified.get("LambdaFunctionConfigurations", [])):
+            if arn in arns:
+                name = f"{arns[arn]}-s3event"
+                record.append({"name": name, "resource_type": "s3_event", "bucket": bucket, "lambda_arn": arn})
+    if apis := rest_apis(target, clients):
+        region = clients("lambda").meta.region_name
+        suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+        url = f"https://{apis[0]}.execute-api.{region}.{suffix}/{tracked_config()['api_gateway_stage']}/"
+        record.append({"name": "rest_api", "resource_type": "rest_api", "rest_api_id": apis[0], "rest_api_url": url})
+    return record
+
+
+def subscriptions(sns: Any, topic: str) -> list[dict[str, Any]]:
+    pages = sns.get_paginator("list_subscriptions_by_topic").paginate(TopicArn=topic)
+    return [each for page in pages for each in page["Subscriptions"]]
+
+
+def write(project: Path, stage: str, record: Record) -> None:
+    """Where Chalice reads it. Raises ``DeployError`` for two of a kind, of which Chalice can know but one."""
+    names = [each["name"] for each in record]
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise DeployError(f"there are two of {', '.join(doubled)}, made by hand or by an older deploy: remove one")
+    file = record_file(project, stage)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"resources": record, "schema_version": "2.0", "backend": "api"}, indent=2))
+
+
+def read(project: Path, stage: str) -> Record:
+    """Empty where there is none."""
+    file = record_file(project, stage)
+    record: Record = json.loads(file.read_text())["resources"] if file.exists() else []
+    return record

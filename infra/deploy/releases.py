@@ -1,0 +1,128 @@
+"""What was deployed, kept with the stage: a bucket with each release, and a file that says which one serves.
+
+stage.json                the releases in their order, the last one serving, and what is under way
+releases/<name>.json      each ``Release``
+packages/<build>.zip      the deployment packages
+templates/<digest>.yaml   the templates
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from infra.deploy.project import build
+from infra.deploy.record import Record
+from infra.deploy.target import Clients, DeployError
+
+KEPT = 10
+
+
+@dataclass(frozen=True)
+class Release:
+    """All that it takes to put it back.
+
+    ``stacks`` has, by a stack's name, ``{"template": key, "parameters": {name: value}}``; ``record`` is Chalice's.
+    """
+
+    name: str
+    runtime: str
+    requirements: str
+    config: dict[str, Any]
+    stacks: dict[str, dict[str, Any]]
+    outputs: dict[str, str]
+    wiring: dict[str, Any]
+    record: Record
+
+
+@dataclass(frozen=True)
+class State:
+    """``under_way`` tells by whom and since when; it is None once a deploy has ended, or was put back."""
+
+    releases: list[str] = field(default_factory=list)
+    under_way: dict[str, str] | None = None
+
+    @property
+    def serving(self) -> str | None:
+        return self.releases[-1] if self.releases else None
+
+
+class Releases:
+    """The releases of one stage, in its deploys bucket."""
+
+    def __init__(self, clients: Clients, bucket: str) -> None:
+        self._s3, self.bucket = clients("s3"), bucket
+
+    def state(self) -> State:
+        text = self._read("stage.json")
+        return State(**json.loads(text)) if text else State()
+
+    def begin(self, state: State, who: str) -> None:
+        self._write_state(State(state.releases, {"by": who, "since": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}))
+
+    def end(self, releases: list[str]) -> None:
+        """From now on the last of them serves."""
+        self._write_state(State(releases))
+
+    def keep(self, release: Release) -> None:
+        self._put(f"releases/{release.name}.json", json.dumps(asdict(release), indent=1))
+
+    def release(self, name: str) -> Release:
+        text = self._read(f"releases/{name}.json")
+        if text is None:
+            raise DeployError(f"{self.bucket}: the release {name} is not there")
+        return Release(**json.loads(text))
+
+    def keep_package(self, build: str, package: Path) -> None:
+        self._s3.upload_file(str(package), self.bucket, f"packages/{build}.zip")
+
+    def fetch_package(self, build: str, file: Path) -> None:
+        self._s3.download_file(self.bucket, f"packages/{build}.zip", str(file))
+
+    def keep_template(self, body: str) -> str:
+        """The key under which it is kept, by what it says."""
+        key = f"templates/{hashlib.sha256(body.encode()).hexdigest()[:32]}.yaml"
+        self._put(key, body)
+        return key
+
+    def template(self, key: str) -> str:
+        text = self._read(key)
+        if text is None:
+            raise DeployError(f"{self.bucket}: the template {key} is not there")
+        return text
+
+    def url(self, body: str) -> str:
+        """Where CloudFormation reads this template."""
+        return f"{self._s3.meta.endpoint_url}/{self.bucket}/{self.keep_template(body)}"
+
+    def forget_older(self, names: list[str]) -> list[str]:
+        """Removes all but the last of these releases, with what only they need; returns those that are left."""
+        old, left = names[:-KEPT], names[-KEPT:]
+        if not old:
+            return names
+        needed = {key for name in left for key in self._needs(self.release(name))}
+        for name in old:
+            for key in {f"releases/{name}.json", *self._needs(self.release(name))} - needed:
+                self._s3.delete_object(Bucket=self.bucket, Key=key)
+        return left
+
+    @staticmethod
+    def _needs(release: Release) -> set[str]:
+        return {f"packages/{build(release.config)}.zip", *(each["template"] for each in release.stacks.values())}
+
+    def _write_state(self, state: State) -> None:
+        self._put("stage.json", json.dumps(asdict(state), indent=1))
+
+    def _put(self, key: str, text: str) -> None:
+        self._s3.put_object(Bucket=self.bucket, Key=key, Body=text.encode())
+
+    def _read(self, key: str) -> str | None:
+        try:
+            body: bytes = self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+        except self._s3.exceptions.NoSuchKey:
+            return None
+        return body.decode()

@@ -1,0 +1,116 @@
+"""The smoke test: the deployed API answers, to whom it should, and every function that waits for events runs.
+
+It stores nothing and tells nobody: it reads through the API as a user of its own, and hands the functions empty events.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from infra.deploy.target import Clients, Target
+from infra.users import new_password
+
+USER = "smoke-test"
+READ = ("/orders", "/reports", "/notifications", "/dead-letters")
+# A new deployment of an API, and a new permission on a function, are known everywhere some seconds later.
+SETTLE_SECONDS = 30
+
+
+def test(
+    target: Target, outputs: Mapping[str, str], wiring: Mapping[str, Any], package: Path, clients: Clients
+) -> list[str]:
+    """All that does not work, a line each."""
+    with zipfile.ZipFile(package) as file:
+        description = file.read("chalicelib/openapi.json")
+    problems = _settled(target, outputs["REST_API_URL"], description)
+    if problems:
+        return problems
+    names = sorted({*wiring["mappings"], *wiring["subscriptions"], *wiring["notified"]})
+    lambda_ = clients("lambda")
+    with ThreadPoolExecutor() as pool:
+        reading = pool.submit(_as_a_manager, outputs, clients)
+        running = pool.map(lambda name: _on_nothing(lambda_, target, name), names)
+    return [*reading.result(), *(problem for each in running for problem in each)]
+
+
+def _settled(target: Target, url: str, description: bytes) -> list[str]:
+    end = time.monotonic() + SETTLE_SECONDS
+    while (problems := list(_open_routes(target, url, description))) and time.monotonic() < end:
+        time.sleep(1)
+    return problems
+
+
+def _open_routes(target: Target, url: str, description: bytes) -> Iterator[str]:
+    status, body = _get(f"{url}/health")
+    if status != 200 or _json(body).get("stage") != target.stage:
+        yield f"GET /health: {status}, {_short(body)}"
+        return
+    status, body = _get(f"{url}/openapi.json")
+    if status != 200 or _json(body) != json.loads(description):
+        yield f"GET /openapi.json: {status}, and not of the code that was deployed"
+    status, body = _get(f"{url}/orders")
+    if status != 401:
+        yield f"GET /orders without a token: {status}, not 401"
+
+
+def _as_a_manager(outputs: Mapping[str, str], clients: Clients) -> list[str]:
+    """Reads what each part of the API is about, as a user that is there for as long as this takes."""
+    cognito, pool = clients("cognito-idp"), {"UserPoolId": outputs["USER_POOL_ID"], "Username": USER}
+    password = new_password()
+    # There is one already where a smoke test was cut off.
+    with suppress(cognito.exceptions.UsernameExistsException):
+        cognito.admin_create_user(**pool, MessageAction="SUPPRESS")
+    try:
+        cognito.admin_set_user_password(**pool, Password=password, Permanent=True)
+        cognito.admin_add_user_to_group(**pool, GroupName="managers")
+        answer = cognito.initiate_auth(
+            ClientId=outputs["USER_POOL_CLIENT_ID"],
+            AuthFlow="USER_PASSWORD_AUTH",
+            AuthParameters={"USERNAME": USER, "PASSWORD": password},
+        )
+        token = answer["AuthenticationResult"]["IdToken"]
+        answers = {path: _get(f"{outputs['REST_API_URL']}{path}?limit=1", token) for path in READ}
+    finally:
+        cognito.admin_delete_user(**pool)
+    return [f"GET {path}: {status}, {_short(body)}" for path, (status, body) in answers.items() if status != 200]
+
+
+def _get(url: str, token: str | None = None) -> tuple[int, bytes]:
+    """Status and body; 0 and the reason where there is no answer."""
+    request = urllib.request.Request(url, headers={"Authorization": token} if token else {})  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=35) as answer:  # noqa: S310 - the API's own  # nosec B310
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+    except OSError as error:
+        return 0, str(error).encode()
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    """Empty for what is no JSON object."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _short(body: bytes) -> str:
+    return " ".join(body.decode(errors="replace").split())[:200]
+
+
+def _on_nothing(lambda_: Any, target: Target, name: str) -> list[str]:
+    answer = lambda_.invoke(FunctionName=target.function(name), Payload=b'{"Records": []}')
+    payload = answer["Payload"].read()
+    return [f"{name}: fails on an empty event: {_short(payload)}"] if "FunctionError" in answer else []

@@ -1,0 +1,279 @@
+"""A stage, deployed as a whole, put back, or taken away."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra.deploy import project, record, smoke, stacks, wiring
+from infra.deploy.project import RUNTIME, build
+from infra.deploy.releases import Release, Releases, State
+from infra.deploy.stacks import Stack
+from infra.deploy.target import REPOSITORY, Clients, DeployError, Say, Target
+from infra.files import write_private
+
+# Shows what will be changed, and raises ``DeployError`` unless it may be.
+Ask = Callable[[list[str]], None]
+FAILURES = (DeployError, BotoCoreError, ClientError)
+
+
+@dataclass(frozen=True)
+class Stage:
+    target: Target
+    clients: Clients
+    who: str
+    ask: Ask
+    say: Say
+
+    # --- forward
+
+    def deploy(self) -> dict[str, str]:
+        """Deploys this checkout and returns the stage's outputs. If a step fails, the release before serves again."""
+        releases = self._releases()
+        state = releases.state()
+        if state.under_way:
+            by, since = state.under_way["by"], state.under_way["since"]
+            self.say(f"a deploy by {by} began at {since} and did not end: it is finished now")
+        begun = False
+
+        def begin() -> None:
+            nonlocal begun
+            if not begun:
+                releases.begin(state, self.who)
+            begun = True
+
+        try:
+            return self._forward(releases, state, begin)
+        except FAILURES as error:
+            if not begun:
+                raise
+            raise DeployError(f"{error}\n{self._recover(releases, state)}") from error
+
+    def _releases(self) -> Releases:
+        """The stage's deploys bucket; made where it is missing."""
+        stack = self._stack("deploys", stacks.template("deploys.yaml"))
+        if change := stacks.prepare(stack, self.clients("cloudformation"), None, self.say):
+            self._apply(change)
+        bucket = stacks.outputs(self.clients("cloudformation"), stack.name)["DEPLOYS_BUCKET"]
+        return Releases(self.clients, bucket)
+
+    def _stack(self, part: str, body: str, parameters: Mapping[str, str] | None = None) -> Stack:
+        given = {"Stage": self.target.stage, "Local": str(self.target.local).lower(), **(parameters or {})}
+        return Stack(self.target.stack(part), body, given, {"app": "cafe", "stage": self.target.stage})
+
+    def _apply(self, change: stacks.Change) -> None:
+        cfn = self.clients("cloudformation")
+        try:
+            self.ask(change.lines)
+        except DeployError:
+            stacks.discard(change, cfn)
+            raise
+        stacks.apply(change, cfn, self.say)
+
+    def _forward(self, releases: Releases, state: State, begin: Callable[[], None]) -> dict[str, str]:
+        target, clients = self.target, self.clients
+        serving = releases.release(state.serving) if state.serving else None
+        changed = False
+        resources = self._stack("resources", stacks.template(), target.parameters)
+        if change := stacks.prepare(resources, clients("cloudformation"), releases.url, self.say):
+            begin()
+            self._apply(change)
+            changed = True
+        else:
+            self.say(f"{resources.name}: nothing to change")
+        outputs = stacks.outputs(clients("cloudformation"), resources.name)
+        config = project.configure(target, outputs, self._orders_since(outputs))
+        project.write_project(target, config)
+        if serving and not state.under_way and self._is_there(config, outputs, serving):
+            self.say("functions and API: nothing to change")
+            record.write(target.project, target.stage, serving.record)
+            outputs = self._all_outputs(outputs, config)
+        else:
+            self.ask(self._functions_to_deploy(config, serving))
+            begin()
+            self._run_chalice(target.project, outputs)
+            package = self._deployed_package()
+            self.say(_parts(package))
+            releases.keep_package(build(config), package)
+            changed = True
+            outputs = self._all_outputs(outputs, config)
+            self._complete(config, wiring.wanted(target, outputs))
+        self.say("check: everything is as asked")
+        release = Release(
+            name=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{build(config)}",
+            runtime=RUNTIME,
+            requirements=(REPOSITORY / "requirements.txt").read_text(),
+            config=config,
+            stacks={resources.name: self._kept(releases, resources)},
+            outputs=outputs,
+            wiring=wiring.wanted(target, outputs),
+            record=record.read(target.project, target.stage),
+        )
+        if changed:
+            self._smoke_test(releases, release)
+        if serving is None or state.under_way or replace(release, name=serving.name) != serving:
+            releases.keep(release)
+            releases.end(releases.forget_older([*state.releases, release.name]))
+        write_private(target.project / f"{target.stage}.outputs.json", json.dumps(outputs, indent=2) + "\n")
+        return outputs
+
+    def _is_there(self, config: dict[str, Any], outputs: Mapping[str, str], serving: Release) -> bool:
+        """Whether Chalice has nothing to do. What it cannot set is set, where somebody has changed it."""
+        target, clients = self.target, self.clients
+        if build(serving.config) != build(config) or not wiring.is_current(
+            target, config, _api(serving.record), clients
+        ):
+            return False
+        asked = wiring.wanted(target, {**serving.outputs, **outputs})
+        wiring.complete(target, asked, clients, self.say)
+        problems = wiring.check(target, config, asked, clients)
+        for each in problems:
+            self.say(f"not as asked: {each}")
+        return not problems
+
+    def _kept(self, releases: Releases, stack: Stack) -> dict[str, Any]:
+        parameters = stacks.values(self.clients("cloudformation"), stack.name)
+        return {"template": releases.keep_template(stack.body), "parameters": parameters}
+
+    def _orders_since(self, outputs: Mapping[str, str]) -> str:
+        table = self.clients("dynamodb").describe_table(TableName=outputs["ORDERS_TABLE"])["Table"]
+        # botocore gives the time of this machine's zone.
+        return f"{table['CreationDateTime'].astimezone(UTC):%Y-%m-%d}"
+
+    def _functions_to_deploy(self, config: dict[str, Any], serving: Release | None) -> list[str]:
+        there = set(record.functions(self.target, self.clients))
+        asked = set(config["stages"][self.target.stage]["lambda_functions"])
+        builds = [build(each) for each in (serving.config if serving else config, config)]
+        shown = " -> ".join(dict.fromkeys(builds))
+        lines = [f"functions and API: deploying {len(asked)} functions with chalice, build {shown}"]
+        if new := asked - there:
+            lines.append(f"  add {', '.join(sorted(new))}" if there else "  all of them are new")
+        if gone := there - asked:
+            lines.append(f"  remove {', '.join(sorted(gone))}")
+        return lines
+
+    def _run_chalice(self, folder: Path, outputs: Mapping[str, str]) -> None:
+        stage = self.target.stage
+        record.write(folder, stage, record.rebuild(self.target, outputs, self.clients))
+        project.run_chalice(folder, stage, "deploy", self.say)
+
+    def _deployed_package(self) -> Path:
+        """The package that the functions have: by what is in it, for its name has a digest of the code as it is now."""
+        function = self.target.function("api_handler")
+        found = self.clients("lambda").get_function_configuration(FunctionName=function)
+        return project.package_with(self.target.project, found["CodeSha256"])
+
+    def _all_outputs(self, outputs: Mapping[str, str], config: dict[str, Any]) -> dict[str, str]:
+        [api] = [each for each in record.read(self.target.project, self.target.stage) if each["name"] == "rest_api"]
+        stage = project.tracked_config()["api_gateway_stage"]
+        url = str(api["rest_api_url"]).rstrip("/")
+        if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
+            url = f"{endpoint}/_aws/execute-api/{api['rest_api_id']}/{stage}"
+        variables = config["stages"][self.target.stage]["environment_variables"]
+        own = {"CAFE_STAGE": self.target.stage, "ORDERS_SINCE": variables["ORDERS_SINCE"], "REST_API_URL": url}
+        return {**outputs, **own}
+
+    def _complete(self, config: dict[str, Any], asked: Mapping[str, Any]) -> None:
+        """Sets what Chalice cannot, and sees that everything is as asked."""
+        wiring.complete(self.target, asked, self.clients, self.say)
+        problems = wiring.settled(lambda: wiring.check(self.target, config, asked, self.clients))
+        if problems:
+            raise DeployError("deployed, but not as asked:\n" + "\n".join(f"  {each}" for each in problems))
+
+    def _smoke_test(self, releases: Releases, release: Release) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            package = Path(folder) / "package.zip"
+            releases.fetch_package(build(release.config), package)
+            problems = smoke.test(self.target, release.outputs, release.wiring, package, self.clients)
+        if problems:
+            raise DeployError("deployed, but it does not work:\n" + "\n".join(f"  {each}" for each in problems))
+        self.say("smoke test: the API answers, and every function runs")
+
+    # --- back
+
+    def _recover(self, releases: Releases, state: State) -> str:
+        """Puts back what served before a deploy failed; says what came of it."""
+        if state.serving is None:
+            return "There is no release before this one to put back: deploy again, or destroy the stage."
+        self.say(f"the deploy failed: putting back {state.serving}")
+        try:
+            self._put_back(releases, state.serving)
+        except FAILURES as error:
+            return f"And {state.serving} could not be put back:\n{error}\nTry `make rollback` once more."
+        releases.end(state.releases)
+        return f"The release before was put back and serves: {state.serving}"
+
+    def rollback(self) -> dict[str, str]:
+        """Puts back the release before the one that serves; the one that serves if a deploy of another was cut off."""
+        releases = self._releases()
+        state = releases.state()
+        left = state.releases if state.under_way else state.releases[:-1]
+        if not left:
+            raise DeployError(f"{self.target.stage} has no release before this one")
+        self.ask([f"putting back the release {left[-1]}"])
+        releases.begin(state, self.who)
+        outputs = self._put_back(releases, left[-1])
+        releases.end(left)
+        return outputs
+
+    def _put_back(self, releases: Releases, name: str) -> dict[str, str]:
+        """The release's stacks first: its functions may need a role or a queue that went with a later one."""
+        release = releases.release(name)
+        if release.runtime != RUNTIME:
+            raise DeployError(f"{name} runs on {release.runtime}: start this with that Python, and not {RUNTIME}")
+        target, clients, cfn = self.target, self.clients, self.clients("cloudformation")
+        outputs: dict[str, str] = {}
+        for stack, kept in release.stacks.items():
+            body = releases.template(kept["template"])
+            former = replace(self._stack("", body), name=stack, parameters=kept["parameters"])
+            if change := stacks.prepare(former, cfn, releases.url, self.say):
+                self.say("\n".join(change.lines))
+                stacks.apply(change, cfn, self.say)
+            outputs |= stacks.outputs(cfn, stack)
+        moved = {before: outputs[key] for key, before in release.outputs.items() if outputs.get(key, before) != before}
+        release = Release(**_replaced(vars(release), moved))
+        project.write_project(target, release.config)
+        if wiring.is_current(target, release.config, _api(release.record), clients):
+            self.say("functions and API: nothing to change")
+            record.write(target.project, target.stage, release.record)
+        else:
+            self.say(f"functions and API: putting back build {build(release.config)} with chalice")
+            with tempfile.TemporaryDirectory() as folder:
+                package, former_project = Path(folder) / "package.zip", Path(folder) / "project"
+                releases.fetch_package(build(release.config), package)
+                project.unpack(package, release.requirements, release.config, former_project)
+                self._run_chalice(former_project, outputs)
+                record.write(target.project, target.stage, record.read(former_project, target.stage))
+        release = replace(release, record=record.read(target.project, target.stage))
+        self._complete(release.config, release.wiring)
+        self._smoke_test(releases, release)
+        releases.keep(release)
+        write_private(target.project / f"{target.stage}.outputs.json", json.dumps(release.outputs, indent=2) + "\n")
+        return release.outputs
+
+
+def _parts(package: Path) -> str:
+    parts = project.package_sizes(package)
+    shown = ", ".join(f"{name} {size / 1000:,.0f}" for name, size in parts[:6])
+    return f"package: {sum(size for _, size in parts) / 1000:,.0f} kB ({shown} …)"
+
+
+def _api(resources: record.Record) -> str | None:
+    return next((str(each["rest_api_id"]) for each in resources if each["name"] == "rest_api"), None)
+
+
+def _replaced(value: Any, names: Mapping[str, str]) -> Any:
+    """``value`` with each text that is one of ``names`` replaced: what was made anew has another ARN."""
+    if isinstance(value, dict):
+        return {key: _replaced(each, names) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_replaced(each, names) for each in value]
+    return names.get(value, value) if isinstance(value, str) else value

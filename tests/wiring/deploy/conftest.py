@@ -1,0 +1,26 @@
+"""A stage to deploy, and fakes that go on by being looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.deploy.target import Target
+from tests.wiring.conftest import DATABASE
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Target:
+    return Target("test", tmp_path / "project", False, {}, DATABASE)
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fakes go on by being looked at."""
+    monkeypatch.setattr("time.sleep", lambda _: None)
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []

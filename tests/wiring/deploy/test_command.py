@@ -1,0 +1,83 @@
+"""The command: what it refuses, and what it asks."""
+
+from __future__ import annotations
+
+import pytest
+
+from infra.deploy.__main__ import Question, main
+from infra.deploy.target import DeployError
+from tests.wiring.conftest import DATABASE
+
+
+@pytest.mark.parametrize("stage", ["", "Dev", "1st", "a_b", "-x", "a" * 21, "a.b", "é"])
+def test_a_bad_name_of_a_stage_is_refused(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(["--", stage])
+    assert error.value.code == 2
+    assert "must be lower-case letters, digits and hyphens, at most 20" in capsys.readouterr().err
+
+
+def test_the_missing_variables_of_the_database_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in DATABASE.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("DB_HOST")
+    monkeypatch.setenv("DB_PASSWORD", "")
+    with pytest.raises(SystemExit):
+        main(["dev"])
+    assert "not set: DB_HOST, DB_PASSWORD: the MySQL database" in capsys.readouterr().err
+
+
+def test_a_parameter_without_a_value_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["dev", "--parameter", "EmailAddress"])
+    assert "--parameter: must be NAME=VALUE" in capsys.readouterr().err
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, *given: str) -> list[str]:
+    """Lets a person answer so, one question after the other; returns the answers that are still to come."""
+    left = list(given)
+
+    def answer(_: str) -> str:
+        if not left:
+            raise EOFError
+        return left.pop(0)
+
+    monkeypatch.setattr("builtins.input", answer)
+    return left
+
+
+@pytest.mark.parametrize("answer", ["yes", " Y ", "all"])
+def test_what_a_person_agrees_to_is_applied(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: str
+) -> None:
+    answers(monkeypatch, answer)
+    Question(False)(["a stack: 1 change", "  add it"])
+    assert capsys.readouterr().out == "a stack: 1 change\n  add it\n"
+
+
+@pytest.mark.parametrize("answer", ["no", "", "yess"])
+def test_everything_else_is_a_no(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    answers(monkeypatch, answer)
+    with pytest.raises(DeployError, match="declined"):
+        Question(False)(["a stack: 1 change"])
+
+
+def test_each_change_is_asked_about_until_a_person_says_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    left, ask = answers(monkeypatch, "yes", "all", "never asked for"), Question(False)
+    for line in ("one", "two", "three", "four"):
+        ask([line])
+    assert left == ["never asked for"]
+
+
+def test_yes_shows_and_does_not_ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    answers(monkeypatch)
+    Question(True)(["a stack: 1 change"])
+    assert capsys.readouterr().out == "a stack: 1 change\n"
+
+
+def test_where_nobody_can_be_asked_nothing_is_applied(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch)
+    with pytest.raises(DeployError, match="`--yes` applies everything without a question"):
+        Question(False)(["a stack: 1 change"])

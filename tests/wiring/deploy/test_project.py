@@ -1,0 +1,177 @@
+"""The generated Chalice project: its configuration, its build, its package, and what is left when a stage goes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shutil
+import stat
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chalice.cli.factory import CLIFactory
+from chalice.config import Config
+
+from infra.deploy import project, record
+from infra.deploy.target import DeployError, Target
+from tests.wiring.conftest import DATABASE, ROOT, as_variables, resolve
+from tests.wiring.fakes import OUTPUTS
+
+SINCE = "2026-11-21"
+
+
+def written(target: Target) -> dict[str, Any]:
+    config = project.configure(target, OUTPUTS, SINCE)
+    project.write_project(target, config)
+    return config
+
+
+def as_chalice_reads(target: Target, function: str) -> Config:
+    """The configuration of one function, by Chalice's own reading of the project folder."""
+    config: Config = CLIFactory(str(target.project), environ={}).create_config_obj(target.stage)
+    return config.scope(target.stage, function)
+
+
+def test_every_function_has_its_own_role_and_what_the_tracked_configuration_says(target: Target) -> None:
+    written(target)
+    tracked = project.tracked_config()
+    roles = set()
+    for name in project.function_names():
+        config = as_chalice_reads(target, name)
+        asked = tracked["lambda_functions"].get(name, {})
+        assert config.lambda_timeout == asked.get("lambda_timeout", tracked["lambda_timeout"])
+        assert config.lambda_memory_size == asked.get("lambda_memory_size", tracked["lambda_memory_size"])
+        assert config.manage_iam_role is False
+        assert config.xray_enabled is True
+        roles.add(config.iam_role_arn)
+    assert roles == {value for name, value in OUTPUTS.items() if name.endswith("_ROLE_ARN")}
+    assert len(roles) == len(project.function_names())
+
+
+def test_every_function_gets_the_outputs_and_no_roles(target: Target) -> None:
+    written(target)
+    for name in project.function_names():
+        variables = as_chalice_reads(target, name).environment_variables
+        assert variables["CAFE_STAGE"] == "test"
+        assert variables["ORDERS_SINCE"] == SINCE
+        assert variables["ORDERS_QUEUE_URL"] == OUTPUTS["ORDERS_QUEUE_URL"]
+        assert not any(variable.endswith("_ROLE_ARN") for variable in variables)
+
+
+def test_only_the_functions_that_talk_to_mysql_get_its_password(target: Target) -> None:
+    written(target)
+    for name in project.function_names():
+        variables = as_chalice_reads(target, name).environment_variables
+        assert DATABASE.keys() & variables.keys() == (DATABASE.keys() if name in project.WITH_DATABASE else set())
+
+
+def test_the_tracked_configuration_stays_as_it_is(target: Target) -> None:
+    before = (ROOT / ".chalice" / "config.json").read_bytes()
+    written(target)
+    assert (ROOT / ".chalice" / "config.json").read_bytes() == before
+    assert "stages" not in project.tracked_config()
+
+
+def test_other_stages_of_the_project_are_kept(target: Target) -> None:
+    written(target)
+    prod = Target("prod", target.project, False, {}, DATABASE)
+    project.write_project(prod, project.configure(prod, as_variables(resolve("prod").outputs), SINCE))
+    assert as_chalice_reads(target, "store_orders").environment_variables["ORDERS_TABLE"] == "cafe-test-orders"
+    assert as_chalice_reads(prod, "store_orders").environment_variables["ORDERS_TABLE"] == "cafe-prod-orders"
+
+
+def test_the_generated_configuration_is_for_its_owner_only(target: Target) -> None:
+    """It holds the password of the database."""
+    written(target)
+    assert stat.S_IMODE((target.project / ".chalice" / "config.json").stat().st_mode) == 0o600
+
+
+def test_the_project_links_the_code_and_mends_a_link_to_where_it_was(target: Target) -> None:
+    target.project.mkdir()
+    (target.project / "app.py").symlink_to(target.project / "moved")
+    written(target)
+    for name in project.LINKED:
+        assert (target.project / name).resolve() == ROOT / name
+
+
+def test_the_build_is_another_only_if_something_is(target: Target) -> None:
+    def build(target: Target, since: str = SINCE) -> str:
+        return project.build(project.configure(target, OUTPUTS, since))
+
+    assert build(target) == build(target)
+    password = Target("test", target.project, False, {}, {**DATABASE, "DB_PASSWORD": "other"})
+    assert len({build(target), build(password), build(target, "2026-11-22")}) == 3
+
+
+def test_the_build_is_another_if_a_file_of_the_code_is(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "repository"
+    shutil.copytree(ROOT / "chalicelib", repository / "chalicelib")
+    (repository / ".chalice").mkdir()
+    for name in ("app.py", "requirements.txt", ".chalice/config.json"):
+        shutil.copy(ROOT / name, repository / name)
+    monkeypatch.setattr(project, "REPOSITORY", repository)
+    builds = set()
+    for change in ("", "app.py", "chalicelib/reports/templates/inventory.css", "requirements.txt"):
+        if change:
+            (repository / change).write_text("changed")
+        builds.add(project.build(project.configure(target, OUTPUTS, SINCE)))
+    assert len(builds) == 4
+
+
+def a_package(path: Path, *names: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as file:
+        for name in names:
+            file.writestr(name, "x" * 100)
+    return path
+
+
+def test_the_parts_of_a_package_are_told_with_their_sizes_the_largest_first(tmp_path: Path) -> None:
+    package = a_package(tmp_path / "package.zip", "app.py", "jinja2/a.py", "jinja2/b.py")
+    assert project.package_sizes(package) == [("jinja2", 200), ("app.py", 100)]
+
+
+def test_the_package_of_a_deploy_is_known_by_what_lambda_has(tmp_path: Path) -> None:
+    folder = tmp_path / ".chalice" / "deployments"
+    deployed = a_package(folder / "a.zip", "app.py")
+    a_package(folder / "later.zip", "other.py")
+    digest = base64.b64encode(hashlib.sha256(deployed.read_bytes()).digest()).decode()
+    assert project.package_with(tmp_path, digest) == deployed
+    with pytest.raises(DeployError, match="another one is under way"):
+        project.package_with(tmp_path, "of somebody else")
+
+
+def test_a_package_that_is_unpacked_is_the_one_that_chalice_deploys_again(target: Target, tmp_path: Path) -> None:
+    """Chalice builds no package whose name, a digest of the code, is there."""
+    package = a_package(tmp_path / "package.zip", "app.py", "chalicelib/a.py", "chalicelib/b/c.css", "jinja2/d.py")
+    config = project.configure(target, OUTPUTS, SINCE)
+    former = tmp_path / "former"
+    project.unpack(package, "jinja2==3.1.6\n", config, former)
+    assert project.package_file(former).read_bytes() == package.read_bytes()
+    assert sorted(str(path.relative_to(former)) for path in former.rglob("*") if path.is_file()) == [
+        ".chalice/config.json",
+        f".chalice/deployments/{project.package_file(former).name}",
+        "app.py",
+        "chalicelib/a.py",
+        "chalicelib/b/c.css",
+        "requirements.txt",
+    ]
+    assert json.loads((former / ".chalice" / "config.json").read_text()) == config
+
+
+def test_a_destroyed_stage_leaves_no_password_and_other_stages_as_they_are(target: Target) -> None:
+    written(target)
+    written(replace(target, stage="other"))
+    (target.project / "test.outputs.json").write_text("{}")
+    record.write(target.project, "test", [])
+    project.forget(target)
+    config = json.loads((target.project / ".chalice" / "config.json").read_text())
+    assert list(config["stages"]) == ["other"]
+    assert not (target.project / "test.outputs.json").exists()
+    assert not project.record_file(target.project, "test").exists()
