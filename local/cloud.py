@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from infra.files import write_private
 from local.processes import Process, answers, basic_environment, fingerprint, only_one, run_quietly
 
 HERE = Path(__file__).parent
@@ -22,6 +25,9 @@ PYTHON = VIRTUAL_ENVIRONMENT / "bin" / "python"
 # What MiniStack itself needs and its functions must not see: the launcher knows this folder.
 OWN = VIRTUAL_ENVIRONMENT / "own"
 OWN_STAMP = OWN / "installed"
+
+DEPLOYER_POLICY = HERE.parent / "infra" / "deployer-policy.json"
+DEPLOYER = "deployer"
 
 REGION = "us-east-1"
 # MiniStack's root key pair. It opens nothing but the port on 127.0.0.1.
@@ -92,10 +98,26 @@ class Cloud:
         """Start it, empty: its state is in memory."""
         shutil.rmtree(self._temporary, ignore_errors=True)
         self._temporary.mkdir(parents=True)
+        (self.folder / "deployer.json").unlink(missing_ok=True)
         # MiniStack hands its environment on to the functions, so nothing else of the shell's may be in it.
         environment = {**basic_environment(), **self._variables}
         self.process.start([str(PYTHON), str(self.launcher)], environment, self._fingerprint, self.port)
         self.process.wait(self._answers)
+
+    def deployer(self) -> dict[str, str]:
+        """Credentials of an identity that has the rights of ``infra/deployer-policy.json``, and no others."""
+        policy, known = DEPLOYER_POLICY.read_text(), self.folder / "deployer.json"
+        if known.exists() and (found := json.loads(known.read_text()))["policy"] == fingerprint(policy):
+            keys: dict[str, str] = found["keys"]
+            return keys
+        iam = self.client("iam")
+        with suppress(iam.exceptions.EntityAlreadyExistsException):
+            iam.create_user(UserName=DEPLOYER)
+        iam.put_user_policy(UserName=DEPLOYER, PolicyName=DEPLOYER, PolicyDocument=policy)
+        made = iam.create_access_key(UserName=DEPLOYER)["AccessKey"]
+        keys = {"AWS_ACCESS_KEY_ID": made["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": made["SecretAccessKey"]}
+        write_private(known, json.dumps({"policy": fingerprint(policy), "keys": keys}))
+        return keys
 
     def client(self, service: str) -> Any:
         """boto3's, with all rights."""

@@ -19,6 +19,9 @@ function: its docstring says what AWS does, what MiniStack does, and who needs i
 - ``batch_actions``            the IAM actions of SQS's and SNS's batches
 - ``published_attributes``     the message attributes of a state machine's ``sns:publish``
 - ``stream_resources``         reading a DynamoDB stream asks for a right on that stream
+- ``lambda_resources``         creating a function or a mapping asks for a right on that function
+- ``user_pool_tags``           a policy's conditions know the tags of a user pool
+- ``simulated_conditions``     a simulation of a policy knows its request's ``ContextEntries``
 - ``wildcards``                ``*`` and ``?`` in a policy stand for line ends too
 - ``signed_tokens``            the tokens of a user pool are signed with its keys
 - ``request_path``             a request's path as the client asked for it
@@ -594,6 +597,95 @@ def stream_resources() -> None:
     iam_actions.extract_resource_arn = extract
 
 
+def lambda_resources() -> None:
+    """AWS authorizes CreateFunction on the function that is to be, and tells by ``lambda:FunctionArn`` of which
+    function an event source mapping is.
+
+    MiniStack asks for both on every resource, and has no such condition. Who deploys has these rights on the project's
+    own functions, and on no others.
+    """
+    from ministack.core import iam_actions, iam_evaluator
+    from ministack.core.responses import get_account_id, get_region
+    from ministack.services import lambda_svc
+
+    extract_resource_arn = iam_actions.extract_resource_arn
+    request_tag_context, enforce = iam_actions.request_tag_context, iam_evaluator.enforce
+
+    def arn(body: bytes) -> str:
+        name: str = json.loads(body)["FunctionName"]
+        return name if name.startswith("arn:") else f"arn:aws:lambda:{get_region()}:{get_account_id()}:function:{name}"
+
+    @wraps(extract_resource_arn)
+    def extract(service: str, method: str, path: str, headers: Any, body: bytes, *arguments: Any) -> Any:
+        if (service, method, path.rpartition("/")[2]) == ("lambda", "POST", "functions"):
+            return arn(body)
+        return extract_resource_arn(service, method, path, headers, body, *arguments)
+
+    @wraps(request_tag_context)
+    def with_function(service: str, action: str, body: bytes, parameters: Any) -> Any:
+        context = request_tag_context(service, action, body, parameters)
+        return {**context, "lambda:FunctionArn": arn(body)} if action == "lambda:CreateEventSourceMapping" else context
+
+    @wraps(enforce)
+    def enforce_with_function(key: str, action: str, *arguments: Any, **named: Any) -> Any:
+        if action in ("lambda:UpdateEventSourceMapping", "lambda:DeleteEventSourceMapping"):
+            mapping = lambda_svc._esms.get(named["resource_arn"].rpartition(":")[2])
+            if mapping:
+                named["service_context"] = {**named["service_context"], "lambda:FunctionArn": mapping["FunctionArn"]}
+        return enforce(key, action, *arguments, **named)
+
+    iam_actions.extract_resource_arn = extract
+    iam_actions.request_tag_context = with_function
+    iam_evaluator.enforce = enforce_with_function
+
+
+def user_pool_tags() -> None:
+    """On AWS the condition ``aws:ResourceTag`` knows the tags of a user pool.
+
+    MiniStack looks for them at some services, and Cognito is none of them. Who deploys has rights on the project's own
+    pools, and on no others.
+    """
+    from ministack.services import tagging
+
+    tagging._RESOURCE_TAG_COLLECTORS["cognito-idp"] = tagging._collect_cognito
+
+
+def simulated_conditions() -> None:
+    """AWS's SimulatePrincipalPolicy knows of a request what its ``ContextEntries`` say.
+
+    MiniStack ignores them, so that no right with a condition is ever there. The deploy asks beforehand whether it has
+    the rights that it needs.
+    """
+    from ministack.core import iam_evaluator
+    from ministack.services import iam
+
+    simulate, evaluate = iam._simulate_principal_policy, iam_evaluator.evaluate
+    entries: contextvars.ContextVar[dict[str, str]] = contextvars.ContextVar("entries", default={})
+
+    @wraps(simulate)
+    def with_entries(parameters: dict[str, Any]) -> Any:
+        given, number = {}, 1
+        while name := iam._p(parameters, f"ContextEntries.member.{number}.ContextKeyName"):
+            value = f"ContextEntries.member.{number}.ContextKeyValues.member.1"
+            given[name.lower()] = iam._p(parameters, value)
+            number += 1
+        token = entries.set(given)
+        try:
+            return simulate(parameters)
+        finally:
+            entries.reset(token)
+
+    @wraps(evaluate)
+    def in_context(context: Any, *arguments: Any) -> Any:
+        context.service_context.update(entries.get())
+        return evaluate(context, *arguments)
+
+    iam_evaluator.evaluate = in_context
+    for table in vars(iam).values():
+        if isinstance(table, dict) and table.get("SimulatePrincipalPolicy") is simulate:
+            table["SimulatePrincipalPolicy"] = with_entries
+
+
 def wildcards() -> None:
     """In a policy of AWS ``*`` and ``?`` stand for any characters, in MiniStack for any but the end of a line.
 
@@ -665,6 +757,9 @@ PATCHES = (
     batch_actions,
     published_attributes,
     stream_resources,
+    lambda_resources,
+    user_pool_tags,
+    simulated_conditions,
     wildcards,
     signed_tokens,
     request_path,

@@ -196,16 +196,14 @@ class Stack:
         _timed(say, "schema and seed data", self.database.fill)
 
     def _deploy(self, say: Say) -> None:
-        """The same deploy as to AWS, with another endpoint."""
-        # Until it has ended the stack is not whole: cut off, it leaves things that nobody remembers.
-        self._whole.unlink(missing_ok=True)
+        """The same deploy as to AWS, with another endpoint, and with the rights that it has there."""
         names = ("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD")
         database = self.database.variables
         environment = {
             # The shell's own, for it may say where pip finds packages; but nothing that leads to another account.
             **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
             **{name: database[name] for name in names},
-            **CREDENTIALS,
+            **self.cloud.deployer(),
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_ENDPOINT_URL": self.cloud.endpoint,

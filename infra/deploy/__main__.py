@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from infra.deploy import inventory, preflight, removal
 from infra.deploy.project import DATABASE
 from infra.deploy.stage import FAILURES, Stage
 from infra.deploy.target import REPOSITORY, STAGE, DeployError, Target, client
@@ -49,17 +50,31 @@ def main(arguments: list[str] | None = None) -> int:
         origins=tuple(given.origin),
     )
     try:
-        stage = Stage(target, client, "", Question(given.yes), say)
+        who = preflight.who(client)
+        say(str(who))
+        stage = Stage(target, client, who, Question(given.yes), say)
         if given.destroy:
-            pass
+            if not (given.yes or _agreed(target, who.account, given.keep_data)):
+                return 1
+            removal.destroy(target, client, who.account, given.keep_data, say)
         elif given.rollback:
             stage.rollback()
         else:
             stage.deploy()
-    except FAILURES as error:
+    except (*FAILURES, EOFError) as error:
         print(f"deploy: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _agreed(target: Target, account: str, keep_data: bool) -> bool:
+    things = inventory.there(target, client, account)
+    say(f"All that there is of {target.stage}:\n" + "\n".join(inventory.shown(things)))
+    kept = "all but its tables and buckets" if keep_data else "all of it with all its data"
+    if input(f"Type {target.stage} to remove {kept}: ") == target.stage:
+        return True
+    say("nothing was removed")
+    return False
 
 
 def say(line: str) -> None:

@@ -56,12 +56,15 @@ def rest_apis(target: Target, clients: Clients) -> list[str]:
     return sorted(found, key=lambda api: not gateway.get_stages(restApiId=api)["item"])
 
 
-def mappings(found: Mapping[str, Mapping[str, Any]], clients: Clients) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The event source mappings of these functions, each with its function's name in ``app.py``."""
+def mappings(
+    found: Mapping[str, Mapping[str, Any]], clients: Clients, deleting: bool = False
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The event source mappings of these functions, or those that are being deleted, each with its function's name in
+    ``app.py``."""
     names = {configuration["FunctionArn"]: name for name, configuration in found.items()}
     for page in clients("lambda").get_paginator("list_event_source_mappings").paginate():
         for each in page["EventSourceMappings"]:
-            if each["FunctionArn"] in names and each["State"] != "Deleting":
+            if each["FunctionArn"] in names and (each["State"] == "Deleting") is deleting:
                 yield names[each["FunctionArn"]], each
 
 

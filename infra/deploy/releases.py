@@ -83,11 +83,8 @@ class Releases:
     def fetch_package(self, build: str, file: Path) -> None:
         self._s3.download_file(self.bucket, f"packages/{build}.zip", str(file))
 
-    def keep_template(self, body: str) -> str:
-        """The key under which it is kept, by what it says."""
-        key = f"templates/{hashlib.sha256(body.encode()).hexdigest()[:32]}.yaml"
-        self._put(key, body)
-        return key
+    def keep_template(self, body: str) -> None:
+        self._put(template_key(body), body)
 
     def template(self, key: str) -> str:
         text = self._read(key)
@@ -97,7 +94,8 @@ class Releases:
 
     def url(self, body: str) -> str:
         """Where CloudFormation reads this template."""
-        return f"{self._s3.meta.endpoint_url}/{self.bucket}/{self.keep_template(body)}"
+        self.keep_template(body)
+        return f"{self._s3.meta.endpoint_url}/{self.bucket}/{template_key(body)}"
 
     def forget_older(self, names: list[str]) -> list[str]:
         """Removes all but the last of these releases, with what only they need; returns those that are left."""
@@ -126,3 +124,8 @@ class Releases:
         except self._s3.exceptions.NoSuchKey:
             return None
         return body.decode()
+
+
+def template_key(body: str) -> str:
+    """The key under which a template is kept, by what it says."""
+    return f"templates/{hashlib.sha256(body.encode()).hexdigest()[:32]}.yaml"

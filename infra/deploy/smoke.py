@@ -22,7 +22,7 @@ from infra.users import new_password
 USER = "smoke-test"
 READ = ("/orders", "/reports", "/notifications", "/dead-letters")
 # A new deployment of an API, and a new permission on a function, are known everywhere some seconds later.
-SETTLE_SECONDS = 30
+SETTLE_SECONDS = 15
 
 
 def test(

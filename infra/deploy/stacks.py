@@ -110,9 +110,9 @@ def prepare(stack: Stack, cfn: Any, upload: Callable[[str], str] | None, say: Sa
         )["Id"]
     except ClientError as error:
         raise DeployError(f"{stack.name}: {error.response['Error']['Message']}") from error
-    described = _wait_for_change_set(cfn, arn)
+    described = _wait_for_change_set(cfn, stack.name, arn)
     if described["Status"] == "FAILED":
-        cfn.delete_change_set(ChangeSetName=arn)
+        cfn.delete_change_set(StackName=stack.name, ChangeSetName=arn)
         reason = described.get("StatusReason", "no reason given")
         if any(each in reason for each in NO_CHANGES):
             return None
@@ -121,7 +121,7 @@ def prepare(stack: Stack, cfn: Any, upload: Callable[[str], str] | None, say: Sa
         raise DeployError(f"{stack.name}: {reason}")
     changes = [each["ResourceChange"] for each in described["Changes"]]
     while "NextToken" in described:
-        described = cfn.describe_change_set(ChangeSetName=arn, NextToken=described["NextToken"])
+        described = cfn.describe_change_set(StackName=stack.name, ChangeSetName=arn, NextToken=described["NextToken"])
         changes += [each["ResourceChange"] for each in described["Changes"]]
     return Change(stack.name, arn, new, shown(stack.name, new, changes))
 
@@ -160,7 +160,7 @@ def shown(stack: str, new: bool, changes: list[dict[str, Any]]) -> list[str]:
 
 def apply(change: Change, cfn: Any, say: Say) -> None:
     """Raises ``DeployError`` with the resources that failed; then CloudFormation has taken everything back."""
-    cfn.execute_change_set(ChangeSetName=change.arn)
+    cfn.execute_change_set(StackName=change.stack, ChangeSetName=change.arn)
     stack = wait(cfn, change.stack, say)
     if stack is None or stack["StackStatus"] not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
         raise DeployError(why_it_failed(cfn, change.stack))
@@ -169,7 +169,7 @@ def apply(change: Change, cfn: Any, say: Say) -> None:
 
 def discard(change: Change, cfn: Any) -> None:
     """A stack that has only this change set is nothing yet, and goes with it."""
-    cfn.delete_change_set(ChangeSetName=change.arn)
+    cfn.delete_change_set(StackName=change.stack, ChangeSetName=change.arn)
     if change.new:
         cfn.delete_stack(StackName=change.stack)
 
@@ -234,13 +234,14 @@ def _ready_for_a_change(cfn: Any, name: str, say: Say) -> dict[str, Any] | None:
     return stack
 
 
-def _wait_for_change_set(cfn: Any, arn: str) -> dict[str, Any]:
+def _wait_for_change_set(cfn: Any, name: str, arn: str) -> dict[str, Any]:
     pause = 0.1
-    while (described := cfn.describe_change_set(ChangeSetName=arn))["Status"].endswith(("_PENDING", "_IN_PROGRESS")):
+    while True:
+        described: dict[str, Any] = cfn.describe_change_set(StackName=name, ChangeSetName=arn)
+        if not described["Status"].endswith(("_PENDING", "_IN_PROGRESS")):
+            return described
         time.sleep(pause)
         pause = min(pause * 1.5, 5)
-    found: dict[str, Any] = described
-    return found
 
 
 def wait(cfn: Any, name: str, say: Say) -> dict[str, Any] | None:

@@ -8,14 +8,16 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.deploy import project, record, smoke, stacks, wiring
+from infra.deploy import preflight, project, record, smoke, stacks, wiring
+from infra.deploy.preflight import Who
 from infra.deploy.project import RUNTIME, build
-from infra.deploy.releases import Release, Releases, State
+from infra.deploy.releases import Release, Releases, State, template_key
 from infra.deploy.stacks import Stack
 from infra.deploy.target import REPOSITORY, Clients, DeployError, Say, Target
 from infra.files import write_private
@@ -29,7 +31,7 @@ FAILURES = (DeployError, BotoCoreError, ClientError)
 class Stage:
     target: Target
     clients: Clients
-    who: str
+    who: Who
     ask: Ask
     say: Say
 
@@ -41,13 +43,13 @@ class Stage:
         state = releases.state()
         if state.under_way:
             by, since = state.under_way["by"], state.under_way["since"]
-            self.say(f"a deploy by {by} began at {since} and did not end: it is finished now")
+            self.say(f"a deploy by {by} began at {since} and was not finished: it is finished now")
         begun = False
 
         def begin() -> None:
             nonlocal begun
             if not begun:
-                releases.begin(state, self.who)
+                releases.begin(state, self.who.arn)
             begun = True
 
         try:
@@ -56,6 +58,32 @@ class Stage:
             if not begun:
                 raise
             raise DeployError(f"{error}\n{self._recover(releases, state)}") from error
+
+    def _may_change(self, lines: list[str]) -> None:
+        """Before the first change it is looked at what would stop the deploy half-way."""
+        assert self._looked
+        self.ask(lines)
+
+    @cached_property
+    def _looked(self) -> bool:
+        target, clients = self.target, self.clients
+        try:
+            if missing := preflight.lacking(target, clients, self.who):
+                raise DeployError(
+                    "these rights of infra/deployer-policy.json are missing:\n" + "\n".join(sorted(set(missing)))
+                )
+        except preflight.NotKnown as error:
+            self.say(f"permissions: not known beforehand ({error})")
+        if not stacks.find(clients("cloudformation"), target.stack("resources")) and (
+            taken := preflight.clashes(target, clients, self.who.account)
+        ):
+            raise DeployError(
+                "these have the stage's names and are not its own: remove them, or choose another name\n"
+                + "\n".join(taken)
+            )
+        for line in preflight.quotas(clients):
+            self.say(f"warning: {line}")
+        return True
 
     def _releases(self) -> Releases:
         """The stage's deploys bucket; made where it is missing."""
@@ -72,8 +100,8 @@ class Stage:
     def _apply(self, change: stacks.Change) -> None:
         cfn = self.clients("cloudformation")
         try:
-            self.ask(change.lines)
-        except DeployError:
+            self._may_change(change.lines)
+        except BaseException:  # a person's Ctrl-C as well
             stacks.discard(change, cfn)
             raise
         stacks.apply(change, cfn, self.say)
@@ -97,7 +125,7 @@ class Stage:
             record.write(target.project, target.stage, serving.record)
             outputs = self._all_outputs(outputs, config)
         else:
-            self.ask(self._functions_to_deploy(config, serving))
+            self._may_change(self._functions_to_deploy(config, serving))
             begin()
             self._run_chalice(target.project, outputs)
             package = self._deployed_package()
@@ -112,7 +140,7 @@ class Stage:
             runtime=RUNTIME,
             requirements=(REPOSITORY / "requirements.txt").read_text(),
             config=config,
-            stacks={resources.name: self._kept(releases, resources)},
+            stacks={resources.name: self._kept(resources)},
             outputs=outputs,
             wiring=wiring.wanted(target, outputs),
             record=record.read(target.project, target.stage),
@@ -120,6 +148,7 @@ class Stage:
         if changed:
             self._smoke_test(releases, release)
         if serving is None or state.under_way or replace(release, name=serving.name) != serving:
+            releases.keep_template(resources.body)
             releases.keep(release)
             releases.end(releases.forget_older([*state.releases, release.name]))
         write_private(target.project / f"{target.stage}.outputs.json", json.dumps(outputs, indent=2) + "\n")
@@ -139,9 +168,9 @@ class Stage:
             self.say(f"not as asked: {each}")
         return not problems
 
-    def _kept(self, releases: Releases, stack: Stack) -> dict[str, Any]:
+    def _kept(self, stack: Stack) -> dict[str, Any]:
         parameters = stacks.values(self.clients("cloudformation"), stack.name)
-        return {"template": releases.keep_template(stack.body), "parameters": parameters}
+        return {"template": template_key(stack.body), "parameters": parameters}
 
     def _orders_since(self, outputs: Mapping[str, str]) -> str:
         table = self.clients("dynamodb").describe_table(TableName=outputs["ORDERS_TABLE"])["Table"]
@@ -218,8 +247,8 @@ class Stage:
         left = state.releases if state.under_way else state.releases[:-1]
         if not left:
             raise DeployError(f"{self.target.stage} has no release before this one")
-        self.ask([f"putting back the release {left[-1]}"])
-        releases.begin(state, self.who)
+        self._may_change([f"putting back the release {left[-1]}"])
+        releases.begin(state, self.who.arn)
         outputs = self._put_back(releases, left[-1])
         releases.end(left)
         return outputs

@@ -85,16 +85,16 @@ class CloudFormation:
             self.status = "REVIEW_IN_PROGRESS"
         return {"Id": "arn:change-set"}
 
-    def describe_change_set(self, ChangeSetName: str) -> dict[str, Any]:
+    def describe_change_set(self, StackName: str, ChangeSetName: str) -> dict[str, Any]:
         if self.reason:
             return {"Status": "FAILED", "StatusReason": self.reason}
         return {"Status": "CREATE_COMPLETE", "Changes": []}
 
-    def execute_change_set(self, ChangeSetName: str) -> None:
+    def execute_change_set(self, StackName: str, ChangeSetName: str) -> None:
         self.calls.append("execute")
         self.status = f"{self.given['ChangeSetType']}_IN_PROGRESS"
 
-    def delete_change_set(self, ChangeSetName: str) -> None:
+    def delete_change_set(self, StackName: str, ChangeSetName: str) -> None:
         self.calls.append("discard")
 
     def continue_update_rollback(self, StackName: str) -> None:

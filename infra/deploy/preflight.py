@@ -1,0 +1,159 @@
+"""What is looked at before anything is changed: who deploys, where to, and what would stop it half-way."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+
+from infra.deploy import inventory, record
+from infra.deploy.inventory import DATA, Thing
+from infra.deploy.project import function_names
+from infra.deploy.target import REPOSITORY, Clients, DeployError, Target
+
+POLICY = REPOSITORY / "infra" / "deployer-policy.json"
+
+# Fewer functions at once than this, and the flows hold each other up: a new account may have as few as ten.
+CONCURRENT_FUNCTIONS = 100
+# A package of each function, and as much again while they are updated.
+PACKAGE_BYTES = 20_000_000
+
+
+@dataclass(frozen=True)
+class Who:
+    account: str
+    region: str
+    arn: str
+
+    def __str__(self) -> str:
+        endpoint = os.environ.get("AWS_ENDPOINT_URL")
+        at = f" at {endpoint}" if endpoint else ""
+        return f"account {self.account} in {self.region}{at}, as {self.arn.rpartition(':')[2]}"
+
+
+def who(clients: Clients) -> Who:
+    """Raises ``DeployError`` where AWS does not know who this is."""
+    try:
+        sts = clients("sts")
+        found = sts.get_caller_identity()
+        # The service of identities is in every region, and the others are in the one that is meant.
+        return Who(found["Account"], clients("lambda").meta.region_name, found["Arn"])
+    except NoRegionError:
+        raise DeployError("there is no region: set AWS_DEFAULT_REGION, or `region` in the profile") from None
+    except NoCredentialsError:
+        raise DeployError("there are no AWS credentials: `aws configure` or AWS_PROFILE, and try again") from None
+    except ClientError as error:
+        raise DeployError(f"AWS does not take these credentials: {error.response['Error']['Message']}") from error
+
+
+def clashes(target: Target, clients: Clients, account: str) -> list[str]:
+    """What has the names of a new stage, and is not its own."""
+    things = [each for each in inventory.there(target, clients, account) if not _may_be_there(each, target, clients)]
+    lambda_ = clients("lambda")
+    for name in function_names():
+        try:
+            found = lambda_.get_function_configuration(FunctionName=target.function(name))
+        except lambda_.exceptions.ResourceNotFoundException:
+            continue
+        # Chalice would take it for its own, and update it.
+        if record.stage_of(found) != target.stage:
+            things.append(Thing("AWS::Lambda::Function", found["FunctionName"]))
+    return inventory.shown(sorted(things))
+
+
+def _may_be_there(thing: Thing, target: Target, clients: Clients) -> bool:
+    """The deploys bucket and what a deploy that was cut off has made; and data that an earlier stage has left."""
+    if thing.kind in ("AWS::CloudFormation::Stack", "AWS::Lambda::Function", "AWS::ApiGateway::RestApi"):
+        return True
+    return thing.kind in DATA and _tags(thing, clients).items() >= {"app": "cafe", "stage": target.stage}.items()
+
+
+def _tags(thing: Thing, clients: Clients) -> dict[str, str]:
+    if thing.kind == "AWS::S3::Bucket":
+        try:
+            tags: list[dict[str, Any]] = clients("s3").get_bucket_tagging(Bucket=thing.name)["TagSet"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ("NoSuchTagSet", "AccessDenied"):
+                raise
+            tags = []
+    else:
+        dynamodb = clients("dynamodb")
+        arn = dynamodb.describe_table(TableName=thing.name)["Table"]["TableArn"]
+        tags = dynamodb.list_tags_of_resource(ResourceArn=arn)["Tags"]
+    return {each["Key"]: each["Value"] for each in tags}
+
+
+def lacking(target: Target, clients: Clients, who: Who) -> list[str]:
+    """The rights of ``deployer-policy.json`` that this identity does not have, by IAM's own simulation.
+
+    Raises ``NotKnown`` where IAM does not tell: root has all rights, and not everybody may ask.
+    """
+    source = _identity(who)
+    policy = json.loads(POLICY.read_text())
+    missing = []
+    for statement in policy["Statement"]:
+        # The simulation takes no wildcards, and the actions beside them stand for those.
+        actions = [each for each in _list(statement["Action"]) if "*" not in each]
+        resources = [_concrete(each, target, who) for each in _list(statement["Resource"])]
+        context = [
+            {"ContextKeyName": key, "ContextKeyValues": [_concrete(each, target, who)], "ContextKeyType": "string"}
+            for conditions in statement.get("Condition", {}).values()
+            for key, values in conditions.items()
+            for each in _list(values)[:1]
+        ]
+        for resource in resources:
+            own = [each for each in actions if resource == "*" or resource.split(":")[2] == each.partition(":")[0]]
+            try:
+                answer = clients("iam").simulate_principal_policy(
+                    PolicySourceArn=source, ActionNames=own, ResourceArns=[resource], ContextEntries=context
+                )
+            except (ClientError, BotoCoreError) as error:
+                raise NotKnown(f"{error}".splitlines()[0]) from error
+            denied = [each for each in answer["EvaluationResults"] if each["EvalDecision"] != "allowed"]
+            missing += [f"  {each['EvalActionName']} on {each['EvalResourceName']}" for each in denied]
+    return missing
+
+
+class NotKnown(Exception):
+    """Why IAM does not tell what this identity may do."""
+
+
+def _identity(who: Who) -> str:
+    """The user or role whose policies IAM knows."""
+    kind, _, name = who.arn.rpartition(":")[2].partition("/")
+    partition = who.arn.split(":")[1]
+    if kind == "user":
+        return who.arn
+    if kind == "assumed-role":
+        return f"arn:{partition}:iam::{who.account}:role/{name.partition('/')[0]}"
+    raise NotKnown(f"{kind} has no policies")
+
+
+def _concrete(pattern: str, target: Target, who: Who) -> str:
+    """One resource that a resource of the policy stands for."""
+    if pattern == "*" or not pattern.startswith("arn:"):
+        return pattern
+    start, partition, service, region, account, rest = pattern.split(":", 5)
+    region, account = region.replace("*", who.region), account.replace("*", who.account)
+    name = rest.replace("cafe-*", f"cafe-{target.stage}-x", 1).replace("*", "x")
+    return ":".join((start, partition, service, region, account, name))
+
+
+def _list(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [value]
+
+
+def quotas(clients: Clients) -> list[str]:
+    """Those of the account's limits that a stage would reach, a line each."""
+    found = clients("lambda").get_account_settings()
+    limit, used = found["AccountLimit"], found["AccountUsage"]
+    lines = []
+    if (at_once := limit["ConcurrentExecutions"]) < CONCURRENT_FUNCTIONS:
+        lines.append(f"Lambda runs only {at_once} functions at once here: ask for {CONCURRENT_FUNCTIONS} or more")
+    needed = 2 * len(function_names()) * PACKAGE_BYTES
+    if (left := limit["TotalCodeSize"] - used["TotalCodeSize"]) < needed:
+        lines.append(f"Lambda has room for {left / 1e9:.1f} GB of code only: remove old functions, or ask for more")
+    return lines

@@ -1,0 +1,135 @@
+"""A look at the local cloud's account, by all rights and by nothing of the deploy's own code."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+from local.cloud import Cloud
+
+# Of each service, what a call lists: the operation, the key of the list, and what tells one from another.
+LISTS: tuple[tuple[str, str, str, str | None], ...] = (
+    ("apigateway", "get_rest_apis", "items", "id"),
+    ("cloudformation", "list_stacks", "StackSummaries", "StackName"),
+    ("cloudwatch", "describe_alarms", "MetricAlarms", "AlarmName"),
+    ("cloudwatch", "list_dashboards", "DashboardEntries", "DashboardName"),
+    ("cognito-idp", "list_user_pools", "UserPools", "Name"),
+    ("dynamodb", "list_tables", "TableNames", None),
+    ("ec2", "describe_vpcs", "Vpcs", "VpcId"),
+    ("ec2", "describe_vpc_endpoints", "VpcEndpoints", "VpcEndpointId"),
+    ("ec2", "describe_security_groups", "SecurityGroups", "GroupId"),
+    ("events", "list_rules", "Rules", "Name"),
+    ("iam", "list_roles", "Roles", "RoleName"),
+    ("iam", "list_policies", "Policies", "Arn"),
+    ("kms", "list_keys", "Keys", "KeyId"),
+    ("lambda", "list_functions", "Functions", "FunctionName"),
+    ("lambda", "list_event_source_mappings", "EventSourceMappings", "UUID"),
+    ("logs", "describe_log_groups", "logGroups", "logGroupName"),
+    ("rds", "describe_db_clusters", "DBClusters", "DBClusterIdentifier"),
+    ("rds", "describe_db_instances", "DBInstances", "DBInstanceIdentifier"),
+    ("s3", "list_buckets", "Buckets", "Name"),
+    ("scheduler", "list_schedules", "Schedules", "Name"),
+    ("secretsmanager", "list_secrets", "SecretList", "Name"),
+    ("sns", "list_topics", "Topics", "TopicArn"),
+    ("sns", "list_subscriptions", "Subscriptions", "SubscriptionArn"),
+    ("sqs", "list_queues", "QueueUrls", None),
+    ("ssm", "describe_parameters", "Parameters", "Name"),
+    ("stepfunctions", "list_state_machines", "stateMachines", "name"),
+)
+
+
+class Account:
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._clients: dict[str, Any] = {}
+
+    def aws(self, service: str) -> Any:
+        if service not in self._clients:
+            self._clients[service] = self._cloud.client(service)
+        return self._clients[service]
+
+    def everything(self) -> set[str]:
+        """All that there is, in all services that a stage may use."""
+        return {f"{service}: {name}" for service, *how in LISTS for name in self._list(service, *how)}
+
+    def _list(self, service: str, operation: str, key: str, name: str | None) -> Iterator[str]:
+        client = self.aws(service)
+        sizes = {"PaginationConfig": {"PageSize": 60}} if service == "cognito-idp" else {}
+        pages = client.get_paginator(operation).paginate(**sizes) if client.can_paginate(operation) else [client.list()]
+        for page in pages:
+            for each in page.get(key, []):
+                if each is not None and not (service == "cloudformation" and each["StackStatus"] == "DELETE_COMPLETE"):
+                    yield each[name] if name else each
+
+    def snapshot(self, stage: str) -> dict[str, Any]:
+        """All of a stage that a deploy could have changed, in the words of the services."""
+        lambda_, s3, cfn = self.aws("lambda"), self.aws("s3"), self.aws("cloudformation")
+        functions = self.functions(stage)
+        buckets = [f"cafe-{stage}-{each}-000000000000" for each in ("uploads", "reports", "deploys")]
+        mappings = [
+            (each["UUID"], str(each["LastModified"]), each["State"])
+            for each in lambda_.list_event_source_mappings()["EventSourceMappings"]
+            if each["FunctionArn"].rpartition(":")[2] in functions
+        ]
+        return {
+            "functions": {name: (each["CodeSha256"], str(each["LastModified"])) for name, each in functions.items()},
+            "environments": {name: each["Environment"]["Variables"] for name, each in functions.items()},
+            "mappings": sorted(mappings),
+            "apis": self.apis(stage),
+            "stacks": {
+                each["StackName"]: str(each.get("LastUpdatedTime", each["CreationTime"]))
+                for each in cfn.describe_stacks()["Stacks"]
+                if each["StackName"] in (f"cafe-{stage}-deploys", f"cafe-{stage}-resources")
+            },
+            "notifications": {
+                bucket: s3.get_bucket_notification_configuration(Bucket=bucket).get("LambdaFunctionConfigurations")
+                for bucket in buckets
+            },
+            "subscriptions": sorted(
+                each["SubscriptionArn"]
+                for each in self.aws("sns").list_subscriptions()["Subscriptions"]
+                if f":cafe-{stage}-notifications:" in each["SubscriptionArn"]
+                or f":cafe-{stage}-alarms:" in each["SubscriptionArn"]
+            ),
+            "objects": sorted(
+                (bucket, each["Key"], each["VersionId"])
+                for bucket in buckets
+                for each in s3.list_object_versions(Bucket=bucket).get("Versions", [])
+            ),
+        }
+
+    def functions(self, stage: str) -> dict[str, dict[str, Any]]:
+        pages = self.aws("lambda").get_paginator("list_functions").paginate()
+        return {
+            each["FunctionName"]: each
+            for page in pages
+            for each in page["Functions"]
+            if each["Environment"]["Variables"]["CAFE_STAGE"] == stage
+        }
+
+    def apis(self, stage: str) -> dict[str, list[str]]:
+        """The ids of the stage's REST APIs, each with those of its deployments."""
+        gateway, found = self.aws("apigateway"), {}
+        for api in gateway.get_rest_apis()["items"]:
+            resources = gateway.get_resources(restApiId=api["id"], embed=["methods"])
+            if f"function:cafe-{stage}/invocations" in json.dumps(resources, default=str):
+                found[api["id"]] = [each["id"] for each in gateway.get_deployments(restApiId=api["id"])["items"]]
+        return found
+
+    def code(self, stage: str) -> dict[str, str]:
+        return {name: each["CodeSha256"] for name, each in self.functions(stage).items()}
+
+    def get(self, stage: str, path: str) -> Any:
+        """The JSON of the API behind the gateway."""
+        [api] = self.apis(stage)
+        url = f"{self._cloud.endpoint}/_aws/execute-api/{api}/api{path}"
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return json.load(answer)
+
+    def state(self, stage: str) -> dict[str, Any]:
+        """What the stage's bucket says of its releases."""
+        bucket = f"cafe-{stage}-deploys-000000000000"
+        found: dict[str, Any] = json.load(self.aws("s3").get_object(Bucket=bucket, Key="stage.json")["Body"])
+        return found

@@ -1,0 +1,125 @@
+"""A local cloud of its own with a proxy before it, and checkouts to deploy from. No database: a deploy needs none."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.cloud import REGION, Cloud
+from local.processes import free_ports
+from tests.deploying.account import Account
+from tests.faults.wire import Wire
+
+ROOT = Path(__file__).parents[2]
+DATABASE = {"DB_HOST": "127.0.0.1", "DB_PORT": "3306", "DB_NAME": "cafe", "DB_USER": "cafe", "DB_PASSWORD": "secret"}
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """One copy of the repository, with what it generates in a folder of its own."""
+
+    folder: Path
+    endpoint: str
+    keys: dict[str, str]
+
+    @classmethod
+    def make(cls, folder: Path, endpoint: str, keys: dict[str, str]) -> Checkout:
+        files = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for name in files.stdout.splitlines():
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, folder / name)
+        return cls(folder, endpoint, keys)
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        text = (self.folder / name).read_text()
+        assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {name}"
+        (self.folder / name).write_text(text.replace(old, new))
+
+    def start(self, stage: str, *options: str) -> subprocess.Popen[str]:
+        """A deploy under way, in a group of processes that can be ended as one."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "infra.deploy", stage, "--local", "--yes", *options],
+            cwd=self.folder,
+            env={
+                **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHON"))},
+                **DATABASE,
+                **self.keys,
+                "AWS_CONFIG_FILE": os.devnull,
+                "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+                "AWS_DEFAULT_REGION": REGION,
+                "AWS_ENDPOINT_URL": self.endpoint,
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "NO_PROXY": "127.0.0.1",
+                "no_proxy": "127.0.0.1",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, stage: str, *options: str) -> tuple[int, str]:
+        """Exit status and all that was said."""
+        process = self.start(stage, *options)
+        said, _ = process.communicate(timeout=300)
+        return process.returncode, said
+
+    def deploy(self, stage: str, *options: str) -> str:
+        """All that a deploy says, which ends well."""
+        status, said = self.run(stage, *options)
+        assert status == 0, said
+        return said
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the tests deploy to: everybody's calls go by the wire, but those of the tests' own look at the account."""
+
+    cloud: Cloud
+    wire: Wire
+    account: Account
+    folder: Path
+
+    def checkout(self, name: str) -> Checkout:
+        port: Any = self.wire.server_address[1]
+        return Checkout.make(self.folder / name, f"http://127.0.0.1:{port}", self.cloud.deployer())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    wire_port, port = free_ports(2)
+    folder = tmp_path_factory.mktemp("place")
+    cloud = Cloud(folder / "cloud", port)
+    cloud.start()
+    wire = Wire(wire_port, port)
+    try:
+        yield Place(cloud, wire, Account(cloud), folder)
+    finally:
+        wire.close()
+        cloud.stop()
+
+
+@pytest.fixture(scope="module")
+def here(place: Place) -> Checkout:
+    return place.checkout("here")
+
+
+@pytest.fixture(scope="module")
+def elsewhere(place: Place) -> Checkout:
+    """Another clone, which has never deployed anything."""
+    return place.checkout("elsewhere")
