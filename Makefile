@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop status logs user dead-letters redrive test faults soak check audit bench deploy destroy
+.PHONY: help run stop status logs user dead-letters redrive test faults soak check audit bench deploy rollback destroy verify-deploy
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,7 +48,7 @@ CHECKS := check-template check-security check-types check-machines check-lint ch
 check: .venv/dev  ## Check format, lint, types, security, templates and state machines
 	@$(MAKE) --no-print-directory --jobs=4 --keep-going $(CHECKS)
 check-template:
-	$(BIN)/cfn-lint infra/resources.yaml
+	$(BIN)/cfn-lint infra/*.yaml
 check-security:
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml app.py chalicelib infra local
 check-types:
@@ -68,11 +68,20 @@ bench: .venv/dev  ## Measure: against peers in the same run, and the promised li
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.limits
 
+# YES=1 asks nothing.
+ANSWER := $(if $(YES),--yes)
 deploy: stage .venv/run  ## Deploy the whole system to AWS: make deploy STAGE=x
-	$(BIN)/python -m infra.deploy $(STAGE)
+	@$(BIN)/python -m infra.deploy $(STAGE) $(ANSWER)
 
-destroy: stage .venv/run  ## Take the whole system off AWS: make destroy STAGE=x
-	$(BIN)/python -m infra.deploy $(STAGE) --destroy
+rollback: stage .venv/run  ## Put the release before this one back: make rollback STAGE=x
+	@$(BIN)/python -m infra.deploy $(STAGE) --rollback $(ANSWER)
+
+destroy: stage .venv/run  ## Take the whole system off AWS: make destroy STAGE=x, and KEEP_DATA=1 keeps tables and buckets
+	@$(BIN)/python -m infra.deploy $(STAGE) --destroy $(if $(KEEP_DATA),--keep-data) $(ANSWER)
+
+verify-deploy: .venv/dev  ## Prove the deploy: its whole life on the local cloud, and moto's server as a second opinion
+	$(BIN)/cfn-lint infra/*.yaml
+	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -m "" -n 2 --dist loadfile tests/deploying
 
 .PHONY: stage
 stage:

@@ -20,6 +20,7 @@ function: its docstring says what AWS does, what MiniStack does, and who needs i
 - ``published_attributes``     the message attributes of a state machine's ``sns:publish``
 - ``stream_resources``         reading a DynamoDB stream asks for a right on that stream
 - ``lambda_resources``         creating a function or a mapping asks for a right on that function
+- ``table_tags``               reading a table's tags asks for a right on that table
 - ``user_pool_tags``           a policy's conditions know the tags of a user pool
 - ``simulated_conditions``     a simulation of a policy knows its request's ``ContextEntries``
 - ``wildcards``                ``*`` and ``?`` in a policy stand for line ends too
@@ -639,6 +640,24 @@ def lambda_resources() -> None:
     iam_evaluator.enforce = enforce_with_function
 
 
+def table_tags() -> None:
+    """AWS authorizes reading a table's tags on that table, whose ARN is in the request.
+
+    MiniStack asks for a right on every resource. The deploy takes over a table only where it has the stage's tags.
+    """
+    from ministack.core import iam_actions
+
+    extract_resource_arn = iam_actions.extract_resource_arn
+
+    @wraps(extract_resource_arn)
+    def extract(service: str, method: str, path: str, headers: Any, body: bytes, *arguments: Any) -> Any:
+        if service == "dynamodb" and headers.get("x-amz-target", "").endswith(".ListTagsOfResource"):
+            return json.loads(body)["ResourceArn"]
+        return extract_resource_arn(service, method, path, headers, body, *arguments)
+
+    iam_actions.extract_resource_arn = extract
+
+
 def user_pool_tags() -> None:
     """On AWS the condition ``aws:ResourceTag`` knows the tags of a user pool.
 
@@ -660,7 +679,7 @@ def simulated_conditions() -> None:
     from ministack.services import iam
 
     simulate, evaluate = iam._simulate_principal_policy, iam_evaluator.evaluate
-    entries: contextvars.ContextVar[dict[str, str]] = contextvars.ContextVar("entries", default={})
+    entries: contextvars.ContextVar[dict[str, str] | None] = contextvars.ContextVar("entries", default=None)
 
     @wraps(simulate)
     def with_entries(parameters: dict[str, Any]) -> Any:
@@ -677,7 +696,7 @@ def simulated_conditions() -> None:
 
     @wraps(evaluate)
     def in_context(context: Any, *arguments: Any) -> Any:
-        context.service_context.update(entries.get())
+        context.service_context.update(entries.get() or {})
         return evaluate(context, *arguments)
 
     iam_evaluator.evaluate = in_context
@@ -758,6 +777,7 @@ PATCHES = (
     published_attributes,
     stream_resources,
     lambda_resources,
+    table_tags,
     user_pool_tags,
     simulated_conditions,
     wildcards,

@@ -37,10 +37,10 @@ class Who:
 def who(clients: Clients) -> Who:
     """Raises ``DeployError`` where AWS does not know who this is."""
     try:
-        sts = clients("sts")
-        found = sts.get_caller_identity()
-        # The service of identities is in every region, and the others are in the one that is meant.
-        return Who(found["Account"], clients("lambda").meta.region_name, found["Arn"])
+        # The service of identities answers without a region, and all others need one.
+        region = clients("lambda").meta.region_name
+        found = clients("sts").get_caller_identity()
+        return Who(found["Account"], region, found["Arn"])
     except NoRegionError:
         raise DeployError("there is no region: set AWS_DEFAULT_REGION, or `region` in the profile") from None
     except NoCredentialsError:

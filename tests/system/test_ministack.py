@@ -121,11 +121,11 @@ def run(cloud: Cloud, machine_arn: str) -> dict[str, Any]:
     return dict(machines.describe_execution(executionArn=arn))
 
 
-def role(cloud: Cloud, name: str, action: str, resource: str = "*") -> str:
+def role(cloud: Cloud, name: str, action: str, resource: str = "*", condition: Any = None) -> str:
     """A role that anybody may assume, and that may do this one ``action``. Returns its ARN."""
     iam = client(cloud, "iam")
     trust = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": "*"}}
-    rights = {"Effect": "Allow", "Action": action, "Resource": resource}
+    rights = {"Effect": "Allow", "Action": action, "Resource": resource, "Condition": condition or {}}
     arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps({"Statement": [trust]}))["Role"]["Arn"]
     iam.put_role_policy(RoleName=name, PolicyName="one", PolicyDocument=json.dumps({"Statement": [rights]}))
     return str(arn)
@@ -142,9 +142,9 @@ def allowed(call: Callable[[], Any]) -> bool:
     return True
 
 
-def assumed(cloud: Cloud, service: str, action: str, resource: str = "*") -> Any:
+def assumed(cloud: Cloud, service: str, action: str, resource: str = "*", condition: Any = None) -> Any:
     """A client with the rights of a role that may do this one ``action``."""
-    arn = role(cloud, action.replace(":", "-"), action, resource)
+    arn = role(cloud, action.replace(":", "-"), action, resource, condition)
     keys = client(cloud, "sts").assume_role(RoleArn=arn, RoleSessionName="one")["Credentials"]
     return client(
         cloud,
@@ -383,6 +383,48 @@ def stream_resources(cloud: Cloud) -> bool:
     )
 
 
+def lambda_resources(cloud: Cloud) -> bool:
+    arn, (_, source) = f"arn:aws:lambda:{REGION}:000000000000:function:named", queue(cloud, "mapped")
+    condition = {"ArnEquals": {"lambda:FunctionArn": arn}}
+    made = {"FunctionName": "named", "Runtime": "python3.11", "Role": ROLE, "Handler": "app.handler"}
+    package = io.BytesIO()
+    with zipfile.ZipFile(package, "w") as archive:
+        archive.writestr("app.py", "")
+    maker = assumed(cloud, "lambda", "lambda:CreateFunction", arn)
+    if not allowed(lambda: maker.create_function(**made, Code={"ZipFile": package.getvalue()})):
+        return False
+    mapper = assumed(cloud, "lambda", "lambda:CreateEventSourceMapping", "*", condition)
+    if not allowed(lambda: mapper.create_event_source_mapping(FunctionName="named", EventSourceArn=source)):
+        return False
+    [mapping] = client(cloud, "lambda").list_event_source_mappings(FunctionName="named")["EventSourceMappings"]
+    remover = assumed(cloud, "lambda", "lambda:DeleteEventSourceMapping", "*", condition)
+    return allowed(lambda: remover.delete_event_source_mapping(UUID=mapping["UUID"]))
+
+
+def table_tags(cloud: Cloud) -> bool:
+    arn = table(cloud, "tagged").partition("/stream/")[0]
+    reader = assumed(cloud, "dynamodb", "dynamodb:ListTagsOfResource", arn)
+    return allowed(lambda: reader.list_tags_of_resource(ResourceArn=arn))
+
+
+def user_pool_tags(cloud: Cloud) -> bool:
+    pool = client(cloud, "cognito-idp").create_user_pool(PoolName="tagged", UserPoolTags={"app": "cafe"})["UserPool"]
+    condition = {"StringEquals": {"aws:ResourceTag/app": "cafe"}}
+    cognito = assumed(cloud, "cognito-idp", "cognito-idp:DescribeUserPool", "*", condition)
+    return allowed(lambda: cognito.describe_user_pool(UserPoolId=pool["Id"]))
+
+
+def simulated_conditions(cloud: Cloud) -> bool:
+    condition = {"StringEquals": {"iam:PassedToService": "lambda.amazonaws.com"}}
+    context = {"ContextKeyName": "iam:PassedToService", "ContextKeyValues": ["lambda.amazonaws.com"]}
+    answer = client(cloud, "iam").simulate_principal_policy(
+        PolicySourceArn=role(cloud, "passes", "iam:PassRole", "*", condition),
+        ActionNames=["iam:PassRole"],
+        ContextEntries=[{**context, "ContextKeyType": "string"}],
+    )
+    return bool(answer["EvaluationResults"][0]["EvalDecision"] == "allowed")
+
+
 def wildcards(cloud: Cloud) -> bool:
     s3 = client(cloud, "s3")
     s3.create_bucket(Bucket="lines")
@@ -456,6 +498,10 @@ CHECKS = (
     batch_actions,
     published_attributes,
     stream_resources,
+    lambda_resources,
+    table_tags,
+    user_pool_tags,
+    simulated_conditions,
     wildcards,
     signed_tokens,
     request_path,
