@@ -21,6 +21,8 @@ function: its docstring says what AWS does, what MiniStack does, and who needs i
 - ``stream_resources``         reading a DynamoDB stream asks for a right on that stream
 - ``lambda_resources``         creating a function or a mapping asks for a right on that function
 - ``table_tags``               reading a table's tags asks for a right on that table
+- ``bucket_tags``              a bucket has the tags of its template
+- ``imported_buckets``         a change set that takes over a bucket can be executed
 - ``user_pool_tags``           a policy's conditions know the tags of a user pool
 - ``simulated_conditions``     a simulation of a policy knows its request's ``ContextEntries``
 - ``wildcards``                ``*`` and ``?`` in a policy stand for line ends too
@@ -658,6 +660,49 @@ def table_tags() -> None:
     iam_actions.extract_resource_arn = extract
 
 
+def bucket_tags() -> None:
+    """On AWS a bucket has the tags that its template gives it.
+
+    MiniStack's CloudFormation leaves them out. By them the deploy knows a bucket that an earlier stage has left.
+    """
+    from ministack.services import s3
+    from ministack.services.cloudformation import provisioners
+
+    apply_configurations = provisioners._s3_apply_configurations
+
+    @wraps(apply_configurations)
+    def with_tags(name: str, properties: dict[str, Any], *arguments: Any) -> None:
+        apply_configurations(name, properties, *arguments)
+        s3._bucket_tags[name] = {each["Key"]: each["Value"] for each in properties.get("Tags", [])}
+
+    provisioners._s3_apply_configurations = with_tags
+
+
+def imported_buckets() -> None:
+    """AWS takes over a bucket that is there, where the change set says so.
+
+    MiniStack's change set says so too, and then its check of names refuses the bucket because it is there. A stage
+    whose data was kept takes it over when it is deployed again.
+    """
+    from ministack.services.cloudformation import changesets, stacks
+
+    deploy, validation_errors = stacks._deploy_stack_async, stacks._validation_errors
+    imported: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("imported", default=frozenset())
+
+    @wraps(deploy)
+    async def with_imports(*arguments: Any, **named: Any) -> None:
+        identifiers = (named.get("imports") or {}).values()
+        imported.set(frozenset(each["BucketName"] for each in identifiers if "BucketName" in each))
+        await deploy(*arguments, **named)
+
+    @wraps(validation_errors)
+    def but_imported(*arguments: Any) -> Any:
+        return validation_errors(*arguments[:7], arguments[7] | imported.get())
+
+    changesets._deploy_stack_async = with_imports
+    stacks._validation_errors = but_imported
+
+
 def user_pool_tags() -> None:
     """On AWS the condition ``aws:ResourceTag`` knows the tags of a user pool.
 
@@ -778,6 +823,8 @@ PATCHES = (
     stream_resources,
     lambda_resources,
     table_tags,
+    bucket_tags,
+    imported_buckets,
     user_pool_tags,
     simulated_conditions,
     wildcards,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from infra.deploy import inventory, preflight, removal
@@ -57,14 +58,21 @@ def main(arguments: list[str] | None = None) -> int:
             if not (given.yes or _agreed(target, who.account, given.keep_data)):
                 return 1
             removal.destroy(target, client, who.account, given.keep_data, say)
-        elif given.rollback:
-            stage.rollback()
         else:
-            stage.deploy()
+            outputs = stage.rollback() if given.rollback else stage.deploy()
+            if not given.local:
+                _tell(target, outputs)
     except (*FAILURES, EOFError) as error:
         print(f"deploy: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _tell(target: Target, outputs: Mapping[str, str]) -> None:
+    say(f"\n{target.stage} serves")
+    for name in ("REST_API_URL", "UPLOADS_BUCKET", "REPORTS_BUCKET", "TOPIC_ARN", "ALARMS_TOPIC_ARN", "USER_POOL_ID"):
+        say(f"  {name:<16}  {outputs[name]}")
+    say(f"  all outputs       {target.project / f'{target.stage}.outputs.json'}")
 
 
 def _agreed(target: Target, account: str, keep_data: bool) -> bool:

@@ -14,8 +14,6 @@ from infra.deploy.target import Clients, Target
 # Of each stage, in the order in which they are made.
 PARTS = ("deploys", "resources")
 TEMPLATES = {"deploys": "deploys.yaml", "resources": "resources.yaml"}
-# What a destroyed stage may leave behind on purpose.
-DATA = ("AWS::DynamoDB::Table", "AWS::S3::Bucket")
 
 
 @dataclass(frozen=True, order=True)
@@ -106,16 +104,12 @@ def named(target: Target, account: str) -> set[Thing]:
 
 def named_in(file: str, stage: str, account: str) -> Iterator[Thing]:
     document: Any = yaml.compose(stacks.template(file), stacks.LOADER)
-    for _, resource in _items(document)["Resources"].value:
-        parts = _items(resource)
+    for _, resource in stacks.items(document)["Resources"].value:
+        parts = stacks.items(resource)
         kind = parts["Type"].value
         if kind in NAMED:
-            name: str = _items(parts["Properties"])[NAMED[kind][0]].value
+            name: str = stacks.items(parts["Properties"])[NAMED[kind][0]].value
             yield Thing(kind, name.replace("${Stage}", stage).replace("${AWS::AccountId}", account))
-
-
-def _items(mapping: Any) -> dict[str, Any]:
-    return {key.value: value for key, value in mapping.value}
 
 
 def there(target: Target, clients: Clients, account: str) -> list[Thing]:

@@ -10,8 +10,9 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
 from infra.deploy import inventory, record
-from infra.deploy.inventory import DATA, Thing
+from infra.deploy.inventory import Thing
 from infra.deploy.project import function_names
+from infra.deploy.stacks import DATA
 from infra.deploy.target import REPOSITORY, Clients, DeployError, Target
 
 POLICY = REPOSITORY / "infra" / "deployer-policy.json"

@@ -49,7 +49,7 @@ def rest_apis(target: Target, clients: Clients) -> list[str]:
         for api in page["items"]:
             if api["name"] != tracked_config()["app_name"]:
                 continue
-            resources = gateway.get_resources(restApiId=api["id"], embed=["methods"])["items"]
+            resources = gateway.get_resources(restApiId=api["id"], embed=["methods"], limit=500)["items"]
             methods = [method for each in resources for method in each.get("resourceMethods", {}).values()]
             if any(m.get("methodIntegration", {}).get("uri", "").endswith(integration) for m in methods):
                 found.append(str(api["id"]))

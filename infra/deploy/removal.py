@@ -8,7 +8,8 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from infra.deploy import inventory, project, record, stacks
-from infra.deploy.inventory import DATA, Thing
+from infra.deploy.inventory import Thing
+from infra.deploy.stacks import DATA
 from infra.deploy.target import Clients, DeployError, Say, Target
 
 WAIT_SECONDS = 120
@@ -32,13 +33,12 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
         if part == "deploys":
             _empty(clients("s3"), stacks.outputs(cfn, name).get("DEPLOYS_BUCKET"), say)
         stacks.delete(cfn, name, say)
-    left = inventory.there(target, clients, account)
-    data = [each for each in left if each.kind in DATA]
-    if not keep_data:
-        for thing in data:
+    for thing in inventory.there(target, clients, account):
+        # The last words of a function may have come after its log group was gone.
+        if thing.kind == "AWS::Logs::LogGroup" or (thing.kind in DATA and not keep_data):
             _delete(thing, clients, say)
-        left = inventory.there(target, clients, account)
-        data = []
+    left = inventory.there(target, clients, account)
+    data = [each for each in left if each.kind in DATA and keep_data]
     project.forget(target)
     if data:
         say("kept, and taken over by the next deploy of this name:\n" + "\n".join(inventory.shown(data)))
@@ -69,6 +69,8 @@ def _delete(thing: Thing, clients: Clients, say: Say) -> None:
     if thing.kind == "AWS::S3::Bucket":
         _empty(clients("s3"), thing.name, say)
         clients("s3").delete_bucket(Bucket=thing.name)
+    elif thing.kind == "AWS::Logs::LogGroup":
+        clients("logs").delete_log_group(logGroupName=thing.name)
     else:
         dynamodb = clients("dynamodb")
         dynamodb.delete_table(TableName=thing.name)

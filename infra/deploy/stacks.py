@@ -19,6 +19,8 @@ TEMPLATES = REPOSITORY / "infra"
 WAIT_SECONDS = 3600
 # A wait says how far it is, and not more often than this.
 PROGRESS_SECONDS = 10
+# What a stage may leave behind on purpose, and the property that has its name.
+DATA = {"AWS::DynamoDB::Table": "TableName", "AWS::S3::Bucket": "BucketName"}
 SHOWN_KINDS = 6
 # By libyaml, where PyYAML has it: it is twenty times as quick.
 LOADER, DUMPER = getattr(yaml, "CSafeLoader", yaml.SafeLoader), getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -45,10 +47,11 @@ class Change:
     lines: list[str]
 
 
-def template(file: str = "resources.yaml") -> str:
+def template(file: str = "resources.yaml", names: Mapping[str, str] | None = None) -> str:
     """A template with each state machine's ASL file in the place of its name, and without comments.
 
-    Written as it is, half of what CloudFormation takes would be spaces at the beginning of lines.
+    ``names``, such as ``{"Stage": "prod", "AWS::AccountId": …}``, are put into the names of tables and buckets:
+    CloudFormation takes over what exists only where its template spells the name out.
     """
 
     def definition(match: re.Match[str]) -> str:
@@ -59,9 +62,26 @@ def template(file: str = "resources.yaml") -> str:
     text = (TEMPLATES / file).read_text()
     text = re.sub(r"^( +)DefinitionS3Location: (\S+)$", definition, text, flags=re.MULTILINE)
     document: Any = yaml.compose(text, LOADER)
+    if names:
+        _spell_out(document, names)
     _in_flow_style(document)
     body: str = yaml.serialize(document, None, DUMPER, width=2**30, allow_unicode=True)
     return body
+
+
+def _spell_out(document: Any, names: Mapping[str, str]) -> None:
+    for _, resource in items(document)["Resources"].value:
+        parts = items(resource)
+        if parts["Type"].value in DATA:
+            name = items(parts["Properties"])[DATA[parts["Type"].value]]
+            for key, value in names.items():
+                name.value = name.value.replace(f"${{{key}}}", value)
+            name.tag = "tag:yaml.org,2002:str"
+
+
+def items(mapping: Any) -> dict[str, Any]:
+    """The values of a YAML mapping, by their keys."""
+    return {key.value: value for key, value in mapping.value}
 
 
 def _in_flow_style(node: Any, depth: int = 0) -> None:
@@ -76,8 +96,8 @@ def _in_flow_style(node: Any, depth: int = 0) -> None:
 def parameters_of(body: str) -> set[str]:
     """The names of a template's parameters."""
     document: Any = yaml.compose(body, LOADER)
-    sections = {key.value: value for key, value in document.value}
-    return {key.value for key, _ in sections["Parameters"].value} if "Parameters" in sections else set()
+    sections = items(document)
+    return set(items(sections["Parameters"])) if "Parameters" in sections else set()
 
 
 def prepare(stack: Stack, cfn: Any, upload: Callable[[str], str] | None, say: Say) -> Change | None:
@@ -143,7 +163,9 @@ def shown(stack: str, new: bool, changes: list[dict[str, Any]]) -> list[str]:
     if new:
         counted = [f"{count} {kind}" for kind, count in kinds.most_common()]
         counted[SHOWN_KINDS:] = [f"{len(counted) - SHOWN_KINDS} other kinds"] if len(counted) > SHOWN_KINDS else []
-        return [f"{stack}: new, {len(changes)} resources ({', '.join(counted)})"]
+        taken = [each["LogicalResourceId"] for each in changes if each["Action"] == "Import"]
+        lines = [f"{stack}: new, {len(changes)} resources ({', '.join(counted)})"]
+        return lines + ([f"  taken over with what is in them: {', '.join(taken)}"] if taken else [])
     lines = [f"{stack}: {len(changes)} {'change' if len(changes) == 1 else 'changes'}"]
     for each in changes:
         what = f"{each['LogicalResourceId']} ({each['ResourceType']})"

@@ -87,33 +87,36 @@ class Stage:
 
     def _releases(self) -> Releases:
         """The stage's deploys bucket; made where it is missing."""
-        stack = self._stack("deploys", stacks.template("deploys.yaml"))
+        stack = self._stack("deploys", self._template("deploys.yaml"))
         if change := stacks.prepare(stack, self.clients("cloudformation"), None, self.say):
-            self._apply(change)
+            self._apply(change, lambda: None)
         bucket = stacks.outputs(self.clients("cloudformation"), stack.name)["DEPLOYS_BUCKET"]
         return Releases(self.clients, bucket)
+
+    def _template(self, file: str) -> str:
+        return stacks.template(file, {"Stage": self.target.stage, "AWS::AccountId": self.who.account})
 
     def _stack(self, part: str, body: str, parameters: Mapping[str, str] | None = None) -> Stack:
         given = {"Stage": self.target.stage, "Local": str(self.target.local).lower(), **(parameters or {})}
         return Stack(self.target.stack(part), body, given, {"app": "cafe", "stage": self.target.stage})
 
-    def _apply(self, change: stacks.Change) -> None:
+    def _apply(self, change: stacks.Change, begin: Callable[[], None]) -> None:
         cfn = self.clients("cloudformation")
         try:
             self._may_change(change.lines)
         except BaseException:  # a person's Ctrl-C as well
             stacks.discard(change, cfn)
             raise
+        begin()
         stacks.apply(change, cfn, self.say)
 
     def _forward(self, releases: Releases, state: State, begin: Callable[[], None]) -> dict[str, str]:
         target, clients = self.target, self.clients
         serving = releases.release(state.serving) if state.serving else None
         changed = False
-        resources = self._stack("resources", stacks.template(), target.parameters)
+        resources = self._stack("resources", self._template("resources.yaml"), target.parameters)
         if change := stacks.prepare(resources, clients("cloudformation"), releases.url, self.say):
-            begin()
-            self._apply(change)
+            self._apply(change, begin)
             changed = True
         else:
             self.say(f"{resources.name}: nothing to change")

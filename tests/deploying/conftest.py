@@ -30,21 +30,6 @@ class Checkout:
     endpoint: str
     keys: dict[str, str]
 
-    @classmethod
-    def make(cls, folder: Path, endpoint: str, keys: dict[str, str]) -> Checkout:
-        files = subprocess.run(
-            ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        for name in files.stdout.splitlines():
-            if (ROOT / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, folder / name)
-        return cls(folder, endpoint, keys)
-
     def edit(self, name: str, old: str, new: str) -> None:
         text = (self.folder / name).read_text()
         assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {name}"
@@ -97,13 +82,25 @@ class Place:
 
     def checkout(self, name: str) -> Checkout:
         port: Any = self.wire.server_address[1]
-        return Checkout.make(self.folder / name, f"http://127.0.0.1:{port}", self.cloud.deployer())
+        shutil.copytree(self.folder / "origin", self.folder / name)
+        return Checkout(self.folder / name, f"http://127.0.0.1:{port}", self.cloud.deployer())
+
+
+def copy_repository(folder: Path) -> None:
+    """As it is now: what is edited meanwhile is not deployed."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in files.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     wire_port, port = free_ports(2)
     folder = tmp_path_factory.mktemp("place")
+    copy_repository(folder / "origin")
     cloud = Cloud(folder / "cloud", port)
     cloud.start()
     wire = Wire(wire_port, port)

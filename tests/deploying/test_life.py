@@ -301,8 +301,8 @@ def test_what_has_a_stages_names_and_is_not_its_own_is_left_alone(place: Place, 
 
 def test_data_that_is_kept_is_there_for_the_next_deploy_of_the_name(place: Place, here: Checkout) -> None:
     s3, dynamodb = place.account.aws("s3"), place.account.aws("dynamodb")
-    uploads = "cafe-one-more-uploads-000000000000"
-    s3.put_object(Bucket=uploads, Key="kept.txt", Body=b"kept")
+    reports, uploads = (f"cafe-one-more-{each}-000000000000" for each in ("reports", "uploads"))
+    s3.put_object(Bucket=reports, Key="kept.txt", Body=b"kept")
     item: dict[str, Any] = {"orderID": {"S": "kept"}, "customerID": {"S": "table-4"}}
     dynamodb.put_item(TableName="cafe-one-more-orders", Item=item)
     said = here.deploy("one-more", "--destroy", "--keep-data")
@@ -311,12 +311,13 @@ def test_data_that_is_kept_is_there_for_the_next_deploy_of_the_name(place: Place
         "dynamodb: cafe-one-more-notifications",
         "dynamodb: cafe-one-more-orders",
         "dynamodb: cafe-one-more-requests",
-        "s3: cafe-one-more-reports-000000000000",
+        f"s3: {reports}",
         f"s3: {uploads}",
     }
     assert "left of the stage: its data" in said
-    here.deploy("one-more")
-    assert s3.get_object(Bucket=uploads, Key="kept.txt")["Body"].read() == b"kept"
+    said = here.deploy("one-more")
+    assert "taken over with what is in them: " in said
+    assert s3.get_object(Bucket=reports, Key="kept.txt")["Body"].read() == b"kept"
     assert dynamodb.get_item(TableName="cafe-one-more-orders", Key={"orderID": {"S": "kept"}})["Item"] == item
 
 
@@ -332,7 +333,7 @@ def test_after_the_last_stage_the_account_is_as_empty_as_before(
     place: Place, empty: set[str], elsewhere: Checkout
 ) -> None:
     """By an inventory of all services, from a clone that did not make it."""
-    place.account.aws("s3").put_object(Bucket="cafe-one-uploads-000000000000", Key="inventory/a.csv", Body=b"x")
+    place.account.aws("s3").put_object(Bucket="cafe-one-reports-000000000000", Key="inventory/a.csv", Body=b"x")
     said = elsewhere.deploy("one", "--destroy")
     assert "left of the stage: nothing" in said
     assert place.account.everything() == empty

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from infra.deploy import record
+from infra.deploy.target import Target
 from tests.system.conftest import ROOT, System, wait_for
 
 
@@ -71,6 +73,16 @@ def test_chalice_deploy_by_hand_keeps_working_and_what_it_cannot_set_stays_set(s
     again = deploy(system)
     assert again.returncode == 0, again.stderr
     assert system.request("GET", system.env["REST_API_URL"] + "/health").status == 200
+
+
+def test_the_record_that_is_made_from_what_is_there_is_the_one_that_chalice_writes(system: System) -> None:
+    done = system.run("chalice", "deploy", "--stage", "dev")
+    assert done.returncode == 0, done.stdout + done.stderr
+    target = Target("dev", system.stack.project, True, {}, {})
+    written = record.read(system.stack.project, "dev")
+    rebuilt = record.rebuild(target, system.env, system.aws)
+    assert {each["name"]: each for each in rebuilt} == {each["name"]: each for each in written}
+    assert len(rebuilt) == len(written)
 
 
 def test_the_mappings_are_completed(system: System) -> None:

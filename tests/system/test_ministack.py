@@ -131,12 +131,12 @@ def role(cloud: Cloud, name: str, action: str, resource: str = "*", condition: A
     return str(arn)
 
 
-def allowed(call: Callable[[], Any]) -> bool:
-    """Whether IAM lets the call pass."""
+def allowed(call: Callable[[], Any], refusal: str = "AccessDenied") -> bool:
+    """Whether IAM lets the call pass, or nothing else refuses it so."""
     try:
         call()
     except ClientError as error:
-        if not error.response["Error"]["Code"].startswith("AccessDenied"):
+        if not error.response["Error"]["Code"].startswith(refusal):
             raise
         return False
     return True
@@ -407,6 +407,35 @@ def table_tags(cloud: Cloud) -> bool:
     return allowed(lambda: reader.list_tags_of_resource(ResourceArn=arn))
 
 
+def bucket_tags(cloud: Cloud) -> bool:
+    properties = {"BucketName": "tagged", "Tags": [{"Key": "app", "Value": "cafe"}]}
+    template = {"Resources": {"Tagged": {"Type": "AWS::S3::Bucket", "Properties": properties}}}
+    cfn, s3 = client(cloud, "cloudformation"), client(cloud, "s3")
+    cfn.create_stack(StackName="tagged", TemplateBody=json.dumps(template))
+    wait_for(lambda: cfn.describe_stacks(StackName="tagged")["Stacks"][0]["StackStatus"] == "CREATE_COMPLETE", "tagged")
+    return allowed(lambda: s3.get_bucket_tagging(Bucket="tagged"), "NoSuchTagSet")
+
+
+def imported_buckets(cloud: Cloud) -> bool:
+    client(cloud, "s3").create_bucket(Bucket="kept")
+    bucket = {"Type": "AWS::S3::Bucket", "DeletionPolicy": "Retain", "Properties": {"BucketName": "kept"}}
+    cfn, change = client(cloud, "cloudformation"), {"StackName": "imports", "ChangeSetName": "import"}
+    cfn.create_change_set(
+        **change,
+        ChangeSetType="CREATE",
+        ImportExistingResources=True,
+        TemplateBody=json.dumps({"Resources": {"Kept": bucket}}),
+    )
+    wait_for(lambda: cfn.describe_change_set(**change)["Status"] == "CREATE_COMPLETE", "the change set")
+    cfn.execute_change_set(**change)
+
+    def status() -> str | None:
+        found = str(cfn.describe_stacks(StackName="imports")["Stacks"][0]["StackStatus"])
+        return None if found.endswith("_IN_PROGRESS") else found
+
+    return wait_for(status, "the stack") == "CREATE_COMPLETE"
+
+
 def user_pool_tags(cloud: Cloud) -> bool:
     pool = client(cloud, "cognito-idp").create_user_pool(PoolName="tagged", UserPoolTags={"app": "cafe"})["UserPool"]
     condition = {"StringEquals": {"aws:ResourceTag/app": "cafe"}}
@@ -500,6 +529,8 @@ CHECKS = (
     stream_resources,
     lambda_resources,
     table_tags,
+    bucket_tags,
+    imported_buckets,
     user_pool_tags,
     simulated_conditions,
     wildcards,

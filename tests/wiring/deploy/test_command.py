@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import boto3
 import pytest
 
 from infra.deploy.__main__ import Question, main
@@ -81,3 +84,58 @@ def test_where_nobody_can_be_asked_nothing_is_applied(monkeypatch: pytest.Monkey
     answers(monkeypatch)
     with pytest.raises(DeployError, match="`--yes` applies everything without a question"):
         Question(False)(["a stack: 1 change"])
+
+
+@pytest.mark.parametrize("answer", ["no", "", "TEST"])
+def test_nothing_is_destroyed_unless_the_stages_name_is_typed(
+    aws: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: str
+) -> None:
+    boto3.client("sqs").create_queue(QueueName="cafe-test-orders")
+    answers(monkeypatch, answer)
+    assert main(["test", "--destroy"]) == 1
+    said = capsys.readouterr().out
+    assert "All that there is of test:\n  AWS::SQS::Queue: cafe-test-orders" in said
+    assert "nothing was removed" in said
+
+
+def test_where_nobody_can_be_asked_nothing_is_destroyed(
+    aws: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers(monkeypatch)
+    assert main(["test", "--destroy"]) == 1
+    assert boto3.client("sqs").list_queues().get("QueueUrls") is None
+
+
+def test_a_stage_that_does_not_exist_is_destroyed_already(
+    aws: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["test", "--destroy", "--yes", "--project-dir", str(tmp_path)]) == 0
+    assert "left of the stage: nothing" in capsys.readouterr().out
+
+
+def test_what_a_stack_has_left_and_is_no_data_is_named(
+    aws: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boto3.client("sqs").create_queue(QueueName="cafe-test-orders")
+    assert main(["test", "--destroy", "--yes", "--project-dir", str(tmp_path)]) == 1
+    assert "AWS::SQS::Queue: cafe-test-orders" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_data_is_kept_only_where_that_is_asked_for(aws: None, tmp_path: Path, keep: bool) -> None:
+    s3, bucket = boto3.client("s3"), "cafe-test-uploads-123456789012"
+    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    for _ in range(2):
+        s3.put_object(Bucket=bucket, Key="a", Body=b"x")
+    s3.delete_object(Bucket=bucket, Key="a")
+    more = ["--keep-data"] if keep else []
+    assert main(["test", "--destroy", "--yes", "--project-dir", str(tmp_path), *more]) == 0
+    assert [each["Name"] for each in s3.list_buckets()["Buckets"]] == ([bucket] if keep else [])
+
+
+def test_a_log_group_that_came_back_goes_too(aws: None, tmp_path: Path) -> None:
+    """A function writes its last words when its log group is gone, and makes it anew."""
+    boto3.client("logs").create_log_group(logGroupName="/aws/lambda/cafe-test-store_orders")
+    assert main(["test", "--destroy", "--yes", "--project-dir", str(tmp_path), "--keep-data"]) == 0
+    assert boto3.client("logs").describe_log_groups()["logGroups"] == []

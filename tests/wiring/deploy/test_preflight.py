@@ -65,7 +65,7 @@ def test_credentials_that_aws_does_not_take_are_told() -> None:
         raise ClientError({"Error": {"Code": "ExpiredToken", "Message": "The token has expired"}}, "GetCallerIdentity")
 
     with pytest.raises(DeployError, match="AWS does not take these credentials: The token has expired"):
-        preflight.who(lambda _: SimpleNamespace(get_caller_identity=refuse))
+        preflight.who(lambda _: SimpleNamespace(get_caller_identity=refuse, meta=SimpleNamespace(region_name="x")))
 
 
 # --- rights -----------------------------------------------------------------------------------------------------------

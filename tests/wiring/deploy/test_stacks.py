@@ -32,6 +32,17 @@ def test_nothing_else_of_the_template_is_changed() -> None:
     assert rendered == raw
 
 
+def test_tables_and_buckets_have_their_names_spelled_out_so_that_kept_ones_can_be_taken_over() -> None:
+    names = {"Stage": "prod", "AWS::AccountId": "123456789012"}
+    resources = load(stacks.template(names=names))["Resources"]
+    assert resources["OrdersTable"]["Properties"]["TableName"] == "cafe-prod-orders"
+    assert resources["UploadsBucket"]["Properties"]["BucketName"] == "cafe-prod-uploads-123456789012"
+    kept = [each for each in resources.values() if each.get("DeletionPolicy") == "RetainExceptOnCreate"]
+    assert {each["Type"] for each in kept} == set(stacks.DATA)
+    for each in kept:
+        assert isinstance(each["Properties"][stacks.DATA[each["Type"]]], str)
+
+
 def a_stack(**parameters: str) -> Stack:
     given = {"Stage": "test", "Local": "false", **parameters}
     return Stack("cafe-test-resources", stacks.template(), given, {"app": "cafe", "stage": "test"})
@@ -218,6 +229,8 @@ def test_of_a_new_stack_the_kinds_are_counted() -> None:
     assert stacks.shown("cafe-test-resources", True, changes) == [
         "cafe-test-resources: new, 3 resources (2 SQS::Queue, 1 SNS::Topic)"
     ]
+    changes.append(resource("Import", "OrdersTable", "DynamoDB::Table"))
+    assert stacks.shown("cafe-test-resources", True, changes)[1:] == ["  taken over with what is in them: OrdersTable"]
 
 
 def test_a_long_change_says_how_far_it_is(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,96 @@
+"""Chalice's record, made from what is there; tests/system/test_deploy.py compares it with Chalice's own."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from infra.deploy import record
+from infra.deploy.target import DeployError, Target
+
+
+def function(name: str, stage: str | None) -> dict[str, Any]:
+    variables = {"CAFE_STAGE": stage} if stage else {}
+    return {"FunctionName": name, "FunctionArn": f"arn:{name}", "Environment": {"Variables": variables}}
+
+
+class Account:
+    """Functions and REST APIs, some of them of other stages and of other people."""
+
+    def __init__(self, *functions: dict[str, Any]) -> None:
+        self.functions = list(functions)
+        # By an API's id: its name, the function that its one route calls, and its stages.
+        self.apis: dict[str, tuple[str, str, list[str]]] = {}
+
+    def client(self, _service: str) -> Any:
+        return self
+
+    def get_paginator(self, operation: str) -> Any:
+        pages = {
+            "list_functions": [{"Functions": [each]} for each in self.functions],
+            "get_rest_apis": [{"items": [{"id": api, "name": name}]} for api, (name, *_) in self.apis.items()],
+        }
+        return SimpleNamespace(paginate=lambda: pages[operation])
+
+    def get_resources(self, restApiId: str, embed: list[str], limit: int) -> dict[str, Any]:  # noqa: N803
+        # The most that one call gives; without it there are 25.
+        assert limit == 500
+        function = self.apis[restApiId][1]
+        uri = f"arn:aws:apigateway:x:lambda:path/functions/arn:aws:lambda:x:1:function:{function}/invocations"
+        return {"items": [{"id": "root"}, {"id": "a", "resourceMethods": {"GET": {"methodIntegration": {"uri": uri}}}}]}
+
+    def get_stages(self, restApiId: str) -> dict[str, Any]:  # noqa: N803
+        return {"item": [{"stageName": each} for each in self.apis[restApiId][2]]}
+
+
+def test_the_functions_of_a_stage_are_told_from_those_whose_names_begin_alike(target: Target) -> None:
+    account = Account(
+        function("cafe-test", "test"),
+        function("cafe-test-store_orders", "test"),
+        # Of the stage test-2, and of somebody else.
+        function("cafe-test-2", "test-2"),
+        function("cafe-test-2-store_orders", "test-2"),
+        function("cafe-test-tool", None),
+        function("mine-cafe-test", "test"),
+    )
+    assert record.functions(target, account.client).keys() == {"api_handler", "store_orders"}
+
+
+def test_the_api_of_a_stage_is_known_by_the_function_that_it_calls(target: Target) -> None:
+    account = Account()
+    account.apis = {
+        "other-stage": ("cafe", "cafe-test-2", ["api"]),
+        "cut-off": ("cafe", "cafe-test", []),
+        "answers": ("cafe", "cafe-test", ["api"]),
+        "other-app": ("bar", "cafe-test", ["api"]),
+    }
+    # The one that people have the address of is the one to go on with.
+    assert record.rest_apis(target, account.client) == ["answers", "cut-off"]
+
+
+def test_two_of_a_kind_which_the_record_cannot_hold_are_named(target: Target) -> None:
+    twice = [{"name": "store_orders-sqs-event-source"}, {"name": "store_orders"}] * 2
+    with pytest.raises(DeployError, match="there are two of store_orders, store_orders-sqs-event-source"):
+        record.write(target.project, "test", twice)
+    assert record.read(target.project, "test") == []
+
+
+def test_a_record_is_read_as_it_was_written(target: Target) -> None:
+    written = [{"name": "rest_api", "resource_type": "rest_api", "rest_api_id": "abc"}]
+    record.write(target.project, "test", written)
+    assert record.read(target.project, "test") == written
+
+
+def test_a_mapping_that_goes_counts_only_where_that_is_asked_for() -> None:
+    found = {"store_orders": function("cafe-test-store_orders", "test")}
+    mappings = [
+        {"UUID": "1", "FunctionArn": "arn:cafe-test-store_orders", "State": "Enabled"},
+        {"UUID": "2", "FunctionArn": "arn:cafe-test-store_orders", "State": "Deleting"},
+        {"UUID": "3", "FunctionArn": "arn:cafe-test-2-store_orders", "State": "Enabled"},
+    ]
+    pages = SimpleNamespace(paginate=lambda: [{"EventSourceMappings": mappings}])
+    lambda_ = SimpleNamespace(get_paginator=lambda _: pages)
+    assert [each["UUID"] for _, each in record.mappings(found, lambda _: lambda_)] == ["1"]
+    assert [each["UUID"] for _, each in record.mappings(found, lambda _: lambda_, deleting=True)] == ["2"]
