@@ -14,7 +14,7 @@ from chalice.app import AuthRequest, AuthResponse, BaseLambdaEvent, Chalice, Dyn
 from chalicelib import clients, rest
 from chalicelib.errors import MissingSettings
 from chalicelib.logs import logger
-from chalicelib.settings import VERSION, Database, Settings, cognito_endpoint
+from chalicelib.settings import VERSION, Settings, cognito_endpoint, database_secret
 
 try:
     settings = Settings.read()
@@ -133,7 +133,7 @@ def read_inventory(event: dict[str, Any], context: Any) -> dict[str, Any]:
     from chalicelib.reports import inventory
 
     report_id = event.get("reportId") or by_hand(context)
-    with clients.mysql(Database.read()) as connection:
+    with clients.mysql_of_secret(database_secret()) as connection:
         return inventory.read_inventory(connection, clients.aws("s3"), settings.reports_bucket, report_id, now())
 
 
@@ -260,7 +260,7 @@ def receive_upload(event: RawEvent) -> None:
     uploads.receive(
         event.to_dict(),
         s3=clients.aws("s3"),
-        connect=lambda: clients.mysql(Database.read()),
+        connect=lambda: clients.mysql_of_secret(database_secret()),
         publish=notifications.publisher(clients.aws("sns"), settings.topic_arn),
         bucket=settings.uploads_bucket,
     )

@@ -139,12 +139,15 @@ def measure_buckets(_event: dict[str, Any], _context: Any) -> None:
 
 
 def _mysql() -> Any:
+    import boto3
     import pymysql
 
+    text = boto3.client("secretsmanager").get_secret_value(SecretId=os.environ["DB_SECRET_ARN"])["SecretString"]
+    secret = json.loads(text)
     return pymysql.connect(
-        host=os.environ["DB_HOST"],
-        port=int(os.environ["DB_PORT"]),
-        user=os.environ["DB_USER"],
-        password=os.environ["DB_PASSWORD"],
-        database=os.environ["DB_NAME"],
+        host=secret["host"],
+        port=int(secret["port"]),
+        user=secret["username"],
+        password=secret["password"],
+        database=secret["dbname"],
     )

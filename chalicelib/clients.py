@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from chalicelib.errors import DatabaseRefused, DatabaseUnavailable, Unavailable
+from chalicelib.errors import DatabaseRefused, DatabaseUnavailable, PasswordRefused, Unavailable, aws_errors
 from chalicelib.settings import Database
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ CONNECTIONS = 32
 # What MySQL and PyMySQL say of things that may be well a moment later: no connection (0, 2002 to 2014), too many
 # (1040), a shutdown (1053, 1152, 1927), a lock held too long (1205), a deadlock (1213), a statement cut off (1317).
 PASSING = (0, 1040, 1053, 1152, 1205, 1213, 1317, 1927, 2002, 2003, 2006, 2013, 2014)
+# A user who does not exist, or another password.
+ACCESS_DENIED = 1045
 
 
 # When the invocation under way will be cut off, by time.monotonic().
@@ -140,7 +142,7 @@ def mysql(database: Database, *, read_seconds: int = 60) -> Iterator[Connection[
 
     It reads in UTC and does not commit by itself. Raises ``DatabaseUnavailable`` where the server cannot be reached,
     goes away in the middle, or holds a lock for too long: all that may be well a moment later. Raises
-    ``DatabaseRefused`` for what will not: a wrong password, a missing table or right.
+    ``DatabaseRefused`` for what will not: a missing table or right, or ``PasswordRefused``.
     """
     import pymysql
 
@@ -168,9 +170,37 @@ def mysql(database: Database, *, read_seconds: int = 60) -> Iterator[Connection[
         raise DatabaseRefused(f"{place} refuses: {error}") from error
     except (pymysql.err.Error, OSError) as error:
         if isinstance(error, pymysql.err.MySQLError) and error.args and error.args[0] not in PASSING:
-            raise DatabaseRefused(f"{place} refuses: {error.args[-1]}") from error
+            refused = PasswordRefused if error.args[0] == ACCESS_DENIED else DatabaseRefused
+            raise refused(f"{place} refuses: {error.args[-1]}") from error
         raise DatabaseUnavailable(f"{place} does not answer for now: {error}") from error
     finally:
         if connection:
             # Not close(): that sends a last word to a server that may be gone, and then waits for it.
             connection._force_close()  # type: ignore[attr-defined]
+
+
+@contextmanager
+def mysql_of_secret(arn: str) -> Iterator[Connection[Any]]:
+    """The same, to the database that a secret of Secrets Manager tells of.
+
+    The secret is read once for each process, and once more where its password is refused: it may have been rotated.
+    Raises ``Unavailable`` too, where Secrets Manager does not answer for now.
+    """
+    with ExitStack() as stack:
+        try:
+            connection = stack.enter_context(mysql(secret(arn)))
+        except PasswordRefused:
+            secret.cache_clear()
+            connection = stack.enter_context(mysql(secret(arn)))
+        yield connection
+
+
+@cache
+def secret(arn: str) -> Database:
+    """What the secret says now of a database; kept until somebody clears it."""
+    with aws_errors():
+        text = aws("secretsmanager").get_secret_value(SecretId=arn)["SecretString"]
+    try:
+        return Database.of_secret(text)
+    except ValueError as error:
+        raise DatabaseRefused(f"the secret {arn} tells of no database: {error}") from error

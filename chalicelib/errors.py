@@ -71,6 +71,10 @@ class DatabaseRefused(CafeError):
     """MySQL answers, and does not do it: a wrong password, a missing table or right. Trying again does not help."""
 
 
+class PasswordRefused(DatabaseRefused):
+    """MySQL does not let this user in with this password, which may have been another one a moment ago."""
+
+
 class StorageRefused(CafeError):
     """S3 does not let the storage report do what it must; the function's role lacks a permission. Not worth a retry."""
 

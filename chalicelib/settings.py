@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -9,11 +10,13 @@ from dataclasses import dataclass, fields
 from chalicelib.errors import MissingSettings
 
 VERSION = "0.1.0"
+# What a secret says of MySQL, in the order of the fields of ``Database``.
+SECRET = ("host", "port", "dbname", "username", "password")
 
 
 @dataclass(frozen=True)
 class Database:
-    """Where the inventory is. Only the functions that talk to MySQL have these variables."""
+    """Where the inventory is, and as whom it is read."""
 
     host: str
     port: int
@@ -22,11 +25,28 @@ class Database:
     password: str
 
     @classmethod
-    def read(cls, environment: Mapping[str, str] = os.environ) -> Database:
-        """From DB_HOST, DB_PORT, DB_NAME, DB_USER and DB_PASSWORD. Raises ``MissingSettings``."""
-        names = [f"DB_{field.name.upper()}" for field in fields(cls)]
-        values = _require(names, environment)
-        return cls(values[0], int(values[1]), *values[2:])
+    def of_secret(cls, text: str) -> Database:
+        """From a secret's JSON, with the names that RDS's own have. Raises ``ValueError``, without a word of it."""
+        try:
+            found = json.loads(text)
+        except ValueError:
+            raise ValueError("it is no JSON") from None
+        lacking = [name for name in SECRET if not (isinstance(found, dict) and found.get(name))]
+        if lacking:
+            raise ValueError(f"it has no {', '.join(lacking)}")
+        host, port, name, user, password = (str(found[name]) for name in SECRET)
+        if not port.isdecimal():
+            raise ValueError("its port is no number")
+        return cls(host, int(port), name, user, password)
+
+
+def database_secret(environment: Mapping[str, str] = os.environ) -> str:
+    """The ARN of the secret that says how MySQL is reached. Only the functions that talk to MySQL have it.
+
+    Raises ``MissingSettings``.
+    """
+    [arn] = _require(["DB_SECRET_ARN"], environment)
+    return arn
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class Database:
 
     @property
     def variables(self) -> dict[str, str]:
-        """How the functions reach it, and how an administrator does."""
+        """How the functions reach it at first, and how an administrator does."""
         passwords = json.loads(self._passwords.read_text())
         host, _, port = self.address.rpartition(":")
         return {
@@ -89,6 +89,14 @@ class Database:
             "DB_ADMIN_USER": self.other.user if self.other else PRIVATE_ADMIN,
             "DB_ADMIN_PASSWORD": self.other.password if self.other else passwords["admin"],
         }
+
+    @property
+    def secret(self) -> str:
+        """How the functions reach it, as Secrets Manager tells them."""
+        names = {"host": "DB_HOST", "port": "DB_PORT", "dbname": "DB_NAME", "username": "DB_USER"}
+        variables = self.variables
+        known = {name: variables[variable] for name, variable in names.items()}
+        return json.dumps({"engine": "mysql", **known, "password": variables["DB_PASSWORD"]})
 
     @property
     def address(self) -> str:

@@ -197,12 +197,10 @@ class Stack:
 
     def _deploy(self, say: Say) -> None:
         """The same deploy as to AWS, with another endpoint, and with the rights that it has there."""
-        names = ("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD")
-        database = self.database.variables
         environment = {
             # The shell's own, for it may say where pip finds packages; but nothing that leads to another account.
             **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
-            **{name: database[name] for name in names},
+            "DB_SECRET_ARN": self._secret(f"cafe-{self.stage}-database", self.database.secret),
             **self.cloud.deployer(),
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -212,6 +210,14 @@ class Stack:
         command = [sys.executable, "-m", "infra.deploy", self.stage, "--project-dir", str(self.project)]
         command += ["--local", "--yes", "--origin", self.api_url]
         _timed(say, "deployed", partial(_run, command, environment, say))
+
+    def _secret(self, name: str, content: str) -> str:
+        """The ARN of the secret, which is made if it is not there yet."""
+        secrets = self.cloud.client("secretsmanager")
+        try:
+            return str(secrets.create_secret(Name=name, SecretString=content)["ARN"])
+        except secrets.exceptions.ResourceExistsException:
+            return str(secrets.describe_secret(SecretId=name)["ARN"])
 
     def _make_users(self) -> None:
         """One of each group, with passwords that stay as long as the user pool does."""

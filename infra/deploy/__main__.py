@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from infra.deploy import inventory, preflight, removal
-from infra.deploy.project import DATABASE
+from infra.deploy.database import Place
 from infra.deploy.stage import FAILURES, Stage
 from infra.deploy.target import REPOSITORY, STAGE, DeployError, Target, client
 
@@ -39,15 +39,15 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"STAGE: {given.stage!r} must be lower-case letters, digits and hyphens, at most 20")
     if any("=" not in each for each in given.parameter):
         parser.error("--parameter: must be NAME=VALUE")
-    missing = [name for name in DATABASE if not os.environ.get(name)]
-    if missing and not given.destroy and not given.rollback:
-        parser.error(f"not set: {', '.join(missing)}: the MySQL database that the functions use")
+    database = Place.given(os.environ)
+    if not database and not given.destroy and not given.rollback:
+        parser.error("not set: DB_SECRET_ARN: the secret of the MySQL database that the functions use")
     target = Target(
         stage=given.stage,
         project=given.project_dir.resolve(),
         local=given.local,
         parameters=dict(each.split("=", 1) for each in given.parameter),
-        database={name: os.environ.get(name, "") for name in DATABASE},
+        database=database,
         origins=tuple(given.origin),
     )
     try:

@@ -22,9 +22,6 @@ from infra.deploy.target import REPOSITORY, DeployError, Say, Target
 from infra.files import write_private
 
 LINKED = ("app.py", "chalicelib", "requirements.txt")
-# The functions that talk to MySQL, and so the only ones that are told its password.
-WITH_DATABASE = ("read_inventory", "receive_upload")
-DATABASE = ("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD")
 # Of Lambda, which runs the functions with the version that the deploy itself has.
 RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 # Chalice is silent while it sends a function; what it says is passed on, and not more often than this.
@@ -51,9 +48,8 @@ def configure(target: Target, outputs: Mapping[str, str], orders_since: str) -> 
     functions: dict[str, Any] = {}
     for name in function_names():
         role = "API_ROLE_ARN" if name == "api_handler" else f"{name.upper()}_ROLE_ARN"
-        functions[name] = {**tracked["lambda_functions"].get(name, {}), "iam_role_arn": outputs[role]}
-        if name in WITH_DATABASE:
-            functions[name]["environment_variables"] = dict(target.database)
+        place = target.database.configuration(name) if target.database else {}
+        functions[name] = {**tracked["lambda_functions"].get(name, {}), **place, "iam_role_arn": outputs[role]}
     stage = {"environment_variables": environment, "lambda_functions": functions}
     # Each function tells by this which code and which configuration it was deployed from.
     environment["CAFE_BUILD"] = _build(stage)
@@ -91,7 +87,7 @@ def write_project(target: Target, config: dict[str, Any]) -> None:
 
 
 def forget(target: Target) -> None:
-    """Takes the stage out of the project folder, the database's password with it."""
+    """Takes the stage out of the project folder."""
     (target.project / f"{target.stage}.outputs.json").unlink(missing_ok=True)
     record_file(target.project, target.stage).unlink(missing_ok=True)
     path = target.project / ".chalice" / "config.json"

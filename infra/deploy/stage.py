@@ -114,7 +114,8 @@ class Stage:
         target, clients = self.target, self.clients
         serving = releases.release(state.serving) if state.serving else None
         changed = False
-        resources = self._stack("resources", self._template("resources.yaml"), target.parameters)
+        place = target.database.parameters if target.database else {}
+        resources = self._stack("resources", self._template("resources.yaml"), {**place, **target.parameters})
         if change := stacks.prepare(resources, clients("cloudformation"), releases.url, self.say):
             self._apply(change, begin)
             changed = True
@@ -211,6 +212,8 @@ class Stage:
             url = f"{endpoint}/_aws/execute-api/{api['rest_api_id']}/{stage}"
         variables = config["stages"][self.target.stage]["environment_variables"]
         own = {"CAFE_STAGE": self.target.stage, "ORDERS_SINCE": variables["ORDERS_SINCE"], "REST_API_URL": url}
+        if self.target.database:
+            own["DB_SECRET_ARN"] = self.target.database.secret
         return {**outputs, **own}
 
     def _complete(self, config: dict[str, Any], asked: Mapping[str, Any]) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from infra.deploy.database import Place
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 STAGE = re.compile(r"[a-z][a-z0-9-]{0,19}")
 
@@ -32,7 +34,7 @@ class Target:
     project: Path
     local: bool
     parameters: Mapping[str, str]
-    database: Mapping[str, str]
+    database: Place | None
     origins: tuple[str, ...] = ()
 
     def stack(self, part: str) -> str:

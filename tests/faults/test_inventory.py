@@ -7,7 +7,7 @@ from tests.faults.conftest import Tell
 from tests.faults.counting import count_reports, name
 from tests.faults.gate import Trap
 from tests.faults.harness import Faulty
-from tests.faults.weather import SOME, Weather, cases, invoking, killing, publishing, short, together, wire
+from tests.faults.weather import SOME, Weather, afresh, cases, invoking, killing, publishing, short, together, wire
 from tests.faults.wire import (
     cut_after,
     cut_before,
@@ -40,6 +40,9 @@ READY, FAILURE = "Subject=Inventory+report+ready", "Subject=Inventory+report+fai
         "S3 throttles the file of the rows": wire("s3:PutObject", throttled, caller="read_inventory", first=SOME),
         "S3 answers 500 to the page": wire("s3:PutObject", failed, caller="render_report", first=SOME),
         "the rows break off on their way to the page": wire("s3:GetObject", truncated, caller="render_report", first=2),
+        "Secrets Manager throttles the database's secret": together(
+            afresh("read_inventory"), wire("secretsmanager:GetSecretValue", throttled, first=SOME)
+        ),
         "MySQL refuses the connection": lambda system: system.gate.shut(times=3),
         "MySQL is cut off in mid-result": lambda system: system.gate.trap(Trap(got=3000, times=2)),
         "MySQL is restarted during the read": lambda system: system.gate.trap(

@@ -9,7 +9,7 @@ from tests.faults.conftest import Tell
 from tests.faults.counting import File, count_uploads, name, new_file
 from tests.faults.gate import Trap
 from tests.faults.harness import Faulty
-from tests.faults.weather import SOME, Weather, cases, killing, short, wire
+from tests.faults.weather import SOME, Weather, afresh, cases, killing, short, together, wire
 from tests.faults.wire import (
     cut_after,
     cut_before,
@@ -39,6 +39,9 @@ def trap(**how: object) -> Weather:
         "SNS throttles": wire(**ANNOUNCE, fault=throttled, first=SOME - 1),
         "SNS takes the notification and says 500": wire(**ANNOUNCE, fault=failed_after, first=SOME - 1),
         "SNS takes the notification and the answer is lost": wire(**ANNOUNCE, fault=cut_after, first=SOME - 1),
+        "Secrets Manager answers 500 for the database's secret": together(
+            afresh("receive_upload"), wire("secretsmanager:GetSecretValue", failed, first=SOME - 1)
+        ),
         "MySQL refuses the connection": lambda system: system.gate.shut(times=2),
         "MySQL is cut off during the import": trap(sent=2_000, times=2),
         "MySQL has stored the rows and the answer is lost": trap(word=b"COMMIT", answered=True, times=2),

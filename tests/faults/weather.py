@@ -44,6 +44,17 @@ def killing(operation: str, function: str, *, done: bool = False, first: int = 2
     )
 
 
+def afresh(function: str) -> Weather:
+    """The function's workers end, so that nothing is known that was read before."""
+
+    @contextmanager
+    def ended(system: Faulty) -> Iterator[None]:
+        system.kill_all(function)
+        yield
+
+    return ended
+
+
 def together(*weathers: Weather) -> Weather:
     @contextmanager
     def all_of_them(system: Faulty) -> Iterator[None]:

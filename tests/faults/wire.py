@@ -371,6 +371,7 @@ THROTTLED = {
     "cloudwatch": (400, "ThrottlingException"),
     "lambda": (429, "TooManyRequestsException"),
     "s3": (503, "SlowDown"),
+    "secretsmanager": (400, "ThrottlingException"),
 }
 FAILED = {
     "dynamodb": "InternalServerError",

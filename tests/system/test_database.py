@@ -1,9 +1,12 @@
 """MySQL in trouble, as the functions' own connection sees it: each trouble has its error, and none lasts for ever."""
 
+import json
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -11,9 +14,13 @@ import trustme
 from chalicelib import clients
 from chalicelib.errors import DatabaseRefused, DatabaseUnavailable
 from chalicelib.settings import Database
+from infra.deploy.database import FUNCTIONS
 from local import database as local
 from local.processes import free_ports
 from tests.system.conftest import System
+
+HEADER = "supplier_name,type,product_name,price,description,quantity\n"
+INVENTORY = "inventory/none.csv"
 
 
 def test_a_server_that_is_slow_is_given_up_after_the_read_time_out(database: Database) -> None:
@@ -62,6 +69,71 @@ def test_a_lock_that_is_held_too_long_is_unavailable(database: Database) -> None
             insert()
 
 
+@contextmanager
+def rotated(system: System, told: bool = True) -> Iterator[None]:
+    """For a while the functions' user has another password, and the secret tells it, or does not."""
+    manager, arn = system.aws("secretsmanager"), system.env["DB_SECRET_ARN"]
+    before = manager.get_secret_value(SecretId=arn)["SecretString"]
+    known = json.loads(before)
+    # No worker knows it from another time.
+    new = secrets.token_hex(8)
+
+    def set_password(password: str) -> None:
+        [(host,)] = system.sql("SELECT Host FROM mysql.user WHERE User = %s", known["username"])
+        system.sql("ALTER USER %s@%s IDENTIFIED BY %s", known["username"], host, password)
+
+    set_password(new)
+    if told:
+        manager.put_secret_value(SecretId=arn, SecretString=json.dumps({**known, "password": new}))
+    try:
+        yield
+    finally:
+        set_password(known["password"])
+        manager.put_secret_value(SecretId=arn, SecretString=before)
+
+
+def read_inventory(system: System) -> tuple[bool, Any]:
+    return system.invoke("read_inventory", {"reportId": "rotated"})
+
+
+def test_a_deployed_function_follows_a_password_that_is_rotated(system: System) -> None:
+    ok, before = read_inventory(system)
+    assert ok, before
+    with rotated(system):
+        ok, during = read_inventory(system)
+        assert ok, during
+        key = system.upload(f"inventory/{secrets.token_hex(4)}.csv", HEADER)
+        assert "0 rows imported" in system.notification(key, "upload")["message"]
+    ok, after = read_inventory(system)
+    assert ok, after
+
+
+def test_a_password_that_the_secret_does_not_tell_fails_the_report_with_the_servers_words(system: System) -> None:
+    with rotated(system, told=False):
+        report = system.report()
+    assert report["status"] == "FAILED"
+    assert "refuses: Access denied for user 'cafe_functions'" in report["error"]
+
+
+def test_a_function_may_read_its_own_secret_and_no_other(system: System) -> None:
+    ok, before = read_inventory(system)
+    assert ok, before
+    # A password that is refused is what makes it look again.
+    for function, event in (("read_inventory", {}), ("receive_upload", system.s3_event(INVENTORY, etag='"0"'))):
+        with rotated(system), system.without(function, "secretsmanager:GetSecretValue"):
+            ok, error = system.invoke(function, event)
+        assert not ok, (function, error)
+        assert "AccessDenied" in error["errorMessage"]
+        assert "GetSecretValue" in error["errorMessage"]
+
+
+def test_the_password_is_in_no_functions_environment(system: System) -> None:
+    functions = system.aws("lambda").list_functions()["Functions"]
+    known = {each["FunctionName"].removeprefix("cafe-dev-"): each["Environment"]["Variables"] for each in functions}
+    assert {name for name, variables in known.items() if "DB_SECRET_ARN" in variables} == set(FUNCTIONS)
+    assert system.env["DB_PASSWORD"] not in json.dumps(known)
+
+
 class TlsServer(local.Database):
     """A private server that has a certificate, and takes connections with TLS only."""
 
@@ -81,7 +153,7 @@ def tls_server(folder: Path) -> Iterator[Database]:
     server.start()
     try:
         server.fill()
-        yield Database.read(server.variables)
+        yield Database.of_secret(server.secret)
     finally:
         server.stop()
 

@@ -1,8 +1,10 @@
 """The clients: how they are made, and what MySQL's refusals become."""
 
 import inspect
+import json
 import socket
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
@@ -11,15 +13,17 @@ import boto3
 import pymysql
 import pytest
 from botocore.errorfactory import ClientExceptionsFactory
+from botocore.exceptions import ClientError
+from botocore.stub import Stubber
 
 from chalicelib import clients
 from chalicelib.clients import PASSING
-from chalicelib.errors import DatabaseRefused, DatabaseUnavailable, Unavailable
+from chalicelib.errors import DatabaseRefused, DatabaseUnavailable, PasswordRefused, Unavailable
 from chalicelib.settings import Database
 from tests.unit.conftest import Aws
 
 DATABASE = Database("db.example", 3307, "cafe", "reader", "secret")
-SERVICES = ["sqs", "dynamodb", "stepfunctions", "s3", "sns", "cloudwatch"]
+SERVICES = ["sqs", "dynamodb", "stepfunctions", "s3", "sns", "cloudwatch", "secretsmanager"]
 
 
 # --- AWS --------------------------------------------------------------------------------------------------------------
@@ -259,6 +263,122 @@ def test_no_message_has_the_password(connections: list[Connection]) -> None:
     with pytest.raises(DatabaseUnavailable) as caught:
         use(pymysql.err.OperationalError(2013, "lost"))
     assert "secret" not in str(caught.value)
+
+
+# --- MySQL by its secret ----------------------------------------------------------------------------------------------
+
+
+class Server:
+    """A MySQL that lets in with one password, and a secret in Secrets Manager that tells it."""
+
+    def __init__(self, aws: Aws, connections: list[Connection]) -> None:
+        self.connections = connections
+        self.secrets = clients.aws("secretsmanager")
+        self.reads = aws.calls(self.secrets, "GetSecretValue")
+        self.password = "first"
+        given = {"host": "db.example", "port": 3307, "dbname": "cafe", "username": "reader", "password": self.password}
+        self.arn = self.secrets.create_secret(Name="cafe-test-database", SecretString=json.dumps(given))["ARN"]
+
+    def tell(self, text: str) -> None:
+        self.secrets.put_secret_value(SecretId=self.arn, SecretString=text)
+
+    def rotate(self, password: str) -> None:
+        """The server has another password, and the secret tells it."""
+        self.password = password
+        self.tell(json.dumps({**json.loads(self._told()), "password": password}))
+
+    def _told(self) -> str:
+        told: str = self.secrets.get_secret_value(SecretId=self.arn)["SecretString"]
+        self.reads.clear()
+        return told
+
+    def use(self, error: Exception | None = None) -> None:
+        with clients.mysql_of_secret(self.arn):
+            if error:
+                raise error
+
+    @property
+    def tried(self) -> list[str]:
+        return [each.options["password"] for each in self.connections]
+
+
+@pytest.fixture
+def server(aws: Aws, connections: list[Connection], monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    server = Server(aws, connections)
+
+    def connect(**options: Any) -> Connection:
+        connections.append(Connection(**options))
+        if options["password"] != server.password:
+            raise pymysql.err.OperationalError(1045, "Access denied for user 'reader'@'10.0.0.7'")
+        return connections[-1]
+
+    monkeypatch.setattr(pymysql, "connect", connect)
+    clients.secret.cache_clear()
+    yield server
+    clients.secret.cache_clear()
+
+
+def test_the_secret_is_read_when_it_is_needed_and_once_for_all_connections(server: Server) -> None:
+    context = clients.mysql_of_secret(server.arn)
+    assert server.reads == []
+    with context:
+        pass
+    server.use()
+    assert server.reads == [{"SecretId": server.arn}]
+    assert server.connections[0].options["host"] == "db.example"
+    assert [each.closed for each in server.connections] == [1, 1]
+
+
+def test_a_rotated_password_is_read_once_more_and_is_then_known(server: Server) -> None:
+    server.use()
+    server.rotate("second")
+    server.use()
+    server.use()
+    assert server.tried == ["first", "first", "second", "second"]
+    assert len(server.reads) == 1
+
+
+def test_a_password_that_stays_wrong_is_refused_in_the_servers_words_after_one_more_look(server: Server) -> None:
+    server.password = "of somebody else"
+    with pytest.raises(PasswordRefused, match=r"^MySQL at db\.example:3307 refuses: Access denied for user 'reader'"):
+        server.use()
+    assert server.tried == ["first", "first"]
+    assert len(server.reads) == 2
+    # It may be right the next time.
+    server.password = "first"
+    server.use()
+
+
+@pytest.mark.parametrize("code", [1045, 1142])
+def test_what_the_server_refuses_later_on_is_not_tried_again(server: Server, code: int) -> None:
+    with pytest.raises(DatabaseRefused):
+        server.use(pymysql.err.OperationalError(code, "denied"))
+    assert server.tried == ["first"]
+    assert len(server.reads) == 1
+
+
+@pytest.mark.parametrize("code", ["ThrottlingException", "InternalServiceError"])
+def test_where_secrets_manager_does_not_answer_for_now_the_database_is_unavailable(server: Server, code: str) -> None:
+    with Stubber(server.secrets) as stub:
+        stub.add_client_error("get_secret_value", code, http_status_code=400 if code.startswith("T") else 500)
+        with pytest.raises(Unavailable, match=r"^GetSecretValue does not answer for now"):
+            server.use()
+    server.use()
+
+
+def test_a_right_that_is_missing_stays_what_it_is(server: Server) -> None:
+    with Stubber(server.secrets) as stub:
+        stub.add_client_error("get_secret_value", "AccessDeniedException", http_status_code=400)
+        with pytest.raises(ClientError, match="AccessDeniedException"):
+            server.use()
+
+
+def test_a_secret_of_something_else_is_named_without_a_word_of_it(server: Server) -> None:
+    server.tell('{"key": "p4ssw0rd"}')
+    with pytest.raises(DatabaseRefused) as caught:
+        server.use()
+    assert str(caught.value).startswith(f"the secret {server.arn} tells of no database: it has no host, port, ")
+    assert "p4ssw0rd" not in str(caught.value)
 
 
 # --- The tests themselves ---------------------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ from botocore.stub import Stubber
 from chalice.local import LambdaContext
 
 from chalicelib import clients
-from chalicelib.settings import Database
 from tests.unit.answering import Connection, Row
 from tests.unit.conftest import ENVIRONMENT, Api, Aws
 
@@ -29,16 +28,14 @@ BEANS: list[Row] = [
 @pytest.fixture
 def database(monkeypatch: pytest.MonkeyPatch) -> None:
     """A database that has ``BEANS``, in the environment of the functions that have one."""
-    given = {"DB_HOST": "db", "DB_PORT": "3306", "DB_NAME": "cafe", "DB_USER": "u", "DB_PASSWORD": "p"}
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DB_SECRET_ARN", "arn:secret")
 
     @contextmanager
-    def mysql(database: Database) -> Iterator[Connection]:
-        assert database == Database("db", 3306, "cafe", "u", "p")
+    def mysql(arn: str) -> Iterator[Connection]:
+        assert arn == "arn:secret"
         yield Connection(BEANS)
 
-    monkeypatch.setattr(clients, "mysql", mysql)
+    monkeypatch.setattr(clients, "mysql_of_secret", mysql)
 
 
 # --- The inventory report ---------------------------------------------------------------------------------------------

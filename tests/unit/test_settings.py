@@ -1,20 +1,23 @@
 """The environment: read once, and all that is missing named at once, before anything else happens."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import traceback
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from chalicelib.errors import MissingSettings
-from chalicelib.settings import Database, Settings, cognito_endpoint
+from chalicelib.settings import Database, Settings, cognito_endpoint, database_secret
 from tests.unit.conftest import ENVIRONMENT, ROOT
 
-DATABASE = {"DB_HOST": "db", "DB_PORT": "3306", "DB_NAME": "cafe", "DB_USER": "u", "DB_PASSWORD": "p"}
+DATABASE = {"host": "db", "port": 3306, "dbname": "cafe", "username": "u", "password": "p"}
 IMPORT_APP = [sys.executable, "-c", "import app"]
 CHALICE = [str(Path(sys.executable).with_name("chalice"))]
 BARE = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
@@ -50,11 +53,33 @@ def test_the_user_pool_is_where_all_of_aws_is_where_that_is_said() -> None:
     assert cognito_endpoint(settings, {"AWS_ENDPOINT_URL": "http://127.0.0.1:4566"}) == "http://127.0.0.1:4566"
 
 
-def test_the_database_is_read_apart_for_only_some_functions_have_it() -> None:
-    assert Database.read(DATABASE) == Database("db", 3306, "cafe", "u", "p")
+def test_the_databases_secret_is_read_apart_for_only_some_functions_have_it() -> None:
+    assert database_secret({"DB_SECRET_ARN": "arn:secret"}) == "arn:secret"
     with pytest.raises(MissingSettings) as caught:
-        Database.read({"DB_HOST": "db", "DB_PASSWORD": ""})
-    assert caught.value.names == ["DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD"]
+        database_secret({"DB_SECRET_ARN": ""})
+    assert caught.value.names == ["DB_SECRET_ARN"]
+
+
+@pytest.mark.parametrize("port", [3306, "3306"])
+def test_a_secret_has_the_names_that_those_of_rds_have(port: int | str) -> None:
+    secret = {**DATABASE, "port": port, "engine": "mysql", "dbClusterIdentifier": "cafe"}
+    assert Database.of_secret(json.dumps(secret)) == Database("db", 3306, "cafe", "u", "p")
+
+
+@pytest.mark.parametrize(
+    ("secret", "problem"),
+    [
+        ({**DATABASE, "host": ""}, "it has no host$"),
+        ({"username": "u", "password": "p"}, "it has no host, port, dbname$"),
+        (["p4ssw0rd"], "it has no host, port, dbname, username, password$"),
+        ({**DATABASE, "port": "p4ssw0rd"}, "its port is no number$"),
+        ("p4ssw0rd", "it is no JSON$"),
+    ],
+)
+def test_a_secret_that_tells_of_no_database_is_refused_without_a_word_of_it(secret: Any, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem) as caught:
+        Database.of_secret(secret if isinstance(secret, str) else json.dumps(secret))
+    assert "p4ssw0rd" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize(

@@ -13,19 +13,25 @@ from chalice.app import Chalice
 from moto import mock_aws
 
 from infra.deploy import project, stacks
+from infra.deploy.database import Place
 from infra.deploy.target import Target
 from tests.wiring.template import Template
 
 ROOT = Path(__file__).parents[2]
 MACHINES = {"InventoryReport": "inventory_report.asl.json", "StorageReport": "storage_report.asl.json"}
-DATABASE = {"DB_HOST": "db", "DB_PORT": "3306", "DB_NAME": "cafe", "DB_USER": "cafe", "DB_PASSWORD": "secret"}
 
 
 def resolve(
     stage: str = "<stage>", region: str = "<region>", account: str = "<account>", **parameters: str
 ) -> Template:
     """The template with these parameters; without any, its names read as in the documentation."""
-    return Template(stacks.template(), {"Stage": stage, **parameters}, region=region, account=account)
+    given = {"Stage": stage, **place(stage, region, account).parameters, **parameters}
+    return Template(stacks.template(), given, region=region, account=account)
+
+
+def place(stage: str = "test", region: str = "eu-central-1", account: str = "123456789012") -> Place:
+    """The database of a stage."""
+    return Place(f"arn:aws:secretsmanager:{region}:{account}:secret:cafe-{stage}-database-<random>")
 
 
 def as_variables(outputs: dict[str, str]) -> dict[str, str]:
@@ -64,7 +70,7 @@ def machine(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 @pytest.fixture(scope="session")
 def app(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Chalice:
     """app.py with the variables that a deploy makes of the template's outputs; its own copy, apart from other tests."""
-    target = Target("test", tmp_path_factory.mktemp("project"), False, {}, DATABASE)
+    target = Target("test", tmp_path_factory.mktemp("project"), False, {}, place())
     config = project.configure(target, as_variables(template.outputs), "2026-11-21")
     spec = importlib.util.spec_from_file_location("wired_app", ROOT / "app.py")
     assert spec

@@ -20,9 +20,9 @@ from chalice.app import Chalice
 from chalice.deploy.swagger import SwaggerGenerator
 
 from chalicelib import dead_letters
-from chalicelib.settings import Database, Settings
+from chalicelib.settings import Settings
 from chalicelib.sign_in import OPEN, ROUTES
-from infra.deploy import project, wiring
+from infra.deploy import database, project, wiring
 from tests.wiring.conftest import ROOT, as_variables
 from tests.wiring.template import Template
 
@@ -66,16 +66,15 @@ def test_no_function_may_run_longer_than_lambda_lets_it(config: dict[str, Any]) 
     assert max(each["lambda_timeout"] for each in config["lambda_functions"].values()) <= 900
 
 
-def test_only_the_functions_that_talk_to_mysql_are_told_its_password() -> None:
+def test_only_the_functions_that_talk_to_mysql_are_told_its_secret() -> None:
     tree = ast.parse((ROOT / "app.py").read_text())
     talking = {
         function.name
         for function in tree.body
         if isinstance(function, ast.FunctionDef)
-        and any(isinstance(node, ast.Name) and node.id == "Database" for node in ast.walk(function))
+        and any(isinstance(node, ast.Name) and node.id == "database_secret" for node in ast.walk(function))
     }
-    assert set(project.WITH_DATABASE) == talking
-    assert set(project.DATABASE) == {f"DB_{field.name.upper()}" for field in fields(Database)}
+    assert set(database.FUNCTIONS) == talking
 
 
 def test_app_py_has_no_boto3_and_reads_no_environment() -> None:

@@ -40,7 +40,7 @@ def role_of(function: str) -> str:
 @pytest.fixture(scope="module")
 def functions() -> dict[str, str]:
     """The deployed name of the function that each role is for."""
-    target = Target("<stage>", REPOSITORY, False, {}, {})
+    target = Target("<stage>", REPOSITORY, False, {}, None)
     return {role_of(name): target.function(name) for name in project.function_names()}
 
 

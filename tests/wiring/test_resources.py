@@ -12,7 +12,7 @@ from cfnlint.api import lint  # type: ignore[import-untyped]
 from chalicelib.orders import store
 from chalicelib.sign_in import MANAGERS, OPEN, ROUTES, STAFF
 from infra.deploy import stacks
-from tests.wiring.conftest import ROOT, as_variables, resolve
+from tests.wiring.conftest import ROOT, as_variables, place, resolve
 from tests.wiring.template import Template
 
 BEYOND_MOTO = {
@@ -42,8 +42,9 @@ def test_cfn_lint_finds_nothing_in_what_is_deployed() -> None:
 def test_moto_makes_of_the_template_what_the_tests_here_read_in_it(aws: None, local: str) -> None:
     """Their own small reading of CloudFormation's functions is compared with moto's."""
     cfn = boto3.client("cloudformation")
-    given = [{"ParameterKey": "Stage", "ParameterValue": "test"}, {"ParameterKey": "Local", "ParameterValue": local}]
-    cfn.create_stack(StackName="test", TemplateBody=stacks.template(), Parameters=given)  # type: ignore[arg-type]
+    given = {"Stage": "test", "Local": local, **place().parameters}
+    parameters = [{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()]
+    cfn.create_stack(StackName="test", TemplateBody=stacks.template(), Parameters=parameters)  # type: ignore[arg-type]
     [stack] = cfn.describe_stacks(StackName="test")["Stacks"]
     made = {each["OutputKey"]: each["OutputValue"] for each in stack["Outputs"]}
     read = resolve("test", "eu-central-1", "123456789012", Local=local)

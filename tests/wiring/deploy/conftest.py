@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from infra.deploy.target import Target
-from tests.wiring.conftest import DATABASE
+from tests.wiring.conftest import place
 
 
 @pytest.fixture
 def target(tmp_path: Path) -> Target:
-    return Target("test", tmp_path / "project", False, {}, DATABASE)
+    return Target("test", tmp_path / "project", False, {}, place())
 
 
 @pytest.fixture(autouse=True)

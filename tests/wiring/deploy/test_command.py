@@ -9,7 +9,6 @@ import pytest
 
 from infra.deploy.__main__ import Question, main
 from infra.deploy.target import DeployError
-from tests.wiring.conftest import DATABASE
 
 
 @pytest.mark.parametrize("stage", ["", "Dev", "1st", "a_b", "-x", "a" * 21, "a.b", "é"])
@@ -20,16 +19,13 @@ def test_a_bad_name_of_a_stage_is_refused(stage: str, capsys: pytest.CaptureFixt
     assert "must be lower-case letters, digits and hyphens, at most 20" in capsys.readouterr().err
 
 
-def test_the_missing_variables_of_the_database_are_named(
+def test_without_the_databases_secret_nothing_is_deployed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, value in DATABASE.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("DB_HOST")
-    monkeypatch.setenv("DB_PASSWORD", "")
+    monkeypatch.setenv("DB_SECRET_ARN", "")
     with pytest.raises(SystemExit):
         main(["dev"])
-    assert "not set: DB_HOST, DB_PASSWORD: the MySQL database" in capsys.readouterr().err
+    assert "not set: DB_SECRET_ARN: the secret of the MySQL database" in capsys.readouterr().err
 
 
 def test_a_parameter_without_a_value_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

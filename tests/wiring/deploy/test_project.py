@@ -16,9 +16,9 @@ import pytest
 from chalice.cli.factory import CLIFactory
 from chalice.config import Config
 
-from infra.deploy import project, record
+from infra.deploy import database, project, record
 from infra.deploy.target import DeployError, Target
-from tests.wiring.conftest import DATABASE, ROOT, as_variables, resolve
+from tests.wiring.conftest import ROOT, as_variables, place, resolve
 from tests.wiring.fakes import OUTPUTS
 
 SINCE = "2026-11-21"
@@ -62,11 +62,12 @@ def test_every_function_gets_the_outputs_and_no_roles(target: Target) -> None:
         assert not any(variable.endswith("_ROLE_ARN") for variable in variables)
 
 
-def test_only_the_functions_that_talk_to_mysql_get_its_password(target: Target) -> None:
+def test_only_the_functions_that_talk_to_mysql_know_its_secret_and_none_its_password(target: Target) -> None:
     written(target)
     for name in project.function_names():
         variables = as_chalice_reads(target, name).environment_variables
-        assert DATABASE.keys() & variables.keys() == (DATABASE.keys() if name in project.WITH_DATABASE else set())
+        known = {variable: value for variable, value in variables.items() if variable.startswith("DB_")}
+        assert known == ({"DB_SECRET_ARN": place().secret} if name in database.FUNCTIONS else {})
 
 
 def test_the_tracked_configuration_stays_as_it_is(target: Target) -> None:
@@ -78,14 +79,13 @@ def test_the_tracked_configuration_stays_as_it_is(target: Target) -> None:
 
 def test_other_stages_of_the_project_are_kept(target: Target) -> None:
     written(target)
-    prod = Target("prod", target.project, False, {}, DATABASE)
+    prod = Target("prod", target.project, False, {}, place())
     project.write_project(prod, project.configure(prod, as_variables(resolve("prod").outputs), SINCE))
     assert as_chalice_reads(target, "store_orders").environment_variables["ORDERS_TABLE"] == "cafe-test-orders"
     assert as_chalice_reads(prod, "store_orders").environment_variables["ORDERS_TABLE"] == "cafe-prod-orders"
 
 
 def test_the_generated_configuration_is_for_its_owner_only(target: Target) -> None:
-    """It holds the password of the database."""
     written(target)
     assert stat.S_IMODE((target.project / ".chalice" / "config.json").stat().st_mode) == 0o600
 
@@ -103,8 +103,8 @@ def test_the_build_is_another_only_if_something_is(target: Target) -> None:
         return project.build(project.configure(target, OUTPUTS, since))
 
     assert build(target) == build(target)
-    password = Target("test", target.project, False, {}, {**DATABASE, "DB_PASSWORD": "other"})
-    assert len({build(target), build(password), build(target, "2026-11-22")}) == 3
+    other = replace(target, database=place("other"))
+    assert len({build(target), build(other), build(target, "2026-11-22")}) == 3
 
 
 def test_the_build_is_another_if_a_file_of_the_code_is(
