@@ -14,7 +14,7 @@ from chalice.app import AuthRequest, AuthResponse, BaseLambdaEvent, Chalice, Dyn
 from chalicelib import clients, rest
 from chalicelib.errors import MissingSettings
 from chalicelib.logs import logger
-from chalicelib.settings import VERSION, Settings, cognito_endpoint, database_secret
+from chalicelib.settings import VERSION, Settings, cognito_endpoint, database_admin_secret, database_secret
 
 try:
     settings = Settings.read()
@@ -285,6 +285,25 @@ def measure_buckets(event: dict[str, Any], context: Any) -> dict[str, Any]:
         bucket=settings.reports_bucket,
         now=now(),
     )
+
+
+# --- MySQL itself: the deploy, Secrets Manager -> tables and users ----------------------------------------------------
+
+
+@app.lambda_function()
+def migrate(_event: dict[str, Any], _context: Any) -> dict[str, Any]:
+    """Brings MySQL's tables up to this code, and lets the functions in; the deploy waits for it."""
+    from chalicelib import database
+
+    return database.bring_up_to_date(database_secret(), database_admin_secret())
+
+
+@app.lambda_function()
+def rotate_password(event: dict[str, Any], _context: Any) -> None:
+    """One step of a rotation of the functions' password, for Secrets Manager."""
+    from chalicelib.database import rotation
+
+    rotation.rotate(event, clients.aws("secretsmanager"), database_secret(), database_admin_secret() or "")
 
 
 # --- Notifications: SNS -> DynamoDB -> REST ---------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from typing import Any
 from benchmarks.cloud import empty_cloud
 from benchmarks.compare import ROUNDS, Row, compare
 from chalicelib import clients, settings
+from chalicelib.database import migrate
 from chalicelib.reports import inventory, render, report_key
 from chalicelib.timeline import timestamp
 from local.database import Database
@@ -197,11 +198,12 @@ def _database() -> Iterator[settings.Database]:
         server.prepare()
         server.start()
         try:
-            server.fill()
-            known = server.variables
-            yield settings.Database(
-                known["DB_HOST"], port, known["DB_NAME"], known["DB_ADMIN_USER"], known["DB_ADMIN_PASSWORD"]
-            )
+            server.empty()
+            functions, admin = server.secrets.values()
+            database = settings.Database.of_secret(functions).logged_in(admin)
+            with clients.mysql(database) as connection:
+                migrate(connection)
+            yield database
         finally:
             server.stop()
 

@@ -188,19 +188,20 @@ def mysql_of_secret(arn: str) -> Iterator[Connection[Any]]:
     """
     with ExitStack() as stack:
         try:
-            connection = stack.enter_context(mysql(secret(arn)))
+            connection = stack.enter_context(mysql(database(arn)))
         except PasswordRefused:
-            secret.cache_clear()
-            connection = stack.enter_context(mysql(secret(arn)))
+            database.cache_clear()
+            connection = stack.enter_context(mysql(database(arn)))
         yield connection
 
 
 @cache
-def secret(arn: str) -> Database:
-    """What the secret says now of a database; kept until somebody clears it."""
+def database(arn: str) -> Database:
+    """What the secret says of MySQL; kept until somebody clears it."""
+    return Database.of_secret(read_secret(arn))
+
+
+def read_secret(arn: str) -> str:
     with aws_errors():
-        text = aws("secretsmanager").get_secret_value(SecretId=arn)["SecretString"]
-    try:
-        return Database.of_secret(text)
-    except ValueError as error:
-        raise DatabaseRefused(f"the secret {arn} tells of no database: {error}") from error
+        text: str = aws("secretsmanager").get_secret_value(SecretId=arn)["SecretString"]
+    return text

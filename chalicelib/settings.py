@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
-from chalicelib.errors import MissingSettings
+from chalicelib.errors import DatabaseRefused, MissingSettings
 
 VERSION = "0.1.0"
-# What a secret says of MySQL, in the order of the fields of ``Database``.
-SECRET = ("host", "port", "dbname", "username", "password")
 
 
 @dataclass(frozen=True)
@@ -26,18 +24,27 @@ class Database:
 
     @classmethod
     def of_secret(cls, text: str) -> Database:
-        """From a secret's JSON, with the names that RDS's own have. Raises ``ValueError``, without a word of it."""
-        try:
-            found = json.loads(text)
-        except ValueError:
-            raise ValueError("it is no JSON") from None
-        lacking = [name for name in SECRET if not (isinstance(found, dict) and found.get(name))]
-        if lacking:
-            raise ValueError(f"it has no {', '.join(lacking)}")
-        host, port, name, user, password = (str(found[name]) for name in SECRET)
+        """From a secret's JSON, with RDS's own names. Raises ``DatabaseRefused``, which has no word of it."""
+        host, port, name, user, password = _of_json(text, "host", "port", "dbname", "username", "password")
         if not port.isdecimal():
-            raise ValueError("its port is no number")
+            raise DatabaseRefused("the port in MySQL's secret is no number")
         return cls(host, int(port), name, user, password)
+
+    def logged_in(self, text: str) -> Database:
+        """The same, as the user of another secret, which may say nothing else, as RDS's own of an administrator."""
+        user, password = _of_json(text, "username", "password")
+        return replace(self, user=user, password=password)
+
+
+def _of_json(text: str, *names: str) -> list[str]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        raise DatabaseRefused("MySQL's secret is no JSON") from None
+    lacking = [name for name in names if not (isinstance(found, dict) and found.get(name))]
+    if lacking:
+        raise DatabaseRefused(f"MySQL's secret has no {', '.join(lacking)}")
+    return [str(found[name]) for name in names]
 
 
 def database_secret(environment: Mapping[str, str] = os.environ) -> str:
@@ -47,6 +54,11 @@ def database_secret(environment: Mapping[str, str] = os.environ) -> str:
     """
     [arn] = _require(["DB_SECRET_ARN"], environment)
     return arn
+
+
+def database_admin_secret(environment: Mapping[str, str] = os.environ) -> str | None:
+    """The ARN of the secret that has MySQL's administrator; only the functions that look after MySQL itself have it."""
+    return environment.get("DB_ADMIN_SECRET_ARN")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from urllib.parse import unquote_plus
 import humanize
 from botocore.exceptions import ClientError
 
-from chalicelib.errors import CafeError, aws_errors
+from chalicelib.errors import CafeError, DatabaseRefused, aws_errors
 from chalicelib.logs import logger
 from chalicelib.notifications import Notification, Publish, counted, one_line
 from chalicelib.upload_links import FILE_BYTES
@@ -399,6 +399,12 @@ SUPPLIERS = """
     INSERT INTO suppliers (name) SELECT DISTINCT supplier_name FROM upload_rows ORDER BY supplier_name
     ON DUPLICATE KEY UPDATE suppliers.name = suppliers.name
 """
+# Tables of elsewhere may take two spellings for one name, which their keys then forbid.
+MISSING_SUPPLIER = """
+    SELECT wanted.supplier_name FROM (SELECT DISTINCT supplier_name FROM upload_rows) AS wanted
+    LEFT JOIN suppliers FORCE INDEX (suppliers_name) ON suppliers.name = wanted.supplier_name
+    WHERE suppliers.id IS NULL LIMIT 1
+"""
 # The order and the keys are given, since MySQL knows nothing of a table that was just filled: with another plan it
 # may lock all suppliers, or read all beans for each row.
 UPDATE = """
@@ -449,6 +455,9 @@ def _import(cursor: Cursor, parsed: Iterable[Row | BadRow]) -> Imported:
     imported.bad_rows = sorted([*imported.bad_rows, *repeated])[:BAD_ROWS_NAMED]
 
     cursor.execute(SUPPLIERS)
+    cursor.execute(MISSING_SUPPLIER)
+    if missing := cursor.fetchone():
+        raise DatabaseRefused(f"the suppliers' table takes {_shown(missing[0])} for another spelling that it has")
     imported.updated = cursor.execute(UPDATE)
     imported.new = cursor.execute(INSERT)
     imported.unchanged = staged - imported.new - imported.updated

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pymysql.connections import Connection
 
 HERE = Path(__file__).parent
-SCHEMA = HERE.parent / "infra" / "schema.sql"
 SEED = HERE / "seed.sql"
 
 NAME = "cafe"
@@ -91,12 +90,14 @@ class Database:
         }
 
     @property
-    def secret(self) -> str:
-        """How the functions reach it, as Secrets Manager tells them."""
-        names = {"host": "DB_HOST", "port": "DB_PORT", "dbname": "DB_NAME", "username": "DB_USER"}
+    def secrets(self) -> dict[str, str]:
+        """What Secrets Manager is to tell: how the functions reach it, and who its administrator is."""
         variables = self.variables
+        names = {"host": "DB_HOST", "port": "DB_PORT", "dbname": "DB_NAME"}
         known = {name: variables[variable] for name, variable in names.items()}
-        return json.dumps({"engine": "mysql", **known, "password": variables["DB_PASSWORD"]})
+        functions = {"username": variables["DB_USER"], "password": variables["DB_PASSWORD"]}
+        admin = {"username": variables["DB_ADMIN_USER"], "password": variables["DB_ADMIN_PASSWORD"]}
+        return {"database": json.dumps({**known, **functions}), "database-admin": json.dumps(admin)}
 
     @property
     def address(self) -> str:
@@ -158,34 +159,29 @@ class Database:
         self.process.stop()
         shutil.rmtree(self._data, ignore_errors=True)
 
-    def fill(self) -> None:
-        """Make the database from nothing: the schema, the seed data, and the functions' user with its few rights."""
+    def empty(self) -> None:
+        """Make the database from nothing; its tables and the functions' user are the deploy's."""
+        self._run(
+            f"DROP DATABASE IF EXISTS {NAME}; CREATE DATABASE {NAME} CHARACTER SET utf8mb4;"
+            f"DROP USER IF EXISTS '{FUNCTIONS_USER}'@'%'"
+        )
+        self._made.write_text(self.address)
+
+    def seed(self) -> None:
+        """Fill the tables with an inventory to try things with."""
+        self._run(f"USE {NAME}; {SEED.read_text()}")
+
+    def _run(self, statements: str) -> None:
         import pymysql
 
-        variables = self.variables
-        # The private server knows clients by their address; who connects to another one from where, only it knows.
-        user = f"'{FUNCTIONS_USER}'@'{'%' if self.other else '127.0.0.1'}'"
-        steps = {
-            "dropping the old database": (
-                f"DROP DATABASE IF EXISTS {NAME}; CREATE DATABASE {NAME} CHARACTER SET utf8mb4; USE {NAME}"
-            ),
-            str(SCHEMA): SCHEMA.read_text(),
-            str(SEED): SEED.read_text(),
-            "making the functions' user": (
-                f"DROP USER IF EXISTS {user}; CREATE USER {user} IDENTIFIED BY '{variables['DB_PASSWORD']}';"
-                f"GRANT SELECT, INSERT, UPDATE, CREATE TEMPORARY TABLES ON {NAME}.* TO {user}"
-            ),
-        }
         with self._connect() as connection, connection.cursor() as cursor:
-            for step, statements in steps.items():
-                try:
-                    cursor.execute(statements)
-                    while cursor.nextset():
-                        pass
-                except pymysql.err.MySQLError as error:
-                    raise StackError(f"{step}: {error.args[-1]}") from None
+            try:
+                cursor.execute(statements)
+                while cursor.nextset():
+                    pass
+            except pymysql.err.MySQLError as error:
+                raise StackError(f"MySQL at {self.address}: {error.args[-1]}") from None
             connection.commit()
-        self._made.write_text(self.address)
 
     @property
     def _made(self) -> Path:

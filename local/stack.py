@@ -111,7 +111,10 @@ class Stack:
                 self._deploy(say)
             else:
                 self._clear()
-                _at_once(partial(self._start_cloud, say), partial(self._start_database, say))
+                start_cloud = partial(_timed, say, f"MiniStack on port {self.aws_port}", self.cloud.start)
+                _at_once(start_cloud, partial(self._start_database, say))
+                self._deploy(say)
+                _timed(say, "seed data", self.database.seed)
             self._whole.write_text(self._identity)
             self._make_users()
             self._write_environment()
@@ -185,22 +188,19 @@ class Stack:
         (self.project / f"{self.stage}.outputs.json").unlink(missing_ok=True)
         (self.project / ".chalice" / "deployed" / f"{self.stage}.json").unlink(missing_ok=True)
 
-    def _start_cloud(self, say: Say) -> None:
-        _timed(say, f"MiniStack on port {self.aws_port}", self.cloud.start)
-        self._deploy(say)
-
     def _start_database(self, say: Say) -> None:
         """Empty, whether its server has to be started or not."""
         if not self.database.runs():
             _timed(say, f"MariaDB on port {self.db_port}", self.database.start)
-        _timed(say, "schema and seed data", self.database.fill)
+        self.database.empty()
 
     def _deploy(self, say: Say) -> None:
         """The same deploy as to AWS, with another endpoint, and with the rights that it has there."""
         environment = {
             # The shell's own, for it may say where pip finds packages; but nothing that leads to another account.
             **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
-            "DB_SECRET_ARN": self._secret(f"cafe-{self.stage}-database", self.database.secret),
+            "DB_SECRET_ARN": self._secret("database"),
+            "DB_ADMIN_SECRET_ARN": self._secret("database-admin"),
             **self.cloud.deployer(),
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -211,11 +211,11 @@ class Stack:
         command += ["--local", "--yes", "--origin", self.api_url]
         _timed(say, "deployed", partial(_run, command, environment, say))
 
-    def _secret(self, name: str, content: str) -> str:
-        """The ARN of the secret, which is made if it is not there yet."""
-        secrets = self.cloud.client("secretsmanager")
+    def _secret(self, thing: str) -> str:
+        """The ARN of the database's secret, which is made if it is not there yet."""
+        secrets, name = self.cloud.client("secretsmanager"), f"cafe-{self.stage}-{thing}"
         try:
-            return str(secrets.create_secret(Name=name, SecretString=content)["ARN"])
+            return str(secrets.create_secret(Name=name, SecretString=self.database.secrets[thing])["ARN"])
         except secrets.exceptions.ResourceExistsException:
             return str(secrets.describe_secret(SecretId=name)["ARN"])
 

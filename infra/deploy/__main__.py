@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from infra.deploy import inventory, preflight, removal
-from infra.deploy.database import Place
+from infra.deploy.place import Place
 from infra.deploy.stage import FAILURES, Stage
 from infra.deploy.target import REPOSITORY, STAGE, DeployError, Target, client
 
@@ -39,7 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"STAGE: {given.stage!r} must be lower-case letters, digits and hyphens, at most 20")
     if any("=" not in each for each in given.parameter):
         parser.error("--parameter: must be NAME=VALUE")
-    database = Place.given(os.environ)
+    try:
+        database = Place.given(os.environ)
+    except ValueError as error:
+        parser.error(str(error))
     if not database and not given.destroy and not given.rollback:
         parser.error("not set: DB_SECRET_ARN: the secret of the MySQL database that the functions use")
     target = Target(

@@ -1,34 +1,35 @@
-"""A stage's MySQL: which one it is, and how its functions get there."""
+"""A stage's MySQL: its tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+import json
+import time
 
-# The functions that talk to MySQL, and so the only ones that may read its secret.
-FUNCTIONS = ("read_inventory", "receive_upload")
+from infra.deploy.target import Clients, DeployError, Say, Target
+
+# A database that has paused takes half a minute to answer again.
+WAIT_SECONDS = 180
+PAUSE_SECONDS = 5
+# As long as Lambda lets it run.
+MIGRATION_SECONDS = 910
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where MySQL is: ``secret`` is the ARN of the secret that says how it is reached."""
+def migrate(target: Target, clients: Clients, say: Say) -> None:
+    """Brings the tables up to the deployed code. Raises ``DeployError`` with what went wrong; the next deploy goes on.
 
-    secret: str
-
-    @classmethod
-    def given(cls, environment: Mapping[str, str]) -> Place | None:
-        """The database that DB_SECRET_ARN names."""
-        secret = environment.get("DB_SECRET_ARN")
-        return cls(secret) if secret else None
-
-    @property
-    def parameters(self) -> dict[str, str]:
-        """Those of the resources template."""
-        return {"DbSecretArn": self.secret}
-
-    def configuration(self, function: str) -> dict[str, Any]:
-        """What Chalice has to know of it for ``function``."""
-        if function not in FUNCTIONS:
-            return {}
-        return {"environment_variables": {"DB_SECRET_ARN": self.secret}}
+    It is a function of the app that does it: MySQL can be reached from its own network only.
+    """
+    lambda_ = clients("lambda", MIGRATION_SECONDS)
+    end = time.monotonic() + WAIT_SECONDS
+    while True:
+        answer = lambda_.invoke(FunctionName=target.function("migrate"))
+        result = json.load(answer["Payload"])
+        if "FunctionError" not in answer:
+            break
+        if result.get("errorType") not in ("Unavailable", "DatabaseUnavailable") or time.monotonic() > end:
+            raise DeployError(f"the database is not up to date: {result.get('errorMessage', result)}")
+        say(f"database: {result['errorMessage']}")
+        time.sleep(PAUSE_SECONDS)
+    say(f"database: {', '.join(result['ran'])}" if result["ran"] else "database: nothing to change")
+    for line in result["missing"]:
+        say(f"database: {line}")

@@ -14,7 +14,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.deploy import preflight, project, record, smoke, stacks, wiring
+from infra.deploy import database, preflight, project, record, smoke, stacks, wiring
 from infra.deploy.preflight import Who
 from infra.deploy.project import RUNTIME, build
 from infra.deploy.releases import Release, Releases, State, template_key
@@ -138,6 +138,7 @@ class Stage:
             changed = True
             outputs = self._all_outputs(outputs, config)
             self._complete(config, wiring.wanted(target, outputs))
+        database.migrate(target, clients, self.say)
         self.say("check: everything is as asked")
         release = Release(
             name=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{build(config)}",

@@ -11,14 +11,14 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from infra.deploy.database import Place
+from infra.deploy.place import Place
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STAGE = re.compile(r"[a-z][a-z0-9-]{0,19}")
 
 Say = Callable[[str], None]
-# A service's name -> its client.
-Clients = Callable[[str], Any]
+# A service's name, and for how many seconds it may be silent if not for 60 -> its client.
+Clients = Callable[..., Any]
 
 
 class DeployError(Exception):
@@ -50,5 +50,8 @@ class Target:
         return deployed.removeprefix(f"cafe-{self.stage}").removeprefix("-") or "api_handler"
 
 
-def client(service: str) -> Any:
-    return boto3.client(service, config=Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard"}))  # type: ignore[call-overload]
+def client(service: str, seconds: int = 60) -> Any:
+    """A call that may take longer than usual is made once: for all that is known, the first one is still under way."""
+    retries = {"mode": "standard"} if seconds == 60 else {"total_max_attempts": 1}
+    config = Config(connect_timeout=5, read_timeout=seconds, retries=retries, tcp_keepalive=True)  # type: ignore[arg-type]
+    return boto3.client(service, config=config)  # type: ignore[call-overload]

@@ -188,6 +188,10 @@ def check(target: Target, config: Mapping[str, Any], wiring: Mapping[str, Any], 
             "MemorySize": asked.get("lambda_memory_size", config["lambda_memory_size"]),
         }
         problems += [f"{name}: {each} is {found.get(each)}, not {settings[each]}" for each in _missing(found, settings)]
+        for each, ids in {"SubnetIds": "subnet_ids", "SecurityGroupIds": "security_group_ids"}.items():
+            there = found.get("VpcConfig", {}).get(each, [])
+            if set(there) != set(asked.get(ids, [])):
+                problems.append(f"{name}: {each} are {there}, not {asked.get(ids, [])}")
     for name, settings in wiring["mappings"].items():
         found_mappings = _mappings_of(lambda_, target, name)
         if len(found_mappings) != 1:

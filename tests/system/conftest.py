@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,12 +21,21 @@ import pytest
 import urllib3
 from botocore.config import Config
 
+from chalicelib.database import migrate
 from chalicelib.settings import Database
 from local.stack import Stack
 
 ROOT = Path(__file__).parents[2]
 # No promise of speed: the bound after which waiting has failed.
 SECONDS = 60
+
+# The inventory's tables as they are elsewhere: without any constraint.
+LOOSE_TABLES = """
+    CREATE TABLE suppliers (id int auto_increment primary key, name varchar(255), address varchar(255),
+        city varchar(255), state varchar(255), email varchar(255), phone varchar(100)) CHARSET {charset};
+    CREATE TABLE beans (id int auto_increment primary key, supplier_id int, type varchar(255),
+        product_name varchar(255), price varchar(255), description varchar(255), quantity int) CHARSET {charset};
+"""
 
 Found = TypeVar("Found")
 
@@ -237,16 +246,19 @@ def connect(database: Database) -> Any:
 
 
 @pytest.fixture
-def database(system: System) -> Iterator[Database]:
-    """An empty database with the project's schema, and all rights on it."""
+def empty_database(system: System) -> Iterator[Database]:
+    """A database without any table, and all rights on it."""
     name = f"test_{secrets.token_hex(4)}"
     system.sql(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
-    own = Database(system.database.host, system.database.port, name, system.database.user, system.database.password)
     try:
-        with connect(own) as connection, connection.cursor() as cursor:
-            cursor.execute((ROOT / "infra" / "schema.sql").read_text())
-            while cursor.nextset():
-                pass
-        yield own
+        yield replace(system.database, name=name)
     finally:
         system.sql(f"DROP DATABASE {name}")
+
+
+@pytest.fixture
+def database(empty_database: Database) -> Database:
+    """An empty database with the project's tables, and all rights on it."""
+    with connect(empty_database) as connection:
+        migrate(connection)
+    return empty_database

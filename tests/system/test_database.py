@@ -12,9 +12,10 @@ import pytest
 import trustme
 
 from chalicelib import clients
+from chalicelib.database import let_in
 from chalicelib.errors import DatabaseRefused, DatabaseUnavailable
 from chalicelib.settings import Database
-from infra.deploy.database import FUNCTIONS
+from infra.deploy.place import FUNCTIONS
 from local import database as local
 from local.processes import free_ports
 from tests.system.conftest import System
@@ -152,8 +153,12 @@ def tls_server(folder: Path) -> Iterator[Database]:
     server.prepare()
     server.start()
     try:
-        server.fill()
-        yield Database.of_secret(server.secret)
+        server.empty()
+        functions, admin = server.secrets.values()
+        database = Database.of_secret(functions)
+        with clients.mysql(database.logged_in(admin)) as connection:
+            let_in(connection, database)
+        yield database
     finally:
         server.stop()
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -18,9 +17,11 @@ from botocore.response import StreamingBody
 from moto import mock_aws
 
 from chalicelib import clients, uploads
-from chalicelib.errors import DatabaseUnavailable, Unavailable
+from chalicelib.database import migrate, split
+from chalicelib.errors import DatabaseRefused, DatabaseUnavailable, Unavailable
 from chalicelib.notifications import Notification
 from chalicelib.settings import Database
+from tests.system.conftest import LOOSE_TABLES
 
 BUCKET = "uploads"
 KEY = "inventory/may.csv"
@@ -467,9 +468,43 @@ def test_where_s3_fails_for_now_the_event_returns_to_an_untouched_inventory(cafe
     assert cafe.messages() == ["1 row imported: 1 new, 0 updated, 0 unchanged."]
 
 
-def test_the_schema_may_be_loaded_again(cafe: Cafe) -> None:
-    cafe.receive(cafe.upload("A,t,p,1,d,1\n"))
-    for statement in Path("infra/schema.sql").read_text(encoding="utf-8").split(";\n"):
-        if statement.strip():
-            cafe.query(statement)
-    assert len(cafe.inventory()) == 1
+# --- tables of elsewhere ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["utf8mb4", "latin1"])
+def elsewhere(request: pytest.FixtureRequest, s3: Any, empty_database: Database) -> Cafe:
+    """The same on tables that were there before, whose texts have no case."""
+    cafe = Cafe(s3, empty_database)
+    for statement in split(LOOSE_TABLES.format(charset=request.param)):
+        cafe.query(statement)
+    cafe.query("INSERT INTO suppliers (name, city) VALUES ('Hill', 'Peebles'), (NULL, NULL)")
+    cafe.query(
+        "INSERT INTO beans (supplier_id, type, product_name, quantity) VALUES (1, 'arabica', 'Café', 3), (9, '', '', 1)"
+    )
+    with cafe.connect() as connection:
+        assert migrate(connection)["missing"] == []
+    return cafe
+
+
+def test_an_upload_is_imported_into_tables_that_were_there_before(elsewhere: Cafe) -> None:
+    record = elsewhere.upload("Hill,arabica,Café,1,d,7\nHill,arabica,Huila,1,d,8\nDale,robusta,Sul,2,,9\n")
+    elsewhere.receive(record)
+    elsewhere.receive(record)
+    assert elsewhere.messages() == ["3 rows imported: 2 new, 1 updated, 0 unchanged."]
+    assert {row[:3] + row[5:] for row in elsewhere.inventory()} == {
+        ("Hill", "arabica", "Café", 7),
+        ("Hill", "arabica", "Huila", 8),
+        ("Dale", "robusta", "Sul", 9),
+    }
+    assert elsewhere.query("SELECT COUNT(*), MAX(city) FROM suppliers") == [(3, "Peebles")]
+
+
+@pytest.mark.parametrize("row", ["hill,arabica,Huila,1,d,8\n", "Hill,Arabica,Café,1,d,8\n"], ids=["supplier", "bean"])
+def test_a_spelling_that_such_tables_do_not_tell_from_another_stops_the_import_and_loses_nothing(
+    elsewhere: Cafe, row: str
+) -> None:
+    record = elsewhere.upload("Dale,robusta,Sul,2,,9\n" + row)
+    with pytest.raises(DatabaseRefused, match=r"'hill' for another spelling that it has|Duplicate entry"):
+        elsewhere.receive(record)
+    assert elsewhere.published == []
+    assert [row[0] for row in elsewhere.inventory()] == ["Hill"]

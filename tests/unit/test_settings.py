@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.errors import MissingSettings
-from chalicelib.settings import Database, Settings, cognito_endpoint, database_secret
+from chalicelib.errors import DatabaseRefused, MissingSettings
+from chalicelib.settings import Database, Settings, cognito_endpoint, database_admin_secret, database_secret
 from tests.unit.conftest import ENVIRONMENT, ROOT
 
 DATABASE = {"host": "db", "port": 3306, "dbname": "cafe", "username": "u", "password": "p"}
@@ -66,18 +66,31 @@ def test_a_secret_has_the_names_that_those_of_rds_have(port: int | str) -> None:
     assert Database.of_secret(json.dumps(secret)) == Database("db", 3306, "cafe", "u", "p")
 
 
+def test_an_administrators_secret_need_not_say_where_the_database_is() -> None:
+    """RDS's own does not."""
+    database = Database.of_secret(json.dumps(DATABASE))
+    assert database.logged_in('{"username": "admin", "password": "a"}') == Database("db", 3306, "cafe", "admin", "a")
+    with pytest.raises(DatabaseRefused, match=r"has no username, password$"):
+        database.logged_in("{}")
+
+
+def test_who_does_not_look_after_the_database_has_no_administrators_secret() -> None:
+    assert database_admin_secret({"DB_ADMIN_SECRET_ARN": "arn:admin"}) == "arn:admin"
+    assert database_admin_secret({}) is None
+
+
 @pytest.mark.parametrize(
     ("secret", "problem"),
     [
-        ({**DATABASE, "host": ""}, "it has no host$"),
-        ({"username": "u", "password": "p"}, "it has no host, port, dbname$"),
-        (["p4ssw0rd"], "it has no host, port, dbname, username, password$"),
-        ({**DATABASE, "port": "p4ssw0rd"}, "its port is no number$"),
-        ("p4ssw0rd", "it is no JSON$"),
+        ({**DATABASE, "host": ""}, "has no host$"),
+        ({"username": "u", "password": "p"}, "has no host, port, dbname$"),
+        (["p4ssw0rd"], "has no host, port, dbname, username, password$"),
+        ({**DATABASE, "port": "p4ssw0rd"}, "is no number$"),
+        ("p4ssw0rd", "is no JSON$"),
     ],
 )
 def test_a_secret_that_tells_of_no_database_is_refused_without_a_word_of_it(secret: Any, problem: str) -> None:
-    with pytest.raises(ValueError, match=problem) as caught:
+    with pytest.raises(DatabaseRefused, match=problem) as caught:
         Database.of_secret(secret if isinstance(secret, str) else json.dumps(secret))
     assert "p4ssw0rd" not in "".join(traceback.format_exception(caught.value))
 
@@ -141,6 +154,8 @@ def test_no_flow_loads_what_only_another_one_needs() -> None:
         "reports.render": set(),
         "dead_letters": set(),
         "uploads": {"humanize"},
+        "database": set(),
+        "database.rotation": set(),
         "storage": {"humanize", "concurrent.futures"},
     }
     found = {flow: loaded(f"import chalicelib.{flow}") & heavy for flow in flows}

@@ -13,7 +13,7 @@ from chalice.app import Chalice
 from moto import mock_aws
 
 from infra.deploy import project, stacks
-from infra.deploy.database import Place
+from infra.deploy.place import Place
 from infra.deploy.target import Target
 from tests.wiring.template import Template
 
@@ -30,8 +30,14 @@ def resolve(
 
 
 def place(stage: str = "test", region: str = "eu-central-1", account: str = "123456789012") -> Place:
-    """The database of a stage."""
-    return Place(f"arn:aws:secretsmanager:{region}:{account}:secret:cafe-{stage}-database-<random>")
+    """The database that a stage has of its own on AWS."""
+    secrets = f"arn:aws:secretsmanager:{region}:{account}:secret"
+    return Place(
+        f"{secrets}:cafe-{stage}-database-<random>",
+        f"{secrets}:rds!cluster-<id>-<random>",
+        ("subnet-1", "subnet-2"),
+        ("sg-1",),
+    )
 
 
 def as_variables(outputs: dict[str, str]) -> dict[str, str]:

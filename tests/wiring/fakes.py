@@ -144,6 +144,10 @@ class Lambda:
                 "Timeout": asked.get("lambda_timeout", tracked["lambda_timeout"]),
                 "MemorySize": asked.get("lambda_memory_size", tracked["lambda_memory_size"]),
                 "Environment": {"Variables": dict(stage["environment_variables"])},
+                "VpcConfig": {
+                    "SubnetIds": asked.get("subnet_ids", []),
+                    "SecurityGroupIds": asked.get("security_group_ids", []),
+                },
             }
             for name, asked in stage["lambda_functions"].items()
         }
@@ -207,7 +211,7 @@ class Account:
     class exceptions:
         NotFoundException = Missing
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str, seconds: int = 60) -> Any:
         return {"lambda": self.lambda_, "sns": self, "s3": self, "apigateway": self}[service]
 
     def get_stage(self, restApiId: str, stageName: str) -> dict[str, Any]:

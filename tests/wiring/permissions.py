@@ -50,11 +50,18 @@ def documented(functions: dict[str, str]) -> list[Row]:
 
 def allowed(template: Template) -> list[Permission]:
     """Every permission that the template's roles have."""
-    return [
-        Permission(role, action, resource)
+    policies = [
+        (role, policy)
         for role, properties in template.of_type("AWS::IAM::Role").items()
         for policy in properties["Policies"]
+    ]
+    # Those that several roles have.
+    policies += [(role, policy) for policy in template.of_type("AWS::IAM::Policy").values() for role in policy["Roles"]]
+    return [
+        Permission(role, action, resource)
+        for role, policy in policies
         for statement in policy["PolicyDocument"]["Statement"]
+        if statement["Effect"] == "Allow"
         for action in as_list(statement["Action"])
         for resource in as_list(statement["Resource"])
     ]

@@ -18,6 +18,7 @@ REFERENCES = {
     "AWS::StepFunctions::StateMachine": f"{ARN}states:{HERE}stateMachine:{{StateMachineName}}",
     "AWS::Cognito::UserPool": "{AWS::Region}_{LogicalId}",
     "AWS::Cognito::UserPoolClient": "{LogicalId}",
+    "AWS::IAM::Role": "{LogicalId}",
 }
 ATTRIBUTES = {
     ("AWS::SQS::Queue", "Arn"): f"{ARN}sqs:{HERE}{{QueueName}}",

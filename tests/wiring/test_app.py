@@ -22,7 +22,7 @@ from chalice.deploy.swagger import SwaggerGenerator
 from chalicelib import dead_letters
 from chalicelib.settings import Settings
 from chalicelib.sign_in import OPEN, ROUTES
-from infra.deploy import database, project, wiring
+from infra.deploy import place, project, wiring
 from tests.wiring.conftest import ROOT, as_variables
 from tests.wiring.template import Template
 
@@ -51,6 +51,8 @@ def test_the_functions_are_those_of_the_interface(functions: set[str]) -> None:
         "render_report",
         "presign_report",
         "measure_buckets",
+        "migrate",
+        "rotate_password",
     }
 
 
@@ -66,15 +68,19 @@ def test_no_function_may_run_longer_than_lambda_lets_it(config: dict[str, Any]) 
     assert max(each["lambda_timeout"] for each in config["lambda_functions"].values()) <= 900
 
 
-def test_only_the_functions_that_talk_to_mysql_are_told_its_secret() -> None:
+@pytest.mark.parametrize(
+    ("secret", "told"),
+    [("database_secret", place.FUNCTIONS), ("database_admin_secret", place.ADMINISTRATORS)],
+)
+def test_only_the_functions_that_talk_to_mysql_are_told_its_secrets(secret: str, told: tuple[str, ...]) -> None:
     tree = ast.parse((ROOT / "app.py").read_text())
     talking = {
         function.name
         for function in tree.body
         if isinstance(function, ast.FunctionDef)
-        and any(isinstance(node, ast.Name) and node.id == "database_secret" for node in ast.walk(function))
+        and any(isinstance(node, ast.Name) and node.id == secret for node in ast.walk(function))
     }
-    assert set(database.FUNCTIONS) == talking
+    assert set(told) == talking
 
 
 def test_app_py_has_no_boto3_and_reads_no_environment() -> None:

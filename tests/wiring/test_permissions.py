@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from infra.deploy import project, stacks
+from infra.deploy.place import FUNCTIONS
 from infra.deploy.target import REPOSITORY, Target
-from tests.wiring.conftest import as_variables, resolve
+from tests.wiring.conftest import as_variables, place, resolve
 from tests.wiring.permissions import Permission, Row, allowed, as_list, documented
 from tests.wiring.template import Template
 
@@ -17,6 +18,8 @@ WITHOUT_RESOURCE = {
     "cloudwatch:GetMetricData",
     "cloudwatch:ListMetrics",
     "dynamodb:ListStreams",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
     "logs:CreateLogDelivery",
     "logs:DeleteLogDelivery",
     "logs:DescribeLogGroups",
@@ -31,6 +34,8 @@ WITHOUT_RESOURCE = {
     "xray:PutTelemetryRecords",
     "xray:PutTraceSegments",
 }
+
+PLACE = place("<stage>", "<region>", "<account>")
 
 
 def role_of(function: str) -> str:
@@ -71,12 +76,18 @@ def test_only_actions_that_have_no_resource_are_allowed_on_all_resources(templat
     assert [row for row in page if row.permission in wide and "no resource" not in row.reason] == []
 
 
-def test_every_other_resource_is_of_this_stage_but_for_the_buckets_that_are_measured(template: Template) -> None:
-    elsewhere = [each for each in allowed(template) if each.resource != "*" and "cafe-<stage>" not in each.resource]
-    assert elsewhere == [
+def test_every_other_resource_is_of_this_stage_but_for_buckets_network_interfaces_and_the_secret_of_rds(
+    template: Template,
+) -> None:
+    elsewhere = {each for each in allowed(template) if each.resource != "*" and "cafe-<stage>" not in each.resource}
+    network = [each for each in elsewhere if each.action.startswith("ec2:")]
+    assert {each.resource for each in network} == {"arn:aws:ec2:<region>:<account>:*/*"}
+    assert elsewhere - set(network) == {
         Permission("MeasureBucketsRole", "s3:ListBucket", "arn:aws:s3:::*"),
         Permission("MeasureBucketsRole", "s3:GetBucketLocation", "arn:aws:s3:::*"),
-    ]
+        Permission("MigrateRole", "secretsmanager:GetSecretValue", PLACE.admin_secret),
+        Permission("RotatePasswordRole", "secretsmanager:GetSecretValue", PLACE.admin_secret),
+    }
 
 
 def test_only_the_api_reads_executions_whose_output_may_hold_a_link(template: Template) -> None:
@@ -94,6 +105,29 @@ def test_policies_only_allow_and_hide_nothing_behind_a_condition(template: Templ
             for statement in policy["PolicyDocument"]["Statement"]:
                 assert statement.keys() == {"Effect", "Action", "Resource"}
                 assert statement["Effect"] == "Allow"
+
+
+def test_only_who_is_in_the_databases_network_may_have_interfaces_there_and_no_code_may(template: Template) -> None:
+    """Lambda makes them in the role's name; a call of the function itself is refused."""
+    [policy] = template.of_type("AWS::IAM::Policy").values()
+    roles = [role_of(function) for function in FUNCTIONS]
+    assert policy["Roles"] == roles
+    *allowing, denying = policy["PolicyDocument"]["Statement"]
+    granted = {action for statement in allowing for action in statement["Action"]}
+    assert {each["Effect"] for each in allowing} == {"Allow"}
+    assert (denying["Effect"], set(denying["Action"]), denying["Resource"]) == ("Deny", granted, "*")
+    code = [f"arn:aws:lambda:<region>:<account>:function:cafe-<stage>-{function}" for function in FUNCTIONS]
+    assert denying["Condition"] == {"ArnEquals": {"lambda:SourceFunctionArn": code}}
+
+
+def test_where_mysql_is_in_no_network_of_ours_no_role_has_a_right_on_networks() -> None:
+    assert [each for each in allowed(resolve(DbInVpc="false")) if each.action.startswith("ec2:")] == []
+
+
+def test_without_an_administrator_nobody_rotates_and_migrations_run_as_the_functions_user() -> None:
+    secrets = [each for each in allowed(resolve(DbAdminSecretArn="")) if each.action.startswith("secretsmanager:")]
+    assert {each.role for each in secrets} == {"ReadInventoryRole", "ReceiveUploadRole", "MigrateRole"}
+    assert {each.resource for each in secrets} == {PLACE.secret}
 
 
 def test_each_function_has_a_role_and_a_log_group_of_its_own(template: Template, functions: dict[str, str]) -> None:
@@ -138,6 +172,12 @@ def test_what_the_local_cloud_does_not_enforce_is_what_a_service_does_for_a_role
         "dynamodb:GetRecords",
         "dynamodb:GetShardIterator",
         "dynamodb:ListStreams",
+        "ec2:AssignPrivateIpAddresses",
+        "ec2:CreateNetworkInterface",
+        "ec2:DeleteNetworkInterface",
+        "ec2:DescribeNetworkInterfaces",
+        "ec2:DescribeSubnets",
+        "ec2:UnassignPrivateIpAddresses",
         "logs:CreateLogStream",
         "logs:PutLogEvents",
         "s3:ListBucket",

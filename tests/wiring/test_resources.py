@@ -191,7 +191,7 @@ def test_every_bucket_refuses_plain_http_on_every_stage_that_is_not_the_local_cl
 def test_no_resource_grants_the_public_anything(template: Template) -> None:
     for resource in template.resources.values():
         for statement in resource["Properties"].get("PolicyDocument", {}).get("Statement", []):
-            assert statement["Effect"] == "Deny" or statement["Principal"] != "*"
+            assert statement["Effect"] == "Deny" or statement.get("Principal") != "*"
 
 
 # --- the user pool ----------------------------------------------------------------------------------------------------

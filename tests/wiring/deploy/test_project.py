@@ -16,7 +16,8 @@ import pytest
 from chalice.cli.factory import CLIFactory
 from chalice.config import Config
 
-from infra.deploy import database, project, record
+from infra.deploy import project, record
+from infra.deploy.place import ADMINISTRATORS, FUNCTIONS
 from infra.deploy.target import DeployError, Target
 from tests.wiring.conftest import ROOT, as_variables, place, resolve
 from tests.wiring.fakes import OUTPUTS
@@ -62,12 +63,17 @@ def test_every_function_gets_the_outputs_and_no_roles(target: Target) -> None:
         assert not any(variable.endswith("_ROLE_ARN") for variable in variables)
 
 
-def test_only_the_functions_that_talk_to_mysql_know_its_secret_and_none_its_password(target: Target) -> None:
+def test_only_the_functions_that_talk_to_mysql_know_its_secrets_and_are_in_its_network(target: Target) -> None:
     written(target)
     for name in project.function_names():
-        variables = as_chalice_reads(target, name).environment_variables
+        config = as_chalice_reads(target, name)
+        variables = config.environment_variables
         known = {variable: value for variable, value in variables.items() if variable.startswith("DB_")}
-        assert known == ({"DB_SECRET_ARN": place().secret} if name in database.FUNCTIONS else {})
+        secrets = {"DB_SECRET_ARN": place().secret} if name in FUNCTIONS else {}
+        admin = {"DB_ADMIN_SECRET_ARN": place().admin_secret} if name in ADMINISTRATORS else {}
+        assert known == {**secrets, **admin}
+        network = (["subnet-1", "subnet-2"], ["sg-1"]) if name in FUNCTIONS else (None, None)
+        assert (config.subnet_ids, config.security_group_ids) == network
 
 
 def test_the_tracked_configuration_stays_as_it_is(target: Target) -> None:

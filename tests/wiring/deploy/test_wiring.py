@@ -184,6 +184,8 @@ def _no_api(account: Account) -> None:
         ),
         (_other("Timeout", 3), "read_inventory: Timeout is 3, not 300"),
         (_other("MemorySize", 128), "read_inventory: MemorySize is 128, not 512"),
+        (_other("VpcConfig", {}), "read_inventory: SubnetIds are [], not ['subnet-1', 'subnet-2']"),
+        (_other("VpcConfig", {}), "read_inventory: SecurityGroupIds are [], not ['sg-1']"),
         (_without_partial_failures, "store_orders: its mapping's FunctionResponseTypes is None"),
         (_second_mapping, "store_orders: has 2 event source mappings, not one"),
         (_no_mapping, "announce_orders: has 0 event source mappings, not one"),

@@ -1,4 +1,4 @@
--- The inventory's tables. Safe to run again: what is there stays as it is.
+-- The inventory's tables. What is there stays as it is.
 --
 -- Reports read `suppliers` and `beans` by these columns alone, and stand no constraint. The unique keys are for the
 -- import: a supplier is known by its name, a bean by its supplier, type and product name, each compared exactly.

@@ -1,0 +1,86 @@
+"""The password of the functions' user, which Secrets Manager rotates: it calls ``rotate`` for each of four steps.
+
+Two users take turns. The new password is of the one that is not in use, so whoever has read the secret before the
+rotation gets in until the next one, and at no moment does the secret tell of a password that is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from chalicelib import clients
+from chalicelib.database import let_in
+from chalicelib.errors import aws_errors
+from chalicelib.logs import logger
+from chalicelib.settings import Database
+
+CLONE = "_clone"
+
+log = logger("rotation")
+
+
+def rotate(event: dict[str, Any], manager: Any, secret: str, admin_secret: str) -> None:
+    """One step of a rotation, as Secrets Manager asks for it; each may come again. ``manager`` is its client.
+
+    Raises ``Unavailable`` and ``DatabaseRefused``; Secrets Manager tries again later.
+    """
+    if event["SecretId"] != secret:
+        raise ValueError(f"this rotates {secret} and no other secret")
+    step, version = event["Step"], event["ClientRequestToken"]
+    steps: dict[str, Callable[[], None]] = {
+        "createSecret": lambda: _create(manager, secret, version),
+        "setSecret": lambda: _set(_pending(manager, secret, version), admin_secret),
+        "testSecret": lambda: _test(_pending(manager, secret, version)),
+        "finishSecret": lambda: _finish(manager, secret, version),
+    }
+    with aws_errors():
+        steps[step]()
+    log.info("rotation step done", extra={"step": step, "version": version})
+
+
+def _create(manager: Any, secret: str, version: str) -> None:
+    try:
+        manager.get_secret_value(SecretId=secret, VersionId=version, VersionStage="AWSPENDING")
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ResourceNotFoundException":
+            raise
+    else:
+        return
+    current = json.loads(manager.get_secret_value(SecretId=secret)["SecretString"])
+    new = {**current, "username": _other(current["username"]), "password": secrets.token_urlsafe(32)}
+    manager.put_secret_value(
+        SecretId=secret, ClientRequestToken=version, SecretString=json.dumps(new), VersionStages=["AWSPENDING"]
+    )
+
+
+def _other(user: str) -> str:
+    return user.removesuffix(CLONE) if user.endswith(CLONE) else user + CLONE
+
+
+def _pending(manager: Any, secret: str, version: str) -> Database:
+    found = manager.get_secret_value(SecretId=secret, VersionId=version, VersionStage="AWSPENDING")
+    return Database.of_secret(found["SecretString"])
+
+
+def _set(database: Database, admin_secret: str) -> None:
+    with clients.mysql(database.logged_in(clients.read_secret(admin_secret))) as connection:
+        let_in(connection, database)
+
+
+def _test(database: Database) -> None:
+    with clients.mysql(database) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM suppliers, beans, uploads LIMIT 1")
+
+
+def _finish(manager: Any, secret: str, version: str) -> None:
+    stages = manager.describe_secret(SecretId=secret)["VersionIdsToStages"]
+    [current] = [each for each, labels in stages.items() if "AWSCURRENT" in labels]
+    if current != version:
+        manager.update_secret_version_stage(
+            SecretId=secret, VersionStage="AWSCURRENT", MoveToVersionId=version, RemoveFromVersionId=current
+        )

@@ -1,0 +1,146 @@
+"""A rotation of the functions' password, on the deployed function and the real server.
+
+The local cloud calls no rotation function, so the four steps come from here, with the event that AWS sends for each.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from chalicelib import clients
+from chalicelib.errors import PasswordRefused
+from chalicelib.settings import Database
+from tests.system.conftest import System
+
+STEPS = ["createSecret", "setSecret", "testSecret", "finishSecret"]
+
+
+class Rotation:
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.secrets = system.aws("secretsmanager")
+        self.arn = system.env["DB_SECRET_ARN"]
+        # As long as a version's id is on AWS.
+        self.version = secrets.token_hex(16)
+
+    def told(self, **which: str) -> str:
+        return str(self.secrets.get_secret_value(SecretId=self.arn, **which)["SecretString"])
+
+    @property
+    def current(self) -> Database:
+        return Database.of_secret(self.told())
+
+    def step(self, step: str, **other: str) -> tuple[bool, Any]:
+        event = {"Step": step, "SecretId": self.arn, "ClientRequestToken": self.version, **other}
+        return self.system.invoke("rotate_password", event)
+
+    def run(self, steps: list[str]) -> None:
+        for each in steps:
+            ok, error = self.step(each)
+            assert ok, (each, error)
+
+
+@pytest.fixture
+def rotation(system: System) -> Iterator[Rotation]:
+    rotation = Rotation(system)
+    before = rotation.told()
+    yield rotation
+    rotation.secrets.put_secret_value(SecretId=rotation.arn, SecretString=before)
+    # It gives the user the password that the secret tells.
+    ok, error = system.invoke("migrate", {})
+    assert ok, error
+    system.sql("DROP USER IF EXISTS 'cafe_functions_clone'@'%%'")
+
+
+def gets_in(database: Database) -> bool:
+    try:
+        with clients.mysql(database):
+            return True
+    except PasswordRefused:
+        return False
+
+
+def test_two_users_take_turns_and_the_one_before_gets_in_until_the_next_rotation(rotation: Rotation) -> None:
+    first = rotation.current
+    rotation.run(STEPS)
+    second = rotation.current
+    assert (first.user, second.user) == ("cafe_functions", "cafe_functions_clone")
+    assert gets_in(first)
+    assert gets_in(second)
+    rotation.version = secrets.token_hex(16)
+    rotation.run(STEPS)
+    third = rotation.current
+    assert third.user == "cafe_functions"
+    assert len({each.password for each in (first, second, third)}) == 3
+    assert (gets_in(first), gets_in(second), gets_in(third)) == (False, True, True)
+
+
+def test_the_functions_work_at_every_moment_of_a_rotation(rotation: Rotation) -> None:
+    system = rotation.system
+    for step in STEPS:
+        rotation.run([step])
+        assert system.invoke("read_inventory", {"reportId": "rotation"})[0]
+    # Those that have not read the secret yet, too.
+    system.aws("lambda").update_function_configuration(FunctionName="cafe-dev-read_inventory", Description="afresh")
+    assert system.invoke("read_inventory", {"reportId": "rotation"})[0]
+
+
+def test_each_step_may_come_again(rotation: Rotation) -> None:
+    rotation.run([step for step in STEPS for _ in range(2)])
+    assert gets_in(rotation.current)
+
+
+def test_until_it_is_finished_the_secret_tells_what_it_told(rotation: Rotation) -> None:
+    before = rotation.told()
+    rotation.run(STEPS[:3])
+    assert rotation.told() == before
+    pending = json.loads(rotation.told(VersionStage="AWSPENDING"))
+    assert pending.keys() == json.loads(before).keys()
+    assert pending["host"] == rotation.current.host
+
+
+def test_a_password_that_was_not_set_does_not_pass_the_test(rotation: Rotation) -> None:
+    rotation.run(["createSecret"])
+    ok, error = rotation.step("testSecret")
+    assert (ok, error["errorType"]) == (False, "PasswordRefused")
+
+
+def test_the_next_user_has_the_rights_of_the_one_before_and_no_more(rotation: Rotation) -> None:
+    rotation.run(STEPS)
+    grants = [
+        {
+            row[0].partition(" TO ")[0].partition(" IDENTIFIED")[0]
+            for row in rotation.system.sql(f"SHOW GRANTS FOR {user}")
+        }
+        for user in ("'cafe_functions'@'%%'", "'cafe_functions_clone'@'%%'")
+    ]
+    assert grants[0] == grants[1]
+
+
+def test_another_secret_is_not_rotated(rotation: Rotation) -> None:
+    ok, error = rotation.step("createSecret", SecretId=rotation.arn.replace("cafe-dev", "cafe-prod"))
+    assert not ok
+    assert "and no other secret" in error["errorMessage"]
+
+
+@pytest.mark.parametrize(
+    ("step", "action"),
+    [
+        ("createSecret", "secretsmanager:PutSecretValue"),
+        ("setSecret", "secretsmanager:GetSecretValue"),
+        ("finishSecret", "secretsmanager:DescribeSecret"),
+        ("finishSecret", "secretsmanager:UpdateSecretVersionStage"),
+    ],
+)
+def test_each_step_needs_its_right(rotation: Rotation, step: str, action: str) -> None:
+    rotation.run(STEPS[: STEPS.index(step)])
+    with rotation.system.without("rotate_password", action):
+        ok, error = rotation.step(step)
+    assert not ok
+    assert "AccessDenied" in error["errorMessage"]
+    rotation.run(STEPS[STEPS.index(step) :])

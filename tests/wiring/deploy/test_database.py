@@ -1,0 +1,132 @@
+"""Which MySQL a stage has, and how the deploy brings its tables up to date."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from typing import Any
+
+import pytest
+
+from chalicelib.database import MIGRATIONS, split
+from infra.deploy import database
+from infra.deploy.place import Place
+from infra.deploy.target import DeployError, Say, Target
+
+SECRET = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:other-AbCdEf"
+
+
+# --- a database that is there already ---------------------------------------------------------------------------------
+
+
+def test_a_database_that_is_there_is_named_by_its_secret_and_its_network() -> None:
+    given = {"DB_SECRET_ARN": SECRET, "SUBNET_IDS": "subnet-1,subnet-2", "SECURITY_GROUP_IDS": " sg-1 "}
+    assert Place.given(given) == Place(SECRET, "", ("subnet-1", "subnet-2"), ("sg-1",))
+    assert Place.given({"DB_SECRET_ARN": SECRET, "DB_ADMIN_SECRET_ARN": "a"}) == Place(SECRET, "a")
+    assert Place.given({}) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"DB_SECRET_ARN": SECRET, "SUBNET_IDS": "subnet-1"}, "SUBNET_IDS and SECURITY_GROUP_IDS: both of them"),
+        ({"DB_SECRET_ARN": SECRET, "SECURITY_GROUP_IDS": "sg-1"}, "SUBNET_IDS and SECURITY_GROUP_IDS: both of them"),
+        ({"SUBNET_IDS": "a", "SECURITY_GROUP_IDS": "b"}, "SUBNET_IDS, SECURITY_GROUP_IDS: of no use without DB_SECRET"),
+        ({"DB_ADMIN_SECRET_ARN": "a"}, "DB_ADMIN_SECRET_ARN: of no use without DB_SECRET_ARN"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(given: dict[str, str], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Place.given(given)
+
+
+def test_a_database_without_a_network_or_an_administrator_leaves_none_of_the_one_before() -> None:
+    assert Place(SECRET).parameters == {"DbSecretArn": SECRET, "DbAdminSecretArn": "", "DbInVpc": "false"}
+    assert Place(SECRET).configuration("migrate") == {"environment_variables": {"DB_SECRET_ARN": SECRET}}
+    assert Place(SECRET, "admin").configuration("store_orders") == {}
+
+
+# --- its tables -------------------------------------------------------------------------------------------------------
+
+
+class Lambda:
+    """A function that answers so, one call after the other."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.called: list[str] = []
+
+    def invoke(self, FunctionName: str) -> dict[str, Any]:  # noqa: N803
+        self.called.append(FunctionName)
+        answer = self.answers.pop(0)
+        failed = {"FunctionError": "Unhandled"} if "errorMessage" in answer else {}
+        return {"Payload": io.BytesIO(json.dumps(answer).encode()), **failed}
+
+
+UP_TO_DATE = {"ran": [], "missing": []}
+PAUSED = {"errorType": "DatabaseUnavailable", "errorMessage": "MySQL at db:3306 does not answer for now"}
+
+
+def migrate(target: Target, say: Say, *answers: Any) -> Lambda:
+    lambda_ = Lambda(*answers)
+
+    def clients(service: str, seconds: int) -> Lambda:
+        # A migration may take as long as its function.
+        assert (service, seconds > 900) == ("lambda", True)
+        return lambda_
+
+    database.migrate(target, clients, say)
+    return lambda_
+
+
+def test_the_deploy_lets_the_function_of_the_stage_migrate_and_tells_what_ran(target: Target, said: list[str]) -> None:
+    lambda_ = migrate(target, said.append, {"ran": ["0001_inventory", "0002_more"], "missing": []})
+    assert lambda_.called == ["cafe-test-migrate"]
+    assert said == ["database: 0001_inventory, 0002_more"]
+
+
+def test_a_database_that_is_up_to_date_is_told_as_such(target: Target, said: list[str]) -> None:
+    migrate(target, said.append, UP_TO_DATE)
+    assert said == ["database: nothing to change"]
+
+
+def test_what_the_tables_lack_is_told(target: Target, said: list[str]) -> None:
+    migrate(target, said.append, {"ran": [], "missing": ["suppliers cannot have a unique key"]})
+    assert said[1:] == ["database: suppliers cannot have a unique key"]
+
+
+def test_a_database_that_has_paused_is_waited_for(target: Target, said: list[str]) -> None:
+    lambda_ = migrate(target, said.append, PAUSED, PAUSED, UP_TO_DATE)
+    assert len(lambda_.called) == 3
+    assert said[0] == "database: MySQL at db:3306 does not answer for now"
+
+
+def test_a_database_that_stays_away_stops_the_deploy(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "WAIT_SECONDS", -1)
+    with pytest.raises(DeployError, match="the database is not up to date: MySQL at db:3306 does not answer for now"):
+        migrate(target, print, PAUSED)
+
+
+@pytest.mark.parametrize("kind", ["MigrationFailed", "PasswordRefused", "Sandbox.Timedout"])
+def test_a_migration_that_fails_stops_the_deploy_with_its_words(target: Target, kind: str) -> None:
+    with pytest.raises(DeployError, match=r"^the database is not up to date: 0002\.sql, statement 2 of 3: syntax$"):
+        migrate(target, print, {"errorType": kind, "errorMessage": "0002.sql, statement 2 of 3: syntax"})
+
+
+FILES = pytest.mark.parametrize("file", sorted(MIGRATIONS.iterdir()), ids=lambda file: file.name)
+
+
+@FILES
+def test_a_migration_only_adds(file: Any) -> None:
+    """The functions of before go on while it runs, and come back if the deploy fails."""
+    for statement in split(file.read_text()):
+        assert re.match(r"CREATE TABLE IF NOT EXISTS |ALTER TABLE \w+ ADD |CREATE INDEX |INSERT ", statement), statement
+        assert not re.search(r"\b(DROP|RENAME|MODIFY|CHANGE|TRUNCATE|DELETE|REPLACE)\b", statement), statement
+
+
+@FILES
+def test_migrations_have_numbers_that_say_their_order(file: Any) -> None:
+    assert re.fullmatch(r"\d{4}_[a-z0-9_]+\.sql", file.name)
+    numbers = [each.name[:4] for each in MIGRATIONS.iterdir()]
+    assert len(numbers) == len(set(numbers))
