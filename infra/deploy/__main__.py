@@ -43,8 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         database = Place.given(os.environ)
     except ValueError as error:
         parser.error(str(error))
-    if not database and not given.destroy and not given.rollback:
-        parser.error("not set: DB_SECRET_ARN: the secret of the MySQL database that the functions use")
+    if given.local and not database and not given.destroy and not given.rollback:
+        parser.error("not set: DB_SECRET_ARN: the local cloud has no MySQL that could be a stage's own")
     target = Target(
         stage=given.stage,
         project=given.project_dir.resolve(),

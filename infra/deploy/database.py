@@ -1,10 +1,15 @@
-"""A stage's MySQL: its tables."""
+"""A stage's MySQL: one of its own in a network of its own, or another one that is there already; and its tables."""
 
 from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
+from typing import Any
 
+from infra.deploy import stacks
+from infra.deploy.place import Place
+from infra.deploy.stacks import Stack
 from infra.deploy.target import Clients, DeployError, Say, Target
 
 # A database that has paused takes half a minute to answer again.
@@ -12,6 +17,59 @@ WAIT_SECONDS = 180
 PAUSE_SECONDS = 5
 # As long as Lambda lets it run.
 MIGRATION_SECONDS = 910
+ROTATION = {"AutomaticallyAfterDays": 30}
+# Lambda takes the network interfaces of deleted functions away in its own time, up to twenty minutes as a rule.
+INTERFACES_SECONDS = 3600
+INTERFACES_PAUSE_SECONDS = 15
+
+
+def found(target: Target, clients: Clients) -> Place | None:
+    """The database that the stage shall have, if it is there already: the given one, or that of the deploy before.
+
+    None means a database of the stage's own: the stack that it has, or will have.
+    """
+    if target.database or stacks.find(clients("cloudformation"), target.stack("database")):
+        return target.database
+    lambda_ = clients("lambda")
+    try:
+        deployed = lambda_.get_function_configuration(FunctionName=target.function("migrate"))
+    except lambda_.exceptions.ResourceNotFoundException:
+        return None
+    network = deployed.get("VpcConfig", {})
+    given = {
+        **deployed["Environment"]["Variables"],
+        "SUBNET_IDS": ",".join(network.get("SubnetIds", [])),
+        "SECURITY_GROUP_IDS": ",".join(network.get("SecurityGroupIds", [])),
+    }
+    return Place.given(given)
+
+
+def template() -> str:
+    return stacks.template("database.yaml")
+
+
+def stack(target: Target, clients: Clients) -> Stack:
+    """The stack of the stage's own database, as it shall be."""
+    body = template()
+    given = stacks.known(body, target.parameters)
+    parameters = {"Stage": target.stage, "S3PrefixList": _s3(clients("ec2")), **given}
+    return Stack(target.stack("database"), body, parameters, {"app": "cafe", "stage": target.stage})
+
+
+def _s3(ec2: Any) -> str:
+    """The list of S3's addresses in this region, for the rules of a security group."""
+    name = f"com.amazonaws.{ec2.meta.region_name}.s3"
+    [prefixes] = ec2.describe_managed_prefix_lists(Filters=[{"Name": "prefix-list-name", "Values": [name]}])[
+        "PrefixLists"
+    ]
+    return str(prefixes["PrefixListId"])
+
+
+def of_stack(target: Target, clients: Clients) -> Place:
+    """The database of the stage's own stack."""
+    place = Place.given(stacks.outputs(clients("cloudformation"), target.stack("database")))
+    assert place, "its outputs have the names of the environment's variables"
+    return place
 
 
 def migrate(target: Target, clients: Clients, say: Say) -> None:
@@ -33,3 +91,62 @@ def migrate(target: Target, clients: Clients, say: Say) -> None:
     say(f"database: {', '.join(result['ran'])}" if result["ran"] else "database: nothing to change")
     for line in result["missing"]:
         say(f"database: {line}")
+
+
+def rotate(target: Target, place: Place, clients: Clients, say: Say) -> None:
+    """Has Secrets Manager rotate the functions' password every month, by ``rotate_password``."""
+    lambda_, secrets = clients("lambda"), clients("secretsmanager")
+    function = lambda_.get_function_configuration(FunctionName=target.function("rotate_password"))["FunctionArn"]
+    account = function.split(":")[4]
+    # It may already.
+    with suppress(lambda_.exceptions.ResourceConflictException):
+        lambda_.add_permission(
+            FunctionName=function,
+            StatementId="secretsmanager",
+            Action="lambda:InvokeFunction",
+            Principal="secretsmanager.amazonaws.com",
+            SourceAccount=account,
+        )
+    secret = secrets.describe_secret(SecretId=place.secret)
+    if (secret.get("RotationLambdaARN"), secret.get("RotationRules")) == (function, ROTATION):
+        return
+    # Not at once: the functions have been given this password a moment ago.
+    secrets.rotate_secret(
+        SecretId=place.secret, RotationLambdaARN=function, RotationRules=ROTATION, RotateImmediately=False
+    )
+    say(f"database: the functions' password is rotated every {ROTATION['AutomaticallyAfterDays']} days")
+
+
+def remove(target: Target, clients: Clients, say: Say) -> None:
+    """Removes the stage's own database with all its data. Its functions have to be gone, and their roles still there:
+    by those Lambda takes away its network interfaces, and before that no network can be deleted."""
+    cfn, name = clients("cloudformation"), target.stack("database")
+    there = stacks.find(cfn, name)
+    if not there:
+        return
+    outputs = stacks.outputs(cfn, name)
+    if group := outputs.get("SECURITY_GROUP_IDS"):
+        _wait_for_interfaces(clients("ec2"), group, say)
+    rds = clients("rds")
+    # An earlier removal may have come further than that.
+    with suppress(rds.exceptions.DBClusterNotFoundFault):
+        rds.modify_db_cluster(DBClusterIdentifier=f"cafe-{target.stage}", DeletionProtection=False)
+    if secret := outputs.get("DB_SECRET_ARN"):
+        # At once: otherwise its name would be taken for a month.
+        clients("secretsmanager").delete_secret(SecretId=secret, ForceDeleteWithoutRecovery=True)
+    stacks.delete(cfn, name, say)
+
+
+def _wait_for_interfaces(ec2: Any, group: str, say: Say) -> None:
+    end = time.monotonic() + INTERFACES_SECONDS
+    told = False
+    while interfaces := ec2.describe_network_interfaces(Filters=[{"Name": "group-id", "Values": [group]}])[
+        "NetworkInterfaces"
+    ]:
+        if time.monotonic() > end:
+            names = ", ".join(each["NetworkInterfaceId"] for each in interfaces)
+            raise DeployError(f"the network is still in use by {names}: try again later")
+        if not told:
+            say("database: waiting for Lambda to leave its network, which may take twenty minutes")
+            told = True
+        time.sleep(INTERFACES_PAUSE_SECONDS)

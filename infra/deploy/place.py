@@ -46,13 +46,19 @@ class Place:
             "DbInVpc": str(bool(self.subnets)).lower(),
         }
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """Those of the environment that name its secrets."""
+        return {
+            "DB_SECRET_ARN": self.secret,
+            **({"DB_ADMIN_SECRET_ARN": self.admin_secret} if self.admin_secret else {}),
+        }
+
     def configuration(self, function: str) -> dict[str, Any]:
         """What Chalice has to know of it for ``function``."""
         if function not in FUNCTIONS:
             return {}
-        variables = {"DB_SECRET_ARN": self.secret}
-        if self.admin_secret and function in ADMINISTRATORS:
-            variables["DB_ADMIN_SECRET_ARN"] = self.admin_secret
+        variables = self.variables if function in ADMINISTRATORS else {"DB_SECRET_ARN": self.secret}
         network = {"subnet_ids": list(self.subnets), "security_group_ids": list(self.security_groups)}
         return {"environment_variables": variables, **(network if self.subnets else {})}
 

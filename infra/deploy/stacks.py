@@ -100,6 +100,12 @@ def parameters_of(body: str) -> set[str]:
     return set(items(sections["Parameters"])) if "Parameters" in sections else set()
 
 
+def known(body: str, parameters: Mapping[str, str]) -> dict[str, str]:
+    """Those of ``parameters`` that the template has."""
+    names = parameters_of(body)
+    return {name: value for name, value in parameters.items() if name in names}
+
+
 def prepare(stack: Stack, cfn: Any, upload: Callable[[str], str] | None, say: Say) -> Change | None:
     """The change set that makes the stack as it shall be; None if it is so already.
 

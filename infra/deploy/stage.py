@@ -15,6 +15,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.deploy import database, preflight, project, record, smoke, stacks, wiring
+from infra.deploy.place import Place
 from infra.deploy.preflight import Who
 from infra.deploy.project import RUNTIME, build
 from infra.deploy.releases import Release, Releases, State, template_key
@@ -111,11 +112,14 @@ class Stage:
         stacks.apply(change, cfn, self.say)
 
     def _forward(self, releases: Releases, state: State, begin: Callable[[], None]) -> dict[str, str]:
-        target, clients = self.target, self.clients
+        clients = self.clients
         serving = releases.release(state.serving) if state.serving else None
         changed = False
-        place = target.database.parameters if target.database else {}
-        resources = self._stack("resources", self._template("resources.yaml"), {**place, **target.parameters})
+        body = self._template("resources.yaml")
+        self._require_known_parameters(body)
+        place, own_database = self._database(releases, begin)
+        target = replace(self.target, database=place)
+        resources = self._stack("resources", body, {**place.parameters, **stacks.known(body, target.parameters)})
         if change := stacks.prepare(resources, clients("cloudformation"), releases.url, self.say):
             self._apply(change, begin)
             changed = True
@@ -139,6 +143,8 @@ class Stage:
             outputs = self._all_outputs(outputs, config)
             self._complete(config, wiring.wanted(target, outputs))
         database.migrate(target, clients, self.say)
+        if own_database:
+            database.rotate(target, place, clients, self.say)
         self.say("check: everything is as asked")
         release = Release(
             name=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{build(config)}",
@@ -158,6 +164,23 @@ class Stage:
             releases.end(releases.forget_older([*state.releases, release.name]))
         write_private(target.project / f"{target.stage}.outputs.json", json.dumps(outputs, indent=2) + "\n")
         return outputs
+
+    def _require_known_parameters(self, *bodies: str) -> None:
+        known = set().union(*map(stacks.parameters_of, (*bodies, database.template())))
+        if unknown := sorted(self.target.parameters.keys() - known):
+            raise DeployError(f"--parameter {', '.join(unknown)}: neither infra/resources.yaml nor infra/database.yaml")
+
+    def _database(self, releases: Releases, begin: Callable[[], None]) -> tuple[Place, bool]:
+        """The stage's MySQL, and whether it is its own, which is made where the stage has none."""
+        if place := database.found(self.target, self.clients):
+            return place, False
+        cfn = self.clients("cloudformation")
+        own = database.stack(self.target, self.clients)
+        if change := stacks.prepare(own, cfn, releases.url, self.say):
+            self._apply(change, begin)
+        else:
+            self.say(f"{own.name}: nothing to change")
+        return database.of_stack(self.target, self.clients), True
 
     def _is_there(self, config: dict[str, Any], outputs: Mapping[str, str], serving: Release) -> bool:
         """Whether Chalice has nothing to do. What it cannot set is set, where somebody has changed it."""
@@ -211,11 +234,10 @@ class Stage:
         url = str(api["rest_api_url"]).rstrip("/")
         if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
             url = f"{endpoint}/_aws/execute-api/{api['rest_api_id']}/{stage}"
-        variables = config["stages"][self.target.stage]["environment_variables"]
-        own = {"CAFE_STAGE": self.target.stage, "ORDERS_SINCE": variables["ORDERS_SINCE"], "REST_API_URL": url}
-        if self.target.database:
-            own["DB_SECRET_ARN"] = self.target.database.secret
-        return {**outputs, **own}
+        configured = config["stages"][self.target.stage]
+        since = configured["environment_variables"]["ORDERS_SINCE"]
+        own = {"CAFE_STAGE": self.target.stage, "ORDERS_SINCE": since, "REST_API_URL": url}
+        return {**outputs, **own, **configured["lambda_functions"]["migrate"]["environment_variables"]}
 
     def _complete(self, config: dict[str, Any], asked: Mapping[str, Any]) -> None:
         """Sets what Chalice cannot, and sees that everything is as asked."""

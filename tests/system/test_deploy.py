@@ -188,7 +188,7 @@ def test_the_deployment_package_is_small(system: System) -> None:
 
 
 def test_functions_have_no_rights_on_the_database_but_their_own(system: System) -> None:
-    grants = system.sql("SHOW GRANTS FOR 'cafe_functions'@'%'")
+    grants = system.sql("SHOW GRANTS FOR 'cafe_functions'@'%%'")
     rights = " ".join(row[0] for row in grants)
     assert "GRANT SELECT, INSERT, UPDATE, CREATE TEMPORARY TABLES ON `cafe`.*" in rights
     assert "DROP" not in rights

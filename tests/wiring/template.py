@@ -1,4 +1,4 @@
-"""What CloudFormation makes of ``infra/resources.yaml``: as many of its intrinsic functions as the template uses."""
+"""What CloudFormation makes of the templates in ``infra/``: as many of its intrinsic functions as they use."""
 
 from __future__ import annotations
 
@@ -19,6 +19,14 @@ REFERENCES = {
     "AWS::Cognito::UserPool": "{AWS::Region}_{LogicalId}",
     "AWS::Cognito::UserPoolClient": "{LogicalId}",
     "AWS::IAM::Role": "{LogicalId}",
+    "AWS::EC2::RouteTable": "{LogicalId}",
+    "AWS::EC2::SecurityGroup": "{LogicalId}",
+    "AWS::EC2::Subnet": "{LogicalId}",
+    "AWS::EC2::VPC": "{LogicalId}",
+    "AWS::RDS::DBCluster": "{DBClusterIdentifier}",
+    "AWS::RDS::DBClusterParameterGroup": "{DBClusterParameterGroupName}",
+    "AWS::RDS::DBSubnetGroup": "{DBSubnetGroupName}",
+    "AWS::SecretsManager::Secret": f"{ARN}secretsmanager:{HERE}secret:{{Name}}-<random>",
 }
 ATTRIBUTES = {
     ("AWS::SQS::Queue", "Arn"): f"{ARN}sqs:{HERE}{{QueueName}}",
@@ -28,6 +36,10 @@ ATTRIBUTES = {
     ("AWS::S3::Bucket", "Arn"): f"{ARN}s3:::{{BucketName}}",
     ("AWS::IAM::Role", "Arn"): f"{ARN}iam::{{AWS::AccountId}}:role/{{LogicalId}}",
     ("AWS::Logs::LogGroup", "Arn"): f"{ARN}logs:{HERE}log-group:{{LogGroupName}}:*",
+    ("AWS::RDS::DBCluster", "Endpoint.Address"): "{DBClusterIdentifier}.cluster-<id>.{AWS::Region}.rds.amazonaws.com",
+    ("AWS::RDS::DBCluster", "MasterUserSecret.SecretArn"): (
+        f"{ARN}secretsmanager:{HERE}secret:rds!cluster-<id>-<random>"
+    ),
 }
 NOTHING = object()
 
@@ -111,9 +123,10 @@ class Template:
             case "Ref":
                 return self._reference(argument)
             case "Fn::GetAtt":
-                return self._attribute(*argument.split("."))
+                return self._attribute(*argument.split(".", 1))
             case "Fn::Sub":
-                return re.sub(r"\$\{([^}]+)\}", lambda match: self._named(match[1]), argument)
+                text, own = (argument, {}) if isinstance(argument, str) else argument
+                return re.sub(r"\$\{([^}]+)\}", lambda match: self._named(match[1], own), text)
             case "Fn::Join":
                 return argument[0].join(self._resolve(argument[1]))
             case "Fn::If":
@@ -122,12 +135,22 @@ class Template:
                 return self._resolve(argument[0]) == self._resolve(argument[1])
             case "Fn::Not":
                 return not self._resolve(argument[0])
+            case "Fn::And":
+                return all(map(self._resolve, argument))
+            case "Fn::Or":
+                return any(map(self._resolve, argument))
+            case "Fn::Select":
+                return self._resolve(argument[1])[int(argument[0])]
+            case "Fn::GetAZs":
+                return [f"{self._names['AWS::Region']}{zone}" for zone in "abc"]
             case "Condition":
                 return self._holds(argument)
         raise TypeError(f"{function}: this function is not known here")
 
-    def _named(self, name: str) -> str:
-        return str(self._attribute(*name.split(".")) if "." in name else self._reference(name))
+    def _named(self, name: str, own: dict[str, Any]) -> str:
+        if name in own:
+            return str(self._resolve(own[name]))
+        return str(self._attribute(*name.split(".", 1)) if "." in name else self._reference(name))
 
     def _reference(self, name: str) -> Any:
         if name in self._names:

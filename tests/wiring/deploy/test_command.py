@@ -19,13 +19,21 @@ def test_a_bad_name_of_a_stage_is_refused(stage: str, capsys: pytest.CaptureFixt
     assert "must be lower-case letters, digits and hyphens, at most 20" in capsys.readouterr().err
 
 
-def test_without_the_databases_secret_nothing_is_deployed(
+def test_the_local_cloud_has_no_database_of_its_own(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DB_SECRET_ARN", "")
     with pytest.raises(SystemExit):
+        main(["dev", "--local"])
+    assert "not set: DB_SECRET_ARN" in capsys.readouterr().err
+
+
+def test_half_a_network_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, value in {"DB_SECRET_ARN": "arn", "SUBNET_IDS": "subnet-1", "SECURITY_GROUP_IDS": ""}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
         main(["dev"])
-    assert "not set: DB_SECRET_ARN: the secret of the MySQL database" in capsys.readouterr().err
+    assert "SUBNET_IDS and SECURITY_GROUP_IDS: both of them" in capsys.readouterr().err
 
 
 def test_a_parameter_without_a_value_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

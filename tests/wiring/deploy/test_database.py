@@ -5,16 +5,33 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
+import boto3
 import pytest
 
 from chalicelib.database import MIGRATIONS, split
 from infra.deploy import database
 from infra.deploy.place import Place
 from infra.deploy.target import DeployError, Say, Target
+from tests.wiring.fakes import CloudFormation, _accepts
 
 SECRET = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:other-AbCdEf"
+
+
+class Lambda:
+    """A function that answers so, one call after the other."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.called: list[str] = []
+
+    def invoke(self, FunctionName: str) -> dict[str, Any]:  # noqa: N803
+        self.called.append(FunctionName)
+        answer = self.answers.pop(0)
+        failed = {"FunctionError": "Unhandled"} if "errorMessage" in answer else {}
+        return {"Payload": io.BytesIO(json.dumps(answer).encode()), **failed}
 
 
 # --- a database that is there already ---------------------------------------------------------------------------------
@@ -47,21 +64,105 @@ def test_a_database_without_a_network_or_an_administrator_leaves_none_of_the_one
     assert Place(SECRET, "admin").configuration("store_orders") == {}
 
 
+class Deployed(Lambda):
+    """A function that is configured so."""
+
+    class exceptions:  # noqa: N801
+        class ResourceNotFoundException(Exception):
+            pass
+
+        class ResourceConflictException(Exception):
+            pass
+
+    def __init__(self, configuration: dict[str, Any] | None) -> None:
+        super().__init__()
+        self.configuration = configuration
+        self.permissions: list[dict[str, Any]] = []
+
+    def get_function_configuration(self, FunctionName: str) -> dict[str, Any]:  # noqa: N803
+        if self.configuration is None:
+            raise self.exceptions.ResourceNotFoundException
+        return {
+            "FunctionArn": f"arn:aws:lambda:eu-central-1:123456789012:function:{FunctionName}",
+            **self.configuration,
+        }
+
+    def add_permission(self, **given: Any) -> None:
+        if self.permissions:
+            raise self.exceptions.ResourceConflictException
+        _accepts("lambda", "AddPermission", given)
+        self.permissions.append(given)
+
+
+def test_a_stage_keeps_the_database_that_it_was_deployed_with(target: Target) -> None:
+    before = Place(SECRET, f"{SECRET}-admin", ("subnet-1", "subnet-2"), ("sg-1",))
+    configuration = before.configuration("migrate")
+    deployed = {
+        "Environment": {"Variables": configuration["environment_variables"]},
+        "VpcConfig": {"SubnetIds": configuration["subnet_ids"], "SecurityGroupIds": ["sg-1"]},
+    }
+    clients = {"lambda": Deployed(deployed), "cloudformation": CloudFormation(None)}
+    assert database.found(replace(target, database=None), clients.__getitem__) == before
+    given = Place(f"{SECRET}-2")
+    assert database.found(replace(target, database=given), clients.__getitem__) == given
+
+
+def test_a_stage_that_has_none_gets_one_of_its_own_and_keeps_that(target: Target) -> None:
+    new = replace(target, database=None)
+    clients = {"lambda": Deployed(None), "cloudformation": CloudFormation(None)}
+    assert database.found(new, clients.__getitem__) is None
+    clients = {"lambda": Deployed({}), "cloudformation": CloudFormation("CREATE_COMPLETE")}
+    assert database.found(new, clients.__getitem__) is None
+
+
+# --- a database of its own --------------------------------------------------------------------------------------------
+
+
+def test_the_stack_gets_its_own_parameters_and_knows_where_s3_is(aws: None, target: Target) -> None:
+    ec2 = boto3.client("ec2")
+    asked = replace(target, parameters={"DatabaseMaxCapacity": "8", "EmailAddress": "ana@example.com"})
+    stack = database.stack(asked, lambda service: ec2)
+    [s3] = [
+        each["PrefixListId"]
+        for each in ec2.describe_managed_prefix_lists()["PrefixLists"]
+        if each["PrefixListName"] == "com.amazonaws.eu-central-1.s3"
+    ]
+    assert stack.name == "cafe-test-database"
+    assert stack.parameters == {"Stage": "test", "S3PrefixList": s3, "DatabaseMaxCapacity": "8"}
+
+
+class Secrets:
+    def __init__(self) -> None:
+        self.secret: dict[str, Any] = {}
+        self.rotations = 0
+
+    def describe_secret(self, SecretId: str) -> dict[str, Any]:  # noqa: N803
+        return self.secret
+
+    def rotate_secret(self, **given: Any) -> None:
+        _accepts("secretsmanager", "RotateSecret", given)
+        assert given["RotateImmediately"] is False
+        self.secret = {name: given[name] for name in ("RotationLambdaARN", "RotationRules")}
+        self.rotations += 1
+
+
+def test_the_password_is_rotated_every_month_by_the_function_that_secrets_manager_may_call(
+    target: Target, said: list[str]
+) -> None:
+    lambda_, secrets = Deployed({}), Secrets()
+    clients = {"lambda": lambda_, "secretsmanager": secrets}
+    place = Place(SECRET, "admin")
+    for _ in range(2):
+        database.rotate(target, place, clients.__getitem__, said.append)
+    function = "arn:aws:lambda:eu-central-1:123456789012:function:cafe-test-rotate_password"
+    assert secrets.secret == {"RotationLambdaARN": function, "RotationRules": {"AutomaticallyAfterDays": 30}}
+    assert (secrets.rotations, len(said)) == (1, 1)
+    [permission] = lambda_.permissions
+    assert permission["Principal"] == "secretsmanager.amazonaws.com"
+    assert permission["SourceAccount"] == "123456789012"
+
+
 # --- its tables -------------------------------------------------------------------------------------------------------
-
-
-class Lambda:
-    """A function that answers so, one call after the other."""
-
-    def __init__(self, *answers: Any) -> None:
-        self.answers = list(answers)
-        self.called: list[str] = []
-
-    def invoke(self, FunctionName: str) -> dict[str, Any]:  # noqa: N803
-        self.called.append(FunctionName)
-        answer = self.answers.pop(0)
-        failed = {"FunctionError": "Unhandled"} if "errorMessage" in answer else {}
-        return {"Payload": io.BytesIO(json.dumps(answer).encode()), **failed}
 
 
 UP_TO_DATE = {"ran": [], "missing": []}

@@ -1,0 +1,108 @@
+"""The stack of a stage's own MySQL on the local cloud: made, found as it is, and removed.
+
+The local cloud makes the records of a database, and no server. It has no word for two of the template's kinds of
+things, so they are left out here: rules of a security group by themselves, and the secret that RDS makes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.deploy import database, stacks
+from infra.deploy.stacks import Stack
+from infra.deploy.target import DeployError, Target
+from tests.system.conftest import System
+
+LEFT_OUT = (r"(?m)^  FunctionsTo\w+: .*\n", ""), (r"!GetAtt '?Cluster\.MasterUserSecret\.SecretArn'?", "!Ref Secret")
+
+
+class Account:
+    """The local cloud as the deploy of a stage ``own`` has it."""
+
+    def __init__(self, system: System, folder: Path) -> None:
+        self.system = system
+        self.target = Target("own", folder, False, {}, None)
+        self.said: list[str] = []
+
+    def clients(self, service: str, seconds: int = 60) -> Any:
+        return self.system.aws(service)
+
+    def stack(self) -> Stack:
+        stack = database.stack(self.target, self.clients)
+        body = stack.body
+        for pattern, replacement in LEFT_OUT:
+            body, found = re.subn(pattern, replacement, body)
+            assert found == 2
+        return replace(stack, body=body)
+
+    def change(self) -> stacks.Change | None:
+        return stacks.prepare(self.stack(), self.clients("cloudformation"), None, self.said.append)
+
+    def clusters(self) -> list[dict[str, Any]]:
+        return list(self.clients("rds").describe_db_clusters()["DBClusters"])
+
+
+@pytest.fixture
+def account(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    monkeypatch.setattr(database, "INTERFACES_PAUSE_SECONDS", 0.1)
+    account = Account(system, tmp_path)
+    change = account.change()
+    assert change
+    stacks.apply(change, account.clients("cloudformation"), account.said.append)
+    yield account
+    database.remove(account.target, account.clients, account.said.append)
+
+
+def test_a_database_is_made_as_it_is_described_and_the_second_deploy_finds_it(account: Account) -> None:
+    [cluster] = account.clusters()
+    assert cluster["DBClusterIdentifier"] == "cafe-own"
+    assert cluster["ServerlessV2ScalingConfiguration"] == {"MinCapacity": 0.5, "MaxCapacity": 4.0}
+    assert (cluster["DeletionProtection"], cluster["StorageEncrypted"]) == (True, True)
+    assert database.found(account.target, account.clients) is None
+    place = database.of_stack(account.target, account.clients)
+    assert (len(place.subnets), len(place.security_groups)) == (2, 1)
+    assert account.change() is None
+
+
+def test_a_larger_capacity_is_one_change_that_stays(account: Account) -> None:
+    asked = account.target
+    account.target = replace(asked, parameters={"DatabaseMaxCapacity": "16"})
+    change = account.change()
+    assert change
+    assert any("Cluster (AWS::RDS::DBCluster)" in line for line in change.lines)
+    stacks.apply(change, account.clients("cloudformation"), account.said.append)
+    account.target = asked
+    assert account.change() is None
+    assert account.clusters()[0]["ServerlessV2ScalingConfiguration"]["MaxCapacity"] == 16.0
+
+
+def test_a_removed_database_leaves_nothing_neither_its_secret_for_a_month(account: Account) -> None:
+    for _ in range(2):
+        database.remove(account.target, account.clients, account.said.append)
+    assert account.said[-1] == "cafe-own-database: deleted"
+    assert account.clusters() == []
+    known = account.clients("secretsmanager").list_secrets(IncludePlannedDeletion=True)["SecretList"]
+    assert "cafe-own-database" not in {each["Name"] for each in known}
+    vpcs = account.clients("ec2").describe_vpcs()["Vpcs"]
+    assert [each for each in vpcs if each["CidrBlock"] == "10.83.0.0/24"] == []
+
+
+def test_a_network_that_is_in_use_is_waited_for_and_then_named(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ec2, place = account.clients("ec2"), database.of_stack(account.target, account.clients)
+    interface = ec2.create_network_interface(SubnetId=place.subnets[0], Groups=list(place.security_groups))
+    name = interface["NetworkInterface"]["NetworkInterfaceId"]
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "INTERFACES_SECONDS", 0.3)
+        with pytest.raises(DeployError, match=f"the network is still in use by {name}: try again later"):
+            database.remove(account.target, account.clients, account.said.append)
+    assert account.said[-1].startswith("database: waiting for Lambda to leave its network")
+    assert len(account.clusters()) == 1
+    ec2.delete_network_interface(NetworkInterfaceId=name)
