@@ -1,10 +1,12 @@
 """MySQL in trouble, as the functions' own connection sees it: each trouble has its error, and none lasts for ever."""
 
 import json
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -135,21 +137,33 @@ def test_the_password_is_in_no_functions_environment(system: System) -> None:
     assert system.env["DB_PASSWORD"] not in json.dumps(known)
 
 
+def new_authority() -> trustme.CA:
+    """One that calls itself as RDS's in a region ``0``."""
+    return trustme.CA(organization_name="Amazon RDS 0 Root CA")
+
+
+@dataclass(frozen=True)
 class TlsServer(local.Database):
-    """A private server that has a certificate, and takes connections with TLS only."""
+    """A private server that has a certificate for ``shown``, and takes connections with TLS only."""
+
+    authority: trustme.CA = field(default_factory=new_authority)
+    shown: str = "127.0.0.1"
+
+    @cached_property
+    def _certificate(self) -> Path:
+        path = self.folder / "certificate.pem"
+        self.authority.issue_cert(self.shown).private_key_and_cert_chain_pem.write_to_path(path)
+        return path
 
     @property
     def _command(self) -> list[str]:
-        certificate = self.folder / "certificate.pem"
-        issued = trustme.CA().issue_cert("127.0.0.1")
-        issued.private_key_and_cert_chain_pem.write_to_path(certificate)
-        tls = [f"--ssl-cert={certificate}", f"--ssl-key={certificate}", "--require-secure-transport=on"]
+        tls = [f"--ssl-cert={self._certificate}", f"--ssl-key={self._certificate}", "--require-secure-transport=on"]
         return [*super()._command, *tls]
 
 
 @contextmanager
-def tls_server(folder: Path) -> Iterator[Database]:
-    server = TlsServer(folder, free_ports(1)[0])
+def tls_server(folder: Path, **how: Any) -> Iterator[Database]:
+    server = TlsServer(folder, free_ports(1)[0], **how)
     server.prepare()
     server.start()
     try:
@@ -163,12 +177,53 @@ def tls_server(folder: Path) -> Iterator[Database]:
         server.stop()
 
 
-def test_a_connection_is_encrypted_where_the_server_offers_it(tmp_path: Path, database: Database) -> None:
-    def cipher(place: Database) -> str:
-        with clients.mysql(place) as connection, connection.cursor() as cursor:
-            cursor.execute("SHOW STATUS LIKE 'Ssl_cipher'")
-            return str((cursor.fetchone() or ("", ""))[1])
+def cipher(place: Database) -> str:
+    with clients.mysql(place) as connection, connection.cursor() as cursor:
+        cursor.execute("SHOW STATUS LIKE 'Ssl_cipher'")
+        return str((cursor.fetchone() or ("", ""))[1])
 
+
+@pytest.fixture
+def as_rds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[trustme.CA], None]]:
+    """From then on the servers here are taken for RDS's, in a region ``0`` with this authority."""
+
+    def as_rds(authority: trustme.CA) -> None:
+        authority.cert_pem.write_to_path(tmp_path / "authorities.pem")
+        monkeypatch.setattr(clients, "AUTHORITIES", tmp_path / "authorities.pem")
+        monkeypatch.setattr(clients, "RDS", re.compile(r"^127\.0\.(0)\.1$"))
+        clients._tls.cache_clear()
+
+    yield as_rds
+    clients._tls.cache_clear()
+
+
+def test_a_server_of_rds_that_shows_who_it_is_is_talked_to_by_tls(
+    tmp_path: Path, as_rds: Callable[[trustme.CA], None]
+) -> None:
+    authority = new_authority()
+    with tls_server(tmp_path / "server", authority=authority) as place:
+        as_rds(authority)
+        assert cipher(place).startswith("TLS_")
+
+
+@pytest.mark.parametrize("shown", ["127.0.0.1", "db.example"], ids=["another authority", "another name"])
+def test_a_server_that_shows_another_authority_or_name_is_refused(
+    tmp_path: Path, as_rds: Callable[[trustme.CA], None], shown: str
+) -> None:
+    authority = new_authority()
+    with tls_server(tmp_path / "server", authority=authority, shown=shown) as place:
+        as_rds(authority if shown == "db.example" else new_authority())
+        with pytest.raises(DatabaseRefused, match=r"does not show that it is the one: .*certificate verify failed"):
+            cipher(place)
+
+
+def test_a_server_of_rds_without_tls_is_refused(database: Database, as_rds: Callable[[trustme.CA], None]) -> None:
+    as_rds(new_authority())
+    with pytest.raises(DatabaseRefused, match="SSL"):
+        cipher(database)
+
+
+def test_a_connection_is_encrypted_where_the_server_offers_it(tmp_path: Path, database: Database) -> None:
     # The stack's own server has no certificate, and is reached all the same.
     assert cipher(database) == ""
     with tls_server(tmp_path) as encrypted:

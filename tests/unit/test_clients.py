@@ -1,11 +1,14 @@
 """The clients: how they are made, and what MySQL's refusals become."""
 
+import hashlib
 import inspect
 import json
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +18,7 @@ import pytest
 from botocore.errorfactory import ClientExceptionsFactory
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
+from cryptography.x509 import load_pem_x509_certificates
 
 from chalicelib import clients
 from chalicelib.clients import PASSING
@@ -172,6 +176,8 @@ def test_mysql_is_asked_for_utf8_utc_strict_rows_and_time_outs(connections: list
     assert "time_zone = '+00:00'" in asked["init_command"]
     assert "STRICT_TRANS_TABLES" in asked["init_command"]
     assert all(0 < asked[f"{name}_timeout"] <= 60 for name in ("connect", "read", "write"))
+    # A database that has paused for a day takes half a minute to resume.
+    assert asked["connect_timeout"] > 30
     place = {name: asked[name] for name in ("host", "port", "database", "user", "password")}
     assert place == {
         "host": "db.example",
@@ -263,6 +269,70 @@ def test_no_message_has_the_password(connections: list[Connection]) -> None:
     with pytest.raises(DatabaseUnavailable) as caught:
         use(pymysql.err.OperationalError(2013, "lost"))
     assert "secret" not in str(caught.value)
+
+
+# --- MySQL's certificate ----------------------------------------------------------------------------------------------
+
+CLUSTER = "cafe-prod.cluster-abc123.eu-central-1.rds.amazonaws.com"
+
+
+def context_for(connections: list[Connection], host: str) -> Any:
+    """How the server at ``host`` is checked."""
+    with clients.mysql(replace(DATABASE, host=host)):
+        pass
+    return connections[-1].options["ssl"]
+
+
+@pytest.mark.parametrize("host", [CLUSTER, "one.abc123.us-east-1.rds.amazonaws.com"])
+def test_a_server_of_rds_must_show_by_its_regions_authorities_that_it_is_the_one(
+    connections: list[Connection], host: str
+) -> None:
+    context = context_for(connections, host)
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+    region = host.split(".")[2]
+    names = {dict(pair[0] for pair in each["subject"])["commonName"] for each in context.get_ca_certs()}
+    assert names == {f"Amazon RDS {region} Root CA {key} G1" for key in ("RSA2048", "RSA4096", "ECC384")}
+
+
+def test_a_proxy_of_rds_has_a_certificate_that_every_system_knows(connections: list[Connection]) -> None:
+    context = context_for(connections, "cafe.proxy-abc123.eu-central-1.rds.amazonaws.com")
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert not any("Amazon RDS" in str(each["subject"]) for each in context.get_ca_certs())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "db.example", "rds.amazonaws.com.example", "xrds.amazonaws.com"])
+def test_another_server_is_not_checked(connections: list[Connection], host: str) -> None:
+    assert context_for(connections, host) is None
+
+
+@pytest.mark.parametrize("host", ["x.abc.moon-1.rds.amazonaws.com", "x.abc.cn-north-1.rds.amazonaws.com.cn"])
+def test_a_region_without_a_known_authority_is_refused(connections: list[Connection], host: str) -> None:
+    with pytest.raises(DatabaseRefused, match=f"^no authority is known that signs for RDS in {host.split('.')[2]}$"):
+        context_for(connections, host)
+    assert connections == []
+
+
+def test_the_authorities_are_the_file_that_amazon_gives_out_and_last() -> None:
+    """The digest is that of https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem in 2026."""
+    content = clients.AUTHORITIES.read_bytes()
+    assert hashlib.sha256(content).hexdigest() == "e5bb2084ccf45087bda1c9bffdea0eb15ee67f0b91646106e466714f9de3c7e3"
+    certificates = load_pem_x509_certificates(content)
+    assert len(certificates) == 108
+    assert min(each.not_valid_after_utc.year for each in certificates) > 2060
+
+
+def test_a_server_that_shows_another_certificate_is_refused_and_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def connect(**_: Any) -> None:
+        error = pymysql.err.OperationalError(2003, "Can't connect to MySQL server on 'db' (certificate verify failed)")
+        error.original_exception = ssl.SSLCertVerificationError("certificate verify failed")
+        raise error
+
+    monkeypatch.setattr(pymysql, "connect", connect)
+    with pytest.raises(DatabaseRefused, match=r"^MySQL at \S+:3307 does not show that it is the one: .*verify failed"):
+        use()
 
 
 # --- MySQL by its secret ----------------------------------------------------------------------------------------------
