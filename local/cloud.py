@@ -9,10 +9,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infra.files import write_private
 from local.processes import Process, answers, basic_environment, fingerprint, only_one, run_quietly
+
+if TYPE_CHECKING:
+    from local.database import Database
 
 HERE = Path(__file__).parent
 LAUNCHER = HERE / "ministack_launcher.py"
@@ -118,6 +121,18 @@ class Cloud:
         keys = {"AWS_ACCESS_KEY_ID": made["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": made["SecretAccessKey"]}
         write_private(known, json.dumps({"policy": fingerprint(policy), "keys": keys}))
         return keys
+
+    def tell(self, database: Database) -> dict[str, str]:
+        """Has Secrets Manager tell of a database, and returns the variables that a deploy wants for it."""
+        secrets = self.client("secretsmanager")
+        arns = {}
+        for variable, content in database.secrets.items():
+            name = "local-" + variable.removesuffix("_SECRET_ARN").replace("_", "-").lower()
+            try:
+                arns[variable] = secrets.create_secret(Name=name, SecretString=content)["ARN"]
+            except secrets.exceptions.ResourceExistsException:
+                arns[variable] = secrets.describe_secret(SecretId=name)["ARN"]
+        return arns
 
     def client(self, service: str) -> Any:
         """boto3's, with all rights."""

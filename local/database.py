@@ -91,13 +91,14 @@ class Database:
 
     @property
     def secrets(self) -> dict[str, str]:
-        """What Secrets Manager is to tell: how the functions reach it, and who its administrator is."""
+        """What Secrets Manager is to tell: how the functions reach it, and who its administrator is; by the variables
+        that a deploy takes for them."""
         variables = self.variables
         names = {"host": "DB_HOST", "port": "DB_PORT", "dbname": "DB_NAME"}
         known = {name: variables[variable] for name, variable in names.items()}
         functions = {"username": variables["DB_USER"], "password": variables["DB_PASSWORD"]}
         admin = {"username": variables["DB_ADMIN_USER"], "password": variables["DB_ADMIN_PASSWORD"]}
-        return {"database": json.dumps({**known, **functions}), "database-admin": json.dumps(admin)}
+        return {"DB_SECRET_ARN": json.dumps({**known, **functions}), "DB_ADMIN_SECRET_ARN": json.dumps(admin)}
 
     @property
     def address(self) -> str:

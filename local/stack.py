@@ -199,8 +199,7 @@ class Stack:
         environment = {
             # The shell's own, for it may say where pip finds packages; but nothing that leads to another account.
             **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
-            "DB_SECRET_ARN": self._secret("database"),
-            "DB_ADMIN_SECRET_ARN": self._secret("database-admin"),
+            **self.cloud.tell(self.database),
             **self.cloud.deployer(),
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -210,14 +209,6 @@ class Stack:
         command = [sys.executable, "-m", "infra.deploy", self.stage, "--project-dir", str(self.project)]
         command += ["--local", "--yes", "--origin", self.api_url]
         _timed(say, "deployed", partial(_run, command, environment, say))
-
-    def _secret(self, thing: str) -> str:
-        """The ARN of the database's secret, which is made if it is not there yet."""
-        secrets, name = self.cloud.client("secretsmanager"), f"cafe-{self.stage}-{thing}"
-        try:
-            return str(secrets.create_secret(Name=name, SecretString=self.database.secrets[thing])["ARN"])
-        except secrets.exceptions.ResourceExistsException:
-            return str(secrets.describe_secret(SecretId=name)["ARN"])
 
     def _make_users(self) -> None:
         """One of each group, with passwords that stay as long as the user pool does."""

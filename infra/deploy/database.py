@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from infra.deploy import stacks
 from infra.deploy.place import Place
+from infra.deploy.project import RUNTIME
 from infra.deploy.stacks import Stack
 from infra.deploy.target import Clients, DeployError, Say, Target
 
@@ -35,9 +38,14 @@ def found(target: Target, clients: Clients) -> Place | None:
         deployed = lambda_.get_function_configuration(FunctionName=target.function("migrate"))
     except lambda_.exceptions.ResourceNotFoundException:
         return None
-    network = deployed.get("VpcConfig", {})
+    return _place_of(deployed)
+
+
+def _place_of(function: Mapping[str, Any]) -> Place | None:
+    """The database of a deployed function."""
+    network = function.get("VpcConfig", {})
     given = {
-        **deployed["Environment"]["Variables"],
+        **function["Environment"]["Variables"],
         "SUBNET_IDS": ",".join(network.get("SubnetIds", [])),
         "SECURITY_GROUP_IDS": ",".join(network.get("SecurityGroupIds", [])),
     }
@@ -70,6 +78,27 @@ def of_stack(target: Target, clients: Clients) -> Place:
     place = Place.given(stacks.outputs(clients("cloudformation"), target.stack("database")))
     assert place, "its outputs have the names of the environment's variables"
     return place
+
+
+def migrate_first(target: Target, config: Mapping[str, Any], package: Path, clients: Clients, say: Say) -> None:
+    """Gives the new code to ``migrate`` alone and lets it run, so that no other function's code is ahead of the tables.
+
+    A new stage has no such function yet. One that gets another database has it for the former one.
+    """
+    lambda_, name = clients("lambda"), target.function("migrate")
+    try:
+        deployed = lambda_.get_function_configuration(FunctionName=name)
+    except lambda_.exceptions.ResourceNotFoundException:
+        return
+    if _place_of(deployed) != target.database:
+        return
+    stage = config["stages"][target.stage]
+    variables = stage["environment_variables"] | stage["lambda_functions"]["migrate"]["environment_variables"]
+    lambda_.update_function_configuration(FunctionName=name, Runtime=RUNTIME, Environment={"Variables": variables})
+    lambda_.get_waiter("function_updated_v2").wait(FunctionName=name)
+    lambda_.update_function_code(FunctionName=name, ZipFile=package.read_bytes())
+    lambda_.get_waiter("function_updated_v2").wait(FunctionName=name)
+    migrate(target, clients, say)
 
 
 def migrate(target: Target, clients: Clients, say: Say) -> None:

@@ -12,8 +12,8 @@ from infra.deploy import record, stacks
 from infra.deploy.target import Clients, Target
 
 # Of each stage, in the order in which they are made.
-PARTS = ("deploys", "resources")
-TEMPLATES = {"deploys": "deploys.yaml", "resources": "resources.yaml"}
+PARTS = ("deploys", "database", "resources")
+TEMPLATES = {part: f"{part}.yaml" for part in PARTS}
 
 
 @dataclass(frozen=True, order=True)
@@ -55,6 +55,12 @@ NAMED: dict[str, tuple[str, Lister]] = {
         "TableName",
         lambda clients, _: _pages(clients("dynamodb"), "list_tables", "TableNames"),
     ),
+    "AWS::EC2::SecurityGroup": (
+        "GroupName",
+        lambda clients, _: (
+            each["GroupName"] for each in _pages(clients("ec2"), "describe_security_groups", "SecurityGroups")
+        ),
+    ),
     "AWS::Events::Rule": (
         "Name",
         lambda clients, prefix: (
@@ -68,10 +74,43 @@ NAMED: dict[str, tuple[str, Lister]] = {
             for each in _pages(clients("logs"), "describe_log_groups", "logGroups", logGroupNamePrefix=prefix)
         ),
     ),
+    "AWS::RDS::DBCluster": (
+        "DBClusterIdentifier",
+        lambda clients, _: (
+            each["DBClusterIdentifier"] for each in _pages(clients("rds"), "describe_db_clusters", "DBClusters")
+        ),
+    ),
+    "AWS::RDS::DBClusterParameterGroup": (
+        "DBClusterParameterGroupName",
+        lambda clients, _: (
+            each["DBClusterParameterGroupName"]
+            for each in _pages(clients("rds"), "describe_db_cluster_parameter_groups", "DBClusterParameterGroups")
+        ),
+    ),
+    "AWS::RDS::DBInstance": (
+        "DBInstanceIdentifier",
+        lambda clients, _: (
+            each["DBInstanceIdentifier"] for each in _pages(clients("rds"), "describe_db_instances", "DBInstances")
+        ),
+    ),
+    "AWS::RDS::DBSubnetGroup": (
+        "DBSubnetGroupName",
+        lambda clients, _: (
+            each["DBSubnetGroupName"] for each in _pages(clients("rds"), "describe_db_subnet_groups", "DBSubnetGroups")
+        ),
+    ),
     "AWS::S3::Bucket": (
         "BucketName",
         lambda clients, prefix: (
             each["Name"] for each in _pages(clients("s3"), "list_buckets", "Buckets", Prefix=prefix)
+        ),
+    ),
+    "AWS::SecretsManager::Secret": (
+        "Name",
+        lambda clients, _: (
+            # A name is taken until the secret is gone for good.
+            each["Name"]
+            for each in _pages(clients("secretsmanager"), "list_secrets", "SecretList", IncludePlannedDeletion=True)
         ),
     ),
     "AWS::SNS::Topic": (
@@ -100,6 +139,12 @@ NAMED: dict[str, tuple[str, Lister]] = {
 def named(target: Target, account: str) -> set[Thing]:
     """All that the stage's templates give a name."""
     return {thing for file in TEMPLATES.values() for thing in named_in(file, target.stage, account)}
+
+
+def database(target: Target, account: str) -> set[Thing]:
+    """All that belongs to the stage's own MySQL."""
+    stack = Thing("AWS::CloudFormation::Stack", target.stack("database"))
+    return {stack, *named_in(TEMPLATES["database"], target.stage, account)}
 
 
 def named_in(file: str, stage: str, account: str) -> Iterator[Thing]:

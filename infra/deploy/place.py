@@ -64,4 +64,5 @@ class Place:
 
 
 def _ids(text: str) -> tuple[str, ...]:
-    return tuple(text.replace(",", " ").split())
+    # AWS tells them in any order.
+    return tuple(sorted(text.replace(",", " ").split()))

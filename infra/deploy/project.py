@@ -12,10 +12,11 @@ import sys
 import time
 import zipfile
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from chalice.deploy.packager import LambdaDeploymentPackager
+from chalice.deploy.packager import DependencyBuilder, LambdaDeploymentPackager
 from chalice.utils import UI, OSUtils
 
 from infra.deploy.target import REPOSITORY, DeployError, Say, Target
@@ -109,6 +110,20 @@ def package_file(project: Path) -> Path:
     return Path(packager.deployment_package_filename(str(project), RUNTIME))
 
 
+def build_package(project: Path) -> Path:
+    """The deployment package of the project's present code, which ``chalice deploy`` then finds."""
+    _remove_compiled_files()
+    osutils = OSUtils()
+    packager = LambdaDeploymentPackager(osutils, DependencyBuilder(osutils), UI(StringIO()))
+    return Path(packager.create_deployment_package(str(project), RUNTIME))
+
+
+def _remove_compiled_files() -> None:
+    """They would travel in the package, and change its hash at every run."""
+    for folder in (REPOSITORY / "chalicelib").rglob("__pycache__"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def package_with(project: Path, digest: str) -> Path:
     """The package with this digest, as Lambda tells it."""
     packages = (project / ".chalice" / "deployments").glob("*.zip")
@@ -140,9 +155,7 @@ def unpack(package: Path, requirements: str, config: dict[str, Any], project: Pa
 
 
 def run_chalice(project: Path, stage: str, command: str, say: Say) -> None:
-    # Compiled files would travel in the package, and change its hash at every run.
-    for folder in (REPOSITORY / "chalicelib").rglob("__pycache__"):
-        shutil.rmtree(folder, ignore_errors=True)
+    _remove_compiled_files()
     chalice = Path(sys.executable).with_name("chalice")
     arguments = [str(chalice), "--project-dir", str(project), command, "--stage", stage]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}

@@ -1,4 +1,4 @@
-"""Takes a stage off AWS: the API and the functions, the stacks, and what stacks leave, which is the data."""
+"""Takes a stage off AWS: the API and the functions, its MySQL, the stacks, and what these leave, which is the data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from infra.deploy import inventory, project, record, stacks
+from infra.deploy import database, inventory, project, record, stacks
 from infra.deploy.inventory import Thing
 from infra.deploy.stacks import DATA
 from infra.deploy.target import Clients, DeployError, Say, Target
@@ -26,7 +26,10 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
         clients("apigateway").delete_rest_api(restApiId=api)
         say(f"REST API {api}: deleted")
     _delete_functions(target, clients, say)
-    for part in reversed(inventory.PARTS):
+    if not keep_data:
+        # Before the functions' roles go, by which Lambda leaves its network.
+        database.remove(target, clients, say)
+    for part in ("resources", "deploys"):
         name = target.stack(part)
         if not stacks.find(cfn, name):
             continue
@@ -38,7 +41,8 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
         if thing.kind == "AWS::Logs::LogGroup" or (thing.kind in DATA and not keep_data):
             _delete(thing, clients, say)
     left = inventory.there(target, clients, account)
-    data = [each for each in left if each.kind in DATA and keep_data]
+    mysql = inventory.database(target, account)
+    data = [each for each in left if keep_data and (each.kind in DATA or each in mysql)]
     project.forget(target)
     if data:
         say("kept, and taken over by the next deploy of this name:\n" + "\n".join(inventory.shown(data)))

@@ -135,6 +135,7 @@ class Stage:
         else:
             self._may_change(self._functions_to_deploy(config, serving))
             begin()
+            database.migrate_first(target, config, project.build_package(target.project), clients, self.say)
             self._run_chalice(target.project, outputs)
             package = self._deployed_package()
             self.say(_parts(package))

@@ -1,4 +1,4 @@
-"""A local cloud of its own with a proxy before it, and checkouts to deploy from. No database: a deploy needs none."""
+"""A local cloud of its own with a proxy before it, a MariaDB for all stages, and checkouts to deploy from."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from typing import Any
 
 import pytest
 
+from chalicelib import clients
+from chalicelib.settings import Database as Settings
 from local.cloud import REGION, Cloud
+from local.database import Database
 from local.processes import free_ports
 from tests.deploying.account import Account
 from tests.faults.wire import Wire
 
 ROOT = Path(__file__).parents[2]
-DATABASE = {"DB_HOST": "127.0.0.1", "DB_PORT": "3306", "DB_NAME": "cafe", "DB_USER": "cafe", "DB_PASSWORD": "secret"}
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Checkout:
 
     folder: Path
     endpoint: str
-    keys: dict[str, str]
+    variables: dict[str, str]
 
     def edit(self, name: str, old: str, new: str) -> None:
         text = (self.folder / name).read_text()
@@ -42,8 +44,7 @@ class Checkout:
             cwd=self.folder,
             env={
                 **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHON"))},
-                **DATABASE,
-                **self.keys,
+                **self.variables,
                 "AWS_CONFIG_FILE": os.devnull,
                 "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
                 "AWS_DEFAULT_REGION": REGION,
@@ -76,6 +77,7 @@ class Place:
     """Where the tests deploy to: everybody's calls go by the wire, but those of the tests' own look at the account."""
 
     cloud: Cloud
+    database: Database
     wire: Wire
     account: Account
     folder: Path
@@ -83,7 +85,16 @@ class Place:
     def checkout(self, name: str) -> Checkout:
         port: Any = self.wire.server_address[1]
         shutil.copytree(self.folder / "origin", self.folder / name)
-        return Checkout(self.folder / name, f"http://127.0.0.1:{port}", self.cloud.deployer())
+        variables = {**self.cloud.deployer(), **self.cloud.tell(self.database)}
+        return Checkout(self.folder / name, f"http://127.0.0.1:{port}", variables)
+
+    def sql(self, statement: str) -> list[Any]:
+        """The rows, with the rights of the database's administrator."""
+        functions, admin = self.database.secrets.values()
+        database = Settings.of_secret(functions).logged_in(admin)
+        with clients.mysql(database) as connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+            return list(cursor.fetchall())
 
 
 def copy_repository(folder: Path) -> None:
@@ -98,16 +109,20 @@ def copy_repository(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    wire_port, port = free_ports(2)
+    wire_port, port, db_port = free_ports(3)
     folder = tmp_path_factory.mktemp("place")
     copy_repository(folder / "origin")
-    cloud = Cloud(folder / "cloud", port)
-    cloud.start()
+    cloud, database = Cloud(folder / "cloud", port), Database(folder / "database", db_port)
     wire = Wire(wire_port, port)
     try:
-        yield Place(cloud, wire, Account(cloud), folder)
+        cloud.start()
+        database.prepare()
+        database.start()
+        database.empty()
+        yield Place(cloud, database, wire, Account(cloud), folder)
     finally:
         wire.close()
+        database.stop()
         cloud.stop()
 
 

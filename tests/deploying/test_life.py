@@ -113,7 +113,7 @@ def test_code_that_does_not_start_is_taken_back(place: Place) -> None:
         "settings = Settings.read()\n",
         "settings = Settings.read()\n    assert sys.argv[0].endswith('chalice')\n",
     )
-    goes_back(place, broken, "deployed, but it does not work", "GET /health: 502")
+    goes_back(place, broken, "the database is not up to date: ")
 
 
 def test_a_function_that_fails_where_the_api_does_not_is_taken_back(place: Place) -> None:
@@ -194,6 +194,21 @@ def test_what_was_put_back_is_what_the_next_deploy_of_that_code_finds(place: Pla
     assert place.account.snapshot("one") == before
 
 
+def test_a_migration_that_fails_is_taken_back_with_the_code_and_finished_by_the_next_deploy(
+    place: Place, here: Checkout
+) -> None:
+    broken = place.checkout("migration")
+    file = broken.folder / "chalicelib" / "database" / "migrations" / "0002_prices.sql"
+    file.write_text("CREATE TABLE IF NOT EXISTS prices (id INT);\nALTER TABLE prices ADD amount CENTS;\n")
+    goes_back(place, broken, "the database is not up to date: 0002_prices.sql, statement 2 of 2: Unknown data type")
+    assert [column[0] for column in place.sql("SHOW COLUMNS FROM prices")] == ["id"]
+    file.write_text(file.read_text().replace("CENTS", "INT"))
+    assert "database: 0002_prices" in broken.deploy("one")
+    assert [column[0] for column in place.sql("SHOW COLUMNS FROM prices")] == ["id", "amount"]
+    # Code that knows nothing of it goes on beside it.
+    assert "database: nothing to change" in here.deploy("one")
+
+
 # --- cut off ----------------------------------------------------------------------------------------------------------
 
 # After which of its calls the deploy is killed: the first one of each kind, in this order.
@@ -210,6 +225,7 @@ STEPS = (
     ("s3:PutObject", "packages/"),
     ("lambda:PUT", "/event-source-mappings/"),
     ("sns:SetSubscriptionAttributes", ""),
+    ("lambda:Invoke", "cafe-cut-migrate"),
     ("cognito-idp:AdminCreateUser", ""),
     ("s3:PutObject", "releases/"),
 )

@@ -18,17 +18,28 @@ from typing import Any
 import boto3
 import pytest
 
-from infra.deploy import preflight, project, removal, smoke, stacks, wiring
+from infra.deploy import database, preflight, project, removal, smoke, stacks, wiring
+from infra.deploy.place import FUNCTIONS, Place
 from infra.deploy.preflight import Who
 from infra.deploy.stage import Stage
 from infra.deploy.target import Target, client
 from local.processes import Process, answers, basic_environment, free_ports
-from tests.deploying.conftest import DATABASE, ROOT
+from tests.deploying.conftest import ROOT
 
 pytestmark = pytest.mark.long
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"
 POOL = {"USER_POOL_ID": f"{REGION}_pool", "USER_POOL_CLIENT_ID": "console"}
+
+
+def made_by_hand() -> Place:
+    """A network with a database in it, which was there before the stage."""
+    ec2 = boto3.client("ec2")
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/24")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/25")["Subnet"]["SubnetId"]
+    group = ec2.create_security_group(VpcId=vpc, GroupName="mysql", Description="MySQL")["GroupId"]
+    secret = boto3.client("secretsmanager").create_secret(Name="mysql", SecretString="{}")["ARN"]
+    return Place(secret, "", (subnet,), (group,))
 
 
 @dataclass(frozen=True)
@@ -102,7 +113,8 @@ def deployed(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             "outputs",
             lambda cfn, name: {**outputs(cfn, name), **(POOL if name == "cafe-prod-resources" else {})},
         )
-        target = Target("prod", tmp_path_factory.mktemp("prod"), False, {}, DATABASE)
+        patch.setattr(database, "migrate", lambda *_: None)
+        target = Target("prod", tmp_path_factory.mktemp("prod"), False, {}, made_by_hand())
         deployed = Deployed(target, {}, [])
         deployed.outputs.update(deployed.deploy())
         yield deployed
@@ -120,6 +132,17 @@ def test_a_second_deploy_changes_nothing(deployed: Deployed) -> None:
         "functions and API: nothing to change",
         "check: everything is as asked",
     ]
+
+
+def test_the_functions_that_talk_to_mysql_are_in_its_network_and_no_other_is(deployed: Deployed) -> None:
+    place = deployed.target.database
+    assert place
+    for name in deployed.functions:
+        function = client("lambda").get_function_configuration(FunctionName=deployed.target.function(name))
+        network = function.get("VpcConfig") or {}
+        there = name in FUNCTIONS
+        assert network.get("SubnetIds", []) == list(place.subnets if there else ())
+        assert network.get("SecurityGroupIds", []) == list(place.security_groups if there else ())
 
 
 def routes() -> dict[tuple[str, str], bool]:

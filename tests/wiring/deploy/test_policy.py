@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 from typing import Any
 
 import pytest
+from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
 
 from tests.wiring.conftest import ROOT
 from tests.wiring.template import load
 
 POLICY: dict[str, Any] = json.loads((ROOT / "infra" / "deployer-policy.json").read_text())
-# What has no resource of its own on AWS, or one without a name: API Gateway's ids, and the ids of mappings and pools,
-# which a condition narrows down.
-UNNAMED = {"Look", "Subscriptions", "NewUserPools", "UserPools", "Mappings", "RestApis"}
+# What has no resource of its own on AWS, or one without a name: the ids of APIs, of networks, of mappings and pools,
+# the last three of which a condition narrows down; the secret that RDS makes, and the role that is RDS's own.
+UNNAMED = {"Look", "Subscriptions", "NewUserPools", "UserPools", "Mappings", "RestApis", "NewNetworks", "Networks"}
+UNNAMED |= {"NewSecrets", "ServiceOfDatabases"}
 READS = ("Describe", "Get", "List", "Simulate")
 
 
@@ -21,8 +24,9 @@ def listed(value: Any) -> list[str]:
     return value if isinstance(value, list) else [value]
 
 
-def test_it_fits_into_one_managed_policy() -> None:
-    assert len(json.dumps(POLICY, separators=(",", ":"))) <= 6144
+def test_it_fits_into_the_one_policy_of_a_role() -> None:
+    """A managed policy would have to do with 6,144 characters."""
+    assert len(json.dumps(POLICY, separators=(",", ":"))) <= 10_240
 
 
 @pytest.mark.parametrize("statement", POLICY["Statement"], ids=lambda each: each["Sid"])
@@ -38,7 +42,7 @@ def test_what_is_allowed_on_everything_only_looks() -> None:
     assert all(each.partition(":")[2].startswith(READS) for each in statement["Action"])
 
 
-@pytest.mark.parametrize("sid", ["NewUserPools", "UserPools", "Mappings"])
+@pytest.mark.parametrize("sid", ["NewUserPools", "UserPools", "Mappings", "Networks"])
 def test_what_has_no_name_is_narrowed_down_by_a_condition(sid: str) -> None:
     [statement] = [each for each in POLICY["Statement"] if each["Sid"] == sid]
     assert "cafe" in json.dumps(statement["Condition"])
@@ -65,6 +69,7 @@ NEEDED = {
     "AWS::Cognito::UserPoolGroup": ("cognito-idp:CreateGroup", "cognito-idp:DeleteGroup"),
     "AWS::DynamoDB::Table": ("dynamodb:CreateTable", "dynamodb:DeleteTable"),
     "AWS::Events::Rule": ("events:PutRule", "events:PutTargets", "events:RemoveTargets", "events:DeleteRule"),
+    "AWS::IAM::Policy": ("iam:PutRolePolicy", "iam:DeleteRolePolicy"),
     "AWS::IAM::Role": ("iam:CreateRole", "iam:PutRolePolicy", "iam:DeleteRolePolicy", "iam:DeleteRole"),
     "AWS::Logs::LogGroup": ("logs:CreateLogGroup", "logs:PutRetentionPolicy", "logs:DeleteLogGroup"),
     "AWS::S3::Bucket": ("s3:CreateBucket", "s3:PutBucket*", "s3:DeleteBucket"),
@@ -83,9 +88,32 @@ NEEDED = {
 }
 
 
+# What AWS's own list of a kind has besides, for properties that no template here sets.
+OF_OTHER_PROPERTIES = (
+    *("vpc-lattice:*", "vpce:*", "ec2:*VpcEncryptionControl", "ec2:*SubnetCidrBlock"),
+    *("iam:GetRole", "iam:ListRoles", "iam:PassRole", "kms:CreateGrant", "rds:AddRoleTo*", "rds:*GlobalCluster"),
+    *("rds:CreateDBSnapshot", "rds:CreateDBInstanceReadReplica", "rds:RebootDBInstance", "rds:Restore*"),
+    *("rds:EnableHttpEndpoint", "rds:*AutomatedBackupsReplication", "rds:RemoveRoleFrom*"),
+    *("secretsmanager:ReplicateSecretToRegions", "secretsmanager:RemoveRegionsFromReplication"),
+)
+
+
+def needed(kind: str) -> set[str]:
+    if kind in NEEDED:
+        return set(NEEDED[kind])
+    handlers = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema["handlers"]
+    listed = {action for step in ("create", "delete") for action in handlers[step]["permissions"]}
+    return {each for each in listed if not any(fnmatch.fnmatchcase(each, other) for other in OF_OTHER_PROPERTIES)}
+
+
 @pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / "infra").glob("*.yaml")))
 def test_there_is_a_right_to_make_and_to_delete_every_kind_of_resource(file: str) -> None:
     """The local cloud does not ask for these: CloudFormation uses them in the deployer's name."""
     allowed = {action for each in POLICY["Statement"] for action in listed(each["Action"])}
     for name, resource in load((ROOT / "infra" / file).read_text())["Resources"].items():
-        assert set(NEEDED[resource["Type"]]) <= allowed, name
+        lacking = {
+            action
+            for action in needed(resource["Type"]) - allowed
+            if not any(fnmatch.fnmatchcase(action, each) for each in allowed)
+        }
+        assert lacking == set(), name
