@@ -29,9 +29,16 @@ INTERFACES_PAUSE_SECONDS = 15
 def found(target: Target, clients: Clients) -> Place | None:
     """The database that the stage shall have, if it is there already: the given one, or that of the deploy before.
 
-    None means a database of the stage's own: the stack that it has, or will have.
+    None means a database of the stage's own: the stack that it has, or will have. Raises ``DeployError`` where it has
+    one and another one is given.
     """
-    if target.database or stacks.find(clients("cloudformation"), target.stack("database")):
+    own = stacks.find(clients("cloudformation"), target.stack("database"))
+    if own and target.database:
+        raise DeployError(
+            f"{target.stage} has a database of its own, {target.stack('database')}, and what is in it would stay behind: "
+            "deploy without DB_SECRET_ARN, or take that stack away first"
+        )
+    if own or target.database:
         return target.database
     lambda_ = clients("lambda")
     try:

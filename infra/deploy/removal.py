@@ -36,12 +36,12 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
         if part == "deploys":
             _empty(clients("s3"), stacks.outputs(cfn, name).get("DEPLOYS_BUCKET"), say)
         stacks.delete(cfn, name, say)
+    mysql = inventory.database(target, account)
     for thing in inventory.there(target, clients, account):
         # The last words of a function may have come after its log group was gone.
-        if thing.kind == "AWS::Logs::LogGroup" or (thing.kind in DATA and not keep_data):
+        if (thing.kind == "AWS::Logs::LogGroup" and thing not in mysql) or (thing.kind in DATA and not keep_data):
             _delete(thing, clients, say)
     left = inventory.there(target, clients, account)
-    mysql = inventory.database(target, account)
     data = [each for each in left if keep_data and (each.kind in DATA or each in mysql)]
     project.forget(target)
     if data:

@@ -161,9 +161,11 @@ def test_the_routes_are_those_of_the_api() -> None:
     assert {re.sub("{.*}", "{}", route) for route in named} == {re.sub("{.*}", "{}", route) for route in routes}
 
 
-def test_the_parameters_of_the_template_are_all_there() -> None:
-    parameters = names(r"^  (\w+):$", TEMPLATE.split("\nParameters:\n")[1].split("\nConditions:\n")[0])
-    named = names(r"`([A-Z][a-z]+[A-Z]?\w*)`", section("Configuration"))
+def test_the_parameters_of_the_templates_are_all_there() -> None:
+    parameters: set[str] = set()
+    for template in (TEMPLATE, (ROOT / "infra" / "database.yaml").read_text()):
+        parameters |= names(r"^  (\w+):$", template.split("\nParameters:\n")[1].split("\nConditions:\n")[0])
+    named = names(r"`([A-Z]\w*[a-z]\w*)`", section("Configuration"))
     assert named == parameters
     assert names(r"--parameter (\w+)=") <= parameters
 

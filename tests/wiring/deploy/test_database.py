@@ -115,6 +115,12 @@ def test_a_stage_that_has_none_gets_one_of_its_own_and_keeps_that(target: Target
     assert database.found(new, clients.__getitem__) is None
 
 
+def test_a_stage_is_not_led_away_from_a_database_of_its_own(target: Target) -> None:
+    clients = {"lambda": Deployed({}), "cloudformation": CloudFormation("CREATE_COMPLETE")}
+    with pytest.raises(DeployError, match="test has a database of its own, cafe-test-database"):
+        database.found(replace(target, database=Place(SECRET)), clients.__getitem__)
+
+
 # --- a database of its own --------------------------------------------------------------------------------------------
 
 
