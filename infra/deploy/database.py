@@ -35,7 +35,7 @@ def found(target: Target, clients: Clients) -> Place | None:
     own = stacks.find(clients("cloudformation"), target.stack("database"))
     if own and target.database:
         raise DeployError(
-            f"{target.stage} has a database of its own, {target.stack('database')}, and what is in it would stay behind: "
+            f"{target.stage} has a database of its own, {target.stack('database')}, whose data would stay behind: "
             "deploy without DB_SECRET_ARN, or take that stack away first"
         )
     if own or target.database:
