@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from chalice.app import AuthRequest, AuthResponse, BaseLambdaEvent, Chalice, DynamoDBEvent, Request, Response, SQSEvent
 
-from chalicelib import clients, rest
+from chalicelib import clients, correlation, rest
 from chalicelib.errors import MissingSettings
 from chalicelib.logs import logger
 from chalicelib.settings import VERSION, Settings, cognito_endpoint, database_admin_secret, database_secret
@@ -24,7 +24,7 @@ except MissingSettings as error:
     sys.exit(1)
 
 # Chalice would log errors only, as text; with its first logger chalicelib/logs.py sets this very one up.
-logger("app")
+log = logger("app")
 app = Chalice(app_name="cafe", configure_logs=False)
 
 CHALICELIB = Path(__file__).parent / "chalicelib"
@@ -69,6 +69,27 @@ def in_time(event: Any, get_response: Callable[[Any], Any]) -> Any:
     # A request's ``context`` is the gateway's.
     context = event.lambda_context if isinstance(event, Request) else event.context
     with clients.time_limit(context.get_remaining_time_in_millis() / 1000 if context else 0):
+        return get_response(event)
+
+
+@app.middleware("http")
+def correlated(request: Request, get_response: Callable[[Any], Response]) -> Response:
+    """Every request has an id: its answer has it, and so have all that is logged of it and all that comes of it."""
+    correlation_id = correlation.of_request(request)
+    with correlation.about(correlation_id):
+        response = get_response(request)
+        # The route and not the path, whose ids may be of things that it only asks for.
+        route = f"{request.method} {request.context['resourcePath']}"
+        log.info("request answered", extra={"route": route, "status": response.status_code})
+    response.headers[correlation.HEADER] = correlation_id
+    return response
+
+
+@app.middleware("pure_lambda")
+def correlated_state(event: Any, get_response: Callable[[Any], Any]) -> Any:
+    """A state machine hands its functions the id of the request that started it."""
+    given = event.event.get(correlation.NAME) if isinstance(event.event, dict) else None
+    with correlation.about(correlation.valid(given)):
         return get_response(event)
 
 

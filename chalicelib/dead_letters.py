@@ -24,7 +24,7 @@ from urllib.parse import unquote_plus
 
 from botocore.exceptions import ClientError, ParamValidationError
 
-from chalicelib import orders
+from chalicelib import correlation, orders
 from chalicelib.errors import CafeError, InvalidRequest, Unavailable, aws_errors, listed, shown
 from chalicelib.logs import logger
 from chalicelib.notifications import Notification, counted, publisher
@@ -107,6 +107,7 @@ class Letter:
     """``since`` is the timestamp of when it failed or, for an order, was sent; ``tries`` is None where nobody counted.
 
     ``put_back`` takes it to where it came from, or raises. An order goes back with others, by its ``body``.
+    ``correlation_ids`` are those of what it is about, and stay so when it goes back.
     """
 
     id: str
@@ -116,6 +117,7 @@ class Letter:
     why: str
     tries: int | None
     body: str = field(repr=False)
+    correlation_ids: tuple[str, ...] = ()
     put_back: Callable[[Aws], None] | None = field(default=None, repr=False)
 
     def shown(self) -> dict[str, Any]:
@@ -173,6 +175,7 @@ def _order(message: Message) -> Letter:
         # What SQS moved by itself has had all its tries. How often it was looked at since then is no try.
         tries=int(tries) if re.fullmatch("[0-9]{1,9}", tries) else store.TRIES,
         body=message["Body"],
+        correlation_ids=_known(correlation.of_sqs(message)),
     )
 
 
@@ -199,8 +202,25 @@ def _invocation(message: Message, content: dict[str, Any], places: Places) -> Le
         why=_text(why or "the function gave no reason: its log may"),
         tries=_number(context.get("approximateInvokeCount")),
         body=message["Body"],
+        correlation_ids=_correlation_ids(kind, payload),
         put_back=partial(_invoke, function, event),
     )
+
+
+def _correlation_ids(kind: str, payload: dict[str, Any]) -> tuple[str, ...]:
+    """Those of all that an event is about."""
+    records = payload["Records"] if isinstance(payload.get("Records"), list) else []
+    if kind == "announcement":
+        return _known(*map(correlation.of_order, records))
+    if kind == "upload":
+        return _known(*map(correlation.of_upload, records))
+    return _known(
+        *(found for each in records if isinstance(each, dict) for found in correlation.of_sns(each.get("Sns")))
+    )
+
+
+def _known(*given: str | None) -> tuple[str, ...]:
+    return tuple(filter(None, given))
 
 
 def _event(kind: str, payload: dict[str, Any], function: str) -> str:
@@ -252,6 +272,7 @@ def _envelope(message: Message, content: dict[str, Any], places: Places) -> Lett
         message=content["Message"],
         # Never more: a report's message has a link, and no SMS has one.
         sms=subject or "Cafe",
+        correlation_ids=correlation.of_sns(content),
     )
     reason = message.get("MessageAttributes", {}).get("ErrorMessage", {}).get("StringValue")
     return Letter(
@@ -262,6 +283,7 @@ def _envelope(message: Message, content: dict[str, Any], places: Places) -> Lett
         why=_text("SNS could not hand it over to a subscriber" + (f": {reason}" if reason else "")),
         tries=None,
         body=message["Body"],
+        correlation_ids=again.correlation_ids,
         put_back=lambda aws: publisher(aws("sns"), arn)(again),
     )
 
@@ -388,7 +410,14 @@ def _chunks(letters: list[Letter]) -> list[list[Letter]]:
 
 @aws_errors()
 def _enqueue(letters: list[Letter], url: str, sqs: Any) -> dict[str, str]:
-    entries = [{"Id": str(index), "MessageBody": letter.body} for index, letter in enumerate(letters)]
+    entries = [
+        {
+            "Id": str(index),
+            "MessageBody": letter.body,
+            "MessageAttributes": correlation.sqs_attribute(next(iter(letter.correlation_ids), None)),
+        }
+        for index, letter in enumerate(letters)
+    ]
     answer = sqs.send_message_batch(QueueUrl=url, Entries=entries)
     return {
         letters[int(failed["Id"])].id: f"SendMessage was refused: {failed['Code']}"
@@ -582,7 +611,9 @@ def _redrive(
     done |= {letter.id for letter in back}
     why |= dict.fromkeys(stuck, "it was put back, and could not be deleted: it stays here too")
     for letter in letters:
-        facts = {"messageId": letter.id, "kind": letter.kind, "what": letter.what}
+        # The record's correlationId is that of the redrive.
+        about: dict[str, Any] = {"kind": letter.kind, "what": letter.what, correlation.NAMES: letter.correlation_ids}
+        facts = {"messageId": letter.id, **about}
         if letter.id in why:
             kept[letter.id] = {"id": letter.id, "what": letter.what, "why": why[letter.id]}
             log.warning("dead letter kept", extra={**facts, "reason": why[letter.id]})

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from chalicelib import correlation
 from chalicelib.errors import InvalidRequest, aws_errors
 from chalicelib.logs import logger
 from chalicelib.rest import Page
@@ -40,7 +41,7 @@ class Notification:
     """What subscribers get. ``kind`` is what they may filter by: report, order, upload or storage.
 
     ``key`` names the fact, so that the same fact delivered twice is known as such. ``sms`` is the short text for
-    telephones, without a link.
+    telephones, without a link. ``correlation_ids`` are those of all that it tells of.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Notification:
     subject: str
     message: str
     sms: str
+    correlation_ids: tuple[str, ...] = ()
 
 
 Publish = Callable[[Notification], None]
@@ -73,9 +75,11 @@ def publisher(sns: Any, topic_arn: str) -> Publish:
             MessageAttributes={
                 "kind": {"DataType": "String", "StringValue": notification.kind},
                 "key": {"DataType": "String", "StringValue": _short(notification.key)},
+                **correlation.sns_attribute(notification.correlation_ids),
             },
         )
-        log.info("notification published", extra={"kind": notification.kind, "key": notification.key})
+        known = {"kind": notification.kind, "key": notification.key}
+        log.info("notification published", extra={**known, correlation.NAMES: notification.correlation_ids})
 
     return publish
 
@@ -139,7 +143,9 @@ def record(event: dict[str, Any], *, dynamodb: Any, table: str, default_kind: st
         }
         item: dict[str, Any] = {name: {"S": value} for name, value in values.items()}
         item["expiresAt"] = {"N": str(int((sent_at + KEPT).timestamp()))}
-        known = {"notificationID": identifier, "messageId": sns["MessageId"]}
+        correlation_ids = correlation.of_sns(sns)
+        item[correlation.NAMES] = {"L": [{"S": each} for each in correlation_ids]}
+        known = {"notificationID": identifier, "messageId": sns["MessageId"], correlation.NAMES: correlation_ids}
         try:
             dynamodb.put_item(TableName=table, Item=item, ConditionExpression="attribute_not_exists(notificationID)")
         except dynamodb.exceptions.ConditionalCheckFailedException:

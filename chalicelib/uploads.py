@@ -21,6 +21,7 @@ from urllib.parse import unquote_plus
 import humanize
 from botocore.exceptions import ClientError
 
+from chalicelib import correlation
 from chalicelib.errors import CafeError, DatabaseRefused, aws_errors
 from chalicelib.logs import logger
 from chalicelib.notifications import Notification, Publish, counted, one_line
@@ -61,6 +62,7 @@ class Upload:
     sequencer: str
     event: str
     time: str
+    correlation_id: str | None
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> Upload:
@@ -72,6 +74,7 @@ class Upload:
             sequencer=stored["sequencer"],
             event=record["eventName"],
             time=record["eventTime"],
+            correlation_id=correlation.of_upload(record),
         )
 
     def facts(self) -> dict[str, Any]:
@@ -155,12 +158,13 @@ def receive(
         log.info("no upload, but S3's word that its events arrive", extra={"event": event.get("Event")})
         return
     for upload in map(Upload.of, event["Records"]):
-        log.info("upload received", extra=upload.facts())
-        if upload.is_inventory():
-            with connect() as connection:
-                _import_once(upload, connection, s3=s3, publish=publish, bucket=bucket)
-        else:
-            publish(_notification(upload, "received", "It is kept for 90 days; only inventory/*.csv is imported."))
+        with correlation.about(upload.correlation_id):
+            log.info("upload received", extra=upload.facts())
+            if upload.is_inventory():
+                with connect() as connection:
+                    _import_once(upload, connection, s3=s3, publish=publish, bucket=bucket)
+            else:
+                publish(_notification(upload, "received", "It is kept for 90 days; only inventory/*.csv is imported."))
 
 
 def _import_once(upload: Upload, connection: Connection[Any], *, s3: Any, publish: Publish, bucket: str) -> None:
@@ -476,6 +480,7 @@ def _notification(upload: Upload, outcome: str, details: str) -> Notification:
         subject=short,
         message=f"{upload.name} ({size}) was received at {upload.time}.\n{details}",
         sms=short,
+        correlation_ids=(upload.correlation_id,) if upload.correlation_id else (),
     )
 
 

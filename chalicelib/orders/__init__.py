@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
+from chalicelib import correlation
 from chalicelib.errors import Conflict, InvalidRequest, NotFound, Unavailable, aws_errors, listed, shown
 from chalicelib.logs import logger
 from chalicelib.rest import Page
@@ -50,7 +51,8 @@ class Item:
 class Order:
     """``order_id`` is at most 64 of A-Za-z0-9_-, ``placed_at`` a timestamp of when it was accepted.
 
-    ``requested_by`` is the name of who sent it; like the time, it is no part of what the order is.
+    ``requested_by`` is the name of who sent it, and ``correlation_id`` the id of the request that brought it; like the
+    time, they are no part of what the order is.
     """
 
     order_id: str
@@ -59,6 +61,7 @@ class Order:
     note: str | None = None
     placed_at: str = field(default="", compare=False)
     requested_by: str | None = field(default=None, compare=False)
+    correlation_id: str | None = field(default=None, compare=False)
 
     def digest(self) -> str:
         """Equal for two orders with the same content, whenever and by whom they were placed."""
@@ -66,7 +69,7 @@ class Order:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def to_json(self) -> str:
-        """The message on the queue."""
+        """The body of the message on the queue, of which ``correlation_id`` is an attribute."""
         return json.dumps(
             {
                 "orderID": self.order_id,
@@ -236,7 +239,11 @@ def enqueue(orders: list[Order], *, sqs: Any, queue_url: str, dynamodb: Any, tab
     waiting = [order for key, order in distinct.items() if key not in stored]
     refused: list[str] = []
     for chunk in _chunks(waiting):
-        entries = [{"Id": str(index), "MessageBody": text} for index, (_, text) in enumerate(chunk)]
+        attributes = correlation.sqs_attribute(correlation.current())
+        entries = [
+            {"Id": str(index), "MessageBody": text, "MessageAttributes": attributes}
+            for index, (_, text) in enumerate(chunk)
+        ]
         try:
             with aws_errors():
                 answer = sqs.send_message_batch(QueueUrl=queue_url, Entries=entries)

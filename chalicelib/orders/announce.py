@@ -11,6 +11,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError, ParamValidationError
 
+from chalicelib import correlation
 from chalicelib.errors import Unavailable, aws_errors
 from chalicelib.notifications import Notification, Publish, counted, one_line
 from chalicelib.orders import SQS_ENTRIES, log
@@ -80,7 +81,7 @@ def _announce(
             publish(_announcement(group))
         except Unavailable as error:
             given_up = list(takewhile(lambda record: _written(record) < late, waiting))
-            log.warning("orders not announced", extra={"orderIDs": _ids(waiting), "reason": str(error)})
+            log.warning("orders not announced", extra={**_about_all(waiting), "reason": str(error)})
             stuck = put_by(given_up, error) if given_up else []
             return [*stuck, *waiting[len(given_up) :], *left]
         except (ClientError, ParamValidationError, UnicodeError) as error:
@@ -89,13 +90,15 @@ def _announce(
                 groups[:1] = [group[: len(group) // 2], group[len(group) // 2 :]]
                 continue
             given_up = group if content else waiting
-            log.error("orders refused", extra={"orderIDs": _ids(given_up), "reason": str(error)})
+            log.error("orders refused", extra={**_about_all(given_up), "reason": str(error)})
             if stuck := put_by(given_up, error):
                 return [*stuck, *waiting[len(given_up) :], *left]
             groups = groups[1:] if content else []
         else:
-            for order_id in _ids(group):
-                log.info("order announced", extra={"orderID": order_id})
+            for record in group:
+                log.info(
+                    "order announced", extra={"orderID": _id(record), correlation.NAME: correlation.of_order(record)}
+                )
             groups = groups[1:]
     return [*chain(*groups), *left]
 
@@ -109,11 +112,12 @@ def _announcement(records: list[Record]) -> Notification:
         subject=new_orders,
         message=f"{new_orders}:\n" + "\n".join(map(_line, records)),
         sms=new_orders,
+        correlation_ids=tuple(filter(None, map(correlation.of_order, records))),
     )
 
 
 def _line(record: Record) -> str:
-    return f"- order {one_line(record['dynamodb']['Keys']['orderID']['S'])} of customer {one_line(customer(record))}"
+    return f"- order {one_line(_id(record))} of customer {one_line(customer(record))}"
 
 
 def customer(record: Record) -> str:
@@ -122,8 +126,15 @@ def customer(record: Record) -> str:
     return name
 
 
-def _ids(records: Iterable[Record]) -> list[str]:
-    return [record["dynamodb"]["Keys"]["orderID"]["S"] for record in records]
+def _id(record: Record) -> str:
+    order_id: str = record["dynamodb"]["Keys"]["orderID"]["S"]
+    return order_id
+
+
+def _about_all(records: Iterable[Record]) -> dict[str, Any]:
+    """For a log record."""
+    records = list(records)
+    return {"orderIDs": [*map(_id, records)], correlation.NAMES: [*map(correlation.of_order, records)]}
 
 
 def _written(record: Record) -> float:
@@ -132,13 +143,15 @@ def _written(record: Record) -> float:
 
 
 def announced_part(record: Record) -> Record:
-    """As much of a record of the stream as it takes to announce the order: its id, its customer, and when it came."""
+    """As much of a record of the stream as it takes to announce the order: its ids, its customer, and when it came."""
     change = record["dynamodb"] if isinstance(record.get("dynamodb"), dict) else {}
     names = ("ApproximateCreationDateTime", "Keys", "SequenceNumber")
     part = {name: change[name] for name in names if name in change}
     match change:
         case {"NewImage": {"customerID": {"S": str(name)}}}:
             part["NewImage"] = {"customerID": {"S": name}}
+            if correlation_id := correlation.of_order(record):
+                part["NewImage"][correlation.NAME] = {"S": correlation_id}
     return {
         **{name: record[name] for name in ("eventID", "eventName", "eventSourceARN") if name in record},
         "dynamodb": part,
@@ -171,7 +184,8 @@ def putter_by(sqs: Any, url: str, context: Any, now: datetime) -> PutBy:
                 stuck += [record for index, record in enumerate(chunk) if index in refused]
                 for index, record in enumerate(chunk):
                     if index not in refused:
-                        log.error("order put by", extra={"eventID": record.get("eventID"), "reason": str(error)})
+                        facts = {"eventID": record.get("eventID"), correlation.NAME: correlation.of_order(record)}
+                        log.error("order put by", extra={**facts, "reason": str(error)})
         return stuck
 
     return put_by

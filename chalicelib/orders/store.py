@@ -6,10 +6,12 @@ import hashlib
 from collections import defaultdict
 from contextlib import suppress
 from contextvars import copy_context
+from dataclasses import replace
 from typing import Any
 
 from botocore.exceptions import ClientError
 
+from chalicelib import correlation
 from chalicelib.errors import InvalidRequest, Unavailable, aws_errors
 from chalicelib.notifications import Notification, Publish, counted, one_line
 from chalicelib.orders import NO_TEXT, SQS_ENTRIES, Order, log, stored_digests
@@ -48,10 +50,11 @@ def store_orders(
         try:
             order = Order.from_json(message["body"])
         except InvalidRequest as error:
-            log.error("message refused", extra={"messageId": message["messageId"], "reason": str(error)})
+            facts = {"messageId": message["messageId"], "reason": str(error)}
+            log.error("message refused", extra={**facts, correlation.NAME: correlation.of_sqs(message)})
             failed.append((message, str(error)))
         else:
-            sent[order.order_id].append((message, order))
+            sent[order.order_id].append((message, replace(order, correlation_id=correlation.of_sqs(message))))
 
     # Of several messages with one id the first is written, and the others are compared with what is stored.
     first = {order_id: same[0][1] for order_id, same in sent.items()}
@@ -64,10 +67,11 @@ def store_orders(
     for order_id, same in sent.items():
         if order_id in inserted:
             conflicts += [(message, order) for message, order in same if order != first[order_id]]
-            log.info("order stored", extra={"orderID": order_id})
+            log.info("order stored", extra=_about(first[order_id]))
         elif order_id in digests:
             conflicts += [(message, order) for message, order in same if order.digest() != digests[order_id]]
-            log.info("order stored already", extra={"orderID": order_id})
+            for _, order in same:
+                log.info("order stored already", extra=_about(order))
         else:
             failed += [(message, "the orders table did not take it, for a reason that may pass") for message, _ in same]
     if conflicts:
@@ -77,8 +81,8 @@ def store_orders(
             # Their neighbours are stored, and need not come again.
             reason = f"its id is stored with other content, and that could not be reported: {error}"
             failed += [(message, reason) for message, _ in conflicts]
-            orders = [order.order_id for _, order in conflicts]
-            log.warning("conflicts not reported yet", extra={"orderIDs": orders, "reason": str(error)})
+            orders = [order for _, order in conflicts]
+            log.warning("conflicts not reported yet", extra={**_about_all(orders), "reason": str(error)})
     buried = _bury([(message, reason) for message, reason in failed if _tries(message) >= TRIES], sqs, dead_letter_url)
     again = [message for message, _ in failed if message["messageId"] not in buried]
     if again:
@@ -97,8 +101,7 @@ def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[set[str], l
             with aws_errors():
                 answer = dynamodb.batch_execute_statement(Statements=[_insertion(order, table) for order in chunk])
         except Unavailable as error:
-            ids = [order.order_id for order in chunk]
-            log.warning("orders not written", extra={"orderIDs": ids, "reason": str(error)})
+            log.warning("orders not written", extra={**_about_all(chunk), "reason": str(error)})
             return
         for order, response in zip(chunk, answer["Responses"], strict=True):
             problem = response.get("Error")
@@ -107,7 +110,7 @@ def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[set[str], l
             elif problem["Code"] == "DuplicateItem":
                 known.append(order.order_id)
             else:
-                log.warning("order not written", extra={"orderID": order.order_id, "reason": problem["Code"]})
+                log.warning("order not written", extra={**_about(order), "reason": problem["Code"]})
 
     chunks = [orders[start : start + STATEMENTS] for start in range(0, len(orders), STATEMENTS)]
     if len(chunks) > 1:
@@ -122,6 +125,18 @@ def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[set[str], l
         for chunk in chunks:
             write(chunk)
     return inserted, known
+
+
+def _about(order: Order) -> dict[str, Any]:
+    """For a log record."""
+    return {"orderID": order.order_id, correlation.NAME: order.correlation_id}
+
+
+def _about_all(orders: list[Order]) -> dict[str, Any]:
+    return {
+        "orderIDs": [order.order_id for order in orders],
+        correlation.NAMES: [order.correlation_id for order in orders],
+    }
 
 
 def _insertion(order: Order, table: str) -> dict[str, Any]:
@@ -142,6 +157,8 @@ def stored_item(order: Order) -> dict[str, Any]:
         "status": {"S": "PLACED"},
         "placedAt": {"S": order.placed_at},
         "requestedBy": {"NULL": True} if order.requested_by is None else {"S": order.requested_by},
+        # Here the stream has it too.
+        **({correlation.NAME: {"S": order.correlation_id}} if order.correlation_id else {}),
         "digest": {"S": order.digest()},
         **{name: {"S": value} for name, value in index_keys(order.placed_at, order.order_id).items()},
     }
@@ -157,6 +174,7 @@ def _conflict(orders: list[Order]) -> Notification:
         message="These orders came under an id that is stored with other content. The stored one stays:\n"
         + "\n".join(lines),
         sms=counted(len(orders), "order") + " refused: the id is taken",
+        correlation_ids=tuple(order.correlation_id for order in orders if order.correlation_id),
     )
 
 
@@ -178,7 +196,8 @@ def _delay(messages: list[dict[str, Any]], sqs: Any, queue_url: str) -> None:
         except Unavailable as error:
             # Then they come back after the queue's own time-out: later, and just as surely.
             ids = [message["messageId"] for message in chunk]
-            log.warning("messages not hastened", extra={"messageIds": ids, "reason": str(error)})
+            of = [correlation.of_sqs(message) for message in chunk]
+            log.warning("messages not hastened", extra={"messageIds": ids, correlation.NAMES: of, "reason": str(error)})
 
 
 def _tries(message: dict[str, Any]) -> int:
@@ -198,7 +217,9 @@ def _bury(failed: list[tuple[dict[str, Any], str]], sqs: Any, url: str) -> set[s
         }
         if sent := message["attributes"].get("SentTimestamp"):
             attributes["sent"] = {"DataType": "Number", "StringValue": sent}
-        facts = {"messageId": message["messageId"], "reason": reason}
+        correlation_id = correlation.of_sqs(message)
+        attributes |= correlation.sqs_attribute(correlation_id)
+        facts = {"messageId": message["messageId"], "reason": reason, correlation.NAME: correlation_id}
         # One by one, for a body may be as large as a whole batch.
         try:
             with aws_errors():

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Any
 
-from chalicelib import timeline
+from chalicelib import correlation, timeline
 from chalicelib.errors import InvalidRequest, NotFound, aws_errors, shown
 from chalicelib.logs import logger
 from chalicelib.rest import Page
@@ -75,9 +75,10 @@ def start(
     kind = wanted["kind"]
     report_id = f"{kind}-{key or f'{now:%Y%m%dT%H%M%S}-{secrets.token_hex(6)}'}"
     # The machine knows its kind, and a stranger to this API who starts it need not tell.
-    given = {name: value for name, value in wanted.items() if name != "kind"} | {"requestedBy": requested_by}
+    given = {name: value for name, value in wanted.items() if name != "kind"}
+    content = {**given, "requestedBy": requested_by, correlation.NAME: correlation.current()}
     try:
-        sfn.start_execution(stateMachineArn=machines[kind], name=report_id, input=json.dumps(given))
+        sfn.start_execution(stateMachineArn=machines[kind], name=report_id, input=json.dumps(content))
     except sfn.exceptions.ExecutionAlreadyExists:
         log.info("report found by its key", extra={"reportId": report_id, "kind": kind})
     else:

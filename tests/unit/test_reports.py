@@ -11,7 +11,7 @@ from botocore.stub import ANY, Stubber
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib import clients, reports
+from chalicelib import clients, correlation, reports
 from chalicelib.errors import InvalidRequest, NotFound, Unavailable
 from chalicelib.rest import Page
 from tests.unit.conftest import ENVIRONMENT, Aws
@@ -89,8 +89,11 @@ def test_a_reports_id_tells_its_kind_and_when_it_was_asked_for(aws: Aws) -> None
 
 
 def test_the_machine_gets_only_what_it_cannot_know(aws: Aws) -> None:
-    inputs = [json.loads(aws.execution(start(aws, each)["reportId"]).execution_input) for each in (INVENTORY, LISTING)]
-    assert inputs == [{"requestedBy": "mia"}, {"mode": "listing", "requestedBy": "mia"}]
+    with correlation.about("request-1"):
+        started = [start(aws, each)["reportId"] for each in (INVENTORY, LISTING)]
+    inputs = [json.loads(aws.execution(each).execution_input) for each in started]
+    asked = {"requestedBy": "mia", "correlationId": "request-1"}
+    assert inputs == [asked, {"mode": "listing", **asked}]
 
 
 @pytest.mark.parametrize("wanted", [INVENTORY, LISTING], ids=["inventory", "storage"])

@@ -6,7 +6,8 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -350,7 +351,59 @@ def test_as_many_functions_measure_at_once_as_there_are_shares() -> None:
 def test_whatever_the_input_is_the_state_is_an_object(machine: Machine) -> None:
     """Into an input that is none no result can be put, and that error is one that no Catch sees."""
     begin = machine[1]["States"][machine[1]["StartAt"]]
-    assert (begin["Type"], begin["Parameters"]) == ("Pass", {})
+    assert (begin["Type"], list(begin["Output"])) == ("Pass", ["correlationId"])
+
+
+@pytest.fixture
+def evaluate() -> Iterator[Callable[[str, Any], Any]]:
+    """JSONata's evaluation of an expression with ``$states``. Its import raises the whole process's recursion limit."""
+    limit = sys.getrecursionlimit()
+    from jsonata.jsonata import Jsonata  # type: ignore[import-untyped]
+
+    yield lambda expression, states: Jsonata.jsonata(expression).evaluate(None, {"states": states})
+    sys.setrecursionlimit(limit)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"correlationId": "request-1", "mode": "listing"}, "request-1"),
+        ({"correlationId": "a" * 80}, "a" * 80),
+        ({"correlationId": "a" * 81}, "by-hand"),
+        ({"correlationId": ""}, "by-hand"),
+        ({"correlationId": 'two words, "quoted"'}, "by-hand"),
+        ({"correlationId": 7}, "by-hand"),
+        ({"correlationId": None}, "by-hand"),
+        ({"correlationId": ["request-1", "request-2"]}, "by-hand"),
+        ({}, "by-hand"),
+        ([], "by-hand"),
+        ("request-1", "by-hand"),
+        (7, "by-hand"),
+        (None, "by-hand"),
+    ],
+)
+def test_an_execution_has_the_id_of_its_request_and_without_one_its_own(
+    machine: Machine, given: Any, expected: str, evaluate: Callable[[str, Any], Any]
+) -> None:
+    """Whatever the input is: an error here would be one that no Catch sees."""
+    begin = machine[1]["States"]["Begin"]
+    assert begin["QueryLanguage"] == "JSONata"
+    expression = begin["Output"]["correlationId"].removeprefix("{%").removesuffix("%}")
+    execution = {"context": {"Execution": {"Name": "by-hand", "Input": given}}}
+    assert evaluate(expression, execution) == expected
+
+
+def test_every_function_and_every_notice_gets_the_id(machine: Machine) -> None:
+    for name, state in tasks(machine[1]).items():
+        parameters = state["Parameters"]
+        if state["Resource"] == INVOKE:
+            assert parameters["Payload"]["correlationId.$"] == "$.correlationId", name
+        else:
+            attribute = parameters["MessageAttributes"]["correlationIds"]
+            assert attribute["DataType"] == "String.Array", name
+            assert attribute["StringValue.$"] == "States.JsonToString(States.Array($.correlationId))", name
+    shares = machine[1]["States"].get("MeasureShares")
+    assert shares is None or shares["ItemSelector"]["correlationId.$"] == "$.correlationId"
 
 
 def test_rows_never_travel_through_the_state(machine: Machine) -> None:
