@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop status logs user dead-letters redrive test faults soak check audit bench deploy rollback destroy verify-deploy
+.PHONY: help run stop status logs trace user dead-letters redrive test faults soak check audit bench deploy rollback destroy verify-deploy
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ logs: .venv/run  ## Follow the logs of the functions and of the API
 
 dead-letters: .venv/run  ## List what failed for good and waits for a person
 	@$(BIN)/python -m local dead-letters
+
+trace: .venv/run  ## Follow one thing through the logs: make trace ID=x, of a stage on AWS with STAGE=y SINCE=7d
+	@test -n "$$ID" || { echo "name what to follow: make trace ID=x, the id of an order, a report or a request, or the key of an upload"; exit 1; }
+	@$(BIN)/python -m $(if $(STAGE),infra.trace -- "$$ID" $(STAGE) $(SINCE),local trace -- "$$ID")
 
 user: .venv/run  ## Make a person who may sign in: make user NAME=x GROUP=staff, of a stage on AWS with STAGE=y
 	@$(BIN)/python -m $(if $(STAGE),infra.users,local user) '$(NAME)' '$(GROUP)' $(STAGE)

@@ -114,6 +114,10 @@ def main() -> None:
     follow = commands.add_parser("logs", help="follow the logs of the functions and of the API")
     follow.add_argument("--once", action="store_true", help="print what is there, and end")
     follow.set_defaults(work=lambda stack: logs.follow(stack, once=arguments.once))
+    about = "follow an order, a report, an upload or a request through the logs"
+    follow_one = commands.add_parser("trace", help=about, description=about)
+    follow_one.add_argument("id", help="an order's, a report's or a request's id, or an upload's key")
+    follow_one.set_defaults(work=lambda stack: sys.exit(not logs.trace(stack, arguments.id)))
     about = "make a person who may sign in"
     person = commands.add_parser("user", help=about, description=about)
     for name in ("name", "group"):

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -339,32 +338,46 @@ class FakeLogs:
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
+        self.started: list[int] = []
 
     def get_paginator(self, operation: str) -> "FakeLogs":
         self.operation = operation
         return self
 
-    def paginate(self, **_: str) -> list[dict[str, Any]]:
+    def paginate(self, startTime: int = 0, **_: str) -> list[dict[str, Any]]:  # noqa: N803 - AWS's own name
         if self.operation == "describe_log_groups":
             return [{"logGroups": [{"logGroupName": "/aws/lambda/cafe-dev-store_orders"}]}]
-        return [{"events": [event]} for event in self.events]
+        self.started.append(startTime)
+        return [{"events": [event]} for event in self.events if event["timestamp"] >= startTime]
 
     def write(self, stream: str, timestamp: int, message: str) -> None:
         self.events.append({"logStreamName": stream, "timestamp": timestamp, "message": message})
 
 
 def test_each_log_line_is_shown_once_and_in_order_even_if_it_is_the_same_again() -> None:
-    client, printed = FakeLogs(), Counter[str]()
+    client, known = FakeLogs(), {}
     client.write("a", 2, "again")
     client.write("b", 1, "first")
-    assert logs.news(client, "/aws/lambda/cafe-dev", printed) == [
+    assert logs.news(client, "/aws/lambda/cafe-dev", known) == [
         ("cafe-dev-store_orders", "first"),
         ("cafe-dev-store_orders", "again"),
     ]
 
     client.write("a", 2, "again")
-    assert logs.news(client, "/aws/lambda/cafe-dev", printed) == [("cafe-dev-store_orders", "again")]
-    assert logs.news(client, "/aws/lambda/cafe-dev", printed) == []
+    assert logs.news(client, "/aws/lambda/cafe-dev", known) == [("cafe-dev-store_orders", "again")]
+    assert logs.news(client, "/aws/lambda/cafe-dev", known) == []
+
+
+def test_what_was_shown_long_ago_is_not_read_again_and_what_comes_late_is_shown() -> None:
+    client, known = FakeLogs(), {}
+    client.write("a", 1_000, "old")
+    client.write("a", 60_000, "new")
+    logs.news(client, "/aws/lambda/cafe-dev", known)
+    client.write("b", 51_000, "late")
+    assert logs.news(client, "/aws/lambda/cafe-dev", known) == [("cafe-dev-store_orders", "late")]
+    assert logs.news(client, "/aws/lambda/cafe-dev", known) == []
+    assert client.started == [0, 50_000, 50_000]
+    assert [each[2] for each in known["/aws/lambda/cafe-dev-store_orders"]] == ["new", "late"]
 
 
 def test_what_the_shell_has_set_for_aws_or_a_proxy_does_not_reach_the_local_cloud() -> None:

@@ -16,6 +16,7 @@ REFERENCES = {
     "AWS::SNS::Topic": f"{ARN}sns:{HERE}{{TopicName}}",
     "AWS::S3::Bucket": "{BucketName}",
     "AWS::StepFunctions::StateMachine": f"{ARN}states:{HERE}stateMachine:{{StateMachineName}}",
+    "AWS::Logs::LogGroup": "{LogGroupName}",
     "AWS::Cognito::UserPool": "{AWS::Region}_{LogicalId}",
     "AWS::Cognito::UserPoolClient": "{LogicalId}",
     "AWS::IAM::Role": "{LogicalId}",

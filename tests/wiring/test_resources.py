@@ -11,6 +11,7 @@ from cfnlint.api import lint  # type: ignore[import-untyped]
 
 from chalicelib.orders import store
 from chalicelib.sign_in import MANAGERS, OPEN, ROUTES, STAFF
+from infra import trace
 from infra.deploy import stacks
 from tests.wiring.conftest import ROOT, as_variables, place, resolve
 from tests.wiring.template import Template
@@ -20,6 +21,7 @@ BEYOND_MOTO = {
     "AWS::Cognito::UserPool",
     "AWS::Cognito::UserPoolClient",
     "AWS::Cognito::UserPoolGroup",
+    "AWS::Logs::QueryDefinition",
     "AWS::S3::BucketPolicy",
     "AWS::SNS::TopicPolicy",
     "AWS::SQS::QueuePolicy",
@@ -300,6 +302,22 @@ def test_notifications_are_encrypted_and_alarms_can_arrive(template: Template) -
     assert topics["NotificationsTopic"]["KmsMasterKeyId"] == "alias/aws/sns"
     # CloudWatch and EventBridge may not use that key.
     assert "KmsMasterKeyId" not in topics["AlarmsTopic"]
+
+
+# --- logs -------------------------------------------------------------------------------------------------------------
+
+
+def test_every_log_group_forgets_when_it_is_told_to() -> None:
+    groups = resolve(LogRetentionDays="7").of_type("AWS::Logs::LogGroup")
+    assert {str(each["RetentionInDays"]) for each in groups.values()} == {"7"}
+
+
+def test_the_saved_query_is_that_of_make_trace_and_asks_every_log(template: Template) -> None:
+    query = template.properties("TraceQuery")
+    assert query["Name"] == "cafe-<stage>/trace"
+    assert query["QueryString"] == trace.QUERY
+    groups = {each["LogGroupName"] for each in template.of_type("AWS::Logs::LogGroup").values()}
+    assert set(query["LogGroupNames"]) == groups
 
 
 # --- names and outputs ------------------------------------------------------------------------------------------------

@@ -1,0 +1,107 @@
+"""One id from the request to the inbox, on the whole system, and ``make trace`` that follows it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from local import logs
+from tests.system.conftest import System, wait_for
+
+Trace = Callable[[str], list[str]]
+
+
+@pytest.fixture
+def trace(system: System, capsys: pytest.CaptureFixture[str]) -> Trace:
+    """The lines that ``make trace`` prints, each as who writes it and the rest."""
+
+    def lines(identifier: str) -> list[str]:
+        capsys.readouterr()
+        logs.trace(system.stack, identifier)
+        # Without the date and the time.
+        return [line[25:] for line in capsys.readouterr().out.splitlines() if line[:2] == "20"]
+
+    return lines
+
+
+def kept(system: System, correlation_id: str) -> list[dict[str, Any]]:
+    """The notifications that tell of what a request brought."""
+    pages = system.aws("dynamodb").get_paginator("scan").paginate(TableName=system.env["NOTIFICATIONS_TABLE"])
+    items = [item for page in pages for item in page["Items"]]
+    return [item for item in items if {"S": correlation_id} in item.get("correlationIds", {}).get("L", [])]
+
+
+def names(lines: list[str]) -> set[tuple[str, str]]:
+    """Who wrote each line, and its message."""
+    return {(source, rest.strip().split("  ")[0]) for source, _, rest in (line.partition(" ") for line in lines)}
+
+
+def test_an_order_is_followed_from_the_request_to_the_inbox_by_its_id_or_the_requests(
+    system: System, trace: Trace
+) -> None:
+    order_id, request_id = (secrets.token_hex(8) for _ in range(2))
+    order = {"orderID": order_id, "customerID": "c", "item": "Mocha"}
+    answer = system.request("POST", "/orders", order, X_Request_Id=request_id)
+    assert (answer.status, answer.headers["X-Request-Id"]) == (202, request_id)
+    expected = {
+        ("API", "order queued"),
+        ("API", "request answered"),
+        ("store_orders", "order stored"),
+        ("announce_orders", "notification published"),
+        ("announce_orders", "order announced"),
+        ("record_notification", "notification kept"),
+    }
+    wait_for(lambda: names(trace(order_id)) >= expected, "the last line about the order")
+    assert names(trace(order_id)) == names(trace(request_id)) == expected
+    [told] = kept(system, request_id)
+    assert order_id in told["message"]["S"]
+
+
+def test_a_report_is_followed_from_the_request_to_the_inbox_by_its_id_or_the_requests(
+    system: System, trace: Trace
+) -> None:
+    request_id = secrets.token_hex(8)
+    report = system.report({"kind": "inventory"}, X_Request_Id=request_id)
+    assert report["status"] == "SUCCEEDED"
+    expected = {
+        ("API", "report started"),
+        ("API", "request answered"),
+        ("read_inventory", "inventory read"),
+        ("render_report", "inventory report rendered"),
+        ("presign_report", "link made"),
+        ("record_notification", "notification kept"),
+    }
+    wait_for(lambda: names(trace(report["reportId"])) >= expected, "the last line about the report")
+    # Beside these, whoever asks for the report is given a link to it.
+    assert names(trace(report["reportId"])) - {("API", "link made")} == expected
+    assert names(trace(request_id)) - {("API", "link made")} == expected
+    [told] = kept(system, request_id)
+    assert report["reportId"] in told["message"]["S"]
+
+
+def test_a_report_that_is_started_by_hand_has_its_own_id(system: System) -> None:
+    for given in ("{}", "[]", '"text"', '{"correlationId": "two words"}'):
+        name = f"by-hand-{secrets.token_hex(8)}"
+        system.aws("stepfunctions").start_execution(
+            stateMachineArn=system.env["INVENTORY_REPORT_ARN"], name=name, input=given
+        )
+        assert system.ended(name)["status"] == "SUCCEEDED"
+        assert wait_for(lambda name=name: kept(system, name), "its notification")  # type: ignore[misc]
+
+
+def test_an_upload_is_followed_by_its_key(system: System, trace: Trace) -> None:
+    key = system.upload(f"photos/caf\u00e9 (1) {secrets.token_hex(8)}.jpg", b"x")
+    expected = {
+        ("receive_upload", "upload received"),
+        ("receive_upload", "notification published"),
+        ("record_notification", "notification kept"),
+    }
+    wait_for(lambda: names(trace(key)) == expected, "the last line about the upload")
+
+
+def test_of_what_is_not_there_it_says_what_may_help(system: System, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not logs.trace(system.stack, "never-seen")
+    assert "X-Request-Id" in capsys.readouterr().out

@@ -1,0 +1,236 @@
+"""``make trace``: one thing from end to end, by any of the ids that it has."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra import trace
+from infra.deploy.target import DeployError
+
+
+class Logs:
+    """CloudWatch Logs with these lines, by function; it answers Insights queries of the form that ``trace`` has."""
+
+    meta = SimpleNamespace(region_name="eu-central-1")
+
+    def __init__(self, *lines: tuple[str, dict[str, Any] | str]) -> None:
+        self.lines = [
+            (f"123456789012:{group}", each if isinstance(each, str) else json.dumps(each)) for group, each in lines
+        ]
+        self.asked: list[dict[str, Any]] = []
+        self.statuses = ["Scheduled", "Running", "Complete"]
+
+    def start_query(self, **asked: Any) -> dict[str, str]:
+        self.asked.append(asked)
+        self.waiting = list(self.statuses)
+        return {"queryId": str(len(self.asked) - 1)}
+
+    def get_query_results(self, queryId: str) -> dict[str, Any]:  # noqa: N803 - AWS's own name
+        if (status := self.waiting.pop(0)) != "Complete":
+            return {"status": status, "results": []}
+        found = re.search("like /(.*)/\n", self.asked[int(queryId)]["queryString"])
+        assert found
+        return {
+            "status": status,
+            "results": [
+                [
+                    {"field": "@timestamp", "value": "2026-11-21 03:14:15.000"},
+                    {"field": "@log", "value": group},
+                    {"field": "@message", "value": message},
+                    {"field": "@ptr", "value": "CmEKJgoiNzg"},
+                ]
+                for group, message in self.lines
+                if re.search(found[1], message)
+            ],
+        }
+
+    def describe_query_definitions(self, queryDefinitionNamePrefix: str) -> dict[str, Any]:  # noqa: N803 - AWS's own
+        names = [
+            name for name in ("cafe-prod/trace-old", "cafe-prod/trace") if name.startswith(queryDefinitionNamePrefix)
+        ]
+        return {
+            "queryDefinitions": [
+                {"name": name, "logGroupNames": ["/aws/lambda/cafe-prod"], "queryString": trace.QUERY} for name in names
+            ]
+        }
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace, "POLL_SECONDS", 0)
+
+
+def record(second: int, message: str, **facts: Any) -> dict[str, Any]:
+    return {"timestamp": f"2026-11-21T03:14:{second:02}.123456+00:00", "level": "INFO", "message": message, **facts}
+
+
+API, STORE, ANNOUNCE, KEEP = (
+    f"/aws/lambda/cafe-prod{name}" for name in ("", "-store_orders", "-announce_orders", "-record_notification")
+)
+ORDERS = (
+    (KEEP, record(5, "notification kept", correlationIds=["r-1", "r-2"], messageId="m-1")),
+    (API, record(1, "order queued", orderID="o-1", correlationId="r-1")),
+    (API, record(1, "order queued", orderID="o-12", correlationId="r-1")),
+    (API, record(2, "request answered", route="POST /orders", status=202, correlationId="r-1")),
+    (API, record(2, "request answered", route="POST /orders", status=202, correlationId="r-2")),
+    (STORE, record(3, "order stored", orderID="o-1", correlationId="r-1")),
+    (STORE, record(3, "order stored", orderID="o-12", correlationId="r-1")),
+    (ANNOUNCE, record(4, "orders not announced", orderIDs=["o-1", "o-12"], correlationIds=["r-1", "r-1"])),
+    (ANNOUNCE, record(4, "order announced", orderID="o-2", correlationId="r-2")),
+)
+REPORT = (
+    (API, record(1, "report started", reportId="inventory-1", correlationId="r-3")),
+    (API, record(2, "request answered", status=202, correlationId="r-3")),
+    (
+        "/aws/vendedlogs/states/cafe-prod-inventory-report",
+        {
+            "type": "ExecutionStarted",
+            "execution_arn": "arn:aws:states:eu-central-1:123456789012:execution:inventory-report:inventory-1",
+            "details": {},
+        },
+    ),
+    (
+        "/aws/lambda/cafe-prod-read_inventory",
+        record(3, "inventory read", reportId="inventory-1", correlationId="r-3", rows=7),
+    ),
+    (KEEP, record(5, "notification kept", notificationID="report/inventory-1", correlationIds=["r-3"])),
+    (API, record(6, "report found by its key", reportId="inventory-1", correlationId="r-4")),
+    (API, record(6, "report started", reportId="inventory-12", correlationId="r-5")),
+)
+
+
+def followed(identifier: str, *lines: tuple[str, dict[str, Any] | str]) -> list[str]:
+    """The lines as a person sees them, without the date."""
+    logs = Logs(*lines)
+    found = trace.follow(trace.asker(logs, "prod", ["/g"], trace.QUERY, timedelta(days=1)), identifier)
+    return [re.sub(r"^2026-11-21 03:14:(\d\d)\.\d{3} +", r"\1 ", line) for line in trace.shown(found)] if found else []
+
+
+def test_an_order_is_followed_from_its_request_to_the_inbox_without_its_neighbours() -> None:
+    assert followed("o-1", *ORDERS) == [
+        "01 API                  order queued  orderID=o-1",
+        "02 API                  request answered  route=POST /orders  status=202",
+        "03 store_orders         order stored  orderID=o-1",
+        '04 announce_orders      orders not announced  orderIDs=["o-1", "o-12"]',
+        "05 record_notification  notification kept  messageId=m-1",
+    ]
+
+
+def test_a_request_is_followed_with_all_that_came_of_it() -> None:
+    lines = followed("r-1", *ORDERS)
+    assert sum("orderID=o-1" in line for line in lines) == 4
+    assert not any("o-2" in line for line in lines)
+
+
+def test_a_report_is_followed_through_its_state_machine_and_by_whoever_asked_for_it() -> None:
+    for identifier in ("inventory-1", "r-3"):
+        lines = followed(identifier, *REPORT)
+        assert [line.split("  ")[-1].strip() for line in lines if "inventory-report" in line] == ["ExecutionStarted"]
+        assert any("notification kept" in line for line in lines)
+        assert not any("inventory-12" in line for line in lines)
+        assert any("report found by its key" in line for line in lines)
+
+
+def test_an_upload_is_followed_by_its_key_whatever_characters_it_has() -> None:
+    key = 'inventory/caf\u00e9 (1)|"new"\\.csv'
+    upload = "/aws/lambda/cafe-prod-receive_upload"
+    lines = followed(
+        key,
+        (upload, record(1, "upload received", key=key, correlationId="C3D13FE58DE4C810")),
+        (KEEP, record(2, "notification kept", correlationIds=["C3D13FE58DE4C810"])),
+        (upload, record(3, "upload received", key="inventory/cafe.csv", correlationId="C3D13FE58DE4C811")),
+    )
+    assert [line[:2] for line in lines] == ["01", "02"]
+    assert f"key={key}" in lines[0]
+
+
+@given(st.text(min_size=1).filter(lambda text: text == text.strip()))
+def test_any_text_finds_itself_and_never_breaks_the_query(text: str) -> None:
+    line = json.dumps({"key": text})
+    [found] = [each for each in [line] if re.search(f"[^A-Za-z0-9_-]({trace.pattern([text])})[^A-Za-z0-9_-]", each)]
+    assert found == line
+    # A line's end would end the query's part, and a bare slash its expression.
+    assert "\n" not in trace.pattern([text])
+    assert not re.search(r"(?<!\\)(\\\\)*/", trace.pattern([text]))
+
+
+def test_an_exception_is_shown_below_its_record() -> None:
+    broken = record(1, "not imported", key="a", level="ERROR", exc_info="Traceback:\n  ValueError: x")
+    assert followed("a", (API, broken))[-3:] == [
+        "01 API  ERROR not imported  key=a",
+        "    Traceback:",
+        "      ValueError: x",
+    ]
+
+
+def test_a_line_that_is_no_json_is_shown_as_it_is() -> None:
+    assert followed("o-1", (STORE, "Task timed out, order o-1 ...")) == [
+        "15 store_orders  Task timed out, order o-1 ..."
+    ]
+
+
+def test_nothing_is_asked_twice_where_nothing_is_found() -> None:
+    logs = Logs(*ORDERS)
+    assert trace.follow(trace.asker(logs, "prod", ["/g"], trace.QUERY, timedelta(days=1)), "o-9") == []
+    [asked] = logs.asked
+    assert asked["logGroupNames"] == ["/g"]
+    assert asked["endTime"] - asked["startTime"] == 24 * 3600
+
+
+@pytest.mark.parametrize("status", ["Failed", "Cancelled", "Timeout", "Unknown"])
+def test_a_query_that_does_not_complete_is_an_error(status: str) -> None:
+    logs = Logs(*ORDERS)
+    logs.statuses = ["Running", status]
+    with pytest.raises(DeployError, match=status):
+        trace.follow(trace.asker(logs, "prod", ["/g"], trace.QUERY, timedelta(days=1)), "o-1")
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def run(logs: Logs, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(trace, "client", lambda _: logs)
+    return trace.main(list(arguments))
+
+
+def test_the_command_runs_the_stages_own_saved_query(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs = Logs(*ORDERS)
+    assert run(logs, monkeypatch, "o-1", "prod", "7d") == 0
+    assert logs.asked[0]["logGroupNames"] == ["/aws/lambda/cafe-prod"]
+    assert logs.asked[0]["endTime"] - logs.asked[0]["startTime"] == 7 * 24 * 3600
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "5 records of API, store_orders, announce_orders, record_notification; correlationId r-1"
+
+
+def test_where_nothing_is_found_it_says_what_may_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(Logs(*ORDERS), monkeypatch, "o-9", "prod") == 1
+    printed = capsys.readouterr().out
+    assert printed.startswith("Nothing in the logs of prod names 'o-9'.")
+    for hint in ("X-Request-Id", "SINCE=30d", "LogRetentionDays"):
+        assert hint in printed
+
+
+def test_a_stage_without_the_query_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(Logs(), monkeypatch, "o-1", "other") == 1
+    assert "no saved query cafe-other/trace in eu-central-1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("since", ["", "0d", "1w", "d", "99999d", "1 d"])
+def test_a_time_that_is_none_is_named(since: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        trace.main(["o-1", "prod", since])
+    assert "90m, 12h or 7d" in capsys.readouterr().err
