@@ -194,15 +194,16 @@ def place_orders() -> Response:
 
     body = rest.body(request())
     key = request().headers.get("idempotency-key")
-    placed = orders.parse(body, now(), key, rest.caller(request()).name)
-    claim("POST /orders", key, [[order.order_id, order.digest()] for order in placed])
-    orders.enqueue(
-        placed,
-        sqs=clients.aws("sqs"),
-        queue_url=settings.orders_queue_url,
-        dynamodb=clients.aws("dynamodb"),
-        table=settings.orders_table,
-    )
+    with orders.rejections(body):
+        placed = orders.parse(body, now(), key, rest.caller(request()).name)
+        claim("POST /orders", key, [[order.order_id, order.digest()] for order in placed])
+        orders.enqueue(
+            placed,
+            sqs=clients.aws("sqs"),
+            queue_url=settings.orders_queue_url,
+            dynamodb=clients.aws("dynamodb"),
+            table=settings.orders_table,
+        )
     queued = [orders.queued(order) for order in placed]
     return Response({"orders": queued} if isinstance(body, list) else queued[0], status_code=202)
 

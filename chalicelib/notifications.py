@@ -8,11 +8,12 @@ import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from chalicelib import correlation
+from chalicelib import correlation, metrics
 from chalicelib.errors import InvalidRequest, aws_errors
 from chalicelib.logs import logger
 from chalicelib.rest import Page
@@ -32,6 +33,10 @@ SUBJECT_CHARACTERS = 100
 SMS_BYTES = 140
 # DynamoDB takes a partition key of 2,048 bytes, and an upload's key shown with escapes may be longer than that.
 KEY_BYTES = 2_048
+
+# The keys of reports' notifications, and what each kind of report is called elsewhere.
+REPORT_KEY = re.compile("(?P<kind>report|storage)/[^/]+(?P<failed>/failed)?")
+REPORT_KINDS = {"report": "inventory", "storage": "storage"}
 
 log = logger("notifications")
 
@@ -152,6 +157,21 @@ def record(event: dict[str, Any], *, dynamodb: Any, table: str, default_kind: st
             log.info("notification kept already", extra=known)
         else:
             log.info("notification kept", extra=known)
+            # Only now, for it may be told again.
+            _count_report(attributes, sent_at)
+
+
+def _count_report(attributes: dict[str, str], told_at: datetime) -> None:
+    """Counts a report's end by its notification, with how long it took from its start to being told."""
+    found = REPORT_KEY.fullmatch(attributes.get("key", ""))
+    if found is None:
+        return
+    figures: dict[str, float] = {"Reports": 1}
+    with suppress(KeyError, ValueError, TypeError):
+        # A clock may be behind the other.
+        figures["ReportDuration"] = max(0, (told_at - datetime.fromisoformat(attributes["startedAt"])).total_seconds())
+    kind, outcome = REPORT_KINDS[found["kind"]], "failed" if found["failed"] else "succeeded"
+    metrics.emit(figures, kind=kind, outcome=outcome)
 
 
 @aws_errors()

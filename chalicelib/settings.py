@@ -112,6 +112,11 @@ def uploads_url(settings: Settings, environment: Mapping[str, str] = os.environ)
     return f"https://{settings.uploads_bucket}.{'s3' if region == 'us-east-1' else f's3.{region}'}.amazonaws.com/"
 
 
+def stage(environment: Mapping[str, str] = os.environ) -> str:
+    """The stage's name alone, for metrics; a module that is used without the app, as by a test, has none."""
+    return environment.get("CAFE_STAGE") or "none"
+
+
 def _require(names: list[str], environment: Mapping[str, str]) -> list[str]:
     missing = [name for name in names if not environment.get(name)]
     if missing:

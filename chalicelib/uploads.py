@@ -21,7 +21,7 @@ from urllib.parse import unquote_plus
 import humanize
 from botocore.exceptions import ClientError
 
-from chalicelib import correlation
+from chalicelib import correlation, metrics
 from chalicelib.errors import CafeError, DatabaseRefused, aws_errors
 from chalicelib.logs import logger
 from chalicelib.notifications import Notification, Publish, counted, one_line
@@ -168,17 +168,21 @@ def receive(
 
 
 def _import_once(upload: Upload, connection: Connection[Any], *, s3: Any, publish: Publish, bucket: str) -> None:
+    imported = Imported()
     with connection.cursor() as cursor:
         # Without the gap locks of the default, two imports wait for each other's suppliers only.
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         if upload.is_newer_than(_lock(cursor, upload, publish)):
             try:
-                _store(cursor, upload, _outcome(cursor, upload, s3, bucket))
+                imported, notification = _outcome(cursor, upload, s3, bucket)
+                _store(cursor, upload, notification)
             except Overwritten:
                 log.info("overwritten before it could be read; its own event follows", extra={"key": upload.key})
         else:
             log.info("event known already", extra={"key": upload.key, "sequencer": upload.sequencer})
         connection.commit()
+        # Only now: what is not committed is tried again.
+        metrics.emit({"RowsGood": imported.good, "RowsBad": imported.bad})
         # Under a lock of its own, so that of two deliveries at once one announces.
         _lock(cursor, upload, publish)
         connection.commit()
@@ -192,7 +196,10 @@ def _lock(cursor: Cursor, upload: Upload, publish: Publish) -> str:
     cursor.execute("SELECT sequencer, outcome, announced FROM uploads WHERE object_key = %s FOR UPDATE", key)
     sequencer, outcome, announced = cursor.fetchone() or ("", None, True)
     if not announced:
-        publish(Notification(**json.loads(outcome)))
+        content = json.loads(outcome)
+        # Those that were stored before there were such ids have none.
+        content["correlation_ids"] = tuple(content.get("correlation_ids", ()))
+        publish(Notification(**content))
         cursor.execute("UPDATE uploads SET announced = TRUE WHERE object_key = %s", key)
     return str(sequencer)
 
@@ -204,16 +211,17 @@ def _store(cursor: Cursor, upload: Upload, notification: Notification) -> None:
     )
 
 
-def _outcome(cursor: Cursor, upload: Upload, s3: Any, bucket: str) -> Notification:
+def _outcome(cursor: Cursor, upload: Upload, s3: Any, bucket: str) -> tuple[Imported, Notification]:
     try:
         with closing(_open(upload, s3, bucket)) as body:
             imported = _import(cursor, rows(_chunks(body)))
     except NotImported as error:
         log.warning("inventory not imported", extra={"key": upload.key, "reason": str(error)})
-        return _notification(upload, "not imported", f"Nothing was imported: {error}.")
+        return Imported(), _notification(upload, "not imported", f"Nothing was imported: {error}.")
     counts = {"new": imported.new, "updated": imported.updated, "unchanged": imported.unchanged, "bad": imported.bad}
     log.info("inventory imported", extra={"key": upload.key, **counts})
-    return _notification(upload, f"{counted(imported.good, 'row')} imported, {imported.bad:,} bad", _report(imported))
+    outcome = f"{counted(imported.good, 'row')} imported, {imported.bad:,} bad"
+    return imported, _notification(upload, outcome, _report(imported))
 
 
 def _open(upload: Upload, s3: Any, bucket: str) -> Any:

@@ -11,11 +11,12 @@ import json
 import re
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
-from chalicelib import correlation
+from chalicelib import correlation, metrics
 from chalicelib.errors import Conflict, InvalidRequest, NotFound, Unavailable, aws_errors, listed, shown
 from chalicelib.logs import logger
 from chalicelib.rest import Page
@@ -144,6 +145,16 @@ def parse(body: Any, now: datetime, key: str | None = None, requested_by: str | 
     return result
 
 
+@contextmanager
+def rejections(body: Any) -> Iterator[None]:
+    """Counts the orders of a request that is refused for what is in it; a list is refused as a whole."""
+    try:
+        yield
+    except (InvalidRequest, Conflict):
+        metrics.emit({"OrdersRejected": len(body) if isinstance(body, list) else 1})
+        raise
+
+
 def _id_of(key: str, index: int | None) -> str:
     """The key itself for a single order; for one of a list a digest, since it must not be longer than a key."""
     return key if index is None else hashlib.sha256(f"{key} {index}".encode()).hexdigest()[:32]
@@ -255,6 +266,10 @@ def enqueue(orders: list[Order], *, sqs: Any, queue_url: str, dynamodb: Any, tab
     for order in waiting:
         if order.order_id not in refused:
             log.info("order queued", extra={"orderID": order.order_id})
+    accepted = sum(order.order_id not in refused for order in orders)
+    # The others are stored already, or are more than once in the list.
+    queued = len(waiting) - len(refused)
+    metrics.emit({"OrdersAccepted": accepted, "OrdersDoubled": accepted - queued})
     if refused:
         log.error("orders refused by the queue", extra={"orderIDs": refused})
         if len(orders) == 1:

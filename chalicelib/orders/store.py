@@ -11,7 +11,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from chalicelib import correlation
+from chalicelib import correlation, metrics
 from chalicelib.errors import InvalidRequest, Unavailable, aws_errors
 from chalicelib.notifications import Notification, Publish, counted, one_line
 from chalicelib.orders import NO_TEXT, SQS_ENTRIES, Order, log, stored_digests
@@ -64,19 +64,25 @@ def store_orders(
         with suppress(Unavailable):
             digests = stored_digests(known, dynamodb, table)
     conflicts = []
+    doubled = 0
     for order_id, same in sent.items():
         if order_id in inserted:
             conflicts += [(message, order) for message, order in same if order != first[order_id]]
+            doubled += sum(order == first[order_id] for _, order in same) - 1
             log.info("order stored", extra=_about(first[order_id]))
         elif order_id in digests:
             conflicts += [(message, order) for message, order in same if order.digest() != digests[order_id]]
+            doubled += sum(order.digest() == digests[order_id] for _, order in same)
             for _, order in same:
                 log.info("order stored already", extra=_about(order))
         else:
             failed += [(message, "the orders table did not take it, for a reason that may pass") for message, _ in same]
+    metrics.emit({"OrdersStored": len(inserted), "OrdersDoubled": doubled})
     if conflicts:
         try:
             publish(_conflict([order for _, order in conflicts]))
+            # Only now: those that could not be reported come again.
+            metrics.emit({"OrdersRejected": len(conflicts)})
         except Unavailable as error:
             # Their neighbours are stored, and need not come again.
             reason = f"its id is stored with other content, and that could not be reported: {error}"

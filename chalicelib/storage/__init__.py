@@ -18,6 +18,7 @@ from uuid import uuid4
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from chalicelib import metrics
 from chalicelib.errors import InvalidRequest
 from chalicelib.logs import logger
 from chalicelib.reports import MODES, report_key
@@ -128,6 +129,8 @@ def report(
     key = report_key("storage", wanted.report_id)
     files.put(key, page.render(measurement, wanted.report_id).encode(), "text/html; charset=utf-8", "the page")
     goes_on = spread and wanted.mode == "listing" and measurement.partial and spread["round"] < ROUNDS
+    if not goes_on:
+        metrics.emit({"BytesMeasured": measurement.total_bytes})
     return {
         "reportId": wanted.report_id,
         "reportKey": key,

@@ -1,6 +1,7 @@
 """The import of an inventory: a real MariaDB, and moto's S3."""
 
 import io
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -127,6 +128,29 @@ class FailingS3:
 
 
 # --- What an import does
+
+
+def test_rows_are_counted_good_and_bad_once_however_often_the_event_comes(
+    cafe: Cafe, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    logging.getLogger("cafe").addHandler(caplog.handler)
+    try:
+        record = cafe.upload("Altura,arabica,Lima,1,d,1\nAltura,arabica,Cusco,1,d,2\nAltura,arabica,Puno,1,d,few\n")
+
+        def away(_: Notification) -> None:
+            raise Unavailable("SNS")
+
+        # What came of it is stored, and told at the next try.
+        with pytest.raises(Unavailable):
+            cafe.receive(record, publish=away)
+        for _ in range(2):
+            cafe.receive(record)
+        cafe.receive(cafe.upload("no,header\n", header=""))
+    finally:
+        logging.getLogger("cafe").removeHandler(caplog.handler)
+    counted = [each.msg for each in caplog.records if each.name == "cafe.metrics"]
+    assert [(each.get("RowsGood"), each.get("RowsBad")) for each in counted] == [(2, 1)]
 
 
 def test_an_inventory_is_imported_and_announced(cafe: Cafe) -> None:
