@@ -62,7 +62,7 @@ class Upload:
     sequencer: str
     event: str
     time: str
-    correlation_id: str | None
+    correlation_id: str | None = None
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> Upload:
