@@ -23,9 +23,11 @@ except MissingSettings as error:
     print(f"cafe: {error}", file=sys.stderr)
     sys.exit(1)
 
-# Chalice would log errors only, as text; with its first logger chalicelib/logs.py sets this very one up.
 log = logger("app")
-app = Chalice(app_name="cafe", configure_logs=False)
+# By this name CloudWatch's metrics tell the APIs of two stages apart. A function's is that of .chalice/config.json.
+app = Chalice(app_name=f"cafe-{settings.cafe_stage}", configure_logs=False)
+# Chalice's own would write text.
+app.log = log
 
 CHALICELIB = Path(__file__).parent / "chalicelib"
 MACHINES = {"inventory": settings.inventory_report_arn, "storage": settings.storage_report_arn}

@@ -40,14 +40,14 @@ def stage_of(configuration: Mapping[str, Any]) -> str | None:
 def rest_apis(target: Target, clients: Clients) -> list[str]:
     """The ids of the REST APIs whose routes end in the stage's function; those that answer already come first.
 
-    All stages' APIs have the same name, so only their integrations tell them apart.
+    Its name is the stage's, and another API in the account may have the same one.
     """
     gateway = clients("apigateway")
     integration = f":function:{target.function('api_handler')}/invocations"
     found = []
     for page in gateway.get_paginator("get_rest_apis").paginate():
         for api in page["items"]:
-            if api["name"] != tracked_config()["app_name"]:
+            if api["name"] != target.function("api_handler"):
                 continue
             resources = gateway.get_resources(restApiId=api["id"], embed=["methods"], limit=500)["items"]
             methods = [method for each in resources for method in each.get("resourceMethods", {}).values()]

@@ -17,6 +17,9 @@ from typing import Any
 import boto3
 import pytest
 from chalice.app import Chalice
+from chalice.config import Config
+from chalice.deploy.appgraph import ApplicationGraphBuilder
+from chalice.deploy.models import LambdaFunction, RestAPI
 from chalice.deploy.swagger import SwaggerGenerator
 
 from chalicelib import dead_letters
@@ -54,6 +57,23 @@ def test_the_functions_are_those_of_the_interface(functions: set[str]) -> None:
         "migrate",
         "rotate_password",
     }
+
+
+def test_the_api_has_the_name_of_its_stage_by_which_cloudwatch_knows_it(app: Chalice) -> None:
+    handler = "arn:aws:lambda:eu-central-1:123456789012:function:cafe-test"
+    assert as_deployed(app, handler)["info"]["title"] == app.app_name == "cafe-test"
+
+
+def test_every_function_and_the_api_are_traced(app: Chalice, config: dict[str, Any], functions: set[str]) -> None:
+    given = {"chalice_app": app, "project_dir": str(ROOT)}
+    graph = ApplicationGraphBuilder().build(Config("test", user_provided_params=given, config_from_disk=config), "test")
+    traced = {each.resource_name: each.xray for each in graph.resources if isinstance(each, RestAPI | LambdaFunction)}
+    for each in graph.resources:
+        made = getattr(each, "lambda_function", None)
+        traced |= {made.resource_name: made.xray} if made else {}
+    [api] = [each for each in graph.resources if isinstance(each, RestAPI)]
+    traced |= {each.resource_name: each.xray for each in api.authorizers}
+    assert traced == dict.fromkeys(functions | {"rest_api", "api_handler"}, True)
 
 
 def test_chalice_makes_no_role_for_each_function_has_its_own(config: dict[str, Any]) -> None:

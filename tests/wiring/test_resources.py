@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -22,6 +23,7 @@ BEYOND_MOTO = {
     "AWS::Cognito::UserPoolClient",
     "AWS::Cognito::UserPoolGroup",
     "AWS::Logs::QueryDefinition",
+    "AWS::XRay::ResourcePolicy",
     "AWS::S3::BucketPolicy",
     "AWS::SNS::TopicPolicy",
     "AWS::SQS::QueuePolicy",
@@ -192,7 +194,8 @@ def test_every_bucket_refuses_plain_http_on_every_stage_that_is_not_the_local_cl
 
 def test_no_resource_grants_the_public_anything(template: Template) -> None:
     for resource in template.resources.values():
-        for statement in resource["Properties"].get("PolicyDocument", {}).get("Statement", []):
+        document = resource["Properties"].get("PolicyDocument", {})
+        for statement in (json.loads(document) if isinstance(document, str) else document).get("Statement", []):
             assert statement["Effect"] == "Deny" or statement.get("Principal") != "*"
 
 
@@ -302,6 +305,24 @@ def test_notifications_are_encrypted_and_alarms_can_arrive(template: Template) -
     assert topics["NotificationsTopic"]["KmsMasterKeyId"] == "alias/aws/sns"
     # CloudWatch and EventBridge may not use that key.
     assert "KmsMasterKeyId" not in topics["AlarmsTopic"]
+
+
+def test_topics_are_traced_and_sns_may_send_the_traces_of_these_two_only(template: Template) -> None:
+    assert {each["TracingConfig"] for each in template.of_type("AWS::SNS::Topic").values()} == {"Active"}
+    policy = template.properties("TopicTracingPolicy")
+    # PutResourcePolicy takes as much.
+    assert len(policy["PolicyDocument"]) <= 5120
+    [statement] = json.loads(policy["PolicyDocument"])["Statement"]
+    assert statement == {
+        "Effect": "Allow",
+        "Principal": {"Service": "sns.amazonaws.com"},
+        "Action": ["xray:PutTraceSegments", "xray:GetSamplingRules", "xray:GetSamplingTargets"],
+        "Resource": "*",
+        "Condition": {
+            "StringEquals": {"aws:SourceAccount": "<account>"},
+            "StringLike": {"aws:SourceArn": [template.outputs["TopicArn"], template.outputs["AlarmsTopicArn"]]},
+        },
+    }
 
 
 # --- logs -------------------------------------------------------------------------------------------------------------
