@@ -32,6 +32,7 @@ REFERENCES = {
 ATTRIBUTES = {
     ("AWS::SQS::Queue", "Arn"): f"{ARN}sqs:{HERE}{{QueueName}}",
     ("AWS::SQS::Queue", "QueueName"): "{QueueName}",
+    ("AWS::SNS::Topic", "TopicName"): "{TopicName}",
     ("AWS::DynamoDB::Table", "Arn"): f"{ARN}dynamodb:{HERE}table/{{TableName}}",
     ("AWS::DynamoDB::Table", "StreamArn"): f"{ARN}dynamodb:{HERE}table/{{TableName}}/stream/<time>",
     ("AWS::S3::Bucket", "Arn"): f"{ARN}s3:::{{BucketName}}",

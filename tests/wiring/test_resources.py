@@ -353,6 +353,8 @@ def test_every_name_is_of_its_stage(template: Template) -> None:
         "BucketName",
         "StateMachineName",
         "AlarmName",
+        "DashboardName",
+        "PolicyName",
         "LogGroupName",
         "Name",
         "UserPoolName",

@@ -1,0 +1,293 @@
+"""Alarms and dashboard: each of a metric that AWS really sends, of a thing that is really there; and the runbook."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from chalicelib import dead_letters, metrics
+from chalicelib.notifications import REPORT_KINDS
+from chalicelib.storage import measure
+from infra.deploy import wiring
+from infra.deploy.target import REPOSITORY, Target
+from tests.wiring.conftest import MACHINES, ROOT, as_variables, resolve
+from tests.wiring.template import Template
+
+# What AWS documents of the metrics in use: the dimensions of each, and how it adds up over a period.
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html
+# https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html
+# https://docs.aws.amazon.com/step-functions/latest/dg/procedure-cw-metrics.html
+# https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-metrics-and-dimensions.html
+# https://docs.aws.amazon.com/sns/latest/dg/sns-monitoring-using-cloudwatch.html
+QUEUE, FUNCTION, MACHINE, API, TOPIC = (
+    ("QueueName",),
+    ("FunctionName",),
+    ("StateMachineArn",),
+    ("ApiName", "Stage"),
+    ("TopicName",),
+)
+STAGE, REPORT = ("stage",), ("stage", "kind", "outcome")
+SENT: dict[tuple[str, str], tuple[tuple[str, ...], set[str]]] = {
+    ("AWS/SQS", "ApproximateNumberOfMessagesVisible"): (QUEUE, {"Maximum"}),
+    ("AWS/SQS", "ApproximateAgeOfOldestMessage"): (QUEUE, {"Maximum"}),
+    ("AWS/Lambda", "Errors"): (FUNCTION, {"Sum"}),
+    ("AWS/Lambda", "Throttles"): (FUNCTION, {"Sum"}),
+    ("AWS/Lambda", "Duration"): (FUNCTION, {"p99"}),
+    ("AWS/Lambda", "IteratorAge"): (FUNCTION, {"Maximum"}),
+    ("AWS/Lambda", "DestinationDeliveryFailures"): (FUNCTION, {"Sum"}),
+    ("AWS/States", "ExecutionsFailed"): (MACHINE, {"Sum"}),
+    ("AWS/States", "ExecutionsTimedOut"): (MACHINE, {"Sum"}),
+    ("AWS/States", "ExecutionsAborted"): (MACHINE, {"Sum"}),
+    ("AWS/ApiGateway", "Count"): (API, {"Sum"}),
+    ("AWS/ApiGateway", "4XXError"): (API, {"Sum"}),
+    ("AWS/ApiGateway", "5XXError"): (API, {"Sum"}),
+    ("AWS/ApiGateway", "Latency"): (API, {"p99"}),
+    ("AWS/SNS", "NumberOfNotificationsFailedToRedriveToDlq"): (TOPIC, {"Sum"}),
+    # Our own.
+    **{(metrics.NAMESPACE, name): (STAGE, {"Sum"}) for name in metrics.UNITS},
+    (metrics.NAMESPACE, "BytesMeasured"): (STAGE, {"Maximum"}),
+    (metrics.NAMESPACE, "Reports"): (REPORT, {"Sum"}),
+    (metrics.NAMESPACE, "ReportDuration"): (REPORT, {"p99"}),
+}
+
+
+@pytest.fixture(scope="module")
+def alarms(template: Template) -> dict[str, dict[str, Any]]:
+    return template.of_type("AWS::CloudWatch::Alarm")
+
+
+@pytest.fixture(scope="module")
+def timeouts(config: dict[str, Any]) -> dict[str, int]:
+    """The seconds of each function, by its deployed name."""
+    target = Target("<stage>", REPOSITORY, False, {}, {})
+    default = config["lambda_timeout"]
+    given = {"api_handler": {}, **config["lambda_functions"]}
+    return {target.function(name): each.get("lambda_timeout", default) for name, each in given.items()}
+
+
+@pytest.fixture(scope="module")
+def real(template: Template, config: dict[str, Any], timeouts: dict[str, int], app: Any) -> dict[str, set[str]]:
+    """The names that there are, of each dimension."""
+    return {
+        "QueueName": {each["QueueName"] for each in template.of_type("AWS::SQS::Queue").values()},
+        "TopicName": {each["TopicName"] for each in template.of_type("AWS::SNS::Topic").values()},
+        "FunctionName": set(timeouts),
+        "StateMachineArn": {template.outputs[f"{name}Arn"] for name in MACHINES},
+        # As app.py has it, in another stage.
+        "ApiName": {app.app_name.replace("-test", "-<stage>")},
+        "Stage": {config["api_gateway_stage"]},
+        "stage": {"<stage>"},
+        "kind": set(REPORT_KINDS.values()),
+        "outcome": {"succeeded", "failed"},
+    }
+
+
+def dimensions(alarm: dict[str, Any]) -> dict[str, str]:
+    return {each["Name"]: each["Value"] for each in alarm["Dimensions"]}
+
+
+def statistic(alarm: dict[str, Any]) -> str:
+    [given] = {alarm[name] for name in ("Statistic", "ExtendedStatistic") if name in alarm}
+    return str(given)
+
+
+# --- alarms -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_alarm_is_of_a_metric_that_aws_sends_of_a_thing_that_is_there(
+    alarms: dict[str, dict[str, Any]], real: dict[str, set[str]]
+) -> None:
+    for name, alarm in alarms.items():
+        names, statistics = SENT[alarm["Namespace"], alarm["MetricName"]]
+        given = dimensions(alarm)
+        assert tuple(given) == names, name
+        assert all(value in real[dimension] for dimension, value in given.items()), name
+        assert statistic(alarm) in statistics, name
+
+
+def test_every_alarm_can_fire(alarms: dict[str, dict[str, Any]], timeouts: dict[str, int], template: Template) -> None:
+    """Below what the metric may come to, and by figures of one period: most things happen now and then."""
+    queues = {each["QueueName"]: each for each in template.of_type("AWS::SQS::Queue").values()}
+    kept = wiring.mappings(as_variables(template.outputs))["announce_orders"]["MaximumRecordAgeInSeconds"]
+    for name, alarm in alarms.items():
+        assert (alarm["EvaluationPeriods"], alarm["ComparisonOperator"]) == (1, "GreaterThanThreshold"), name
+        assert alarm["Period"] in (60, 300), name
+        assert "Unit" not in alarm, name
+        most = {
+            "Duration": lambda alarm=alarm: timeouts[dimensions(alarm)["FunctionName"]] * 1000,
+            "ApproximateAgeOfOldestMessage": lambda alarm=alarm: queues[dimensions(alarm)["QueueName"]][
+                "MessageRetentionPeriod"
+            ],
+            "IteratorAge": lambda: kept * 1000,
+        }.get(alarm["MetricName"], lambda: 5)()
+        assert 0 <= alarm["Threshold"] < most, name
+
+
+def test_no_figures_are_no_alarm_and_an_alarm_is_told(alarms: dict[str, dict[str, Any]], template: Template) -> None:
+    for name, alarm in alarms.items():
+        assert alarm["TreatMissingData"] == "notBreaching", name
+        assert alarm["AlarmActions"] == [template.outputs["AlarmsTopicArn"]], name
+
+
+def test_names_are_of_one_alarm_each(alarms: dict[str, dict[str, Any]]) -> None:
+    assert len({each["AlarmName"] for each in alarms.values()}) == len(alarms)
+
+
+def test_every_function_is_watched_for_errors_throttles_and_the_time_that_it_takes(
+    alarms: dict[str, dict[str, Any]], timeouts: dict[str, int]
+) -> None:
+    watched = {
+        (each["MetricName"], dimensions(each)["FunctionName"]): each["Threshold"]
+        for each in alarms.values()
+        if each["Namespace"] == "AWS/Lambda"
+    }
+    for name, seconds in timeouts.items():
+        assert watched["Errors", name] == watched["Throttles", name] == 2
+        if name.endswith("-measure_buckets"):
+            # It measures until this is left, and has some seconds for the rest.
+            assert (seconds - measure.RESERVE_SECONDS) * 1000 < watched["Duration", name] < seconds * 1000
+        else:
+            assert watched["Duration", name] == seconds * 800
+
+
+def test_every_event_that_nobody_waits_for_and_every_notification_is_watched_for_its_loss(
+    alarms: dict[str, dict[str, Any]], template: Template, timeouts: dict[str, int]
+) -> None:
+    lost = {next(iter(dimensions(each).values())) for name, each in alarms.items() if name.endswith("LostAlarm")}
+    asynchronous = wiring.invocations(as_variables(template.outputs))
+    assert lost == {f"cafe-<stage>-{name}" for name in asynchronous} | {"cafe-<stage>-notifications"}
+
+
+def test_a_basic_stage_has_no_alarm_that_costs_and_watches_all_queues_reports_and_the_api(
+    alarms: dict[str, dict[str, Any]],
+) -> None:
+    basic = resolve(Watching="basic").of_type("AWS::CloudWatch::Alarm")
+    # CloudWatch's free tier has ten alarms.
+    assert len(basic) <= 10
+    assert basic.items() <= alarms.items()
+    assert {each["MetricName"] for each in basic.values()} == {
+        "ApproximateNumberOfMessagesVisible",
+        "ApproximateAgeOfOldestMessage",
+        "IteratorAge",
+        "ExecutionsFailed",
+        "5XXError",
+        "NumberOfNotificationsFailedToRedriveToDlq",
+    }
+
+
+# --- the dashboard ----------------------------------------------------------------------------------------------------
+
+
+def widgets(template: Template) -> list[dict[str, Any]]:
+    [dashboard] = template.of_type("AWS::CloudWatch::Dashboard").values()
+    assert dashboard["DashboardName"] == "cafe-<stage>"
+    found: list[dict[str, Any]] = json.loads(dashboard["DashboardBody"])["widgets"]
+    return found
+
+
+def shown(template: Template) -> Iterator[tuple[str, str, dict[str, str], str]]:
+    """Every metric of the dashboard: namespace, name, dimensions and statistic. Three dots repeat what is above."""
+    for widget in widgets(template):
+        before: list[str] = []
+        for row in widget["properties"]["metrics"]:
+            texts = [each for each in row if isinstance(each, str)]
+            if texts[0] == "...":
+                texts = before[: 1 - len(texts)] + texts[1:]
+            before = texts
+            names, values = texts[2::2], texts[3::2]
+            yield texts[0], texts[1], dict(zip(names, values, strict=True)), widget["properties"]["stat"]
+
+
+def test_the_dashboard_shows_metrics_that_aws_sends_of_things_that_are_there(
+    template: Template, real: dict[str, set[str]]
+) -> None:
+    for namespace, name, given, stat in shown(template):
+        names, statistics = SENT[namespace, name]
+        assert tuple(given) == names, (namespace, name)
+        assert all(value in real[dimension] for dimension, value in given.items()), (name, given)
+        assert stat in statistics, name
+
+
+def test_the_dashboard_has_all_of_our_own_metrics_and_no_more_than_cost_nothing(template: Template) -> None:
+    everything = [(namespace, name, *given.values()) for namespace, name, given, _ in shown(template)]
+    assert {each[1] for each in everything if each[0] == metrics.NAMESPACE} == metrics.UNITS.keys()
+    assert len(set(everything)) == len(everything) <= 50
+
+
+def test_every_function_is_on_the_dashboard_with_its_errors_and_its_time(
+    template: Template, timeouts: dict[str, int]
+) -> None:
+    for metric in ("Errors", "Duration"):
+        assert {given["FunctionName"] for _, name, given, _ in shown(template) if name == metric} == set(timeouts)
+
+
+def test_no_widget_lies_on_another(template: Template) -> None:
+    places: set[tuple[int, int]] = set()
+    for each in widgets(template):
+        taken = {
+            (x, y)
+            for x in range(each["x"], each["x"] + each["width"])
+            for y in range(each["y"], each["y"] + each["height"])
+        }
+        assert max(x for x, _ in taken) < 24
+        assert not taken & places
+        places |= taken
+        assert each["properties"]["region"] == "<region>"
+
+
+# --- the runbook ------------------------------------------------------------------------------------------------------
+
+RUNBOOK = ROOT / "docs" / "runbook.md"
+CHAPTERS = ("How to look", "Alarms", "Each kind of dead letter", "What else may fail")
+
+
+@pytest.fixture(scope="module")
+def runbook() -> dict[str, str]:
+    """The text below each heading of a failure."""
+    parts = re.split(r"^###? (.+)$", RUNBOOK.read_text(), flags=re.MULTILINE)[1:]
+    found = dict(zip(parts[::2], parts[1::2], strict=True))
+    return {heading: text for heading, text in found.items() if heading not in CHAPTERS}
+
+
+def test_every_alarm_names_its_heading_of_the_runbook(
+    alarms: dict[str, dict[str, Any]], runbook: dict[str, str]
+) -> None:
+    for name, alarm in alarms.items():
+        text, _, heading = alarm["AlarmDescription"].partition(" Runbook: ")
+        assert text.endswith("."), name
+        assert heading in runbook, name
+        called = alarm["AlarmName"].removeprefix("cafe-<stage>-")
+        of_a_function = re.sub(r"^[a-z_]+(?=-)", "<function>", called)
+        assert {f"`{called}`", f"`{of_a_function}`"} & set(re.findall("`[^`]+`", runbook[heading])), name
+
+
+def test_every_kind_of_dead_letter_has_its_heading(runbook: dict[str, str]) -> None:
+    assert {heading for heading in runbook if heading.startswith("`")} == {f"`{kind}`" for kind in dead_letters.KINDS}
+
+
+def test_every_heading_says_what_one_sees_what_to_do_and_how_to_know_that_it_is_over(runbook: dict[str, str]) -> None:
+    for heading, text in runbook.items():
+        for part in ("**You see.**", "**Do.**", "**Over when.**"):
+            assert text.count(part) == 1, (heading, part)
+
+
+def test_every_rule_that_tells_the_alarms_topic_has_its_heading(template: Template, runbook: dict[str, str]) -> None:
+    rules = template.of_type("AWS::Events::Rule").values()
+    told = [each["Name"] for each in rules if each["Targets"][0]["Arn"] == template.outputs["AlarmsTopicArn"]]
+    assert all(f"`{name}`" in runbook["A report ended without a result"] for name in told)
+    assert len(told) == 2
+
+
+def test_every_letter_of_the_page_on_reliability_has_its_heading(runbook: dict[str, str]) -> None:
+    """In its table each letter is what the runbook's heading of that kind is about."""
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    table = page.split("| Letter | How it came there | Goes back to |")[1].split("\n\n")[0]
+    letters = [line.split("|")[1].strip() for line in table.splitlines() if not line.startswith("| ---") and line]
+    kinds = {kind for letter in letters for kind in dead_letters.KINDS if re.search(rf"\b{kind}\b", letter)}
+    assert len(letters) == 5
+    assert kinds == set(dead_letters.KINDS) - {"unknown"}
+    assert {f"`{kind}`" for kind in kinds} <= runbook.keys()
