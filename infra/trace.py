@@ -94,7 +94,8 @@ def follow(ask: Ask, identifier: str) -> list[Line]:
     # A request may have brought others beside it.
     own = [name for name in OWN if any(line.record.get(name) == identifier for line in found)]
     lines = {line for line in found if all(line.record.get(name, identifier) == identifier for name in own)}
-    return sorted(lines)
+    # Figures for CloudWatch tell nothing of one thing.
+    return sorted(line for line in lines if "_aws" not in line.record)
 
 
 def asker(logs: Any, stage: str, groups: list[str], query: str, since: timedelta) -> Ask:

@@ -82,6 +82,7 @@ ORDERS = (
     (API, record(2, "request answered", route="POST /orders", status=202, correlationId="r-1")),
     (API, record(2, "request answered", route="POST /orders", status=202, correlationId="r-2")),
     (STORE, record(3, "order stored", orderID="o-1", correlationId="r-1")),
+    (API, record(2, "metrics", OrdersAccepted=2, correlationId="r-1", _aws={})),
     (STORE, record(3, "order stored", orderID="o-12", correlationId="r-1")),
     (ANNOUNCE, record(4, "orders not announced", orderIDs=["o-1", "o-12"], correlationIds=["r-1", "r-1"])),
     (ANNOUNCE, record(4, "order announced", orderID="o-2", correlationId="r-2")),
