@@ -2,7 +2,7 @@
 
 The plain design has the same parts and promises nothing for many at once: one order in each request, message,
 PutItem, invocation and notification; a report's rows in the state; a listing of every object each day. Each of its
-functions takes as long as ours do for one, and logs as much. It has no traces.
+functions takes as long as ours do for one, and logs as much. It has no traces and no metrics.
 
 It reads ``prices.json``, ``durations.json`` and the functions' memory, and so prints the same at each run.
 ``python -m benchmarks.money measure`` writes ``durations.json`` anew, on a stack of its own.
@@ -33,9 +33,11 @@ BATCH = 100
 SQS_BATCH = 10
 # Of what X-Ray sees of an app that nobody calls with a trace, it keeps one in twenty.
 SAMPLED = 0.05
-# A record of chalicelib/logs.py, Lambda's own three of an invocation, START, END and REPORT, and a state machine's two
-# of a state; each with the 26 bytes that CloudWatch counts for itself.
-RECORD_BYTES = 155 + 26
+# A record of chalicelib/logs.py, what it says of a request and what of figures, Lambda's own three of an invocation,
+# START, END and REPORT, and a state machine's two of a state; each with the 26 bytes that CloudWatch counts for itself.
+RECORD_BYTES = 212 + 26
+REQUEST_BYTES = 219 + 26
+FIGURES_BYTES = 380 + 26
 LAMBDA_BYTES = 280 + 3 * 26
 TRANSITION_BYTES = 2 * (300 + 26)
 # An order's line in its notification, and what a notification has besides its message.
@@ -52,13 +54,16 @@ ORDER = Order("x" * 22, "ana", (Item("flat white", 2), Item("croissant", 1)), No
 
 
 class Bill:
-    """US dollars by line. ``durations`` has ``[processor, waiting]`` seconds of each function's kinds of event."""
+    """US dollars by line. ``durations`` has ``[processor, waiting]`` seconds of each function's kinds of event.
 
-    def __init__(self, prices: dict[str, float], durations: dict[str, list[float]], *, traced: float = SAMPLED) -> None:
+    What is ``watched`` has traces and figures.
+    """
+
+    def __init__(self, prices: dict[str, float], durations: dict[str, list[float]], *, watched: bool = True) -> None:
         self.lines: dict[str, float] = defaultdict(float)
         self._prices = prices
         self._durations = durations
-        self._traced = traced
+        self.watched = watched
 
     def add(self, line: str, price: str, units: float) -> None:
         """``units`` of what the price is for; its name ends with how many of them it is for, or it is for one."""
@@ -72,7 +77,7 @@ class Bill:
             seconds = processor * MB_OF_A_PROCESSOR / memory(function) + waiting
         self.add("Lambda requests", "lambda.requests.per_1000000", times)
         self.add("Lambda time", "lambda.gb_second", times * seconds * memory(function) / 1_024)
-        self.add("X-Ray traces", "xray.traces.per_1000000", times * self._traced)
+        self.add("X-Ray traces", "xray.traces.per_1000000", times * SAMPLED * self.watched)
         self.log(times * (LAMBDA_BYTES + records * RECORD_BYTES))
 
     def log(self, size: float) -> None:
@@ -117,6 +122,8 @@ def orders(bill: Bill, count: int, in_request: int, batch: int, *, looked_up: bo
     # Lambda reads the stream for nothing.
     bill.invoke("announce_orders", batches, f"announce_orders {batch}", records=batch + 1)
     bill.notify(batches, batch * ANNOUNCED_BYTES + 20, f"record_notification {batch}")
+    if bill.watched:
+        bill.log(requests * (REQUEST_BYTES + FIGURES_BYTES) + batches * FIGURES_BYTES)
 
 
 def reports(bill: Bill, count: int, rows: int, csv_bytes: int, *, in_state: bool) -> None:
@@ -172,7 +179,7 @@ def tables() -> str:
     measured = json.loads((HERE / "durations.json").read_text())
 
     def bills() -> tuple[Bill, Bill]:
-        return Bill(priced["prices"], measured["seconds"]), Bill(priced["prices"], measured["seconds"], traced=0)
+        return Bill(priced["prices"], measured["seconds"]), Bill(priced["prices"], measured["seconds"], watched=False)
 
     parts = [
         f"US dollars in {priced['region']} at the prices of {priced['date']}, "

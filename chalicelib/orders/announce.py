@@ -112,7 +112,8 @@ def _announcement(records: list[Record]) -> Notification:
         subject=new_orders,
         message=f"{new_orders}:\n" + "\n".join(map(_line, records)),
         sms=new_orders,
-        correlation_ids=tuple(filter(None, map(correlation.of_order, records))),
+        # One request may have brought many of them.
+        correlation_ids=tuple(dict.fromkeys(filter(None, map(correlation.of_order, records)))),
     )
 
 
@@ -177,7 +178,8 @@ def putter_by(sqs: Any, url: str, context: Any, now: datetime) -> PutBy:
                 with aws_errors():
                     answer = sqs.send_message_batch(QueueUrl=url, Entries=entries)
             except (ClientError, Unavailable) as refusal:
-                log.error("failures queue refuses", extra={"orders": len(chunk), "reason": str(refusal)})
+                about = {"orders": len(chunk), correlation.NAMES: [*map(correlation.of_order, chunk)]}
+                log.error("failures queue refuses", extra={**about, "reason": str(refusal)})
                 stuck += chunk
             else:
                 refused = {int(failed["Id"]) for failed in answer.get("Failed", [])}
