@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib import correlation
 from local import logs
 from tests.system.conftest import System, wait_for
 
@@ -100,6 +101,12 @@ def test_an_upload_is_followed_by_its_key(system: System, trace: Trace) -> None:
         ("record_notification", "notification kept"),
     }
     wait_for(lambda: names(trace(key)) == expected, "the last line about the upload")
+
+
+def test_the_gateway_hands_on_the_clients_id_and_has_one_of_its_own(system: System) -> None:
+    url = f"{system.env['REST_API_URL']}/health"
+    assert system.request("GET", url, X_Request_Id="monday-1").headers["X-Request-Id"] == "monday-1"
+    assert correlation.valid(system.request("GET", url).headers["X-Request-Id"])
 
 
 def test_of_what_is_not_there_it_says_what_may_help(system: System, capsys: pytest.CaptureFixture[str]) -> None:

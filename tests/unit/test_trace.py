@@ -213,6 +213,22 @@ def test_the_command_runs_the_stages_own_saved_query(
     assert last == "5 records of API, store_orders, announce_orders, record_notification; correlationId r-1"
 
 
+def test_of_very_many_records_it_says_that_there_may_be_more(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [(STORE, record(3, f"try {number}", orderID="o-1", correlationId="r-1")) for number in range(1_000)]
+    assert run(Logs(*lines), monkeypatch, "o-1", "prod") == 0
+    assert capsys.readouterr().out.endswith("There may be more: a query gives 1,000.\n")
+    assert run(Logs(*lines[1:]), monkeypatch, "o-1", "prod") == 0
+    assert "There may be more" not in capsys.readouterr().out
+
+
+def test_no_more_is_asked_than_a_query_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = Logs(*[(API, record(1, "report found by its key", reportId="r", correlationId=f"c-{n}")) for n in range(50)])
+    assert run(logs, monkeypatch, "r", "prod") == 0
+    assert logs.asked[1]["queryString"].count("|c-") == 19
+
+
 def test_where_nothing_is_found_it_says_what_may_help(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
