@@ -22,6 +22,8 @@ HEADER = "X-Request-Id"
 # since one notification may tell of many orders.
 NAME, NAMES = "correlationId", "correlationIds"
 ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
+# As many as orders in a batch of the queue or the stream.
+IDS = 100
 
 # That of what is being done, for the log.
 _current: ContextVar[str | None] = ContextVar("correlation_id", default=None)
@@ -87,8 +89,8 @@ def of_upload(record: Any) -> str | None:
 
 
 def sns_attribute(correlation_ids: tuple[str, ...]) -> dict[str, Any]:
-    """Of a message to be published. SNS takes no empty list."""
-    ids = json.dumps(list(dict.fromkeys(correlation_ids)))
+    """Of a message to be published, a hundred of them. SNS takes no empty list, and counts it into its limit."""
+    ids = json.dumps(list(dict.fromkeys(correlation_ids))[:IDS])
     return {NAMES: {"DataType": "String.Array", "StringValue": ids}} if correlation_ids else {}
 
 

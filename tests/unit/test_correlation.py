@@ -192,12 +192,12 @@ def test_a_conflict_is_told_with_the_ids_of_those_that_were_refused(aws: Aws) ->
     assert published[0].correlation_ids == ("r-2", "r-3")
 
 
-def test_one_notification_of_many_orders_has_all_their_ids_each_once(aws: Aws) -> None:
-    ids = tuple(f"{'a' * 77}{number:03}" for number in range(100))
+def test_one_notification_of_many_orders_has_a_hundred_ids_each_once(aws: Aws) -> None:
+    ids = tuple(f"{'a' * 77}{number:03}" for number in range(101))
     calls = aws.calls(aws.sns, "Publish")
-    publisher(aws.sns, ENVIRONMENT["TOPIC_ARN"])(Notification("order", "k", "s", "x" * 300_000, "s", ids + ids))
+    publisher(aws.sns, ENVIRONMENT["TOPIC_ARN"])(Notification("order", "k", "s", "x" * 300_000, "s", ids[:1] + ids))
     [call] = calls
-    assert json.loads(call["MessageAttributes"]["correlationIds"]["StringValue"]) == list(ids)
+    assert json.loads(call["MessageAttributes"]["correlationIds"]["StringValue"]) == list(ids[:100])
     # What SNS takes in all.
     assert len(json.dumps(call).encode()) < 262_144
 
