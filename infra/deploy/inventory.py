@@ -42,6 +42,13 @@ NAMED: dict[str, tuple[str, Lister]] = {
             for each in _pages(clients("cloudwatch"), "describe_alarms", "MetricAlarms", AlarmNamePrefix=prefix)
         ),
     ),
+    "AWS::CloudWatch::Dashboard": (
+        "DashboardName",
+        lambda clients, prefix: (
+            each["DashboardName"]
+            for each in _pages(clients("cloudwatch"), "list_dashboards", "DashboardEntries", DashboardNamePrefix=prefix)
+        ),
+    ),
     "AWS::Cognito::UserPool": (
         "UserPoolName",
         lambda clients, _: (
