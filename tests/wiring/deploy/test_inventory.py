@@ -14,6 +14,9 @@ from tests.wiring.conftest import ROOT
 from tests.wiring.template import load
 
 ACCOUNT = "123456789012"
+# Made and removed by CloudFormation alone, and none holds up another: two queries may have one name, and of two policies
+# the second is refused in the change set. Neither the local cloud nor moto knows these services.
+NOT_LOOKED_FOR = {"AWS::Logs::QueryDefinition", "AWS::XRay::ResourcePolicy"}
 
 
 def clients(service: str) -> Any:
@@ -31,6 +34,8 @@ def test_every_resource_with_a_name_of_its_stage_is_looked_for(file: str) -> Non
     for name, resource in load((ROOT / "infra" / file).read_text())["Resources"].items():
         properties = resource.get("Properties", {})
         for key, value in properties.items():
+            if resource["Type"] in NOT_LOOKED_FOR:
+                continue
             if key.endswith("Name") and "${Stage}" in str(value) and "ClientName" not in key:
                 assert resource["Type"] in NAMED, name
                 assert key == NAMED[resource["Type"]][0], name

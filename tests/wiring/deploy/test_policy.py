@@ -16,7 +16,7 @@ POLICY: dict[str, Any] = json.loads((ROOT / "infra" / "deployer-policy.json").re
 # What has no resource of its own on AWS, or one without a name: the ids of APIs, of networks, of mappings and pools,
 # the last three of which a condition narrows down; the secret that RDS makes, and the role that is RDS's own.
 UNNAMED = {"Look", "Subscriptions", "NewUserPools", "UserPools", "Mappings", "RestApis", "NewNetworks", "Networks"}
-UNNAMED |= {"NewSecrets", "ServiceOfDatabases"}
+UNNAMED |= {"NewSecrets", "ServiceOfDatabases", "QueriesAndTraces"}
 READS = ("Describe", "Get", "List", "Simulate")
 
 
@@ -64,6 +64,9 @@ def test_roles_are_passed_to_those_services_only_that_the_templates_have_roles_f
 # Of each kind of resource, the rights that CloudFormation needs to make and to delete it.
 NEEDED = {
     "AWS::CloudWatch::Alarm": ("cloudwatch:PutMetricAlarm", "cloudwatch:DeleteAlarms"),
+    "AWS::CloudWatch::Dashboard": ("cloudwatch:PutDashboard", "cloudwatch:DeleteDashboards"),
+    "AWS::Logs::QueryDefinition": ("logs:PutQueryDefinition", "logs:DeleteQueryDefinition"),
+    "AWS::XRay::ResourcePolicy": ("xray:PutResourcePolicy", "xray:DeleteResourcePolicy"),
     "AWS::Cognito::UserPool": ("cognito-idp:CreateUserPool", "cognito-idp:DeleteUserPool*"),
     "AWS::Cognito::UserPoolClient": ("cognito-idp:CreateUserPoolClient", "cognito-idp:DeleteUserPool*"),
     "AWS::Cognito::UserPoolGroup": ("cognito-idp:CreateGroup", "cognito-idp:DeleteGroup"),
