@@ -218,11 +218,14 @@ def test_the_dashboard_has_all_of_our_own_metrics_and_no_more_than_cost_nothing(
     assert len(set(everything)) == len(everything) <= 50
 
 
-def test_every_function_is_on_the_dashboard_with_its_errors_and_its_time(
+def test_every_function_that_works_each_day_is_on_the_dashboard_with_its_errors_and_its_time(
     template: Template, timeouts: dict[str, int]
 ) -> None:
+    rare = {"cafe-<stage>-migrate", "cafe-<stage>-rotate_password"}
     for metric in ("Errors", "Duration"):
-        assert {given["FunctionName"] for _, name, given, _ in shown(template) if name == metric} == set(timeouts)
+        assert {given["FunctionName"] for _, name, given, _ in shown(template) if name == metric} == set(
+            timeouts
+        ) - rare
 
 
 def test_no_widget_lies_on_another(template: Template) -> None:

@@ -14,9 +14,10 @@ from tests.wiring.conftest import ROOT
 from tests.wiring.template import load
 
 ACCOUNT = "123456789012"
-# Made and removed by CloudFormation alone, and none holds up another: two queries may have one name, and of two policies
-# the second is refused in the change set. Neither the local cloud nor moto knows these services.
-NOT_LOOKED_FOR = {"AWS::Logs::QueryDefinition", "AWS::XRay::ResourcePolicy"}
+# Made and removed by CloudFormation alone, and none holds up another: two queries may have one name, and of two
+# policies the second is refused in the change set. Neither the local cloud nor moto knows these services. A role's
+# policy goes with its role.
+NOT_LOOKED_FOR = {"AWS::IAM::Policy", "AWS::Logs::QueryDefinition", "AWS::XRay::ResourcePolicy"}
 
 
 def clients(service: str) -> Any:

@@ -61,10 +61,10 @@ def test_the_functions_of_a_stage_are_told_from_those_whose_names_begin_alike(ta
 def test_the_api_of_a_stage_is_known_by_the_function_that_it_calls(target: Target) -> None:
     account = Account()
     account.apis = {
-        "other-stage": ("cafe", "cafe-test-2", ["api"]),
-        "cut-off": ("cafe", "cafe-test", []),
-        "answers": ("cafe", "cafe-test", ["api"]),
-        "other-app": ("bar", "cafe-test", ["api"]),
+        "other-stage": ("cafe-test-2", "cafe-test-2", ["api"]),
+        "cut-off": ("cafe-test", "cafe-test", []),
+        "answers": ("cafe-test", "cafe-test", ["api"]),
+        "other-app": ("cafe-test", "bar", ["api"]),
     }
     # The one that people have the address of is the one to go on with.
     assert record.rest_apis(target, account.client) == ["answers", "cut-off"]
