@@ -805,6 +805,8 @@ def request_path() -> None:
 
 
 PATCHES = (
+    # Before any other has MiniStack look for the package.
+    signed_tokens,
     import_rest_api,
     update_rest_api,
     functions_at_once,
@@ -828,7 +830,6 @@ PATCHES = (
     user_pool_tags,
     simulated_conditions,
     wildcards,
-    signed_tokens,
     request_path,
 )
 
