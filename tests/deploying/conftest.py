@@ -119,6 +119,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         database.prepare()
         database.start()
         database.empty()
+        # Before anybody looks: they are of the MySQL that is there, and of no stage.
+        cloud.tell(database)
         yield Place(cloud, database, wire, Account(cloud), folder)
     finally:
         wire.close()
