@@ -3,6 +3,7 @@
 This file runs in MiniStack's own virtual environment, so it imports nothing of the project. Each patch is one
 function: its docstring says what AWS does, what MiniStack does, and who needs it. The list:
 
+- ``signed_tokens``            the tokens of a user pool are signed with its keys
 - ``import_rest_api``          ImportRestApi and PutRestApi, by which Chalice deploys the REST API
 - ``update_rest_api``          UpdateRestApi with the values that Chalice sends
 - ``functions_at_once``        a new or updated function is ready at once
@@ -26,7 +27,6 @@ function: its docstring says what AWS does, what MiniStack does, and who needs i
 - ``user_pool_tags``           a policy's conditions know the tags of a user pool
 - ``simulated_conditions``     a simulation of a policy knows its request's ``ContextEntries``
 - ``wildcards``                ``*`` and ``?`` in a policy stand for line ends too
-- ``signed_tokens``            the tokens of a user pool are signed with its keys
 - ``request_path``             a request's path as the client asked for it
 
 The patches are for this one version. With another, this file refuses to start: try each again, drop what upstream

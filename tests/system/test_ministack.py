@@ -511,6 +511,7 @@ def handler(event, context):
 
 
 CHECKS = (
+    signed_tokens,
     import_rest_api,
     update_rest_api,
     functions_at_once,
@@ -534,7 +535,6 @@ CHECKS = (
     user_pool_tags,
     simulated_conditions,
     wildcards,
-    signed_tokens,
     request_path,
 )
 NAMES = [check.__name__ for check in CHECKS]
