@@ -82,9 +82,10 @@ def _s3(ec2: Any) -> str:
 
 def of_stack(target: Target, clients: Clients) -> Place:
     """The database of the stage's own stack."""
-    place = Place.given(stacks.outputs(clients("cloudformation"), target.stack("database")))
-    assert place, "its outputs have the names of the environment's variables"
-    return place
+    name = target.stack("database")
+    if place := Place.given(stacks.outputs(clients("cloudformation"), name)):
+        return place
+    raise DeployError(f"{name} has no secret among its outputs: it is not made by infra/database.yaml")
 
 
 def migrate_first(target: Target, config: Mapping[str, Any], package: Path, clients: Clients, say: Say) -> None:

@@ -62,11 +62,12 @@ class Stage:
 
     def _may_change(self, lines: list[str]) -> None:
         """Before the first change it is looked at what would stop the deploy half-way."""
-        assert self._looked
+        _ = self._looked
         self.ask(lines)
 
     @cached_property
-    def _looked(self) -> bool:
+    def _looked(self) -> None:
+        """Looks, once in a deploy."""
         target, clients = self.target, self.clients
         try:
             if missing := preflight.lacking(target, clients, self.who):
@@ -84,7 +85,6 @@ class Stage:
             )
         for line in preflight.quotas(clients):
             self.say(f"warning: {line}")
-        return True
 
     def _releases(self) -> Releases:
         """The stage's deploys bucket; made where it is missing."""
