@@ -73,8 +73,7 @@ class Bill:
     def invoke(self, function: str, times: float, event: str = "", seconds: float = 0.0, records: float = 1) -> None:
         """``times`` invocations for such an event, or of so many ``seconds``, each with ``records`` of its own."""
         if event:
-            processor, waiting = self._durations[event]
-            seconds = processor * MB_OF_A_PROCESSOR / memory(function) + waiting
+            seconds = duration(function, self._durations[event])
         self.add("Lambda requests", "lambda.requests.per_1000000", times)
         self.add("Lambda time", "lambda.gb_second", times * seconds * memory(function) / 1_024)
         self.add("X-Ray traces", "xray.traces.per_1000000", times * SAMPLED * self.watched)
@@ -100,6 +99,12 @@ class Bill:
     @property
     def total(self) -> float:
         return sum(self.lines.values())
+
+
+def duration(function: str, measured: list[float]) -> float:
+    """The seconds of an event of which ``[processor, waiting]`` was measured, with the memory that the function has."""
+    processor, waiting = measured
+    return processor * MB_OF_A_PROCESSOR / memory(function) + waiting
 
 
 def memory(function: str) -> int:

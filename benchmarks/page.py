@@ -83,7 +83,7 @@ def with_part(page: str, name: str, text: str) -> str:
     pattern = re.compile(f"({re.escape(_begin(name))}\n).*?({re.escape(_end(name))})", re.DOTALL)
     changed, places = pattern.subn(lambda place: f"{place[1]}{text}\n{place[2]}", page)
     if places != 1:
-        raise ValueError(f"docs/performance.md has {places} places for {name}, between {_begin(name)} and {_end(name)}")
+        raise ValueError(f"the page has {places} places for {name}, between {_begin(name)} and {_end(name)}")
     return changed
 
 

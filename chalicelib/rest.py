@@ -10,8 +10,12 @@ from chalice.app import MultiDict, Request
 from chalicelib.errors import NAME_CHARACTERS, BodyTooLarge, InvalidRequest
 
 BODY_BYTES = 1_000_000
+# Brackets within brackets. Python's own parser takes a thousand or ten thousand of them, by its version.
+DEPTH = 100
 PAGE_LIMIT = 100
 DEFAULT_LIMIT = 50
+
+TOO_DEEP = "body: its brackets are nested too deeply"
 
 
 class Page(NamedTuple):
@@ -51,9 +55,9 @@ def body(request: Request, *, nothing: Any = None) -> Any:
     if not raw.strip():
         return nothing
     try:
-        return json.loads(raw, parse_constant=_no_constant)
+        content = json.loads(raw, parse_constant=_no_constant)
     except RecursionError:
-        raise InvalidRequest(["body: its brackets are nested too deeply"]) from None
+        raise InvalidRequest([TOO_DEEP]) from None
     except UnicodeDecodeError as error:
         raise InvalidRequest([f"body: is not UTF-8 at byte {error.start}"]) from None
     except json.JSONDecodeError as error:
@@ -61,6 +65,24 @@ def body(request: Request, *, nothing: Any = None) -> Any:
     except ValueError:
         # Python's own limit, of which its message speaks to programmers.
         raise InvalidRequest(["body: has a number with too many digits"]) from None
+    if _is_too_deep(content):
+        raise InvalidRequest([TOO_DEEP])
+    return content
+
+
+def _is_too_deep(content: Any) -> bool:
+    level = [content]
+    for _ in range(DEPTH + 1):
+        inner: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                inner += each.values()
+            elif isinstance(each, list):
+                inner += each
+        if not inner:
+            return False
+        level = inner
+    return True
 
 
 def page(request: Request, *filters: str) -> Page:

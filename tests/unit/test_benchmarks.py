@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import growth, money, page
+from benchmarks import growth, load, money, page
 from benchmarks.compare import HEAD, Row
 from benchmarks.page import Line
 
@@ -123,3 +123,43 @@ def test_the_money_has_a_price_and_a_duration_for_all_that_it_counts() -> None:
     prices = json.loads((Path(money.__file__).parent / "prices.json").read_text())
     assert prices.keys() == {"region", "date", "source", "prices"}
     assert money.tables() == money.tables()
+
+
+# --- the loads of docs/architecture.md --------------------------------------------------------------------------------
+
+
+def test_the_page_on_architecture_has_what_the_code_comes_to() -> None:
+    """After a change of the code or of a measured duration, `python -m benchmarks.load` writes it anew."""
+    text = load.PAGE.read_text()
+    assert load.page_with_tables(text) == text
+
+
+def test_a_load_is_of_full_batches_from_lists_or_single_orders() -> None:
+    lists, single = load.Load(1_000, 100), load.Load(1_000, 1)
+    assert (lists.requests, single.requests) == (10, 1_000)
+    assert (lists.sends, single.sends) == (100, 1_000)
+    assert (lists.batches, lists.handed_over, lists.writes) == (10, 200, 1_000)
+    assert lists.at_once("store_orders") == pytest.approx(10 * load.seconds("store_orders", 100))
+    # A hundred lines of 47 bytes and what else is in a notification; and with an id for each of a hundred requests.
+    assert (lists.inbox_writes, single.inbox_writes) == (10 * 6, 10 * 9)
+
+
+def test_what_bends_first_stands_first_and_is_what_the_load_reaches() -> None:
+    bends = load.bends()
+    reached = [min(lists, single) for *_, lists, single in bends]
+    assert reached == sorted(reached)
+    [(lists, single)] = [each[2:] for each in bends if each[0] == "Lambda"]
+    for orders, in_list in ((lists, 100), (single, 1)):
+        assert load.Load(round(orders), in_list).functions == pytest.approx(load.FUNCTIONS_AT_ONCE, rel=0.001)
+
+
+def test_a_figure_has_the_two_digits_that_count() -> None:
+    assert [load._shown(each) for each in (0.0123, 0.1, 1.25, 4, 12.4, 3_401, 1_000_000)] == [
+        "0.012",
+        "0.1",
+        "1.2",
+        "4",
+        "12",
+        "3,400",
+        "1,000,000",
+    ]

@@ -72,12 +72,18 @@ def test_any_body_is_json_or_refused(body: str | bytes) -> None:
         json.dumps(rest.body(request(body)), allow_nan=False)
 
 
-@pytest.mark.parametrize("depth", [1_000, 5_000, 100_000])
+@pytest.mark.parametrize("depth", [101, 1_000, 5_000, 100_000])
 def test_nested_brackets_are_never_a_failure_of_the_server(depth: int) -> None:
     for opening, closing in (("[", "]"), ('{"a":', "}")):
         assert problems(rest.body, request(opening * depth + "1" + closing * depth)) == [
             "body: its brackets are nested too deeply"
         ]
+
+
+def test_100_brackets_within_each_other_are_read_on_every_python() -> None:
+    for opening, closing in (("[", "]"), ('{"a":', "}")):
+        text = opening * 100 + "1" + closing * 100
+        assert rest.body(request(text)) == json.loads(text)
 
 
 # --- A list's parameters ----------------------------------------------------------------------------------------------
