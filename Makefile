@@ -3,8 +3,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# One that is named has to be that of the virtual environment, if there is one already.
+ifneq ($(origin PYTHON),file)
+ifneq ($(wildcard .venv/python),)
+VERSION := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+ifneq ($(shell $(PYTHON) $(VERSION)),$(shell $(BIN)/python $(VERSION)))
+$(error .venv has Python $(shell $(BIN)/python $(VERSION)), and $(PYTHON) is another one: remove the folder .venv, and try again)
+endif
+endif
+endif
+
 .DEFAULT_GOAL := help
-.PHONY: help run stop status logs trace user dead-letters redrive test faults soak check audit bench deploy rollback destroy verify-deploy
+.PHONY: help run stop status logs trace user dead-letters redrive test test-pythons faults soak check audit bench deploy rollback destroy verify-deploy
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +47,9 @@ redrive: .venv/run  ## Put what failed for good back to where it came from
 # Each worker has a stack of its own. Compiled files would change the packages that the other one deploys.
 test: .venv/dev  ## Run every test, on ports and data of their own
 	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov=app --cov=chalicelib --cov=infra
+
+test-pythons:  ## Run the tests that need no stack under each Python there is, and build its package: PYTHONS=3.14 for one of them
+	@$(PYTHON) -m tests.pythons $(PYTHONS)
 
 faults: .venv/dev  ## Let everything fail that may, and count what is lost or doubled
 	$(BIN)/python -m pytest -m "" -n 2 tests/faults
@@ -93,8 +106,8 @@ stage:
 
 # The virtual environment, with what `run` needs and with what the tests need. Each file is a stamp.
 .venv/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-		echo "Python 3.11 or later is needed, and \`$(PYTHON)\` is not: name one, as in \`make run PYTHON=python3.12\`"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null || { \
+		echo "Python 3.11 to 3.14 is needed, and \`$(PYTHON)\` is not: name one, as in \`make run PYTHON=python3.12\`"; exit 1; }
 	@$(PYTHON) -m venv .venv || { \
 		echo "\`$(PYTHON) -m venv\` failed: on Debian and Ubuntu, \`sudo apt-get install python3-venv\` brings it"; exit 1; }
 	@touch $@

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from infra.deploy import inventory, preflight, removal
+from infra.deploy import inventory, preflight, project, removal
 from infra.deploy.place import Place
 from infra.deploy.stage import FAILURES, Stage
 from infra.deploy.target import REPOSITORY, STAGE, DeployError, Target, client
@@ -54,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         origins=tuple(given.origin),
     )
     try:
+        project.require_runtime()
         who = preflight.who(client)
         say(str(who))
         stage = Stage(target, client, who, Question(given.yes), say)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,8 +26,19 @@ from infra.files import write_private
 LINKED = ("app.py", "chalicelib", "requirements.txt")
 # Of Lambda, which runs the functions with the version that the deploy itself has.
 RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
+# Those that the tests know, of which Chalice and Lambda have each.
+RUNTIMES = ("python3.11", "python3.12", "python3.13", "python3.14")
 # Chalice is silent while it sends a function; what it says is passed on, and not more often than this.
 PROGRESS_SECONDS = 10
+
+
+def require_runtime() -> None:
+    """Raises ``DeployError`` where the functions would run on a Python that is not provided for."""
+    if RUNTIME not in RUNTIMES:
+        raise DeployError(
+            f"the functions would run on {RUNTIME}, like this deploy, and {RUNTIMES[0]} to {RUNTIMES[-1]} are provided "
+            "for: remove the folder .venv, and name another one, as in `make deploy PYTHON=python3.13`"
+        )
 
 
 def tracked_config() -> dict[str, Any]:
@@ -111,11 +123,35 @@ def package_file(project: Path) -> Path:
 
 
 def build_package(project: Path) -> Path:
-    """The deployment package of the project's present code, which ``chalice deploy`` then finds."""
+    """The deployment package of the project's present code, which ``chalice deploy`` then finds.
+
+    Raises ``DeployError`` where a requirement could not be had for Lambda.
+    """
     _remove_compiled_files()
     osutils = OSUtils()
     packager = LambdaDeploymentPackager(osutils, DependencyBuilder(osutils), UI(StringIO()))
-    return Path(packager.create_deployment_package(str(project), RUNTIME))
+    package = Path(packager.create_deployment_package(str(project), RUNTIME))
+    if lacking := _required((project / "requirements.txt").read_text()) - _installed(package):
+        # Or the next try would find it as it is.
+        package.unlink()
+        raise DeployError(
+            f"{', '.join(sorted(lacking))}: not to be had for Lambda with {RUNTIME}, or the index did not answer"
+        )
+    return package
+
+
+def _required(requirements: str) -> set[str]:
+    return {_plain(name) for name in re.findall(r"^([\w.-]+)", requirements, re.MULTILINE)}
+
+
+def _installed(package: Path) -> set[str]:
+    """Chalice leaves out what it cannot build, and only mentions it."""
+    with zipfile.ZipFile(package) as file:
+        return {_plain(name.partition("-")[0]) for name in file.namelist() if ".dist-info/" in name}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _remove_compiled_files() -> None:

@@ -1,0 +1,87 @@
+"""The tests that need no stack, under each Python that the functions may run on: ``python -m tests.pythons [3.14 …]``.
+
+Each version has a virtual environment of its own in ``.local/pythons``, and builds the deployment package for itself. A
+version that is not on this machine is said to be so at the end; where it was named, that is a failure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+# As in infra/deploy/project.py, which a Python without the project's requirements cannot import.
+VERSIONS = ("3.11", "3.12", "3.13", "3.14")
+ENVIRONMENTS = ROOT / ".local" / "pythons"
+REQUIREMENTS = ("requirements.txt", "local/requirements.txt", "requirements-dev.txt")
+TESTS = ("tests/unit", "tests/wiring", "tests/deploying/test_package.py")
+
+
+def find(version: str) -> Path | None:
+    """An interpreter of that version, which really starts: pyenv has commands for those that are not chosen."""
+    for candidate in _candidates(version):
+        with_version = [str(candidate), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        said = subprocess.run(with_version, capture_output=True, text=True)
+        if said.stdout.strip() == version:
+            return candidate
+    return None
+
+
+def _candidates(version: str) -> Iterator[Path]:
+    for name in (f"python{version}", "python3"):
+        if found := shutil.which(name):
+            yield Path(found)
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    yield from sorted(pyenv.glob(f"versions/{version}.*/bin/python"))
+
+
+def environment(version: str, interpreter: Path) -> Path:
+    """The version's own interpreter with all that the tests need; made where it is missing or out of date."""
+    folder = ENVIRONMENTS / version
+    wanted = hashlib.sha256(b"".join((ROOT / each).read_bytes() for each in REQUIREMENTS)).hexdigest()
+    stamp, python = folder / "requirements", folder / "bin" / "python"
+    if not (stamp.exists() and stamp.read_text() == wanted):
+        print(f"Python {version}: installing what the tests need, into {folder.relative_to(ROOT)}", flush=True)
+        subprocess.run([interpreter, "-m", "venv", "--clear", folder], check=True)
+        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*install, "-r", ROOT / "requirements-dev.txt"], check=True)
+        stamp.write_text(wanted)
+    return python
+
+
+def outcome(version: str) -> str:
+    """In a word: ``passed``, ``failed`` or ``not on this machine``."""
+    interpreter = find(version)
+    if interpreter is None:
+        return "not on this machine"
+    try:
+        python = environment(version, interpreter)
+    except subprocess.CalledProcessError:
+        return "failed: its requirements could not be installed"
+    print(f"Python {version}: {interpreter}", flush=True)
+    # Compiled files would change the package that is built.
+    variables = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [python, "-m", "pytest", "-m", "", "-q", "-n", "2", "-p", "no:cacheprovider", *TESTS]
+    return "failed" if subprocess.run(command, cwd=ROOT, env=variables).returncode else "passed"
+
+
+def main(named: list[str]) -> int:
+    if unknown := [each for each in named if each not in VERSIONS]:
+        print(f"{', '.join(unknown)}: not provided for, as {', '.join(VERSIONS)} are", file=sys.stderr)
+        return 2
+    outcomes = {version: outcome(version) for version in named or VERSIONS}
+    print("\nThe tests under each Python")
+    for version, said in outcomes.items():
+        print(f"  {version}  {said}")
+    ran = [said for said in outcomes.values() if said in ("passed", "failed")]
+    good = ("passed",) if named else ("passed", "not on this machine")
+    return 0 if ran and all(said in good for said in outcomes.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
