@@ -187,7 +187,7 @@ def shown(stack: str, new: bool, changes: list[dict[str, Any]]) -> list[str]:
 
 
 def apply(change: Change, cfn: Any, say: Say) -> None:
-    """Raises ``DeployError`` with the resources that failed; then CloudFormation has taken everything back."""
+    """Raises ``DeployError`` with the resources that failed, and whether CloudFormation has taken everything back."""
     cfn.execute_change_set(StackName=change.stack, ChangeSetName=change.arn)
     stack = wait(cfn, change.stack, say)
     if stack is None or stack["StackStatus"] not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
@@ -204,8 +204,8 @@ def discard(change: Change, cfn: Any) -> None:
 
 def delete(cfn: Any, name: str, say: Say) -> None:
     cfn.delete_stack(StackName=name)
-    if left := wait(cfn, name, say):
-        raise DeployError(f"{name}: {left['StackStatus']}\n{why_it_failed(cfn, name)}")
+    if wait(cfn, name, say):
+        raise DeployError(why_it_failed(cfn, name))
     say(f"{name}: deleted")
 
 
@@ -299,16 +299,24 @@ def _how_far(cfn: Any, name: str) -> str:
 
 
 def why_it_failed(cfn: Any, name: str) -> str:
+    """What became of the stack's last change, and which resources failed in it."""
+    status = (find(cfn, name) or {}).get("StackStatus", "gone")
+    taken_back = status in ("ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
+    what = "CloudFormation took everything back" if taken_back else f"is now {status}"
+    return "\n".join([f"{name} failed, and {what}:", *_reasons(cfn, name)[:10]])
+
+
+def _reasons(cfn: Any, name: str) -> list[str]:
     reasons: list[str] = []
     for page in cfn.get_paginator("describe_stack_events").paginate(StackName=name):
         for each in page["StackEvents"]:
             if each["ResourceStatus"].endswith("_FAILED") and each.get("ResourceStatusReason"):
-                reasons.append(f"  {each['LogicalResourceId']}: {each['ResourceStatusReason']}")
+                reasons.insert(0, f"  {each['LogicalResourceId']}: {each['ResourceStatusReason']}")
             if each["LogicalResourceId"] == name and each["ResourceStatus"] in (
                 "CREATE_IN_PROGRESS",
                 "UPDATE_IN_PROGRESS",
                 "DELETE_IN_PROGRESS",
             ):
                 # Events come newest first, and this is the first one of the change that failed.
-                return f"{name} failed, and CloudFormation took everything back:\n" + "\n".join(reasons[::-1][:10])
-    return f"{name} failed:\n" + "\n".join(reasons[::-1][:10])
+                return reasons
+    return reasons

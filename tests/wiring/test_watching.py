@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Iterator
@@ -245,7 +246,27 @@ def test_no_widget_lies_on_another(template: Template) -> None:
 # --- the runbook ------------------------------------------------------------------------------------------------------
 
 RUNBOOK = ROOT / "docs" / "runbook.md"
-CHAPTERS = ("How to look", "Alarms", "Each kind of dead letter", "What else may fail")
+CHAPTERS = (
+    "How to look",
+    "Alarms",
+    "Each kind of dead letter",
+    "What else may fail",
+    "Which fault, which heading",
+    "When a deploy fails",
+)
+# What the deploy says where it also says what to do: who deploys has forgotten something, or has declined.
+SAYS_WHAT_TO_DO = (
+    "declined",
+    "there is no one to ask",
+    "whose data would stay behind",
+    "there is no region",
+    "there are no AWS credentials",
+    "AWS does not take these credentials",
+    "are provided for",
+    "there is no stage",
+    "neither infra/resources.yaml nor infra/database.yaml",
+    "has no release before this one",
+)
 
 
 @pytest.fixture(scope="module")
@@ -294,3 +315,57 @@ def test_every_letter_of_the_page_on_reliability_has_its_heading(runbook: dict[s
     assert len(letters) == 5
     assert kinds == set(dead_letters.KINDS) - {"unknown"}
     assert {f"`{kind}`" for kind in kinds} <= runbook.keys()
+
+
+def rows(heading: str) -> list[tuple[str, str]]:
+    """The rows of the table below a heading of the runbook, without its head."""
+    text = RUNBOOK.read_text().split(f"## {heading}\n")[1].split("\n#")[0]
+    found = [
+        tuple(cell.strip() for cell in line.strip("|").split("|")) for line in text.splitlines() if line[:1] == "|"
+    ]
+    return [(first, second) for first, second in found[2:]]
+
+
+def test_every_fault_of_the_page_on_reliability_leads_to_its_headings(runbook: dict[str, str]) -> None:
+    """Its table names the faults that were tried; each begins as one of the runbook's does."""
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    table = page.split("| Taken out | Cases that failed |\n| --- | --- |\n")[1].split("\n\n")[0]
+    cases = [case.strip() for line in table.splitlines() for case in line.split("|")[2].split(";")]
+    known = {fault: heading for faults, heading in rows("Which fault, which heading") for fault in faults.split(", ")}
+    # "… with a key" goes on from the case before it.
+    assert [case for case in cases if not case.startswith(("…", *known))] == []
+    assert [fault for fault in known if not any(case.startswith(fault) for case in cases)] == []
+    headings = {each for text in known.values() for each in re.findall(r"\*(?!\s)([^*]+)\*", text)}
+    assert headings <= runbook.keys()
+
+
+def test_whatever_a_deploy_says_leads_to_its_headings(runbook: dict[str, str]) -> None:
+    said = {tuple(re.findall("`([^`]+)`", texts)): headings for texts, headings in rows("When a deploy fails")}
+    told = [text for texts in said for text in texts]
+    source = {path.name: path.read_text() for path in (ROOT / "infra" / "deploy").glob("*.py")}
+    for text in told:
+        assert any(text in each for each in source.values()), text
+    for name, text in source.items():
+        for error in errors_of(text):
+            assert any(each in error for each in (*told, *SAYS_WHAT_TO_DO)), (name, error)
+    assert {each for text in said.values() for each in re.findall(r"\*([^*]+)\*", text)} <= runbook.keys()
+
+
+def errors_of(source: str) -> Iterator[str]:
+    """The fixed words of each ``DeployError`` that has some; others pass on what AWS says."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Call(func=ast.Name(id="DeployError"), args=[message]) if text := fixed(message).strip(" :\n,"):
+                yield text
+
+
+def fixed(node: ast.AST) -> str:
+    """The words of a text that are in the source itself."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "".join(map(fixed, parts))
+        case ast.BinOp(left=left, right=right):
+            return fixed(left) + fixed(right)
+    return ""

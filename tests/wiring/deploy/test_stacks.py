@@ -164,7 +164,17 @@ def test_a_stack_that_fails_says_which_resource_and_why_and_nothing_of_earlier_f
     ]
     with pytest.raises(DeployError) as error:
         change(cfn, said)
-    assert str(error.value).splitlines()[1:] == ["  UploadsBucket: It exists", "  OrdersTable: Cancelled"]
+    assert str(error.value).splitlines() == [
+        "cafe-test-resources failed, and CloudFormation took everything back:",
+        "  UploadsBucket: It exists",
+        "  OrdersTable: Cancelled",
+    ]
+
+
+def test_a_change_that_cannot_be_taken_back_says_so(said: list[str]) -> None:
+    cfn = CloudFormation("UPDATE_COMPLETE", "UPDATE_ROLLBACK_FAILED", parameters={"Stage": "test"})
+    with pytest.raises(DeployError, match=r"^cafe-test-resources failed, and is now UPDATE_ROLLBACK_FAILED:"):
+        change(cfn, said)
 
 
 def test_what_cloudformation_refuses_is_passed_on(said: list[str]) -> None:
