@@ -14,6 +14,8 @@ from infra.deploy.target import Target
 from tests.wiring.conftest import place
 from tests.wiring.fakes import OUTPUTS
 
+pytestmark = pytest.mark.long
+
 # What a function imports that only the package has, and not Lambda's runtime.
 IMPORTS = "import chalice.app, cffi, cryptography.hazmat.bindings._rust, humanize, jinja2, jwt, markupsafe, pymysql"
 
