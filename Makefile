@@ -17,7 +17,7 @@ endif
 .PHONY: help run stop status logs trace user dead-letters redrive test test-pythons faults soak check audit bench deploy rollback destroy verify-deploy
 
 help:  ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/run  ## Start the whole system on this machine, and do its main job once
 	@$(BIN)/python -m local run
@@ -98,7 +98,7 @@ destroy: stage .venv/run  ## Take the whole system off AWS: make destroy STAGE=x
 
 verify-deploy: .venv/dev  ## Prove the deploy: its whole life on the local cloud, and moto's server as a second opinion
 	$(BIN)/cfn-lint infra/*.yaml
-	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -m "" -n 2 --dist loadfile tests/deploying
+	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -m long -n 2 --dist loadfile tests/deploying tests/system/test_deploy.py
 
 .PHONY: stage
 stage:

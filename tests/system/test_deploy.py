@@ -56,6 +56,7 @@ def snapshot(system: System) -> Any:
     )
 
 
+@pytest.mark.long
 def test_a_second_deploy_changes_nothing(system: System) -> None:
     before = snapshot(system)
     done = deploy(system)
@@ -65,6 +66,7 @@ def test_a_second_deploy_changes_nothing(system: System) -> None:
     assert snapshot(system) == before
 
 
+@pytest.mark.long
 def test_chalice_deploy_by_hand_keeps_working_and_what_it_cannot_set_stays_set(system: System) -> None:
     done = system.run("chalice", "deploy", "--stage", "dev")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -144,6 +146,7 @@ def no_stage_of_the_api(system: System) -> Iterator[None]:
     yield
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "damage",
     [
@@ -164,6 +167,7 @@ def test_a_deploy_mends_what_was_taken_away(system: System, damage: Callable[[Sy
     assert system.report()["status"] == "SUCCEEDED"
 
 
+@pytest.mark.long
 def test_a_parameter_subscribes_an_address_with_its_filter_and_is_remembered(system: System) -> None:
     done = deploy(system, "--parameter", "EmailAddress=boss@example.com", "--parameter", "EmailKinds=report,storage")
     assert done.returncode == 0, done.stderr
