@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
+from infra.deploy import project
+from infra.deploy.target import REPOSITORY, Target
 from tests.wiring.conftest import ROOT
 from tests.wiring.template import Template
 
 PAGE = ROOT / "docs" / "permissions.md"
+SOURCE = re.compile(r"\[[^]]+\]\((https://docs\.aws\.amazon\.com/[^)]+)\)")
 
 
 class Permission(NamedTuple):
@@ -18,11 +21,21 @@ class Permission(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One permission as the page documents it. ``enforced`` says whether the local cloud asks for it."""
+    """One permission as the page documents it. ``source`` is empty where the proof is the permission's removal."""
 
     permission: Permission
     reason: str
-    enforced: bool
+    source: str
+
+
+def role_of(function: str) -> str:
+    return f"{'api' if function == 'api_handler' else function}_role".title().replace("_", "")
+
+
+def functions() -> dict[str, str]:
+    """The deployed name of the function that each role is for."""
+    target = Target("<stage>", REPOSITORY, False, {}, None)
+    return {role_of(name): target.function(name) for name in project.function_names()}
 
 
 def documented(functions: dict[str, str]) -> list[Row]:
@@ -31,8 +44,9 @@ def documented(functions: dict[str, str]) -> list[Row]:
     for line in PAGE.read_text().splitlines():
         if not line.startswith("| `"):
             continue
-        *cells, reason, local = (cell.strip() for cell in line.strip("|").split("|"))
-        assert local in ("enforced", "not enforced"), line
+        *cells, reason, proof = (cell.strip() for cell in line.strip("|").split("|"))
+        source = "" if proof == "removal" else SOURCE.fullmatch(proof)
+        assert source is not None, line
         actions, [resource] = re.findall("`([^`]+)`", cells[-2]), re.findall("`([^`]+)`", cells[-1])
         # A row without a role is of the table of all functions.
         roles = functions if len(cells) == 2 else re.findall("`([^`]+)`", cells[0])
@@ -40,7 +54,7 @@ def documented(functions: dict[str, str]) -> list[Row]:
             Row(
                 Permission(role, action, resource.replace("<function>", functions.get(role, ""))),
                 reason,
-                local == "enforced",
+                source and source[1],
             )
             for role in roles
             for action in actions
@@ -65,6 +79,16 @@ def allowed(template: Template) -> list[Permission]:
         for action in as_list(statement["Action"])
         for resource in as_list(statement["Resource"])
     ]
+
+
+def found(page: list[Row], role: str, action: str, resource: str) -> Permission:
+    """The one permission of a role with this action and with a resource of this end."""
+    [permission] = [
+        row.permission
+        for row in page
+        if row.permission[:2] == (role, action) and row.permission.resource.endswith(resource)
+    ]
+    return permission
 
 
 def as_list(value: Any) -> list[Any]:

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from infra.deploy import project, stacks
+from infra.deploy import stacks
 from infra.deploy.place import FUNCTIONS
-from infra.deploy.target import REPOSITORY, Target
+from tests.deploying.exercises import EXERCISES
+from tests.wiring import permissions
 from tests.wiring.conftest import as_variables, place, resolve
-from tests.wiring.permissions import Permission, Row, allowed, as_list, documented
+from tests.wiring.permissions import Permission, Row, allowed, as_list, documented, found, role_of
 from tests.wiring.template import Template
 
 # Actions of which IAM knows no resource, by AWS's Service Authorization Reference.
@@ -38,15 +39,9 @@ WITHOUT_RESOURCE = {
 PLACE = place("<stage>", "<region>", "<account>")
 
 
-def role_of(function: str) -> str:
-    return f"{'api' if function == 'api_handler' else function}_role".title().replace("_", "")
-
-
 @pytest.fixture(scope="module")
 def functions() -> dict[str, str]:
-    """The deployed name of the function that each role is for."""
-    target = Target("<stage>", REPOSITORY, False, {}, None)
-    return {role_of(name): target.function(name) for name in project.function_names()}
+    return permissions.functions()
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +79,6 @@ def test_every_other_resource_is_of_this_stage_but_for_buckets_network_interface
     assert {each.resource for each in network} == {"arn:aws:ec2:<region>:<account>:*/*"}
     assert elsewhere - set(network) == {
         Permission("MeasureBucketsRole", "s3:ListBucket", "arn:aws:s3:::*"),
-        Permission("MeasureBucketsRole", "s3:GetBucketLocation", "arn:aws:s3:::*"),
         Permission("MigrateRole", "secretsmanager:GetSecretValue", PLACE.admin_secret),
         Permission("RotatePasswordRole", "secretsmanager:GetSecretValue", PLACE.admin_secret),
     }
@@ -161,9 +155,15 @@ def test_only_step_functions_of_this_account_assumes_a_machines_role(template: T
         assert machine["RoleArn"].endswith(f"role/{name}Role")
 
 
+def test_each_permission_is_proved_by_its_removal_or_has_a_source(page: list[Row]) -> None:
+    """What is taken away in tests/deploying is what the page says is proved so, each permission once or more."""
+    taken_away = {found(page, exercise.role, *right) for exercise in EXERCISES for right in exercise.rights}
+    assert taken_away == {row.permission for row in page if not row.source}
+
+
 def test_what_the_local_cloud_does_not_enforce_is_what_a_service_does_for_a_role(page: list[Row]) -> None:
     """Polling, logs, traces, hand-overs of failures; what a machine does; and 404 or 403 for a missing object."""
-    unenforced = {row.permission for row in page if not row.enforced}
+    unenforced = {row.permission for row in page if row.source}
     of_machines = {
         row.permission for row in page if row.permission.role in ("InventoryReportRole", "StorageReportRole")
     }
