@@ -96,7 +96,7 @@ rollback: stage .venv/run  ## Put the release before this one back: make rollbac
 destroy: stage .venv/run  ## Take the whole system off AWS: make destroy STAGE=x, and KEEP_DATA=1 keeps tables and buckets
 	@$(BIN)/python -m infra.deploy $(STAGE) --destroy $(if $(KEEP_DATA),--keep-data) $(ANSWER)
 
-verify-deploy: .venv/dev  ## Prove the deploy: its whole life on the local cloud, and moto's server as a second opinion
+verify-deploy: .venv/dev .local/graders/installed  ## Prove the deploy: its whole life on the local cloud, moto's server as a second opinion, and the graders
 	$(BIN)/cfn-lint infra/*.yaml
 	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -m long -n 2 --dist loadfile tests/deploying tests/system/test_deploy.py
 
@@ -120,4 +120,11 @@ stage:
 .venv/dev: .venv/run requirements-dev.txt
 	@echo "Installing what the tests need, into .venv"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+# checkov and cloudsplaining have requirements that are not those of the others.
+.local/graders/installed: .venv/python tests/deploying/graders-requirements.txt
+	@echo "Installing the graders, into .local/graders"
+	@$(BIN)/python -m venv --clear .local/graders
+	@.local/graders/bin/python -m pip install --quiet --disable-pip-version-check -r tests/deploying/graders-requirements.txt
 	@touch $@

@@ -1,7 +1,8 @@
-"""No role may do more than its function does: each right that the local cloud enforces is taken away, and is missed.
+"""What is really deployed, graded: by checkov, by cloudsplaining, and by taking each right away from each role.
 
-The others are those that a service uses in a role's name: the same exercises and whole flows go on without all of them,
-so it is the sources in docs/permissions.md that vouch for these.
+No role may do more than its function does: each right that the local cloud enforces is taken away, and is missed. The
+others are those that a service uses in a role's name: the same exercises and whole flows go on without all of them, so
+it is the sources in docs/permissions.md that vouch for these.
 """
 
 from __future__ import annotations
@@ -9,20 +10,50 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from local.cloud import REGION
+from infra.deploy.stacks import TEMPLATES
+from local.cloud import DEPLOYER_POLICY, REGION
 from tests.deploying.conftest import Checkout, Place
 from tests.deploying.exercises import EXERCISES, Exercise, Stage, dead_order
+from tests.deploying.graders import (
+    CONFIG,
+    checkov,
+    cloudsplaining,
+    functions_template,
+    policy_template,
+    reasons,
+    with_policy,
+    without_suppressions,
+)
 from tests.system.conftest import wait_for
 from tests.wiring.permissions import Permission, Row, as_list, documented, found
 from tests.wiring.permissions import functions as functions_of
+from tests.wiring.template import load
 
 pytestmark = pytest.mark.long
 
 RIGHTS = [(exercise, right) for exercise in EXERCISES for right in exercise.rights]
+
+
+# What cloudsplaining finds of who deploys, and why it is so. Of the roles it finds nothing.
+DEPLOYER_RISKS = {
+    (
+        "InfrastructureModification",
+        "a new network has no name yet, and CloudFormation does not say that it sets the tags in the same call; what "
+        "takes away or changes what is there asks for the tag app=cafe",
+    ): {
+        *("ec2:AssociateRouteTable", "ec2:AuthorizeSecurityGroupEgress", "ec2:AuthorizeSecurityGroupIngress"),
+        *("ec2:CreateRouteTable", "ec2:CreateSecurityGroup", "ec2:CreateSubnet", "ec2:CreateTags", "ec2:CreateVpc"),
+        *("ec2:CreateVpcEndpoint", "ec2:ModifySubnetAttribute", "ec2:ModifyVpcAttribute"),
+        "route53:AssociateVPCWithHostedZone",
+    },
+}
+DEPLOYER_SKIPS = {"CKV_AWS_111": "the same finding, of the same new networks"}
 
 
 def named(value: Any) -> str:
@@ -96,6 +127,76 @@ def deployed(stage: Stage, permission: Permission) -> tuple[str, str]:
         if resource.endswith(end):
             resource = stage.variables("rotate_password")[variable]
     return permission.action, resource
+
+
+# --- checkov ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def beside_the_templates(stage: Stage) -> dict[str, str]:
+    """What else is deployed: what Chalice made, and who deploys."""
+    return {
+        "functions.json": functions_template(stage.place.account, stage.name),
+        "deployer.json": policy_template(json.loads(DEPLOYER_POLICY.read_text()), DEPLOYER_SKIPS),
+    }
+
+
+def test_checkov_finds_nothing_in_the_templates_nor_in_what_is_deployed(
+    stage: Stage, beside_the_templates: dict[str, str], tmp_path: Path
+) -> None:
+    cfn = stage.aws("cloudformation")
+    deployed = {
+        f"deployed-{name}.yaml": cfn.get_template(StackName=f"cafe-{stage.name}-{name}", TemplateStage="Processed")
+        for name in ("deploys", "resources")
+    }
+    found = checkov(
+        {
+            **{file.name: file.read_text() for file in TEMPLATES.glob("*.yaml")},
+            **{name: each["TemplateBody"] for name, each in deployed.items()},
+            **beside_the_templates,
+        },
+        tmp_path,
+    )
+    assert found.failed == set()
+    assert all(reason.strip() for reason in found.skipped.values()), found.skipped
+
+
+def test_each_check_that_is_left_out_has_its_reason_and_would_find_something(
+    beside_the_templates: dict[str, str], tmp_path: Path
+) -> None:
+    left_out = reasons()
+    assert set(left_out) == set(yaml.safe_load(CONFIG.read_text())["skip-check"])
+    assert all(left_out.values()), left_out
+    bare, suppressed = {}, set()
+    for name, text in {
+        **{f"{file.stem}.json": file.read_text() for file in TEMPLATES.glob("*.yaml")},
+        **beside_the_templates,
+    }.items():
+        bare[name], of_this = without_suppressions(load(text))
+        suppressed |= of_this
+    found = checkov(bare, tmp_path, None)
+    assert found.skipped == {}
+    assert suppressed <= found.failed
+    assert set(left_out) == {each.check for each in found.failed - suppressed}
+
+
+# --- cloudsplaining ---------------------------------------------------------------------------------------------------
+
+
+def test_cloudsplaining_finds_no_risk_in_any_role(stage: Stage, tmp_path: Path) -> None:
+    details = stage.aws("iam").get_account_authorization_details()
+    roles = [each for each in details["RoleDetailList"] if each["RoleName"].startswith(f"cafe-{stage.name}-")]
+    assert len(roles) == len({row.permission.role for row in documented(functions_of())})
+    assert cloudsplaining({**details, "RoleDetailList": roles, "UserDetailList": []}, tmp_path) == set()
+
+
+def test_cloudsplaining_finds_of_who_deploys_what_is_known_with_its_reason(tmp_path: Path) -> None:
+    policy = json.loads(DEPLOYER_POLICY.read_text())
+    known = {("deployer", risk, action) for (risk, _), actions in DEPLOYER_RISKS.items() for action in actions}
+    assert cloudsplaining(with_policy("deployer", policy), tmp_path) == known
+
+
+# --- rights taken away ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=[f"{each.role} {named(each.rights[0])}" for each in EXERCISES])

@@ -1,0 +1,207 @@
+"""checkov and cloudsplaining, which judge what is deployed, in their own virtual environment, without the network."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.deploying.account import Account
+from tests.deploying.conftest import ROOT
+from tests.wiring.permissions import as_list
+
+PROGRAMS = ROOT / ".local" / "graders" / "bin"
+# What checkov need not say of anything here, each with its reason.
+CONFIG = Path(__file__).parent / "checkov.yaml"
+RISKS = (
+    "PrivilegeEscalation",
+    "DataExfiltration",
+    "ResourceExposure",
+    "CredentialsExposure",
+    "InfrastructureModification",
+    "ServiceWildcard",
+)
+
+
+class Finding(NamedTuple):
+    """A check of checkov and the resource that fails it, as ``AWS::S3::Bucket.Uploads``."""
+
+    check: str
+    resource: str
+
+
+class Verdict(NamedTuple):
+    """What checkov says: what fails, and what was told not to be looked at, with the reason."""
+
+    checked: int
+    failed: set[Finding]
+    skipped: dict[Finding, str]
+
+
+def _run(program: str, *arguments: str | Path, folder: Path) -> str:
+    assert (PROGRAMS / program).exists(), "`make verify-deploy` installs the graders"
+    environment = {"PATH": os.defpath, "HOME": str(folder), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [PROGRAMS / program, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    # checkov ends with 1 where a check failed.
+    assert done.returncode in (0, 1), done.stderr
+    return done.stdout
+
+
+def checkov(templates: Mapping[str, str], folder: Path, config: Path | None = CONFIG) -> Verdict:
+    """Judges templates, by the names of their files; without ``config`` it says everything."""
+    files = []
+    for name, body in templates.items():
+        (folder / name).write_text(body)
+        files.append(folder / name)
+    options = ["--framework", "cloudformation", "--output", "json", "--compact", "--skip-download"]
+    given = ["--config-file", str(config)] if config else []
+    answer = json.loads(_run("checkov", *options, *given, "--file", *files, folder=folder))
+    results = answer["results"]
+    assert not results["parsing_errors"]
+    return Verdict(
+        len(results["passed_checks"]) + len(results["failed_checks"]) + len(results["skipped_checks"]),
+        {_finding(each) for each in results["failed_checks"]},
+        {_finding(each): each["check_result"]["suppress_comment"] for each in results["skipped_checks"]},
+    )
+
+
+def _finding(record: Mapping[str, Any]) -> Finding:
+    return Finding(record["check_id"], record["resource"])
+
+
+def cloudsplaining(details: Mapping[str, Any], folder: Path) -> set[tuple[str, str, str]]:
+    """What is risky in an account, of the shape of GetAccountAuthorizationDetails: the name of the policy, the risk,
+    and the action or the way."""
+    known = ("UserDetailList", "GroupDetailList", "RoleDetailList", "Policies")
+    (folder / "account.json").write_text(json.dumps({name: details[name] for name in known}, default=str))
+    nothing = folder / "exclusions.yml"
+    nothing.write_text("policies: []\nroles: []\nusers: []\ngroups: []\ninclude-actions: []\nexclude-actions: []\n")
+    options = ("--exclusions-file", nothing, "--output", folder, "--skip-open-report")
+    _run("cloudsplaining", "scan", "--input-file", folder / "account.json", *options, folder=folder)
+    results = json.loads((folder / "iam-results-account.json").read_text())
+    policies = [
+        policy for kind in ("inline_policies", "customer_managed_policies") for policy in results[kind].values()
+    ]
+    assert policies
+    return {
+        (policy["PolicyName"], risk, each if isinstance(each, str) else each["type"])
+        for policy in policies
+        for risk in RISKS
+        for each in policy[risk]["findings"]
+    }
+
+
+def with_policy(name: str, document: Mapping[str, Any]) -> dict[str, Any]:
+    """An account that has nobody but one user with this policy."""
+    user = {"UserName": name, "UserId": name, "Path": "/", "Arn": f"arn:aws:iam::000000000000:user/{name}"}
+    more = {"CreateDate": "2026-11-21", "GroupList": [], "AttachedManagedPolicies": [], "Tags": []}
+    inline = {"UserPolicyList": [{"PolicyName": name, "PolicyDocument": document}]}
+    return {
+        "UserDetailList": [{**user, **more, **inline}],
+        **{other: [] for other in ("GroupDetailList", "RoleDetailList", "Policies")},
+    }
+
+
+def policy_template(document: Mapping[str, Any], skips: Mapping[str, str]) -> str:
+    """A policy that is in no template, as checkov reads one, with the checks to skip and why."""
+    resource = {
+        "Type": "AWS::IAM::ManagedPolicy",
+        "Metadata": {"checkov": {"skip": [{"id": check, "comment": reason} for check, reason in skips.items()]}},
+        "Properties": {"PolicyDocument": document, "Description": "Of who deploys."},
+    }
+    return json.dumps({"Resources": {"Deployer": resource}})
+
+
+def functions_template(account: Account, stage: str) -> str:
+    """All of a stage that Chalice makes and no template has, as CloudFormation would write it down."""
+    resources: dict[str, Any] = {}
+    lambda_, gateway = account.aws("lambda"), account.aws("apigateway")
+    for name, function in account.functions(stage).items():
+        concurrency = lambda_.get_function_concurrency(FunctionName=name)
+        wanted = (
+            *("FunctionName", "Runtime", "Role", "Handler", "Timeout", "MemorySize", "Environment", "TracingConfig"),
+            *("DeadLetterConfig", "KMSKeyArn", "VpcConfig"),
+        )
+        properties = {key: function[key] for key in wanted if function.get(key)}
+        if not properties.get("VpcConfig", {}).get("SubnetIds"):
+            properties.pop("VpcConfig", None)
+        if "ReservedConcurrentExecutions" in concurrency:
+            properties["ReservedConcurrentExecutions"] = concurrency["ReservedConcurrentExecutions"]
+        if key := properties.pop("KMSKeyArn", None):
+            properties["KmsKeyArn"] = key
+        resources[_id("Function", name)] = ("AWS::Lambda::Function", properties)
+        try:
+            policy = json.loads(lambda_.get_policy(FunctionName=name)["Policy"])
+        except lambda_.exceptions.ResourceNotFoundException:
+            continue
+        for number, statement in enumerate(policy["Statement"]):
+            conditions = {
+                key.lower(): value for each in statement.get("Condition", {}).values() for key, value in each.items()
+            }
+            [principal] = as_list(statement["Principal"]["Service"])
+            permission = {"Action": statement["Action"], "FunctionName": name, "Principal": principal}
+            for key in ("SourceArn", "SourceAccount"):
+                if f"aws:{key.lower()}" in conditions:
+                    permission[key] = conditions[f"aws:{key.lower()}"]
+            resources[_id(f"Permission{number}", name)] = ("AWS::Lambda::Permission", permission)
+    for number, api in enumerate(account.apis(stage)):
+        found = gateway.get_rest_api(restApiId=api)
+        endpoint = {"Types": found["endpointConfiguration"]["types"]}
+        resources[f"Api{number}"] = (
+            "AWS::ApiGateway::RestApi",
+            {"Name": found["name"], "EndpointConfiguration": endpoint},
+        )
+        for place, each in enumerate(gateway.get_stages(restApiId=api)["item"]):
+            resources[f"Stage{number}of{place}"] = ("AWS::ApiGateway::Stage", _stage(each))
+        for place, each in enumerate(gateway.get_resources(restApiId=api, embed=["methods"])["items"]):
+            for method, settings in each.get("resourceMethods", {}).items():
+                properties = {"HttpMethod": method, "AuthorizationType": settings["authorizationType"]}
+                properties["ApiKeyRequired"] = settings.get("apiKeyRequired", False)
+                resources[f"Method{number}of{place}{method}"] = ("AWS::ApiGateway::Method", properties)
+    template = {name: {"Type": kind, "Properties": properties} for name, (kind, properties) in resources.items()}
+    return json.dumps({"Resources": template}, default=str)
+
+
+def _id(kind: str, name: str) -> str:
+    return kind + "".join(character for character in name if character.isalnum())
+
+
+def _stage(found: Mapping[str, Any]) -> dict[str, Any]:
+    properties = {
+        "StageName": found["stageName"],
+        "TracingEnabled": found.get("tracingEnabled", False),
+        "CacheClusterEnabled": found.get("cacheClusterEnabled", False),
+    }
+    if settings := found.get("accessLogSettings"):
+        properties["AccessLogSetting"] = {"DestinationArn": settings["destinationArn"], "Format": settings["format"]}
+    return properties
+
+
+def reasons(config: Path = CONFIG) -> dict[str, str]:
+    """Of each check that the configuration leaves out, the comment above it; empty where there is none."""
+    found: dict[str, str] = {}
+    comment: list[str] = []
+    for line in config.read_text().splitlines():
+        text = line.strip()
+        if text.startswith("# "):
+            comment.append(text[2:])
+        elif text.startswith("- CKV"):
+            found[text[2:]] = " ".join(comment)
+            comment = []
+        else:
+            comment = []
+    return found
+
+
+def without_suppressions(template: dict[str, Any]) -> tuple[str, set[Finding]]:
+    """A template in which nothing is told not to be looked at, and what was."""
+    suppressed = set()
+    for name, resource in template["Resources"].items():
+        for each in resource.get("Metadata", {}).pop("checkov", {}).get("skip", []):
+            suppressed.add(Finding(each["id"], f"{resource['Type']}.{name}"))
+    return json.dumps(template, default=str), suppressed
