@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from base64 import b64decode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -140,6 +140,17 @@ class Stage:
         self.aws("stepfunctions").start_execution(stateMachineArn=machine, name=name, input="{}")
         return name
 
+    def ended(self, kind: str, name: str) -> str:
+        """How a report's execution ends."""
+        arn = f"{self.machine(f'{kind}-report').replace(':stateMachine:', ':execution:')}:{name}"
+        sfn = self.aws("stepfunctions")
+
+        def look() -> str | None:
+            status = str(sfn.describe_execution(executionArn=arn)["status"])
+            return status if status != "RUNNING" else None
+
+        return str(wait_for(look, f"the end of {name}"))
+
 
 def link(url: str, data: bytes | None = None, kind: str = "") -> Answer:
     """What comes of a link."""
@@ -192,14 +203,8 @@ def history(kind: str, stage: Stage) -> Answer:
 def finished(stage: Stage) -> str:
     """The name of a report that has a page."""
     name = stage.execution("storage")
-    arn = f"{stage.machine('storage-report').replace(':stateMachine:', ':execution:')}:{name}"
-    sfn = stage.aws("stepfunctions")
-    assert wait_for(lambda: stopped(sfn.describe_execution(executionArn=arn)), "the report's end") == "SUCCEEDED"
+    assert stage.ended("storage", name) == "SUCCEEDED"
     return name
-
-
-def stopped(execution: Mapping[str, Any]) -> str | None:
-    return None if execution["status"] == "RUNNING" else str(execution["status"])
 
 
 def page(stage: Stage) -> Answer:

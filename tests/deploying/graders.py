@@ -36,7 +36,6 @@ class Finding(NamedTuple):
 class Verdict(NamedTuple):
     """What checkov says: what fails, and what was told not to be looked at, with the reason."""
 
-    checked: int
     failed: set[Finding]
     skipped: dict[Finding, str]
 
@@ -47,8 +46,7 @@ def _run(program: str, *arguments: str | Path, folder: Path) -> str:
     done = subprocess.run(
         [PROGRAMS / program, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
-    # checkov ends with 1 where a check failed.
-    assert done.returncode in (0, 1), done.stderr
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
@@ -58,13 +56,12 @@ def checkov(templates: Mapping[str, str], folder: Path, config: Path | None = CO
     for name, body in templates.items():
         (folder / name).write_text(body)
         files.append(folder / name)
-    options = ["--framework", "cloudformation", "--output", "json", "--compact", "--skip-download"]
+    options = ["--framework", "cloudformation", "--output", "json", "--compact", "--skip-download", "--soft-fail"]
     given = ["--config-file", str(config)] if config else []
     answer = json.loads(_run("checkov", *options, *given, "--file", *files, folder=folder))
     results = answer["results"]
     assert not results["parsing_errors"]
     return Verdict(
-        len(results["passed_checks"]) + len(results["failed_checks"]) + len(results["skipped_checks"]),
         {_finding(each) for each in results["failed_checks"]},
         {_finding(each): each["check_result"]["suppress_comment"] for each in results["skipped_checks"]},
     )

@@ -8,7 +8,7 @@ it is the sources in docs/permissions.md that vouch for these.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,9 @@ from tests.deploying.graders import (
     with_policy,
     without_suppressions,
 )
+from tests.faults.wire import Exchange, Reply
 from tests.system.conftest import wait_for
+from tests.wiring.conftest import resolve
 from tests.wiring.permissions import Permission, Row, as_list, documented, found
 from tests.wiring.permissions import functions as functions_of
 from tests.wiring.template import load
@@ -63,8 +65,19 @@ def named(value: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def stage(place: Place, here: Checkout) -> Stage:
-    here.deploy("graded")
+def deployments() -> list[dict[str, Any]]:
+    """What was asked of API Gateway's CreateDeployment."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def stage(place: Place, here: Checkout, deployments: list[dict[str, Any]]) -> Stage:
+    def note(exchange: Exchange) -> Reply:
+        deployments.append(exchange.call.json)
+        return exchange.forward()
+
+    with place.wire.fault("apigateway:POST", note, when=lambda call: "/deployments" in call):
+        here.deploy("graded")
     return Stage(place, "graded")
 
 
@@ -180,6 +193,12 @@ def test_each_check_that_is_left_out_has_its_reason_and_would_find_something(
     assert set(left_out) == {each.check for each in found.failed - suppressed}
 
 
+@pytest.mark.usefixtures("stage")
+def test_the_apis_stage_is_traced(deployments: list[dict[str, Any]]) -> None:
+    """Neither the local cloud nor moto's server keeps that setting, so the call itself is looked at."""
+    assert [each["tracingEnabled"] for each in deployments] == [True]
+
+
 # --- cloudsplaining ---------------------------------------------------------------------------------------------------
 
 
@@ -188,6 +207,12 @@ def test_cloudsplaining_finds_no_risk_in_any_role(stage: Stage, tmp_path: Path) 
     roles = [each for each in details["RoleDetailList"] if each["RoleName"].startswith(f"cafe-{stage.name}-")]
     assert len(roles) == len({row.permission.role for row in documented(functions_of())})
     assert cloudsplaining({**details, "RoleDetailList": roles, "UserDetailList": []}, tmp_path) == set()
+
+
+def test_cloudsplaining_finds_no_risk_in_the_rights_that_only_mysqls_network_needs(tmp_path: Path) -> None:
+    """The local stage is in none, so these are not among its roles."""
+    [policy] = resolve().of_type("AWS::IAM::Policy").values()
+    assert cloudsplaining(with_policy("network", policy["PolicyDocument"]), tmp_path) == set()
 
 
 def test_cloudsplaining_finds_of_who_deploys_what_is_known_with_its_reason(tmp_path: Path) -> None:
@@ -228,17 +253,7 @@ def test_what_is_not_proved_so_is_not_asked_for_here(stage: Stage, page: list[Ro
             assert answer.ok, answer.said
             assert not answer.refused, answer.said
         for kind in ("inventory", "storage"):
-            name = stage.execution(kind)
-            wait_for(partial_status(stage, kind, name), f"the {kind} report")
+            assert stage.ended(kind, stage.execution(kind)) == "SUCCEEDED"
         order = dead_order(stage)
         stage.aws("sqs").send_message(QueueUrl=stage.queue("orders"), MessageBody=json.dumps(order))
         wait_for(lambda: order["orderID"] in stage.api("GET", "/notifications").said, "the order's announcement")
-
-
-def partial_status(stage: Stage, kind: str, name: str) -> Callable[[], bool]:
-    def look() -> bool:
-        status = stage.content(stage.api("GET", f"/reports/{{{name}}}"))["status"]
-        assert status in ("RUNNING", "SUCCEEDED")
-        return bool(status == "SUCCEEDED")
-
-    return look
