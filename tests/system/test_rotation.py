@@ -86,7 +86,10 @@ def test_the_functions_work_at_every_moment_of_a_rotation(rotation: Rotation) ->
         rotation.run([step])
         assert system.invoke("read_inventory", {"reportId": "rotation"})[0]
     # Those that have not read the secret yet, too.
-    system.aws("lambda").update_function_configuration(FunctionName="cafe-dev-read_inventory", Description="afresh")
+    lambda_, name = system.aws("lambda"), "cafe-dev-read_inventory"
+    variables = lambda_.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+    # That its environment is set makes a new process of it.
+    lambda_.update_function_configuration(FunctionName=name, Environment={"Variables": variables})
     assert system.invoke("read_inventory", {"reportId": "rotation"})[0]
 
 
