@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
 
+from infra.deploy import stacks
 from tests.wiring.conftest import ROOT
 from tests.wiring.template import load
 
@@ -16,7 +17,7 @@ POLICY: dict[str, Any] = json.loads((ROOT / "infra" / "deployer-policy.json").re
 # What has no resource of its own on AWS, or one without a name: the ids of APIs, of networks, of mappings and pools,
 # the last three of which a condition narrows down; the secret that RDS makes, and the role that is RDS's own.
 UNNAMED = {"Look", "Subscriptions", "NewUserPools", "UserPools", "Mappings", "RestApis", "NewNetworks", "Networks"}
-UNNAMED |= {"NewSecrets", "ServiceOfDatabases", "QueriesAndTraces"}
+UNNAMED |= {"NewSecrets", "DefaultsOfDatabases", "RolesOfServices", "QueriesAndTraces"}
 READS = ("Describe", "Get", "List", "Simulate")
 
 
@@ -120,3 +121,67 @@ def test_there_is_a_right_to_make_and_to_delete_every_kind_of_resource(file: str
             if not any(fnmatch.fnmatchcase(action, each) for each in allowed)
         }
         assert lacking == set(), name
+
+
+# How a resource of a kind is named where the policy has statements for several kinds of one service.
+ARNS = {
+    "AWS::CloudWatch::Alarm": "arn:aws:cloudwatch:eu-central-1:123456789012:alarm:cafe-test-failures",
+    "AWS::CloudWatch::Dashboard": "arn:aws:cloudwatch::123456789012:dashboard/cafe-test",
+    "AWS::DynamoDB::Table": "arn:aws:dynamodb:eu-central-1:123456789012:table/cafe-test-orders",
+    "AWS::Events::Rule": "arn:aws:events:eu-central-1:123456789012:rule/cafe-test-unfinished-reports",
+    "AWS::IAM::Role": "arn:aws:iam::123456789012:role/cafe-test-resources-ApiRole-1A2B3C",
+    "AWS::Logs::LogGroup": "arn:aws:logs:eu-central-1:123456789012:log-group:/aws/lambda/cafe-test",
+    "AWS::RDS::DBCluster": "arn:aws:rds:eu-central-1:123456789012:cluster:cafe-test",
+    "AWS::RDS::DBClusterParameterGroup": "arn:aws:rds:eu-central-1:123456789012:cluster-pg:cafe-test",
+    "AWS::RDS::DBInstance": "arn:aws:rds:eu-central-1:123456789012:db:cafe-test-1",
+    "AWS::RDS::DBSubnetGroup": "arn:aws:rds:eu-central-1:123456789012:subgrp:cafe-test",
+    "AWS::S3::Bucket": "arn:aws:s3:::cafe-test-uploads-123456789012",
+    "AWS::SNS::Topic": "arn:aws:sns:eu-central-1:123456789012:cafe-test-alarms",
+    "AWS::SQS::Queue": "arn:aws:sqs:eu-central-1:123456789012:cafe-test-orders",
+    "AWS::SecretsManager::Secret": "arn:aws:secretsmanager:eu-central-1:123456789012:secret:cafe-test-database-AbCdEf",
+    "AWS::StepFunctions::StateMachine": "arn:aws:states:eu-central-1:123456789012:stateMachine:cafe-test-report",
+}
+
+
+def allowed(action: str, resource: str) -> bool:
+    return any(
+        any(fnmatch.fnmatchcase(action, each) for each in listed(statement["Action"]))
+        and any(fnmatch.fnmatchcase(resource, each) for each in listed(statement["Resource"]))
+        for statement in POLICY["Statement"]
+    )
+
+
+KINDS = sorted(
+    {
+        resource["Type"]
+        for path in (ROOT / "infra").glob("*.yaml")
+        for resource in load(path.read_text())["Resources"].values()
+    }
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_resource_can_get_the_tags_of_its_stack(kind: str) -> None:
+    """CloudFormation gives each of them the tags of the stack, and a right that lacks fails the whole of it."""
+    schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema
+    # Pools and networks have no names, and are told by those very tags.
+    arn = ARNS.get(kind, "arn:aws:cognito-idp:eu-central-1:123456789012:userpool/eu-central-1_x")
+    # Of S3 there is an action by that name, and the right to it is PutBucketTagging.
+    asked = set(schema.get("tagging", {}).get("permissions", [])) - {"s3:DeleteBucketTagging"}
+    assert [action for action in asked if not allowed(action, arn)] == []
+
+
+@pytest.mark.parametrize("kind", stacks.DATA)
+def test_what_is_taken_over_can_be_read_by_cloudformation(kind: str) -> None:
+    schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema
+    asked = schema["handlers"]["read"]["permissions"]
+    # Of tables in S3 that hold a bucket's metadata.
+    own = [action for action in asked if not action.startswith("s3tables:")]
+    assert [action for action in own if not allowed(action, ARNS[kind])] == []
+
+
+@pytest.mark.parametrize("group", ["og:default:aurora-mysql-8-0", "pg:default.aurora-mysql8.0"])
+@pytest.mark.parametrize("action", ["rds:CreateDBCluster", "rds:CreateDBInstance"])
+def test_mysql_may_have_the_default_groups_of_its_kind(action: str, group: str) -> None:
+    """RDS asks for the right on them as well, where a template names no others."""
+    assert allowed(action, f"arn:aws:rds:eu-central-1:123456789012:{group}")
