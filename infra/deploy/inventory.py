@@ -32,6 +32,12 @@ def _pages(client: Any, operation: str, key: str, **given: Any) -> Iterator[Any]
         yield from page[key]
 
 
+def _buckets(s3: Any, prefix: str) -> Iterator[str]:
+    """Of this region only: S3 lists those of all, and a stage of another one has the same names."""
+    for each in _pages(s3, "list_buckets", "Buckets", Prefix=prefix, BucketRegion=s3.meta.region_name):
+        yield each["Name"]
+
+
 Lister = Callable[[Clients, str], Iterator[str]]
 # The property that has the name, and how the names that begin with a text are listed.
 NAMED: dict[str, tuple[str, Lister]] = {
@@ -108,9 +114,7 @@ NAMED: dict[str, tuple[str, Lister]] = {
     ),
     "AWS::S3::Bucket": (
         "BucketName",
-        lambda clients, prefix: (
-            each["Name"] for each in _pages(clients("s3"), "list_buckets", "Buckets", Prefix=prefix)
-        ),
+        lambda clients, prefix: _buckets(clients("s3"), prefix),
     ),
     "AWS::SecretsManager::Secret": (
         "Name",

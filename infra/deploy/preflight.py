@@ -9,7 +9,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
-from infra.deploy import inventory, record
+from infra.deploy import inventory, record, stacks
 from infra.deploy.inventory import Thing
 from infra.deploy.project import function_names
 from infra.deploy.stacks import DATA
@@ -52,7 +52,9 @@ def who(clients: Clients) -> Who:
 
 def clashes(target: Target, clients: Clients, account: str) -> list[str]:
     """What has the names of a new stage, and is not its own."""
-    things = [each for each in inventory.there(target, clients, account) if not _may_be_there(each, target, clients)]
+    own = _of_stacks(target, clients, account)
+    found = [each for each in inventory.there(target, clients, account) if each not in own]
+    things = [each for each in found if not _may_be_there(each, target, clients)]
     lambda_ = clients("lambda")
     for name in function_names():
         try:
@@ -63,6 +65,13 @@ def clashes(target: Target, clients: Clients, account: str) -> list[str]:
         if record.stage_of(found) != target.stage:
             things.append(Thing("AWS::Lambda::Function", found["FunctionName"]))
     return inventory.shown(sorted(things))
+
+
+def _of_stacks(target: Target, clients: Clients, account: str) -> set[Thing]:
+    """What the stage's stacks have, such as the MySQL that was kept; one that is only planned has nothing."""
+    there = {part: stacks.find(clients("cloudformation"), target.stack(part)) for part in inventory.PARTS}
+    made = [part for part, stack in there.items() if stack and stack["StackStatus"] != "REVIEW_IN_PROGRESS"]
+    return {thing for part in made for thing in inventory.named_in(inventory.TEMPLATES[part], target.stage, account)}
 
 
 def _may_be_there(thing: Thing, target: Target, clients: Clients) -> bool:

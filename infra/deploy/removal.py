@@ -38,8 +38,9 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
         stacks.delete(cfn, name, say)
     mysql = inventory.database(target, account)
     for thing in inventory.there(target, clients, account):
-        # The last words of a function may have come after its log group was gone.
-        if (thing.kind == "AWS::Logs::LogGroup" and thing not in mysql) or (thing.kind in DATA and not keep_data):
+        # The last words of a function, or of MySQL, may have come after their log group was gone.
+        kept = keep_data and (thing.kind in DATA or thing in mysql)
+        if thing.kind in ("AWS::Logs::LogGroup", *DATA) and not kept:
             _delete(thing, clients, say)
     left = inventory.there(target, clients, account)
     data = [each for each in left if keep_data and (each.kind in DATA or each in mysql)]

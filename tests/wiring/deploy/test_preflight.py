@@ -197,6 +197,14 @@ def test_data_that_an_earlier_stage_of_the_name_has_left_is_none(aws: None, targ
     assert preflight.clashes(target, clients, ACCOUNT) == []
 
 
+def test_the_mysql_that_an_earlier_stage_of_the_name_has_left_with_its_stack_is_none(aws: None, target: Target) -> None:
+    boto3.client("secretsmanager").create_secret(Name="cafe-test-database", SecretString="{}")
+    assert preflight.clashes(target, clients, ACCOUNT) == ["  AWS::SecretsManager::Secret: cafe-test-database"]
+    template = {"Resources": {"Queue": {"Type": "AWS::SQS::Queue"}}}
+    boto3.client("cloudformation").create_stack(StackName="cafe-test-database", TemplateBody=json.dumps(template))
+    assert preflight.clashes(target, clients, ACCOUNT) == []
+
+
 def settings(at_once: int, size: int) -> Clients:
     found = {
         "AccountLimit": {"ConcurrentExecutions": at_once, "TotalCodeSize": 80_000_000_000},
