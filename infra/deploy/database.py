@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from infra.deploy import stacks
 from infra.deploy.place import Place
 from infra.deploy.project import RUNTIME
@@ -18,6 +20,8 @@ from infra.deploy.target import Clients, DeployError, Say, Target
 # A database that has paused takes half a minute to answer again.
 WAIT_SECONDS = 180
 PAUSE_SECONDS = 5
+# What Lambda says of a function whose network it took away, after weeks without a call: the next call brings it back.
+NOT_READY = ("ResourceNotReadyException", "ENINotReadyException", "ResourceConflictException")
 # As long as Lambda lets it run.
 MIGRATION_SECONDS = 910
 ROTATION = {"AutomaticallyAfterDays": 30}
@@ -117,9 +121,8 @@ def migrate(target: Target, clients: Clients, say: Say) -> None:
     lambda_ = clients("lambda", MIGRATION_SECONDS)
     end = time.monotonic() + WAIT_SECONDS
     while True:
-        answer = lambda_.invoke(FunctionName=target.function("migrate"))
-        result = json.load(answer["Payload"])
-        if "FunctionError" not in answer:
+        failed, result = _invoke(lambda_, target.function("migrate"))
+        if not failed:
             break
         if result.get("errorType") not in ("Unavailable", "DatabaseUnavailable") or time.monotonic() > end:
             raise DeployError(f"the database is not up to date: {result.get('errorMessage', result)}")
@@ -128,6 +131,17 @@ def migrate(target: Target, clients: Clients, say: Say) -> None:
     say(f"database: {', '.join(result['ran'])}" if result["ran"] else "database: nothing to change")
     for line in result["missing"]:
         say(f"database: {line}")
+
+
+def _invoke(lambda_: Any, function: str) -> tuple[bool, dict[str, Any]]:
+    """Whether it failed, and its answer."""
+    try:
+        answer = lambda_.invoke(FunctionName=function)
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in NOT_READY:
+            raise
+        return True, {"errorType": "Unavailable", "errorMessage": error.response["Error"]["Message"]}
+    return "FunctionError" in answer, json.load(answer["Payload"])
 
 
 def rotate(target: Target, place: Place, clients: Clients, say: Say) -> None:

@@ -138,20 +138,10 @@ def test_data_is_kept_only_where_that_is_asked_for(aws: None, tmp_path: Path, ke
     assert [each["Name"] for each in s3.list_buckets()["Buckets"]] == ([bucket] if keep else [])
 
 
-def test_a_stage_of_the_same_name_in_another_region_is_left_alone(aws: None, tmp_path: Path) -> None:
-    """Buckets are listed from everywhere, and everything else is not."""
-    s3, bucket = boto3.client("s3", "us-west-2"), "cafe-test-uploads-123456789012"
-    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
-    s3.put_object(Bucket=bucket, Key="a", Body=b"x")
-    assert main(["test", "--destroy", "--yes", "--project-dir", str(tmp_path)]) == 0
-    assert s3.get_object(Bucket=bucket, Key="a")["Body"].read() == b"x"
-
-
 @pytest.mark.parametrize(
     ("group", "keep"),
     [
         ("/aws/lambda/cafe-test-store_orders", True),
-        ("/aws/lambda/cafe-test-store_orders", False),
         ("/aws/rds/cluster/cafe-test/error", False),
     ],
 )

@@ -10,6 +10,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from chalicelib.database import MIGRATIONS, split
 from infra.deploy import database
@@ -30,6 +31,8 @@ class Lambda:
     def invoke(self, FunctionName: str) -> dict[str, Any]:  # noqa: N803
         self.called.append(FunctionName)
         answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
         failed = {"FunctionError": "Unhandled"} if "errorMessage" in answer else {}
         return {"Payload": io.BytesIO(json.dumps(answer).encode()), **failed}
 
@@ -207,6 +210,13 @@ def test_a_database_that_has_paused_is_waited_for(target: Target, said: list[str
     lambda_ = migrate(target, said.append, PAUSED, PAUSED, UP_TO_DATE)
     assert len(lambda_.called) == 3
     assert said[0] == "database: MySQL at db:3306 does not answer for now"
+
+
+def test_a_function_that_lost_its_network_while_it_was_idle_is_waited_for(target: Target, said: list[str]) -> None:
+    error = {"Code": "ResourceNotReadyException", "Message": "The function is inactive"}
+    lambda_ = migrate(target, said.append, ClientError({"Error": error}, "Invoke"), UP_TO_DATE)
+    assert len(lambda_.called) == 2
+    assert said[0] == "database: The function is inactive"
 
 
 def test_a_database_that_stays_away_stops_the_deploy(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,14 @@ def test_what_there_is_is_found_and_nothing_of_a_stage_whose_name_begins_alike(a
     ]
 
 
+def test_a_bucket_of_another_region_is_not_of_this_stage(aws: None, target: Target) -> None:
+    """S3 lists those of all regions, and whoever destroys a stage would destroy it of another one."""
+    boto3.client("s3", "us-west-2").create_bucket(
+        Bucket=f"cafe-test-uploads-{ACCOUNT}", CreateBucketConfiguration={"LocationConstraint": "us-west-2"}
+    )
+    assert inventory.there(target, clients, ACCOUNT) == []
+
+
 def test_things_are_shown_by_kind() -> None:
     things = [Thing("AWS::SQS::Queue", "a"), Thing("AWS::SNS::Topic", "t"), Thing("AWS::SQS::Queue", "b")]
     assert inventory.shown(things) == ["  AWS::SNS::Topic: t", "  AWS::SQS::Queue: a, b"]
