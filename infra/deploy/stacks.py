@@ -65,7 +65,8 @@ def template(file: str = "resources.yaml", names: Mapping[str, str] | None = Non
     if names:
         _spell_out(document, names)
     _in_flow_style(document)
-    body: str = yaml.serialize(document, None, DUMPER, width=2**30, allow_unicode=True)
+    # In ASCII: CloudFormation gives a template back with a question mark for any other letter.
+    body: str = yaml.serialize(document, None, DUMPER, width=2**30)
     return body
 
 
@@ -138,8 +139,10 @@ def prepare(stack: Stack, cfn: Any, upload: Callable[[str], str] | None, say: Sa
         raise DeployError(f"{stack.name}: {error.response['Error']['Message']}") from error
     described = _wait_for_change_set(cfn, stack.name, arn)
     if described["Status"] == "FAILED":
-        cfn.delete_change_set(StackName=stack.name, ChangeSetName=arn)
         reason = described.get("StatusReason", "no reason given")
+        if "DescribeEvents" in reason:
+            reason = "\n".join([reason, *_what_is_not_valid(cfn, arn)])
+        cfn.delete_change_set(StackName=stack.name, ChangeSetName=arn)
         if any(each in reason for each in NO_CHANGES):
             return None
         if new:
@@ -150,6 +153,16 @@ def prepare(stack: Stack, cfn: Any, upload: Callable[[str], str] | None, say: Sa
         described = cfn.describe_change_set(StackName=stack.name, ChangeSetName=arn, NextToken=described["NextToken"])
         changes += [each["ResourceChange"] for each in described["Changes"]]
     return Change(stack.name, arn, new, shown(stack.name, new, changes))
+
+
+def _what_is_not_valid(cfn: Any, arn: str) -> list[str]:
+    """What CloudFormation sees before it begins, such as a name that is taken: its reason only tells where to ask."""
+    try:
+        events = cfn.describe_events(ChangeSetName=arn, Filters={"FailedEvents": True})["OperationEvents"]
+    except ClientError as error:
+        return [f"  {error}"]
+    failed = [each for each in events if "ValidationStatusReason" in each]
+    return [f"  {each.get('LogicalResourceId', 'template')}: {each['ValidationStatusReason']}" for each in failed]
 
 
 def _is_so(found: dict[str, Any], stack: Stack, cfn: Any) -> bool:

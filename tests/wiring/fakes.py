@@ -90,6 +90,10 @@ class CloudFormation:
             return {"Status": "FAILED", "StatusReason": self.reason}
         return {"Status": "CREATE_COMPLETE", "Changes": []}
 
+    def describe_events(self, **given: Any) -> dict[str, Any]:
+        _accepts("cloudformation", "DescribeEvents", given)
+        return {"OperationEvents": self.events}
+
     def execute_change_set(self, StackName: str, ChangeSetName: str) -> None:
         self.calls.append("execute")
         self.status = f"{self.given['ChangeSetType']}_IN_PROGRESS"

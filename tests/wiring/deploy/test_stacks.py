@@ -7,6 +7,7 @@ import json
 import pytest
 
 from infra.deploy import stacks
+from infra.deploy.inventory import TEMPLATES
 from infra.deploy.stacks import Change, Stack
 from infra.deploy.target import DeployError
 from tests.wiring.conftest import MACHINES, ROOT
@@ -30,6 +31,14 @@ def test_nothing_else_of_the_template_is_changed() -> None:
         del rendered["Resources"][name]["Properties"]["DefinitionString"]
         del raw["Resources"][name]["Properties"]["DefinitionS3Location"]
     assert rendered == raw
+
+
+@pytest.mark.parametrize("file", TEMPLATES.values())
+def test_a_template_is_sent_without_letters_that_cloudformation_does_not_give_back(file: str) -> None:
+    """It would tell each of them as a question mark, and the stack would never be as it shall be. Nor does every
+    service take such letters in a description."""
+    assert stacks.template(file).isascii()
+    assert json.dumps(load(stacks.template(file))["Resources"], ensure_ascii=False).isascii()
 
 
 def test_tables_and_buckets_have_their_names_spelled_out_so_that_kept_ones_can_be_taken_over() -> None:
@@ -190,6 +199,18 @@ def test_a_change_set_that_fails_leaves_no_empty_stack(said: list[str]) -> None:
     with pytest.raises(DeployError, match="undefined resource X"):
         change(cfn, said)
     assert cfn.calls == ["CREATE", "discard", "delete"]
+
+
+def test_what_is_seen_to_be_invalid_beforehand_is_named(said: list[str]) -> None:
+    """AWS's reason has but the name of its check."""
+    cfn = CloudFormation(None)
+    cfn.reason = "[AWS::EarlyValidation::ResourceExistenceCheck]. To troubleshoot, use the DescribeEvents API."
+    cfn.events = [
+        {"EventType": "STACK_EVENT", "LogicalResourceId": "cafe-test-resources"},
+        {"LogicalResourceId": "OrdersQueue", "ValidationStatusReason": "Resource cafe-test-orders already exists"},
+    ]
+    with pytest.raises(DeployError, match=r"API\.\n  OrdersQueue: Resource cafe-test-orders already exists$"):
+        change(cfn, said)
 
 
 def test_a_plan_that_is_declined_leaves_no_empty_stack(said: list[str]) -> None:
