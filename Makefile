@@ -85,8 +85,8 @@ bench: .venv/dev  ## Measure: against peers in the same run, and the promised li
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.limits
 
-# YES=1 asks nothing.
-ANSWER := $(if $(YES),--yes)
+# YES=1 asks nothing, and UNCHECKED=1 does not ask IAM beforehand whether a right is missing.
+ANSWER := $(if $(YES),--yes) $(if $(UNCHECKED),--unchecked)
 deploy: stage .venv/run  ## Deploy the whole system to AWS: make deploy STAGE=x
 	@$(BIN)/python -m infra.deploy $(STAGE) $(ANSWER)
 

@@ -33,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rollback", action="store_true", help="put back the release before the one that serves")
     parser.add_argument("--destroy", action="store_true", help="remove the stage and all its data")
     parser.add_argument("--keep-data", action="store_true", help="destroy all but the tables and the buckets")
+    parser.add_argument("--unchecked", action="store_true", help="do not ask IAM beforehand whether a right is missing")
     parser.add_argument("--yes", action="store_true", help="ask nothing")
     given = parser.parse_args(arguments)
     if not STAGE.fullmatch(given.stage):
@@ -57,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         project.require_runtime()
         who = preflight.who(client)
         say(str(who))
-        stage = Stage(target, client, who, Question(given.yes), say)
+        stage = Stage(target, client, who, Question(given.yes), say, check_rights=not given.unchecked)
         if given.destroy:
             if not (given.yes or _agreed(target, who.account, given.keep_data)):
                 return 1

@@ -178,14 +178,27 @@ def remove(target: Target, clients: Clients, say: Say) -> None:
     outputs = stacks.outputs(cfn, name)
     if group := outputs.get("SECURITY_GROUP_IDS"):
         _wait_for_interfaces(clients("ec2"), group, say)
-    rds = clients("rds")
-    # An earlier removal may have come further than that.
-    with suppress(rds.exceptions.DBClusterNotFoundFault):
-        rds.modify_db_cluster(DBClusterIdentifier=f"cafe-{target.stage}", DeletionProtection=False)
+    _unprotect(target, clients("rds"))
     if secret := outputs.get("DB_SECRET_ARN"):
         # At once: otherwise its name would be taken for a month.
         clients("secretsmanager").delete_secret(SecretId=secret, ForceDeleteWithoutRecovery=True)
     stacks.delete(cfn, name, say)
+
+
+def clear(target: Target, clients: Clients) -> None:
+    """Lets go of a MySQL whose stack could not be made as a whole, and was never used.
+
+    Its protection would keep it, and so the stack, from being removed and made anew.
+    """
+    there = stacks.find(clients("cloudformation"), target.stack("database"))
+    if there and there["StackStatus"] in ("ROLLBACK_FAILED", "CREATE_FAILED"):
+        _unprotect(target, clients("rds"))
+
+
+def _unprotect(target: Target, rds: Any) -> None:
+    # It may be gone already.
+    with suppress(rds.exceptions.DBClusterNotFoundFault):
+        rds.modify_db_cluster(DBClusterIdentifier=f"cafe-{target.stage}", DeletionProtection=False)
 
 
 def _wait_for_interfaces(ec2: Any, group: str, say: Say) -> None:

@@ -122,9 +122,18 @@ def lacking(target: Target, clients: Clients, who: Who) -> list[str]:
                 )
             except (ClientError, BotoCoreError) as error:
                 raise NotKnown(f"{error}".splitlines()[0]) from error
-            denied = [each for each in answer["EvaluationResults"] if each["EvalDecision"] != "allowed"]
+            denied = [
+                each
+                for each in answer["EvaluationResults"]
+                if each["EvalDecision"] != "allowed" and not _rests_on_more(each)
+            ]
             missing += [f"  {each['EvalActionName']} on {each['EvalResourceName']}" for each in denied]
     return missing
+
+
+def _rests_on_more(result: dict[str, Any]) -> bool:
+    """Whether a policy looks at what only a real call has, such as an address or a region: then it says nothing."""
+    return any(each.get("MissingContextValues") for each in (result, *result.get("ResourceSpecificResults", [])))
 
 
 class NotKnown(Exception):

@@ -140,6 +140,31 @@ def test_the_stack_gets_its_own_parameters_and_knows_where_s3_is(aws: None, targ
     assert stack.parameters == {"Stage": "test", "S3PrefixList": s3, "DatabaseMaxCapacity": "8"}
 
 
+class Rds:
+    class exceptions:  # noqa: N801
+        class DBClusterNotFoundFault(Exception):
+            pass
+
+    def __init__(self) -> None:
+        self.changed: list[dict[str, Any]] = []
+
+    def modify_db_cluster(self, **given: Any) -> None:
+        _accepts("rds", "ModifyDBCluster", given)
+        self.changed.append(given)
+
+
+@pytest.mark.parametrize(
+    ("status", "goes"), [("ROLLBACK_FAILED", True), ("UPDATE_COMPLETE", False), ("DELETE_FAILED", False), (None, False)]
+)
+def test_only_of_a_stack_that_was_never_whole_the_cluster_loses_its_protection(
+    target: Target, status: str | None, goes: bool
+) -> None:
+    """Somebody who deleted the stack by hand is kept from it."""
+    rds = Rds()
+    database.clear(target, {"cloudformation": CloudFormation(status), "rds": rds}.__getitem__)
+    assert rds.changed == [{"DBClusterIdentifier": "cafe-test", "DeletionProtection": False}][: int(goes)]
+
+
 class Secrets:
     def __init__(self) -> None:
         self.secret: dict[str, Any] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from botocore.exceptions import ClientError
 
 from infra.deploy import preflight
 from infra.deploy.preflight import NotKnown, Who
+from infra.deploy.stage import Stage
 from infra.deploy.target import Clients, DeployError, Target
 
 ACCOUNT = "123456789012"
@@ -102,6 +104,35 @@ def test_each_right_that_is_missing_is_named_with_what_it_is_for(target: Target)
         "  s3:CreateBucket on arn:aws:s3:::cafe-test-x",
         "  lambda:AddPermission on arn:aws:lambda:eu-central-1:123456789012:function:cafe-test-x",
     ]
+
+
+def test_a_denial_for_lack_of_what_only_a_real_call_has_says_nothing(target: Target) -> None:
+    """As of a policy that denies everything outside of some regions."""
+
+    class Denied(Iam):
+        def simulate_principal_policy(self, **given: Any) -> dict[str, Any]:
+            answer = super().simulate_principal_policy(**given)
+            for each in answer["EvaluationResults"]:
+                each["ResourceSpecificResults"] = [{"MissingContextValues": ["aws:RequestedRegion"]}]
+            return answer
+
+    assert preflight.lacking(target, lambda _: Denied("lambda:AddPermission"), ANA) == []
+
+
+def test_missing_rights_stop_the_deploy_unless_iam_shall_not_be_asked(
+    target: Target, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "lacking", lambda *_: ["  s3:CreateBucket on arn:aws:s3:::cafe-test-x"])
+    account = SimpleNamespace(
+        describe_stacks=lambda **_: {"Stacks": [{"StackStatus": "CREATE_COMPLETE"}]},
+        **settings(1000, 0)("lambda").__dict__,
+    )
+    stage = Stage(target, lambda _: account, ANA, said.extend, said.append)
+    with pytest.raises(DeployError, match="s3:CreateBucket"):
+        stage._may_change(["a change"])
+    assert said == []
+    replace(stage, check_rights=False)._may_change(["a change"])
+    assert said == ["a change"]
 
 
 def test_every_action_of_the_policy_that_is_no_pattern_is_asked_for_on_a_resource_of_its_service(
