@@ -71,8 +71,21 @@ def stack(target: Target, clients: Clients) -> Stack:
     """The stack of the stage's own database, as it shall be."""
     body = template()
     given = stacks.known(body, target.parameters)
-    parameters = {"Stage": target.stage, "S3PrefixList": _s3(clients("ec2")), **given}
-    return Stack(target.stack("database"), body, parameters, {"app": "cafe", "stage": target.stage})
+    name, ec2 = target.stack("database"), clients("ec2")
+    # A subnet stays where it is, for in another zone it would be another one.
+    zones = stacks.values(clients("cloudformation"), name).get("Zones") or ",".join(_zones(ec2))
+    parameters = {"Stage": target.stage, "S3PrefixList": _s3(ec2), "Zones": zones, **given}
+    return Stack(name, body, parameters, {"app": "cafe", "stage": target.stage})
+
+
+def _zones(ec2: Any) -> list[str]:
+    """Two zones for the subnets. Not every one has each service, and their names stand for others in each account."""
+    services = [f"com.amazonaws.{ec2.meta.region_name}.{service}" for service in ("sns", "secretsmanager")]
+    details = ec2.describe_vpc_endpoint_services(ServiceNames=services)["ServiceDetails"]
+    zones = sorted(set.intersection(*(set(each["AvailabilityZones"]) for each in details)))
+    if len(zones) < 2:
+        raise DeployError(f"{ec2.meta.region_name} has no two zones with {' and '.join(services)}")
+    return zones[:2]
 
 
 def _s3(ec2: Any) -> str:

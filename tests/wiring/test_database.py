@@ -24,7 +24,7 @@ BY_LAMBDA = {"ec2", "logs", "xray", "sqs"}
 
 def own(stage: str = "<stage>", **parameters: str) -> Template:
     """The template with these parameters; its names read as in the documentation."""
-    given = {"Stage": stage, "S3PrefixList": "pl-1", **parameters}
+    given = {"Stage": stage, "S3PrefixList": "pl-1", "Zones": "<region>a,<region>b", **parameters}
     return Template(database.template(), given, region="<region>", account="<account>")
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -130,14 +131,51 @@ def test_a_stage_is_not_led_away_from_a_database_of_its_own(target: Target) -> N
 def test_the_stack_gets_its_own_parameters_and_knows_where_s3_is(aws: None, target: Target) -> None:
     ec2 = boto3.client("ec2")
     asked = replace(target, parameters={"DatabaseMaxCapacity": "8", "EmailAddress": "ana@example.com"})
-    stack = database.stack(asked, lambda service: ec2)
+    stack = database.stack(asked, {"ec2": ec2, "cloudformation": CloudFormation(None)}.__getitem__)
     [s3] = [
         each["PrefixListId"]
         for each in ec2.describe_managed_prefix_lists()["PrefixLists"]
         if each["PrefixListName"] == "com.amazonaws.eu-central-1.s3"
     ]
     assert stack.name == "cafe-test-database"
-    assert stack.parameters == {"Stage": "test", "S3PrefixList": s3, "DatabaseMaxCapacity": "8"}
+    assert stack.parameters == {
+        "Stage": "test",
+        "S3PrefixList": s3,
+        "Zones": "eu-central-1a,eu-central-1b",
+        "DatabaseMaxCapacity": "8",
+    }
+
+
+class Ec2:
+    """A region whose services are in these zones."""
+
+    meta = SimpleNamespace(region_name="us-east-1")
+
+    def __init__(self, *zones: list[str]) -> None:
+        self.zones = zones
+
+    def describe_managed_prefix_lists(self, **_: Any) -> dict[str, Any]:
+        return {"PrefixLists": [{"PrefixListId": "pl-1"}]}
+
+    def describe_vpc_endpoint_services(self, **given: Any) -> dict[str, Any]:
+        _accepts("ec2", "DescribeVpcEndpointServices", given)
+        return {"ServiceDetails": [{"AvailabilityZones": each} for each in self.zones]}
+
+
+def zones(target: Target, ec2: Ec2, cfn: CloudFormation) -> str:
+    return database.stack(target, {"ec2": ec2, "cloudformation": cfn}.__getitem__).parameters["Zones"]
+
+
+def test_its_network_is_in_zones_that_have_the_services_it_is_for(target: Target) -> None:
+    ec2 = Ec2(["us-east-1c", "us-east-1b", "us-east-1d"], ["us-east-1a", "us-east-1d", "us-east-1c"])
+    assert zones(target, ec2, CloudFormation(None)) == "us-east-1c,us-east-1d"
+    with pytest.raises(DeployError, match=r"us-east-1 has no two zones with com\.amazonaws\.us-east-1\.sns and"):
+        zones(target, Ec2(["us-east-1a", "us-east-1b"], ["us-east-1b"]), CloudFormation(None))
+
+
+def test_a_network_stays_in_its_zones_where_aws_adds_others(target: Target) -> None:
+    there = CloudFormation("UPDATE_COMPLETE", parameters={"Zones": "us-east-1c,us-east-1d"})
+    assert zones(target, Ec2(["us-east-1a", "us-east-1b"]), there) == "us-east-1c,us-east-1d"
 
 
 class Rds:
