@@ -24,6 +24,8 @@ PAUSE_SECONDS = 5
 NOT_READY = ("ResourceNotReadyException", "ENINotReadyException", "ResourceConflictException")
 # As long as Lambda lets it run.
 MIGRATION_SECONDS = 910
+# Until a new permission on a function is known everywhere.
+PERMISSION_SECONDS = 60
 ROTATION = {"AutomaticallyAfterDays": 30}
 # Lambda takes the network interfaces of deleted functions away in its own time, up to twenty minutes as a rule.
 INTERFACES_SECONDS = 3600
@@ -174,10 +176,19 @@ def rotate(target: Target, place: Place, clients: Clients, say: Say) -> None:
     secret = secrets.describe_secret(SecretId=place.secret)
     if (secret.get("RotationLambdaARN"), secret.get("RotationRules")) == (function, ROTATION):
         return
-    # Not at once: the functions have been given this password a moment ago.
-    secrets.rotate_secret(
-        SecretId=place.secret, RotationLambdaARN=function, RotationRules=ROTATION, RotateImmediately=False
-    )
+    end = time.monotonic() + PERMISSION_SECONDS
+    while True:
+        try:
+            # Not at once: the functions have been given this password a moment ago.
+            secrets.rotate_secret(
+                SecretId=place.secret, RotationLambdaARN=function, RotationRules=ROTATION, RotateImmediately=False
+            )
+            break
+        except ClientError as error:
+            # It does not know of a new permission at once.
+            if "cannot invoke the specified Lambda function" not in str(error) or time.monotonic() > end:
+                raise
+        time.sleep(PAUSE_SECONDS)
     say(f"database: the functions' password is rotated every {ROTATION['AutomaticallyAfterDays']} days")
 
 

@@ -207,6 +207,7 @@ class Secrets:
     def __init__(self) -> None:
         self.secret: dict[str, Any] = {}
         self.rotations = 0
+        self.refusals: list[str] = []
 
     def describe_secret(self, SecretId: str) -> dict[str, Any]:  # noqa: N803
         return self.secret
@@ -214,6 +215,9 @@ class Secrets:
     def rotate_secret(self, **given: Any) -> None:
         _accepts("secretsmanager", "RotateSecret", given)
         assert given["RotateImmediately"] is False
+        if self.refusals:
+            error = {"Code": "AccessDeniedException", "Message": self.refusals.pop()}
+            raise ClientError({"Error": error}, "RotateSecret")
         self.secret = {name: given[name] for name in ("RotationLambdaARN", "RotationRules")}
         self.rotations += 1
 
@@ -232,6 +236,19 @@ def test_the_password_is_rotated_every_month_by_the_function_that_secrets_manage
     [permission] = lambda_.permissions
     assert permission["Principal"] == "secretsmanager.amazonaws.com"
     assert permission["SourceAccount"] == "123456789012"
+
+
+def test_a_rotation_waits_until_secrets_manager_knows_that_it_may_call_the_function(
+    target: Target, said: list[str]
+) -> None:
+    secrets = Secrets()
+    secrets.refusals = ["Secrets Manager cannot invoke the specified Lambda function."]
+    clients = {"lambda": Deployed({}), "secretsmanager": secrets}
+    database.rotate(target, Place(SECRET, "admin"), clients.__getitem__, said.append)
+    assert secrets.rotations == 1
+    secrets.secret, secrets.refusals = {}, ["User is not authorized to perform: secretsmanager:RotateSecret"]
+    with pytest.raises(ClientError, match="not authorized"):
+        database.rotate(target, Place(SECRET, "admin"), clients.__getitem__, said.append)
 
 
 # --- its tables -------------------------------------------------------------------------------------------------------
