@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m infra.deploy",
         description="Deploys a stage of the café, puts its former release back, or destroys it.",
     )
-    parser.add_argument("stage", help="the stage's name: lower-case letters, digits and hyphens, at most 20")
+    parser.add_argument("stage", help="the stage's name: lower-case letters, digits and single hyphens, at most 20")
     parser.add_argument(
         "--project-dir", type=Path, default=REPOSITORY / ".stages", help="the generated Chalice project"
     )
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--yes", action="store_true", help="ask nothing")
     given = parser.parse_args(arguments)
     if not STAGE.fullmatch(given.stage):
-        parser.error(f"STAGE: {given.stage!r} must be lower-case letters, digits and hyphens, at most 20")
+        parser.error(f"STAGE: {given.stage!r} must be lower-case letters, digits and single hyphens, at most 20")
     if any("=" not in each for each in given.parameter):
         parser.error("--parameter: must be NAME=VALUE")
     try:

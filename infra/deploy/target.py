@@ -14,7 +14,8 @@ from botocore.config import Config
 from infra.deploy.place import Place
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-STAGE = re.compile(r"[a-z][a-z0-9-]{0,19}")
+# A database's name has no hyphen at its end, and no two in a row.
+STAGE = re.compile(r"(?!.*(--|-$))[a-z][a-z0-9-]{0,19}")
 
 Say = Callable[[str], None]
 # A service's name, and for how many seconds it may be silent if not for 60 -> its client.

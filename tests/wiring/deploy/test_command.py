@@ -11,12 +11,12 @@ from infra.deploy.__main__ import Question, main
 from infra.deploy.target import DeployError
 
 
-@pytest.mark.parametrize("stage", ["", "Dev", "1st", "a_b", "-x", "a" * 21, "a.b", "é"])
+@pytest.mark.parametrize("stage", ["", "Dev", "1st", "a_b", "-x", "a" * 21, "a.b", "é", "a-", "a--b"])
 def test_a_bad_name_of_a_stage_is_refused(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:
         main(["--", stage])
     assert error.value.code == 2
-    assert "must be lower-case letters, digits and hyphens, at most 20" in capsys.readouterr().err
+    assert "must be lower-case letters, digits and single hyphens, at most 20" in capsys.readouterr().err
 
 
 def test_the_local_cloud_has_no_database_of_its_own(
