@@ -86,7 +86,7 @@ def _zones(ec2: Any) -> list[str]:
     details = ec2.describe_vpc_endpoint_services(ServiceNames=services)["ServiceDetails"]
     zones = sorted(set.intersection(*(set(each["AvailabilityZones"]) for each in details)))
     if len(zones) < 2:
-        raise DeployError(f"{ec2.meta.region_name} has no two zones with {' and '.join(services)}")
+        raise DeployError(f"{ec2.meta.region_name} has no two zones with {' and '.join(services)}: take another region")
     return zones[:2]
 
 

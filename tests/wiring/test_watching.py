@@ -263,6 +263,7 @@ SAYS_WHAT_TO_DO = (
     "there are no AWS credentials",
     "AWS does not take these credentials",
     "are provided for",
+    "has no two zones with",
     "there is no stage",
     "neither infra/resources.yaml nor infra/database.yaml",
     "has no release before this one",
