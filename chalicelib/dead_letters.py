@@ -1,13 +1,14 @@
 """Dead letters: what failed for good, shown to a person, and put back to where it came from.
 
 They wait in two queues. ``orders-dead`` has the orders' messages that ``store_orders`` failed on five times. In
-``failures`` is what failed behind it, in one of three shapes: an event together with a function's error, as Lambda
-hands it over and ``announce_orders`` writes it; a message that SNS could not hand over to a subscriber; and the
-position of a batch on the orders' stream.
+``failures`` is what failed behind it, in one of four shapes: an event together with a function's error, as Lambda
+hands it over and ``announce_orders`` writes it; a message that SNS could not hand over to a subscriber; the position of
+a batch on the orders' stream; and the start of a report that EventBridge Scheduler could not make.
 
 A letter is deleted only after it was put back, so a call that is cut off leaves it in its queue, or has it put back
 twice. Nothing comes of the second time: an order is known by its ``orderID``, a notification by its key, an upload by
-its sequencer. Two calls at the same moment share the letters: who takes one hides it from the other.
+its sequencer, a report by its execution's name. Two calls at the same moment share the letters: who takes one hides it
+from the other.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -52,6 +54,8 @@ RECORDS_AT_ONCE = 100
 STREAM_PAGES = 20
 TEXT_CHARACTERS = 300
 NAMES_SHOWN = 3
+# What EventBridge Scheduler puts its own id into the place of.
+EXECUTION_ID = "<aws.scheduler.execution-id>"
 LINK = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 
 # The functions that are invoked without anyone waiting, and what each of their events is called.
@@ -61,7 +65,7 @@ FUNCTIONS = {
     "record_notification": "notification",
     "record_alarm": "alarm",
 }
-KINDS = ("order", *FUNCTIONS.values(), "stream", "unknown")
+KINDS = ("order", *FUNCTIONS.values(), "stream", "report", "unknown")
 
 log = logger("dead_letters")
 
@@ -77,7 +81,7 @@ class Kept(CafeError):
 class Places:
     """Where dead letters wait, and where each goes back to: URLs of queues, ARNs, and names of functions.
 
-    ``topics`` and ``functions`` have the kind of what goes back there.
+    ``topics`` and ``functions`` have the kind of what goes back there, ``machines`` the kind of report.
     """
 
     orders_dead: str
@@ -87,6 +91,7 @@ class Places:
     announce: str
     topics: Mapping[str, str]
     functions: Mapping[str, str]
+    machines: Mapping[str, str]
 
     @classmethod
     def of(cls, settings: Settings) -> Places:
@@ -99,6 +104,7 @@ class Places:
             announce=f"{prefix}announce_orders",
             topics={settings.topic_arn: "notification", settings.alarms_topic_arn: "alarm"},
             functions={prefix + name: kind for name, kind in FUNCTIONS.items()},
+            machines={settings.inventory_report_arn: "inventory", settings.storage_report_arn: "storage"},
         )
 
 
@@ -143,6 +149,8 @@ def read(message: Message, queue_url: str, places: Places) -> Letter:
             letter = _invocation(message, content, places)
         case {"Type": "Notification", "TopicArn": str(), "MessageId": str(), "Message": str()}:
             letter = _envelope(message, content, places)
+        case {"StateMachineArn": str(arn), "Name": str(), "Input": str()} if arn in places.machines:
+            letter = _start(message, content, places)
         case _:
             letter = None
     return letter or Letter(
@@ -307,6 +315,30 @@ def _position(message: Message, content: dict[str, Any], places: Places) -> Lett
     )
 
 
+def _start(message: Message, content: dict[str, Any], places: Places) -> Letter:
+    """What EventBridge Scheduler would have asked Step Functions for, with the reason in the message's attributes.
+
+    https://docs.aws.amazon.com/scheduler/latest/UserGuide/configuring-schedule-dlq.html
+    """
+    attributes = message.get("MessageAttributes", {})
+    given = {name: str(attribute.get("StringValue") or "") for name, attribute in attributes.items()}
+    name = content["Name"].replace(EXECUTION_ID, given.get("EXECUTION_ID", ""))
+    why = ": ".join(filter(None, (given.get("ERROR_CODE"), given.get("ERROR_MESSAGE"))))
+    retries = given.get("RETRY_ATTEMPTS", "")
+    return Letter(
+        id=message["MessageId"],
+        kind="report",
+        what=_text(f"the scheduled {places.machines[content['StateMachineArn']]} report {name}"),
+        since=_moment(given.get("SCHEDULED_TIME")) or _sent(message),
+        why=_text(f"it could not be started: {why}" if why else "it could not be started"),
+        tries=int(retries) + 1 if re.fullmatch("[0-9]{1,9}", retries) else None,
+        body=message["Body"],
+        # An execution that no request has started goes by its own name.
+        correlation_ids=_known(name),
+        put_back=partial(_start_execution, content["StateMachineArn"], name, content["Input"]),
+    )
+
+
 def _number(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
@@ -338,6 +370,13 @@ def _sent(message: Message) -> str:
 
 def _invoke(function: str, event: dict[str, Any], aws: Aws) -> None:
     aws("lambda").invoke(FunctionName=function, InvocationType="Event", Payload=json.dumps(event))
+
+
+def _start_execution(machine: str, name: str, given: str, aws: Aws) -> None:
+    sfn = aws("stepfunctions")
+    # EventBridge Scheduler may have asked twice, and have had it started once.
+    with suppress(sfn.exceptions.ExecutionAlreadyExists):
+        sfn.start_execution(stateMachineArn=machine, name=name, input=given)
 
 
 def _replay(places: Places, shard: str, start: str, end: str, aws: Aws) -> None:

@@ -14,6 +14,7 @@ function: its docstring says what AWS does, what MiniStack does, and who needs i
 - ``start_twice``              StartExecution with the name and the input of a running execution
 - ``execution_ends_once``      an aborted or timed-out execution stays so, and a failed one has no output
 - ``machine_timeout``          ``TimeoutSeconds`` of a whole state machine
+- ``scheduled_calls``          a schedule that calls StartExecution, with its own id in the input
 - ``execution_history``        the events of the states within a Parallel or a Map, and what led to each event
 - ``partiql_actions``          the IAM actions of PartiQL's statements
 - ``partiql_inserts``          the stream records of PartiQL's INSERT, and its atomicity
@@ -401,6 +402,32 @@ def machine_timeout() -> None:
             timer.cancel()
 
     stepfunctions._run_execution = run
+
+
+def scheduled_calls() -> None:
+    """On AWS a schedule may call any operation of a service, and has the id of its own execution put into the input.
+
+    MiniStack's schedules know resources as targets, which are started under names that nobody chose, and put in no id.
+    The scheduled reports need StartExecution with a name, so that one is added. It also looks once in ten seconds what
+    is due, for which a test would have to wait.
+    """
+    from ministack.services import eventbridge, scheduler, stepfunctions
+
+    invoke_target = eventbridge._invoke_target
+
+    @wraps(invoke_target)
+    def invoke(target: dict[str, Any], event: dict[str, Any], rule: dict[str, Any], view: Any = None) -> None:
+        if not target["Arn"].endswith(":aws-sdk:sfn:startExecution"):
+            invoke_target(target, event, rule, view)
+            return
+        execution_id = event["EventId"].replace("-", "")[:16]
+        given = json.loads(target["Input"].replace("<aws.scheduler.execution-id>", execution_id))
+        stepfunctions._start_execution(
+            {"stateMachineArn": given["StateMachineArn"], "name": given["Name"], "input": given["Input"]}
+        )
+
+    eventbridge._invoke_target = invoke
+    scheduler._SCHEDULE_TICK_INTERVAL = 1
 
 
 def execution_history() -> None:
@@ -817,6 +844,7 @@ PATCHES = (
     start_twice,
     execution_ends_once,
     machine_timeout,
+    scheduled_calls,
     execution_history,
     partiql_actions,
     partiql_inserts,

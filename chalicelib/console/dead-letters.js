@@ -15,6 +15,7 @@ const KINDS = {
   upload: ["Upload", "upload"],
   notification: ["Notification", "inbox"],
   alarm: ["Alarm", "alarm"],
+  report: ["Report", "report"],
   unknown: ["Unknown", "other"],
 };
 

@@ -116,6 +116,12 @@ NAMED: dict[str, tuple[str, Lister]] = {
         "BucketName",
         lambda clients, prefix: _buckets(clients("s3"), prefix),
     ),
+    "AWS::Scheduler::Schedule": (
+        "Name",
+        lambda clients, prefix: (
+            each["Name"] for each in _pages(clients("scheduler"), "list_schedules", "Schedules", NamePrefix=prefix)
+        ),
+    ),
     "AWS::SecretsManager::Secret": (
         "Name",
         lambda clients, _: (

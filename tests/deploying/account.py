@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+from infra.users import new_password
 from local.cloud import Cloud
 
 # Of each service, what a call lists: the operation, the key of the list, and what tells one from another.
@@ -121,12 +122,32 @@ class Account:
     def code(self, stage: str) -> dict[str, str]:
         return {name: each["CodeSha256"] for name, each in self.functions(stage).items()}
 
-    def get(self, stage: str, path: str) -> Any:
+    def get(self, stage: str, path: str, token: str | None = None) -> Any:
         """The JSON of the API behind the gateway."""
         [api] = self.apis(stage)
         url = f"{self._cloud.endpoint}/_aws/execute-api/{api}/api{path}"
-        with urllib.request.urlopen(url, timeout=30) as answer:
+        request = urllib.request.Request(url, headers={"Authorization": token} if token else {})
+        with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
+
+    def outputs(self, stage: str) -> dict[str, str]:
+        """Those of the stage's resources, by CloudFormation's names."""
+        [stack] = self.aws("cloudformation").describe_stacks(StackName=f"cafe-{stage}-resources")["Stacks"]
+        return {each["OutputKey"]: each["OutputValue"] for each in stack["Outputs"]}
+
+    def managers_token(self, stage: str) -> str:
+        """Of a manager who is made for it."""
+        outputs, cognito, password = self.outputs(stage), self.aws("cognito-idp"), new_password()
+        mia = {"UserPoolId": outputs["UserPoolId"], "Username": "mia"}
+        cognito.admin_create_user(**mia, MessageAction="SUPPRESS")
+        cognito.admin_set_user_password(**mia, Password=password, Permanent=True)
+        cognito.admin_add_user_to_group(**mia, GroupName="managers")
+        answer = cognito.initiate_auth(
+            ClientId=outputs["UserPoolClientId"],
+            AuthFlow="USER_PASSWORD_AUTH",
+            AuthParameters={"USERNAME": "mia", "PASSWORD": password},
+        )
+        return str(answer["AuthenticationResult"]["IdToken"])
 
     def state(self, stage: str) -> dict[str, Any]:
         """What the stage's bucket says of its releases."""

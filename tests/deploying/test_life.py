@@ -18,6 +18,7 @@ import pytest
 
 from tests.deploying.conftest import Checkout, Place
 from tests.faults.wire import Call, Cut, Exchange, Reply, invalid
+from tests.system.conftest import wait_for
 
 pytestmark = pytest.mark.long
 
@@ -207,6 +208,45 @@ def test_a_migration_that_fails_is_taken_back_with_the_code_and_finished_by_the_
     assert [column[0] for column in place.sql("SHOW COLUMNS FROM prices")] == ["id", "amount"]
     # Code that knows nothing of it goes on beside it.
     assert "database: nothing to change" in here.deploy("one")
+
+
+def test_a_scheduled_report_is_made_once_and_shown_by_the_api_and_its_schedule_goes_with_its_parameter(
+    place: Place, here: Checkout
+) -> None:
+    """Only its time is another than was asked for, since nobody waits until six."""
+    weekly = (
+        "--parameter",
+        "InventoryReportSchedule=cron(0 6 ? * MON *)",
+        "--parameter",
+        "ScheduleTimezone=Asia/Tokyo",
+    )
+    said = here.deploy("one", "--parameter", "StorageReportSchedule=cron(0 6 * * ? *)", *weekly)
+    assert "functions and API: nothing to change" in said
+    scheduler, machines = place.account.aws("scheduler"), place.account.aws("stepfunctions")
+    names = {each["Name"] for each in scheduler.list_schedules()["Schedules"]}
+    assert names == {"cafe-one-storage-report", "cafe-one-inventory-report"}
+    schedule = scheduler.get_schedule(Name="cafe-one-storage-report")
+    kept = {name: schedule[name] for name in ("Name", "FlexibleTimeWindow", "Target")}
+    scheduler.update_schedule(**kept, ScheduleExpression="at(2026-11-21T00:00:00)")
+    machine = place.account.outputs("one")["StorageReportArn"]
+    [name] = wait_for(
+        lambda: [
+            each["name"]
+            for each in machines.list_executions(stateMachineArn=machine)["executions"]
+            if each["status"] == "SUCCEEDED"
+        ],
+        "a scheduled report",
+    )
+    given = json.loads(schedule["Target"]["Input"])
+    with pytest.raises(machines.exceptions.ExecutionAlreadyExists):
+        machines.start_execution(stateMachineArn=machine, name=name, input=given["Input"])
+    report = place.account.get("one", f"/reports/{name}", place.account.managers_token("one"))
+    assert (report["kind"], report["status"], report["requestedBy"]) == ("storage", "SUCCEEDED", None)
+    # What was set stays, and what is set to nothing goes.
+    here.deploy("one", "--parameter", "InventoryReportSchedule=")
+    assert [each["Name"] for each in scheduler.list_schedules()["Schedules"]] == ["cafe-one-storage-report"]
+    here.deploy("one", "--parameter", "StorageReportSchedule=")
+    assert scheduler.list_schedules()["Schedules"] == []
 
 
 # --- cut off ----------------------------------------------------------------------------------------------------------

@@ -298,6 +298,26 @@ def machine_timeout(cloud: Cloud) -> bool:
     return bool(run(cloud, arn)["status"] == "TIMED_OUT")
 
 
+def scheduled_calls(cloud: Cloud) -> bool:
+    scheduler, states = client(cloud, "scheduler"), client(cloud, "stepfunctions")
+    arn = machine(cloud, "scheduled", {"Type": "Pass"})
+    given = {"StateMachineArn": arn, "Name": "by-<aws.scheduler.execution-id>", "Input": "{}"}
+    scheduler.create_schedule(
+        Name="once",
+        ScheduleExpression="at(2026-11-21T00:00:00)",
+        ActionAfterCompletion="DELETE",
+        FlexibleTimeWindow={"Mode": "OFF"},
+        Target={
+            "Arn": "arn:aws:scheduler:::aws-sdk:sfn:startExecution",
+            "RoleArn": ROLE,
+            "Input": json.dumps(given),
+        },
+    )
+    wait_for(lambda: not scheduler.list_schedules()["Schedules"], "the schedule's end")
+    started = states.list_executions(stateMachineArn=arn)["executions"]
+    return [each["name"][:3] for each in started] == ["by-"] and "<" not in started[0]["name"]
+
+
 def execution_history(cloud: Cloud) -> bool:
     """Of two branches, one of which is a Map of two items."""
     states = client(cloud, "stepfunctions")
@@ -522,6 +542,7 @@ CHECKS = (
     start_twice,
     execution_ends_once,
     machine_timeout,
+    scheduled_calls,
     execution_history,
     partiql_actions,
     partiql_inserts,

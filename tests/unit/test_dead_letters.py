@@ -126,6 +126,22 @@ def position(start: str = "5", end: str = "7", **fields: Any) -> dict[str, Any]:
     }
 
 
+def schedule(**fields: str) -> dict[str, str]:
+    """https://docs.aws.amazon.com/scheduler/latest/UserGuide/configuring-schedule-dlq.html"""
+    name = "storage-<aws.scheduler.execution-id>"
+    return {"StateMachineArn": ENVIRONMENT["STORAGE_REPORT_ARN"], "Name": name, "Input": "{}", **fields}
+
+
+NOT_STARTED = {
+    "SCHEDULE_ARN": f"arn:aws:scheduler:{REGION}:{ACCOUNT}:schedule/default/cafe-test-storage-report",
+    "SCHEDULED_TIME": "2026-11-21T06:00:00Z",
+    "EXECUTION_ID": "d32c5kddcf5bb8c3",
+    "ERROR_CODE": "AccessDeniedException",
+    "ERROR_MESSAGE": "The role may not start it",
+    "RETRY_ATTEMPTS": "0",
+}
+
+
 # --- What a person is told --------------------------------------------------------------------------------------------
 
 FAILED = "2026-11-21T04:00:00.500000Z"
@@ -215,6 +231,22 @@ SHAPES = {
             101,
         ),
     ),
+    "a report that its schedule could not start": (
+        FAILURES,
+        message(schedule(), **NOT_STARTED),
+        (
+            "report",
+            "the scheduled storage report storage-d32c5kddcf5bb8c3",
+            "2026-11-21T06:00:00.000000Z",
+            "it could not be started: AccessDeniedException: The role may not start it",
+            1,
+        ),
+    ),
+    "a start without its reason": (
+        FAILURES,
+        message(schedule(Name="storage-1")),
+        ("report", "the scheduled storage report storage-1", SENT, "it could not be started", None),
+    ),
 }
 UNKNOWN = {
     "no json": "{",
@@ -230,6 +262,8 @@ UNKNOWN = {
     "a confirmation": envelope(Type="SubscriptionConfirmation"),
     "another stream": position(streamArn="arn:aws:dynamodb:us-east-1:123456789012:table/other/stream/1"),
     "no sequence": position(start="x"),
+    "another machine": schedule(StateMachineArn="arn:aws:states:us-east-1:123456789012:stateMachine:other"),
+    "no name": {"StateMachineArn": ENVIRONMENT["STORAGE_REPORT_ARN"], "Input": "{}"},
 }
 
 
@@ -406,6 +440,17 @@ class Functions:
             raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "Invoke")
         self.invoked.append((FunctionName, json.loads(Payload)))
         return {"StatusCode": 202}
+
+
+def test_a_report_that_its_schedule_could_not_start_is_started_under_its_name_and_once(api: Api, aws: Aws) -> None:
+    for _ in range(2):
+        # Both times of one start that was asked for twice.
+        given = {name: {"DataType": "String", "StringValue": value} for name, value in NOT_STARTED.items()}
+        aws.sqs.send_message(QueueUrl=FAILURES, MessageBody=json.dumps(schedule()), MessageAttributes=given)
+        assert api.post("/dead-letters/redrive").json_body == {"redriven": 1, "kept": [], "left": 0}
+    report = api.get("/reports/storage-d32c5kddcf5bb8c3").json_body
+    assert (report["kind"], report["requestedBy"]) == ("storage", None)
+    assert len(api.get("/reports").json_body["reports"]) == 1
 
 
 class Stream:

@@ -18,6 +18,7 @@ from infra.deploy.target import Target
 from tests.wiring.template import Template
 
 ROOT = Path(__file__).parents[2]
+SCHEDULES = {"StorageReportSchedule": "cron(0 6 * * ? *)", "InventoryReportSchedule": "cron(0 6 ? * MON *)"}
 MACHINES = {"InventoryReport": "inventory_report.asl.json", "StorageReport": "storage_report.asl.json"}
 
 
@@ -58,6 +59,12 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def template() -> Template:
     """As deployed to AWS, without optional parameters."""
     return resolve()
+
+
+@pytest.fixture(scope="session")
+def whole() -> Template:
+    """As deployed to AWS, with everything that a parameter turns on and that has a role."""
+    return resolve(**SCHEDULES)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from infra.deploy import stacks
 from infra.deploy.place import FUNCTIONS
 from tests.deploying.exercises import EXERCISES
 from tests.wiring import permissions
-from tests.wiring.conftest import as_variables, place, resolve
+from tests.wiring.conftest import SCHEDULES, as_variables, place, resolve
 from tests.wiring.permissions import Permission, Row, allowed, as_list, documented, found, role_of
 from tests.wiring.template import Template
 
@@ -40,6 +40,12 @@ PLACE = place("<stage>", "<region>", "<account>")
 
 
 @pytest.fixture(scope="module")
+def template(whole: Template) -> Template:
+    """Every role that there may be."""
+    return whole
+
+
+@pytest.fixture(scope="module")
 def functions() -> dict[str, str]:
     return permissions.functions()
 
@@ -54,7 +60,7 @@ def test_the_roles_allow_what_the_page_says_and_nothing_else(template: Template,
 
 
 def test_the_roles_allow_the_same_on_the_local_stage(template: Template) -> None:
-    assert allowed(resolve(Local="true")) == allowed(template)
+    assert allowed(resolve(Local="true", **SCHEDULES)) == allowed(template)
 
 
 def test_the_page_gives_a_reason_for_each_permission(page: list[Row]) -> None:
@@ -126,7 +132,8 @@ def test_without_an_administrator_nobody_rotates_and_migrations_run_as_the_funct
 
 def test_each_function_has_a_role_and_a_log_group_of_its_own(template: Template, functions: dict[str, str]) -> None:
     machines = {f"{name}Role" for name in template.of_type("AWS::StepFunctions::StateMachine")}
-    assert template.of_type("AWS::IAM::Role").keys() == functions.keys() | machines
+    schedules = {f"{name}Role" for name in template.of_type("AWS::Scheduler::Schedule")}
+    assert template.of_type("AWS::IAM::Role").keys() == functions.keys() | machines | schedules
     groups = {each["LogGroupName"]: each for each in template.of_type("AWS::Logs::LogGroup").values()}
     for role, function in functions.items():
         assert groups[f"/aws/lambda/{function}"]["RetentionInDays"] == 30
@@ -155,6 +162,13 @@ def test_only_step_functions_of_this_account_assumes_a_machines_role(template: T
         assert machine["RoleArn"].endswith(f"role/{name}Role")
 
 
+def test_only_the_scheduler_of_this_account_assumes_a_schedules_role(template: Template) -> None:
+    own_account = {"StringEquals": {"aws:SourceAccount": "<account>"}}
+    for name, schedule in template.of_type("AWS::Scheduler::Schedule").items():
+        assert trusted(template, f"{name}Role") == [({"Service": "scheduler.amazonaws.com"}, own_account)]
+        assert schedule["Target"]["RoleArn"].endswith(f"role/{name}Role")
+
+
 def test_each_permission_is_proved_by_its_removal_or_has_a_source(page: list[Row]) -> None:
     """What is taken away in tests/deploying is what the page says is proved so, each permission once or more."""
     taken_away = {found(page, exercise.role, *right) for exercise in EXERCISES for right in exercise.rights}
@@ -162,10 +176,11 @@ def test_each_permission_is_proved_by_its_removal_or_has_a_source(page: list[Row
 
 
 def test_what_the_local_cloud_does_not_enforce_is_what_a_service_does_for_a_role(page: list[Row]) -> None:
-    """Polling, logs, traces, hand-overs of failures; what a machine does; and 404 or 403 for a missing object."""
+    """Polling, logs, traces, hand-overs of failures; what a machine or a schedule does; and 404 or 403 for a missing
+    object."""
     unenforced = {row.permission for row in page if row.source}
     of_machines = {
-        row.permission for row in page if row.permission.role in ("InventoryReportRole", "StorageReportRole")
+        row.permission for row in page if row.permission.role.endswith(("InventoryReportRole", "StorageReportRole"))
     }
     assert {each.action for each in unenforced - of_machines} == {
         "dynamodb:DescribeStream",

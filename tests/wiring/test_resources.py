@@ -10,12 +10,14 @@ import boto3
 import pytest
 from cfnlint.api import lint  # type: ignore[import-untyped]
 
+from chalicelib.dead_letters import EXECUTION_ID
 from chalicelib.orders import store
+from chalicelib.reports import KINDS, REPORT_ID
 from chalicelib.sign_in import MANAGERS, OPEN, ROUTES, STAFF
 from infra import trace
 from infra.deploy import stacks
 from tests.wiring.conftest import ROOT, as_variables, place, resolve
-from tests.wiring.template import Template
+from tests.wiring.template import Template, load
 
 BEYOND_MOTO = {
     "AWS::CloudWatch::Alarm",
@@ -247,6 +249,60 @@ def test_every_difference_of_the_local_stage_is_in_the_decisions() -> None:
 
 def test_a_stage_is_not_local_unless_it_is_asked_for(template: Template) -> None:
     assert differences(resolve(Local="false"), template) == set()
+
+
+# --- schedules --------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_scheduled_by_default(template: Template) -> None:
+    assert template.of_type("AWS::Scheduler::Schedule") == {}
+
+
+@pytest.mark.parametrize(("kind", "other"), [("Storage", "Inventory"), ("Inventory", "Storage")])
+def test_a_report_is_made_by_the_clock_where_a_parameter_says_when(kind: str, other: str) -> None:
+    template = resolve(**{f"{kind}ReportSchedule": "cron(0 6 ? * MON *)"}, ScheduleTimezone="Europe/Zurich")
+    [schedule] = template.of_type("AWS::Scheduler::Schedule").values()
+    assert schedule["Name"] == f"cafe-<stage>-{kind.lower()}-report"
+    assert schedule["ScheduleExpression"] == "cron(0 6 ? * MON *)"
+    assert schedule["ScheduleExpressionTimezone"] == "Europe/Zurich"
+    assert f"Scheduled{other}ReportRole" not in template.resources
+
+
+@pytest.mark.parametrize("schedule", ["cron(0 6 * * ? *)", "rate(1 day)", ""])
+def test_a_schedule_is_an_expression_of_eventbridge_scheduler(schedule: str) -> None:
+    assert re.search(pattern("StorageReportSchedule"), schedule)
+
+
+@pytest.mark.parametrize("schedule", ["daily", "0 6 * * *", "at(2026-11-21T06:00:00)", "cron()", " rate(1 day)"])
+def test_what_is_no_such_expression_is_refused_before_anything_is_changed(schedule: str) -> None:
+    assert not re.search(pattern("StorageReportSchedule"), schedule)
+    assert pattern("InventoryReportSchedule") == pattern("StorageReportSchedule")
+
+
+def pattern(parameter: str) -> str:
+    return str(load((ROOT / "infra" / "resources.yaml").read_text())["Parameters"][parameter]["AllowedPattern"])
+
+
+def test_a_schedule_that_asks_twice_starts_one_report_which_the_api_shows(whole: Template) -> None:
+    """The execution is named after the schedule's own; in such a name Step Functions takes no time with its colons."""
+    for kind in KINDS:
+        schedule = whole.properties(f"Scheduled{kind.title()}Report")
+        asked = json.loads(schedule["Target"]["Input"])
+        assert schedule["Target"]["Arn"] == "arn:aws:scheduler:::aws-sdk:sfn:startExecution"
+        assert asked == {
+            "StateMachineArn": whole.outputs[f"{kind.title()}ReportArn"],
+            "Name": f"{kind}-{EXECUTION_ID}",
+            "Input": "{}",
+        }
+        assert REPORT_ID.fullmatch(asked["Name"].replace(EXECUTION_ID, "d32c5kddcf5bb8c3"))
+
+
+def test_what_a_schedule_cannot_start_for_an_hour_waits_for_a_person(whole: Template) -> None:
+    for schedule in whole.of_type("AWS::Scheduler::Schedule").values():
+        assert schedule["FlexibleTimeWindow"] == {"Mode": "OFF"}
+        assert schedule["Target"]["DeadLetterConfig"] == {"Arn": whole.outputs["FailuresQueueArn"]}
+        assert schedule["Target"]["RetryPolicy"]["MaximumEventAgeInSeconds"] == 3600
+        assert 0 < schedule["Target"]["RetryPolicy"]["MaximumRetryAttempts"] <= 185
 
 
 # --- topics and subscriptions -----------------------------------------------------------------------------------------
