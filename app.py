@@ -82,7 +82,9 @@ def correlated(request: Request, get_response: Callable[[Any], Response]) -> Res
         response = get_response(request)
         # The route and not the path, whose ids may be of things that it only asks for.
         route = f"{request.method} {request.context['resourcePath']}"
-        log.info("request answered", extra={"route": route, "status": response.status_code})
+        # The access log knows the request by the gateway's id alone.
+        given = {"requestId": request.context["requestId"]} if "requestId" in request.context else {}
+        log.info("request answered", extra={"route": route, "status": response.status_code, **given})
     response.headers[correlation.HEADER] = correlation_id
     return response
 

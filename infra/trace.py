@@ -85,7 +85,7 @@ def follow(ask: Ask, identifier: str) -> list[Line]:
     found = ask(pattern([identifier]))
     related: dict[str, None] = {}
     for line in found:
-        values = {name: line.record.get(name) for name in (*OWN, "correlationId", "key")}
+        values = {name: line.record.get(name) for name in (*OWN, "correlationId", "requestId", "key")}
         if identifier in values.values():
             related |= {value: None for name, value in values.items() if name != "key" and isinstance(value, str)}
     related.pop(identifier, None)

@@ -144,6 +144,13 @@ NAMED: dict[str, tuple[str, Lister]] = {
             for each in page.get("QueueUrls", [])
         ),
     ),
+    "AWS::WAFv2::WebACL": (
+        "Name",
+        # It has no paginator, and an account no more than these.
+        lambda clients, _: (
+            each["Name"] for each in clients("wafv2").list_web_acls(Scope="REGIONAL", Limit=100)["WebACLs"]
+        ),
+    ),
     "AWS::StepFunctions::StateMachine": (
         "StateMachineName",
         lambda clients, _: (

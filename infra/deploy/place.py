@@ -10,6 +10,8 @@ from typing import Any
 # them that look after it, and may read its administrator's as well.
 FUNCTIONS = ("read_inventory", "receive_upload", "migrate", "rotate_password")
 ADMINISTRATORS = ("migrate", "rotate_password")
+# Those that may be asked for any number of times at once, each with a connection of its own.
+LIMITED = ("read_inventory", "receive_upload")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 
 from infra.deploy import inventory, record, stacks
 from infra.deploy.inventory import Thing
+from infra.deploy.place import LIMITED
 from infra.deploy.project import function_names
 from infra.deploy.stacks import DATA
 from infra.deploy.target import REPOSITORY, Clients, DeployError, Target
@@ -19,6 +20,8 @@ POLICY = REPOSITORY / "infra" / "deployer-policy.json"
 
 # Fewer functions at once than this, and the flows hold each other up: a new account may have as few as ten.
 CONCURRENT_FUNCTIONS = 100
+# What Lambda wants to be left for all functions of an account that reserve nothing.
+UNRESERVED_FUNCTIONS = 100
 # A package of each function, and as much again while they are updated.
 PACKAGE_BYTES = 20_000_000
 
@@ -165,8 +168,16 @@ def _list(value: Any) -> list[str]:
     return value if isinstance(value, list) else [value]
 
 
-def quotas(clients: Clients) -> list[str]:
-    """Those of the account's limits that a stage would reach, a line each."""
+def can_reserve(target: Target, at_once: int, clients: Clients) -> bool:
+    """Whether the account lets each function of ``LIMITED`` have ``at_once`` for itself; a new account may not."""
+    lambda_ = clients("lambda")
+    left = lambda_.get_account_settings()["AccountLimit"]["UnreservedConcurrentExecutions"]
+    own = sum(record.reserved(lambda_, target.function(name)) for name in LIMITED)
+    return bool(left + own - at_once * len(LIMITED) >= UNRESERVED_FUNCTIONS)
+
+
+def limits(clients: Clients) -> list[str]:
+    """Those of the account's limits and settings that a stage would feel, a line each."""
     found = clients("lambda").get_account_settings()
     limit, used = found["AccountLimit"], found["AccountUsage"]
     lines = []
@@ -175,4 +186,6 @@ def quotas(clients: Clients) -> list[str]:
     needed = 2 * len(function_names()) * PACKAGE_BYTES
     if (left := limit["TotalCodeSize"] - used["TotalCodeSize"]) < needed:
         lines.append(f"Lambda has room for {left / 1e9:.1f} GB of code only: remove old functions, or ask for more")
+    if not record.may_write_access_logs(clients("apigateway")):
+        lines.append("API Gateway may write no logs here, so there is no access log: docs/deploying.md says what to do")
     return lines

@@ -20,6 +20,7 @@ from typing import Any
 from chalice.deploy.packager import DependencyBuilder, LambdaDeploymentPackager
 from chalice.utils import UI, OSUtils
 
+from infra.deploy.place import LIMITED
 from infra.deploy.target import REPOSITORY, DeployError, Say, Target
 from infra.files import write_private
 
@@ -28,6 +29,8 @@ LINKED = ("app.py", "chalicelib", "requirements.txt")
 RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 # Those that the tests know, of which Chalice and Lambda have each.
 RUNTIMES = ("python3.11", "python3.12", "python3.13", "python3.14")
+# Outputs that the deploy itself goes by, and no function.
+OWN_OUTPUTS = ("API_RATE_LIMIT", "API_BURST_LIMIT", "MYSQL_CONCURRENCY", "ACCESS_LOGS_ARN", "API_WEB_ACL_ARN")
 # Chalice is silent while it sends a function; what it says is passed on, and not more often than this.
 PROGRESS_SECONDS = 10
 
@@ -50,19 +53,26 @@ def function_names() -> list[str]:
     return ["api_handler", *tracked_config()["lambda_functions"]]
 
 
-def configure(target: Target, outputs: Mapping[str, str], orders_since: str) -> dict[str, Any]:
-    """Chalice's configuration with this one stage, as it would be deployed from this checkout."""
+def configure(target: Target, outputs: Mapping[str, str], orders_since: str, at_once: int = 0) -> dict[str, Any]:
+    """Chalice's configuration with this one stage, as it would be deployed from this checkout.
+
+    ``at_once`` is how many of each function that needs a connection to MySQL may run; 0 is without a limit.
+    """
     environment = {
         "CAFE_STAGE": target.stage,
         "ORDERS_SINCE": orders_since,
-        **{name: value for name, value in outputs.items() if not name.endswith("_ROLE_ARN")},
+        **{
+            name: value for name, value in outputs.items() if not name.endswith("_ROLE_ARN") and name not in OWN_OUTPUTS
+        },
     }
     tracked = tracked_config()
     functions: dict[str, Any] = {}
     for name in function_names():
         role = "API_ROLE_ARN" if name == "api_handler" else f"{name.upper()}_ROLE_ARN"
         place = target.database.configuration(name) if target.database else {}
-        functions[name] = {**tracked["lambda_functions"].get(name, {}), **place, "iam_role_arn": outputs[role]}
+        limit = {"reserved_concurrency": at_once} if at_once and name in LIMITED else {}
+        own = tracked["lambda_functions"].get(name, {})
+        functions[name] = {**own, **place, **limit, "iam_role_arn": outputs[role]}
     stage = {"environment_variables": environment, "lambda_functions": functions}
     # Each function tells by this which code and which configuration it was deployed from.
     environment["CAFE_BUILD"] = _build(stage)

@@ -37,6 +37,20 @@ def stage_of(configuration: Mapping[str, Any]) -> str | None:
     return variables.get("CAFE_STAGE")
 
 
+def reserved(lambda_: Any, function: str) -> int:
+    """How many of a function are kept free for it; 0 where none are, or there is no such function."""
+    try:
+        found = lambda_.get_function_concurrency(FunctionName=function)
+    except lambda_.exceptions.ResourceNotFoundException:
+        return 0
+    return int(found.get("ReservedConcurrentExecutions", 0))
+
+
+def may_write_access_logs(gateway: Any) -> bool:
+    """Whether API Gateway has a role to write logs with: a setting of the account in a region, for all APIs there."""
+    return bool(gateway.get_account().get("cloudwatchRoleArn"))
+
+
 def rest_apis(target: Target, clients: Clients) -> list[str]:
     """The ids of the REST APIs whose routes end in the stage's function; those that answer already come first.
 

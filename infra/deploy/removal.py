@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from infra.deploy import database, inventory, project, record, stacks
+from infra.deploy import database, inventory, project, record, stacks, wiring
 from infra.deploy.inventory import Thing
 from infra.deploy.stacks import DATA
 from infra.deploy.target import Clients, DeployError, Say, Target
@@ -22,6 +22,8 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
     """
     cfn = clients("cloudformation")
     # First what brings work, then what does it.
+    if acl := stacks.outputs(cfn, target.stack("resources")).get("API_WEB_ACL_ARN"):
+        wiring.take_away(acl, target, clients, say)
     for api in record.rest_apis(target, clients):
         clients("apigateway").delete_rest_api(restApiId=api)
         say(f"REST API {api}: deleted")

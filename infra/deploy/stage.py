@@ -87,7 +87,7 @@ class Stage:
                 "these have the stage's names and are not its own: remove them, or choose another name\n"
                 + "\n".join(taken)
             )
-        for line in preflight.quotas(clients):
+        for line in preflight.limits(clients):
             self.say(f"warning: {line}")
 
     def _releases(self) -> Releases:
@@ -105,7 +105,9 @@ class Stage:
         given = {"Stage": self.target.stage, "Local": str(self.target.local).lower(), **(parameters or {})}
         return Stack(self.target.stack(part), body, given, {"app": "cafe", "stage": self.target.stage})
 
-    def _apply(self, change: stacks.Change, begin: Callable[[], None]) -> None:
+    def _apply(
+        self, change: stacks.Change, begin: Callable[[], None], make_way: Callable[[], None] = lambda: None
+    ) -> None:
         cfn = self.clients("cloudformation")
         try:
             self._may_change(change.lines)
@@ -113,6 +115,7 @@ class Stage:
             stacks.discard(change, cfn)
             raise
         begin()
+        make_way()
         stacks.apply(change, cfn, self.say)
 
     def _forward(self, releases: Releases, state: State, begin: Callable[[], None]) -> dict[str, str]:
@@ -125,12 +128,12 @@ class Stage:
         target = replace(self.target, database=place)
         resources = self._stack("resources", body, {**place.parameters, **stacks.known(body, target.parameters)})
         if change := stacks.prepare(resources, clients("cloudformation"), releases.url, self.say):
-            self._apply(change, begin)
+            self._apply(change, begin, lambda: self._take_waf_away(resources, resources.parameters.get("Waf")))
             changed = True
         else:
             self.say(f"{resources.name}: nothing to change")
         outputs = stacks.outputs(clients("cloudformation"), resources.name)
-        config = project.configure(target, outputs, self._orders_since(outputs))
+        config = project.configure(target, outputs, self._orders_since(outputs), self._at_once(outputs))
         project.write_project(target, config)
         if serving and not state.under_way and self._is_there(config, outputs, serving):
             self.say("functions and API: nothing to change")
@@ -211,6 +214,14 @@ class Stage:
         # botocore gives the time of this machine's zone.
         return f"{table['CreationDateTime'].astimezone(UTC):%Y-%m-%d}"
 
+    def _at_once(self, outputs: Mapping[str, str]) -> int:
+        """How many of each function that needs a connection to MySQL may run; 0 is without a limit."""
+        wanted = int(outputs["MYSQL_CONCURRENCY"])
+        if wanted and not preflight.can_reserve(self.target, wanted, self.clients):
+            self.say(f"warning: Lambda has too few functions at once here to reserve {wanted} for each that uses MySQL")
+            return 0
+        return wanted
+
     def _functions_to_deploy(self, config: dict[str, Any], serving: Release | None) -> list[str]:
         there = set(record.functions(self.target, self.clients))
         asked = set(config["stages"][self.target.stage]["lambda_functions"])
@@ -242,8 +253,19 @@ class Stage:
             url = f"{endpoint}/_aws/execute-api/{api['rest_api_id']}/{stage}"
         configured = config["stages"][self.target.stage]
         since = configured["environment_variables"]["ORDERS_SINCE"]
-        own = {"CAFE_STAGE": self.target.stage, "ORDERS_SINCE": since, "REST_API_URL": url}
+        own = {
+            "CAFE_STAGE": self.target.stage,
+            "ORDERS_SINCE": since,
+            "REST_API_URL": url,
+            "REST_API_ID": api["rest_api_id"],
+        }
         return {**outputs, **own, **configured["lambda_functions"]["migrate"]["environment_variables"]}
+
+    def _take_waf_away(self, stack: Stack, waf: str | None) -> None:
+        """From the API, before a change of the stack that ends it: what is in use cannot be deleted."""
+        acl = stacks.outputs(self.clients("cloudformation"), stack.name).get("API_WEB_ACL_ARN")
+        if acl and waf == "off":
+            wiring.take_away(acl, self.target, self.clients, self.say)
 
     def _complete(self, config: dict[str, Any], asked: Mapping[str, Any]) -> None:
         """Sets what Chalice cannot, and sees that everything is as asked."""
@@ -300,6 +322,7 @@ class Stage:
             former = replace(self._stack("", body), name=stack, parameters=kept["parameters"])
             if change := stacks.prepare(former, cfn, releases.url, self.say):
                 self.say("\n".join(change.lines))
+                self._take_waf_away(former, former.parameters.get("Waf", "off"))
                 stacks.apply(change, cfn, self.say)
             outputs |= stacks.outputs(cfn, stack)
         moved = {before: outputs[key] for key, before in release.outputs.items() if outputs.get(key, before) != before}

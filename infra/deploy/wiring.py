@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 
 from infra.deploy import record
+from infra.deploy.place import LIMITED
 from infra.deploy.project import tracked_config
 from infra.deploy.target import Clients, DeployError, Say, Target
 
@@ -67,6 +68,35 @@ def cors(target: Target, outputs: Mapping[str, str]) -> list[dict[str, Any]]:
     return [{"AllowedMethods": ["POST"], "AllowedOrigins": origins, "MaxAgeSeconds": HOURS}]
 
 
+# A line of JSON for each request: `requestId` is in the API's own log too, as the id that it answers with or beside it.
+ACCESS_LOG = {
+    "message": "request",
+    "requestId": "$context.requestId",
+    "route": "$context.httpMethod $context.resourcePath",
+    "status": "$context.status",
+    "milliseconds": "$context.responseLatency",
+    "bytes": "$context.responseLength",
+    "address": "$context.identity.sourceIp",
+    "user": "$context.authorizer.principalId",
+    "refused": "$context.error.responseType",
+    "waf": "$context.waf.status",
+}
+
+
+def api(outputs: Mapping[str, str]) -> dict[str, Any]:
+    """The settings of the API's stage, and the web ACL in front of it, empty if there is none."""
+    return {
+        "id": outputs["REST_API_ID"],
+        # As API Gateway tells them.
+        "throttling": {
+            "throttlingRateLimit": float(outputs["API_RATE_LIMIT"]),
+            "throttlingBurstLimit": int(outputs["API_BURST_LIMIT"]),
+        },
+        "accessLogs": {"destinationArn": outputs["ACCESS_LOGS_ARN"], "format": json.dumps(ACCESS_LOG)},
+        "webAcl": outputs["API_WEB_ACL_ARN"],
+    }
+
+
 def wanted(target: Target, outputs: Mapping[str, str]) -> dict[str, Any]:
     """All of it, as a release keeps it: what is put back is what that release asked for."""
     return {
@@ -77,6 +107,7 @@ def wanted(target: Target, outputs: Mapping[str, str]) -> dict[str, Any]:
         "redrivePolicy": redrive_policy(outputs),
         "notified": {"receive_upload": outputs["UPLOADS_BUCKET"]},
         "cors": {outputs["UPLOADS_BUCKET"]: cors(target, outputs)},
+        "api": api(outputs),
     }
 
 
@@ -111,6 +142,59 @@ def complete(target: Target, wiring: Mapping[str, Any], clients: Clients, say: S
         if _cors_rules(clients("s3"), bucket) != rules:
             clients("s3").put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": rules})
             say(f"{bucket}: opened to uploads from the console")
+    _complete_api(wiring["api"], clients, say)
+
+
+def _complete_api(asked: Mapping[str, Any], clients: Clients, say: Say) -> None:
+    gateway, stage = clients("apigateway"), tracked_config()["api_gateway_stage"]
+    found = _api_stage(gateway, asked)
+    changes, done = {}, []
+    if _missing(found["throttling"], asked["throttling"]):
+        changes["/*/*/throttling/rateLimit"] = str(asked["throttling"]["throttlingRateLimit"])
+        changes["/*/*/throttling/burstLimit"] = str(asked["throttling"]["throttlingBurstLimit"])
+        done.append("limits of its requests")
+    # Whether it may is for the account to say, and no one stage's.
+    if found["accessLogs"] != asked["accessLogs"] and record.may_write_access_logs(gateway):
+        changes |= {f"/accessLogSettings/{name}": value for name, value in asked["accessLogs"].items()}
+        done.append("access log")
+    if changes:
+        operations = [{"op": "replace", "path": path, "value": value} for path, value in changes.items()]
+        gateway.update_stage(restApiId=asked["id"], stageName=stage, patchOperations=operations)
+        say(f"API: {' and '.join(done)} set")
+    if asked["webAcl"] and _web_acl(clients("wafv2"), gateway, asked["id"]) != asked["webAcl"]:
+        clients("wafv2").associate_web_acl(WebACLArn=asked["webAcl"], ResourceArn=_stage_arn(gateway, asked["id"]))
+        say("API: WAF put in front of it")
+
+
+def _api_stage(gateway: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
+    stage = gateway.get_stage(restApiId=asked["id"], stageName=tracked_config()["api_gateway_stage"])
+    return {
+        "throttling": stage.get("methodSettings", {}).get("*/*", {}),
+        "accessLogs": stage.get("accessLogSettings", {}),
+    }
+
+
+def _stage_arn(gateway: Any, api: str) -> str:
+    stage = tracked_config()["api_gateway_stage"]
+    return f"arn:{gateway.meta.partition}:apigateway:{gateway.meta.region_name}::/restapis/{api}/stages/{stage}"
+
+
+def _web_acl(wafv2: Any, gateway: Any, api: str) -> str | None:
+    try:
+        found = wafv2.get_web_acl_for_resource(ResourceArn=_stage_arn(gateway, api))
+    except wafv2.exceptions.WAFNonexistentItemException:
+        return None
+    arn: str | None = found.get("WebACL", {}).get("ARN")
+    return arn
+
+
+def take_away(acl: str, target: Target, clients: Clients, say: Say) -> None:
+    """Takes the web ACL from the stage's APIs; another one that somebody has put there stays."""
+    gateway, wafv2 = clients("apigateway"), clients("wafv2")
+    for each in record.rest_apis(target, clients):
+        if _web_acl(wafv2, gateway, each) == acl:
+            wafv2.disassociate_web_acl(ResourceArn=_stage_arn(gateway, each))
+            say("API: WAF taken away")
 
 
 def _cors_rules(s3: Any, bucket: str) -> list[dict[str, Any]]:
@@ -188,6 +272,9 @@ def check(target: Target, config: Mapping[str, Any], wiring: Mapping[str, Any], 
             "MemorySize": asked.get("lambda_memory_size", config["lambda_memory_size"]),
         }
         problems += [f"{name}: {each} is {found.get(each)}, not {settings[each]}" for each in _missing(found, settings)]
+        if name in LIMITED:
+            reserved, limit = record.reserved(lambda_, target.function(name)), asked.get("reserved_concurrency", 0)
+            problems += [f"{name}: {reserved} are reserved, not {limit}"] if reserved != limit else []
         for each, ids in {"SubnetIds": "subnet_ids", "SecurityGroupIds": "security_group_ids"}.items():
             there = found.get("VpcConfig", {}).get(each, [])
             if set(there) != set(asked.get(ids, [])):
@@ -220,6 +307,20 @@ def check(target: Target, config: Mapping[str, Any], wiring: Mapping[str, Any], 
     for bucket, rules in wiring["cors"].items():
         if (found_rules := _cors_rules(clients("s3"), bucket)) != rules:
             problems.append(f"POST /uploads: the rules for other origins of {bucket} are {found_rules}")
+    return problems + _check_api(wiring["api"], clients)
+
+
+def _check_api(asked: Mapping[str, Any], clients: Clients) -> list[str]:
+    gateway = clients("apigateway")
+    found = _api_stage(gateway, asked)
+    problems = [
+        f"API: its {each} is {found['throttling'].get(each)}"
+        for each in _missing(found["throttling"], asked["throttling"])
+    ]
+    if found["accessLogs"] != asked["accessLogs"] and record.may_write_access_logs(gateway):
+        problems.append(f"API: its access log is {found['accessLogs']}")
+    if asked["webAcl"] and (acl := _web_acl(clients("wafv2"), gateway, asked["id"])) != asked["webAcl"]:
+        problems.append(f"API: the web ACL in front of it is {acl}")
     return problems
 
 

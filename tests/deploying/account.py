@@ -38,7 +38,14 @@ LISTS: tuple[tuple[str, str, str, str | None], ...] = (
     ("sqs", "list_queues", "QueueUrls", None),
     ("ssm", "describe_parameters", "Parameters", "Name"),
     ("stepfunctions", "list_state_machines", "stateMachines", "name"),
+    ("wafv2", "list_web_acls", "WebACLs", "Name"),
 )
+
+
+GIVEN: dict[str, dict[str, Any]] = {
+    "cognito-idp": {"PaginationConfig": {"PageSize": 60}},
+    "wafv2": {"Scope": "REGIONAL"},
+}
 
 
 class Account:
@@ -57,8 +64,11 @@ class Account:
 
     def _list(self, service: str, operation: str, key: str, name: str | None) -> Iterator[str]:
         client = self.aws(service)
-        sizes = {"PaginationConfig": {"PageSize": 60}} if service == "cognito-idp" else {}
-        pages = client.get_paginator(operation).paginate(**sizes) if client.can_paginate(operation) else [client.list()]
+        given = GIVEN.get(service, {})
+        paginates = client.can_paginate(operation)
+        pages = (
+            client.get_paginator(operation).paginate(**given) if paginates else [getattr(client, operation)(**given)]
+        )
         for page in pages:
             for each in page.get(key, []):
                 if each is not None and not (service == "cloudformation" and each["StackStatus"] == "DELETE_COMPLETE"):

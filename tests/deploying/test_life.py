@@ -11,6 +11,8 @@ import os
 import re
 import signal
 import subprocess
+import urllib.error
+from collections import deque
 from functools import partial
 from typing import Any
 
@@ -248,6 +250,32 @@ def test_a_scheduled_report_is_made_once_and_shown_by_the_api_and_its_schedule_g
     assert [each["Name"] for each in scheduler.list_schedules()["Schedules"]] == ["cafe-one-storage-report"]
     here.deploy("one", "--parameter", "StorageReportSchedule=")
     assert scheduler.list_schedules()["Schedules"] == []
+
+
+def test_the_api_answers_as_many_requests_as_its_parameters_say_and_a_waf_comes_and_goes(
+    place: Place, here: Checkout
+) -> None:
+    gateway, wafv2 = place.account.aws("apigateway"), place.account.aws("wafv2")
+    [api] = place.account.apis("one")
+    before = gateway.get_stage(restApiId=api, stageName="api")
+    assert before["methodSettings"]["*/*"]["throttlingRateLimit"] == 100
+    assert "/aws/apigateway/cafe-one-access" in before["accessLogSettings"]["destinationArn"]
+    limits = ("--parameter", "ApiRateLimit=1", "--parameter", "ApiBurstLimit=2")
+    said = here.deploy("one", *limits, "--parameter", "Waf=on")
+    assert "functions and API: nothing to change" in said
+    [acl] = wafv2.list_web_acls(Scope="REGIONAL")["WebACLs"]
+    protected = wafv2.list_resources_for_web_acl(WebACLArn=acl["ARN"], ResourceType="API_GATEWAY")["ResourceArns"]
+    assert protected == [f"arn:aws:apigateway:us-east-1::/restapis/{api}/stages/api"]
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        deque(place.account.get("one", "/health") for _ in range(20))
+    assert refused.value.code == 429
+    limits = ("--parameter", "ApiRateLimit=100", "--parameter", "ApiBurstLimit=200")
+    assert "API: WAF taken away" in here.deploy("one", *limits, "--parameter", "Waf=off")
+    assert wafv2.list_web_acls(Scope="REGIONAL")["WebACLs"] == []
+    with pytest.raises(wafv2.exceptions.WAFNonexistentItemException):
+        wafv2.get_web_acl_for_resource(ResourceArn=protected[0])
+    after = gateway.get_stage(restApiId=api, stageName="api")
+    assert after["methodSettings"] == before["methodSettings"]
 
 
 # --- cut off ----------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import boto3
 import pytest
 
 from infra.deploy import database, preflight, project, removal, smoke, stacks, wiring
-from infra.deploy.place import FUNCTIONS, Place
+from infra.deploy.place import FUNCTIONS, LIMITED, Place
 from infra.deploy.preflight import Who
 from infra.deploy.stage import Stage
 from infra.deploy.target import Target, client
@@ -107,13 +107,17 @@ def deployed(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             patch.setenv(name, value)
         patch.setattr(smoke, "test", lambda *_: [])
         patch.setattr(preflight, "lacking", lambda *_: [])
-        patch.setattr(preflight, "quotas", lambda _: [])
+        patch.setattr(preflight, "limits", lambda _: [])
+        patch.setattr(preflight, "can_reserve", lambda *_: True)
         patch.setattr(
             stacks,
             "outputs",
             lambda cfn, name: {**outputs(cfn, name), **(POOL if name == "cafe-prod-resources" else {})},
         )
         patch.setattr(database, "migrate", lambda *_: None)
+        # By an administrator, for all APIs of the account.
+        role = {"op": "replace", "path": "/cloudwatchRoleArn", "value": f"arn:aws:iam::{ACCOUNT}:role/api-logs"}
+        client("apigateway").update_account(patchOperations=[role])
         target = Target("prod", tmp_path_factory.mktemp("prod"), False, {}, made_by_hand())
         deployed = Deployed(target, {}, [])
         deployed.outputs.update(deployed.deploy())
@@ -187,6 +191,25 @@ def test_the_api_is_deployed_as_the_stage_that_the_address_names(deployed: Deplo
     assert stage["stageName"] == "api"
     assert stage["deploymentId"] in [each["id"] for each in gateway.get_deployments(restApiId=api["id"])["items"]]
     assert deployed.outputs["REST_API_URL"].endswith(f"/{api['id']}/api")
+
+
+def test_the_apis_stage_has_its_limits_and_its_access_log(deployed: Deployed) -> None:
+    [api] = client("apigateway").get_rest_apis()["items"]
+    stage = client("apigateway").get_stage(restApiId=api["id"], stageName="api")
+    settings = stage["methodSettings"]["*/*"]
+    assert (settings["throttlingRateLimit"], settings["throttlingBurstLimit"]) == (100, 200)
+    group = stage["accessLogSettings"]["destinationArn"].rpartition(":")[2]
+    assert json.loads(stage["accessLogSettings"]["format"]) == wiring.ACCESS_LOG
+    [found] = client("logs").describe_log_groups(logGroupNamePrefix=group)["logGroups"]
+    assert (found["logGroupName"], found["retentionInDays"]) == (group, 30)
+
+
+@pytest.mark.parametrize("function", project.function_names())
+def test_what_may_be_asked_for_any_number_of_times_and_needs_mysql_has_a_limit(
+    deployed: Deployed, function: str
+) -> None:
+    found = client("lambda").get_function_concurrency(FunctionName=deployed.target.function(function))
+    assert found.get("ReservedConcurrentExecutions") == (10 if function in LIMITED else None)
 
 
 @pytest.mark.parametrize("function", ["api_handler", "authorize"])

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -20,7 +21,11 @@ from tests.wiring.conftest import as_variables, resolve
 
 OUTPUTS = as_variables(resolve("test", "eu-central-1", "123456789012").outputs)
 # What the deploy adds when the API is there.
-DEPLOYED = {**OUTPUTS, "REST_API_URL": "https://abc.execute-api.eu-central-1.amazonaws.com/api"}
+DEPLOYED = {
+    **OUTPUTS,
+    "REST_API_URL": "https://abc.execute-api.eu-central-1.amazonaws.com/api",
+    "REST_API_ID": "abc",
+}
 
 
 def _client_error(message: str, code: str = "ValidationError") -> ClientError:
@@ -118,7 +123,7 @@ class CloudFormation:
 
 
 class Missing(Exception):
-    """Lambda's ResourceNotFoundException, and API Gateway's NotFoundException."""
+    """Lambda's ResourceNotFoundException, API Gateway's NotFoundException and WAF's WAFNonexistentItemException."""
 
 
 class Paginator:
@@ -162,7 +167,17 @@ class Lambda:
             for name, arn in sources.items()
         }
         self.invocations: dict[str, dict[str, Any]] = {}
+        self.reserved = {
+            target.function(name): asked["reserved_concurrency"]
+            for name, asked in stage["lambda_functions"].items()
+            if "reserved_concurrency" in asked
+        }
         self.changes = 0
+
+    def get_function_concurrency(self, FunctionName: str) -> dict[str, int]:
+        self.get_function_configuration(FunctionName)
+        found = self.reserved.get(FunctionName)
+        return {"ReservedConcurrentExecutions": found} if found else {}
 
     def get_function_configuration(self, FunctionName: str) -> dict[str, Any]:
         try:
@@ -199,7 +214,8 @@ class Lambda:
 
 
 class Account:
-    """What the check looks at: Lambda, the subscriptions of the topics, the uploads bucket's notifications and CORS."""
+    """What the check looks at: Lambda, the subscriptions of the topics, the notifications and the CORS of the uploads
+    bucket, the API's stage and the web ACL in front of it."""
 
     def __init__(self, target: Target, stage: dict[str, Any]) -> None:
         self.lambda_ = Lambda(target, stage)
@@ -211,17 +227,59 @@ class Account:
         self.redrive_policies: dict[str, str] = {}
         self.notified = ["arn:cafe-test-receive_upload"]
         self.cors: list[dict[str, Any]] = []
+        # Of the API's stage, and of API Gateway in this account.
+        self.api: dict[str, Any] = {"methodSettings": {}}
+        self.gateway: dict[str, str] = {"cloudwatchRoleArn": "arn:aws:iam::123456789012:role/logs"}
+        # By the ARN of what each is in front of.
+        self.web_acls: dict[str, str] = {}
+        self.meta = SimpleNamespace(partition="aws", region_name="eu-central-1")
 
     class exceptions:
         NotFoundException = Missing
+        WAFNonexistentItemException = Missing
 
     def client(self, service: str, seconds: int = 60) -> Any:
-        return {"lambda": self.lambda_, "sns": self, "s3": self, "apigateway": self}[service]
+        return {"lambda": self.lambda_, "sns": self, "s3": self, "apigateway": self, "wafv2": self}[service]
 
     def get_stage(self, restApiId: str, stageName: str) -> dict[str, Any]:
         if (restApiId, stageName) != ("abc", "api"):
             raise Missing
-        return {}
+        return self.api
+
+    def update_stage(self, **given: Any) -> None:
+        """https://docs.aws.amazon.com/apigateway/latest/api/API_UpdateStage.html"""
+        _accepts("apigateway", "UpdateStage", given)
+        self.get_stage(given["restApiId"], given["stageName"])
+        for each in given["patchOperations"]:
+            assert each["op"] == "replace"
+            match each["path"].split("/"):
+                case ["", "*", "*", "throttling", "rateLimit"]:
+                    self.api["methodSettings"].setdefault("*/*", {})["throttlingRateLimit"] = float(each["value"])
+                case ["", "*", "*", "throttling", "burstLimit"]:
+                    self.api["methodSettings"].setdefault("*/*", {})["throttlingBurstLimit"] = int(each["value"])
+                case ["", "accessLogSettings", name]:
+                    if not self.gateway:
+                        raise _client_error("CloudWatch Logs role ARN must be set in account settings", "BadRequest")
+                    self.api.setdefault("accessLogSettings", {})[name] = each["value"]
+                case other:
+                    raise AssertionError(other)
+        self.lambda_.changes += 1
+
+    def get_account(self) -> dict[str, str]:
+        return self.gateway
+
+    def get_web_acl_for_resource(self, ResourceArn: str) -> dict[str, Any]:
+        if ResourceArn not in self.web_acls:
+            raise Missing
+        return {"WebACL": {"ARN": self.web_acls[ResourceArn]}}
+
+    def associate_web_acl(self, **given: str) -> None:
+        _accepts("wafv2", "AssociateWebACL", given)
+        self.web_acls[given["ResourceArn"]] = given["WebACLArn"]
+        self.lambda_.changes += 1
+
+    def disassociate_web_acl(self, ResourceArn: str) -> None:
+        del self.web_acls[ResourceArn]
 
     def get_paginator(self, operation: str) -> Paginator:
         assert operation == "list_subscriptions_by_topic"

@@ -209,7 +209,7 @@ def test_what_the_local_cloud_does_not_enforce_is_what_a_service_does_for_a_role
 def test_the_alarms_topic_takes_messages_of_alarms_and_rules_only(template: Template) -> None:
     policy = template.properties("AlarmsTopicPolicy")
     assert policy["Topics"] == [template.outputs["AlarmsTopicArn"]]
-    alarms, rules = policy["PolicyDocument"]["Statement"]
+    alarms, rules = (each for each in policy["PolicyDocument"]["Statement"] if each["Effect"] == "Allow")
     for statement in (alarms, rules):
         assert as_list(statement["Action"]) == ["sns:Publish"]
         assert statement["Resource"] == template.outputs["AlarmsTopicArn"]
@@ -221,6 +221,7 @@ def test_the_alarms_topic_takes_messages_of_alarms_and_rules_only(template: Temp
 def test_nobody_outside_the_account_publishes_notifications(template: Template) -> None:
     policy = template.properties("NotificationsTopicPolicy")
     assert policy["Topics"] == [template.outputs["TopicArn"]]
-    [statement] = policy["PolicyDocument"]["Statement"]
+    statement, tls_only = policy["PolicyDocument"]["Statement"]
+    assert tls_only["Effect"] == "Deny"
     assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "sns:Publish")
     assert statement["Condition"] == {"StringNotEquals": {"aws:PrincipalAccount": "<account>"}}

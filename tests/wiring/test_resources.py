@@ -19,6 +19,7 @@ from infra.deploy import stacks
 from tests.wiring.conftest import ROOT, as_variables, place, resolve
 from tests.wiring.template import Template, load
 
+PLAIN_HTTP = {"Bool": {"aws:SecureTransport": "false"}}
 BEYOND_MOTO = {
     "AWS::CloudWatch::Alarm",
     "AWS::Cognito::UserPool",
@@ -92,9 +93,15 @@ def test_after_five_tries_a_message_is_in_the_dead_letter_queue(template: Templa
 
 
 def test_sns_puts_what_it_could_not_deliver_into_the_failures_queue_for_these_topics_only(template: Template) -> None:
-    [policy] = template.of_type("AWS::SQS::QueuePolicy").values()
-    assert policy["Queues"] == [template.outputs["FailuresQueueUrl"]]
-    [statement] = policy["PolicyDocument"]["Statement"]
+    allowing = {
+        queue: statement
+        for policy in template.of_type("AWS::SQS::QueuePolicy").values()
+        for queue in policy["Queues"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        if statement["Effect"] == "Allow"
+    }
+    [(queue, statement)] = allowing.items()
+    assert queue == template.outputs["FailuresQueueUrl"]
     assert statement == {
         "Effect": "Allow",
         "Principal": {"Service": "sns.amazonaws.com"},
@@ -191,7 +198,42 @@ def test_every_bucket_refuses_plain_http_on_every_stage_that_is_not_the_local_cl
         [statement] = policies[name]["Statement"]
         assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "s3:*")
         assert statement["Resource"] == [f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"]
-        assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+        assert statement["Condition"] == PLAIN_HTTP
+
+
+@pytest.mark.parametrize("stage", ["dev", "prod", "local"])
+def test_every_queue_and_topic_refuses_plain_http_on_every_stage_that_is_not_the_local_cloud(stage: str) -> None:
+    template = resolve(stage)
+    refused = {}
+    for policy in (
+        *template.of_type("AWS::SQS::QueuePolicy").values(),
+        *template.of_type("AWS::SNS::TopicPolicy").values(),
+    ):
+        [of] = policy.get("Queues") or policy["Topics"]
+        [statement] = [each for each in policy["PolicyDocument"]["Statement"] if each.get("Sid") == "TlsOnly"]
+        assert (statement["Effect"], statement["Principal"], statement["Condition"]) == ("Deny", "*", PLAIN_HTTP)
+        refused[of] = (statement["Action"], statement["Resource"])
+    queues = {each["QueueName"] for each in template.of_type("AWS::SQS::Queue").values()}
+    here = "<region>:<account>"
+    assert refused == {
+        **{
+            f"https://sqs.<region>.amazonaws.com/<account>/{name}": ("sqs:*", f"arn:aws:sqs:{here}:{name}")
+            for name in queues
+        },
+        **{
+            arn: ("sns:Publish", arn)
+            for each in template.of_type("AWS::SNS::Topic").values()
+            for arn in [f"arn:aws:sns:{here}:{each['TopicName']}"]
+        },
+    }
+
+
+def test_a_bucket_is_closed_to_the_public_whatever_a_policy_or_a_list_of_access_says(template: Template) -> None:
+    deploys = load((ROOT / "infra" / "deploys.yaml").read_text())["Resources"]["DeploysBucket"]["Properties"]
+    for bucket in (*template.of_type("AWS::S3::Bucket").values(), deploys):
+        closed = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
+        assert bucket["PublicAccessBlockConfiguration"] == dict.fromkeys(closed, True)
+        assert bucket["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
 
 
 def test_no_resource_grants_the_public_anything(template: Template) -> None:
@@ -232,12 +274,12 @@ def test_the_consoles_client_has_no_secret_and_its_tokens_last_an_hour(template:
 
 
 def differences(one: Template, other: Template) -> set[str]:
-    """What is not the same, as ``Resource`` where one has it alone, and else as ``Resource.Property``."""
+    """What is not the same: ``Resource`` where one has it alone, and else ``Resource.Property`` or ``Outputs.Name``."""
     found = set(one.resources.keys() ^ other.resources.keys())
     for name in one.resources.keys() & other.resources.keys():
         left, right = one.properties(name), other.properties(name)
         found |= {f"{name}.{key}" for key in left.keys() | right.keys() if left.get(key) != right.get(key)}
-    return found
+    return found | {f"Outputs.{name}" for name, value in one.outputs.items() if other.outputs[name] != value}
 
 
 def test_every_difference_of_the_local_stage_is_in_the_decisions() -> None:
@@ -379,6 +421,36 @@ def test_topics_are_traced_and_sns_may_send_the_traces_of_these_two_only(templat
             "StringLike": {"aws:SourceArn": [template.outputs["TopicArn"], template.outputs["AlarmsTopicArn"]]},
         },
     }
+
+
+# --- in front of the API ----------------------------------------------------------------------------------------------
+
+
+def test_there_is_no_waf_unless_it_is_asked_for(template: Template) -> None:
+    assert template.of_type("AWS::WAFv2::WebACL") == {}
+    assert template.outputs["ApiWebAclArn"] == ""
+
+
+def test_a_waf_has_the_rules_of_aws_and_a_limit_for_each_address_and_lets_large_lists_of_orders_through() -> None:
+    template = resolve(Waf="on", WafRateLimit="500")
+    [acl] = template.of_type("AWS::WAFv2::WebACL").values()
+    assert template.outputs["ApiWebAclArn"].endswith(":regional/webacl/cafe-<stage>-api/<id>")
+    assert (acl["Scope"], acl["DefaultAction"]) == ("REGIONAL", {"Allow": {}})
+    address, common, inputs = sorted(acl["Rules"], key=lambda rule: rule["Priority"])
+    assert address["Statement"]["RateBasedStatement"]["Limit"] == "500"
+    assert address["Action"] == {"Block": {}}
+    groups = [each["Statement"]["ManagedRuleGroupStatement"] for each in (common, inputs)]
+    assert [each["Name"] for each in groups] == ["AWSManagedRulesCommonRuleSet", "AWSManagedRulesKnownBadInputsRuleSet"]
+    # What they say counts, but for the size of a body, which may be a megabyte here.
+    assert [each["OverrideAction"] for each in (common, inputs)] == [{"None": {}}] * 2
+    assert groups[0]["RuleActionOverrides"] == [{"Name": "SizeRestrictions_BODY", "ActionToUse": {"Count": {}}}]
+    assert "RuleActionOverrides" not in groups[1]
+
+
+def test_the_limits_of_the_api_are_numbers_that_api_gateway_takes() -> None:
+    template = resolve(ApiRateLimit="5", ApiBurstLimit="7", MysqlConcurrency="3")
+    shown = {name: template.outputs[name] for name in ("ApiRateLimit", "ApiBurstLimit", "MysqlConcurrency")}
+    assert shown == {"ApiRateLimit": "5", "ApiBurstLimit": "7", "MysqlConcurrency": "3"}
 
 
 # --- logs -------------------------------------------------------------------------------------------------------------

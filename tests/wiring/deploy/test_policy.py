@@ -15,9 +15,11 @@ from tests.wiring.template import load
 
 POLICY: dict[str, Any] = json.loads((ROOT / "infra" / "deployer-policy.json").read_text())
 # What has no resource of its own on AWS, or one without a name: the ids of APIs, of networks, of mappings and pools,
-# the last three of which a condition narrows down; the secret that RDS makes, and the role that is RDS's own.
+# the last three of which a condition narrows down; the secret that RDS makes, and the role that is RDS's own; the rules
+# of AWS's that a web ACL takes, and what it is put in front of, which asks for a right on that as well.
 UNNAMED = {"Look", "Subscriptions", "NewUserPools", "UserPools", "Mappings", "RestApis", "NewNetworks", "Networks"}
 UNNAMED |= {"NewSecrets", "DefaultsOfDatabases", "RolesOfServices", "QueriesAndTraces"}
+UNNAMED |= {"WebAcls", "WebAclsOfApis", "MayApisLog"}
 READS = ("Describe", "Get", "List", "Simulate")
 
 
@@ -41,6 +43,13 @@ def test_every_right_is_on_the_projects_own_things(statement: dict[str, Any]) ->
 def test_what_is_allowed_on_everything_only_looks() -> None:
     [statement] = [each for each in POLICY["Statement"] if each["Sid"] == "Look"]
     assert all(each.partition(":")[2].startswith(READS) for each in statement["Action"])
+
+
+def test_what_is_set_for_all_apis_of_the_account_is_looked_at_only() -> None:
+    [statement] = [each for each in POLICY["Statement"] if "/account" in json.dumps(each["Resource"])]
+    assert statement["Action"] == "apigateway:GET"
+    [apis] = [each for each in POLICY["Statement"] if "apigateway:SetWebACL" in each["Action"]]
+    assert all("/restapis" in each for each in apis["Resource"])
 
 
 @pytest.mark.parametrize("sid", ["NewUserPools", "UserPools", "Mappings", "Networks"])
@@ -83,6 +92,14 @@ NEEDED = {
     "AWS::SNS::TopicPolicy": ("sns:SetTopicAttributes",),
     "AWS::SQS::Queue": ("sqs:CreateQueue", "sqs:SetQueueAttributes", "sqs:DeleteQueue"),
     "AWS::SQS::QueuePolicy": ("sqs:SetQueueAttributes",),
+    "AWS::WAFv2::WebACL": (
+        "wafv2:CreateWebACL",
+        "wafv2:GetWebACL",
+        "wafv2:ListTagsForResource",
+        "wafv2:TagResource",
+        "wafv2:UpdateWebACL",
+        "wafv2:DeleteWebACL",
+    ),
     "AWS::StepFunctions::StateMachine": (
         "states:CreateStateMachine",
         "states:UpdateStateMachine",

@@ -236,12 +236,13 @@ def test_the_mysql_that_an_earlier_stage_of_the_name_has_left_with_its_stack_is_
     assert preflight.clashes(target, clients, ACCOUNT) == []
 
 
-def settings(at_once: int, size: int) -> Clients:
+def settings(at_once: int, size: int, role: str = "arn:role") -> Clients:
     found = {
         "AccountLimit": {"ConcurrentExecutions": at_once, "TotalCodeSize": 80_000_000_000},
         "AccountUsage": {"TotalCodeSize": size},
     }
-    return lambda _: SimpleNamespace(get_account_settings=lambda: found)
+    gateway = {"cloudwatchRoleArn": role} if role else {}
+    return lambda _: SimpleNamespace(get_account_settings=lambda: found, get_account=lambda: gateway)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +254,52 @@ def settings(at_once: int, size: int) -> Clients:
             settings(1000, 79_900_000_000),
             ["Lambda has room for 0.1 GB of code only: remove old functions, or ask for more"],
         ),
+        (
+            settings(1000, 0, role=""),
+            ["API Gateway may write no logs here, so there is no access log: docs/deploying.md says what to do"],
+        ),
     ],
 )
 def test_a_limit_that_a_stage_would_reach_is_told(clients: Clients, lines: list[str]) -> None:
-    assert preflight.quotas(clients) == lines
+    assert preflight.limits(clients) == lines
+
+
+class Reserving:
+    """Lambda, of whose functions some have others reserved for them."""
+
+    class exceptions:  # noqa: N801
+        class ResourceNotFoundException(Exception):
+            pass
+
+    def __init__(self, unreserved: int, **reserved: int) -> None:
+        self.unreserved = unreserved
+        self.reserved = reserved
+
+    def get_account_settings(self) -> dict[str, Any]:
+        return {"AccountLimit": {"UnreservedConcurrentExecutions": self.unreserved}}
+
+    def get_function_concurrency(self, FunctionName: str) -> dict[str, int]:  # noqa: N803
+        name = FunctionName.removeprefix("cafe-test-")
+        if not self.reserved:
+            raise self.exceptions.ResourceNotFoundException
+        return {"ReservedConcurrentExecutions": self.reserved[name]} if name in self.reserved else {}
+
+
+@pytest.mark.parametrize(
+    ("lambda_", "may"),
+    [
+        (Reserving(1000), True),
+        (Reserving(120), True),
+        (Reserving(119), False),
+        # A new account.
+        (Reserving(10), False),
+        # What is reserved for these is theirs already.
+        (Reserving(100, read_inventory=10, receive_upload=10), True),
+        (Reserving(105, read_inventory=10), False),
+        (Reserving(100, store_orders=50), False),
+    ],
+)
+def test_functions_are_reserved_where_lambda_lets_the_account_and_its_others_have_a_hundred(
+    lambda_: Reserving, may: bool, target: Target
+) -> None:
+    assert preflight.can_reserve(target, 10, lambda _: lambda_) is may

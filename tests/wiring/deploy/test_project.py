@@ -17,7 +17,7 @@ from chalice.cli.factory import CLIFactory
 from chalice.config import Config
 
 from infra.deploy import project, record
-from infra.deploy.place import ADMINISTRATORS, FUNCTIONS
+from infra.deploy.place import ADMINISTRATORS, FUNCTIONS, LIMITED
 from infra.deploy.target import DeployError, Target
 from tests.wiring.conftest import ROOT, as_variables, place, resolve
 from tests.wiring.fakes import OUTPUTS
@@ -61,6 +61,23 @@ def test_every_function_gets_the_outputs_and_no_roles(target: Target) -> None:
         assert variables["ORDERS_SINCE"] == SINCE
         assert variables["ORDERS_QUEUE_URL"] == OUTPUTS["ORDERS_QUEUE_URL"]
         assert not any(variable.endswith("_ROLE_ARN") for variable in variables)
+
+
+def test_no_function_is_told_what_only_the_deploy_goes_by(target: Target) -> None:
+    assert set(project.OWN_OUTPUTS) <= OUTPUTS.keys()
+    written(target)
+    for name in project.function_names():
+        assert not as_chalice_reads(target, name).environment_variables.keys() & set(project.OWN_OUTPUTS)
+
+
+def test_only_what_may_be_asked_for_any_number_of_times_and_needs_mysql_has_a_limit_which_is_kept_free_for_it(
+    target: Target,
+) -> None:
+    project.write_project(target, project.configure(target, OUTPUTS, SINCE, 10))
+    limits = {name: as_chalice_reads(target, name).reserved_concurrency for name in project.function_names()}
+    assert {name: limit for name, limit in limits.items() if limit is not None} == dict.fromkeys(LIMITED, 10)
+    written(target)
+    assert {as_chalice_reads(target, name).reserved_concurrency for name in project.function_names()} == {None}
 
 
 def test_only_the_functions_that_talk_to_mysql_know_its_secrets_and_are_in_its_network(target: Target) -> None:

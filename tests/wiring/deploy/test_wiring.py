@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from infra.deploy import project, wiring
+from infra.deploy import project, record, wiring
 from infra.deploy.target import Say, Target
 from tests.wiring.fakes import DEPLOYED, OUTPUTS, Account
 
 
 @pytest.fixture
 def config(target: Target) -> dict[str, Any]:
-    return project.configure(target, OUTPUTS, "2026-11-21")
+    return project.configure(target, OUTPUTS, "2026-11-21", 10)
 
 
 @pytest.fixture
@@ -84,6 +85,59 @@ def test_completing_opens_the_uploads_bucket_to_the_consoles_page_and_to_no_othe
     complete(elsewhere, account)
     [rule] = account.cors
     assert rule["AllowedOrigins"] == ["http://127.0.0.1:8000", "https://abc.execute-api.eu-central-1.amazonaws.com"]
+
+
+def test_completing_limits_how_many_requests_the_api_answers_and_has_each_of_them_logged(account: Account) -> None:
+    assert account.api["methodSettings"] == {"*/*": {"throttlingRateLimit": 100.0, "throttlingBurstLimit": 200}}
+    access_log = account.api["accessLogSettings"]
+    assert access_log["destinationArn"].endswith(":log-group:/aws/apigateway/cafe-test-access")
+    line = json.loads(access_log["format"])
+    # API Gateway wants it, and `make trace` follows it.
+    assert line["requestId"] == "$context.requestId"
+    # What a client sends comes in none of these, but for its path's route: nobody forges a line.
+    assert not [each for each in line.values() if re.search("header|userAgent|context.path|query", each)]
+
+
+def test_where_api_gateway_may_write_no_logs_all_else_is_set_and_the_account_is_left_as_it_is(
+    target: Target, config: dict[str, Any], said: list[str]
+) -> None:
+    account = Account(target, config["stages"]["test"])
+    account.gateway = {}
+    complete(target, account, said.append)
+    assert "API: limits of its requests set" in said
+    assert "accessLogSettings" not in account.api
+    assert account.gateway == {}
+    assert wiring.check(target, config, wiring.wanted(target, DEPLOYED), account.client) == []
+    # From the day on which it may.
+    account.gateway = {"cloudwatchRoleArn": "arn:aws:iam::123456789012:role/logs"}
+    complete(target, account, said.append)
+    assert said[-1] == "API: access log set"
+
+
+STAGE_ARN = "arn:aws:apigateway:eu-central-1::/restapis/abc/stages/api"
+ACL = "arn:aws:wafv2:eu-central-1:123456789012:regional/webacl/cafe-test-api/1"
+
+
+def test_a_web_acl_is_put_in_front_of_the_api_where_there_is_one(account: Account, target: Target) -> None:
+    assert account.web_acls == {}
+    asked = wiring.wanted(target, {**DEPLOYED, "API_WEB_ACL_ARN": ACL})
+    wiring.complete(target, asked, account.client, print)
+    assert account.web_acls == {STAGE_ARN: ACL}
+
+
+@pytest.mark.parametrize(("there", "left"), [(ACL, {}), ("arn:of-somebody-else", {STAGE_ARN: "arn:of-somebody-else"})])
+def test_its_own_web_acl_is_taken_away_and_no_other(
+    there: str, left: dict[str, str], account: Account, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "rest_apis", lambda *_: ["abc"])
+    account.web_acls = {STAGE_ARN: there}
+    wiring.take_away(ACL, target, account.client, print)
+    assert account.web_acls == left
+
+
+def test_a_web_acl_that_somebody_took_away_is_missed(account: Account, target: Target, config: dict[str, Any]) -> None:
+    asked = wiring.wanted(target, {**DEPLOYED, "API_WEB_ACL_ARN": ACL})
+    assert wiring.check(target, config, asked, account.client) == ["API: the web ACL in front of it is None"]
 
 
 def test_completing_a_second_time_changes_nothing(account: Account, target: Target, said: list[str]) -> None:
@@ -165,6 +219,22 @@ def _closed_to_every_page(account: Account) -> None:
     account.cors.clear()
 
 
+def _other_limit(account: Account) -> None:
+    account.api["methodSettings"]["*/*"]["throttlingRateLimit"] = 10_000.0
+
+
+def _no_limits(account: Account) -> None:
+    account.api["methodSettings"] = {}
+
+
+def _other_access_log(account: Account) -> None:
+    account.api["accessLogSettings"] = {}
+
+
+def _nothing_reserved(account: Account) -> None:
+    account.lambda_.reserved.clear()
+
+
 def _no_function(account: Account) -> None:
     del account.lambda_.functions["cafe-test-measure_buckets"]
 
@@ -203,6 +273,11 @@ def _no_api(account: Account) -> None:
             f"POST /uploads: the rules for other origins of {OUTPUTS['UPLOADS_BUCKET']} are "
             "[{'AllowedMethods': ['POST'], 'AllowedOrigins': ['*']",
         ),
+        (_other_limit, "API: its throttlingRateLimit is 10000.0"),
+        (_no_limits, "API: its throttlingBurstLimit is None"),
+        (_other_access_log, "API: its access log is {}"),
+        (_nothing_reserved, "receive_upload: 0 are reserved, not 10"),
+        (_nothing_reserved, "read_inventory: 0 are reserved, not 10"),
         (_closed_to_every_page, f"POST /uploads: the rules for other origins of {OUTPUTS['UPLOADS_BUCKET']} are []"),
     ],
 )
