@@ -20,14 +20,20 @@ HOURS = 3600
 
 
 def mappings(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The settings of each function's event source mapping that Chalice has no word for."""
+    """The settings of each function's event source mapping that Chalice has no word for, and how many run at once."""
     return {
-        # Without it a reply that names the failed messages would delete all of them.
-        "store_orders": {"FunctionResponseTypes": ["ReportBatchItemFailures"]},
+        "store_orders": {
+            # Without it a reply that names the failed messages would delete all of them.
+            "FunctionResponseTypes": ["ReportBatchItemFailures"],
+            # As app.py has it.
+            "ScalingConfig": {"MaximumConcurrency": 10},
+        },
         # For a function that cannot put by what it fails on, which it does after two minutes: such a batch would hold
         # the stream for ever.
         "announce_orders": {
             "FunctionResponseTypes": ["ReportBatchItemFailures"],
+            # Of each shard.
+            "ParallelizationFactor": 1,
             "BisectBatchOnFunctionError": True,
             "MaximumRetryAttempts": 1000,
             "MaximumRecordAgeInSeconds": 6 * HOURS,

@@ -154,6 +154,12 @@ def test_every_mapping_and_every_asynchronous_function_is_completed(app: Chalice
     assert wiring.SUBSCRIBED.keys() == topics
 
 
+def test_as_many_of_store_orders_run_at_once_as_app_py_says(app: Any) -> None:
+    [source] = [each for each in app.event_sources if each.name == "store_orders"]
+    asked = wiring.mappings({"FAILURES_QUEUE_ARN": "arn"})["store_orders"]["ScalingConfig"]
+    assert asked == {"MaximumConcurrency": source.maximum_concurrency}
+
+
 def test_a_dead_letter_goes_back_to_every_function_that_is_invoked_without_anyone_waiting(
     app: Chalice, template: Template
 ) -> None:

@@ -187,6 +187,14 @@ def _unbounded_retries(account: Account) -> None:
     account.lambda_.mappings["cafe-test-announce_orders"][0]["MaximumRetryAttempts"] = -1
 
 
+def _without_a_limit(account: Account) -> None:
+    account.lambda_.mappings["cafe-test-store_orders"][0]["ScalingConfig"] = {}
+
+
+def _many_at_once(account: Account) -> None:
+    account.lambda_.mappings["cafe-test-announce_orders"][0]["ParallelizationFactor"] = 10
+
+
 def _stream_without_failure_destination(account: Account) -> None:
     account.lambda_.mappings["cafe-test-announce_orders"][0]["DestinationConfig"] = {"OnFailure": {}}
 
@@ -262,6 +270,8 @@ def _no_api(account: Account) -> None:
         (_disabled_mapping, "announce_orders: its mapping's State is Disabled"),
         (_mapping_of_an_older_stream, "announce_orders: its mapping's EventSourceArn is arn:old"),
         (_unbounded_retries, "announce_orders: its mapping's MaximumRetryAttempts is -1"),
+        (_without_a_limit, "store_orders: its mapping's ScalingConfig is {}"),
+        (_many_at_once, "announce_orders: its mapping's ParallelizationFactor is 10"),
         (_stream_without_failure_destination, "announce_orders: its mapping's DestinationConfig is {'OnFailure': {}}"),
         (_no_failure_destination, "receive_upload: its DestinationConfig is None"),
         (_not_subscribed, f"record_notification: is subscribed 0 times to {OUTPUTS['TOPIC_ARN']}, not once"),
