@@ -91,6 +91,10 @@ def follow(ask: Ask, identifier: str) -> list[Line]:
     related.pop(identifier, None)
     if related:
         found += ask(pattern(list(related)[:RELATED]))
+    # The access log knows a request by the gateway's id alone, which is another one where the client has sent its own.
+    gateways = {str(line.record["requestId"]) for line in found if line.record.get("requestId")}
+    if left := sorted(gateways - related.keys() - {identifier}):
+        found += ask(pattern(left[:RELATED]))
     # A request may have brought others beside it.
     own = [name for name in OWN if any(line.record.get(name) == identifier for line in found)]
     lines = {line for line in found if all(line.record.get(name, identifier) == identifier for name in own)}

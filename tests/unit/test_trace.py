@@ -140,6 +140,21 @@ def test_a_report_is_followed_through_its_state_machine_and_by_whoever_asked_for
         assert any("report found by its key" in line for line in lines)
 
 
+REQUESTS = (
+    (API, record(1, "order queued", orderID="o-1", correlationId="mine")),
+    (API, record(2, "request answered", status=202, correlationId="mine", requestId="g-1")),
+    ("/aws/apigateway/cafe-prod-access", {"message": "request", "requestId": "g-1", "status": "202"}),
+    ("/aws/apigateway/cafe-prod-access", {"message": "request", "requestId": "g-2", "status": "429"}),
+)
+
+
+@pytest.mark.parametrize("identifier", ["o-1", "mine", "g-1"])
+def test_a_request_with_an_id_of_the_clients_own_is_followed_into_the_access_log_and_out_of_it(identifier: str) -> None:
+    lines = followed(identifier, *REQUESTS)
+    assert len(lines) == 3
+    assert any("access  request  requestId=g-1  status=202" in line for line in lines)
+
+
 def test_an_upload_is_followed_by_its_key_whatever_characters_it_has() -> None:
     key = 'inventory/caf\u00e9 (1)|"new"\\.csv'
     upload = "/aws/lambda/cafe-prod-receive_upload"

@@ -12,11 +12,11 @@ from cfnlint.api import lint  # type: ignore[import-untyped]
 
 from chalicelib.dead_letters import EXECUTION_ID
 from chalicelib.orders import store
-from chalicelib.reports import KINDS, REPORT_ID
+from chalicelib.reports import KINDS, MODES, REPORT_ID
 from chalicelib.sign_in import MANAGERS, OPEN, ROUTES, STAFF
 from infra import trace
 from infra.deploy import stacks
-from tests.wiring.conftest import ROOT, as_variables, place, resolve
+from tests.wiring.conftest import ROOT, SCHEDULES, as_variables, place, resolve
 from tests.wiring.template import Template, load
 
 PLAIN_HTTP = {"Bool": {"aws:SecureTransport": "false"}}
@@ -334,9 +334,15 @@ def test_a_schedule_that_asks_twice_starts_one_report_which_the_api_shows(whole:
         assert asked == {
             "StateMachineArn": whole.outputs[f"{kind.title()}ReportArn"],
             "Name": f"{kind}-{EXECUTION_ID}",
-            "Input": "{}",
+            "Input": {"storage": '{"mode": "listing"}', "inventory": "{}"}[kind],
         }
         assert REPORT_ID.fullmatch(asked["Name"].replace(EXECUTION_ID, "d32c5kddcf5bb8c3"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_scheduled_storage_report_measures_as_its_parameter_says(mode: str) -> None:
+    schedule = resolve(**SCHEDULES, StorageReportMode=mode).properties("ScheduledStorageReport")
+    assert json.loads(json.loads(schedule["Target"]["Input"])["Input"]) == {"mode": mode}
 
 
 def test_what_a_schedule_cannot_start_for_an_hour_waits_for_a_person(whole: Template) -> None:
