@@ -170,8 +170,21 @@ def _complete_api(asked: Mapping[str, Any], clients: Clients, say: Say) -> None:
         gateway.update_stage(restApiId=asked["id"], stageName=stage, patchOperations=operations)
         say(f"API: {' and '.join(done)} set")
     if asked["webAcl"] and _web_acl(clients("wafv2"), gateway, asked["id"]) != asked["webAcl"]:
-        clients("wafv2").associate_web_acl(WebACLArn=asked["webAcl"], ResourceArn=_stage_arn(gateway, asked["id"]))
+        _put_in_front(asked["webAcl"], _stage_arn(gateway, asked["id"]), clients("wafv2"))
         say("API: WAF put in front of it")
+
+
+def _put_in_front(acl: str, stage: str, wafv2: Any) -> None:
+    """A web ACL that was made just now is known everywhere a minute later."""
+    end = time.monotonic() + 120
+    while True:
+        try:
+            wafv2.associate_web_acl(WebACLArn=acl, ResourceArn=stage)
+            return
+        except wafv2.exceptions.WAFUnavailableEntityException:
+            if time.monotonic() > end:
+                raise
+            time.sleep(5)
 
 
 def _api_stage(gateway: Any, asked: Mapping[str, Any]) -> dict[str, Any]:

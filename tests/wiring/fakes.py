@@ -126,6 +126,10 @@ class Missing(Exception):
     """Lambda's ResourceNotFoundException, API Gateway's NotFoundException and WAF's WAFNonexistentItemException."""
 
 
+class Unavailable(Exception):
+    """WAF's WAFUnavailableEntityException."""
+
+
 class Paginator:
     """Lists by the one argument of the call, one thing to a page."""
 
@@ -230,13 +234,15 @@ class Account:
         # Of the API's stage, and of API Gateway in this account.
         self.api: dict[str, Any] = {"methodSettings": {}}
         self.gateway: dict[str, str] = {"cloudwatchRoleArn": "arn:aws:iam::123456789012:role/logs"}
-        # By the ARN of what each is in front of.
+        # By the ARN of what each is in front of; and how often a new one is not known yet.
         self.web_acls: dict[str, str] = {}
+        self.unavailable = 2
         self.meta = SimpleNamespace(partition="aws", region_name="eu-central-1")
 
     class exceptions:
         NotFoundException = Missing
         WAFNonexistentItemException = Missing
+        WAFUnavailableEntityException = Unavailable
 
     def client(self, service: str, seconds: int = 60) -> Any:
         return {"lambda": self.lambda_, "sns": self, "s3": self, "apigateway": self, "wafv2": self}[service]
@@ -275,6 +281,9 @@ class Account:
 
     def associate_web_acl(self, **given: str) -> None:
         _accepts("wafv2", "AssociateWebACL", given)
+        if self.unavailable:
+            self.unavailable -= 1
+            raise Unavailable
         self.web_acls[given["ResourceArn"]] = given["WebACLArn"]
         self.lambda_.changes += 1
 
