@@ -27,6 +27,8 @@ RATES = (10, 1_000, 100_000)
 LISTS = (ORDERS_IN_LIST, 1)
 # Of `store_orders` run so many at once: `maximum_concurrency` in app.py.
 STORING_AT_ONCE = 10
+# The API answers so many requests a second: `ApiRateLimit` in infra/resources.yaml.
+ANSWERED_REQUESTS = 100
 # An id of API Gateway's, as an item of a notification has it.
 ID_BYTES = 39
 MONTH_SECONDS = 30 * 24 * 3_600
@@ -197,6 +199,12 @@ def bends() -> list[tuple[str, str, float, float]]:
             f"{PARTITION_WRITES:,} writes a second to a key of `byPeriod`, of {SHARDS}",
             PARTITION_WRITES,
             lambda load: load.writes / SHARDS,
+        ),
+        reached(
+            "API Gateway",
+            f"{ANSWERED_REQUESTS} requests a second (our own)",
+            ANSWERED_REQUESTS,
+            lambda load: load.requests,
         ),
         reached("API Gateway", f"{API_REQUESTS:,} requests a second", API_REQUESTS, lambda load: load.requests),
         reached("Lambda", f"{FUNCTIONS_AT_ONCE:,} functions at once", FUNCTIONS_AT_ONCE, lambda load: load.functions),

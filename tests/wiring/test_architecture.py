@@ -25,6 +25,10 @@ def test_the_loads_are_of_the_batches_and_the_concurrency_of_app_py(app: Any) ->
     assert sources["store_orders"].maximum_concurrency == load.STORING_AT_ONCE
 
 
+def test_the_loads_are_of_the_limit_that_the_api_has(template: Template) -> None:
+    assert template.outputs["ApiRateLimit"] == str(load.ANSWERED_REQUESTS)
+
+
 def test_the_loads_are_of_the_tables_with_their_indexes(template: Template) -> None:
     tables = template.of_type("AWS::DynamoDB::Table")
     indexes = {
