@@ -157,6 +157,7 @@ ARNS = {
     "AWS::SQS::Queue": "arn:aws:sqs:eu-central-1:123456789012:cafe-test-orders",
     "AWS::SecretsManager::Secret": "arn:aws:secretsmanager:eu-central-1:123456789012:secret:cafe-test-database-AbCdEf",
     "AWS::StepFunctions::StateMachine": "arn:aws:states:eu-central-1:123456789012:stateMachine:cafe-test-report",
+    "AWS::WAFv2::WebACL": "arn:aws:wafv2:eu-central-1:123456789012:regional/webacl/cafe-test-api/1a2b3c4d",
 }
 
 
