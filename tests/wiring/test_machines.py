@@ -15,6 +15,7 @@ import pytest
 from statelint.cli import main as statelint  # type: ignore[import-untyped]
 
 from chalicelib import errors, storage
+from infra.deploy import place
 from tests.wiring.conftest import MACHINES, ROOT
 from tests.wiring.permissions import allowed
 from tests.wiring.template import Template
@@ -69,6 +70,14 @@ def function_of(template: Template, machine: str, state: dict[str, Any]) -> str:
     placeholder = state["Parameters"]["FunctionName"].removeprefix("${").removesuffix("}")
     arn: str = template.properties(machine)["DefinitionSubstitutions"][placeholder]
     return arn.removeprefix("arn:aws:lambda:<region>:<account>:function:cafe-<stage>-")
+
+
+def pauses(retry: dict[str, Any]) -> float:
+    """The seconds between all tries of a retrier, at the most."""
+    return sum(
+        min(retry["IntervalSeconds"] * retry["BackoffRate"] ** number, retry["MaxDelaySeconds"])
+        for number in range(retry["MaxAttempts"])
+    )
 
 
 def next_states(state: dict[str, Any]) -> list[str]:
@@ -174,7 +183,7 @@ def test_the_machine_is_logged_without_its_data_and_traced(machine: Machine, tem
 def test_every_task_is_retried_with_backoff_and_jitter(machine: Machine) -> None:
     for name, state in tasks(machine[1]).items():
         assert state["TimeoutSeconds"] > 0, name
-        [retry] = state["Retry"]
+        retry = state["Retry"][0]
         assert retry["BackoffRate"] > 1, name
         assert retry["MaxDelaySeconds"] > retry["IntervalSeconds"], name
         assert retry["JitterStrategy"] == "FULL", name
@@ -183,7 +192,7 @@ def test_every_task_is_retried_with_backoff_and_jitter(machine: Machine) -> None
 
 def test_only_what_may_pass_is_retried(machine: Machine) -> None:
     for name, state in tasks(machine[1]).items():
-        [retry] = state["Retry"]
+        retry = state["Retry"][0]
         known = PASSING[state["Resource"]]
         assert known <= set(retry["ErrorEquals"]), name
         own = set(retry["ErrorEquals"]) - known
@@ -211,6 +220,20 @@ def test_each_error_of_ours_that_may_pass_is_retried(template: Template) -> None
     assert set.union(*retried.values()) == passing
 
 
+def test_a_function_of_mysqls_network_that_lost_it_while_it_was_idle_is_waited_for(
+    machine: Machine, template: Template
+) -> None:
+    """Lambda takes some minutes to give it another one. No other function is in a network."""
+    for state in tasks(machine[1]).values():
+        others = state["Retry"][1:]
+        if state["Resource"] != INVOKE or function_of(template, machine[0], state) not in place.FUNCTIONS:
+            assert others == []
+            continue
+        [retry] = others
+        assert retry["ErrorEquals"] == ["Lambda.ResourceNotReadyException"]
+        assert pauses(retry) >= 180
+
+
 def test_a_task_waits_longer_than_its_function_may_take(
     machine: Machine, template: Template, config: dict[str, Any]
 ) -> None:
@@ -230,12 +253,10 @@ def test_the_machine_waits_longer_than_all_tries_of_its_tasks(machine: Machine) 
             return max(sum(map(longest, branch["States"].values())) for branch in branches(state))
         if state["Type"] != "Task":
             return 0
-        [retry] = state["Retry"]
-        pauses = [
-            min(retry["IntervalSeconds"] * retry["BackoffRate"] ** number, retry["MaxDelaySeconds"])
-            for number in range(retry["MaxAttempts"])
-        ]
-        return float((retry["MaxAttempts"] + 1) * state["TimeoutSeconds"] + sum(pauses))
+        # What is not ready is refused at once.
+        return float(
+            (state["Retry"][0]["MaxAttempts"] + 1) * state["TimeoutSeconds"] + sum(map(pauses, state["Retry"]))
+        )
 
     rounds = dict.fromkeys(("MeasureShares", "AddUpShares"), storage.ROUNDS)
     states = definition["States"].items()
