@@ -113,6 +113,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("place")
     copy_repository(folder / "origin")
     cloud, database = Cloud(folder / "cloud", port), Database(folder / "database", db_port)
+    cloud.install()
+    if not database.installed:
+        database.install()
     wire = Wire(wire_port, port)
     try:
         cloud.start()
