@@ -156,7 +156,10 @@ def test_what_does_not_answer_as_it_should_is_named(
     assert found.startswith(problem)
 
 
-def test_an_api_that_is_not_there_is_named(target: Target, package: Path, services: Services) -> None:
+def test_an_api_that_is_not_there_is_named(
+    target: Target, package: Path, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smoke, "SETTLE_SECONDS", 0)
     [found] = test(target, "http://127.0.0.1:1", package, services)
     assert found.startswith("GET /health: 0, ")
 
