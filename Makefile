@@ -99,7 +99,7 @@ destroy: stage .venv/run  ## Take the whole system off AWS: make destroy STAGE=x
 
 verify-deploy: .venv/dev .local/graders/installed  ## Prove the deploy: its whole life on the local cloud, moto's server as a second opinion, and the graders
 	$(BIN)/cfn-lint infra/*.yaml
-	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -m long -n 2 --dist loadfile tests/deploying tests/system/test_deploy.py
+	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -m long -n 2 --dist loadfile tests/deploying tests/system
 
 .PHONY: stage
 stage:

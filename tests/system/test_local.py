@@ -319,6 +319,7 @@ def test_a_killed_ministack_is_made_anew_with_all_that_was_in_it_and_its_workers
     assert works(stack)
 
 
+@pytest.mark.long
 def test_a_start_that_was_cut_off_is_made_good_by_the_next(stack: Stack) -> None:
     before = pids(stack)
     script = (

@@ -26,6 +26,9 @@ from local.cloud import CREDENTIALS, PYTHON, REGION, Cloud
 from local.processes import basic_environment, free_ports
 from tests.system.conftest import wait_for
 
+# `make verify-deploy` runs them: they are about what a deploy rests on.
+pytestmark = pytest.mark.long
+
 # The role of all the functions and machines here.
 ROLE = "arn:aws:iam::000000000000:role/everything"
 # What MiniStack's own command does.

@@ -12,6 +12,9 @@ import pytest
 
 from tests.system.conftest import System, wait_for
 
+# `make verify-deploy` runs them, beside those that take away each right of what it has deployed.
+pytestmark = pytest.mark.long
+
 HEADER = "supplier_name,type,product_name,price,description,quantity\n"
 
 
