@@ -292,12 +292,16 @@ def test_a_letter_is_kept_where_putting_back_fails_and_goes_back_later(system: S
 
 
 def test_the_commands_list_and_put_back(system: System) -> None:
-    for queue in ("ORDERS_DEAD_LETTER_URL", "FAILURES_QUEUE_URL"):
-        system.aws("sqs").purge_queue(QueueUrl=system.env[queue])
     listing, command = ("python", "-m", "local", "dead-letters"), ("python", "-m", "local", "redrive")
-    for each in (listing, command):
-        done = system.run(*each)
-        assert (done.returncode, done.stdout) == (0, "nothing waits\n"), done.stderr
+
+    def nothing_waits() -> bool:
+        # What failed in an earlier test may still be on its way here.
+        for queue in ("ORDERS_DEAD_LETTER_URL", "FAILURES_QUEUE_URL"):
+            system.aws("sqs").purge_queue(QueueUrl=system.env[queue])
+        done = [system.run(*each) for each in (listing, command)]
+        return [(each.returncode, each.stdout) for each in done] == [(0, "nothing waits\n")] * 2
+
+    assert wait_for(nothing_waits, "both commands to say so")
 
     order_id = new_id()
     put(system, "ORDERS_DEAD_LETTER_URL", order(order_id))

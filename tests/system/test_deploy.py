@@ -77,6 +77,7 @@ def test_chalice_deploy_by_hand_keeps_working_and_what_it_cannot_set_stays_set(s
     assert system.request("GET", system.env["REST_API_URL"] + "/health").status == 200
 
 
+@pytest.mark.long
 def test_the_record_that_is_made_from_what_is_there_is_the_one_that_chalice_writes(system: System) -> None:
     done = system.run("chalice", "deploy", "--stage", "dev")
     assert done.returncode == 0, done.stdout + done.stderr

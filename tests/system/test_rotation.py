@@ -17,6 +17,9 @@ from chalicelib.errors import PasswordRefused
 from chalicelib.settings import Database
 from tests.system.conftest import System
 
+# `make verify-deploy` runs them: a rotation is set by a deploy to AWS.
+pytestmark = pytest.mark.long
+
 STEPS = ["createSecret", "setSecret", "testSecret", "finishSecret"]
 
 
