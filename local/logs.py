@@ -6,10 +6,10 @@ import re
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from local.cloud import CREDENTIALS, REGION
 from local.processes import StackError
 
 if TYPE_CHECKING:
@@ -70,18 +70,11 @@ def trace(stack: Stack, identifier: str) -> bool:
 
 
 def _client(stack: Stack) -> Any:
-    import boto3
-
-    if not stack.cloud.process.pid():
+    # Where it runs, whatever port the shell asks for by now.
+    port = stack.cloud.process.port()
+    if port is None:
         raise StackError("nothing is up here: run `make run`")
-    return boto3.client(
-        "logs",
-        # Where it runs, whatever port the shell asks for by now.
-        endpoint_url=f"http://127.0.0.1:{stack.cloud.process.port()}",
-        region_name=REGION,
-        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-    )
+    return replace(stack.cloud, port=port).client("logs")
 
 
 def _prefix(stack: Stack) -> str:
