@@ -49,6 +49,11 @@ def tracked_config() -> dict[str, Any]:
     return config
 
 
+def api_stage() -> str:
+    """The name of the one stage that each REST API has."""
+    return str(tracked_config()["api_gateway_stage"])
+
+
 def function_names() -> list[str]:
     return ["api_handler", *tracked_config()["lambda_functions"]]
 

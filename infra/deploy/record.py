@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from infra.deploy.project import record_file, tracked_config
+from infra.deploy.project import api_stage, record_file
 from infra.deploy.target import Clients, DeployError, Target
 
 Record = list[dict[str, Any]]
@@ -121,7 +121,7 @@ def rebuild(target: Target, outputs: Mapping[str, str], clients: Clients) -> Rec
     if apis := rest_apis(target, clients):
         region = clients("lambda").meta.region_name
         suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-        url = f"https://{apis[0]}.execute-api.{region}.{suffix}/{tracked_config()['api_gateway_stage']}/"
+        url = f"https://{apis[0]}.execute-api.{region}.{suffix}/{api_stage()}/"
         record.append({"name": "rest_api", "resource_type": "rest_api", "rest_api_id": apis[0], "rest_api_url": url})
     return record
 

@@ -247,10 +247,9 @@ class Stage:
 
     def _all_outputs(self, outputs: Mapping[str, str], config: dict[str, Any]) -> dict[str, str]:
         [api] = [each for each in record.read(self.target.project, self.target.stage) if each["name"] == "rest_api"]
-        stage = project.tracked_config()["api_gateway_stage"]
         url = str(api["rest_api_url"]).rstrip("/")
         if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
-            url = f"{endpoint}/_aws/execute-api/{api['rest_api_id']}/{stage}"
+            url = f"{endpoint}/_aws/execute-api/{api['rest_api_id']}/{project.api_stage()}"
         configured = config["stages"][self.target.stage]
         since = configured["environment_variables"]["ORDERS_SINCE"]
         own = {

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from infra.deploy import record
 from infra.deploy.place import LIMITED
-from infra.deploy.project import tracked_config
+from infra.deploy.project import api_stage
 from infra.deploy.target import Clients, DeployError, Say, Target
 
 SETTLE_SECONDS = 15
@@ -148,13 +148,11 @@ def complete(target: Target, wiring: Mapping[str, Any], clients: Clients, say: S
         if _cors_rules(clients("s3"), bucket) != rules:
             clients("s3").put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": rules})
             say(f"{bucket}: opened to uploads from the console")
-    # A release that was kept before asks for nothing here.
-    if asked := wiring.get("api"):
-        _complete_api(asked, clients, say)
+    _complete_api(wiring["api"], clients, say)
 
 
 def _complete_api(asked: Mapping[str, Any], clients: Clients, say: Say) -> None:
-    gateway, stage = clients("apigateway"), tracked_config()["api_gateway_stage"]
+    gateway = clients("apigateway")
     found = _api_stage(gateway, asked)
     changes, done = {}, []
     if _missing(found["throttling"], asked["throttling"]):
@@ -167,7 +165,7 @@ def _complete_api(asked: Mapping[str, Any], clients: Clients, say: Say) -> None:
         done.append("access log")
     if changes:
         operations = [{"op": "replace", "path": path, "value": value} for path, value in changes.items()]
-        gateway.update_stage(restApiId=asked["id"], stageName=stage, patchOperations=operations)
+        gateway.update_stage(restApiId=asked["id"], stageName=api_stage(), patchOperations=operations)
         say(f"API: {' and '.join(done)} set")
     if asked["webAcl"] and _web_acl(clients("wafv2"), gateway, asked["id"]) != asked["webAcl"]:
         _put_in_front(asked["webAcl"], _stage_arn(gateway, asked["id"]), clients("wafv2"))
@@ -188,7 +186,7 @@ def _put_in_front(acl: str, stage: str, wafv2: Any) -> None:
 
 
 def _api_stage(gateway: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
-    stage = gateway.get_stage(restApiId=asked["id"], stageName=tracked_config()["api_gateway_stage"])
+    stage = gateway.get_stage(restApiId=asked["id"], stageName=api_stage())
     return {
         "throttling": stage.get("methodSettings", {}).get("*/*", {}),
         "accessLogs": stage.get("accessLogSettings", {}),
@@ -196,8 +194,7 @@ def _api_stage(gateway: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stage_arn(gateway: Any, api: str) -> str:
-    stage = tracked_config()["api_gateway_stage"]
-    return f"arn:{gateway.meta.partition}:apigateway:{gateway.meta.region_name}::/restapis/{api}/stages/{stage}"
+    return f"arn:{gateway.meta.partition}:apigateway:{gateway.meta.region_name}::/restapis/{api}/stages/{api_stage()}"
 
 
 def _web_acl(wafv2: Any, gateway: Any, api: str) -> str | None:
@@ -328,7 +325,7 @@ def check(target: Target, config: Mapping[str, Any], wiring: Mapping[str, Any], 
     for bucket, rules in wiring["cors"].items():
         if (found_rules := _cors_rules(clients("s3"), bucket)) != rules:
             problems.append(f"POST /uploads: the rules for other origins of {bucket} are {found_rules}")
-    return problems + (_check_api(wiring["api"], clients) if "api" in wiring else [])
+    return problems + _check_api(wiring["api"], clients)
 
 
 def _check_api(asked: Mapping[str, Any], clients: Clients) -> list[str]:
@@ -352,7 +349,7 @@ def is_current(target: Target, config: Mapping[str, Any], api: str | None, clien
         return False
     [stage] = config["stages"].values()
     try:
-        gateway.get_stage(restApiId=api, stageName=tracked_config()["api_gateway_stage"])
+        gateway.get_stage(restApiId=api, stageName=api_stage())
         return all(
             _configuration(lambda_, target, name).get("Environment", {}).get("Variables", {}).get("CAFE_BUILD")
             == stage["environment_variables"]["CAFE_BUILD"]
