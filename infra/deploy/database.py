@@ -107,18 +107,18 @@ def of_stack(target: Target, clients: Clients) -> Place:
     raise DeployError(f"{name} has no secret among its outputs: it is not made by infra/database.yaml")
 
 
-def migrate_first(target: Target, config: Mapping[str, Any], package: Path, clients: Clients, say: Say) -> None:
+def migrate_first(target: Target, config: Mapping[str, Any], package: Path, clients: Clients, say: Say) -> bool:
     """Gives the new code to ``migrate`` alone and lets it run, so that no other function's code is ahead of the tables.
 
-    A new stage has no such function yet. One that gets another database has it for the former one.
+    Whether it did: a new stage has no such function yet, and one that gets another database has it for the former one.
     """
     lambda_, name = clients("lambda"), target.function("migrate")
     try:
         deployed = lambda_.get_function_configuration(FunctionName=name)
     except lambda_.exceptions.ResourceNotFoundException:
-        return
+        return False
     if _place_of(deployed) != target.database:
-        return
+        return False
     stage = config["stages"][target.stage]
     variables = stage["environment_variables"] | stage["lambda_functions"]["migrate"]["environment_variables"]
     lambda_.update_function_configuration(FunctionName=name, Runtime=RUNTIME, Environment={"Variables": variables})
@@ -126,6 +126,7 @@ def migrate_first(target: Target, config: Mapping[str, Any], package: Path, clie
     lambda_.update_function_code(FunctionName=name, ZipFile=package.read_bytes())
     lambda_.get_waiter("function_updated_v2").wait(FunctionName=name)
     migrate(target, clients, say)
+    return True
 
 
 def migrate(target: Target, clients: Clients, say: Say) -> None:

@@ -121,7 +121,7 @@ class Stage:
     def _forward(self, releases: Releases, state: State, begin: Callable[[], None]) -> dict[str, str]:
         clients = self.clients
         serving = releases.release(state.serving) if state.serving else None
-        changed = False
+        changed = migrated = False
         body = self._template("resources.yaml")
         self._require_known_parameters(body)
         place, own_database = self._database(releases, begin)
@@ -142,7 +142,8 @@ class Stage:
         else:
             self._may_change(self._functions_to_deploy(config, serving))
             begin()
-            database.migrate_first(target, config, project.build_package(target.project), clients, self.say)
+            package = project.build_package(target.project)
+            migrated = database.migrate_first(target, config, package, clients, self.say)
             self._run_chalice(target.project, outputs)
             package = self._deployed_package()
             self.say(_parts(package))
@@ -150,7 +151,8 @@ class Stage:
             changed = True
             outputs = self._all_outputs(outputs, config)
             self._complete(config, wiring.wanted(target, outputs))
-        database.migrate(target, clients, self.say)
+        if not migrated:
+            database.migrate(target, clients, self.say)
         if own_database:
             database.rotate(target, place, clients, self.say)
         self.say("check: everything is as asked")
