@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.system.conftest import System
+    from tests.system.system import System
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +16,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """Of each worker one, for the tests in ``system`` and in ``browser``; the unit tests do without what it needs."""
     from local.processes import free_ports
     from local.stack import Stack
-    from tests.system.conftest import System
+    from tests.system.system import System
 
     api_port, aws_port, db_port = free_ports(3)
     stack = Stack(tmp_path_factory.mktemp("stack"), api_port=api_port, aws_port=aws_port, db_port=db_port)

@@ -24,7 +24,7 @@ from local.demo import INVENTORY
 from local.processes import free_ports
 from local.stack import ROOT, Stack
 from tests.browser.console import DEFAULTS, DESKTOP, PHONE, Console, Person
-from tests.system.conftest import System, wait_for
+from tests.system.system import System, wait_for
 
 # How many orders come in the hours from seven in the morning on.
 HOURS = (6, 11, 9, 7, 8, 14, 12, 6, 5, 7, 4, 3)

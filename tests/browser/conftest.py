@@ -14,7 +14,7 @@ from infra import users
 from local import chromium
 from local.processes import StackError
 from tests.browser.console import DEFAULTS, Console, Person
-from tests.system.conftest import System
+from tests.system.system import System
 
 # Gives the page at the address, or at the API's, to a person who is signed in, if one is named; options are those of
 # Playwright's contexts.

@@ -10,7 +10,7 @@ from tests.browser.conftest import Visit
 from tests.browser.console import Person
 from tests.browser.test_orders import fill, new_customer, order_form, place
 from tests.browser.test_uploads import a_file, beans, upload
-from tests.system.conftest import System
+from tests.system.system import System
 
 OFFLINE = "ERR_INTERNET_DISCONNECTED"
 NO_CONNECTION = "No connection."

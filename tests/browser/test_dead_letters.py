@@ -8,7 +8,7 @@ from playwright.sync_api import Locator, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.console import Console, Person
-from tests.system.conftest import System, wait_for
+from tests.system.system import System, wait_for
 from tests.system.test_dead_letters import new_id, order, put
 
 

@@ -11,7 +11,7 @@ from tests.browser.conftest import Visit
 from tests.browser.console import TABS, Person
 from tests.browser.test_orders import fill, new_customer, order_form
 from tests.browser.test_uploads import a_file, beans, upload
-from tests.system.conftest import System
+from tests.system.system import System
 
 
 def test_the_main_path_of_each_tab_is_the_same_behind_the_gateway(

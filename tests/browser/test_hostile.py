@@ -15,7 +15,7 @@ from tests.browser.console import Console, Person
 from tests.browser.test_inbox import publish
 from tests.browser.test_orders import fill, order_form
 from tests.browser.test_uploads import HEAD, a_file, upload
-from tests.system.conftest import System
+from tests.system.system import System
 from tests.system.test_dead_letters import new_id, order, put
 
 IMAGE = "<img src=x onerror=hacked=1>"

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from tests.browser.conftest import Visit
 from tests.browser.console import Person
-from tests.system.conftest import System
+from tests.system.system import System
 
 
 def publish(system: System, subject: str, message: str = "Some words", kind: str = "order") -> None:

@@ -8,7 +8,7 @@ from playwright.sync_api import Locator, expect
 from tests.browser.conftest import Visit
 from tests.browser.console import PHONE, TABS, Console, Person
 from tests.browser.test_orders import new_customer, place
-from tests.system.conftest import System
+from tests.system.system import System
 
 # More than any tab has of what can be reached.
 MOST = 150

@@ -19,7 +19,7 @@ from tests.browser.conftest import Make, Visit
 from tests.browser.console import DESKTOP, PHONE, TABS, Console, Person
 from tests.browser.test_inbox import publish
 from tests.browser.test_orders import new_customer, place
-from tests.system.conftest import ROOT, System
+from tests.system.system import ROOT, System
 from tests.system.test_dead_letters import new_id, order, put, redrive
 
 SCREENSHOTS = ROOT / ".local" / "screenshots"

@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from tests.browser.conftest import Visit
 from tests.browser.console import Person
-from tests.system.conftest import System
+from tests.system.system import System
 
 MANAGERS = ("Reports", "Uploads", "Dead letters")
 ASK = """async ([method, path]) => {

@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.console import Console, Person
-from tests.system.conftest import System, connect
+from tests.system.system import System, connect
 from tests.system.test_reports import table_renamed
 
 

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from tests.browser.conftest import Make, Visit
 from tests.browser.console import Console, Person
 from tests.browser.test_orders import new_customer
-from tests.system.conftest import System
+from tests.system.system import System
 
 # Chromium's own words for the user pool's refusal.
 REFUSED = "status of 400"

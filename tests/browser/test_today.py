@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, expect
 from tests.browser.conftest import Visit
 from tests.browser.console import Person
 from tests.browser.test_orders import place
-from tests.system.conftest import System, wait_for
+from tests.system.system import System, wait_for
 
 
 def figure(view: Locator, name: str) -> int:

@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.console import Console, Person
-from tests.system.conftest import System
+from tests.system.system import System
 
 HEAD = "supplier_name,type,product_name,price,description,quantity\n"
 

@@ -20,7 +20,7 @@ import pytest
 
 from tests.deploying.conftest import Checkout, Place
 from tests.faults.wire import Call, Cut, Exchange, Reply, invalid
-from tests.system.conftest import wait_for
+from tests.system.system import wait_for
 
 pytestmark = pytest.mark.long
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.faults.harness import Faulty, Message
-from tests.system.conftest import wait_for
+from tests.system.system import wait_for
 
 HEADER = "supplier_name,type,product_name,price,description,quantity\n"
 # A client that was told to try again does so, this often.

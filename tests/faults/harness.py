@@ -26,7 +26,7 @@ from local.processes import free_ports
 from local.stack import Stack
 from tests.faults.gate import Gate
 from tests.faults.wire import Call, Wire
-from tests.system.conftest import System
+from tests.system.system import System
 
 LAUNCHER = Path(__file__).parent / "launcher.py"
 

@@ -33,7 +33,7 @@ from tests.faults.counting import (
     writes,
 )
 from tests.faults.harness import Faulty, Message
-from tests.system.conftest import wait_for
+from tests.system.system import wait_for
 
 LIST = 100
 # A client gives up after so many tries of one list, which then was not accepted.

@@ -19,7 +19,7 @@ from tests.faults.wire import (
     truncated,
     unavailable,
 )
-from tests.system.conftest import Answer, wait_for
+from tests.system.system import Answer, wait_for
 
 READY, FAILURE = "Subject=Inventory+report+ready", "Subject=Inventory+report+failed"
 

@@ -20,7 +20,7 @@ from tests.faults.wire import (
     throttled,
     unavailable,
 )
-from tests.system.conftest import Answer, wait_for
+from tests.system.system import Answer, wait_for
 
 WRITE = "dynamodb:BatchExecuteStatement"
 # So many that each of the batches, which are written at the same time, meets it in both tries of its call.

@@ -5,7 +5,7 @@ import pytest
 from local.users import Users
 from tests.faults.harness import Faulty
 from tests.faults.wire import Fault, cut_before, truncated, unavailable
-from tests.system.conftest import wait_for
+from tests.system.system import wait_for
 
 FAULTS = {"the pool answers 503": unavailable, "the connection is cut": cut_before, "half of the keys come": truncated}
 

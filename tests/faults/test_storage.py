@@ -17,7 +17,7 @@ from tests.faults.wire import (
     throttled,
     unavailable,
 )
-from tests.system.conftest import wait_for
+from tests.system.system import wait_for
 
 READY, FAILURE = "Subject=Storage+report%3A", "Subject=Storage+report+failed"
 # What cannot be measured in two tries is named in the report, and not tried again.

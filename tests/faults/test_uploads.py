@@ -20,7 +20,7 @@ from tests.faults.wire import (
     throttled,
     truncated,
 )
-from tests.system.conftest import wait_for
+from tests.system.system import wait_for
 
 READ = {"operation": "s3:GetObject", "caller": "receive_upload"}
 ANNOUNCE = {"operation": "sns:Publish", "caller": "receive_upload"}

@@ -8,7 +8,7 @@ from urllib.parse import urljoin
 
 import pytest
 
-from tests.system.conftest import Answer, System
+from tests.system.system import Answer, System
 
 
 @pytest.fixture(params=["chalice local", "API Gateway"])

@@ -20,7 +20,7 @@ from chalicelib.settings import Database
 from infra.deploy.place import FUNCTIONS
 from local import database as local
 from local.processes import free_ports
-from tests.system.conftest import System
+from tests.system.system import System
 
 HEADER = "supplier_name,type,product_name,price,description,quantity\n"
 INVENTORY = "inventory/none.csv"

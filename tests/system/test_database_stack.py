@@ -17,7 +17,7 @@ import pytest
 from infra.deploy import database, stacks
 from infra.deploy.stacks import Stack
 from infra.deploy.target import DeployError, Target
-from tests.system.conftest import System
+from tests.system.system import System
 
 LEFT_OUT = (r"(?m)^  FunctionsTo\w+: .*\n", ""), (r"!GetAtt '?Cluster\.MasterUserSecret\.SecretArn'?", "!Ref Secret")
 

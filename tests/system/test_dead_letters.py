@@ -5,7 +5,7 @@ import secrets
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tests.system.conftest import System, wait_for
+from tests.system.system import System, wait_for
 
 
 def new_id() -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from infra.deploy import record
 from infra.deploy.target import Target
-from tests.system.conftest import ROOT, System, wait_for
+from tests.system.system import ROOT, System, wait_for
 
 
 def deploy(system: System, *more: str) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.system.conftest import System, connect, wait_for
+from tests.system.system import System, connect, wait_for
 from tests.system.test_reports import table_renamed
 
 States = dict[str, dict[str, Any]]

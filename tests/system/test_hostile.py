@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.system.conftest import System, wait_for
+from tests.system.system import System, wait_for
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 # Enough to reach each check on each route, and always the same requests: a failure repeats.

@@ -22,7 +22,7 @@ from chalicelib.database import migrate, split
 from chalicelib.errors import DatabaseRefused, DatabaseUnavailable, Unavailable
 from chalicelib.notifications import Notification
 from chalicelib.settings import Database
-from tests.system.conftest import LOOSE_TABLES
+from tests.system.system import LOOSE_TABLES
 
 BUCKET = "uploads"
 KEY = "inventory/may.csv"

@@ -19,7 +19,7 @@ import local.__main__ as command
 from local import logs
 from local.processes import Process, StackError, free_ports
 from local.stack import Stack
-from tests.system.conftest import ROOT, System, wait_for
+from tests.system.system import ROOT, System, wait_for
 
 ALWAYS = {
     *("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),

@@ -16,7 +16,7 @@ from chalicelib.database import MIGRATIONS, MigrationFailed, let_in, migrate, sp
 from chalicelib.errors import DatabaseRefused, DatabaseUnavailable
 from chalicelib.reports.mysql import read_cells
 from chalicelib.settings import Database
-from tests.system.conftest import LOOSE_TABLES, System
+from tests.system.system import LOOSE_TABLES, System
 
 FIRST = "CREATE TABLE one (id INT);\n-- Its price; in cents.\nALTER TABLE one ADD COLUMN price INT;\n"
 

@@ -24,7 +24,7 @@ from botocore.parsers import ResponseParserError
 from local import ministack_launcher
 from local.cloud import CREDENTIALS, PYTHON, REGION, Cloud
 from local.processes import basic_environment, free_ports
-from tests.system.conftest import wait_for
+from tests.system.system import wait_for
 
 # `make verify-deploy` runs them: they are about what a deploy rests on.
 pytestmark = pytest.mark.long

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.system.conftest import System, wait_for
+from tests.system.system import System, wait_for
 
 
 class Subscriber:

@@ -6,7 +6,7 @@ import secrets
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.system.conftest import System, wait_for
+from tests.system.system import System, wait_for
 
 
 def new_id() -> str:

@@ -16,7 +16,7 @@ import urllib3
 
 from local.processes import free_ports
 from local.stack import Stack
-from tests.system.conftest import ROOT, System, wait_for
+from tests.system.system import ROOT, System, wait_for
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```bash\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)

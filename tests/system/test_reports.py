@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from chalicelib.reports.inventory import QUERY
-from tests.system.conftest import System, wait_for
+from tests.system.system import System, wait_for
 
 
 def link_in(message: str) -> str:

@@ -15,7 +15,7 @@ import pytest
 from chalicelib import clients
 from chalicelib.errors import PasswordRefused
 from chalicelib.settings import Database
-from tests.system.conftest import System
+from tests.system.system import System
 
 # `make verify-deploy` runs them: a rotation is set by a deploy to AWS.
 pytestmark = pytest.mark.long

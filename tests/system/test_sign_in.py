@@ -11,7 +11,7 @@ import pytest
 
 from chalicelib.sign_in import MANAGERS, OPEN, ROUTES, STAFF
 from infra import users
-from tests.system.conftest import Answer, System, wait_for
+from tests.system.system import Answer, System, wait_for
 
 FRONTS = ("CAFE_API_URL", "REST_API_URL")
 UNAUTHORIZED = (401, {"message": "Unauthorized"})

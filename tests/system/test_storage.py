@@ -4,7 +4,7 @@ import json
 import secrets
 from datetime import UTC, datetime
 
-from tests.system.conftest import System
+from tests.system.system import System
 
 
 def test_the_total_is_exact_by_listing_and_its_page_opens(system: System) -> None:

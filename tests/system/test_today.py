@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from chalicelib.timeline import timestamp
-from tests.system.conftest import System, wait_for
+from tests.system.system import System, wait_for
 from tests.system.test_reports import table_renamed
 
 HEADER = "supplier_name,type,product_name,price,description,quantity\n"

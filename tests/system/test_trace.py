@@ -10,7 +10,7 @@ import pytest
 
 from chalicelib import correlation
 from local import logs
-from tests.system.conftest import System, wait_for
+from tests.system.system import System, wait_for
 
 Trace = Callable[[str], list[str]]
 

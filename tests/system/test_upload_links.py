@@ -12,7 +12,7 @@ import urllib3
 
 from chalicelib import upload_links
 from chalicelib.timeline import timestamp
-from tests.system.conftest import Answer, System
+from tests.system.system import Answer, System
 
 HEADER = "supplier_name,type,product_name,price,description,quantity\n"
 Link = dict[str, Any]

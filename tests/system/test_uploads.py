@@ -5,7 +5,7 @@ import secrets
 
 import pytest
 
-from tests.system.conftest import System, wait_for
+from tests.system.system import System, wait_for
 
 HEADER = "supplier_name,type,product_name,price,description,quantity\n"
 

@@ -1,0 +1,242 @@
+"""The whole system for the tests, deployed as by `make run`: a MiniStack, a MariaDB and ports of their own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote_plus
+
+import boto3
+import pymysql
+import urllib3
+from botocore.config import Config
+
+from chalicelib.settings import Database
+from local.stack import Stack
+
+ROOT = Path(__file__).parents[2]
+# No promise of speed: the bound after which waiting has failed.
+SECONDS = 60
+
+# The inventory's tables as they are elsewhere: without any constraint.
+LOOSE_TABLES = """
+    CREATE TABLE suppliers (id int auto_increment primary key, name varchar(255), address varchar(255),
+        city varchar(255), state varchar(255), email varchar(255), phone varchar(100)) CHARSET {charset};
+    CREATE TABLE beans (id int auto_increment primary key, supplier_id int, type varchar(255),
+        product_name varchar(255), price varchar(255), description varchar(255), quantity int) CHARSET {charset};
+"""
+
+Found = TypeVar("Found")
+
+
+def wait_for(look: Callable[[], Found], what: str, seconds: float = SECONDS) -> Found:
+    """Looks again and again until there is something, and returns it."""
+    end = time.monotonic() + seconds
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < end, f"{what}: not after {seconds} s"
+        time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+class System:
+    """The deployed system, as people and other services have it: by its API, as a manager, and by AWS."""
+
+    def __init__(self, stack: Stack, env: dict[str, str]) -> None:
+        self.stack = stack
+        self.env = env
+        self._sender: str | None = "manager"
+        self._http = urllib3.PoolManager(timeout=30, retries=False)
+
+    def aws(self, service: str) -> Any:
+        """A client with the rights of the engineer's own identity."""
+        return boto3.client(
+            service,
+            endpoint_url=self.env["AWS_ENDPOINT_URL"],
+            region_name=self.env["AWS_DEFAULT_REGION"],
+            aws_access_key_id=self.env["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.env["AWS_SECRET_ACCESS_KEY"],
+            config=Config(
+                connect_timeout=5, read_timeout=120, retries={"total_max_attempts": 1}, signature_version="v4"
+            )
+            if service != "s3"
+            else Config(connect_timeout=5, read_timeout=60, signature_version="s3v4"),
+        )
+
+    # --- the API
+
+    def sent_by(self, name: str | None) -> System:
+        """The same system as another one of the stack's users has it, or nobody."""
+        other = copy(self)
+        other._sender = name
+        return other
+
+    def request(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        """``path`` of the API, or a whole URL. ``body`` is sent as JSON, or as it is if it is bytes."""
+        url = path if "://" in path else self.env["CAFE_API_URL"] + path
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        sent = {"Content-Type": "application/json"} if data is not None else {}
+        # A token is for the API alone: whoever has a presigned link needs none.
+        if self._sender and url.startswith((self.env["CAFE_API_URL"], self.env["REST_API_URL"])):
+            sent["Authorization"] = self.stack.users.token(self._sender)
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        answer = self._http.request(method, url, body=data, headers=sent)
+        return Answer(answer.status, answer.headers, answer.data.decode())
+
+    def get(self, path: str) -> Any:
+        answer = self.request("GET", path)
+        assert answer.status == 200, answer.text
+        return answer.json
+
+    def post(self, path: str, body: Any = None, **headers: str) -> Any:
+        answer = self.request("POST", path, body, **headers)
+        assert answer.status == 202, answer.text
+        return answer.json
+
+    def all(self, path: str, name: str) -> list[dict[str, Any]]:
+        """Every page of a list."""
+        separator = "&" if "?" in path else "?"
+        page = self.get(f"{path}{separator}limit=100")
+        found = list(page[name])
+        while page["next"]:
+            page = self.get(f"{path}{separator}limit=100&next={page['next']}")
+            found += page[name]
+        return found
+
+    def notifications(self, about: str, kind: str | None = None) -> list[dict[str, Any]]:
+        """Those whose message or subject contains ``about``."""
+        found = self.all("/notifications", "notifications")
+        return [n for n in found if about in n["message"] + n["subject"] and kind in (None, n["kind"])]
+
+    def notification(self, about: str, kind: str | None = None) -> dict[str, Any]:
+        return wait_for(lambda: self.notifications(about, kind), f"a notification about {about}")[0]
+
+    def report(self, body: Any = None, **headers: str) -> dict[str, Any]:
+        """Requests a report and waits for its end."""
+        return self.ended(self.post("/create_report", body, **headers)["reportId"])
+
+    def ended(self, report_id: str) -> dict[str, Any]:
+        def look() -> dict[str, Any] | None:
+            report: dict[str, Any] = self.get(f"/reports/{report_id}")
+            return report if report["status"] != "RUNNING" else None
+
+        report = wait_for(look, f"the end of report {report_id}")
+        assert report is not None
+        return report
+
+    # --- AWS
+
+    def invoke(self, function: str, event: Any) -> tuple[bool, Any]:
+        """Whether the deployed function succeeded, and what it returned or how it failed."""
+        answer = self.aws("lambda").invoke(FunctionName=f"cafe-dev-{function}", Payload=json.dumps(event))
+        return "FunctionError" not in answer, json.loads(answer["Payload"].read() or "null")
+
+    def upload(self, key: str, body: bytes | str) -> str:
+        data = body.encode() if isinstance(body, str) else body
+        self.aws("s3").put_object(Bucket=self.env["UPLOADS_BUCKET"], Key=key, Body=data)
+        return key
+
+    def s3_event(self, key: str, sequencer: str = "0A", etag: str | None = None) -> dict[str, Any]:
+        """What S3 sends for the object, in AWS's shape; with an ``etag``, for one that need not be there."""
+        bucket = self.env["UPLOADS_BUCKET"]
+        found = {"ETag": etag, "ContentLength": 1} if etag else self.aws("s3").head_object(Bucket=bucket, Key=key)
+        thing = {
+            "key": quote_plus(key, safe="/"),
+            "size": found["ContentLength"],
+            "eTag": found["ETag"].strip('"'),
+            "sequencer": sequencer,
+        }
+        record = {"eventVersion": "2.1", "eventSource": "aws:s3", "eventName": "ObjectCreated:Put"}
+        record["eventTime"] = "2026-11-21T08:00:00.000Z"
+        return {"Records": [{**record, "s3": {"bucket": {"name": bucket}, "object": thing}}]}
+
+    def role(self, function: str) -> str:
+        name = "API" if function == "api" else function.upper()
+        return self.env[f"{name}_ROLE_ARN"].rsplit("/", 1)[1]
+
+    @contextmanager
+    def without(self, function: str, action: str) -> Iterator[None]:
+        """For a while ``function``'s role does not have ``action``."""
+        iam = self.aws("iam")
+        role = self.role(function)
+        policy = iam.list_role_policies(RoleName=role)["PolicyNames"][0]
+        document = iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]
+        statements = []
+        for statement in document["Statement"]:
+            actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+            left = [each for each in actions if each != action]
+            if left:
+                statements.append({**statement, "Action": left})
+        lacking = {**document, "Statement": statements}
+        assert lacking != document, f"{function} never had {action}"
+        iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=json.dumps(lacking))
+        try:
+            yield
+        finally:
+            iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=json.dumps(document))
+
+    # --- MySQL
+
+    @cached_property
+    def database(self) -> Database:
+        """With the rights of its administrator, which no function has."""
+        return Database(
+            self.env["DB_HOST"],
+            int(self.env["DB_PORT"]),
+            self.env["DB_NAME"],
+            self.env["DB_ADMIN_USER"],
+            self.env["DB_ADMIN_PASSWORD"],
+        )
+
+    def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Runs one statement and commits."""
+        with connect(self.database) as connection, connection.cursor() as cursor:
+            cursor.execute(statement, values)
+            connection.commit()
+            return list(cursor.fetchall())
+
+    def run(self, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """A command as typed after ``source .local/env``."""
+        line = 'source "$0"; "$@"'
+        return subprocess.run(
+            ["bash", "-c", line, str(self.stack.folder / "env"), *command],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(Path.home()), **more},
+        )
+
+
+def connect(database: Database) -> Any:
+    return pymysql.connect(
+        host=database.host,
+        port=database.port,
+        user=database.user,
+        password=database.password,
+        database=database.name,
+        charset="utf8mb4",
+        connect_timeout=5,
+        client_flag=pymysql.constants.CLIENT.MULTI_STATEMENTS,
+    )
