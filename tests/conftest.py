@@ -8,22 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.system.system import System
+    from tests.system.stack import Faulty
 
 
 @pytest.fixture(scope="session")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """Of each worker one, for the tests in ``system`` and in ``browser``; the unit tests do without what it needs."""
-    from local.processes import free_ports
-    from local.stack import Stack
-    from tests.system.system import System
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
+    """The deployed system, one for each worker and all of its tests."""
+    # The unit tests do without what this imports.
+    from tests.system.stack import running
 
-    api_port, aws_port, db_port = free_ports(3)
-    stack = Stack(tmp_path_factory.mktemp("stack"), api_port=api_port, aws_port=aws_port, db_port=db_port)
-    try:
-        yield System(stack, stack.start())
-    finally:
-        stack.stop()
+    with running(tmp_path_factory.mktemp("stack")) as system:
+        yield system
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

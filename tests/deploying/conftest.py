@@ -19,7 +19,7 @@ from local.cloud import REGION, Cloud
 from local.database import Database
 from local.processes import free_ports
 from tests.deploying.account import Account
-from tests.faults.wire import Wire
+from tests.system.wire import Wire
 
 ROOT = Path(__file__).parents[2]
 

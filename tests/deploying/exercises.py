@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 from chalicelib.reports.inventory import COLUMNS
 from chalicelib.reports.render import WHOLE_INVENTORY
 from tests.deploying.conftest import Place
-from tests.faults.wire import invalid
 from tests.system.system import wait_for
+from tests.system.wire import invalid
 
 # By these words, in an answer or a log, somebody was refused; S3 says no more to a HEAD, and writes XML to a link.
 REFUSED = re.compile(r"is not authorized to perform|AccessDenied|AuthorizationError|\(403\) when calling|left behind")

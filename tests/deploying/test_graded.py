@@ -30,8 +30,8 @@ from tests.deploying.graders import (
     with_policy,
     without_suppressions,
 )
-from tests.faults.wire import Exchange, Reply
 from tests.system.system import wait_for
+from tests.system.wire import Exchange, Reply
 from tests.wiring.conftest import SCHEDULES, resolve
 from tests.wiring.permissions import Permission, Row, as_list, documented, found
 from tests.wiring.permissions import functions as functions_of

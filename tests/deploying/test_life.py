@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from tests.deploying.conftest import Checkout, Place
-from tests.faults.wire import Call, Cut, Exchange, Reply, invalid
 from tests.system.system import wait_for
+from tests.system.wire import Call, Cut, Exchange, Reply, invalid
 
 pytestmark = pytest.mark.long
 

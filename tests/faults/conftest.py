@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import astuple, fields
 from typing import Any
 
 import pytest
 
 from tests.faults.counting import Count
-from tests.faults.harness import Faulty, faulty
 
 COLUMNS = [each.name for each in fields(Count)]
 
 Tell = Callable[[Count], None]
-
-
-@pytest.fixture(scope="session")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
-    with faulty(tmp_path_factory.mktemp("faulty")) as system:
-        yield system
 
 
 @pytest.fixture

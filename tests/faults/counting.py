@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.faults.harness import Faulty, Message
+from tests.system.stack import Faulty, Message
 from tests.system.system import wait_for
 
 HEADER = "supplier_name,type,product_name,price,description,quantity\n"

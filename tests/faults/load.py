@@ -32,7 +32,7 @@ from tests.faults.counting import (
     statuses,
     writes,
 )
-from tests.faults.harness import Faulty, Message
+from tests.system.stack import Faulty, Message
 from tests.system.system import wait_for
 
 LIST = 100

@@ -5,10 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.faults import counting
 from tests.faults.conftest import Tell
 from tests.faults.counting import count_reports, name
-from tests.faults.gate import Trap
-from tests.faults.harness import Faulty
 from tests.faults.weather import SOME, Weather, afresh, cases, invoking, killing, publishing, short, together, wire
-from tests.faults.wire import (
+from tests.system.gate import Trap
+from tests.system.stack import Faulty
+from tests.system.system import Answer, wait_for
+from tests.system.wire import (
     cut_after,
     cut_before,
     denied,
@@ -19,7 +20,6 @@ from tests.faults.wire import (
     truncated,
     unavailable,
 )
-from tests.system.system import Answer, wait_for
 
 READY, FAILURE = "Subject=Inventory+report+ready", "Subject=Inventory+report+failed"
 

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.faults import counting
 from tests.faults.conftest import Tell
 from tests.faults.counting import count_notifications, name, sns_event
-from tests.faults.harness import Faulty
 from tests.faults.weather import Weather, cases, killing, short, wire
-from tests.faults.wire import cut_after, cut_before, failed, failed_after, throttled, unavailable
+from tests.system.stack import Faulty
+from tests.system.wire import cut_after, cut_before, failed, failed_after, throttled, unavailable
 
 KEEP = {"operation": "dynamodb:PutItem", "caller": "record_notification"}
 # Three deliveries of two tries each are six: one more would be for good.

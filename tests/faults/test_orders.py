@@ -6,9 +6,10 @@ from typing import Any
 from tests.faults import counting
 from tests.faults.conftest import Tell
 from tests.faults.counting import count_orders, name, order
-from tests.faults.harness import Faulty
 from tests.faults.weather import SOME, Weather, cases, killing, short, wire
-from tests.faults.wire import (
+from tests.system.stack import Faulty
+from tests.system.system import Answer, wait_for
+from tests.system.wire import (
     cut_after,
     cut_before,
     denied,
@@ -20,7 +21,6 @@ from tests.faults.wire import (
     throttled,
     unavailable,
 )
-from tests.system.system import Answer, wait_for
 
 WRITE = "dynamodb:BatchExecuteStatement"
 # So many that each of the batches, which are written at the same time, meets it in both tries of its call.

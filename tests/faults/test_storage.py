@@ -5,9 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.faults import counting
 from tests.faults.conftest import Tell
 from tests.faults.counting import count_reports, name
-from tests.faults.harness import Faulty
 from tests.faults.weather import SOME, Weather, cases, invoking, killing, publishing, together, wire
-from tests.faults.wire import (
+from tests.system.stack import Faulty
+from tests.system.system import wait_for
+from tests.system.wire import (
     Call,
     cut_after,
     cut_before,
@@ -17,7 +18,6 @@ from tests.faults.wire import (
     throttled,
     unavailable,
 )
-from tests.system.system import wait_for
 
 READY, FAILURE = "Subject=Storage+report%3A", "Subject=Storage+report+failed"
 # What cannot be measured in two tries is named in the report, and not tried again.

@@ -7,10 +7,11 @@ from dataclasses import replace
 from tests.faults import counting
 from tests.faults.conftest import Tell
 from tests.faults.counting import File, count_uploads, name, new_file
-from tests.faults.gate import Trap
-from tests.faults.harness import Faulty
 from tests.faults.weather import SOME, Weather, afresh, cases, killing, short, together, wire
-from tests.faults.wire import (
+from tests.system.gate import Trap
+from tests.system.stack import Faulty
+from tests.system.system import wait_for
+from tests.system.wire import (
     cut_after,
     cut_before,
     failed,
@@ -20,7 +21,6 @@ from tests.faults.wire import (
     throttled,
     truncated,
 )
-from tests.system.system import wait_for
 
 READ = {"operation": "s3:GetObject", "caller": "receive_upload"}
 ANNOUNCE = {"operation": "sns:Publish", "caller": "receive_upload"}

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.harness import Faulty
-from tests.faults.wire import Fault, after, cut_before, first_of
+from tests.system.stack import Faulty
+from tests.system.wire import Fault, after, cut_before, first_of
 
 Weather = Callable[[Faulty], AbstractContextManager[Any]]
 

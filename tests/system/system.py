@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote_plus
 
 import boto3
@@ -21,11 +20,9 @@ from botocore.config import Config
 
 from chalicelib.settings import Database
 from local.stack import Stack
+from tests.system.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
-# No promise of speed: the bound after which waiting has failed.
-SECONDS = 60
-
 # The inventory's tables as they are elsewhere: without any constraint.
 LOOSE_TABLES = """
     CREATE TABLE suppliers (id int auto_increment primary key, name varchar(255), address varchar(255),
@@ -33,19 +30,6 @@ LOOSE_TABLES = """
     CREATE TABLE beans (id int auto_increment primary key, supplier_id int, type varchar(255),
         product_name varchar(255), price varchar(255), description varchar(255), quantity int) CHARSET {charset};
 """
-
-Found = TypeVar("Found")
-
-
-def wait_for(look: Callable[[], Found], what: str, seconds: float = SECONDS) -> Found:
-    """Looks again and again until there is something, and returns it."""
-    end = time.monotonic() + seconds
-    while True:
-        found = look()
-        if found:
-            return found
-        assert time.monotonic() < end, f"{what}: not after {seconds} s"
-        time.sleep(0.1)
 
 
 @dataclass(frozen=True)
@@ -65,6 +49,8 @@ class System:
     def __init__(self, stack: Stack, env: dict[str, str]) -> None:
         self.stack = stack
         self.env = env
+        # Where the tests' own calls go.
+        self.endpoint = env["AWS_ENDPOINT_URL"]
         self._sender: str | None = "manager"
         self._http = urllib3.PoolManager(timeout=30, retries=False)
 
@@ -72,7 +58,7 @@ class System:
         """A client with the rights of the engineer's own identity."""
         return boto3.client(
             service,
-            endpoint_url=self.env["AWS_ENDPOINT_URL"],
+            endpoint_url=self.endpoint,
             region_name=self.env["AWS_DEFAULT_REGION"],
             aws_access_key_id=self.env["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=self.env["AWS_SECRET_ACCESS_KEY"],

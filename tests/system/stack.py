@@ -1,14 +1,20 @@
-"""The whole system with a proxy on each of its wires: to AWS, and to MySQL.
+"""The deployed system for the tests, with a proxy on each of its wires, started from a snapshot.
 
-``with faulty(folder) as system:`` gives it. ``system.wire`` has the faults between the functions, the API and the
-state machines on one side and AWS on the other, ``system.gate`` those before MySQL. The tests' own look at the system
-goes past both.
+``with running(folder) as system:`` gives one. ``system.wire`` injects faults between AWS and those who call it: the
+functions, the API and the state machines. ``system.gate`` injects those before MySQL. The tests' own calls bypass both.
+
+A deploy takes most of a start, so it happens once: ``snapshot`` deploys, stops everything and keeps the folder, under a
+digest of all that was deployed. Each stack is a copy of that folder in which the ports are replaced.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+import shutil
+import sys
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -18,22 +24,34 @@ from functools import cached_property
 from pathlib import Path
 
 import psutil
+import pymysql
 
 from chalicelib.settings import Database as Settings
-from local.cloud import Cloud
+from local.cloud import OWN_REQUIREMENTS, REQUIREMENTS, Cloud
 from local.database import Database
-from local.processes import free_ports
-from local.stack import Stack
-from tests.faults.gate import Gate
-from tests.faults.wire import Call, Wire
-from tests.system.system import System
+from local.processes import fingerprint, free_ports, only_one
+from local.stack import Stack, at_once
+from tests.system.gate import Gate
+from tests.system.system import ROOT, System
+from tests.system.wire import Call, Wire
 
 LAUNCHER = Path(__file__).parent / "launcher.py"
+SNAPSHOTS = ROOT / ".local" / "snapshots"
+# All that decides what a deployed stack is.
+SOURCES = (
+    *(ROOT / name for name in ("app.py", "chalicelib", "infra", "local", "requirements.txt", ".chalice/config.json")),
+    *(LAUNCHER, Path(__file__), REQUIREMENTS, OWN_REQUIREMENTS),
+)
+PORTS = ("api_port", "aws_port", "db_port", "wire_port", "gate_port")
+# Records of processes that have ended, and what they said.
+LEFT_OUT = shutil.ignore_patterns(
+    "*.log", "*.pid", "*.sock", "lock", "tmp", "api.json", "ministack.json", "mariadb.json"
+)
 
 
 @dataclass(frozen=True)
-class FaultyCloud(Cloud):
-    """A MiniStack that everybody reaches by the wire on another port."""
+class WiredCloud(Cloud):
+    """A MiniStack that everybody reaches by the wire on another port. It keeps its state when it is asked to end."""
 
     wire_port: int = 0
 
@@ -45,15 +63,19 @@ class FaultyCloud(Cloud):
     def _variables(self) -> dict[str, str]:
         return {
             **super()._variables,
-            # This one is for the functions: MiniStack hands it on to them.
+            # MiniStack passes this on to the functions.
             "AWS_ENDPOINT_URL": self.endpoint,
             # A state machine waits a tenth of what it says between its retries.
             "SFN_WAIT_SCALE": "0.1",
+            "PERSIST_STATE": "1",
+            "STATE_DIR": str(self.folder / "state"),
+            "S3_PERSIST": "1",
+            "S3_DATA_DIR": str(self.folder / "s3"),
         }
 
 
 @dataclass(frozen=True)
-class FaultyDatabase(Database):
+class WiredDatabase(Database):
     """A MariaDB that everybody reaches by the gate on another port."""
 
     gate_port: int = 0
@@ -64,30 +86,113 @@ class FaultyDatabase(Database):
 
     @property
     def _command(self) -> list[str]:
-        # Quick, and all the same a commit has to survive the server's sudden end.
-        return [*super()._command, "--innodb-flush-log-at-trx-commit=2"]
+        # A commit must survive a killed server. A small log is quick to copy.
+        return [*super()._command, "--innodb-flush-log-at-trx-commit=2", "--innodb-log-file-size=8M"]
 
 
 @dataclass(frozen=True)
-class FaultyStack(Stack):
+class WiredStack(Stack):
     wire_port: int = 0
     gate_port: int = 0
 
     @cached_property
-    def cloud(self) -> FaultyCloud:
-        return FaultyCloud(self.folder / "cloud", self.aws_port, LAUNCHER, wire_port=self.wire_port)
+    def cloud(self) -> WiredCloud:
+        return WiredCloud(self.folder / "cloud", self.aws_port, LAUNCHER, wire_port=self.wire_port)
 
     @cached_property
-    def database(self) -> FaultyDatabase:
-        return FaultyDatabase(self.folder / "database", self.db_port, gate_port=self.gate_port)
+    def database(self) -> WiredDatabase:
+        return WiredDatabase(self.folder / "database", self.db_port, gate_port=self.gate_port)
+
+    def resume(self) -> dict[str, str]:
+        """Starts all processes on the state that is in the folder, and returns the variables of ``<folder>/env``."""
+        at_once(self.cloud.launch, self.database.launch)
+        return self._finish(_quiet)
+
+    def suspend(self) -> None:
+        """Ends all processes, and leaves their state in the folder."""
+        self.api.stop()
+        self.cloud.process.stop(seconds=60)
+        with pymysql.connect(**self.database.administrator) as connection, connection.cursor() as cursor:
+            # Nothing is left to repair at the next start.
+            cursor.execute("SET GLOBAL innodb_fast_shutdown = 1")
+        self.database.process.stop(seconds=60)
+
+
+def snapshot() -> Path:
+    """The folder of a stack that was deployed and stopped. It is made once for each state of the sources."""
+    folder = SNAPSHOTS / fingerprint(sys.version, *SOURCES)
+    with only_one(SNAPSHOTS / "lock"):
+        if not folder.exists():
+            # Snapshots of other states of the sources.
+            for other in SNAPSHOTS.iterdir():
+                if other.is_dir():
+                    shutil.rmtree(other, ignore_errors=True)
+            with tempfile.TemporaryDirectory() as temporary:
+                stack = _stack(Path(temporary) / "stack")
+                with _proxies(stack):
+                    try:
+                        stack.start(_quiet)
+                        stack.suspend()
+                    except BaseException:
+                        stack.stop(_quiet)
+                        raise
+                (stack.folder / "ports.json").write_text(json.dumps({name: getattr(stack, name) for name in PORTS}))
+                shutil.copytree(stack.folder, folder.with_suffix(".part"), symlinks=True, ignore=LEFT_OUT)
+            folder.with_suffix(".part").rename(folder)
+    return folder
+
+
+def _quiet(_line: str) -> None:
+    """The tests show what failed, and not each step of a start."""
+
+
+def _stack(folder: Path) -> WiredStack:
+    return WiredStack(folder, **dict(zip(PORTS, free_ports(len(PORTS)), strict=True)))
+
+
+@contextmanager
+def _proxies(stack: WiredStack) -> Iterator[tuple[Wire, Gate]]:
+    wire, gate = Wire(stack.wire_port, stack.aws_port), Gate(stack.gate_port, stack.db_port)
+    try:
+        yield wire, gate
+    finally:
+        wire.close()
+        gate.close()
+
+
+def _copied(folder: Path) -> WiredStack:
+    """A stack in ``folder`` with the state of the snapshot, and with ports of its own."""
+    shutil.copytree(snapshot(), folder, symlinks=True, dirs_exist_ok=True)
+    stack = _stack(folder)
+    old = json.loads((folder / "ports.json").read_text())
+    ports = {str(old[name]).encode(): str(getattr(stack, name)).encode() for name in PORTS}
+    pattern = re.compile(rb"(?<!\d)(?:" + b"|".join(ports) + rb")(?!\d)")
+    for path in (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink() and _is_text(path)):
+        text = path.read_bytes()
+        if pattern.search(text):
+            path.write_bytes(pattern.sub(lambda match: ports[match[0]], text))
+            _forget_checksums(path)
+    return stack
+
+
+def _is_text(path: Path) -> bool:
+    return "data" not in path.parts and path.suffix not in (".zip", ".ibd") and b"\0" not in path.read_bytes()[:8192]
+
+
+def _forget_checksums(path: Path) -> None:
+    """An object of S3 that was changed has no checksum by which a client would refuse it."""
+    beside = path.with_name(path.name + ".meta.json")
+    if beside.exists():
+        beside.write_text(json.dumps({**json.loads(beside.read_text()), "checksums": {}}))
 
 
 class Faulty(System):
     """The deployed system, and what may happen to it."""
 
-    def __init__(self, stack: FaultyStack, env: dict[str, str], wire: Wire, gate: Gate) -> None:
-        # The tests' own calls, those for set-up and for counting, meet no fault.
-        super().__init__(stack, {**env, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{stack.aws_port}"})
+    def __init__(self, stack: WiredStack, env: dict[str, str], wire: Wire, gate: Gate) -> None:
+        super().__init__(stack, env)
+        # No fault meets the tests' own calls, by which they prepare and count.
+        self.endpoint = f"http://127.0.0.1:{stack.aws_port}"
         self.wire = wire
         self.gate = gate
         self.subscriber = Subscriber(self)
@@ -213,18 +318,13 @@ class Subscriber:
 
 
 @contextmanager
-def faulty(folder: Path) -> Iterator[Faulty]:
-    """The system in ``folder``, deployed, with no fault yet; stopped at the end."""
-    api_port, aws_port, db_port, wire_port, gate_port = free_ports(5)
-    stack = FaultyStack(
-        folder, api_port=api_port, aws_port=aws_port, db_port=db_port, wire_port=wire_port, gate_port=gate_port
-    )
-    wire, gate = Wire(wire_port, aws_port), Gate(gate_port, db_port)
-    try:
-        system = Faulty(stack, stack.start(), wire, gate)
-        system.learn_callers()
-        yield system
-    finally:
-        stack.stop()
-        wire.close()
-        gate.close()
+def running(folder: Path) -> Iterator[Faulty]:
+    """A deployed system of its own in ``folder``; stopped at the end."""
+    stack = _copied(folder)
+    with _proxies(stack) as (wire, gate):
+        try:
+            system = Faulty(stack, stack.resume(), wire, gate)
+            system.learn_callers()
+            yield system
+        finally:
+            stack.stop(_quiet)
