@@ -67,6 +67,8 @@ class WiredCloud(Cloud):
             "AWS_ENDPOINT_URL": self.endpoint,
             # A state machine waits a tenth of what it says between its retries.
             "SFN_WAIT_SCALE": "0.1",
+            # An order that failed comes back at once.
+            "ORDERS_RETRY_SECONDS": "0",
             "PERSIST_STATE": "1",
             "STATE_DIR": str(self.folder / "state"),
             "S3_PERSIST": "1",
@@ -328,3 +330,7 @@ def running(folder: Path) -> Iterator[Faulty]:
             yield system
         finally:
             stack.stop(_quiet)
+
+
+if __name__ == "__main__":
+    snapshot()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -226,3 +227,31 @@ def connect(database: Database) -> Any:
         connect_timeout=5,
         client_flag=pymysql.constants.CLIENT.MULTI_STATEMENTS,
     )
+
+
+def new_id(prefix: str = "o") -> str:
+    """An id that no other test has: a test looks only for what has an id of its own."""
+    return f"{prefix}-{secrets.token_hex(5)}"
+
+
+def logged(system: System, function: str, text: str) -> list[dict[str, Any]]:
+    """The records with ``text`` in the log of a function."""
+    pages = (
+        system.aws("logs")
+        .get_paginator("filter_log_events")
+        .paginate(logGroupName=f"/aws/lambda/cafe-dev-{function}", filterPattern=json.dumps(text))
+    )
+    lines = [line for page in pages for event in page["events"] for line in event["message"].splitlines()]
+    return [json.loads(line) for line in lines if line.startswith("{") and text in line]
+
+
+def stored(system: System, order_id: str) -> dict[str, Any]:
+    """The order, once it is in the table."""
+
+    def look() -> dict[str, Any] | None:
+        answer = system.request("GET", f"/orders/{order_id}")
+        return answer.json if answer.status == 200 else None
+
+    order = wait_for(look, f"order {order_id}")
+    assert order
+    return order
