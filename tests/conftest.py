@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.system.evidence import FAILURES, REPORTS, failed, folder_of, save_logs
+
 if TYPE_CHECKING:
     from tests.system.stack import Faulty
 
-REPORTS = pytest.StashKey[dict[str, pytest.TestReport]]()
 # A stack needs a deploy, which goes on in the background while the first ones run. Short files come last, so that no
 # worker is alone with a long one.
 FIRST, LAST = "tests/wiring/", "tests/unit/"
@@ -41,7 +42,6 @@ def tidy(request: pytest.FixtureRequest) -> Iterator[None]:
     if "system" not in request.fixturenames:
         yield
         return
-    from tests.system.evidence import folder_of, save_logs
     from tests.system.letters import take_all
 
     system: Faulty = request.getfixturevalue("system")
@@ -53,12 +53,6 @@ def tidy(request: pytest.FixtureRequest) -> Iterator[None]:
     assert not left, f"the test left dead letters: {left}"
 
 
-def failed(node: pytest.Item) -> bool:
-    """Whether the test itself has failed, as its fixtures may ask when they end."""
-    report = node.stash.get(REPORTS, {}).get("call")
-    return bool(report and report.failed)
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: pytest.TestReport = yield  # type: ignore[misc,assignment]
@@ -68,8 +62,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     if not hasattr(session.config, "workerinput"):
-        from tests.system.evidence import FAILURES
-
         shutil.rmtree(FAILURES, ignore_errors=True)
 
 

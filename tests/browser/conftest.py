@@ -14,8 +14,7 @@ from infra import users
 from local import chromium
 from local.processes import StackError
 from tests.browser.console import DEFAULTS, Console, Person
-from tests.conftest import failed
-from tests.system.evidence import folder_of
+from tests.system.evidence import failed, folder_of
 from tests.system.system import System
 
 # Gives the page at the address, or at the API's, to a person who is signed in, if one is named; options are those of

@@ -5,10 +5,22 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tests.system.system import ROOT, System
+import pytest
 
-FAILURES = ROOT / ".local" / "failures"
+if TYPE_CHECKING:
+    from tests.system.system import System
+
+FAILURES = Path(__file__).parents[2] / ".local" / "failures"
+# The reports of a test by its phases: setup, call and teardown.
+REPORTS = pytest.StashKey[dict[str, pytest.TestReport]]()
+
+
+def failed(node: pytest.Item) -> bool:
+    """Whether the test itself has failed, as its fixtures ask when they end."""
+    report = node.stash.get(REPORTS, {}).get("call")
+    return bool(report and report.failed)
 
 
 def folder_of(nodeid: str) -> Path:
