@@ -27,6 +27,7 @@ import psutil
 import pymysql
 
 from chalicelib.settings import Database as Settings
+from infra.deploy import project
 from local.cloud import OWN_REQUIREMENTS, REQUIREMENTS, Cloud
 from local.database import Database
 from local.processes import fingerprint, free_ports, only_one
@@ -167,18 +168,31 @@ def _copied(folder: Path) -> WiredStack:
     shutil.copytree(snapshot(), folder, symlinks=True, dirs_exist_ok=True)
     stack = _stack(folder)
     old = json.loads((folder / "ports.json").read_text())
-    ports = {str(old[name]).encode(): str(getattr(stack, name)).encode() for name in PORTS}
-    pattern = re.compile(rb"(?<!\d)(?:" + b"|".join(ports) + rb")(?!\d)")
-    for path in (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink() and _is_text(path)):
-        text = path.read_bytes()
-        if pattern.search(text):
-            path.write_bytes(pattern.sub(lambda match: ports[match[0]], text))
-            _forget_checksums(path)
+    _replace(folder, {str(old[name]): str(getattr(stack, name)) for name in PORTS})
+    # The build is a digest of the configuration, which has the ports.
+    configured = json.loads((stack.project / ".chalice" / "config.json").read_text())["stages"][stack.stage]
+    build = configured["environment_variables"].pop("CAFE_BUILD")
+    _replace(folder, {build: project.digest(configured)})
     return stack
 
 
-def _is_text(path: Path) -> bool:
-    return "data" not in path.parts and path.suffix not in (".zip", ".ibd") and b"\0" not in path.read_bytes()[:8192]
+def _replace(folder: Path, words: dict[str, str]) -> None:
+    """Replaces whole words in the names and the contents of all text files."""
+    new = {old.encode(): word.encode() for old, word in words.items()}
+    pattern = re.compile(rb"(?<![0-9a-f])(?:" + b"|".join(new) + rb")(?![0-9a-f])")
+    for path in (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
+        text = path.read_bytes()
+        if _is_text(path, text) and pattern.search(text):
+            path.write_bytes(pattern.sub(lambda match: new[match[0]], text))
+            _forget_checksums(path)
+        renamed = pattern.sub(lambda match: new[match[0]], path.name.encode()).decode()
+        if renamed != path.name:
+            path.rename(path.with_name(renamed))
+
+
+def _is_text(path: Path, content: bytes) -> bool:
+    """Whether the file is none of MariaDB's, and no package."""
+    return path.parent.parent.name != "database" and path.suffix != ".zip" and b"\0" not in content
 
 
 def _forget_checksums(path: Path) -> None:
@@ -197,7 +211,10 @@ class Faulty(System):
         self.endpoint = f"http://127.0.0.1:{stack.aws_port}"
         self.wire = wire
         self.gate = gate
-        self.subscriber = Subscriber(self)
+
+    @cached_property
+    def subscriber(self) -> Subscriber:
+        return Subscriber(self)
 
     @cached_property
     def database(self) -> Settings:

@@ -128,7 +128,8 @@ def no_way_to_upload(system: System) -> Iterator[None]:
 @contextmanager
 def no_subscription(system: System) -> Iterator[None]:
     sns = system.aws("sns")
-    [found] = sns.list_subscriptions_by_topic(TopicArn=system.env["ALARMS_TOPIC_ARN"])["Subscriptions"]
+    subscriptions = sns.list_subscriptions_by_topic(TopicArn=system.env["ALARMS_TOPIC_ARN"])["Subscriptions"]
+    [found] = [each for each in subscriptions if each["Protocol"] == "lambda"]
     sns.unsubscribe(SubscriptionArn=found["SubscriptionArn"])
     yield
 
