@@ -250,8 +250,10 @@ def new_id(prefix: str = "o") -> str:
 
 def logged(system: System, function: str, text: str) -> list[dict[str, Any]]:
     """The records with ``text`` in the log of a function."""
-    pages = system.aws("logs").get_paginator("filter_log_events").paginate(
-        logGroupName=f"/aws/lambda/cafe-dev-{function}", filterPattern=json.dumps(text)
+    pages = (
+        system.aws("logs")
+        .get_paginator("filter_log_events")
+        .paginate(logGroupName=f"/aws/lambda/cafe-dev-{function}", filterPattern=json.dumps(text))
     )
     lines = [line for page in pages for event in page["events"] for line in event["message"].splitlines()]
     return [json.loads(line) for line in lines if line.startswith("{") and text in line]

@@ -108,9 +108,7 @@ def test_an_upload_that_failed_for_good_is_imported_once_it_is_put_back(system: 
     assert stock(system, supplier) == {"y": 5}
 
 
-def test_a_notification_that_was_not_kept_is_in_the_inbox_once_it_is_put_back(
-    system: System, letters: Letters
-) -> None:
+def test_a_notification_that_was_not_kept_is_in_the_inbox_once_it_is_put_back(system: System, letters: Letters) -> None:
     key = f"photos/{letters.new_id()}.jpg"
     with system.without("record_notification", "dynamodb:PutItem"):
         system.upload(key, b"x")
