@@ -1,4 +1,4 @@
-"""The README: its commands run as pasted, and whatever it names is there."""
+"""The README: its commands run as pasted, and everything that it names exists."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import urllib3
 
 from local.processes import free_ports
 from local.stack import Stack
-from tests.system.system import ROOT, System, wait_for
+from tests.system.system import ROOT, System, stored, wait_for
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```bash\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
@@ -52,9 +52,9 @@ def test_every_curl_example_works_as_pasted(system: System) -> None:
         assert len(statuses) == len(re.findall(r"^curl ", block, re.MULTILINE)), block + done.stderr
         assert all(status.startswith("2") for status in statuses), block + done.stdout
 
-    # And what the text around them says is so.
+    # What the text around the commands promises is true.
     assert system.ended("inventory-monday")["status"] == "SUCCEEDED"
-    assert system.get("/orders/breakfast-1")["customerID"] == "table-4"
+    assert stored(system, "breakfast-1")["customerID"] == "table-4"
     assert "1 row imported" in system.notification("inventory/beans.csv", "upload")["message"]
 
 
@@ -66,7 +66,7 @@ def paste_in_time(system: System, block: str) -> subprocess.CompletedProcess[str
 
 @pytest.fixture
 def throwaway(tmp_path: Path) -> Iterator[System]:
-    """A stack of its own, for ``chalice delete`` takes it apart."""
+    """A stack of the test's own, because ``chalice delete`` takes it apart."""
     api_port, aws_port, db_port = free_ports(3)
     stack = Stack(tmp_path, api_port=api_port, aws_port=aws_port, db_port=db_port)
     try:
