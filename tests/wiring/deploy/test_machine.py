@@ -193,3 +193,16 @@ def test_a_release_that_this_machine_cannot_run_is_not_put_back(
     stage = Stage(target, lambda _: SimpleNamespace(), None, lambda _: None, lambda _: None)  # type: ignore[arg-type]
     with pytest.raises(DeployError, match=r"compiled for riscv64 Linux, and this machine runs .*: deploy again from"):
         stage._put_back(releases, "r")
+
+
+def test_what_pip_cannot_install_stops_the_deploy_with_what_pip_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "requirements.txt").write_text("./missing\n")
+    monkeypatch.setattr(project, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(project, "INSTALLED", tmp_path / "installed")
+    with pytest.raises(
+        DeployError, match=r"^pip could not install requirements\.txt for the functions:\n(.|\n)*missing"
+    ):
+        project.installed_here()
+    assert list((tmp_path / "installed").iterdir()) == []
