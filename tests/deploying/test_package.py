@@ -11,8 +11,8 @@ import pytest
 
 from infra.deploy import project
 from infra.deploy.target import Target
-from tests.wiring.conftest import place
 from tests.wiring.fakes import OUTPUTS
+from tests.wiring.stage import place
 
 pytestmark = pytest.mark.long
 

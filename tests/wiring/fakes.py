@@ -17,7 +17,7 @@ from botocore.validate import validate_parameters
 
 from infra.deploy.project import tracked_config
 from infra.deploy.target import Target
-from tests.wiring.conftest import as_variables, resolve
+from tests.wiring.stage import as_variables, resolve
 
 OUTPUTS = as_variables(resolve("test", "eu-central-1", "123456789012").outputs)
 # What the deploy adds when the API is there.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.deploy.target import Target
-from tests.wiring.conftest import place
+from tests.wiring.stage import place
 
 
 @pytest.fixture

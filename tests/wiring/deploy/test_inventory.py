@@ -10,8 +10,8 @@ import pytest
 from infra.deploy import inventory
 from infra.deploy.inventory import NAMED, TEMPLATES, Thing
 from infra.deploy.target import Target
-from tests.wiring.conftest import ROOT
-from tests.wiring.template import load
+from tests.template import load
+from tests.wiring.stage import ROOT
 
 ACCOUNT = "123456789012"
 # Made and removed by CloudFormation alone, and none holds up another: two queries may have one name, and of two

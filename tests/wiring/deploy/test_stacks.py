@@ -10,9 +10,9 @@ from infra.deploy import stacks
 from infra.deploy.inventory import TEMPLATES
 from infra.deploy.stacks import Change, Stack
 from infra.deploy.target import DeployError
-from tests.wiring.conftest import MACHINES, ROOT
+from tests.template import load
 from tests.wiring.fakes import CloudFormation
-from tests.wiring.template import load
+from tests.wiring.stage import MACHINES, ROOT
 
 
 def test_each_machines_definition_is_in_the_place_of_its_files_name() -> None:
