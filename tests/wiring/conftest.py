@@ -21,9 +21,12 @@ from tests.wiring.template import Template
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An AWS account in this process, whatever the shell's environment names."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    # moto would otherwise make 1,300 machine images in each region.
+    monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
-    with mock_aws():
+    # A session that stays keeps the models of the services, which take long to read.
+    with mock_aws(config={"core": {"reset_boto3_session": False}}):
         yield
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import boto3
 
 from infra.deploy import stacks
 from infra.deploy.place import Place
@@ -12,10 +15,17 @@ from tests.wiring.template import Template
 ROOT = Path(__file__).parents[2]
 SCHEDULES = {"StorageReportSchedule": "cron(0 6 * * ? *)", "InventoryReportSchedule": "cron(0 6 ? * MON *)"}
 MACHINES = {"InventoryReport": "inventory_report.asl.json", "StorageReport": "storage_report.asl.json"}
+ACCOUNT, REGION = "123456789012", "eu-central-1"
 rendered = cache(stacks.template)
 
 
-def place(stage: str = "test", region: str = "eu-central-1", account: str = "123456789012") -> Place:
+@cache
+def client(service: str) -> Any:
+    """Returns the one client of a service that all tests of the fixture ``aws`` share."""
+    return boto3.client(service, REGION)  # type: ignore[call-overload]
+
+
+def place(stage: str = "test", region: str = REGION, account: str = ACCOUNT) -> Place:
     """Returns the database of its own that a stage has on AWS."""
     secrets = f"arn:aws:secretsmanager:{region}:{account}:secret"
     return Place(
