@@ -14,8 +14,8 @@ import pytest
 from infra.deploy import project
 from infra.deploy.machine import compiled_for, this_machine
 from infra.deploy.target import Target
-from tests.wiring.conftest import place
 from tests.wiring.fakes import OUTPUTS
+from tests.wiring.stage import place
 
 pytestmark = pytest.mark.long
 

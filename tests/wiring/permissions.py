@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from infra.deploy import project
 from infra.deploy.target import REPOSITORY, Target
-from tests.wiring.conftest import ROOT
+from tests.wiring.stage import ROOT
 from tests.wiring.template import Template
 
 PAGE = ROOT / "docs" / "permissions.md"

@@ -26,7 +26,7 @@ from chalicelib import dead_letters
 from chalicelib.settings import Settings
 from chalicelib.sign_in import OPEN, ROUTES
 from infra.deploy import place, project, wiring
-from tests.wiring.conftest import ROOT, as_variables
+from tests.wiring.stage import ROOT, as_variables
 from tests.wiring.template import Template
 
 PACKAGED = [ROOT / "app.py", *sorted((ROOT / "chalicelib").rglob("*.py"))]

@@ -10,7 +10,7 @@ import pytest
 from benchmarks import load, money
 from chalicelib import reports, storage, upload_links
 from chalicelib.orders import store
-from tests.wiring.conftest import ROOT
+from tests.wiring.stage import ROOT
 from tests.wiring.template import Template
 
 

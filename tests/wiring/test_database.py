@@ -12,8 +12,8 @@ from cfnlint.api import lint  # type: ignore[import-untyped]
 from chalicelib.settings import Database
 from infra.deploy import database, stacks
 from infra.deploy.place import FUNCTIONS, Place
-from tests.wiring.conftest import ROOT, place, resolve
 from tests.wiring.permissions import allowed, as_list
+from tests.wiring.stage import ROOT, place, resolve
 from tests.wiring.template import Template
 from tests.wiring.test_permissions import role_of
 

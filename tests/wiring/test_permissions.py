@@ -10,8 +10,8 @@ from infra.deploy import stacks
 from infra.deploy.place import FUNCTIONS
 from tests.deploying.exercises import EXERCISES
 from tests.wiring import permissions
-from tests.wiring.conftest import SCHEDULES, as_variables, place, resolve
 from tests.wiring.permissions import Permission, Row, allowed, as_list, documented, found, role_of
+from tests.wiring.stage import SCHEDULES, as_variables, place, resolve
 from tests.wiring.template import Template
 
 # Actions of which IAM knows no resource, by AWS's Service Authorization Reference.

@@ -19,7 +19,7 @@ from infra.deploy import __main__ as command
 from infra.deploy import project
 from infra.deploy.target import DeployError, Target
 from tests import pythons
-from tests.wiring.conftest import ROOT
+from tests.wiring.stage import ROOT
 
 OTHERS = ("3.10", "3.15")
 

@@ -10,7 +10,7 @@ import pytest
 
 from infra import users
 from infra.users import Made
-from tests.wiring.conftest import resolve
+from tests.wiring.stage import resolve
 
 STACK = """
 Resources:

@@ -15,7 +15,7 @@ from chalicelib.notifications import REPORT_KINDS
 from chalicelib.storage import measure
 from infra.deploy import wiring
 from infra.deploy.target import REPOSITORY, Target
-from tests.wiring.conftest import MACHINES, ROOT, as_variables, resolve
+from tests.wiring.stage import MACHINES, ROOT, as_variables, resolve
 from tests.wiring.template import Template
 
 # What AWS documents of the metrics in use: the dimensions of each, and how it adds up over a period.

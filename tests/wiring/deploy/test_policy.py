@@ -10,8 +10,8 @@ import pytest
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
 
 from infra.deploy import stacks
-from tests.wiring.conftest import ROOT
-from tests.wiring.template import load
+from tests.template import load
+from tests.wiring.stage import ROOT
 
 POLICY: dict[str, Any] = json.loads((ROOT / "infra" / "deployer-policy.json").read_text())
 # What has no resource of its own on AWS, or one without a name: the ids of APIs, of networks, of mappings and pools,

@@ -19,8 +19,8 @@ from chalice.config import Config
 from infra.deploy import project, record
 from infra.deploy.place import ADMINISTRATORS, FUNCTIONS, LIMITED
 from infra.deploy.target import DeployError, Target
-from tests.wiring.conftest import ROOT, as_variables, place, resolve
 from tests.wiring.fakes import OUTPUTS
+from tests.wiring.stage import ROOT, as_variables, place, resolve
 
 SINCE = "2026-11-21"
 
