@@ -207,7 +207,9 @@ def bends() -> list[tuple[str, str, float, float]]:
             lambda load: load.requests,
         ),
         reached("API Gateway", f"{API_REQUESTS:,} requests a second", API_REQUESTS, lambda load: load.requests),
-        reached("Lambda", f"{FUNCTIONS_AT_ONCE:,} concurrent functions", FUNCTIONS_AT_ONCE, lambda load: load.functions),
+        reached(
+            "Lambda", f"{FUNCTIONS_AT_ONCE:,} concurrent functions", FUNCTIONS_AT_ONCE, lambda load: load.functions
+        ),
         reached("orders table", f"{TABLE_UNITS:,} units a second", TABLE_UNITS, lambda load: load.writes),
         reached(
             "inbox",
