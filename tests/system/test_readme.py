@@ -187,13 +187,6 @@ def test_every_other_variable_is_one_that_source_sets(system: System) -> None:
     assert sorted(used - own - set(system.env) - {"CAFE_TOKEN"}) == []
 
 
-def test_the_decisions_name_every_patch_of_the_local_cloud() -> None:
-    launcher = (ROOT / "local" / "ministack_launcher.py").read_text()
-    patches = names(r"^    (\w+),$", launcher.split("\nPATCHES = (\n")[1].split("\n)\n")[0] + "\n")
-    decisions = (ROOT / "docs" / "decisions.md").read_text().split("### MiniStack, pinned and patched\n")[1]
-    assert names(r"^\| `(\w+)` \|", decisions.split("\n### ")[0]) == patches
-
-
 def code() -> list[str]:
     """Whatever the README shows as code."""
     return [*BLOCKS, *re.findall(r"`([^`\n]+)`", README)]

@@ -47,7 +47,7 @@ def documented(functions: dict[str, str]) -> list[Row]:
         *cells, reason, proof = (cell.strip() for cell in line.strip("|").split("|"))
         source = "" if proof == "removal" else SOURCE.fullmatch(proof)
         assert source is not None, line
-        actions, [resource] = re.findall("`([^`]+)`", cells[-2]), re.findall("`([^`]+)`", cells[-1])
+        actions, resources = re.findall("`([^`]+)`", cells[-2]), re.findall("`([^`]+)`", cells[-1])
         # A row without a role is of the table of all functions.
         roles = functions if len(cells) == 2 else re.findall("`([^`]+)`", cells[0])
         rows += [
@@ -58,6 +58,7 @@ def documented(functions: dict[str, str]) -> list[Row]:
             )
             for role in roles
             for action in actions
+            for resource in resources
         ]
     return rows
 
