@@ -20,6 +20,7 @@ from local import logs
 from local.database import Database
 from local.processes import Process, StackError, free_ports
 from local.stack import Stack
+from tests.system.stack import copied
 from tests.system.system import ROOT, System, stored, wait_for
 
 ALWAYS = {
@@ -33,12 +34,9 @@ LISTENING = "0A"
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack that may be killed. Each test leaves it up and whole; the last one stops it."""
-    api_port, aws_port, db_port = free_ports(3)
-    stack = Stack(
-        tmp_path_factory.mktemp("a folder with spaces"), api_port=api_port, aws_port=aws_port, db_port=db_port
-    )
+    stack = copied(tmp_path_factory.mktemp("stacks") / "a folder with spaces", wired=False)
     try:
-        stack.start()
+        stack.resume()
         yield stack
     finally:
         stack.stop()

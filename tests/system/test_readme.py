@@ -15,7 +15,7 @@ import pytest
 import urllib3
 
 from local.processes import free_ports
-from local.stack import Stack
+from tests.system.stack import copied
 from tests.system.system import ROOT, System, stored, wait_for
 
 README = (ROOT / "README.md").read_text()
@@ -67,10 +67,9 @@ def paste_in_time(system: System, block: str) -> subprocess.CompletedProcess[str
 @pytest.fixture
 def throwaway(tmp_path: Path) -> Iterator[System]:
     """A stack of the test's own, because ``chalice delete`` takes it apart."""
-    api_port, aws_port, db_port = free_ports(3)
-    stack = Stack(tmp_path, api_port=api_port, aws_port=aws_port, db_port=db_port)
+    stack = copied(tmp_path / "stack", wired=False)
     try:
-        yield System(stack, stack.start())
+        yield System(stack, stack.resume())
     finally:
         stack.stop()
 
