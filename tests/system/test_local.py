@@ -93,7 +93,7 @@ def statuses() -> dict[int, list[str]]:
             fields = each.read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        # An orphan that has ended is collected by the init process, in its own time.
+        # The init process collects a dead orphan some time later.
         if fields[0] != "Z":
             found[int(each.parent.name)] = fields
     return found
@@ -314,7 +314,7 @@ def test_a_start_that_was_cut_off_is_repaired_by_the_next(stack: Stack) -> None:
 
     variables = stack.start()
 
-    # What was half made is gone, so that nothing exists twice.
+    # Nothing of the half made one is left, so nothing exists twice.
     assert stack.cloud.process.pid() not in (None, half)
     assert len(System(stack, variables).aws("apigateway").get_rest_apis()["items"]) == 1
     assert works(stack)

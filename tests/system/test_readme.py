@@ -44,7 +44,7 @@ def paste(system: System, block: str) -> subprocess.CompletedProcess[str]:
 
 def test_every_curl_example_works_as_pasted(system: System) -> None:
     for block in blocks("curl", "python"):
-        # Reading what the block before has asked for may come a moment too early: then a person looks again.
+        # The result of the block before may take a moment, so a failed read is repeated.
         done = wait_for(partial(paste_in_time, system, block), f"an answer to\n{block}")
         assert done
         assert done.returncode == 0, block + done.stdout + done.stderr
@@ -52,14 +52,14 @@ def test_every_curl_example_works_as_pasted(system: System) -> None:
         assert len(statuses) == len(re.findall(r"^curl ", block, re.MULTILINE)), block + done.stderr
         assert all(status.startswith("2") for status in statuses), block + done.stdout
 
-    # What the text around the commands promises is true.
+    # The text around the commands is true.
     assert system.ended("inventory-monday")["status"] == "SUCCEEDED"
     assert stored(system, "breakfast-1")["customerID"] == "table-4"
     assert "1 row imported" in system.notification("inventory/beans.csv", "upload")["message"]
 
 
 def paste_in_time(system: System, block: str) -> subprocess.CompletedProcess[str] | None:
-    """None where something is not there yet."""
+    """Returns None where something does not exist yet."""
     done = paste(system, block)
     return None if re.search(r"^404$", done.stderr, re.MULTILINE) else done
 
@@ -86,12 +86,12 @@ def test_every_chalice_command_works_as_typed(throwaway: System) -> None:
 
 
 def serves(system: System, block: str) -> None:
-    """``chalice local`` until it has answered; on a free port, for the README's own may be in use here."""
+    """Runs ``chalice local`` until it has answered, on a free port, because the README's own may be in use."""
     [port] = free_ports(1)
     command, replaced = re.subn(r"(?<=--port )\d+", str(port), block)
     assert replaced == 1, block
     shell = ["bash", "-c", f"source '{system.stack.folder / 'env'}'\n{command}"]
-    # A session of its own, for it starts a second process, which watches for changes.
+    # It gets a session of its own, because it starts a second process, which watches for changes.
     clean = {name: os.environ[name] for name in ("PATH", "HOME")}
     with subprocess.Popen(shell, cwd=ROOT, env=clean, start_new_session=True) as process:
         try:
@@ -187,5 +187,5 @@ def test_every_other_variable_is_one_that_source_sets(system: System) -> None:
 
 
 def code() -> list[str]:
-    """Whatever the README shows as code."""
+    """All code in the README."""
     return [*BLOCKS, *re.findall(r"`([^`\n]+)`", README)]
