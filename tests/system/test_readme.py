@@ -18,7 +18,9 @@ from local.processes import free_ports
 from tests.system.stack import copied
 from tests.system.system import ROOT, System, stored, wait_for
 
-README = (ROOT / "README.md").read_text()
+# The README, and the pages with what used to be its reference.
+PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "docs/api.md", "docs/configuration.md")}
+README = "\n".join(PAGES.values())
 BLOCKS = re.findall(r"^```bash\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 MAKEFILE = (ROOT / "Makefile").read_text()
 TEMPLATE = (ROOT / "infra" / "resources.yaml").read_text()
@@ -129,7 +131,9 @@ def test_every_make_target_is_listed_by_make_and_every_one_that_the_readme_names
 
 def test_every_file_that_the_readme_names_exists() -> None:
     tracked = r"(?:app\.py|(?:chalicelib|infra|local|tests|docs|benchmarks|\.chalice)/[\w./-]*)"
-    named = names(rf"`({tracked})`") | names(r"\]\((?!https?:)([^)#]+)\)") | names(r'src(?:set)?="([^"]+)"')
+    named = names(rf"`({tracked})`") | names(r'src(?:set)?="([^"]+)"')
+    for page, text in PAGES.items():
+        named |= {str(Path(page).parent / link) for link in names(r"\]\((?!https?:)([^)#]+)\)", text)}
     # The columns of the table of the flows are each about one folder.
     for folder, column in (("chalicelib", 3), ("infra", 4), ("tests", 5)):
         cells = [line.split("|")[column] for line in section("Where things are").splitlines() if line[:2] == "| "]
@@ -155,7 +159,7 @@ def test_every_name_in_the_steps_is_in_the_code() -> None:
 def test_the_routes_are_those_of_the_api() -> None:
     paths = json.loads((ROOT / "chalicelib" / "openapi.json").read_text())["paths"]
     routes = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
-    named = names(r"^\| `([A-Z]+ \S+)` \|", section("The API"))
+    named = names(r"^\| `([A-Z]+ \S+)` \|", PAGES["docs/api.md"])
     # The description has Python's names for the parameters, and the README those of the interface.
     assert {re.sub("{.*}", "{}", route) for route in named} == {re.sub("{.*}", "{}", route) for route in routes}
 
@@ -164,7 +168,7 @@ def test_the_parameters_of_the_templates_are_all_there() -> None:
     parameters: set[str] = set()
     for template in (TEMPLATE, (ROOT / "infra" / "database.yaml").read_text()):
         parameters |= names(r"^  (\w+):$", template.split("\nParameters:\n")[1].split("\nConditions:\n")[0])
-    named = names(r"`([A-Z]\w*[a-z]\w*)`", section("Configuration"))
+    named = names(r"`([A-Z]\w*[a-z]\w*)`", PAGES["docs/configuration.md"])
     assert named == parameters
     assert names(r"--parameter (\w+)=") <= parameters
 
@@ -172,12 +176,12 @@ def test_the_parameters_of_the_templates_are_all_there() -> None:
 def test_the_variables_of_the_local_stack_are_all_there() -> None:
     source = "".join((ROOT / "local" / name).read_text() for name in ("stack.py", "database.py"))
     read = names(r"\bCAFE_[A-Z_]+\b", source) - {"CAFE_API_URL", "CAFE_STAGE", "CAFE_TOKEN"}
-    assert names(r"`(CAFE_[A-Z_]+)`", section("Configuration")) == read
+    assert names(r"`(CAFE_[A-Z_]+)`", PAGES["docs/configuration.md"]) == read
 
 
 def test_every_other_variable_is_one_that_source_sets(system: System) -> None:
     used = names(r"(?:\$|environ\[\")([A-Z_]+)\b", "\n".join(BLOCKS)) | names(r"`([A-Z]+_[A-Z_]+)`")
-    own = names(r"`(CAFE_[A-Z_]+)`", section("Configuration")) | {
+    own = names(r"`(CAFE_[A-Z_]+)`", PAGES["docs/configuration.md"]) | {
         "DB_ADMIN_SECRET_ARN",
         "SUBNET_IDS",
         "SECURITY_GROUP_IDS",
