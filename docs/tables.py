@@ -102,15 +102,17 @@ def alarms() -> str:
             short = f"<function>-{short.rpartition('-')[2]}"
         heading = alarm["AlarmDescription"].partition(" Runbook: ")[2]
         kind = alarm.get("Statistic") or alarm["ExtendedStatistic"]
-        metric = f"{alarm['Namespace'].removeprefix('AWS/')} `{alarm['MetricName']}`, {kind}"
+        metric = (
+            f"{alarm['Namespace'].removeprefix('AWS/')} `{alarm['MetricName']}`, {kind} of {alarm['Period'] // 60} min"
+        )
         level = "basic" if alarm["AlarmName"] in basic else "full"
-        grouped.setdefault((short, metric, f"{alarm['Period'] // 60}", level, heading), []).append(alarm)
+        grouped.setdefault((short, metric, level, heading), []).append(alarm)
     rows = []
-    for (short, metric, minutes, level, heading), same in grouped.items():
+    for (short, metric, level, heading), same in grouped.items():
         thresholds = sorted({each["Threshold"] for each in same})
         above = " to ".join(f"{each:,}" for each in dict.fromkeys((thresholds[0], thresholds[-1])))
-        rows.append([f"`{short}`", metric, above, minutes, level, f"[{heading}](#{anchor(heading)})"])
-    return table(["Alarm", "Metric", "Above", "Minutes", "`Watching`", "Heading"], rows)
+        rows.append([f"`{short}`", metric, above, level, f"[{heading}](#{anchor(heading)})"])
+    return table(["Alarm", "Metric", "Above", "`Watching`", "Heading"], rows)
 
 
 def anchor(heading: str) -> str:

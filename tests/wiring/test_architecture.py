@@ -10,7 +10,6 @@ import pytest
 from benchmarks import load, money
 from chalicelib import reports, storage, upload_links
 from chalicelib.orders import store
-from tests.wiring.conftest import ROOT
 from tests.wiring.template import Template
 
 
@@ -46,16 +45,6 @@ def test_every_function_that_serves_the_flows_is_drawn(functions: set[str], text
     drawn = text.split("```mermaid")[1].split("```")[0]
     found = set(re.findall(r"\b[a-z]+_[a-z]+\b|\bauthorize\b", drawn))
     assert found == {"api_handler", *functions} - {"migrate", "rotate_password"}
-
-
-def test_every_file_and_resource_of_the_parts_is_there(template: Template, text: str) -> None:
-    table = text.split("| Part | Promises |")[1].split("\n\n")[0]
-    named = set(re.findall(r"`([^`]+)`", table)) - {"Idempotency-Key"}
-    files = {each for each in named if "/" in each or each.endswith(".py")}
-    assert {each for each in files if not (ROOT / each).exists()} == set()
-    assert named - files <= template.resources.keys()
-    assert {"chalicelib/orders/", "infra/deploy/"} <= files
-    assert "OrdersTable" in named
 
 
 def test_the_flows_are_drawn_with_the_numbers_of_the_code(text: str) -> None:
