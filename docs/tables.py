@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +130,7 @@ def permissions(group: str) -> str:
     The roles are those of the template; the file has the reason for each permission.
     """
     reasons = yaml.safe_load((ROOT / "docs" / "permissions.yaml").read_text())
-    schedules = {"StorageReportSchedule": "rate(1 day)", "InventoryReportSchedule": "rate(1 day)"}
-    granted = allowed(resolve(**schedules))
+    granted = permissions_granted()
     explained: list[Permission] = []
     shown: dict[str, list[list[str]]] = {}
     for name, entries in reasons.items():
@@ -161,6 +161,12 @@ def permissions(group: str) -> str:
         raise ValueError("docs/permissions.yaml and the template's roles differ:\n" + "\n".join(missing))
     head = ["Action", "Resource", "Needed for", "Proof"]
     return table(head if len(shown[group][0]) == len(head) else ["Role", *head], shown[group])
+
+
+@cache
+def permissions_granted() -> list[Permission]:
+    """Returns all permissions of the template's roles, those of schedules too."""
+    return allowed(resolve(StorageReportSchedule="rate(1 day)", InventoryReportSchedule="rate(1 day)"))
 
 
 def one_permission(granted: list[Permission], role: str, action: str, end: str) -> Permission:
