@@ -9,7 +9,7 @@ import pytest
 from chalicelib.notifications import Notification
 from chalicelib.orders import Item, Order
 from chalicelib.orders.store import store_orders
-from tests.unit.conftest import ENVIRONMENT, Aws
+from tests.unit.cloud import ENVIRONMENT, Aws
 
 NOW = datetime(2026, 11, 21, 3, 14, 15, 123456, UTC)
 PLACED_AT = "2026-11-21T03:14:15.123456Z"

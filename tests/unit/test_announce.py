@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from chalicelib.errors import Unavailable
 from chalicelib.notifications import Notification, Publish, one_line
 from chalicelib.orders.announce import PutBy, announce_orders
-from tests.unit.conftest import ENVIRONMENT, Api, Aws
+from tests.unit.api import Api
+from tests.unit.cloud import ENVIRONMENT, Aws
 
 
 def record(order_id: str, customer: Any = "c-1", name: str = "INSERT") -> dict[str, Any]:
@@ -328,7 +329,7 @@ def test_a_redriven_order_that_is_refused_is_put_by_again_or_fails_the_function(
 
 
 def failures_of(aws: Aws) -> list[dict[str, Any]]:
-    return aws._drain(ENVIRONMENT["FAILURES_QUEUE_URL"])
+    return aws.drain(ENVIRONMENT["FAILURES_QUEUE_URL"])
 
 
 def test_announce_orders_puts_each_order_by_as_lambda_would_hand_over_its_event(api: Api, aws: Aws) -> None:

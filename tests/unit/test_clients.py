@@ -24,7 +24,7 @@ from chalicelib import clients
 from chalicelib.clients import PASSING
 from chalicelib.errors import DatabaseRefused, DatabaseUnavailable, PasswordRefused, Unavailable
 from chalicelib.settings import Database
-from tests.unit.conftest import Aws
+from tests.unit.cloud import Aws
 
 DATABASE = Database("db.example", 3307, "cafe", "reader", "secret")
 SERVICES = ["sqs", "dynamodb", "stepfunctions", "s3", "sns", "cloudwatch", "secretsmanager"]
@@ -453,5 +453,5 @@ def test_a_secret_of_something_else_is_refused(server: Server) -> None:
 
 
 def test_a_unit_test_that_reaches_for_the_network_fails() -> None:
-    with socket.socket() as one, pytest.raises(RuntimeError, match="a unit test wants to connect"):
+    with socket.socket() as one, pytest.raises(RuntimeError, match="a unit test tries to connect"):
         one.connect(("192.0.2.1", 443))

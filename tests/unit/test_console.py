@@ -12,7 +12,8 @@ from chalice.test import HTTPResponse
 from chalicelib import clients, console
 from chalicelib.errors import NotFound
 from chalicelib.settings import VERSION, Settings, cognito_endpoint, uploads_url
-from tests.unit.conftest import ENVIRONMENT, Api
+from tests.unit.api import Api
+from tests.unit.cloud import ENVIRONMENT
 
 SETTINGS = Settings.read(ENVIRONMENT)
 FILES = sorted(path.name for path in console.FOLDER.iterdir() if path.suffix in console.TYPES)

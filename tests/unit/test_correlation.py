@@ -13,12 +13,13 @@ from chalicelib.notifications import Notification, publisher
 from chalicelib.orders import Item, Order
 from chalicelib.orders.announce import announced_part
 from chalicelib.orders.store import stored_item
-from tests.unit.conftest import ENVIRONMENT, Api, Aws
+from tests.unit.api import Api
+from tests.unit.cloud import ENVIRONMENT, Aws
+from tests.unit.letters import DEAD, FAILURES, ORDER, PLACES, envelope, invocation, s3_event, stream_record
+from tests.unit.letters import message as letter
+from tests.unit.logged import records
+from tests.unit.notices import record, sent
 from tests.unit.ordering import PLACED_AT, message, messages, order, store
-from tests.unit.test_dead_letters import DEAD, FAILURES, ORDER, PLACES, envelope, invocation, s3_event, stream_record
-from tests.unit.test_dead_letters import message as letter
-from tests.unit.test_logs import records
-from tests.unit.test_notifications import record, sent
 from tests.unit.test_uploads import event as upload_event
 
 ANYTHING = st.recursive(

@@ -8,7 +8,7 @@ from botocore.stub import Stubber
 
 from chalicelib import idempotency
 from chalicelib.errors import Conflict, InvalidRequest, Unavailable
-from tests.unit.conftest import ENVIRONMENT, Aws
+from tests.unit.cloud import ENVIRONMENT, Aws
 
 NOW = datetime(2026, 11, 21, 3, 14, 15, tzinfo=UTC)
 REPORTS, ORDERS = "POST /create_report", "POST /orders"

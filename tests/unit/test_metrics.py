@@ -18,11 +18,12 @@ from chalicelib import metrics
 from chalicelib.errors import Unavailable
 from chalicelib.notifications import Notification
 from chalicelib.timeline import timestamp
-from tests.unit.conftest import Api, Aws
+from tests.unit.api import Api
+from tests.unit.buckets import Account
+from tests.unit.cloud import Aws
+from tests.unit.logged import records
+from tests.unit.notices import NOW, record, sent
 from tests.unit.ordering import messages, order, store
-from tests.unit.test_logs import records
-from tests.unit.test_notifications import NOW, record, sent
-from tests.unit.test_storage import Account, account  # noqa: F401 - a fixture
 
 Figures = Callable[[], dict[str, float]]
 
@@ -264,7 +265,7 @@ def test_no_other_notification_counts_as_a_report(aws: Aws, figures: Figures, ke
 
 
 def test_bytes_are_counted_where_a_report_ends_and_not_at_each_round(
-    account: Account,  # noqa: F811 - the fixture
+    account: Account,
     figures: Figures,
 ) -> None:
     account.bucket("reports")

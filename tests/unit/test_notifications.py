@@ -15,44 +15,14 @@ from hypothesis import strategies as st
 from chalicelib import notifications
 from chalicelib.errors import Unavailable
 from chalicelib.notifications import Notification, publisher
-from chalicelib.rest import Page
-from tests.unit.conftest import ENVIRONMENT, Api, Aws
-
-NOW = datetime(2026, 11, 21, 3, 14, 15, 123456, UTC)
-TABLE = ENVIRONMENT["NOTIFICATIONS_TABLE"]
+from tests.unit.api import Api
+from tests.unit.cloud import ENVIRONMENT, Aws
+from tests.unit.notices import NOW, TABLE, inbox, record, sent
 
 
 def notification(**fields: str) -> Notification:
     given = {"kind": "order", "key": "orders/1", "subject": "1 new order", "message": "text", "sms": "short", **fields}
     return Notification(**given)
-
-
-def sent(number: int = 1, moment: datetime = NOW, **fields: Any) -> dict[str, Any]:
-    """One record of an SNS event; a field that is None is left out."""
-    sns = {
-        "Type": "Notification",
-        "MessageId": f"m-{number}",
-        "TopicArn": ENVIRONMENT["TOPIC_ARN"],
-        "Subject": "1 new order",
-        "Message": "1 new order:\n- order o-1 of customer c-1",
-        "Timestamp": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "MessageAttributes": {
-            "kind": {"Type": "String", "Value": "order"},
-            "key": {"Type": "String", "Value": f"orders/{number}"},
-        },
-        **fields,
-    }
-    return {"EventSource": "aws:sns", "Sns": {name: each for name, each in sns.items() if each is not None}}
-
-
-def record(aws: Aws, *records: dict[str, Any], **options: str) -> None:
-    notifications.record({"Records": list(records)}, dynamodb=aws.dynamodb, table=TABLE, **options)
-
-
-def inbox(
-    aws: Aws, limit: int = 100, token: str | None = None, now: datetime = NOW, links: bool = True
-) -> dict[str, Any]:
-    return notifications.inbox(Page(limit, token, {}), links=links, dynamodb=aws.dynamodb, table=TABLE, now=now)
 
 
 # --- Publishing -------------------------------------------------------------------------------------------------------

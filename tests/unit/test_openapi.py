@@ -83,7 +83,6 @@ def test_every_route_that_is_not_open_takes_a_token_and_may_refuse_it() -> None:
 def test_the_limits_are_those_of_the_code() -> None:
     [_, several] = schema_of("post", "/orders")["anyOf"]
     limit = API["components"]["parameters"]["limit"]["schema"]
-
     assert several["maxItems"] == orders.ORDERS_IN_LIST
     assert SCHEMAS["Order"]["properties"]["requestedBy"]["maxLength"] == orders.USER_NAME
     assert SCHEMAS["OrderRequest"]["anyOf"][1]["properties"]["items"]["maxItems"] == orders.ITEMS_IN_ORDER
@@ -172,7 +171,6 @@ def test_the_code_takes_those_orders_that_the_description_allows(body: Any) -> N
         taken = False
     else:
         taken = True
-
     assert is_valid(body, schema_of("post", "/orders")) == taken
 
 
@@ -204,7 +202,6 @@ def test_the_code_takes_those_report_requests_that_the_description_allows(body: 
         taken = False
     else:
         taken = True
-
     assert is_valid(body, schema_of("post", "/create_report")) == taken
 
 
@@ -239,7 +236,6 @@ def test_the_code_takes_those_redrives_that_the_description_allows(body: Any) ->
         taken = False
     else:
         taken = True
-
     assert is_valid(body, schema_of("post", "/dead-letters/redrive")) == taken
 
 
@@ -276,7 +272,6 @@ def test_the_code_takes_those_uploads_that_the_description_allows(body: Any) -> 
         taken = False
     else:
         taken = True
-
     assert is_valid(body, schema_of("post", "/uploads")) == taken
 
 

@@ -15,7 +15,7 @@ from chalicelib.errors import Conflict, InvalidRequest, Unavailable
 from chalicelib.orders import Item, Order
 from chalicelib.orders.store import _insertion
 from chalicelib.rest import Page
-from tests.unit.conftest import Aws
+from tests.unit.cloud import Aws
 from tests.unit.ordering import NOW, PLACED_AT, QUEUE_URL, TABLE, messages, order, store
 
 

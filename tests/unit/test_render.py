@@ -95,7 +95,7 @@ def document(rows: Iterable[list[str]]) -> Document:
     return Document("".join(render(summarise(rows), PAGE)))
 
 
-# --- What it counts
+# --- What it counts ---------------------------------------------------------------------------------------------------
 
 
 def test_the_totals_count_every_bean() -> None:
@@ -210,7 +210,7 @@ def test_memory_does_not_grow_with_the_number_of_beans() -> None:
     assert peak(40_000) < 1.2 * peak(10_000)
 
 
-# --- What it shows
+# --- What it shows ----------------------------------------------------------------------------------------------------
 
 
 def test_the_page_says_when_it_was_made_and_from_what() -> None:
@@ -298,7 +298,7 @@ def test_the_table_and_the_chart_can_be_read_aloud() -> None:
     assert page.all("html") == [{"lang": "en"}]
 
 
-# --- That nothing in it can be more than text
+# --- That nothing in it can be more than text -------------------------------------------------------------------------
 
 EVIL = [
     "<script>alert(1)</script>",
@@ -434,7 +434,7 @@ def test_the_page_asks_for_nothing_and_runs_only_its_own_script() -> None:
     assert "@import" not in html
 
 
-# --- From S3 and back
+# --- From S3 and back -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

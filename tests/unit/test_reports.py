@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from chalicelib import clients, correlation, reports
 from chalicelib.errors import InvalidRequest, NotFound, Unavailable
 from chalicelib.rest import Page
-from tests.unit.conftest import ENVIRONMENT, Aws
+from tests.unit.cloud import ENVIRONMENT, Aws
 
 NOW = datetime(2026, 11, 21, 3, 14, 15, 123456, UTC)
 MACHINES = {"inventory": ENVIRONMENT["INVENTORY_REPORT_ARN"], "storage": ENVIRONMENT["STORAGE_REPORT_ARN"]}

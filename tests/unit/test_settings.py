@@ -15,7 +15,7 @@ import pytest
 
 from chalicelib.errors import DatabaseRefused, MissingSettings
 from chalicelib.settings import Database, Settings, cognito_endpoint, database_admin_secret, database_secret
-from tests.unit.conftest import ENVIRONMENT, ROOT
+from tests.unit.cloud import ENVIRONMENT, ROOT
 
 DATABASE = {"host": "db", "port": 3306, "dbname": "cafe", "username": "u", "password": "p"}
 IMPORT_APP = [sys.executable, "-c", "import app"]

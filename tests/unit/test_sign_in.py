@@ -23,7 +23,8 @@ from chalicelib import rest, sign_in
 from chalicelib.errors import TokenRefused, Unavailable
 from chalicelib.rest import Caller
 from chalicelib.sign_in import MANAGERS, OPEN, ROUTES, STAFF, Keys
-from tests.unit.conftest import Api, Aws
+from tests.unit.api import Api
+from tests.unit.cloud import Aws
 from tests.unit.signing import CLIENT_ID, ISSUER, KEYS_URL, POOL_ID, REGION, Pool, private_key, published
 
 UNAUTHORIZED = {"message": "Unauthorized"}

@@ -15,7 +15,8 @@ from chalicelib.errors import Unavailable
 from chalicelib.notifications import Notification
 from chalicelib.orders import Item, Order
 from chalicelib.orders import store as storing
-from tests.unit.conftest import ENVIRONMENT, Api, Aws
+from tests.unit.api import Api
+from tests.unit.cloud import ENVIRONMENT, Aws
 from tests.unit.ordering import PLACED_AT, QUEUE_URL, TABLE, message, messages, order, store
 
 

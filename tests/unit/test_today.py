@@ -13,7 +13,8 @@ from chalicelib import clients, timeline, today
 from chalicelib.errors import InvalidRequest, Unavailable
 from chalicelib.settings import Settings
 from chalicelib.timeline import timestamp
-from tests.unit.conftest import ENVIRONMENT, Api, Aws
+from tests.unit.api import Api
+from tests.unit.cloud import ENVIRONMENT, Aws
 
 NOW = datetime(2026, 12, 1, 10, 30, 15, 123456, UTC)
 MIDNIGHT = datetime(2026, 12, 1, tzinfo=UTC)

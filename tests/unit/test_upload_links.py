@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from chalicelib import clients, upload_links, uploads
 from chalicelib.errors import InvalidRequest
-from tests.unit.conftest import ENVIRONMENT, REGION, Api
+from tests.unit.api import Api
+from tests.unit.cloud import ENVIRONMENT
+from tests.unit.signing import REGION
 
 NOW = datetime(2026, 11, 21, 23, 59, 15, 123456, UTC)
 KEY = re.compile(r"inventory/2026-11-21-[0-9a-f]{12}/([A-Za-z0-9_.-]{1,80})\.csv")

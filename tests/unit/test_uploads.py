@@ -33,7 +33,7 @@ def refusal(text: str | bytes) -> str:
     return str(caught.value)
 
 
-# --- Files that are good
+# --- Files that are good ----------------------------------------------------------------------------------------------
 
 
 def test_columns_come_in_any_order_and_any_case_with_space_around() -> None:
@@ -88,7 +88,7 @@ def test_rows_are_read_as_they_come_and_not_all_at_once() -> None:
     assert len(list(chunks)) >= 998
 
 
-# --- Rows that are bad
+# --- Rows that are bad ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("quantity", ["-1", "2147483648", "9" * 50, "1.5", "1,5", "many", "", "1_000", "٣", "1e3"])
@@ -145,7 +145,7 @@ def test_text_after_a_closing_quote_costs_one_row() -> None:
     assert [type(row) for row in found] == [BadRow, Row]
 
 
-# --- Files that are no inventory
+# --- Files that are no inventory --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", [b"", b"\n\r\n  \n", b"\xef\xbb\xbf"])
@@ -273,7 +273,7 @@ def test_a_file_of_nothing_but_broken_quotes_is_refused_before_it_costs_much() -
     assert "more than 1,000 rows have broken quotes" in refusal(HEADER + 'x","\n' * 100_000)
 
 
-# --- Any file
+# --- Any file ---------------------------------------------------------------------------------------------------------
 
 
 cells = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20).filter(str.strip)
@@ -359,7 +359,7 @@ def test_any_broken_text_is_rows_good_or_bad_each_on_a_line_of_its_own(text: str
     assert all(2 <= line <= lines + 1 for line in found)
 
 
-# --- Events
+# --- Events -----------------------------------------------------------------------------------------------------------
 
 
 def event(key: str, size: int = 3, sequencer: str = "0055AED6DCD90281E5") -> dict[str, Any]:
