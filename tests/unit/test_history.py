@@ -574,9 +574,7 @@ def test_no_two_states_share_a_place_except_a_container_and_its_first_state(mach
     ],
     ids=["inventory", "storage"],
 )
-def test_the_path_without_failures_is_straight_and_the_other_states_are_below(
-    machine: dict[str, Any], way: list[str]
-) -> None:
+def test_the_path_without_failures_is_straight_and_above_the_rest(machine: dict[str, Any], way: list[str]) -> None:
     drawn = places(machine)
     assert [drawn[name] for name in way] == [(column, 0) for column in range(len(way))]
     assert min(drawn[name][1] for name in ("WhatFailed", "TakeCause", "NotifyFailure", "Failed", "Unannounced")) > 1
