@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from chalicelib.reports.inventory import COLUMNS
 from chalicelib.reports.render import WHOLE_INVENTORY
-from tests.deploying.conftest import Place
+from tests.deploying.checkout import Place
 from tests.faults.wire import invalid
 from tests.system.system import wait_for
 

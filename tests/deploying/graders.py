@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.deploying.account import Account
-from tests.deploying.conftest import ROOT
+from tests.deploying.checkout import ROOT
 from tests.wiring.permissions import as_list
 
 PROGRAMS = ROOT / ".local" / "graders" / "bin"

@@ -18,7 +18,7 @@ import yaml
 
 from infra.deploy.stacks import TEMPLATES
 from local.cloud import DEPLOYER_POLICY, REGION
-from tests.deploying.conftest import Checkout, Place
+from tests.deploying.checkout import Checkout, Place
 from tests.deploying.exercises import EXERCISES, Exercise, Stage, dead_order
 from tests.deploying.graders import (
     CONFIG,
