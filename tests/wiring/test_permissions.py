@@ -9,7 +9,7 @@ import pytest
 from infra.deploy.place import FUNCTIONS
 from tests.deploying.exercises import EXERCISES
 from tests.wiring import permissions
-from tests.wiring.permissions import Permission, Row, allowed, as_list, documented, found, role_of
+from tests.wiring.permissions import Permission, Row, allowed, as_list, documented, permission_of, role_of
 from tests.wiring.stage import SCHEDULES, place, resolve
 from tests.wiring.template import Template
 
@@ -153,7 +153,7 @@ def test_only_its_service_assumes_a_role(template: Template, functions: dict[str
 
 def test_each_permission_is_proved_by_its_removal_or_has_a_source(page: list[Row]) -> None:
     """The exercises in tests/deploying remove exactly the permissions that the page marks so."""
-    removed = {found(page, exercise.role, *right) for exercise in EXERCISES for right in exercise.rights}
+    removed = {permission_of(page, exercise.role, *right) for exercise in EXERCISES for right in exercise.rights}
     assert removed == {row.permission for row in page if not row.source}
 
 
