@@ -120,25 +120,6 @@ def says(folder: Path, name: str, version: str) -> Path:
     return path
 
 
-def test_an_interpreter_is_found_by_its_name_or_among_those_of_pyenv(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
-    assert pythons.find("3.13") is None
-    named = says(tmp_path, "bin/python3.12", "3.12")
-    plain = says(tmp_path, "bin/python3", "3.11")
-    # pyenv has such a command for each version, even for those that are not active.
-    says(tmp_path, "bin/python3.13", "")
-    kept = says(tmp_path, "pyenv/versions/3.13.0/bin/python", "3.13")
-    assert {each: pythons.find(each) for each in pythons.VERSIONS} == {
-        "3.11": plain,
-        "3.12": named,
-        "3.13": kept,
-        "3.14": None,
-    }
-
-
 @pytest.mark.parametrize(
     ("named", "outcomes", "status"),
     [
