@@ -94,3 +94,8 @@ def failed_upload(system: System, key: str) -> dict[str, Any]:
     account = system.env["ORDERS_QUEUE_ARN"].split(":")[4]
     function = f"arn:aws:lambda:us-east-1:{account}:function:cafe-dev-receive_upload"
     return {"requestContext": {"functionArn": function}, "requestPayload": system.s3_event(key, etag='"0"')}
+
+
+def leftovers(system: System) -> list[str]:
+    """The dead letters that nobody took away. At the end of a test there must be none."""
+    return [each["Body"] for queue in QUEUES for each in messages(system, queue)]
