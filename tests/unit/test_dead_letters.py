@@ -457,7 +457,7 @@ def test_a_position_that_the_stream_does_not_show_completely_is_kept(
     assert visible(aws, FAILURES) == 1
 
 
-def test_a_letter_that_cannot_go_back_is_kept_and_its_neighbours_go(api: Api, aws: Aws, functions: Functions) -> None:
+def test_a_letter_that_cannot_go_back_is_kept(api: Api, aws: Aws, functions: Functions) -> None:
     functions.refused = "cafe-test-receive_upload"
     alarm = invocation("record_alarm", sns_event())
     bodies = [invocation("receive_upload", s3_event("a")), "?", envelope(Message="\ud800"), alarm]
@@ -550,9 +550,7 @@ def test_a_delete_that_fails_again_is_reported(api: Api, aws: Aws, monkeypatch: 
     assert len(aws.queued()) == 1
 
 
-def test_a_message_that_sqs_gives_twice_goes_back_once(
-    aws: Aws, functions: Functions, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_repeated_message_goes_back_once(aws: Aws, functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
     given = lost("record_alarm", sns_event())
     answers = iter([{}, {"Messages": [given]}, {"Messages": [{**given, "ReceiptHandle": "r-2"}]}])
     deleted = []
@@ -568,9 +566,7 @@ def test_a_message_that_sqs_gives_twice_goes_back_once(
     assert deleted == ["r-1", "r-2"]
 
 
-def test_two_redrives_at_once_do_not_see_the_same_letter(
-    aws: Aws, functions: Functions, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_redrives_do_not_share_a_letter(aws: Aws, functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict[str, Any]] = []
     invoke = functions.invoke
 

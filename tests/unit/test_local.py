@@ -208,9 +208,7 @@ def test_the_file_to_source_gives_every_value_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", [("/bin/sh", "-eu"), ("bash", "-eu")], ids=["sh", "bash"])
-def test_sourced_while_the_stack_is_down_the_file_says_so_and_gives_all_but_the_token(
-    tmp_path: Path, shell: tuple[str, str]
-) -> None:
+def test_sourced_without_a_stack_the_file_gives_all_but_the_token(tmp_path: Path, shell: tuple[str, str]) -> None:
     stack = Stack(tmp_path)
     stack.project.mkdir()
     stack.database.prepare()
@@ -245,7 +243,7 @@ def signed_in(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     return asked
 
 
-def test_a_token_is_asked_for_anew_only_when_it_is_about_to_end(
+def test_a_token_is_renewed_when_it_ends(
     tmp_path: Path, signed_in: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     users = Users(tmp_path / "users.json")

@@ -96,9 +96,7 @@ def test_buckets_come_in_pages_and_each_is_listed_in_its_own_region(account: Acc
 @pytest.mark.parametrize(
     ("constraint", "region"), [({}, "us-east-1"), ({"LocationConstraint": "EU"}, "eu-west-1")], ids=["none", "EU"]
 )
-def test_the_oldest_regions_are_known_by_their_old_names(
-    account: Account, constraint: dict[str, str], region: str
-) -> None:
+def test_the_oldest_regions_have_their_old_names(account: Account, constraint: dict[str, str], region: str) -> None:
     account.bucket("beans", 5)
     regions: list[str] = []
 
@@ -125,9 +123,7 @@ def test_the_oldest_regions_are_known_by_their_old_names(
     ],
     ids=["flat", "nested", "beyond ASCII", "mixed"],
 )
-def test_a_large_bucket_is_split_and_each_object_counts_once(
-    account: Account, monkeypatch: pytest.MonkeyPatch, keys: list[str]
-) -> None:
+def test_a_large_bucket_is_split(account: Account, monkeypatch: pytest.MonkeyPatch, keys: list[str]) -> None:
     monkeypatch.setattr(measure, "PAGES_UNSPLIT", 1)
     account.bucket("beans")
     for number, key in enumerate(keys):
@@ -175,7 +171,7 @@ def test_a_bucket_that_was_deleted_meanwhile_is_named(account: Account) -> None:
         *(("SlowDown", 503, Unavailable), ("InternalError", 500, Unavailable), ("Throttling", 400, Unavailable)),
     ],
 )
-def test_an_error_of_the_list_of_buckets_says_whether_to_try_again(
+def test_without_the_list_of_buckets_there_is_no_report(
     account: Account, code: str, status: int, expected: type[Exception]
 ) -> None:
     with Stubber(account.client("s3")) as stubber:
@@ -294,9 +290,7 @@ def test_a_figure_that_cloudwatch_fails_to_give_is_an_error_and_not_a_size_of_0(
     assert measurement.buckets == []
 
 
-def test_the_metrics_take_one_call_for_each_500_buckets_and_none_for_a_bucket(
-    account: Account, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_metrics_take_one_call_for_each_500_buckets(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"bucket-{number}" for number in range(1_000)]
     calls: Counter[str] = Counter()
 
@@ -323,9 +317,7 @@ def test_the_metrics_take_one_call_for_each_500_buckets_and_none_for_a_bucket(
 # --- When the time is up ----------------------------------------------------------------------------------------------
 
 
-def test_out_of_time_the_counted_part_counts_and_the_rest_is_named(
-    account: Account, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_out_of_time_the_rest_is_named(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "WORKERS", 1)
     account.bucket("a-large", *[100] * 11)
     account.bucket("b-small", 5)
@@ -504,9 +496,7 @@ def test_an_error_of_aws_is_shown_up_to_300_characters() -> None:
         *(({"aloneSeconds": each}, "aloneSeconds: must be a number from 0 to 120") for each in (-1, 121, "1")),
     ],
 )
-def test_a_wrong_payload_is_refused_naming_what_is_wrong(
-    account: Account, payload: dict[str, Any], message: str
-) -> None:
+def test_a_wrong_payload_says_what_is_wrong(account: Account, payload: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         account.report(payload)
 
@@ -544,9 +534,7 @@ def test_one_function_with_enough_time_measures_alone(account: Account) -> None:
     assert account.report({"aloneSeconds": 0})["spread"] == {"shares": []}
 
 
-def test_buckets_that_one_function_has_no_time_for_are_shared_out_and_added_up(
-    account: Account, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_buckets_that_take_long_are_shared_out_and_added_up(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "SHARES", 3)
     account.bucket("reports")
     for number in range(7):
@@ -563,9 +551,7 @@ def test_buckets_that_one_function_has_no_time_for_are_shared_out_and_added_up(
     assert (summary["partial"], summary["asOf"]) == (False, "2026-11-21T03:30:00.000000Z")
 
 
-def test_a_large_bucket_continues_where_the_last_function_stopped(
-    account: Account, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_bucket_continues_in_the_next_function(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     account.bucket("beans", *[1] * 45)
     account.bucket("reports")
     account.in_pages_of(10)
@@ -585,9 +571,7 @@ def test_a_large_bucket_continues_where_the_last_function_stopped(
     assert answer["summary"]["partial"] is False
 
 
-def test_after_the_last_round_the_unmeasured_buckets_are_named(
-    account: Account, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_the_last_round_the_other_buckets_are_named(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "SHARES", 2)
     account.bucket("beans", 5)
     account.bucket("reports")

@@ -153,9 +153,7 @@ def some(table: Table, limit: int, identifiers: set[str]) -> tuple[list[list[str
 
 
 @given(st.lists(st.tuples(MOMENTS, st.booleans()), max_size=40), st.integers(1, 6), st.integers(1, 30))
-def test_a_filtered_list_has_all_its_items_and_no_other(
-    moments: list[tuple[datetime, bool]], limit: int, looked_at: int
-) -> None:
+def test_a_filtered_list_is_complete(moments: list[tuple[datetime, bool]], limit: int, looked_at: int) -> None:
     items = [item(moment, f"id-{number}") for number, (moment, _) in enumerate(moments)]
     wanted = {f"id-{number}" for number, (_, chosen) in enumerate(moments) if chosen}
     with pytest.MonkeyPatch.context() as patch:
@@ -177,9 +175,7 @@ def test_a_filtered_page_ends_after_a_number_of_items(monkeypatch: pytest.Monkey
 
 
 @given(st.lists(MOMENTS, max_size=40), MOMENTS, st.integers(1, 6), st.integers(1, 5))
-def test_recent_items_are_all_since_the_returned_moment(
-    moments: list[datetime], since: datetime, most: int, at_once: int
-) -> None:
+def test_recent_items_are_complete(moments: list[datetime], since: datetime, most: int, at_once: int) -> None:
     items = [item(moment, f"id-{number}") for number, moment in enumerate(moments)]
     beginning = timeline.timestamp(since)
     for period in timeline.periods(since, NOW):

@@ -213,9 +213,7 @@ def run(logs: Logs, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return trace.main(list(arguments))
 
 
-def test_the_command_runs_the_saved_query_of_the_stage(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_runs_the_saved_query(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     logs = Logs(*ORDERS)
     assert run(logs, monkeypatch, "o-1", "prod", "7d") == 0
     assert logs.asked[0]["logGroupNames"] == ["/aws/lambda/cafe-prod"]
@@ -224,9 +222,7 @@ def test_the_command_runs_the_saved_query_of_the_stage(
     assert last == "5 records of API, store_orders, announce_orders, record_notification; correlationId r-1"
 
 
-def test_a_full_answer_says_that_there_may_be_more(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_full_answer_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [(STORE, record(3, f"try {number}", orderID="o-1", correlationId="r-1")) for number in range(1_000)]
     assert run(Logs(*lines), monkeypatch, "o-1", "prod") == 0
     assert capsys.readouterr().out.endswith("There may be more: a query gives 1,000.\n")
@@ -240,9 +236,7 @@ def test_a_query_has_at_most_20_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     assert logs.asked[1]["queryString"].count("|c-") == 19
 
 
-def test_without_a_match_it_says_what_can_help(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_match_it_gives_hints(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(Logs(*ORDERS), monkeypatch, "o-9", "prod") == 1
     printed = capsys.readouterr().out
     assert printed.startswith("Nothing in the logs of prod names 'o-9'.")
@@ -250,9 +244,7 @@ def test_without_a_match_it_says_what_can_help(
         assert hint in printed
 
 
-def test_a_stage_without_the_query_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_stage_without_query_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(Logs(), monkeypatch, "o-1", "other") == 1
     assert "no saved query cafe-other/trace in eu-central-1" in capsys.readouterr().err
 
