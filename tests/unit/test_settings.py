@@ -1,4 +1,4 @@
-"""The environment: read once, and all that is missing named at once, before anything else happens."""
+"""The settings: read once, with all missing variables named at once, before anything else happens."""
 
 import json
 import os
