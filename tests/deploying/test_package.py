@@ -1,4 +1,4 @@
-"""The deployment package of this Python, as it goes to Lambda, which has the same version on another machine."""
+"""The deployment package of this Python, for Lambda with the same version on another kind of machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.wiring.stage import place
 
 pytestmark = pytest.mark.long
 
-# What a function imports that only the package has, and not Lambda's runtime.
+# Modules that the functions import, and that only the package has.
 IMPORTS = "import chalice.app, cffi, cryptography.hazmat.bindings._rust, humanize, jinja2, jwt, markupsafe, pymysql"
 
 
