@@ -65,6 +65,7 @@ def test_the_mail_names_the_report_and_its_link_opens_without_any_credentials(sy
     report = system.report()
     told = system.notification(report["reportId"], "report")
     assert system.request("GET", link_in(told["message"])).status == 200
+    assert told["facts"] == {"id": report["reportId"], "kind": "inventory", "outcome": "succeeded"}
 
 
 def test_the_csv_in_the_bucket_has_every_row_of_the_database(system: System) -> None:
@@ -141,6 +142,7 @@ def test_a_report_that_cannot_be_read_fails_with_a_cause_that_a_person_understan
     assert "{" not in report["error"]
     told = system.notification(report["reportId"], "report")
     assert told["subject"] == "Inventory report failed"
+    assert told["facts"] == {"id": report["reportId"], "kind": "inventory", "outcome": "failed"}
     assert report["error"] in told["message"]
 
 

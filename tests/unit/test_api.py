@@ -565,6 +565,7 @@ def test_notifications_are_listed_newest_first_by_pages(api: Api, aws: Aws) -> N
         "kind": "other",
         "subject": "subject 2",
         "message": "text 2",
+        "facts": {},
         "sentAt": newest["sentAt"],
     }
 

@@ -216,13 +216,23 @@ def test_a_report_is_started_with_the_id_of_its_request(api: Api, aws: Aws, log_
     assert (started["correlationId"], started["reportId"]) == ("r-1", report_id)
 
 
-@pytest.mark.parametrize("given", ["r-1", "two words", None, 7])
-def test_a_state_machines_function_logs_the_id_that_it_is_given(
-    api: Api, aws: Aws, log_lines: io.StringIO, given: Any
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        ({"correlationId": "r-1"}, "r-1"),
+        ({"correlationId": "two words"}, "inventory-1"),
+        ({"correlationId": 7}, "inventory-1"),
+        ({}, "inventory-1"),
+        (["r-1"], "inventory-1"),
+        (None, "inventory-1"),
+    ],
+)
+def test_a_state_machines_function_logs_the_id_of_the_request_or_the_name_of_the_execution(
+    api: Api, aws: Aws, log_lines: io.StringIO, request_: Any, expected: str
 ) -> None:
-    api.client.lambda_.invoke("presign_report", {"reportId": "inventory-1", "correlationId": given})
+    api.client.lambda_.invoke("presign_report", {"reportId": "inventory-1", "request": request_})
     [made] = told(log_lines, "link made")
-    assert made.get("correlationId") == ("r-1" if given == "r-1" else None)
+    assert made["correlationId"] == expected
 
 
 def test_an_upload_has_the_id_of_the_request_that_put_it_there(api: Api, aws: Aws, log_lines: io.StringIO) -> None:

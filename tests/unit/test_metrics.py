@@ -223,26 +223,21 @@ def test_a_message_that_is_no_order_is_not_counted_for_it_waits_as_a_dead_letter
 # --- Reports ----------------------------------------------------------------------------------------------------------
 
 
-def told(key: str, **attributes: str) -> dict[str, Any]:
-    """A report's notification, told ten seconds after its start."""
-    given = {"key": key, "startedAt": timestamp(NOW - timedelta(seconds=10)), **attributes}
+def told(facts: dict[str, Any], **attributes: str) -> dict[str, Any]:
+    """A report's notification, sent ten seconds after its start."""
+    started = timestamp(NOW - timedelta(seconds=10))
+    given = {"key": "report/1", "facts": json.dumps(facts), "startedAt": started, **attributes}
     return sent(MessageAttributes={name: {"Type": "String", "Value": value} for name, value in given.items()})
 
 
-@pytest.mark.parametrize(
-    ("key", "of"),
-    [
-        ("report/inventory-1", "inventory succeeded"),
-        ("report/inventory-1/failed", "inventory failed"),
-        ("storage/by-hand", "storage succeeded"),
-        ("storage/by-hand/failed", "storage failed"),
-    ],
-)
+@pytest.mark.parametrize("kind", ["inventory", "storage"])
+@pytest.mark.parametrize("outcome", ["succeeded", "failed"])
 def test_a_report_is_counted_once_by_kind_and_outcome_with_its_duration(
-    aws: Aws, figures: Figures, key: str, of: str
+    aws: Aws, figures: Figures, kind: str, outcome: str
 ) -> None:
     for _ in range(2):
-        record(aws, told(key))
+        record(aws, told({"id": "report-1", "kind": kind, "outcome": outcome}))
+    of = f"{kind} {outcome}"
     assert figures() == {f"Reports {of}": 1, f"ReportDuration {of}": pytest.approx(10, abs=0.001)}
 
 
@@ -250,13 +245,22 @@ def test_a_report_is_counted_once_by_kind_and_outcome_with_its_duration(
 def test_a_report_whose_start_is_not_known_is_counted_without_a_duration(
     aws: Aws, figures: Figures, started: str
 ) -> None:
-    record(aws, told("report/inventory-1", startedAt=started))
+    record(aws, told({"kind": "inventory", "outcome": "succeeded"}, startedAt=started))
     assert figures() == {"Reports inventory succeeded": 1}
 
 
-@pytest.mark.parametrize("key", ["orders/1", "upload/report/x/1", "report/", "report/a/b/failed", "order-conflict/1"])
-def test_no_other_notification_counts_as_a_report(aws: Aws, figures: Figures, key: str) -> None:
-    record(aws, told(key), sent(2, MessageAttributes=None))
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {},
+        {"orderIDs": ["o-1"]},
+        {"outcome": "failed", "new": 1},
+        {"kind": "inventory", "outcome": "beans"},
+        {"kind": ["inventory"], "outcome": "failed"},
+    ],
+)
+def test_no_other_notification_counts_as_a_report(aws: Aws, figures: Figures, facts: dict[str, Any]) -> None:
+    record(aws, told(facts), sent(2, MessageAttributes=None))
     assert figures() == {}
 
 
