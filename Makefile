@@ -71,7 +71,7 @@ soak: .venv/dev  ## 10,000 orders while calls fail, ten minutes of work while My
 	$(BIN)/python -m tests.faults outage
 
 # Side by side, the longest first.
-CHECKS := check-template check-security check-types check-machines check-lint check-format
+CHECKS := check-template check-security check-types check-machines check-docs check-lint check-format
 .PHONY: $(CHECKS)
 check: .venv/dev  ## Check format, lint, types, security, templates and state machines
 	@$(MAKE) --no-print-directory --jobs=4 --keep-going $(CHECKS)
@@ -83,6 +83,8 @@ check-types:
 	$(BIN)/mypy
 check-machines:
 	for machine in infra/*.asl.json; do $(BIN)/statelint $$machine || exit 1; done
+check-docs:
+	$(BIN)/cog --check --verbosity=1 -I docs -p 'import tables' docs/*.md docs/decisions/*.md
 check-lint:
 	$(BIN)/ruff check .
 check-format:

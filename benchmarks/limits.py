@@ -7,6 +7,7 @@ brought up as well, with its downloads, and once more when all is installed.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -86,7 +87,8 @@ def _clone() -> Iterator[bool]:
 
 
 def _package(stack: Stack) -> Iterator[bool]:
-    parts = package_sizes(package_file(stack.project))
+    config = json.loads((stack.project / ".chalice" / "config.json").read_text())
+    parts = package_sizes(package_file(stack.project, config))
     shown = ", ".join(f"{name} {size / 1000:,.0f} kB" for name, size in parts)
     yield _row("deployment package", sum(size for _, size in parts) / MB, 20, "MB", f" ({shown})")
 

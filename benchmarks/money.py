@@ -50,6 +50,8 @@ PAGE_SECONDS = 0.1
 METRICS_SECONDS = 0.5
 DAYS = 30
 WRITES = "DynamoDB writes"
+# Lines below this are left out of the tables.
+SHOWN_DOLLARS = 0.001
 ORDER = Order("x" * 22, "ana", (Item("flat white", 2), Item("croissant", 1)), None, "2026-11-21T03:14:15.123456Z")
 
 
@@ -187,8 +189,8 @@ def tables() -> str:
         return Bill(priced["prices"], measured["seconds"]), Bill(priced["prices"], measured["seconds"], watched=False)
 
     parts = [
-        f"US dollars in {priced['region']} at the prices of {priced['date']}, "
-        f"with the functions' durations of {measured['date']}."
+        f"US dollars in {priced['region']}: prices of {priced['date']}, durations of {measured['date']}. "
+        "Lines below a tenth of a cent are left out."
     ]
     million = 1_000_000
     for title, in_request in (("in lists of 100", 100), ("one by one", 1)):
@@ -204,8 +206,10 @@ def tables() -> str:
             reports(plain, 1_000, rows, size, in_state=True)
             parts.append(_table(f"One thousand inventory reports of {rows:,} rows", ours, plain))
         else:
-            parts.append(_table(f"One thousand inventory reports of {rows:,} rows", ours, None))
-            parts.append(f"The plain design has no such report: {size:,} bytes, where a state holds {STATE_BYTES:,}.")
+            parts.append(
+                f"One thousand reports of {rows:,} rows cost {ours.total:.4f}. The plain design cannot make them: they "
+                f"are {size:,} bytes, and a state holds {STATE_BYTES:,}."
+            )
     for buckets, objects in ((20, 20_000), (10_000, 1_000_000_000)):
         ours, plain = bills()
         storage(ours, buckets, objects, listed=False)
@@ -215,18 +219,19 @@ def tables() -> str:
     return "\n\n".join(parts)
 
 
-def _table(title: str, ours: Bill, plain: Bill | None, apart: str = "") -> str:
+def _table(title: str, ours: Bill, plain: Bill, apart: str = "") -> str:
     """``apart`` names a line without which there is a second sum."""
-    names = sorted(ours.lines.keys() | (plain.lines.keys() if plain else set()))
-    rows = [(name, ours.lines.get(name, 0.0), plain.lines.get(name, 0.0) if plain else None) for name in names]
+    names = sorted(ours.lines.keys() | plain.lines.keys())
+    rows = [(name, ours.lines.get(name, 0.0), plain.lines.get(name, 0.0)) for name in names]
     if apart:
-        rest = plain.total - plain.lines[apart] if plain else None
-        rows.append((f"**all but {apart}**", ours.total - ours.lines[apart], rest))
-    rows.append(("**all**", ours.total, plain.total if plain else None))
-    lines = [f"### {title}", "", "| line | ours | plain design | ours of the plain |", "| --- | --- | --- | --- |"]
+        rows.append((f"**all but {apart}**", ours.total - ours.lines[apart], plain.total - plain.lines[apart]))
+    rows.append(("**all**", ours.total, plain.total))
+    lines = [f"### {title}", "", "| line | ours | plain design | ratio |", "| --- | --- | --- | --- |"]
     for name, own, theirs in rows:
+        if max(own, theirs) < SHOWN_DOLLARS:
+            continue
         share = f"{own / theirs:.3f}" if theirs else ""
-        lines.append(f"| {name} | {own:.4f} | {'' if theirs is None else f'{theirs:.4f}'} | {share} |")
+        lines.append(f"| {name} | {own:.4f} | {theirs:.4f} | {share} |")
     return "\n".join(lines)
 
 

@@ -81,7 +81,7 @@ class Process:
         record = {"pid": process.pid, "started": _started(process.pid), "fingerprint": fingerprint, "port": port}
         self._record.write_text(json.dumps({name: str(value) for name, value in record.items()}))
 
-    def wait(self, ready: Callable[[], bool], seconds: float = 60) -> None:
+    def wait(self, ready: Callable[[], bool], seconds: float = 180) -> None:
         """Return when ``ready()``. Raises ``StackError`` with the log's tail when the process ends or time is over."""
         deadline = time.monotonic() + seconds
         while not ready():

@@ -10,21 +10,29 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from chalice.constants import DEFAULT_LAMBDA_ARCHITECTURE
 from chalice.deploy.packager import DependencyBuilder, LambdaDeploymentPackager
 from chalice.utils import UI, OSUtils
 
+from infra.deploy.machine import lambda_machine, require_fit, this_machine
 from infra.deploy.place import LIMITED
 from infra.deploy.target import REPOSITORY, DeployError, Say, Target
 from infra.files import write_private
 
 LINKED = ("app.py", "chalicelib", "requirements.txt")
+# Chalice packages what this folder of a project holds as it is.
+VENDOR = "vendor"
+# The requirements as this machine runs them, shared by all local stages of this checkout.
+INSTALLED = REPOSITORY / ".local" / "requirements"
 # Of Lambda, which runs the functions with the version that the deploy itself has.
 RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 # Those that the tests know, of which Chalice and Lambda have each.
@@ -78,14 +86,16 @@ def configure(target: Target, outputs: Mapping[str, str], orders_since: str, at_
         limit = {"reserved_concurrency": at_once} if at_once and name in LIMITED else {}
         own = tracked["lambda_functions"].get(name, {})
         functions[name] = {**own, **place, **limit, "iam_role_arn": outputs[role]}
-    stage = {"environment_variables": environment, "lambda_functions": functions}
+    stage: dict[str, Any] = {"environment_variables": environment, "lambda_functions": functions}
+    if target.local:
+        stage["lambda_architecture"] = this_machine().processor
     # Each function tells by this which code and which configuration it was deployed from.
-    environment["CAFE_BUILD"] = _build(stage)
+    environment["CAFE_BUILD"] = digest(stage)
     config = {key: value for key, value in tracked.items() if key != "lambda_functions"}
     return {**config, "stages": {target.stage: stage}}
 
 
-def _build(stage: dict[str, Any]) -> str:
+def digest(stage: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps([tracked_config(), stage], sort_keys=True).encode())
     digest.update(RUNTIME.encode())
     for path in sorted(each for name in LINKED for each in [REPOSITORY / name, *(REPOSITORY / name).rglob("*")]):
@@ -100,15 +110,28 @@ def build(config: dict[str, Any]) -> str:
     return str(stage["environment_variables"]["CAFE_BUILD"])
 
 
+def architecture(config: dict[str, Any]) -> str:
+    """The processor that the functions run on, by Lambda's name for it: `lambda_architecture` of the configuration."""
+    [stage] = config["stages"].values()
+    return str({"lambda_architecture": DEFAULT_LAMBDA_ARCHITECTURE, **config, **stage}["lambda_architecture"])
+
+
 def write_project(target: Target, config: dict[str, Any]) -> None:
     """Writes the project folder, with the configuration's stage added to the stages that it has."""
     folder = target.project / ".chalice"
     folder.mkdir(parents=True, exist_ok=True)
-    for name in LINKED:
+    links = {name: REPOSITORY / name for name in LINKED}
+    if target.local:
+        # Without requirements, Chalice looks for no packages of Lambda's: a local stage has this machine's instead.
+        del links["requirements.txt"]
+        links[VENDOR] = installed_here()
+    for name in (*LINKED, VENDOR):
         link = target.project / name
-        if not link.exists():
+        if name not in links:
             link.unlink(missing_ok=True)
-            link.symlink_to(REPOSITORY / name)
+        elif not (link.is_symlink() and link.readlink() == links[name]):
+            link.unlink(missing_ok=True)
+            link.symlink_to(links[name])
     path = folder / "config.json"
     stages = json.loads(path.read_text())["stages"] if path.exists() else {}
     write_private(path, json.dumps({**config, "stages": {**stages, **config["stages"]}}, indent=2) + "\n")
@@ -130,29 +153,69 @@ def record_file(project: Path, stage: str) -> Path:
     return project / ".chalice" / "deployed" / f"{stage}.json"
 
 
-def package_file(project: Path) -> Path:
+def installed_here() -> Path:
+    """A folder with the requirements as pip installs them for this machine and this Python; made if missing."""
+    requirements = REPOSITORY / "requirements.txt"
+    digest = hashlib.sha256(f"{this_machine()!r} {sys.version}\n{requirements.read_text()}".encode())
+    folder = INSTALLED / digest.hexdigest()[:16]
+    if folder.exists():
+        return folder
+    INSTALLED.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=INSTALLED) as made:
+        packages = Path(made) / "packages"
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+        command = [*pip, "--target", str(packages), "--requirement", str(requirements)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        if done.returncode:
+            raise DeployError(f"pip could not install requirements.txt for the functions:\n{done.stdout.strip()}")
+        # Programs that no function starts.
+        shutil.rmtree(packages / "bin", ignore_errors=True)
+        # Another stack may have made it meanwhile.
+        with suppress(OSError):
+            packages.rename(folder)
+    return folder
+
+
+def package_file(project: Path, config: dict[str, Any]) -> Path:
     """The deployment package of the project's present code; Chalice builds it unless it is there."""
     # It is only asked for a name, and builds nothing.
-    packager = LambdaDeploymentPackager(OSUtils(), None, UI())  # type: ignore[arg-type]
+    packager = LambdaDeploymentPackager(OSUtils(), None, UI(), architecture(config))  # type: ignore[arg-type]
     return Path(packager.deployment_package_filename(str(project), RUNTIME))
 
 
-def build_package(project: Path) -> Path:
+def build_package(target: Target, config: dict[str, Any]) -> Path:
     """The deployment package of the project's present code, which ``chalice deploy`` then finds.
 
-    Raises ``DeployError`` where a requirement could not be had for Lambda.
+    Raises ``DeployError`` if it lacks a requirement, or holds a compiled module that cannot run where the functions do.
     """
     _remove_compiled_files()
-    osutils = OSUtils()
-    packager = LambdaDeploymentPackager(osutils, DependencyBuilder(osutils), UI(StringIO()))
-    package = Path(packager.create_deployment_package(str(project), RUNTIME))
-    if lacking := _required((project / "requirements.txt").read_text()) - _installed(package):
+    osutils, processor = OSUtils(), architecture(config)
+    dependencies = DependencyBuilder(osutils, architecture=processor)
+    packager = LambdaDeploymentPackager(osutils, dependencies, UI(StringIO()), processor)
+    package = Path(packager.create_deployment_package(str(target.project), RUNTIME))
+    try:
+        _require_complete(package)
+        remedy = "see whether `pip config list` asks for another platform, and try again, which builds the package anew"
+        require_runs(target, config, package, remedy)
+    except DeployError:
         # Or the next try would find it as it is.
         package.unlink()
+        if target.local:
+            shutil.rmtree(installed_here())
+        raise
+    return package
+
+
+def require_runs(target: Target, config: dict[str, Any], package: Path, remedy: str) -> None:
+    """Raises ``DeployError`` if the package holds a compiled module that cannot run where the functions do."""
+    require_fit(package, this_machine() if target.local else lambda_machine(architecture(config)), remedy)
+
+
+def _require_complete(package: Path) -> None:
+    if lacking := _required((REPOSITORY / "requirements.txt").read_text()) - _installed(package):
         raise DeployError(
             f"{', '.join(sorted(lacking))}: not to be had for Lambda with {RUNTIME}, or the index did not answer"
         )
-    return package
 
 
 def _required(requirements: str) -> set[str]:
@@ -202,7 +265,7 @@ def unpack(package: Path, requirements: str, config: dict[str, Any], project: Pa
         file.extractall(project, [name for name in file.namelist() if name.split("/")[0] in ("app.py", "chalicelib")])
     (project / "requirements.txt").write_text(requirements)
     write_private(folder / "config.json", json.dumps(config))
-    shutil.copy(package, package_file(project))
+    shutil.copy(package, package_file(project, config))
 
 
 def run_chalice(project: Path, stage: str, command: str, say: Say) -> None:

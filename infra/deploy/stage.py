@@ -141,8 +141,9 @@ class Stage:
             outputs = self._all_outputs(outputs, config)
         else:
             self._may_change(self._functions_to_deploy(config, serving))
+            # A package that cannot be had, or cannot run, stops the deploy before it changes a function.
+            package = project.build_package(target, config)
             begin()
-            package = project.build_package(target.project)
             migrated = database.migrate_first(target, config, package, clients, self.say)
             self._run_chalice(target.project, outputs)
             package = self._deployed_package()
@@ -337,6 +338,8 @@ class Stage:
             with tempfile.TemporaryDirectory() as folder:
                 package, former_project = Path(folder) / "package.zip", Path(folder) / "project"
                 releases.fetch_package(build(release.config), package)
+                remedy = "deploy again from here instead, which builds a package for this machine"
+                project.require_runs(target, release.config, package, remedy)
                 project.unpack(package, release.requirements, release.config, former_project)
                 self._run_chalice(former_project, outputs)
                 record.write(target.project, target.stage, record.read(former_project, target.stage))

@@ -32,10 +32,10 @@ from tests.deploying.graders import (
 )
 from tests.system.system import wait_for
 from tests.system.wire import Exchange, Reply
-from tests.wiring.conftest import SCHEDULES, resolve
+from tests.template import load
 from tests.wiring.permissions import Permission, Row, as_list, documented, found
 from tests.wiring.permissions import functions as functions_of
-from tests.wiring.template import load
+from tests.wiring.stage import SCHEDULES, resolve
 
 pytestmark = pytest.mark.long
 

@@ -263,7 +263,7 @@ def test_each_function_has_the_role_the_settings_and_the_variables_that_were_ask
     assert found["TracingConfig"]["Mode"] == "Active"
     common = config["stages"]["prod"]["environment_variables"]
     assert found["Environment"]["Variables"] == {**common, **asked.get("environment_variables", {})}
-    assert found["CodeSize"] == project.package_file(deployed.target.project).stat().st_size
+    assert found["CodeSize"] == project.package_file(deployed.target.project, config).stat().st_size
 
 
 def mapping(deployed: Deployed, function: str) -> dict[str, Any]:

@@ -1,45 +1,82 @@
-"""The deployment package of this Python, as it goes to Lambda, which has the same version on another machine."""
+"""The deployment packages of this Python: those for Lambda, by processor, and the one that runs on this machine."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from infra.deploy import project
+from infra.deploy.machine import compiled_for, this_machine
 from infra.deploy.target import Target
-from tests.wiring.conftest import place
 from tests.wiring.fakes import OUTPUTS
+from tests.wiring.stage import place
 
 pytestmark = pytest.mark.long
 
 # What a function imports that only the package has, and not Lambda's runtime.
 IMPORTS = "import chalice.app, cffi, cryptography.hazmat.bindings._rust, humanize, jinja2, jwt, markupsafe, pymysql"
+# The number of a processor in the header of a compiled file, and its name there in the names of modules.
+ELF = {"x86_64": (62, "x86_64"), "arm64": (183, "aarch64")}
+Packages = Callable[[str], Path]
+
+
+def build(folder: Path, processor: str) -> Path:
+    """The package for Lambda on this ``processor``, or the one of a local stage ``here``."""
+    target = Target("test", folder, processor == "here", {}, place())
+    config = project.configure(target, OUTPUTS, "2026-11-21")
+    if not target.local:
+        config["lambda_architecture"] = processor
+    project.write_project(target, config)
+    return project.build_package(target, config)
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    target = Target("test", tmp_path_factory.mktemp("project"), False, {}, place())
-    project.write_project(target, project.configure(target, OUTPUTS, "2026-11-21"))
-    return project.build_package(target.project)
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
+    """Each package by its processor, all of them built at the same time, since pip waits for the index."""
+    with ThreadPoolExecutor() as pool:
+        building: dict[str, Future[Path]] = {
+            each: pool.submit(build, tmp_path_factory.mktemp(each), each) for each in ("here", *ELF)
+        }
+    return lambda processor: building[processor].result()
 
 
-def test_what_is_compiled_is_for_this_python_on_lambda(package: Path) -> None:
+def compiled(package: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(package) as file:
-        compiled = [name.rpartition("/")[2] for name in file.namelist() if name.endswith(".so")]
-    tag = f"cpython-{sys.version_info.major}{sys.version_info.minor}-x86_64-linux-gnu"
-    assert len(compiled) == 3
-    assert [name for name in compiled if tag not in name and ".abi3." not in name] == []
+        return {name.rpartition("/")[2]: file.read(name) for name in file.namelist() if name.endswith(".so")}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="what is compiled for Lambda runs on Linux alone")
-def test_what_the_functions_import_is_in_it(package: Path, tmp_path: Path) -> None:
-    with zipfile.ZipFile(package) as file:
-        file.extractall(tmp_path)
-    # Without site-packages: with nothing but the package and Python's own library, and boto3, which Lambda has.
-    bare = [sys.executable, "-S", "-P", "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {IMPORTS}"]
-    done = subprocess.run(bare, capture_output=True, text=True, cwd=tmp_path, env={})
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("processor", ELF)
+def test_what_is_compiled_is_for_this_python_on_lambda(packages: Packages, processor: str) -> None:
+    modules = compiled(packages(processor))
+    number, in_names = ELF[processor]
+    tag = f"cpython-{sys.version_info.major}{sys.version_info.minor}-{in_names}-linux-gnu"
+    assert len(modules) == 3
+    assert [name for name in modules if tag not in name and ".abi3." not in name] == []
+    assert {int.from_bytes(content[18:20], "little") for content in modules.values()} == {number}
+
+
+def test_what_is_compiled_for_a_local_stage_is_for_this_machine(packages: Packages) -> None:
+    here = this_machine()
+    for content in compiled(packages("here")).values():
+        made_for = compiled_for(content)
+        assert made_for
+        assert made_for[0] == here.system
+        assert here.processor in made_for[1]
+
+
+def test_what_the_functions_import_is_in_it(packages: Packages, tmp_path: Path) -> None:
+    here = this_machine()
+    for name in ("here", *(each for each in ELF if (here.system, here.processor) == ("Linux", each))):
+        with zipfile.ZipFile(packages(name)) as file:
+            file.extractall(tmp_path / name)
+        # Without site-packages: only the package and Python's own library, and boto3, which Lambda has.
+        path = f"import sys; sys.path.insert(0, {str(tmp_path / name)!r})"
+        bare = [sys.executable, "-S", "-P", "-c", f"{path}; {IMPORTS}"]
+        done = subprocess.run(bare, capture_output=True, text=True, cwd=tmp_path, env={})
+        assert done.returncode == 0, done.stderr

@@ -58,6 +58,7 @@ def main() -> int:
     command.add_argument("--minutes", type=float, default=10)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as system:
+        _ = system.subscriber
         if given.command == "load":
             say(f"{given.orders:,} orders in lists of 100, while {given.share:.0%} of the calls to AWS fail")
             counts, rate = load(system, given.orders, given.share, say)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.faults.counting import Count
+from tests.system.stack import Faulty
 
 COLUMNS = [each.name for each in fields(Count)]
 
@@ -17,8 +18,10 @@ Tell = Callable[[Count], None]
 
 
 @pytest.fixture
-def tell(request: pytest.FixtureRequest) -> Tell:
+def tell(request: pytest.FixtureRequest, system: Faulty) -> Tell:
     """Puts a case's count into the matrix, and fails it where something was lost or doubled."""
+    # From now on, for the counts.
+    _ = system.subscriber
 
     def tell(count: Count) -> None:
         request.node.user_properties.append(("count", astuple(count)))

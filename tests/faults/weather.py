@@ -13,7 +13,7 @@ from tests.system.wire import Fault, after, cut_before, first_of
 
 Weather = Callable[[Faulty], AbstractContextManager[Any]]
 
-# More than the two tries of one call: the flow itself has to bear some of them.
+# More than the two tries of one call, so that the flow itself must bear some of them.
 SOME = 5
 
 short = pytest.mark.short

@@ -27,6 +27,7 @@ import psutil
 import pymysql
 
 from chalicelib.settings import Database as Settings
+from infra.deploy import project
 from local.cloud import OWN_REQUIREMENTS, REQUIREMENTS, Cloud
 from local.database import Database
 from local.processes import fingerprint, free_ports, only_one
@@ -74,6 +75,11 @@ class WiredCloud(Cloud):
             "S3_PERSIST": "1",
             "S3_DATA_DIR": str(self.folder / "s3"),
         }
+
+    def start(self) -> None:
+        for kept in ("state", "s3"):
+            shutil.rmtree(self.folder / kept, ignore_errors=True)
+        super().start()
 
 
 @dataclass(frozen=True)
@@ -140,6 +146,9 @@ def snapshot() -> Path:
                         raise
                 (stack.folder / "ports.json").write_text(json.dumps({name: getattr(stack, name) for name in PORTS}))
                 shutil.copytree(stack.folder, folder.with_suffix(".part"), symlinks=True, ignore=LEFT_OUT)
+            # MiniStack writes its state, which has passwords, for everybody to read.
+            for path in folder.with_suffix(".part").joinpath("cloud").rglob("*"):
+                path.chmod(0o700 if path.is_dir() else 0o600)
             folder.with_suffix(".part").rename(folder)
     return folder
 
@@ -148,8 +157,11 @@ def _quiet(_line: str) -> None:
     """The tests show what failed, and not each step of a start."""
 
 
-def _stack(folder: Path) -> WiredStack:
-    return WiredStack(folder, **dict(zip(PORTS, free_ports(len(PORTS)), strict=True)))
+def _stack(folder: Path, *, wired: bool = True) -> WiredStack:
+    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    if not wired:
+        ports |= {"wire_port": ports["aws_port"], "gate_port": ports["db_port"]}
+    return WiredStack(folder, **ports)
 
 
 @contextmanager
@@ -162,23 +174,39 @@ def _proxies(stack: WiredStack) -> Iterator[tuple[Wire, Gate]]:
         gate.close()
 
 
-def _copied(folder: Path) -> WiredStack:
-    """A stack in ``folder`` with the state of the snapshot, and with ports of its own."""
+def copied(folder: Path, *, wired: bool = True) -> WiredStack:
+    """A stack in ``folder`` with the state of the snapshot and with ports of its own: ``resume`` starts it.
+
+    One that is not wired needs no proxies, and can be started, healed and stopped like that of a person.
+    """
     shutil.copytree(snapshot(), folder, symlinks=True, dirs_exist_ok=True)
-    stack = _stack(folder)
+    stack = _stack(folder, wired=wired)
     old = json.loads((folder / "ports.json").read_text())
-    ports = {str(old[name]).encode(): str(getattr(stack, name)).encode() for name in PORTS}
-    pattern = re.compile(rb"(?<!\d)(?:" + b"|".join(ports) + rb")(?!\d)")
-    for path in (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink() and _is_text(path)):
-        text = path.read_bytes()
-        if pattern.search(text):
-            path.write_bytes(pattern.sub(lambda match: ports[match[0]], text))
-            _forget_checksums(path)
+    _replace(folder, {str(old[name]): str(getattr(stack, name)) for name in PORTS})
+    # The build is a digest of the configuration, which has the ports.
+    configured = json.loads((stack.project / ".chalice" / "config.json").read_text())["stages"][stack.stage]
+    build = configured["environment_variables"].pop("CAFE_BUILD")
+    _replace(folder, {build: project.digest(configured)})
     return stack
 
 
-def _is_text(path: Path) -> bool:
-    return "data" not in path.parts and path.suffix not in (".zip", ".ibd") and b"\0" not in path.read_bytes()[:8192]
+def _replace(folder: Path, words: dict[str, str]) -> None:
+    """Replaces whole words in the names and the contents of all text files."""
+    new = {old.encode(): word.encode() for old, word in words.items()}
+    pattern = re.compile(rb"(?<![0-9a-f])(?:" + b"|".join(new) + rb")(?![0-9a-f])")
+    for path in (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
+        text = path.read_bytes()
+        if _is_text(path, text) and pattern.search(text):
+            path.write_bytes(pattern.sub(lambda match: new[match[0]], text))
+            _forget_checksums(path)
+        renamed = pattern.sub(lambda match: new[match[0]], path.name.encode()).decode()
+        if renamed != path.name:
+            path.rename(path.with_name(renamed))
+
+
+def _is_text(path: Path, content: bytes) -> bool:
+    """Whether the file is none of MariaDB's, and no package."""
+    return path.parent.parent.name != "database" and path.suffix != ".zip" and b"\0" not in content
 
 
 def _forget_checksums(path: Path) -> None:
@@ -197,7 +225,10 @@ class Faulty(System):
         self.endpoint = f"http://127.0.0.1:{stack.aws_port}"
         self.wire = wire
         self.gate = gate
-        self.subscriber = Subscriber(self)
+
+    @cached_property
+    def subscriber(self) -> Subscriber:
+        return Subscriber(self)
 
     @cached_property
     def database(self) -> Settings:
@@ -322,7 +353,7 @@ class Subscriber:
 @contextmanager
 def running(folder: Path) -> Iterator[Faulty]:
     """A deployed system of its own in ``folder``; stopped at the end."""
-    stack = _copied(folder)
+    stack = copied(folder)
     with _proxies(stack) as (wire, gate):
         try:
             system = Faulty(stack, stack.resume(), wire, gate)

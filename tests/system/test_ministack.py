@@ -26,12 +26,12 @@ from local.cloud import CREDENTIALS, PYTHON, REGION, Cloud
 from local.processes import basic_environment, free_ports
 from tests.system.system import wait_for
 
-# `make verify-deploy` runs them: they are about what a deploy rests on.
+# `make verify-deploy` runs them, because a deploy relies on the patches.
 pytestmark = pytest.mark.long
 
 # The role of all the functions and machines here.
 ROLE = "arn:aws:iam::000000000000:role/everything"
-# What MiniStack's own command does.
+# The program of MiniStack's own command.
 RAW = "from ministack.app import main; main()"
 
 
@@ -97,7 +97,7 @@ def function(cloud: Cloud, name: str, code: str) -> str:
 
 
 def written(cloud: Cloud, name: str, start: str = "event ") -> list[Any]:
-    """What the function has printed after ``start``, as JSON, line by line."""
+    """The lines that the function has printed after ``start``, as JSON."""
     try:
         events = client(cloud, "logs").filter_log_events(logGroupName=f"/aws/lambda/{name}")["events"]
     except ClientError:
@@ -117,7 +117,7 @@ def machine(cloud: Cloud, name: str, state: dict[str, Any], **more: Any) -> str:
 
 
 def run(cloud: Cloud, machine_arn: str) -> dict[str, Any]:
-    """Start an execution and wait for its end."""
+    """Starts an execution and waits for its end."""
     machines = client(cloud, "stepfunctions")
     arn = machines.start_execution(stateMachineArn=machine_arn)["executionArn"]
     wait_for(lambda: machines.describe_execution(executionArn=arn)["status"] != "RUNNING", "the execution's end")
@@ -231,7 +231,7 @@ def exception_names(cloud: Cloud) -> bool:
 
 
 def complete_logs(cloud: Cloud) -> bool:
-    # So many that no machine reads them all in the quarter of a second that MiniStack gives itself.
+    # More lines than any machine reads in the quarter of a second that MiniStack allows.
     function(cloud, "writes", "def handler(event, context): print('x\\n' * 2_500_000 + 'the end')")
     answer = client(cloud, "lambda").invoke(FunctionName="writes", LogType="Tail")
     return b"the end" in base64.b64decode(answer["LogResult"])
@@ -271,7 +271,7 @@ def stream_failures(cloud: Cloud) -> bool:
     for each in ("good", "bad", "last"):
         client(cloud, "dynamodb").put_item(TableName="streamed", Item={"id": {"S": each}})
     calls = wait_for(lambda: [c for c in [written(cloud, "reader")] if c and c[-1][-1] == "last"], "the last record")[0]
-    # With the bad record it is done as well, by now: tried again alone, given up, and reported.
+    # By now the bad record was tried again alone, given up, and reported.
     given_up = [each["requestContext"]["condition"] for each in received(cloud, failures)]
     if given_up != ["RetryAttemptsExhausted"]:
         return False
@@ -322,7 +322,7 @@ def scheduled_calls(cloud: Cloud) -> bool:
 
 
 def execution_history(cloud: Cloud) -> bool:
-    """Of two branches, one of which is a Map of two items."""
+    """Checks an execution of two branches, one of which is a Map of two items."""
     states = client(cloud, "stepfunctions")
     one = {"StartAt": "One", "States": {"One": {"Type": "Pass", "End": True}}}
     each = {"StartAt": "Each", "States": {"Each": {"Type": "Pass", "End": True}}}

@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 
 from chalicelib.errors import DatabaseRefused, MissingSettings
-from chalicelib.settings import Database, Settings, cognito_endpoint, database_admin_secret, database_secret
+from chalicelib.settings import (
+    Database,
+    Settings,
+    cognito_endpoint,
+    database_admin_secret,
+    database_secret,
+    first_retry_seconds,
+)
 from tests.unit.conftest import ENVIRONMENT, ROOT
 
 DATABASE = {"host": "db", "port": 3306, "dbname": "cafe", "username": "u", "password": "p"}
@@ -40,6 +47,10 @@ def test_all_missing_and_empty_variables_are_named_in_one_message() -> None:
         Settings.read(some)
     assert caught.value.names == ["CAFE_STAGE", "TOPIC_ARN", "UPLOADS_BUCKET"]
     assert str(caught.value).startswith("not set: CAFE_STAGE, TOPIC_ARN, UPLOADS_BUCKET. Run `make run`")
+
+
+def test_the_first_retry_comes_after_a_second_unless_a_stack_for_tests_says_otherwise() -> None:
+    assert [first_retry_seconds({}), first_retry_seconds({"ORDERS_RETRY_SECONDS": "0"})] == [1, 0]
 
 
 def test_the_user_pool_is_in_the_region_of_its_id() -> None:

@@ -17,7 +17,7 @@ from botocore.validate import validate_parameters
 
 from infra.deploy.project import tracked_config
 from infra.deploy.target import Target
-from tests.wiring.conftest import as_variables, resolve
+from tests.wiring.stage import as_variables, resolve
 
 OUTPUTS = as_variables(resolve("test", "eu-central-1", "123456789012").outputs)
 # What the deploy adds when the API is there.
@@ -37,7 +37,7 @@ def _model(service: str) -> ServiceModel:
     return ServiceModel(Loader().load_service_model(service, "service-2"))
 
 
-def _accepts(service: str, operation: str, given: dict[str, Any]) -> None:
+def accepts(service: str, operation: str, given: dict[str, Any]) -> None:
     """Raises what boto3 would raise for arguments that the operation does not have."""
     shape = _model(service).operation_model(operation).input_shape
     assert shape
@@ -83,7 +83,7 @@ class CloudFormation:
     def create_change_set(self, **given: Any) -> dict[str, str]:
         if self.refusal:
             raise _client_error(self.refusal)
-        _accepts("cloudformation", "CreateChangeSet", given)
+        accepts("cloudformation", "CreateChangeSet", given)
         self.calls.append(given["ChangeSetType"])
         self.given = given
         if self.status is None:
@@ -96,7 +96,7 @@ class CloudFormation:
         return {"Status": "CREATE_COMPLETE", "Changes": []}
 
     def describe_events(self, **given: Any) -> dict[str, Any]:
-        _accepts("cloudformation", "DescribeEvents", given)
+        accepts("cloudformation", "DescribeEvents", given)
         return {"OperationEvents": self.events}
 
     def execute_change_set(self, StackName: str, ChangeSetName: str) -> None:
@@ -198,7 +198,7 @@ class Lambda:
         return Paginator("EventSourceMappings", shown)
 
     def update_event_source_mapping(self, **given: Any) -> None:
-        _accepts("lambda", "UpdateEventSourceMapping", given)
+        accepts("lambda", "UpdateEventSourceMapping", given)
         [mapping] = [each for each in chain(*self.mappings.values()) if each["UUID"] == given["UUID"]]
         if mapping["State"] != "Enabled":
             raise _client_error(f"ResourceInUse: the mapping is {mapping['State']}")
@@ -212,7 +212,7 @@ class Lambda:
             raise Missing from None
 
     def put_function_event_invoke_config(self, **given: Any) -> None:
-        _accepts("lambda", "PutFunctionEventInvokeConfig", given)
+        accepts("lambda", "PutFunctionEventInvokeConfig", given)
         self.invocations[given["FunctionName"]] = given
         self.changes += 1
 
@@ -254,7 +254,7 @@ class Account:
 
     def update_stage(self, **given: Any) -> None:
         """https://docs.aws.amazon.com/apigateway/latest/api/API_UpdateStage.html"""
-        _accepts("apigateway", "UpdateStage", given)
+        accepts("apigateway", "UpdateStage", given)
         self.get_stage(given["restApiId"], given["stageName"])
         for each in given["patchOperations"]:
             assert each["op"] == "replace"
@@ -280,7 +280,7 @@ class Account:
         return {"WebACL": {"ARN": self.web_acls[ResourceArn]}}
 
     def associate_web_acl(self, **given: str) -> None:
-        _accepts("wafv2", "AssociateWebACL", given)
+        accepts("wafv2", "AssociateWebACL", given)
         if self.unavailable:
             self.unavailable -= 1
             raise Unavailable
@@ -303,7 +303,7 @@ class Account:
         return {"Attributes": {"RedrivePolicy": policy} if policy else {}}
 
     def set_subscription_attributes(self, **given: Any) -> None:
-        _accepts("sns", "SetSubscriptionAttributes", given)
+        accepts("sns", "SetSubscriptionAttributes", given)
         assert given["AttributeName"] == "RedrivePolicy"
         self.redrive_policies[given["SubscriptionArn"]] = given["AttributeValue"]
         self.lambda_.changes += 1
@@ -319,7 +319,7 @@ class Account:
         return {"CORSRules": self.cors}
 
     def put_bucket_cors(self, **given: Any) -> None:
-        _accepts("s3", "PutBucketCors", given)
+        accepts("s3", "PutBucketCors", given)
         assert given["Bucket"] == OUTPUTS["UPLOADS_BUCKET"]
         self.cors = given["CORSConfiguration"]["CORSRules"]
         self.lambda_.changes += 1

@@ -15,9 +15,9 @@ import pytest
 
 from chalicelib import errors, storage
 from infra.deploy import place
-from tests.wiring.conftest import MACHINES, ROOT
 from tests.wiring.execution import Execution, Failure
 from tests.wiring.permissions import allowed
+from tests.wiring.stage import MACHINES, ROOT
 from tests.wiring.template import Template
 
 Machine = tuple[str, dict[str, Any]]

@@ -17,9 +17,9 @@ from packaging.specifiers import SpecifierSet
 
 from infra.deploy import __main__ as command
 from infra.deploy import project
-from infra.deploy.target import DeployError
+from infra.deploy.target import DeployError, Target
 from tests import pythons
-from tests.wiring.conftest import ROOT
+from tests.wiring.stage import ROOT
 
 OTHERS = ("3.10", "3.15")
 
@@ -94,14 +94,15 @@ def test_a_package_without_one_of_its_requirements_is_refused_and_not_kept(
     """As Chalice makes one where it finds no wheel for Lambda."""
     (tmp_path / "app.py").touch()
     (tmp_path / "requirements.txt").write_text("# A comment.\npyjwt[crypto]==2.15.1\nPython_JSON.logger==4.2.0\n")
-    package = project.package_file(tmp_path)
+    monkeypatch.setattr(project, "REPOSITORY", tmp_path)
+    target, config = Target("prod", tmp_path, False, {}, None), {"stages": {"prod": {}}}
+    package = project.package_file(tmp_path, config)
     package.parent.mkdir(parents=True)
     shutil.make_archive(str(package.with_suffix("")), "zip", _with(tmp_path / "all", "pyjwt", "python_json_logger"))
-    monkeypatch.setattr(project, "_remove_compiled_files", lambda: None)
-    assert project.build_package(tmp_path) == package
+    assert project.build_package(target, config) == package
     shutil.make_archive(str(package.with_suffix("")), "zip", _with(tmp_path / "less", "python_json_logger"))
     with pytest.raises(DeployError, match=r"^pyjwt: not to be had for Lambda with python3\.\d+"):
-        project.build_package(tmp_path)
+        project.build_package(target, config)
     assert not package.exists()
 
 

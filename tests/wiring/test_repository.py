@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from tests.wiring.conftest import ROOT
+from tests.wiring.stage import ROOT
 
 REQUIREMENTS = [
     "requirements.txt",

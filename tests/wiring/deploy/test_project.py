@@ -19,8 +19,8 @@ from chalice.config import Config
 from infra.deploy import project, record
 from infra.deploy.place import ADMINISTRATORS, FUNCTIONS, LIMITED
 from infra.deploy.target import DeployError, Target
-from tests.wiring.conftest import ROOT, as_variables, place, resolve
 from tests.wiring.fakes import OUTPUTS
+from tests.wiring.stage import ROOT, as_variables, place, resolve
 
 SINCE = "2026-11-21"
 
@@ -176,10 +176,10 @@ def test_a_package_that_is_unpacked_is_the_one_that_chalice_deploys_again(target
     config = project.configure(target, OUTPUTS, SINCE)
     former = tmp_path / "former"
     project.unpack(package, "jinja2==3.1.6\n", config, former)
-    assert project.package_file(former).read_bytes() == package.read_bytes()
+    assert project.package_file(former, config).read_bytes() == package.read_bytes()
     assert sorted(str(path.relative_to(former)) for path in former.rglob("*") if path.is_file()) == [
         ".chalice/config.json",
-        f".chalice/deployments/{project.package_file(former).name}",
+        f".chalice/deployments/{project.package_file(former, config).name}",
         "app.py",
         "chalicelib/a.py",
         "chalicelib/b/c.css",

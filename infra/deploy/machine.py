@@ -1,0 +1,89 @@
+"""Where functions run, and whether the compiled modules of a deployment package can run there."""
+
+from __future__ import annotations
+
+import platform
+import re
+import struct
+import sys
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+from infra.deploy.target import DeployError
+
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+# Lambda's name of a processor, by the operating system's.
+ARCHITECTURES = {"AMD64": "x86_64", "aarch64": "arm64"}
+# By the numbers in the headers of compiled files.
+ELF_PROCESSORS = {3: "i386", 40: "arm", 62: "x86_64", 183: "arm64", 243: "riscv64"}
+MACH_O_PROCESSORS = {0x01000007: "x86_64", 0x0100000C: "arm64"}
+HEADER_BYTES = 256
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where functions run. ``suffixes`` are the endings of the compiled modules that its Python loads."""
+
+    name: str
+    system: str
+    processor: str
+    suffixes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} runs {self.processor} {self.system} with Python {PYTHON}"
+
+
+def this_machine() -> Machine:
+    system, processor = platform.system(), platform.machine()
+    system = {"Darwin": "macOS"}.get(system, system)
+    return Machine("this machine", system, ARCHITECTURES.get(processor, processor), tuple(EXTENSION_SUFFIXES))
+
+
+def lambda_machine(architecture: str) -> Machine:
+    processor = {"arm64": "aarch64"}.get(architecture, architecture)
+    own = f".cpython-{PYTHON.replace('.', '')}-{processor}-linux-gnu.so"
+    return Machine("Lambda", "Linux", architecture, (own, ".abi3.so", ".so"))
+
+
+def require_fit(package: Path, machine: Machine, remedy: str) -> None:
+    """Raises ``DeployError`` if ``package`` holds a compiled module that ``machine`` cannot load."""
+    for name, made_for in _misfits(package, machine):
+        raise DeployError(f"the package holds {name}, which is compiled for {made_for}, and {machine}: {remedy}")
+
+
+def _misfits(package: Path, machine: Machine) -> Iterator[tuple[str, str]]:
+    """The name of each compiled module that ``machine`` cannot load, and what it is compiled for."""
+    with zipfile.ZipFile(package) as file:
+        for name in file.namelist():
+            with file.open(name) as content:
+                found = compiled_for(content.read(HEADER_BYTES))
+            if not found:
+                continue
+            system, processors = found
+            base = name.rpartition("/")[2]
+            tag = re.search(r"\.cpython-(\d)(\d+)", base)
+            known = not tag or base.endswith(machine.suffixes[0])
+            if system != machine.system or machine.processor not in processors or not known:
+                python = f" with Python {tag[1]}.{tag[2]}" if tag else ""
+                yield base, f"{' and '.join(processors)} {system}{python}"
+
+
+def compiled_for(header: bytes) -> tuple[str, list[str]] | None:
+    """The system and the processors that a file is compiled for, by its first bytes; None if it is not compiled."""
+    if header.startswith(b"\x7fELF"):
+        [processor] = struct.unpack_from("<H", header, 18)
+        return "Linux", [ELF_PROCESSORS.get(processor, f"processor {processor}")]
+    if header.startswith(b"\xcf\xfa\xed\xfe"):
+        return "macOS", _mach_o(*struct.unpack_from("<I", header, 4))
+    if header.startswith(b"\xca\xfe\xba\xbe"):
+        # A file for several processors has a header of 8 bytes, and 20 bytes on each of them.
+        [number] = struct.unpack_from(">I", header, 4)
+        return "macOS", _mach_o(*(struct.unpack_from(">I", header, 8 + 20 * each)[0] for each in range(number)))
+    return None
+
+
+def _mach_o(*processors: int) -> list[str]:
+    return [MACH_O_PROCESSORS.get(each, f"processor {each}") for each in processors]

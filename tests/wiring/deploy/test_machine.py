@@ -1,0 +1,208 @@
+"""A package whose compiled modules cannot run where the functions do is refused before a function is deployed."""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+import zipfile
+from dataclasses import replace
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import _cffi_backend
+import pytest
+
+from infra.deploy import machine, project
+from infra.deploy.machine import Machine, compiled_for, lambda_machine, require_fit, this_machine
+from infra.deploy.releases import Release
+from infra.deploy.stage import Stage
+from infra.deploy.target import DeployError, Target
+from tests.wiring.fakes import OUTPUTS
+
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+TAG = PYTHON.replace(".", "")
+ARM = Machine("this machine", "Linux", "arm64", (f".cpython-{TAG}-aarch64-linux-gnu.so", ".abi3.so", ".so"))
+MAC = Machine("this machine", "macOS", "arm64", (f".cpython-{TAG}-darwin.so", ".abi3.so", ".so"))
+NATIVE = f"native{EXTENSION_SUFFIXES[0]}"
+
+
+def elf(processor: int) -> bytes:
+    return b"\x7fELF\x02\x01\x01".ljust(18, b"\0") + struct.pack("<H", processor)
+
+
+def mach_o(processor: int) -> bytes:
+    return struct.pack("<II", 0xFEEDFACF, processor)
+
+
+def universal(*processors: int) -> bytes:
+    return struct.pack(">II", 0xCAFEBABE, len(processors)) + b"".join(
+        struct.pack(">5I", each, 0, 0, 0, 0) for each in processors
+    )
+
+
+X86, ARM64 = 62, 183
+MAC_X86, MAC_ARM64 = 0x01000007, 0x0100000C
+
+
+def package(path: Path, **files: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in {"app.py": b"import chalice", **files}.items():
+            file.writestr(name, content)
+    return path
+
+
+def of_another_processor(path: Path) -> Path:
+    """A package with a compiled module for a processor that no test runs on."""
+    return package(path, **{"native.abi3.so": elf(243)})
+
+
+@pytest.mark.parametrize(
+    ("header", "made_for"),
+    [
+        (elf(X86), ("Linux", ["x86_64"])),
+        (elf(ARM64), ("Linux", ["arm64"])),
+        (elf(22), ("Linux", ["processor 22"])),
+        (mach_o(MAC_ARM64), ("macOS", ["arm64"])),
+        (universal(MAC_X86, MAC_ARM64), ("macOS", ["x86_64", "arm64"])),
+        (b"import chalice", None),
+        (b"", None),
+    ],
+)
+def test_a_compiled_file_tells_its_system_and_its_processors(header: bytes, made_for: object) -> None:
+    assert compiled_for(header) == made_for
+
+
+def test_this_machine_can_load_what_it_has_loaded(tmp_path: Path) -> None:
+    loaded = Path(_cffi_backend.__file__)
+    require_fit(package(tmp_path / "package.zip", **{loaded.name: loaded.read_bytes()}), this_machine(), "")
+
+
+@pytest.mark.parametrize(
+    ("where", "files"),
+    [
+        (lambda_machine("x86_64"), {f"a.cpython-{TAG}-x86_64-linux-gnu.so": elf(X86), "b.libs/c.so.1": elf(X86)}),
+        (lambda_machine("arm64"), {f"a.cpython-{TAG}-aarch64-linux-gnu.so": elf(ARM64), "b.abi3.so": elf(ARM64)}),
+        (MAC, {f"a.cpython-{TAG}-darwin.so": universal(MAC_X86, MAC_ARM64), "b.abi3.so": mach_o(MAC_ARM64)}),
+    ],
+)
+def test_a_package_with_modules_of_its_own_machine_is_taken(
+    where: Machine, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    require_fit(package(tmp_path / "package.zip", **files), where, "")
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "content", "sentence"),
+    [
+        (
+            ARM,
+            f"x/a.cpython-{TAG}-x86_64-linux-gnu.so",
+            elf(X86),
+            f"the package holds a.cpython-{TAG}-x86_64-linux-gnu.so, which is compiled for x86_64 Linux with "
+            f"Python {PYTHON}, and this machine runs arm64 Linux with Python {PYTHON}: try again",
+        ),
+        (
+            MAC,
+            "a.abi3.so",
+            elf(ARM64),
+            "the package holds a.abi3.so, which is compiled for arm64 Linux, and this machine runs arm64 macOS with "
+            f"Python {PYTHON}: try again",
+        ),
+        (
+            lambda_machine("x86_64"),
+            "a.cpython-39-x86_64-linux-gnu.so",
+            elf(X86),
+            "the package holds a.cpython-39-x86_64-linux-gnu.so, which is compiled for x86_64 Linux with Python 3.9, "
+            f"and Lambda runs x86_64 Linux with Python {PYTHON}: try again",
+        ),
+        (
+            lambda_machine("arm64"),
+            "a.abi3.so",
+            universal(MAC_X86, MAC_ARM64),
+            "the package holds a.abi3.so, which is compiled for x86_64 and arm64 macOS, and Lambda runs arm64 Linux "
+            f"with Python {PYTHON}: try again",
+        ),
+    ],
+)
+def test_a_module_of_another_processor_system_or_python_is_refused_in_one_sentence(
+    where: Machine, name: str, content: bytes, sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DeployError) as refused:
+        require_fit(package(tmp_path / "package.zip", **{name: content}), where, "try again")
+    assert str(refused.value) == sentence
+
+
+# --- the deploy -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """What pip is said to have installed for this machine."""
+    folder = tmp_path / "installed"
+    (folder / "pymysql").mkdir(parents=True)
+    (folder / "pymysql" / "__init__.py").touch()
+    for name in project._required((project.REPOSITORY / "requirements.txt").read_text()):
+        (folder / f"{name.replace('-', '_')}-1.dist-info").mkdir()
+        (folder / f"{name.replace('-', '_')}-1.dist-info" / "METADATA").touch()
+    monkeypatch.setattr(project, "installed_here", lambda: folder)
+    return folder
+
+
+def configured(target: Target) -> dict[str, Any]:
+    config = project.configure(target, OUTPUTS, "2026-11-21")
+    project.write_project(target, config)
+    return config
+
+
+def test_a_local_stage_gets_what_pip_installs_here_and_a_stage_on_aws_what_lambda_runs(
+    target: Target, installed: Path
+) -> None:
+    for local in (True, False, True):
+        config = configured(replace(target, local=local))
+        assert (target.project / "requirements.txt").exists() is not local
+        assert (target.project / "vendor").exists() is local
+        here = machine.this_machine().processor
+        assert project.architecture(config) == (here if local else project.tracked_config()["lambda_architecture"])
+    with zipfile.ZipFile(project.build_package(replace(target, local=True), config)) as file:
+        assert {"app.py", "chalicelib/settings.py", "pymysql/__init__.py"} <= set(file.namelist())
+
+
+def test_a_package_that_this_machine_cannot_run_is_neither_deployed_nor_kept(target: Target, installed: Path) -> None:
+    target = replace(target, local=True)
+    config = configured(target)
+    (installed / "native.abi3.so").write_bytes(elf(243))
+    with pytest.raises(DeployError, match=r"^the package holds native\.abi3\.so, which is compiled for riscv64 Linux"):
+        project.build_package(target, config)
+    assert list((target.project / ".chalice" / "deployments").iterdir()) == []
+    assert not installed.exists()
+
+
+def test_a_release_that_this_machine_cannot_run_is_not_put_back(
+    target: Target, installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = replace(target, local=True)
+    release = Release("r", project.RUNTIME, "", configured(target), {}, {}, {}, [])
+    releases: Any = SimpleNamespace(
+        release=lambda _: release, fetch_package=lambda _, path: of_another_processor(path), template=json.dumps
+    )
+    monkeypatch.setattr(project, "run_chalice", lambda *_: pytest.fail("it was deployed"))
+    stage = Stage(target, lambda _: SimpleNamespace(), None, lambda _: None, lambda _: None)  # type: ignore[arg-type]
+    with pytest.raises(DeployError, match=r"compiled for riscv64 Linux, and this machine runs .*: deploy again from"):
+        stage._put_back(releases, "r")
+
+
+def test_what_pip_cannot_install_stops_the_deploy_with_what_pip_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "requirements.txt").write_text("./missing\n")
+    monkeypatch.setattr(project, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(project, "INSTALLED", tmp_path / "installed")
+    with pytest.raises(
+        DeployError, match=r"^pip could not install requirements\.txt for the functions:\n(.|\n)*missing"
+    ):
+        project.installed_here()
+    assert list((tmp_path / "installed").iterdir()) == []
