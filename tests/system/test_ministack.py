@@ -1,7 +1,7 @@
 """Each patch of local/ministack_launcher.py is still needed, and does what it says.
 
-One check for each, by the patch's name: it says whether a MiniStack behaves as the patch's docstring promises. Where a
-new version of MiniStack does so by itself, the first test fails for that patch: it can go.
+Each patch has a check of the same name, which says whether a MiniStack behaves as the patch's docstring promises. Where
+a new version of MiniStack does so without the patch, the first test fails for that patch, and the patch can go.
 """
 
 import base64
@@ -53,7 +53,7 @@ def _installed() -> None:
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """The same MiniStack, started in the same way, but by itself."""
+    """The same MiniStack, started in the same way, but without the patches."""
     [port] = free_ports(1)
     cloud = Cloud(tmp_path_factory.mktemp("raw"), port)
     cloud._temporary.mkdir()
@@ -135,7 +135,7 @@ def role(cloud: Cloud, name: str, action: str, resource: str = "*", condition: A
 
 
 def allowed(call: Callable[[], Any], refusal: str = "AccessDenied") -> bool:
-    """Whether IAM lets the call pass, or nothing else refuses it so."""
+    """Whether the call passes without this refusal. Any other refusal is an error."""
     try:
         call()
     except ClientError as error:
@@ -213,7 +213,7 @@ def update_rest_api(cloud: Cloud) -> bool:
     try:
         gateway.update_rest_api(restApiId=api, patchOperations=operations)
         found = gateway.get_rest_api(restApiId=api)
-    except (ResponseParserError, ValueError):  # what botocore says to a text where a number should be
+    except (ResponseParserError, ValueError):  # botocore's error for a text in place of a number
         return False
     return found["endpointConfiguration"]["types"] == ["REGIONAL"] and "minimumCompressionSize" not in found
 
@@ -570,21 +570,21 @@ def test_every_patch_has_its_check_and_its_line_in_the_list() -> None:
     assert [name for name in NAMES if f"- ``{name}`` " not in listed] == []
 
 
-@pytest.mark.parametrize("mended", CHECKS, ids=NAMES)
+@pytest.mark.parametrize("works", CHECKS, ids=NAMES)
 def test_without_its_patch_ministack_still_differs_from_what_is_needed(
-    raw: Cloud, mended: Callable[[Cloud], bool]
+    raw: Cloud, works: Callable[[Cloud], bool]
 ) -> None:
-    assert not mended(raw), "upstream has mended this: the patch can go"
+    assert not works(raw), "MiniStack does this itself now: the patch can go"
 
 
-@pytest.mark.parametrize("mended", CHECKS, ids=NAMES)
-def test_with_its_patch_it_does_what_is_needed(launched: Cloud, mended: Callable[[Cloud], bool]) -> None:
-    assert mended(launched)
+@pytest.mark.parametrize("works", CHECKS, ids=NAMES)
+def test_with_its_patch_it_does_what_is_needed(launched: Cloud, works: Callable[[Cloud], bool]) -> None:
+    assert works(launched)
 
 
 def test_another_version_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ministack_launcher, "version", lambda name: "1.6.0")
-    # Before any patch: they import MiniStack, which is not in the virtual environment of the tests.
+    # The refusal comes before any patch, because patches import MiniStack, which the tests' environment lacks.
     with pytest.raises(SystemExit, match=r"for MiniStack 1\.5\.33, and 1\.6\.0 is installed: see \S+\.py$") as refusal:
         ministack_launcher.main()
     assert "\n" not in str(refusal.value)

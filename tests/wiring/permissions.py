@@ -82,7 +82,7 @@ def allowed(template: Template) -> list[Permission]:
     ]
 
 
-def found(page: list[Row], role: str, action: str, resource: str) -> Permission:
+def permission_of(page: list[Row], role: str, action: str, resource: str) -> Permission:
     """Returns the one permission of a role with this action, and with a resource that ends so."""
     [permission] = [
         row.permission

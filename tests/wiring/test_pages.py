@@ -47,16 +47,6 @@ def test_the_diagram_has_every_function_of_the_flows(functions: set[str], archit
     assert drawn == {"api_handler", *functions} - {"migrate", "rotate_password"}
 
 
-def test_every_file_and_resource_in_the_table_of_parts_exists(template: Template, architecture: str) -> None:
-    table = architecture.split("| Part | Promises |")[1].split("\n\n")[0]
-    named = set(re.findall(r"`([^`]+)`", table)) - {"Idempotency-Key"}
-    files = {each for each in named if "/" in each or each.endswith(".py")}
-    assert {each for each in files if not (ROOT / each).exists()} == set()
-    assert named - files <= template.resources.keys()
-    assert {"chalicelib/orders/", "infra/deploy/"} <= files
-    assert "OrdersTable" in named
-
-
 def test_the_flows_have_the_numbers_of_the_code(architecture: str) -> None:
     numbers = {
         "INSERT of 25 in a call": store.STATEMENTS == 25,

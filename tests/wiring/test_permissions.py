@@ -9,30 +9,17 @@ import pytest
 from infra.deploy.place import FUNCTIONS
 from tests.deploying.exercises import EXERCISES
 from tests.wiring import permissions
-from tests.wiring.permissions import Permission, Row, allowed, as_list, documented, found, role_of
+from tests.wiring.permissions import Permission, Row, allowed, as_list, documented, permission_of, role_of
 from tests.wiring.stage import SCHEDULES, place, resolve
 from tests.wiring.template import Template
 
 # Actions without a resource, by AWS's Service Authorization Reference.
 WITHOUT_RESOURCE = {
-    "cloudwatch:GetMetricData",
-    "cloudwatch:ListMetrics",
-    "dynamodb:ListStreams",
-    "ec2:DescribeNetworkInterfaces",
-    "ec2:DescribeSubnets",
-    "logs:CreateLogDelivery",
-    "logs:DeleteLogDelivery",
-    "logs:DescribeLogGroups",
-    "logs:DescribeResourcePolicies",
-    "logs:GetLogDelivery",
-    "logs:ListLogDeliveries",
-    "logs:PutResourcePolicy",
-    "logs:UpdateLogDelivery",
-    "s3:ListAllMyBuckets",
-    "xray:GetSamplingRules",
-    "xray:GetSamplingTargets",
-    "xray:PutTelemetryRecords",
-    "xray:PutTraceSegments",
+    *("cloudwatch:GetMetricData", "cloudwatch:ListMetrics", "dynamodb:ListStreams", "s3:ListAllMyBuckets"),
+    *("ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets"),
+    *("logs:CreateLogDelivery", "logs:DeleteLogDelivery", "logs:GetLogDelivery", "logs:ListLogDeliveries"),
+    *("logs:DescribeLogGroups", "logs:DescribeResourcePolicies", "logs:PutResourcePolicy", "logs:UpdateLogDelivery"),
+    *("xray:GetSamplingRules", "xray:GetSamplingTargets", "xray:PutTelemetryRecords", "xray:PutTraceSegments"),
 }
 
 PLACE = place("<stage>", "<region>", "<account>")
@@ -153,7 +140,7 @@ def test_only_its_service_assumes_a_role(template: Template, functions: dict[str
 
 def test_each_permission_is_proved_by_its_removal_or_has_a_source(page: list[Row]) -> None:
     """The exercises in tests/deploying remove exactly the permissions that the page marks so."""
-    removed = {found(page, exercise.role, *right) for exercise in EXERCISES for right in exercise.rights}
+    removed = {permission_of(page, exercise.role, *right) for exercise in EXERCISES for right in exercise.rights}
     assert removed == {row.permission for row in page if not row.source}
 
 
@@ -164,25 +151,12 @@ def test_the_local_cloud_enforces_every_permission_except_those_that_a_service_u
         row.permission for row in page if row.permission.role.endswith(("InventoryReportRole", "StorageReportRole"))
     }
     assert {each.action for each in unenforced - of_machines} == {
-        "dynamodb:DescribeStream",
-        "dynamodb:GetRecords",
-        "dynamodb:GetShardIterator",
-        "dynamodb:ListStreams",
-        "ec2:AssignPrivateIpAddresses",
-        "ec2:CreateNetworkInterface",
-        "ec2:DeleteNetworkInterface",
-        "ec2:DescribeNetworkInterfaces",
-        "ec2:DescribeSubnets",
-        "ec2:UnassignPrivateIpAddresses",
-        "logs:CreateLogStream",
-        "logs:PutLogEvents",
-        "s3:ListBucket",
-        "sqs:DeleteMessage",
-        "sqs:GetQueueAttributes",
-        "sqs:ReceiveMessage",
-        "sqs:SendMessage",
-        "xray:PutTelemetryRecords",
-        "xray:PutTraceSegments",
+        *("dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"),
+        *("ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface"),
+        *("ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses"),
+        *("logs:CreateLogStream", "logs:PutLogEvents", "s3:ListBucket"),
+        *("sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:SendMessage"),
+        *("xray:PutTelemetryRecords", "xray:PutTraceSegments"),
     }
     assert of_machines <= unenforced
 

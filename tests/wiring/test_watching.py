@@ -272,6 +272,7 @@ SAYS_WHAT_TO_DO = (
     "there is no stage",
     "neither infra/resources.yaml nor infra/database.yaml",
     "has no release before this one",
+    "the package holds",
 )
 
 
