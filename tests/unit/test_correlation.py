@@ -195,7 +195,7 @@ def test_a_report_is_started_with_the_id_of_its_request(api: Api, aws: Aws, log_
         (None, "inventory-1"),
     ],
 )
-def test_a_function_of_a_state_machine_logs_the_id_of_the_request_or_the_name_of_the_execution(
+def test_a_function_logs_the_id_of_the_request_or_the_name_of_the_execution(
     api: Api, aws: Aws, log_lines: io.StringIO, given: Any, expected: str
 ) -> None:
     api.invoke("presign_report", {"reportId": "inventory-1", "request": given})

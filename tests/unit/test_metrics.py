@@ -160,9 +160,7 @@ def with_facts(facts: dict[str, Any], **more: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["inventory", "storage"])
 @pytest.mark.parametrize("outcome", ["succeeded", "failed"])
-def test_a_report_is_counted_once_by_kind_and_outcome_with_its_duration(
-    aws: Aws, figures: Figures, kind: str, outcome: str
-) -> None:
+def test_a_report_is_counted_once_with_its_duration(aws: Aws, figures: Figures, kind: str, outcome: str) -> None:
     for _ in range(2):
         record(aws, with_facts({"id": "report-1", "kind": kind, "outcome": outcome}, key="report/1"))
     report = f"{kind} {outcome}"
