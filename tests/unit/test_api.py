@@ -1,6 +1,6 @@
 """The routes of the REST API through Chalice's test client: what each answers, and which errors reach a client.
 
-What a body, a parameter or a key may be is tested where it is parsed: test_rest, test_orders, test_reports.
+Valid bodies, parameters and keys are tested where they are parsed: test_rest, test_orders, test_reports.
 """
 
 import json

@@ -204,17 +204,6 @@ def test_a_task_that_is_retried_shows_its_tries_and_the_reason() -> None:
     assert (done["status"], done["tries"], done["error"]) == ("succeeded", 2, None)
 
 
-def test_a_caught_failure_does_not_end_the_execution() -> None:
-    told = """
-        1 <- 0 ExecutionStarted | 2 <- 0 TaskStateEntered One | 3 <- 2 TaskScheduled | 4 <- 3 TaskStarted
-        5 <- 4 TaskFailed DatabaseRefused: a table is missing | 6 <- 5 TaskStateExited One
-        7 <- 6 PassStateEntered Caught
-    """
-    states = picture(one({**TASK, **CATCH}, Caught=PASS), told)
-    assert statuses(states) == {"One": "caught", "Caught": "running"}
-    assert (states["One"]["error"], states["One"]["catch"]) == ("a table is missing", ["Caught"])
-
-
 def test_a_failed_report_shows_where_it_failed_and_the_states_that_followed() -> None:
     told = """
         1 <- 0 ExecutionStarted | 2 <- 0 TaskStateEntered ReadInventory | 3 <- 2 TaskScheduled | 4 <- 3 TaskStarted
@@ -234,33 +223,91 @@ def test_a_failed_report_shows_where_it_failed_and_the_states_that_followed() ->
     assert states["RenderReport"]["status"] == "skipped"
 
 
-@pytest.mark.parametrize("kind", ["Task", "LambdaFunction", "Activity"])
-def test_a_task_that_takes_too_long_says_so(kind: str) -> None:
-    told = f"""
-        1 <- 0 ExecutionStarted | 2 <- 0 TaskStateEntered One | 3 <- 2 {kind}Scheduled | 4 <- 3 {kind}Started
-        5 <- 4 {kind}TimedOut States.Timeout | 6 <- 5 ExecutionFailed States.Timeout
-    """
-    states = picture(one(TASK), told, "FAILED", error="States.Timeout")
-    assert statuses(states) == {"One": "failed"}
-    assert states["One"]["error"] == "it took too long and was given up"
-    assert states["One"]["tries"] == 1
-
-
-def test_when_one_branch_fails_the_other_is_stopped_and_the_parallel_is_caught() -> None:
-    machine = one(parallel(one_named("Left"), one_named("Right"), **CAUGHT), Caught=PASS)
-    told = """
-        1 <- 0 ExecutionStarted | 2 <- 0 ParallelStateEntered One | 3 <- 2 ParallelStateStarted
-        4 <- 3 TaskStateEntered Left | 5 <- 4 TaskScheduled | 6 <- 3 TaskStateEntered Right | 7 <- 6 TaskScheduled
-        8 <- 5 TaskStarted | 9 <- 7 TaskStarted | 10 <- 9 TaskFailed StorageRefused: may not
+TASK_RUNS = "1 <- 0 ExecutionStarted | 2 <- 0 TaskStateEntered One | 3 <- 2 TaskScheduled | 4 <- 3 TaskStarted |"
+FORK = "1 <- 0 ExecutionStarted | 2 <- 0 ParallelStateEntered One | 3 <- 2 ParallelStateStarted |"
+MAP = """1 <- 0 ExecutionStarted | 2 <- 0 MapStateEntered One | 3 <- 2 MapStateStarted
+    4 <- 3 MapIterationStarted One | 5 <- 3 MapIterationStarted One |"""
+FAIL = {"Type": "Fail", "Error": "Beans", "Cause": "none left"}
+TOO_LONG = "it took too long and was given up"
+CASES: dict[str, tuple[dict[str, Any], str, str, dict[str, tuple[str, str | None]]]] = {
+    "a task that is caught": (
+        one({**TASK, **CATCH}, Caught=PASS),
+        TASK_RUNS
+        + """5 <- 4 TaskFailed DatabaseRefused: a table is missing | 6 <- 5 TaskStateExited One
+        7 <- 6 PassStateEntered Caught""",
+        "RUNNING",
+        {"One": ("caught", "a table is missing"), "Caught": ("running", None)},
+    ),
+    **{
+        f"a {kind} that takes too long": (
+            one(TASK),
+            f"""1 <- 0 ExecutionStarted | 2 <- 0 TaskStateEntered One | 3 <- 2 {kind}Scheduled | 4 <- 3 {kind}Started
+            5 <- 4 {kind}TimedOut States.Timeout | 6 <- 5 ExecutionFailed States.Timeout""",
+            "FAILED",
+            {"One": ("failed", TOO_LONG)},
+        )
+        for kind in ("Task", "LambdaFunction", "Activity")
+    },
+    "a branch that fails while the other is stopped": (
+        one(parallel(one_named("Left"), one_named("Right"), **CAUGHT), Caught=PASS),
+        FORK
+        + """4 <- 3 TaskStateEntered Left | 5 <- 4 TaskScheduled | 6 <- 3 TaskStateEntered Right
+        7 <- 6 TaskScheduled | 8 <- 5 TaskStarted | 9 <- 7 TaskStarted | 10 <- 9 TaskFailed StorageRefused: may not
         11 <- 10 TaskStateAborted | 12 <- 10 ParallelStateFailed | 13 <- 12 ParallelStateExited One
-        14 <- 13 PassStateEntered Caught
-    """
-    assert statuses(picture(machine, until(10, told)))["Right"] == "running"
-    states = picture(machine, told)
-    assert statuses(states) == {"One": "caught", "Left": "failed", "Right": "failed", "Caught": "running"}
-    assert states["One"]["error"] == states["Right"]["error"] == "may not"
-    assert states["Left"]["error"] == history.STOPPED
-    assert states["Left"]["finishedAt"] == at(12)
+        14 <- 13 PassStateEntered Caught""",
+        "RUNNING",
+        {
+            **{"One": ("caught", "may not"), "Left": ("failed", history.STOPPED), "Right": ("failed", "may not")},
+            "Caught": ("running", None),
+        },
+    ),
+    "an item that fails": (
+        one({"Type": "Map", "Iterator": one_named("Each"), "End": True}),
+        MAP
+        + """6 <- 4 TaskStateEntered Each | 7 <- 6 TaskScheduled | 8 <- 5 TaskStateEntered Each
+        9 <- 8 TaskScheduled | 10 <- 7 TaskTimedOut States.Timeout | 11 <- 10 MapIterationFailed One
+        12 <- 10 MapIterationAborted One | 13 <- 10 TaskStateAborted | 14 <- 10 MapStateFailed
+        15 <- 14 ExecutionFailed States.Timeout""",
+        "FAILED",
+        {"One": ("failed", TOO_LONG), "Each": ("failed", history.STOPPED)},
+    ),
+    "a parallel within a parallel": (
+        one(parallel(one_named("Inner", parallel(one_named("Deep"))), one_named("Side"))),
+        FORK
+        + """4 <- 3 ParallelStateEntered Inner | 5 <- 4 ParallelStateStarted | 6 <- 3 TaskStateEntered Side
+        7 <- 5 TaskStateEntered Deep | 8 <- 7 TaskFailed Broken: pipe | 9 <- 8 ParallelStateFailed
+        10 <- 9 ParallelStateFailed | 11 <- 10 ExecutionFailed Broken: pipe""",
+        "FAILED",
+        {**dict.fromkeys(("One", "Inner", "Deep"), ("failed", "pipe")), "Side": ("failed", history.STOPPED)},
+    ),
+    "a state that cannot go on": (
+        one(PASS),
+        "1 <- 0 ExecutionStarted | 2 <- 0 PassStateEntered One | 3 <- 2 ExecutionFailed States.Runtime: no such path",
+        "FAILED",
+        {"One": ("failed", "no such path")},
+    ),
+    "a task that failed before the stop": (
+        one(TASK),
+        TASK_RUNS + "5 <- 4 TaskFailed Unavailable: later | 6 <- 0 ExecutionAborted",
+        "ABORTED",
+        {"One": ("failed", "later")},
+    ),
+    "a Fail state in a branch": (
+        one(parallel(one_named("Stop", FAIL), **CAUGHT), Caught=PASS),
+        FORK + "4 <- 3 FailStateEntered Stop | 5 <- 4 ParallelStateFailed | 6 <- 5 ParallelStateExited One",
+        "RUNNING",
+        {"One": ("caught", "none left"), "Stop": ("failed", "none left"), "Caught": ("waiting", None)},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_failure_is_shown_where_it_happened(case: str) -> None:
+    machine, told, status, expected = CASES[case]
+    found = re.search(r"ExecutionFailed ([\w.]+)(?:: (.*))?", told)
+    ended = {} if found is None else {"error": found[1]} | ({"cause": found[2]} if found[2] else {})
+    states = picture(machine, told, status, **ended)
+    assert {name: (state["status"], state["error"]) for name, state in states.items()} == expected
 
 
 def test_a_parallel_that_is_retried_starts_again() -> None:
@@ -296,20 +343,6 @@ def test_the_items_of_a_map_are_one_state_that_was_entered_often() -> None:
     assert states["One"]["tries"] == 1
 
 
-def test_one_item_that_fails_ends_the_map_and_all_its_items() -> None:
-    machine = one({"Type": "Map", "Iterator": one_named("Each"), "End": True})
-    told = """
-        1 <- 0 ExecutionStarted | 2 <- 0 MapStateEntered One | 3 <- 2 MapStateStarted | 4 <- 3 MapIterationStarted One
-        5 <- 3 MapIterationStarted One | 6 <- 4 TaskStateEntered Each | 7 <- 6 TaskScheduled
-        8 <- 5 TaskStateEntered Each | 9 <- 8 TaskScheduled | 10 <- 7 TaskTimedOut States.Timeout
-        11 <- 10 MapIterationFailed One | 12 <- 10 MapIterationAborted One | 13 <- 10 TaskStateAborted
-        14 <- 10 MapStateFailed | 15 <- 14 ExecutionFailed States.Timeout
-    """
-    states = picture(machine, told, "FAILED", error="States.Timeout")
-    assert statuses(states) == {"One": "failed", "Each": "failed"}
-    assert states["One"]["error"] == "it took too long and was given up"
-
-
 def test_a_parallel_within_a_map_fails_with_its_own_item_only() -> None:
     both = parallel(one_named("Left"), one_named("Right"), End=True, **CATCH)
     machine = one(each_item({"StartAt": "Both", "States": {"Both": both, "Caught": PASS}}))
@@ -332,20 +365,6 @@ def test_a_parallel_within_a_map_fails_with_its_own_item_only() -> None:
     assert (ended["Left"]["status"], ended["Right"]["status"]) == ("failed", "failed")
 
 
-def test_a_failure_in_a_parallel_within_a_parallel_ends_both() -> None:
-    machine = one(parallel(one_named("Inner", parallel(one_named("Deep"))), one_named("Side")))
-    told = """
-        1 <- 0 ExecutionStarted | 2 <- 0 ParallelStateEntered One | 3 <- 2 ParallelStateStarted
-        4 <- 3 ParallelStateEntered Inner | 5 <- 4 ParallelStateStarted | 6 <- 3 TaskStateEntered Side
-        7 <- 5 TaskStateEntered Deep | 8 <- 7 TaskFailed Broken: pipe | 9 <- 8 ParallelStateFailed
-        10 <- 9 ParallelStateFailed | 11 <- 10 ExecutionFailed Broken: pipe
-    """
-    states = picture(machine, told, "FAILED", cause="pipe")
-    assert set(statuses(states).values()) == {"failed"}
-    errors = {name: state["error"] for name, state in states.items()}
-    assert errors == {"One": "pipe", "Inner": "pipe", "Deep": "pipe", "Side": history.STOPPED}
-
-
 def test_a_loop_goes_through_the_same_states_again() -> None:
     machine = one(
         {"Type": "Task", "Resource": "r", "Next": "Again"},
@@ -363,20 +382,13 @@ def test_a_loop_goes_through_the_same_states_again() -> None:
     assert [states[name]["column"] for name in ("One", "Again", "Two")] == [0, 1, 2]
 
 
-def test_a_state_that_cannot_go_on_fails_with_the_execution() -> None:
-    told = """
-        1 <- 0 ExecutionStarted | 2 <- 0 PassStateEntered One
-        3 <- 2 ExecutionFailed States.Runtime: Invalid path '$.no'
-    """
-    states = picture(one(PASS), told, "FAILED", error="States.Runtime")
-    assert (states["One"]["status"], states["One"]["error"]) == ("failed", "Invalid path '$.no'")
+def test_a_state_whose_expression_fails_is_named_by_that_event() -> None:
     told = """
         1 <- 0 ExecutionStarted | 2 <- 0 MapStateEntered One
         3 <- 0 EvaluationFailed States.QueryEvaluationError: no list | 4 <- 3 MapStateFailed
         5 <- 4 ExecutionFailed States.QueryEvaluationError: no list
     """
-    machine = one(each_item(one_named("Each")))
-    executions = Executions(machine, read(told), "FAILED")
+    executions = Executions(one(each_item(one_named("Each"))), read(told), "FAILED")
     executions.events[2]["evaluationFailedEventDetails"]["state"] = "One"
     states = {state["name"]: state for state in of(executions)["states"]}
     assert (states["One"]["status"], states["One"]["error"]) == ("failed", "no list")
@@ -399,26 +411,6 @@ def test_states_that_ran_when_the_report_was_stopped_say_why(status: str, event:
     assert states["NotifyReport"]["status"] == "skipped"
 
 
-def test_a_state_that_failed_before_the_stop_keeps_its_reason() -> None:
-    told = """
-        1 <- 0 ExecutionStarted | 2 <- 0 TaskStateEntered One | 3 <- 2 TaskScheduled
-        4 <- 3 TaskFailed Unavailable: later | 5 <- 0 ExecutionAborted
-    """
-    assert picture(one(TASK), told, "ABORTED")["One"]["error"] == "later"
-
-
-def test_a_fail_state_in_a_branch_gives_its_cause() -> None:
-    fail = {"Type": "Fail", "Error": "Beans", "Cause": "no beans are left"}
-    machine = one(parallel(one_named("Stop", fail), **CAUGHT), Caught=PASS)
-    told = """
-        1 <- 0 ExecutionStarted | 2 <- 0 ParallelStateEntered One | 3 <- 2 ParallelStateStarted
-        4 <- 3 FailStateEntered Stop | 5 <- 4 ParallelStateFailed | 6 <- 5 ParallelStateExited One
-    """
-    states = picture(machine, told)
-    assert statuses(states) == {"One": "caught", "Stop": "failed", "Caught": "waiting"}
-    assert states["One"]["error"] == states["Stop"]["error"] == "no beans are left"
-
-
 def test_an_execution_has_ended_even_if_its_last_events_are_missing() -> None:
     states = picture(INVENTORY, until(24), "SUCCEEDED")
     assert states["NotifyReport"]["status"] == "succeeded"
@@ -428,9 +420,7 @@ def test_an_execution_has_ended_even_if_its_last_events_are_missing() -> None:
 def test_a_failure_is_a_sentence_of_bounded_length_without_a_stack_trace() -> None:
     causes = {
         '{"errorMessage": "no", "errorType": "X", "stackTrace": ["File secret.py"]}': "no",
-        "{}": "{}",
-        "[]": "[]",
-        "no JSON": "no JSON",
+        **{text: text for text in ("{}", "[]", "no JSON")},
         '{"errorMessage": null}': "None",
         "x" * 30_000: "x" * history.ERROR_CHARACTERS,
     }

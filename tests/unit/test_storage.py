@@ -252,6 +252,7 @@ def test_a_figure_that_cloudwatch_fails_to_give_is_an_error_and_not_a_size_of_0(
 
 
 def test_the_metrics_take_one_call_for_each_500_buckets(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert measure.METRICS_PER_CALL == 500
     names = [f"bucket-{number}" for number in range(1_000)]
     calls: Counter[str] = Counter()
 
