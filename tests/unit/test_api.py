@@ -345,6 +345,7 @@ def test_notifications_are_listed_newest_first_by_pages_and_by_kind(api: Api, aw
         "kind": "other",
         "subject": "1 new order",
         "message": "1 new order:\n- order o-1 of customer c-1",
+        "facts": {},
         "sentAt": newest["sentAt"],
     }
     expected = {

@@ -98,7 +98,7 @@ def picture(machine: dict[str, Any], told: str, status: str = "RUNNING", **more:
 
 
 def of(executions: Executions) -> dict[str, Any]:
-    return history.of("inventory-1", sfn=executions, machines=MACHINES)
+    return history.report_history("inventory-1", sfn=executions, machines=MACHINES)
 
 
 def statuses(states: dict[str, dict[str, Any]]) -> dict[str, str]:
@@ -128,18 +128,16 @@ CATCH = {"Catch": [{"ErrorEquals": ["States.ALL"], "Next": "Caught"}]}
 CAUGHT = {"Next": "Caught", **CATCH}
 
 SUCCEEDED = """
-    1 <- 0 ExecutionStarted | 2 <- 0 PassStateEntered Begin | 3 <- 2 PassStateExited Begin
-    4 <- 3 TaskStateEntered ReadInventory | 5 <- 4 TaskScheduled | 6 <- 5 TaskStarted | 7 <- 6 TaskSucceeded
-    8 <- 7 TaskStateExited ReadInventory | 9 <- 8 ParallelStateEntered RenderAndPresign | 10 <- 9 ParallelStateStarted
-    11 <- 10 TaskStateEntered RenderReport | 12 <- 11 TaskScheduled | 13 <- 10 TaskStateEntered PresignReport
-    14 <- 13 TaskScheduled | 15 <- 12 TaskStarted | 16 <- 14 TaskStarted | 17 <- 16 TaskSucceeded
-    18 <- 17 TaskStateExited PresignReport | 19 <- 15 TaskSucceeded | 20 <- 19 TaskStateExited RenderReport
-    21 <- 20 ParallelStateSucceeded | 22 <- 20 ParallelStateExited RenderAndPresign
-    23 <- 22 PassStateEntered WriteNotice | 24 <- 23 PassStateExited WriteNotice
-    25 <- 24 TaskStateEntered NotifyReport | 26 <- 25 TaskScheduled | 27 <- 26 TaskStarted | 28 <- 27 TaskSucceeded
-    29 <- 28 TaskStateExited NotifyReport | 30 <- 29 PassStateEntered Done | 31 <- 30 PassStateExited Done
-    32 <- 31 ExecutionSucceeded
+    1 <- 0 ExecutionStarted | 2 <- 0 TaskStateEntered ReadInventory | 3 <- 2 TaskScheduled | 4 <- 3 TaskStarted
+    5 <- 4 TaskSucceeded | 6 <- 5 TaskStateExited ReadInventory | 7 <- 6 ParallelStateEntered RenderAndPresign
+    8 <- 7 ParallelStateStarted | 9 <- 8 TaskStateEntered RenderReport | 10 <- 9 TaskScheduled
+    11 <- 8 TaskStateEntered PresignReport | 12 <- 11 TaskScheduled | 13 <- 10 TaskStarted | 14 <- 12 TaskStarted
+    15 <- 14 TaskSucceeded | 16 <- 15 TaskStateExited PresignReport | 17 <- 13 TaskSucceeded
+    18 <- 17 TaskStateExited RenderReport | 19 <- 18 ParallelStateSucceeded
+    20 <- 18 ParallelStateExited RenderAndPresign | 21 <- 20 TaskStateEntered NotifyReport | 22 <- 21 TaskScheduled
+    23 <- 22 TaskStarted | 24 <- 23 TaskSucceeded | 25 <- 24 TaskStateExited NotifyReport | 26 <- 25 ExecutionSucceeded
 """
+FAILURE_PATH = {"ExplainFailure", "NotifyFailure", "Failed", "Unannounced"}
 
 
 def until(event: int, told: str = SUCCEEDED) -> str:
@@ -153,26 +151,26 @@ def until(event: int, told: str = SUCCEEDED) -> str:
 def test_before_the_start_every_state_waits() -> None:
     states = picture(INVENTORY, until(1))
     assert set(statuses(states).values()) == {"waiting"}
-    begin = states["Begin"]
-    assert (begin["startedAt"], begin["finishedAt"], begin["tries"], begin["error"]) == (None, None, 0, None)
+    first = states["ReadInventory"]
+    assert (first["startedAt"], first["finishedAt"], first["tries"], first["error"]) == (None, None, 0, None)
 
 
 def test_a_task_runs_from_its_entry_to_its_exit() -> None:
-    for event in (4, 5, 6, 7):
+    for event in (2, 3, 4, 5):
         reading = picture(INVENTORY, until(event))["ReadInventory"]
-        assert (reading["status"], reading["startedAt"], reading["finishedAt"]) == ("running", at(4), None)
+        assert (reading["status"], reading["startedAt"], reading["finishedAt"]) == ("running", at(2), None)
         assert reading["tries"] == 1
-    read_ = picture(INVENTORY, until(8))["ReadInventory"]
-    assert (read_["status"], read_["startedAt"], read_["finishedAt"]) == ("succeeded", at(4), at(8))
+    read_ = picture(INVENTORY, until(6))["ReadInventory"]
+    assert (read_["status"], read_["startedAt"], read_["finishedAt"]) == ("succeeded", at(2), at(6))
 
 
 def test_branches_run_side_by_side_within_their_parallel() -> None:
-    states = picture(INVENTORY, until(18))
+    states = picture(INVENTORY, until(16))
     now = {name: states[name]["status"] for name in ("RenderAndPresign", "RenderReport", "PresignReport")}
     assert now == {"RenderAndPresign": "running", "RenderReport": "running", "PresignReport": "succeeded"}
-    assert states["PresignReport"]["finishedAt"] == at(18)
+    assert states["PresignReport"]["finishedAt"] == at(16)
     assert states["RenderReport"]["parent"] == states["PresignReport"]["parent"] == "RenderAndPresign"
-    assert picture(INVENTORY, until(22))["RenderAndPresign"]["status"] == "succeeded"
+    assert picture(INVENTORY, until(20))["RenderAndPresign"]["status"] == "succeeded"
 
 
 def test_after_success_the_states_that_were_not_needed_are_skipped() -> None:
@@ -180,17 +178,16 @@ def test_after_success_the_states_that_were_not_needed_are_skipped() -> None:
     assert shown["reportId"] == "inventory-1"
     assert (shown["kind"], shown["status"], shown["startedAt"]) == ("inventory", "SUCCEEDED", timestamp(NOW))
     ends = {state["name"]: state["status"] for state in shown["states"]}
-    failing = {"WhatFailed", "TellTimeOut", "ReadFunctionError", "TakeMessage", "TakeCause", "NotifyFailure"}
-    assert {name for name in ends if ends[name] == "skipped"} == failing | {"Failed", "Unannounced"}
-    assert {ends[name] for name in ends.keys() - failing - {"Failed", "Unannounced"}} == {"succeeded"}
+    assert {name for name in ends if ends[name] == "skipped"} == FAILURE_PATH
+    assert {ends[name] for name in ends.keys() - FAILURE_PATH} == {"succeeded"}
 
 
 def test_every_state_of_both_machines_has_its_kind_and_its_transitions() -> None:
-    for machine, kinds in ((INVENTORY, {"pass", "task", "parallel", "choice", "fail"}), (STORAGE, {"map", "choice"})):
+    for machine, kinds in ((INVENTORY, {"task", "parallel", "pass", "fail"}), (STORAGE, {"map", "choice"})):
         states = picture(machine, until(1))
         assert kinds <= {state["kind"] for state in states.values()}
         assert all(way in states for state in states.values() for way in state["next"] + state["catch"])
-    assert picture(STORAGE, until(1))["IsAnythingLeft"]["next"] == ["WriteNotice", "MeasureShares"]
+    assert picture(STORAGE, until(1))["IsAnythingLeft"]["next"] == ["NotifyStorage", "MeasureShares"]
     assert picture(STORAGE, until(1))["MeasureShare"]["parent"] == "MeasureShares"
     assert picture(INVENTORY, until(1))["NotifyFailure"]["catch"] == ["Unannounced"]
 
@@ -209,16 +206,15 @@ def test_a_task_that_is_retried_shows_its_tries_and_the_reason() -> None:
 
 def test_a_failed_report_shows_where_it_failed_and_the_states_that_followed() -> None:
     told = """
-        1 <- 0 ExecutionStarted | 2 <- 0 PassStateEntered Begin | 3 <- 2 PassStateExited Begin
-        4 <- 3 TaskStateEntered ReadInventory | 5 <- 4 TaskScheduled | 6 <- 5 TaskStarted
-        7 <- 6 TaskFailed DatabaseRefused: {"errorMessage": "MySQL refuses: no such table"}
-        8 <- 7 TaskStateExited ReadInventory | 9 <- 8 ChoiceStateEntered WhatFailed
-        10 <- 9 ChoiceStateExited WhatFailed | 11 <- 10 PassStateEntered ReadFunctionError
-        12 <- 11 PassStateExited ReadFunctionError | 13 <- 12 PassStateEntered TakeMessage
-        14 <- 13 PassStateExited TakeMessage | 15 <- 14 TaskStateEntered NotifyFailure | 16 <- 15 TaskScheduled
-        17 <- 16 TaskSucceeded | 18 <- 17 TaskStateExited NotifyFailure | 19 <- 18 FailStateEntered Failed
-        20 <- 19 ExecutionFailed DatabaseRefused: MySQL refuses: no such table
+        1 <- 0 ExecutionStarted | 2 <- 0 TaskStateEntered ReadInventory | 3 <- 2 TaskScheduled | 4 <- 3 TaskStarted
+        5 <- 4 TaskFailed DatabaseRefused: {"errorMessage": "MySQL refuses: no such table"}
+        6 <- 5 TaskStateExited ReadInventory | 7 <- 6 PassStateEntered ExplainFailure
+        8 <- 7 PassStateExited ExplainFailure | 9 <- 8 TaskStateEntered NotifyFailure | 10 <- 9 TaskScheduled
+        11 <- 10 TaskSucceeded | 12 <- 11 TaskStateExited NotifyFailure | 13 <- 12 FailStateEntered Failed
+        14 <- 13 ExecutionFailed DatabaseRefused: MySQL refuses: no such table
     """
+    # A cause that is an expression has its value only in the last event.
+    assert picture(INVENTORY, until(13, told))["Failed"]["error"] is None
     states = picture(INVENTORY, told, "FAILED", cause="MySQL refuses: no such table")
     assert states["ReadInventory"]["status"] == "caught"
     assert states["ReadInventory"]["error"] == "MySQL refuses: no such table"
@@ -407,17 +403,17 @@ def test_a_state_whose_expression_fails_is_named_by_that_event() -> None:
     ],
 )
 def test_states_that_ran_when_the_report_was_stopped_say_why(status: str, event: str, reason: str) -> None:
-    states = picture(INVENTORY, until(15) + f"\n 16 <- 0 {event}", status)
+    states = picture(INVENTORY, until(13) + f"\n 14 <- 0 {event}", status)
     for name in ("RenderAndPresign", "RenderReport", "PresignReport"):
         assert (states[name]["status"], states[name]["error"]) == ("failed", reason)
         assert states[name]["finishedAt"] == timestamp(NOW + timedelta(seconds=1_000_000))
     assert states["ReadInventory"]["status"] == "succeeded"
-    assert states["Done"]["status"] == "skipped"
+    assert states["NotifyReport"]["status"] == "skipped"
 
 
 def test_an_execution_has_ended_even_if_its_last_events_are_missing() -> None:
-    states = picture(INVENTORY, until(30), "SUCCEEDED")
-    assert states["Done"]["status"] == "succeeded"
+    states = picture(INVENTORY, until(24), "SUCCEEDED")
+    assert states["NotifyReport"]["status"] == "succeeded"
     assert "running" not in statuses(states).values()
 
 
@@ -491,7 +487,8 @@ def left_out(machine: dict[str, Any], told: str, page: int, status: str) -> dict
 def test_a_state_whose_entry_was_not_read_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "NEWEST_PAGES", 1)
     found = left_out(INVENTORY, SUCCEEDED, 2, "SUCCEEDED")
-    assert (found["Begin"], found["Done"], found["ReadInventory"]) == ("succeeded", "succeeded", "skipped")
+    assert (found["ReadInventory"], found["NotifyReport"]) == ("succeeded", "succeeded")
+    assert found["RenderAndPresign"] == "skipped"
 
 
 def test_an_item_whose_start_was_not_read_belongs_to_its_map(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -532,7 +529,7 @@ def test_the_state_machine_is_read_once_however_often_the_history_is_read() -> N
 
 def test_a_report_that_does_not_exist_has_no_history() -> None:
     with pytest.raises(NotFound):
-        history.of("storage-2", sfn=Executions(INVENTORY, [], "RUNNING"), machines=MACHINES)
+        history.report_history("storage-2", sfn=Executions(INVENTORY, [], "RUNNING"), machines=MACHINES)
 
 
 # --- Where each state is drawn ----------------------------------------------------------------------------------------
@@ -557,15 +554,15 @@ def test_no_two_states_share_a_place_except_a_container_and_its_first_state(mach
 @pytest.mark.parametrize(
     ("machine", "way"),
     [
-        (INVENTORY, ["Begin", "ReadInventory", "RenderAndPresign", "WriteNotice", "NotifyReport", "Done"]),
-        (STORAGE, ["Begin", "MeasureBuckets", "IsAnythingLeft", "WriteNotice", "NotifyStorage", "Done"]),
+        (INVENTORY, ["ReadInventory", "RenderAndPresign", "NotifyReport"]),
+        (STORAGE, ["MeasureBuckets", "IsAnythingLeft", "NotifyStorage"]),
     ],
     ids=["inventory", "storage"],
 )
 def test_the_path_without_failures_is_straight_and_above_the_rest(machine: dict[str, Any], way: list[str]) -> None:
     drawn = places(machine)
     assert [drawn[name] for name in way] == [(column, 0) for column in range(len(way))]
-    assert min(drawn[name][1] for name in ("WhatFailed", "TakeCause", "NotifyFailure", "Failed", "Unannounced")) > 1
+    assert min(drawn[name][1] for name in FAILURE_PATH) > 1
 
 
 def test_a_following_state_is_to_the_right_unless_it_loops_back() -> None:
