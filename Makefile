@@ -14,7 +14,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop status logs trace user dead-letters redrive test test-pythons faults soak check audit bench deploy rollback destroy verify-deploy
+.PHONY: help run stop status logs trace user dead-letters redrive test test-fast test-pythons fuzz faults soak check audit bench deploy rollback destroy verify-deploy
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,24 +44,34 @@ user: .venv/run  ## Make a person who may sign in: make user NAME=x GROUP=staff,
 redrive: .venv/run  ## Put what failed for good back to where it came from
 	@$(BIN)/python -m local redrive
 
-# Each worker has a stack of its own. Compiled files would change the packages that the other one deploys. COVERAGE=1 says
-# which lines no test has run, and takes a minute.
-test: .venv/dev  ## Run every test, on ports and data of their own
-	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(if $(COVERAGE),--cov=app --cov=chalicelib --cov=infra)
+# Each of the two workers has a stack of its own. Compiled files would change the packages that the other one deploys.
+PYTEST := PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -n 2 --durations=10
+# A file's tests stay on one worker, and the files in the order that tests/conftest.py gives them.
+BY_FILE := --dist loadfile --no-loadscope-reorder
 
-test-pythons:  ## Run the tests that need no stack under each Python there is, and build its package: PYTHONS=3.14 for one of them
+# COVERAGE=1 reports the lines that no test has run, and takes a minute.
+test: .venv/dev  ## Run every test, on ports and data of their own; a part of them with ARGS="-k orders"
+	$(PYTEST) $(BY_FILE) $(if $(COVERAGE),--cov=app --cov=chalicelib --cov=infra) $(ARGS)
+
+test-fast: .venv/dev  ## Run the tests that need no stack, in less than a minute
+	$(PYTEST) tests/unit tests/wiring $(ARGS)
+
+test-pythons:  ## Run the tests that need no stack under each Python on this machine, and build its package: PYTHONS=3.14 for one of them
 	@$(PYTHON) -m tests.pythons $(PYTHONS)
 
-faults: .venv/dev  ## Let everything fail that may, and count what is lost or doubled
-	$(BIN)/python -m pytest -m "" -n 2 tests/faults
-	$(BIN)/python -m tests.faults load
+fuzz: .venv/dev  ## Send the API random requests, and give the readers random input, for some minutes
+	CAFE_FUZZ=long $(PYTEST) --dist loadfile -m "fuzz" tests $(ARGS)
 
-soak: .venv/dev  ## Ten minutes of work while MySQL and the functions are restarted, and a minute without AWS
+faults: .venv/dev  ## Run the whole fault matrix: let everything fail that can, and count what is lost or doubled
+	$(PYTEST) -m "" tests/faults $(ARGS)
+
+soak: .venv/dev  ## 10,000 orders while calls fail, ten minutes of work while MySQL and functions restart, a minute without AWS
+	$(BIN)/python -m tests.faults load
 	$(BIN)/python -m tests.faults soak
 	$(BIN)/python -m tests.faults outage
 
 # Side by side, the longest first.
-CHECKS := check-template check-security check-types check-machines check-lint check-format
+CHECKS := check-template check-security check-types check-machines check-docs check-lint check-format
 .PHONY: $(CHECKS)
 check: .venv/dev  ## Check format, lint, types, security, templates and state machines
 	@$(MAKE) --no-print-directory --jobs=4 --keep-going $(CHECKS)
@@ -73,6 +83,8 @@ check-types:
 	$(BIN)/mypy
 check-machines:
 	for machine in infra/*.asl.json; do $(BIN)/statelint $$machine || exit 1; done
+check-docs:
+	$(BIN)/cog --check --verbosity=1 -I docs -p 'import tables' docs/*.md docs/decisions/*.md
 check-lint:
 	$(BIN)/ruff check .
 check-format:
@@ -99,7 +111,7 @@ destroy: stage .venv/run  ## Take the whole system off AWS: make destroy STAGE=x
 
 verify-deploy: .venv/dev .local/graders/installed  ## Prove the deploy: its whole life on the local cloud, moto's server as a second opinion, and the graders
 	$(BIN)/cfn-lint infra/*.yaml
-	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -m long -n 2 --dist loadfile tests/deploying tests/system
+	$(PYTEST) $(BY_FILE) -m long tests/deploying tests/system tests/browser $(ARGS)
 
 .PHONY: stage
 stage:

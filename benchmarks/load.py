@@ -46,9 +46,9 @@ REFILLED = {"ListExecutions": (5, 2), "DescribeExecution": (15, 10)}
 # What the console shows, and asks for again and again: how many calls each time, and where its pause is.
 CONSOLE = page.ROOT / "chalicelib" / "console"
 WATCHED = (
-    ("the tab Today", "ListExecutions", 2, "today.js", "SECONDS"),
-    ("the tab Reports, of all kinds", "ListExecutions", 2, "reports.js", "SECONDS"),
-    ("a report that is under way", "DescribeExecution", 1, "reports.js", "SECONDS_WATCHED"),
+    ("tab Today", "ListExecutions", 2, "today.js", "SECONDS"),
+    ("tab Reports", "ListExecutions", 2, "reports.js", "SECONDS"),
+    ("a running report", "DescribeExecution", 1, "reports.js", "SECONDS_WATCHED"),
 )
 
 
@@ -142,24 +142,24 @@ def seconds(function: str, size: int) -> float:
 
 ROWS: dict[str, Callable[[Load], float]] = {
     "API Gateway: requests": lambda load: load.requests,
-    "`api_handler`: at once": lambda load: load.at_once("api_handler"),
-    "SQS: calls to send": lambda load: load.sends,
-    "SQS: calls to receive, and to delete": lambda load: load.handed_over,
+    "`api_handler`: concurrent": lambda load: load.at_once("api_handler"),
+    "SQS: send calls": lambda load: load.sends,
+    "SQS: receive and delete calls": lambda load: load.handed_over,
     "`store_orders`: full batches": lambda load: load.batches,
-    "`store_orders`: at once": lambda load: load.at_once("store_orders"),
+    "`store_orders`: concurrent": lambda load: load.at_once("store_orders"),
     "orders table: read units": lambda load: load.reads,
-    "orders table: write units, and as many in each index": lambda load: load.writes,
-    "its index `byPeriod`: write units of each key": lambda load: load.writes / SHARDS,
-    "requests table: write units, with an `Idempotency-Key`": lambda load: load.requests,
+    "orders table, and each index: write units": lambda load: load.writes,
+    "a key of the orders' `byPeriod`: write units": lambda load: load.writes / SHARDS,
+    "requests table: write units": lambda load: load.requests,
     "stream: shards, at least": lambda load: load.partitions,
-    "`announce_orders`: at once": lambda load: load.at_once("announce_orders"),
-    "SNS: notifications, of full batches": lambda load: load.batches,
+    "`announce_orders`: concurrent": lambda load: load.at_once("announce_orders"),
+    "SNS: notifications of full batches": lambda load: load.batches,
     "SNS: notifications, at most": lambda load: load.most_notifications,
-    "`record_notification`: at once": lambda load: load.at_once("record_notification"),
-    "inbox: write units, and as many in its index": lambda load: load.inbox_writes,
-    "the inbox's index `byPeriod`: write units of each key": lambda load: load.inbox_writes / SHARDS,
+    "`record_notification`: concurrent": lambda load: load.at_once("record_notification"),
+    "inbox, and its index: write units": lambda load: load.inbox_writes,
+    "a key of the inbox's `byPeriod`: write units": lambda load: load.inbox_writes / SHARDS,
     "CloudWatch Logs: kB": lambda load: load.logged / 1_000,
-    "X-Ray: traces kept": lambda load: load.requests * SAMPLED,
+    "X-Ray: sampled traces": lambda load: load.requests * SAMPLED,
     "dollars a month": lambda load: load.bill.total * MONTH_SECONDS,
 }
 
@@ -184,7 +184,7 @@ def bends() -> list[tuple[str, str, float, float]]:
         reached("SNS", f"{EMAILS} e-mails a second to an address", EMAILS, lambda load: load.orders),
         reached(
             "`store_orders`",
-            f"{STORING_AT_ONCE} at once (our own)",
+            f"{STORING_AT_ONCE} concurrent (ours)",
             STORING_AT_ONCE,
             lambda load: load.at_once("store_orders"),
         ),
@@ -202,12 +202,14 @@ def bends() -> list[tuple[str, str, float, float]]:
         ),
         reached(
             "API Gateway",
-            f"{ANSWERED_REQUESTS} requests a second (our own)",
+            f"{ANSWERED_REQUESTS} requests a second (ours)",
             ANSWERED_REQUESTS,
             lambda load: load.requests,
         ),
         reached("API Gateway", f"{API_REQUESTS:,} requests a second", API_REQUESTS, lambda load: load.requests),
-        reached("Lambda", f"{FUNCTIONS_AT_ONCE:,} functions at once", FUNCTIONS_AT_ONCE, lambda load: load.functions),
+        reached(
+            "Lambda", f"{FUNCTIONS_AT_ONCE:,} concurrent functions", FUNCTIONS_AT_ONCE, lambda load: load.functions
+        ),
         reached("orders table", f"{TABLE_UNITS:,} units a second", TABLE_UNITS, lambda load: load.writes),
         reached(
             "inbox",
@@ -223,7 +225,7 @@ def bends() -> list[tuple[str, str, float, float]]:
 
 def order_of_bending() -> str:
     """The same as Markdown."""
-    lines = ["| orders a second | part | default quota |", "| --- | --- | --- |"]
+    lines = ["| orders a second | part | quota |", "| --- | --- | --- |"]
     for part, quota, lists, single in bends():
         lines.append(f"| {_either(_shown(lists), _shown(single))} | {part} | {quota} |")
     return "\n".join(lines)
@@ -242,7 +244,7 @@ def _shown(figure: float) -> str:
 def people() -> str:
     """What grows with those who have the console open, and not with orders."""
     lines = [
-        "| open at the same moment | calls of each | default quota, elsewhere | reached by |",
+        "| open in browsers | calls of each | quota, in smaller regions | reached by |",
         "| --- | --- | --- | --- |",
     ]
     for what, call, calls, script, name in WATCHED:

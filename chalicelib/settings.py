@@ -112,6 +112,11 @@ def uploads_url(settings: Settings, environment: Mapping[str, str] = os.environ)
     return f"https://{settings.uploads_bucket}.{'s3' if region == 'us-east-1' else f's3.{region}'}.amazonaws.com/"
 
 
+def first_retry_seconds(environment: Mapping[str, str] = os.environ) -> int:
+    """Seconds until a failed order comes back; each later delay is twice as long. Stacks for tests set 0."""
+    return int(environment.get("ORDERS_RETRY_SECONDS") or 1)
+
+
 def stage(environment: Mapping[str, str] = os.environ) -> str:
     """The stage's name alone, for metrics; a module that is used without the app, as by a test, has none."""
     return environment.get("CAFE_STAGE") or "none"

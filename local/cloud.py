@@ -98,10 +98,14 @@ class Cloud:
         return self.process.runs(self._fingerprint) and self._answers()
 
     def start(self) -> None:
-        """Start it, empty: its state is in memory."""
+        """Starts MiniStack with empty state, which it keeps in memory."""
+        (self.folder / "deployer.json").unlink(missing_ok=True)
+        self.launch()
+
+    def launch(self) -> None:
+        """Starts MiniStack's process, and waits until it answers."""
         shutil.rmtree(self._temporary, ignore_errors=True)
         self._temporary.mkdir(parents=True)
-        (self.folder / "deployer.json").unlink(missing_ok=True)
         # MiniStack hands its environment on to the functions, so nothing else of the shell's may be in it.
         environment = {**basic_environment(), **self._variables}
         self.process.start([str(PYTHON), str(self.launcher)], environment, self._fingerprint, self.port)

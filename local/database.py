@@ -245,22 +245,25 @@ class Database:
         except pymysql.err.OperationalError:
             return False
 
+    @property
+    def administrator(self) -> dict[str, Any]:
+        """The arguments by which PyMySQL connects as the administrator."""
+        variables = self.variables
+        return {
+            "host": variables["DB_HOST"],
+            "port": int(variables["DB_PORT"]),
+            "user": variables["DB_ADMIN_USER"],
+            "password": variables["DB_ADMIN_PASSWORD"],
+            "charset": "utf8mb4",
+            "connect_timeout": 5,
+        }
+
     @contextmanager
     def _connect(self) -> Iterator[Connection[Any]]:
         import pymysql
         from pymysql.constants import CLIENT
 
-        variables = self.variables
-        connection = pymysql.connect(
-            host=variables["DB_HOST"],
-            port=int(variables["DB_PORT"]),
-            user=variables["DB_ADMIN_USER"],
-            password=variables["DB_ADMIN_PASSWORD"],
-            charset="utf8mb4",
-            client_flag=CLIENT.MULTI_STATEMENTS,
-            connect_timeout=5,
-        )
-        with connection:
+        with pymysql.connect(**self.administrator, client_flag=CLIENT.MULTI_STATEMENTS) as connection:
             yield connection
 
 

@@ -112,14 +112,18 @@ class Stack:
             else:
                 self._clear()
                 start_cloud = partial(_timed, say, f"MiniStack on port {self.aws_port}", self.cloud.start)
-                _at_once(start_cloud, partial(self._start_database, say))
+                at_once(start_cloud, partial(self._start_database, say))
                 self._deploy(say)
                 _timed(say, "seed data", self.database.seed)
-            self._whole.write_text(self._identity)
-            self._make_users()
-            self._write_environment()
-            _timed(say, f"API on port {self.api_port}", self._start_api)
-            return self.variables()
+            return self._finish(say)
+
+    def _finish(self, say: Say) -> dict[str, str]:
+        """Starts what needs the deployed system, and returns the variables of ``<folder>/env``."""
+        self._whole.write_text(self._identity)
+        self._make_users()
+        self._write_environment()
+        _timed(say, f"API on port {self.api_port}", self._start_api)
+        return self.variables()
 
     def stop(self, say: Say = say) -> None:
         """End every process that ``start`` has started, and forget what lived in them."""
@@ -177,7 +181,7 @@ class Stack:
         missing = {name: part for name, part in parts.items() if not part.installed}
         if missing:
             say(f"  installing {' and '.join(missing)}, this once")
-            _at_once(*(partial(_timed, say, f"{name} installed", part.install) for name, part in missing.items()))
+            at_once(*(partial(_timed, say, f"{name} installed", part.install) for name, part in missing.items()))
 
     def _clear(self) -> None:
         """Forget everything that lived in the MiniStack of before."""
@@ -301,8 +305,8 @@ class Stack:
         return only_one(self.folder / "lock", lambda: say("  another command is at work here: waiting for it to end"))
 
 
-def _at_once(*works: Callable[[], object]) -> None:
-    """Do them side by side; when all have ended, raise the first error."""
+def at_once(*works: Callable[[], object]) -> None:
+    """Runs ``works`` side by side; when all have ended, raises the first error."""
     with ThreadPoolExecutor() as pool:
         futures: list[Future[object]] = [pool.submit(work) for work in works]
     for future in futures:

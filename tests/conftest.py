@@ -1,35 +1,91 @@
-"""What more than one folder of tests has: the deployed system, and the closing lines."""
+"""The deployed system that tests of several folders share, its rules, and the closing lines.
+
+tests/system/__init__.py has the rules of a shared stack. ``tidy`` fails a test that leaves dead letters on it.
+"""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.system.evidence import FAILURES, REPORTS, failed, folder_of, save_logs
+
 if TYPE_CHECKING:
-    from tests.system.system import System
+    from tests.system.stack import Faulty
+
+# A stack needs a deploy, which goes on in the background while the first ones run. Short files come last, so that no
+# worker is alone with a long one.
+FIRST, LAST = "tests/wiring/", "tests/unit/"
 
 
 @pytest.fixture(scope="session")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """Of each worker one, for the tests in ``system`` and in ``browser``; the unit tests do without what it needs."""
-    from local.processes import free_ports
-    from local.stack import Stack
-    from tests.system.system import System
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
+    """The deployed system, one for each worker and all of its tests."""
+    # The unit tests do without what this imports.
+    from tests.system.stack import running
 
-    api_port, aws_port, db_port = free_ports(3)
-    stack = Stack(tmp_path_factory.mktemp("stack"), api_port=api_port, aws_port=aws_port, db_port=db_port)
-    try:
-        yield System(stack, stack.start())
-    finally:
-        stack.stop()
+    with running(tmp_path_factory.mktemp("stack")) as system:
+        yield system
+
+
+@pytest.fixture(autouse=True)
+def tidy(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that leaves dead letters on the shared stack, and keeps what a failed one saw."""
+    if "system" not in request.fixturenames:
+        yield
+        return
+    from tests.system.letters import take_all
+
+    system: Faulty = request.getfixturevalue("system")
+    since = time.time()
+    yield
+    left = take_all(system)
+    if left or failed(request.node):
+        save_logs(system, folder_of(request.node.nodeid), since)
+    assert not left, f"the test left dead letters: {left}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report: pytest.TestReport = yield  # type: ignore[misc,assignment]
+    item.stash.setdefault(REPORTS, {})[report.when] = report
+    return report  # type: ignore[return-value]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput"):
+        shutil.rmtree(FAILURES, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Orders the tests, and has the snapshot for the stacks made while the first ones run."""
+    if not any("system" in getattr(item, "fixturenames", ()) for item in items):
+        return
+    items.sort(key=lambda item: (not item.nodeid.startswith(FIRST), item.nodeid.startswith(LAST)))
+    if getattr(config, "workerinput", {}).get("workerid", "gw0") == "gw0":
+        config.stash[BUILDER] = subprocess.Popen([sys.executable, "-m", "tests.system.stack"], cwd=config.rootpath)
+
+
+BUILDER = pytest.StashKey[subprocess.Popen[bytes]]()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if builder := config.stash.get(BUILDER, None):
+        builder.wait()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Here, and not beside the browser tests: with several workers, their writer has read no other conftest."""
+    """Says which browser tests were skipped. With several workers, only this conftest is read here."""
     skipped = [each for each in terminalreporter.stats.get("skipped", ()) if each.nodeid.startswith("tests/browser/")]
     if skipped:
         terminalreporter.section("the console was not tested")
         reasons = {each.longrepr[2].removeprefix("Skipped: ") for each in skipped}
         terminalreporter.write_line(f"{len(skipped)} browser tests were skipped. {' '.join(sorted(reasons))}")
+    if terminalreporter.stats.get("failed"):
+        terminalreporter.write_line("What the failed tests saw of the system is in .local/failures.")

@@ -15,6 +15,7 @@ from chalicelib import correlation, metrics
 from chalicelib.errors import InvalidRequest, Unavailable, aws_errors
 from chalicelib.notifications import Notification, Publish, counted, one_line
 from chalicelib.orders import NO_TEXT, SQS_ENTRIES, Order, log, stored_digests
+from chalicelib.settings import first_retry_seconds
 from chalicelib.timeline import index_keys
 
 # As many as one call of DynamoDB takes.
@@ -192,7 +193,7 @@ def _delay(messages: list[dict[str, Any]], sqs: Any, queue_url: str) -> None:
             {
                 "Id": str(index),
                 "ReceiptHandle": message["receiptHandle"],
-                "VisibilityTimeout": 2 ** min(_tries(message) - 1, 3),
+                "VisibilityTimeout": first_retry_seconds() * 2 ** min(_tries(message) - 1, 3),
             }
             for index, message in enumerate(chunk)
         ]

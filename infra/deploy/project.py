@@ -90,12 +90,12 @@ def configure(target: Target, outputs: Mapping[str, str], orders_since: str, at_
     if target.local:
         stage["lambda_architecture"] = this_machine().processor
     # Each function tells by this which code and which configuration it was deployed from.
-    environment["CAFE_BUILD"] = _build(stage)
+    environment["CAFE_BUILD"] = digest(stage)
     config = {key: value for key, value in tracked.items() if key != "lambda_functions"}
     return {**config, "stages": {target.stage: stage}}
 
 
-def _build(stage: dict[str, Any]) -> str:
+def digest(stage: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps([tracked_config(), stage], sort_keys=True).encode())
     digest.update(RUNTIME.encode())
     for path in sorted(each for name in LINKED for each in [REPOSITORY / name, *(REPOSITORY / name).rglob("*")]):

@@ -14,6 +14,7 @@ from infra import users
 from local import chromium
 from local.processes import StackError
 from tests.browser.console import DEFAULTS, Console, Person
+from tests.system.evidence import failed, folder_of
 from tests.system.system import System
 
 # Gives the page at the address, or at the API's, to a person who is signed in, if one is named; options are those of
@@ -47,8 +48,8 @@ def browser(program: Path) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def visit(browser: Browser, system: System) -> Iterator[Visit]:
-    """Whatever a test does in them, no page may do what ``Console.check`` forbids."""
+def visit(browser: Browser, system: System, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    """Opens pages. At the end no page may have done what ``Console.check`` forbids; a failed test keeps pictures."""
     consoles: list[Console] = []
 
     def visit(person: Person | None = None, tab: str = "", address: str | None = None, **options: Any) -> Console:
@@ -61,6 +62,9 @@ def visit(browser: Browser, system: System) -> Iterator[Visit]:
         return consoles[-1]
 
     yield visit
+    if failed(request.node):
+        for number, console in enumerate(consoles, 1):
+            console.save(folder_of(request.node.nodeid) / f"page-{number}")
     for console in consoles:
         console.close()
     for console in consoles:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import BrowserContext, ConsoleMessage, Error, Locator, Request, expect
@@ -58,6 +59,12 @@ class Console:
     def expect_complaint(self, pattern: str) -> None:
         """Such as ``404.*/orders``: a browser logs every answer that is a refusal, whatever the page makes of it."""
         self.expected.append(pattern)
+
+    def save(self, path: Path) -> None:
+        """Writes a screenshot, and beside it the requests and what Chromium's console said."""
+        self.page.screenshot(path=path.with_suffix(".png"), full_page=True)
+        requests = [f"{each.method} {each.url}" for each in self.requests]
+        path.with_suffix(".txt").write_text("\n".join([self.page.url, *self.complaints, *requests]) + "\n")
 
     def close(self) -> None:
         self.context.close()

@@ -1,4 +1,4 @@
-"""Without a connection for a while, or where answers are lost: nothing typed is lost, and nothing is done twice."""
+"""Without a connection for a while, or with lost answers: nothing typed is lost, and nothing is done twice."""
 
 from __future__ import annotations
 
@@ -8,9 +8,23 @@ from playwright.sync_api import expect
 
 from tests.browser.conftest import Visit
 from tests.browser.console import Person
-from tests.browser.test_orders import fill, new_customer, order_form, place
-from tests.browser.test_uploads import a_file, beans, upload
-from tests.system.system import System
+from tests.browser.steps import (
+    a_file,
+    beans,
+    choose,
+    drop,
+    expect_one_order,
+    intercept,
+    lose,
+    new_customer,
+    order_form,
+    place,
+    refuse,
+    send_order,
+    upload,
+    with_clock,
+)
+from tests.system.system import System, new_id
 
 OFFLINE = "ERR_INTERNET_DISCONNECTED"
 NO_CONNECTION = "No connection."
@@ -20,23 +34,17 @@ def test_an_order_without_a_connection_goes_out_by_itself_once_there_is_one(
     visit: Visit, staff: Person, system: System
 ) -> None:
     customer = new_customer()
-    console = visit()
-    console.page.clock.install()
-    console.open("#orders")
-    console.sign_in(staff)
+    console = with_clock(visit(), staff, "#orders")
     console.expect_complaint(OFFLINE)
-    form = order_form(console.view("Orders"))
-    fill(form, customer, {"Espresso": "1"})
     console.context.set_offline(True)
-    form.get_by_role("button", name="Place the order").click()
+    send_order(console, customer)
     expect(console.page.get_by_text(NO_CONNECTION)).to_be_visible()
     console.page.clock.run_for("01:00")
-    expect(form.get_by_label("Customer")).to_have_value(customer)
+    expect(order_form(console.view("Orders")).get_by_label("Customer")).to_have_value(customer)
 
     console.context.set_offline(False)
     expect(console.page.get_by_text(NO_CONNECTION)).to_be_hidden()
-    expect(console.page.get_by_role("link", name="Placed", exact=True)).to_be_visible()
-    assert len(system.all(f"/orders?customerID={customer}", "orders")) == 1
+    expect_one_order(console, system, customer)
 
 
 def test_lists_stay_as_they_were_and_are_up_to_date_again_by_themselves(
@@ -44,10 +52,7 @@ def test_lists_stay_as_they_were_and_are_up_to_date_again_by_themselves(
 ) -> None:
     before, after = new_customer(), new_customer()
     place(system, before)
-    console = visit()
-    console.page.clock.install()
-    console.open("#orders")
-    console.sign_in(staff)
+    console = with_clock(visit(), staff, "#orders")
     console.expect_complaint(OFFLINE)
     orders = console.page.get_by_role("region", name="Placed orders").get_by_role("listitem")
     expect(orders.filter(has_text=before)).to_be_visible()
@@ -60,13 +65,14 @@ def test_lists_stay_as_they_were_and_are_up_to_date_again_by_themselves(
     expect(orders.filter(has_text=after)).to_be_visible()
 
 
-def test_who_does_not_want_to_wait_tries_at_once(visit: Visit, staff: Person) -> None:
+def test_a_person_who_does_not_want_to_wait_tries_at_once(visit: Visit, staff: Person) -> None:
+    nobody = new_customer()
     console = visit(staff, "#orders")
     console.expect_complaint("Failed to load resource")
     gone: list[Any] = [True]
-    console.page.route("**/health", lambda route: route.abort() if gone else route.continue_())
-    console.page.route("**/orders?*", lambda route: route.abort() if gone else route.continue_())
-    console.page.get_by_role("searchbox").fill("somebody")
+    for path in ("health", "orders"):
+        intercept(console, "GET", path, lambda route: route.abort() if gone else route.fallback())
+    console.page.get_by_role("searchbox").fill(nobody)
     console.page.keyboard.press("Enter")
     expect(console.page.get_by_text(NO_CONNECTION)).to_be_visible()
     gone.clear()
@@ -81,20 +87,12 @@ def test_an_order_whose_answer_is_lost_is_sent_again_and_is_the_same_order(
     customer = new_customer()
     console = visit(staff, "#orders")
     console.expect_complaint("ERR_FAILED")
-
-    def lose(route: Any) -> None:
-        assert route.fetch().status == 202
-        route.abort()
-
-    console.page.route("**/orders", lose, times=1)
-    form = order_form(console.view("Orders"))
-    fill(form, customer, {"Espresso": "1"})
-    form.get_by_role("button", name="Place the order").click()
-    expect(console.page.get_by_role("link", name="Placed", exact=True)).to_be_visible()
-    sent = [each for each in console.requests if each.method == "POST" and each.url.endswith("/orders")]
+    intercept(console, "POST", "orders", lose, times=1)
+    send_order(console, customer)
+    expect_one_order(console, system, customer)
+    sent = [each for each in console.requests if (each.method, each.url) == ("POST", f"{console.address}/orders")]
     assert len(sent) == 2
     assert sent[0].headers["idempotency-key"] == sent[1].headers["idempotency-key"]
-    assert len(system.all(f"/orders?customerID={customer}", "orders")) == 1
 
 
 def test_an_order_sent_again_after_a_reload_is_still_the_same_order(
@@ -103,43 +101,33 @@ def test_an_order_sent_again_after_a_reload_is_still_the_same_order(
     customer = new_customer()
     console = visit(staff, "#orders")
     console.expect_complaint("ERR_FAILED")
-
-    def lose(route: Any) -> None:
-        if route.request.method == "POST":
-            assert route.fetch().status == 202
-        route.abort()
-
-    console.page.route("**/orders", lose)
-    console.page.route("**/health", lambda route: route.abort())
-    form = order_form(console.view("Orders"))
-    fill(form, customer, {"Espresso": "1"})
-    form.get_by_role("button", name="Place the order").click()
+    intercept(console, "POST", "orders", lose)
+    intercept(console, "GET", "health", drop)
+    send_order(console, customer)
     expect(console.page.get_by_text(NO_CONNECTION)).to_be_visible()
     console.page.unroute_all()
     console.page.reload()
-    form.get_by_role("button", name="Place the order").click()
-    expect(console.page.get_by_role("link", name="Placed", exact=True)).to_be_visible()
-    assert len(system.all(f"/orders?customerID={customer}", "orders")) == 1
+    console.page.get_by_role("button", name="Place the order").click()
+    expect_one_order(console, system, customer)
 
 
 def test_a_fault_of_the_api_that_passes_is_not_even_seen(visit: Visit, staff: Person, system: System) -> None:
     customer = new_customer()
     console = visit(staff, "#orders")
     console.expect_complaint("status of 503")
-    console.page.route("**/orders", lambda route: route.fulfill(status=503, json={"Message": "busy"}), times=2)
-    form = order_form(console.view("Orders"))
-    fill(form, customer, {"Espresso": "1"})
-    form.get_by_role("button", name="Place the order").click()
-    expect(console.page.get_by_role("link", name="Placed", exact=True)).to_be_visible()
-    assert len(system.all(f"/orders?customerID={customer}", "orders")) == 1
+    intercept(console, "POST", "orders", refuse(503), times=2)
+    send_order(console, customer)
+    expect_one_order(console, system, customer)
 
 
 def test_a_file_goes_on_where_the_connection_is_lost_on_its_way(visit: Visit, manager: Person, system: System) -> None:
+    name = f"{new_id('lost')}.csv"
     console = visit(manager, "#uploads")
     console.expect_complaint("ERR_FAILED")
-    console.page.route(f"**/{system.env['UPLOADS_BUCKET']}*", lambda route: route.abort(), times=1)
-    console.page.get_by_label("Choose a CSV file").set_input_files(a_file("lost.csv", beans("Lost and found")))
-    expect(upload(console, "lost.csv")).to_contain_text("2 rows imported")
+    # Only this page sends to the bucket, and it sends only this file.
+    console.page.route(f"**/{system.env['UPLOADS_BUCKET']}*", drop, times=1)
+    choose(console, a_file(name, beans(name)))
+    expect(upload(console, name)).to_contain_text("2 rows imported")
 
 
 def test_signing_in_without_a_connection_says_so(visit: Visit, staff: Person) -> None:

@@ -1,30 +1,34 @@
-"""Dead letters, by the page: what waits, why, and putting it back, which asks once."""
+"""Dead letters, by the page: what waits, why, and putting it back, which asks for confirmation once."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
+import pytest
 from playwright.sync_api import Locator, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.console import Console, Person
-from tests.system.system import System, wait_for
-from tests.system.test_dead_letters import new_id, order, put
+from tests.system.letters import Letters, order_message, own_letters
+from tests.system.system import System, stored
+
+
+@pytest.fixture
+def letters(system: System) -> Iterator[Letters]:
+    with own_letters(system) as letters:
+        yield letters
 
 
 def letter(console: Console, about: str) -> Locator:
     return console.view("Dead letters").get_by_role("listitem").filter(has_text=about)
 
 
-def is_stored(system: System, order_id: str) -> None:
-    wait_for(lambda: system.request("GET", f"/orders/{order_id}").status == 200, "the order")
-
-
 def test_a_dead_order_says_why_and_is_put_back_once_that_is_confirmed(
-    visit: Visit, manager: Person, system: System
+    letters: Letters, visit: Visit, manager: Person, system: System
 ) -> None:
-    order_id = new_id()
-    put(system, "ORDERS_DEAD_LETTER_URL", order(order_id))
+    order_id = letters.new_id()
+    letters.put("ORDERS_DEAD_LETTER_URL", order_message(order_id))
     console = visit(manager)
     console.go("Dead letters")
     mine = letter(console, order_id)
@@ -43,15 +47,15 @@ def test_a_dead_order_says_why_and_is_put_back_once_that_is_confirmed(
     expect(console.page.get_by_text(re.compile("^1 dead letter put back"))).to_be_visible()
     expect(mine).to_have_count(0)
     assert len(console.calls("POST", "dead-letters/redrive")) == 1
-    is_stored(system, order_id)
+    stored(system, order_id)
 
 
-def test_all_are_put_back_at_once_and_what_fails_again_comes_back(
-    visit: Visit, manager: Person, system: System
+def test_all_are_put_back_at_once_and_a_letter_that_fails_again_comes_back(
+    letters: Letters, visit: Visit, manager: Person, system: System
 ) -> None:
-    ids = [new_id(), new_id()]
+    ids = [letters.new_id(), letters.new_id()]
     for each in ids:
-        put(system, "ORDERS_DEAD_LETTER_URL", order(each))
+        letters.put("ORDERS_DEAD_LETTER_URL", order_message(each))
     console = visit(manager, "#dead-letters")
     for each in ids:
         expect(letter(console, each)).to_be_visible()
@@ -61,4 +65,4 @@ def test_all_are_put_back_at_once_and_what_fails_again_comes_back(
     dialog.get_by_role("button", name="Put back").click()
     for each in ids:
         expect(letter(console, each)).to_have_count(0)
-        is_stored(system, each)
+        stored(system, each)

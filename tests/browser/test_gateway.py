@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
-import secrets
 
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Visit
 from tests.browser.console import TABS, Person
-from tests.browser.test_orders import fill, new_customer, order_form
-from tests.browser.test_uploads import a_file, beans, upload
-from tests.system.system import System
+from tests.browser.steps import a_file, beans, choose, expect_placed, new_customer, send_order, upload
+from tests.system.system import System, new_id
 
 
 def test_the_main_path_of_each_tab_is_the_same_behind_the_gateway(
     visit: Visit, manager: Person, system: System
 ) -> None:
-    customer, name = new_customer(), f"gateway-{secrets.token_hex(3)}.csv"
+    customer, name = new_customer(), f"{new_id('gateway')}.csv"
     console = visit(manager, address=system.env["REST_API_URL"])
     expect(console.page).to_have_url(f"{console.address}/#today")
     for tab in TABS:
@@ -25,13 +23,12 @@ def test_the_main_path_of_each_tab_is_the_same_behind_the_gateway(
         expect(view.get_by_text("Loading")).to_have_count(0)
         expect(console.page.get_by_text("cannot be shown")).to_have_count(0)
 
-    view = console.go("Orders")
-    fill(order_form(view), customer, {"Espresso": "1"})
-    view.get_by_role("button", name="Place the order").click()
-    expect(view.get_by_role("link", name="Placed", exact=True)).to_be_visible()
+    console.go("Orders")
+    send_order(console, customer)
+    expect_placed(console)
 
     console.go("Uploads")
-    console.page.get_by_label("Choose a CSV file").set_input_files(a_file(name, beans(secrets.token_hex(4))))
+    choose(console, a_file(name, beans(name)))
     expect(upload(console, name)).to_contain_text("2 rows imported")
 
     view = console.go("Reports")

@@ -1,31 +1,19 @@
-"""The inbox, by the page: newest first, by kind, and what is new arrives by itself."""
+"""The inbox, by the page: newest first, by kind, and updated by itself."""
 
 from __future__ import annotations
-
-import secrets
 
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Visit
 from tests.browser.console import Person
-from tests.system.system import System
-
-
-def publish(system: System, subject: str, message: str = "Some words", kind: str = "order") -> None:
-    """A notification, as the flows send it."""
-    system.aws("sns").publish(
-        TopicArn=system.env["TOPIC_ARN"],
-        Subject=subject,
-        Message=message,
-        MessageAttributes={"kind": {"DataType": "String", "StringValue": kind}},
-    )
-    system.notification(subject, kind)
+from tests.browser.steps import new_customer, publish, with_clock
+from tests.system.system import System, new_id
 
 
 def test_a_message_is_listed_unfolded_and_leads_to_what_it_is_about(
     visit: Visit, manager: Person, system: System
 ) -> None:
-    customer = f"table-{secrets.token_hex(3)}"
+    customer = new_customer()
     order_id = system.post("/orders", {"customerID": customer, "item": "Mocha"})["orderID"]
     system.notification(order_id, "order")
     console = visit(manager)
@@ -37,23 +25,21 @@ def test_a_message_is_listed_unfolded_and_leads_to_what_it_is_about(
 
 
 def test_the_newest_is_first_and_new_ones_arrive_by_themselves(visit: Visit, manager: Person, system: System) -> None:
-    first, second = f"first {secrets.token_hex(3)}", f"second {secrets.token_hex(3)}"
+    first, second = new_id("first"), new_id("second")
     publish(system, first)
-    console = visit()
-    console.page.clock.install()
-    console.open("#inbox")
-    console.sign_in(manager)
-    view = console.view("Inbox")
-    expect(view.get_by_role("listitem").first).to_contain_text(first)
+    console = with_clock(visit(), manager, "#inbox")
+    entries = console.view("Inbox").get_by_role("listitem")
+    expect(entries.filter(has_text=first)).to_be_visible()
     publish(system, second)
     console.page.clock.run_for("00:15")
-    expect(view.get_by_role("listitem").first).to_contain_text(second)
-    expect(view.get_by_role("listitem").nth(1)).to_contain_text(first)
-    expect(console.page.get_by_role("status").filter(has_text=f"New: {second}")).to_be_attached()
+    expect(entries.filter(has_text=second)).to_be_visible()
+    expect(console.page.get_by_role("status").filter(has_text=second)).to_be_attached()
+    shown = [name for text in entries.all_inner_texts() for name in (first, second) if name in text]
+    assert shown == [second, first]
 
 
 def test_one_kind_is_shown_or_all(visit: Visit, manager: Person, system: System) -> None:
-    upload, storage = f"upload {secrets.token_hex(3)}", f"storage {secrets.token_hex(3)}"
+    upload, storage = new_id("upload"), new_id("storage")
     publish(system, upload, kind="upload")
     publish(system, storage, kind="storage")
     console = visit(manager, "#inbox")

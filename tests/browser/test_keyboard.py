@@ -1,4 +1,4 @@
-"""Everything without a mouse, and the focus always to be seen."""
+"""Everything works without a mouse, and the focus is always visible."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from playwright.sync_api import Locator, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.console import PHONE, TABS, Console, Person
-from tests.browser.test_orders import new_customer, place
+from tests.browser.steps import new_customer, place
 from tests.system.system import System
 
-# More than any tab has of what can be reached.
+# More stops than any tab has.
 MOST = 150
-# What Tab stops at, of all that is shown: of several radio buttons it is the one that is chosen, or the first.
+# The number of elements that Tab stops at: of several radio buttons only the chosen one, or the first.
 STOPS = """() => {
   const wanted = "a[href], button, input, select, textarea, summary, [tabindex='0']";
   const shown = [...document.querySelectorAll(wanted)].filter((each) => !each.disabled && each.checkVisibility());
   return shown.filter((each) => each.type !== "radio" || each.checked).length;
 }"""
-# The element that has the focus: its number among those that had it before, and whether that is to be seen.
+# The element that has the focus, and whether that is visible; null if it had the focus before.
 FOCUSED = """() => {
   const element = document.activeElement;
   if (element === document.body) return null;
@@ -98,7 +98,7 @@ def test_the_first_stop_leads_past_the_tabs_to_the_content(visit: Visit, staff: 
 
 
 @pytest.mark.parametrize("viewport", [None, PHONE], ids=["desktop", "phone"])
-def test_tab_stops_at_all_that_can_be_used_and_it_is_to_be_seen_where(
+def test_tab_stops_at_everything_that_can_be_used_and_shows_where(
     visit: Visit, manager: Person, system: System, viewport: dict[str, int] | None
 ) -> None:
     place(system, new_customer())

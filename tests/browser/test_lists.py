@@ -1,4 +1,4 @@
-"""Every list while it loads, when it fails, and when nothing is in it."""
+"""Every list while it loads, when it fails, and when it is empty. The test gives the answers itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.browser.console import Person
 
 NONE: dict[str, Any] = {"next": None}
 LISTS = {
-    # Where it is, what it asks the API for, what it is called, an answer with nothing in it, and how that is said.
+    # The tab, the request, the list's name, an empty answer, and the words for that.
     "orders": ("#orders", "**/orders?*", "orders", NONE | {"orders": []}, "No orders yet"),
     "reports": ("#reports", "**/reports?limit=*", "reports", NONE | {"reports": []}, "No reports yet"),
     "storage": ("#reports", "**/reports?kind=*", "storage", NONE | {"reports": []}, "Nothing measured yet"),

@@ -1,35 +1,16 @@
-"""Reports, by the page: requested, watched state by state, opened, copied, renewed; and what is stored, as bars."""
+"""Reports, by the page: requested, watched state by state, opened, copied and renewed; and storage as bars."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from playwright.sync_api import Locator, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.console import Console, Person
-from tests.system.system import System, connect
-from tests.system.test_reports import table_renamed
-
-
-@contextmanager
-def held_up(system: System) -> Iterator[None]:
-    """Whoever reads the inventory waits."""
-    with connect(system.database) as connection, connection.cursor() as cursor:
-        cursor.execute("LOCK TABLES beans WRITE, suppliers WRITE")
-        try:
-            yield
-        finally:
-            cursor.execute("UNLOCK TABLES")
-
-
-def request_report(view: Locator) -> str:
-    """Asks for a report of the kind that is chosen; its id."""
-    view.get_by_role("button", name="Request the report").click()
-    view.page.wait_for_url(re.compile("#reports/"))
-    return view.page.url.rsplit("/", 1)[1]
+from tests.browser.steps import request_report, with_clock
+from tests.system.inventory import table_renamed, tables_locked
+from tests.system.system import System
 
 
 def steps(console: Console) -> Locator:
@@ -39,14 +20,13 @@ def steps(console: Console) -> Locator:
 def test_a_report_is_requested_watched_and_opened(visit: Visit, manager: Person, system: System) -> None:
     console = visit(manager)
     view = console.go("Reports")
-    with held_up(system):
+    with tables_locked(system):
         report_id = request_report(view)
         title = console.page.get_by_role("heading", name="Inventory report", level=1)
         expect(title).to_be_visible()
         expect(steps(console)).to_have_accessible_name(re.compile("Read inventory: under way"))
-        expect(view).to_contain_text("It is being made.")
-        expect(view).to_contain_text("Under way")
-        expect(view).to_contain_text(f"by {manager.name}, for")
+        for text in ("It is being made.", "Under way", f"by {manager.name}, for"):
+            expect(view).to_contain_text(text)
     expect(steps(console)).to_have_accessible_name(re.compile("Read inventory: done.*Notify report: done"))
     expect(view).to_contain_text(", took")
     report = system.get(f"/reports/{report_id}")
@@ -60,36 +40,26 @@ def test_a_report_is_requested_watched_and_opened(visit: Visit, manager: Person,
 
 def test_a_reports_link_is_copied_counts_down_and_is_renewed(visit: Visit, manager: Person, system: System) -> None:
     report = system.report({})
-    console = visit()
-    console.page.clock.install()
-    console.open(f"#reports/{report['reportId']}")
-    console.sign_in(manager)
+    console = with_clock(visit(), manager, f"#reports/{report['reportId']}")
     console.context.grant_permissions(["clipboard-read", "clipboard-write"])
     view = console.view("Reports")
+    link = view.get_by_role("link", name="Open the report")
     expect(view).to_contain_text(re.compile(r"The link opens for 5\d:\d\d more|The link opens for 60:00 more"))
     view.get_by_role("button", name="Copy the link").click()
     expect(view.get_by_role("button", name="Copied")).to_be_visible()
     first = console.page.evaluate("navigator.clipboard.readText()")
     assert system.request("GET", first).status == 200
+    # Two links of the same second are the same.
+    expect(view).not_to_contain_text("60:00")
+    view.get_by_role("button", name="Make a new link").click()
+    expect(link).not_to_have_attribute("href", first)
+    assert system.request("GET", str(link.get_attribute("href"))).status == 200
 
     console.page.clock.fast_forward("30:00")
     expect(view).to_contain_text(re.compile(r"The link opens for (2\d|30):\d\d more"))
     console.page.clock.fast_forward("31:00")
     expect(view).to_contain_text("The link has ended. Make a new one.")
-    expect(view.get_by_role("link", name="Open the report")).to_be_hidden()
-
-
-def test_a_link_is_renewed(visit: Visit, manager: Person, system: System) -> None:
-    report = system.report({})
-    console = visit(manager, f"#reports/{report['reportId']}")
-    view = console.view("Reports")
-    link = view.get_by_role("link", name="Open the report")
-    before = link.get_attribute("href")
-    # Two links of the same second are the same.
-    expect(view).not_to_contain_text("60:00")
-    view.get_by_role("button", name="Make a new link").click()
-    expect(link).not_to_have_attribute("href", str(before))
-    assert system.request("GET", str(link.get_attribute("href"))).status == 200
+    expect(link).to_be_hidden()
 
 
 def test_a_report_that_fails_says_why_and_where(visit: Visit, manager: Person, system: System) -> None:
@@ -104,18 +74,17 @@ def test_a_report_that_fails_says_why_and_where(visit: Visit, manager: Person, s
     expect(view.get_by_role("listitem").filter(has_text="Read inventory")).to_contain_text("failed")
 
     console.page.get_by_role("link", name="All reports").click()
-    row = view.get_by_role("listitem").filter(has_text=report_id)
-    expect(row).to_contain_text("Failed")
+    expect(view.get_by_role("listitem").filter(has_text=report_id)).to_contain_text("Failed")
 
 
-def test_a_report_that_is_not_there_is_said(visit: Visit, manager: Person) -> None:
+def test_an_unknown_report_is_said_to_be_unknown(visit: Visit, manager: Person) -> None:
     console = visit(tab="#reports/inventory-nowhere")
     console.expect_complaint("status of 404.*/reports/inventory-nowhere")
     console.sign_in(manager)
     expect(console.view("Reports")).to_contain_text("inventory-nowhere")
 
 
-def test_what_is_stored_is_bars_the_largest_first_with_both_modes(
+def test_storage_is_shown_as_bars_the_largest_first_with_both_modes(
     visit: Visit, manager: Person, system: System
 ) -> None:
     console = visit(manager, "#reports")
@@ -134,17 +103,13 @@ def test_what_is_stored_is_bars_the_largest_first_with_both_modes(
     expect(storage.get_by_role("listitem").first).to_contain_text(buckets[0]["name"])
     storage.get_by_text("Counted object by object").check()
     expect(storage.get_by_role("radio", name=re.compile("Counted object by object as of .* today"))).to_be_checked()
-    widths = sizes(storage)
+    bars = storage.locator("svg.bar rect:not(.track)").evaluate_all(
+        "bars => bars.map(bar => bar.getAttribute('width'))"
+    )
+    widths = [float(each.removesuffix("%")) for each in bars]
     assert widths == sorted(widths, reverse=True)
     storage.get_by_text("CloudWatch's daily figures").check()
     expect(storage).to_contain_text("old versions and unfinished uploads included")
-
-
-def sizes(storage: Locator) -> list[float]:
-    """How wide each bar is, in percent, all at the same moment."""
-    bars = storage.locator("svg.bar rect:not(.track)")
-    widths = bars.evaluate_all("bars => bars.map(bar => bar.getAttribute('width'))")
-    return [float(each.removesuffix("%")) for each in widths]
 
 
 def test_the_list_shows_one_kind_or_all(visit: Visit, manager: Person, system: System) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from chalicelib import clients
 from local.stack import say
-from tests.faults.harness import Faulty, faulty
 from tests.faults.load import load, outage, silent, soak
-from tests.faults.wire import unavailable
+from tests.system.stack import Faulty, running
+from tests.system.wire import unavailable
 
 # What must be nothing for the exit status to be 0.
 PROMISED = (
@@ -57,7 +57,8 @@ def main() -> int:
     command = commands.add_parser("soak", help="orders at half that rate, while MySQL and workers are restarted")
     command.add_argument("--minutes", type=float, default=10)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, faulty(Path(folder)) as system:
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as system:
+        _ = system.subscriber
         if given.command == "load":
             say(f"{given.orders:,} orders in lists of 100, while {given.share:.0%} of the calls to AWS fail")
             counts, rate = load(system, given.orders, given.share, say)

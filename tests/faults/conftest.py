@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import astuple, fields
 from typing import Any
 
 import pytest
 
 from tests.faults.counting import Count
-from tests.faults.harness import Faulty, faulty
+from tests.system.stack import Faulty
 
 COLUMNS = [each.name for each in fields(Count)]
 
 Tell = Callable[[Count], None]
 
 
-@pytest.fixture(scope="session")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
-    with faulty(tmp_path_factory.mktemp("faulty")) as system:
-        yield system
-
-
 @pytest.fixture
-def tell(request: pytest.FixtureRequest) -> Tell:
+def tell(request: pytest.FixtureRequest, system: Faulty) -> Tell:
     """Puts a case's count into the matrix, and fails it where something was lost or doubled."""
+    # From now on, for the counts.
+    _ = system.subscriber
 
     def tell(count: Count) -> None:
         request.node.user_properties.append(("count", astuple(count)))

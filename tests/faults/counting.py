@@ -1,26 +1,28 @@
-"""What each flow is loaded with, and what is counted when the fault is over: accepted, lost, doubled."""
+"""The load of each flow, and the count when the fault is over: accepted, lost, doubled."""
 
 from __future__ import annotations
 
 import json
 import re
-import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from tests.faults.harness import Faulty, Message
-from tests.system.system import wait_for
+from tests.system.inventory import HEADER, stock
+from tests.system.letters import QUEUES, messages, order_message
+from tests.system.reports import execution_arn
+from tests.system.stack import Faulty, Message
+from tests.system.system import new_id, wait_for
 
-HEADER = "supplier_name,type,product_name,price,description,quantity\n"
-# A client that was told to try again does so, this often.
+# How often a client sends again what was refused for now.
 TRIES = 20
 
 
 @dataclass(frozen=True)
 class Count:
-    """``again`` counts what a subscriber may see twice, ``waiting`` what failed for good and waits for a person."""
+    """``again`` counts what a subscriber may see twice, and ``waiting`` what failed for good and waits for a person."""
 
     accepted: int
     lost: int = 0
@@ -29,17 +31,13 @@ class Count:
     waiting: int = 0
 
 
-def name(prefix: str) -> str:
-    return f"{prefix}-{secrets.token_hex(5)}"
-
-
 def settled(system: Faulty, look: Callable[[], bool], seconds: float = 60) -> None:
-    """Waits until all is accounted for, or for long enough that the rest is lost, and then for the queue's rest."""
+    """Waits until everything is accounted for, or for so long that the rest is lost, and then for an idle queue."""
     try:
         wait_for(look, "all of it", seconds)
         wait_for(lambda: not in_queue(system, "ORDERS_QUEUE_URL"), "an empty queue", seconds)
     except AssertionError:
-        pass  # what is missing is counted as lost
+        pass  # the missing ones count as lost
 
 
 def in_queue(system: Faulty, queue: str) -> int:
@@ -48,25 +46,14 @@ def in_queue(system: Faulty, queue: str) -> int:
     return sum(int(value) for value in found.values())
 
 
-def letters(system: Faulty, queue: str) -> list[str]:
-    """The bodies of all messages in a dead-letter queue, which stay there."""
-    sqs, url = system.aws("sqs"), system.env[queue]
-    found: dict[str, str] = {}
-    while True:
-        got = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=0).get("Messages", [])
-        if not got or all(each["MessageId"] in found for each in got):
-            return list(found.values())
-        found |= {each["MessageId"]: each["Body"] for each in got}
-
-
-def request_in(letter: str) -> dict[str, Any]:
-    """The event in a message of the failures queue: what the function was invoked with, in vain."""
-    payload: dict[str, Any] = json.loads(letter)["requestPayload"]
-    return payload
+def dead(system: Faulty, ids: Iterable[str]) -> set[str]:
+    """Returns the ids that are in a dead letter."""
+    bodies = [each["Body"] for queue in QUEUES for each in messages(system, queue)]
+    return {each for each in ids if any(each in body for body in bodies)}
 
 
 def redrive(system: Faulty, *about: str) -> None:
-    """As a person does: looks for the dead letters about these orders or files, and puts them back."""
+    """Puts the dead letters about these orders or files back, as a person does."""
 
     def done() -> bool:
         found = system.get("/dead-letters?limit=100")["deadLetters"]
@@ -78,45 +65,48 @@ def redrive(system: Faulty, *about: str) -> None:
     wait_for(done, "dead letters put back")
 
 
-def inbox(system: Faulty) -> list[dict[str, str]]:
-    """All of the notifications table, past the API: ``notificationID``, ``kind``, ``subject``, ``message``."""
-    pages = (
-        system.aws("dynamodb")
-        .get_paginator("scan")
-        .paginate(TableName=system.env["NOTIFICATIONS_TABLE"], ConsistentRead=True)
-    )
+def inbox(system: Faulty, about: str | None = None) -> list[dict[str, str]]:
+    """All notifications, or those with a text, past the API: their id, ``kind``, ``subject`` and ``message``."""
+    names = ("notificationID", "subject", "message")
+    only = {
+        "FilterExpression": " OR ".join(f"contains({name}, :about)" for name in names),
+        "ExpressionAttributeValues": {":about": {"S": about}},
+    }
+    pages = system.aws("dynamodb").get_paginator("scan")
     return [
-        {key: next(iter(value.values())) for key, value in item.items()} for page in pages for item in page["Items"]
+        {key: next(iter(value.values())) for key, value in item.items()}
+        for page in pages.paginate(
+            TableName=system.env["NOTIFICATIONS_TABLE"], ConsistentRead=True, **(only if about else {})
+        )
+        for item in page["Items"]
     ]
 
 
-def in_inbox(system: Faulty, about: str) -> list[dict[str, str]]:
-    return [each for each in inbox(system) if about in each["notificationID"] + each["subject"] + each["message"]]
+# --- many at the same moment ------------------------------------------------------------------------------------------
+
+
+def at_once(call: Callable[..., Any], *arguments: Any, times: int = 10) -> list[Any]:
+    """Calls ten times at the same moment, with the arguments in turn if there are any."""
+    given = [(arguments[number % len(arguments)],) if arguments else () for number in range(times)]
+    with ThreadPoolExecutor(times) as pool:
+        return list(pool.map(lambda each: call(*each), given))
 
 
 # --- orders -----------------------------------------------------------------------------------------------------------
 
 
 def order(customer: str, **fields: Any) -> dict[str, Any]:
-    return {"orderID": name("o"), "customerID": customer, "item": "Flat white", "quantity": 2, **fields}
+    return {"orderID": new_id(), "customerID": customer, "item": "Flat white", "quantity": 2, **fields}
 
 
 def message(placed: dict[str, Any]) -> str:
     """The message on the queue for an order, as the API writes it."""
     items = [{"item": placed["item"], "quantity": placed["quantity"]}]
-    return json.dumps(
-        {
-            "orderID": placed["orderID"],
-            "customerID": placed["customerID"],
-            "items": items,
-            "note": None,
-            "placedAt": "2026-11-21T08:00:00.000000Z",
-        }
-    )
+    return json.dumps(order_message(placed["orderID"], customerID=placed["customerID"], items=items, note=None))
 
 
 def place(system: Faulty, orders: list[dict[str, Any]]) -> list[str]:
-    """Sends a list, and as a client should what was refused for now again; returns the ids of the accepted ones."""
+    """Sends a list, and again what was refused for now, as a client should; returns the ids of the accepted ones."""
     left = orders
     for _ in range(TRIES):
         answer = system.request("POST", "/orders", left)
@@ -125,8 +115,7 @@ def place(system: Faulty, orders: list[dict[str, Any]]) -> list[str]:
         assert answer.status == 503, answer.text
         named = [each for each in left if each["orderID"] in answer.json["Message"]]
         left = named or left
-    accepted = {each["orderID"] for each in orders} - {each["orderID"] for each in left}
-    return [each["orderID"] for each in orders if each["orderID"] in accepted]
+    return [each["orderID"] for each in orders if each not in left]
 
 
 def send(system: Faulty, orders: Iterable[dict[str, Any] | str]) -> list[str]:
@@ -141,22 +130,20 @@ def send(system: Faulty, orders: Iterable[dict[str, Any] | str]) -> list[str]:
 
 
 def stream_records(system: Faulty, wanted: Iterable[str] | None = None) -> list[dict[str, Any]]:
-    """What the orders table's stream has of the ``wanted`` orders, or of all, as a function gets it."""
+    """The records of the ``wanted`` orders, or of all, on the orders table's stream, as a function gets them."""
     streams, arn, ids = system.aws("dynamodbstreams"), system.env["ORDERS_STREAM_ARN"], set(wanted or ())
     found = []
     for shard in streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]:
-        iterator = streams.get_shard_iterator(
-            StreamArn=arn, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
-        )["ShardIterator"]
+        of_shard = {"StreamArn": arn, "ShardId": shard["ShardId"]}
+        iterator = streams.get_shard_iterator(**of_shard, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
         while iterator:
             answer = streams.get_records(ShardIterator=iterator)
             if not answer["Records"]:
                 break
             for each in answer["Records"]:
-                each["dynamodb"]["ApproximateCreationDateTime"] = each["dynamodb"][
-                    "ApproximateCreationDateTime"
-                ].timestamp()
-                if wanted is None or each["dynamodb"]["Keys"]["orderID"]["S"] in ids:
+                change = each["dynamodb"]
+                change["ApproximateCreationDateTime"] = change["ApproximateCreationDateTime"].timestamp()
+                if wanted is None or change["Keys"]["orderID"]["S"] in ids:
                     found.append({**each, "eventSourceARN": arn})
             iterator = answer.get("NextShardIterator")
     return found
@@ -167,39 +154,35 @@ def writes(system: Faulty) -> Counter[str]:
     return Counter(each["dynamodb"]["Keys"]["orderID"]["S"] for each in stream_records(system))
 
 
-def announcements(messages: Iterable[Message]) -> Counter[str]:
+def announcements(seen: Iterable[Message]) -> Counter[str]:
     """How often a subscriber saw each order announced."""
-    return Counter(
-        order_id
-        for each in messages
-        if "new order" in each.subject
-        for order_id in re.findall(r"order (\S+) of customer", each.text)
-    )
+    texts = [each.text for each in seen if "new order" in each.subject]
+    return Counter(order_id for text in texts for order_id in re.findall(r"order (\S+) of customer", text))
 
 
 def count_orders(system: Faulty, accepted: Iterable[str], seconds: float = 60) -> Count:
-    """Of the accepted orders: those not stored or not announced, and those written more than once."""
+    """Counts the orders that were not stored or not announced, and those written more than once."""
     wanted = set(accepted)
-    dead: set[str] = set()
+    waiting: set[str] = set()
 
     def accounted() -> bool:
-        bodies = letters(system, "ORDERS_DEAD_LETTER_URL") + letters(system, "FAILURES_QUEUE_URL")
-        dead.clear()
-        dead.update(each for body in bodies for each in wanted if each in body)
-        told = announcements(system.subscriber.messages())
-        return all(each in dead or told[each] for each in wanted)
+        seen = announcements(system.subscriber.messages())
+        missing = {each for each in wanted if not seen[each]}
+        waiting.clear()
+        waiting.update(dead(system, missing) if missing else ())
+        return missing == waiting
 
     settled(system, accounted, seconds)
-    written, told = writes(system), announcements(system.subscriber.messages())
-    # Those that were put back may still be among what was looked at last.
-    dead -= {each for each in wanted if written[each] and told[each]}
+    written, seen = writes(system), announcements(system.subscriber.messages())
+    # An order that was put back may still be among what was looked at last.
+    waiting -= {each for each in wanted if written[each] and seen[each]}
     entries = Counter(each["message"] for each in inbox(system) if any(order in each["message"] for order in wanted))
     return Count(
         accepted=len(wanted),
-        lost=sum(1 for each in wanted - dead if not written[each] or not told[each]),
+        lost=sum(1 for each in wanted - waiting if not written[each] or not seen[each]),
         doubled=sum(written[each] - 1 for each in wanted if written[each]) + sum(n - 1 for n in entries.values()),
-        again=sum(told[each] - 1 for each in wanted if told[each]),
-        waiting=len(dead),
+        again=sum(seen[each] - 1 for each in wanted if seen[each]),
+        waiting=len(waiting),
     )
 
 
@@ -207,9 +190,9 @@ def count_orders(system: Faulty, accepted: Iterable[str], seconds: float = 60) -
 
 
 def request_reports(system: Faulty, body: dict[str, str], number: int = 2) -> list[str]:
-    """Requests reports, each with a key of its own, again where it was told to; returns the accepted ones' ids."""
+    """Requests reports, each with a key of its own, again where it was refused for now; returns the accepted ids."""
     accepted = []
-    for key in [name("k") for _ in range(number)]:
+    for key in [new_id("k") for _ in range(number)]:
         for _ in range(TRIES):
             answer = system.request("POST", "/create_report", body, Idempotency_Key=key)
             if answer.status == 202:
@@ -221,41 +204,41 @@ def request_reports(system: Faulty, body: dict[str, str], number: int = 2) -> li
 
 def statuses(system: Faulty, report_ids: Iterable[str]) -> dict[str, str]:
     sfn = system.aws("stepfunctions")
+    return {
+        each: str(sfn.describe_execution(executionArn=execution_arn(system, each))["status"]) for each in report_ids
+    }
 
-    def status(report_id: str) -> str:
-        machine = system.env["STORAGE_REPORT_ARN" if report_id.startswith("storage") else "INVENTORY_REPORT_ARN"]
-        arn = machine.replace(":stateMachine:", ":execution:") + f":{report_id}"
-        return str(sfn.describe_execution(executionArn=arn)["status"])
 
-    return {each: status(each) for each in report_ids}
+def wait_for_reports(system: Faulty, report_ids: Iterable[str], seconds: float = 60) -> None:
+    ids = list(report_ids)
+    wait_for(lambda: "RUNNING" not in statuses(system, ids).values(), "the end of the reports", seconds)
 
 
 def count_reports(system: Faulty, accepted: Iterable[str], wanted: str = "SUCCEEDED|FAILED") -> Count:
-    """Of the accepted reports: those that did not end, or of whose end nobody was told; and those told of twice.
+    """Counts the reports that did not end or were not announced, and those announced twice.
 
-    ``wanted`` is how they have to end. An alarm is as good as a notification where the report has no result.
+    ``wanted`` is how they must end. An alarm is as good as a notification where the report has no result.
     """
     ids = list(accepted)
 
-    def told(report_id: str) -> bool:
-        kinds = {each["notificationID"]: each["kind"] for each in in_inbox(system, report_id)}
+    def announced(report_id: str) -> bool:
+        kinds = {each["notificationID"]: each["kind"] for each in inbox(system, report_id)}
         if statuses(system, [report_id])[report_id] == "SUCCEEDED":
             return any(each.endswith(f"/{report_id}") for each in kinds)
         return any(each.endswith(f"/{report_id}/failed") for each in kinds) or "alarm" in kinds.values()
 
-    settled(system, lambda: "RUNNING" not in statuses(system, ids).values() and all(map(told, ids)))
+    settled(system, lambda: "RUNNING" not in statuses(system, ids).values() and all(map(announced, ids)))
     ended = statuses(system, ids)
     assert all(re.fullmatch(wanted, each) for each in ended.values()), ended
-    entries = {each: in_inbox(system, each) for each in ids}
-    texts = " ".join(each["message"] for told in entries.values() for each in told)
-    for link in re.findall(r"http\S+X-Amz-Signature=\w+", texts):
-        # Whatever became of the report, a link that somebody got has to open.
+    texts = {each: [entry["message"] for entry in inbox(system, each)] for each in ids}
+    for link in re.findall(r"http\S+X-Amz-Signature=\w+", str(texts)):
+        # A link that somebody got must open, also where the report failed.
         assert system.request("GET", link).status == 200
     seen = [system.subscriber.about(each) for each in ids]
     return Count(
         accepted=len(ids),
-        lost=sum(1 for each in ids if ended[each] == "RUNNING" or not told(each)),
-        doubled=sum(n - 1 for told in entries.values() for n in Counter(each["message"] for each in told).values()),
+        lost=sum(1 for each in ids if ended[each] == "RUNNING" or not announced(each)),
+        doubled=sum(n - 1 for entries in texts.values() for n in Counter(entries).values()),
         again=sum(n - 1 for keys in seen for n in keys.values()),
     )
 
@@ -265,7 +248,7 @@ def count_reports(system: Faulty, accepted: Iterable[str], wanted: str = "SUCCEE
 
 @dataclass(frozen=True)
 class File:
-    """An inventory, the rows that MySQL has to have of it in the end, and how many notifications tell of its key."""
+    """An inventory, the rows that MySQL must have of it in the end, and the number of notifications about its key."""
 
     key: str
     supplier: str
@@ -279,7 +262,7 @@ class File:
 
 
 def new_file(**fields: Any) -> File:
-    return File(**{"key": f"inventory/{name('u')}.csv", "supplier": name("Supplier"), **fields})
+    return File(**{"key": f"inventory/{new_id('u')}.csv", "supplier": new_id("Supplier"), **fields})
 
 
 def upload(system: Faulty, number: int = 2, **fields: Any) -> list[File]:
@@ -289,30 +272,23 @@ def upload(system: Faulty, number: int = 2, **fields: Any) -> list[File]:
     return files
 
 
-def stock(system: Faulty, supplier: str) -> list[tuple[str, int]]:
-    return [
-        (product, quantity)
-        for product, quantity in system.sql(
-            "SELECT product_name, quantity FROM beans JOIN suppliers ON supplier_id = suppliers.id WHERE name = %s",
-            supplier,
-        )
-    ]
-
-
 def count_uploads(system: Faulty, files: Iterable[File]) -> Count:
-    """Of the uploads: those of which a row is not in MySQL, or nobody was told; and rows or notifications too many."""
+    """Counts the uploads that lack a row or a notification, and the rows and notifications too many."""
     wanted = list(files)
 
     def told(file: File) -> int:
-        return len(in_inbox(system, file.key))
+        return len(inbox(system, file.key))
 
     settled(system, lambda: all(told(each) >= each.told for each in wanted))
     lost = doubled = 0
     for each in wanted:
         found = stock(system, each.supplier)
-        right = {(f"Bean {n}", each.quantity) for n in range(each.rows)}
-        lost += not right <= set(found) or told(each) < each.told
-        doubled += len(found) - len(right & set(found)) + max(0, told(each) - each.told)
+        right = {f"Bean {n}": each.quantity for n in range(each.rows)}
+        [(rows,)] = system.sql(
+            "SELECT COUNT(*) FROM beans JOIN suppliers ON supplier_id = suppliers.id WHERE name = %s", each.supplier
+        )
+        lost += not right.items() <= found.items() or told(each) < each.told
+        doubled += rows - len(right.items() & found.items()) + max(0, told(each) - each.told)
     seen = [system.subscriber.about(each.key) for each in wanted]
     return Count(
         accepted=len(wanted), lost=lost, doubled=doubled, again=sum(n - 1 for keys in seen for n in keys.values())
@@ -324,29 +300,29 @@ def count_uploads(system: Faulty, files: Iterable[File]) -> Count:
 
 def publish(system: Faulty, number: int = 3) -> list[str]:
     """Publishes to the topic past the wire; returns the keys, which are the texts too."""
-    keys = [name("n") for _ in range(number)]
+    keys = [new_id("n") for _ in range(number)]
     for key in keys:
+        attributes = {"kind": "upload", "key": key}
         system.aws("sns").publish(
             TopicArn=system.env["TOPIC_ARN"],
             Subject="For the inbox",
             Message=key,
             MessageAttributes={
-                "kind": {"DataType": "String", "StringValue": "upload"},
-                "key": {"DataType": "String", "StringValue": key},
+                name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()
             },
         )
     return keys
 
 
 def sns_event(*texts: str, key: str | None = None) -> dict[str, Any]:
-    """What SNS hands to ``record_notification``, a record for each text, in AWS's shape."""
+    """The event that SNS sends to ``record_notification``, with a record for each text, in AWS's shape."""
     return {
         "Records": [
             {
                 "EventSource": "aws:sns",
                 "EventVersion": "1.0",
                 "Sns": {
-                    "MessageId": name("m"),
+                    "MessageId": new_id("m"),
                     "Subject": "For the inbox",
                     "Message": text,
                     "Timestamp": "2026-11-21T08:00:00.000Z",
@@ -359,20 +335,22 @@ def sns_event(*texts: str, key: str | None = None) -> dict[str, Any]:
 
 
 def count_notifications(system: Faulty, accepted: Iterable[str]) -> Count:
-    """Of the published notifications: those that the inbox does not have, or has more than once."""
+    """Counts the notifications that the inbox lacks, or has more than once."""
     keys = list(accepted)
-    dead: set[str] = set()
+    waiting: set[str] = set()
 
     def accounted() -> bool:
-        dead.update(key for body in letters(system, "FAILURES_QUEUE_URL") for key in keys if key in body)
-        return all(key in dead or in_inbox(system, key) for key in keys)
+        missing = {key for key in keys if not inbox(system, key)}
+        waiting.clear()
+        waiting.update(dead(system, missing) if missing else ())
+        return missing == waiting
 
     settled(system, accounted)
-    entries = {key: len(in_inbox(system, key)) for key in keys}
-    dead -= {key for key in keys if entries[key]}
+    entries = {key: len(inbox(system, key)) for key in keys}
+    waiting -= {key for key in keys if entries[key]}
     return Count(
         accepted=len(keys),
-        lost=sum(1 for key in keys if not entries[key] and key not in dead),
+        lost=sum(1 for key in keys if not entries[key] and key not in waiting),
         doubled=sum(n - 1 for n in entries.values() if n),
-        waiting=len(dead),
+        waiting=len(waiting),
     )

@@ -1,4 +1,7 @@
-"""What takes long: a load while calls fail at random, outages, and a soak. ``python -m tests.faults`` runs them."""
+"""The long ones: a load while calls fail at random, outages, and a soak. ``python -m tests.faults`` runs them.
+
+Each has a stack of its own, so its redrive puts back everything.
+"""
 
 from __future__ import annotations
 
@@ -22,23 +25,23 @@ from tests.faults.counting import (
     count_orders,
     count_reports,
     count_uploads,
+    dead,
     in_queue,
     inbox,
-    letters,
-    name,
     new_file,
     order,
     place,
-    statuses,
+    wait_for_reports,
     writes,
 )
-from tests.faults.harness import Faulty, Message
-from tests.system.system import wait_for
+from tests.system.letters import QUEUES
+from tests.system.stack import Faulty, Message
+from tests.system.system import new_id, wait_for
 
 LIST = 100
 # A client gives up after so many tries of one list, which then was not accepted.
 TRIES = 20
-# Nothing new for so long: what is missing by then is lost.
+# Seconds without anything new after which the missing ones count as lost.
 PATIENCE = 90
 # Minutes at the beginning in which every worker is started and has its first work.
 WARM_UP = 2
@@ -73,10 +76,10 @@ def random_faults(system: Faulty, share: float, seed: int = 1) -> Iterator[list[
 
 @dataclass
 class Orders:
-    """Those that were sent in lists of 100, as a client does that sends again what was refused for now."""
+    """Orders in lists of 100, from a client that sends again what was refused for now."""
 
     system: Faulty
-    customer: str = field(default_factory=lambda: name("load"))
+    customer: str = field(default_factory=lambda: new_id("load"))
     accepted: set[str] = field(default_factory=set)
     refused: int = 0
     given_up: int = 0
@@ -85,7 +88,7 @@ class Orders:
     def place(self, number: int = LIST) -> None:
         """Sends one list, under one key until it is accepted."""
         orders = [{"customerID": self.customer, "item": f"Flat white {n}"} for n in range(number)]
-        key = name("list")
+        key = new_id("list")
         for tries in range(TRIES):
             answer = self.system.request("POST", "/orders", orders, Idempotency_Key=key)
             if answer.status == 202:
@@ -115,16 +118,16 @@ class Orders:
         system = self.system
         written, told = writes(system), announcements(system.subscriber.messages())
         kept = announcements(Message("", each["subject"], each["message"]) for each in inbox(system))
-        dead = {each for body in letters(system, "ORDERS_DEAD_LETTER_URL") for each in self.accepted if each in body}
+        waiting = dead(system, self.accepted)
         own = {each for each in written if each in self.accepted}
         return {
             "accepted": len(self.accepted),
-            "lost": len(self.accepted - own - dead),
+            "lost": len(self.accepted - own - waiting),
             "doubled": sum(written[each] - 1 for each in own),
             "not announced": sum(1 for each in own if not told[each]),
             "not in the inbox": sum(1 for each in own if not kept[each]),
             "announced again": sum(told[each] - 1 for each in own if told[each]),
-            "waiting for a person": len(dead - own),
+            "waiting for a person": len(waiting - own),
         }
 
 
@@ -153,7 +156,7 @@ def load(system: Faulty, number: int, share: float, say: Say) -> tuple[dict[str,
 
 @dataclass
 class Tried:
-    """What one caller tried of one operation during an outage."""
+    """The calls and tries of one operation by one caller during an outage."""
 
     calls: int = 0
     attempts: int = 0
@@ -186,9 +189,9 @@ def outage(system: Faulty, fault: wire.Fault, seconds: float) -> dict[tuple[str,
             tried.setdefault((exchange.call.name, exchange.call.caller), Tried()).add(exchange.call.attempt)
         return fault(exchange)
 
-    orders, files, reports = [order(name("before")) for _ in range(20)], [new_file()], []
+    orders, files, reports = [order(new_id("before")) for _ in range(20)], [new_file()], []
     rule = wire.Rule(r"(?!sts:).*", counted)
-    # Some work of each function is on its way when it begins.
+    # Each function has some work when the outage begins.
     place(system, orders)
     system.upload(files[0].key, files[0].body)
     reports = [system.post("/create_report", {"kind": kind})["reportId"] for kind in ("inventory", "storage")]
@@ -197,31 +200,31 @@ def outage(system: Faulty, fault: wire.Fault, seconds: float) -> dict[tuple[str,
     try:
         with ThreadPoolExecutor(64) as pool:
             while (left := began + seconds - time.monotonic()) > 0:
-                pool.submit(system.request, "POST", "/orders", order(name("during")))
+                pool.submit(system.request, "POST", "/orders", order(new_id("during")))
                 time.sleep(min(1.0, left))
     finally:
         system.wire.rules.remove(rule)
     redrive(system)
-    # A message that could not be hastened comes back after the queue's whole time-out.
+    # A message whose delay could not be set comes back after the queue's whole time-out.
     counts = [count_orders(system, [each["orderID"] for each in orders], 240), count_uploads(system, files)]
     assert not any(each.lost or each.doubled or each.waiting for each in counts), counts
-    wait_for(lambda: "RUNNING" not in statuses(system, reports).values(), "the end of both reports", 240)
+    wait_for_reports(system, reports, 240)
     return tried
 
 
 def redrive(system: Faulty) -> None:
-    """What a person does when the outage is over: puts everything back that waits, until nothing does."""
+    """Puts everything back that waits, until nothing does, as a person does when an outage is over."""
 
     def nothing_waits() -> bool:
         system.request("POST", "/dead-letters/redrive")
-        return not any(in_queue(system, queue) for queue in ("ORDERS_DEAD_LETTER_URL", "FAILURES_QUEUE_URL"))
+        return not any(in_queue(system, queue) for queue in QUEUES)
 
     wait_for(nothing_waits, "empty dead-letter queues", 120)
 
 
 # --- the soak ---------------------------------------------------------------------------------------------------------
 
-# Whose worker ends at once, minute by minute.
+# The functions of which a worker ends at once, one each minute.
 VICTIMS = ("store_orders", "announce_orders", "receive_upload", "record_notification", "read_inventory", "api")
 
 
@@ -250,7 +253,7 @@ def soak(system: Faulty, minutes: float, rate: float, say: Say) -> dict[str, int
 
     def report() -> None:
         kind = "storage" if len(reports) % 2 else "inventory"
-        answer = system.request("POST", "/create_report", {"kind": kind}, Idempotency_Key=name("soak"))
+        answer = system.request("POST", "/create_report", {"kind": kind}, Idempotency_Key=new_id("soak"))
         if answer.status == 202:
             reports.append(answer.json["reportId"])
 

@@ -1,14 +1,14 @@
-"""Flow 1: every accepted report ends, and everybody is told how, once; whoever gets a link can open it."""
-
-from concurrent.futures import ThreadPoolExecutor
+"""Flow 1: every accepted report ends and its end is announced once; every link that somebody gets opens."""
 
 from tests.faults import counting
 from tests.faults.conftest import Tell
-from tests.faults.counting import count_reports, name
-from tests.faults.gate import Trap
-from tests.faults.harness import Faulty
+from tests.faults.counting import at_once, count_reports, wait_for_reports
 from tests.faults.weather import SOME, Weather, afresh, cases, invoking, killing, publishing, short, together, wire
-from tests.faults.wire import (
+from tests.system.gate import Trap
+from tests.system.reports import execution_arn
+from tests.system.stack import Faulty
+from tests.system.system import Answer, new_id, wait_for
+from tests.system.wire import (
     cut_after,
     cut_before,
     denied,
@@ -19,7 +19,6 @@ from tests.faults.wire import (
     truncated,
     unavailable,
 )
-from tests.system.system import Answer, wait_for
 
 READY, FAILURE = "Subject=Inventory+report+ready", "Subject=Inventory+report+failed"
 
@@ -60,7 +59,7 @@ READY, FAILURE = "Subject=Inventory+report+ready", "Subject=Inventory+report+fai
 def test_reports_requested_in_this_weather_succeed(system: Faulty, weather: Weather, tell: Tell) -> None:
     with weather(system):
         accepted = counting.request_reports(system, {"kind": "inventory"})
-        wait_for(lambda: "RUNNING" not in counting.statuses(system, accepted).values(), "the end of the reports")
+        wait_for_reports(system, accepted)
     tell(count_reports(system, accepted, wanted="SUCCEEDED"))
 
 
@@ -82,10 +81,10 @@ def test_reports_requested_in_this_weather_succeed(system: Faulty, weather: Weat
     },
     in_short=["Lambda refuses RenderReport for ever", "SNS refuses for ever"],
 )
-def test_reports_that_cannot_succeed_fail_and_are_told_of(system: Faulty, weather: Weather, tell: Tell) -> None:
+def test_reports_that_cannot_succeed_are_announced_as_failed(system: Faulty, weather: Weather, tell: Tell) -> None:
     with weather(system):
         accepted = counting.request_reports(system, {"kind": "inventory"})
-        wait_for(lambda: "RUNNING" not in counting.statuses(system, accepted).values(), "the end of the reports")
+        wait_for_reports(system, accepted)
     tell(count_reports(system, accepted, wanted="FAILED"))
 
 
@@ -95,14 +94,14 @@ def test_reports_that_cannot_succeed_fail_and_are_told_of(system: Faulty, weathe
         "RenderReport is killed before its page is stored": killing("s3:PutObject", "render_report"),
     }
 )
-def test_reports_of_a_killed_function_end_and_are_told_of(system: Faulty, weather: Weather, tell: Tell) -> None:
+def test_reports_of_a_killed_function_end_and_are_announced(system: Faulty, weather: Weather, tell: Tell) -> None:
     with weather(system):
         accepted = counting.request_reports(system, {"kind": "inventory"})
     tell(count_reports(system, accepted))
 
 
 def test_notify_report_takes_longer_than_it_may(system: Faulty, tell: Tell) -> None:
-    # What is late is done all the same, and the state publishes a second time under the same key.
+    # The late publication takes effect, and the state publishes a second time under the same key.
     with system.patience("inventory", "NotifyReport", 1), publishing(READY, slow(3), first=1)(system):
         accepted = counting.request_reports(system, {"kind": "inventory"}, 1)
         wait_for(lambda: system.subscriber.about(accepted[0])[f"report/{accepted[0]}"] == 2, "the late notification")
@@ -113,43 +112,41 @@ def test_the_report_is_aborted(system: Faulty, tell: Tell) -> None:
     with system.wire.fault("lambda:Invoke", slow(2), caller="states") as slowness:
         accepted = counting.request_reports(system, {"kind": "inventory"}, 1)
         wait_for(lambda: slowness.met, "the first state")
-        arn = system.env["INVENTORY_REPORT_ARN"].replace(":stateMachine:", ":execution:")
-        system.aws("stepfunctions").stop_execution(executionArn=f"{arn}:{accepted[0]}")
+        system.aws("stepfunctions").stop_execution(executionArn=execution_arn(system, accepted[0]))
     tell(count_reports(system, accepted, wanted="ABORTED"))
 
 
 def test_the_whole_report_takes_longer_than_it_may(system: Faulty, tell: Tell) -> None:
     with system.patience("inventory", None, 1), system.wire.fault("lambda:Invoke", slow(3), caller="states"):
         accepted = counting.request_reports(system, {"kind": "inventory"}, 1)
-        wait_for(lambda: "RUNNING" not in counting.statuses(system, accepted).values(), "the end of the report")
+        wait_for_reports(system, accepted)
     tell(count_reports(system, accepted, wanted="TIMED_OUT"))
 
 
 @short
 def test_the_same_post_ten_times_at_the_same_moment_with_a_key(system: Faulty, tell: Tell) -> None:
-    key = name("k")
-    with ThreadPoolExecutor(10) as pool:
-        answers = list(pool.map(lambda _: system.post("/create_report", {}, Idempotency_Key=key), range(10)))
+    key = new_id("k")
+    answers = at_once(lambda: system.post("/create_report", {}, Idempotency_Key=key))
     assert answers == answers[:1] * 10
     tell(count_reports(system, {answers[0]["reportId"]}, wanted="SUCCEEDED"))
 
 
 def test_the_same_post_ten_times_at_the_same_moment_without_a_key(system: Faulty, tell: Tell) -> None:
-    with ThreadPoolExecutor(10) as pool:
-        answers = list(pool.map(lambda _: system.post("/create_report"), range(10)))
-    accepted = {each["reportId"] for each in answers}
+    accepted = {each["reportId"] for each in at_once(lambda: system.post("/create_report"))}
     assert len(accepted) == 10
     tell(count_reports(system, accepted, wanted="SUCCEEDED"))
 
 
+@short
 def test_one_key_for_reports_of_both_kinds_ten_times_at_the_same_moment(system: Faulty, tell: Tell) -> None:
-    key = name("k")
+    key = new_id("k")
 
     def post(kind: str) -> Answer:
         return system.request("POST", "/create_report", {"kind": kind}, Idempotency_Key=key)
 
-    with ThreadPoolExecutor(10) as pool:
-        answers = list(pool.map(post, ["inventory", "storage"] * 5))
+    answers = at_once(post, "inventory", "storage")
     assert sorted(answer.status for answer in answers) == [202] * 5 + [409] * 5, [answer.text for answer in answers]
     [accepted] = {answer.json["reportId"] for answer in answers if answer.status == 202}
+    known = [system.request("GET", f"/reports/{kind}-{key}").status for kind in ("inventory", "storage")]
+    assert sorted(known) == [200, 404]
     tell(count_reports(system, [accepted], wanted="SUCCEEDED"))

@@ -1,14 +1,15 @@
 """Flow 2: every accepted order is stored once and announced at least once."""
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tests.faults import counting
 from tests.faults.conftest import Tell
-from tests.faults.counting import count_orders, name, order
-from tests.faults.harness import Faulty
+from tests.faults.counting import at_once, count_orders, order
 from tests.faults.weather import SOME, Weather, cases, killing, short, wire
-from tests.faults.wire import (
+from tests.system.letters import own_letters
+from tests.system.stack import Faulty
+from tests.system.system import Answer, new_id, wait_for
+from tests.system.wire import (
     cut_after,
     cut_before,
     denied,
@@ -20,10 +21,9 @@ from tests.faults.wire import (
     throttled,
     unavailable,
 )
-from tests.system.system import Answer, wait_for
 
 WRITE = "dynamodb:BatchExecuteStatement"
-# So many that each of the batches, which are written at the same time, meets it in both tries of its call.
+# Enough for each of the batches, which are written at the same time, to meet it in both tries of its call.
 MANY = 12
 ANNOUNCE = {"operation": "sns:Publish", "caller": "announce_orders"}
 
@@ -75,26 +75,23 @@ def test_each_message_is_delivered_two_and_three_times_and_out_of_order(system: 
 
 def test_a_poison_message_lies_between_good_ones(system: Faulty, tell: Tell) -> None:
     orders = [order("good") for _ in range(9)]
-    poison = name("{poison")
-    sent = counting.send(system, [*orders[:4], poison, *orders[4:]])
-    tell(count_orders(system, sent))
-    wait_for(lambda: poison in counting.letters(system, "ORDERS_DEAD_LETTER_URL"), "the dead letter")
+    with own_letters(system) as letters:
+        poison = "{" + letters.new_id("poison")
+        sent = counting.send(system, [*orders[:4], poison, *orders[4:]])
+        tell(count_orders(system, sent))
+        wait_for(lambda: counting.dead(system, [poison]), "the dead letter")
 
 
 def sqs_event(system: Faulty, orders: list[dict[str, Any]]) -> dict[str, Any]:
-    """What SQS hands to ``store_orders``: MiniStack hands over ten at most, AWS as many as the mapping asks for."""
-    records = [
-        {
-            "messageId": name("m"),
-            "receiptHandle": name("r"),
-            "body": counting.message(each),
-            "attributes": {"ApproximateReceiveCount": "1"},
-            "eventSource": "aws:sqs",
-            "eventSourceARN": system.env["ORDERS_QUEUE_ARN"],
-        }
-        for each in orders
-    ]
-    return {"Records": records}
+    """The event that SQS sends to ``store_orders``. MiniStack sends at most ten messages, and AWS more."""
+    source = {"eventSource": "aws:sqs", "eventSourceARN": system.env["ORDERS_QUEUE_ARN"]}
+    source |= {"attributes": {"ApproximateReceiveCount": "1"}}
+    return {
+        "Records": [
+            {"messageId": new_id("m"), "receiptHandle": new_id("r"), "body": counting.message(each), **source}
+            for each in orders
+        ]
+    }
 
 
 @short
@@ -151,7 +148,7 @@ def test_the_queue_does_not_hear_how_soon_a_message_should_come_back(system: Fau
         system.wire.fault("sqs:ChangeMessageVisibilityBatch", failed, first=2),
         system.wire.fault(WRITE, throttled, first=4),
     ):
-        accepted = counting.place(system, [order("not hastened") for _ in range(10)])
+        accepted = counting.place(system, [order("late") for _ in range(10)])
     tell(count_orders(system, accepted))
 
 
@@ -168,12 +165,12 @@ def test_sns_refuses_to_tell_of_a_conflict_in_a_batch(system: Faulty, tell: Tell
 
 
 def conflicts(system: Faulty, placed: dict[str, Any]) -> int:
-    return sum("refused" in each["subject"] for each in counting.in_inbox(system, placed["orderID"]))
+    return sum("refused" in each["subject"] for each in counting.inbox(system, placed["orderID"]))
 
 
 @short
 def test_two_orders_under_one_id_come_twice_each_at_the_same_moment(system: Faulty, tell: Tell) -> None:
-    # The first one stored stays, whichever that is, and of the other one people are told once.
+    # The first one stored stays, whichever that is, and the other one is reported once.
     one = order("twins")
     other = {**one, "item": "Tea"}
     counting.send(system, [one, other, other, one])
@@ -182,7 +179,7 @@ def test_two_orders_under_one_id_come_twice_each_at_the_same_moment(system: Faul
 
 
 def test_one_order_is_refused_by_sns_and_its_neighbours_are_announced(system: Faulty, tell: Tell) -> None:
-    # What SNS never takes waits by its id; put back when the reason is gone, it is announced.
+    # An order that SNS refuses becomes a letter of its own; put back when the reason is gone, it is announced.
     odd, neighbours = order("odd"), [order("neighbour") for _ in range(9)]
     with system.wire.fault(**ANNOUNCE, fault=invalid, when=lambda call: odd["orderID"] in call):
         accepted = counting.send(system, [*neighbours[:4], odd, *neighbours[4:]])
@@ -214,44 +211,39 @@ def test_dynamodb_is_away_for_longer_than_five_tries(system: Faulty, tell: Tell)
     assert not count_orders(system, accepted).waiting
 
 
-# --- a client that cannot wait ----------------------------------------------------------------------------------------
-
-
-def at_once(system: Faulty, body: Any, **headers: str) -> list[Any]:
-    with ThreadPoolExecutor(10) as pool:
-        return list(pool.map(lambda _: system.post("/orders", body, **headers), range(10)))
+# --- a client that sends everything ten times ------------------------------------------------------------------------
 
 
 @short
 def test_the_same_post_ten_times_at_the_same_moment_with_an_order_id(system: Faulty, tell: Tell) -> None:
     placed = order("hasty")
-    answers = at_once(system, placed)
+    answers = at_once(lambda: system.post("/orders", placed))
     assert answers == answers[:1] * 10
     tell(count_orders(system, [placed["orderID"]]))
 
 
 def test_the_same_post_ten_times_at_the_same_moment_with_a_key(system: Faulty, tell: Tell) -> None:
-    bodies = [{"customerID": "hasty", "item": "Mocha"}, {"customerID": "hasty", "item": "Tea"}]
-    answers = at_once(system, bodies, Idempotency_Key=name("k"))
+    bodies, key = [{"customerID": "hasty", "item": "Mocha"}, {"customerID": "hasty", "item": "Tea"}], new_id("k")
+    answers = at_once(lambda: system.post("/orders", bodies, Idempotency_Key=key))
     assert answers == answers[:1] * 10
     tell(count_orders(system, [each["orderID"] for each in answers[0]["orders"]]))
 
 
 def test_the_same_post_ten_times_at_the_same_moment_with_neither(system: Faulty, tell: Tell) -> None:
     # Nothing says that they are the same, so they are ten orders.
-    accepted = {answer["orderID"] for answer in at_once(system, {"customerID": "hasty", "item": "Mocha"})}
+    answers = at_once(lambda: system.post("/orders", {"customerID": "hasty", "item": "Mocha"}))
+    accepted = {answer["orderID"] for answer in answers}
     assert len(accepted) == 10
     tell(count_orders(system, accepted))
 
 
 def test_one_key_for_two_orders_ten_times_at_the_same_moment(system: Faulty, tell: Tell) -> None:
-    key = name("k")
+    key = new_id("k")
 
     def post(item: str) -> Answer:
         return system.request("POST", "/orders", [{"customerID": "hasty", "item": item}], Idempotency_Key=key)
 
-    with ThreadPoolExecutor(10) as pool:
-        answers = list(pool.map(post, ["Mocha", "Tea"] * 5))
+    answers = at_once(post, "Mocha", "Tea")
     assert sorted(answer.status for answer in answers) == [202] * 5 + [409] * 5
     [accepted] = {answer.json["orders"][0]["orderID"] for answer in answers if answer.status == 202}
     tell(count_orders(system, [accepted]))

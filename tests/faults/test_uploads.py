@@ -1,16 +1,17 @@
-"""Flow 3: every upload's rows are in MySQL exactly once, and everybody is told of it, once."""
+"""Flow 3: every upload's rows are in MySQL exactly once, and its result is announced once."""
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from tests.faults import counting
 from tests.faults.conftest import Tell
-from tests.faults.counting import File, count_uploads, name, new_file
-from tests.faults.gate import Trap
-from tests.faults.harness import Faulty
+from tests.faults.counting import File, at_once, count_uploads, inbox, new_file
 from tests.faults.weather import SOME, Weather, afresh, cases, killing, short, together, wire
-from tests.faults.wire import (
+from tests.system.gate import Trap
+from tests.system.letters import own_letters
+from tests.system.stack import Faulty
+from tests.system.system import new_id, wait_for
+from tests.system.wire import (
     cut_after,
     cut_before,
     failed,
@@ -20,7 +21,6 @@ from tests.faults.wire import (
     throttled,
     truncated,
 )
-from tests.system.system import wait_for
 
 READ = {"operation": "s3:GetObject", "caller": "receive_upload"}
 ANNOUNCE = {"operation": "sns:Publish", "caller": "receive_upload"}
@@ -69,7 +69,7 @@ def trap(**how: object) -> Weather:
 def test_files_uploaded_in_this_weather(system: Faulty, weather: Weather, tell: Tell) -> None:
     with weather(system):
         files = counting.upload(system)
-        wait_for(lambda: all(counting.in_inbox(system, each.key) for each in files), "the notifications")
+        wait_for(lambda: all(inbox(system, each.key) for each in files), "the notifications")
     tell(count_uploads(system, files))
 
 
@@ -77,7 +77,7 @@ def test_files_uploaded_in_this_weather(system: Faulty, weather: Weather, tell: 
 
 
 def told(system: Faulty, file: File) -> None:
-    wait_for(lambda: len(counting.in_inbox(system, file.key)) >= file.told, f"the notification of {file.key}")
+    wait_for(lambda: len(inbox(system, file.key)) >= file.told, f"the notification of {file.key}")
 
 
 def upload(system: Faulty, file: File) -> File:
@@ -111,8 +111,7 @@ def test_each_event_comes_three_times(system: Faulty, tell: Tell) -> None:
 def test_an_event_comes_five_times_at_the_same_moment(system: Faulty, tell: Tell) -> None:
     file = upload(system, new_file())
     told(system, file)
-    with ThreadPoolExecutor(5) as pool:
-        list(pool.map(lambda _: deliver(system, event(system, file)), range(5)))
+    at_once(lambda: deliver(system, event(system, file)), times=5)
     tell(count_uploads(system, [file]))
 
 
@@ -171,9 +170,9 @@ def test_the_object_is_deleted_before_it_is_read(system: Faulty, tell: Tell) -> 
     delete = first_of(lambda _call: system.aws("s3").delete_object(Bucket=bucket, Key=file.key))
     with system.wire.fault(**READ, fault=delete, first=1):
         upload(system, file)
-    # Nothing of it is imported, and that is what the notification says.
+    # Nothing of it is imported, and the notification says so.
     tell(count_uploads(system, [replace(file, rows=0)]))
-    [entry] = counting.in_inbox(system, file.key)
+    [entry] = inbox(system, file.key)
     assert "deleted before it could be read" in entry["message"]
 
 
@@ -187,23 +186,21 @@ def test_one_event_of_two_records_fails_at_the_second(system: Faulty, tell: Tell
     tell(count_uploads(system, [first, second]))
 
 
-def test_a_file_that_is_not_imported_is_told_of_twice_under_one_key(system: Faulty, tell: Tell) -> None:
-    key = f"photos/{name('p')}.jpg"
+def test_a_file_that_is_not_imported_is_announced_twice_under_one_key(system: Faulty, tell: Tell) -> None:
+    key = f"photos/{new_id('p')}.jpg"
     with system.wire.fault(**ANNOUNCE, fault=failed_after, first=3):
         system.upload(key, b"x")
-        wait_for(lambda: counting.in_inbox(system, key), "the notification")
-    tell(count_uploads(system, [File(key, name("nobody"), rows=0)]))
+        wait_for(lambda: inbox(system, key), "the notification")
+    tell(count_uploads(system, [File(key, new_id("nobody"), rows=0)]))
 
 
 def test_mysql_is_away_for_longer_than_all_tries(system: Faulty, tell: Tell) -> None:
-    # Three tries, and then the event waits in the failures queue with all that it takes to send it again.
-    file = new_file()
-    with system.gate.shut(times=math.inf):
-        upload(system, file)
-        wait_for(
-            lambda: any(file.key in body for body in counting.letters(system, "FAILURES_QUEUE_URL")),
-            "the event in the failures queue",
-        )
-    assert not counting.in_inbox(system, file.key)
-    counting.redrive(system, file.key)
-    tell(count_uploads(system, [file]))
+    # After three tries the event waits in the failures queue, with everything that sending it again takes.
+    with own_letters(system) as letters:
+        file = new_file(key=f"inventory/{letters.new_id('u')}.csv")
+        with system.gate.shut(times=math.inf):
+            upload(system, file)
+            wait_for(lambda: counting.dead(system, [file.key]), "the event in the failures queue")
+        assert not inbox(system, file.key)
+        counting.redrive(system, file.key)
+        tell(count_uploads(system, [file]))

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.faults.harness import Faulty
-from tests.faults.wire import Fault, after, cut_before, first_of
+from tests.system.stack import Faulty
+from tests.system.wire import Fault, after, cut_before, first_of
 
 Weather = Callable[[Faulty], AbstractContextManager[Any]]
 
-# More than the two tries of one call: the flow itself has to bear some of them.
+# More than the two tries of one call, so that the flow itself must bear some of them.
 SOME = 5
 
 short = pytest.mark.short

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote_plus
 
 import boto3
@@ -21,11 +21,9 @@ from botocore.config import Config
 
 from chalicelib.settings import Database
 from local.stack import Stack
+from tests.system.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
-# No promise of speed: the bound after which waiting has failed.
-SECONDS = 60
-
 # The inventory's tables as they are elsewhere: without any constraint.
 LOOSE_TABLES = """
     CREATE TABLE suppliers (id int auto_increment primary key, name varchar(255), address varchar(255),
@@ -33,19 +31,6 @@ LOOSE_TABLES = """
     CREATE TABLE beans (id int auto_increment primary key, supplier_id int, type varchar(255),
         product_name varchar(255), price varchar(255), description varchar(255), quantity int) CHARSET {charset};
 """
-
-Found = TypeVar("Found")
-
-
-def wait_for(look: Callable[[], Found], what: str, seconds: float = SECONDS) -> Found:
-    """Looks again and again until there is something, and returns it."""
-    end = time.monotonic() + seconds
-    while True:
-        found = look()
-        if found:
-            return found
-        assert time.monotonic() < end, f"{what}: not after {seconds} s"
-        time.sleep(0.1)
 
 
 @dataclass(frozen=True)
@@ -65,6 +50,8 @@ class System:
     def __init__(self, stack: Stack, env: dict[str, str]) -> None:
         self.stack = stack
         self.env = env
+        # Where the tests' own calls go.
+        self.endpoint = env["AWS_ENDPOINT_URL"]
         self._sender: str | None = "manager"
         self._http = urllib3.PoolManager(timeout=30, retries=False)
 
@@ -72,7 +59,7 @@ class System:
         """A client with the rights of the engineer's own identity."""
         return boto3.client(
             service,
-            endpoint_url=self.env["AWS_ENDPOINT_URL"],
+            endpoint_url=self.endpoint,
             region_name=self.env["AWS_DEFAULT_REGION"],
             aws_access_key_id=self.env["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=self.env["AWS_SECRET_ACCESS_KEY"],
@@ -240,3 +227,32 @@ def connect(database: Database) -> Any:
         connect_timeout=5,
         client_flag=pymysql.constants.CLIENT.MULTI_STATEMENTS,
     )
+
+
+def new_id(prefix: str = "o") -> str:
+    """An id that no other test has: a test looks only for what has an id of its own."""
+    return f"{prefix}-{secrets.token_hex(5)}"
+
+
+def logged(system: System, function: str, text: str) -> list[dict[str, Any]]:
+    """The records with ``text`` in the log of a function."""
+    pages = (
+        system.aws("logs")
+        .get_paginator("filter_log_events")
+        .paginate(logGroupName=f"/aws/lambda/cafe-dev-{function}", filterPattern=json.dumps(text))
+    )
+    lines = [line for page in pages for event in page["events"] for line in event["message"].splitlines()]
+    return [json.loads(line) for line in lines if line.startswith("{") and text in line]
+
+
+def stored(system: System, order_id: str) -> dict[str, Any]:
+    """Waits until the order is in the table and announced, so that the next test meets nothing of it."""
+
+    def look() -> dict[str, Any] | None:
+        answer = system.request("GET", f"/orders/{order_id}")
+        return answer.json if answer.status == 200 else None
+
+    order = wait_for(look, f"order {order_id}")
+    assert order
+    system.notification(order_id, "order")
+    return order

@@ -1,4 +1,4 @@
-"""The console's page, as a browser gets it: by `chalice local`, and behind API Gateway's stage path."""
+"""The console's page as a browser gets it: by `chalice local`, and behind API Gateway's stage path."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from urllib.parse import urljoin
 import pytest
 
 from tests.system.system import Answer, System
+
+TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 
 
 @pytest.fixture(params=["chalice local", "API Gateway"])
@@ -24,44 +26,48 @@ def files(page: Answer) -> list[str]:
     return [urljoin(html.unescape(base), html.unescape(name)) for name in named]
 
 
-@pytest.mark.parametrize("slash", ["/", ""])
-def test_the_page_and_its_files_open_wherever_the_api_is(system: System, address: str, slash: str) -> None:
-    page = system.request("GET", address + slash)
-    assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
-    types = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
-    for file in files(page):
-        assert file.startswith(f"{address}/console/")
+def test_the_page_and_its_files_open_and_are_not_sent_twice(system: System, address: str) -> None:
+    # Browsers keep the slash at the end, and people leave it out.
+    for url in (address, address + "/"):
+        page = system.request("GET", url)
+        assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    for url in (address + "/", *files(page)):
         # A browser's own header, in which the first type is the one that API Gateway looks at.
-        answer = system.request("GET", file, Accept="image/avif,image/webp,*/*;q=0.8", Accept_Encoding="gzip, br")
-        assert (answer.status, answer.headers["Content-Type"]) == (200, types[file.rsplit(".", 1)[1]])
+        answer = system.request("GET", url, Accept="image/avif,image/webp,*/*;q=0.8", Accept_Encoding="gzip, br")
+        expected = (
+            TYPES[url.rsplit(".", 1)[1]] if url.startswith(f"{address}/console/") else page.headers["Content-Type"]
+        )
+        assert (answer.status, answer.headers["Content-Type"]) == (200, expected)
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        again = system.request("GET", url, If_None_Match=answer.headers["ETag"])
+        assert (again.status, again.text, again.headers["Content-Type"]) == (304, "", expected)
 
 
 def test_the_page_may_ask_the_user_pool_and_the_uploads_bucket_and_no_other_host(system: System, address: str) -> None:
     policy = system.request("GET", address + "/").headers["Content-Security-Policy"]
-    cloud, bucket = system.env["AWS_ENDPOINT_URL"], system.env["UPLOADS_BUCKET"]
+    cloud, bucket = system.stack.cloud.endpoint, system.env["UPLOADS_BUCKET"]
     assert f"connect-src 'self' {cloud} {cloud}/{bucket}; " in policy
     assert set(re.findall(r"https?://[^/;\s]+", policy)) == {cloud}
 
 
-def test_what_a_browser_has_already_is_not_sent_again_and_keeps_its_type(system: System, address: str) -> None:
-    for path in (address + "/", *files(system.request("GET", address + "/"))):
-        first = system.request("GET", path)
-        again = system.request("GET", path, If_None_Match=first.headers["ETag"])
-        assert (again.status, again.text) == (304, "")
-        assert again.headers["Content-Type"] == first.headers["Content-Type"]
+def test_no_other_file_of_the_package_is_given_away(system: System, address: str) -> None:
+    for name in (
+        "none.js",
+        "index.html",
+        "__init__.py",
+        "%2e%2e%2fsettings.py",
+        "..%2f..%2fapp.py",
+        "console.css%00",
+        "%",
+    ):
+        answer = system.request("GET", f"{address}/console/{name}")
+        assert answer.status in (400, 403, 404), name
+        assert "import" not in answer.text
 
 
-@pytest.mark.parametrize(
-    "name", ["none.js", "index.html", "__init__.py", "%2e%2e%2fsettings.py", "..%2f..%2fapp.py", "console.css%00", "%"]
-)
-def test_nothing_else_of_the_package_is_given_away(system: System, address: str, name: str) -> None:
-    answer = system.request("GET", f"{address}/console/{name}")
-    assert answer.status in (400, 403, 404)
-    assert "import" not in answer.text
-
-
-def test_a_report_that_was_requested_is_at_the_address_that_is_told(system: System, address: str) -> None:
+def test_a_requested_report_is_at_the_location_of_the_answer(system: System, address: str) -> None:
     answer = system.request("POST", f"{address}/create_report")
-    assert answer.headers["Location"] == f"{address}/reports/{answer.json['reportId']}"
-    assert system.request("GET", answer.headers["Location"]).json["reportId"] == answer.json["reportId"]
+    report_id = answer.json["reportId"]
+    assert answer.headers["Location"] == f"{address}/reports/{report_id}"
+    assert system.request("GET", answer.headers["Location"]).json["reportId"] == report_id
+    system.ended(report_id)

@@ -1,28 +1,12 @@
-"""A report's execution as a picture: on its way, at its end, and where it did not get there."""
+"""A report's execution state by state, and the notification where it fails."""
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from tests.system.inventory import table_renamed, tables_locked
+from tests.system.reports import execution_arn, start, states
+from tests.system.system import System, logged, wait_for
 
-from tests.system.system import System, connect, wait_for
-from tests.system.test_reports import table_renamed
-
-States = dict[str, dict[str, Any]]
-
-FAILURE = {
-    *("WhatFailed", "TellTimeOut", "ReadFunctionError", "TakeMessage", "TakeCause", "NotifyFailure"),
-    *("Failed", "Unannounced"),
-}
-
-
-def states(system: System, report_id: str) -> States:
-    history = system.get(f"/reports/{report_id}/history")
-    assert history["reportId"] == report_id
-    assert not history["partial"]
-    return {state["name"]: state for state in history["states"]}
+FAILURE = {"ExplainFailure", "NotifyFailure", "Failed", "Unannounced"}
 
 
 def reading(system: System) -> str:
@@ -32,21 +16,11 @@ def reading(system: System) -> str:
     return report_id
 
 
-@contextmanager
-def table_locked(system: System) -> Iterator[None]:
-    """Whoever reads the beans waits."""
-    with connect(system.database) as connection, connection.cursor() as cursor:
-        cursor.execute("LOCK TABLES beans WRITE")
-        yield
-
-
 def test_the_states_of_a_report_light_up_as_it_goes(system: System) -> None:
-    with table_locked(system):
+    with tables_locked(system):
         report_id = reading(system)
         now = states(system, report_id)
-    begin, read = now.pop("Begin"), now.pop("ReadInventory")
-    assert begin["status"] == "succeeded"
-    assert begin["finishedAt"] <= read["startedAt"]
+    read = now.pop("ReadInventory")
     assert (read["finishedAt"], read["tries"]) == (None, 1)
     assert {state["status"] for state in now.values()} == {"waiting"}
 
@@ -63,73 +37,69 @@ def test_the_states_of_a_report_light_up_as_it_goes(system: System) -> None:
         assert around["startedAt"] <= state["startedAt"] <= state["finishedAt"] <= around["finishedAt"]
 
 
-def test_a_failure_shows_where_and_why_and_the_way_that_it_took(system: System) -> None:
+def test_a_failure_shows_where_and_why_in_words_for_a_person(system: System) -> None:
     with table_renamed(system, "beans"):
         report = system.report()
+    assert (report["status"], report["url"], report["summary"]) == ("FAILED", None, None)
+    assert "beans' doesn't exist" in report["error"]
+    assert "{" not in report["error"]
     found = states(system, report["reportId"])
-    assert found["ReadInventory"]["status"] == "caught"
-    assert found["ReadInventory"]["error"] == report["error"]
+    assert (found["ReadInventory"]["status"], found["ReadInventory"]["error"]) == ("caught", report["error"])
     assert found["RenderAndPresign"]["status"] == "skipped"
     assert found["NotifyFailure"]["status"] == "succeeded"
     assert (found["Failed"]["status"], found["Failed"]["error"]) == ("failed", report["error"])
     assert "Traceback" not in str(found)
+    entry = system.notification(report["reportId"], "report")
+    assert entry["subject"] == "Inventory report failed"
+    assert entry["facts"] == {"id": report["reportId"], "kind": "inventory", "outcome": "failed"}
+    assert report["error"] in entry["message"]
 
 
-def test_a_branch_that_fails_is_told_from_the_one_that_did_not(system: System) -> None:
+def test_a_page_that_was_not_made_fails_its_branch_alone_and_nobody_gets_a_link(system: System) -> None:
     with system.without("render_report", "s3:PutObject"):
         report = system.report()
     found = states(system, report["reportId"])
     assert (found["RenderAndPresign"]["status"], found["RenderReport"]["status"]) == ("caught", "failed")
     assert found["RenderAndPresign"]["error"] == found["RenderReport"]["error"] == report["error"]
     assert found["PresignReport"]["status"] == "succeeded"
+    entries = system.notifications(report["reportId"])
+    assert [each["subject"] for each in entries] == ["Inventory report failed"]
+    assert "X-Amz-Signature" not in entries[0]["message"]
 
 
-def test_a_state_that_is_tried_again_tells_how_often_and_why(system: System) -> None:
-    database = system.stack.database
-    database.process.stop()
-    try:
+def test_a_state_that_is_tried_again_says_how_often_and_why(system: System) -> None:
+    with system.gate.shut():
         report_id = system.post("/create_report")["reportId"]
         found = wait_for(
             lambda: (read := states(system, report_id)["ReadInventory"])["tries"] > 1 and read, "a second try"
         )
-    finally:
-        database.launch()
     assert found["status"] == "running"
     assert "MySQL at 127.0.0.1" in found["error"]
-    system.ended(report_id)
+    assert system.ended(report_id)["status"] == "SUCCEEDED"
     read = states(system, report_id)["ReadInventory"]
     assert (read["status"], read["error"]) == ("succeeded", None)
 
 
-def test_what_ran_when_a_report_was_stopped_is_where_it_ended(system: System) -> None:
-    with table_locked(system):
+def test_a_stopped_report_stays_where_it_was_and_raises_an_alarm(system: System) -> None:
+    with tables_locked(system):
         report_id = reading(system)
-        arn = system.env["INVENTORY_REPORT_ARN"].replace(":stateMachine:", ":execution:")
-        system.aws("stepfunctions").stop_execution(executionArn=f"{arn}:{report_id}")
+        system.aws("stepfunctions").stop_execution(executionArn=execution_arn(system, report_id))
         stopped = states(system, report_id)
-    assert (stopped["ReadInventory"]["status"], stopped["Begin"]["status"]) == ("failed", "succeeded")
-    assert stopped["ReadInventory"]["error"] == system.get(f"/reports/{report_id}")["error"]
+    report = system.get(f"/reports/{report_id}")
+    assert (report["status"], report["url"]) == ("ABORTED", None)
+    assert (stopped["ReadInventory"]["status"], stopped["ReadInventory"]["error"]) == ("failed", report["error"])
     assert stopped["RenderAndPresign"]["status"] == "skipped"
-    # What the function does after that is no part of it any more.
-    wait_for(lambda: f'"{report_id}"' in logged(system, "read_inventory"), "the end of the function")
+    assert "ABORTED" in system.notification(report_id, "alarm")["message"]
+    # The function goes on after that, and the execution does not show it any more.
+    wait_for(lambda: logged(system, "read_inventory", report_id), "the end of the function")
     assert states(system, report_id) == stopped
 
 
-def logged(system: System, function: str) -> str:
-    events = system.aws("logs").filter_log_events(logGroupName=f"/aws/lambda/cafe-dev-{function}")["events"]
-    return "".join(event["message"] for event in events)
-
-
-def test_the_shares_of_a_storage_report_are_one_state_that_was_entered_often(system: System) -> None:
-    """Here the first function has no time at all, and so each bucket is a share."""
-    name = f"storage-{secrets.token_hex(4)}"
-    machine = system.env["STORAGE_REPORT_ARN"]
-    system.aws("stepfunctions").start_execution(stateMachineArn=machine, name=name, input='{"aloneSeconds": 0}')
-    assert system.ended(name)["status"] == "SUCCEEDED"
-    found = states(system, name)
-    assert found["MeasureShare"]["parent"] == "MeasureShares"
-    assert found["MeasureShare"]["tries"] >= 2
-    for state in ("MeasureShares", "MeasureShare", "AddUpShares", "IsAnythingLeft", "NotifyStorage", "Done"):
-        assert found[state]["status"] == "succeeded", state
-    assert found["MeasureShares"]["tries"] == found["AddUpShares"]["tries"]
-    assert found["IsAnythingLeft"]["tries"] == found["AddUpShares"]["tries"] + 1
+def test_a_stopped_storage_report_raises_an_alarm(system: System) -> None:
+    name = start(system, "storage")
+    # Nothing aborts an execution that has ended, so the test stops it at once.
+    system.aws("stepfunctions").stop_execution(executionArn=execution_arn(system, name))
+    report = system.ended(name)
+    assert (report["status"], report["url"]) == ("ABORTED", None)
+    assert report["error"]
+    assert "ABORTED" in system.notification(name, "alarm")["message"]

@@ -17,9 +17,11 @@ import pytest
 
 import local.__main__ as command
 from local import logs
+from local.database import Database
 from local.processes import Process, StackError, free_ports
 from local.stack import Stack
-from tests.system.system import ROOT, System, wait_for
+from tests.system.stack import copied
+from tests.system.system import ROOT, System, stored, wait_for
 
 ALWAYS = {
     *("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
@@ -32,12 +34,9 @@ LISTENING = "0A"
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack that may be killed. Each test leaves it up and whole; the last one stops it."""
-    api_port, aws_port, db_port = free_ports(3)
-    stack = Stack(
-        tmp_path_factory.mktemp("a folder with spaces"), api_port=api_port, aws_port=aws_port, db_port=db_port
-    )
+    stack = copied(tmp_path_factory.mktemp("stacks") / "a folder with spaces", wired=False)
     try:
-        stack.start()
+        stack.resume()
         yield stack
     finally:
         stack.stop()
@@ -71,7 +70,7 @@ def is_free(port: int) -> bool:
 
 
 def kill(process: Process) -> None:
-    """As a crash would: at once, and the children are left to themselves."""
+    """Ends a process as a crash does: at once, and without its children."""
     pid, port = process.pid(), process.port()
     assert pid
     assert port
@@ -80,24 +79,21 @@ def kill(process: Process) -> None:
 
 
 def works(stack: Stack) -> bool:
-    """From the API through the queue, a function, and the database of the inventory report."""
+    """From the API through the queue and a function, and to the database of the inventory report."""
     system = System(stack, stack.variables())
-    href = system.post("/orders", {"customerID": "c", "item": "Mocha"})["href"]
-    report = system.report()
-    return report["status"] == "SUCCEEDED" and bool(
-        wait_for(lambda: system.request("GET", href).status == 200, "the order")
-    )
+    order_id = system.post("/orders", {"customerID": "c", "item": "Mocha"})["orderID"]
+    return bool(stored(system, order_id)) and system.report()["status"] == "SUCCEEDED"
 
 
 def statuses() -> dict[int, list[str]]:
-    """Of every living process: its state, its parent, its group, its session and so on."""
+    """The state, the parent, the group, the session and so on of every living process."""
     found = {}
     for each in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = each.read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        # An orphan that has ended is collected by the init process, in its own time.
+        # The init process collects a dead orphan some time later.
         if fields[0] != "Z":
             found[int(each.parent.name)] = fields
     return found
@@ -166,7 +162,7 @@ def test_everything_listens_on_this_machine_only(stack: Stack) -> None:
 def test_the_file_to_source_gives_exactly_the_documented_names_from_any_folder(stack: Stack, tmp_path: Path) -> None:
     found = sourced(stack, tmp_path, AWS_PROFILE="mine", AWS_SESSION_TOKEN="mine", no_proxy="mine")
 
-    # Beside them: a proxy of the shell's is for the world, and not for this machine.
+    # A proxy of the shell's is for other machines, and not for this one.
     assert (found.pop("no_proxy"), found.pop("NO_PROXY")) == ("127.0.0.1,localhost,mine", "127.0.0.1,localhost")
 
     outputs = json.loads((stack.project / "dev.outputs.json").read_text())
@@ -178,7 +174,7 @@ def test_the_file_to_source_gives_exactly_the_documented_names_from_any_folder(s
     token = found.pop("CAFE_TOKEN")
     assert {name: found[name] for name in exported(found)} == stack.variables()
     assert found["DB_USER"] != found["DB_ADMIN_USER"]
-    # A manager's, and another one each time.
+    # The token is a manager's, and a new one each time.
     asked = System(stack, stack.variables()).sent_by(None)
     assert asked.request("GET", "/reports", Authorization=token).status == 200
     assert sourced(stack, tmp_path)["CAFE_TOKEN"] != token
@@ -209,7 +205,7 @@ def test_no_file_that_others_can_read_has_a_password(stack: Stack) -> None:
     assert [file for file in private if stat.S_IMODE(file.stat().st_mode) & 0o077] == []
 
 
-def test_status_says_what_is_up_and_where(stack: Stack, main: Any) -> None:
+def test_status_says_what_is_up_and_where_and_env_names_the_file_to_source(stack: Stack, main: Any) -> None:
     printed = main("status")
 
     ports = {"API": stack.api_port, "MiniStack": stack.aws_port, "MariaDB": stack.db_port}
@@ -217,9 +213,10 @@ def test_status_says_what_is_up_and_where(stack: Stack, main: Any) -> None:
         assert re.search(rf"^ +{name} +up +127\.0\.0\.1:{ports[name]} +process {pid} +log /", printed, re.M)
     assert f"http://127.0.0.1:{stack.api_port}/" in printed
     assert f"manager and staff, with the passwords in {stack.users.file}" in printed
+    assert main("env") == f"{stack.folder / 'env'}\n"
 
 
-def test_a_person_who_is_made_here_may_sign_in_and_has_to_choose_a_password(stack: Stack, main: Any) -> None:
+def test_a_person_who_was_added_here_must_choose_a_password_at_the_first_sign_in(stack: Stack, main: Any) -> None:
     [password] = re.findall(r"^    (\S+)$", main("user", "ana", "staff"), re.MULTILINE)
     answer = (
         System(stack, stack.variables())
@@ -247,19 +244,7 @@ def test_logs_show_the_functions_and_the_api_by_name(stack: Stack, main: Any) ->
     assert re.search(r"^chalice local +\S", main("logs", "--once"), re.M)
 
 
-def test_env_prints_the_path_of_the_file_to_source(stack: Stack, main: Any) -> None:
-    assert main("env") == f"{stack.folder / 'env'}\n"
-
-
-def test_help_names_every_command() -> None:
-    printed = subprocess.run(
-        [sys.executable, "-m", "local", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    for name in ("run", "stop", "status", "logs", "env", "user"):
-        assert re.search(rf"^ +{name}  +\w", printed, re.M), printed
-
-
-# --- a start when something is there already
+# --- a start of a stack that exists already
 
 
 def test_a_second_start_reuses_every_process_and_what_is_stored(stack: Stack) -> None:
@@ -306,27 +291,14 @@ def test_a_dead_api_is_started_again_and_a_process_that_has_its_id_by_now_surviv
     assert works(stack)
 
 
-def test_a_killed_ministack_is_made_anew_with_all_that_was_in_it_and_its_workers_are_gone(stack: Stack) -> None:
-    before, processes = pids(stack), family(stack)
-    kill(stack.cloud.process)
-
-    stack.start()
-
-    after = pids(stack)
-    assert after["MiniStack"] not in (None, before["MiniStack"])
-    assert after["MariaDB"] == before["MariaDB"]
-    wait_for(lambda: processes & set(statuses()) <= {before["MariaDB"]}, "the end of the others")
-    assert works(stack)
-
-
 @pytest.mark.long
-def test_a_start_that_was_cut_off_is_made_good_by_the_next(stack: Stack) -> None:
+def test_a_start_that_was_cut_off_is_repaired_by_the_next(stack: Stack) -> None:
     before = pids(stack)
     script = (
         "import sys; from pathlib import Path; from local.stack import Stack; api, aws, db = map(int, sys.argv[2:]);"
         "Stack(Path(sys.argv[1]), api_port=api, aws_port=aws, db_port=db).start()"
     )
-    # A MiniStack that is gone, so that all is deployed again: cut off in the middle of it.
+    # Without its MiniStack the start deploys everything again, and is cut off in the middle of that.
     kill(stack.cloud.process)
     arguments = [str(each) for each in (stack.folder, stack.api_port, stack.aws_port, stack.db_port)]
     with subprocess.Popen(
@@ -342,12 +314,13 @@ def test_a_start_that_was_cut_off_is_made_good_by_the_next(stack: Stack) -> None
 
     variables = stack.start()
 
-    # What was half made is gone, so that nothing is there twice.
+    # Nothing of the half made one is left, so nothing exists twice.
     assert stack.cloud.process.pid() not in (None, half)
     assert len(System(stack, variables).aws("apigateway").get_rest_apis()["items"]) == 1
     assert works(stack)
 
 
+@pytest.mark.long
 def test_a_dead_mariadb_is_healed(stack: Stack) -> None:
     before = pids(stack)
     kill(stack.database.process)
@@ -356,6 +329,29 @@ def test_a_dead_mariadb_is_healed(stack: Stack) -> None:
 
     assert pids(stack)["MariaDB"] not in (None, before["MariaDB"])
     assert works(stack)
+
+
+@pytest.mark.parametrize("part", ["MiniStack", "MariaDB"])
+def test_a_start_without_one_of_its_parts_deploys_everything_anew(
+    stack: Stack, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The short form of healing, without the deploy. Nothing is deployed any more after this test."""
+    before, processes = pids(stack), family(stack)
+    kill(stack.processes[part])
+    deployed = []
+    for step in ("_make_users", "_write_environment", "_start_api", "variables"):
+        monkeypatch.setattr(Stack, step, lambda *_: None)
+    monkeypatch.setattr(Database, "seed", lambda _: None)
+    monkeypatch.setattr(Stack, "_deploy", lambda self, _: deployed.append(pids(self)))
+
+    stack.start()
+
+    after = pids(stack)
+    assert deployed == [after]
+    assert after["MiniStack"] not in (None, before["MiniStack"])
+    assert (after["MariaDB"] == before["MariaDB"]) == (part == "MiniStack")
+    kept = {after["API"], after["MariaDB"]}
+    wait_for(lambda: processes & set(statuses()) <= kept, "the end of the workers of the old MiniStack")
 
 
 # --- the end

@@ -1,6 +1,6 @@
-"""A rotation of the functions' password, on the deployed function and the real server.
+"""A rotation of the functions' password, by the deployed function on the real server.
 
-The local cloud calls no rotation function, so the four steps come from here, with the event that AWS sends for each.
+The local cloud calls no rotation function, so the tests send the event that AWS sends for each of the four steps.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class Rotation:
         # As long as a version's id is on AWS.
         self.version = secrets.token_hex(16)
 
-    def told(self, **which: str) -> str:
+    def secret(self, **which: str) -> str:
         return str(self.secrets.get_secret_value(SecretId=self.arn, **which)["SecretString"])
 
     @property
     def current(self) -> Database:
-        return Database.of_secret(self.told())
+        return Database.of_secret(self.secret())
 
     def step(self, step: str, **other: str) -> tuple[bool, Any]:
         event = {"Step": step, "SecretId": self.arn, "ClientRequestToken": self.version, **other}
@@ -51,16 +51,16 @@ class Rotation:
 @pytest.fixture
 def rotation(system: System) -> Iterator[Rotation]:
     rotation = Rotation(system)
-    before = rotation.told()
+    before = rotation.secret()
     yield rotation
     rotation.secrets.put_secret_value(SecretId=rotation.arn, SecretString=before)
-    # It gives the user the password that the secret tells.
+    # `migrate` gives the user the password of the secret.
     ok, error = system.invoke("migrate", {})
     assert ok, error
     system.sql("DROP USER IF EXISTS 'cafe_functions_clone'@'%%'")
 
 
-def gets_in(database: Database) -> bool:
+def can_sign_in(database: Database) -> bool:
     try:
         with clients.mysql(database):
             return True
@@ -68,19 +68,19 @@ def gets_in(database: Database) -> bool:
         return False
 
 
-def test_two_users_take_turns_and_the_one_before_gets_in_until_the_next_rotation(rotation: Rotation) -> None:
+def test_two_users_take_turns_and_the_one_before_works_until_the_next_rotation(rotation: Rotation) -> None:
     first = rotation.current
     rotation.run(STEPS)
     second = rotation.current
     assert (first.user, second.user) == ("cafe_functions", "cafe_functions_clone")
-    assert gets_in(first)
-    assert gets_in(second)
+    assert can_sign_in(first)
+    assert can_sign_in(second)
     rotation.version = secrets.token_hex(16)
     rotation.run(STEPS)
     third = rotation.current
     assert third.user == "cafe_functions"
     assert len({each.password for each in (first, second, third)}) == 3
-    assert (gets_in(first), gets_in(second), gets_in(third)) == (False, True, True)
+    assert (can_sign_in(first), can_sign_in(second), can_sign_in(third)) == (False, True, True)
 
 
 def test_the_functions_work_at_every_moment_of_a_rotation(rotation: Rotation) -> None:
@@ -88,24 +88,23 @@ def test_the_functions_work_at_every_moment_of_a_rotation(rotation: Rotation) ->
     for step in STEPS:
         rotation.run([step])
         assert system.invoke("read_inventory", {"reportId": "rotation"})[0]
-    # Those that have not read the secret yet, too.
+    # Also a process that has not read the secret yet: a changed environment makes one.
     lambda_, name = system.aws("lambda"), "cafe-dev-read_inventory"
     variables = lambda_.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
-    # That its environment is set makes a new process of it.
     lambda_.update_function_configuration(FunctionName=name, Environment={"Variables": variables})
     assert system.invoke("read_inventory", {"reportId": "rotation"})[0]
 
 
 def test_each_step_may_come_again(rotation: Rotation) -> None:
     rotation.run([step for step in STEPS for _ in range(2)])
-    assert gets_in(rotation.current)
+    assert can_sign_in(rotation.current)
 
 
-def test_until_it_is_finished_the_secret_tells_what_it_told(rotation: Rotation) -> None:
-    before = rotation.told()
+def test_the_secret_stays_the_same_until_the_rotation_is_finished(rotation: Rotation) -> None:
+    before = rotation.secret()
     rotation.run(STEPS[:3])
-    assert rotation.told() == before
-    pending = json.loads(rotation.told(VersionStage="AWSPENDING"))
+    assert rotation.secret() == before
+    pending = json.loads(rotation.secret(VersionStage="AWSPENDING"))
     assert pending.keys() == json.loads(before).keys()
     assert pending["host"] == rotation.current.host
 

@@ -10,6 +10,7 @@ import pytest
 
 from chalicelib import correlation
 from local import logs
+from tests.system.reports import start
 from tests.system.system import System, wait_for
 
 Trace = Callable[[str], list[str]]
@@ -17,26 +18,25 @@ Trace = Callable[[str], list[str]]
 
 @pytest.fixture
 def trace(system: System, capsys: pytest.CaptureFixture[str]) -> Trace:
-    """The lines that ``make trace`` prints, each as who writes it and the rest."""
+    """Returns the lines that ``make trace`` prints, without their times."""
 
     def lines(identifier: str) -> list[str]:
         capsys.readouterr()
         logs.trace(system.stack, identifier)
-        # Without the date and the time.
         return [line[25:] for line in capsys.readouterr().out.splitlines() if line[:2] == "20"]
 
     return lines
 
 
 def kept(system: System, correlation_id: str) -> list[dict[str, Any]]:
-    """The notifications that tell of what a request brought."""
+    """The notifications about the results of a request."""
     pages = system.aws("dynamodb").get_paginator("scan").paginate(TableName=system.env["NOTIFICATIONS_TABLE"])
     items = [item for page in pages for item in page["Items"]]
     return [item for item in items if {"S": correlation_id} in item.get("correlationIds", {}).get("L", [])]
 
 
 def names(lines: list[str]) -> set[tuple[str, str]]:
-    """Who wrote each line, and its message."""
+    """The writer of each line, and its message."""
     return {(source, rest.strip().split("  ")[0]) for source, _, rest in (line.partition(" ") for line in lines)}
 
 
@@ -57,8 +57,8 @@ def test_an_order_is_followed_from_the_request_to_the_inbox_by_its_id_or_the_req
     }
     wait_for(lambda: names(trace(order_id)) >= expected, "the last line about the order")
     assert names(trace(order_id)) == names(trace(request_id)) == expected
-    [told] = kept(system, request_id)
-    assert order_id in told["message"]["S"]
+    [entry] = kept(system, request_id)
+    assert order_id in entry["message"]["S"]
 
 
 def test_a_report_is_followed_from_the_request_to_the_inbox_by_its_id_or_the_requests(
@@ -76,19 +76,16 @@ def test_a_report_is_followed_from_the_request_to_the_inbox_by_its_id_or_the_req
         ("record_notification", "notification kept"),
     }
     wait_for(lambda: names(trace(report["reportId"])) >= expected, "the last line about the report")
-    # Beside these, whoever asks for the report is given a link to it.
+    # Each request for the report adds a line about its link.
     assert names(trace(report["reportId"])) - {("API", "link made")} == expected
     assert names(trace(request_id)) - {("API", "link made")} == expected
-    [told] = kept(system, request_id)
-    assert report["reportId"] in told["message"]["S"]
+    [entry] = kept(system, request_id)
+    assert report["reportId"] in entry["message"]["S"]
 
 
 def test_a_report_that_is_started_by_hand_has_its_own_id(system: System) -> None:
-    for given in ("{}", "[]", '"text"', '{"correlationId": "two words"}'):
-        name = f"by-hand-{secrets.token_hex(8)}"
-        system.aws("stepfunctions").start_execution(
-            stateMachineArn=system.env["INVENTORY_REPORT_ARN"], name=name, input=given
-        )
+    for given in ("[]", '{"correlationId": "two words"}'):
+        name = start(system, "inventory", given)
         assert system.ended(name)["status"] == "SUCCEEDED"
         assert wait_for(lambda name=name: kept(system, name), "its notification")  # type: ignore[misc]
 
@@ -103,12 +100,12 @@ def test_an_upload_is_followed_by_its_key(system: System, trace: Trace) -> None:
     wait_for(lambda: names(trace(key)) == expected, "the last line about the upload")
 
 
-def test_the_gateway_hands_on_the_clients_id_and_has_one_of_its_own(system: System) -> None:
+def test_the_gateway_passes_on_the_id_of_a_client_or_makes_one(system: System) -> None:
     url = f"{system.env['REST_API_URL']}/health"
     assert system.request("GET", url, X_Request_Id="monday-1").headers["X-Request-Id"] == "monday-1"
     assert correlation.valid(system.request("GET", url).headers["X-Request-Id"])
 
 
-def test_of_what_is_not_there_it_says_what_may_help(system: System, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_id_is_answered_with_what_may_help(system: System, capsys: pytest.CaptureFixture[str]) -> None:
     assert not logs.trace(system.stack, "never-seen")
     assert "X-Request-Id" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""An AWS that remembers what it was told: as much of it as ``infra/deploy`` uses, with AWS's own names."""
+"""Fakes of the services of AWS, as far as ``infra/deploy`` uses them, with AWS's own names."""
 # ruff: noqa: N801, N803
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from botocore.validate import validate_parameters
 
 from infra.deploy.project import tracked_config
 from infra.deploy.target import Target
-from tests.wiring.conftest import as_variables, resolve
+from tests.wiring.stage import as_variables, resolve
 
 OUTPUTS = as_variables(resolve("test", "eu-central-1", "123456789012").outputs)
-# What the deploy adds when the API is there.
+# With the outputs that the deploy adds after it made the API.
 DEPLOYED = {
     **OUTPUTS,
     "REST_API_URL": "https://abc.execute-api.eu-central-1.amazonaws.com/api",
@@ -37,15 +37,15 @@ def _model(service: str) -> ServiceModel:
     return ServiceModel(Loader().load_service_model(service, "service-2"))
 
 
-def _accepts(service: str, operation: str, given: dict[str, Any]) -> None:
-    """Raises what boto3 would raise for arguments that the operation does not have."""
+def accepts(service: str, operation: str, given: dict[str, Any]) -> None:
+    """Raises boto3's error for arguments that the operation does not have."""
     shape = _model(service).operation_model(operation).input_shape
     assert shape
     validate_parameters(given, shape)
 
 
 class CloudFormation:
-    """One stack, and the states that it goes through at the next changes."""
+    """One stack, with the states that follow its next changes."""
 
     def __init__(self, status: str | None, *coming: str, parameters: Mapping[str, str] | None = None) -> None:
         self.status = status
@@ -58,10 +58,10 @@ class CloudFormation:
         self.calls: list[str] = []
         self.given: dict[str, Any] = {}
         self.refusal = ""
-        # Why the change set fails.
+        # The reason of a change set that fails.
         self.reason = ""
         self.events: list[dict[str, str]] = []
-        # Of its resources.
+        # The states of its resources.
         self.statuses: list[str] = []
 
     def describe_stacks(self, StackName: str) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class CloudFormation:
     def create_change_set(self, **given: Any) -> dict[str, str]:
         if self.refusal:
             raise _client_error(self.refusal)
-        _accepts("cloudformation", "CreateChangeSet", given)
+        accepts("cloudformation", "CreateChangeSet", given)
         self.calls.append(given["ChangeSetType"])
         self.given = given
         if self.status is None:
@@ -96,7 +96,7 @@ class CloudFormation:
         return {"Status": "CREATE_COMPLETE", "Changes": []}
 
     def describe_events(self, **given: Any) -> dict[str, Any]:
-        _accepts("cloudformation", "DescribeEvents", given)
+        accepts("cloudformation", "DescribeEvents", given)
         return {"OperationEvents": self.events}
 
     def execute_change_set(self, StackName: str, ChangeSetName: str) -> None:
@@ -131,7 +131,7 @@ class Unavailable(Exception):
 
 
 class Paginator:
-    """Lists by the one argument of the call, one thing to a page."""
+    """Lists by the one argument of the call, with one item on each page."""
 
     def __init__(self, name: str, lists: Mapping[str, list[dict[str, Any]]]) -> None:
         self._name = name
@@ -143,7 +143,7 @@ class Paginator:
 
 
 class Lambda:
-    """Functions, event source mappings and the settings of asynchronous invocation, by the functions' names."""
+    """Functions, event source mappings and asynchronous settings, by the functions' names."""
 
     class exceptions:
         ResourceNotFoundException = Missing
@@ -164,7 +164,7 @@ class Lambda:
             }
             for name, asked in stage["lambda_functions"].items()
         }
-        # As Chalice leaves them.
+        # In the state in which Chalice leaves them.
         sources = {"store_orders": OUTPUTS["ORDERS_QUEUE_ARN"], "announce_orders": OUTPUTS["ORDERS_STREAM_ARN"]}
         self.mappings: dict[str, list[dict[str, Any]]] = {
             target.function(name): [{"UUID": str(uuid.uuid4()), "EventSourceArn": arn, "State": "Creating"}]
@@ -180,8 +180,8 @@ class Lambda:
 
     def get_function_concurrency(self, FunctionName: str) -> dict[str, int]:
         self.get_function_configuration(FunctionName)
-        found = self.reserved.get(FunctionName)
-        return {"ReservedConcurrentExecutions": found} if found else {}
+        reserved = self.reserved.get(FunctionName)
+        return {"ReservedConcurrentExecutions": reserved} if reserved else {}
 
     def get_function_configuration(self, FunctionName: str) -> dict[str, Any]:
         try:
@@ -191,14 +191,14 @@ class Lambda:
 
     def get_paginator(self, operation: str) -> Paginator:
         assert operation == "list_event_source_mappings"
-        shown = {name: [dict(each) for each in found] for name, found in self.mappings.items()}
+        shown = {name: [dict(each) for each in mappings] for name, mappings in self.mappings.items()}
         for mapping in chain(*self.mappings.values()):
             if mapping["State"] in ("Creating", "Updating"):
                 mapping["State"] = "Enabled"
         return Paginator("EventSourceMappings", shown)
 
     def update_event_source_mapping(self, **given: Any) -> None:
-        _accepts("lambda", "UpdateEventSourceMapping", given)
+        accepts("lambda", "UpdateEventSourceMapping", given)
         [mapping] = [each for each in chain(*self.mappings.values()) if each["UUID"] == given["UUID"]]
         if mapping["State"] != "Enabled":
             raise _client_error(f"ResourceInUse: the mapping is {mapping['State']}")
@@ -212,14 +212,13 @@ class Lambda:
             raise Missing from None
 
     def put_function_event_invoke_config(self, **given: Any) -> None:
-        _accepts("lambda", "PutFunctionEventInvokeConfig", given)
+        accepts("lambda", "PutFunctionEventInvokeConfig", given)
         self.invocations[given["FunctionName"]] = given
         self.changes += 1
 
 
 class Account:
-    """What the check looks at: Lambda, the subscriptions of the topics, the notifications and the CORS of the uploads
-    bucket, the API's stage and the web ACL in front of it."""
+    """Lambda, the topics' subscriptions, the uploads bucket, the API's stage and the web ACL in front of it."""
 
     def __init__(self, target: Target, stage: dict[str, Any]) -> None:
         self.lambda_ = Lambda(target, stage)
@@ -227,14 +226,14 @@ class Account:
             OUTPUTS["TOPIC_ARN"]: ["barista@example.com", "arn:cafe-test-record_notification"],
             OUTPUTS["ALARMS_TOPIC_ARN"]: ["arn:cafe-test-record_alarm"],
         }
-        # By the subscription's ARN.
+        # The key is the subscription's ARN.
         self.redrive_policies: dict[str, str] = {}
         self.notified = ["arn:cafe-test-receive_upload"]
         self.cors: list[dict[str, Any]] = []
-        # Of the API's stage, and of API Gateway in this account.
+        # The API's stage, and the account's settings of API Gateway.
         self.api: dict[str, Any] = {"methodSettings": {}}
         self.gateway: dict[str, str] = {"cloudwatchRoleArn": "arn:aws:iam::123456789012:role/logs"}
-        # By the ARN of what each is in front of; and how often a new one is not known yet.
+        # By the ARN of the API's stage. A new web ACL is unavailable for some calls.
         self.web_acls: dict[str, str] = {}
         self.unavailable = 2
         self.meta = SimpleNamespace(partition="aws", region_name="eu-central-1")
@@ -254,7 +253,7 @@ class Account:
 
     def update_stage(self, **given: Any) -> None:
         """https://docs.aws.amazon.com/apigateway/latest/api/API_UpdateStage.html"""
-        _accepts("apigateway", "UpdateStage", given)
+        accepts("apigateway", "UpdateStage", given)
         self.get_stage(given["restApiId"], given["stageName"])
         for each in given["patchOperations"]:
             assert each["op"] == "replace"
@@ -280,7 +279,7 @@ class Account:
         return {"WebACL": {"ARN": self.web_acls[ResourceArn]}}
 
     def associate_web_acl(self, **given: str) -> None:
-        _accepts("wafv2", "AssociateWebACL", given)
+        accepts("wafv2", "AssociateWebACL", given)
         if self.unavailable:
             self.unavailable -= 1
             raise Unavailable
@@ -293,8 +292,8 @@ class Account:
     def get_paginator(self, operation: str) -> Paginator:
         assert operation == "list_subscriptions_by_topic"
         topics = {
-            topic: [{"Endpoint": each, "SubscriptionArn": f"{topic}:{each}"} for each in found]
-            for topic, found in self.subscriptions.items()
+            topic: [{"Endpoint": each, "SubscriptionArn": f"{topic}:{each}"} for each in endpoints]
+            for topic, endpoints in self.subscriptions.items()
         }
         return Paginator("Subscriptions", topics)
 
@@ -303,7 +302,7 @@ class Account:
         return {"Attributes": {"RedrivePolicy": policy} if policy else {}}
 
     def set_subscription_attributes(self, **given: Any) -> None:
-        _accepts("sns", "SetSubscriptionAttributes", given)
+        accepts("sns", "SetSubscriptionAttributes", given)
         assert given["AttributeName"] == "RedrivePolicy"
         self.redrive_policies[given["SubscriptionArn"]] = given["AttributeValue"]
         self.lambda_.changes += 1
@@ -319,7 +318,7 @@ class Account:
         return {"CORSRules": self.cors}
 
     def put_bucket_cors(self, **given: Any) -> None:
-        _accepts("s3", "PutBucketCors", given)
+        accepts("s3", "PutBucketCors", given)
         assert given["Bucket"] == OUTPUTS["UPLOADS_BUCKET"]
         self.cors = given["CORSConfiguration"]["CORSRules"]
         self.lambda_.changes += 1

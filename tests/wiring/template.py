@@ -1,13 +1,13 @@
-"""What CloudFormation makes of the templates in ``infra/``: as many of its intrinsic functions as they use."""
+"""Resolves the templates in ``infra/`` as CloudFormation does, with the intrinsic functions that they use."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-import yaml
+from tests.template import load
 
-# What a reference to a resource gives, and what its attributes are, by type. A role's name is CloudFormation's choice.
+# The value of a reference to a resource, and of its attributes, by type. CloudFormation chooses the name of a role.
 ARN = "arn:{AWS::Partition}:"
 HERE = "{AWS::Region}:{AWS::AccountId}:"
 REFERENCES = {
@@ -18,12 +18,13 @@ REFERENCES = {
     "AWS::StepFunctions::StateMachine": f"{ARN}states:{HERE}stateMachine:{{StateMachineName}}",
     "AWS::Logs::LogGroup": "{LogGroupName}",
     "AWS::Cognito::UserPool": "{AWS::Region}_{LogicalId}",
-    "AWS::Cognito::UserPoolClient": "{LogicalId}",
-    "AWS::IAM::Role": "{LogicalId}",
-    "AWS::EC2::RouteTable": "{LogicalId}",
-    "AWS::EC2::SecurityGroup": "{LogicalId}",
-    "AWS::EC2::Subnet": "{LogicalId}",
-    "AWS::EC2::VPC": "{LogicalId}",
+    **dict.fromkeys(
+        (
+            *("AWS::Cognito::UserPoolClient", "AWS::IAM::Role", "AWS::EC2::RouteTable", "AWS::EC2::SecurityGroup"),
+            *("AWS::EC2::Subnet", "AWS::EC2::VPC"),
+        ),
+        "{LogicalId}",
+    ),
     "AWS::RDS::DBCluster": "{DBClusterIdentifier}",
     "AWS::RDS::DBClusterParameterGroup": "{DBClusterParameterGroupName}",
     "AWS::RDS::DBSubnetGroup": "{DBSubnetGroupName}",
@@ -47,31 +48,8 @@ ATTRIBUTES = {
 NOTHING = object()
 
 
-class Loader(yaml.SafeLoader):
-    """YAML with CloudFormation's short forms: ``!Sub x`` is ``{"Fn::Sub": "x"}``."""
-
-
-def _short_form(loader: yaml.SafeLoader, name: str, node: yaml.Node) -> dict[str, Any]:
-    value: Any
-    if isinstance(node, yaml.ScalarNode):
-        value = loader.construct_scalar(node)
-    elif isinstance(node, yaml.SequenceNode):
-        value = loader.construct_sequence(node, deep=True)
-    else:
-        raise TypeError(f"!{name}: this form is not known here")
-    return {name if name in ("Ref", "Condition") else f"Fn::{name}": value}
-
-
-Loader.add_multi_constructor("!", _short_form)
-
-
-def load(text: str) -> dict[str, Any]:
-    template: dict[str, Any] = yaml.load(text, Loader)
-    return template
-
-
 class Template:
-    """The resources and outputs that there are with these parameters; every value resolved, every name real."""
+    """The resources and outputs of a stack with these parameters, with every value resolved."""
 
     def __init__(self, text: str, parameters: dict[str, str], *, region: str, account: str) -> None:
         self._raw = load(text)
@@ -94,7 +72,7 @@ class Template:
         }
 
     def of_type(self, kind: str) -> dict[str, dict[str, Any]]:
-        """The properties of all resources of a type, by logical id."""
+        """Returns the properties of all resources of a type, by logical id."""
         return {name: each["Properties"] for name, each in self.resources.items() if each["Type"] == kind}
 
     def properties(self, name: str) -> dict[str, Any]:
@@ -111,7 +89,7 @@ class Template:
 
     def _resolve(self, value: Any) -> Any:
         if isinstance(value, list):
-            return [found for each in value if (found := self._resolve(each)) is not NOTHING]
+            return [resolved for each in value if (resolved := self._resolve(each)) is not NOTHING]
         if not isinstance(value, dict):
             return value
         if len(value) == 1:
@@ -148,7 +126,7 @@ class Template:
                 return [f"{self._names['AWS::Region']}{zone}" for zone in "abc"]
             case "Condition":
                 return self._holds(argument)
-        raise TypeError(f"{function}: this function is not known here")
+        raise TypeError(f"{function}: tests/wiring/template.py does not know this function")
 
     def _named(self, name: str, own: dict[str, Any]) -> str:
         if name in own:

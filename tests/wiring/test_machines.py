@@ -4,76 +4,70 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from statelint.cli import main as statelint  # type: ignore[import-untyped]
 
 from chalicelib import errors, storage
 from infra.deploy import place
-from tests.wiring.conftest import MACHINES, ROOT
+from tests.wiring.execution import Execution, Failure
 from tests.wiring.permissions import allowed
+from tests.wiring.stage import MACHINES, ROOT
 from tests.wiring.template import Template
 
 Machine = tuple[str, dict[str, Any]]
-ASL_VALIDATOR = "4.0.0"
-# The first and the last state make the state anew; the others only lead on.
-WITHOUT_RESULT = {"Begin", "Done", "IsAnythingLeft", "WhatFailed", "Failed", "Unannounced"}
 INVOKE = "arn:aws:states:::lambda:invoke"
 PUBLISH = "arn:aws:states:::sns:publish"
-# What AWS names in Retry and may be well a moment later. A time-out is not: the next try would take as long, except
-# of a call that takes milliseconds.
+# The errors of AWS that can pass in a moment. A time-out of a function is not one: the next try would take as long.
 PASSING = {
     INVOKE: {
-        "Lambda.AWSLambdaException",
-        "Lambda.ClientExecutionTimeoutException",
-        "Lambda.SdkClientException",
-        "Lambda.ServiceException",
-        "Lambda.TooManyRequestsException",
+        *("Lambda.AWSLambdaException", "Lambda.ClientExecutionTimeoutException", "Lambda.SdkClientException"),
+        *("Lambda.ServiceException", "Lambda.TooManyRequestsException"),
     },
     PUBLISH: {
-        # Step Functions' name for what SNS has no name for, throttling among it.
+        # Step Functions' name for each error that SNS has no name for, such as throttling.
         "SNS.AmazonSNSException",
-        "SNS.InternalErrorException",
-        "SNS.KMSThrottlingException",
-        "SNS.SdkClientException",
-        "SNS.ThrottledException",
-        "States.Timeout",
+        *("SNS.InternalErrorException", "SNS.KMSThrottlingException", "SNS.SdkClientException"),
+        *("SNS.ThrottledException", "States.Timeout"),
     },
 }
 
 
+def definition_of(name: str) -> dict[str, Any]:
+    definition: dict[str, Any] = json.loads((ROOT / "infra" / MACHINES[name]).read_text())
+    return definition
+
+
+def branches(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the machines that a Parallel or a Map runs within itself."""
+    return state.get("Branches", []) + ([state["ItemProcessor"]] if "ItemProcessor" in state else [])
+
+
 def all_states(definition: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every state, those within a Parallel or a Map too."""
+    """Yields every state, with those within a Parallel or a Map."""
     for name, state in definition["States"].items():
         yield name, state
         for branch in branches(state):
             yield from all_states(branch)
 
 
-def branches(state: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a Parallel or a Map runs within itself."""
-    return state.get("Branches", []) + ([state["ItemProcessor"]] if "ItemProcessor" in state else [])
-
-
-def tasks(definition: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {name: state for name, state in all_states(definition) if state["Type"] == "Task"}
+def tasks(definition: dict[str, Any], resource: str = "") -> dict[str, dict[str, Any]]:
+    """Returns the tasks, or those of one resource."""
+    states = all_states(definition)
+    return {name: each for name, each in states if each["Type"] == "Task" and resource in ("", each["Resource"])}
 
 
 def function_of(template: Template, machine: str, state: dict[str, Any]) -> str:
-    """The name in app.py of the function that a task invokes."""
-    placeholder = state["Parameters"]["FunctionName"].removeprefix("${").removesuffix("}")
+    """Returns the name in app.py of the function that a task invokes."""
+    placeholder = state["Arguments"]["FunctionName"].removeprefix("${").removesuffix("}")
     arn: str = template.properties(machine)["DefinitionSubstitutions"][placeholder]
     return arn.removeprefix("arn:aws:lambda:<region>:<account>:function:cafe-<stage>-")
 
 
 def pauses(retry: dict[str, Any]) -> float:
-    """The seconds between all tries of a retrier, at the most."""
+    """Returns the maximum of seconds between all tries of a retrier."""
     return sum(
         min(retry["IntervalSeconds"] * retry["BackoffRate"] ** number, retry["MaxDelaySeconds"])
         for number in range(retry["MaxAttempts"])
@@ -81,76 +75,40 @@ def pauses(retry: dict[str, Any]) -> float:
 
 
 def next_states(state: dict[str, Any]) -> list[str]:
-    """Where the execution may go from here if nothing fails."""
+    """Returns the states that can follow if nothing fails."""
     if state["Type"] == "Choice":
         return [*(choice["Next"] for choice in state["Choices"]), state["Default"]]
     return [state["Next"]] if "Next" in state else []
 
 
 def paths(definition: dict[str, Any], start: str, been: tuple[str, ...] = ()) -> list[list[str]]:
-    """Every way from ``start`` to an end on which nothing (further) fails, and that is at most twice at a state."""
+    """Returns every path from ``start`` to an end without a further failure, with each state at most twice."""
     following = [each for each in next_states(definition["States"][start]) if been.count(each) < 2]
     if not next_states(definition["States"][start]):
         return [[start]]
     return [[start, *rest] for each in following for rest in paths(definition, each, (*been, each))]
 
 
-# --- linters ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("file", MACHINES.values())
-def test_statelint_finds_nothing(file: str) -> None:
-    assert statelint([str(ROOT / "infra" / file)]) == 0
-
-
-@pytest.fixture
-def asl_validator() -> Path:
-    """The program, of the version that is pinned here. It is installed once, where git ignores it."""
-    npm = shutil.which("npm")
-    if not npm:
-        pytest.skip("asl-validator needs Node.js, and there is no npm on the PATH")
-    folder = ROOT / "node_modules"
-    manifest = folder / "asl-validator" / "package.json"
-    if not (manifest.exists() and json.loads(manifest.read_text())["version"] == ASL_VALIDATOR):
-        options = ["--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--prefix", str(ROOT)]
-        run(npm, "install", *options, f"asl-validator@{ASL_VALIDATOR}")
-    return folder / ".bin" / "asl-validator"
-
-
-def test_asl_validator_finds_nothing(asl_validator: Path) -> None:
-    for file in MACHINES.values():
-        run(str(asl_validator), "--json-path", str(ROOT / "infra" / file))
-
-
-def run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 # --- substitutions, functions and rights ------------------------------------------------------------------------------
 
 
-def test_every_placeholder_is_substituted_and_every_substitution_used(machine: Machine, template: Template) -> None:
+def test_the_template_has_the_definition_of_the_file_and_every_substitution_that_it_needs(
+    machine: Machine, template: Template
+) -> None:
     name, definition = machine
+    properties = template.properties(name)
+    assert json.loads(properties["DefinitionString"]) == definition
     placeholders = set(re.findall(r"\$\{(\w+)\}", json.dumps(definition)))
-    assert placeholders == template.properties(name)["DefinitionSubstitutions"].keys()
-
-
-def test_the_template_holds_the_definition_of_the_file(machine: Machine, template: Template) -> None:
-    name, definition = machine
-    assert json.loads(template.properties(name)["DefinitionString"]) == definition
+    assert placeholders == properties["DefinitionSubstitutions"].keys()
 
 
 def test_the_machines_invoke_the_functions_of_app_py_that_have_no_other_trigger(app: Any, template: Template) -> None:
-    invoked = [
-        function_of(template, name, state)
-        for name, file in MACHINES.items()
-        for state in tasks(json.loads((ROOT / "infra" / file).read_text())).values()
-        if state["Resource"] == INVOKE
-    ]
-    # The deploy and Secrets Manager call these two.
+    invoked = {
+        function_of(template, name, state) for name in MACHINES for state in tasks(definition_of(name), INVOKE).values()
+    }
+    # The deploy calls the first, and Secrets Manager the second.
     others = {"migrate", "rotate_password"}
-    assert set(invoked) == {each.name for each in app.pure_lambda_functions} - others
+    assert invoked == {each.name for each in app.pure_lambda_functions} - others
 
 
 def test_a_machine_may_invoke_exactly_its_functions_and_publish_to_its_topic(
@@ -167,20 +125,19 @@ def test_a_machine_may_invoke_exactly_its_functions_and_publish_to_its_topic(
 def test_the_machine_is_logged_without_its_data_and_traced(machine: Machine, template: Template) -> None:
     properties = template.properties(machine[0])
     log = properties["LoggingConfiguration"]
-    assert log["Level"] == "ALL"
-    assert log["IncludeExecutionData"] is False
+    assert (log["Level"], log["IncludeExecutionData"]) == ("ALL", False)
     [destination] = log["Destinations"]
     group = template.properties(f"{machine[0]}Logs")["LogGroupName"]
     assert destination["CloudWatchLogsLogGroup"]["LogGroupArn"].endswith(f":log-group:{group}:*")
     assert properties["TracingConfiguration"] == {"Enabled": True}
-    # Idempotency-Key rests on this: an express machine does not remember its executions.
+    # Idempotency-Key depends on this: an express machine does not remember its executions.
     assert properties["StateMachineType"] == "STANDARD"
 
 
 # --- retries and time-outs --------------------------------------------------------------------------------------------
 
 
-def test_every_task_is_retried_with_backoff_and_jitter(machine: Machine) -> None:
+def test_every_task_is_retried_with_backoff_and_jitter_on_errors_that_can_pass(machine: Machine) -> None:
     for name, state in tasks(machine[1]).items():
         assert state["TimeoutSeconds"] > 0, name
         retry = state["Retry"][0]
@@ -188,29 +145,23 @@ def test_every_task_is_retried_with_backoff_and_jitter(machine: Machine) -> None
         assert retry["MaxDelaySeconds"] > retry["IntervalSeconds"], name
         assert retry["JitterStrategy"] == "FULL", name
         assert 1 <= retry["MaxAttempts"] <= 5, name
-
-
-def test_only_what_may_pass_is_retried(machine: Machine) -> None:
-    for name, state in tasks(machine[1]).items():
-        retry = state["Retry"][0]
-        known = PASSING[state["Resource"]]
-        assert known <= set(retry["ErrorEquals"]), name
-        own = set(retry["ErrorEquals"]) - known
+        of_aws = PASSING[state["Resource"]]
+        assert of_aws <= set(retry["ErrorEquals"]), name
+        own = set(retry["ErrorEquals"]) - of_aws
         assert all(issubclass(getattr(errors, error), errors.Unavailable) for error in own), name
 
 
-def test_each_error_of_ours_that_may_pass_is_retried(template: Template) -> None:
-    """By its class's own name: Step Functions knows nothing of a parent class."""
+def test_each_error_of_ours_that_can_pass_is_retried_by_the_name_of_its_class(template: Template) -> None:
+    """Step Functions does not know the parent of a class."""
     retried: dict[str, set[str]] = {}
-    for name, file in MACHINES.items():
-        for state in tasks(json.loads((ROOT / "infra" / file).read_text())).values():
-            if state["Resource"] == INVOKE:
-                own = set(state["Retry"][0]["ErrorEquals"]) - PASSING[INVOKE]
-                assert retried.setdefault(function_of(template, name, state), own) == own
+    for name in MACHINES:
+        for state in tasks(definition_of(name), INVOKE).values():
+            own = set(state["Retry"][0]["ErrorEquals"]) - PASSING[INVOKE]
+            assert retried.setdefault(function_of(template, name, state), own) == own
     assert retried == {
         "read_inventory": {"DatabaseUnavailable", "Unavailable"},
         "render_report": {"Unavailable"},
-        # Signing calls nobody, so nothing of ours can pass.
+        # Signing calls no service.
         "presign_report": set(),
         "measure_buckets": {"Unavailable"},
     }
@@ -220,10 +171,10 @@ def test_each_error_of_ours_that_may_pass_is_retried(template: Template) -> None
     assert set.union(*retried.values()) == passing
 
 
-def test_a_function_of_mysqls_network_that_lost_it_while_it_was_idle_is_waited_for(
+def test_a_function_that_lost_its_network_while_it_was_idle_is_retried_for_minutes(
     machine: Machine, template: Template
 ) -> None:
-    """Lambda takes some minutes to give it another one. No other function is in a network."""
+    """Lambda takes some minutes to give it another one. Only the functions that use MySQL are in a network."""
     for state in tasks(machine[1]).values():
         others = state["Retry"][1:]
         if state["Resource"] != INVOKE or function_of(template, machine[0], state) not in place.FUNCTIONS:
@@ -234,26 +185,25 @@ def test_a_function_of_mysqls_network_that_lost_it_while_it_was_idle_is_waited_f
         assert pauses(retry) >= 180
 
 
-def test_a_task_waits_longer_than_its_function_may_take(
+def test_a_task_waits_longer_than_its_function_can_take(
     machine: Machine, template: Template, config: dict[str, Any]
 ) -> None:
-    for state in tasks(machine[1]).values():
-        if state["Resource"] == INVOKE:
-            function = function_of(template, machine[0], state)
-            assert state["TimeoutSeconds"] > config["lambda_functions"][function]["lambda_timeout"], function
+    for state in tasks(machine[1], INVOKE).values():
+        function = function_of(template, machine[0], state)
+        assert state["TimeoutSeconds"] > config["lambda_functions"][function]["lambda_timeout"], function
 
 
 def test_the_machine_waits_longer_than_all_tries_of_its_tasks(machine: Machine) -> None:
-    """A machine that runs out of time runs no Catch, so nobody would be told why."""
+    """A machine that runs out of time runs no Catch, so nobody would get the reason."""
     definition = machine[1]
 
     def longest(state: dict[str, Any]) -> float:
         if branches(state):
-            # As many functions are called at once as there are shares.
+            # All shares are measured at the same time.
             return max(sum(map(longest, branch["States"].values())) for branch in branches(state))
         if state["Type"] != "Task":
             return 0
-        # What is not ready is refused at once.
+        # Lambda refuses a function that is not ready at once.
         return float(
             (state["Retry"][0]["MaxAttempts"] + 1) * state["TimeoutSeconds"] + sum(map(pauses, state["Retry"]))
         )
@@ -266,7 +216,7 @@ def test_the_machine_waits_longer_than_all_tries_of_its_tasks(machine: Machine) 
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
-def test_every_failure_is_told_and_ends_the_execution_as_failed(machine: Machine) -> None:
+def test_every_failure_sends_a_notification_and_ends_the_execution_as_failed(machine: Machine) -> None:
     definition = machine[1]
     for name, state in definition["States"].items():
         if state["Type"] not in ("Task", "Parallel", "Map") or name == "NotifyFailure":
@@ -275,205 +225,262 @@ def test_every_failure_is_told_and_ends_the_execution_as_failed(machine: Machine
         assert catch["ErrorEquals"] == ["States.ALL"], name
         for path in paths(definition, catch["Next"]):
             assert path[-2:] == ["NotifyFailure", "Failed"], name
-
-
-def test_a_failure_that_cannot_be_told_ends_under_the_name_that_raises_the_alarm(
-    machine: Machine, template: Template
-) -> None:
-    states = machine[1]["States"]
-    [catch] = states["NotifyFailure"]["Catch"]
-    assert states["NotifyFailure"]["Next"] == "Failed"
-    assert catch["Next"] == "Unannounced"
-    # In a place of its own: the cause that the execution ends with is that of the first failure.
-    assert catch["ResultPath"] == "$.unpublished"
-    assert states["Failed"] == {"Type": "Fail", "ErrorPath": "$.failure.Error", "CausePath": "$.told.reason"}
-    assert states["Unannounced"]["CausePath"] == "$.told.reason"
-
-    rule = template.properties("UnannouncedReports")
-    pattern = rule["EventPattern"]["detail"]
-    assert pattern["status"] == ["FAILED"]
-    assert states["Unannounced"]["Error"] in pattern["error"]
-    assert set(pattern["stateMachineArn"]) == {
-        template.outputs["InventoryReportArn"],
-        template.outputs["StorageReportArn"],
-    }
-    assert [each["Arn"] for each in rule["Targets"]] == [template.outputs["AlarmsTopicArn"]]
-
-
-def test_the_failures_of_states_without_a_catch_raise_the_alarm(template: Template) -> None:
-    """What a Pass or a Choice may raise, and what no Catch sees; and an event that does not tell the error."""
-    errors = template.properties("UnannouncedReports")["EventPattern"]["detail"]["error"]
-    assert {"exists": False} in errors
-    assert {each for each in errors if isinstance(each, str)} - {"Unannounced"} == {
-        "States.DataLimitExceeded",
-        "States.IntrinsicFailure",
-        "States.NoChoiceMatched",
-        "States.ParameterPathFailure",
-        "States.ResultPathMatchFailure",
-        "States.Runtime",
-    }
-
-
-def test_a_success_passes_no_failing_state_and_ends_with_the_summary(machine: Machine) -> None:
-    definition = machine[1]
-    for path in paths(definition, definition["StartAt"]):
-        assert path[-1] == "Done"
-        assert not {"NotifyFailure", "Failed"} & set(path)
-    assert definition["States"]["Done"]["Parameters"].keys() == {"reportId.$", "reportKey.$", "summary.$"}
-
-
-def test_a_failure_in_a_branch_is_caught_by_the_state_that_runs_it(machine: Machine) -> None:
-    for state in machine[1]["States"].values():
+        # The state that runs a branch catches the failures in it.
         for branch in branches(state):
             assert not any("Catch" in each for each in branch["States"].values())
 
 
-# --- the promise of the inventory report ------------------------------------------------------------------------------
+def test_a_failure_without_a_notification_ends_under_the_name_that_raises_the_alarm(
+    machine: Machine, template: Template
+) -> None:
+    states = machine[1]["States"]
+    [catch] = states["NotifyFailure"]["Catch"]
+    assert (states["NotifyFailure"]["Next"], catch["Next"]) == ("Failed", "Unannounced")
+    pattern = template.properties("UnannouncedReports")["EventPattern"]["detail"]
+    assert pattern["status"] == ["FAILED"]
+    # The others are the errors of a Pass or a Choice, the errors that no Catch gets, and an event without an error.
+    assert {"exists": False} in pattern["error"]
+    assert {each for each in pattern["error"] if isinstance(each, str)} == {
+        states["Unannounced"]["Error"],
+        *("States.DataLimitExceeded", "States.NoChoiceMatched", "States.QueryEvaluationError", "States.Runtime"),
+    }
 
 
-def test_the_link_goes_out_only_when_the_page_is_stored_and_the_link_made() -> None:
-    definition = json.loads((ROOT / "infra" / "inventory_report.asl.json").read_text())
+def test_every_execution_that_ends_without_a_notification_raises_the_alarm(template: Template) -> None:
+    assert template.properties("UnfinishedReports")["EventPattern"]["detail"]["status"] == ["ABORTED", "TIMED_OUT"]
+    for rule in ("UnannouncedReports", "UnfinishedReports"):
+        machines = template.properties(rule)["EventPattern"]["detail"]["stateMachineArn"]
+        assert set(machines) == {template.outputs[f"{name}Arn"] for name in MACHINES}
+        assert [each["Arn"] for each in template.properties(rule)["Targets"]] == [template.outputs["AlarmsTopicArn"]]
+
+
+# --- the promises of the reports --------------------------------------------------------------------------------------
+
+
+def test_the_link_goes_out_only_when_the_page_is_stored_and_the_link_signed() -> None:
+    definition = definition_of("InventoryReport")
     states = definition["States"]
     assert states["RenderAndPresign"]["Type"] == "Parallel"
     assert [list(branch["States"]) for branch in states["RenderAndPresign"]["Branches"]] == [
         ["RenderReport"],
         ["PresignReport"],
     ]
-    # The one way to NotifyReport: whatever fails on it leads elsewhere.
-    assert paths(definition, definition["StartAt"]) == [
-        ["Begin", "ReadInventory", "RenderAndPresign", "WriteNotice", "NotifyReport", "Done"]
-    ]
+    # The only path to NotifyReport: every failure on it leads elsewhere.
+    assert paths(definition, definition["StartAt"]) == [["ReadInventory", "RenderAndPresign", "NotifyReport"]]
     leads = {
         name
         for name, state in states.items()
-        if {"WriteNotice", "NotifyReport"} & {*next_states(state), *(each["Next"] for each in state.get("Catch", []))}
+        if "NotifyReport" in (*next_states(state), *(each["Next"] for each in state.get("Catch", [])))
     }
-    assert leads == {"RenderAndPresign", "WriteNotice"}
+    assert leads == {"RenderAndPresign"}
 
 
-def test_the_storage_report_is_measured_and_then_told() -> None:
-    definition = json.loads((ROOT / "infra" / "storage_report.asl.json").read_text())
-    measured, a_round = (
-        ["Begin", "MeasureBuckets", "IsAnythingLeft"],
-        ["MeasureShares", "AddUpShares", "IsAnythingLeft"],
-    )
-    told = ["WriteNotice", "NotifyStorage", "Done"]
+def test_the_storage_report_measures_before_it_notifies() -> None:
+    definition = definition_of("StorageReport")
+    first_round = ["MeasureBuckets", "IsAnythingLeft"]
+    next_round = ["MeasureShares", "AddUpShares", "IsAnythingLeft"]
     assert sorted(paths(definition, definition["StartAt"]), key=len) == [
-        [*measured, *told],
-        [*measured, *a_round, *told],
+        [*first_round, "NotifyStorage"],
+        [*first_round, *next_round, "NotifyStorage"],
     ]
 
 
 def test_as_many_functions_measure_at_once_as_there_are_shares() -> None:
-    definition = json.loads((ROOT / "infra" / "storage_report.asl.json").read_text())
-    assert definition["States"]["MeasureShares"]["MaxConcurrency"] == storage.SHARES
+    assert definition_of("StorageReport")["States"]["MeasureShares"]["MaxConcurrency"] == storage.SHARES
 
 
-def test_whatever_the_input_is_the_state_is_an_object(machine: Machine) -> None:
-    """Into an input that is none no result can be put, and that error is one that no Catch sees."""
-    begin = machine[1]["States"][machine[1]["StartAt"]]
-    assert (begin["Type"], list(begin["Output"])) == ("Pass", ["correlationId"])
+# --- whole executions -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def evaluate() -> Iterator[Callable[[str, Any], Any]]:
-    """JSONata's evaluation of an expression with ``$states``. Its import raises the whole process's recursion limit."""
+SUMMARY = {"rows": 7, "suppliers": 3, "quantity": 120, "generatedAt": "2026-11-21T03:14:16.000000Z"}
+LINK = "https://reports.example/inventory?X-Amz-Signature=1&x=2"
+FAILURE = Failure(
+    "DatabaseRefused", '{"errorMessage": "MySQL refuses: no such table", "stackTrace": ["File secret.py"]}'
+)
+# A function returns more than the state may have.
+ROWS = {"beans": ["a row"]}
+
+
+def payload(**fields: Any) -> dict[str, Any]:
+    return {"StatusCode": 200, "Payload": {**fields, **ROWS}}
+
+
+def measured(*shares: int) -> dict[str, Any]:
+    notice = {"subject": "Storage report: 7 kB", "message": "Total size of all buckets: 7 kB", "sms": "7 kB"}
+    spread = {"round": 1, "id": "try-1", "shares": list(shares)}
+    return payload(reportKey="storage/key", summary={"totalBytes": 7_000}, notice=notice, spread=spread)
+
+
+ANSWERS: dict[str, dict[str, Any]] = {
+    "InventoryReport": {
+        "ReadInventory": payload(csvKey="inventory/csv", generatedAt=SUMMARY["generatedAt"]),
+        "RenderReport": payload(reportKey="inventory/key", **SUMMARY),
+        "PresignReport": payload(url=LINK, expiresAt="2026-11-21T04:14:17Z"),
+        "NotifyReport": {"MessageId": "m-1"},
+        "NotifyFailure": {"MessageId": "m-2"},
+    },
+    "StorageReport": {
+        "MeasureBuckets": measured(),
+        "MeasureShare": payload(),
+        "AddUpShares": measured(),
+        "NotifyStorage": {"MessageId": "m-1"},
+        "NotifyFailure": {"MessageId": "m-2"},
+    },
+}
+KINDS = {"InventoryReport": ("report", "inventory"), "StorageReport": ("storage", "storage")}
+
+
+@pytest.fixture(autouse=True)
+def recursion_limit() -> Iterator[None]:
+    """The first evaluation imports jsonata, which raises the limit of the whole process."""
     limit = sys.getrecursionlimit()
-    from jsonata.jsonata import Jsonata  # type: ignore[import-untyped]
-
-    yield lambda expression, states: Jsonata.jsonata(expression).evaluate(None, {"states": states})
+    yield
     sys.setrecursionlimit(limit)
 
 
+def execute(name: str, given: Any = None, **answers: Any) -> Execution:
+    """Runs a machine whose tasks succeed, except for the given ``answers``. Answers of other machines do nothing."""
+    return Execution(definition_of(name), ANSWERS[name] | answers, given, "report-1").run()
+
+
+def published(execution: Execution) -> dict[str, Any]:
+    """Returns the arguments of the only notification, with its message and its attributes as values."""
+    [arguments] = [each for calls in execution.called.values() for each in calls if "TopicArn" in each]
+    attributes = {name: each["StringValue"] for name, each in arguments["MessageAttributes"].items()}
+    types = {name: each["DataType"] for name, each in arguments["MessageAttributes"].items()}
+    assert types == {name: "String.Array" if name == "correlationIds" else "String" for name in attributes}
+    assert arguments["MessageStructure"] == "json"
+    return {**arguments, "Message": json.loads(arguments["Message"]), "MessageAttributes": attributes}
+
+
+@pytest.mark.parametrize(("name", "transitions"), [("InventoryReport", 5), ("StorageReport", 3)])
+def test_a_report_enters_few_states_because_each_one_is_billed(name: str, transitions: int) -> None:
+    """AWS bills every state that an execution enters: a Parallel, and each state in its branches."""
+    execution = execute(name)
+    assert execution.status == "SUCCEEDED"
+    assert len(execution.entered) == transitions, execution.entered
+    assert len(list(all_states(definition_of(name)))) <= 10
+
+
+def test_the_inventory_report_sends_its_link_and_its_totals() -> None:
+    execution = execute("InventoryReport")
+    notification = published(execution)
+    assert notification["Subject"] == "Inventory report ready"
+    assert notification["Message"] == {
+        "default": "Inventory report report-1: 7 beans of 3 suppliers, 120 in stock."
+        f" Open it before 2026-11-21T04:14:17Z: {LINK}",
+        "sms": "Inventory report ready: 7 beans of 3 suppliers, 120 in stock.",
+    }
+    # The link is a secret of its receivers, so the output does not have it.
+    assert execution.output == {"reportId": "report-1", "reportKey": "inventory/key", "summary": SUMMARY}
+
+
+def test_the_page_is_rendered_from_the_file_that_was_read() -> None:
+    [render] = execute("InventoryReport").called["RenderReport"]
+    assert render["Payload"]["csvKey"] == "inventory/csv"
+    assert render["Payload"]["generatedAt"] == SUMMARY["generatedAt"]
+
+
+def test_the_storage_report_sends_what_was_measured_and_asks_with_any_input() -> None:
+    execution = execute("StorageReport", {"mode": "metrics"})
+    notification = published(execution)
+    assert notification["Subject"] == "Storage report: 7 kB"
+    assert notification["Message"] == {"default": "Total size of all buckets: 7 kB", "sms": "7 kB"}
+    [measure] = execution.called["MeasureBuckets"]
+    assert measure["Payload"] == {"reportId": "report-1", "request": {"mode": "metrics"}, "spread": {"round": 0}}
+    assert execution.output == {
+        "reportId": "report-1",
+        "reportKey": "storage/key",
+        "summary": {"totalBytes": 7_000},
+    }
+
+
+def test_each_share_is_measured_and_the_sums_take_the_place_of_those_before() -> None:
+    sums = iter([measured(0), {**measured(), "Payload": measured()["Payload"] | {"reportKey": "storage/new"}}])
+    execution = execute("StorageReport", MeasureBuckets=measured(0, 1, 2), AddUpShares=lambda _: next(sums))
+    shares = [each["Payload"]["spread"] for each in execution.called["MeasureShare"]]
+    assert shares == [{"round": 1, "id": "try-1", "share": share} for share in (0, 1, 2, 0)]
+    spreads = [each["Payload"]["spread"]["shares"] for each in execution.called["AddUpShares"]]
+    assert spreads == [[0, 1, 2], [0]]
+    assert (execution.status, execution.output["reportKey"]) == ("SUCCEEDED", "storage/new")
+    # A round enters the Map, its shares, the sum and the choice.
+    assert len(execution.entered) == 3 + (1 + 3 + 2) + (1 + 1 + 2)
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (FAILURE, "MySQL refuses: no such table"),
+        (Failure("States.Timeout"), "a step took too long and was given up"),
+        (Failure("SNS.AuthorizationErrorException", "not allowed"), "not allowed (SNS.AuthorizationErrorException)"),
+        (
+            Failure("Lambda.Unknown", 'Payload: {"errorMessage": "x"}'),
+            'Payload: {"errorMessage": "x"} (Lambda.Unknown)',
+        ),
+    ],
+    ids=["function", "time-out", "service", "unknown"],
+)
+def test_every_failure_is_reported_and_ends_with_a_cause_for_people(
+    machine: Machine, failure: Failure, reason: str
+) -> None:
+    name, title = machine[0], machine[0].replace("Report", " report")
+    for task in tasks(machine[1]).keys() - {"NotifyFailure"}:
+        answers = {"MeasureBuckets": measured(0)} if task in ("MeasureShare", "AddUpShares") else {}
+        execution = execute(name, **answers, **{task: failure})
+        assert (execution.status, execution.error, execution.cause) == ("FAILED", failure.error, reason), task
+        [arguments] = execution.called["NotifyFailure"]
+        assert arguments["Subject"] == f"{title} failed"
+        assert json.loads(arguments["Message"])["default"] == f"{title} report-1 failed: {reason}"
+        assert execution.entered[-3:] == ["ExplainFailure", "NotifyFailure", "Failed"]
+        # Nobody gets a link or a total of a report that failed.
+        assert not ({"NotifyReport", "NotifyStorage"} - {task}) & execution.called.keys()
+
+
+def test_a_failure_that_no_notification_reports_keeps_its_cause(machine: Machine) -> None:
+    answers = {next(iter(machine[1]["States"])): FAILURE, "NotifyFailure": Failure("States.Timeout")}
+    execution = execute(machine[0], **answers)
+    assert (execution.error, execution.cause) == ("Unannounced", "MySQL refuses: no such table")
+
+
+@pytest.mark.parametrize("outcome", ["succeeded", "failed"])
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
         ({"correlationId": "request-1", "mode": "listing"}, "request-1"),
         ({"correlationId": "a" * 80}, "a" * 80),
-        ({"correlationId": "a" * 81}, "by-hand"),
-        ({"correlationId": ""}, "by-hand"),
-        ({"correlationId": 'two words, "quoted"'}, "by-hand"),
-        ({"correlationId": 7}, "by-hand"),
-        ({"correlationId": None}, "by-hand"),
-        ({"correlationId": ["request-1", "request-2"]}, "by-hand"),
-        ({}, "by-hand"),
-        ([], "by-hand"),
-        ("request-1", "by-hand"),
-        (7, "by-hand"),
-        (None, "by-hand"),
+        ({"correlationId": "a" * 81}, "report-1"),
+        ({"correlationId": ""}, "report-1"),
+        ({"correlationId": 'two words, "quoted"'}, "report-1"),
+        ({"correlationId": 7}, "report-1"),
+        ({"correlationId": None}, "report-1"),
+        ({"correlationId": ["request-1", "request-2"]}, "report-1"),
+        ({}, "report-1"),
+        ([], "report-1"),
+        ("request-1", "report-1"),
+        (7, "report-1"),
+        (None, "report-1"),
     ],
 )
-def test_an_execution_has_the_id_of_its_request_and_without_one_its_own(
-    machine: Machine, given: Any, expected: str, evaluate: Callable[[str, Any], Any]
+def test_any_input_works_and_a_notification_has_its_id_or_the_name_of_the_execution(
+    machine: Machine, given: Any, expected: str, outcome: str
 ) -> None:
-    """Whatever the input is: an error here would be one that no Catch sees."""
-    begin = machine[1]["States"]["Begin"]
-    assert begin["QueryLanguage"] == "JSONata"
-    expression = begin["Output"]["correlationId"].removeprefix("{%").removesuffix("%}")
-    execution = {"context": {"Execution": {"Name": "by-hand", "Input": given}}}
-    assert evaluate(expression, execution) == expected
+    answers = {next(iter(machine[1]["States"])): FAILURE} if outcome == "failed" else {}
+    execution = execute(machine[0], given, **answers)
+    kind, report_kind = KINDS[machine[0]]
+    attributes = published(execution)["MessageAttributes"]
+    assert json.loads(attributes.pop("correlationIds")) == [expected]
+    assert json.loads(attributes.pop("facts")) == {"id": "report-1", "kind": report_kind, "outcome": outcome}
+    key = f"{kind}/report-1" + ("/failed" if outcome == "failed" else "")
+    assert attributes == {"kind": kind, "key": key, "startedAt": "2026-11-21T03:14:15.123Z"}
+    # The functions take the id from the request themselves.
+    payloads = [each["Payload"] for calls in execution.called.values() for each in calls if "Payload" in each]
+    assert payloads
+    assert all((each["reportId"], each["request"]) == ("report-1", given) for each in payloads)
 
 
-def test_every_function_and_every_notice_gets_the_id(machine: Machine) -> None:
-    for name, state in tasks(machine[1]).items():
-        parameters = state["Parameters"]
-        if state["Resource"] == INVOKE:
-            assert parameters["Payload"]["correlationId.$"] == "$.correlationId", name
-        else:
-            attribute = parameters["MessageAttributes"]["correlationIds"]
-            assert attribute["DataType"] == "String.Array", name
-            assert attribute["StringValue.$"] == "States.JsonToString(States.Array($.correlationId))", name
-    shares = machine[1]["States"].get("MeasureShares")
-    assert shares is None or shares["ItemSelector"]["correlationId.$"] == "$.correlationId"
-
-
-def test_rows_never_travel_through_the_state(machine: Machine) -> None:
-    """Every function's answer is cut down to named fields: keys, totals, texts."""
-    for name, state in tasks(machine[1]).items():
-        if state["Resource"] == INVOKE:
-            assert "ResultSelector" in state, name
-            assert "$.Payload" not in state["ResultSelector"].values(), name
-
-
-def test_telephones_get_no_link(machine: Machine) -> None:
-    texts = [state["Parameters"] for _, state in all_states(machine[1]) if "sms" in str(state.get("Parameters", {}))]
-    assert texts
-    for parameters in texts:
-        assert "url" not in parameters.get("sms.$", parameters.get("sms"))
-
-
-def test_the_notices_tell_their_kind_their_key_and_the_report(machine: Machine) -> None:
-    kind = "report" if machine[0] == "InventoryReport" else "storage"
-    published = {name: state for name, state in tasks(machine[1]).items() if state["Resource"] == PUBLISH}
-    assert len(published) == 2
-    for name, state in published.items():
-        attributes = state["Parameters"]["MessageAttributes"]
-        assert attributes["kind"]["StringValue"] == kind, name
-        assert "$$.Execution.Name" in attributes["key"]["StringValue.$"], name
-    assert len({state["Parameters"]["MessageAttributes"]["key"]["StringValue.$"] for state in published.values()}) == 2
-
-
-def test_an_execution_that_ends_without_a_catch_raises_the_alarm(template: Template) -> None:
-    rule = template.properties("UnfinishedReports")
-    pattern = rule["EventPattern"]["detail"]
-    assert pattern["status"] == ["ABORTED", "TIMED_OUT"]
-    assert set(pattern["stateMachineArn"]) == {
-        template.outputs["InventoryReportArn"],
-        template.outputs["StorageReportArn"],
-    }
-    assert [each["Arn"] for each in rule["Targets"]] == [template.outputs["AlarmsTopicArn"]]
-
-
-def test_no_state_overwrites_what_another_one_left(machine: Machine) -> None:
-    definition = machine[1]
-    catches = {catch["Next"] for state in definition["States"].values() for catch in state.get("Catch", [])}
-    for start in (definition["StartAt"], *catches):
-        for path in paths(definition, start):
-            # Adding up puts the new sums in the place of the old ones.
-            kept = [
-                definition["States"][name]["ResultPath"]
-                for name in path
-                if name not in WITHOUT_RESULT | {"AddUpShares"}
-            ]
-            assert len(set(kept)) == len(kept), path
-            assert all(re.fullmatch(r"\$\.\w+", each) for each in kept), path
+def test_rows_never_travel_through_the_state_and_an_sms_has_no_link(machine: Machine) -> None:
+    """The state has only named fields of a function's answer: keys, totals, texts."""
+    for answers in ({}, {"MeasureBuckets": measured(0)}, {"PresignReport": FAILURE}):
+        execution = execute(machine[0], **answers)
+        assert "a row" not in json.dumps([execution.called, execution.output, execution.variables])
+        assert "http" not in published(execution)["Message"]["sms"]

@@ -1,4 +1,4 @@
-"""The resources template: its promises, with each parameter, on AWS and on the local stage."""
+"""The promises of the resources template, with each parameter, on AWS and on the local stage."""
 
 from __future__ import annotations
 
@@ -8,54 +8,35 @@ from typing import Any
 
 import boto3
 import pytest
-from cfnlint.api import lint  # type: ignore[import-untyped]
 
 from chalicelib.dead_letters import EXECUTION_ID
 from chalicelib.orders import store
 from chalicelib.reports import KINDS, MODES, REPORT_ID
 from chalicelib.sign_in import MANAGERS, OPEN, ROUTES, STAFF
 from infra import trace
-from infra.deploy import stacks
-from tests.wiring.conftest import ROOT, SCHEDULES, as_variables, place, resolve
-from tests.wiring.template import Template, load
+from tests.template import load
+from tests.wiring.stage import ROOT, SCHEDULES, as_variables, place, rendered, resolve
+from tests.wiring.template import Template
 
 PLAIN_HTTP = {"Bool": {"aws:SecureTransport": "false"}}
 BEYOND_MOTO = {
-    "AWS::CloudWatch::Alarm",
-    "AWS::Cognito::UserPool",
-    "AWS::Cognito::UserPoolClient",
-    "AWS::Cognito::UserPoolGroup",
-    "AWS::Logs::QueryDefinition",
-    "AWS::XRay::ResourcePolicy",
-    "AWS::S3::BucketPolicy",
-    "AWS::SNS::TopicPolicy",
-    "AWS::SQS::QueuePolicy",
+    *("AWS::CloudWatch::Alarm", "AWS::Logs::QueryDefinition", "AWS::XRay::ResourcePolicy"),
+    *("AWS::Cognito::UserPool", "AWS::Cognito::UserPoolClient", "AWS::Cognito::UserPoolGroup"),
+    *("AWS::S3::BucketPolicy", "AWS::SNS::TopicPolicy", "AWS::SQS::QueuePolicy"),
 }
-
-
-# --- linters and CloudFormation ---------------------------------------------------------------------------------------
-
-
-def test_cfn_lint_finds_nothing_in_the_file() -> None:
-    assert lint((ROOT / "infra" / "resources.yaml").read_text(), regions=["us-east-1", "eu-central-1"]) == []
-
-
-def test_cfn_lint_finds_nothing_in_what_is_deployed() -> None:
-    assert lint(stacks.template(), regions=["us-east-1", "eu-central-1"]) == []
 
 
 @pytest.mark.filterwarnings("ignore:Tried to parse")
 @pytest.mark.parametrize("local", ["false", "true"])
-def test_moto_makes_of_the_template_what_the_tests_here_read_in_it(aws: None, local: str) -> None:
-    """Their own small reading of CloudFormation's functions is compared with moto's."""
+def test_moto_resolves_the_template_as_the_tests_do(aws: None, local: str) -> None:
     cfn = boto3.client("cloudformation")
     given = {"Stage": "test", "Local": local, **place().parameters}
     parameters = [{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()]
-    cfn.create_stack(StackName="test", TemplateBody=stacks.template(), Parameters=parameters)  # type: ignore[arg-type]
+    cfn.create_stack(StackName="test", TemplateBody=rendered(), Parameters=parameters)  # type: ignore[arg-type]
     [stack] = cfn.describe_stacks(StackName="test")["Stacks"]
     made = {each["OutputKey"]: each["OutputValue"] for each in stack["Outputs"]}
     read = resolve("test", "eu-central-1", "123456789012", Local=local)
-    # CloudFormation makes up the roles' names and the stream's label, and moto's makes no user pool.
+    # CloudFormation invents the roles' names and the stream's label, and moto makes no user pool.
     same = [name for name in read.outputs if not re.search("RoleArn|StreamArn|UserPool", name)]
     assert made.keys() == {name for name in read.outputs if "UserPool" not in name}
     assert {name: made[name] for name in same} == {name: read.outputs[name] for name in same}
@@ -92,15 +73,14 @@ def test_after_five_tries_a_message_is_in_the_dead_letter_queue(template: Templa
     assert redrive["deadLetterTargetArn"].endswith(":cafe-<stage>-orders-dead")
 
 
-def test_sns_puts_what_it_could_not_deliver_into_the_failures_queue_for_these_topics_only(template: Template) -> None:
-    allowing = {
-        queue: statement
+def test_only_sns_may_send_to_a_queue_and_only_undelivered_messages_of_the_two_topics(template: Template) -> None:
+    [(queue, statement)] = [
+        (queue, statement)
         for policy in template.of_type("AWS::SQS::QueuePolicy").values()
         for queue in policy["Queues"]
         for statement in policy["PolicyDocument"]["Statement"]
         if statement["Effect"] == "Allow"
-    }
-    [(queue, statement)] = allowing.items()
+    ]
     assert queue == template.outputs["FailuresQueueUrl"]
     assert statement == {
         "Effect": "Allow",
@@ -113,28 +93,11 @@ def test_sns_puts_what_it_could_not_deliver_into_the_failures_queue_for_these_to
     }
 
 
-def test_every_queue_is_encrypted(template: Template) -> None:
+def test_queues_are_encrypted_and_a_dead_letter_which_keeps_its_age_has_ten_days_left(template: Template) -> None:
     queues = template.of_type("AWS::SQS::Queue")
-    assert queues.keys() == {"OrdersQueue", "OrdersDeadLetterQueue", "FailuresQueue"}
+    kept = {name: queue["MessageRetentionPeriod"] / 86400 for name, queue in queues.items()}
+    assert kept == {"OrdersQueue": 4, "OrdersDeadLetterQueue": 14, "FailuresQueue": 14}
     assert all(queue["SqsManagedSseEnabled"] is True for queue in queues.values())
-
-
-def test_a_dead_letter_which_keeps_its_age_has_ten_days_left(template: Template) -> None:
-    day = 24 * 3600
-    kept = {name: queue["MessageRetentionPeriod"] for name, queue in template.of_type("AWS::SQS::Queue").items()}
-    assert kept == {"OrdersQueue": 4 * day, "OrdersDeadLetterQueue": 14 * day, "FailuresQueue": 14 * day}
-
-
-@pytest.mark.parametrize(("alarm", "queue"), [("OrdersDeadAlarm", "orders-dead"), ("FailuresAlarm", "failures")])
-def test_one_message_in_a_queue_of_failures_raises_an_alarm(alarm: str, queue: str, template: Template) -> None:
-    properties = template.properties(alarm)
-    assert properties["Namespace"] == "AWS/SQS"
-    assert properties["MetricName"] == "ApproximateNumberOfMessagesVisible"
-    assert properties["Dimensions"] == [{"Name": "QueueName", "Value": f"cafe-<stage>-{queue}"}]
-    assert (properties["ComparisonOperator"], properties["Threshold"]) == ("GreaterThanThreshold", 0)
-    # An empty queue stops reporting after a while, and that is no alarm.
-    assert properties["TreatMissingData"] == "notBreaching"
-    assert properties["AlarmActions"] == [template.outputs["AlarmsTopicArn"]]
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -149,7 +112,7 @@ def test_every_table_is_on_demand_encrypted_and_recoverable(template: Template) 
         assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
 
 
-def test_orders_are_known_by_their_id_and_stream_what_is_new(template: Template) -> None:
+def test_orders_stay_and_their_stream_has_new_items(template: Template) -> None:
     table = template.properties("OrdersTable")
     assert table["TableName"] == "cafe-<stage>-orders"
     assert table["KeySchema"] == [{"AttributeName": "orderID", "KeyType": "HASH"}]
@@ -166,59 +129,48 @@ def test_notifications_expire(template: Template) -> None:
 # --- buckets ----------------------------------------------------------------------------------------------------------
 
 
-def test_every_bucket_is_private_encrypted_and_forgets(template: Template) -> None:
-    buckets = template.of_type("AWS::S3::Bucket")
-    assert {each["BucketName"] for each in buckets.values()} == {
-        "cafe-<stage>-reports-<account>",
-        "cafe-<stage>-uploads-<account>",
-    }
-    for bucket in buckets.values():
-        assert bucket["PublicAccessBlockConfiguration"] == {
-            "BlockPublicAcls": True,
-            "BlockPublicPolicy": True,
-            "IgnorePublicAcls": True,
-            "RestrictPublicBuckets": True,
-        }
+def test_every_bucket_is_closed_to_the_public_and_encrypted(template: Template) -> None:
+    deploys = load((ROOT / "infra" / "deploys.yaml").read_text())["Resources"]["DeploysBucket"]["Properties"]
+    closed = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
+    for bucket in (*template.of_type("AWS::S3::Bucket").values(), deploys):
+        assert bucket["PublicAccessBlockConfiguration"] == dict.fromkeys(closed, True)
+        assert bucket["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
         [encryption] = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
         assert encryption["ServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
-        assert bucket["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+
+
+def test_objects_expire_when_step_functions_forgets_a_report(template: Template) -> None:
+    buckets = template.of_type("AWS::S3::Bucket").values()
+    assert {each["BucketName"] for each in buckets} == {
+        f"cafe-<stage>-{name}-<account>" for name in ("reports", "uploads")
+    }
+    for bucket in buckets:
         [rule] = bucket["LifecycleConfiguration"]["Rules"]
-        assert rule["Status"] == "Enabled"
-        # As long as Step Functions remembers a report.
-        assert rule["ExpirationInDays"] == 90
+        assert (rule["Status"], rule["ExpirationInDays"]) == ("Enabled", 90)
         assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
 
 
-@pytest.mark.parametrize("stage", ["dev", "prod", "local"])
-def test_every_bucket_refuses_plain_http_on_every_stage_that_is_not_the_local_cloud(stage: str) -> None:
-    template = resolve(stage)
-    policies = {each["Bucket"]: each["PolicyDocument"] for each in template.of_type("AWS::S3::BucketPolicy").values()}
-    for bucket in template.of_type("AWS::S3::Bucket").values():
-        name = bucket["BucketName"]
-        [statement] = policies[name]["Statement"]
-        assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "s3:*")
-        assert statement["Resource"] == [f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"]
-        assert statement["Condition"] == PLAIN_HTTP
-
-
-@pytest.mark.parametrize("stage", ["dev", "prod", "local"])
-def test_every_queue_and_topic_refuses_plain_http_on_every_stage_that_is_not_the_local_cloud(stage: str) -> None:
+# A stage on AWS can have the name "local", too.
+@pytest.mark.parametrize("stage", ["<stage>", "local"])
+def test_every_bucket_queue_and_topic_refuses_plain_http(stage: str) -> None:
     template = resolve(stage)
     refused = {}
-    for policy in (
-        *template.of_type("AWS::SQS::QueuePolicy").values(),
-        *template.of_type("AWS::SNS::TopicPolicy").values(),
-    ):
-        [of] = policy.get("Queues") or policy["Topics"]
-        [statement] = [each for each in policy["PolicyDocument"]["Statement"] if each.get("Sid") == "TlsOnly"]
-        assert (statement["Effect"], statement["Principal"], statement["Condition"]) == ("Deny", "*", PLAIN_HTTP)
-        refused[of] = (statement["Action"], statement["Resource"])
-    queues = {each["QueueName"] for each in template.of_type("AWS::SQS::Queue").values()}
+    for kind, of in (("S3::Bucket", "Bucket"), ("SQS::Queue", "Queues"), ("SNS::Topic", "Topics")):
+        for policy in template.of_type(f"AWS::{kind}Policy").values():
+            [resource] = [policy[of]] if of == "Bucket" else policy[of]
+            [statement] = [each for each in policy["PolicyDocument"]["Statement"] if each.get("Sid") == "TlsOnly"]
+            assert (statement["Effect"], statement["Principal"], statement["Condition"]) == ("Deny", "*", PLAIN_HTTP)
+            refused[resource] = (statement["Action"], statement["Resource"])
     here = "<region>:<account>"
     assert refused == {
         **{
+            each["BucketName"]: ("s3:*", [f"arn:aws:s3:::{each['BucketName']}", f"arn:aws:s3:::{each['BucketName']}/*"])
+            for each in template.of_type("AWS::S3::Bucket").values()
+        },
+        **{
             f"https://sqs.<region>.amazonaws.com/<account>/{name}": ("sqs:*", f"arn:aws:sqs:{here}:{name}")
-            for name in queues
+            for each in template.of_type("AWS::SQS::Queue").values()
+            for name in [each["QueueName"]]
         },
         **{
             arn: ("sns:Publish", arn)
@@ -226,14 +178,6 @@ def test_every_queue_and_topic_refuses_plain_http_on_every_stage_that_is_not_the
             for arn in [f"arn:aws:sns:{here}:{each['TopicName']}"]
         },
     }
-
-
-def test_a_bucket_is_closed_to_the_public_whatever_a_policy_or_a_list_of_access_says(template: Template) -> None:
-    deploys = load((ROOT / "infra" / "deploys.yaml").read_text())["Resources"]["DeploysBucket"]["Properties"]
-    for bucket in (*template.of_type("AWS::S3::Bucket").values(), deploys):
-        closed = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
-        assert bucket["PublicAccessBlockConfiguration"] == dict.fromkeys(closed, True)
-        assert bucket["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
 
 
 def test_no_resource_grants_the_public_anything(template: Template) -> None:
@@ -246,7 +190,7 @@ def test_no_resource_grants_the_public_anything(template: Template) -> None:
 # --- the user pool ----------------------------------------------------------------------------------------------------
 
 
-def test_nobody_signs_up_alone_and_every_password_is_a_long_one(template: Template) -> None:
+def test_nobody_signs_up_alone_and_every_password_is_long(template: Template) -> None:
     pool = template.properties("UserPool")
     assert pool["AdminCreateUserConfig"] == {"AllowAdminCreateUserOnly": True}
     policy = pool["Policies"]["PasswordPolicy"]
@@ -254,7 +198,7 @@ def test_nobody_signs_up_alone_and_every_password_is_a_long_one(template: Templa
     assert all(policy[f"Require{kind}"] for kind in ("Lowercase", "Uppercase", "Numbers"))
 
 
-def test_the_groups_are_those_of_the_table_of_who_may_do_what(template: Template) -> None:
+def test_the_groups_are_those_of_the_routes(template: Template) -> None:
     made = {each["GroupName"] for each in template.of_type("AWS::Cognito::UserPoolGroup").values()}
     assert made == set(ROUTES.values()) - {OPEN} == {STAFF, MANAGERS}
 
@@ -265,7 +209,7 @@ def test_the_consoles_client_has_no_secret_and_its_tokens_last_an_hour(template:
     assert set(client["ExplicitAuthFlows"]) == {"ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"}
     assert client["TokenValidityUnits"] == dict.fromkeys(("IdToken", "AccessToken", "RefreshToken"), "hours")
     assert (client["IdTokenValidity"], client["AccessTokenValidity"]) == (1, 1)
-    # Who signs out is out, and an unknown name is told like a wrong password.
+    # Signing out ends the refresh token, and an unknown name gives the error of a wrong password.
     assert client["EnableTokenRevocation"] is True
     assert client["PreventUserExistenceErrors"] == "ENABLED"
 
@@ -274,69 +218,60 @@ def test_the_consoles_client_has_no_secret_and_its_tokens_last_an_hour(template:
 
 
 def differences(one: Template, other: Template) -> set[str]:
-    """What is not the same: ``Resource`` where one has it alone, and else ``Resource.Property`` or ``Outputs.Name``."""
-    found = set(one.resources.keys() ^ other.resources.keys())
+    """Returns ``Resource`` for each that one side lacks, ``Resource.Property`` and ``Outputs.Name`` for each change."""
+    names = set(one.resources.keys() ^ other.resources.keys())
     for name in one.resources.keys() & other.resources.keys():
         left, right = one.properties(name), other.properties(name)
-        found |= {f"{name}.{key}" for key in left.keys() | right.keys() if left.get(key) != right.get(key)}
-    return found | {f"Outputs.{name}" for name, value in one.outputs.items() if other.outputs[name] != value}
+        names |= {f"{name}.{key}" for key in left.keys() | right.keys() if left.get(key) != right.get(key)}
+    return names | {f"Outputs.{name}" for name, value in one.outputs.items() if other.outputs[name] != value}
 
 
 def test_every_difference_of_the_local_stage_is_in_the_decisions() -> None:
-    page = (ROOT / "docs" / "decisions.md").read_text()
+    page = (ROOT / "docs" / "decisions" / "local-cloud.md").read_text()
     section = page.split("## What the local stage does differently\n")[1].split("\n## ")[0]
     listed = set(re.findall(r"^\| `([^`]+)` \|", section, flags=re.MULTILINE))
     assert differences(resolve(Local="true"), resolve(Local="false")) == listed
 
 
-def test_a_stage_is_not_local_unless_it_is_asked_for(template: Template) -> None:
+def test_a_stage_is_not_local_by_default(template: Template) -> None:
     assert differences(resolve(Local="false"), template) == set()
 
 
 # --- schedules --------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_scheduled_by_default(template: Template) -> None:
-    assert template.of_type("AWS::Scheduler::Schedule") == {}
-
-
 @pytest.mark.parametrize(("kind", "other"), [("Storage", "Inventory"), ("Inventory", "Storage")])
-def test_a_report_is_made_by_the_clock_where_a_parameter_says_when(kind: str, other: str) -> None:
-    template = resolve(**{f"{kind}ReportSchedule": "cron(0 6 ? * MON *)"}, ScheduleTimezone="Europe/Zurich")
-    [schedule] = template.of_type("AWS::Scheduler::Schedule").values()
+def test_a_report_is_scheduled_only_where_its_parameter_says_when(kind: str, other: str, template: Template) -> None:
+    assert template.of_type("AWS::Scheduler::Schedule") == {}
+    scheduled = resolve(**{f"{kind}ReportSchedule": "cron(0 6 ? * MON *)"}, ScheduleTimezone="Europe/Zurich")
+    [schedule] = scheduled.of_type("AWS::Scheduler::Schedule").values()
     assert schedule["Name"] == f"cafe-<stage>-{kind.lower()}-report"
     assert schedule["ScheduleExpression"] == "cron(0 6 ? * MON *)"
     assert schedule["ScheduleExpressionTimezone"] == "Europe/Zurich"
-    assert f"Scheduled{other}ReportRole" not in template.resources
+    assert f"Scheduled{other}ReportRole" not in scheduled.resources
 
 
-@pytest.mark.parametrize("schedule", ["cron(0 6 * * ? *)", "rate(1 day)", ""])
-def test_a_schedule_is_an_expression_of_eventbridge_scheduler(schedule: str) -> None:
-    assert re.search(pattern("StorageReportSchedule"), schedule)
+def test_a_schedule_must_be_an_expression_of_eventbridge_scheduler() -> None:
+    parameters = load((ROOT / "infra" / "resources.yaml").read_text())["Parameters"]
+    [pattern] = {parameters[name]["AllowedPattern"] for name in SCHEDULES}
+    for good in ("cron(0 6 * * ? *)", "rate(1 day)", ""):
+        assert re.search(pattern, good), good
+    for bad in ("daily", "0 6 * * *", "at(2026-11-21T06:00:00)", "cron()", " rate(1 day)"):
+        assert not re.search(pattern, bad), bad
 
 
-@pytest.mark.parametrize("schedule", ["daily", "0 6 * * *", "at(2026-11-21T06:00:00)", "cron()", " rate(1 day)"])
-def test_what_is_no_such_expression_is_refused_before_anything_is_changed(schedule: str) -> None:
-    assert not re.search(pattern("StorageReportSchedule"), schedule)
-    assert pattern("InventoryReportSchedule") == pattern("StorageReportSchedule")
-
-
-def pattern(parameter: str) -> str:
-    return str(load((ROOT / "infra" / "resources.yaml").read_text())["Parameters"][parameter]["AllowedPattern"])
-
-
-def test_a_schedule_that_asks_twice_starts_one_report_which_the_api_shows(whole: Template) -> None:
-    """The execution is named after the schedule's own; in such a name Step Functions takes no time with its colons."""
+def test_a_schedule_that_fires_twice_starts_one_report_which_the_api_shows(whole: Template) -> None:
+    """The execution takes the schedule's execution id, because a name must not hold the colons of a time."""
     for kind in KINDS:
         schedule = whole.properties(f"Scheduled{kind.title()}Report")
-        asked = json.loads(schedule["Target"]["Input"])
+        request = json.loads(schedule["Target"]["Input"])
         assert schedule["Target"]["Arn"] == "arn:aws:scheduler:::aws-sdk:sfn:startExecution"
-        assert asked == {
+        assert request == {
             "StateMachineArn": whole.outputs[f"{kind.title()}ReportArn"],
             "Name": f"{kind}-{EXECUTION_ID}",
             "Input": {"storage": '{"mode": "listing"}', "inventory": "{}"}[kind],
         }
-        assert REPORT_ID.fullmatch(asked["Name"].replace(EXECUTION_ID, "d32c5kddcf5bb8c3"))
+        assert REPORT_ID.fullmatch(request["Name"].replace(EXECUTION_ID, "d32c5kddcf5bb8c3"))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -345,7 +280,7 @@ def test_a_scheduled_storage_report_measures_as_its_parameter_says(mode: str) ->
     assert json.loads(json.loads(schedule["Target"]["Input"])["Input"]) == {"mode": mode}
 
 
-def test_what_a_schedule_cannot_start_for_an_hour_waits_for_a_person(whole: Template) -> None:
+def test_a_report_that_a_schedule_cannot_start_for_an_hour_becomes_a_dead_letter(whole: Template) -> None:
     for schedule in whole.of_type("AWS::Scheduler::Schedule").values():
         assert schedule["FlexibleTimeWindow"] == {"Mode": "OFF"}
         assert schedule["Target"]["DeadLetterConfig"] == {"Arn": whole.outputs["FailuresQueueArn"]}
@@ -355,7 +290,8 @@ def test_what_a_schedule_cannot_start_for_an_hour_waits_for_a_person(whole: Temp
 
 # --- topics and subscriptions -----------------------------------------------------------------------------------------
 
-SUBSCRIBERS = pytest.mark.parametrize(
+
+@pytest.mark.parametrize(
     ("protocol", "address", "endpoint", "kinds"),
     [
         ("email", "EmailAddress", "barista@example.com", "EmailKinds"),
@@ -363,58 +299,36 @@ SUBSCRIBERS = pytest.mark.parametrize(
         ("https", "HttpsEndpoint", "https://example.com/hook", "HttpsKinds"),
     ],
 )
-
-
-def test_nobody_is_subscribed_by_default(template: Template) -> None:
+def test_an_address_is_subscribed_to_all_notifications_or_to_some_kinds(
+    protocol: str, address: str, endpoint: str, kinds: str, template: Template
+) -> None:
     assert template.of_type("AWS::SNS::Subscription") == {}
-
-
-@SUBSCRIBERS
-def test_an_address_is_subscribed_to_the_notifications(protocol: str, address: str, endpoint: str, kinds: str) -> None:
-    template = resolve(**{address: endpoint})
-    assert list(template.of_type("AWS::SNS::Subscription").values()) == [
-        {
-            "TopicArn": template.outputs["TopicArn"],
-            "Protocol": protocol,
-            "Endpoint": endpoint,
-            # Where a message goes that SNS could not deliver there.
-            "RedrivePolicy": {"deadLetterTargetArn": template.outputs["FailuresQueueArn"]},
-        }
-    ]
-
-
-@SUBSCRIBERS
-def test_a_subscriber_may_want_some_kinds_only(protocol: str, address: str, endpoint: str, kinds: str) -> None:
-    template = resolve(**{address: endpoint, kinds: "report,storage"})
-    [subscription] = template.of_type("AWS::SNS::Subscription").values()
-    assert subscription["FilterPolicy"] == {"kind": ["report", "storage"]}
-    # By the message's attributes, which is what SNS takes where nothing is said.
-    assert subscription.get("FilterPolicyScope", "MessageAttributes") == "MessageAttributes"
-
-
-def test_all_three_may_be_subscribed_at_once() -> None:
-    template = resolve(
-        EmailAddress="barista@example.com", PhoneNumber="+41791234567", HttpsEndpoint="https://example.com/hook"
-    )
-    assert {each["Protocol"] for each in template.of_type("AWS::SNS::Subscription").values()} == {
-        "email",
-        "sms",
-        "https",
+    subscription = {
+        "TopicArn": template.outputs["TopicArn"],
+        "Protocol": protocol,
+        "Endpoint": endpoint,
+        # The destination of messages that SNS could not deliver.
+        "RedrivePolicy": {"deadLetterTargetArn": template.outputs["FailuresQueueArn"]},
     }
+    [everything] = resolve(**{address: endpoint}).of_type("AWS::SNS::Subscription").values()
+    assert everything == subscription
+    # Without a FilterPolicyScope, SNS filters by the message's attributes.
+    [some] = resolve(**{address: endpoint, kinds: "report,storage"}).of_type("AWS::SNS::Subscription").values()
+    assert some == {**subscription, "FilterPolicy": {"kind": ["report", "storage"]}}
 
 
 def test_notifications_are_encrypted_and_alarms_can_arrive(template: Template) -> None:
     topics = template.of_type("AWS::SNS::Topic")
     assert {each["TopicName"] for each in topics.values()} == {"cafe-<stage>-notifications", "cafe-<stage>-alarms"}
     assert topics["NotificationsTopic"]["KmsMasterKeyId"] == "alias/aws/sns"
-    # CloudWatch and EventBridge may not use that key.
+    # CloudWatch and EventBridge cannot use that key.
     assert "KmsMasterKeyId" not in topics["AlarmsTopic"]
 
 
 def test_topics_are_traced_and_sns_may_send_the_traces_of_these_two_only(template: Template) -> None:
     assert {each["TracingConfig"] for each in template.of_type("AWS::SNS::Topic").values()} == {"Active"}
     policy = template.properties("TopicTracingPolicy")
-    # PutResourcePolicy takes as much.
+    # The maximum of PutResourcePolicy.
     assert len(policy["PolicyDocument"]) <= 5120
     [statement] = json.loads(policy["PolicyDocument"])["Statement"]
     assert statement == {
@@ -432,42 +346,40 @@ def test_topics_are_traced_and_sns_may_send_the_traces_of_these_two_only(templat
 # --- in front of the API ----------------------------------------------------------------------------------------------
 
 
-def test_there_is_no_waf_unless_it_is_asked_for(template: Template) -> None:
+def test_a_waf_has_the_rules_of_aws_and_a_limit_for_each_address_and_admits_long_lists_of_orders(
+    template: Template,
+) -> None:
     assert template.of_type("AWS::WAFv2::WebACL") == {}
     assert template.outputs["ApiWebAclArn"] == ""
-
-
-def test_a_waf_has_the_rules_of_aws_and_a_limit_for_each_address_and_lets_large_lists_of_orders_through() -> None:
-    template = resolve(Waf="on", WafRateLimit="500")
-    [acl] = template.of_type("AWS::WAFv2::WebACL").values()
-    assert template.outputs["ApiWebAclArn"].endswith(":regional/webacl/cafe-<stage>-api/<id>")
+    guarded = resolve(Waf="on", WafRateLimit="500")
+    [acl] = guarded.of_type("AWS::WAFv2::WebACL").values()
+    assert guarded.outputs["ApiWebAclArn"].endswith(":regional/webacl/cafe-<stage>-api/<id>")
     assert (acl["Scope"], acl["DefaultAction"]) == ("REGIONAL", {"Allow": {}})
     address, common, inputs = sorted(acl["Rules"], key=lambda rule: rule["Priority"])
     assert address["Statement"]["RateBasedStatement"]["Limit"] == "500"
     assert address["Action"] == {"Block": {}}
     groups = [each["Statement"]["ManagedRuleGroupStatement"] for each in (common, inputs)]
     assert [each["Name"] for each in groups] == ["AWSManagedRulesCommonRuleSet", "AWSManagedRulesKnownBadInputsRuleSet"]
-    # What they say counts, but for the size of a body, which may be a megabyte here.
+    # The rules block, except for the size of a body: a list of orders can have a megabyte.
     assert [each["OverrideAction"] for each in (common, inputs)] == [{"None": {}}] * 2
     assert groups[0]["RuleActionOverrides"] == [{"Name": "SizeRestrictions_BODY", "ActionToUse": {"Count": {}}}]
     assert "RuleActionOverrides" not in groups[1]
 
 
-def test_the_limits_of_the_api_are_numbers_that_api_gateway_takes() -> None:
-    template = resolve(ApiRateLimit="5", ApiBurstLimit="7", MysqlConcurrency="3")
-    shown = {name: template.outputs[name] for name in ("ApiRateLimit", "ApiBurstLimit", "MysqlConcurrency")}
-    assert shown == {"ApiRateLimit": "5", "ApiBurstLimit": "7", "MysqlConcurrency": "3"}
+def test_the_limits_of_the_api_are_outputs_for_the_deploy() -> None:
+    limits = {"ApiRateLimit": "5", "ApiBurstLimit": "7", "MysqlConcurrency": "3"}
+    assert limits.items() <= resolve(**limits).outputs.items()
 
 
-# --- logs -------------------------------------------------------------------------------------------------------------
+# --- logs, names and outputs ------------------------------------------------------------------------------------------
 
 
-def test_every_log_group_forgets_when_it_is_told_to() -> None:
+def test_every_log_group_is_kept_as_long_as_its_parameter_says() -> None:
     groups = resolve(LogRetentionDays="7").of_type("AWS::Logs::LogGroup")
     assert {str(each["RetentionInDays"]) for each in groups.values()} == {"7"}
 
 
-def test_the_saved_query_is_that_of_make_trace_and_asks_every_log(template: Template) -> None:
+def test_the_saved_query_is_that_of_make_trace_and_reads_every_log(template: Template) -> None:
     query = template.properties("TraceQuery")
     assert query["Name"] == "cafe-<stage>/trace"
     assert query["QueryString"] == trace.QUERY
@@ -475,45 +387,18 @@ def test_the_saved_query_is_that_of_make_trace_and_asks_every_log(template: Temp
     assert set(query["LogGroupNames"]) == groups
 
 
-# --- names and outputs ------------------------------------------------------------------------------------------------
-
-
-def test_every_name_is_of_its_stage(template: Template) -> None:
-    """So that two stages share an account."""
-    naming = {
-        "QueueName",
-        "TableName",
-        "TopicName",
-        "BucketName",
-        "StateMachineName",
-        "AlarmName",
-        "DashboardName",
-        "PolicyName",
-        "LogGroupName",
-        "Name",
-        "UserPoolName",
-        "ClientName",
-    }
+def test_every_name_has_its_stage_so_that_two_stages_can_share_an_account(template: Template) -> None:
+    named = ("Alarm", "Bucket", "Client", "Dashboard", "LogGroup", "Policy", "Queue", "StateMachine", "Table", "Topic")
+    naming = {"Name", "UserPoolName", *(f"{kind}Name" for kind in named)}
     for name, resource in template.resources.items():
         for key in naming & resource["Properties"].keys():
             assert "cafe-<stage>" in resource["Properties"][key], name
 
 
-@pytest.mark.parametrize(
-    "output",
-    [
-        "UPLOADS_BUCKET",
-        "REPORTS_BUCKET",
-        "ORDERS_QUEUE_URL",
-        "ORDERS_TABLE",
-        "NOTIFICATIONS_TABLE",
-        "TOPIC_ARN",
-        "INVENTORY_REPORT_ARN",
-        "STORAGE_REPORT_ARN",
-        "ORDERS_DEAD_LETTER_URL",
-        "USER_POOL_ID",
-        "USER_POOL_CLIENT_ID",
-    ],
-)
-def test_the_outputs_have_what_the_interface_promises(output: str, template: Template) -> None:
-    assert as_variables(template.outputs)[output]
+def test_the_outputs_have_what_the_interface_promises(template: Template) -> None:
+    promised = {
+        *("UPLOADS_BUCKET", "REPORTS_BUCKET", "ORDERS_TABLE", "NOTIFICATIONS_TABLE", "TOPIC_ARN", "ALARMS_TOPIC_ARN"),
+        *("ORDERS_QUEUE_URL", "ORDERS_DEAD_LETTER_URL", "FAILURES_QUEUE_URL", "USER_POOL_ID", "USER_POOL_CLIENT_ID"),
+        *("INVENTORY_REPORT_ARN", "STORAGE_REPORT_ARN"),
+    }
+    assert promised <= {name for name, value in as_variables(template.outputs).items() if value}

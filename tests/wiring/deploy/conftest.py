@@ -1,4 +1,4 @@
-"""A stage to deploy, and fakes that go on by being looked at."""
+"""A stage to deploy, and fakes whose state advances at each look."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.deploy.target import Target
-from tests.wiring.conftest import place
+from tests.wiring.stage import place
 
 
 @pytest.fixture
@@ -17,10 +17,11 @@ def target(tmp_path: Path) -> Target:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fakes go on by being looked at."""
+    """Skips every pause, because a fake advances when somebody looks at it."""
     monkeypatch.setattr("time.sleep", lambda _: None)
 
 
 @pytest.fixture
 def said() -> list[str]:
+    """The lines that the deploy says."""
     return []

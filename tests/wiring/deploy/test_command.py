@@ -1,49 +1,50 @@
-"""The command: what it refuses, and what it asks."""
+"""The command ``python -m infra.deploy``: what it refuses, asks and destroys."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import boto3
 import pytest
 
+from infra.deploy import __main__ as command
 from infra.deploy.__main__ import Question, main
 from infra.deploy.target import DeployError
+from tests.wiring.stage import ACCOUNT, REGION, client
 
 
 @pytest.mark.parametrize("stage", ["", "Dev", "1st", "a_b", "-x", "a" * 21, "a.b", "é", "a-", "a--b"])
-def test_a_bad_name_of_a_stage_is_refused(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_malformed_stage_is_refused(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:
         main(["--", stage])
     assert error.value.code == 2
     assert "must be lower-case letters, digits and single hyphens, at most 20" in capsys.readouterr().err
 
 
-def test_the_local_cloud_has_no_database_of_its_own(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("variables", "arguments", "problem"),
+    [
+        # The local cloud has no database of its own.
+        ({"DB_SECRET_ARN": ""}, ["--local"], "not set: DB_SECRET_ARN"),
+        ({"DB_SECRET_ARN": "arn", "SUBNET_IDS": "subnet-1"}, [], "SUBNET_IDS and SECURITY_GROUP_IDS: both of them"),
+        ({}, ["--parameter", "EmailAddress"], "--parameter: must be NAME=VALUE"),
+    ],
+)
+def test_wrong_arguments_and_variables_are_refused(
+    variables: dict[str, str],
+    arguments: list[str],
+    problem: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("DB_SECRET_ARN", "")
-    with pytest.raises(SystemExit):
-        main(["dev", "--local"])
-    assert "not set: DB_SECRET_ARN" in capsys.readouterr().err
-
-
-def test_half_a_network_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, value in {"DB_SECRET_ARN": "arn", "SUBNET_IDS": "subnet-1", "SECURITY_GROUP_IDS": ""}.items():
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit):
-        main(["dev"])
-    assert "SUBNET_IDS and SECURITY_GROUP_IDS: both of them" in capsys.readouterr().err
-
-
-def test_a_parameter_without_a_value_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["dev", "--parameter", "EmailAddress"])
-    assert "--parameter: must be NAME=VALUE" in capsys.readouterr().err
+        main(["dev", *arguments])
+    assert problem in capsys.readouterr().err
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, *given: str) -> list[str]:
-    """Lets a person answer so, one question after the other; returns the answers that are still to come."""
+    """Gives these answers, one to each question; returns the answers that are left."""
     left = list(given)
 
     def answer(_: str) -> str:
@@ -55,99 +56,92 @@ def answers(monkeypatch: pytest.MonkeyPatch, *given: str) -> list[str]:
     return left
 
 
-@pytest.mark.parametrize("answer", ["yes", " Y ", "all"])
-def test_what_a_person_agrees_to_is_applied(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: str
+@pytest.mark.parametrize(("given", "yes"), [(["yes"], False), ([" Y "], False), (["all"], False), ([], True)])
+def test_changes_that_a_person_or_an_option_agrees_to_are_shown_and_applied(
+    given: list[str], yes: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answers(monkeypatch, answer)
-    Question(False)(["a stack: 1 change", "  add it"])
+    answers(monkeypatch, *given)
+    Question(yes)(["a stack: 1 change", "  add it"])
     assert capsys.readouterr().out == "a stack: 1 change\n  add it\n"
 
 
-@pytest.mark.parametrize("answer", ["no", "", "yess"])
-def test_everything_else_is_a_no(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
-    answers(monkeypatch, answer)
-    with pytest.raises(DeployError, match="declined"):
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (["no"], "declined"),
+        ([""], "declined"),
+        (["yess"], "declined"),
+        # Nobody is there to answer.
+        ([], "`--yes` applies everything without a question"),
+    ],
+)
+def test_without_a_yes_nothing_is_applied(given: list[str], problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, *given)
+    with pytest.raises(DeployError, match=problem):
         Question(False)(["a stack: 1 change"])
 
 
-def test_each_change_is_asked_about_until_a_person_says_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    left, ask = answers(monkeypatch, "yes", "all", "never asked for"), Question(False)
+def test_each_change_is_a_question_until_a_person_says_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    left, ask = answers(monkeypatch, "yes", "all", "left over"), Question(False)
     for line in ("one", "two", "three", "four"):
         ask([line])
-    assert left == ["never asked for"]
+    assert left == ["left over"]
 
 
-def test_yes_shows_and_does_not_ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    answers(monkeypatch)
-    Question(True)(["a stack: 1 change"])
-    assert capsys.readouterr().out == "a stack: 1 change\n"
+# --- destroy ----------------------------------------------------------------------------------------------------------
 
 
-def test_where_nobody_can_be_asked_nothing_is_applied(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers(monkeypatch)
-    with pytest.raises(DeployError, match="`--yes` applies everything without a question"):
-        Question(False)(["a stack: 1 change"])
+@pytest.fixture
+def account(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An account that the command sees through the clients of all tests."""
+    monkeypatch.setattr(command, "client", lambda service, *_: client(service))
 
 
-@pytest.mark.parametrize("answer", ["no", "", "TEST"])
-def test_nothing_is_destroyed_unless_the_stages_name_is_typed(
-    aws: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: str
+def destroy(folder: Path, *options: str) -> int:
+    return main(["test", "--destroy", "--project-dir", str(folder), *options])
+
+
+@pytest.mark.usefixtures("account")
+@pytest.mark.parametrize("given", [["no"], [""], ["TEST"], []])
+def test_nothing_is_destroyed_until_a_person_types_the_name_of_the_stage(
+    given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    boto3.client("sqs").create_queue(QueueName="cafe-test-orders")
-    answers(monkeypatch, answer)
-    assert main(["test", "--destroy"]) == 1
+    queue = client("sqs").create_queue(QueueName="cafe-test-orders")["QueueUrl"]
+    answers(monkeypatch, *given)
+    assert destroy(tmp_path) == 1
     said = capsys.readouterr().out
     assert "All that there is of test:\n  AWS::SQS::Queue: cafe-test-orders" in said
-    assert "nothing was removed" in said
+    assert ("nothing was removed" in said) is bool(given)
+    assert client("sqs").list_queues()["QueueUrls"] == [queue]
 
 
-def test_where_nobody_can_be_asked_nothing_is_destroyed(
-    aws: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.usefixtures("account")
+def test_a_destroyed_stage_leaves_nothing_and_is_destroyed_a_second_time_without_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answers(monkeypatch)
-    assert main(["test", "--destroy"]) == 1
-    assert boto3.client("sqs").list_queues().get("QueueUrls") is None
-
-
-def test_a_stage_that_does_not_exist_is_destroyed_already(
-    aws: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["test", "--destroy", "--yes", "--project-dir", str(tmp_path)]) == 0
-    assert "left of the stage: nothing" in capsys.readouterr().out
-
-
-def test_what_a_stack_has_left_and_is_no_data_is_named(
-    aws: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    boto3.client("sqs").create_queue(QueueName="cafe-test-orders")
-    assert main(["test", "--destroy", "--yes", "--project-dir", str(tmp_path)]) == 1
-    assert "AWS::SQS::Queue: cafe-test-orders" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("keep", [True, False])
-def test_data_is_kept_only_where_that_is_asked_for(aws: None, tmp_path: Path, keep: bool) -> None:
-    s3, bucket = boto3.client("s3"), "cafe-test-uploads-123456789012"
-    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    s3, bucket = client("s3"), f"cafe-test-uploads-{ACCOUNT}"
+    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     for _ in range(2):
         s3.put_object(Bucket=bucket, Key="a", Body=b"x")
     s3.delete_object(Bucket=bucket, Key="a")
-    more = ["--keep-data"] if keep else []
-    assert main(["test", "--destroy", "--yes", "--project-dir", str(tmp_path), *more]) == 0
-    assert [each["Name"] for each in s3.list_buckets()["Buckets"]] == ([bucket] if keep else [])
+    # A function makes its log group anew when it writes its last lines after the stack is gone. So does MySQL.
+    for group in ("/aws/lambda/cafe-test-store_orders", "/aws/rds/cluster/cafe-test/error"):
+        client("logs").create_log_group(logGroupName=group)
+    # Data and MySQL's log stay where that is the wish.
+    assert destroy(tmp_path, "--yes", "--keep-data") == 0
+    assert "left of the stage: its data" in capsys.readouterr().out
+    assert [each["Name"] for each in s3.list_buckets()["Buckets"]] == [bucket]
+    groups = [each["logGroupName"] for each in client("logs").describe_log_groups()["logGroups"]]
+    assert groups == ["/aws/rds/cluster/cafe-test/error"]
+    for _ in range(2):
+        assert destroy(tmp_path, "--yes") == 0
+        assert "left of the stage: nothing" in capsys.readouterr().out
+    assert s3.list_buckets()["Buckets"] == client("logs").describe_log_groups()["logGroups"] == []
 
 
-@pytest.mark.parametrize(
-    ("group", "keep"),
-    [
-        ("/aws/lambda/cafe-test-store_orders", True),
-        ("/aws/rds/cluster/cafe-test/error", False),
-    ],
-)
-def test_a_log_group_that_came_back_goes_too(aws: None, tmp_path: Path, group: str, keep: bool) -> None:
-    """A function, or MySQL, writes its last words when its log group is gone, and makes it anew."""
-    boto3.client("logs").create_log_group(logGroupName=group)
-    more = ["--keep-data"] if keep else []
-    assert main(["test", "--destroy", "--yes", "--project-dir", str(tmp_path), *more]) == 0
-    assert boto3.client("logs").describe_log_groups()["logGroups"] == []
+@pytest.mark.usefixtures("account")
+def test_resources_without_data_that_are_left_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    client("sqs").create_queue(QueueName="cafe-test-orders")
+    assert destroy(tmp_path, "--yes") == 1
+    assert "AWS::SQS::Queue: cafe-test-orders" in capsys.readouterr().err

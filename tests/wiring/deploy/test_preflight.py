@@ -1,8 +1,9 @@
-"""What is looked at before anything is changed."""
+"""The checks before the first change: who deploys, with what rights, and what would stop the deploy half-way."""
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -15,54 +16,44 @@ from infra.deploy import preflight
 from infra.deploy.preflight import NotKnown, Who
 from infra.deploy.stage import Stage
 from infra.deploy.target import Clients, DeployError, Target
+from tests.wiring.permissions import as_list
+from tests.wiring.stage import ACCOUNT, REGION, client
 
-ACCOUNT = "123456789012"
-ANA = Who(ACCOUNT, "eu-central-1", f"arn:aws:iam::{ACCOUNT}:user/ana")
-
-
-def clients(service: str) -> Any:
-    return boto3.client(service)  # type: ignore[call-overload]
+ANA = Who(ACCOUNT, REGION, f"arn:aws:iam::{ACCOUNT}:user/ana")
 
 
 # --- who --------------------------------------------------------------------------------------------------------------
 
 
-def test_account_region_and_identity_are_told(aws: None) -> None:
-    found = preflight.who(clients)
-    assert str(found) == f"account {ACCOUNT} in eu-central-1, as user/moto"
-
-
-def test_another_endpoint_than_aws_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_account_region_and_identity_are_shown_and_an_endpoint_other_than_aws(
+    aws: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert str(preflight.who(client)) == f"account {ACCOUNT} in {REGION}, as user/moto"
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:4566")
-    assert str(ANA) == f"account {ACCOUNT} in eu-central-1 at http://127.0.0.1:4566, as user/ana"
+    assert str(ANA) == f"account {ACCOUNT} in {REGION} at http://127.0.0.1:4566, as user/ana"
 
 
-def without(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    for name in (*names, "AWS_PROFILE", "AWS_ENDPOINT_URL"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-        monkeypatch.setenv(name, "/dev/null")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    boto3.DEFAULT_SESSION = None
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (
+            {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"},
+            "there is no region: set AWS_DEFAULT_REGION",
+        ),
+        ({"AWS_DEFAULT_REGION": REGION}, "there are no AWS credentials: `aws configure`"),
+    ],
+)
+def test_an_error_says_what_to_set(given: dict[str, str], problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    files = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), "/dev/null")
+    for name, value in {**given, **files, "AWS_EC2_METADATA_DISABLED": "true"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(DeployError, match=problem):
+        preflight.who(boto3.Session().client)
 
 
-def test_without_a_region_it_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    without(monkeypatch, "AWS_DEFAULT_REGION", "AWS_REGION")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    with pytest.raises(DeployError, match="there is no region: set AWS_DEFAULT_REGION"):
-        preflight.who(clients)
-
-
-def test_without_credentials_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    without(monkeypatch, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    with pytest.raises(DeployError, match="there are no AWS credentials: `aws configure`"):
-        preflight.who(clients)
-
-
-def test_credentials_that_aws_does_not_take_are_told() -> None:
+def test_credentials_that_aws_refuses_are_an_error_with_its_words() -> None:
     def refuse() -> None:
         raise ClientError({"Error": {"Code": "ExpiredToken", "Message": "The token has expired"}}, "GetCallerIdentity")
 
@@ -74,52 +65,40 @@ def test_credentials_that_aws_does_not_take_are_told() -> None:
 
 
 class Iam:
-    """Simulates that all is allowed but ``denied``."""
+    """A simulation that denies some actions, and that lacks some values of a real call."""
 
-    def __init__(self, *denied: str) -> None:
+    def __init__(self, *denied: str, lacking: tuple[str, ...] = ()) -> None:
         self.denied = denied
+        self.lacking = lacking
         self.asked: list[dict[str, Any]] = []
 
     def simulate_principal_policy(self, **given: Any) -> dict[str, Any]:
         self.asked.append(given)
         [resource] = given["ResourceArns"]
+        more = {"EvalResourceName": resource, "ResourceSpecificResults": [{"MissingContextValues": self.lacking}]}
+        decisions = {action: "implicitDeny" if action in self.denied else "allowed" for action in given["ActionNames"]}
         return {
             "EvaluationResults": [
-                {
-                    "EvalActionName": action,
-                    "EvalResourceName": resource,
-                    "EvalDecision": "implicitDeny" if action in self.denied else "allowed",
-                }
-                for action in given["ActionNames"]
+                {"EvalActionName": each, "EvalDecision": decisions[each], **more} for each in decisions
             ]
         }
 
 
-def test_whoever_has_all_rights_lacks_none(target: Target) -> None:
-    assert preflight.lacking(target, lambda _: Iam(), ANA) == []
+def missing(target: Target, iam: Any, arn: str = ANA.arn) -> list[str]:
+    return preflight.lacking(target, lambda _: iam, replace(ANA, arn=arn))
 
 
-def test_each_right_that_is_missing_is_named_with_what_it_is_for(target: Target) -> None:
-    assert preflight.lacking(target, lambda _: Iam("lambda:AddPermission", "s3:CreateBucket"), ANA) == [
+def test_each_missing_right_is_named_with_its_resource(target: Target) -> None:
+    assert missing(target, Iam()) == []
+    assert missing(target, Iam("lambda:AddPermission", "s3:CreateBucket")) == [
         "  s3:CreateBucket on arn:aws:s3:::cafe-test-x",
         "  lambda:AddPermission on arn:aws:lambda:eu-central-1:123456789012:function:cafe-test-x",
     ]
+    # The policy may deny everything outside of some regions, and the simulation has no region.
+    assert missing(target, Iam("lambda:AddPermission", lacking=("aws:RequestedRegion",))) == []
 
 
-def test_a_denial_for_lack_of_what_only_a_real_call_has_says_nothing(target: Target) -> None:
-    """As of a policy that denies everything outside of some regions."""
-
-    class Denied(Iam):
-        def simulate_principal_policy(self, **given: Any) -> dict[str, Any]:
-            answer = super().simulate_principal_policy(**given)
-            for each in answer["EvaluationResults"]:
-                each["ResourceSpecificResults"] = [{"MissingContextValues": ["aws:RequestedRegion"]}]
-            return answer
-
-    assert preflight.lacking(target, lambda _: Denied("lambda:AddPermission"), ANA) == []
-
-
-def test_missing_rights_stop_the_deploy_unless_iam_shall_not_be_asked(
+def test_missing_rights_stop_the_deploy_unless_the_check_is_off(
     target: Target, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preflight, "lacking", lambda *_: ["  s3:CreateBucket on arn:aws:s3:::cafe-test-x"])
@@ -135,37 +114,22 @@ def test_missing_rights_stop_the_deploy_unless_iam_shall_not_be_asked(
     assert said == ["a change"]
 
 
-def test_every_action_of_the_policy_that_is_no_pattern_is_asked_for_on_a_resource_of_its_service(
-    target: Target,
-) -> None:
+def test_every_action_of_the_policy_except_patterns_is_checked_on_a_resource_of_its_service(target: Target) -> None:
     iam = Iam()
-    preflight.lacking(target, lambda _: iam, ANA)
-    policy = json.loads(preflight.POLICY.read_text())
-    actions = {
-        action
-        for statement in policy["Statement"]
-        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
-        if "*" not in action
-    }
+    missing(target, iam)
+    statements = json.loads(preflight.POLICY.read_text())["Statement"]
+    actions = {action for each in statements for action in as_list(each["Action"]) if "*" not in action}
     assert {action for each in iam.asked for action in each["ActionNames"]} == actions
     for each in iam.asked:
         [resource] = each["ResourceArns"]
         services = {action.partition(":")[0] for action in each["ActionNames"]}
         assert resource == "*" or services == {resource.split(":")[2]}
         assert "*" not in resource.replace("*", "", 1) or resource == "*"
-
-
-def test_a_right_with_a_condition_is_asked_for_with_what_fulfils_it(target: Target) -> None:
-    iam = Iam()
-    preflight.lacking(target, lambda _: iam, ANA)
+    # A condition is checked with a value that meets it.
     [passing] = [each for each in iam.asked if each["ActionNames"] == ["iam:PassRole"]]
-    assert passing["ContextEntries"] == [
-        {
-            "ContextKeyName": "iam:PassedToService",
-            "ContextKeyValues": ["lambda.amazonaws.com"],
-            "ContextKeyType": "string",
-        }
-    ]
+    [entry] = passing["ContextEntries"]
+    assert (entry["ContextKeyName"], entry["ContextKeyType"]) == ("iam:PassedToService", "string")
+    assert entry["ContextKeyValues"] == ["lambda.amazonaws.com"]
 
 
 @pytest.mark.parametrize(
@@ -175,30 +139,27 @@ def test_a_right_with_a_condition_is_asked_for_with_what_fulfils_it(target: Targ
         (f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer/session", f"arn:aws:iam::{ACCOUNT}:role/deployer"),
     ],
 )
-def test_it_is_the_users_or_the_roles_policies_that_are_asked_about(target: Target, arn: str, source: str) -> None:
+def test_the_policies_of_the_user_or_of_the_role_are_checked(target: Target, arn: str, source: str) -> None:
     iam = Iam()
-    preflight.lacking(target, lambda _: iam, Who(ACCOUNT, "eu-central-1", arn))
+    missing(target, iam, arn)
     assert {each["PolicySourceArn"] for each in iam.asked} == {source}
 
 
-def test_of_root_nothing_is_asked(target: Target) -> None:
-    with pytest.raises(NotKnown, match="root has no policies"):
-        preflight.lacking(target, lambda _: Iam(), Who(ACCOUNT, "eu-central-1", f"arn:aws:iam::{ACCOUNT}:root"))
-
-
-def test_who_may_not_ask_is_told_so(target: Target) -> None:
+def test_the_rights_of_root_and_of_an_identity_that_must_not_ask_are_not_known(target: Target) -> None:
     def refuse(**_: Any) -> None:
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "SimulatePrincipalPolicy")
 
+    with pytest.raises(NotKnown, match="root has no policies"):
+        missing(target, Iam(), f"arn:aws:iam::{ACCOUNT}:root")
     with pytest.raises(NotKnown, match="AccessDenied"):
-        preflight.lacking(target, lambda _: SimpleNamespace(simulate_principal_policy=refuse), ANA)
+        missing(target, SimpleNamespace(simulate_principal_policy=refuse))
 
 
 # --- names and quotas -------------------------------------------------------------------------------------------------
 
 
-def tagged(**tags: str) -> None:
-    boto3.client("dynamodb").create_table(
+def make_table(**tags: str) -> None:
+    client("dynamodb").create_table(
         TableName="cafe-test-orders",
         AttributeDefinitions=[{"AttributeName": "orderID", "AttributeType": "S"}],
         KeySchema=[{"AttributeName": "orderID", "KeyType": "HASH"}],
@@ -207,33 +168,29 @@ def tagged(**tags: str) -> None:
     )
 
 
-def test_what_somebody_else_has_made_is_a_clash(aws: None, target: Target) -> None:
-    boto3.client("sqs").create_queue(QueueName="cafe-test-orders")
-    tagged(app="another")
-    assert preflight.clashes(target, clients, ACCOUNT) == [
+def test_resources_of_others_with_the_stages_names_are_a_clash(aws: None, target: Target) -> None:
+    client("sqs").create_queue(QueueName="cafe-test-orders")
+    make_table(app="another")
+    assert preflight.clashes(target, client, ACCOUNT) == [
         "  AWS::DynamoDB::Table: cafe-test-orders",
         "  AWS::SQS::Queue: cafe-test-orders",
     ]
 
 
-def test_data_that_an_earlier_stage_of_the_name_has_left_is_none(aws: None, target: Target) -> None:
-    tagged(app="cafe", stage="test")
-    bucket = f"cafe-test-uploads-{ACCOUNT}"
-    s3 = boto3.client("s3")
-    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
-    assert preflight.clashes(target, clients, ACCOUNT) == [f"  AWS::S3::Bucket: {bucket}"]
-    s3.put_bucket_tagging(
-        Bucket=bucket, Tagging={"TagSet": [{"Key": "app", "Value": "cafe"}, {"Key": "stage", "Value": "test"}]}
-    )
-    assert preflight.clashes(target, clients, ACCOUNT) == []
-
-
-def test_the_mysql_that_an_earlier_stage_of_the_name_has_left_with_its_stack_is_none(aws: None, target: Target) -> None:
-    boto3.client("secretsmanager").create_secret(Name="cafe-test-database", SecretString="{}")
-    assert preflight.clashes(target, clients, ACCOUNT) == ["  AWS::SecretsManager::Secret: cafe-test-database"]
+def test_data_and_mysql_that_an_earlier_stage_of_the_name_left_are_no_clash(aws: None, target: Target) -> None:
+    make_table(app="cafe", stage="test")
+    bucket, s3 = f"cafe-test-uploads-{ACCOUNT}", client("s3")
+    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+    client("secretsmanager").create_secret(Name="cafe-test-database", SecretString="{}")
+    assert preflight.clashes(target, client, ACCOUNT) == [
+        f"  AWS::S3::Bucket: {bucket}",
+        "  AWS::SecretsManager::Secret: cafe-test-database",
+    ]
+    tags = [{"Key": "app", "Value": "cafe"}, {"Key": "stage", "Value": "test"}]
+    s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": tags})
     template = {"Resources": {"Queue": {"Type": "AWS::SQS::Queue"}}}
-    boto3.client("cloudformation").create_stack(StackName="cafe-test-database", TemplateBody=json.dumps(template))
-    assert preflight.clashes(target, clients, ACCOUNT) == []
+    client("cloudformation").create_stack(StackName="cafe-test-database", TemplateBody=json.dumps(template))
+    assert preflight.clashes(target, client, ACCOUNT) == []
 
 
 def settings(at_once: int, size: int, role: str = "arn:role") -> Clients:
@@ -260,12 +217,12 @@ def settings(at_once: int, size: int, role: str = "arn:role") -> Clients:
         ),
     ],
 )
-def test_a_limit_that_a_stage_would_reach_is_told(clients: Clients, lines: list[str]) -> None:
+def test_a_limit_that_a_stage_would_reach_is_a_warning(clients: Clients, lines: list[str]) -> None:
     assert preflight.limits(clients) == lines
 
 
 class Reserving:
-    """Lambda, of whose functions some have others reserved for them."""
+    """Lambda in an account with some reserved concurrency."""
 
     class exceptions:  # noqa: N801
         class ResourceNotFoundException(Exception):
@@ -293,13 +250,13 @@ class Reserving:
         (Reserving(119), False),
         # A new account.
         (Reserving(10), False),
-        # What is reserved for these is theirs already.
+        # These functions have their reservations already.
         (Reserving(100, read_inventory=10, receive_upload=10), True),
         (Reserving(105, read_inventory=10), False),
         (Reserving(100, store_orders=50), False),
     ],
 )
-def test_functions_are_reserved_where_lambda_lets_the_account_and_its_others_have_a_hundred(
+def test_concurrency_is_reserved_where_a_hundred_are_left_for_the_other_functions(
     lambda_: Reserving, may: bool, target: Target
 ) -> None:
     assert preflight.can_reserve(target, 10, lambda _: lambda_) is may

@@ -1,4 +1,4 @@
-"""Chalice's record, made from what is there; tests/system/test_deploy.py compares it with Chalice's own."""
+"""Chalice's record, rebuilt from the account; tests/system/test_deploy.py compares it with Chalice's own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def function(name: str, stage: str | None) -> dict[str, Any]:
 
 
 class Account:
-    """Functions and REST APIs, some of them of other stages and of other people."""
+    """Functions and REST APIs, some of other stages and of other people."""
 
     def __init__(self, *functions: dict[str, Any]) -> None:
         self.functions = list(functions)
@@ -35,7 +35,7 @@ class Account:
         return SimpleNamespace(paginate=lambda: pages[operation])
 
     def get_resources(self, restApiId: str, embed: list[str], limit: int) -> dict[str, Any]:  # noqa: N803
-        # The most that one call gives; without it there are 25.
+        # The maximum of one call. The default is 25.
         assert limit == 500
         function = self.apis[restApiId][1]
         uri = f"arn:aws:apigateway:x:lambda:path/functions/arn:aws:lambda:x:1:function:{function}/invocations"
@@ -49,7 +49,7 @@ def test_the_functions_of_a_stage_are_told_from_those_whose_names_begin_alike(ta
     account = Account(
         function("cafe-test", "test"),
         function("cafe-test-store_orders", "test"),
-        # Of the stage test-2, and of somebody else.
+        # These belong to the stage test-2, and to other people.
         function("cafe-test-2", "test-2"),
         function("cafe-test-2-store_orders", "test-2"),
         function("cafe-test-tool", None),
@@ -58,7 +58,7 @@ def test_the_functions_of_a_stage_are_told_from_those_whose_names_begin_alike(ta
     assert record.functions(target, account.client).keys() == {"api_handler", "store_orders"}
 
 
-def test_the_api_of_a_stage_is_known_by_the_function_that_it_calls(target: Target) -> None:
+def test_the_api_of_a_stage_is_the_one_that_calls_its_function(target: Target) -> None:
     account = Account()
     account.apis = {
         "other-stage": ("cafe-test-2", "cafe-test-2", ["api"]),
@@ -66,24 +66,21 @@ def test_the_api_of_a_stage_is_known_by_the_function_that_it_calls(target: Targe
         "answers": ("cafe-test", "cafe-test", ["api"]),
         "other-app": ("cafe-test", "bar", ["api"]),
     }
-    # The one that people have the address of is the one to go on with.
+    # The first is the one whose address people have.
     assert record.rest_apis(target, account.client) == ["answers", "cut-off"]
 
 
-def test_two_of_a_kind_which_the_record_cannot_hold_are_named(target: Target) -> None:
+def test_a_record_is_read_as_it_was_written_and_two_resources_of_one_name_are_an_error(target: Target) -> None:
     twice = [{"name": "store_orders-sqs-event-source"}, {"name": "store_orders"}] * 2
     with pytest.raises(DeployError, match="there are two of store_orders, store_orders-sqs-event-source"):
         record.write(target.project, "test", twice)
     assert record.read(target.project, "test") == []
-
-
-def test_a_record_is_read_as_it_was_written(target: Target) -> None:
     written = [{"name": "rest_api", "resource_type": "rest_api", "rest_api_id": "abc"}]
     record.write(target.project, "test", written)
     assert record.read(target.project, "test") == written
 
 
-def test_a_mapping_that_goes_counts_only_where_that_is_asked_for() -> None:
+def test_mappings_that_lambda_deletes_are_listed_apart() -> None:
     found = {"store_orders": function("cafe-test-store_orders", "test")}
     mappings = [
         {"UUID": "1", "FunctionArn": "arn:cafe-test-store_orders", "State": "Enabled"},

@@ -1,11 +1,10 @@
-"""What is kept with the stage: releases, in their order, and all that it takes to put one back."""
+"""The releases that a stage keeps, in their order, and everything that a rollback needs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from infra.deploy import releases as module
@@ -13,14 +12,15 @@ from infra.deploy.project import RUNTIME
 from infra.deploy.releases import Release, Releases, State, template_key
 from infra.deploy.target import DeployError
 from tests.wiring.fakes import DEPLOYED
+from tests.wiring.stage import ACCOUNT, REGION, client
 
-BUCKET = "cafe-test-deploys-123456789012"
+BUCKET = f"cafe-test-deploys-{ACCOUNT}"
 
 
 @pytest.fixture
 def releases(aws: None) -> Releases:
-    boto3.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
-    return Releases(lambda service: boto3.client(service), BUCKET)  # type: ignore[call-overload]
+    client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    return Releases(client, BUCKET)
 
 
 def release(name: str, build: str = "b1", template: str = "A") -> Release:
@@ -38,15 +38,12 @@ def keep(releases: Releases, release: Release, template: str, folder: Path) -> N
 
 
 def keys() -> set[str]:
-    return {each["Key"] for each in boto3.client("s3").list_objects_v2(Bucket=BUCKET).get("Contents", [])}
+    return {each["Key"] for each in client("s3").list_objects_v2(Bucket=BUCKET).get("Contents", [])}
 
 
-def test_a_stage_that_was_never_deployed_has_no_release(releases: Releases) -> None:
+def test_the_state_of_a_stage_names_the_serving_release_and_a_deploy_under_way(releases: Releases) -> None:
     assert releases.state() == State()
     assert releases.state().serving is None
-
-
-def test_a_deploy_under_way_says_who_began_and_when_until_it_has_ended(releases: Releases) -> None:
     releases.end(["one"])
     releases.begin(releases.state(), "arn:ana")
     state = releases.state()
@@ -67,17 +64,19 @@ def test_a_release_comes_back_as_it_was_kept(releases: Releases, tmp_path: Path)
     assert (tmp_path / "fetched.zip").read_bytes() == b"zip"
 
 
-def test_a_release_that_is_gone_is_named(releases: Releases) -> None:
+def test_a_missing_release_is_named(releases: Releases) -> None:
     with pytest.raises(DeployError, match="the release lost is not there"):
         releases.release("lost")
 
 
-def test_older_releases_go_with_what_only_they_need(
+def test_older_releases_go_with_the_objects_that_only_they_need(
     releases: Releases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "KEPT", 2)
     for name, build, template in (("1", "b1", "A"), ("2", "b2", "B"), ("3", "b2", "C"), ("4", "b3", "B")):
         keep(releases, release(name, build, template), template, tmp_path)
+    assert releases.forget_older(["3", "4"]) == ["3", "4"]
+    assert len(keys()) == 10
     assert releases.forget_older(["1", "2", "3", "4"]) == ["3", "4"]
     assert keys() == {
         "releases/3.json",
@@ -89,11 +88,6 @@ def test_older_releases_go_with_what_only_they_need(
     }
 
 
-def test_as_many_releases_as_are_kept_stay(releases: Releases, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "KEPT", 2)
-    assert releases.forget_older(["1", "2"]) == ["1", "2"]
-
-
-def test_cloudformation_reads_a_template_where_it_was_put(releases: Releases) -> None:
+def test_cloudformation_reads_a_template_from_the_bucket(releases: Releases) -> None:
     assert releases.url("A") == f"https://s3.eu-central-1.amazonaws.com/{BUCKET}/{template_key('A')}"
     assert keys() == {template_key("A")}

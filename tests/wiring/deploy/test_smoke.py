@@ -1,4 +1,4 @@
-"""The smoke test, against an API on this machine that answers as it is told."""
+"""The smoke test, against an API on this machine with answers that a test sets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import json
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ LISTS = ("/orders", "/reports", "/notifications", "/dead-letters")
 
 
 class Api(BaseHTTPRequestHandler):
-    """``answers`` by path, and by path and token where one is sent."""
+    """Gives the answers of ``answers``, by path, or by path and token if a request has one."""
 
     answers: dict[str, tuple[int, Any]]
 
@@ -48,7 +48,7 @@ def answers() -> dict[str, tuple[int, Any]]:
 
 
 class Services:
-    """Cognito and Lambda, which remember what they were asked for."""
+    """Cognito and Lambda, which keep the calls that they get."""
 
     class exceptions:  # noqa: N801 - botocore's name
         class UsernameExistsException(Exception):
@@ -56,7 +56,7 @@ class Services:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
-        self.there = False
+        self.user_exists = False
         self.failing: dict[str, str] = {}
 
     def client(self, _service: str) -> Any:
@@ -64,7 +64,7 @@ class Services:
 
     def admin_create_user(self, **_: Any) -> None:
         self.calls.append("create")
-        if self.there:
+        if self.user_exists:
             raise self.exceptions.UsernameExistsException
 
     def admin_set_user_password(self, **given: Any) -> None:
@@ -114,18 +114,22 @@ def package(tmp_path: Path) -> Path:
     return path
 
 
-def test(target: Target, url: str, package: Path, services: Services) -> list[str]:
-    outputs = {"REST_API_URL": url, "USER_POOL_ID": "pool", "USER_POOL_CLIENT_ID": "console"}
-    return smoke.test(target, outputs, WIRING, package, services.client)
+Run = Callable[..., list[str]]
 
 
-test.__test__ = False  # type: ignore[attr-defined]
+@pytest.fixture
+def run(target: Target, url: str, package: Path, services: Services) -> Run:
+    """The smoke test of the API at ``url``, or of another one."""
+
+    def test(url: str = url) -> list[str]:
+        outputs = {"REST_API_URL": url, "USER_POOL_ID": "pool", "USER_POOL_CLIENT_ID": "console"}
+        return smoke.test(target, outputs, WIRING, package, services.client)
+
+    return test
 
 
-def test_where_everything_answers_there_is_no_problem(
-    target: Target, url: str, package: Path, services: Services
-) -> None:
-    assert test(target, url, package, services) == []
+def test_a_deploy_that_answers_has_no_problem(run: Run, services: Services) -> None:
+    assert run() == []
     assert sorted(services.calls) == ["create", "delete", "receive_upload", "record_alarm", "store_orders"]
 
 
@@ -141,62 +145,45 @@ def test_where_everything_answers_there_is_no_problem(
         ("/dead-letters token", (403, {"message": "no"}), "GET /dead-letters: 403, "),
     ],
 )
-def test_what_does_not_answer_as_it_should_is_named(
-    target: Target,
-    url: str,
-    package: Path,
-    services: Services,
-    answers: dict[str, tuple[int, Any]],
-    path: str,
-    answer: tuple[int, Any],
-    problem: str,
+def test_each_wrong_answer_is_named(
+    path: str, answer: tuple[int, Any], problem: str, run: Run, answers: dict[str, tuple[int, Any]]
 ) -> None:
     answers[path] = answer
-    [found] = test(target, url, package, services)
-    assert found.startswith(problem)
+    [line] = run()
+    assert line.startswith(problem)
 
 
-def test_an_api_that_is_not_there_is_named(
-    target: Target, package: Path, services: Services, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(smoke, "SETTLE_SECONDS", 0)
-    [found] = test(target, "http://127.0.0.1:1", package, services)
-    assert found.startswith("GET /health: 0, ")
+def test_an_api_without_an_answer_is_named(run: Run) -> None:
+    [line] = run("http://127.0.0.1:1")
+    assert line.startswith("GET /health: 0, ")
 
 
-def test_a_new_address_may_take_some_seconds_to_answer(
-    target: Target,
-    url: str,
-    package: Path,
-    services: Services,
-    answers: dict[str, tuple[int, Any]],
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_new_address_can_take_some_seconds_to_answer(
+    run: Run, answers: dict[str, tuple[int, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(smoke, "SETTLE_SECONDS", 60)
     healthy, answers["/health"] = answers["/health"], (403, {"message": "Forbidden"})
     monkeypatch.setattr("time.sleep", lambda _: answers.update({"/health": healthy}))
-    assert test(target, url, package, services) == []
+    assert run() == []
 
 
-def test_a_function_that_fails_is_named_with_its_reason(
-    target: Target, url: str, package: Path, services: Services
-) -> None:
+def test_a_function_that_fails_is_named_with_its_reason(run: Run, services: Services) -> None:
     services.failing["store_orders"] = "No module named 'nothing_like_it'"
-    [found] = test(target, url, package, services)
-    assert found.startswith("store_orders: fails on an empty event: ")
-    assert "nothing_like_it" in found
+    [line] = run()
+    assert line.startswith("store_orders: fails on an empty event: ")
+    assert "nothing_like_it" in line
 
 
-def test_the_user_goes_whatever_comes_of_it_and_one_that_was_left_is_used(
-    target: Target, url: str, package: Path, services: Services, monkeypatch: pytest.MonkeyPatch
+def test_the_user_is_deleted_even_after_a_failure_and_an_existing_one_is_used(
+    run: Run, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    services.there = True
-    assert test(target, url, package, services) == []
+    services.user_exists = True
+    assert run() == []
 
     def fail(**_: Any) -> None:
         raise RuntimeError("no sign-in")
 
     monkeypatch.setattr(services, "initiate_auth", fail)
     with pytest.raises(RuntimeError, match="no sign-in"):
-        test(target, url, package, services)
+        run()
     assert services.calls.count("delete") == 2

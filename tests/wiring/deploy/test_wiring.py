@@ -1,8 +1,7 @@
-"""What Chalice cannot set, the check, and whether anything has to be deployed."""
+"""The settings beyond Chalice, the check of a deploy, and whether functions must be deployed."""
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Callable
@@ -23,7 +22,7 @@ def config(target: Target) -> dict[str, Any]:
 
 @pytest.fixture
 def account(target: Target, config: dict[str, Any], said: list[str]) -> Account:
-    """Everything deployed and completed."""
+    """An account in which everything is deployed and completed."""
     account = Account(target, config["stages"]["test"])
     complete(target, account, said.append)
     return account
@@ -43,28 +42,23 @@ def test_a_whole_deploy_passes_the_check(check: Callable[[], list[str]]) -> None
 
 
 def test_completing_sets_what_chalice_cannot(account: Account) -> None:
-    lambda_ = account.lambda_
+    lambda_, failures = account.lambda_, {"OnFailure": {"Destination": OUTPUTS["FAILURES_QUEUE_ARN"]}}
     [queue] = lambda_.mappings["cafe-test-store_orders"]
     assert queue["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     [stream] = lambda_.mappings["cafe-test-announce_orders"]
     assert stream["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     assert stream["BisectBatchOnFunctionError"] is True
     assert 0 < stream["MaximumRetryAttempts"] <= 10_000
-    # A day later the stream has forgotten what the failure destination points at.
+    # The stream forgets a record after a day, and the failure destination has only its position.
     assert 0 < stream["MaximumRecordAgeInSeconds"] < 24 * 3600
-    assert stream["DestinationConfig"] == {"OnFailure": {"Destination": OUTPUTS["FAILURES_QUEUE_ARN"]}}
-    assert lambda_.invocations.keys() == {
-        "cafe-test-receive_upload",
-        "cafe-test-record_notification",
-        "cafe-test-record_alarm",
-        # Where a person puts a dead letter back.
-        "cafe-test-announce_orders",
-    }
-    for invocation in lambda_.invocations.values():
-        assert invocation["DestinationConfig"] == {"OnFailure": {"Destination": OUTPUTS["FAILURES_QUEUE_ARN"]}}
+    assert stream["DestinationConfig"] == failures
+    # A person who redrives a dead letter invokes announce_orders in this way, too.
+    asynchronous = ("receive_upload", "record_notification", "record_alarm", "announce_orders")
+    assert lambda_.invocations.keys() == {f"cafe-test-{name}" for name in asynchronous}
+    assert all(each["DestinationConfig"] == failures for each in lambda_.invocations.values())
 
 
-def test_completing_gives_the_functions_subscriptions_a_queue_for_failures_and_leaves_those_of_people(
+def test_completing_gives_the_functions_subscriptions_a_dead_letter_queue_and_leaves_those_of_people(
     account: Account,
 ) -> None:
     topics = {OUTPUTS["TOPIC_ARN"]: "record_notification", OUTPUTS["ALARMS_TOPIC_ARN"]: "record_alarm"}
@@ -74,31 +68,28 @@ def test_completing_gives_the_functions_subscriptions_a_queue_for_failures_and_l
     }
 
 
-def test_completing_opens_the_uploads_bucket_to_the_consoles_page_and_to_no_other(
-    account: Account, target: Target
-) -> None:
+def test_completing_opens_the_uploads_bucket_to_the_consoles_pages_only(account: Account, target: Target) -> None:
+    page = "https://abc.execute-api.eu-central-1.amazonaws.com"
     [rule] = account.cors
-    assert rule["AllowedOrigins"] == ["https://abc.execute-api.eu-central-1.amazonaws.com"]
-    assert rule["AllowedMethods"] == ["POST"]
+    assert (rule["AllowedOrigins"], rule["AllowedMethods"]) == ([page], ["POST"])
     assert "AllowedHeaders" not in rule
-    elsewhere = replace(target, origins=("http://127.0.0.1:8000",))
-    complete(elsewhere, account)
+    complete(replace(target, origins=("http://127.0.0.1:8000",)), account)
     [rule] = account.cors
-    assert rule["AllowedOrigins"] == ["http://127.0.0.1:8000", "https://abc.execute-api.eu-central-1.amazonaws.com"]
+    assert rule["AllowedOrigins"] == ["http://127.0.0.1:8000", page]
 
 
-def test_completing_limits_how_many_requests_the_api_answers_and_has_each_of_them_logged(account: Account) -> None:
+def test_completing_limits_the_requests_of_the_api_and_logs_each_of_them(account: Account) -> None:
     assert account.api["methodSettings"] == {"*/*": {"throttlingRateLimit": 100.0, "throttlingBurstLimit": 200}}
     access_log = account.api["accessLogSettings"]
     assert access_log["destinationArn"].endswith(":log-group:/aws/apigateway/cafe-test-access")
     line = json.loads(access_log["format"])
-    # API Gateway wants it, and `make trace` follows it.
+    # API Gateway requires it, and `make trace` searches for it.
     assert line["requestId"] == "$context.requestId"
-    # What a client sends comes in none of these, but for its path's route: nobody forges a line.
+    # No value comes from a client, so nobody can forge a line.
     assert not [each for each in line.values() if re.search("header|userAgent|context.path|query", each)]
 
 
-def test_where_api_gateway_may_write_no_logs_all_else_is_set_and_the_account_is_left_as_it_is(
+def test_without_an_accounts_log_role_everything_else_is_set_and_the_account_stays_unchanged(
     target: Target, config: dict[str, Any], said: list[str]
 ) -> None:
     account = Account(target, config["stages"]["test"])
@@ -108,7 +99,7 @@ def test_where_api_gateway_may_write_no_logs_all_else_is_set_and_the_account_is_
     assert "accessLogSettings" not in account.api
     assert account.gateway == {}
     assert wiring.check(target, config, wiring.wanted(target, DEPLOYED), account.client) == []
-    # From the day on which it may.
+    # The first deploy after the account got the role.
     account.gateway = {"cloudwatchRoleArn": "arn:aws:iam::123456789012:role/logs"}
     complete(target, account, said.append)
     assert said[-1] == "API: access log set"
@@ -118,181 +109,115 @@ STAGE_ARN = "arn:aws:apigateway:eu-central-1::/restapis/abc/stages/api"
 ACL = "arn:aws:wafv2:eu-central-1:123456789012:regional/webacl/cafe-test-api/1"
 
 
-def test_a_web_acl_is_put_in_front_of_the_api_where_there_is_one(account: Account, target: Target) -> None:
+def test_a_web_acl_is_associated_with_the_api_if_the_stack_has_one(account: Account, target: Target) -> None:
     assert account.web_acls == {}
     asked = wiring.wanted(target, {**DEPLOYED, "API_WEB_ACL_ARN": ACL})
     wiring.complete(target, asked, account.client, print)
     assert account.web_acls == {STAGE_ARN: ACL}
 
 
-@pytest.mark.parametrize(("there", "left"), [(ACL, {}), ("arn:of-somebody-else", {STAGE_ARN: "arn:of-somebody-else"})])
-def test_its_own_web_acl_is_taken_away_and_no_other(
-    there: str, left: dict[str, str], account: Account, target: Target, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("acl", "left"), [(ACL, {}), ("arn:of-somebody-else", {STAGE_ARN: "arn:of-somebody-else"})])
+def test_only_the_stages_own_web_acl_is_taken_away(
+    acl: str, left: dict[str, str], account: Account, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(record, "rest_apis", lambda *_: ["abc"])
-    account.web_acls = {STAGE_ARN: there}
+    account.web_acls = {STAGE_ARN: acl}
     wiring.take_away(ACL, target, account.client, print)
     assert account.web_acls == left
 
 
-def test_a_web_acl_that_somebody_took_away_is_missed(account: Account, target: Target, config: dict[str, Any]) -> None:
+def test_the_check_names_a_missing_web_acl(account: Account, target: Target, config: dict[str, Any]) -> None:
     asked = wiring.wanted(target, {**DEPLOYED, "API_WEB_ACL_ARN": ACL})
     assert wiring.check(target, config, asked, account.client) == ["API: the web ACL in front of it is None"]
 
 
-def test_completing_a_second_time_changes_nothing(account: Account, target: Target, said: list[str]) -> None:
+def test_completing_a_second_time_changes_nothing_unless_somebody_changed_a_setting(
+    account: Account, target: Target, said: list[str], check: Callable[[], list[str]]
+) -> None:
     before, lines = account.lambda_.changes, list(said)
     complete(target, account, said.append)
-    assert account.lambda_.changes == before
-    assert said == lines
-
-
-def test_completing_sets_again_what_somebody_changed(
-    account: Account, target: Target, check: Callable[[], list[str]]
-) -> None:
+    assert (account.lambda_.changes, said) == (before, lines)
     account.lambda_.mappings["cafe-test-store_orders"][0]["FunctionResponseTypes"] = []
     complete(target, account)
     assert check() == []
 
 
-def _other(name: str, value: Any) -> Callable[[Account], None]:
-    def damage(account: Account) -> None:
-        account.lambda_.functions["cafe-test-read_inventory"][name] = value
-
-    return damage
+# --- the check --------------------------------------------------------------------------------------------------------
 
 
-def _without_partial_failures(account: Account) -> None:
-    del account.lambda_.mappings["cafe-test-store_orders"][0]["FunctionResponseTypes"]
+def read_inventory(account: Account) -> dict[str, Any]:
+    return account.lambda_.functions["cafe-test-read_inventory"]
 
 
-def _second_mapping(account: Account) -> None:
-    mappings = account.lambda_.mappings["cafe-test-store_orders"]
-    mappings.append(copy.deepcopy(mappings[0]))
+def queue(account: Account) -> list[dict[str, Any]]:
+    return account.lambda_.mappings["cafe-test-store_orders"]
 
 
-def _no_mapping(account: Account) -> None:
-    account.lambda_.mappings["cafe-test-announce_orders"].clear()
+def stream(account: Account) -> list[dict[str, Any]]:
+    return account.lambda_.mappings["cafe-test-announce_orders"]
 
 
-def _disabled_mapping(account: Account) -> None:
-    account.lambda_.mappings["cafe-test-announce_orders"][0]["State"] = "Disabled"
+# The damage to a complete deploy, and the start of the line that names it.
+DAMAGES: list[tuple[Callable[[Account], Any], str]] = [
+    (lambda it: it.lambda_.functions.pop("cafe-test-measure_buckets"), "measure_buckets: is not deployed"),
+    (lambda it: it.lambda_.functions.pop("cafe-test"), "api_handler: is not deployed"),
+    (lambda it: read_inventory(it).update(Role="arn:admin"), "read_inventory: Role is arn:admin"),
+    (lambda it: read_inventory(it).update(Timeout=3), "read_inventory: Timeout is 3, not 300"),
+    (lambda it: read_inventory(it).update(MemorySize=128), "read_inventory: MemorySize is 128, not 512"),
+    (lambda it: read_inventory(it).update(VpcConfig={}), "read_inventory: SecurityGroupIds are [], not ['sg-1']"),
+    (lambda it: it.lambda_.reserved.clear(), "receive_upload: 0 are reserved, not 10"),
+    (lambda it: it.lambda_.reserved.clear(), "read_inventory: 0 are reserved, not 10"),
+    (
+        lambda it: queue(it)[0].pop("FunctionResponseTypes"),
+        "store_orders: its mapping's FunctionResponseTypes is None",
+    ),
+    (lambda it: queue(it).append({**queue(it)[0]}), "store_orders: has 2 event source mappings, not one"),
+    (lambda it: stream(it).clear(), "announce_orders: has 0 event source mappings, not one"),
+    (lambda it: stream(it)[0].update(State="Disabled"), "announce_orders: its mapping's State is Disabled"),
+    (lambda it: stream(it)[0].update(EventSourceArn="arn:old"), "announce_orders: its mapping's EventSourceArn is arn"),
+    (
+        lambda it: stream(it)[0].update(ParallelizationFactor=10),
+        "announce_orders: its mapping's ParallelizationFactor is 10",
+    ),
+    (
+        lambda it: stream(it)[0].update(DestinationConfig={"OnFailure": {}}),
+        "announce_orders: its mapping's DestinationConfig is {'OnFailure': {}}",
+    ),
+    (
+        lambda it: it.lambda_.invocations.pop("cafe-test-receive_upload"),
+        "receive_upload: its DestinationConfig is None",
+    ),
+    (
+        lambda it: it.subscriptions[OUTPUTS["TOPIC_ARN"]].pop(),
+        f"record_notification: is subscribed 0 times to {OUTPUTS['TOPIC_ARN']}, not once",
+    ),
+    (
+        lambda it: it.subscriptions[OUTPUTS["ALARMS_TOPIC_ARN"]].append("arn:cafe-test-record_alarm"),
+        f"record_alarm: is subscribed 2 times to {OUTPUTS['ALARMS_TOPIC_ARN']}, not once",
+    ),
+    (lambda it: it.redrive_policies.clear(), "record_alarm: its subscription's RedrivePolicy is {}"),
+    (lambda it: it.notified.clear(), f"receive_upload: the bucket {OUTPUTS['UPLOADS_BUCKET']} notifies []"),
+    (
+        lambda it: it.cors[0].update(AllowedOrigins=["*"]),
+        f"POST /uploads: the rules for other origins of {OUTPUTS['UPLOADS_BUCKET']} are "
+        "[{'AllowedMethods': ['POST'], 'AllowedOrigins': ['*']",
+    ),
+    (
+        lambda it: it.cors.clear(),
+        f"POST /uploads: the rules for other origins of {OUTPUTS['UPLOADS_BUCKET']} are []",
+    ),
+    (
+        lambda it: it.api["methodSettings"]["*/*"].update(throttlingRateLimit=10_000.0),
+        "API: its throttlingRateLimit is 10000.0",
+    ),
+    (lambda it: it.api["methodSettings"].clear(), "API: its throttlingBurstLimit is None"),
+    (lambda it: it.api.update(accessLogSettings={}), "API: its access log is {}"),
+]
 
 
-def _mapping_of_an_older_stream(account: Account) -> None:
-    account.lambda_.mappings["cafe-test-announce_orders"][0]["EventSourceArn"] = "arn:old"
-
-
-def _unbounded_retries(account: Account) -> None:
-    account.lambda_.mappings["cafe-test-announce_orders"][0]["MaximumRetryAttempts"] = -1
-
-
-def _without_a_limit(account: Account) -> None:
-    account.lambda_.mappings["cafe-test-store_orders"][0]["ScalingConfig"] = {}
-
-
-def _many_at_once(account: Account) -> None:
-    account.lambda_.mappings["cafe-test-announce_orders"][0]["ParallelizationFactor"] = 10
-
-
-def _stream_without_failure_destination(account: Account) -> None:
-    account.lambda_.mappings["cafe-test-announce_orders"][0]["DestinationConfig"] = {"OnFailure": {}}
-
-
-def _no_failure_destination(account: Account) -> None:
-    del account.lambda_.invocations["cafe-test-receive_upload"]
-
-
-def _not_subscribed(account: Account) -> None:
-    account.subscriptions[OUTPUTS["TOPIC_ARN"]].pop()
-
-
-def _subscription_without_failure_queue(account: Account) -> None:
-    account.redrive_policies.clear()
-
-
-def _subscribed_twice(account: Account) -> None:
-    account.subscriptions[OUTPUTS["ALARMS_TOPIC_ARN"]] *= 2
-
-
-def _not_notified(account: Account) -> None:
-    account.notified.clear()
-
-
-def _open_to_every_page(account: Account) -> None:
-    account.cors[0]["AllowedOrigins"] = ["*"]
-
-
-def _closed_to_every_page(account: Account) -> None:
-    account.cors.clear()
-
-
-def _other_limit(account: Account) -> None:
-    account.api["methodSettings"]["*/*"]["throttlingRateLimit"] = 10_000.0
-
-
-def _no_limits(account: Account) -> None:
-    account.api["methodSettings"] = {}
-
-
-def _other_access_log(account: Account) -> None:
-    account.api["accessLogSettings"] = {}
-
-
-def _nothing_reserved(account: Account) -> None:
-    account.lambda_.reserved.clear()
-
-
-def _no_function(account: Account) -> None:
-    del account.lambda_.functions["cafe-test-measure_buckets"]
-
-
-def _no_api(account: Account) -> None:
-    del account.lambda_.functions["cafe-test"]
-
-
-@pytest.mark.parametrize(
-    ("damage", "line"),
-    [
-        (_no_function, "measure_buckets: is not deployed"),
-        (_no_api, "api_handler: is not deployed"),
-        (
-            _other("Role", "arn:aws:iam::123456789012:role/admin"),
-            "read_inventory: Role is arn:aws:iam::123456789012:role/admin",
-        ),
-        (_other("Timeout", 3), "read_inventory: Timeout is 3, not 300"),
-        (_other("MemorySize", 128), "read_inventory: MemorySize is 128, not 512"),
-        (_other("VpcConfig", {}), "read_inventory: SubnetIds are [], not ['subnet-1', 'subnet-2']"),
-        (_other("VpcConfig", {}), "read_inventory: SecurityGroupIds are [], not ['sg-1']"),
-        (_without_partial_failures, "store_orders: its mapping's FunctionResponseTypes is None"),
-        (_second_mapping, "store_orders: has 2 event source mappings, not one"),
-        (_no_mapping, "announce_orders: has 0 event source mappings, not one"),
-        (_disabled_mapping, "announce_orders: its mapping's State is Disabled"),
-        (_mapping_of_an_older_stream, "announce_orders: its mapping's EventSourceArn is arn:old"),
-        (_unbounded_retries, "announce_orders: its mapping's MaximumRetryAttempts is -1"),
-        (_without_a_limit, "store_orders: its mapping's ScalingConfig is {}"),
-        (_many_at_once, "announce_orders: its mapping's ParallelizationFactor is 10"),
-        (_stream_without_failure_destination, "announce_orders: its mapping's DestinationConfig is {'OnFailure': {}}"),
-        (_no_failure_destination, "receive_upload: its DestinationConfig is None"),
-        (_not_subscribed, f"record_notification: is subscribed 0 times to {OUTPUTS['TOPIC_ARN']}, not once"),
-        (_subscribed_twice, f"record_alarm: is subscribed 2 times to {OUTPUTS['ALARMS_TOPIC_ARN']}, not once"),
-        (_subscription_without_failure_queue, "record_alarm: its subscription's RedrivePolicy is {}"),
-        (_not_notified, f"receive_upload: the bucket {OUTPUTS['UPLOADS_BUCKET']} notifies []"),
-        (
-            _open_to_every_page,
-            f"POST /uploads: the rules for other origins of {OUTPUTS['UPLOADS_BUCKET']} are "
-            "[{'AllowedMethods': ['POST'], 'AllowedOrigins': ['*']",
-        ),
-        (_other_limit, "API: its throttlingRateLimit is 10000.0"),
-        (_no_limits, "API: its throttlingBurstLimit is None"),
-        (_other_access_log, "API: its access log is {}"),
-        (_nothing_reserved, "receive_upload: 0 are reserved, not 10"),
-        (_nothing_reserved, "read_inventory: 0 are reserved, not 10"),
-        (_closed_to_every_page, f"POST /uploads: the rules for other origins of {OUTPUTS['UPLOADS_BUCKET']} are []"),
-    ],
-)
-def test_the_check_names_what_is_wrong(
-    damage: Callable[[Account], None], line: str, account: Account, check: Callable[[], list[str]]
+@pytest.mark.parametrize(("damage", "line"), DAMAGES, ids=[line for _, line in DAMAGES])
+def test_the_check_names_each_damage(
+    damage: Callable[[Account], Any], line: str, account: Account, check: Callable[[], list[str]]
 ) -> None:
     damage(account)
     problems = check()
@@ -303,55 +228,50 @@ def test_the_check_names_what_is_wrong(
     ("found", "wanted", "missing"),
     [
         ({"a": 1, "b": 2}, {"a": 1}, []),
-        ({"a": 1}, {"a": 2}, ["a"]),
-        ({}, {"a": 2}, ["a"]),
+        ({"b": 1}, {"a": 2, "b": 2}, ["a", "b"]),
         ({"a": None}, {"a": {"b": 1}}, ["a"]),
         ({"a": {"b": 1, "added by AWS": {}}}, {"a": {"b": 1}}, []),
         ({"a": {"b": {"c": 1}}}, {"a": {"b": {"c": 2}}}, ["a"]),
         ({"a": ["x", "y"]}, {"a": ["x"]}, ["a"]),
-        ({"a": 1, "b": 1}, {"a": 2, "b": 2}, ["a", "b"]),
     ],
 )
-def test_settings_are_compared_deep_inside_without_what_aws_adds(
+def test_settings_are_compared_at_each_level_without_additions_by_aws(
     found: dict[str, Any], wanted: dict[str, Any], missing: list[str]
 ) -> None:
     assert wiring._missing(found, wanted) == missing
 
 
-def test_what_aws_shows_a_moment_later_is_no_problem() -> None:
+def test_a_problem_counts_only_if_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = iter([["not subscribed"], ["not subscribed"], []])
     assert wiring.settled(lambda: next(looks)) == []
-
-
-def test_what_stays_wrong_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wiring, "SETTLE_SECONDS", 0)
     assert wiring.settled(lambda: ["not subscribed"]) == ["not subscribed"]
 
 
-def is_current(account: Account, target: Target, config: dict[str, Any], api: str | None = "abc") -> bool:
-    return wiring.is_current(target, config, api, account.client)
+# --- whether functions must be deployed -------------------------------------------------------------------------------
 
 
-def test_functions_that_run_this_very_build_behind_their_api_are_current(
-    account: Account, target: Target, config: dict[str, Any]
+OLDER = {"Environment": {"Variables": {"CAFE_BUILD": "older"}}}
+
+
+@pytest.mark.parametrize(
+    ("change", "api", "current"),
+    [
+        (lambda _: None, "abc", True),
+        (lambda functions: functions["cafe-test-store_orders"].update(OLDER), "abc", False),
+        (lambda functions: functions.pop("cafe-test-measure_buckets"), "abc", False),
+        # The API is gone, or there was none yet.
+        (lambda _: None, "another", False),
+        (lambda _: None, None, False),
+    ],
+)
+def test_nothing_is_deployed_where_every_function_has_this_build_and_the_api_exists(
+    change: Callable[[Any], Any],
+    api: str | None,
+    current: bool,
+    account: Account,
+    target: Target,
+    config: dict[str, Any],
 ) -> None:
-    assert is_current(account, target, config)
-
-
-def test_one_function_of_another_build_asks_for_a_deploy(
-    account: Account, target: Target, config: dict[str, Any]
-) -> None:
-    account.lambda_.functions["cafe-test-store_orders"]["Environment"] = {"Variables": {"CAFE_BUILD": "older"}}
-    assert not is_current(account, target, config)
-
-
-def test_a_function_that_is_gone_asks_for_a_deploy(account: Account, target: Target, config: dict[str, Any]) -> None:
-    _no_function(account)
-    assert not is_current(account, target, config)
-
-
-@pytest.mark.parametrize("api", [None, "another"])
-def test_an_api_that_is_gone_or_never_was_there_asks_for_a_deploy(
-    account: Account, target: Target, config: dict[str, Any], api: str | None
-) -> None:
-    assert not is_current(account, target, config, api)
+    change(account.lambda_.functions)
+    assert wiring.is_current(target, config, api, account.client) is current

@@ -1,4 +1,4 @@
-"""Starts the local MiniStack with its patches, and with one more, for the faults.
+"""Starts the local MiniStack with its patches, and with three more, for the tests.
 
 On AWS a task of a state machine is a call on the wire. In MiniStack it is a call inside of the process, which no
 fault on the wire could meet. Here each ``lambda:invoke`` and ``sns:publish`` of a state machine goes out by boto3, and
@@ -7,9 +7,14 @@ its failures come back under the names that Step Functions gives them.
 It runs in MiniStack's own virtual environment, so it imports nothing of the project but the launcher, by its path.
 """
 
+import contextlib
+import hashlib
 import importlib.util
 import json
 import os
+import tempfile
+import types
+import zipfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -71,6 +76,45 @@ def tasks_on_the_wire() -> None:
     stepfunctions._SERVICE_DISPATCH["arn:aws:states:::sns:publish"] = publish
 
 
+def objects_in_memory() -> None:
+    """A stack that starts from a snapshot reads its objects from the disk once, and then keeps them in memory as usual.
+
+    A snapshot itself starts with no folder of objects, and has to write them.
+    """
+    from ministack.services import s3
+
+    if not Path(s3.DATA_DIR).is_dir():
+        return
+    for (_account, name), bucket in s3._buckets._data.items():
+        for key, item in bucket["objects"].items():
+            item["body"] = s3._read_body(name, key, item)
+    s3.S3_PERSIST = False
+
+
+def shared_code() -> None:
+    """A package is unpacked and compiled once, and not by each of a function's workers.
+
+    On AWS no function can write to its code, so all of its workers see the same.
+    """
+    from ministack.core import lambda_runtime
+
+    class Shared(zipfile.ZipFile):
+        def extractall(self, path: Any = None, *arguments: Any) -> None:
+            digest = hashlib.sha256(Path(str(self.filename)).read_bytes()).hexdigest()[:16]
+            shared = Path(os.environ["CODE_DIR"]) / digest
+            if not shared.exists():
+                shared.parent.mkdir(exist_ok=True)
+                made = tempfile.mkdtemp(dir=shared.parent)
+                super().extractall(made, *arguments)
+                # Another worker can have been faster.
+                with contextlib.suppress(OSError):
+                    Path(made).rename(shared)
+            Path(str(path)).rmdir()
+            Path(str(path)).symlink_to(shared)
+
+    lambda_runtime.zipfile = types.SimpleNamespace(**{**vars(zipfile), "ZipFile": Shared})
+
+
 def _named(prefix: str, error: Any, other: str) -> str:
     """As Step Functions names it: the exception in the service's model, or ``other`` for what it has none for."""
     name = type(error).__name__
@@ -83,7 +127,7 @@ def main() -> None:
     assert spec.loader
     launcher = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(launcher)
-    launcher.PATCHES = (*launcher.PATCHES, tasks_on_the_wire)
+    launcher.PATCHES = (*launcher.PATCHES, tasks_on_the_wire, objects_in_memory, shared_code)
     launcher.main()
 
 

@@ -27,7 +27,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from local.cloud import CREDENTIALS, REGION
-from tests.system.system import wait_for
+from tests.system.waiting import wait_for
 
 CHUNK = 65_536
 SECONDS = 120

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from tests.system.system import wait_for
+from tests.system.waiting import wait_for
 
 CHUNK = 16_384
 

@@ -1,0 +1,216 @@
+"""The generated tables of the documents. ``make check`` compares them by ``cog --check``.
+
+``.venv/bin/cog -r -I docs -p 'import tables' docs/*.md docs/decisions/*.md`` writes them again after a change of their
+sources.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import sys
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from chalicelib.sign_in import ROUTES  # noqa: E402
+from infra.deploy import project  # noqa: E402
+from infra.deploy.target import REPOSITORY, Target  # noqa: E402
+from tests.template import load  # noqa: E402
+from tests.wiring.permissions import Permission, allowed, functions  # noqa: E402
+from tests.wiring.stage import resolve  # noqa: E402
+
+# The description has Python's names of the parameters in a path.
+PATH_NAMES = {"report_id": "reportId", "order_id": "orderID"}
+# The deploy finds out the values of these parameters by itself.
+SET_BY_THE_DEPLOY = ("Stage", "Local", "DbSecretArn", "DbAdminSecretArn", "DbInVpc", "S3PrefixList", "Zones")
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Returns a Markdown table."""
+    lines = [list(head), *map(list, rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in lines) + "\n"
+
+
+def code(names: Iterable[str]) -> str:
+    """Returns names in backticks, with commas between them."""
+    return ", ".join(f"`{name}`" for name in names)
+
+
+# --- the API ----------------------------------------------------------------------------------------------------------
+
+
+def routes() -> str:
+    """Returns every route, who may call it, and what it does."""
+    description = json.loads((ROOT / "chalicelib" / "openapi.json").read_text())
+    shared = description["components"]["parameters"]
+    rows = []
+    for path, methods in description["paths"].items():
+        for method, operation in methods.items():
+            parameters = [
+                shared[each["$ref"].rpartition("/")[2]] if "$ref" in each else each
+                for each in operation.get("parameters", [])
+            ]
+            query = [each["name"] for each in parameters if each["in"] == "query"]
+            shown = re.sub(r"\{(\w+)\}", lambda match: f"{{{PATH_NAMES.get(match[1], match[1])}}}", path)
+            who = ROUTES[method.upper(), path]
+            rows.append([f"`{method.upper()} {shown}`", who, operation["summary"], code(query)])
+    return table(["Route", "Who", "Purpose", "Query"], rows)
+
+
+# --- parameters -------------------------------------------------------------------------------------------------------
+
+
+def parameters(file: str) -> str:
+    """Returns the parameters of a template that people set, with their defaults."""
+    declared: dict[str, Any] = load((ROOT / "infra" / file).read_text())["Parameters"]
+    # Both templates have this one.
+    twice = ("LogRetentionDays",) if file == "database.yaml" else ()
+    rows = [
+        [f"`{name}`", str(each["Default"]), each["Description"]]
+        for name, each in declared.items()
+        if name not in (*SET_BY_THE_DEPLOY, *twice)
+    ]
+    return table(["Parameter", "Default", "Meaning"], rows)
+
+
+def set_by_the_deploy() -> str:
+    """Returns the sentence about the other parameters."""
+    return f"The deploy sets {code(SET_BY_THE_DEPLOY)}.\n"
+
+
+# --- alarms -----------------------------------------------------------------------------------------------------------
+
+
+def alarms() -> str:
+    """Returns every alarm, those of the functions together: what it watches, from which value on, and its heading."""
+    target = Target("<stage>", REPOSITORY, False, {}, None)
+    names = {target.function(name) for name in project.function_names()}
+    basic = {each["AlarmName"] for each in resolve(Watching="basic").of_type("AWS::CloudWatch::Alarm").values()}
+    grouped: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for alarm in resolve().of_type("AWS::CloudWatch::Alarm").values():
+        function = next((each["Value"] for each in alarm["Dimensions"] if each["Value"] in names), "")
+        short = alarm["AlarmName"].removeprefix("cafe-<stage>-")
+        if alarm["AlarmName"] not in basic and function:
+            short = f"<function>-{short.rpartition('-')[2]}"
+        heading = alarm["AlarmDescription"].partition(" Runbook: ")[2]
+        kind = alarm.get("Statistic") or alarm["ExtendedStatistic"]
+        metric = (
+            f"{alarm['Namespace'].removeprefix('AWS/')} `{alarm['MetricName']}`, {kind} of {alarm['Period'] // 60} min"
+        )
+        level = "basic" if alarm["AlarmName"] in basic else "full"
+        grouped.setdefault((short, metric, level, heading), []).append(alarm)
+    rows = []
+    for (short, metric, level, heading), same in grouped.items():
+        thresholds = sorted({each["Threshold"] for each in same})
+        above = " to ".join(f"{each:,}" for each in dict.fromkeys((thresholds[0], thresholds[-1])))
+        rows.append([f"`{short}`", metric, above, level, f"[{heading}](#{anchor(heading)})"])
+    return table(["Alarm", "Metric", "Above", "`Watching`", "Heading"], rows)
+
+
+def anchor(heading: str) -> str:
+    """Returns the anchor that GitHub gives to a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+# --- permissions ------------------------------------------------------------------------------------------------------
+
+
+def permissions(group: str) -> str:
+    """Returns the permissions of a group of ``docs/permissions.yaml``, and refuses a group that differs from the roles.
+
+    The roles are those of the template; the file has the reason for each permission.
+    """
+    reasons = yaml.safe_load((ROOT / "docs" / "permissions.yaml").read_text())
+    granted = permissions_granted()
+    explained: list[Permission] = []
+    shown: dict[str, list[list[str]]] = {}
+    for name, entries in reasons.items():
+        if name == "sources":
+            continue
+        for entry in entries:
+            roles = entry.get("roles", functions())
+            found = [
+                one_permission(granted, role, action, end)
+                for role in roles
+                for action in entry["actions"]
+                for end in entry["resources"]
+            ]
+            explained += found
+            resources = [each.resource for each in found]
+            if "roles" not in entry:
+                resources = [resource.replace(functions()[found[0].role], "<function>") for resource in resources[:1]]
+            title, url = reasons["sources"][entry["source"]] if "source" in entry else ("", "")
+            cells = [
+                code(entry["actions"]),
+                code(dict.fromkeys(resources)),
+                entry["for"],
+                f"[{title}]({url})" if url else "removal",
+            ]
+            shown.setdefault(name, []).append([code(roles), *cells] if "roles" in entry else cells)
+    if sorted(explained) != sorted(granted):
+        missing = sorted({str(each) for each in set(granted) ^ set(explained)})
+        raise ValueError("docs/permissions.yaml and the template's roles differ:\n" + "\n".join(missing))
+    head = ["Action", "Resource", "Needed for", "Proof"]
+    return table(head if len(shown[group][0]) == len(head) else ["Role", *head], shown[group])
+
+
+@cache
+def permissions_granted() -> list[Permission]:
+    """Returns all permissions of the template's roles, those of schedules too."""
+    return allowed(resolve(StorageReportSchedule="rate(1 day)", InventoryReportSchedule="rate(1 day)"))
+
+
+def one_permission(granted: list[Permission], role: str, action: str, end: str) -> Permission:
+    """Returns the permission whose resource ends so; ``*`` is the whole resource."""
+    found = [
+        each
+        for each in granted
+        if (each.role, each.action) == (role, action)
+        and (each.resource == end if end == "*" else each.resource.endswith(end))
+    ]
+    if len(found) != 1:
+        raise ValueError(f"docs/permissions.yaml: {role} has {len(found)} permissions {action} on …{end}")
+    return found[0]
+
+
+# --- the local cloud --------------------------------------------------------------------------------------------------
+
+
+def patches() -> str:
+    """Returns the patches of MiniStack with the first sentence of each docstring.
+
+    The files run in an environment of their own, so they are read and not imported.
+    """
+    rows = []
+    for path in sorted([*(ROOT / "local").glob("ministack_launcher.py"), *(ROOT / "local").glob("ministack/*.py")]):
+        tree = ast.parse(path.read_text())
+        docstrings = {
+            node.name: ast.get_docstring(node) or "" for node in tree.body if isinstance(node, ast.FunctionDef)
+        }
+        for name in patch_names(tree):
+            rows.append([f"`{name}`", first_sentence(docstrings[name])])
+    return table(["Patch", "What AWS does and MiniStack does not"], rows)
+
+
+def patch_names(tree: ast.Module) -> list[str]:
+    """Returns the names in the tuple ``PATCHES``."""
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id="PATCHES")], value=ast.Tuple(elts=names)):
+                return [name.id for name in names if isinstance(name, ast.Name)]
+    return []
+
+
+def first_sentence(text: str) -> str:
+    """Returns the first sentence of a docstring, as Markdown."""
+    sentence = re.split(r"(?<=\.)\s|:\s", " ".join(text.split("\n\n")[0].split()), maxsplit=1)[0]
+    return sentence.rstrip(".").replace("``", "`") + "."

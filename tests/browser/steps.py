@@ -1,0 +1,158 @@
+"""Steps that several browser tests share: orders, files, notifications, and changed answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from playwright.sync_api import Locator, Route, expect
+
+from tests.browser.console import Console, Person
+from tests.system.inventory import HEADER
+from tests.system.system import System, new_id, wait_for
+
+# --- Answers on their way to the page
+
+
+def intercept(
+    console: Console, method: str, path: str, handle: Callable[[Route], None], times: int | None = None
+) -> list[str]:
+    """Gives requests of exactly this method and path of the API to ``handle``; all others go on as usual.
+
+    Returns the URLs of those that ``handle`` got, as they come. Other requests do not count among the ``times``.
+    """
+    met: list[str] = []
+
+    def route(given: Route) -> None:
+        if given.request.method == method and (times is None or len(met) < times):
+            met.append(given.request.url)
+            handle(given)
+        else:
+            given.fallback()
+
+    console.page.route(re.compile(rf"^{re.escape(f'{console.address}/{path}')}(\?.*)?$"), route)
+    return met
+
+
+def refuse(status: int, message: str = "no") -> Callable[[Route], None]:
+    return lambda route: route.fulfill(status=status, json={"Message": message})
+
+
+def lose(route: Route) -> None:
+    """The API does what it was asked, and the page never hears of it."""
+    assert route.fetch().status == 202
+    route.abort()
+
+
+def drop(route: Route) -> None:
+    route.abort()
+
+
+# --- A page with a clock of the test's
+
+
+def with_clock(console: Console, person: Person, tab: str = "") -> Console:
+    """Signs in on a page whose clock the test moves."""
+    console.page.clock.install()
+    console.open(tab)
+    console.sign_in(person)
+    return console
+
+
+# --- Orders
+
+
+def new_customer() -> str:
+    return new_id("table")
+
+
+def place(system: System, customer: str, count: int = 1) -> list[dict[str, Any]]:
+    """Places ``count`` orders of the customer, and waits until they are stored."""
+    system.post("/orders", [{"customerID": customer, "item": f"Mocha {number}"} for number in range(count)])
+
+    def found() -> list[dict[str, Any]]:
+        orders = system.all(f"/orders?customerID={customer}", "orders")
+        return orders if len(orders) == count else []
+
+    return wait_for(found, f"the orders of {customer}")
+
+
+def order_form(view: Locator) -> Locator:
+    return view.locator("form", has=view.page.get_by_role("heading", name="New order"))
+
+
+def field_label(label: str, number: int) -> str:
+    """The first item has no number."""
+    return f"{label} {number}" if number > 1 else label
+
+
+def fill(form: Locator, customer: str, items: Mapping[str, str], note: str = "") -> None:
+    form.get_by_label("Customer").fill(customer)
+    for number, (item, quantity) in enumerate(items.items(), 1):
+        if number > 1:
+            form.get_by_role("button", name="Add another item").click()
+        form.get_by_label(field_label("Item", number), exact=True).fill(item)
+        form.get_by_label(field_label("Quantity", number), exact=True).fill(quantity)
+    form.get_by_label("Note").fill(note)
+
+
+def send_order(console: Console, customer: str, items: Mapping[str, str] | None = None, note: str = "") -> None:
+    """Fills in the form for a new order, and presses its button."""
+    form = order_form(console.view("Orders"))
+    fill(form, customer, items or {"Espresso": "1"}, note)
+    form.get_by_role("button", name="Place the order").click()
+
+
+def expect_placed(console: Console) -> None:
+    """The order that this page sent is stored."""
+    expect(console.page.get_by_role("link", name="Placed", exact=True)).to_be_visible()
+
+
+def expect_one_order(console: Console, system: System, customer: str) -> None:
+    """The order of the customer is stored, and only once."""
+    expect_placed(console)
+    assert len(system.all(f"/orders?customerID={customer}", "orders")) == 1
+
+
+# --- Uploads
+
+
+def a_file(name: str, text: str) -> Any:
+    return {"name": name, "mimeType": "text/csv", "buffer": text.encode()}
+
+
+def beans(product: str) -> str:
+    """An inventory of two good rows and two bad ones, which are on the lines 3 and 5."""
+    quantities = enumerate(("4", "-3", "7", "a few"), 1)
+    return HEADER + "".join(f"Hillside,Arabica,{product} {n},9.80,Plum,{quantity}\n" for n, quantity in quantities)
+
+
+def choose(console: Console, *files: Any) -> None:
+    console.page.get_by_label("Choose a CSV file").set_input_files(list(files))
+
+
+def upload(console: Console, name: str) -> Locator:
+    """The line of a file in the list of this page's uploads."""
+    return console.page.get_by_role("region", name="Your uploads").get_by_role("listitem").filter(has_text=name)
+
+
+# --- Reports and notifications
+
+
+def request_report(view: Locator) -> str:
+    """Requests a report of the chosen kind; returns its id."""
+    view.get_by_role("button", name="Request the report").click()
+    view.page.wait_for_url(re.compile("#reports/"))
+    return view.page.url.rsplit("/", 1)[1]
+
+
+def publish(system: System, subject: str, message: str = "Some words", kind: str = "order") -> None:
+    """Publishes a notification as the flows do, and waits until the inbox has it."""
+    system.aws("sns").publish(
+        TopicArn=system.env["TOPIC_ARN"],
+        Subject=subject,
+        Message=message,
+        MessageAttributes={"kind": {"DataType": "String", "StringValue": kind}},
+    )
+    system.notification(subject, kind)

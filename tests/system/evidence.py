@@ -1,0 +1,44 @@
+"""What a failed test saw, kept in ``.local/failures`` for the person who reads the failure."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.system.system import System
+
+FAILURES = Path(__file__).parents[2] / ".local" / "failures"
+# The reports of a test by its phases: setup, call and teardown.
+REPORTS = pytest.StashKey[dict[str, pytest.TestReport]]()
+
+
+def failed(node: pytest.Item) -> bool:
+    """Whether the test itself has failed, as its fixtures ask when they end."""
+    report = node.stash.get(REPORTS, {}).get("call")
+    return bool(report and report.failed)
+
+
+def folder_of(nodeid: str) -> Path:
+    """The folder of one test, made where it is missing."""
+    folder = FAILURES / re.sub(r"[^\w.-]+", "_", nodeid.removeprefix("tests/"))[:150]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def save_logs(system: System, folder: Path, since: float) -> None:
+    """Writes a file for each function that has logged since ``since``, a Unix time, and one for each server."""
+    logs = system.aws("logs")
+    for group in logs.describe_log_groups(logGroupNamePrefix="/aws/lambda/")["logGroups"]:
+        name = group["logGroupName"]
+        pages = logs.get_paginator("filter_log_events").paginate(logGroupName=name, startTime=int(since * 1000))
+        text = "\n".join(event["message"].rstrip() for page in pages for event in page["events"])
+        if text:
+            (folder / f"{name.rpartition('/')[2]}.log").write_text(text + "\n")
+    for process in system.stack.processes.values():
+        if process.log.exists():
+            shutil.copy(process.log, folder)

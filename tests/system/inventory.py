@@ -1,0 +1,37 @@
+"""The inventory for the tests: files to import, what the database has of them, and tables that are out of reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.system.system import System, connect
+
+HEADER = "supplier_name,type,product_name,price,description,quantity\n"
+
+
+def stock(system: System, supplier: str) -> dict[str, int]:
+    """The quantities of a supplier's products."""
+    beans = "SELECT product_name, quantity FROM beans JOIN suppliers ON supplier_id = suppliers.id WHERE name = %s"
+    return dict(system.sql(beans, supplier))
+
+
+@contextmanager
+def table_renamed(system: System, table: str) -> Iterator[None]:
+    """For a while the table does not exist under its name."""
+    system.sql(f"RENAME TABLE {table} TO {table}_away")
+    try:
+        yield
+    finally:
+        system.sql(f"RENAME TABLE {table}_away TO {table}")
+
+
+@contextmanager
+def tables_locked(system: System) -> Iterator[None]:
+    """For a while whoever reads the inventory waits."""
+    with connect(system.database) as connection, connection.cursor() as cursor:
+        cursor.execute("LOCK TABLES beans WRITE, suppliers WRITE")
+        try:
+            yield
+        finally:
+            cursor.execute("UNLOCK TABLES")

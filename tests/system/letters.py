@@ -1,0 +1,112 @@
+"""Dead letters for the tests. A test knows its own letters by an id, and takes them away when it ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.system.system import System, new_id, wait_for
+
+QUEUES = ("ORDERS_DEAD_LETTER_URL", "FAILURES_QUEUE_URL")
+
+
+class Letters:
+    """The letters whose content has one of ``ids``, or that ``put`` has put there."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.ids: set[str] = set()
+
+    def new_id(self, prefix: str = "d") -> str:
+        """An id for something that may become a dead letter."""
+        self.ids.add(new := new_id(prefix))
+        return new
+
+    def put(self, queue: str, body: Any) -> str:
+        """Puts a message into a queue, as a service would; returns the message's id."""
+        text = body if isinstance(body, str) else json.dumps(body)
+        sent = self.system.aws("sqs").send_message(QueueUrl=self.system.env[queue], MessageBody=text)
+        self.ids.add(sent["MessageId"])
+        return str(sent["MessageId"])
+
+    def listed(self, about: str) -> list[dict[str, Any]]:
+        """The letters in the API's list with ``about`` in them."""
+        found = self.system.get("/dead-letters?limit=100")["deadLetters"]
+        return [each for each in found if about in each["id"] + each["what"] + each["why"]]
+
+    def one(self, about: str) -> dict[str, Any]:
+        return wait_for(lambda: self.listed(about), f"a dead letter about {about}")[0]
+
+    def redrive(self, *ids: str) -> dict[str, Any]:
+        """Puts these letters back; the API's answer."""
+        answer = self.system.request("POST", "/dead-letters/redrive", {"ids": list(ids)})
+        assert answer.status == 200, answer.text
+        return dict(answer.json)
+
+    def take_away(self) -> None:
+        for queue in QUEUES:
+            found = messages(self.system, queue)
+            for message in found:
+                if any(each in message["MessageId"] + message["Body"] for each in self.ids):
+                    self.system.aws("sqs").delete_message(
+                        QueueUrl=self.system.env[queue], ReceiptHandle=message["ReceiptHandle"]
+                    )
+
+
+@contextmanager
+def own_letters(system: System) -> Iterator[Letters]:
+    """For one test; at its end none of its letters is left, also where it failed."""
+    letters = Letters(system)
+    try:
+        yield letters
+    finally:
+        letters.take_away()
+
+
+def messages(system: System, queue: str, hidden_seconds: int = 30) -> list[dict[str, Any]]:
+    """All messages of a dead-letter queue, which stay there. A message that others look at is waited for."""
+    sqs, url = system.aws("sqs"), system.env[queue]
+
+    def nobody_looks() -> bool:
+        name = "ApproximateNumberOfMessagesNotVisible"
+        return sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name] == "0"
+
+    wait_for(nobody_looks, f"the messages in {queue} that somebody looks at")
+    found: list[dict[str, Any]] = []
+    options = {"MaxNumberOfMessages": 10, "VisibilityTimeout": hidden_seconds}
+    while got := sqs.receive_message(QueueUrl=url, **options).get("Messages"):
+        found += got
+    for each in found:
+        sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=each["ReceiptHandle"], VisibilityTimeout=0)
+    return found
+
+
+def order_message(order_id: str, **fields: Any) -> dict[str, Any]:
+    """The message of an order, as the API sends it to the queue."""
+    order = {"orderID": order_id, "customerID": "Zoë", "items": [{"item": "Mocha", "quantity": 1}], "note": "a secret"}
+    return {**order, "placedAt": "2026-11-21T08:00:00.000000Z", **fields}
+
+
+def failed_event(system: System, function: str, event: dict[str, Any]) -> dict[str, Any]:
+    """The letter that Lambda puts into the failures queue when a function failed on an event for good."""
+    account = system.env["ORDERS_QUEUE_ARN"].split(":")[4]
+    arn = f"arn:aws:lambda:us-east-1:{account}:function:cafe-dev-{function}"
+    return {"requestContext": {"functionArn": arn}, "requestPayload": event}
+
+
+def failed_upload(system: System, key: str) -> dict[str, Any]:
+    return failed_event(system, "receive_upload", system.s3_event(key, etag='"0"'))
+
+
+def take_all(system: System) -> list[str]:
+    """The bodies of all dead letters, which are then gone: the rule of a shared stack is that there are none."""
+    sqs, bodies = system.aws("sqs"), []
+    for queue in QUEUES:
+        url = system.env[queue]
+        while got := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+            for each in got:
+                bodies.append(each["Body"])
+                sqs.delete_message(QueueUrl=url, ReceiptHandle=each["ReceiptHandle"])
+    return bodies

@@ -1,0 +1,49 @@
+"""The stage that the wiring tests look at: where it is, its parameters, and its resolved template."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from infra.deploy import stacks
+from infra.deploy.place import Place
+from tests.wiring.template import Template
+
+ROOT = Path(__file__).parents[2]
+SCHEDULES = {"StorageReportSchedule": "cron(0 6 * * ? *)", "InventoryReportSchedule": "cron(0 6 ? * MON *)"}
+MACHINES = {"InventoryReport": "inventory_report.asl.json", "StorageReport": "storage_report.asl.json"}
+ACCOUNT, REGION = "123456789012", "eu-central-1"
+rendered = cache(stacks.template)
+
+
+@cache
+def client(service: str) -> Any:
+    """Returns the one client of a service that all tests of the fixture ``aws`` share."""
+    return boto3.client(service, REGION)  # type: ignore[call-overload]
+
+
+def place(stage: str = "test", region: str = REGION, account: str = ACCOUNT) -> Place:
+    """Returns the database of its own that a stage has on AWS."""
+    secrets = f"arn:aws:secretsmanager:{region}:{account}:secret"
+    return Place(
+        f"{secrets}:cafe-{stage}-database-<random>",
+        f"{secrets}:rds!cluster-<id>-<random>",
+        ("subnet-1", "subnet-2"),
+        ("sg-1",),
+    )
+
+
+def resolve(
+    stage: str = "<stage>", region: str = "<region>", account: str = "<account>", **parameters: str
+) -> Template:
+    """Returns the resources template with these parameters. By default its names read as in the documentation."""
+    given = {"Stage": stage, **place(stage, region, account).parameters, **parameters}
+    return Template(rendered(), given, region=region, account=account)
+
+
+def as_variables(outputs: dict[str, str]) -> dict[str, str]:
+    """Returns the outputs of a stack under the names that the functions read them by."""
+    return {stacks.variable(name): value for name, value in outputs.items()}
