@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.compare import HEAD
-from local.packages import program
+from local.packages import find_program
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
@@ -101,7 +101,7 @@ def table(lines: list[Line]) -> str:
 
 def _where() -> str:
     """The date, the processors and the versions that the figures depend on."""
-    server = program("mariadbd")
+    server = find_program("mariadbd")
     said = subprocess.run([server, "--version"], capture_output=True, text=True, check=True).stdout if server else ""
     found = re.search(r"Ver ([\d.]+)", said)
     versions = {
