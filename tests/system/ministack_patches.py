@@ -1,7 +1,12 @@
 """More patches of MiniStack, only for the tests. ``local/ministack/launcher.py`` loads this file by its path."""
 
+import contextlib
+import hashlib
 import json
 import os
+import tempfile
+import types
+import zipfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -59,6 +64,30 @@ def objects_in_memory() -> None:
         for key, item in bucket["objects"].items():
             item["body"] = s3._read_body(name, key, item)
     s3.S3_PERSIST = False
+
+
+def shared_code() -> None:
+    """A package is unpacked and compiled once, and not for each worker of a function.
+
+    On AWS no function can write to its code, so all workers have the same.
+    """
+    from ministack.core import lambda_runtime
+
+    class SharedZipFile(zipfile.ZipFile):
+        def extractall(self, path: Any = None, *arguments: Any) -> None:
+            digest = hashlib.sha256(Path(str(self.filename)).read_bytes()).hexdigest()[:16]
+            shared = Path(os.environ["CODE_DIR"]) / digest
+            if not shared.exists():
+                shared.parent.mkdir(exist_ok=True)
+                unpacked = tempfile.mkdtemp(dir=shared.parent)
+                super().extractall(unpacked, *arguments)
+                # Another worker can have been faster.
+                with contextlib.suppress(OSError):
+                    Path(unpacked).rename(shared)
+            Path(str(path)).rmdir()
+            Path(str(path)).symlink_to(shared)
+
+    lambda_runtime.zipfile = types.SimpleNamespace(**{**vars(zipfile), "ZipFile": SharedZipFile})
 
 
 @cache
