@@ -26,7 +26,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.cloud import client, whole_stack
 from benchmarks.compare import ROUNDS, Row, in_turns
-from chalicelib.orders import Item, Order
+from chalicelib.orders.order import Item, Order
 from chalicelib.orders.store import stored_item
 from local.demo import Api
 from local.processes import Process, answers, basic_environment, fingerprint, free_ports

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from chalicelib import correlation, metrics
-from chalicelib.errors import InvalidRequest, aws_errors
+from chalicelib.errors import InvalidRequest, Problem, aws_errors
 from chalicelib.logs import logger
 from chalicelib.rest import Page
 from chalicelib.timeline import Timeline, index_keys, timestamp
@@ -184,7 +184,7 @@ def inbox(page: Page, *, links: bool, dynamodb: Any, table: str, now: datetime |
     now = now or datetime.now(UTC)
     kind = page.filters.get("kind")
     if kind is not None and kind not in SHOWN_KINDS:
-        raise InvalidRequest([f"kind: must be one of {', '.join(SHOWN_KINDS)}"])
+        raise InvalidRequest([Problem("kind", f"must be one of {', '.join(SHOWN_KINDS)}")])
     wanted = None if kind is None else lambda item: bool(item["kind"]["S"] == kind)
     # DynamoDB's TTL may take days to delete: what is older than promised is not shown.
     since = (now - KEPT).date()

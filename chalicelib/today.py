@@ -14,7 +14,7 @@ from contextvars import copy_context
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from typing import Any, ParamSpec, TypeVar
 
-from chalicelib.errors import InvalidRequest, aws_errors
+from chalicelib.errors import InvalidRequest, Problem, aws_errors
 from chalicelib.reports import Machines
 from chalicelib.settings import Settings
 from chalicelib.timeline import SHARDS, Item, Timeline, periods, timestamp
@@ -59,7 +59,8 @@ def since(text: str | None, now: datetime) -> datetime:
         return datetime.combine(now.astimezone(UTC), time(), UTC)
     found = MOMENT.fullmatch(text)
     if found is None:
-        raise InvalidRequest(["since: must be a moment with its offset, as 2026-11-21T00:00:00+01:00 or …T00:00:00Z"])
+        message = "must be a moment with its offset, as 2026-11-21T00:00:00+01:00 or …T00:00:00Z"
+        raise InvalidRequest([Problem("since", message)])
     year, month, day, hour, minute, second = map(int, found.groups()[:6])
     fraction, sign, hours, minutes = found.groups()[6:]
     offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))

@@ -76,7 +76,7 @@ def test_a_storage_report_is_started_in_the_requested_mode(api: Api, aws: Aws, m
 
 def test_a_wrong_report_request_is_refused(api: Api) -> None:
     message = refused(api.post("/create_report", {"kind": "coffee", "requestedBy": "eve"}), 400, "InvalidRequest")
-    assert message == '"requestedBy": is not a field of a report; kind: must be one of inventory, storage'
+    assert message == "requestedBy: is not a field of a report; kind: must be one of inventory, storage"
 
 
 def test_a_key_belongs_to_one_report_and_to_the_person_who_asked_first(api: Api, aws: Aws) -> None:

@@ -270,7 +270,7 @@ def test_staff_see_today_in_numbers(api: Api, aws: Aws) -> None:
     [
         ("since=yesterday", "since: must be a moment"),
         ("limit=5", "limit: is not a parameter of this route, which takes since"),
-        ("since=2026-12-01T00:00:00Z&since=2026-12-02T00:00:00Z", "since: is there 2 times"),
+        ("since=2026-12-01T00:00:00Z&since=2026-12-02T00:00:00Z", "since: is given 2 times"),
     ],
 )
 def test_a_wrong_parameter_is_named(api: Api, query: str, problem: str) -> None:
