@@ -100,9 +100,8 @@ def answered_errors(request: Request, get_response: Callable[[Any], Response]) -
 
 @app.middleware("pure_lambda")
 def correlated_state(event: Any, get_response: Callable[[Any], Any]) -> Any:
-    """A state machine hands its functions the id of the request that started it."""
-    given = event.event.get(correlation.NAME) if isinstance(event.event, dict) else None
-    with correlation.about(correlation.valid(given)):
+    """The log records of a state machine's functions have the id of the request that started it."""
+    with correlation.about(correlation.of_execution(event.event)):
         return get_response(event)
 
 
@@ -158,7 +157,7 @@ def get_report_history(report_id: str) -> dict[str, Any]:
     """The report's state machine as a picture, and how far the execution has come in it."""
     from chalicelib.reports import history
 
-    return history.of(report_id, sfn=clients.aws("stepfunctions"), machines=MACHINES)
+    return history.report_history(report_id, sfn=clients.aws("stepfunctions"), machines=MACHINES)
 
 
 @app.lambda_function()

@@ -16,6 +16,7 @@ from typing import Any
 from chalicelib import correlation, metrics
 from chalicelib.errors import InvalidRequest, Problem, aws_errors
 from chalicelib.logs import logger
+from chalicelib.reports import KINDS as REPORT_KINDS
 from chalicelib.rest import Page
 from chalicelib.timeline import Timeline, index_keys, timestamp
 
@@ -34,9 +35,9 @@ SMS_BYTES = 140
 # DynamoDB takes a partition key of 2,048 bytes, and an upload's key shown with escapes may be longer than that.
 KEY_BYTES = 2_048
 
-# The keys of reports' notifications, and what each kind of report is called elsewhere.
-REPORT_KEY = re.compile("(?P<kind>report|storage)/[^/]+(?P<failed>/failed)?")
-REPORT_KINDS = {"report": "inventory", "storage": "storage"}
+OUTCOMES = ("succeeded", "failed")
+# The name of the attribute that has a notification's facts as JSON, and of the item's field.
+FACTS = "facts"
 
 log = logger("notifications")
 
@@ -148,6 +149,9 @@ def record(event: dict[str, Any], *, dynamodb: Any, table: str, default_kind: st
         }
         item: dict[str, Any] = {name: {"S": value} for name, value in values.items()}
         item["expiresAt"] = {"N": str(int((sent_at + KEPT).timestamp()))}
+        facts = _facts(attributes)
+        if facts:
+            item[FACTS] = {"S": json.dumps(facts)}
         correlation_ids = correlation.of_sns(sns)
         item[correlation.NAMES] = {"L": [{"S": each} for each in correlation_ids]}
         known = {"notificationID": identifier, "messageId": sns["MessageId"], correlation.NAMES: correlation_ids}
@@ -157,26 +161,35 @@ def record(event: dict[str, Any], *, dynamodb: Any, table: str, default_kind: st
             log.info("notification kept already", extra=known)
         else:
             log.info("notification kept", extra=known)
-            # Only now, for it may be told again.
-            _count_report(attributes, sent_at)
+            # SNS can deliver a message twice, and the first one is counted.
+            _count_report(facts, attributes, sent_at)
 
 
-def _count_report(attributes: dict[str, str], told_at: datetime) -> None:
-    """Counts a report's end by its notification, with how long it took from its start to being told."""
-    found = REPORT_KEY.fullmatch(attributes.get("key", ""))
-    if found is None:
+def _facts(attributes: dict[str, str]) -> dict[str, Any]:
+    """The facts of a message. Another publisher's attribute can be any text."""
+    try:
+        # JSON has no NaN, which Python would read and write.
+        facts = json.loads(attributes[FACTS], parse_constant=str)
+    except (KeyError, ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _count_report(facts: dict[str, Any], attributes: dict[str, str], sent_at: datetime) -> None:
+    """Counts the end of a report, with the seconds from its start to its notification."""
+    kind, outcome = facts.get("kind"), facts.get("outcome")
+    if kind not in REPORT_KINDS or outcome not in OUTCOMES:
         return
     figures: dict[str, float] = {"Reports": 1}
     with suppress(KeyError, ValueError, TypeError):
-        # A clock may be behind the other.
-        figures["ReportDuration"] = max(0, (told_at - datetime.fromisoformat(attributes["startedAt"])).total_seconds())
-    kind, outcome = REPORT_KINDS[found["kind"]], "failed" if found["failed"] else "succeeded"
+        # One of the two clocks can be behind the other.
+        figures["ReportDuration"] = max(0, (sent_at - datetime.fromisoformat(attributes["startedAt"])).total_seconds())
     metrics.emit(figures, kind=kind, outcome=outcome)
 
 
 @aws_errors()
 def inbox(page: Page, *, links: bool, dynamodb: Any, table: str, now: datetime | None = None) -> dict[str, Any]:
-    """``{"notifications": [{"messageId", "kind", "subject", "message", "sentAt"}], "next"}``, newest first.
+    """``{"notifications": [{"messageId", "kind", "subject", "message", "facts", "sentAt"}], "next"}``, newest first.
 
     Whoever has a report's link can open it. Without ``links`` the messages of reports have them no more. A page of one
     ``kind`` may have fewer than its limit, even none, and still a next one.
@@ -190,7 +203,9 @@ def inbox(page: Page, *, links: bool, dynamodb: Any, table: str, now: datetime |
     since = (now - KEPT).date()
     items, token = Timeline(dynamodb, table).page("notifications", since, page.limit, page.next, now, wanted)
     names = ("messageId", "kind", "subject", "message", "sentAt")
-    shown = [{name: item[name]["S"] for name in names} for item in items]
+    shown: list[dict[str, Any]] = [{name: item[name]["S"] for name in names} for item in items]
+    for each, item in zip(shown, items, strict=True):
+        each[FACTS] = json.loads(item[FACTS]["S"]) if FACTS in item else {}
     for each in shown:
         if not links and each["kind"] in KINDS_WITH_LINKS:
             each["message"] = LINK.sub(NO_LINK, each["message"])

@@ -1,4 +1,4 @@
-"""Starts the local MiniStack with its patches, and with two more, for the tests.
+"""Starts the local MiniStack with its patches, and with three more, for the tests.
 
 On AWS a task of a state machine is a call on the wire. In MiniStack it is a call inside of the process, which no
 fault on the wire could meet. Here each ``lambda:invoke`` and ``sns:publish`` of a state machine goes out by boto3, and
@@ -7,9 +7,14 @@ its failures come back under the names that Step Functions gives them.
 It runs in MiniStack's own virtual environment, so it imports nothing of the project but the launcher, by its path.
 """
 
+import contextlib
+import hashlib
 import importlib.util
 import json
 import os
+import tempfile
+import types
+import zipfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -86,6 +91,30 @@ def objects_in_memory() -> None:
     s3.S3_PERSIST = False
 
 
+def shared_code() -> None:
+    """A package is unpacked and compiled once, and not by each of a function's workers.
+
+    On AWS no function can write to its code, so all of its workers see the same.
+    """
+    from ministack.core import lambda_runtime
+
+    class Shared(zipfile.ZipFile):
+        def extractall(self, path: Any = None, *arguments: Any) -> None:
+            digest = hashlib.sha256(Path(str(self.filename)).read_bytes()).hexdigest()[:16]
+            shared = Path(os.environ["CODE_DIR"]) / digest
+            if not shared.exists():
+                shared.parent.mkdir(exist_ok=True)
+                made = tempfile.mkdtemp(dir=shared.parent)
+                super().extractall(made, *arguments)
+                # Another worker can have been faster.
+                with contextlib.suppress(OSError):
+                    Path(made).rename(shared)
+            Path(str(path)).rmdir()
+            Path(str(path)).symlink_to(shared)
+
+    lambda_runtime.zipfile = types.SimpleNamespace(**{**vars(zipfile), "ZipFile": Shared})
+
+
 def _named(prefix: str, error: Any, other: str) -> str:
     """As Step Functions names it: the exception in the service's model, or ``other`` for what it has none for."""
     name = type(error).__name__
@@ -98,7 +127,7 @@ def main() -> None:
     assert spec.loader
     launcher = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(launcher)
-    launcher.PATCHES = (*launcher.PATCHES, tasks_on_the_wire, objects_in_memory)
+    launcher.PATCHES = (*launcher.PATCHES, tasks_on_the_wire, objects_in_memory, shared_code)
     launcher.main()
 
 

@@ -213,7 +213,7 @@ def test_an_order_of_two_minutes_is_set_aside_and_a_younger_one_behind_it_comes_
     assert announce(young, Topic(AWAY), failures, age=130) == "e-o-4"
     assert failures.put == EVENTS[:4]
     assert failures.reasons == ["SNS is away"]
-    # Of a batch that is old as a whole, nothing comes again.
+    # No record of an old batch comes again.
     assert announce(RECORDS, Topic(AWAY), failures, age=121) is None
     assert failures.put == EVENTS[:4] + EVENTS
 

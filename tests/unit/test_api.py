@@ -1,6 +1,6 @@
 """The routes of the REST API through Chalice's test client: what each answers, and which errors reach a client.
 
-What a body, a parameter or a key may be is tested where it is parsed: test_rest, test_orders, test_reports.
+Valid bodies, parameters and keys are tested where they are parsed: test_rest, test_orders, test_reports.
 """
 
 import json
@@ -345,6 +345,7 @@ def test_notifications_are_listed_newest_first_by_pages_and_by_kind(api: Api, aw
         "kind": "other",
         "subject": "1 new order",
         "message": "1 new order:\n- order o-1 of customer c-1",
+        "facts": {},
         "sentAt": newest["sentAt"],
     }
     expected = {

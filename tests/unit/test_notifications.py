@@ -125,9 +125,27 @@ def test_a_notification_is_kept_for_30_days_and_shown(aws: Aws) -> None:
         "kind": "order",
         "subject": "1 new order",
         "message": "1 new order:\n- order o-1 of customer c-1",
+        "facts": {},
         "sentAt": "2026-11-21T03:14:15.123000Z",
     }
     assert inbox(aws) == {"notifications": [shown], "next": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "facts"),
+    [
+        ('{"id": "inventory-1", "kind": "inventory", "outcome": "failed"}',) * 2,
+        ('{"low": NaN}', '{"low": "NaN"}'),
+        ("Inventory report failed", "{}"),
+        ("[1]", "{}"),
+        ("9" * 5_000, "{}"),
+        ("[" * 100_000, "{}"),
+    ],
+    ids=["a report's", "not in JSON", "a sentence", "a list", "a long number", "deep"],
+)
+def test_the_facts_of_a_notification_are_kept_and_shown_as_fields(aws: Aws, text: str, facts: str) -> None:
+    record(aws, sent(MessageAttributes=attributes(facts=text)))
+    assert inbox(aws)["notifications"][0]["facts"] == json.loads(facts)
 
 
 @pytest.mark.parametrize("subject", [None, "", "null"], ids=["left out", "empty", "null"])

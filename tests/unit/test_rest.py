@@ -1,4 +1,4 @@
-"""What the routes have in common, on requests as API Gateway sends them."""
+"""Bodies, parameters and addresses of requests as API Gateway sends them."""
 
 import base64
 import json

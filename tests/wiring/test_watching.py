@@ -77,7 +77,7 @@ def real(template: Template, config: dict[str, Any], timeouts: dict[str, int], a
         "ApiName": {app.app_name.replace("-test", "-<stage>")},
         "Stage": {config["api_gateway_stage"]},
         "stage": {"<stage>"},
-        "kind": set(REPORT_KINDS.values()),
+        "kind": set(REPORT_KINDS),
         "outcome": {"succeeded", "failed"},
     }
 
