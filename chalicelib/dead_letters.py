@@ -30,7 +30,7 @@ from chalicelib import correlation, queues
 from chalicelib.errors import CafeError, InvalidRequest, Unavailable, aws_errors
 from chalicelib.fields import Fields
 from chalicelib.logs import logger
-from chalicelib.notifications import Notification, counted, publisher
+from chalicelib.notifications import Notification, counted, publisher, read_facts
 from chalicelib.orders import announce, store
 from chalicelib.orders.order import Order
 from chalicelib.settings import Settings
@@ -269,7 +269,7 @@ def _envelope(message: Message, content: dict[str, Any], places: Places) -> Lett
         return None
     kind = places.topics[arn]
     attributes = {}
-    for name in ("kind", "key"):
+    for name in ("kind", "key", "facts"):
         match content:
             case {"MessageAttributes": dict(given)} if isinstance(given.get(name), dict):
                 attributes[name] = str(given[name].get("Value") or "")
@@ -283,6 +283,7 @@ def _envelope(message: Message, content: dict[str, Any], places: Places) -> Lett
         # Never more: a report's message has a link, and no SMS has one.
         sms=subject or "Cafe",
         correlation_ids=correlation.of_sns(content),
+        facts=read_facts(attributes.get("facts")),
     )
     reason = message.get("MessageAttributes", {}).get("ErrorMessage", {}).get("StringValue")
     return Letter(
@@ -472,7 +473,7 @@ class _Queue:
         """All that can be seen, up to ten at once."""
         while in_time():
             messages = self._receive(0)
-            if not messages and self._attributes()["ApproximateNumberOfMessages"]:
+            if not messages and self._depth().visible:
                 messages = self._receive(WAIT_SECONDS)
             if not messages:
                 return
@@ -514,13 +515,11 @@ class _Queue:
 
     def count(self) -> int:
         """About how many there are, those that somebody holds included."""
-        return sum(self._attributes().values())
+        return self._depth().total
 
     @aws_errors()
-    def _attributes(self) -> dict[str, int]:
-        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        found = self._sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)["Attributes"]
-        return {name: int(found[name]) for name in names}
+    def _depth(self) -> queues.Depth:
+        return queues.depth(self._sqs, self.url)
 
 
 def waiting(limit: int, *, places: Places, aws: Aws, clock: Callable[[], float] = time.monotonic) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Batches of SQS: sends, delays and deletes any number of messages in as few calls as SQS allows.
+"""The queues: sends, delays and deletes any number of messages in as few calls as SQS allows.
 
 A call that succeeds can still refuse some of its entries. So each function returns the entries that failed, with the
 error of each, and the others are done.
@@ -57,6 +57,24 @@ def delete(sqs: Any, url: str, receipts: Sequence[str]) -> Failures:
     """Deletes received messages by their receipt handles."""
     entries = [{"ReceiptHandle": handle} for handle in receipts]
     return _call(sqs.delete_message_batch, "DeleteMessage", url, entries)
+
+
+class Depth(NamedTuple):
+    """About how many messages a queue has: those that can be received now, and those that someone has received."""
+
+    visible: int
+    hidden: int
+
+    @property
+    def total(self) -> int:
+        return self.visible + self.hidden
+
+
+def depth(sqs: Any, url: str) -> Depth:
+    """Asks SQS for its estimate of the number of messages."""
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+    return Depth(*(int(attributes[name]) for name in names))
 
 
 def raise_permanent(failures: Failures) -> None:

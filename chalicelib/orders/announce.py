@@ -130,6 +130,7 @@ def _announcement(records: list[Record]) -> Notification:
         sms=new_orders,
         # Orders of one request have the same id.
         correlation_ids=tuple(dict.fromkeys(filter(None, map(correlation.of_order, records)))),
+        facts={"outcome": "placed", "orderIDs": list(map(_order_id, records))},
     )
 
 

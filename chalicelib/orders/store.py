@@ -204,6 +204,7 @@ def _conflict_notification(orders: list[Order]) -> Notification:
         + "\n".join(lines),
         sms=subject,
         correlation_ids=tuple(order.correlation_id for order in orders if order.correlation_id),
+        facts={"outcome": "conflict", "orderIDs": list(dict.fromkeys(order.order_id for order in orders))},
     )
 
 

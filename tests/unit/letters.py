@@ -88,6 +88,7 @@ def envelope(**fields: Any) -> dict[str, Any]:
         "MessageAttributes": {
             "kind": {"Type": "String", "Value": "report"},
             "key": {"Type": "String", "Value": "report/inventory-1"},
+            "facts": {"Type": "String", "Value": '{"id": "inventory-1"}'},
         },
         **fields,
     }

@@ -98,6 +98,7 @@ def test_a_batch_of_new_orders_is_one_notification_that_names_each() -> None:
     assert notification.kind == "order"
     assert notification.subject == notification.sms == "2 new orders"
     assert notification.message == "2 new orders:\n- order o-1 of customer c-1\n- order o-2 of customer c-2"
+    assert notification.facts == {"outcome": "placed", "orderIDs": ["o-1", "o-2"]}
 
 
 def test_a_changed_or_removed_order_is_not_announced() -> None:

@@ -127,6 +127,7 @@ def test_of_two_orders_with_one_id_the_first_is_stored_and_the_other_is_reported
     assert notification.kind == "order"
     assert notification.subject == "1 order refused: the id is taken"
     assert notification.message.endswith("\n- order o-1 of customer c-1")
+    assert notification.facts == {"outcome": "conflict", "orderIDs": ["o-1"]}
     # A second delivery is reported under the same key.
     store(aws, {"Records": both[1:]}, published.append)
     assert published[1].key == notification.key
