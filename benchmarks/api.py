@@ -26,7 +26,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.cloud import client, whole_stack
 from benchmarks.compare import ROUNDS, Row, in_turns
-from chalicelib.orders import Item, Order
+from chalicelib.orders.order import Item, Order
 from chalicelib.orders.store import stored_item
 from local import chalice_local
 from local.api import Api
