@@ -71,7 +71,7 @@ def _signed_in(endpoint: str, client_id: str, name: str, password: str) -> tuple
     # Whatever proxy the shell has, it is not for this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=10) as answer:
+        with opener.open(request, timeout=60) as answer:
             result = json.load(answer)["AuthenticationResult"]
     except OSError as error:
         raise StackError(f"{endpoint} lets nobody sign in ({error}): `make run` brings the stack up") from None
