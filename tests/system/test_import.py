@@ -16,11 +16,12 @@ from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 from moto import mock_aws
 
-from chalicelib import clients, uploads
+from chalicelib import clients
 from chalicelib.database import migrate, split
 from chalicelib.errors import DatabaseRefused, DatabaseUnavailable, Unavailable
 from chalicelib.notifications import Notification
 from chalicelib.settings import Database
+from chalicelib.uploads import receiving
 from tests.system.inventory import HEADER
 from tests.system.system import LOOSE_TABLES
 
@@ -66,7 +67,7 @@ class Cafe:
             yield connection
 
     def receive(self, *records: Record, s3: Any = None, publish: Callable[[Notification], None] | None = None) -> None:
-        uploads.receive(
+        receiving.receive(
             {"Records": [*records]},
             s3=s3 or self.s3,
             connect=self.connect,
