@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 import psutil
 
 from chalicelib import clients
-from tests.faults import wire
 from tests.faults.counting import (
     File,
     announcements,
@@ -34,6 +33,7 @@ from tests.faults.counting import (
     wait_for_reports,
     writes,
 )
+from tests.system import wire
 from tests.system.letters import QUEUES
 from tests.system.stack import Faulty, Message
 from tests.system.system import new_id, wait_for
