@@ -161,7 +161,7 @@ def test_the_last_row_of_a_repeated_bean_counts_and_the_others_are_named(cafe: C
     assert cafe.messages()[0].splitlines()[:3] == [
         "2 rows imported: 2 new, 0 updated, 0 unchanged.",
         "2 rows left out:",
-        "line 2: the same bean is on line 4, which counts",
+        "- line 2: the same bean is on line 4, which counts",
     ]
 
 
