@@ -81,9 +81,12 @@ function send(method, path, body, key, idToken, signal, again) {
   });
 }
 
-/** Whether no answer came, or one that is not the API's: a network that wants a sign-in of its own gives a page. */
+/**
+ * Whether no answer came, or one that is not the API's: a network that wants a sign-in of its own gives a page. An
+ * answer that is cut off by the time limit is an AbortError in Chromium.
+ */
 const isConnection = (error) =>
-  error instanceof TypeError || error instanceof SyntaxError || error.name === "TimeoutError";
+  error instanceof TypeError || error instanceof SyntaxError || ["TimeoutError", "AbortError"].includes(error.name);
 
 function pause(milliseconds, signal) {
   return new Promise((resolve, reject) => {

@@ -125,12 +125,12 @@ IMAGE = st.recursive(
     st.sampled_from(
         [{"NULL": True}, {"BOOL": False}, {"N": "1"}, {"B": "AA=="}, {"SS": ["a"]}, {"NS": ["1"]}, {"BS": ["AA=="]}]
     )
-    | st.text().map(lambda text: {"S": text}),
+    | st.text(max_size=20).map(lambda text: {"S": text}),
     lambda inner: (
         st.lists(inner, max_size=3).map(lambda values: {"L": values})
-        | st.dictionaries(st.text(), inner, max_size=3).map(lambda values: {"M": values})
+        | st.dictionaries(st.text(max_size=5), inner, max_size=3).map(lambda values: {"M": values})
     ),
-    max_leaves=5,
+    max_leaves=3,
 )
 
 

@@ -96,10 +96,10 @@ def test_buckets_come_in_pages_and_each_is_listed_in_its_own_region(
 @pytest.mark.parametrize(
     "keys",
     [
-        [f"{number:03}" for number in range(50)],
-        [f"year={number % 7}/month={number % 11}/{number:03}" for number in range(50)],
-        [f"a/b/{chr(0x4E00 + number)}" for number in range(50)],
-        [f"\U0001f600{number:03}" if number % 3 else f"{number}~" for number in range(50)],
+        [f"{number:03}" for number in range(30)],
+        [f"year={number % 7}/month={number % 11}/{number:03}" for number in range(30)],
+        [f"a/b/{chr(0x4E00 + number)}" for number in range(30)],
+        [f"\U0001f600{number:03}" if number % 3 else f"{number}~" for number in range(30)],
     ],
     ids=["flat", "nested", "beyond ASCII", "mixed"],
 )
@@ -113,8 +113,8 @@ def test_a_large_bucket_is_split(account: Account, monkeypatch: pytest.MonkeyPat
         "provide-client-params.s3.ListObjectsV2",
         lambda params, **_: starts.append(params.get("StartAfter", "")) if "MaxKeys" not in params else None,
     )
-    account.in_pages_of(5)
-    assert account.measure().buckets == [Bucket("beans", sum(range(50)), 50, NOW)]
+    account.in_pages_of(4)
+    assert account.measure().buckets == [Bucket("beans", sum(range(30)), 30, NOW)]
     # Keys that differ only in characters beyond ASCII are listed from start to end.
     assert len(set(starts)) > 2 or "a/b/" in keys[0]
 
