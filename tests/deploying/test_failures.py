@@ -13,6 +13,7 @@ from functools import partial
 
 import pytest
 
+from chalicelib.settings import VERSION
 from tests.deploying.checkout import Checkout, Place
 from tests.deploying.steps import STEPS
 from tests.system.calls import Call
@@ -71,7 +72,7 @@ def test_a_setting_that_lambda_refuses_is_rolled_back_with_the_code_and_the_temp
     """The release before has another template, other code and other settings."""
     broken = place.checkout("refused")
     broken.edit("infra/deploy/wiring.py", '"MaximumRetryAttempts": 1000', '"MaximumRetryAttempts": 999')
-    broken.edit("chalicelib/settings.py", 'VERSION = "0.1.0"', 'VERSION = "refused"')
+    broken.edit("chalicelib/settings.py", f'VERSION = "{VERSION}"', 'VERSION = "refused"')
     broken.edit("infra/resources.yaml", "VisibilityTimeout: 190", "VisibilityTimeout: 191")
     refusing = place.wire.fault("lambda:PUT", invalid, when=lambda call: '"MaximumRetryAttempts": 999' in call)
     with refusing as rule:
@@ -141,7 +142,7 @@ def _concerns(what: str, call: Call) -> bool:
 def test_a_rollback_after_a_killed_deploy_restores_what_served(place: Place, here: Checkout) -> None:
     code, releases = place.account.code("one"), place.account.state("one")["releases"]
     killed = place.checkout("killed-once")
-    killed.edit("chalicelib/settings.py", 'VERSION = "0.1.0"', 'VERSION = "killed"')
+    killed.edit("chalicelib/settings.py", f'VERSION = "{VERSION}"', 'VERSION = "killed"')
     killer = Killer()
     half = place.wire.fault("lambda:PUT", killer, when=lambda call: "cafe-one-store_orders/code" in call)
     with half:
