@@ -17,7 +17,7 @@ from chalicelib.logs import logger
 from chalicelib.notifications import Notification, Publish, counted, one_line
 from chalicelib.timeline import timestamp
 
-# An order that SNS does not accept for now stays on the stream this long. It holds up the orders behind it.
+# An order that SNS does not accept for now stays on the stream this long, and the orders behind it wait.
 PATIENCE_SECONDS = 120
 # One call of SNS and one of SQS for what could not be announced, each with its retries.
 ANNOUNCEMENT_SECONDS = 30

@@ -11,11 +11,12 @@ from urllib.parse import quote_plus
 
 import pytest
 
-from chalicelib import clients, uploads
+from chalicelib import clients
 from chalicelib.database import migrate, split
 from chalicelib.errors import DatabaseRefused, Unavailable
 from chalicelib.notifications import Notification
 from chalicelib.settings import Database
+from chalicelib.uploads import receiving
 from tests.system.inventory import HEADER
 from tests.system.system import LOOSE_TABLES
 
@@ -56,7 +57,7 @@ class Cafe:
 
     def receive(self, *records: Record, publish: Callable[[Notification], None] | None = None) -> None:
         collaborators: dict[str, Any] = {"s3": self, "connect": self.connect, "bucket": "uploads"}
-        uploads.receive({"Records": [*records]}, publish=publish or self.published.append, **collaborators)
+        receiving.receive({"Records": [*records]}, publish=publish or self.published.append, **collaborators)
 
     def query(self, statement: str, *arguments: Any) -> list[tuple[Any, ...]]:
         with self.connect() as connection, connection.cursor() as cursor:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import urllib3
 
-from chalicelib import upload_links
 from chalicelib.timeline import timestamp
+from chalicelib.uploads import links
 from tests.system.inventory import HEADER, stock
 from tests.system.system import Answer, System, new_id
 
@@ -75,10 +75,8 @@ def test_a_link_takes_no_other_type_and_no_other_key(system: System) -> None:
 
 
 def test_a_link_that_has_expired_is_refused(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload_links, "LINK_SECONDS", -1)
-    link = upload_links.offer(
-        "beans.csv", s3=system.aws("s3"), bucket=system.env["UPLOADS_BUCKET"], now=datetime.now(UTC)
-    )
+    monkeypatch.setattr(links, "LINK_SECONDS", -1)
+    link = links.offer("beans.csv", s3=system.aws("s3"), bucket=system.env["UPLOADS_BUCKET"], now=datetime.now(UTC))
     refused(send(link, b"x"), 403, "AccessDenied")
     assert not exists(system, link["key"])
 
