@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 
-from chalicelib.settings import Settings
 from infra.deploy import database, preflight, project, removal, smoke, stacks, wiring
 from infra.deploy.place import Place
 from infra.deploy.preflight import Who
 from infra.deploy.stage import Stage
 from infra.deploy.target import Target, client
 from local.processes import Process, answers, basic_environment, free_ports
-from tests.deploying.checkout import ROOT
 
 pytestmark = pytest.mark.long
 
@@ -134,34 +131,6 @@ def test_a_second_deploy_changes_nothing(deployed: Deployed) -> None:
         "functions and API: nothing to change",
         "check: everything is as asked",
     ]
-
-
-def routes() -> set[tuple[str, str]]:
-    """Returns the path and the method of each route of app.py, as Chalice reads it."""
-    code = (
-        "import json; from app import app; print(json.dumps([[path, method]"
-        " for path, methods in app.routes.items() for method in methods]))"
-    )
-    settings = dict.fromkeys((field.name.upper() for field in fields(Settings)), "x")
-    environment = {**os.environ, **settings, "ORDERS_SINCE": "2026-11-21", "PYTHONPATH": "."}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True)
-    return {(path, method) for path, method in json.loads(done.stdout)}
-
-
-def test_every_route_is_a_method_of_the_deployed_api_that_calls_the_apis_function(deployed: Deployed) -> None:
-    gateway = client("apigateway")
-    [api] = gateway.get_rest_apis()["items"]
-    methods = {}
-    for resource in gateway.get_resources(restApiId=api["id"], embed=["methods"])["items"]:
-        for method in resource.get("resourceMethods", {}):
-            made = gateway.get_integration(restApiId=api["id"], resourceId=resource["id"], httpMethod=method)
-            methods[resource["path"], method] = (made["type"].upper(), made["httpMethod"], made["uri"])
-    uri = f"arn:aws:apigateway:{REGION}:lambda:path/2015-03-31/functions/{deployed.arn('api_handler')}/invocations"
-    assert methods == dict.fromkeys(routes(), ("AWS_PROXY", "POST", uri))
-    [stage] = gateway.get_stages(restApiId=api["id"])["item"]
-    assert stage["stageName"] == "api"
-    assert stage["deploymentId"] in [each["id"] for each in gateway.get_deployments(restApiId=api["id"])["items"]]
-    assert deployed.outputs["REST_API_URL"].endswith(f"/{api['id']}/api")
 
 
 def test_only_its_trigger_can_invoke_a_function_and_other_callers_have_rights_of_their_own(deployed: Deployed) -> None:

@@ -1,6 +1,5 @@
 """The one deploy path: a second run changes nothing, it sets what Chalice cannot, and it repairs what is missing."""
 
-import json
 import os
 import subprocess
 import sys
@@ -91,25 +90,6 @@ def test_one_deploy_repairs_everything_that_was_taken_away(system: System) -> No
     assert done.returncode == 0, done.stdout + done.stderr
     assert "check: everything is as asked" in done.stdout
     assert system.report()["status"] == "SUCCEEDED"
-
-
-@pytest.mark.long
-def test_a_parameter_subscribes_an_address_with_its_filter_and_is_remembered(system: System) -> None:
-    done = deploy(system, "--parameter", "EmailAddress=boss@example.com", "--parameter", "EmailKinds=report,storage")
-    assert done.returncode == 0, done.stderr
-    sns = system.aws("sns")
-
-    def addresses() -> dict[str, str]:
-        pages = sns.list_subscriptions_by_topic(TopicArn=system.env["TOPIC_ARN"])["Subscriptions"]
-        return {each["Endpoint"]: each["SubscriptionArn"] for each in pages}
-
-    arn = addresses()["boss@example.com"]
-    policy = sns.get_subscription_attributes(SubscriptionArn=arn)["Attributes"]["FilterPolicy"]
-    assert json.loads(policy) == {"kind": ["report", "storage"]}
-    assert deploy(system).returncode == 0
-    assert "boss@example.com" in addresses()
-    assert deploy(system, "--parameter", "EmailAddress=").returncode == 0
-    assert "boss@example.com" not in addresses()
 
 
 def test_the_deployment_package_is_small(system: System) -> None:

@@ -107,16 +107,6 @@ def test_a_change_set_without_changes_is_discarded(said: list[str], reason: str)
     assert cfn.calls == ["UPDATE", "discard"]
 
 
-def test_a_parameter_that_was_set_before_stays_unless_the_template_lacks_it(said: list[str]) -> None:
-    before = {"Stage": "test", "Local": "false", "EmailAddress": "a@b.c", "SmsKinds": "", "Removed": "1"}
-    cfn = CloudFormation("CREATE_COMPLETE", "UPDATE_COMPLETE", parameters=before)
-    change(cfn, said, SmsKinds="report")
-    assert cfn.given["Parameters"][2:] == [
-        {"ParameterKey": "SmsKinds", "ParameterValue": "report"},
-        {"ParameterKey": "EmailAddress", "UsePreviousValue": True},
-    ]
-
-
 @pytest.mark.parametrize(
     ("states", "calls"),
     [
