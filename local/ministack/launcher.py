@@ -69,4 +69,7 @@ def main(more_files: Iterable[Path] = ()) -> None:
 
 
 if __name__ == "__main__":
-    main(map(Path, sys.argv[1:]))
+    files = [Path(argument) for argument in sys.argv[1:]]
+    # MiniStack parses the arguments as well, and does not know these.
+    del sys.argv[1:]
+    main(files)
