@@ -27,7 +27,7 @@ from benchmarks.cloud import client, whole_stack
 from benchmarks.compare import ROUNDS, in_turns
 from benchmarks.events import ORDER, request
 from benchmarks.results import Result
-from chalicelib.orders import Item, Order
+from chalicelib.orders.order import Item, Order
 from chalicelib.orders.store import stored_item
 from local import chalice_local
 from local.api import Api

@@ -17,7 +17,8 @@ from benchmarks.cloud import empty_cloud
 from benchmarks.compare import in_turns
 from benchmarks.results import Result
 from chalicelib import clients
-from chalicelib.orders import Item, Order, store
+from chalicelib.orders import store
+from chalicelib.orders.order import Item, Order
 
 PEER = "one PutItem after another"
 TABLE = "orders"

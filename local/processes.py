@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -177,15 +178,19 @@ def answers(url: str) -> bool:
 
 
 def free_ports(number: int) -> list[int]:
-    """Returns different ports on which nothing listens now."""
-    sockets = [socket.socket() for _ in range(number)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Returns different ports on which nothing listens now.
+
+    They lie below those that the system gives to outgoing connections, which could take one before its server starts.
+    """
+    ports: list[int] = []
+    with contextlib.ExitStack() as stack:
+        while len(ports) < number:
+            port = random.SystemRandom().randrange(10_000, 32_768)
+            probe = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                ports.append(port)
+    return ports
 
 
 def require_free_port(port: int, variable: str) -> None:

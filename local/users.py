@@ -72,7 +72,7 @@ def _sign_in(endpoint: str, client_id: str, name: str, password: str) -> tuple[s
     # The shell's proxies do not apply to this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=10) as answer:
+        with opener.open(request, timeout=60) as answer:
             result = json.load(answer)["AuthenticationResult"]
     except OSError as error:
         raise StackError(f"cannot sign in at {endpoint} ({error}): start the stack with `make run`") from None

@@ -33,7 +33,7 @@ LINKED = ("app.py", "chalicelib", "requirements.txt")
 VENDOR = "vendor"
 # The requirements as this machine runs them, shared by all local stages of this checkout.
 INSTALLED = REPOSITORY / ".local" / "requirements"
-# Of Lambda, which runs the functions with the version that the deploy itself has.
+# Lambda runs the functions with the version that the deploy itself has.
 RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 # Those that the tests know, of which Chalice and Lambda have each.
 RUNTIMES = ("python3.11", "python3.12", "python3.13", "python3.14")
@@ -177,7 +177,7 @@ def installed_here() -> Path:
 
 
 def package_file(project: Path, config: dict[str, Any]) -> Path:
-    """The deployment package of the project's present code; Chalice builds it unless it is there."""
+    """The path of the deployment package of the project's present code. Chalice builds the file if it is missing."""
     # It is only asked for a name, and builds nothing.
     packager = LambdaDeploymentPackager(OSUtils(), None, UI(), architecture(config))  # type: ignore[arg-type]
     return Path(packager.deployment_package_filename(str(project), RUNTIME))

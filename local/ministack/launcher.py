@@ -69,7 +69,7 @@ def main(more_files: Iterable[Path] = ()) -> None:
 
 
 if __name__ == "__main__":
-    files = [Path(argument) for argument in sys.argv[1:]]
-    # MiniStack parses the arguments as well, and does not know these.
+    files = [Path(name) for name in sys.argv[1:]]
+    # MiniStack reads the arguments too, and knows none of these.
     del sys.argv[1:]
     main(files)

@@ -160,7 +160,11 @@ def _quiet(_line: str) -> None:
 
 
 def _stack(folder: Path, *, wired: bool = True) -> WiredStack:
-    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    # Uneven numbers that do not end in 5, because these stand for nothing else in a stack's state.
+    chosen: list[int] = []
+    while len(chosen) < len(PORTS):
+        chosen += [port for port in free_ports(len(PORTS)) if port % 2 and port % 5 and port not in chosen]
+    ports = dict(zip(PORTS, chosen, strict=False))
     if not wired:
         ports |= {"wire_port": ports["aws_port"], "gate_port": ports["db_port"]}
     return WiredStack(folder, **ports)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from chalicelib import correlation, dead_letters
 from chalicelib.notifications import Notification, publisher
-from chalicelib.orders import Item, Order
 from chalicelib.orders.announce import announced_part
+from chalicelib.orders.order import Item, Order
 from chalicelib.orders.store import stored_item
 from tests.unit.api import Api, app, gateway_event
 from tests.unit.cloud import ENVIRONMENT, Aws
@@ -82,7 +82,7 @@ def test_an_error_has_the_id_and_a_record_with_its_status(
     api: Api, aws: Aws, log_lines: io.StringIO, monkeypatch: pytest.MonkeyPatch, path: str, body: Any, status: int
 ) -> None:
     if status == 500:
-        monkeypatch.setattr("chalicelib.orders.get", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr("chalicelib.orders.listing.get", lambda *_, **__: 1 / 0)
     kind = {"content-type": "text/xml"} if status == 415 else {}
     answer = api.get(path, **REQUEST) if body is None else api.post(path, body, **kind, **REQUEST)
     assert (answer.status_code, answer.headers["X-Request-Id"]) == (status, "r-1")

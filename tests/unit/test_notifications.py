@@ -57,6 +57,18 @@ def test_each_protocol_gets_its_text_and_the_filter_its_kind(aws: Aws, log_lines
     assert (line["kind"], line["key"]) == ("order", "orders/1")
 
 
+def test_the_facts_are_an_attribute_of_the_message(aws: Aws) -> None:
+    given = {"outcome": "placed", "orderIDs": ["Zoë\ud800"]}
+    call = published(aws, notification(facts=given))
+    attribute = call["MessageAttributes"]["facts"]
+    assert (attribute["DataType"], json.loads(attribute["StringValue"])) == ("String", given)
+
+
+def test_too_many_facts_are_left_out_and_the_message_is_sent(aws: Aws) -> None:
+    call = published(aws, notification(facts={"orderIDs": ["x" * 64] * 1_000}))
+    assert "facts" not in call["MessageAttributes"]
+
+
 @pytest.mark.parametrize("character", ["x", "é", "☕", "😀", '"', "\n", "\u0001"])
 def test_a_message_of_any_length_is_cut_to_what_sns_accepts(aws: Aws, character: str) -> None:
     call = published(aws, notification(message=character * 300_000, sms=character * 1000))

@@ -10,12 +10,14 @@ import pytest
 from openapi_schema_validator import OAS31Validator, oas31_format_checker
 from openapi_spec_validator import validate
 
-from chalicelib import dead_letters, idempotency, notifications, orders, reports, rest, timeline, today, upload_links
+from chalicelib import dead_letters, idempotency, notifications, reports, rest, timeline, today
 from chalicelib.errors import InvalidRequest
+from chalicelib.orders import order, placing
 from chalicelib.reports import history
 from chalicelib.settings import VERSION
 from chalicelib.sign_in import OPEN, ROUTES
 from chalicelib.storage import measure, page
+from chalicelib.uploads import links
 
 API: dict[str, Any] = json.loads((Path(__file__).parents[2] / "chalicelib" / "openapi.json").read_text())
 SCHEMAS = API["components"]["schemas"]
@@ -80,11 +82,11 @@ def test_every_route_that_is_not_open_takes_a_token_and_may_refuse_it() -> None:
 def test_the_limits_are_those_of_the_code() -> None:
     [_, several] = schema_of("post", "/orders")["anyOf"]
     limit = API["components"]["parameters"]["limit"]["schema"]
-    assert several["maxItems"] == orders.ORDERS_IN_LIST
-    assert SCHEMAS["Order"]["properties"]["requestedBy"]["maxLength"] == orders.USER_NAME
-    assert SCHEMAS["OrderRequest"]["anyOf"][1]["properties"]["items"]["maxItems"] == orders.ITEMS_IN_ORDER
-    assert SCHEMAS["Quantity"]["maximum"] == orders.QUANTITY
-    assert SCHEMAS["OrderID"]["pattern"] == f"^{orders.ORDER_ID.pattern}$"
+    assert several["maxItems"] == placing.ORDERS_IN_LIST
+    assert SCHEMAS["Order"]["properties"]["requestedBy"]["maxLength"] == order.USER_NAME
+    assert SCHEMAS["OrderRequest"]["anyOf"][1]["properties"]["items"]["maxItems"] == order.ITEMS_IN_ORDER
+    assert SCHEMAS["Quantity"]["maximum"] == order.QUANTITY
+    assert SCHEMAS["OrderID"]["pattern"] == f"^{order.ORDER_ID.pattern}$"
     assert SCHEMAS["ReportID"]["pattern"] == f"^{reports.REPORT_ID.pattern}$"
     assert SCHEMAS["IdempotencyKey"]["pattern"] == f"^{idempotency.KEY.pattern}$"
     assert tuple(SCHEMAS["ReportKind"]["enum"]) == reports.KINDS
@@ -98,8 +100,8 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert SCHEMAS["Redriven"]["properties"]["kept"]["maxItems"] == dead_letters.KEPT_SHOWN
     assert SCHEMAS["DeadLetter"]["properties"]["what"]["maxLength"] == dead_letters.TEXT_CHARACTERS
     assert SCHEMAS["Moment"]["pattern"] == f"^{today.MOMENT.pattern}$"
-    assert SCHEMAS["UploadRequest"]["properties"]["size"]["maximum"] == upload_links.FILE_BYTES
-    assert SCHEMAS["UploadRequest"]["properties"]["filename"]["maxLength"] == upload_links.FILENAME_CHARACTERS
+    assert SCHEMAS["UploadRequest"]["properties"]["size"]["maximum"] == links.FILE_BYTES
+    assert SCHEMAS["UploadRequest"]["properties"]["filename"]["maxLength"] == links.FILENAME_CHARACTERS
     assert SCHEMAS["ReportState"]["properties"]["error"]["maxLength"] == history.ERROR_CHARACTERS
     assert (limit["maximum"], limit["default"]) == (rest.PAGE_LIMIT, rest.DEFAULT_LIMIT)
 
@@ -152,10 +154,10 @@ WRONG_UPLOADS = [
 @pytest.mark.parametrize(
     ("path", "parse", "right", "wrong"),
     [
-        ("/orders", lambda body: orders.parse(body, NOW), RIGHT_ORDERS, WRONG_ORDERS),
+        ("/orders", lambda body: placing.parse(body, NOW), RIGHT_ORDERS, WRONG_ORDERS),
         ("/create_report", reports.parse, RIGHT_REPORTS, WRONG_REPORTS),
         ("/dead-letters/redrive", dead_letters.parse, RIGHT_REDRIVES, WRONG_REDRIVES),
-        ("/uploads", upload_links.parse, RIGHT_UPLOADS, WRONG_UPLOADS),
+        ("/uploads", links.parse, RIGHT_UPLOADS, WRONG_UPLOADS),
     ],
 )
 def test_the_code_accepts_exactly_the_bodies_that_the_description_allows(

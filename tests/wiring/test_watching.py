@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from chalicelib import dead_letters, metrics
-from chalicelib.notifications import REPORT_KINDS
+from chalicelib.reports import KINDS as REPORT_KINDS
 from chalicelib.storage import measure
 from infra.deploy import wiring
 from infra.deploy.target import REPOSITORY, Target

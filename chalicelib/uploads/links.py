@@ -1,0 +1,70 @@
+"""Links for uploads: a presigned form with which a browser sends one file straight to S3.
+
+The file does not pass through the API. The signature covers the key, the type, the size and the time of expiry, so S3
+refuses anything else.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import unicodedata
+from datetime import datetime, timedelta
+from typing import Any
+
+from chalicelib.fields import Fields
+from chalicelib.logs import logger
+from chalicelib.timeline import timestamp
+
+# S3 refuses a larger file, and so does the import.
+FILE_BYTES = 50_000_000
+CONTENT_TYPE = "text/csv"
+LINK_SECONDS = 600
+FILENAME_CHARACTERS = 255
+# The key ends in the file's name, with a hyphen for all other characters and cut to this length.
+OTHER_CHARACTERS = re.compile(r"[^A-Za-z0-9_.-]+")
+NAME_CHARACTERS = 80
+
+log = logger("upload_links")
+
+
+def parse(body: Any) -> str:
+    """Returns the file's name in a request's JSON body: ``{"filename"}`` and optionally ``"size"`` in bytes."""
+    fields = Fields.of_body(body, ("filename", "size"), of="an upload", expected="an object with filename")
+    name = fields.get("filename")
+    if "filename" not in fields:
+        fields.refuse("filename", "is missing")
+    elif not isinstance(name, str) or not 1 <= len(name) <= FILENAME_CHARACTERS:
+        fields.refuse("filename", f"must be a text of 1 to {FILENAME_CHARACTERS} characters")
+    elif not name.lower().endswith(".csv"):
+        fields.refuse("filename", "must end in .csv")
+    fields.whole_number("size", 1, FILE_BYTES, default=1, unit=" of bytes,")
+    fields.check()
+    return str(name)
+
+
+def offer(filename: str, *, s3: Any, bucket: str, now: datetime) -> dict[str, Any]:
+    """Returns a link for one upload: ``{"key", "url", "fields", "expiresAt", "maxBytes"}``.
+
+    The browser posts a form to ``url`` with ``fields`` and then ``file``. Each link has a new key, so two uploads of
+    the same name are two files.
+    """
+    key = f"inventory/{now:%Y-%m-%d}-{secrets.token_hex(6)}/{_safe_name(filename)}.csv"
+    link = s3.generate_presigned_post(
+        bucket,
+        key,
+        Fields={"Content-Type": CONTENT_TYPE},
+        Conditions=[{"Content-Type": CONTENT_TYPE}, ["content-length-range", 1, FILE_BYTES]],
+        ExpiresIn=LINK_SECONDS,
+    )
+    log.info("upload offered", extra={"key": key})
+    expires_at = timestamp(now + timedelta(seconds=LINK_SECONDS))
+    return {"key": key, "url": link["url"], "fields": link["fields"], "expiresAt": expires_at, "maxBytes": FILE_BYTES}
+
+
+def _safe_name(filename: str) -> str:
+    """Returns ``filename`` without folders and ending, in characters that need no escaping."""
+    name = re.split(r"[/\\]", filename)[-1][: -len(".csv")]
+    # NFKD makes an accent a character of its own, which is dropped.
+    bare = "".join(letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
+    return OTHER_CHARACTERS.sub("-", bare).strip("-.")[:NAME_CHARACTERS] or "upload"
