@@ -115,8 +115,8 @@ def _orders(api: Api) -> Iterator[bool]:
         sent |= {each["orderID"] for each in api.post("/orders", orders)["orders"]}
 
     def announced() -> list[str]:
-        messages = [each["message"] for each in _pages(api, "/notifications", "notifications")]
-        return [order_id for message in messages for order_id in sent if order_id in message]
+        pages = _pages(api, "/notifications", "notifications")
+        return [order_id for each in pages for order_id in each["facts"].get("orderIDs", [])]
 
     _wait("all orders announced", lambda: sent <= set(announced()))
     seconds = time.monotonic() - began
