@@ -28,8 +28,8 @@ def architecture() -> str:
 def test_the_loads_use_the_batches_the_limits_and_the_indexes_that_are_deployed(app: Any, template: Template) -> None:
     sources: dict[str, Any] = {each.name: each for each in app.event_sources}
     assert sources["store_orders"].batch_size == sources["announce_orders"].batch_size == money.BATCH
-    assert sources["store_orders"].maximum_concurrency == load.STORING_AT_ONCE
-    assert template.outputs["ApiRateLimit"] == str(load.ANSWERED_REQUESTS)
+    assert sources["store_orders"].maximum_concurrency == load.STORE_CONCURRENCY
+    assert template.outputs["ApiRateLimit"] == str(load.ACCEPTED_REQUESTS)
     tables = template.of_type("AWS::DynamoDB::Table")
     indexes = {
         name: [each["IndexName"] for each in table.get("GlobalSecondaryIndexes", [])] for name, table in tables.items()
