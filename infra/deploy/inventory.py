@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from infra.deploy import record, stacks
 from infra.deploy.target import Clients, Target
+from infra.template import expanded
 
 # Of each stage, in the order in which they are made.
 PARTS = ("deploys", "database", "resources")
@@ -172,13 +171,10 @@ def database(target: Target, account: str) -> set[Thing]:
 
 
 def named_in(file: str, stage: str, account: str) -> Iterator[Thing]:
-    document: Any = yaml.compose(stacks.template(file), stacks.LOADER)
-    for _, resource in stacks.items(document)["Resources"].value:
-        parts = stacks.items(resource)
-        kind = parts["Type"].value
-        if kind in NAMED:
-            name: str = stacks.items(parts["Properties"])[NAMED[kind][0]].value
-            yield Thing(kind, name.replace("${Stage}", stage).replace("${AWS::AccountId}", account))
+    names = {"Stage": stage, "AWS::AccountId": account}
+    for resource in expanded(file)["Resources"].values():
+        if (kind := resource["Type"]) in NAMED:
+            yield Thing(kind, stacks.spelled_out(resource["Properties"][NAMED[kind][0]], names))
 
 
 def there(target: Target, clients: Clients, account: str) -> list[Thing]:

@@ -1,4 +1,4 @@
-"""Where a stage's MySQL is, and which functions are told."""
+"""Where a stage's MySQL is."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# The functions that talk to MySQL, and so the only ones that are in its network and may read its secret; and those of
-# them that look after it, and may read its administrator's as well.
-FUNCTIONS = ("read_inventory", "receive_upload", "migrate", "rotate_password")
-ADMINISTRATORS = ("migrate", "rotate_password")
-# Those that may be asked for any number of times at once, each with a connection of its own.
-LIMITED = ("read_inventory", "receive_upload")
+from infra.functions import MYSQL_ADMINISTRATORS, MYSQL_USERS
 
 
 @dataclass(frozen=True)
@@ -58,9 +53,9 @@ class Place:
 
     def configuration(self, function: str) -> dict[str, Any]:
         """What Chalice has to know of it for ``function``."""
-        if function not in FUNCTIONS:
+        if function not in MYSQL_USERS:
             return {}
-        variables = self.variables if function in ADMINISTRATORS else {"DB_SECRET_ARN": self.secret}
+        variables = self.variables if function in MYSQL_ADMINISTRATORS else {"DB_SECRET_ARN": self.secret}
         network = {"subnet_ids": list(self.subnets), "security_group_ids": list(self.security_groups)}
         return {"environment_variables": variables, **(network if self.subnets else {})}
 

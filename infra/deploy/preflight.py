@@ -11,10 +11,9 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 
 from infra.deploy import inventory, record, stacks
 from infra.deploy.inventory import Thing
-from infra.deploy.place import LIMITED
-from infra.deploy.project import function_names
 from infra.deploy.stacks import DATA
 from infra.deploy.target import REPOSITORY, Clients, DeployError, Target
+from infra.functions import LIMITED, NAMES
 
 POLICY = REPOSITORY / "infra" / "deployer-policy.json"
 
@@ -59,7 +58,7 @@ def clashes(target: Target, clients: Clients, account: str) -> list[str]:
     found = [each for each in inventory.there(target, clients, account) if each not in own]
     things = [each for each in found if not _may_be_there(each, target, clients)]
     lambda_ = clients("lambda")
-    for name in function_names():
+    for name in NAMES:
         try:
             found = lambda_.get_function_configuration(FunctionName=target.function(name))
         except lambda_.exceptions.ResourceNotFoundException:
@@ -183,7 +182,7 @@ def limits(clients: Clients) -> list[str]:
     lines = []
     if (at_once := limit["ConcurrentExecutions"]) < CONCURRENT_FUNCTIONS:
         lines.append(f"Lambda runs only {at_once} functions at once here: ask for {CONCURRENT_FUNCTIONS} or more")
-    needed = 2 * len(function_names()) * PACKAGE_BYTES
+    needed = 2 * len(NAMES) * PACKAGE_BYTES
     if (left := limit["TotalCodeSize"] - used["TotalCodeSize"]) < needed:
         lines.append(f"Lambda has room for {left / 1e9:.1f} GB of code only: remove old functions, or ask for more")
     if not record.may_write_access_logs(clients("apigateway")):

@@ -24,9 +24,9 @@ from chalice.deploy.packager import DependencyBuilder, LambdaDeploymentPackager
 from chalice.utils import UI, OSUtils
 
 from infra.deploy.machine import lambda_machine, require_fit, this_machine
-from infra.deploy.place import LIMITED
 from infra.deploy.target import REPOSITORY, DeployError, Say, Target
 from infra.files import write_private
+from infra.functions import LIMITED, NAMES
 
 LINKED = ("app.py", "chalicelib", "requirements.txt")
 # Chalice packages what this folder of a project holds as it is.
@@ -62,10 +62,6 @@ def api_stage() -> str:
     return str(tracked_config()["api_gateway_stage"])
 
 
-def function_names() -> list[str]:
-    return ["api_handler", *tracked_config()["lambda_functions"]]
-
-
 def configure(target: Target, outputs: Mapping[str, str], orders_since: str, at_once: int = 0) -> dict[str, Any]:
     """Chalice's configuration with this one stage, as it would be deployed from this checkout.
 
@@ -80,7 +76,7 @@ def configure(target: Target, outputs: Mapping[str, str], orders_since: str, at_
     }
     tracked = tracked_config()
     functions: dict[str, Any] = {}
-    for name in function_names():
+    for name in NAMES:
         role = "API_ROLE_ARN" if name == "api_handler" else f"{name.upper()}_ROLE_ARN"
         place = target.database.configuration(name) if target.database else {}
         limit = {"reserved_concurrency": at_once} if at_once and name in LIMITED else {}

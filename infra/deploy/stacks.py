@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections import Counter
@@ -10,20 +9,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from botocore.exceptions import ClientError
 
-from infra.deploy.target import REPOSITORY, DeployError, Say
+from infra.deploy.target import DeployError, Say
+from infra.template import expanded, parse, text
 
-TEMPLATES = REPOSITORY / "infra"
 WAIT_SECONDS = 3600
 # A wait says how far it is, and not more often than this.
 PROGRESS_SECONDS = 10
 # What a stage may leave behind on purpose, and the property that has its name.
 DATA = {"AWS::DynamoDB::Table": "TableName", "AWS::S3::Bucket": "BucketName"}
 SHOWN_KINDS = 6
-# By libyaml, where PyYAML has it: it is twenty times as quick.
-LOADER, DUMPER = getattr(yaml, "CSafeLoader", yaml.SafeLoader), getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 
 
@@ -48,57 +44,30 @@ class Change:
 
 
 def template(file: str = "resources.yaml", names: Mapping[str, str] | None = None) -> str:
-    """A template with each state machine's ASL file in the place of its name, and without comments.
+    """Returns a template as CloudFormation gets it.
 
-    ``names``, such as ``{"Stage": "prod", "AWS::AccountId": …}``, are put into the names of tables and buckets:
-    CloudFormation takes over what exists only where its template spells the name out.
+    ``names``, such as ``{"Stage": "prod", "AWS::AccountId": …}``, are spelled out in the names of tables and buckets,
+    because CloudFormation takes over existing resources only where the template has their whole names.
     """
-
-    def definition(match: re.Match[str]) -> str:
-        text = json.dumps(json.loads((TEMPLATES / match[2]).read_text()), separators=(",", ":"))
-        # In single quotes YAML has only the apostrophe written twice, and none of the many quotes of JSON.
-        return match[1] + "DefinitionString: '" + text.replace("'", "''") + "'"
-
-    text = (TEMPLATES / file).read_text()
-    text = re.sub(r"^( +)DefinitionS3Location: (\S+)$", definition, text, flags=re.MULTILINE)
-    document: Any = yaml.compose(text, LOADER)
-    if names:
-        _spell_out(document, names)
-    _in_flow_style(document)
-    # In ASCII: CloudFormation gives a template back with a question mark for any other letter.
-    body: str = yaml.serialize(document, None, DUMPER, width=2**30)
-    return body
+    document = expanded(file)
+    for resource in document["Resources"].values():
+        if names and resource["Type"] in DATA:
+            name = DATA[resource["Type"]]
+            resource["Properties"][name] = spelled_out(resource["Properties"][name], names)
+    return text(document)
 
 
-def _spell_out(document: Any, names: Mapping[str, str]) -> None:
-    for _, resource in items(document)["Resources"].value:
-        parts = items(resource)
-        if parts["Type"].value in DATA:
-            name = items(parts["Properties"])[DATA[parts["Type"].value]]
-            for key, value in names.items():
-                name.value = name.value.replace(f"${{{key}}}", value)
-            name.tag = "tag:yaml.org,2002:str"
-
-
-def items(mapping: Any) -> dict[str, Any]:
-    """The values of a YAML mapping, by their keys."""
-    return {key.value: value for key, value in mapping.value}
-
-
-def _in_flow_style(node: Any, depth: int = 0) -> None:
-    """Each resource, parameter and output is one line; a template that begins with a brace would be read as JSON."""
-    if isinstance(node, yaml.CollectionNode):
-        node.flow_style = depth > 1
-        for each in node.value:
-            for inner in each if isinstance(each, tuple) else (each,):
-                _in_flow_style(inner, depth + 1)
+def spelled_out(value: str | Mapping[str, str], names: Mapping[str, str]) -> str:
+    """Returns a name of a template with these parameters in it."""
+    spelled = value if isinstance(value, str) else value["Fn::Sub"]
+    for key, given in names.items():
+        spelled = spelled.replace(f"${{{key}}}", given)
+    return spelled
 
 
 def parameters_of(body: str) -> set[str]:
-    """The names of a template's parameters."""
-    document: Any = yaml.compose(body, LOADER)
-    sections = items(document)
-    return set(items(sections["Parameters"])) if "Parameters" in sections else set()
+    """Returns the names of a template's parameters."""
+    return set(parse(body).get("Parameters", {}))
 
 
 def known(body: str, parameters: Mapping[str, str]) -> dict[str, str]:

@@ -11,55 +11,42 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 
 from infra.deploy import record
-from infra.deploy.place import LIMITED
 from infra.deploy.project import api_stage
 from infra.deploy.target import Clients, DeployError, Say, Target
+from infra.functions import ASYNCHRONOUS, LIMITED, Trigger, sources
 
 SETTLE_SECONDS = 15
 HOURS = 3600
 
 
 def mappings(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The settings of each function's event source mapping that Chalice has no word for, and how many run at once."""
-    return {
-        "store_orders": {
-            # Without it a reply that names the failed messages would delete all of them.
-            "FunctionResponseTypes": ["ReportBatchItemFailures"],
-            # As app.py has it.
-            "ScalingConfig": {"MaximumConcurrency": 10},
-        },
-        # For a function that cannot put by what it fails on, which it does after two minutes: such a batch would hold
-        # the stream for ever.
-        "announce_orders": {
-            "FunctionResponseTypes": ["ReportBatchItemFailures"],
-            # Of each shard.
-            "ParallelizationFactor": 1,
-            "BisectBatchOnFunctionError": True,
-            "MaximumRetryAttempts": 1000,
-            "MaximumRecordAgeInSeconds": 6 * HOURS,
-            "DestinationConfig": {"OnFailure": {"Destination": outputs["FAILURES_QUEUE_ARN"]}},
-        },
+    """Returns the settings of each function's event source mapping that Chalice cannot make."""
+    queue = {
+        # Without it a reply that names the failed messages would delete all of them.
+        "FunctionResponseTypes": ["ReportBatchItemFailures"],
+        # app.py has the same number.
+        "ScalingConfig": {"MaximumConcurrency": 10},
     }
-
-
-def sources(outputs: Mapping[str, str]) -> dict[str, str]:
-    """What each of those mappings reads."""
-    return {"store_orders": outputs["ORDERS_QUEUE_ARN"], "announce_orders": outputs["ORDERS_STREAM_ARN"]}
+    # The function sets aside after two minutes what it fails on. Where it cannot, the batch would block its shard.
+    stream = {
+        "FunctionResponseTypes": ["ReportBatchItemFailures"],
+        "ParallelizationFactor": 1,
+        "BisectBatchOnFunctionError": True,
+        "MaximumRetryAttempts": 1000,
+        "MaximumRecordAgeInSeconds": 6 * HOURS,
+        "DestinationConfig": {"OnFailure": {"Destination": outputs["FAILURES_QUEUE_ARN"]}},
+    }
+    return dict.fromkeys(sources(Trigger.QUEUE), queue) | dict.fromkeys(sources(Trigger.STREAM), stream)
 
 
 def invocations(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The settings of the functions that are invoked without anyone waiting for the answer."""
+    """Returns the settings of each function that callers invoke without waiting."""
     config = {
         "MaximumRetryAttempts": 2,
         "MaximumEventAgeInSeconds": 6 * HOURS,
         "DestinationConfig": {"OnFailure": {"Destination": outputs["FAILURES_QUEUE_ARN"]}},
     }
-    # announce_orders is invoked by its stream, and so only where a person puts a dead letter back.
-    return dict.fromkeys(("receive_upload", "record_notification", "record_alarm", "announce_orders"), config)
-
-
-# The functions that Chalice subscribes, and the output that has the topic's ARN.
-SUBSCRIBED = {"record_notification": "TOPIC_ARN", "record_alarm": "ALARMS_TOPIC_ARN"}
+    return dict.fromkeys(ASYNCHRONOUS, config)
 
 
 def redrive_policy(outputs: Mapping[str, str]) -> dict[str, str]:
@@ -107,11 +94,11 @@ def wanted(target: Target, outputs: Mapping[str, str]) -> dict[str, Any]:
     """All of it, as a release keeps it: what is put back is what that release asked for."""
     return {
         "mappings": mappings(outputs),
-        "sources": sources(outputs),
+        "sources": {name: outputs[source] for name, source in sources(Trigger.QUEUE, Trigger.STREAM).items()},
         "invocations": invocations(outputs),
-        "subscriptions": {name: outputs[topic] for name, topic in SUBSCRIBED.items()},
+        "subscriptions": {name: outputs[topic] for name, topic in sources(Trigger.TOPIC).items()},
         "redrivePolicy": redrive_policy(outputs),
-        "notified": {"receive_upload": outputs["UPLOADS_BUCKET"]},
+        "notified": {name: outputs[bucket] for name, bucket in sources(Trigger.BUCKET).items()},
         "cors": {outputs["UPLOADS_BUCKET"]: cors(target, outputs)},
         "api": api(outputs),
     }

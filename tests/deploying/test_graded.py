@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from infra.deploy.stacks import TEMPLATES
+from infra import template
 from local.cloud import DEPLOYER_POLICY, REGION
 from tests.deploying.conftest import Checkout, Place
 from tests.deploying.exercises import EXERCISES, Exercise, Stage, dead_order
@@ -169,7 +169,7 @@ def test_checkov_finds_nothing_in_the_templates_nor_in_what_is_deployed(
     }
     found = checkov(
         {
-            **{file.name: file.read_text() for file in TEMPLATES.glob("*.yaml")},
+            **{file: template.text(template.expanded(file)) for file in template.FILES},
             **{name: each["TemplateBody"] for name, each in deployed.items()},
             **beside_the_templates,
         },
@@ -187,7 +187,7 @@ def test_each_check_that_is_left_out_has_its_reason_and_would_find_something(
     assert all(left_out.values()), left_out
     bare, suppressed = {}, set()
     for name, text in {
-        **{f"{file.stem}.json": file.read_text() for file in TEMPLATES.glob("*.yaml")},
+        **{file.replace(".yaml", ".json"): template.text(template.expanded(file)) for file in template.FILES},
         **beside_the_templates,
     }.items():
         bare[name], of_this = without_suppressions(load(text))

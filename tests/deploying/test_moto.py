@@ -19,14 +19,17 @@ import boto3
 import pytest
 
 from infra.deploy import database, preflight, project, removal, smoke, stacks, wiring
-from infra.deploy.place import FUNCTIONS, LIMITED, Place
+from infra.deploy.place import Place
 from infra.deploy.preflight import Who
 from infra.deploy.stage import Stage
 from infra.deploy.target import Target, client
+from infra.functions import LIMITED, MYSQL_USERS, NAMES, Trigger, sources
 from local.processes import Process, answers, basic_environment, free_ports
 from tests.deploying.conftest import ROOT
 
 pytestmark = pytest.mark.long
+
+SUBSCRIBED = sources(Trigger.TOPIC)
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"
 POOL = {"USER_POOL_ID": f"{REGION}_pool", "USER_POOL_CLIENT_ID": "console"}
@@ -144,7 +147,7 @@ def test_the_functions_that_talk_to_mysql_are_in_its_network_and_no_other_is(dep
     for name in deployed.functions:
         function = client("lambda").get_function_configuration(FunctionName=deployed.target.function(name))
         network = function.get("VpcConfig") or {}
-        there = name in FUNCTIONS
+        there = name in MYSQL_USERS
         assert network.get("SubnetIds", []) == list(place.subnets if there else ())
         assert network.get("SecurityGroupIds", []) == list(place.security_groups if there else ())
 
@@ -204,7 +207,7 @@ def test_the_apis_stage_has_its_limits_and_its_access_log(deployed: Deployed) ->
     assert (found["logGroupName"], found["retentionInDays"]) == (group, 30)
 
 
-@pytest.mark.parametrize("function", project.function_names())
+@pytest.mark.parametrize("function", NAMES)
 def test_what_may_be_asked_for_any_number_of_times_and_needs_mysql_has_a_limit(
     deployed: Deployed, function: str
 ) -> None:
@@ -222,7 +225,7 @@ def test_the_api_and_nobody_else_may_invoke_its_function_and_its_authorizer(depl
     }
 
 
-@pytest.mark.parametrize(("function", "output"), wiring.SUBSCRIBED.items())
+@pytest.mark.parametrize(("function", "output"), SUBSCRIBED.items())
 def test_its_topic_and_nobody_else_may_invoke_a_subscriber(deployed: Deployed, function: str, output: str) -> None:
     [statement] = deployed.policy(function)
     assert statement["Principal"] == {"Service": "sns.amazonaws.com"}
@@ -240,7 +243,7 @@ def test_the_uploads_bucket_of_this_account_and_nobody_else_may_invoke_the_recei
 
 @pytest.mark.parametrize(
     "function",
-    sorted(set(project.function_names()) - {"api_handler", "authorize", "receive_upload", *wiring.SUBSCRIBED}),
+    sorted(set(NAMES) - {"api_handler", "authorize", "receive_upload", *SUBSCRIBED}),
 )
 def test_nobody_is_let_in_by_the_other_functions_themselves(deployed: Deployed, function: str) -> None:
     """Their callers have rights of their own."""
@@ -249,7 +252,7 @@ def test_nobody_is_let_in_by_the_other_functions_themselves(deployed: Deployed, 
         deployed.policy(function)
 
 
-@pytest.mark.parametrize("function", project.function_names())
+@pytest.mark.parametrize("function", NAMES)
 def test_each_function_has_the_role_the_settings_and_the_variables_that_were_asked_for(
     deployed: Deployed, function: str
 ) -> None:
@@ -309,7 +312,7 @@ def test_what_fails_for_good_without_anyone_waiting_is_put_by(deployed: Deployed
     assert {name: found[name] for name in wanted} == wanted
 
 
-@pytest.mark.parametrize(("function", "output"), wiring.SUBSCRIBED.items())
+@pytest.mark.parametrize(("function", "output"), SUBSCRIBED.items())
 def test_each_subscriber_is_subscribed_once_with_a_queue_for_what_it_does_not_take(
     deployed: Deployed, function: str, output: str
 ) -> None:

@@ -22,10 +22,10 @@ from chalice.deploy.appgraph import ApplicationGraphBuilder
 from chalice.deploy.models import LambdaFunction, RestAPI
 from chalice.deploy.swagger import SwaggerGenerator
 
-from chalicelib import dead_letters
 from chalicelib.settings import Settings
 from chalicelib.sign_in import OPEN, ROUTES
-from infra.deploy import place, project, wiring
+from infra.deploy import project, wiring
+from infra.functions import MYSQL_ADMINISTRATORS, MYSQL_USERS
 from tests.wiring.stage import ROOT, as_variables
 from tests.wiring.template import Template
 
@@ -34,12 +34,6 @@ Routes = set[tuple[str, str]]
 
 
 # --- functions --------------------------------------------------------------------------------------------------------
-
-
-def test_every_configured_function_is_a_handler_of_app_py_and_the_other_way_round(
-    config: dict[str, Any], functions: set[str]
-) -> None:
-    assert config["lambda_functions"].keys() == functions
 
 
 def test_the_functions_are_those_of_the_interface(functions: set[str]) -> None:
@@ -90,7 +84,7 @@ def test_no_function_may_run_longer_than_lambda_lets_it(config: dict[str, Any]) 
 
 @pytest.mark.parametrize(
     ("secret", "told"),
-    [("database_secret", place.FUNCTIONS), ("database_admin_secret", place.ADMINISTRATORS)],
+    [("database_secret", MYSQL_USERS), ("database_admin_secret", MYSQL_ADMINISTRATORS)],
 )
 def test_only_the_functions_that_talk_to_mysql_are_told_its_secrets(secret: str, told: tuple[str, ...]) -> None:
     tree = ast.parse((ROOT / "app.py").read_text())
@@ -120,17 +114,6 @@ def test_the_templates_outputs_are_all_that_the_settings_need(template: Template
     assert needed <= as_variables(template.outputs).keys()
 
 
-def test_every_trigger_is_a_resource_of_the_template(app: Chalice, template: Template) -> None:
-    outputs = template.outputs
-    sources: dict[str, Any] = {each.name: each for each in app.event_sources}
-    assert sources["store_orders"].queue_arn == outputs["OrdersQueueArn"]
-    assert sources["announce_orders"].stream_arn == outputs["OrdersStreamArn"]
-    assert sources["receive_upload"].bucket == outputs["UploadsBucket"]
-    assert sources["record_notification"].topic == outputs["TopicArn"]
-    assert sources["record_alarm"].topic == outputs["AlarmsTopicArn"]
-    assert len(sources) == 5
-
-
 def test_every_object_that_is_created_in_the_uploads_bucket_is_received(app: Any) -> None:
     [source] = [each for each in app.event_sources if each.name == "receive_upload"]
     assert (source.events, source.prefix, source.suffix) == (["s3:ObjectCreated:*"], None, None)
@@ -142,28 +125,10 @@ def test_the_stream_is_read_from_its_beginning(app: Any) -> None:
     assert source.starting_position == "TRIM_HORIZON"
 
 
-def test_every_mapping_and_every_asynchronous_function_is_completed(app: Chalice, template: Template) -> None:
-    """What Chalice cannot set is set for each function that needs it, and for no other."""
-    outputs = as_variables(template.outputs)
-    kinds = {each.name: type(each).__name__ for each in app.event_sources}
-    mapped = {name for name, kind in kinds.items() if kind in ("SQSEventConfig", "DynamoDBEventConfig")}
-    assert wiring.mappings(outputs).keys() == mapped
-    # A person who puts a dead letter back invokes announce_orders, too, without waiting for the answer.
-    assert wiring.invocations(outputs).keys() == (kinds.keys() - mapped) | {"announce_orders"}
-    topics = {name for name, kind in kinds.items() if kind == "SNSEventConfig"}
-    assert wiring.SUBSCRIBED.keys() == topics
-
-
 def test_as_many_of_store_orders_run_at_once_as_app_py_says(app: Any) -> None:
     [source] = [each for each in app.event_sources if each.name == "store_orders"]
     asked = wiring.mappings({"FAILURES_QUEUE_ARN": "arn"})["store_orders"]["ScalingConfig"]
     assert asked == {"MaximumConcurrency": source.maximum_concurrency}
-
-
-def test_a_dead_letter_goes_back_to_every_function_that_is_invoked_without_anyone_waiting(
-    app: Chalice, template: Template
-) -> None:
-    assert dead_letters.FUNCTIONS.keys() == wiring.invocations(as_variables(template.outputs)).keys()
 
 
 # --- routes -----------------------------------------------------------------------------------------------------------

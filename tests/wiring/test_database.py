@@ -11,7 +11,8 @@ from cfnlint.api import lint  # type: ignore[import-untyped]
 
 from chalicelib.settings import Database
 from infra.deploy import database, stacks
-from infra.deploy.place import FUNCTIONS, Place
+from infra.deploy.place import Place
+from infra.functions import MYSQL_USERS
 from tests.wiring.permissions import allowed, as_list
 from tests.wiring.stage import ROOT, place, resolve
 from tests.wiring.template import Template
@@ -170,7 +171,7 @@ def test_every_security_group_lets_through_what_is_needed_and_nothing_else(templ
 
 def called() -> set[tuple[str, str]]:
     """Each action and resource that a function in the network may call, and not Lambda in its name."""
-    roles = {role_of(function) for function in FUNCTIONS}
+    roles = {role_of(function) for function in MYSQL_USERS}
     rights = [each for each in allowed(resolve()) if each.role in roles]
     return {(each.action, each.resource) for each in rights if each.action.split(":")[0] not in BY_LAMBDA}
 

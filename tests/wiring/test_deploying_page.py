@@ -8,6 +8,7 @@ import pytest
 
 from infra.deploy import preflight, project, releases
 from infra.deploy.target import REPOSITORY
+from infra.functions import NAMES
 from tests.deploying.account import LISTS
 from tests.deploying.test_life import STEPS
 
@@ -19,7 +20,7 @@ def text() -> str:
 
 def test_what_it_counts_is_so(text: str) -> None:
     for words, number in {
-        r"a stage has (\d+) functions": len(project.function_names()),
+        r"a stage has (\d+) functions": len(NAMES),
         r"for each of the last (\w+) releases": {10: "ten"}[releases.KEPT],
         r"is empty \| yes, (\d+) lists": len(LISTS),
         r"a deploy killed after each of (\d+) steps": len(STEPS),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from infra.deploy import stacks
-from infra.deploy.place import FUNCTIONS
+from infra.functions import MYSQL_USERS
 from tests.deploying.exercises import EXERCISES
 from tests.wiring import permissions
 from tests.wiring.permissions import Permission, Row, allowed, as_list, documented, found, role_of
@@ -110,13 +110,13 @@ def test_policies_only_allow_and_hide_nothing_behind_a_condition(template: Templ
 def test_only_who_is_in_the_databases_network_may_have_interfaces_there_and_no_code_may(template: Template) -> None:
     """Lambda makes them in the role's name; a call of the function itself is refused."""
     [policy] = template.of_type("AWS::IAM::Policy").values()
-    roles = [role_of(function) for function in FUNCTIONS]
+    roles = [role_of(function) for function in MYSQL_USERS]
     assert policy["Roles"] == roles
     *allowing, denying = policy["PolicyDocument"]["Statement"]
     granted = {action for statement in allowing for action in statement["Action"]}
     assert {each["Effect"] for each in allowing} == {"Allow"}
     assert (denying["Effect"], set(denying["Action"]), denying["Resource"]) == ("Deny", granted, "*")
-    code = [f"arn:aws:lambda:<region>:<account>:function:cafe-<stage>-{function}" for function in FUNCTIONS]
+    code = [f"arn:aws:lambda:<region>:<account>:function:cafe-<stage>-{function}" for function in MYSQL_USERS]
     assert denying["Condition"] == {"ArnEquals": {"lambda:SourceFunctionArn": code}}
 
 

@@ -9,7 +9,7 @@ from infra.deploy import inventory
 from infra.deploy.inventory import NAMED, TEMPLATES, Thing
 from infra.deploy.target import Target
 from tests.template import parsed
-from tests.wiring.stage import ACCOUNT, REGION, ROOT, client
+from tests.wiring.stage import ACCOUNT, REGION, ROOT, client, rendered
 
 # Only CloudFormation makes and removes these, and none of them blocks another: two queries can have one name, and the
 # change set refuses the second of two policies. Neither the local cloud nor moto has these services. A role's policy
@@ -25,7 +25,7 @@ def test_every_template_is_of_a_part_of_the_inventory() -> None:
 @pytest.mark.parametrize("file", TEMPLATES.values())
 def test_every_resource_with_a_name_of_its_stage_is_listed(file: str) -> None:
     """A resource that is missing here is no clash before the deploy, and is not found after the stage."""
-    for name, resource in parsed((ROOT / "infra" / file).read_text())["Resources"].items():
+    for name, resource in parsed(rendered(file))["Resources"].items():
         for key, value in resource.get("Properties", {}).items():
             named = key.endswith("Name") and "${Stage}" in str(value) and "ClientName" not in key
             if named and resource["Type"] not in NOT_LISTED:

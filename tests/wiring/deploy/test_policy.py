@@ -10,8 +10,8 @@ import pytest
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
 
 from infra.deploy import stacks
-from tests.template import load
-from tests.wiring.stage import ROOT
+from tests.template import parsed
+from tests.wiring.stage import ROOT, rendered
 
 POLICY: dict[str, Any] = json.loads((ROOT / "infra" / "deployer-policy.json").read_text())
 # What has no resource of its own on AWS, or one without a name: the ids of APIs, of networks, of mappings and pools,
@@ -60,7 +60,7 @@ def test_what_has_no_name_is_narrowed_down_by_a_condition(sid: str) -> None:
 
 def test_roles_are_passed_to_those_services_only_that_the_templates_have_roles_for() -> None:
     [statement] = [each for each in POLICY["Statement"] if each["Sid"] == "PassRoles"]
-    resources = load((ROOT / "infra" / "resources.yaml").read_text())["Resources"]
+    resources = parsed(rendered())["Resources"]
     services = {
         service
         for each in resources.values()
@@ -131,7 +131,7 @@ def needed(kind: str) -> set[str]:
 def test_there_is_a_right_to_make_and_to_delete_every_kind_of_resource(file: str) -> None:
     """The local cloud does not ask for these: CloudFormation uses them in the deployer's name."""
     allowed = {action for each in POLICY["Statement"] for action in listed(each["Action"])}
-    for name, resource in load((ROOT / "infra" / file).read_text())["Resources"].items():
+    for name, resource in parsed(rendered(file))["Resources"].items():
         lacking = {
             action
             for action in needed(resource["Type"]) - allowed
@@ -173,7 +173,7 @@ KINDS = sorted(
     {
         resource["Type"]
         for path in (ROOT / "infra").glob("*.yaml")
-        for resource in load(path.read_text())["Resources"].values()
+        for resource in parsed(rendered(path.name))["Resources"].values()
     }
 )
 

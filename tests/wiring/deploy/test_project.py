@@ -17,8 +17,8 @@ from chalice.cli.factory import CLIFactory
 from chalice.config import Config
 
 from infra.deploy import project, record
-from infra.deploy.place import ADMINISTRATORS, FUNCTIONS, LIMITED
 from infra.deploy.target import DeployError, Target
+from infra.functions import LIMITED, MYSQL_ADMINISTRATORS, MYSQL_USERS, NAMES
 from tests.wiring.fakes import OUTPUTS
 from tests.wiring.stage import ROOT, as_variables, place, resolve
 
@@ -41,7 +41,7 @@ def test_every_function_has_its_own_role_and_what_the_tracked_configuration_says
     written(target)
     tracked = project.tracked_config()
     roles = set()
-    for name in project.function_names():
+    for name in NAMES:
         config = as_chalice_reads(target, name)
         asked = tracked["lambda_functions"].get(name, {})
         assert config.lambda_timeout == asked.get("lambda_timeout", tracked["lambda_timeout"])
@@ -50,12 +50,12 @@ def test_every_function_has_its_own_role_and_what_the_tracked_configuration_says
         assert config.xray_enabled is True
         roles.add(config.iam_role_arn)
     assert roles == {value for name, value in OUTPUTS.items() if name.endswith("_ROLE_ARN")}
-    assert len(roles) == len(project.function_names())
+    assert len(roles) == len(NAMES)
 
 
 def test_every_function_gets_the_outputs_and_no_roles(target: Target) -> None:
     written(target)
-    for name in project.function_names():
+    for name in NAMES:
         variables = as_chalice_reads(target, name).environment_variables
         assert variables["CAFE_STAGE"] == "test"
         assert variables["ORDERS_SINCE"] == SINCE
@@ -66,7 +66,7 @@ def test_every_function_gets_the_outputs_and_no_roles(target: Target) -> None:
 def test_no_function_is_told_what_only_the_deploy_goes_by(target: Target) -> None:
     assert set(project.OWN_OUTPUTS) <= OUTPUTS.keys()
     written(target)
-    for name in project.function_names():
+    for name in NAMES:
         assert not as_chalice_reads(target, name).environment_variables.keys() & set(project.OWN_OUTPUTS)
 
 
@@ -74,22 +74,22 @@ def test_only_what_may_be_asked_for_any_number_of_times_and_needs_mysql_has_a_li
     target: Target,
 ) -> None:
     project.write_project(target, project.configure(target, OUTPUTS, SINCE, 10))
-    limits = {name: as_chalice_reads(target, name).reserved_concurrency for name in project.function_names()}
+    limits = {name: as_chalice_reads(target, name).reserved_concurrency for name in NAMES}
     assert {name: limit for name, limit in limits.items() if limit is not None} == dict.fromkeys(LIMITED, 10)
     written(target)
-    assert {as_chalice_reads(target, name).reserved_concurrency for name in project.function_names()} == {None}
+    assert {as_chalice_reads(target, name).reserved_concurrency for name in NAMES} == {None}
 
 
 def test_only_the_functions_that_talk_to_mysql_know_its_secrets_and_are_in_its_network(target: Target) -> None:
     written(target)
-    for name in project.function_names():
+    for name in NAMES:
         config = as_chalice_reads(target, name)
         variables = config.environment_variables
         known = {variable: value for variable, value in variables.items() if variable.startswith("DB_")}
-        secrets = {"DB_SECRET_ARN": place().secret} if name in FUNCTIONS else {}
-        admin = {"DB_ADMIN_SECRET_ARN": place().admin_secret} if name in ADMINISTRATORS else {}
+        secrets = {"DB_SECRET_ARN": place().secret} if name in MYSQL_USERS else {}
+        admin = {"DB_ADMIN_SECRET_ARN": place().admin_secret} if name in MYSQL_ADMINISTRATORS else {}
         assert known == {**secrets, **admin}
-        network = (["subnet-1", "subnet-2"], ["sg-1"]) if name in FUNCTIONS else (None, None)
+        network = (["subnet-1", "subnet-2"], ["sg-1"]) if name in MYSQL_USERS else (None, None)
         assert (config.subnet_ids, config.security_group_ids) == network
 
 

@@ -10,22 +10,13 @@ from infra.deploy import stacks
 from infra.deploy.inventory import TEMPLATES
 from infra.deploy.stacks import Change, Stack
 from infra.deploy.target import DeployError
-from tests.template import load, parsed
+from tests.template import parsed
 from tests.wiring.fakes import CloudFormation
-from tests.wiring.stage import MACHINES, ROOT, rendered
+from tests.wiring.stage import rendered
 
 NAME = "cafe-test-resources"
 BODY = "Parameters: {Stage: {}, Local: {}, EmailAddress: {}, SmsKinds: {}}"
 TAGS = {"app": "cafe", "stage": "test"}
-
-
-def test_only_the_definitions_of_the_state_machines_replace_the_names_of_their_files() -> None:
-    sent, file = load(rendered()), load((ROOT / "infra" / "resources.yaml").read_text())
-    for name, definition in MACHINES.items():
-        assert file["Resources"][name]["Properties"].pop("DefinitionS3Location") == definition
-        text = sent["Resources"][name]["Properties"].pop("DefinitionString")
-        assert json.loads(text) == json.loads((ROOT / "infra" / definition).read_text())
-    assert sent == file
 
 
 @pytest.mark.parametrize("file", TEMPLATES.values())
