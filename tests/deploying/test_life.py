@@ -46,7 +46,7 @@ def test_the_first_deploy_shows_what_it_makes_and_ends_with_an_api_that_works(
         r"account 000000000000 in us-east-1 at http://127.0.0.1:\d+, as user/deployer",
         r"cafe-one-resources: new, \d+ resources \(",
         r"functions and API: deploying \d+ functions with chalice, build \w{16}",
-        r"check: everything is as asked",
+        r"check: every setting is right",
         r"smoke test: the API answers, and every function runs",
     ):
         assert re.search(line, said), said
@@ -100,7 +100,7 @@ def goes_back(place: Place, checkout: Checkout, *reasons: str) -> None:
     assert status == 1, said
     for each in reasons:
         assert each in said
-    assert "The release before was put back and serves" in said
+    assert "The previous release was restored and serves" in said
     assert place.account.code("one") == code
     assert place.account.state("one") == state
     assert version(place) == before
@@ -137,7 +137,7 @@ def with_buckets(checkout: Checkout, **names: str) -> Checkout:
 def test_a_template_that_fails_is_taken_back_with_all_that_came_before_it(place: Place) -> None:
     broken = with_buckets(place.checkout("twice"), First="the-same-name", Second="the-same-name")
     broken.edit("infra/resources.yaml", "VisibilityTimeout: 190", "VisibilityTimeout: 192")
-    goes_back(place, broken, "cafe-one-resources failed, and CloudFormation took everything back", "Second")
+    goes_back(place, broken, "cafe-one-resources failed, and CloudFormation rolled everything back", "Second")
     assert "s3: the-same-name" not in place.account.everything()
 
 
@@ -323,7 +323,7 @@ def test_a_deploy_that_is_killed_after_each_of_its_steps_is_finished_by_the_next
             said, _ = killer.process.communicate(timeout=300)
         assert killer.process.returncode == -signal.SIGKILL, f"{operation} {what}: {said}"
     said = checkout.deploy("cut")
-    assert "it is finished now" in said
+    assert "this one finishes it" in said
     assert "smoke test: the API answers, and every function runs" in said
     assert len(place.account.apis("cut")) == 1
     snapshot = place.account.snapshot("cut")
@@ -401,7 +401,7 @@ def test_data_that_is_kept_is_there_for_the_next_deploy_of_the_name(place: Place
     }
     assert "left of the stage: its data" in said
     said = here.deploy("one-more")
-    assert "taken over with what is in them: " in said
+    assert "taken over with their data: " in said
     assert s3.get_object(Bucket=reports, Key="kept.txt")["Body"].read() == b"kept"
     assert dynamodb.get_item(TableName="cafe-one-more-orders", Key={"orderID": {"S": "kept"}})["Item"] == item
 

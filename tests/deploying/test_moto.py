@@ -19,8 +19,8 @@ import boto3
 import pytest
 
 from infra.deploy import database, preflight, project, removal, smoke, stacks, wiring
-from infra.deploy.place import Place
-from infra.deploy.preflight import Who
+from infra.deploy.mysql_location import MysqlLocation
+from infra.deploy.preflight import CallerIdentity
 from infra.deploy.stage import Stage
 from infra.deploy.target import Target, client
 from infra.functions import LIMITED, MYSQL_USERS, NAMES, Trigger, sources
@@ -35,14 +35,14 @@ ACCOUNT, REGION = "123456789012", "eu-central-1"
 POOL = {"USER_POOL_ID": f"{REGION}_pool", "USER_POOL_CLIENT_ID": "console"}
 
 
-def made_by_hand() -> Place:
+def made_by_hand() -> MysqlLocation:
     """A network with a database in it, which was there before the stage."""
     ec2 = boto3.client("ec2")
     vpc = ec2.create_vpc(CidrBlock="10.0.0.0/24")["Vpc"]["VpcId"]
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/25")["Subnet"]["SubnetId"]
     group = ec2.create_security_group(VpcId=vpc, GroupName="mysql", Description="MySQL")["GroupId"]
     secret = boto3.client("secretsmanager").create_secret(Name="mysql", SecretString="{}")["ARN"]
-    return Place(secret, "", (subnet,), (group,))
+    return MysqlLocation(secret, "", (subnet,), (group,))
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Deployed:
         return functions
 
     def deploy(self) -> dict[str, str]:
-        who = Who(ACCOUNT, REGION, f"arn:aws:iam::{ACCOUNT}:root")
+        who = CallerIdentity(ACCOUNT, REGION, f"arn:aws:iam::{ACCOUNT}:root")
         return Stage(self.target, client, who, self.said.extend, self.said.append).deploy()
 
     def policy(self, function: str) -> list[dict[str, Any]]:
@@ -109,8 +109,8 @@ def deployed(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         }.items():
             patch.setenv(name, value)
         patch.setattr(smoke, "test", lambda *_: [])
-        patch.setattr(preflight, "lacking", lambda *_: [])
-        patch.setattr(preflight, "limits", lambda _: [])
+        patch.setattr(preflight, "missing_permissions", lambda *_: [])
+        patch.setattr(preflight, "account_warnings", lambda _: [])
         patch.setattr(preflight, "can_reserve", lambda *_: True)
         patch.setattr(
             stacks,
@@ -128,7 +128,7 @@ def deployed(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def test_the_deploy_ends_as_it_does_on_the_local_cloud(deployed: Deployed) -> None:
-    assert "check: everything is as asked" in deployed.said
+    assert "check: every setting is right" in deployed.said
 
 
 def test_a_second_deploy_changes_nothing(deployed: Deployed) -> None:
@@ -137,7 +137,7 @@ def test_a_second_deploy_changes_nothing(deployed: Deployed) -> None:
     assert deployed.said[before:] == [
         "cafe-prod-resources: nothing to change",
         "functions and API: nothing to change",
-        "check: everything is as asked",
+        "check: every setting is right",
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from infra.deploy import record
+from infra.deploy import chalice_record
 from infra.deploy.target import Target
 from tests.system.system import ROOT, System, stored
 
@@ -69,8 +69,8 @@ def test_the_record_that_is_rebuilt_from_the_account_is_the_one_that_chalice_wri
     done = system.run("chalice", "deploy", "--stage", "dev")
     assert done.returncode == 0, done.stdout + done.stderr
     target = Target("dev", system.stack.project, True, {}, {})
-    written = record.read(system.stack.project, "dev")
-    rebuilt = record.rebuild(target, system.env, system.aws)
+    written = chalice_record.read(system.stack.project, "dev")
+    rebuilt = chalice_record.rebuild(target, system.env, system.aws)
     assert {each["name"]: each for each in rebuilt} == {each["name"]: each for each in written}
     assert len(rebuilt) == len(written)
 
@@ -133,7 +133,7 @@ def test_a_deploy_repairs_what_was_taken_away(system: System, damage: Callable[[
     damage(system)
     done = deploy(system)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "check: everything is as asked" in done.stdout
+    assert "check: every setting is right" in done.stdout
     assert system.report()["status"] == "SUCCEEDED"
 
 

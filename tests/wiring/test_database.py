@@ -11,7 +11,7 @@ from cfnlint.api import lint  # type: ignore[import-untyped]
 
 from chalicelib.settings import Database
 from infra.deploy import database, stacks
-from infra.deploy.place import Place
+from infra.deploy.mysql_location import MysqlLocation
 from infra.functions import MYSQL_USERS
 from tests.wiring.permissions import allowed, as_list
 from tests.wiring.stage import ROOT, place, resolve
@@ -42,7 +42,7 @@ def test_cfn_lint_finds_nothing() -> None:
 def test_its_outputs_are_the_place_that_the_functions_and_the_resources_are_told(template: Template) -> None:
     outputs = {stacks.variable(name): value for name, value in template.outputs.items()}
     names = place("<stage>", "<region>", "<account>")
-    assert Place.given(outputs) == Place(
+    assert MysqlLocation.from_variables(outputs) == MysqlLocation(
         names.secret, names.admin_secret, ("SubnetA", "SubnetB"), ("FunctionsSecurityGroup",)
     )
 

@@ -68,7 +68,7 @@ def test_a_new_person_gets_a_password_that_is_shown_once_and_asks_for_another(
     assert users.main(["ana", "staff", "prod"]) == 0
     said = capsys.readouterr().out
     [password] = re.findall(r"^    (\S+)$", said, re.MULTILINE)
-    assert "ana may sign in now, of the group staff" in said
+    assert "ana can sign in as a member of staff" in said
     assert groups(cognito, pool_id, "ana") == ["staff"]
     found = cognito.admin_get_user(UserPoolId=pool_id, Username="ana")
     assert found["UserStatus"] == "FORCE_CHANGE_PASSWORD"
@@ -89,7 +89,7 @@ def test_a_person_who_is_there_gets_the_group_and_keeps_the_password(
     users.make(cognito, pool_id, "ana", "staff")
     has_signed_in(cognito, pool_id, "ana")
     assert users.main(["ana", "managers", "prod"]) == 0
-    assert "was there already, and is of the group managers" in capsys.readouterr().out
+    assert "existed already, and is a member of managers" in capsys.readouterr().out
     assert groups(cognito, pool_id, "ana") == ["managers", "staff"]
 
 
@@ -106,7 +106,7 @@ def test_a_person_who_has_the_group_stays_as_they_are(
     has_signed_in(cognito, pool_id, "ana")
     assert users.make(cognito, pool_id, "ana", "staff") == Made(None, False)
     assert users.main(["ana", "staff", "prod"]) == 0
-    assert "is there already, of the group staff: nothing was changed" in capsys.readouterr().out
+    assert "exists already as a member of staff: nothing was changed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_stage_from_before_there_was_a_sign_in_is_to_be_deployed_again(
     old = STACK.replace("UserPoolId", "TopicArn") % "arn"
     boto3.client("cloudformation").create_stack(StackName="cafe-old-resources", TemplateBody=old)
     assert users.main(["ana", "staff", "old"]) == 1
-    assert "old has no user pool yet: `make deploy STAGE=old` makes it" in capsys.readouterr().err
+    assert "old has no user pool yet: run `make deploy STAGE=old`" in capsys.readouterr().err
 
 
 def test_what_aws_refuses_is_said(
@@ -147,5 +147,5 @@ def test_what_aws_refuses_is_said(
     # And made good by the next try, which shows a password.
     cognito.create_group(UserPoolId=pool_id, GroupName="staff")
     assert users.main(["ana", "staff", "prod"]) == 0
-    assert "ana may sign in now" in capsys.readouterr().out
+    assert "ana can sign in" in capsys.readouterr().out
     assert groups(cognito, pool_id, "ana") == ["staff"]

@@ -257,16 +257,16 @@ CHAPTERS = (
 # What the deploy says where it also says what to do: who deploys has forgotten something, or has declined.
 SAYS_WHAT_TO_DO = (
     "declined",
-    "there is no one to ask",
-    "whose data would stay behind",
+    "there is no terminal to ask",
+    "its data would be left behind",
     "there is no region",
     "there are no AWS credentials",
-    "AWS does not take these credentials",
-    "are provided for",
-    "has no two zones with",
+    "AWS rejects these credentials",
+    "supported: delete the folder .venv",
+    "has fewer than two zones with",
     "there is no stage",
     "neither infra/resources.yaml nor infra/database.yaml",
-    "has no release before this one",
+    "has no previous release",
 )
 
 

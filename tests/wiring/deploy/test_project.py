@@ -16,7 +16,7 @@ import pytest
 from chalice.cli.factory import CLIFactory
 from chalice.config import Config
 
-from infra.deploy import project, record
+from infra.deploy import chalice_record, project
 from infra.deploy.target import DeployError, Target
 from infra.functions import LIMITED, MYSQL_ADMINISTRATORS, MYSQL_USERS, NAMES
 from tests.wiring.fakes import OUTPUTS
@@ -166,7 +166,7 @@ def test_the_package_of_a_deploy_is_known_by_what_lambda_has(tmp_path: Path) -> 
     a_package(folder / "later.zip", "other.py")
     digest = base64.b64encode(hashlib.sha256(deployed.read_bytes()).digest()).decode()
     assert project.package_with(tmp_path, digest) == deployed
-    with pytest.raises(DeployError, match="another one is under way"):
+    with pytest.raises(DeployError, match="a package of another deploy, which is still running"):
         project.package_with(tmp_path, "of somebody else")
 
 
@@ -192,7 +192,7 @@ def test_a_destroyed_stage_leaves_no_password_and_other_stages_as_they_are(targe
     written(target)
     written(replace(target, stage="other"))
     (target.project / "test.outputs.json").write_text("{}")
-    record.write(target.project, "test", [])
+    chalice_record.write(target.project, "test", [])
     project.forget(target)
     config = json.loads((target.project / ".chalice" / "config.json").read_text())
     assert list(config["stages"]) == ["other"]

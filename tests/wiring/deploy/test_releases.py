@@ -65,7 +65,7 @@ def test_a_release_comes_back_as_it_was_kept(releases: Releases, tmp_path: Path)
 
 
 def test_a_missing_release_is_named(releases: Releases) -> None:
-    with pytest.raises(DeployError, match="the release lost is not there"):
+    with pytest.raises(DeployError, match="the release lost does not exist"):
         releases.release("lost")
 
 

@@ -1,4 +1,4 @@
-"""Where a stage's MySQL is."""
+"""The location of a stage's MySQL: its secrets and its network."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from infra.functions import MYSQL_ADMINISTRATORS, MYSQL_USERS
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where MySQL is: the ARNs of its secrets, and the network from which it can be reached, if not from everywhere."""
+class MysqlLocation:
+    """The ARNs of MySQL's secrets, and the network that reaches it. Without subnets it is reachable from everywhere."""
 
     secret: str
     admin_secret: str = ""
@@ -19,24 +19,24 @@ class Place:
     security_groups: tuple[str, ...] = ()
 
     @classmethod
-    def given(cls, environment: Mapping[str, str]) -> Place | None:
-        """The database that DB_SECRET_ARN names, with DB_ADMIN_SECRET_ARN, SUBNET_IDS and SECURITY_GROUP_IDS.
+    def from_variables(cls, variables: Mapping[str, str]) -> MysqlLocation | None:
+        """Returns the location in DB_SECRET_ARN, DB_ADMIN_SECRET_ARN, SUBNET_IDS and SECURITY_GROUP_IDS.
 
-        Raises ``ValueError`` where these make no sense.
+        Raises ``ValueError`` if they contradict each other, and returns None if there are none.
         """
         names = ("DB_SECRET_ARN", "DB_ADMIN_SECRET_ARN", "SUBNET_IDS", "SECURITY_GROUP_IDS")
-        secret, admin_secret, subnets, security_groups = (environment.get(name, "").strip() for name in names)
+        secret, admin_secret, subnets, security_groups = (variables.get(name, "").strip() for name in names)
         if not secret:
-            if alone := [name for name in names if environment.get(name)]:
-                raise ValueError(f"{', '.join(alone)}: of no use without DB_SECRET_ARN, the secret of a database")
+            if alone := [name for name in names if variables.get(name)]:
+                raise ValueError(f"{', '.join(alone)}: set DB_SECRET_ARN, the secret of a database, as well")
             return None
         if bool(subnets) != bool(security_groups):
-            raise ValueError("SUBNET_IDS and SECURITY_GROUP_IDS: both of them, or neither")
+            raise ValueError("SUBNET_IDS and SECURITY_GROUP_IDS: set both or neither")
         return cls(secret, admin_secret, _ids(subnets), _ids(security_groups))
 
     @property
     def parameters(self) -> dict[str, str]:
-        """Those of the resources template, all of them: what was set for another database does not stay."""
+        """The parameters of ``resources.yaml``. All of them, so that none of a previous database remains."""
         return {
             "DbSecretArn": self.secret,
             "DbAdminSecretArn": self.admin_secret,
@@ -45,14 +45,14 @@ class Place:
 
     @property
     def variables(self) -> dict[str, str]:
-        """Those of the environment that name its secrets."""
+        """The environment variables with the secrets' ARNs."""
         return {
             "DB_SECRET_ARN": self.secret,
             **({"DB_ADMIN_SECRET_ARN": self.admin_secret} if self.admin_secret else {}),
         }
 
     def configuration(self, function: str) -> dict[str, Any]:
-        """What Chalice has to know of it for ``function``."""
+        """Returns Chalice's configuration of ``function`` for this database."""
         if function not in MYSQL_USERS:
             return {}
         variables = self.variables if function in MYSQL_ADMINISTRATORS else {"DB_SECRET_ARN": self.secret}
@@ -61,5 +61,5 @@ class Place:
 
 
 def _ids(text: str) -> tuple[str, ...]:
-    # AWS tells them in any order.
+    # AWS lists them in any order.
     return tuple(sorted(text.replace(",", " ").split()))
