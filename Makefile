@@ -112,7 +112,7 @@ destroy: stage .venv/run  ## Take the whole system off AWS: make destroy STAGE=x
 
 verify-deploy: .venv/dev .local/graders/installed  ## Prove the deploy: its whole life on the local cloud, moto's server as a second opinion, and the graders
 	@$(MAKE) --no-print-directory check-template
-	$(PYTEST) $(BY_FILE) -m long tests/deploying tests/system $(ARGS)
+	$(PYTEST) $(BY_FILE) -m long tests/deploying tests/system tests/browser $(ARGS)
 
 .PHONY: stage
 stage:

@@ -15,6 +15,7 @@ import math
 import re
 import sys
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -193,45 +194,59 @@ def tables() -> str:
         "Lines below a tenth of a cent are left out."
     ]
     million = 1_000_000
-    for title, in_request in (("in lists of 100", 100), ("one by one", 1)):
-        ours, plain = bills()
-        orders(ours, million, in_request, BATCH, looked_up=True)
-        orders(plain, million, 1, 1, looked_up=False)
-        parts.append(_table(f"One million orders {title}, at load", ours, plain, apart=WRITES))
+    columns = {}
+    for title, in_request in (("lists of 100", 100), ("single orders", 1)):
+        columns[title], _ = bills()
+        orders(columns[title], million, in_request, BATCH, looked_up=True)
+    _, columns["plain design"] = bills()
+    orders(columns["plain design"], million, 1, 1, looked_up=False)
+    parts.append(_table("One million orders, at load", columns, apart=WRITES))
+    parts.append("### Reports")
     for rows in (1_000, 100_000):
         ours, plain = bills()
         size = measured["csv_bytes"][str(rows)]
         reports(ours, 1_000, rows, size, in_state=False)
+        line = f"- One thousand inventory reports of {rows:,} rows: {ours.total:.2f}, "
         if size <= STATE_BYTES:
             reports(plain, 1_000, rows, size, in_state=True)
-            parts.append(_table(f"One thousand inventory reports of {rows:,} rows", ours, plain))
+            parts.append(f"{line}plain design {plain.total:.2f}.")
         else:
-            parts.append(_table(f"One thousand inventory reports of {rows:,} rows", ours, None))
-            parts.append(f"The plain design cannot make this report: {size:,} bytes in a state of {STATE_BYTES:,}.")
+            parts.append(f"{line}impossible in the plain design: {size:,} bytes in a state of {STATE_BYTES:,}.")
     for buckets, objects in ((20, 20_000), (10_000, 1_000_000_000)):
         ours, plain = bills()
         storage(ours, buckets, objects, listed=False)
         storage(plain, buckets, objects, listed=True)
-        title = f"A month of daily storage reports, {buckets:,} buckets with {objects:,} objects, from metrics"
-        parts.append(_table(title, ours, plain))
+        parts.append(
+            f"- A month of daily storage reports of {buckets:,} buckets with {objects:,} objects: "
+            f"{ours.total:.2f} from metrics, plain design {plain.total:.2f}."
+        )
     return "\n\n".join(parts)
 
 
-def _table(title: str, ours: Bill, plain: Bill | None, apart: str = "") -> str:
-    """``apart`` names a line without which there is a second sum."""
-    names = sorted(ours.lines.keys() | (plain.lines.keys() if plain else set()))
-    rows = [(name, ours.lines.get(name, 0.0), plain.lines.get(name, 0.0) if plain else None) for name in names]
-    if apart:
-        rest = plain.total - plain.lines[apart] if plain else None
-        rows.append((f"**all but {apart}**", ours.total - ours.lines[apart], rest))
-    rows.append(("**all**", ours.total, plain.total if plain else None))
-    lines = [f"### {title}", "", "| line | ours | plain design | ratio |", "| --- | --- | --- | --- |"]
-    for name, own, theirs in rows:
-        if max(own, theirs or 0.0) < SHOWN_DOLLARS:
-            continue
-        share = f"{own / theirs:.3f}" if theirs else ""
-        lines.append(f"| {name} | {own:.4f} | {'' if theirs is None else f'{theirs:.4f}'} | {share} |")
+def _table(title: str, bills: dict[str, Bill], apart: str) -> str:
+    """The lines of each bill, and its sums with and without ``apart``, also as shares of the last bill's."""
+    rows = {name: [bill.lines.get(name, 0.0) for bill in bills.values()] for name in _lines(bills.values())}
+    without = [bill.total - bill.lines[apart] for bill in bills.values()]
+    total = [bill.total for bill in bills.values()]
+    rows |= {
+        f"**all but {apart}**": without,
+        "share": _shares(without),
+        "**all**": total,
+        "share of all": _shares(total),
+    }
+    lines = [f"### {title}", "", f"| line | {' | '.join(bills)} |", "| --- |" + " --- |" * len(bills)]
+    for name, figures in rows.items():
+        if max(figures) >= SHOWN_DOLLARS:
+            lines.append(f"| {name} | {' | '.join(f'{each:.3f}' for each in figures)} |")
     return "\n".join(lines)
+
+
+def _lines(bills: Iterable[Bill]) -> list[str]:
+    return sorted({name for bill in bills for name in bill.lines})
+
+
+def _shares(figures: list[float]) -> list[float]:
+    return [each / figures[-1] for each in figures]
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -102,15 +103,17 @@ def alarms() -> str:
             short = f"<function>-{short.rpartition('-')[2]}"
         heading = alarm["AlarmDescription"].partition(" Runbook: ")[2]
         kind = alarm.get("Statistic") or alarm["ExtendedStatistic"]
-        metric = f"{alarm['Namespace'].removeprefix('AWS/')} `{alarm['MetricName']}`, {kind}"
+        metric = (
+            f"{alarm['Namespace'].removeprefix('AWS/')} `{alarm['MetricName']}`, {kind} of {alarm['Period'] // 60} min"
+        )
         level = "basic" if alarm["AlarmName"] in basic else "full"
-        grouped.setdefault((short, metric, f"{alarm['Period'] // 60}", level, heading), []).append(alarm)
+        grouped.setdefault((short, metric, level, heading), []).append(alarm)
     rows = []
-    for (short, metric, minutes, level, heading), same in grouped.items():
+    for (short, metric, level, heading), same in grouped.items():
         thresholds = sorted({each["Threshold"] for each in same})
         above = " to ".join(f"{each:,}" for each in dict.fromkeys((thresholds[0], thresholds[-1])))
-        rows.append([f"`{short}`", metric, above, minutes, level, f"[{heading}](#{anchor(heading)})"])
-    return table(["Alarm", "Metric", "Above", "Minutes", "`Watching`", "Heading"], rows)
+        rows.append([f"`{short}`", metric, above, level, f"[{heading}](#{anchor(heading)})"])
+    return table(["Alarm", "Metric", "Above", "`Watching`", "Heading"], rows)
 
 
 def anchor(heading: str) -> str:
@@ -127,8 +130,7 @@ def permissions(group: str) -> str:
     The roles are those of the template; the file has the reason for each permission.
     """
     reasons = yaml.safe_load((ROOT / "docs" / "permissions.yaml").read_text())
-    schedules = {"StorageReportSchedule": "rate(1 day)", "InventoryReportSchedule": "rate(1 day)"}
-    granted = allowed(resolve(**schedules))
+    granted = permissions_granted()
     explained: list[Permission] = []
     shown: dict[str, list[list[str]]] = {}
     for name, entries in reasons.items():
@@ -159,6 +161,12 @@ def permissions(group: str) -> str:
         raise ValueError("docs/permissions.yaml and the template's roles differ:\n" + "\n".join(missing))
     head = ["Action", "Resource", "Needed for", "Proof"]
     return table(head if len(shown[group][0]) == len(head) else ["Role", *head], shown[group])
+
+
+@cache
+def permissions_granted() -> list[Permission]:
+    """Returns all permissions of the template's roles, those of schedules too."""
+    return allowed(resolve(StorageReportSchedule="rate(1 day)", InventoryReportSchedule="rate(1 day)"))
 
 
 def one_permission(granted: list[Permission], role: str, action: str, end: str) -> Permission:

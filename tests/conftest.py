@@ -1,8 +1,6 @@
 """The deployed system that tests of several folders share, its rules, and the closing lines.
 
-The rule of a shared stack: a test works only on what has an id of its own. It empties no queue, counts no list that
-others add to, does not depend on which poll comes first, and takes away the dead letters that it made.
-``tidy`` fails a test that leaves a message in a dead-letter queue.
+tests/system/__init__.py has the rules of a shared stack. ``tidy`` fails a test that leaves dead letters on it.
 """
 
 from __future__ import annotations

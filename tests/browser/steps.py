@@ -1,4 +1,4 @@
-"""What several browser tests do: orders, files, notifications, and answers changed on their way to the page."""
+"""Steps that several browser tests share: orders, files, notifications, and changed answers."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def new_customer() -> str:
 
 
 def place(system: System, customer: str, count: int = 1) -> list[dict[str, Any]]:
-    """So many orders of the customer, which are stored when this returns."""
+    """Places ``count`` orders of the customer, and waits until they are stored."""
     system.post("/orders", [{"customerID": customer, "item": f"Mocha {number}"} for number in range(count)])
 
     def found() -> list[dict[str, Any]]:
@@ -98,7 +98,7 @@ def fill(form: Locator, customer: str, items: Mapping[str, str], note: str = "")
 
 
 def send_order(console: Console, customer: str, items: Mapping[str, str] | None = None, note: str = "") -> None:
-    """Fills the form on the tab of orders, and presses its button."""
+    """Fills in the form for a new order, and presses its button."""
     form = order_form(console.view("Orders"))
     fill(form, customer, items or {"Espresso": "1"}, note)
     form.get_by_role("button", name="Place the order").click()

@@ -18,7 +18,7 @@ from tests.system.system import System, new_id
 
 IMAGE = "<img src=x onerror=hacked=1>"
 SCRIPT = "\"'><script>hacked=1</script>"
-# What no text may become: elements that the page itself lacks, attributes with a program, and links to one.
+# Finds text that became more than text: elements that the page itself lacks, attributes with a program, links to one.
 BECAME = """() => {
   const all = [...document.querySelectorAll("*")];
   const strange = "img, iframe, object, embed, script:not([src]), body :is(style, base)";

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.console import Person
-from tests.browser.steps import expect_one_order, fill, new_customer, order_form, place, send_order
+from tests.browser.steps import expect_one_order, fill, intercept, new_customer, order_form, place, send_order
 from tests.system.system import System
 
 
@@ -124,8 +124,16 @@ def test_what_was_typed_is_there_after_a_reload(visit: Visit, staff: Person) -> 
 def test_a_second_click_on_the_button_is_no_second_order(visit: Visit, staff: Person, system: System) -> None:
     customer = new_customer()
     console = visit(staff, "#orders")
+    # The answer waits until both clicks are over: after it the form is empty, and a click would send the empty form.
+    held: list[Route] = []
+    intercept(console, "POST", "orders", held.append, times=1)
     form = order_form(console.view("Orders"))
     fill(form, customer, {"Espresso": "1"})
-    form.get_by_role("button", name="Place the order").dblclick()
+    button = form.get_by_role("button", name="Place the order")
+    button.dblclick()
+    expect(button).to_have_attribute("aria-busy", "true")
+    while not held:
+        console.page.wait_for_timeout(10)
+    held[0].continue_()
     expect_one_order(console, system, customer)
     assert len(console.calls("POST", "orders")) == 1

@@ -1,4 +1,4 @@
-"""The tabs and routes that are closed to staff, on the page and behind it."""
+"""Everything on the page that is closed to staff. tests/unit/test_sign_in.py has the routes behind it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,6 @@ from tests.browser.console import Person
 from tests.system.system import System
 
 MANAGERS = ("Reports", "Uploads", "Dead letters")
-ASK = """async ([method, path]) => {
-  const { id } = JSON.parse(sessionStorage.getItem("cafe-session"));
-  const body = method === "POST" ? "{}" : undefined;
-  const headers = { Authorization: id, "Content-Type": "application/json" };
-  return (await fetch(path, { method, headers, body })).status;
-}"""
 
 
 def test_a_managers_tab_says_so_and_asks_the_api_for_nothing(visit: Visit, staff: Person) -> None:
@@ -28,14 +22,6 @@ def test_a_managers_tab_says_so_and_asks_the_api_for_nothing(visit: Visit, staff
         expect(view.get_by_role("button")).to_have_count(1)
         about = tab.lower().replace(" ", "-")
         assert not [each.url for each in console.requests[asked:] if each.url.startswith(f"{console.address}/{about}")]
-
-
-def test_requests_past_the_page_are_refused_by_the_api(visit: Visit, staff: Person) -> None:
-    """tests/unit/test_sign_in.py does this for every route."""
-    console = visit(staff, "#orders")
-    for method, path in (("POST", "create_report"), ("GET", "reports"), ("POST", "dead-letters/redrive")):
-        console.expect_complaint(f"status of 403.*/{path}")
-        assert console.page.evaluate(ASK, [method, path]) == 403
 
 
 def test_staff_read_a_reports_notification_without_its_link(

@@ -1,4 +1,4 @@
-"""A look at the local cloud's account, by all rights and by nothing of the deploy's own code."""
+"""The local cloud's account, seen with all rights and without the deploy's own code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from infra.users import new_password
 from local.cloud import Cloud
 
-# Of each service, what a call lists: the operation, the key of the list, and what tells one from another.
+# How to list each kind of resource: the service, the operation, the key of the list, and the key of the name.
 LISTS: tuple[tuple[str, str, str, str | None], ...] = (
     ("apigateway", "get_rest_apis", "items", "id"),
     ("cloudformation", "list_stacks", "StackSummaries", "StackName"),
@@ -59,7 +59,7 @@ class Account:
         return self._clients[service]
 
     def everything(self) -> set[str]:
-        """All that there is, in all services that a stage may use."""
+        """Returns every resource in every service that a stage can use."""
         return {f"{service}: {name}" for service, *how in LISTS for name in self._list(service, *how)}
 
     def _list(self, service: str, operation: str, key: str, name: str | None) -> Iterator[str]:
@@ -75,7 +75,7 @@ class Account:
                     yield each[name] if name else each
 
     def snapshot(self, stage: str) -> dict[str, Any]:
-        """All of a stage that a deploy could have changed, in the words of the services."""
+        """Returns everything of a stage that a deploy can change, as the services describe it."""
         lambda_, s3, cfn = self.aws("lambda"), self.aws("s3"), self.aws("cloudformation")
         functions = self.functions(stage)
         buckets = [f"cafe-{stage}-{each}-000000000000" for each in ("uploads", "reports", "deploys")]
@@ -121,7 +121,7 @@ class Account:
         }
 
     def apis(self, stage: str) -> dict[str, list[str]]:
-        """The ids of the stage's REST APIs, each with those of its deployments."""
+        """Returns the ids of the stage's REST APIs, each with the ids of its deployments."""
         gateway, found = self.aws("apigateway"), {}
         for api in gateway.get_rest_apis()["items"]:
             resources = gateway.get_resources(restApiId=api["id"], embed=["methods"])
@@ -133,20 +133,26 @@ class Account:
         return {name: each["CodeSha256"] for name, each in self.functions(stage).items()}
 
     def get(self, stage: str, path: str, token: str | None = None) -> Any:
-        """The JSON of the API behind the gateway."""
+        """Returns the JSON of a route of the API behind the gateway."""
         [api] = self.apis(stage)
         url = f"{self._cloud.endpoint}/_aws/execute-api/{api}/api{path}"
         request = urllib.request.Request(url, headers={"Authorization": token} if token else {})
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
 
+    def version(self, stage: str) -> str:
+        """Returns the version of the code that serves, which must be healthy."""
+        health = self.get(stage, "/health")
+        assert (health["status"], health["stage"]) == ("ok", stage)
+        return str(health["version"])
+
     def outputs(self, stage: str) -> dict[str, str]:
-        """Those of the stage's resources, by CloudFormation's names."""
+        """Returns the outputs of the stage's resources, by CloudFormation's names."""
         [stack] = self.aws("cloudformation").describe_stacks(StackName=f"cafe-{stage}-resources")["Stacks"]
         return {each["OutputKey"]: each["OutputValue"] for each in stack["Outputs"]}
 
     def managers_token(self, stage: str) -> str:
-        """Of a manager who is made for it."""
+        """Returns the token of a new manager."""
         outputs, cognito, password = self.outputs(stage), self.aws("cognito-idp"), new_password()
         mia = {"UserPoolId": outputs["UserPoolId"], "Username": "mia"}
         cognito.admin_create_user(**mia, MessageAction="SUPPRESS")
@@ -160,7 +166,7 @@ class Account:
         return str(answer["AuthenticationResult"]["IdToken"])
 
     def state(self, stage: str) -> dict[str, Any]:
-        """What the stage's bucket says of its releases."""
+        """Returns the releases in the stage's bucket."""
         bucket = f"cafe-{stage}-deploys-000000000000"
         found: dict[str, Any] = json.load(self.aws("s3").get_object(Bucket=bucket, Key="stage.json")["Body"])
         return found

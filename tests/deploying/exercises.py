@@ -1,7 +1,7 @@
-"""For each right that a role has and the local cloud enforces: the least that its flow does by it.
+"""The smallest call that needs each right of each role, for the rights that the local cloud enforces.
 
-A function is called as its trigger calls it, so an exercise takes some hundredths of a second. What a function answered
-and logged tells whether it was refused something.
+An exercise calls a function as its trigger does, in some hundredths of a second. The answer and the log tell whether
+AWS refused something.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from typing import Any, NamedTuple
 
 from chalicelib.reports.inventory import COLUMNS
 from chalicelib.reports.render import WHOLE_INVENTORY
-from tests.deploying.conftest import Place
+from tests.deploying.checkout import Place
 from tests.system.system import wait_for
 from tests.system.wire import invalid
 
-# By these words, in an answer or a log, somebody was refused; S3 says no more to a HEAD, and writes XML to a link.
+# The words of a refusal in an answer or a log. S3 has its own ones for a HEAD request and for a signed link.
 REFUSED = re.compile(r"is not authorized to perform|AccessDenied|AuthorizationError|\(403\) when calling|left behind")
 
 
 class Answer(NamedTuple):
-    """``ok`` says whether it worked, and ``said`` has all that was answered and logged."""
+    """``ok`` tells whether the call succeeded, and ``said`` has its answer and its log."""
 
     ok: bool
     said: str
@@ -43,7 +43,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Stage:
-    """A deployed stage of the local cloud, as the services of AWS and its own users have it."""
+    """A deployed stage of the local cloud, as the services of AWS and its users see it."""
 
     place: Place
     name: str
@@ -67,27 +67,26 @@ class Stage:
         return f"cafe-{self.name}-{name}" if name else f"cafe-{self.name}"
 
     def variables(self, function: str) -> dict[str, str]:
-        found = self.aws("lambda").get_function_configuration(FunctionName=self.function(function))
-        return dict(found["Environment"]["Variables"])
+        configuration = self.aws("lambda").get_function_configuration(FunctionName=self.function(function))
+        return dict(configuration["Environment"]["Variables"])
 
-    def afresh(self, function: str, **more: str) -> None:
-        """The function's next call is its process's first, which remembers nothing; it has these variables as well."""
-        variables = {**self.variables(function), **more}
+    def set_variables(self, function: str, variables: dict[str, str]) -> None:
+        """Sets the variables of a function, whose next call starts in a new process."""
         self.aws("lambda").update_function_configuration(
             FunctionName=self.function(function), Environment={"Variables": variables}
         )
 
     @contextmanager
     def over_the_wire(self, function: str) -> Iterator[None]:
-        """For a while the function's calls go by the tests' wire."""
+        """Sends the function's calls through the tests' wire for a while."""
         before = self.variables(function)
-        self.afresh(function, AWS_ENDPOINT_URL=f"http://127.0.0.1:{self.place.wire.server_address[1]}")
+        self.set_variables(
+            function, {**before, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.place.wire.server_address[1]}"}
+        )
         try:
             yield
         finally:
-            self.aws("lambda").update_function_configuration(
-                FunctionName=self.function(function), Environment={"Variables": before}
-            )
+            self.set_variables(function, before)
 
     def call(self, function: str, event: Any) -> Answer:
         answer = self.aws("lambda").invoke(
@@ -97,8 +96,7 @@ class Stage:
         return Answer("FunctionError" not in answer, said + "\n" + b64decode(answer.get("LogResult", "")).decode())
 
     def api(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """A manager's request, as API Gateway hands it to the API's function. ``{…}`` in the path is a parameter's
-        value: ``/orders/{o-1}``."""
+        """Sends a manager's request as API Gateway does. Braces in the path mark a parameter: ``/orders/{o-1}``."""
         path, _, query = path.partition("?")
         parameter = re.search(r"{(.*)}", path)
         name = "order_id" if path.startswith("/orders") else "report_id"
@@ -129,19 +127,19 @@ class Stage:
         return Answer(answer.ok and status < 400, answer.said)
 
     def content(self, answer: Answer) -> dict[str, Any]:
-        """The JSON of a route's answer."""
-        found: dict[str, Any] = json.loads(json.loads(answer.said.partition("\n")[0])["body"])
-        return found
+        """Returns the JSON of a route's answer."""
+        content: dict[str, Any] = json.loads(json.loads(answer.said.partition("\n")[0])["body"])
+        return content
 
     def execution(self, kind: str) -> str:
-        """The name of a new report's execution, which may go on."""
+        """Starts a report, and returns the name of its execution."""
         name = f"{kind}-{secrets.token_hex(6)}"
         machine = self.machine(f"{kind}-report")
         self.aws("stepfunctions").start_execution(stateMachineArn=machine, name=name, input="{}")
         return name
 
     def ended(self, kind: str, name: str) -> str:
-        """How a report's execution ends."""
+        """Waits for the end of a report's execution, and returns its status."""
         arn = f"{self.machine(f'{kind}-report').replace(':stateMachine:', ':execution:')}:{name}"
         sfn = self.aws("stepfunctions")
 
@@ -153,7 +151,7 @@ class Stage:
 
 
 def link(url: str, data: bytes | None = None, kind: str = "") -> Answer:
-    """What comes of a link."""
+    """Follows a link, or posts to it."""
     request = urllib.request.Request(url, data, {"Content-Type": kind} if kind else {})
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
@@ -180,7 +178,7 @@ def one_order(stage: Stage) -> Answer:
 
 
 def stored(order_id: str) -> dict[str, Any]:
-    """An order in the table."""
+    """Returns an order as an item of the table."""
     lines = {"L": [{"M": {"item": {"S": "x"}, "quantity": {"N": "1"}}}]}
     moment = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
     return {
@@ -195,20 +193,20 @@ def report(kind: str, stage: Stage) -> Answer:
 
 
 def history(kind: str, stage: Stage) -> Answer:
-    """Of a new report, for the API keeps what it knows of one."""
+    """Reads the history of a new report, because the API caches that of an old one."""
     return stage.api("GET", f"/reports/{{{stage.execution(kind)}}}/history")
 
 
 @cache
 def finished(stage: Stage) -> str:
-    """The name of a report that has a page."""
+    """Returns the name of a report that has a page."""
     name = stage.execution("storage")
     assert stage.ended("storage", name) == "SUCCEEDED"
     return name
 
 
 def page(stage: Stage) -> Answer:
-    """A report's page, by the link that the API makes."""
+    """Opens a report's page by the link of the API."""
     answer = stage.api("GET", f"/reports/{{{finished(stage)}}}")
     return link(stage.content(answer)["url"]) if answer.ok else answer
 
@@ -226,14 +224,14 @@ def upload_link(stage: Stage) -> Answer:
 
 
 def waiting(queue: str, stage: Stage) -> Answer:
-    """The dead letters, while one is there: it is taken, and given back. An empty queue is asked whether it is."""
+    """Lists the dead letters while there is one, which the API receives and releases."""
     sent = letter(stage, queue, {})
     answer = stage.api("GET", "/dead-letters")
     return Answer(answer.ok and sent in answer.said, answer.said)
 
 
 def letter(stage: Stage, queue: str, content: Any) -> str:
-    """Puts the one and only letter into a queue, and gives its id."""
+    """Puts the only dead letter into a queue, and returns its id."""
     for each in ("orders-dead", "failures"):
         stage.aws("sqs").purge_queue(QueueUrl=stage.queue(each))
     return str(stage.aws("sqs").send_message(QueueUrl=stage.queue(queue), MessageBody=json.dumps(content))["MessageId"])
@@ -252,14 +250,14 @@ def dead_order(_: Stage) -> Any:
 
 
 def failed_event(function: str, stage: Stage) -> Any:
-    """As Lambda hands an event over that a function failed on."""
+    """Returns Lambda's dead letter of an event on which a function failed."""
     arn = f"arn:aws:lambda:us-east-1:000000000000:function:{stage.function(function)}"
     context = {"functionArn": arn, "condition": "RetriesExhausted"}
     return {"requestContext": context, "requestPayload": {"Records": []}, "timestamp": "2026-11-21T08:00:00.000Z"}
 
 
 def failed_message(topic: str, stage: Stage) -> Any:
-    """As SNS leaves a message that it could not hand over."""
+    """Returns SNS's dead letter of a message that it could not deliver."""
     return {
         **{"Type": "Notification", "TopicArn": stage.topic(topic), "MessageId": secrets.token_hex(8)},
         **{"Subject": "s", "Message": "m", "Timestamp": "2026-11-21T08:00:00.000Z"},
@@ -267,7 +265,7 @@ def failed_message(topic: str, stage: Stage) -> Any:
 
 
 def position(stage: Stage) -> Any:
-    """As Lambda hands over where a batch on a stream is that it gave up."""
+    """Returns Lambda's dead letter of a batch of a stream, which has only the batch's position."""
     streams, name = stage.aws("dynamodbstreams"), f"cafe-{stage.name}-orders"
     stage.aws("dynamodb").put_item(TableName=name, Item=stored(secrets.token_hex(4)))
     [stream] = streams.list_streams(TableName=name)["Streams"]
@@ -287,8 +285,8 @@ def position(stage: Stage) -> Any:
 
 
 def read_afresh(stage: Stage) -> Answer:
-    """The function reads the database's secret when it first needs it."""
-    stage.afresh("read_inventory")
+    """Calls a new process, which must read the database's secret."""
+    stage.set_variables("read_inventory", stage.variables("read_inventory"))
     return read(stage)
 
 
@@ -298,7 +296,7 @@ def read(stage: Stage) -> Answer:
 
 @contextmanager
 def many_beans(place: Place) -> Iterator[None]:
-    """The inventory has more than one part of an object takes."""
+    """Fills the inventory with more data than one part of an object can have."""
     texts = ", ".join(f"REPEAT('x', 255) AS {name}" for name in ("type", "product_name", "price", "description"))
     place.sql("RENAME TABLE beans TO beans_before")
     try:
@@ -310,12 +308,12 @@ def many_beans(place: Place) -> Iterator[None]:
 
 
 def nothing_left_behind(stage: Stage, function: str, call: Callable[[str], Answer]) -> Answer:
-    """S3 does not take a part of a large object, so the function fails: what S3 has of it already is to go."""
+    """Lets S3 refuse a part of a large object, after which the function must remove the other parts."""
     name, bucket = secrets.token_hex(8), stage.bucket("reports")
     with stage.over_the_wire(function), stage.place.wire.fault("s3:UploadPart", invalid):
         answer = call(name)
-    found = stage.aws("s3").list_multipart_uploads(Bucket=bucket, Prefix=f"inventory/{name}/").get("Uploads", [])
-    return Answer(not answer.ok, " left behind: ".join(["", *(each["Key"] for each in found)]))
+    left = stage.aws("s3").list_multipart_uploads(Bucket=bucket, Prefix=f"inventory/{name}/").get("Uploads", [])
+    return Answer(not answer.ok, " left behind: ".join(["", *(each["Key"] for each in left)]))
 
 
 def read_breaks_off(stage: Stage) -> Answer:
@@ -339,14 +337,14 @@ def render(stage: Stage) -> Answer:
 
 
 def render_breaks_off(stage: Stage) -> Answer:
-    """With as many beans as the page shows whole, each of which takes a kilobyte of it."""
+    """Renders the longest page, with a kilobyte for each bean."""
     text = b"&" * 250
     row = b",".join([b"1", b"s", b"c", b"s", b"e", b"p", b"1", b"t", text, b"1", b"1", text]) + b"\r\n"
     return nothing_left_behind(stage, "render_report", lambda name: rendered(stage, name, row * WHOLE_INVENTORY))
 
 
 def presigned(stage: Stage) -> Answer:
-    """The page, by the link that a notification has."""
+    """Opens the page by the link of a notification."""
     stage.aws("s3").put_object(Bucket=stage.bucket("reports"), Key="inventory/exercise/report.html", Body=b"page")
     answer = stage.call("presign_report", {"reportId": "exercise"})
     return link(json.loads(answer.said.partition("\n")[0])["url"]) if answer.ok else answer
@@ -367,16 +365,16 @@ def store(stage: Stage) -> Answer:
 
 def store_again(stage: Stage) -> Answer:
     order = dead_order(stage)
-    # By the table's owner, so that what is looked at is the reading alone.
+    # The table's owner stores it, so that the function only reads.
     stage.aws("dynamodb").put_item(TableName=f"cafe-{stage.name}-orders", Item=stored(order["orderID"]))
     return stage.call("store_orders", sqs_event(order))
 
 
-def hasten(stage: Stage) -> Answer:
+def shorten_retry(stage: Stage) -> Answer:
     return stage.call("store_orders", sqs_event("no order"))
 
 
-def bury(stage: Stage) -> Answer:
+def set_aside_order(stage: Stage) -> Answer:
     return stage.call("store_orders", sqs_event("no order", tries=5))
 
 
@@ -392,8 +390,8 @@ def announce(stage: Stage) -> Answer:
     return stage.call("announce_orders", stream_event())
 
 
-def put_by(stage: Stage) -> Answer:
-    """Without its id an event cannot be announced."""
+def set_aside_event(stage: Stage) -> Answer:
+    """Sends an event without an id, which cannot be announced."""
     event = stream_event()
     del event["Records"][0]["eventID"]
     return stage.call("announce_orders", event)
@@ -403,10 +401,10 @@ def put_by(stage: Stage) -> Answer:
 
 
 def s3_event(stage: Stage, key: str) -> dict[str, Any]:
-    thing = {"key": key, "size": 1, "eTag": "0" * 32, "sequencer": "0A"}
+    object_ = {"key": key, "size": 1, "eTag": "0" * 32, "sequencer": "0A"}
     record = {"eventVersion": "2.1", "eventSource": "aws:s3", "eventName": "ObjectCreated:Put"}
     record["eventTime"] = "2026-11-21T08:00:00.000Z"
-    return {"Records": [{**record, "s3": {"bucket": {"name": stage.bucket("uploads")}, "object": thing}}]}
+    return {"Records": [{**record, "s3": {"bucket": {"name": stage.bucket("uploads")}, "object": object_}}]}
 
 
 def receive(stage: Stage) -> Answer:
@@ -414,12 +412,12 @@ def receive(stage: Stage) -> Answer:
 
 
 def import_(stage: Stage) -> Answer:
-    """Of one that is gone meanwhile, so that no event of S3's own comes between."""
+    """Imports an object that is gone, so that S3 sends no event of its own."""
     return stage.call("receive_upload", s3_event(stage, f"inventory/{secrets.token_hex(4)}.csv"))
 
 
 def import_afresh(stage: Stage) -> Answer:
-    stage.afresh("receive_upload")
+    stage.set_variables("receive_upload", stage.variables("receive_upload"))
     return import_(stage)
 
 
@@ -465,7 +463,7 @@ def migrate(stage: Stage) -> Answer:
 
 
 def rotate(stage: Stage) -> Answer:
-    """A whole rotation, as Secrets Manager asks for it."""
+    """Rotates the password in the steps of Secrets Manager."""
     event = {
         "SecretId": stage.variables("rotate_password")["DB_SECRET_ARN"],
         "ClientRequestToken": secrets.token_hex(16),
@@ -483,8 +481,7 @@ def rotate(stage: Stage) -> Answer:
 
 @dataclass(frozen=True)
 class Exercise:
-    """``run`` needs these rights of the role: each is an action, and the end of its resource's name in the table of
-    docs/permissions.md."""
+    """A call that needs rights of a role: each an action, and the end of its resource in docs/permissions.md."""
 
     role: str
     rights: tuple[tuple[str, str], ...]
@@ -568,10 +565,10 @@ EXERCISES: tuple[Exercise, ...] = (
     of("PresignReportRole", presigned, "s3:GetObject /report.html"),
     of("StoreOrdersRole", store, "dynamodb:PartiQLInsert -orders"),
     of("StoreOrdersRole", store_again, "dynamodb:BatchGetItem -orders", "sns:Publish -notifications"),
-    of("StoreOrdersRole", hasten, "sqs:ChangeMessageVisibility -orders"),
-    of("StoreOrdersRole", bury, "sqs:SendMessage -orders-dead"),
+    of("StoreOrdersRole", shorten_retry, "sqs:ChangeMessageVisibility -orders"),
+    of("StoreOrdersRole", set_aside_order, "sqs:SendMessage -orders-dead"),
     of("AnnounceOrdersRole", announce, "sns:Publish -notifications"),
-    of("AnnounceOrdersRole", put_by, "sqs:SendMessage -failures"),
+    of("AnnounceOrdersRole", set_aside_event, "sqs:SendMessage -failures"),
     of("ReceiveUploadRole", receive, "sns:Publish -notifications"),
     of("ReceiveUploadRole", import_, "s3:GetObject -uploads-<account>/*"),
     of("ReceiveUploadRole", import_afresh, "secretsmanager:GetSecretValue -database-<random>"),

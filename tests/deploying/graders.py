@@ -1,4 +1,4 @@
-"""checkov and cloudsplaining, which judge what is deployed, in their own virtual environment, without the network."""
+"""Runs checkov and cloudsplaining, in their own virtual environment and without the network."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.deploying.account import Account
-from tests.deploying.conftest import ROOT
+from tests.deploying.checkout import ROOT
 from tests.wiring.permissions import as_list
 
 PROGRAMS = ROOT / ".local" / "graders" / "bin"
-# What checkov need not say of anything here, each with its reason.
+# The checks that do not apply to this project, each with its reason.
 CONFIG = Path(__file__).parent / "checkov.yaml"
 RISKS = (
     "PrivilegeEscalation",
@@ -27,17 +27,10 @@ RISKS = (
 
 
 class Finding(NamedTuple):
-    """A check of checkov and the resource that fails it, as ``AWS::S3::Bucket.Uploads``."""
+    """A check of checkov and the resource that fails it, such as ``AWS::S3::Bucket.Uploads``."""
 
     check: str
     resource: str
-
-
-class Verdict(NamedTuple):
-    """What checkov says: what fails, and what was told not to be looked at, with the reason."""
-
-    failed: set[Finding]
-    skipped: dict[Finding, str]
 
 
 def _run(program: str, *arguments: str | Path, folder: Path) -> str:
@@ -50,32 +43,29 @@ def _run(program: str, *arguments: str | Path, folder: Path) -> str:
     return done.stdout
 
 
-def checkov(templates: Mapping[str, str], folder: Path, config: Path | None = CONFIG) -> Verdict:
-    """Judges templates, by the names of their files; without ``config`` it says everything."""
-    files = []
-    for name, body in templates.items():
-        (folder / name).write_text(body)
-        files.append(folder / name)
+def checkov(templates: Mapping[str, str], folder: Path) -> set[Finding]:
+    """Returns the findings of every check in templates, given by the names of their files."""
+    files = [folder / name for name in templates]
+    for file in files:
+        file.write_text(templates[file.name])
     options = ["--framework", "cloudformation", "--output", "json", "--compact", "--skip-download", "--soft-fail"]
-    given = ["--config-file", str(config)] if config else []
-    answer = json.loads(_run("checkov", *options, *given, "--file", *files, folder=folder))
-    results = answer["results"]
+    results = json.loads(_run("checkov", *options, "--file", *files, folder=folder))["results"]
     assert not results["parsing_errors"]
-    return Verdict(
-        {_finding(each) for each in results["failed_checks"]},
-        {_finding(each): each["check_result"]["suppress_comment"] for each in results["skipped_checks"]},
-    )
+    return {Finding(each["check_id"], each["resource"]) for each in results["failed_checks"]}
 
 
-def _finding(record: Mapping[str, Any]) -> Finding:
-    return Finding(record["check_id"], record["resource"])
-
-
-def cloudsplaining(details: Mapping[str, Any], folder: Path) -> set[tuple[str, str, str]]:
-    """What is risky in an account, of the shape of GetAccountAuthorizationDetails: the name of the policy, the risk,
-    and the action or the way."""
-    known = ("UserDetailList", "GroupDetailList", "RoleDetailList", "Policies")
-    (folder / "account.json").write_text(json.dumps({name: details[name] for name in known}, default=str))
+def cloudsplaining(roles: list[Any], users: Mapping[str, Mapping[str, Any]], folder: Path) -> set[tuple[str, str, str]]:
+    """Returns the risks of roles and of users, which have one policy each: its name, the risk, and the action."""
+    account: dict[str, Any] = {"RoleDetailList": roles, "GroupDetailList": [], "Policies": []}
+    account["UserDetailList"] = [
+        {
+            **{"UserName": name, "UserId": name, "Path": "/", "Arn": f"arn:aws:iam::000000000000:user/{name}"},
+            **{"CreateDate": "2026-11-21", "GroupList": [], "AttachedManagedPolicies": [], "Tags": []},
+            "UserPolicyList": [{"PolicyName": name, "PolicyDocument": document}],
+        }
+        for name, document in users.items()
+    ]
+    (folder / "account.json").write_text(json.dumps(account, default=str))
     nothing = folder / "exclusions.yml"
     nothing.write_text("policies: []\nroles: []\nusers: []\ngroups: []\ninclude-actions: []\nexclude-actions: []\n")
     options = ("--exclusions-file", nothing, "--output", folder, "--skip-open-report")
@@ -84,7 +74,7 @@ def cloudsplaining(details: Mapping[str, Any], folder: Path) -> set[tuple[str, s
     policies = [
         policy for kind in ("inline_policies", "customer_managed_policies") for policy in results[kind].values()
     ]
-    assert policies
+    assert {*users} < {each["PolicyName"] for each in policies}
     return {
         (policy["PolicyName"], risk, each if isinstance(each, str) else each["type"])
         for policy in policies
@@ -93,29 +83,18 @@ def cloudsplaining(details: Mapping[str, Any], folder: Path) -> set[tuple[str, s
     }
 
 
-def with_policy(name: str, document: Mapping[str, Any]) -> dict[str, Any]:
-    """An account that has nobody but one user with this policy."""
-    user = {"UserName": name, "UserId": name, "Path": "/", "Arn": f"arn:aws:iam::000000000000:user/{name}"}
-    more = {"CreateDate": "2026-11-21", "GroupList": [], "AttachedManagedPolicies": [], "Tags": []}
-    inline = {"UserPolicyList": [{"PolicyName": name, "PolicyDocument": document}]}
-    return {
-        "UserDetailList": [{**user, **more, **inline}],
-        **{other: [] for other in ("GroupDetailList", "RoleDetailList", "Policies")},
-    }
-
-
 def policy_template(document: Mapping[str, Any], skips: Mapping[str, str]) -> str:
-    """A policy that is in no template, as checkov reads one, with the checks to skip and why."""
+    """Returns a template for a policy that is in none, with the checks to skip and the reasons."""
     resource = {
         "Type": "AWS::IAM::ManagedPolicy",
         "Metadata": {"checkov": {"skip": [{"id": check, "comment": reason} for check, reason in skips.items()]}},
-        "Properties": {"PolicyDocument": document, "Description": "Of who deploys."},
+        "Properties": {"PolicyDocument": document, "Description": "The rights of a deploy."},
     }
     return json.dumps({"Resources": {"Deployer": resource}})
 
 
 def functions_template(account: Account, stage: str) -> str:
-    """All of a stage that Chalice makes and no template has, as CloudFormation would write it down."""
+    """Returns a template of everything in a stage that Chalice makes without a template."""
     resources: dict[str, Any] = {}
     lambda_, gateway = account.aws("lambda"), account.aws("apigateway")
     for name, function in account.functions(stage).items():
@@ -180,7 +159,7 @@ def _stage(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reasons(config: Path = CONFIG) -> dict[str, str]:
-    """Of each check that the configuration leaves out, the comment above it; empty where there is none."""
+    """Returns the comment above each check in the configuration, or an empty text."""
     found: dict[str, str] = {}
     comment: list[str] = []
     for line in config.read_text().splitlines():
@@ -195,10 +174,9 @@ def reasons(config: Path = CONFIG) -> dict[str, str]:
     return found
 
 
-def without_suppressions(template: dict[str, Any]) -> tuple[str, set[Finding]]:
-    """A template in which nothing is told not to be looked at, and what was."""
-    suppressed = set()
+def without_suppressions(template: dict[str, Any], suppressions: dict[Finding, str]) -> str:
+    """Returns a template without its suppressions, and adds these with their reasons to ``suppressions``."""
     for name, resource in template["Resources"].items():
         for each in resource.get("Metadata", {}).pop("checkov", {}).get("skip", []):
-            suppressed.add(Finding(each["id"], f"{resource['Type']}.{name}"))
-    return json.dumps(template, default=str), suppressed
+            suppressions[Finding(each["id"], f"{resource['Type']}.{name}")] = each["comment"]
+    return json.dumps(template, default=str)

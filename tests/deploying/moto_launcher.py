@@ -1,4 +1,4 @@
-"""Starts moto's server on the port that is given, mended where a deploy would get no further."""
+"""Starts moto's server on a port, with fixes without which no deploy would succeed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ execute_change_set = CloudFormationBackend.execute_change_set
 
 @wraps(execute_change_set)
 def with_outputs(backend: Any, change_set_name: str, stack_name: str | None = None) -> None:
-    """On AWS a stack has its outputs when it is made; moto leaves it those of before."""
+    """AWS computes a stack's outputs after a change; moto computes them before."""
     execute_change_set(backend, change_set_name, stack_name)
     for stack in backend.stacks.values():
         stack._parse_template()
@@ -27,13 +27,13 @@ def with_outputs(backend: Any, change_set_name: str, stack_name: str | None = No
 
 @wraps(list_event_source_mappings)
 def by_name(backend: Any, event_source_arn: str, function_name: str) -> list[Any]:
-    """On AWS a mapping is listed by its function's name however it was made; moto knows it by what it was made with."""
+    """AWS lists a mapping by its function's name; moto only by the name or ARN that made it."""
     found = list_event_source_mappings(backend, event_source_arn, "")
     return [each for each in found if not function_name or each.function_arn.split(":")[6] == function_name]
 
 
 def as_openapi(document: dict[str, Any]) -> dict[str, Any]:
-    """AWS takes Swagger 2 too, in which Chalice writes, and asks for no description; moto takes OpenAPI 3 only."""
+    """AWS accepts Chalice's Swagger 2 without a description; moto requires OpenAPI 3 with one."""
     return {**document, "swagger": None, "openapi": "3.0.0", "info": {"description": "", **document["info"]}}
 
 

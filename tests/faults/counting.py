@@ -37,7 +37,7 @@ def settled(system: Faulty, look: Callable[[], bool], seconds: float = 60) -> No
         wait_for(look, "all of it", seconds)
         wait_for(lambda: not in_queue(system, "ORDERS_QUEUE_URL"), "an empty queue", seconds)
     except AssertionError:
-        pass  # what is missing is counted as lost
+        pass  # the missing ones count as lost
 
 
 def in_queue(system: Faulty, queue: str) -> int:
@@ -47,7 +47,7 @@ def in_queue(system: Faulty, queue: str) -> int:
 
 
 def dead(system: Faulty, ids: Iterable[str]) -> set[str]:
-    """Those of the ids that are in a dead letter."""
+    """Returns the ids that are in a dead letter."""
     bodies = [each["Body"] for queue in QUEUES for each in messages(system, queue)]
     return {each for each in ids if any(each in body for body in bodies)}
 
@@ -130,7 +130,7 @@ def send(system: Faulty, orders: Iterable[dict[str, Any] | str]) -> list[str]:
 
 
 def stream_records(system: Faulty, wanted: Iterable[str] | None = None) -> list[dict[str, Any]]:
-    """What the orders table's stream has of the ``wanted`` orders, or of all, as a function gets it."""
+    """The records of the ``wanted`` orders, or of all, on the orders table's stream, as a function gets them."""
     streams, arn, ids = system.aws("dynamodbstreams"), system.env["ORDERS_STREAM_ARN"], set(wanted or ())
     found = []
     for shard in streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]:
@@ -161,7 +161,7 @@ def announcements(seen: Iterable[Message]) -> Counter[str]:
 
 
 def count_orders(system: Faulty, accepted: Iterable[str], seconds: float = 60) -> Count:
-    """Of the accepted orders: those not stored or not announced, and those written more than once."""
+    """Counts the orders that were not stored or not announced, and those written more than once."""
     wanted = set(accepted)
     waiting: set[str] = set()
 
@@ -215,7 +215,7 @@ def wait_for_reports(system: Faulty, report_ids: Iterable[str], seconds: float =
 
 
 def count_reports(system: Faulty, accepted: Iterable[str], wanted: str = "SUCCEEDED|FAILED") -> Count:
-    """Of the accepted reports: those that did not end, or whose end nobody heard of; and those announced twice.
+    """Counts the reports that did not end or were not announced, and those announced twice.
 
     ``wanted`` is how they must end. An alarm is as good as a notification where the report has no result.
     """
@@ -232,7 +232,7 @@ def count_reports(system: Faulty, accepted: Iterable[str], wanted: str = "SUCCEE
     assert all(re.fullmatch(wanted, each) for each in ended.values()), ended
     texts = {each: [entry["message"] for entry in inbox(system, each)] for each in ids}
     for link in re.findall(r"http\S+X-Amz-Signature=\w+", str(texts)):
-        # Whatever became of the report, a link that somebody got must open.
+        # A link that somebody got must open, also where the report failed.
         assert system.request("GET", link).status == 200
     seen = [system.subscriber.about(each) for each in ids]
     return Count(
@@ -273,7 +273,7 @@ def upload(system: Faulty, number: int = 2, **fields: Any) -> list[File]:
 
 
 def count_uploads(system: Faulty, files: Iterable[File]) -> Count:
-    """Of the uploads: those of which MySQL lacks a row, or nobody heard; and rows or notifications too many."""
+    """Counts the uploads that lack a row or a notification, and the rows and notifications too many."""
     wanted = list(files)
 
     def told(file: File) -> int:
@@ -315,7 +315,7 @@ def publish(system: Faulty, number: int = 3) -> list[str]:
 
 
 def sns_event(*texts: str, key: str | None = None) -> dict[str, Any]:
-    """What SNS hands to ``record_notification``, a record for each text, in AWS's shape."""
+    """The event that SNS sends to ``record_notification``, with a record for each text, in AWS's shape."""
     return {
         "Records": [
             {
@@ -335,7 +335,7 @@ def sns_event(*texts: str, key: str | None = None) -> dict[str, Any]:
 
 
 def count_notifications(system: Faulty, accepted: Iterable[str]) -> Count:
-    """Of the published notifications: those that the inbox does not have, or has more than once."""
+    """Counts the notifications that the inbox lacks, or has more than once."""
     keys = list(accepted)
     waiting: set[str] = set()
 

@@ -41,7 +41,7 @@ from tests.system.system import new_id, wait_for
 LIST = 100
 # A client gives up after so many tries of one list, which then was not accepted.
 TRIES = 20
-# Nothing new for so long: what is missing by then is lost.
+# Seconds without anything new after which the missing ones count as lost.
 PATIENCE = 90
 # Minutes at the beginning in which every worker is started and has its first work.
 WARM_UP = 2
@@ -156,7 +156,7 @@ def load(system: Faulty, number: int, share: float, say: Say) -> tuple[dict[str,
 
 @dataclass
 class Tried:
-    """What one caller tried of one operation during an outage."""
+    """The calls and tries of one operation by one caller during an outage."""
 
     calls: int = 0
     attempts: int = 0
@@ -191,7 +191,7 @@ def outage(system: Faulty, fault: wire.Fault, seconds: float) -> dict[tuple[str,
 
     orders, files, reports = [order(new_id("before")) for _ in range(20)], [new_file()], []
     rule = wire.Rule(r"(?!sts:).*", counted)
-    # Some work of each function is on its way when it begins.
+    # Each function has some work when the outage begins.
     place(system, orders)
     system.upload(files[0].key, files[0].body)
     reports = [system.post("/create_report", {"kind": kind})["reportId"] for kind in ("inventory", "storage")]

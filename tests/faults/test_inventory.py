@@ -101,7 +101,7 @@ def test_reports_of_a_killed_function_end_and_are_announced(system: Faulty, weat
 
 
 def test_notify_report_takes_longer_than_it_may(system: Faulty, tell: Tell) -> None:
-    # What is late is done all the same, and the state publishes a second time under the same key.
+    # The late publication takes effect, and the state publishes a second time under the same key.
     with system.patience("inventory", "NotifyReport", 1), publishing(READY, slow(3), first=1)(system):
         accepted = counting.request_reports(system, {"kind": "inventory"}, 1)
         wait_for(lambda: system.subscriber.about(accepted[0])[f"report/{accepted[0]}"] == 2, "the late notification")

@@ -83,7 +83,7 @@ def test_a_poison_message_lies_between_good_ones(system: Faulty, tell: Tell) -> 
 
 
 def sqs_event(system: Faulty, orders: list[dict[str, Any]]) -> dict[str, Any]:
-    """What SQS hands to ``store_orders``: MiniStack hands over ten at most, AWS as many as the mapping asks for."""
+    """The event that SQS sends to ``store_orders``. MiniStack sends ten messages at most, AWS as many as configured."""
     source = {"eventSource": "aws:sqs", "eventSourceARN": system.env["ORDERS_QUEUE_ARN"]}
     source |= {"attributes": {"ApproximateReceiveCount": "1"}}
     return {

@@ -19,7 +19,7 @@ from tests.system.wire import (
 )
 
 READY, FAILURE = "Subject=Storage+report%3A", "Subject=Storage+report+failed"
-# What cannot be measured in two tries is named in the report, and not tried again.
+# A bucket that cannot be measured in two tries is named in the report, and not tried again.
 FEW = 3
 LISTING, METRICS = {"kind": "storage"}, {"kind": "storage", "mode": "metrics"}
 

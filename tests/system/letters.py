@@ -32,7 +32,7 @@ class Letters:
         return str(sent["MessageId"])
 
     def listed(self, about: str) -> list[dict[str, Any]]:
-        """What the API lists with ``about`` in it."""
+        """The letters in the API's list with ``about`` in them."""
         found = self.system.get("/dead-letters?limit=100")["deadLetters"]
         return [each for each in found if about in each["id"] + each["what"] + each["why"]]
 
@@ -90,7 +90,7 @@ def order_message(order_id: str, **fields: Any) -> dict[str, Any]:
 
 
 def failed_upload(system: System, key: str) -> dict[str, Any]:
-    """What Lambda puts into the failures queue for an upload's event that ``receive_upload`` failed on."""
+    """The letter that Lambda puts into the failures queue when ``receive_upload`` failed on an upload's event."""
     account = system.env["ORDERS_QUEUE_ARN"].split(":")[4]
     function = f"arn:aws:lambda:us-east-1:{account}:function:cafe-dev-receive_upload"
     return {"requestContext": {"functionArn": function}, "requestPayload": system.s3_event(key, etag='"0"')}

@@ -76,6 +76,11 @@ class WiredCloud(Cloud):
             "S3_DATA_DIR": str(self.folder / "s3"),
         }
 
+    def start(self) -> None:
+        for kept in ("state", "s3"):
+            shutil.rmtree(self.folder / kept, ignore_errors=True)
+        super().start()
+
 
 @dataclass(frozen=True)
 class WiredDatabase(Database):
@@ -141,6 +146,9 @@ def snapshot() -> Path:
                         raise
                 (stack.folder / "ports.json").write_text(json.dumps({name: getattr(stack, name) for name in PORTS}))
                 shutil.copytree(stack.folder, folder.with_suffix(".part"), symlinks=True, ignore=LEFT_OUT)
+            # MiniStack writes its state, which has passwords, for everybody to read.
+            for path in folder.with_suffix(".part").joinpath("cloud").rglob("*"):
+                path.chmod(0o700 if path.is_dir() else 0o600)
             folder.with_suffix(".part").rename(folder)
     return folder
 
@@ -149,8 +157,11 @@ def _quiet(_line: str) -> None:
     """The tests show what failed, and not each step of a start."""
 
 
-def _stack(folder: Path) -> WiredStack:
-    return WiredStack(folder, **dict(zip(PORTS, free_ports(len(PORTS)), strict=True)))
+def _stack(folder: Path, *, wired: bool = True) -> WiredStack:
+    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    if not wired:
+        ports |= {"wire_port": ports["aws_port"], "gate_port": ports["db_port"]}
+    return WiredStack(folder, **ports)
 
 
 @contextmanager
@@ -163,10 +174,13 @@ def _proxies(stack: WiredStack) -> Iterator[tuple[Wire, Gate]]:
         gate.close()
 
 
-def _copied(folder: Path) -> WiredStack:
-    """A stack in ``folder`` with the state of the snapshot, and with ports of its own."""
+def copied(folder: Path, *, wired: bool = True) -> WiredStack:
+    """A stack in ``folder`` with the state of the snapshot and with ports of its own: ``resume`` starts it.
+
+    One that is not wired needs no proxies, and can be started, healed and stopped like that of a person.
+    """
     shutil.copytree(snapshot(), folder, symlinks=True, dirs_exist_ok=True)
-    stack = _stack(folder)
+    stack = _stack(folder, wired=wired)
     old = json.loads((folder / "ports.json").read_text())
     _replace(folder, {str(old[name]): str(getattr(stack, name)) for name in PORTS})
     # The build is a digest of the configuration, which has the ports.
@@ -339,7 +353,7 @@ class Subscriber:
 @contextmanager
 def running(folder: Path) -> Iterator[Faulty]:
     """A deployed system of its own in ``folder``; stopped at the end."""
-    stack = _copied(folder)
+    stack = copied(folder)
     with _proxies(stack) as (wire, gate):
         try:
             system = Faulty(stack, stack.resume(), wire, gate)

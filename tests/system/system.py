@@ -246,7 +246,7 @@ def logged(system: System, function: str, text: str) -> list[dict[str, Any]]:
 
 
 def stored(system: System, order_id: str) -> dict[str, Any]:
-    """The order, once it is in the table."""
+    """Waits until the order is in the table and announced, so that the next test meets nothing of it."""
 
     def look() -> dict[str, Any] | None:
         answer = system.request("GET", f"/orders/{order_id}")
@@ -254,4 +254,5 @@ def stored(system: System, order_id: str) -> dict[str, Any]:
 
     order = wait_for(look, f"order {order_id}")
     assert order
+    system.notification(order_id, "order")
     return order

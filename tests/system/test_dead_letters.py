@@ -1,4 +1,4 @@
-"""What failed for good: listed with its reason, put back once, and kept where that fails."""
+"""Dead letters: listed with their reasons, put back once, and kept where putting back fails."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_notification_that_was_not_kept_is_in_the_inbox_once_it_is_put_back(sy
 
 
 def envelope(system: System, key: str) -> dict[str, Any]:
-    """What AWS's SNS puts into the failures queue of a subscription. MiniStack's does not, so the tests do."""
+    """The letter that AWS's SNS puts into the failures queue. MiniStack's SNS does not, so the tests do."""
     return {
         "Type": "Notification",
         "MessageId": f"message-{key}",

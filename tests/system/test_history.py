@@ -1,4 +1,4 @@
-"""A report's execution state by state: on its way, at its end, and where it fails, with what people hear of that."""
+"""A report's execution state by state, and the notification where it fails."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_stopped_report_stays_where_it_was_and_raises_an_alarm(system: System)
     assert stopped["ReadInventory"]["error"] == report["error"]
     assert stopped["RenderAndPresign"]["status"] == "skipped"
     assert "ABORTED" in system.notification(report_id, "alarm")["message"]
-    # What the function does after that is not part of the execution any more.
+    # The function goes on after that, and the execution does not show it any more.
     wait_for(lambda: logged(system, "read_inventory", report_id), "the end of the function")
     assert states(system, report_id) == stopped
 

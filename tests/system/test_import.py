@@ -187,7 +187,7 @@ def test_long_names_fit_and_names_that_differ_in_case_or_accent_are_different_be
     long = "咖" * 255
     cafe.receive(cafe.upload(f"Cafe,t,p,1,d,1\nCafé,t,p,1,d,2\ncafe,t,p,1,d,3\n{long},{long},{long},{long},{long},4\n"))
     assert [(row[0], row[5]) for row in cafe.inventory()] == [("Cafe", 1), ("Café", 2), ("cafe", 3), (long, 4)]
-    # What else is known of a supplier stays.
+    # The import keeps the other facts about a supplier.
     assert cafe.query("SELECT city FROM suppliers WHERE name = 'Café'") == [("Lima",)]
 
 

@@ -20,6 +20,7 @@ from local import logs
 from local.database import Database
 from local.processes import Process, StackError, free_ports
 from local.stack import Stack
+from tests.system.stack import copied
 from tests.system.system import ROOT, System, stored, wait_for
 
 ALWAYS = {
@@ -33,12 +34,9 @@ LISTENING = "0A"
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack that may be killed. Each test leaves it up and whole; the last one stops it."""
-    api_port, aws_port, db_port = free_ports(3)
-    stack = Stack(
-        tmp_path_factory.mktemp("a folder with spaces"), api_port=api_port, aws_port=aws_port, db_port=db_port
-    )
+    stack = copied(tmp_path_factory.mktemp("stacks") / "a folder with spaces", wired=False)
     try:
-        stack.start()
+        stack.resume()
         yield stack
     finally:
         stack.stop()
@@ -95,7 +93,7 @@ def statuses() -> dict[int, list[str]]:
             fields = each.read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        # An orphan that has ended is collected by the init process, in its own time.
+        # The init process collects a dead orphan some time later.
         if fields[0] != "Z":
             found[int(each.parent.name)] = fields
     return found
@@ -316,7 +314,7 @@ def test_a_start_that_was_cut_off_is_repaired_by_the_next(stack: Stack) -> None:
 
     variables = stack.start()
 
-    # What was half made is gone, so that nothing exists twice.
+    # Nothing of the half made one is left, so nothing exists twice.
     assert stack.cloud.process.pid() not in (None, half)
     assert len(System(stack, variables).aws("apigateway").get_rest_apis()["items"]) == 1
     assert works(stack)

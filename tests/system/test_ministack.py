@@ -1,7 +1,7 @@
 """Each patch of local/ministack_launcher.py is still needed, and does what it says.
 
-One check for each, by the patch's name: it says whether a MiniStack behaves as the patch's docstring promises. Where a
-new version of MiniStack does so by itself, the first test fails for that patch: it can go.
+Each patch has a check of the same name, which says whether a MiniStack behaves as the patch's docstring promises. Where
+a new version of MiniStack does so without the patch, the first test fails for that patch, and the patch can go.
 """
 
 import base64
@@ -26,12 +26,12 @@ from local.cloud import CREDENTIALS, PYTHON, REGION, Cloud
 from local.processes import basic_environment, free_ports
 from tests.system.system import wait_for
 
-# `make verify-deploy` runs them: they are about what a deploy rests on.
+# `make verify-deploy` runs them, because a deploy relies on the patches.
 pytestmark = pytest.mark.long
 
 # The role of all the functions and machines here.
 ROLE = "arn:aws:iam::000000000000:role/everything"
-# What MiniStack's own command does.
+# The program of MiniStack's own command.
 RAW = "from ministack.app import main; main()"
 
 
@@ -53,7 +53,7 @@ def _installed() -> None:
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """The same MiniStack, started in the same way, but by itself."""
+    """The same MiniStack, started in the same way, but without the patches."""
     [port] = free_ports(1)
     cloud = Cloud(tmp_path_factory.mktemp("raw"), port)
     cloud._temporary.mkdir()
@@ -97,7 +97,7 @@ def function(cloud: Cloud, name: str, code: str) -> str:
 
 
 def written(cloud: Cloud, name: str, start: str = "event ") -> list[Any]:
-    """What the function has printed after ``start``, as JSON, line by line."""
+    """The lines that the function has printed after ``start``, as JSON."""
     try:
         events = client(cloud, "logs").filter_log_events(logGroupName=f"/aws/lambda/{name}")["events"]
     except ClientError:
@@ -117,7 +117,7 @@ def machine(cloud: Cloud, name: str, state: dict[str, Any], **more: Any) -> str:
 
 
 def run(cloud: Cloud, machine_arn: str) -> dict[str, Any]:
-    """Start an execution and wait for its end."""
+    """Starts an execution and waits for its end."""
     machines = client(cloud, "stepfunctions")
     arn = machines.start_execution(stateMachineArn=machine_arn)["executionArn"]
     wait_for(lambda: machines.describe_execution(executionArn=arn)["status"] != "RUNNING", "the execution's end")
@@ -135,7 +135,7 @@ def role(cloud: Cloud, name: str, action: str, resource: str = "*", condition: A
 
 
 def allowed(call: Callable[[], Any], refusal: str = "AccessDenied") -> bool:
-    """Whether IAM lets the call pass, or nothing else refuses it so."""
+    """Whether the call passes without this refusal. Any other refusal is an error."""
     try:
         call()
     except ClientError as error:
@@ -213,7 +213,7 @@ def update_rest_api(cloud: Cloud) -> bool:
     try:
         gateway.update_rest_api(restApiId=api, patchOperations=operations)
         found = gateway.get_rest_api(restApiId=api)
-    except (ResponseParserError, ValueError):  # what botocore says to a text where a number should be
+    except (ResponseParserError, ValueError):  # botocore's error for a text in place of a number
         return False
     return found["endpointConfiguration"]["types"] == ["REGIONAL"] and "minimumCompressionSize" not in found
 
@@ -231,7 +231,7 @@ def exception_names(cloud: Cloud) -> bool:
 
 
 def complete_logs(cloud: Cloud) -> bool:
-    # So many that no machine reads them all in the quarter of a second that MiniStack gives itself.
+    # More lines than any machine reads in the quarter of a second that MiniStack allows.
     function(cloud, "writes", "def handler(event, context): print('x\\n' * 2_500_000 + 'the end')")
     answer = client(cloud, "lambda").invoke(FunctionName="writes", LogType="Tail")
     return b"the end" in base64.b64decode(answer["LogResult"])
@@ -271,7 +271,7 @@ def stream_failures(cloud: Cloud) -> bool:
     for each in ("good", "bad", "last"):
         client(cloud, "dynamodb").put_item(TableName="streamed", Item={"id": {"S": each}})
     calls = wait_for(lambda: [c for c in [written(cloud, "reader")] if c and c[-1][-1] == "last"], "the last record")[0]
-    # With the bad record it is done as well, by now: tried again alone, given up, and reported.
+    # By now the bad record was tried again alone, given up, and reported.
     given_up = [each["requestContext"]["condition"] for each in received(cloud, failures)]
     if given_up != ["RetryAttemptsExhausted"]:
         return False
@@ -322,7 +322,7 @@ def scheduled_calls(cloud: Cloud) -> bool:
 
 
 def execution_history(cloud: Cloud) -> bool:
-    """Of two branches, one of which is a Map of two items."""
+    """Checks an execution of two branches, one of which is a Map of two items."""
     states = client(cloud, "stepfunctions")
     one = {"StartAt": "One", "States": {"One": {"Type": "Pass", "End": True}}}
     each = {"StartAt": "Each", "States": {"Each": {"Type": "Pass", "End": True}}}
@@ -570,21 +570,21 @@ def test_every_patch_has_its_check_and_its_line_in_the_list() -> None:
     assert [name for name in NAMES if f"- ``{name}`` " not in listed] == []
 
 
-@pytest.mark.parametrize("mended", CHECKS, ids=NAMES)
+@pytest.mark.parametrize("works", CHECKS, ids=NAMES)
 def test_without_its_patch_ministack_still_differs_from_what_is_needed(
-    raw: Cloud, mended: Callable[[Cloud], bool]
+    raw: Cloud, works: Callable[[Cloud], bool]
 ) -> None:
-    assert not mended(raw), "upstream has mended this: the patch can go"
+    assert not works(raw), "MiniStack does this itself now: the patch can go"
 
 
-@pytest.mark.parametrize("mended", CHECKS, ids=NAMES)
-def test_with_its_patch_it_does_what_is_needed(launched: Cloud, mended: Callable[[Cloud], bool]) -> None:
-    assert mended(launched)
+@pytest.mark.parametrize("works", CHECKS, ids=NAMES)
+def test_with_its_patch_it_does_what_is_needed(launched: Cloud, works: Callable[[Cloud], bool]) -> None:
+    assert works(launched)
 
 
 def test_another_version_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ministack_launcher, "version", lambda name: "1.6.0")
-    # Before any patch: they import MiniStack, which is not in the virtual environment of the tests.
+    # The refusal comes before any patch, because patches import MiniStack, which the tests' environment lacks.
     with pytest.raises(SystemExit, match=r"for MiniStack 1\.5\.33, and 1\.6\.0 is installed: see \S+\.py$") as refusal:
         ministack_launcher.main()
     assert "\n" not in str(refusal.value)

@@ -83,7 +83,7 @@ def test_without_the_right_to_measure_every_bucket_is_named_as_refused(system: S
 def test_store_orders_without_its_table_gives_the_message_back(system: System, action: str) -> None:
     event = sqs_event(system)
     if action == "dynamodb:BatchGetItem":
-        # It reads only where an order is there already.
+        # It reads only orders that exist already.
         assert system.invoke("store_orders", event)[0]
     with system.without("store_orders", action):
         answer = system.invoke("store_orders", event)

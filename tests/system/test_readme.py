@@ -15,10 +15,12 @@ import pytest
 import urllib3
 
 from local.processes import free_ports
-from local.stack import Stack
+from tests.system.stack import copied
 from tests.system.system import ROOT, System, stored, wait_for
 
-README = (ROOT / "README.md").read_text()
+# The README, and the pages with what used to be its reference.
+PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "docs/api.md", "docs/configuration.md")}
+README = "\n".join(PAGES.values())
 BLOCKS = re.findall(r"^```bash\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 MAKEFILE = (ROOT / "Makefile").read_text()
 TEMPLATE = (ROOT / "infra" / "resources.yaml").read_text()
@@ -44,7 +46,7 @@ def paste(system: System, block: str) -> subprocess.CompletedProcess[str]:
 
 def test_every_curl_example_works_as_pasted(system: System) -> None:
     for block in blocks("curl", "python"):
-        # Reading what the block before has asked for may come a moment too early: then a person looks again.
+        # The result of the block before may take a moment, so a failed read is repeated.
         done = wait_for(partial(paste_in_time, system, block), f"an answer to\n{block}")
         assert done
         assert done.returncode == 0, block + done.stdout + done.stderr
@@ -52,14 +54,14 @@ def test_every_curl_example_works_as_pasted(system: System) -> None:
         assert len(statuses) == len(re.findall(r"^curl ", block, re.MULTILINE)), block + done.stderr
         assert all(status.startswith("2") for status in statuses), block + done.stdout
 
-    # What the text around the commands promises is true.
+    # The text around the commands is true.
     assert system.ended("inventory-monday")["status"] == "SUCCEEDED"
     assert stored(system, "breakfast-1")["customerID"] == "table-4"
     assert "1 row imported" in system.notification("inventory/beans.csv", "upload")["message"]
 
 
 def paste_in_time(system: System, block: str) -> subprocess.CompletedProcess[str] | None:
-    """None where something is not there yet."""
+    """Returns None where something does not exist yet."""
     done = paste(system, block)
     return None if re.search(r"^404$", done.stderr, re.MULTILINE) else done
 
@@ -67,10 +69,9 @@ def paste_in_time(system: System, block: str) -> subprocess.CompletedProcess[str
 @pytest.fixture
 def throwaway(tmp_path: Path) -> Iterator[System]:
     """A stack of the test's own, because ``chalice delete`` takes it apart."""
-    api_port, aws_port, db_port = free_ports(3)
-    stack = Stack(tmp_path, api_port=api_port, aws_port=aws_port, db_port=db_port)
+    stack = copied(tmp_path / "stack", wired=False)
     try:
-        yield System(stack, stack.start())
+        yield System(stack, stack.resume())
     finally:
         stack.stop()
 
@@ -87,12 +88,12 @@ def test_every_chalice_command_works_as_typed(throwaway: System) -> None:
 
 
 def serves(system: System, block: str) -> None:
-    """``chalice local`` until it has answered; on a free port, for the README's own may be in use here."""
+    """Runs ``chalice local`` until it has answered, on a free port, because the README's own may be in use."""
     [port] = free_ports(1)
     command, replaced = re.subn(r"(?<=--port )\d+", str(port), block)
     assert replaced == 1, block
     shell = ["bash", "-c", f"source '{system.stack.folder / 'env'}'\n{command}"]
-    # A session of its own, for it starts a second process, which watches for changes.
+    # It gets a session of its own, because it starts a second process, which watches for changes.
     clean = {name: os.environ[name] for name in ("PATH", "HOME")}
     with subprocess.Popen(shell, cwd=ROOT, env=clean, start_new_session=True) as process:
         try:
@@ -130,7 +131,9 @@ def test_every_make_target_is_listed_by_make_and_every_one_that_the_readme_names
 
 def test_every_file_that_the_readme_names_exists() -> None:
     tracked = r"(?:app\.py|(?:chalicelib|infra|local|tests|docs|benchmarks|\.chalice)/[\w./-]*)"
-    named = names(rf"`({tracked})`") | names(r"\]\((?!https?:)([^)#]+)\)") | names(r'src(?:set)?="([^"]+)"')
+    named = names(rf"`({tracked})`") | names(r'src(?:set)?="([^"]+)"')
+    for page, text in PAGES.items():
+        named |= {str(Path(page).parent / link) for link in names(r"\]\((?!https?:)([^)#]+)\)", text)}
     # The columns of the table of the flows are each about one folder.
     for folder, column in (("chalicelib", 3), ("infra", 4), ("tests", 5)):
         cells = [line.split("|")[column] for line in section("Where things are").splitlines() if line[:2] == "| "]
@@ -156,7 +159,7 @@ def test_every_name_in_the_steps_is_in_the_code() -> None:
 def test_the_routes_are_those_of_the_api() -> None:
     paths = json.loads((ROOT / "chalicelib" / "openapi.json").read_text())["paths"]
     routes = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
-    named = names(r"^\| `([A-Z]+ \S+)` \|", section("The API"))
+    named = names(r"^\| `([A-Z]+ \S+)` \|", PAGES["docs/api.md"])
     # The description has Python's names for the parameters, and the README those of the interface.
     assert {re.sub("{.*}", "{}", route) for route in named} == {re.sub("{.*}", "{}", route) for route in routes}
 
@@ -165,7 +168,7 @@ def test_the_parameters_of_the_templates_are_all_there() -> None:
     parameters: set[str] = set()
     for template in (TEMPLATE, (ROOT / "infra" / "database.yaml").read_text()):
         parameters |= names(r"^  (\w+):$", template.split("\nParameters:\n")[1].split("\nConditions:\n")[0])
-    named = names(r"`([A-Z]\w*[a-z]\w*)`", section("Configuration"))
+    named = names(r"`([A-Z]\w*[a-z]\w*)`", PAGES["docs/configuration.md"])
     assert named == parameters
     assert names(r"--parameter (\w+)=") <= parameters
 
@@ -173,12 +176,12 @@ def test_the_parameters_of_the_templates_are_all_there() -> None:
 def test_the_variables_of_the_local_stack_are_all_there() -> None:
     source = "".join((ROOT / "local" / name).read_text() for name in ("stack.py", "database.py"))
     read = names(r"\bCAFE_[A-Z_]+\b", source) - {"CAFE_API_URL", "CAFE_STAGE", "CAFE_TOKEN"}
-    assert names(r"`(CAFE_[A-Z_]+)`", section("Configuration")) == read
+    assert names(r"`(CAFE_[A-Z_]+)`", PAGES["docs/configuration.md"]) == read
 
 
 def test_every_other_variable_is_one_that_source_sets(system: System) -> None:
     used = names(r"(?:\$|environ\[\")([A-Z_]+)\b", "\n".join(BLOCKS)) | names(r"`([A-Z]+_[A-Z_]+)`")
-    own = names(r"`(CAFE_[A-Z_]+)`", section("Configuration")) | {
+    own = names(r"`(CAFE_[A-Z_]+)`", PAGES["docs/configuration.md"]) | {
         "DB_ADMIN_SECRET_ARN",
         "SUBNET_IDS",
         "SECURITY_GROUP_IDS",
@@ -188,5 +191,5 @@ def test_every_other_variable_is_one_that_source_sets(system: System) -> None:
 
 
 def code() -> list[str]:
-    """Whatever the README shows as code."""
+    """All code in the README."""
     return [*BLOCKS, *re.findall(r"`([^`\n]+)`", README)]

@@ -28,7 +28,7 @@ def bucket(system: System) -> Iterator[str]:
 
 
 def measured(summary: dict[str, Any], bucket: str) -> tuple[int, int | None]:
-    """The bytes and the objects of a bucket, whose total is right."""
+    """Returns the bytes and the number of objects of a bucket, after checking the total."""
     assert summary["totalBytes"] == sum(each["bytes"] for each in summary["buckets"])
     [found] = [each for each in summary["buckets"] if each["name"] == bucket]
     return found["bytes"], found["objects"]

@@ -123,3 +123,4 @@ def test_the_consoles_page_may_upload_and_no_other_page(system: System) -> None:
         assert "Access-Control-Allow-Origin" not in send(link, b"x", origin=origin).headers
     for method in ("GET", "PUT", "DELETE"):
         assert preflight(link, page, method).status == 403
+    system.notification(link["key"], "upload")

@@ -1,9 +1,8 @@
-"""MySQL's answer to a query, in the packets that MySQL sends, for the tests of more than one module."""
+"""The answer of MySQL to a query, in the packets that MySQL sends."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from types import SimpleNamespace
 
 Cell = str | bytes | int | None
@@ -32,7 +31,7 @@ def packet(body: bytes, number: int = 0) -> bytes:
 
 
 def packets(rows: Iterable[Row], last: bytes | None = END) -> Iterator[bytes]:
-    """A packet for each row, and ``last`` after them, unless the connection is lost there."""
+    """Yields a packet for each row and then ``last``, unless that is None and the connection is lost there."""
     number = 0
     for number, row in enumerate(rows, 1):
         yield packet(b"".join(map(_with_length, row)), number)
@@ -41,15 +40,16 @@ def packets(rows: Iterable[Row], last: bytes | None = END) -> Iterator[bytes]:
 
 
 class Connection:
-    """A connection of PyMySQL with one answer, of which no row has been read; ``rest`` are those still to come.
+    """A connection of PyMySQL with one answer, of which no row has been read; ``rest`` are the rows still to come.
 
-    With ``last`` the answer ends with that instead of MySQL's word for the end: None is a lost connection.
+    The answer ends with ``last``, which is None for a lost connection.
     """
 
     def __init__(self, rows: Iterable[Row], last: bytes | None = END, block_bytes: int = BLOCK_BYTES) -> None:
         self.answer = SimpleNamespace(unbuffered_active=True)
         self.rest = iter(rows)
-        self._bytes = chain.from_iterable(packets(self.rest, last))
+        self._packets = packets(self.rest, last)
+        self._waiting = bytearray()
         self._block_bytes = block_bytes
         self._rfile = self
 
@@ -62,4 +62,9 @@ class Connection:
         self._result = self.answer
 
     def read1(self, size: int) -> bytes:
-        return bytes(byte for _, byte in zip(range(min(size, self._block_bytes)), self._bytes, strict=False))
+        size = min(size, self._block_bytes)
+        while len(self._waiting) < size and (more := next(self._packets, b"")):
+            self._waiting += more
+        taken = bytes(self._waiting[:size])
+        del self._waiting[:size]
+        return taken

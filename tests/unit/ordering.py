@@ -1,4 +1,4 @@
-"""Orders, and the queue's messages of them, for the tests of more than one module."""
+"""Orders, and the messages that the queue has of them."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ import pytest
 from chalicelib.notifications import Notification
 from chalicelib.orders import Item, Order
 from chalicelib.orders.store import store_orders
-from tests.unit.conftest import ENVIRONMENT, Aws
+from tests.unit.cloud import ENVIRONMENT, Aws
 
 NOW = datetime(2026, 11, 21, 3, 14, 15, 123456, UTC)
 PLACED_AT = "2026-11-21T03:14:15.123456Z"
@@ -21,7 +21,7 @@ def order(order_id: str = "o-1", customer_id: str = "c-1", quantity: int = 1) ->
 
 
 def message(text: str, number: int = 1, received: int = 1) -> dict[str, Any]:
-    """One record of an SQS event."""
+    """Returns one record of an SQS event."""
     return {
         "messageId": f"m-{number}",
         "receiptHandle": f"r-{number}",
@@ -36,13 +36,13 @@ def message(text: str, number: int = 1, received: int = 1) -> dict[str, Any]:
 
 
 def messages(*given: Order | str) -> dict[str, Any]:
-    """An SQS event with the messages m-1, m-2 and so on."""
+    """Returns an SQS event with the messages m-1, m-2 and so on."""
     texts = [each if isinstance(each, str) else each.to_json() for each in given]
     return {"Records": [message(text, number) for number, text in enumerate(texts, 1)]}
 
 
 def store(aws: Aws, event: dict[str, Any], publish: Callable[[Notification], None] | None = None) -> list[str]:
-    """The ids of the messages that failed."""
+    """Runs store_orders, and returns the ids of the messages that failed."""
     result = store_orders(
         event,
         dynamodb=aws.dynamodb,

@@ -1,4 +1,4 @@
-"""The clients: how they are made, and what MySQL's refusals become."""
+"""The clients: how they are made, how long their calls take, and what errors of MySQL become."""
 
 import hashlib
 import inspect
@@ -17,14 +17,13 @@ import pymysql
 import pytest
 from botocore.errorfactory import ClientExceptionsFactory
 from botocore.exceptions import ClientError
-from botocore.stub import Stubber
 from cryptography.x509 import load_pem_x509_certificates
 
 from chalicelib import clients
 from chalicelib.clients import PASSING
 from chalicelib.errors import DatabaseRefused, DatabaseUnavailable, PasswordRefused, Unavailable
 from chalicelib.settings import Database
-from tests.unit.conftest import Aws
+from tests.unit.cloud import Aws, refusing
 
 DATABASE = Database("db.example", 3307, "cafe", "reader", "secret")
 SERVICES = ["sqs", "dynamodb", "stepfunctions", "s3", "sns", "cloudwatch", "secretsmanager"]
@@ -40,7 +39,7 @@ def test_a_client_is_made_once_for_each_service_and_region() -> None:
 
 
 def test_first_calls_at_the_same_moment_make_their_clients_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And each of them once, when it is first used: a list of orders asks for eight of its parts at once."""
+    """Each is made once, when it is first used. A list of orders makes eight calls at once."""
     making: list[str] = []
     made: list[str] = []
 
@@ -64,7 +63,7 @@ def test_first_calls_at_the_same_moment_make_their_clients_one_after_the_other(m
         clients.aws.cache_clear()
 
 
-def test_threads_that_meet_a_clients_first_error_at_once_all_catch_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_that_get_the_first_error_of_a_client_at_once_all_catch_it(monkeypatch: pytest.MonkeyPatch) -> None:
     create = ClientExceptionsFactory._create_client_exceptions
 
     def create_slowly(*arguments: Any) -> Any:
@@ -72,7 +71,7 @@ def test_threads_that_meet_a_clients_first_error_at_once_all_catch_it(monkeypatc
         return create(*arguments)
 
     monkeypatch.setattr(ClientExceptionsFactory, "_create_client_exceptions", create_slowly)
-    # The session keeps the errors of each service.
+    # The session caches the errors of each service.
     clients._session.cache_clear()
     clients.aws.cache_clear()
     try:
@@ -84,8 +83,8 @@ def test_threads_that_meet_a_clients_first_error_at_once_all_catch_it(monkeypatc
         clients.aws.cache_clear()
 
 
-def test_a_client_is_that_of_boto3_for_all_who_use_it() -> None:
-    """Where it is sent to, and as whom; only how it was found is another matter."""
+def test_a_client_calls_what_the_client_of_boto3_calls() -> None:
+    """Only the way in which it is found differs."""
     ours, theirs = clients.aws("dynamodb"), boto3.client("dynamodb")
     assert ours.meta.endpoint_url == theirs.meta.endpoint_url
     assert ours.meta.region_name == theirs.meta.region_name
@@ -93,8 +92,15 @@ def test_a_client_is_that_of_boto3_for_all_who_use_it() -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_every_client_signs_with_version_4(service: str) -> None:
-    assert clients.aws(service).meta.config.signature_version in ("v4", "s3v4")
+def test_a_call_is_signed_with_version_4_and_ends_with_all_its_tries_before_the_api_does(service: str) -> None:
+    """API Gateway gives up after 29 seconds."""
+    config = clients.aws(service).meta.config
+    assert config.signature_version in ("v4", "s3v4")
+    attempts = config.retries["total_max_attempts"]
+    assert attempts > 1
+    assert config.retries["mode"] == "standard"
+    waited = attempts * (config.connect_timeout + config.read_timeout) + clients.BACKOFF_SECONDS
+    assert waited == clients.longest_call(service) < 29
 
 
 @pytest.mark.parametrize("region", ["us-east-1", "eu-central-1"])
@@ -103,18 +109,7 @@ def test_links_are_signed_with_version_4_in_every_region(region: str) -> None:
     assert "X-Amz-Algorithm=AWS4-HMAC-SHA256" in url
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_no_call_takes_longer_than_the_api_may_with_all_its_tries(service: str) -> None:
-    """API Gateway gives up after 29 seconds."""
-    config = clients.aws(service).meta.config
-    attempts = config.retries["total_max_attempts"]
-    assert attempts > 1
-    assert config.retries["mode"] == "standard"
-    waited = attempts * (config.connect_timeout + config.read_timeout) + clients.BACKOFF_SECONDS
-    assert waited == clients.longest_call(service) < 29
-
-
-def test_no_call_begins_that_could_outlast_its_function(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_that_could_outlast_its_function_does_not_begin(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     moment = 100.0
     monkeypatch.setattr(clients.time, "monotonic", lambda: moment)
     with clients.time_limit(29):
@@ -126,8 +121,8 @@ def test_no_call_begins_that_could_outlast_its_function(aws: Aws, monkeypatch: p
     aws.sqs.list_queues()
 
 
-def test_a_time_that_no_call_fits_into_is_no_limit(aws: Aws) -> None:
-    """The functions of Chalice's test client have three seconds, whatever is configured."""
+def test_a_time_that_is_too_short_for_any_call_is_not_a_limit(aws: Aws) -> None:
+    """Chalice's test client gives each function three seconds."""
     for seconds in (0, 3, clients.longest_call("s3")):
         with clients.time_limit(seconds):
             aws.sqs.list_queues()
@@ -137,7 +132,7 @@ def test_a_time_that_no_call_fits_into_is_no_limit(aws: Aws) -> None:
 
 
 class Connection:
-    """Stands for PyMySQL's; the real server's part is in the system tests."""
+    """Stands for the connection of PyMySQL. The system tests have a real server."""
 
     def __init__(self, **options: Any) -> None:
         inspect.signature(pymysql.Connection.__init__).bind(None, **options)
@@ -150,7 +145,7 @@ class Connection:
 
 @pytest.fixture
 def connections(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
-    """Those that were made with PyMySQL."""
+    """Returns a list that fills with the connections that PyMySQL makes."""
     made: list[Connection] = []
 
     def connect(**options: Any) -> Connection:
@@ -162,61 +157,50 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
 
 
 def use(error: Exception | None = None) -> None:
-    """A connection, on which something fails with ``error``."""
+    """Opens a connection, on which something fails with ``error``."""
     with clients.mysql(DATABASE):
         if error:
             raise error
 
 
-def test_mysql_is_asked_for_utf8_utc_strict_rows_and_time_outs(connections: list[Connection]) -> None:
+def test_a_connection_has_utf8_utc_strict_mode_and_time_outs(connections: list[Connection]) -> None:
     use()
-    asked = connections[0].options
-    assert asked["charset"] == "utf8mb4"
-    assert asked["autocommit"] is False
-    assert "time_zone = '+00:00'" in asked["init_command"]
-    assert "STRICT_TRANS_TABLES" in asked["init_command"]
-    assert all(0 < asked[f"{name}_timeout"] <= 60 for name in ("connect", "read", "write"))
+    options = connections[0].options
+    assert options["charset"] == "utf8mb4"
+    assert options["autocommit"] is False
+    assert "time_zone = '+00:00'" in options["init_command"]
+    assert "STRICT_TRANS_TABLES" in options["init_command"]
+    assert all(0 < options[f"{name}_timeout"] <= 60 for name in ("connect", "read", "write"))
     # A database that has paused for a day takes half a minute to resume.
-    assert asked["connect_timeout"] > 30
-    place = {name: asked[name] for name in ("host", "port", "database", "user", "password")}
-    assert place == {
-        "host": "db.example",
-        "port": 3307,
-        "database": "cafe",
-        "user": "reader",
-        "password": "secret",
-    }
+    assert options["connect_timeout"] > 30
+    place = [options[name] for name in ("host", "port", "database", "user", "password")]
+    assert place == ["db.example", 3307, "cafe", "reader", "secret"]
 
 
 def test_each_use_has_a_fresh_connection_that_is_closed_at_its_end(connections: list[Connection]) -> None:
     use()
-    use()
-    assert [each.closed for each in connections] == [1, 1]
+    for error in (KeyError("x"), pymysql.err.OperationalError(2013, "lost"), TimeoutError()):
+        with pytest.raises((KeyError, DatabaseUnavailable)):
+            use(error)
+    assert [each.closed for each in connections] == [1, 1, 1, 1]
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), pymysql.err.OperationalError(2013, "lost"), TimeoutError()])
-def test_a_connection_is_closed_if_its_use_fails(connections: list[Connection], error: Exception) -> None:
-    with pytest.raises((KeyError, DatabaseUnavailable)):
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(pymysql.err.OperationalError(code, "said the server") for code in PASSING),
+        *(TimeoutError("timed out"), ConnectionResetError(104, "reset"), BrokenPipeError()),
+        # PyMySQL raises this on a connection that went away before.
+        pymysql.err.InterfaceError(0, ""),
+    ],
+    ids=repr,
+)
+def test_an_error_that_can_pass_is_unavailable_and_does_not_name_the_password(
+    connections: list[Connection], error: Exception
+) -> None:
+    with pytest.raises(DatabaseUnavailable, match=r"^MySQL at db\.example:3307 does not answer for now: ") as caught:
         use(error)
-    assert [each.closed for each in connections] == [1]
-
-
-@pytest.mark.parametrize("code", PASSING)
-def test_what_may_pass_is_unavailable(connections: list[Connection], code: int) -> None:
-    with pytest.raises(DatabaseUnavailable, match=r"^MySQL at db\.example:3307 does not answer for now: "):
-        use(pymysql.err.OperationalError(code, "said the server"))
-
-
-@pytest.mark.parametrize("error", [TimeoutError("timed out"), ConnectionResetError(104, "reset"), BrokenPipeError()])
-def test_a_lost_socket_is_unavailable(connections: list[Connection], error: OSError) -> None:
-    with pytest.raises(DatabaseUnavailable):
-        use(error)
-
-
-def test_an_error_of_pymysql_without_a_code_is_unavailable(connections: list[Connection]) -> None:
-    """PyMySQL raises this on a connection that went away before."""
-    with pytest.raises(DatabaseUnavailable):
-        use(pymysql.err.InterfaceError(0, ""))
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +217,9 @@ def test_an_error_of_pymysql_without_a_code_is_unavailable(connections: list[Con
     ],
     ids=lambda error: str(error.args[0]),
 )
-def test_what_will_not_pass_is_refused_in_the_servers_words(connections: list[Connection], error: Exception) -> None:
+def test_an_error_that_cannot_pass_is_refused_in_the_words_of_the_server(
+    connections: list[Connection], error: Exception
+) -> None:
     with pytest.raises(DatabaseRefused) as caught:
         use(error)
     assert str(caught.value) == f"MySQL at db.example:3307 refuses: {error.args[1]}"
@@ -241,50 +227,44 @@ def test_what_will_not_pass_is_refused_in_the_servers_words(connections: list[Co
 
 
 @pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (pymysql.err.OperationalError(2003, "Can't connect to MySQL server"), DatabaseUnavailable),
-        (pymysql.err.OperationalError(1040, "Too many connections"), DatabaseUnavailable),
-        (pymysql.err.OperationalError(1045, "Access denied"), DatabaseRefused),
-    ],
+    ("code", "expected"),
+    [(2003, DatabaseUnavailable), (1040, DatabaseUnavailable), (1045, DatabaseRefused)],
     ids=["down", "full", "wrong password"],
 )
-def test_a_server_that_does_not_let_in_is_told_apart(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, expected: type[Exception]
+def test_a_server_that_refuses_the_connection_is_told_apart(
+    monkeypatch: pytest.MonkeyPatch, code: int, expected: type[Exception]
 ) -> None:
-    def connect(**_: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(pymysql, "connect", connect)
+    refuse_connections(monkeypatch, pymysql.err.OperationalError(code, "no"))
     with pytest.raises(expected), clients.mysql(DATABASE):
         pytest.fail("there is no connection")
 
 
-def test_an_error_of_the_code_inside_stays_what_it_is(connections: list[Connection]) -> None:
+def refuse_connections(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def connect(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(pymysql, "connect", connect)
+
+
+def test_an_error_of_the_code_inside_is_not_changed(connections: list[Connection]) -> None:
     with pytest.raises(KeyError):
         use(KeyError("x"))
 
 
-def test_no_message_has_the_password(connections: list[Connection]) -> None:
-    with pytest.raises(DatabaseUnavailable) as caught:
-        use(pymysql.err.OperationalError(2013, "lost"))
-    assert "secret" not in str(caught.value)
-
-
-# --- MySQL's certificate ----------------------------------------------------------------------------------------------
+# --- The certificate of MySQL -----------------------------------------------------------------------------------------
 
 CLUSTER = "cafe-prod.cluster-abc123.eu-central-1.rds.amazonaws.com"
 
 
 def context_for(connections: list[Connection], host: str) -> Any:
-    """How the server at ``host`` is checked."""
+    """Returns the TLS settings of a connection to ``host``."""
     with clients.mysql(replace(DATABASE, host=host)):
         pass
     return connections[-1].options["ssl"]
 
 
 @pytest.mark.parametrize("host", [CLUSTER, "one.abc123.us-east-1.rds.amazonaws.com"])
-def test_a_server_of_rds_must_show_by_its_regions_authorities_that_it_is_the_one(
+def test_a_server_of_rds_must_have_a_certificate_of_the_authorities_of_its_region(
     connections: list[Connection], host: str
 ) -> None:
     context = context_for(connections, host)
@@ -295,7 +275,9 @@ def test_a_server_of_rds_must_show_by_its_regions_authorities_that_it_is_the_one
     assert names == {f"Amazon RDS {region} Root CA {key} G1" for key in ("RSA2048", "RSA4096", "ECC384")}
 
 
-def test_a_proxy_of_rds_has_a_certificate_that_every_system_knows(connections: list[Connection]) -> None:
+def test_a_proxy_of_rds_must_have_a_certificate_of_a_public_authority(
+    connections: list[Connection],
+) -> None:
     context = context_for(connections, "cafe.proxy-abc123.eu-central-1.rds.amazonaws.com")
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert not any("Amazon RDS" in str(each["subject"]) for each in context.get_ca_certs())
@@ -313,7 +295,7 @@ def test_a_region_without_a_known_authority_is_refused(connections: list[Connect
     assert connections == []
 
 
-def test_the_authorities_are_the_file_that_amazon_gives_out_and_last() -> None:
+def test_the_authorities_are_those_of_amazons_file_and_do_not_expire_soon() -> None:
     """The digest is that of https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem in 2026."""
     content = clients.AUTHORITIES.read_bytes()
     assert hashlib.sha256(content).hexdigest() == "e5bb2084ccf45087bda1c9bffdea0eb15ee67f0b91646106e466714f9de3c7e3"
@@ -322,15 +304,12 @@ def test_the_authorities_are_the_file_that_amazon_gives_out_and_last() -> None:
     assert min(each.not_valid_after_utc.year for each in certificates) > 2060
 
 
-def test_a_server_that_shows_another_certificate_is_refused_and_not_tried_again(
+def test_a_server_with_another_certificate_is_refused_and_not_retried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def connect(**_: Any) -> None:
-        error = pymysql.err.OperationalError(2003, "Can't connect to MySQL server on 'db' (certificate verify failed)")
-        error.original_exception = ssl.SSLCertVerificationError("certificate verify failed")
-        raise error
-
-    monkeypatch.setattr(pymysql, "connect", connect)
+    error = pymysql.err.OperationalError(2003, "Can't connect to MySQL server on 'db' (certificate verify failed)")
+    error.original_exception = ssl.SSLCertVerificationError("certificate verify failed")
+    refuse_connections(monkeypatch, error)
     with pytest.raises(DatabaseRefused, match=r"^MySQL at \S+:3307 does not show that it is the one: .*verify failed"):
         use()
 
@@ -339,7 +318,7 @@ def test_a_server_that_shows_another_certificate_is_refused_and_not_tried_again(
 
 
 class Server:
-    """A MySQL that lets in with one password, and a secret in Secrets Manager that tells it."""
+    """A MySQL with one password, and the secret that has the password."""
 
     def __init__(self, aws: Aws, connections: list[Connection]) -> None:
         self.connections = connections
@@ -349,18 +328,15 @@ class Server:
         given = {"host": "db.example", "port": 3307, "dbname": "cafe", "username": "reader", "password": self.password}
         self.arn = self.secrets.create_secret(Name="cafe-test-database", SecretString=json.dumps(given))["ARN"]
 
-    def tell(self, text: str) -> None:
+    def put_secret(self, text: str) -> None:
         self.secrets.put_secret_value(SecretId=self.arn, SecretString=text)
 
     def rotate(self, password: str) -> None:
-        """The server has another password, and the secret tells it."""
+        """Gives the server and the secret another password."""
         self.password = password
-        self.tell(json.dumps({**json.loads(self._told()), "password": password}))
-
-    def _told(self) -> str:
-        told: str = self.secrets.get_secret_value(SecretId=self.arn)["SecretString"]
+        secret = json.loads(self.secrets.get_secret_value(SecretId=self.arn)["SecretString"])
         self.reads.clear()
-        return told
+        self.put_secret(json.dumps({**secret, "password": password}))
 
     def use(self, error: Exception | None = None) -> None:
         with clients.mysql_of_secret(self.arn):
@@ -399,7 +375,7 @@ def test_the_secret_is_read_when_it_is_needed_and_once_for_all_connections(serve
     assert [each.closed for each in server.connections] == [1, 1]
 
 
-def test_a_rotated_password_is_read_once_more_and_is_then_known(server: Server) -> None:
+def test_a_rotated_password_is_read_once_and_then_known(server: Server) -> None:
     server.use()
     server.rotate("second")
     server.use()
@@ -408,43 +384,47 @@ def test_a_rotated_password_is_read_once_more_and_is_then_known(server: Server) 
     assert len(server.reads) == 1
 
 
-def test_a_password_that_stays_wrong_is_refused_in_the_servers_words_after_one_more_look(server: Server) -> None:
+def test_a_password_that_stays_wrong_is_refused_after_the_secret_was_read_once_more(server: Server) -> None:
     server.password = "of somebody else"
     with pytest.raises(PasswordRefused, match=r"^MySQL at db\.example:3307 refuses: Access denied for user 'reader'"):
         server.use()
     assert server.tried == ["first", "first"]
     assert len(server.reads) == 2
-    # It may be right the next time.
+    # The password can be right the next time.
     server.password = "first"
     server.use()
 
 
 @pytest.mark.parametrize("code", [1045, 1142])
-def test_what_the_server_refuses_later_on_is_not_tried_again(server: Server, code: int) -> None:
+def test_a_refusal_after_the_connection_is_not_retried(server: Server, code: int) -> None:
     with pytest.raises(DatabaseRefused):
         server.use(pymysql.err.OperationalError(code, "denied"))
     assert server.tried == ["first"]
     assert len(server.reads) == 1
 
 
-@pytest.mark.parametrize("code", ["ThrottlingException", "InternalServiceError"])
-def test_where_secrets_manager_does_not_answer_for_now_the_database_is_unavailable(server: Server, code: str) -> None:
-    with Stubber(server.secrets) as stub:
-        stub.add_client_error("get_secret_value", code, http_status_code=400 if code.startswith("T") else 500)
-        with pytest.raises(Unavailable, match=r"^GetSecretValue does not answer for now"):
-            server.use()
+@pytest.mark.parametrize(("code", "status"), [("ThrottlingException", 400), ("InternalServiceError", 500)])
+def test_while_secrets_manager_does_not_answer_the_database_is_unavailable(
+    server: Server, code: str, status: int
+) -> None:
+    with (
+        refusing(server.secrets, "get_secret_value", code, status),
+        pytest.raises(Unavailable, match=r"^GetSecretValue does not answer for now"),
+    ):
+        server.use()
     server.use()
 
 
-def test_a_right_that_is_missing_stays_what_it_is(server: Server) -> None:
-    with Stubber(server.secrets) as stub:
-        stub.add_client_error("get_secret_value", "AccessDeniedException", http_status_code=400)
-        with pytest.raises(ClientError, match="AccessDeniedException"):
-            server.use()
+def test_a_missing_permission_is_not_changed(server: Server) -> None:
+    with (
+        refusing(server.secrets, "get_secret_value", "AccessDeniedException"),
+        pytest.raises(ClientError, match="AccessDeniedException"),
+    ):
+        server.use()
 
 
 def test_a_secret_of_something_else_is_refused(server: Server) -> None:
-    server.tell('{"key": "value"}')
+    server.put_secret('{"key": "value"}')
     with pytest.raises(DatabaseRefused, match=r"^MySQL's secret has no host, port, dbname, username, password$"):
         server.use()
 
@@ -453,5 +433,5 @@ def test_a_secret_of_something_else_is_refused(server: Server) -> None:
 
 
 def test_a_unit_test_that_reaches_for_the_network_fails() -> None:
-    with socket.socket() as one, pytest.raises(RuntimeError, match="a unit test wants to connect"):
+    with socket.socket() as one, pytest.raises(RuntimeError, match="a unit test tries to connect"):
         one.connect(("192.0.2.1", 443))

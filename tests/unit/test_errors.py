@@ -1,4 +1,4 @@
-"""The errors: which status each becomes, and which of AWS's may pass by themselves."""
+"""The errors: which status each has, and which errors of AWS can pass by themselves."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def aws_says(code: str, status: int = 400) -> ClientError:
     return ClientError(answer, "SendMessageBatch")
 
 
-def test_every_error_of_the_module_has_the_one_root_that_chalice_shows() -> None:
+def test_all_errors_have_one_root_that_chalice_shows() -> None:
     mine = {each for each in vars(errors).values() if isinstance(each, type) and each.__module__ == errors.__name__}
     assert mine == all_errors()
     assert issubclass(CafeError, ChaliceViewError)
@@ -57,33 +57,27 @@ def test_an_invalid_request_has_all_problems_in_its_message() -> None:
     assert str(errors.InvalidRequest(["a: is missing", "b: must be a text"])) == "a: is missing; b: must be a text"
 
 
-def test_20_problems_are_named_and_of_21_the_last_is_counted() -> None:
+def test_a_message_has_up_to_20_problems_and_names_of_up_to_40_characters() -> None:
     assert str(errors.InvalidRequest(["x"] * 20)) == "; ".join(["x"] * 20)
     assert str(errors.InvalidRequest(["x"] * 21)) == "; ".join(["x"] * 20) + "; and 1 more"
-
-
-def test_a_clients_own_name_is_shown_up_to_40_characters() -> None:
-    assert errors.shown("x" * 40) == '"' + "x" * 40 + '"'
-    assert errors.shown("x" * 40 + "y") == '"' + "x" * 40 + '"'
-
-
-def test_what_is_not_found_is_named_so_that_it_stays_on_its_line() -> None:
+    assert errors.shown("x" * 40) == errors.shown("x" * 40 + "y") == '"' + "x" * 40 + '"'
     assert str(errors.NotFound("order", "a\nb")) == "there is no order 'a\\nb'"
 
 
-@pytest.mark.parametrize("code", sorted(errors.TRANSIENT))
-def test_throttling_and_failures_of_aws_may_pass(code: str) -> None:
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [*((code, 400) for code in sorted(errors.TRANSIENT)), *(("New", status) for status in (429, 500, 502, 503, 504))],
+)
+def test_throttling_and_failures_of_aws_can_pass(code: str, status: int) -> None:
+    cause = aws_says(code, status)
     with (
-        pytest.raises(Unavailable, match=r"^SendMessageBatch does not answer for now: try again in a moment$"),
+        pytest.raises(
+            Unavailable, match=r"^SendMessageBatch does not answer for now: try again in a moment$"
+        ) as caught,
         aws_errors(),
     ):
-        raise aws_says(code)
-
-
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_any_failure_of_a_server_and_too_many_requests_may_pass(status: int) -> None:
-    with pytest.raises(Unavailable), aws_errors():
-        raise aws_says("NeverHeardOf", status)
+        raise cause
+    assert caught.value.__cause__ is cause
 
 
 @pytest.mark.parametrize(
@@ -96,7 +90,7 @@ def test_any_failure_of_a_server_and_too_many_requests_may_pass(status: int) -> 
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_a_lost_connection_may_pass(error: BotoCoreError) -> None:
+def test_a_lost_connection_can_pass(error: BotoCoreError) -> None:
     with pytest.raises(Unavailable, match=r"^AWS cannot be reached for now: try again in a moment$"), aws_errors():
         raise error
 
@@ -113,20 +107,13 @@ def test_a_lost_connection_may_pass(error: BotoCoreError) -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_will_not_pass_stays_what_it_is(error: Exception) -> None:
+def test_any_other_error_is_not_changed(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, aws_errors():
         raise error
     assert caught.value is error
 
 
-def test_the_cause_is_kept_for_the_log() -> None:
-    cause = aws_says("Throttling")
-    with pytest.raises(Unavailable) as caught, aws_errors():
-        raise cause
-    assert caught.value.__cause__ is cause
-
-
-def test_it_is_a_decorator_too_and_more_than_once() -> None:
+def test_the_context_manager_is_also_a_decorator_that_can_be_used_twice() -> None:
     @aws_errors()
     def call() -> None:
         raise aws_says("SlowDown", 503)

@@ -1,6 +1,6 @@
 """The functions of reports, uploads and storage through Chalice's test client, each with the event that AWS sends.
 
-Those of orders and notifications are in the tests of these flows.
+test_store, test_announce and test_notifications have the other functions.
 """
 
 import io
@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from botocore.stub import Stubber
 from chalice.local import LambdaContext
 
 from chalicelib import clients
 from tests.unit.answering import Connection, Row
-from tests.unit.conftest import ENVIRONMENT, Api, Aws
+from tests.unit.api import Api
+from tests.unit.cloud import ENVIRONMENT, Aws, refusing
 
 BUCKET = ENVIRONMENT["REPORTS_BUCKET"]
 BEANS: list[Row] = [
@@ -27,7 +27,7 @@ BEANS: list[Row] = [
 
 @pytest.fixture
 def database(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A database that has ``BEANS``, in the environment of the functions that have one."""
+    """A database with the rows of ``BEANS``, as the functions find it in their environment."""
     monkeypatch.setenv("DB_SECRET_ARN", "arn:secret")
 
     @contextmanager
@@ -42,26 +42,26 @@ def database(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_inventory_goes_from_function_to_function_by_its_key(api: Api, aws: Aws, database: None) -> None:
-    read = api.client.lambda_.invoke("read_inventory", {"reportId": "inventory-1"}).payload
+    read = api.invoke("read_inventory", {"reportId": "inventory-1"})
     assert read == {
         "reportId": "inventory-1",
         "csvKey": "inventory/inventory-1/inventory.csv",
         "rows": 2,
         "generatedAt": read["generatedAt"],
     }
-    rendered = api.client.lambda_.invoke("render_report", read).payload
+    rendered = api.invoke("render_report", read)
     totals = {"rows": 2, "suppliers": 1, "quantity": 3, "generatedAt": read["generatedAt"]}
     assert rendered.items() >= {"reportKey": "inventory/inventory-1/report.html", **totals}.items()
     page = aws.s3.get_object(Bucket=BUCKET, Key=rendered["reportKey"])["Body"].read().decode()
     assert "Altura" in page
-    link = api.client.lambda_.invoke("presign_report", {"reportId": "inventory-1"}).payload
+    link = api.invoke("presign_report", {"reportId": "inventory-1"})
     assert list(link) == ["url", "expiresAt"]
     assert f"/{rendered['reportKey']}?" in link["url"]
 
 
 def test_an_inventory_that_is_read_by_hand_gets_a_name_of_its_own(api: Api, aws: Aws, database: None) -> None:
-    """As by `chalice invoke -n read_inventory`, whose input is empty."""
-    first, second = (api.client.lambda_.invoke("read_inventory", {}).payload for _ in range(2))
+    """`chalice invoke -n read_inventory` sends an empty input."""
+    first, second = (api.invoke("read_inventory", {}) for _ in range(2))
     assert first["reportId"].startswith("by-hand-")
     assert first["csvKey"] == f"inventory/{first['reportId']}/inventory.csv"
     assert first["reportId"] != second["reportId"]
@@ -86,14 +86,15 @@ def test_the_buckets_are_measured_whoever_asks(
     # The test client's context has 3 seconds, and the function has 900.
     monkeypatch.setattr(LambdaContext, "get_remaining_time_in_millis", lambda _: 900_000)
     aws.s3.put_object(Bucket=BUCKET, Key="a", Body=b"x" * 1500)
-    report = api.client.lambda_.invoke("measure_buckets", event).payload
+    report = api.invoke("measure_buckets", event)
     assert report["summary"]["mode"] == mode
     assert report["summary"]["message"].startswith("Total size of all buckets: ")
     assert aws.s3.head_object(Bucket=BUCKET, Key=report["reportKey"])["ContentType"].startswith("text/html")
 
 
-def test_buckets_that_there_is_no_time_for_are_named(api: Api, aws: Aws) -> None:
-    summary = api.client.lambda_.invoke("measure_buckets", {}).payload["summary"]
+def test_buckets_that_are_not_measured_in_time_are_named(api: Api, aws: Aws) -> None:
+    aws.s3.list_objects_v2(Bucket=BUCKET)
+    summary = api.invoke("measure_buckets", {})["summary"]
     assert summary["partial"] is True
     assert [each["bucket"] for each in summary["errors"]] == [BUCKET]
 
@@ -101,24 +102,16 @@ def test_buckets_that_there_is_no_time_for_are_named(api: Api, aws: Aws) -> None
 # --- Uploads ----------------------------------------------------------------------------------------------------------
 
 
-def test_s3s_test_event_changes_nothing(api: Api, aws: Aws, log_lines: io.StringIO) -> None:
-    """S3 sends it when the bucket's notification is set, and it has no records."""
-    event = {
-        "Service": "Amazon S3",
-        "Event": "s3:TestEvent",
-        "Time": "2026-11-21T03:14:15.123Z",
-        "Bucket": ENVIRONMENT["UPLOADS_BUCKET"],
-        "RequestId": "5582815E1AEA5ADF",
-        "HostId": "8cLeGAmw098X5cv4Zkwcmo8vvZa3eH3eKxsPzbB9wrR+YstdA6Knx4Ip8EXAMPLE",
-    }
-    api.client.lambda_.invoke("receive_upload", event)
+def test_the_test_event_of_s3_changes_nothing(api: Api, aws: Aws, log_lines: io.StringIO) -> None:
+    """S3 sends it when the bucket's notification is set. It has no records."""
+    api.invoke("receive_upload", {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "b"})
     assert aws.published() == []
     assert json.loads(log_lines.getvalue())["event"] == "s3:TestEvent"
 
 
-def test_an_upload_that_is_no_inventory_is_logged_and_told(api: Api, aws: Aws, log_lines: io.StringIO) -> None:
+def test_an_upload_that_is_no_inventory_is_logged_and_announced(api: Api, aws: Aws, log_lines: io.StringIO) -> None:
     key = "photos/red+flower+%26+caf%C3%A9%2B1.jpg"
-    api.client.lambda_.invoke("receive_upload", api.client.events.generate_s3_event("any", key))
+    api.invoke("receive_upload", api.client.events.generate_s3_event("any", key))
     (notification,) = aws.published()
     assert notification["MessageAttributes"]["kind"]["Value"] == "upload"
     assert "photos/red flower & café+1.jpg" in notification["Message"]
@@ -128,18 +121,17 @@ def test_an_upload_that_is_no_inventory_is_logged_and_told(api: Api, aws: Aws, l
 
 def test_all_records_of_an_upload_event_are_handled(api: Api, aws: Aws) -> None:
     event = {"Records": [api.client.events.generate_s3_event("any", key)["Records"][0] for key in ("a.txt", "b.txt")]}
-    api.client.lambda_.invoke("receive_upload", event)
+    api.invoke("receive_upload", event)
     assert len(aws.published()) == 2
 
 
-def test_an_upload_that_cannot_be_told_fails_the_function_so_that_it_is_tried_again(api: Api, aws: Aws) -> None:
-    with Stubber(aws.sns) as sns:
-        sns.add_client_error("publish", "AuthorizationError", http_status_code=403)
-        with pytest.raises(ClientError):
-            api.client.lambda_.invoke("receive_upload", api.client.events.generate_s3_event("any", "a.txt"))
+def test_an_upload_that_cannot_be_announced_fails_the_function_so_that_lambda_retries(api: Api, aws: Aws) -> None:
+    event = api.client.events.generate_s3_event("any", "a.txt")
+    with refusing(aws.sns, "publish", "AuthorizationError", 403), pytest.raises(ClientError):
+        api.invoke("receive_upload", event)
 
 
-# --- The time that each has -------------------------------------------------------------------------------------------
+# --- The time limit ---------------------------------------------------------------------------------------------------
 
 
 def test_every_request_and_every_function_has_its_own_time_as_a_limit(
@@ -154,8 +146,8 @@ def test_every_request_and_every_function_has_its_own_time_as_a_limit(
 
     monkeypatch.setattr(clients, "time_limit", noted)
     assert api.get("/health").status_code == 200
-    api.client.lambda_.invoke("presign_report", {"reportId": "r-1"})
-    api.client.lambda_.invoke("store_orders", {"Records": []})
-    api.client.lambda_.invoke("receive_upload", {"Event": "s3:TestEvent"})
-    # Chalice's test client gives every function three seconds, and the API what is configured.
+    api.invoke("presign_report", {"reportId": "r-1"})
+    api.invoke("store_orders", {"Records": []})
+    api.invoke("receive_upload", {"Event": "s3:TestEvent"})
+    # Chalice's test client gives every function three seconds, and the API its configured time.
     assert limits == [29, 3, 3, 3]

@@ -1,4 +1,4 @@
-"""A report's execution as a picture. The events are in the order and with the links that AWS gives them."""
+"""The execution of a report as a picture, from events with the order and the links that AWS gives them."""
 
 import json
 import re
@@ -12,24 +12,26 @@ from hypothesis import strategies as st
 from chalicelib.errors import NotFound
 from chalicelib.reports import history
 from chalicelib.timeline import timestamp
-from tests.unit.conftest import ENVIRONMENT, ROOT
+from tests.unit.cloud import MACHINES, definition
 
 NOW = datetime(2026, 11, 21, 3, 14, tzinfo=UTC)
-MACHINES = {"inventory": ENVIRONMENT["INVENTORY_REPORT_ARN"], "storage": ENVIRONMENT["STORAGE_REPORT_ARN"]}
-INVENTORY = json.loads((ROOT / "infra" / "inventory_report.asl.json").read_text())
-STORAGE = json.loads((ROOT / "infra" / "storage_report.asl.json").read_text())
+INVENTORY, STORAGE = (json.loads(definition(kind)) for kind in ("inventory", "storage"))
 
 
 def at(event: int) -> str:
-    """The time of an event: each is a second after the one before."""
+    """Returns the time of an event, which is a second after the one before."""
     return timestamp(NOW + timedelta(seconds=event))
 
 
+def listed(told: str) -> list[str]:
+    return [event.strip() for event in re.split(r"[|\n]", told) if event.strip()]
+
+
 def read(told: str) -> list[dict[str, Any]]:
-    """Events, a line each: ``<id> <- <what led to it> <type> <name, or error: cause>``."""
+    """Reads events like ``<id> <- <id of the event before> <type> <name, or error: cause>``, with ``|`` between."""
     events = []
-    for line in filter(str.strip, told.splitlines()):
-        found = re.fullmatch(r" *(\d+) <- (\d+) (\w+) ?(.*)", line)
+    for line in listed(told):
+        found = re.fullmatch(r"(\d+) <- (\d+) (\w+) ?(.*)", line)
         assert found, line
         number, before, kind, rest = found.groups()
         event: dict[str, Any] = {"id": int(number), "previousEventId": int(before), "type": kind}
@@ -47,7 +49,7 @@ def read(told: str) -> list[dict[str, Any]]:
 
 
 class Executions:
-    """Step Functions with one execution, of which it tells so many events at once."""
+    """Step Functions with one execution. It gives ``page`` events at a time."""
 
     class exceptions:  # noqa: N801 - botocore's own name
         class ExecutionDoesNotExist(Exception):
@@ -89,7 +91,7 @@ class Executions:
 
 
 def picture(machine: dict[str, Any], told: str, status: str = "RUNNING", **more: Any) -> dict[str, dict[str, Any]]:
-    """The states by name."""
+    """Returns the states by name."""
     shown = of(Executions(machine, read(told), status, **more))
     assert not shown["partial"]
     return {state["name"]: state for state in shown["states"]}
@@ -104,58 +106,51 @@ def statuses(states: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def one(state: dict[str, Any], **others: dict[str, Any]) -> dict[str, Any]:
-    """A machine that begins in ``One``."""
+    """Returns a machine that begins in ``One``."""
     return {"StartAt": "One", "States": {"One": state, **others}}
+
+
+def one_named(name: str, state: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"StartAt": name, "States": {name: state or TASK}}
+
+
+def parallel(*branches: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"Type": "Parallel", "Branches": list(branches), **(fields or {"End": True})}
+
+
+def each_item(states: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"Type": "Map", "ItemProcessor": states, **(fields or {"End": True})}
 
 
 TASK: dict[str, Any] = {"Type": "Task", "Resource": "r", "End": True}
 PASS: dict[str, Any] = {"Type": "Pass", "End": True}
-CAUGHT = {"Catch": [{"ErrorEquals": ["States.ALL"], "Next": "Caught"}]}
+CATCH = {"Catch": [{"ErrorEquals": ["States.ALL"], "Next": "Caught"}]}
+CAUGHT = {"Next": "Caught", **CATCH}
 
 SUCCEEDED = """
-    1 <- 0 ExecutionStarted
-    2 <- 0 PassStateEntered Begin
-    3 <- 2 PassStateExited Begin
-    4 <- 3 TaskStateEntered ReadInventory
-    5 <- 4 TaskScheduled
-    6 <- 5 TaskStarted
-    7 <- 6 TaskSucceeded
-    8 <- 7 TaskStateExited ReadInventory
-    9 <- 8 ParallelStateEntered RenderAndPresign
-    10 <- 9 ParallelStateStarted
-    11 <- 10 TaskStateEntered RenderReport
-    12 <- 11 TaskScheduled
-    13 <- 10 TaskStateEntered PresignReport
-    14 <- 13 TaskScheduled
-    15 <- 12 TaskStarted
-    16 <- 14 TaskStarted
-    17 <- 16 TaskSucceeded
-    18 <- 17 TaskStateExited PresignReport
-    19 <- 15 TaskSucceeded
-    20 <- 19 TaskStateExited RenderReport
-    21 <- 20 ParallelStateSucceeded
-    22 <- 20 ParallelStateExited RenderAndPresign
-    23 <- 22 PassStateEntered WriteNotice
-    24 <- 23 PassStateExited WriteNotice
-    25 <- 24 TaskStateEntered NotifyReport
-    26 <- 25 TaskScheduled
-    27 <- 26 TaskStarted
-    28 <- 27 TaskSucceeded
-    29 <- 28 TaskStateExited NotifyReport
-    30 <- 29 PassStateEntered Done
-    31 <- 30 PassStateExited Done
+    1 <- 0 ExecutionStarted | 2 <- 0 PassStateEntered Begin | 3 <- 2 PassStateExited Begin
+    4 <- 3 TaskStateEntered ReadInventory | 5 <- 4 TaskScheduled | 6 <- 5 TaskStarted | 7 <- 6 TaskSucceeded
+    8 <- 7 TaskStateExited ReadInventory | 9 <- 8 ParallelStateEntered RenderAndPresign | 10 <- 9 ParallelStateStarted
+    11 <- 10 TaskStateEntered RenderReport | 12 <- 11 TaskScheduled | 13 <- 10 TaskStateEntered PresignReport
+    14 <- 13 TaskScheduled | 15 <- 12 TaskStarted | 16 <- 14 TaskStarted | 17 <- 16 TaskSucceeded
+    18 <- 17 TaskStateExited PresignReport | 19 <- 15 TaskSucceeded | 20 <- 19 TaskStateExited RenderReport
+    21 <- 20 ParallelStateSucceeded | 22 <- 20 ParallelStateExited RenderAndPresign
+    23 <- 22 PassStateEntered WriteNotice | 24 <- 23 PassStateExited WriteNotice
+    25 <- 24 TaskStateEntered NotifyReport | 26 <- 25 TaskScheduled | 27 <- 26 TaskStarted | 28 <- 27 TaskSucceeded
+    29 <- 28 TaskStateExited NotifyReport | 30 <- 29 PassStateEntered Done | 31 <- 30 PassStateExited Done
     32 <- 31 ExecutionSucceeded
 """
 
 
 def until(event: int, told: str = SUCCEEDED) -> str:
-    return "\n".join(told.strip().splitlines()[:event])
+    """The first so many events."""
+    return "\n".join(listed(told)[:event])
 
 
-# --- How far it has come ----------------------------------------------------------------------------------------------
+# --- The status of each state -----------------------------------------------------------------------------------------
 
 
-def test_before_it_has_begun_all_waits() -> None:
+def test_before_the_start_every_state_waits() -> None:
     states = picture(INVENTORY, until(1))
     assert set(statuses(states).values()) == {"waiting"}
     begin = states["Begin"]
@@ -180,7 +175,7 @@ def test_branches_run_side_by_side_within_their_parallel() -> None:
     assert picture(INVENTORY, until(22))["RenderAndPresign"]["status"] == "succeeded"
 
 
-def test_when_it_has_succeeded_what_was_not_needed_was_skipped() -> None:
+def test_after_success_the_states_that_were_not_needed_are_skipped() -> None:
     shown = of(Executions(INVENTORY, read(SUCCEEDED), "SUCCEEDED"))
     assert shown["reportId"] == "inventory-1"
     assert (shown["kind"], shown["status"], shown["startedAt"]) == ("inventory", "SUCCEEDED", timestamp(NOW))
@@ -190,7 +185,7 @@ def test_when_it_has_succeeded_what_was_not_needed_was_skipped() -> None:
     assert {ends[name] for name in ends.keys() - failing - {"Failed", "Unannounced"}} == {"succeeded"}
 
 
-def test_every_state_of_both_machines_is_there_with_its_kind_and_its_ways_on() -> None:
+def test_every_state_of_both_machines_has_its_kind_and_its_transitions() -> None:
     for machine, kinds in ((INVENTORY, {"pass", "task", "parallel", "choice", "fail"}), (STORAGE, {"map", "choice"})):
         states = picture(machine, until(1))
         assert kinds <= {state["kind"] for state in states.values()}
@@ -200,17 +195,11 @@ def test_every_state_of_both_machines_is_there_with_its_kind_and_its_ways_on() -
     assert picture(INVENTORY, until(1))["NotifyFailure"]["catch"] == ["Unannounced"]
 
 
-def test_a_task_that_is_tried_again_tells_its_tries_and_why() -> None:
+def test_a_task_that_is_retried_shows_its_tries_and_the_reason() -> None:
     told = """
-        1 <- 0 ExecutionStarted
-        2 <- 0 TaskStateEntered One
-        3 <- 2 TaskScheduled
-        4 <- 3 TaskStarted
+        1 <- 0 ExecutionStarted | 2 <- 0 TaskStateEntered One | 3 <- 2 TaskScheduled | 4 <- 3 TaskStarted
         5 <- 4 TaskFailed DatabaseUnavailable: {"errorMessage": "MySQL does not answer", "stackTrace": ["secret"]}
-        6 <- 5 TaskScheduled
-        7 <- 6 TaskStarted
-        8 <- 7 TaskSucceeded
-        9 <- 8 TaskStateExited One
+        6 <- 5 TaskScheduled | 7 <- 6 TaskStarted | 8 <- 7 TaskSucceeded | 9 <- 8 TaskStateExited One
     """
     trying = picture(one(TASK), until(7, told))["One"]
     assert (trying["status"], trying["tries"], trying["error"]) == ("running", 2, "MySQL does not answer")
@@ -218,42 +207,27 @@ def test_a_task_that_is_tried_again_tells_its_tries_and_why() -> None:
     assert (done["status"], done["tries"], done["error"]) == ("succeeded", 2, None)
 
 
-def test_a_failure_that_is_caught_is_no_end() -> None:
+def test_a_caught_failure_does_not_end_the_execution() -> None:
     told = """
-        1 <- 0 ExecutionStarted
-        2 <- 0 TaskStateEntered One
-        3 <- 2 TaskScheduled
-        4 <- 3 TaskStarted
-        5 <- 4 TaskFailed DatabaseRefused: a table is missing
-        6 <- 5 TaskStateExited One
+        1 <- 0 ExecutionStarted | 2 <- 0 TaskStateEntered One | 3 <- 2 TaskScheduled | 4 <- 3 TaskStarted
+        5 <- 4 TaskFailed DatabaseRefused: a table is missing | 6 <- 5 TaskStateExited One
         7 <- 6 PassStateEntered Caught
     """
-    states = picture(one({**TASK, **CAUGHT}, Caught=PASS), told)
+    states = picture(one({**TASK, **CATCH}, Caught=PASS), told)
     assert statuses(states) == {"One": "caught", "Caught": "running"}
     assert (states["One"]["error"], states["One"]["catch"]) == ("a table is missing", ["Caught"])
 
 
-def test_a_report_that_fails_shows_where_and_the_way_of_the_failure() -> None:
+def test_a_failed_report_shows_where_it_failed_and_the_states_that_followed() -> None:
     told = """
-        1 <- 0 ExecutionStarted
-        2 <- 0 PassStateEntered Begin
-        3 <- 2 PassStateExited Begin
-        4 <- 3 TaskStateEntered ReadInventory
-        5 <- 4 TaskScheduled
-        6 <- 5 TaskStarted
+        1 <- 0 ExecutionStarted | 2 <- 0 PassStateEntered Begin | 3 <- 2 PassStateExited Begin
+        4 <- 3 TaskStateEntered ReadInventory | 5 <- 4 TaskScheduled | 6 <- 5 TaskStarted
         7 <- 6 TaskFailed DatabaseRefused: {"errorMessage": "MySQL refuses: no such table"}
-        8 <- 7 TaskStateExited ReadInventory
-        9 <- 8 ChoiceStateEntered WhatFailed
-        10 <- 9 ChoiceStateExited WhatFailed
-        11 <- 10 PassStateEntered ReadFunctionError
-        12 <- 11 PassStateExited ReadFunctionError
-        13 <- 12 PassStateEntered TakeMessage
-        14 <- 13 PassStateExited TakeMessage
-        15 <- 14 TaskStateEntered NotifyFailure
-        16 <- 15 TaskScheduled
-        17 <- 16 TaskSucceeded
-        18 <- 17 TaskStateExited NotifyFailure
-        19 <- 18 FailStateEntered Failed
+        8 <- 7 TaskStateExited ReadInventory | 9 <- 8 ChoiceStateEntered WhatFailed
+        10 <- 9 ChoiceStateExited WhatFailed | 11 <- 10 PassStateEntered ReadFunctionError
+        12 <- 11 PassStateExited ReadFunctionError | 13 <- 12 PassStateEntered TakeMessage
+        14 <- 13 PassStateExited TakeMessage | 15 <- 14 TaskStateEntered NotifyFailure | 16 <- 15 TaskScheduled
+        17 <- 16 TaskSucceeded | 18 <- 17 TaskStateExited NotifyFailure | 19 <- 18 FailStateEntered Failed
         20 <- 19 ExecutionFailed DatabaseRefused: MySQL refuses: no such table
     """
     states = picture(INVENTORY, told, "FAILED", cause="MySQL refuses: no such table")
@@ -267,12 +241,8 @@ def test_a_report_that_fails_shows_where_and_the_way_of_the_failure() -> None:
 @pytest.mark.parametrize("kind", ["Task", "LambdaFunction", "Activity"])
 def test_a_task_that_takes_too_long_says_so(kind: str) -> None:
     told = f"""
-        1 <- 0 ExecutionStarted
-        2 <- 0 TaskStateEntered One
-        3 <- 2 {kind}Scheduled
-        4 <- 3 {kind}Started
-        5 <- 4 {kind}TimedOut States.Timeout
-        6 <- 5 ExecutionFailed States.Timeout
+        1 <- 0 ExecutionStarted | 2 <- 0 TaskStateEntered One | 3 <- 2 {kind}Scheduled | 4 <- 3 {kind}Started
+        5 <- 4 {kind}TimedOut States.Timeout | 6 <- 5 ExecutionFailed States.Timeout
     """
     states = picture(one(TASK), told, "FAILED", error="States.Timeout")
     assert statuses(states) == {"One": "failed"}
@@ -280,25 +250,13 @@ def test_a_task_that_takes_too_long_says_so(kind: str) -> None:
     assert states["One"]["tries"] == 1
 
 
-def test_where_one_branch_fails_the_other_is_stopped_and_the_parallel_caught() -> None:
-    machine = one(
-        {"Type": "Parallel", "Branches": [one_named("Left"), one_named("Right")], "Next": "Caught", **CAUGHT},
-        Caught=PASS,
-    )
+def test_when_one_branch_fails_the_other_is_stopped_and_the_parallel_is_caught() -> None:
+    machine = one(parallel(one_named("Left"), one_named("Right"), **CAUGHT), Caught=PASS)
     told = """
-        1 <- 0 ExecutionStarted
-        2 <- 0 ParallelStateEntered One
-        3 <- 2 ParallelStateStarted
-        4 <- 3 TaskStateEntered Left
-        5 <- 4 TaskScheduled
-        6 <- 3 TaskStateEntered Right
-        7 <- 6 TaskScheduled
-        8 <- 5 TaskStarted
-        9 <- 7 TaskStarted
-        10 <- 9 TaskFailed StorageRefused: may not
-        11 <- 10 TaskStateAborted
-        12 <- 10 ParallelStateFailed
-        13 <- 12 ParallelStateExited One
+        1 <- 0 ExecutionStarted | 2 <- 0 ParallelStateEntered One | 3 <- 2 ParallelStateStarted
+        4 <- 3 TaskStateEntered Left | 5 <- 4 TaskScheduled | 6 <- 3 TaskStateEntered Right | 7 <- 6 TaskScheduled
+        8 <- 5 TaskStarted | 9 <- 7 TaskStarted | 10 <- 9 TaskFailed StorageRefused: may not
+        11 <- 10 TaskStateAborted | 12 <- 10 ParallelStateFailed | 13 <- 12 ParallelStateExited One
         14 <- 13 PassStateEntered Caught
     """
     assert statuses(picture(machine, until(10, told)))["Right"] == "running"
@@ -309,26 +267,13 @@ def test_where_one_branch_fails_the_other_is_stopped_and_the_parallel_caught() -
     assert states["Left"]["finishedAt"] == at(12)
 
 
-def one_named(name: str, state: dict[str, Any] = TASK) -> dict[str, Any]:
-    return {"StartAt": name, "States": {name: state}}
-
-
-def test_a_parallel_that_is_tried_again_begins_anew() -> None:
-    machine = one({"Type": "Parallel", "Branches": [one_named("Left"), one_named("Right")], "End": True})
+def test_a_parallel_that_is_retried_starts_again() -> None:
+    machine = one(parallel(one_named("Left"), one_named("Right")))
     told = """
-        1 <- 0 ExecutionStarted
-        2 <- 0 ParallelStateEntered One
-        3 <- 2 ParallelStateStarted
-        4 <- 3 TaskStateEntered Left
-        5 <- 4 TaskScheduled
-        6 <- 3 TaskStateEntered Right
-        7 <- 6 TaskScheduled
-        8 <- 5 TaskFailed Unavailable: later
-        9 <- 8 ParallelStateStarted
-        10 <- 9 TaskStateEntered Left
-        11 <- 10 TaskScheduled
-        12 <- 11 TaskSucceeded
-        13 <- 12 TaskStateExited Left
+        1 <- 0 ExecutionStarted | 2 <- 0 ParallelStateEntered One | 3 <- 2 ParallelStateStarted
+        4 <- 3 TaskStateEntered Left | 5 <- 4 TaskScheduled | 6 <- 3 TaskStateEntered Right | 7 <- 6 TaskScheduled
+        8 <- 5 TaskFailed Unavailable: later | 9 <- 8 ParallelStateStarted | 10 <- 9 TaskStateEntered Left
+        11 <- 10 TaskScheduled | 12 <- 11 TaskSucceeded | 13 <- 12 TaskStateExited Left
     """
     states = picture(machine, told)
     assert (states["One"]["status"], states["One"]["tries"]) == ("running", 2)
@@ -336,27 +281,14 @@ def test_a_parallel_that_is_tried_again_begins_anew() -> None:
 
 
 def test_the_items_of_a_map_are_one_state_that_was_entered_often() -> None:
-    machine = one({"Type": "Map", "ItemProcessor": one_named("Each"), "End": True})
+    machine = one(each_item(one_named("Each")))
     told = """
-        1 <- 0 ExecutionStarted
-        2 <- 0 MapStateEntered One
-        3 <- 2 MapStateStarted
-        4 <- 3 MapIterationStarted One
-        5 <- 3 MapIterationStarted One
-        6 <- 4 TaskStateEntered Each
-        7 <- 6 TaskScheduled
-        8 <- 5 TaskStateEntered Each
-        9 <- 8 TaskScheduled
-        10 <- 7 TaskFailed Unavailable: later
-        11 <- 10 TaskScheduled
-        12 <- 9 TaskSucceeded
-        13 <- 12 TaskStateExited Each
-        14 <- 13 MapIterationSucceeded One
-        15 <- 11 TaskSucceeded
-        16 <- 15 TaskStateExited Each
-        17 <- 16 MapIterationSucceeded One
-        18 <- 17 MapStateSucceeded
-        19 <- 17 MapStateExited One
+        1 <- 0 ExecutionStarted | 2 <- 0 MapStateEntered One | 3 <- 2 MapStateStarted | 4 <- 3 MapIterationStarted One
+        5 <- 3 MapIterationStarted One | 6 <- 4 TaskStateEntered Each | 7 <- 6 TaskScheduled
+        8 <- 5 TaskStateEntered Each | 9 <- 8 TaskScheduled | 10 <- 7 TaskFailed Unavailable: later
+        11 <- 10 TaskScheduled | 12 <- 9 TaskSucceeded | 13 <- 12 TaskStateExited Each
+        14 <- 13 MapIterationSucceeded One | 15 <- 11 TaskSucceeded | 16 <- 15 TaskStateExited Each
+        17 <- 16 MapIterationSucceeded One | 18 <- 17 MapStateSucceeded | 19 <- 17 MapStateExited One
         20 <- 19 ExecutionSucceeded
     """
     half = picture(machine, until(14, told))["Each"]
@@ -371,21 +303,11 @@ def test_the_items_of_a_map_are_one_state_that_was_entered_often() -> None:
 def test_one_item_that_fails_ends_the_map_and_all_its_items() -> None:
     machine = one({"Type": "Map", "Iterator": one_named("Each"), "End": True})
     told = """
-        1 <- 0 ExecutionStarted
-        2 <- 0 MapStateEntered One
-        3 <- 2 MapStateStarted
-        4 <- 3 MapIterationStarted One
-        5 <- 3 MapIterationStarted One
-        6 <- 4 TaskStateEntered Each
-        7 <- 6 TaskScheduled
-        8 <- 5 TaskStateEntered Each
-        9 <- 8 TaskScheduled
-        10 <- 7 TaskTimedOut States.Timeout
-        11 <- 10 MapIterationFailed One
-        12 <- 10 MapIterationAborted One
-        13 <- 10 TaskStateAborted
-        14 <- 10 MapStateFailed
-        15 <- 14 ExecutionFailed States.Timeout
+        1 <- 0 ExecutionStarted | 2 <- 0 MapStateEntered One | 3 <- 2 MapStateStarted | 4 <- 3 MapIterationStarted One
+        5 <- 3 MapIterationStarted One | 6 <- 4 TaskStateEntered Each | 7 <- 6 TaskScheduled
+        8 <- 5 TaskStateEntered Each | 9 <- 8 TaskScheduled | 10 <- 7 TaskTimedOut States.Timeout
+        11 <- 10 MapIterationFailed One | 12 <- 10 MapIterationAborted One | 13 <- 10 TaskStateAborted
+        14 <- 10 MapStateFailed | 15 <- 14 ExecutionFailed States.Timeout
     """
     states = picture(machine, told, "FAILED", error="States.Timeout")
     assert statuses(states) == {"One": "failed", "Each": "failed"}
@@ -393,40 +315,20 @@ def test_one_item_that_fails_ends_the_map_and_all_its_items() -> None:
 
 
 def test_a_parallel_within_a_map_fails_with_its_own_item_only() -> None:
-    both = {"Type": "Parallel", "Branches": [one_named("Left"), one_named("Right")], "End": True, **CAUGHT}
-    each = {"StartAt": "Both", "States": {"Both": both, "Caught": PASS}}
-    machine = one({"Type": "Map", "ItemProcessor": each, "End": True})
+    both = parallel(one_named("Left"), one_named("Right"), End=True, **CATCH)
+    machine = one(each_item({"StartAt": "Both", "States": {"Both": both, "Caught": PASS}}))
     told = """
-        1 <- 0 ExecutionStarted
-        2 <- 0 MapStateEntered One
-        3 <- 2 MapStateStarted
-        4 <- 3 MapIterationStarted One
-        5 <- 3 MapIterationStarted One
-        6 <- 4 ParallelStateEntered Both
-        7 <- 6 ParallelStateStarted
-        8 <- 5 ParallelStateEntered Both
-        9 <- 8 ParallelStateStarted
-        10 <- 7 TaskStateEntered Left
-        11 <- 9 TaskStateEntered Left
-        12 <- 7 TaskStateEntered Right
-        13 <- 9 TaskStateEntered Right
-        14 <- 13 TaskFailed Broken: pipe
-        15 <- 14 ParallelStateFailed
-        16 <- 15 ParallelStateExited Both
+        1 <- 0 ExecutionStarted | 2 <- 0 MapStateEntered One | 3 <- 2 MapStateStarted | 4 <- 3 MapIterationStarted One
+        5 <- 3 MapIterationStarted One | 6 <- 4 ParallelStateEntered Both | 7 <- 6 ParallelStateStarted
+        8 <- 5 ParallelStateEntered Both | 9 <- 8 ParallelStateStarted | 10 <- 7 TaskStateEntered Left
+        11 <- 9 TaskStateEntered Left | 12 <- 7 TaskStateEntered Right | 13 <- 9 TaskStateEntered Right
+        14 <- 13 TaskFailed Broken: pipe | 15 <- 14 ParallelStateFailed | 16 <- 15 ParallelStateExited Both
     """
     states = picture(machine, told)
     # The other item goes on.
-    assert statuses(states) == {
-        "One": "running",
-        "Both": "running",
-        "Left": "running",
-        "Right": "running",
-        "Caught": "waiting",
-    }
+    assert statuses(states) == {**dict.fromkeys(("One", "Both", "Left", "Right"), "running"), "Caught": "waiting"}
     told += """
-        17 <- 10 TaskStateExited Left
-        18 <- 12 TaskStateExited Right
-        19 <- 18 ParallelStateSucceeded
+        17 <- 10 TaskStateExited Left | 18 <- 12 TaskStateExited Right | 19 <- 18 ParallelStateSucceeded
         20 <- 18 ParallelStateExited Both
     """
     ended = picture(machine, told)
@@ -435,29 +337,17 @@ def test_a_parallel_within_a_map_fails_with_its_own_item_only() -> None:
 
 
 def test_a_failure_in_a_parallel_within_a_parallel_ends_both() -> None:
-    inner = {"Type": "Parallel", "Branches": [one_named("Deep")], "End": True}
-    machine = one({"Type": "Parallel", "Branches": [one_named("Inner", inner), one_named("Side")], "End": True})
+    machine = one(parallel(one_named("Inner", parallel(one_named("Deep"))), one_named("Side")))
     told = """
-        1 <- 0 ExecutionStarted
-        2 <- 0 ParallelStateEntered One
-        3 <- 2 ParallelStateStarted
-        4 <- 3 ParallelStateEntered Inner
-        5 <- 4 ParallelStateStarted
-        6 <- 3 TaskStateEntered Side
-        7 <- 5 TaskStateEntered Deep
-        8 <- 7 TaskFailed Broken: pipe
-        9 <- 8 ParallelStateFailed
-        10 <- 9 ParallelStateFailed
-        11 <- 10 ExecutionFailed Broken: pipe
+        1 <- 0 ExecutionStarted | 2 <- 0 ParallelStateEntered One | 3 <- 2 ParallelStateStarted
+        4 <- 3 ParallelStateEntered Inner | 5 <- 4 ParallelStateStarted | 6 <- 3 TaskStateEntered Side
+        7 <- 5 TaskStateEntered Deep | 8 <- 7 TaskFailed Broken: pipe | 9 <- 8 ParallelStateFailed
+        10 <- 9 ParallelStateFailed | 11 <- 10 ExecutionFailed Broken: pipe
     """
     states = picture(machine, told, "FAILED", cause="pipe")
     assert set(statuses(states).values()) == {"failed"}
-    assert {name: state["error"] for name, state in states.items()} == {
-        "One": "pipe",
-        "Inner": "pipe",
-        "Deep": "pipe",
-        "Side": history.STOPPED,
-    }
+    errors = {name: state["error"] for name, state in states.items()}
+    assert errors == {"One": "pipe", "Inner": "pipe", "Deep": "pipe", "Side": history.STOPPED}
 
 
 def test_a_loop_goes_through_the_same_states_again() -> None:
@@ -467,13 +357,8 @@ def test_a_loop_goes_through_the_same_states_again() -> None:
         Two=PASS,
     )
     told = """
-        1 <- 0 ExecutionStarted
-        2 <- 0 TaskStateEntered One
-        3 <- 2 TaskScheduled
-        4 <- 3 TaskSucceeded
-        5 <- 4 TaskStateExited One
-        6 <- 5 ChoiceStateEntered Again
-        7 <- 6 ChoiceStateExited Again
+        1 <- 0 ExecutionStarted | 2 <- 0 TaskStateEntered One | 3 <- 2 TaskScheduled | 4 <- 3 TaskSucceeded
+        5 <- 4 TaskStateExited One | 6 <- 5 ChoiceStateEntered Again | 7 <- 6 ChoiceStateExited Again
         8 <- 7 TaskStateEntered One
     """
     states = picture(machine, told)
@@ -484,20 +369,17 @@ def test_a_loop_goes_through_the_same_states_again() -> None:
 
 def test_a_state_that_cannot_go_on_fails_with_the_execution() -> None:
     told = """
-        1 <- 0 ExecutionStarted
-        2 <- 0 PassStateEntered One
+        1 <- 0 ExecutionStarted | 2 <- 0 PassStateEntered One
         3 <- 2 ExecutionFailed States.Runtime: Invalid path '$.no'
     """
     states = picture(one(PASS), told, "FAILED", error="States.Runtime")
     assert (states["One"]["status"], states["One"]["error"]) == ("failed", "Invalid path '$.no'")
     told = """
-        1 <- 0 ExecutionStarted
-        2 <- 0 MapStateEntered One
-        3 <- 0 EvaluationFailed States.QueryEvaluationError: no list
-        4 <- 3 MapStateFailed
+        1 <- 0 ExecutionStarted | 2 <- 0 MapStateEntered One
+        3 <- 0 EvaluationFailed States.QueryEvaluationError: no list | 4 <- 3 MapStateFailed
         5 <- 4 ExecutionFailed States.QueryEvaluationError: no list
     """
-    machine = one({"Type": "Map", "ItemProcessor": one_named("Each"), "End": True})
+    machine = one(each_item(one_named("Each")))
     executions = Executions(machine, read(told), "FAILED")
     executions.events[2]["evaluationFailedEventDetails"]["state"] = "One"
     states = {state["name"]: state for state in of(executions)["states"]}
@@ -512,7 +394,7 @@ def test_a_state_that_cannot_go_on_fails_with_the_execution() -> None:
         ("TIMED_OUT", "ExecutionTimedOut", "the report took too long and was given up"),
     ],
 )
-def test_what_ran_when_it_was_stopped_says_why_it_was(status: str, event: str, reason: str) -> None:
+def test_states_that_ran_when_the_report_was_stopped_say_why(status: str, event: str, reason: str) -> None:
     states = picture(INVENTORY, until(15) + f"\n 16 <- 0 {event}", status)
     for name in ("RenderAndPresign", "RenderReport", "PresignReport"):
         assert (states[name]["status"], states[name]["error"]) == ("failed", reason)
@@ -521,40 +403,33 @@ def test_what_ran_when_it_was_stopped_says_why_it_was(status: str, event: str, r
     assert states["Done"]["status"] == "skipped"
 
 
-def test_what_failed_before_it_was_stopped_keeps_its_reason() -> None:
+def test_a_state_that_failed_before_the_stop_keeps_its_reason() -> None:
     told = """
-        1 <- 0 ExecutionStarted
-        2 <- 0 TaskStateEntered One
-        3 <- 2 TaskScheduled
-        4 <- 3 TaskFailed Unavailable: later
-        5 <- 0 ExecutionAborted
+        1 <- 0 ExecutionStarted | 2 <- 0 TaskStateEntered One | 3 <- 2 TaskScheduled
+        4 <- 3 TaskFailed Unavailable: later | 5 <- 0 ExecutionAborted
     """
     assert picture(one(TASK), told, "ABORTED")["One"]["error"] == "later"
 
 
-def test_a_fail_state_within_a_branch_fails_it_with_its_own_words() -> None:
+def test_a_fail_state_in_a_branch_gives_its_cause() -> None:
     fail = {"Type": "Fail", "Error": "Beans", "Cause": "no beans are left"}
-    machine = one({"Type": "Parallel", "Branches": [one_named("Stop", fail)], "Next": "Caught", **CAUGHT}, Caught=PASS)
+    machine = one(parallel(one_named("Stop", fail), **CAUGHT), Caught=PASS)
     told = """
-        1 <- 0 ExecutionStarted
-        2 <- 0 ParallelStateEntered One
-        3 <- 2 ParallelStateStarted
-        4 <- 3 FailStateEntered Stop
-        5 <- 4 ParallelStateFailed
-        6 <- 5 ParallelStateExited One
+        1 <- 0 ExecutionStarted | 2 <- 0 ParallelStateEntered One | 3 <- 2 ParallelStateStarted
+        4 <- 3 FailStateEntered Stop | 5 <- 4 ParallelStateFailed | 6 <- 5 ParallelStateExited One
     """
     states = picture(machine, told)
     assert statuses(states) == {"One": "caught", "Stop": "failed", "Caught": "waiting"}
     assert states["One"]["error"] == states["Stop"]["error"] == "no beans are left"
 
 
-def test_an_execution_whose_last_events_are_not_there_yet_has_ended_all_the_same() -> None:
+def test_an_execution_has_ended_even_if_its_last_events_are_missing() -> None:
     states = picture(INVENTORY, until(30), "SUCCEEDED")
     assert states["Done"]["status"] == "succeeded"
     assert "running" not in statuses(states).values()
 
 
-def test_a_failure_is_told_in_a_sentence_of_bounded_length_without_a_trace() -> None:
+def test_a_failure_is_a_sentence_of_bounded_length_without_a_stack_trace() -> None:
     causes = {
         '{"errorMessage": "no", "errorType": "X", "stackTrace": ["File secret.py"]}': "no",
         "{}": "{}",
@@ -572,7 +447,7 @@ def test_a_failure_is_told_in_a_sentence_of_bounded_length_without_a_trace() -> 
 
 
 def many(items: int) -> list[dict[str, Any]]:
-    """A Map of so many items, of which the last still runs."""
+    """Returns the events of a Map of so many items, of which the last still runs."""
     lines = ["1 <- 0 ExecutionStarted", "2 <- 0 TaskStateEntered First", "3 <- 2 TaskStateExited First"]
     lines += ["4 <- 3 MapStateEntered Items", "5 <- 4 MapStateStarted"]
     for _ in range(items):
@@ -587,13 +462,8 @@ def many(items: int) -> list[dict[str, Any]]:
     return read("\n".join(lines[:-2]))
 
 
-MANY = {
-    "StartAt": "First",
-    "States": {
-        "First": {"Type": "Task", "Resource": "r", "Next": "Items"},
-        "Items": {"Type": "Map", "ItemProcessor": one_named("Each"), "End": True},
-    },
-}
+FIRST = {"Type": "Task", "Resource": "r", "Next": "Items"}
+MANY = {"StartAt": "First", "States": {"First": FIRST, "Items": each_item(one_named("Each"))}}
 
 
 @pytest.mark.parametrize("items", [100, 1_990])
@@ -605,7 +475,7 @@ def test_many_events_are_read_by_pages(items: int) -> None:
     assert states["Each"]["tries"] == items
 
 
-def test_too_many_events_are_read_from_both_ends_and_it_is_said() -> None:
+def test_of_too_many_events_both_ends_are_read_and_the_picture_is_partial() -> None:
     executions = Executions(MANY, many(4_990), "RUNNING")
     shown = of(executions)
     states = {state["name"]: state for state in shown["states"]}
@@ -620,7 +490,7 @@ def test_too_many_events_are_read_from_both_ends_and_it_is_said() -> None:
 
 
 def left_out(machine: dict[str, Any], told: str, page: int, status: str) -> dict[str, str]:
-    """The statuses where only the first and the last ``page`` events are read."""
+    """Returns the statuses when only the first and the last ``page`` events are read."""
     executions = Executions(machine, read(told), status)
     executions.page = page
     shown = of(executions)
@@ -628,34 +498,26 @@ def left_out(machine: dict[str, Any], told: str, page: int, status: str) -> dict
     return {state["name"]: state["status"] for state in shown["states"]}
 
 
-def test_a_state_whose_entry_was_left_out_has_ended_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_whose_entry_was_not_read_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "NEWEST_PAGES", 1)
     found = left_out(INVENTORY, SUCCEEDED, 2, "SUCCEEDED")
     assert (found["Begin"], found["Done"], found["ReadInventory"]) == ("succeeded", "succeeded", "skipped")
 
 
-def test_an_item_whose_beginning_was_left_out_is_of_its_map_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_item_whose_start_was_not_read_belongs_to_its_map(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "NEWEST_PAGES", 1)
-    machine = one({"Type": "Map", "ItemProcessor": one_named("Each"), "Next": "Caught", **CAUGHT}, Caught=PASS)
+    machine = one(each_item(one_named("Each"), **CAUGHT), Caught=PASS)
     told = """
-        1 <- 0 ExecutionStarted
-        2 <- 0 MapStateEntered One
-        3 <- 2 MapStateStarted
-        4 <- 3 MapIterationStarted One
-        5 <- 3 MapIterationStarted One
-        6 <- 4 TaskStateEntered Each
-        7 <- 6 TaskScheduled
-        8 <- 7 TaskStarted
-        9 <- 5 TaskStateEntered Each
-        10 <- 9 TaskFailed Broken: pipe
-        11 <- 10 MapStateFailed
+        1 <- 0 ExecutionStarted | 2 <- 0 MapStateEntered One | 3 <- 2 MapStateStarted | 4 <- 3 MapIterationStarted One
+        5 <- 3 MapIterationStarted One | 6 <- 4 TaskStateEntered Each | 7 <- 6 TaskScheduled | 8 <- 7 TaskStarted
+        9 <- 5 TaskStateEntered Each | 10 <- 9 TaskFailed Broken: pipe | 11 <- 10 MapStateFailed
         12 <- 11 MapStateExited One
     """
     assert left_out(machine, told, 4, "RUNNING") == {"One": "caught", "Each": "failed", "Caught": "waiting"}
 
 
 @given(st.lists(st.integers(0, 30)), st.lists(st.integers(0, 40)), st.sampled_from(["RUNNING", "SUCCEEDED", "FAILED"]))
-def test_whatever_is_left_out_and_whatever_led_to_what_each_state_has_a_status(
+def test_each_state_has_a_status_whichever_events_and_links_are_missing(
     dropped: list[int], before: list[int], status: str
 ) -> None:
     events = [event for number, event in enumerate(read(SUCCEEDED)) if number not in dropped] or read(until(1))
@@ -672,7 +534,7 @@ def test_whatever_is_left_out_and_whatever_led_to_what_each_state_has_a_status(
 # --- What it costs ----------------------------------------------------------------------------------------------------
 
 
-def test_whoever_watches_asks_for_the_state_machine_once() -> None:
+def test_the_state_machine_is_read_once_however_often_the_history_is_read() -> None:
     executions = Executions(INVENTORY, read(until(4)), "RUNNING")
     for _ in range(5):
         of(executions)
@@ -680,7 +542,7 @@ def test_whoever_watches_asks_for_the_state_machine_once() -> None:
     assert executions.asked.count("events") == 5
 
 
-def test_a_report_that_is_not_there_has_no_history() -> None:
+def test_a_report_that_does_not_exist_has_no_history() -> None:
     with pytest.raises(NotFound):
         history.of("storage-2", sfn=Executions(INVENTORY, [], "RUNNING"), machines=MACHINES)
 
@@ -693,7 +555,7 @@ def places(machine: dict[str, Any]) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("machine", [INVENTORY, STORAGE], ids=["inventory", "storage"])
-def test_no_two_states_are_drawn_in_one_place_but_a_container_with_its_first(machine: dict[str, Any]) -> None:
+def test_no_two_states_share_a_place_except_a_container_and_its_first_state(machine: dict[str, Any]) -> None:
     states = picture(machine, until(1))
     leaves = [state for state in states.values() if state["kind"] not in ("map", "parallel")]
     assert len({(state["column"], state["row"]) for state in leaves}) == len(leaves)
@@ -712,13 +574,13 @@ def test_no_two_states_are_drawn_in_one_place_but_a_container_with_its_first(mac
     ],
     ids=["inventory", "storage"],
 )
-def test_the_way_without_failure_is_straight_and_the_others_are_below(machine: dict[str, Any], way: list[str]) -> None:
+def test_the_path_without_failures_is_straight_and_above_the_rest(machine: dict[str, Any], way: list[str]) -> None:
     drawn = places(machine)
     assert [drawn[name] for name in way] == [(column, 0) for column in range(len(way))]
     assert min(drawn[name][1] for name in ("WhatFailed", "TakeCause", "NotifyFailure", "Failed", "Unannounced")) > 1
 
 
-def test_what_follows_is_to_the_right_unless_it_is_a_loop() -> None:
+def test_a_following_state_is_to_the_right_unless_it_loops_back() -> None:
     for machine in (INVENTORY, STORAGE):
         states = picture(machine, until(1))
         back = {
@@ -742,7 +604,7 @@ def test_a_container_takes_as_much_room_as_its_states() -> None:
     assert places(machine) == expected
 
 
-def test_the_longest_way_to_a_state_tells_its_column() -> None:
+def test_the_longest_path_to_a_state_decides_its_column() -> None:
     machine = one(
         {"Type": "Choice", "Choices": [{"Variable": "$", "IsNull": True, "Next": "End"}], "Default": "A"},
         A={"Type": "Pass", "Next": "B"},

@@ -61,9 +61,7 @@ def is_gone(pid: int) -> bool:
 
 def test_a_process_is_known_again_by_another_command(process: Process, tmp_path: Path) -> None:
     process.start(SLEEP, {}, "one", 4566)
-
     again = Process("sleeper", tmp_path)
-
     assert again.pid() == process.pid() is not None
     assert again.port() == 4566
     assert again.runs("one")
@@ -75,7 +73,6 @@ def test_a_process_id_that_belongs_to_another_by_now_is_never_signalled(process:
     try:
         record = {"pid": str(stranger.pid), "started": "long ago", "fingerprint": "one", "port": "4566"}
         (tmp_path / "sleeper.json").write_text(json.dumps(record))
-
         assert process.pid() is None
         assert not process.runs("one")
         assert process.stop() is False
@@ -88,7 +85,6 @@ def test_a_process_id_that_belongs_to_another_by_now_is_never_signalled(process:
 @pytest.mark.parametrize("record", ["", "{", "{}"])
 def test_a_record_that_was_cut_off_counts_as_no_process(process: Process, tmp_path: Path, record: str) -> None:
     (tmp_path / "sleeper.json").write_text(record)
-
     assert process.pid() is None
 
 
@@ -97,9 +93,7 @@ def test_stop_takes_the_children_along_even_of_a_process_that_will_not_end(proce
     process.wait(says(process))
     pid, child = process.pid(), int(process.log.read_text())
     assert pid
-
     assert process.stop(seconds=0.1) is True
-
     assert process.pid() is None
     deadline = time.monotonic() + 10
     while not (is_gone(pid) and is_gone(child)):
@@ -109,7 +103,6 @@ def test_stop_takes_the_children_along_even_of_a_process_that_will_not_end(proce
 
 def test_a_process_that_ends_while_it_starts_shows_the_end_of_its_log(process: Process) -> None:
     process.start([sys.executable, "-c", "raise SystemExit('no such table')"], {}, "one", 4566)
-
     with pytest.raises(StackError, match=r"sleeper ended while starting(.|\n)*no such table"):
         process.wait(lambda: False)
 
@@ -117,17 +110,14 @@ def test_a_process_that_ends_while_it_starts_shows_the_end_of_its_log(process: P
 def test_a_process_that_is_never_ready_shows_the_end_of_its_log(process: Process) -> None:
     process.start(SLEEP, {}, "one", 4566)
     process.wait(says(process))
-
     with pytest.raises(StackError, match=r"sleeper is not ready after 0 s(.|\n)*up"):
         process.wait(lambda: False, seconds=0)
 
 
 def test_a_process_sees_only_the_environment_that_it_is_given(process: Process) -> None:
     process.start(["/usr/bin/env"], {"ONE": "1"}, "one", 4566)
-
     with pytest.raises(StackError):
         process.wait(lambda: False)
-
     assert process.log.read_text() == "ONE=1\n"
 
 
@@ -145,7 +135,6 @@ def test_a_second_command_says_that_it_waits_and_then_does(tmp_path: Path) -> No
         assert waits.wait(10)
         order.append("first")
     thread.join(10)
-
     assert order == ["first", "second"]
 
 
@@ -156,10 +145,8 @@ def test_a_used_port_names_the_variable_that_changes_it(used_port: int) -> None:
 
 def test_with_a_used_port_nothing_is_started(tmp_path: Path, used_port: int) -> None:
     stack = Stack(tmp_path, api_port=used_port, aws_port=used_port + 1, db_port=used_port + 2)
-
     with pytest.raises(StackError, match="set CAFE_API_PORT to another"):
         stack.start()
-
     assert not any(process.pid() for process in stack.processes.values())
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
@@ -177,7 +164,6 @@ def test_a_port_that_is_none_is_refused_by_the_name_of_its_variable(value: str) 
 
 def test_the_ports_are_those_of_the_variables_or_the_usual_ones() -> None:
     stack = Stack.read({"CAFE_AWS_PORT": "14566", "CAFE_API_PORT": ""})
-
     assert (stack.api_port, stack.aws_port, stack.db_port) == (8000, 14566, 33306)
 
 
@@ -196,9 +182,7 @@ def test_passwords_are_random_and_readable_by_their_owner_only(tmp_path: Path) -
     one.prepare()
     other.prepare()
     before = one.variables
-
     one.prepare()
-
     assert one.variables == before
     assert one.variables["DB_PASSWORD"] != other.variables["DB_PASSWORD"] != one.variables["DB_ADMIN_PASSWORD"]
     assert stat.S_IMODE((tmp_path / "one" / "passwords.json").stat().st_mode) == 0o600
@@ -210,9 +194,7 @@ def test_the_file_to_source_gives_every_value_as_it_is(tmp_path: Path) -> None:
     stack.database.prepare()
     outputs = {"API_ROLE_ARN": "arn", "ODD": 'it\'s $HOME, `date` and "more"\\'}
     (stack.project / "dev.outputs.json").write_text(json.dumps(outputs))
-
     stack._write_environment()
-
     script = '. "$1"; printf "%s\\n" "$ODD" "$CAFE_STAGE" "${AWS_PROFILE-unset}"; command -v chalice'
     printed = subprocess.run(
         ["/bin/sh", "-uc", script, "sh", str(stack.folder / "env")],
@@ -236,7 +218,6 @@ def test_sourced_while_the_stack_is_down_the_file_says_so_and_gives_all_but_the_
     [port] = free_ports(1)
     stack.users.write(f"http://127.0.0.1:{port}", "client", {"manager": "secret"})
     stack._write_environment()
-
     done = subprocess.run(
         [*shell, "-c", '. "$1"; echo "$CAFE_STAGE ${CAFE_TOKEN-unset}"', "sh", str(stack.folder / "env")],
         env={"PATH": "/usr/bin:/bin", "CAFE_TOKEN": "an old one", "http_proxy": "http://127.0.0.1:1"},
@@ -326,7 +307,6 @@ def test_dead_letters_of_another_stage_want_a_token_of_that_stage(
 def test_a_fingerprint_changes_with_any_source_but_not_with_compiled_files(tmp_path: Path) -> None:
     (tmp_path / "one.py").write_text("1")
     before = fingerprint(tmp_path, "command")
-
     (tmp_path / "one.pyc").write_text("compiled")
     assert fingerprint(tmp_path, "command") == before
     (tmp_path / "one.py").write_text("2")
@@ -362,7 +342,6 @@ def test_each_log_line_is_shown_once_and_in_order_even_if_it_is_the_same_again()
         ("cafe-dev-store_orders", "first"),
         ("cafe-dev-store_orders", "again"),
     ]
-
     client.write("a", 2, "again")
     assert logs.news(client, "/aws/lambda/cafe-dev", known) == [("cafe-dev-store_orders", "again")]
     assert logs.news(client, "/aws/lambda/cafe-dev", known) == []

@@ -12,11 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.logs import logger
-from tests.unit.conftest import ROOT, log_handler
-
-
-def records(lines: io.StringIO) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in lines.getvalue().split("\n")[:-1]]
+from tests.unit.cloud import ROOT
+from tests.unit.logged import log_handler, records
 
 
 def test_a_record_has_its_level_logger_message_time_and_fields(log_lines: io.StringIO) -> None:

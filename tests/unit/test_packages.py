@@ -1,23 +1,23 @@
-"""What is installed with the system's package manager: found where it is, asked for once, and else said in words."""
+"""Programs of the system: they are found, or installed with its package manager, or the error says what to do."""
 
 import os
-import re
-import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from local import chromium, packages
 from local.database import Database
 from local.processes import StackError
+from tests.conftest import pytest_terminal_summary
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of programs that are all there is, for a person who may install more."""
+    """A folder with all programs that exist, for a person who may install more."""
     for name in ("env", "sh", "touch"):
         (tmp_path / name).symlink_to(Path("/usr/bin") / name)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -31,14 +31,14 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put(folder: Path, name: str, script: str = "") -> Path:
-    """A program that writes down how it was called, and then does what ``script`` says."""
+    """Makes a program that records its arguments and then runs ``script``."""
     path = folder / name
     path.write_text(f'#!/bin/sh\necho "{name} $*" >> "$ASKED"\n{script}\n')
     path.chmod(0o755)
     return path
 
 
-def asked(folder: Path) -> list[str]:
+def calls(folder: Path) -> list[str]:
     return (folder / "asked").read_text().splitlines()
 
 
@@ -51,7 +51,7 @@ def test_chromium_is_found_under_each_of_its_names(machine: Path) -> None:
     assert chromium.find({}) == debians
 
 
-def test_the_variable_goes_before_what_is_found_and_is_right_or_an_error(machine: Path) -> None:
+def test_the_variable_overrides_what_is_found_and_must_be_right(machine: Path) -> None:
     put(machine, "chromium")
     mine = put(machine, "mine")
     assert chromium.find({"CHROMIUM": str(mine)}) == mine
@@ -63,16 +63,16 @@ def test_the_variable_goes_before_what_is_found_and_is_right_or_an_error(machine
 def test_a_package_is_installed_without_taking_any_other_away(machine: Path) -> None:
     put(machine, "apt-get", f'touch "{machine}/chromium"; /bin/chmod +x "{machine}/chromium"')
     assert chromium.install() == machine / "chromium"
-    assert asked(machine) == ["apt-get --yes install --no-remove --no-install-recommends chromium fonts-liberation"]
+    assert calls(machine) == ["apt-get --yes install --no-remove --no-install-recommends chromium fonts-liberation"]
 
 
-def test_where_the_lists_of_packages_are_old_they_are_fetched_and_the_package_tried_again(machine: Path) -> None:
+def test_old_package_lists_are_updated_and_the_installation_is_retried(machine: Path) -> None:
     put(machine, "apt-get", f'case "$*" in *update) touch "{machine}/new";; *) test -e "{machine}/new";; esac')
     Database(machine, 1).install()
-    assert [line.split()[2] for line in asked(machine)] == ["install", "update", "install"]
+    assert [line.split()[2] for line in calls(machine)] == ["install", "update", "install"]
 
 
-def test_what_cannot_be_installed_is_an_error_that_says_why_and_what_else_helps(machine: Path) -> None:
+def test_a_failed_installation_is_an_error_with_its_reason_and_another_way(machine: Path) -> None:
     put(machine, "apt-get", "echo E: Unable to locate package; exit 100")
     with pytest.raises(
         StackError, match=r"(?s)Unable to locate package.*To use a Chromium .* set CHROMIUM to its path"
@@ -89,7 +89,7 @@ def test_a_package_that_does_not_bring_the_program_is_an_error(machine: Path) ->
 
 
 @pytest.mark.parametrize("person", [0, 1000])
-def test_without_a_package_manager_or_the_right_to_use_it_nothing_is_tried(
+def test_without_a_package_manager_or_permission_to_use_it_nothing_is_tried(
     machine: Path, monkeypatch: pytest.MonkeyPatch, person: int
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: person)
@@ -100,14 +100,14 @@ def test_without_a_package_manager_or_the_right_to_use_it_nothing_is_tried(
     assert not (machine / "asked").exists()
 
 
-def test_who_is_not_root_installs_by_sudo_which_does_not_ask_for_a_password(
+def test_a_person_who_is_not_root_installs_with_sudo_without_a_password(
     machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     put(machine, "apt-get")
     put(machine, "sudo")
     Database(machine, 1).install()
-    assert asked(machine)[0].startswith("sudo -n env DEBIAN_FRONTEND=noninteractive apt-get --yes install")
+    assert calls(machine)[0].startswith("sudo -n env DEBIAN_FRONTEND=noninteractive apt-get --yes install")
 
 
 def test_on_macos_brew_does_it(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,17 +115,16 @@ def test_on_macos_brew_does_it(machine: Path, monkeypatch: pytest.MonkeyPatch) -
     put(machine, "brew", f'touch "{machine}/chromium"; /bin/chmod +x "{machine}/chromium"')
     assert chromium.install() == machine / "chromium"
     Database(machine, 1).install()
-    assert asked(machine) == ["brew install --cask chromium", "brew install mariadb"]
+    assert calls(machine) == ["brew install --cask chromium", "brew install mariadb"]
 
 
-def test_without_a_browser_its_tests_are_skipped_and_the_closing_lines_say_so(machine: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "1", "tests/browser/test_today.py"]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, env={"PATH": str(machine), "HOME": str(machine)}
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(
-        r"the console was not tested =+\n2 browser tests were skipped. Chromium is not installed, and neither apt-get "
-        r"nor brew can do it here. To use a Chromium or a Chrome that is there already, set CHROMIUM to its path.\n",
-        done.stdout,
-    )
+def test_the_last_lines_of_a_run_say_why_the_browser_tests_were_skipped() -> None:
+    printed: list[str] = []
+    reason = ("tests/browser/conftest.py", 40, "Skipped: Chromium is not installed")
+    skipped = [SimpleNamespace(nodeid=f"tests/{path}.py::test", longrepr=reason) for path in ("browser/a", "unit/b")]
+    reporter = SimpleNamespace(stats={}, section=printed.append, write_line=printed.append)
+    pytest_terminal_summary(reporter)
+    assert printed == []
+    reporter.stats["skipped"] = [skipped[0], skipped[0], skipped[1]]
+    pytest_terminal_summary(reporter)
+    assert printed == ["the console was not tested", "2 browser tests were skipped. Chromium is not installed"]

@@ -1,4 +1,4 @@
-"""Reports: what may be asked for, that a key starts one execution only, and what is shown of each."""
+"""Reports: what a request may be, that a key starts one execution only, and what is shown of each."""
 
 import json
 import re
@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from chalicelib import clients, correlation, reports
 from chalicelib.errors import InvalidRequest, NotFound, Unavailable
 from chalicelib.rest import Page
-from tests.unit.conftest import ENVIRONMENT, Aws
+from tests.unit.cloud import ENVIRONMENT, MACHINES, Aws, refusing
 
 NOW = datetime(2026, 11, 21, 3, 14, 15, 123456, UTC)
-MACHINES = {"inventory": ENVIRONMENT["INVENTORY_REPORT_ARN"], "storage": ENVIRONMENT["STORAGE_REPORT_ARN"]}
 BUCKET = ENVIRONMENT["REPORTS_BUCKET"]
 INVENTORY = {"kind": "inventory"}
 LISTING = {"kind": "storage", "mode": "listing"}
@@ -27,12 +26,25 @@ def start(aws: Aws, wanted: dict[str, str], key: str | None = None) -> dict[str,
     return reports.start(wanted, key, "mia", sfn=aws.sfn, machines=MACHINES, now=NOW)
 
 
-def get(aws: Aws, report_id: str) -> dict[str, Any]:
-    return reports.get(report_id, sfn=aws.sfn, machines=MACHINES, s3=aws.s3, bucket=BUCKET, now=NOW)
+def get(aws: Aws, report_id: str, now: datetime = NOW) -> dict[str, Any]:
+    return reports.get(report_id, sfn=aws.sfn, machines=MACHINES, s3=aws.s3, bucket=BUCKET, now=now)
 
 
-def newest(aws: Aws, limit: int, token: str | None = None, **filters: str) -> dict[str, Any]:
-    return reports.newest(Page(limit, token, filters), sfn=aws.sfn, machines=MACHINES)
+def newest(sfn: Any, limit: int, token: str | None = None, **filters: str) -> dict[str, Any]:
+    return reports.newest(Page(limit, token, filters), sfn=sfn, machines=MACHINES)
+
+
+def ids(page: dict[str, Any]) -> list[str]:
+    return [each["reportId"] for each in page["reports"]]
+
+
+def pages(sfn: Any, limit: int, **filters: str) -> list[list[str]]:
+    first = newest(sfn, limit, **filters)
+    found, token = [ids(first)], first["next"]
+    while token:
+        page = newest(sfn, limit, token, **filters)
+        found, token = [*found, ids(page)], page["next"]
+    return found
 
 
 def run_by_hand(aws: Aws, kind: str, name: str, started_at: datetime) -> None:
@@ -40,25 +52,44 @@ def run_by_hand(aws: Aws, kind: str, name: str, started_at: datetime) -> None:
     aws.execution(name).start_date = started_at
 
 
-# --- What may be asked for --------------------------------------------------------------------------------------------
+# --- Requests ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_inventory_is_what_is_meant_if_nothing_is_said() -> None:
+def test_the_defaults_are_an_inventory_and_a_listing() -> None:
     assert reports.parse({}) == INVENTORY
-
-
-def test_a_storage_report_lists_if_no_mode_is_said() -> None:
     assert reports.parse({"kind": "storage"}) == LISTING
+
+
+@pytest.mark.parametrize(
+    ("body", "problems"),
+    [
+        *(({"kind": kind}, ["kind: must be one of inventory, storage"]) for kind in ("coffee", None, ["storage"])),
+        *(({"kind": "storage", "mode": mode}, ["mode: must be one of listing, metrics"]) for mode in ("guess", {})),
+        ({"mode": "listing"}, ["mode: is for reports of the kind storage only"]),
+        ({"since": "2026"}, ['"since": is not a field of a report']),
+        (
+            {"kind": 1, "mode": 2, "a\u0000\ud800": 3},
+            [
+                '"a\\u0000\\ud800": is not a field of a report',
+                "kind: must be one of inventory, storage",
+                "mode: must be one of listing, metrics",
+            ],
+        ),
+        *((body, ["body: must be an object, or nothing"]) for body in ([], "storage", 0)),
+    ],
+)
+def test_a_wrong_request_names_every_wrong_field(body: Any, problems: list[str]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        reports.parse(body)
+    assert caught.value.problems == problems
+
+
+VALUES = st.sampled_from(["inventory", "storage", "listing", "metrics"])
 
 
 @given(
     st.dictionaries(
-        st.sampled_from(["kind", "mode"]) | st.text(),
-        st.sampled_from(["inventory", "storage", "listing", "metrics"])
-        | st.none()
-        | st.integers()
-        | st.lists(st.text()),
-        max_size=20,
+        st.sampled_from(["kind", "mode"]) | st.text(), VALUES | st.none() | st.integers() | st.lists(st.text())
     )
 )
 def test_any_object_is_a_request_or_is_refused_by_the_names_of_its_fields(body: dict[str, Any]) -> None:
@@ -69,28 +100,23 @@ def test_any_object_is_a_request_or_is_refused_by_the_names_of_its_fields(body: 
     else:
         assert body.items() <= {**INVENTORY, **wanted}.items()
         return
-    named = {problem.rpartition(": ")[0] for problem in problems}
+    named = {problem.rpartition(": ")[0] for problem in problems if not problem.startswith("and ")}
     assert named <= {"kind", "mode"} | {json.dumps(name[:40]) for name in body}
 
 
 def test_fields_of_any_number_and_length_make_a_short_message() -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequest, match=r"; and 80 more$") as caught:
         reports.parse({f"{number}" + "x" * 5_000: 1 for number in range(100)})
     assert len(str(caught.value)) < 2_000
-    assert str(caught.value).endswith("; and 80 more")
 
 
 # --- Starting one -----------------------------------------------------------------------------------------------------
 
 
-def test_a_reports_id_tells_its_kind_and_when_it_was_asked_for(aws: Aws) -> None:
-    report = start(aws, INVENTORY)
-    assert re.fullmatch(r"inventory-20261121T031415-[0-9a-f]{12}", report["reportId"])
-
-
-def test_the_machine_gets_only_what_it_cannot_know(aws: Aws) -> None:
+def test_the_input_of_the_machine_is_what_it_cannot_know(aws: Aws) -> None:
     with correlation.about("request-1"):
         started = [start(aws, each)["reportId"] for each in (INVENTORY, LISTING)]
+    assert re.fullmatch(r"inventory-20261121T031415-[0-9a-f]{12}", started[0])
     inputs = [json.loads(aws.execution(each).execution_input) for each in started]
     asked = {"requestedBy": "mia", "correlationId": "request-1"}
     assert inputs == [asked, {"mode": "listing", **asked}]
@@ -103,60 +129,48 @@ def test_a_key_is_one_execution_for_ever(aws: Aws, wanted: dict[str, str], statu
     if status != "RUNNING":
         aws.finish(first["reportId"], status)
     assert start(aws, wanted, "monday") == first
-    assert len(newest(aws, 100)["reports"]) == 1
+    assert ids(newest(aws.sfn, 100)) == [first["reportId"]]
+    assert start(aws, wanted, "tuesday") != first
 
 
-def test_different_keys_are_different_reports(aws: Aws) -> None:
-    assert start(aws, INVENTORY, "a")["reportId"] != start(aws, INVENTORY, "b")["reportId"]
-
-
-def test_step_functions_out_of_breath_is_a_503(aws: Aws) -> None:
-    with Stubber(aws.sfn) as sfn:
-        sfn.add_client_error("start_execution", "ThrottlingException", http_status_code=400)
-        with pytest.raises(Unavailable, match=r"^StartExecution does not answer for now: try again in a moment$"):
-            start(aws, INVENTORY)
+def test_a_throttled_start_is_a_503(aws: Aws) -> None:
+    with (
+        refusing(aws.sfn, "start_execution", "ThrottlingException"),
+        pytest.raises(Unavailable, match=r"^StartExecution does not answer for now: try again in a moment$"),
+    ):
+        start(aws, INVENTORY)
 
 
 # --- One report -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("report_id", ["", "none", "a" * 81, "a/b", "a:b", "ä", "inventory-x\n"])
-def test_what_is_no_report_is_not_found(aws: Aws, report_id: str) -> None:
+def test_a_report_that_does_not_exist_is_not_found(aws: Aws, report_id: str) -> None:
     with pytest.raises(NotFound, match=r"^there is no report "):
         get(aws, report_id)
 
 
-def test_a_name_that_only_looks_like_an_inventory_is_found_in_the_other_machine(aws: Aws) -> None:
+def test_a_storage_report_whose_name_looks_like_an_inventory_is_found(aws: Aws) -> None:
     run_by_hand(aws, "storage", "inventory-of-buckets", NOW)
     assert get(aws, "inventory-of-buckets")["kind"] == "storage"
 
 
-def test_a_link_is_signed_afresh_at_each_call(aws: Aws) -> None:
+def test_each_call_gives_a_new_link(aws: Aws) -> None:
     report_id = start(aws, LISTING)["reportId"]
     aws.s3.put_object(Bucket=BUCKET, Key=f"storage/{report_id}/report.html", Body=b"")
     aws.finish(report_id, output='{"summary": {}}')
-    later = NOW + timedelta(minutes=30)
-    first = get(aws, report_id)
-    second = reports.get(report_id, sfn=aws.sfn, machines=MACHINES, s3=aws.s3, bucket=BUCKET, now=later)
-    assert first["expiresAt"] == "2026-11-21T04:14:15.123456Z"
-    assert second["expiresAt"] == "2026-11-21T04:44:15.123456Z"
-    assert f"{BUCKET}" in second["url"]
-    assert f"/storage/{report_id}/report.html?" in second["url"]
+    for minutes, ends in ((0, "2026-11-21T04:14:15.123456Z"), (30, "2026-11-21T04:44:15.123456Z")):
+        report = get(aws, report_id, NOW + timedelta(minutes=minutes))
+        assert report["expiresAt"] == ends
+        assert BUCKET in report["url"]
+        assert f"/storage/{report_id}/report.html?" in report["url"]
 
 
-def test_a_missing_right_to_look_for_the_page_is_not_taken_for_a_missing_page(aws: Aws) -> None:
+def test_a_missing_permission_to_look_for_the_page_is_not_mistaken_for_a_missing_page(aws: Aws) -> None:
     report_id = start(aws, INVENTORY)["reportId"]
     aws.finish(report_id, output='{"summary": {}}')
-    with Stubber(aws.s3) as s3:
-        s3.add_client_error("head_object", "403", http_status_code=403)
-        with pytest.raises(ClientError):
-            get(aws, report_id)
-
-
-def test_a_failed_report_without_a_word_says_that_no_reason_is_known(aws: Aws) -> None:
-    report_id = start(aws, INVENTORY)["reportId"]
-    aws.finish(report_id, "FAILED")
-    assert get(aws, report_id)["error"] == "no reason is known"
+    with refusing(aws.s3, "head_object", "403", 403), pytest.raises(ClientError):
+        get(aws, report_id)
 
 
 # --- The list ---------------------------------------------------------------------------------------------------------
@@ -164,30 +178,20 @@ def test_a_failed_report_without_a_word_says_that_no_reason_is_known(aws: Aws) -
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
 def test_pages_are_all_reports_of_both_machines_newest_first_even_of_one_moment(aws: Aws, limit: int) -> None:
-    """Step Functions tells the time in milliseconds."""
+    """Step Functions gives times in milliseconds."""
     moments = [NOW.replace(microsecond=0) + timedelta(seconds=number // 4) for number in range(12)]
     for number, moment in enumerate(moments):
         run_by_hand(aws, ("inventory", "storage")[number % 2], f"r-{number:02}", moment)
-    found: list[str] = []
-    sizes = []
-    token: str | None = None
-    while token or not found:
-        page = newest(aws, limit, token)
-        token = page["next"]
-        sizes.append(len(page["reports"]))
-        found += [each["reportId"] for each in page["reports"]]
-    assert found == [f"r-{number:02}" for number in reversed(range(12))]
-    assert set(sizes[:-1]) <= {limit}
+    found = pages(aws.sfn, limit)
+    assert [each for page in found for each in page] == [f"r-{number:02}" for number in reversed(range(12))]
+    assert {len(page) for page in found[:-1]} <= {limit}
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 60), st.none() | st.integers(0, 30)), max_size=30),
-    st.integers(1, 10),
-)
-def test_reports_are_listed_by_their_start_though_step_functions_gives_ended_ones_by_their_end(
+@given(st.lists(st.tuples(st.integers(0, 60), st.none() | st.integers(0, 30)), max_size=30), st.integers(1, 10))
+def test_reports_are_listed_by_their_start_although_step_functions_lists_ended_ones_by_their_end(
     minutes: list[tuple[int, int | None]], limit: int
 ) -> None:
-    """Moto gives all by their start, so this Step Functions is made of AWS's words in its documentation."""
+    """moto lists all by their start. This Step Functions follows the documentation of AWS."""
     executions: list[dict[str, Any]] = []
     for number, (start, took) in enumerate(minutes):
         execution: dict[str, Any] = {"name": f"r-{number:02}", "status": "RUNNING" if took is None else "SUCCEEDED"}
@@ -203,75 +207,46 @@ def test_reports_are_listed_by_their_start_though_step_functions_gives_ended_one
             more = {"nextToken": str(end)} if end < len(ordered) else {}
             return {"executions": ordered[int(nextToken) : end], **more}
 
-    found: list[str] = []
-    token = None
-    while True:
-        page = reports.newest(Page(limit, token, {"kind": "inventory"}), sfn=StepFunctions(), machines=MACHINES)
-        found += [each["reportId"] for each in page["reports"]]
-        token = page["next"]
-        if token is None:
-            break
     by_start = sorted(executions, key=lambda each: (each["startDate"], each["name"]), reverse=True)
-    assert found == [each["name"] for each in by_start]
+    found = pages(StepFunctions(), limit, kind="inventory")
+    assert [each for page in found for each in page] == [each["name"] for each in by_start]
 
 
-def test_a_report_that_comes_while_someone_reads_moves_no_page(aws: Aws) -> None:
+def test_a_report_that_starts_meanwhile_moves_no_page(aws: Aws) -> None:
     for number in range(4):
         run_by_hand(aws, "inventory", f"r-{number}", NOW + timedelta(minutes=number))
-    first = newest(aws, 2)
+    first = newest(aws.sfn, 2)
     run_by_hand(aws, "storage", "new", NOW + timedelta(hours=1))
-    second = newest(aws, 2, first["next"])
-    assert [each["reportId"] for each in first["reports"] + second["reports"]] == ["r-3", "r-2", "r-1", "r-0"]
+    assert ids(first) + ids(newest(aws.sfn, 2, first["next"])) == ["r-3", "r-2", "r-1", "r-0"]
 
 
-def test_the_answers_of_step_functions_are_followed_to_their_end(aws: Aws) -> None:
-    def answer(*names: str, token: str | None = None) -> dict[str, Any]:
-        executions = [
-            {
-                "executionArn": MACHINES["inventory"].replace("stateMachine", "execution") + f":{name}",
-                "stateMachineArn": MACHINES["inventory"],
-                "name": name,
-                "status": "RUNNING",
-                "startDate": NOW - timedelta(minutes=int(name[2:])),
-            }
-            for name in names
-        ]
-        return {"executions": executions, **({"nextToken": token} if token else {})}
+def test_all_answers_of_step_functions_are_read(aws: Aws) -> None:
+    def answer(*names: str, **more: str) -> dict[str, Any]:
+        known = {"executionArn": "a", "stateMachineArn": MACHINES["inventory"], "status": "RUNNING"}
+        starts = {name: NOW - timedelta(minutes=int(name[2:])) for name in names}
+        return {"executions": [{**known, "name": name, "startDate": at} for name, at in starts.items()], **more}
 
     with Stubber(aws.sfn) as sfn:
         asked = {"stateMachineArn": MACHINES["inventory"], "maxResults": ANY}
-        sfn.add_response("list_executions", answer("r-1", "r-2", token="t"), asked)
+        sfn.add_response("list_executions", answer("r-1", "r-2", nextToken="t"), asked)
         sfn.add_response("list_executions", answer("r-3"), {**asked, "nextToken": "t"})
-        listed = newest(aws, 5, kind="inventory")
+        listed = newest(aws.sfn, 5, kind="inventory")
         sfn.assert_no_pending_responses()
-    assert [each["reportId"] for each in listed["reports"]] == ["r-1", "r-2", "r-3"]
-    assert listed["next"] is None
-
-
-def test_an_unknown_kind_is_named(aws: Aws) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        newest(aws, 5, kind="")
-    assert caught.value.problems == ["kind: must be one of inventory, storage"]
+    assert (ids(listed), listed["next"]) == (["r-1", "r-2", "r-3"], None)
 
 
 # --- The link ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_link_names_the_buckets_region_because_a_new_bucket_redirects_and_no_signature_survives_that(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+def test_a_link_names_the_region_of_the_bucket_because_a_redirect_breaks_the_signature() -> None:
     url = reports.presign(clients.aws("s3", "eu-central-1"), BUCKET, "k", NOW)["url"]
     assert url.startswith(f"https://{BUCKET}.s3.eu-central-1.amazonaws.com/k?")
 
 
-def test_a_presigned_link_opens_one_object_for_an_hour(aws: Aws) -> None:
+def test_a_link_opens_one_object_for_an_hour(aws: Aws) -> None:
     link = reports.presign(aws.s3, BUCKET, "inventory/r-1/report.html", NOW)
     assert link["expiresAt"] == "2026-11-21T04:14:15.123456Z"
     place, _, query = link["url"].partition("?")
-    assert place.startswith("https://")
-    assert BUCKET in place
-    assert place.endswith("/inventory/r-1/report.html")
+    assert place == f"https://{BUCKET}.s3.amazonaws.com/inventory/r-1/report.html"
     assert "X-Amz-Algorithm=AWS4-HMAC-SHA256" in query
     assert "X-Amz-Expires=3600" in query

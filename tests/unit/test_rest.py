@@ -6,33 +6,21 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from chalice.app import Request
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib import rest
 from chalicelib.errors import BodyTooLarge, InvalidRequest
 from chalicelib.rest import Page
+from tests.unit.api import request
 
 
-def request(
-    body: str | bytes | None = None,
-    query: dict[str, list[str]] | None = None,
-    headers: dict[str, str] | None = None,
-    path: str = "/api/orders",
-    *,
-    is_base64: bool = False,
-) -> Request:
-    event = {
-        "requestContext": {"httpMethod": "POST", "resourcePath": "/orders", "path": path},
-        "headers": headers or {},
-        "multiValueQueryStringParameters": query,
-        "pathParameters": None,
-        "stageVariables": None,
-        "body": body,
-        "isBase64Encoded": is_base64,
-    }
-    return Request(event, None)
+def with_query(**query: list[str]) -> Any:
+    return request(multiValueQueryStringParameters=query)
+
+
+def body(content: str | bytes | None, **options: Any) -> Any:
+    return rest.body(request(body=content), **options)
 
 
 def problems(call: Any, *arguments: Any) -> list[str]:
@@ -44,63 +32,85 @@ def problems(call: Any, *arguments: Any) -> list[str]:
 # --- A body -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("body", [None, "", b"", " \r\n\t "])
-def test_no_body_is_what_the_route_takes_for_it(body: str | bytes | None) -> None:
-    assert rest.body(request(body)) is None
-    assert rest.body(request(body), nothing={}) == {}
+@pytest.mark.parametrize("content", [None, "", b"", " \r\n\t "])
+def test_without_a_body_the_route_gets_its_default(content: str | bytes | None) -> None:
+    assert body(content) is None
+    assert body(content, nothing={}) == {}
 
 
 def test_a_body_comes_as_text_as_bytes_or_as_base64() -> None:
     text = '{"note": "☕"}'
     encoded = base64.b64encode(text.encode()).decode()
-    for each in (request(text), request(text.encode()), request(encoded, is_base64=True)):
-        assert rest.body(each) == {"note": "☕"}
+    assert body(text) == body(text.encode()) == {"note": "☕"}
+    assert rest.body(request(body=encoded, isBase64Encoded=True)) == {"note": "☕"}
+
+
+def test_a_lone_surrogate_comes_through_for_its_field_to_be_named() -> None:
+    assert body(b'"ab\\ud800"') == body(b'"ab\xed\xa0\x80"') == "ab\ud800"
 
 
 def test_1_mb_is_counted_in_bytes() -> None:
     with pytest.raises(BodyTooLarge) as caught:
-        rest.body(request("é" * 500_001))
+        body("é" * 500_001)
     assert str(caught.value) == (
         "the body has 1,000,002 bytes, and at most 1,000,000 are taken: send it in smaller parts"
     )
-    assert rest.body(request(json.dumps("x" * 999_998))) == "x" * 999_998
+    assert body(json.dumps("x" * 999_998)) == "x" * 999_998
+
+
+TOO_DEEP = "body: its brackets are nested too deeply"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"{", "body: is not JSON: Expecting property name enclosed in double quotes at line 1, column 2"),
+        (b'{"a": 1,\n"b"}', "at line 2, column 4"),
+        (b"{'a': 1}", "body: is not JSON"),
+        (b'{"a": 1} {}', "body: is not JSON: Extra data at line 1, column 10"),
+        (b'{"quantity": NaN}', "body: is not JSON: NaN is no JSON number"),
+        (b'{"quantity": -Infinity}', "body: is not JSON: -Infinity is no JSON number"),
+        (b'{"quantity": %s}' % (b"9" * 5000), "body: has a number with too many digits"),
+        (b'{"note": "a\nb"}', "body: is not JSON: Invalid control character"),
+        (b'{"note": "\xff"}', "body: is not UTF-8 at byte 10"),
+        (b"\x00", "body: is not"),
+        # This is too deep as well. Which of the two problems is named depends on the version of Python.
+        (b"[" * 5000, "body: i"),
+        *((b"[" * depth + b"1" + b"]" * depth, TOO_DEEP) for depth in (101, 1_000, 5_000, 100_000)),
+        *((b'{"a":' * depth + b"1" + b"}" * depth, TOO_DEEP) for depth in (101, 1_000, 5_000, 100_000)),
+        (b"customerID=c&item=x", "body: is not JSON"),
+    ],
+    ids=lambda value: value[:24] if isinstance(value, bytes) else "",
+)
+def test_a_body_that_is_not_json_is_refused_saying_where(content: bytes, problem: str) -> None:
+    [found] = problems(body, content)
+    assert problem in found
 
 
 @given(st.binary() | st.text())
-def test_any_body_is_json_or_refused(body: str | bytes) -> None:
+def test_any_body_is_json_or_refused(content: str | bytes) -> None:
     with suppress(InvalidRequest):
-        json.dumps(rest.body(request(body)), allow_nan=False)
+        json.dumps(body(content), allow_nan=False)
 
 
-@pytest.mark.parametrize("depth", [101, 1_000, 5_000, 100_000])
-def test_nested_brackets_are_never_a_failure_of_the_server(depth: int) -> None:
-    for opening, closing in (("[", "]"), ('{"a":', "}")):
-        assert problems(rest.body, request(opening * depth + "1" + closing * depth)) == [
-            "body: its brackets are nested too deeply"
-        ]
-
-
-def test_100_brackets_within_each_other_are_read_on_every_python() -> None:
+def test_100_nested_brackets_are_read_on_every_python() -> None:
     for opening, closing in (("[", "]"), ('{"a":', "}")):
         text = opening * 100 + "1" + closing * 100
-        assert rest.body(request(text)) == json.loads(text)
+        assert body(text) == json.loads(text)
 
 
-# --- A list's parameters ----------------------------------------------------------------------------------------------
+# --- The parameters of a list -----------------------------------------------------------------------------------------
 
 
-def test_a_list_without_parameters_has_50_a_page() -> None:
+def test_a_list_takes_its_own_filters_only_and_has_50_items_on_a_page() -> None:
     assert rest.page(request()) == Page(50, None, {})
-
-
-def test_a_list_takes_its_own_filters_only() -> None:
-    asked = request(query={"limit": ["7"], "next": ["t"], "kind": ["storage"]})
+    asked = with_query(limit=["7"], next=["t"], kind=["storage"])
     assert rest.page(asked, "kind") == Page(7, "t", {"kind": "storage"})
     assert problems(rest.page, asked) == ["kind: is not a parameter of this route, which takes limit, next"]
 
 
 def test_all_wrong_parameters_are_named_at_once() -> None:
-    asked = request(query={"limit": ["0"], "next": ["a", "b"], "page": ["2"], "sort": [""]})
+    asked = with_query(limit=["0"], next=["a", "b"], page=["2"], sort=[""])
     assert problems(rest.page, asked, "kind") == [
         "page: is not a parameter of this route, which takes limit, next, kind",
         "sort: is not a parameter of this route, which takes limit, next, kind",
@@ -110,17 +120,25 @@ def test_all_wrong_parameters_are_named_at_once() -> None:
 
 
 def test_parameters_of_any_number_and_length_make_a_short_message() -> None:
-    asked = request(query={f"{number:02}" + "x" * 5_000: ["", ""] for number in range(50)})
-    found = problems(rest.page, asked)
+    found = problems(rest.page, with_query(**{f"{number:02}" + "x" * 5_000: ["", ""] for number in range(50)}))
     assert found[0] == f"00{'x' * 38}: is not a parameter of this route, which takes limit, next"
     assert found[-1] == "and 80 more"
     assert len(found) == 21
 
 
+@pytest.mark.parametrize("limit", ["0", "101", "-1", "1.5", "ten", "", " ", "1e1", "٣", "²", "9" * 5000])
+def test_a_limit_that_is_not_1_to_100_is_refused(limit: str) -> None:
+    assert problems(rest.page, with_query(limit=[limit])) == ["limit: must be a whole number from 1 to 100"]
+
+
+def test_limits_of_1_and_100_are_accepted() -> None:
+    assert [rest.page(with_query(limit=[limit])).limit for limit in ("1", "100", "007")] == [1, 100, 7]
+
+
 @given(st.text())
 def test_any_limit_is_1_to_100_or_refused(limit: str) -> None:
     with suppress(InvalidRequest):
-        assert 1 <= rest.page(request(query={"limit": [limit]})).limit <= 100
+        assert 1 <= rest.page(with_query(limit=[limit])).limit <= 100
 
 
 # --- The API's own address --------------------------------------------------------------------------------------------
@@ -137,5 +155,7 @@ def test_any_limit_is_1_to_100_or_refused(limit: str) -> None:
     ],
     ids=["chalice local", "a stage", "a base path", "a domain", "no host"],
 )
-def test_the_apis_address_is_what_the_client_called(headers: dict[str, str], path: str, expected: str) -> None:
-    assert rest.base_url(request(headers=headers, path=path)) == expected
+def test_the_address_of_the_api_is_the_one_that_the_client_called(
+    headers: dict[str, str], path: str, expected: str
+) -> None:
+    assert rest.base_url(request(path, headers=headers)) == expected

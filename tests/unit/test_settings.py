@@ -22,7 +22,7 @@ from chalicelib.settings import (
     database_secret,
     first_retry_seconds,
 )
-from tests.unit.conftest import ENVIRONMENT, ROOT
+from tests.unit.cloud import ENVIRONMENT, ROOT
 
 DATABASE = {"host": "db", "port": 3306, "dbname": "cafe", "username": "u", "password": "p"}
 IMPORT_APP = [sys.executable, "-c", "import app"]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from chalicelib import clients, timeline
 from chalicelib.errors import InvalidRequest
 from chalicelib.timeline import Item, Timeline
-from tests.unit.conftest import Aws
+from tests.unit.cloud import Aws
 
 NOW = datetime(2027, 2, 3, 4, 5, 6, 789, UTC)
 SINCE = date(2026, 11, 21)

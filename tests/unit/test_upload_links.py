@@ -1,4 +1,4 @@
-"""Links for uploads: what may be asked for, and what is signed into one."""
+"""Links for uploads: which files they accept, and what is signed into them."""
 
 import base64
 import json
@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from chalicelib import clients, upload_links, uploads
 from chalicelib.errors import InvalidRequest
-from tests.unit.conftest import ENVIRONMENT, REGION, Api
+from tests.unit.api import Api
+from tests.unit.cloud import ENVIRONMENT
+from tests.unit.signing import REGION
 
 NOW = datetime(2026, 11, 21, 23, 59, 15, 123456, UTC)
 KEY = re.compile(r"inventory/2026-11-21-[0-9a-f]{12}/([A-Za-z0-9_.-]{1,80})\.csv")
@@ -29,7 +31,7 @@ def refused(body: Any) -> list[str]:
     return caught.value.problems
 
 
-# --- What may be asked for --------------------------------------------------------------------------------------------
+# --- The request ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [{}, {"size": 1}, {"size": 50_000_000}, {"size": 390.0}])
@@ -38,17 +40,17 @@ def test_a_csv_is_taken_with_its_size_or_without(size: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("size", [0, -1, 50_000_001, 1.5, "390", True, None, 1e300])
-def test_a_file_that_s3_would_refuse_is_refused_before_it_is_sent(size: Any) -> None:
+def test_a_size_that_s3_would_refuse_is_refused_first(size: Any) -> None:
     problem = "size: must be a whole number of bytes, from 1 to 50,000,000"
     assert refused({"filename": "beans.csv", "size": size}) == [problem]
 
 
 @pytest.mark.parametrize("name", ["beans.xlsx", "beans", "csv", "beans.csv ", "beans.csv\n", "beans.csv.exe"])
-def test_what_would_not_be_imported_is_refused(name: str) -> None:
+def test_a_file_that_would_not_be_imported_is_refused(name: str) -> None:
     assert refused({"filename": name}) == ["filename: must end in .csv"]
 
 
-def test_all_that_is_wrong_is_named_at_once() -> None:
+def test_all_problems_are_named_at_once() -> None:
     assert refused({"size": 0, "name": "x", "filename": ""}) == [
         '"name": is not a field of an upload',
         "filename: must be a text of 1 to 255 characters",
@@ -61,7 +63,7 @@ def test_all_that_is_wrong_is_named_at_once() -> None:
         assert refused({"filename": name}) == ["filename: must be a text of 1 to 255 characters"]
 
 
-def test_what_a_link_takes_is_what_an_import_takes() -> None:
+def test_a_link_accepts_what_an_import_accepts() -> None:
     assert upload_links.FILE_BYTES == uploads.FILE_BYTES
     upload = uploads.Upload(offer()["key"], 1, "e", "0A", "ObjectCreated:Post", "now")
     assert upload.is_inventory()
@@ -78,7 +80,7 @@ def test_a_link_is_for_one_key_one_type_ten_minutes_and_50_mb() -> None:
     assert {"key": link["key"]} in conditions
     assert {"Content-Type": "text/csv"} in conditions
     assert ["content-length-range", 1, 50_000_000] in conditions
-    # botocore's own clock, beside the one that the answer is made with.
+    # botocore reads the real clock.
     ends = datetime.fromisoformat(policy["expiration"])
     assert abs((ends - datetime.now(UTC)).total_seconds() - 600) < 60
     assert link["expiresAt"] == "2026-11-22T00:09:15.123456Z"
@@ -95,24 +97,14 @@ def test_two_uploads_of_one_name_are_two_files() -> None:
 @pytest.mark.parametrize(
     ("filename", "safe"),
     [
-        ("beans.csv", "beans"),
-        ("Beans 2026-11.CSV", "Beans-2026-11"),
-        ("Café crème.csv", "Cafe-creme"),
-        ("D:\\stock\\beans.csv", "beans"),
-        ("../../../etc/passwd.csv", "passwd"),
-        ("..csv", "upload"),
-        ("☕.csv", "upload"),
-        (".csv", "upload"),
-        ("a/.csv", "upload"),
-        ("-rf *.csv", "rf"),
-        ("<script>alert(1)</script>.csv", "script"),
-        ("a${filename}b.csv", "a-filename-b"),
-        ("x" * 251 + ".csv", "x" * 80),
-        ("a\x00b\nc\ud800.csv", "a-b-c"),
-        ("beans.csv.csv", "beans.csv"),
+        *(("beans.csv", "beans"), ("Beans 2026-11.CSV", "Beans-2026-11"), ("Café crème.csv", "Cafe-creme")),
+        *(("D:\\stock\\beans.csv", "beans"), ("../../../etc/passwd.csv", "passwd"), ("-rf *.csv", "rf")),
+        *((name, "upload") for name in ("..csv", "☕.csv", ".csv", "a/.csv")),
+        *(("<script>alert(1)</script>.csv", "script"), ("a${filename}b.csv", "a-filename-b")),
+        *(("x" * 251 + ".csv", "x" * 80), ("a\x00b\nc\ud800.csv", "a-b-c"), ("beans.csv.csv", "beans.csv")),
     ],
 )
-def test_the_key_has_what_is_safe_of_the_name(filename: str, safe: str) -> None:
+def test_the_key_has_the_safe_part_of_the_name(filename: str, safe: str) -> None:
     found = KEY.fullmatch(offer(filename)["key"])
     assert found
     assert found[1] == safe
@@ -137,10 +129,8 @@ def test_a_manager_gets_a_link_and_the_log_has_the_key_and_no_signature(api: Api
     assert api.sent_by("ana", "staff").post("/uploads", {"filename": "beans.csv"}).status_code == 403
 
 
-@pytest.mark.parametrize(
-    ("body", "status"), [(b"", 400), (b"{", 400), ({}, 400), (b" " * 1_000_001, 413), ({"filename": "x.exe"}, 400)]
-)
-def test_a_bad_request_for_a_link_is_refused(api: Api, body: Any, status: int) -> None:
+@pytest.mark.parametrize(("body", "status"), [(b"", 400), (b"{", 400), (b" " * 1_000_001, 413)])
+def test_a_wrong_request_for_a_link_is_refused(api: Api, body: Any, status: int) -> None:
     response = api.post("/uploads", body)
     assert response.status_code == status
     assert response.json_body["Message"]

@@ -1,4 +1,4 @@
-"""An AWS that remembers what it was told: as much of it as ``infra/deploy`` uses, with AWS's own names."""
+"""Fakes of the services of AWS, as far as ``infra/deploy`` uses them, with AWS's own names."""
 # ruff: noqa: N801, N803
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from infra.deploy.target import Target
 from tests.wiring.stage import as_variables, resolve
 
 OUTPUTS = as_variables(resolve("test", "eu-central-1", "123456789012").outputs)
-# What the deploy adds when the API is there.
+# With the outputs that the deploy adds after it made the API.
 DEPLOYED = {
     **OUTPUTS,
     "REST_API_URL": "https://abc.execute-api.eu-central-1.amazonaws.com/api",
@@ -38,14 +38,14 @@ def _model(service: str) -> ServiceModel:
 
 
 def accepts(service: str, operation: str, given: dict[str, Any]) -> None:
-    """Raises what boto3 would raise for arguments that the operation does not have."""
+    """Raises boto3's error for arguments that the operation does not have."""
     shape = _model(service).operation_model(operation).input_shape
     assert shape
     validate_parameters(given, shape)
 
 
 class CloudFormation:
-    """One stack, and the states that it goes through at the next changes."""
+    """One stack, with the states that follow its next changes."""
 
     def __init__(self, status: str | None, *coming: str, parameters: Mapping[str, str] | None = None) -> None:
         self.status = status
@@ -58,10 +58,10 @@ class CloudFormation:
         self.calls: list[str] = []
         self.given: dict[str, Any] = {}
         self.refusal = ""
-        # Why the change set fails.
+        # The reason of a change set that fails.
         self.reason = ""
         self.events: list[dict[str, str]] = []
-        # Of its resources.
+        # The states of its resources.
         self.statuses: list[str] = []
 
     def describe_stacks(self, StackName: str) -> dict[str, Any]:
@@ -131,7 +131,7 @@ class Unavailable(Exception):
 
 
 class Paginator:
-    """Lists by the one argument of the call, one thing to a page."""
+    """Lists by the one argument of the call, with one item on each page."""
 
     def __init__(self, name: str, lists: Mapping[str, list[dict[str, Any]]]) -> None:
         self._name = name
@@ -143,7 +143,7 @@ class Paginator:
 
 
 class Lambda:
-    """Functions, event source mappings and the settings of asynchronous invocation, by the functions' names."""
+    """Functions, event source mappings and asynchronous settings, by the functions' names."""
 
     class exceptions:
         ResourceNotFoundException = Missing
@@ -164,7 +164,7 @@ class Lambda:
             }
             for name, asked in stage["lambda_functions"].items()
         }
-        # As Chalice leaves them.
+        # In the state in which Chalice leaves them.
         sources = {"store_orders": OUTPUTS["ORDERS_QUEUE_ARN"], "announce_orders": OUTPUTS["ORDERS_STREAM_ARN"]}
         self.mappings: dict[str, list[dict[str, Any]]] = {
             target.function(name): [{"UUID": str(uuid.uuid4()), "EventSourceArn": arn, "State": "Creating"}]
@@ -180,8 +180,8 @@ class Lambda:
 
     def get_function_concurrency(self, FunctionName: str) -> dict[str, int]:
         self.get_function_configuration(FunctionName)
-        found = self.reserved.get(FunctionName)
-        return {"ReservedConcurrentExecutions": found} if found else {}
+        reserved = self.reserved.get(FunctionName)
+        return {"ReservedConcurrentExecutions": reserved} if reserved else {}
 
     def get_function_configuration(self, FunctionName: str) -> dict[str, Any]:
         try:
@@ -191,7 +191,7 @@ class Lambda:
 
     def get_paginator(self, operation: str) -> Paginator:
         assert operation == "list_event_source_mappings"
-        shown = {name: [dict(each) for each in found] for name, found in self.mappings.items()}
+        shown = {name: [dict(each) for each in mappings] for name, mappings in self.mappings.items()}
         for mapping in chain(*self.mappings.values()):
             if mapping["State"] in ("Creating", "Updating"):
                 mapping["State"] = "Enabled"
@@ -218,8 +218,7 @@ class Lambda:
 
 
 class Account:
-    """What the check looks at: Lambda, the subscriptions of the topics, the notifications and the CORS of the uploads
-    bucket, the API's stage and the web ACL in front of it."""
+    """Lambda, the topics' subscriptions, the uploads bucket, the API's stage and the web ACL in front of it."""
 
     def __init__(self, target: Target, stage: dict[str, Any]) -> None:
         self.lambda_ = Lambda(target, stage)
@@ -227,14 +226,14 @@ class Account:
             OUTPUTS["TOPIC_ARN"]: ["barista@example.com", "arn:cafe-test-record_notification"],
             OUTPUTS["ALARMS_TOPIC_ARN"]: ["arn:cafe-test-record_alarm"],
         }
-        # By the subscription's ARN.
+        # The key is the subscription's ARN.
         self.redrive_policies: dict[str, str] = {}
         self.notified = ["arn:cafe-test-receive_upload"]
         self.cors: list[dict[str, Any]] = []
-        # Of the API's stage, and of API Gateway in this account.
+        # The API's stage, and the account's settings of API Gateway.
         self.api: dict[str, Any] = {"methodSettings": {}}
         self.gateway: dict[str, str] = {"cloudwatchRoleArn": "arn:aws:iam::123456789012:role/logs"}
-        # By the ARN of what each is in front of; and how often a new one is not known yet.
+        # By the ARN of the API's stage. A new web ACL is unavailable for some calls.
         self.web_acls: dict[str, str] = {}
         self.unavailable = 2
         self.meta = SimpleNamespace(partition="aws", region_name="eu-central-1")
@@ -293,8 +292,8 @@ class Account:
     def get_paginator(self, operation: str) -> Paginator:
         assert operation == "list_subscriptions_by_topic"
         topics = {
-            topic: [{"Endpoint": each, "SubscriptionArn": f"{topic}:{each}"} for each in found]
-            for topic, found in self.subscriptions.items()
+            topic: [{"Endpoint": each, "SubscriptionArn": f"{topic}:{each}"} for each in endpoints]
+            for topic, endpoints in self.subscriptions.items()
         }
         return Paginator("Subscriptions", topics)
 

@@ -1,4 +1,4 @@
-"""The tables of ``docs/permissions.md``, and the same facts read from the template."""
+"""The permissions in the tables of ``docs/permissions.md`` and in the template."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Permission(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One permission as the page documents it. ``source`` is empty where the proof is the permission's removal."""
+    """A permission as the page documents it. ``source`` is empty if the proof is the permission's removal."""
 
     permission: Permission
     reason: str
@@ -33,13 +33,13 @@ def role_of(function: str) -> str:
 
 
 def functions() -> dict[str, str]:
-    """The deployed name of the function that each role is for."""
+    """Returns the deployed name of each role's function."""
     target = Target("<stage>", REPOSITORY, False, {}, None)
     return {role_of(name): target.function(name) for name in NAMES}
 
 
 def documented(functions: dict[str, str]) -> list[Row]:
-    """Every permission of the page. ``functions`` has the deployed name of the function of each role."""
+    """Returns every permission of the page. ``functions`` has the deployed name of each role's function."""
     rows: list[Row] = []
     for line in PAGE.read_text().splitlines():
         if not line.startswith("| `"):
@@ -48,7 +48,7 @@ def documented(functions: dict[str, str]) -> list[Row]:
         source = "" if proof == "removal" else SOURCE.fullmatch(proof)
         assert source is not None, line
         actions, resources = re.findall("`([^`]+)`", cells[-2]), re.findall("`([^`]+)`", cells[-1])
-        # A row without a role is of the table of all functions.
+        # A row without a role belongs to all functions.
         roles = functions if len(cells) == 2 else re.findall("`([^`]+)`", cells[0])
         rows += [
             Row(
@@ -64,13 +64,13 @@ def documented(functions: dict[str, str]) -> list[Row]:
 
 
 def allowed(template: Template) -> list[Permission]:
-    """Every permission that the template's roles have."""
+    """Returns every permission of the template's roles."""
     policies = [
         (role, policy)
         for role, properties in template.of_type("AWS::IAM::Role").items()
         for policy in properties["Policies"]
     ]
-    # Those that several roles have.
+    # Policies of several roles.
     policies += [(role, policy) for policy in template.of_type("AWS::IAM::Policy").values() for role in policy["Roles"]]
     return [
         Permission(role, action, resource)
@@ -82,8 +82,8 @@ def allowed(template: Template) -> list[Permission]:
     ]
 
 
-def found(page: list[Row], role: str, action: str, resource: str) -> Permission:
-    """The one permission of a role with this action and with a resource of this end."""
+def permission_of(page: list[Row], role: str, action: str, resource: str) -> Permission:
+    """Returns the one permission of a role with this action, and with a resource that ends so."""
     [permission] = [
         row.permission
         for row in page

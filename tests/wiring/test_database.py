@@ -1,4 +1,4 @@
-"""The template of a stage's own MySQL: its promises, and that the functions can do in its network what they must."""
+"""The template of a stage's own MySQL: its promises, and what the functions can do in its network."""
 
 from __future__ import annotations
 
@@ -7,26 +7,23 @@ import json
 from typing import Any
 
 import pytest
-from cfnlint.api import lint  # type: ignore[import-untyped]
 
 from chalicelib.settings import Database
-from infra.deploy import database, stacks
 from infra.deploy.mysql_location import MysqlLocation
 from infra.functions import MYSQL_USERS
-from tests.wiring.permissions import allowed, as_list
-from tests.wiring.stage import ROOT, place, resolve
+from tests.wiring.permissions import allowed, as_list, role_of
+from tests.wiring.stage import as_variables, place, rendered, resolve
 from tests.wiring.template import Template
-from tests.wiring.test_permissions import role_of
 
 SERVICES = {"S3Endpoint": "s3", "SnsEndpoint": "sns", "SecretsEndpoint": "secretsmanager"}
-# Logs and traces go another way: Lambda's own.
+# Lambda itself calls these for a function.
 BY_LAMBDA = {"ec2", "logs", "xray", "sqs"}
 
 
 def own(stage: str = "<stage>", **parameters: str) -> Template:
-    """The template with these parameters; its names read as in the documentation."""
+    """Returns the template with these parameters. Its names read as in the documentation."""
     given = {"Stage": stage, "S3PrefixList": "pl-1", "Zones": "<region>a,<region>b", **parameters}
-    return Template(database.template(), given, region="<region>", account="<account>")
+    return Template(rendered("database.yaml"), given, region="<region>", account="<account>")
 
 
 @pytest.fixture(scope="module")
@@ -34,20 +31,15 @@ def template() -> Template:
     return own()
 
 
-def test_cfn_lint_finds_nothing() -> None:
-    assert lint((ROOT / "infra" / "database.yaml").read_text(), regions=["us-east-1", "eu-central-1"]) == []
-    assert lint(database.template(), regions=["us-east-1", "eu-central-1"]) == []
-
-
-def test_its_outputs_are_the_place_that_the_functions_and_the_resources_are_told(template: Template) -> None:
-    outputs = {stacks.variable(name): value for name, value in template.outputs.items()}
+def test_its_outputs_are_the_place_of_the_functions_database(template: Template) -> None:
+    outputs = as_variables(template.outputs)
     names = place("<stage>", "<region>", "<account>")
     assert MysqlLocation.from_variables(outputs) == MysqlLocation(
         names.secret, names.admin_secret, ("SubnetA", "SubnetB"), ("FunctionsSecurityGroup",)
     )
 
 
-def test_its_secret_tells_the_functions_how_to_reach_it(template: Template) -> None:
+def test_its_secret_is_what_the_functions_connect_with(template: Template) -> None:
     generated = template.properties("Secret")["GenerateSecretString"]
     secret = json.loads(generated["SecretStringTemplate"]) | {generated["GenerateStringKey"]: "p"}
     cluster = template.properties("Cluster")
@@ -60,7 +52,7 @@ def test_its_secret_tells_the_functions_how_to_reach_it(template: Template) -> N
 # --- MySQL ------------------------------------------------------------------------------------------------------------
 
 
-def test_it_is_encrypted_backed_up_protected_and_reached_by_tls_from_its_network_alone(template: Template) -> None:
+def test_it_is_encrypted_backed_up_protected_and_open_only_to_tls_from_its_network(template: Template) -> None:
     cluster = template.properties("Cluster")
     assert cluster["Engine"] == "aurora-mysql"
     assert cluster["StorageEncrypted"] is True
@@ -84,15 +76,15 @@ def test_it_is_encrypted_backed_up_protected_and_reached_by_tls_from_its_network
         ("dev", {"DatabaseMinCapacity": "1.5"}, {"MinCapacity": "1.5"}),
     ],
 )
-def test_it_pauses_on_the_stage_dev_and_where_that_is_asked_for(
+def test_it_pauses_on_the_stage_dev_and_if_a_parameter_says_so(
     stage: str, parameters: dict[str, str], capacity: dict[str, Any]
 ) -> None:
-    """Only what may go down to nothing has a time after which it does."""
+    """Only a minimum of zero has a time until the pause."""
     scaling = own(stage, **parameters).properties("Cluster")["ServerlessV2ScalingConfiguration"]
     assert scaling == {"MaxCapacity": 4, **capacity}
 
 
-def test_its_log_has_an_end(template: Template) -> None:
+def test_its_log_expires(template: Template) -> None:
     [log] = template.of_type("AWS::Logs::LogGroup").values()
     cluster = template.properties("Cluster")
     [exported] = cluster["EnableCloudwatchLogsExports"]
@@ -104,13 +96,13 @@ def test_its_log_has_an_end(template: Template) -> None:
 # --- the network ------------------------------------------------------------------------------------------------------
 
 
-def test_no_way_leads_to_the_internet_or_from_it(template: Template) -> None:
+def test_the_network_has_no_connection_to_the_internet(template: Template) -> None:
     kinds = {each["Type"] for each in template.resources.values()}
     assert not kinds & {"AWS::EC2::InternetGateway", "AWS::EC2::NatGateway", "AWS::EC2::Route", "AWS::EC2::EIP"}
     assert not any(subnet.get("MapPublicIpOnLaunch") for subnet in template.of_type("AWS::EC2::Subnet").values())
 
 
-def test_the_subnets_are_in_two_zones_whatever_is_paid_for(template: Template) -> None:
+def test_the_subnets_are_always_in_two_zones(template: Template) -> None:
     for each in (template, own("dev")):
         assert {subnet["AvailabilityZone"] for subnet in each.of_type("AWS::EC2::Subnet").values()} == {
             "<region>a",
@@ -128,7 +120,7 @@ def test_the_subnets_are_in_two_zones_whatever_is_paid_for(template: Template) -
         ("dev", {"DatabaseZones": "2"}, ["SubnetA", "SubnetB"]),
     ],
 )
-def test_the_way_to_aws_is_in_one_zone_on_the_stage_dev_and_else_in_two(
+def test_the_endpoints_are_in_one_zone_on_the_stage_dev_and_otherwise_in_two(
     stage: str, parameters: dict[str, str], subnets: list[str]
 ) -> None:
     endpoints = own(stage, **parameters).of_type("AWS::EC2::VPCEndpoint")
@@ -136,7 +128,7 @@ def test_the_way_to_aws_is_in_one_zone_on_the_stage_dev_and_else_in_two(
 
 
 def rules(template: Template, group: str, direction: str) -> list[tuple[Any, ...]]:
-    """The port of each rule of a security group, and to or from where it leads."""
+    """Returns the port and the far end of each rule of a security group."""
     far_end = "Destination" if direction == "Egress" else "Source"
     inline = template.properties(group).get(f"SecurityGroup{direction}", [])
     apart = template.of_type(f"AWS::EC2::SecurityGroup{direction}").values()
@@ -148,7 +140,7 @@ def rules(template: Template, group: str, direction: str) -> list[tuple[Any, ...
     return sorted((each.get("FromPort"), *(each[end] for end in ends if end in each)) for each in every)
 
 
-def test_every_security_group_lets_through_what_is_needed_and_nothing_else(template: Template) -> None:
+def test_every_security_group_admits_only_the_needed_connections(template: Template) -> None:
     assert {
         group: {direction: rules(template, group, direction) for direction in ("Ingress", "Egress")}
         for group in template.of_type("AWS::EC2::SecurityGroup")
@@ -166,25 +158,26 @@ def test_every_security_group_lets_through_what_is_needed_and_nothing_else(templ
         assert template.properties(name)["PrivateDnsEnabled"] is True
 
 
-# --- what the functions call from there -------------------------------------------------------------------------------
+# --- the endpoints for the functions there ----------------------------------------------------------------------------
 
 
 def called() -> set[tuple[str, str]]:
-    """Each action and resource that a function in the network may call, and not Lambda in its name."""
+    """Returns each action and resource that a function in the network calls itself."""
     roles = {role_of(function) for function in MYSQL_USERS}
     rights = [each for each in allowed(resolve()) if each.role in roles]
     return {(each.action, each.resource) for each in rights if each.action.split(":")[0] not in BY_LAMBDA}
 
 
-def test_every_service_that_a_function_there_calls_has_a_way_and_no_other_has(template: Template) -> None:
+def test_every_service_that_a_function_there_calls_has_an_endpoint(template: Template) -> None:
     endpoints = template.of_type("AWS::EC2::VPCEndpoint")
-    ways = {name: each["ServiceName"].rpartition(".")[2] for name, each in endpoints.items()}
-    assert ways == SERVICES
+    assert {name: each["ServiceName"].rpartition(".")[2] for name, each in endpoints.items()} == SERVICES
     assert {action.split(":")[0] for action, _ in called()} == set(SERVICES.values())
 
 
 @pytest.mark.parametrize("endpoint", SERVICES)
-def test_a_way_lets_through_all_that_the_roles_allow_and_no_other_action(endpoint: str, template: Template) -> None:
+def test_an_endpoint_admits_everything_that_the_roles_allow_and_no_other_action(
+    endpoint: str, template: Template
+) -> None:
     statements = template.properties(endpoint)["PolicyDocument"]["Statement"]
     passing = [(a, r) for each in statements for a in as_list(each["Action"]) for r in as_list(each["Resource"])]
     wanted = {(action, resource) for action, resource in called() if action.split(":")[0] == SERVICES[endpoint]}
@@ -198,15 +191,16 @@ def test_a_way_lets_through_all_that_the_roles_allow_and_no_other_action(endpoin
 
 
 @pytest.mark.parametrize("endpoint", SERVICES)
-def test_a_way_is_for_this_accounts_identities_and_this_stages_resources(endpoint: str, template: Template) -> None:
+def test_an_endpoint_is_for_identities_of_this_account_and_resources_of_this_stage(
+    endpoint: str, template: Template
+) -> None:
     for statement in template.properties(endpoint)["PolicyDocument"]["Statement"]:
         assert statement["Condition"] == {"StringEquals": {"aws:PrincipalAccount": "<account>"}}
         for resource in as_list(statement["Resource"]):
             assert "cafe-<stage>" in resource or resource == template.outputs["DbAdminSecretArn"]
 
 
-def test_every_name_is_of_its_stage(template: Template) -> None:
-    """So that two stages share an account."""
+def test_every_name_has_its_stage_so_that_two_stages_can_share_an_account(template: Template) -> None:
     for name, resource in template.resources.items():
         for key, value in resource["Properties"].items():
             if key in ("Name", "LogGroupName") or (key.endswith(("GroupName", "Identifier")) and key != "GroupId"):

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +17,6 @@ from tests.wiring.stage import MACHINES, ROOT
 from tests.wiring.template import Template
 
 Machine = tuple[str, dict[str, Any]]
-ASL_VALIDATOR = "4.0.0"
 # The first and the last state build the state anew; the others only lead on.
 WITHOUT_RESULT = {"Begin", "Done", "IsAnythingLeft", "WhatFailed", "Failed", "Unannounced"}
 INVOKE = "arn:aws:states:::lambda:invoke"
@@ -28,20 +24,14 @@ PUBLISH = "arn:aws:states:::sns:publish"
 # The errors of AWS that can pass in a moment. A time-out of a function is not one: the next try would take as long.
 PASSING = {
     INVOKE: {
-        "Lambda.AWSLambdaException",
-        "Lambda.ClientExecutionTimeoutException",
-        "Lambda.SdkClientException",
-        "Lambda.ServiceException",
-        "Lambda.TooManyRequestsException",
+        *("Lambda.AWSLambdaException", "Lambda.ClientExecutionTimeoutException", "Lambda.SdkClientException"),
+        *("Lambda.ServiceException", "Lambda.TooManyRequestsException"),
     },
     PUBLISH: {
         # Step Functions' name for each error that SNS has no name for, such as throttling.
         "SNS.AmazonSNSException",
-        "SNS.InternalErrorException",
-        "SNS.KMSThrottlingException",
-        "SNS.SdkClientException",
-        "SNS.ThrottledException",
-        "States.Timeout",
+        *("SNS.InternalErrorException", "SNS.KMSThrottlingException", "SNS.SdkClientException"),
+        *("SNS.ThrottledException", "States.Timeout"),
     },
 }
 
@@ -98,35 +88,6 @@ def paths(definition: dict[str, Any], start: str, been: tuple[str, ...] = ()) ->
     if not next_states(definition["States"][start]):
         return [[start]]
     return [[start, *rest] for each in following for rest in paths(definition, each, (*been, each))]
-
-
-# --- a second linter: `make check` runs the first one -----------------------------------------------------------------
-
-
-@pytest.fixture
-def asl_validator() -> Path:
-    """The program in its pinned version, which npm installs once into a folder that git ignores."""
-    npm = shutil.which("npm")
-    if not npm:
-        pytest.skip("asl-validator needs Node.js, and there is no npm on the PATH")
-    folder = ROOT / "node_modules"
-    manifest = folder / "asl-validator" / "package.json"
-    if not (manifest.exists() and json.loads(manifest.read_text())["version"] == ASL_VALIDATOR):
-        options = ["--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--prefix", str(ROOT)]
-        run(npm, "install", *options, f"asl-validator@{ASL_VALIDATOR}")
-    return folder / ".bin" / "asl-validator"
-
-
-def test_asl_validator_reports_nothing(asl_validator: Path) -> None:
-    run(
-        str(asl_validator),
-        *(each for file in MACHINES.values() for each in ("--json-path", str(ROOT / "infra" / file))),
-    )
-
-
-def run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # --- substitutions, functions and rights ------------------------------------------------------------------------------
@@ -286,12 +247,8 @@ def test_a_failure_without_a_notification_ends_under_the_name_that_raises_the_al
     assert {"exists": False} in pattern["error"]
     assert {each for each in pattern["error"] if isinstance(each, str)} == {
         states["Unannounced"]["Error"],
-        "States.DataLimitExceeded",
-        "States.IntrinsicFailure",
-        "States.NoChoiceMatched",
-        "States.ParameterPathFailure",
-        "States.ResultPathMatchFailure",
-        "States.Runtime",
+        *("States.DataLimitExceeded", "States.IntrinsicFailure", "States.NoChoiceMatched"),
+        *("States.ParameterPathFailure", "States.ResultPathMatchFailure", "States.Runtime"),
     }
 
 

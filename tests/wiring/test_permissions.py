@@ -1,4 +1,4 @@
-"""Each role allows what ``docs/permissions.md`` says, and nothing else."""
+"""Each role allows the permissions in ``docs/permissions.md``, and no others."""
 
 from __future__ import annotations
 
@@ -6,34 +6,20 @@ from typing import Any
 
 import pytest
 
-from infra.deploy import stacks
 from infra.functions import MYSQL_USERS
 from tests.deploying.exercises import EXERCISES
 from tests.wiring import permissions
-from tests.wiring.permissions import Permission, Row, allowed, as_list, documented, found, role_of
-from tests.wiring.stage import SCHEDULES, as_variables, place, resolve
+from tests.wiring.permissions import Permission, Row, allowed, as_list, documented, permission_of, role_of
+from tests.wiring.stage import SCHEDULES, place, resolve
 from tests.wiring.template import Template
 
-# Actions of which IAM knows no resource, by AWS's Service Authorization Reference.
+# Actions without a resource, by AWS's Service Authorization Reference.
 WITHOUT_RESOURCE = {
-    "cloudwatch:GetMetricData",
-    "cloudwatch:ListMetrics",
-    "dynamodb:ListStreams",
-    "ec2:DescribeNetworkInterfaces",
-    "ec2:DescribeSubnets",
-    "logs:CreateLogDelivery",
-    "logs:DeleteLogDelivery",
-    "logs:DescribeLogGroups",
-    "logs:DescribeResourcePolicies",
-    "logs:GetLogDelivery",
-    "logs:ListLogDeliveries",
-    "logs:PutResourcePolicy",
-    "logs:UpdateLogDelivery",
-    "s3:ListAllMyBuckets",
-    "xray:GetSamplingRules",
-    "xray:GetSamplingTargets",
-    "xray:PutTelemetryRecords",
-    "xray:PutTraceSegments",
+    *("cloudwatch:GetMetricData", "cloudwatch:ListMetrics", "dynamodb:ListStreams", "s3:ListAllMyBuckets"),
+    *("ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets"),
+    *("logs:CreateLogDelivery", "logs:DeleteLogDelivery", "logs:GetLogDelivery", "logs:ListLogDeliveries"),
+    *("logs:DescribeLogGroups", "logs:DescribeResourcePolicies", "logs:PutResourcePolicy", "logs:UpdateLogDelivery"),
+    *("xray:GetSamplingRules", "xray:GetSamplingTargets", "xray:PutTelemetryRecords", "xray:PutTraceSegments"),
 }
 
 PLACE = place("<stage>", "<region>", "<account>")
@@ -41,7 +27,7 @@ PLACE = place("<stage>", "<region>", "<account>")
 
 @pytest.fixture(scope="module")
 def template(whole: Template) -> Template:
-    """Every role that there may be."""
+    """The template with every optional role."""
     return whole
 
 
@@ -57,27 +43,20 @@ def page(functions: dict[str, str]) -> list[Row]:
 
 def test_the_roles_allow_what_the_page_says_and_nothing_else(template: Template, page: list[Row]) -> None:
     assert sorted(allowed(template)) == sorted(row.permission for row in page)
-
-
-def test_the_roles_allow_the_same_on_the_local_stage(template: Template) -> None:
     assert allowed(resolve(Local="true", **SCHEDULES)) == allowed(template)
 
 
-def test_the_page_gives_a_reason_for_each_permission(page: list[Row]) -> None:
-    assert [row for row in page if not row.reason] == []
+def test_the_page_gives_a_reason_for_each_permission_and_none_is_a_wildcard(page: list[Row]) -> None:
+    assert [row for row in page if not row.reason or "*" in row.permission.action] == []
 
 
-def test_no_action_is_a_wildcard(template: Template) -> None:
-    assert [each for each in allowed(template) if "*" in each.action] == []
-
-
-def test_only_actions_that_have_no_resource_are_allowed_on_all_resources(template: Template, page: list[Row]) -> None:
+def test_only_actions_without_a_resource_are_allowed_on_all_resources(template: Template, page: list[Row]) -> None:
     wide = [each for each in allowed(template) if each.resource == "*"]
     assert [each for each in wide if each.action not in WITHOUT_RESOURCE] == []
     assert [row for row in page if row.permission in wide and "no resource" not in row.reason] == []
 
 
-def test_every_other_resource_is_of_this_stage_but_for_buckets_network_interfaces_and_the_secret_of_rds(
+def test_other_resources_are_of_this_stage_except_buckets_network_interfaces_and_the_secret_of_rds(
     template: Template,
 ) -> None:
     elsewhere = {each for each in allowed(template) if each.resource != "*" and "cafe-<stage>" not in each.resource}
@@ -91,14 +70,16 @@ def test_every_other_resource_is_of_this_stage_but_for_buckets_network_interface
 
 
 def test_only_the_api_reads_executions_whose_output_may_hold_a_link(template: Template) -> None:
-    """A report's link is in the history of its execution until it expires, and is not to be had from any other role.
-    The API asks for the history without what is in it: tests/unit/test_history.py sees to that."""
+    """The history of an execution holds the report's link until it expires.
+
+    The API reads the history without its data: tests/unit/test_history.py tests that.
+    """
     reading = ("states:Describe", "states:Get", "states:List")
     readers = [each for each in allowed(template) if each.action.startswith(reading)]
     assert {each.role for each in readers} == {"ApiRole"}
 
 
-def test_policies_only_allow_and_hide_nothing_behind_a_condition(template: Template) -> None:
+def test_policies_of_roles_have_neither_denials_nor_conditions(template: Template) -> None:
     for properties in template.of_type("AWS::IAM::Role").values():
         assert "ManagedPolicyArns" not in properties
         for policy in properties["Policies"]:
@@ -107,8 +88,8 @@ def test_policies_only_allow_and_hide_nothing_behind_a_condition(template: Templ
                 assert statement["Effect"] == "Allow"
 
 
-def test_only_who_is_in_the_databases_network_may_have_interfaces_there_and_no_code_may(template: Template) -> None:
-    """Lambda makes them in the role's name; a call of the function itself is refused."""
+def test_only_lambda_makes_interfaces_in_the_databases_network_for_the_functions_there(template: Template) -> None:
+    """It uses the function's role; a call by the function's own code is denied."""
     [policy] = template.of_type("AWS::IAM::Policy").values()
     roles = [role_of(function) for function in MYSQL_USERS]
     assert policy["Roles"] == roles
@@ -120,11 +101,11 @@ def test_only_who_is_in_the_databases_network_may_have_interfaces_there_and_no_c
     assert denying["Condition"] == {"ArnEquals": {"lambda:SourceFunctionArn": code}}
 
 
-def test_where_mysql_is_in_no_network_of_ours_no_role_has_a_right_on_networks() -> None:
+def test_no_role_has_a_right_on_networks_where_mysql_is_outside() -> None:
     assert [each for each in allowed(resolve(DbInVpc="false")) if each.action.startswith("ec2:")] == []
 
 
-def test_without_an_administrator_nobody_rotates_and_migrations_run_as_the_functions_user() -> None:
+def test_without_an_administrator_migrations_run_as_the_functions_user_and_passwords_stay() -> None:
     secrets = [each for each in allowed(resolve(DbAdminSecretArn="")) if each.action.startswith("secretsmanager:")]
     assert {each.role for each in secrets} == {"ReadInventoryRole", "ReceiveUploadRole", "MigrateRole"}
     assert {each.resource for each in secrets} == {PLACE.secret}
@@ -137,76 +118,50 @@ def test_each_function_has_a_role_and_a_log_group_of_its_own(template: Template,
     groups = {each["LogGroupName"]: each for each in template.of_type("AWS::Logs::LogGroup").values()}
     for role, function in functions.items():
         assert groups[f"/aws/lambda/{function}"]["RetentionInDays"] == 30
-        assert as_variables(template.outputs)[_variable(role)].endswith(f"role/{role}")
+        assert template.outputs[f"{role}Arn"].endswith(f"role/{role}")
 
 
-def _variable(role: str) -> str:
-    return stacks.variable(f"{role}Arn")
-
-
-def trusted(template: Template, role: str) -> list[Any]:
-    statements = template.properties(role)["AssumeRolePolicyDocument"]["Statement"]
-    assert all(each["Effect"] == "Allow" and each["Action"] == "sts:AssumeRole" for each in statements)
-    return [(each["Principal"], each.get("Condition")) for each in statements]
-
-
-def test_only_lambda_assumes_a_functions_role(template: Template, functions: dict[str, str]) -> None:
-    for role in functions:
-        assert trusted(template, role) == [({"Service": "lambda.amazonaws.com"}, None)]
-
-
-def test_only_step_functions_of_this_account_assumes_a_machines_role(template: Template) -> None:
+def test_only_its_service_assumes_a_role(template: Template, functions: dict[str, str]) -> None:
+    """A machine's and a schedule's role has the further condition that the service acts for this account."""
     own_account = {"StringEquals": {"aws:SourceAccount": "<account>"}}
-    for name, machine in template.of_type("AWS::StepFunctions::StateMachine").items():
-        assert trusted(template, f"{name}Role") == [({"Service": "states.amazonaws.com"}, own_account)]
-        assert machine["RoleArn"].endswith(f"role/{name}Role")
-
-
-def test_only_the_scheduler_of_this_account_assumes_a_schedules_role(template: Template) -> None:
-    own_account = {"StringEquals": {"aws:SourceAccount": "<account>"}}
-    for name, schedule in template.of_type("AWS::Scheduler::Schedule").items():
-        assert trusted(template, f"{name}Role") == [({"Service": "scheduler.amazonaws.com"}, own_account)]
-        assert schedule["Target"]["RoleArn"].endswith(f"role/{name}Role")
+    trusted: dict[str, Any] = dict.fromkeys(functions, ("lambda", None))
+    for kind, service in (("StepFunctions::StateMachine", "states"), ("Scheduler::Schedule", "scheduler")):
+        for name, properties in template.of_type(f"AWS::{kind}").items():
+            trusted[f"{name}Role"] = (service, own_account)
+            assert properties.get("RoleArn", properties.get("Target", {}).get("RoleArn")).endswith(f"role/{name}Role")
+    for role, properties in template.of_type("AWS::IAM::Role").items():
+        [statement] = properties["AssumeRolePolicyDocument"]["Statement"]
+        assert (statement["Effect"], statement["Action"]) == ("Allow", "sts:AssumeRole")
+        service, condition = trusted.pop(role)
+        assert statement["Principal"] == {"Service": f"{service}.amazonaws.com"}
+        assert statement.get("Condition") == condition
+    assert trusted == {}
 
 
 def test_each_permission_is_proved_by_its_removal_or_has_a_source(page: list[Row]) -> None:
-    """What is taken away in tests/deploying is what the page says is proved so, each permission once or more."""
-    taken_away = {found(page, exercise.role, *right) for exercise in EXERCISES for right in exercise.rights}
-    assert taken_away == {row.permission for row in page if not row.source}
+    """The exercises in tests/deploying remove exactly the permissions that the page marks so."""
+    removed = {permission_of(page, exercise.role, *right) for exercise in EXERCISES for right in exercise.rights}
+    assert removed == {row.permission for row in page if not row.source}
 
 
-def test_what_the_local_cloud_does_not_enforce_is_what_a_service_does_for_a_role(page: list[Row]) -> None:
-    """Polling, logs, traces, hand-overs of failures; what a machine or a schedule does; and 404 or 403 for a missing
-    object."""
+def test_the_local_cloud_enforces_every_permission_except_those_that_a_service_uses_for_a_role(page: list[Row]) -> None:
+    """These are polling, logs, traces, failure destinations, machines, schedules, and a 404 for a missing object."""
     unenforced = {row.permission for row in page if row.source}
     of_machines = {
         row.permission for row in page if row.permission.role.endswith(("InventoryReportRole", "StorageReportRole"))
     }
     assert {each.action for each in unenforced - of_machines} == {
-        "dynamodb:DescribeStream",
-        "dynamodb:GetRecords",
-        "dynamodb:GetShardIterator",
-        "dynamodb:ListStreams",
-        "ec2:AssignPrivateIpAddresses",
-        "ec2:CreateNetworkInterface",
-        "ec2:DeleteNetworkInterface",
-        "ec2:DescribeNetworkInterfaces",
-        "ec2:DescribeSubnets",
-        "ec2:UnassignPrivateIpAddresses",
-        "logs:CreateLogStream",
-        "logs:PutLogEvents",
-        "s3:ListBucket",
-        "sqs:DeleteMessage",
-        "sqs:GetQueueAttributes",
-        "sqs:ReceiveMessage",
-        "sqs:SendMessage",
-        "xray:PutTelemetryRecords",
-        "xray:PutTraceSegments",
+        *("dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"),
+        *("ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface"),
+        *("ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses"),
+        *("logs:CreateLogStream", "logs:PutLogEvents", "s3:ListBucket"),
+        *("sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:SendMessage"),
+        *("xray:PutTelemetryRecords", "xray:PutTraceSegments"),
     }
     assert of_machines <= unenforced
 
 
-def test_the_alarms_topic_takes_messages_of_alarms_and_rules_only(template: Template) -> None:
+def test_only_alarms_and_rules_publish_to_the_alarms_topic(template: Template) -> None:
     policy = template.properties("AlarmsTopicPolicy")
     assert policy["Topics"] == [template.outputs["AlarmsTopicArn"]]
     alarms, rules = (each for each in policy["PolicyDocument"]["Statement"] if each["Effect"] == "Allow")

@@ -1,4 +1,4 @@
-"""The repository's habits: exact versions, lean requirements, nothing generated or private in git."""
+"""The repository: exact versions, only the needed requirements, and nothing generated or private in git."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
-import pytest
 from packaging.requirements import Requirement
 
 from tests.wiring.stage import ROOT
@@ -22,8 +21,8 @@ REQUIREMENTS = [
     "local/ministack-requirements.txt",
     "local/ministack-own-requirements.txt",
 ]
-# Lambda's runtime has boto3 with all that it needs, and Chalice adds its own runtime to the package.
-BY_ITSELF = {"boto3", "botocore", "chalice"}
+# Lambda has boto3 with its requirements, and Chalice adds its own runtime to the package.
+PROVIDED = {"boto3", "botocore", "chalice"}
 # Written so that this file does not find itself.
 MACHINE_PATH = re.compile(r"(?<![\w.:/}$)-])/(?:home|root|Users|work|opt|mnt|var/folders)/\w|[A-Z]:\\\\?(?:Users|home)")
 SECRET = re.compile(
@@ -38,7 +37,7 @@ def git(*arguments: str) -> list[str]:
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """Every file that is in git, or would be after the next `git add`, if it is a text."""
+    """Yields every text file that is in git, or that the next `git add` would add."""
     for name in git("ls-files", "--cached", "--others", "--exclude-standard"):
         path = ROOT / name
         if path.is_file() and b"\0" not in (content := path.read_bytes()):
@@ -46,34 +45,29 @@ def texts() -> Iterator[tuple[str, str]]:
 
 
 def requirements(file: str) -> dict[str, str]:
-    """The version of each distribution that the file itself names."""
-    found = {}
+    """Returns the version of each distribution that the file itself names."""
+    versions = {}
     for line in (ROOT / file).read_text().splitlines():
         if line and not line.startswith(("#", "-r ")):
             match = re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[a-z0-9,_-]+\])?==([0-9][A-Za-z0-9.]*)", line)
             assert match, f"{file}: {line!r} is not pinned to one version"
-            found[normal(match[1])] = match[2]
-    return found
+            versions[normal(match[1])] = match[2]
+    return versions
 
 
 def normal(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-@pytest.mark.parametrize("file", REQUIREMENTS)
-def test_every_requirement_is_one_exact_version(file: str) -> None:
-    assert requirements(file)
-
-
-def test_the_same_distribution_has_the_same_version_everywhere() -> None:
+def test_every_requirement_is_one_exact_version_which_is_the_same_everywhere() -> None:
     versions: dict[str, set[str]] = {}
     for file in REQUIREMENTS:
         for distribution, version in requirements(file).items():
             versions.setdefault(distribution, set()).add(version)
-    assert {name: found for name, found in versions.items() if len(found) > 1} == {}
+    assert {name: several for name, several in versions.items() if len(several) > 1} == {}
 
 
-def test_the_functions_require_what_they_import_and_nothing_else() -> None:
+def test_the_functions_require_exactly_what_they_import() -> None:
     imported = set()
     for path in [ROOT / "app.py", *(ROOT / "chalicelib").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -83,39 +77,36 @@ def test_the_functions_require_what_they_import_and_nothing_else() -> None:
                 imported.add(str(node.module).split(".")[0])
     distributions = packages_distributions()
     needed = {normal(distributions[module][0]) for module in imported - sys.stdlib_module_names - {"app", "chalicelib"}}
-    # What those require is pinned too, so that the same commit makes the same deployment package.
-    wanted = needed - BY_ITSELF
-    while more := {each for one in wanted for each in required_by(one)} - wanted:
-        wanted |= more
-    assert requirements("requirements.txt").keys() == wanted
+    # Their own requirements are pinned, too, so that one commit always makes the same package.
+    needed -= PROVIDED
+    while more := {each for one in needed for each in required_by(one)} - needed:
+        needed |= more
+    assert requirements("requirements.txt").keys() == needed
 
 
 def required_by(distribution: str) -> set[str]:
-    """With the extras that the functions' requirements ask for."""
+    """Returns its requirements, with those of its extra in the functions' requirements."""
     asked = re.search(rf"^{distribution}\[(\w+)\]", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
-    found = [Requirement(line) for line in requires(distribution) or []]
+    lines = [Requirement(line) for line in requires(distribution) or []]
     here = {"extra": asked[1] if asked else ""}
-    return {normal(each.name) for each in found if not each.marker or each.marker.evaluate(here)}
+    return {normal(each.name) for each in lines if not each.marker or each.marker.evaluate(here)}
 
 
-def test_every_test_that_the_promises_name_exists() -> None:
+def test_every_test_in_the_page_on_reliability_exists() -> None:
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "reliability.md").read_text()))
     tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     assert named
     assert named - set(re.findall(r"^def (test_\w+)", tests, re.MULTILINE)) == set()
 
 
-def test_no_file_names_a_folder_of_one_machine() -> None:
-    assert {name: MACHINE_PATH.findall(text) for name, text in texts() if MACHINE_PATH.search(text)} == {}
+def test_no_file_has_a_folder_of_one_machine_or_a_credential() -> None:
+    for name, text in texts():
+        assert not MACHINE_PATH.search(text), name
+        assert not SECRET.search(text), name
 
 
-def test_no_file_holds_a_credential() -> None:
-    assert [name for name, text in texts() if SECRET.search(text)] == []
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
+def test_generated_files_stay_out_of_git() -> None:
+    generated = [
         ".venv/run",
         ".local/env",
         ".local/screenshots/today-light-desktop.png",
@@ -129,37 +120,17 @@ def test_no_file_holds_a_credential() -> None:
         ".ruff_cache/CACHEDIR.TAG",
         ".hypothesis/examples",
         ".coverage",
-    ],
-)
-def test_what_is_generated_stays_out_of_git(path: str) -> None:
-    assert git("check-ignore", "--no-index", path) == [path]
-
-
-def test_what_is_the_same_everywhere_is_in_git() -> None:
-    tracked = set(git("ls-files"))
-    assert {".chalice/config.json", "app.py", "requirements.txt", "infra/resources.yaml"} <= tracked
+    ]
+    assert git("check-ignore", "--no-index", *generated) == generated
     assert git("ls-files", "--cached", "--ignored", "--exclude-standard") == []
 
 
-def test_the_top_level_holds_what_the_project_needs_and_nothing_else() -> None:
+def test_the_top_level_has_only_the_folders_and_files_of_the_interface() -> None:
     allowed = {
-        ".chalice",
-        ".ci",
-        ".github",
-        ".gitignore",
-        "CHANGELOG.md",
-        "LICENSE",
-        "Makefile",
-        "README.md",
-        "app.py",
-        "benchmarks",
-        "chalicelib",
-        "docs",
-        "infra",
-        "local",
-        "pyproject.toml",
-        "requirements-dev.txt",
-        "requirements.txt",
-        "tests",
+        *(".chalice", ".ci", ".github", "benchmarks", "chalicelib", "docs", "infra", "local", "tests"),
+        *(".gitignore", "CHANGELOG.md", "LICENSE", "Makefile", "README.md", "app.py", "pyproject.toml"),
+        *("requirements-dev.txt", "requirements.txt"),
     }
-    assert {Path(name).parts[0] for name in git("ls-files")} <= allowed
+    tracked = git("ls-files")
+    assert {Path(name).parts[0] for name in tracked} <= allowed
+    assert {".chalice/config.json", "app.py", "requirements.txt", "infra/resources.yaml"} <= set(tracked)

@@ -20,15 +20,9 @@ from tests.wiring.template import Template
 
 PLAIN_HTTP = {"Bool": {"aws:SecureTransport": "false"}}
 BEYOND_MOTO = {
-    "AWS::CloudWatch::Alarm",
-    "AWS::Cognito::UserPool",
-    "AWS::Cognito::UserPoolClient",
-    "AWS::Cognito::UserPoolGroup",
-    "AWS::Logs::QueryDefinition",
-    "AWS::XRay::ResourcePolicy",
-    "AWS::S3::BucketPolicy",
-    "AWS::SNS::TopicPolicy",
-    "AWS::SQS::QueuePolicy",
+    *("AWS::CloudWatch::Alarm", "AWS::Logs::QueryDefinition", "AWS::XRay::ResourcePolicy"),
+    *("AWS::Cognito::UserPool", "AWS::Cognito::UserPoolClient", "AWS::Cognito::UserPoolGroup"),
+    *("AWS::S3::BucketPolicy", "AWS::SNS::TopicPolicy", "AWS::SQS::QueuePolicy"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Alarms and dashboard: each of a metric that AWS really sends, of a thing that is really there; and the runbook."""
+"""Alarms, dashboard and runbook: each metric is one that AWS sends, of a resource that exists."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from infra.deploy.target import REPOSITORY, Target
 from tests.wiring.stage import MACHINES, ROOT, as_variables, resolve
 from tests.wiring.template import Template
 
-# What AWS documents of the metrics in use: the dimensions of each, and how it adds up over a period.
+# The dimensions and the statistics of the metrics in use, as AWS documents them.
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html
 # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html
 # https://docs.aws.amazon.com/step-functions/latest/dg/procedure-cw-metrics.html
@@ -48,7 +48,7 @@ SENT: dict[tuple[str, str], tuple[tuple[str, ...], set[str]]] = {
     ("AWS/ApiGateway", "5XXError"): (API, {"Sum"}),
     ("AWS/ApiGateway", "Latency"): (API, {"p99"}),
     ("AWS/SNS", "NumberOfNotificationsFailedToRedriveToDlq"): (TOPIC, {"Sum"}),
-    # Our own.
+    # The project's own.
     **{(metrics.NAMESPACE, name): (STAGE, {"Sum"}) for name in metrics.UNITS},
     (metrics.NAMESPACE, "BytesMeasured"): (STAGE, {"Maximum"}),
     (metrics.NAMESPACE, "Reports"): (REPORT, {"Sum"}),
@@ -63,7 +63,7 @@ def alarms(template: Template) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def timeouts(config: dict[str, Any]) -> dict[str, int]:
-    """The seconds of each function, by its deployed name."""
+    """The time-out of each function, by its deployed name."""
     target = Target("<stage>", REPOSITORY, False, {}, {})
     default = config["lambda_timeout"]
     given = {"api_handler": {}, **config["lambda_functions"]}
@@ -72,13 +72,13 @@ def timeouts(config: dict[str, Any]) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def real(template: Template, config: dict[str, Any], timeouts: dict[str, int], app: Any) -> dict[str, set[str]]:
-    """The names that there are, of each dimension."""
+    """The names of existing resources, by dimension."""
     return {
         "QueueName": {each["QueueName"] for each in template.of_type("AWS::SQS::Queue").values()},
         "TopicName": {each["TopicName"] for each in template.of_type("AWS::SNS::Topic").values()},
         "FunctionName": set(timeouts),
         "StateMachineArn": {template.outputs[f"{name}Arn"] for name in MACHINES},
-        # As app.py has it, in another stage.
+        # The fixture's app.py is of another stage.
         "ApiName": {app.app_name.replace("-test", "-<stage>")},
         "Stage": {config["api_gateway_stage"]},
         "stage": {"<stage>"},
@@ -99,9 +99,10 @@ def statistic(alarm: dict[str, Any]) -> str:
 # --- alarms -----------------------------------------------------------------------------------------------------------
 
 
-def test_every_alarm_is_of_a_metric_that_aws_sends_of_a_thing_that_is_there(
+def test_every_alarm_is_of_a_metric_that_aws_sends_of_a_resource_that_exists(
     alarms: dict[str, dict[str, Any]], real: dict[str, set[str]]
 ) -> None:
+    assert len({each["AlarmName"] for each in alarms.values()}) == len(alarms)
     for name, alarm in alarms.items():
         names, statistics = SENT[alarm["Namespace"], alarm["MetricName"]]
         given = dimensions(alarm)
@@ -110,35 +111,39 @@ def test_every_alarm_is_of_a_metric_that_aws_sends_of_a_thing_that_is_there(
         assert statistic(alarm) in statistics, name
 
 
-def test_every_alarm_can_fire(alarms: dict[str, dict[str, Any]], timeouts: dict[str, int], template: Template) -> None:
-    """Below what the metric may come to, and by figures of one period: most things happen now and then."""
+def test_every_alarm_can_fire_and_notifies_but_not_because_there_are_no_figures(
+    alarms: dict[str, dict[str, Any]], timeouts: dict[str, int], template: Template
+) -> None:
+    """Each threshold is below the metric's maximum, and one period is enough: most events are rare."""
     queues = {each["QueueName"]: each for each in template.of_type("AWS::SQS::Queue").values()}
     kept = wiring.mappings(as_variables(template.outputs))["announce_orders"]["MaximumRecordAgeInSeconds"]
     for name, alarm in alarms.items():
         assert (alarm["EvaluationPeriods"], alarm["ComparisonOperator"]) == (1, "GreaterThanThreshold"), name
         assert alarm["Period"] in (60, 300), name
         assert "Unit" not in alarm, name
-        most = {
-            "Duration": lambda alarm=alarm: timeouts[dimensions(alarm)["FunctionName"]] * 1000,
-            "ApproximateAgeOfOldestMessage": lambda alarm=alarm: queues[dimensions(alarm)["QueueName"]][
-                "MessageRetentionPeriod"
-            ],
-            "IteratorAge": lambda: kept * 1000,
-        }.get(alarm["MetricName"], lambda: 5)()
+        assert alarm["TreatMissingData"] == "notBreaching", name
+        assert alarm["AlarmActions"] == [template.outputs["AlarmsTopicArn"]], name
+        match alarm["MetricName"]:
+            case "Duration":
+                most = timeouts[dimensions(alarm)["FunctionName"]] * 1000
+            case "ApproximateAgeOfOldestMessage":
+                most = queues[dimensions(alarm)["QueueName"]]["MessageRetentionPeriod"]
+            case "IteratorAge":
+                most = kept * 1000
+            case _:
+                most = 5
         assert 0 <= alarm["Threshold"] < most, name
 
 
-def test_no_figures_are_no_alarm_and_an_alarm_is_told(alarms: dict[str, dict[str, Any]], template: Template) -> None:
-    for name, alarm in alarms.items():
-        assert alarm["TreatMissingData"] == "notBreaching", name
-        assert alarm["AlarmActions"] == [template.outputs["AlarmsTopicArn"]], name
+def test_one_dead_letter_raises_an_alarm(alarms: dict[str, dict[str, Any]]) -> None:
+    assert {
+        dimensions(each)["QueueName"]: each["Threshold"]
+        for each in alarms.values()
+        if each["MetricName"] == "ApproximateNumberOfMessagesVisible"
+    } == {"cafe-<stage>-orders-dead": 0, "cafe-<stage>-failures": 0}
 
 
-def test_names_are_of_one_alarm_each(alarms: dict[str, dict[str, Any]]) -> None:
-    assert len({each["AlarmName"] for each in alarms.values()}) == len(alarms)
-
-
-def test_every_function_is_watched_for_errors_throttles_and_the_time_that_it_takes(
+def test_every_function_has_alarms_for_errors_throttles_and_duration(
     alarms: dict[str, dict[str, Any]], timeouts: dict[str, int]
 ) -> None:
     watched = {
@@ -149,13 +154,13 @@ def test_every_function_is_watched_for_errors_throttles_and_the_time_that_it_tak
     for name, seconds in timeouts.items():
         assert watched["Errors", name] == watched["Throttles", name] == 2
         if name.endswith("-measure_buckets"):
-            # It measures until this is left, and has some seconds for the rest.
+            # It measures until these seconds are left, and needs some of them.
             assert (seconds - measure.RESERVE_SECONDS) * 1000 < watched["Duration", name] < seconds * 1000
         else:
             assert watched["Duration", name] == seconds * 800
 
 
-def test_every_event_that_nobody_waits_for_and_every_notification_is_watched_for_its_loss(
+def test_the_loss_of_an_asynchronous_event_or_of_a_notification_raises_an_alarm(
     alarms: dict[str, dict[str, Any]], template: Template, timeouts: dict[str, int]
 ) -> None:
     lost = {next(iter(dimensions(each).values())) for name, each in alarms.items() if name.endswith("LostAlarm")}
@@ -163,7 +168,7 @@ def test_every_event_that_nobody_waits_for_and_every_notification_is_watched_for
     assert lost == {f"cafe-<stage>-{name}" for name in asynchronous} | {"cafe-<stage>-notifications"}
 
 
-def test_a_basic_stage_has_no_alarm_that_costs_and_watches_all_queues_reports_and_the_api(
+def test_a_basic_stage_has_only_the_free_alarms_of_queues_reports_and_the_api(
     alarms: dict[str, dict[str, Any]],
 ) -> None:
     basic = resolve(Watching="basic").of_type("AWS::CloudWatch::Alarm")
@@ -191,7 +196,7 @@ def widgets(template: Template) -> list[dict[str, Any]]:
 
 
 def shown(template: Template) -> Iterator[tuple[str, str, dict[str, str], str]]:
-    """Every metric of the dashboard: namespace, name, dimensions and statistic. Three dots repeat what is above."""
+    """Yields every metric of the dashboard: namespace, name, dimensions, statistic. Three dots repeat the row above."""
     for widget in widgets(template):
         before: list[str] = []
         for row in widget["properties"]["metrics"]:
@@ -203,7 +208,7 @@ def shown(template: Template) -> Iterator[tuple[str, str, dict[str, str], str]]:
             yield texts[0], texts[1], dict(zip(names, values, strict=True)), widget["properties"]["stat"]
 
 
-def test_the_dashboard_shows_metrics_that_aws_sends_of_things_that_are_there(
+def test_the_dashboard_shows_metrics_that_aws_sends_of_resources_that_exist(
     template: Template, real: dict[str, set[str]]
 ) -> None:
     for namespace, name, given, stat in shown(template):
@@ -213,13 +218,13 @@ def test_the_dashboard_shows_metrics_that_aws_sends_of_things_that_are_there(
         assert stat in statistics, name
 
 
-def test_the_dashboard_has_all_of_our_own_metrics_and_no_more_than_cost_nothing(template: Template) -> None:
+def test_the_dashboard_has_all_of_our_own_metrics_and_only_as_many_as_are_free(template: Template) -> None:
     everything = [(namespace, name, *given.values()) for namespace, name, given, _ in shown(template)]
     assert {each[1] for each in everything if each[0] == metrics.NAMESPACE} == metrics.UNITS.keys()
     assert len(set(everything)) == len(everything) <= 50
 
 
-def test_every_function_that_works_each_day_is_on_the_dashboard_with_its_errors_and_its_time(
+def test_every_daily_function_is_on_the_dashboard_with_its_errors_and_its_duration(
     template: Template, timeouts: dict[str, int]
 ) -> None:
     rare = {"cafe-<stage>-migrate", "cafe-<stage>-rotate_password"}
@@ -229,7 +234,7 @@ def test_every_function_that_works_each_day_is_on_the_dashboard_with_its_errors_
         ) - rare
 
 
-def test_no_widget_lies_on_another(template: Template) -> None:
+def test_no_widget_covers_another(template: Template) -> None:
     places: set[tuple[int, int]] = set()
     for each in widgets(template):
         taken = {
@@ -254,7 +259,7 @@ CHAPTERS = (
     "Which fault, which heading",
     "When a deploy fails",
 )
-# What the deploy says where it also says what to do: who deploys has forgotten something, or has declined.
+# Errors of a deploy that say themselves what to do.
 SAYS_WHAT_TO_DO = (
     "declined",
     "there is no terminal to ask",
@@ -267,12 +272,13 @@ SAYS_WHAT_TO_DO = (
     "there is no stage",
     "neither infra/resources.yaml nor infra/database.yaml",
     "has no previous release",
+    "the package holds",
 )
 
 
 @pytest.fixture(scope="module")
 def runbook() -> dict[str, str]:
-    """The text below each heading of a failure."""
+    """The text below each heading of a failure in the runbook."""
     parts = re.split(r"^###? (.+)$", RUNBOOK.read_text(), flags=re.MULTILINE)[1:]
     found = dict(zip(parts[::2], parts[1::2], strict=True))
     return {heading: text for heading, text in found.items() if heading not in CHAPTERS}
@@ -294,21 +300,20 @@ def test_every_kind_of_dead_letter_has_its_heading(runbook: dict[str, str]) -> N
     assert {heading for heading in runbook if heading.startswith("`")} == {f"`{kind}`" for kind in dead_letters.KINDS}
 
 
-def test_every_heading_says_what_one_sees_what_to_do_and_how_to_know_that_it_is_over(runbook: dict[str, str]) -> None:
+def test_every_heading_says_what_to_see_what_to_do_and_how_to_know_that_it_is_over(runbook: dict[str, str]) -> None:
     for heading, text in runbook.items():
         for part in ("**You see.**", "**Do.**", "**Over when.**"):
             assert text.count(part) == 1, (heading, part)
 
 
-def test_every_rule_that_tells_the_alarms_topic_has_its_heading(template: Template, runbook: dict[str, str]) -> None:
+def test_every_rule_that_notifies_the_alarms_topic_has_its_heading(template: Template, runbook: dict[str, str]) -> None:
     rules = template.of_type("AWS::Events::Rule").values()
-    told = [each["Name"] for each in rules if each["Targets"][0]["Arn"] == template.outputs["AlarmsTopicArn"]]
-    assert all(f"`{name}`" in runbook["A report ended without a result"] for name in told)
-    assert len(told) == 2
+    names = [each["Name"] for each in rules if each["Targets"][0]["Arn"] == template.outputs["AlarmsTopicArn"]]
+    assert len(names) == 2
+    assert all(f"`{name}`" in runbook["A report ended without a result"] for name in names)
 
 
-def test_every_letter_of_the_page_on_reliability_has_its_heading(runbook: dict[str, str]) -> None:
-    """In its table each letter is what the runbook's heading of that kind is about."""
+def test_every_dead_letter_of_the_page_on_reliability_has_its_heading(runbook: dict[str, str]) -> None:
     page = (ROOT / "docs" / "reliability.md").read_text()
     table = page.split("| Letter | How it came there | Goes back to |")[1].split("\n\n")[0]
     letters = [line.split("|")[1].strip() for line in table.splitlines() if not line.startswith("| ---") and line]
@@ -319,7 +324,7 @@ def test_every_letter_of_the_page_on_reliability_has_its_heading(runbook: dict[s
 
 
 def rows(heading: str) -> list[tuple[str, str]]:
-    """The rows of the table below a heading of the runbook, without its head."""
+    """Returns the rows of the table below a heading of the runbook, without its head."""
     text = RUNBOOK.read_text().split(f"## {heading}\n")[1].split("\n#")[0]
     found = [
         tuple(cell.strip() for cell in line.strip("|").split("|")) for line in text.splitlines() if line[:1] == "|"
@@ -328,32 +333,31 @@ def rows(heading: str) -> list[tuple[str, str]]:
 
 
 def test_every_fault_of_the_page_on_reliability_leads_to_its_headings(runbook: dict[str, str]) -> None:
-    """Its table names the faults that were tried; each begins as one of the runbook's does."""
     page = (ROOT / "docs" / "reliability.md").read_text()
     table = page.split("| Taken out | Cases that failed |\n| --- | --- |\n")[1].split("\n\n")[0]
     cases = [case.strip() for line in table.splitlines() for case in line.split("|")[2].split(";")]
     known = {fault: heading for faults, heading in rows("Which fault, which heading") for fault in faults.split(", ")}
-    # "… with a key" goes on from the case before it.
+    # A case such as "… with a key" continues the one before it.
     assert [case for case in cases if not case.startswith(("…", *known))] == []
     assert [fault for fault in known if not any(case.startswith(fault) for case in cases)] == []
     headings = {each for text in known.values() for each in re.findall(r"\*(?!\s)([^*]+)\*", text)}
     assert headings <= runbook.keys()
 
 
-def test_whatever_a_deploy_says_leads_to_its_headings(runbook: dict[str, str]) -> None:
+def test_every_error_of_a_deploy_leads_to_its_headings(runbook: dict[str, str]) -> None:
     said = {tuple(re.findall("`([^`]+)`", texts)): headings for texts, headings in rows("When a deploy fails")}
-    told = [text for texts in said for text in texts]
+    listed = [text for texts in said for text in texts]
     source = {path.name: path.read_text() for path in (ROOT / "infra" / "deploy").glob("*.py")}
-    for text in told:
+    for text in listed:
         assert any(text in each for each in source.values()), text
     for name, text in source.items():
         for error in errors_of(text):
-            assert any(each in error for each in (*told, *SAYS_WHAT_TO_DO)), (name, error)
+            assert any(each in error for each in (*listed, *SAYS_WHAT_TO_DO)), (name, error)
     assert {each for text in said.values() for each in re.findall(r"\*([^*]+)\*", text)} <= runbook.keys()
 
 
 def errors_of(source: str) -> Iterator[str]:
-    """The fixed words of each ``DeployError`` that has some; others pass on what AWS says."""
+    """Yields the fixed words of each ``DeployError``; some only pass on an error of AWS."""
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.Call(func=ast.Name(id="DeployError"), args=[message]) if text := fixed(message).strip(" :\n,"):
@@ -361,7 +365,7 @@ def errors_of(source: str) -> Iterator[str]:
 
 
 def fixed(node: ast.AST) -> str:
-    """The words of a text that are in the source itself."""
+    """Returns the words of a text that are in the source itself."""
     match node:
         case ast.Constant(value=str(text)):
             return text

@@ -1,4 +1,4 @@
-"""``deployer-policy.json``: all that a deploy needs, on the project's own things, in one policy."""
+"""``deployer-policy.json``: every right that a deploy needs, on the project's own resources, in one policy."""
 
 from __future__ import annotations
 
@@ -11,41 +11,36 @@ from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER  # type: ignore[impor
 
 from infra.deploy import stacks
 from tests.template import parsed
+from tests.wiring.permissions import as_list
 from tests.wiring.stage import ROOT, rendered
 
 POLICY: dict[str, Any] = json.loads((ROOT / "infra" / "deployer-policy.json").read_text())
-# What has no resource of its own on AWS, or one without a name: the ids of APIs, of networks, of mappings and pools,
-# the last three of which a condition narrows down; the secret that RDS makes, and the role that is RDS's own; the rules
-# of AWS's that a web ACL takes, and what it is put in front of, which asks for a right on that as well.
+# Statements on resources without a name of the stage: the ids of APIs, networks, mappings and user pools, of which the
+# last three have a condition; the secret and the role of RDS; the rules of AWS in a web ACL, and the APIs behind it.
 UNNAMED = {"Look", "Subscriptions", "NewUserPools", "UserPools", "Mappings", "RestApis", "NewNetworks", "Networks"}
 UNNAMED |= {"NewSecrets", "DefaultsOfDatabases", "RolesOfServices", "QueriesAndTraces"}
 UNNAMED |= {"WebAcls", "WebAclsOfApis", "MayApisLog"}
 READS = ("Describe", "Get", "List", "Simulate")
 
 
-def listed(value: Any) -> list[str]:
-    return value if isinstance(value, list) else [value]
-
-
 def test_it_fits_into_the_one_policy_of_a_role() -> None:
-    """A managed policy would have to do with 6,144 characters."""
     assert len(json.dumps(POLICY, separators=(",", ":"))) <= 10_240
 
 
 @pytest.mark.parametrize("statement", POLICY["Statement"], ids=lambda each: each["Sid"])
-def test_every_right_is_on_the_projects_own_things(statement: dict[str, Any]) -> None:
+def test_every_right_is_on_the_projects_own_resources(statement: dict[str, Any]) -> None:
     assert statement["Effect"] == "Allow"
-    assert not [each for each in listed(statement["Action"]) if each.endswith(":*") or each == "*"]
+    assert not [each for each in as_list(statement["Action"]) if each.endswith(":*") or each == "*"]
     if statement["Sid"] not in UNNAMED:
-        assert all("cafe-" in each for each in listed(statement["Resource"]))
+        assert all("cafe-" in each for each in as_list(statement["Resource"]))
 
 
-def test_what_is_allowed_on_everything_only_looks() -> None:
+def test_rights_on_every_resource_only_read() -> None:
     [statement] = [each for each in POLICY["Statement"] if each["Sid"] == "Look"]
     assert all(each.partition(":")[2].startswith(READS) for each in statement["Action"])
 
 
-def test_what_is_set_for_all_apis_of_the_account_is_looked_at_only() -> None:
+def test_settings_for_all_apis_of_the_account_are_only_read() -> None:
     [statement] = [each for each in POLICY["Statement"] if "/account" in json.dumps(each["Resource"])]
     assert statement["Action"] == "apigateway:GET"
     [apis] = [each for each in POLICY["Statement"] if "apigateway:SetWebACL" in each["Action"]]
@@ -53,12 +48,12 @@ def test_what_is_set_for_all_apis_of_the_account_is_looked_at_only() -> None:
 
 
 @pytest.mark.parametrize("sid", ["NewUserPools", "UserPools", "Mappings", "Networks"])
-def test_what_has_no_name_is_narrowed_down_by_a_condition(sid: str) -> None:
+def test_rights_on_resources_without_a_name_have_a_condition(sid: str) -> None:
     [statement] = [each for each in POLICY["Statement"] if each["Sid"] == sid]
     assert "cafe" in json.dumps(statement["Condition"])
 
 
-def test_roles_are_passed_to_those_services_only_that_the_templates_have_roles_for() -> None:
+def test_roles_are_passed_only_to_the_services_of_the_templates_roles() -> None:
     [statement] = [each for each in POLICY["Statement"] if each["Sid"] == "PassRoles"]
     resources = parsed(rendered())["Resources"]
     services = {
@@ -66,12 +61,12 @@ def test_roles_are_passed_to_those_services_only_that_the_templates_have_roles_f
         for each in resources.values()
         if each["Type"] == "AWS::IAM::Role"
         for trust in each["Properties"]["AssumeRolePolicyDocument"]["Statement"]
-        for service in listed(trust.get("Principal", {}).get("Service", []))
+        for service in as_list(trust.get("Principal", {}).get("Service", []))
     }
     assert set(statement["Condition"]["StringEquals"]["iam:PassedToService"]) == services
 
 
-# Of each kind of resource, the rights that CloudFormation needs to make and to delete it.
+# The rights that CloudFormation needs to make and to delete each kind of resource.
 NEEDED = {
     "AWS::CloudWatch::Alarm": ("cloudwatch:PutMetricAlarm", "cloudwatch:DeleteAlarms"),
     "AWS::CloudWatch::Dashboard": ("cloudwatch:PutDashboard", "cloudwatch:DeleteDashboards"),
@@ -109,7 +104,7 @@ NEEDED = {
 }
 
 
-# What AWS's own list of a kind has besides, for properties that no template here sets.
+# Further rights in AWS's own list of a kind, for properties that no template here sets.
 OF_OTHER_PROPERTIES = (
     *("vpc-lattice:*", "vpce:*", "ec2:*VpcEncryptionControl", "ec2:*SubnetCidrBlock"),
     *("iam:GetRole", "iam:ListRoles", "iam:PassRole", "kms:CreateGrant", "rds:AddRoleTo*", "rds:*GlobalCluster"),
@@ -128,9 +123,9 @@ def needed(kind: str) -> set[str]:
 
 
 @pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / "infra").glob("*.yaml")))
-def test_there_is_a_right_to_make_and_to_delete_every_kind_of_resource(file: str) -> None:
-    """The local cloud does not ask for these: CloudFormation uses them in the deployer's name."""
-    allowed = {action for each in POLICY["Statement"] for action in listed(each["Action"])}
+def test_the_policy_can_make_and_delete_every_kind_of_resource(file: str) -> None:
+    """The local cloud does not check these, which CloudFormation uses in the deployer's name."""
+    allowed = {action for each in POLICY["Statement"] for action in as_list(each["Action"])}
     for name, resource in parsed(rendered(file))["Resources"].items():
         lacking = {
             action
@@ -140,7 +135,7 @@ def test_there_is_a_right_to_make_and_to_delete_every_kind_of_resource(file: str
         assert lacking == set(), name
 
 
-# How a resource of a kind is named where the policy has statements for several kinds of one service.
+# An ARN of each kind, where the policy has statements for several kinds of one service.
 ARNS = {
     "AWS::CloudWatch::Alarm": "arn:aws:cloudwatch:eu-central-1:123456789012:alarm:cafe-test-failures",
     "AWS::CloudWatch::Dashboard": "arn:aws:cloudwatch::123456789012:dashboard/cafe-test",
@@ -163,8 +158,8 @@ ARNS = {
 
 def allowed(action: str, resource: str) -> bool:
     return any(
-        any(fnmatch.fnmatchcase(action, each) for each in listed(statement["Action"]))
-        and any(fnmatch.fnmatchcase(resource, each) for each in listed(statement["Resource"]))
+        any(fnmatch.fnmatchcase(action, each) for each in as_list(statement["Action"]))
+        and any(fnmatch.fnmatchcase(resource, each) for each in as_list(statement["Resource"]))
         for statement in POLICY["Statement"]
     )
 
@@ -180,26 +175,26 @@ KINDS = sorted(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_resource_can_get_the_tags_of_its_stack(kind: str) -> None:
-    """CloudFormation gives each of them the tags of the stack, and a right that lacks fails the whole of it."""
+    """CloudFormation tags each resource, and a missing right fails the whole stack."""
     schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema
-    # Pools and networks have no names, and are told by those very tags.
+    # Pools and networks have no names; the policy knows them by those tags.
     arn = ARNS.get(kind, "arn:aws:cognito-idp:eu-central-1:123456789012:userpool/eu-central-1_x")
-    # Of S3 there is an action by that name, and the right to it is PutBucketTagging.
+    # S3 has no right of this name: its action needs PutBucketTagging.
     asked = set(schema.get("tagging", {}).get("permissions", [])) - {"s3:DeleteBucketTagging"}
     assert [action for action in asked if not allowed(action, arn)] == []
 
 
 @pytest.mark.parametrize("kind", stacks.DATA)
-def test_what_is_taken_over_can_be_read_by_cloudformation(kind: str) -> None:
+def test_cloudformation_can_read_what_it_imports(kind: str) -> None:
     schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema
     asked = schema["handlers"]["read"]["permissions"]
-    # Of tables in S3 that hold a bucket's metadata.
+    # These are for tables of a bucket's metadata.
     own = [action for action in asked if not action.startswith("s3tables:")]
     assert [action for action in own if not allowed(action, ARNS[kind])] == []
 
 
 @pytest.mark.parametrize("group", ["og:default:aurora-mysql-8-0", "pg:default.aurora-mysql8.0"])
 @pytest.mark.parametrize("action", ["rds:CreateDBCluster", "rds:CreateDBInstance"])
-def test_mysql_may_have_the_default_groups_of_its_kind(action: str, group: str) -> None:
-    """RDS asks for the right on them as well, where a template names no others."""
+def test_mysql_can_have_the_default_groups_of_its_kind(action: str, group: str) -> None:
+    """RDS checks the right on them if a template names no others."""
     assert allowed(action, f"arn:aws:rds:eu-central-1:123456789012:{group}")

@@ -1,0 +1,135 @@
+"""Copies of the repository to deploy from, and the local cloud that they deploy to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chalicelib import clients
+from chalicelib.settings import Database as Settings
+from infra.deploy import project
+from local.cloud import REGION, Cloud
+from local.database import Database
+from local.processes import free_ports
+from tests.deploying.account import Account
+from tests.system.wire import Wire
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of the repository to deploy from."""
+
+    folder: Path
+    endpoint: str
+    variables: dict[str, str]
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        text = (self.folder / name).read_text()
+        assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {name}"
+        (self.folder / name).write_text(text.replace(old, new))
+
+    def start(self, stage: str, *options: str) -> subprocess.Popen[str]:
+        """Starts a deploy in a group of processes that a test can end together."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "infra.deploy", stage, "--local", "--yes", *options],
+            cwd=self.folder,
+            env={
+                **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHON"))},
+                **self.variables,
+                "AWS_CONFIG_FILE": os.devnull,
+                "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+                "AWS_DEFAULT_REGION": REGION,
+                "AWS_ENDPOINT_URL": self.endpoint,
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "NO_PROXY": "127.0.0.1",
+                "no_proxy": "127.0.0.1",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, stage: str, *options: str) -> tuple[int, str]:
+        """Returns the exit status and the output."""
+        process = self.start(stage, *options)
+        output, _ = process.communicate(timeout=300)
+        return process.returncode, output
+
+    def deploy(self, stage: str, *options: str) -> str:
+        """Returns the output of a deploy that must succeed."""
+        status, output = self.run(stage, *options)
+        assert status == 0, output
+        return output
+
+
+@dataclass(frozen=True)
+class Place:
+    """A local cloud. Deploys reach it through the wire, and the tests look at its account directly."""
+
+    cloud: Cloud
+    database: Database
+    wire: Wire
+    account: Account
+    folder: Path
+
+    def checkout(self, name: str) -> Checkout:
+        port: Any = self.wire.server_address[1]
+        shutil.copytree(self.folder / "origin", self.folder / name)
+        # The requirements that pip has installed for the local stage of this repository.
+        project.INSTALLED.mkdir(parents=True, exist_ok=True)
+        (self.folder / name / ".local").mkdir()
+        (self.folder / name / ".local" / project.INSTALLED.name).symlink_to(project.INSTALLED)
+        variables = {**self.cloud.deployer(), **self.cloud.tell(self.database)}
+        return Checkout(self.folder / name, f"http://127.0.0.1:{port}", variables)
+
+    def sql(self, statement: str) -> list[Any]:
+        """Returns the rows, with the rights of the database's administrator."""
+        functions, admin = self.database.secrets.values()
+        database = Settings.of_secret(functions).logged_in(admin)
+        with clients.mysql(database) as connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+            return list(cursor.fetchall())
+
+
+@contextmanager
+def new_place(folder: Path) -> Iterator[Place]:
+    """Starts a local cloud with a proxy before it, and a MariaDB for all of its stages."""
+    wire_port, port, db_port = free_ports(3)
+    _copy_repository(folder / "origin")
+    cloud, database = Cloud(folder / "cloud", port), Database(folder / "database", db_port)
+    cloud.install()
+    if not database.installed:
+        database.install()
+    wire = Wire(wire_port, port)
+    try:
+        cloud.start()
+        database.prepare()
+        database.start()
+        database.empty()
+        # Before the first look at the account: these secrets belong to MySQL and to no stage.
+        cloud.tell(database)
+        yield Place(cloud, database, wire, Account(cloud), folder)
+    finally:
+        wire.close()
+        database.stop()
+        cloud.stop()
+
+
+def _copy_repository(folder: Path) -> None:
+    """Copies the present files, so that later edits are not deployed."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in files.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)

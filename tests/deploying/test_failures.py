@@ -1,0 +1,174 @@
+"""Deploys that fail or are killed: what served before serves again, or the next deploy finishes.
+
+Every deploy here has exactly the rights of ``infra/deployer-policy.json``. Each test leaves the stage ``one`` deployed
+and complete.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from functools import partial
+
+import pytest
+
+from tests.deploying.checkout import Checkout, Place
+from tests.deploying.steps import STEPS
+from tests.system.wire import Call, Cut, Exchange, Reply, invalid
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one(here: Checkout) -> None:
+    """The stage that serves while other deploys fail."""
+    here.deploy("one")
+
+
+def goes_back(place: Place, checkout: Checkout, *reasons: str) -> None:
+    """Deploys, which must fail for these reasons, and checks that the release before serves again."""
+    code, state, before = place.account.code("one"), place.account.state("one"), place.account.version("one")
+    [api] = place.account.apis("one")
+    status, said = checkout.run("one")
+    assert status == 1, said
+    for each in reasons:
+        assert each in said
+    assert "The previous release was restored and serves" in said
+    assert place.account.code("one") == code
+    assert place.account.state("one") == state
+    assert place.account.version("one") == before
+    assert place.account.apis("one").keys() == {api}
+    stack = place.account.aws("cloudformation").describe_stacks(StackName="cafe-one-resources")["Stacks"][0]
+    assert stack["StackStatus"] in ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
+
+
+def test_code_that_does_not_start_is_rolled_back(place: Place) -> None:
+    broken = place.checkout("broken")
+    broken.edit(
+        "app.py",
+        "settings = Settings.read()\n",
+        "settings = Settings.read()\n    assert sys.argv[0].endswith('chalice')\n",
+    )
+    goes_back(place, broken, "the database is not up to date: ")
+
+
+def test_a_failing_function_behind_a_healthy_api_is_rolled_back(place: Place) -> None:
+    broken = place.checkout("half")
+    broken.edit("chalicelib/orders/store.py", "from __future__ import annotations\n", "import nothing_like_it\n")
+    goes_back(place, broken, "deployed, but it does not work", "store_orders: fails on an empty event")
+
+
+def with_buckets(checkout: Checkout, **names: str) -> Checkout:
+    """Adds buckets to the checkout's template."""
+    more = "".join(
+        f"  {key}:\n    Type: AWS::S3::Bucket\n    Properties: {{BucketName: {name}}}\n" for key, name in names.items()
+    )
+    checkout.edit("infra/resources.yaml", "\nOutputs:\n", f"{more}\nOutputs:\n")
+    return checkout
+
+
+def test_a_template_that_fails_is_rolled_back_with_the_changes_before_it(place: Place) -> None:
+    broken = with_buckets(place.checkout("twice"), First="the-same-name", Second="the-same-name")
+    broken.edit("infra/resources.yaml", "VisibilityTimeout: 190", "VisibilityTimeout: 192")
+    goes_back(place, broken, "cafe-one-resources failed, and CloudFormation rolled everything back", "Second")
+    assert "s3: the-same-name" not in place.account.everything()
+
+
+def test_a_plan_with_a_resource_of_others_is_refused_before_the_first_change(place: Place) -> None:
+    place.account.aws("s3").create_bucket(Bucket="somebody-elses")
+    before = place.account.snapshot("one")
+    status, said = with_buckets(place.checkout("taken"), Taken="somebody-elses").run("one")
+    assert status == 1
+    assert "The affected resources are Taken" in said
+    after = place.account.snapshot("one")
+    after["objects"] = [each for each in after["objects"] if "templates/" not in each[1]]
+    before["objects"] = [each for each in before["objects"] if "templates/" not in each[1]]
+    assert after == before
+    place.account.aws("s3").delete_bucket(Bucket="somebody-elses")
+
+
+def test_a_setting_that_lambda_refuses_is_rolled_back_with_the_code_and_the_template(place: Place) -> None:
+    """The release before has another template, other code and other settings."""
+    broken = place.checkout("refused")
+    broken.edit("infra/deploy/wiring.py", '"MaximumRetryAttempts": 1000', '"MaximumRetryAttempts": 999')
+    broken.edit("chalicelib/settings.py", 'VERSION = "0.1.0"', 'VERSION = "refused"')
+    broken.edit("infra/resources.yaml", "VisibilityTimeout: 190", "VisibilityTimeout: 191")
+    refusing = place.wire.fault("lambda:PUT", invalid, when=lambda call: '"MaximumRetryAttempts": 999' in call)
+    with refusing as rule:
+        goes_back(place, broken, "Invalid parameter", "change OrdersQueue (AWS::SQS::Queue): VisibilityTimeout")
+    assert rule.met
+    queue = place.account.aws("sqs").get_queue_url(QueueName="cafe-one-orders")["QueueUrl"]
+    found = place.account.aws("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["VisibilityTimeout"])
+    assert found["Attributes"]["VisibilityTimeout"] == "190"
+
+
+def test_a_failed_migration_is_rolled_back_with_the_code_and_finished_by_the_next_deploy(
+    place: Place, here: Checkout
+) -> None:
+    broken = place.checkout("migration")
+    file = broken.folder / "chalicelib" / "database" / "migrations" / "0002_prices.sql"
+    file.write_text("CREATE TABLE IF NOT EXISTS prices (id INT);\nALTER TABLE prices ADD amount CENTS;\n")
+    goes_back(place, broken, "the database is not up to date: 0002_prices.sql, statement 2 of 2: Unknown data type")
+    assert [column[0] for column in place.sql("SHOW COLUMNS FROM prices")] == ["id"]
+    file.write_text(file.read_text().replace("CENTS", "INT"))
+    assert "database: 0002_prices" in broken.deploy("one")
+    assert [column[0] for column in place.sql("SHOW COLUMNS FROM prices")] == ["id", "amount"]
+    # The code before the migration runs with the new table.
+    assert "database: nothing to change" in here.deploy("one")
+
+
+# --- killed -----------------------------------------------------------------------------------------------------------
+
+
+class Killer:
+    """Kills a deploy with all its processes, between a call's effect and its answer."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[str] | None = None
+
+    def __call__(self, exchange: Exchange) -> Reply:
+        exchange.forward_whole()
+        assert self.process
+        os.killpg(self.process.pid, signal.SIGKILL)
+        raise Cut
+
+
+def test_the_next_deploy_finishes_one_that_was_killed_after_any_step(place: Place) -> None:
+    """The deploys of one new stage are killed, each of them one step later than the one before."""
+    checkout, killer = place.checkout("killed"), Killer()
+    for operation, what in STEPS:
+        with place.wire.fault(operation, killer, when=partial(_concerns, what), first=1):
+            killer.process = checkout.start("cut")
+            said, _ = killer.process.communicate(timeout=300)
+        assert killer.process.returncode == -signal.SIGKILL, f"{operation} {what}: {said}"
+    said = checkout.deploy("cut")
+    assert "this one finishes it" in said
+    assert "smoke test: the API answers, and every function runs" in said
+    assert len(place.account.apis("cut")) == 1
+    snapshot = place.account.snapshot("cut")
+    assert len(snapshot["mappings"]) == 2
+    assert len(snapshot["subscriptions"]) == 2
+    assert place.account.state("cut")["under_way"] is None
+    assert "functions and API: nothing to change" in checkout.deploy("cut")
+    assert place.account.snapshot("cut") == snapshot
+    checkout.deploy("cut", "--destroy")
+
+
+def _concerns(what: str, call: Call) -> bool:
+    return what in call
+
+
+def test_a_rollback_after_a_killed_deploy_restores_what_served(place: Place, here: Checkout) -> None:
+    code, releases = place.account.code("one"), place.account.state("one")["releases"]
+    killed = place.checkout("killed-once")
+    killed.edit("chalicelib/settings.py", 'VERSION = "0.1.0"', 'VERSION = "killed"')
+    killer = Killer()
+    half = place.wire.fault("lambda:PUT", killer, when=lambda call: "cafe-one-store_orders/code" in call)
+    with half:
+        killer.process = killed.start("one")
+        killer.process.communicate(timeout=300)
+    assert place.account.code("one") != code
+    here.deploy("one", "--rollback")
+    assert place.account.code("one") == code
+    assert place.account.state("one") == {"releases": releases, "under_way": None}

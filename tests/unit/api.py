@@ -1,0 +1,81 @@
+"""The app with the settings of the unit tests, its API as a person calls it, and API Gateway's events."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+from unittest.mock import patch
+
+from chalice.app import Request
+from chalice.test import Client, HTTPResponse
+
+from tests.unit.cloud import ENVIRONMENT
+from tests.unit.signing import Pool
+
+# The app reads its settings when it is imported, and other tests in this process have an environment of their own.
+with patch.dict(os.environ, ENVIRONMENT):
+    import app  # noqa: F401
+
+
+class Api:
+    """Chalice's test client, with JSON bodies, and with a manager's token."""
+
+    def __init__(self, client: Client, pool: Pool) -> None:
+        self.client = client
+        self.pool = pool
+        self.headers = {"authorization": pool.token("mia", "managers")}
+
+    def sent_by(self, name: str, *groups: str) -> Api:
+        """Returns the same API with the token of another person."""
+        return self.with_token(self.pool.token(name, *groups))
+
+    def with_token(self, token: str | None) -> Api:
+        """Returns the same API with this Authorization header, or without one."""
+        other = Api(self.client, self.pool)
+        other.headers = {"authorization": token} if token is not None else {}
+        return other
+
+    def get(self, path: str, **headers: str) -> HTTPResponse:
+        return self.client.http.get(path, headers={**self.headers, **headers})
+
+    def post(self, path: str, body: Any = b"", **headers: str) -> HTTPResponse:
+        """Sends ``body`` unchanged if it is bytes, else as JSON."""
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent = {"content-type": "application/json", **self.headers, **headers}
+        return self.client.http.post(path, headers=sent, body=raw)
+
+    def invoke(self, function: str, event: Any) -> Any:
+        """Runs one of the app's functions on an event, and returns its answer."""
+        return self.client.lambda_.invoke(function, event).payload
+
+
+def refused(response: HTTPResponse, status: int, code: str) -> str:
+    """Checks the shape of an error, and returns its message."""
+    assert response.status_code == status, response.body
+    assert list(response.json_body) == ["Code", "Message"]
+    assert response.json_body["Code"] == code
+    message: str = response.json_body["Message"]
+    assert message
+    assert "Traceback" not in message
+    return message
+
+
+def gateway_event(method: str = "GET", resource: str = "/", **fields: Any) -> dict[str, Any]:
+    """Returns an event of API Gateway. ``context`` is added to its requestContext."""
+    return {
+        "requestContext": {"httpMethod": method, "resourcePath": resource, **fields.pop("context", {})},
+        "headers": {},
+        "multiValueQueryStringParameters": None,
+        "pathParameters": None,
+        "stageVariables": None,
+        "body": None,
+        "isBase64Encoded": False,
+        **fields,
+    }
+
+
+def request(path: str = "/", **fields: Any) -> Request:
+    """Returns the request that a view sees, of a call of this path."""
+    return Request(gateway_event("POST", "/orders", context={"path": path}, **fields), None)

@@ -1,0 +1,114 @@
+"""An AWS account with buckets, as the storage report measures it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from io import BytesIO
+from typing import Any
+
+import boto3
+from botocore.awsrequest import AWSResponse
+from botocore.config import Config
+
+from chalicelib import storage
+from chalicelib.storage import measure
+
+# One session for all tests: it reads the long descriptions of the services once.
+SESSION = boto3.Session(aws_access_key_id="testing", aws_secret_access_key="testing")
+NOW = datetime(2026, 11, 21, 3, 30, tzinfo=UTC)
+
+
+class Account:
+    """The clients of an account, one for each service and region, and short ways to fill it."""
+
+    def __init__(self) -> None:
+        self.clients: dict[tuple[str, str], Any] = {}
+        self.seconds_left = 900.0
+
+    def client(self, service: str, region: str = "us-east-1") -> Any:
+        if (service, region) not in self.clients:
+            config = Config(signature_version="s3v4") if service == "s3" else None
+            self.clients[service, region] = SESSION.client(service, region_name=region, config=config)
+        return self.clients[service, region]
+
+    @property
+    def s3(self) -> Any:
+        return self.client("s3")
+
+    def bucket(self, name: str, *sizes: int, region: str = "us-east-1") -> None:
+        s3 = self.client("s3", region)
+        where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        s3.create_bucket(Bucket=name, **where)
+        for number, size in enumerate(sizes):
+            s3.put_object(Bucket=name, Key=f"{number:05}", Body=b"x" * size)
+
+    def figure(self, bucket: str, storage_type: str, day: datetime, size: int, region: str = "us-east-1") -> None:
+        """Adds one of CloudWatch's daily figures."""
+        names = {"BucketName": bucket, "StorageType": storage_type}
+        datum = {
+            "MetricName": "BucketSizeBytes",
+            "Dimensions": [{"Name": name, "Value": value} for name, value in names.items()],
+            "Timestamp": day,
+            "Value": size,
+            "Unit": "Bytes",
+        }
+        self.client("cloudwatch", region).put_metric_data(Namespace="AWS/S3", MetricData=[datum])
+
+    @property
+    def collaborators(self) -> dict[str, Any]:
+        return {
+            "s3": self.s3,
+            "s3_in": lambda region: self.client("s3", region),
+            "cloudwatch_in": lambda region: self.client("cloudwatch", region),
+            "deadline": lambda: self.seconds_left,
+            "now": NOW,
+        }
+
+    def measure(self, mode: str = "listing", **collaborators: Any) -> measure.Measurement:
+        return measure.measure_buckets(mode, **{**self.collaborators, **collaborators})
+
+    def report(self, payload: dict[str, Any], spread: dict[str, Any] | None = None) -> dict[str, Any]:
+        return storage.report(payload, spread, bucket="reports", **self.collaborators)
+
+    def in_pages_of(self, keys: int) -> None:
+        """Lets S3 answer with pages of so few keys."""
+        self.s3.meta.events.register(
+            "provide-client-params.s3.ListObjectsV2", lambda params, **_: params | {"MaxKeys": keys}
+        )
+
+    def out_of_time_after(self, service: str, operation: str) -> None:
+        """Uses up the time of the function with each answer to ``operation``."""
+
+        def run_out(**_: Any) -> None:
+            self.seconds_left = measure.RESERVE_SECONDS
+
+        self.client(service).meta.events.register(f"after-call.{service}.{operation}", run_out)
+
+    def answer_listings(self, status: int, body: str, s3: Any = None, bucket: str = "") -> None:
+        """Lets S3 answer each listing of buckets whose name has ``bucket`` in it."""
+        answered = answer(status, body)
+        (s3 or self.s3).meta.events.register_first(
+            "before-send.s3.ListObjectsV2",
+            lambda request, **_: answered(request) if bucket in request.url else None,
+        )
+
+    def refuse(self, bucket: str) -> None:
+        """Lets S3 answer as it does where a bucket must not be listed."""
+        self.answer_listings(
+            403,
+            '<?xml version="1.0" encoding="UTF-8"?><Error><Code>AccessDenied</Code><Message>User: cafe is not '
+            "authorized</Message><RequestId>4442587FB7D0A2F9</RequestId><HostId>x</HostId></Error>",
+            bucket=bucket,
+        )
+
+
+class Body(BytesIO):
+    """The body from which botocore reads a response."""
+
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        yield self.read()
+
+
+def answer(status: int, body: str) -> Callable[..., AWSResponse]:
+    return lambda request, **_: AWSResponse(request.url, status, {}, Body(body.encode()))

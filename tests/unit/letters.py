@@ -1,0 +1,134 @@
+"""Dead letters in each of their shapes, and the services to which a redrive brings them back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from chalicelib import dead_letters
+from chalicelib.orders import Item, Order
+from tests.unit.api import app
+from tests.unit.cloud import ACCOUNT, ENVIRONMENT
+from tests.unit.signing import REGION
+
+DEAD, FAILURES = ENVIRONMENT["ORDERS_DEAD_LETTER_URL"], ENVIRONMENT["FAILURES_QUEUE_URL"]
+PLACES = dead_letters.Places.of(app.settings)
+SENT = "2026-11-21T03:14:15.123000Z"
+LINK = "https://cafe.s3.amazonaws.com/inventory/report.html?X-Amz-Signature=secret"
+ORDER = Order("o-1", "Zoë", (Item("Lima", 1),), "a secret note", "2026-11-21T03:14:15.000000Z").to_json()
+
+
+def message(body: Any, number: int = 1, **attributes: str) -> dict[str, Any]:
+    """Returns a message as SQS gives it."""
+    return {
+        "MessageId": f"m-{number}",
+        "ReceiptHandle": f"r-{number}",
+        "Body": body if isinstance(body, str) else json.dumps(body),
+        "Attributes": {"SentTimestamp": "1795230855123", "ApproximateReceiveCount": "77"},
+        "MessageAttributes": {name: {"StringValue": value} for name, value in attributes.items()},
+    }
+
+
+def invocation(function: str, payload: Any, error: Any = None, **context: Any) -> dict[str, Any]:
+    """Returns the record that Lambda keeps of an event on which a function failed.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
+    """
+    return {
+        "version": "1.0",
+        "timestamp": "2026-11-21T04:00:00.500Z",
+        "requestContext": {
+            "requestId": "e4b46cbf-b738-4880-8a18-0acd9e1bc2a3",
+            "functionArn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:cafe-test-{function}:$LATEST",
+            "condition": "RetriesExhausted",
+            "approximateInvokeCount": 3,
+            **context,
+        },
+        "requestPayload": payload,
+        "responseContext": {"statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled"},
+        "responsePayload": error or {"errorType": "DatabaseUnavailable", "errorMessage": "MySQL does not answer"},
+    }
+
+
+def s3_event(*keys: str) -> dict[str, Any]:
+    return {"Records": [{"s3": {"object": {"key": key}}} for key in keys]}
+
+
+def sns_event(**fields: Any) -> dict[str, Any]:
+    return {"Records": [{"Sns": {"MessageId": "n-1", "Subject": "Inventory report ready", "Message": LINK, **fields}}]}
+
+
+def stream_record(order_id: str = "o-1", number: int = 5, name: str = "INSERT") -> dict[str, Any]:
+    return {
+        "eventID": f"e-{order_id}",
+        "eventName": name,
+        "eventSourceARN": ENVIRONMENT["ORDERS_STREAM_ARN"],
+        "dynamodb": {
+            "ApproximateCreationDateTime": 1795230855.0,
+            "Keys": {"orderID": {"S": order_id}},
+            "SequenceNumber": str(number),
+            "NewImage": {"customerID": {"S": "Zoë"}},
+        },
+    }
+
+
+def envelope(**fields: Any) -> dict[str, Any]:
+    """Returns what SNS sends to a subscriber, or puts into its dead-letter queue."""
+    return {
+        "Type": "Notification",
+        "MessageId": "22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324",
+        "TopicArn": ENVIRONMENT["TOPIC_ARN"],
+        "Subject": "Inventory report ready",
+        "Message": f"It opens for an hour: {LINK}",
+        "Timestamp": "2026-11-21T03:59:59.123Z",
+        "SignatureVersion": "1",
+        "Signature": "EXAMPLE",
+        "SigningCertURL": "https://sns.us-east-1.amazonaws.com/SimpleNotificationService.pem",
+        "UnsubscribeURL": "https://sns.us-east-1.amazonaws.com/?Action=Unsubscribe",
+        "MessageAttributes": {
+            "kind": {"Type": "String", "Value": "report"},
+            "key": {"Type": "String", "Value": "report/inventory-1"},
+        },
+        **fields,
+    }
+
+
+def position(start: str = "5", end: str = "7", **fields: Any) -> dict[str, Any]:
+    """https://docs.aws.amazon.com/lambda/latest/dg/services-dynamodb-errors.html"""
+    return {
+        "requestContext": {
+            "requestId": "316aa6d0-8154-xmpl-9af7-85d5f4a6bc81",
+            "functionArn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:cafe-test-announce_orders",
+            "condition": "RetryAttemptsExhausted",
+            "approximateInvokeCount": 101,
+        },
+        "responseContext": {"statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled"},
+        "version": "1.0",
+        "timestamp": "2026-11-21T04:00:00.500Z",
+        "DDBStreamBatchInfo": {
+            "shardId": "shardId-00000001573689847184-864758bb",
+            "startSequenceNumber": start,
+            "endSequenceNumber": end,
+            "approximateArrivalOfFirstRecord": "2026-11-21T03:00:00Z",
+            "approximateArrivalOfLastRecord": "2026-11-21T03:00:01Z",
+            "batchSize": 3,
+            "streamArn": ENVIRONMENT["ORDERS_STREAM_ARN"],
+            **fields,
+        },
+    }
+
+
+def schedule(**fields: str) -> dict[str, str]:
+    """https://docs.aws.amazon.com/scheduler/latest/UserGuide/configuring-schedule-dlq.html"""
+    name = "storage-<aws.scheduler.execution-id>"
+    return {"StateMachineArn": ENVIRONMENT["STORAGE_REPORT_ARN"], "Name": name, "Input": "{}", **fields}
+
+
+NOT_STARTED = {
+    "SCHEDULE_ARN": f"arn:aws:scheduler:{REGION}:{ACCOUNT}:schedule/default/cafe-test-storage-report",
+    "SCHEDULED_TIME": "2026-11-21T06:00:00Z",
+    "EXECUTION_ID": "d32c5kddcf5bb8c3",
+    "ERROR_CODE": "AccessDeniedException",
+    "ERROR_MESSAGE": "The role may not start it",
+    "RETRY_ATTEMPTS": "0",
+}

@@ -1,0 +1,22 @@
+"""The log of the functions, as the tests read it."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from typing import Any
+
+from pythonjsonlogger.json import JsonFormatter
+
+
+def log_handler() -> logging.Handler:
+    """Returns the functions' own handler; pytest adds others to look at the records."""
+    (handler,) = (each for each in logging.getLogger("cafe").handlers if isinstance(each.formatter, JsonFormatter))
+    return handler
+
+
+def records(lines: io.StringIO, message: str | None = None) -> list[dict[str, Any]]:
+    """Returns the log records, or those with this message."""
+    logged = [json.loads(line) for line in lines.getvalue().split("\n")[:-1]]
+    return [each for each in logged if message in (None, each["message"])]
