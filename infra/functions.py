@@ -19,7 +19,7 @@ CONFIG = Path(__file__).parents[1] / ".chalice" / "config.json"
 
 
 class Trigger(Enum):
-    """What calls a function."""
+    """The caller of a function."""
 
     API = "the routes of the API"
     AUTHORIZER = "API Gateway, before a route"

@@ -168,7 +168,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 300 else text[:299] + "…"
 
 
-def told(lines: list[Line], identifier: str, where: str, hints: list[str]) -> Iterator[str]:
+def report(lines: list[Line], identifier: str, where: str, hints: list[str]) -> Iterator[str]:
     """Yields the text for the terminal: the lines and their number, or ``hints`` if there are none."""
     if not lines:
         yield f"Nothing in {where} names {identifier!r}."
@@ -208,7 +208,7 @@ def main(arguments: list[str] | None = None) -> int:
         f"The search covers the last {given.since}: SINCE=30d covers more. Logs are kept for LogRetentionDays.",
         "CloudWatch shows a line some seconds after it was written.",
     ]
-    for line in told(lines, given.id, f"the logs of {given.stage}", hints):
+    for line in report(lines, given.id, f"the logs of {given.stage}", hints):
         print(line)
     return 0 if lines else 1
 

@@ -1,7 +1,7 @@
 """Chalice's record of deployed resources, rebuilt from what exists on AWS.
 
 Chalice writes the file at the end of a deploy and relies on it alone. After an interrupted deploy, or in another clone,
-it would create a second API and second mappings. So the deploy rebuilds the file before each run of Chalice.
+it would create a second API and second mappings. The deploy therefore rebuilds the file before each run of Chalice.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What each step of a deploy or a rollback needs, and the question before each change."""
+"""The context of each step of a deploy or a rollback, and the question before each change."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Changes:
         self.begin: Callable[[], None] = lambda: None
 
     def confirm(self, lines: list[str]) -> None:
-        """Asks whether a change may be made. Raises ``DeployError`` if not."""
+        """Asks a person to confirm a change. Raises ``DeployError`` if they decline."""
         if not self._checked:
             context = self._context
             preflight.run(context.target, context.clients, context.caller, context.check_permissions, context.say)

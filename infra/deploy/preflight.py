@@ -17,7 +17,7 @@ from infra.functions import LIMITED, NAMES
 
 POLICY = REPOSITORY / "infra" / "deployer-policy.json"
 
-# With fewer concurrent functions the flows wait for each other. A new account may have ten.
+# With fewer concurrent functions the flows wait for each other. A new account can have as few as ten.
 CONCURRENT_FUNCTIONS = 100
 # Lambda keeps these for functions without reserved concurrency.
 UNRESERVED_FUNCTIONS = 100
@@ -132,7 +132,7 @@ class PermissionsUnknown(Exception):
 def missing_permissions(target: Target, clients: Clients, caller: CallerIdentity) -> list[str]:
     """Returns the permissions of ``deployer-policy.json`` that IAM's simulation denies to the caller.
 
-    Raises ``PermissionsUnknown`` where IAM does not answer: root has no policies, and not everyone may ask.
+    Raises ``PermissionsUnknown`` where IAM does not answer: root has no policies, and some identities cannot ask.
     """
     source = _identity_with_policies(caller)
     policy = json.loads(POLICY.read_text())
@@ -195,7 +195,7 @@ def _as_list(value: Any) -> list[str]:
 
 
 def can_reserve(target: Target, concurrency: int, clients: Clients) -> bool:
-    """Whether the account can reserve ``concurrency`` for each function of ``LIMITED``. A new account may not."""
+    """Whether the account can reserve ``concurrency`` for each function of ``LIMITED``. A new account often cannot."""
     lambda_ = clients("lambda")
     left = lambda_.get_account_settings()["AccountLimit"]["UnreservedConcurrentExecutions"]
     own = sum(chalice_record.reserved(lambda_, target.function(name)) for name in LIMITED)

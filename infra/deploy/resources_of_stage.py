@@ -1,4 +1,4 @@
-"""The resources of a stage that exist in an account: all with a name of their own, whoever made them."""
+"""The resources of a stage that exist in an account: all that have a name, no matter who made them."""
 
 from __future__ import annotations
 

@@ -255,7 +255,7 @@ def _invocation(lambda_: Any, target: Target, name: str) -> dict[str, Any]:
 
 
 def _different(current: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """Returns the names of the settings that differ. What AWS adds to nested settings does not count."""
+    """Returns the names of the settings that differ. Additions by AWS to nested settings do not count."""
 
     def has(current: Any, setting: Any) -> bool:
         if isinstance(setting, dict):
