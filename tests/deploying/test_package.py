@@ -19,7 +19,7 @@ from tests.wiring.stage import place
 
 pytestmark = pytest.mark.long
 
-# What a function imports that only the package has, and not Lambda's runtime.
+# Modules that the functions import, and that only the package has.
 IMPORTS = "import chalice.app, cffi, cryptography.hazmat.bindings._rust, humanize, jinja2, jwt, markupsafe, pymysql"
 # The number of a processor in the header of a compiled file, and its name there in the names of modules.
 ELF = {"x86_64": (62, "x86_64"), "arm64": (183, "aarch64")}

@@ -132,3 +132,8 @@ NOT_STARTED = {
     "ERROR_MESSAGE": "The role may not start it",
     "RETRY_ATTEMPTS": "0",
 }
+
+
+def lost(function: str, payload: Any, **context: Any) -> dict[str, Any]:
+    """Returns a dead letter about an event on which a function failed."""
+    return message(invocation(function, payload, **context))

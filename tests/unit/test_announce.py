@@ -194,7 +194,7 @@ def test_an_error_that_can_pass_brings_the_batch_again() -> None:
 
 
 @pytest.mark.parametrize(("code", "status"), [("InternalError", 500), ("Throttling", 400), ("KMSThrottling", 400)])
-def test_announce_orders_answers_lambda_with_the_first_record_that_must_come_again(
+def test_announce_orders_names_the_first_record_that_must_come_again(
     api: Api, aws: Aws, code: str, status: int
 ) -> None:
     records = copy.deepcopy(RECORDS)
@@ -224,9 +224,7 @@ def test_an_order_of_two_minutes_is_set_aside_and_a_younger_one_behind_it_comes_
     [INVALID, UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"), ParamValidationError(report="no")],
     ids=repr,
 )
-def test_the_order_that_sns_refuses_is_set_aside_alone_and_its_neighbours_are_announced_once(
-    culprit: str, error: Exception
-) -> None:
+def test_a_refused_order_is_set_aside_alone_and_its_neighbours_are_announced(culprit: str, error: Exception) -> None:
     topic, failures = Topic(error, culprit), Failures()
     assert announce(RECORDS, topic, failures) is None
     assert topic.taken == [order_id for order_id in BATCH if order_id != culprit]

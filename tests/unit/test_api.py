@@ -160,9 +160,7 @@ def test_a_failed_report_says_why(api: Api, aws: Aws, status: str, fields: dict[
 
 
 @pytest.mark.parametrize("given", ["{}", "[]", "null", '"requestedBy"', '{"requestedBy": 7}', '{"mode": "listing"}'])
-def test_a_report_started_by_hand_is_found_by_its_execution_name_and_nobody_requested_it(
-    api: Api, aws: Aws, given: str
-) -> None:
+def test_a_report_started_by_hand_is_found_and_nobody_requested_it(api: Api, aws: Aws, given: str) -> None:
     aws.sfn.start_execution(stateMachineArn=ENVIRONMENT["STORAGE_REPORT_ARN"], name="by-hand", input=given)
     shown = api.get("/reports/by-hand").json_body
     assert (shown["kind"], shown["requestedBy"]) == ("storage", None)

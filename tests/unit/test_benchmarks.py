@@ -1,4 +1,4 @@
-"""What the benchmarks make of their figures: the page with its marks, the curves, and the money."""
+"""The results of the benchmarks: the page with its marks, the curves, and the costs."""
 
 from __future__ import annotations
 
@@ -34,15 +34,12 @@ def row(*ratios: float, goal: float = 2.0) -> Line:
     return Line.read(str(Row("work", 1.0, "peer", 2.0, list(ratios), goal)))
 
 
-def test_a_line_is_worse_only_where_its_spread_is_below_the_recorded_one() -> None:
+def test_a_line_is_worse_if_its_whole_spread_is_below_the_recorded_one() -> None:
     before = row(2.0, 2.5, 3.0)
     assert "**worse** than 2.50" in str(row(1.0, 1.5, 1.9).beside(before))
-    assert "worse" not in str(row(1.0, 1.5, 2.1).beside(before))
-    assert "worse" not in str(row(4.0, 5.0).beside(before))
-    assert "worse" not in str(row(1.0).beside(None))
-
-
-def test_a_line_without_a_spread_may_vary_by_a_fifth() -> None:
+    for line, other in ((row(1.0, 1.5, 2.1), before), (row(4.0, 5.0), before), (row(1.0), None)):
+        assert "worse" not in str(line.beside(other))
+    # A line without a spread may vary by a fifth.
     assert "worse" not in str(row(1.7).beside(row(2.0)))
     assert "worse" in str(row(1.2).beside(row(2.0)))
 
@@ -52,7 +49,7 @@ def test_a_goal_says_whether_it_was_met() -> None:
     assert str(row(1.0, 1.5, 1.9)).endswith("| 2.00 **missed** by 25.0% |")
 
 
-def test_what_was_recorded_is_read_again_with_its_marks() -> None:
+def test_a_recorded_line_is_read_back_with_its_marks() -> None:
     line = row(1.0, 1.5, 1.9).beside(row(2.0, 2.5, 3.0))
     text = page.with_part("<!-- measured: a -->\n<!-- end of a -->\n", "a", page.table([line]))
     [again] = page.recorded(text, "a").values()
@@ -119,17 +116,17 @@ def test_a_function_with_less_memory_has_less_of_a_processor() -> None:
     assert bill.lines["Lambda time"] == pytest.approx(seconds * gigabytes * 0.00002)
 
 
-def test_the_money_has_a_price_and_a_duration_for_all_that_it_counts() -> None:
+def test_every_cost_has_a_price_and_a_duration() -> None:
     prices = json.loads((Path(money.__file__).parent / "prices.json").read_text())
     assert prices.keys() == {"region", "date", "source", "prices"}
     assert money.tables() == money.tables()
 
 
-# --- the loads of docs/architecture.md --------------------------------------------------------------------------------
+# --- The loads of docs/architecture.md --------------------------------------------------------------------------------
 
 
-def test_the_page_on_architecture_has_what_the_code_comes_to() -> None:
-    """After a change of the code or of a measured duration, `python -m benchmarks.load` writes it anew."""
+def test_the_page_on_architecture_has_the_loads_of_the_code() -> None:
+    """After a change of the code or of a measured duration, run `python -m benchmarks.load`."""
     text = load.PAGE.read_text()
     assert load.page_with_tables(text) == text
 
@@ -144,7 +141,7 @@ def test_a_load_is_of_full_batches_from_lists_or_single_orders() -> None:
     assert (lists.inbox_writes, single.inbox_writes) == (10 * 6, 10 * 9)
 
 
-def test_what_bends_first_stands_first_and_is_what_the_load_reaches() -> None:
+def test_the_first_limit_that_a_load_reaches_comes_first() -> None:
     bends = load.bends()
     reached = [min(lists, single) for *_, lists, single in bends]
     assert reached == sorted(reached)
@@ -153,13 +150,6 @@ def test_what_bends_first_stands_first_and_is_what_the_load_reaches() -> None:
         assert load.Load(round(orders), in_list).functions == pytest.approx(load.FUNCTIONS_AT_ONCE, rel=0.001)
 
 
-def test_a_figure_has_the_two_digits_that_count() -> None:
-    assert [load._shown(each) for each in (0.0123, 0.1, 1.25, 4, 12.4, 3_401, 1_000_000)] == [
-        "0.012",
-        "0.1",
-        "1.2",
-        "4",
-        "12",
-        "3,400",
-        "1,000,000",
-    ]
+def test_a_figure_has_two_significant_digits() -> None:
+    shown = {0.0123: "0.012", 0.1: "0.1", 1.25: "1.2", 4: "4", 12.4: "12", 3_401: "3,400", 1_000_000: "1,000,000"}
+    assert {each: load._shown(each) for each in shown} == shown

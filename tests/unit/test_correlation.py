@@ -185,9 +185,7 @@ def test_a_report_is_started_with_the_id_of_its_request(api: Api, aws: Aws, log_
 
 
 @pytest.mark.parametrize("given", ["r-1", "two words", None, 7])
-def test_a_function_of_a_state_machine_logs_the_id_of_its_input(
-    api: Api, aws: Aws, log_lines: io.StringIO, given: Any
-) -> None:
+def test_a_function_logs_the_id_of_its_input(api: Api, aws: Aws, log_lines: io.StringIO, given: Any) -> None:
     api.invoke("presign_report", {"reportId": "inventory-1", "correlationId": given})
     assert ids(log_lines, "link made") == ["r-1" if given == "r-1" else None]
 

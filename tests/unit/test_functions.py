@@ -134,9 +134,7 @@ def test_an_upload_that_cannot_be_announced_fails_the_function_so_that_lambda_re
 # --- The time limit ---------------------------------------------------------------------------------------------------
 
 
-def test_every_request_and_every_function_has_its_own_time_as_a_limit(
-    api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_request_and_function_has_a_time_limit(api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = []
     time_limit = clients.time_limit
 

@@ -517,9 +517,7 @@ def test_an_item_whose_start_was_not_read_belongs_to_its_map(monkeypatch: pytest
 
 
 @given(st.lists(st.integers(0, 30)), st.lists(st.integers(0, 40)), st.sampled_from(["RUNNING", "SUCCEEDED", "FAILED"]))
-def test_each_state_has_a_status_whichever_events_and_links_are_missing(
-    dropped: list[int], before: list[int], status: str
-) -> None:
+def test_each_state_has_a_status_whatever_is_missing(dropped: list[int], before: list[int], status: str) -> None:
     events = [event for number, event in enumerate(read(SUCCEEDED)) if number not in dropped] or read(until(1))
     for event, cause in zip(events, before, strict=False):
         event["previousEventId"] = cause

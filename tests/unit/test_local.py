@@ -1,4 +1,4 @@
-"""The local stack's processes, ports and files: what it may touch, and what it says."""
+"""The processes, ports and files of the local stack, and its error messages."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def says(process: Process) -> Callable[[], bool]:
 
 
 def is_gone(pid: int) -> bool:
-    """An orphan is collected by the init process, in its own time."""
+    """Tells whether a process has ended. The init process collects an orphan later."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -59,7 +59,7 @@ def is_gone(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
-def test_a_process_is_known_again_by_another_command(process: Process, tmp_path: Path) -> None:
+def test_another_command_recognises_the_process(process: Process, tmp_path: Path) -> None:
     process.start(SLEEP, {}, "one", 4566)
     again = Process("sleeper", tmp_path)
     assert again.pid() == process.pid() is not None
@@ -68,7 +68,7 @@ def test_a_process_is_known_again_by_another_command(process: Process, tmp_path:
     assert not again.runs("another command, environment or code")
 
 
-def test_a_process_id_that_belongs_to_another_by_now_is_never_signalled(process: Process, tmp_path: Path) -> None:
+def test_a_process_id_that_was_reused_is_never_signalled(process: Process, tmp_path: Path) -> None:
     stranger = subprocess.Popen(SLEEP, stdout=subprocess.DEVNULL)
     try:
         record = {"pid": str(stranger.pid), "started": "long ago", "fingerprint": "one", "port": "4566"}
@@ -88,7 +88,7 @@ def test_a_record_that_was_cut_off_counts_as_no_process(process: Process, tmp_pa
     assert process.pid() is None
 
 
-def test_stop_takes_the_children_along_even_of_a_process_that_will_not_end(process: Process) -> None:
+def test_stop_ends_a_stubborn_process_and_its_children(process: Process) -> None:
     process.start(STUBBORN, {}, "one", 4566)
     process.wait(says(process))
     pid, child = process.pid(), int(process.log.read_text())
@@ -101,13 +101,10 @@ def test_stop_takes_the_children_along_even_of_a_process_that_will_not_end(proce
         time.sleep(0.01)
 
 
-def test_a_process_that_ends_while_it_starts_shows_the_end_of_its_log(process: Process) -> None:
+def test_a_process_that_ends_or_is_never_ready_shows_the_end_of_its_log(process: Process) -> None:
     process.start([sys.executable, "-c", "raise SystemExit('no such table')"], {}, "one", 4566)
     with pytest.raises(StackError, match=r"sleeper ended while starting(.|\n)*no such table"):
         process.wait(lambda: False)
-
-
-def test_a_process_that_is_never_ready_shows_the_end_of_its_log(process: Process) -> None:
     process.start(SLEEP, {}, "one", 4566)
     process.wait(says(process))
     with pytest.raises(StackError, match=r"sleeper is not ready after 0 s(.|\n)*up"):
@@ -121,7 +118,7 @@ def test_a_process_sees_only_the_environment_that_it_is_given(process: Process) 
     assert process.log.read_text() == "ONE=1\n"
 
 
-def test_a_second_command_says_that_it_waits_and_then_does(tmp_path: Path) -> None:
+def test_a_second_command_says_that_it_waits_and_then_runs(tmp_path: Path) -> None:
     order: list[str] = []
     waits = threading.Event()
 
@@ -138,12 +135,9 @@ def test_a_second_command_says_that_it_waits_and_then_does(tmp_path: Path) -> No
     assert order == ["first", "second"]
 
 
-def test_a_used_port_names_the_variable_that_changes_it(used_port: int) -> None:
+def test_with_a_used_port_nothing_is_started_and_its_variable_is_named(tmp_path: Path, used_port: int) -> None:
     with pytest.raises(StackError, match=f"port {used_port} is in use: set CAFE_AWS_PORT to another"):
         require_free(used_port, "CAFE_AWS_PORT")
-
-
-def test_with_a_used_port_nothing_is_started(tmp_path: Path, used_port: int) -> None:
     stack = Stack(tmp_path, api_port=used_port, aws_port=used_port + 1, db_port=used_port + 2)
     with pytest.raises(StackError, match="set CAFE_API_PORT to another"):
         stack.start()
@@ -151,30 +145,21 @@ def test_with_a_used_port_nothing_is_started(tmp_path: Path, used_port: int) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
-def test_three_services_want_three_ports(tmp_path: Path) -> None:
+def test_a_stack_without_its_settings_says_which_one_is_missing(tmp_path: Path) -> None:
     with pytest.raises(StackError, match="three different ports"):
         Stack(tmp_path, api_port=8000, aws_port=8000, db_port=33306).start()
-
-
-@pytest.mark.parametrize("value", ["0", "65536", "http", "-1", "80 80"])
-def test_a_port_that_is_none_is_refused_by_the_name_of_its_variable(value: str) -> None:
-    with pytest.raises(StackError, match="CAFE_DB_PORT must be a port number"):
-        Stack.read({"CAFE_DB_PORT": value})
+    with pytest.raises(StackError, match="CAFE_DB_ADMIN_USER is not"):
+        Server.read({"CAFE_DB_HOST": "db.example.com"})
+    with pytest.raises(StackError, match="run `make run`"):
+        Stack(tmp_path).variables()
 
 
 def test_the_ports_are_those_of_the_variables_or_the_usual_ones() -> None:
     stack = Stack.read({"CAFE_AWS_PORT": "14566", "CAFE_API_PORT": ""})
     assert (stack.api_port, stack.aws_port, stack.db_port) == (8000, 14566, 33306)
-
-
-def test_another_mysql_server_needs_its_administrator() -> None:
-    with pytest.raises(StackError, match="CAFE_DB_ADMIN_USER is not"):
-        Server.read({"CAFE_DB_HOST": "db.example.com"})
-
-
-def test_before_the_first_run_the_variables_say_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(StackError, match="run `make run`"):
-        Stack(tmp_path).variables()
+    for value in ("0", "65536", "http", "-1", "80 80"):
+        with pytest.raises(StackError, match="CAFE_DB_PORT must be a port number"):
+            Stack.read({"CAFE_DB_PORT": value})
 
 
 def test_passwords_are_random_and_readable_by_their_owner_only(tmp_path: Path) -> None:
@@ -188,7 +173,7 @@ def test_passwords_are_random_and_readable_by_their_owner_only(tmp_path: Path) -
     assert stat.S_IMODE((tmp_path / "one" / "passwords.json").stat().st_mode) == 0o600
 
 
-def test_the_file_to_source_gives_every_value_as_it_is(tmp_path: Path) -> None:
+def test_the_file_to_source_has_every_value_unchanged(tmp_path: Path) -> None:
     stack = Stack(tmp_path / "it's a folder")
     stack.project.mkdir(parents=True)
     stack.database.prepare()
@@ -208,9 +193,7 @@ def test_the_file_to_source_gives_every_value_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", [("/bin/sh", "-eu"), ("bash", "-eu")], ids=["sh", "bash"])
-def test_sourced_while_the_stack_is_down_the_file_says_so_and_gives_all_but_the_token(
-    tmp_path: Path, shell: tuple[str, str]
-) -> None:
+def test_sourced_without_a_stack_the_file_gives_all_but_the_token(tmp_path: Path, shell: tuple[str, str]) -> None:
     stack = Stack(tmp_path)
     stack.project.mkdir()
     stack.database.prepare()
@@ -234,7 +217,7 @@ def test_sourced_while_the_stack_is_down_the_file_says_so_and_gives_all_but_the_
 
 @pytest.fixture
 def signed_in(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """Who has signed in, one after the other: each token is its place in this list, and lasts a minute."""
+    """The sign-ins in order. Each token is named after its place in this list, and is valid for a minute."""
     asked: list[tuple[str, ...]] = []
 
     def sign_in(*arguments: str) -> tuple[str, float]:
@@ -245,15 +228,13 @@ def signed_in(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     return asked
 
 
-def test_a_token_is_asked_for_anew_only_when_it_is_about_to_end(
+def test_a_token_is_renewed_when_it_ends(
     tmp_path: Path, signed_in: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     users = Users(tmp_path / "users.json")
     users.write("http://cloud", "client", {"manager": "secret", "staff": "other"})
-    assert [users.token(), users.token("staff"), users.token(), users.token("staff")] == [
-        *("token-1", "token-2"),
-        *("token-1", "token-2"),
-    ]
+    for _ in range(2):
+        assert (users.token(), users.token("staff")) == ("token-1", "token-2")
     later = time.monotonic() + 61
     monkeypatch.setattr(time, "monotonic", lambda: later)
     assert users.token() == "token-3"
@@ -264,7 +245,7 @@ def test_a_token_is_asked_for_anew_only_when_it_is_about_to_end(
     ]
 
 
-def test_a_stack_that_was_made_anew_wants_other_tokens(tmp_path: Path, signed_in: list[tuple[str, ...]]) -> None:
+def test_a_new_stack_needs_new_tokens(tmp_path: Path, signed_in: list[tuple[str, ...]]) -> None:
     users = Users(tmp_path / "users.json")
     for client in ("one", "two"):
         users.write("http://cloud", client, {"manager": client})
@@ -272,7 +253,7 @@ def test_a_stack_that_was_made_anew_wants_other_tokens(tmp_path: Path, signed_in
     assert [client for _, client, *_ in signed_in] == ["one", "two"]
 
 
-def test_nobody_signs_in_before_the_first_run_or_by_another_name(tmp_path: Path) -> None:
+def test_only_known_people_sign_in_after_the_first_run(tmp_path: Path) -> None:
     users = Users(tmp_path / "users.json")
     assert users.passwords == {}
     with pytest.raises(StackError, match="run `make run`"):
@@ -283,7 +264,7 @@ def test_nobody_signs_in_before_the_first_run_or_by_another_name(tmp_path: Path)
     assert stat.S_IMODE(users.file.stat().st_mode) == 0o600
 
 
-def test_dead_letters_of_another_stage_want_a_token_of_that_stage(
+def test_dead_letters_of_another_stage_need_its_token(
     tmp_path: Path, signed_in: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stack = Stack(tmp_path)
@@ -295,8 +276,7 @@ def test_dead_letters_of_another_stage_want_a_token_of_that_stage(
         monkeypatch.setenv("CAFE_API_URL", url)
         api(stack).get("/dead-letters")
     assert seen == [
-        (f"{stack.api_url}/dead-letters", "token-1"),
-        (f"{stack.api_url}/dead-letters", "token-1"),
+        *[(f"{stack.api_url}/dead-letters", "token-1")] * 2,
         ("https://x1.execute-api.eu-central-1.amazonaws.com/api/dead-letters", "theirs"),
     ]
     monkeypatch.delenv("CAFE_TOKEN")
@@ -314,7 +294,7 @@ def test_a_fingerprint_changes_with_any_source_but_not_with_compiled_files(tmp_p
 
 
 class FakeLogs:
-    """CloudWatch Logs with one group, whose events come one page after the other."""
+    """CloudWatch Logs with one group and one event on each page."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
@@ -347,7 +327,7 @@ def test_each_log_line_is_shown_once_and_in_order_even_if_it_is_the_same_again()
     assert logs.news(client, "/aws/lambda/cafe-dev", known) == []
 
 
-def test_what_was_shown_long_ago_is_not_read_again_and_what_comes_late_is_shown() -> None:
+def test_old_log_lines_are_not_read_again_and_late_ones_are_shown() -> None:
     client, known = FakeLogs(), {}
     client.write("a", 1_000, "old")
     client.write("a", 60_000, "new")
@@ -359,7 +339,7 @@ def test_what_was_shown_long_ago_is_not_read_again_and_what_comes_late_is_shown(
     assert [each[2] for each in known["/aws/lambda/cafe-dev-store_orders"]] == ["new", "late"]
 
 
-def test_what_the_shell_has_set_for_aws_or_a_proxy_does_not_reach_the_local_cloud() -> None:
+def test_settings_of_the_shell_do_not_reach_the_local_cloud() -> None:
     shell = {"AWS_PROFILE": "gone", "AWS_ENDPOINT_URL": "https://elsewhere", "HOME": "/h", "http_proxy": "http://proxy"}
     keep_to_this_machine(shell)
     assert shell.pop("no_proxy") == shell.pop("NO_PROXY") == "127.0.0.1,localhost"

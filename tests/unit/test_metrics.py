@@ -166,9 +166,7 @@ def of_report(key: str, **more: str) -> dict[str, Any]:
         ("storage/by-hand/failed", "storage failed"),
     ],
 )
-def test_a_report_is_counted_once_by_kind_and_outcome_with_its_duration(
-    aws: Aws, figures: Figures, key: str, report: str
-) -> None:
+def test_a_report_is_counted_once_with_its_duration(aws: Aws, figures: Figures, key: str, report: str) -> None:
     for _ in range(2):
         record(aws, of_report(key))
     assert figures() == {f"Reports {report}": 1, f"ReportDuration {report}": pytest.approx(10, abs=0.001)}

@@ -151,9 +151,7 @@ def test_a_notification_is_kept_once_if_it_is_delivered_or_published_twice(aws: 
 
 
 @pytest.mark.parametrize("attributes", [None, {}], ids=["left out", "empty"])
-def test_a_notification_without_attributes_is_kept_by_its_message_id_and_of_the_default_kind(
-    aws: Aws, attributes: dict[str, Any] | None
-) -> None:
+def test_a_notification_without_attributes_has_the_default_kind(aws: Aws, attributes: dict[str, Any] | None) -> None:
     for _ in range(2):
         record(aws, sent(MessageAttributes=attributes))
     (kept,) = aws.kept()

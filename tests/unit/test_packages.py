@@ -89,7 +89,7 @@ def test_a_package_that_does_not_bring_the_program_is_an_error(machine: Path) ->
 
 
 @pytest.mark.parametrize("person", [0, 1000])
-def test_without_a_package_manager_or_permission_to_use_it_nothing_is_tried(
+def test_without_a_package_manager_nothing_is_tried(
     machine: Path, monkeypatch: pytest.MonkeyPatch, person: int
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: person)
@@ -100,9 +100,7 @@ def test_without_a_package_manager_or_permission_to_use_it_nothing_is_tried(
     assert not (machine / "asked").exists()
 
 
-def test_a_person_who_is_not_root_installs_with_sudo_without_a_password(
-    machine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_root_sudo_installs_without_a_password(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     put(machine, "apt-get")
     put(machine, "sudo")

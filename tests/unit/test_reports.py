@@ -188,7 +188,7 @@ def test_pages_are_all_reports_of_both_machines_newest_first_even_of_one_moment(
 
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.none() | st.integers(0, 30)), max_size=30), st.integers(1, 10))
-def test_reports_are_listed_by_their_start_although_step_functions_lists_ended_ones_by_their_end(
+def test_reports_are_listed_by_their_start_and_not_by_their_end(
     minutes: list[tuple[int, int | None]], limit: int
 ) -> None:
     """moto lists all by their start. This Step Functions follows the documentation of AWS."""

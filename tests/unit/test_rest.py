@@ -155,7 +155,5 @@ def test_any_limit_is_1_to_100_or_refused(limit: str) -> None:
     ],
     ids=["chalice local", "a stage", "a base path", "a domain", "no host"],
 )
-def test_the_address_of_the_api_is_the_one_that_the_client_called(
-    headers: dict[str, str], path: str, expected: str
-) -> None:
+def test_the_address_of_the_api_is_the_one_that_was_called(headers: dict[str, str], path: str, expected: str) -> None:
     assert rest.base_url(request(path, headers=headers)) == expected

@@ -35,12 +35,6 @@ def test_the_objects_of_all_buckets_in_all_regions_count(account: Account) -> No
     assert (measurement.errors, measurement.partial) == ([], False)
 
 
-def test_a_bucket_is_counted_through_all_its_pages(account: Account) -> None:
-    account.bucket("beans", *[1] * 25)
-    account.in_pages_of(10)
-    assert account.measure().buckets == [Bucket("beans", 25, 25, NOW)]
-
-
 def test_a_key_of_any_shape_counts(account: Account) -> None:
     keys = ("a//b", "/a", "a/./b", "a/../b", "folder/", "folder", "<Size>9</Size>", "<Key>", "&amp;", "a b+c", "\u4e00")
     account.bucket("beans")
@@ -66,7 +60,7 @@ def test_a_listing_in_the_format_of_another_server_counts_too(account: Account, 
     assert account.measure().buckets == [Bucket("beans", 7, 2, NOW)]
 
 
-def test_an_account_without_buckets_has_a_size_of_nothing(account: Account) -> None:
+def test_an_account_without_buckets_has_a_size_of_0(account: Account) -> None:
     for mode in MODES:
         measurement = account.measure(mode)
         assert measurement.sentence == "Total size of all buckets: 0 Bytes"
@@ -84,35 +78,16 @@ def test_buckets_come_in_pages_and_each_is_listed_in_its_own_region(account: Acc
         return client
 
     first = {"Buckets": [{"Name": "beans", "BucketRegion": "eu-central-1"}], "ContinuationToken": "more"}
-    second = {"Buckets": [{"Name": "cups", "BucketRegion": "sa-east-1"}]}
+    second = {"Buckets": [{"Name": "cups"}, {"Name": "spoons"}]}
     with Stubber(account.s3) as stubber:
         stubber.add_response("list_buckets", first, {"MaxBuckets": 10_000})
         stubber.add_response("list_buckets", second, {"MaxBuckets": 10_000, "ContinuationToken": "more"})
+        # The oldest regions have other names here.
+        stubber.add_response("get_bucket_location", {}, {"Bucket": "cups"})
+        stubber.add_response("get_bucket_location", {"LocationConstraint": "EU"}, {"Bucket": "spoons"})
         measurement = account.measure(s3_in=s3_in)
-    assert [bucket.name for bucket in measurement.buckets] == ["beans", "cups"]
-    assert regions == ["eu-central-1", "sa-east-1"]
-
-
-@pytest.mark.parametrize(
-    ("constraint", "region"), [({}, "us-east-1"), ({"LocationConstraint": "EU"}, "eu-west-1")], ids=["none", "EU"]
-)
-def test_the_oldest_regions_are_known_by_their_old_names(
-    account: Account, constraint: dict[str, str], region: str
-) -> None:
-    account.bucket("beans", 5)
-    regions: list[str] = []
-
-    def s3_in(region: str) -> Any:
-        regions.append(region)
-        return account.s3
-
-    s3 = SESSION.client("s3", region_name="us-east-1")
-    with Stubber(s3) as stubber:
-        stubber.add_response("list_buckets", {"Buckets": [{"Name": "beans"}]})
-        stubber.add_response("get_bucket_location", constraint, {"Bucket": "beans"})
-        measurement = account.measure(s3=s3, s3_in=s3_in)
-    assert regions == [region]
-    assert measurement.total_bytes == 5
+    assert [bucket.name for bucket in measurement.buckets] == ["beans", "cups", "spoons"]
+    assert sorted(regions) == ["eu-central-1", "eu-west-1", "us-east-1"]
 
 
 @pytest.mark.parametrize(
@@ -125,9 +100,7 @@ def test_the_oldest_regions_are_known_by_their_old_names(
     ],
     ids=["flat", "nested", "beyond ASCII", "mixed"],
 )
-def test_a_large_bucket_is_split_and_each_object_counts_once(
-    account: Account, monkeypatch: pytest.MonkeyPatch, keys: list[str]
-) -> None:
+def test_a_large_bucket_is_split(account: Account, monkeypatch: pytest.MonkeyPatch, keys: list[str]) -> None:
     monkeypatch.setattr(measure, "PAGES_UNSPLIT", 1)
     account.bucket("beans")
     for number, key in enumerate(keys):
@@ -175,7 +148,7 @@ def test_a_bucket_that_was_deleted_meanwhile_is_named(account: Account) -> None:
         *(("SlowDown", 503, Unavailable), ("InternalError", 500, Unavailable), ("Throttling", 400, Unavailable)),
     ],
 )
-def test_an_error_of_the_list_of_buckets_says_whether_to_try_again(
+def test_without_the_list_of_buckets_there_is_no_report(
     account: Account, code: str, status: int, expected: type[Exception]
 ) -> None:
     with Stubber(account.client("s3")) as stubber:
@@ -235,22 +208,6 @@ def test_the_newest_figure_is_found_in_any_order_and_over_several_pages(account:
     assert "as of 2026-11-20" in measurement.sentence
 
 
-def test_no_more_figures_are_asked_for_than_one_call_takes(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert measure.METRICS_PER_CALL == 500
-    monkeypatch.setattr(measure, "METRICS_PER_CALL", 5)
-    account.bucket("beans")
-    for number in range(6):
-        account.figure("beans", f"Type{number}Storage", TODAY, 1)
-    asked: list[int] = []
-    account.client("cloudwatch").meta.events.register(
-        "provide-client-params.cloudwatch.GetMetricData",
-        lambda params, **_: asked.append(len(params["MetricDataQueries"])),
-    )
-    assert account.measure("metrics").total_bytes == 6
-    # moto adds figures of its own.
-    assert (asked[0], len(asked)) == (5, 2)
-
-
 def test_a_bucket_without_a_figure_counts_as_nothing_and_the_sentence_says_so(account: Account) -> None:
     account.bucket("beans")
     account.bucket("new", region="eu-west-1")
@@ -294,9 +251,7 @@ def test_a_figure_that_cloudwatch_fails_to_give_is_an_error_and_not_a_size_of_0(
     assert measurement.buckets == []
 
 
-def test_the_metrics_take_one_call_for_each_500_buckets_and_none_for_a_bucket(
-    account: Account, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_metrics_take_one_call_for_each_500_buckets(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"bucket-{number}" for number in range(1_000)]
     calls: Counter[str] = Counter()
 
@@ -323,9 +278,7 @@ def test_the_metrics_take_one_call_for_each_500_buckets_and_none_for_a_bucket(
 # --- When the time is up ----------------------------------------------------------------------------------------------
 
 
-def test_out_of_time_the_counted_part_counts_and_the_rest_is_named(
-    account: Account, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_out_of_time_the_rest_is_named(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "WORKERS", 1)
     account.bucket("a-large", *[100] * 11)
     account.bucket("b-small", 5)
@@ -338,9 +291,7 @@ def test_out_of_time_the_counted_part_counts_and_the_rest_is_named(
         Failure("a-large", "not measured to its end: out of time after 1.0 kB, which count"),
         Failure("b-small", "not measured: out of time"),
     ]
-    assert measurement.sentence == (
-        "Total size of all buckets: at least 1.0 kB; the time ran out, 2 buckets not fully measured"
-    )
+    assert measurement.sentence.endswith(": at least 1.0 kB; the time ran out, 2 buckets not fully measured")
 
 
 def test_a_bucket_whose_last_page_comes_just_in_time_is_whole(account: Account) -> None:
@@ -377,7 +328,7 @@ def test_out_of_time_the_figures_are_partial_too(account: Account, monkeypatch: 
     assert measurement.errors == [Failure("beans", "not measured to its end: out of time after 5 Bytes, which count")]
 
 
-def test_without_any_time_nothing_is_asked_for(account: Account) -> None:
+def test_without_any_time_nothing_is_read(account: Account) -> None:
     account.bucket("beans", 5)
     account.seconds_left = measure.RESERVE_SECONDS
     for mode in MODES:
@@ -504,9 +455,7 @@ def test_an_error_of_aws_is_shown_up_to_300_characters() -> None:
         *(({"aloneSeconds": each}, "aloneSeconds: must be a number from 0 to 120") for each in (-1, 121, "1")),
     ],
 )
-def test_a_wrong_payload_is_refused_naming_what_is_wrong(
-    account: Account, payload: dict[str, Any], message: str
-) -> None:
+def test_a_wrong_payload_says_what_is_wrong(account: Account, payload: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         account.report(payload)
 
@@ -544,9 +493,7 @@ def test_one_function_with_enough_time_measures_alone(account: Account) -> None:
     assert account.report({"aloneSeconds": 0})["spread"] == {"shares": []}
 
 
-def test_buckets_that_one_function_has_no_time_for_are_shared_out_and_added_up(
-    account: Account, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_buckets_that_take_long_are_shared_out_and_added_up(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "SHARES", 3)
     account.bucket("reports")
     for number in range(7):
@@ -563,9 +510,7 @@ def test_buckets_that_one_function_has_no_time_for_are_shared_out_and_added_up(
     assert (summary["partial"], summary["asOf"]) == (False, "2026-11-21T03:30:00.000000Z")
 
 
-def test_a_large_bucket_continues_where_the_last_function_stopped(
-    account: Account, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_bucket_continues_in_the_next_function(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     account.bucket("beans", *[1] * 45)
     account.bucket("reports")
     account.in_pages_of(10)
@@ -585,9 +530,7 @@ def test_a_large_bucket_continues_where_the_last_function_stopped(
     assert answer["summary"]["partial"] is False
 
 
-def test_after_the_last_round_the_unmeasured_buckets_are_named(
-    account: Account, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_the_last_round_the_other_buckets_are_named(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "SHARES", 2)
     account.bucket("beans", 5)
     account.bucket("reports")

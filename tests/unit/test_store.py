@@ -160,7 +160,7 @@ POISON = [
 
 
 @pytest.mark.parametrize("body", POISON, ids=lambda body: body[:90] or "empty")
-def test_a_message_that_is_not_an_order_is_named_and_its_neighbours_are_stored(
+def test_a_message_that_is_not_an_order_fails_alone(
     aws: Aws, retries: Retries, log_lines: io.StringIO, body: str
 ) -> None:
     assert store(aws, messages(order("o-1"), body, order("o-2"))) == ["m-2"]
@@ -182,9 +182,7 @@ def dead(aws: Aws) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("body", ["{poison", ' {"orderID": "Zoë\u2028漢" }\n\t'])
-def test_after_its_last_try_a_message_is_a_dead_letter_byte_for_byte_with_the_reason(
-    aws: Aws, retries: Retries, body: str
-) -> None:
+def test_after_its_last_try_a_message_is_a_dead_letter_with_the_reason(aws: Aws, retries: Retries, body: str) -> None:
     given = message(body, 2, received=storing.TRIES)
     given["attributes"]["SentTimestamp"] = "1795230855123"
     assert store(aws, {"Records": [message(order().to_json(), 1, received=storing.TRIES), given]}) == []
@@ -206,7 +204,7 @@ def test_a_reason_is_a_valid_attribute_of_sqs(aws: Aws) -> None:
 
 
 @pytest.mark.parametrize(("code", "status"), [("AccessDenied", 403), ("ServiceUnavailable", 503)])
-def test_a_message_that_the_dead_letter_queue_refuses_is_left_for_sqs_to_move(
+def test_a_message_that_cannot_become_a_dead_letter_is_left_to_sqs(
     aws: Aws, retries: Retries, code: str, status: int
 ) -> None:
     with refusing(aws.sqs, "send_message", code, status):
@@ -256,7 +254,7 @@ def refusal(code: str) -> ClientError:
 @pytest.mark.parametrize(
     "error", [refusal("ProvisionedThroughputExceededException"), ConnectTimeoutError(endpoint_url="x")], ids=repr
 )
-def test_a_call_that_fails_as_a_whole_fails_its_messages_and_the_other_call_goes_on(
+def test_a_failed_call_fails_only_its_messages(
     aws: Aws, retries: Retries, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     write = aws.dynamodb.batch_execute_statement

@@ -1,14 +1,16 @@
-"""Newest-first lists: all pages together are all items, each once, whatever the shards, months and limits are."""
+"""Newest-first lists: the pages together are all items, each once, for all shards, months and limits."""
 
 import threading
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from botocore.exceptions import ClientError
 from botocore.validate import ParamValidator
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib import clients, timeline
@@ -21,7 +23,7 @@ SINCE = date(2026, 11, 21)
 
 
 class Table:
-    """A table of ``items`` that answers Query as DynamoDB does, at most ``most`` items at a time."""
+    """A table that answers Query as DynamoDB does, with at most ``most`` items at a time."""
 
     def __init__(self, items: list[Item], most: int = 1000) -> None:
         self.items = sorted(items, key=lambda item: item["sortKey"]["S"], reverse=True)
@@ -50,7 +52,7 @@ class Table:
             found = self.items
         found = [item for item in found if item[key] == values[":value"] and since <= item["sortKey"]["S"] <= before]
         size = min(arguments["Limit"], self.most)
-        # As in DynamoDB, a key to go on from does not mean that there is more.
+        # As in DynamoDB, a LastEvaluatedKey does not mean that there are more items.
         more = {"LastEvaluatedKey": found[size - 1]} if len(found) >= size else {}
         return {"Items": found[:size], "Count": len(found[:size]), "ScannedCount": len(found[:size]), **more}
 
@@ -64,17 +66,21 @@ def ids(items: list[Item]) -> list[str]:
     return [each["id"]["S"] for each in items]
 
 
-def pages(table: Table, limit: int, since: date = SINCE, now: datetime = NOW) -> list[list[str]]:
-    """The ids of all items, page by page."""
-    found: list[list[str]] = []
-    token: str | None = None
-    while token or not found:
-        page, token = Timeline(table, "orders").page("orders", since, limit, token, now)
+def follow(read: Callable[[str | None], tuple[list[Item], str | None]]) -> list[list[str]]:
+    """Returns the ids of all items, page by page."""
+    page, token = read(None)
+    found = [ids(page)]
+    while token:
+        page, token = read(token)
         found.append(ids(page))
     return found
 
 
-# Some at the very same microsecond, and some at the turn of a month and of a year.
+def pages(table: Table, limit: int, since: date = SINCE, now: datetime = NOW) -> list[list[str]]:
+    return follow(lambda token: Timeline(table, "orders").page("orders", since, limit, token, now))
+
+
+# Some in the same microsecond, and some at the end of a month or of a year.
 MOMENTS = st.sampled_from(
     [
         datetime(2026, 11, 30, 23, 59, 59, 999_999, UTC),
@@ -85,30 +91,17 @@ MOMENTS = st.sampled_from(
 ) | st.datetimes(datetime(2026, 11, 21), datetime(2027, 2, 3), timezones=st.just(UTC))  # noqa: DTZ001
 
 
-@settings(deadline=None, max_examples=60)
 @given(st.lists(MOMENTS, max_size=25), st.integers(1, 12), st.integers(1, 6))
-def test_the_pages_together_are_all_items_newest_first_and_none_twice(
-    moments: list[datetime], limit: int, most: int
-) -> None:
-    items = [item(moment, f"o-{number}") for number, moment in enumerate(moments)]
-    found = pages(Table(items, most), limit)
-    newest_first = sorted(items, key=lambda each: each["sortKey"]["S"], reverse=True)
-    assert [each for page in found for each in page] == ids(newest_first)
-    assert all(len(page) == limit for page in found[:-1])
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.lists(MOMENTS, max_size=25), st.integers(1, 12), st.integers(1, 6))
-def test_the_pages_of_one_customer_are_all_of_that_customer(moments: list[datetime], limit: int, most: int) -> None:
+def test_the_pages_are_all_items_newest_first_and_none_twice(moments: list[datetime], limit: int, most: int) -> None:
     items = [item(moment, f"o-{number}", customer=f"c-{number % 2}") for number, moment in enumerate(moments)]
     table = Table(items, most)
-    found: list[str] = []
-    token: str | None = None
-    while token or not found:
-        page, token = Timeline(table, "orders").page_of("byCustomer", "customer", "c-0", "orders", limit, token)
-        found += ids(page) or ["end"]
+    found = pages(table, limit)
+    assert [each for page in found for each in page] == ids(table.items)
+    assert all(len(page) == limit for page in found[:-1])
+    timeline_ = Timeline(table, "orders")
+    found = follow(lambda token: timeline_.page_of("byCustomer", "customer", "c-0", "orders", limit, token))
     expected = [each for each in table.items if each["customer"]["S"] == "c-0"]
-    assert [each for each in found if each != "end"] == ids(expected)
+    assert [each for page in found for each in page] == ids(expected)
 
 
 def test_items_spread_over_the_shards() -> None:
@@ -124,20 +117,13 @@ def test_the_first_page_of_a_busy_month_is_one_query_of_each_shard() -> None:
     assert table.queries == timeline.SHARDS
 
 
-def test_what_is_older_than_the_list_begins_is_not_in_it() -> None:
+def test_a_list_begins_at_its_date_and_ends_with_its_last_full_page() -> None:
     items = [item(datetime(2026, 11, day, tzinfo=UTC), f"o-{day}") for day in (19, 20, 21, 22)]
-    assert pages(Table(items), 10) == [["o-22", "o-21"]]
-
-
-def test_an_empty_list_is_one_empty_page() -> None:
+    assert pages(Table(items), 10) == pages(Table(items), 2) == [["o-22", "o-21"]]
     assert pages(Table([]), 10) == [[]]
 
 
-def test_the_last_full_page_has_no_next() -> None:
-    assert pages(Table([item(NOW, "o-1"), item(NOW, "o-2")]), 2) == [["o-2", "o-1"]]
-
-
-def test_an_item_that_comes_while_someone_reads_moves_no_page() -> None:
+def test_a_new_item_moves_no_page() -> None:
     table = Table([item(NOW - timedelta(hours=number), f"o-{number}") for number in range(4)])
     first, token = Timeline(table, "orders").page("orders", SINCE, 2, None, NOW)
     table.items.insert(0, item(NOW + timedelta(minutes=1), "new"))
@@ -145,35 +131,29 @@ def test_an_item_that_comes_while_someone_reads_moves_no_page() -> None:
     assert ids(first) + ids(second) == ["o-0", "o-1", "o-2", "o-3"]
 
 
-def test_a_page_ends_at_1_mb() -> None:
+def test_a_page_ends_at_1_mb_and_a_larger_item_is_a_page() -> None:
     items = [item(NOW - timedelta(seconds=number), f"o-{number}", text="x" * 300_000) for number in range(7)]
     assert pages(Table(items), 100) == [["o-0", "o-1", "o-2"], ["o-3", "o-4", "o-5"], ["o-6"]]
-
-
-def test_an_item_that_is_larger_than_a_page_is_a_page() -> None:
     items = [item(NOW - timedelta(seconds=number), f"o-{number}", text="é" * 200_000) for number in range(3)]
     assert pages(Table(items), 100) == [["o-0"], ["o-1"], ["o-2"]]
 
 
 def some(table: Table, limit: int, identifiers: set[str]) -> tuple[list[list[str]], list[int]]:
-    """The ids of the items of ``identifiers``, page by page, and how many queries each page took."""
-    found: list[list[str]] = []
-    queries: list[int] = []
-    token: str | None = None
-    while token or not found:
-        before = table.queries
-        timeline_ = Timeline(table, "orders")
-        page, token = timeline_.page("orders", SINCE, limit, token, NOW, lambda item: item["id"]["S"] in identifiers)
-        found.append(ids(page))
-        queries.append(table.queries - before)
-    return found, queries
+    """Returns the ids of the items of ``identifiers``, page by page, and the number of queries for each page."""
+    queries = [0]
+
+    def read(token: str | None) -> tuple[list[Item], str | None]:
+        chosen = lambda item: item["id"]["S"] in identifiers  # noqa: E731
+        page = Timeline(table, "orders").page("orders", SINCE, limit, token, NOW, chosen)
+        queries.append(table.queries)
+        return page
+
+    found = follow(read)
+    return found, [after - before for before, after in pairwise(queries)]
 
 
 @given(st.lists(st.tuples(MOMENTS, st.booleans()), max_size=40), st.integers(1, 6), st.integers(1, 30))
-@settings(max_examples=50)
-def test_the_pages_of_some_items_are_all_of_those_and_no_other(
-    moments: list[tuple[datetime, bool]], limit: int, looked_at: int
-) -> None:
+def test_a_filtered_list_is_complete(moments: list[tuple[datetime, bool]], limit: int, looked_at: int) -> None:
     items = [item(moment, f"id-{number}") for number, (moment, _) in enumerate(moments)]
     wanted = {f"id-{number}" for number, (_, chosen) in enumerate(moments) if chosen}
     with pytest.MonkeyPatch.context() as patch:
@@ -184,24 +164,18 @@ def test_the_pages_of_some_items_are_all_of_those_and_no_other(
     assert max(map(len, found)) <= limit
 
 
-def test_a_page_of_rare_items_ends_after_so_many_others_with_what_it_has_found() -> None:
-    items = [item(NOW - timedelta(seconds=number), f"id-{number}") for number in range(4_500)]
-    found, queries = some(Table(items), 50, {"id-3", "id-2500", "id-4499"})
-    assert found == [["id-3"], [], ["id-2500"], [], ["id-4499"]]
-    # What a page costs does not depend on how rare they are; the last one looks at the months before, too.
+def test_a_filtered_page_ends_after_a_number_of_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeline, "LOOKED_AT", 100)
+    items = [item(NOW - timedelta(seconds=number), f"id-{number}") for number in range(225)]
+    found, queries = some(Table(items), 50, {"id-3", "id-125", "id-224"})
+    assert found == [["id-3"], ["id-125"], ["id-224"]]
+    # The cost of a page does not depend on how rare its items are. The last page reads the earlier months too.
     assert max(queries[:-1]) <= 2 * timeline.SHARDS
-
-
-def test_a_full_page_of_some_items_that_are_the_last_has_no_next() -> None:
-    items = [item(NOW - timedelta(seconds=number), f"id-{number}") for number in range(20)]
-    assert some(Table(items), 2, {"id-1", "id-3"})[0] == [["id-1", "id-3"]]
+    assert some(Table(items[:20]), 2, {"id-1", "id-3"})[0] == [["id-1", "id-3"]]
 
 
 @given(st.lists(MOMENTS, max_size=40), MOMENTS, st.integers(1, 6), st.integers(1, 5))
-@settings(max_examples=50)
-def test_what_is_recent_is_all_since_the_moment_that_is_told(
-    moments: list[datetime], since: datetime, most: int, at_once: int
-) -> None:
+def test_recent_items_are_complete(moments: list[datetime], since: datetime, most: int, at_once: int) -> None:
     items = [item(moment, f"id-{number}") for number, moment in enumerate(moments)]
     beginning = timeline.timestamp(since)
     for period in timeline.periods(since, NOW):
@@ -219,26 +193,20 @@ def test_what_is_recent_is_all_since_the_moment_that_is_told(
     ("since", "months"),
     [(NOW, ["2027-02"]), (NOW - timedelta(days=2), ["2027-02"]), (NOW - timedelta(days=3), ["2027-01", "2027-02"])],
 )
-def test_what_is_recent_is_in_the_months_that_it_is_of(since: datetime, months: list[str]) -> None:
+def test_recent_items_are_read_from_their_months_only(since: datetime, months: list[str]) -> None:
     assert {period[:7] for period in timeline.periods(since, NOW)} == set(months)
     assert len(timeline.periods(since, NOW)) == len(months) * timeline.SHARDS
 
 
-def test_the_fake_answers_as_moto_does(aws: Aws) -> None:
-    """So that what holds on the fake holds on another reading of DynamoDB's documentation."""
+def test_the_table_of_these_tests_answers_as_moto_does(aws: Aws) -> None:
     items = [item(NOW - timedelta(days=10 * number), f"o-{number}") for number in range(8)]
     for each in items:
         aws.dynamodb.put_item(TableName="cafe-test-orders", Item={"orderID": each["id"], **each})
-    found: list[str] = []
-    token: str | None = None
-    for _ in range(3):
-        page, token = Timeline(aws.dynamodb, "cafe-test-orders").page("orders", SINCE, 3, token, NOW)
-        found += ids(page)
-    assert token is None
-    assert [found] == pages(Table(items), 100)
+    moto = Timeline(aws.dynamodb, "cafe-test-orders")
+    assert follow(lambda token: moto.page("orders", SINCE, 3, token, NOW)) == pages(Table(items), 3)
 
 
-# --- next -------------------------------------------------------------------------------------------------------------
+# --- The token of the next page ---------------------------------------------------------------------------------------
 
 KEY = "2026-11-21T03:14:15.123456Z#o-1"
 
@@ -250,7 +218,7 @@ def test_a_token_continues_where_its_page_ended() -> None:
 
 
 @given(st.datetimes(), st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=512))
-def test_every_sort_key_comes_back_from_its_token_which_needs_no_escaping(moment: datetime, identifier: str) -> None:
+def test_every_sort_key_comes_back_from_its_token(moment: datetime, identifier: str) -> None:
     key = f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z#{identifier}".rjust(
         len("2026-11-21T03:14:15.123456Z#") + len(identifier), "0"
     )
@@ -259,36 +227,21 @@ def test_every_sort_key_comes_back_from_its_token_which_needs_no_escaping(moment
     assert timeline.read_token("orders", token) == key
 
 
-def test_no_token_begins_with_the_newest() -> None:
+def test_without_a_token_the_list_begins_with_the_newest() -> None:
     assert timeline.read_token("orders", None) > timeline.timestamp(datetime(9998, 12, 31, tzinfo=UTC))
+
+
+NUMBERS = "orders-20261121T031415123456Z"
 
 
 @pytest.mark.parametrize(
     "token",
     [
-        "",
-        "=",
-        "not ours",
-        "é",
-        KEY,
-        "orders",
-        "orders-",
-        "orders-9999",
-        "orders-20261121-6f2d31",
-        "orders-20261121T031415123456Z",
-        "orders-20261121T031415123456Z-",
-        "orders-20261121T031415123456Z-6",
-        "orders-20261121T031415123456Z-6F2D31",
-        "orders-20261121T031415123456Z-6f2d31\n",
-        "orders-20261121T031415123456Z-6f2d3120",
-        "orders-20261121T031415123456Z-c3a9",
-        "orders-20260021T031415123456Z-6f2d31",
-        "orders-20261321T031415123456Z-6f2d31",
-        "orders-２０２６1121T031415123456Z-6f2d31",
-        "notifications-20261121T031415123456Z-6f2d31",
-        "20261121T031415123456Z-6f2d31",
-        "orders-20261121T031415123456Z-" + "6f" * 513,
-        "W1tb" * 5000,
+        *("", "=", "not ours", "é", KEY, "orders", "orders-", "orders-9999", "orders-20261121-6f2d31", NUMBERS),
+        *(NUMBERS + end for end in ("-", "-6", "-6F2D31", "-6f2d31\n", "-6f2d3120", "-c3a9", "-" + "6f" * 513)),
+        *("orders-20260021T031415123456Z-6f2d31", "orders-20261321T031415123456Z-6f2d31"),
+        *("orders-２０２６1121T031415123456Z-6f2d31", "notifications-20261121T031415123456Z-6f2d31"),
+        *("20261121T031415123456Z-6f2d31", "W1tb" * 5000),
     ],
 )
 def test_a_token_that_is_not_of_this_list_is_refused(token: str) -> None:
@@ -304,7 +257,7 @@ def test_any_text_is_a_token_or_refused(token: str) -> None:
 
 @pytest.mark.parametrize("moment", ["0000-01-01", "1999-12-31", "2026-11-20", "2026-12-00", "2027-01-99", "9999-12-31"])
 def test_a_token_of_any_time_gives_a_page(moment: str) -> None:
-    """Such as one from a page of notifications that has expired since."""
+    """Notifications expire, so a token can be older than all items."""
     table = Table([item(NOW, "o-1"), item(datetime(2026, 12, 31, tzinfo=UTC), "o-2")])
     token = timeline.write_token("orders", f"{moment}T00:00:00.000000Z#o-9")
     page, following = Timeline(table, "orders").page("orders", SINCE, 10, token, NOW)

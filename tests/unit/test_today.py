@@ -220,7 +220,7 @@ def test_failures_are_the_alarms_and_all_dead_letters(aws: Aws) -> None:
     assert overview(aws)["failures"] == {"deadLetters": 3, "alarms": 2, "more": False}
 
 
-def test_of_too_many_notifications_the_newest_are_counted(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_too_many_notifications_the_newest_count(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(today, "NOTIFICATIONS", 5 * timeline.SHARDS)
     notification(aws, MIDNIGHT, "alarm")
     for number in range(100):

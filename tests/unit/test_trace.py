@@ -1,4 +1,4 @@
-"""``make trace``: one thing from end to end, by any of the ids that it has."""
+"""``make trace``: the log records of one thing, found by any of its ids."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from infra.deploy.target import DeployError
 
 
 class Logs:
-    """CloudWatch Logs with these lines, by function; it answers Insights queries of the form that ``trace`` has."""
+    """CloudWatch Logs with these lines. It answers Insights queries like those of ``trace``."""
 
     meta = SimpleNamespace(region_name="eu-central-1")
 
@@ -42,10 +42,11 @@ class Logs:
             "status": status,
             "results": [
                 [
-                    {"field": "@timestamp", "value": "2026-11-21 03:14:15.000"},
-                    {"field": "@log", "value": group},
-                    {"field": "@message", "value": message},
-                    {"field": "@ptr", "value": "CmEKJgoiNzg"},
+                    {"field": name, "value": value}
+                    for name, value in (
+                        *(("@timestamp", "2026-11-21 03:14:15.000"), ("@log", group)),
+                        *(("@message", message), ("@ptr", "CmEKJgoiNzg")),
+                    )
                 ]
                 for group, message in self.lines
                 if re.search(found[1], message)
@@ -54,13 +55,10 @@ class Logs:
 
     def describe_query_definitions(self, queryDefinitionNamePrefix: str) -> dict[str, Any]:  # noqa: N803 - AWS's own
         names = [
-            name for name in ("cafe-prod/trace-old", "cafe-prod/trace") if name.startswith(queryDefinitionNamePrefix)
+            each for each in ("cafe-prod/trace-old", "cafe-prod/trace") if each.startswith(queryDefinitionNamePrefix)
         ]
-        return {
-            "queryDefinitions": [
-                {"name": name, "logGroupNames": ["/aws/lambda/cafe-prod"], "queryString": trace.QUERY} for name in names
-            ]
-        }
+        known = {"logGroupNames": ["/aws/lambda/cafe-prod"], "queryString": trace.QUERY}
+        return {"queryDefinitions": [{"name": name, **known} for name in names]}
 
 
 @pytest.fixture(autouse=True)
@@ -108,10 +106,13 @@ REPORT = (
 )
 
 
+def follow(logs: Logs, identifier: str) -> Any:
+    return trace.follow(trace.asker(logs, "prod", ["/g"], trace.QUERY, timedelta(days=1)), identifier)
+
+
 def followed(identifier: str, *lines: tuple[str, dict[str, Any] | str]) -> list[str]:
-    """The lines as a person sees them, without the date."""
-    logs = Logs(*lines)
-    found = trace.follow(trace.asker(logs, "prod", ["/g"], trace.QUERY, timedelta(days=1)), identifier)
+    """Returns the lines as a person sees them, without the date."""
+    found = follow(Logs(*lines), identifier)
     return [re.sub(r"^2026-11-21 03:14:(\d\d)\.\d{3} +", r"\1 ", line) for line in trace.shown(found)] if found else []
 
 
@@ -125,13 +126,13 @@ def test_an_order_is_followed_from_its_request_to_the_inbox_without_its_neighbou
     ]
 
 
-def test_a_request_is_followed_with_all_that_came_of_it() -> None:
+def test_a_request_is_followed_to_all_its_orders() -> None:
     lines = followed("r-1", *ORDERS)
     assert sum("orderID=o-1" in line for line in lines) == 4
     assert not any("o-2" in line for line in lines)
 
 
-def test_a_report_is_followed_through_its_state_machine_and_by_whoever_asked_for_it() -> None:
+def test_a_report_is_followed_through_its_state_machine() -> None:
     for identifier in ("inventory-1", "r-3"):
         lines = followed(identifier, *REPORT)
         assert [line.split("  ")[-1].strip() for line in lines if "inventory-report" in line] == ["ExecutionStarted"]
@@ -149,13 +150,13 @@ REQUESTS = (
 
 
 @pytest.mark.parametrize("identifier", ["o-1", "mine", "g-1"])
-def test_a_request_with_an_id_of_the_clients_own_is_followed_into_the_access_log_and_out_of_it(identifier: str) -> None:
+def test_a_request_is_followed_into_the_access_log(identifier: str) -> None:
     lines = followed(identifier, *REQUESTS)
     assert len(lines) == 3
     assert any("access  request  requestId=g-1  status=202" in line for line in lines)
 
 
-def test_an_upload_is_followed_by_its_key_whatever_characters_it_has() -> None:
+def test_an_upload_is_followed_by_a_key_with_special_characters() -> None:
     key = 'inventory/caf\u00e9 (1)|"new"\\.csv'
     upload = "/aws/lambda/cafe-prod-receive_upload"
     lines = followed(
@@ -169,33 +170,28 @@ def test_an_upload_is_followed_by_its_key_whatever_characters_it_has() -> None:
 
 
 @given(st.text(min_size=1).filter(lambda text: text == text.strip()))
-def test_any_text_finds_itself_and_never_breaks_the_query(text: str) -> None:
+def test_any_text_is_found_and_does_not_break_the_query(text: str) -> None:
     line = json.dumps({"key": text})
     [found] = [each for each in [line] if re.search(f"[^A-Za-z0-9_-]({trace.pattern([text])})[^A-Za-z0-9_-]", each)]
     assert found == line
-    # A line's end would end the query's part, and a bare slash its expression.
+    # A line break would end this part of the query, and a slash its expression.
     assert "\n" not in trace.pattern([text])
     assert not re.search(r"(?<!\\)(\\\\)*/", trace.pattern([text]))
 
 
-def test_an_exception_is_shown_below_its_record() -> None:
+def test_an_exception_is_shown_below_its_record_and_other_text_unchanged() -> None:
     broken = record(1, "not imported", key="a", level="ERROR", exc_info="Traceback:\n  ValueError: x")
-    assert followed("a", (API, broken))[-3:] == [
-        "01 API  ERROR not imported  key=a",
+    assert followed("a", (API, broken), (STORE, "Task timed out, key a ..."))[-4:] == [
+        "01 API           ERROR not imported  key=a",
         "    Traceback:",
         "      ValueError: x",
+        "15 store_orders  Task timed out, key a ...",
     ]
 
 
-def test_a_line_that_is_no_json_is_shown_as_it_is() -> None:
-    assert followed("o-1", (STORE, "Task timed out, order o-1 ...")) == [
-        "15 store_orders  Task timed out, order o-1 ..."
-    ]
-
-
-def test_nothing_is_asked_twice_where_nothing_is_found() -> None:
+def test_without_a_match_there_is_one_query() -> None:
     logs = Logs(*ORDERS)
-    assert trace.follow(trace.asker(logs, "prod", ["/g"], trace.QUERY, timedelta(days=1)), "o-9") == []
+    assert follow(logs, "o-9") == []
     [asked] = logs.asked
     assert asked["logGroupNames"] == ["/g"]
     assert asked["endTime"] - asked["startTime"] == 24 * 3600
@@ -206,7 +202,7 @@ def test_a_query_that_does_not_complete_is_an_error(status: str) -> None:
     logs = Logs(*ORDERS)
     logs.statuses = ["Running", status]
     with pytest.raises(DeployError, match=status):
-        trace.follow(trace.asker(logs, "prod", ["/g"], trace.QUERY, timedelta(days=1)), "o-1")
+        follow(logs, "o-1")
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -217,9 +213,7 @@ def run(logs: Logs, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return trace.main(list(arguments))
 
 
-def test_the_command_runs_the_stages_own_saved_query(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_runs_the_saved_query(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     logs = Logs(*ORDERS)
     assert run(logs, monkeypatch, "o-1", "prod", "7d") == 0
     assert logs.asked[0]["logGroupNames"] == ["/aws/lambda/cafe-prod"]
@@ -228,9 +222,7 @@ def test_the_command_runs_the_stages_own_saved_query(
     assert last == "5 records of API, store_orders, announce_orders, record_notification; correlationId r-1"
 
 
-def test_of_very_many_records_it_says_that_there_may_be_more(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_full_answer_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [(STORE, record(3, f"try {number}", orderID="o-1", correlationId="r-1")) for number in range(1_000)]
     assert run(Logs(*lines), monkeypatch, "o-1", "prod") == 0
     assert capsys.readouterr().out.endswith("There may be more, because a query returns at most 1,000.\n")
@@ -238,15 +230,13 @@ def test_of_very_many_records_it_says_that_there_may_be_more(
     assert "There may be more" not in capsys.readouterr().out
 
 
-def test_no_more_is_asked_than_a_query_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_query_has_at_most_20_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     logs = Logs(*[(API, record(1, "report found by its key", reportId="r", correlationId=f"c-{n}")) for n in range(50)])
     assert run(logs, monkeypatch, "r", "prod") == 0
     assert logs.asked[1]["queryString"].count("|c-") == 19
 
 
-def test_where_nothing_is_found_it_says_what_may_help(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_match_it_gives_hints(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(Logs(*ORDERS), monkeypatch, "o-9", "prod") == 1
     printed = capsys.readouterr().out
     assert printed.startswith("Nothing in the logs of prod names 'o-9'.")
@@ -254,15 +244,13 @@ def test_where_nothing_is_found_it_says_what_may_help(
         assert hint in printed
 
 
-def test_a_stage_without_the_query_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_stage_without_query_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(Logs(), monkeypatch, "o-1", "other") == 1
     assert "no saved query cafe-other/trace in eu-central-1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("since", ["", "0d", "1w", "d", "99999d", "1 d"])
-def test_a_time_that_is_none_is_named(since: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_time_is_named(since: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         trace.main(["o-1", "prod", since])
     assert "90m, 12h or 7d" in capsys.readouterr().err

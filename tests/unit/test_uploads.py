@@ -227,7 +227,7 @@ def in_chunks(data: bytes, sizes: list[int]) -> Iterator[bytes]:
 
 
 @given(st.lists(beans), st.permutations(uploads.COLUMNS), st.booleans(), st.lists(st.integers(1, 40)))
-def test_every_inventory_that_can_be_written_is_read_back(
+def test_every_inventory_is_read_back(
     table: list[tuple[Any, ...]], order: list[str], mark: bool, sizes: list[int]
 ) -> None:
     out = io.StringIO()
@@ -273,9 +273,7 @@ def test_the_rows_are_the_same_however_the_bytes_arrive(data: bytes, below_heade
         min_size=1,
     )
 )
-def test_good_rows_are_read_and_bad_rows_are_named_by_their_line(
-    table: list[tuple[str, ...]],
-) -> None:
+def test_good_rows_are_read_and_bad_rows_are_named(table: list[tuple[str, ...]]) -> None:
     out = io.StringIO()
     csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(table)
     # A cell may have several lines.

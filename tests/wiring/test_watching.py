@@ -24,13 +24,8 @@ from tests.wiring.template import Template
 # https://docs.aws.amazon.com/step-functions/latest/dg/procedure-cw-metrics.html
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-metrics-and-dimensions.html
 # https://docs.aws.amazon.com/sns/latest/dg/sns-monitoring-using-cloudwatch.html
-QUEUE, FUNCTION, MACHINE, API, TOPIC = (
-    ("QueueName",),
-    ("FunctionName",),
-    ("StateMachineArn",),
-    ("ApiName", "Stage"),
-    ("TopicName",),
-)
+QUEUE, FUNCTION, MACHINE, TOPIC = ("QueueName",), ("FunctionName",), ("StateMachineArn",), ("TopicName",)
+API = ("ApiName", "Stage")
 STAGE, REPORT = ("stage",), ("stage", "kind", "outcome")
 SENT: dict[tuple[str, str], tuple[tuple[str, ...], set[str]]] = {
     ("AWS/SQS", "ApproximateNumberOfMessagesVisible"): (QUEUE, {"Maximum"}),
@@ -91,9 +86,12 @@ def dimensions(alarm: dict[str, Any]) -> dict[str, str]:
     return {each["Name"]: each["Value"] for each in alarm["Dimensions"]}
 
 
-def statistic(alarm: dict[str, Any]) -> str:
-    [given] = {alarm[name] for name in ("Statistic", "ExtendedStatistic") if name in alarm}
-    return str(given)
+def check(real: dict[str, set[str]], namespace: str, metric: str, given: dict[str, str], statistic: str) -> None:
+    """Checks that AWS sends this metric with these dimensions and this statistic, and that the resource exists."""
+    names, statistics = SENT[namespace, metric]
+    assert tuple(given) == names, metric
+    assert all(value in real[dimension] for dimension, value in given.items()), (metric, given)
+    assert statistic in statistics, metric
 
 
 # --- alarms -----------------------------------------------------------------------------------------------------------
@@ -103,12 +101,9 @@ def test_every_alarm_is_of_a_metric_that_aws_sends_of_a_resource_that_exists(
     alarms: dict[str, dict[str, Any]], real: dict[str, set[str]]
 ) -> None:
     assert len({each["AlarmName"] for each in alarms.values()}) == len(alarms)
-    for name, alarm in alarms.items():
-        names, statistics = SENT[alarm["Namespace"], alarm["MetricName"]]
-        given = dimensions(alarm)
-        assert tuple(given) == names, name
-        assert all(value in real[dimension] for dimension, value in given.items()), name
-        assert statistic(alarm) in statistics, name
+    for alarm in alarms.values():
+        [statistic] = {alarm[name] for name in ("Statistic", "ExtendedStatistic") if name in alarm}
+        check(real, alarm["Namespace"], alarm["MetricName"], dimensions(alarm), statistic)
 
 
 def test_every_alarm_can_fire_and_notifies_but_not_because_there_are_no_figures(
@@ -176,101 +171,64 @@ def test_a_basic_stage_has_only_the_free_alarms_of_queues_reports_and_the_api(
     assert len(basic) <= 10
     assert basic.items() <= alarms.items()
     assert {each["MetricName"] for each in basic.values()} == {
-        "ApproximateNumberOfMessagesVisible",
-        "ApproximateAgeOfOldestMessage",
-        "IteratorAge",
-        "ExecutionsFailed",
-        "5XXError",
-        "NumberOfNotificationsFailedToRedriveToDlq",
+        *("ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage", "IteratorAge"),
+        *("ExecutionsFailed", "5XXError", "NumberOfNotificationsFailedToRedriveToDlq"),
     }
 
 
 # --- the dashboard ----------------------------------------------------------------------------------------------------
 
 
-def widgets(template: Template) -> list[dict[str, Any]]:
-    [dashboard] = template.of_type("AWS::CloudWatch::Dashboard").values()
-    assert dashboard["DashboardName"] == "cafe-<stage>"
-    found: list[dict[str, Any]] = json.loads(dashboard["DashboardBody"])["widgets"]
-    return found
-
-
-def shown(template: Template) -> Iterator[tuple[str, str, dict[str, str], str]]:
-    """Yields every metric of the dashboard: namespace, name, dimensions, statistic. Three dots repeat the row above."""
-    for widget in widgets(template):
+@pytest.fixture(scope="module")
+def dashboard(template: Template) -> list[tuple[str, str, dict[str, str], str]]:
+    """Every metric: namespace, name, dimensions and statistic. In a row, three dots repeat the row above."""
+    [resource] = template.of_type("AWS::CloudWatch::Dashboard").values()
+    assert resource["DashboardName"] == "cafe-<stage>"
+    rows = []
+    for widget in json.loads(resource["DashboardBody"])["widgets"]:
+        assert widget["properties"]["region"] == "<region>"
         before: list[str] = []
         for row in widget["properties"]["metrics"]:
             texts = [each for each in row if isinstance(each, str)]
             if texts[0] == "...":
                 texts = before[: 1 - len(texts)] + texts[1:]
             before = texts
-            names, values = texts[2::2], texts[3::2]
-            yield texts[0], texts[1], dict(zip(names, values, strict=True)), widget["properties"]["stat"]
+            given = dict(zip(texts[2::2], texts[3::2], strict=True))
+            rows.append((texts[0], texts[1], given, widget["properties"]["stat"]))
+    return rows
 
 
-def test_the_dashboard_shows_metrics_that_aws_sends_of_resources_that_exist(
-    template: Template, real: dict[str, set[str]]
+def test_the_dashboard_has_every_metric_of_ours_errors_and_durations_and_only_as_many_as_are_free(
+    dashboard: list[tuple[str, str, dict[str, str], str]], real: dict[str, set[str]], timeouts: dict[str, int]
 ) -> None:
-    for namespace, name, given, stat in shown(template):
-        names, statistics = SENT[namespace, name]
-        assert tuple(given) == names, (namespace, name)
-        assert all(value in real[dimension] for dimension, value in given.items()), (name, given)
-        assert stat in statistics, name
-
-
-def test_the_dashboard_has_all_of_our_own_metrics_and_only_as_many_as_are_free(template: Template) -> None:
-    everything = [(namespace, name, *given.values()) for namespace, name, given, _ in shown(template)]
-    assert {each[1] for each in everything if each[0] == metrics.NAMESPACE} == metrics.UNITS.keys()
-    assert len(set(everything)) == len(everything) <= 50
-
-
-def test_every_daily_function_is_on_the_dashboard_with_its_errors_and_its_duration(
-    template: Template, timeouts: dict[str, int]
-) -> None:
-    rare = {"cafe-<stage>-migrate", "cafe-<stage>-rotate_password"}
+    for namespace, name, given, statistic in dashboard:
+        check(real, namespace, name, given, statistic)
+    distinct = {(namespace, name, *given.values()) for namespace, name, given, _ in dashboard}
+    assert len(distinct) == len(dashboard) <= 50
+    assert {name for namespace, name, *_ in distinct if namespace == metrics.NAMESPACE} == metrics.UNITS.keys()
+    daily = timeouts.keys() - {"cafe-<stage>-migrate", "cafe-<stage>-rotate_password"}
     for metric in ("Errors", "Duration"):
-        assert {given["FunctionName"] for _, name, given, _ in shown(template) if name == metric} == set(
-            timeouts
-        ) - rare
-
-
-def test_no_widget_covers_another(template: Template) -> None:
-    places: set[tuple[int, int]] = set()
-    for each in widgets(template):
-        taken = {
-            (x, y)
-            for x in range(each["x"], each["x"] + each["width"])
-            for y in range(each["y"], each["y"] + each["height"])
-        }
-        assert max(x for x, _ in taken) < 24
-        assert not taken & places
-        places |= taken
-        assert each["properties"]["region"] == "<region>"
+        assert {given["FunctionName"] for _, name, given, _ in dashboard if name == metric} == daily
 
 
 # --- the runbook ------------------------------------------------------------------------------------------------------
 
 RUNBOOK = ROOT / "docs" / "runbook.md"
-CHAPTERS = (
-    "How to look",
-    "Alarms",
-    "Each kind of dead letter",
-    "What else may fail",
-    "Which fault, which heading",
-    "When a deploy fails",
-)
+CHAPTERS = {
+    *("How to look", "Alarms", "Each kind of dead letter", "What else may fail"),
+    *("Which fault, which heading", "When a deploy fails"),
+}
 # Errors of a deploy that say themselves what to do.
 SAYS_WHAT_TO_DO = (
-    "declined",
-    "there is no terminal to ask",
-    "its data would be left behind",
-    "there is no region",
-    "there are no AWS credentials",
-    "AWS rejects these credentials",
-    "supported: delete the folder .venv",
-    "has fewer than two zones with",
-    "there is no stage",
-    "neither infra/resources.yaml nor infra/database.yaml",
+    *(
+        "declined",
+        "there is no terminal to ask",
+        "its data would be left behind",
+        "there is no region",
+        "there is no stage",
+    ),
+    *("there are no AWS credentials", "AWS rejects these credentials", "supported: delete"),
+    *("has fewer than two zones with", "neither infra/resources.yaml nor infra/database.yaml"),
     "has no previous release",
     "the package holds",
 )
@@ -296,10 +254,6 @@ def test_every_alarm_names_its_heading_of_the_runbook(
         assert {f"`{called}`", f"`{of_a_function}`"} & set(re.findall("`[^`]+`", runbook[heading])), name
 
 
-def test_every_kind_of_dead_letter_has_its_heading(runbook: dict[str, str]) -> None:
-    assert {heading for heading in runbook if heading.startswith("`")} == {f"`{kind}`" for kind in dead_letters.KINDS}
-
-
 def test_every_heading_says_what_to_see_what_to_do_and_how_to_know_that_it_is_over(runbook: dict[str, str]) -> None:
     for heading, text in runbook.items():
         for part in ("**You see.**", "**Do.**", "**Over when.**"):
@@ -313,23 +267,23 @@ def test_every_rule_that_notifies_the_alarms_topic_has_its_heading(template: Tem
     assert all(f"`{name}`" in runbook["A report ended without a result"] for name in names)
 
 
-def test_every_dead_letter_of_the_page_on_reliability_has_its_heading(runbook: dict[str, str]) -> None:
+def test_every_kind_of_dead_letter_has_its_heading_and_its_row_in_the_page_on_reliability(
+    runbook: dict[str, str],
+) -> None:
+    kinds = set(dead_letters.KINDS)
+    assert {heading for heading in runbook if heading.startswith("`")} == {f"`{kind}`" for kind in kinds}
     page = (ROOT / "docs" / "reliability.md").read_text()
     table = page.split("| Letter | How it came there | Goes back to |")[1].split("\n\n")[0]
-    letters = [line.split("|")[1].strip() for line in table.splitlines() if not line.startswith("| ---") and line]
-    kinds = {kind for letter in letters for kind in dead_letters.KINDS if re.search(rf"\b{kind}\b", letter)}
+    letters = [line.split("|")[1] for line in table.splitlines() if not line.startswith("| ---") and line]
     assert len(letters) == 6
-    assert kinds == set(dead_letters.KINDS) - {"unknown"}
-    assert {f"`{kind}`" for kind in kinds} <= runbook.keys()
+    assert {kind for each in letters for kind in kinds if re.search(rf"\b{kind}\b", each)} == kinds - {"unknown"}
 
 
 def rows(heading: str) -> list[tuple[str, str]]:
     """Returns the rows of the table below a heading of the runbook, without its head."""
     text = RUNBOOK.read_text().split(f"## {heading}\n")[1].split("\n#")[0]
-    found = [
-        tuple(cell.strip() for cell in line.strip("|").split("|")) for line in text.splitlines() if line[:1] == "|"
-    ]
-    return [(first, second) for first, second in found[2:]]
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    return [(first.strip(), second.strip()) for first, second in lines[2:]]
 
 
 def test_every_fault_of_the_page_on_reliability_leads_to_its_headings(runbook: dict[str, str]) -> None:

@@ -23,10 +23,6 @@ UNNAMED |= {"WebAcls", "WebAclsOfApis", "MayApisLog"}
 READS = ("Describe", "Get", "List", "Simulate")
 
 
-def test_it_fits_into_the_one_policy_of_a_role() -> None:
-    assert len(json.dumps(POLICY, separators=(",", ":"))) <= 10_240
-
-
 @pytest.mark.parametrize("statement", POLICY["Statement"], ids=lambda each: each["Sid"])
 def test_every_right_is_on_the_projects_own_resources(statement: dict[str, Any]) -> None:
     assert statement["Effect"] == "Allow"

@@ -16,6 +16,7 @@ from infra.deploy import preflight
 from infra.deploy.context import Changes, Context
 from infra.deploy.preflight import CallerIdentity, PermissionsUnknown
 from infra.deploy.target import Clients, DeployError, Target
+from tests.wiring.permissions import as_list
 from tests.wiring.stage import ACCOUNT, REGION, client
 
 ANA = CallerIdentity(ACCOUNT, REGION, f"arn:aws:iam::{ACCOUNT}:user/ana")
@@ -66,46 +67,37 @@ def test_credentials_that_aws_refuses_are_an_error_with_its_words() -> None:
 
 
 class Iam:
-    """Simulates that every action is allowed, except those in ``denied``."""
+    """A simulation that denies some actions, and that lacks some values of a real call."""
 
-    def __init__(self, *denied: str) -> None:
+    def __init__(self, *denied: str, lacking: tuple[str, ...] = ()) -> None:
         self.denied = denied
+        self.lacking = lacking
         self.asked: list[dict[str, Any]] = []
 
     def simulate_principal_policy(self, **given: Any) -> dict[str, Any]:
         self.asked.append(given)
         [resource] = given["ResourceArns"]
+        more = {"EvalResourceName": resource, "ResourceSpecificResults": [{"MissingContextValues": self.lacking}]}
+        decisions = {action: "implicitDeny" if action in self.denied else "allowed" for action in given["ActionNames"]}
         return {
             "EvaluationResults": [
-                {
-                    "EvalActionName": action,
-                    "EvalResourceName": resource,
-                    "EvalDecision": "implicitDeny" if action in self.denied else "allowed",
-                }
-                for action in given["ActionNames"]
+                {"EvalActionName": each, "EvalDecision": decisions[each], **more} for each in decisions
             ]
         }
 
 
+def missing(target: Target, iam: Any, arn: str = ANA.arn) -> list[str]:
+    return preflight.missing_permissions(target, lambda _: iam, replace(ANA, arn=arn))
+
+
 def test_each_missing_right_is_named_with_its_resource(target: Target) -> None:
-    assert preflight.missing_permissions(target, lambda _: Iam(), ANA) == []
-    assert preflight.missing_permissions(target, lambda _: Iam("lambda:AddPermission", "s3:CreateBucket"), ANA) == [
+    assert missing(target, Iam()) == []
+    assert missing(target, Iam("lambda:AddPermission", "s3:CreateBucket")) == [
         "  s3:CreateBucket on arn:aws:s3:::cafe-test-x",
         "  lambda:AddPermission on arn:aws:lambda:eu-central-1:123456789012:function:cafe-test-x",
     ]
-
-
-def test_a_denial_that_depends_on_values_of_a_real_call_is_no_missing_right(target: Target) -> None:
-    """An example is a policy that denies everything outside of some regions."""
-
-    class Denied(Iam):
-        def simulate_principal_policy(self, **given: Any) -> dict[str, Any]:
-            answer = super().simulate_principal_policy(**given)
-            for each in answer["EvaluationResults"]:
-                each["ResourceSpecificResults"] = [{"MissingContextValues": ["aws:RequestedRegion"]}]
-            return answer
-
-    assert preflight.missing_permissions(target, lambda _: Denied("lambda:AddPermission"), ANA) == []
+    # The policy may deny everything outside of some regions, and the simulation has no region.
+    assert missing(target, Iam("lambda:AddPermission", lacking=("aws:RequestedRegion",))) == []
 
 
 def test_missing_rights_stop_the_deploy_unless_the_check_is_off(
@@ -124,37 +116,22 @@ def test_missing_rights_stop_the_deploy_unless_the_check_is_off(
     assert said == ["a change"]
 
 
-def test_every_action_of_the_policy_except_patterns_is_checked_on_a_resource_of_its_service(
-    target: Target,
-) -> None:
+def test_every_action_of_the_policy_except_patterns_is_checked_on_a_resource_of_its_service(target: Target) -> None:
     iam = Iam()
-    preflight.missing_permissions(target, lambda _: iam, ANA)
-    policy = json.loads(preflight.POLICY.read_text())
-    actions = {
-        action
-        for statement in policy["Statement"]
-        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
-        if "*" not in action
-    }
+    missing(target, iam)
+    statements = json.loads(preflight.POLICY.read_text())["Statement"]
+    actions = {action for each in statements for action in as_list(each["Action"]) if "*" not in action}
     assert {action for each in iam.asked for action in each["ActionNames"]} == actions
     for each in iam.asked:
         [resource] = each["ResourceArns"]
         services = {action.partition(":")[0] for action in each["ActionNames"]}
         assert resource == "*" or services == {resource.split(":")[2]}
         assert "*" not in resource.replace("*", "", 1) or resource == "*"
-
-
-def test_a_right_with_a_condition_is_checked_with_a_value_that_meets_it(target: Target) -> None:
-    iam = Iam()
-    preflight.missing_permissions(target, lambda _: iam, ANA)
+    # A condition is checked with a value that meets it.
     [passing] = [each for each in iam.asked if each["ActionNames"] == ["iam:PassRole"]]
-    assert passing["ContextEntries"] == [
-        {
-            "ContextKeyName": "iam:PassedToService",
-            "ContextKeyValues": ["lambda.amazonaws.com"],
-            "ContextKeyType": "string",
-        }
-    ]
+    [entry] = passing["ContextEntries"]
+    assert (entry["ContextKeyName"], entry["ContextKeyType"]) == ("iam:PassedToService", "string")
+    assert entry["ContextKeyValues"] == ["lambda.amazonaws.com"]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +143,7 @@ def test_a_right_with_a_condition_is_checked_with_a_value_that_meets_it(target: 
 )
 def test_the_policies_of_the_user_or_of_the_role_are_checked(target: Target, arn: str, source: str) -> None:
     iam = Iam()
-    preflight.missing_permissions(target, lambda _: iam, replace(ANA, arn=arn))
+    missing(target, iam, arn)
     assert {each["PolicySourceArn"] for each in iam.asked} == {source}
 
 
@@ -175,9 +152,9 @@ def test_the_rights_of_root_and_of_an_identity_that_must_not_ask_are_not_known(t
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "SimulatePrincipalPolicy")
 
     with pytest.raises(PermissionsUnknown, match="root has no policies"):
-        preflight.missing_permissions(target, lambda _: Iam(), replace(ANA, arn=f"arn:aws:iam::{ACCOUNT}:root"))
+        missing(target, Iam(), f"arn:aws:iam::{ACCOUNT}:root")
     with pytest.raises(PermissionsUnknown, match="AccessDenied"):
-        preflight.missing_permissions(target, lambda _: SimpleNamespace(simulate_principal_policy=refuse), ANA)
+        missing(target, SimpleNamespace(simulate_principal_policy=refuse))
 
 
 # --- names and quotas -------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The generated Chalice project: its configuration, its build, its package, and what is left when a stage goes."""
+"""The generated Chalice project: its configuration, its build, its package, and its end with the stage."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def written(target: Target) -> dict[str, Any]:
 
 
 def as_chalice_reads(target: Target, function: str) -> Config:
-    """The configuration of one function, by Chalice's own reading of the project folder."""
+    """Returns the configuration of one function, as Chalice reads it in the project folder."""
     config: Config = CLIFactory(str(target.project), environ={}).create_config_obj(target.stage)
     return config.scope(target.stage, function)
 
 
-def test_every_function_has_its_own_role_and_what_the_tracked_configuration_says(target: Target) -> None:
+def test_every_function_has_its_own_role_and_the_settings_of_the_tracked_configuration(target: Target) -> None:
     written(target)
     tracked = project.tracked_config()
     roles = set()
@@ -53,7 +53,8 @@ def test_every_function_has_its_own_role_and_what_the_tracked_configuration_says
     assert len(roles) == len(NAMES)
 
 
-def test_every_function_gets_the_outputs_and_no_roles(target: Target) -> None:
+def test_every_function_gets_the_outputs_except_roles_and_those_of_the_deploy(target: Target) -> None:
+    assert set(project.OWN_OUTPUTS) <= OUTPUTS.keys()
     written(target)
     for name in NAMES:
         variables = as_chalice_reads(target, name).environment_variables
@@ -61,16 +62,10 @@ def test_every_function_gets_the_outputs_and_no_roles(target: Target) -> None:
         assert variables["ORDERS_SINCE"] == SINCE
         assert variables["ORDERS_QUEUE_URL"] == OUTPUTS["ORDERS_QUEUE_URL"]
         assert not any(variable.endswith("_ROLE_ARN") for variable in variables)
+        assert not variables.keys() & set(project.OWN_OUTPUTS)
 
 
-def test_no_function_is_told_what_only_the_deploy_goes_by(target: Target) -> None:
-    assert set(project.OWN_OUTPUTS) <= OUTPUTS.keys()
-    written(target)
-    for name in NAMES:
-        assert not as_chalice_reads(target, name).environment_variables.keys() & set(project.OWN_OUTPUTS)
-
-
-def test_only_what_may_be_asked_for_any_number_of_times_and_needs_mysql_has_a_limit_which_is_kept_free_for_it(
+def test_only_functions_that_use_mysql_for_unlimited_requests_have_reserved_concurrency(
     target: Target,
 ) -> None:
     project.write_project(target, project.configure(target, OUTPUTS, SINCE, 10))
@@ -80,20 +75,20 @@ def test_only_what_may_be_asked_for_any_number_of_times_and_needs_mysql_has_a_li
     assert {as_chalice_reads(target, name).reserved_concurrency for name in NAMES} == {None}
 
 
-def test_only_the_functions_that_talk_to_mysql_know_its_secrets_and_are_in_its_network(target: Target) -> None:
+def test_only_the_functions_that_use_mysql_have_its_secrets_and_its_network(target: Target) -> None:
     written(target)
     for name in NAMES:
         config = as_chalice_reads(target, name)
         variables = config.environment_variables
-        known = {variable: value for variable, value in variables.items() if variable.startswith("DB_")}
+        database = {variable: value for variable, value in variables.items() if variable.startswith("DB_")}
         secrets = {"DB_SECRET_ARN": place().secret} if name in MYSQL_USERS else {}
         admin = {"DB_ADMIN_SECRET_ARN": place().admin_secret} if name in MYSQL_ADMINISTRATORS else {}
-        assert known == {**secrets, **admin}
+        assert database == {**secrets, **admin}
         network = (["subnet-1", "subnet-2"], ["sg-1"]) if name in MYSQL_USERS else (None, None)
         assert (config.subnet_ids, config.security_group_ids) == network
 
 
-def test_the_tracked_configuration_stays_as_it_is(target: Target) -> None:
+def test_the_tracked_configuration_stays_unchanged(target: Target) -> None:
     before = (ROOT / ".chalice" / "config.json").read_bytes()
     written(target)
     assert (ROOT / ".chalice" / "config.json").read_bytes() == before
@@ -113,7 +108,7 @@ def test_the_generated_configuration_is_for_its_owner_only(target: Target) -> No
     assert stat.S_IMODE((target.project / ".chalice" / "config.json").stat().st_mode) == 0o600
 
 
-def test_the_project_links_the_code_and_mends_a_link_to_where_it_was(target: Target) -> None:
+def test_the_project_links_the_code_and_repairs_a_broken_link(target: Target) -> None:
     target.project.mkdir()
     (target.project / "app.py").symlink_to(target.project / "moved")
     written(target)
@@ -121,7 +116,7 @@ def test_the_project_links_the_code_and_mends_a_link_to_where_it_was(target: Tar
         assert (target.project / name).resolve() == ROOT / name
 
 
-def test_the_build_is_another_only_if_something_is(target: Target) -> None:
+def test_the_build_changes_only_with_the_configuration(target: Target) -> None:
     def build(target: Target, since: str = SINCE) -> str:
         return project.build(project.configure(target, OUTPUTS, since))
 
@@ -130,7 +125,7 @@ def test_the_build_is_another_only_if_something_is(target: Target) -> None:
     assert len({build(target), build(other), build(target, "2026-11-22")}) == 3
 
 
-def test_the_build_is_another_if_a_file_of_the_code_is(
+def test_the_build_changes_with_each_file_of_the_code(
     target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository = tmp_path / "repository"
@@ -155,12 +150,12 @@ def a_package(path: Path, *names: str) -> Path:
     return path
 
 
-def test_the_parts_of_a_package_are_told_with_their_sizes_the_largest_first(tmp_path: Path) -> None:
+def test_the_parts_of_a_package_have_their_sizes_the_largest_first(tmp_path: Path) -> None:
     package = a_package(tmp_path / "package.zip", "app.py", "jinja2/a.py", "jinja2/b.py")
     assert project.package_sizes(package) == [("jinja2", 200), ("app.py", 100)]
 
 
-def test_the_package_of_a_deploy_is_known_by_what_lambda_has(tmp_path: Path) -> None:
+def test_the_package_of_a_deploy_is_the_one_with_lambdas_digest(tmp_path: Path) -> None:
     folder = tmp_path / ".chalice" / "deployments"
     deployed = a_package(folder / "a.zip", "app.py")
     a_package(folder / "later.zip", "other.py")
@@ -170,8 +165,8 @@ def test_the_package_of_a_deploy_is_known_by_what_lambda_has(tmp_path: Path) -> 
         project.package_with(tmp_path, "of somebody else")
 
 
-def test_a_package_that_is_unpacked_is_the_one_that_chalice_deploys_again(target: Target, tmp_path: Path) -> None:
-    """Chalice builds no package whose name, a digest of the code, is there."""
+def test_chalice_deploys_an_unpacked_package_again(target: Target, tmp_path: Path) -> None:
+    """Chalice builds no package if one with this digest of the code exists."""
     package = a_package(tmp_path / "package.zip", "app.py", "chalicelib/a.py", "chalicelib/b/c.css", "jinja2/d.py")
     config = project.configure(target, OUTPUTS, SINCE)
     former = tmp_path / "former"
@@ -188,7 +183,7 @@ def test_a_package_that_is_unpacked_is_the_one_that_chalice_deploys_again(target
     assert json.loads((former / ".chalice" / "config.json").read_text()) == config
 
 
-def test_a_destroyed_stage_leaves_no_password_and_other_stages_as_they_are(target: Target) -> None:
+def test_a_destroyed_stage_leaves_no_password_and_other_stages_unchanged(target: Target) -> None:
     written(target)
     written(replace(target, stage="other"))
     (target.project / "test.outputs.json").write_text("{}")
