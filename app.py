@@ -12,7 +12,7 @@ from typing import Any, cast
 from chalice.app import AuthRequest, AuthResponse, BaseLambdaEvent, Chalice, DynamoDBEvent, Request, Response, SQSEvent
 
 from chalicelib import clients, correlation, rest
-from chalicelib.errors import MissingSettings
+from chalicelib.errors import CafeError, MissingSettings
 from chalicelib.logs import logger
 from chalicelib.settings import VERSION, Settings, cognito_endpoint, database_admin_secret, database_secret
 
@@ -89,11 +89,19 @@ def correlated(request: Request, get_response: Callable[[Any], Response]) -> Res
     return response
 
 
+@app.middleware("http")
+def answered_errors(request: Request, get_response: Callable[[Any], Response]) -> Response:
+    """An error of the café becomes its own answer."""
+    try:
+        return get_response(request)
+    except CafeError as error:
+        return Response(error.answer(), status_code=error.STATUS_CODE)
+
+
 @app.middleware("pure_lambda")
 def correlated_state(event: Any, get_response: Callable[[Any], Any]) -> Any:
-    """A state machine hands its functions the id of the request that started it."""
-    given = event.event.get(correlation.NAME) if isinstance(event.event, dict) else None
-    with correlation.about(correlation.valid(given)):
+    """The log records of a state machine's functions have the id of the request that started it."""
+    with correlation.about(correlation.of_execution(event.event)):
         return get_response(event)
 
 
@@ -149,7 +157,7 @@ def get_report_history(report_id: str) -> dict[str, Any]:
     """The report's state machine as a picture, and how far the execution has come in it."""
     from chalicelib.reports import history
 
-    return history.of(report_id, sfn=clients.aws("stepfunctions"), machines=MACHINES)
+    return history.report_history(report_id, sfn=clients.aws("stepfunctions"), machines=MACHINES)
 
 
 @app.lambda_function()
@@ -194,40 +202,40 @@ def presign_report(event: dict[str, Any], _context: Any) -> dict[str, Any]:
 @app.route("/orders", methods=["POST"], authorizer=authorize)
 def place_orders() -> Response:
     """Validates one order or a list, and puts it on the queue."""
-    from chalicelib import orders
+    from chalicelib.orders import placing
 
     body = rest.body(request())
     key = request().headers.get("idempotency-key")
-    with orders.rejections(body):
-        placed = orders.parse(body, now(), key, rest.caller(request()).name)
-        claim("POST /orders", key, [[order.order_id, order.digest()] for order in placed])
-        orders.enqueue(
-            placed,
+    with placing.count_rejections(body):
+        orders = placing.parse(body, now(), key, rest.caller(request()).name)
+        claim("POST /orders", key, [[order.order_id, order.digest()] for order in orders])
+        placing.enqueue(
+            orders,
             sqs=clients.aws("sqs"),
             queue_url=settings.orders_queue_url,
             dynamodb=clients.aws("dynamodb"),
             table=settings.orders_table,
         )
-    queued = [orders.queued(order) for order in placed]
-    return Response({"orders": queued} if isinstance(body, list) else queued[0], status_code=202)
+    receipts = [placing.receipt(order) for order in orders]
+    return Response({"orders": receipts} if isinstance(body, list) else receipts[0], status_code=202)
 
 
 @app.route("/orders", authorizer=authorize)
 def list_orders() -> dict[str, Any]:
     """The stored orders, newest first, of all customers or of one."""
-    from chalicelib import orders
+    from chalicelib.orders import listing
 
     page = rest.page(request(), "customerID")
     since = date.fromisoformat(settings.orders_since)
-    return orders.newest(page, since, dynamodb=clients.aws("dynamodb"), table=settings.orders_table)
+    return listing.newest(page, since, dynamodb=clients.aws("dynamodb"), table=settings.orders_table)
 
 
 @app.route("/orders/{order_id}", authorizer=authorize)
 def get_order(order_id: str) -> dict[str, Any]:
     """One stored order."""
-    from chalicelib import orders
+    from chalicelib.orders import listing
 
-    return orders.get(order_id, dynamodb=clients.aws("dynamodb"), table=settings.orders_table)
+    return listing.get(order_id, dynamodb=clients.aws("dynamodb"), table=settings.orders_table)
 
 
 @app.on_sqs_message(
@@ -251,7 +259,7 @@ def store_orders(event: SQSEvent) -> dict[str, Any]:
 
 @app.on_dynamodb_record(stream_arn=settings.orders_stream_arn, batch_size=100, starting_position="TRIM_HORIZON")
 def announce_orders(event: DynamoDBEvent) -> dict[str, Any]:
-    """Announces a batch of newly stored orders in one notification; what cannot be announced is put by, by its id."""
+    """Announces a batch of newly stored orders in one notification; what cannot be announced is set aside."""
     from chalicelib import notifications
     from chalicelib.orders import announce
 
@@ -259,7 +267,7 @@ def announce_orders(event: DynamoDBEvent) -> dict[str, Any]:
     return announce.announce_orders(
         event.to_dict(),
         publish=notifications.publisher(clients.aws("sns"), settings.topic_arn),
-        put_by=announce.putter_by(clients.aws("sqs"), settings.failures_queue_url, context, moment),
+        set_aside=announce.set_aside_with(clients.aws("sqs"), settings.failures_queue_url, context, moment),
         now=moment,
         seconds_left=lambda: context.get_remaining_time_in_millis() / 1000,
     )

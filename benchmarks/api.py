@@ -26,11 +26,12 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.cloud import client, whole_stack
 from benchmarks.compare import ROUNDS, Row, in_turns
-from chalicelib.orders import Item, Order
+from chalicelib.orders.order import Item, Order
 from chalicelib.orders.store import stored_item
-from local.demo import Api
+from local import chalice_local
+from local.api import Api
 from local.processes import Process, answers, basic_environment, fingerprint, free_ports
-from local.stack import PROGRAMS, Stack
+from local.stack import Stack
 
 HERE = Path(__file__).parent
 PEER = "smallest Chalice route"
@@ -146,10 +147,7 @@ def _minimal(folder: Path, variables: dict[str, str]) -> Iterator[int]:
 def _served(project: Path, stage: str, variables: dict[str, str]) -> Iterator[int]:
     """``chalice local`` of the project, on the port that this gives."""
     [port] = free_ports(1)
-    command = [
-        *(str(PROGRAMS / "chalice"), "--project-dir", str(project), "local", "--no-autoreload"),
-        *("--host", "127.0.0.1", "--port", str(port), "--stage", stage),
-    ]
+    command = chalice_local.command(project, port, stage)
     process = Process("api", project / "process")
     process.start(command, basic_environment() | variables, fingerprint(command), port)
     try:

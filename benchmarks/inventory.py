@@ -195,10 +195,10 @@ def _database() -> Iterator[settings.Database]:
         server = Database(Path(folder), port)
         if not server.installed:
             server.install()
-        server.prepare()
+        server.create_passwords()
         server.start()
         try:
-            server.empty()
+            server.recreate()
             functions, admin = server.secrets.values()
             database = settings.Database.of_secret(functions).logged_in(admin)
             with clients.mysql(database) as connection:

@@ -24,7 +24,7 @@ import pymysql
 from benchmarks.cloud import client, whole_stack
 from infra.deploy.project import package_file, package_sizes
 from local import chromium
-from local.demo import Api
+from local.api import Api
 from local.processes import free_ports
 from local.stack import ROOT, Stack
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks import money, page
 from benchmarks.money import ANNOUNCED_BYTES, BATCH, NOTIFICATION_BYTES, ORDER, SAMPLED, SQS_BATCH, Bill
-from chalicelib.orders import ORDERS_IN_LIST
+from chalicelib.orders.placing import ORDERS_IN_LIST
 from chalicelib.orders.store import stored_item
 from chalicelib.timeline import SHARDS
 

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from chalicelib.orders import Item, Order
+from chalicelib.orders.order import Item, Order
 from chalicelib.orders.store import stored_item
 from chalicelib.reports.files import PART_BYTES
 

@@ -16,7 +16,8 @@ from typing import Any
 from benchmarks.cloud import empty_cloud
 from benchmarks.compare import Row, in_turns
 from chalicelib import clients
-from chalicelib.orders import Item, Order, store
+from chalicelib.orders import store
+from chalicelib.orders.order import Item, Order
 
 PEER = "one PutItem after another"
 TABLE = "orders"

@@ -14,6 +14,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.money import states
 from chalicelib import storage
 from chalicelib.storage import measure
 
@@ -113,7 +114,7 @@ def function(pieces: list[int], limit: float, bill: Bill) -> tuple[float, list[i
 
 
 def listing(account: Account) -> Bill:
-    bill = Bill(transitions=6)
+    bill = Bill(transitions=states("storage_report"))
     lambda_seconds = json.loads(CONFIG.read_text())["lambda_functions"]["measure_buckets"]["lambda_timeout"]
     seconds, left = function(account.pages(), storage.TURN_SECONDS, bill)
     bill.seconds, bill.busy_seconds, bill.functions = seconds, seconds, 1

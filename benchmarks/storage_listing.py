@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.cloud import empty_cloud
 from benchmarks.compare import Row, compare
 from chalicelib import clients
-from local.processes import fingerprint, only_one, run_quietly
+from local.processes import exclusive_lock, fingerprint, run_quietly
 
 BUCKETS = 20
 OBJECTS = 1_000
@@ -51,7 +51,7 @@ def run() -> Iterator[Row]:
 def _install() -> None:
     stamp = PEERS / "installed"
     wanted = fingerprint(REQUIREMENTS, sys.version)
-    with only_one(PEERS.with_suffix(".lock")):
+    with exclusive_lock(PEERS.with_suffix(".lock")):
         if not (stamp.exists() and stamp.read_text() == wanted):
             run_quietly(sys.executable, "-m", "venv", "--clear", str(PEERS))
             run_quietly(str(PEERS / "bin" / "python"), "-m", "pip", "install", "--quiet", *REQUIREMENTS)

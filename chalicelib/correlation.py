@@ -72,6 +72,19 @@ def of_sqs(message: dict[str, Any]) -> str | None:
     return None
 
 
+def of_execution(payload: Any) -> str | None:
+    """The id of the request that started a state machine, from what the machine hands its functions.
+
+    Without a request it is the name of the execution.
+    """
+    match payload:
+        case {"request": {"correlationId": str(given)}} if ID.fullmatch(given):
+            return given
+        case {"reportId": name}:
+            return valid(name)
+    return None
+
+
 def of_order(record: Any) -> str | None:
     """Of the order that a record of the orders table's stream brings."""
     match record:

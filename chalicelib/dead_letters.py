@@ -26,11 +26,13 @@ from urllib.parse import unquote_plus
 
 from botocore.exceptions import ClientError, ParamValidationError
 
-from chalicelib import correlation, orders
-from chalicelib.errors import CafeError, InvalidRequest, Unavailable, aws_errors, listed, shown
+from chalicelib import correlation, queues
+from chalicelib.errors import CafeError, InvalidRequest, Unavailable, aws_errors
+from chalicelib.fields import Fields
 from chalicelib.logs import logger
-from chalicelib.notifications import Notification, counted, publisher
+from chalicelib.notifications import Notification, counted, publisher, read_facts
 from chalicelib.orders import announce, store
+from chalicelib.orders.order import Order
 from chalicelib.settings import Settings
 from chalicelib.timeline import timestamp
 
@@ -167,7 +169,7 @@ def read(message: Message, queue_url: str, places: Places) -> Letter:
 def _order(message: Message) -> Letter:
     given = message.get("MessageAttributes", {})
     try:
-        order = orders.Order.from_json(message["Body"])
+        order = Order.from_json(message["Body"])
     except InvalidRequest as error:
         what, why = "a message that is no order", str(error)
     else:
@@ -267,7 +269,7 @@ def _envelope(message: Message, content: dict[str, Any], places: Places) -> Lett
         return None
     kind = places.topics[arn]
     attributes = {}
-    for name in ("kind", "key"):
+    for name in ("kind", "key", "facts"):
         match content:
             case {"MessageAttributes": dict(given)} if isinstance(given.get(name), dict):
                 attributes[name] = str(given[name].get("Value") or "")
@@ -281,6 +283,7 @@ def _envelope(message: Message, content: dict[str, Any], places: Places) -> Lett
         # Never more: a report's message has a link, and no SMS has one.
         sms=subject or "Cafe",
         correlation_ids=correlation.of_sns(content),
+        facts=read_facts(attributes.get("facts")),
     )
     reason = message.get("MessageAttributes", {}).get("ErrorMessage", {}).get("StringValue")
     return Letter(
@@ -416,11 +419,8 @@ def _put_back(letters: list[Letter], places: Places, aws: Aws, in_time: Callable
     """Why each letter stays that was not put back, by its id."""
     why: dict[str, str] = {}
     queued = [letter for letter in letters if letter.kind == "order"]
-    for chunk in _chunks(queued):
-        try:
-            why |= _enqueue(chunk, places.orders, aws("sqs"))
-        except (ClientError, Unavailable) as error:
-            why |= dict.fromkeys((letter.id for letter in chunk), _refusal(error))
+    if queued:
+        why |= _enqueue(queued, places.orders, aws("sqs"))
     for letter in letters:
         if letter.kind == "order":
             continue
@@ -440,28 +440,14 @@ def _put_back(letters: list[Letter], places: Places, aws: Aws, in_time: Callable
     return why
 
 
-def _chunks(letters: list[Letter]) -> list[list[Letter]]:
-    """All at once, or one by one where they are more than one call takes."""
-    if sum(len(letter.body.encode()) for letter in letters) > orders.SQS_BYTES:
-        return [[letter] for letter in letters]
-    return [letters] if letters else []
-
-
-@aws_errors()
 def _enqueue(letters: list[Letter], url: str, sqs: Any) -> dict[str, str]:
-    entries = [
-        {
-            "Id": str(index),
-            "MessageBody": letter.body,
-            "MessageAttributes": correlation.sqs_attribute(next(iter(letter.correlation_ids), None)),
-        }
-        for index, letter in enumerate(letters)
+    """Why each letter was not sent, by its id."""
+    messages = [
+        queues.Message(letter.body, correlation.sqs_attribute(next(iter(letter.correlation_ids), None)))
+        for letter in letters
     ]
-    answer = sqs.send_message_batch(QueueUrl=url, Entries=entries)
-    return {
-        letters[int(failed["Id"])].id: f"SendMessage was refused: {failed['Code']}"
-        for failed in answer.get("Failed", [])
-    }
+    failures = queues.send(sqs, url, messages)
+    return {letters[index].id: _refusal(error) for index, error in failures.items()}
 
 
 def _refusal(error: Exception) -> str:
@@ -487,7 +473,7 @@ class _Queue:
         """All that can be seen, up to ten at once."""
         while in_time():
             messages = self._receive(0)
-            if not messages and self._attributes()["ApproximateNumberOfMessages"]:
+            if not messages and self._depth().visible:
                 messages = self._receive(WAIT_SECONDS)
             if not messages:
                 return
@@ -498,7 +484,7 @@ class _Queue:
     def _receive(self, seconds: int) -> list[Message]:
         answer = self._sqs.receive_message(
             QueueUrl=self.url,
-            MaxNumberOfMessages=orders.SQS_ENTRIES,
+            MaxNumberOfMessages=queues.ENTRIES,
             VisibilityTimeout=self._hidden,
             WaitTimeSeconds=seconds,
             MessageSystemAttributeNames=["SentTimestamp"],
@@ -512,44 +498,28 @@ class _Queue:
         left = set(ids)
         for _ in range(2):
             batch = sorted(left)
-            entries = [{"Id": str(place), "ReceiptHandle": self.held[each]} for place, each in enumerate(batch)]
-            if not entries:
-                break
-            try:
-                with aws_errors():
-                    answer = self._sqs.delete_message_batch(QueueUrl=self.url, Entries=entries)
-            except (ClientError, Unavailable) as error:
-                log.warning("dead letters not deleted", extra={"messageIds": batch, "reason": str(error)})
-            else:
-                left = {batch[int(failed["Id"])] for failed in answer.get("Failed", [])}
+            failures = queues.delete(self._sqs, self.url, [self.held[each] for each in batch])
+            for index, error in failures.items():
+                log.warning("dead letter not deleted", extra={"messageId": batch[index], "reason": str(error)})
+            left = {batch[index] for index in failures}
         for each in set(ids) - left:
             del self.held[each]
         return left
 
     def release(self) -> None:
         """Lets others see at once what is held and was not deleted."""
-        receipts = list(self.held.values())
-        for start in range(0, len(receipts), orders.SQS_ENTRIES):
-            chunk = receipts[start : start + orders.SQS_ENTRIES]
-            entries = [
-                {"Id": str(place), "ReceiptHandle": each, "VisibilityTimeout": 0} for place, each in enumerate(chunk)
-            ]
-            try:
-                with aws_errors():
-                    self._sqs.change_message_visibility_batch(QueueUrl=self.url, Entries=entries)
-            except (ClientError, Unavailable) as error:
-                # Then they are seen again a little later, by themselves.
-                log.warning("dead letters not released", extra={"letters": len(chunk), "reason": str(error)})
+        failures = queues.delay(self._sqs, self.url, [(handle, 0) for handle in self.held.values()])
+        for error in failures.values():
+            # Then it is seen again a little later, by itself.
+            log.warning("dead letter not released", extra={"reason": str(error)})
 
     def count(self) -> int:
         """About how many there are, those that somebody holds included."""
-        return sum(self._attributes().values())
+        return self._depth().total
 
     @aws_errors()
-    def _attributes(self) -> dict[str, int]:
-        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        found = self._sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)["Attributes"]
-        return {name: int(found[name]) for name in names}
+    def _depth(self) -> queues.Depth:
+        return queues.depth(self._sqs, self.url)
 
 
 def waiting(limit: int, *, places: Places, aws: Aws, clock: Callable[[], float] = time.monotonic) -> dict[str, Any]:
@@ -579,17 +549,14 @@ def waiting(limit: int, *, places: Places, aws: Aws, clock: Callable[[], float] 
 
 def parse(body: Any) -> frozenset[str] | None:
     """The ids in a request's JSON body, or None for all. Raises ``InvalidRequest``."""
-    if not isinstance(body, dict):
-        raise InvalidRequest(["body: must be an object, or nothing"])
-    problems = [f"{shown(name)}: is not a field of a redrive" for name in body if name != "ids"]
-    ids = body.get("ids", [])
-    if "ids" in body and (not isinstance(ids, list) or not 1 <= len(ids) <= IDS):
-        problems.append(f"ids: must be a list of 1 to {IDS} ids, or be left out for all")
+    fields = Fields.of_body(body, ("ids",), of="a redrive", expected="an object, or nothing")
+    ids = fields.get("ids", [])
+    if "ids" in fields and (not isinstance(ids, list) or not 1 <= len(ids) <= IDS):
+        fields.refuse("ids", f"must be a list of 1 to {IDS} ids, or be left out for all")
     elif any(not isinstance(each, str) or not MESSAGE_ID.fullmatch(each) for each in ids):
-        problems.append("ids: each must be the id of a dead letter, 1 to 100 characters of A-Z, a-z, 0-9 and -")
-    if problems:
-        raise InvalidRequest(listed(problems))
-    return frozenset(ids) if "ids" in body else None
+        fields.refuse("ids", "each must be the id of a dead letter, 1 to 100 characters of A-Z, a-z, 0-9 and -")
+    fields.check()
+    return frozenset(ids) if "ids" in fields else None
 
 
 def redrive(

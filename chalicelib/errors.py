@@ -1,38 +1,74 @@
-"""Every error that the café raises on purpose, and the HTTP status that each becomes.
+"""Every error that the café raises on purpose, and the HTTP status of each.
 
-Chalice turns a ``ChaliceViewError`` that leaves a view into ``{"Code": <class name>, "Message": <text>}`` with the
-class's ``STATUS_CODE``, so the names of these classes are part of the REST interface. In a function that is not a
-view the class's name is what a state machine's Retry and Catch see.
+In a view an error becomes the answer ``{"Code": <class name>, "Message": <text>}`` with the status ``STATUS_CODE``, so
+the names of these classes are part of the REST interface. An error about fields adds
+``"Problems": [{"field", "message"}]``. In any other function a state machine's Retry and Catch see the class name.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from chalice.app import BadRequestError, ChaliceViewError, ConflictError, NotFoundError
+from chalice.app import BadRequestError, ChaliceUnhandledError, ChaliceViewError, ConflictError, NotFoundError
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
 
 
-# An error lists this many problems and counts the others; a text of the client's own is cut to this many characters.
+# An error lists this many problems and counts the others. An unknown name is cut to this many characters.
 PROBLEMS_SHOWN = 20
 NAME_CHARACTERS = 40
+# The path of a field, the name of a header, an id. Any other name from a client is quoted in a message.
+PLAIN_NAME = re.compile(r"[\w.\[\]-]+")
 
 
-class CafeError(ChaliceViewError):
-    """The root: whatever the café raises on purpose is one of these."""
+class Problem(NamedTuple):
+    """What is wrong with one field of a request, a parameter or a header."""
+
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{_safe_name(self.field)}: {self.message}"
 
 
-class InvalidRequest(BadRequestError, CafeError):
-    """The client sent something wrong. ``problems`` names each field and what is wrong with it, up to 20 of them."""
+def _safe_name(name: str) -> str:
+    return name if PLAIN_NAME.fullmatch(name) else json.dumps(name)
 
-    def __init__(self, problems: list[str]) -> None:
-        self.problems = listed(problems)
-        super().__init__("; ".join(self.problems))
+
+class CafeError(ChaliceUnhandledError, ChaliceViewError):
+    """The root of all errors of the café.
+
+    Chalice hands a ``ChaliceUnhandledError`` to the middleware, which answers with ``answer``.
+    """
+
+    def answer(self) -> dict[str, Any]:
+        """Returns the body of the answer."""
+        return {"Code": type(self).__name__, "Message": str(self)}
+
+
+class FieldError(CafeError):
+    """An error about fields. ``problems`` has the first 20."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = list(problems[:PROBLEMS_SHOWN])
+        more = len(problems) - len(self.problems)
+        super().__init__("; ".join([*map(str, self.problems), *([f"and {more:,} more"] if more else [])]))
+
+    def answer(self) -> dict[str, Any]:
+        return {**super().answer(), "Problems": [each._asdict() for each in self.problems]}
+
+
+class InvalidRequest(FieldError, BadRequestError):
+    """The client sent something wrong."""
+
+
+class Conflict(FieldError, ConflictError):
+    """What the client asks for contradicts something that is stored."""
 
 
 class BodyTooLarge(CafeError):
@@ -42,19 +78,15 @@ class BodyTooLarge(CafeError):
         super().__init__(f"the body has {size:,} bytes, and at most {limit:,} are taken: send it in smaller parts")
 
 
-class NotFound(NotFoundError, CafeError):
+class NotFound(CafeError, NotFoundError):
     def __init__(self, what: str, identifier: str) -> None:
-        super().__init__(f"there is no {what} {identifier!r}")
+        super().__init__(f"there is no {what} {_safe_name(identifier)}")
 
 
 class TokenRefused(CafeError):
     """The bearer of a token is not let in. Its text says why, and has nothing of the token."""
 
     STATUS_CODE = 403
-
-
-class Conflict(ConflictError, CafeError):
-    """What the client asks for contradicts what is stored already."""
 
 
 class Unavailable(CafeError):
@@ -77,17 +109,6 @@ class PasswordRefused(DatabaseRefused):
 
 class StorageRefused(CafeError):
     """S3 does not let the storage report do what it must; the function's role lacks a permission. Not worth a retry."""
-
-
-def listed(problems: list[str]) -> list[str]:
-    """As many of ``problems`` as a message has, and how many more there are."""
-    more = len(problems) - PROBLEMS_SHOWN
-    return problems[:PROBLEMS_SHOWN] + ([f"and {more:,} more"] if more > 0 else [])
-
-
-def shown(name: str) -> str:
-    """A client's own name of a field or a parameter in quotes, made fit for a message."""
-    return json.dumps(name[:NAME_CHARACTERS])
 
 
 class MissingSettings(CafeError):

@@ -13,7 +13,7 @@ import re
 from datetime import datetime, timedelta
 from typing import Any
 
-from chalicelib.errors import Conflict, InvalidRequest, aws_errors
+from chalicelib.errors import Conflict, InvalidRequest, Problem, aws_errors
 
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # As long as Step Functions remembers the name of an execution.
@@ -28,7 +28,7 @@ def claim(route: str, key: str, content: Any, *, dynamodb: Any, table: str, now:
     ``Conflict`` for one that was used for another request in the last 90 days.
     """
     if not KEY.fullmatch(key):
-        raise InvalidRequest(["Idempotency-Key: must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -"])
+        raise InvalidRequest([Problem("Idempotency-Key", "must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -")])
     values = {
         ":digest": {"S": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()},
         ":now": {"N": str(int(now.timestamp()))},
@@ -46,4 +46,5 @@ def claim(route: str, key: str, content: Any, *, dynamodb: Any, table: str, now:
             ExpressionAttributeValues=values,
         )
     except dynamodb.exceptions.ConditionalCheckFailedException:
-        raise Conflict(f"Idempotency-Key: {key} was used for another request; take a new one") from None
+        message = f"{key} was used for another request; take a new one"
+        raise Conflict([Problem("Idempotency-Key", message)]) from None

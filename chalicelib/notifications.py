@@ -1,4 +1,7 @@
-"""Notifications: published through SNS, and each kept once in a table for the inbox."""
+"""Notifications: published through SNS, and each kept once in a table for the inbox.
+
+A notification has texts for people and ``facts`` for programs, which never read the texts.
+"""
 
 from __future__ import annotations
 
@@ -7,46 +10,47 @@ import json
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from chalicelib import correlation, metrics
-from chalicelib.errors import InvalidRequest, aws_errors
+from chalicelib.errors import InvalidRequest, Problem, aws_errors
 from chalicelib.logs import logger
 from chalicelib.rest import Page
 from chalicelib.timeline import Timeline, index_keys, timestamp
 
 KINDS = ("report", "order", "upload", "storage", "alarm")
-# What came from elsewhere is kept as well.
+# Another publisher's message can have any kind.
 SHOWN_KINDS = (*KINDS, "other")
 KEPT = timedelta(days=30)
-# Those that have a report's link, and what staff see in its place.
+# The kinds whose messages have a report's link, and the text that staff see in its place.
 KINDS_WITH_LINKS = ("report", "storage")
 LINK = re.compile(r"https?://\S+", re.IGNORECASE)
 NO_LINK = "(only managers open reports)"
-# SNS takes 262,144 bytes, with the SMS and the attributes, and a DynamoDB item 400 KB.
+# SNS accepts 262,144 bytes for the texts and the attributes, and DynamoDB 400 KB per item.
 MESSAGE_BYTES = 200_000
+FACTS_BYTES = 40_000
 SUBJECT_CHARACTERS = 100
 SMS_BYTES = 140
-# DynamoDB takes a partition key of 2,048 bytes, and an upload's key shown with escapes may be longer than that.
+# DynamoDB accepts 2,048 bytes in a partition key. The key of an upload with escapes can be longer.
 KEY_BYTES = 2_048
 
-# The keys of reports' notifications, and what each kind of report is called elsewhere.
-REPORT_KEY = re.compile("(?P<kind>report|storage)/[^/]+(?P<failed>/failed)?")
-REPORT_KINDS = {"report": "inventory", "storage": "storage"}
+REPORT_OUTCOMES = ("succeeded", "failed")
+# The attribute of a message, and of an item, that has the facts as JSON.
+FACTS = "facts"
 
 log = logger("notifications")
 
 
 @dataclass(frozen=True)
 class Notification:
-    """What subscribers get. ``kind`` is what they may filter by: report, order, upload or storage.
+    """A message to the subscribers, who can filter by ``kind``: report, order, upload or storage.
 
-    ``key`` names the fact, so that the same fact delivered twice is known as such. ``sms`` is the short text for
-    telephones, without a link. ``correlation_ids`` are those of all that it tells of.
+    ``key`` names the event, so that a second delivery is recognized. ``sms`` is a short text without a link.
+    ``facts`` can be anything that JSON can hold. ``correlation_ids`` are those of everything that it reports.
     """
 
     kind: str
@@ -55,15 +59,16 @@ class Notification:
     message: str
     sms: str
     correlation_ids: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 Publish = Callable[[Notification], None]
 
 
 def publisher(sns: Any, topic_arn: str) -> Publish:
-    """A function that publishes a ``Notification`` to the topic. It raises ``Unavailable`` where SNS fails for now.
+    """Returns a function that publishes a ``Notification``. It raises ``Unavailable`` if SNS fails for now.
 
-    SNS may have taken it all the same: published again, it has the same ``key``.
+    SNS can have accepted the message all the same. Published again, it has the same ``key``.
     """
 
     @aws_errors()
@@ -80,18 +85,37 @@ def publisher(sns: Any, topic_arn: str) -> Publish:
             MessageAttributes={
                 "kind": {"DataType": "String", "StringValue": notification.kind},
                 "key": {"DataType": "String", "StringValue": _short(notification.key)},
+                **_facts_attribute(notification.facts),
                 **correlation.sns_attribute(notification.correlation_ids),
             },
         )
-        known = {"kind": notification.kind, "key": notification.key}
-        log.info("notification published", extra={**known, correlation.NAMES: notification.correlation_ids})
+        identity = {"kind": notification.kind, "key": notification.key}
+        log.info("notification published", extra={**identity, correlation.NAMES: notification.correlation_ids})
 
     return publish
 
 
+def _facts_attribute(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the attribute of a message that has these facts. Too many are left out: the texts matter more."""
+    text = json.dumps(facts)
+    if not facts or len(text) > FACTS_BYTES:
+        return {}
+    return {FACTS: {"DataType": "String", "StringValue": text}}
+
+
+def read_facts(text: str | None) -> dict[str, Any]:
+    """Returns the facts in an attribute or an item. Another publisher's attribute can be any text."""
+    try:
+        # JSON has no NaN, which Python would read and write.
+        facts = json.loads(text or "{}", parse_constant=str)
+    except (ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
 def subject(text: str) -> str:
-    """``text`` as SNS takes it: at most 100 printable ASCII characters on one line, the first no space."""
-    # Letters lose their accents, which are characters of their own in this form.
+    """Returns ``text`` as SNS accepts it: at most 100 printable ASCII characters that do not begin with a space."""
+    # NFKD makes an accent a character of its own, which is dropped.
     bare = (character for character in unicodedata.normalize("NFKD", text) if not unicodedata.combining(character))
     plain = "".join(character if " " <= character <= "~" else "?" for character in " ".join("".join(bare).split()))
     if len(plain) > SUBJECT_CHARACTERS:
@@ -105,18 +129,18 @@ def counted(number: int, thing: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """``text`` as people may see it in a message: on one line and in one direction, whatever characters it has."""
+    """Returns ``text`` on one line and in one direction, whatever characters it has."""
     return text if text.isprintable() else repr(text)
 
 
 def _short(key: str) -> str:
-    """``key``, or where it is too long another one that is as much its own."""
+    """Returns ``key``, or its digest if it is too long."""
     encoded = key.encode()
     return key if len(encoded) <= KEY_BYTES else hashlib.sha256(encoded).hexdigest()
 
 
 def _cut(text: str, limit: int) -> str:
-    """As much of ``text`` as has at most ``limit`` bytes in JSON, where a line break or a quote has two."""
+    """Returns as much of ``text`` as has ``limit`` bytes in JSON, where a line break or a quote has two."""
 
     def size(end: int) -> int:
         return len(json.dumps(text[:end], ensure_ascii=False).encode())
@@ -127,71 +151,85 @@ def _cut(text: str, limit: int) -> str:
 
 
 def record(event: dict[str, Any], *, dynamodb: Any, table: str, default_kind: str = "other") -> None:
-    """Keeps each message of an SNS event once, by its key or, where it has none, its message id.
+    """Stores each message of an SNS event once, by its key or, without a key, by its message id.
 
     ``default_kind`` is for messages without the attribute ``kind``, such as those of an alarm.
     """
     for sns in (each["Sns"] for each in event.get("Records", [])):
         attributes = {name: each.get("Value", "") for name, each in (sns.get("MessageAttributes") or {}).items()}
-        kind = attributes.get("kind", default_kind)
         sent_at = datetime.fromisoformat(sns["Timestamp"])
-        identifier = _short(attributes.get("key") or sns["MessageId"])
-        moment = timestamp(sent_at)
-        values = {
-            "notificationID": identifier,
-            "messageId": sns["MessageId"],
-            "kind": kind if kind in KINDS else "other",
-            "subject": sns.get("Subject") or "",
-            "message": sns["Message"],
-            "sentAt": moment,
-            **index_keys(moment, sns["MessageId"]),
-        }
-        item: dict[str, Any] = {name: {"S": value} for name, value in values.items()}
-        item["expiresAt"] = {"N": str(int((sent_at + KEPT).timestamp()))}
+        facts = read_facts(attributes.get(FACTS))
         correlation_ids = correlation.of_sns(sns)
+        item = _item(sns, attributes, sent_at, default_kind)
         item[correlation.NAMES] = {"L": [{"S": each} for each in correlation_ids]}
-        known = {"notificationID": identifier, "messageId": sns["MessageId"], correlation.NAMES: correlation_ids}
+        if facts:
+            item[FACTS] = {"S": json.dumps(facts)}
+        identity = {name: item[name]["S"] for name in ("notificationID", "messageId")}
+        about = {**identity, correlation.NAMES: correlation_ids}
         try:
             dynamodb.put_item(TableName=table, Item=item, ConditionExpression="attribute_not_exists(notificationID)")
         except dynamodb.exceptions.ConditionalCheckFailedException:
-            log.info("notification kept already", extra=known)
+            log.info("notification kept already", extra=about)
         else:
-            log.info("notification kept", extra=known)
-            # Only now, for it may be told again.
-            _count_report(attributes, sent_at)
+            log.info("notification kept", extra=about)
+            # SNS can deliver a message twice, and the first one is counted.
+            _count_report(facts, attributes, sent_at)
 
 
-def _count_report(attributes: dict[str, str], told_at: datetime) -> None:
-    """Counts a report's end by its notification, with how long it took from its start to being told."""
-    found = REPORT_KEY.fullmatch(attributes.get("key", ""))
-    if found is None:
+def _item(sns: dict[str, Any], attributes: dict[str, str], sent_at: datetime, default_kind: str) -> dict[str, Any]:
+    kind = attributes.get("kind", default_kind)
+    moment = timestamp(sent_at)
+    values = {
+        "notificationID": _short(attributes.get("key") or sns["MessageId"]),
+        "messageId": sns["MessageId"],
+        "kind": kind if kind in KINDS else "other",
+        "subject": sns.get("Subject") or "",
+        "message": sns["Message"],
+        "sentAt": moment,
+        **index_keys(moment, sns["MessageId"]),
+    }
+    expires_at = {"N": str(int((sent_at + KEPT).timestamp()))}
+    return {**{name: {"S": value} for name, value in values.items()}, "expiresAt": expires_at}
+
+
+def _count_report(facts: dict[str, Any], attributes: dict[str, str], sent_at: datetime) -> None:
+    """Counts the end of a report, with the seconds from its start to its notification."""
+    kind, outcome = facts.get("kind"), facts.get("outcome")
+    if outcome not in REPORT_OUTCOMES:
+        return
+    # Imported here, because most notifications are not about reports.
+    from chalicelib import reports
+
+    if kind not in reports.KINDS:
         return
     figures: dict[str, float] = {"Reports": 1}
     with suppress(KeyError, ValueError, TypeError):
-        # A clock may be behind the other.
-        figures["ReportDuration"] = max(0, (told_at - datetime.fromisoformat(attributes["startedAt"])).total_seconds())
-    kind, outcome = REPORT_KINDS[found["kind"]], "failed" if found["failed"] else "succeeded"
+        # One of the two clocks can be behind the other.
+        figures["ReportDuration"] = max(0, (sent_at - datetime.fromisoformat(attributes["startedAt"])).total_seconds())
     metrics.emit(figures, kind=kind, outcome=outcome)
 
 
 @aws_errors()
 def inbox(page: Page, *, links: bool, dynamodb: Any, table: str, now: datetime | None = None) -> dict[str, Any]:
-    """``{"notifications": [{"messageId", "kind", "subject", "message", "sentAt"}], "next"}``, newest first.
+    """Returns ``{"notifications": [...], "next"}``, newest first; ``chalicelib/openapi.json`` has the fields.
 
-    Whoever has a report's link can open it. Without ``links`` the messages of reports have them no more. A page of one
-    ``kind`` may have fewer than its limit, even none, and still a next one.
+    A report's link opens the report for everyone, so it is left out without ``links``. A page of one ``kind`` can have
+    fewer items than its limit, or none, and still a next page.
     """
     now = now or datetime.now(UTC)
     kind = page.filters.get("kind")
     if kind is not None and kind not in SHOWN_KINDS:
-        raise InvalidRequest([f"kind: must be one of {', '.join(SHOWN_KINDS)}"])
-    wanted = None if kind is None else lambda item: bool(item["kind"]["S"] == kind)
-    # DynamoDB's TTL may take days to delete: what is older than promised is not shown.
+        raise InvalidRequest([Problem("kind", f"must be one of {', '.join(SHOWN_KINDS)}")])
+    is_wanted = None if kind is None else lambda item: bool(item["kind"]["S"] == kind)
+    # DynamoDB can take days to delete an expired item.
     since = (now - KEPT).date()
-    items, token = Timeline(dynamodb, table).page("notifications", since, page.limit, page.next, now, wanted)
-    names = ("messageId", "kind", "subject", "message", "sentAt")
-    shown = [{name: item[name]["S"] for name in names} for item in items]
-    for each in shown:
-        if not links and each["kind"] in KINDS_WITH_LINKS:
-            each["message"] = LINK.sub(NO_LINK, each["message"])
-    return {"notifications": shown, "next": token}
+    items, token = Timeline(dynamodb, table).page("notifications", since, page.limit, page.next, now, is_wanted)
+    return {"notifications": [_shown(item, links) for item in items], "next": token}
+
+
+def _shown(item: dict[str, Any], links: bool) -> dict[str, Any]:
+    shown = {name: item[name]["S"] for name in ("messageId", "kind", "subject", "message", "sentAt")}
+    if not links and shown["kind"] in KINDS_WITH_LINKS:
+        shown["message"] = LINK.sub(NO_LINK, shown["message"])
+    # Items from before there were facts have none.
+    return {**shown, FACTS: read_facts(item.get(FACTS, {}).get("S"))}

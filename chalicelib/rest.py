@@ -1,4 +1,4 @@
-"""What the REST routes have in common: who calls, a body, and a list's parameters, with errors that name the field."""
+"""What the REST routes share: the caller, the body and the query parameters. Errors name the field or parameter."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ from typing import Any, NamedTuple, NoReturn
 
 from chalice.app import MultiDict, Request
 
-from chalicelib.errors import NAME_CHARACTERS, BodyTooLarge, InvalidRequest
+from chalicelib.errors import NAME_CHARACTERS, BodyTooLarge, InvalidRequest, Problem
 
 BODY_BYTES = 1_000_000
-# Brackets within brackets. Python's own parser takes a thousand or ten thousand of them, by its version.
+# Brackets within brackets. The limit of Python's own parser depends on its version.
 DEPTH = 100
 PAGE_LIMIT = 100
 DEFAULT_LIMIT = 50
 
-TOO_DEEP = "body: its brackets are nested too deeply"
-
 
 class Page(NamedTuple):
-    """A list's parameters: ``limit`` from 1 to 100, the token ``next``, and the list's own ``filters``."""
+    """The parameters of a list: ``limit`` from 1 to 100, the token ``next``, and the list's own ``filters``."""
 
     limit: int
     next: str | None
@@ -27,7 +25,7 @@ class Page(NamedTuple):
 
 
 class Caller(NamedTuple):
-    """Who sent a request, by the token that came with it."""
+    """The user who sent a request, as the authorizer read the token."""
 
     name: str
     groups: tuple[str, ...]
@@ -38,16 +36,16 @@ class Caller(NamedTuple):
 
 
 def caller(request: Request) -> Caller:
-    """Who sent it, as the authorizer has said; only for routes that have one."""
-    said = request.context["authorizer"]
-    return Caller(said["principalId"], tuple(said["groups"].split(",")))
+    """Returns the user who sent the request. The route must have an authorizer."""
+    identity = request.context["authorizer"]
+    return Caller(identity["principalId"], tuple(identity["groups"].split(",")))
 
 
 def body(request: Request, *, nothing: Any = None) -> Any:
-    """The request's body as JSON; ``nothing`` where there is none.
+    """Returns the request's JSON body, or ``nothing`` if it is empty.
 
-    Raises ``BodyTooLarge`` over 1 MB and ``InvalidRequest`` for what is no JSON. Chalice's own ``json_body`` answers
-    500 for brackets nested too deeply, and takes ``NaN``.
+    Raises ``BodyTooLarge`` over 1 MB and ``InvalidRequest`` for anything that is not JSON. Chalice's own ``json_body``
+    answers 500 for deeply nested brackets, and accepts ``NaN``.
     """
     raw = request.raw_body
     if len(raw) > BODY_BYTES:
@@ -55,19 +53,27 @@ def body(request: Request, *, nothing: Any = None) -> Any:
     if not raw.strip():
         return nothing
     try:
-        content = json.loads(raw, parse_constant=_no_constant)
+        content = json.loads(raw, parse_constant=_refuse_constant)
     except RecursionError:
-        raise InvalidRequest([TOO_DEEP]) from None
+        raise _invalid_body("its brackets are nested too deeply") from None
     except UnicodeDecodeError as error:
-        raise InvalidRequest([f"body: is not UTF-8 at byte {error.start}"]) from None
+        raise _invalid_body(f"is not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
-        raise InvalidRequest([f"body: is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"]) from None
+        raise _invalid_body(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except ValueError:
-        # Python's own limit, of which its message speaks to programmers.
-        raise InvalidRequest(["body: has a number with too many digits"]) from None
+        # Python limits the digits of a number, and its own message is for programmers.
+        raise _invalid_body("has a number with too many digits") from None
     if _is_too_deep(content):
-        raise InvalidRequest([TOO_DEEP])
+        raise _invalid_body("its brackets are nested too deeply")
     return content
+
+
+def _invalid_body(message: str) -> InvalidRequest:
+    return InvalidRequest([Problem("body", message)])
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _invalid_body(f"is not JSON: {name} is no JSON number")
 
 
 def _is_too_deep(content: Any) -> bool:
@@ -86,58 +92,50 @@ def _is_too_deep(content: Any) -> bool:
 
 
 def page(request: Request, *filters: str) -> Page:
-    """``limit``, ``next`` and the ``filters`` of a list's query string. Raises ``InvalidRequest``."""
-    given, number = _parameters(request, "limit", "next", *filters)
+    """Returns ``limit``, ``next`` and the ``filters`` of a list. Raises ``InvalidRequest``."""
+    given, number = _list_parameters(request, "limit", "next", *filters)
     return Page(number, given.get("next"), {name: given[name] for name in filters if name in given})
 
 
 def limit(request: Request) -> int:
-    """``limit``, the only parameter of a list without pages. Raises ``InvalidRequest``."""
-    return _parameters(request, "limit")[1]
+    """Returns ``limit``, the only parameter of a list without pages. Raises ``InvalidRequest``."""
+    return _list_parameters(request, "limit")[1]
 
 
 def parameters(request: Request, *names: str) -> dict[str, str]:
-    """Those of ``names`` that a route which gives no list was asked with. Raises ``InvalidRequest``."""
-    given, problems = _given(request, names)
+    """Returns the parameters of a route that is not a list. Raises ``InvalidRequest``."""
+    given, problems = _read_parameters(request, names)
     if problems:
         raise InvalidRequest(problems)
     return {name: given[name] for name in names if name in given}
 
 
-def _parameters(request: Request, *allowed: str) -> tuple[MultiDict, int]:
-    """The parameters of a list, and its limit."""
-    given, problems = _given(request, allowed)
+def _list_parameters(request: Request, *allowed: str) -> tuple[MultiDict, int]:
+    """Returns the parameters of a list, and its limit."""
+    given, problems = _read_parameters(request, allowed)
     text = given.get("limit", str(DEFAULT_LIMIT))
     number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(PAGE_LIMIT)) else 0
     if not 1 <= number <= PAGE_LIMIT:
-        problems.append(f"limit: must be a whole number from 1 to {PAGE_LIMIT}")
+        problems.append(Problem("limit", f"must be a whole number from 1 to {PAGE_LIMIT}"))
     if problems:
         raise InvalidRequest(problems)
     return given, number
 
 
-def _given(request: Request, allowed: tuple[str, ...]) -> tuple[MultiDict, list[str]]:
-    """The parameters, and what is wrong with them: each must be allowed, and there once."""
+def _read_parameters(request: Request, allowed: tuple[str, ...]) -> tuple[MultiDict, list[Problem]]:
+    """Returns the query parameters, and the problems of those that are not allowed or are given twice."""
     given: MultiDict = request.query_params or MultiDict({})
-    problems = [
-        f"{name[:NAME_CHARACTERS]}: is not a parameter of this route, which takes {', '.join(allowed)}"
-        for name in given
-        if name not in allowed
-    ]
+    unknown = f"is not a parameter of this route, which takes {', '.join(allowed)}"
+    problems = [Problem(name[:NAME_CHARACTERS], unknown) for name in given if name not in allowed]
+    counts = {name: len(given.getlist(name)) for name in given}
     problems += [
-        f"{name[:NAME_CHARACTERS]}: is there {len(given.getlist(name))} times"
-        for name in given
-        if len(given.getlist(name)) > 1
+        Problem(name[:NAME_CHARACTERS], f"is given {count} times") for name, count in counts.items() if count > 1
     ]
     return given, problems
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise InvalidRequest([f"body: is not JSON: {name} is no JSON number"])
-
-
 def base_url(request: Request) -> str:
-    """The API's own absolute URL, with the stage's path behind API Gateway and without it under ``chalice local``."""
+    """Returns the API's own absolute URL. API Gateway adds the stage's path, and ``chalice local`` has none."""
     scheme = request.headers.get("x-forwarded-proto", "http")
     path: str = request.context.get("path") or request.path
     return f"{scheme}://{request.headers.get('host', 'localhost')}{path.removesuffix(request.path)}"

@@ -113,7 +113,7 @@ def uploads_url(settings: Settings, environment: Mapping[str, str] = os.environ)
 
 
 def first_retry_seconds(environment: Mapping[str, str] = os.environ) -> int:
-    """Seconds until the queue delivers a failed order again. Each later delay is twice as long; tests set 0."""
+    """Seconds until a failed order comes back; each later delay is twice as long. Stacks for tests set 0."""
     return int(environment.get("ORDERS_RETRY_SECONDS") or 1)
 
 

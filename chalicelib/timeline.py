@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 
-from chalicelib.errors import InvalidRequest
+from chalicelib.errors import InvalidRequest, Problem
 
 # A partition of an index takes 1,000 writes a second: so 8,000 orders a second before one is hot.
 SHARDS = 8
@@ -194,8 +194,7 @@ def read_token(name: str, token: str | None) -> str:
         return END_OF_TIME
     found = TOKEN.fullmatch(token.removeprefix(f"{name}-")) if token.startswith(f"{name}-") else None
     if found is None:
-        raise InvalidRequest(
-            ["next: is not the `next` of an earlier page of this very list; leave it out to start anew"]
-        )
+        message = "is not the `next` of an earlier page of this very list; leave it out to start anew"
+        raise InvalidRequest([Problem("next", message)])
     year, month, day, hour, minute, second, fraction, identifier, _ = found.groups()
     return f"{year}-{month}-{day}T{hour}:{minute}:{second}.{fraction}Z#{bytes.fromhex(identifier).decode()}"

@@ -1,6 +1,6 @@
-"""Today at a glance: what was ordered, reported and uploaded, and what failed, counted where it is kept.
+"""Today in numbers: orders, reports and uploads, and what failed. Each is counted where it is stored.
 
-Every count is bounded, so that a day of any size costs the same. The answer says which of them are not the whole.
+Every count is limited, so a day of any size costs the same. The answer says which counts are incomplete.
 """
 
 from __future__ import annotations
@@ -14,54 +14,54 @@ from contextvars import copy_context
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from typing import Any, ParamSpec, TypeVar
 
-from chalicelib.errors import InvalidRequest, aws_errors
+from chalicelib import queues
+from chalicelib.errors import InvalidRequest, Problem, aws_errors
+from chalicelib.notifications import FACTS, read_facts
 from chalicelib.reports import Machines
 from chalicelib.settings import Settings
 from chalicelib.timeline import SHARDS, Item, Timeline, periods, timestamp
 
 HOUR = timedelta(hours=1)
 LONGEST = timedelta(hours=48)
-# The newest of each. A notification costs more, for DynamoDB reads its text as well, though nothing here does.
+# The newest of each are counted. A notification costs more, because DynamoDB reads its text even if no one asks for it.
 ORDERS = 10_000
 NOTIFICATIONS = 4_000
 EXECUTIONS = 1_000
 THREADS = 16
 
-# Whatever has this form is taken, the 31st of November too: so chalicelib/openapi.json can tell exactly what is.
+# Any text of this form is accepted, even the 31st of November, so chalicelib/openapi.json can describe it exactly.
 MOMENT = re.compile(
     r"([12][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
     r"T([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9])(?:\.([0-9]{1,9}))?"
     r"(?:Z|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))"
 )
 
-# What a query gives of an order, and of the notifications that are counted.
-PLACED = {"ProjectionExpression": "sortKey"}
-TOLD = {
-    "ProjectionExpression": "sortKey, #kind, subject",
+# The attributes that a query returns of an order, and of the notifications that are counted.
+ORDER_QUERY = {"ProjectionExpression": "sortKey"}
+NOTIFICATION_QUERY = {
+    "ProjectionExpression": f"sortKey, #kind, {FACTS}",
     "FilterExpression": "#kind IN (:upload, :alarm)",
     "ExpressionAttributeNames": {"#kind": "kind"},
     "ExpressionAttributeValues": {":upload": {"S": "upload"}, ":alarm": {"S": "alarm"}},
 }
-# As chalicelib/uploads.py words them.
-NOT_IMPORTED = "Upload: not imported"
-IMPORTED = re.compile(r"Upload: [0-9,]+ rows? imported")
 
 P = ParamSpec("P")
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 def since(text: str | None, now: datetime) -> datetime:
-    """From when on to count: midnight in UTC, or what is asked for, as far as that is within the last 48 hours.
+    """Returns the moment from which to count: midnight in UTC, or ``text`` within the last 48 hours.
 
-    Raises ``InvalidRequest`` for what is no moment.
+    Raises ``InvalidRequest`` if ``text`` is not a moment.
     """
     if text is None:
         return datetime.combine(now.astimezone(UTC), time(), UTC)
-    found = MOMENT.fullmatch(text)
-    if found is None:
-        raise InvalidRequest(["since: must be a moment with its offset, as 2026-11-21T00:00:00+01:00 or …T00:00:00Z"])
-    year, month, day, hour, minute, second = map(int, found.groups()[:6])
-    fraction, sign, hours, minutes = found.groups()[6:]
+    match = MOMENT.fullmatch(text)
+    if match is None:
+        message = "must be a moment with its offset, as 2026-11-21T00:00:00+01:00 or …T00:00:00Z"
+        raise InvalidRequest([Problem("since", message)])
+    year, month, day, hour, minute, second = map(int, match.groups()[:6])
+    fraction, sign, hours, minutes = match.groups()[6:]
     offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
     zone = timezone(-offset if sign == "-" else offset)
     at = time(hour, minute, second, int((fraction or "").ljust(6, "0")[:6]))
@@ -73,41 +73,49 @@ def since(text: str | None, now: datetime) -> datetime:
 def overview(
     since: datetime, *, aws: Callable[[str], Any], settings: Settings, machines: Machines, now: datetime
 ) -> dict[str, Any]:
-    """What happened since then, in the shape that ``chalicelib/openapi.json`` tells. ``aws`` gives clients."""
+    """Returns what happened since then, in the shape of ``chalicelib/openapi.json``. ``aws`` returns clients."""
     dynamodb, sqs, sfn = aws("dynamodb"), aws("sqs"), aws("stepfunctions")
     orders, inbox = Timeline(dynamodb, settings.orders_table), Timeline(dynamodb, settings.notifications_table)
     start, shards = timestamp(since), periods(since, now)
     with ThreadPoolExecutor(THREADS) as pool:
 
-        def soon(work: Callable[P, Found], *arguments: P.args, **named: P.kwargs) -> Future[Found]:
-            """Does ``work`` beside all the others, under the time limit that holds here."""
+        def submit(work: Callable[P, Result], *arguments: P.args, **named: P.kwargs) -> Future[Result]:
+            """Runs ``work`` in a thread that has the time limit of this one."""
             context = copy_context()
             return pool.submit(lambda: context.run(work, *arguments, **named))
 
-        placed = [soon(orders.recent, shard, start, ORDERS // SHARDS, PLACED) for shard in shards]
-        told = [soon(inbox.recent, shard, start, NOTIFICATIONS // SHARDS, TOLD) for shard in shards]
-        waiting = soon(_messages, sqs, settings.orders_queue_url)
-        dead = [soon(_messages, sqs, url) for url in (settings.orders_dead_letter_url, settings.failures_queue_url)]
-        executions = [soon(_executions, sfn, machine, since) for machine in machines.values()]
-    stored, stored_since = _joined(placed)
-    notifications, told_since = _joined(told)
-    kinds = Counter(map(_kind, notifications))
+        order_shards = [submit(orders.recent, shard, start, ORDERS // SHARDS, ORDER_QUERY) for shard in shards]
+        inbox_shards = [
+            submit(inbox.recent, shard, start, NOTIFICATIONS // SHARDS, NOTIFICATION_QUERY) for shard in shards
+        ]
+        waiting = submit(queues.depth, sqs, settings.orders_queue_url)
+        dead = [
+            submit(queues.depth, sqs, url) for url in (settings.orders_dead_letter_url, settings.failures_queue_url)
+        ]
+        executions = [submit(_executions, sfn, machine, since) for machine in machines.values()]
+    stored, stored_since = _joined(order_shards)
+    notifications, notified_since = _joined(inbox_shards)
+    outcomes = Counter(map(_outcome, notifications))
     reports = [each.result() for each in executions]
-    ran = sum((counts for counts, _ in reports), Counter[str]())
-    more = {"orders": stored_since > start, "reports": any(each for _, each in reports), "inbox": told_since > start}
+    statuses = sum((counts for counts, _ in reports), Counter[str]())
+    more = {
+        "orders": stored_since > start,
+        "reports": any(is_more for _, is_more in reports),
+        "inbox": notified_since > start,
+    }
     return {
         "since": start,
         "orders": {
             "stored": len(stored),
-            "waiting": waiting.result(),
+            "waiting": waiting.result().total,
             "hours": _hours([each["sortKey"]["S"] for each in stored], since, now, stored_since),
             "more": more["orders"],
         },
-        "reports": {name: ran[name] for name in ("running", "succeeded", "failed")} | {"more": more["reports"]},
-        "uploads": {name: kinds[name] for name in ("imported", "notImported", "other")} | {"more": more["inbox"]},
+        "reports": {name: statuses[name] for name in ("running", "succeeded", "failed")} | {"more": more["reports"]},
+        "uploads": {name: outcomes[name] for name in ("imported", "notImported", "other")} | {"more": more["inbox"]},
         "failures": {
-            "deadLetters": sum(each.result() for each in dead),
-            "alarms": kinds["alarm"],
+            "deadLetters": sum(each.result().total for each in dead),
+            "alarms": outcomes["alarm"],
             "more": more["inbox"],
         },
         "counted": not any(more.values()),
@@ -115,41 +123,32 @@ def overview(
 
 
 def _joined(shards: list[Future[tuple[list[Item], str]]]) -> tuple[list[Item], str]:
-    """The items of all shards, and the sort key since which none is missing."""
-    found = [each.result() for each in shards]
-    return [item for items, _ in found for item in items], max(since for _, since in found)
+    """Returns the items of all shards, and the sort key since which none is missing."""
+    results = [each.result() for each in shards]
+    return [item for items, _ in results for item in items], max(since for _, since in results)
 
 
-def _hours(sort_keys: list[str], since: datetime, now: datetime, complete: str) -> list[list[Any]]:
-    """``[start, count]`` of each hour; the count is None for those before ``complete``, where orders are missing."""
+def _hours(sort_keys: list[str], since: datetime, now: datetime, complete_since: str) -> list[list[Any]]:
+    """Returns ``[start, count]`` of each hour. Before ``complete_since`` orders are missing, and the count is None."""
     starts = [timestamp(since + number * HOUR) for number in range(int((now - since) / HOUR) + 1)]
     # A sort key begins with the order's time.
     counts = Counter(bisect_right(starts, key[: len(starts[0])]) - 1 for key in sort_keys)
-    return [[start, None if start < complete else counts[number]] for number, start in enumerate(starts)]
+    return [[start, None if start < complete_since else counts[number]] for number, start in enumerate(starts)]
 
 
-def _kind(notification: Item) -> str:
-    """An alarm, or what came of an upload."""
+def _outcome(notification: Item) -> str:
+    """Returns what a notification counts as: an alarm, or the outcome of an upload."""
     if notification["kind"]["S"] == "alarm":
         return "alarm"
-    subject = notification["subject"]["S"]
-    if subject.startswith(NOT_IMPORTED):
-        return "notImported"
-    return "imported" if IMPORTED.match(subject) else "other"
-
-
-def _messages(sqs: Any, url: str) -> int:
-    """About how many messages a queue has, those that somebody has just taken included."""
-    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
-    return sum(int(attributes[name]) for name in names)
+    outcome = read_facts(notification.get(FACTS, {}).get("S")).get("outcome")
+    return outcome if outcome in ("imported", "notImported") else "other"
 
 
 def _executions(sfn: Any, machine: str, since: datetime) -> tuple[Counter[str], bool]:
-    """How many executions of a machine run, and how many have ended since then; and whether there are more of these."""
+    """Returns how many executions run or have ended since then by their status, and whether there are more."""
     answer = sfn.list_executions(stateMachineArn=machine, maxResults=EXECUTIONS)
     counts: Counter[str] = Counter()
-    # The newest first: of those that have ended by their end, of the others by their beginning.
+    # The newest come first, by the time of their end, or of their start if they run.
     moment: datetime | None = None
     for execution in answer["executions"]:
         moment = execution.get("stopDate", execution["startDate"])

@@ -12,7 +12,7 @@ import unicodedata
 from datetime import datetime, timedelta
 from typing import Any
 
-from chalicelib.errors import InvalidRequest, shown
+from chalicelib.fields import Fields
 from chalicelib.logs import logger
 from chalicelib.timeline import timestamp
 
@@ -30,24 +30,16 @@ log = logger("upload_links")
 
 def parse(body: Any) -> str:
     """The name of the file, from a request's JSON body: ``{"filename"}`` and, if it is known, ``"size"`` in bytes."""
-    if not isinstance(body, dict):
-        raise InvalidRequest(["body: must be an object with filename"])
-    problems = [f"{shown(name)}: is not a field of an upload" for name in body if name not in ("filename", "size")]
-    name = body.get("filename")
-    if "filename" not in body:
-        problems.append("filename: is missing")
+    fields = Fields.of_body(body, ("filename", "size"), of="an upload", expected="an object with filename")
+    name = fields.get("filename")
+    if "filename" not in fields:
+        fields.refuse("filename", "is missing")
     elif not isinstance(name, str) or not 1 <= len(name) <= FILENAME_CHARACTERS:
-        problems.append(f"filename: must be a text of 1 to {FILENAME_CHARACTERS} characters")
+        fields.refuse("filename", f"must be a text of 1 to {FILENAME_CHARACTERS} characters")
     elif not name.lower().endswith(".csv"):
-        problems.append("filename: must end in .csv")
-    size = body.get("size", 1)
-    if isinstance(size, float) and size.is_integer():
-        # JSON has one kind of numbers: 2.0 is 2.
-        size = int(size)
-    if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= FILE_BYTES:
-        problems.append(f"size: must be a whole number of bytes, from 1 to {FILE_BYTES:,}")
-    if problems:
-        raise InvalidRequest(problems)
+        fields.refuse("filename", "must end in .csv")
+    fields.whole_number("size", 1, FILE_BYTES, default=1, unit=" of bytes,")
+    fields.check()
     return str(name)
 
 

@@ -164,7 +164,8 @@ def receive(
                 with connect() as connection:
                     _import_once(upload, connection, s3=s3, publish=publish, bucket=bucket)
             else:
-                publish(_notification(upload, "received", "It is kept for 90 days; only inventory/*.csv is imported."))
+                details = "It is kept for 90 days; only inventory/*.csv is imported."
+                publish(_notification(upload, "received", details, {"outcome": "received"}))
 
 
 def _import_once(upload: Upload, connection: Connection[Any], *, s3: Any, publish: Publish, bucket: str) -> None:
@@ -217,11 +218,12 @@ def _outcome(cursor: Cursor, upload: Upload, s3: Any, bucket: str) -> tuple[Impo
             imported = _import(cursor, rows(_chunks(body)))
     except NotImported as error:
         log.warning("inventory not imported", extra={"key": upload.key, "reason": str(error)})
-        return Imported(), _notification(upload, "not imported", f"Nothing was imported: {error}.")
+        details = f"Nothing was imported: {error}."
+        return Imported(), _notification(upload, "not imported", details, {"outcome": "notImported"})
     counts = {"new": imported.new, "updated": imported.updated, "unchanged": imported.unchanged, "bad": imported.bad}
     log.info("inventory imported", extra={"key": upload.key, **counts})
     outcome = f"{counted(imported.good, 'row')} imported, {imported.bad:,} bad"
-    return imported, _notification(upload, outcome, _report(imported))
+    return imported, _notification(upload, outcome, _report(imported), {"outcome": "imported", **counts})
 
 
 def _open(upload: Upload, s3: Any, bucket: str) -> Any:
@@ -479,7 +481,7 @@ def _import(cursor: Cursor, parsed: Iterable[Row | BadRow]) -> Imported:
 # --- From the outcome to the notification
 
 
-def _notification(upload: Upload, outcome: str, details: str) -> Notification:
+def _notification(upload: Upload, outcome: str, details: str, facts: dict[str, Any]) -> Notification:
     size = humanize.naturalsize(upload.size)
     short = f"Upload: {outcome} ({upload.name})"
     return Notification(
@@ -489,6 +491,7 @@ def _notification(upload: Upload, outcome: str, details: str) -> Notification:
         message=f"{upload.name} ({size}) was received at {upload.time}.\n{details}",
         sms=short,
         correlation_ids=(upload.correlation_id,) if upload.correlation_id else (),
+        facts={"key": upload.key, **facts},
     )
 
 
@@ -499,7 +502,7 @@ def _report(imported: Imported) -> str:
     ]
     if imported.bad:
         lines.append(f"{counted(imported.bad, 'row')} left out:")
-        lines += [f"line {line:,}: {reason}" for line, reason in imported.bad_rows]
+        lines += [f"- line {line:,}: {reason}" for line, reason in imported.bad_rows]
     if imported.bad > len(imported.bad_rows):
         lines.append(f"and {imported.bad - len(imported.bad_rows):,} more")
     return "\n".join(lines)

@@ -8,22 +8,15 @@ import { renew, token } from "./sign-in.js";
 const PATIENCE_SECONDS = { again: 15, once: 30 };
 const TRIES = 4;
 
-/** What the API says it cannot or will not do. `status` is HTTP's. */
+/**
+ * The API's answer that it cannot or will not do something. `status` is HTTP's. `problems` names the fields that are
+ * wrong, each as `{ field, message }`.
+ */
 export class ApiError extends Error {
-  constructor(status, message) {
+  constructor(status, message, problems = []) {
     super(message);
     this.status = status;
-  }
-
-  /** `{field: message}` of a request that is refused for what is in its fields, which the API names. */
-  get fields() {
-    const found = {};
-    // A message may have semicolons of its own, but none with a field and a colon behind it.
-    for (const problem of this.message.split(/; (?=[\w.[\]]+: |and \d)/)) {
-      const [, field, text] = problem.match(/^([\w.[\]]+): (.*)$/s) ?? [null, "", problem];
-      found[field] = field in found ? `${found[field]}; ${text}` : text;
-    }
-    return found;
+    this.problems = problems;
   }
 }
 
@@ -69,7 +62,8 @@ async function request(method, path, { body, key, signal, again = true }) {
       continue;
     }
     // The gateway has its own shape, with a small m.
-    throw new ApiError(status, answer.Message ?? answer.message ?? `The server answered with ${status}.`);
+    const message = answer.Message ?? answer.message ?? `The server answered with ${status}.`;
+    throw new ApiError(status, message, answer.Problems);
   }
 }
 
@@ -87,9 +81,12 @@ function send(method, path, body, key, idToken, signal, again) {
   });
 }
 
-/** Whether no answer came, or one that is not the API's: a network that wants a sign-in of its own gives a page. */
+/**
+ * Whether no answer came, or one that is not the API's: a network that wants a sign-in of its own gives a page. An
+ * answer that is cut off by the time limit is an AbortError in Chromium.
+ */
 const isConnection = (error) =>
-  error instanceof TypeError || error instanceof SyntaxError || error.name === "TimeoutError";
+  error instanceof TypeError || error instanceof SyntaxError || ["TimeoutError", "AbortError"].includes(error.name);
 
 function pause(milliseconds, signal) {
   return new Promise((resolve, reject) => {

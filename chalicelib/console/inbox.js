@@ -1,4 +1,4 @@
-/** The inbox: the notifications, newest first and by day, of all kinds or of one. Other tabs show some of them too. */
+/** The inbox: notifications by day, newest first, of all kinds or of one. Other tabs show some of them too. */
 import { get } from "./api.js";
 import { $, announce, h, icon, keyed, link } from "./dom.js";
 import { day, inZone, time } from "./format.js";
@@ -7,7 +7,7 @@ import { Poll } from "./poll.js";
 
 const SECONDS = 10;
 
-// Each kind's name, and its icon.
+// The name and the icon of each kind.
 const KINDS = {
   report: ["Reports", "report"],
   order: ["Orders", "cup"],
@@ -18,8 +18,8 @@ const KINDS = {
 };
 
 /**
- * A page of the notifications. Of one kind the API gives none where the last thousand are of others: then it is asked
- * for the page behind, some times.
+ * Returns a page of notifications. A page of one kind is empty if the last thousand are of other kinds, so a few more
+ * pages are asked for.
  */
 export async function notifications(parameters, signal) {
   const items = [];
@@ -34,31 +34,41 @@ export async function notifications(parameters, signal) {
 
 const kindOf = (notification) => KINDS[notification.kind] ?? KINDS.other;
 
-/** A message as its lines, with links; those of a file that were left out are a list. */
-export function message(text) {
+/** Returns the message of a notification: a paragraph for each line, and a list of the lines that begin with a dash. */
+export function message({ message: text, facts = {} }) {
+  const links = linksOf(facts);
   const parts = h("div.message");
   for (const line of inZone(text).split("\n")) {
-    if (!/^line [\d,]+: /.test(line)) parts.append(h("p", ...linked(line)));
-    else if (parts.lastChild?.tagName === "UL") parts.lastChild.append(h("li", line));
-    else parts.append(h("ul", h("li", line)));
+    if (!line.startsWith("- ")) parts.append(h("p", ...linked(line, links)));
+    else {
+      if (parts.lastChild?.tagName !== "UL") parts.append(h("ul"));
+      parts.lastChild.append(h("li", ...linked(line.slice(2), links)));
+    }
   }
   return parts;
 }
 
-// An address, an order's id and a report's id, as the API writes them.
-const LINKS = /(https?:\/\/\S+|(?<=\border )[\w-]+(?= of customer )|(?<=report )(?:inventory|storage)-[\w-]+)/i;
+/** Returns the address in the console of each id that the facts name. Notifications from before have no facts. */
+function linksOf({ kind, id, orderIDs = [] }) {
+  const links = new Map(orderIDs.map((orderID) => [orderID, `#orders/${orderID}`]));
+  if (kind === "inventory" || kind === "storage") links.set(id, `#reports/${id}`);
+  return links;
+}
 
-function linked(line) {
-  return line.split(LINKS).map((part, index) => {
-    if (index % 2 === 0) return part;
-    // A report's address is a long secret that nobody reads: what is shown is where it leads.
-    if (/^https?:/i.test(part)) return URL.canParse(part) ? link(part, `Open it, at ${new URL(part).host}`, icon("out")) : part;
-    const tab = /^(inventory|storage)-/.test(part) ? "reports" : "orders";
-    return h("a", { href: `#${tab}/${part}`, text: part });
+// A web address, or a word that can be an id.
+const WORDS = /(https?:\/\/\S+|[\w-]+)/i;
+
+/** Returns a line with its web addresses, and the ids that are known, as links. */
+function linked(line, links) {
+  return line.split(WORDS).map((word) => {
+    if (links.has(word)) return h("a", { href: links.get(word), text: word });
+    if (!/^https?:/i.test(word) || !URL.canParse(word)) return word;
+    // A report's address is a long secret that nobody reads, so the link shows only where it leads.
+    return link(word, `Open it, at ${new URL(word).host}`, icon("out"));
   });
 }
 
-/** One notification in a line, for the list of the latest. */
+/** Returns a notification in one line, for the latest news. */
 export const brief = (notification) =>
   h(
     "li.row",
@@ -67,9 +77,9 @@ export const brief = (notification) =>
     h("p.when", time(notification.sentAt)),
   );
 
-const firstLine = ({ message: text }) => inZone(text).split("\n")[0].slice(0, 100) || "No words";
+const firstLine = ({ message: text }) => inZone(text).split("\n")[0].slice(0, 100) || "No text";
 
-/** One notification that unfolds. */
+/** Returns a notification that unfolds. */
 export function unfolding(notification, isNew = false) {
   const [kind, drawing] = kindOf(notification);
   return h(
@@ -83,7 +93,7 @@ export function unfolding(notification, isNew = false) {
         h("b", notification.subject || firstLine(notification)),
         h("span.soft.preview", inZone(notification.message).slice(0, 160)),
       ),
-      message(notification.message),
+      message(notification),
       h("p.hint", "Sent ", time(notification.sentAt, "moment")),
     ),
     h("p.when", time(notification.sentAt)),
@@ -113,7 +123,7 @@ const list = new Listing({
       ([date]) => date,
       makeDay,
       (section, [, mine]) => {
-        // Yesterday was today until midnight.
+        // After midnight, "today" becomes "yesterday".
         section.querySelector("h2").textContent = day(new Date(mine[0].sentAt));
         keyed(
           section.querySelector("ul"),
@@ -126,8 +136,8 @@ const list = new Listing({
   },
   empty: () =>
     kind
-      ? ["Nothing of this kind", "Nothing like it was sent in the last 30 days."]
-      : ["Nothing yet", "What is ordered, uploaded and reported is told here."],
+      ? ["Nothing of this kind", "No message of this kind was sent in the last 30 days."]
+      : ["Nothing yet", "Orders, uploads and reports are announced here."],
   retry: () => poll.now(),
 });
 

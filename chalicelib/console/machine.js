@@ -1,26 +1,26 @@
 /**
- * A state machine as a picture, whose states light up as its execution goes.
+ * Draws a state machine as a picture whose states light up as its execution progresses.
  *
- * The API says where each state is: `column` is its depth from the start, and `row` its lane. On a wide page the
- * columns go to the right, and on a narrow one down. What is only reached after a failure is drawn once something
- * failed, or when asked for.
+ * The API returns the position of each state: `column` is its depth from the start, and `row` is its lane. Columns go
+ * to the right on a wide page, and down on a narrow page. States that only a failure reaches are hidden until something
+ * fails or the reader asks for them.
  */
 import { button, h, keyed, s } from "./dom.js";
 import { counted, duration } from "./format.js";
 
 const narrow = matchMedia("(max-width: 46rem)");
-// Of a state, and between two of them: along the way that the execution goes, and across it.
+// The size of a state, and the gaps between two states: along the execution's direction, and across it.
 const WIDTH = 134;
 const HEIGHT = 48;
 const GAP = 26;
 const GAP_WITH_NAME = 42;
-// A frame around the states of a Parallel or a Map, with its name above.
+// The margins of the frame around the states of a Parallel or a Map, whose name is at the top.
 const FRAME = { side: 9, top: 24, bottom: 9 };
 const EDGE = 12;
 const BEND = 8;
 
 const WORDS = {
-  waiting: "not begun",
+  waiting: "not started",
   running: "under way",
   succeeded: "done",
   failed: "failed",
@@ -32,14 +32,14 @@ const MARKS = { succeeded: "m-4 0 3 3 5-6", failed: "m-3-3 6 6m0-6-6 6", caught:
 const isReached = (state) => !["waiting", "skipped"].includes(state.status);
 const isFrame = (state) => state.kind === "parallel" || state.kind === "map";
 
-/** `ReadInventory` as words. */
+/** Writes `ReadInventory` as "Read inventory". */
 const nameOf = ({ name }) =>
   name[0] + name.slice(1).replace(/([a-z])([A-Z])/g, (_, last, first) => `${last} ${first.toLowerCase()}`);
 
 const took = ({ startedAt, finishedAt }) =>
   startedAt && finishedAt ? Date.parse(finishedAt) - Date.parse(startedAt) : 0;
 
-/** The names of the states that are reached without any failure. */
+/** Returns the names of the states that the execution reaches without a failure. */
 function mainPath(states) {
   const byName = new Map(states.map((state) => [state.name, state]));
   const found = new Set();
@@ -68,7 +68,7 @@ export class MachinePicture {
     };
     this.toggle = button("", turn, "quiet");
     this.steps = h("ol");
-    // Where it is wider than the page it scrolls, by the keyboard too.
+    // A picture that is wider than the page scrolls, and the keyboard scrolls it too.
     const scroller = h(
       "div.scroller",
       { tabindex: "0", role: "group", "aria-label": "Picture of the steps" },
@@ -156,7 +156,7 @@ export class MachinePicture {
     );
     const drawn = (wanted) => shown.filter(wanted).map((state) => this.#nodes.get(state.name));
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    // As wide as it is drawn, and narrower only as long as its words can be read.
+    // The picture shrinks with the page, but only as far as its text stays legible.
     this.svg.style.width = `${width}px`;
     this.svg.style.minWidth = `${width * 0.78}px`;
     this.svg.replaceChildren(
@@ -196,7 +196,7 @@ export class MachinePicture {
       .map((state) => `${nameOf(state)}: ${WORDS[state.status]}`);
     this.svg.setAttribute(
       "aria-label",
-      said.length ? `The steps so far. ${said.join("; ")}.` : "No step has begun yet.",
+      said.length ? `The steps so far. ${said.join("; ")}.` : "No step has started yet.",
     );
   }
 }
@@ -217,18 +217,18 @@ function drawState(state, box) {
     s("text", { x: x + 32, y: middle - 3, ...fitting(nameOf(state)) }),
     s("text.took", { x: x + 32, y: middle + 13 }),
   );
-  // Where several light up at once, as in a report that is made in a blink, one does after the other.
+  // In a fast report many states change at once, and the delay lights them up one after the other.
   drawn.style.setProperty("--delay", `${state.column * 0.12}s`);
   return drawn;
 }
 
-/** A long name is drawn a little narrower. */
+/** Squeezes a long name so that it fits into its state. */
 const fitting = (text) =>
   text.length > 14 ? { text, textLength: WIDTH - 40, lengthAdjust: "spacingAndGlyphs" } : { text };
 
-/** The path from one box to another: straight in the same lane, and otherwise along and across, with round corners. */
+/** Returns the path from one box to another: straight in the same lane, otherwise with right angles and round corners. */
 function way(from, to, kind, isDown) {
-  // Along and across, wherever that is.
+  // The names of the box's sides along and across the execution's direction.
   const [middle, lane, begin, end, far, near] = isDown
     ? ["y", "x", "top", "bottom", "right", "left"]
     : ["x", "y", "left", "right", "bottom", "top"];
@@ -242,7 +242,7 @@ function way(from, to, kind, isDown) {
       [to[middle], to[near]],
     ];
   } else if (to[begin] < from[begin]) {
-    // A loop goes round beyond both.
+    // A loop goes back around both boxes.
     const bus = Math.max(from[far], to[far]) + 14;
     points = [
       [from[middle], from[far]],
@@ -251,7 +251,7 @@ function way(from, to, kind, isDown) {
       [to[middle], to[far]],
     ];
   } else {
-    // Ways part where they begin, and come together where they end.
+    // Paths to a lower lane turn near their start, and all others near their end.
     const turn = to[lane] > from[lane] ? from[end] + GAP / 2 : to[begin] - GAP / 2;
     points = [
       [from[end], from[lane]],

@@ -84,11 +84,12 @@ function restoreDraft() {
   kinds.forEach(({ item, quantity }) => addItem(item, quantity));
 }
 
-/** Shows each message beside its field, and what belongs to no field above. */
-function showProblems(fields) {
-  for (const input of form.querySelectorAll("[data-field]")) {
-    const text = fields[input.dataset.field];
-    delete fields[input.dataset.field];
+/** Shows each problem beside its field, and those of other fields above the form. */
+function showProblems(problems) {
+  const inputs = [...form.querySelectorAll("[data-field]")];
+  const messages = Map.groupBy(problems, ({ field }) => inputs.find((input) => input.dataset.field === field));
+  for (const input of inputs) {
+    const text = messages.get(input)?.map(({ message }) => message).join("; ");
     input.parentElement.querySelector(".problem")?.remove();
     input.toggleAttribute("aria-invalid", false);
     const hint = input.parentElement.querySelector(".hint")?.id;
@@ -100,9 +101,9 @@ function showProblems(fields) {
     } else if (hint) input.setAttribute("aria-describedby", hint);
     else input.removeAttribute("aria-describedby");
   }
-  const rest = Object.entries(fields).map(([field, text]) => (field ? `${field}: ${text}` : text));
-  $("order-problem").textContent = rest.join("; ");
-  $("order-problem").hidden = !rest.length;
+  const others = messages.get(undefined) ?? [];
+  $("order-problem").textContent = others.map(({ field, message }) => (field ? `${field}: ${message}` : message)).join("; ");
+  $("order-problem").hidden = !others.length;
   form.querySelector("[aria-invalid]")?.focus();
 }
 
@@ -113,12 +114,13 @@ async function place() {
     placed = await submission.send("orders", order);
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    showProblems(error.status === 400 ? error.fields : { "": error.message });
+    const isAboutFields = error.status === 400 && error.problems.length;
+    showProblems(isAboutFields ? error.problems : [{ message: error.message }]);
     const wrong = form.querySelectorAll("[aria-invalid]").length;
     if (wrong) announce(wrong === 1 ? "One field is not right yet." : `${wrong} fields are not right yet.`);
     return;
   }
-  showProblems({});
+  showProblems([]);
   keep("draft", null);
   restoreDraft();
   // On a telephone the keyboard would cover what is to be seen now.

@@ -1,8 +1,8 @@
-/** Uploads: a CSV file into the bucket, by a form that the API signs, and what came of its import, line by line. */
+/** Uploads: sends CSV files to the bucket with a form that the API signs, and shows the outcome of each import. */
 import { ApiError, post } from "./api.js";
 import { $, announce, button, h, icon, keyed } from "./dom.js";
 import { back, found, lost } from "./connection.js";
-import { number, now, size } from "./format.js";
+import { counted, number, now, size } from "./format.js";
 import { message, notifications, unfolding } from "./inbox.js";
 import { Listing } from "./listing.js";
 import { Poll } from "./poll.js";
@@ -10,7 +10,7 @@ import { Poll } from "./poll.js";
 const SECONDS = 15;
 const SECONDS_WATCHED = 2;
 const LONG = 60_000;
-// So often a file is sent again: with a connection to the API, and none to the bucket, it would be for ever.
+// A file is sent again this often. Without a connection to the bucket it would be for ever.
 const TRIES = 5;
 
 const EXAMPLE = `supplier_name,type,product_name,price,description,quantity
@@ -21,8 +21,8 @@ $("upload-example").href = `data:text/csv;charset=utf-8,${encodeURIComponent(EXA
 
 // --- Sending ---------------------------------------------------------------------------------------------------------
 
-// { id, file, step, sent, key, problem, canRetry, notification, since }; the step is asking, sending, waiting, done
-// or failed.
+// { id, file, step, sent, key, problem, canRetry, notification, since }. The step is asking, sending, waiting, done or
+// failed.
 let sendings = [];
 let made = 0;
 let queue = Promise.resolve();
@@ -44,7 +44,7 @@ function choose(files) {
   }));
   sendings = [...chosen, ...sendings];
   showSendings();
-  // One after the other: each is as fast as the line lets it be.
+  // One after the other, because one upload uses the whole connection.
   for (const sending of chosen) queue = queue.then(() => send(sending));
 }
 
@@ -62,8 +62,8 @@ async function send(sending) {
         break;
       } catch (error) {
         if (!(error instanceof TypeError)) throw error;
-        if (tries === TRIES) throw new ApiError(0, "The storage cannot be reached. Is something in its way?");
-        // No connection: the same file to the same place, once there is one.
+        if (tries === TRIES) throw new ApiError(0, "The storage cannot be reached. Check the network, and try again.");
+        // Without a connection the same file waits, and goes to the same place.
         lost();
         sending.step = "asking";
         showSendings();
@@ -78,7 +78,7 @@ async function send(sending) {
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     sending.step = "failed";
-    // What is wrong with the file itself is wrong the next time too.
+    // A file that is wrong stays wrong.
     sending.canRetry = error.status !== 400;
     sending.problem = error.message;
     announce(`${sending.file.name}: ${sending.problem}`);
@@ -86,14 +86,14 @@ async function send(sending) {
   showSendings();
 }
 
-/** The API says what is wrong with a file's name or size. Asking again does no harm: an unused place is nothing. */
+/** Asks for a place in the bucket. The API checks the name and the size. An unused place costs nothing. */
 const signed = (file) => post("uploads", { filename: file.name, size: file.size }, { again: true });
 
-/** Unlike fetch, XMLHttpRequest says how far it is. Throws a TypeError where no answer came, as fetch would. */
+/** Sends the file with XMLHttpRequest, which reports its progress. Throws a TypeError without an answer, as fetch does. */
 function transfer(sending, { url, fields }) {
   const body = new FormData();
   for (const [name, value] of Object.entries(fields)) body.append(name, value);
-  // S3 takes nothing that comes behind the file.
+  // S3 ignores fields behind the file.
   body.append("file", sending.file);
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
@@ -161,25 +161,25 @@ function updateSending(element, sending) {
   const outcome = element.querySelector(".outcome");
   if (outcome.dataset.step === step) return;
   outcome.dataset.step = step;
-  if (step === "done") outcome.replaceChildren(inShort(notification.subject), message(notification.message));
+  if (step === "done") outcome.replaceChildren(badge(notification.facts), message(notification));
   else if (step === "failed" && canRetry) outcome.replaceChildren(button("Try again", () => send(sending)));
   else outcome.replaceChildren();
 }
 
-/** `Upload: 3 rows imported, 2 bad (inventory/…)` as a badge. */
-function inShort(subject) {
-  const text = subject.replace(/^Upload: | \(.*/g, "");
-  const kind = text.startsWith("not") ? "bad" : / 0 bad$/.test(text) ? "good" : "partly";
-  return h("p", h(`span.badge.${kind}`, text));
+/** Returns the outcome of an import as a badge, such as `3 rows imported, 2 bad`. */
+function badge({ outcome, new: added, updated, unchanged, bad }) {
+  if (outcome !== "imported") return h("p", h("span.badge.bad", "Not imported"));
+  const text = `${counted(added + updated + unchanged, "row")} imported, ${number(bad)} bad`;
+  return h("p", h(`span.badge.${bad ? "partly" : "good"}`, text));
 }
 
-/** Until each file that was sent has its notification, by the key that is in its message. */
+// Runs until each file that was sent has its notification.
 const watch = new Poll(async (signal) => {
   const waiting = sendings.filter((each) => each.step === "waiting");
   if (!waiting.length) return null;
   const { items } = await notifications({ kind: "upload", limit: 50 }, signal);
   for (const sending of waiting) {
-    sending.notification = items.find(({ message: text }) => text.startsWith(`${sending.key} `));
+    sending.notification = items.find(({ facts }) => facts?.key === sending.key);
     if (!sending.notification) continue;
     sending.step = "done";
     announce(`${sending.file.name}: ${sending.notification.subject}`);
@@ -191,12 +191,12 @@ const watch = new Poll(async (signal) => {
 
 input.addEventListener("change", () => {
   choose(input.files);
-  // The same file chosen again is a change too.
+  // Otherwise the same file chosen again would be no change.
   input.value = "";
 });
 
 const bringsFiles = (event) => event.dataTransfer.types.includes("Files");
-// Beside the place where they are wanted, a browser would leave the page and open the file.
+// A browser opens a file that is dropped anywhere else, and leaves the page.
 addEventListener("dragover", (event) => {
   if (!bringsFiles(event)) return;
   event.preventDefault();

@@ -17,7 +17,8 @@ from operator import itemgetter
 from typing import Any
 
 from chalicelib import correlation, timeline
-from chalicelib.errors import InvalidRequest, NotFound, aws_errors, shown
+from chalicelib.errors import InvalidRequest, NotFound, Problem, aws_errors
+from chalicelib.fields import Fields
 from chalicelib.logs import logger
 from chalicelib.rest import Page
 
@@ -46,20 +47,16 @@ def presign(s3: Any, bucket: str, key: str, now: datetime) -> dict[str, str]:
 
 def parse(body: Any) -> dict[str, str]:
     """What to report on, from a request's JSON body: ``{"kind"}`` and, for storage, ``"mode"``."""
-    if not isinstance(body, dict):
-        raise InvalidRequest(["body: must be an object, or nothing"])
-    problems = [f"{shown(name)}: is not a field of a report" for name in body if name not in ("kind", "mode")]
-    kind = body.get("kind", "inventory")
+    fields = Fields.of_body(body, ("kind", "mode"), of="a report", expected="an object, or nothing")
+    kind, mode = fields.get("kind", "inventory"), fields.get("mode", "listing")
     if kind not in KINDS:
-        problems.append(f"kind: must be one of {', '.join(KINDS)}")
-    if "mode" in body:
-        if kind == "inventory":
-            problems.append("mode: is for reports of the kind storage only")
-        elif body["mode"] not in MODES:
-            problems.append(f"mode: must be one of {', '.join(MODES)}")
-    if problems:
-        raise InvalidRequest(problems)
-    return {"kind": kind} if kind == "inventory" else {"kind": kind, "mode": body.get("mode", "listing")}
+        fields.refuse("kind", f"must be one of {', '.join(KINDS)}")
+    if "mode" in fields and kind == "inventory":
+        fields.refuse("mode", "is for reports of the kind storage only")
+    elif mode not in MODES:
+        fields.refuse("mode", f"must be one of {', '.join(MODES)}")
+    fields.check()
+    return {"kind": kind} if kind == "inventory" else {"kind": kind, "mode": mode}
 
 
 @aws_errors()
@@ -170,7 +167,7 @@ def newest(page: Page, *, sfn: Any, machines: Machines) -> dict[str, Any]:
     """``{"reports": [{"reportId", "kind", "status", "startedAt", "finishedAt", "href"}], "next"}``, newest first."""
     kind = page.filters.get("kind")
     if kind is not None and kind not in KINDS:
-        raise InvalidRequest([f"kind: must be one of {', '.join(KINDS)}"])
+        raise InvalidRequest([Problem("kind", f"must be one of {', '.join(KINDS)}")])
     before = timeline.read_token("reports", page.next)
     # A later page reads from the start again: Step Functions cannot begin in the middle, its own tokens die after a
     # day, and 90 days of reports are a few calls of 1,000.

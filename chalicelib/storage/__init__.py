@@ -19,7 +19,7 @@ from uuid import uuid4
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib import metrics
-from chalicelib.errors import InvalidRequest
+from chalicelib.errors import InvalidRequest, Problem
 from chalicelib.logs import logger
 from chalicelib.reports import MODES, report_key
 from chalicelib.storage import measure, page
@@ -186,13 +186,13 @@ def _parse(payload: dict[str, Any]) -> Wanted:
     problems = []
     report_id = payload.get("reportId", uuid4().hex)
     if not isinstance(report_id, str) or not REPORT_ID.fullmatch(report_id):
-        problems.append("reportId: must be a string of 1 to 80 printable ASCII characters without a slash")
+        problems.append(Problem("reportId", "must be a string of 1 to 80 printable ASCII characters without a slash"))
     mode = payload.get("mode", MODES[0])
     if mode not in MODES:
-        problems.append(f"mode: must be one of {', '.join(MODES)}")
+        problems.append(Problem("mode", f"must be one of {', '.join(MODES)}"))
     seconds = payload.get("aloneSeconds", TURN_SECONDS)
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= TURN_SECONDS:
-        problems.append(f"aloneSeconds: must be a number from 0 to {TURN_SECONDS}")
+        problems.append(Problem("aloneSeconds", f"must be a number from 0 to {TURN_SECONDS}"))
     if problems:
         raise InvalidRequest(problems)
     return Wanted(report_id, mode, seconds)

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 from PIL import Image
 from playwright.sync_api import expect
 
-from chalicelib.orders import Item, Order
+from chalicelib.orders.order import Item, Order
 from chalicelib.timeline import timestamp
 from local import chromium
 from local.demo import INVENTORY

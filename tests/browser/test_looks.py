@@ -22,16 +22,20 @@ from tests.system.system import ROOT, System, new_id
 
 SCREENSHOTS = ROOT / ".local" / "screenshots"
 DEVICES = {"desktop": DESKTOP, "phone": PHONE}
-# Two of the four show each theme and each device; the other two are for a longer run.
-LOOKS = pytest.mark.parametrize(
-    ("theme", "device"),
-    [
-        ("light", "desktop"),
-        ("dark", "phone"),
-        pytest.param("dark", "desktop", marks=pytest.mark.long),
-        pytest.param("light", "phone", marks=pytest.mark.long),
-    ],
-)
+
+
+def looks(*short: str) -> pytest.MarkDecorator:
+    """Runs a test in each theme on each device. All but those that ``short`` names belong to the long run."""
+    return pytest.mark.parametrize(
+        ("theme", "device"),
+        [
+            pytest.param(theme, device, marks=() if f"{theme}-{device}" in short else pytest.mark.long)
+            for theme in ("light", "dark")
+            for device in DEVICES
+        ],
+    )
+
+
 # Waits for the end of animations, because an element that fades in does not have its colour yet.
 STILL = """() => {
   const ending = document.getAnimations().filter((each) => each.effect.getComputedTiming().endTime < Infinity);
@@ -68,7 +72,7 @@ def appear(visit: Visit, theme: str, device: str) -> Callable[..., Console]:
     return appear
 
 
-@LOOKS
+@looks("light-desktop", "dark-phone")
 def test_every_tab_is_accessible(
     dead_order: str, appear: Callable[..., Console], manager: Person, system: System, theme: str, device: str
 ) -> None:
@@ -83,7 +87,7 @@ def test_every_tab_is_accessible(
         look_at(console, f"{tab.lower().replace(' ', '-')}-{theme}-{device}")
 
 
-@LOOKS
+@looks("light-phone")
 def test_everything_that_opens_is_accessible(
     dead_order: str, appear: Callable[..., Console], manager: Person, system: System, theme: str, device: str
 ) -> None:
@@ -108,7 +112,7 @@ def test_everything_that_opens_is_accessible(
     look_at(console, f"redrive-{theme}-{device}")
 
 
-@LOOKS
+@looks("dark-desktop")
 def test_every_error_is_accessible(
     appear: Callable[..., Console], people: Make, system: System, theme: str, device: str
 ) -> None:

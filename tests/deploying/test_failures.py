@@ -15,7 +15,9 @@ import pytest
 
 from tests.deploying.checkout import Checkout, Place
 from tests.deploying.steps import STEPS
-from tests.system.wire import Call, Cut, Exchange, Reply, invalid
+from tests.system.calls import Call
+from tests.system.faults import invalid
+from tests.system.wire import Cut, Exchange, Reply
 
 pytestmark = pytest.mark.long
 

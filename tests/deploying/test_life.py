@@ -23,7 +23,7 @@ pytestmark = pytest.mark.long
 @pytest.fixture(scope="module")
 def empty(place: Place) -> set[str]:
     """The resources of an account before the first deploy."""
-    place.cloud.deployer()
+    place.cloud.deployer_credentials()
     return place.account.everything()
 
 

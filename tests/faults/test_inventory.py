@@ -4,11 +4,7 @@ from tests.faults import counting
 from tests.faults.conftest import Tell
 from tests.faults.counting import at_once, count_reports, wait_for_reports
 from tests.faults.weather import SOME, Weather, afresh, cases, invoking, killing, publishing, short, together, wire
-from tests.system.gate import Trap
-from tests.system.reports import execution_arn
-from tests.system.stack import Faulty
-from tests.system.system import Answer, new_id, wait_for
-from tests.system.wire import (
+from tests.system.faults import (
     cut_after,
     cut_before,
     denied,
@@ -19,6 +15,10 @@ from tests.system.wire import (
     truncated,
     unavailable,
 )
+from tests.system.gate import Trap
+from tests.system.reports import execution_arn
+from tests.system.stack import Faulty
+from tests.system.system import Answer, new_id, wait_for
 
 READY, FAILURE = "Subject=Inventory+report+ready", "Subject=Inventory+report+failed"
 

@@ -7,10 +7,10 @@ from tests.faults import counting
 from tests.faults.conftest import Tell
 from tests.faults.counting import at_once, count_notifications, sns_event
 from tests.faults.weather import Weather, cases, killing, short, wire
+from tests.system.faults import cut_after, cut_before, failed, failed_after, throttled, unavailable
 from tests.system.letters import messages, own_letters
 from tests.system.stack import Faulty
 from tests.system.system import new_id
-from tests.system.wire import cut_after, cut_before, failed, failed_after, throttled, unavailable
 
 KEEP = {"operation": "dynamodb:PutItem", "caller": "record_notification"}
 # Three deliveries of two tries each are six: a notification is lost only after all of them.

@@ -6,10 +6,7 @@ from tests.faults import counting
 from tests.faults.conftest import Tell
 from tests.faults.counting import at_once, count_orders, order
 from tests.faults.weather import SOME, Weather, cases, killing, short, wire
-from tests.system.letters import own_letters
-from tests.system.stack import Faulty
-from tests.system.system import Answer, new_id, wait_for
-from tests.system.wire import (
+from tests.system.faults import (
     cut_after,
     cut_before,
     denied,
@@ -21,6 +18,9 @@ from tests.system.wire import (
     throttled,
     unavailable,
 )
+from tests.system.letters import own_letters
+from tests.system.stack import Faulty
+from tests.system.system import Answer, new_id, wait_for
 
 WRITE = "dynamodb:BatchExecuteStatement"
 # Enough for each of the batches, which are written at the same time, to meet it in both tries of its call.
@@ -83,7 +83,7 @@ def test_a_poison_message_lies_between_good_ones(system: Faulty, tell: Tell) -> 
 
 
 def sqs_event(system: Faulty, orders: list[dict[str, Any]]) -> dict[str, Any]:
-    """The event that SQS sends to ``store_orders``. MiniStack sends ten messages at most, AWS as many as configured."""
+    """The event that SQS sends to ``store_orders``. MiniStack sends at most ten messages, and AWS more."""
     source = {"eventSource": "aws:sqs", "eventSourceARN": system.env["ORDERS_QUEUE_ARN"]}
     source |= {"attributes": {"ApproximateReceiveCount": "1"}}
     return {

@@ -4,19 +4,11 @@ from tests.faults import counting
 from tests.faults.conftest import Tell
 from tests.faults.counting import at_once, count_reports, wait_for_reports
 from tests.faults.weather import SOME, Weather, cases, invoking, killing, publishing, together, wire
+from tests.system.calls import Call
+from tests.system.faults import cut_after, cut_before, denied, failed, failed_after, throttled, unavailable
 from tests.system.reports import start
 from tests.system.stack import Faulty
 from tests.system.system import new_id
-from tests.system.wire import (
-    Call,
-    cut_after,
-    cut_before,
-    denied,
-    failed,
-    failed_after,
-    throttled,
-    unavailable,
-)
 
 READY, FAILURE = "Subject=Storage+report%3A", "Subject=Storage+report+failed"
 # A bucket that cannot be measured in two tries is named in the report, and not tried again.

@@ -89,11 +89,15 @@ def order_message(order_id: str, **fields: Any) -> dict[str, Any]:
     return {**order, "placedAt": "2026-11-21T08:00:00.000000Z", **fields}
 
 
-def failed_upload(system: System, key: str) -> dict[str, Any]:
-    """The letter that Lambda puts into the failures queue when ``receive_upload`` failed on an upload's event."""
+def failed_event(system: System, function: str, event: dict[str, Any]) -> dict[str, Any]:
+    """The letter that Lambda puts into the failures queue when a function failed on an event for good."""
     account = system.env["ORDERS_QUEUE_ARN"].split(":")[4]
-    function = f"arn:aws:lambda:us-east-1:{account}:function:cafe-dev-receive_upload"
-    return {"requestContext": {"functionArn": function}, "requestPayload": system.s3_event(key, etag='"0"')}
+    arn = f"arn:aws:lambda:us-east-1:{account}:function:cafe-dev-{function}"
+    return {"requestContext": {"functionArn": arn}, "requestPayload": event}
+
+
+def failed_upload(system: System, key: str) -> dict[str, Any]:
+    return failed_event(system, "receive_upload", system.s3_event(key, etag='"0"'))
 
 
 def take_all(system: System) -> list[str]:

@@ -116,7 +116,19 @@ class System:
         return [n for n in found if about in n["message"] + n["subject"] and kind in (None, n["kind"])]
 
     def notification(self, about: str, kind: str | None = None) -> dict[str, Any]:
-        return wait_for(lambda: self.notifications(about, kind), f"a notification about {about}")[0]
+        """Waits for a notification about ``about``. Most looks go only through the newest, because there are many."""
+        looks = 0
+
+        def look() -> bool:
+            nonlocal looks
+            looks += 1
+            newest = self.get("/notifications?limit=20")["notifications"]
+            return any(about in each["message"] + each["subject"] for each in newest) or looks % 20 == 0
+
+        def found() -> list[dict[str, Any]]:
+            return wait_for(look, f"a notification about {about}") and self.notifications(about, kind)
+
+        return wait_for(found, f"a notification of kind {kind} about {about}")[0]
 
     def report(self, body: Any = None, **headers: str) -> dict[str, Any]:
         """Requests a report and waits for its end."""

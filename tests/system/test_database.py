@@ -160,10 +160,10 @@ class TlsServer(local.Database):
 @contextmanager
 def tls_server(folder: Path, **how: Any) -> Iterator[Database]:
     server = TlsServer(folder, free_ports(1)[0], **how)
-    server.prepare()
+    server.create_passwords()
     server.start()
     try:
-        server.empty()
+        server.recreate()
         functions, admin = server.secrets.values()
         database = Database.of_secret(functions)
         with clients.mysql(database.logged_in(admin)) as connection:

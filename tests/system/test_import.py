@@ -199,10 +199,10 @@ def test_good_rows_are_imported_and_each_bad_one_is_named_with_its_line_and_reas
     assert cafe.messages() == [
         "2 rows imported: 2 new, 0 updated, 0 unchanged.\n"
         "4 rows left out:\n"
-        "line 3: quantity is '-5' and not a whole number from 0 to 2,147,483,647\n"
-        "line 4: a quote is not closed, or has text after it\n"
-        "line 5: quantity is '99999999999' and not a whole number from 0 to 2,147,483,647\n"
-        "line 6: type is empty"
+        "- line 3: quantity is '-5' and not a whole number from 0 to 2,147,483,647\n"
+        "- line 4: a quote is not closed, or has text after it\n"
+        "- line 5: quantity is '99999999999' and not a whole number from 0 to 2,147,483,647\n"
+        "- line 6: type is empty"
     ]
 
 
@@ -220,7 +220,7 @@ def test_the_last_row_of_a_repeated_bean_counts_and_the_others_are_named(cafe: C
     assert cafe.messages()[0].splitlines()[:3] == [
         "2 rows imported: 2 new, 0 updated, 0 unchanged.",
         "2 rows left out:",
-        "line 2: the same bean is on line 4, which counts",
+        "- line 2: the same bean is on line 4, which counts",
     ]
 
 

@@ -212,7 +212,7 @@ def test_status_says_what_is_up_and_where_and_env_names_the_file_to_source(stack
     for name, pid in pids(stack).items():
         assert re.search(rf"^ +{name} +up +127\.0\.0\.1:{ports[name]} +process {pid} +log /", printed, re.M)
     assert f"http://127.0.0.1:{stack.api_port}/" in printed
-    assert f"manager and staff, with the passwords in {stack.users.file}" in printed
+    assert f"manager and staff, with their passwords in {stack.users.file}" in printed
     assert main("env") == f"{stack.folder / 'env'}\n"
 
 
@@ -339,7 +339,7 @@ def test_a_start_without_one_of_its_parts_deploys_everything_anew(
     before, processes = pids(stack), family(stack)
     kill(stack.processes[part])
     deployed = []
-    for step in ("_make_users", "_write_environment", "_start_api", "variables"):
+    for step in ("_create_users", "_write_environment", "_start_api", "variables"):
         monkeypatch.setattr(Stack, step, lambda *_: None)
     monkeypatch.setattr(Database, "seed", lambda _: None)
     monkeypatch.setattr(Stack, "_deploy", lambda self, _: deployed.append(pids(self)))
@@ -368,7 +368,7 @@ def test_stop_leaves_no_process_and_frees_the_ports(stack: Stack, main: Any) -> 
     assert pids(stack) == {"API": None, "MiniStack": None, "MariaDB": None}
     assert not (stack.folder / "env").exists()
     assert not stack.users.file.exists()
-    assert main("stop") == "  nothing was up\n"
+    assert main("stop") == "  nothing was running\n"
     assert main("status").count(" down\n") == 3
     for arguments in (["logs", "--once"], ["env"]):
         with pytest.raises(SystemExit, match="run `make run`"):

@@ -33,7 +33,9 @@ def test_an_order_is_stored_and_announced_by_id_and_customer(system: System) -> 
         "status": "PLACED",
         "requestedBy": "manager",
     }
-    assert f"order {order_id} of customer Zoë 漢字" in system.notification(order_id, "order")["message"]
+    entry = system.notification(order_id, "order")
+    assert f"order {order_id} of customer Zoë 漢字" in entry["message"]
+    assert order_id in entry["facts"]["orderIDs"]
 
     other = system.request("POST", "/orders", {**order, "item": "Tea"})
     assert (other.status, other.json["Code"]) == (409, "Conflict")

@@ -35,8 +35,10 @@ def test_a_report_is_requested_followed_and_opened(system: System) -> None:
     assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert product in page.text
     # The mail has a link of its own, which opens without any credentials.
-    [link] = re.findall(r"http\S+", system.notification(report_id, "report")["message"])
+    entry = system.notification(report_id, "report")
+    [link] = re.findall(r"http\S+", entry["message"])
     assert system.sent_by(None).request("GET", link).status == 200
+    assert entry["facts"] == {"id": report_id, "kind": "inventory", "outcome": "succeeded"}
     for kind, count in (("inventory", 1), ("storage", 0)):
         listed = [each["reportId"] for each in system.all(f"/reports?kind={kind}", "reports")]
         assert listed.count(report_id) == count

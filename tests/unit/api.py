@@ -54,7 +54,10 @@ class Api:
 def refused(response: HTTPResponse, status: int, code: str) -> str:
     """Checks the shape of an error, and returns its message."""
     assert response.status_code == status, response.body
-    assert list(response.json_body) == ["Code", "Message"]
+    assert list(response.json_body)[:2] == ["Code", "Message"]
+    for problem in response.json_body.get("Problems", []):
+        assert list(problem) == ["field", "message"]
+        assert problem["message"] in response.json_body["Message"]
     assert response.json_body["Code"] == code
     message: str = response.json_body["Message"]
     assert message

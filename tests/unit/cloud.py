@@ -75,7 +75,7 @@ class Aws:
     def __init__(self, hooks: ExitStack) -> None:
         self._hooks = hooks
         self._lock = threading.Lock()
-        # What makes a resource, by the name that calls have for it.
+        # The function that makes each resource, by the name of the resource in calls.
         self._missing: dict[str, Callable[[], Any]] = {ENVIRONMENT["TOPIC_ARN"]: self._make_topic}
         for table in ("Orders", "Notifications", "Requests"):
             self._missing[ENVIRONMENT[f"{table.upper()}_TABLE"]] = lambda table=table: self._make_table(table)
@@ -97,7 +97,7 @@ class Aws:
                     self._make(name)
 
     def _make(self, name: str) -> None:
-        # Calls of other threads wait until the resource is there.
+        # Calls of other threads wait until the resource exists.
         with self._lock:
             if name in self._missing:
                 self._missing.pop(name)()

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from chalicelib import dead_letters
-from chalicelib.orders import Item, Order
+from chalicelib.orders.order import Item, Order
 from tests.unit.api import app
 from tests.unit.cloud import ACCOUNT, ENVIRONMENT
 from tests.unit.signing import REGION
@@ -88,6 +88,7 @@ def envelope(**fields: Any) -> dict[str, Any]:
         "MessageAttributes": {
             "kind": {"Type": "String", "Value": "report"},
             "key": {"Type": "String", "Value": "report/inventory-1"},
+            "facts": {"Type": "String", "Value": '{"id": "inventory-1"}'},
         },
         **fields,
     }

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from chalicelib.notifications import Notification
-from chalicelib.orders import Item, Order
+from chalicelib.orders.order import Item, Order
 from chalicelib.orders.store import store_orders
 from tests.unit.cloud import ENVIRONMENT, Aws
 

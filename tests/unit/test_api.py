@@ -1,6 +1,6 @@
 """The routes of the REST API through Chalice's test client: what each answers, and which errors reach a client.
 
-What a body, a parameter or a key may be is tested where it is parsed: test_rest, test_orders, test_reports.
+Valid bodies, parameters and keys are tested where they are parsed: test_rest, test_orders, test_reports.
 """
 
 import json
@@ -76,7 +76,7 @@ def test_a_storage_report_is_started_in_the_requested_mode(api: Api, aws: Aws, m
 
 def test_a_wrong_report_request_is_refused(api: Api) -> None:
     message = refused(api.post("/create_report", {"kind": "coffee", "requestedBy": "eve"}), 400, "InvalidRequest")
-    assert message == '"requestedBy": is not a field of a report; kind: must be one of inventory, storage'
+    assert message == "requestedBy: is not a field of a report; kind: must be one of inventory, storage"
 
 
 def test_a_key_belongs_to_one_report_and_to_the_person_who_asked_first(api: Api, aws: Aws) -> None:
@@ -243,7 +243,7 @@ def test_a_list_with_one_bad_order_is_refused_as_a_whole(api: Api, aws: Aws) -> 
 
 def test_an_id_twice_in_a_list_with_other_content_is_a_conflict(api: Api) -> None:
     message = refused(api.post("/orders", [ORDER, {**ORDER, "quantity": 3}]), 409, "Conflict")
-    assert message == "orders[1].orderID: is that of orders[0], which has other content"
+    assert message == "orders[1].orderID: is also the id of orders[0], which has other content"
 
 
 @pytest.mark.parametrize(("given", "count"), [(MOCHA, 1), ([MOCHA] * 3, 3)], ids=["one", "a list"])
@@ -345,6 +345,7 @@ def test_notifications_are_listed_newest_first_by_pages_and_by_kind(api: Api, aw
         "kind": "other",
         "subject": "1 new order",
         "message": "1 new order:\n- order o-1 of customer c-1",
+        "facts": {},
         "sentAt": newest["sentAt"],
     }
     expected = {

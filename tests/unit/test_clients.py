@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,8 +39,17 @@ def test_a_client_is_made_once_for_each_service_and_region() -> None:
     assert clients.aws("sqs", "eu-central-1").meta.region_name == "eu-central-1"
 
 
-def test_first_calls_at_the_same_moment_make_their_clients_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is made once, when it is first used. A list of orders makes eight calls at once."""
+@pytest.fixture
+def new_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets one test make clients of its own, in a session of its own."""
+    for name in ("aws", "_session"):
+        monkeypatch.setattr(clients, name, cache(getattr(clients, name).__wrapped__))
+
+
+def test_first_calls_at_once_make_each_client_once_one_after_the_other(
+    new_clients: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list of orders makes eight calls at once."""
     making: list[str] = []
     made: list[str] = []
 
@@ -52,18 +62,16 @@ def test_first_calls_at_the_same_moment_make_their_clients_one_after_the_other(m
         return SimpleNamespace(name=service)
 
     monkeypatch.setattr(clients, "_make", make)
-    clients.aws.cache_clear()
-    try:
-        given = [clients.aws(service) for service in SERVICES]
-        assert made == []
-        with ThreadPoolExecutor(4 * len(SERVICES)) as pool:
-            assert list(pool.map(lambda client: client.name, 4 * given)) == 4 * SERVICES
-        assert sorted(made) == sorted(SERVICES)
-    finally:
-        clients.aws.cache_clear()
+    given = [clients.aws(service) for service in SERVICES]
+    assert made == []
+    with ThreadPoolExecutor(4 * len(SERVICES)) as pool:
+        assert list(pool.map(lambda client: client.name, 4 * given)) == 4 * SERVICES
+    assert sorted(made) == sorted(SERVICES)
 
 
-def test_threads_that_get_the_first_error_of_a_client_at_once_all_catch_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_that_get_the_first_error_of_a_client_at_once_all_catch_it(
+    new_clients: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     create = ClientExceptionsFactory._create_client_exceptions
 
     def create_slowly(*arguments: Any) -> Any:
@@ -71,16 +79,10 @@ def test_threads_that_get_the_first_error_of_a_client_at_once_all_catch_it(monke
         return create(*arguments)
 
     monkeypatch.setattr(ClientExceptionsFactory, "_create_client_exceptions", create_slowly)
-    # The session caches the errors of each service.
-    clients._session.cache_clear()
-    clients.aws.cache_clear()
-    try:
-        client = clients.aws("sqs")
-        with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(lambda _: client.exceptions.QueueDoesNotExist, range(8)))
-        assert set(found) == {client._client.exceptions.QueueDoesNotExist}
-    finally:
-        clients.aws.cache_clear()
+    client = clients.aws("sqs")
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: client.exceptions.QueueDoesNotExist, range(8)))
+    assert set(found) == {client._client.exceptions.QueueDoesNotExist}
 
 
 def test_a_client_calls_what_the_client_of_boto3_calls() -> None:

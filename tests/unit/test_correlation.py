@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from chalicelib import correlation, dead_letters
 from chalicelib.notifications import Notification, publisher
-from chalicelib.orders import Item, Order
 from chalicelib.orders.announce import announced_part
+from chalicelib.orders.order import Item, Order
 from chalicelib.orders.store import stored_item
 from tests.unit.api import Api, app, gateway_event
 from tests.unit.cloud import ENVIRONMENT, Aws
@@ -82,7 +82,7 @@ def test_an_error_has_the_id_and_a_record_with_its_status(
     api: Api, aws: Aws, log_lines: io.StringIO, monkeypatch: pytest.MonkeyPatch, path: str, body: Any, status: int
 ) -> None:
     if status == 500:
-        monkeypatch.setattr("chalicelib.orders.get", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr("chalicelib.orders.listing.get", lambda *_, **__: 1 / 0)
     kind = {"content-type": "text/xml"} if status == 415 else {}
     answer = api.get(path, **REQUEST) if body is None else api.post(path, body, **kind, **REQUEST)
     assert (answer.status_code, answer.headers["X-Request-Id"]) == (status, "r-1")
@@ -184,10 +184,22 @@ def test_a_report_is_started_with_the_id_of_its_request(api: Api, aws: Aws, log_
     assert (started["correlationId"], started["reportId"]) == ("r-1", report_id)
 
 
-@pytest.mark.parametrize("given", ["r-1", "two words", None, 7])
-def test_a_function_logs_the_id_of_its_input(api: Api, aws: Aws, log_lines: io.StringIO, given: Any) -> None:
-    api.invoke("presign_report", {"reportId": "inventory-1", "correlationId": given})
-    assert ids(log_lines, "link made") == ["r-1" if given == "r-1" else None]
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"correlationId": "r-1"}, "r-1"),
+        ({"correlationId": "two words"}, "inventory-1"),
+        ({"correlationId": 7}, "inventory-1"),
+        ({}, "inventory-1"),
+        (["r-1"], "inventory-1"),
+        (None, "inventory-1"),
+    ],
+)
+def test_a_function_logs_the_id_of_the_request_or_the_name_of_the_execution(
+    api: Api, aws: Aws, log_lines: io.StringIO, given: Any, expected: str
+) -> None:
+    api.invoke("presign_report", {"reportId": "inventory-1", "request": given})
+    assert ids(log_lines, "link made") == [expected]
 
 
 def test_an_upload_has_the_id_of_the_request_to_s3(api: Api, aws: Aws, log_lines: io.StringIO) -> None:

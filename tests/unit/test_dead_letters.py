@@ -59,7 +59,7 @@ DEAD_ORDERS = {
     ),
     "poison that SQS moved": (
         message("{poison"),
-        ("order", "a message that is no order", SENT, "message: is no order: JSONDecodeError(", 5),
+        ("order", "a message that is no order", SENT, "body: is not JSON", 5),
     ),
 }
 OTHERS = {
@@ -375,13 +375,6 @@ def test_orders_go_back_to_their_queue_byte_for_byte(api: Api, aws: Aws, functio
     assert listed(api)["total"] == 0
 
 
-def test_orders_that_are_too_large_for_one_call_go_one_by_one() -> None:
-    large = [dead_letters.read(message("x" * 300_000, number), DEAD, PLACES) for number in range(4)]
-    assert [len(chunk) for chunk in dead_letters._chunks(large)] == [1, 1, 1, 1]
-    assert [len(chunk) for chunk in dead_letters._chunks(large[:3])] == [3]
-    assert dead_letters._chunks([]) == []
-
-
 @pytest.mark.parametrize("function", dead_letters.FUNCTIONS)
 def test_an_event_goes_back_to_its_own_function(api: Api, aws: Aws, functions: Functions, function: str) -> None:
     payload = {"Records": [{"any": "thing"}]}
@@ -401,7 +394,7 @@ def test_a_notification_that_sns_could_not_deliver_is_published_again(api: Api, 
     # A text message has no link.
     assert json.loads(call["Message"]) == {"default": f"It opens for an hour: {LINK}", "sms": "Inventory report ready"}
     attributes = {name: each["StringValue"] for name, each in call["MessageAttributes"].items()}
-    assert attributes == {"kind": "report", "key": "report/inventory-1"}
+    assert attributes == {"kind": "report", "key": "report/inventory-1", "facts": '{"id": "inventory-1"}'}
 
 
 def test_an_alarm_without_a_key_is_published_under_its_id_in_the_inbox(api: Api, aws: Aws) -> None:
@@ -607,7 +600,7 @@ def test_letters_stay_hidden_for_longer_than_any_call_can_take() -> None:
     ("body", "problem"),
     [
         *(([], "body: must be an object, or nothing"), ("x", "body: must be")),
-        ({"all": True}, '"all": is not a field of a redrive'),
+        ({"all": True}, "all: is not a field of a redrive"),
         ({"ids": []}, "ids: must be a list of 1 to 100 ids"),
         *(({"ids": ids}, "ids: must be a list") for ids in (["a"] * 101, "a", None)),
         *(({"ids": ids}, "ids: each must be the id") for ids in (["a/b"], ["a\n"], [{}])),
@@ -624,7 +617,7 @@ def test_an_order_that_announce_orders_sets_aside_goes_back_to_it(api: Api, aws:
     # The ARN that Chalice's test client gives a function names no stage.
     arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:cafe-test-announce_orders"
     context = SimpleNamespace(aws_request_id="r", invoked_function_arn=arn)
-    set_aside = announce.putter_by(aws.sqs, FAILURES, context, datetime.now(UTC))
+    set_aside = announce.set_aside_with(aws.sqs, FAILURES, context, datetime.now(UTC))
     assert set_aside([record], error("AuthorizationError", "Publish")) == []
     (letter,) = listed(api)["deadLetters"]
     assert (letter["kind"], letter["what"]) == ("announcement", "announcement of order o-9 of customer Zoë")

@@ -16,7 +16,7 @@ from botocore.exceptions import (
 from chalice.app import ChaliceViewError
 
 from chalicelib import errors
-from chalicelib.errors import CafeError, Unavailable, aws_errors
+from chalicelib.errors import CafeError, Conflict, FieldError, InvalidRequest, Problem, Unavailable, aws_errors
 
 
 def all_errors(root: type[CafeError] = CafeError) -> set[type[CafeError]]:
@@ -29,8 +29,8 @@ def aws_says(code: str, status: int = 400) -> ClientError:
 
 
 def test_all_errors_have_one_root_that_chalice_shows() -> None:
-    mine = {each for each in vars(errors).values() if isinstance(each, type) and each.__module__ == errors.__name__}
-    assert mine == all_errors()
+    classes = {each for each in vars(errors).values() if isinstance(each, type) and each.__module__ == errors.__name__}
+    assert {each for each in classes if issubclass(each, Exception)} == all_errors()
     assert issubclass(CafeError, ChaliceViewError)
 
 
@@ -39,7 +39,7 @@ def test_all_errors_have_one_root_that_chalice_shows() -> None:
     [
         (errors.InvalidRequest([]), 400),
         (errors.NotFound("order", "o-1"), 404),
-        (errors.Conflict(""), 409),
+        (errors.Conflict([]), 409),
         (errors.BodyTooLarge(2, 1), 413),
         (errors.Unavailable(""), 503),
         (errors.DatabaseUnavailable(""), 503),
@@ -53,15 +53,32 @@ def test_each_error_has_its_status(error: CafeError, status: int) -> None:
     assert status == error.STATUS_CODE
 
 
-def test_an_invalid_request_has_all_problems_in_its_message() -> None:
-    assert str(errors.InvalidRequest(["a: is missing", "b: must be a text"])) == "a: is missing; b: must be a text"
+@pytest.mark.parametrize("error", [InvalidRequest, Conflict])
+def test_an_error_about_fields_has_each_problem_in_its_message_and_as_a_field_of_the_answer(
+    error: type[FieldError],
+) -> None:
+    problems = [Problem("items[0].item", "is missing"), Problem("a: b\n", "is not a field")]
+    message = 'items[0].item: is missing; "a: b\\n": is not a field'
+    assert error(problems).answer() == {
+        "Code": error.__name__,
+        "Message": message,
+        "Problems": [
+            {"field": "items[0].item", "message": "is missing"},
+            {"field": "a: b\n", "message": "is not a field"},
+        ],
+    }
 
 
-def test_a_message_has_up_to_20_problems_and_names_of_up_to_40_characters() -> None:
-    assert str(errors.InvalidRequest(["x"] * 20)) == "; ".join(["x"] * 20)
-    assert str(errors.InvalidRequest(["x"] * 21)) == "; ".join(["x"] * 20) + "; and 1 more"
-    assert errors.shown("x" * 40) == errors.shown("x" * 40 + "y") == '"' + "x" * 40 + '"'
-    assert str(errors.NotFound("order", "a\nb")) == "there is no order 'a\\nb'"
+def test_an_error_names_up_to_20_problems_and_counts_the_others() -> None:
+    problems = [Problem("x", "is missing")] * 21
+    assert str(InvalidRequest(problems[:20])) == "; ".join(["x: is missing"] * 20)
+    assert str(InvalidRequest(problems)) == "; ".join(["x: is missing"] * 20) + "; and 1 more"
+    assert len(InvalidRequest(problems).answer()["Problems"]) == 20
+
+
+def test_any_other_error_has_a_code_and_a_message() -> None:
+    assert errors.NotFound("order", "o-1").answer() == {"Code": "NotFound", "Message": "there is no order o-1"}
+    assert str(errors.NotFound("order", "a\nb")) == 'there is no order "a\\nb"'
 
 
 @pytest.mark.parametrize(

@@ -119,12 +119,6 @@ def test_an_upload_that_is_no_inventory_is_logged_and_announced(api: Api, aws: A
     assert (received["message"], received["key"]) == ("upload received", "photos/red flower & café+1.jpg")
 
 
-def test_all_records_of_an_upload_event_are_handled(api: Api, aws: Aws) -> None:
-    event = {"Records": [api.client.events.generate_s3_event("any", key)["Records"][0] for key in ("a.txt", "b.txt")]}
-    api.invoke("receive_upload", event)
-    assert len(aws.published()) == 2
-
-
 def test_an_upload_that_cannot_be_announced_fails_the_function_so_that_lambda_retries(api: Api, aws: Aws) -> None:
     event = api.client.events.generate_s3_event("any", "a.txt")
     with refusing(aws.sns, "publish", "AuthorizationError", 403), pytest.raises(ClientError):

@@ -98,7 +98,7 @@ def picture(machine: dict[str, Any], told: str, status: str = "RUNNING", **more:
 
 
 def of(executions: Executions) -> dict[str, Any]:
-    return history.of("inventory-1", sfn=executions, machines=MACHINES)
+    return history.report_history("inventory-1", sfn=executions, machines=MACHINES)
 
 
 def statuses(states: dict[str, dict[str, Any]]) -> dict[str, str]:
@@ -128,18 +128,16 @@ CATCH = {"Catch": [{"ErrorEquals": ["States.ALL"], "Next": "Caught"}]}
 CAUGHT = {"Next": "Caught", **CATCH}
 
 SUCCEEDED = """
-    1 <- 0 ExecutionStarted | 2 <- 0 PassStateEntered Begin | 3 <- 2 PassStateExited Begin
-    4 <- 3 TaskStateEntered ReadInventory | 5 <- 4 TaskScheduled | 6 <- 5 TaskStarted | 7 <- 6 TaskSucceeded
-    8 <- 7 TaskStateExited ReadInventory | 9 <- 8 ParallelStateEntered RenderAndPresign | 10 <- 9 ParallelStateStarted
-    11 <- 10 TaskStateEntered RenderReport | 12 <- 11 TaskScheduled | 13 <- 10 TaskStateEntered PresignReport
-    14 <- 13 TaskScheduled | 15 <- 12 TaskStarted | 16 <- 14 TaskStarted | 17 <- 16 TaskSucceeded
-    18 <- 17 TaskStateExited PresignReport | 19 <- 15 TaskSucceeded | 20 <- 19 TaskStateExited RenderReport
-    21 <- 20 ParallelStateSucceeded | 22 <- 20 ParallelStateExited RenderAndPresign
-    23 <- 22 PassStateEntered WriteNotice | 24 <- 23 PassStateExited WriteNotice
-    25 <- 24 TaskStateEntered NotifyReport | 26 <- 25 TaskScheduled | 27 <- 26 TaskStarted | 28 <- 27 TaskSucceeded
-    29 <- 28 TaskStateExited NotifyReport | 30 <- 29 PassStateEntered Done | 31 <- 30 PassStateExited Done
-    32 <- 31 ExecutionSucceeded
+    1 <- 0 ExecutionStarted | 2 <- 0 TaskStateEntered ReadInventory | 3 <- 2 TaskScheduled | 4 <- 3 TaskStarted
+    5 <- 4 TaskSucceeded | 6 <- 5 TaskStateExited ReadInventory | 7 <- 6 ParallelStateEntered RenderAndPresign
+    8 <- 7 ParallelStateStarted | 9 <- 8 TaskStateEntered RenderReport | 10 <- 9 TaskScheduled
+    11 <- 8 TaskStateEntered PresignReport | 12 <- 11 TaskScheduled | 13 <- 10 TaskStarted | 14 <- 12 TaskStarted
+    15 <- 14 TaskSucceeded | 16 <- 15 TaskStateExited PresignReport | 17 <- 13 TaskSucceeded
+    18 <- 17 TaskStateExited RenderReport | 19 <- 18 ParallelStateSucceeded
+    20 <- 18 ParallelStateExited RenderAndPresign | 21 <- 20 TaskStateEntered NotifyReport | 22 <- 21 TaskScheduled
+    23 <- 22 TaskStarted | 24 <- 23 TaskSucceeded | 25 <- 24 TaskStateExited NotifyReport | 26 <- 25 ExecutionSucceeded
 """
+FAILURE_PATH = {"ExplainFailure", "NotifyFailure", "Failed", "Unannounced"}
 
 
 def until(event: int, told: str = SUCCEEDED) -> str:
@@ -153,26 +151,26 @@ def until(event: int, told: str = SUCCEEDED) -> str:
 def test_before_the_start_every_state_waits() -> None:
     states = picture(INVENTORY, until(1))
     assert set(statuses(states).values()) == {"waiting"}
-    begin = states["Begin"]
-    assert (begin["startedAt"], begin["finishedAt"], begin["tries"], begin["error"]) == (None, None, 0, None)
+    first = states["ReadInventory"]
+    assert (first["startedAt"], first["finishedAt"], first["tries"], first["error"]) == (None, None, 0, None)
 
 
 def test_a_task_runs_from_its_entry_to_its_exit() -> None:
-    for event in (4, 5, 6, 7):
+    for event in (2, 3, 4, 5):
         reading = picture(INVENTORY, until(event))["ReadInventory"]
-        assert (reading["status"], reading["startedAt"], reading["finishedAt"]) == ("running", at(4), None)
+        assert (reading["status"], reading["startedAt"], reading["finishedAt"]) == ("running", at(2), None)
         assert reading["tries"] == 1
-    read_ = picture(INVENTORY, until(8))["ReadInventory"]
-    assert (read_["status"], read_["startedAt"], read_["finishedAt"]) == ("succeeded", at(4), at(8))
+    read_ = picture(INVENTORY, until(6))["ReadInventory"]
+    assert (read_["status"], read_["startedAt"], read_["finishedAt"]) == ("succeeded", at(2), at(6))
 
 
 def test_branches_run_side_by_side_within_their_parallel() -> None:
-    states = picture(INVENTORY, until(18))
+    states = picture(INVENTORY, until(16))
     now = {name: states[name]["status"] for name in ("RenderAndPresign", "RenderReport", "PresignReport")}
     assert now == {"RenderAndPresign": "running", "RenderReport": "running", "PresignReport": "succeeded"}
-    assert states["PresignReport"]["finishedAt"] == at(18)
+    assert states["PresignReport"]["finishedAt"] == at(16)
     assert states["RenderReport"]["parent"] == states["PresignReport"]["parent"] == "RenderAndPresign"
-    assert picture(INVENTORY, until(22))["RenderAndPresign"]["status"] == "succeeded"
+    assert picture(INVENTORY, until(20))["RenderAndPresign"]["status"] == "succeeded"
 
 
 def test_after_success_the_states_that_were_not_needed_are_skipped() -> None:
@@ -180,17 +178,16 @@ def test_after_success_the_states_that_were_not_needed_are_skipped() -> None:
     assert shown["reportId"] == "inventory-1"
     assert (shown["kind"], shown["status"], shown["startedAt"]) == ("inventory", "SUCCEEDED", timestamp(NOW))
     ends = {state["name"]: state["status"] for state in shown["states"]}
-    failing = {"WhatFailed", "TellTimeOut", "ReadFunctionError", "TakeMessage", "TakeCause", "NotifyFailure"}
-    assert {name for name in ends if ends[name] == "skipped"} == failing | {"Failed", "Unannounced"}
-    assert {ends[name] for name in ends.keys() - failing - {"Failed", "Unannounced"}} == {"succeeded"}
+    assert {name for name in ends if ends[name] == "skipped"} == FAILURE_PATH
+    assert {ends[name] for name in ends.keys() - FAILURE_PATH} == {"succeeded"}
 
 
 def test_every_state_of_both_machines_has_its_kind_and_its_transitions() -> None:
-    for machine, kinds in ((INVENTORY, {"pass", "task", "parallel", "choice", "fail"}), (STORAGE, {"map", "choice"})):
+    for machine, kinds in ((INVENTORY, {"task", "parallel", "pass", "fail"}), (STORAGE, {"map", "choice"})):
         states = picture(machine, until(1))
         assert kinds <= {state["kind"] for state in states.values()}
         assert all(way in states for state in states.values() for way in state["next"] + state["catch"])
-    assert picture(STORAGE, until(1))["IsAnythingLeft"]["next"] == ["WriteNotice", "MeasureShares"]
+    assert picture(STORAGE, until(1))["IsAnythingLeft"]["next"] == ["NotifyStorage", "MeasureShares"]
     assert picture(STORAGE, until(1))["MeasureShare"]["parent"] == "MeasureShares"
     assert picture(INVENTORY, until(1))["NotifyFailure"]["catch"] == ["Unannounced"]
 
@@ -207,29 +204,17 @@ def test_a_task_that_is_retried_shows_its_tries_and_the_reason() -> None:
     assert (done["status"], done["tries"], done["error"]) == ("succeeded", 2, None)
 
 
-def test_a_caught_failure_does_not_end_the_execution() -> None:
-    told = """
-        1 <- 0 ExecutionStarted | 2 <- 0 TaskStateEntered One | 3 <- 2 TaskScheduled | 4 <- 3 TaskStarted
-        5 <- 4 TaskFailed DatabaseRefused: a table is missing | 6 <- 5 TaskStateExited One
-        7 <- 6 PassStateEntered Caught
-    """
-    states = picture(one({**TASK, **CATCH}, Caught=PASS), told)
-    assert statuses(states) == {"One": "caught", "Caught": "running"}
-    assert (states["One"]["error"], states["One"]["catch"]) == ("a table is missing", ["Caught"])
-
-
 def test_a_failed_report_shows_where_it_failed_and_the_states_that_followed() -> None:
     told = """
-        1 <- 0 ExecutionStarted | 2 <- 0 PassStateEntered Begin | 3 <- 2 PassStateExited Begin
-        4 <- 3 TaskStateEntered ReadInventory | 5 <- 4 TaskScheduled | 6 <- 5 TaskStarted
-        7 <- 6 TaskFailed DatabaseRefused: {"errorMessage": "MySQL refuses: no such table"}
-        8 <- 7 TaskStateExited ReadInventory | 9 <- 8 ChoiceStateEntered WhatFailed
-        10 <- 9 ChoiceStateExited WhatFailed | 11 <- 10 PassStateEntered ReadFunctionError
-        12 <- 11 PassStateExited ReadFunctionError | 13 <- 12 PassStateEntered TakeMessage
-        14 <- 13 PassStateExited TakeMessage | 15 <- 14 TaskStateEntered NotifyFailure | 16 <- 15 TaskScheduled
-        17 <- 16 TaskSucceeded | 18 <- 17 TaskStateExited NotifyFailure | 19 <- 18 FailStateEntered Failed
-        20 <- 19 ExecutionFailed DatabaseRefused: MySQL refuses: no such table
+        1 <- 0 ExecutionStarted | 2 <- 0 TaskStateEntered ReadInventory | 3 <- 2 TaskScheduled | 4 <- 3 TaskStarted
+        5 <- 4 TaskFailed DatabaseRefused: {"errorMessage": "MySQL refuses: no such table"}
+        6 <- 5 TaskStateExited ReadInventory | 7 <- 6 PassStateEntered ExplainFailure
+        8 <- 7 PassStateExited ExplainFailure | 9 <- 8 TaskStateEntered NotifyFailure | 10 <- 9 TaskScheduled
+        11 <- 10 TaskSucceeded | 12 <- 11 TaskStateExited NotifyFailure | 13 <- 12 FailStateEntered Failed
+        14 <- 13 ExecutionFailed DatabaseRefused: MySQL refuses: no such table
     """
+    # A cause that is an expression has its value only in the last event.
+    assert picture(INVENTORY, until(13, told))["Failed"]["error"] is None
     states = picture(INVENTORY, told, "FAILED", cause="MySQL refuses: no such table")
     assert states["ReadInventory"]["status"] == "caught"
     assert states["ReadInventory"]["error"] == "MySQL refuses: no such table"
@@ -238,33 +223,91 @@ def test_a_failed_report_shows_where_it_failed_and_the_states_that_followed() ->
     assert states["RenderReport"]["status"] == "skipped"
 
 
-@pytest.mark.parametrize("kind", ["Task", "LambdaFunction", "Activity"])
-def test_a_task_that_takes_too_long_says_so(kind: str) -> None:
-    told = f"""
-        1 <- 0 ExecutionStarted | 2 <- 0 TaskStateEntered One | 3 <- 2 {kind}Scheduled | 4 <- 3 {kind}Started
-        5 <- 4 {kind}TimedOut States.Timeout | 6 <- 5 ExecutionFailed States.Timeout
-    """
-    states = picture(one(TASK), told, "FAILED", error="States.Timeout")
-    assert statuses(states) == {"One": "failed"}
-    assert states["One"]["error"] == "it took too long and was given up"
-    assert states["One"]["tries"] == 1
-
-
-def test_when_one_branch_fails_the_other_is_stopped_and_the_parallel_is_caught() -> None:
-    machine = one(parallel(one_named("Left"), one_named("Right"), **CAUGHT), Caught=PASS)
-    told = """
-        1 <- 0 ExecutionStarted | 2 <- 0 ParallelStateEntered One | 3 <- 2 ParallelStateStarted
-        4 <- 3 TaskStateEntered Left | 5 <- 4 TaskScheduled | 6 <- 3 TaskStateEntered Right | 7 <- 6 TaskScheduled
-        8 <- 5 TaskStarted | 9 <- 7 TaskStarted | 10 <- 9 TaskFailed StorageRefused: may not
+TASK_RUNS = "1 <- 0 ExecutionStarted | 2 <- 0 TaskStateEntered One | 3 <- 2 TaskScheduled | 4 <- 3 TaskStarted |"
+FORK = "1 <- 0 ExecutionStarted | 2 <- 0 ParallelStateEntered One | 3 <- 2 ParallelStateStarted |"
+MAP = """1 <- 0 ExecutionStarted | 2 <- 0 MapStateEntered One | 3 <- 2 MapStateStarted
+    4 <- 3 MapIterationStarted One | 5 <- 3 MapIterationStarted One |"""
+FAIL = {"Type": "Fail", "Error": "Beans", "Cause": "none left"}
+TOO_LONG = "it took too long and was given up"
+CASES: dict[str, tuple[dict[str, Any], str, str, dict[str, tuple[str, str | None]]]] = {
+    "a task that is caught": (
+        one({**TASK, **CATCH}, Caught=PASS),
+        TASK_RUNS
+        + """5 <- 4 TaskFailed DatabaseRefused: a table is missing | 6 <- 5 TaskStateExited One
+        7 <- 6 PassStateEntered Caught""",
+        "RUNNING",
+        {"One": ("caught", "a table is missing"), "Caught": ("running", None)},
+    ),
+    **{
+        f"a {kind} that takes too long": (
+            one(TASK),
+            f"""1 <- 0 ExecutionStarted | 2 <- 0 TaskStateEntered One | 3 <- 2 {kind}Scheduled | 4 <- 3 {kind}Started
+            5 <- 4 {kind}TimedOut States.Timeout | 6 <- 5 ExecutionFailed States.Timeout""",
+            "FAILED",
+            {"One": ("failed", TOO_LONG)},
+        )
+        for kind in ("Task", "LambdaFunction", "Activity")
+    },
+    "a branch that fails while the other is stopped": (
+        one(parallel(one_named("Left"), one_named("Right"), **CAUGHT), Caught=PASS),
+        FORK
+        + """4 <- 3 TaskStateEntered Left | 5 <- 4 TaskScheduled | 6 <- 3 TaskStateEntered Right
+        7 <- 6 TaskScheduled | 8 <- 5 TaskStarted | 9 <- 7 TaskStarted | 10 <- 9 TaskFailed StorageRefused: may not
         11 <- 10 TaskStateAborted | 12 <- 10 ParallelStateFailed | 13 <- 12 ParallelStateExited One
-        14 <- 13 PassStateEntered Caught
-    """
-    assert statuses(picture(machine, until(10, told)))["Right"] == "running"
-    states = picture(machine, told)
-    assert statuses(states) == {"One": "caught", "Left": "failed", "Right": "failed", "Caught": "running"}
-    assert states["One"]["error"] == states["Right"]["error"] == "may not"
-    assert states["Left"]["error"] == history.STOPPED
-    assert states["Left"]["finishedAt"] == at(12)
+        14 <- 13 PassStateEntered Caught""",
+        "RUNNING",
+        {
+            **{"One": ("caught", "may not"), "Left": ("failed", history.STOPPED), "Right": ("failed", "may not")},
+            "Caught": ("running", None),
+        },
+    ),
+    "an item that fails": (
+        one({"Type": "Map", "Iterator": one_named("Each"), "End": True}),
+        MAP
+        + """6 <- 4 TaskStateEntered Each | 7 <- 6 TaskScheduled | 8 <- 5 TaskStateEntered Each
+        9 <- 8 TaskScheduled | 10 <- 7 TaskTimedOut States.Timeout | 11 <- 10 MapIterationFailed One
+        12 <- 10 MapIterationAborted One | 13 <- 10 TaskStateAborted | 14 <- 10 MapStateFailed
+        15 <- 14 ExecutionFailed States.Timeout""",
+        "FAILED",
+        {"One": ("failed", TOO_LONG), "Each": ("failed", history.STOPPED)},
+    ),
+    "a parallel within a parallel": (
+        one(parallel(one_named("Inner", parallel(one_named("Deep"))), one_named("Side"))),
+        FORK
+        + """4 <- 3 ParallelStateEntered Inner | 5 <- 4 ParallelStateStarted | 6 <- 3 TaskStateEntered Side
+        7 <- 5 TaskStateEntered Deep | 8 <- 7 TaskFailed Broken: pipe | 9 <- 8 ParallelStateFailed
+        10 <- 9 ParallelStateFailed | 11 <- 10 ExecutionFailed Broken: pipe""",
+        "FAILED",
+        {**dict.fromkeys(("One", "Inner", "Deep"), ("failed", "pipe")), "Side": ("failed", history.STOPPED)},
+    ),
+    "a state that cannot go on": (
+        one(PASS),
+        "1 <- 0 ExecutionStarted | 2 <- 0 PassStateEntered One | 3 <- 2 ExecutionFailed States.Runtime: no such path",
+        "FAILED",
+        {"One": ("failed", "no such path")},
+    ),
+    "a task that failed before the stop": (
+        one(TASK),
+        TASK_RUNS + "5 <- 4 TaskFailed Unavailable: later | 6 <- 0 ExecutionAborted",
+        "ABORTED",
+        {"One": ("failed", "later")},
+    ),
+    "a Fail state in a branch": (
+        one(parallel(one_named("Stop", FAIL), **CAUGHT), Caught=PASS),
+        FORK + "4 <- 3 FailStateEntered Stop | 5 <- 4 ParallelStateFailed | 6 <- 5 ParallelStateExited One",
+        "RUNNING",
+        {"One": ("caught", "none left"), "Stop": ("failed", "none left"), "Caught": ("waiting", None)},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_failure_is_shown_where_it_happened(case: str) -> None:
+    machine, told, status, expected = CASES[case]
+    found = re.search(r"ExecutionFailed ([\w.]+)(?:: (.*))?", told)
+    ended = {} if found is None else {"error": found[1]} | ({"cause": found[2]} if found[2] else {})
+    states = picture(machine, told, status, **ended)
+    assert {name: (state["status"], state["error"]) for name, state in states.items()} == expected
 
 
 def test_a_parallel_that_is_retried_starts_again() -> None:
@@ -300,20 +343,6 @@ def test_the_items_of_a_map_are_one_state_that_was_entered_often() -> None:
     assert states["One"]["tries"] == 1
 
 
-def test_one_item_that_fails_ends_the_map_and_all_its_items() -> None:
-    machine = one({"Type": "Map", "Iterator": one_named("Each"), "End": True})
-    told = """
-        1 <- 0 ExecutionStarted | 2 <- 0 MapStateEntered One | 3 <- 2 MapStateStarted | 4 <- 3 MapIterationStarted One
-        5 <- 3 MapIterationStarted One | 6 <- 4 TaskStateEntered Each | 7 <- 6 TaskScheduled
-        8 <- 5 TaskStateEntered Each | 9 <- 8 TaskScheduled | 10 <- 7 TaskTimedOut States.Timeout
-        11 <- 10 MapIterationFailed One | 12 <- 10 MapIterationAborted One | 13 <- 10 TaskStateAborted
-        14 <- 10 MapStateFailed | 15 <- 14 ExecutionFailed States.Timeout
-    """
-    states = picture(machine, told, "FAILED", error="States.Timeout")
-    assert statuses(states) == {"One": "failed", "Each": "failed"}
-    assert states["One"]["error"] == "it took too long and was given up"
-
-
 def test_a_parallel_within_a_map_fails_with_its_own_item_only() -> None:
     both = parallel(one_named("Left"), one_named("Right"), End=True, **CATCH)
     machine = one(each_item({"StartAt": "Both", "States": {"Both": both, "Caught": PASS}}))
@@ -336,20 +365,6 @@ def test_a_parallel_within_a_map_fails_with_its_own_item_only() -> None:
     assert (ended["Left"]["status"], ended["Right"]["status"]) == ("failed", "failed")
 
 
-def test_a_failure_in_a_parallel_within_a_parallel_ends_both() -> None:
-    machine = one(parallel(one_named("Inner", parallel(one_named("Deep"))), one_named("Side")))
-    told = """
-        1 <- 0 ExecutionStarted | 2 <- 0 ParallelStateEntered One | 3 <- 2 ParallelStateStarted
-        4 <- 3 ParallelStateEntered Inner | 5 <- 4 ParallelStateStarted | 6 <- 3 TaskStateEntered Side
-        7 <- 5 TaskStateEntered Deep | 8 <- 7 TaskFailed Broken: pipe | 9 <- 8 ParallelStateFailed
-        10 <- 9 ParallelStateFailed | 11 <- 10 ExecutionFailed Broken: pipe
-    """
-    states = picture(machine, told, "FAILED", cause="pipe")
-    assert set(statuses(states).values()) == {"failed"}
-    errors = {name: state["error"] for name, state in states.items()}
-    assert errors == {"One": "pipe", "Inner": "pipe", "Deep": "pipe", "Side": history.STOPPED}
-
-
 def test_a_loop_goes_through_the_same_states_again() -> None:
     machine = one(
         {"Type": "Task", "Resource": "r", "Next": "Again"},
@@ -367,20 +382,13 @@ def test_a_loop_goes_through_the_same_states_again() -> None:
     assert [states[name]["column"] for name in ("One", "Again", "Two")] == [0, 1, 2]
 
 
-def test_a_state_that_cannot_go_on_fails_with_the_execution() -> None:
-    told = """
-        1 <- 0 ExecutionStarted | 2 <- 0 PassStateEntered One
-        3 <- 2 ExecutionFailed States.Runtime: Invalid path '$.no'
-    """
-    states = picture(one(PASS), told, "FAILED", error="States.Runtime")
-    assert (states["One"]["status"], states["One"]["error"]) == ("failed", "Invalid path '$.no'")
+def test_a_state_whose_expression_fails_is_named_by_that_event() -> None:
     told = """
         1 <- 0 ExecutionStarted | 2 <- 0 MapStateEntered One
         3 <- 0 EvaluationFailed States.QueryEvaluationError: no list | 4 <- 3 MapStateFailed
         5 <- 4 ExecutionFailed States.QueryEvaluationError: no list
     """
-    machine = one(each_item(one_named("Each")))
-    executions = Executions(machine, read(told), "FAILED")
+    executions = Executions(one(each_item(one_named("Each"))), read(told), "FAILED")
     executions.events[2]["evaluationFailedEventDetails"]["state"] = "One"
     states = {state["name"]: state for state in of(executions)["states"]}
     assert (states["One"]["status"], states["One"]["error"]) == ("failed", "no list")
@@ -395,46 +403,24 @@ def test_a_state_that_cannot_go_on_fails_with_the_execution() -> None:
     ],
 )
 def test_states_that_ran_when_the_report_was_stopped_say_why(status: str, event: str, reason: str) -> None:
-    states = picture(INVENTORY, until(15) + f"\n 16 <- 0 {event}", status)
+    states = picture(INVENTORY, until(13) + f"\n 14 <- 0 {event}", status)
     for name in ("RenderAndPresign", "RenderReport", "PresignReport"):
         assert (states[name]["status"], states[name]["error"]) == ("failed", reason)
         assert states[name]["finishedAt"] == timestamp(NOW + timedelta(seconds=1_000_000))
     assert states["ReadInventory"]["status"] == "succeeded"
-    assert states["Done"]["status"] == "skipped"
-
-
-def test_a_state_that_failed_before_the_stop_keeps_its_reason() -> None:
-    told = """
-        1 <- 0 ExecutionStarted | 2 <- 0 TaskStateEntered One | 3 <- 2 TaskScheduled
-        4 <- 3 TaskFailed Unavailable: later | 5 <- 0 ExecutionAborted
-    """
-    assert picture(one(TASK), told, "ABORTED")["One"]["error"] == "later"
-
-
-def test_a_fail_state_in_a_branch_gives_its_cause() -> None:
-    fail = {"Type": "Fail", "Error": "Beans", "Cause": "no beans are left"}
-    machine = one(parallel(one_named("Stop", fail), **CAUGHT), Caught=PASS)
-    told = """
-        1 <- 0 ExecutionStarted | 2 <- 0 ParallelStateEntered One | 3 <- 2 ParallelStateStarted
-        4 <- 3 FailStateEntered Stop | 5 <- 4 ParallelStateFailed | 6 <- 5 ParallelStateExited One
-    """
-    states = picture(machine, told)
-    assert statuses(states) == {"One": "caught", "Stop": "failed", "Caught": "waiting"}
-    assert states["One"]["error"] == states["Stop"]["error"] == "no beans are left"
+    assert states["NotifyReport"]["status"] == "skipped"
 
 
 def test_an_execution_has_ended_even_if_its_last_events_are_missing() -> None:
-    states = picture(INVENTORY, until(30), "SUCCEEDED")
-    assert states["Done"]["status"] == "succeeded"
+    states = picture(INVENTORY, until(24), "SUCCEEDED")
+    assert states["NotifyReport"]["status"] == "succeeded"
     assert "running" not in statuses(states).values()
 
 
 def test_a_failure_is_a_sentence_of_bounded_length_without_a_stack_trace() -> None:
     causes = {
         '{"errorMessage": "no", "errorType": "X", "stackTrace": ["File secret.py"]}': "no",
-        "{}": "{}",
-        "[]": "[]",
-        "no JSON": "no JSON",
+        **{text: text for text in ("{}", "[]", "no JSON")},
         '{"errorMessage": null}': "None",
         "x" * 30_000: "x" * history.ERROR_CHARACTERS,
     }
@@ -501,7 +487,8 @@ def left_out(machine: dict[str, Any], told: str, page: int, status: str) -> dict
 def test_a_state_whose_entry_was_not_read_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "NEWEST_PAGES", 1)
     found = left_out(INVENTORY, SUCCEEDED, 2, "SUCCEEDED")
-    assert (found["Begin"], found["Done"], found["ReadInventory"]) == ("succeeded", "succeeded", "skipped")
+    assert (found["ReadInventory"], found["NotifyReport"]) == ("succeeded", "succeeded")
+    assert found["RenderAndPresign"] == "skipped"
 
 
 def test_an_item_whose_start_was_not_read_belongs_to_its_map(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -542,7 +529,7 @@ def test_the_state_machine_is_read_once_however_often_the_history_is_read() -> N
 
 def test_a_report_that_does_not_exist_has_no_history() -> None:
     with pytest.raises(NotFound):
-        history.of("storage-2", sfn=Executions(INVENTORY, [], "RUNNING"), machines=MACHINES)
+        history.report_history("storage-2", sfn=Executions(INVENTORY, [], "RUNNING"), machines=MACHINES)
 
 
 # --- Where each state is drawn ----------------------------------------------------------------------------------------
@@ -567,15 +554,15 @@ def test_no_two_states_share_a_place_except_a_container_and_its_first_state(mach
 @pytest.mark.parametrize(
     ("machine", "way"),
     [
-        (INVENTORY, ["Begin", "ReadInventory", "RenderAndPresign", "WriteNotice", "NotifyReport", "Done"]),
-        (STORAGE, ["Begin", "MeasureBuckets", "IsAnythingLeft", "WriteNotice", "NotifyStorage", "Done"]),
+        (INVENTORY, ["ReadInventory", "RenderAndPresign", "NotifyReport"]),
+        (STORAGE, ["MeasureBuckets", "IsAnythingLeft", "NotifyStorage"]),
     ],
     ids=["inventory", "storage"],
 )
 def test_the_path_without_failures_is_straight_and_above_the_rest(machine: dict[str, Any], way: list[str]) -> None:
     drawn = places(machine)
     assert [drawn[name] for name in way] == [(column, 0) for column in range(len(way))]
-    assert min(drawn[name][1] for name in ("WhatFailed", "TakeCause", "NotifyFailure", "Failed", "Unannounced")) > 1
+    assert min(drawn[name][1] for name in FAILURE_PATH) > 1
 
 
 def test_a_following_state_is_to_the_right_unless_it_loops_back() -> None:

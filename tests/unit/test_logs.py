@@ -1,4 +1,4 @@
-"""The log: one JSON object on one line for each record, whatever it is about."""
+"""The log: each record is one JSON object on one line."""
 
 import io
 import json
@@ -29,7 +29,7 @@ def test_a_record_has_its_level_logger_message_time_and_fields(log_lines: io.Str
     }
 
 
-def test_what_a_client_sends_cannot_forge_a_record(log_lines: io.StringIO) -> None:
+def test_a_client_cannot_forge_a_log_record(log_lines: io.StringIO) -> None:
     forged = 'o-1"}\n{"level": "ERROR", "message": "all is lost"}\r\u2028\u0085'
     logger("orders").info("order queued", extra={"orderID": forged})
     (record,) = records(log_lines)
@@ -64,7 +64,7 @@ def test_an_exception_is_a_field_of_its_record(log_lines: io.StringIO) -> None:
 
 
 def test_a_record_is_printed_once_even_below_lambdas_own_handler() -> None:
-    """The Lambda runtime puts a handler of its own on the root logger before the code is imported."""
+    """The Lambda runtime adds its own handler to the root logger before it imports the code."""
     code = (
         "import logging; logging.basicConfig(level=logging.INFO)\n"
         "from chalicelib.logs import logger\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
@@ -151,36 +152,39 @@ def test_a_conflict_is_rejected_once_it_was_reported(aws: Aws, figures: Figures)
 # --- Reports and storage ----------------------------------------------------------------------------------------------
 
 
-def of_report(key: str, **more: str) -> dict[str, Any]:
+def with_facts(facts: dict[str, Any], **more: str) -> dict[str, Any]:
     """Returns the notification of a report that started ten seconds before."""
     started = timestamp(NOW - timedelta(seconds=10))
-    return sent(MessageAttributes=attributes(**{"key": key, "startedAt": started, **more}))
+    return sent(MessageAttributes=attributes(**{"facts": json.dumps(facts), "startedAt": started, **more}))
 
 
-@pytest.mark.parametrize(
-    ("key", "report"),
-    [
-        ("report/inventory-1", "inventory succeeded"),
-        ("report/inventory-1/failed", "inventory failed"),
-        ("storage/by-hand", "storage succeeded"),
-        ("storage/by-hand/failed", "storage failed"),
-    ],
-)
-def test_a_report_is_counted_once_with_its_duration(aws: Aws, figures: Figures, key: str, report: str) -> None:
+@pytest.mark.parametrize("kind", ["inventory", "storage"])
+@pytest.mark.parametrize("outcome", ["succeeded", "failed"])
+def test_a_report_is_counted_once_with_its_duration(aws: Aws, figures: Figures, kind: str, outcome: str) -> None:
     for _ in range(2):
-        record(aws, of_report(key))
+        record(aws, with_facts({"id": "report-1", "kind": kind, "outcome": outcome}, key="report/1"))
+    report = f"{kind} {outcome}"
     assert figures() == {f"Reports {report}": 1, f"ReportDuration {report}": pytest.approx(10, abs=0.001)}
 
 
 @pytest.mark.parametrize("started", ["", "soon", "2026-11-21", "2026-11-21T03:14:15"])
 def test_a_report_without_a_known_start_is_counted_without_a_duration(aws: Aws, figures: Figures, started: str) -> None:
-    record(aws, of_report("report/inventory-1", startedAt=started))
+    record(aws, with_facts({"kind": "inventory", "outcome": "succeeded"}, startedAt=started))
     assert figures() == {"Reports inventory succeeded": 1}
 
 
-@pytest.mark.parametrize("key", ["orders/1", "upload/report/x/1", "report/", "report/a/b/failed", "order-conflict/1"])
-def test_no_other_notification_counts_as_a_report(aws: Aws, figures: Figures, key: str) -> None:
-    record(aws, of_report(key), sent(2, MessageAttributes=None))
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {},
+        {"orderIDs": ["o-1"]},
+        {"outcome": "failed", "new": 1},
+        {"kind": "inventory", "outcome": "beans"},
+        {"kind": ["inventory"], "outcome": "failed"},
+    ],
+)
+def test_no_other_notification_counts_as_a_report(aws: Aws, figures: Figures, facts: dict[str, Any]) -> None:
+    record(aws, with_facts(facts), sent(2, MessageAttributes=None))
     assert figures() == {}
 
 

@@ -1,4 +1,4 @@
-"""The cells of MySQL's answer, read from its packets."""
+"""The cells of an answer of MySQL, read from its packets."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ def test_any_rows_are_read_wherever_the_network_cuts_them(rows: list[Row], block
     assert cells(Connection(rows, block_bytes=block_bytes)) == [in_utf8(cell) for row in rows for cell in row]
 
 
-def test_null_is_an_empty_cell_at_either_end_of_a_row_too() -> None:
+def test_null_is_an_empty_cell_anywhere_in_a_row() -> None:
     assert cells(Connection([(None, "a", None), (None, None, None)])) == [b"", b"a", b"", b"", b"", b""]
 
 
-def test_rows_come_in_lists_of_whole_rows_and_not_only_at_the_end() -> None:
+def test_rows_come_in_lists_of_whole_rows() -> None:
     batches = list(read(Connection([(1, "x" * 97, 2)] * 1_000, block_bytes=1_000), 30))
     assert sum(map(len, batches)) == 3_000
     assert all(len(batch) % 3 == 0 for batch in batches)
     assert all(30 <= len(batch) < 70 for batch in batches[:-1])
 
 
-def test_what_mysql_says_in_the_middle_is_raised_as_pymysql_does() -> None:
+def test_an_error_in_the_middle_is_raised_as_pymysql_does() -> None:
     with pytest.raises(OperationalError) as raised:
         cells(Connection([(1, 2, 3)] * 5, last=KILLED))
     assert raised.value.args[:2] == (1317, "Query execution was interrupted")
 
 
 @pytest.mark.parametrize("rows", [0, 1, 5_000])
-def test_a_connection_that_is_lost_is_an_error_even_between_two_rows(rows: int) -> None:
+def test_a_lost_connection_is_an_error_even_between_two_rows(rows: int) -> None:
     with pytest.raises(OperationalError) as raised:
         cells(Connection([(1, 2, 3)] * rows, last=None))
     assert raised.value.args[0] == 2013

@@ -57,6 +57,18 @@ def test_each_protocol_gets_its_text_and_the_filter_its_kind(aws: Aws, log_lines
     assert (line["kind"], line["key"]) == ("order", "orders/1")
 
 
+def test_the_facts_are_an_attribute_of_the_message(aws: Aws) -> None:
+    given = {"outcome": "placed", "orderIDs": ["Zoë\ud800"]}
+    call = published(aws, notification(facts=given))
+    attribute = call["MessageAttributes"]["facts"]
+    assert (attribute["DataType"], json.loads(attribute["StringValue"])) == ("String", given)
+
+
+def test_too_many_facts_are_left_out_and_the_message_is_sent(aws: Aws) -> None:
+    call = published(aws, notification(facts={"orderIDs": ["x" * 64] * 1_000}))
+    assert "facts" not in call["MessageAttributes"]
+
+
 @pytest.mark.parametrize("character", ["x", "é", "☕", "😀", '"', "\n", "\u0001"])
 def test_a_message_of_any_length_is_cut_to_what_sns_accepts(aws: Aws, character: str) -> None:
     call = published(aws, notification(message=character * 300_000, sms=character * 1000))
@@ -125,9 +137,27 @@ def test_a_notification_is_kept_for_30_days_and_shown(aws: Aws) -> None:
         "kind": "order",
         "subject": "1 new order",
         "message": "1 new order:\n- order o-1 of customer c-1",
+        "facts": {},
         "sentAt": "2026-11-21T03:14:15.123000Z",
     }
     assert inbox(aws) == {"notifications": [shown], "next": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "facts"),
+    [
+        ('{"id": "inventory-1", "kind": "inventory", "outcome": "failed"}',) * 2,
+        ('{"low": NaN}', '{"low": "NaN"}'),
+        ("Inventory report failed", "{}"),
+        ("[1]", "{}"),
+        ("9" * 5_000, "{}"),
+        ("[" * 100_000, "{}"),
+    ],
+    ids=["a report's", "not in JSON", "a sentence", "a list", "a long number", "deep"],
+)
+def test_the_facts_of_a_notification_are_kept_and_shown_as_fields(aws: Aws, text: str, facts: str) -> None:
+    record(aws, sent(MessageAttributes=attributes(facts=text)))
+    assert inbox(aws)["notifications"][0]["facts"] == json.loads(facts)
 
 
 @pytest.mark.parametrize("subject", [None, "", "null"], ids=["left out", "empty", "null"])

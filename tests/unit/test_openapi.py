@@ -10,8 +10,9 @@ import pytest
 from openapi_schema_validator import OAS31Validator, oas31_format_checker
 from openapi_spec_validator import validate
 
-from chalicelib import dead_letters, idempotency, notifications, orders, reports, rest, timeline, today, upload_links
+from chalicelib import dead_letters, idempotency, notifications, reports, rest, timeline, today, upload_links
 from chalicelib.errors import InvalidRequest
+from chalicelib.orders import order, placing
 from chalicelib.reports import history
 from chalicelib.settings import VERSION
 from chalicelib.sign_in import OPEN, ROUTES
@@ -80,11 +81,11 @@ def test_every_route_that_is_not_open_takes_a_token_and_may_refuse_it() -> None:
 def test_the_limits_are_those_of_the_code() -> None:
     [_, several] = schema_of("post", "/orders")["anyOf"]
     limit = API["components"]["parameters"]["limit"]["schema"]
-    assert several["maxItems"] == orders.ORDERS_IN_LIST
-    assert SCHEMAS["Order"]["properties"]["requestedBy"]["maxLength"] == orders.USER_NAME
-    assert SCHEMAS["OrderRequest"]["anyOf"][1]["properties"]["items"]["maxItems"] == orders.ITEMS_IN_ORDER
-    assert SCHEMAS["Quantity"]["maximum"] == orders.QUANTITY
-    assert SCHEMAS["OrderID"]["pattern"] == f"^{orders.ORDER_ID.pattern}$"
+    assert several["maxItems"] == placing.ORDERS_IN_LIST
+    assert SCHEMAS["Order"]["properties"]["requestedBy"]["maxLength"] == order.USER_NAME
+    assert SCHEMAS["OrderRequest"]["anyOf"][1]["properties"]["items"]["maxItems"] == order.ITEMS_IN_ORDER
+    assert SCHEMAS["Quantity"]["maximum"] == order.QUANTITY
+    assert SCHEMAS["OrderID"]["pattern"] == f"^{order.ORDER_ID.pattern}$"
     assert SCHEMAS["ReportID"]["pattern"] == f"^{reports.REPORT_ID.pattern}$"
     assert SCHEMAS["IdempotencyKey"]["pattern"] == f"^{idempotency.KEY.pattern}$"
     assert tuple(SCHEMAS["ReportKind"]["enum"]) == reports.KINDS
@@ -152,7 +153,7 @@ WRONG_UPLOADS = [
 @pytest.mark.parametrize(
     ("path", "parse", "right", "wrong"),
     [
-        ("/orders", lambda body: orders.parse(body, NOW), RIGHT_ORDERS, WRONG_ORDERS),
+        ("/orders", lambda body: placing.parse(body, NOW), RIGHT_ORDERS, WRONG_ORDERS),
         ("/create_report", reports.parse, RIGHT_REPORTS, WRONG_REPORTS),
         ("/dead-letters/redrive", dead_letters.parse, RIGHT_REDRIVES, WRONG_REDRIVES),
         ("/uploads", upload_links.parse, RIGHT_UPLOADS, WRONG_UPLOADS),

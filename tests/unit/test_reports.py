@@ -66,7 +66,7 @@ def test_the_defaults_are_an_inventory_and_a_listing() -> None:
         *(({"kind": kind}, ["kind: must be one of inventory, storage"]) for kind in ("coffee", None, ["storage"])),
         *(({"kind": "storage", "mode": mode}, ["mode: must be one of listing, metrics"]) for mode in ("guess", {})),
         ({"mode": "listing"}, ["mode: is for reports of the kind storage only"]),
-        ({"since": "2026"}, ['"since": is not a field of a report']),
+        ({"since": "2026"}, ["since: is not a field of a report"]),
         (
             {"kind": 1, "mode": 2, "a\u0000\ud800": 3},
             [
@@ -81,7 +81,7 @@ def test_the_defaults_are_an_inventory_and_a_listing() -> None:
 def test_a_wrong_request_names_every_wrong_field(body: Any, problems: list[str]) -> None:
     with pytest.raises(InvalidRequest) as caught:
         reports.parse(body)
-    assert caught.value.problems == problems
+    assert [str(each) for each in caught.value.problems] == problems
 
 
 VALUES = st.sampled_from(["inventory", "storage", "listing", "metrics"])
@@ -96,12 +96,11 @@ def test_any_object_is_a_request_or_is_refused_by_the_names_of_its_fields(body: 
     try:
         wanted = reports.parse(body)
     except InvalidRequest as error:
-        problems = error.problems
+        named = {problem.field for problem in error.problems}
     else:
         assert body.items() <= {**INVENTORY, **wanted}.items()
         return
-    named = {problem.rpartition(": ")[0] for problem in problems if not problem.startswith("and ")}
-    assert named <= {"kind", "mode"} | {json.dumps(name[:40]) for name in body}
+    assert named <= {"kind", "mode"} | {name[:40] for name in body}
 
 
 def test_fields_of_any_number_and_length_make_a_short_message() -> None:

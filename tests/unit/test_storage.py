@@ -67,7 +67,11 @@ def test_an_account_without_buckets_has_a_size_of_0(account: Account) -> None:
         assert page.summary(measurement)["asOf"] is None
 
 
-def test_buckets_come_in_pages_and_each_is_listed_in_its_own_region(account: Account) -> None:
+# S3 calls its two oldest regions by other names.
+@pytest.mark.parametrize(("location", "region"), [({}, "us-east-1"), ({"LocationConstraint": "EU"}, "eu-west-1")])
+def test_buckets_come_in_pages_and_each_is_listed_in_its_own_region(
+    account: Account, location: dict[str, str], region: str
+) -> None:
     regions: list[str] = []
 
     def s3_in(region: str) -> Any:
@@ -78,25 +82,24 @@ def test_buckets_come_in_pages_and_each_is_listed_in_its_own_region(account: Acc
         return client
 
     first = {"Buckets": [{"Name": "beans", "BucketRegion": "eu-central-1"}], "ContinuationToken": "more"}
-    second = {"Buckets": [{"Name": "cups"}, {"Name": "spoons"}]}
     with Stubber(account.s3) as stubber:
         stubber.add_response("list_buckets", first, {"MaxBuckets": 10_000})
-        stubber.add_response("list_buckets", second, {"MaxBuckets": 10_000, "ContinuationToken": "more"})
-        # The oldest regions have other names here.
-        stubber.add_response("get_bucket_location", {}, {"Bucket": "cups"})
-        stubber.add_response("get_bucket_location", {"LocationConstraint": "EU"}, {"Bucket": "spoons"})
+        stubber.add_response(
+            "list_buckets", {"Buckets": [{"Name": "cups"}]}, {"MaxBuckets": 10_000, "ContinuationToken": "more"}
+        )
+        stubber.add_response("get_bucket_location", location, {"Bucket": "cups"})
         measurement = account.measure(s3_in=s3_in)
-    assert [bucket.name for bucket in measurement.buckets] == ["beans", "cups", "spoons"]
-    assert sorted(regions) == ["eu-central-1", "eu-west-1", "us-east-1"]
+    assert [bucket.name for bucket in measurement.buckets] == ["beans", "cups"]
+    assert sorted(regions) == ["eu-central-1", region]
 
 
 @pytest.mark.parametrize(
     "keys",
     [
-        [f"{number:03}" for number in range(50)],
-        [f"year={number % 7}/month={number % 11}/{number:03}" for number in range(50)],
-        [f"a/b/{chr(0x4E00 + number)}" for number in range(50)],
-        [f"\U0001f600{number:03}" if number % 3 else f"{number}~" for number in range(50)],
+        [f"{number:03}" for number in range(30)],
+        [f"year={number % 7}/month={number % 11}/{number:03}" for number in range(30)],
+        [f"a/b/{chr(0x4E00 + number)}" for number in range(30)],
+        [f"\U0001f600{number:03}" if number % 3 else f"{number}~" for number in range(30)],
     ],
     ids=["flat", "nested", "beyond ASCII", "mixed"],
 )
@@ -110,8 +113,8 @@ def test_a_large_bucket_is_split(account: Account, monkeypatch: pytest.MonkeyPat
         "provide-client-params.s3.ListObjectsV2",
         lambda params, **_: starts.append(params.get("StartAfter", "")) if "MaxKeys" not in params else None,
     )
-    account.in_pages_of(5)
-    assert account.measure().buckets == [Bucket("beans", sum(range(50)), 50, NOW)]
+    account.in_pages_of(4)
+    assert account.measure().buckets == [Bucket("beans", sum(range(30)), 30, NOW)]
     # Keys that differ only in characters beyond ASCII are listed from start to end.
     assert len(set(starts)) > 2 or "a/b/" in keys[0]
 
@@ -252,6 +255,7 @@ def test_a_figure_that_cloudwatch_fails_to_give_is_an_error_and_not_a_size_of_0(
 
 
 def test_the_metrics_take_one_call_for_each_500_buckets(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert measure.METRICS_PER_CALL == 500
     names = [f"bucket-{number}" for number in range(1_000)]
     calls: Counter[str] = Counter()
 

@@ -13,8 +13,8 @@ from botocore.stub import Stubber
 from chalicelib import clients
 from chalicelib.errors import Unavailable
 from chalicelib.notifications import Notification
-from chalicelib.orders import Item, Order
 from chalicelib.orders import store as storing
+from chalicelib.orders.order import Item, Order
 from tests.unit.api import Api
 from tests.unit.cloud import ENVIRONMENT, Aws, refusing
 from tests.unit.logged import records
@@ -127,6 +127,7 @@ def test_of_two_orders_with_one_id_the_first_is_stored_and_the_other_is_reported
     assert notification.kind == "order"
     assert notification.subject == "1 order refused: the id is taken"
     assert notification.message.endswith("\n- order o-1 of customer c-1")
+    assert notification.facts == {"outcome": "conflict", "orderIDs": ["o-1"]}
     # A second delivery is reported under the same key.
     store(aws, {"Records": both[1:]}, published.append)
     assert published[1].key == notification.key
@@ -181,15 +182,20 @@ def dead(aws: Aws) -> list[dict[str, Any]]:
     return aws.receive(ENVIRONMENT["ORDERS_DEAD_LETTER_URL"])
 
 
-@pytest.mark.parametrize("body", ["{poison", ' {"orderID": "Zoë\u2028漢" }\n\t'])
-def test_after_its_last_try_a_message_is_a_dead_letter_with_the_reason(aws: Aws, retries: Retries, body: str) -> None:
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [("{poison", "body: is not JSON"), (' {"orderID": "Zoë\u2028漢" }\n\t', "note: is missing; placedAt: must be")],
+)
+def test_after_its_last_try_a_message_is_a_dead_letter_with_the_reason(
+    aws: Aws, retries: Retries, body: str, reason: str
+) -> None:
     given = message(body, 2, received=storing.TRIES)
     given["attributes"]["SentTimestamp"] = "1795230855123"
     assert store(aws, {"Records": [message(order().to_json(), 1, received=storing.TRIES), given]}) == []
     (letter,) = dead(aws)
     assert letter["Body"] == body
     attributes = {name: each["StringValue"] for name, each in letter["MessageAttributes"].items()}
-    assert attributes.pop("reason").startswith("message: is no order: ")
+    assert attributes.pop("reason").startswith(reason)
     assert attributes == {"tries": "5", "sent": "1795230855123"}
     assert retries == []
     assert list(aws.stored()) == ["o-1"]
@@ -207,7 +213,7 @@ def test_a_reason_is_a_valid_attribute_of_sqs(aws: Aws) -> None:
 def test_a_message_that_cannot_become_a_dead_letter_is_left_to_sqs(
     aws: Aws, retries: Retries, code: str, status: int
 ) -> None:
-    with refusing(aws.sqs, "send_message", code, status):
+    with refusing(aws.sqs, "send_message_batch", code, status):
         assert store(aws, {"Records": [message("poison", received=5)]}) == ["m-1"]
     assert retries == [("r-1", 8)]
 
@@ -227,7 +233,7 @@ def test_an_order_that_the_table_never_accepted_is_a_dead_letter_with_that_reaso
     with answering(aws, THROTTLED):
         assert store(aws, {"Records": [message(order().to_json(), received=5)]}) == []
     (letter,) = dead(aws)
-    assert letter["MessageAttributes"]["reason"]["StringValue"].startswith("the orders table did not take it")
+    assert letter["MessageAttributes"]["reason"]["StringValue"].startswith("the orders table did not accept it")
 
 
 def test_more_than_ten_failed_messages_are_retried_sooner_by_ten(aws: Aws, retries: Retries) -> None:

@@ -32,9 +32,10 @@ def order(aws: Aws, placed_at: datetime, identifier: str) -> None:
     aws.dynamodb.put_item(TableName=SETTINGS.orders_table, Item=item)
 
 
-def notification(aws: Aws, sent_at: datetime, kind: str, subject: str = "s") -> None:
+def notification(aws: Aws, sent_at: datetime, kind: str, subject: str = "s", facts: str | None = None) -> None:
     identifier = f"{kind}-{timestamp(sent_at)}-{subject}"
     values = {"notificationID": identifier, "kind": kind, "subject": subject, "message": "m"}
+    values |= {} if facts is None else {"facts": facts}
     values |= timeline.index_keys(timestamp(sent_at), identifier)
     item = {name: {"S": value} for name, value in values.items()}
     aws.dynamodb.put_item(TableName=SETTINGS.notifications_table, Item=item)
@@ -194,19 +195,15 @@ def test_more_reports_than_one_page_has_are_shown_as_more(oldest: datetime, more
 
 
 def test_uploads_are_counted_by_their_outcome(aws: Aws) -> None:
-    subjects = [
-        "Upload: 1 row imported, 0 bad (inventory/a.csv)",
-        "Upload: 1,234 rows imported, 5 bad (inventory/not imported.csv)",
-        "Upload: 0 rows imported, 5 bad (inventory/b.csv)",
-        "Upload: not imported (inventory/3 rows imported.csv)",
-        "Upload: received (photos/cat.jpg)",
-        "Upload: received (3 rows imported)",
+    all_facts = [
+        *('{"outcome": "imported", "new": 1}', '{"outcome": "imported"}', '{"outcome": "notImported"}'),
+        *('{"outcome": "received"}', '{"outcome": ["imported"]}', "Upload: 1 row imported", None),
     ]
-    for number, subject in enumerate(subjects):
-        notification(aws, MIDNIGHT + timedelta(minutes=number), "upload", subject)
-    notification(aws, MIDNIGHT - timedelta(microseconds=1), "upload", subjects[0])
-    notification(aws, NOW, "order", subjects[0])
-    assert overview(aws)["uploads"] == {"imported": 3, "notImported": 1, "other": 2, "more": False}
+    for number, facts in enumerate(all_facts):
+        notification(aws, MIDNIGHT + timedelta(minutes=number), "upload", "Upload: 1 row imported, 0 bad", facts)
+    notification(aws, MIDNIGHT - timedelta(microseconds=1), "upload", facts=all_facts[0])
+    notification(aws, NOW, "order", facts=all_facts[0])
+    assert overview(aws)["uploads"] == {"imported": 2, "notImported": 1, "other": 4, "more": False}
 
 
 def test_failures_are_the_alarms_and_all_dead_letters(aws: Aws) -> None:
@@ -270,7 +267,7 @@ def test_staff_see_today_in_numbers(api: Api, aws: Aws) -> None:
     [
         ("since=yesterday", "since: must be a moment"),
         ("limit=5", "limit: is not a parameter of this route, which takes since"),
-        ("since=2026-12-01T00:00:00Z&since=2026-12-02T00:00:00Z", "since: is there 2 times"),
+        ("since=2026-12-01T00:00:00Z&since=2026-12-02T00:00:00Z", "since: is given 2 times"),
     ],
 )
 def test_a_wrong_parameter_is_named(api: Api, query: str, problem: str) -> None:

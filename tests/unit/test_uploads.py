@@ -328,6 +328,7 @@ def test_a_file_that_is_no_inventory_is_announced_as_received() -> None:
         message="photos/counter.jpg (4.2 MB) was received at 2026-11-21T03:14:15.926Z.\n"
         "It is kept for 90 days; only inventory/*.csv is imported.",
         sms="Upload: received (photos/counter.jpg)",
+        facts={"key": "photos/counter.jpg", "outcome": "received"},
     )
 
 

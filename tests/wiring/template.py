@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tests.template import parsed
+from tests.template import load
 
 # The value of a reference to a resource, and of its attributes, by type. CloudFormation chooses the name of a role.
 ARN = "arn:{AWS::Partition}:"
@@ -52,7 +52,7 @@ class Template:
     """The resources and outputs of a stack with these parameters, with every value resolved."""
 
     def __init__(self, text: str, parameters: dict[str, str], *, region: str, account: str) -> None:
-        self._raw = parsed(text)
+        self._raw = load(text)
         defaults = {name: each.get("Default") for name, each in self._raw["Parameters"].items()}
         assert parameters.keys() <= defaults.keys()
         self._names: dict[str, Any] = {

@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from chalicelib import errors, storage
 from infra.functions import MYSQL_USERS
+from tests.wiring.execution import Execution, Failure
 from tests.wiring.permissions import allowed
 from tests.wiring.stage import MACHINES, ROOT
 from tests.wiring.template import Template
 
 Machine = tuple[str, dict[str, Any]]
-# The first and the last state build the state anew; the others only lead on.
-WITHOUT_RESULT = {"Begin", "Done", "IsAnythingLeft", "WhatFailed", "Failed", "Unannounced"}
 INVOKE = "arn:aws:states:::lambda:invoke"
 PUBLISH = "arn:aws:states:::sns:publish"
 # The errors of AWS that can pass in a moment. A time-out of a function is not one: the next try would take as long.
@@ -62,7 +61,7 @@ def tasks(definition: dict[str, Any], resource: str = "") -> dict[str, dict[str,
 
 def function_of(template: Template, machine: str, state: dict[str, Any]) -> str:
     """Returns the name in app.py of the function that a task invokes."""
-    placeholder = state["Parameters"]["FunctionName"].removeprefix("${").removesuffix("}")
+    placeholder = state["Arguments"]["FunctionName"].removeprefix("${").removesuffix("}")
     arn: str = template.properties(machine)["DefinitionSubstitutions"][placeholder]
     return arn.removeprefix("arn:aws:lambda:<region>:<account>:function:cafe-<stage>-")
 
@@ -237,18 +236,13 @@ def test_a_failure_without_a_notification_ends_under_the_name_that_raises_the_al
     states = machine[1]["States"]
     [catch] = states["NotifyFailure"]["Catch"]
     assert (states["NotifyFailure"]["Next"], catch["Next"]) == ("Failed", "Unannounced")
-    # Kept apart, so that the execution ends with the cause of the first failure.
-    assert catch["ResultPath"] == "$.unpublished"
-    assert states["Failed"] == {"Type": "Fail", "ErrorPath": "$.failure.Error", "CausePath": "$.told.reason"}
-    assert states["Unannounced"]["CausePath"] == "$.told.reason"
     pattern = template.properties("UnannouncedReports")["EventPattern"]["detail"]
     assert pattern["status"] == ["FAILED"]
     # The others are the errors of a Pass or a Choice, the errors that no Catch gets, and an event without an error.
     assert {"exists": False} in pattern["error"]
     assert {each for each in pattern["error"] if isinstance(each, str)} == {
         states["Unannounced"]["Error"],
-        *("States.DataLimitExceeded", "States.IntrinsicFailure", "States.NoChoiceMatched"),
-        *("States.ParameterPathFailure", "States.ResultPathMatchFailure", "States.Runtime"),
+        *("States.DataLimitExceeded", "States.NoChoiceMatched", "States.QueryEvaluationError", "States.Runtime"),
     }
 
 
@@ -271,119 +265,222 @@ def test_the_link_goes_out_only_when_the_page_is_stored_and_the_link_signed() ->
         ["RenderReport"],
         ["PresignReport"],
     ]
-    # The only path without a failure: every failure on it leads elsewhere.
-    assert paths(definition, definition["StartAt"]) == [
-        ["Begin", "ReadInventory", "RenderAndPresign", "WriteNotice", "NotifyReport", "Done"]
-    ]
+    # The only path to NotifyReport: every failure on it leads elsewhere.
+    assert paths(definition, definition["StartAt"]) == [["ReadInventory", "RenderAndPresign", "NotifyReport"]]
     leads = {
         name
         for name, state in states.items()
-        if {"WriteNotice", "NotifyReport"} & {*next_states(state), *(each["Next"] for each in state.get("Catch", []))}
+        if "NotifyReport" in (*next_states(state), *(each["Next"] for each in state.get("Catch", [])))
     }
-    assert leads == {"RenderAndPresign", "WriteNotice"}
+    assert leads == {"RenderAndPresign"}
 
 
 def test_the_storage_report_measures_before_it_notifies() -> None:
     definition = definition_of("StorageReport")
-    first_round = ["Begin", "MeasureBuckets", "IsAnythingLeft"]
+    first_round = ["MeasureBuckets", "IsAnythingLeft"]
     next_round = ["MeasureShares", "AddUpShares", "IsAnythingLeft"]
-    end = ["WriteNotice", "NotifyStorage", "Done"]
     assert sorted(paths(definition, definition["StartAt"]), key=len) == [
-        [*first_round, *end],
-        [*first_round, *next_round, *end],
+        [*first_round, "NotifyStorage"],
+        [*first_round, *next_round, "NotifyStorage"],
     ]
-
-
-def test_a_success_ends_with_the_summary(machine: Machine) -> None:
-    assert machine[1]["States"]["Done"]["Parameters"].keys() == {"reportId.$", "reportKey.$", "summary.$"}
 
 
 def test_as_many_functions_measure_at_once_as_there_are_shares() -> None:
     assert definition_of("StorageReport")["States"]["MeasureShares"]["MaxConcurrency"] == storage.SHARES
 
 
-@pytest.fixture(scope="module")
-def evaluate() -> Iterator[Callable[[str, Any], Any]]:
-    """Evaluates a JSONata expression with ``$states``. The import raises the recursion limit of the whole process."""
-    limit = sys.getrecursionlimit()
-    from jsonata.jsonata import Jsonata  # type: ignore[import-untyped]
+# --- whole executions -------------------------------------------------------------------------------------------------
 
-    yield lambda expression, states: Jsonata.jsonata(expression).evaluate(None, {"states": states})
+
+SUMMARY = {"rows": 7, "suppliers": 3, "quantity": 120, "generatedAt": "2026-11-21T03:14:16.000000Z"}
+LINK = "https://reports.example/inventory?X-Amz-Signature=1&x=2"
+FAILURE = Failure(
+    "DatabaseRefused", '{"errorMessage": "MySQL refuses: no such table", "stackTrace": ["File secret.py"]}'
+)
+# A function returns more than the state may have.
+ROWS = {"beans": ["a row"]}
+
+
+def payload(**fields: Any) -> dict[str, Any]:
+    return {"StatusCode": 200, "Payload": {**fields, **ROWS}}
+
+
+def measured(*shares: int) -> dict[str, Any]:
+    notice = {"subject": "Storage report: 7 kB", "message": "Total size of all buckets: 7 kB", "sms": "7 kB"}
+    spread = {"round": 1, "id": "try-1", "shares": list(shares)}
+    return payload(reportKey="storage/key", summary={"totalBytes": 7_000}, notice=notice, spread=spread)
+
+
+ANSWERS: dict[str, dict[str, Any]] = {
+    "InventoryReport": {
+        "ReadInventory": payload(csvKey="inventory/csv", generatedAt=SUMMARY["generatedAt"]),
+        "RenderReport": payload(reportKey="inventory/key", **SUMMARY),
+        "PresignReport": payload(url=LINK, expiresAt="2026-11-21T04:14:17Z"),
+        "NotifyReport": {"MessageId": "m-1"},
+        "NotifyFailure": {"MessageId": "m-2"},
+    },
+    "StorageReport": {
+        "MeasureBuckets": measured(),
+        "MeasureShare": payload(),
+        "AddUpShares": measured(),
+        "NotifyStorage": {"MessageId": "m-1"},
+        "NotifyFailure": {"MessageId": "m-2"},
+    },
+}
+KINDS = {"InventoryReport": ("report", "inventory"), "StorageReport": ("storage", "storage")}
+
+
+@pytest.fixture(autouse=True)
+def recursion_limit() -> Iterator[None]:
+    """The first evaluation imports jsonata, which raises the limit of the whole process."""
+    limit = sys.getrecursionlimit()
+    yield
     sys.setrecursionlimit(limit)
 
 
+def execute(name: str, given: Any = None, **answers: Any) -> Execution:
+    """Runs a machine whose tasks succeed, except for the given ``answers``. Answers of other machines do nothing."""
+    return Execution(definition_of(name), ANSWERS[name] | answers, given, "report-1").run()
+
+
+def published(execution: Execution) -> dict[str, Any]:
+    """Returns the arguments of the only notification, with its message and its attributes as values."""
+    [arguments] = [each for calls in execution.called.values() for each in calls if "TopicArn" in each]
+    attributes = {name: each["StringValue"] for name, each in arguments["MessageAttributes"].items()}
+    types = {name: each["DataType"] for name, each in arguments["MessageAttributes"].items()}
+    assert types == {name: "String.Array" if name == "correlationIds" else "String" for name in attributes}
+    assert arguments["MessageStructure"] == "json"
+    return {**arguments, "Message": json.loads(arguments["Message"]), "MessageAttributes": attributes}
+
+
+@pytest.mark.parametrize(("name", "transitions"), [("InventoryReport", 5), ("StorageReport", 3)])
+def test_a_report_enters_few_states_because_each_one_is_billed(name: str, transitions: int) -> None:
+    """AWS bills every state that an execution enters: a Parallel, and each state in its branches."""
+    execution = execute(name)
+    assert execution.status == "SUCCEEDED"
+    assert len(execution.entered) == transitions, execution.entered
+    assert len(list(all_states(definition_of(name)))) <= 10
+
+
+def test_the_inventory_report_sends_its_link_and_its_totals() -> None:
+    execution = execute("InventoryReport")
+    notification = published(execution)
+    assert notification["Subject"] == "Inventory report ready"
+    assert notification["Message"] == {
+        "default": "Inventory report report-1: 7 beans of 3 suppliers, 120 in stock."
+        f" Open it before 2026-11-21T04:14:17Z: {LINK}",
+        "sms": "Inventory report ready: 7 beans of 3 suppliers, 120 in stock.",
+    }
+    # The link is a secret of its receivers, so the output does not have it.
+    assert execution.output == {"reportId": "report-1", "reportKey": "inventory/key", "summary": SUMMARY}
+
+
+def test_the_page_is_rendered_from_the_file_that_was_read() -> None:
+    [render] = execute("InventoryReport").called["RenderReport"]
+    assert render["Payload"]["csvKey"] == "inventory/csv"
+    assert render["Payload"]["generatedAt"] == SUMMARY["generatedAt"]
+
+
+def test_the_storage_report_sends_what_was_measured_and_asks_with_any_input() -> None:
+    execution = execute("StorageReport", {"mode": "metrics"})
+    notification = published(execution)
+    assert notification["Subject"] == "Storage report: 7 kB"
+    assert notification["Message"] == {"default": "Total size of all buckets: 7 kB", "sms": "7 kB"}
+    [measure] = execution.called["MeasureBuckets"]
+    assert measure["Payload"] == {"reportId": "report-1", "request": {"mode": "metrics"}, "spread": {"round": 0}}
+    assert execution.output == {
+        "reportId": "report-1",
+        "reportKey": "storage/key",
+        "summary": {"totalBytes": 7_000},
+    }
+
+
+def test_each_share_is_measured_and_the_sums_take_the_place_of_those_before() -> None:
+    sums = iter([measured(0), {**measured(), "Payload": measured()["Payload"] | {"reportKey": "storage/new"}}])
+    execution = execute("StorageReport", MeasureBuckets=measured(0, 1, 2), AddUpShares=lambda _: next(sums))
+    shares = [each["Payload"]["spread"] for each in execution.called["MeasureShare"]]
+    assert shares == [{"round": 1, "id": "try-1", "share": share} for share in (0, 1, 2, 0)]
+    spreads = [each["Payload"]["spread"]["shares"] for each in execution.called["AddUpShares"]]
+    assert spreads == [[0, 1, 2], [0]]
+    assert (execution.status, execution.output["reportKey"]) == ("SUCCEEDED", "storage/new")
+    # A round enters the Map, its shares, the sum and the choice.
+    assert len(execution.entered) == 3 + (1 + 3 + 2) + (1 + 1 + 2)
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (FAILURE, "MySQL refuses: no such table"),
+        (Failure("States.Timeout"), "a step took too long and was given up"),
+        (Failure("SNS.AuthorizationErrorException", "not allowed"), "not allowed (SNS.AuthorizationErrorException)"),
+        (
+            Failure("Lambda.Unknown", 'Payload: {"errorMessage": "x"}'),
+            'Payload: {"errorMessage": "x"} (Lambda.Unknown)',
+        ),
+    ],
+    ids=["function", "time-out", "service", "unknown"],
+)
+def test_every_failure_is_reported_and_ends_with_a_cause_for_people(
+    machine: Machine, failure: Failure, reason: str
+) -> None:
+    name, title = machine[0], machine[0].replace("Report", " report")
+    for task in tasks(machine[1]).keys() - {"NotifyFailure"}:
+        answers = {"MeasureBuckets": measured(0)} if task in ("MeasureShare", "AddUpShares") else {}
+        execution = execute(name, **answers, **{task: failure})
+        assert (execution.status, execution.error, execution.cause) == ("FAILED", failure.error, reason), task
+        [arguments] = execution.called["NotifyFailure"]
+        assert arguments["Subject"] == f"{title} failed"
+        assert json.loads(arguments["Message"])["default"] == f"{title} report-1 failed: {reason}"
+        assert execution.entered[-3:] == ["ExplainFailure", "NotifyFailure", "Failed"]
+        # Nobody gets a link or a total of a report that failed.
+        assert not ({"NotifyReport", "NotifyStorage"} - {task}) & execution.called.keys()
+
+
+def test_a_failure_that_no_notification_reports_keeps_its_cause(machine: Machine) -> None:
+    answers = {next(iter(machine[1]["States"])): FAILURE, "NotifyFailure": Failure("States.Timeout")}
+    execution = execute(machine[0], **answers)
+    assert (execution.error, execution.cause) == ("Unannounced", "MySQL refuses: no such table")
+
+
+@pytest.mark.parametrize("outcome", ["succeeded", "failed"])
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
         ({"correlationId": "request-1", "mode": "listing"}, "request-1"),
         ({"correlationId": "a" * 80}, "a" * 80),
-        ({"correlationId": "a" * 81}, "by-hand"),
-        ({"correlationId": ""}, "by-hand"),
-        ({"correlationId": 'two words, "quoted"'}, "by-hand"),
-        ({"correlationId": 7}, "by-hand"),
-        ({"correlationId": None}, "by-hand"),
-        ({"correlationId": ["request-1", "request-2"]}, "by-hand"),
-        ({}, "by-hand"),
-        ([], "by-hand"),
-        ("request-1", "by-hand"),
-        (7, "by-hand"),
-        (None, "by-hand"),
+        ({"correlationId": "a" * 81}, "report-1"),
+        ({"correlationId": ""}, "report-1"),
+        ({"correlationId": 'two words, "quoted"'}, "report-1"),
+        ({"correlationId": 7}, "report-1"),
+        ({"correlationId": None}, "report-1"),
+        ({"correlationId": ["request-1", "request-2"]}, "report-1"),
+        ({}, "report-1"),
+        ([], "report-1"),
+        ("request-1", "report-1"),
+        (7, "report-1"),
+        (None, "report-1"),
     ],
 )
-def test_an_execution_has_the_id_of_its_request_and_without_one_its_own(
-    machine: Machine, given: Any, expected: str, evaluate: Callable[[str, Any], Any]
+def test_any_input_works_and_a_notification_has_its_id_or_the_name_of_the_execution(
+    machine: Machine, given: Any, expected: str, outcome: str
 ) -> None:
-    """No input is an error here, because no Catch would get it. The state is always an object that takes results."""
-    begin = machine[1]["States"][machine[1]["StartAt"]]
-    assert (begin["Type"], begin["QueryLanguage"], list(begin["Output"])) == ("Pass", "JSONata", ["correlationId"])
-    expression = begin["Output"]["correlationId"].removeprefix("{%").removesuffix("%}")
-    execution = {"context": {"Execution": {"Name": "by-hand", "Input": given}}}
-    assert evaluate(expression, execution) == expected
+    answers = {next(iter(machine[1]["States"])): FAILURE} if outcome == "failed" else {}
+    execution = execute(machine[0], given, **answers)
+    kind, report_kind = KINDS[machine[0]]
+    attributes = published(execution)["MessageAttributes"]
+    assert json.loads(attributes.pop("correlationIds")) == [expected]
+    assert json.loads(attributes.pop("facts")) == {"id": "report-1", "kind": report_kind, "outcome": outcome}
+    key = f"{kind}/report-1" + ("/failed" if outcome == "failed" else "")
+    assert attributes == {"kind": kind, "key": key, "startedAt": "2026-11-21T03:14:15.123Z"}
+    # The functions take the id from the request themselves.
+    payloads = [each["Payload"] for calls in execution.called.values() for each in calls if "Payload" in each]
+    assert payloads
+    assert all((each["reportId"], each["request"]) == ("report-1", given) for each in payloads)
 
 
-def test_every_function_and_every_notification_gets_the_id(machine: Machine) -> None:
-    for name, state in tasks(machine[1]).items():
-        parameters = state["Parameters"]
-        if state["Resource"] == INVOKE:
-            assert parameters["Payload"]["correlationId.$"] == "$.correlationId", name
-        else:
-            attribute = parameters["MessageAttributes"]["correlationIds"]
-            assert attribute["DataType"] == "String.Array", name
-            assert attribute["StringValue.$"] == "States.JsonToString(States.Array($.correlationId))", name
-    shares = machine[1]["States"].get("MeasureShares")
-    assert shares is None or shares["ItemSelector"]["correlationId.$"] == "$.correlationId"
-
-
-def test_rows_never_travel_through_the_state(machine: Machine) -> None:
-    """Every function's answer is cut down to named fields: keys, totals, texts."""
-    for name, state in tasks(machine[1], INVOKE).items():
-        assert "ResultSelector" in state, name
-        assert "$.Payload" not in state["ResultSelector"].values(), name
-
-
-def test_an_sms_has_no_link(machine: Machine) -> None:
-    texts = [state["Parameters"] for _, state in all_states(machine[1]) if "sms" in str(state.get("Parameters", {}))]
-    assert texts
-    for parameters in texts:
-        assert "url" not in parameters.get("sms.$", parameters.get("sms"))
-
-
-def test_the_notifications_have_their_kind_and_a_key_of_their_own(machine: Machine) -> None:
-    kind = "report" if machine[0] == "InventoryReport" else "storage"
-    published = [state["Parameters"]["MessageAttributes"] for state in tasks(machine[1], PUBLISH).values()]
-    assert [each["kind"]["StringValue"] for each in published] == [kind, kind]
-    keys = {each["key"]["StringValue.$"] for each in published}
-    assert len(keys) == 2
-    assert all("$$.Execution.Name" in key for key in keys)
-
-
-def test_no_state_overwrites_the_result_of_another(machine: Machine) -> None:
-    definition = machine[1]
-    catches = {catch["Next"] for state in definition["States"].values() for catch in state.get("Catch", [])}
-    for start in (definition["StartAt"], *catches):
-        for path in paths(definition, start):
-            # AddUpShares replaces the sums of the round before.
-            names = [name for name in path if name not in WITHOUT_RESULT | {"AddUpShares"}]
-            kept = [definition["States"][name]["ResultPath"] for name in names]
-            assert len(set(kept)) == len(kept), path
-            assert all(re.fullmatch(r"\$\.\w+", each) for each in kept), path
+def test_rows_never_travel_through_the_state_and_an_sms_has_no_link(machine: Machine) -> None:
+    """The state has only named fields of a function's answer: keys, totals, texts."""
+    for answers in ({}, {"MeasureBuckets": measured(0)}, {"PresignReport": FAILURE}):
+        execution = execute(machine[0], **answers)
+        assert "a row" not in json.dumps([execution.called, execution.output, execution.variables])
+        assert "http" not in published(execution)["Message"]["sms"]

@@ -113,7 +113,6 @@ def test_generated_files_stay_out_of_git() -> None:
         ".stages/.chalice/config.json",
         ".chalice/deployed/dev.json",
         ".chalice/deployments/package.zip",
-        "node_modules/asl-validator/package.json",
         "chalicelib/__pycache__/orders.cpython-311.pyc",
         ".pytest_cache/README.md",
         ".mypy_cache/missing_stubs",

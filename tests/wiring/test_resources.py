@@ -14,7 +14,7 @@ from chalicelib.orders import store
 from chalicelib.reports import KINDS, MODES, REPORT_ID
 from chalicelib.sign_in import MANAGERS, OPEN, ROUTES, STAFF
 from infra import trace
-from tests.template import parsed
+from tests.template import load
 from tests.wiring.stage import ROOT, SCHEDULES, as_variables, place, rendered, resolve
 from tests.wiring.template import Template
 
@@ -130,7 +130,7 @@ def test_notifications_expire(template: Template) -> None:
 
 
 def test_every_bucket_is_closed_to_the_public_and_encrypted(template: Template) -> None:
-    deploys = parsed((ROOT / "infra" / "deploys.yaml").read_text())["Resources"]["DeploysBucket"]["Properties"]
+    deploys = load((ROOT / "infra" / "deploys.yaml").read_text())["Resources"]["DeploysBucket"]["Properties"]
     closed = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
     for bucket in (*template.of_type("AWS::S3::Bucket").values(), deploys):
         assert bucket["PublicAccessBlockConfiguration"] == dict.fromkeys(closed, True)
@@ -252,7 +252,7 @@ def test_a_report_is_scheduled_only_where_its_parameter_says_when(kind: str, oth
 
 
 def test_a_schedule_must_be_an_expression_of_eventbridge_scheduler() -> None:
-    parameters = parsed((ROOT / "infra" / "resources.yaml").read_text())["Parameters"]
+    parameters = load((ROOT / "infra" / "resources.yaml").read_text())["Parameters"]
     [pattern] = {parameters[name]["AllowedPattern"] for name in SCHEDULES}
     for good in ("cron(0 6 * * ? *)", "rate(1 day)", ""):
         assert re.search(pattern, good), good

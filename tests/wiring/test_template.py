@@ -11,7 +11,7 @@ import pytest
 from infra import template
 from infra.functions import FUNCTIONS
 from infra.monitoring import dashboard
-from tests.template import load, parsed
+from tests.template import load
 from tests.wiring.stage import MACHINES, ROOT, rendered
 
 
@@ -39,7 +39,7 @@ def test_everything_that_is_plain_cloudformation_stays_as_it_is_written(written:
 
 def test_generated_resources_keep_the_logical_ids_of_deployed_stacks() -> None:
     """CloudFormation would replace a resource with a new logical id: a log group would lose its logs."""
-    resources, outputs = parsed(rendered())["Resources"], parsed(rendered())["Outputs"]
+    resources, outputs = load(rendered())["Resources"], load(rendered())["Outputs"]
     ids = [each.logical_id for each in FUNCTIONS]
     assert {"Api", "StoreOrders", "RotatePassword"} < set(ids)
     for each in ids:
@@ -55,9 +55,9 @@ def test_generated_resources_keep_the_logical_ids_of_deployed_stacks() -> None:
 @pytest.mark.parametrize("file", template.FILES)
 def test_what_is_sent_is_yaml_with_a_line_for_each_resource(file: str) -> None:
     text = rendered(file)
-    assert parsed(text) == template.expanded(file)
+    assert load(text) == template.expanded(file)
     assert not text.startswith("{")
-    assert all(f"\n  {name}: {{" in text for name in parsed(text)["Resources"])
+    assert all(f"\n  {name}: {{" in text for name in load(text)["Resources"])
 
 
 def test_the_command_writes_every_template(tmp_path: Path) -> None:

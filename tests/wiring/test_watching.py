@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from chalicelib import dead_letters, metrics
-from chalicelib.notifications import REPORT_KINDS
+from chalicelib.reports import KINDS as REPORT_KINDS
 from chalicelib.storage import measure
 from infra.deploy import wiring
 from infra.deploy.target import REPOSITORY, Target
@@ -77,7 +77,7 @@ def real(template: Template, config: dict[str, Any], timeouts: dict[str, int], a
         "ApiName": {app.app_name.replace("-test", "-<stage>")},
         "Stage": {config["api_gateway_stage"]},
         "stage": {"<stage>"},
-        "kind": set(REPORT_KINDS.values()),
+        "kind": set(REPORT_KINDS),
         "outcome": {"succeeded", "failed"},
     }
 

@@ -142,7 +142,7 @@ def test_a_module_of_another_processor_system_or_python_is_refused_in_one_senten
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """What pip is said to have installed for this machine."""
+    """A folder in the place of the one that pip fills for this machine."""
     folder = tmp_path / "installed"
     (folder / "pymysql").mkdir(parents=True)
     (folder / "pymysql" / "__init__.py").touch()

@@ -8,7 +8,7 @@ import pytest
 from infra.deploy import resources_of_stage
 from infra.deploy.resources_of_stage import NAMED, TEMPLATES, Resource
 from infra.deploy.target import Target
-from tests.template import parsed
+from tests.template import load
 from tests.wiring.stage import ACCOUNT, REGION, ROOT, client, rendered
 
 # Only CloudFormation makes and removes these, and none of them blocks another: two queries can have one name, and the
@@ -25,7 +25,7 @@ def test_every_template_is_of_a_part_of_a_stage() -> None:
 @pytest.mark.parametrize("file", TEMPLATES.values())
 def test_every_resource_with_a_name_of_its_stage_is_listed(file: str) -> None:
     """A resource that is missing here is no clash before the deploy, and is not found after the stage."""
-    for name, resource in parsed(rendered(file))["Resources"].items():
+    for name, resource in load(rendered(file))["Resources"].items():
         for key, value in resource.get("Properties", {}).items():
             named = key.endswith("Name") and "${Stage}" in str(value) and "ClientName" not in key
             if named and resource["Type"] not in NOT_LISTED:

@@ -10,7 +10,7 @@ from infra.deploy import stacks
 from infra.deploy.resources_of_stage import TEMPLATES
 from infra.deploy.stacks import Change, Stack
 from infra.deploy.target import DeployError
-from tests.template import parsed
+from tests.template import load
 from tests.wiring.fakes import CloudFormation
 from tests.wiring.stage import rendered
 
@@ -23,11 +23,11 @@ TAGS = {"app": "cafe", "stage": "test"}
 def test_a_template_is_sent_in_ascii(file: str) -> None:
     """CloudFormation gives other letters back as question marks, and some services refuse them in a description."""
     assert rendered(file).isascii()
-    assert json.dumps(parsed(rendered(file))["Resources"], ensure_ascii=False).isascii()
+    assert json.dumps(load(rendered(file))["Resources"], ensure_ascii=False).isascii()
 
 
 def test_tables_and_buckets_have_literal_names_so_that_a_new_stack_can_import_them() -> None:
-    resources = parsed(stacks.template(names={"Stage": "prod", "AWS::AccountId": "123456789012"}))["Resources"]
+    resources = load(stacks.template(names={"Stage": "prod", "AWS::AccountId": "123456789012"}))["Resources"]
     assert resources["OrdersTable"]["Properties"]["TableName"] == "cafe-prod-orders"
     assert resources["UploadsBucket"]["Properties"]["BucketName"] == "cafe-prod-uploads-123456789012"
     kept = [each for each in resources.values() if each.get("DeletionPolicy") == "RetainExceptOnCreate"]

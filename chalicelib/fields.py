@@ -1,0 +1,79 @@
+"""The fields of a JSON object, read one by one. All problems are collected, so that one answer names every field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chalicelib.errors import NAME_CHARACTERS, InvalidRequest, Problem
+
+
+class Fields:
+    """The fields of one object.
+
+    ``place`` says where the object is in the request's body, such as ``orders[1]``. Objects of one body share their
+    list of ``problems``.
+    """
+
+    def __init__(self, values: dict[str, Any], problems: list[Problem], place: str = "") -> None:
+        self.values = values
+        self.problems = problems
+        self.place = place
+
+    @classmethod
+    def of_body(cls, body: Any, names: tuple[str, ...], *, of: str, expected: str) -> Fields:
+        """The fields of a request's body. Raises ``InvalidRequest`` at once if the body is not an object."""
+        problems: list[Problem] = []
+        fields = cls.of(body, names, problems, of=of, expected=expected)
+        if fields is None:
+            raise InvalidRequest(problems)
+        return fields
+
+    @classmethod
+    def of(
+        cls, value: Any, names: tuple[str, ...], problems: list[Problem], place: str = "", *, of: str, expected: str
+    ) -> Fields | None:
+        """The fields of ``value``, which must be ``expected``, or None. ``names`` are the fields of ``of``."""
+        if not isinstance(value, dict):
+            problems.append(Problem(place or "body", f"must be {expected}"))
+            return None
+        fields = cls(value, problems, place)
+        for name in value:
+            if name not in names:
+                fields.refuse(name[:NAME_CHARACTERS], f"is not a field of {of}")
+        return fields
+
+    def path(self, name: str) -> str:
+        """Where the field is in the body."""
+        return f"{self.place}.{name}" if self.place else name
+
+    def refuse(self, name: str, message: str) -> None:
+        """Notes what is wrong with a field."""
+        self.problems.append(Problem(self.path(name), message))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.values
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of a field as it is, or ``default`` if it is left out."""
+        return self.values.get(name, default)
+
+    def whole_number(self, name: str, least: int, most: int, *, default: int, unit: str = "") -> int:
+        """The value of a field that must be a whole number, or ``default`` if it is left out or wrong."""
+        number = whole_number(self.values.get(name, default))
+        if number is None or not least <= number <= most:
+            self.refuse(name, f"must be a whole number{unit} from {least:,} to {most:,}")
+            return default
+        return number
+
+    def check(self) -> None:
+        """Raises ``InvalidRequest`` if any field was refused."""
+        if self.problems:
+            raise InvalidRequest(self.problems)
+
+
+def whole_number(value: Any) -> int | None:
+    """The whole number that a JSON value is, or None. JSON has one kind of numbers, so 2.0 is 2."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    # True is an int in Python.
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

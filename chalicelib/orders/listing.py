@@ -1,0 +1,67 @@
+"""Stored orders, as the REST interface shows them."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+from chalicelib.errors import InvalidRequest, NotFound, Problem, Unavailable, aws_errors
+from chalicelib.orders.order import ORDER_ID
+from chalicelib.rest import Page
+from chalicelib.timeline import Timeline
+
+# DynamoDB accepts this many keys in one call.
+KEYS = 100
+
+
+@aws_errors()
+def get(order_id: str, *, dynamodb: Any, table: str) -> dict[str, Any]:
+    """Returns one order. Raises ``NotFound``."""
+    if ORDER_ID.fullmatch(order_id):
+        answer = dynamodb.get_item(TableName=table, Key={"orderID": {"S": order_id}}, ConsistentRead=True)
+        if "Item" in answer:
+            return _shown(answer["Item"])
+    raise NotFound("order", order_id[:64])
+
+
+@aws_errors()
+def newest(page: Page, since: date, *, dynamodb: Any, table: str, now: datetime | None = None) -> dict[str, Any]:
+    """Returns ``{"orders": [order], "next": token or None}``, newest first, of all customers or of one."""
+    timeline = Timeline(dynamodb, table)
+    customer = page.filters.get("customerID")
+    if customer is None:
+        items, token = timeline.page("orders", since, page.limit, page.next, now or datetime.now(UTC))
+    else:
+        if not 1 <= len(customer) <= 64:
+            raise InvalidRequest([Problem("customerID", "must have 1 to 64 characters")])
+        items, token = timeline.page_of("byCustomer", "customerID", customer, "orders", page.limit, page.next)
+    return {"orders": [_shown(item) for item in items], "next": token}
+
+
+def stored_digests(order_ids: list[str], dynamodb: Any, table: str) -> dict[str, str]:
+    """Returns the digest of each of these orders that is stored. Raises ``Unavailable`` if DynamoDB left some out."""
+    digests: dict[str, str] = {}
+    for start in range(0, len(order_ids), KEYS):
+        keys = [{"orderID": {"S": order_id}} for order_id in order_ids[start : start + KEYS]]
+        request = {"Keys": keys, "ProjectionExpression": "orderID, digest", "ConsistentRead": True}
+        with aws_errors():
+            answer = dynamodb.batch_get_item(RequestItems={table: request})
+        if answer.get("UnprocessedKeys"):
+            raise Unavailable("the orders table is busy: send the request again in a moment")
+        digests |= {item["orderID"]["S"]: item.get("digest", {}).get("S", "") for item in answer["Responses"][table]}
+    return digests
+
+
+def _shown(item: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "orderID": item["orderID"]["S"],
+        "customerID": item["customerID"]["S"],
+        "items": [
+            {"item": each["M"]["item"]["S"], "quantity": int(each["M"]["quantity"]["N"])} for each in item["items"]["L"]
+        ],
+        "note": item["note"].get("S"),
+        "status": item["status"]["S"],
+        "placedAt": item["placedAt"]["S"],
+        # Orders from before there was a sign-in have no name.
+        "requestedBy": item.get("requestedBy", {}).get("S"),
+    }

@@ -1,0 +1,167 @@
+"""One order: its content, the checks of it, and its message on the queue."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from chalicelib.errors import InvalidRequest, Problem
+from chalicelib.fields import Fields
+from chalicelib.timeline import timestamp
+
+ITEMS_IN_ORDER = 100
+QUANTITY = 10_000
+# A user pool has no longer names.
+USER_NAME = 128
+ORDER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# Control characters, lone surrogates, and two characters that XML forbids, and so SQS and SNS.
+NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+NO_TEXT_OF_LINES = re.compile(r"(?![\n\t])" + NO_TEXT.pattern)
+
+ITEM_FIELDS = ("item", "quantity")
+ORDER_FIELDS = ("orderID", "customerID", *ITEM_FIELDS, "items", "note")
+MESSAGE_FIELDS = (*ORDER_FIELDS, "placedAt", "requestedBy")
+
+
+@dataclass(frozen=True)
+class Item:
+    item: str
+    quantity: int
+
+
+@dataclass(frozen=True)
+class Order:
+    """``placed_at`` is the timestamp of when the order was accepted.
+
+    ``requested_by`` is the name of the user who sent it, and ``correlation_id`` the id of the request. Like the time,
+    they are not part of the content.
+    """
+
+    order_id: str
+    customer_id: str
+    items: tuple[Item, ...]
+    note: str | None = None
+    placed_at: str = field(default="", compare=False)
+    requested_by: str | None = field(default=None, compare=False)
+    correlation_id: str | None = field(default=None, compare=False)
+
+    def digest(self) -> str:
+        """Returns the same text for two orders with the same content."""
+        content = [self.customer_id, [[each.item, each.quantity] for each in self.items], self.note]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """Returns the body of the order's message. ``correlation_id`` is an attribute of the message instead."""
+        return json.dumps(
+            {
+                "orderID": self.order_id,
+                "customerID": self.customer_id,
+                "items": [{"item": each.item, "quantity": each.quantity} for each in self.items],
+                "note": self.note,
+                "placedAt": self.placed_at,
+                "requestedBy": self.requested_by,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Order:
+        """Returns the order in a message. Raises ``InvalidRequest`` for a message that ``to_json`` cannot write."""
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError):
+            raise InvalidRequest([Problem("body", "is not JSON")]) from None
+        message = Fields.of_body(content, MESSAGE_FIELDS, of="an order", expected="an object")
+        # Without its id it would be a new order at each delivery.
+        for name in ("orderID", "note"):
+            if name not in message:
+                message.refuse(name, "is missing")
+        if message.get("note") is None:
+            message.values.pop("note", None)
+        # A message that was written by hand can have no name.
+        requested_by, placed_at = message.get("requestedBy"), message.get("placedAt")
+        if requested_by is not None and not _is_user_name(requested_by):
+            message.refuse("requestedBy", f"must be a name of up to {USER_NAME} characters")
+        if not _is_timestamp(placed_at):
+            message.refuse("placedAt", "must be a time in UTC with microseconds")
+        order = _read_order(message, placed_at)
+        message.check()
+        return replace(order, requested_by=requested_by)
+
+
+def parse_order(value: Any, problems: list[Problem], place: str, placed_at: str) -> Order | None:
+    """Returns the order in a request's JSON, or None after it added everything that is wrong to ``problems``.
+
+    An order without an orderID gets a new one. ``place`` is where it is in the body.
+    """
+    before = len(problems)
+    expected = "an object with customerID and item or items"
+    fields = Fields.of(value, ORDER_FIELDS, problems, place, of="an order", expected=expected)
+    order = None if fields is None else _read_order(fields, placed_at)
+    return order if len(problems) == before else None
+
+
+def _read_order(fields: Fields, placed_at: str) -> Order:
+    """Returns the order in the fields, which is of use only if no field was refused."""
+    order_id = fields.get("orderID")
+    if "orderID" in fields and not (isinstance(order_id, str) and ORDER_ID.fullmatch(order_id)):
+        fields.refuse("orderID", "must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -")
+    customer_id = _read_text(fields, "customerID", 64)
+    if "items" in fields:
+        if "item" in fields or "quantity" in fields:
+            fields.refuse("items", "stands beside item or quantity; give one or the other")
+        items = _read_items(fields)
+    else:
+        items = [_read_item(fields)]
+    note = _read_text(fields, "note", 500, least=0, lines=True) if "note" in fields else None
+    return Order(order_id or secrets.token_urlsafe(16), customer_id, tuple(items), note, placed_at)
+
+
+def _read_items(fields: Fields) -> list[Item]:
+    given = fields.get("items")
+    if not isinstance(given, list) or not 1 <= len(given) <= ITEMS_IN_ORDER:
+        fields.refuse("items", f"must be a list of 1 to {ITEMS_IN_ORDER} objects with item and quantity")
+        return []
+    items = []
+    for index, each in enumerate(given):
+        place = fields.path(f"items[{index}]")
+        expected = "an object with item and quantity"
+        item = Fields.of(each, ITEM_FIELDS, fields.problems, place, of="an item", expected=expected)
+        if item is not None:
+            items.append(_read_item(item))
+    return items
+
+
+def _read_item(fields: Fields) -> Item:
+    quantity = fields.whole_number("quantity", 1, QUANTITY, default=1)
+    return Item(_read_text(fields, "item", 200), quantity)
+
+
+def _read_text(fields: Fields, name: str, most: int, *, least: int = 1, lines: bool = False) -> str:
+    value = fields.get(name)
+    if name not in fields:
+        fields.refuse(name, "is missing")
+    elif not isinstance(value, str):
+        fields.refuse(name, "must be a text")
+    elif not least <= len(value) <= most:
+        fields.refuse(name, f"must have {least} to {most} characters, and has {len(value)}")
+    elif least and not value.strip():
+        fields.refuse(name, "is blank")
+    elif bad := (NO_TEXT_OF_LINES if lines else NO_TEXT).search(value):
+        fields.refuse(name, f"has the character U+{ord(bad[0]):04X} at position {bad.start()}, which is not allowed")
+    return value if isinstance(value, str) else ""
+
+
+def _is_user_name(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= USER_NAME and not NO_TEXT.search(value)
+
+
+def _is_timestamp(value: Any) -> bool:
+    try:
+        return bool(timestamp(datetime.fromisoformat(value)) == value)
+    except (TypeError, ValueError, OverflowError):
+        return False

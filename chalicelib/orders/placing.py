@@ -1,0 +1,115 @@
+"""Placing orders: from the request onto the queue."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from chalicelib import correlation, metrics, queues
+from chalicelib.errors import Conflict, InvalidRequest, Problem, Unavailable, aws_errors
+from chalicelib.logs import logger
+from chalicelib.orders.listing import stored_digests
+from chalicelib.orders.order import Order, parse_order
+from chalicelib.timeline import timestamp
+
+ORDERS_IN_LIST = 100
+
+log = logger("orders")
+
+
+def parse(body: Any, now: datetime, key: str | None = None, requested_by: str | None = None) -> list[Order]:
+    """Returns the orders in a request's JSON body: one order, or a list of 1 to 100.
+
+    An order without an orderID gets one. The Idempotency-Key ``key`` gives the same orders the same ids; without a key
+    they are new. Raises ``InvalidRequest``, or ``Conflict`` if the only problem is one id for orders that differ.
+    """
+    is_list = isinstance(body, list)
+    given = body if is_list else [body]
+    if is_list and not 1 <= len(given) <= ORDERS_IN_LIST:
+        raise InvalidRequest([Problem("orders", f"must be 1 to {ORDERS_IN_LIST}, and these are {len(given)}")])
+    problems: list[Problem] = []
+    conflicts: list[Problem] = []
+    placed_at = timestamp(now)
+    first_by_id: dict[str, tuple[int, Order]] = {}
+    orders = []
+    for index, each in enumerate(given):
+        order = parse_order(each, problems, f"orders[{index}]" if is_list else "", placed_at)
+        if order is None:
+            continue
+        order = replace(order, requested_by=requested_by)
+        if "orderID" not in each and key:
+            order = replace(order, order_id=_id_from_key(key, index if is_list else None))
+        first_index, first = first_by_id.setdefault(order.order_id, (index, order))
+        if first != order:
+            message = f"is also the id of orders[{first_index}], which has other content"
+            conflicts.append(Problem(f"orders[{index}].orderID", message))
+        orders.append(order)
+    if problems:
+        raise InvalidRequest(problems + conflicts)
+    if conflicts:
+        raise Conflict(conflicts)
+    return orders
+
+
+@contextmanager
+def count_rejections(body: Any) -> Iterator[None]:
+    """Counts the orders of a request whose content is refused. A list is refused as a whole."""
+    try:
+        yield
+    except (InvalidRequest, Conflict):
+        metrics.emit({"OrdersRejected": len(body) if isinstance(body, list) else 1})
+        raise
+
+
+def _id_from_key(key: str, index: int | None) -> str:
+    """Returns the key for a single order, and for one of a list a digest that is as short as a key."""
+    return key if index is None else hashlib.sha256(f"{key} {index}".encode()).hexdigest()[:32]
+
+
+def receipt(order: Order) -> dict[str, str]:
+    """Returns the answer for an accepted order."""
+    return {"orderID": order.order_id, "status": "QUEUED", "href": f"/orders/{order.order_id}"}
+
+
+@aws_errors()
+def enqueue(orders: list[Order], *, sqs: Any, queue_url: str, dynamodb: Any, table: str) -> None:
+    """Puts ``orders`` on the queue, each once.
+
+    Raises ``Conflict`` if one is stored with other content. Raises ``Unavailable`` if SQS does not accept all of them;
+    its message names the orders to send again.
+    """
+    by_id = {order.order_id: order for order in orders}
+    digests = stored_digests(list(by_id), dynamodb, table)
+    conflicting = [order_id for order_id, digest in digests.items() if digest != by_id[order_id].digest()]
+    if conflicting:
+        message = f"{', '.join(conflicting)} is stored already with other content, and stays as it is"
+        raise Conflict([Problem("orderID", message)])
+    new = [order for order_id, order in by_id.items() if order_id not in digests]
+    attributes = correlation.sqs_attribute(correlation.current())
+    failures = queues.send(sqs, queue_url, [queues.Message(order.to_json(), attributes) for order in new])
+    refused = [new[index].order_id for index in failures]
+    for order in new:
+        if order.order_id not in refused:
+            log.info("order queued", extra={"orderID": order.order_id})
+    accepted = sum(order.order_id not in refused for order in orders)
+    # The others are stored already, or are in the list more than once.
+    metrics.emit({"OrdersAccepted": accepted, "OrdersDoubled": accepted - (len(new) - len(refused))})
+    if refused:
+        log.error("orders refused by the queue", extra={"orderIDs": refused})
+        queues.raise_permanent(failures)
+        raise Unavailable(_refusal(orders, refused))
+
+
+def _refusal(orders: list[Order], refused: list[str]) -> str:
+    if len(orders) == 1:
+        return f"the order could not be queued: try again in a moment, with the orderID {refused[0]}"
+    # A client that sent no orderID knows an order only by its place.
+    places = [f"orders[{index}] as {order.order_id}" for index, order in enumerate(orders) if order.order_id in refused]
+    return (
+        f"{len(places)} of {len(orders)} orders could not be queued: {', '.join(places)}. "
+        "The others are accepted. Send these again, each with the orderID that is named here."
+    )
