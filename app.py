@@ -279,19 +279,20 @@ def announce_orders(event: DynamoDBEvent) -> dict[str, Any]:
 @app.route("/uploads", methods=["POST"], authorizer=authorize)
 def offer_upload() -> Response:
     """A link by which a browser puts one inventory into the bucket."""
-    from chalicelib import upload_links
+    from chalicelib.uploads import links
 
-    filename = upload_links.parse(rest.body(request()))
-    link = upload_links.offer(filename, s3=clients.aws("s3"), bucket=settings.uploads_bucket, now=now())
+    filename = links.parse(rest.body(request()))
+    link = links.offer(filename, s3=clients.aws("s3"), bucket=settings.uploads_bucket, now=now())
     return Response(link, status_code=201)
 
 
 @app.on_s3_event(bucket=settings.uploads_bucket, events=["s3:ObjectCreated:*"])
 def receive_upload(event: RawEvent) -> None:
     """Logs an uploaded file, imports it if it is an inventory, and tells what came of it."""
-    from chalicelib import notifications, uploads
+    from chalicelib import notifications
+    from chalicelib.uploads import receiving
 
-    uploads.receive(
+    receiving.receive(
         event.to_dict(),
         s3=clients.aws("s3"),
         connect=lambda: clients.mysql_of_secret(database_secret()),

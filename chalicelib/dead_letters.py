@@ -26,11 +26,11 @@ from urllib.parse import unquote_plus
 
 from botocore.exceptions import ClientError, ParamValidationError
 
-from chalicelib import correlation, queues
+from chalicelib import correlation, facts, queues
 from chalicelib.errors import CafeError, InvalidRequest, Unavailable, aws_errors
-from chalicelib.fields import Fields
+from chalicelib.fields import Fields, whole_number
 from chalicelib.logs import logger
-from chalicelib.notifications import Notification, counted, publisher, read_facts
+from chalicelib.notifications import Notification, counted, publisher
 from chalicelib.orders import announce, store
 from chalicelib.orders.order import Order
 from chalicelib.settings import Settings
@@ -210,7 +210,7 @@ def _invocation(message: Message, content: dict[str, Any], places: Places) -> Le
         what=_text(_event(kind, payload, function)),
         since=_moment(content.get("timestamp")) or _sent(message),
         why=_text(why or "the function gave no reason: its log may"),
-        tries=_number(context.get("approximateInvokeCount")),
+        tries=whole_number(context.get("approximateInvokeCount")),
         body=message["Body"],
         correlation_ids=_correlation_ids(kind, payload),
         put_back=partial(_invoke, function, event),
@@ -269,7 +269,7 @@ def _envelope(message: Message, content: dict[str, Any], places: Places) -> Lett
         return None
     kind = places.topics[arn]
     attributes = {}
-    for name in ("kind", "key", "facts"):
+    for name in ("kind", "key", facts.NAME):
         match content:
             case {"MessageAttributes": dict(given)} if isinstance(given.get(name), dict):
                 attributes[name] = str(given[name].get("Value") or "")
@@ -283,7 +283,7 @@ def _envelope(message: Message, content: dict[str, Any], places: Places) -> Lett
         # Never more: a report's message has a link, and no SMS has one.
         sms=subject or "Cafe",
         correlation_ids=correlation.of_sns(content),
-        facts=read_facts(attributes.get("facts")),
+        facts=facts.read(attributes.get(facts.NAME)),
     )
     reason = message.get("MessageAttributes", {}).get("ErrorMessage", {}).get("StringValue")
     return Letter(
@@ -305,14 +305,14 @@ def _position(message: Message, content: dict[str, Any], places: Places) -> Lett
     shard, start, end = (str(info.get(name)) for name in ("shardId", "startSequenceNumber", "endSequenceNumber"))
     if not (re.fullmatch("[0-9]{1,40}", start) and re.fullmatch("[0-9]{1,40}", end)):
         return None
-    size, came = _number(info.get("batchSize")), _moment(info.get("approximateArrivalOfFirstRecord"))
+    size, came = whole_number(info.get("batchSize")), _moment(info.get("approximateArrivalOfFirstRecord"))
     return Letter(
         id=message["MessageId"],
         kind="stream",
         what=_text(f"{counted(size or 1, 'change')} of the orders table" + (f", the first at {came}" if came else "")),
         since=_moment(content.get("timestamp")) or _sent(message),
         why=_text(f"announce_orders failed on it as a whole ({context.get('condition')}): its log says why"),
-        tries=_number(context.get("approximateInvokeCount")),
+        tries=whole_number(context.get("approximateInvokeCount")),
         body=message["Body"],
         put_back=partial(_replay, places, shard, start, end),
     )
@@ -340,10 +340,6 @@ def _start(message: Message, content: dict[str, Any], places: Places) -> Letter:
         correlation_ids=_known(name),
         put_back=partial(_start_execution, content["StateMachineArn"], name, content["Input"]),
     )
-
-
-def _number(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _text(text: str) -> str:
@@ -443,8 +439,7 @@ def _put_back(letters: list[Letter], places: Places, aws: Aws, in_time: Callable
 def _enqueue(letters: list[Letter], url: str, sqs: Any) -> dict[str, str]:
     """Why each letter was not sent, by its id."""
     messages = [
-        queues.Message(letter.body, correlation.sqs_attribute(next(iter(letter.correlation_ids), None)))
-        for letter in letters
+        (letter.body, correlation.sqs_attribute(next(iter(letter.correlation_ids), None))) for letter in letters
     ]
     failures = queues.send(sqs, url, messages)
     return {letters[index].id: _refusal(error) for index, error in failures.items()}
@@ -473,7 +468,7 @@ class _Queue:
         """All that can be seen, up to ten at once."""
         while in_time():
             messages = self._receive(0)
-            if not messages and self._depth().visible:
+            if not messages and self._depth()[0]:
                 messages = self._receive(WAIT_SECONDS)
             if not messages:
                 return
@@ -515,10 +510,10 @@ class _Queue:
 
     def count(self) -> int:
         """About how many there are, those that somebody holds included."""
-        return self._depth().total
+        return sum(self._depth())
 
     @aws_errors()
-    def _depth(self) -> queues.Depth:
+    def _depth(self) -> tuple[int, int]:
         return queues.depth(self._sqs, self.url)
 
 

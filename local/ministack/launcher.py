@@ -69,4 +69,7 @@ def main(more_files: Iterable[Path] = ()) -> None:
 
 
 if __name__ == "__main__":
-    main(map(Path, sys.argv[1:]))
+    files = [Path(name) for name in sys.argv[1:]]
+    # MiniStack reads the arguments too, and knows none of these.
+    del sys.argv[1:]
+    main(files)

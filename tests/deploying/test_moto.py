@@ -19,7 +19,7 @@ import boto3
 import pytest
 
 from chalicelib.settings import Settings
-from infra.deploy import database, preflight, project, removal, smoke, stacks
+from infra.deploy import database, preflight, removal, smoke, stacks
 from infra.deploy.mysql_location import MysqlLocation
 from infra.deploy.preflight import CallerIdentity
 from infra.deploy.stage import Stage
@@ -137,17 +137,6 @@ def test_a_second_deploy_changes_nothing(deployed: Deployed) -> None:
     ]
 
 
-def test_each_function_has_its_runtime_handler_tracing_variables_and_code(deployed: Deployed) -> None:
-    common = deployed.config["stages"]["prod"]["environment_variables"]
-    for function, asked in deployed.functions.items():
-        made = client("lambda").get_function_configuration(FunctionName=deployed.target.function(function))
-        assert made["Runtime"] == project.RUNTIME
-        assert made["Handler"] == ("app.app" if function == "api_handler" else f"app.{function}")
-        assert made["TracingConfig"]["Mode"] == "Active"
-        assert made["Environment"]["Variables"] == {**common, **asked.get("environment_variables", {})}
-        assert made["CodeSize"] == project.package_file(deployed.target.project, deployed.config).stat().st_size
-
-
 def routes() -> set[tuple[str, str]]:
     """Returns the path and the method of each route of app.py, as Chalice reads it."""
     code = (
@@ -197,22 +186,6 @@ def test_only_its_trigger_can_invoke_a_function_and_other_callers_have_rights_of
         else:
             with pytest.raises(client("lambda").exceptions.ResourceNotFoundException):
                 deployed.policy(function)
-
-
-def test_the_mappings_and_the_notifications_have_what_app_py_says_and_the_check_does_not_read(
-    deployed: Deployed,
-) -> None:
-    """The check compares all other settings, and tests/wiring/deploy/test_wiring.py tests the check."""
-    queue, stream = (
-        next(each for each in client("lambda").list_event_source_mappings()["EventSourceMappings"] if name in str(each))
-        for name in ("store_orders", "announce_orders")
-    )
-    assert (queue["BatchSize"], queue["MaximumBatchingWindowInSeconds"]) == (100, 1)
-    assert (stream["BatchSize"], stream["StartingPosition"]) == (100, "TRIM_HORIZON")
-    uploads = client("s3").get_bucket_notification_configuration(Bucket=deployed.outputs["UPLOADS_BUCKET"])
-    [receiver] = uploads["LambdaFunctionConfigurations"]
-    assert receiver["Events"] == ["s3:ObjectCreated:*"]
-    assert "Filter" not in receiver
 
 
 def test_a_destroyed_stage_leaves_nothing(deployed: Deployed) -> None:

@@ -131,12 +131,6 @@ def test_the_same_post_ten_times_at_the_same_moment_with_a_key(system: Faulty, t
     tell(count_reports(system, {answers[0]["reportId"]}, wanted="SUCCEEDED"))
 
 
-def test_the_same_post_ten_times_at_the_same_moment_without_a_key(system: Faulty, tell: Tell) -> None:
-    accepted = {each["reportId"] for each in at_once(lambda: system.post("/create_report"))}
-    assert len(accepted) == 10
-    tell(count_reports(system, accepted, wanted="SUCCEEDED"))
-
-
 @short
 def test_one_key_for_reports_of_both_kinds_ten_times_at_the_same_moment(system: Faulty, tell: Tell) -> None:
     key = new_id("k")

@@ -1,6 +1,5 @@
 """Flow 5: every published notification, and every alarm, is in the inbox once."""
 
-import json
 from typing import Any
 
 from tests.faults import counting
@@ -75,12 +74,3 @@ def test_a_broken_message_among_good_ones(system: Faulty, tell: Tell) -> None:
     assert not ok
     deliver(system, sns_event(first, last))
     tell(count_notifications(system, [first, last]))
-
-
-def test_an_alarm_is_delivered_twice(system: Faulty, tell: Tell) -> None:
-    text = json.dumps({"AlarmName": new_id("alarm"), "NewStateValue": "ALARM"})
-    event = sns_event(text)
-    del event["Records"][0]["Sns"]["MessageAttributes"]
-    for _ in range(2):
-        deliver(system, event, "record_alarm")
-    tell(count_notifications(system, [text]))

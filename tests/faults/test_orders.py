@@ -229,14 +229,6 @@ def test_the_same_post_ten_times_at_the_same_moment_with_a_key(system: Faulty, t
     tell(count_orders(system, [each["orderID"] for each in answers[0]["orders"]]))
 
 
-def test_the_same_post_ten_times_at_the_same_moment_with_neither(system: Faulty, tell: Tell) -> None:
-    # Nothing says that they are the same, so they are ten orders.
-    answers = at_once(lambda: system.post("/orders", {"customerID": "hasty", "item": "Mocha"}))
-    accepted = {answer["orderID"] for answer in answers}
-    assert len(accepted) == 10
-    tell(count_orders(system, accepted))
-
-
 def test_one_key_for_two_orders_ten_times_at_the_same_moment(system: Faulty, tell: Tell) -> None:
     key = new_id("k")
 

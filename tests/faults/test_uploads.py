@@ -156,17 +156,6 @@ def test_the_object_is_overwritten_before_it_is_read(system: Faulty, tell: Tell)
     tell(count_uploads(system, [new]))
 
 
-def test_the_object_is_deleted_before_it_is_read(system: Faulty, tell: Tell) -> None:
-    file, bucket = new_file(), system.env["UPLOADS_BUCKET"]
-    delete = before_call(lambda _call: system.aws("s3").delete_object(Bucket=bucket, Key=file.key))
-    with system.wire.fault(**READ, fault=delete, first=1):
-        upload(system, file)
-    # Nothing of it is imported, and the notification says so.
-    tell(count_uploads(system, [replace(file, rows=0)]))
-    [entry] = inbox(system, file.key)
-    assert "deleted before it could be read" in entry["message"]
-
-
 def test_one_event_of_two_records_fails_at_the_second(system: Faulty, tell: Tell) -> None:
     first, second = upload(system, new_file()), upload(system, new_file())
     for each in (first, second):

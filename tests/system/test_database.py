@@ -107,25 +107,6 @@ def test_a_deployed_function_follows_a_password_that_is_rotated(system: System) 
     read_inventory(system)
 
 
-def test_a_password_that_the_secret_does_not_have_fails_the_report_with_the_servers_words(system: System) -> None:
-    with rotated(system, secret_follows=False):
-        report = system.report()
-    assert report["status"] == "FAILED"
-    assert "refuses: Access denied for user 'cafe_functions'" in report["error"]
-
-
-def test_a_function_needs_the_right_to_read_its_own_secret(system: System) -> None:
-    read_inventory(system)
-    # A password that is refused makes the function look at the secret again.
-    event = system.s3_event(f"inventory/{new_id('u')}.csv", etag='"0"')
-    for function, given in (("read_inventory", {}), ("receive_upload", event)):
-        with rotated(system), system.without(function, "secretsmanager:GetSecretValue"):
-            ok, error = system.invoke(function, given)
-        assert not ok, (function, error)
-        assert "AccessDenied" in error["errorMessage"]
-        assert "GetSecretValue" in error["errorMessage"]
-
-
 def test_the_password_is_in_no_functions_environment(system: System) -> None:
     functions = system.aws("lambda").list_functions()["Functions"]
     known = {each["FunctionName"].removeprefix("cafe-dev-"): each["Environment"]["Variables"] for each in functions}

@@ -70,18 +70,6 @@ def test_a_database_is_made_as_it_is_described_and_the_second_deploy_finds_it(ac
     assert account.change() is None
 
 
-def test_a_larger_capacity_is_one_change_that_stays(account: Account) -> None:
-    asked = account.target
-    account.target = replace(asked, parameters={"DatabaseMaxCapacity": "16"})
-    change = account.change()
-    assert change
-    assert any("Cluster (AWS::RDS::DBCluster)" in line for line in change.lines)
-    stacks.apply(change, account.clients("cloudformation"), account.said.append)
-    account.target = asked
-    assert account.change() is None
-    assert account.clusters()[0]["ServerlessV2ScalingConfiguration"]["MaxCapacity"] == 16.0
-
-
 def test_a_removed_database_leaves_nothing_neither_its_secret_for_a_month(account: Account) -> None:
     for _ in range(2):
         database.remove(account.target, account.clients, account.said.append)

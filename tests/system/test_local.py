@@ -320,17 +320,6 @@ def test_a_start_that_was_cut_off_is_repaired_by_the_next(stack: Stack) -> None:
     assert works(stack)
 
 
-@pytest.mark.long
-def test_a_dead_mariadb_is_healed(stack: Stack) -> None:
-    before = pids(stack)
-    kill(stack.database.process)
-
-    stack.start()
-
-    assert pids(stack)["MariaDB"] not in (None, before["MariaDB"])
-    assert works(stack)
-
-
 @pytest.mark.parametrize("part", ["MiniStack", "MariaDB"])
 def test_a_start_without_one_of_its_parts_deploys_everything_anew(
     stack: Stack, part: str, monkeypatch: pytest.MonkeyPatch

@@ -10,13 +10,14 @@ import pytest
 from openapi_schema_validator import OAS31Validator, oas31_format_checker
 from openapi_spec_validator import validate
 
-from chalicelib import dead_letters, idempotency, notifications, reports, rest, timeline, today, upload_links
+from chalicelib import dead_letters, idempotency, notifications, reports, rest, timeline, today
 from chalicelib.errors import InvalidRequest
 from chalicelib.orders import order, placing
 from chalicelib.reports import history
 from chalicelib.settings import VERSION
 from chalicelib.sign_in import OPEN, ROUTES
 from chalicelib.storage import measure, page
+from chalicelib.uploads import links
 
 API: dict[str, Any] = json.loads((Path(__file__).parents[2] / "chalicelib" / "openapi.json").read_text())
 SCHEMAS = API["components"]["schemas"]
@@ -99,8 +100,8 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert SCHEMAS["Redriven"]["properties"]["kept"]["maxItems"] == dead_letters.KEPT_SHOWN
     assert SCHEMAS["DeadLetter"]["properties"]["what"]["maxLength"] == dead_letters.TEXT_CHARACTERS
     assert SCHEMAS["Moment"]["pattern"] == f"^{today.MOMENT.pattern}$"
-    assert SCHEMAS["UploadRequest"]["properties"]["size"]["maximum"] == upload_links.FILE_BYTES
-    assert SCHEMAS["UploadRequest"]["properties"]["filename"]["maxLength"] == upload_links.FILENAME_CHARACTERS
+    assert SCHEMAS["UploadRequest"]["properties"]["size"]["maximum"] == links.FILE_BYTES
+    assert SCHEMAS["UploadRequest"]["properties"]["filename"]["maxLength"] == links.FILENAME_CHARACTERS
     assert SCHEMAS["ReportState"]["properties"]["error"]["maxLength"] == history.ERROR_CHARACTERS
     assert (limit["maximum"], limit["default"]) == (rest.PAGE_LIMIT, rest.DEFAULT_LIMIT)
 
@@ -156,7 +157,7 @@ WRONG_UPLOADS = [
         ("/orders", lambda body: placing.parse(body, NOW), RIGHT_ORDERS, WRONG_ORDERS),
         ("/create_report", reports.parse, RIGHT_REPORTS, WRONG_REPORTS),
         ("/dead-letters/redrive", dead_letters.parse, RIGHT_REDRIVES, WRONG_REDRIVES),
-        ("/uploads", upload_links.parse, RIGHT_UPLOADS, WRONG_UPLOADS),
+        ("/uploads", links.parse, RIGHT_UPLOADS, WRONG_UPLOADS),
     ],
 )
 def test_the_code_accepts_exactly_the_bodies_that_the_description_allows(

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib import clients, upload_links, uploads
+from chalicelib import clients
 from chalicelib.errors import InvalidRequest
+from chalicelib.uploads import links
+from chalicelib.uploads.receiving import Upload
 from tests.unit.api import Api
 from tests.unit.cloud import ENVIRONMENT
 from tests.unit.signing import REGION
@@ -22,12 +24,12 @@ BUCKET = ENVIRONMENT["UPLOADS_BUCKET"]
 
 
 def offer(filename: str = "beans.csv") -> dict[str, Any]:
-    return upload_links.offer(filename, s3=clients.aws("s3", REGION), bucket=BUCKET, now=NOW)
+    return links.offer(filename, s3=clients.aws("s3", REGION), bucket=BUCKET, now=NOW)
 
 
 def refused(body: Any) -> list[str]:
     with pytest.raises(InvalidRequest) as caught:
-        upload_links.parse(body)
+        links.parse(body)
     return [str(each) for each in caught.value.problems]
 
 
@@ -36,7 +38,7 @@ def refused(body: Any) -> list[str]:
 
 @pytest.mark.parametrize("size", [{}, {"size": 1}, {"size": 50_000_000}, {"size": 390.0}])
 def test_a_csv_is_taken_with_its_size_or_without(size: dict[str, Any]) -> None:
-    assert upload_links.parse({"filename": "Beans.CSV", **size}) == "Beans.CSV"
+    assert links.parse({"filename": "Beans.CSV", **size}) == "Beans.CSV"
 
 
 @pytest.mark.parametrize("size", [0, -1, 50_000_001, 1.5, "390", True, None, 1e300])
@@ -64,8 +66,7 @@ def test_all_problems_are_named_at_once() -> None:
 
 
 def test_a_link_accepts_what_an_import_accepts() -> None:
-    assert upload_links.FILE_BYTES == uploads.FILE_BYTES
-    upload = uploads.Upload(offer()["key"], 1, "e", "0A", "ObjectCreated:Post", "now")
+    upload = Upload(offer()["key"], 1, "e", "0A", "ObjectCreated:Post", "now")
     assert upload.is_inventory()
 
 
@@ -112,7 +113,7 @@ def test_the_key_has_the_safe_part_of_the_name(filename: str, safe: str) -> None
 
 @given(st.text(max_size=251))
 def test_the_key_is_safe_whatever_the_name_is(name: str) -> None:
-    assert KEY.fullmatch(offer(upload_links.parse({"filename": f"{name}.csv"}))["key"])
+    assert KEY.fullmatch(offer(links.parse({"filename": f"{name}.csv"}))["key"])
 
 
 # --- POST /uploads ----------------------------------------------------------------------------------------------------

@@ -12,16 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib import uploads
 from chalicelib.notifications import Notification
-from chalicelib.uploads import BadRow, NotImported, Row, Upload, rows
+from chalicelib.uploads import receiving, rows
+from chalicelib.uploads.links import FILE_BYTES
+from chalicelib.uploads.receiving import Upload
+from chalicelib.uploads.rows import BadRow, NotImported, Row, read_rows
 
 HEADER = "supplier_name,type,product_name,price,description,quantity\n"
 
 
 def parsed(text: str | bytes) -> list[Row | BadRow]:
     data = text if isinstance(text, bytes) else text.encode()
-    return list(rows([data] if data else []))
+    return list(read_rows([data] if data else []))
 
 
 def parsed_below_header(text: str) -> list[Row | BadRow]:
@@ -71,7 +73,7 @@ def test_every_kind_of_line_end_is_read_and_the_last_may_be_missing(end: str) ->
 
 def test_rows_are_read_one_by_one() -> None:
     chunks = iter([HEADER.encode()] + [b"A,t,p,1,d,1\n"] * 1_000)
-    assert isinstance(next(rows(chunks)), Row)
+    assert isinstance(next(read_rows(chunks)), Row)
     assert len(list(chunks)) >= 998
 
 
@@ -96,7 +98,7 @@ def test_an_empty_name_is_named_with_every_other_problem_of_its_row() -> None:
 @pytest.mark.parametrize("column", ["supplier_name", "type", "product_name", "price", "description"])
 def test_a_text_may_have_255_characters(column: str) -> None:
     for length, fits in ((255, True), (256, False)):
-        cells = dict.fromkeys(uploads.COLUMNS, "1") | {column: "é" * length}
+        cells = dict.fromkeys(rows.COLUMNS, "1") | {column: "é" * length}
         (row,) = parsed_below_header(",".join(cells.values()) + "\n")
         assert (row == BadRow(2, f"{column} is longer than 255 characters")) is not fits
 
@@ -122,7 +124,7 @@ def test_a_quote_that_is_never_closed_or_has_text_after_it_costs_one_row() -> No
 
 def test_the_end_of_a_quote_is_not_sought_in_the_whole_file() -> None:
     chunks = iter([HEADER.encode()] + [b'x","\n'] * 3_000)
-    assert isinstance(next(rows(chunks)), BadRow)
+    assert isinstance(next(read_rows(chunks)), BadRow)
     assert len(list(chunks)) > 1_000
 
 
@@ -174,11 +176,11 @@ def test_a_line_without_end_is_refused_without_reading_it() -> None:
             yield b"a" * 1_000
 
     with pytest.raises(NotImported, match="line 2 is longer than 65,536 bytes"):
-        list(rows(endless()))
+        list(read_rows(endless()))
 
 
 def test_a_line_may_have_65_536_bytes_and_no_more() -> None:
-    fitting = "A,t,p,1,d,1" + "x" * (uploads.LINE_BYTES - len(GOOD)) + "\n"
+    fitting = "A,t,p,1,d,1" + "x" * (rows.LINE_BYTES - len(GOOD)) + "\n"
     assert isinstance(parsed_below_header(fitting)[0], BadRow)
     assert "line 2 is longer than 65,536 bytes" in refusal(HEADER + "x" + fitting)
 
@@ -189,25 +191,25 @@ def test_a_record_over_several_lines_may_have_8_192_characters_and_no_more() -> 
         assert len(line) == size
         return line
 
-    assert parsed_below_header(record(uploads.RECORD_CHARACTERS)) == [Row(2, "A", "t", "p", "1", "d", 1)]
-    assert isinstance(parsed_below_header(record(uploads.RECORD_CHARACTERS + 1))[0], BadRow)
+    assert parsed_below_header(record(rows.RECORD_CHARACTERS)) == [Row(2, "A", "t", "p", "1", "d", 1)]
+    assert isinstance(parsed_below_header(record(rows.RECORD_CHARACTERS + 1))[0], BadRow)
 
 
 def test_rows_and_broken_quotes_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (uploads.ROWS, uploads.BROKEN_QUOTES) == (500_000, 1_000)
-    monkeypatch.setattr(uploads, "BROKEN_QUOTES", 3)
+    assert (rows.ROWS, rows.BROKEN_QUOTES) == (500_000, 1_000)
+    monkeypatch.setattr(rows, "BROKEN_QUOTES", 3)
     assert len(parsed_below_header('A,"t"x,p,1,d,1\n' * 3)) == 3
     assert "more than 3 rows have broken quotes" in refusal(HEADER + 'A,"t"x,p,1,d,1\n' * 4)
-    monkeypatch.setattr(uploads, "ROWS", 2)
+    monkeypatch.setattr(rows, "ROWS", 2)
     assert len(parsed_below_header(GOOD * 2)) == 2
     assert "more than 2 rows" in refusal(HEADER + GOOD * 3)
 
 
 def test_a_file_of_50_mb_is_read_and_a_larger_one_is_not() -> None:
     s3 = SimpleNamespace(get_object=lambda **_: {"Body": "the file"})
-    assert uploads._open(Upload.of(event("inventory/a.csv", size=uploads.FILE_BYTES)), s3, "uploads") == "the file"
+    assert receiving._open(Upload.from_record(event("inventory/a.csv", size=FILE_BYTES)), s3, "uploads") == "the file"
     with pytest.raises(NotImported, match=r"^the file is larger than 50\.0 MB, upload it in parts$"):
-        uploads._open(Upload.of(event("inventory/a.csv", size=uploads.FILE_BYTES + 1)), s3, "uploads")
+        receiving._open(Upload.from_record(event("inventory/a.csv", size=FILE_BYTES + 1)), s3, "uploads")
 
 
 # --- Any file ---------------------------------------------------------------------------------------------------------
@@ -226,23 +228,23 @@ def in_chunks(data: bytes, sizes: list[int]) -> Iterator[bytes]:
         yield rest
 
 
-@given(st.lists(beans), st.permutations(uploads.COLUMNS), st.booleans(), st.lists(st.integers(1, 40)))
+@given(st.lists(beans), st.permutations(rows.COLUMNS), st.booleans(), st.lists(st.integers(1, 40)))
 def test_every_inventory_is_read_back(
     table: list[tuple[Any, ...]], order: list[str], mark: bool, sizes: list[int]
 ) -> None:
     out = io.StringIO()
     writer = csv.DictWriter(out, order, quoting=csv.QUOTE_ALL)
     writer.writeheader()
-    writer.writerows(dict(zip(uploads.COLUMNS, bean, strict=True)) for bean in table)
+    writer.writerows(dict(zip(rows.COLUMNS, bean, strict=True)) for bean in table)
     data = out.getvalue().encode("utf-8-sig" if mark else "utf-8")
-    expected = [tuple(uploads._clean(str(cell)) for cell in bean) for bean in table]
-    assert [tuple(map(str, row[1:])) for row in rows(in_chunks(data, sizes))] == expected
+    expected = [tuple(rows.clean(str(cell)) for cell in bean) for bean in table]
+    assert [tuple(map(str, row[1:])) for row in read_rows(in_chunks(data, sizes))] == expected
 
 
 @given(st.binary(), st.lists(st.integers(1, 40)))
 def test_any_bytes_are_rows_or_a_refusal(data: bytes, sizes: list[int]) -> None:
     try:
-        found = list(rows(in_chunks(HEADER.encode() + data, sizes)))
+        found = list(read_rows(in_chunks(HEADER.encode() + data, sizes)))
     except NotImported:
         return
     assert [row.line for row in found] == sorted({row.line for row in found})
@@ -251,7 +253,7 @@ def test_any_bytes_are_rows_or_a_refusal(data: bytes, sizes: list[int]) -> None:
 def outcome(chunks: Iterable[bytes]) -> list[Any]:
     found: list[Any] = []
     try:
-        found.extend(rows(chunks))
+        found.extend(read_rows(chunks))
     except NotImported as error:
         found.append(str(error))
     return found
@@ -315,7 +317,7 @@ def no_connection() -> AbstractContextManager[Any]:
 
 def received(*records: dict[str, Any]) -> list[Notification]:
     sent: list[Notification] = []
-    uploads.receive({"Records": [*records]}, s3=None, connect=no_connection, publish=sent.append, bucket="uploads")
+    receiving.receive({"Records": [*records]}, s3=None, connect=no_connection, publish=sent.append, bucket="uploads")
     return sent
 
 
@@ -347,7 +349,7 @@ def test_any_key_that_s3_permits_comes_back_from_its_form(key: str, safe: str) -
     """S3 does not say for all characters whether it escapes them. It escapes a plus, which means a space."""
     given = event("x")
     given["s3"]["object"]["key"] = quote_plus(key, safe=safe)
-    assert Upload.of(given).key == key
+    assert Upload.from_record(given).key == key
 
 
 def test_a_key_with_a_line_break_is_shown_on_one_line() -> None:
@@ -373,7 +375,7 @@ def test_each_upload_has_one_structured_log_record(caplog: pytest.LogCaptureFixt
     ],
 )
 def test_only_csv_files_under_inventory_are_imported(key: str, expected: bool) -> None:
-    assert Upload.of(event(key)).is_inventory() is expected
+    assert Upload.from_record(event(key)).is_inventory() is expected
 
 
 @pytest.mark.parametrize(
@@ -384,4 +386,4 @@ def test_only_csv_files_under_inventory_are_imported(key: str, expected: bool) -
     ],
 )
 def test_sequencers_are_compared_padded_on_the_left(sequencer: str, last: str, newer: bool) -> None:
-    assert Upload.of(event("a.csv", sequencer=sequencer)).is_newer_than(last) is newer
+    assert Upload.from_record(event("a.csv", sequencer=sequencer)).is_newer_than(last) is newer

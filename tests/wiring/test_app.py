@@ -17,9 +17,6 @@ from typing import Any
 
 import pytest
 from chalice.app import Chalice
-from chalice.config import Config
-from chalice.deploy.appgraph import ApplicationGraphBuilder
-from chalice.deploy.models import LambdaFunction, RestAPI
 from chalice.deploy.swagger import SwaggerGenerator
 
 from chalicelib.settings import Settings
@@ -46,18 +43,6 @@ def test_the_functions_are_those_of_the_interface(functions: set[str]) -> None:
 
 def test_the_name_of_the_api_has_its_stage_for_the_metrics_of_cloudwatch(app: Chalice) -> None:
     assert as_deployed(app)["info"]["title"] == app.app_name == "cafe-test"
-
-
-def test_every_function_and_the_api_are_traced(app: Chalice, config: dict[str, Any], functions: set[str]) -> None:
-    given = {"chalice_app": app, "project_dir": str(ROOT)}
-    graph = ApplicationGraphBuilder().build(Config("test", user_provided_params=given, config_from_disk=config), "test")
-    traced = {each.resource_name: each.xray for each in graph.resources if isinstance(each, RestAPI | LambdaFunction)}
-    for each in graph.resources:
-        made = getattr(each, "lambda_function", None)
-        traced |= {made.resource_name: made.xray} if made else {}
-    [api] = [each for each in graph.resources if isinstance(each, RestAPI)]
-    traced |= {each.resource_name: each.xray for each in api.authorizers}
-    assert traced == dict.fromkeys(functions | {"rest_api", "api_handler"}, True)
 
 
 def test_each_function_has_a_role_of_the_template_and_a_timeout_that_lambda_and_api_gateway_allow(

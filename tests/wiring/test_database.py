@@ -102,15 +102,6 @@ def test_the_network_has_no_connection_to_the_internet(template: Template) -> No
     assert not any(subnet.get("MapPublicIpOnLaunch") for subnet in template.of_type("AWS::EC2::Subnet").values())
 
 
-def test_the_subnets_are_always_in_two_zones(template: Template) -> None:
-    for each in (template, own("dev")):
-        assert {subnet["AvailabilityZone"] for subnet in each.of_type("AWS::EC2::Subnet").values()} == {
-            "<region>a",
-            "<region>b",
-        }
-        assert each.properties("Subnets")["SubnetIds"] == ["SubnetA", "SubnetB"]
-
-
 @pytest.mark.parametrize(
     ("stage", "parameters", "subnets"),
     [

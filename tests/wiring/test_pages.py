@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from benchmarks import load, money
-from chalicelib import reports, storage, upload_links
+from chalicelib import reports, storage
 from chalicelib.orders import store
+from chalicelib.uploads import links
 from infra.deploy import deployment, preflight, project, releases
 from infra.functions import NAMES
 from tests.deploying.account import LISTS
@@ -53,7 +54,7 @@ def test_the_flows_have_the_numbers_of_the_code(architecture: str) -> None:
         "INSERT of 25 in a call": store.STATEMENTS == 25,
         "after the fifth try": store.TRIES == 5,
         "a link for an hour": reports.LINK_SECONDS == 3_600,
-        "for one file and ten minutes": upload_links.LINK_SECONDS == 600,
+        "for one file and ten minutes": links.LINK_SECONDS == 600,
         "done within two minutes": storage.TURN_SECONDS == 120,
         "at most six times": storage.ROUNDS == 6,
         "up to 40 at once": storage.SHARES == 40,

@@ -45,19 +45,6 @@ class Account:
         return {"item": [{"stageName": each} for each in self.apis[restApiId][2]]}
 
 
-def test_the_functions_of_a_stage_are_told_from_those_whose_names_begin_alike(target: Target) -> None:
-    account = Account(
-        function("cafe-test", "test"),
-        function("cafe-test-store_orders", "test"),
-        # These belong to the stage test-2, and to other people.
-        function("cafe-test-2", "test-2"),
-        function("cafe-test-2-store_orders", "test-2"),
-        function("cafe-test-tool", None),
-        function("mine-cafe-test", "test"),
-    )
-    assert chalice_record.functions(target, account.client).keys() == {"api_handler", "store_orders"}
-
-
 def test_the_api_of_a_stage_is_the_one_that_calls_its_function(target: Target) -> None:
     account = Account()
     account.apis = {

@@ -17,7 +17,7 @@ import pytest
 
 from infra.deploy import machine, project
 from infra.deploy.context import Context
-from infra.deploy.machine import Machine, compiled_for, lambda_machine, require_fit, this_machine
+from infra.deploy.machine import Machine, lambda_machine, require_fit, this_machine
 from infra.deploy.releases import Release
 from infra.deploy.rollback import restore
 from infra.deploy.target import DeployError, Target
@@ -59,22 +59,6 @@ def package(path: Path, **files: bytes) -> Path:
 def of_another_processor(path: Path) -> Path:
     """A package with a compiled module for a processor that no test runs on."""
     return package(path, **{"native.abi3.so": elf(243)})
-
-
-@pytest.mark.parametrize(
-    ("header", "made_for"),
-    [
-        (elf(X86), ("Linux", ["x86_64"])),
-        (elf(ARM64), ("Linux", ["arm64"])),
-        (elf(22), ("Linux", ["processor 22"])),
-        (mach_o(MAC_ARM64), ("macOS", ["arm64"])),
-        (universal(MAC_X86, MAC_ARM64), ("macOS", ["x86_64", "arm64"])),
-        (b"import chalice", None),
-        (b"", None),
-    ],
-)
-def test_a_compiled_file_tells_its_system_and_its_processors(header: bytes, made_for: object) -> None:
-    assert compiled_for(header) == made_for
 
 
 def test_this_machine_can_load_what_it_has_loaded(tmp_path: Path) -> None:
@@ -119,13 +103,6 @@ def test_a_package_with_modules_of_its_own_machine_is_taken(
             elf(X86),
             "the package holds a.cpython-39-x86_64-linux-gnu.so, which is compiled for x86_64 Linux with Python 3.9, "
             f"and Lambda runs x86_64 Linux with Python {PYTHON}: try again",
-        ),
-        (
-            lambda_machine("arm64"),
-            "a.abi3.so",
-            universal(MAC_X86, MAC_ARM64),
-            "the package holds a.abi3.so, which is compiled for x86_64 and arm64 macOS, and Lambda runs arm64 Linux "
-            f"with Python {PYTHON}: try again",
         ),
     ],
 )

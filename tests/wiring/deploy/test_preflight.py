@@ -25,14 +25,6 @@ ANA = CallerIdentity(ACCOUNT, REGION, f"arn:aws:iam::{ACCOUNT}:user/ana")
 # --- who --------------------------------------------------------------------------------------------------------------
 
 
-def test_account_region_and_identity_are_shown_and_an_endpoint_other_than_aws(
-    aws: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert str(preflight.caller_identity(client)) == f"account {ACCOUNT} in {REGION}, as user/moto"
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:4566")
-    assert str(ANA) == f"account {ACCOUNT} in {REGION} at http://127.0.0.1:4566, as user/ana"
-
-
 @pytest.mark.parametrize(
     ("given", "problem"),
     [

@@ -88,13 +88,6 @@ def test_only_the_functions_that_use_mysql_have_its_secrets_and_its_network(targ
         assert (config.subnet_ids, config.security_group_ids) == network
 
 
-def test_the_tracked_configuration_stays_unchanged(target: Target) -> None:
-    before = (ROOT / ".chalice" / "config.json").read_bytes()
-    written(target)
-    assert (ROOT / ".chalice" / "config.json").read_bytes() == before
-    assert "stages" not in project.tracked_config()
-
-
 def test_other_stages_of_the_project_are_kept(target: Target) -> None:
     written(target)
     prod = Target("prod", target.project, False, {}, place())
@@ -150,11 +143,6 @@ def a_package(path: Path, *names: str) -> Path:
     return path
 
 
-def test_the_parts_of_a_package_have_their_sizes_the_largest_first(tmp_path: Path) -> None:
-    package = a_package(tmp_path / "package.zip", "app.py", "jinja2/a.py", "jinja2/b.py")
-    assert project.package_sizes(package) == [("jinja2", 200), ("app.py", 100)]
-
-
 def test_the_package_of_a_deploy_is_the_one_with_lambdas_digest(tmp_path: Path) -> None:
     folder = tmp_path / ".chalice" / "deployments"
     deployed = a_package(folder / "a.zip", "app.py")
@@ -163,24 +151,6 @@ def test_the_package_of_a_deploy_is_the_one_with_lambdas_digest(tmp_path: Path) 
     assert project.package_with(tmp_path, digest) == deployed
     with pytest.raises(DeployError, match="a package of another deploy, which is still running"):
         project.package_with(tmp_path, "of somebody else")
-
-
-def test_chalice_deploys_an_unpacked_package_again(target: Target, tmp_path: Path) -> None:
-    """Chalice builds no package if one with this digest of the code exists."""
-    package = a_package(tmp_path / "package.zip", "app.py", "chalicelib/a.py", "chalicelib/b/c.css", "jinja2/d.py")
-    config = project.configure(target, OUTPUTS, SINCE)
-    former = tmp_path / "former"
-    project.unpack(package, "jinja2==3.1.6\n", config, former)
-    assert project.package_file(former, config).read_bytes() == package.read_bytes()
-    assert sorted(str(path.relative_to(former)) for path in former.rglob("*") if path.is_file()) == [
-        ".chalice/config.json",
-        f".chalice/deployments/{project.package_file(former, config).name}",
-        "app.py",
-        "chalicelib/a.py",
-        "chalicelib/b/c.css",
-        "requirements.txt",
-    ]
-    assert json.loads((former / ".chalice" / "config.json").read_text()) == config
 
 
 def test_a_destroyed_stage_leaves_no_password_and_other_stages_unchanged(target: Target) -> None:

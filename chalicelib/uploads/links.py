@@ -1,7 +1,7 @@
-"""Where a browser may put a file: S3 takes it by a link that was made for this one upload.
+"""Links for uploads: a presigned form with which a browser sends one file straight to S3.
 
-The file itself never comes through the API. What the link allows is signed into it, and S3 holds the upload to that:
-its key, its type, its size, and for how long.
+The file does not pass through the API. The signature covers the key, the type, the size and the time of expiry, so S3
+refuses anything else.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from chalicelib.fields import Fields
 from chalicelib.logs import logger
 from chalicelib.timeline import timestamp
 
-# What an import takes: S3 refuses more already.
+# S3 refuses a larger file, and so does the import.
 FILE_BYTES = 50_000_000
 CONTENT_TYPE = "text/csv"
 LINK_SECONDS = 600
 FILENAME_CHARACTERS = 255
-# Of the file's name the key has these characters, and so many.
-KEY_CHARACTERS = re.compile(r"[^A-Za-z0-9_.-]+")
+# The key ends in the file's name, with a hyphen for all other characters and cut to this length.
+OTHER_CHARACTERS = re.compile(r"[^A-Za-z0-9_.-]+")
 NAME_CHARACTERS = 80
 
 log = logger("upload_links")
 
 
 def parse(body: Any) -> str:
-    """The name of the file, from a request's JSON body: ``{"filename"}`` and, if it is known, ``"size"`` in bytes."""
+    """Returns the file's name in a request's JSON body: ``{"filename"}`` and optionally ``"size"`` in bytes."""
     fields = Fields.of_body(body, ("filename", "size"), of="an upload", expected="an object with filename")
     name = fields.get("filename")
     if "filename" not in fields:
@@ -44,12 +44,12 @@ def parse(body: Any) -> str:
 
 
 def offer(filename: str, *, s3: Any, bucket: str, now: datetime) -> dict[str, Any]:
-    """A link for one upload: ``{"key", "url", "fields", "expiresAt", "maxBytes"}``.
+    """Returns a link for one upload: ``{"key", "url", "fields", "expiresAt", "maxBytes"}``.
 
-    The browser sends a form to ``url`` with ``fields`` and, last, the ``file``. Each link has a key of its own, so two
-    uploads of one name are two files.
+    The browser posts a form to ``url`` with ``fields`` and then ``file``. Each link has a new key, so two uploads of
+    the same name are two files.
     """
-    key = f"inventory/{now:%Y-%m-%d}-{secrets.token_hex(6)}/{_safe(filename)}.csv"
+    key = f"inventory/{now:%Y-%m-%d}-{secrets.token_hex(6)}/{_safe_name(filename)}.csv"
     link = s3.generate_presigned_post(
         bucket,
         key,
@@ -62,9 +62,9 @@ def offer(filename: str, *, s3: Any, bucket: str, now: datetime) -> dict[str, An
     return {"key": key, "url": link["url"], "fields": link["fields"], "expiresAt": expires_at, "maxBytes": FILE_BYTES}
 
 
-def _safe(filename: str) -> str:
-    """``filename`` without its folders and its ending, in characters that mean nothing to anyone."""
+def _safe_name(filename: str) -> str:
+    """Returns ``filename`` without folders and ending, in characters that need no escaping."""
     name = re.split(r"[/\\]", filename)[-1][: -len(".csv")]
-    # Letters lose their accents, which are characters of their own in this form.
+    # NFKD makes an accent a character of its own, which is dropped.
     bare = "".join(letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
-    return KEY_CHARACTERS.sub("-", bare).strip("-.")[:NAME_CHARACTERS] or "upload"
+    return OTHER_CHARACTERS.sub("-", bare).strip("-.")[:NAME_CHARACTERS] or "upload"

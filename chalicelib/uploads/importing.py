@@ -1,0 +1,171 @@
+"""The import of rows into MySQL, and the ledger that makes each event of S3 change the inventory once.
+
+Rows stream into a temporary table, a thousand at a time, so memory does not grow with the file. Three statements then
+bring them into the inventory. All functions work in the caller's transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from chalicelib.errors import DatabaseRefused
+from chalicelib.notifications import Notification, Publish
+from chalicelib.uploads.rows import BadRow, Row, quoted
+
+if TYPE_CHECKING:
+    from pymysql.cursors import Cursor
+
+ROWS_AT_ONCE = 1_000
+BAD_ROWS_NAMED = 20
+
+CREATE_STAGING = """
+    CREATE TEMPORARY TABLE upload_rows (
+        line INT NOT NULL,
+        supplier_name VARCHAR(255) NOT NULL,
+        type VARCHAR(255) NOT NULL,
+        product_name VARCHAR(255) NOT NULL,
+        price VARCHAR(255),
+        description VARCHAR(255),
+        quantity INT NOT NULL,
+        earlier_line INT,
+        PRIMARY KEY (supplier_name, type, product_name)
+    ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin
+"""
+STAGE_ROWS = """
+    INSERT INTO upload_rows (line, supplier_name, type, product_name, price, description, quantity)
+    VALUES (%s, %s, %s, %s, %s, %s, %s)
+    ON DUPLICATE KEY UPDATE earlier_line = line, line = VALUES(line), price = VALUES(price),
+        description = VALUES(description), quantity = VALUES(quantity)
+"""
+REPEATED_ROWS = (
+    "SELECT earlier_line, line FROM upload_rows WHERE earlier_line IS NOT NULL ORDER BY earlier_line LIMIT %s"
+)
+# Creates missing suppliers, and locks all of them in the same order, so that two imports with the same beans run one
+# after the other and do not deadlock.
+LOCK_SUPPLIERS = """
+    INSERT INTO suppliers (name) SELECT DISTINCT supplier_name FROM upload_rows ORDER BY supplier_name
+    ON DUPLICATE KEY UPDATE suppliers.name = suppliers.name
+"""
+# A table that existed before can have a collation in which two spellings are the same name.
+MISSING_SUPPLIER = """
+    SELECT incoming.supplier_name FROM (SELECT DISTINCT supplier_name FROM upload_rows) AS incoming
+    LEFT JOIN suppliers FORCE INDEX (suppliers_name) ON suppliers.name = incoming.supplier_name
+    WHERE suppliers.id IS NULL LIMIT 1
+"""
+# The join order and the keys are fixed, because MySQL has no statistics of a new temporary table. Another plan can lock
+# all suppliers, or read all beans for each row.
+UPDATE_BEANS = """
+    UPDATE upload_rows AS incoming
+    STRAIGHT_JOIN suppliers FORCE INDEX (suppliers_name) ON suppliers.name = incoming.supplier_name
+    STRAIGHT_JOIN beans FORCE INDEX (beans_identity) ON beans.supplier_id = suppliers.id
+        AND beans.type = incoming.type AND beans.product_name = incoming.product_name
+    SET beans.price = incoming.price, beans.description = incoming.description, beans.quantity = incoming.quantity
+    WHERE NOT (beans.price <=> incoming.price AND beans.description <=> incoming.description
+        AND beans.quantity <=> incoming.quantity)
+"""
+# INSERT … ON DUPLICATE KEY UPDATE could replace both statements, but would use up an id for every row of every import.
+INSERT_BEANS = """
+    INSERT INTO beans (supplier_id, type, product_name, price, description, quantity)
+    SELECT suppliers.id, incoming.type, incoming.product_name, incoming.price, incoming.description, incoming.quantity
+    FROM upload_rows AS incoming
+    STRAIGHT_JOIN suppliers FORCE INDEX (suppliers_name) ON suppliers.name = incoming.supplier_name
+    LEFT JOIN beans AS existing FORCE INDEX (beans_identity) ON existing.supplier_id = suppliers.id
+        AND existing.type = incoming.type AND existing.product_name = incoming.product_name
+    WHERE existing.id IS NULL
+"""
+
+
+@dataclass
+class Imported:
+    """The result of an import: numbers of rows, and the first bad ones."""
+
+    new: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    bad: int = 0
+    bad_rows: list[BadRow] = field(default_factory=list)
+
+    @property
+    def good(self) -> int:
+        return self.new + self.updated + self.unchanged
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {"new": self.new, "updated": self.updated, "unchanged": self.unchanged, "bad": self.bad}
+
+
+def import_rows(cursor: Cursor, parsed: Iterable[Row | BadRow]) -> Imported:
+    """Brings the good rows into the inventory. If a bean is repeated, its last row counts."""
+    imported = Imported()
+    batch: list[Row] = []
+    good = 0
+    cursor.execute(CREATE_STAGING)
+    for row in parsed:
+        if isinstance(row, BadRow):
+            imported.bad += 1
+            if imported.bad <= BAD_ROWS_NAMED:
+                imported.bad_rows.append(row)
+            continue
+        good += 1
+        batch.append(row)
+        if len(batch) == ROWS_AT_ONCE:
+            cursor.executemany(STAGE_ROWS, batch)
+            batch.clear()
+    cursor.executemany(STAGE_ROWS, batch)
+
+    cursor.execute("SELECT COUNT(*) FROM upload_rows")
+    (staged,) = cursor.fetchone() or (0,)
+    cursor.execute(REPEATED_ROWS, (BAD_ROWS_NAMED,))
+    repeated = [BadRow(line, f"the same bean is on line {later:,}, which counts") for line, later in cursor.fetchall()]
+    imported.bad += good - staged
+    imported.bad_rows = sorted([*imported.bad_rows, *repeated])[:BAD_ROWS_NAMED]
+
+    cursor.execute(LOCK_SUPPLIERS)
+    cursor.execute(MISSING_SUPPLIER)
+    if missing := cursor.fetchone():
+        raise DatabaseRefused(f"the suppliers' table takes {quoted(missing[0])} for another spelling that it has")
+    imported.updated = cursor.execute(UPDATE_BEANS)
+    imported.new = cursor.execute(INSERT_BEANS)
+    imported.unchanged = staged - imported.new - imported.updated
+    return imported
+
+
+class Ledger:
+    """The row of one object in the table ``uploads``: its last event, and a notification until it is published."""
+
+    def __init__(self, cursor: Cursor, key: str) -> None:
+        self._cursor = cursor
+        self._key = key.encode()
+
+    def lock(self, publish: Publish) -> str:
+        """Locks the row until the commit, publishes its notification if that is due, and returns the last sequencer."""
+        # Unlike INSERT IGNORE this takes the exclusive lock at once, so two deliveries cannot deadlock on it.
+        self._cursor.execute(
+            "INSERT INTO uploads (object_key) VALUES (%s) ON DUPLICATE KEY UPDATE object_key = object_key",
+            (self._key,),
+        )
+        self._cursor.execute(
+            "SELECT sequencer, outcome, announced FROM uploads WHERE object_key = %s FOR UPDATE", (self._key,)
+        )
+        sequencer, outcome, announced = self._cursor.fetchone() or ("", None, True)
+        if not announced:
+            publish(_read_notification(outcome))
+            self._cursor.execute("UPDATE uploads SET announced = TRUE WHERE object_key = %s", (self._key,))
+        return str(sequencer)
+
+    def write(self, sequencer: str, etag: str, notification: Notification) -> None:
+        """Notes the event. The next ``lock`` publishes the notification."""
+        self._cursor.execute(
+            "UPDATE uploads SET sequencer = %s, etag = %s, outcome = %s, announced = FALSE WHERE object_key = %s",
+            (sequencer, etag, json.dumps(asdict(notification)), self._key),
+        )
+
+
+def _read_notification(text: str) -> Notification:
+    content: dict[str, Any] = json.loads(text)
+    # Rows from before there were correlation ids have none.
+    content["correlation_ids"] = tuple(content.get("correlation_ids", ()))
+    return Notification(**content)

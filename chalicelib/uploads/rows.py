@@ -1,0 +1,184 @@
+"""The rows of an inventory in CSV, good and bad, from the bytes of a file."""
+
+from __future__ import annotations
+
+import csv
+import re
+import unicodedata
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from chalicelib.errors import CafeError
+
+COLUMNS = ("supplier_name", "type", "product_name", "price", "description", "quantity")
+IDENTITY = ("supplier_name", "type", "product_name")
+# The limits of the columns in MySQL.
+TEXT_CHARACTERS = 255
+QUANTITY = 2**31 - 1
+
+ROWS = 500_000
+LINE_BYTES = 65_536
+# Six cells of 255 quotes each take 3,072 characters. A longer record has lost a quote.
+RECORD_CHARACTERS = 8_192
+# Lines are read again after each broken quote, so without this limit one file could take hours.
+BROKEN_QUOTES = 1_000
+VALUE_CHARACTERS = 100
+
+
+class Row(NamedTuple):
+    """One bean of the inventory. ``line`` is the line of the file, counted from 1, on which the row begins."""
+
+    line: int
+    supplier_name: str
+    type: str
+    product_name: str
+    price: str | None
+    description: str | None
+    quantity: int
+
+
+class BadRow(NamedTuple):
+    """A row that cannot be imported. ``line`` is the line of the file, counted from 1, on which the row begins."""
+
+    line: int
+    reason: str
+
+
+class NotImported(CafeError):
+    """The file cannot be imported. The message says why, and where."""
+
+
+def read_rows(chunks: Iterable[bytes]) -> Iterator[Row | BadRow]:
+    """Yields the rows of an inventory in the file's order. Raises ``NotImported`` for any other file.
+
+    Cells lose the white space around them. Lines without any content are skipped.
+    """
+    records = (
+        (line, cells) for line, cells in _read_records(_lines(chunks)) if not isinstance(cells, list) or any(cells)
+    )
+    header = next(records, None)
+    if header is None:
+        raise NotImported("the file is empty")
+    order = _column_order(*header)
+    for count, (line, cells) in enumerate(records, 1):
+        if count > ROWS:
+            raise NotImported(f"the file has more than {ROWS:,} rows, upload it in parts")
+        yield BadRow(line, cells) if isinstance(cells, str) else _parse_row(line, cells, order)
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
+    """Yields the lines of a UTF-8 text, each with its line end. A byte order mark is dropped."""
+    for number, line in enumerate(_split(chunks), 1):
+        if len(line) > LINE_BYTES:
+            raise NotImported(f"line {number:,} is longer than {LINE_BYTES:,} bytes, so this is not an inventory")
+        if b"\0" in line:
+            raise NotImported(f"line {number:,} has a NUL byte, so this is not a CSV file in UTF-8")
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            bad = line[error.start]
+            raise NotImported(
+                f"line {number:,} is not in UTF-8 (byte {error.start + 1:,} of the line is 0x{bad:02X}); "
+                "save the file as CSV UTF-8"
+            ) from error
+
+
+def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        lines = (rest + chunk).splitlines(keepends=True)
+        # The last line can continue in the next chunk, even if only with the second half of its CR LF.
+        rest = lines.pop() if lines else b""
+        yield from lines
+        if len(rest) > LINE_BYTES:
+            break
+    if rest:
+        yield rest
+
+
+def _read_records(lines: Iterator[str]) -> Iterator[tuple[int, list[str] | str]]:
+    """Yields each CSV record with the line on which it begins: its cells, or the reason if its quotes are broken.
+
+    After a record with broken quotes the next line begins a new one, so that one lost quote costs one row.
+    """
+    again: deque[str] = deque()
+    record: list[str] = []
+
+    def feed() -> Iterator[str]:
+        size = 0
+        while (line := again.popleft() if again else next(lines, None)) is not None:
+            size = size + len(line) if record else len(line)
+            record.append(line)
+            if len(record) > 1 and size > RECORD_CHARACTERS:
+                raise csv.Error
+            yield line
+
+    number = 1
+    broken = 0
+    while True:
+        try:
+            for cells in csv.reader(feed(), strict=True, skipinitialspace=True):
+                yield number, [clean(cell) for cell in cells]
+                number += len(record)
+                record.clear()
+        except csv.Error:
+            broken += 1
+            if broken > BROKEN_QUOTES:
+                raise NotImported(
+                    f"more than {BROKEN_QUOTES:,} rows have broken quotes, the last on line {number:,}"
+                ) from None
+            yield number, "a quote is not closed, or has text after it"
+            again.extendleft(reversed(record[1:]))
+            record.clear()
+            number += 1
+        else:
+            return
+
+
+def clean(cell: str) -> str:
+    """Returns ``cell`` without white space around it, in Unicode's composed form."""
+    # Keyboards write "é" as one character or as two, and both must name the same bean.
+    return unicodedata.normalize("NFC", cell.strip())
+
+
+def _column_order(line: int, cells: list[str] | str) -> list[int]:
+    """Returns the place of each of ``COLUMNS`` in the header."""
+    names = [cell.lower() for cell in cells] if isinstance(cells, list) else []
+    unknown = ", ".join(name for name in names if name not in COLUMNS)
+    problems = {
+        "missing": ", ".join(name for name in COLUMNS if name not in names),
+        "unknown": quoted(unknown) if unknown else "",
+        "repeated": ", ".join(name for name in COLUMNS if names.count(name) > 1),
+    }
+    if any(problems.values()):
+        text = "; ".join(f"{problem}: {names}" for problem, names in problems.items() if names)
+        raise NotImported(
+            f"line {line:,} must name the columns {', '.join(COLUMNS)}, in any order and with commas between ({text})"
+        )
+    return [names.index(name) for name in COLUMNS]
+
+
+def _parse_row(line: int, cells: list[str], order: list[int]) -> Row | BadRow:
+    if len(cells) != len(order):
+        return BadRow(line, f"it has {len(cells)} cells and not {len(order)}")
+    supplier_name, type_, product_name, price, description, quantity = (cells[index] for index in order)
+    texts = (supplier_name, type_, product_name, price, description)
+    problems = [f"{name} is empty" for name, text in zip(IDENTITY, texts, strict=False) if not text]
+    problems += [
+        f"{name} is longer than {TEXT_CHARACTERS} characters"
+        for name, text in zip(COLUMNS, texts, strict=False)
+        if len(text) > TEXT_CHARACTERS
+    ]
+    if not re.fullmatch("[0-9]{1,10}", quantity) or int(quantity) > QUANTITY:
+        problems.append(f"quantity is {quoted(quantity)} and not a whole number from 0 to {QUANTITY:,}")
+    if problems:
+        return BadRow(line, "; ".join(problems))
+    return Row(line, supplier_name, type_, product_name, price or None, description or None, int(quantity))
+
+
+def quoted(text: str) -> str:
+    """Returns ``text`` in quotes, on one line and cut to 100 characters."""
+    cut = text if len(text) <= VALUE_CHARACTERS else text[: VALUE_CHARACTERS - 1] + "…"
+    shown = (each if each.isprintable() else f"\\u{ord(each):04x}" for each in cut)
+    return f"'{''.join(shown)}'"
