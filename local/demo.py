@@ -52,7 +52,6 @@ def main(env: Mapping[str, str], token: Token, sign_in: str) -> None:
     api.post("/orders", order)
     placed = [order["orderID"], *(each["orderID"] for each in api.post("/orders", more_orders)["orders"])]
 
-
     def notifications(fact: str, value: str) -> list[dict[str, Any]]:
         return [each for each in api.notifications() if each["facts"].get(fact) == value]
 
