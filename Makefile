@@ -76,7 +76,8 @@ CHECKS := check-template check-security check-types check-machines check-docs ch
 check: .venv/dev  ## Check format, lint, types, security, templates and state machines
 	@$(MAKE) --no-print-directory --jobs=4 --keep-going $(CHECKS)
 check-template:
-	$(BIN)/cfn-lint infra/*.yaml
+	$(BIN)/python -m infra.template .local/templates
+	$(BIN)/cfn-lint .local/templates/*.yaml
 check-security:
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml app.py chalicelib infra local
 check-types:

@@ -13,15 +13,21 @@ ROUNDS = 9
 
 
 def compare(
-    work: str, ours: Callable[[], object], peer: str, peers: Callable[[], object], goal: float, rounds: int = ROUNDS
+    work: str,
+    ours: Callable[[], object],
+    peer: str,
+    peers: Callable[[], object],
+    goal: float,
+    rounds: int = ROUNDS,
+    size: int | None = None,
 ) -> Result:
     """Runs both by turns, after a first round that does not count. Both must return the same.
 
-    ``goal`` is the least number of times that ours must be faster.
+    ``goal`` is the least number of times that ours must be faster. With a ``size`` the result is a point of a curve.
     """
     if ours() != peers():
         raise AssertionError(f"{work}: the results of ours and of {peer} differ")
-    return in_turns(work, partial(_seconds, ours), peer, partial(_seconds, peers), goal, rounds)
+    return in_turns(work, partial(_seconds, ours), peer, partial(_seconds, peers), goal, rounds, size)
 
 
 def in_turns(
@@ -33,7 +39,7 @@ def in_turns(
     rounds: int = ROUNDS,
     size: int | None = None,
 ) -> Result:
-    """Does the same with functions that return their own seconds. With a ``size`` the result is a point of a curve."""
+    """Does the same with functions that return their own seconds."""
     ours_times: list[float] = []
     peers_times: list[float] = []
     for number in range(rounds):

@@ -43,10 +43,10 @@ class Api:
         except NotFound:
             return None
 
-    def notifications(self, kind: str, mentioned: str) -> list[dict[str, Any]]:
-        """Returns the notifications of a kind whose text contains ``mentioned``, from the newest hundred."""
-        page = self.get("/notifications?limit=100")["notifications"]
-        return [each for each in page if each["kind"] == kind and mentioned in each["message"] + each["subject"]]
+    def notifications(self) -> list[dict[str, Any]]:
+        """Returns the newest hundred notifications."""
+        page: list[dict[str, Any]] = self.get("/notifications?limit=100")["notifications"]
+        return page
 
 
 def fetch(url: str, body: bytes | None = None, token: str | None = None) -> bytes:

@@ -24,7 +24,7 @@ def command(project: Path, port: int, stage: str) -> list[str]:
 def profiles(role_arn: str, credentials: Iterable[tuple[str, str]]) -> str:
     """Returns a configuration file of AWS whose profile ``api`` assumes the role.
 
-    Under that role the API has no more rights here than on AWS, and botocore renews the session by itself.
+    Under that role the API has the same rights here as on AWS. botocore renews the session by itself.
     """
     keys = "\n".join(f"{name.lower()} = {value}" for name, value in credentials)
     return (

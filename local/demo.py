@@ -52,18 +52,22 @@ def main(env: Mapping[str, str], token: Token, sign_in: str) -> None:
     api.post("/orders", order)
     placed = [order["orderID"], *(each["orderID"] for each in api.post("/orders", more_orders)["orders"])]
 
-    [upload] = wait(f"upload {key}", lambda: api.notifications("upload", key))
+    def notifications(fact: str, value: str) -> list[dict[str, Any]]:
+        return [each for each in api.notifications() if each["facts"].get(fact) == value]
+
+    def announcements_of(order_id: str) -> list[dict[str, Any]]:
+        return [each for each in api.notifications() if order_id in each["facts"].get("orderIDs", ())]
+
+    [upload] = wait(f"upload {key}", lambda: notifications("key", key))
     # The reports start after the import, so that they include it.
     reports = {kind: api.post("/create_report", {"kind": kind})["href"] for kind in ("inventory", "storage")}
     wait(f"{len(placed)} orders stored", lambda: all(api.find(f"/orders/{each}") for each in placed))
-    announcements = wait("orders announced", lambda: api.notifications("order", f"demo-{run}"))
+    announcements = wait("orders announced", lambda: announcements_of(f"demo-{run}"))
     inventory = wait("inventory report", lambda: succeeded(api.get(reports["inventory"])))
     storage = wait("storage report", lambda: succeeded(api.get(reports["storage"])))
     wait(
         "notifications of both reports",
-        lambda: (
-            api.notifications("report", inventory["reportId"]) and api.notifications("storage", storage["reportId"])
-        ),
+        lambda: all(notifications("id", report["reportId"]) for report in (inventory, storage)),
     )
     if b"Yirgacheffe Natural" not in fetch(inventory["url"]):
         raise StackError(
@@ -84,8 +88,7 @@ def main(env: Mapping[str, str], token: Token, sign_in: str) -> None:
     )
     row("Inventory", "{rows} beans of {suppliers} suppliers, {quantity} in stock".format(**inventory["summary"]))
     row("Storage", storage["summary"]["message"])
-    inbox = api.get("/notifications?limit=100")["notifications"]
-    row("Inbox", f"{len(inbox)} notifications; on AWS they are also e-mails, SMS or HTTPS calls")
+    row("Inbox", f"{len(api.notifications())} notifications; on AWS they are also e-mails, SMS or HTTPS calls")
     print("\nWhere to look (the links open for an hour)")
     row("Report", inventory["url"])
     row("Sizes", storage["url"])

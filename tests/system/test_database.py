@@ -17,7 +17,7 @@ from chalicelib import clients
 from chalicelib.database import let_in
 from chalicelib.errors import DatabaseRefused, DatabaseUnavailable
 from chalicelib.settings import Database
-from infra.deploy.place import FUNCTIONS
+from infra.functions import MYSQL_USERS
 from local import database as local
 from local.processes import free_ports
 from tests.system.inventory import HEADER
@@ -85,7 +85,7 @@ def test_a_deployed_function_follows_a_password_that_is_rotated(system: System) 
 def test_the_password_is_in_no_functions_environment(system: System) -> None:
     functions = system.aws("lambda").list_functions()["Functions"]
     known = {each["FunctionName"].removeprefix("cafe-dev-"): each["Environment"]["Variables"] for each in functions}
-    assert {name for name, variables in known.items() if "DB_SECRET_ARN" in variables} == set(FUNCTIONS)
+    assert {name for name, variables in known.items() if "DB_SECRET_ARN" in variables} == set(MYSQL_USERS)
     assert system.env["DB_PASSWORD"] not in json.dumps(known)
 
 

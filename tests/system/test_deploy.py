@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from infra.deploy import record
+from infra.deploy import chalice_record
 from infra.deploy.target import Target
 from tests.system.system import ROOT, System
 
@@ -33,8 +33,8 @@ def test_chalice_deploy_by_hand_keeps_working_and_its_record_can_be_rebuilt_from
     # Chalice keeps the settings that it cannot make.
     assert mapping(system, "store_orders")["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     target = Target("dev", system.stack.project, True, {}, {})
-    written = record.read(system.stack.project, "dev")
-    rebuilt = record.rebuild(target, system.env, system.aws)
+    written = chalice_record.read(system.stack.project, "dev")
+    rebuilt = chalice_record.rebuild(target, system.env, system.aws)
     assert {each["name"]: each for each in rebuilt} == {each["name"]: each for each in written}
     assert len(rebuilt) == len(written)
     again = deploy(system)
@@ -88,7 +88,7 @@ def test_one_deploy_repairs_everything_that_was_taken_away(system: System) -> No
         damage(system)
     done = deploy(system)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "check: everything is as asked" in done.stdout
+    assert "check: every setting is right" in done.stdout
     assert system.report()["status"] == "SUCCEEDED"
 
 
