@@ -439,8 +439,7 @@ def _put_back(letters: list[Letter], places: Places, aws: Aws, in_time: Callable
 def _enqueue(letters: list[Letter], url: str, sqs: Any) -> dict[str, str]:
     """Why each letter was not sent, by its id."""
     messages = [
-        queues.Message(letter.body, correlation.sqs_attribute(next(iter(letter.correlation_ids), None)))
-        for letter in letters
+        (letter.body, correlation.sqs_attribute(next(iter(letter.correlation_ids), None))) for letter in letters
     ]
     failures = queues.send(sqs, url, messages)
     return {letters[index].id: _refusal(error) for index, error in failures.items()}
@@ -469,7 +468,7 @@ class _Queue:
         """All that can be seen, up to ten at once."""
         while in_time():
             messages = self._receive(0)
-            if not messages and self._depth().visible:
+            if not messages and self._depth()[0]:
                 messages = self._receive(WAIT_SECONDS)
             if not messages:
                 return
@@ -511,10 +510,10 @@ class _Queue:
 
     def count(self) -> int:
         """About how many there are, those that somebody holds included."""
-        return self._depth().total
+        return sum(self._depth())
 
     @aws_errors()
-    def _depth(self) -> queues.Depth:
+    def _depth(self) -> tuple[int, int]:
         return queues.depth(self._sqs, self.url)
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 PROBLEMS_SHOWN = 20
 NAME_CHARACTERS = 40
 # The path of a field, the name of a header, an id. Any other name from a client is quoted in a message.
-PLAIN_NAME = re.compile(r"[\w.\[\]-]+")
+PLAIN_NAME = r"[\w.\[\]-]+"
 
 
 class Problem(NamedTuple):
@@ -51,7 +51,7 @@ class Problem(NamedTuple):
 
 
 def _safe_name(name: str) -> str:
-    return name if PLAIN_NAME.fullmatch(name) else json.dumps(name)
+    return name if re.fullmatch(PLAIN_NAME, name) else json.dumps(name)
 
 
 class CafeError(ChaliceUnhandledError, ChaliceViewError):

@@ -106,14 +106,14 @@ def overview(
         "since": start,
         "orders": {
             "stored": len(stored),
-            "waiting": waiting.result().total,
+            "waiting": sum(waiting.result()),
             "hours": _hours([each["sortKey"]["S"] for each in stored], since, now, stored_since),
             "more": more["orders"],
         },
         "reports": {name: statuses[name] for name in ("running", "succeeded", "failed")} | {"more": more["reports"]},
         "uploads": {name: outcomes[name] for name in ("imported", "notImported", "other")} | {"more": more["inbox"]},
         "failures": {
-            "deadLetters": sum(each.result().total for each in dead),
+            "deadLetters": sum(sum(each.result()) for each in dead),
             "alarms": outcomes["alarm"],
             "more": more["inbox"],
         },

@@ -85,10 +85,10 @@ def user(stack: Stack, name: str, group: str) -> None:
     """Creates a user of this stack. ``python -m infra.users`` does it for a stage on AWS."""
     from infra import users
 
-    if problem := users.wrong(name, group):
+    if problem := users.validation_error(name, group):
         raise StackError(problem)
     pool_id = stack.variables()["USER_POOL_ID"]
-    print(users.told(name, group, users.make(stack.cloud.client("cognito-idp"), pool_id, name, group)))
+    print(users.result_message(name, group, users.make(stack.cloud.client("cognito-idp"), pool_id, name, group)))
 
 
 def keep_to_this_machine(environment: MutableMapping[str, str]) -> None:

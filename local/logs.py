@@ -64,7 +64,7 @@ def trace(stack: Stack, identifier: str) -> bool:
 
     lines = trace.follow(ask, identifier)
     hints = ["The local cloud forgets its logs at `make stop`.", "For a stage on AWS: make trace ID=x STAGE=y"]
-    for line in trace.told(lines, identifier, "the logs of this stack", hints):
+    for line in trace.report(lines, identifier, "the logs of this stack", hints):
         print(line)
     return bool(lines)
 

@@ -188,7 +188,7 @@ def set_aside_with(sqs: Any, url: str, context: Any, now: datetime) -> SetAside:
     """
 
     def set_aside(records: Sequence[Record], error: Exception) -> list[Record]:
-        messages = [queues.Message(json.dumps(_failure(record, error, context, now)), {}) for record in records]
+        messages: list[queues.Message] = [(json.dumps(_failure(record, error, context, now)), {}) for record in records]
         failures = queues.send(sqs, url, messages)
         for index, record in enumerate(records):
             facts = {"eventID": record.get("eventID"), correlation.NAME: correlation.of_order(record)}

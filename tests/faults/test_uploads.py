@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from tests.faults import counting
 from tests.faults.conftest import Tell
-from tests.faults.counting import File, at_once, count_uploads, inbox, new_file
+from tests.faults.counting import File, count_uploads, inbox, new_file
 from tests.faults.weather import SOME, Weather, afresh, cases, killing, short, together, wire
 from tests.system.faults import before_call, cut_after, cut_before, failed, failed_after, slow, throttled, truncated
 from tests.system.gate import Trap
@@ -97,13 +97,6 @@ def test_each_event_comes_three_times(system: Faulty, tell: Tell) -> None:
     count = count_uploads(system, files)
     assert not count.again
     tell(count)
-
-
-def test_an_event_comes_five_times_at_the_same_moment(system: Faulty, tell: Tell) -> None:
-    file = upload(system, new_file())
-    told(system, file)
-    at_once(lambda: deliver(system, event(system, file)), times=5)
-    tell(count_uploads(system, [file]))
 
 
 @short

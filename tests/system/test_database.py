@@ -5,7 +5,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from chalicelib import clients
 from chalicelib.database import let_in
 from chalicelib.errors import DatabaseRefused, DatabaseUnavailable
 from chalicelib.settings import Database
-from infra.deploy.place import FUNCTIONS
+from infra.functions import MYSQL_USERS
 from local import database as local
 from local.processes import free_ports
 from tests.system.inventory import HEADER
@@ -31,31 +31,6 @@ def test_a_server_that_is_slow_is_given_up_after_the_read_time_out(database: Dat
         connection.cursor() as cursor,
     ):
         cursor.execute("SELECT SLEEP(30)")
-
-
-def test_a_connection_that_the_server_cuts_is_unavailable(system: System, database: Database) -> None:
-    def cut() -> None:
-        with clients.mysql(database) as connection, connection.cursor() as cursor:
-            system.sql(f"KILL {connection.thread_id()}")
-            cursor.execute("SELECT 1")
-
-    with pytest.raises(DatabaseUnavailable):
-        cut()
-
-
-def test_a_server_that_does_not_exist_is_unavailable_and_named(database: Database) -> None:
-    with (
-        pytest.raises(DatabaseUnavailable, match=r"MySQL at 127\.0\.0\.1:1 "),
-        clients.mysql(replace(database, port=1)),
-    ):
-        pass
-
-
-@pytest.mark.parametrize("change", [{"password": "wrong"}, {"name": "nowhere"}], ids=["password", "database"])
-def test_a_wrong_password_or_database_is_refused(system: System, database: Database, change: dict[str, str]) -> None:
-    functions = replace(database, user=system.env["DB_USER"], password=system.env["DB_PASSWORD"])
-    with pytest.raises(DatabaseRefused, match="refuses: Access denied"), clients.mysql(replace(functions, **change)):
-        pass
 
 
 def test_a_lock_that_is_held_too_long_is_unavailable(database: Database) -> None:
@@ -110,7 +85,7 @@ def test_a_deployed_function_follows_a_password_that_is_rotated(system: System) 
 def test_the_password_is_in_no_functions_environment(system: System) -> None:
     functions = system.aws("lambda").list_functions()["Functions"]
     known = {each["FunctionName"].removeprefix("cafe-dev-"): each["Environment"]["Variables"] for each in functions}
-    assert {name for name, variables in known.items() if "DB_SECRET_ARN" in variables} == set(FUNCTIONS)
+    assert {name for name, variables in known.items() if "DB_SECRET_ARN" in variables} == set(MYSQL_USERS)
     assert system.env["DB_PASSWORD"] not in json.dumps(known)
 
 

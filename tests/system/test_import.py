@@ -123,6 +123,7 @@ def test_an_inventory_is_imported_and_announced(cafe: Cafe) -> None:
             message=f"{KEY} (141 Bytes) was received at 2026-11-21T03:14:15.926Z.\n"
             "2 rows imported: 2 new, 0 updated, 0 unchanged.",
             sms=f"Upload: 2 rows imported, 0 bad ({KEY})",
+            facts={"key": KEY, "outcome": "imported", "new": 2, "updated": 0, "unchanged": 0, "bad": 0},
         )
     ]
 

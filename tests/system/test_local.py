@@ -232,18 +232,6 @@ def test_a_person_who_was_added_here_must_choose_a_password_at_the_first_sign_in
         main("user", "ana", "boss")
 
 
-def test_logs_show_the_functions_and_the_api_by_name(stack: Stack, main: Any) -> None:
-    System(stack, stack.variables()).upload("any/logged.txt", b"x")
-
-    def upload() -> list[str]:
-        return [line for line in main("logs", "--once").splitlines() if "any/logged.txt" in line]
-
-    for record in wait_for(upload, "the upload's log"):
-        assert record.startswith("cafe-dev-")
-    assert any(record.startswith("cafe-dev-receive_upload ") for record in wait_for(upload, "the upload's log"))
-    assert re.search(r"^chalice local +\S", main("logs", "--once"), re.M)
-
-
 # --- a start of a stack that exists already
 
 

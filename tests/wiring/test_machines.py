@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from chalicelib import errors, storage
-from infra.deploy import place
+from infra.functions import MYSQL_USERS
 from tests.wiring.permissions import allowed
 from tests.wiring.stage import MACHINES, ROOT
 from tests.wiring.template import Template
@@ -142,7 +142,7 @@ def test_a_function_that_lost_its_network_while_it_was_idle_is_retried_for_minut
     """Lambda takes some minutes to give it another one. Only the functions that use MySQL are in a network."""
     for state in tasks(machine[1]).values():
         others = state["Retry"][1:]
-        if state["Resource"] != INVOKE or function_of(template, machine[0], state) not in place.FUNCTIONS:
+        if state["Resource"] != INVOKE or function_of(template, machine[0], state) not in MYSQL_USERS:
             assert others == []
             continue
         [retry] = others

@@ -16,9 +16,10 @@ import _cffi_backend
 import pytest
 
 from infra.deploy import machine, project
+from infra.deploy.context import Context
 from infra.deploy.machine import Machine, lambda_machine, require_fit, this_machine
 from infra.deploy.releases import Release
-from infra.deploy.stage import Stage
+from infra.deploy.rollback import restore
 from infra.deploy.target import DeployError, Target
 from tests.wiring.fakes import OUTPUTS
 
@@ -167,9 +168,9 @@ def test_a_release_that_this_machine_cannot_run_is_not_put_back(
         release=lambda _: release, fetch_package=lambda _, path: of_another_processor(path), template=json.dumps
     )
     monkeypatch.setattr(project, "run_chalice", lambda *_: pytest.fail("it was deployed"))
-    stage = Stage(target, lambda _: SimpleNamespace(), None, lambda _: None, lambda _: None)  # type: ignore[arg-type]
+    context = Context(target, lambda _: SimpleNamespace(), None, lambda _: None, lambda _: None)  # type: ignore[arg-type]
     with pytest.raises(DeployError, match=r"compiled for riscv64 Linux, and this machine runs .*: deploy again from"):
-        stage._put_back(releases, "r")
+        restore(context, releases, "r")
 
 
 def test_what_pip_cannot_install_stops_the_deploy_with_what_pip_says(

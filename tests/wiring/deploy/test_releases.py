@@ -42,7 +42,7 @@ def keys() -> set[str]:
 
 
 def test_a_missing_release_is_named(releases: Releases) -> None:
-    with pytest.raises(DeployError, match="the release lost is not there"):
+    with pytest.raises(DeployError, match="the release lost does not exist"):
         releases.release("lost")
 
 
