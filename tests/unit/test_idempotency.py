@@ -27,7 +27,7 @@ def test_the_same_request_may_repeat_its_key(aws: Aws) -> None:
 def test_a_key_of_another_request_is_a_conflict(aws: Aws, other: Any) -> None:
     first = {"kind": "storage", "mode": "listing"}
     claim(aws, first)
-    with pytest.raises(Conflict, match=r"^Idempotency-Key: monday was used for another request; take a new one$"):
+    with pytest.raises(Conflict, match=r"^Idempotency-Key: monday was used for another request; use a new key$"):
         claim(aws, other)
     claim(aws, first)
 

@@ -147,11 +147,11 @@ def test_no_flow_loads_what_only_another_one_needs() -> None:
     """The heavy modules are listed: clients, templates, number formats, threads and cryptography."""
     heavy = {"boto3", "botocore.session", "pymysql", "jinja2", "humanize", "concurrent.futures", "cryptography"}
     light = (
-        "sign_in orders orders.store orders.announce notifications reports reports.inventory reports.render "
-        "dead_letters database database.rotation"
+        "sign_in orders.placing orders.listing orders.store orders.announce notifications reports reports.inventory "
+        "reports.render uploads.links dead_letters.listing dead_letters.redrive database database.rotation"
     )
     flows: dict[str, set[str]] = {flow: set() for flow in light.split()}
-    flows |= {"uploads": {"humanize"}, "storage": {"humanize", "concurrent.futures"}}
+    flows |= {"uploads.receiving": {"humanize"}, "storage": {"humanize", "concurrent.futures"}}
     # Each flow is imported in a fork of one process that has what every function needs.
     code = (
         "import app, importlib, os, sys\n"

@@ -22,7 +22,7 @@ from chalice.deploy.appgraph import ApplicationGraphBuilder
 from chalice.deploy.models import LambdaFunction, RestAPI
 from chalice.deploy.swagger import SwaggerGenerator
 
-from chalicelib import dead_letters
+from chalicelib.dead_letters.letters import FUNCTIONS
 from chalicelib.settings import Settings
 from chalicelib.sign_in import OPEN, ROUTES
 from infra.deploy import place, project, wiring
@@ -44,6 +44,17 @@ def test_the_functions_are_those_of_the_interface_and_of_the_configuration(
         *("read_inventory", "render_report", "presign_report", "measure_buckets", "migrate", "rotate_password"),
     }
     assert config["lambda_functions"].keys() == functions == promised
+
+
+def test_no_handler_is_longer_than_12_lines() -> None:
+    """A handler names the trigger, the collaborators and the call. Its docstring and decorator do not count."""
+    lengths = {
+        each.name: each.end_lineno - each.lineno + 1 - len((ast.get_docstring(each) or "").splitlines())
+        for each in ast.parse((ROOT / "app.py").read_text()).body
+        if isinstance(each, ast.FunctionDef) and each.end_lineno
+    }
+    assert len(lengths) > 30
+    assert {name: length for name, length in lengths.items() if length > 12} == {}
 
 
 def test_the_name_of_the_api_has_its_stage_for_the_metrics_of_cloudwatch(app: Chalice) -> None:
@@ -127,7 +138,7 @@ def test_the_deploy_completes_every_mapping_and_every_asynchronous_function(app:
     assert wiring.mappings(outputs).keys() == mapped
     # A person who redrives a dead letter invokes announce_orders in this way, too.
     asynchronous = wiring.invocations(outputs).keys()
-    assert asynchronous == dead_letters.FUNCTIONS.keys() == (kinds.keys() - mapped) | {"announce_orders"}
+    assert asynchronous == FUNCTIONS.keys() == (kinds.keys() - mapped) | {"announce_orders"}
     topics = {name for name, kind in kinds.items() if kind == "SNSEventConfig"}
     assert wiring.SUBSCRIBED.keys() == topics
 

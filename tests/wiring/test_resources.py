@@ -9,7 +9,7 @@ from typing import Any
 import boto3
 import pytest
 
-from chalicelib.dead_letters import EXECUTION_ID
+from chalicelib.dead_letters.letters import EXECUTION_ID
 from chalicelib.orders import store
 from chalicelib.reports import KINDS, MODES, REPORT_ID
 from chalicelib.sign_in import MANAGERS, OPEN, ROUTES, STAFF
