@@ -60,7 +60,7 @@ test-pythons:  ## Run the tests that need no stack under each Python on this mac
 	@$(PYTHON) -m tests.pythons $(PYTHONS)
 
 fuzz: .venv/dev  ## Send the API random requests, and give the readers random input, for some minutes
-	CAFE_FUZZ=long $(PYTEST) --dist loadfile -m "fuzz" tests $(ARGS)
+	CAFE_FUZZ=long $(PYTEST) $(BY_FILE) -m "fuzz or hypothesis" $(ARGS)
 
 faults: .venv/dev  ## Run the whole fault matrix: let everything fail that can, and count what is lost or doubled
 	$(PYTEST) -m "" tests/faults $(ARGS)
@@ -76,7 +76,8 @@ CHECKS := check-template check-security check-types check-machines check-docs ch
 check: .venv/dev  ## Check format, lint, types, security, templates and state machines
 	@$(MAKE) --no-print-directory --jobs=4 --keep-going $(CHECKS)
 check-template:
-	$(BIN)/cfn-lint infra/*.yaml
+	$(BIN)/python -m infra.template .local/templates
+	$(BIN)/cfn-lint .local/templates/*.yaml
 check-security:
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml app.py chalicelib infra local
 check-types:
@@ -110,7 +111,6 @@ destroy: stage .venv/run  ## Take the whole system off AWS: make destroy STAGE=x
 	@$(BIN)/python -m infra.deploy $(STAGE) --destroy $(if $(KEEP_DATA),--keep-data) $(ANSWER)
 
 verify-deploy: .venv/dev .local/graders/installed  ## Prove the deploy: its whole life on the local cloud, moto's server as a second opinion, and the graders
-	$(BIN)/cfn-lint infra/*.yaml
 	$(PYTEST) $(BY_FILE) -m long tests/deploying tests/system tests/browser $(ARGS)
 
 .PHONY: stage

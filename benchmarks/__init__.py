@@ -1,4 +1,4 @@
-"""Benchmarks: each module with ``run()`` measures one thing, and yields the lines of the table.
+"""Benchmarks: ``run()`` of each module measures one thing and yields results.
 
-``compare`` and ``cloud`` are what they share; ``minimal`` and ``minimal_api`` are peers.
+``compare``, ``results``, ``page`` and ``cloud`` are shared. ``minimal`` and ``minimal_api`` are peers.
 """

@@ -1,6 +1,7 @@
-"""``python -m benchmarks [name ...]``: the named benchmarks, or all of them, as a Markdown table.
+"""``python -m benchmarks [name ...]``: runs the named benchmarks, or all of them.
 
-What they find takes its place in ``docs/performance.md``, and is marked where it is worse than what was there.
+The results go to ``results.json``, and from there into ``docs/performance.md``. A result that is worse than the
+recorded one is marked.
 """
 
 from __future__ import annotations
@@ -12,14 +13,12 @@ from benchmarks import (
     cold_start,
     growth,
     inventory,
-    money,
     orders,
     page,
-    storage_account,
+    results,
     storage_listing,
     storage_metrics,
 )
-from benchmarks.compare import HEAD
 
 BENCHMARKS = {
     "storage_listing": storage_listing,
@@ -34,21 +33,19 @@ BENCHMARKS = {
 def main(names: list[str]) -> None:
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
-        sys.exit(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-    print(HEAD)
+        sys.exit(f"unknown benchmark {', '.join(unknown)}: choose from {', '.join(BENCHMARKS)}")
+    print(page.HEAD)
     for name in names or BENCHMARKS:
-        before = page.recorded(page.PAGE.read_text(), name)
-        lines = []
-        for row in BENCHMARKS[name].run():
-            line = page.Line.read(str(row))
-            lines.append(line.beside(before.get(line.key)))
-            print(lines[-1], flush=True)
-        # After each, so that what was measured stays where a later one fails.
-        page.PAGE.write_text(page.with_part(page.PAGE.read_text(), name, page.table(lines)))
-    text = page.with_part(page.PAGE.read_text(), "money", money.tables())
-    text = page.with_part(text, "storage_account", storage_account.table())
-    page.PAGE.write_text(text)
-    growth.draw({name: page.recorded(text, name) for name in BENCHMARKS})
+        recorded = results.read()
+        before = {each.key: each for each in recorded[name].results} if name in recorded else {}
+        measured = []
+        for result in BENCHMARKS[name].run():
+            measured.append(result.compared_with(before.get(result.key)))
+            print(page.line(measured[-1]), flush=True)
+        # Written after each benchmark, so that a later failure loses nothing.
+        results.write({**recorded, name: results.Measurement(results.conditions(), measured)})
+    page.PAGE.write_text(page.with_results(page.PAGE.read_text()))
+    growth.draw(results.read())
 
 
 if __name__ == "__main__":

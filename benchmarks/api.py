@@ -1,6 +1,6 @@
-"""The API under ``chalice local``, against the smallest Chalice routes that make the same calls, in ``minimal_api.py``.
+"""The API under ``chalice local``, against the smallest Chalice routes that make the same calls (``minimal_api.py``).
 
-And orders from end to end: sent in lists of 100, against one by one, until all of them are in the table.
+The second benchmark sends orders to the API until all are in the table: in lists of 100, against one by one.
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.cloud import client, whole_stack
-from benchmarks.compare import ROUNDS, Row, in_turns
+from benchmarks.compare import ROUNDS, in_turns
+from benchmarks.events import ORDER, request
+from benchmarks.results import Result
 from chalicelib.orders.order import Item, Order
 from chalicelib.orders.store import stored_item
-from local.demo import Api
+from local import chalice_local
+from local.api import Api
 from local.processes import Process, answers, basic_environment, fingerprint, free_ports
-from local.stack import PROGRAMS, Stack
+from local.stack import Stack
 
 HERE = Path(__file__).parent
 PEER = "smallest Chalice route"
-# At most a quarter slower than the smallest one.
+# Our route may take at most a quarter longer than the smallest one.
 GOAL = 1 / 1.25
-# Of each route in each round, one of ours and one of the peer's in turns.
+# For each route and round, to ours and to the peer by turns.
 REQUESTS = 50
-PROFILED = 200
+PROFILED_REQUESTS = 200
 ORDERS = 300
 ORDER_ID = "bench"
-ORDER = {"customerID": "ana", "items": [{"item": "flat white", "quantity": 2}, {"item": "croissant", "quantity": 1}]}
-# The method, the path, what is sent, and the route as app.py names it.
+# The method, the path, the body, and the route as app.py names it.
 ROUTES = {
     "GET /orders/{orderID}": ("GET", f"/orders/{ORDER_ID}", None, "/orders/{order_id}"),
     "POST /orders": ("POST", "/orders", ORDER, "/orders"),
@@ -50,40 +51,7 @@ ROUTES = {
 }
 
 
-@dataclass(frozen=True)
-class Latency:
-    """A line of the table for a route: ``ours`` and ``peers`` are the seconds of each request, in rounds.
-
-    ``share`` is how much of a request's time within the app is the system's own code; the rest is Chalice and boto3.
-    """
-
-    route: str
-    share: float
-    ours: list[list[float]]
-    peers: list[list[float]]
-
-    def __str__(self) -> str:
-        ratios = [
-            statistics.median(theirs) / statistics.median(own)
-            for own, theirs in zip(self.ours, self.peers, strict=True)
-        ]
-        return (
-            f"| {self.route} | {_figures(self.ours)}, {self.share:.0%} of it our own code | {PEER} "
-            f"| {_figures(self.peers)} | {statistics.median(ratios):.2f} | {min(ratios):.2f} to {max(ratios):.2f} "
-            f"| {GOAL:.2f} |"
-        )
-
-
-def _figures(rounds: list[list[float]]) -> str:
-    seconds = [each for times in rounds for each in times]
-    p99 = statistics.quantiles(seconds, n=100)[98]
-    return (
-        f"p50 {statistics.median(seconds) * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms, "
-        f"{1 / statistics.mean(seconds):.0f} requests/s"
-    )
-
-
-def run() -> Iterator[Latency | Row]:
+def run() -> Iterator[Result]:
     with whole_stack() as (stack, env), TemporaryDirectory() as folder:
         dynamodb = client(env, "dynamodb")
         order = Order(
@@ -91,37 +59,37 @@ def run() -> Iterator[Latency | Row]:
         )
         dynamodb.put_item(TableName=env["ORDERS_TABLE"], Item=stored_item(order))
         variables = _without_consumers(stack, env)
-        with _ours(stack, Path(folder), variables) as ours, _minimal(Path(folder), variables) as minimal:
+        with _our_api(stack, Path(folder), variables) as ours, _minimal_api(Path(folder), variables) as minimal:
             for route in ROUTES:
-                share = float(_python("-m", "benchmarks.api", route, env=variables))
+                share = float(_run_python("-m", "benchmarks.api", route, env=variables))
                 yield _latency(route, share, ours, minimal, stack.users.token())
         yield in_turns(
             f"{ORDERS} orders from the API to the table, in lists of 100",
-            partial(_placed, stack, env, 100),
+            partial(_place_orders, stack, env, 100),
             "one by one",
-            partial(_placed, stack, env, 1),
+            partial(_place_orders, stack, env, 1),
             1.0,
             rounds=3,
         )
 
 
 def _without_consumers(stack: Stack, env: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the API, with a queue and a state machine of which nothing follows that would disturb."""
+    """Returns the API's environment with a queue and a state machine that start no further work."""
     configuration = json.loads((stack.project / ".chalice" / "config.json").read_text())
-    machine = {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}
-    made = client(env, "stepfunctions").create_state_machine(
-        name="nothing", definition=json.dumps(machine), roleArn=env["API_ROLE_ARN"]
+    definition = {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}
+    machine = client(env, "stepfunctions").create_state_machine(
+        name="nothing", definition=json.dumps(definition), roleArn=env["API_ROLE_ARN"]
     )
     return {
         **configuration["stages"][stack.stage]["environment_variables"],
         **{name: value for name, value in env.items() if name.startswith("AWS_")},
         "ORDERS_QUEUE_URL": client(env, "sqs").create_queue(QueueName="nobody")["QueueUrl"],
-        "INVENTORY_REPORT_ARN": made["stateMachineArn"],
+        "INVENTORY_REPORT_ARN": machine["stateMachineArn"],
     }
 
 
 @contextmanager
-def _ours(stack: Stack, folder: Path, variables: dict[str, str]) -> Iterator[int]:
+def _our_api(stack: Stack, folder: Path, variables: dict[str, str]) -> Iterator[int]:
     project = folder / "ours"
     shutil.copytree(stack.project, project, symlinks=True, ignore=shutil.ignore_patterns("deployments", "deployed"))
     path = project / ".chalice" / "config.json"
@@ -133,7 +101,7 @@ def _ours(stack: Stack, folder: Path, variables: dict[str, str]) -> Iterator[int
 
 
 @contextmanager
-def _minimal(folder: Path, variables: dict[str, str]) -> Iterator[int]:
+def _minimal_api(folder: Path, variables: dict[str, str]) -> Iterator[int]:
     project = folder / "minimal"
     (project / ".chalice").mkdir(parents=True)
     (project / ".chalice" / "config.json").write_text('{"version": "2.0", "app_name": "minimal"}')
@@ -144,12 +112,9 @@ def _minimal(folder: Path, variables: dict[str, str]) -> Iterator[int]:
 
 @contextmanager
 def _served(project: Path, stage: str, variables: dict[str, str]) -> Iterator[int]:
-    """``chalice local`` of the project, on the port that this gives."""
+    """Runs ``chalice local`` of the project, and yields its port."""
     [port] = free_ports(1)
-    command = [
-        *(str(PROGRAMS / "chalice"), "--project-dir", str(project), "local", "--no-autoreload"),
-        *("--host", "127.0.0.1", "--port", str(port), "--stage", stage),
-    ]
+    command = chalice_local.command(project, port, stage)
     process = Process("api", project / "process")
     process.start(command, basic_environment() | variables, fingerprint(command), port)
     try:
@@ -159,45 +124,70 @@ def _served(project: Path, stage: str, variables: dict[str, str]) -> Iterator[in
         process.stop()
 
 
-def _latency(route: str, share: float, ours: int, peers: int, token: str) -> Latency:
+def _latency(route: str, own_share: float, ours: int, peers: int, token: str) -> Result:
+    """Compares the latencies of the servers on the two ports.
+
+    ``own_share`` is the part of a request's time in the app that our own code takes. Chalice and boto3 take the rest.
+    """
     times: dict[int, list[list[float]]] = {ours: [], peers: []}
     for port in times:
-        # The first one makes the clients.
+        # The first request makes the clients of AWS.
         _request(port, route, token)
     for number in range(ROUNDS):
-        found: dict[int, list[float]] = {ours: [], peers: []}
+        seconds: dict[int, list[float]] = {ours: [], peers: []}
         for _ in range(REQUESTS):
             for port in (ours, peers)[:: 1 if number % 2 else -1]:
-                found[port].append(_request(port, route, token))
-        for port, seconds in found.items():
-            times[port].append(seconds)
-    return Latency(route, share, times[ours], times[peers])
+                seconds[port].append(_request(port, route, token))
+        for port, each in seconds.items():
+            times[port].append(each)
+    ratios = [
+        statistics.median(theirs) / statistics.median(own)
+        for own, theirs in zip(times[ours], times[peers], strict=True)
+    ]
+    return Result(
+        route,
+        f"{_figures(times[ours])}, {own_share:.0%} of it our own code",
+        PEER,
+        _figures(times[peers]),
+        statistics.median(ratios),
+        GOAL,
+        (min(ratios), max(ratios)),
+    )
+
+
+def _figures(rounds: list[list[float]]) -> str:
+    seconds = [each for times in rounds for each in times]
+    p99 = statistics.quantiles(seconds, n=100)[98]
+    return (
+        f"p50 {statistics.median(seconds) * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms, "
+        f"{1 / statistics.mean(seconds):.0f} requests/s"
+    )
 
 
 def _request(port: int, route: str, token: str) -> float:
     method, path, body, _ = ROUTES[route]
-    sent = None if body is None else json.dumps(body)
-    # A connection for each: on a kept one `chalice local` waits 40 ms for the client's acknowledgement of the headers.
+    content = None if body is None else json.dumps(body)
+    # Each request has its own connection: on a kept one `chalice local` waits 40 ms for an acknowledgement.
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     began = time.perf_counter()
     headers = {"Content-Type": "application/json", "Connection": "close", "Authorization": token}
-    connection.request(method, path, sent, headers)
+    connection.request(method, path, content, headers)
     answer = connection.getresponse()
     text = answer.read()
     seconds = time.perf_counter() - began
     connection.close()
     if answer.status not in (200, 202):
-        raise AssertionError(f"{route}: {answer.status} {text!r}")
+        raise AssertionError(f"{route} answered {answer.status}: {text.decode()}")
     return seconds
 
 
-def _placed(stack: Stack, env: Mapping[str, str], at_once: int) -> float:
+def _place_orders(stack: Stack, env: Mapping[str, str], at_once: int) -> float:
     api, customer = Api(env["CAFE_API_URL"], stack.users.token), secrets.token_hex(8)
     orders = [{**ORDER, "customerID": customer} for _ in range(ORDERS)]
     began = time.perf_counter()
     for start in range(0, ORDERS, at_once):
         api.post("/orders", orders[start : start + at_once] if at_once > 1 else orders[start])
-    wanted = {
+    query = {
         "TableName": env["ORDERS_TABLE"],
         "IndexName": "byCustomer",
         "Select": "COUNT",
@@ -205,7 +195,7 @@ def _placed(stack: Stack, env: Mapping[str, str], at_once: int) -> float:
         "ExpressionAttributeValues": {":customer": {"S": customer}},
     }
     dynamodb, end = client(env, "dynamodb"), began + 120
-    while dynamodb.query(**wanted)["Count"] < ORDERS:
+    while dynamodb.query(**query)["Count"] < ORDERS:
         if time.perf_counter() > end:
             raise TimeoutError(f"{ORDERS} orders are not stored after 120 s")
         time.sleep(0.02)
@@ -215,63 +205,45 @@ def _placed(stack: Stack, env: Mapping[str, str], at_once: int) -> float:
 # --- The share of our own code ----------------------------------------------------------------------------------------
 
 
-def _python(*arguments: str, env: Mapping[str, str]) -> str:
+def _run_python(*arguments: str, env: Mapping[str, str]) -> str:
     environment = basic_environment() | dict(env)
     done = subprocess.run([sys.executable, *arguments], env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout.splitlines()[-1]
 
 
-def _share(route: str) -> float:
-    """Of the time of ``PROFILED`` requests of the app, the part of our own code and of what it calls of Python's own.
+def _own_share(route: str) -> float:
+    """Returns the part of the time of ``PROFILED_REQUESTS`` requests that our own code takes.
 
-    Not what it calls of Chalice and of botocore: what those take is theirs.
+    It includes the calls of Python's standard library by our code, but not the calls of Chalice and botocore.
     """
     import app
 
     method, path, body, resource = ROUTES[route]
-    event = {
-        "resource": resource,
-        "path": path,
-        "pathParameters": {"order_id": ORDER_ID},
-        "requestContext": {
-            "httpMethod": method,
-            "resourcePath": resource,
-            "path": path,
-            "authorizer": {"principalId": "manager", "groups": "managers"},
-        },
-        "headers": {"content-type": "application/json"},
-        "multiValueQueryStringParameters": None,
-        "stageVariables": None,
-        "isBase64Encoded": False,
-        "body": None if body is None else json.dumps(body),
-    }
-    # Written as always, and read by nobody.
+    event = request(method, resource, path, body, order_id=ORDER_ID)
+    # The app writes its log as always, but nobody needs it.
     for handler in logging.getLogger("cafe").handlers:
         handler.setStream(open(os.devnull, "w"))  # type: ignore[attr-defined]  # noqa: SIM115, PTH123
     app.app(event, None)
     profile = cProfile.Profile()
     profile.enable()
-    for _ in range(PROFILED):
+    for _ in range(PROFILED_REQUESTS):
         app.app(event, None)
     profile.disable()
-    return _own_part(pstats.Stats(profile))
-
-
-def _own_part(stats: pstats.Stats) -> float:
+    stats = pstats.Stats(profile)
     own = 0.0
-    # Of each function: its calls, its own seconds, those with all that it calls, and the same by who called it.
+    # For each function: its calls, its seconds without and with the functions that it calls, and the same by caller.
     for (file, *_), (_, _, seconds, _, callers) in stats.stats.items():  # type: ignore[attr-defined]
-        if _ours_is(file):
+        if _is_ours(file):
             own += seconds
         elif not any(name in file for name in ("chalice", "botocore")):
-            own += sum(each[3] for (caller, *_), each in callers.items() if _ours_is(caller))
+            own += sum(each[3] for (caller, *_), each in callers.items() if _is_ours(caller))
     return own / stats.total_tt  # type: ignore[attr-defined, no-any-return]
 
 
-def _ours_is(file: str) -> bool:
-    """With contextlib: a decorator made of a context manager calls what is ours."""
+def _is_ours(file: str) -> bool:
+    """Returns whether the file is ours. Our decorators are context managers, so contextlib counts as well."""
     return "/chalicelib/" in file or (file.endswith(("/app.py", "/contextlib.py")) and "/chalice/" not in file)
 
 
 if __name__ == "__main__":
-    print(_share(sys.argv[1]))
+    print(_own_share(sys.argv[1]))

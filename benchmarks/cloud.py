@@ -1,4 +1,4 @@
-"""A MiniStack of the benchmark's own, empty or with the whole system, so that a running stack is not disturbed."""
+"""Separate stacks for the benchmarks, so that they do not disturb a running one: MiniStack alone, or the system."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from local.stack import Stack
 
 @contextmanager
 def empty_cloud() -> Iterator[None]:
-    """The environment's AWS is that MiniStack, until the end of the block."""
+    """Starts a MiniStack without resources, to which this process's environment leads while the block runs."""
     [port] = free_ports(1)
     with TemporaryDirectory() as folder:
         cloud = Cloud(Path(folder), port)
         if not cloud.installed:
             cloud.install()
         clients.aws.cache_clear()
-        before = dict(os.environ)
+        environment = dict(os.environ)
         os.environ |= CREDENTIALS | {"AWS_ENDPOINT_URL": cloud.endpoint, "AWS_DEFAULT_REGION": REGION}
         try:
             cloud.start()
@@ -34,14 +34,14 @@ def empty_cloud() -> Iterator[None]:
         finally:
             cloud.stop()
             os.environ.clear()
-            os.environ.update(before)
-            # They lead to a cloud that is gone.
+            os.environ.update(environment)
+            # The clients would call the stopped MiniStack.
             clients.aws.cache_clear()
 
 
 @contextmanager
 def whole_stack() -> Iterator[tuple[Stack, dict[str, str]]]:
-    """The system, deployed as by ``make run``, and what its ``env`` exports."""
+    """Deploys the system as ``make run`` does, and yields it with the variables of its file to source."""
     with TemporaryDirectory() as folder:
         api_port, aws_port, db_port = free_ports(3)
         stack = Stack(Path(folder), api_port=api_port, aws_port=aws_port, db_port=db_port)
@@ -52,7 +52,7 @@ def whole_stack() -> Iterator[tuple[Stack, dict[str, str]]]:
 
 
 def client(env: Mapping[str, str], service: str) -> Any:
-    """boto3's client for that stack, with the rights of the engineer's own identity."""
+    """Returns a client of boto3 for that stack, with all rights."""
     return boto3.client(  # type: ignore[call-overload]
         service,
         endpoint_url=env["AWS_ENDPOINT_URL"],

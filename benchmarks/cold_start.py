@@ -1,7 +1,7 @@
-"""Cold starts: a fresh process, the import of ``app.py``, and its first event done, against ``minimal.py``.
+"""Cold starts: a new process imports ``app.py`` and handles its first event, against the functions of ``minimal.py``.
 
-Ours is the deployment package as it is on Lambda, where its own files are not compiled. The minimal one is, as boto3
-and Python are there. The time is the process's own, without Python's start, which is the same for both.
+Ours is the deployment package as it is on Lambda, where its own files are not compiled. The minimal functions are
+compiled, like boto3 and Python on Lambda. The time excludes Python's start, which is the same for both.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from typing import Any
 
 from benchmarks import minimal
 from benchmarks.cloud import client, whole_stack
-from benchmarks.compare import Row, in_turns
+from benchmarks.compare import in_turns
+from benchmarks.events import MOMENT, notification, queued_orders, request, stored_orders
+from benchmarks.results import Result
 from local.processes import basic_environment
 from local.stack import Stack
 
 PEER = "minimal function"
-# At most a quarter longer than the minimal function; 80 ms where boto3's import takes 150.
+# A function may take at most a quarter longer than the minimal one, and its import 80 ms where boto3's takes 150.
 GOAL = 1 / 1.25
 IMPORT_GOAL = 150 / 80
 TIMED = """
@@ -45,34 +47,33 @@ began = time.perf_counter()
 imported = __import__(module)
 answer = getattr(imported, handler)(event, Context()) if handler else None
 print(time.perf_counter() - began)
-refused = answer.get("principalId") == "nobody" if isinstance(answer, dict) else False
+denied = answer.get("principalId") == "nobody" if isinstance(answer, dict) else False
 if isinstance(answer, dict) and (
-    refused or answer.get("statusCode", 200) != 200 or answer.get("batchItemFailures")
+    denied or answer.get("statusCode", 200) != 200 or answer.get("batchItemFailures")
 ):
-    sys.exit(f"it answers {answer}")
+    sys.exit(f"the function answered {answer}")
 """
-MOMENT = "2026-11-21T03:14:15.123456Z"
 KEY = "inventory/cold.csv"
 CSV = b"supplier_name,type,product_name,price,description,quantity\nAltura,arabica,Lima,12.50,nutty,7\n"
 
 
 @dataclass(frozen=True)
 class Functions:
-    """The functions of a stack, each to be started in a process of its own; ``env`` is that of the stack."""
+    """The functions of a stack, each of which starts in its own process. ``env`` has the variables of the stack."""
 
     stack: Stack
     env: dict[str, str]
     package: Path
 
     def seconds(self, module: str, function: str = "", event: Any = None) -> float:
-        """From the import of ``module``, which is ours or ``minimal``, to the end of the event."""
+        """Returns the seconds from the import of ``module``, ``app`` or ``minimal``, to the end of the event."""
         configuration = json.loads((self.stack.project / ".chalice" / "config.json").read_text())
         stage = configuration["stages"][self.stack.stage]
         own = stage["lambda_functions"].get(function, {}).get("environment_variables", {})
         aws = {name: value for name, value in self.env.items() if name.startswith("AWS_")}
-        # Nothing is compiled but what is compiled already: Lambda's code is in a folder that cannot be written to.
+        # Python must not write compiled files, because it cannot write to the folder of the code on Lambda.
         python = {"PYTHONPATH": str(self.package), "PYTHONDONTWRITEBYTECODE": "1"}
-        # What the subscribers do with a message is no part of the function's start.
+        # A topic without subscribers, because their work is not part of the function's start.
         variables = {**stage["environment_variables"], **own, **aws, **python, "TOPIC_ARN": self.env["NOBODY"]}
         handler = "app" if (module, function) == ("app", "api_handler") else function
         done = subprocess.run(
@@ -88,7 +89,7 @@ class Functions:
         return float(done.stdout.splitlines()[-1])
 
 
-def run() -> Iterator[Row]:
+def run() -> Iterator[Result]:
     with whole_stack() as (stack, env), TemporaryDirectory() as folder:
         env["NOBODY"] = client(env, "sns").create_topic(Name="nobody")["TopicArn"]
         s3 = client(env, "s3")
@@ -98,18 +99,18 @@ def run() -> Iterator[Row]:
         yield in_turns(
             "import of app.py", partial(start, "app"), "import of boto3", partial(start, "boto3"), IMPORT_GOAL
         )
-        # What is read by those that come later.
-        start("app", "store_orders", _orders("cold"))
+        # The other functions read this order and this file.
+        start("app", "store_orders", queued_orders("cold"))
         start("app", "read_inventory", {"reportId": "cold"})
         report = {"reportId": "cold", "csvKey": "inventory/cold/inventory.csv", "generatedAt": MOMENT}
         events: dict[str, Callable[[], Any]] = {
-            "api_handler": _get_order,
+            "api_handler": lambda: request("GET", "/orders/{order_id}", "/orders/cold", order_id="cold"),
             "authorize": partial(_bearer, stack.users.token()),
-            "store_orders": lambda: _orders(secrets.token_hex(8)),
-            "announce_orders": _stream,
+            "store_orders": lambda: queued_orders(secrets.token_hex(8)),
+            "announce_orders": stored_orders,
             "receive_upload": partial(_upload, etag),
-            "record_notification": _message,
-            "record_alarm": _message,
+            "record_notification": notification,
+            "record_alarm": notification,
             "read_inventory": lambda: report,
             "render_report": lambda: report,
             "presign_report": lambda: report,
@@ -117,7 +118,7 @@ def run() -> Iterator[Row]:
         }
         for function, event in events.items():
             ours, peers = (partial(_start, start, module, function, event) for module in ("app", "minimal"))
-            # A round that does not count.
+            # The first round does not count.
             ours(), peers()
             yield in_turns(f"cold start of {function}", ours, PEER, peers, GOAL)
 
@@ -127,7 +128,7 @@ def _start(start: Callable[..., float], module: str, function: str, event: Calla
 
 
 def _package(stack: Stack, folder: Path) -> Path:
-    """The deployment package in a folder, as Lambda has it, with the minimal functions beside it."""
+    """Unpacks the deployment package, as Lambda does, with the minimal functions beside it."""
     [package] = (stack.project / ".chalice" / "deployments").glob("*.zip")
     with zipfile.ZipFile(package) as opened:
         opened.extractall(folder)
@@ -135,21 +136,7 @@ def _package(stack: Stack, folder: Path) -> Path:
     return folder
 
 
-# --- One event of each kind, as AWS sends it --------------------------------------------------------------------------
-
-
-def _get_order() -> dict[str, Any]:
-    return {
-        "resource": "/orders/{order_id}",
-        "path": "/orders/cold",
-        "pathParameters": {"order_id": "cold"},
-        "requestContext": {"httpMethod": "GET", "resourcePath": "/orders/{order_id}", "path": "/api/orders/cold"},
-        "headers": {"host": "cafe.example", "accept": "*/*"},
-        "multiValueQueryStringParameters": None,
-        "stageVariables": None,
-        "isBase64Encoded": False,
-        "body": None,
-    }
+# --- Further events ---------------------------------------------------------------------------------------------------
 
 
 def _bearer(token: str) -> dict[str, Any]:
@@ -157,44 +144,8 @@ def _bearer(token: str) -> dict[str, Any]:
     return {"type": "TOKEN", "authorizationToken": token, "methodArn": arn}
 
 
-def _orders(order_id: str) -> dict[str, Any]:
-    order = {
-        "orderID": order_id,
-        "customerID": "ana",
-        "items": [{"item": "Lima", "quantity": 2}],
-        "note": None,
-        "placedAt": MOMENT,
-    }
-    return {
-        "Records": [
-            {
-                "messageId": order_id,
-                "receiptHandle": order_id,
-                "body": json.dumps(order),
-                "attributes": {"ApproximateReceiveCount": "1"},
-                "eventSource": "aws:sqs",
-            }
-        ]
-    }
-
-
-def _stream() -> dict[str, Any]:
-    change = {
-        "ApproximateCreationDateTime": time.time(),
-        "Keys": {"orderID": {"S": "cold"}},
-        "NewImage": {"orderID": {"S": "cold"}, "customerID": {"S": "ana"}},
-        "SequenceNumber": "1",
-    }
-    return {"Records": [{"eventID": secrets.token_hex(16), "eventName": "INSERT", "dynamodb": change}]}
-
-
 def _upload(etag: str) -> dict[str, Any]:
-    # Each is newer than the one before, and none changes a row.
+    # Each upload is newer than the one before, and none changes a row.
     stored = {"key": KEY, "size": len(CSV), "eTag": etag, "sequencer": f"{time.time_ns():X}"}
     record = {"eventName": "ObjectCreated:Put", "eventTime": MOMENT, "s3": {"object": stored}}
     return {"Records": [record]}
-
-
-def _message() -> dict[str, Any]:
-    sns = {"MessageId": secrets.token_hex(16), "Timestamp": MOMENT, "Subject": "1 new order", "Message": "1 new order"}
-    return {"Records": [{"Sns": sns}]}

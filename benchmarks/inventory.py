@@ -1,8 +1,8 @@
-"""The inventory report, from MySQL to its CSV and its page in S3, against the obvious way to make the same two files.
+"""The inventory report, from MySQL to its CSV and its page in S3, against the plain way to make the same two files.
 
-The obvious way is one function that keeps everything in memory: PyMySQL's default cursor and ``fetchall``, one
-``csv.writer`` over all rows, the totals in one loop, the lowest in stock by sorting all rows, one ``render`` of the
-same template, and one ``put_object`` for each file. Ours are two functions, and the second reads the first one's file.
+The plain way is one function that keeps everything in memory. It uses PyMySQL's default cursor and ``fetchall``, one
+``csv.writer``, a loop for the totals, a sort for the lowest stock, one ``render`` of the same template, and one
+``put_object`` for each file. Ours are two functions, and the second one reads the file of the first.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.cloud import empty_cloud
-from benchmarks.compare import ROUNDS, Row, compare
+from benchmarks.compare import ROUNDS, compare
+from benchmarks.results import Point, Result
 from chalicelib import clients, settings
 from chalicelib.database import migrate
 from chalicelib.reports import inventory, render, report_key
@@ -39,66 +39,65 @@ SUPPLIERS = 1_000
 MOMENT = datetime(2026, 11, 21, 3, 14, 15, tzinfo=UTC)
 GENERATED_AT = timestamp(MOMENT)
 LINK_SECONDS = 3_600
-# A larger inventory shall need as much memory as a small one, and 20 % are noise.
+# A large inventory must need as much memory as a small one, apart from 20 % of noise.
 SAME_MEMORY = 1 / 1.2
+# Characters that start a formula in a spreadsheet.
 FORMULA_STARTS = frozenset("=+-@＝＋－＠\t\r\n'")
 
 
-@dataclass(frozen=True)
-class Peak:
-    """A line of the table for memory: of each, the most that a process of its own held."""
-
-    work: str
-    ours: float
-    peer: str
-    peers: float
-    goal: float
-
-    def __str__(self) -> str:
-        return (
-            f"| {self.work}, peak memory | {self.ours:.0f} MB | {self.peer} | {self.peers:.0f} MB "
-            f"| {self.peers / self.ours:.2f} | | {self.goal:.2f} |"
-        )
-
-
-def run() -> Iterator[Row | Peak]:
-    # The functions' own records would stand between the lines of the table.
+def run() -> Iterator[Result]:
+    # The functions' log records would be among the lines of the table.
     logging.disable(logging.INFO)
     with empty_cloud(), _database() as database:
         clients.aws("s3").create_bucket(Bucket=BUCKET)
-        # Memory first: on Linux a new process inherits the peak of the one that starts it.
-        _fill(database, 10_000)
+        # Memory comes first, because on Linux a new process inherits the peak of the process that starts it.
+        fill(database, 10_000)
         small = [_peak(_read, database), _peak(_render)]
-        _fill(database, 1_000_000)
+        fill(database, 1_000_000)
         large = [_peak(_read, database), _peak(_render)]
         for name, few, many in zip(("read_inventory", "render_report"), small, large, strict=True):
-            yield Peak(f"{name}, 1,000,000 rows", many, "the same with 10,000", few, SAME_MEMORY)
-        yield Peak("either function, 1,000,000 rows", max(large), PEER, _peak(_obvious, database), 1.0)
-        # Twice at the very least, and three times because the query is still a plain SELECT.
+            ours, peers = Point("MB", name, 1_000_000, many), Point("MB", name, 10_000, few)
+            yield _memory(ours, "the same with 10,000", peers, SAME_MEMORY)
+        ours = Point("MB", "either function", 1_000_000, max(large))
+        yield _memory(ours, PEER, Point("MB", PEER, 1_000_000, _peak(_plain, database)), 1.0)
+        # The query is a plain SELECT, so 100,000 rows must be read and rendered three times faster.
         for beans, rounds, goal in ((1_000, ROUNDS, 1.0), (10_000, ROUNDS, 1.0), (100_000, ROUNDS, 3.0)):
-            _fill(database, beans)
+            fill(database, beans)
             yield _compared(database, beans, rounds, goal)
-        _fill(database, 1_000_000)
+        fill(database, 1_000_000)
         yield _compared(database, 1_000_000, 2, 1.0)
 
 
-def _compared(database: settings.Database, beans: int, rounds: int, goal: float) -> Row:
+def _memory(ours: Point, peer: str, peers: Point, goal: float) -> Result:
+    """Compares the most memory that each work held in its own process."""
+    return Result(
+        f"{ours.curve}, {ours.size:,} rows, peak memory",
+        f"{ours.value:.0f} MB",
+        peer,
+        f"{peers.value:.0f} MB",
+        peers.value / ours.value,
+        goal,
+        points=(ours, peers),
+    )
+
+
+def _compared(database: settings.Database, beans: int, rounds: int, goal: float) -> Result:
     def ours() -> int:
         rows = _read(database)
         _render()
         return rows
 
-    row = compare(f"inventory report, {beans:,} rows", ours, PEER, lambda: _obvious(database), goal, rounds)
+    result = compare(f"inventory report, {beans:,} rows", ours, PEER, lambda: _plain(database), goal, rounds, beans)
     if _files("ours") != _files("peer"):
-        raise AssertionError(f"{row.work}: the files of ours and of {PEER} differ")
-    return row
+        raise AssertionError(f"{result.work}: the files of ours and of {PEER} differ")
+    return result
 
 
 def _files(report_id: str) -> list[bytes]:
-    """A report's CSV, and its page without what is its own: its id, and the signature of its link."""
+    """Returns a report's CSV, and its page without the report's id and the signature of its link."""
     keys = (f"inventory/{report_id}/inventory.csv", report_key("inventory", report_id))
-    found = [clients.aws("s3").get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys]
-    return [re.sub(rb"X-Amz-[^\"]*", b"", body).replace(report_id.encode(), b"id") for body in found]
+    bodies = [clients.aws("s3").get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys]
+    return [re.sub(rb"X-Amz-[^\"]*", b"", body).replace(report_id.encode(), b"id") for body in bodies]
 
 
 def _read(database: settings.Database) -> int:
@@ -113,7 +112,7 @@ def _render() -> None:
     render.render_report(event, s3=clients.aws("s3"), bucket=BUCKET)
 
 
-def _obvious(database: settings.Database) -> int:
+def _plain(database: settings.Database) -> int:
     s3, key = clients.aws("s3"), "inventory/peer/inventory.csv"
     with clients.mysql(database) as connection, connection.cursor() as cursor:
         cursor.execute(inventory.QUERY)
@@ -121,7 +120,7 @@ def _obvious(database: settings.Database) -> int:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(inventory.COLUMNS)
-    writer.writerows([[_neutral(cell) for cell in row] for row in rows])
+    writer.writerows([[_neutralized(cell) for cell in row] for row in rows])
     body = ("\ufeff" + text.getvalue()).encode()
     s3.put_object(Bucket=BUCKET, Key=key, Body=body, ContentType="text/csv; charset=utf-8")
     link = s3.generate_presigned_url("get_object", Params={"Bucket": BUCKET, "Key": key}, ExpiresIn=LINK_SECONDS)
@@ -133,7 +132,7 @@ def _obvious(database: settings.Database) -> int:
     return len(rows)
 
 
-def _neutral(cell: Any) -> Any:
+def _neutralized(cell: Any) -> Any:
     return "'" + cell if isinstance(cell, str) and cell and cell[0] in FORMULA_STARTS else cell
 
 
@@ -167,7 +166,7 @@ def _summary(rows: tuple[tuple[Any, ...], ...]) -> render.Summary:
 
 
 def _peak(work: Callable[..., object], *database: settings.Database) -> float:
-    """The most megabytes that a new process needs for ``work``, Python and boto3 included."""
+    """Returns the most megabytes that a new process needs for ``work``, including Python and boto3."""
     arguments = json.dumps([vars(each) for each in database])
     command = [sys.executable, "-m", "benchmarks.inventory", work.__name__, arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -180,7 +179,7 @@ def _measure(name: str, arguments: str) -> None:
 
 
 def _most_memory() -> int:
-    """The bytes that this process held at most. Linux's rusage would have those of the process that started it too."""
+    """Returns the most bytes that this process held. On Linux, rusage would include the process that started it."""
     status = Path("/proc/self/status")
     if status.exists():
         return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) * 1_024
@@ -189,16 +188,16 @@ def _most_memory() -> int:
 
 @contextmanager
 def _database() -> Iterator[settings.Database]:
-    """A MariaDB of the benchmark's own, with the project's tables."""
+    """Starts a separate MariaDB with the project's tables."""
     [port] = free_ports(1)
     with TemporaryDirectory() as folder:
         server = Database(Path(folder), port)
         if not server.installed:
             server.install()
-        server.prepare()
+        server.create_passwords()
         server.start()
         try:
-            server.empty()
+            server.recreate()
             functions, admin = server.secrets.values()
             database = settings.Database.of_secret(functions).logged_in(admin)
             with clients.mysql(database) as connection:
@@ -208,7 +207,8 @@ def _database() -> Iterator[settings.Database]:
             server.stop()
 
 
-def _fill(database: settings.Database, beans: int) -> None:
+def fill(database: settings.Database, beans: int) -> None:
+    """Replaces the inventory with so many beans."""
     statements = [
         "DELETE FROM beans",
         "DELETE FROM suppliers",

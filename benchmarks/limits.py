@@ -1,7 +1,7 @@
-"""``python -m benchmarks.limits``: the system's promises of size and time, each measured beside its limit.
+"""``python -m benchmarks.limits``: measures the system's promises of size and time beside their limits.
 
-A stack of its own does the work, deployed as by ``make run``; with ``--clone`` a fresh clone in an empty folder is
-brought up as well, with its downloads, and once more when all is installed.
+The work is done on a separate stack, which is deployed as by ``make run``. With ``--clone`` it also measures ``make
+run`` in a fresh clone: with its downloads, and again when everything is installed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import pymysql
 from benchmarks.cloud import client, whole_stack
 from infra.deploy.project import package_file, package_sizes
 from local import chromium
-from local.demo import Api
+from local.api import Api
 from local.processes import free_ports
 from local.stack import ROOT, Stack
 
@@ -32,7 +32,7 @@ ROWS = 1_000_000
 ORDERS = 500
 PAINTS = 5
 MB = 1_000_000
-# What Chromium has measured itself: milliseconds from the beginning of the load, and bytes.
+# Chromium's own measurements: milliseconds from the beginning of the load, and bytes.
 FIRST_PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 LOADED = "() => performance.getEntries().reduce((sum, { decodedBodySize = 0 }) => sum + decodedBodySize, 0)"
 HEAD = """\
@@ -43,9 +43,9 @@ HEAD = """\
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.limits", description=__doc__)
     parser.add_argument("--clone", action="store_true", help="measure `make run` in a fresh clone too")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     print(HEAD)
-    kept = [*_clone()] if given.clone else []
+    kept = [*_clone()] if options.clone else []
     with whole_stack() as (stack, env):
         api = Api(env["CAFE_API_URL"], stack.users.token)
         kept += [*_package(stack), *_console(stack.api_url), *_orders(api), *_inventory(stack, env, api)]
@@ -62,7 +62,7 @@ def _row(promise: str, measured: float, limit: float, unit: str, note: str = "")
 
 
 def _clone() -> Iterator[bool]:
-    """``make run`` in a clone of what is committed, with nothing installed, and again."""
+    """Measures ``make run`` in a clone of the last commit, first without anything installed."""
     with TemporaryDirectory() as folder:
         subprocess.run(["git", "clone", "--quiet", str(ROOT), folder], check=True)
         ports = dict(zip(("CAFE_API_PORT", "CAFE_AWS_PORT", "CAFE_DB_PORT"), map(str, free_ports(3)), strict=True))
@@ -70,11 +70,11 @@ def _clone() -> Iterator[bool]:
 
         def make(target: str) -> float:
             began = time.monotonic()
-            made = subprocess.run(
+            done = subprocess.run(
                 ["make", target], cwd=folder, env=environment, capture_output=True, text=True, check=False
             )
-            if made.returncode:
-                raise AssertionError(f"make {target} failed:\n{made.stdout}{made.stderr}")
+            if done.returncode:
+                raise AssertionError(f"make {target} failed:\n{done.stdout}{done.stderr}")
             return time.monotonic() - began
 
         try:
@@ -94,7 +94,7 @@ def _package(stack: Stack) -> Iterator[bool]:
 
 
 def _console(url: str) -> Iterator[bool]:
-    """What a browser loads that has never been here, and how soon it shows something."""
+    """Measures how much a browser with an empty cache loads, and how soon it shows something."""
     paints, loaded = [], 0
     with chromium.running(chromium.find() or chromium.install()) as browser:
         for _ in range(PAINTS):
@@ -116,13 +116,13 @@ def _orders(api: Api) -> Iterator[bool]:
 
     def announced() -> list[str]:
         pages = _pages(api, "/notifications", "notifications")
-        return [order for each in pages for order in re.findall(r"order (\S+) of customer", each["message"])]
+        return [order_id for each in pages for order_id in each["facts"].get("orderIDs", [])]
 
     _wait("all orders announced", lambda: sent <= set(announced()))
     seconds = time.monotonic() - began
     stored = [each["orderID"] for each in _pages(api, "/orders?customerID=limits", "orders")]
     if sorted(stored) != sorted(sent) or sorted(announced()) != sorted(sent):
-        raise AssertionError("an order is lost, or there twice")
+        raise AssertionError("an order was lost, or stored or announced twice")
     yield _row(f"{ORDERS} orders in lists of 100, each stored and announced exactly once", seconds, 30, "s")
 
 
@@ -131,11 +131,11 @@ def _inventory(stack: Stack, env: Mapping[str, str], api: Api) -> Iterator[bool]
     memory = Memory(stack.folder / "cloud")
     began = time.monotonic()
     report_id = api.post("/create_report", {})["reportId"]
-    report = _wait("the report", lambda: _unless_running(api.get(f"/reports/{report_id}")), 600)
+    report = _wait("the report", lambda: _ended(api.get(f"/reports/{report_id}")), 600)
     seconds = time.monotonic() - began
     peaks = memory.stop()
     if report["status"] != "SUCCEEDED" or report["summary"]["rows"] != ROWS:
-        raise AssertionError(f"the report of {ROWS:,} rows ended as {report}")
+        raise AssertionError(f"the report of {ROWS:,} rows ended as {report['status']}: {report['error']}")
     for function in ("read_inventory", "render_report"):
         yield _row(f"{ROWS:,} rows in one report: {function}, peak memory", peaks[function] / MB, 256, "MB")
     sfn = client(env, "stepfunctions")
@@ -151,7 +151,7 @@ def _inventory(stack: Stack, env: Mapping[str, str], api: Api) -> Iterator[bool]
 
 
 def _fill(env: Mapping[str, str]) -> None:
-    """A million beans, by doubling what is there."""
+    """Fills the table with a million beans, by copying the existing ones again and again."""
     connection = pymysql.connect(
         host=env["DB_HOST"],
         port=int(env["DB_PORT"]),
@@ -177,7 +177,7 @@ def _count(cursor: Any) -> int:
 
 
 class Memory:
-    """Watches the functions' worker processes, and keeps the peak of each that ever lived."""
+    """Watches the functions' worker processes, and keeps the peak of each function's memory."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = str(folder.resolve())
@@ -197,13 +197,13 @@ class Memory:
                 found = re.search(r"ministack-lambda-cafe-dev-([a-z_]+)-", command)
                 peak = re.search(r"VmHWM:\s+(\d+) kB", (process / "status").read_text())
             except OSError:
-                # It ended while we looked at it, or is none of ours.
+                # The process ended meanwhile, or belongs to another user.
                 continue
             if found and peak and self._folder in command:
                 self._peaks[found[1]] = max(self._peaks.get(found[1], 0), int(peak[1]) * 1024)
 
     def stop(self) -> dict[str, int]:
-        """The peak of resident memory by function, in bytes."""
+        """Ends watching, and returns the peak of resident memory of each function, in bytes."""
         self._look()
         self._ended.set()
         self._thread.join()
@@ -220,15 +220,15 @@ def _pages(api: Api, path: str, name: str) -> list[Any]:
     return found
 
 
-def _unless_running(report: dict[str, Any]) -> dict[str, Any] | None:
+def _ended(report: dict[str, Any]) -> dict[str, Any] | None:
     return None if report["status"] == "RUNNING" else report
 
 
-def _wait(what: str, look: Callable[[], Any], seconds: float = 120) -> Any:
+def _wait(label: str, look: Callable[[], Any], seconds: float = 120) -> Any:
     end = time.monotonic() + seconds
     while not (found := look()):
         if time.monotonic() > end:
-            raise TimeoutError(f"{what}: not after {seconds} s")
+            raise TimeoutError(f"{label}: not within {seconds} s")
         time.sleep(0.1)
     return found
 

@@ -1,7 +1,7 @@
-"""What reaches each part of the system at so many orders a second, and which quota of AWS bends first.
+"""The load on each part of the system at a rate of orders, and the quota of AWS that is reached first.
 
-It is computed, from the constants of the code, the functions' measured durations and AWS's default quotas, and so the
-same at each run. ``python -m benchmarks.load`` writes the tables into ``docs/architecture.md``.
+All of it is computed from constants of the code, measured durations and AWS's default quotas, so each run gives the
+same. ``python -m benchmarks.load`` writes the tables into ``docs/architecture.md``.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ PAGE = page.ROOT / "docs" / "architecture.md"
 HERE = Path(__file__).parent
 
 RATES = (10, 1_000, 100_000)
-# How many orders a request brings: the most, and the least.
+# The number of orders in a request: the most and the least.
 LISTS = (ORDERS_IN_LIST, 1)
-# Of `store_orders` run so many at once: `maximum_concurrency` in app.py.
-STORING_AT_ONCE = 10
-# The API answers so many requests a second: `ApiRateLimit` in infra/resources.yaml.
-ANSWERED_REQUESTS = 100
-# An id of API Gateway's, as an item of a notification has it.
+# The most concurrent invocations of `store_orders`: `maximum_concurrency` in app.py.
+STORE_CONCURRENCY = 10
+# The requests per second that the API accepts: `ApiRateLimit` in infra/resources.yaml.
+ACCEPTED_REQUESTS = 100
+# The bytes of a correlation id in the item of a notification.
 ID_BYTES = 39
 MONTH_SECONDS = 30 * 24 * 3_600
 
-# AWS's default quotas, each from the page that docs/architecture.md names.
+# AWS's default quotas, from the pages that docs/architecture.md names.
 API_REQUESTS = 10_000
 FUNCTIONS_AT_ONCE = 1_000
 NEW_TABLE_WRITES = 4_000
@@ -41,9 +41,9 @@ TABLE_UNITS = 40_000
 PARTITION_WRITES = 1_000
 EMAILS = 10
 PUBLISHED = {30_000: "in N. Virginia", 1_500: "in Frankfurt, Tokyo and six more", 300: "in the smaller regions"}
-# Calls of Step Functions a second, once its bucket is empty: in N. Virginia, Oregon and Ireland, and elsewhere.
+# Calls of Step Functions per second after its burst: in N. Virginia, Oregon and Ireland, and in other regions.
 REFILLED = {"ListExecutions": (5, 2), "DescribeExecution": (15, 10)}
-# What the console shows, and asks for again and again: how many calls each time, and where its pause is.
+# The console's repeated requests: what it shows, the call, how many each time, and the constant with its pause.
 CONSOLE = page.ROOT / "chalicelib" / "console"
 WATCHED = (
     ("tab Today", "ListExecutions", 2, "today.js", "SECONDS"),
@@ -54,7 +54,7 @@ WATCHED = (
 
 @dataclass(frozen=True)
 class Load:
-    """Of so many ``orders`` a second, so many ``in_list``; each field and property is of one second."""
+    """A rate of orders, with ``in_list`` of them in each request. Every field and property is per second."""
 
     orders: int
     in_list: int
@@ -65,7 +65,7 @@ class Load:
 
     @property
     def batches(self) -> float:
-        """Of the queue and of the stream, and so notifications: full ones."""
+        """The full batches of the queue and of the stream, and therefore the notifications."""
         return self.orders / BATCH
 
     @property
@@ -73,45 +73,46 @@ class Load:
         return self.requests * math.ceil(self.in_list / SQS_BATCH)
 
     @property
-    def handed_over(self) -> float:
-        """Calls of Lambda's poller: messages received by tens, and deleted by tens."""
+    def receives_and_deletes(self) -> float:
+        """The calls of SQS by Lambda's poller, which receives and deletes up to ten messages at once."""
         return 2 * self.orders / SQS_BATCH
 
-    def at_once(self, function: str) -> float:
-        """How many of a function run at the same moment."""
+    def concurrency(self, function: str) -> float:
+        """Returns how many invocations of a function run at the same time."""
         if function == "api_handler":
             return self.requests * seconds(function, self.in_list)
         return self.batches * seconds(function, BATCH)
 
     @property
-    def functions(self) -> float:
+    def all_functions(self) -> float:
+        """The invocations of all functions that run at the same time."""
         names = ("api_handler", "store_orders", "announce_orders", "record_notification")
-        return sum(self.at_once(each) for each in names)
+        return sum(self.concurrency(each) for each in names)
 
     @property
     def writes(self) -> float:
-        """To the orders table, and as many to each of its two indexes."""
+        """The write units of the orders table, and of each of its two indexes."""
         return self.orders * math.ceil(len(json.dumps(stored_item(ORDER))) / 1_024)
 
     @property
     def reads(self) -> float:
-        """Of the orders table: each order is looked up before it is queued."""
+        """The read units of the orders table: the API reads each order before it queues it."""
         return self.orders
 
     @property
     def inbox_writes(self) -> float:
-        """To the notifications table, and as many to its index."""
+        """The write units of the notifications table, and of its index."""
         ids = math.ceil(BATCH / self.in_list) * ID_BYTES
         return self.batches * math.ceil((BATCH * ANNOUNCED_BYTES + 20 + NOTIFICATION_BYTES + ids) / 1_024)
 
     @property
     def partitions(self) -> int:
-        """Of the orders table, and so shards of its stream: the least that such a load needs, or a new table has."""
+        """The partitions of the orders table, and therefore the shards of its stream. A new table has at least four."""
         return max(NEW_TABLE_WRITES, math.ceil(self.writes)) // PARTITION_WRITES
 
     @property
     def most_notifications(self) -> float:
-        """If each shard's batches follow each other, each as small as it happens to be."""
+        """The notifications if the batches of each shard are as small as possible."""
         return min(self.orders, self.partitions / seconds("announce_orders", 1))
 
     @property
@@ -123,7 +124,7 @@ class Load:
 
     @property
     def logged(self) -> float:
-        """Bytes."""
+        """The bytes of logs."""
         price: float = json.loads((HERE / "prices.json").read_text())["prices"]["cloudwatch.logs.gb"]
         return self.bill.lines["Logs"] / price * 1024**3
 
@@ -134,7 +135,7 @@ def _durations() -> dict[str, list[float]]:
 
 
 def seconds(function: str, size: int) -> float:
-    """Of one event of so many orders, on a local stack with the function's memory."""
+    """Returns the seconds of an event of so many orders, from the local durations and the function's memory."""
     return money.duration(function, _durations()[f"{function} {size}"])
 
 
@@ -142,20 +143,20 @@ def seconds(function: str, size: int) -> float:
 
 ROWS: dict[str, Callable[[Load], float]] = {
     "API Gateway: requests": lambda load: load.requests,
-    "`api_handler`: concurrent": lambda load: load.at_once("api_handler"),
+    "`api_handler`: concurrent": lambda load: load.concurrency("api_handler"),
     "SQS: send calls": lambda load: load.sends,
-    "SQS: receive and delete calls": lambda load: load.handed_over,
+    "SQS: receive and delete calls": lambda load: load.receives_and_deletes,
     "`store_orders`: full batches": lambda load: load.batches,
-    "`store_orders`: concurrent": lambda load: load.at_once("store_orders"),
+    "`store_orders`: concurrent": lambda load: load.concurrency("store_orders"),
     "orders table: read units": lambda load: load.reads,
     "orders table, and each index: write units": lambda load: load.writes,
     "a key of the orders' `byPeriod`: write units": lambda load: load.writes / SHARDS,
     "requests table: write units": lambda load: load.requests,
     "stream: shards, at least": lambda load: load.partitions,
-    "`announce_orders`: concurrent": lambda load: load.at_once("announce_orders"),
+    "`announce_orders`: concurrent": lambda load: load.concurrency("announce_orders"),
     "SNS: notifications of full batches": lambda load: load.batches,
     "SNS: notifications, at most": lambda load: load.most_notifications,
-    "`record_notification`: concurrent": lambda load: load.at_once("record_notification"),
+    "`record_notification`: concurrent": lambda load: load.concurrency("record_notification"),
     "inbox, and its index: write units": lambda load: load.inbox_writes,
     "a key of the inbox's `byPeriod`: write units": lambda load: load.inbox_writes / SHARDS,
     "CloudWatch Logs: kB": lambda load: load.logged / 1_000,
@@ -165,7 +166,7 @@ ROWS: dict[str, Callable[[Load], float]] = {
 
 
 def loads() -> str:
-    """What reaches each part, as Markdown."""
+    """Returns the load on each part as Markdown."""
     lines = [f"| each second | {' | '.join(f'{rate:,} orders' for rate in RATES)} |", "| --- |" + " --- |" * len(RATES)]
     for name, figure in ROWS.items():
         cells = [_either(*(_shown(figure(Load(rate, in_list))) for in_list in LISTS)) for rate in RATES]
@@ -173,8 +174,8 @@ def loads() -> str:
     return "\n".join(lines)
 
 
-def bends() -> list[tuple[str, str, float, float]]:
-    """Each part's quota, and the orders a second that reach it, in lists and one by one; that of the least first."""
+def limits() -> list[tuple[str, str, float, float]]:
+    """Returns each part's quota, and the orders per second that reach it in lists and one by one, the least first."""
     lists, single = (Load(1, in_list) for in_list in LISTS)
 
     def reached(part: str, quota: str, limit: float, used: Callable[[Load], float]) -> tuple[str, str, float, float]:
@@ -184,9 +185,9 @@ def bends() -> list[tuple[str, str, float, float]]:
         reached("SNS", f"{EMAILS} e-mails a second to an address", EMAILS, lambda load: load.orders),
         reached(
             "`store_orders`",
-            f"{STORING_AT_ONCE} concurrent (ours)",
-            STORING_AT_ONCE,
-            lambda load: load.at_once("store_orders"),
+            f"{STORE_CONCURRENCY} concurrent (ours)",
+            STORE_CONCURRENCY,
+            lambda load: load.concurrency("store_orders"),
         ),
         reached(
             "orders table",
@@ -202,13 +203,13 @@ def bends() -> list[tuple[str, str, float, float]]:
         ),
         reached(
             "API Gateway",
-            f"{ANSWERED_REQUESTS} requests a second (ours)",
-            ANSWERED_REQUESTS,
+            f"{ACCEPTED_REQUESTS} requests a second (ours)",
+            ACCEPTED_REQUESTS,
             lambda load: load.requests,
         ),
         reached("API Gateway", f"{API_REQUESTS:,} requests a second", API_REQUESTS, lambda load: load.requests),
         reached(
-            "Lambda", f"{FUNCTIONS_AT_ONCE:,} concurrent functions", FUNCTIONS_AT_ONCE, lambda load: load.functions
+            "Lambda", f"{FUNCTIONS_AT_ONCE:,} concurrent functions", FUNCTIONS_AT_ONCE, lambda load: load.all_functions
         ),
         reached("orders table", f"{TABLE_UNITS:,} units a second", TABLE_UNITS, lambda load: load.writes),
         reached(
@@ -223,10 +224,10 @@ def bends() -> list[tuple[str, str, float, float]]:
     return sorted(found, key=lambda each: min(each[2:]))
 
 
-def order_of_bending() -> str:
-    """The same as Markdown."""
+def limits_table() -> str:
+    """Returns the same as Markdown."""
     lines = ["| orders a second | part | quota |", "| --- | --- | --- |"]
-    for part, quota, lists, single in bends():
+    for part, quota, lists, single in limits():
         lines.append(f"| {_either(_shown(lists), _shown(single))} | {part} | {quota} |")
     return "\n".join(lines)
 
@@ -236,13 +237,13 @@ def _either(lists: str, single: str) -> str:
 
 
 def _shown(figure: float) -> str:
-    """With the two digits that count."""
+    """Returns a figure with two significant digits."""
     two = round(figure, 1 - math.floor(math.log10(figure)))
     return f"{two:,.0f}" if two == int(two) else f"{two:g}"
 
 
 def people() -> str:
-    """What grows with those who have the console open, and not with orders."""
+    """Returns how many browsers with the console can be open, as Markdown. This load does not depend on orders."""
     lines = [
         "| open in browsers | calls of each | quota, in smaller regions | reached by |",
         "| --- | --- | --- | --- |",
@@ -259,7 +260,7 @@ def people() -> str:
 
 
 def page_with_tables(text: str) -> str:
-    for name, table in (("load", loads()), ("bends", order_of_bending()), ("people", people())):
+    for name, table in (("load", loads()), ("bends", limits_table()), ("people", people())):
         text = page.with_part(text, name, table)
     return text
 

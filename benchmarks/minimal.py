@@ -1,6 +1,6 @@
-"""The plain way to write each function: its AWS calls by boto3, in a few lines, without any promise beyond them.
+"""The shortest form of each function: its calls of AWS in a few lines, without retries or other promises.
 
-They import what they need when they are called, so that this one file stands for eleven.
+Each function imports what it needs when it is called, so that this file stands for eleven separate ones.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def api_handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """``GET /orders/{order_id}``."""
+    """Handles ``GET /orders/{order_id}``."""
     import boto3
 
     key = {"orderID": {"S": event["pathParameters"]["order_id"]}}
@@ -75,8 +75,8 @@ def receive_upload(event: dict[str, Any], _context: Any) -> None:
 
     for record in event["Records"]:
         key = unquote_plus(record["s3"]["object"]["key"])
-        found = boto3.client("s3").get_object(Bucket=os.environ["UPLOADS_BUCKET"], Key=key)
-        rows = list(csv.DictReader(found["Body"].read().decode().splitlines()))
+        stored = boto3.client("s3").get_object(Bucket=os.environ["UPLOADS_BUCKET"], Key=key)
+        rows = list(csv.DictReader(stored["Body"].read().decode().splitlines()))
         with _mysql() as connection, connection.cursor() as cursor:
             for row in rows:
                 cursor.execute(
@@ -120,8 +120,8 @@ def presign_report(event: dict[str, Any], _context: Any) -> dict[str, str]:
     from botocore.config import Config
 
     s3 = boto3.client("s3", config=Config(signature_version="s3v4"))
-    given = {"Bucket": os.environ["REPORTS_BUCKET"], "Key": f"inventory/{event['reportId']}/report.html"}
-    return {"url": s3.generate_presigned_url("get_object", Params=given)}
+    target = {"Bucket": os.environ["REPORTS_BUCKET"], "Key": f"inventory/{event['reportId']}/report.html"}
+    return {"url": s3.generate_presigned_url("get_object", Params=target)}
 
 
 def measure_buckets(_event: dict[str, Any], _context: Any) -> None:

@@ -1,4 +1,4 @@
-"""The smallest Chalice routes that make the same calls to AWS as the system's own, and promise nothing beyond them."""
+"""The smallest Chalice routes that make the same calls of AWS as the system's own, without its checks and retries."""
 
 import json
 import os
@@ -25,8 +25,8 @@ def get_order(order_id: str) -> Any:
 def place_order() -> Response:
     request: Any = app.current_request
     order_id = secrets.token_urlsafe(16)
-    wanted = {"Keys": [{"orderID": {"S": order_id}}], "ConsistentRead": True}
-    dynamodb.batch_get_item(RequestItems={os.environ["ORDERS_TABLE"]: wanted})
+    keys = {"Keys": [{"orderID": {"S": order_id}}], "ConsistentRead": True}
+    dynamodb.batch_get_item(RequestItems={os.environ["ORDERS_TABLE"]: keys})
     entries = [{"Id": "0", "MessageBody": json.dumps(request.json_body)}]
     sqs.send_message_batch(QueueUrl=os.environ["ORDERS_QUEUE_URL"], Entries=entries)
     return Response({"orderID": order_id}, status_code=202)

@@ -1,11 +1,11 @@
-"""What the work costs on AWS, line by line, beside the plain design: ``python -m benchmarks.money`` prints it.
+"""The cost of the work on AWS, beside the plain design: ``python -m benchmarks.money`` prints it.
 
-The plain design has the same parts and promises nothing for many at once: one order in each request, message,
-PutItem, invocation and notification; a report's rows in the state; a listing of every object each day. Each of its
-functions takes as long as ours do for one, and logs as much. It has no traces and no metrics.
+The plain design has the same parts, but one order in each request, message, PutItem, invocation and notification. It
+keeps a report's rows in the state, and lists every object each day. Each of its functions takes as long as ours does
+for one order, and logs as much. It has no traces and no metrics.
 
-It reads ``prices.json``, ``durations.json`` and the functions' memory, and so prints the same at each run.
-``python -m benchmarks.money measure`` writes ``durations.json`` anew, on a stack of its own.
+The costs come from ``prices.json``, ``durations.json`` and the functions' memory, so each run prints the same.
+``python -m benchmarks.money measure`` measures ``durations.json`` again on a separate stack.
 """
 
 from __future__ import annotations
@@ -27,39 +27,39 @@ HERE = Path(__file__).parent
 CONFIG = json.loads((HERE.parent / ".chalice" / "config.json").read_text())
 MACHINES = HERE.parent / "infra"
 
-# A function has a processor's share by its memory: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
+# The memory of a function decides its share of a processor: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 MB_OF_A_PROCESSOR = 1_769
-# A batch of the queue and of the stream, and what one call of SQS takes and Lambda's poller asks for.
+# The batches of the queue and of the stream, and the most messages in one call of SQS.
 BATCH = 100
 SQS_BATCH = 10
-# Of what X-Ray sees of an app that nobody calls with a trace, it keeps one in twenty.
+# X-Ray keeps one in twenty requests that come without a trace.
 SAMPLED = 0.05
-# A record of chalicelib/logs.py, what it says of a request and what of figures, Lambda's own three of an invocation,
-# START, END and REPORT, and a state machine's two of a state; each with the 26 bytes that CloudWatch counts for itself.
+# The bytes of a log record, of the records of a request and of metrics, of Lambda's own three records of an invocation,
+# and of a state machine's two records of a state. CloudWatch counts 26 more for each record.
 RECORD_BYTES = 212 + 26
 REQUEST_BYTES = 219 + 26
 FIGURES_BYTES = 380 + 26
 LAMBDA_BYTES = 280 + 3 * 26
 TRANSITION_BYTES = 2 * (300 + 26)
-# An order's line in its notification, and what a notification has besides its message.
+# The bytes of an order's line in its notification, and of a notification without its message.
 ANNOUNCED_BYTES = 47
 NOTIFICATION_BYTES = 450
-# A state holds so much: https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
+# The limit of a state: https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
 STATE_BYTES = 262_144
-# Assumed: a page of 1,000 keys, and a call of CloudWatch for 500 metrics, one after the other.
+# Assumed times of a page of 1,000 keys, and of a call of CloudWatch for 500 metrics. The calls are not parallel.
 PAGE_SECONDS = 0.1
 METRICS_SECONDS = 0.5
 DAYS = 30
 WRITES = "DynamoDB writes"
-# Lines below this are left out of the tables.
+# The tables leave out lines below this.
 SHOWN_DOLLARS = 0.001
 ORDER = Order("x" * 22, "ana", (Item("flat white", 2), Item("croissant", 1)), None, "2026-11-21T03:14:15.123456Z")
 
 
 class Bill:
-    """US dollars by line. ``durations`` has ``[processor, waiting]`` seconds of each function's kinds of event.
+    """US dollars by line. ``durations`` has the ``[processor, waiting]`` seconds of each function and event.
 
-    What is ``watched`` has traces and figures.
+    The design of a bill that is ``watched`` has traces and metrics.
     """
 
     def __init__(self, prices: dict[str, float], durations: dict[str, list[float]], *, watched: bool = True) -> None:
@@ -69,12 +69,12 @@ class Bill:
         self.watched = watched
 
     def add(self, line: str, price: str, units: float) -> None:
-        """``units`` of what the price is for; its name ends with how many of them it is for, or it is for one."""
+        """Adds so many units to a line. A price whose name ends with a number is for so many units."""
         per = re.search(r"\.per_(\d+)", price)
         self.lines[line] += units * self._prices[price] / (int(per[1]) if per else 1)
 
     def invoke(self, function: str, times: float, event: str = "", seconds: float = 0.0, records: float = 1) -> None:
-        """``times`` invocations for such an event, or of so many ``seconds``, each with ``records`` of its own."""
+        """Adds invocations for an event, or of so many ``seconds``, each with ``records`` log records."""
         if event:
             seconds = duration(function, self._durations[event])
         self.add("Lambda requests", "lambda.requests.per_1000000", times)
@@ -86,16 +86,17 @@ class Bill:
         self.add("Logs", "cloudwatch.logs.gb", size / 1024**3)
 
     def write(self, times: float, size: int, indexes: int) -> None:
-        """``times`` items of ``size`` bytes, each also written to every index, which has all of it."""
+        """Adds writes of items of ``size`` bytes. Every index gets the whole item too."""
         self.add(WRITES, "dynamodb.writes.per_1000000", times * math.ceil(size / 1_024) * (1 + indexes))
 
     def notify(self, times: float, size: int, event: str = "record_notification 1") -> None:
-        """``times`` notifications of ``size`` bytes, each kept for the inbox. SNS hands over to Lambda for nothing."""
+        """Adds notifications of ``size`` bytes, which the inbox keeps. Deliveries from SNS to Lambda cost nothing."""
         self.add("SNS", "sns.per_1000000", times * math.ceil(size / 65_536))
         self.invoke("record_notification", times, event)
         self.write(times, size + NOTIFICATION_BYTES, indexes=1)
 
     def enter(self, states: float) -> None:
+        """Adds transitions into so many states."""
         self.add("Step Functions", "stepfunctions.transitions.per_1000", states)
         self.log(states * TRANSITION_BYTES)
 
@@ -105,7 +106,7 @@ class Bill:
 
 
 def duration(function: str, measured: list[float]) -> float:
-    """The seconds of an event of which ``[processor, waiting]`` was measured, with the memory that the function has."""
+    """Returns the seconds of an event with the function's memory, from its measured ``[processor, waiting]``."""
     processor, waiting = measured
     return processor * MB_OF_A_PROCESSOR / memory(function) + waiting
 
@@ -116,18 +117,18 @@ def memory(function: str) -> int:
 
 
 def orders(bill: Bill, count: int, in_request: int, batch: int, *, looked_up: bool) -> None:
-    """``count`` orders, so many in each request, and later in each batch; ``looked_up`` before they are queued."""
+    """Adds orders, with their numbers in each request and batch. ``looked_up`` is whether the API reads them first."""
     requests, batches = count / in_request, count / batch
     bill.add("API Gateway", "api_gateway.rest.per_1000000", requests)
     bill.invoke("api_handler", requests, f"api_handler {in_request}", records=in_request)
     if looked_up:
         bill.add("DynamoDB reads", "dynamodb.reads.per_1000000", count)
-    # Sent, received and deleted; Lambda's poller takes ten at once, unless it may hand over a single one only.
+    # Messages are sent, received and deleted. Lambda receives up to ten at once.
     received = count / min(batch, SQS_BATCH)
     bill.add("SQS", "sqs.per_1000000", requests * math.ceil(in_request / SQS_BATCH) + 2 * received)
     bill.invoke("store_orders", batches, f"store_orders {batch}", records=batch)
     bill.write(count, len(json.dumps(stored_item(ORDER))), indexes=2)
-    # Lambda reads the stream for nothing.
+    # Lambda's reads of the stream cost nothing.
     bill.invoke("announce_orders", batches, f"announce_orders {batch}", records=batch + 1)
     bill.notify(batches, batch * ANNOUNCED_BYTES + 20, f"record_notification {batch}")
     if bill.watched:
@@ -135,7 +136,7 @@ def orders(bill: Bill, count: int, in_request: int, batch: int, *, looked_up: bo
 
 
 def reports(bill: Bill, count: int, rows: int, csv_bytes: int, *, in_state: bool) -> None:
-    """``count`` inventory reports of ``rows`` rows, each asked for and looked at once."""
+    """Adds inventory reports of ``rows`` rows. Each is requested once and read once."""
     bill.add("API Gateway", "api_gateway.rest.per_1000000", 2 * count)
     bill.invoke("api_handler", 2 * count, "api_handler 1")
     bill.enter(count * states("inventory_report"))
@@ -143,21 +144,21 @@ def reports(bill: Bill, count: int, rows: int, csv_bytes: int, *, in_state: bool
     bill.invoke("render_report", count, f"render_report {rows}")
     bill.invoke("presign_report", count, "presign_report")
     parts = math.ceil(csv_bytes / PART_BYTES)
-    # The page, and where the rows are not in the state the CSV: as a whole, or begun, in parts, and completed.
+    # The page, and the CSV if the rows are not in the state. A multipart upload has a first and a last call.
     bill.add("S3", "s3.put.per_1000", count * (1 + (0 if in_state else parts if parts == 1 else parts + 2)))
     bill.add("S3", "s3.get.per_1000", 0 if in_state else count)
     bill.notify(count, 900)
 
 
 def storage(bill: Bill, buckets: int, objects: int, *, listed: bool) -> None:
-    """A storage report on each day of a month, by listing or from CloudWatch's daily metrics."""
+    """Adds a storage report for each day of a month, by listing or from CloudWatch's daily metrics."""
     bill.enter(DAYS * states("storage_report"))
     if listed:
         pages = max(buckets, math.ceil(objects / 1_000))
         bill.add("S3", "s3.list.per_1000", DAYS * pages)
         bill.invoke("measure_buckets", DAYS, seconds=pages * PAGE_SECONDS)
     else:
-        # One metric of each bucket, and its name, of which a page has 500.
+        # One metric for each bucket. A page of their names has 500.
         bill.add("CloudWatch metrics", "cloudwatch.get_metric_data.per_1000_metrics", DAYS * buckets)
         pages = math.ceil(buckets / 500)
         bill.add("CloudWatch metrics", "cloudwatch.requests.per_1000", DAYS * pages)
@@ -168,7 +169,7 @@ def storage(bill: Bill, buckets: int, objects: int, *, listed: bool) -> None:
 
 
 def states(machine: str) -> int:
-    """How many states an execution goes through where nothing fails."""
+    """Returns how many states an execution enters if nothing fails."""
 
     def passed(part: dict[str, Any]) -> int:
         name, count = part["StartAt"], 0
@@ -182,7 +183,7 @@ def states(machine: str) -> int:
 
 
 def tables() -> str:
-    """All of it, as Markdown."""
+    """Returns all costs as Markdown."""
     priced = json.loads((HERE / "prices.json").read_text())
     measured = json.loads((HERE / "durations.json").read_text())
 
@@ -224,7 +225,7 @@ def tables() -> str:
 
 
 def _table(title: str, bills: dict[str, Bill], apart: str) -> str:
-    """The lines of each bill, and its sums with and without ``apart``, also as shares of the last bill's."""
+    """Returns the lines of the bills, their sums with and without the line ``apart``, and shares of the last one."""
     rows = {name: [bill.lines.get(name, 0.0) for bill in bills.values()] for name in _lines(bills.values())}
     without = [bill.total - bill.lines[apart] for bill in bills.values()]
     total = [bill.total for bill in bills.values()]

@@ -1,7 +1,7 @@
 """``store_orders`` on batches of growing size, against one conditional PutItem after another of the same items.
 
-MiniStack does one thing at a time, and takes 0.2 ms for an INSERT, a third of it to parse the statement. So calls side
-by side gain little there. The last line is for a DynamoDB that is as far away as one in a region is.
+MiniStack handles one call at a time, and needs 0.2 ms for an INSERT, a third of it to parse the statement. Parallel
+calls therefore gain little. The last result adds the distance of a DynamoDB in a region.
 """
 
 from __future__ import annotations
@@ -14,37 +14,38 @@ from functools import partial
 from typing import Any
 
 from benchmarks.cloud import empty_cloud
-from benchmarks.compare import Row, in_turns
+from benchmarks.compare import in_turns
+from benchmarks.results import Result
 from chalicelib import clients
 from chalicelib.orders import store
 from chalicelib.orders.order import Item, Order
 
 PEER = "one PutItem after another"
 TABLE = "orders"
-# What a call takes on the way, about as AWS describes DynamoDB's: single-digit milliseconds. Not measured.
-AWAY_SECONDS = 0.005
-# Of each size: the least times faster, and how many rounds. The peer takes a quarter of a minute for the largest.
+# The time of a call on its way. It is assumed, from the single-digit milliseconds that AWS names for DynamoDB.
+NETWORK_SECONDS = 0.005
+# The goal and the number of rounds for each size. The peer needs 15 seconds for the largest one.
 SIZES = {10: (1.0, 9), 100: (5.0, 9), 1_000: (5.0, 5), 10_000: (5.0, 1)}
 
 
-def run() -> Iterator[Row]:
-    # The function's own records would stand between the lines of the table.
+def run() -> Iterator[Result]:
+    # The function's log records would be among the lines of the table.
     logging.disable(logging.INFO)
     with empty_cloud():
         _make_table()
         for size, (goal, rounds) in SIZES.items():
             if rounds > 1:
-                # A round that does not count.
+                # The first round does not count.
                 _ours(size), _peers(size)
             work = f"store_orders, {size:,} messages"
-            yield in_turns(work, partial(_ours, size), PEER, partial(_peers, size), goal, rounds)
-        clients.aws("dynamodb").meta.events.register("before-send.dynamodb", lambda **_: time.sleep(AWAY_SECONDS))
-        work = f"store_orders, 1,000 messages, each call {AWAY_SECONDS * 1000:.0f} ms away"
+            yield in_turns(work, partial(_ours, size), PEER, partial(_peers, size), goal, rounds, size)
+        clients.aws("dynamodb").meta.events.register("before-send.dynamodb", lambda **_: time.sleep(NETWORK_SECONDS))
+        work = f"store_orders, 1,000 messages, each call {NETWORK_SECONDS * 1000:.0f} ms away"
         yield in_turns(work, partial(_ours, 1_000), PEER, partial(_peers, 1_000), 5.0, 3)
 
 
 def _make_table() -> None:
-    """As in infra/resources.yaml, but without the stream, which nobody reads here."""
+    """Creates the table as in infra/resources.yaml, but without its stream, which nobody reads here."""
 
     def index(name: str, key: str) -> dict[str, Any]:
         keys = [{"AttributeName": key, "KeyType": "HASH"}, {"AttributeName": "sortKey", "KeyType": "RANGE"}]
@@ -90,16 +91,16 @@ def _ours(size: int) -> float:
         sqs=clients.aws("sqs"),
         queue_url="",
         dead_letter_url="",
-        publish=_nothing_to_tell,
+        publish=_refuse_notification,
     )
     seconds = time.perf_counter() - began
     if answer != {"batchItemFailures": []}:
-        raise AssertionError(answer)
+        raise AssertionError(f"store_orders answered {answer}")
     return seconds
 
 
-def _nothing_to_tell(notification: Any) -> None:
-    raise AssertionError(notification)
+def _refuse_notification(notification: Any) -> None:
+    raise AssertionError(f"store_orders published {notification}")
 
 
 def _peers(size: int) -> float:

@@ -1,8 +1,8 @@
 """``python -m benchmarks.storage_account``: how long a listing of a large account takes, and what it costs, simulated.
 
-It follows the steps of ``chalicelib/storage`` with that package's own numbers: how many workers a function has, when a
-bucket is split (here into halves), when a function gives up, how what is left is dealt out. What it assumes of AWS is
-named below. It draws nothing by chance, so it prints the same at each run.
+It follows the steps of ``chalicelib/storage`` with that package's numbers: the workers of a function, the splitting of
+a bucket (here into halves), the time at which a function gives up, and the shares of the rest. The constants below are
+assumptions about AWS. Nothing is random, so each run prints the same.
 """
 
 from __future__ import annotations
@@ -14,29 +14,26 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.money import states
+from benchmarks.money import CONFIG, MB_OF_A_PROCESSOR, memory, states
 from chalicelib import storage
 from chalicelib.storage import measure
 
 PRICES = Path(__file__).parent / "prices.json"
-CONFIG = Path(__file__).parent.parent / ".chalice" / "config.json"
 
-# A call with 1,000 keys in its answer, and one with a single key.
+# The seconds of a call that returns 1,000 keys, and of a call that returns one.
 PAGE_SECONDS = 0.1
 PROBE_SECONDS = 0.03
 PROBES = 12
-# Of one processor, for an answer of 1,000 keys. `process_time` says 6 to 8 ms without TLS, which comes to it.
+# The processor time for 1,000 keys: `process_time` shows 6 to 8 ms without TLS.
 PROCESSOR_SECONDS = 0.01
-# A function has a processor's share by its memory: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
-MB_OF_A_PROCESSOR = 1_769
-# Starting a function, and reading, dealing out and storing.
+# The time to start a function, and to read, distribute and store its work.
 OVERHEAD_SECONDS = 2.0
 OBJECTS_PER_PAGE = 1_000
 
 
 @dataclass(frozen=True)
 class Account:
-    """``size`` of the bucket of rank ``n`` goes with ``1 / n``: a few are huge, and most are small."""
+    """The size of the bucket with rank ``n`` is proportional to ``1 / n``: a few are huge, and most are small."""
 
     buckets: int
     objects: int
@@ -44,7 +41,7 @@ class Account:
     def pages(self) -> list[int]:
         scale = self.objects / sum(1 / rank for rank in range(1, self.buckets + 1))
         ranked = [max(1, math.ceil(scale / rank / OBJECTS_PER_PAGE)) for rank in range(1, self.buckets + 1)]
-        # By name, large and small ones are mixed: a step that has no divisor with the number visits each once.
+        # The names mix large and small buckets. A step without a common divisor visits each bucket once.
         step = next(step for step in range(self.buckets * 5 // 8 + 1, 10**9) if math.gcd(step, self.buckets) == 1)
         return [ranked[number * step % self.buckets] for number in range(self.buckets)]
 
@@ -66,7 +63,7 @@ class Bill:
         return (self.pages + self.probes) / 1_000 * self.prices["s3.list.per_1000"]
 
     def function_cost(self) -> float:
-        gigabytes = memory() / 1_024
+        gigabytes = memory("measure_buckets") / 1_024
         requests = self.functions / 1_000_000 * self.prices["lambda.requests.per_1000000"]
         return self.busy_seconds * gigabytes * self.prices["lambda.gb_second"] + requests
 
@@ -75,19 +72,14 @@ class Bill:
         return self.transitions / 1_000 * self.prices["stepfunctions.transitions.per_1000"] + files
 
 
-def memory() -> int:
-    size: int = json.loads(CONFIG.read_text())["lambda_functions"]["measure_buckets"]["lambda_memory_size"]
-    return size
-
-
 def function(pieces: list[int], limit: float, bill: Bill) -> tuple[float, list[int]]:
-    """One invocation with ranges of so many pages: how long it took, and what it left after ``limit`` seconds."""
-    processing = PROCESSOR_SECONDS * MB_OF_A_PROCESSOR / memory()
+    """Returns how long one invocation took for ranges of so many pages, and the pages that it left after ``limit``."""
+    processing = PROCESSOR_SECONDS * MB_OF_A_PROCESSOR / memory("measure_buckets")
     waiting = deque(pieces)
     unfinished = len(pieces)
     processor = now = 0.0
     left: list[int] = []
-    # When the next answer is there, of how many pages more, and how many were read.
+    # For each range: the time of its next answer, its remaining pages, and the pages that were read.
     answers = [(PAGE_SECONDS, waiting.popleft(), 0) for _ in range(min(measure.WORKERS, len(waiting)))]
     heapq.heapify(answers)
     while answers:
@@ -115,7 +107,7 @@ def function(pieces: list[int], limit: float, bill: Bill) -> tuple[float, list[i
 
 def listing(account: Account) -> Bill:
     bill = Bill(transitions=states("storage_report"))
-    lambda_seconds = json.loads(CONFIG.read_text())["lambda_functions"]["measure_buckets"]["lambda_timeout"]
+    lambda_seconds = CONFIG["lambda_functions"]["measure_buckets"]["lambda_timeout"]
     seconds, left = function(account.pages(), storage.TURN_SECONDS, bill)
     bill.seconds, bill.busy_seconds, bill.functions = seconds, seconds, 1
     while left and bill.rounds < storage.ROUNDS:
@@ -147,7 +139,7 @@ def table() -> str:
     for buckets, objects in ((20, 20_000), (1_000, 10_000_000), (1, 100_000_000), (10_000, 1_000_000_000)):
         bill = listing(Account(buckets, objects))
         if bill.left:
-            raise AssertionError(f"{buckets:,} buckets: {bill.left:,} pages are left")
+            raise AssertionError(f"{buckets:,} buckets: {bill.left:,} pages were not listed")
         costs = (bill.list_cost(), bill.function_cost(), bill.machine_cost())
         lines.append(
             f"| {buckets:,} bucket{'s' * (buckets > 1)}, {objects:,} objects | {bill.rounds} | {bill.functions} "

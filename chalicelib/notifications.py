@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from chalicelib import correlation, metrics
+from chalicelib import correlation, facts, metrics
 from chalicelib.errors import InvalidRequest, Problem, aws_errors
 from chalicelib.logs import logger
 from chalicelib.rest import Page
@@ -32,15 +32,12 @@ LINK = re.compile(r"https?://\S+", re.IGNORECASE)
 NO_LINK = "(only managers open reports)"
 # SNS accepts 262,144 bytes for the texts and the attributes, and DynamoDB 400 KB per item.
 MESSAGE_BYTES = 200_000
-FACTS_BYTES = 40_000
 SUBJECT_CHARACTERS = 100
 SMS_BYTES = 140
 # DynamoDB accepts 2,048 bytes in a partition key. The key of an upload with escapes can be longer.
 KEY_BYTES = 2_048
 
 REPORT_OUTCOMES = ("succeeded", "failed")
-# The attribute of a message, and of an item, that has the facts as JSON.
-FACTS = "facts"
 
 log = logger("notifications")
 
@@ -85,7 +82,7 @@ def publisher(sns: Any, topic_arn: str) -> Publish:
             MessageAttributes={
                 "kind": {"DataType": "String", "StringValue": notification.kind},
                 "key": {"DataType": "String", "StringValue": _short(notification.key)},
-                **_facts_attribute(notification.facts),
+                **facts.sns_attribute(notification.facts),
                 **correlation.sns_attribute(notification.correlation_ids),
             },
         )
@@ -93,24 +90,6 @@ def publisher(sns: Any, topic_arn: str) -> Publish:
         log.info("notification published", extra={**identity, correlation.NAMES: notification.correlation_ids})
 
     return publish
-
-
-def _facts_attribute(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the attribute of a message that has these facts. Too many are left out: the texts matter more."""
-    text = json.dumps(facts)
-    if not facts or len(text) > FACTS_BYTES:
-        return {}
-    return {FACTS: {"DataType": "String", "StringValue": text}}
-
-
-def read_facts(text: str | None) -> dict[str, Any]:
-    """Returns the facts in an attribute or an item. Another publisher's attribute can be any text."""
-    try:
-        # JSON has no NaN, which Python would read and write.
-        facts = json.loads(text or "{}", parse_constant=str)
-    except (ValueError, RecursionError):
-        return {}
-    return facts if isinstance(facts, dict) else {}
 
 
 def subject(text: str) -> str:
@@ -158,12 +137,10 @@ def record(event: dict[str, Any], *, dynamodb: Any, table: str, default_kind: st
     for sns in (each["Sns"] for each in event.get("Records", [])):
         attributes = {name: each.get("Value", "") for name, each in (sns.get("MessageAttributes") or {}).items()}
         sent_at = datetime.fromisoformat(sns["Timestamp"])
-        facts = read_facts(attributes.get(FACTS))
+        known_facts = facts.read(attributes.get(facts.NAME))
         correlation_ids = correlation.of_sns(sns)
-        item = _item(sns, attributes, sent_at, default_kind)
+        item = {**_item(sns, attributes, sent_at, default_kind), **facts.item_attribute(known_facts)}
         item[correlation.NAMES] = {"L": [{"S": each} for each in correlation_ids]}
-        if facts:
-            item[FACTS] = {"S": json.dumps(facts)}
         identity = {name: item[name]["S"] for name in ("notificationID", "messageId")}
         about = {**identity, correlation.NAMES: correlation_ids}
         try:
@@ -173,7 +150,7 @@ def record(event: dict[str, Any], *, dynamodb: Any, table: str, default_kind: st
         else:
             log.info("notification kept", extra=about)
             # SNS can deliver a message twice, and the first one is counted.
-            _count_report(facts, attributes, sent_at)
+            _count_report(known_facts, attributes, sent_at)
 
 
 def _item(sns: dict[str, Any], attributes: dict[str, str], sent_at: datetime, default_kind: str) -> dict[str, Any]:
@@ -192,9 +169,9 @@ def _item(sns: dict[str, Any], attributes: dict[str, str], sent_at: datetime, de
     return {**{name: {"S": value} for name, value in values.items()}, "expiresAt": expires_at}
 
 
-def _count_report(facts: dict[str, Any], attributes: dict[str, str], sent_at: datetime) -> None:
+def _count_report(known_facts: dict[str, Any], attributes: dict[str, str], sent_at: datetime) -> None:
     """Counts the end of a report, with the seconds from its start to its notification."""
-    kind, outcome = facts.get("kind"), facts.get("outcome")
+    kind, outcome = known_facts.get("kind"), known_facts.get("outcome")
     if outcome not in REPORT_OUTCOMES:
         return
     # Imported here, because most notifications are not about reports.
@@ -231,5 +208,4 @@ def _shown(item: dict[str, Any], links: bool) -> dict[str, Any]:
     shown = {name: item[name]["S"] for name in ("messageId", "kind", "subject", "message", "sentAt")}
     if not links and shown["kind"] in KINDS_WITH_LINKS:
         shown["message"] = LINK.sub(NO_LINK, shown["message"])
-    # Items from before there were facts have none.
-    return {**shown, FACTS: read_facts(item.get(FACTS, {}).get("S"))}
+    return {**shown, "facts": facts.of_item(item)}

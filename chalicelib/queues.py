@@ -7,7 +7,7 @@ error of each, and the others are done.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from chalicelib.errors import CafeError, Unavailable, aws_errors
 
@@ -19,11 +19,8 @@ ENTRIES = 10
 BYTES = 1_000_000
 
 
-class Message(NamedTuple):
-    """A message to send."""
-
-    body: str
-    attributes: dict[str, Any]
+# The body of a message, and its attributes.
+Message = tuple[str, dict[str, Any]]
 
 
 class EntryRefused(CafeError):
@@ -40,10 +37,10 @@ Failures = dict[int, "ClientError | Unavailable | EntryRefused"]
 def send(sqs: Any, url: str, messages: Sequence[Message]) -> Failures:
     """Sends the messages. One that failed with ``Unavailable`` may be on the queue all the same."""
     entries = [
-        {"MessageBody": each.body, **({"MessageAttributes": each.attributes} if each.attributes else {})}
-        for each in messages
+        {"MessageBody": body, **({"MessageAttributes": attributes} if attributes else {})}
+        for body, attributes in messages
     ]
-    sizes = [len(each.body.encode()) for each in messages]
+    sizes = [len(body.encode()) for body, _ in messages]
     return _call(sqs.send_message_batch, "SendMessage", url, entries, sizes)
 
 
@@ -59,22 +56,12 @@ def delete(sqs: Any, url: str, receipts: Sequence[str]) -> Failures:
     return _call(sqs.delete_message_batch, "DeleteMessage", url, entries)
 
 
-class Depth(NamedTuple):
-    """About how many messages a queue has: those that can be received now, and those that someone has received."""
-
-    visible: int
-    hidden: int
-
-    @property
-    def total(self) -> int:
-        return self.visible + self.hidden
-
-
-def depth(sqs: Any, url: str) -> Depth:
-    """Asks SQS for its estimate of the number of messages."""
+def depth(sqs: Any, url: str) -> tuple[int, int]:
+    """Returns SQS's estimates of how many messages can be received, and how many are hidden for now."""
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
-    return Depth(*(int(attributes[name]) for name in names))
+    visible, hidden = (int(attributes[name]) for name in names)
+    return visible, hidden
 
 
 def raise_permanent(failures: Failures) -> None:

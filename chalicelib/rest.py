@@ -1,4 +1,4 @@
-"""What the REST routes share: the caller, the body and the query parameters. Errors name the field or parameter."""
+"""The caller, the body and the query parameters of a REST request. Errors name the field or parameter."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _invalid_body(message: str) -> InvalidRequest:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise _invalid_body(f"is not JSON: {name} is no JSON number")
+    raise _invalid_body(f"is not JSON: {name} is not a JSON number")
 
 
 def _is_too_deep(content: Any) -> bool:
@@ -146,7 +146,7 @@ def _read_parameters(request: Request, allowed: tuple[str, ...]) -> tuple[MultiD
 
 
 def base_url(request: Request) -> str:
-    """Returns the API's own absolute URL. API Gateway adds the stage's path, and ``chalice local`` has none."""
+    """Returns the absolute URL of the API. Behind API Gateway it has the stage's path."""
     scheme = request.headers.get("x-forwarded-proto", "http")
     path: str = request.context.get("path") or request.path
     return f"{scheme}://{request.headers.get('host', 'localhost')}{path.removesuffix(request.path)}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 
 from chalicelib.errors import DatabaseRefused, MissingSettings
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 
 
 @dataclass(frozen=True)

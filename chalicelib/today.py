@@ -14,9 +14,8 @@ from contextvars import copy_context
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from typing import Any, ParamSpec, TypeVar
 
-from chalicelib import queues
+from chalicelib import facts, queues
 from chalicelib.errors import InvalidRequest, Problem, aws_errors
-from chalicelib.notifications import FACTS, read_facts
 from chalicelib.reports import Machines
 from chalicelib.settings import Settings
 from chalicelib.timeline import SHARDS, Item, Timeline, periods, timestamp
@@ -39,7 +38,7 @@ MOMENT = re.compile(
 # The attributes that a query returns of an order, and of the notifications that are counted.
 ORDER_QUERY = {"ProjectionExpression": "sortKey"}
 NOTIFICATION_QUERY = {
-    "ProjectionExpression": f"sortKey, #kind, {FACTS}",
+    "ProjectionExpression": f"sortKey, #kind, {facts.NAME}",
     "FilterExpression": "#kind IN (:upload, :alarm)",
     "ExpressionAttributeNames": {"#kind": "kind"},
     "ExpressionAttributeValues": {":upload": {"S": "upload"}, ":alarm": {"S": "alarm"}},
@@ -107,14 +106,14 @@ def overview(
         "since": start,
         "orders": {
             "stored": len(stored),
-            "waiting": waiting.result().total,
+            "waiting": sum(waiting.result()),
             "hours": _hours([each["sortKey"]["S"] for each in stored], since, now, stored_since),
             "more": more["orders"],
         },
         "reports": {name: statuses[name] for name in ("running", "succeeded", "failed")} | {"more": more["reports"]},
         "uploads": {name: outcomes[name] for name in ("imported", "notImported", "other")} | {"more": more["inbox"]},
         "failures": {
-            "deadLetters": sum(each.result().total for each in dead),
+            "deadLetters": sum(sum(each.result()) for each in dead),
             "alarms": outcomes["alarm"],
             "more": more["inbox"],
         },
@@ -140,7 +139,7 @@ def _outcome(notification: Item) -> str:
     """Returns what a notification counts as: an alarm, or the outcome of an upload."""
     if notification["kind"]["S"] == "alarm":
         return "alarm"
-    outcome = read_facts(notification.get(FACTS, {}).get("S")).get("outcome")
+    outcome = facts.of_item(notification).get("outcome")
     return outcome if outcome in ("imported", "notImported") else "other"
 
 

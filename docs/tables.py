@@ -6,7 +6,6 @@ sources.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import sys
@@ -21,11 +20,12 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from chalicelib.sign_in import ROUTES  # noqa: E402
-from infra.deploy import project  # noqa: E402
 from infra.deploy.target import REPOSITORY, Target  # noqa: E402
+from infra.functions import NAMES  # noqa: E402
+from local.ministack import launcher  # noqa: E402
 from tests.template import load  # noqa: E402
 from tests.wiring.permissions import Permission, allowed, functions  # noqa: E402
-from tests.wiring.stage import resolve  # noqa: E402
+from tests.wiring.stage import rendered, resolve  # noqa: E402
 
 # The description has Python's names of the parameters in a path.
 PATH_NAMES = {"report_id": "reportId", "order_id": "orderID"}
@@ -71,7 +71,7 @@ def routes() -> str:
 
 def parameters(file: str) -> str:
     """Returns the parameters of a template that people set, with their defaults."""
-    declared: dict[str, Any] = load((ROOT / "infra" / file).read_text())["Parameters"]
+    declared: dict[str, Any] = load(rendered(file))["Parameters"]
     # Both templates have this one.
     twice = ("LogRetentionDays",) if file == "database.yaml" else ()
     rows = [
@@ -93,7 +93,7 @@ def set_by_the_deploy() -> str:
 def alarms() -> str:
     """Returns every alarm, those of the functions together: what it watches, from which value on, and its heading."""
     target = Target("<stage>", REPOSITORY, False, {}, None)
-    names = {target.function(name) for name in project.function_names()}
+    names = {target.function(name) for name in NAMES}
     basic = {each["AlarmName"] for each in resolve(Watching="basic").of_type("AWS::CloudWatch::Alarm").values()}
     grouped: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for alarm in resolve().of_type("AWS::CloudWatch::Alarm").values():
@@ -186,28 +186,9 @@ def one_permission(granted: list[Permission], role: str, action: str, end: str) 
 
 
 def patches() -> str:
-    """Returns the patches of MiniStack with the first sentence of each docstring.
-
-    The files run in an environment of their own, so they are read and not imported.
-    """
-    rows = []
-    for path in sorted([*(ROOT / "local").glob("ministack_launcher.py"), *(ROOT / "local").glob("ministack/*.py")]):
-        tree = ast.parse(path.read_text())
-        docstrings = {
-            node.name: ast.get_docstring(node) or "" for node in tree.body if isinstance(node, ast.FunctionDef)
-        }
-        for name in patch_names(tree):
-            rows.append([f"`{name}`", first_sentence(docstrings[name])])
+    """Returns the patches of MiniStack with the first sentence of each docstring."""
+    rows = [[f"`{patch.__name__}`", first_sentence(patch.__doc__ or "")] for patch in launcher.patches()]
     return table(["Patch", "What AWS does and MiniStack does not"], rows)
-
-
-def patch_names(tree: ast.Module) -> list[str]:
-    """Returns the names in the tuple ``PATCHES``."""
-    for node in tree.body:
-        match node:
-            case ast.Assign(targets=[ast.Name(id="PATCHES")], value=ast.Tuple(elts=names)):
-                return [name.id for name in names if isinstance(name, ast.Name)]
-    return []
 
 
 def first_sentence(text: str) -> str:

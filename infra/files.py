@@ -1,4 +1,4 @@
-"""Files that hold passwords, written by the deploy and by the local stack."""
+"""Writes files with passwords, for the deploy and the local stack."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_private(file: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
+    """Writes a file that only its owner can read. A reader sees the whole file or none."""
     part = file.with_name(f"{file.name}.part")
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:

@@ -1,8 +1,8 @@
-"""Follows one thing through the logs, from the request to the notification: ``make trace ID=o-1 STAGE=prod``.
+"""Follows an order, report, upload or request through the logs: ``make trace ID=o-1 STAGE=prod``.
 
     python -m infra.trace ID STAGE [SINCE]
 
-It runs the stage's saved query of CloudWatch Logs Insights: first for the id itself, then for what it is part of.
+It runs the stage's saved query of CloudWatch Logs Insights for the id, and then for related ids.
 """
 
 from __future__ import annotations
@@ -21,32 +21,31 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.deploy.target import STAGE, DeployError, client
 
-# The saved query's text, with the place for an id. The same on AWS and on the local cloud, which knows a part of the
-# language only; and it saves no queries.
-PLACE = "(ID)"
+# The text of the saved query. The local cloud saves no queries, and knows only a part of their language.
+PLACEHOLDER = "(ID)"
 QUERY = f"""\
 fields @timestamp, @log, @message
-| filter @message like /[^A-Za-z0-9_-]{PLACE}[^A-Za-z0-9_-]/
+| filter @message like /[^A-Za-z0-9_-]{PLACEHOLDER}[^A-Za-z0-9_-]/
 | sort @timestamp asc
 | limit 1000
 """
 LINES = 1000
-# Of a list of orders each one has its own line, and one thing is part of few others.
+# Few ids are related to one id. Each order of a list has its own line.
 RELATED = 20
 SINCE = "1d"
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 POLL_SECONDS = 0.5
-# How long CloudWatch may take with a query; it gives up after an hour by itself.
+# CloudWatch itself gives up after an hour.
 QUERY_SECONDS = 300
-# What a record may be about: by these another one's records are told from it.
-OWN = ("orderID", "reportId")
-# What is not shown of each record.
+# The ids of a record's subject. They separate the records of different subjects in one request.
+SUBJECT_IDS = ("orderID", "reportId")
+# The fields that are not shown.
 COMMON = {"timestamp", "level", "logger", "message", "correlationId", "correlationIds", "exc_info"}
 
 
 @dataclass(frozen=True, order=True)
 class Line:
-    """One line of a log: ``time`` in UTC as ISO 8601, ``source`` is who wrote it."""
+    """A line of a log. ``time`` is UTC as in ISO 8601, and ``source`` is the function or service that wrote it."""
 
     time: str
     source: str
@@ -60,62 +59,62 @@ class Line:
         except (ValueError, RecursionError):
             content = None
         record = content if isinstance(content, dict) else {"message": text.strip()}
-        # The record's own time: the local cloud gives all lines of an invocation that of its end.
+        # The record's own time comes first, because the local cloud gives all lines of an invocation the same one.
         return cls(_utc(str(record.get("timestamp") or moment)), source, text, record)
 
 
-# Takes a regular expression of ids; gives the lines that name one of them, and nothing where there is none.
+# Takes a regular expression of ids, and returns the lines that name one of them.
 Ask = Callable[[str], list[Line]]
 
 
 def _utc(moment: str) -> str:
-    """``2026-11-21 03:14:15.123`` of any of the forms that logs have."""
+    """Returns a time of any log as ``2026-11-21 03:14:15.123``."""
     found = re.match(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d{1,3})?", moment)
     return f"{found[1]} {found[2]}{(found[3] or '.').ljust(4, '0')}" if found else moment
 
 
 def pattern(ids: list[str]) -> str:
-    """A regular expression of exactly these, as they are in a log's JSON."""
-    # No letter is escaped, for that would give it another meaning.
+    """Returns a regular expression that matches exactly these ids in a log's JSON."""
+    # An escaped letter would have another meaning.
     return "|".join(re.sub(r"([^A-Za-z0-9_-])", r"\\\1", json.dumps(each)[1:-1]) for each in ids)
 
 
 def follow(ask: Ask, identifier: str) -> list[Line]:
-    """All lines about the thing, oldest first: those that name it, and those of the request that it came with."""
+    """Returns the lines that name the id, and those of its request, oldest first."""
     found = ask(pattern([identifier]))
     related: dict[str, None] = {}
     for line in found:
-        values = {name: line.record.get(name) for name in (*OWN, "correlationId", "requestId", "key")}
+        values = {name: line.record.get(name) for name in (*SUBJECT_IDS, "correlationId", "requestId", "key")}
         if identifier in values.values():
             related |= {value: None for name, value in values.items() if name != "key" and isinstance(value, str)}
     related.pop(identifier, None)
     if related:
         found += ask(pattern(list(related)[:RELATED]))
-    # The access log knows a request by the gateway's id alone, which is another one where the client has sent its own.
+    # The access log has only the gateway's id of a request. It differs from the X-Request-Id that a client sends.
     gateways = {str(line.record["requestId"]) for line in found if line.record.get("requestId")}
     if left := sorted(gateways - related.keys() - {identifier}):
         found += ask(pattern(left[:RELATED]))
-    # A request may have brought others beside it.
-    own = [name for name in OWN if any(line.record.get(name) == identifier for line in found)]
+    # A request can have several subjects.
+    own = [name for name in SUBJECT_IDS if any(line.record.get(name) == identifier for line in found)]
     lines = {line for line in found if all(line.record.get(name, identifier) == identifier for name in own)}
-    # Figures for CloudWatch tell nothing of one thing.
+    # Metrics for CloudWatch have no subject.
     return sorted(line for line in lines if "_aws" not in line.record)
 
 
 def asker(logs: Any, stage: str, groups: list[str], query: str, since: timedelta) -> Ask:
-    """Asks CloudWatch Logs Insights. Raises ``DeployError`` where it does not do it."""
+    """Returns a function that queries CloudWatch Logs Insights, and raises ``DeployError`` if that fails."""
 
     def ask(ids: str) -> list[Line]:
-        # Its times are whole seconds.
+        # CloudWatch takes whole seconds.
         end = int(time.time()) + 1
-        text = query.replace(PLACE, f"({ids})")
+        text = query.replace(PLACEHOLDER, f"({ids})")
         started = logs.start_query(
             logGroupNames=groups, queryString=text, startTime=end - int(since.total_seconds()), endTime=end
         )
         until = time.monotonic() + QUERY_SECONDS
         while (answer := logs.get_query_results(queryId=started["queryId"]))["status"] in ("Scheduled", "Running"):
             if time.monotonic() > until:
-                raise DeployError(f"the query has not ended after {QUERY_SECONDS} s: a shorter SINCE asks for less")
+                raise DeployError(f"the query has not ended after {QUERY_SECONDS} s: use a shorter SINCE")
             time.sleep(POLL_SECONDS)
         if answer["status"] != "Complete":
             raise DeployError(f"the query ended as {answer['status']}")
@@ -126,12 +125,12 @@ def asker(logs: Any, stage: str, groups: list[str], query: str, since: timedelta
 
 
 def source(group: str, stage: str) -> str:
-    """Who writes to a log group: the last part of its name without the stage's. The API has none of its own."""
+    """Returns the function or service of a log group, from the last part of its name."""
     return group.rpartition("/")[2].removeprefix(f"cafe-{stage}").removeprefix("-") or "API"
 
 
 def saved_query(logs: Any, stage: str) -> tuple[list[str], str]:
-    """The log groups and the text of the stage's query. Raises ``DeployError`` where it has none."""
+    """Returns the log groups and the text of the stage's saved query. Raises ``DeployError`` if there is none."""
     name = f"cafe-{stage}/trace"
     found = logs.describe_query_definitions(queryDefinitionNamePrefix=name)["queryDefinitions"]
     for each in found:
@@ -141,18 +140,18 @@ def saved_query(logs: Any, stage: str) -> tuple[list[str], str]:
 
 
 def seconds_of(since: str) -> timedelta | None:
-    """``90m``, ``12h`` or ``7d`` as a time; None for anything else."""
+    """Returns ``90m``, ``12h`` or ``7d`` as a time, or None for anything else."""
     found = re.fullmatch(r"([1-9][0-9]{0,3})([mhd])", since)
     return timedelta(**{UNITS[found[2]]: int(found[1])}) if found else None
 
 
 def shown(lines: list[Line]) -> Iterator[str]:
-    """As a person reads them."""
+    """Yields the lines for the terminal."""
     width = max(len(line.source) for line in lines)
     for line in lines:
         record = line.record
         if "execution_arn" in record:
-            # What Step Functions itself logs.
+            # Step Functions wrote it.
             details = record.get("details") or {}
             message, facts = record.get("type", ""), {key: details[key] for key in ("name", "error") if key in details}
         else:
@@ -169,12 +168,12 @@ def _short(value: Any) -> str:
     return text if len(text) <= 300 else text[:299] + "…"
 
 
-def told(lines: list[Line], identifier: str, where: str, hints: list[str]) -> Iterator[str]:
-    """What the person at the terminal is told: the lines and how many, or ``hints`` where there is none."""
+def report(lines: list[Line], identifier: str, where: str, hints: list[str]) -> Iterator[str]:
+    """Yields the text for the terminal: the lines and their number, or ``hints`` if there are none."""
     if not lines:
         yield f"Nothing in {where} names {identifier!r}."
-        yield "- It may be the id of an order or a report, an upload's key, or the header X-Request-Id of an answer."
-        yield "- As a whole, and as it was given: o-1 does not find o-12."
+        yield "- ID is the id of an order or a report, the key of an upload, or the header X-Request-Id of an answer."
+        yield "- ID must be whole and exact: o-1 does not find o-12."
         yield from (f"- {each}" for each in hints)
         return
     yield from shown(lines)
@@ -182,22 +181,23 @@ def told(lines: list[Line], identifier: str, where: str, hints: list[str]) -> It
     sources = dict.fromkeys(line.source for line in lines)
     yield f"{len(lines)} records of {', '.join(sources)}; correlationId {', '.join(ids) or 'unknown'}"
     if len(lines) >= LINES:
-        yield f"There may be more: a query gives {LINES:,}."
+        yield f"There may be more, because a query returns at most {LINES:,}."
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m infra.trace", description="Follows one thing through the logs of a stage."
+        prog="python -m infra.trace",
+        description="Follows an id through the logs of a stage.",
     )
     parser.add_argument("id", help="an order's, a report's or a request's id, or an upload's key")
     parser.add_argument("stage")
-    parser.add_argument("since", nargs="?", default=SINCE, help="how far back: 90m, 12h or 7d")
+    parser.add_argument("since", nargs="?", default=SINCE, help="the time to look back: 90m, 12h or 7d")
     given = parser.parse_args(arguments)
     since = seconds_of(given.since)
     if since is None:
-        parser.error(f"SINCE must be minutes, hours or days, as 90m, 12h or 7d, and not {given.since!r}")
+        parser.error(f"SINCE must be minutes, hours or days such as 90m, 12h or 7d, not {given.since!r}")
     if not STAGE.fullmatch(given.stage):
-        parser.error(f"STAGE: {given.stage!r} is no name of a stage")
+        parser.error(f"STAGE: {given.stage!r} is not the name of a stage")
     try:
         logs = client("logs")
         lines = follow(asker(logs, given.stage, *saved_query(logs, given.stage), since), given.id)
@@ -205,10 +205,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"trace: {error}", file=sys.stderr)
         return 1
     hints = [
-        f"This looks back {given.since}: SINCE=30d looks further. What is older than LogRetentionDays is gone.",
+        f"The search covers the last {given.since}: SINCE=30d covers more. Logs are kept for LogRetentionDays.",
         "CloudWatch shows a line some seconds after it was written.",
     ]
-    for line in told(lines, given.id, f"the logs of {given.stage}", hints):
+    for line in report(lines, given.id, f"the logs of {given.stage}", hints):
         print(line)
     return 0 if lines else 1
 

@@ -1,8 +1,8 @@
-"""Makes a person who may sign in: ``make user NAME=ana GROUP=staff STAGE=prod``.
+"""Creates a user of a stage: ``make user NAME=ana GROUP=staff STAGE=prod``.
 
     python -m infra.users NAME GROUP STAGE
 
-The user pool is that of the stage, wherever AWS is: the environment says so, as for the deploy.
+The environment has the account and the region, as for the deploy.
 """
 
 from __future__ import annotations
@@ -21,19 +21,22 @@ from infra.deploy.target import DeployError, client
 
 GROUPS = ("staff", "managers")
 NAME = re.compile(r"\S{1,128}")
-# Without those that look like others.
+# Without characters that look like others.
 CHARACTERS = "".join(sorted(set(string.ascii_letters + string.digits) - set("0O1lI")))
 
 
 class Made(NamedTuple):
-    """``password`` is None for who has signed in before, and ``added`` says whether the group is new to them."""
+    """A user after ``make``.
+
+    ``password`` is None if the user has signed in before. ``added`` is whether the group is new for the user.
+    """
 
     password: str | None
     added: bool
 
 
 def new_password() -> str:
-    """Such as the pool's policy takes: 20 characters, by five, that can be read out."""
+    """Returns a password that fits the pool's policy: four groups of five characters that are easy to read out."""
     while True:
         password = "-".join("".join(secrets.choice(CHARACTERS) for _ in range(5)) for _ in range(4))
         if all(re.search(kind, password) for kind in ("[a-z]", "[A-Z]", "[0-9]")):
@@ -41,13 +44,13 @@ def new_password() -> str:
 
 
 def make(cognito: Any, pool_id: str, name: str, group: str) -> Made:
-    """A person of the group, with a password for the first sign-in only; whoever is there already gets the group.
+    """Creates a user with a password for the first sign-in, or adds an existing user to the group.
 
-    Who has never signed in gets a new password: the one before may be lost, or too old.
+    A user who has never signed in gets a new password, because the first one may be lost or too old.
     """
     password: str | None = new_password()
     try:
-        # Without a message: the pool knows no address.
+        # Cognito sends no message, because the pool has no addresses.
         cognito.admin_create_user(
             UserPoolId=pool_id, Username=name, TemporaryPassword=password, MessageAction="SUPPRESS"
         )
@@ -63,20 +66,20 @@ def make(cognito: Any, pool_id: str, name: str, group: str) -> Made:
     return Made(password, True)
 
 
-def told(name: str, group: str, made: Made) -> str:
-    """What the person at the terminal is told of it."""
+def result_message(name: str, group: str, made: Made) -> str:
+    """Returns the text about a user for the person at the terminal."""
     if made.password:
         return (
-            f"{name} may sign in now, of the group {group}, with the password\n\n    {made.password}\n\n"
-            "It is shown this once. The console asks for a new one at the first sign-in."
+            f"{name} can sign in as a member of {group}, with the password\n\n    {made.password}\n\n"
+            "It is shown only once. The console asks for a new password at the first sign-in."
         )
     if made.added:
-        return f"{name} was there already, and is of the group {group} from the next token on"
-    return f"{name} is there already, of the group {group}: nothing was changed"
+        return f"{name} existed already, and is a member of {group} from the next token on"
+    return f"{name} exists already as a member of {group}: nothing was changed"
 
 
-def wrong(name: str, group: str) -> str | None:
-    """What is wrong with what was given, if anything is."""
+def validation_error(name: str, group: str) -> str | None:
+    """Returns what is wrong with the arguments, or None."""
     if not name or not group:
         return "name the person and the group: make user NAME=ana GROUP=staff"
     if group not in GROUPS:
@@ -87,18 +90,18 @@ def wrong(name: str, group: str) -> str | None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m infra.users", description="Makes a person who may sign in.")
+    parser = argparse.ArgumentParser(prog="python -m infra.users", description="Creates a user of a stage.")
     for name in ("name", "group", "stage"):
         parser.add_argument(name)
     given = parser.parse_args(arguments)
-    problem = wrong(given.name, given.group)
+    problem = validation_error(given.name, given.group)
     try:
         if problem:
             raise DeployError(problem)
         pool_id = outputs_of(given.stage, client("cloudformation")).get("USER_POOL_ID")
         if pool_id is None:
-            raise DeployError(f"{given.stage} has no user pool yet: `make deploy STAGE={given.stage}` makes it")
-        print(told(given.name, given.group, make(client("cognito-idp"), pool_id, given.name, given.group)))
+            raise DeployError(f"{given.stage} has no user pool yet: run `make deploy STAGE={given.stage}`")
+        print(result_message(given.name, given.group, make(client("cognito-idp"), pool_id, given.name, given.group)))
     except (DeployError, BotoCoreError, ClientError) as error:
         print(f"user: {error}", file=sys.stderr)
         return 1

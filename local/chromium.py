@@ -1,4 +1,4 @@
-"""Chromium, in which the console is tested and measured: one that is there, or the system's package."""
+"""Chromium, in which the console is tested and measured: an installed one, or the system's package."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from local.packages import find_program
 from local.packages import install as install_packages
-from local.packages import program
 from local.processes import StackError
 
 if TYPE_CHECKING:
@@ -20,37 +20,37 @@ APPLICATIONS = (
     Path("/Applications/Chromium.app/Contents/MacOS/Chromium"),
     Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"),
 )
-# The package of the browser only recommends a font, without which its pictures have no letters.
+# The browser's package only recommends a font, and without one its pictures have no letters.
 PACKAGES = ("chromium", "fonts-liberation")
-OTHER_BROWSER = "To use a Chromium or a Chrome that is there already, set CHROMIUM to its path."
-# Beside those that Playwright gives it anyhow.
+USE_OTHER_BROWSER = "To use an existing Chromium or Chrome, set CHROMIUM to its path."
+# In addition to the flags that Playwright sets.
 FLAGS = ("--disable-gpu", "--disable-quic")
 
 
 def find(environment: Mapping[str, str] = os.environ) -> Path | None:
-    """The browser that CHROMIUM names, or else one that is installed. Raises ``StackError`` where CHROMIUM is wrong."""
-    if named := environment.get("CHROMIUM"):
-        found = program(named)
-        if not found:
-            raise StackError(f"CHROMIUM is set to {named!r}, and there is no such program")
-        return found
-    installed = [found for name in NAMES if (found := program(name))]
+    """Returns the browser that CHROMIUM names, or an installed one. Raises ``StackError`` if CHROMIUM is wrong."""
+    if name := environment.get("CHROMIUM"):
+        path = find_program(name)
+        if not path:
+            raise StackError(f"CHROMIUM is {name}, but no such program exists: set it to the path of a browser")
+        return path
+    installed = [path for name in NAMES if (path := find_program(name))]
     return next(iter([*installed, *(path for path in APPLICATIONS if path.exists())]), None)
 
 
 def install() -> Path:
-    """Install it with the system's package manager. Raises ``StackError`` where that cannot be done."""
-    install_packages("Chromium", apt=PACKAGES, brew=["--cask", "chromium"], otherwise=OTHER_BROWSER)
-    found = find()
-    if not found:
-        # Ubuntu's package has no more in it than the way to another one.
-        raise StackError(f"Chromium was installed, and its program is not found. {OTHER_BROWSER}")
-    return found
+    """Installs Chromium with the system's package manager. Raises ``StackError`` if that is impossible."""
+    install_packages("Chromium", apt=PACKAGES, brew=["--cask", "chromium"], alternative=USE_OTHER_BROWSER)
+    path = find()
+    if not path:
+        # Ubuntu's package only points to a package of another manager.
+        raise StackError(f"the package of Chromium was installed, but it contains no browser. {USE_OTHER_BROWSER}")
+    return path
 
 
 @contextmanager
 def running(path: Path) -> Iterator[Browser]:
-    """The browser at ``path``, without a window, driven by Playwright."""
+    """Runs the browser at ``path`` without a window, driven by Playwright."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

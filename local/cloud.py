@@ -1,4 +1,7 @@
-"""MiniStack: AWS on 127.0.0.1, in a virtual environment and with environment variables of its own."""
+"""MiniStack, the local AWS: how it is installed, started and stopped, and the credentials that open it.
+
+MiniStack has a virtual environment and environment variables of its own, which its functions share.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +15,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.files import write_private
-from local.processes import Process, answers, basic_environment, fingerprint, only_one, run_quietly
+from local.ministack import launcher
+from local.processes import Process, answers, basic_environment, exclusive_lock, fingerprint, run_quietly
 
 if TYPE_CHECKING:
     from local.database import Database
 
 HERE = Path(__file__).parent
-LAUNCHER = HERE / "ministack_launcher.py"
+LAUNCHER = Path(launcher.__file__)
 REQUIREMENTS = HERE / "ministack-requirements.txt"
-OWN_REQUIREMENTS = HERE / "ministack-own-requirements.txt"
-# One for all stacks of this checkout: the tests' as well.
+PRIVATE_REQUIREMENTS = HERE / "ministack-own-requirements.txt"
+# All stacks of this checkout share it, including those of the tests.
 VIRTUAL_ENVIRONMENT = HERE.parent / ".local" / "ministack"
-STAMP = VIRTUAL_ENVIRONMENT / "installed"
 PYTHON = VIRTUAL_ENVIRONMENT / "bin" / "python"
-# What MiniStack itself needs and its functions must not see: the launcher knows this folder.
-OWN = VIRTUAL_ENVIRONMENT / "own"
-OWN_STAMP = OWN / "installed"
+PRIVATE_PACKAGES = VIRTUAL_ENVIRONMENT / launcher.PRIVATE_FOLDER
+# Each folder of packages has a stamp with the fingerprint of the requirements that it was made from.
+STAMP = VIRTUAL_ENVIRONMENT / "installed"
+PRIVATE_STAMP = PRIVATE_PACKAGES / "installed"
 
 DEPLOYER_POLICY = HERE.parent / "infra" / "deployer-policy.json"
 DEPLOYER = "deployer"
@@ -39,9 +43,11 @@ CREDENTIALS = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "tes
 
 @dataclass(frozen=True)
 class Cloud:
+    """One MiniStack. ``patches`` are files of patches that it needs besides those of ``local/ministack``."""
+
     folder: Path
     port: int
-    launcher: Path = LAUNCHER
+    patches: tuple[Path, ...] = ()
 
     @cached_property
     def process(self) -> Process:
@@ -56,81 +62,86 @@ class Cloud:
         return self.folder / "tmp"
 
     @property
+    def _command(self) -> list[str]:
+        # -P keeps the launcher's folder off sys.path, where its files could hide modules of other packages.
+        return [str(PYTHON), "-P", str(LAUNCHER), *map(str, self.patches)]
+
+    @property
     def _variables(self) -> dict[str, str]:
         return {
             "TMPDIR": str(self._temporary),
             "GATEWAY_PORT": str(self.port),
             "BIND_HOST": "127.0.0.1",
-            # The keys that sign the user pool's tokens; by default all stacks of a machine share one folder.
+            # The keys that sign the user pool's tokens. By default all stacks of a machine share one folder.
             "STATE_DIR": str(self._temporary / "state"),
             "MINISTACK_REGION": REGION,
             "AUTH": "true",
-            # This one would listen on every address.
+            # The IoT service would listen on every address.
             "IOT_MTLS_ENABLED": "0",
-            # It would look for containers that another MiniStack left behind, and remove them.
+            # MiniStack would search Docker for containers of other MiniStacks and remove them.
             "DOCKER_HOST": "unix:///nonexistent",
         }
 
     @property
     def installed(self) -> bool:
-        return not _lacks(STAMP, REQUIREMENTS) and not _lacks(OWN_STAMP, OWN_REQUIREMENTS)
+        return _is_current(STAMP, REQUIREMENTS) and _is_current(PRIVATE_STAMP, PRIVATE_REQUIREMENTS)
 
     def install(self) -> None:
-        """Make MiniStack's virtual environment."""
-        with only_one(VIRTUAL_ENVIRONMENT.with_suffix(".lock")):
+        """Creates MiniStack's virtual environment."""
+        with exclusive_lock(VIRTUAL_ENVIRONMENT.with_suffix(".lock")):
             pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(PYTHON))
-            # Another command may have done it meanwhile.
-            if _lacks(STAMP, REQUIREMENTS):
-                # Without pip: what is not in the requirements is not there for a function to import by accident.
+            # Another command may have installed it while this one waited.
+            if not _is_current(STAMP, REQUIREMENTS):
+                # Without pip, because a function could import it without packaging it.
                 run_quietly(sys.executable, "-m", "venv", "--clear", "--without-pip", str(VIRTUAL_ENVIRONMENT))
                 run_quietly(*pip, "install", "--quiet", "--requirement", str(REQUIREMENTS))
                 STAMP.write_text(fingerprint(REQUIREMENTS, sys.version))
-            if _lacks(OWN_STAMP, OWN_REQUIREMENTS):
-                own = ("--target", str(OWN), "--requirement", str(OWN_REQUIREMENTS))
-                run_quietly(*pip, "install", "--quiet", "--upgrade", *own)
-                OWN_STAMP.write_text(fingerprint(OWN_REQUIREMENTS, sys.version))
+            if not _is_current(PRIVATE_STAMP, PRIVATE_REQUIREMENTS):
+                target = ("--target", str(PRIVATE_PACKAGES), "--requirement", str(PRIVATE_REQUIREMENTS))
+                run_quietly(*pip, "install", "--quiet", "--upgrade", *target)
+                PRIVATE_STAMP.write_text(fingerprint(PRIVATE_REQUIREMENTS, sys.version))
 
     @property
     def _fingerprint(self) -> str:
-        return fingerprint(self.launcher, REQUIREMENTS, OWN_REQUIREMENTS, self._variables)
+        sources = (LAUNCHER.parent, *self.patches, REQUIREMENTS, PRIVATE_REQUIREMENTS)
+        return fingerprint(*sources, self._command, self._variables)
 
     def runs(self) -> bool:
         return self.process.runs(self._fingerprint) and self._answers()
 
     def start(self) -> None:
-        """Starts MiniStack with empty state, which it keeps in memory."""
+        """Starts MiniStack without any resources. It keeps its state in memory."""
         (self.folder / "deployer.json").unlink(missing_ok=True)
-        self.launch()
+        self.start_process()
 
-    def launch(self) -> None:
-        """Starts MiniStack's process, and waits until it answers."""
+    def start_process(self) -> None:
+        """Starts MiniStack's process and waits until it answers."""
         shutil.rmtree(self._temporary, ignore_errors=True)
         self._temporary.mkdir(parents=True)
-        # MiniStack hands its environment on to the functions, so nothing else of the shell's may be in it.
-        environment = {**basic_environment(), **self._variables}
-        self.process.start([str(PYTHON), str(self.launcher)], environment, self._fingerprint, self.port)
+        # Functions inherit MiniStack's environment, so it must not contain the shell's other variables.
+        self.process.start(self._command, {**basic_environment(), **self._variables}, self._fingerprint, self.port)
         self.process.wait(self._answers)
 
-    def deployer(self) -> dict[str, str]:
-        """Credentials of an identity that has the rights of ``infra/deployer-policy.json``, and no others."""
-        policy, known = DEPLOYER_POLICY.read_text(), self.folder / "deployer.json"
-        if known.exists() and (found := json.loads(known.read_text()))["policy"] == fingerprint(policy):
-            keys: dict[str, str] = found["keys"]
+    def deployer_credentials(self) -> dict[str, str]:
+        """Returns the key pair of a user with exactly the rights of ``infra/deployer-policy.json``."""
+        policy, file = DEPLOYER_POLICY.read_text(), self.folder / "deployer.json"
+        if file.exists() and (stored := json.loads(file.read_text()))["policy"] == fingerprint(policy):
+            keys: dict[str, str] = stored["keys"]
             return keys
         iam = self.client("iam")
         with suppress(iam.exceptions.EntityAlreadyExistsException):
             iam.create_user(UserName=DEPLOYER)
         iam.put_user_policy(UserName=DEPLOYER, PolicyName=DEPLOYER, PolicyDocument=policy)
-        # What an account's administrator does once, so that its APIs have access logs; MiniStack writes none.
+        # An account's administrator sets this once, so that its APIs can write access logs. MiniStack writes none.
         logs = {"op": "replace", "path": "/cloudwatchRoleArn", "value": "arn:aws:iam::000000000000:role/api-logs"}
         self.client("apigateway").update_account(patchOperations=[logs])
-        made = iam.create_access_key(UserName=DEPLOYER)["AccessKey"]
-        keys = {"AWS_ACCESS_KEY_ID": made["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": made["SecretAccessKey"]}
-        write_private(known, json.dumps({"policy": fingerprint(policy), "keys": keys}))
+        created = iam.create_access_key(UserName=DEPLOYER)["AccessKey"]
+        keys = {"AWS_ACCESS_KEY_ID": created["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": created["SecretAccessKey"]}
+        write_private(file, json.dumps({"policy": fingerprint(policy), "keys": keys}))
         return keys
 
-    def tell(self, database: Database) -> dict[str, str]:
-        """Has Secrets Manager tell of a database, and returns the variables that a deploy wants for it."""
+    def store_secrets(self, database: Database) -> dict[str, str]:
+        """Stores the database's secrets in Secrets Manager, and returns their ARNs by the variables of the deploy."""
         secrets = self.client("secretsmanager")
         arns = {}
         for variable, content in database.secrets.items():
@@ -142,7 +153,7 @@ class Cloud:
         return arns
 
     def client(self, service: str) -> Any:
-        """boto3's, with all rights."""
+        """Returns a client of boto3 with all rights."""
         import boto3
 
         return boto3.client(  # type: ignore[call-overload]
@@ -154,13 +165,14 @@ class Cloud:
         )
 
     def stop(self) -> None:
-        # All that it has is in memory, so there is no end to wait for. It leaves a folder of each worker behind.
+        # A MiniStack with its state in memory has nothing to write at its end.
         self.process.stop(seconds=0)
+        # It leaves the folders of its workers.
         shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _answers(self) -> bool:
         return answers(f"{self.endpoint}/_ministack/health")
 
 
-def _lacks(stamp: Path, requirements: Path) -> bool:
-    return not stamp.exists() or stamp.read_text() != fingerprint(requirements, sys.version)
+def _is_current(stamp: Path, requirements: Path) -> bool:
+    return stamp.exists() and stamp.read_text() == fingerprint(requirements, sys.version)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.files import write_private
 from local import packages
-from local.packages import program
+from local.packages import find_program
 from local.processes import Process, StackError, basic_environment, fingerprint, run_quietly
 
 if TYPE_CHECKING:
@@ -29,18 +29,17 @@ FUNCTIONS_USER = "cafe_functions"
 PRIVATE_ADMIN = "cafe_admin"
 
 PACKAGES = ("mariadb-server-core", "mariadb-client-core")
-# Quick rather than safe: nothing waits for the disk, for what a crash leaves behind is not used again.
-QUICK = ("--debug-no-sync", "--innodb-flush-log-at-trx-commit=0")
+# Nothing waits for the disk, because the data of a crashed server is never used again.
+FAST_OPTIONS = ("--debug-no-sync", "--innodb-flush-log-at-trx-commit=0")
 
-OTHER_SERVER = (
-    "To use a MySQL server that is there already, set CAFE_DB_HOST, CAFE_DB_PORT, CAFE_DB_ADMIN_USER and "
-    "CAFE_DB_ADMIN_PASSWORD."
+USE_EXTERNAL_SERVER = (
+    "To use an existing MySQL server, set CAFE_DB_HOST, CAFE_DB_PORT, CAFE_DB_ADMIN_USER and CAFE_DB_ADMIN_PASSWORD."
 )
 
 
 @dataclass(frozen=True)
-class Server:
-    """A MySQL server that somebody else runs, from CAFE_DB_HOST and its fellows."""
+class ExternalServer:
+    """A MySQL server that this project does not start, from the variables CAFE_DB_HOST and so on."""
 
     host: str
     port: int
@@ -48,7 +47,7 @@ class Server:
     password: str
 
     @classmethod
-    def read(cls, environment: Mapping[str, str]) -> Server | None:
+    def read(cls, environment: Mapping[str, str]) -> ExternalServer | None:
         if not environment.get("CAFE_DB_HOST"):
             return None
         try:
@@ -59,16 +58,16 @@ class Server:
                 environment["CAFE_DB_ADMIN_PASSWORD"],
             )
         except KeyError as error:
-            raise StackError(f"CAFE_DB_HOST is set, and {error.args[0]} is not") from None
+            raise StackError(f"CAFE_DB_HOST is set, but {error.args[0]} is not. {USE_EXTERNAL_SERVER}") from None
 
 
 @dataclass(frozen=True)
 class Database:
-    """The database ``cafe`` and its two users. ``folder`` holds the private server's data, and the passwords."""
+    """The database ``cafe`` and its two users. ``folder`` has the private server's data, and the passwords."""
 
     folder: Path
     port: int
-    other: Server | None = None
+    external: ExternalServer | None = None
 
     @cached_property
     def process(self) -> Process:
@@ -76,7 +75,7 @@ class Database:
 
     @property
     def variables(self) -> dict[str, str]:
-        """How the functions reach it at first, and how an administrator does."""
+        """The address, and the first credentials of the functions and of the administrator."""
         passwords = json.loads(self._passwords.read_text())
         host, _, port = self.address.rpartition(":")
         return {
@@ -85,72 +84,76 @@ class Database:
             "DB_NAME": NAME,
             "DB_USER": FUNCTIONS_USER,
             "DB_PASSWORD": passwords["functions"],
-            "DB_ADMIN_USER": self.other.user if self.other else PRIVATE_ADMIN,
-            "DB_ADMIN_PASSWORD": self.other.password if self.other else passwords["admin"],
+            "DB_ADMIN_USER": self.external.user if self.external else PRIVATE_ADMIN,
+            "DB_ADMIN_PASSWORD": self.external.password if self.external else passwords["admin"],
         }
 
     @property
     def secrets(self) -> dict[str, str]:
-        """What Secrets Manager is to tell: how the functions reach it, and who its administrator is; by the variables
-        that a deploy takes for them."""
+        """The two secrets for Secrets Manager, by the variables in which the deploy gets their ARNs."""
         variables = self.variables
         names = {"host": "DB_HOST", "port": "DB_PORT", "dbname": "DB_NAME"}
-        known = {name: variables[variable] for name, variable in names.items()}
+        address = {name: variables[variable] for name, variable in names.items()}
         functions = {"username": variables["DB_USER"], "password": variables["DB_PASSWORD"]}
         admin = {"username": variables["DB_ADMIN_USER"], "password": variables["DB_ADMIN_PASSWORD"]}
-        return {"DB_SECRET_ARN": json.dumps({**known, **functions}), "DB_ADMIN_SECRET_ARN": json.dumps(admin)}
+        return {"DB_SECRET_ARN": json.dumps({**address, **functions}), "DB_ADMIN_SECRET_ARN": json.dumps(admin)}
 
     @property
     def address(self) -> str:
-        return f"{self.other.host}:{self.other.port}" if self.other else f"127.0.0.1:{self.port}"
+        return f"{self.external.host}:{self.external.port}" if self.external else f"127.0.0.1:{self.port}"
 
     @property
     def installed(self) -> bool:
-        return self.other is not None or bool(program("mariadbd") and program("mariadb-install-db"))
+        return self.external is not None or bool(find_program("mariadbd") and find_program("mariadb-install-db"))
 
     def install(self) -> None:
-        """Install MariaDB with the system's package manager. Raises ``StackError`` where that cannot be done."""
-        # Only the programs: the package mariadb-server would start a server for the whole machine.
-        packages.install("MariaDB", apt=PACKAGES, brew=["mariadb"], otherwise=OTHER_SERVER)
+        """Installs MariaDB with the system's package manager. Raises ``StackError`` if that is impossible."""
+        # Only the programs, because the package mariadb-server would start a server for the whole machine.
+        packages.install("MariaDB", apt=PACKAGES, brew=["mariadb"], alternative=USE_EXTERNAL_SERVER)
 
-    def prepare(self) -> None:
-        """Make the passwords, once. On somebody's server, refuse to drop a database that this stack has not made."""
-        import pymysql
-
-        passwords = {"admin": secrets.token_urlsafe(24), "functions": secrets.token_urlsafe(24)}
+    def create_passwords(self) -> None:
+        """Creates the passwords of the private server and of the functions, unless they exist."""
         if not self._passwords.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
+            passwords = {user: secrets.token_urlsafe(24) for user in ("admin", "functions")}
             write_private(self._passwords, json.dumps(passwords))
-        if not self.other:
+
+    def check_external_server(self) -> None:
+        """Raises ``StackError`` if the external server has a database ``cafe`` that this stack did not create."""
+        import pymysql
+
+        if not self.external:
             return
         try:
             with self._connect() as connection, connection.cursor() as cursor:
-                there = cursor.execute("SHOW DATABASES LIKE %s", (NAME,))
+                exists = cursor.execute("SHOW DATABASES LIKE %s", (NAME,))
         except pymysql.err.OperationalError as error:
-            raise StackError(f"CAFE_DB_HOST and its fellows: {error.args[-1]}") from None
-        if there and not (self._made.exists() and self._made.read_text() == self.address):
             raise StackError(
-                f"the server at {self.address} has a database {NAME!r} that `make run` has not made, and would drop: "
-                "rename it, or use another server"
+                f"cannot connect to the MySQL server {self.address}: {error.args[-1]}. {USE_EXTERNAL_SERVER}"
+            ) from None
+        if exists and not (self._created_on.exists() and self._created_on.read_text() == self.address):
+            raise StackError(
+                f"the MySQL server {self.address} has a database {NAME} that `make run` did not create and would drop: "
+                "rename the database, or use another server"
             )
 
     def runs(self) -> bool:
-        return self.other is not None or (self.process.runs(self._fingerprint) and self._answers())
+        return self.external is not None or (self.process.runs(self._fingerprint) and self._answers())
 
     def start(self) -> None:
-        """Start the private server, with nothing in it."""
+        """Starts the private server with new, empty data."""
         self.stop()
         self.folder.mkdir(parents=True, exist_ok=True)
         run_quietly(
-            # Not the folder that all share: a server that starts removes other servers' temporary tables from it.
+            # In a shared temporary folder, a starting server would remove the temporary tables of other servers.
             *("env", f"TMPDIR={self.folder}"),
-            *(str(program("mariadb-install-db")), "--no-defaults", f"--datadir={self._data}"),
-            *("--auth-root-authentication-method=normal", "--skip-test-db", *QUICK, *_as_root()),
+            *(str(find_program("mariadb-install-db")), "--no-defaults", f"--datadir={self._data}"),
+            *("--auth-root-authentication-method=normal", "--skip-test-db", *FAST_OPTIONS, *_root_option()),
         )
-        self.launch()
+        self.start_process()
 
-    def launch(self) -> None:
-        """Start the private server on the data that it has."""
+    def start_process(self) -> None:
+        """Starts the private server on its existing data, and waits until it answers."""
         self._write_first_statements()
         environment = {**basic_environment(), "TMPDIR": str(self._data)}
         self.process.start(self._command, environment, self._fingerprint, self.port)
@@ -160,16 +163,16 @@ class Database:
         self.process.stop()
         shutil.rmtree(self._data, ignore_errors=True)
 
-    def empty(self) -> None:
-        """Make the database from nothing; its tables and the functions' user are the deploy's."""
+    def recreate(self) -> None:
+        """Drops the database and creates it without tables. The deploy creates tables and the functions' user."""
         self._run(
             f"DROP DATABASE IF EXISTS {NAME}; CREATE DATABASE {NAME} CHARACTER SET utf8mb4;"
             f"DROP USER IF EXISTS '{FUNCTIONS_USER}'@'%'"
         )
-        self._made.write_text(self.address)
+        self._created_on.write_text(self.address)
 
     def seed(self) -> None:
-        """Fill the tables with an inventory to try things with."""
+        """Fills the tables with a sample inventory."""
         self._run(f"USE {NAME}; {SEED.read_text()}")
 
     def _run(self, statements: str) -> None:
@@ -181,12 +184,12 @@ class Database:
                 while cursor.nextset():
                     pass
             except pymysql.err.MySQLError as error:
-                raise StackError(f"MySQL at {self.address}: {error.args[-1]}") from None
+                raise StackError(f"the MySQL server {self.address} refused a statement: {error.args[-1]}") from None
             connection.commit()
 
     @property
-    def _made(self) -> Path:
-        """Names the server on which this stack has made its database."""
+    def _created_on(self) -> Path:
+        """A file with the address of the server on which this stack created its database."""
         return self.folder / "made"
 
     @property
@@ -196,10 +199,10 @@ class Database:
     @property
     def _command(self) -> list[str]:
         return [
-            str(program("mariadbd")),
+            str(find_program("mariadbd")),
             "--no-defaults",
             f"--datadir={self._data}",
-            # Relative to the data folder: a socket's whole path may have only 107 characters.
+            # Relative to the data folder, because the whole path of a socket can have only 107 characters.
             "--socket=mariadb.sock",
             "--pid-file=mariadb.pid",
             f"--port={self.port}",
@@ -209,8 +212,8 @@ class Database:
             "--character-set-server=utf8mb4",
             "--performance-schema=off",
             "--innodb-fast-shutdown=2",
-            *QUICK,
-            *_as_root(),
+            *FAST_OPTIONS,
+            *_root_option(),
         ]
 
     @property
@@ -222,9 +225,9 @@ class Database:
         return self.folder / "passwords.json"
 
     def _write_first_statements(self) -> None:
-        """What the server runs before it lets anybody in: one administrator, and no account without a password."""
+        """Writes the statements that the server runs first: one administrator, and no account without a password."""
         admin = f"'{PRIVATE_ADMIN}'@'127.0.0.1'"
-        # The password is base64, which has no quote.
+        # The password is URL-safe base64, so it contains no quotes.
         statements = (
             "DELETE FROM mysql.global_priv WHERE User IN ('', 'root')",
             "FLUSH PRIVILEGES",
@@ -247,7 +250,7 @@ class Database:
 
     @property
     def administrator(self) -> dict[str, Any]:
-        """The arguments by which PyMySQL connects as the administrator."""
+        """The arguments with which PyMySQL connects as the administrator."""
         variables = self.variables
         return {
             "host": variables["DB_HOST"],
@@ -267,7 +270,7 @@ class Database:
             yield connection
 
 
-def _as_root() -> list[str]:
-    """MariaDB refuses to run as root unless it is told to."""
-    # Not by --user=root: with that, its installer breaks a path that has a space.
+def _root_option() -> list[str]:
+    """Returns the option without which MariaDB refuses to run as root."""
+    # Not --user=root: with that form the installer fails on a path with a space.
     return ["-uroot"] if os.geteuid() == 0 else []

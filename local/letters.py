@@ -1,59 +1,63 @@
-"""``make dead-letters`` and ``make redrive``: what failed for good, as a table, and back to where it came from."""
+"""``make dead-letters`` and ``make redrive``: the dead letters as a table, and their way back to where they failed."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
-from local.demo import Api
+from local.api import Api
 
 COLUMNS = ("since", "kind", "tries", "what", "why")
-# Another call may look at the letters just now, which hides them for a moment.
-PATIENCE = 3
-PAUSE = 2.0
+# Another call that reads the dead letters hides them for a moment, so an empty answer is not final.
+EMPTY_ANSWERS = 3
+PAUSE_SECONDS = 2.0
 
 
 def show(api: Api) -> None:
-    """The hundred oldest dead letters."""
-    found = api.get("/dead-letters?limit=100")
-    letters = found["deadLetters"]
+    """Prints the hundred oldest dead letters."""
+    page = api.get("/dead-letters?limit=100")
+    letters = page["deadLetters"]
     if not letters:
-        print("nothing waits" if not found["total"] else f"{found['total']:,} are being looked at or put back just now")
+        in_use = f"{page['total']:,} dead letters are in use by another call: try again in a moment"
+        print(in_use if page["total"] else "there are no dead letters")
         return
-    table([{**each, "since": each["since"][:19].replace("T", " "), "tries": each["tries"] or "?"} for each in letters])
-    if found["total"] > len(letters):
-        print(f"and {found['total'] - len(letters):,} more")
+    print_table(
+        [{**each, "since": each["since"][:19].replace("T", " "), "tries": each["tries"] or "?"} for each in letters]
+    )
+    if page["total"] > len(letters):
+        print(f"and {page['total'] - len(letters):,} more")
 
 
-def table(rows: list[dict[str, Any]]) -> None:
-    """Each column as wide as its longest cell; the last one as long as it is."""
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Prints each column as wide as its longest cell, apart from the last one."""
     lines = [COLUMNS, *(tuple(str(row[name]) for name in COLUMNS) for row in rows)]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(COLUMNS) - 1)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS) - 1)]
     for line in lines:
         cells = [cell.ljust(width) for cell, width in zip(line, [*widths, 0], strict=True)]
         print("  ".join(cells).rstrip())
 
 
 def redrive(api: Api) -> bool:
-    """Puts back all that waits now, and says what it could not: whether that was nothing.
+    """Puts back the dead letters that exist now, and prints those that it could not put back.
 
-    What fails again meanwhile comes back as a new letter, and is left for a person to look at.
+    Returns whether none is left. One that fails again meanwhile is a new dead letter, which a person should read.
     """
     waiting = api.get("/dead-letters?limit=1")["total"]
-    done, idle = 0, 0
+    redriven, empty_answers = 0, 0
     while True:
         answer = api.post("/dead-letters/redrive", {})
-        done += answer["redriven"]
-        # Each call tries again what the one before has kept.
+        redriven += answer["redriven"]
+        # Each call tries the letters again that an earlier one kept.
         kept = answer["kept"]
         if answer["redriven"]:
-            print(f"  {done:,} put back, {answer['left']:,} left", flush=True)
-        idle = 0 if answer["redriven"] else idle + 1
-        if not answer["left"] or len(kept) >= answer["left"] or done >= waiting > 0 or idle == PATIENCE:
+            print(f"  {redriven:,} put back, {answer['left']:,} left", flush=True)
+        empty_answers = 0 if answer["redriven"] else empty_answers + 1
+        only_kept_left = len(kept) >= answer["left"]
+        if not answer["left"] or only_kept_left or redriven >= waiting > 0 or empty_answers == EMPTY_ANSWERS:
             break
-        time.sleep(PAUSE if idle else 0)
-    if not done and not answer["left"]:
-        print("nothing waits")
+        time.sleep(PAUSE_SECONDS if empty_answers else 0)
+    if not redriven and not answer["left"]:
+        print("there are no dead letters")
     for each in kept:
         print(f"  kept: {each['what']}: {each['why']}")
     if answer["left"] > len(kept):

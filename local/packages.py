@@ -8,42 +8,43 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from local.processes import StackError, only_one, run_quietly
+from local.processes import StackError, exclusive_lock, run_quietly
 
-# The package managers refuse to work twice at a time; of this checkout's commands, one waits for the other.
+# A package manager refuses to run twice at a time, so this checkout's commands wait for each other.
 LOCK = Path(__file__).parent.parent / ".local" / "packages.lock"
 
-# Debian keeps servers there, which is not on everybody's PATH.
-PLACES = ("/usr/sbin", "/usr/local/sbin")
+# Debian keeps servers in these folders, which are often missing from PATH.
+SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin")
 
 
-def install(name: str, *, apt: Sequence[str], brew: Sequence[str], otherwise: str) -> None:
-    """Install the packages, of the one name or the other, that make up the program ``name``.
+def install(name: str, *, apt: Sequence[str], brew: Sequence[str], alternative: str) -> None:
+    """Installs the program ``name`` from the packages of the system's package manager.
 
-    Raises ``StackError`` where that cannot be done; ``otherwise`` says what else helps.
+    Raises ``StackError`` if that is impossible. Its message ends with the ``alternative`` that a person has.
     """
     if sys.platform == "darwin" and shutil.which("brew"):
-        refreshing, installing = ["brew", "update"], ["brew", "install", *brew]
+        refresh, install = ["brew", "update"], ["brew", "install", *brew]
     elif shutil.which("apt-get") and (os.geteuid() == 0 or shutil.which("sudo")):
         root = [] if os.geteuid() == 0 else ["sudo", "-n"]
         manager = [*root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes"]
-        # What is in their way stays.
-        installing = [*manager, "install", "--no-remove", "--no-install-recommends", *apt]
-        refreshing = [*manager, "update"]
+        # apt-get must not remove other packages that are in the way.
+        install = [*manager, "install", "--no-remove", "--no-install-recommends", *apt]
+        refresh = [*manager, "update"]
     else:
-        raise StackError(f"{name} is not installed, and neither apt-get nor brew can do it here. {otherwise}")
-    with only_one(LOCK):
+        raise StackError(f"{name} is not installed, and neither apt-get nor brew can install it here. {alternative}")
+    with exclusive_lock(LOCK):
         try:
             try:
-                run_quietly(*installing)
+                run_quietly(*install)
             except StackError:
-                # Perhaps the lists of packages are missing or old.
-                run_quietly(*refreshing)
-                run_quietly(*installing)
+                # The lists of packages may be missing or old.
+                run_quietly(*refresh)
+                run_quietly(*install)
         except StackError as error:
-            raise StackError(f"{error}\n{otherwise}") from None
+            raise StackError(f"{error}\n{alternative}") from None
 
 
-def program(name: str) -> Path | None:
-    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *PLACES]))
+def find_program(name: str) -> Path | None:
+    """Returns the path of an installed program."""
+    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *SYSTEM_FOLDERS]))
     return Path(found) if found else None

@@ -1,4 +1,4 @@
-"""Background processes that outlive the command which started them, and are never mistaken for others."""
+"""Background processes that outlive the command that started them, and what such commands share: locks and ports."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,17 +18,20 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+# Both spellings, because curl reads only the first one and other programs only the second.
+NO_PROXY = {"no_proxy": "127.0.0.1,localhost", "NO_PROXY": "127.0.0.1,localhost"}
+
 
 class StackError(Exception):
-    """Something that the person at the terminal can mend: the message says how."""
+    """A problem that the person at the terminal can solve. The message says how."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """One background process: ``<folder>/<name>.json`` says which it is, ``<folder>/<name>.log`` what it says.
+    """One background process. ``<folder>/<name>.json`` identifies it, and ``<folder>/<name>.log`` has its output.
 
-    A process id comes back for another process one day. So the record keeps the start time beside the id, and a
-    process that does not have both is not ours: it is never signalled, and counts as gone.
+    The system reuses process ids, so the record has the start time as well. A process with another start time belongs
+    to somebody else: it is never signalled, and this one counts as ended.
     """
 
     name: str
@@ -49,22 +53,22 @@ class Process:
         return record
 
     def pid(self) -> int | None:
-        """The process's id while it lives."""
+        """Returns the process's id while it runs."""
         record = self._read()
-        if record and record["started"] and _started(int(record["pid"])) == record["started"]:
+        if record and record["started"] and _start_time(int(record["pid"])) == record["started"]:
             return int(record["pid"])
         return None
 
     def runs(self, fingerprint: str) -> bool:
-        """Whether it lives and was started with just this ``fingerprint``."""
+        """Returns whether it runs and was started with this ``fingerprint``."""
         return self.pid() is not None and self._read()["fingerprint"] == fingerprint
 
     def port(self) -> int | None:
-        """The port that it was started for, while it lives."""
+        """Returns the port that it was started for, while it runs."""
         return int(self._read()["port"]) if self.pid() else None
 
     def start(self, command: Sequence[str], environment: Mapping[str, str], fingerprint: str, port: int) -> None:
-        """Start ``command`` in a session of its own, with nothing but ``environment``, output to the log file."""
+        """Starts ``command`` in its own session, with only this ``environment``. Its output goes to the log file."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as log:
             process = subprocess.Popen(
@@ -76,25 +80,28 @@ class Process:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        # It is to outlive this command, so Popen need not warn that it still runs.
+        # Popen warns about a process that still runs, but this one is meant to outlive the command.
         process.returncode = 0
-        record = {"pid": process.pid, "started": _started(process.pid), "fingerprint": fingerprint, "port": port}
+        record = {"pid": process.pid, "started": _start_time(process.pid), "fingerprint": fingerprint, "port": port}
         self._record.write_text(json.dumps({name: str(value) for name, value in record.items()}))
 
     def wait(self, ready: Callable[[], bool], seconds: float = 180) -> None:
-        """Return when ``ready()``. Raises ``StackError`` with the log's tail when the process ends or time is over."""
+        """Returns when ``ready()`` is true.
+
+        Raises ``StackError`` with the end of the log if the process ends or the time is over.
+        """
         deadline = time.monotonic() + seconds
         while not ready():
             if self.pid() is None:
-                raise StackError(f"{self.name} ended while starting. {self._tail()}")
+                raise StackError(f"{self.name} ended while starting. {self._log_end()}")
             if time.monotonic() > deadline:
-                raise StackError(f"{self.name} is not ready after {seconds:.0f} s. {self._tail()}")
+                raise StackError(f"{self.name} is not ready after {seconds:.0f} s. {self._log_end()}")
             time.sleep(0.05)
 
     def stop(self, seconds: float = 10) -> bool:
-        """Ask it to end, make it after ``seconds``, and take the children that it left behind along.
+        """Terminates it, kills it after ``seconds``, and kills the child processes that remain.
 
-        False if there was nothing to stop.
+        Returns whether it was running.
         """
         pid = self.pid()
         if pid:
@@ -103,22 +110,22 @@ class Process:
             while self.pid() and time.monotonic() < deadline:
                 _reap(pid)
                 time.sleep(0.02)
-            # It leads its own session, so its process group has its id and holds it and its children only.
+            # It leads its own session, so its process group contains only itself and its children.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
             _reap(pid)
         self._record.unlink(missing_ok=True)
         return pid is not None
 
-    def _tail(self, lines: int = 20) -> str:
+    def _log_end(self, lines: int = 20) -> str:
         if not self.log.exists():
-            return "It left no log."
+            return "It wrote no log."
         text = self.log.read_text(errors="replace").splitlines()[-lines:]
         return "\n  ".join([f"The end of {self.log}:", *text])
 
 
 def fingerprint(*parts: object) -> str:
-    """A short digest of ``parts``; a path stands for the content of the file, or of every Python file below it."""
+    """Returns a short digest of ``parts``. A path stands for its content, without compiled files."""
     digest = sha256()
     for part in parts:
         if isinstance(part, Path):
@@ -132,20 +139,23 @@ def fingerprint(*parts: object) -> str:
 
 
 @contextmanager
-def only_one(lock: Path, wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """One command at a time comes past here; the others call ``wait``, and do. A lock goes with its process."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
+def exclusive_lock(file: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Lets one command at a time into the block. Another one calls ``on_wait`` and waits.
+
+    The system releases the lock when its process ends.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as lock:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            wait()
-            fcntl.flock(file, fcntl.LOCK_EX)
+            on_wait()
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def run_quietly(*command: str) -> None:
-    """Run ``command`` to its end. Raises ``StackError`` with all that it said where it fails."""
+    """Runs ``command`` to its end. Raises ``StackError`` with its output if it fails."""
     result = subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
@@ -153,17 +163,13 @@ def run_quietly(*command: str) -> None:
         raise StackError(f"`{' '.join(command)}` failed:\n{result.stdout}")
 
 
-# In both spellings, for curl reads the one and others read the other.
-NO_PROXY = {"no_proxy": "127.0.0.1,localhost", "NO_PROXY": "127.0.0.1,localhost"}
-
-
 def basic_environment() -> dict[str, str]:
-    """What any process needs of the shell's environment, and no more."""
+    """Returns the few variables of the shell that every process needs."""
     return {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
 
 
 def answers(url: str) -> bool:
-    """Whether ``url`` answers with 200."""
+    """Returns whether ``url`` answers with 200."""
     try:
         with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - http, on 127.0.0.1  # nosec B310
             return bool(response.status == 200)
@@ -172,19 +178,23 @@ def answers(url: str) -> bool:
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports that nobody listens on now, all different."""
-    sockets = [socket.socket() for _ in range(number)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Returns different ports on which nothing listens now.
+
+    They lie below those that the system gives to outgoing connections, which could take one before its server starts.
+    """
+    ports: list[int] = []
+    with contextlib.ExitStack() as stack:
+        while len(ports) < number:
+            port = random.SystemRandom().randrange(10_000, 32_768)
+            probe = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                ports.append(port)
+    return ports
 
 
-def require_free(port: int, variable: str) -> None:
-    """Raises ``StackError`` where something listens on ``port`` already."""
+def require_free_port(port: int, variable: str) -> None:
+    """Raises ``StackError`` if another program listens on ``port``."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -193,12 +203,12 @@ def require_free(port: int, variable: str) -> None:
             raise StackError(f"port {port} is in use: set {variable} to another") from None
 
 
-def _started(pid: int) -> str:
-    """When the process started, in whatever unit the system has; empty if there is none, or only its remains."""
+def _start_time(pid: int) -> str:
+    """Returns when the process started, in the system's own unit, or an empty text if it has ended."""
     stat = Path(f"/proc/{pid}/stat")
     if stat.parent.parent.joinpath("self").exists():
         try:
-            # The second field, the name in brackets, may hold spaces. After it: the state first, the start 20th.
+            # The second field, the name in brackets, can contain spaces. Field 1 after it is the state, 20 the start.
             fields = stat.read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             return ""
@@ -210,6 +220,6 @@ def _started(pid: int) -> str:
 
 
 def _reap(pid: int) -> None:
-    """Collect the process if it is a child of this very command; a child of an earlier one is not ours to collect."""
+    """Collects the process if this command started it. The init process collects the children of earlier commands."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)

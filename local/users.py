@@ -1,6 +1,6 @@
-"""Who may sign in to the local stack, and their tokens, for all that calls its API.
+"""The users of the local stack and their tokens, for everything that calls its API.
 
-``cafe-token``, a command of ``.local/env``, prints one. So this imports little, to be quick.
+``cafe-token``, a command of ``.local/env``, prints a token. This module imports little, so that the command is fast.
 """
 
 from __future__ import annotations
@@ -16,49 +16,50 @@ from typing import Any
 from infra.files import write_private
 from local.processes import StackError
 
-# One of each group, by name.
+# The name of one user of each group, and the group.
 GROUPS = {"manager": "managers", "staff": "staff"}
-# A token is taken anew so long before it ends.
+# A token is renewed this long before it expires.
 EARLY_SECONDS = 300
 
 
 class Users:
-    """The people of one stack, kept in ``file``: their passwords, and where they sign in."""
+    """The users of one stack. ``file`` has their passwords and the address where they sign in."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        # The token of each user pool client and user, and until when it is used, on the monotonic clock.
         self._tokens: dict[tuple[str, str], tuple[str, float]] = {}
 
     def write(self, endpoint: str, client_id: str, passwords: Mapping[str, str]) -> None:
-        kept = {"endpoint": endpoint, "clientId": client_id, "passwords": dict(passwords)}
-        write_private(self.file, json.dumps(kept, indent=2) + "\n")
+        content = {"endpoint": endpoint, "clientId": client_id, "passwords": dict(passwords)}
+        write_private(self.file, json.dumps(content, indent=2) + "\n")
 
     @property
     def passwords(self) -> dict[str, str]:
-        """By name; none before the stack's first start."""
+        """The passwords by name. Before the stack's first start it is empty."""
         return dict(self._read()["passwords"]) if self.file.exists() else {}
 
     def token(self, name: str = "manager") -> str:
-        """An id token that lasts for some minutes at least. Raises ``StackError`` where there is none to be had."""
-        kept = self._read()
-        if name not in kept["passwords"]:
-            raise StackError(f"there is no {name!r}: {' and '.join(kept['passwords'])} are there")
-        known = kept["clientId"], name
-        if known not in self._tokens or self._tokens[known][1] < time.monotonic():
-            self._tokens[known] = _signed_in(kept["endpoint"], kept["clientId"], name, kept["passwords"][name])
-        return self._tokens[known][0]
+        """Returns an id token that is valid for some minutes. Raises ``StackError`` if the user cannot sign in."""
+        content = self._read()
+        if name not in content["passwords"]:
+            raise StackError(f"{name} is not a user of the local stack: use {' or '.join(content['passwords'])}")
+        owner = content["clientId"], name
+        if owner not in self._tokens or self._tokens[owner][1] < time.monotonic():
+            self._tokens[owner] = _sign_in(content["endpoint"], content["clientId"], name, content["passwords"][name])
+        return self._tokens[owner][0]
 
     def _read(self) -> dict[str, Any]:
         try:
-            kept: dict[str, Any] = json.loads(self.file.read_text())
+            content: dict[str, Any] = json.loads(self.file.read_text())
         except FileNotFoundError:
-            raise StackError("nobody can sign in here yet: run `make run`") from None
-        return kept
+            raise StackError("there are no users yet: run `make run`") from None
+        return content
 
 
-def _signed_in(endpoint: str, client_id: str, name: str, password: str) -> tuple[str, float]:
-    """The id token, and until when it may be used, on the monotonic clock."""
-    asked = {
+def _sign_in(endpoint: str, client_id: str, name: str, password: str) -> tuple[str, float]:
+    """Returns the id token, and until when it is used, on the monotonic clock."""
+    body = {
         "AuthFlow": "USER_PASSWORD_AUTH",
         "ClientId": client_id,
         "AuthParameters": {"USERNAME": name, "PASSWORD": password},
@@ -67,24 +68,24 @@ def _signed_in(endpoint: str, client_id: str, name: str, password: str) -> tuple
         "Content-Type": "application/x-amz-json-1.1",
         "X-Amz-Target": "AWSCognitoIdentityProviderService.InitiateAuth",
     }
-    request = urllib.request.Request(endpoint, json.dumps(asked).encode(), headers)  # noqa: S310
-    # Whatever proxy the shell has, it is not for this machine.
+    request = urllib.request.Request(endpoint, json.dumps(body).encode(), headers)  # noqa: S310
+    # The shell's proxies do not apply to this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=60) as answer:
             result = json.load(answer)["AuthenticationResult"]
     except OSError as error:
-        raise StackError(f"{endpoint} lets nobody sign in ({error}): `make run` brings the stack up") from None
+        raise StackError(f"cannot sign in at {endpoint} ({error}): start the stack with `make run`") from None
     return result["IdToken"], time.monotonic() + result["ExpiresIn"] - EARLY_SECONDS
 
 
 def main() -> None:
-    """``cafe-token [NAME]``, a manager's by default; its first argument is the file, which the wrapper gives."""
+    """Runs ``cafe-token [NAME]``, for the manager by default. The wrapper passes the file as the first argument."""
     file, *names = sys.argv[1:]
     try:
         print(Users(Path(file)).token(*names[:1]))
     except StackError as error:
-        sys.exit(f"cafe: no token: {error}")
+        sys.exit(f"cafe-token: {error}")
 
 
 if __name__ == "__main__":

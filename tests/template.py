@@ -6,30 +6,12 @@ import pickle
 from functools import cache
 from typing import Any
 
-import yaml
-
-
-class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML with CloudFormation's short forms: ``!Sub x`` is ``{"Fn::Sub": "x"}``."""
-
-
-def _short_form(loader: Any, name: str, node: yaml.Node) -> dict[str, Any]:
-    value: Any
-    if isinstance(node, yaml.ScalarNode):
-        value = loader.construct_scalar(node)
-    elif isinstance(node, yaml.SequenceNode):
-        value = loader.construct_sequence(node, deep=True)
-    else:
-        raise TypeError(f"!{name}: cannot read this form")
-    return {name if name in ("Ref", "Condition") else f"Fn::{name}": value}
-
-
-Loader.add_multi_constructor("!", _short_form)
+from infra.template import parse
 
 
 @cache
 def _parsed(text: str) -> bytes:
-    return pickle.dumps(yaml.load(text, Loader))
+    return pickle.dumps(parse(text))
 
 
 def load(text: str) -> dict[str, Any]:

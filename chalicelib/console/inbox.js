@@ -41,7 +41,7 @@ export function message({ message: text, facts = {} }) {
   for (const line of inZone(text).split("\n")) {
     if (!line.startsWith("- ")) parts.append(h("p", ...linked(line, links)));
     else {
-      if (parts.lastChild?.tagName !== "UL") parts.append(h("ul"));
+      if (parts.lastChild?.tagName !== "UL") parts.append(h(facts.bad ? "ul.bad" : "ul"));
       parts.lastChild.append(h("li", ...linked(line.slice(2), links)));
     }
   }

@@ -10,7 +10,7 @@ import { Poll } from "./poll.js";
 const SECONDS = 15;
 const SECONDS_WATCHED = 2;
 const LONG = 60_000;
-// A file is sent again this often. Without a connection to the bucket it would be for ever.
+// Maximum number of tries per file. It ends the loop if only the bucket cannot be reached.
 const TRIES = 5;
 
 const EXAMPLE = `supplier_name,type,product_name,price,description,quantity
@@ -78,7 +78,7 @@ async function send(sending) {
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     sending.step = "failed";
-    // A file that is wrong stays wrong.
+    // A status of 400 is about the file, so a retry does not help.
     sending.canRetry = error.status !== 400;
     sending.problem = error.message;
     announce(`${sending.file.name}: ${sending.problem}`);

@@ -15,10 +15,11 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote_plus
 
-from chalicelib import correlation
+from chalicelib import correlation, facts
 from chalicelib.dead_letters.destinations import Destination, Execution, Invocation, Publication, StreamPart
 from chalicelib.errors import InvalidRequest
-from chalicelib.notifications import Notification, counted, read_facts
+from chalicelib.fields import whole_number
+from chalicelib.notifications import Notification, counted
 from chalicelib.orders import announce, store
 from chalicelib.orders.order import Order
 from chalicelib.settings import Settings
@@ -168,7 +169,7 @@ def _read_invocation(message: Message, content: dict[str, Any], origins: Origins
         what=_text(_describe_event(kind, payload, function)),
         since=_moment(content.get("timestamp")) or _sent(message),
         why=_text(why or "the function gave no reason: see its log"),
-        tries=_whole_number(context.get("approximateInvokeCount")),
+        tries=whole_number(context.get("approximateInvokeCount")),
         body=message["Body"],
         destination=Invocation(function, event),
         correlation_ids=_correlation_ids(kind, payload),
@@ -222,7 +223,7 @@ def _read_publication(message: Message, content: dict[str, Any], origins: Origin
         return None
     kind = origins.topics[topic]
     attributes = {}
-    for name in ("kind", "key", "facts"):
+    for name in ("kind", "key", facts.NAME):
         match content:
             case {"MessageAttributes": dict(given)} if isinstance(given.get(name), dict):
                 attributes[name] = str(given[name].get("Value") or "")
@@ -236,7 +237,7 @@ def _read_publication(message: Message, content: dict[str, Any], origins: Origin
         # A report's message has a link, and an SMS must not.
         sms=subject or "Cafe",
         correlation_ids=correlation.of_sns(content),
-        facts=read_facts(attributes.get("facts")),
+        facts=facts.read(attributes.get(facts.NAME)),
     )
     reason = message.get("MessageAttributes", {}).get("ErrorMessage", {}).get("StringValue")
     return Letter(
@@ -258,7 +259,7 @@ def _read_position(message: Message, content: dict[str, Any], origins: Origins) 
     shard, start, end = (str(info.get(name)) for name in ("shardId", "startSequenceNumber", "endSequenceNumber"))
     if not (re.fullmatch("[0-9]{1,40}", start) and re.fullmatch("[0-9]{1,40}", end)):
         return None
-    size = _whole_number(info.get("batchSize")) or 1
+    size = whole_number(info.get("batchSize")) or 1
     first = _moment(info.get("approximateArrivalOfFirstRecord"))
     return Letter(
         id=message["MessageId"],
@@ -266,7 +267,7 @@ def _read_position(message: Message, content: dict[str, Any], origins: Origins) 
         what=_text(f"{counted(size, 'change')} of the orders table" + (f", the first at {first}" if first else "")),
         since=_moment(content.get("timestamp")) or _sent(message),
         why=_text(f"announce_orders failed on the whole batch ({context.get('condition')}): see its log"),
-        tries=_whole_number(context.get("approximateInvokeCount")),
+        tries=whole_number(context.get("approximateInvokeCount")),
         body=message["Body"],
         destination=StreamPart(origins.stream, shard, start, end, origins.announce),
     )
@@ -294,10 +295,6 @@ def _read_execution(message: Message, content: dict[str, Any], origins: Origins)
 
 
 # --- texts and times --------------------------------------------------------------------------------------------------
-
-
-def _whole_number(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _text(text: str) -> str:

@@ -37,7 +37,7 @@ class DeadLetterQueue:
         """Yields all visible letters, up to ten at once, as long as there is time."""
         while in_time():
             messages = self._receive(0)
-            if not messages and self._depth().visible:
+            if not messages and self._depth()[0]:
                 messages = self._receive(WAIT_SECONDS)
             if not messages:
                 return
@@ -84,10 +84,10 @@ class DeadLetterQueue:
 
     def count(self) -> int:
         """Returns about how many letters there are, with those that another call holds."""
-        return self._depth().total
+        return sum(self._depth())
 
     @aws_errors()
-    def _depth(self) -> queues.Depth:
+    def _depth(self) -> tuple[int, int]:
         return queues.depth(self._sqs, self._url)
 
 

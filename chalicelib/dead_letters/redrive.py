@@ -115,10 +115,7 @@ class _Redrive:
         return reasons
 
     def _send_orders(self, letters: list[Letter]) -> dict[str, str]:
-        messages = [
-            queues.Message(each.body, correlation.sqs_attribute(next(iter(each.correlation_ids), None)))
-            for each in letters
-        ]
+        messages = [(each.body, correlation.sqs_attribute(next(iter(each.correlation_ids), None))) for each in letters]
         failures = queues.send(self.aws("sqs"), self.orders_url, messages)
         return {letters[index].id: _reason(error) for index, error in failures.items()}
 

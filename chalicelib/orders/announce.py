@@ -17,7 +17,7 @@ from chalicelib.logs import logger
 from chalicelib.notifications import Notification, Publish, counted, one_line
 from chalicelib.timeline import timestamp
 
-# An order that SNS does not accept for now stays on the stream this long. It holds up the orders behind it.
+# An order that SNS does not accept for now stays on the stream this long, and the orders behind it wait.
 PATIENCE_SECONDS = 120
 # One call of SNS and one of SQS for what could not be announced, each with its retries.
 ANNOUNCEMENT_SECONDS = 30
@@ -188,7 +188,7 @@ def set_aside_with(sqs: Any, url: str, context: Any, now: datetime) -> SetAside:
     """
 
     def set_aside(records: Sequence[Record], error: Exception) -> list[Record]:
-        messages = [queues.Message(json.dumps(_failure(record, error, context, now)), {}) for record in records]
+        messages: list[queues.Message] = [(json.dumps(_failure(record, error, context, now)), {}) for record in records]
         failures = queues.send(sqs, url, messages)
         for index, record in enumerate(records):
             facts = {"eventID": record.get("eventID"), correlation.NAME: correlation.of_order(record)}

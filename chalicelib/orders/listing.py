@@ -62,6 +62,6 @@ def _shown(item: dict[str, Any]) -> dict[str, Any]:
         "note": item["note"].get("S"),
         "status": item["status"]["S"],
         "placedAt": item["placedAt"]["S"],
-        # Orders from before there was a sign-in have no name.
+        # Orders that were stored before there was a sign-in have no name.
         "requestedBy": item.get("requestedBy", {}).get("S"),
     }

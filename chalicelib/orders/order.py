@@ -19,7 +19,7 @@ QUANTITY = 10_000
 # A user pool has no longer names.
 USER_NAME = 128
 ORDER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# Control characters, lone surrogates, and two characters that XML forbids, and so SQS and SNS.
+# Control characters, lone surrogates, and two characters that SQS and SNS refuse because XML forbids them.
 NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 NO_TEXT_OF_LINES = re.compile(r"(?![\n\t])" + NO_TEXT.pattern)
 
@@ -106,7 +106,7 @@ def parse_order(value: Any, problems: list[Problem], place: str, placed_at: str)
 
 
 def _read_order(fields: Fields, placed_at: str) -> Order:
-    """Returns the order in the fields, which is of use only if no field was refused."""
+    """Returns the order in the fields. It is valid only if no field was refused."""
     order_id = fields.get("orderID")
     if "orderID" in fields and not (isinstance(order_id, str) and ORDER_ID.fullmatch(order_id)):
         fields.refuse("orderID", "must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -")

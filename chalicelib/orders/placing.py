@@ -109,7 +109,7 @@ def enqueue(orders: list[Order], *, sqs: Any, queue_url: str, dynamodb: Any, tab
         raise Conflict([Problem("orderID", message)])
     new = [order for order_id, order in by_id.items() if order_id not in digests]
     attributes = correlation.sqs_attribute(correlation.current())
-    failures = queues.send(sqs, queue_url, [queues.Message(order.to_json(), attributes) for order in new])
+    failures = queues.send(sqs, queue_url, [(order.to_json(), attributes) for order in new])
     refused = [new[index].order_id for index in failures]
     for order in new:
         if order.order_id not in refused:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from chalicelib import correlation, metrics, queues
 from chalicelib.errors import InvalidRequest, Unavailable, aws_errors
@@ -31,20 +31,10 @@ REASON_CHARACTERS = 300
 log = logger("orders")
 
 Message = dict[str, Any]
-
-
-class Received(NamedTuple):
-    """A message that has an order."""
-
-    message: Message
-    order: Order
-
-
-class Failed(NamedTuple):
-    """A message that could not be stored, and the reason."""
-
-    message: Message
-    reason: str
+# A message and its order.
+Received = tuple[Message, Order]
+# A message that could not be stored, and the reason.
+Failed = tuple[Message, str]
 
 
 def store_orders(
@@ -65,7 +55,7 @@ def store_orders(
     """
     received, failed = _read(event["Records"])
     # If several messages have one id, the first is written, and the others are compared with it.
-    first = {order_id: group[0].order for order_id, group in received.items()}
+    first = {order_id: group[0][1] for order_id, group in received.items()}
     inserted, existing = _insert(list(first.values()), dynamodb, table)
     digests: dict[str, str] = {}
     if existing:
@@ -75,23 +65,25 @@ def store_orders(
     repeated = 0
     for order_id, group in received.items():
         if order_id in inserted:
-            conflicting = [each for each in group if each.order != first[order_id]]
+            conflicting = [(message, order) for message, order in group if order != first[order_id]]
             repeated += len(group) - len(conflicting) - 1
             log.info("order stored", extra=_about(first[order_id]))
         elif order_id in digests:
-            conflicting = [each for each in group if each.order.digest() != digests[order_id]]
+            conflicting = [(message, order) for message, order in group if order.digest() != digests[order_id]]
             repeated += len(group) - len(conflicting)
-            for each in group:
-                log.info("order stored already", extra=_about(each.order))
+            for _, order in group:
+                log.info("order stored already", extra=_about(order))
         else:
             reason = "the orders table did not accept it, for a reason that can pass"
-            failed += [Failed(each.message, reason) for each in group]
+            failed += [(message, reason) for message, _ in group]
             continue
         conflicts += conflicting
     metrics.emit({"OrdersStored": len(inserted), "OrdersDoubled": repeated})
     failed += _report_conflicts(conflicts, publish)
-    dead = _send_to_dead_letters([each for each in failed if _tries(each.message) >= TRIES], sqs, dead_letter_url)
-    retried = [each.message for each in failed if each.message["messageId"] not in dead]
+    dead = _send_to_dead_letters(
+        [(message, reason) for message, reason in failed if _tries(message) >= TRIES], sqs, dead_letter_url
+    )
+    retried = [message for message, _ in failed if message["messageId"] not in dead]
     _delay(retried, sqs, queue_url)
     return {"batchItemFailures": [{"itemIdentifier": message["messageId"]} for message in retried]}
 
@@ -108,9 +100,9 @@ def _read(messages: list[Message]) -> tuple[dict[str, list[Received]], list[Fail
             reason = str(error)[:REASON_CHARACTERS]
             facts = {"messageId": message["messageId"], "reason": reason, correlation.NAME: correlation_id}
             log.error("message refused", extra=facts)
-            failed.append(Failed(message, reason))
+            failed.append((message, reason))
         else:
-            received[order.order_id].append(Received(message, replace(order, correlation_id=correlation_id)))
+            received[order.order_id].append((message, replace(order, correlation_id=correlation_id)))
     return received, failed
 
 
@@ -180,13 +172,13 @@ def _report_conflicts(conflicts: list[Received], publish: Publish) -> list[Faile
     """Publishes one notification for all conflicts. Returns them as failed if that is not possible for now."""
     if not conflicts:
         return []
-    orders = [each.order for each in conflicts]
+    orders = [order for _, order in conflicts]
     try:
         publish(_conflict_notification(orders))
     except Unavailable as error:
         log.warning("conflicts not reported yet", extra={**_about_all(orders), "reason": str(error)})
         reason = f"its id is stored with other content, and that could not be reported: {error}"
-        return [Failed(each.message, reason) for each in conflicts]
+        return [(message, reason) for message, _ in conflicts]
     # Conflicts that were not reported come again, and are counted then.
     metrics.emit({"OrdersRejected": len(conflicts)})
     return []
@@ -230,7 +222,7 @@ def _send_to_dead_letters(failed: list[Failed], sqs: Any, url: str) -> set[str]:
 
     SQS moves the others there by itself, without a reason.
     """
-    failures = queues.send(sqs, url, [_dead_letter(*each) for each in failed])
+    failures = queues.send(sqs, url, [_dead_letter(message, reason) for message, reason in failed])
     dead = set()
     for index, (message, reason) in enumerate(failed):
         facts = {"messageId": message["messageId"], "reason": reason, correlation.NAME: correlation.of_sqs(message)}
@@ -250,7 +242,7 @@ def _dead_letter(message: Message, reason: str) -> queues.Message:
     }
     if sent := message["attributes"].get("SentTimestamp"):
         attributes["sent"] = {"DataType": "Number", "StringValue": sent}
-    return queues.Message(message["body"], attributes)
+    return message["body"], attributes
 
 
 def _attribute_text(text: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import humanize
 from botocore.exceptions import BotoCoreError, ClientError
 
-from chalicelib.errors import StorageRefused, Unavailable, may_pass
+from chalicelib.errors import StorageRefused, Unavailable, is_transient
 from chalicelib.notifications import counted
 from chalicelib.storage.ranges import Range, middle
 
@@ -442,7 +442,7 @@ def _readable(error: ClientError | BotoCoreError) -> str:
 
 def translated(error: ClientError | BotoCoreError, what: str) -> StorageRefused | Unavailable:
     text = f"{what}: {_readable(error)}"
-    return StorageRefused(text) if isinstance(error, ClientError) and not may_pass(error) else Unavailable(text)
+    return StorageRefused(text) if isinstance(error, ClientError) and not is_transient(error) else Unavailable(text)
 
 
 def _code(error: ClientError) -> str:

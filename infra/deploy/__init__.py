@@ -1,14 +1,13 @@
-"""Deploys the whole system, the same way onto AWS and onto the local cloud: only endpoint and credentials differ.
+"""Deploys the whole system to AWS and to the local cloud in the same way. Only endpoint and credentials differ.
 
     python -m infra.deploy STAGE
 
-1. ``stacks``: the CloudFormation stacks. First the one of the deploys bucket, where a stage's deployed state is kept.
-2. ``project``: the outputs, as environment variables and roles, in the stage's Chalice configuration. That is generated
-   in a project folder of its own, which links the code, so that the tracked ``.chalice/config.json`` stays as it is.
-3. ``project``, ``record``: ``chalice deploy``, with a record of what is deployed already, made from what is there.
-4. ``wiring``: what Chalice cannot set, on event source mappings, on asynchronous invocation and on subscriptions; and a
-   check that everything is as asked.
-5. ``releases``: the release is kept in the deploys bucket, with all that it takes to put it back.
+1. ``stacks``: CloudFormation stacks. The first one is the bucket with the stage's releases.
+2. ``project``: a generated Chalice project with the stacks' outputs as environment variables and roles. The tracked
+   ``.chalice/config.json`` stays as it is.
+3. ``chalice_record``: ``chalice deploy`` runs with a record that is rebuilt from what exists.
+4. ``wiring``, ``api_settings``: settings that Chalice cannot make, and a check of every setting.
+5. ``releases``: the deploys bucket keeps the release with everything that a rollback needs.
 
-A second run finds that nothing has to change, and changes nothing.
+``deployment`` lists the steps, and ``rollback`` restores a release. A second deploy changes nothing.
 """

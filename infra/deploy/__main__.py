@@ -8,16 +8,17 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from infra.deploy import inventory, preflight, project, removal
-from infra.deploy.place import Place
-from infra.deploy.stage import FAILURES, Stage
-from infra.deploy.target import REPOSITORY, STAGE, DeployError, Target, client
+from infra.deploy import preflight, project, removal
+from infra.deploy.mysql_location import MysqlLocation
+from infra.deploy.resources_of_stage import existing_resources, lines_by_kind
+from infra.deploy.stage import Stage
+from infra.deploy.target import FAILURES, REPOSITORY, STAGE, DeployError, Target, client
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m infra.deploy",
-        description="Deploys a stage of the café, puts its former release back, or destroys it.",
+        description="Deploys a stage of the café, restores its previous release, or destroys it.",
     )
     parser.add_argument("stage", help="the stage's name: lower-case letters, digits and single hyphens, at most 20")
     parser.add_argument(
@@ -25,27 +26,27 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--local", action="store_true", help="the local cloud: plain HTTP, and an API role to assume")
     parser.add_argument(
-        "--parameter", action="append", default=[], metavar="NAME=VALUE", help="of infra/resources.yaml"
+        "--parameter", action="append", default=[], metavar="NAME=VALUE", help="a parameter of infra/resources.yaml"
     )
     parser.add_argument(
-        "--origin", action="append", default=[], metavar="URL", help="where the console's page is, beside the API's own"
+        "--origin", action="append", default=[], metavar="URL", help="an address of the console's page, besides the API"
     )
-    parser.add_argument("--rollback", action="store_true", help="put back the release before the one that serves")
+    parser.add_argument("--rollback", action="store_true", help="restore the previous release")
     parser.add_argument("--destroy", action="store_true", help="remove the stage and all its data")
-    parser.add_argument("--keep-data", action="store_true", help="destroy all but the tables and the buckets")
-    parser.add_argument("--unchecked", action="store_true", help="do not ask IAM beforehand whether a right is missing")
-    parser.add_argument("--yes", action="store_true", help="ask nothing")
+    parser.add_argument("--keep-data", action="store_true", help="with --destroy: keep the tables and the buckets")
+    parser.add_argument("--unchecked", action="store_true", help="do not ask IAM for missing permissions beforehand")
+    parser.add_argument("--yes", action="store_true", help="ask no questions")
     given = parser.parse_args(arguments)
     if not STAGE.fullmatch(given.stage):
         parser.error(f"STAGE: {given.stage!r} must be lower-case letters, digits and single hyphens, at most 20")
     if any("=" not in each for each in given.parameter):
         parser.error("--parameter: must be NAME=VALUE")
     try:
-        database = Place.given(os.environ)
+        database = MysqlLocation.from_variables(os.environ)
     except ValueError as error:
         parser.error(str(error))
     if given.local and not database and not given.destroy and not given.rollback:
-        parser.error("not set: DB_SECRET_ARN: the local cloud has no MySQL that could be a stage's own")
+        parser.error("DB_SECRET_ARN is not set: the local cloud cannot create a database")
     target = Target(
         stage=given.stage,
         project=given.project_dir.resolve(),
@@ -56,35 +57,35 @@ def main(arguments: list[str] | None = None) -> int:
     )
     try:
         project.require_runtime()
-        who = preflight.who(client)
-        say(str(who))
-        stage = Stage(target, client, who, Question(given.yes), say, check_rights=not given.unchecked)
+        caller = preflight.caller_identity(client)
+        say(str(caller))
+        stage = Stage(target, client, caller, Question(given.yes), say, check_permissions=not given.unchecked)
         if given.destroy:
-            if not (given.yes or _agreed(target, who.account, given.keep_data)):
+            if not (given.yes or _confirms_removal(target, caller.account, given.keep_data)):
                 return 1
-            removal.destroy(target, client, who.account, given.keep_data, say)
+            removal.destroy(target, client, caller.account, given.keep_data, say)
         else:
             outputs = stage.rollback() if given.rollback else stage.deploy()
             if not given.local:
-                _tell(target, outputs)
+                _show_addresses(target, outputs)
     except (*FAILURES, EOFError) as error:
         print(f"deploy: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _tell(target: Target, outputs: Mapping[str, str]) -> None:
+def _show_addresses(target: Target, outputs: Mapping[str, str]) -> None:
     say(f"\n{target.stage} serves")
     for name in ("REST_API_URL", "UPLOADS_BUCKET", "REPORTS_BUCKET", "TOPIC_ARN", "ALARMS_TOPIC_ARN", "USER_POOL_ID"):
         say(f"  {name:<16}  {outputs[name]}")
     say(f"  all outputs       {target.project / f'{target.stage}.outputs.json'}")
 
 
-def _agreed(target: Target, account: str, keep_data: bool) -> bool:
-    things = inventory.there(target, client, account)
-    say(f"All that there is of {target.stage}:\n" + "\n".join(inventory.shown(things)))
-    kept = "all but its tables and buckets" if keep_data else "all of it with all its data"
-    if input(f"Type {target.stage} to remove {kept}: ") == target.stage:
+def _confirms_removal(target: Target, account: str, keep_data: bool) -> bool:
+    resources = existing_resources(target, client, account)
+    say(f"Resources of {target.stage}:\n" + "\n".join(lines_by_kind(resources)))
+    removed = "all but its tables and buckets" if keep_data else "all of it with all its data"
+    if input(f"Type {target.stage} to remove {removed}: ") == target.stage:
         return True
     say("nothing was removed")
     return False
@@ -95,7 +96,7 @@ def say(line: str) -> None:
 
 
 class Question:
-    """Shows what will be changed, and goes on once a person has said so."""
+    """Shows a change, and continues after a person's yes."""
 
     def __init__(self, yes: bool) -> None:
         self._yes = yes
@@ -105,9 +106,9 @@ class Question:
         if self._yes:
             return
         try:
-            answer = input("Apply this? yes, all that follows as well, or no: ").strip().lower()
+            answer = input("Apply this? yes, all (this and everything after it), or no: ").strip().lower()
         except EOFError:
-            raise DeployError("there is no one to ask: `--yes` applies everything without a question") from None
+            raise DeployError("there is no terminal to ask: `--yes` applies every change without a question") from None
         if answer not in ("y", "yes", "a", "all"):
             raise DeployError("declined")
         self._yes = answer in ("a", "all")

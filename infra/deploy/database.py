@@ -1,4 +1,4 @@
-"""A stage's MySQL: one of its own in a network of its own, or another one that is there already; and its tables."""
+"""A stage's MySQL, which is its own or an existing one, and its tables."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from infra.deploy import stacks
-from infra.deploy.place import Place
+from infra.deploy.mysql_location import MysqlLocation
 from infra.deploy.project import RUNTIME
 from infra.deploy.stacks import Stack
 from infra.deploy.target import Clients, DeployError, Say, Target
 
-# A database that has paused takes half a minute to answer again.
+# A paused database needs half a minute for its first answer.
 WAIT_SECONDS = 180
 PAUSE_SECONDS = 5
-# What Lambda says of a function whose network it took away, after weeks without a call: the next call brings it back.
+# Lambda removes the network of a function without calls for weeks, and refuses the next call while it restores it.
 NOT_READY = ("ResourceNotReadyException", "ENINotReadyException", "ResourceConflictException")
-# As long as Lambda lets it run.
+# A little more than the timeout of `migrate`.
 MIGRATION_SECONDS = 910
-# Until a new permission on a function is known everywhere.
+# A new permission on a function takes some seconds to work everywhere.
 PERMISSION_SECONDS = 60
 ROTATION = {"AutomaticallyAfterDays": 30}
-# Lambda takes the network interfaces of deleted functions away in its own time, up to twenty minutes as a rule.
+# Lambda deletes the network interfaces of deleted functions within twenty minutes as a rule.
 INTERFACES_SECONDS = 3600
 INTERFACES_PAUSE_SECONDS = 15
 
 
-def found(target: Target, clients: Clients) -> Place | None:
-    """The database that the stage shall have, if it is there already: the given one, or that of the deploy before.
+def existing_location(target: Target, clients: Clients) -> MysqlLocation | None:
+    """Returns the existing database that the stage uses: the given one, or that of the previous deploy.
 
-    None means a database of the stage's own: the stack that it has, or will have. Raises ``DeployError`` where it has
-    one and another one is given.
+    None means a database of the stage's own, which may not exist yet. Raises ``DeployError`` if the stage has one and
+    another one is given.
     """
     own = stacks.find(clients("cloudformation"), target.stack("database"))
     if own and target.database:
         raise DeployError(
-            f"{target.stage} has a database of its own, {target.stack('database')}, whose data would stay behind: "
-            "deploy without DB_SECRET_ARN, or take that stack away first"
+            f"{target.stage} has its own database, {target.stack('database')}, and its data would be left behind: "
+            "deploy without DB_SECRET_ARN, or delete that stack first"
         )
     if own or target.database:
         return target.database
@@ -51,18 +51,18 @@ def found(target: Target, clients: Clients) -> Place | None:
         deployed = lambda_.get_function_configuration(FunctionName=target.function("migrate"))
     except lambda_.exceptions.ResourceNotFoundException:
         return None
-    return _place_of(deployed)
+    return _location_of(deployed)
 
 
-def _place_of(function: Mapping[str, Any]) -> Place | None:
-    """The database of a deployed function."""
+def _location_of(function: Mapping[str, Any]) -> MysqlLocation | None:
+    """Returns the database of a deployed function."""
     network = function.get("VpcConfig", {})
     given = {
         **function["Environment"]["Variables"],
         "SUBNET_IDS": ",".join(network.get("SubnetIds", [])),
         "SECURITY_GROUP_IDS": ",".join(network.get("SecurityGroupIds", [])),
     }
-    return Place.given(given)
+    return MysqlLocation.from_variables(given)
 
 
 def template() -> str:
@@ -70,28 +70,30 @@ def template() -> str:
 
 
 def stack(target: Target, clients: Clients) -> Stack:
-    """The stack of the stage's own database, as it shall be."""
+    """Returns the desired stack of the stage's own database."""
     body = template()
-    given = stacks.known(body, target.parameters)
+    given = stacks.supported_parameters(body, target.parameters)
     name, ec2 = target.stack("database"), clients("ec2")
-    # A subnet stays where it is, for in another zone it would be another one.
-    zones = stacks.values(clients("cloudformation"), name).get("Zones") or ",".join(_zones(ec2))
+    # Another zone would replace a subnet.
+    zones = stacks.current_parameters(clients("cloudformation"), name).get("Zones") or ",".join(_zones(ec2))
     parameters = {"Stage": target.stage, "S3PrefixList": _s3(ec2), "Zones": zones, **given}
     return Stack(name, body, parameters, {"app": "cafe", "stage": target.stage})
 
 
 def _zones(ec2: Any) -> list[str]:
-    """Two zones for the subnets. Not every one has each service, and their names stand for others in each account."""
+    """Returns two zones for the subnets. Not all zones have each service, and zone names differ between accounts."""
     services = [f"com.amazonaws.{ec2.meta.region_name}.{service}" for service in ("sns", "secretsmanager")]
     details = ec2.describe_vpc_endpoint_services(ServiceNames=services)["ServiceDetails"]
     zones = sorted(set.intersection(*(set(each["AvailabilityZones"]) for each in details)))
     if len(zones) < 2:
-        raise DeployError(f"{ec2.meta.region_name} has no two zones with {' and '.join(services)}: take another region")
+        raise DeployError(
+            f"{ec2.meta.region_name} has fewer than two zones with {' and '.join(services)}: use another region"
+        )
     return zones[:2]
 
 
 def _s3(ec2: Any) -> str:
-    """The list of S3's addresses in this region, for the rules of a security group."""
+    """Returns the id of S3's prefix list in this region, for the rules of a security group."""
     name = f"com.amazonaws.{ec2.meta.region_name}.s3"
     [prefixes] = ec2.describe_managed_prefix_lists(Filters=[{"Name": "prefix-list-name", "Values": [name]}])[
         "PrefixLists"
@@ -99,25 +101,25 @@ def _s3(ec2: Any) -> str:
     return str(prefixes["PrefixListId"])
 
 
-def of_stack(target: Target, clients: Clients) -> Place:
-    """The database of the stage's own stack."""
+def own_location(target: Target, clients: Clients) -> MysqlLocation:
+    """Returns the database of the stage's own stack."""
     name = target.stack("database")
-    if place := Place.given(stacks.outputs(clients("cloudformation"), name)):
-        return place
-    raise DeployError(f"{name} has no secret among its outputs: it is not made by infra/database.yaml")
+    if location := MysqlLocation.from_variables(stacks.outputs(clients("cloudformation"), name)):
+        return location
+    raise DeployError(f"{name} has no output with a secret: infra/database.yaml did not create it")
 
 
 def migrate_first(target: Target, config: Mapping[str, Any], package: Path, clients: Clients, say: Say) -> bool:
-    """Gives the new code to ``migrate`` alone and lets it run, so that no other function's code is ahead of the tables.
+    """Updates and runs only ``migrate``, so that the tables are ready for the new code of the other functions.
 
-    Whether it did: a new stage has no such function yet, and one that gets another database has it for the former one.
+    Returns whether it ran. A new stage has no such function yet, and after a change of the database it has the old one.
     """
     lambda_, name = clients("lambda"), target.function("migrate")
     try:
         deployed = lambda_.get_function_configuration(FunctionName=name)
     except lambda_.exceptions.ResourceNotFoundException:
         return False
-    if _place_of(deployed) != target.database:
+    if _location_of(deployed) != target.database:
         return False
     stage = config["stages"][target.stage]
     variables = stage["environment_variables"] | stage["lambda_functions"]["migrate"]["environment_variables"]
@@ -130,9 +132,9 @@ def migrate_first(target: Target, config: Mapping[str, Any], package: Path, clie
 
 
 def migrate(target: Target, clients: Clients, say: Say) -> None:
-    """Brings the tables up to the deployed code. Raises ``DeployError`` with what went wrong; the next deploy goes on.
+    """Runs the function ``migrate``, because MySQL is reachable only from its own network.
 
-    It is a function of the app that does it: MySQL can be reached from its own network only.
+    Raises ``DeployError`` with the reason of a failure. The next deploy continues.
     """
     lambda_ = clients("lambda", MIGRATION_SECONDS)
     end = time.monotonic() + WAIT_SECONDS
@@ -150,7 +152,7 @@ def migrate(target: Target, clients: Clients, say: Say) -> None:
 
 
 def _invoke(lambda_: Any, function: str) -> tuple[bool, dict[str, Any]]:
-    """Whether it failed, and its answer."""
+    """Returns whether the function failed, and its answer."""
     try:
         answer = lambda_.invoke(FunctionName=function)
     except ClientError as error:
@@ -160,12 +162,12 @@ def _invoke(lambda_: Any, function: str) -> tuple[bool, dict[str, Any]]:
     return "FunctionError" in answer, json.load(answer["Payload"])
 
 
-def rotate(target: Target, place: Place, clients: Clients, say: Say) -> None:
-    """Has Secrets Manager rotate the functions' password every month, by ``rotate_password``."""
+def rotate(target: Target, location: MysqlLocation, clients: Clients, say: Say) -> None:
+    """Makes Secrets Manager rotate the functions' password every month with ``rotate_password``."""
     lambda_, secrets = clients("lambda"), clients("secretsmanager")
     function = lambda_.get_function_configuration(FunctionName=target.function("rotate_password"))["FunctionArn"]
     account = function.split(":")[4]
-    # It may already.
+    # The permission may exist.
     with suppress(lambda_.exceptions.ResourceConflictException):
         lambda_.add_permission(
             FunctionName=function,
@@ -174,19 +176,19 @@ def rotate(target: Target, place: Place, clients: Clients, say: Say) -> None:
             Principal="secretsmanager.amazonaws.com",
             SourceAccount=account,
         )
-    secret = secrets.describe_secret(SecretId=place.secret)
+    secret = secrets.describe_secret(SecretId=location.secret)
     if (secret.get("RotationLambdaARN"), secret.get("RotationRules")) == (function, ROTATION):
         return
     end = time.monotonic() + PERMISSION_SECONDS
     while True:
         try:
-            # Not at once: the functions have been given this password a moment ago.
+            # The password is new, so the first rotation can wait.
             secrets.rotate_secret(
-                SecretId=place.secret, RotationLambdaARN=function, RotationRules=ROTATION, RotateImmediately=False
+                SecretId=location.secret, RotationLambdaARN=function, RotationRules=ROTATION, RotateImmediately=False
             )
             break
         except ClientError as error:
-            # It does not know of a new permission at once.
+            # Secrets Manager may not know a new permission yet.
             if "cannot invoke the specified Lambda function" not in str(error) or time.monotonic() > end:
                 raise
         time.sleep(PAUSE_SECONDS)
@@ -194,48 +196,47 @@ def rotate(target: Target, place: Place, clients: Clients, say: Say) -> None:
 
 
 def remove(target: Target, clients: Clients, say: Say) -> None:
-    """Removes the stage's own database with all its data. Its functions have to be gone, and their roles still there:
-    by those Lambda takes away its network interfaces, and before that no network can be deleted."""
+    """Deletes the stage's own database with all its data.
+
+    The functions must be deleted before, and their roles after: Lambda needs the roles to delete its network
+    interfaces, and CloudFormation cannot delete a network that is in use.
+    """
     cfn, name = clients("cloudformation"), target.stack("database")
-    there = stacks.find(cfn, name)
-    if not there:
+    if not stacks.find(cfn, name):
         return
     outputs = stacks.outputs(cfn, name)
     if group := outputs.get("SECURITY_GROUP_IDS"):
         _wait_for_interfaces(clients("ec2"), group, say)
     _unprotect(target, clients("rds"))
     if secret := outputs.get("DB_SECRET_ARN"):
-        # At once: otherwise its name would be taken for a month.
+        # With a recovery window the secret's name would be in use for a month.
         clients("secretsmanager").delete_secret(SecretId=secret, ForceDeleteWithoutRecovery=True)
     stacks.delete(cfn, name, say)
 
 
-def clear(target: Target, clients: Clients) -> None:
-    """Lets go of a MySQL whose stack could not be made as a whole, and was never used.
-
-    Its protection would keep it, and so the stack, from being removed and made anew.
-    """
-    there = stacks.find(clients("cloudformation"), target.stack("database"))
-    if there and there["StackStatus"] in ("ROLLBACK_FAILED", "CREATE_FAILED"):
+def unprotect_failed(target: Target, clients: Clients) -> None:
+    """Removes the deletion protection of a MySQL whose stack could not be created, so that it can be deleted."""
+    failed = stacks.find(clients("cloudformation"), target.stack("database"))
+    if failed and failed["StackStatus"] in ("ROLLBACK_FAILED", "CREATE_FAILED"):
         _unprotect(target, clients("rds"))
 
 
 def _unprotect(target: Target, rds: Any) -> None:
-    # It may be gone already.
+    # It may be deleted already.
     with suppress(rds.exceptions.DBClusterNotFoundFault):
         rds.modify_db_cluster(DBClusterIdentifier=f"cafe-{target.stage}", DeletionProtection=False)
 
 
 def _wait_for_interfaces(ec2: Any, group: str, say: Say) -> None:
     end = time.monotonic() + INTERFACES_SECONDS
-    told = False
+    announced = False
     while interfaces := ec2.describe_network_interfaces(Filters=[{"Name": "group-id", "Values": [group]}])[
         "NetworkInterfaces"
     ]:
         if time.monotonic() > end:
             names = ", ".join(each["NetworkInterfaceId"] for each in interfaces)
             raise DeployError(f"the network is still in use by {names}: try again later")
-        if not told:
+        if not announced:
             say("database: waiting for Lambda to leave its network, which may take twenty minutes")
-            told = True
+            announced = True
         time.sleep(INTERFACES_PAUSE_SECONDS)

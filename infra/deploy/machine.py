@@ -1,4 +1,4 @@
-"""Where functions run, and whether the compiled modules of a deployment package can run there."""
+"""The machine that runs the functions, and a check of the compiled modules in a deployment package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from infra.deploy.target import DeployError
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-# Lambda's name of a processor, by the operating system's.
+# Lambda's names of processors, by those of operating systems.
 ARCHITECTURES = {"AMD64": "x86_64", "aarch64": "arm64"}
 # By the numbers in the headers of compiled files.
 ELF_PROCESSORS = {3: "i386", 40: "arm", 62: "x86_64", 183: "arm64", 243: "riscv64"}
@@ -25,7 +25,7 @@ HEADER_BYTES = 256
 
 @dataclass(frozen=True)
 class Machine:
-    """Where functions run. ``suffixes`` are the endings of the compiled modules that its Python loads."""
+    """A machine that runs functions. ``suffixes`` are the endings of compiled modules that its Python loads."""
 
     name: str
     system: str
@@ -55,7 +55,7 @@ def require_fit(package: Path, machine: Machine, remedy: str) -> None:
 
 
 def _misfits(package: Path, machine: Machine) -> Iterator[tuple[str, str]]:
-    """The name of each compiled module that ``machine`` cannot load, and what it is compiled for."""
+    """Yields the name of each compiled module that ``machine`` cannot load, and what it is compiled for."""
     with zipfile.ZipFile(package) as file:
         for name in file.namelist():
             with file.open(name) as content:
@@ -72,7 +72,7 @@ def _misfits(package: Path, machine: Machine) -> Iterator[tuple[str, str]]:
 
 
 def compiled_for(header: bytes) -> tuple[str, list[str]] | None:
-    """The system and the processors that a file is compiled for, by its first bytes; None if it is not compiled."""
+    """Returns the system and the processors of a compiled file from its first bytes, or None for other files."""
     if header.startswith(b"\x7fELF"):
         [processor] = struct.unpack_from("<H", header, 18)
         return "Linux", [ELF_PROCESSORS.get(processor, f"processor {processor}")]

@@ -1,4 +1,4 @@
-"""What is looked at before anything is changed: who deploys, where to, and what would stop it half-way."""
+"""Checks before the first change: who deploys, to which account, and what would stop the deploy half-way."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
-from infra.deploy import inventory, record, stacks
-from infra.deploy.inventory import Thing
-from infra.deploy.place import LIMITED
-from infra.deploy.project import function_names
+from infra.deploy import chalice_record, resources_of_stage, stacks
+from infra.deploy.resources_of_stage import Resource
 from infra.deploy.stacks import DATA
-from infra.deploy.target import REPOSITORY, Clients, DeployError, Target
+from infra.deploy.target import REPOSITORY, Clients, DeployError, Say, Target
+from infra.functions import LIMITED, NAMES
 
 POLICY = REPOSITORY / "infra" / "deployer-policy.json"
 
-# Fewer functions at once than this, and the flows hold each other up: a new account may have as few as ten.
+# With fewer concurrent functions the flows wait for each other. A new account can have as few as ten.
 CONCURRENT_FUNCTIONS = 100
-# What Lambda wants to be left for all functions of an account that reserve nothing.
+# Lambda keeps these for functions without reserved concurrency.
 UNRESERVED_FUNCTIONS = 100
-# A package of each function, and as much again while they are updated.
+# The package of one function. During an update there are two.
 PACKAGE_BYTES = 20_000_000
 
 
 @dataclass(frozen=True)
-class Who:
+class CallerIdentity:
     account: str
     region: str
     arn: str
@@ -38,84 +37,115 @@ class Who:
         return f"account {self.account} in {self.region}{at}, as {self.arn.rpartition(':')[2]}"
 
 
-def who(clients: Clients) -> Who:
-    """Raises ``DeployError`` where AWS does not know who this is."""
+def caller_identity(clients: Clients) -> CallerIdentity:
+    """Returns the identity of the credentials. Raises ``DeployError`` if there is none, or no region."""
     try:
-        # The service of identities answers without a region, and all others need one.
+        # STS works without a region. The other services need one.
         region = clients("lambda").meta.region_name
-        found = clients("sts").get_caller_identity()
-        return Who(found["Account"], region, found["Arn"])
+        identity = clients("sts").get_caller_identity()
+        return CallerIdentity(identity["Account"], region, identity["Arn"])
     except NoRegionError:
         raise DeployError("there is no region: set AWS_DEFAULT_REGION, or `region` in the profile") from None
     except NoCredentialsError:
-        raise DeployError("there are no AWS credentials: `aws configure` or AWS_PROFILE, and try again") from None
+        raise DeployError("there are no AWS credentials: run `aws configure`, or set AWS_PROFILE") from None
     except ClientError as error:
-        raise DeployError(f"AWS does not take these credentials: {error.response['Error']['Message']}") from error
+        raise DeployError(f"AWS rejects these credentials: {error.response['Error']['Message']}") from error
 
 
-def clashes(target: Target, clients: Clients, account: str) -> list[str]:
-    """What has the names of a new stage, and is not its own."""
-    own = _of_stacks(target, clients, account)
-    found = [each for each in inventory.there(target, clients, account) if each not in own]
-    things = [each for each in found if not _may_be_there(each, target, clients)]
+def run(target: Target, clients: Clients, caller: CallerIdentity, check_permissions: bool, say: Say) -> None:
+    """Raises ``DeployError`` for missing permissions and for names in use, and warns about limits of the account."""
+    try:
+        if check_permissions and (missing := missing_permissions(target, clients, caller)):
+            raise DeployError(
+                "these permissions of infra/deployer-policy.json are missing:\n"
+                + "\n".join(sorted(set(missing)))
+                + "\nIf IAM's simulation is wrong, UNCHECKED=1 (--unchecked) deploys without it"
+            )
+    except PermissionsUnknown as error:
+        say(f"permissions: could not be checked ({error})")
+    is_new = not stacks.find(clients("cloudformation"), target.stack("resources"))
+    if is_new and (clashes := name_clashes(target, clients, caller.account)):
+        raise DeployError(
+            "resources with the names of this stage belong to someone else: delete them, or choose another stage name\n"
+            + "\n".join(clashes)
+        )
+    for line in account_warnings(clients):
+        say(f"warning: {line}")
+
+
+def name_clashes(target: Target, clients: Clients, account: str) -> list[str]:
+    """Returns the resources with the names of a new stage that are not its own, a line for each kind."""
+    own = _in_stacks(target, clients, account)
+    existing = [each for each in resources_of_stage.existing_resources(target, clients, account) if each not in own]
+    clashes = [each for each in existing if not _can_be_taken_over(each, target, clients)]
     lambda_ = clients("lambda")
-    for name in function_names():
+    for name in NAMES:
         try:
-            found = lambda_.get_function_configuration(FunctionName=target.function(name))
+            function = lambda_.get_function_configuration(FunctionName=target.function(name))
         except lambda_.exceptions.ResourceNotFoundException:
             continue
-        # Chalice would take it for its own, and update it.
-        if record.stage_of(found) != target.stage:
-            things.append(Thing("AWS::Lambda::Function", found["FunctionName"]))
-    return inventory.shown(sorted(things))
+        # Chalice would update it.
+        if chalice_record.stage_of(function) != target.stage:
+            clashes.append(Resource("AWS::Lambda::Function", function["FunctionName"]))
+    return resources_of_stage.lines_by_kind(sorted(clashes))
 
 
-def _of_stacks(target: Target, clients: Clients, account: str) -> set[Thing]:
-    """What the stage's stacks have, such as the MySQL that was kept; one that is only planned has nothing."""
-    there = {part: stacks.find(clients("cloudformation"), target.stack(part)) for part in inventory.PARTS}
-    made = [part for part, stack in there.items() if stack and stack["StackStatus"] != "REVIEW_IN_PROGRESS"]
-    return {thing for part in made for thing in inventory.named_in(inventory.TEMPLATES[part], target.stage, account)}
+def _in_stacks(target: Target, clients: Clients, account: str) -> set[Resource]:
+    """Returns the resources of the stage's existing stacks, such as a kept MySQL."""
+    cfn = clients("cloudformation")
+    existing = {part: stacks.find(cfn, target.stack(part)) for part in resources_of_stage.PARTS}
+    # A stack in review has no resources yet.
+    parts = [part for part, stack in existing.items() if stack and stack["StackStatus"] != "REVIEW_IN_PROGRESS"]
+    return {
+        resource
+        for part in parts
+        for resource in resources_of_stage.declared_in(resources_of_stage.TEMPLATES[part], target.stage, account)
+    }
 
 
-def _may_be_there(thing: Thing, target: Target, clients: Clients) -> bool:
-    """The deploys bucket and what a deploy that was cut off has made; and data that an earlier stage has left."""
-    if thing.kind in ("AWS::CloudFormation::Stack", "AWS::Lambda::Function", "AWS::ApiGateway::RestApi"):
+def _can_be_taken_over(resource: Resource, target: Target, clients: Clients) -> bool:
+    """Whether the resource is of an interrupted deploy, or data that an earlier stage of this name has left."""
+    if resource.kind in ("AWS::CloudFormation::Stack", "AWS::Lambda::Function", "AWS::ApiGateway::RestApi"):
         return True
-    return thing.kind in DATA and _tags(thing, clients).items() >= {"app": "cafe", "stage": target.stage}.items()
+    return resource.kind in DATA and _tags(resource, clients).items() >= {"app": "cafe", "stage": target.stage}.items()
 
 
-def _tags(thing: Thing, clients: Clients) -> dict[str, str]:
-    if thing.kind == "AWS::S3::Bucket":
+def _tags(resource: Resource, clients: Clients) -> dict[str, str]:
+    if resource.kind == "AWS::S3::Bucket":
         try:
-            tags: list[dict[str, Any]] = clients("s3").get_bucket_tagging(Bucket=thing.name)["TagSet"]
+            tags: list[dict[str, Any]] = clients("s3").get_bucket_tagging(Bucket=resource.name)["TagSet"]
         except ClientError as error:
             if error.response["Error"]["Code"] not in ("NoSuchTagSet", "AccessDenied"):
                 raise
             tags = []
     else:
         dynamodb = clients("dynamodb")
-        arn = dynamodb.describe_table(TableName=thing.name)["Table"]["TableArn"]
+        arn = dynamodb.describe_table(TableName=resource.name)["Table"]["TableArn"]
         tags = dynamodb.list_tags_of_resource(ResourceArn=arn)["Tags"]
     return {each["Key"]: each["Value"] for each in tags}
 
 
-def lacking(target: Target, clients: Clients, who: Who) -> list[str]:
-    """The rights of ``deployer-policy.json`` that this identity does not have, by IAM's own simulation.
+class PermissionsUnknown(Exception):
+    """IAM does not tell the permissions of this identity. The message says why."""
 
-    Raises ``NotKnown`` where IAM does not tell: root has all rights, and not everybody may ask.
+
+def missing_permissions(target: Target, clients: Clients, caller: CallerIdentity) -> list[str]:
+    """Returns the permissions of ``deployer-policy.json`` that IAM's simulation denies to the caller.
+
+    Raises ``PermissionsUnknown`` where IAM does not answer: root has no policies, and some identities cannot ask.
     """
-    source = _identity(who)
+    source = _identity_with_policies(caller)
     policy = json.loads(POLICY.read_text())
     missing = []
     for statement in policy["Statement"]:
-        # The simulation takes no wildcards, and the actions beside them stand for those.
-        actions = [each for each in _list(statement["Action"]) if "*" not in each]
-        resources = [_concrete(each, target, who) for each in _list(statement["Resource"])]
+        # The simulation refuses wildcards. The other actions of the statement stand for them.
+        actions = [each for each in _as_list(statement["Action"]) if "*" not in each]
+        resources = [_example(each, target, caller) for each in _as_list(statement["Resource"])]
         context = [
-            {"ContextKeyName": key, "ContextKeyValues": [_concrete(each, target, who)], "ContextKeyType": "string"}
+            {"ContextKeyName": key, "ContextKeyValues": [_example(each, target, caller)], "ContextKeyType": "string"}
             for conditions in statement.get("Condition", {}).values()
             for key, values in conditions.items()
-            for each in _list(values)[:1]
+            for each in _as_list(values)[:1]
         ]
         for resource in resources:
             own = [each for each in actions if resource == "*" or resource.split(":")[2] == each.partition(":")[0]]
@@ -124,68 +154,66 @@ def lacking(target: Target, clients: Clients, who: Who) -> list[str]:
                     PolicySourceArn=source, ActionNames=own, ResourceArns=[resource], ContextEntries=context
                 )
             except (ClientError, BotoCoreError) as error:
-                raise NotKnown(f"{error}".splitlines()[0]) from error
+                raise PermissionsUnknown(f"{error}".splitlines()[0]) from error
             denied = [
                 each
                 for each in answer["EvaluationResults"]
-                if each["EvalDecision"] != "allowed" and not _rests_on_more(each)
+                if each["EvalDecision"] != "allowed" and not _needs_more_context(each)
             ]
             missing += [f"  {each['EvalActionName']} on {each['EvalResourceName']}" for each in denied]
     return missing
 
 
-def _rests_on_more(result: dict[str, Any]) -> bool:
-    """Whether a policy looks at what only a real call has, such as an address or a region: then it says nothing."""
+def _needs_more_context(result: dict[str, Any]) -> bool:
+    """Whether a policy depends on what only a real call has, such as an address. Then the simulation says nothing."""
     return any(each.get("MissingContextValues") for each in (result, *result.get("ResourceSpecificResults", [])))
 
 
-class NotKnown(Exception):
-    """Why IAM does not tell what this identity may do."""
-
-
-def _identity(who: Who) -> str:
-    """The user or role whose policies IAM knows."""
-    kind, _, name = who.arn.rpartition(":")[2].partition("/")
-    partition = who.arn.split(":")[1]
+def _identity_with_policies(caller: CallerIdentity) -> str:
+    """Returns the ARN of the user or role whose policies IAM knows."""
+    kind, _, name = caller.arn.rpartition(":")[2].partition("/")
+    partition = caller.arn.split(":")[1]
     if kind == "user":
-        return who.arn
+        return caller.arn
     if kind == "assumed-role":
-        return f"arn:{partition}:iam::{who.account}:role/{name.partition('/')[0]}"
-    raise NotKnown(f"{kind} has no policies")
+        return f"arn:{partition}:iam::{caller.account}:role/{name.partition('/')[0]}"
+    raise PermissionsUnknown(f"{kind} has no policies")
 
 
-def _concrete(pattern: str, target: Target, who: Who) -> str:
-    """One resource that a resource of the policy stands for."""
+def _example(pattern: str, target: Target, caller: CallerIdentity) -> str:
+    """Returns one resource that matches a resource of the policy."""
     if pattern == "*" or not pattern.startswith("arn:"):
         return pattern
     start, partition, service, region, account, rest = pattern.split(":", 5)
-    region, account = region.replace("*", who.region), account.replace("*", who.account)
+    region, account = region.replace("*", caller.region), account.replace("*", caller.account)
     name = rest.replace("cafe-*", f"cafe-{target.stage}-x", 1).replace("*", "x")
     return ":".join((start, partition, service, region, account, name))
 
 
-def _list(value: Any) -> list[str]:
+def _as_list(value: Any) -> list[str]:
     return value if isinstance(value, list) else [value]
 
 
-def can_reserve(target: Target, at_once: int, clients: Clients) -> bool:
-    """Whether the account lets each function of ``LIMITED`` have ``at_once`` for itself; a new account may not."""
+def can_reserve(target: Target, concurrency: int, clients: Clients) -> bool:
+    """Whether the account can reserve ``concurrency`` for each function of ``LIMITED``. A new account often cannot."""
     lambda_ = clients("lambda")
     left = lambda_.get_account_settings()["AccountLimit"]["UnreservedConcurrentExecutions"]
-    own = sum(record.reserved(lambda_, target.function(name)) for name in LIMITED)
-    return bool(left + own - at_once * len(LIMITED) >= UNRESERVED_FUNCTIONS)
+    own = sum(chalice_record.reserved(lambda_, target.function(name)) for name in LIMITED)
+    return bool(left + own - concurrency * len(LIMITED) >= UNRESERVED_FUNCTIONS)
 
 
-def limits(clients: Clients) -> list[str]:
-    """Those of the account's limits and settings that a stage would feel, a line each."""
-    found = clients("lambda").get_account_settings()
-    limit, used = found["AccountLimit"], found["AccountUsage"]
+def account_warnings(clients: Clients) -> list[str]:
+    """Returns a line for each limit or setting of the account that would slow the stage down or stop the deploy."""
+    settings = clients("lambda").get_account_settings()
+    limit, used = settings["AccountLimit"], settings["AccountUsage"]
     lines = []
-    if (at_once := limit["ConcurrentExecutions"]) < CONCURRENT_FUNCTIONS:
-        lines.append(f"Lambda runs only {at_once} functions at once here: ask for {CONCURRENT_FUNCTIONS} or more")
-    needed = 2 * len(function_names()) * PACKAGE_BYTES
+    if (concurrent := limit["ConcurrentExecutions"]) < CONCURRENT_FUNCTIONS:
+        lines.append(
+            f"Lambda runs only {concurrent} functions at the same time here: ask AWS for {CONCURRENT_FUNCTIONS} or more"
+        )
+    needed = 2 * len(NAMES) * PACKAGE_BYTES
     if (left := limit["TotalCodeSize"] - used["TotalCodeSize"]) < needed:
-        lines.append(f"Lambda has room for {left / 1e9:.1f} GB of code only: remove old functions, or ask for more")
-    if not record.may_write_access_logs(clients("apigateway")):
-        lines.append("API Gateway may write no logs here, so there is no access log: docs/deploying.md says what to do")
+        lines.append(f"Lambda has room for only {left / 1e9:.1f} GB of code: delete old functions, or ask AWS for more")
+    if not chalice_record.may_write_access_logs(clients("apigateway")):
+        lines.append("API Gateway has no role to write logs, so there is no access log: see docs/deploying.md")
     return lines

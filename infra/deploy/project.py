@@ -1,4 +1,4 @@
-"""The stage's Chalice project: a generated configuration beside links to the code, and ``chalice`` run on it."""
+"""The Chalice project of a stage: a folder with a generated configuration and links to the code."""
 
 from __future__ import annotations
 
@@ -24,52 +24,49 @@ from chalice.deploy.packager import DependencyBuilder, LambdaDeploymentPackager
 from chalice.utils import UI, OSUtils
 
 from infra.deploy.machine import lambda_machine, require_fit, this_machine
-from infra.deploy.place import LIMITED
 from infra.deploy.target import REPOSITORY, DeployError, Say, Target
 from infra.files import write_private
+from infra.functions import LIMITED, NAMES
 
 LINKED = ("app.py", "chalicelib", "requirements.txt")
 # Chalice packages what this folder of a project holds as it is.
 VENDOR = "vendor"
 # The requirements as this machine runs them, shared by all local stages of this checkout.
 INSTALLED = REPOSITORY / ".local" / "requirements"
-# Lambda runs the functions with the version that the deploy itself has.
+# Lambda runs the functions with the same Python as this deploy.
 RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
-# Those that the tests know, of which Chalice and Lambda have each.
+# The versions that Chalice, Lambda and the tests support.
 RUNTIMES = ("python3.11", "python3.12", "python3.13", "python3.14")
-# Outputs that the deploy itself goes by, and no function.
+# Outputs for the deploy, which functions do not get.
 OWN_OUTPUTS = ("API_RATE_LIMIT", "API_BURST_LIMIT", "MYSQL_CONCURRENCY", "ACCESS_LOGS_ARN", "API_WEB_ACL_ARN")
-# Chalice is silent while it sends a function; what it says is passed on, and not more often than this.
+# The seconds between two lines of Chalice that the deploy shows.
 PROGRESS_SECONDS = 10
 
 
 def require_runtime() -> None:
-    """Raises ``DeployError`` where the functions would run on a Python that is not provided for."""
+    """Raises ``DeployError`` if the functions would run on an unsupported Python."""
     if RUNTIME not in RUNTIMES:
         raise DeployError(
-            f"the functions would run on {RUNTIME}, like this deploy, and {RUNTIMES[0]} to {RUNTIMES[-1]} are provided "
-            "for: remove the folder .venv, and name another one, as in `make deploy PYTHON=python3.13`"
+            f"the functions would run on {RUNTIME}, like this deploy, and {RUNTIMES[0]} to {RUNTIMES[-1]} are "
+            "supported: delete the folder .venv, and name another Python, as in `make deploy PYTHON=python3.13`"
         )
 
 
 def tracked_config() -> dict[str, Any]:
+    """Returns ``.chalice/config.json``, which all stages share."""
     config: dict[str, Any] = json.loads((REPOSITORY / ".chalice" / "config.json").read_text())
     return config
 
 
 def api_stage() -> str:
-    """The name of the one stage that each REST API has."""
+    """Returns the name of the only stage of each REST API."""
     return str(tracked_config()["api_gateway_stage"])
 
 
-def function_names() -> list[str]:
-    return ["api_handler", *tracked_config()["lambda_functions"]]
+def configure(target: Target, outputs: Mapping[str, str], orders_since: str, concurrency: int = 0) -> dict[str, Any]:
+    """Returns Chalice's configuration of this checkout with this stage only.
 
-
-def configure(target: Target, outputs: Mapping[str, str], orders_since: str, at_once: int = 0) -> dict[str, Any]:
-    """Chalice's configuration with this one stage, as it would be deployed from this checkout.
-
-    ``at_once`` is how many of each function that needs a connection to MySQL may run; 0 is without a limit.
+    ``concurrency`` is the reserved concurrency of each function in ``LIMITED``, or 0 for no limit.
     """
     environment = {
         "CAFE_STAGE": target.stage,
@@ -80,22 +77,23 @@ def configure(target: Target, outputs: Mapping[str, str], orders_since: str, at_
     }
     tracked = tracked_config()
     functions: dict[str, Any] = {}
-    for name in function_names():
+    for name in NAMES:
         role = "API_ROLE_ARN" if name == "api_handler" else f"{name.upper()}_ROLE_ARN"
-        place = target.database.configuration(name) if target.database else {}
-        limit = {"reserved_concurrency": at_once} if at_once and name in LIMITED else {}
+        mysql = target.database.configuration(name) if target.database else {}
+        limit = {"reserved_concurrency": concurrency} if concurrency and name in LIMITED else {}
         own = tracked["lambda_functions"].get(name, {})
-        functions[name] = {**own, **place, **limit, "iam_role_arn": outputs[role]}
+        functions[name] = {**own, **mysql, **limit, "iam_role_arn": outputs[role]}
     stage: dict[str, Any] = {"environment_variables": environment, "lambda_functions": functions}
     if target.local:
         stage["lambda_architecture"] = this_machine().processor
-    # Each function tells by this which code and which configuration it was deployed from.
+    # The variable tells the code and the configuration of a deployed function.
     environment["CAFE_BUILD"] = digest(stage)
     config = {key: value for key, value in tracked.items() if key != "lambda_functions"}
     return {**config, "stages": {target.stage: stage}}
 
 
 def digest(stage: dict[str, Any]) -> str:
+    """Returns a digest of the code and of a stage's configuration."""
     digest = hashlib.sha256(json.dumps([tracked_config(), stage], sort_keys=True).encode())
     digest.update(RUNTIME.encode())
     for path in sorted(each for name in LINKED for each in [REPOSITORY / name, *(REPOSITORY / name).rglob("*")]):
@@ -105,24 +103,24 @@ def digest(stage: dict[str, Any]) -> str:
 
 
 def build(config: dict[str, Any]) -> str:
-    """Which code and which configuration it is."""
+    """Returns the digest of the code and the configuration that ``configure`` made."""
     [stage] = config["stages"].values()
     return str(stage["environment_variables"]["CAFE_BUILD"])
 
 
 def architecture(config: dict[str, Any]) -> str:
-    """The processor that the functions run on, by Lambda's name for it: `lambda_architecture` of the configuration."""
+    """Returns the functions' processor by Lambda's name: ``lambda_architecture`` of the configuration."""
     [stage] = config["stages"].values()
     return str({"lambda_architecture": DEFAULT_LAMBDA_ARCHITECTURE, **config, **stage}["lambda_architecture"])
 
 
 def write_project(target: Target, config: dict[str, Any]) -> None:
-    """Writes the project folder, with the configuration's stage added to the stages that it has."""
+    """Writes the project folder, and adds the configuration's stage to those in it."""
     folder = target.project / ".chalice"
     folder.mkdir(parents=True, exist_ok=True)
     links = {name: REPOSITORY / name for name in LINKED}
     if target.local:
-        # Without requirements, Chalice looks for no packages of Lambda's: a local stage has this machine's instead.
+        # A local stage has the packages of this machine. Without requirements Chalice does not download Lambda's.
         del links["requirements.txt"]
         links[VENDOR] = installed_here()
     for name in (*LINKED, VENDOR):
@@ -138,7 +136,7 @@ def write_project(target: Target, config: dict[str, Any]) -> None:
 
 
 def forget(target: Target) -> None:
-    """Takes the stage out of the project folder."""
+    """Removes the stage from the project folder."""
     (target.project / f"{target.stage}.outputs.json").unlink(missing_ok=True)
     record_file(target.project, target.stage).unlink(missing_ok=True)
     path = target.project / ".chalice" / "config.json"
@@ -149,12 +147,12 @@ def forget(target: Target) -> None:
 
 
 def record_file(project: Path, stage: str) -> Path:
-    """Where Chalice keeps what it has deployed."""
+    """Returns the file with Chalice's record of deployed resources."""
     return project / ".chalice" / "deployed" / f"{stage}.json"
 
 
 def installed_here() -> Path:
-    """A folder with the requirements as pip installs them for this machine and this Python; made if missing."""
+    """Returns a folder with the requirements for this machine and this Python, which pip installs if it is missing."""
     requirements = REPOSITORY / "requirements.txt"
     digest = hashlib.sha256(f"{this_machine()!r} {sys.version}\n{requirements.read_text()}".encode())
     folder = INSTALLED / digest.hexdigest()[:16]
@@ -177,14 +175,14 @@ def installed_here() -> Path:
 
 
 def package_file(project: Path, config: dict[str, Any]) -> Path:
-    """The path of the deployment package of the project's present code. Chalice builds the file if it is missing."""
-    # It is only asked for a name, and builds nothing.
+    """Returns the file of the deployment package of the project's current code, which may not exist yet."""
+    # The packager computes a name and builds nothing.
     packager = LambdaDeploymentPackager(OSUtils(), None, UI(), architecture(config))  # type: ignore[arg-type]
     return Path(packager.deployment_package_filename(str(project), RUNTIME))
 
 
 def build_package(target: Target, config: dict[str, Any]) -> Path:
-    """The deployment package of the project's present code, which ``chalice deploy`` then finds.
+    """Builds the deployment package of the project's current code, for ``chalice deploy``.
 
     Raises ``DeployError`` if it lacks a requirement, or holds a compiled module that cannot run where the functions do.
     """
@@ -198,7 +196,7 @@ def build_package(target: Target, config: dict[str, Any]) -> Path:
         remedy = "see whether `pip config list` asks for another platform, and try again, which builds the package anew"
         require_runs(target, config, package, remedy)
     except DeployError:
-        # Or the next try would find it as it is.
+        # The next deploy must not find this package.
         package.unlink()
         if target.local:
             shutil.rmtree(installed_here())
@@ -212,10 +210,9 @@ def require_runs(target: Target, config: dict[str, Any], package: Path, remedy: 
 
 
 def _require_complete(package: Path) -> None:
-    if lacking := _required((REPOSITORY / "requirements.txt").read_text()) - _installed(package):
-        raise DeployError(
-            f"{', '.join(sorted(lacking))}: not to be had for Lambda with {RUNTIME}, or the index did not answer"
-        )
+    if missing := _required((REPOSITORY / "requirements.txt").read_text()) - _installed(package):
+        names = ", ".join(sorted(missing))
+        raise DeployError(f"{names}: no wheel for Lambda with {RUNTIME}, or the package index did not answer")
 
 
 def _required(requirements: str) -> set[str]:
@@ -223,7 +220,7 @@ def _required(requirements: str) -> set[str]:
 
 
 def _installed(package: Path) -> set[str]:
-    """Chalice leaves out what it cannot build, and only mentions it."""
+    """Returns the requirements in a package. Chalice leaves out what it cannot build, without an error."""
     with zipfile.ZipFile(package) as file:
         return {_plain(name.partition("-")[0]) for name in file.namelist() if ".dist-info/" in name}
 
@@ -233,22 +230,22 @@ def _plain(name: str) -> str:
 
 
 def _remove_compiled_files() -> None:
-    """They would travel in the package, and change its hash at every run."""
+    """Removes files that would change the package's digest at every run."""
     for folder in (REPOSITORY / "chalicelib").rglob("__pycache__"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def package_with(project: Path, digest: str) -> Path:
-    """The package with this digest, as Lambda tells it."""
+    """Returns the package with this digest, in the form of Lambda's ``CodeSha256``."""
     packages = (project / ".chalice" / "deployments").glob("*.zip")
     for path in sorted(packages, key=lambda path: path.stat().st_mtime, reverse=True):
         if base64.b64encode(hashlib.sha256(path.read_bytes()).digest()).decode() == digest:
             return path
-    raise DeployError("the functions have a package that is not of this deploy: another one is under way")
+    raise DeployError("the functions have a package of another deploy, which is still running")
 
 
 def package_sizes(package: Path) -> list[tuple[str, int]]:
-    """The parts of a deployment package and their compressed bytes, largest first."""
+    """Returns the parts of a deployment package and their compressed bytes, largest first."""
     parts: dict[str, int] = {}
     with zipfile.ZipFile(package) as file:
         for each in file.infolist():
@@ -258,7 +255,7 @@ def package_sizes(package: Path) -> list[tuple[str, int]]:
 
 
 def unpack(package: Path, requirements: str, config: dict[str, Any], project: Path) -> None:
-    """Makes a project of a package and its configuration, of which Chalice deploys that very package again."""
+    """Makes a project from a package and its configuration, for Chalice to deploy the same package again."""
     folder = project / ".chalice"
     (folder / "deployments").mkdir(parents=True)
     with zipfile.ZipFile(package) as file:
@@ -269,19 +266,20 @@ def unpack(package: Path, requirements: str, config: dict[str, Any], project: Pa
 
 
 def run_chalice(project: Path, stage: str, command: str, say: Say) -> None:
+    """Runs ``chalice``. Raises ``DeployError`` with its last lines if it fails."""
     _remove_compiled_files()
     chalice = Path(sys.executable).with_name("chalice")
     arguments = [str(chalice), "--project-dir", str(project), command, "--stage", stage]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
     lines: list[str] = []
-    told = time.monotonic()
+    shown = time.monotonic()
     with subprocess.Popen(
         arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         for line in process.stdout or ():
             lines.append(line.rstrip())
-            if time.monotonic() > told + PROGRESS_SECONDS:
-                told = time.monotonic()
+            if time.monotonic() > shown + PROGRESS_SECONDS:
+                shown = time.monotonic()
                 say(f"  chalice: {line.strip()}")
     if process.returncode:
         tail = "\n".join([line for line in lines if line][-15:])

@@ -1,6 +1,6 @@
-"""What was deployed, kept with the stage: a bucket with each release, and a file that says which one serves.
+"""The releases of a stage, in its deploys bucket.
 
-stage.json                the releases in their order, the last one serving, and what is under way
+stage.json                the names of the releases, of which the last one serves, and an unfinished deploy
 releases/<name>.json      each ``Release``
 packages/<build>.zip      the deployment packages
 templates/<digest>.yaml   the templates
@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from infra.deploy.chalice_record import Record
 from infra.deploy.project import build
-from infra.deploy.record import Record
 from infra.deploy.target import Clients, DeployError
 
 KEPT = 10
@@ -24,9 +24,9 @@ KEPT = 10
 
 @dataclass(frozen=True)
 class Release:
-    """All that it takes to put it back.
+    """Everything that is needed to restore a release.
 
-    ``stacks`` has, by a stack's name, ``{"template": key, "parameters": {name: value}}``; ``record`` is Chalice's.
+    ``stacks`` has ``{"template": key, "parameters": {name: value}}`` for each stack's name. ``record`` is Chalice's.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Release:
 
 @dataclass(frozen=True)
 class State:
-    """``under_way`` tells by whom and since when; it is None once a deploy has ended, or was put back."""
+    """``under_way`` has the author and the start of an unfinished deploy. It is None after a deploy or its rollback."""
 
     releases: list[str] = field(default_factory=list)
     under_way: dict[str, str] | None = None
@@ -61,11 +61,11 @@ class Releases:
         text = self._read("stage.json")
         return State(**json.loads(text)) if text else State()
 
-    def begin(self, state: State, who: str) -> None:
-        self._write_state(State(state.releases, {"by": who, "since": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}))
+    def begin(self, state: State, caller: str) -> None:
+        self._write_state(State(state.releases, {"by": caller, "since": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}))
 
     def end(self, releases: list[str]) -> None:
-        """From now on the last of them serves."""
+        """Ends a deploy. The last of these releases serves."""
         self._write_state(State(releases))
 
     def keep(self, release: Release) -> None:
@@ -74,7 +74,7 @@ class Releases:
     def release(self, name: str) -> Release:
         text = self._read(f"releases/{name}.json")
         if text is None:
-            raise DeployError(f"{self.bucket}: the release {name} is not there")
+            raise DeployError(f"{self.bucket}: the release {name} does not exist")
         return Release(**json.loads(text))
 
     def keep_package(self, build: str, package: Path) -> None:
@@ -89,16 +89,16 @@ class Releases:
     def template(self, key: str) -> str:
         text = self._read(key)
         if text is None:
-            raise DeployError(f"{self.bucket}: the template {key} is not there")
+            raise DeployError(f"{self.bucket}: the template {key} does not exist")
         return text
 
     def url(self, body: str) -> str:
-        """Where CloudFormation reads this template."""
+        """Uploads a template, and returns its address for CloudFormation."""
         self.keep_template(body)
         return f"{self._s3.meta.endpoint_url}/{self.bucket}/{template_key(body)}"
 
     def forget_older(self, names: list[str]) -> list[str]:
-        """Removes all but the last of these releases, with what only they need; returns those that are left."""
+        """Deletes old releases with what only they need, and returns the names of the others."""
         old, left = names[:-KEPT], names[-KEPT:]
         if not old:
             return names
@@ -127,5 +127,5 @@ class Releases:
 
 
 def template_key(body: str) -> str:
-    """The key under which a template is kept, by what it says."""
+    """Returns the key of a template, which depends on its content."""
     return f"templates/{hashlib.sha256(body.encode()).hexdigest()[:32]}.yaml"

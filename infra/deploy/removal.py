@@ -1,4 +1,4 @@
-"""Takes a stage off AWS: the API and the functions, its MySQL, the stacks, and what these leave, which is the data."""
+"""Removes a stage from AWS: API, functions, MySQL, stacks, and the data that the stacks leave."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from infra.deploy import database, inventory, project, record, stacks, wiring
-from infra.deploy.inventory import Thing
+from infra.deploy import api_settings, chalice_record, database, project, resources_of_stage, stacks
+from infra.deploy.resources_of_stage import Resource, existing_resources, lines_by_kind
 from infra.deploy.stacks import DATA
 from infra.deploy.target import Clients, DeployError, Say, Target
 
@@ -16,20 +16,20 @@ WAIT_SECONDS = 120
 
 
 def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say: Say) -> None:
-    """Removes the stage, all of it or all but its data, and sees that nothing is left.
+    """Removes the stage, or all but its data, and checks that nothing is left.
 
-    Each step goes by what is there, so a removal that was cut off is finished by the next.
+    Each step works on what exists, so another run finishes an interrupted one.
     """
     cfn = clients("cloudformation")
-    # First what brings work, then what does it.
+    # Sources of work go before the functions that do it.
     if acl := stacks.outputs(cfn, target.stack("resources")).get("API_WEB_ACL_ARN"):
-        wiring.take_away(acl, target, clients, say)
-    for api in record.rest_apis(target, clients):
+        api_settings.disassociate(acl, target, clients, say)
+    for api in chalice_record.rest_apis(target, clients):
         clients("apigateway").delete_rest_api(restApiId=api)
         say(f"REST API {api}: deleted")
     _delete_functions(target, clients, say)
     if not keep_data:
-        # Before the functions' roles go, by which Lambda leaves its network.
+        # Lambda needs the functions' roles to delete its network interfaces.
         database.remove(target, clients, say)
     for part in ("resources", "deploys"):
         name = target.stack(part)
@@ -38,62 +38,62 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
         if part == "deploys":
             _empty(clients("s3"), stacks.outputs(cfn, name).get("DEPLOYS_BUCKET"), say)
         stacks.delete(cfn, name, say)
-    mysql = inventory.database(target, account)
-    for thing in inventory.there(target, clients, account):
-        # The last words of a function, or of MySQL, may have come after their log group was gone.
-        kept = keep_data and (thing.kind in DATA or thing in mysql)
-        if thing.kind in ("AWS::Logs::LogGroup", *DATA) and not kept:
-            _delete(thing, clients, say)
-    left = inventory.there(target, clients, account)
+    mysql = resources_of_stage.database_resources(target, account)
+    for resource in existing_resources(target, clients, account):
+        # A function or MySQL may have written to its log group after the group was deleted.
+        kept = keep_data and (resource.kind in DATA or resource in mysql)
+        if resource.kind in ("AWS::Logs::LogGroup", *DATA) and not kept:
+            _delete(resource, clients, say)
+    left = existing_resources(target, clients, account)
     data = [each for each in left if keep_data and (each.kind in DATA or each in mysql)]
     project.forget(target)
     if data:
-        say("kept, and taken over by the next deploy of this name:\n" + "\n".join(inventory.shown(data)))
+        say("kept for the next deploy of this name:\n" + "\n".join(lines_by_kind(data)))
     if rest := [each for each in left if each not in data]:
-        raise DeployError("this is left, and can be removed by another try:\n" + "\n".join(inventory.shown(rest)))
+        raise DeployError("these resources are left, so run `make destroy` again:\n" + "\n".join(lines_by_kind(rest)))
     say("left of the stage: " + ("its data" if data else "nothing"))
 
 
 def _delete_functions(target: Target, clients: Clients, say: Say) -> None:
     lambda_ = clients("lambda")
-    found = record.functions(target, clients)
-    for name, mapping in record.mappings(found, clients):
+    functions = chalice_record.functions(target, clients)
+    for name, mapping in chalice_record.mappings(functions, clients):
         lambda_.delete_event_source_mapping(UUID=mapping["UUID"])
         say(f"{name}: event source mapping deleted")
-    # A function that is gone would leave its mappings in the account, without a name to find them by.
+    # The mappings of a deleted function have no name by which another run would find them.
     end = time.monotonic() + WAIT_SECONDS
-    while list(record.mappings(found, clients, deleting=True)):
+    while list(chalice_record.mappings(functions, clients, deleting=True)):
         if time.monotonic() > end:
             raise DeployError("the event source mappings are still being deleted: try again in a minute")
         time.sleep(1)
-    for configuration in found.values():
+    for configuration in functions.values():
         lambda_.delete_function(FunctionName=configuration["FunctionName"])
-    if found:
-        say(f"{len(found)} functions: deleted")
+    if functions:
+        say(f"{len(functions)} functions: deleted")
 
 
-def _delete(thing: Thing, clients: Clients, say: Say) -> None:
-    if thing.kind == "AWS::S3::Bucket":
-        _empty(clients("s3"), thing.name, say)
-        clients("s3").delete_bucket(Bucket=thing.name)
-    elif thing.kind == "AWS::Logs::LogGroup":
-        clients("logs").delete_log_group(logGroupName=thing.name)
+def _delete(resource: Resource, clients: Clients, say: Say) -> None:
+    if resource.kind == "AWS::S3::Bucket":
+        _empty(clients("s3"), resource.name, say)
+        clients("s3").delete_bucket(Bucket=resource.name)
+    elif resource.kind == "AWS::Logs::LogGroup":
+        clients("logs").delete_log_group(logGroupName=resource.name)
     else:
         dynamodb = clients("dynamodb")
-        dynamodb.delete_table(TableName=thing.name)
-        dynamodb.get_waiter("table_not_exists").wait(TableName=thing.name, WaiterConfig={"Delay": 2})
-    say(f"{thing.name}: deleted")
+        dynamodb.delete_table(TableName=resource.name)
+        dynamodb.get_waiter("table_not_exists").wait(TableName=resource.name, WaiterConfig={"Delay": 2})
+    say(f"{resource.name}: deleted")
 
 
 def _empty(s3: Any, bucket: str | None, say: Say) -> None:
-    """Removes every object with all its versions."""
+    """Deletes every object of a bucket with all its versions."""
     if bucket is None:
         return
     count = 0
     try:
         for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
-            found = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
-            keys = [{"Key": each["Key"], "VersionId": each["VersionId"]} for each in found]
+            versions = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+            keys = [{"Key": each["Key"], "VersionId": each["VersionId"]} for each in versions]
             if not keys:
                 continue
             failed = s3.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True}).get("Errors", [])

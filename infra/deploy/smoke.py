@@ -1,6 +1,6 @@
-"""The smoke test: the deployed API answers, to whom it should, and every function that waits for events runs.
+"""The smoke test: the deployed API answers, refuses strangers, and every function for events runs.
 
-It stores nothing and tells nobody: it reads through the API as a user of its own, and hands the functions empty events.
+It stores and sends nothing. It reads through the API as a temporary user, and gives the functions empty events.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from infra.users import new_password
 
 USER = "smoke-test"
 READ = ("/orders", "/reports", "/notifications", "/dead-letters")
-# A new deployment of an API, and a new permission on a function, are known everywhere some seconds later.
+# A new deployment of an API, or a new permission on a function, takes some seconds to work everywhere.
 SETTLE_SECONDS = 15
 
 
 def test(
     target: Target, outputs: Mapping[str, str], wiring: Mapping[str, Any], package: Path, clients: Clients
 ) -> list[str]:
-    """All that does not work, a line each."""
+    """Returns what does not work, a line for each problem."""
     with zipfile.ZipFile(package) as file:
         description = file.read("chalicelib/openapi.json")
-    problems = _settled(target, outputs["REST_API_URL"], description)
+    problems = _problems_after_settling(target, outputs["REST_API_URL"], description)
     if problems:
         return problems
     names = sorted({*wiring["mappings"], *wiring["subscriptions"], *wiring["notified"]})
     lambda_ = clients("lambda")
     with ThreadPoolExecutor() as pool:
         reading = pool.submit(_as_a_manager, outputs, clients)
-        running = pool.map(lambda name: _on_nothing(lambda_, target, name), names)
+        running = pool.map(lambda name: _on_empty_event(lambda_, target, name), names)
     return [*reading.result(), *(problem for each in running for problem in each)]
 
 
-def _settled(target: Target, url: str, description: bytes) -> list[str]:
+def _problems_after_settling(target: Target, url: str, description: bytes) -> list[str]:
     end = time.monotonic() + SETTLE_SECONDS
     while (problems := list(_open_routes(target, url, description))) and time.monotonic() < end:
         time.sleep(1)
@@ -56,17 +56,17 @@ def _open_routes(target: Target, url: str, description: bytes) -> Iterator[str]:
         return
     status, body = _get(f"{url}/openapi.json")
     if status != 200 or _json(body) != json.loads(description):
-        yield f"GET /openapi.json: {status}, and not of the code that was deployed"
+        yield f"GET /openapi.json: {status}, which is not the description of the deployed code"
     status, body = _get(f"{url}/orders")
     if status != 401:
         yield f"GET /orders without a token: {status}, not 401"
 
 
 def _as_a_manager(outputs: Mapping[str, str], clients: Clients) -> list[str]:
-    """Reads what each part of the API is about, as a user that is there for as long as this takes."""
+    """Reads every list of the API as a temporary manager, and returns what does not work."""
     cognito, pool = clients("cognito-idp"), {"UserPoolId": outputs["USER_POOL_ID"], "Username": USER}
     password = new_password()
-    # There is one already where a smoke test was cut off.
+    # An interrupted smoke test leaves its user.
     with suppress(cognito.exceptions.UsernameExistsException):
         cognito.admin_create_user(**pool, MessageAction="SUPPRESS")
     try:
@@ -85,7 +85,7 @@ def _as_a_manager(outputs: Mapping[str, str], clients: Clients) -> list[str]:
 
 
 def _get(url: str, token: str | None = None) -> tuple[int, bytes]:
-    """Status and body; 0 and the reason where there is no answer."""
+    """Returns status and body, or 0 and the reason if there is no answer."""
     request = urllib.request.Request(url, headers={"Authorization": token} if token else {})  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=35) as answer:  # noqa: S310 - the API's own  # nosec B310
@@ -98,19 +98,19 @@ def _get(url: str, token: str | None = None) -> tuple[int, bytes]:
 
 
 def _json(body: bytes) -> dict[str, Any]:
-    """Empty for what is no JSON object."""
+    """Returns a JSON object, or an empty one for anything else."""
     try:
-        found = json.loads(body)
+        content = json.loads(body)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _short(body: bytes) -> str:
     return " ".join(body.decode(errors="replace").split())[:200]
 
 
-def _on_nothing(lambda_: Any, target: Target, name: str) -> list[str]:
+def _on_empty_event(lambda_: Any, target: Target, name: str) -> list[str]:
     answer = lambda_.invoke(FunctionName=target.function(name), Payload=b'{"Records": []}')
     payload = answer["Payload"].read()
     return [f"{name}: fails on an empty event: {_short(payload)}"] if "FunctionError" in answer else []

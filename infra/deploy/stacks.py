@@ -1,8 +1,7 @@
-"""CloudFormation: a stage's stacks, each changed by a change set that is shown before it is applied."""
+"""A stage's CloudFormation stacks. A person sees each change set before the deploy applies it."""
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections import Counter
@@ -10,26 +9,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from botocore.exceptions import ClientError
 
-from infra.deploy.target import REPOSITORY, DeployError, Say
+from infra.deploy.target import DeployError, Say
+from infra.template import expanded, parse, text
 
-TEMPLATES = REPOSITORY / "infra"
 WAIT_SECONDS = 3600
-# A wait says how far it is, and not more often than this.
+# The seconds between two lines about a wait.
 PROGRESS_SECONDS = 10
-# What a stage may leave behind on purpose, and the property that has its name.
+# The types whose resources a stage can leave behind, and the property with their name.
 DATA = {"AWS::DynamoDB::Table": "TableName", "AWS::S3::Bucket": "BucketName"}
 SHOWN_KINDS = 6
-# By libyaml, where PyYAML has it: it is twenty times as quick.
-LOADER, DUMPER = getattr(yaml, "CSafeLoader", yaml.SafeLoader), getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack as it shall be. A parameter that is not given stays as it is."""
+    """The desired state of a stack. Parameters that are not given keep their values."""
 
     name: str
     body: str
@@ -39,7 +35,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class Change:
-    """A change set that waits to be applied; ``lines`` tell what it does."""
+    """A change set that is not applied yet. ``lines`` describe it."""
 
     stack: str
     arn: str
@@ -48,77 +44,50 @@ class Change:
 
 
 def template(file: str = "resources.yaml", names: Mapping[str, str] | None = None) -> str:
-    """A template with each state machine's ASL file in the place of its name, and without comments.
+    """Returns a template as CloudFormation gets it.
 
-    ``names``, such as ``{"Stage": "prod", "AWS::AccountId": …}``, are put into the names of tables and buckets:
-    CloudFormation takes over what exists only where its template spells the name out.
+    ``names``, such as ``{"Stage": "prod", "AWS::AccountId": …}``, are spelled out in the names of tables and buckets,
+    because CloudFormation takes over existing resources only where the template has their whole names.
     """
-
-    def definition(match: re.Match[str]) -> str:
-        text = json.dumps(json.loads((TEMPLATES / match[2]).read_text()), separators=(",", ":"))
-        # In single quotes YAML has only the apostrophe written twice, and none of the many quotes of JSON.
-        return match[1] + "DefinitionString: '" + text.replace("'", "''") + "'"
-
-    text = (TEMPLATES / file).read_text()
-    text = re.sub(r"^( +)DefinitionS3Location: (\S+)$", definition, text, flags=re.MULTILINE)
-    document: Any = yaml.compose(text, LOADER)
-    if names:
-        _spell_out(document, names)
-    _in_flow_style(document)
-    # In ASCII: CloudFormation gives a template back with a question mark for any other letter.
-    body: str = yaml.serialize(document, None, DUMPER, width=2**30)
-    return body
+    document = expanded(file)
+    for resource in document["Resources"].values():
+        if names and resource["Type"] in DATA:
+            name = DATA[resource["Type"]]
+            resource["Properties"][name] = spelled_out(resource["Properties"][name], names)
+    return text(document)
 
 
-def _spell_out(document: Any, names: Mapping[str, str]) -> None:
-    for _, resource in items(document)["Resources"].value:
-        parts = items(resource)
-        if parts["Type"].value in DATA:
-            name = items(parts["Properties"])[DATA[parts["Type"].value]]
-            for key, value in names.items():
-                name.value = name.value.replace(f"${{{key}}}", value)
-            name.tag = "tag:yaml.org,2002:str"
-
-
-def items(mapping: Any) -> dict[str, Any]:
-    """The values of a YAML mapping, by their keys."""
-    return {key.value: value for key, value in mapping.value}
-
-
-def _in_flow_style(node: Any, depth: int = 0) -> None:
-    """Each resource, parameter and output is one line; a template that begins with a brace would be read as JSON."""
-    if isinstance(node, yaml.CollectionNode):
-        node.flow_style = depth > 1
-        for each in node.value:
-            for inner in each if isinstance(each, tuple) else (each,):
-                _in_flow_style(inner, depth + 1)
+def spelled_out(value: str | Mapping[str, str], names: Mapping[str, str]) -> str:
+    """Returns a name of a template with these parameters in it."""
+    spelled = value if isinstance(value, str) else value["Fn::Sub"]
+    for key, given in names.items():
+        spelled = spelled.replace(f"${{{key}}}", given)
+    return spelled
 
 
 def parameters_of(body: str) -> set[str]:
-    """The names of a template's parameters."""
-    document: Any = yaml.compose(body, LOADER)
-    sections = items(document)
-    return set(items(sections["Parameters"])) if "Parameters" in sections else set()
+    """Returns the names of a template's parameters."""
+    return set(parse(body).get("Parameters", {}))
 
 
-def known(body: str, parameters: Mapping[str, str]) -> dict[str, str]:
-    """Those of ``parameters`` that the template has."""
+def supported_parameters(body: str, parameters: Mapping[str, str]) -> dict[str, str]:
+    """Returns those of ``parameters`` that the template has."""
     names = parameters_of(body)
     return {name: value for name, value in parameters.items() if name in names}
 
 
 def prepare(stack: Stack, cfn: Any, upload: Callable[[str], str] | None, say: Say) -> Change | None:
-    """The change set that makes the stack as it shall be; None if it is so already.
+    """Returns the change set that brings a stack into its desired state, or None if it is in it already.
 
-    ``upload`` puts a template where CloudFormation reads it, and returns its URL; a small template may go without.
+    ``upload`` uploads a template and returns its URL. A small template can go without.
     """
-    found = _ready_for_a_change(cfn, stack.name, say)
-    new = found is None or found["StackStatus"] == "REVIEW_IN_PROGRESS"
-    if found and not new and _is_so(found, stack, cfn):
+    current = _ready_for_a_change(cfn, stack.name, say)
+    new = current is None or current["StackStatus"] == "REVIEW_IN_PROGRESS"
+    if current and not new and _is_as_desired(current, stack, cfn):
         return None
-    # What was set before stays, unless this template has no such parameter any more.
-    known = {each["ParameterKey"] for each in found.get("Parameters", [])} if found and not new else set()
-    kept = (known & parameters_of(stack.body)) - set(stack.parameters)
+    # Earlier parameters stay, except those that the template no longer has.
+    earlier = {each["ParameterKey"] for each in current.get("Parameters", [])} if current and not new else set()
+    kept = (earlier & parameters_of(stack.body)) - set(stack.parameters)
     parameters: list[dict[str, Any]] = [
         {"ParameterKey": key, "ParameterValue": value} for key, value in stack.parameters.items()
     ]
@@ -131,7 +100,7 @@ def prepare(stack: Stack, cfn: Any, upload: Callable[[str], str] | None, say: Sa
             Parameters=parameters,
             Capabilities=["CAPABILITY_IAM"],
             Tags=[{"Key": key, "Value": value} for key, value in stack.tags.items()],
-            # Tables and buckets that an earlier stage of this name has left are taken over.
+            # The stack takes over tables and buckets that an earlier stage of this name has left.
             ImportExistingResources=True,
             **({"TemplateURL": upload(stack.body)} if upload else {"TemplateBody": stack.body}),
         )["Id"]
@@ -141,7 +110,7 @@ def prepare(stack: Stack, cfn: Any, upload: Callable[[str], str] | None, say: Sa
     if described["Status"] == "FAILED":
         reason = described.get("StatusReason", "no reason given")
         if "DescribeEvents" in reason:
-            reason = "\n".join([reason, *_what_is_not_valid(cfn, arn)])
+            reason = "\n".join([reason, *_validation_errors(cfn, arn)])
         cfn.delete_change_set(StackName=stack.name, ChangeSetName=arn)
         if any(each in reason for each in NO_CHANGES):
             return None
@@ -152,11 +121,11 @@ def prepare(stack: Stack, cfn: Any, upload: Callable[[str], str] | None, say: Sa
     while "NextToken" in described:
         described = cfn.describe_change_set(StackName=stack.name, ChangeSetName=arn, NextToken=described["NextToken"])
         changes += [each["ResourceChange"] for each in described["Changes"]]
-    return Change(stack.name, arn, new, shown(stack.name, new, changes))
+    return Change(stack.name, arn, new, change_lines(stack.name, new, changes))
 
 
-def _what_is_not_valid(cfn: Any, arn: str) -> list[str]:
-    """What CloudFormation sees before it begins, such as a name that is taken: its reason only tells where to ask."""
+def _validation_errors(cfn: Any, arn: str) -> list[str]:
+    """Returns what CloudFormation refuses beforehand, such as a name in use. The status reason only refers to it."""
     try:
         events = cfn.describe_events(ChangeSetName=arn, Filters={"FailedEvents": True})["OperationEvents"]
     except ClientError as error:
@@ -165,10 +134,10 @@ def _what_is_not_valid(cfn: Any, arn: str) -> list[str]:
     return [f"  {each.get('LogicalResourceId', 'template')}: {each['ValidationStatusReason']}" for each in failed]
 
 
-def _is_so(found: dict[str, Any], stack: Stack, cfn: Any) -> bool:
-    """Whether the stack has this very template, these parameters and these tags: then no change set has to be made."""
-    values = {each["ParameterKey"]: each["ParameterValue"] for each in found.get("Parameters", [])}
-    tags = {each["Key"]: each["Value"] for each in found.get("Tags", [])}
+def _is_as_desired(current: dict[str, Any], stack: Stack, cfn: Any) -> bool:
+    """Whether the stack has exactly this template and these parameters and tags, so that it needs no change set."""
+    values = {each["ParameterKey"]: each["ParameterValue"] for each in current.get("Parameters", [])}
+    tags = {each["Key"]: each["Value"] for each in current.get("Tags", [])}
     return (
         values.items() >= stack.parameters.items()
         and tags == dict(stack.tags)
@@ -176,22 +145,22 @@ def _is_so(found: dict[str, Any], stack: Stack, cfn: Any) -> bool:
     )
 
 
-def shown(stack: str, new: bool, changes: list[dict[str, Any]]) -> list[str]:
-    """What a change set does, for a person: the kinds of what is new, or each change of what is there."""
+def change_lines(stack: str, new: bool, changes: list[dict[str, Any]]) -> list[str]:
+    """Describes a change set: the types of a new stack's resources, or each change of an existing stack."""
     kinds = Counter(each["ResourceType"].removeprefix("AWS::") for each in changes)
     if new:
         counted = [f"{count} {kind}" for kind, count in kinds.most_common()]
         counted[SHOWN_KINDS:] = [f"{len(counted) - SHOWN_KINDS} other kinds"] if len(counted) > SHOWN_KINDS else []
         taken = [each["LogicalResourceId"] for each in changes if each["Action"] == "Import"]
         lines = [f"{stack}: new, {len(changes)} resources ({', '.join(counted)})"]
-        return lines + ([f"  taken over with what is in them: {', '.join(taken)}"] if taken else [])
+        return lines + ([f"  taken over with their data: {', '.join(taken)}"] if taken else [])
     lines = [f"{stack}: {len(changes)} {'change' if len(changes) == 1 else 'changes'}"]
     for each in changes:
         what = f"{each['LogicalResourceId']} ({each['ResourceType']})"
         names = {detail["Target"].get("Name") or detail["Target"]["Attribute"] for detail in each.get("Details", [])}
         if each["Action"] == "Modify" and each.get("Replacement") in ("True", "Conditional"):
-            may = "" if each["Replacement"] == "True" else "may "
-            lines.append(f"  {may}REPLACE {what}: {', '.join(sorted(names))}")
+            uncertain = "" if each["Replacement"] == "True" else "may "
+            lines.append(f"  {uncertain}REPLACE {what}: {', '.join(sorted(names))}")
         elif each["Action"] == "Modify":
             lines.append(f"  change {what}: {', '.join(sorted(names))}")
         else:
@@ -200,7 +169,7 @@ def shown(stack: str, new: bool, changes: list[dict[str, Any]]) -> list[str]:
 
 
 def apply(change: Change, cfn: Any, say: Say) -> None:
-    """Raises ``DeployError`` with the resources that failed, and whether CloudFormation has taken everything back."""
+    """Applies a change set. Raises ``DeployError`` with the resources that failed, and the stack's state."""
     cfn.execute_change_set(StackName=change.stack, ChangeSetName=change.arn)
     stack = wait(cfn, change.stack, say)
     if stack is None or stack["StackStatus"] not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
@@ -209,7 +178,7 @@ def apply(change: Change, cfn: Any, say: Say) -> None:
 
 
 def discard(change: Change, cfn: Any) -> None:
-    """A stack that has only this change set is nothing yet, and goes with it."""
+    """Deletes a change set, and a stack that has nothing else."""
     cfn.delete_change_set(StackName=change.stack, ChangeSetName=change.arn)
     if change.new:
         cfn.delete_stack(StackName=change.stack)
@@ -233,43 +202,43 @@ def find(cfn: Any, name: str) -> dict[str, Any] | None:
 
 
 def outputs(cfn: Any, name: str) -> dict[str, str]:
-    """A stack's outputs, named as environment variables."""
+    """Returns a stack's outputs, with the names of environment variables."""
     stack = find(cfn, name)
     return {variable(each["OutputKey"]): each["OutputValue"] for each in (stack or {}).get("Outputs", [])}
 
 
 def outputs_of(stage: str, cfn: Any) -> dict[str, str]:
-    """The outputs of a stage's resources. Raises ``DeployError`` where there are none."""
-    found = outputs(cfn, f"cafe-{stage}-resources")
-    if not found:
-        raise DeployError(f"there is no stage {stage} at {cfn.meta.endpoint_url}: `make deploy STAGE={stage}` makes it")
-    return found
+    """Returns the outputs of a stage's resources. Raises ``DeployError`` if there are none."""
+    if not (stage_outputs := outputs(cfn, f"cafe-{stage}-resources")):
+        raise DeployError(f"there is no stage {stage} at {cfn.meta.endpoint_url}: run `make deploy STAGE={stage}`")
+    return stage_outputs
 
 
-def values(cfn: Any, name: str) -> dict[str, str]:
-    """A stack's parameters with the values that they have now."""
+def current_parameters(cfn: Any, name: str) -> dict[str, str]:
+    """Returns a stack's parameters with their current values."""
     stack = find(cfn, name)
     return {each["ParameterKey"]: each["ParameterValue"] for each in (stack or {}).get("Parameters", [])}
 
 
 def variable(output: str) -> str:
+    """Returns the environment variable of an output: ``TopicArn`` becomes ``TOPIC_ARN``."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", output).upper()
 
 
 def _ready_for_a_change(cfn: Any, name: str, say: Say) -> dict[str, Any] | None:
-    """The stack, if there is one, after an earlier change has ended, or its end was brought about."""
+    """Returns the stack, if there is one, after its earlier changes have ended. Deletes one that cannot be updated."""
     stack = find(cfn, name)
     if stack and stack["StackStatus"].endswith("_IN_PROGRESS") and stack["StackStatus"] != "REVIEW_IN_PROGRESS":
         say(f"{name}: waiting for an earlier change to end")
         stack = wait(cfn, name, say)
     if stack and stack["StackStatus"] == "UPDATE_ROLLBACK_FAILED":
-        say(f"{name}: an earlier change could not be taken back, which is tried again")
+        say(f"{name}: the rollback of an earlier change failed, and is retried")
         cfn.continue_update_rollback(StackName=name)
         stack = wait(cfn, name, say)
         if stack and stack["StackStatus"] == "UPDATE_ROLLBACK_FAILED":
             raise DeployError(why_it_failed(cfn, name))
     if stack and stack["StackStatus"] in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"):
-        say(f"{name}: {stack['StackStatus'].lower().replace('_', ' ')}, so it is removed and made anew")
+        say(f"{name}: {stack['StackStatus'].lower().replace('_', ' ')}, so it is deleted and created again")
         delete(cfn, name, say)
         stack = None
     return stack
@@ -286,25 +255,25 @@ def _wait_for_change_set(cfn: Any, name: str, arn: str) -> dict[str, Any]:
 
 
 def wait(cfn: Any, name: str, say: Say) -> dict[str, Any] | None:
-    """The stack once nothing goes on in it; None once it is deleted. Says how far it is."""
-    began = told = time.monotonic()
+    """Waits for a change to end, and returns the stack, or None if it was deleted."""
+    began = reported = time.monotonic()
     pause = 0.1
     while (stack := find(cfn, name)) and stack["StackStatus"].endswith("_IN_PROGRESS"):
         now = time.monotonic()
         if now > began + WAIT_SECONDS:
             raise DeployError(f"{name}: still {stack['StackStatus']} after {WAIT_SECONDS} s")
-        if now > told + PROGRESS_SECONDS:
-            told = now
-            say(f"{name}: {_how_far(cfn, name)} after {now - began:.0f} s")
+        if now > reported + PROGRESS_SECONDS:
+            reported = now
+            say(f"{name}: {_progress(cfn, name)} after {now - began:.0f} s")
         time.sleep(pause)
         pause = min(pause * 1.5, 5)
     return stack
 
 
-def _how_far(cfn: Any, name: str) -> str:
+def _progress(cfn: Any, name: str) -> str:
     pages = cfn.get_paginator("list_stack_resources").paginate(StackName=name)
     statuses = Counter(
-        "under way" if each["ResourceStatus"].endswith("_IN_PROGRESS") else "done"
+        "in progress" if each["ResourceStatus"].endswith("_IN_PROGRESS") else "done"
         for page in pages
         for each in page["StackResourceSummaries"]
     )
@@ -312,11 +281,11 @@ def _how_far(cfn: Any, name: str) -> str:
 
 
 def why_it_failed(cfn: Any, name: str) -> str:
-    """What became of the stack's last change, and which resources failed in it."""
-    status = (find(cfn, name) or {}).get("StackStatus", "gone")
-    taken_back = status in ("ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
-    what = "CloudFormation took everything back" if taken_back else f"is now {status}"
-    return "\n".join([f"{name} failed, and {what}:", *_reasons(cfn, name)[:10]])
+    """Returns the state of a stack after a failed change, and the resources that failed."""
+    status = (find(cfn, name) or {}).get("StackStatus", "deleted")
+    rolled_back = status in ("ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
+    state = "CloudFormation rolled everything back" if rolled_back else f"is now {status}"
+    return "\n".join([f"{name} failed, and {state}:", *_reasons(cfn, name)[:10]])
 
 
 def _reasons(cfn: Any, name: str) -> list[str]:
@@ -330,6 +299,6 @@ def _reasons(cfn: Any, name: str) -> list[str]:
                 "UPDATE_IN_PROGRESS",
                 "DELETE_IN_PROGRESS",
             ):
-                # Events come newest first, and this is the first one of the change that failed.
+                # Events come newest first. This one is the start of the failed change.
                 return reasons
     return reasons

@@ -1,4 +1,4 @@
-"""Where to deploy to, and the names of what is there."""
+"""The stage to deploy, and the names of its resources."""
 
 from __future__ import annotations
 
@@ -10,49 +10,55 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.deploy.place import Place
+from infra.deploy.mysql_location import MysqlLocation
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-# A database's name has no hyphen at its end, and no two in a row.
+# RDS accepts no name with a hyphen at its end, or with two in a row.
 STAGE = re.compile(r"(?!.*(--|-$))[a-z][a-z0-9-]{0,19}")
 
 Say = Callable[[str], None]
-# A service's name, and for how many seconds it may be silent if not for 60 -> its client.
+# Takes a service's name, and optionally a read timeout in seconds. Returns a client.
 Clients = Callable[..., Any]
 
 
 class DeployError(Exception):
-    """The deploy stopped; the message says at what, and what to do."""
+    """A deploy that stopped. The message says why, and what to do next."""
+
+
+FAILURES = (DeployError, BotoCoreError, ClientError)
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where to deploy to, and with what. ``parameters`` are those of the resources template that a user may set, and
-    ``origins`` has the console's page beside the API's own."""
+    """The stage to deploy, and the settings of the person who deploys it.
+
+    ``parameters`` are those of the templates. ``origins`` are addresses of the console's page besides the API's own.
+    """
 
     stage: str
     project: Path
     local: bool
     parameters: Mapping[str, str]
-    database: Place | None
+    database: MysqlLocation | None
     origins: tuple[str, ...] = ()
 
     def stack(self, part: str) -> str:
-        """The name of one of the stage's CloudFormation stacks."""
+        """Returns the name of one of the stage's CloudFormation stacks."""
         return f"cafe-{self.stage}-{part}"
 
     def function(self, name: str) -> str:
-        """The deployed name of the Chalice function ``name``; all REST routes share ``api_handler``."""
+        """Returns a function's name on AWS. All REST routes share the function ``api_handler``."""
         return f"cafe-{self.stage}" if name == "api_handler" else f"cafe-{self.stage}-{name}"
 
     def function_of(self, deployed: str) -> str:
-        """The Chalice function of a deployed name that is this stage's."""
+        """Returns the Python name of a function of this stage, from its name on AWS."""
         return deployed.removeprefix(f"cafe-{self.stage}").removeprefix("-") or "api_handler"
 
 
 def client(service: str, seconds: int = 60) -> Any:
-    """A call that may take longer than usual is made once: for all that is known, the first one is still under way."""
+    """Returns a client. Long calls are not retried, because the first one may still be running."""
     retries = {"mode": "standard"} if seconds == 60 else {"total_max_attempts": 1}
     config = Config(connect_timeout=5, read_timeout=seconds, retries=retries, tcp_keepalive=True)  # type: ignore[arg-type]
     return boto3.client(service, config=config)  # type: ignore[call-overload]

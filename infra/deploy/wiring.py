@@ -1,218 +1,203 @@
-"""What Chalice cannot set, and the check that everything is as asked."""
+"""The settings that Chalice cannot make, and the check of every setting of a stage."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from infra.deploy import record
-from infra.deploy.place import LIMITED
+from infra.deploy import api_settings, chalice_record
 from infra.deploy.project import api_stage
 from infra.deploy.target import Clients, DeployError, Say, Target
+from infra.functions import ASYNCHRONOUS, LIMITED, Trigger, sources
 
 SETTLE_SECONDS = 15
 HOURS = 3600
 
 
 def mappings(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The settings of each function's event source mapping that Chalice has no word for, and how many run at once."""
-    return {
-        "store_orders": {
-            # Without it a reply that names the failed messages would delete all of them.
-            "FunctionResponseTypes": ["ReportBatchItemFailures"],
-            # As app.py has it.
-            "ScalingConfig": {"MaximumConcurrency": 10},
-        },
-        # For a function that cannot put by what it fails on, which it does after two minutes: such a batch would hold
-        # the stream for ever.
-        "announce_orders": {
-            "FunctionResponseTypes": ["ReportBatchItemFailures"],
-            # Of each shard.
-            "ParallelizationFactor": 1,
-            "BisectBatchOnFunctionError": True,
-            "MaximumRetryAttempts": 1000,
-            "MaximumRecordAgeInSeconds": 6 * HOURS,
-            "DestinationConfig": {"OnFailure": {"Destination": outputs["FAILURES_QUEUE_ARN"]}},
-        },
+    """Returns the settings of each function's event source mapping that Chalice cannot make."""
+    queue = {
+        # Without it a reply that names the failed messages would delete all of them.
+        "FunctionResponseTypes": ["ReportBatchItemFailures"],
+        # app.py has the same number.
+        "ScalingConfig": {"MaximumConcurrency": 10},
     }
-
-
-def sources(outputs: Mapping[str, str]) -> dict[str, str]:
-    """What each of those mappings reads."""
-    return {"store_orders": outputs["ORDERS_QUEUE_ARN"], "announce_orders": outputs["ORDERS_STREAM_ARN"]}
+    # The function sets aside what it fails on after two minutes. If it cannot, the batch blocks its shard until then.
+    stream = {
+        "FunctionResponseTypes": ["ReportBatchItemFailures"],
+        "ParallelizationFactor": 1,
+        "BisectBatchOnFunctionError": True,
+        "MaximumRetryAttempts": 1000,
+        "MaximumRecordAgeInSeconds": 6 * HOURS,
+        "DestinationConfig": {"OnFailure": {"Destination": outputs["FAILURES_QUEUE_ARN"]}},
+    }
+    return dict.fromkeys(sources(Trigger.QUEUE), queue) | dict.fromkeys(sources(Trigger.STREAM), stream)
 
 
 def invocations(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The settings of the functions that are invoked without anyone waiting for the answer."""
+    """Returns the settings of each function whose callers do not wait for the answer."""
     config = {
         "MaximumRetryAttempts": 2,
         "MaximumEventAgeInSeconds": 6 * HOURS,
         "DestinationConfig": {"OnFailure": {"Destination": outputs["FAILURES_QUEUE_ARN"]}},
     }
-    # announce_orders is invoked by its stream, and so only where a person puts a dead letter back.
-    return dict.fromkeys(("receive_upload", "record_notification", "record_alarm", "announce_orders"), config)
-
-
-# The functions that Chalice subscribes, and the output that has the topic's ARN.
-SUBSCRIBED = {"record_notification": "TOPIC_ARN", "record_alarm": "ALARMS_TOPIC_ARN"}
+    return dict.fromkeys(ASYNCHRONOUS, config)
 
 
 def redrive_policy(outputs: Mapping[str, str]) -> dict[str, str]:
-    """Of a subscription: where a message goes that SNS could not hand over to the function."""
+    """Returns the redrive policy of the functions' subscriptions, for messages that SNS could not deliver."""
     return {"deadLetterTargetArn": outputs["FAILURES_QUEUE_ARN"]}
 
 
 def cors(target: Target, outputs: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The rules of the uploads bucket: the console's page may send files there, and no other page."""
+    """Returns the rules of the uploads bucket, which admit uploads from the console's page only."""
     url = urlsplit(outputs["REST_API_URL"])
     origins = sorted({f"{url.scheme}://{url.netloc}", *target.origins})
     return [{"AllowedMethods": ["POST"], "AllowedOrigins": origins, "MaxAgeSeconds": HOURS}]
 
 
-# A line of JSON for each request: `requestId` is in the API's own log too, as the id that it answers with or beside it.
-ACCESS_LOG = {
-    "message": "request",
-    "requestId": "$context.requestId",
-    "route": "$context.httpMethod $context.resourcePath",
-    "status": "$context.status",
-    "milliseconds": "$context.responseLatency",
-    "bytes": "$context.responseLength",
-    "address": "$context.identity.sourceIp",
-    "user": "$context.authorizer.principalId",
-    "refused": "$context.error.responseType",
-    "waf": "$context.waf.status",
-}
-
-
-def api(outputs: Mapping[str, str]) -> dict[str, Any]:
-    """The settings of the API's stage, and the web ACL in front of it, empty if there is none."""
-    return {
-        "id": outputs["REST_API_ID"],
-        # As API Gateway tells them.
-        "throttling": {
-            "throttlingRateLimit": float(outputs["API_RATE_LIMIT"]),
-            "throttlingBurstLimit": int(outputs["API_BURST_LIMIT"]),
-        },
-        "accessLogs": {"destinationArn": outputs["ACCESS_LOGS_ARN"], "format": json.dumps(ACCESS_LOG)},
-        "webAcl": outputs["API_WEB_ACL_ARN"],
-    }
-
-
-def wanted(target: Target, outputs: Mapping[str, str]) -> dict[str, Any]:
-    """All of it, as a release keeps it: what is put back is what that release asked for."""
+def desired(target: Target, outputs: Mapping[str, str]) -> dict[str, Any]:
+    """Returns all these settings. A release keeps them for its rollback."""
     return {
         "mappings": mappings(outputs),
-        "sources": sources(outputs),
+        "sources": {name: outputs[source] for name, source in sources(Trigger.QUEUE, Trigger.STREAM).items()},
         "invocations": invocations(outputs),
-        "subscriptions": {name: outputs[topic] for name, topic in SUBSCRIBED.items()},
+        "subscriptions": {name: outputs[topic] for name, topic in sources(Trigger.TOPIC).items()},
         "redrivePolicy": redrive_policy(outputs),
-        "notified": {"receive_upload": outputs["UPLOADS_BUCKET"]},
+        "notified": {name: outputs[bucket] for name, bucket in sources(Trigger.BUCKET).items()},
         "cors": {outputs["UPLOADS_BUCKET"]: cors(target, outputs)},
-        "api": api(outputs),
+        "api": api_settings.desired(outputs),
     }
 
 
-def complete(target: Target, wiring: Mapping[str, Any], clients: Clients, say: Say) -> None:
-    """Sets what is not set yet of what ``wanted`` asks for."""
+def apply(target: Target, settings: Mapping[str, Any], clients: Clients, say: Say) -> None:
+    """Makes the settings that differ."""
     lambda_, sns = clients("lambda"), clients("sns")
-    for name, settings in wiring["mappings"].items():
-        # A mapping that is still being made takes no changes.
+    for name, desired_mapping in settings["mappings"].items():
+        # AWS refuses changes of a mapping that it is still creating.
         _wait_for_mappings(lambda_, target, name)
         for mapping in _mappings_of(lambda_, target, name):
-            if _missing(mapping, settings):
-                lambda_.update_event_source_mapping(UUID=mapping["UUID"], **settings)
-                say(f"{name}: event source mapping completed")
+            if _different(mapping, desired_mapping):
+                lambda_.update_event_source_mapping(UUID=mapping["UUID"], **desired_mapping)
+                say(f"{name}: event source mapping updated")
         _wait_for_mappings(lambda_, target, name)
-    for name, settings in wiring["invocations"].items():
-        if _missing(_invocation(lambda_, target, name), settings):
-            lambda_.put_function_event_invoke_config(FunctionName=target.function(name), **settings)
+    for name, desired_invocation in settings["invocations"].items():
+        if _different(_invocation(lambda_, target, name), desired_invocation):
+            lambda_.put_function_event_invoke_config(FunctionName=target.function(name), **desired_invocation)
             say(f"{name}: failure destination set")
-    for name, topic in wiring["subscriptions"].items():
+    for name, topic in settings["subscriptions"].items():
         arn = _configuration(lambda_, target, name)["FunctionArn"]
-        # The list may lack for some seconds what Chalice has made just now.
-        settled(lambda topic=topic, arn=arn: [] if _subscriptions(sns, topic, arn) else [arn])  # type: ignore[misc]
+        # A new subscription may be missing in the list for some seconds.
+        problems_after_settling(lambda topic=topic, arn=arn: [] if _subscriptions(sns, topic, arn) else [arn])  # type: ignore[misc]
         for subscription in _subscriptions(sns, topic, arn):
-            if _redrive_policy(sns, subscription) != wiring["redrivePolicy"]:
+            if _redrive_policy(sns, subscription) != settings["redrivePolicy"]:
                 sns.set_subscription_attributes(
                     SubscriptionArn=subscription,
                     AttributeName="RedrivePolicy",
-                    AttributeValue=json.dumps(wiring["redrivePolicy"]),
+                    AttributeValue=json.dumps(settings["redrivePolicy"]),
                 )
-                say(f"{name}: failure queue of its subscription set")
-    for bucket, rules in wiring["cors"].items():
+                say(f"{name}: dead-letter queue of its subscription set")
+    for bucket, rules in settings["cors"].items():
         if _cors_rules(clients("s3"), bucket) != rules:
             clients("s3").put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": rules})
-            say(f"{bucket}: opened to uploads from the console")
-    _complete_api(wiring["api"], clients, say)
+            say(f"{bucket}: uploads from the console allowed")
+    api_settings.apply(settings["api"], clients, say)
 
 
-def _complete_api(asked: Mapping[str, Any], clients: Clients, say: Say) -> None:
-    gateway = clients("apigateway")
-    found = _api_stage(gateway, asked)
-    changes, done = {}, []
-    if _missing(found["throttling"], asked["throttling"]):
-        changes["/*/*/throttling/rateLimit"] = str(asked["throttling"]["throttlingRateLimit"])
-        changes["/*/*/throttling/burstLimit"] = str(asked["throttling"]["throttlingBurstLimit"])
-        done.append("limits of its requests")
-    # Whether it may is for the account to say, and no one stage's.
-    if found["accessLogs"] != asked["accessLogs"] and record.may_write_access_logs(gateway):
-        changes |= {f"/accessLogSettings/{name}": value for name, value in asked["accessLogs"].items()}
-        done.append("access log")
-    if changes:
-        operations = [{"op": "replace", "path": path, "value": value} for path, value in changes.items()]
-        gateway.update_stage(restApiId=asked["id"], stageName=api_stage(), patchOperations=operations)
-        say(f"API: {' and '.join(done)} set")
-    if asked["webAcl"] and _web_acl(clients("wafv2"), gateway, asked["id"]) != asked["webAcl"]:
-        _put_in_front(asked["webAcl"], _stage_arn(gateway, asked["id"]), clients("wafv2"))
-        say("API: WAF put in front of it")
+def check(target: Target, config: Mapping[str, Any], settings: Mapping[str, Any], clients: Clients) -> list[str]:
+    """Returns a line for each setting that differs."""
+    return [
+        *_check_functions(target, config, clients),
+        *_check_triggers(target, settings, clients),
+        *api_settings.differences(settings["api"], clients),
+    ]
 
 
-def _put_in_front(acl: str, stage: str, wafv2: Any) -> None:
-    """A web ACL that was made just now is known everywhere a minute later."""
-    end = time.monotonic() + 120
-    while True:
+def _check_functions(target: Target, config: Mapping[str, Any], clients: Clients) -> Iterator[str]:
+    lambda_ = clients("lambda")
+    [stage] = config["stages"].values()
+    for name, asked in stage["lambda_functions"].items():
         try:
-            wafv2.associate_web_acl(WebACLArn=acl, ResourceArn=stage)
-            return
-        except wafv2.exceptions.WAFUnavailableEntityException:
-            if time.monotonic() > end:
-                raise
-            time.sleep(5)
+            function = _configuration(lambda_, target, name)
+        except lambda_.exceptions.ResourceNotFoundException:
+            yield f"{name}: is not deployed"
+            continue
+        settings = {
+            "Role": asked["iam_role_arn"],
+            "Timeout": asked.get("lambda_timeout", config["lambda_timeout"]),
+            "MemorySize": asked.get("lambda_memory_size", config["lambda_memory_size"]),
+        }
+        for each in _different(function, settings):
+            yield f"{name}: {each} is {function.get(each)}, not {settings[each]}"
+        if name in LIMITED:
+            reserved = chalice_record.reserved(lambda_, target.function(name))
+            if reserved != (limit := asked.get("reserved_concurrency", 0)):
+                yield f"{name}: its reserved concurrency is {reserved}, not {limit}"
+        for each, key in {"SubnetIds": "subnet_ids", "SecurityGroupIds": "security_group_ids"}.items():
+            ids = function.get("VpcConfig", {}).get(each, [])
+            if set(ids) != set(asked.get(key, [])):
+                yield f"{name}: {each} are {ids}, not {asked.get(key, [])}"
 
 
-def _api_stage(gateway: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
-    stage = gateway.get_stage(restApiId=asked["id"], stageName=api_stage())
-    return {
-        "throttling": stage.get("methodSettings", {}).get("*/*", {}),
-        "accessLogs": stage.get("accessLogSettings", {}),
-    }
+def _check_triggers(target: Target, settings: Mapping[str, Any], clients: Clients) -> Iterator[str]:
+    lambda_, sns, s3 = clients("lambda"), clients("sns"), clients("s3")
+    arns = {name: _arn(lambda_, target, name) for name in (*settings["subscriptions"], *settings["notified"])}
+    for name, desired_mapping in settings["mappings"].items():
+        mappings = _mappings_of(lambda_, target, name)
+        if len(mappings) != 1:
+            yield f"{name}: has {len(mappings)} event source mappings, not one"
+        asked = {**desired_mapping, "EventSourceArn": settings["sources"][name], "State": "Enabled"}
+        for mapping in mappings:
+            for each in _different(mapping, asked):
+                yield f"{name}: its mapping's {each} is {mapping.get(each)}"
+    for name, desired_invocation in settings["invocations"].items():
+        invocation = _invocation(lambda_, target, name)
+        for each in _different(invocation, desired_invocation):
+            yield f"{name}: its {each} is {invocation.get(each)}"
+    for name, topic in settings["subscriptions"].items():
+        subscriptions = _subscriptions(sns, topic, arns[name] or "")
+        if len(subscriptions) != 1:
+            yield f"{name}: has {len(subscriptions)} subscriptions to {topic}, not one"
+        for policy in [_redrive_policy(sns, each) for each in subscriptions]:
+            if policy != settings["redrivePolicy"]:
+                yield f"{name}: its subscription's RedrivePolicy is {policy}"
+    for name, bucket in settings["notified"].items():
+        configurations = s3.get_bucket_notification_configuration(Bucket=bucket).get("LambdaFunctionConfigurations", [])
+        if (notified := [each["LambdaFunctionArn"] for each in configurations]) != [arns[name]]:
+            yield f"{name}: the bucket {bucket} notifies {notified}"
+    for bucket, rules in settings["cors"].items():
+        if (current := _cors_rules(s3, bucket)) != rules:
+            yield f"POST /uploads: the CORS rules of {bucket} are {current}"
 
 
-def _stage_arn(gateway: Any, api: str) -> str:
-    return f"arn:{gateway.meta.partition}:apigateway:{gateway.meta.region_name}::/restapis/{api}/stages/{api_stage()}"
-
-
-def _web_acl(wafv2: Any, gateway: Any, api: str) -> str | None:
+def is_current(target: Target, config: Mapping[str, Any], api: str | None, clients: Clients) -> bool:
+    """Whether every function has this code and configuration, and the API has a deployment."""
+    lambda_, gateway = clients("lambda"), clients("apigateway")
+    if api is None:
+        return False
+    [stage] = config["stages"].values()
     try:
-        found = wafv2.get_web_acl_for_resource(ResourceArn=_stage_arn(gateway, api))
-    except wafv2.exceptions.WAFNonexistentItemException:
-        return None
-    arn: str | None = found.get("WebACL", {}).get("ARN")
-    return arn
+        gateway.get_stage(restApiId=api, stageName=api_stage())
+        return all(
+            _configuration(lambda_, target, name).get("Environment", {}).get("Variables", {}).get("CAFE_BUILD")
+            == stage["environment_variables"]["CAFE_BUILD"]
+            for name in stage["lambda_functions"]
+        )
+    except (lambda_.exceptions.ResourceNotFoundException, gateway.exceptions.NotFoundException):
+        return False
 
 
-def take_away(acl: str, target: Target, clients: Clients, say: Say) -> None:
-    """Takes the web ACL from the stage's APIs; another one that somebody has put there stays."""
-    gateway, wafv2 = clients("apigateway"), clients("wafv2")
-    for each in record.rest_apis(target, clients):
-        if _web_acl(wafv2, gateway, each) == acl:
-            wafv2.disassociate_web_acl(ResourceArn=_stage_arn(gateway, each))
-            say("API: WAF taken away")
+def problems_after_settling(find_problems: Callable[[], list[str]]) -> list[str]:
+    """Returns the problems that remain after some seconds, because AWS's lists may lack what is new."""
+    end = time.monotonic() + SETTLE_SECONDS
+    while (problems := find_problems()) and time.monotonic() < end:
+        time.sleep(1)
+    return problems
 
 
 def _cors_rules(s3: Any, bucket: str) -> list[dict[str, Any]]:
@@ -230,8 +215,16 @@ def _configuration(lambda_: Any, target: Target, name: str) -> dict[str, Any]:
     return configuration
 
 
+def _arn(lambda_: Any, target: Target, name: str) -> str | None:
+    try:
+        return str(_configuration(lambda_, target, name)["FunctionArn"])
+    except lambda_.exceptions.ResourceNotFoundException:
+        return None
+
+
 def _subscriptions(sns: Any, topic: str, endpoint: str) -> list[str]:
-    return [each["SubscriptionArn"] for each in record.subscriptions(sns, topic) if each["Endpoint"] == endpoint]
+    subscriptions = chalice_record.subscriptions(sns, topic)
+    return [each["SubscriptionArn"] for each in subscriptions if each["Endpoint"] == endpoint]
 
 
 def _redrive_policy(sns: Any, subscription: str) -> dict[str, str]:
@@ -261,107 +254,12 @@ def _invocation(lambda_: Any, target: Target, name: str) -> dict[str, Any]:
     return config
 
 
-def _missing(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """The names of the settings that are not as wanted. What AWS adds by itself, deep inside, does not count."""
+def _different(current: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """Returns the names of the settings that differ. Additions by AWS to nested settings do not count."""
 
-    def holds(found: Any, wanted: Any) -> bool:
-        if isinstance(wanted, dict):
-            return isinstance(found, dict) and all(holds(found.get(key), value) for key, value in wanted.items())
-        return bool(found == wanted)
+    def has(current: Any, setting: Any) -> bool:
+        if isinstance(setting, dict):
+            return isinstance(current, dict) and all(has(current.get(key), value) for key, value in setting.items())
+        return bool(current == setting)
 
-    return [name for name, value in wanted.items() if not holds(found.get(name), value)]
-
-
-def check(target: Target, config: Mapping[str, Any], wiring: Mapping[str, Any], clients: Clients) -> list[str]:
-    """All that is not as asked, a line each; nothing if the deploy is whole."""
-    lambda_, problems = clients("lambda"), []
-    arns = {}
-    [stage] = config["stages"].values()
-    for name, asked in stage["lambda_functions"].items():
-        try:
-            found = _configuration(lambda_, target, name)
-        except lambda_.exceptions.ResourceNotFoundException:
-            problems.append(f"{name}: is not deployed")
-            continue
-        arns[name] = found["FunctionArn"]
-        settings = {
-            "Role": asked["iam_role_arn"],
-            "Timeout": asked.get("lambda_timeout", config["lambda_timeout"]),
-            "MemorySize": asked.get("lambda_memory_size", config["lambda_memory_size"]),
-        }
-        problems += [f"{name}: {each} is {found.get(each)}, not {settings[each]}" for each in _missing(found, settings)]
-        if name in LIMITED:
-            reserved, limit = record.reserved(lambda_, target.function(name)), asked.get("reserved_concurrency", 0)
-            problems += [f"{name}: {reserved} are reserved, not {limit}"] if reserved != limit else []
-        for each, ids in {"SubnetIds": "subnet_ids", "SecurityGroupIds": "security_group_ids"}.items():
-            there = found.get("VpcConfig", {}).get(each, [])
-            if set(there) != set(asked.get(ids, [])):
-                problems.append(f"{name}: {each} are {there}, not {asked.get(ids, [])}")
-    for name, settings in wiring["mappings"].items():
-        found_mappings = _mappings_of(lambda_, target, name)
-        if len(found_mappings) != 1:
-            problems.append(f"{name}: has {len(found_mappings)} event source mappings, not one")
-        for mapping in found_mappings:
-            asked = {**settings, "EventSourceArn": wiring["sources"][name], "State": "Enabled"}
-            problems += [f"{name}: its mapping's {each} is {mapping.get(each)}" for each in _missing(mapping, asked)]
-    for name, settings in wiring["invocations"].items():
-        invocation = _invocation(lambda_, target, name)
-        problems += [f"{name}: its {each} is {invocation.get(each)}" for each in _missing(invocation, settings)]
-    for name, topic in wiring["subscriptions"].items():
-        subscriptions = _subscriptions(clients("sns"), topic, arns.get(name, ""))
-        if len(subscriptions) != 1:
-            problems.append(f"{name}: is subscribed {len(subscriptions)} times to {topic}, not once")
-        policies = [_redrive_policy(clients("sns"), each) for each in subscriptions]
-        problems += [
-            f"{name}: its subscription's RedrivePolicy is {each}"
-            for each in policies
-            if each != wiring["redrivePolicy"]
-        ]
-    for name, bucket in wiring["notified"].items():
-        found = clients("s3").get_bucket_notification_configuration(Bucket=bucket)
-        notified = [each["LambdaFunctionArn"] for each in found.get("LambdaFunctionConfigurations", [])]
-        if notified != [arns.get(name)]:
-            problems.append(f"{name}: the bucket {bucket} notifies {notified}")
-    for bucket, rules in wiring["cors"].items():
-        if (found_rules := _cors_rules(clients("s3"), bucket)) != rules:
-            problems.append(f"POST /uploads: the rules for other origins of {bucket} are {found_rules}")
-    return problems + _check_api(wiring["api"], clients)
-
-
-def _check_api(asked: Mapping[str, Any], clients: Clients) -> list[str]:
-    gateway = clients("apigateway")
-    found = _api_stage(gateway, asked)
-    problems = [
-        f"API: its {each} is {found['throttling'].get(each)}"
-        for each in _missing(found["throttling"], asked["throttling"])
-    ]
-    if found["accessLogs"] != asked["accessLogs"] and record.may_write_access_logs(gateway):
-        problems.append(f"API: its access log is {found['accessLogs']}")
-    if asked["webAcl"] and (acl := _web_acl(clients("wafv2"), gateway, asked["id"])) != asked["webAcl"]:
-        problems.append(f"API: the web ACL in front of it is {acl}")
-    return problems
-
-
-def is_current(target: Target, config: Mapping[str, Any], api: str | None, clients: Clients) -> bool:
-    """Whether every function runs this very code with this very configuration, behind an API that is deployed."""
-    lambda_, gateway = clients("lambda"), clients("apigateway")
-    if api is None:
-        return False
-    [stage] = config["stages"].values()
-    try:
-        gateway.get_stage(restApiId=api, stageName=api_stage())
-        return all(
-            _configuration(lambda_, target, name).get("Environment", {}).get("Variables", {}).get("CAFE_BUILD")
-            == stage["environment_variables"]["CAFE_BUILD"]
-            for name in stage["lambda_functions"]
-        )
-    except (lambda_.exceptions.ResourceNotFoundException, gateway.exceptions.NotFoundException):
-        return False
-
-
-def settled(look: Callable[[], list[str]]) -> list[str]:
-    """The problems that remain: a list of AWS may lack for some seconds what was made just now."""
-    end = time.monotonic() + SETTLE_SECONDS
-    while (problems := look()) and time.monotonic() < end:
-        time.sleep(1)
-    return problems
+    return [name for name, value in settings.items() if not has(current.get(name), value)]

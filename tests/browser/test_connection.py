@@ -30,27 +30,10 @@ OFFLINE = "ERR_INTERNET_DISCONNECTED"
 NO_CONNECTION = "No connection."
 
 
-def test_an_order_without_a_connection_goes_out_by_itself_once_there_is_one(
+def test_without_a_connection_the_list_stays_and_an_order_goes_out_by_itself_once_there_is_one(
     visit: Visit, staff: Person, system: System
 ) -> None:
-    customer = new_customer()
-    console = with_clock(visit(), staff, "#orders")
-    console.expect_complaint(OFFLINE)
-    console.context.set_offline(True)
-    send_order(console, customer)
-    expect(console.page.get_by_text(NO_CONNECTION)).to_be_visible()
-    console.page.clock.run_for("01:00")
-    expect(order_form(console.view("Orders")).get_by_label("Customer")).to_have_value(customer)
-
-    console.context.set_offline(False)
-    expect(console.page.get_by_text(NO_CONNECTION)).to_be_hidden()
-    expect_one_order(console, system, customer)
-
-
-def test_lists_stay_as_they_were_and_are_up_to_date_again_by_themselves(
-    visit: Visit, staff: Person, system: System
-) -> None:
-    before, after = new_customer(), new_customer()
+    before, after, customer = new_customer(), new_customer(), new_customer()
     place(system, before)
     console = with_clock(visit(), staff, "#orders")
     console.expect_complaint(OFFLINE)
@@ -58,11 +41,16 @@ def test_lists_stay_as_they_were_and_are_up_to_date_again_by_themselves(
     expect(orders.filter(has_text=before)).to_be_visible()
     console.context.set_offline(True)
     place(system, after)
-    console.page.clock.run_for("01:00")
+    send_order(console, customer)
     expect(console.page.get_by_text(NO_CONNECTION)).to_be_visible()
+    console.page.clock.run_for("01:00")
     expect(orders.filter(has_text=before)).to_be_visible()
+    expect(order_form(console.view("Orders")).get_by_label("Customer")).to_have_value(customer)
+
     console.context.set_offline(False)
+    expect(console.page.get_by_text(NO_CONNECTION)).to_be_hidden()
     expect(orders.filter(has_text=after)).to_be_visible()
+    expect_one_order(console, system, customer)
 
 
 def test_a_person_who_does_not_want_to_wait_tries_at_once(visit: Visit, staff: Person) -> None:

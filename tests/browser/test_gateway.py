@@ -38,12 +38,3 @@ def test_the_main_path_of_each_tab_is_the_same_behind_the_gateway(
     console.page.reload()
     expect(view.get_by_role("link", name="Open the report")).to_be_visible()
     expect(console.go("Inbox").get_by_role("listitem").filter(has_text=customer)).to_be_visible()
-
-
-def test_the_address_may_lack_the_slash_at_its_end(visit: Visit, manager: Person, system: System) -> None:
-    console = visit(address=system.env["REST_API_URL"])
-    console.page.goto(console.address)
-    console.sign_in(manager)
-    expect(console.page).to_have_url(f"{console.address}/#today")
-    console.go("Orders")
-    expect(console.page).to_have_url(f"{console.address}/#orders")

@@ -67,7 +67,7 @@ def test_an_order_stays_text(harmless: Visit, manager: Person, system: System) -
     is_shown(view, f"Orders of {nobody}", f"Nothing is placed for {nobody} yet.")
 
     system.notification(customer, "order")
-    message = console.go("Inbox").get_by_role("listitem").filter(has_text=customer)
+    message = console.go("Inbox").get_by_role("listitem").filter(has_text=customer).first
     message.locator("summary").click()
     is_shown(message, customer)
 

@@ -24,30 +24,24 @@ def test_a_message_is_listed_unfolded_and_leads_to_what_it_is_about(
     expect(console.page.get_by_role("dialog", name=f"Order of {customer}")).to_be_visible()
 
 
-def test_the_newest_is_first_and_new_ones_arrive_by_themselves(visit: Visit, manager: Person, system: System) -> None:
+def test_the_newest_is_first_new_ones_arrive_by_themselves_and_one_kind_can_be_shown(
+    visit: Visit, manager: Person, system: System
+) -> None:
     first, second = new_id("first"), new_id("second")
-    publish(system, first)
+    publish(system, first, kind="upload")
     console = with_clock(visit(), manager, "#inbox")
-    entries = console.view("Inbox").get_by_role("listitem")
+    view = console.view("Inbox")
+    entries = view.get_by_role("listitem")
     expect(entries.filter(has_text=first)).to_be_visible()
-    publish(system, second)
+    publish(system, second, kind="storage")
     console.page.clock.run_for("00:15")
     expect(entries.filter(has_text=second)).to_be_visible()
     expect(console.page.get_by_role("status").filter(has_text=second)).to_be_attached()
     shown = [name for text in entries.all_inner_texts() for name in (first, second) if name in text]
     assert shown == [second, first]
 
-
-def test_one_kind_is_shown_or_all(visit: Visit, manager: Person, system: System) -> None:
-    upload, storage = new_id("upload"), new_id("storage")
-    publish(system, upload, kind="upload")
-    publish(system, storage, kind="storage")
-    console = visit(manager, "#inbox")
-    view = console.view("Inbox")
-    messages = view.get_by_role("listitem")
-    expect(messages.filter(has_text=upload)).to_be_visible()
     view.get_by_text("Storage", exact=True).check()
-    expect(messages.filter(has_text=upload)).to_have_count(0)
-    expect(messages.filter(has_text=storage)).to_be_visible()
+    expect(entries.filter(has_text=first)).to_have_count(0)
+    expect(entries.filter(has_text=second)).to_be_visible()
     view.get_by_text("All", exact=True).check()
-    expect(messages.filter(has_text=upload)).to_be_visible()
+    expect(entries.filter(has_text=first)).to_be_visible()

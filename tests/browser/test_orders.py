@@ -110,17 +110,6 @@ def test_a_wrong_value_is_explained_beside_its_field(visit: Visit, staff: Person
     expect(console.page.get_by_role("region", name="On their way")).to_be_visible()
 
 
-def test_what_was_typed_is_there_after_a_reload(visit: Visit, staff: Person) -> None:
-    console = visit(staff, "#orders")
-    fill(order_form(console.view("Orders")), "table-9", {"Espresso": "1", "Tea": "3"}, note="later")
-    console.page.reload()
-    form = order_form(console.view("Orders"))
-    expect(form.get_by_label("Customer")).to_have_value("table-9")
-    expect(form.get_by_label("Item 2", exact=True)).to_have_value("Tea")
-    expect(form.get_by_label("Quantity 2", exact=True)).to_have_value("3")
-    expect(form.get_by_label("Note")).to_have_value("later")
-
-
 def test_a_second_click_on_the_button_is_no_second_order(visit: Visit, staff: Person, system: System) -> None:
     customer = new_customer()
     console = visit(staff, "#orders")

@@ -77,13 +77,6 @@ def test_a_report_that_fails_says_why_and_where(visit: Visit, manager: Person, s
     expect(view.get_by_role("listitem").filter(has_text=report_id)).to_contain_text("Failed")
 
 
-def test_an_unknown_report_is_said_to_be_unknown(visit: Visit, manager: Person) -> None:
-    console = visit(tab="#reports/inventory-nowhere")
-    console.expect_complaint("status of 404.*/reports/inventory-nowhere")
-    console.sign_in(manager)
-    expect(console.view("Reports")).to_contain_text("inventory-nowhere")
-
-
 def test_storage_is_shown_as_bars_the_largest_first_with_both_modes(
     visit: Visit, manager: Person, system: System
 ) -> None:

@@ -9,7 +9,6 @@ from playwright.sync_api import expect
 from tests.browser.conftest import Visit
 from tests.browser.console import Person
 from tests.browser.steps import a_file, beans, choose, upload
-from tests.system.inventory import HEADER
 from tests.system.system import System, new_id
 
 
@@ -41,19 +40,6 @@ def test_a_file_is_dropped_onto_the_page(visit: Visit, manager: Person) -> None:
     for event in ("dragenter", "dragover", "drop"):
         place.dispatch_event(event, {"dataTransfer": files})
     expect(upload(console, name)).to_contain_text("2 rows imported")
-
-
-def test_each_of_several_files_shows_its_own_outcome(visit: Visit, manager: Person) -> None:
-    texts = {
-        beans(new_id("bean")): "2 rows imported",
-        "neither,of,these,columns\n": "must name the columns",
-        HEADER: "0 rows",
-    }
-    names = [f"{new_id('file')}.csv" for _ in texts]
-    console = visit(manager, "#uploads")
-    choose(console, *(a_file(name, text) for name, text in zip(names, texts, strict=True)))
-    for name, outcome in zip(names, texts.values(), strict=True):
-        expect(upload(console, name)).to_contain_text(outcome)
 
 
 def test_a_file_that_is_no_csv_is_refused_before_it_is_sent(visit: Visit, manager: Person, system: System) -> None:

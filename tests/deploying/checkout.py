@@ -89,7 +89,7 @@ class Place:
         project.INSTALLED.mkdir(parents=True, exist_ok=True)
         (self.folder / name / ".local").mkdir()
         (self.folder / name / ".local" / project.INSTALLED.name).symlink_to(project.INSTALLED)
-        variables = {**self.cloud.deployer(), **self.cloud.tell(self.database)}
+        variables = {**self.cloud.deployer_credentials(), **self.cloud.store_secrets(self.database)}
         return Checkout(self.folder / name, f"http://127.0.0.1:{port}", variables)
 
     def sql(self, statement: str) -> list[Any]:
@@ -113,11 +113,11 @@ def new_place(folder: Path) -> Iterator[Place]:
     wire = Wire(wire_port, port)
     try:
         cloud.start()
-        database.prepare()
+        database.create_passwords()
         database.start()
-        database.empty()
+        database.recreate()
         # Before the first look at the account: these secrets belong to MySQL and to no stage.
-        cloud.tell(database)
+        cloud.store_secrets(database)
         yield Place(cloud, database, wire, Account(cloud), folder)
     finally:
         wire.close()

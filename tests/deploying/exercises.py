@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 from chalicelib.reports.inventory import COLUMNS
 from chalicelib.reports.render import WHOLE_INVENTORY
 from tests.deploying.checkout import Place
+from tests.system.faults import invalid
 from tests.system.system import wait_for
-from tests.system.wire import invalid
 
 # The words of a refusal in an answer or a log. S3 has its own ones for a HEAD request and for a signed link.
 REFUSED = re.compile(r"is not authorized to perform|AccessDenied|AuthorizationError|\(403\) when calling|left behind")

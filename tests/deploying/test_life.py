@@ -23,7 +23,7 @@ pytestmark = pytest.mark.long
 @pytest.fixture(scope="module")
 def empty(place: Place) -> set[str]:
     """The resources of an account before the first deploy."""
-    place.cloud.deployer()
+    place.cloud.deployer_credentials()
     return place.account.everything()
 
 
@@ -35,7 +35,7 @@ def test_the_first_deploy_shows_its_plan_and_ends_with_a_healthy_api(
         r"account 000000000000 in us-east-1 at http://127.0.0.1:\d+, as user/deployer",
         r"cafe-one-resources: new, \d+ resources \(",
         r"functions and API: deploying \d+ functions with chalice, build \w{16}",
-        r"check: everything is as asked",
+        r"check: every setting is right",
         r"smoke test: the API answers, and every function runs",
     ):
         assert re.search(line, said), said
@@ -213,7 +213,7 @@ def test_the_next_deploy_of_the_name_takes_over_data_that_was_kept(place: Place,
     }
     assert "left of the stage: its data" in said
     said = here.deploy("one-more")
-    assert "taken over with what is in them: " in said
+    assert "taken over with their data: " in said
     assert s3.get_object(Bucket=reports, Key="kept.txt")["Body"].read() == b"kept"
     assert dynamodb.get_item(TableName="cafe-one-more-orders", Key={"orderID": {"S": "kept"}})["Item"] == item
 

@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 
-from chalicelib.settings import Settings
-from infra.deploy import database, preflight, project, removal, smoke, stacks, wiring
-from infra.deploy.place import Place
-from infra.deploy.preflight import Who
+from infra.deploy import database, preflight, removal, smoke, stacks
+from infra.deploy.mysql_location import MysqlLocation
+from infra.deploy.preflight import CallerIdentity
 from infra.deploy.stage import Stage
 from infra.deploy.target import Target, client
+from infra.functions import NAMES, Trigger, sources
 from local.processes import Process, answers, basic_environment, free_ports
-from tests.deploying.checkout import ROOT
 
 pytestmark = pytest.mark.long
 
@@ -33,14 +31,14 @@ ACCOUNT, REGION = "123456789012", "eu-central-1"
 POOL = {"USER_POOL_ID": f"{REGION}_pool", "USER_POOL_CLIENT_ID": "console"}
 
 
-def made_by_hand() -> Place:
+def made_by_hand() -> MysqlLocation:
     """Makes a network with a database, as it exists before the stage."""
     ec2 = boto3.client("ec2")
     vpc = ec2.create_vpc(CidrBlock="10.0.0.0/24")["Vpc"]["VpcId"]
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/25")["Subnet"]["SubnetId"]
     group = ec2.create_security_group(VpcId=vpc, GroupName="mysql", Description="MySQL")["GroupId"]
     secret = boto3.client("secretsmanager").create_secret(Name="mysql", SecretString="{}")["ARN"]
-    return Place(secret, "", (subnet,), (group,))
+    return MysqlLocation(secret, "", (subnet,), (group,))
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class Deployed:
         return functions
 
     def deploy(self) -> dict[str, str]:
-        who = Who(ACCOUNT, REGION, f"arn:aws:iam::{ACCOUNT}:root")
+        who = CallerIdentity(ACCOUNT, REGION, f"arn:aws:iam::{ACCOUNT}:root")
         return Stage(self.target, client, who, self.said.extend, self.said.append).deploy()
 
     def policy(self, function: str) -> list[dict[str, Any]]:
@@ -107,8 +105,8 @@ def deployed(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         }.items():
             patch.setenv(name, value)
         patch.setattr(smoke, "test", lambda *_: [])
-        patch.setattr(preflight, "lacking", lambda *_: [])
-        patch.setattr(preflight, "limits", lambda _: [])
+        patch.setattr(preflight, "missing_permissions", lambda *_: [])
+        patch.setattr(preflight, "account_warnings", lambda _: [])
         patch.setattr(preflight, "can_reserve", lambda *_: True)
         patch.setattr(
             stacks,
@@ -126,53 +124,14 @@ def deployed(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def test_a_second_deploy_changes_nothing(deployed: Deployed) -> None:
-    assert "check: everything is as asked" in deployed.said
+    assert "check: every setting is right" in deployed.said
     before = len(deployed.said)
     deployed.deploy()
     assert deployed.said[before:] == [
         "cafe-prod-resources: nothing to change",
         "functions and API: nothing to change",
-        "check: everything is as asked",
+        "check: every setting is right",
     ]
-
-
-def test_each_function_has_its_runtime_handler_tracing_variables_and_code(deployed: Deployed) -> None:
-    common = deployed.config["stages"]["prod"]["environment_variables"]
-    for function, asked in deployed.functions.items():
-        made = client("lambda").get_function_configuration(FunctionName=deployed.target.function(function))
-        assert made["Runtime"] == project.RUNTIME
-        assert made["Handler"] == ("app.app" if function == "api_handler" else f"app.{function}")
-        assert made["TracingConfig"]["Mode"] == "Active"
-        assert made["Environment"]["Variables"] == {**common, **asked.get("environment_variables", {})}
-        assert made["CodeSize"] == project.package_file(deployed.target.project, deployed.config).stat().st_size
-
-
-def routes() -> set[tuple[str, str]]:
-    """Returns the path and the method of each route of app.py, as Chalice reads it."""
-    code = (
-        "import json; from app import app; print(json.dumps([[path, method]"
-        " for path, methods in app.routes.items() for method in methods]))"
-    )
-    settings = dict.fromkeys((field.name.upper() for field in fields(Settings)), "x")
-    environment = {**os.environ, **settings, "ORDERS_SINCE": "2026-11-21", "PYTHONPATH": "."}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True)
-    return {(path, method) for path, method in json.loads(done.stdout)}
-
-
-def test_every_route_is_a_method_of_the_deployed_api_that_calls_the_apis_function(deployed: Deployed) -> None:
-    gateway = client("apigateway")
-    [api] = gateway.get_rest_apis()["items"]
-    methods = {}
-    for resource in gateway.get_resources(restApiId=api["id"], embed=["methods"])["items"]:
-        for method in resource.get("resourceMethods", {}):
-            made = gateway.get_integration(restApiId=api["id"], resourceId=resource["id"], httpMethod=method)
-            methods[resource["path"], method] = (made["type"].upper(), made["httpMethod"], made["uri"])
-    uri = f"arn:aws:apigateway:{REGION}:lambda:path/2015-03-31/functions/{deployed.arn('api_handler')}/invocations"
-    assert methods == dict.fromkeys(routes(), ("AWS_PROXY", "POST", uri))
-    [stage] = gateway.get_stages(restApiId=api["id"])["item"]
-    assert stage["stageName"] == "api"
-    assert stage["deploymentId"] in [each["id"] for each in gateway.get_deployments(restApiId=api["id"])["items"]]
-    assert deployed.outputs["REST_API_URL"].endswith(f"/{api['id']}/api")
 
 
 def test_only_its_trigger_can_invoke_a_function_and_other_callers_have_rights_of_their_own(deployed: Deployed) -> None:
@@ -184,10 +143,10 @@ def test_only_its_trigger_can_invoke_a_function_and_other_callers_have_rights_of
         "receive_upload": ("s3", {"ArnLike": bucket, "StringEquals": {"AWS:SourceAccount": ACCOUNT}}),
         **{
             function: ("sns", {"ArnLike": {"AWS:SourceArn": deployed.outputs[output]}})
-            for function, output in wiring.SUBSCRIBED.items()
+            for function, output in sources(Trigger.TOPIC).items()
         },
     }
-    for function in project.function_names():
+    for function in NAMES:
         if function in allowed:
             service, condition = allowed[function]
             [statement] = deployed.policy(function)
@@ -196,22 +155,6 @@ def test_only_its_trigger_can_invoke_a_function_and_other_callers_have_rights_of
         else:
             with pytest.raises(client("lambda").exceptions.ResourceNotFoundException):
                 deployed.policy(function)
-
-
-def test_the_mappings_and_the_notifications_have_what_app_py_says_and_the_check_does_not_read(
-    deployed: Deployed,
-) -> None:
-    """The check compares all other settings, and tests/wiring/deploy/test_wiring.py tests the check."""
-    queue, stream = (
-        next(each for each in client("lambda").list_event_source_mappings()["EventSourceMappings"] if name in str(each))
-        for name in ("store_orders", "announce_orders")
-    )
-    assert (queue["BatchSize"], queue["MaximumBatchingWindowInSeconds"]) == (100, 1)
-    assert (stream["BatchSize"], stream["StartingPosition"]) == (100, "TRIM_HORIZON")
-    uploads = client("s3").get_bucket_notification_configuration(Bucket=deployed.outputs["UPLOADS_BUCKET"])
-    [receiver] = uploads["LambdaFunctionConfigurations"]
-    assert receiver["Events"] == ["s3:ObjectCreated:*"]
-    assert "Filter" not in receiver
 
 
 def test_a_destroyed_stage_leaves_nothing(deployed: Deployed) -> None:

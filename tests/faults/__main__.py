@@ -13,8 +13,8 @@ from pathlib import Path
 from chalicelib import clients
 from local.stack import say
 from tests.faults.load import load, outage, silent, soak
+from tests.system.faults import unavailable
 from tests.system.stack import Faulty, running
-from tests.system.wire import unavailable
 
 # What must be nothing for the exit status to be 0.
 PROMISED = (

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 import psutil
 
 from chalicelib import clients
-from tests.faults import wire
 from tests.faults.counting import (
     File,
     announcements,
@@ -34,9 +33,11 @@ from tests.faults.counting import (
     wait_for_reports,
     writes,
 )
+from tests.system import faults
 from tests.system.letters import QUEUES
 from tests.system.stack import Faulty, Message
 from tests.system.system import new_id, wait_for
+from tests.system.wire import Cut, Exchange, Fault, Reply, Rule
 
 LIST = 100
 # A client gives up after so many tries of one list, which then was not accepted.
@@ -50,21 +51,20 @@ Say = Callable[[str], None]
 
 
 @contextmanager
-def random_faults(system: Faulty, share: float, seed: int = 1) -> Iterator[list[wire.Rule]]:
+def random_faults(system: Faulty, share: float, seed: int = 1) -> Iterator[list[Rule]]:
     """For a while a ``share`` of all calls to AWS fails, each in one of seven ways."""
     everything = r"(?!sts:).*"
     kinds = [
-        (everything, wire.throttled),
-        (everything, wire.failed),
-        (everything, wire.unavailable),
-        (everything, wire.cut_before),
-        (everything, wire.cut_after),
-        (everything, wire.failed_after),
-        ("|".join(wire.PARTIAL), wire.refusing()),
+        (everything, faults.throttled),
+        (everything, faults.failed),
+        (everything, faults.unavailable),
+        (everything, faults.cut_before),
+        (everything, faults.cut_after),
+        (everything, faults.failed_after),
+        ("|".join(faults.PARTIAL), faults.refusing()),
     ]
     rules = [
-        wire.Rule(operation, fault, share=share / len(kinds), seed=seed + n)
-        for n, (operation, fault) in enumerate(kinds)
+        Rule(operation, fault, share=share / len(kinds), seed=seed + n) for n, (operation, fault) in enumerate(kinds)
     ]
     system.wire.rules += rules
     try:
@@ -170,13 +170,13 @@ class Tried:
         self.seconds[int(time.monotonic())] += 1
 
 
-def silent(_exchange: wire.Exchange) -> wire.Reply:
+def silent(_exchange: Exchange) -> Reply:
     """The call is taken, and nobody ever answers."""
     time.sleep(2 * clients.READ_SECONDS_OF["s3"])
-    raise wire.Cut
+    raise Cut
 
 
-def outage(system: Faulty, fault: wire.Fault, seconds: float) -> dict[tuple[str, str], Tried]:
+def outage(system: Faulty, fault: Fault, seconds: float) -> dict[tuple[str, str], Tried]:
     """For ``seconds`` all of AWS meets ``fault``, while one order a second, two reports and an upload are wanted.
 
     Returns what was tried, by operation and caller.
@@ -184,13 +184,13 @@ def outage(system: Faulty, fault: wire.Fault, seconds: float) -> dict[tuple[str,
     tried: dict[tuple[str, str], Tried] = {}
     counting = threading.Lock()
 
-    def counted(exchange: wire.Exchange) -> wire.Reply:
+    def counted(exchange: Exchange) -> Reply:
         with counting:
             tried.setdefault((exchange.call.name, exchange.call.caller), Tried()).add(exchange.call.attempt)
         return fault(exchange)
 
     orders, files, reports = [order(new_id("before")) for _ in range(20)], [new_file()], []
-    rule = wire.Rule(r"(?!sts:).*", counted)
+    rule = Rule(r"(?!sts:).*", counted)
     # Each function has some work when the outage begins.
     place(system, orders)
     system.upload(files[0].key, files[0].body)

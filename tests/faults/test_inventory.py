@@ -4,11 +4,7 @@ from tests.faults import counting
 from tests.faults.conftest import Tell
 from tests.faults.counting import at_once, count_reports, wait_for_reports
 from tests.faults.weather import SOME, Weather, afresh, cases, invoking, killing, publishing, short, together, wire
-from tests.system.gate import Trap
-from tests.system.reports import execution_arn
-from tests.system.stack import Faulty
-from tests.system.system import Answer, new_id, wait_for
-from tests.system.wire import (
+from tests.system.faults import (
     cut_after,
     cut_before,
     denied,
@@ -19,6 +15,10 @@ from tests.system.wire import (
     truncated,
     unavailable,
 )
+from tests.system.gate import Trap
+from tests.system.reports import execution_arn
+from tests.system.stack import Faulty
+from tests.system.system import Answer, new_id, wait_for
 
 READY, FAILURE = "Subject=Inventory+report+ready", "Subject=Inventory+report+failed"
 
@@ -129,12 +129,6 @@ def test_the_same_post_ten_times_at_the_same_moment_with_a_key(system: Faulty, t
     answers = at_once(lambda: system.post("/create_report", {}, Idempotency_Key=key))
     assert answers == answers[:1] * 10
     tell(count_reports(system, {answers[0]["reportId"]}, wanted="SUCCEEDED"))
-
-
-def test_the_same_post_ten_times_at_the_same_moment_without_a_key(system: Faulty, tell: Tell) -> None:
-    accepted = {each["reportId"] for each in at_once(lambda: system.post("/create_report"))}
-    assert len(accepted) == 10
-    tell(count_reports(system, accepted, wanted="SUCCEEDED"))
 
 
 @short

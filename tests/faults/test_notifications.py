@@ -1,16 +1,15 @@
 """Flow 5: every published notification, and every alarm, is in the inbox once."""
 
-import json
 from typing import Any
 
 from tests.faults import counting
 from tests.faults.conftest import Tell
 from tests.faults.counting import at_once, count_notifications, sns_event
 from tests.faults.weather import Weather, cases, killing, short, wire
+from tests.system.faults import cut_after, cut_before, failed, failed_after, throttled, unavailable
 from tests.system.letters import messages, own_letters
 from tests.system.stack import Faulty
 from tests.system.system import new_id
-from tests.system.wire import cut_after, cut_before, failed, failed_after, throttled, unavailable
 
 KEEP = {"operation": "dynamodb:PutItem", "caller": "record_notification"}
 # Three deliveries of two tries each are six: a notification is lost only after all of them.
@@ -75,12 +74,3 @@ def test_a_broken_message_among_good_ones(system: Faulty, tell: Tell) -> None:
     assert not ok
     deliver(system, sns_event(first, last))
     tell(count_notifications(system, [first, last]))
-
-
-def test_an_alarm_is_delivered_twice(system: Faulty, tell: Tell) -> None:
-    text = json.dumps({"AlarmName": new_id("alarm"), "NewStateValue": "ALARM"})
-    event = sns_event(text)
-    del event["Records"][0]["Sns"]["MessageAttributes"]
-    for _ in range(2):
-        deliver(system, event, "record_alarm")
-    tell(count_notifications(system, [text]))

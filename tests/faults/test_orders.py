@@ -6,10 +6,7 @@ from tests.faults import counting
 from tests.faults.conftest import Tell
 from tests.faults.counting import at_once, count_orders, order
 from tests.faults.weather import SOME, Weather, cases, killing, short, wire
-from tests.system.letters import own_letters
-from tests.system.stack import Faulty
-from tests.system.system import Answer, new_id, wait_for
-from tests.system.wire import (
+from tests.system.faults import (
     cut_after,
     cut_before,
     denied,
@@ -21,6 +18,9 @@ from tests.system.wire import (
     throttled,
     unavailable,
 )
+from tests.system.letters import own_letters
+from tests.system.stack import Faulty
+from tests.system.system import Answer, new_id, wait_for
 
 WRITE = "dynamodb:BatchExecuteStatement"
 # Enough for each of the batches, which are written at the same time, to meet it in both tries of its call.
@@ -227,14 +227,6 @@ def test_the_same_post_ten_times_at_the_same_moment_with_a_key(system: Faulty, t
     answers = at_once(lambda: system.post("/orders", bodies, Idempotency_Key=key))
     assert answers == answers[:1] * 10
     tell(count_orders(system, [each["orderID"] for each in answers[0]["orders"]]))
-
-
-def test_the_same_post_ten_times_at_the_same_moment_with_neither(system: Faulty, tell: Tell) -> None:
-    # Nothing says that they are the same, so they are ten orders.
-    answers = at_once(lambda: system.post("/orders", {"customerID": "hasty", "item": "Mocha"}))
-    accepted = {answer["orderID"] for answer in answers}
-    assert len(accepted) == 10
-    tell(count_orders(system, accepted))
 
 
 def test_one_key_for_two_orders_ten_times_at_the_same_moment(system: Faulty, tell: Tell) -> None:

@@ -3,9 +3,10 @@
 import pytest
 
 from local.users import Users
+from tests.system.faults import cut_before, truncated, unavailable
 from tests.system.stack import Faulty
 from tests.system.system import wait_for
-from tests.system.wire import Fault, cut_before, truncated, unavailable
+from tests.system.wire import Fault
 
 FAULTS = {"the pool answers 503": unavailable, "the connection is cut": cut_before, "half of the keys come": truncated}
 

@@ -2,21 +2,12 @@
 
 from tests.faults import counting
 from tests.faults.conftest import Tell
-from tests.faults.counting import at_once, count_reports, wait_for_reports
+from tests.faults.counting import count_reports, wait_for_reports
 from tests.faults.weather import SOME, Weather, cases, invoking, killing, publishing, together, wire
+from tests.system.calls import Call
+from tests.system.faults import cut_after, cut_before, denied, failed, failed_after, throttled, unavailable
 from tests.system.reports import start
 from tests.system.stack import Faulty
-from tests.system.system import new_id
-from tests.system.wire import (
-    Call,
-    cut_after,
-    cut_before,
-    denied,
-    failed,
-    failed_after,
-    throttled,
-    unavailable,
-)
 
 READY, FAILURE = "Subject=Storage+report%3A", "Subject=Storage+report+failed"
 # A bucket that cannot be measured in two tries is named in the report, and not tried again.
@@ -121,10 +112,3 @@ def test_storage_reports_in_shares_in_this_weather_succeed(system: Faulty, weath
 
 def test_measure_buckets_is_killed_before_its_page_is_stored(system: Faulty, tell: Tell) -> None:
     tell(count_reports(system, ended(system, killing("s3:PutObject", "measure_buckets"), LISTING)))
-
-
-def test_the_same_post_ten_times_at_the_same_moment_with_a_key(system: Faulty, tell: Tell) -> None:
-    key = new_id("k")
-    answers = at_once(lambda: system.post("/create_report", LISTING, Idempotency_Key=key))
-    assert answers == answers[:1] * 10
-    tell(count_reports(system, {answers[0]["reportId"]}, wanted="SUCCEEDED"))

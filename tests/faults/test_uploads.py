@@ -5,22 +5,13 @@ from dataclasses import replace
 
 from tests.faults import counting
 from tests.faults.conftest import Tell
-from tests.faults.counting import File, at_once, count_uploads, inbox, new_file
+from tests.faults.counting import File, count_uploads, inbox, new_file
 from tests.faults.weather import SOME, Weather, afresh, cases, killing, short, together, wire
+from tests.system.faults import before_call, cut_after, cut_before, failed, failed_after, slow, throttled, truncated
 from tests.system.gate import Trap
 from tests.system.letters import own_letters
 from tests.system.stack import Faulty
 from tests.system.system import new_id, wait_for
-from tests.system.wire import (
-    cut_after,
-    cut_before,
-    failed,
-    failed_after,
-    first_of,
-    slow,
-    throttled,
-    truncated,
-)
 
 READ = {"operation": "s3:GetObject", "caller": "receive_upload"}
 ANNOUNCE = {"operation": "sns:Publish", "caller": "receive_upload"}
@@ -108,13 +99,6 @@ def test_each_event_comes_three_times(system: Faulty, tell: Tell) -> None:
     tell(count)
 
 
-def test_an_event_comes_five_times_at_the_same_moment(system: Faulty, tell: Tell) -> None:
-    file = upload(system, new_file())
-    told(system, file)
-    at_once(lambda: deliver(system, event(system, file)), times=5)
-    tell(count_uploads(system, [file]))
-
-
 @short
 def test_an_older_event_comes_late(system: Faulty, tell: Tell) -> None:
     old = upload(system, new_file(rows=50))
@@ -159,21 +143,10 @@ def test_a_newer_event_comes_while_the_older_one_is_at_work(system: Faulty, tell
 def test_the_object_is_overwritten_before_it_is_read(system: Faulty, tell: Tell) -> None:
     file = new_file(quantity=5)
     new = replace(file, quantity=9)
-    overwrite = first_of(lambda _call: upload(system, new))
+    overwrite = before_call(lambda _call: upload(system, new))
     with system.wire.fault(**READ, fault=overwrite, first=1):
         upload(system, file)
     tell(count_uploads(system, [new]))
-
-
-def test_the_object_is_deleted_before_it_is_read(system: Faulty, tell: Tell) -> None:
-    file, bucket = new_file(), system.env["UPLOADS_BUCKET"]
-    delete = first_of(lambda _call: system.aws("s3").delete_object(Bucket=bucket, Key=file.key))
-    with system.wire.fault(**READ, fault=delete, first=1):
-        upload(system, file)
-    # Nothing of it is imported, and the notification says so.
-    tell(count_uploads(system, [replace(file, rows=0)]))
-    [entry] = inbox(system, file.key)
-    assert "deleted before it could be read" in entry["message"]
 
 
 def test_one_event_of_two_records_fails_at_the_second(system: Faulty, tell: Tell) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests.system.faults import after_call, before_call, cut_before
 from tests.system.stack import Faulty
-from tests.system.wire import Fault, after, cut_before, first_of
+from tests.system.wire import Fault
 
 Weather = Callable[[Faulty], AbstractContextManager[Any]]
 
@@ -38,7 +39,7 @@ def killing(operation: str, function: str, *, done: bool = False, first: int = 2
     """The function is killed when it makes that call, before anything came of it, or when it is ``done``."""
     return lambda system: system.wire.fault(
         operation,
-        after(system.kill) if done else first_of(system.kill, cut_before),
+        after_call(system.kill) if done else before_call(system.kill, cut_before),
         caller=function,
         first=first,
     )

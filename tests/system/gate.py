@@ -1,4 +1,4 @@
-"""The way to MySQL: a proxy that knows nothing of what passes, and closes, slows down or cuts when a test asks."""
+"""A proxy before MySQL, which refuses, delays or cuts connections when a test asks. It does not read what passes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ CHUNK = 16_384
 
 @dataclass
 class Trap:
-    """Cuts the first ``times`` connections that have sent ``sent`` bytes, or the ``word``, or got ``got`` bytes.
+    """Cuts the first ``times`` connections whose client sent ``sent`` bytes or the ``word``, or got ``got`` bytes.
 
-    Before that comes ``work``. With ``answered`` MySQL gets what was sent, and has done it, and nobody hears of it.
+    It does ``work`` before each cut. With ``answered`` it first waits until MySQL has answered, and drops the answer.
     """
 
     sent: float = math.inf
@@ -32,6 +32,7 @@ class Trap:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def springs(self) -> bool:
+        """Returns whether it cuts another connection, and counts it."""
         with self._lock:
             if self.sprung >= self.times:
                 return False
@@ -40,11 +41,11 @@ class Trap:
 
 
 class Gate:
-    """Listens on ``port`` of 127.0.0.1 and passes on to ``behind``."""
+    """Listens on ``port`` of 127.0.0.1, and passes everything on to ``target_port``."""
 
-    def __init__(self, port: int, behind: int) -> None:
+    def __init__(self, port: int, target_port: int) -> None:
         self.port = port
-        self.behind = behind
+        self.target_port = target_port
         self.traps: list[Trap] = []
         self.delay = 0.0
         self.accepted = 0
@@ -59,38 +60,39 @@ class Gate:
         self.cut()
 
     def cut(self) -> None:
-        """Cut every connection that is there now."""
+        """Cuts every open connection."""
         for each in list(self._pairs):
             each.end()
 
     @contextmanager
     def shut(self, times: float = math.inf) -> Iterator[None]:
-        """For a while, or for the next ``times`` connections, nobody comes in; those inside are put out."""
-        wanted = self.refused + (1 if times == math.inf else times)
+        """Cuts all connections, and refuses new ones while the block runs, or the next ``times`` ones."""
+        expected = self.refused + (1 if times == math.inf else times)
         self._refusing = times
         self.cut()
         try:
             yield
-            wait_for(lambda: self.refused >= wanted, "nobody came to the closed gate")
+            wait_for(lambda: self.refused >= expected, "enough refused connections")
         finally:
             self._refusing = 0
 
     @contextmanager
     def slowed(self, seconds: float) -> Iterator[None]:
-        """For a while each part of an answer takes so long."""
+        """Delays each part of an answer by ``seconds`` while the block runs."""
         before, self.delay = self.accepted, seconds
         try:
             yield
-            wait_for(lambda: self.accepted > before, "nobody came to the slow gate")
+            wait_for(lambda: self.accepted > before, "a slow connection")
         finally:
             self.delay = 0.0
 
     @contextmanager
     def trap(self, trap: Trap) -> Iterator[Trap]:
+        """Sets a trap while the block runs, and waits at its end until the trap has cut all its connections."""
         self.traps.append(trap)
         try:
             yield trap
-            wait_for(lambda: trap.sprung >= trap.times, "the trap sprang too seldom")
+            wait_for(lambda: trap.sprung >= trap.times, "enough connections for the trap")
         finally:
             self.traps.remove(trap)
 
@@ -106,7 +108,7 @@ class Gate:
                 _reset(client)
                 continue
             try:
-                server = socket.create_connection(("127.0.0.1", self.behind), timeout=5)
+                server = socket.create_connection(("127.0.0.1", self.target_port), timeout=5)
             except OSError:
                 _reset(client)
                 continue
@@ -121,23 +123,23 @@ class Gate:
 
 
 class _Pair:
-    """One client's connection, and the one to MySQL that belongs to it."""
+    """One client's connection, and the one to MySQL behind it."""
 
     def __init__(self, gate: Gate, client: socket.socket, server: socket.socket) -> None:
         self.gate = gate
         self.client = client
         self.server = server
-        self.deaf = threading.Event()
+        self.dropping = threading.Event()
         self.answered = threading.Event()
         for each in (client, server):
             each.settimeout(None)
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def run(self) -> None:
-        down = threading.Thread(target=self._down, daemon=True)
+        down = threading.Thread(target=self._copy_down, daemon=True)
         down.start()
         with suppress(OSError):
-            self._up()
+            self._copy_up()
         self.end()
         down.join()
         self.client.close()
@@ -148,8 +150,8 @@ class _Pair:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 
-    def _up(self) -> None:
-        """From the client to MySQL."""
+    def _copy_up(self) -> None:
+        """Copies from the client to MySQL."""
         sent, tail = 0, b""
         while part := self.client.recv(CHUNK):
             sent += len(part)
@@ -157,19 +159,19 @@ class _Pair:
             for trap in self.gate.traps:
                 if (sent >= trap.sent or (trap.word and trap.word in tail)) and trap.springs():
                     if trap.answered:
-                        self.deaf.set()
+                        self.dropping.set()
                         self.server.sendall(part)
                         self.answered.wait(10)
                     trap.work()
                     return
             self.server.sendall(part)
 
-    def _down(self) -> None:
-        """From MySQL to the client."""
+    def _copy_down(self) -> None:
+        """Copies from MySQL to the client."""
         got = 0
         with suppress(OSError):
             while part := self.server.recv(CHUNK):
-                if self.deaf.is_set():
+                if self.dropping.is_set():
                     self.answered.set()
                     continue
                 if self.gate.delay:
@@ -184,8 +186,8 @@ class _Pair:
         return self.end()
 
 
-def _reset(each: socket.socket) -> None:
-    """Close it as a port does where nobody listens: at once and without a word."""
+def _reset(connection: socket.socket) -> None:
+    """Resets the connection, as a port does on which nothing listens."""
     with suppress(OSError):
-        each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    each.close()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    connection.close()

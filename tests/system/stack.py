@@ -28,20 +28,21 @@ import pymysql
 
 from chalicelib.settings import Database as Settings
 from infra.deploy import project
-from local.cloud import OWN_REQUIREMENTS, REQUIREMENTS, Cloud
+from local.cloud import Cloud
 from local.database import Database
-from local.processes import fingerprint, free_ports, only_one
-from local.stack import Stack, at_once
+from local.processes import exclusive_lock, fingerprint, free_ports
+from local.stack import Stack, run_in_parallel
+from tests.system.calls import Call
 from tests.system.gate import Gate
 from tests.system.system import ROOT, System
-from tests.system.wire import Call, Wire
+from tests.system.wire import Wire
 
-LAUNCHER = Path(__file__).parent / "launcher.py"
+PATCHES = Path(__file__).parent / "ministack_patches.py"
 SNAPSHOTS = ROOT / ".local" / "snapshots"
 # All that decides what a deployed stack is.
 SOURCES = (
     *(ROOT / name for name in ("app.py", "chalicelib", "infra", "local", "requirements.txt", ".chalice/config.json")),
-    *(LAUNCHER, Path(__file__), REQUIREMENTS, OWN_REQUIREMENTS),
+    *(PATCHES, Path(__file__)),
 )
 PORTS = ("api_port", "aws_port", "db_port", "wire_port", "gate_port")
 # Records of processes that have ended, and what they said.
@@ -106,7 +107,7 @@ class WiredStack(Stack):
 
     @cached_property
     def cloud(self) -> WiredCloud:
-        return WiredCloud(self.folder / "cloud", self.aws_port, LAUNCHER, wire_port=self.wire_port)
+        return WiredCloud(self.folder / "cloud", self.aws_port, (PATCHES,), wire_port=self.wire_port)
 
     @cached_property
     def database(self) -> WiredDatabase:
@@ -114,8 +115,8 @@ class WiredStack(Stack):
 
     def resume(self) -> dict[str, str]:
         """Starts all processes on the state that is in the folder, and returns the variables of ``<folder>/env``."""
-        at_once(self.cloud.launch, self.database.launch)
-        return self._finish(_quiet)
+        run_in_parallel(self.cloud.start_process, self.database.start_process)
+        return self._finish_start(_quiet)
 
     def suspend(self) -> None:
         """Ends all processes, and leaves their state in the folder."""
@@ -130,7 +131,7 @@ class WiredStack(Stack):
 def snapshot() -> Path:
     """The folder of a stack that was deployed and stopped. It is made once for each state of the sources."""
     folder = SNAPSHOTS / fingerprint(sys.version, *SOURCES)
-    with only_one(SNAPSHOTS / "lock"):
+    with exclusive_lock(SNAPSHOTS / "lock"):
         if not folder.exists():
             # Snapshots of other states of the sources.
             for other in SNAPSHOTS.iterdir():
@@ -159,7 +160,11 @@ def _quiet(_line: str) -> None:
 
 
 def _stack(folder: Path, *, wired: bool = True) -> WiredStack:
-    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    # Uneven numbers that do not end in 5, because these stand for nothing else in a stack's state.
+    chosen: list[int] = []
+    while len(chosen) < len(PORTS):
+        chosen += [port for port in free_ports(len(PORTS)) if port % 2 and port % 5 and port not in chosen]
+    ports = dict(zip(PORTS, chosen, strict=False))
     if not wired:
         ports |= {"wire_port": ports["aws_port"], "gate_port": ports["db_port"]}
     return WiredStack(folder, **ports)
@@ -274,7 +279,7 @@ class Faulty(System):
     def restart_mysql(self) -> None:
         """The server ends without a word, and comes back with what it had committed."""
         self.stack.database.process.stop(seconds=0)
-        self.stack.database.launch()
+        self.stack.database.start_process()
 
     @contextmanager
     def timeout(self, function: str, seconds: int) -> Iterator[None]:

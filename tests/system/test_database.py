@@ -5,7 +5,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from chalicelib import clients
 from chalicelib.database import let_in
 from chalicelib.errors import DatabaseRefused, DatabaseUnavailable
 from chalicelib.settings import Database
-from infra.deploy.place import FUNCTIONS
+from infra.functions import MYSQL_USERS
 from local import database as local
 from local.processes import free_ports
 from tests.system.inventory import HEADER
@@ -31,31 +31,6 @@ def test_a_server_that_is_slow_is_given_up_after_the_read_time_out(database: Dat
         connection.cursor() as cursor,
     ):
         cursor.execute("SELECT SLEEP(30)")
-
-
-def test_a_connection_that_the_server_cuts_is_unavailable(system: System, database: Database) -> None:
-    def cut() -> None:
-        with clients.mysql(database) as connection, connection.cursor() as cursor:
-            system.sql(f"KILL {connection.thread_id()}")
-            cursor.execute("SELECT 1")
-
-    with pytest.raises(DatabaseUnavailable):
-        cut()
-
-
-def test_a_server_that_does_not_exist_is_unavailable_and_named(database: Database) -> None:
-    with (
-        pytest.raises(DatabaseUnavailable, match=r"MySQL at 127\.0\.0\.1:1 "),
-        clients.mysql(replace(database, port=1)),
-    ):
-        pass
-
-
-@pytest.mark.parametrize("change", [{"password": "wrong"}, {"name": "nowhere"}], ids=["password", "database"])
-def test_a_wrong_password_or_database_is_refused(system: System, database: Database, change: dict[str, str]) -> None:
-    functions = replace(database, user=system.env["DB_USER"], password=system.env["DB_PASSWORD"])
-    with pytest.raises(DatabaseRefused, match="refuses: Access denied"), clients.mysql(replace(functions, **change)):
-        pass
 
 
 def test_a_lock_that_is_held_too_long_is_unavailable(database: Database) -> None:
@@ -107,29 +82,10 @@ def test_a_deployed_function_follows_a_password_that_is_rotated(system: System) 
     read_inventory(system)
 
 
-def test_a_password_that_the_secret_does_not_have_fails_the_report_with_the_servers_words(system: System) -> None:
-    with rotated(system, secret_follows=False):
-        report = system.report()
-    assert report["status"] == "FAILED"
-    assert "refuses: Access denied for user 'cafe_functions'" in report["error"]
-
-
-def test_a_function_needs_the_right_to_read_its_own_secret(system: System) -> None:
-    read_inventory(system)
-    # A password that is refused makes the function look at the secret again.
-    event = system.s3_event(f"inventory/{new_id('u')}.csv", etag='"0"')
-    for function, given in (("read_inventory", {}), ("receive_upload", event)):
-        with rotated(system), system.without(function, "secretsmanager:GetSecretValue"):
-            ok, error = system.invoke(function, given)
-        assert not ok, (function, error)
-        assert "AccessDenied" in error["errorMessage"]
-        assert "GetSecretValue" in error["errorMessage"]
-
-
 def test_the_password_is_in_no_functions_environment(system: System) -> None:
     functions = system.aws("lambda").list_functions()["Functions"]
     known = {each["FunctionName"].removeprefix("cafe-dev-"): each["Environment"]["Variables"] for each in functions}
-    assert {name for name, variables in known.items() if "DB_SECRET_ARN" in variables} == set(FUNCTIONS)
+    assert {name for name, variables in known.items() if "DB_SECRET_ARN" in variables} == set(MYSQL_USERS)
     assert system.env["DB_PASSWORD"] not in json.dumps(known)
 
 
@@ -160,10 +116,10 @@ class TlsServer(local.Database):
 @contextmanager
 def tls_server(folder: Path, **how: Any) -> Iterator[Database]:
     server = TlsServer(folder, free_ports(1)[0], **how)
-    server.prepare()
+    server.create_passwords()
     server.start()
     try:
-        server.empty()
+        server.recreate()
         functions, admin = server.secrets.values()
         database = Database.of_secret(functions)
         with clients.mysql(database.logged_in(admin)) as connection:

@@ -64,22 +64,10 @@ def test_a_database_is_made_as_it_is_described_and_the_second_deploy_finds_it(ac
     [cluster] = account.clusters()
     assert cluster["ServerlessV2ScalingConfiguration"] == {"MinCapacity": 0.5, "MaxCapacity": 4.0}
     assert (cluster["DeletionProtection"], cluster["StorageEncrypted"]) == (True, True)
-    assert database.found(account.target, account.clients) is None
-    place = database.of_stack(account.target, account.clients)
+    assert database.existing_location(account.target, account.clients) is None
+    place = database.own_location(account.target, account.clients)
     assert (len(place.subnets), len(place.security_groups)) == (2, 1)
     assert account.change() is None
-
-
-def test_a_larger_capacity_is_one_change_that_stays(account: Account) -> None:
-    asked = account.target
-    account.target = replace(asked, parameters={"DatabaseMaxCapacity": "16"})
-    change = account.change()
-    assert change
-    assert any("Cluster (AWS::RDS::DBCluster)" in line for line in change.lines)
-    stacks.apply(change, account.clients("cloudformation"), account.said.append)
-    account.target = asked
-    assert account.change() is None
-    assert account.clusters()[0]["ServerlessV2ScalingConfiguration"]["MaxCapacity"] == 16.0
 
 
 def test_a_removed_database_leaves_nothing_neither_its_secret_for_a_month(account: Account) -> None:
@@ -96,7 +84,7 @@ def test_a_removed_database_leaves_nothing_neither_its_secret_for_a_month(accoun
 def test_a_network_that_is_in_use_is_waited_for_and_then_named(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ec2, place = account.clients("ec2"), database.of_stack(account.target, account.clients)
+    ec2, place = account.clients("ec2"), database.own_location(account.target, account.clients)
     interface = ec2.create_network_interface(SubnetId=place.subnets[0], Groups=list(place.security_groups))
     name = interface["NetworkInterface"]["NetworkInterfaceId"]
     with monkeypatch.context() as patch:

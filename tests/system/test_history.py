@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.system.inventory import table_renamed, tables_locked
-from tests.system.reports import execution_arn, start, states
+from tests.system.reports import execution_arn, states
 from tests.system.system import System, logged, wait_for
 
 FAILURE = {"ExplainFailure", "NotifyFailure", "Failed", "Unannounced"}
@@ -55,18 +55,6 @@ def test_a_failure_shows_where_and_why_in_words_for_a_person(system: System) -> 
     assert report["error"] in entry["message"]
 
 
-def test_a_page_that_was_not_made_fails_its_branch_alone_and_nobody_gets_a_link(system: System) -> None:
-    with system.without("render_report", "s3:PutObject"):
-        report = system.report()
-    found = states(system, report["reportId"])
-    assert (found["RenderAndPresign"]["status"], found["RenderReport"]["status"]) == ("caught", "failed")
-    assert found["RenderAndPresign"]["error"] == found["RenderReport"]["error"] == report["error"]
-    assert found["PresignReport"]["status"] == "succeeded"
-    entries = system.notifications(report["reportId"])
-    assert [each["subject"] for each in entries] == ["Inventory report failed"]
-    assert "X-Amz-Signature" not in entries[0]["message"]
-
-
 def test_a_state_that_is_tried_again_says_how_often_and_why(system: System) -> None:
     with system.gate.shut():
         report_id = system.post("/create_report")["reportId"]
@@ -93,13 +81,3 @@ def test_a_stopped_report_stays_where_it_was_and_raises_an_alarm(system: System)
     # The function goes on after that, and the execution does not show it any more.
     wait_for(lambda: logged(system, "read_inventory", report_id), "the end of the function")
     assert states(system, report_id) == stopped
-
-
-def test_a_stopped_storage_report_raises_an_alarm(system: System) -> None:
-    name = start(system, "storage")
-    # Nothing aborts an execution that has ended, so the test stops it at once.
-    system.aws("stepfunctions").stop_execution(executionArn=execution_arn(system, name))
-    report = system.ended(name)
-    assert (report["status"], report["url"]) == ("ABORTED", None)
-    assert report["error"]
-    assert "ABORTED" in system.notification(name, "alarm")["message"]

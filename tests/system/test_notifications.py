@@ -73,14 +73,3 @@ def test_an_http_subscriber_confirms_and_then_gets_only_the_kinds_it_asked_for(
         sns.unsubscribe(SubscriptionArn=subscription)
     assert {each["MessageAttributes"]["kind"]["Value"] for each in delivered} == {"order"}
     assert (delivered[-1]["Type"], delivered[-1]["Subject"]) == ("Notification", "1 new order")
-
-
-def test_the_inbox_of_one_kind_has_each_of_that_kind_and_no_other(system: System) -> None:
-    order_id, key = new_id(), f"photos/{new_id()}.jpg"
-    system.post("/orders", {"orderID": order_id, "customerID": "c", "item": "x"})
-    system.upload(key, b"x")
-    mine = {"order": system.notification(order_id), "upload": system.notification(key)}
-    for kind, entry in mine.items():
-        shown = system.all(f"/notifications?kind={kind}", "notifications")
-        assert {each["kind"] for each in shown} == {kind}
-        assert shown.count(entry) == 1

@@ -43,18 +43,6 @@ def test_an_order_is_stored_and_announced_by_id_and_customer(system: System) -> 
     assert stored(system, order_id)["items"] == [{"item": "Flat white", "quantity": 2}]
 
 
-def test_300_orders_in_lists_of_100_are_each_stored_and_announced_exactly_once(system: System) -> None:
-    customer = new_id("customer")
-    sent: set[str] = set()
-    for start in range(0, 300, 100):
-        orders = [{"customerID": customer, "item": f"bean {start + number}"} for number in range(100)]
-        sent |= {each["orderID"] for each in system.post("/orders", orders)["orders"]}
-    assert len(sent) == 300
-    wait_for(lambda: sent <= set(announced(system, customer)), "all announcements")
-    assert ids(system, customer) == Counter(sent)
-    assert announced(system, customer) == Counter(sent)
-
-
 def test_an_order_sent_many_times_is_stored_and_announced_once(system: System) -> None:
     customer, key = new_id("customer"), new_id("key")
     order = {"orderID": new_id(), "customerID": customer, "item": "Mocha"}

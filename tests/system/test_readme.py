@@ -1,6 +1,5 @@
 """The README: its commands run as pasted, and everything that it names exists."""
 
-import json
 import os
 import re
 import shutil
@@ -154,23 +153,6 @@ def test_every_name_in_the_steps_is_in_the_code() -> None:
     named = names(r"`(\w+)`", section("How to add …")) - {"ApiRole"}
     assert len(named) > 10
     assert sorted(name for name in named if not re.search(rf"\b{name}\b", source)) == []
-
-
-def test_the_routes_are_those_of_the_api() -> None:
-    paths = json.loads((ROOT / "chalicelib" / "openapi.json").read_text())["paths"]
-    routes = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
-    named = names(r"^\| `([A-Z]+ \S+)` \|", PAGES["docs/api.md"])
-    # The description has Python's names for the parameters, and the README those of the interface.
-    assert {re.sub("{.*}", "{}", route) for route in named} == {re.sub("{.*}", "{}", route) for route in routes}
-
-
-def test_the_parameters_of_the_templates_are_all_there() -> None:
-    parameters: set[str] = set()
-    for template in (TEMPLATE, (ROOT / "infra" / "database.yaml").read_text()):
-        parameters |= names(r"^  (\w+):$", template.split("\nParameters:\n")[1].split("\nConditions:\n")[0])
-    named = names(r"`([A-Z]\w*[a-z]\w*)`", PAGES["docs/configuration.md"])
-    assert named == parameters
-    assert names(r"--parameter (\w+)=") <= parameters
 
 
 def test_the_variables_of_the_local_stack_are_all_there() -> None:

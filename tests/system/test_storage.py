@@ -88,24 +88,3 @@ def test_what_is_too_much_for_one_function_is_dealt_out_and_added_up(system: Sys
         assert found[state]["status"] == "succeeded", state
     assert found["MeasureShares"]["tries"] == found["AddUpShares"]["tries"]
     assert found["IsAnythingLeft"]["tries"] == found["AddUpShares"]["tries"] + 1
-
-
-def test_a_bucket_that_refuses_is_named_while_the_others_count(system: System, bucket: str) -> None:
-    principal = {"AWS": system.env["MEASURE_BUCKETS_ROLE_ARN"]}
-    deny = {"Effect": "Deny", "Principal": principal, "Action": "s3:ListBucket", "Resource": f"arn:aws:s3:::{bucket}"}
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [deny]})
-    system.aws("s3").put_bucket_policy(Bucket=bucket, Policy=policy)
-    report = system.report({"kind": "storage"})
-    [error] = [each for each in report["summary"]["errors"] if each["bucket"] == bucket]
-    assert "denied" in error["error"].lower()
-    assert system.env["UPLOADS_BUCKET"] in [each["name"] for each in report["summary"]["buckets"]]
-    assert bucket in system.notification(report["reportId"], "storage")["message"]
-
-
-def test_an_unknown_mode_fails_with_the_modes_that_exist(system: System) -> None:
-    name = start(system, "storage", '{"mode": "guess"}')
-    report = system.ended(name)
-    assert report["status"] == "FAILED"
-    assert "listing" in report["error"]
-    assert "metrics" in report["error"]
-    assert report["error"] in system.notification(name, "storage")["message"]

@@ -24,14 +24,6 @@ def test_an_inventory_is_logged_imported_and_announced_with_its_bad_rows(system:
     assert logged(system, "receive_upload", uploaded)[0]["key"] == uploaded
 
 
-def test_importing_sets_the_quantity_and_never_adds(system: System) -> None:
-    name = new_id("Supplier")
-    for quantity in (5, 7):
-        text = f'quantity,product_name,type,supplier_name,description,price\n{quantity},"Two\nlines",x,{name},,1\n'
-        system.notification(system.upload(key(), b"\xef\xbb\xbf" + text.encode()), "upload")
-    assert stock(system, name) == {"Two\nlines": 7}
-
-
 @pytest.mark.parametrize("part", ["a+b 100% %2F über-漢字 a&b=c 'quoted'", "two\nlines \x07"])
 def test_a_key_with_any_characters_is_found(system: System, part: str) -> None:
     name = new_id("Supplier")
@@ -50,28 +42,8 @@ def test_a_file_that_is_no_inventory_is_refused_and_another_file_only_received(s
     assert "received" in system.notification(received, "upload")["message"]
 
 
-def test_an_upload_delivered_again_or_overwritten_since_changes_nothing(system: System) -> None:
-    name = new_id("Supplier")
-    uploaded = system.upload(key(), HEADER + f"{name},x,y,1,,5\n")
-    system.notification(uploaded, "upload")
-    system.sql("UPDATE beans JOIN suppliers ON supplier_id = suppliers.id SET quantity = 1 WHERE name = %s", name)
-    # MiniStack's own sequencer is higher than the first two, and the third event is about another content.
-    events = [system.s3_event(uploaded, sequencer) for sequencer in ("00", "0A")]
-    for event in [*events, system.s3_event(uploaded, "F" * 32, etag="0" * 32)]:
-        ok, error = system.invoke("receive_upload", event)
-        assert ok, error
-    assert stock(system, name) == {"y": 1}
-    assert len(system.notifications(uploaded, "upload")) == 1
-
-
 def test_an_object_that_is_gone_before_it_is_read_is_announced_as_such(system: System) -> None:
     gone = key()
     ok, error = system.invoke("receive_upload", system.s3_event(gone, etag="0" * 32))
     assert ok, error
     assert "deleted before it could be read" in system.notification(gone, "upload")["message"]
-
-
-def test_the_test_event_of_s3_is_accepted(system: System) -> None:
-    test = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": system.env["UPLOADS_BUCKET"]}
-    ok, error = system.invoke("receive_upload", test)
-    assert ok, error

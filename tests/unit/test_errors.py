@@ -1,5 +1,6 @@
 """The errors: which status each has, and which errors of AWS can pass by themselves."""
 
+import re
 from typing import Any
 
 import pytest
@@ -32,6 +33,8 @@ def test_all_errors_have_one_root_that_chalice_shows() -> None:
     classes = {each for each in vars(errors).values() if isinstance(each, type) and each.__module__ == errors.__name__}
     assert {each for each in classes if issubclass(each, Exception)} == all_errors()
     assert issubclass(CafeError, ChaliceViewError)
+    drawn = re.findall(r"(?:── |^)(\w+)(?:  \d+)?$", errors.__doc__ or "", re.MULTILINE)
+    assert sorted(drawn) == sorted(each.__name__ for each in all_errors())
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ import pytest
 
 from local import logs
 from local.__main__ import api, keep_to_this_machine
-from local.database import Database, Server
-from local.processes import Process, StackError, fingerprint, free_ports, only_one, require_free
+from local.database import Database, ExternalServer
+from local.processes import Process, StackError, exclusive_lock, fingerprint, free_ports, require_free_port
 from local.stack import Stack
 from local.users import Users
 
@@ -123,11 +123,11 @@ def test_a_second_command_says_that_it_waits_and_then_runs(tmp_path: Path) -> No
     waits = threading.Event()
 
     def second() -> None:
-        with only_one(tmp_path / "lock", waits.set):
+        with exclusive_lock(tmp_path / "lock", waits.set):
             order.append("second")
 
     thread = threading.Thread(target=second)
-    with only_one(tmp_path / "lock", lambda: order.append("nobody else is here")):
+    with exclusive_lock(tmp_path / "lock", lambda: order.append("nobody else is here")):
         thread.start()
         assert waits.wait(10)
         order.append("first")
@@ -137,7 +137,7 @@ def test_a_second_command_says_that_it_waits_and_then_runs(tmp_path: Path) -> No
 
 def test_with_a_used_port_nothing_is_started_and_its_variable_is_named(tmp_path: Path, used_port: int) -> None:
     with pytest.raises(StackError, match=f"port {used_port} is in use: set CAFE_AWS_PORT to another"):
-        require_free(used_port, "CAFE_AWS_PORT")
+        require_free_port(used_port, "CAFE_AWS_PORT")
     stack = Stack(tmp_path, api_port=used_port, aws_port=used_port + 1, db_port=used_port + 2)
     with pytest.raises(StackError, match="set CAFE_API_PORT to another"):
         stack.start()
@@ -146,10 +146,10 @@ def test_with_a_used_port_nothing_is_started_and_its_variable_is_named(tmp_path:
 
 
 def test_a_stack_without_its_settings_says_which_one_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(StackError, match="three different ports"):
+    with pytest.raises(StackError, match=r"CAFE_AWS_PORT=8000, CAFE_DB_PORT=33306[)]: set three different ports"):
         Stack(tmp_path, api_port=8000, aws_port=8000, db_port=33306).start()
-    with pytest.raises(StackError, match="CAFE_DB_ADMIN_USER is not"):
-        Server.read({"CAFE_DB_HOST": "db.example.com"})
+    with pytest.raises(StackError, match=r"CAFE_DB_ADMIN_USER is not\. To use an existing MySQL server, set"):
+        ExternalServer.read({"CAFE_DB_HOST": "db.example.com"})
     with pytest.raises(StackError, match="run `make run`"):
         Stack(tmp_path).variables()
 
@@ -158,16 +158,16 @@ def test_the_ports_are_those_of_the_variables_or_the_usual_ones() -> None:
     stack = Stack.read({"CAFE_AWS_PORT": "14566", "CAFE_API_PORT": ""})
     assert (stack.api_port, stack.aws_port, stack.db_port) == (8000, 14566, 33306)
     for value in ("0", "65536", "http", "-1", "80 80"):
-        with pytest.raises(StackError, match="CAFE_DB_PORT must be a port number"):
+        with pytest.raises(StackError, match=f"CAFE_DB_PORT is {value}: set it to a port number"):
             Stack.read({"CAFE_DB_PORT": value})
 
 
 def test_passwords_are_random_and_readable_by_their_owner_only(tmp_path: Path) -> None:
     one, other = (Database(tmp_path / name, 33306) for name in ("one", "other"))
-    one.prepare()
-    other.prepare()
+    one.create_passwords()
+    other.create_passwords()
     before = one.variables
-    one.prepare()
+    one.create_passwords()
     assert one.variables == before
     assert one.variables["DB_PASSWORD"] != other.variables["DB_PASSWORD"] != one.variables["DB_ADMIN_PASSWORD"]
     assert stat.S_IMODE((tmp_path / "one" / "passwords.json").stat().st_mode) == 0o600
@@ -176,7 +176,7 @@ def test_passwords_are_random_and_readable_by_their_owner_only(tmp_path: Path) -
 def test_the_file_to_source_has_every_value_unchanged(tmp_path: Path) -> None:
     stack = Stack(tmp_path / "it's a folder")
     stack.project.mkdir(parents=True)
-    stack.database.prepare()
+    stack.database.create_passwords()
     outputs = {"API_ROLE_ARN": "arn", "ODD": 'it\'s $HOME, `date` and "more"\\'}
     (stack.project / "dev.outputs.json").write_text(json.dumps(outputs))
     stack._write_environment()
@@ -196,7 +196,7 @@ def test_the_file_to_source_has_every_value_unchanged(tmp_path: Path) -> None:
 def test_sourced_without_a_stack_the_file_gives_all_but_the_token(tmp_path: Path, shell: tuple[str, str]) -> None:
     stack = Stack(tmp_path)
     stack.project.mkdir()
-    stack.database.prepare()
+    stack.database.create_passwords()
     (stack.project / "dev.outputs.json").write_text("{}")
     [port] = free_ports(1)
     stack.users.write(f"http://127.0.0.1:{port}", "client", {"manager": "secret"})
@@ -211,8 +211,8 @@ def test_sourced_without_a_stack_the_file_gives_all_but_the_token(tmp_path: Path
     )
     assert done.stdout == "dev unset\n"
     [line] = done.stderr.splitlines()
-    assert line.startswith(f"cafe: no token: http://127.0.0.1:{port} lets nobody sign in")
-    assert line.endswith("`make run` brings the stack up")
+    assert line.startswith(f"cafe-token: cannot sign in at http://127.0.0.1:{port}")
+    assert line.endswith("start the stack with `make run`")
 
 
 @pytest.fixture
@@ -224,7 +224,7 @@ def signed_in(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
         asked.append(arguments)
         return f"token-{len(asked)}", time.monotonic() + 60
 
-    monkeypatch.setattr("local.users._signed_in", sign_in)
+    monkeypatch.setattr("local.users._sign_in", sign_in)
     return asked
 
 
@@ -259,7 +259,7 @@ def test_only_known_people_sign_in_after_the_first_run(tmp_path: Path) -> None:
     with pytest.raises(StackError, match="run `make run`"):
         users.token()
     users.write("http://cloud", "client", {"manager": "secret", "staff": "other"})
-    with pytest.raises(StackError, match="there is no 'ana': manager and staff are there"):
+    with pytest.raises(StackError, match="ana is not a user of the local stack: use manager or staff"):
         users.token("ana")
     assert stat.S_IMODE(users.file.stat().st_mode) == 0o600
 
@@ -271,7 +271,7 @@ def test_dead_letters_of_another_stage_need_its_token(
     stack.users.write("http://cloud", "client", {"manager": "secret"})
     monkeypatch.setenv("CAFE_TOKEN", "theirs")
     seen = []
-    monkeypatch.setattr("local.demo.fetch", lambda url, token: seen.append((url, token)) or b"{}")
+    monkeypatch.setattr("local.api.fetch", lambda url, token: seen.append((url, token)) or b"{}")
     for url in ("", stack.api_url, "https://x1.execute-api.eu-central-1.amazonaws.com/api/"):
         monkeypatch.setenv("CAFE_API_URL", url)
         api(stack).get("/dead-letters")
@@ -280,7 +280,7 @@ def test_dead_letters_of_another_stage_need_its_token(
         ("https://x1.execute-api.eu-central-1.amazonaws.com/api/dead-letters", "theirs"),
     ]
     monkeypatch.delenv("CAFE_TOKEN")
-    with pytest.raises(StackError, match="CAFE_TOKEN is not set: it must be the token of a manager of https://x1"):
+    with pytest.raises(StackError, match="CAFE_TOKEN is not set: set it to the token of a manager of https://x1"):
         api(stack)
 
 
@@ -315,28 +315,28 @@ class FakeLogs:
 
 
 def test_each_log_line_is_shown_once_and_in_order_even_if_it_is_the_same_again() -> None:
-    client, known = FakeLogs(), {}
+    client, recent = FakeLogs(), {}
     client.write("a", 2, "again")
     client.write("b", 1, "first")
-    assert logs.news(client, "/aws/lambda/cafe-dev", known) == [
+    assert logs.new_lines(client, "/aws/lambda/cafe-dev", recent) == [
         ("cafe-dev-store_orders", "first"),
         ("cafe-dev-store_orders", "again"),
     ]
     client.write("a", 2, "again")
-    assert logs.news(client, "/aws/lambda/cafe-dev", known) == [("cafe-dev-store_orders", "again")]
-    assert logs.news(client, "/aws/lambda/cafe-dev", known) == []
+    assert logs.new_lines(client, "/aws/lambda/cafe-dev", recent) == [("cafe-dev-store_orders", "again")]
+    assert logs.new_lines(client, "/aws/lambda/cafe-dev", recent) == []
 
 
 def test_old_log_lines_are_not_read_again_and_late_ones_are_shown() -> None:
-    client, known = FakeLogs(), {}
+    client, recent = FakeLogs(), {}
     client.write("a", 1_000, "old")
     client.write("a", 60_000, "new")
-    logs.news(client, "/aws/lambda/cafe-dev", known)
+    logs.new_lines(client, "/aws/lambda/cafe-dev", recent)
     client.write("b", 51_000, "late")
-    assert logs.news(client, "/aws/lambda/cafe-dev", known) == [("cafe-dev-store_orders", "late")]
-    assert logs.news(client, "/aws/lambda/cafe-dev", known) == []
+    assert logs.new_lines(client, "/aws/lambda/cafe-dev", recent) == [("cafe-dev-store_orders", "late")]
+    assert logs.new_lines(client, "/aws/lambda/cafe-dev", recent) == []
     assert client.started == [0, 50_000, 50_000]
-    assert [each[2] for each in known["/aws/lambda/cafe-dev-store_orders"]] == ["new", "late"]
+    assert [each[2] for each in recent["/aws/lambda/cafe-dev-store_orders"]] == ["new", "late"]
 
 
 def test_settings_of_the_shell_do_not_reach_the_local_cloud() -> None:

@@ -23,7 +23,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("ASKED", str(tmp_path / "asked"))
     monkeypatch.setattr(packages, "LOCK", tmp_path / "lock")
-    monkeypatch.setattr(packages, "PLACES", ())
+    monkeypatch.setattr(packages, "SYSTEM_FOLDERS", ())
     monkeypatch.setattr(chromium, "APPLICATIONS", ())
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(sys, "platform", "linux")
@@ -56,7 +56,9 @@ def test_the_variable_overrides_what_is_found_and_must_be_right(machine: Path) -
     mine = put(machine, "mine")
     assert chromium.find({"CHROMIUM": str(mine)}) == mine
     assert chromium.find({"CHROMIUM": "mine"}) == mine
-    with pytest.raises(StackError, match="CHROMIUM is set to '/nowhere/chrome', and there is no such program"):
+    with pytest.raises(
+        StackError, match="CHROMIUM is /nowhere/chrome, but no such program exists: set it to the path of a browser"
+    ):
         chromium.find({"CHROMIUM": "/nowhere/chrome"})
 
 
@@ -75,16 +77,16 @@ def test_old_package_lists_are_updated_and_the_installation_is_retried(machine: 
 def test_a_failed_installation_is_an_error_with_its_reason_and_another_way(machine: Path) -> None:
     put(machine, "apt-get", "echo E: Unable to locate package; exit 100")
     with pytest.raises(
-        StackError, match=r"(?s)Unable to locate package.*To use a Chromium .* set CHROMIUM to its path"
+        StackError, match=r"(?s)Unable to locate package.*To use an existing Chromium .* set CHROMIUM to its path"
     ):
         chromium.install()
-    with pytest.raises(StackError, match=r"(?s)Unable to locate package.*To use a MySQL .* set CAFE_DB_HOST"):
+    with pytest.raises(StackError, match=r"(?s)Unable to locate package.*To use an existing MySQL .* set CAFE_DB_HOST"):
         Database(machine, 1).install()
 
 
 def test_a_package_that_does_not_bring_the_program_is_an_error(machine: Path) -> None:
     put(machine, "apt-get")
-    with pytest.raises(StackError, match="Chromium was installed, and its program is not found"):
+    with pytest.raises(StackError, match="Chromium was installed, but it contains no browser"):
         chromium.install()
 
 
@@ -95,7 +97,7 @@ def test_without_a_package_manager_nothing_is_tried(
     monkeypatch.setattr(os, "geteuid", lambda: person)
     if person:
         put(machine, "apt-get")
-    with pytest.raises(StackError, match="Chromium is not installed, and neither apt-get nor brew can do it here"):
+    with pytest.raises(StackError, match="Chromium is not installed, and neither apt-get nor brew can install it here"):
         chromium.install()
     assert not (machine / "asked").exists()
 

@@ -8,14 +8,14 @@ from botocore.stub import Stubber
 
 from chalicelib import queues
 from chalicelib.errors import Unavailable
-from chalicelib.queues import EntryRefused, Failures, Message
+from chalicelib.queues import EntryRefused, Failures
 from tests.unit.cloud import ENVIRONMENT, Aws
 
 URL = ENVIRONMENT["ORDERS_QUEUE_URL"]
 
 
 def send(aws: Aws, *bodies: str) -> Failures:
-    return queues.send(aws.sqs, URL, [Message(body, {}) for body in bodies])
+    return queues.send(aws.sqs, URL, [(body, {}) for body in bodies])
 
 
 def refused(*ids: int) -> dict[str, Any]:

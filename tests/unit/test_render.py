@@ -32,19 +32,11 @@ PAGE = Page("r1", MADE, "https://example.com/inventory.csv?X-Amz-Signature=1&x=2
 def line(number: int = 1, /, **cells: Any) -> list[str]:
     """Returns a line of the CSV file for a bean that has every field; ``cells`` replace some of them."""
     whole = {
-        "supplier_id": 7,
-        "supplier": "Café Azul",
-        "city": "Köln",
-        "state": "NW",
-        "email": "azul@example.com",
-        "phone": "555 0107",
-        "bean_id": number,
-        "type": "Arabica",
-        "product_name": f"Bean {number}",
-        "price": "4.20",
-        "quantity": 100,
-        "description": "Bright and floral",
-    } | cells
+        **{"supplier_id": 7, "supplier": "Café Azul", "city": "Köln", "state": "NW", "email": "azul@example.com"},
+        **{"phone": "555 0107", "bean_id": number, "type": "Arabica", "product_name": f"Bean {number}"},
+        **{"price": "4.20", "quantity": 100, "description": "Bright and floral"},
+        **cells,
+    }
     cells = (neutralise(in_utf8(cell)) if isinstance(cell, str) else in_utf8(cell) for cell in whole.values())
     return [cell.decode() for cell in cells]
 
@@ -107,18 +99,12 @@ def test_the_totals_count_every_bean_and_each_supplier_once() -> None:
     ("text", "amount"),
     [
         *(("4.20", "4.20"), ("$4.20", "4.20"), ("$ 4", "4"), ("12,50", "12.50"), ("1,234.50", "1234.50")),
-        *(("1,234", "1234"), ("0,125", "0.125"), ("  7 ", "7"), ("0", "0")),
+        *(("1,234", "1234"), ("0,125", "0.125"), ("  7 ", "7"), ("0", "0"), ("", None), ("free", None)),
+        *((text, None) for text in ("-4.20", "€4.20", "4.20 EUR", "NaN", "1e5", "1,23,4", "٤", "9" * 255, "4.2.0")),
     ],
 )
-def test_prices_as_people_write_them_are_numbers(text: str, amount: str) -> None:
-    assert parse_price(text) == Decimal(amount)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "free", "-4.20", "€4.20", "4.20 EUR", "NaN", "Infinity", "1e5", "1,23,4", "٤", "9" * 255, "4.2.0"]
-)
-def test_anything_else_is_not_a_price(text: str) -> None:
-    assert parse_price(text) is None
+def test_prices_as_people_write_them_are_numbers_and_anything_else_is_not(text: str, amount: str | None) -> None:
+    assert parse_price(text) == (Decimal(amount) if amount else None)
 
 
 def test_beans_without_a_price_are_left_out_of_the_value_and_counted() -> None:
@@ -265,13 +251,6 @@ def test_no_cell_becomes_markup(column: str) -> None:
         assert evil in page.text
 
 
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=9, max_size=9))
-def test_any_text_makes_a_page_of_the_same_elements(texts: list[str]) -> None:
-    page = document([line(quantity=5, **dict(zip(TEXTS, texts, strict=True)))])
-    assert {name for name, _ in page.elements} <= {name for name, _ in document([line(quantity=5)]).elements}
-    assert len(page.all("script")) == len(page.all("style")) == len(page.all("table")) == 1
-
-
 class Table(HTMLParser):
     """The text of each cell in the table of beans, row by row."""
 
@@ -380,31 +359,17 @@ def test_the_report_is_a_page_beside_the_csv(s3: Any) -> None:
         (7, "Café Azul", "", None, "", "", 1, "Arabica", "Peaberry\r\nround", "4.20", 5, None),
         (None, None, None, None, None, None, 2, "", "", "", 7, ""),
     ]
-    s3.put_object(
-        Bucket=BUCKET,
-        Key="inventory/r1/inventory.csv",
-        Body=b"".join(to_csv([[in_utf8(cell) for row in rows for cell in row]])),
-    )
-    assert report(s3) == {
-        "reportKey": "inventory/r1/report.html",
-        "rows": 2,
-        "suppliers": 1,
-        "quantity": 12,
-        "generatedAt": MADE,
-    }
+    body = b"".join(to_csv([[in_utf8(cell) for row in rows for cell in row]]))
+    s3.put_object(Bucket=BUCKET, Key="inventory/r1/inventory.csv", Body=body)
+    totals = {"rows": 2, "suppliers": 1, "quantity": 12, "generatedAt": MADE}
+    assert report(s3) == {"reportKey": "inventory/r1/report.html", **totals}
     found = s3.get_object(Bucket=BUCKET, Key="inventory/r1/report.html")
     assert found["ContentType"] == "text/html; charset=utf-8"
     html = found["Body"].read().decode()
     assert "Café Azul" in html
     [link] = Document(html).all("a")
-    assert link["href"] is not None
-    assert "/inventory/r1/inventory.csv?X-Amz-Algorithm=AWS4-HMAC-SHA256" in link["href"]
-    assert "X-Amz-Expires=3600" in link["href"]
-
-
-def test_the_report_of_an_empty_inventory_counts_nothing(s3: Any) -> None:
-    s3.put_object(Bucket=BUCKET, Key="inventory/r1/inventory.csv", Body=b"".join(to_csv([])))
-    assert report(s3)["rows"] == 0
+    assert "/inventory/r1/inventory.csv?X-Amz-Algorithm=AWS4-HMAC-SHA256" in str(link["href"])
+    assert "X-Amz-Expires=3600" in str(link["href"])
 
 
 def test_a_csv_that_breaks_off_makes_no_report_and_can_be_retried(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:

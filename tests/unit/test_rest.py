@@ -53,7 +53,7 @@ def test_1_mb_is_counted_in_bytes() -> None:
     with pytest.raises(BodyTooLarge) as caught:
         body("é" * 500_001)
     assert str(caught.value) == (
-        "the body has 1,000,002 bytes, and at most 1,000,000 are taken: send it in smaller parts"
+        "the body has 1,000,002 bytes, and at most 1,000,000 are allowed: send it in smaller parts"
     )
     assert body(json.dumps("x" * 999_998)) == "x" * 999_998
 
@@ -68,8 +68,8 @@ TOO_DEEP = "body: its brackets are nested too deeply"
         (b'{"a": 1,\n"b"}', "at line 2, column 4"),
         (b"{'a': 1}", "body: is not JSON"),
         (b'{"a": 1} {}', "body: is not JSON: Extra data at line 1, column 10"),
-        (b'{"quantity": NaN}', "body: is not JSON: NaN is no JSON number"),
-        (b'{"quantity": -Infinity}', "body: is not JSON: -Infinity is no JSON number"),
+        (b'{"quantity": NaN}', "body: is not JSON: NaN is not a JSON number"),
+        (b'{"quantity": -Infinity}', "body: is not JSON: -Infinity is not a JSON number"),
         (b'{"quantity": %s}' % (b"9" * 5000), "body: has a number with too many digits"),
         (b'{"note": "a\nb"}', "body: is not JSON: Invalid control character"),
         (b'{"note": "\xff"}', "body: is not UTF-8 at byte 10"),

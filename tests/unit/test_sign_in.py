@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.client import IncompleteRead
+from types import SimpleNamespace
 from typing import Any
 from urllib.error import URLError
 
@@ -71,51 +72,42 @@ def test_each_group_may_call_its_routes_and_no_other(api: Api, aws: Aws, person:
 
 
 def test_the_routes_have_the_groups_of_the_interface() -> None:
-    assert {route for route, group in ROUTES.items() if group == OPEN} == {
-        ("GET", "/"),
-        ("GET", "/console/{file}"),
-        ("GET", "/health"),
-        ("GET", "/openapi.json"),
+    found = {group: {" ".join(route) for route in ROUTES if ROUTES[route] == group} for group in (OPEN, STAFF)}
+    assert found == {
+        OPEN: {"GET /", "GET /console/{file}", "GET /health", "GET /openapi.json"},
+        STAFF: {"POST /orders", "GET /orders", "GET /orders/{order_id}", "GET /notifications", "GET /today"},
     }
-    assert {route for route, group in ROUTES.items() if group == STAFF} == {
-        ("POST", "/orders"),
-        ("GET", "/orders"),
-        ("GET", "/orders/{order_id}"),
-        ("GET", "/notifications"),
-        ("GET", "/today"),
-    }
-
-
-def test_a_person_who_left_a_group_loses_its_routes_with_the_next_token(api: Api, aws: Aws) -> None:
-    assert api.sent_by("ana", STAFF, MANAGERS).get("/reports").status_code == 200
-    assert api.sent_by("ana", STAFF).get("/reports").status_code == 403
-    assert api.sent_by("ana", STAFF).get("/orders").status_code == 200
 
 
 # --- The token --------------------------------------------------------------------------------------------------------
 
 
-def test_a_token_comes_bare_or_after_bearer_and_its_clock_may_be_ahead(api: Api, aws: Aws, pool: Pool) -> None:
+def test_a_token_comes_bare_or_after_bearer_and_its_clock_may_be_ahead(
+    api: Api, aws: Aws, pool: Pool, log_lines: io.StringIO
+) -> None:
+    ahead = pool.token("ana", STAFF, iat=int(time.time()) + 5)
     for form in ("{}", "Bearer {}", "bearer {}", "BEARER   {}", " {} "):
-        assert answer(api.with_token(form.format(pool.token("ana", STAFF))))[0] == 200
-    assert answer(api.with_token(pool.token("ana", STAFF, iat=int(time.time()) + 5)))[0] == 200
+        assert answer(api.with_token(form.format(ahead)))[0] == 200
+    # The keys are read once.
+    assert pool.asked == [KEYS_URL]
+    assert not [piece for piece in ahead.split(".") if piece in log_lines.getvalue()]
 
 
-def part(value: Any) -> str:
-    return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+def encoded(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
 
 
 def unsigned(token: str, **header: Any) -> str:
     """Returns the same claims with another header and no signature."""
-    return f"{part({'alg': 'none', 'typ': 'JWT', 'kid': 'first', **header})}.{token.split('.')[1]}."
+    head = json.dumps({"alg": "none", "typ": "JWT", "kid": "first", **header})
+    return f"{encoded(head.encode())}.{token.split('.')[1]}."
 
 
 def signed_with_the_public_key(pool: Pool) -> str:
     """Returns a token for HS256, which is valid for a verifier that uses the public key as the secret."""
     secret = private_key("first").public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     content = unsigned(pool.token("eve", MANAGERS), alg="HS256").rstrip(".")
-    signature = hmac.new(secret, content.encode(), hashlib.sha256).digest()
-    return f"{content}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
+    return f"{content}.{encoded(hmac.new(secret, content.encode(), hashlib.sha256).digest())}"
 
 
 def with_a_key_of_its_own(pool: Pool) -> str:
@@ -137,14 +129,11 @@ def header(**given: Any) -> Callable[[Pool], str]:
     return lambda pool: unsigned(pool.token("eve", MANAGERS), **given)
 
 
-NESTED = base64.urlsafe_b64encode(b"[" * 9000).decode()
+NESTED = encoded(b"[" * 9000)
 NO_KEY = "its key is none of the user pool's"
 ACCESS = {"token_use": "access", "aud": None, "client_id": CLIENT_ID, "key_id": "access"}
 BAD: dict[str, tuple[Callable[[Pool], str], str]] = {
-    "garbage": (lambda _: "garbage", "DecodeError"),
-    "three parts of garbage": (lambda _: "a.b.c", "DecodeError"),
-    "not ASCII": (lambda _: "Bearer ☕", "DecodeError"),
-    "a scheme alone": (lambda _: "Bearer ", "DecodeError"),
+    **{text: (lambda _, text=text: text, "DecodeError") for text in ("garbage", "a.b.c", "Bearer ☕", "Bearer ")},
     "another scheme": (lambda pool: f"Basic {pool.token('eve', MANAGERS)}", "DecodeError"),
     "brackets nested deeply": (lambda _: f"{NESTED}.e30.e30", "DecodeError"),
     "expired": (claims(exp=int(time.time()) - 1), "ExpiredSignatureError"),
@@ -158,13 +147,8 @@ BAD: dict[str, tuple[Callable[[Pool], str], str]] = {
     "an access token for this client": (claims(token_use="access"), "it is no id token"),
     "no name": (claims(**{"cognito:username": None}), "MissingRequiredClaimError"),
     "alg none": (header(), "InvalidAlgorithmError"),
-    "alg NONE": (header(alg="NONE"), "InvalidAlgorithmError"),
     "no signature": (header(alg="RS256"), "InvalidSignatureError"),
     "HS256 with the public key": (signed_with_the_public_key, "InvalidAlgorithmError"),
-    "RS512": (
-        lambda _: jwt.encode({"exp": 2**40}, private_key("first"), "RS512", {"kid": "first"}),
-        "InvalidAlgorithmError",
-    ),
     "a key of its own": (with_a_key_of_its_own, "InvalidSignatureError"),
     "other claims": (changed, "InvalidSignatureError"),
     "an unknown key": (claims(key_id="unknown"), NO_KEY),
@@ -183,19 +167,7 @@ def test_a_bad_token_is_a_403_and_never_in_a_log(api: Api, pool: Pool, log_lines
     assert not [piece for piece in token.split(".") if len(piece) > 8 and piece in log_lines.getvalue()]
 
 
-def test_a_good_token_is_in_no_log_either(api: Api, aws: Aws, log_lines: io.StringIO) -> None:
-    assert answer(api)[0] == 200
-    assert api.post("/orders", {"customerID": "c", "item": "x"}).status_code == 202
-    assert not [piece for piece in api.headers["authorization"].split(".") if piece in log_lines.getvalue()]
-
-
 # --- The keys ---------------------------------------------------------------------------------------------------------
-
-
-def test_the_keys_are_read_once_and_not_at_each_call(api: Api, aws: Aws, pool: Pool) -> None:
-    for name in ("ana", "ben", "eve"):
-        assert answer(api.sent_by(name, STAFF))[0] == 200
-    assert pool.asked == [KEYS_URL]
 
 
 def test_the_local_cloud_has_keys_of_its_own(api: Api, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,24 +177,17 @@ def test_the_local_cloud_has_keys_of_its_own(api: Api, pool: Pool, monkeypatch: 
     assert pool.asked == [f"http://127.0.0.1:4566/{POOL_ID}/.well-known/jwks.json"]
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def clock() -> SimpleNamespace:
+    return SimpleNamespace(now=0.0)
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def keys(pool: Pool, clock: SimpleNamespace) -> Keys:
+    return Keys(KEYS_URL, lambda: clock.now)
 
 
-@pytest.fixture
-def keys(pool: Pool, clock: Clock) -> Keys:
-    return Keys(KEYS_URL, clock)
-
-
-def test_a_key_that_was_rotated_meanwhile_is_found(keys: Keys, pool: Pool, clock: Clock) -> None:
+def test_a_key_that_was_rotated_meanwhile_is_found(keys: Keys, pool: Pool, clock: SimpleNamespace) -> None:
     assert keys.get("first")
     pool.key_ids = ["second"]
     clock.now += 3600
@@ -232,7 +197,7 @@ def test_a_key_that_was_rotated_meanwhile_is_found(keys: Keys, pool: Pool, clock
         keys.get("first")
 
 
-def test_many_unknown_keys_do_not_cause_many_requests(keys: Keys, pool: Pool, clock: Clock) -> None:
+def test_many_unknown_keys_do_not_cause_many_requests(keys: Keys, pool: Pool, clock: SimpleNamespace) -> None:
     for requests in (1, 2):
         for number in range(100):
             with pytest.raises(TokenRefused):
@@ -257,7 +222,7 @@ def test_many_first_calls_at_once_cause_one_request(keys: Keys, pool: Pool, monk
     assert len(pool.asked) == 1
 
 
-@pytest.mark.parametrize("failure", [URLError("x"), TimeoutError(), IncompleteRead(b""), ConnectionResetError()])
+@pytest.mark.parametrize("failure", [URLError("x"), IncompleteRead(b"")])
 def test_without_keys_nobody_is_let_in(api: Api, pool: Pool, log_lines: io.StringIO, failure: Exception) -> None:
     pool.failure = failure
     for _ in range(2):
@@ -274,7 +239,7 @@ def test_an_answer_without_keys_lets_nobody_in(keys: Keys, monkeypatch: pytest.M
         keys.get("first")
 
 
-def test_an_outage_ends_a_second_after_the_user_pool_is_back(keys: Keys, pool: Pool, clock: Clock) -> None:
+def test_an_outage_ends_a_second_after_the_user_pool_is_back(keys: Keys, pool: Pool, clock: SimpleNamespace) -> None:
     pool.failure = TimeoutError()
     for _ in range(10):
         with pytest.raises(Unavailable):
@@ -283,10 +248,7 @@ def test_an_outage_ends_a_second_after_the_user_pool_is_back(keys: Keys, pool: P
     pool.failure = None
     clock.now += sign_in.AGAIN_AFTER_FAILURE_SECONDS
     assert keys.get("first")
-
-
-def test_known_keys_are_valid_during_an_outage(keys: Keys, pool: Pool, clock: Clock) -> None:
-    keys.get("first")
+    # The known keys are valid during the next outage.
     pool.failure = TimeoutError()
     clock.now += 3600
     with pytest.raises(Unavailable):

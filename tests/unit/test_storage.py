@@ -3,7 +3,6 @@
 import json
 import re
 import threading
-from collections import Counter
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -20,6 +19,11 @@ from chalicelib.storage.measure import Bucket, Failure, Measurement
 from tests.unit.buckets import NOW, SESSION, Account
 
 TODAY = datetime(2026, 11, 21, tzinfo=UTC)
+
+
+def failure(code: str, status: int, message: str = "no") -> ClientError:
+    answer: Any = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(answer, "ListBuckets")
 
 
 # --- What counts, by listing ------------------------------------------------------------------------------------------
@@ -133,39 +137,23 @@ def test_a_bucket_that_may_not_be_read_is_named_while_the_others_count(account: 
     assert not measurement.partial
 
 
-def test_a_bucket_that_was_deleted_meanwhile_is_named(account: Account) -> None:
-    account.bucket("beans", 7)
-    account.bucket("gone")
-    account.s3.meta.events.register(
-        "after-call.s3.ListBuckets", lambda **_: account.client("s3", "eu-west-1").delete_bucket(Bucket="gone")
-    )
-    [failure] = account.measure().errors
-    assert failure.bucket == "gone"
-    assert failure.error.startswith("NoSuchBucket: ")
-
-
 @pytest.mark.parametrize(
-    ("code", "status", "expected"),
+    ("error", "expected"),
     [
-        *((code, 403, StorageRefused) for code in ("AccessDenied", "InvalidAccessKeyId")),
-        *(("SlowDown", 503, Unavailable), ("InternalError", 500, Unavailable), ("Throttling", 400, Unavailable)),
+        (failure("AccessDenied", 403), StorageRefused),
+        (failure("SlowDown", 503), Unavailable),
+        (EndpointConnectionError(endpoint_url="https://s3"), Unavailable),
     ],
+    ids=repr,
 )
 def test_without_the_list_of_buckets_there_is_no_report(
-    account: Account, code: str, status: int, expected: type[Exception]
+    account: Account, error: Exception, expected: type[Exception]
 ) -> None:
-    with Stubber(account.client("s3")) as stubber:
-        stubber.add_client_error("list_buckets", code, "Not now.", status)
-        with pytest.raises(expected, match=f"the account's buckets cannot be listed: {code}: Not now."):
-            account.measure()
+    def fail(**_: Any) -> None:
+        raise error
 
-
-def test_an_unreachable_s3_is_worth_another_try(account: Account) -> None:
-    def unreachable(**_: Any) -> None:
-        raise EndpointConnectionError(endpoint_url="https://s3.amazonaws.com")
-
-    account.s3.meta.events.register("before-call.s3.ListBuckets", unreachable)
-    with pytest.raises(Unavailable, match="Could not connect to the endpoint URL"):
+    account.s3.meta.events.register("before-call.s3.ListBuckets", fail)
+    with pytest.raises(expected, match="the account's buckets cannot be listed: "):
         account.measure()
 
 
@@ -174,11 +162,10 @@ def test_an_unreachable_s3_is_worth_another_try(account: Account) -> None:
 
 def test_the_figures_of_the_newest_day_count_over_every_storage_type(account: Account) -> None:
     account.bucket("beans", region="eu-west-1")
-    for days, size in ((2, 10), (1, 20), (0, 30)):
-        account.figure("beans", "StandardIAStorage", TODAY - timedelta(days=days), size, "eu-west-1")
-    account.figure("beans", "DeepArchiveStorage", TODAY, 1_000, "eu-west-1")
-    # All of it moved elsewhere yesterday, so this type has no figure of today.
-    account.figure("beans", "GlacierStorage", TODAY - timedelta(days=1), 5_000, "eu-west-1")
+    # All of Glacier's moved elsewhere yesterday, so this type has no figure of today.
+    of_ia = [("StandardIA", days, size) for days, size in ((2, 10), (1, 20), (0, 30))]
+    for kind, days, size in (*of_ia, ("DeepArchive", 0, 1_000), ("Glacier", 1, 5_000)):
+        account.figure("beans", f"{kind}Storage", TODAY - timedelta(days=days), size, "eu-west-1")
     measurement = account.measure("metrics")
     assert measurement.buckets == [Bucket("beans", 1_030, None, TODAY)]
     assert measurement.sentence == ("Total size of all buckets: 1.0 kB (CloudWatch's daily figures as of 2026-11-21)")
@@ -191,42 +178,30 @@ def test_the_newest_figure_is_found_in_any_order_and_over_several_pages(account:
     local = timezone(timedelta(hours=-10))
     days = [(TODAY - timedelta(days=days)).astimezone(local) for days in (1, 2, 3)]
     points = sorted(zip(days, (30.0, 20.0, 10.0), strict=True), reverse=newest_first)
-    cloudwatch = account.client("cloudwatch")
-    metric = {
-        "Namespace": "AWS/S3",
-        "MetricName": "BucketSizeBytes",
-        "Dimensions": [{"Name": "BucketName", "Value": "beans"}, {"Name": "StorageType", "Value": "StandardStorage"}],
-    }
-
-    def page(status: str, *points: tuple[datetime, float]) -> dict[str, Any]:
-        moments, values = zip(*points, strict=True)
-        return {"MetricDataResults": [{"Id": "m0", "StatusCode": status, "Timestamps": moments, "Values": values}]}
-
-    with Stubber(cloudwatch) as stubber:
+    names = {"BucketName": "beans", "StorageType": "StandardStorage"}
+    metric = {"Dimensions": [{"Name": name, "Value": value} for name, value in names.items()]}
+    with Stubber(account.client("cloudwatch")) as stubber:
         stubber.add_response("list_metrics", {"Metrics": [metric]})
-        stubber.add_response("get_metric_data", page("PartialData", points[0]) | {"NextToken": "more"})
-        stubber.add_response("get_metric_data", page("Complete", *points[1:]))
+        for status, part, more in (("PartialData", points[:1], {"NextToken": "more"}), ("Complete", points[1:], {})):
+            moments, values = zip(*part, strict=True)
+            result = {"Id": "m0", "StatusCode": status, "Timestamps": moments, "Values": values}
+            stubber.add_response("get_metric_data", {"MetricDataResults": [result], **more})
         measurement = account.measure("metrics")
     assert measurement.buckets == [Bucket("beans", 30, None, TODAY - timedelta(days=1))]
     assert "as of 2026-11-20" in measurement.sentence
 
 
-def test_a_bucket_without_a_figure_counts_as_nothing_and_the_sentence_says_so(account: Account) -> None:
+def test_a_bucket_without_a_figure_counts_as_nothing_and_a_deleted_one_not_at_all(account: Account) -> None:
     account.bucket("beans")
     account.bucket("new", region="eu-west-1")
-    account.figure("beans", "StandardIAStorage", TODAY - timedelta(days=1), 5)
+    for name in ("beans", "long-gone"):
+        account.figure(name, "StandardIAStorage", TODAY - timedelta(days=1), 5)
     with Stubber(account.client("cloudwatch", "eu-west-1")) as stubber:
         stubber.add_response("list_metrics", {"Metrics": []})
         measurement = account.measure("metrics")
-    assert Bucket("new", 0, None, None) in measurement.buckets
+    assert measurement.buckets == [Bucket("beans", 5, None, TODAY - timedelta(days=1)), Bucket("new", 0, None, None)]
     assert measurement.sentence.endswith("; 1 bucket without a figure, empty or new, counted as 0")
     assert "no figure" in page.render(measurement, "r-1")
-
-
-def test_the_figures_of_a_deleted_bucket_do_not_count(account: Account) -> None:
-    account.figure("long-gone", "StandardStorage", TODAY - timedelta(days=1), 1_000)
-    account.bucket("beans")
-    assert account.measure("metrics").total_bytes == 0
 
 
 def test_buckets_in_a_region_whose_figures_cannot_be_read_are_named(account: Account) -> None:
@@ -257,26 +232,22 @@ def test_a_figure_that_cloudwatch_fails_to_give_is_an_error_and_not_a_size_of_0(
 def test_the_metrics_take_one_call_for_each_500_buckets(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     assert measure.METRICS_PER_CALL == 500
     names = [f"bucket-{number}" for number in range(1_000)]
-    calls: Counter[str] = Counter()
+    asked: list[int] = []
 
     def answer_for(_: BaseClient, operation: str, params: dict[str, Any]) -> dict[str, Any]:
-        calls[operation] += 1
         if operation == "ListBuckets":
             return {"Buckets": [{"Name": name, "BucketRegion": "us-east-1"} for name in names[: params["MaxBuckets"]]]}
         if operation == "ListMetrics":
-            # CloudWatch gives pages of 500.
-            start = int(params.get("NextToken", 0))
-            more = {"NextToken": str(start + 500)} if start + 500 < len(names) else {}
-            kinds = ({"Name": "StorageType", "Value": "StandardStorage"},)
-            found = [[{"Name": "BucketName", "Value": name}, *kinds] for name in names[start : start + 500]]
-            return {"Metrics": [{"Dimensions": dimensions} for dimensions in found]} | more
+            kind = {"Name": "StorageType", "Value": "StandardStorage"}
+            return {"Metrics": [{"Dimensions": [{"Name": "BucketName", "Value": name}, kind]} for name in names]}
+        asked.append(len(params["MetricDataQueries"]))
         figures = {"StatusCode": "Complete", "Timestamps": [TODAY], "Values": [2.0]}
         return {"MetricDataResults": [{"Id": query["Id"]} | figures for query in params["MetricDataQueries"]]}
 
     account.client("cloudwatch")
     monkeypatch.setattr(BaseClient, "_make_api_call", answer_for)
     assert account.measure("metrics").total_bytes == 2_000
-    assert calls == {"ListBuckets": 1, "ListMetrics": 2, "GetMetricData": 2}
+    assert asked == [500, 500]
 
 
 # --- When the time is up ----------------------------------------------------------------------------------------------
@@ -285,9 +256,9 @@ def test_the_metrics_take_one_call_for_each_500_buckets(account: Account, monkey
 def test_out_of_time_the_rest_is_named(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "WORKERS", 1)
     account.bucket("a-large", *[100] * 11)
-    account.bucket("b-small", 5)
     account.in_pages_of(10)
     account.out_of_time_after("s3", "ListObjectsV2")
+    account.bucket("b-small", 5)
     measurement = account.measure()
     assert measurement.partial
     assert measurement.buckets == [Bucket("a-large", 1_000, 10, NOW)]
@@ -346,14 +317,6 @@ def listed(*buckets: Bucket, errors: list[Failure] | None = None, partial: bool 
     return Measurement("listing", list(buckets), errors or [], partial)
 
 
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [(0, "0 Bytes"), (1, "1 Byte"), (999_999, "1.0 MB"), (114_200_000_000, "114.2 GB"), (3 * 10**15, "3.0 PB")],
-)
-def test_the_sentence_reads_as_people_say_it(size: int, text: str) -> None:
-    assert listed(Bucket("beans", size, 1, NOW)).sentence == f"Total size of all buckets: {text}"
-
-
 def test_the_summary_has_the_100_largest_buckets_and_fits_into_a_state() -> None:
     buckets = [Bucket(f"bucket-{number:056}", 10**15 - number, number, NOW) for number in range(1_000)]
     errors = [Failure(f"refused-{number:055}", "x" * measure.ERROR_CHARACTERS) for number in range(1_000)]
@@ -389,8 +352,7 @@ def test_the_page_escapes_its_texts_and_loads_nothing() -> None:
     errors = [Failure("<b>", "<script>alert(1)</script>")]
     shown = page.render(listed(Bucket("<img src=x>", 1, 1, NOW), errors=errors), "<i>id</i>")
     assert "<img" not in shown
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown
-    assert "&lt;i&gt;id&lt;/i&gt;" in shown
+    assert all(each in shown for each in ("&lt;script&gt;alert(1)&lt;/script&gt;", "&lt;i&gt;id&lt;/i&gt;"))
     assert "default-src 'none'; img-src data:;" in shown
     assert re.findall(r"(?:src|href)=.{5}|url\(", shown) == ['href="data', "src=x&gt;"]
 
@@ -409,15 +371,15 @@ def test_the_page_says_that_there_are_no_buckets_or_that_the_size_is_partial() -
 def test_a_report_stores_its_page_and_gives_the_notice_to_publish(account: Account) -> None:
     account.bucket("reports")
     account.bucket("beans", 1_500)
-    account.bucket("secret", 9)
+    for number in range(page.NOTICE_LINES + 1):
+        account.bucket(f"secret-{number:02}", 9)
     account.refuse("secret")
     result = account.report({"reportId": "nightly-1", "mode": "listing"})
-    assert result["reportId"] == "nightly-1"
-    assert result["reportKey"] == "storage/nightly-1/report.html"
+    assert (result["reportId"], result["reportKey"]) == ("nightly-1", "storage/nightly-1/report.html")
     assert result["summary"]["totalBytes"] == 1_500
     assert result["notice"]["subject"] == "Storage report: 1.5 kB in all buckets"
     assert result["notice"]["sms"] == "Total size of all buckets: 1.5 kB"
-    for part in ("nightly-1", result["summary"]["message"], "beans", "- secret: AccessDenied: User: cafe"):
+    for part in ("nightly-1", result["summary"]["message"], "1.5 kB  beans", "- secret-09: AccessDenied: User: cafe"):
         assert part in result["notice"]["message"]
     stored = account.s3.get_object(Bucket="reports", Key=result["reportKey"])
     assert stored["ContentType"] == "text/html; charset=utf-8"
@@ -431,32 +393,28 @@ def test_a_payload_may_be_empty_or_have_the_fields_of_a_schedule(account: Accoun
     assert first["reportId"] != second["reportId"]
 
 
-def test_a_notice_names_some_buckets_and_counts_the_rest(account: Account) -> None:
-    account.bucket("reports")
-    for number in range(page.NOTICE_LINES + 1):
-        account.bucket(f"beans-{number:02}", 1)
-        account.bucket(f"secret-{number:02}")
-    account.refuse("secret")
-    message = account.report({})["notice"]["message"]
-    assert "beans-09" in message
-    assert "\n            and 2 buckets more\n" in message
-    assert "- secret-09: AccessDenied" in message
-    assert "\n- and 1 bucket more\n" in message
+def test_a_notice_names_some_buckets_and_counts_the_rest() -> None:
+    for count, rest in ((page.NOTICE_LINES, False), (page.NOTICE_LINES + 1, True)):
+        buckets = [Bucket(f"beans-{number:02}", 1, 1, NOW) for number in range(count)]
+        errors = [Failure(f"secret-{number:02}", "AccessDenied") for number in range(count)]
+        message = page.notice(listed(*buckets, errors=errors), "r-1")["message"]
+        assert "beans-09" in message
+        assert "- secret-09: AccessDenied" in message
+        assert ("\n            and 1 bucket more\n" in message) is ("\n- and 1 bucket more\n" in message) is rest
 
 
 def test_an_error_of_aws_is_shown_up_to_300_characters() -> None:
     for length in (300, 301):
-        error: Any = {"Error": {"Code": "Code", "Message": "x" * (length - len("Code: "))}}
-        assert len(measure._readable(ClientError(error, "ListObjectsV2"))) == 300
+        assert len(measure._readable(failure("Code", 403, "x" * (length - len("Code: "))))) == 300
 
 
 @pytest.mark.parametrize(
     ("payload", "message"),
     [
-        *(({"mode": mode}, "mode: must be one of listing, metrics") for mode in ("guess", None, ["listing"])),
-        *(({"reportId": each}, "reportId: must be a string of 1 to 80") for each in ("a/b", "")),
+        *(({"mode": mode}, "mode: must be one of listing, metrics") for mode in ("guess", ["listing"])),
+        *(({"reportId": each}, "reportId: must be a string of 1 to 80") for each in ("a/b", "", "a" * 81)),
         ({"reportId": 7, "mode": "x"}, "reportId: .*; mode: "),
-        *(({"aloneSeconds": each}, "aloneSeconds: must be a number from 0 to 120") for each in (-1, 121, "1")),
+        *(({"aloneSeconds": each}, "aloneSeconds: must be a number from 0 to 120") for each in (-1, 121, "1", True)),
     ],
 )
 def test_a_wrong_payload_says_what_is_wrong(account: Account, payload: dict[str, Any], message: str) -> None:

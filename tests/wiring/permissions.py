@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from infra.deploy import project
 from infra.deploy.target import REPOSITORY, Target
+from infra.functions import NAMES
 from tests.wiring.stage import ROOT
 from tests.wiring.template import Template
 
@@ -35,7 +35,7 @@ def role_of(function: str) -> str:
 def functions() -> dict[str, str]:
     """Returns the deployed name of each role's function."""
     target = Target("<stage>", REPOSITORY, False, {}, None)
-    return {role_of(name): target.function(name) for name in project.function_names()}
+    return {role_of(name): target.function(name) for name in NAMES}
 
 
 def documented(functions: dict[str, str]) -> list[Row]:

@@ -9,7 +9,7 @@ from typing import Any
 import boto3
 
 from infra.deploy import stacks
-from infra.deploy.place import Place
+from infra.deploy.mysql_location import MysqlLocation
 from tests.wiring.template import Template
 
 ROOT = Path(__file__).parents[2]
@@ -25,10 +25,10 @@ def client(service: str) -> Any:
     return boto3.client(service, REGION)  # type: ignore[call-overload]
 
 
-def place(stage: str = "test", region: str = REGION, account: str = ACCOUNT) -> Place:
+def place(stage: str = "test", region: str = REGION, account: str = ACCOUNT) -> MysqlLocation:
     """Returns the database of its own that a stage has on AWS."""
     secrets = f"arn:aws:secretsmanager:{region}:{account}:secret"
-    return Place(
+    return MysqlLocation(
         f"{secrets}:cafe-{stage}-database-<random>",
         f"{secrets}:rds!cluster-<id>-<random>",
         ("subnet-1", "subnet-2"),

@@ -104,7 +104,7 @@ class Template:
             case "Ref":
                 return self._reference(argument)
             case "Fn::GetAtt":
-                return self._attribute(*argument.split(".", 1))
+                return self._attribute(*argument)
             case "Fn::Sub":
                 text, own = (argument, {}) if isinstance(argument, str) else argument
                 return re.sub(r"\$\{([^}]+)\}", lambda match: self._named(match[1], own), text)

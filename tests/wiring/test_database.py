@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from chalicelib.settings import Database
-from infra.deploy.place import FUNCTIONS, Place
+from infra.deploy.mysql_location import MysqlLocation
+from infra.functions import MYSQL_USERS
 from tests.wiring.permissions import allowed, as_list, role_of
 from tests.wiring.stage import as_variables, place, rendered, resolve
 from tests.wiring.template import Template
@@ -33,7 +34,7 @@ def template() -> Template:
 def test_its_outputs_are_the_place_of_the_functions_database(template: Template) -> None:
     outputs = as_variables(template.outputs)
     names = place("<stage>", "<region>", "<account>")
-    assert Place.given(outputs) == Place(
+    assert MysqlLocation.from_variables(outputs) == MysqlLocation(
         names.secret, names.admin_secret, ("SubnetA", "SubnetB"), ("FunctionsSecurityGroup",)
     )
 
@@ -101,15 +102,6 @@ def test_the_network_has_no_connection_to_the_internet(template: Template) -> No
     assert not any(subnet.get("MapPublicIpOnLaunch") for subnet in template.of_type("AWS::EC2::Subnet").values())
 
 
-def test_the_subnets_are_always_in_two_zones(template: Template) -> None:
-    for each in (template, own("dev")):
-        assert {subnet["AvailabilityZone"] for subnet in each.of_type("AWS::EC2::Subnet").values()} == {
-            "<region>a",
-            "<region>b",
-        }
-        assert each.properties("Subnets")["SubnetIds"] == ["SubnetA", "SubnetB"]
-
-
 @pytest.mark.parametrize(
     ("stage", "parameters", "subnets"),
     [
@@ -162,7 +154,7 @@ def test_every_security_group_admits_only_the_needed_connections(template: Templ
 
 def called() -> set[tuple[str, str]]:
     """Returns each action and resource that a function in the network calls itself."""
-    roles = {role_of(function) for function in FUNCTIONS}
+    roles = {role_of(function) for function in MYSQL_USERS}
     rights = [each for each in allowed(resolve()) if each.role in roles]
     return {(each.action, each.resource) for each in rights if each.action.split(":")[0] not in BY_LAMBDA}
 

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from chalicelib import errors, storage
-from infra.deploy import place
-from tests.wiring.execution import Execution, Failure
+from infra.functions import MYSQL_USERS
 from tests.wiring.permissions import allowed
 from tests.wiring.stage import MACHINES, ROOT
 from tests.wiring.template import Template
@@ -74,41 +73,7 @@ def pauses(retry: dict[str, Any]) -> float:
     )
 
 
-def next_states(state: dict[str, Any]) -> list[str]:
-    """Returns the states that can follow if nothing fails."""
-    if state["Type"] == "Choice":
-        return [*(choice["Next"] for choice in state["Choices"]), state["Default"]]
-    return [state["Next"]] if "Next" in state else []
-
-
-def paths(definition: dict[str, Any], start: str, been: tuple[str, ...] = ()) -> list[list[str]]:
-    """Returns every path from ``start`` to an end without a further failure, with each state at most twice."""
-    following = [each for each in next_states(definition["States"][start]) if been.count(each) < 2]
-    if not next_states(definition["States"][start]):
-        return [[start]]
-    return [[start, *rest] for each in following for rest in paths(definition, each, (*been, each))]
-
-
 # --- substitutions, functions and rights ------------------------------------------------------------------------------
-
-
-def test_the_template_has_the_definition_of_the_file_and_every_substitution_that_it_needs(
-    machine: Machine, template: Template
-) -> None:
-    name, definition = machine
-    properties = template.properties(name)
-    assert json.loads(properties["DefinitionString"]) == definition
-    placeholders = set(re.findall(r"\$\{(\w+)\}", json.dumps(definition)))
-    assert placeholders == properties["DefinitionSubstitutions"].keys()
-
-
-def test_the_machines_invoke_the_functions_of_app_py_that_have_no_other_trigger(app: Any, template: Template) -> None:
-    invoked = {
-        function_of(template, name, state) for name in MACHINES for state in tasks(definition_of(name), INVOKE).values()
-    }
-    # The deploy calls the first, and Secrets Manager the second.
-    others = {"migrate", "rotate_password"}
-    assert invoked == {each.name for each in app.pure_lambda_functions} - others
 
 
 def test_a_machine_may_invoke_exactly_its_functions_and_publish_to_its_topic(
@@ -177,7 +142,7 @@ def test_a_function_that_lost_its_network_while_it_was_idle_is_retried_for_minut
     """Lambda takes some minutes to give it another one. Only the functions that use MySQL are in a network."""
     for state in tasks(machine[1]).values():
         others = state["Retry"][1:]
-        if state["Resource"] != INVOKE or function_of(template, machine[0], state) not in place.FUNCTIONS:
+        if state["Resource"] != INVOKE or function_of(template, machine[0], state) not in MYSQL_USERS:
             assert others == []
             continue
         [retry] = others
@@ -217,17 +182,17 @@ def test_the_machine_waits_longer_than_all_tries_of_its_tasks(machine: Machine) 
 
 
 def test_every_failure_sends_a_notification_and_ends_the_execution_as_failed(machine: Machine) -> None:
-    definition = machine[1]
-    for name, state in definition["States"].items():
+    states = machine[1]["States"]
+    for name, state in states.items():
         if state["Type"] not in ("Task", "Parallel", "Map") or name == "NotifyFailure":
             continue
         [catch] = state["Catch"]
-        assert catch["ErrorEquals"] == ["States.ALL"], name
-        for path in paths(definition, catch["Next"]):
-            assert path[-2:] == ["NotifyFailure", "Failed"], name
+        assert (catch["ErrorEquals"], catch["Next"]) == (["States.ALL"], "ExplainFailure"), name
+        assert catch["Assign"] == {"failure": "{% $states.errorOutput %}"}, name
         # The state that runs a branch catches the failures in it.
-        for branch in branches(state):
-            assert not any("Catch" in each for each in branch["States"].values())
+        assert not any("Catch" in each for branch in branches(state) for each in branch["States"].values())
+    assert (states["ExplainFailure"]["Next"], states["NotifyFailure"]["Next"]) == ("NotifyFailure", "Failed")
+    assert {states[name]["Cause"] for name in ("Failed", "Unannounced")} == {"{% $reason %}"}
 
 
 def test_a_failure_without_a_notification_ends_under_the_name_that_raises_the_alarm(
@@ -257,77 +222,11 @@ def test_every_execution_that_ends_without_a_notification_raises_the_alarm(templ
 # --- the promises of the reports --------------------------------------------------------------------------------------
 
 
-def test_the_link_goes_out_only_when_the_page_is_stored_and_the_link_signed() -> None:
-    definition = definition_of("InventoryReport")
-    states = definition["States"]
-    assert states["RenderAndPresign"]["Type"] == "Parallel"
-    assert [list(branch["States"]) for branch in states["RenderAndPresign"]["Branches"]] == [
-        ["RenderReport"],
-        ["PresignReport"],
-    ]
-    # The only path to NotifyReport: every failure on it leads elsewhere.
-    assert paths(definition, definition["StartAt"]) == [["ReadInventory", "RenderAndPresign", "NotifyReport"]]
-    leads = {
-        name
-        for name, state in states.items()
-        if "NotifyReport" in (*next_states(state), *(each["Next"] for each in state.get("Catch", [])))
-    }
-    assert leads == {"RenderAndPresign"}
-
-
-def test_the_storage_report_measures_before_it_notifies() -> None:
-    definition = definition_of("StorageReport")
-    first_round = ["MeasureBuckets", "IsAnythingLeft"]
-    next_round = ["MeasureShares", "AddUpShares", "IsAnythingLeft"]
-    assert sorted(paths(definition, definition["StartAt"]), key=len) == [
-        [*first_round, "NotifyStorage"],
-        [*first_round, *next_round, "NotifyStorage"],
-    ]
-
-
 def test_as_many_functions_measure_at_once_as_there_are_shares() -> None:
     assert definition_of("StorageReport")["States"]["MeasureShares"]["MaxConcurrency"] == storage.SHARES
 
 
-# --- whole executions -------------------------------------------------------------------------------------------------
-
-
-SUMMARY = {"rows": 7, "suppliers": 3, "quantity": 120, "generatedAt": "2026-11-21T03:14:16.000000Z"}
-LINK = "https://reports.example/inventory?X-Amz-Signature=1&x=2"
-FAILURE = Failure(
-    "DatabaseRefused", '{"errorMessage": "MySQL refuses: no such table", "stackTrace": ["File secret.py"]}'
-)
-# A function returns more than the state may have.
-ROWS = {"beans": ["a row"]}
-
-
-def payload(**fields: Any) -> dict[str, Any]:
-    return {"StatusCode": 200, "Payload": {**fields, **ROWS}}
-
-
-def measured(*shares: int) -> dict[str, Any]:
-    notice = {"subject": "Storage report: 7 kB", "message": "Total size of all buckets: 7 kB", "sms": "7 kB"}
-    spread = {"round": 1, "id": "try-1", "shares": list(shares)}
-    return payload(reportKey="storage/key", summary={"totalBytes": 7_000}, notice=notice, spread=spread)
-
-
-ANSWERS: dict[str, dict[str, Any]] = {
-    "InventoryReport": {
-        "ReadInventory": payload(csvKey="inventory/csv", generatedAt=SUMMARY["generatedAt"]),
-        "RenderReport": payload(reportKey="inventory/key", **SUMMARY),
-        "PresignReport": payload(url=LINK, expiresAt="2026-11-21T04:14:17Z"),
-        "NotifyReport": {"MessageId": "m-1"},
-        "NotifyFailure": {"MessageId": "m-2"},
-    },
-    "StorageReport": {
-        "MeasureBuckets": measured(),
-        "MeasureShare": payload(),
-        "AddUpShares": measured(),
-        "NotifyStorage": {"MessageId": "m-1"},
-        "NotifyFailure": {"MessageId": "m-2"},
-    },
-}
-KINDS = {"InventoryReport": ("report", "inventory"), "StorageReport": ("storage", "storage")}
+# --- expressions ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(autouse=True)
@@ -338,149 +237,87 @@ def recursion_limit() -> Iterator[None]:
     sys.setrecursionlimit(limit)
 
 
-def execute(name: str, given: Any = None, **answers: Any) -> Execution:
-    """Runs a machine whose tasks succeed, except for the given ``answers``. Answers of other machines do nothing."""
-    return Execution(definition_of(name), ANSWERS[name] | answers, given, "report-1").run()
+def value(template: Any, states: dict[str, Any], **variables: Any) -> Any:
+    """Returns a field of a state with the values of its expressions, as Step Functions computes them."""
+    if isinstance(template, dict):
+        return {name: value(each, states, **variables) for name, each in template.items()}
+    if not template.startswith("{%"):
+        return template
+    from jsonata.jsonata import Jsonata  # type: ignore[import-untyped]
 
-
-def published(execution: Execution) -> dict[str, Any]:
-    """Returns the arguments of the only notification, with its message and its attributes as values."""
-    [arguments] = [each for calls in execution.called.values() for each in calls if "TopicArn" in each]
-    attributes = {name: each["StringValue"] for name, each in arguments["MessageAttributes"].items()}
-    types = {name: each["DataType"] for name, each in arguments["MessageAttributes"].items()}
-    assert types == {name: "String.Array" if name == "correlationIds" else "String" for name in attributes}
-    assert arguments["MessageStructure"] == "json"
-    return {**arguments, "Message": json.loads(arguments["Message"]), "MessageAttributes": attributes}
-
-
-@pytest.mark.parametrize(("name", "transitions"), [("InventoryReport", 5), ("StorageReport", 3)])
-def test_a_report_enters_few_states_because_each_one_is_billed(name: str, transitions: int) -> None:
-    """AWS bills every state that an execution enters: a Parallel, and each state in its branches."""
-    execution = execute(name)
-    assert execution.status == "SUCCEEDED"
-    assert len(execution.entered) == transitions, execution.entered
-    assert len(list(all_states(definition_of(name)))) <= 10
-
-
-def test_the_inventory_report_sends_its_link_and_its_totals() -> None:
-    execution = execute("InventoryReport")
-    notification = published(execution)
-    assert notification["Subject"] == "Inventory report ready"
-    assert notification["Message"] == {
-        "default": "Inventory report report-1: 7 beans of 3 suppliers, 120 in stock."
-        f" Open it before 2026-11-21T04:14:17Z: {LINK}",
-        "sms": "Inventory report ready: 7 beans of 3 suppliers, 120 in stock.",
-    }
-    # The link is a secret of its receivers, so the output does not have it.
-    assert execution.output == {"reportId": "report-1", "reportKey": "inventory/key", "summary": SUMMARY}
-
-
-def test_the_page_is_rendered_from_the_file_that_was_read() -> None:
-    [render] = execute("InventoryReport").called["RenderReport"]
-    assert render["Payload"]["csvKey"] == "inventory/csv"
-    assert render["Payload"]["generatedAt"] == SUMMARY["generatedAt"]
-
-
-def test_the_storage_report_sends_what_was_measured_and_asks_with_any_input() -> None:
-    execution = execute("StorageReport", {"mode": "metrics"})
-    notification = published(execution)
-    assert notification["Subject"] == "Storage report: 7 kB"
-    assert notification["Message"] == {"default": "Total size of all buckets: 7 kB", "sms": "7 kB"}
-    [measure] = execution.called["MeasureBuckets"]
-    assert measure["Payload"] == {"reportId": "report-1", "request": {"mode": "metrics"}, "spread": {"round": 0}}
-    assert execution.output == {
-        "reportId": "report-1",
-        "reportKey": "storage/key",
-        "summary": {"totalBytes": 7_000},
-    }
-
-
-def test_each_share_is_measured_and_the_sums_take_the_place_of_those_before() -> None:
-    sums = iter([measured(0), {**measured(), "Payload": measured()["Payload"] | {"reportKey": "storage/new"}}])
-    execution = execute("StorageReport", MeasureBuckets=measured(0, 1, 2), AddUpShares=lambda _: next(sums))
-    shares = [each["Payload"]["spread"] for each in execution.called["MeasureShare"]]
-    assert shares == [{"round": 1, "id": "try-1", "share": share} for share in (0, 1, 2, 0)]
-    spreads = [each["Payload"]["spread"]["shares"] for each in execution.called["AddUpShares"]]
-    assert spreads == [[0, 1, 2], [0]]
-    assert (execution.status, execution.output["reportKey"]) == ("SUCCEEDED", "storage/new")
-    # A round enters the Map, its shares, the sum and the choice.
-    assert len(execution.entered) == 3 + (1 + 3 + 2) + (1 + 1 + 2)
+    expression = Jsonata.jsonata(template.removeprefix("{%").removesuffix("%}"))
+    # A function of Step Functions' own.
+    expression.register_lambda("parse", json.loads)
+    return expression.evaluate(None, {"states": states, **variables})
 
 
 @pytest.mark.parametrize(
-    ("failure", "reason"),
+    ("error", "cause", "reason"),
     [
-        (FAILURE, "MySQL refuses: no such table"),
-        (Failure("States.Timeout"), "a step took too long and was given up"),
-        (Failure("SNS.AuthorizationErrorException", "not allowed"), "not allowed (SNS.AuthorizationErrorException)"),
         (
-            Failure("Lambda.Unknown", 'Payload: {"errorMessage": "x"}'),
-            'Payload: {"errorMessage": "x"} (Lambda.Unknown)',
+            "DatabaseRefused",
+            '{"errorMessage": "MySQL refuses: no such table", "stackTrace": ["File secret.py"]}',
+            "MySQL refuses: no such table",
         ),
+        ("States.Timeout", "", "a step took too long and was given up"),
+        ("SNS.AuthorizationErrorException", "not allowed", "not allowed (SNS.AuthorizationErrorException)"),
+        ("Lambda.Unknown", 'Payload: {"errorMessage": "x"}', 'Payload: {"errorMessage": "x"} (Lambda.Unknown)'),
     ],
     ids=["function", "time-out", "service", "unknown"],
 )
-def test_every_failure_is_reported_and_ends_with_a_cause_for_people(
-    machine: Machine, failure: Failure, reason: str
-) -> None:
-    name, title = machine[0], machine[0].replace("Report", " report")
-    for task in tasks(machine[1]).keys() - {"NotifyFailure"}:
-        answers = {"MeasureBuckets": measured(0)} if task in ("MeasureShare", "AddUpShares") else {}
-        execution = execute(name, **answers, **{task: failure})
-        assert (execution.status, execution.error, execution.cause) == ("FAILED", failure.error, reason), task
-        [arguments] = execution.called["NotifyFailure"]
-        assert arguments["Subject"] == f"{title} failed"
-        assert json.loads(arguments["Message"])["default"] == f"{title} report-1 failed: {reason}"
-        assert execution.entered[-3:] == ["ExplainFailure", "NotifyFailure", "Failed"]
-        # Nobody gets a link or a total of a report that failed.
-        assert not ({"NotifyReport", "NotifyStorage"} - {task}) & execution.called.keys()
+def test_every_failure_has_a_reason_for_people(machine: Machine, error: str, cause: str, reason: str) -> None:
+    expression = machine[1]["States"]["ExplainFailure"]["Assign"]["reason"]
+    assert value(expression, {}, failure={"Error": error, "Cause": cause}) == reason
 
 
-def test_a_failure_that_no_notification_reports_keeps_its_cause(machine: Machine) -> None:
-    answers = {next(iter(machine[1]["States"])): FAILURE, "NotifyFailure": Failure("States.Timeout")}
-    execution = execute(machine[0], **answers)
-    assert (execution.error, execution.cause) == ("Unannounced", "MySQL refuses: no such table")
+LINK = "https://reports.example/inventory?X-Amz-Signature=1&x=2"
+SUMMARY = {"rows": 7, "suppliers": 3, "quantity": 120}
+# The kind of each machine's notifications, the kind of its reports, and the input of the state that sends the result.
+KINDS: dict[str, tuple[str, str, Any]] = {
+    "InventoryReport": ("report", "inventory", [{"summary": SUMMARY}, {"url": LINK, "expiresAt": "later"}]),
+    "StorageReport": ("storage", "storage", {"notice": {"subject": "7 kB", "message": "Total: 7 kB", "sms": "7 kB"}}),
+}
 
 
-@pytest.mark.parametrize("outcome", ["succeeded", "failed"])
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"correlationId": "request-1", "mode": "listing"}, "request-1"),
         ({"correlationId": "a" * 80}, "a" * 80),
         ({"correlationId": "a" * 81}, "report-1"),
         ({"correlationId": ""}, "report-1"),
         ({"correlationId": 'two words, "quoted"'}, "report-1"),
         ({"correlationId": 7}, "report-1"),
-        ({"correlationId": None}, "report-1"),
         ({"correlationId": ["request-1", "request-2"]}, "report-1"),
         ({}, "report-1"),
         ([], "report-1"),
         ("request-1", "report-1"),
-        (7, "report-1"),
         (None, "report-1"),
     ],
 )
-def test_any_input_works_and_a_notification_has_its_id_or_the_name_of_the_execution(
-    machine: Machine, given: Any, expected: str, outcome: str
+def test_with_any_input_a_notification_has_its_id_or_the_name_of_the_execution(
+    machine: Machine, given: Any, expected: str
 ) -> None:
-    answers = {next(iter(machine[1]["States"])): FAILURE} if outcome == "failed" else {}
-    execution = execute(machine[0], given, **answers)
-    kind, report_kind = KINDS[machine[0]]
-    attributes = published(execution)["MessageAttributes"]
-    assert json.loads(attributes.pop("correlationIds")) == [expected]
-    assert json.loads(attributes.pop("facts")) == {"id": "report-1", "kind": report_kind, "outcome": outcome}
-    key = f"{kind}/report-1" + ("/failed" if outcome == "failed" else "")
-    assert attributes == {"kind": kind, "key": key, "startedAt": "2026-11-21T03:14:15.123Z"}
-    # The functions take the id from the request themselves.
-    payloads = [each["Payload"] for calls in execution.called.values() for each in calls if "Payload" in each]
-    assert payloads
-    assert all((each["reportId"], each["request"]) == ("report-1", given) for each in payloads)
+    kind, report_kind, result = KINDS[machine[0]]
+    execution = {"Name": "report-1", "Input": given, "StartTime": "2026-11-21T03:14:15.123Z"}
+    states = {"input": result, "context": {"Execution": execution}}
+    for name, state in tasks(machine[1], PUBLISH).items():
+        failed = name == "NotifyFailure"
+        sent = value(state["Arguments"], states, reason="the reason")
+        attributes = {name: each["StringValue"] for name, each in sent["MessageAttributes"].items()}
+        assert sent["MessageAttributes"]["correlationIds"]["DataType"] == "String.Array"
+        assert json.loads(attributes.pop("correlationIds")) == [expected]
+        outcome = "failed" if failed else "succeeded"
+        assert json.loads(attributes.pop("facts")) == {"id": "report-1", "kind": report_kind, "outcome": outcome}
+        key = f"{kind}/report-1" + ("/failed" if failed else "")
+        assert attributes == {"kind": kind, "key": key, "startedAt": execution["StartTime"]}
+        assert sent["MessageStructure"] == "json"
+        message = json.loads(sent["Message"])
+        assert ("the reason" in message["default"]) is failed
+        # An SMS has no link.
+        assert "http" not in message["sms"]
 
 
-def test_rows_never_travel_through_the_state_and_an_sms_has_no_link(machine: Machine) -> None:
-    """The state has only named fields of a function's answer: keys, totals, texts."""
-    for answers in ({}, {"MeasureBuckets": measured(0)}, {"PresignReport": FAILURE}):
-        execution = execute(machine[0], **answers)
-        assert "a row" not in json.dumps([execution.called, execution.output, execution.variables])
-        assert "http" not in published(execution)["Message"]["sms"]
+def test_the_state_has_only_named_fields_of_a_functions_answer_and_never_rows(machine: Machine) -> None:
+    for name, state in tasks(machine[1], INVOKE).items():
+        fields = re.findall(r"\$states\.result(.*?) %}", json.dumps(state["Output"]))
+        assert all(re.fullmatch(r"\.Payload\.\w+", each) for each in fields), name

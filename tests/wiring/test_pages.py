@@ -11,7 +11,8 @@ from benchmarks import load, money
 from chalicelib import reports, storage
 from chalicelib.orders import store
 from chalicelib.uploads import links
-from infra.deploy import preflight, project, releases
+from infra.deploy import deployment, preflight, project, releases
+from infra.functions import NAMES
 from tests.deploying.account import LISTS
 from tests.deploying.steps import STEPS
 from tests.wiring.stage import ROOT
@@ -28,8 +29,8 @@ def architecture() -> str:
 def test_the_loads_use_the_batches_the_limits_and_the_indexes_that_are_deployed(app: Any, template: Template) -> None:
     sources: dict[str, Any] = {each.name: each for each in app.event_sources}
     assert sources["store_orders"].batch_size == sources["announce_orders"].batch_size == money.BATCH
-    assert sources["store_orders"].maximum_concurrency == load.STORING_AT_ONCE
-    assert template.outputs["ApiRateLimit"] == str(load.ANSWERED_REQUESTS)
+    assert sources["store_orders"].maximum_concurrency == load.STORE_CONCURRENCY
+    assert template.outputs["ApiRateLimit"] == str(load.ACCEPTED_REQUESTS)
     tables = template.of_type("AWS::DynamoDB::Table")
     indexes = {
         name: [each["IndexName"] for each in table.get("GlobalSecondaryIndexes", [])] for name, table in tables.items()
@@ -67,7 +68,7 @@ def test_the_flows_have_the_numbers_of_the_code(architecture: str) -> None:
 def test_the_page_on_deploying_has_the_numbers_of_the_code() -> None:
     page = " ".join((ROOT / "docs" / "deploying.md").read_text().split())
     for words, number in {
-        r"a stage has (\d+) functions": len(project.function_names()),
+        r"a stage has (\d+) functions": len(NAMES),
         r"for each of the last (\w+) releases": {10: "ten"}[releases.KEPT],
         r"is empty \| yes, (\d+) lists": len(LISTS),
         r"a deploy killed after each of (\d+) steps": len(STEPS),
@@ -79,6 +80,13 @@ def test_the_page_on_deploying_has_the_numbers_of_the_code() -> None:
     size = len(re.sub(r"\s", "", preflight.POLICY.read_text()))
     assert 6_144 < size <= 10_240
     assert "it is too long for a managed policy, and for a user" in page
+
+
+def test_the_page_on_deploying_lists_the_steps_of_a_deploy_in_their_order() -> None:
+    page = (ROOT / "docs" / "deploying.md").read_text()
+    table = page.split("| Step | Shows | If it fails |\n| --- | --- | --- |\n")[1].split("\n\n")[0].splitlines()
+    for step, row in zip(deployment.STEPS, table, strict=True):
+        assert step.name in row.split("|")[1]
 
 
 def test_the_readmes_section_on_aws_is_ten_lines_and_has_every_command() -> None:

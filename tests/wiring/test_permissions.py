@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from infra.deploy.place import FUNCTIONS
+from infra.functions import MYSQL_USERS
 from tests.deploying.exercises import EXERCISES
 from tests.wiring import permissions
 from tests.wiring.permissions import Permission, Row, allowed, as_list, documented, permission_of, role_of
@@ -91,13 +91,13 @@ def test_policies_of_roles_have_neither_denials_nor_conditions(template: Templat
 def test_only_lambda_makes_interfaces_in_the_databases_network_for_the_functions_there(template: Template) -> None:
     """It uses the function's role; a call by the function's own code is denied."""
     [policy] = template.of_type("AWS::IAM::Policy").values()
-    roles = [role_of(function) for function in FUNCTIONS]
+    roles = [role_of(function) for function in MYSQL_USERS]
     assert policy["Roles"] == roles
     *allowing, denying = policy["PolicyDocument"]["Statement"]
     granted = {action for statement in allowing for action in statement["Action"]}
     assert {each["Effect"] for each in allowing} == {"Allow"}
     assert (denying["Effect"], set(denying["Action"]), denying["Resource"]) == ("Deny", granted, "*")
-    code = [f"arn:aws:lambda:<region>:<account>:function:cafe-<stage>-{function}" for function in FUNCTIONS]
+    code = [f"arn:aws:lambda:<region>:<account>:function:cafe-<stage>-{function}" for function in MYSQL_USERS]
     assert denying["Condition"] == {"ArnEquals": {"lambda:SourceFunctionArn": code}}
 
 

@@ -79,9 +79,9 @@ def test_a_deploy_refuses_another_version_before_it_asks_aws(
         raise AssertionError("AWS was asked")
 
     monkeypatch.setattr(project, "RUNTIME", "python3.15")
-    monkeypatch.setattr(command.preflight, "who", asked)
+    monkeypatch.setattr(command.preflight, "caller_identity", asked)
     assert command.main(["prod"]) == 1
-    assert "python3.15, like this deploy, and python3.11 to python3.14 are provided for" in capsys.readouterr().err
+    assert "python3.15, like this deploy, and python3.11 to python3.14 are supported" in capsys.readouterr().err
 
 
 def test_a_package_without_one_of_its_requirements_is_refused_and_not_kept(
@@ -97,7 +97,7 @@ def test_a_package_without_one_of_its_requirements_is_refused_and_not_kept(
     shutil.make_archive(str(package.with_suffix("")), "zip", _with(tmp_path / "all", "pyjwt", "python_json_logger"))
     assert project.build_package(target, config) == package
     shutil.make_archive(str(package.with_suffix("")), "zip", _with(tmp_path / "less", "python_json_logger"))
-    with pytest.raises(DeployError, match=r"^pyjwt: not to be had for Lambda with python3\.\d+"):
+    with pytest.raises(DeployError, match=r"^pyjwt: no wheel for Lambda with python3\.\d+"):
         project.build_package(target, config)
     assert not package.exists()
 

@@ -221,10 +221,16 @@ CHAPTERS = {
 }
 # Errors of a deploy that say themselves what to do.
 SAYS_WHAT_TO_DO = (
-    *("declined", "there is no one to ask", "whose data would stay behind", "there is no region", "there is no stage"),
-    *("there are no AWS credentials", "AWS does not take these credentials", "are provided for"),
-    *("has no two zones with", "neither infra/resources.yaml nor infra/database.yaml"),
-    "has no release before this one",
+    *(
+        "declined",
+        "there is no terminal to ask",
+        "its data would be left behind",
+        "there is no region",
+        "there is no stage",
+    ),
+    *("there are no AWS credentials", "AWS rejects these credentials", "supported: delete"),
+    *("has fewer than two zones with", "neither infra/resources.yaml nor infra/database.yaml"),
+    "has no previous release",
     "the package holds",
 )
 

@@ -24,8 +24,8 @@ def test_a_malformed_stage_is_refused(stage: str, capsys: pytest.CaptureFixture[
     ("variables", "arguments", "problem"),
     [
         # The local cloud has no database of its own.
-        ({"DB_SECRET_ARN": ""}, ["--local"], "not set: DB_SECRET_ARN"),
-        ({"DB_SECRET_ARN": "arn", "SUBNET_IDS": "subnet-1"}, [], "SUBNET_IDS and SECURITY_GROUP_IDS: both of them"),
+        ({"DB_SECRET_ARN": ""}, ["--local"], "DB_SECRET_ARN is not set"),
+        ({"DB_SECRET_ARN": "arn", "SUBNET_IDS": "subnet-1"}, [], "SUBNET_IDS and SECURITY_GROUP_IDS: set both"),
         ({}, ["--parameter", "EmailAddress"], "--parameter: must be NAME=VALUE"),
     ],
 )
@@ -72,7 +72,7 @@ def test_changes_that_a_person_or_an_option_agrees_to_are_shown_and_applied(
         ([""], "declined"),
         (["yess"], "declined"),
         # Nobody is there to answer.
-        ([], "`--yes` applies everything without a question"),
+        ([], "`--yes` applies every change without a question"),
     ],
 )
 def test_without_a_yes_nothing_is_applied(given: list[str], problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +110,7 @@ def test_nothing_is_destroyed_until_a_person_types_the_name_of_the_stage(
     answers(monkeypatch, *given)
     assert destroy(tmp_path) == 1
     said = capsys.readouterr().out
-    assert "All that there is of test:\n  AWS::SQS::Queue: cafe-test-orders" in said
+    assert "Resources of test:\n  AWS::SQS::Queue: cafe-test-orders" in said
     assert ("nothing was removed" in said) is bool(given)
     assert client("sqs").list_queues()["QueueUrls"] == [queue]
 

@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 
 from chalicelib.database import MIGRATIONS, split
 from infra.deploy import database
-from infra.deploy.place import Place
+from infra.deploy.mysql_location import MysqlLocation
 from infra.deploy.target import DeployError, Say, Target
 from tests.wiring.fakes import CloudFormation, accepts
 from tests.wiring.stage import client
@@ -68,52 +68,54 @@ def error(code: str, message: str) -> ClientError:
 
 def test_an_existing_database_is_given_by_its_secret_and_its_network() -> None:
     given = {"DB_SECRET_ARN": SECRET, "SUBNET_IDS": "subnet-1,subnet-2", "SECURITY_GROUP_IDS": " sg-1 "}
-    assert Place.given(given) == Place(SECRET, "", ("subnet-1", "subnet-2"), ("sg-1",))
-    assert Place.given({"DB_SECRET_ARN": SECRET, "DB_ADMIN_SECRET_ARN": "a"}) == Place(SECRET, "a")
-    assert Place.given({}) is None
+    assert MysqlLocation.from_variables(given) == MysqlLocation(SECRET, "", ("subnet-1", "subnet-2"), ("sg-1",))
+    assert MysqlLocation.from_variables({"DB_SECRET_ARN": SECRET, "DB_ADMIN_SECRET_ARN": "a"}) == MysqlLocation(
+        SECRET, "a"
+    )
+    assert MysqlLocation.from_variables({}) is None
 
 
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        ({"DB_SECRET_ARN": SECRET, "SUBNET_IDS": "subnet-1"}, "SUBNET_IDS and SECURITY_GROUP_IDS: both of them"),
-        ({"DB_SECRET_ARN": SECRET, "SECURITY_GROUP_IDS": "sg-1"}, "SUBNET_IDS and SECURITY_GROUP_IDS: both of them"),
-        ({"SUBNET_IDS": "a", "SECURITY_GROUP_IDS": "b"}, "SUBNET_IDS, SECURITY_GROUP_IDS: of no use without DB_SECRET"),
-        ({"DB_ADMIN_SECRET_ARN": "a"}, "DB_ADMIN_SECRET_ARN: of no use without DB_SECRET_ARN"),
+        ({"DB_SECRET_ARN": SECRET, "SUBNET_IDS": "subnet-1"}, "SUBNET_IDS and SECURITY_GROUP_IDS: set both"),
+        ({"DB_SECRET_ARN": SECRET, "SECURITY_GROUP_IDS": "sg-1"}, "SUBNET_IDS and SECURITY_GROUP_IDS: set both"),
+        ({"SUBNET_IDS": "a", "SECURITY_GROUP_IDS": "b"}, "SUBNET_IDS, SECURITY_GROUP_IDS: set DB_SECRET"),
+        ({"DB_ADMIN_SECRET_ARN": "a"}, "DB_ADMIN_SECRET_ARN: set DB_SECRET_ARN"),
     ],
 )
 def test_half_of_a_database_is_refused(given: dict[str, str], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
-        Place.given(given)
+        MysqlLocation.from_variables(given)
 
 
 def test_a_database_without_a_network_or_an_administrator_removes_those_of_the_one_before() -> None:
-    assert Place(SECRET).parameters == {"DbSecretArn": SECRET, "DbAdminSecretArn": "", "DbInVpc": "false"}
-    assert Place(SECRET).configuration("migrate") == {"environment_variables": {"DB_SECRET_ARN": SECRET}}
-    assert Place(SECRET, "admin").configuration("store_orders") == {}
+    assert MysqlLocation(SECRET).parameters == {"DbSecretArn": SECRET, "DbAdminSecretArn": "", "DbInVpc": "false"}
+    assert MysqlLocation(SECRET).configuration("migrate") == {"environment_variables": {"DB_SECRET_ARN": SECRET}}
+    assert MysqlLocation(SECRET, "admin").configuration("store_orders") == {}
 
 
 def test_a_stage_keeps_its_existing_database_until_another_one_is_given(target: Target) -> None:
-    before = Place(SECRET, f"{SECRET}-admin", ("subnet-1", "subnet-2"), ("sg-1",))
+    before = MysqlLocation(SECRET, f"{SECRET}-admin", ("subnet-1", "subnet-2"), ("sg-1",))
     configuration = before.configuration("migrate")
     deployed = {
         "Environment": {"Variables": configuration["environment_variables"]},
         "VpcConfig": {"SubnetIds": configuration["subnet_ids"], "SecurityGroupIds": ["sg-1"]},
     }
     clients = {"lambda": Lambda(configuration=deployed), "cloudformation": CloudFormation(None)}
-    assert database.found(replace(target, database=None), clients.__getitem__) == before
-    given = Place(f"{SECRET}-2")
-    assert database.found(replace(target, database=given), clients.__getitem__) == given
+    assert database.existing_location(replace(target, database=None), clients.__getitem__) == before
+    given = MysqlLocation(f"{SECRET}-2")
+    assert database.existing_location(replace(target, database=given), clients.__getitem__) == given
 
 
 def test_a_stage_without_a_database_gets_one_of_its_own_and_keeps_that(target: Target) -> None:
     new = replace(target, database=None)
     clients = {"lambda": Lambda(), "cloudformation": CloudFormation(None)}
-    assert database.found(new, clients.__getitem__) is None
+    assert database.existing_location(new, clients.__getitem__) is None
     clients = {"lambda": Lambda(configuration={}), "cloudformation": CloudFormation("CREATE_COMPLETE")}
-    assert database.found(new, clients.__getitem__) is None
-    with pytest.raises(DeployError, match="test has a database of its own, cafe-test-database"):
-        database.found(replace(target, database=Place(SECRET)), clients.__getitem__)
+    assert database.existing_location(new, clients.__getitem__) is None
+    with pytest.raises(DeployError, match="test has its own database, cafe-test-database"):
+        database.existing_location(replace(target, database=MysqlLocation(SECRET)), clients.__getitem__)
 
 
 # --- a database of its own --------------------------------------------------------------------------------------------
@@ -160,7 +162,7 @@ def zones(target: Target, ec2: Ec2, cfn: CloudFormation) -> str:
 def test_the_network_is_in_two_zones_that_have_its_services(target: Target) -> None:
     ec2 = Ec2(["us-east-1c", "us-east-1b", "us-east-1d"], ["us-east-1a", "us-east-1d", "us-east-1c"])
     assert zones(target, ec2, CloudFormation(None)) == "us-east-1c,us-east-1d"
-    with pytest.raises(DeployError, match=r"us-east-1 has no two zones with com\.amazonaws\.us-east-1\.sns and"):
+    with pytest.raises(DeployError, match=r"us-east-1 has fewer than two zones with com\.amazonaws\.us-east-1\.sns"):
         zones(target, Ec2(["us-east-1a", "us-east-1b"], ["us-east-1b"]), CloudFormation(None))
 
 
@@ -190,7 +192,7 @@ def test_the_cluster_loses_its_protection_only_if_its_stack_was_never_complete(
 ) -> None:
     """A person cannot delete a complete stack by hand."""
     rds = Rds()
-    database.clear(target, {"cloudformation": CloudFormation(status), "rds": rds}.__getitem__)
+    database.unprotect_failed(target, {"cloudformation": CloudFormation(status), "rds": rds}.__getitem__)
     assert rds.changed == [{"DBClusterIdentifier": "cafe-test", "DeletionProtection": False}][: int(goes)]
 
 
@@ -218,7 +220,7 @@ def test_secrets_manager_rotates_the_password_every_month_and_may_call_the_funct
     lambda_, secrets = Lambda(configuration={}), Secrets()
     clients = {"lambda": lambda_, "secretsmanager": secrets}
     for _ in range(2):
-        database.rotate(target, Place(SECRET, "admin"), clients.__getitem__, said.append)
+        database.rotate(target, MysqlLocation(SECRET, "admin"), clients.__getitem__, said.append)
     function = "arn:aws:lambda:eu-central-1:123456789012:function:cafe-test-rotate_password"
     assert secrets.secret == {"RotationLambdaARN": function, "RotationRules": {"AutomaticallyAfterDays": 30}}
     assert (secrets.rotations, len(said)) == (1, 1)
@@ -231,11 +233,11 @@ def test_a_rotation_waits_until_secrets_manager_can_call_the_function(target: Ta
     secrets = Secrets()
     secrets.refusals = ["Secrets Manager cannot invoke the specified Lambda function."]
     clients = {"lambda": Lambda(configuration={}), "secretsmanager": secrets}
-    database.rotate(target, Place(SECRET, "admin"), clients.__getitem__, said.append)
+    database.rotate(target, MysqlLocation(SECRET, "admin"), clients.__getitem__, said.append)
     assert secrets.rotations == 1
     secrets.secret, secrets.refusals = {}, ["User is not authorized to perform: secretsmanager:RotateSecret"]
     with pytest.raises(ClientError, match="not authorized"):
-        database.rotate(target, Place(SECRET, "admin"), clients.__getitem__, said.append)
+        database.rotate(target, MysqlLocation(SECRET, "admin"), clients.__getitem__, said.append)
 
 
 # --- its tables -------------------------------------------------------------------------------------------------------

@@ -16,9 +16,10 @@ import _cffi_backend
 import pytest
 
 from infra.deploy import machine, project
-from infra.deploy.machine import Machine, compiled_for, lambda_machine, require_fit, this_machine
+from infra.deploy.context import Context
+from infra.deploy.machine import Machine, lambda_machine, require_fit, this_machine
 from infra.deploy.releases import Release
-from infra.deploy.stage import Stage
+from infra.deploy.rollback import restore
 from infra.deploy.target import DeployError, Target
 from tests.wiring.fakes import OUTPUTS
 
@@ -58,22 +59,6 @@ def package(path: Path, **files: bytes) -> Path:
 def of_another_processor(path: Path) -> Path:
     """A package with a compiled module for a processor that no test runs on."""
     return package(path, **{"native.abi3.so": elf(243)})
-
-
-@pytest.mark.parametrize(
-    ("header", "made_for"),
-    [
-        (elf(X86), ("Linux", ["x86_64"])),
-        (elf(ARM64), ("Linux", ["arm64"])),
-        (elf(22), ("Linux", ["processor 22"])),
-        (mach_o(MAC_ARM64), ("macOS", ["arm64"])),
-        (universal(MAC_X86, MAC_ARM64), ("macOS", ["x86_64", "arm64"])),
-        (b"import chalice", None),
-        (b"", None),
-    ],
-)
-def test_a_compiled_file_tells_its_system_and_its_processors(header: bytes, made_for: object) -> None:
-    assert compiled_for(header) == made_for
 
 
 def test_this_machine_can_load_what_it_has_loaded(tmp_path: Path) -> None:
@@ -118,13 +103,6 @@ def test_a_package_with_modules_of_its_own_machine_is_taken(
             elf(X86),
             "the package holds a.cpython-39-x86_64-linux-gnu.so, which is compiled for x86_64 Linux with Python 3.9, "
             f"and Lambda runs x86_64 Linux with Python {PYTHON}: try again",
-        ),
-        (
-            lambda_machine("arm64"),
-            "a.abi3.so",
-            universal(MAC_X86, MAC_ARM64),
-            "the package holds a.abi3.so, which is compiled for x86_64 and arm64 macOS, and Lambda runs arm64 Linux "
-            f"with Python {PYTHON}: try again",
         ),
     ],
 )
@@ -190,9 +168,9 @@ def test_a_release_that_this_machine_cannot_run_is_not_put_back(
         release=lambda _: release, fetch_package=lambda _, path: of_another_processor(path), template=json.dumps
     )
     monkeypatch.setattr(project, "run_chalice", lambda *_: pytest.fail("it was deployed"))
-    stage = Stage(target, lambda _: SimpleNamespace(), None, lambda _: None, lambda _: None)  # type: ignore[arg-type]
+    context = Context(target, lambda _: SimpleNamespace(), None, lambda _: None, lambda _: None)  # type: ignore[arg-type]
     with pytest.raises(DeployError, match=r"compiled for riscv64 Linux, and this machine runs .*: deploy again from"):
-        stage._put_back(releases, "r")
+        restore(context, releases, "r")
 
 
 def test_what_pip_cannot_install_stops_the_deploy_with_what_pip_says(

@@ -12,7 +12,7 @@ from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER  # type: ignore[impor
 from infra.deploy import stacks
 from tests.template import load
 from tests.wiring.permissions import as_list
-from tests.wiring.stage import ROOT
+from tests.wiring.stage import ROOT, rendered
 
 POLICY: dict[str, Any] = json.loads((ROOT / "infra" / "deployer-policy.json").read_text())
 # Statements on resources without a name of the stage: the ids of APIs, networks, mappings and user pools, of which the
@@ -51,7 +51,7 @@ def test_rights_on_resources_without_a_name_have_a_condition(sid: str) -> None:
 
 def test_roles_are_passed_only_to_the_services_of_the_templates_roles() -> None:
     [statement] = [each for each in POLICY["Statement"] if each["Sid"] == "PassRoles"]
-    resources = load((ROOT / "infra" / "resources.yaml").read_text())["Resources"]
+    resources = load(rendered())["Resources"]
     services = {
         service
         for each in resources.values()
@@ -122,7 +122,7 @@ def needed(kind: str) -> set[str]:
 def test_the_policy_can_make_and_delete_every_kind_of_resource(file: str) -> None:
     """The local cloud does not check these, which CloudFormation uses in the deployer's name."""
     allowed = {action for each in POLICY["Statement"] for action in as_list(each["Action"])}
-    for name, resource in load((ROOT / "infra" / file).read_text())["Resources"].items():
+    for name, resource in load(rendered(file))["Resources"].items():
         lacking = {
             action
             for action in needed(resource["Type"]) - allowed
@@ -164,7 +164,7 @@ KINDS = sorted(
     {
         resource["Type"]
         for path in (ROOT / "infra").glob("*.yaml")
-        for resource in load(path.read_text())["Resources"].values()
+        for resource in load(rendered(path.name))["Resources"].values()
     }
 )
 

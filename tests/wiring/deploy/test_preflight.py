@@ -13,24 +13,16 @@ import pytest
 from botocore.exceptions import ClientError
 
 from infra.deploy import preflight
-from infra.deploy.preflight import NotKnown, Who
-from infra.deploy.stage import Stage
+from infra.deploy.context import Changes, Context
+from infra.deploy.preflight import CallerIdentity, PermissionsUnknown
 from infra.deploy.target import Clients, DeployError, Target
 from tests.wiring.permissions import as_list
 from tests.wiring.stage import ACCOUNT, REGION, client
 
-ANA = Who(ACCOUNT, REGION, f"arn:aws:iam::{ACCOUNT}:user/ana")
+ANA = CallerIdentity(ACCOUNT, REGION, f"arn:aws:iam::{ACCOUNT}:user/ana")
 
 
 # --- who --------------------------------------------------------------------------------------------------------------
-
-
-def test_account_region_and_identity_are_shown_and_an_endpoint_other_than_aws(
-    aws: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert str(preflight.who(client)) == f"account {ACCOUNT} in {REGION}, as user/moto"
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:4566")
-    assert str(ANA) == f"account {ACCOUNT} in {REGION} at http://127.0.0.1:4566, as user/ana"
 
 
 @pytest.mark.parametrize(
@@ -40,7 +32,7 @@ def test_account_region_and_identity_are_shown_and_an_endpoint_other_than_aws(
             {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"},
             "there is no region: set AWS_DEFAULT_REGION",
         ),
-        ({"AWS_DEFAULT_REGION": REGION}, "there are no AWS credentials: `aws configure`"),
+        ({"AWS_DEFAULT_REGION": REGION}, "there are no AWS credentials: run `aws configure`"),
     ],
 )
 def test_an_error_says_what_to_set(given: dict[str, str], problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,15 +42,17 @@ def test_an_error_says_what_to_set(given: dict[str, str], problem: str, monkeypa
     for name, value in {**given, **files, "AWS_EC2_METADATA_DISABLED": "true"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(DeployError, match=problem):
-        preflight.who(boto3.Session().client)
+        preflight.caller_identity(boto3.Session().client)
 
 
 def test_credentials_that_aws_refuses_are_an_error_with_its_words() -> None:
     def refuse() -> None:
         raise ClientError({"Error": {"Code": "ExpiredToken", "Message": "The token has expired"}}, "GetCallerIdentity")
 
-    with pytest.raises(DeployError, match="AWS does not take these credentials: The token has expired"):
-        preflight.who(lambda _: SimpleNamespace(get_caller_identity=refuse, meta=SimpleNamespace(region_name="x")))
+    with pytest.raises(DeployError, match="AWS rejects these credentials: The token has expired"):
+        preflight.caller_identity(
+            lambda _: SimpleNamespace(get_caller_identity=refuse, meta=SimpleNamespace(region_name="x"))
+        )
 
 
 # --- rights -----------------------------------------------------------------------------------------------------------
@@ -85,7 +79,7 @@ class Iam:
 
 
 def missing(target: Target, iam: Any, arn: str = ANA.arn) -> list[str]:
-    return preflight.lacking(target, lambda _: iam, replace(ANA, arn=arn))
+    return preflight.missing_permissions(target, lambda _: iam, replace(ANA, arn=arn))
 
 
 def test_each_missing_right_is_named_with_its_resource(target: Target) -> None:
@@ -101,16 +95,16 @@ def test_each_missing_right_is_named_with_its_resource(target: Target) -> None:
 def test_missing_rights_stop_the_deploy_unless_the_check_is_off(
     target: Target, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight, "lacking", lambda *_: ["  s3:CreateBucket on arn:aws:s3:::cafe-test-x"])
+    monkeypatch.setattr(preflight, "missing_permissions", lambda *_: ["  s3:CreateBucket on arn:aws:s3:::cafe-test-x"])
     account = SimpleNamespace(
         describe_stacks=lambda **_: {"Stacks": [{"StackStatus": "CREATE_COMPLETE"}]},
         **settings(1000, 0)("lambda").__dict__,
     )
-    stage = Stage(target, lambda _: account, ANA, said.extend, said.append)
+    context = Context(target, lambda _: account, ANA, said.extend, said.append)
     with pytest.raises(DeployError, match="s3:CreateBucket"):
-        stage._may_change(["a change"])
+        Changes(context).confirm(["a change"])
     assert said == []
-    replace(stage, check_rights=False)._may_change(["a change"])
+    Changes(replace(context, check_permissions=False)).confirm(["a change"])
     assert said == ["a change"]
 
 
@@ -149,9 +143,9 @@ def test_the_rights_of_root_and_of_an_identity_that_must_not_ask_are_not_known(t
     def refuse(**_: Any) -> None:
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "SimulatePrincipalPolicy")
 
-    with pytest.raises(NotKnown, match="root has no policies"):
+    with pytest.raises(PermissionsUnknown, match="root has no policies"):
         missing(target, Iam(), f"arn:aws:iam::{ACCOUNT}:root")
-    with pytest.raises(NotKnown, match="AccessDenied"):
+    with pytest.raises(PermissionsUnknown, match="AccessDenied"):
         missing(target, SimpleNamespace(simulate_principal_policy=refuse))
 
 
@@ -171,7 +165,7 @@ def make_table(**tags: str) -> None:
 def test_resources_of_others_with_the_stages_names_are_a_clash(aws: None, target: Target) -> None:
     client("sqs").create_queue(QueueName="cafe-test-orders")
     make_table(app="another")
-    assert preflight.clashes(target, client, ACCOUNT) == [
+    assert preflight.name_clashes(target, client, ACCOUNT) == [
         "  AWS::DynamoDB::Table: cafe-test-orders",
         "  AWS::SQS::Queue: cafe-test-orders",
     ]
@@ -182,7 +176,7 @@ def test_data_and_mysql_that_an_earlier_stage_of_the_name_left_are_no_clash(aws:
     bucket, s3 = f"cafe-test-uploads-{ACCOUNT}", client("s3")
     s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
     client("secretsmanager").create_secret(Name="cafe-test-database", SecretString="{}")
-    assert preflight.clashes(target, client, ACCOUNT) == [
+    assert preflight.name_clashes(target, client, ACCOUNT) == [
         f"  AWS::S3::Bucket: {bucket}",
         "  AWS::SecretsManager::Secret: cafe-test-database",
     ]
@@ -190,7 +184,7 @@ def test_data_and_mysql_that_an_earlier_stage_of_the_name_left_are_no_clash(aws:
     s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": tags})
     template = {"Resources": {"Queue": {"Type": "AWS::SQS::Queue"}}}
     client("cloudformation").create_stack(StackName="cafe-test-database", TemplateBody=json.dumps(template))
-    assert preflight.clashes(target, client, ACCOUNT) == []
+    assert preflight.name_clashes(target, client, ACCOUNT) == []
 
 
 def settings(at_once: int, size: int, role: str = "arn:role") -> Clients:
@@ -206,19 +200,19 @@ def settings(at_once: int, size: int, role: str = "arn:role") -> Clients:
     ("clients", "lines"),
     [
         (settings(1000, 0), []),
-        (settings(10, 0), ["Lambda runs only 10 functions at once here: ask for 100 or more"]),
+        (settings(10, 0), ["Lambda runs only 10 functions at the same time here: ask AWS for 100 or more"]),
         (
             settings(1000, 79_900_000_000),
-            ["Lambda has room for 0.1 GB of code only: remove old functions, or ask for more"],
+            ["Lambda has room for only 0.1 GB of code: delete old functions, or ask AWS for more"],
         ),
         (
             settings(1000, 0, role=""),
-            ["API Gateway may write no logs here, so there is no access log: docs/deploying.md says what to do"],
+            ["API Gateway has no role to write logs, so there is no access log: see docs/deploying.md"],
         ),
     ],
 )
 def test_a_limit_that_a_stage_would_reach_is_a_warning(clients: Clients, lines: list[str]) -> None:
-    assert preflight.limits(clients) == lines
+    assert preflight.account_warnings(clients) == lines
 
 
 class Reserving:

@@ -16,9 +16,9 @@ import pytest
 from chalice.cli.factory import CLIFactory
 from chalice.config import Config
 
-from infra.deploy import project, record
-from infra.deploy.place import ADMINISTRATORS, FUNCTIONS, LIMITED
+from infra.deploy import chalice_record, project
 from infra.deploy.target import DeployError, Target
+from infra.functions import LIMITED, MYSQL_ADMINISTRATORS, MYSQL_USERS, NAMES
 from tests.wiring.fakes import OUTPUTS
 from tests.wiring.stage import ROOT, as_variables, place, resolve
 
@@ -41,7 +41,7 @@ def test_every_function_has_its_own_role_and_the_settings_of_the_tracked_configu
     written(target)
     tracked = project.tracked_config()
     roles = set()
-    for name in project.function_names():
+    for name in NAMES:
         config = as_chalice_reads(target, name)
         asked = tracked["lambda_functions"].get(name, {})
         assert config.lambda_timeout == asked.get("lambda_timeout", tracked["lambda_timeout"])
@@ -50,13 +50,13 @@ def test_every_function_has_its_own_role_and_the_settings_of_the_tracked_configu
         assert config.xray_enabled is True
         roles.add(config.iam_role_arn)
     assert roles == {value for name, value in OUTPUTS.items() if name.endswith("_ROLE_ARN")}
-    assert len(roles) == len(project.function_names())
+    assert len(roles) == len(NAMES)
 
 
 def test_every_function_gets_the_outputs_except_roles_and_those_of_the_deploy(target: Target) -> None:
     assert set(project.OWN_OUTPUTS) <= OUTPUTS.keys()
     written(target)
-    for name in project.function_names():
+    for name in NAMES:
         variables = as_chalice_reads(target, name).environment_variables
         assert variables["CAFE_STAGE"] == "test"
         assert variables["ORDERS_SINCE"] == SINCE
@@ -69,30 +69,23 @@ def test_only_functions_that_use_mysql_for_unlimited_requests_have_reserved_conc
     target: Target,
 ) -> None:
     project.write_project(target, project.configure(target, OUTPUTS, SINCE, 10))
-    limits = {name: as_chalice_reads(target, name).reserved_concurrency for name in project.function_names()}
+    limits = {name: as_chalice_reads(target, name).reserved_concurrency for name in NAMES}
     assert {name: limit for name, limit in limits.items() if limit is not None} == dict.fromkeys(LIMITED, 10)
     written(target)
-    assert {as_chalice_reads(target, name).reserved_concurrency for name in project.function_names()} == {None}
+    assert {as_chalice_reads(target, name).reserved_concurrency for name in NAMES} == {None}
 
 
 def test_only_the_functions_that_use_mysql_have_its_secrets_and_its_network(target: Target) -> None:
     written(target)
-    for name in project.function_names():
+    for name in NAMES:
         config = as_chalice_reads(target, name)
         variables = config.environment_variables
         database = {variable: value for variable, value in variables.items() if variable.startswith("DB_")}
-        secrets = {"DB_SECRET_ARN": place().secret} if name in FUNCTIONS else {}
-        admin = {"DB_ADMIN_SECRET_ARN": place().admin_secret} if name in ADMINISTRATORS else {}
+        secrets = {"DB_SECRET_ARN": place().secret} if name in MYSQL_USERS else {}
+        admin = {"DB_ADMIN_SECRET_ARN": place().admin_secret} if name in MYSQL_ADMINISTRATORS else {}
         assert database == {**secrets, **admin}
-        network = (["subnet-1", "subnet-2"], ["sg-1"]) if name in FUNCTIONS else (None, None)
+        network = (["subnet-1", "subnet-2"], ["sg-1"]) if name in MYSQL_USERS else (None, None)
         assert (config.subnet_ids, config.security_group_ids) == network
-
-
-def test_the_tracked_configuration_stays_unchanged(target: Target) -> None:
-    before = (ROOT / ".chalice" / "config.json").read_bytes()
-    written(target)
-    assert (ROOT / ".chalice" / "config.json").read_bytes() == before
-    assert "stages" not in project.tracked_config()
 
 
 def test_other_stages_of_the_project_are_kept(target: Target) -> None:
@@ -150,44 +143,21 @@ def a_package(path: Path, *names: str) -> Path:
     return path
 
 
-def test_the_parts_of_a_package_have_their_sizes_the_largest_first(tmp_path: Path) -> None:
-    package = a_package(tmp_path / "package.zip", "app.py", "jinja2/a.py", "jinja2/b.py")
-    assert project.package_sizes(package) == [("jinja2", 200), ("app.py", 100)]
-
-
 def test_the_package_of_a_deploy_is_the_one_with_lambdas_digest(tmp_path: Path) -> None:
     folder = tmp_path / ".chalice" / "deployments"
     deployed = a_package(folder / "a.zip", "app.py")
     a_package(folder / "later.zip", "other.py")
     digest = base64.b64encode(hashlib.sha256(deployed.read_bytes()).digest()).decode()
     assert project.package_with(tmp_path, digest) == deployed
-    with pytest.raises(DeployError, match="another one is under way"):
+    with pytest.raises(DeployError, match="a package of another deploy, which is still running"):
         project.package_with(tmp_path, "of somebody else")
-
-
-def test_chalice_deploys_an_unpacked_package_again(target: Target, tmp_path: Path) -> None:
-    """Chalice builds no package if one with this digest of the code exists."""
-    package = a_package(tmp_path / "package.zip", "app.py", "chalicelib/a.py", "chalicelib/b/c.css", "jinja2/d.py")
-    config = project.configure(target, OUTPUTS, SINCE)
-    former = tmp_path / "former"
-    project.unpack(package, "jinja2==3.1.6\n", config, former)
-    assert project.package_file(former, config).read_bytes() == package.read_bytes()
-    assert sorted(str(path.relative_to(former)) for path in former.rglob("*") if path.is_file()) == [
-        ".chalice/config.json",
-        f".chalice/deployments/{project.package_file(former, config).name}",
-        "app.py",
-        "chalicelib/a.py",
-        "chalicelib/b/c.css",
-        "requirements.txt",
-    ]
-    assert json.loads((former / ".chalice" / "config.json").read_text()) == config
 
 
 def test_a_destroyed_stage_leaves_no_password_and_other_stages_unchanged(target: Target) -> None:
     written(target)
     written(replace(target, stage="other"))
     (target.project / "test.outputs.json").write_text("{}")
-    record.write(target.project, "test", [])
+    chalice_record.write(target.project, "test", [])
     project.forget(target)
     config = json.loads((target.project / ".chalice" / "config.json").read_text())
     assert list(config["stages"]) == ["other"]

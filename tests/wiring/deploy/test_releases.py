@@ -9,7 +9,7 @@ import pytest
 
 from infra.deploy import releases as module
 from infra.deploy.project import RUNTIME
-from infra.deploy.releases import Release, Releases, State, template_key
+from infra.deploy.releases import Release, Releases, template_key
 from infra.deploy.target import DeployError
 from tests.wiring.fakes import DEPLOYED
 from tests.wiring.stage import ACCOUNT, REGION, client
@@ -41,31 +41,8 @@ def keys() -> set[str]:
     return {each["Key"] for each in client("s3").list_objects_v2(Bucket=BUCKET).get("Contents", [])}
 
 
-def test_the_state_of_a_stage_names_the_serving_release_and_a_deploy_under_way(releases: Releases) -> None:
-    assert releases.state() == State()
-    assert releases.state().serving is None
-    releases.end(["one"])
-    releases.begin(releases.state(), "arn:ana")
-    state = releases.state()
-    assert state.serving == "one"
-    assert state.under_way
-    assert state.under_way["by"] == "arn:ana"
-    assert state.under_way["since"].endswith("Z")
-    releases.end(["one", "two"])
-    assert releases.state() == State(["one", "two"])
-
-
-def test_a_release_comes_back_as_it_was_kept(releases: Releases, tmp_path: Path) -> None:
-    kept = release("one")
-    keep(releases, kept, "A", tmp_path)
-    assert releases.release("one") == kept
-    assert releases.template(kept.stacks["cafe-test-resources"]["template"]) == "A"
-    releases.fetch_package("b1", tmp_path / "fetched.zip")
-    assert (tmp_path / "fetched.zip").read_bytes() == b"zip"
-
-
 def test_a_missing_release_is_named(releases: Releases) -> None:
-    with pytest.raises(DeployError, match="the release lost is not there"):
+    with pytest.raises(DeployError, match="the release lost does not exist"):
         releases.release("lost")
 
 

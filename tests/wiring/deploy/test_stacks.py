@@ -7,25 +7,16 @@ import json
 import pytest
 
 from infra.deploy import stacks
-from infra.deploy.inventory import TEMPLATES
+from infra.deploy.resources_of_stage import TEMPLATES
 from infra.deploy.stacks import Change, Stack
 from infra.deploy.target import DeployError
 from tests.template import load
 from tests.wiring.fakes import CloudFormation
-from tests.wiring.stage import MACHINES, ROOT, rendered
+from tests.wiring.stage import rendered
 
 NAME = "cafe-test-resources"
 BODY = "Parameters: {Stage: {}, Local: {}, EmailAddress: {}, SmsKinds: {}}"
 TAGS = {"app": "cafe", "stage": "test"}
-
-
-def test_only_the_definitions_of_the_state_machines_replace_the_names_of_their_files() -> None:
-    sent, file = load(rendered()), load((ROOT / "infra" / "resources.yaml").read_text())
-    for name, definition in MACHINES.items():
-        assert file["Resources"][name]["Properties"].pop("DefinitionS3Location") == definition
-        text = sent["Resources"][name]["Properties"].pop("DefinitionString")
-        assert json.loads(text) == json.loads((ROOT / "infra" / definition).read_text())
-    assert sent == file
 
 
 @pytest.mark.parametrize("file", TEMPLATES.values())
@@ -107,16 +98,6 @@ def test_a_change_set_without_changes_is_discarded(said: list[str], reason: str)
     assert cfn.calls == ["UPDATE", "discard"]
 
 
-def test_a_parameter_that_was_set_before_stays_unless_the_template_lacks_it(said: list[str]) -> None:
-    before = {"Stage": "test", "Local": "false", "EmailAddress": "a@b.c", "SmsKinds": "", "Removed": "1"}
-    cfn = CloudFormation("CREATE_COMPLETE", "UPDATE_COMPLETE", parameters=before)
-    change(cfn, said, SmsKinds="report")
-    assert cfn.given["Parameters"][2:] == [
-        {"ParameterKey": "SmsKinds", "ParameterValue": "report"},
-        {"ParameterKey": "EmailAddress", "UsePreviousValue": True},
-    ]
-
-
 @pytest.mark.parametrize(
     ("states", "calls"),
     [
@@ -154,7 +135,7 @@ def test_the_error_of_a_failed_stack_names_the_resource_and_the_reason_and_no_ea
     with pytest.raises(DeployError) as error:
         change(cfn, said)
     assert str(error.value).splitlines() == [
-        f"{NAME} failed, and CloudFormation took everything back:",
+        f"{NAME} failed, and CloudFormation rolled everything back:",
         "  UploadsBucket: It exists",
         "  OrdersTable: Cancelled",
     ]
@@ -219,7 +200,7 @@ def test_each_change_is_a_line_and_a_replacement_stands_out() -> None:
         resource("Remove", "OldTopic", "SNS::Topic"),
         resource("Import", "UploadsBucket", "S3::Bucket"),
     ]
-    assert stacks.shown(NAME, False, changes) == [
+    assert stacks.change_lines(NAME, False, changes) == [
         f"{NAME}: 6 changes",
         "  add NewQueue (AWS::SQS::Queue)",
         "  change OrdersQueue (AWS::SQS::Queue): DelaySeconds, VisibilityTimeout",
@@ -232,9 +213,9 @@ def test_each_change_is_a_line_and_a_replacement_stands_out() -> None:
 
 def test_the_resources_of_a_new_stack_are_counted_by_kind() -> None:
     changes = [resource("Add", name, "SQS::Queue") for name in ("A", "B")] + [resource("Add", "C", "SNS::Topic")]
-    assert stacks.shown(NAME, True, changes) == [f"{NAME}: new, 3 resources (2 SQS::Queue, 1 SNS::Topic)"]
+    assert stacks.change_lines(NAME, True, changes) == [f"{NAME}: new, 3 resources (2 SQS::Queue, 1 SNS::Topic)"]
     changes.append(resource("Import", "OrdersTable", "DynamoDB::Table"))
-    assert stacks.shown(NAME, True, changes)[1:] == ["  taken over with what is in them: OrdersTable"]
+    assert stacks.change_lines(NAME, True, changes)[1:] == ["  taken over with their data: OrdersTable"]
 
 
 def test_a_long_change_reports_its_progress(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,4 +223,4 @@ def test_a_long_change_reports_its_progress(said: list[str], monkeypatch: pytest
     cfn.statuses = ["CREATE_COMPLETE"] * 20 + ["CREATE_IN_PROGRESS"] * 4
     monkeypatch.setattr(stacks, "PROGRESS_SECONDS", -1)
     change(cfn, said)
-    assert said[0].startswith(f"{NAME}: 20 resources done, 4 resources under way after ")
+    assert said[0].startswith(f"{NAME}: 20 resources done, 4 resources in progress after ")

@@ -1,4 +1,4 @@
-"""What there is of a stage in an account: all that has a name of its own, whoever made it."""
+"""The resources of a stage that exist in an account: all that have a name, no matter who made them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
-from infra.deploy import record, stacks
+from infra.deploy import chalice_record, stacks
 from infra.deploy.target import Clients, Target
+from infra.template import expanded
 
-# Of each stage, in the order in which they are made.
+# The parts of a stage, in the order of their deploy.
 PARTS = ("deploys", "database", "resources")
 TEMPLATES = {part: f"{part}.yaml" for part in PARTS}
 
 
 @dataclass(frozen=True, order=True)
-class Thing:
-    """``kind`` is CloudFormation's name of its type."""
+class Resource:
+    """A resource on AWS. ``kind`` is CloudFormation's name of its type."""
 
     kind: str
     name: str
@@ -33,13 +32,13 @@ def _pages(client: Any, operation: str, key: str, **given: Any) -> Iterator[Any]
 
 
 def _buckets(s3: Any, prefix: str) -> Iterator[str]:
-    """Of this region only: S3 lists those of all, and a stage of another one has the same names."""
+    """Lists the buckets of this region. A stage in another region has buckets of the same names."""
     for each in _pages(s3, "list_buckets", "Buckets", Prefix=prefix, BucketRegion=s3.meta.region_name):
         yield each["Name"]
 
 
 Lister = Callable[[Clients, str], Iterator[str]]
-# The property that has the name, and how the names that begin with a text are listed.
+# The property with the name of each type, and a function that lists the names that start with a prefix.
 NAMED: dict[str, tuple[str, Lister]] = {
     "AWS::CloudWatch::Alarm": (
         "AlarmName",
@@ -125,7 +124,7 @@ NAMED: dict[str, tuple[str, Lister]] = {
     "AWS::SecretsManager::Secret": (
         "Name",
         lambda clients, _: (
-            # A name is taken until the secret is gone for good.
+            # A deleted secret keeps its name until it is gone for good.
             each["Name"]
             for each in _pages(clients("secretsmanager"), "list_secrets", "SecretList", IncludePlannedDeletion=True)
         ),
@@ -146,7 +145,7 @@ NAMED: dict[str, tuple[str, Lister]] = {
     ),
     "AWS::WAFv2::WebACL": (
         "Name",
-        # It has no paginator, and an account no more than these.
+        # WAF has no paginator. An account has at most 100 web ACLs.
         lambda clients, _: (
             each["Name"] for each in clients("wafv2").list_web_acls(Scope="REGIONAL", Limit=100)["WebACLs"]
         ),
@@ -160,47 +159,48 @@ NAMED: dict[str, tuple[str, Lister]] = {
 }
 
 
-def named(target: Target, account: str) -> set[Thing]:
-    """All that the stage's templates give a name."""
-    return {thing for file in TEMPLATES.values() for thing in named_in(file, target.stage, account)}
+def declared_resources(target: Target, account: str) -> set[Resource]:
+    """Returns every resource that the stage's templates give a name."""
+    return {resource for file in TEMPLATES.values() for resource in declared_in(file, target.stage, account)}
 
 
-def database(target: Target, account: str) -> set[Thing]:
-    """All that belongs to the stage's own MySQL."""
-    stack = Thing("AWS::CloudFormation::Stack", target.stack("database"))
-    return {stack, *named_in(TEMPLATES["database"], target.stage, account)}
+def database_resources(target: Target, account: str) -> set[Resource]:
+    """Returns the resources of the stage's own MySQL, and their stack."""
+    stack = Resource("AWS::CloudFormation::Stack", target.stack("database"))
+    return {stack, *declared_in(TEMPLATES["database"], target.stage, account)}
 
 
-def named_in(file: str, stage: str, account: str) -> Iterator[Thing]:
-    document: Any = yaml.compose(stacks.template(file), stacks.LOADER)
-    for _, resource in stacks.items(document)["Resources"].value:
-        parts = stacks.items(resource)
-        kind = parts["Type"].value
-        if kind in NAMED:
-            name: str = stacks.items(parts["Properties"])[NAMED[kind][0]].value
-            yield Thing(kind, name.replace("${Stage}", stage).replace("${AWS::AccountId}", account))
+def declared_in(file: str, stage: str, account: str) -> Iterator[Resource]:
+    """Yields the resources that a template gives a name."""
+    names = {"Stage": stage, "AWS::AccountId": account}
+    for resource in expanded(file)["Resources"].values():
+        if (kind := resource["Type"]) in NAMED:
+            yield Resource(kind, stacks.spelled_out(resource["Properties"][NAMED[kind][0]], names))
 
 
-def there(target: Target, clients: Clients, account: str) -> list[Thing]:
-    """All that there is of the stage."""
-    wanted = named(target, account)
-    found: set[Thing] = set()
-    for kind in sorted({each.kind for each in wanted}):
-        names = {each.name for each in wanted if each.kind == kind}
+def existing_resources(target: Target, clients: Clients, account: str) -> list[Resource]:
+    """Returns the stage's resources that exist, its functions, APIs and stacks included."""
+    declared = declared_resources(target, account)
+    existing: set[Resource] = set()
+    for kind in sorted({each.kind for each in declared}):
+        names = {each.name for each in declared if each.kind == kind}
         start = f"cafe-{target.stage}"
-        # As far as to the stage: `/aws/lambda/cafe-prod` and `/aws/vendedlogs/states/cafe-prod` are two.
+        # Names start differently: `/aws/lambda/cafe-prod` and `/aws/vendedlogs/states/cafe-prod`.
         prefixes = {name[: name.index(start) + len(start)] for name in names}
-        found |= {Thing(kind, name) for prefix in prefixes for name in NAMED[kind][1](clients, prefix) if name in names}
-    functions = record.functions(target, clients)
-    found |= {Thing("AWS::Lambda::Function", each["FunctionName"]) for each in functions.values()}
-    found |= {Thing("AWS::ApiGateway::RestApi", api) for api in record.rest_apis(target, clients)}
+        list_names = NAMED[kind][1]
+        existing |= {
+            Resource(kind, name) for prefix in prefixes for name in list_names(clients, prefix) if name in names
+        }
+    functions = chalice_record.functions(target, clients)
+    existing |= {Resource("AWS::Lambda::Function", each["FunctionName"]) for each in functions.values()}
+    existing |= {Resource("AWS::ApiGateway::RestApi", api) for api in chalice_record.rest_apis(target, clients)}
     cfn = clients("cloudformation")
-    names = {target.stack(part) for part in PARTS}
-    found |= {Thing("AWS::CloudFormation::Stack", name) for name in names if stacks.find(cfn, name)}
-    return sorted(found)
+    stack_names = {target.stack(part) for part in PARTS}
+    existing |= {Resource("AWS::CloudFormation::Stack", name) for name in stack_names if stacks.find(cfn, name)}
+    return sorted(existing)
 
 
-def shown(things: list[Thing]) -> list[str]:
-    """A line for each kind, with the names."""
-    kinds = sorted({each.kind for each in things})
-    return [f"  {kind}: {', '.join(each.name for each in things if each.kind == kind)}" for kind in kinds]
+def lines_by_kind(resources: list[Resource]) -> list[str]:
+    """Returns a line for each kind of resource, with the names."""
+    kinds = sorted({each.kind for each in resources})
+    return [f"  {kind}: {', '.join(each.name for each in resources if each.kind == kind)}" for kind in kinds]

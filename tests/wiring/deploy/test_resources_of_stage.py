@@ -1,15 +1,15 @@
-"""The inventory of a stage: everything that a template gives a name, and nothing of another stage."""
+"""The resources of a stage: everything that a template gives a name, and nothing of another stage."""
 
 from __future__ import annotations
 
 import boto3
 import pytest
 
-from infra.deploy import inventory
-from infra.deploy.inventory import NAMED, TEMPLATES, Thing
+from infra.deploy import resources_of_stage
+from infra.deploy.resources_of_stage import NAMED, TEMPLATES, Resource
 from infra.deploy.target import Target
 from tests.template import load
-from tests.wiring.stage import ACCOUNT, REGION, ROOT, client
+from tests.wiring.stage import ACCOUNT, REGION, ROOT, client, rendered
 
 # Only CloudFormation makes and removes these, and none of them blocks another: two queries can have one name, and the
 # change set refuses the second of two policies. Neither the local cloud nor moto has these services. A role's policy
@@ -17,15 +17,15 @@ from tests.wiring.stage import ACCOUNT, REGION, ROOT, client
 NOT_LISTED = {"AWS::IAM::Policy", "AWS::Logs::QueryDefinition", "AWS::XRay::ResourcePolicy"}
 
 
-def test_every_template_is_of_a_part_of_the_inventory() -> None:
+def test_every_template_is_of_a_part_of_a_stage() -> None:
     assert {path.name for path in (ROOT / "infra").glob("*.yaml")} == set(TEMPLATES.values())
-    assert TEMPLATES.keys() == set(inventory.PARTS)
+    assert TEMPLATES.keys() == set(resources_of_stage.PARTS)
 
 
 @pytest.mark.parametrize("file", TEMPLATES.values())
 def test_every_resource_with_a_name_of_its_stage_is_listed(file: str) -> None:
     """A resource that is missing here is no clash before the deploy, and is not found after the stage."""
-    for name, resource in load((ROOT / "infra" / file).read_text())["Resources"].items():
+    for name, resource in load(rendered(file))["Resources"].items():
         for key, value in resource.get("Properties", {}).items():
             named = key.endswith("Name") and "${Stage}" in str(value) and "ClientName" not in key
             if named and resource["Type"] not in NOT_LISTED:
@@ -34,10 +34,10 @@ def test_every_resource_with_a_name_of_its_stage_is_listed(file: str) -> None:
 
 
 def test_names_are_those_that_cloudformation_gives(target: Target) -> None:
-    names = inventory.named(target, ACCOUNT)
-    assert Thing("AWS::SQS::Queue", "cafe-test-orders-dead") in names
-    assert Thing("AWS::S3::Bucket", f"cafe-test-deploys-{ACCOUNT}") in names
-    assert Thing("AWS::Logs::LogGroup", "/aws/lambda/cafe-test") in names
+    names = resources_of_stage.declared_resources(target, ACCOUNT)
+    assert Resource("AWS::SQS::Queue", "cafe-test-orders-dead") in names
+    assert Resource("AWS::S3::Bucket", f"cafe-test-deploys-{ACCOUNT}") in names
+    assert Resource("AWS::Logs::LogGroup", "/aws/lambda/cafe-test") in names
     assert not [each for each in names if "$" in each.name]
 
 
@@ -54,14 +54,14 @@ def test_a_stage_is_told_from_one_whose_name_begins_alike(aws: None, target: Tar
         make_bucket(f"cafe-{stage}-uploads-{ACCOUNT}", REGION)
     # S3 lists the buckets of all regions, and this one is of a stage elsewhere.
     make_bucket(f"cafe-test-reports-{ACCOUNT}", "us-west-2")
-    things = inventory.there(target, client, ACCOUNT)
+    things = resources_of_stage.existing_resources(target, client, ACCOUNT)
     assert things == [
-        Thing("AWS::Logs::LogGroup", "/aws/lambda/cafe-test"),
-        Thing("AWS::S3::Bucket", f"cafe-test-uploads-{ACCOUNT}"),
-        Thing("AWS::SNS::Topic", "cafe-test-alarms"),
-        Thing("AWS::SQS::Queue", "cafe-test-orders"),
+        Resource("AWS::Logs::LogGroup", "/aws/lambda/cafe-test"),
+        Resource("AWS::S3::Bucket", f"cafe-test-uploads-{ACCOUNT}"),
+        Resource("AWS::SNS::Topic", "cafe-test-alarms"),
+        Resource("AWS::SQS::Queue", "cafe-test-orders"),
     ]
-    assert inventory.shown([*things[2:], Thing("AWS::SQS::Queue", "more")]) == [
+    assert resources_of_stage.lines_by_kind([*things[2:], Resource("AWS::SQS::Queue", "more")]) == [
         "  AWS::SNS::Topic: cafe-test-alarms",
         "  AWS::SQS::Queue: cafe-test-orders, more",
     ]

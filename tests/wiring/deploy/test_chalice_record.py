@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from infra.deploy import record
+from infra.deploy import chalice_record
 from infra.deploy.target import DeployError, Target
 
 
@@ -45,19 +45,6 @@ class Account:
         return {"item": [{"stageName": each} for each in self.apis[restApiId][2]]}
 
 
-def test_the_functions_of_a_stage_are_told_from_those_whose_names_begin_alike(target: Target) -> None:
-    account = Account(
-        function("cafe-test", "test"),
-        function("cafe-test-store_orders", "test"),
-        # These belong to the stage test-2, and to other people.
-        function("cafe-test-2", "test-2"),
-        function("cafe-test-2-store_orders", "test-2"),
-        function("cafe-test-tool", None),
-        function("mine-cafe-test", "test"),
-    )
-    assert record.functions(target, account.client).keys() == {"api_handler", "store_orders"}
-
-
 def test_the_api_of_a_stage_is_the_one_that_calls_its_function(target: Target) -> None:
     account = Account()
     account.apis = {
@@ -67,17 +54,17 @@ def test_the_api_of_a_stage_is_the_one_that_calls_its_function(target: Target) -
         "other-app": ("cafe-test", "bar", ["api"]),
     }
     # The first is the one whose address people have.
-    assert record.rest_apis(target, account.client) == ["answers", "cut-off"]
+    assert chalice_record.rest_apis(target, account.client) == ["answers", "cut-off"]
 
 
 def test_a_record_is_read_as_it_was_written_and_two_resources_of_one_name_are_an_error(target: Target) -> None:
     twice = [{"name": "store_orders-sqs-event-source"}, {"name": "store_orders"}] * 2
     with pytest.raises(DeployError, match="there are two of store_orders, store_orders-sqs-event-source"):
-        record.write(target.project, "test", twice)
-    assert record.read(target.project, "test") == []
+        chalice_record.write(target.project, "test", twice)
+    assert chalice_record.read(target.project, "test") == []
     written = [{"name": "rest_api", "resource_type": "rest_api", "rest_api_id": "abc"}]
-    record.write(target.project, "test", written)
-    assert record.read(target.project, "test") == written
+    chalice_record.write(target.project, "test", written)
+    assert chalice_record.read(target.project, "test") == written
 
 
 def test_mappings_that_lambda_deletes_are_listed_apart() -> None:
@@ -89,5 +76,5 @@ def test_mappings_that_lambda_deletes_are_listed_apart() -> None:
     ]
     pages = SimpleNamespace(paginate=lambda: [{"EventSourceMappings": mappings}])
     lambda_ = SimpleNamespace(get_paginator=lambda _: pages)
-    assert [each["UUID"] for _, each in record.mappings(found, lambda _: lambda_)] == ["1"]
-    assert [each["UUID"] for _, each in record.mappings(found, lambda _: lambda_, deleting=True)] == ["2"]
+    assert [each["UUID"] for _, each in chalice_record.mappings(found, lambda _: lambda_)] == ["1"]
+    assert [each["UUID"] for _, each in chalice_record.mappings(found, lambda _: lambda_, deleting=True)] == ["2"]

@@ -1,8 +1,7 @@
-"""Chalice's record of what it has deployed, made from what is there.
+"""Chalice's record of deployed resources, rebuilt from what exists on AWS.
 
-Chalice writes its own at the end of a deploy and believes nothing else: after one that was cut off, or in another
-checkout, it would make a second API and second mappings. So the record is made anew before each run, from the names,
-the sources of events and the API's integrations.
+Chalice writes the file at the end of a deploy and relies on it alone. After an interrupted deploy, or in another clone,
+it would create a second API and second mappings. The deploy therefore rebuilds the file before each run of Chalice.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ Record = list[dict[str, Any]]
 
 
 def functions(target: Target, clients: Clients) -> dict[str, dict[str, Any]]:
-    """The configurations of the stage's functions that there are, by their names in ``app.py``.
+    """Returns the configurations of the stage's existing functions, by their names in ``app.py``.
 
-    A stage's name may begin with another one's, so it is the function itself that says of which stage it is.
+    The variable CAFE_STAGE decides, because the name of one stage can start with the name of another.
     """
     pages = clients("lambda").get_paginator("list_functions").paginate()
     return {
@@ -38,23 +37,23 @@ def stage_of(configuration: Mapping[str, Any]) -> str | None:
 
 
 def reserved(lambda_: Any, function: str) -> int:
-    """How many of a function are kept free for it; 0 where none are, or there is no such function."""
+    """Returns a function's reserved concurrency. It is 0 if there is none, or no such function."""
     try:
-        found = lambda_.get_function_concurrency(FunctionName=function)
+        concurrency = lambda_.get_function_concurrency(FunctionName=function)
     except lambda_.exceptions.ResourceNotFoundException:
         return 0
-    return int(found.get("ReservedConcurrentExecutions", 0))
+    return int(concurrency.get("ReservedConcurrentExecutions", 0))
 
 
 def may_write_access_logs(gateway: Any) -> bool:
-    """Whether API Gateway has a role to write logs with: a setting of the account in a region, for all APIs there."""
+    """Whether API Gateway has a role to write logs. It is a setting of the account and region, for all APIs there."""
     return bool(gateway.get_account().get("cloudwatchRoleArn"))
 
 
 def rest_apis(target: Target, clients: Clients) -> list[str]:
-    """The ids of the REST APIs whose routes end in the stage's function; those that answer already come first.
+    """Returns the ids of the REST APIs that call the stage's function, those with a deployment first.
 
-    Its name is the stage's, and another API in the account may have the same one.
+    Names do not suffice, because another API of the account can have the same one.
     """
     gateway = clients("apigateway")
     integration = f":function:{target.function('api_handler')}/invocations"
@@ -73,8 +72,10 @@ def rest_apis(target: Target, clients: Clients) -> list[str]:
 def mappings(
     found: Mapping[str, Mapping[str, Any]], clients: Clients, deleting: bool = False
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The event source mappings of these functions, or those that are being deleted, each with its function's name in
-    ``app.py``."""
+    """Yields the event source mappings of these functions, each with its function's name in ``app.py``.
+
+    With ``deleting`` they are those that AWS is deleting.
+    """
     names = {configuration["FunctionArn"]: name for name, configuration in found.items()}
     for page in clients("lambda").get_paginator("list_event_source_mappings").paginate():
         for each in page["EventSourceMappings"]:
@@ -83,7 +84,7 @@ def mappings(
 
 
 def rebuild(target: Target, outputs: Mapping[str, str], clients: Clients) -> Record:
-    """The record of what there is, in the shape that Chalice writes: a list of resources with name and type."""
+    """Returns the record of what exists, as Chalice writes it: a list of resources with name and type."""
     found = functions(target, clients)
     arns = {configuration["FunctionArn"]: name for name, configuration in found.items()}
     record: Record = [
@@ -132,17 +133,17 @@ def subscriptions(sns: Any, topic: str) -> list[dict[str, Any]]:
 
 
 def write(project: Path, stage: str, record: Record) -> None:
-    """Where Chalice reads it. Raises ``DeployError`` for two of a kind, of which Chalice can know but one."""
+    """Writes the record for Chalice. Raises ``DeployError`` for duplicates, because Chalice knows one of each name."""
     names = [each["name"] for each in record]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
-        raise DeployError(f"there are two of {', '.join(doubled)}, made by hand or by an older deploy: remove one")
+        raise DeployError(f"there are two of {', '.join(doubled)}, made by hand or by an older deploy: delete one")
     file = record_file(project, stage)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"resources": record, "schema_version": "2.0", "backend": "api"}, indent=2))
 
 
 def read(project: Path, stage: str) -> Record:
-    """Empty where there is none."""
+    """Returns Chalice's record, which is empty if there is none."""
     file = record_file(project, stage)
     record: Record = json.loads(file.read_text())["resources"] if file.exists() else []
     return record

@@ -1,0 +1,111 @@
+"""The results of the benchmarks, and their record in ``results.json``."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from local.cloud import REQUIREMENTS
+from local.packages import find_program
+
+FILE = Path(__file__).parent / "results.json"
+# How much a result without a spread can vary: memory, and work that was done once.
+NOISE = 0.2
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a curve: a figure in ``unit``, for work of this size."""
+
+    unit: str
+    curve: str
+    size: float
+    value: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """Our work beside a peer's. ``ours`` and ``peers`` are figures with their units.
+
+    ``times`` is how many times faster or smaller ours is, and ``spread`` has the least and the most of all rounds.
+    ``goal`` is the least that ``times`` must be. ``worse_than`` is the recorded ``times`` if this result is worse.
+    """
+
+    work: str
+    ours: str
+    peer: str
+    peers: str
+    times: float
+    goal: float
+    spread: tuple[float, float] | None = None
+    points: tuple[Point, ...] = ()
+    worse_than: float | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The work and the peer, because the same work can be compared with several peers."""
+        return self.work, self.peer
+
+    @property
+    def _range(self) -> tuple[float, float]:
+        if self.spread is None or self.spread[0] == self.spread[1]:
+            return self.times * (1 - NOISE), self.times * (1 + NOISE)
+        return self.spread
+
+    def compared_with(self, recorded: Result | None) -> Result:
+        """Returns this result, marked if each of its rounds was worse than each recorded one."""
+        worse = recorded is not None and self._range[1] < recorded._range[0]
+        return replace(self, worse_than=recorded.times if recorded and worse else None)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The results of one benchmark, and the date and the versions that they depend on."""
+
+    conditions: str
+    results: list[Result]
+
+
+def read() -> dict[str, Measurement]:
+    """Returns the recorded measurements by the names of the benchmarks."""
+    return {
+        name: Measurement(each["conditions"], [_result(**result) for result in each["results"]])
+        for name, each in json.loads(FILE.read_text()).items()
+    }
+
+
+def _result(spread: list[float] | None, points: list[dict[str, float]], **fields: float) -> Result:
+    return Result(
+        spread=(spread[0], spread[1]) if spread else None,
+        points=tuple(Point(**each) for each in points),  # type: ignore[arg-type]
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+def write(measurements: Mapping[str, Measurement]) -> None:
+    content = {name: asdict(each) for name, each in measurements.items()}
+    FILE.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def conditions() -> str:
+    """Returns the date, the processors and the versions of now."""
+    server = find_program("mariadbd")
+    output = subprocess.run([server, "--version"], capture_output=True, text=True, check=True).stdout if server else ""
+    mariadb = re.search(r"Ver ([\d.]+)", output)
+    ministack = re.search("^ministack==(.*)$", REQUIREMENTS.read_text(), re.MULTILINE)
+    versions = {
+        "Python": platform.python_version(),
+        "MariaDB": mariadb[1] if mariadb else None,
+        "MiniStack": ministack[1] if ministack else None,
+        "botocore": version("botocore"),
+    }
+    known = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
+    return f"{datetime.now(UTC):%Y-%m-%d} with {os.cpu_count()} processors, {known}"

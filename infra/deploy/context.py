@@ -1,0 +1,66 @@
+"""The context of each step of a deploy or a rollback, and the question before each change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from infra.deploy import preflight, stacks
+from infra.deploy.preflight import CallerIdentity
+from infra.deploy.stacks import Change, Stack
+from infra.deploy.target import Clients, Say, Target
+
+# Shows the lines about a change. Raises ``DeployError`` if the person declines.
+Ask = Callable[[list[str]], None]
+
+
+@dataclass(frozen=True)
+class Context:
+    target: Target
+    clients: Clients
+    caller: CallerIdentity
+    ask: Ask
+    say: Say
+    # IAM's simulation of permissions is sometimes wrong, so a person can skip it.
+    check_permissions: bool = True
+
+    def template(self, file: str) -> str:
+        """Returns a template with the stage's names of tables and buckets."""
+        return stacks.template(file, {"Stage": self.target.stage, "AWS::AccountId": self.caller.account})
+
+    def stack(self, part: str, body: str, parameters: Mapping[str, str] | None = None) -> Stack:
+        """Returns the desired state of one of the stage's stacks."""
+        given = {"Stage": self.target.stage, "Local": str(self.target.local).lower(), **(parameters or {})}
+        return Stack(self.target.stack(part), body, given, {"app": "cafe", "stage": self.target.stage})
+
+
+class Changes:
+    """The changes of one deploy or rollback. A preflight precedes the first, and a question precedes each.
+
+    ``begin`` is called before each change, and records that a deploy has begun.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._checked = False
+        self.begin: Callable[[], None] = lambda: None
+
+    def confirm(self, lines: list[str]) -> None:
+        """Asks a person to confirm a change. Raises ``DeployError`` if they decline."""
+        if not self._checked:
+            context = self._context
+            preflight.run(context.target, context.clients, context.caller, context.check_permissions, context.say)
+            self._checked = True
+        self._context.ask(lines)
+
+    def apply(self, change: Change, before: Callable[[], None] = lambda: None) -> None:
+        """Applies a change set after the question. ``before`` makes way for the change."""
+        cfn = self._context.clients("cloudformation")
+        try:
+            self.confirm(change.lines)
+        except BaseException:  # Ctrl-C too
+            stacks.discard(change, cfn)
+            raise
+        self.begin()
+        before()
+        stacks.apply(change, cfn, self._context.say)

@@ -1,0 +1,269 @@
+"""The steps of a deploy. The table in docs/deploying.md has the same ones in the same order."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from infra.deploy import chalice_record, database, preflight, project, stacks, wiring
+from infra.deploy.context import Changes, Context
+from infra.deploy.mysql_location import MysqlLocation
+from infra.deploy.project import RUNTIME, build
+from infra.deploy.releases import Release, Releases, State, template_key
+from infra.deploy.shared_steps import (
+    api_of,
+    disassociate_waf,
+    open_releases,
+    require_settings,
+    run_chalice,
+    smoke_test,
+)
+from infra.deploy.stacks import Stack
+from infra.deploy.target import REPOSITORY, DeployError, Target
+from infra.files import write_private
+
+
+class Deployment:
+    """One deploy of this checkout. Its methods are the steps, and its attributes are their results."""
+
+    releases: Releases
+    state: State
+    # The release that serves, if there is one.
+    serving: Release | None
+    location: MysqlLocation
+    owns_database: bool
+    # The target with the database that it uses.
+    target: Target
+    resources: Stack
+    # The outputs of the resources, and later those of the API and the database too.
+    outputs: dict[str, str]
+    config: dict[str, Any]
+    functions_are_current: bool
+    release: Release
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.clients, self.say = context.clients, context.say
+        self.changes = Changes(context)
+        self.begun = self.changed = self.migrated = False
+
+    def preflight(self) -> None:
+        """Checks the parameters. ``Changes`` checks the account before the first change."""
+        supported = set().union(*map(stacks.parameters_of, (stacks.template(), database.template())))
+        if unknown := sorted(self.context.target.parameters.keys() - supported):
+            names = ", ".join(unknown)
+            raise DeployError(f"--parameter {names}: neither infra/resources.yaml nor infra/database.yaml has it")
+
+    def update_deploys_stack(self) -> None:
+        self.releases = open_releases(self.context, self.changes)
+        self.state = self.releases.state()
+        if self.state.under_way:
+            by, since = self.state.under_way["by"], self.state.under_way["since"]
+            self.say(f"a deploy by {by} started at {since} and did not finish: this one finishes it")
+        self.serving = self.releases.release(self.state.serving) if self.state.serving else None
+        self.changes.begin = self._begin
+
+    def _begin(self) -> None:
+        if not self.begun:
+            self.releases.begin(self.state, self.context.caller.arn)
+        self.begun = True
+
+    def update_database_stack(self) -> None:
+        target = self.context.target
+        location = database.existing_location(target, self.clients)
+        self.owns_database = location is None
+        if location is None:
+            stack = database.stack(target, self.clients)
+            database.unprotect_failed(target, self.clients)
+            self._update(stack)
+            location = database.own_location(target, self.clients)
+        self.location = location
+        self.target = replace(target, database=location)
+
+    def update_resources_stack(self) -> None:
+        body = self.context.template("resources.yaml")
+        parameters = stacks.supported_parameters(body, self.target.parameters)
+        self.resources = self.context.stack("resources", body, {**self.location.parameters, **parameters})
+        waf = self.resources.parameters.get("Waf")
+        self.changed = self._update(self.resources, lambda: disassociate_waf(self.context, self.resources, waf))
+        self.outputs = stacks.outputs(self.clients("cloudformation"), self.resources.name)
+        self.config = project.configure(self.target, self.outputs, self._orders_since(), self._reserved_concurrency())
+        project.write_project(self.target, self.config)
+
+    def _update(self, stack: Stack, before: Callable[[], None] = lambda: None) -> bool:
+        """Brings a stack into its desired state, and returns whether that took a change."""
+        change = stacks.prepare(stack, self.clients("cloudformation"), self.releases.url, self.say)
+        if change:
+            self.changes.apply(change, before)
+        else:
+            self.say(f"{stack.name}: nothing to change")
+        return change is not None
+
+    def update_tables(self) -> None:
+        """Migrates the database before the functions get new code. A new stage has no function for it yet."""
+        self.functions_are_current = self._functions_are_current()
+        if self.functions_are_current:
+            database.migrate(self.target, self.clients, self.say)
+            self.migrated = True
+            return
+        self.changes.confirm(self._function_changes())
+        # A package that cannot be built, or cannot run, stops the deploy before it changes a function.
+        package = project.build_package(self.target, self.config)
+        self.changes.begin()
+        self.migrated = database.migrate_first(self.target, self.config, package, self.clients, self.say)
+
+    def deploy_functions(self) -> None:
+        target = self.target
+        if self.functions_are_current and self.serving:
+            self.say("functions and API: nothing to change")
+            chalice_record.write(target.project, target.stage, self.serving.record)
+        else:
+            self.changed = True
+            run_chalice(self.context, target.project, self.outputs)
+            package = self._deployed_package()
+            self.say(_package_line(package))
+            self.releases.keep_package(build(self.config), package)
+            if not self.migrated:
+                database.migrate(target, self.clients, self.say)
+        self.outputs = self._all_outputs()
+
+    def apply_settings(self) -> None:
+        if not self.functions_are_current:
+            wiring.apply(self.target, wiring.desired(self.target, self.outputs), self.clients, self.say)
+
+    def check(self) -> None:
+        if not self.functions_are_current:
+            require_settings(self.context, self.config, wiring.desired(self.target, self.outputs))
+        self.say("check: every setting is right")
+
+    def rotate_password(self) -> None:
+        if self.owns_database:
+            database.rotate(self.target, self.location, self.clients, self.say)
+
+    def test(self) -> None:
+        """Tests the new release, unless nothing has changed."""
+        self.release = Release(
+            name=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{build(self.config)}",
+            runtime=RUNTIME,
+            requirements=(REPOSITORY / "requirements.txt").read_text(),
+            config=self.config,
+            stacks={self.resources.name: self._kept_stack()},
+            outputs=self.outputs,
+            wiring=wiring.desired(self.target, self.outputs),
+            record=chalice_record.read(self.target.project, self.target.stage),
+        )
+        if self.changed:
+            smoke_test(self.context, self.releases, self.release)
+
+    def keep_release(self) -> dict[str, str]:
+        """Keeps the release for rollbacks, and returns the stage's outputs."""
+        unchanged = self.serving and replace(self.release, name=self.serving.name) == self.serving
+        if not unchanged or self.state.under_way:
+            self.releases.keep_template(self.resources.body)
+            self.releases.keep(self.release)
+            self.releases.end(self.releases.forget_older([*self.state.releases, self.release.name]))
+        write_outputs(self.target, self.outputs)
+        return self.outputs
+
+    # --- details
+
+    def _functions_are_current(self) -> bool:
+        """Whether Chalice has nothing to do. Repairs the other settings if someone has changed them."""
+        serving, target = self.serving, self.target
+        if serving is None or self.state.under_way or build(serving.config) != build(self.config):
+            return False
+        if not wiring.is_current(target, self.config, api_of(serving.record), self.clients):
+            return False
+        settings = wiring.desired(target, {**serving.outputs, **self.outputs})
+        wiring.apply(target, settings, self.clients, self.say)
+        problems = wiring.check(target, self.config, settings, self.clients)
+        for each in problems:
+            self.say(f"setting differs: {each}")
+        return not problems
+
+    def _orders_since(self) -> str:
+        table = self.clients("dynamodb").describe_table(TableName=self.outputs["ORDERS_TABLE"])["Table"]
+        # botocore uses the time zone of this machine.
+        return f"{table['CreationDateTime'].astimezone(UTC):%Y-%m-%d}"
+
+    def _reserved_concurrency(self) -> int:
+        """Returns the reserved concurrency of each limited function, or 0 for no limit."""
+        concurrency = int(self.outputs["MYSQL_CONCURRENCY"])
+        if concurrency and not preflight.can_reserve(self.target, concurrency, self.clients):
+            self.say(f"warning: Lambda cannot reserve {concurrency} for each function that uses MySQL in this account")
+            return 0
+        return concurrency
+
+    def _function_changes(self) -> list[str]:
+        existing = set(chalice_record.functions(self.target, self.clients))
+        asked = set(self.config["stages"][self.target.stage]["lambda_functions"])
+        builds = [build(each) for each in (self.serving.config if self.serving else self.config, self.config)]
+        lines = [
+            f"functions and API: deploying {len(asked)} functions with chalice, "
+            f"build {' -> '.join(dict.fromkeys(builds))}"
+        ]
+        if new := asked - existing:
+            lines.append(f"  add {', '.join(sorted(new))}" if existing else "  all of them are new")
+        if removed := existing - asked:
+            lines.append(f"  remove {', '.join(sorted(removed))}")
+        return lines
+
+    def _deployed_package(self) -> Path:
+        """Returns the package that the functions have. Its name depends on the code at the time of the build."""
+        function = self.target.function("api_handler")
+        configuration = self.clients("lambda").get_function_configuration(FunctionName=function)
+        return project.package_with(self.target.project, configuration["CodeSha256"])
+
+    def _all_outputs(self) -> dict[str, str]:
+        record = chalice_record.read(self.target.project, self.target.stage)
+        [api] = [each for each in record if each["name"] == "rest_api"]
+        url = str(api["rest_api_url"]).rstrip("/")
+        if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
+            url = f"{endpoint}/_aws/execute-api/{api['rest_api_id']}/{project.api_stage()}"
+        configured = self.config["stages"][self.target.stage]
+        own = {
+            "CAFE_STAGE": self.target.stage,
+            "ORDERS_SINCE": configured["environment_variables"]["ORDERS_SINCE"],
+            "REST_API_URL": url,
+            "REST_API_ID": api["rest_api_id"],
+        }
+        return {**self.outputs, **own, **configured["lambda_functions"]["migrate"]["environment_variables"]}
+
+    def _kept_stack(self) -> dict[str, Any]:
+        parameters = stacks.current_parameters(self.clients("cloudformation"), self.resources.name)
+        return {"template": template_key(self.resources.body), "parameters": parameters}
+
+
+class Step(NamedTuple):
+    name: str
+    run: Callable[[Deployment], None]
+
+
+STEPS = (
+    Step("preflight", Deployment.preflight),
+    Step("deploys", Deployment.update_deploys_stack),
+    Step("database", Deployment.update_database_stack),
+    Step("resources", Deployment.update_resources_stack),
+    Step("tables", Deployment.update_tables),
+    Step("functions and API", Deployment.deploy_functions),
+    Step("settings", Deployment.apply_settings),
+    Step("check", Deployment.check),
+    Step("rotation", Deployment.rotate_password),
+    Step("smoke test", Deployment.test),
+)
+
+
+def write_outputs(target: Target, outputs: Mapping[str, str]) -> None:
+    """Writes the file with the stage's outputs."""
+    write_private(target.project / f"{target.stage}.outputs.json", json.dumps(outputs, indent=2) + "\n")
+
+
+def _package_line(package: Path) -> str:
+    parts = project.package_sizes(package)
+    largest = ", ".join(f"{name} {size / 1000:,.0f}" for name, size in parts[:6])
+    return f"package: {sum(size for _, size in parts) / 1000:,.0f} kB ({largest} …)"

@@ -1,0 +1,115 @@
+"""Restores an earlier release, after a failed deploy or at a person's request."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from infra.deploy import chalice_record, project, stacks, wiring
+from infra.deploy.context import Changes, Context
+from infra.deploy.deployment import write_outputs
+from infra.deploy.project import RUNTIME, build
+from infra.deploy.releases import Release, Releases, State
+from infra.deploy.shared_steps import (
+    api_of,
+    disassociate_waf,
+    open_releases,
+    require_settings,
+    run_chalice,
+    smoke_test,
+)
+from infra.deploy.target import FAILURES, DeployError
+
+
+def roll_back(context: Context) -> dict[str, str]:
+    """Restores the previous release, or after an interrupted deploy the one that served. Returns its outputs."""
+    changes = Changes(context)
+    releases = open_releases(context, changes)
+    state = releases.state()
+    left = state.releases if state.under_way else state.releases[:-1]
+    if not left:
+        raise DeployError(f"{context.target.stage} has no previous release")
+    changes.confirm([f"restoring the release {left[-1]}"])
+    releases.begin(state, context.caller.arn)
+    outputs = restore(context, releases, left[-1])
+    releases.end(left)
+    return outputs
+
+
+def recover(context: Context, releases: Releases, state: State) -> str:
+    """Restores the release that served before a failed deploy, and returns a sentence about the result."""
+    if state.serving is None:
+        return "There is no previous release to restore: deploy again, or destroy the stage."
+    context.say(f"the deploy failed: restoring {state.serving}")
+    try:
+        restore(context, releases, state.serving)
+    except FAILURES as error:
+        return f"And {state.serving} could not be restored:\n{error}\nRun `make rollback` again."
+    releases.end(state.releases)
+    return f"The previous release was restored and serves: {state.serving}"
+
+
+def restore(context: Context, releases: Releases, name: str) -> dict[str, str]:
+    """Restores a release and returns its outputs.
+
+    Stacks come first, because its functions may need a role or a queue that a later release has deleted.
+    """
+    release = releases.release(name)
+    if release.runtime != RUNTIME:
+        raise DeployError(f"{name} runs on {release.runtime}: run this with that Python, not with {RUNTIME}")
+    outputs = _restore_stacks(context, releases, release)
+    moved = {before: outputs[key] for key, before in release.outputs.items() if outputs.get(key, before) != before}
+    release = Release(**_replaced(vars(release), moved))
+    target, say = context.target, context.say
+    project.write_project(target, release.config)
+    if wiring.is_current(target, release.config, api_of(release.record), context.clients):
+        say("functions and API: nothing to change")
+        chalice_record.write(target.project, target.stage, release.record)
+    else:
+        say(f"functions and API: restoring build {build(release.config)} with chalice")
+        _restore_functions(context, releases, release, outputs)
+    release = replace(release, record=chalice_record.read(target.project, target.stage))
+    wiring.apply(target, release.wiring, context.clients, say)
+    require_settings(context, release.config, release.wiring)
+    smoke_test(context, releases, release)
+    releases.keep(release)
+    write_outputs(target, release.outputs)
+    return release.outputs
+
+
+def _restore_stacks(context: Context, releases: Releases, release: Release) -> dict[str, str]:
+    cfn = context.clients("cloudformation")
+    outputs: dict[str, str] = {}
+    for name, kept in release.stacks.items():
+        body = releases.template(kept["template"])
+        stack = replace(context.stack("", body), name=name, parameters=kept["parameters"])
+        if change := stacks.prepare(stack, cfn, releases.url, context.say):
+            context.say("\n".join(change.lines))
+            disassociate_waf(context, stack, stack.parameters.get("Waf", "off"))
+            stacks.apply(change, cfn, context.say)
+        outputs |= stacks.outputs(cfn, name)
+    return outputs
+
+
+def _restore_functions(context: Context, releases: Releases, release: Release, outputs: Mapping[str, str]) -> None:
+    target = context.target
+    with tempfile.TemporaryDirectory() as folder:
+        package, former_project = Path(folder) / "package.zip", Path(folder) / "project"
+        releases.fetch_package(build(release.config), package)
+        remedy = "deploy again from here instead, which builds a package for this machine"
+        project.require_runs(target, release.config, package, remedy)
+        project.unpack(package, release.requirements, release.config, former_project)
+        run_chalice(context, former_project, outputs)
+        chalice_record.write(target.project, target.stage, chalice_record.read(former_project, target.stage))
+
+
+def _replaced(value: Any, names: Mapping[str, str]) -> Any:
+    """Returns ``value`` with these texts replaced: a resource that was created again has another ARN."""
+    if isinstance(value, dict):
+        return {key: _replaced(each, names) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_replaced(each, names) for each in value]
+    return names.get(value, value) if isinstance(value, str) else value

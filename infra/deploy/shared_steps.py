@@ -1,0 +1,62 @@
+"""The steps that a deploy and a rollback share."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from infra.deploy import api_settings, chalice_record, project, smoke, stacks, wiring
+from infra.deploy.chalice_record import Record
+from infra.deploy.context import Changes, Context
+from infra.deploy.project import build
+from infra.deploy.releases import Release, Releases
+from infra.deploy.stacks import Stack
+from infra.deploy.target import DeployError
+
+
+def open_releases(context: Context, changes: Changes) -> Releases:
+    """Returns the stage's releases, and creates their bucket if it is missing."""
+    cfn = context.clients("cloudformation")
+    stack = context.stack("deploys", context.template("deploys.yaml"))
+    if change := stacks.prepare(stack, cfn, None, context.say):
+        changes.apply(change)
+    return Releases(context.clients, stacks.outputs(cfn, stack.name)["DEPLOYS_BUCKET"])
+
+
+def disassociate_waf(context: Context, stack: Stack, waf: str | None) -> None:
+    """Disassociates the web ACL from the API if the stack's next change deletes it."""
+    acl = stacks.outputs(context.clients("cloudformation"), stack.name).get("API_WEB_ACL_ARN")
+    if acl and waf == "off":
+        api_settings.disassociate(acl, context.target, context.clients, context.say)
+
+
+def run_chalice(context: Context, folder: Path, outputs: Mapping[str, str]) -> None:
+    """Runs ``chalice deploy`` in a project folder, with a record of what exists."""
+    target = context.target
+    chalice_record.write(folder, target.stage, chalice_record.rebuild(target, outputs, context.clients))
+    project.run_chalice(folder, target.stage, "deploy", context.say)
+
+
+def require_settings(context: Context, config: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raises ``DeployError`` with the settings that differ."""
+    problems = wiring.problems_after_settling(lambda: wiring.check(context.target, config, settings, context.clients))
+    if problems:
+        raise DeployError("deployed, but these settings differ:\n" + "\n".join(f"  {each}" for each in problems))
+
+
+def smoke_test(context: Context, releases: Releases, release: Release) -> None:
+    """Raises ``DeployError`` with what does not work."""
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "package.zip"
+        releases.fetch_package(build(release.config), package)
+        problems = smoke.test(context.target, release.outputs, release.wiring, package, context.clients)
+    if problems:
+        raise DeployError("deployed, but it does not work:\n" + "\n".join(f"  {each}" for each in problems))
+    context.say("smoke test: the API answers, and every function runs")
+
+
+def api_of(record: Record) -> str | None:
+    """Returns the id of the REST API in Chalice's record."""
+    return next((str(each["rest_api_id"]) for each in record if each["name"] == "rest_api"), None)

@@ -1,0 +1,161 @@
+"""The table of the functions in ``app.py``. Their alarms, log groups, roles and settings are made from it.
+
+    python -m infra.functions
+
+writes the functions' part of ``.chalice/config.json``. ``infra/template.py`` adds their resources to
+``infra/resources.yaml``, and ``infra/deploy/`` sets what Chalice cannot. ``chalicelib`` cannot import this module,
+which is not in the package; ``tests/wiring/test_functions.py`` compares the two.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+CONFIG = Path(__file__).parents[1] / ".chalice" / "config.json"
+
+
+class Trigger(Enum):
+    """The caller of a function."""
+
+    API = "the routes of the API"
+    AUTHORIZER = "API Gateway, before a route"
+    QUEUE = "an SQS queue"
+    STREAM = "a DynamoDB stream"
+    BUCKET = "S3, for each new object"
+    TOPIC = "an SNS topic"
+    MACHINE = "a state machine"
+    DEPLOY = "the deploy"
+    ROTATION = "Secrets Manager"
+
+
+class Mysql(Enum):
+    """Which of MySQL's secrets a function reads, if any."""
+
+    NONE = "none"
+    USER = "that of the functions' user"
+    ADMINISTRATOR = "that of the administrator too"
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function, by its Python name. The API's routes share ``api_handler``.
+
+    ``source`` is the stack output with the ARN or name of the trigger, and ``timeout`` is in seconds. ``asynchronous``
+    functions are invoked by callers that do not wait, so their failed events become dead letters of the kind
+    ``dead_letter``. The parameter MysqlConcurrency is the reserved concurrency of each ``limited`` function.
+    """
+
+    name: str
+    trigger: Trigger
+    source: str = ""
+    timeout: int = 30
+    memory: int = 256
+    mysql: Mysql = Mysql.NONE
+    limited: bool = False
+    asynchronous: bool = False
+    dead_letter: str = ""
+    # Seconds from which on the function counts as slow, if not four fifths of its timeout.
+    slow_from: float = 0
+
+    @property
+    def suffix(self) -> str:
+        """The end of the function's name on AWS, after ``cafe-<stage>``."""
+        return "" if self.name == "api_handler" else f"-{self.name}"
+
+    @property
+    def logical_id(self) -> str:
+        """The beginning of the logical ids of its role and its log group in ``infra/resources.yaml``."""
+        return "Api" if self.name == "api_handler" else self.name.title().replace("_", "")
+
+    @property
+    def slow_seconds(self) -> float:
+        return self.slow_from or self.timeout * 0.8
+
+    @property
+    def works_daily(self) -> bool:
+        return self.trigger not in (Trigger.DEPLOY, Trigger.ROTATION)
+
+
+FUNCTIONS = (
+    # API Gateway waits 29 seconds for an answer.
+    Function("api_handler", Trigger.API, timeout=29),
+    Function("authorize", Trigger.AUTHORIZER, timeout=10, memory=512),
+    Function("store_orders", Trigger.QUEUE, "ORDERS_QUEUE_ARN", dead_letter="order"),
+    # The stream waits for its answer; a redrive of its dead letters does not.
+    Function(
+        "announce_orders",
+        Trigger.STREAM,
+        "ORDERS_STREAM_ARN",
+        timeout=60,
+        asynchronous=True,
+        dead_letter="announcement",
+    ),
+    Function(
+        "receive_upload",
+        Trigger.BUCKET,
+        "UPLOADS_BUCKET",
+        timeout=300,
+        memory=512,
+        mysql=Mysql.USER,
+        limited=True,
+        asynchronous=True,
+        dead_letter="upload",
+    ),
+    Function("record_notification", Trigger.TOPIC, "TOPIC_ARN", asynchronous=True, dead_letter="notification"),
+    Function("record_alarm", Trigger.TOPIC, "ALARMS_TOPIC_ARN", asynchronous=True, dead_letter="alarm"),
+    Function(
+        "read_inventory",
+        Trigger.MACHINE,
+        "INVENTORY_REPORT_ARN",
+        timeout=300,
+        memory=512,
+        mysql=Mysql.USER,
+        limited=True,
+    ),
+    Function("render_report", Trigger.MACHINE, "INVENTORY_REPORT_ARN", timeout=300, memory=512),
+    Function("presign_report", Trigger.MACHINE, "INVENTORY_REPORT_ARN"),
+    # It measures until 30 seconds before its timeout.
+    Function("measure_buckets", Trigger.MACHINE, "STORAGE_REPORT_ARN", timeout=900, memory=1769, slow_from=890),
+    Function("migrate", Trigger.DEPLOY, timeout=900, mysql=Mysql.ADMINISTRATOR),
+    Function("rotate_password", Trigger.ROTATION, timeout=120, mysql=Mysql.ADMINISTRATOR),
+)
+
+BY_NAME = {function.name: function for function in FUNCTIONS}
+NAMES = tuple(BY_NAME)
+MYSQL_USERS = tuple(function.name for function in FUNCTIONS if function.mysql is not Mysql.NONE)
+MYSQL_ADMINISTRATORS = tuple(function.name for function in FUNCTIONS if function.mysql is Mysql.ADMINISTRATOR)
+LIMITED = tuple(function.name for function in FUNCTIONS if function.limited)
+ASYNCHRONOUS = tuple(function.name for function in FUNCTIONS if function.asynchronous)
+
+
+def sources(*triggers: Trigger) -> dict[str, str]:
+    """Returns the functions with one of these triggers, and the stack output that names the source of each."""
+    return {function.name: function.source for function in FUNCTIONS if function.trigger in triggers}
+
+
+def chalice_settings() -> dict[str, Any]:
+    """Returns the functions' part of Chalice's configuration. The API's function has the settings of the whole app."""
+    api = BY_NAME["api_handler"]
+    functions: dict[str, dict[str, int]] = {}
+    for function in FUNCTIONS:
+        if function is not api:
+            memory = {} if function.memory == api.memory else {"lambda_memory_size": function.memory}
+            functions[function.name] = {**memory, "lambda_timeout": function.timeout}
+    return {"lambda_memory_size": api.memory, "lambda_timeout": api.timeout, "lambda_functions": functions}
+
+
+def config_text() -> str:
+    """Returns ``.chalice/config.json`` with the functions' part from the table, a line for each function."""
+    config = {**json.loads(CONFIG.read_text()), **chalice_settings()}
+    functions = config.pop("lambda_functions")
+    lines = [f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in config.items()]
+    rows = ",\n".join(f"    {json.dumps(name)}: {json.dumps(settings)}" for name, settings in functions.items())
+    return "\n".join(["{", *lines, '  "lambda_functions": {', rows, "  }", "}"]) + "\n"
+
+
+if __name__ == "__main__":
+    CONFIG.write_text(config_text())

@@ -1,0 +1,144 @@
+"""Alarms and the dashboard: those of the functions from their table, others from what ``resources.yaml`` declares."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from infra.functions import BY_NAME, FUNCTIONS, Function
+
+Resources = dict[str, Any]
+
+# The namespace and the dimension of a resource's metrics, and the attribute with the dimension's value.
+WATCHED = {
+    "AWS::SQS::Queue": ("AWS/SQS", "QueueName", "QueueName"),
+    "AWS::SNS::Topic": ("AWS/SNS", "TopicName", "TopicName"),
+    "AWS::StepFunctions::StateMachine": ("AWS/States", "StateMachineArn", ""),
+}
+# CloudWatch has a value of these each minute. Others are counted over five minutes.
+LEVELS = ("ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage", "IteratorAge")
+GRID_COLUMNS, WIDGET_ROWS = 24, 6
+
+
+def alarm(dimensions: Mapping[str, Any], namespace: str, declared: Mapping[str, Any]) -> Resources:
+    """Returns the alarm that ``declared`` describes, under its logical id.
+
+    ``declared`` has ``Name``, ``Metric``, ``Above``, ``Means`` and ``Runbook``, the heading of docs/runbook.md that
+    says what to do.
+    """
+    name, metric = declared["Name"], declared["Metric"]
+    level = metric in LEVELS
+    statistic = {"ExtendedStatistic": "p99"} if metric == "Duration" else {"Statistic": "Maximum" if level else "Sum"}
+    properties = {
+        "AlarmName": {"Fn::Sub": f"cafe-${{Stage}}-{name}"},
+        "AlarmDescription": f"{declared['Means']} Runbook: {declared['Runbook']}",
+        "Namespace": namespace,
+        "MetricName": metric,
+        "Dimensions": [{"Name": key, "Value": value} for key, value in dimensions.items()],
+        **statistic,
+        "Period": 60 if level else 300,
+        "EvaluationPeriods": 1,
+        "Threshold": declared["Above"],
+        "ComparisonOperator": "GreaterThanThreshold",
+        # AWS sends no values while nothing happens.
+        "TreatMissingData": "notBreaching",
+        "AlarmActions": [{"Ref": "AlarmsTopic"}],
+    }
+    words = name.replace("_", "-").split("-")
+    logical_id = "".join(word[0].upper() + word[1:] for word in words) + "Alarm"
+    return {logical_id: {"Type": "AWS::CloudWatch::Alarm", "Properties": properties}}
+
+
+def resource_alarms(logical_id: str, resource: Mapping[str, Any]) -> Resources:
+    """Returns the alarms that a resource of the template declares under ``Alarms``."""
+    namespace, dimension, attribute = WATCHED[resource["Type"]]
+    value = {"Fn::GetAtt": [logical_id, attribute]} if attribute else {"Ref": logical_id}
+    alarms: Resources = {}
+    for declared in resource.get("Alarms", []):
+        alarms |= alarm({dimension: value}, namespace, declared)
+    return alarms
+
+
+def function_alarms(function: Function, declared: list[Mapping[str, Any]]) -> Resources:
+    """Returns the alarms that a function declares, and those that every function has where Watching is full."""
+    dimensions = {"FunctionName": {"Fn::Sub": f"cafe-${{Stage}}{function.suffix}"}}
+    alarms: Resources = {}
+    for each in declared:
+        alarms |= alarm(dimensions, "AWS/Lambda", each)
+    for each in _of_every_function(function):
+        [(logical_id, made)] = alarm(dimensions, "AWS/Lambda", each).items()
+        logical_id = logical_id.replace("ApiHandler", "ApiFunction")
+        alarms[logical_id] = {"Type": made["Type"], "Condition": "WatchesFunctions", "Properties": made["Properties"]}
+    return alarms
+
+
+def _of_every_function(function: Function) -> Iterator[dict[str, Any]]:
+    name = function.name.replace("api_handler", "api-handler")
+    who = "The API's function" if function.name == "api_handler" else function.name
+    yield {
+        "Name": f"{name}-errors",
+        "Metric": "Errors",
+        "Above": 2,
+        "Means": f"{who} failed three times within five minutes.",
+        "Runbook": "A function fails",
+    }
+    yield {
+        "Name": f"{name}-throttles",
+        "Metric": "Throttles",
+        "Above": 2,
+        "Means": f"{who} was throttled three times within five minutes.",
+        "Runbook": "A function is throttled",
+    }
+    yield {
+        "Name": f"{name}-slow",
+        "Metric": "Duration",
+        "Above": round(function.slow_seconds * 1000),
+        "Means": f"{who} takes more than {function.slow_seconds:g} of its {function.timeout} seconds, "
+        "in one call of a hundred.",
+        "Runbook": "A function nears its time-out",
+    }
+    if function.asynchronous:
+        yield {
+            "Name": f"{name}-lost",
+            "Metric": "DestinationDeliveryFailures",
+            "Above": 0,
+            "Means": f"An event of {who} failed for good, and did not reach the failures queue.",
+            "Runbook": "Something is lost",
+        }
+
+
+def dashboard(rows: list[list[Mapping[str, Any]]]) -> str:
+    """Returns the body of the dashboard, whose ``rows`` of widgets have the same width.
+
+    A widget has ``Title``, ``Statistic``, ``Period``, and either ``Metrics`` or ``FunctionMetric``, which is shown for
+    each function that works daily, or for those in ``Functions``.
+    """
+    widgets = []
+    for y, row in enumerate(rows):
+        width = GRID_COLUMNS // len(row)
+        for x, widget in enumerate(row):
+            properties = {
+                "title": widget["Title"],
+                "region": "${AWS::Region}",
+                "view": "timeSeries",
+                "stacked": False,
+                "stat": widget["Statistic"],
+                "period": widget["Period"],
+                "metrics": widget.get("Metrics") or _function_metrics(widget),
+            }
+            place = {"x": x * width, "y": y * WIDGET_ROWS, "width": width, "height": WIDGET_ROWS}
+            widgets.append({"type": "metric", **place, "properties": properties})
+    return json.dumps({"widgets": widgets})
+
+
+def _function_metrics(widget: Mapping[str, Any]) -> list[list[Any]]:
+    daily = [function.name for function in FUNCTIONS if function.works_daily]
+    functions = [BY_NAME[name] for name in widget.get("Functions", daily)]
+    return [
+        [
+            *("AWS/Lambda", widget["FunctionMetric"], "FunctionName", f"cafe-${{Stage}}{function.suffix}"),
+            {"label": function.name.replace("api_handler", "API")},
+        ]
+        for function in functions
+    ]

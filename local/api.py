@@ -1,0 +1,67 @@
+"""A client of the REST API, for the commands and the benchmarks."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+from local.processes import StackError
+
+# Ten times as long as a busy machine with two processors needs.
+SECONDS = 60
+
+# Returns a token that is valid for some minutes.
+Token = Callable[[], str]
+
+
+class NotFound(StackError):
+    pass
+
+
+class Api:
+    """The REST API with a person's token. Every answer that is an error raises ``StackError``."""
+
+    def __init__(self, url: str, token: Token) -> None:
+        self._url, self._token = url, token
+
+    def get(self, path: str) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(fetch(self._url + path, token=self._token()))
+        return answer
+
+    def post(self, path: str, body: object) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(fetch(self._url + path, json.dumps(body).encode(), self._token()))
+        return answer
+
+    def find(self, path: str) -> dict[str, Any] | None:
+        """Returns the answer, or None for a 404."""
+        try:
+            return self.get(path)
+        except NotFound:
+            return None
+
+    def notifications(self) -> list[dict[str, Any]]:
+        """Returns the newest hundred notifications."""
+        page: list[dict[str, Any]] = self.get("/notifications?limit=100")["notifications"]
+        return page
+
+
+def fetch(url: str, body: bytes | None = None, token: str | None = None) -> bytes:
+    """Returns the content of ``url``, or the answer to a POST of ``body``."""
+    headers = {"Content-Type": "application/json"} if body else {}
+    headers |= {"Authorization": token} if token else {}
+    request = urllib.request.Request(url, body, headers)  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=SECONDS) as answer:  # noqa: S310 - of the stack  # nosec B310
+            content: bytes = answer.read()
+            return content
+    except urllib.error.HTTPError as error:
+        problem = NotFound if error.code == 404 else StackError
+        raise problem(
+            f"{url.split('?')[0]} answered {error.code}: {textwrap.shorten(error.read().decode(), 300)}"
+        ) from None
+    except OSError as error:
+        raise StackError(f"{url.split('?')[0]} does not answer ({error}): `make status` shows what runs") from None

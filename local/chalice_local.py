@@ -1,0 +1,34 @@
+"""``chalice local``, which serves the REST API on this machine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+# The programs of this virtual environment.
+PROGRAMS = Path(sys.executable).parent
+CHALICE = PROGRAMS / "chalice"
+
+ROLE_SESSION_SECONDS = 12 * 3_600
+
+
+def command(project: Path, port: int, stage: str) -> list[str]:
+    """Returns the command that serves the stage of the project on ``port``."""
+    return [
+        *(str(CHALICE), "--project-dir", str(project), "local", "--no-autoreload"),
+        *("--host", "127.0.0.1", "--port", str(port), "--stage", stage),
+    ]
+
+
+def profiles(role_arn: str, credentials: Iterable[tuple[str, str]]) -> str:
+    """Returns a configuration file of AWS whose profile ``api`` assumes the role.
+
+    Under that role the API has the same rights here as on AWS. botocore renews the session by itself.
+    """
+    keys = "\n".join(f"{name.lower()} = {value}" for name, value in credentials)
+    return (
+        f"[profile local]\n{keys}\n\n"
+        f"[profile api]\nrole_arn = {role_arn}\nsource_profile = local\n"
+        f"role_session_name = chalice-local\nduration_seconds = {ROLE_SESSION_SECONDS}\n"
+    )

@@ -1,0 +1,47 @@
+"""``.local/env``, the file to source: the variables of the stack and the commands ``chalice`` and ``cafe-token``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from infra.files import write_private
+from local.chalice_local import CHALICE, PROGRAMS
+from local.processes import NO_PROXY
+
+ROOT = Path(__file__).parent.parent
+
+
+def write(file: Path, variables: Mapping[str, str], project: Path, users_file: Path) -> None:
+    """Writes the file, and its commands into the folder ``bin`` beside it.
+
+    ``chalice`` works on the folder ``project``, and ``cafe-token`` reads ``users_file``.
+    """
+    programs = file.parent / "bin"
+    programs.mkdir(exist_ok=True)
+    for name, command in {
+        "chalice": f"{_quoted(CHALICE)} --project-dir {_quoted(project)}",
+        "cafe-token": f"{_quoted(sys.executable)} -P -m local.users {_quoted(users_file)}",
+    }.items():
+        wrapper = programs / name
+        # The deployment package would include compiled files.
+        lines = ["#!/bin/sh", "export PYTHONDONTWRITEBYTECODE=1"]
+        lines += [f"export PYTHONPATH={_quoted(ROOT)}"] if name == "cafe-token" else []
+        wrapper.write_text("\n".join([*lines, f'exec {command} "$@"']) + "\n")
+        wrapper.chmod(0o755)
+    lines = [f"export {name}={_quoted(value)}" for name, value in variables.items()]
+    lines += [f'export {name}="{hosts}${{{name}:+,${name}}}"' for name, hosts in NO_PROXY.items()]
+    lines += [
+        # They would take precedence over the keys above.
+        "unset AWS_PROFILE AWS_SESSION_TOKEN",
+        f'export PATH={_quoted(programs)}:{_quoted(PROGRAMS)}:"$PATH"',
+        # Comes last and in a condition, so that without a token all other variables are set.
+        "if CAFE_TOKEN=$(cafe-token); then export CAFE_TOKEN; else unset CAFE_TOKEN; fi",
+    ]
+    write_private(file, "\n".join(lines) + "\n")
+
+
+def _quoted(value: object) -> str:
+    """Returns the value as one word of any shell."""
+    return "'" + str(value).replace("'", "'\\''") + "'"

@@ -1,0 +1,48 @@
+"""Patches of CloudFormation."""
+
+import contextvars
+from functools import wraps
+from typing import Any
+
+
+def bucket_tags() -> None:
+    """AWS gives a bucket the tags of its template.
+
+    MiniStack's CloudFormation leaves them out. The deploy recognizes a bucket of an earlier stage by its tags.
+    """
+    from ministack.services import s3
+    from ministack.services.cloudformation import provisioners
+
+    apply_configurations = provisioners._s3_apply_configurations
+
+    @wraps(apply_configurations)
+    def apply_with_tags(name: str, properties: dict[str, Any], *arguments: Any) -> None:
+        apply_configurations(name, properties, *arguments)
+        s3._bucket_tags[name] = {tag["Key"]: tag["Value"] for tag in properties.get("Tags", [])}
+
+    provisioners._s3_apply_configurations = apply_with_tags
+
+
+def bucket_imports() -> None:
+    """AWS imports an existing bucket into a stack if the change set allows that.
+
+    MiniStack creates such a change set, but its check of names refuses the bucket because it exists. A stage whose
+    data was kept imports its buckets when it is deployed again.
+    """
+    from ministack.services.cloudformation import changesets, stacks
+
+    deploy, validation_errors = stacks._deploy_stack_async, stacks._validation_errors
+    imported: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("imported", default=frozenset())
+
+    @wraps(deploy)
+    async def deploy_with_imports(*arguments: Any, **options: Any) -> None:
+        identifiers = (options.get("imports") or {}).values()
+        imported.set(frozenset(each["BucketName"] for each in identifiers if "BucketName" in each))
+        await deploy(*arguments, **options)
+
+    @wraps(validation_errors)
+    def validate_except_imports(*arguments: Any) -> Any:
+        return validation_errors(*arguments[:7], arguments[7] | imported.get())
+
+    changesets._deploy_stack_async = deploy_with_imports
+    stacks._validation_errors = validate_except_imports

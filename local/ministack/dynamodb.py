@@ -1,0 +1,115 @@
+"""Patches of DynamoDB and of the streams of its tables."""
+
+import threading
+import time
+from functools import wraps
+from typing import Any
+
+
+def partiql_inserts() -> None:
+    """AWS puts a PartiQL INSERT on the table's stream like any other write, and lets only one of two simultaneous
+    INSERTs of a key succeed.
+
+    MiniStack writes no stream record for it, and another thread can come between its look and its write.
+    ``store_orders`` inserts with PartiQL, and ``announce_orders`` reads the stream.
+    """
+    from ministack.services import dynamodb
+
+    insert = dynamodb._partiql_insert
+    one_at_a_time = threading.Lock()
+
+    @wraps(insert)
+    def insert_with_record(table: dict[str, Any], parsed: dict[str, Any]) -> Any:
+        with one_at_a_time:
+            answer = insert(table, parsed)
+            if answer[0] == 200:
+                item = parsed["item"]
+                dynamodb._emit_stream_event(parsed["table"], "INSERT", None, item.get("M", item))
+        return answer
+
+    dynamodb._partiql_insert = insert_with_record
+
+
+def stream_failures() -> None:
+    """AWS continues after the records that a function reports as done, halves a failing batch if the mapping says so,
+    and sends a batch to the failure destination when its retries are used up.
+
+    MiniStack treats a reply with failed items as a success and loses them. It has no retry limit and does not halve
+    batches, and at the maximum age it gives up the whole batch. ``announce_orders`` must announce every order, and
+    none twice.
+    """
+    from ministack.services import lambda_svc
+
+    execute, poll_streams = lambda_svc._execute_function, lambda_svc._poll_dynamodb_streams
+    polling = threading.local()
+    progress: dict[str, dict[str, int]] = {}
+
+    def deliver(mapping: dict[str, Any], function: Any, records: list[dict[str, Any]]) -> Any:
+        """Works through the records. If this returns an error, the poller calls again with the same first record."""
+        first = f"{mapping['UUID']} {records[0]['eventID']}"
+        # The number of records that are done, the size of the next batch, and its number of retries.
+        state = progress.setdefault(first, {"done": 0, "size": len(records), "retries": 0})
+        while batch := records[state["done"] :][: state["size"]]:
+            result = execute(function, {"Records": batch})
+            succeeded = _count_succeeded(mapping, batch, result)
+            state["done"] += succeeded
+            if succeeded == len(batch):
+                state.update(size=len(records), retries=0)
+                continue
+            if succeeded:
+                state["retries"] = 0
+                continue
+            limit, age = mapping.get("MaximumRetryAttempts", -1), mapping.get("MaximumRecordAgeInSeconds", -1)
+            if mapping.get("BisectBatchOnFunctionError") and len(batch) > 1:
+                state["size"] = len(batch) // 2
+            elif 0 <= limit <= state["retries"] or 0 <= age < time.time() - _creation_time(batch[0]):
+                condition = "RetryAttemptsExhausted" if 0 <= limit <= state["retries"] else "MaxRecordAgeExceeded"
+                lambda_svc._send_ddb_stream_failure_record(
+                    mapping, function, batch, mapping["EventSourceArn"], result, condition
+                )
+                state.update(done=state["done"] + len(batch), size=len(records), retries=0)
+            else:
+                state["retries"] += 1
+                return {"error": True, "body": result.get("body"), "log": result.get("log", "")}
+        del progress[first]
+        return {"body": None}
+
+    @wraps(execute)
+    def execute_or_deliver(function: Any, event: Any, *arguments: Any, **options: Any) -> Any:
+        if getattr(polling, "streams", False):
+            records, name = event["Records"], function["config"]["FunctionName"]
+            for _account, _region, mapping in lambda_svc._iter_all_esms():
+                if mapping["FunctionName"] == name and mapping["EventSourceArn"] == records[0]["eventSourceARN"]:
+                    polling.streams = False
+                    try:
+                        return deliver(mapping, function, records)
+                    finally:
+                        polling.streams = True
+        return execute(function, event, *arguments, **options)
+
+    @wraps(poll_streams)
+    def poll_and_mark() -> Any:
+        polling.streams = True
+        try:
+            return poll_streams()
+        finally:
+            polling.streams = False
+
+    lambda_svc._execute_function = execute_or_deliver
+    lambda_svc._poll_dynamodb_streams = poll_and_mark
+
+
+def _creation_time(record: dict[str, Any]) -> float:
+    return float(record["dynamodb"]["ApproximateCreationDateTime"])
+
+
+def _count_succeeded(mapping: dict[str, Any], batch: list[dict[str, Any]], result: dict[str, Any]) -> int:
+    """Returns how many records at the beginning of the batch are done, according to the function's answer."""
+    if result.get("error"):
+        return 0
+    body = result.get("body")
+    if "ReportBatchItemFailures" in mapping["FunctionResponseTypes"] and isinstance(body, dict):
+        failed = {failure.get("itemIdentifier") for failure in body.get("batchItemFailures") or []}
+        numbers = [record["dynamodb"]["SequenceNumber"] for record in batch]
+        return next((index for index, number in enumerate(numbers) if number in failed), 0 if failed else len(batch))
+    return len(batch)

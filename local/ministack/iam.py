@@ -1,0 +1,201 @@
+"""Patches of IAM: which action and which resource each call asks for, and how policies are evaluated."""
+
+import contextvars
+import json
+import re
+from functools import wraps
+from typing import Any
+
+
+def partiql_permissions() -> None:
+    """AWS checks each PartiQL statement as the action that it performs, such as PartiQLInsert, on its table.
+
+    MiniStack checks ``dynamodb:BatchExecuteStatement`` on every resource, which AWS does not have. ``store_orders``
+    writes with it, and its role has the same policy here as on AWS.
+    """
+    from ministack.core import iam_actions
+
+    transaction_checks = iam_actions.dynamodb_transaction_checks
+    verbs = {"INSERT": "Insert", "SELECT": "Select", "UPDATE": "Update", "DELETE": "Delete"}
+
+    @wraps(transaction_checks)
+    def check_statements(action: str, body: bytes, region: str, account: str) -> Any:
+        if action not in ("dynamodb:BatchExecuteStatement", "dynamodb:ExecuteStatement"):
+            return transaction_checks(action, body, region, account)
+        request = json.loads(body)
+        checks = []
+        for each in request.get("Statements", [request]):
+            statement = re.match(r'\s*(\w+)\b(?:.*?\b(?:INTO|FROM)\b)?\s*"?([\w.-]+)', each["Statement"], re.I | re.S)
+            if statement and statement[1].upper() in verbs:
+                arn = iam_actions._dynamodb_table_arn(statement[2], region, account)
+                checks.append((f"dynamodb:PartiQL{verbs[statement[1].upper()]}", arn))
+        return checks
+
+    iam_actions.dynamodb_transaction_checks = check_statements
+
+
+def batch_permissions() -> None:
+    """AWS checks a batch of SQS or SNS as the single action: ``sqs:SendMessage`` for SendMessageBatch.
+
+    MiniStack checks ``sqs:SendMessageBatch``, which no policy on AWS can name. The functions send in batches.
+    """
+    from ministack.core import iam_actions
+
+    extract_iam_action = iam_actions.extract_iam_action
+
+    @wraps(extract_iam_action)
+    def extract_single_action(service: str, *arguments: Any, **options: Any) -> Any:
+        action = extract_iam_action(service, *arguments, **options)
+        return action.removesuffix("Batch") if action and service in ("sqs", "sns") else action
+
+    iam_actions.extract_iam_action = extract_single_action
+
+
+def stream_permissions() -> None:
+    """AWS checks a read of a DynamoDB stream on that stream. Its ARN is in the request or in the shard iterator.
+
+    MiniStack checks it on every resource. The API's role may read the stream of the orders table and no other.
+    """
+    from ministack.core import iam_actions
+    from ministack.services import dynamodb_streams
+
+    extract_resource_arn = iam_actions.extract_resource_arn
+
+    @wraps(extract_resource_arn)
+    def extract_stream_arn(service: str, method: str, path: str, headers: Any, body: bytes, *arguments: Any) -> Any:
+        if service == "dynamodbstreams":
+            request = json.loads(body or b"{}")
+            iterator = dynamodb_streams._decode_iterator(request.get("ShardIterator") or "")
+            if stream := (iterator or {}).get("arn") or request.get("StreamArn"):
+                return stream
+        return extract_resource_arn(service, method, path, headers, body, *arguments)
+
+    iam_actions.extract_resource_arn = extract_stream_arn
+
+
+def function_permissions() -> None:
+    """AWS checks CreateFunction on the new function, and has the condition ``lambda:FunctionArn`` for event source
+    mappings.
+
+    MiniStack checks both on every resource and has no such condition. The deployer may change the project's own
+    functions and no others.
+    """
+    from ministack.core import iam_actions, iam_evaluator
+    from ministack.core.responses import get_account_id, get_region
+    from ministack.services import lambda_svc
+
+    extract_resource_arn = iam_actions.extract_resource_arn
+    request_tag_context, enforce = iam_actions.request_tag_context, iam_evaluator.enforce
+
+    def function_arn(body: bytes) -> str:
+        name: str = json.loads(body)["FunctionName"]
+        return name if name.startswith("arn:") else f"arn:aws:lambda:{get_region()}:{get_account_id()}:function:{name}"
+
+    @wraps(extract_resource_arn)
+    def extract_function_arn(service: str, method: str, path: str, headers: Any, body: bytes, *arguments: Any) -> Any:
+        if (service, method, path.rpartition("/")[2]) == ("lambda", "POST", "functions"):
+            return function_arn(body)
+        return extract_resource_arn(service, method, path, headers, body, *arguments)
+
+    @wraps(request_tag_context)
+    def add_function_of_new_mapping(service: str, action: str, body: bytes, parameters: Any) -> Any:
+        context = request_tag_context(service, action, body, parameters)
+        if action == "lambda:CreateEventSourceMapping":
+            context = {**context, "lambda:FunctionArn": function_arn(body)}
+        return context
+
+    @wraps(enforce)
+    def add_function_of_mapping(key: str, action: str, *arguments: Any, **options: Any) -> Any:
+        if action in ("lambda:UpdateEventSourceMapping", "lambda:DeleteEventSourceMapping"):
+            mapping = lambda_svc._esms.get(options["resource_arn"].rpartition(":")[2])
+            if mapping:
+                function = {"lambda:FunctionArn": mapping["FunctionArn"]}
+                options["service_context"] = {**options["service_context"], **function}
+        return enforce(key, action, *arguments, **options)
+
+    iam_actions.extract_resource_arn = extract_function_arn
+    iam_actions.request_tag_context = add_function_of_new_mapping
+    iam_evaluator.enforce = add_function_of_mapping
+
+
+def table_tag_permissions() -> None:
+    """AWS checks a read of a table's tags on that table, whose ARN is in the request.
+
+    MiniStack checks it on every resource. The deploy imports a table only if it has the stage's tags.
+    """
+    from ministack.core import iam_actions
+
+    extract_resource_arn = iam_actions.extract_resource_arn
+
+    @wraps(extract_resource_arn)
+    def extract_table_arn(service: str, method: str, path: str, headers: Any, body: bytes, *arguments: Any) -> Any:
+        if service == "dynamodb" and headers.get("x-amz-target", "").endswith(".ListTagsOfResource"):
+            return json.loads(body)["ResourceArn"]
+        return extract_resource_arn(service, method, path, headers, body, *arguments)
+
+    iam_actions.extract_resource_arn = extract_table_arn
+
+
+def user_pool_tags() -> None:
+    """AWS includes the tags of a user pool in the condition ``aws:ResourceTag``.
+
+    MiniStack reads the tags of several services, but not those of Cognito. The deployer may change the project's own
+    user pools and no others.
+    """
+    from ministack.services import tagging
+
+    tagging._RESOURCE_TAG_COLLECTORS["cognito-idp"] = tagging._collect_cognito
+
+
+def simulation_context() -> None:
+    """AWS evaluates a simulation with the request's ``ContextEntries``.
+
+    MiniStack ignores them, so a simulation never allows an action with a condition. The deploy simulates its own
+    actions before it starts.
+    """
+    from ministack.core import iam_evaluator
+    from ministack.services import iam
+
+    simulate, evaluate = iam._simulate_principal_policy, iam_evaluator.evaluate
+    entries: contextvars.ContextVar[dict[str, str] | None] = contextvars.ContextVar("entries", default=None)
+
+    @wraps(simulate)
+    def simulate_with_entries(parameters: dict[str, Any]) -> Any:
+        context, number = {}, 1
+        while name := iam._p(parameters, f"ContextEntries.member.{number}.ContextKeyName"):
+            value = f"ContextEntries.member.{number}.ContextKeyValues.member.1"
+            context[name.lower()] = iam._p(parameters, value)
+            number += 1
+        token = entries.set(context)
+        try:
+            return simulate(parameters)
+        finally:
+            entries.reset(token)
+
+    @wraps(evaluate)
+    def evaluate_with_entries(context: Any, *arguments: Any) -> Any:
+        context.service_context.update(entries.get() or {})
+        return evaluate(context, *arguments)
+
+    iam_evaluator.evaluate = evaluate_with_entries
+    for table in vars(iam).values():
+        if isinstance(table, dict) and table.get("SimulatePrincipalPolicy") is simulate:
+            table["SimulatePrincipalPolicy"] = simulate_with_entries
+
+
+def policy_wildcards() -> None:
+    """AWS lets ``*`` and ``?`` in a policy match any character.
+
+    MiniStack excludes line breaks. The key of an upload can contain one, and the function's role must still allow it
+    to read that upload.
+    """
+    from ministack.core import iam_evaluator
+
+    compile_pattern = iam_evaluator._fnmatch_compile
+
+    @wraps(compile_pattern)
+    def compile_with_line_breaks(pattern: str, ignore_case: bool) -> re.Pattern[str]:
+        compiled = compile_pattern(pattern, ignore_case)
+        return re.compile(compiled.pattern, compiled.flags | re.DOTALL)
+
+    iam_evaluator._fnmatch_compile = compile_with_line_breaks

@@ -1,0 +1,75 @@
+"""Patches MiniStack and starts it: ``python -P launcher.py [file of more patches ...]``.
+
+The patches fit one version of MiniStack, and any other version is refused. To upgrade, run
+``tests/system/test_ministack.py`` with the new version, delete the patches that it no longer needs, adapt the others,
+and change ``VERSION`` and ``ministack-requirements.txt`` together.
+"""
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+VERSION = "1.5.33"
+HERE = Path(__file__).parent
+# The folder of packages for MiniStack itself, which a function's process must not find. `local/cloud.py` fills it.
+PRIVATE_FOLDER = "own"
+
+Patch = Callable[[], None]
+
+
+def signed_tokens() -> None:
+    """AWS signs the tokens of a user pool with RSA and publishes the keys.
+
+    MiniStack does so if it can import `cryptography`, and otherwise makes up signatures. The authorizer needs real
+    ones. The package is in a folder of its own, because a function runs with the same Python and must package what it
+    imports, as on AWS.
+    """
+    sys.path.append(str(Path(sys.prefix) / PRIVATE_FOLDER))
+
+
+def patches(more_files: Iterable[Path] = ()) -> list[Patch]:
+    """Returns every patch of this folder, followed by those of ``more_files``."""
+    files = [path for path in sorted(HERE.glob("*.py")) if path.name not in ("__init__.py", Path(__file__).name)]
+    # MiniStack looks for `cryptography` when it is imported, so this one comes before the patches that import it.
+    return [signed_tokens, *(patch for path in [*files, *more_files] for patch in _public_functions(path))]
+
+
+def _public_functions(path: Path) -> list[Patch]:
+    """Returns the functions that a file defines, without those whose names begin with an underscore.
+
+    The file is loaded by its path: in a folder on ``sys.path`` its name could hide a module of MiniStack's packages.
+    """
+    spec = importlib.util.spec_from_file_location(f"patches_of_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        sys.exit(f"{path} is not a Python file: pass a file of patches")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return [
+        function
+        for name, function in vars(module).items()
+        if inspect.isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
+    ]
+
+
+def main(more_files: Iterable[Path] = ()) -> None:
+    installed = version("ministack")
+    if installed != VERSION:
+        sys.exit(
+            f"MiniStack {installed} is installed, but the patches are for {VERSION}: how to upgrade is in {__file__}"
+        )
+    for patch in patches(more_files):
+        patch()
+
+    from ministack.app import main as serve
+
+    serve()
+
+
+if __name__ == "__main__":
+    files = [Path(name) for name in sys.argv[1:]]
+    # MiniStack reads the arguments too, and knows none of these.
+    del sys.argv[1:]
+    main(files)

@@ -1,0 +1,80 @@
+"""Names for the calls that pass the wire, such as ``sns:Publish``, from what a client sends."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from email.message import Message
+from typing import Any
+from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request. ``body`` is empty for S3, whose bodies are streamed. ``port`` is the client's, which identifies it.
+
+    ``caller`` is the name of a function, ``states`` for a state machine, or ``api``. ``attempt`` is 2 when boto3 makes
+    a call for the second time.
+    """
+
+    name: str
+    caller: str
+    path: str
+    body: bytes
+    port: int
+    attempt: int = 1
+
+    @property
+    def service(self) -> str:
+        return self.name.partition(":")[0]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def __contains__(self, text: str) -> bool:
+        """Returns whether ``text`` is in the path or the body."""
+        return text in self.path or text.encode() in self.body
+
+
+def service_of(headers: Message, path: str) -> str:
+    """Returns the service that the request was signed for. A request without a signature is for an object or keys."""
+    if path.endswith("/.well-known/jwks.json"):
+        return "cognito-idp"
+    scope = headers.get("Authorization", "") + unquote(urlsplit(path).query)
+    found = re.search(r"(?:Credential=[^/]+)/\d{8}/[^/]+/([a-z0-9-]+)/aws4_request", scope)
+    service = found[1] if found else "s3"
+    return {"monitoring": "cloudwatch"}.get(service, service)
+
+
+def operation_name(service: str, method: str, path: str, headers: Message, body: bytes) -> str:
+    """Returns the service and the operation, in whichever of AWS's protocols the request is."""
+    if target := headers.get("X-Amz-Target"):
+        return f"{service}:{target.rpartition('.')[2]}"
+    if rpc := re.search(r"/operation/(\w+)$", path):
+        return f"{service}:{rpc[1]}"
+    if service == "lambda":
+        return "lambda:Invoke" if path.split("?")[0].endswith("/invocations") else f"lambda:{method}"
+    if service == "s3":
+        return f"s3:{_s3_operation(method, path)}"
+    action = parse_qs(body.decode("latin-1")).get("Action", [""])[0]
+    return f"{service}:{action or method}"
+
+
+def _s3_operation(method: str, path: str) -> str:
+    parts = urlsplit(path)
+    bucket, _, key = parts.path.strip("/").partition("/")
+    query = {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
+    if not bucket:
+        return "ListBuckets"
+    if key:
+        if "uploads" in query:
+            return "CreateMultipartUpload"
+        if "uploadId" in query:
+            multipart = {"PUT": "UploadPart", "POST": "CompleteMultipartUpload", "DELETE": "AbortMultipartUpload"}
+            return multipart.get(method, "ListParts")
+        return f"{method.title()}Object"
+    if method == "GET" and "list-type" in query:
+        return "ListObjectsV2"
+    return f"{method.title()}Bucket"

@@ -1,0 +1,212 @@
+"""The faults that the wire can inject. Each takes a call in progress and returns what the client gets."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tests.system.calls import Call
+from tests.system.wire import Cut, Exchange, Fault, Reply
+
+# The status and the code with which each service throttles, from its model.
+THROTTLED = {
+    "dynamodb": (400, "ThrottlingException"),
+    "sqs": (400, "RequestThrottled"),
+    "sns": (429, "Throttled"),
+    "states": (400, "ThrottlingException"),
+    "cloudwatch": (400, "ThrottlingException"),
+    "lambda": (429, "TooManyRequestsException"),
+    "s3": (503, "SlowDown"),
+    "secretsmanager": (400, "ThrottlingException"),
+}
+FAILED = {
+    "dynamodb": "InternalServerError",
+    "lambda": "ServiceException",
+    "sqs": "InternalFailure",
+    "states": "InternalFailure",
+}
+
+
+def throttled(exchange: Exchange) -> Reply:
+    status, code = THROTTLED[exchange.call.service]
+    return error(exchange.call, status, code, "Rate exceeded")
+
+
+def failed(exchange: Exchange) -> Reply:
+    """Answers 500 without any effect."""
+    code = FAILED.get(exchange.call.service, "InternalError")
+    return error(exchange.call, 500, code, "We encountered an internal error")
+
+
+def unavailable(exchange: Exchange) -> Reply:
+    return error(exchange.call, 503, "ServiceUnavailable", "Service is temporarily unavailable")
+
+
+def denied(exchange: Exchange) -> Reply:
+    """Answers 403, against which no retry helps."""
+    return error(exchange.call, 403, "AccessDenied", "Access Denied")
+
+
+def invalid(exchange: Exchange) -> Reply:
+    """Answers 400, as AWS does to a request that it will never accept."""
+    return error(exchange.call, 400, "InvalidParameter", "Invalid parameter: Message")
+
+
+def cut_before(exchange: Exchange) -> Reply:
+    """Cuts the connection before AWS receives the call."""
+    raise Cut
+
+
+def cut_after(exchange: Exchange) -> Reply:
+    """Cuts the connection after the call took effect, before its answer."""
+    exchange.forward_whole()
+    raise Cut
+
+
+def failed_after(exchange: Exchange) -> Reply:
+    """Answers 500 although the call took effect."""
+    exchange.forward_whole()
+    return failed(exchange)
+
+
+def truncated(exchange: Exchange) -> Reply:
+    """Cuts the connection after the first half of the answer."""
+    reply, body = exchange.forward_whole()
+
+    def half() -> Iterator[bytes]:
+        yield body[: len(body) // 2]
+        raise Cut
+
+    return Reply(reply.status, reply.headers, half())
+
+
+def slow(seconds: float) -> Fault:
+    """Returns a fault that delays the call."""
+
+    def fault(exchange: Exchange) -> Reply:
+        time.sleep(seconds)
+        return exchange.forward()
+
+    return fault
+
+
+def late(seconds: float) -> Fault:
+    """Returns a fault that lets the call take effect, and cuts the connection after ``seconds`` without an answer."""
+
+    def fault(exchange: Exchange) -> Reply:
+        exchange.forward_whole()
+        time.sleep(seconds)
+        raise Cut
+
+    return fault
+
+
+def before_call(work: Callable[[Call], None], then: Fault = Exchange.forward) -> Fault:
+    """Returns a fault that does ``work``, such as killing a process, and continues with ``then``."""
+
+    def fault(exchange: Exchange) -> Reply:
+        work(exchange.call)
+        return then(exchange)
+
+    return fault
+
+
+def after_call(work: Callable[[Call], None]) -> Fault:
+    """Returns a fault that lets the call take effect, does ``work``, and cuts the connection without an answer."""
+
+    def fault(exchange: Exchange) -> Reply:
+        exchange.forward_whole()
+        work(exchange.call)
+        raise Cut
+
+    return fault
+
+
+# Gets the index and the content of an item of a batch, and returns whether AWS refuses it.
+Refused = Callable[[int, Any], bool]
+
+
+def refusing(refused: Refused = lambda index, _item: index % 2 == 0) -> Fault:
+    """Returns a fault that refuses some items of a batch. AWS's answer, a 200, lists them."""
+
+    def fault(exchange: Exchange) -> Reply:
+        return PARTIAL[exchange.call.name](exchange, refused)
+
+    return fault
+
+
+def _refuse_statements(exchange: Exchange, refused: Refused) -> Reply:
+    statements = exchange.call.json["Statements"]
+    responses = iter(_forward_others(exchange, "Statements", refused, {"Responses": []})["Responses"])
+    failure = {"Error": {"Code": "ThrottlingError", "Message": "Throughput exceeds the current capacity"}}
+    return _json({"Responses": [failure if refused(*each) else next(responses) for each in enumerate(statements)]})
+
+
+def _refuse_keys(exchange: Exchange, refused: Refused) -> Reply:
+    [(table, request)] = exchange.call.json["RequestItems"].items()
+    kept = [key for index, key in enumerate(request["Keys"]) if refused(index, key)]
+    others = [key for index, key in enumerate(request["Keys"]) if not refused(index, key)]
+    answer: dict[str, Any] = {"Responses": {table: []}}
+    if others:
+        answer = json.loads(exchange.forward_changed({"RequestItems": {table: {**request, "Keys": others}}}))
+    return _json({**answer, "UnprocessedKeys": {table: {**request, "Keys": kept}} if kept else {}})
+
+
+def _refuse_entries(exchange: Exchange, refused: Refused) -> Reply:
+    answer = _forward_others(exchange, "Entries", refused, {"Successful": []})
+    failures = [
+        {"Id": entry["Id"], "SenderFault": False, "Code": "InternalError", "Message": "try again"}
+        for index, entry in enumerate(exchange.call.json["Entries"])
+        if refused(index, entry)
+    ]
+    return _json({**answer, "Failed": answer.get("Failed", []) + failures})
+
+
+def _forward_others(exchange: Exchange, name: str, refused: Refused, empty_answer: dict[str, Any]) -> dict[str, Any]:
+    """Sends the items of the batch that are not refused, and returns AWS's answer."""
+    others = [item for index, item in enumerate(exchange.call.json[name]) if not refused(index, item)]
+    return json.loads(exchange.forward_changed({**exchange.call.json, name: others})) if others else empty_answer
+
+
+PARTIAL = {
+    "dynamodb:BatchExecuteStatement": _refuse_statements,
+    "dynamodb:BatchGetItem": _refuse_keys,
+    "sqs:SendMessageBatch": _refuse_entries,
+    "sqs:ChangeMessageVisibilityBatch": _refuse_entries,
+}
+
+
+def error(call: Call, status: int, code: str, message: str) -> Reply:
+    """Returns an error in the protocol of the call's service."""
+    if "/operation/" in call.path:
+        body = _cbor({"__type": code, "message": message})
+        headers = [("Content-Type", "application/cbor"), ("smithy-protocol", "rpc-v2-cbor")]
+    elif call.service in ("s3", "sns", "sts", "iam"):
+        inner = f"<Code>{code}</Code><Message>{message}</Message>"
+        if call.service == "s3":
+            body = f"<Error>{inner}<RequestId>1</RequestId></Error>".encode()
+        else:
+            inner = f"<Error><Type>Sender</Type>{inner}</Error><RequestId>1</RequestId>"
+            body = f"<ErrorResponse>{inner}</ErrorResponse>".encode()
+        headers = [("Content-Type", "application/xml")]
+    else:
+        body = json.dumps({"__type": code, "message": message}).encode()
+        headers = [("Content-Type", "application/x-amz-json-1.0"), ("x-amzn-ErrorType", code)]
+    return Reply(status, [*headers, ("Content-Length", str(len(body)))], [body])
+
+
+def _json(content: Any) -> Reply:
+    body = json.dumps(content).encode()
+    return Reply(200, [("Content-Type", "application/x-amz-json-1.0"), ("Content-Length", str(len(body)))], [body])
+
+
+def _cbor(texts: dict[str, str]) -> bytes:
+    """Returns a map of short texts in CBOR."""
+
+    def text(value: str) -> bytes:
+        encoded = value.encode()
+        return bytes([0x78, len(encoded)]) + encoded
+
+    return bytes([0xA0 | len(texts)]) + b"".join(text(name) + text(value) for name, value in texts.items())

@@ -1,0 +1,348 @@
+"""One check for each patch of MiniStack, of the same name: it returns whether an emulator behaves as AWS does."""
+
+from __future__ import annotations
+
+import base64
+import json
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import jwt
+import urllib3
+from botocore.parsers import ResponseParserError
+
+from local.cloud import REGION
+from tests.system.emulator import ACCOUNT, Emulator, is_allowed
+from tests.system.system import wait_for
+
+
+def signed_tokens(emulator: Emulator) -> bool:
+    cognito = emulator.client("cognito-idp")
+    pool = cognito.create_user_pool(PoolName="people")["UserPool"]["Id"]
+    flows = ["ALLOW_USER_PASSWORD_AUTH"]
+    page = cognito.create_user_pool_client(UserPoolId=pool, ClientName="page", ExplicitAuthFlows=flows)
+    cognito.admin_create_user(UserPoolId=pool, Username="ana")
+    cognito.admin_set_user_password(UserPoolId=pool, Username="ana", Password="Pass-w0rd", Permanent=True)
+    token = cognito.initiate_auth(
+        ClientId=page["UserPoolClient"]["ClientId"],
+        AuthFlow="USER_PASSWORD_AUTH",
+        AuthParameters={"USERNAME": "ana", "PASSWORD": "Pass-w0rd"},
+    )["AuthenticationResult"]["IdToken"]
+    with urllib.request.urlopen(f"{emulator.endpoint}/{pool}/.well-known/jwks.json", timeout=10) as answer:
+        published = json.load(answer)
+    emulator.function("unpackaged", "def handler(event, context):\n    import cryptography")
+    assert emulator.invoke("unpackaged")["errorMessage"] == "No module named 'cryptography'"
+    try:
+        keys = {key.key_id: key for key in jwt.PyJWKSet.from_dict(published).keys}
+        jwt.decode(token, keys[jwt.get_unverified_header(token)["kid"]], ["RS256"], options={"verify_aud": False})
+    except jwt.PyJWTError:
+        return False
+    return True
+
+
+def import_rest_api(emulator: Emulator) -> bool:
+    gateway = emulator.client("apigateway")
+
+    def document(path: str) -> bytes:
+        info = {"title": "an API", "version": "1"}
+        return json.dumps({"swagger": "2.0", "info": info, "paths": {path: {"get": {"responses": {}}}}}).encode()
+
+    def paths() -> set[str]:
+        return {each["path"] for each in gateway.get_resources(restApiId=api)["items"]}
+
+    api = gateway.import_rest_api(body=document("/first"))["id"]
+    if paths() != {"/", "/first"}:
+        return False
+    gateway.put_rest_api(restApiId=api, mode="overwrite", body=document("/second"))
+    return paths() == {"/", "/second"}
+
+
+def update_rest_api(emulator: Emulator) -> bool:
+    gateway = emulator.client("apigateway")
+    api = gateway.create_rest_api(name="an API", endpointConfiguration={"types": ["EDGE"]})["id"]
+    values = {"/endpointConfiguration/types/EDGE": "REGIONAL", "/minimumCompressionSize": ""}
+    operations = [{"op": "replace", "path": path, "value": value} for path, value in values.items()]
+    try:
+        gateway.update_rest_api(restApiId=api, patchOperations=operations)
+        updated = gateway.get_rest_api(restApiId=api)
+    except (ResponseParserError, ValueError):  # botocore raises them for a text in the place of a number
+        return False
+    return updated["endpointConfiguration"]["types"] == ["REGIONAL"] and "minimumCompressionSize" not in updated
+
+
+def request_path(emulator: Emulator) -> bool:
+    code = 'def handler(event, context): return {"statusCode": 200, "body": event["requestContext"]["path"]}'
+    arn, gateway = emulator.function("echo-path", code), emulator.client("apigateway")
+    api = gateway.create_rest_api(name="paths")["id"]
+    [root] = gateway.get_resources(restApiId=api)["items"]
+    method = {"restApiId": api, "resourceId": root["id"], "httpMethod": "GET"}
+    gateway.put_method(**method, authorizationType="NONE")
+    uri = f"arn:aws:apigateway:{REGION}:lambda:path/2015-03-31/functions/{arn}/invocations"
+    gateway.put_integration(**method, type="AWS_PROXY", integrationHttpMethod="POST", uri=uri)
+    gateway.create_deployment(restApiId=api, stageName="api")
+    path = f"/_aws/execute-api/{api}/api/"
+    return urllib3.request("GET", emulator.endpoint + path).data.decode() == path
+
+
+def functions_active_at_once(emulator: Emulator) -> bool:
+    emulator.function("updated", "")
+    configuration = emulator.client("lambda").update_function_configuration(FunctionName="updated", Timeout=10)
+    return bool(configuration["LastUpdateStatus"] == "Successful")
+
+
+def exception_names(emulator: Emulator) -> bool:
+    emulator.function("raises", "def handler(event, context): raise LookupError('nothing here')")
+    return bool(emulator.invoke("raises")["errorType"] == "LookupError")
+
+
+def complete_logs(emulator: Emulator) -> bool:
+    # More lines than any machine reads in the quarter of a second that MiniStack allows.
+    emulator.function("writes", "def handler(event, context): print('x\\n' * 500_000 + 'the end')")
+    answer = emulator.client("lambda").invoke(FunctionName="writes", LogType="Tail")
+    return b"the end" in base64.b64decode(answer["LogResult"])
+
+
+def lambda_subscribers(emulator: Emulator) -> bool:
+    code = "import json\ndef handler(event, context):\n    print('event', json.dumps(event))\n    raise LookupError"
+    arn, sns = emulator.function("subscriber", code), emulator.client("sns")
+    topic = sns.create_topic(Name="to-lambda")["TopicArn"]
+    sns.subscribe(TopicArn=topic, Protocol="lambda", Endpoint=arn)
+    sns.publish(TopicArn=topic, Message="without a subject")
+    event = wait_for(lambda: emulator.printed("subscriber"), "the delivery")[0]
+    if event["Records"][0]["Sns"].get("Subject", "") is not None:
+        return False
+    return wait_for(lambda: len(emulator.printed("subscriber")) == 3, "two retries")
+
+
+def stream_failures(emulator: Emulator) -> bool:
+    code = (
+        "import json\n"
+        "def handler(event, context):\n"
+        "    ids = {r['dynamodb']['Keys']['id']['S']: r['dynamodb']['SequenceNumber'] for r in event['Records']}\n"
+        "    print('event', json.dumps(list(ids)))\n"
+        "    return {'batchItemFailures': [{'itemIdentifier': ids['bad']}] if 'bad' in ids else []}\n"
+    )
+    emulator.function("reader", code)
+    stream, (failures, destination) = emulator.table("streamed"), emulator.queue("failures")
+    emulator.client("lambda").create_event_source_mapping(
+        FunctionName="reader",
+        EventSourceArn=stream,
+        StartingPosition="TRIM_HORIZON",
+        FunctionResponseTypes=["ReportBatchItemFailures"],
+        BisectBatchOnFunctionError=True,
+        MaximumRetryAttempts=1,
+        DestinationConfig={"OnFailure": {"Destination": destination}},
+    )
+    _put(emulator, "good", "bad")
+    wait_for(lambda: any("bad" in call for call in emulator.printed("reader")), "the bad record")
+    _put(emulator, "last")
+    wait_for(lambda: emulator.printed("reader")[-1] == ["last"], "the last record")
+    calls = emulator.printed("reader")
+    # By now the bad record was tried again alone, given up, and reported.
+    given_up = [each["requestContext"]["condition"] for each in emulator.received(failures)]
+    if given_up != ["RetryAttemptsExhausted"]:
+        return False
+    return calls.count(["bad"]) >= 2 and sum("good" in call for call in calls) == 1
+
+
+def _put(emulator: Emulator, *ids: str) -> None:
+    for each in ids:
+        emulator.client("dynamodb").put_item(TableName="streamed", Item={"id": {"S": each}})
+
+
+def partiql_inserts(emulator: Emulator) -> bool:
+    stream, streams = emulator.table("inserted"), emulator.client("dynamodbstreams")
+    emulator.client("dynamodb").execute_statement(Statement="""INSERT INTO "inserted" VALUE {'id': 'one'}""")
+    records = []
+    for shard in streams.describe_stream(StreamArn=stream)["StreamDescription"]["Shards"]:
+        position = {"ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
+        iterator = streams.get_shard_iterator(StreamArn=stream, **position)["ShardIterator"]
+        records += streams.get_records(ShardIterator=iterator)["Records"]
+    return [(each["eventName"], each["dynamodb"]["Keys"]) for each in records] == [("INSERT", {"id": {"S": "one"}})]
+
+
+def repeated_starts(emulator: Emulator) -> bool:
+    machines = emulator.client("stepfunctions")
+    execution = {"stateMachineArn": emulator.machine("waits", {"Type": "Wait", "Seconds": 60}), "name": "same"}
+    first = machines.start_execution(**execution, input='{"a": 1}')["executionArn"]
+    try:
+        return bool(machines.start_execution(**execution, input='{"a": 1}')["executionArn"] == first)
+    except machines.exceptions.ExecutionAlreadyExists:
+        return False
+    finally:
+        machines.stop_execution(executionArn=first)
+
+
+def final_status(emulator: Emulator) -> bool:
+    state = {"Type": "Fail", "Error": "Wrong", "Cause": "a test"}
+    return "output" not in emulator.execute(emulator.machine("fails", state))
+
+
+def machine_timeout(emulator: Emulator) -> bool:
+    arn = emulator.machine("late", {"Type": "Wait", "Seconds": 3}, TimeoutSeconds=1)
+    return bool(emulator.execute(arn)["status"] == "TIMED_OUT")
+
+
+def message_attributes(emulator: Emulator) -> bool:
+    sns, (url, arn) = emulator.client("sns"), emulator.queue("published")
+    topic = sns.create_topic(Name="published")["TopicArn"]
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+    attributes = {"kind": {"DataType": "String", "StringValue": "report"}}
+    parameters = {"TopicArn": topic, "Message": "hello", "MessageAttributes": attributes}
+    state = {"Type": "Task", "Resource": "arn:aws:states:::sns:publish", "Parameters": parameters}
+    assert emulator.execute(emulator.machine("publishes", state))["status"] == "SUCCEEDED"
+    [envelope] = wait_for(lambda: emulator.received(url), "the message")
+    return bool(envelope.get("MessageAttributes") == {"kind": {"Type": "String", "Value": "report"}})
+
+
+def execution_history(emulator: Emulator) -> bool:
+    """Checks an execution of two branches, one of which is a Map of two items."""
+    one = {"StartAt": "One", "States": {"One": {"Type": "Pass", "End": True}}}
+    each = {"StartAt": "Each", "States": {"Each": {"Type": "Pass", "End": True}}}
+    items = {"Type": "Map", "ItemsPath": "$.items", "ItemProcessor": each, "End": True}
+    both = {"Type": "Parallel", "Branches": [one, {"StartAt": "Items", "States": {"Items": items}}]}
+    arn = emulator.execute(emulator.machine("branches", both), '{"items": [1, 2]}')["executionArn"]
+    history = emulator.client("stepfunctions").get_execution_history(executionArn=arn)["events"]
+    events = {event["id"]: event for event in history}
+
+    def chain(event: dict[str, Any]) -> Iterator[str]:
+        """Yields the types of the event and of all events that led to it."""
+        while event:
+            yield event["type"]
+            event = events.get(event.get("previousEventId", 0), {})
+
+    entered = {
+        details["name"]: list(chain(event))
+        for event in events.values()
+        if (details := event.get("stateEnteredEventDetails"))
+    }
+    parallel = ["ParallelStateStarted", "ParallelStateEntered"]
+    return (
+        entered
+        == {
+            "Only": ["ParallelStateEntered"],
+            "One": ["PassStateEntered", *parallel],
+            "Items": ["MapStateEntered", *parallel],
+            "Each": ["PassStateEntered", "MapIterationStarted", "MapStateStarted", "MapStateEntered", *parallel],
+        }
+        and [event["type"] for event in events.values()].count("MapIterationSucceeded") == 2
+    )
+
+
+def scheduled_api_calls(emulator: Emulator) -> bool:
+    scheduler, arn = emulator.client("scheduler"), emulator.machine("scheduled", {"Type": "Pass"})
+    request = {"StateMachineArn": arn, "Name": "by-<aws.scheduler.execution-id>", "Input": "{}"}
+    target = {"Arn": "arn:aws:scheduler:::aws-sdk:sfn:startExecution", "RoleArn": emulator.admin_role}
+    scheduler.create_schedule(
+        Name="once",
+        ScheduleExpression="at(2026-11-21T00:00:00)",
+        ActionAfterCompletion="DELETE",
+        FlexibleTimeWindow={"Mode": "OFF"},
+        Target={**target, "Input": json.dumps(request)},
+    )
+    wait_for(lambda: not scheduler.list_schedules()["Schedules"], "the schedule's end")
+    started = emulator.client("stepfunctions").list_executions(stateMachineArn=arn)["executions"]
+    return [each["name"][:3] for each in started] == ["by-"] and "<" not in started[0]["name"]
+
+
+def bucket_tags(emulator: Emulator) -> bool:
+    properties = {"BucketName": "tagged", "Tags": [{"Key": "app", "Value": "cafe"}]}
+    template = {"Resources": {"Tagged": {"Type": "AWS::S3::Bucket", "Properties": properties}}}
+    cfn = emulator.client("cloudformation")
+    cfn.create_stack(StackName="tagged", TemplateBody=json.dumps(template))
+    assert _stack_status(cfn, "tagged") == "CREATE_COMPLETE"
+    return is_allowed(lambda: emulator.client("s3").get_bucket_tagging(Bucket="tagged"), "NoSuchTagSet")
+
+
+def bucket_imports(emulator: Emulator) -> bool:
+    emulator.client("s3").create_bucket(Bucket="kept")
+    bucket = {"Type": "AWS::S3::Bucket", "DeletionPolicy": "Retain", "Properties": {"BucketName": "kept"}}
+    template = json.dumps({"Resources": {"Kept": bucket}})
+    cfn, change = emulator.client("cloudformation"), {"StackName": "imports", "ChangeSetName": "import"}
+    cfn.create_change_set(**change, ChangeSetType="CREATE", ImportExistingResources=True, TemplateBody=template)
+    wait_for(lambda: cfn.describe_change_set(**change)["Status"] == "CREATE_COMPLETE", "the change set")
+    cfn.execute_change_set(**change)
+    return _stack_status(cfn, "imports") == "CREATE_COMPLETE"
+
+
+def _stack_status(cfn: Any, name: str) -> str:
+    """Returns the status of a stack after its end."""
+
+    def status() -> str | None:
+        current = str(cfn.describe_stacks(StackName=name)["Stacks"][0]["StackStatus"])
+        return None if current.endswith("_IN_PROGRESS") else current
+
+    return str(wait_for(status, f"the end of the stack {name}"))
+
+
+def partiql_permissions(emulator: Emulator) -> bool:
+    emulator.table("allowed")
+    dynamodb = emulator.restricted_client("dynamodb", "dynamodb:PartiQLInsert")
+    statement = {"Statement": """INSERT INTO "allowed" VALUE {'id': 'one'}"""}
+    return is_allowed(lambda: dynamodb.batch_execute_statement(Statements=[statement]))
+
+
+def batch_permissions(emulator: Emulator) -> bool:
+    url, sqs = emulator.queue("batches")[0], emulator.restricted_client("sqs", "sqs:SendMessage")
+    return is_allowed(lambda: sqs.send_message_batch(QueueUrl=url, Entries=[{"Id": "1", "MessageBody": "x"}]))
+
+
+def stream_permissions(emulator: Emulator) -> bool:
+    stream, streams = emulator.table("read"), emulator.client("dynamodbstreams")
+    [shard] = streams.describe_stream(StreamArn=stream)["StreamDescription"]["Shards"]
+    position = {"StreamArn": stream, "ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
+    iterator = streams.get_shard_iterator(**position)["ShardIterator"]
+    starter, reader = (
+        emulator.restricted_client("dynamodbstreams", f"dynamodb:{action}", stream)
+        for action in ("GetShardIterator", "GetRecords")
+    )
+    return is_allowed(lambda: starter.get_shard_iterator(**position)) and is_allowed(
+        lambda: reader.get_records(ShardIterator=iterator)
+    )
+
+
+def function_permissions(emulator: Emulator) -> bool:
+    arn, (_, source) = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:named", emulator.queue("mapped")
+    condition = {"ArnEquals": {"lambda:FunctionArn": arn}}
+    creator = emulator.restricted_client("lambda", "lambda:CreateFunction", arn)
+    if not is_allowed(lambda: creator.create_function(**emulator.function_parameters("named", ""))):
+        return False
+    mapper = emulator.restricted_client("lambda", "lambda:CreateEventSourceMapping", "*", condition)
+    if not is_allowed(lambda: mapper.create_event_source_mapping(FunctionName="named", EventSourceArn=source)):
+        return False
+    [mapping] = emulator.client("lambda").list_event_source_mappings(FunctionName="named")["EventSourceMappings"]
+    remover = emulator.restricted_client("lambda", "lambda:DeleteEventSourceMapping", "*", condition)
+    return is_allowed(lambda: remover.delete_event_source_mapping(UUID=mapping["UUID"]))
+
+
+def table_tag_permissions(emulator: Emulator) -> bool:
+    arn = emulator.table("tagged").partition("/stream/")[0]
+    reader = emulator.restricted_client("dynamodb", "dynamodb:ListTagsOfResource", arn)
+    return is_allowed(lambda: reader.list_tags_of_resource(ResourceArn=arn))
+
+
+def user_pool_tags(emulator: Emulator) -> bool:
+    tags, cognito = {"app": "cafe"}, emulator.client("cognito-idp")
+    pool = cognito.create_user_pool(PoolName="tagged", UserPoolTags=tags)["UserPool"]
+    condition = {"StringEquals": {"aws:ResourceTag/app": "cafe"}}
+    reader = emulator.restricted_client("cognito-idp", "cognito-idp:DescribeUserPool", "*", condition)
+    return is_allowed(lambda: reader.describe_user_pool(UserPoolId=pool["Id"]))
+
+
+def simulation_context(emulator: Emulator) -> bool:
+    key, value = "iam:PassedToService", "lambda.amazonaws.com"
+    answer = emulator.client("iam").simulate_principal_policy(
+        PolicySourceArn=emulator.role("passes", "iam:PassRole", "*", {"StringEquals": {key: value}}),
+        ActionNames=["iam:PassRole"],
+        ContextEntries=[{"ContextKeyName": key, "ContextKeyValues": [value], "ContextKeyType": "string"}],
+    )
+    return bool(answer["EvaluationResults"][0]["EvalDecision"] == "allowed")
+
+
+def policy_wildcards(emulator: Emulator) -> bool:
+    s3 = emulator.client("s3")
+    s3.create_bucket(Bucket="lines")
+    s3.put_object(Bucket="lines", Key="two\nlines", Body=b"x")
+    reader = emulator.restricted_client("s3", "s3:GetObject", "arn:aws:s3:::lines/*")
+    return is_allowed(lambda: reader.get_object(Bucket="lines", Key="two\nlines"))

@@ -1,0 +1,117 @@
+"""More patches of MiniStack, only for the tests. ``local/ministack/launcher.py`` loads this file by its path."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import types
+import zipfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+# Longer than every TimeoutSeconds of the machines' tasks that a test waits for.
+SECONDS = 960
+
+
+def tasks_on_the_wire() -> None:
+    """AWS runs a task of a state machine by a call to another service.
+
+    MiniStack calls the other service's code, so a proxy cannot inject faults. This patch sends each ``lambda:invoke``
+    and ``sns:publish`` with boto3 and names its failures as Step Functions does.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+    from ministack.services import stepfunctions
+
+    failure = stepfunctions._ExecutionError
+
+    def call_lambda(function: str, payload: Any) -> Any:
+        try:
+            answer = _client("lambda").invoke(FunctionName=function, Payload=json.dumps(payload))
+            body = answer["Payload"].read().decode()
+        except ClientError as error:
+            raise failure(_error_name("Lambda", error, "AWSLambdaException"), str(error)) from error
+        except BotoCoreError as error:
+            raise failure("Lambda.SdkClientException", str(error)) from error
+        if "FunctionError" in answer:
+            raise failure(json.loads(body).get("errorType", "Lambda.Unknown"), body)
+        return json.loads(body)
+
+    def publish(_resource: str, request: dict[str, Any]) -> Any:
+        sns = _client("sns")
+        try:
+            return {"MessageId": sns.publish(**request)["MessageId"]}
+        except ClientError as error:
+            raise failure(_error_name("SNS", error, "AmazonSNSException"), str(error)) from error
+        except BotoCoreError as error:
+            raise failure("SNS.SdkClientException", str(error)) from error
+
+    stepfunctions._call_lambda = call_lambda
+    stepfunctions._SERVICE_DISPATCH["arn:aws:states:::sns:publish"] = publish
+
+
+def objects_in_memory() -> None:
+    """A stack that starts from a snapshot reads its objects from the disk once and then keeps them in memory.
+
+    The stack that makes a snapshot starts without a folder of objects and must write them to the disk.
+    """
+    from ministack.services import s3
+
+    if not Path(s3.DATA_DIR).is_dir():
+        return
+    for (_account, name), bucket in s3._buckets._data.items():
+        for key, item in bucket["objects"].items():
+            item["body"] = s3._read_body(name, key, item)
+    s3.S3_PERSIST = False
+
+
+def shared_code() -> None:
+    """A package is unpacked and compiled once, and not for each worker of a function.
+
+    On AWS no function can write to its code, so all workers have the same.
+    """
+    from ministack.core import lambda_runtime
+
+    class SharedZipFile(zipfile.ZipFile):
+        def extractall(self, path: Any = None, *arguments: Any) -> None:
+            digest = hashlib.sha256(Path(str(self.filename)).read_bytes()).hexdigest()[:16]
+            shared = Path(os.environ["CODE_DIR"]) / digest
+            if not shared.exists():
+                shared.parent.mkdir(exist_ok=True)
+                unpacked = tempfile.mkdtemp(dir=shared.parent)
+                super().extractall(unpacked, *arguments)
+                # Another worker can have been faster.
+                with contextlib.suppress(OSError):
+                    Path(unpacked).rename(shared)
+            Path(str(path)).rmdir()
+            Path(str(path)).symlink_to(shared)
+
+    lambda_runtime.zipfile = types.SimpleNamespace(**{**vars(zipfile), "ZipFile": SharedZipFile})
+
+
+@cache
+def _client(service: str) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client(
+        service,
+        endpoint_url=os.environ["AWS_ENDPOINT_URL"],
+        region_name=os.environ["MINISTACK_REGION"],
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        config=Config(
+            connect_timeout=5,
+            read_timeout=SECONDS,
+            retries={"total_max_attempts": 1},
+            max_pool_connections=64,
+            user_agent_extra="by-states",
+        ),
+    )
+
+
+def _error_name(prefix: str, error: Any, default: str) -> str:
+    """Returns the name of the exception in the service's model, or ``default`` if the model has none."""
+    name = type(error).__name__
+    return f"{prefix}.{name if name != 'ClientError' else default}"
