@@ -277,9 +277,9 @@ def receive_upload(event: RawEvent) -> None:
 @app.lambda_function()
 def measure_buckets(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Measures all buckets by listing them or from CloudWatch's metrics, and splits long work into shares."""
-    from chalicelib import storage
+    from chalicelib.storage import report
 
-    return storage.handle(event, context, aws=clients.aws, bucket=settings.reports_bucket, now=now())
+    return report.run_step(event, context, aws=clients.aws, bucket=settings.reports_bucket, now=now())
 
 
 # --- MySQL itself: the deploy, Secrets Manager -> tables and users ----------------------------------------------------

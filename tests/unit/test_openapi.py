@@ -17,7 +17,8 @@ from chalicelib.orders import order, placing
 from chalicelib.reports import history
 from chalicelib.settings import VERSION
 from chalicelib.sign_in import OPEN, ROUTES
-from chalicelib.storage import measure, page
+from chalicelib.storage import page
+from chalicelib.storage.measurement import Bucket, Failure, Measurement
 from chalicelib.uploads import links
 
 API: dict[str, Any] = json.loads((Path(__file__).parents[2] / "chalicelib" / "openapi.json").read_text())
@@ -176,7 +177,7 @@ def test_the_code_accepts_exactly_the_bodies_that_the_description_allows(
 
 def test_the_summary_of_a_storage_report_matches_its_schema() -> None:
     for mode, objects, moment in (("listing", 3, NOW), ("metrics", None, None)):
-        measurement = measure.Measurement(
-            mode, [measure.Bucket("beans", 7, objects, moment)], [measure.Failure("secret", "AccessDenied: no")], False
+        measurement = Measurement(
+            mode, [Bucket("beans", 7, objects, moment)], [Failure("secret", "AccessDenied: no")], False
         )
         assert is_valid(page.summary(measurement), SCHEMAS["StorageSummary"])

@@ -89,8 +89,8 @@ def test_an_administrators_secret_has_no_address() -> None:
         ({**DATABASE, "host": ""}, "has no host$"),
         ({"username": "u", "password": "p"}, "has no host, port, dbname$"),
         (["p4ssw0rd"], "has no host, port, dbname, username, password$"),
-        ({**DATABASE, "port": "p4ssw0rd"}, "is no number$"),
-        ("p4ssw0rd", "is no JSON$"),
+        ({**DATABASE, "port": "p4ssw0rd"}, "is not a number$"),
+        ("p4ssw0rd", "is not JSON$"),
     ],
 )
 def test_a_wrong_secret_is_refused_without_showing_it(secret: Any, problem: str) -> None:
@@ -151,7 +151,7 @@ def test_no_flow_loads_what_only_another_one_needs() -> None:
         "reports.render uploads.links dead_letters.listing dead_letters.redrive database database.rotation"
     )
     flows: dict[str, set[str]] = {flow: set() for flow in light.split()}
-    flows |= {"uploads.receiving": {"humanize"}, "storage": {"humanize", "concurrent.futures"}}
+    flows |= {"uploads.receiving": {"humanize"}, "storage.report": {"humanize", "concurrent.futures"}}
     # Each flow is imported in a fork of one process that has what every function needs.
     code = (
         "import app, importlib, os, sys\n"

@@ -13,7 +13,7 @@ import pytest
 from chalicelib import metrics
 from chalicelib.dead_letters.letters import KINDS
 from chalicelib.reports import KINDS as REPORT_KINDS
-from chalicelib.storage import measure
+from chalicelib.storage import crew
 from infra.deploy import wiring
 from infra.deploy.target import REPOSITORY, Target
 from tests.wiring.stage import MACHINES, ROOT, as_variables, resolve
@@ -151,7 +151,7 @@ def test_every_function_has_alarms_for_errors_throttles_and_duration(
         assert watched["Errors", name] == watched["Throttles", name] == 2
         if name.endswith("-measure_buckets"):
             # It measures until these seconds are left, and needs some of them.
-            assert (seconds - measure.RESERVE_SECONDS) * 1000 < watched["Duration", name] < seconds * 1000
+            assert (seconds - crew.RESERVE_SECONDS) * 1000 < watched["Duration", name] < seconds * 1000
         else:
             assert watched["Duration", name] == seconds * 800
 
