@@ -322,7 +322,7 @@ def test_a_token_of_no_list_or_of_another_list_is_refused(api: Api, aws: Aws) ->
         for path in LISTS:
             if path != source:
                 message = refused(api.get(f"{path}?next={token}"), 400, "InvalidRequest")
-                assert message.startswith("next: is not the `next` of an earlier page of this very list")
+                assert message.startswith("next: is not the `next` of an earlier page of this list")
 
 
 # --- Bodies that cannot be read ---------------------------------------------------------------------------------------

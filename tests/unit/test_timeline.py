@@ -153,11 +153,11 @@ def some(table: Table, limit: int, identifiers: set[str]) -> tuple[list[list[str
 
 
 @given(st.lists(st.tuples(MOMENTS, st.booleans()), max_size=40), st.integers(1, 6), st.integers(1, 30))
-def test_a_filtered_list_is_complete(moments: list[tuple[datetime, bool]], limit: int, looked_at: int) -> None:
+def test_a_filtered_list_is_complete(moments: list[tuple[datetime, bool]], limit: int, examined: int) -> None:
     items = [item(moment, f"id-{number}") for number, (moment, _) in enumerate(moments)]
     wanted = {f"id-{number}" for number, (_, chosen) in enumerate(moments) if chosen}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timeline, "LOOKED_AT", looked_at)
+        patch.setattr(timeline, "EXAMINED", examined)
         found, _ = some(Table(items), limit, wanted)
     joined = [each for page in found for each in page]
     assert joined == [each for each in ids(Table(items).items) if each in wanted]
@@ -165,8 +165,8 @@ def test_a_filtered_list_is_complete(moments: list[tuple[datetime, bool]], limit
 
 
 def test_a_filtered_page_ends_after_a_number_of_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert timeline.LOOKED_AT == 1_000
-    monkeypatch.setattr(timeline, "LOOKED_AT", 100)
+    assert timeline.EXAMINED == 1_000
+    monkeypatch.setattr(timeline, "EXAMINED", 100)
     items = [item(NOW - timedelta(seconds=number), f"id-{number}") for number in range(225)]
     found, queries = some(Table(items), 50, {"id-3", "id-125", "id-224"})
     assert found == [["id-3"], ["id-125"], ["id-224"]]
@@ -239,7 +239,7 @@ NUMBERS = "orders-20261121T031415123456Z"
     ],
 )
 def test_a_token_that_is_not_of_this_list_is_refused(token: str) -> None:
-    with pytest.raises(InvalidRequest, match=r"^next: is not the `next` of an earlier page of this very list"):
+    with pytest.raises(InvalidRequest, match=r"^next: is not the `next` of an earlier page of this list"):
         timeline.read_token("orders", token)
 
 
