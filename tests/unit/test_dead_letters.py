@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib import clients, dead_letters
-from chalicelib.errors import InvalidRequest, Unavailable
+from chalicelib.errors import Unavailable
 from chalicelib.orders import announce
 from tests.unit.api import Api, refused
 from tests.unit.cloud import ACCOUNT, ENVIRONMENT, Aws, refusing
@@ -212,11 +212,6 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dead_letters, "WAIT_SECONDS", 0)
 
 
-def test_without_letters_the_list_is_empty_and_nothing_goes_back(api: Api, aws: Aws) -> None:
-    assert redrive(api) == {"redriven": 0, "kept": [], "left": 0}
-    assert listed(api) == {"deadLetters": [], "total": 0}
-
-
 def listed(api: Api, query: str = "") -> dict[str, Any]:
     found: dict[str, Any] = api.get(f"/dead-letters{query}").json_body
     return found
@@ -257,12 +252,6 @@ def test_without_time_to_read_all_messages_the_total_is_the_count_of_sqs(aws: Aw
     found = dead_letters.waiting(100, places=PLACES, aws=clients.aws, clock=lambda: next(ticks, 99))
     assert (len(found["deadLetters"]), found["total"]) == (20, 25)
     assert visible(aws, DEAD) == 25
-
-
-@pytest.mark.parametrize("query", ["limit=0", "next=a", "kind=order"])
-def test_a_wrong_parameter_of_the_list_is_named(api: Api, query: str) -> None:
-    message = refused(api.get(f"/dead-letters?{query}"), 400, "InvalidRequest")
-    assert message.startswith(f"{query.split('=')[0]}: ")
 
 
 def test_an_outage_of_sqs_is_a_503(api: Api, aws: Aws) -> None:
@@ -366,13 +355,14 @@ def test_a_report_that_its_schedule_could_not_start_is_started_once_under_its_na
     assert len(api.get("/reports").json_body["reports"]) == 1
 
 
-@pytest.mark.parametrize("body", [b"", b" ", {}])
+@pytest.mark.parametrize("body", [b"", {}])
 def test_orders_go_back_to_their_queue_byte_for_byte(api: Api, aws: Aws, functions: Functions, body: Any) -> None:
     bodies = [ORDER, "{poison", ' {"a":\t"Zoë\u2028漢" }\n', *[f"{ORDER}{' ' * number}" for number in range(10)]]
     put(aws, DEAD, *bodies)
     assert redrive(api, body) == {"redriven": 13, "kept": [], "left": 0}
     assert sorted(each["Body"] for each in aws.receive(ENVIRONMENT["ORDERS_QUEUE_URL"])) == sorted(bodies)
-    assert listed(api)["total"] == 0
+    assert redrive(api) == {"redriven": 0, "kept": [], "left": 0}
+    assert listed(api) == {"deadLetters": [], "total": 0}
 
 
 @pytest.mark.parametrize("function", dead_letters.FUNCTIONS)
@@ -384,30 +374,22 @@ def test_an_event_goes_back_to_its_own_function(api: Api, aws: Aws, functions: F
     assert functions.invoked == [(f"cafe-test-{function}", expected)]
 
 
-def test_a_notification_that_sns_could_not_deliver_is_published_again(api: Api, aws: Aws, functions: Functions) -> None:
-    calls = aws.calls(aws.sns, "Publish")
-    put(aws, FAILURES, envelope())
-    assert redrive(api) == ONE
-    (call,) = calls
-    assert call["TopicArn"] == ENVIRONMENT["TOPIC_ARN"]
-    assert call["Subject"] == "Inventory report ready"
-    # A text message has no link.
-    assert json.loads(call["Message"]) == {"default": f"It opens for an hour: {LINK}", "sms": "Inventory report ready"}
-    attributes = {name: each["StringValue"] for name, each in call["MessageAttributes"].items()}
-    assert attributes == {"kind": "report", "key": "report/inventory-1", "facts": '{"id": "inventory-1"}'}
-
-
-def test_an_alarm_without_a_key_is_published_under_its_id_in_the_inbox(api: Api, aws: Aws) -> None:
+def test_what_sns_could_not_deliver_is_published_again_without_a_key_under_its_id(api: Api, aws: Aws) -> None:
     aws.sns.create_topic(Name="cafe-test-alarms")
     calls = aws.calls(aws.sns, "Publish")
     alarm = envelope(TopicArn=ALARMS, Subject=None)
     del alarm["MessageAttributes"]
-    put(aws, FAILURES, alarm)
-    assert redrive(api) == ONE
-    (call,) = calls
-    assert call["TopicArn"] == ALARMS
-    attributes = {name: each["StringValue"] for name, each in call["MessageAttributes"].items()}
-    assert attributes == {"kind": "alarm", "key": alarm["MessageId"]}
+    own = {"kind": "report", "key": "report/inventory-1", "facts": '{"id": "inventory-1"}'}
+    expected = (envelope(), own), (alarm, {"kind": "alarm", "key": alarm["MessageId"]})
+    for letter, attributes in expected:
+        put(aws, FAILURES, letter)
+        assert redrive(api) == ONE
+        assert calls[-1]["TopicArn"] == letter["TopicArn"]
+        assert {name: each["StringValue"] for name, each in calls[-1]["MessageAttributes"].items()} == attributes
+    assert calls[0]["Subject"] == "Inventory report ready"
+    # A text message has no link.
+    texts = {"default": f"It opens for an hour: {LINK}", "sms": "Inventory report ready"}
+    assert json.loads(calls[0]["Message"]) == texts
 
 
 def test_the_new_orders_at_a_position_are_read_from_the_stream_and_announced(
@@ -458,13 +440,11 @@ def test_a_letter_that_cannot_go_back_is_kept(api: Api, aws: Aws, functions: Fun
     put(aws, DEAD, ORDER)
     result = redrive(api)
     assert (result["redriven"], result["left"]) == (2, 3)
+    no_content = "it has the shape of a dead letter, and no content that AWS takes"
     assert {each["id"]: (each["what"], each["why"]) for each in result["kept"]} == {
         upload: ("upload a", "Invoke was refused: AccessDeniedException"),
         unknown: ("a message of no known shape", "nobody knows where it came from"),
-        broken: (
-            "notification 'Inventory report ready'",
-            "it has the shape of a dead letter, and no content that AWS takes",
-        ),
+        broken: ("notification 'Inventory report ready'", no_content),
     }
     assert [name for name, _ in functions.invoked] == ["cafe-test-record_alarm"]
     # The next redrive sees them at once.
@@ -520,26 +500,22 @@ def test_out_of_time_within_a_batch_of_ten_the_rest_of_it_is_kept(aws: Aws, func
     assert {each["why"] for each in result["kept"]} == {"there was no time left for it: try again"}
 
 
-def test_a_delete_that_fails_once_is_retried(api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("faults", [1, 2])
+def test_a_delete_that_fails_is_retried_and_then_reported(
+    api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch, faults: int
+) -> None:
     put(aws, DEAD, ORDER)
-    delete, faults = aws.sqs.delete_message_batch, iter([True])
-
-    def flaky(**given: Any) -> Any:
-        if next(faults, False):
-            raise Unavailable("SQS is away")
-        return delete(**given)
-
-    monkeypatch.setattr(aws.sqs, "delete_message_batch", flaky)
-    assert redrive(api) == ONE
-
-
-def test_a_delete_that_fails_again_is_reported(api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(aws, DEAD, ORDER)
-    failed = {"Failed": [{"Id": "0", "Code": "InternalError", "SenderFault": False}]}
-    monkeypatch.setattr(aws.sqs, "delete_message_batch", lambda **_: failed)
+    delete, answers = (
+        aws.sqs.delete_message_batch,
+        [[{"Id": "0", "Code": "InternalError", "SenderFault": False}]] * faults,
+    )
+    monkeypatch.setattr(
+        aws.sqs, "delete_message_batch", lambda **given: {"Failed": answers.pop()} if answers else delete(**given)
+    )
     result = redrive(api)
-    assert (result["redriven"], result["left"]) == (1, 1)
-    assert [each["why"] for each in result["kept"]] == ["it was put back, and could not be deleted: it stays here too"]
+    assert (result["redriven"], result["left"]) == (1, faults - 1)
+    why = ["it was put back, and could not be deleted: it stays here too"]
+    assert [each["why"] for each in result["kept"]] == why * (faults - 1)
     assert len(aws.queued()) == 1
 
 
@@ -578,12 +554,12 @@ def test_an_outage_of_sqs_does_not_hide_what_was_done_before(
     api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(aws, DEAD, *[ORDER] * 15)
-    receive, calls = aws.sqs.receive_message, iter([True])
+    answers = [aws.sqs.receive_message]
 
     def once(**given: Any) -> Any:
-        if not next(calls, False):
+        if not answers:
             raise Unavailable("SQS is away")
-        return receive(**given)
+        return answers.pop()(**given)
 
     monkeypatch.setattr(aws.sqs, "receive_message", once)
     assert redrive(api) == {"redriven": 10, "kept": [], "left": 5}
@@ -599,16 +575,13 @@ def test_letters_stay_hidden_for_longer_than_any_call_can_take() -> None:
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
-        *(([], "body: must be an object, or nothing"), ("x", "body: must be")),
+        ([], "body: must be an object, or nothing"),
         ({"all": True}, "all: is not a field of a redrive"),
-        ({"ids": []}, "ids: must be a list of 1 to 100 ids"),
-        *(({"ids": ids}, "ids: must be a list") for ids in (["a"] * 101, "a", None)),
+        *(({"ids": ids}, "ids: must be a list of 1 to 100 ids") for ids in ([], ["a"] * 101, "a", None)),
         *(({"ids": ids}, "ids: each must be the id") for ids in (["a/b"], ["a\n"], [{}])),
     ],
 )
 def test_a_wrong_redrive_says_what_is_wrong(api: Api, body: Any, problem: str) -> None:
-    with pytest.raises(InvalidRequest, match=f"^{problem}"):
-        dead_letters.parse(body)
     assert refused(api.post("/dead-letters/redrive", body), 400, "InvalidRequest").startswith(problem)
 
 
