@@ -82,9 +82,6 @@ def announced(*records: dict[str, Any]) -> list[Notification]:
     return published
 
 
-# --- What subscribers get ---------------------------------------------------------------------------------------------
-
-
 def test_a_batch_of_new_orders_is_one_notification_that_names_each() -> None:
     (notification,) = announced(record("o-1"), record("o-2", "c-2"))
     assert notification.kind == "order"
@@ -112,8 +109,6 @@ def test_each_order_has_one_line_and_a_customer_that_is_not_a_text_is_called_unk
         assert announced(change)[0].message == "1 new order:\n- order o-1 of customer unknown"
     assert announced(record("a\nb", "\u2028"))[0].message == "1 new order:\n- order 'a\\nb' of customer '\\u2028'"
 
-
-# --- What cannot be announced -----------------------------------------------------------------------------------------
 
 AWAY = Unavailable("SNS is away")
 

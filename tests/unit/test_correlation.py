@@ -48,9 +48,6 @@ def event_of(*pairs: tuple[Order | str, str]) -> dict[str, Any]:
     return event
 
 
-# --- The request ------------------------------------------------------------------------------------------------------
-
-
 def test_an_answer_has_the_id_of_the_client_or_a_new_one_and_no_later_record_has_it(api: Api) -> None:
     assert api.get("/health", **REQUEST).headers["X-Request-Id"] == "r-1"
     assert correlation.current() is None
@@ -86,9 +83,6 @@ def test_an_error_has_the_id_and_a_record_with_its_status(
 def test_behind_api_gateway_a_new_id_is_the_one_of_the_gateway() -> None:
     event = gateway_event(resource="/health", context={"requestId": "c6af9ac6-7b61-11e6-9a41"})
     assert app.app(event, None)["headers"]["X-Request-Id"] == "c6af9ac6-7b61-11e6-9a41"
-
-
-# --- An order ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_id_of_an_order_goes_from_the_request_to_the_inbox(api: Api, aws: Aws, log_lines: io.StringIO) -> None:
@@ -159,9 +153,6 @@ def test_a_notification_of_many_orders_has_at_most_a_hundred_ids_each_once(aws: 
     assert len(json.dumps(call).encode()) < 262_144
 
 
-# --- A report, an upload, a notification ------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
@@ -206,9 +197,6 @@ def test_anything_in_the_place_of_an_id_is_a_valid_id_or_none(anything: Any) -> 
         *correlation.of_sns({"MessageAttributes": {"correlationIds": {"Value": json.dumps(anything)}}}),
     ]
     assert all(each is None or correlation.ID.fullmatch(each) for each in found)
-
-
-# --- Dead letters, and back -------------------------------------------------------------------------------------------
 
 
 def test_a_dead_letter_keeps_its_id(aws: Aws) -> None:

@@ -53,9 +53,6 @@ def figures(log_lines: io.StringIO) -> Figures:
     return sums
 
 
-# --- The format -------------------------------------------------------------------------------------------------------
-
-
 def test_a_record_is_the_one_that_powertools_would_write(log_lines: io.StringIO) -> None:
     """Another implementation: https://docs.powertools.aws.dev/lambda/python/latest/core/metrics/"""
     provider = AmazonCloudWatchEMFProvider(namespace=metrics.NAMESPACE)
@@ -80,8 +77,6 @@ def test_zeros_are_not_sent_and_an_unknown_metric_is_a_mistake(log_lines: io.Str
     with pytest.raises(KeyError):
         metrics.emit({"Coffee": 1})
 
-
-# --- Orders -----------------------------------------------------------------------------------------------------------
 
 ORDER = {"orderID": "o-1", "customerID": "c-1", "item": "Lima"}
 
@@ -141,9 +136,6 @@ def test_a_conflict_is_rejected_once_it_was_reported(aws: Aws, figures: Figures)
     assert figures() == {"OrdersStored": 1, "OrdersDoubled": 1}
     store(aws, messages(order("o-1", quantity=2)), lambda _: None)
     assert figures() == {"OrdersStored": 1, "OrdersDoubled": 1, "OrdersRejected": 1}
-
-
-# --- Reports and storage ----------------------------------------------------------------------------------------------
 
 
 def with_facts(facts: dict[str, Any], **more: str) -> dict[str, Any]:

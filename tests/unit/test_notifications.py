@@ -26,9 +26,6 @@ def ids(page: dict[str, Any]) -> list[str]:
     return [each["messageId"] for each in page["notifications"]]
 
 
-# --- Publishing -------------------------------------------------------------------------------------------------------
-
-
 def published(aws: Aws, given: Notification) -> dict[str, Any]:
     """Publishes to moto's SNS, and returns the arguments of the call."""
     calls = aws.calls(aws.sns, "Publish")
@@ -112,9 +109,6 @@ def test_a_key_that_is_too_long_for_the_table_is_replaced_by_one_that_fits(aws: 
     assert {len(item["notificationID"]["S"]) for item in aws.kept()} == {64, 2_048}
 
 
-# --- Keeping ----------------------------------------------------------------------------------------------------------
-
-
 def test_a_notification_is_kept_for_30_days_and_shown(aws: Aws) -> None:
     record(aws, sent())
     (kept,) = aws.kept()
@@ -183,9 +177,6 @@ def test_the_largest_message_of_sns_fits_into_an_item(aws: Aws) -> None:
     assert sum(len(name) + len(str(value).encode()) for name, value in kept.items()) < 400 * 1024
 
 
-# --- The inbox --------------------------------------------------------------------------------------------------------
-
-
 def test_an_expired_notification_is_not_shown_even_if_dynamodb_has_not_deleted_it(aws: Aws) -> None:
     record(aws, sent(1, NOW - timedelta(days=29)), sent(2, NOW - timedelta(days=31)))
     assert len(aws.kept()) == 2
@@ -236,9 +227,6 @@ def test_the_api_shows_links_to_managers_only(api: Api, aws: Aws) -> None:
     for groups, expected in ((("staff",), False), (("managers",), True), (("staff", "managers"), True)):
         [shown] = api.sent_by("ana", *groups).get("/notifications").json_body["notifications"]
         assert (shown["message"] == LINKED) is expected
-
-
-# --- The functions ----------------------------------------------------------------------------------------------------
 
 
 def test_the_functions_keep_each_record_of_an_event(api: Api, aws: Aws) -> None:

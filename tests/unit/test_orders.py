@@ -29,9 +29,6 @@ def problems(given: Any) -> list[str]:
     return [str(each) for each in caught.value.problems]
 
 
-# --- What a valid order is --------------------------------------------------------------------------------------------
-
-
 def test_an_order_of_one_item_has_quantity_1_if_left_out() -> None:
     (parsed,) = placing.parse(body(orderID="o-1"), NOW)
     assert parsed == Order("o-1", "c-1", (Item("Lima", 1),), None)
@@ -220,9 +217,6 @@ def test_a_message_with_an_impossible_name_is_refused(name: Any) -> None:
         Order.from_json(json.dumps({**json.loads(parsed.to_json()), "requestedBy": name}))
 
 
-# --- Onto the queue ---------------------------------------------------------------------------------------------------
-
-
 def enqueue(aws: Aws, *given: Order) -> None:
     placing.enqueue(list(given), sqs=aws.sqs, queue_url=QUEUE_URL, dynamodb=aws.dynamodb, table=TABLE)
 
@@ -276,9 +270,6 @@ def test_keys_that_dynamodb_does_not_process_are_a_503(aws: Aws) -> None:
         with pytest.raises(Unavailable, match="the orders table is busy"):
             enqueue(aws, order())
     assert aws.queued() == []
-
-
-# --- Reading ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_list_of_a_customer_has_only_their_orders_whichever_list_its_token_is_from(aws: Aws) -> None:

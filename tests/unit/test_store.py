@@ -42,9 +42,6 @@ def many(count: int) -> dict[str, Any]:
     return messages(*[order(f"o-{number}") for number in range(count)])
 
 
-# --- Each order once --------------------------------------------------------------------------------------------------
-
-
 def test_a_batch_is_stored_with_all_that_lists_need(aws: Aws, log_lines: io.StringIO) -> None:
     second = Order("o-2", "c-2", (Item("x", 2), Item("☕", 10_000)), "n", PLACED_AT, "ana")
     assert store(aws, messages(order("o-1"), second)) == []
@@ -106,9 +103,6 @@ def test_a_call_that_could_outlast_the_function_does_not_begin(aws: Aws, monkeyp
     assert aws.stored() == {}
 
 
-# --- Conflicts --------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("batches", [1, 2])
 def test_of_two_orders_with_one_id_the_first_is_stored_and_the_other_is_reported(aws: Aws, batches: int) -> None:
     published: list[Notification] = []
@@ -134,9 +128,6 @@ def test_a_conflict_that_cannot_be_reported_comes_back_without_its_neighbours(aw
 
     assert store(aws, messages(order("o-9"), order(quantity=2)), publish) == ["m-2"]
     assert "o-9" in aws.stored()
-
-
-# --- Messages that are not orders -------------------------------------------------------------------------------------
 
 
 def text(**fields: Any) -> str:
@@ -207,8 +198,6 @@ def test_a_message_that_cannot_become_a_dead_letter_is_left_to_sqs(aws: Aws, ret
         assert store(aws, {"Records": [message("poison", received=5)]}) == ["m-1"]
     assert retries == [("r-1", 8)]
 
-
-# --- Failures of AWS --------------------------------------------------------------------------------------------------
 
 THROTTLED = {"Error": {"Code": "ThrottlingError", "Message": "slower"}}
 

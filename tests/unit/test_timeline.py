@@ -206,8 +206,6 @@ def test_the_table_of_these_tests_answers_as_moto_does(aws: Aws) -> None:
     assert follow(lambda token: moto.page("orders", SINCE, 3, token, NOW)) == pages(Table(items), 3)
 
 
-# --- The token of the next page ---------------------------------------------------------------------------------------
-
 KEY = "2026-11-21T03:14:15.123456Z#o-1"
 
 

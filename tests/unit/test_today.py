@@ -41,9 +41,6 @@ def notification(aws: Aws, sent_at: datetime, kind: str, subject: str = "s", fac
     aws.dynamodb.put_item(TableName=SETTINGS.notifications_table, Item=item)
 
 
-# --- Since when -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("text", "moment"),
     [
@@ -78,9 +75,6 @@ def test_a_text_that_is_not_a_moment_is_refused(text: str) -> None:
 @given(st.from_regex(today.MOMENT, fullmatch=True))
 def test_every_text_in_the_format_of_a_moment_is_one(text: str) -> None:
     assert NOW - timedelta(hours=48) <= today.since(text, NOW) <= NOW
-
-
-# --- Orders -----------------------------------------------------------------------------------------------------------
 
 
 def test_before_anything_happens_all_counts_are_0(aws: Aws) -> None:
@@ -146,9 +140,6 @@ def test_the_count_is_complete_up_to_its_limit(aws: Aws, monkeypatch: pytest.Mon
         assert overview(aws)["orders"]["more"] is more
 
 
-# --- Reports ----------------------------------------------------------------------------------------------------------
-
-
 def report(aws: Aws, kind: str, name: str, status: str, started_at: datetime, ended_at: datetime | None = None) -> None:
     aws.sfn.start_execution(stateMachineArn=MACHINES[kind], name=name)
     if status != "RUNNING":
@@ -176,9 +167,6 @@ def test_more_reports_than_one_page_has_are_shown_as_more(oldest: datetime, more
         sfn.add_response("list_executions", {"executions": executions, "nextToken": "x"})
         counts, found = today._executions(clients.aws("stepfunctions"), "m", MIDNIGHT)
     assert (counts["succeeded"], found) == (2 if more else 1, more)
-
-
-# --- Uploads and failures ---------------------------------------------------------------------------------------------
 
 
 def test_uploads_are_counted_by_their_outcome(aws: Aws) -> None:
@@ -218,9 +206,6 @@ def test_of_too_many_notifications_the_newest_count(aws: Aws, monkeypatch: pytes
     assert (shown["counted"], shown["orders"]["more"]) == (False, False)
 
 
-# --- The calls --------------------------------------------------------------------------------------------------------
-
-
 def test_a_day_is_read_in_one_wave_of_calls_that_read_only_what_is_counted(aws: Aws) -> None:
     queries = aws.calls(aws.dynamodb, "Query")
     lists = aws.calls(aws.sfn, "ListExecutions")
@@ -238,9 +223,6 @@ def test_a_day_is_read_in_one_wave_of_calls_that_read_only_what_is_counted(aws: 
 def test_a_throttled_service_is_a_503(aws: Aws) -> None:
     with refusing(aws.sfn, "list_executions", "ThrottlingException", times=2), pytest.raises(Unavailable):
         overview(aws)
-
-
-# --- GET /today -------------------------------------------------------------------------------------------------------
 
 
 def test_staff_see_today_in_numbers(api: Api, aws: Aws) -> None:

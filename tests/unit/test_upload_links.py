@@ -33,9 +33,6 @@ def refused(body: Any) -> list[str]:
     return [str(each) for each in caught.value.problems]
 
 
-# --- The request ------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("size", [0, -1, 50_000_001, 1.5, "390", True, None, 1e300])
 def test_a_size_that_s3_would_refuse_is_refused_first(size: Any) -> None:
     for good in ({}, {"size": 1}, {"size": 50_000_000}, {"size": 390.0}):
@@ -60,9 +57,6 @@ def test_all_problems_are_named_at_once() -> None:
         assert refused(body) == ["body: must be an object with filename"]
     for name in (None, 5, "x" * 256, ["beans.csv"]):
         assert refused({"filename": name}) == ["filename: must be a text of 1 to 255 characters"]
-
-
-# --- The link ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_link_is_for_one_key_one_type_ten_minutes_and_50_mb() -> None:
@@ -101,9 +95,6 @@ def test_the_key_has_the_safe_part_of_the_name(filename: str, safe: str) -> None
 @given(st.text(max_size=251))
 def test_the_key_is_safe_whatever_the_name_is(name: str) -> None:
     assert KEY.fullmatch(offer(links.parse({"filename": f"{name}.csv"}))["key"])
-
-
-# --- POST /uploads ----------------------------------------------------------------------------------------------------
 
 
 def test_a_manager_gets_a_link_and_the_log_has_the_key_and_no_signature(api: Api, log_lines: Any) -> None:
