@@ -85,33 +85,6 @@ def test_behind_api_gateway_a_new_id_is_the_one_of_the_gateway() -> None:
     assert app.app(event, None)["headers"]["X-Request-Id"] == "c6af9ac6-7b61-11e6-9a41"
 
 
-def test_the_id_of_an_order_goes_from_the_request_to_the_inbox(api: Api, aws: Aws, log_lines: io.StringIO) -> None:
-    """Each function gets what the one before has left, as AWS hands it over."""
-    api.post("/orders", {"orderID": "o-1", "customerID": "c-1", "item": "Lima"}, **REQUEST)
-    [queued] = aws.receive(QUEUE_URL)
-    assert queued["MessageAttributes"]["correlationId"]["StringValue"] == "r-1"
-    received = message(queued["Body"]) | {"messageAttributes": attribute("r-1")}
-    api.invoke("store_orders", {"Records": [received]})
-    image = aws.stored()["o-1"]
-    assert image["correlationId"] == {"S": "r-1"}
-    change = {"eventID": "e-1", "eventName": "INSERT", "eventSourceARN": ENVIRONMENT["ORDERS_STREAM_ARN"]}
-    change["dynamodb"] = {"Keys": {"orderID": {"S": "o-1"}}, "NewImage": image, "SequenceNumber": "1"}
-    api.invoke("announce_orders", {"Records": [change]})
-    [published] = aws.published()
-    given = published["MessageAttributes"]["correlationIds"]
-    assert given == {"Type": "String.Array", "Value": '["r-1"]'}
-    api.invoke("record_notification", {"Records": [sent(MessageAttributes={"correlationIds": given})]})
-    assert aws.kept()[0]["correlationIds"] == {"L": [{"S": "r-1"}]}
-    logged = {each["message"]: each.get("correlationId") or each.get("correlationIds") for each in records(log_lines)}
-    assert logged == {
-        **dict.fromkeys(("order queued", "request answered", "order stored", "order announced"), "r-1"),
-        "notification published": ["r-1"],
-        "notification kept": ["r-1"],
-        # Metrics are about many orders.
-        "metrics": None,
-    }
-
-
 def test_the_id_is_no_part_of_the_content_of_an_order() -> None:
     one, other = (Order("o-1", "c-1", (Item("Lima", 1),), None, PLACED_AT, None, each) for each in ("r-1", "r-2"))
     assert one == other

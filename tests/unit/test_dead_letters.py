@@ -15,7 +15,7 @@ from chalicelib import clients, dead_letters
 from chalicelib.errors import Unavailable
 from chalicelib.orders import announce
 from tests.unit.api import Api, refused
-from tests.unit.cloud import ACCOUNT, ENVIRONMENT, Aws, refusing
+from tests.unit.cloud import ACCOUNT, ENVIRONMENT, Aws
 from tests.unit.letters import (
     DEAD,
     FAILURES,
@@ -231,11 +231,6 @@ def test_without_time_to_read_all_messages_the_total_is_the_count_of_sqs(aws: Aw
     found = dead_letters.waiting(100, places=PLACES, aws=clients.aws, clock=lambda: next(ticks, 99))
     assert (len(found["deadLetters"]), found["total"]) == (20, 25)
     assert visible(aws, DEAD) == 25
-
-
-def test_an_outage_of_sqs_is_a_503(api: Api, aws: Aws) -> None:
-    with refusing(aws.sqs, "receive_message", "ServiceUnavailable", 503):
-        refused(api.get("/dead-letters"), 503, "Unavailable")
 
 
 def error(code: str, operation: str, status: int = 403) -> ClientError:

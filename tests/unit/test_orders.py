@@ -15,7 +15,7 @@ from chalicelib.orders import listing, placing
 from chalicelib.orders.order import ORDER_ID, Item, Order
 from chalicelib.orders.store import _insertion
 from chalicelib.rest import Page
-from tests.unit.cloud import Aws, refusing
+from tests.unit.cloud import Aws
 from tests.unit.ordering import NOW, PLACED_AT, QUEUE_URL, TABLE, messages, order, store
 
 
@@ -279,11 +279,3 @@ def test_the_list_of_a_customer_has_only_their_orders_whichever_list_its_token_i
     assert [each["orderID"] for each in page["orders"]] == ["o-4", "o-2"]
     page = listing.newest(Page(2, page["next"], {"customerID": "c-1"}), date(2026, 1, 1), **read)
     assert [each["orderID"] for each in page["orders"]] == ["o-1"]
-
-
-def test_a_busy_table_is_a_503(aws: Aws) -> None:
-    with (
-        refusing(aws.dynamodb, "get_item", "ThrottlingException"),
-        pytest.raises(Unavailable, match=r"^GetItem does not answer for now"),
-    ):
-        listing.get("o-1", dynamodb=aws.dynamodb, table=TABLE)

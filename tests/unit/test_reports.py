@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib import clients, correlation, reports
-from chalicelib.errors import InvalidRequest, NotFound, Unavailable
+from chalicelib.errors import InvalidRequest, NotFound
 from chalicelib.rest import Page
 from tests.unit.cloud import ENVIRONMENT, MACHINES, Aws, refusing
 
@@ -118,14 +118,6 @@ def test_a_key_is_one_execution_for_ever(aws: Aws, wanted: dict[str, str]) -> No
         assert start(aws, wanted, "monday") == first
     assert ids(newest(aws.sfn, 100)) == [first["reportId"]]
     assert start(aws, wanted, "tuesday") != first
-
-
-def test_a_throttled_start_is_a_503(aws: Aws) -> None:
-    with (
-        refusing(aws.sfn, "start_execution", "ThrottlingException"),
-        pytest.raises(Unavailable, match=r"^StartExecution does not answer for now: try again in a moment$"),
-    ):
-        start(aws, INVENTORY)
 
 
 @pytest.mark.parametrize("report_id", ["", "none", "a" * 81, "a/b", "a:b", "ä", "inventory-x\n"])
