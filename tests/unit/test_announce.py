@@ -150,15 +150,6 @@ def test_an_error_that_can_pass_brings_the_batch_again() -> None:
     assert topic.calls == 1
 
 
-def test_announce_orders_names_the_first_record_that_must_come_again(api: Api, aws: Aws) -> None:
-    records = copy.deepcopy(RECORDS)
-    for each in records:
-        each["dynamodb"]["ApproximateCreationDateTime"] = datetime.now(UTC).timestamp()
-    with refusing(aws.sns, "publish", "Throttling"):
-        answer = api.invoke("announce_orders", {"Records": records})
-    assert answer == {"batchItemFailures": [{"itemIdentifier": records[0]["dynamodb"]["SequenceNumber"]}]}
-
-
 def test_an_order_of_two_minutes_is_set_aside_and_a_younger_one_behind_it_comes_again() -> None:
     young = copy.deepcopy(RECORDS)
     for each in young[4:]:

@@ -332,23 +332,24 @@ def test_health_says_the_stage_and_the_version_of_the_project(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "service", "operation"),
+    ("body", "path", "service", "operation"),
     [
-        ("/create_report", "stepfunctions", "start_execution"),
-        ("/reports", "stepfunctions", "list_executions"),
-        ("/reports/inventory-1", "stepfunctions", "describe_execution"),
-        ("/reports/inventory-1/history", "stepfunctions", "describe_execution"),
-        ("/orders", "dynamodb", "query"),
-        ("/orders/o-1", "dynamodb", "get_item"),
-        ("/notifications", "dynamodb", "query"),
-        ("/today", "stepfunctions", "list_executions"),
-        ("/dead-letters", "sqs", "receive_message"),
+        ({}, "/create_report", "stepfunctions", "start_execution"),
+        (ORDER, "/orders", "sqs", "send_message_batch"),
+        (None, "/reports", "stepfunctions", "list_executions"),
+        (None, "/reports/inventory-1", "stepfunctions", "describe_execution"),
+        (None, "/reports/inventory-1/history", "stepfunctions", "describe_execution"),
+        (None, "/orders", "dynamodb", "query"),
+        (None, "/orders/o-1", "dynamodb", "get_item"),
+        (None, "/notifications", "dynamodb", "query"),
+        (None, "/today", "stepfunctions", "list_executions"),
+        (None, "/dead-letters", "sqs", "receive_message"),
     ],
 )
-def test_a_busy_service_of_aws_is_a_503(api: Api, aws: Aws, path: str, service: str, operation: str) -> None:
+def test_a_busy_service_of_aws_is_a_503(api: Api, aws: Aws, body: Any, path: str, service: str, operation: str) -> None:
     with refusing(clients.aws(service), operation, "ThrottlingException", times=16):
-        response = api.post(path) if path == "/create_report" else api.get(path)
-    assert refused(response, 503, "Unavailable").endswith("does not answer for now: try again in a moment")
+        response = api.get(path) if body is None else api.post(path, body)
+    assert "try again in a moment" in refused(response, 503, "Unavailable")
 
 
 def test_the_openapi_description_describes_these_routes(api: Api) -> None:

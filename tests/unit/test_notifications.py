@@ -182,12 +182,6 @@ def test_an_expired_notification_is_not_shown_even_if_dynamodb_has_not_deleted_i
     assert ids(inbox(aws)) == ["m-1"]
 
 
-def test_a_page_that_has_expired_since_is_empty(aws: Aws) -> None:
-    record(aws, sent(1), sent(2, NOW - timedelta(hours=1)))
-    token = inbox(aws, 1)["next"]
-    assert inbox(aws, 1, token, NOW + timedelta(days=32)) == {"notifications": [], "next": None}
-
-
 LINKED = (
     "Inventory report inventory-1: 3 beans. Open it before 2026-11-21T04:14:15Z: "
     "https://cafe-test-reports.s3.amazonaws.com/inventory/inventory-1/report.html?X-Amz-Signature=abc&X-Amz-Expires=1"

@@ -329,16 +329,6 @@ def test_any_key_that_s3_permits_comes_back_from_its_form(key: str, safe: str) -
     assert Upload.from_record(given).key == key
 
 
-def test_each_upload_has_one_structured_log_record(caplog: pytest.LogCaptureFixture) -> None:
-    assert len(received(event("one two.jpg", size=12), event("two.jpg"))) == 2
-    record, _ = caplog.records
-    facts = ("key", "bytes", "eTag", "sequencer", "eventName", "eventTime")
-    assert [getattr(record, name) for name in facts] == [
-        *("one two.jpg", 12, "abc", "0055AED6DCD90281E5", "ObjectCreated:Put", "2026-11-21T03:14:15.926Z")
-    ]
-    assert "one two.jpg" not in record.getMessage()
-
-
 @pytest.mark.parametrize(
     ("key", "expected"),
     [
