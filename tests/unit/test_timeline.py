@@ -152,6 +152,7 @@ def test_a_filtered_list_is_complete(moments: list[tuple[datetime, bool]], limit
 
 
 def test_a_filtered_page_ends_after_a_number_of_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert timeline.LOOKED_AT == 1_000
     monkeypatch.setattr(timeline, "LOOKED_AT", 100)
     items = [item(NOW - timedelta(seconds=number), f"id-{number}") for number in range(225)]
     found, queries = some(Table(items), 50, {"id-3", "id-125", "id-224"})

@@ -104,6 +104,7 @@ def test_the_last_hour_is_the_one_that_now_is_in(aws: Aws) -> None:
 
 
 def test_of_too_many_orders_only_complete_hours_are_counted(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert today.ORDERS == 10_000
     monkeypatch.setattr(today, "ORDERS", 10 * timeline.SHARDS)
     for number in range(200):
         order(aws, NOW - timedelta(minutes=3 * number), f"o-{number}")
@@ -187,6 +188,7 @@ def test_orders_on_the_queue_wait_and_failures_are_the_alarms_and_all_dead_lette
 
 
 def test_of_too_many_notifications_the_newest_count(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert today.NOTIFICATIONS == 4_000
     monkeypatch.setattr(today, "NOTIFICATIONS", 5 * timeline.SHARDS)
     notification(aws, MIDNIGHT, "alarm")
     for number in range(100):
