@@ -38,6 +38,11 @@ def report_key(kind: str, report_id: str) -> str:
     return f"{kind}/{report_id}/report.html"
 
 
+def id_of_event(event: dict[str, Any], context: Any) -> str:
+    """Returns the report's id from a state machine's event, or a new one for a function that was called directly."""
+    return event.get("reportId") or f"by-hand-{context.aws_request_id}"
+
+
 def presign(s3: Any, bucket: str, key: str, now: datetime) -> dict[str, str]:
     """``{"url", "expiresAt"}``: a link that opens the object for an hour, without any other right."""
     url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=LINK_SECONDS)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from chalicelib.logs import logger
-from chalicelib.reports import files, report_key
+from chalicelib.reports import LINK_SECONDS, files, report_key
 from chalicelib.reports.inventory import restore
 
 if TYPE_CHECKING:
@@ -125,28 +125,26 @@ class Summary:
 
 @dataclass(frozen=True)
 class Page:
-    """What a page says about itself. ``csv_url`` opens the whole inventory for ``link_seconds``."""
+    """The report as the page describes it. ``csv_url`` opens the whole inventory for ``link_seconds``."""
 
     report_id: str
     generated_at: str
-    source: str
     csv_url: str
     csv_bytes: int
-    link_seconds: int
+    link_seconds: int = LINK_SECONDS
 
 
-def render_report(
-    s3: Any, bucket: str, report_id: str, csv_key: str, generated_at: str, source: str, link_seconds: int
-) -> dict[str, Any]:
-    """Writes ``inventory/<report_id>/report.html`` from the CSV at ``csv_key``, which may be of any length.
+def render_report(event: dict[str, Any], *, s3: Any, bucket: str) -> dict[str, Any]:
+    """Writes ``inventory/<reportId>/report.html`` from the CSV file at ``csvKey``, which can have any length.
 
-    Returns ``reportKey``, ``rows``, ``suppliers``, ``quantity`` and ``generatedAt``. ``source`` is said on the page,
-    and the CSV is linked from it for ``link_seconds``. Raises ``Unavailable``.
+    ``event`` is the result of ``read_inventory``. Returns ``reportKey``, ``rows``, ``suppliers``, ``quantity`` and
+    ``generatedAt``. Raises ``Unavailable``.
     """
+    report_id, csv_key, generated_at = event["reportId"], event["csvKey"], event["generatedAt"]
     with files.open_text(s3, bucket, csv_key) as (text, csv_bytes):
         summary = summarise(islice(csv.reader(text), 1, None))
-    csv_url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": csv_key}, ExpiresIn=link_seconds)
-    page = Page(report_id, generated_at, source, csv_url, csv_bytes, link_seconds)
+    csv_url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": csv_key}, ExpiresIn=LINK_SECONDS)
+    page = Page(report_id, generated_at, csv_url, csv_bytes)
     key = report_key("inventory", report_id)
     files.write(
         s3,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,7 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chalicelib import metrics
 from chalicelib.errors import InvalidRequest, Problem
 from chalicelib.logs import logger
-from chalicelib.reports import MODES, report_key
+from chalicelib.reports import MODES, id_of_event, report_key
 from chalicelib.storage import measure, page
 from chalicelib.storage.measure import Deadline, InRegion, Tally, translated
 from chalicelib.storage.ranges import Range
@@ -72,6 +73,27 @@ class Files:
             return [_unpacked(each) for each in json.load(answer["Body"])]
         except (ClientError, BotoCoreError) as error:
             raise translated(error, f"what is left cannot be read from {self.bucket}") from error
+
+
+def handle(
+    event: dict[str, Any], context: Any, *, aws: Callable[..., Any], bucket: str, now: datetime
+) -> dict[str, Any]:
+    """Does one step of a report for the state machine, or a whole report for a direct call of the function.
+
+    The state machine sends its own input as ``request``, beside ``reportId`` and ``spread``. ``aws`` returns clients,
+    and ``context`` is the function's.
+    """
+    request = event.get("request", event)
+    return report(
+        {**(request if isinstance(request, dict) else {}), "reportId": id_of_event(event, context)},
+        event.get("spread") if "request" in event else None,
+        s3=aws("s3"),
+        s3_in=lambda region: aws("s3", region),
+        cloudwatch_in=lambda region: aws("cloudwatch", region),
+        deadline=lambda: context.get_remaining_time_in_millis() / 1000,
+        bucket=bucket,
+        now=now,
+    )
 
 
 def report(

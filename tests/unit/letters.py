@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from chalicelib import dead_letters
+from chalicelib.dead_letters.letters import Letter, Origins, read_failure, read_order
 from chalicelib.orders.order import Item, Order
 from tests.unit.api import app
 from tests.unit.cloud import ACCOUNT, ENVIRONMENT
 from tests.unit.signing import REGION
 
 DEAD, FAILURES = ENVIRONMENT["ORDERS_DEAD_LETTER_URL"], ENVIRONMENT["FAILURES_QUEUE_URL"]
-PLACES = dead_letters.Places.of(app.settings)
+ORIGINS = Origins.from_settings(app.settings)
 SENT = "2026-11-21T03:14:15.123000Z"
 LINK = "https://cafe.s3.amazonaws.com/inventory/report.html?X-Amz-Signature=secret"
 ORDER = Order("o-1", "Zoë", (Item("Lima", 1),), "a secret note", "2026-11-21T03:14:15.000000Z").to_json()
+
+
+def read(message: dict[str, Any], queue: str) -> Letter:
+    """Returns the letter in a message of one of the two queues."""
+    return read_order(message) if queue == DEAD else read_failure(message, ORIGINS)
 
 
 def message(body: Any, number: int = 1, **attributes: str) -> dict[str, Any]:

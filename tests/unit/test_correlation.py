@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib import correlation, dead_letters
+from chalicelib import correlation
 from chalicelib.notifications import Notification, publisher
 from chalicelib.orders.announce import announced_part
 from chalicelib.orders.order import Item, Order
 from chalicelib.orders.store import stored_item
 from tests.unit.api import Api, app, gateway_event
 from tests.unit.cloud import ENVIRONMENT, Aws
-from tests.unit.letters import DEAD, FAILURES, ORDER, PLACES, envelope, invocation, s3_event, stream_record
+from tests.unit.letters import DEAD, FAILURES, ORDER, envelope, invocation, read, s3_event, stream_record
 from tests.unit.letters import message as letter
 from tests.unit.logged import records
 from tests.unit.notices import attributes, record, sent
@@ -185,7 +185,7 @@ def test_an_order_that_goes_back_to_its_queue_keeps_its_id(api: Api, aws: Aws, l
     answer = api.post("/dead-letters/redrive", **{"X-Request-Id": "redrive-1"})
     assert answer.json_body["redriven"] == 2
     assert {correlation.of_sqs(each) for each in aws.receive(QUEUE_URL)} == {"r-1", None}
-    put_back = records(log_lines, "dead letter put back")
+    put_back = records(log_lines, "dead letter redriven")
     assert {each["correlationId"] for each in put_back} == {"redrive-1"}
     assert sorted(each["correlationIds"] for each in put_back) == [[], ["r-1"]]
 
@@ -200,7 +200,7 @@ def test_each_kind_of_dead_letter_has_the_ids_of_its_content() -> None:
         (invocation("record_notification", {"Records": [sent(MessageAttributes=IDS)]}), ("r-1", "r-2")),
         (envelope(MessageAttributes=IDS), ("r-1", "r-2")),
     ):
-        assert dead_letters.read(letter(content), FAILURES, PLACES).correlation_ids == expected
+        assert read(letter(content), FAILURES).correlation_ids == expected
 
 
 def test_a_notification_that_is_published_again_keeps_its_ids(api: Api, aws: Aws) -> None:

@@ -11,10 +11,14 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib import clients, dead_letters
+from chalicelib import clients
+from chalicelib.dead_letters import destinations, listing
+from chalicelib.dead_letters import queue as queues
+from chalicelib.dead_letters import redrive as redriving
+from chalicelib.dead_letters.letters import FUNCTIONS
 from chalicelib.errors import Unavailable
 from chalicelib.orders import announce
-from tests.unit.api import Api, refused
+from tests.unit.api import Api, app, refused
 from tests.unit.cloud import ACCOUNT, ENVIRONMENT, Aws
 from tests.unit.letters import (
     DEAD,
@@ -22,13 +26,13 @@ from tests.unit.letters import (
     LINK,
     NOT_STARTED,
     ORDER,
-    PLACES,
     SENT,
     envelope,
     invocation,
     lost,
     message,
     position,
+    read,
     s3_event,
     schedule,
     sns_event,
@@ -48,7 +52,7 @@ del TIMELESS["timestamp"]
 ANNOUNCED = {"Records": [stream_record()]}
 UNSTARTED, REFUSED = "it could not be started", "AccessDeniedException: The role may not start it"
 
-NO_FUNCTION = "store_orders failed on it as a whole: its log says why"
+NO_FUNCTION = "store_orders failed on its whole batch: see its log"
 # Dead letters by what they are: each with its kind, and with what differs from a failure of MySQL after three tries.
 DEAD_ORDERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "order o-1 of customer Zoë": (message(ORDER), "order", {"since": SENT, "why": NO_FUNCTION, "tries": 5}),
@@ -57,7 +61,7 @@ DEAD_ORDERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "order",
         {"since": "2026-11-21T03:00:00.000000Z", "why": "the table did not take it", "tries": 6},
     ),
-    "a message that is no order": (
+    "a message that is not an order": (
         message("{poison"),
         "order",
         {"since": SENT, "why": "body: is not JSON", "tries": 5},
@@ -70,7 +74,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "upload a (without its time)": (message(TIMELESS), "upload", {"since": SENT}),
     "notification 'Inventory report ready'": (lost("record_notification", sns_event()), "notification", {}),
     "alarm n-1, which has no subject": (lost("record_alarm", sns_event(Subject=None)), "alarm", {}),
-    "alarm 'A'": (TOO_OLD, "alarm", {"why": "it was too old before the function could be run on it", "tries": 0}),
+    "alarm 'A'": (TOO_OLD, "alarm", {"why": "it was too old before the function could run", "tries": 0}),
     "announcement of order o-1 of customer Zoë": (
         lost("announce_orders", ANNOUNCED, approximateInvokeCount=None),
         "announcement",
@@ -80,7 +84,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "notification 'Inventory report ready' (not delivered)": (
         message(envelope(), ErrorCode="404", ErrorMessage="not found"),
         "notification",
-        {"since": DELIVERED, "why": "SNS could not hand it over to a subscriber: not found", "tries": None},
+        {"since": DELIVERED, "why": "SNS could not deliver it to a subscriber: not found", "tries": None},
     ),
     "alarm 'ALARM'": (
         message(envelope(TopicArn=ALARMS, Subject="ALARM", MessageAttributes={})),
@@ -90,7 +94,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "3 changes of the orders table, the first at 2026-11-21T03:00:00.000000Z": (
         message(position()),
         "stream",
-        {"why": "announce_orders failed on it as a whole (RetryAttemptsExhausted)", "tries": 101},
+        {"why": "announce_orders failed on the whole batch (RetryAttemptsExhausted)", "tries": 101},
     ),
     "the scheduled storage report storage-d32c5kddcf5bb8c3": (
         message(schedule(), **NOT_STARTED),
@@ -121,7 +125,7 @@ UNKNOWN = {
 @pytest.mark.parametrize("what", SHAPES)
 def test_each_shape_shows_what_failed_when_why_and_how_often(what: str) -> None:
     given, kind, changes = SHAPES[what]
-    shown = dead_letters.read(given, DEAD if what in DEAD_ORDERS else FAILURES, PLACES).shown()
+    shown = read(given, DEAD if what in DEAD_ORDERS else FAILURES).shown()
     expected = {"since": FAILED, "why": DOWN, "tries": 3, **changes}
     assert shown.pop("why").startswith(expected.pop("why"))
     assert shown == {"id": "m-1", "kind": kind, "what": what.partition(" (")[0], **expected}
@@ -129,9 +133,9 @@ def test_each_shape_shows_what_failed_when_why_and_how_often(what: str) -> None:
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_a_message_of_no_known_shape_is_shown_as_unknown(name: str) -> None:
-    letter = dead_letters.read(message(UNKNOWN[name]), FAILURES, PLACES)
-    assert (letter.kind, letter.what, letter.since) == ("unknown", "a message of no known shape", SENT)
-    assert letter.put_back is None
+    letter = read(message(UNKNOWN[name]), FAILURES)
+    assert (letter.kind, letter.what, letter.since) == ("unknown", "a message of unknown shape", SENT)
+    assert letter.destination is None
 
 
 @pytest.mark.parametrize("what", SHAPES)
@@ -140,7 +144,7 @@ def test_no_letter_shows_a_link_a_note_or_more_than_a_line(what: str) -> None:
     # A link can come from each of these.
     given["Body"] = given["Body"].replace("Inventory report ready", LINK).replace("MySQL does", f"{LINK} does")
     given["MessageAttributes"]["ErrorMessage"] = {"StringValue": f"{LINK}\n{'x' * 1000}"}
-    shown = json.dumps(dead_letters.read(given, DEAD if what in DEAD_ORDERS else FAILURES, PLACES).shown())
+    shown = json.dumps(read(given, DEAD if what in DEAD_ORDERS else FAILURES).shown())
     assert "Signature" not in shown
     assert "secret" not in shown
 
@@ -148,7 +152,7 @@ def test_no_letter_shows_a_link_a_note_or_more_than_a_line(what: str) -> None:
 @given(st.text(), st.text())
 def test_any_text_is_shown_as_one_printable_line_of_bounded_length(text: str, key: str) -> None:
     for queue, body in ((DEAD, text), (FAILURES, invocation("receive_upload", s3_event(key), {"errorMessage": text}))):
-        letter = dead_letters.read(message(body, reason=text), queue, PLACES)
+        letter = read(message(body, reason=text), queue)
         for each in (letter.what, letter.why):
             assert 1 <= len(each) <= 300
             assert each.isprintable()
@@ -168,7 +172,7 @@ def test_any_message_is_shown_as_a_letter(name: str, data: st.DataObject) -> Non
     body = json.loads(OTHERS[name][0]["Body"])
     part = data.draw(st.sampled_from([body, *(each for each in body.values() if each and isinstance(each, dict))]))
     part[data.draw(st.sampled_from(sorted(part)))] = data.draw(JSON)
-    dead_letters.read(message(body), FAILURES, PLACES).shown()
+    read(message(body), FAILURES).shown()
 
 
 # --- The list ---------------------------------------------------------------------------------------------------------
@@ -188,7 +192,7 @@ def visible(aws: Aws, queue: str) -> int:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dead_letters, "WAIT_SECONDS", 0)
+    monkeypatch.setattr(queues, "WAIT_SECONDS", 0)
 
 
 def listed(api: Api, query: str = "") -> dict[str, Any]:
@@ -221,14 +225,14 @@ def test_a_message_that_sqs_gives_twice_is_listed_once(aws: Aws, monkeypatch: py
         return receive(**{**given, "VisibilityTimeout": 0}) if seen.count(DEAD) < 3 else {}
 
     monkeypatch.setattr(aws.sqs, "receive_message", twice)
-    found = dead_letters.waiting(10, places=PLACES, aws=clients.aws)
+    found = listing.oldest(10, settings=app.settings, aws=clients.aws)
     assert len(found["deadLetters"]) == found["total"] == 1
 
 
 def test_without_time_to_read_all_messages_the_total_is_the_count_of_sqs(aws: Aws) -> None:
     put(aws, DEAD, *[ORDER] * 25)
     ticks = iter([0, 1, 2])
-    found = dead_letters.waiting(100, places=PLACES, aws=clients.aws, clock=lambda: next(ticks, 99))
+    found = listing.oldest(100, settings=app.settings, aws=clients.aws, clock=lambda: next(ticks, 99))
     assert (len(found["deadLetters"]), found["total"]) == (20, 25)
     assert visible(aws, DEAD) == 25
 
@@ -339,7 +343,7 @@ def test_orders_go_back_to_their_queue_byte_for_byte(api: Api, aws: Aws, functio
     assert listed(api) == {"deadLetters": [], "total": 0}
 
 
-@pytest.mark.parametrize("function", dead_letters.FUNCTIONS)
+@pytest.mark.parametrize("function", FUNCTIONS)
 def test_an_event_goes_back_to_its_own_function(api: Api, aws: Aws, functions: Functions, function: str) -> None:
     payload = {"Records": [{"any": "thing"}]}
     put(aws, FAILURES, invocation(function, payload))
@@ -382,7 +386,7 @@ def test_the_new_orders_at_a_position_are_read_from_the_stream_and_announced(
     records = [stream_record("o-5", 5), stream_record("o-7", 7)]
     assert functions.invoked == [("cafe-test-announce_orders", {"Records": records, "redriven": True})]
     # Many orders are announced in parts.
-    monkeypatch.setattr(dead_letters, "RECORDS_AT_ONCE", 2)
+    monkeypatch.setattr(destinations, "RECORDS_AT_ONCE", 2)
     put(aws, FAILURES, position("1", "5"))
     assert redrive(api) == ONE
     assert [len(event["Records"]) for _, event in functions.invoked[1:]] == [2, 2, 1]
@@ -391,8 +395,8 @@ def test_the_new_orders_at_a_position_are_read_from_the_stream_and_announced(
 @pytest.mark.parametrize(
     ("missing", "why"),
     [
-        ({"trimmed": True}, "the stream keeps a change for 24 hours, and these are over; the orders are stored"),
-        ({"end": 6}, "the stream did not show all of these changes"),
+        ({"trimmed": True}, "these changes are older than the 24 hours that the stream keeps; the orders are stored"),
+        ({"end": 6}, "the stream did not return all of these changes"),
     ],
 )
 def test_a_position_that_the_stream_does_not_show_completely_is_kept(
@@ -414,10 +418,10 @@ def test_a_letter_that_cannot_go_back_is_kept(api: Api, aws: Aws, functions: Fun
     put(aws, DEAD, ORDER)
     result = redrive(api)
     assert (result["redriven"], result["left"]) == (2, 3)
-    no_content = "it has the shape of a dead letter, and no content that AWS takes"
+    no_content = "it has the shape of a dead letter, but AWS does not accept its content"
     assert {each["id"]: (each["what"], each["why"]) for each in result["kept"]} == {
         upload: ("upload a", "Invoke was refused: AccessDeniedException"),
-        unknown: ("a message of no known shape", "nobody knows where it came from"),
+        unknown: ("a message of unknown shape", "its origin is unknown"),
         broken: ("notification 'Inventory report ready'", no_content),
     }
     assert [name for name, _ in functions.invoked] == ["cafe-test-record_alarm"]
@@ -456,7 +460,7 @@ def test_only_the_requested_letters_go_back(api: Api, aws: Aws, functions: Funct
 def redriven_in(ticks: int) -> dict[str, Any]:
     """Redrives until the clock was read so often. Then the time is up."""
     clock = iter(range(ticks))
-    return dead_letters.redrive(None, places=PLACES, aws=clients.aws, clock=lambda: next(clock, 99))
+    return redriving.redrive(None, settings=app.settings, aws=clients.aws, clock=lambda: next(clock, 99))
 
 
 def test_out_of_time_the_remaining_letters_stay_and_are_counted(aws: Aws) -> None:
@@ -471,7 +475,7 @@ def test_out_of_time_within_a_batch_of_ten_the_rest_of_it_is_kept(aws: Aws, func
     result = redriven_in(5)
     assert (result["redriven"], result["left"]) == (len(functions.invoked), 5 - len(functions.invoked))
     assert 1 <= len(functions.invoked) < 5
-    assert {each["why"] for each in result["kept"]} == {"there was no time left for it: try again"}
+    assert {each["why"] for each in result["kept"]} == {"the time ran out: try again"}
 
 
 @pytest.mark.parametrize("faults", [1, 2])
@@ -488,7 +492,7 @@ def test_a_delete_that_fails_is_retried_and_then_reported(
     )
     result = redrive(api)
     assert (result["redriven"], result["left"]) == (1, faults - 1)
-    why = ["it was put back, and could not be deleted: it stays here too"]
+    why = ["it was redriven, and could not be deleted: it stays here too"]
     assert [each["why"] for each in result["kept"]] == why * (faults - 1)
     assert len(aws.queued()) == 1
 
@@ -541,9 +545,9 @@ def test_an_outage_of_sqs_does_not_hide_what_was_done_before(
 
 def test_letters_stay_hidden_for_longer_than_any_call_can_take() -> None:
     # API Gateway ends the function after 29 seconds.
-    assert dead_letters.REDRIVE_HIDDEN_SECONDS > 29 + 29
-    assert dead_letters.REDRIVE_SECONDS < 29
-    assert dead_letters.LIST_SECONDS < 29
+    assert redriving.HIDDEN_SECONDS > 29 + 29
+    assert redriving.SECONDS < 29
+    assert listing.SECONDS < 29
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def claim(aws: Aws, content: Any, key: str = "monday", route: str = REPORTS, now
 def test_a_key_belongs_to_one_request_of_a_route(aws: Aws, other: Any) -> None:
     first = {"kind": "storage", "mode": "listing"}
     claim(aws, first)
-    with pytest.raises(Conflict, match=r"^Idempotency-Key: monday was used for another request; take a new one$"):
+    with pytest.raises(Conflict, match=r"^Idempotency-Key: monday was used for another request; use a new key$"):
         claim(aws, other)
     claim(aws, {"mode": "listing", "kind": "storage"})
     claim(aws, other, route=ORDERS)

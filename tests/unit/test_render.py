@@ -27,7 +27,7 @@ from tests.unit.answering import in_utf8
 
 BUCKET = "cafe-test-reports"
 MADE = "2026-11-21T03:14:15.123456Z"
-PAGE = Page("r1", MADE, "the test's own rows", "https://example.com/inventory.csv?X-Amz-Signature=1&x=2", 5_124, 3_600)
+PAGE = Page("r1", MADE, "https://example.com/inventory.csv?X-Amz-Signature=1&x=2", 5_124, 3_600)
 
 
 def line(number: int = 1, /, **cells: Any) -> list[str]:
@@ -177,7 +177,7 @@ def test_memory_does_not_grow_with_the_number_of_beans(small: None) -> None:
 
 def test_the_page_says_when_it_was_made_from_what_and_links_the_whole_inventory() -> None:
     page = document([line()])
-    assert "Made on 21 November 2026, 03:14 UTC from the test's own rows." in page.text
+    assert "Made on 21 November 2026, 03:14 UTC from the suppliers’ inventory in MySQL." in page.text
     assert page.all("time") == [{"datetime": MADE}]
     assert {"href": PAGE.csv_url} in page.all("a")
     assert "as CSV, 5.1 kB. The link opens for 1 hour, until 21 November 2026, 04:14 UTC" in page.text
@@ -329,7 +329,8 @@ def test_the_page_asks_for_nothing_and_runs_only_its_own_script() -> None:
 
 
 def report(s3: Any) -> dict[str, Any]:
-    return render_report(s3, BUCKET, "r1", "inventory/r1/inventory.csv", MADE, "MySQL", 3_600)
+    event = {"reportId": "r1", "csvKey": "inventory/r1/inventory.csv", "generatedAt": MADE}
+    return render_report(event, s3=s3, bucket=BUCKET)
 
 
 def test_the_report_is_a_page_beside_the_csv(s3: Any) -> None:

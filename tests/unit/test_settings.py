@@ -142,7 +142,7 @@ def test_no_flow_loads_what_only_another_one_needs() -> None:
     heavy = {"boto3", "botocore.session", "pymysql", "jinja2", "humanize", "concurrent.futures", "cryptography"}
     light = (
         "sign_in orders.placing orders.listing orders.store orders.announce notifications reports reports.inventory "
-        "reports.render uploads.links dead_letters database database.rotation"
+        "reports.render uploads.links dead_letters.listing dead_letters.redrive database database.rotation"
     )
     flows: dict[str, set[str]] = {flow: set() for flow in light.split()}
     flows |= {"uploads.receiving": {"humanize"}, "storage": {"humanize", "concurrent.futures"}}

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib import dead_letters, metrics
+from chalicelib import metrics
+from chalicelib.dead_letters.letters import KINDS
 from chalicelib.reports import KINDS as REPORT_KINDS
 from chalicelib.storage import measure
 from infra.deploy import wiring
@@ -270,7 +271,7 @@ def test_every_rule_that_notifies_the_alarms_topic_has_its_heading(template: Tem
 def test_every_kind_of_dead_letter_has_its_heading_and_its_row_in_the_page_on_reliability(
     runbook: dict[str, str],
 ) -> None:
-    kinds = set(dead_letters.KINDS)
+    kinds = set(KINDS)
     assert {heading for heading in runbook if heading.startswith("`")} == {f"`{kind}`" for kind in kinds}
     page = (ROOT / "docs" / "reliability.md").read_text()
     table = page.split("| Letter | How it came there | Goes back to |")[1].split("\n\n")[0]
