@@ -3,7 +3,6 @@
 import copy
 import json
 from datetime import UTC, datetime
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,9 +16,8 @@ from chalicelib.dead_letters import queue as queues
 from chalicelib.dead_letters import redrive as redriving
 from chalicelib.dead_letters.letters import FUNCTIONS
 from chalicelib.errors import Unavailable
-from chalicelib.orders import announce
 from tests.unit.api import Api, app, refused
-from tests.unit.cloud import ACCOUNT, ENVIRONMENT, Aws
+from tests.unit.cloud import ENVIRONMENT, Aws
 from tests.unit.letters import (
     DEAD,
     FAILURES,
@@ -38,7 +36,6 @@ from tests.unit.letters import (
     sns_event,
     stream_record,
 )
-from tests.unit.signing import REGION
 
 # --- How a letter is shown --------------------------------------------------------------------------------------------
 
@@ -513,21 +510,6 @@ def test_a_repeated_message_goes_back_once(aws: Aws, functions: Functions, monke
     assert deleted == ["r-1", "r-2"]
 
 
-def test_two_redrives_do_not_share_a_letter(aws: Aws, functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[dict[str, Any]] = []
-    invoke = functions.invoke
-
-    def slow(**given: Any) -> Any:
-        seen.append(redriven_in(20))
-        return invoke(**given)
-
-    monkeypatch.setattr(functions, "invoke", slow)
-    put(aws, FAILURES, invocation("record_alarm", sns_event()))
-    assert redriven_in(20) == ONE
-    assert len(functions.invoked) == 1
-    assert seen == [{"redriven": 0, "kept": [], "left": 0}]
-
-
 def test_an_outage_of_sqs_does_not_hide_what_was_done_before(
     api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -561,17 +543,3 @@ def test_letters_stay_hidden_for_longer_than_any_call_can_take() -> None:
 )
 def test_a_wrong_redrive_says_what_is_wrong(api: Api, body: Any, problem: str) -> None:
     assert refused(api.post("/dead-letters/redrive", body), 400, "InvalidRequest").startswith(problem)
-
-
-def test_an_order_that_announce_orders_sets_aside_goes_back_to_it(api: Api, aws: Aws, functions: Functions) -> None:
-    record = stream_record("o-9")
-    # The ARN that Chalice's test client gives a function names no stage.
-    arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:cafe-test-announce_orders"
-    context = SimpleNamespace(aws_request_id="r", invoked_function_arn=arn)
-    set_aside = announce.set_aside_with(aws.sqs, FAILURES, context, datetime.now(UTC))
-    assert set_aside([record], error("AuthorizationError", "Publish")) == []
-    (letter,) = listed(api)["deadLetters"]
-    assert (letter["kind"], letter["what"]) == ("announcement", "announcement of order o-9 of customer Zoë")
-    assert "AuthorizationError" in letter["why"]
-    assert redrive(api) == ONE
-    assert functions.invoked == [("cafe-test-announce_orders", {"Records": [record], "redriven": True})]
