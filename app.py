@@ -1,6 +1,6 @@
-"""The café's back office: every trigger of the system, flow by flow. The logic is in ``chalicelib``.
+"""The café's back office: every trigger of the system, grouped by flow. The logic is in ``chalicelib``.
 
-Each handler imports its own flow. All functions start with this file, and none waits for what only others need.
+Each handler imports its own flow, so that no function loads the modules of another flow when it starts.
 """
 
 import sys
@@ -19,14 +19,14 @@ from chalicelib.settings import VERSION, Settings, cognito_endpoint, database_ad
 try:
     settings = Settings.read()
 except MissingSettings as error:
-    # Not as sys.exit's message: `chalice local` loads the app in a thread, where nobody would see it.
+    # Printed, because `chalice local` loads the app in a thread, which drops the message of sys.exit.
     print(f"cafe: {error}", file=sys.stderr)
     sys.exit(1)
 
 log = logger("app")
-# By this name CloudWatch's metrics tell the APIs of two stages apart. A function's is that of .chalice/config.json.
+# CloudWatch groups API metrics by this name, so it includes the stage. .chalice/config.json names the functions.
 app = Chalice(app_name=f"cafe-{settings.cafe_stage}", configure_logs=False)
-# Chalice's own would write text.
+# Chalice's own logger writes plain text.
 app.log = log
 
 CHALICELIB = Path(__file__).parent / "chalicelib"
@@ -34,8 +34,11 @@ MACHINES = {"inventory": settings.inventory_report_arn, "storage": settings.stor
 
 
 class RawEvent(BaseLambdaEvent):
-    """An event as it came. Chalice's S3Event fails on s3:TestEvent, and reads one record of several; its SNSEvent
-    fails on a message without a subject."""
+    """An event as Lambda delivers it.
+
+    Chalice's S3Event fails on s3:TestEvent and reads one record only. Its SNSEvent fails on a message without a
+    subject.
+    """
 
     def _extract_attributes(self, event_dict: dict[str, Any]) -> None:
         pass
@@ -45,30 +48,22 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def by_hand(context: Any) -> str:
-    """The reportId of a function that was invoked by itself, outside of any state machine."""
-    return f"by-hand-{context.aws_request_id}"
-
-
 def request() -> Request:
-    """The request under way: a view is called only while there is one."""
+    """Returns the current request. Only views call this, and they always have one."""
     return cast(Request, app.current_request)
 
 
-def claim(route: str, key: str | None, content: Any) -> None:
-    """Takes the request's Idempotency-Key, if it has one, or stops the view where it was used for something else."""
-    if key is None:
-        return
-    from chalicelib import idempotency
+def publisher() -> Callable[[Any], None]:
+    """Returns the function that publishes a notification to the stage's topic."""
+    from chalicelib import notifications
 
-    dynamodb = clients.aws("dynamodb")
-    idempotency.claim(route, key, content, dynamodb=dynamodb, table=settings.requests_table, now=now())
+    return notifications.publisher(clients.aws("sns"), settings.topic_arn)
 
 
 @app.middleware("all")
 def in_time(event: Any, get_response: Callable[[Any], Any]) -> Any:
-    """Every handler ends before Lambda would cut it off."""
-    # A request's ``context`` is the gateway's.
+    """Ends every handler before Lambda's time-out."""
+    # The ``context`` of a request is the one of API Gateway.
     context = event.lambda_context if isinstance(event, Request) else event.context
     with clients.time_limit(context.get_remaining_time_in_millis() / 1000 if context else 0):
         return get_response(event)
@@ -76,22 +71,20 @@ def in_time(event: Any, get_response: Callable[[Any], Any]) -> Any:
 
 @app.middleware("http")
 def correlated(request: Request, get_response: Callable[[Any], Response]) -> Response:
-    """Every request has an id: its answer has it, and so have all that is logged of it and all that comes of it."""
+    """Gives every request a correlation id, which its answer and its log records have."""
     correlation_id = correlation.of_request(request)
     with correlation.about(correlation_id):
         response = get_response(request)
-        # The route and not the path, whose ids may be of things that it only asks for.
-        route = f"{request.method} {request.context['resourcePath']}"
-        # The access log knows the request by the gateway's id alone.
-        given = {"requestId": request.context["requestId"]} if "requestId" in request.context else {}
-        log.info("request answered", extra={"route": route, "status": response.status_code, **given})
+        # API Gateway's access log has this id only.
+        ids = {"requestId": request.context["requestId"]} if "requestId" in request.context else {}
+        log.info("request answered", extra={"route": rest.route(request), "status": response.status_code, **ids})
     response.headers[correlation.HEADER] = correlation_id
     return response
 
 
 @app.middleware("http")
 def answered_errors(request: Request, get_response: Callable[[Any], Response]) -> Response:
-    """An error of the café becomes its own answer."""
+    """Turns an error of the café into its answer."""
     try:
         return get_response(request)
     except CafeError as error:
@@ -100,18 +93,18 @@ def answered_errors(request: Request, get_response: Callable[[Any], Response]) -
 
 @app.middleware("pure_lambda")
 def correlated_state(event: Any, get_response: Callable[[Any], Any]) -> Any:
-    """The log records of a state machine's functions have the id of the request that started it."""
+    """Gives the log records of a state machine's function the id of the request that started the machine."""
     with correlation.about(correlation.of_execution(event.event)):
         return get_response(event)
 
 
-# --- Sign-in: a token -> the routes that its bearer may call ----------------------------------------------------------
+# --- Sign-in: a token -> the routes that its user may call ------------------------------------------------------------
 
 
-# API Gateway keeps an answer for a token this long: by so much an expired one may be let in too late.
+# API Gateway caches the answer for 60 seconds, so an expired token can work for that long.
 @app.authorizer(ttl_seconds=60)
 def authorize(request: AuthRequest) -> AuthResponse:
-    """Lets a route's caller in, or not, by the table in chalicelib/sign_in.py."""
+    """Allows the routes that chalicelib/sign_in.py lists for the token's user."""
     from chalicelib import sign_in
 
     endpoint = cognito_endpoint(settings)
@@ -124,19 +117,19 @@ def authorize(request: AuthRequest) -> AuthResponse:
 @app.route("/create_report", methods=["POST"], authorizer=authorize)
 def create_report() -> Response:
     """Starts the state machine of an inventory or a storage report."""
-    from chalicelib import reports
+    from chalicelib import idempotency, reports
 
-    wanted = reports.parse(rest.body(request(), nothing={}))
-    key = request().headers.get("idempotency-key")
-    claim("POST /create_report", key, wanted)
+    content, key = reports.parse(rest.body(request(), nothing={})), rest.idempotency_key(request())
+    dynamodb, table = clients.aws("dynamodb"), settings.requests_table
+    idempotency.claim(rest.route(request()), key, content, dynamodb=dynamodb, table=table, now=now())
     name = rest.caller(request()).name
-    report = reports.start(wanted, key, name, sfn=clients.aws("stepfunctions"), machines=MACHINES, now=now())
+    report = reports.start(content, key, name, sfn=clients.aws("stepfunctions"), machines=MACHINES, now=now())
     return Response(report, {"Location": rest.base_url(request()) + report["href"]}, status_code=202)
 
 
 @app.route("/reports", authorizer=authorize)
 def list_reports() -> dict[str, Any]:
-    """The reports of the last 90 days, newest first."""
+    """Lists the reports of the last 90 days, newest first."""
     from chalicelib import reports
 
     page = rest.page(request(), "kind")
@@ -145,7 +138,7 @@ def list_reports() -> dict[str, Any]:
 
 @app.route("/reports/{report_id}", authorizer=authorize)
 def get_report(report_id: str) -> dict[str, Any]:
-    """One report, with a fresh link once it has succeeded."""
+    """Returns one report, with a new link if it has succeeded."""
     from chalicelib import reports
 
     sfn, s3 = clients.aws("stepfunctions"), clients.aws("s3")
@@ -154,7 +147,7 @@ def get_report(report_id: str) -> dict[str, Any]:
 
 @app.route("/reports/{report_id}/history", authorizer=authorize)
 def get_report_history(report_id: str) -> dict[str, Any]:
-    """The report's state machine as a picture, and how far the execution has come in it."""
+    """Returns the report's state machine, and how far the execution has come in it."""
     from chalicelib.reports import history
 
     return history.report_history(report_id, sfn=clients.aws("stepfunctions"), machines=MACHINES)
@@ -162,34 +155,26 @@ def get_report_history(report_id: str) -> dict[str, Any]:
 
 @app.lambda_function()
 def read_inventory(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """State 1: MySQL's rows into a CSV in the reports bucket."""
+    """State 1: writes the rows of MySQL to a CSV file in the reports bucket."""
+    from chalicelib import reports
     from chalicelib.reports import inventory
 
-    report_id = event.get("reportId") or by_hand(context)
+    report_id = reports.id_of_event(event, context)
     with clients.mysql_of_secret(database_secret()) as connection:
         return inventory.read_inventory(connection, clients.aws("s3"), settings.reports_bucket, report_id, now())
 
 
 @app.lambda_function()
 def render_report(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """State 2a: the CSV into an HTML page beside it."""
-    from chalicelib import reports
+    """State 2a: renders the CSV file as an HTML page beside it."""
     from chalicelib.reports import render
 
-    return render.render_report(
-        clients.aws("s3"),
-        settings.reports_bucket,
-        event["reportId"],
-        event["csvKey"],
-        event["generatedAt"],
-        source="the suppliers' inventory in MySQL",
-        link_seconds=reports.LINK_SECONDS,
-    )
+    return render.render_report(event, s3=clients.aws("s3"), bucket=settings.reports_bucket)
 
 
 @app.lambda_function()
 def presign_report(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """State 2b: the link that will open that page for an hour."""
+    """State 2b: makes a link that will open the page for an hour."""
     from chalicelib import reports
 
     key = reports.report_key("inventory", event["reportId"])
@@ -204,25 +189,13 @@ def place_orders() -> Response:
     """Validates one order or a list, and puts it on the queue."""
     from chalicelib.orders import placing
 
-    body = rest.body(request())
-    key = request().headers.get("idempotency-key")
-    with placing.count_rejections(body):
-        orders = placing.parse(body, now(), key, rest.caller(request()).name)
-        claim("POST /orders", key, [[order.order_id, order.digest()] for order in orders])
-        placing.enqueue(
-            orders,
-            sqs=clients.aws("sqs"),
-            queue_url=settings.orders_queue_url,
-            dynamodb=clients.aws("dynamodb"),
-            table=settings.orders_table,
-        )
-    receipts = [placing.receipt(order) for order in orders]
-    return Response({"orders": receipts} if isinstance(body, list) else receipts[0], status_code=202)
+    receipts = placing.place(request(), aws=clients.aws, settings=settings, now=now())
+    return Response(receipts, status_code=202)
 
 
 @app.route("/orders", authorizer=authorize)
 def list_orders() -> dict[str, Any]:
-    """The stored orders, newest first, of all customers or of one."""
+    """Lists the stored orders, newest first, of all customers or of one."""
     from chalicelib.orders import listing
 
     page = rest.page(request(), "customerID")
@@ -232,7 +205,7 @@ def list_orders() -> dict[str, Any]:
 
 @app.route("/orders/{order_id}", authorizer=authorize)
 def get_order(order_id: str) -> dict[str, Any]:
-    """One stored order."""
+    """Returns one stored order."""
     from chalicelib.orders import listing
 
     return listing.get(order_id, dynamodb=clients.aws("dynamodb"), table=settings.orders_table)
@@ -242,8 +215,7 @@ def get_order(order_id: str) -> dict[str, Any]:
     queue_arn=settings.orders_queue_arn, batch_size=100, maximum_batching_window_in_seconds=1, maximum_concurrency=10
 )
 def store_orders(event: SQSEvent) -> dict[str, Any]:
-    """Stores a batch of the queue's orders, each once; the messages that failed go back to the queue."""
-    from chalicelib import notifications
+    """Stores each order of a batch once. Messages that failed go back to the queue."""
     from chalicelib.orders import store
 
     return store.store_orders(
@@ -253,20 +225,19 @@ def store_orders(event: SQSEvent) -> dict[str, Any]:
         sqs=clients.aws("sqs"),
         queue_url=settings.orders_queue_url,
         dead_letter_url=settings.orders_dead_letter_url,
-        publish=notifications.publisher(clients.aws("sns"), settings.topic_arn),
+        publish=publisher(),
     )
 
 
 @app.on_dynamodb_record(stream_arn=settings.orders_stream_arn, batch_size=100, starting_position="TRIM_HORIZON")
 def announce_orders(event: DynamoDBEvent) -> dict[str, Any]:
-    """Announces a batch of newly stored orders in one notification; what cannot be announced is set aside."""
-    from chalicelib import notifications
+    """Announces newly stored orders in one notification, and sets aside those that cannot be announced."""
     from chalicelib.orders import announce
 
     moment, context = now(), cast(Any, event.context)
     return announce.announce_orders(
         event.to_dict(),
-        publish=notifications.publisher(clients.aws("sns"), settings.topic_arn),
+        publish=publisher(),
         set_aside=announce.set_aside_with(clients.aws("sqs"), settings.failures_queue_url, context, moment),
         now=moment,
         seconds_left=lambda: context.get_remaining_time_in_millis() / 1000,
@@ -278,7 +249,7 @@ def announce_orders(event: DynamoDBEvent) -> dict[str, Any]:
 
 @app.route("/uploads", methods=["POST"], authorizer=authorize)
 def offer_upload() -> Response:
-    """A link by which a browser puts one inventory into the bucket."""
+    """Returns a link with which a browser uploads one inventory to the bucket."""
     from chalicelib.uploads import links
 
     filename = links.parse(rest.body(request()))
@@ -288,15 +259,14 @@ def offer_upload() -> Response:
 
 @app.on_s3_event(bucket=settings.uploads_bucket, events=["s3:ObjectCreated:*"])
 def receive_upload(event: RawEvent) -> None:
-    """Logs an uploaded file, imports it if it is an inventory, and tells what came of it."""
-    from chalicelib import notifications
+    """Logs an uploaded file, imports it if it is an inventory, and announces the result."""
     from chalicelib.uploads import receiving
 
     receiving.receive(
         event.to_dict(),
         s3=clients.aws("s3"),
         connect=lambda: clients.mysql_of_secret(database_secret()),
-        publish=notifications.publisher(clients.aws("sns"), settings.topic_arn),
+        publish=publisher(),
         bucket=settings.uploads_bucket,
     )
 
@@ -306,20 +276,10 @@ def receive_upload(event: RawEvent) -> None:
 
 @app.lambda_function()
 def measure_buckets(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """The total size of all buckets, by listing them or from CloudWatch's metrics; in shares where there are many."""
-    from chalicelib import storage
+    """Measures all buckets by listing them or from CloudWatch's metrics, and splits long work into shares."""
+    from chalicelib.storage import report
 
-    given = event.get("request", event)
-    return storage.report(
-        {**(given if isinstance(given, dict) else {}), "reportId": event.get("reportId") or by_hand(context)},
-        event.get("spread") if "request" in event else None,
-        s3=clients.aws("s3"),
-        s3_in=lambda region: clients.aws("s3", region),
-        cloudwatch_in=lambda region: clients.aws("cloudwatch", region),
-        deadline=lambda: context.get_remaining_time_in_millis() / 1000,
-        bucket=settings.reports_bucket,
-        now=now(),
-    )
+    return report.run_step(event, context, aws=clients.aws, bucket=settings.reports_bucket, now=now())
 
 
 # --- MySQL itself: the deploy, Secrets Manager -> tables and users ----------------------------------------------------
@@ -327,7 +287,7 @@ def measure_buckets(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 @app.lambda_function()
 def migrate(_event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """Brings MySQL's tables up to this code, and lets the functions in; the deploy waits for it."""
+    """Updates MySQL's tables and the functions' user. The deploy waits for this."""
     from chalicelib import database
 
     return database.bring_up_to_date(database_secret(), database_admin_secret())
@@ -335,7 +295,7 @@ def migrate(_event: dict[str, Any], _context: Any) -> dict[str, Any]:
 
 @app.lambda_function()
 def rotate_password(event: dict[str, Any], _context: Any) -> None:
-    """One step of a rotation of the functions' password, for Secrets Manager."""
+    """Does one step of a rotation of the functions' password, for Secrets Manager."""
     from chalicelib.database import rotation
 
     rotation.rotate(event, clients.aws("secretsmanager"), database_secret(), database_admin_secret() or "")
@@ -346,7 +306,7 @@ def rotate_password(event: dict[str, Any], _context: Any) -> None:
 
 @app.on_sns_message(topic=settings.topic_arn)
 def record_notification(event: RawEvent) -> None:
-    """Keeps each notification once, for the inbox."""
+    """Stores each notification once, for the inbox."""
     from chalicelib import notifications
 
     notifications.record(event.to_dict(), dynamodb=clients.aws("dynamodb"), table=settings.notifications_table)
@@ -354,17 +314,16 @@ def record_notification(event: RawEvent) -> None:
 
 @app.on_sns_message(topic=settings.alarms_topic_arn)
 def record_alarm(event: RawEvent) -> None:
-    """Keeps each alarm in the same inbox; an alarm's message has no attribute that tells its kind."""
+    """Stores each alarm in the same inbox. The message of an alarm has no attribute with its kind."""
     from chalicelib import notifications
 
-    notifications.record(
-        event.to_dict(), dynamodb=clients.aws("dynamodb"), table=settings.notifications_table, default_kind="alarm"
-    )
+    dynamodb, table = clients.aws("dynamodb"), settings.notifications_table
+    notifications.record(event.to_dict(), dynamodb=dynamodb, table=table, default_kind="alarm")
 
 
 @app.route("/notifications", authorizer=authorize)
 def list_notifications() -> dict[str, Any]:
-    """The notifications of the last 30 days, newest first, all or of one kind; for staff without the reports' links."""
+    """Lists the notifications of the last 30 days, newest first. Only managers see the links of reports."""
     from chalicelib import notifications
 
     page, links = rest.page(request(), "kind"), rest.caller(request()).is_manager
@@ -372,12 +331,12 @@ def list_notifications() -> dict[str, Any]:
     return notifications.inbox(page, links=links, dynamodb=clients.aws("dynamodb"), table=table)
 
 
-# --- Today: what all flows did, counted -> REST -----------------------------------------------------------------------
+# --- Today: counts of all flows -> REST -------------------------------------------------------------------------------
 
 
 @app.route("/today", authorizer=authorize)
 def show_today() -> dict[str, Any]:
-    """What happened since midnight, or since another moment, in numbers."""
+    """Counts what happened since midnight, or since another moment."""
     from chalicelib import today
 
     moment = now()
@@ -385,25 +344,24 @@ def show_today() -> dict[str, Any]:
     return today.overview(since, aws=clients.aws, settings=settings, machines=MACHINES, now=moment)
 
 
-# --- Dead letters: what failed for good -> REST -> back to where it came from -----------------------------------------
+# --- Dead letters: messages that failed for good -> REST -> back to where they came from ------------------------------
 
 
 @app.route("/dead-letters", authorizer=authorize)
 def list_dead_letters() -> dict[str, Any]:
-    """What failed for good and waits for a person, oldest first."""
-    from chalicelib import dead_letters
+    """Lists the messages that failed for good, oldest first."""
+    from chalicelib.dead_letters import listing
 
-    places = dead_letters.Places.of(settings)
-    return dead_letters.waiting(rest.limit(request()), places=places, aws=clients.aws)
+    return listing.oldest(rest.limit(request()), settings=settings, aws=clients.aws)
 
 
 @app.route("/dead-letters/redrive", methods=["POST"], authorizer=authorize)
 def redrive_dead_letters() -> dict[str, Any]:
-    """Puts all of it, or what is asked for, back to where it came from."""
-    from chalicelib import dead_letters
+    """Sends all dead letters, or those with the given ids, back to where they came from."""
+    from chalicelib.dead_letters import redrive
 
-    wanted = dead_letters.parse(rest.body(request(), nothing={}))
-    return dead_letters.redrive(wanted, places=dead_letters.Places.of(settings), aws=clients.aws)
+    ids = redrive.parse(rest.body(request(), nothing={}))
+    return redrive.redrive(ids, settings=settings, aws=clients.aws)
 
 
 # --- The API itself ---------------------------------------------------------------------------------------------------
@@ -411,13 +369,13 @@ def redrive_dead_letters() -> dict[str, Any]:
 
 @app.route("/health")
 def health() -> dict[str, str]:
-    """Says that the API is up, in which stage and version."""
+    """Says that the API is up, and names its stage and version."""
     return {"status": "ok", "stage": settings.cafe_stage, "version": VERSION}
 
 
 @app.route("/openapi.json")
 def openapi() -> Response:
-    """The OpenAPI description of all these routes."""
+    """Returns the OpenAPI description of all routes."""
     return Response((CHALICELIB / "openapi.json").read_text(), {"Content-Type": "application/json"})
 
 
@@ -426,7 +384,7 @@ def openapi() -> Response:
 
 @app.route("/")
 def show_console() -> Response:
-    """The console, a web page."""
+    """Returns the console, a web page."""
     from chalicelib import console
 
     return console.page(request(), settings)
@@ -434,7 +392,7 @@ def show_console() -> Response:
 
 @app.route("/console/{file}")
 def get_console_file(file: str) -> Response:
-    """One of the files that the page loads."""
+    """Returns one of the files that the page loads."""
     from chalicelib import console
 
     return console.file(request(), settings, file)

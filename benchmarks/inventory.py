@@ -108,8 +108,8 @@ def _read(database: settings.Database) -> int:
 
 
 def _render() -> None:
-    key = "inventory/ours/inventory.csv"
-    render.render_report(clients.aws("s3"), BUCKET, "ours", key, GENERATED_AT, "MySQL", LINK_SECONDS)
+    event = {"reportId": "ours", "csvKey": "inventory/ours/inventory.csv", "generatedAt": GENERATED_AT}
+    render.render_report(event, s3=clients.aws("s3"), bucket=BUCKET)
 
 
 def _plain(database: settings.Database) -> int:
@@ -124,7 +124,7 @@ def _plain(database: settings.Database) -> int:
     body = ("\ufeff" + text.getvalue()).encode()
     s3.put_object(Bucket=BUCKET, Key=key, Body=body, ContentType="text/csv; charset=utf-8")
     link = s3.generate_presigned_url("get_object", Params={"Bucket": BUCKET, "Key": key}, ExpiresIn=LINK_SECONDS)
-    page = render.Page("peer", GENERATED_AT, "MySQL", link, len(body), LINK_SECONDS)
+    page = render.Page("peer", GENERATED_AT, link, len(body), LINK_SECONDS)
     html = render._environment().get_template("inventory.html").render(summary=_summary(rows), page=page)
     s3.put_object(
         Bucket=BUCKET, Key=report_key("inventory", "peer"), Body=html.encode(), ContentType="text/html; charset=utf-8"

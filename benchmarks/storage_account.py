@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.money import CONFIG, MB_OF_A_PROCESSOR, memory, states
-from chalicelib import storage
-from chalicelib.storage import measure
+from chalicelib.storage.crew import RESERVE_SECONDS, WORKERS
+from chalicelib.storage.listing import PAGES_UNSPLIT
+from chalicelib.storage.report import ROUNDS, TURN_SECONDS
+from chalicelib.storage.shares import SHARES
 
 PRICES = Path(__file__).parent / "prices.json"
 
@@ -80,7 +82,7 @@ def function(pieces: list[int], limit: float, bill: Bill) -> tuple[float, list[i
     processor = now = 0.0
     left: list[int] = []
     # For each range: the time of its next answer, its remaining pages, and the pages that were read.
-    answers = [(PAGE_SECONDS, waiting.popleft(), 0) for _ in range(min(measure.WORKERS, len(waiting)))]
+    answers = [(PAGE_SECONDS, waiting.popleft(), 0) for _ in range(min(WORKERS, len(waiting)))]
     heapq.heapify(answers)
     while answers:
         arrived, pages, read = heapq.heappop(answers)
@@ -95,7 +97,7 @@ def function(pieces: list[int], limit: float, bill: Bill) -> tuple[float, list[i
                 heapq.heappush(answers, (now + PAGE_SECONDS, waiting.popleft(), 0))
             continue
         begin = now
-        if read % measure.PAGES_UNSPLIT == 0 and unfinished < measure.WORKERS and pages > 1:
+        if read % PAGES_UNSPLIT == 0 and unfinished < WORKERS and pages > 1:
             bill.probes += PROBES
             begin += PROBES * PROBE_SECONDS
             unfinished += 1
@@ -108,13 +110,13 @@ def function(pieces: list[int], limit: float, bill: Bill) -> tuple[float, list[i
 def listing(account: Account) -> Bill:
     bill = Bill(transitions=states("storage_report"))
     lambda_seconds = CONFIG["lambda_functions"]["measure_buckets"]["lambda_timeout"]
-    seconds, left = function(account.pages(), storage.TURN_SECONDS, bill)
+    seconds, left = function(account.pages(), TURN_SECONDS, bill)
     bill.seconds, bill.busy_seconds, bill.functions = seconds, seconds, 1
-    while left and bill.rounds < storage.ROUNDS:
+    while left and bill.rounds < ROUNDS:
         bill.rounds += 1
-        whole = lambda_seconds - measure.RESERVE_SECONDS
-        limit = whole if bill.rounds == storage.ROUNDS else storage.TURN_SECONDS
-        shares = [share for start in range(storage.SHARES) if (share := left[start :: storage.SHARES])]
+        whole = lambda_seconds - RESERVE_SECONDS
+        limit = whole if bill.rounds == ROUNDS else TURN_SECONDS
+        shares = [share for start in range(SHARES) if (share := left[start::SHARES])]
         done = [function(share, limit, bill) for share in shares]
         left = [pages for _, rest in done for pages in rest]
         longest = max(seconds for seconds, _ in done)

@@ -15,7 +15,7 @@ from benchmarks.cloud import empty_cloud
 from benchmarks.compare import compare
 from benchmarks.results import Result
 from chalicelib import clients
-from chalicelib.storage import measure
+from chalicelib.storage import figures, measure
 
 BUCKETS = 1_000
 PEER = "GetMetricStatistics for each bucket"
@@ -28,7 +28,7 @@ def run() -> Iterator[Result]:
         yield compare(f"all sizes by metrics, {BUCKETS:,} buckets", _ours, PEER, _each, 1.0, rounds=5)
         ours, peers = _count_calls(_ours), _count_calls(_each)
         # One call lists the buckets, one lists the metrics, and each other one reads many metrics.
-        goal = peers / (2 + BUCKETS / measure.METRICS_PER_CALL)
+        goal = peers / (2 + BUCKETS / figures.METRICS_PER_CALL)
         work = f"all sizes by metrics, {BUCKETS:,} buckets, calls"
         yield Result(work, f"{ours:,}", PEER, f"{peers:,}", peers / ours, goal)
 

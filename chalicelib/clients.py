@@ -1,8 +1,8 @@
-"""The one place that makes clients: of AWS and of MySQL, each on first use and with explicit time-outs.
+"""All clients of AWS and of MySQL, each made on first use and with explicit time-outs.
 
-botocore and PyMySQL are imported here, inside the functions, because importing them costs more than most calls do:
-a function that never talks to MySQL never loads it. It is botocore and not boto3, which adds nothing to a client but
-uploads of files, and that takes 40 ms to load.
+The functions import botocore and PyMySQL themselves, because an import takes longer than most calls. A Lambda
+function that does not use MySQL never loads PyMySQL. boto3 is not used: it adds only file transfers to a client, and
+takes 40 ms to load.
 """
 
 from __future__ import annotations
@@ -26,47 +26,47 @@ if TYPE_CHECKING:
     from botocore.session import Session
     from pymysql.connections import Connection
 
-# At most two tries of each call, and less than a second between them. S3 and CloudWatch move and add up much data.
+# Each call has two attempts with less than a second between them. S3 and CloudWatch handle more data per call.
 ATTEMPTS = 2
 BACKOFF_SECONDS = 1
 CONNECT_SECONDS = 2
 READ_SECONDS = 5
-READ_SECONDS_OF = {"s3": 10, "cloudwatch": 10}
-# A database that has paused takes half a minute to come back, and lets whoever connects wait for it.
+READ_SECONDS_BY_SERVICE = {"s3": 10, "cloudwatch": 10}
+# A paused database takes half a minute to resume, and the connection waits for it.
 MYSQL_CONNECT_SECONDS = 40
-# To one service at once; no function has more threads than half of this.
+# The connection pool of each client. No function has more than half as many threads.
 CONNECTIONS = 32
 
-# What MySQL and PyMySQL say of things that may be well a moment later: no connection (0, 2002 to 2014), too many
-# (1040), a shutdown (1053, 1152, 1927), a lock held too long (1205), a deadlock (1213), a statement cut off (1317).
-PASSING = (0, 1040, 1053, 1152, 1205, 1213, 1317, 1927, 2002, 2003, 2006, 2013, 2014)
-# A user who does not exist, or another password.
+# Error codes of MySQL and PyMySQL after which a retry can succeed: no connection (0, 2002 to 2014), too many
+# connections (1040), a shutdown (1053, 1152, 1927), a lock time-out (1205), a deadlock (1213), an interrupt (1317).
+TRANSIENT = (0, 1040, 1053, 1152, 1205, 1213, 1317, 1927, 2002, 2003, 2006, 2013, 2014)
+# The user does not exist, or the password is wrong.
 ACCESS_DENIED = 1045
-# An address of RDS, and its region. Amazon signs those certificates itself, with authorities that no system knows: one
-# set for each region, all of them in the file that it gives out. A proxy has a certificate that every system knows.
+# The address of an RDS server, with its region. Amazon signs its certificates with authorities of its own, one set per
+# region, which no operating system includes. The certificate of an RDS proxy is signed by a public authority.
 RDS = re.compile(r"\.([a-z0-9-]+)\.rds\.amazonaws\.com(\.cn)?$")
 RDS_PROXY = re.compile(r"\.proxy-[a-z0-9]+\.")
 AUTHORITIES = Path(__file__).parent / "database" / "rds-global-bundle.pem"
 
 
-# When the invocation under way will be cut off, by time.monotonic().
+# The end of the current invocation on the clock of time.monotonic().
 _end: ContextVar[float | None] = ContextVar("end", default=None)
 
 
 def longest_call(service: str) -> float:
-    """The seconds that one call may take in all, with its retries."""
-    return ATTEMPTS * (CONNECT_SECONDS + READ_SECONDS_OF.get(service, READ_SECONDS)) + BACKOFF_SECONDS
+    """Returns how many seconds one call can take, with its retry."""
+    return ATTEMPTS * (CONNECT_SECONDS + READ_SECONDS_BY_SERVICE.get(service, READ_SECONDS)) + BACKOFF_SECONDS
 
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Within it no call to AWS begins that could take longer than what is left of ``seconds``.
+    """Refuses calls to AWS that could take longer than what is left of ``seconds``.
 
-    Such a call raises ``Unavailable`` instead, so a function of several calls ends by itself and says what it did not
-    do, where Lambda would cut it off without a word. A thread that it starts is watched in a copy of its context only.
+    Such a call raises ``Unavailable``, so that a function with several calls ends by itself and reports what it did not
+    do. Lambda would end it without a report. The limit applies to a thread only if it runs in a copy of the context.
     """
-    # Where not even one call fits, as into the three seconds of Chalice's test client, none would ever be made.
-    fits = seconds > max(map(longest_call, READ_SECONDS_OF))
+    # Without this, the three seconds of Chalice's test client would allow no call at all.
+    fits = seconds > max(map(longest_call, READ_SECONDS_BY_SERVICE))
     token = _end.set(time.monotonic() + seconds if fits else None)
     try:
         yield
@@ -74,33 +74,33 @@ def time_limit(seconds: float) -> Iterator[None]:
         _end.reset(token)
 
 
-# `chalice local` has threads, and a session is not made for two that ask it for credentials at once.
-_making = Lock()
+# `chalice local` has threads, and botocore's session is not safe for two threads at the same time.
+_client_lock = Lock()
 
 
-class _OnFirstUse:
-    """Stands for a client, which is made when something of it is first asked for: not every call needs all of them."""
+class _LazyClient:
+    """A client that is made when one of its attributes is first used."""
 
     def __init__(self, service: str, region: str | None) -> None:
-        self._wanted = service, region
+        self._arguments = service, region
         self._client: Any = None
 
     def __getattr__(self, name: str) -> Any:
-        with _making:
-            self._client = self._client or _make(*self._wanted)
+        with _client_lock:
+            self._client = self._client or _make(*self._arguments)
         value = getattr(self._client, name)
-        # Kept, so that this is not asked again.
+        # Python finds the attribute itself from now on.
         setattr(self, name, value)
         return value
 
 
 @cache
 def aws(service: str, region: str | None = None) -> Any:
-    """The client of ``service``, one for each process and region, as boto3 would make it.
+    """Returns the client of ``service``, the same one each time for a region.
 
-    Links are signed with Signature Version 4, which is not botocore's default in us-east-1.
+    It signs links with Signature Version 4, which is not botocore's default in us-east-1.
     """
-    return _OnFirstUse(service, region)
+    return _LazyClient(service, region)
 
 
 @cache
@@ -109,9 +109,9 @@ def _session() -> Session:
     from botocore.session import get_session
 
     class OneFolder(Loader):
-        """Knows which services there are by their folders' names; botocore looks into all four hundred of them."""
+        """A loader that lists the services by the names of their folders. Botocore opens all 400 folders."""
 
-        def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002 - botocore's own signature
+        def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002 - botocore's signature
             return [folder.name for folder in Path(self.BUILTIN_DATA_PATH).iterdir()]
 
     session = get_session()
@@ -124,16 +124,16 @@ def _make(service: str, region: str | None) -> Any:
 
     config = Config(
         connect_timeout=CONNECT_SECONDS,
-        read_timeout=READ_SECONDS_OF.get(service, READ_SECONDS),
+        read_timeout=READ_SECONDS_BY_SERVICE.get(service, READ_SECONDS),
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         signature_version="v4" if service != "s3" else "s3v4",
         max_pool_connections=CONNECTIONS,
-        # A new bucket's global name redirects to its region for hours, and no signed link survives a redirect; this
-        # takes the regional name. An endpoint that is an address, such as the local cloud's, has paths all the same.
+        # This uses the bucket's regional name. The global name of a new bucket redirects for hours, and a redirect
+        # breaks signed links. An endpoint that is an IP address, such as the local cloud, still uses paths.
         s3={"addressing_style": "virtual"},
     )
     client: Any = _session().create_client(service, region_name=region, config=config)
-    # Made by two threads at once they would be different classes, and an `except` of the one lets the other's pass.
+    # Creates the exception classes now. Two threads could create them twice, and `except` would then miss one.
     _ = client.exceptions
 
     def in_time(model: Any, **_: Any) -> None:
@@ -147,13 +147,13 @@ def _make(service: str, region: str | None) -> Any:
 
 @contextmanager
 def mysql(database: Database, *, read_seconds: int = 60) -> Iterator[Connection[Any]]:
-    """A fresh connection to ``database``, closed at the end, whatever happens.
+    """Opens a connection to ``database``, and always closes it at the end.
 
-    It reads in UTC and does not commit by itself. Raises ``DatabaseUnavailable`` where the server cannot be reached,
-    goes away in the middle, or holds a lock for too long: all that may be well a moment later. Raises
-    ``DatabaseRefused`` for what will not: a missing table or right, or ``PasswordRefused``.
+    The connection uses UTC and does not commit by itself. Raises ``DatabaseUnavailable`` if a retry can succeed: the
+    server cannot be reached, the connection breaks, or a lock is held for too long. Raises ``DatabaseRefused`` for
+    other errors, such as a missing table or right, and ``PasswordRefused`` for a wrong password.
 
-    A server of RDS has to show that it is the one. Others are talked to by TLS if they offer it, whoever they are.
+    RDS servers must have a valid certificate. Other servers are reached with TLS if they offer it, without a check.
     """
     import ssl
 
@@ -180,24 +180,24 @@ def mysql(database: Database, *, read_seconds: int = 60) -> Iterator[Connection[
     except RuntimeError as error:
         if connection:
             raise
-        # PyMySQL's way to say that it lacks what the server's authentication wants of a connection without TLS.
+        # PyMySQL raises this if the server's authentication needs TLS or a library that is missing.
         raise DatabaseRefused(f"{place} refuses: {error}") from error
     except (pymysql.err.Error, OSError) as error:
         if isinstance(getattr(error, "original_exception", None), ssl.SSLCertVerificationError):
-            raise DatabaseRefused(f"{place} does not show that it is the one: {error.args[-1]}") from error
-        if isinstance(error, pymysql.err.MySQLError) and error.args and error.args[0] not in PASSING:
+            raise DatabaseRefused(f"{place} has no valid certificate: {error.args[-1]}") from error
+        if isinstance(error, pymysql.err.MySQLError) and error.args and error.args[0] not in TRANSIENT:
             refused = PasswordRefused if error.args[0] == ACCESS_DENIED else DatabaseRefused
             raise refused(f"{place} refuses: {error.args[-1]}") from error
         raise DatabaseUnavailable(f"{place} does not answer for now: {error}") from error
     finally:
         if connection:
-            # Not close(): that sends a last word to a server that may be gone, and then waits for it.
+            # close() would send a command, and wait for a server that can be gone.
             connection._force_close()  # type: ignore[attr-defined]
 
 
 @cache
 def _tls(host: str) -> SSLContext | None:
-    """What checks a server of RDS; None for another."""
+    """Returns the TLS settings that check a server of RDS, or None for any other server."""
     import ssl
 
     rds = RDS.search(host)
@@ -211,22 +211,22 @@ def _tls(host: str) -> SSLContext | None:
 
 
 def authorities(region: str) -> str:
-    """The certificates of RDS's authorities for ``region``. All of them together would take 15 ms to load."""
+    """Returns the certificates of RDS's authorities for ``region``. Loading those of all regions takes 15 ms."""
     import ssl
 
-    every = re.findall(r"-----BEGIN.+?END CERTIFICATE-----\n", AUTHORITIES.read_text(), flags=re.DOTALL)
-    own = [each for each in every if f"Amazon RDS {region} Root".encode() in ssl.PEM_cert_to_DER_cert(each)]
+    certificates = re.findall(r"-----BEGIN.+?END CERTIFICATE-----\n", AUTHORITIES.read_text(), flags=re.DOTALL)
+    own = [each for each in certificates if f"Amazon RDS {region} Root".encode() in ssl.PEM_cert_to_DER_cert(each)]
     if not own:
-        raise DatabaseRefused(f"no authority is known that signs for RDS in {region}")
+        raise DatabaseRefused(f"the file of RDS authorities has none for {region}: download a newer one")
     return "".join(own)
 
 
 @contextmanager
 def mysql_of_secret(arn: str) -> Iterator[Connection[Any]]:
-    """The same, to the database that a secret of Secrets Manager tells of.
+    """Opens a connection to the database that a secret of Secrets Manager describes.
 
-    The secret is read once for each process, and once more where its password is refused: it may have been rotated.
-    Raises ``Unavailable`` too, where Secrets Manager does not answer for now.
+    The secret is read once per process, and again if its password is refused, because a rotation can have changed it.
+    Raises the errors of ``mysql``, and ``Unavailable`` if Secrets Manager does not answer for now.
     """
     with ExitStack() as stack:
         try:
@@ -239,7 +239,7 @@ def mysql_of_secret(arn: str) -> Iterator[Connection[Any]]:
 
 @cache
 def database(arn: str) -> Database:
-    """What the secret says of MySQL; kept until somebody clears it."""
+    """Returns the database that a secret describes, from a cache."""
     return Database.of_secret(read_secret(arn))
 
 

@@ -1,8 +1,7 @@
-"""One id for all that comes of a request, from its answer to the notification: the field ``correlationId``.
+"""The correlation id: one id for everything that follows from a request, in the field ``correlationId``.
 
-It begins as the request's id at API Gateway, or as the client's own header ``X-Request-Id``. What does not begin with
-a request has another one: an upload that of its event at S3, a report started by hand that of its execution. It goes
-along as an attribute of messages and orders, and is no part of what they are.
+The id is the client's header ``X-Request-Id``, or else API Gateway's request id. An upload has the id of its request to
+S3, and a report without a request has the name of its execution. Messages and orders carry the id as an attribute.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ if TYPE_CHECKING:
     from chalice.app import Request
 
 HEADER = "X-Request-Id"
-# The name of an attribute of SQS's messages, of orders and of executions' inputs; and of SNS's messages, with a list,
-# since one notification may tell of many orders.
+# The attribute of SQS messages, orders and executions' inputs. SNS messages have a list, because one notification can
+# report many orders.
 NAME, NAMES = "correlationId", "correlationIds"
 ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
-# As many as orders in a batch of the queue or the stream.
+# A batch of the queue or the stream has at most this many orders.
 IDS = 100
 
-# That of what is being done, for the log.
+# The id of the current work, for the log.
 _current: ContextVar[str | None] = ContextVar("correlation_id", default=None)
 
 
@@ -35,7 +34,7 @@ def current() -> str | None:
 
 @contextmanager
 def about(correlation_id: str | None) -> Iterator[None]:
-    """Within it every log record has this id, unless it names another one."""
+    """Gives all log records inside it this id, unless a record names another one."""
     token = _current.set(correlation_id)
     try:
         yield
@@ -44,12 +43,12 @@ def about(correlation_id: str | None) -> Iterator[None]:
 
 
 def valid(given: Any) -> str | None:
-    """``given`` if it is an id, else None."""
+    """Returns ``given`` if it is a valid id, or else None."""
     return given if isinstance(given, str) and ID.fullmatch(given) else None
 
 
 def of_request(request: Request) -> str:
-    """The client's own id or, where there is none or it is malformed, the gateway's. ``chalice local`` gives none."""
+    """Returns the client's id if it is valid, or else the gateway's, or a new one under ``chalice local``."""
     if given := valid(request.headers.get(HEADER)) or valid(request.context.get("requestId")):
         return given
     from uuid import uuid4
@@ -58,12 +57,12 @@ def of_request(request: Request) -> str:
 
 
 def sqs_attribute(correlation_id: str | None) -> dict[str, Any]:
-    """Of a message to be sent, beside its other attributes."""
+    """Returns the attribute for a message to SQS."""
     return {NAME: {"DataType": "String", "StringValue": correlation_id}} if correlation_id else {}
 
 
 def of_sqs(message: dict[str, Any]) -> str | None:
-    """Of a message that was received: by Lambda or, with its other spelling of the same, by a call."""
+    """Returns the id in a message that Lambda or a call has received. Both spell the attributes differently."""
     match message:
         case {"messageAttributes": {"correlationId": {"stringValue": given}}}:
             return valid(given)
@@ -73,7 +72,7 @@ def of_sqs(message: dict[str, Any]) -> str | None:
 
 
 def of_execution(payload: Any) -> str | None:
-    """The id of the request that started a state machine, from what the machine hands its functions.
+    """Returns the id of the request that started a state machine, from an event of the machine's functions.
 
     Without a request it is the name of the execution.
     """
@@ -86,7 +85,7 @@ def of_execution(payload: Any) -> str | None:
 
 
 def of_order(record: Any) -> str | None:
-    """Of the order that a record of the orders table's stream brings."""
+    """Returns the id of the order in a record of the orders' stream."""
     match record:
         case {"dynamodb": {"NewImage": {"correlationId": {"S": given}}}}:
             return valid(given)
@@ -94,7 +93,7 @@ def of_order(record: Any) -> str | None:
 
 
 def of_upload(record: Any) -> str | None:
-    """Of a record of an S3 event: the id of the request that put the object there."""
+    """Returns the id of the request that stored an object, from a record of an S3 event."""
     match record:
         case {"responseElements": {"x-amz-request-id": given}}:
             return valid(given)
@@ -102,13 +101,13 @@ def of_upload(record: Any) -> str | None:
 
 
 def sns_attribute(correlation_ids: tuple[str, ...]) -> dict[str, Any]:
-    """Of a message to be published, a hundred of them. SNS takes no empty list, and counts it into its limit."""
+    """Returns the attribute for a message to SNS, with at most 100 ids. SNS refuses an empty list."""
     ids = json.dumps(list(dict.fromkeys(correlation_ids))[:IDS])
     return {NAMES: {"DataType": "String.Array", "StringValue": ids}} if correlation_ids else {}
 
 
 def of_sns(sns: Any) -> tuple[str, ...]:
-    """Of a message that SNS hands over. Another publisher's attribute of the same name may be anything."""
+    """Returns the ids in a message from SNS. The attribute of another publisher can have any text."""
     match sns:
         case {"MessageAttributes": {"correlationIds": {"Value": str(text)}}}:
             try:

@@ -1,8 +1,8 @@
-"""The header ``Idempotency-Key``: a client that sends a request again with its key sends the same request.
+"""The header ``Idempotency-Key``: a client can send a request again with the same key, and it takes effect once.
 
-Each key is an item of the requests table, with a digest of what was asked for. One conditional write takes the key or
-finds that it was taken for the same request, so of many calls at the same moment all agree on one request. What the
-request then makes has a name that comes from the key, so making it again makes nothing new.
+Each key is an item of the requests table, with a digest of the request's content. One conditional write claims the key,
+so simultaneous calls agree on one request. The ids of orders and reports come from the key, so a repeated request
+creates nothing new.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from typing import Any
 from chalicelib.errors import Conflict, InvalidRequest, Problem, aws_errors
 
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# As long as Step Functions remembers the name of an execution.
+# Step Functions keeps the name of an execution for this long.
 KEPT = timedelta(days=90)
 
 
 @aws_errors()
-def claim(route: str, key: str, content: Any, *, dynamodb: Any, table: str, now: datetime) -> None:
-    """Takes ``key`` for the request of ``content``, anything that JSON can hold, at ``route``.
+def claim(route: str, key: str | None, content: Any, *, dynamodb: Any, table: str, now: datetime) -> None:
+    """Claims ``key`` for a request: ``content`` is anything that JSON can hold. Without a key this does nothing.
 
-    Does nothing where it was taken for the same request before. Raises ``InvalidRequest`` for a malformed key, and
-    ``Conflict`` for one that was used for another request in the last 90 days.
+    The same request can claim its key again. Raises ``InvalidRequest`` for a malformed key, and ``Conflict`` for a key
+    that another request has used in the last 90 days.
     """
+    if key is None:
+        return
     if not KEY.fullmatch(key):
         raise InvalidRequest([Problem("Idempotency-Key", "must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -")])
     values = {
@@ -41,10 +43,10 @@ def claim(route: str, key: str, content: Any, *, dynamodb: Any, table: str, now:
                 "digest": values[":digest"],
                 "expiresAt": {"N": str(int((now + KEPT).timestamp()))},
             },
-            # DynamoDB may take days to delete what has expired.
+            # DynamoDB can take days to delete an expired item.
             ConditionExpression="attribute_not_exists(requestKey) OR digest = :digest OR expiresAt < :now",
             ExpressionAttributeValues=values,
         )
     except dynamodb.exceptions.ConditionalCheckFailedException:
-        message = f"{key} was used for another request; take a new one"
+        message = f"{key} was used for another request; use a new key"
         raise Conflict([Problem("Idempotency-Key", message)]) from None

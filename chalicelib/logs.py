@@ -1,8 +1,7 @@
-"""One JSON object for each log record, on standard output, where Lambda picks it up.
+"""Logs: one JSON object per record on standard output, which Lambda sends to CloudWatch Logs.
 
-Every record carries the id of what it is about (``reportId``, ``orderID``, ``key``) as a field of its own, given
-with ``extra=``, and the ``correlationId`` of what it is part of; what comes from a client goes into a field and never
-into the message, so it cannot forge a record.
+A record has the id of its subject (``reportId``, ``orderID``, ``key``) as a field, from ``extra=``, and the current
+``correlationId``. A client's text must go into a field and not into the message, so that it cannot forge a record.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from pythonjsonlogger.json import JsonFormatter
 
 from chalicelib import correlation
 
-# CloudWatch Logs takes records of 256 KB, and a character may have twelve bytes in JSON.
+# CloudWatch Logs accepts records of 256 KB, and a character can take twelve bytes in JSON.
 FIELD_CHARACTERS = 10_000
 
 
 class _Formatter(JsonFormatter):
-    """Adds what the record is part of, and cuts a text that is too long, such as a traceback with a whole message."""
+    """Adds the correlation id, and cuts long texts, such as a traceback that contains a whole message."""
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         if correlation.NAME not in log_data and (correlation_id := correlation.current()):
@@ -32,7 +31,7 @@ class _Formatter(JsonFormatter):
 
 
 def logger(name: str) -> logging.Logger:
-    """The logger ``cafe.<name>``; the first call sets the format up."""
+    """Returns the logger ``cafe.<name>``. The first call sets up the format."""
     root = logging.getLogger("cafe")
     if not root.handlers:
         handler = logging.StreamHandler(sys.stdout)
@@ -45,6 +44,6 @@ def logger(name: str) -> logging.Logger:
         )
         root.addHandler(handler)
         root.setLevel(logging.INFO)
-        # Lambda's own root handler would print each record a second time.
+        # Lambda's root handler would print each record again.
         root.propagate = False
     return root.getChild(name)

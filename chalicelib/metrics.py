@@ -1,9 +1,9 @@
-"""Metrics in CloudWatch's embedded metric format: a log record of which CloudWatch takes the figures by itself.
+"""Metrics in CloudWatch's embedded metric format: CloudWatch reads the figures from log records.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 
-They are to watch by, and not to settle accounts: CloudWatch may take a record twice, and a function that is cut off
-before it has logged is not counted.
+They are not exact enough for accounting: CloudWatch can read a record twice, and a function that is killed does not log
+its figures.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from chalicelib.logs import logger
 from chalicelib.settings import stage
 
 NAMESPACE = "Cafe"
-# All that there are, each with its unit. Of the orders that were accepted each is stored, doubled (the same was stored
-# before) or rejected in the end, or it waits, in the queue or as a dead letter.
+# All metrics with their units. Each accepted order is counted later as stored, as doubled (it was stored before) or as
+# rejected, unless it is still in the queue or a dead letter.
 UNITS = {
     "OrdersAccepted": "Count",
     "OrdersStored": "Count",
@@ -33,19 +33,19 @@ log = logger("metrics")
 
 
 def emit(figures: Mapping[str, float], **dimensions: str) -> None:
-    """Logs those of ``figures`` that are not 0, by the stage and by ``dimensions``, of few values each.
+    """Logs the ``figures`` that are not 0, with the stage and ``dimensions``.
 
-    Each combination of values is a metric of its own, and has a price.
+    Each combination of values is a separate metric that costs money, so a dimension must have few values.
     """
-    given = {name: figure for name, figure in figures.items() if figure}
-    if not given:
+    nonzero = {name: figure for name, figure in figures.items() if figure}
+    if not nonzero:
         return
     dimensions = {"stage": stage(), **dimensions}
     directive = {
         "Namespace": NAMESPACE,
         "Dimensions": [list(dimensions)],
-        "Metrics": [{"Name": name, "Unit": UNITS[name]} for name in given],
+        "Metrics": [{"Name": name, "Unit": UNITS[name]} for name in nonzero],
     }
     metadata = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}
-    # As the message itself: the formatter leaves out extra fields that begin with an underscore.
-    log.info({"message": "metrics", "_aws": metadata, **dimensions, **given})
+    # A message and not ``extra``, because the formatter drops extra fields that begin with an underscore.
+    log.info({"message": "metrics", "_aws": metadata, **dimensions, **nonzero})

@@ -41,6 +41,17 @@ def caller(request: Request) -> Caller:
     return Caller(identity["principalId"], tuple(identity["groups"].split(",")))
 
 
+def route(request: Request) -> str:
+    """Returns the method and the path of the request's route, such as ``GET /orders/{order_id}``."""
+    return f"{request.method} {request.context['resourcePath']}"
+
+
+def idempotency_key(request: Request) -> str | None:
+    """Returns the header ``Idempotency-Key``."""
+    key: str | None = request.headers.get("idempotency-key")
+    return key
+
+
 def body(request: Request, *, nothing: Any = None) -> Any:
     """Returns the request's JSON body, or ``nothing`` if it is empty.
 

@@ -14,7 +14,7 @@ VERSION = "0.2.0"
 
 @dataclass(frozen=True)
 class Database:
-    """Where the inventory is, and as whom it is read."""
+    """The address of the inventory's database, and the user who reads it."""
 
     host: str
     port: int
@@ -24,31 +24,31 @@ class Database:
 
     @classmethod
     def of_secret(cls, text: str) -> Database:
-        """From a secret's JSON, with RDS's own names. Raises ``DatabaseRefused``, which has no word of it."""
+        """Reads a secret's JSON, which has RDS's names. Raises ``DatabaseRefused``, whose message has no part of it."""
         host, port, name, user, password = _of_json(text, "host", "port", "dbname", "username", "password")
         if not port.isdecimal():
-            raise DatabaseRefused("the port in MySQL's secret is no number")
+            raise DatabaseRefused("the port in MySQL's secret is not a number")
         return cls(host, int(port), name, user, password)
 
     def logged_in(self, text: str) -> Database:
-        """The same, as the user of another secret, which may say nothing else, as RDS's own of an administrator."""
+        """Returns the same database with the user of another secret, such as the administrator's secret of RDS."""
         user, password = _of_json(text, "username", "password")
         return replace(self, user=user, password=password)
 
 
 def _of_json(text: str, *names: str) -> list[str]:
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except ValueError:
-        raise DatabaseRefused("MySQL's secret is no JSON") from None
-    lacking = [name for name in names if not (isinstance(found, dict) and found.get(name))]
-    if lacking:
-        raise DatabaseRefused(f"MySQL's secret has no {', '.join(lacking)}")
-    return [str(found[name]) for name in names]
+        raise DatabaseRefused("MySQL's secret is not JSON") from None
+    missing = [name for name in names if not (isinstance(content, dict) and content.get(name))]
+    if missing:
+        raise DatabaseRefused(f"MySQL's secret has no {', '.join(missing)}")
+    return [str(content[name]) for name in names]
 
 
 def database_secret(environment: Mapping[str, str] = os.environ) -> str:
-    """The ARN of the secret that says how MySQL is reached. Only the functions that talk to MySQL have it.
+    """Returns the ARN of the secret with MySQL's address. Only the functions that use MySQL have it.
 
     Raises ``MissingSettings``.
     """
@@ -57,7 +57,7 @@ def database_secret(environment: Mapping[str, str] = os.environ) -> str:
 
 
 def database_admin_secret(environment: Mapping[str, str] = os.environ) -> str | None:
-    """The ARN of the secret that has MySQL's administrator; only the functions that look after MySQL itself have it."""
+    """Returns the ARN of the secret with MySQL's administrator. Only ``migrate`` and ``rotate_password`` have it."""
     return environment.get("DB_ADMIN_SECRET_ARN")
 
 
@@ -65,7 +65,7 @@ def database_admin_secret(environment: Mapping[str, str] = os.environ) -> str | 
 class Settings:
     """Names and ARNs of the resources, each from the environment variable of the same name in capitals.
 
-    ``orders_since`` is the day the orders table was made, as ``YYYY-MM-DD``: no list looks back further.
+    ``orders_since`` is the day on which the orders table was created, as ``YYYY-MM-DD``. Lists look back to that day.
     """
 
     cafe_stage: str
@@ -89,36 +89,39 @@ class Settings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """Raises ``MissingSettings`` with the names of all that is missing or empty."""
+        """Reads the environment. Raises ``MissingSettings`` with the names of missing and of empty variables."""
         return cls(*_require([field.name.upper() for field in fields(cls)], environment))
 
     @property
     def issuer(self) -> str:
-        """Of the user pool's tokens."""
+        """The issuer of the user pool's tokens."""
         return f"https://cognito-idp.{self.user_pool_id.partition('_')[0]}.amazonaws.com/{self.user_pool_id}"
 
 
 def cognito_endpoint(settings: Settings, environment: Mapping[str, str] = os.environ) -> str:
-    """Where the user pool is: beside all else of AWS where AWS_ENDPOINT_URL is set, else where its issuer is."""
+    """Returns the address of Cognito: AWS_ENDPOINT_URL if that is set, or else the issuer's."""
     return environment.get("AWS_ENDPOINT_URL") or settings.issuer.rpartition("/")[0]
 
 
 def uploads_url(settings: Settings, environment: Mapping[str, str] = os.environ) -> str:
-    """The uploads bucket's address, as botocore has it in its links."""
+    """Returns the uploads bucket's address, as it is in the links for uploads."""
     if endpoint := environment.get("AWS_ENDPOINT_URL"):
         return f"{endpoint}/{settings.uploads_bucket}"
     region = settings.user_pool_id.partition("_")[0]
-    # The buckets of the first region have kept the name of before there were others.
+    # The addresses of the oldest region do not name it.
     return f"https://{settings.uploads_bucket}.{'s3' if region == 'us-east-1' else f's3.{region}'}.amazonaws.com/"
 
 
 def first_retry_seconds(environment: Mapping[str, str] = os.environ) -> int:
-    """Seconds until a failed order comes back; each later delay is twice as long. Stacks for tests set 0."""
+    """Returns the seconds until the queue delivers a failed order again. Each later delay is twice as long.
+
+    Stacks for tests set 0.
+    """
     return int(environment.get("ORDERS_RETRY_SECONDS") or 1)
 
 
 def stage(environment: Mapping[str, str] = os.environ) -> str:
-    """The stage's name alone, for metrics; a module that is used without the app, as by a test, has none."""
+    """Returns the stage's name for metrics, or ``none`` for a module that is used without the app, as in a test."""
     return environment.get("CAFE_STAGE") or "none"
 
 

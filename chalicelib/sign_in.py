@@ -1,8 +1,8 @@
-"""Who may do what, and who is who: by a token of the user pool, whose signature is verified here.
+"""The authorizer: verifies a token of the user pool, and returns the routes that its user can call.
 
-API Gateway asks before each call of a route that is not open, and keeps the answer for a minute for the same token. So
-does ``chalice local``, at each call. Whatever is wrong with a token, or here, is a 403; a request without one is a 401
-before it comes here.
+API Gateway calls it for all routes that are not open, and caches the answer per token for a minute. ``chalice local``
+calls it each time. A token that is not valid, or any fault here, gets a 403. API Gateway itself answers 401 to a
+request without a token.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logger("sign_in")
 
-# Who may call each route: everyone, the group `staff` and the managers, or the managers alone.
+# The routes by who can call them: everyone, staff and managers, or managers only.
 OPEN, STAFF, MANAGERS = "open", "staff", "managers"
 ROUTES = {
     ("POST", "/create_report"): MANAGERS,
@@ -51,46 +51,46 @@ ROUTES = {
 
 FETCH_SECONDS = 3
 KEYS_BYTES = 100_000
-# How long unknown key ids are refused without asking the pool again: after its answer, and after none.
-AGAIN_SECONDS = 10
-AGAIN_AFTER_FAILURE_SECONDS = 1
+# Unknown key ids are refused for this long without another request to the pool, after an answer and after a failure.
+REFETCH_SECONDS = 10
+REFETCH_AFTER_FAILURE_SECONDS = 1
 
 
 def fetch(url: str) -> bytes:
-    """The user pool's own address is all that is asked for, and it is no user's text."""
+    """Returns the content of the user pool's address, which no user can change."""
     with urlopen(url, timeout=FETCH_SECONDS) as answer:  # noqa: S310  # nosec B310
         content: bytes = answer.read(KEYS_BYTES)
         return content
 
 
 class Keys:
-    """The public keys of a user pool by their id, fetched when one is asked for that is not known.
+    """The public keys of a user pool by their id, fetched again if an id is unknown.
 
-    Safe to be asked by several threads. ``clock`` gives seconds.
+    Several threads can use it. ``clock`` returns seconds.
     """
 
     def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._url, self._clock = url, clock
-        self._known: dict[str, PyJWK] = {}
-        self._again = float("-inf")
-        self._one_at_a_time = threading.Lock()
+        self._keys: dict[str, PyJWK] = {}
+        self._next_fetch = float("-inf")
+        self._lock = threading.Lock()
 
     def get(self, key_id: str) -> PyJWK:
-        """Raises ``TokenRefused`` where the pool has no such key, ``Unavailable`` where it cannot be asked."""
-        if key_id in self._known:
-            return self._known[key_id]
-        with self._one_at_a_time:
-            if key_id not in self._known and self._clock() >= self._again:
-                self._again = self._clock() + AGAIN_AFTER_FAILURE_SECONDS
-                self._known = self._fetched()
-                self._again = self._clock() + AGAIN_SECONDS
-            if not self._known:
+        """Returns a key. Raises ``TokenRefused`` if the pool does not have it, ``Unavailable`` if the pool fails."""
+        if key_id in self._keys:
+            return self._keys[key_id]
+        with self._lock:
+            if key_id not in self._keys and self._clock() >= self._next_fetch:
+                self._next_fetch = self._clock() + REFETCH_AFTER_FAILURE_SECONDS
+                self._keys = self._fetch()
+                self._next_fetch = self._clock() + REFETCH_SECONDS
+            if not self._keys:
                 raise Unavailable("the user pool did not give its keys a moment ago")
-            if key_id not in self._known:
-                raise TokenRefused("its key is none of the user pool's")
-            return self._known[key_id]
+            if key_id not in self._keys:
+                raise TokenRefused("the user pool does not have its key")
+            return self._keys[key_id]
 
-    def _fetched(self) -> dict[str, PyJWK]:
+    def _fetch(self) -> dict[str, PyJWK]:
         from jwt import PyJWKSet, PyJWTError
 
         try:
@@ -101,15 +101,15 @@ class Keys:
 
 @cache
 def keys_of(url: str) -> Keys:
-    """Those at ``url``, kept as long as the process lives."""
+    """Returns the keys at ``url``, the same object each time."""
     return Keys(url)
 
 
 def authorize(request: AuthRequest, *, endpoint: str, issuer: str, client_id: str) -> AuthResponse:
-    """The routes that the token's bearer may call, and for the views the bearer's name and groups.
+    """Returns the routes that the token's user can call, and the user's name and groups for the views.
 
-    ``endpoint`` is where the user pool is asked for its keys. Raises nothing: on AWS it would be a 500, and under
-    ``chalice local`` a connection that breaks.
+    ``endpoint`` is the address of the user pool. This raises no error, which would be a 500 on AWS and a broken
+    connection under ``chalice local``.
     """
     try:
         keys = keys_of(f"{endpoint}/{issuer.rpartition('/')[2]}/.well-known/jwks.json")
@@ -119,17 +119,17 @@ def authorize(request: AuthRequest, *, endpoint: str, issuer: str, client_id: st
         log.info("token refused", extra={"reason": str(error)})
     except Unavailable as error:
         log.error("token refused", extra={"reason": str(error)})
-    except Exception as error:  # noqa: BLE001 - whatever it is, nobody is let in
-        # Without its text, for that could have a part of the token in it.
+    except Exception as error:  # noqa: BLE001 - no fault must admit anyone
+        # The error's message could have a part of the token, so it is not logged.
         where = "".join(traceback.format_tb(error.__traceback__))
         log.error("token refused", extra={"reason": f"a fault of the authorizer, {type(error).__name__}:\n{where}"})
     return AuthResponse(routes=[], principal_id="nobody")
 
 
 def bearer(token: str, *, keys: Keys, issuer: str, client_id: str) -> tuple[str, list[str]]:
-    """The name and the groups, of those that are known here, in an id token of the user pool, bare or after ``Bearer``.
+    """Returns the name and the groups in an id token of the user pool. ``Bearer`` before the token is optional.
 
-    Raises ``TokenRefused`` with the reason, which has nothing of the token.
+    Raises ``TokenRefused`` with the reason, which has no part of the token.
     """
     import jwt
 
@@ -145,7 +145,7 @@ def bearer(token: str, *, keys: Keys, issuer: str, client_id: str) -> tuple[str,
             options={
                 "require": ["exp", "iss", "aud", "token_use", "cognito:username"],
                 "strict_aud": True,
-                # It was just made where the pool's clock is ahead of this one.
+                # A new token is from the future if the pool's clock is ahead of this one.
                 "verify_iat": False,
             },
         )
@@ -153,17 +153,17 @@ def bearer(token: str, *, keys: Keys, issuer: str, client_id: str) -> tuple[str,
         raise TokenRefused(type(error).__name__) from None
     use = claims["token_use"]
     if use != "id":
-        raise TokenRefused("it is no id token")
+        raise TokenRefused("it is not an id token")
     groups = claims.get("cognito:groups", [])
     return str(claims["cognito:username"]), [group for group in (STAFF, MANAGERS) if group in groups]
 
 
 def allowed(groups: list[str]) -> list[str | AuthRoute]:
-    """The routes that are not open and that one of ``groups`` may call, as patterns of their paths."""
+    """Returns the routes that one of ``groups`` can call, as patterns of paths, without the open routes."""
     routes: list[str | AuthRoute] = []
     for (method, path), group in ROUTES.items():
         if group in groups or (group == STAFF and MANAGERS in groups):
             pattern = re.sub(r"{\w+}", "*", path)
-            # A slash at the end leads to the same route.
+            # API Gateway also accepts the path with a slash at the end.
             routes += [AuthRoute(pattern, [method]), AuthRoute(f"{pattern}/", [method])]
     return routes

@@ -1,7 +1,7 @@
-"""The password of the functions' user, which Secrets Manager rotates: it calls ``rotate`` for each of four steps.
+"""The rotation of the functions' password. Secrets Manager calls ``rotate`` for each of its four steps.
 
-Two users take turns. The new password is of the one that is not in use, so whoever has read the secret before the
-rotation gets in until the next one, and at no moment does the secret tell of a password that is refused.
+Two users take turns, and the new password is for the one that is not in use. A function that read the secret before the
+rotation can still connect until the next one, and the password in the secret always works.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from chalicelib import clients
-from chalicelib.database import let_in
+from chalicelib.database import grant_access
 from chalicelib.errors import aws_errors
 from chalicelib.logs import logger
 from chalicelib.settings import Database
@@ -25,9 +25,9 @@ log = logger("rotation")
 
 
 def rotate(event: dict[str, Any], manager: Any, secret: str, admin_secret: str) -> None:
-    """One step of a rotation, as Secrets Manager asks for it; each may come again. ``manager`` is its client.
+    """Does one step of a rotation, which Secrets Manager can repeat. ``manager`` is its client.
 
-    Raises ``Unavailable`` and ``DatabaseRefused``; Secrets Manager tries again later.
+    Raises ``Unavailable`` and ``DatabaseRefused``, after which Secrets Manager retries.
     """
     if event["SecretId"] != secret:
         raise ValueError(f"this rotates {secret} and no other secret")
@@ -52,13 +52,13 @@ def _create(manager: Any, secret: str, version: str) -> None:
     else:
         return
     current = json.loads(manager.get_secret_value(SecretId=secret)["SecretString"])
-    new = {**current, "username": _other(current["username"]), "password": secrets.token_urlsafe(32)}
+    new = {**current, "username": _other_user(current["username"]), "password": secrets.token_urlsafe(32)}
     manager.put_secret_value(
         SecretId=secret, ClientRequestToken=version, SecretString=json.dumps(new), VersionStages=["AWSPENDING"]
     )
 
 
-def _other(user: str) -> str:
+def _other_user(user: str) -> str:
     return user.removesuffix(CLONE) if user.endswith(CLONE) else user + CLONE
 
 
@@ -69,7 +69,7 @@ def _pending(manager: Any, secret: str, version: str) -> Database:
 
 def _set(database: Database, admin_secret: str) -> None:
     with clients.mysql(database.logged_in(clients.read_secret(admin_secret))) as connection:
-        let_in(connection, database)
+        grant_access(connection, database)
 
 
 def _test(database: Database) -> None:

@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from chalicelib import correlation, metrics, queues
+from chalicelib import correlation, idempotency, metrics, queues, rest
 from chalicelib.errors import Conflict, InvalidRequest, Problem, Unavailable, aws_errors
 from chalicelib.logs import logger
 from chalicelib.orders.listing import stored_digests
 from chalicelib.orders.order import Order, parse_order
+from chalicelib.settings import Settings
 from chalicelib.timeline import timestamp
+
+if TYPE_CHECKING:
+    from chalice.app import Request
 
 ORDERS_IN_LIST = 100
 
 log = logger("orders")
+
+
+def place(request: Request, *, aws: Callable[[str], Any], settings: Settings, now: datetime) -> dict[str, Any]:
+    """Puts the orders of a request on the queue, and returns the answer: one receipt, or ``{"orders": [receipt]}``."""
+    body, key = rest.body(request), rest.idempotency_key(request)
+    dynamodb = aws("dynamodb")
+    with count_rejections(body):
+        orders = parse(body, now, key, rest.caller(request).name)
+        content = [[order.order_id, order.digest()] for order in orders]
+        table = settings.requests_table
+        idempotency.claim(rest.route(request), key, content, dynamodb=dynamodb, table=table, now=now)
+        queue_url, table = settings.orders_queue_url, settings.orders_table
+        enqueue(orders, sqs=aws("sqs"), queue_url=queue_url, dynamodb=dynamodb, table=table)
+    receipts = [receipt(order) for order in orders]
+    return {"orders": receipts} if isinstance(body, list) else receipts[0]
 
 
 def parse(body: Any, now: datetime, key: str | None = None, requested_by: str | None = None) -> list[Order]:

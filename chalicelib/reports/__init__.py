@@ -1,7 +1,7 @@
-"""Reports: each is one execution of a state machine, and the execution's name is the reportId.
+"""Reports: each report is one execution of a state machine, and the execution's name is the reportId.
 
-So nothing has to be kept beside Step Functions, which remembers an execution and its name for 90 days: starting the
-same name again is refused, so an ``Idempotency-Key`` is one report even after that has ended.
+Step Functions keeps an execution for 90 days, so no other store is needed. It refuses to start the same name again, so
+an ``Idempotency-Key`` makes one report, even after that report has ended.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from chalicelib.rest import Page
 KINDS = ("inventory", "storage")
 MODES = ("listing", "metrics")
 REPORT_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
-# How long a link opens. It ends sooner if the credentials that signed it do, so no more than an hour is promised.
+# A link ends earlier if the credentials that signed it expire, so an hour is the longest that is safe.
 LINK_SECONDS = 3600
 
 log = logger("reports")
@@ -34,19 +34,24 @@ Machines = dict[str, str]
 
 
 def report_key(kind: str, report_id: str) -> str:
-    """Where a report's page is in the reports bucket."""
+    """Returns the key of a report's page in the reports bucket."""
     return f"{kind}/{report_id}/report.html"
 
 
+def id_of_event(event: dict[str, Any], context: Any) -> str:
+    """Returns the report's id from a state machine's event, or a new one for a function that was called directly."""
+    return event.get("reportId") or f"by-hand-{context.aws_request_id}"
+
+
 def presign(s3: Any, bucket: str, key: str, now: datetime) -> dict[str, str]:
-    """``{"url", "expiresAt"}``: a link that opens the object for an hour, without any other right."""
+    """Returns ``{"url", "expiresAt"}``: a link that opens the object for an hour."""
     url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=LINK_SECONDS)
     log.info("link made", extra={"key": key})
     return {"url": url, "expiresAt": timeline.timestamp(now + timedelta(seconds=LINK_SECONDS))}
 
 
 def parse(body: Any) -> dict[str, str]:
-    """What to report on, from a request's JSON body: ``{"kind"}`` and, for storage, ``"mode"``."""
+    """Returns the report in a request's JSON body: ``{"kind"}`` and, for storage, ``"mode"``."""
     fields = Fields.of_body(body, ("kind", "mode"), of="a report", expected="an object, or nothing")
     kind, mode = fields.get("kind", "inventory"), fields.get("mode", "listing")
     if kind not in KINDS:
@@ -61,19 +66,19 @@ def parse(body: Any) -> dict[str, str]:
 
 @aws_errors()
 def start(
-    wanted: dict[str, str], key: str | None, requested_by: str, *, sfn: Any, machines: Machines, now: datetime
+    request: dict[str, str], key: str | None, requested_by: str, *, sfn: Any, machines: Machines, now: datetime
 ) -> dict[str, Any]:
-    """Starts the execution of a parsed request, or finds the one that was started for the same ``key`` before.
+    """Starts the report of a parsed request, or finds the one that was started with the same ``key``.
 
-    ``key`` is an Idempotency-Key that was claimed for this very request, or None. ``requested_by`` is the name of who
-    sent it; where another one has sent the same, that one's name stays. Returns
-    ``{"reportId", "kind", "status", "href"}``, the same for the same key.
+    ``key`` is an Idempotency-Key that this request has claimed, or None. ``requested_by`` is the name of the user. If
+    two users send the same key, the first name stays. Returns ``{"reportId", "kind", "status", "href"}``, the same for
+    the same key.
     """
-    kind = wanted["kind"]
+    kind = request["kind"]
     report_id = f"{kind}-{key or f'{now:%Y%m%dT%H%M%S}-{secrets.token_hex(6)}'}"
-    # The machine knows its kind, and a stranger to this API who starts it need not tell.
-    given = {name: value for name, value in wanted.items() if name != "kind"}
-    content = {**given, "requestedBy": requested_by, correlation.NAME: correlation.current()}
+    # `kind` is left out: each state machine makes one kind, and manual starts do not send it.
+    options = {name: value for name, value in request.items() if name != "kind"}
+    content = {**options, "requestedBy": requested_by, correlation.NAME: correlation.current()}
     try:
         sfn.start_execution(stateMachineArn=machines[kind], name=report_id, input=json.dumps(content))
     except sfn.exceptions.ExecutionAlreadyExists:
@@ -94,15 +99,15 @@ def _describe(name: str, machine: str, sfn: Any) -> dict[str, Any] | None:
 
 @aws_errors()
 def get(report_id: str, *, sfn: Any, machines: Machines, s3: Any, bucket: str, now: datetime) -> dict[str, Any]:
-    """A report as the REST interface shows it, with a fresh link if it has one. Raises ``NotFound``."""
+    """Returns a report as the REST API shows it, with a new link if it has a page. Raises ``NotFound``."""
     kind, execution = find(report_id, sfn, machines)
     return _shown(kind, execution, s3, bucket, now)
 
 
 def find(report_id: str, sfn: Any, machines: Machines) -> tuple[str, dict[str, Any]]:
-    """A report's kind and its execution. Raises ``NotFound``."""
+    """Returns a report's kind and its execution. Raises ``NotFound``."""
     if REPORT_ID.fullmatch(report_id):
-        # The id begins with the kind, unless the execution was started by hand or on a schedule.
+        # The id begins with the kind, unless the execution was started manually or by a schedule.
         for kind in sorted(KINDS, key=lambda kind: not report_id.startswith(kind)):
             execution = _describe(report_id, machines[kind], sfn)
             if execution:
@@ -125,14 +130,14 @@ def _shown(kind: str, execution: dict[str, Any], s3: Any, bucket: str, now: date
 
 
 def _requested_by(execution: dict[str, Any]) -> str | None:
-    """None for an execution that was started by hand or on a schedule, with any JSON as its input."""
-    given = json.loads(execution.get("input") or "{}")
-    name = given.get("requestedBy") if isinstance(given, dict) else None
+    """Returns the user who requested the report, or None for a manual start or a schedule, whose input is any JSON."""
+    content = json.loads(execution.get("input") or "{}")
+    name = content.get("requestedBy") if isinstance(content, dict) else None
     return name if isinstance(name, str) else None
 
 
 def reason(execution: dict[str, Any]) -> str:
-    """Why an execution that has ended did not succeed."""
+    """Returns why an execution that has ended did not succeed."""
     if execution.get("cause"):
         return str(execution["cause"])
     reasons = {"TIMED_OUT": "the report took too long and was given up", "ABORTED": "the report was stopped by hand"}
@@ -140,7 +145,7 @@ def reason(execution: dict[str, Any]) -> str:
 
 
 def _exists(s3: Any, bucket: str, key: str) -> bool:
-    """Whether a link to the object would open: the bucket's lifecycle may have removed it."""
+    """Returns whether the object exists. The bucket's lifecycle removes old ones."""
     try:
         s3.head_object(Bucket=bucket, Key=key)
     except s3.exceptions.ClientError as error:
@@ -151,7 +156,7 @@ def _exists(s3: Any, bucket: str, key: str) -> bool:
 
 
 def line(kind: str, execution: dict[str, Any]) -> dict[str, Any]:
-    """What every view of a report begins with."""
+    """Returns the fields that every view of a report has."""
     stopped = execution.get("stopDate")
     return {
         "reportId": execution["name"],
@@ -164,13 +169,13 @@ def line(kind: str, execution: dict[str, Any]) -> dict[str, Any]:
 
 @aws_errors()
 def newest(page: Page, *, sfn: Any, machines: Machines) -> dict[str, Any]:
-    """``{"reports": [{"reportId", "kind", "status", "startedAt", "finishedAt", "href"}], "next"}``, newest first."""
+    """Returns ``{"reports": [{"reportId", "kind", "status", "startedAt", "finishedAt", "href"}], "next"}``."""
     kind = page.filters.get("kind")
     if kind is not None and kind not in KINDS:
         raise InvalidRequest([Problem("kind", f"must be one of {', '.join(KINDS)}")])
     before = timeline.read_token("reports", page.next)
-    # A later page reads from the start again: Step Functions cannot begin in the middle, its own tokens die after a
-    # day, and 90 days of reports are a few calls of 1,000.
+    # A later page reads from the start again, because Step Functions' own tokens expire after a day. 90 days of reports
+    # are a few calls of 1,000.
     size = 1000 if page.next else page.limit + 1
     lists = [_by_start(_executions(each, machines[each], size, sfn)) for each in ([kind] if kind else KINDS)]
     lines: list[dict[str, Any]] = []
@@ -188,10 +193,10 @@ def newest(page: Page, *, sfn: Any, machines: Machines) -> dict[str, Any]:
 
 
 def _by_start(lines: Iterator[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The lines with their sort keys, those that started last first.
+    """Yields the lines with their sort keys, sorted by the start, newest first.
 
-    Step Functions gives an execution that has ended by its end, and one that runs by its start. So whatever is still
-    to come has started before that time of the line just read, and what started after it is in its place.
+    Step Functions sorts an execution that has ended by its end, and a running one by its start. All executions that
+    follow a line started before that line's time, so a waiting line that started after this time can be yielded.
     """
     waiting: list[tuple[str, dict[str, Any]]] = []
     for line in lines:

@@ -1,4 +1,4 @@
-"""Files in the reports bucket, written and read as streams: no file is ever in memory as a whole."""
+"""Files in the reports bucket, written and read as streams, so that memory does not grow with a file."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 from chalicelib.errors import aws_errors
 
-# The least that S3 takes, for the sake of memory. It takes 10,000 of them: so 50 GB.
+# The smallest part that S3 accepts, to save memory. S3 accepts 10,000 parts, which is 50 GB.
 PART_BYTES = 5 * 1024 * 1024
 
 
 @aws_errors()
 def write(s3: Any, bucket: str, key: str, chunks: Iterable[bytes], **headers: str) -> None:
-    """Puts ``chunks`` into S3 as one object: in parts if they are many, and then all of them or nothing.
+    """Stores ``chunks`` as one object in S3, completely or not at all. A large object is sent in parts.
 
-    ``headers`` are S3's own, such as ``ContentType``. Raises ``Unavailable``, and whatever ``chunks`` raises. In both
-    cases it takes no further chunk; boto3's own ``upload_fileobj`` would go on to the end.
+    ``headers`` are arguments of S3, such as ``ContentType``. Raises ``Unavailable``, and any error of ``chunks``. After
+    an error it reads no further chunk, unlike boto3's ``upload_fileobj``.
     """
     parts = _parts(chunks)
     part = next(parts, b"")
@@ -33,12 +33,12 @@ def write(s3: Any, bucket: str, key: str, chunks: Iterable[bytes], **headers: st
             number = len(stored) + 1
             answer = s3.upload_part(**upload, PartNumber=number, Body=part, ChecksumAlgorithm="CRC32")
             stored.append({"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": answer["ChecksumCRC32"]})
-            # This one is let go before the next is made, so there is one in memory at a time, and botocore's copy.
+            # Released before the next part is made, so that memory has one part and botocore's copy of it.
             part = b""
             part = next(parts, b"")
         s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": stored})
     except BaseException:
-        # The first error is the one to tell. Should this fail too, the bucket's lifecycle removes the parts.
+        # The first error is raised. If this call fails too, the bucket's lifecycle removes the parts.
         with suppress(Exception):
             s3.abort_multipart_upload(**upload)
         raise
@@ -57,12 +57,12 @@ def _parts(chunks: Iterable[bytes]) -> Iterator[bytearray]:
 
 @contextmanager
 def open_text(s3: Any, bucket: str, key: str) -> Iterator[tuple[io.TextIOWrapper, int]]:
-    """The UTF-8 text of an object, with or without a BOM and its line ends as they are, and its size in bytes.
+    """Opens an object as UTF-8 text with unchanged line ends, without its BOM, and returns also its size in bytes.
 
     Raises ``Unavailable``.
     """
     with aws_errors():
-        found = s3.get_object(Bucket=bucket, Key=key)
-        body = io.BufferedReader(found["Body"], 1024 * 1024)
+        answer = s3.get_object(Bucket=bucket, Key=key)
+        body = io.BufferedReader(answer["Body"], 1024 * 1024)
         with io.TextIOWrapper(body, encoding="utf-8-sig", newline="") as text:
-            yield text, found["ContentLength"]
+            yield text, answer["ContentLength"]

@@ -1,7 +1,7 @@
 """The inventory, from MySQL to a CSV file in the reports bucket.
 
-The file serves two readers: ``render`` makes the report from it, and people open it in a spreadsheet. For them it
-starts with a byte order mark, without which Excel reads "Café" as "CafÃ©", and no cell of it runs as a formula.
+``render`` makes the report from the file, and people open it in a spreadsheet. The file starts with a byte order mark,
+without which Excel reads "Café" as "CafÃ©", and no cell can run as a formula.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from chalicelib.timeline import timestamp
 if TYPE_CHECKING:
     from pymysql.connections import Connection
 
-# The file's columns in their order, each with where it comes from. A bean whose supplier is not there has none of the
-# supplier's cells: its ``supplier_id`` is empty too, so an id in the file always names a supplier that exists.
+# The columns of the file, in order, and of the database. A bean whose supplier does not exist has an empty
+# ``supplier_id``, so each id in the file is the id of an existing supplier.
 COLUMNS = {
     "supplier_id": "suppliers.id",
     "supplier": "suppliers.name",
@@ -35,31 +35,32 @@ COLUMNS = {
     "quantity": "beans.quantity",
     "description": "beans.description",
 }
-# One statement, so one moment: what is imported while it runs is in the next report.
+# A single statement reads one consistent state. Rows that are imported meanwhile are in the next report.
 QUERY = (
     f"SELECT {', '.join(COLUMNS.values())}"  # noqa: S608 - only constants  # nosec
     " FROM beans LEFT JOIN suppliers ON suppliers.id = beans.supplier_id ORDER BY beans.id"
 )
-# Rows that become one piece of the file.
+# The rows of one chunk of the file.
 BATCH_ROWS = 500
-# All others are text.
+# The columns with numbers. All others have text.
 NUMBERS = frozenset({"supplier_id", "bean_id", "quantity"})
-# Spreadsheets take a cell that begins with one of these for a formula, some of them the wide forms too (＝＋－＠,
-# here in UTF-8); the apostrophe is how they write "this is text".
+# A spreadsheet reads a cell that begins with one of these as a formula. Some also accept the wide forms (＝＋－＠,
+# here in UTF-8). A leading apostrophe marks a cell as text.
 FORMULA = re.compile(rb"[=+\-@\t\r\n']|\xef\xbc[\x9d\x8b\x8d\xa0]")
-# What needs quotes around it, by RFC 4180.
+# A cell with one of these needs quotes, by RFC 4180.
 QUOTED = re.compile(rb'[",\r\n]')
-# The same two in many cells at once, each after a zero byte. A zero byte within a cell may find too many.
+# Finds a formula in a joined column, in which each cell follows a zero byte. A zero byte in a cell can match too, which
+# only costs time.
 ANY_FORMULA = re.compile(rb"\0(?:" + FORMULA.pattern + rb")")
 
 log = logger("inventory")
 
 
 def read_inventory(connection: Connection[Any], s3: Any, bucket: str, report_id: str, now: datetime) -> dict[str, Any]:
-    """Writes the inventory to ``inventory/<report_id>/inventory.csv``, in constant memory however long it is.
+    """Writes the inventory to ``inventory/<report_id>/inventory.csv``, in constant memory.
 
-    Returns ``reportId``, ``csvKey``, ``rows`` and ``generatedAt``. The connection is of no use afterwards if this
-    raises: ``Unavailable`` for S3, PyMySQL's own errors for MySQL.
+    Returns ``reportId``, ``csvKey``, ``rows`` and ``generatedAt``. Raises ``Unavailable`` for S3, and PyMySQL's errors
+    for MySQL. The connection cannot be used after an error.
     """
     key = f"inventory/{report_id}/inventory.csv"
     rows = 0
@@ -84,38 +85,41 @@ def read_inventory(connection: Connection[Any], s3: Any, bucket: str, report_id:
 
 
 def to_csv(batches: Iterable[list[bytes]]) -> Iterator[bytes]:
-    """The file for ``batches`` of cells in UTF-8, row after row in the order of ``COLUMNS``: a chunk for each batch.
+    """Yields the file in chunks, one for each batch of UTF-8 cells, which are in the order of ``COLUMNS``.
 
-    It is what the csv module writes with RFC 4180's line ends, made of whole columns in a quarter of the time.
+    The file is what the csv module writes with RFC 4180's line ends. Working on whole columns takes a quarter of the
+    time.
     """
     yield ("\ufeff" + ",".join(COLUMNS) + "\r\n").encode()
     for batch in batches:
-        columns = [_written(batch[place :: len(COLUMNS)], name not in NUMBERS) for place, name in enumerate(COLUMNS)]
+        columns = [
+            _escape_column(batch[place :: len(COLUMNS)], name not in NUMBERS) for place, name in enumerate(COLUMNS)
+        ]
         yield b"\r\n".join(map(b",".join, zip(*columns, strict=True))) + b"\r\n"
 
 
-def _written(column: list[bytes], text: bool) -> list[bytes]:
-    """The cells of a column as they are in the file. Most columns have none that differs, and one search tells."""
-    if not text:
+def _escape_column(column: list[bytes], is_text: bool) -> list[bytes]:
+    """Returns the cells of a column for the file. One search finds out whether any cell needs a change."""
+    if not is_text:
         return column
-    together = b"\0" + b"\0".join(column)
-    if ANY_FORMULA.search(together):
+    joined = b"\0" + b"\0".join(column)
+    if ANY_FORMULA.search(joined):
         column = [neutralise(cell) for cell in column]
-    if QUOTED.search(together):
+    if QUOTED.search(joined):
         column = [quote(cell) for cell in column]
     return column
 
 
 def quote(cell: bytes) -> bytes:
-    """``cell`` as CSV has it: in quotes if it could not do without them."""
+    """Returns ``cell`` for CSV, in quotes if it needs them."""
     return b'"' + cell.replace(b'"', b'""') + b'"' if QUOTED.search(cell) else cell
 
 
 def neutralise(cell: bytes) -> bytes:
-    """``cell`` as no spreadsheet runs it: with an apostrophe in front if it could be a formula."""
+    """Returns ``cell`` with an apostrophe before it if a spreadsheet could run it as a formula."""
     return b"'" + cell if FORMULA.match(cell) else cell
 
 
 def restore(cell: str) -> str:
-    """What ``neutralise`` was given."""
+    """Returns the cell before ``neutralise``."""
     return cell.removeprefix("'")

@@ -1,9 +1,9 @@
-"""The rows of MySQL's answer to a query, cell by cell as bytes: the way for many of them.
+"""A fast reader for the many rows of a query, which returns the cells as bytes.
 
-PyMySQL makes six calls for each cell of a row, so that of a long answer nearly all the time is its own. It still
-connects, asks, and reads what the columns are; only the rows that follow are read here. They come in packets of MySQL's
-text protocol: three bytes of length, one that numbers it, and then for each cell its length and its text, which the
-server has written in the connection's character set. MySQL 8, Aurora and MariaDB do all of that alike.
+PyMySQL makes six calls per cell, which is nearly all the time of a long answer. It still connects, sends the query and
+reads the columns. This module reads the rows, which are packets of MySQL's text protocol: three bytes with the length,
+one byte with a number, and then the length and the text of each cell in the connection's character set. MySQL 8, Aurora
+and MariaDB use the same protocol.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from chalicelib.errors import DatabaseRefused
 if TYPE_CHECKING:
     from pymysql.connections import Connection
 
-# What is read from the connection at once, if as much is there.
+# The most that one read from the connection returns.
 BLOCK_BYTES = 256 * 1024
 # A longer row continues in the next packet.
 LONGEST_PACKET = 0xFFFFFF
-# The first byte of a cell is its length up to 250, or says that it is NULL, or that the length is in the next 2 or 3
-# bytes. The first byte of a packet can also say that it is no row, but the end or an error.
+# The first byte of a cell is its length up to 250, or NULL, or says that the next 2 or 3 bytes have the length. The
+# first byte of a packet can also say that the packet is the end or an error.
 NULL, IN_TWO_BYTES, END, ERROR = 0xFB, 0xFC, 0xFE, 0xFF
 
 
 def read_cells(connection: Connection[Any], query: str, at_once: int) -> Generator[list[bytes], None, None]:
-    """The cells of the answer row after row, in lists of whole rows and at least ``at_once`` cells, the last shorter.
+    """Yields lists of cells, each of whole rows and at least ``at_once`` cells, except for the last list.
 
-    NULL is ``b""``. Close the generator: what it has not taken is never read, so after that, as after an error, the
-    connection is of no use. Raises PyMySQL's own errors, ``OSError``, and ``DatabaseRefused`` for a row of 16 MB.
+    NULL becomes ``b""``. Close the generator at the end. After that, or after an error, the connection cannot be used.
+    Raises PyMySQL's errors, ``OSError``, and ``DatabaseRefused`` for a row of 16 MB.
     """
     from pymysql.cursors import SSCursor
 
     cursor = connection.cursor(SSCursor)
     cursor.execute(query)
     result = cursor._result  # type: ignore[attr-defined]
-    # From here on nothing is left for PyMySQL, which would read the whole answer before it lets go of the cursor.
+    # Without this, PyMySQL would read the whole answer before it closes the cursor.
     result.unbuffered_active = False
     yield from _cells(connection._rfile, at_once)  # type: ignore[attr-defined]
 
@@ -53,7 +53,7 @@ def _cells(stream: Any, at_once: int) -> Generator[list[bytes], None, None]:
         data = rest + block
         size = len(data)
         packet = 0
-        # One loop without a call but for the cell itself: this is where a report's time goes.
+        # This loop takes most of a report's time, so its only call is the one that adds a cell.
         add = cells.append
         while packet + 4 < size:
             length = data[packet] | data[packet + 1] << 8 | data[packet + 2] << 16

@@ -1,7 +1,7 @@
-"""The inventory report: from the CSV in the reports bucket to one HTML page beside it.
+"""The inventory report: from the CSV file in the reports bucket to one HTML page beside it.
 
-The page opens with no other request: its style, script and pictures are in it, and its content security policy lets
-nothing else in. All that comes from MySQL is escaped by jinja2.
+The page has its style, script and pictures inside, and its content security policy forbids everything else. Jinja2
+escapes all values from MySQL.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from chalicelib.logs import logger
-from chalicelib.reports import files, report_key
+from chalicelib.reports import LINK_SECONDS, files, report_key
 from chalicelib.reports.inventory import restore
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# A bean with this many left, or fewer, is low in stock.
+# A bean with at most this quantity is low in stock.
 LOW_STOCK = 20
 LOW_STOCK_SHOWN = 12
-# Up to this many beans the page shows all of them, and above it the neediest: a browser sorts neither slowly.
+# The page shows a larger inventory in part, with the beans lowest in stock, so that sorting in the browser is fast.
 WHOLE_INVENTORY = 5_000
 NEEDIEST_SHOWN = 500
-# Rows that are counted together: with 2,000 at once each took a third longer.
+# The rows that are counted together. With 2,000 each row took a third longer.
 BATCH_ROWS = 500
-# The chart has a bar for each of the suppliers with the most in stock, and a line for all others.
+# The bars of the chart, for the suppliers with the most in stock. One line without a bar has all others.
 BARS = 9
-# A dollar sign, thousands by commas, decimals by point or comma. Up to 9 digits: a price with more is a mistake.
+# A price can have a dollar sign, commas between thousands, and a point or comma before decimals. More than 9 digits are
+# a mistake.
 PRICE = re.compile(r"\$? ?([1-9][0-9]{0,2}(?:,[0-9]{3}){1,2}|[0-9]{1,9})(?:[.,]([0-9]{1,4}))?")
-# Only what needs no escaping in a mailto link.
+# An address that needs no escaping in a mailto link.
 EMAIL = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+")
-# These turn the direction of what follows them, and the end of an element holds them back only if none of them
-# closes it first.
-TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
+# These characters change the direction of the text after them, even outside their HTML element.
+DIRECTION_CHARACTERS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 MILLION = 1_000_000
-# What a bean without a supplier has where others have the supplier's id and name.
+# The id and the name of a missing supplier, joined with a comma.
 NO_SUPPLIER = ","
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -57,7 +57,7 @@ log = logger("render")
 
 
 class Row(NamedTuple):
-    """One line of the CSV, in the order of ``inventory.COLUMNS``. An empty cell was NULL or empty in MySQL."""
+    """One row of the CSV file, in the order of ``inventory.COLUMNS``. An empty cell is NULL or empty in MySQL."""
 
     supplier_id: str
     supplier: str
@@ -77,7 +77,7 @@ ID_AT, NAME_AT, PRICE_AT, QUANTITY_AT = map(Row._fields.index, ("supplier_id", "
 
 
 class Bean(NamedTuple):
-    """A bean as the page shows it. ``amount`` is its price as a number, None where it is missing or no price."""
+    """A bean on the page. ``amount`` is its price as a number, or None if its price is missing or not a number."""
 
     row: Row
     amount: Decimal | None
@@ -89,9 +89,9 @@ class Bean(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """A line of the chart: its bar is ``percent`` of the longest one. The line of all others has no bar.
+    """A line of the chart. Its bar has ``percent`` of the longest bar's length.
 
-    Theirs would be so long among a thousand suppliers that no other could be seen.
+    The line of all other suppliers has no bar, because theirs could be much longer than all others.
     """
 
     label: str
@@ -101,7 +101,10 @@ class Bar(NamedTuple):
 
 @dataclass
 class Summary:
-    """What a report says. Everything but ``groups`` and ``neediest`` counts every bean of the inventory."""
+    """The contents of a report. All numbers count the whole inventory.
+
+    ``neediest`` has the beans lowest in stock, and ``groups`` the shown beans of each supplier.
+    """
 
     beans: int = 0
     suppliers: int = 0
@@ -125,28 +128,26 @@ class Summary:
 
 @dataclass(frozen=True)
 class Page:
-    """What a page says about itself. ``csv_url`` opens the whole inventory for ``link_seconds``."""
+    """The report as the page describes it. ``csv_url`` opens the whole inventory for ``link_seconds``."""
 
     report_id: str
     generated_at: str
-    source: str
     csv_url: str
     csv_bytes: int
-    link_seconds: int
+    link_seconds: int = LINK_SECONDS
 
 
-def render_report(
-    s3: Any, bucket: str, report_id: str, csv_key: str, generated_at: str, source: str, link_seconds: int
-) -> dict[str, Any]:
-    """Writes ``inventory/<report_id>/report.html`` from the CSV at ``csv_key``, which may be of any length.
+def render_report(event: dict[str, Any], *, s3: Any, bucket: str) -> dict[str, Any]:
+    """Writes ``inventory/<reportId>/report.html`` from the CSV file at ``csvKey``, which can have any length.
 
-    Returns ``reportKey``, ``rows``, ``suppliers``, ``quantity`` and ``generatedAt``. ``source`` is said on the page,
-    and the CSV is linked from it for ``link_seconds``. Raises ``Unavailable``.
+    ``event`` is the result of ``read_inventory``. Returns ``reportKey``, ``rows``, ``suppliers``, ``quantity`` and
+    ``generatedAt``. Raises ``Unavailable``.
     """
+    report_id, csv_key, generated_at = event["reportId"], event["csvKey"], event["generatedAt"]
     with files.open_text(s3, bucket, csv_key) as (text, csv_bytes):
         summary = summarise(islice(csv.reader(text), 1, None))
-    csv_url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": csv_key}, ExpiresIn=link_seconds)
-    page = Page(report_id, generated_at, source, csv_url, csv_bytes, link_seconds)
+    csv_url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": csv_key}, ExpiresIn=LINK_SECONDS)
+    page = Page(report_id, generated_at, csv_url, csv_bytes)
     key = report_key("inventory", report_id)
     files.write(
         s3,
@@ -166,18 +167,18 @@ def render_report(
 
 
 def summarise(rows: Iterable[Sequence[str]]) -> Summary:
-    """Counts ``rows``, each the cells of one line of the CSV, in one pass that keeps only what the page shows."""
+    """Summarises the rows of the CSV file in one pass, and keeps only the rows that the page shows."""
     summary = Summary()
-    # The key is id and name in one string: a million suppliers take 150 MB like this, and 250 MB as pairs.
+    # The key is the id and the name in one string. A million suppliers take 150 MB, and 250 MB as tuples.
     stock: dict[str, int] = defaultdict(int)
     kept: list[tuple[float, Sequence[str]]] = []
     most = math.inf
     lines = iter(rows)
     while batch := list(islice(lines, BATCH_ROWS)):
-        # The neediest come first, and those of unknown quantity last.
+        # The lowest quantity comes first, and an unknown quantity last.
         needs = _count(batch, summary, stock)
         kept += [bean for bean in zip(needs, batch, strict=True) if bean[0] <= most]
-        # This keeps the order of equals.
+        # The sort is stable, so equal quantities keep their order.
         kept.sort(key=itemgetter(0))
         if summary.beans > WHOLE_INVENTORY:
             del kept[NEEDIEST_SHOWN:]
@@ -194,7 +195,7 @@ def summarise(rows: Iterable[Sequence[str]]) -> Summary:
 
 
 def _count(batch: list[Sequence[str]], summary: Summary, stock: dict[str, int]) -> list[float]:
-    """Adds the rows of ``batch`` to the totals. Returns their quantities, infinite where unknown."""
+    """Adds the rows of ``batch`` to the totals, and returns their quantities. An unknown quantity is infinite."""
     cells = [row[QUANTITY_AT] for row in batch]
     quantities = [int(cell or 0) for cell in cells]
     needs = [quantity if cell else math.inf for cell, quantity in zip(cells, quantities, strict=True)]
@@ -231,12 +232,12 @@ def _by_name(row: Row) -> tuple[bool, str, int]:
 
 
 def parse_price(text: str) -> Decimal | None:
-    """The number in a price such as ``4.20``, ``$4.20``, ``12,50`` or ``1,234.50``; None where there is none.
+    """Returns the number in a price such as ``4.20``, ``$4.20``, ``12,50`` or ``1,234.50``, or None.
 
-    A negative price is none, nor is one in another currency: added to the others it would make the total wrong.
+    A negative price, or one in another currency, is None, because it would make the total wrong.
     """
-    found = PRICE.fullmatch(text.strip())
-    return Decimal(f"{found[1].replace(',', '')}.{found[2] or 0}") if found else None
+    match = PRICE.fullmatch(text.strip())
+    return Decimal(f"{match[1].replace(',', '')}.{match[2] or 0}") if match else None
 
 
 def _bars(stock: dict[str, int]) -> list[Bar]:
@@ -245,8 +246,8 @@ def _bars(stock: dict[str, int]) -> list[Bar]:
     if longest <= 0:
         return []
     bars = []
-    for who, quantity in largest:
-        supplier_id, _, name = who.partition(",")
+    for supplier, quantity in largest:
+        supplier_id, _, name = supplier.partition(",")
         label = supplier_name(supplier_id, plain(restore(name)))
         bars.append(Bar(label, quantity, max(0, round(100 * quantity / longest, 2))))
     if others := len(stock) - len(largest):
@@ -256,26 +257,26 @@ def _bars(stock: dict[str, int]) -> list[Bar]:
 
 
 def plain(text: str) -> str:
-    """``text`` without the characters by which it could turn its neighbours around; a replacement shows where."""
-    return TURNS.sub("\ufffd", text)
+    """Returns ``text`` with replacement characters for those that change the direction of text."""
+    return DIRECTION_CHARACTERS.sub("\ufffd", text)
 
 
 def visible(text: str) -> str:
-    """``text`` without the space around it; empty if nobody could see it, such as a zero-width space alone."""
+    """Returns ``text`` without white space around it, or an empty text if no character of it is visible."""
     return text.strip() if any(unicodedata.category(character)[0] not in "ZC" for character in text) else ""
 
 
 def supplier_name(supplier_id: str, name: str) -> str:
-    """What to call a supplier, who may have no name, or a bean's lack of one."""
+    """Returns the name for the page, also for a supplier without a name and for a missing supplier."""
     if not supplier_id:
         return "No supplier on record"
     return visible(name) or f"Unnamed supplier {supplier_id}"
 
 
 def render(summary: Summary, page: Page) -> Iterable[str]:
-    """The page, in parts."""
+    """Yields the page in parts."""
     stream = _environment().get_template("inventory.html").stream(summary=summary, page=page)
-    # By itself jinja2 gives many parts a row.
+    # Without buffering, jinja2 yields many small parts per row.
     stream.enable_buffering(1_000)
     return stream
 
@@ -334,7 +335,7 @@ def _money(amount: Decimal) -> str:
 
 
 def _price(amount: Decimal) -> str:
-    """With two decimals, or as many as it has."""
+    """Returns ``amount`` with at least two decimals."""
     decimals = -int(amount.normalize().as_tuple().exponent)
     return f"{amount:,.{max(2, decimals)}f}"
 

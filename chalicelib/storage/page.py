@@ -1,4 +1,4 @@
-"""What is told of a measurement: the summary, the page and the notification."""
+"""The texts of a measurement: the summary, the page and the notification."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import humanize
 
 from chalicelib.notifications import counted
-from chalicelib.storage.measure import Measurement
+from chalicelib.storage.measurement import Measurement
 from chalicelib.timeline import timestamp
 
-# A summary travels through the state machine, so it stays far below its 256 KB.
+# The state machine carries the summary, and its limit is 256 KB.
 SUMMARY_BUCKETS = 100
 SUMMARY_ERRORS = 100
 NOTICE_LINES = 10
@@ -19,7 +19,7 @@ TEMPLATES = Path(__file__).parent.parent / "reports" / "templates"
 
 
 def summary(measurement: Measurement) -> dict[str, Any]:
-    """The report's summary as the REST API shows it: the 100 largest buckets and the first 100 errors."""
+    """Returns the summary for the REST API, with the 100 largest buckets and the first 100 errors."""
     return {
         "message": measurement.sentence,
         "totalBytes": measurement.total_bytes,
@@ -41,8 +41,8 @@ def summary(measurement: Measurement) -> dict[str, Any]:
 
 
 def render(measurement: Measurement, report_id: str) -> str:
-    """The whole list as one HTML page that needs nothing else."""
-    # Imported here: of all functions only this one pays for it.
+    """Returns the whole list as one HTML page that loads no other file."""
+    # Imported here, because the summary and the notification do not need it.
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -58,7 +58,7 @@ def render(measurement: Measurement, report_id: str) -> str:
 
 
 def notice(measurement: Measurement, report_id: str) -> dict[str, str]:
-    """What the state machine publishes: the subject, the text, and a short one for telephones."""
+    """Returns the notification that the state machine publishes: its subject, message and SMS."""
     lines = [measurement.sentence, ""]
     lines += [
         f"{humanize.naturalsize(bucket.bytes):>10}  {bucket.name}" for bucket in measurement.buckets[:NOTICE_LINES]
@@ -66,7 +66,7 @@ def notice(measurement: Measurement, report_id: str) -> dict[str, str]:
     if len(measurement.buckets) > NOTICE_LINES:
         lines.append(f"{'':>10}  and {counted(len(measurement.buckets) - NOTICE_LINES, 'bucket')} more")
     if measurement.errors:
-        lines += ["", "Not measured, or not to the end:"]
+        lines += ["", "Not measured, or not completely:"]
         lines += [f"- {failure.bucket}: {failure.error}" for failure in measurement.errors[:NOTICE_LINES]]
         if len(measurement.errors) > NOTICE_LINES:
             lines.append(f"- and {counted(len(measurement.errors) - NOTICE_LINES, 'bucket')} more")

@@ -1,6 +1,6 @@
-"""Ranges of a bucket's keys, so that several can list one large bucket side by side.
+"""Ranges of a bucket's keys, so that several threads or functions can list one large bucket.
 
-Keys are compared as S3 orders them: Python compares texts by code points, which is the order of their bytes in UTF-8.
+Python compares strings by code points. S3 sorts keys by their bytes in UTF-8, which is the same order.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
 
-# Of the characters beyond ASCII none is tried: where they begin the keys, a range is split less evenly.
+# Characters beyond ASCII are not tried, so a range whose keys begin with them is split less evenly.
 LAST_CHARACTER = 0x7F
 
 
 @dataclass(frozen=True)
 class Range:
-    """The keys after ``after`` and up to ``until``, which is the last one itself; None is the bucket's end."""
+    """The keys after ``after`` up to and including ``until``. None means up to the end of the bucket."""
 
     after: str = ""
     until: str | None = None
@@ -24,20 +24,20 @@ class Range:
         return key > self.after and (self.until is None or key <= self.until)
 
 
-def middle(rest: Range, has: Callable[[Range], bool]) -> str | None:
-    """Where to split ``rest`` into two that both may have keys; None where it has none to tell by.
+def middle(rest: Range, has_keys: Callable[[Range], bool]) -> str | None:
+    """Returns where to split ``rest`` into two ranges that can both have keys, or None if it cannot be split.
 
-    ``rest`` begins after a key that is there, and ``has`` asks S3 whether there is any key in a range. Keys share
-    prefixes, such as folders and dates, so this looks for the first place at which a later key differs from that one,
-    then for the last character that there is at this place, and splits half-way: some ten questions.
+    ``rest`` begins after an existing key. ``has_keys`` asks S3 whether a range has any key. Keys share prefixes, such
+    as folders and dates. So this searches the first place at which a later key differs from the existing one, then the
+    last character that occurs at this place, and splits half-way. It takes about ten questions.
     """
     key = rest.after
 
     def later(prefix: str, character: int) -> bool:
         after = prefix + chr(character)
-        return (rest.until is None or after < rest.until) and has(Range(after, rest.until))
+        return (rest.until is None or after < rest.until) and has_keys(Range(after, rest.until))
 
-    # What follows the key's own branch at a place is there for each later place as well.
+    # A key that is later at one place is also later at each place behind it, so a binary search works.
     shared = takewhile(lambda pair: pair[0] == pair[1], zip(key, rest.until or "", strict=False))
     first, last = len(list(shared)), len(key)
     while first < last:

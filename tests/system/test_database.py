@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from chalicelib import clients
-from chalicelib.database import let_in
+from chalicelib.database import grant_access
 from chalicelib.errors import DatabaseRefused, DatabaseUnavailable
 from chalicelib.settings import Database
 from infra.functions import MYSQL_USERS
@@ -123,7 +123,7 @@ def tls_server(folder: Path, **how: Any) -> Iterator[Database]:
         functions, admin = server.secrets.values()
         database = Database.of_secret(functions)
         with clients.mysql(database.logged_in(admin)) as connection:
-            let_in(connection, database)
+            grant_access(connection, database)
         yield database
     finally:
         server.stop()
@@ -159,7 +159,7 @@ def test_a_server_of_rds_is_used_by_tls_if_its_certificate_has_its_authority_and
         if shown == "127.0.0.1":
             assert cipher(place).startswith("TLS_")
             as_rds(new_authority())
-        with pytest.raises(DatabaseRefused, match=r"does not show that it is the one: .*certificate verify failed"):
+        with pytest.raises(DatabaseRefused, match=r"has no valid certificate: .*certificate verify failed"):
             cipher(place)
 
 

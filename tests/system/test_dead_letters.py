@@ -45,7 +45,7 @@ def test_a_poison_message_dies_after_five_tries_and_dies_again_after_a_redrive(
 
     [first] = wait_for(dead, "the dead letter")
     [shown] = letters.listed(first)
-    assert (shown["kind"], shown["what"], shown["tries"]) == ("order", "a message that is no order", 5)
+    assert (shown["kind"], shown["what"], shown["tries"]) == ("order", "a message that is not an order", 5)
     assert "is not JSON" in shown["why"]
     assert letters.redrive(first)["redriven"] == 1
     [second] = wait_for(dead, "the dead letter's return")
@@ -206,7 +206,7 @@ def test_a_letter_stays_where_putting_it_back_fails_and_goes_back_later(system: 
         result = letters.redrive(upload, dead, message, unknown)
     assert (result["redriven"], result["left"] >= 4) == (0, True)
     why = {each["id"]: each["why"] for each in result["kept"]}
-    assert why.pop(unknown) == "nobody knows where it came from"
+    assert why.pop(unknown) == "its origin is unknown"
     assert why.keys() == {upload, dead, message}
     assert all("was refused: A" in each for each in why.values()), why
 
@@ -231,5 +231,5 @@ def test_the_commands_list_all_letters_and_put_all_of_them_back(system: System, 
     counts = re.search(r"^  (\d+) put back, (\d+) left$", done.stdout, re.MULTILINE)
     assert counts, done.stdout
     assert (int(counts[1]) >= 1, int(counts[2]) >= 1) == (True, True)
-    assert "  kept: a message of no known shape: nobody knows where it came from" in done.stdout.splitlines()
+    assert "  kept: a message of unknown shape: its origin is unknown" in done.stdout.splitlines()
     stored(system, order_id)

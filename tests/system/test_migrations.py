@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from chalicelib import clients
-from chalicelib.database import MIGRATIONS, MigrationFailed, let_in, migrate, split
+from chalicelib.database import MIGRATIONS, MigrationFailed, grant_access, migrate, split
 from chalicelib.errors import DatabaseRefused, DatabaseUnavailable
 from chalicelib.reports.mysql import read_cells
 from chalicelib.settings import Database
@@ -220,7 +220,7 @@ def functions(system: System, empty_database: Database) -> Iterator[Database]:
     """A user of the functions for this database."""
     user = replace(empty_database, user=empty_database.name, password="it's a \\ p%ssword")
     with clients.mysql(empty_database) as connection:
-        let_in(connection, user)
+        grant_access(connection, user)
     yield user
     system.sql(f"DROP USER '{user.user}'@'%%'")
 
@@ -236,7 +236,7 @@ def test_the_functions_user_has_its_rights_on_its_own_database_alone(system: Sys
 def test_an_existing_user_gets_the_password_of_the_secret(empty_database: Database, functions: Database) -> None:
     other = replace(functions, password="another")
     with clients.mysql(empty_database) as connection:
-        let_in(connection, other)
+        grant_access(connection, other)
     with clients.mysql(other):
         pass
     with pytest.raises(DatabaseRefused, match="Access denied"), clients.mysql(functions):

@@ -11,8 +11,8 @@ import boto3
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 
-from chalicelib import storage
-from chalicelib.storage import measure
+from chalicelib.storage import crew, measure, report
+from chalicelib.storage.measurement import Measurement
 
 # One session for all tests: it reads the long descriptions of the services once.
 SESSION = boto3.Session(aws_access_key_id="testing", aws_secret_access_key="testing")
@@ -65,11 +65,11 @@ class Account:
             "now": NOW,
         }
 
-    def measure(self, mode: str = "listing", **collaborators: Any) -> measure.Measurement:
+    def measure(self, mode: str = "listing", **collaborators: Any) -> Measurement:
         return measure.measure_buckets(mode, **{**self.collaborators, **collaborators})
 
     def report(self, payload: dict[str, Any], spread: dict[str, Any] | None = None) -> dict[str, Any]:
-        return storage.report(payload, spread, bucket="reports", **self.collaborators)
+        return report.report(payload, spread, bucket="reports", **self.collaborators)
 
     def in_pages_of(self, keys: int) -> None:
         """Lets S3 answer with pages of so few keys."""
@@ -81,7 +81,7 @@ class Account:
         """Uses up the time of the function with each answer to ``operation``."""
 
         def run_out(**_: Any) -> None:
-            self.seconds_left = measure.RESERVE_SECONDS
+            self.seconds_left = crew.RESERVE_SECONDS
 
         self.client(service).meta.events.register(f"after-call.{service}.{operation}", run_out)
 
@@ -89,8 +89,7 @@ class Account:
         """Lets S3 answer each listing of buckets whose name has ``bucket`` in it."""
         answered = answer(status, body)
         (s3 or self.s3).meta.events.register_first(
-            "before-send.s3.ListObjectsV2",
-            lambda request, **_: answered(request) if bucket in request.url else None,
+            "before-send.s3.ListObjectsV2", lambda request, **_: answered(request) if bucket in request.url else None
         )
 
     def refuse(self, bucket: str) -> None:

@@ -10,13 +10,15 @@ import pytest
 from openapi_schema_validator import OAS31Validator, oas31_format_checker
 from openapi_spec_validator import validate
 
-from chalicelib import dead_letters, idempotency, notifications, reports, rest, timeline, today
+from chalicelib import idempotency, notifications, reports, rest, timeline, today
+from chalicelib.dead_letters import letters, redrive
 from chalicelib.errors import InvalidRequest
 from chalicelib.orders import order, placing
 from chalicelib.reports import history
 from chalicelib.settings import VERSION
 from chalicelib.sign_in import OPEN, ROUTES
-from chalicelib.storage import measure, page
+from chalicelib.storage import page
+from chalicelib.storage.measurement import Bucket, Failure, Measurement
 from chalicelib.uploads import links
 
 API: dict[str, Any] = json.loads((Path(__file__).parents[2] / "chalicelib" / "openapi.json").read_text())
@@ -94,11 +96,11 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert tuple(SCHEMAS["NotificationKind"]["enum"]) == notifications.SHOWN_KINDS
     for name in ("reports", "orders", "notifications"):
         assert SCHEMAS[f"Next{name.title()}"]["pattern"] == f"^{name}-{timeline.TOKEN.pattern}$"
-    assert tuple(SCHEMAS["DeadLetter"]["properties"]["kind"]["enum"]) == dead_letters.KINDS
-    assert SCHEMAS["DeadLetterID"]["pattern"] == f"^{dead_letters.MESSAGE_ID.pattern}$"
-    assert SCHEMAS["RedriveRequest"]["properties"]["ids"]["maxItems"] == dead_letters.IDS
-    assert SCHEMAS["Redriven"]["properties"]["kept"]["maxItems"] == dead_letters.KEPT_SHOWN
-    assert SCHEMAS["DeadLetter"]["properties"]["what"]["maxLength"] == dead_letters.TEXT_CHARACTERS
+    assert tuple(SCHEMAS["DeadLetter"]["properties"]["kind"]["enum"]) == letters.KINDS
+    assert SCHEMAS["DeadLetterID"]["pattern"] == f"^{redrive.MESSAGE_ID.pattern}$"
+    assert SCHEMAS["RedriveRequest"]["properties"]["ids"]["maxItems"] == redrive.IDS
+    assert SCHEMAS["Redriven"]["properties"]["kept"]["maxItems"] == redrive.KEPT_SHOWN
+    assert SCHEMAS["DeadLetter"]["properties"]["what"]["maxLength"] == letters.TEXT_CHARACTERS
     assert SCHEMAS["Moment"]["pattern"] == f"^{today.MOMENT.pattern}$"
     assert SCHEMAS["UploadRequest"]["properties"]["size"]["maximum"] == links.FILE_BYTES
     assert SCHEMAS["UploadRequest"]["properties"]["filename"]["maxLength"] == links.FILENAME_CHARACTERS
@@ -156,7 +158,7 @@ WRONG_UPLOADS = [
     [
         ("/orders", lambda body: placing.parse(body, NOW), RIGHT_ORDERS, WRONG_ORDERS),
         ("/create_report", reports.parse, RIGHT_REPORTS, WRONG_REPORTS),
-        ("/dead-letters/redrive", dead_letters.parse, RIGHT_REDRIVES, WRONG_REDRIVES),
+        ("/dead-letters/redrive", redrive.parse, RIGHT_REDRIVES, WRONG_REDRIVES),
         ("/uploads", links.parse, RIGHT_UPLOADS, WRONG_UPLOADS),
     ],
 )
@@ -175,7 +177,7 @@ def test_the_code_accepts_exactly_the_bodies_that_the_description_allows(
 
 def test_the_summary_of_a_storage_report_matches_its_schema() -> None:
     for mode, objects, moment in (("listing", 3, NOW), ("metrics", None, None)):
-        measurement = measure.Measurement(
-            mode, [measure.Bucket("beans", 7, objects, moment)], [measure.Failure("secret", "AccessDenied: no")], False
+        measurement = Measurement(
+            mode, [Bucket("beans", 7, objects, moment)], [Failure("secret", "AccessDenied: no")], False
         )
         assert is_valid(page.summary(measurement), SCHEMAS["StorageSummary"])

@@ -130,7 +130,7 @@ def header(**given: Any) -> Callable[[Pool], str]:
 
 
 NESTED = encoded(b"[" * 9000)
-NO_KEY = "its key is none of the user pool's"
+NO_KEY = "the user pool does not have its key"
 ACCESS = {"token_use": "access", "aud": None, "client_id": CLIENT_ID, "key_id": "access"}
 BAD: dict[str, tuple[Callable[[Pool], str], str]] = {
     **{text: (lambda _, text=text: text, "DecodeError") for text in ("garbage", "a.b.c", "Bearer ☕", "Bearer ")},
@@ -144,7 +144,7 @@ BAD: dict[str, tuple[Callable[[Pool], str], str]] = {
     "another client": (claims(aud="another"), "InvalidAudienceError"),
     "several clients": (claims(aud=[CLIENT_ID, "another"]), "InvalidAudienceError"),
     "an access token": (claims(**ACCESS), "MissingRequiredClaimError"),
-    "an access token for this client": (claims(token_use="access"), "it is no id token"),
+    "an access token for this client": (claims(token_use="access"), "it is not an id token"),
     "no name": (claims(**{"cognito:username": None}), "MissingRequiredClaimError"),
     "alg none": (header(), "InvalidAlgorithmError"),
     "no signature": (header(alg="RS256"), "InvalidSignatureError"),
@@ -204,7 +204,7 @@ def test_many_unknown_keys_do_not_cause_many_requests(keys: Keys, pool: Pool, cl
                 keys.get(f"unknown-{number}")
         assert len(pool.asked) == requests
         assert keys.get("first")
-        clock.now += sign_in.AGAIN_SECONDS
+        clock.now += sign_in.REFETCH_SECONDS
 
 
 def test_many_first_calls_at_once_cause_one_request(keys: Keys, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +246,7 @@ def test_an_outage_ends_a_second_after_the_user_pool_is_back(keys: Keys, pool: P
             keys.get("first")
     assert len(pool.asked) == 1
     pool.failure = None
-    clock.now += sign_in.AGAIN_AFTER_FAILURE_SECONDS
+    clock.now += sign_in.REFETCH_AFTER_FAILURE_SECONDS
     assert keys.get("first")
     # The known keys are valid during the next outage.
     pool.failure = TimeoutError()

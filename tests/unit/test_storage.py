@@ -11,11 +11,10 @@ from botocore.client import BaseClient
 from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.stub import Stubber
 
-from chalicelib import storage
 from chalicelib.errors import InvalidRequest, StorageRefused, Unavailable
 from chalicelib.reports import MODES
-from chalicelib.storage import measure, page
-from chalicelib.storage.measure import Bucket, Failure, Measurement
+from chalicelib.storage import crew, figures, listing, page, refusals, report, shares
+from chalicelib.storage.measurement import Bucket, Failure, Measurement
 from tests.unit.buckets import NOW, SESSION, Account
 
 TODAY = datetime(2026, 11, 21, tzinfo=UTC)
@@ -64,13 +63,6 @@ def test_a_listing_in_the_format_of_another_server_counts_too(account: Account, 
     assert account.measure().buckets == [Bucket("beans", 7, 2, NOW)]
 
 
-def test_an_account_without_buckets_has_a_size_of_0(account: Account) -> None:
-    for mode in MODES:
-        measurement = account.measure(mode)
-        assert measurement.sentence == "Total size of all buckets: 0 Bytes"
-        assert page.summary(measurement)["asOf"] is None
-
-
 # S3 calls its two oldest regions by other names.
 @pytest.mark.parametrize(("location", "region"), [({}, "us-east-1"), ({"LocationConstraint": "EU"}, "eu-west-1")])
 def test_buckets_come_in_pages_and_each_is_listed_in_its_own_region(
@@ -108,7 +100,7 @@ def test_buckets_come_in_pages_and_each_is_listed_in_its_own_region(
     ids=["flat", "nested", "beyond ASCII", "mixed"],
 )
 def test_a_large_bucket_is_split(account: Account, monkeypatch: pytest.MonkeyPatch, keys: list[str]) -> None:
-    monkeypatch.setattr(measure, "PAGES_UNSPLIT", 1)
+    monkeypatch.setattr(listing, "PAGES_UNSPLIT", 1)
     account.bucket("beans")
     for number, key in enumerate(keys):
         account.s3.put_object(Bucket="beans", Key=key, Body=b"x" * number)
@@ -230,7 +222,7 @@ def test_a_figure_that_cloudwatch_fails_to_give_is_an_error_and_not_a_size_of_0(
 
 
 def test_the_metrics_take_one_call_for_each_500_buckets(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert measure.METRICS_PER_CALL == 500
+    assert figures.METRICS_PER_CALL == 500
     names = [f"bucket-{number}" for number in range(1_000)]
     asked: list[int] = []
 
@@ -254,7 +246,7 @@ def test_the_metrics_take_one_call_for_each_500_buckets(account: Account, monkey
 
 
 def test_out_of_time_the_rest_is_named(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "WORKERS", 1)
+    monkeypatch.setattr(crew, "WORKERS", 1)
     account.bucket("a-large", *[100] * 11)
     account.in_pages_of(10)
     account.out_of_time_after("s3", "ListObjectsV2")
@@ -263,7 +255,7 @@ def test_out_of_time_the_rest_is_named(account: Account, monkeypatch: pytest.Mon
     assert measurement.partial
     assert measurement.buckets == [Bucket("a-large", 1_000, 10, NOW)]
     assert measurement.errors == [
-        Failure("a-large", "not measured to its end: out of time after 1.0 kB, which count"),
+        Failure("a-large", "not fully measured: out of time after 1.0 kB, which count"),
         Failure("b-small", "not measured: out of time"),
     ]
     assert measurement.sentence.endswith(": at least 1.0 kB; the time ran out, 2 buckets not fully measured")
@@ -284,7 +276,7 @@ def test_a_call_that_hangs_does_not_delay_the_report(account: Account) -> None:
         raise EndpointConnectionError(endpoint_url="https://s3.amazonaws.com")
 
     account.s3.meta.events.register("before-call.s3.ListObjectsV2", hang)
-    account.seconds_left = measure.RESERVE_SECONDS + 0.1
+    account.seconds_left = crew.RESERVE_SECONDS + 0.1
     measurement = account.measure()
     answered.set()
     assert measurement.partial
@@ -292,7 +284,7 @@ def test_a_call_that_hangs_does_not_delay_the_report(account: Account) -> None:
 
 
 def test_out_of_time_the_figures_are_partial_too(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "METRICS_PER_CALL", 1)
+    monkeypatch.setattr(figures, "METRICS_PER_CALL", 1)
     account.bucket("beans")
     account.figure("beans", "GlacierStorage", TODAY - timedelta(days=1), 5)
     account.figure("beans", "StandardIAStorage", TODAY - timedelta(days=1), 5)
@@ -300,12 +292,12 @@ def test_out_of_time_the_figures_are_partial_too(account: Account, monkeypatch: 
     measurement = account.measure("metrics")
     assert measurement.partial
     assert measurement.total_bytes == 5
-    assert measurement.errors == [Failure("beans", "not measured to its end: out of time after 5 Bytes, which count")]
+    assert measurement.errors == [Failure("beans", "not fully measured: out of time after 5 Bytes, which count")]
 
 
 def test_without_any_time_nothing_is_read(account: Account) -> None:
     account.bucket("beans", 5)
-    account.seconds_left = measure.RESERVE_SECONDS
+    account.seconds_left = crew.RESERVE_SECONDS
     for mode in MODES:
         assert account.measure(mode).errors == [Failure("beans", "not measured: out of time")]
 
@@ -319,7 +311,7 @@ def listed(*buckets: Bucket, errors: list[Failure] | None = None, partial: bool 
 
 def test_the_summary_has_the_100_largest_buckets_and_fits_into_a_state() -> None:
     buckets = [Bucket(f"bucket-{number:056}", 10**15 - number, number, NOW) for number in range(1_000)]
-    errors = [Failure(f"refused-{number:055}", "x" * measure.ERROR_CHARACTERS) for number in range(1_000)]
+    errors = [Failure(f"refused-{number:055}", "x" * refusals.ERROR_CHARACTERS) for number in range(1_000)]
     summary = page.summary(listed(*buckets, errors=errors))
     assert [bucket["name"] for bucket in summary["buckets"]] == [bucket.name for bucket in buckets[:100]]
     assert len(summary["errors"]) == 100
@@ -386,13 +378,6 @@ def test_a_report_stores_its_page_and_gives_the_notice_to_publish(account: Accou
     assert b"nightly-1" in stored["Body"].read()
 
 
-def test_a_payload_may_be_empty_or_have_the_fields_of_a_schedule(account: Account) -> None:
-    account.bucket("reports")
-    first, second = account.report({}), account.report({"detail-type": "Scheduled Event", "mode": "metrics"})
-    assert (first["summary"]["mode"], second["summary"]["mode"]) == ("listing", "metrics")
-    assert first["reportId"] != second["reportId"]
-
-
 def test_a_notice_names_some_buckets_and_counts_the_rest() -> None:
     for count, rest in ((page.NOTICE_LINES, False), (page.NOTICE_LINES + 1, True)):
         buckets = [Bucket(f"beans-{number:02}", 1, 1, NOW) for number in range(count)]
@@ -405,7 +390,7 @@ def test_a_notice_names_some_buckets_and_counts_the_rest() -> None:
 
 def test_an_error_of_aws_is_shown_up_to_300_characters() -> None:
     for length in (300, 301):
-        assert len(measure._readable(failure("Code", 403, "x" * (length - len("Code: "))))) == 300
+        assert len(refusals.describe(failure("Code", 403, "x" * (length - len("Code: "))))) == 300
 
 
 @pytest.mark.parametrize(
@@ -456,7 +441,7 @@ def test_one_function_with_enough_time_measures_alone(account: Account) -> None:
 
 
 def test_buckets_that_take_long_are_shared_out_and_added_up(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "SHARES", 3)
+    monkeypatch.setattr(shares, "SHARES", 3)
     account.bucket("reports")
     for number in range(7):
         account.bucket(f"beans-{number}", *[10] * number, region=("us-east-1", "eu-west-1")[number % 2])
@@ -478,14 +463,14 @@ def test_a_large_bucket_continues_in_the_next_function(account: Account, monkeyp
     account.in_pages_of(10)
     # Each function has time for one page.
     account.out_of_time_after("s3", "ListObjectsV2")
-    report = account.report
+    call = account.report
 
     def with_new_time(*given: Any) -> dict[str, Any]:
         account.seconds_left = 900
-        return report(*given)
+        return call(*given)
 
     monkeypatch.setattr(account, "report", with_new_time)
-    monkeypatch.setattr(storage, "ROUNDS", 20)
+    monkeypatch.setattr(report, "ROUNDS", 20)
     answer, rounds = in_rounds(account)
     assert rounds > 3
     assert {"name": "beans", "bytes": 45, "objects": 45} in answer["summary"]["buckets"]
@@ -493,11 +478,11 @@ def test_a_large_bucket_continues_in_the_next_function(account: Account, monkeyp
 
 
 def test_after_the_last_round_the_other_buckets_are_named(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "SHARES", 2)
+    monkeypatch.setattr(shares, "SHARES", 2)
     account.bucket("beans", 5)
     account.bucket("reports")
-    account.seconds_left = measure.RESERVE_SECONDS
+    account.seconds_left = crew.RESERVE_SECONDS
     answer, rounds = in_rounds(account)
-    assert rounds == storage.ROUNDS
+    assert rounds == report.ROUNDS
     assert answer["summary"]["partial"] is True
     assert {each["bucket"] for each in answer["summary"]["errors"]} == {"beans", "reports"}

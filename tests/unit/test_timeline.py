@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 from botocore.exceptions import ClientError
 from botocore.validate import ParamValidator
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chalicelib import clients, timeline
@@ -81,14 +81,9 @@ def pages(table: Table, limit: int, since: date = SINCE, now: datetime = NOW) ->
 
 
 # Some in the same microsecond, and some at the end of a month or of a year.
-MOMENTS = st.sampled_from(
-    [
-        datetime(2026, 11, 30, 23, 59, 59, 999_999, UTC),
-        datetime(2026, 12, 1, tzinfo=UTC),
-        datetime(2027, 1, 1, tzinfo=UTC),
-        NOW,
-    ]
-) | st.datetimes(datetime(2026, 11, 21), datetime(2027, 2, 3), timezones=st.just(UTC))  # noqa: DTZ001
+EDGES = [datetime(2026, 11, 30, 23, 59, 59, 999_999, UTC), datetime(2026, 12, 1, tzinfo=UTC)]
+BETWEEN = st.datetimes(datetime(2026, 11, 21), datetime(2027, 2, 3), timezones=st.just(UTC))  # noqa: DTZ001
+MOMENTS = st.sampled_from([*EDGES, datetime(2027, 1, 1, tzinfo=UTC), NOW]) | BETWEEN
 
 
 @given(st.lists(MOMENTS, max_size=25), st.integers(1, 12), st.integers(1, 6))
@@ -123,14 +118,6 @@ def test_a_list_begins_at_its_date_and_ends_with_its_last_full_page() -> None:
     assert pages(Table([]), 10) == [[]]
 
 
-def test_a_new_item_moves_no_page() -> None:
-    table = Table([item(NOW - timedelta(hours=number), f"o-{number}") for number in range(4)])
-    first, token = Timeline(table, "orders").page("orders", SINCE, 2, None, NOW)
-    table.items.insert(0, item(NOW + timedelta(minutes=1), "new"))
-    second, _ = Timeline(table, "orders").page("orders", SINCE, 2, token, NOW + timedelta(minutes=2))
-    assert ids(first) + ids(second) == ["o-0", "o-1", "o-2", "o-3"]
-
-
 def test_a_page_ends_at_1_mb_and_a_larger_item_is_a_page() -> None:
     items = [item(NOW - timedelta(seconds=number), f"o-{number}", text="x" * 300_000) for number in range(7)]
     assert pages(Table(items), 100) == [["o-0", "o-1", "o-2"], ["o-3", "o-4", "o-5"], ["o-6"]]
@@ -153,11 +140,11 @@ def some(table: Table, limit: int, identifiers: set[str]) -> tuple[list[list[str
 
 
 @given(st.lists(st.tuples(MOMENTS, st.booleans()), max_size=40), st.integers(1, 6), st.integers(1, 30))
-def test_a_filtered_list_is_complete(moments: list[tuple[datetime, bool]], limit: int, looked_at: int) -> None:
+def test_a_filtered_list_is_complete(moments: list[tuple[datetime, bool]], limit: int, examined: int) -> None:
     items = [item(moment, f"id-{number}") for number, (moment, _) in enumerate(moments)]
     wanted = {f"id-{number}" for number, (_, chosen) in enumerate(moments) if chosen}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timeline, "LOOKED_AT", looked_at)
+        patch.setattr(timeline, "EXAMINED", examined)
         found, _ = some(Table(items), limit, wanted)
     joined = [each for page in found for each in page]
     assert joined == [each for each in ids(Table(items).items) if each in wanted]
@@ -165,7 +152,8 @@ def test_a_filtered_list_is_complete(moments: list[tuple[datetime, bool]], limit
 
 
 def test_a_filtered_page_ends_after_a_number_of_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timeline, "LOOKED_AT", 100)
+    assert timeline.EXAMINED == 1_000
+    monkeypatch.setattr(timeline, "EXAMINED", 100)
     items = [item(NOW - timedelta(seconds=number), f"id-{number}") for number in range(225)]
     found, queries = some(Table(items), 50, {"id-3", "id-125", "id-224"})
     assert found == [["id-3"], ["id-125"], ["id-224"]]
@@ -175,6 +163,7 @@ def test_a_filtered_page_ends_after_a_number_of_items(monkeypatch: pytest.Monkey
 
 
 @given(st.lists(MOMENTS, max_size=40), MOMENTS, st.integers(1, 6), st.integers(1, 5))
+@example([NOW] * 60, NOW, 6, 1)
 def test_recent_items_are_complete(moments: list[datetime], since: datetime, most: int, at_once: int) -> None:
     items = [item(moment, f"id-{number}") for number, moment in enumerate(moments)]
     beginning = timeline.timestamp(since)
@@ -206,15 +195,11 @@ def test_the_table_of_these_tests_answers_as_moto_does(aws: Aws) -> None:
     assert follow(lambda token: moto.page("orders", SINCE, 3, token, NOW)) == pages(Table(items), 3)
 
 
-# --- The token of the next page ---------------------------------------------------------------------------------------
-
 KEY = "2026-11-21T03:14:15.123456Z#o-1"
 
 
 def test_a_token_continues_where_its_page_ended() -> None:
-    token = timeline.write_token("orders", KEY)
-    assert token == "orders-20261121T031415123456Z-6f2d31"
-    assert timeline.read_token("orders", token) == KEY
+    assert timeline.write_token("orders", KEY) == "orders-20261121T031415123456Z-6f2d31"
 
 
 @given(st.datetimes(), st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=512))
@@ -227,10 +212,6 @@ def test_every_sort_key_comes_back_from_its_token(moment: datetime, identifier: 
     assert timeline.read_token("orders", token) == key
 
 
-def test_without_a_token_the_list_begins_with_the_newest() -> None:
-    assert timeline.read_token("orders", None) > timeline.timestamp(datetime(9998, 12, 31, tzinfo=UTC))
-
-
 NUMBERS = "orders-20261121T031415123456Z"
 
 
@@ -240,18 +221,11 @@ NUMBERS = "orders-20261121T031415123456Z"
         *("", "=", "not ours", "é", KEY, "orders", "orders-", "orders-9999", "orders-20261121-6f2d31", NUMBERS),
         *(NUMBERS + end for end in ("-", "-6", "-6F2D31", "-6f2d31\n", "-6f2d3120", "-c3a9", "-" + "6f" * 513)),
         *("orders-20260021T031415123456Z-6f2d31", "orders-20261321T031415123456Z-6f2d31"),
-        *("orders-２０２６1121T031415123456Z-6f2d31", "notifications-20261121T031415123456Z-6f2d31"),
-        *("20261121T031415123456Z-6f2d31", "W1tb" * 5000),
+        *("orders-２０２６1121T031415123456Z-6f2d31", "notifications-20261121T031415123456Z-6f2d31", "W1tb" * 5000),
     ],
 )
 def test_a_token_that_is_not_of_this_list_is_refused(token: str) -> None:
-    with pytest.raises(InvalidRequest, match=r"^next: is not the `next` of an earlier page of this very list"):
-        timeline.read_token("orders", token)
-
-
-@given(st.text())
-def test_any_text_is_a_token_or_refused(token: str) -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequest, match=r"^next: is not the `next` of an earlier page of this list"):
         timeline.read_token("orders", token)
 
 
@@ -265,7 +239,6 @@ def test_a_token_of_any_time_gives_a_page(moment: str) -> None:
     assert following is None
 
 
-def test_a_timestamp_is_utc_with_microseconds_and_sorts_as_text() -> None:
+def test_a_timestamp_is_utc_with_microseconds() -> None:
     moment = datetime.fromisoformat("2026-11-21T04:14:15+01:00")
     assert timeline.timestamp(moment) == "2026-11-21T03:14:15.000000Z"
-    assert timeline.timestamp(moment) < timeline.timestamp(moment + timedelta(microseconds=1))

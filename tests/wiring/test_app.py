@@ -41,6 +41,17 @@ def test_the_functions_are_those_of_the_interface(functions: set[str]) -> None:
     assert functions == promised
 
 
+def test_no_handler_is_longer_than_12_lines() -> None:
+    """A handler names the trigger, the collaborators and the call. Its docstring and decorator do not count."""
+    lengths = {
+        each.name: each.end_lineno - each.lineno + 1 - len((ast.get_docstring(each) or "").splitlines())
+        for each in ast.parse((ROOT / "app.py").read_text()).body
+        if isinstance(each, ast.FunctionDef) and each.end_lineno
+    }
+    assert len(lengths) > 30
+    assert {name: length for name, length in lengths.items() if length > 12} == {}
+
+
 def test_the_name_of_the_api_has_its_stage_for_the_metrics_of_cloudwatch(app: Chalice) -> None:
     assert as_deployed(app)["info"]["title"] == app.app_name == "cafe-test"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chalice.app import Chalice
 
-from chalicelib import dead_letters
+from chalicelib.dead_letters import letters
 from infra import functions
 from infra.deploy import wiring
 from infra.functions import FUNCTIONS, Trigger
@@ -39,8 +39,8 @@ def test_chalices_configuration_has_the_timeouts_and_memory_of_the_table() -> No
 
 def test_every_function_whose_caller_does_not_wait_has_a_kind_of_dead_letter(template: Template) -> None:
     kinds = {each.name: each.dead_letter for each in FUNCTIONS if each.asynchronous}
-    assert kinds == dead_letters.FUNCTIONS
-    assert {each.dead_letter for each in FUNCTIONS if each.dead_letter} <= set(dead_letters.KINDS)
+    assert kinds == letters.FUNCTIONS
+    assert {each.dead_letter for each in FUNCTIONS if each.dead_letter} <= set(letters.KINDS)
     # AWS does not wait for the answer of S3's and SNS's handlers. A redrive does not wait for announce_orders either.
     events = functions.sources(Trigger.BUCKET, Trigger.TOPIC).keys() | {"announce_orders"}
     assert wiring.invocations(as_variables(template.outputs)).keys() == events

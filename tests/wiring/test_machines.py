@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib import errors, storage
+from chalicelib import errors
+from chalicelib.storage import report, shares
 from infra.functions import MYSQL_USERS
 from tests.wiring.permissions import allowed
 from tests.wiring.stage import MACHINES, ROOT
@@ -173,7 +174,7 @@ def test_the_machine_waits_longer_than_all_tries_of_its_tasks(machine: Machine) 
             (state["Retry"][0]["MaxAttempts"] + 1) * state["TimeoutSeconds"] + sum(map(pauses, state["Retry"]))
         )
 
-    rounds = dict.fromkeys(("MeasureShares", "AddUpShares"), storage.ROUNDS)
+    rounds = dict.fromkeys(("MeasureShares", "AddUpShares"), report.ROUNDS)
     states = definition["States"].items()
     assert definition["TimeoutSeconds"] > sum(longest(state) * rounds.get(name, 1) for name, state in states)
 
@@ -223,7 +224,7 @@ def test_every_execution_that_ends_without_a_notification_raises_the_alarm(templ
 
 
 def test_as_many_functions_measure_at_once_as_there_are_shares() -> None:
-    assert definition_of("StorageReport")["States"]["MeasureShares"]["MaxConcurrency"] == storage.SHARES
+    assert definition_of("StorageReport")["States"]["MeasureShares"]["MaxConcurrency"] == shares.SHARES
 
 
 # --- expressions ------------------------------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from benchmarks import load, money
-from chalicelib import reports, storage
+from chalicelib import reports
 from chalicelib.orders import store
+from chalicelib.storage import report, shares
 from chalicelib.uploads import links
 from infra.deploy import deployment, preflight, project, releases
 from infra.functions import NAMES
@@ -55,9 +56,9 @@ def test_the_flows_have_the_numbers_of_the_code(architecture: str) -> None:
         "after the fifth try": store.TRIES == 5,
         "a link for an hour": reports.LINK_SECONDS == 3_600,
         "for one file and ten minutes": links.LINK_SECONDS == 600,
-        "done within two minutes": storage.TURN_SECONDS == 120,
-        "at most six times": storage.ROUNDS == 6,
-        "up to 40 at once": storage.SHARES == 40,
+        "done within two minutes": report.TURN_SECONDS == 120,
+        "at most six times": report.ROUNDS == 6,
+        "up to 40 at once": shares.SHARES == 40,
     }
     assert [words for words, holds in numbers.items() if not (holds and words in architecture)] == []
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from chalicelib import dead_letters, metrics
+from chalicelib import metrics
+from chalicelib.dead_letters.letters import KINDS
 from chalicelib.reports import KINDS as REPORT_KINDS
-from chalicelib.storage import measure
+from chalicelib.storage import crew
 from infra.deploy import wiring
 from infra.deploy.target import REPOSITORY, Target
 from tests.wiring.stage import MACHINES, ROOT, as_variables, resolve
@@ -150,7 +151,7 @@ def test_every_function_has_alarms_for_errors_throttles_and_duration(
         assert watched["Errors", name] == watched["Throttles", name] == 2
         if name.endswith("-measure_buckets"):
             # It measures until these seconds are left, and needs some of them.
-            assert (seconds - measure.RESERVE_SECONDS) * 1000 < watched["Duration", name] < seconds * 1000
+            assert (seconds - crew.RESERVE_SECONDS) * 1000 < watched["Duration", name] < seconds * 1000
         else:
             assert watched["Duration", name] == seconds * 800
 
@@ -270,7 +271,7 @@ def test_every_rule_that_notifies_the_alarms_topic_has_its_heading(template: Tem
 def test_every_kind_of_dead_letter_has_its_heading_and_its_row_in_the_page_on_reliability(
     runbook: dict[str, str],
 ) -> None:
-    kinds = set(dead_letters.KINDS)
+    kinds = set(KINDS)
     assert {heading for heading in runbook if heading.startswith("`")} == {f"`{kind}`" for kind in kinds}
     page = (ROOT / "docs" / "reliability.md").read_text()
     table = page.split("| Letter | How it came there | Goes back to |")[1].split("\n\n")[0]

@@ -1,0 +1,116 @@
+"""The destinations of redriven letters: each knows how to send to itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from chalicelib.errors import CafeError
+from chalicelib.notifications import Notification, publisher
+from chalicelib.orders import announce
+
+RECORDS_AT_ONCE = 100
+STREAM_PAGES = 20
+
+# Returns the client of a service.
+Aws = Callable[[str], Any]
+
+
+class CannotRedrive(CafeError):
+    """A letter cannot be redriven. The message says why."""
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """An asynchronous call of a function."""
+
+    function: str
+    event: dict[str, Any]
+
+    def send(self, aws: Aws) -> None:
+        aws("lambda").invoke(FunctionName=self.function, InvocationType="Event", Payload=json.dumps(self.event))
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A notification to a topic."""
+
+    topic: str
+    notification: Notification
+
+    def send(self, aws: Aws) -> None:
+        publisher(aws("sns"), self.topic)(self.notification)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """The start of a state machine."""
+
+    machine: str
+    name: str
+    input: str
+
+    def send(self, aws: Aws) -> None:
+        sfn = aws("stepfunctions")
+        # EventBridge Scheduler can send two letters about one start.
+        with suppress(sfn.exceptions.ExecutionAlreadyExists):
+            sfn.start_execution(stateMachineArn=self.machine, name=self.name, input=self.input)
+
+
+@dataclass(frozen=True)
+class StreamPart:
+    """A part of the orders' stream, whose new orders are announced. The stream keeps it for 24 hours."""
+
+    stream: str
+    shard: str
+    start: str
+    end: str
+    announce: str
+
+    def send(self, aws: Aws) -> None:
+        try:
+            records = self._read(aws("dynamodbstreams"))
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("TrimmedDataAccessException", "ResourceNotFoundException"):
+                why = "these changes are older than the 24 hours that the stream keeps; the orders are stored"
+                raise CannotRedrive(why) from error
+            raise
+        new = [each for each in records if each["eventName"] == "INSERT"]
+        for first in range(0, len(new), RECORDS_AT_ONCE):
+            event = {"Records": new[first : first + RECORDS_AT_ONCE], "redriven": True}
+            Invocation(self.announce, event).send(aws)
+
+    def _read(self, streams: Any) -> list[dict[str, Any]]:
+        iterator = streams.get_shard_iterator(
+            StreamArn=self.stream,
+            ShardId=self.shard,
+            ShardIteratorType="AT_SEQUENCE_NUMBER",
+            SequenceNumber=self.start,
+        )["ShardIterator"]
+        records: list[dict[str, Any]] = []
+        for _ in range(STREAM_PAGES):
+            answer = streams.get_records(ShardIterator=iterator)
+            for record in answer["Records"]:
+                number = int(record["dynamodb"]["SequenceNumber"])
+                if number <= int(self.end):
+                    records.append(self._as_event(record))
+                if number >= int(self.end):
+                    return records
+            iterator = answer.get("NextShardIterator")
+            if iterator is None:
+                break
+        raise CannotRedrive("the stream did not return all of these changes")
+
+    def _as_event(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Returns a record of the stream's API in the form in which Lambda passes it to a function."""
+        moment = record["dynamodb"]["ApproximateCreationDateTime"].timestamp()
+        change = {**record["dynamodb"], "ApproximateCreationDateTime": moment}
+        return announce.announced_part({**record, "eventSourceARN": self.stream, "dynamodb": change})
+
+
+Destination = Invocation | Publication | Execution | StreamPart

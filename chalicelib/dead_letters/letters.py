@@ -1,0 +1,319 @@
+"""From a message of SQS to a letter: the shape of the message, its description for a person, and its destination.
+
+A message is an order, or has one of four shapes: an event with the error of the function that failed on it, a
+notification that SNS could not deliver, the position of a batch in the orders' stream, or a scheduled start of a
+report. Nothing here calls AWS.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import unquote_plus
+
+from chalicelib import correlation, facts
+from chalicelib.dead_letters.destinations import Destination, Execution, Invocation, Publication, StreamPart
+from chalicelib.errors import InvalidRequest
+from chalicelib.fields import whole_number
+from chalicelib.notifications import Notification, counted
+from chalicelib.orders import announce, store
+from chalicelib.orders.order import Order
+from chalicelib.settings import Settings
+from chalicelib.timeline import timestamp
+
+TEXT_CHARACTERS = 300
+NAMES_SHOWN = 3
+# EventBridge Scheduler replaces this with an id of its own.
+EXECUTION_ID = "<aws.scheduler.execution-id>"
+LINK = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
+
+# The functions that are invoked asynchronously, and the kind of their letters.
+FUNCTIONS = {
+    "announce_orders": "announcement",
+    "receive_upload": "upload",
+    "record_notification": "notification",
+    "record_alarm": "alarm",
+}
+KINDS = ("order", *FUNCTIONS.values(), "stream", "report", "unknown")
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Origins:
+    """The stage's own resources: a letter about any other resource is unknown.
+
+    ``announce`` is the name of the function that reads the stream. ``topics`` and ``functions`` have the kind of their
+    letters, and ``machines`` the kind of report.
+    """
+
+    stream: str
+    announce: str
+    topics: Mapping[str, str]
+    functions: Mapping[str, str]
+    machines: Mapping[str, str]
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Origins:
+        prefix = f"cafe-{settings.cafe_stage}-"
+        return cls(
+            stream=settings.orders_stream_arn,
+            announce=f"{prefix}announce_orders",
+            topics={settings.topic_arn: "notification", settings.alarms_topic_arn: "alarm"},
+            functions={prefix + name: kind for name, kind in FUNCTIONS.items()},
+            machines={settings.inventory_report_arn: "inventory", settings.storage_report_arn: "storage"},
+        )
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A message that failed for good.
+
+    ``since`` is the timestamp of the failure, or of the sending if that is unknown. ``tries`` is None if no one counted
+    them. ``destination`` is None if it is unknown, and for an order: orders go back to their queue in batches.
+    """
+
+    id: str
+    kind: str
+    what: str
+    since: str
+    why: str
+    tries: int | None
+    body: str = field(repr=False)
+    destination: Destination | None = field(default=None, repr=False)
+    correlation_ids: tuple[str, ...] = ()
+
+    def shown(self) -> dict[str, Any]:
+        """Returns the fields that the API shows."""
+        names = ("id", "kind", "what", "since", "why", "tries")
+        return {name: getattr(self, name) for name in names}
+
+
+# --- from a message to a letter ---------------------------------------------------------------------------------------
+
+
+def read_order(message: Message) -> Letter:
+    """Returns the letter in a message of the orders' dead-letter queue."""
+    given = message.get("MessageAttributes", {})
+    try:
+        order = Order.from_json(message["Body"])
+    except InvalidRequest as error:
+        what, why = "a message that is not an order", str(error)
+    else:
+        what = f"order {order.order_id} of customer {order.customer_id}"
+        why = "store_orders failed on its whole batch: see its log"
+    tries = given.get("tries", {}).get("StringValue", "")
+    return Letter(
+        id=message["MessageId"],
+        kind="order",
+        what=_text(what),
+        since=_moment(given.get("sent", {}).get("StringValue")) or _sent(message),
+        why=_text(given.get("reason", {}).get("StringValue") or why),
+        # SQS moves a message after its last try. Its own count includes each time that the message was listed.
+        tries=int(tries) if re.fullmatch("[0-9]{1,9}", tries) else store.TRIES,
+        body=message["Body"],
+        correlation_ids=_without_none(correlation.of_sqs(message)),
+    )
+
+
+def read_failure(message: Message, origins: Origins) -> Letter:
+    """Returns the letter in a message of the failures queue. A message of any other shape is an unknown letter."""
+    try:
+        content = json.loads(message["Body"])
+    except (ValueError, RecursionError):
+        content = None
+    match content:
+        case {"DDBStreamBatchInfo": {"streamArn": origins.stream}, "requestContext": dict()}:
+            letter = _read_position(message, content, origins)
+        case {"requestPayload": dict(), "requestContext": {"functionArn": str()}}:
+            letter = _read_invocation(message, content, origins)
+        case {"Type": "Notification", "TopicArn": str(), "MessageId": str(), "Message": str()}:
+            letter = _read_publication(message, content, origins)
+        case {"StateMachineArn": str(arn), "Name": str(), "Input": str()} if arn in origins.machines:
+            letter = _read_execution(message, content, origins)
+        case _:
+            letter = None
+    return letter or Letter(
+        id=message["MessageId"],
+        kind="unknown",
+        what="a message of unknown shape",
+        since=_sent(message),
+        why="no part of this stage sends such messages",
+        tries=None,
+        body=message["Body"],
+    )
+
+
+def _read_invocation(message: Message, content: dict[str, Any], origins: Origins) -> Letter | None:
+    """https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html"""
+    payload, context = content["requestPayload"], content["requestContext"]
+    # The ARN can end in a version.
+    function = context["functionArn"].split(":function:")[-1].split(":")[0]
+    if function not in origins.functions:
+        return None
+    kind = origins.functions[function]
+    error = content.get("responsePayload")
+    given = [error.get("errorType"), error.get("errorMessage")] if isinstance(error, dict) else []
+    why = ": ".join(str(each) for each in given if each)
+    if context.get("condition") == "EventAgeExceeded":
+        why = "it was too old before the function could run" + (f"; {why}" if why else "")
+    # A redriven batch does not come from the stream, so nothing reads which of its records failed.
+    event = {**payload, "redriven": True} if kind == "announcement" else payload
+    return Letter(
+        id=message["MessageId"],
+        kind=kind,
+        what=_text(_describe_event(kind, payload, function)),
+        since=_moment(content.get("timestamp")) or _sent(message),
+        why=_text(why or "the function gave no reason: see its log"),
+        tries=whole_number(context.get("approximateInvokeCount")),
+        body=message["Body"],
+        destination=Invocation(function, event),
+        correlation_ids=_correlation_ids(kind, payload),
+    )
+
+
+def _correlation_ids(kind: str, payload: dict[str, Any]) -> tuple[str, ...]:
+    """Returns the correlation ids of everything in an event."""
+    records = payload["Records"] if isinstance(payload.get("Records"), list) else []
+    if kind == "announcement":
+        return _without_none(*map(correlation.of_order, records))
+    if kind == "upload":
+        return _without_none(*map(correlation.of_upload, records))
+    messages = [each.get("Sns") for each in records if isinstance(each, dict)]
+    return tuple(each for sns in messages for each in correlation.of_sns(sns))
+
+
+def _without_none(*ids: str | None) -> tuple[str, ...]:
+    return tuple(filter(None, ids))
+
+
+def _describe_event(kind: str, payload: dict[str, Any], function: str) -> str:
+    try:
+        records = payload["Records"]
+        if kind == "announcement":
+            names = [
+                f"order {each['dynamodb']['Keys']['orderID']['S']} of customer {announce.customer(each)}"
+                for each in records
+            ]
+        elif kind == "upload":
+            names = [unquote_plus(each["s3"]["object"]["key"]) for each in records]
+        else:
+            names = [_describe_notification(each["Sns"]) for each in records]
+        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        about = ", ".join(names[:NAMES_SHOWN]) + more
+    except (KeyError, TypeError, AttributeError):
+        about = ""
+    if not about:
+        return f"an event of {function.rpartition('-')[2]} that cannot be read"
+    return f"announcement of {about}" if kind == "announcement" else f"{kind} {about}"
+
+
+def _describe_notification(sns: dict[str, Any]) -> str:
+    return f"'{sns['Subject']}'" if sns.get("Subject") else f"{sns['MessageId']}, which has no subject"
+
+
+def _read_publication(message: Message, content: dict[str, Any], origins: Origins) -> Letter | None:
+    """https://docs.aws.amazon.com/sns/latest/dg/sns-dead-letter-queues.html"""
+    topic = content["TopicArn"]
+    if topic not in origins.topics:
+        return None
+    kind = origins.topics[topic]
+    attributes = {}
+    for name in ("kind", "key", facts.NAME):
+        match content:
+            case {"MessageAttributes": dict(given)} if isinstance(given.get(name), dict):
+                attributes[name] = str(given[name].get("Value") or "")
+    subject = str(content.get("Subject") or "")
+    notification = Notification(
+        kind=attributes.get("kind") or ("alarm" if kind == "alarm" else "other"),
+        # The inbox stores a notification without a key under the message's id, so this key is the same.
+        key=attributes.get("key") or content["MessageId"],
+        subject=subject,
+        message=content["Message"],
+        # A report's message has a link, and an SMS must not.
+        sms=subject or "Cafe",
+        correlation_ids=correlation.of_sns(content),
+        facts=facts.read(attributes.get(facts.NAME)),
+    )
+    reason = message.get("MessageAttributes", {}).get("ErrorMessage", {}).get("StringValue")
+    return Letter(
+        id=message["MessageId"],
+        kind=kind,
+        what=_text(f"{kind} {_describe_notification(content)}"),
+        since=_moment(content.get("Timestamp")) or _sent(message),
+        why=_text("SNS could not deliver it to a subscriber" + (f": {reason}" if reason else "")),
+        tries=None,
+        body=message["Body"],
+        destination=Publication(topic, notification),
+        correlation_ids=notification.correlation_ids,
+    )
+
+
+def _read_position(message: Message, content: dict[str, Any], origins: Origins) -> Letter | None:
+    """https://docs.aws.amazon.com/lambda/latest/dg/services-dynamodb-errors.html"""
+    info, context = content["DDBStreamBatchInfo"], content["requestContext"]
+    shard, start, end = (str(info.get(name)) for name in ("shardId", "startSequenceNumber", "endSequenceNumber"))
+    if not (re.fullmatch("[0-9]{1,40}", start) and re.fullmatch("[0-9]{1,40}", end)):
+        return None
+    size = whole_number(info.get("batchSize")) or 1
+    first = _moment(info.get("approximateArrivalOfFirstRecord"))
+    return Letter(
+        id=message["MessageId"],
+        kind="stream",
+        what=_text(f"{counted(size, 'change')} of the orders table" + (f", the first at {first}" if first else "")),
+        since=_moment(content.get("timestamp")) or _sent(message),
+        why=_text(f"announce_orders failed on the whole batch ({context.get('condition')}): see its log"),
+        tries=whole_number(context.get("approximateInvokeCount")),
+        body=message["Body"],
+        destination=StreamPart(origins.stream, shard, start, end, origins.announce),
+    )
+
+
+def _read_execution(message: Message, content: dict[str, Any], origins: Origins) -> Letter:
+    """https://docs.aws.amazon.com/scheduler/latest/UserGuide/configuring-schedule-dlq.html"""
+    attributes = message.get("MessageAttributes", {})
+    given = {name: str(attribute.get("StringValue") or "") for name, attribute in attributes.items()}
+    name = content["Name"].replace(EXECUTION_ID, given.get("EXECUTION_ID", ""))
+    why = ": ".join(filter(None, (given.get("ERROR_CODE"), given.get("ERROR_MESSAGE"))))
+    retries = given.get("RETRY_ATTEMPTS", "")
+    return Letter(
+        id=message["MessageId"],
+        kind="report",
+        what=_text(f"the scheduled {origins.machines[content['StateMachineArn']]} report {name}"),
+        since=_moment(given.get("SCHEDULED_TIME")) or _sent(message),
+        why=_text(f"it could not be started: {why}" if why else "it could not be started"),
+        tries=int(retries) + 1 if re.fullmatch("[0-9]{1,9}", retries) else None,
+        body=message["Body"],
+        destination=Execution(content["StateMachineArn"], name, content["Input"]),
+        # A scheduled execution has no request, so its name is its correlation id.
+        correlation_ids=_without_none(name),
+    )
+
+
+# --- texts and times --------------------------------------------------------------------------------------------------
+
+
+def _text(text: str) -> str:
+    """Returns ``text`` on one line of at most 300 printable characters. Links are left out, because they are secret."""
+    line = LINK.sub("(a link)", text[: 10 * TEXT_CHARACTERS])
+    line = "".join(character if character.isprintable() else "?" for character in " ".join(line.split()))
+    return (line if len(line) <= TEXT_CHARACTERS else line[: TEXT_CHARACTERS - 1] + "…") or "no text"
+
+
+def _moment(given: Any) -> str:
+    """Returns the timestamp of a time in ISO 8601 or in milliseconds since 1970, or an empty text for anything else."""
+    try:
+        if re.fullmatch("[0-9]{1,15}", given):
+            return timestamp(datetime.fromtimestamp(int(given) / 1000, UTC))
+        moment = datetime.fromisoformat(given)
+        return timestamp(moment) if moment.tzinfo else ""
+    except (TypeError, ValueError, OverflowError):
+        return ""
+
+
+def _sent(message: Message) -> str:
+    return _moment(message["Attributes"]["SentTimestamp"])

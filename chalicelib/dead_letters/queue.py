@@ -1,0 +1,100 @@
+"""The two queues of dead letters, as a call of the API uses them.
+
+SQS shows a message only by handing it over, so a call takes all letters, and releases those that stay. Two calls at the
+same time share the letters, because each hides what it has taken from the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from typing import Any
+
+from chalicelib import queues
+from chalicelib.dead_letters.letters import Letter, Message, Origins, read_failure, read_order
+from chalicelib.errors import aws_errors
+from chalicelib.logs import logger
+from chalicelib.settings import Settings
+
+# Without waiting, SQS asks only some of its servers, and can miss messages.
+WAIT_SECONDS = 1
+
+log = logger("dead_letters")
+
+
+class DeadLetterQueue:
+    """A queue whose messages are hidden from others once taken, and visible to all again after ``release``."""
+
+    def __init__(self, url: str, sqs: Any, hidden_seconds: int, read: Callable[[Message], Letter]) -> None:
+        self._url = url
+        self._sqs = sqs
+        self._hidden_seconds = hidden_seconds
+        self._read = read
+        # The last receipt handle of each message by its id.
+        self._held: dict[str, str] = {}
+
+    def take(self, in_time: Callable[[], bool]) -> Iterator[list[Letter]]:
+        """Yields all visible letters, up to ten at once, as long as there is time."""
+        while in_time():
+            messages = self._receive(0)
+            if not messages and self._depth()[0]:
+                messages = self._receive(WAIT_SECONDS)
+            if not messages:
+                return
+            self._held |= {each["MessageId"]: each["ReceiptHandle"] for each in messages}
+            yield [self._read(each) for each in messages]
+
+    @aws_errors()
+    def _receive(self, wait_seconds: int) -> list[Message]:
+        answer = self._sqs.receive_message(
+            QueueUrl=self._url,
+            MaxNumberOfMessages=queues.ENTRIES,
+            VisibilityTimeout=self._hidden_seconds,
+            WaitTimeSeconds=wait_seconds,
+            MessageSystemAttributeNames=["SentTimestamp"],
+            MessageAttributeNames=["All"],
+        )
+        messages: list[Message] = answer.get("Messages", [])
+        return messages
+
+    def delete(self, ids: Collection[str]) -> set[str]:
+        """Deletes letters, with one retry. Returns the ids of those that could not be deleted."""
+        remaining = set(ids)
+        for _ in range(2):
+            batch = sorted(remaining)
+            failures = queues.delete(self._sqs, self._url, [self._held[each] for each in batch])
+            for index, error in failures.items():
+                log.warning("dead letter not deleted", extra={"messageId": batch[index], "reason": str(error)})
+            remaining = {batch[index] for index in failures}
+        for each in set(ids) - remaining:
+            del self._held[each]
+        return remaining
+
+    def release(self) -> None:
+        """Makes all letters that are still held visible to others."""
+        failures = queues.delay(self._sqs, self._url, [(handle, 0) for handle in self._held.values()])
+        for error in failures.values():
+            # The letter becomes visible by itself when its time is over.
+            log.warning("dead letter not released", extra={"reason": str(error)})
+
+    @property
+    def held(self) -> int:
+        """The number of letters that were taken and not deleted."""
+        return len(self._held)
+
+    def count(self) -> int:
+        """Returns about how many letters there are, with those that another call holds."""
+        return sum(self._depth())
+
+    @aws_errors()
+    def _depth(self) -> tuple[int, int]:
+        return queues.depth(self._sqs, self._url)
+
+
+def open_queues(settings: Settings, sqs: Any, hidden_seconds: int) -> list[DeadLetterQueue]:
+    """Returns the queue of orders and the queue of all other failures."""
+    read = partial(read_failure, origins=Origins.from_settings(settings))
+    return [
+        DeadLetterQueue(settings.orders_dead_letter_url, sqs, hidden_seconds, read_order),
+        DeadLetterQueue(settings.failures_queue_url, sqs, hidden_seconds, read),
+    ]

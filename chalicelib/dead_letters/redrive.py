@@ -1,0 +1,151 @@
+"""The redrive: sends letters back to where they came from, and then deletes them.
+
+A call that is cut off between the two leaves a letter in its queue, and the next redrive sends it again. The second
+time changes nothing: an order has its ``orderID``, a notification its key, an upload its sequencer, and a report the
+name of its execution.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from botocore.exceptions import ClientError, ParamValidationError
+
+from chalicelib import correlation, queues
+from chalicelib.dead_letters.destinations import Aws, CannotRedrive
+from chalicelib.dead_letters.letters import Letter
+from chalicelib.dead_letters.queue import DeadLetterQueue, open_queues
+from chalicelib.errors import Unavailable, aws_errors
+from chalicelib.fields import Fields
+from chalicelib.logs import logger
+from chalicelib.settings import Settings
+
+IDS = 100
+MESSAGE_ID = re.compile(r"[A-Za-z0-9-]{1,100}")
+# An answer names this many of the letters that were kept.
+KEPT_SHOWN = 100
+# API Gateway waits 29 seconds, in which the last call to AWS must end.
+SECONDS = 10
+# No other call sees a letter while this one can still be at work on it.
+HIDDEN_SECONDS = 90
+
+log = logger("dead_letters")
+
+
+def parse(body: Any) -> frozenset[str] | None:
+    """Returns the ids in a request's JSON body, or None for all letters. Raises ``InvalidRequest``."""
+    fields = Fields.of_body(body, ("ids",), of="a redrive", expected="an object, or nothing")
+    ids = fields.get("ids", [])
+    if "ids" in fields and (not isinstance(ids, list) or not 1 <= len(ids) <= IDS):
+        fields.refuse("ids", f"must be a list of 1 to {IDS} ids, or be left out for all")
+    elif any(not isinstance(each, str) or not MESSAGE_ID.fullmatch(each) for each in ids):
+        fields.refuse("ids", "each must be the id of a dead letter, 1 to 100 characters of A-Z, a-z, 0-9 and -")
+    fields.check()
+    return frozenset(ids) if "ids" in fields else None
+
+
+def redrive(
+    ids: frozenset[str] | None, *, settings: Settings, aws: Aws, clock: Callable[[], float] = time.monotonic
+) -> dict[str, Any]:
+    """Redrives the letters with these ids, or all: ``{"redriven", "kept": [{"id", "what", "why"}], "left"}``.
+
+    A letter that cannot be redriven is kept in its queue. ``left`` counts the letters that are in the queues
+    afterwards: those that were kept, were not in ``ids``, or came too late for this call.
+    """
+    end = clock() + SECONDS
+    run = _Redrive(ids, settings.orders_queue_url, aws, lambda: clock() < end)
+    both = open_queues(settings, aws("sqs"), HIDDEN_SECONDS)
+    saw_all = ids is None
+    try:
+        try:
+            for queue in both:
+                for letters in queue.take(run.goes_on):
+                    run.handle(letters, queue)
+        except Unavailable:
+            # An answer about a part of the letters is better than an error.
+            if not run.done and not run.kept:
+                raise
+            saw_all = False
+        held = sum(queue.held for queue in both)
+        left = held if saw_all and run.in_time() else max(held, sum(queue.count() for queue in both))
+    finally:
+        for queue in both:
+            queue.release()
+    return {"redriven": len(run.done), "kept": list(run.kept.values())[:KEPT_SHOWN], "left": left}
+
+
+@dataclass
+class _Redrive:
+    """One redrive. ``done`` has the ids of redriven letters, and ``kept`` the answer's entries of the others."""
+
+    ids: frozenset[str] | None
+    orders_url: str
+    aws: Aws
+    in_time: Callable[[], bool]
+    done: set[str] = field(default_factory=set)
+    kept: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def goes_on(self) -> bool:
+        """Says whether there is time, and a letter to look for."""
+        return self.in_time() and (self.ids is None or not self.ids <= self.done | self.kept.keys())
+
+    def handle(self, letters: list[Letter], queue: DeadLetterQueue) -> None:
+        """Sends the requested ones of these letters, deletes them, and notes the outcome."""
+        requested = [each for each in letters if self.ids is None or each.id in self.ids]
+        # SQS can deliver a letter again that was sent a moment ago. It is only deleted.
+        new = [each for each in requested if each.id not in self.done]
+        reasons = self._send(new)
+        sent = [each.id for each in requested if each.id not in reasons]
+        undeleted = queue.delete(sent)
+        self.done |= {each.id for each in new if each.id not in reasons}
+        reasons |= dict.fromkeys(undeleted, "it was redriven, and could not be deleted: it stays here too")
+        for letter in new:
+            self._note(letter, reasons.get(letter.id))
+
+    def _send(self, letters: list[Letter]) -> dict[str, str]:
+        """Sends letters to their destinations. Returns the reason for each that was not sent, by its id."""
+        reasons = self._send_orders([each for each in letters if each.kind == "order"])
+        for letter in letters:
+            if letter.kind != "order" and (reason := self._send_one(letter)):
+                reasons[letter.id] = reason
+        return reasons
+
+    def _send_orders(self, letters: list[Letter]) -> dict[str, str]:
+        messages = [(each.body, correlation.sqs_attribute(next(iter(each.correlation_ids), None))) for each in letters]
+        failures = queues.send(self.aws("sqs"), self.orders_url, messages)
+        return {letters[index].id: _reason(error) for index, error in failures.items()}
+
+    def _send_one(self, letter: Letter) -> str | None:
+        if letter.destination is None:
+            return "its origin is unknown"
+        if not self.in_time():
+            return "the time ran out: try again"
+        try:
+            with aws_errors():
+                letter.destination.send(self.aws)
+        except (ClientError, Unavailable, CannotRedrive) as error:
+            return _reason(error)
+        except (ParamValidationError, UnicodeError):
+            # Someone wrote or changed this message. It must not keep the others from being redriven.
+            return "it has the shape of a dead letter, but AWS does not accept its content"
+        return None
+
+    def _note(self, letter: Letter, reason: str | None) -> None:
+        # The log record's own correlationId is that of the redrive.
+        about = {"kind": letter.kind, "what": letter.what, correlation.NAMES: letter.correlation_ids}
+        extra: dict[str, Any] = {"messageId": letter.id, **about}
+        if reason is None:
+            log.info("dead letter redriven", extra=extra)
+        else:
+            self.kept[letter.id] = {"id": letter.id, "what": letter.what, "why": reason}
+            log.warning("dead letter kept", extra={**extra, "reason": reason})
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ClientError):
+        return f"{error.operation_name} was refused: {error.response['Error']['Code']}"
+    return str(error)

@@ -1,0 +1,73 @@
+"""Threads that work until the time is nearly up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Condition
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from chalicelib.storage.measurement import Tally
+from chalicelib.storage.refusals import describe
+
+# Listing mostly waits for S3. The clients keep twice as many connections.
+WORKERS = 16
+# The time that rendering and storing the page can take after the measuring.
+RESERVE_SECONDS = 30
+
+# Returns the seconds that are left.
+Deadline = Callable[[], float]
+
+
+class Crew:
+    """Up to ``WORKERS`` threads. A task can add other tasks."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="storage")
+        self._changed = Condition()
+        self._unfinished = 0
+        self._ended = False
+        self._faults: list[BaseException] = []
+
+    def in_time(self) -> bool:
+        return self._deadline() > RESERVE_SECONDS
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether a thread has nothing to do."""
+        return self._unfinished < WORKERS
+
+    def add(self, task: Callable[[], None], tallies: list[Tally]) -> None:
+        """Queues a task. If AWS refuses it, the ``tallies`` get the error."""
+        with self._changed:
+            # After the end no one waits for a task, and its work is left over.
+            if not self._ended:
+                self._unfinished += 1
+                self._pool.submit(self._run, task, tallies).add_done_callback(self._finished)
+
+    def finish(self) -> None:
+        """Waits until all tasks are done or the time is nearly up. Raises any error that is not one of AWS."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._unfinished, max(0.0, self._deadline() - RESERVE_SECONDS))
+            self._ended = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for fault in self._faults:
+            raise fault
+
+    def _run(self, task: Callable[[], None], tallies: list[Tally]) -> None:
+        if not self.in_time():
+            return
+        try:
+            task()
+        except (ClientError, BotoCoreError) as error:
+            for tally in tallies:
+                tally.error = describe(error)
+
+    def _finished(self, future: Future[None]) -> None:
+        if not future.cancelled() and (fault := future.exception()):
+            self._faults.append(fault)
+        with self._changed:
+            self._unfinished -= 1
+            self._changed.notify_all()

@@ -1,0 +1,25 @@
+"""Errors of AWS as the storage report shows and raises them."""
+
+from __future__ import annotations
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from chalicelib.errors import StorageRefused, Unavailable, is_transient
+
+ERROR_CHARACTERS = 300
+
+
+def describe(error: ClientError | BotoCoreError) -> str:
+    """Returns the error's code and message, cut to 300 characters."""
+    if isinstance(error, ClientError):
+        details = error.response.get("Error", {})
+        text = f"{details.get('Code', 'Unknown')}: {details.get('Message') or 'no message'}"
+    else:
+        text = str(error)
+    return text[:ERROR_CHARACTERS]
+
+
+def translate(error: ClientError | BotoCoreError, what: str) -> StorageRefused | Unavailable:
+    """Returns the error to raise. ``what`` says what AWS did not do."""
+    text = f"{what}: {describe(error)}"
+    return StorageRefused(text) if isinstance(error, ClientError) and not is_transient(error) else Unavailable(text)

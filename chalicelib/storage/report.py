@@ -1,0 +1,151 @@
+"""The steps of a storage report, each one call of the function ``measure_buckets``.
+
+The first call measures alone, which is enough for most accounts. The rest after two minutes is divided into
+shares. The state machine calls one function per share, and then one that merges the results and divides the rest again,
+for a few rounds. Buckets that could not be measured are named with the reason.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+from chalicelib import metrics
+from chalicelib.errors import InvalidRequest, Problem
+from chalicelib.logs import logger
+from chalicelib.reports import MODES, id_of_event, report_key
+from chalicelib.storage import measure, page
+from chalicelib.storage.crew import RESERVE_SECONDS, Deadline
+from chalicelib.storage.measure import InRegion
+from chalicelib.storage.measurement import Measurement, summarize
+from chalicelib.storage.shares import ShareFiles, Spread, assign_shares, merge_shares, read_share, write_result
+
+# A function lists for this long before the rest is shared. A new round takes seconds to start, and spreads a large or
+# slow bucket over all functions again.
+TURN_SECONDS = 120
+# In the last round each function uses all its time. Six rounds list three billion objects.
+ROUNDS = 6
+# The characters of an execution's name, without the slash, which would make folders.
+REPORT_ID = re.compile(r"[!-.0-~]{1,80}")
+
+log = logger("storage")
+
+
+@dataclass(frozen=True)
+class Request:
+    """The checked input of a report. ``alone_seconds`` is how long the first function measures alone."""
+
+    report_id: str
+    mode: str
+    alone_seconds: float
+
+
+def run_step(
+    event: dict[str, Any], context: Any, *, aws: Callable[..., Any], bucket: str, now: datetime
+) -> dict[str, Any]:
+    """Does one step for the state machine, or a whole report for a direct call of the function.
+
+    The state machine sends its own input as ``request``, beside ``reportId`` and ``spread``. ``aws`` returns clients,
+    and ``context`` is the function's.
+    """
+    request = event.get("request", event)
+    return report(
+        {**(request if isinstance(request, dict) else {}), "reportId": id_of_event(event, context)},
+        event.get("spread") if "request" in event else None,
+        s3=aws("s3"),
+        s3_in=lambda region: aws("s3", region),
+        cloudwatch_in=lambda region: aws("cloudwatch", region),
+        deadline=lambda: context.get_remaining_time_in_millis() / 1000,
+        bucket=bucket,
+        now=now,
+    )
+
+
+def report(
+    payload: dict[str, Any],
+    spread: Spread | None = None,
+    *,
+    s3: Any,
+    s3_in: InRegion,
+    cloudwatch_in: InRegion,
+    deadline: Deadline,
+    bucket: str,
+    now: datetime,
+) -> dict[str, Any]:
+    """Measures all buckets and stores the page in ``bucket``: ``{reportId, reportKey, summary, notice, spread}``.
+
+    ``payload`` can have ``reportId``, ``mode`` and ``aloneSeconds``. ``notice`` is what the state machine publishes.
+    ``spread`` is None outside a state machine, and ``{"round": 0}`` in its first call. If the answer's own ``spread``
+    has ``shares``, the state machine calls the function with it and each ``share``, which returns nothing, and then
+    with it alone. Raises ``InvalidRequest``, and what ``measure_buckets`` raises.
+    """
+    request = _parse(payload)
+    files = ShareFiles(s3, bucket, request.report_id)
+    if spread and "share" in spread:
+        left = read_share(files, spread)
+        until = deadline if spread["round"] == ROUNDS else _at_most(TURN_SECONDS, deadline)
+        write_result(files, spread, measure.list_objects(left, s3=s3, s3_in=s3_in, deadline=until, now=now))
+        return {}
+    if spread and spread["round"]:
+        tallies = merge_shares(files, spread)
+    else:
+        until = _at_most(request.alone_seconds, deadline) if spread and request.mode == "listing" else deadline
+        tallies = measure.tally_buckets(
+            request.mode, s3=s3, s3_in=s3_in, cloudwatch_in=cloudwatch_in, deadline=until, now=now
+        )
+    measurement = summarize(request.mode, tallies)
+    _log(request, measurement)
+    key = report_key("storage", request.report_id)
+    files.put(key, page.render(measurement, request.report_id).encode(), "text/html; charset=utf-8", "the page")
+    goes_on = spread and request.mode == "listing" and measurement.partial and spread["round"] < ROUNDS
+    if not goes_on:
+        metrics.emit({"BytesMeasured": measurement.total_bytes})
+    return {
+        "reportId": request.report_id,
+        "reportKey": key,
+        "summary": page.summary(measurement),
+        "notice": page.notice(measurement, request.report_id),
+        "spread": assign_shares(files, tallies, spread["round"] + 1) if spread and goes_on else {"shares": []},
+    }
+
+
+def _log(request: Request, measurement: Measurement) -> None:
+    log.info(
+        "buckets measured",
+        extra={
+            "reportId": request.report_id,
+            "mode": request.mode,
+            "buckets": len(measurement.buckets),
+            "errors": len(measurement.errors),
+            "bytes": measurement.total_bytes,
+            "partial": measurement.partial,
+        },
+    )
+
+
+def _at_most(seconds: float, deadline: Deadline) -> Deadline:
+    """Returns ``deadline``, or an earlier one that leaves this many seconds for measuring."""
+    end = time.monotonic() + seconds + RESERVE_SECONDS
+    return lambda: min(deadline(), end - time.monotonic())
+
+
+def _parse(payload: dict[str, Any]) -> Request:
+    # Other fields are ignored, because a schedule adds its own.
+    problems = []
+    report_id = payload.get("reportId", uuid4().hex)
+    if not isinstance(report_id, str) or not REPORT_ID.fullmatch(report_id):
+        problems.append(Problem("reportId", "must be a string of 1 to 80 printable ASCII characters without a slash"))
+    mode = payload.get("mode", MODES[0])
+    if mode not in MODES:
+        problems.append(Problem("mode", f"must be one of {', '.join(MODES)}"))
+    seconds = payload.get("aloneSeconds", TURN_SECONDS)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= TURN_SECONDS:
+        problems.append(Problem("aloneSeconds", f"must be a number from 0 to {TURN_SECONDS}"))
+    if problems:
+        raise InvalidRequest(problems)
+    return Request(report_id, mode, seconds)

@@ -1,0 +1,119 @@
+"""Shares of a long listing: one function divides the work into files, others list them, and one merges the results."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from chalicelib.storage.measurement import Tally
+from chalicelib.storage.ranges import Range
+from chalicelib.storage.refusals import translate
+from chalicelib.timeline import timestamp
+
+# The MaxConcurrency of the state machine. 40 functions read some 2,200 answers a second, less than half of what S3
+# allows for one prefix, and are far below an account's 1,000 functions.
+SHARES = 40
+
+# The number and the id of a round, and the numbers of its shares, as the state machine passes them on.
+Spread = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ShareFiles:
+    """The files of one report in the reports bucket."""
+
+    s3: Any
+    bucket: str
+    report_id: str
+
+    def write(self, name: str, tallies: list[Tally]) -> None:
+        body = json.dumps([_to_json(tally) for tally in tallies], separators=(",", ":")).encode()
+        self.put(f"storage/{self.report_id}/{name}.json", body, "application/json", "what is left")
+
+    def put(self, key: str, body: bytes, content_type: str, what: str) -> None:
+        """Stores an object. ``what`` names it in an error."""
+        try:
+            self.s3.put_object(Bucket=self.bucket, Key=key, Body=body, ContentType=content_type)
+        except (ClientError, BotoCoreError) as error:
+            raise translate(error, f"{what} cannot be stored in {self.bucket}") from error
+
+    def read(self, name: str) -> list[Tally]:
+        try:
+            answer = self.s3.get_object(Bucket=self.bucket, Key=f"storage/{self.report_id}/{name}.json")
+            return [_from_json(each) for each in json.load(answer["Body"])]
+        except (ClientError, BotoCoreError) as error:
+            raise translate(error, f"what is left cannot be read from {self.bucket}") from error
+
+
+def assign_shares(files: ShareFiles, tallies: list[Tally], round_number: int) -> Spread:
+    """Writes the work of a round into at most ``SHARES`` files, and returns ``{"round", "id", "shares"}``.
+
+    A further file has everything that is counted already. The id is new at each try, so that files of two tries are
+    never mixed.
+    """
+    spread: Spread = {"round": round_number, "id": uuid4().hex}
+    pieces = [
+        Tally(tally.name, tally.region, left={0: rest})
+        for tally in tallies
+        if not tally.error
+        for rest in tally.left.values()
+    ]
+    # The ranges of one bucket go to several shares.
+    shares = [share for start in range(SHARES) if (share := pieces[start::SHARES])]
+    for number, share in enumerate(shares):
+        files.write(_name(spread, number), share)
+    files.write(_name(spread, "all"), tallies)
+    return {**spread, "shares": list(range(len(shares)))}
+
+
+def read_share(files: ShareFiles, spread: Spread) -> list[Tally]:
+    """Returns the work of the share that ``spread`` names."""
+    return files.read(_name(spread, spread["share"]))
+
+
+def write_result(files: ShareFiles, spread: Spread, tallies: list[Tally]) -> None:
+    """Writes what a function has counted of its share, and has left."""
+    files.write(f"{_name(spread, spread['share'])}-listed", tallies)
+
+
+def merge_shares(files: ShareFiles, spread: Spread) -> list[Tally]:
+    """Returns the tallies of all buckets after a round."""
+    tallies = {tally.name: tally for tally in files.read(_name(spread, "all"))}
+    for tally in tallies.values():
+        if not tally.error:
+            tally.left = {}
+    for number in spread["shares"]:
+        for listed in files.read(f"{_name(spread, number)}-listed"):
+            tallies[listed.name].add(listed)
+    return list(tallies.values())
+
+
+def _name(spread: Spread, share: object) -> str:
+    return f"round-{spread['round']}-{spread['id']}/{share}"
+
+
+def _to_json(tally: Tally) -> dict[str, Any]:
+    return {
+        "name": tally.name,
+        "region": tally.region,
+        "counted": tally.counted,
+        "asOf": timestamp(tally.as_of) if tally.as_of else None,
+        "error": tally.error,
+        "left": [[rest.after, rest.until] for rest in tally.left.values()],
+    }
+
+
+def _from_json(content: dict[str, Any]) -> Tally:
+    return Tally(
+        content["name"],
+        content["region"],
+        (content["counted"][0], content["counted"][1]) if content["counted"] else None,
+        datetime.fromisoformat(content["asOf"]) if content["asOf"] else None,
+        content["error"],
+        {number: Range(*rest) for number, rest in enumerate(content["left"])},
+    )
