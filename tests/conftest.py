@@ -19,9 +19,9 @@ from tests.system.evidence import FAILURES, REPORTS, failed, folder_of, save_log
 if TYPE_CHECKING:
     from tests.system.stack import Faulty
 
-# A stack needs a deploy, which goes on in the background while the first ones run. Short files come last, so that no
-# worker is alone with a long one.
-FIRST, LAST = "tests/wiring/", "tests/unit/"
+# The tests without a stack come first. A stack's snapshot is made meanwhile, and the proxies of a stack would connect in
+# a process in which the unit tests forbid that.
+FIRST = ("tests/wiring/", "tests/unit/")
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +67,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Orders the tests, and has the snapshot for the stacks made while the first ones run."""
     if not any("system" in getattr(item, "fixturenames", ()) for item in items):
         return
-    items.sort(key=lambda item: (not item.nodeid.startswith(FIRST), item.nodeid.startswith(LAST)))
+    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
     if getattr(config, "workerinput", {}).get("workerid", "gw0") == "gw0":
         config.stash[BUILDER] = subprocess.Popen([sys.executable, "-m", "tests.system.stack"], cwd=config.rootpath)
 
