@@ -1,4 +1,4 @@
-"""Flow 1: every accepted report ends and its end is announced once; every link that somebody gets opens."""
+"""Flow 1: every accepted report ends, its end is announced once, and every link in a notification works."""
 
 from tests.faults import counting
 from tests.faults.conftest import Tell
@@ -101,7 +101,7 @@ def test_reports_of_a_killed_function_end_and_are_announced(system: Faulty, weat
 
 
 def test_notify_report_takes_longer_than_it_may(system: Faulty, tell: Tell) -> None:
-    # The late publication takes effect, and the state publishes a second time under the same key.
+    # The slow publication takes effect too, so there are two notifications with the same key.
     with system.patience("inventory", "NotifyReport", 1), publishing(READY, slow(3), first=1)(system):
         accepted = counting.request_reports(system, {"kind": "inventory"}, 1)
         wait_for(lambda: system.subscriber.about(accepted[0])[f"report/{accepted[0]}"] == 2, "the late notification")

@@ -12,7 +12,7 @@ from tests.system.stack import Faulty
 from tests.system.system import new_id
 
 KEEP = {"operation": "dynamodb:PutItem", "caller": "record_notification"}
-# Three deliveries of two tries each are six: a notification is lost only after all of them.
+# A notification has six tries: three deliveries of two tries each.
 FEW = 4
 
 

@@ -23,7 +23,7 @@ from tests.system.stack import Faulty
 from tests.system.system import Answer, new_id, wait_for
 
 WRITE = "dynamodb:BatchExecuteStatement"
-# Enough for each of the batches, which are written at the same time, to meet it in both tries of its call.
+# Enough faults for both tries of each batch. The batches are written concurrently.
 MANY = 12
 ANNOUNCE = {"operation": "sns:Publish", "caller": "announce_orders"}
 
@@ -83,7 +83,7 @@ def test_a_poison_message_lies_between_good_ones(system: Faulty, tell: Tell) -> 
 
 
 def sqs_event(system: Faulty, orders: list[dict[str, Any]]) -> dict[str, Any]:
-    """The event that SQS sends to ``store_orders``. MiniStack sends at most ten messages, and AWS more."""
+    """Returns the event that SQS sends to ``store_orders``. MiniStack sends at most ten messages, and AWS more."""
     source = {"eventSource": "aws:sqs", "eventSourceARN": system.env["ORDERS_QUEUE_ARN"]}
     source |= {"attributes": {"ApproximateReceiveCount": "1"}}
     return {
@@ -96,7 +96,7 @@ def sqs_event(system: Faulty, orders: list[dict[str, Any]]) -> dict[str, Any]:
 
 @short
 def test_a_large_batch_comes_again_after_the_function_timed_out_half_way(system: Faulty, tell: Tell) -> None:
-    # Four writes of 25 orders: the third hangs, and Lambda cuts the function off. SQS then sends all hundred again.
+    # The function makes four writes of 25 orders. The third hangs until Lambda's timeout. SQS sends all 100 again.
     orders = [order("large") for _ in range(100)]
     event = sqs_event(system, orders)
     with system.timeout("store_orders", 3), system.wire.fault(WRITE, late(6), every=3, first=1):
@@ -170,7 +170,7 @@ def conflicts(system: Faulty, placed: dict[str, Any]) -> int:
 
 @short
 def test_two_orders_under_one_id_come_twice_each_at_the_same_moment(system: Faulty, tell: Tell) -> None:
-    # The first one stored stays, whichever that is, and the other one is reported once.
+    # The order that is stored first stays. The conflict with the other one is reported once.
     one = order("twins")
     other = {**one, "item": "Tea"}
     counting.send(system, [one, other, other, one])
@@ -179,7 +179,7 @@ def test_two_orders_under_one_id_come_twice_each_at_the_same_moment(system: Faul
 
 
 def test_one_order_is_refused_by_sns_and_its_neighbours_are_announced(system: Faulty, tell: Tell) -> None:
-    # An order that SNS refuses becomes a letter of its own; put back when the reason is gone, it is announced.
+    # An order that SNS refuses becomes its own dead letter. After a redrive it is announced.
     odd, neighbours = order("odd"), [order("neighbour") for _ in range(9)]
     with system.wire.fault(**ANNOUNCE, fault=invalid, when=lambda call: odd["orderID"] in call):
         accepted = counting.send(system, [*neighbours[:4], odd, *neighbours[4:]])
@@ -204,7 +204,7 @@ def test_dynamodb_is_away_for_longer_than_five_tries(system: Faulty, tell: Tell)
         accepted = counting.place(system, [order("too long") for _ in range(5)])
         count = count_orders(system, accepted)
     assert count.waiting == 5
-    # The answer to putting them back is lost, so some are put back twice.
+    # The answer to the redrive is lost, so some orders are sent twice.
     with system.wire.fault("sqs:SendMessageBatch", cut_after, caller="api", first=1):
         counting.redrive(system, *accepted)
     tell(count_orders(system, accepted))

@@ -1,4 +1,4 @@
-"""Flow 4: every accepted storage report ends and its end is announced once; no bucket is silently left out."""
+"""Flow 4: every accepted storage report ends, its end is announced once, and no bucket is silently missing."""
 
 from tests.faults import counting
 from tests.faults.conftest import Tell
@@ -10,7 +10,7 @@ from tests.system.reports import start
 from tests.system.stack import Faulty
 
 READY, FAILURE = "Subject=Storage+report%3A", "Subject=Storage+report+failed"
-# A bucket that cannot be measured in two tries is named in the report, and not tried again.
+# Few faults, because a bucket has only two tries. After that, the report lists it as an error.
 FEW = 3
 LISTING, METRICS = {"kind": "storage"}, {"kind": "storage", "mode": "metrics"}
 
@@ -51,7 +51,7 @@ def test_storage_reports_requested_in_this_weather_succeed(system: Faulty, weath
     accepted = ended(system, weather, LISTING)
     tell(count_reports(system, accepted, wanted="SUCCEEDED"))
     for each in accepted:
-        # A bucket that could not be read is named: it is not left out.
+        # The report lists every bucket, including those that could not be read.
         summary = system.get(f"/reports/{each}")["summary"]
         named = {bucket["name"] for bucket in summary["buckets"]} | {bucket["bucket"] for bucket in summary["errors"]}
         assert named >= {system.env["UPLOADS_BUCKET"], system.env["REPORTS_BUCKET"]}
@@ -98,7 +98,7 @@ def test_storage_reports_that_cannot_succeed_are_announced_as_failed(
     in_short=["Lambda refuses a share"],
 )
 def test_storage_reports_in_shares_in_this_weather_succeed(system: Faulty, weather: Weather, tell: Tell) -> None:
-    """The first function has no time here, so all buckets are dealt out."""
+    """The first function gets no time to measure alone, so it splits all buckets into shares."""
     with weather(system):
         accepted = [start(system, "storage", '{"aloneSeconds": 0}') for _ in range(2)]
         wait_for_reports(system, accepted)

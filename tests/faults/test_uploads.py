@@ -78,7 +78,7 @@ def upload(system: Faulty, file: File) -> File:
 
 
 def event(system: Faulty, file: File) -> dict[str, object]:
-    """The last event of the file's key, as S3 sends it."""
+    """Returns the latest event of the file's key in the format of S3."""
     [(sequencer, etag)] = system.sql("SELECT sequencer, etag FROM uploads WHERE object_key = %s", file.key)
     return system.s3_event(file.key, sequencer, etag=f'"{etag}"')
 
@@ -172,7 +172,7 @@ def test_a_file_that_is_not_imported_is_announced_twice_under_one_key(system: Fa
 
 
 def test_mysql_is_away_for_longer_than_all_tries(system: Faulty, tell: Tell) -> None:
-    # After three tries the event waits in the failures queue, with everything that sending it again takes.
+    # After three tries the event goes to the failures queue, with all data that a redrive needs.
     with own_letters(system) as letters:
         file = new_file(key=f"inventory/{letters.new_id('u')}.csv")
         with system.gate.shut(times=math.inf):
