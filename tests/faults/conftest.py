@@ -14,28 +14,28 @@ from tests.system.stack import Faulty
 
 COLUMNS = [each.name for each in fields(Count)]
 
-Tell = Callable[[Count], None]
+Record = Callable[[Count], None]
 
 
 @pytest.fixture
-def tell(request: pytest.FixtureRequest, system: Faulty) -> Tell:
+def record(request: pytest.FixtureRequest, system: Faulty) -> Record:
     """Adds a case's count to the matrix. The case fails if something was lost or doubled."""
     # The subscriber must exist before the case, because it counts the notifications.
     _ = system.subscriber
 
-    def tell(count: Count) -> None:
+    def record(count: Count) -> None:
         request.node.user_properties.append(("count", astuple(count)))
         assert count.accepted, "nothing was accepted, so this case tests nothing"
         assert (count.lost, count.doubled) == (0, 0), count
 
-    return tell
+    return record
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks all cases as long, except those of the short matrix. Only `make faults` runs long cases."""
     for item in items:
-        if "tell" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("short"):
+        if "record" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("short"):
             item.add_marker("long")
 
 

@@ -248,13 +248,13 @@ def count_reports(system: Faulty, accepted: Iterable[str], wanted: str = "SUCCEE
 
 @dataclass(frozen=True)
 class File:
-    """An inventory file. ``rows`` must be in MySQL at the end, and ``told`` is the number of notifications."""
+    """An inventory file. ``rows`` must be in MySQL at the end, and ``notifications`` is the number of notifications."""
 
     key: str
     supplier: str
     rows: int = 40
     quantity: int = 5
-    told: int = 1
+    notifications: int = 1
 
     @property
     def body(self) -> str:
@@ -276,10 +276,10 @@ def count_uploads(system: Faulty, files: Iterable[File]) -> Count:
     """Counts the uploads with a missing row or notification, and the surplus rows and notifications."""
     wanted = list(files)
 
-    def told(file: File) -> int:
+    def notified(file: File) -> int:
         return len(inbox(system, file.key))
 
-    settled(system, lambda: all(told(each) >= each.told for each in wanted))
+    settled(system, lambda: all(notified(each) >= each.notifications for each in wanted))
     lost = doubled = 0
     for each in wanted:
         found = stock(system, each.supplier)
@@ -287,8 +287,8 @@ def count_uploads(system: Faulty, files: Iterable[File]) -> Count:
         [(rows,)] = system.sql(
             "SELECT COUNT(*) FROM beans JOIN suppliers ON supplier_id = suppliers.id WHERE name = %s", each.supplier
         )
-        lost += not right.items() <= found.items() or told(each) < each.told
-        doubled += rows - len(right.items() & found.items()) + max(0, told(each) - each.told)
+        lost += not right.items() <= found.items() or notified(each) < each.notifications
+        doubled += rows - len(right.items() & found.items()) + max(0, notified(each) - each.notifications)
     seen = [system.subscriber.about(each.key) for each in wanted]
     return Count(
         accepted=len(wanted), lost=lost, doubled=doubled, again=sum(n - 1 for keys in seen for n in keys.values())

@@ -102,13 +102,13 @@ class Orders:
 
     def settle(self, say: Say) -> float:
         """Waits until all orders are announced or nothing changes any more. Returns when the last change was."""
-        told, moved = 0, time.monotonic()
+        announced, moved = 0, time.monotonic()
         while True:
             now = len(self.accepted & announcements(self.system.subscriber.messages()).keys())
-            if now > told:
-                told, moved = now, time.monotonic()
-                say(f"  announced {told:,} of {len(self.accepted):,}")
-            if told == len(self.accepted) or time.monotonic() - moved > PATIENCE:
+            if now > announced:
+                announced, moved = now, time.monotonic()
+                say(f"  announced {announced:,} of {len(self.accepted):,}")
+            if announced == len(self.accepted) or time.monotonic() - moved > PATIENCE:
                 with suppress(AssertionError):
                     wait_for(lambda: not in_queue(self.system, "ORDERS_QUEUE_URL"), "an empty queue")
                 return moved
@@ -116,7 +116,7 @@ class Orders:
 
     def counts(self) -> dict[str, int]:
         system = self.system
-        written, told = writes(system), announcements(system.subscriber.messages())
+        written, announced = writes(system), announcements(system.subscriber.messages())
         kept = announcements(Message("", each["subject"], each["message"]) for each in inbox(system))
         waiting = dead(system, self.accepted)
         own = {each for each in written if each in self.accepted}
@@ -124,9 +124,9 @@ class Orders:
             "accepted": len(self.accepted),
             "lost": len(self.accepted - own - waiting),
             "doubled": sum(written[each] - 1 for each in own),
-            "not announced": sum(1 for each in own if not told[each]),
+            "not announced": sum(1 for each in own if not announced[each]),
             "not in the inbox": sum(1 for each in own if not kept[each]),
-            "announced again": sum(told[each] - 1 for each in own if told[each]),
+            "announced again": sum(announced[each] - 1 for each in own if announced[each]),
             "waiting for a person": len(waiting - own),
         }
 
