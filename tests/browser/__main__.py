@@ -1,8 +1,8 @@
-"""``python -m tests.browser``: takes the README's pictures of the console, of a day in a café of its own.
+"""Takes the README's screenshots of the console, on a stack with one day of a café's work.
 
     python -m tests.browser [FOLDER]
 
-What is shown is the real thing: the orders of the day go through the queue, with the times that they would have had.
+All data passes through the deployed system. The orders go through the queue, with times spread over the day.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from local.stack import ROOT, Stack
 from tests.browser.console import DEFAULTS, DESKTOP, PHONE, Console, Person
 from tests.system.system import System, wait_for
 
-# How many orders come in the hours from seven in the morning on.
+# Number of orders in each hour from OPENS on.
 HOURS = (6, 11, 9, 7, 8, 14, 12, 6, 5, 7, 4, 3)
 OPENS = 7
 CUSTOMERS = [*(f"table-{number}" for number in range(1, 13)), "takeaway", "Zoë", "the bakery next door"]
@@ -40,12 +40,12 @@ MENU = [
     "Cheesecake",
     "Matcha latte",
 ]
-# Of a picture; it has few more.
+# Number of colours in a saved screenshot. The page itself uses only a few more.
 COLORS = 128
 
 
 def orders(now: datetime) -> list[Order]:
-    """Those since the café has opened; the same ones at each call on one day."""
+    """Returns the orders since the café opened. Every call on the same day returns the same orders."""
     chance = random.Random(7)
     opened = now.astimezone(ZoneInfo(DEFAULTS["timezone_id"])).replace(hour=OPENS, minute=0, second=0, microsecond=0)
     found = []
@@ -62,7 +62,7 @@ def orders(now: datetime) -> list[Order]:
 
 
 def work(system: System) -> str:
-    """A day's work; gives the id of an inventory report."""
+    """Sends a day's orders, an upload and two reports. Returns the id of the inventory report."""
     sqs, placed = system.aws("sqs"), orders(datetime.now(UTC))
     for start in range(0, len(placed), 10):
         entries = [
@@ -80,7 +80,7 @@ def work(system: System) -> str:
 
 
 def take(console: Console, person: Person, tab: str, shown: str, file: Path) -> None:
-    """The picture of a tab, once it has the text ``shown``."""
+    """Saves a screenshot of a tab as soon as the text ``shown`` is visible."""
     console.open(tab)
     console.sign_in(person)
     expect(console.page.get_by_text(shown).filter(visible=True).first).to_be_visible()

@@ -1,4 +1,4 @@
-"""A real Chromium on the deployed system, and the people who use it."""
+"""Fixtures of the browser tests: Chromium, pages of the deployed console, and the people who use it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from tests.browser.console import DEFAULTS, Console, Person
 from tests.system.evidence import failed, folder_of
 from tests.system.system import System
 
-# Gives the page at the address, or at the API's, to a person who is signed in, if one is named; options are those of
-# Playwright's contexts.
+# Opens the page at an address, by default the API's, and signs in the person if one is given. The options go to
+# Playwright's context.
 Visit = Callable[..., Console]
-# Gives a person of a group.
+# Makes a person of a group.
 Make = Callable[..., Person]
 
-# No promise of speed: the bound after which waiting has failed.
+# Time limit for every wait. It is generous, because a slow machine is no failure.
 SECONDS = 30
 expect.set_options(timeout=SECONDS * 1000)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def program() -> Path:
-    """Before all else: without a browser no system is needed."""
+    """Returns the path of Chromium. It runs before the system starts, because without Chromium all tests skip."""
     found = chromium.find()
     if found:
         return found
@@ -40,7 +40,7 @@ def program() -> Path:
         pytest.skip(str(error))
 
 
-# Not of the session: where Playwright runs, its event loop is the one of all tests of this worker.
+# The scope is not the session, because Playwright's event loop would affect all later tests of this worker.
 @pytest.fixture(scope="module")
 def browser(program: Path) -> Iterator[Browser]:
     with chromium.running(program) as browser:
@@ -49,7 +49,7 @@ def browser(program: Path) -> Iterator[Browser]:
 
 @pytest.fixture
 def visit(browser: Browser, system: System, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    """Opens pages. At the end no page may have done what ``Console.check`` forbids; a failed test keeps pictures."""
+    """Opens pages. At the end ``Console.check`` must pass for each page. A failed test keeps screenshots."""
     consoles: list[Console] = []
 
     def visit(person: Person | None = None, tab: str = "", address: str | None = None, **options: Any) -> Console:
@@ -73,13 +73,13 @@ def visit(browser: Browser, system: System, request: pytest.FixtureRequest) -> I
 
 @pytest.fixture(scope="session")
 def people(system: System) -> Make:
-    """Makes a person of a group; ``chosen`` is whether they have a password of their own choice already."""
+    """Makes a person of a group. With ``chosen``, the person has already replaced the temporary password."""
     cognito, pool = system.aws("cognito-idp"), system.env["USER_POOL_ID"]
 
     def make(group: str, name: str | None = None, *, chosen: bool = True) -> Person:
         name = name or f"{group}-{secrets.token_hex(3)}"
         password = users.make(cognito, pool, name, group).password
-        assert password, f"there is a {name} already"
+        assert password, f"the user {name} already exists"
         if chosen:
             cognito.admin_set_user_password(UserPoolId=pool, Username=name, Password=password, Permanent=True)
         return Person(name, password)

@@ -1,4 +1,4 @@
-"""The console as a person has it: one page of Chromium, and a record of what it asked for and complained of."""
+"""The console in one page of Chromium, with a record of its requests, errors and warnings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TABS = ("Today", "Orders", "Reports", "Uploads", "Inbox", "Dead letters")
 COGNITO = "AWSCognitoIdentityProviderService."
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
-# Those of a person in Zürich who reads English, at a desk; they want nothing to move.
+# Browser settings of a person in Zürich who reads English at a desk and prefers reduced motion.
 DEFAULTS = {"viewport": DESKTOP, "locale": "en-GB", "timezone_id": "Europe/Zurich", "reduced_motion": "reduce"}
 
 
@@ -26,10 +26,10 @@ class Person:
 
 @dataclass
 class Console:
-    """The page at ``address``, which is the API's. ``env`` is the stack's, and says what else it may ask.
+    """The page at ``address``, the API's address. ``env`` has the addresses of the stack.
 
-    All that it asks for is in ``requests``. What Chromium's console says of errors and warnings has to be ``expected``,
-    and then has to be said, or to be ``allowed``.
+    ``requests`` records all requests, and ``complaints`` the errors and warnings in Chromium's console. Each complaint
+    must match a pattern in ``expected`` or ``allowed``. Each ``expected`` pattern must match at least one complaint.
     """
 
     context: BrowserContext
@@ -57,11 +57,11 @@ class Console:
         self.complaints.append(f"uncaught: {error}")
 
     def expect_complaint(self, pattern: str) -> None:
-        """Such as ``404.*/orders``: a browser logs every answer that is a refusal, whatever the page makes of it."""
+        """Expects a complaint, such as ``404.*/orders``. A browser logs every error response, even a handled one."""
         self.expected.append(pattern)
 
     def save(self, path: Path) -> None:
-        """Writes a screenshot, and beside it the requests and what Chromium's console said."""
+        """Writes a screenshot, and a text file with the requests and complaints."""
         self.page.screenshot(path=path.with_suffix(".png"), full_page=True)
         requests = [f"{each.method} {each.url}" for each in self.requests]
         path.with_suffix(".txt").write_text("\n".join([self.page.url, *self.complaints, *requests]) + "\n")
@@ -70,20 +70,23 @@ class Console:
         self.context.close()
 
     def check(self) -> None:
-        """That it asked no other host, told no address a secret, and complained of nothing but what was expected."""
+        """Checks that all requests were allowed, no URL had a token, and all complaints were expected."""
         foreign = [f"{each.method} {each.url}" for each in self.requests if not self._may_ask(each)]
-        assert not foreign, f"the page asked elsewhere: {foreign}"
-        # Every part of a JSON Web Token begins so.
-        told = [each.url for each in self.requests if "eyJ" in each.url]
-        assert not told, f"a token is in an address: {told}"
-        known = [*self.expected, *self.allowed]
-        unexpected = [each for each in self.complaints if not any(re.search(one, each) for one in known)]
-        assert not unexpected, f"Chromium's console says {unexpected}"
+        assert not foreign, f"requests to other hosts: {foreign}"
+        # Every JSON Web Token starts with these characters.
+        with_token = [each.url for each in self.requests if "eyJ" in each.url]
+        assert not with_token, f"URLs with a token: {with_token}"
+        patterns = [*self.expected, *self.allowed]
+        unexpected = [each for each in self.complaints if not any(re.search(one, each) for one in patterns)]
+        assert not unexpected, f"unexpected complaints: {unexpected}"
         missing = [one for one in self.expected if not any(re.search(one, each) for each in self.complaints)]
-        assert not missing, f"Chromium's console does not say {missing}"
+        assert not missing, f"expected complaints that did not occur: {missing}"
 
     def _may_ask(self, request: Request) -> bool:
-        """Its own files and API, the user pool, and the uploads bucket; all of AWS is one host here."""
+        """Returns whether a request is for the page's files, the API, the user pool or the uploads bucket.
+
+        Locally one host serves all of AWS, so the host name alone is not enough.
+        """
         url, cloud = request.url, self.env["AWS_ENDPOINT_URL"]
         if f"{url}/".startswith((f"{self.address}/", "data:")):
             return True
@@ -99,7 +102,7 @@ class Console:
         self.page.goto(f"{self.address}/{tab}")
 
     def enter(self, name: str, password: str) -> None:
-        """Fills the sign-in form, and sends it."""
+        """Fills in the sign-in form and submits it."""
         self.page.get_by_label("Name", exact=True).fill(name)
         self.page.get_by_label("Password", exact=True).fill(password)
         self.page.get_by_role("button", name="Sign in").click()
@@ -109,7 +112,7 @@ class Console:
         expect(self.page.get_by_role("button", name="Sign out")).to_be_visible()
 
     def go(self, tab: str) -> Locator:
-        """Chooses a tab, and gives its part of the page."""
+        """Opens a tab from the navigation. Returns its section of the page."""
         self.page.get_by_role("navigation").get_by_role("link", name=tab).click()
         return self.view(tab)
 
@@ -119,6 +122,6 @@ class Console:
         return view
 
     def calls(self, method: str, path: str) -> list[Any]:
-        """The bodies of the requests that were sent to this path of the API, in their order."""
-        wanted = f"{self.address}/{path}"
-        return [each.post_data_json for each in self.requests if each.method == method and each.url == wanted]
+        """Returns the bodies of the requests to this path of the API, in their order."""
+        url = f"{self.address}/{path}"
+        return [each.post_data_json for each in self.requests if each.method == method and each.url == url]

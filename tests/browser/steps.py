@@ -1,4 +1,4 @@
-"""Steps that several browser tests share: orders, files, notifications, and changed answers."""
+"""Steps that several browser tests share: orders, files, notifications and intercepted requests."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tests.browser.console import Console, Person
 from tests.system.inventory import HEADER
 from tests.system.system import System, new_id, wait_for
 
-# --- Answers on their way to the page
+# --- Intercepted requests
 
 
 def intercept(
     console: Console, method: str, path: str, handle: Callable[[Route], None], times: int | None = None
 ) -> list[str]:
-    """Gives requests of exactly this method and path of the API to ``handle``; all others go on as usual.
+    """Passes the API requests with this method and path to ``handle``, at most ``times``.
 
-    Returns the URLs of those that ``handle`` got, as they come. Other requests do not count among the ``times``.
+    Returns a list that grows by the URL of each intercepted request. All other requests go to the API.
     """
     met: list[str] = []
 
@@ -40,7 +40,7 @@ def refuse(status: int, message: str = "no") -> Callable[[Route], None]:
 
 
 def lose(route: Route) -> None:
-    """The API does what it was asked, and the page never hears of it."""
+    """Lets the API handle the request, and drops its answer."""
     assert route.fetch().status == 202
     route.abort()
 
@@ -49,7 +49,7 @@ def drop(route: Route) -> None:
     route.abort()
 
 
-# --- A page with a clock of the test's
+# --- A page whose clock the test controls
 
 
 def with_clock(console: Console, person: Person, tab: str = "") -> Console:
@@ -83,7 +83,7 @@ def order_form(view: Locator) -> Locator:
 
 
 def field_label(label: str, number: int) -> str:
-    """The first item has no number."""
+    """Returns the label of a field of an item. The first item has no number."""
     return f"{label} {number}" if number > 1 else label
 
 
@@ -98,19 +98,19 @@ def fill(form: Locator, customer: str, items: Mapping[str, str], note: str = "")
 
 
 def send_order(console: Console, customer: str, items: Mapping[str, str] | None = None, note: str = "") -> None:
-    """Fills in the form for a new order, and presses its button."""
+    """Fills in the form for a new order, and submits it."""
     form = order_form(console.view("Orders"))
     fill(form, customer, items or {"Espresso": "1"}, note)
     form.get_by_role("button", name="Place the order").click()
 
 
 def expect_placed(console: Console) -> None:
-    """The order that this page sent is stored."""
+    """Expects that the order of this page is stored."""
     expect(console.page.get_by_role("link", name="Placed", exact=True)).to_be_visible()
 
 
 def expect_one_order(console: Console, system: System, customer: str) -> None:
-    """The order of the customer is stored, and only once."""
+    """Expects that exactly one order of the customer is stored."""
     expect_placed(console)
     assert len(system.all(f"/orders?customerID={customer}", "orders")) == 1
 
@@ -123,7 +123,7 @@ def a_file(name: str, text: str) -> Any:
 
 
 def beans(product: str) -> str:
-    """An inventory of two good rows and two bad ones, which are on the lines 3 and 5."""
+    """Returns an inventory with two good rows, and two bad rows on lines 3 and 5."""
     quantities = enumerate(("4", "-3", "7", "a few"), 1)
     return HEADER + "".join(f"Hillside,Arabica,{product} {n},9.80,Plum,{quantity}\n" for n, quantity in quantities)
 
@@ -133,7 +133,7 @@ def choose(console: Console, *files: Any) -> None:
 
 
 def upload(console: Console, name: str) -> Locator:
-    """The line of a file in the list of this page's uploads."""
+    """Returns the entry of a file in the list of this page's uploads."""
     return console.page.get_by_role("region", name="Your uploads").get_by_role("listitem").filter(has_text=name)
 
 
@@ -141,7 +141,7 @@ def upload(console: Console, name: str) -> Locator:
 
 
 def request_report(view: Locator) -> str:
-    """Requests a report of the chosen kind; returns its id."""
+    """Requests a report of the chosen kind. Returns its id."""
     view.get_by_role("button", name="Request the report").click()
     view.page.wait_for_url(re.compile("#reports/"))
     return view.page.url.rsplit("/", 1)[1]

@@ -1,4 +1,4 @@
-"""Without a connection for a while, or with lost answers: nothing typed is lost, and nothing is done twice."""
+"""Lost connections and lost answers: no input is lost, and nothing is done twice."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def test_a_person_who_does_not_want_to_wait_tries_at_once(visit: Visit, staff: P
     nobody = new_customer()
     console = visit(staff, "#orders")
     console.expect_complaint("Failed to load resource")
-    gone: list[Any] = [True]
+    outage: list[Any] = [True]
     for path in ("health", "orders"):
-        intercept(console, "GET", path, lambda route: route.abort() if gone else route.fallback())
+        intercept(console, "GET", path, lambda route: route.abort() if outage else route.fallback())
     console.page.get_by_role("searchbox").fill(nobody)
     console.page.keyboard.press("Enter")
     expect(console.page.get_by_text(NO_CONNECTION)).to_be_visible()
-    gone.clear()
+    outage.clear()
     console.page.get_by_role("button", name="Try now").click()
     expect(console.page.get_by_text(NO_CONNECTION)).to_be_hidden()
     expect(console.page.get_by_text("No order of this customer", exact=True)).to_be_visible()

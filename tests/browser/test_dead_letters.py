@@ -1,4 +1,4 @@
-"""Dead letters, by the page: what waits, why, and putting it back, which asks for confirmation once."""
+"""The Dead letters tab: messages are listed with their errors, and put back after a confirmation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page behind API Gateway, whose address has the stage's name in its path."""
+"""The console behind API Gateway, where the stage's name is part of the path."""
 
 from __future__ import annotations
 

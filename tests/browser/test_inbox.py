@@ -1,4 +1,4 @@
-"""The inbox, by the page: newest first, by kind, and updated by itself."""
+"""The Inbox tab: the newest message is first, messages can be filtered by kind, and the list updates automatically."""
 
 from __future__ import annotations
 

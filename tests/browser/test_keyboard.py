@@ -10,22 +10,22 @@ from tests.browser.console import PHONE, TABS, Console, Person
 from tests.browser.steps import new_customer, place
 from tests.system.system import System
 
-# More stops than any tab has.
+# A number of Tab stops that no page reaches. It ends the loop.
 MOST = 150
-# The number of elements that Tab stops at: of several radio buttons only the chosen one, or the first.
+# Counts the elements at which Tab stops. In a group of radio buttons, Tab stops only at the checked one.
 STOPS = """() => {
   const wanted = "a[href], button, input, select, textarea, summary, [tabindex='0']";
   const shown = [...document.querySelectorAll(wanted)].filter((each) => !each.disabled && each.checkVisibility());
   return shown.filter((each) => each.type !== "radio" || each.checked).length;
 }"""
-# The element that has the focus, and whether that is visible; null if it had the focus before.
+# Returns the focused element and whether its focus is visible, or null if the element was focused before.
 FOCUSED = """() => {
   const element = document.activeElement;
   if (element === document.body) return null;
   window.stops ??= [];
   if (window.stops.includes(element)) return null;
   window.stops.push(element);
-  // A radio button is drawn by its label, and a link may cover all of its line.
+  // The outline of a radio button is on its label. A link can cover its whole row with ::after.
   const marked = [[element], [element, "::after"], ...[...(element.labels ?? [])].map((label) => [label])];
   const seen = marked.some((each) => getComputedStyle(...each).outlineStyle !== "none");
   return [element.outerHTML.slice(0, 200), seen];
@@ -38,11 +38,11 @@ def tab_to(place: Locator) -> None:
         if place.evaluate("(element) => element === document.activeElement"):
             return
         place.page.keyboard.press("Tab")
-    raise AssertionError(f"Tab does not lead to {place}")
+    raise AssertionError(f"Tab does not reach {place}")
 
 
 def sign_in(console: Console, person: Person) -> None:
-    """The name has the focus from the beginning."""
+    """Signs in with the keyboard. The name field must have the focus when the page opens."""
     expect(console.page.get_by_label("Name", exact=True)).to_be_focused()
     console.page.keyboard.type(person.name)
     console.page.keyboard.press("Tab")

@@ -1,4 +1,4 @@
-"""Every list while it loads, when it fails, and when it is empty. The test gives the answers itself."""
+"""Each list while it loads, after an error, and without items. The tests make the API's answers themselves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.browser.console import Person
 
 NONE: dict[str, Any] = {"next": None}
 LISTS = {
-    # The tab, the request, the list's name, an empty answer, and the words for that.
+    # The tab, the request, the list's name, an empty answer, and the text that the page then shows.
     "orders": ("#orders", "**/orders?*", "orders", NONE | {"orders": []}, "No orders yet"),
     "reports": ("#reports", "**/reports?limit=*", "reports", NONE | {"reports": []}, "No reports yet"),
     "storage": ("#reports", "**/reports?kind=*", "storage", NONE | {"reports": []}, "Nothing measured yet"),

@@ -1,6 +1,6 @@
-"""The look of the page: every tab, light and dark, on a desk and on a phone.
+"""Accessibility and layout of every tab, in the light and dark themes, on a desktop and a phone.
 
-axe-core must find no fault in any of them. Their pictures go to ``.local/screenshots``.
+axe-core must report no violation. The screenshots go to ``.local/screenshots``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def looks(*short: str) -> pytest.MarkDecorator:
     )
 
 
-# Waits for the end of animations, because an element that fades in does not have its colour yet.
+# Waits for the end of animations, because an element that fades in has the wrong colour at first.
 STILL = """() => {
   const ending = document.getAnimations().filter((each) => each.effect.getComputedTiming().endTime < Infinity);
   return Promise.all(ending.map((each) => each.finished));
@@ -44,7 +44,7 @@ STILL = """() => {
 
 
 def look_at(console: Console, name: str) -> None:
-    """Keeps a picture. axe-core must find no fault in the page, which must not be wider than its window."""
+    """Saves a screenshot. axe-core must report no violation, and the page must not be wider than its window."""
     page = console.page
     page.evaluate(STILL)
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def look_at(console: Console, name: str) -> None:
 
 @pytest.fixture
 def dead_order(system: System) -> Iterator[str]:
-    """The id of an order that is a dead letter until the end of the test."""
+    """Returns the id of an order that is a dead letter until the end of the test."""
     with own_letters(system) as letters:
         order_id = letters.new_id()
         letters.put("ORDERS_DEAD_LETTER_URL", order_message(order_id))

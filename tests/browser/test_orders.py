@@ -1,4 +1,4 @@
-"""Orders, by the page: placed, followed from the queue to the table, listed and opened."""
+"""The Orders tab: orders are placed, followed until they are stored, listed and opened."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_wrong_value_is_explained_beside_its_field(visit: Visit, staff: Person
 def test_a_second_click_on_the_button_is_no_second_order(visit: Visit, staff: Person, system: System) -> None:
     customer = new_customer()
     console = visit(staff, "#orders")
-    # The answer waits until both clicks are over: after it the form is empty, and a click would send the empty form.
+    # The answer waits until both clicks are over. It empties the form, and a later click would submit the empty form.
     held: list[Route] = []
     intercept(console, "POST", "orders", held.append, times=1)
     form = order_form(console.view("Orders"))

@@ -1,4 +1,4 @@
-"""Everything on the page that is closed to staff. tests/unit/test_sign_in.py has the routes behind it."""
+"""The parts of the page that staff cannot use. tests/unit/test_sign_in.py tests the routes behind them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signing in and out, and what a session survives."""
+"""Sign-in, sign-out and sessions."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tests.browser.steps import (
 )
 from tests.system.system import System
 
-# Chromium's own words for the user pool's refusal.
+# Part of Chromium's console message about a refusal of the user pool.
 REFUSED = "status of 400"
 HOUR = "01:00:00"
 
 
 @pytest.fixture
 def pool(system: System) -> Any:
-    """Calls the user pool about a person, with the rights of an administrator."""
+    """Returns a function that calls the user pool about a person as an administrator."""
     client = system.aws("cognito-idp")
 
     def ask(action: str, person: Person, **more: str) -> None:
@@ -44,7 +44,7 @@ def session(console: Console) -> Any:
 
 
 def refreshes(console: Console) -> int:
-    """How often the page asked for new tokens."""
+    """Returns the number of requests for new tokens."""
     return sum("REFRESH_TOKEN_AUTH" in (each.post_data or "") for each in console.requests)
 
 
@@ -78,7 +78,7 @@ def choose_password(console: Console, password: str, again: str | None = None) -
 
 
 def test_a_person_with_a_given_password_chooses_another_at_the_first_sign_in(visit: Visit, people: Make) -> None:
-    """MiniStack takes any password, so the test gives Cognito's own refusal of a short one."""
+    """MiniStack accepts any password, so the test returns Cognito's error for a short password."""
     why = "Password did not conform with policy: Password not long enough"
     person = people("staff", chosen=False)
     own = Person(person.name, f"{person.password}-of-mine")
@@ -149,7 +149,7 @@ def test_a_token_is_refreshed_before_its_end_and_nobody_notices(visit: Visit, st
 
 
 def test_a_token_that_the_api_refuses_is_refreshed_once(visit: Visit, staff: Person, system: System) -> None:
-    """This happens where the clock of the person's machine is wrong, or the machine has slept."""
+    """This happens if the clock of the person's computer is wrong, or if the computer was asleep."""
     customer = new_customer()
     console = visit(staff, "#orders")
     console.expect_complaint("status of 403")
@@ -164,7 +164,7 @@ def test_a_token_that_the_api_refuses_is_refreshed_once(visit: Visit, staff: Per
 
 
 def ended_session(visit: Visit, person: Person, pool: Any, customer: str) -> Console:
-    """A page on which the session has ended while the person was writing an order."""
+    """Returns a page whose session ended while the person was filling in an order."""
     console = with_clock(visit(), person, "#orders")
     console.expect_complaint(REFUSED)
     fill(order_form(console.view("Orders")), customer, {"Cortado": "1"})
@@ -230,7 +230,7 @@ def test_a_change_of_groups_takes_effect_with_the_next_token(visit: Visit, peopl
     expect(request).to_be_visible()
 
     pool("admin_remove_user_from_group", person, GroupName="managers")
-    # The token before is a manager's: the page asks once more with a new one, and accepts its refusal.
+    # The old token is a manager's. The page tries once more with a new token, and accepts its refusal.
     console.allowed.append("status of 403.*/reports")
     console.page.clock.fast_forward("56:00")
     expect(console.page.get_by_role("heading", name="Only for managers")).to_be_visible()

@@ -1,4 +1,4 @@
-"""Today, by the page: the figures since the viewer's midnight, and orders over the day."""
+"""The Today tab: figures since midnight in the viewer's time zone, and the chart of orders by hour."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.system.system import System, wait_for
 
 
 def figure(view: Locator, name: str) -> int:
-    """The large number of a tile."""
+    """Returns the large number of a tile."""
     tile = view.locator("dl > div", has=view.page.get_by_role("term").filter(has_text=name))
     text = tile.get_by_role("definition").first.inner_text()
     return int(re.sub(r"\D", "", text))
@@ -32,7 +32,7 @@ def test_orders_are_counted_and_drawn_as_they_come(visit: Visit, manager: Person
     def drawn() -> int:
         return sum(map(int, re.findall(r": (\d+)", str(chart.get_attribute("aria-label")))))
 
-    # Orders of others may come between the two looks.
+    # Another test can place orders between the two reads, so the test repeats both.
     wait_for(lambda: drawn() == figure(view, "Orders"), "as many orders in the chart as in the figure")
 
 

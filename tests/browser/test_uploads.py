@@ -1,4 +1,4 @@
-"""Uploads, by the page: a file is chosen or dropped, and the result of its import is shown line by line."""
+"""The Uploads tab: a file is chosen or dropped, and the result of its import is shown line by line."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""``python -m tests.faults``: a load, outages and a soak, on a stack of their own.
-
-The matrix is ``pytest tests/faults``.
-"""
+"""Runs a load test, outages or a soak test on a new stack. ``pytest tests/faults`` runs the fault matrix."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from tests.faults.load import load, outage, silent, soak
 from tests.system.faults import unavailable
 from tests.system.stack import Faulty, running
 
-# What must be nothing for the exit status to be 0.
+# Counts that must be 0 for the exit status to be 0.
 PROMISED = (
     "lost",
     "doubled",
@@ -30,10 +27,10 @@ PROMISED = (
 
 
 def outages(system: Faulty, seconds: float) -> int:
-    """1 where a call was tried more often than the clients may."""
+    """Returns 1 if a call was tried more often than the clients' limit."""
     most = 0
-    for what, fault in (("answers 503", unavailable), ("is silent", silent)):
-        say(f"For {seconds:g} seconds AWS {what}")
+    for effect, fault in (("answers 503", unavailable), ("does not answer", silent)):
+        say(f"For {seconds:g} seconds AWS {effect}")
         say(f"  {'caller':<20} {'operation':<36} calls  tries  a call  most in a second")
         for (operation, caller), tried in sorted(
             outage(system, fault, seconds).items(), key=lambda each: each[0][::-1]
@@ -51,10 +48,10 @@ def main() -> int:
     commands = parser.add_subparsers(required=True, metavar="command", dest="command")
     command = commands.add_parser("load", help="many orders, while calls to AWS fail at random")
     command.add_argument("--orders", type=int, default=10_000)
-    command.add_argument("--share", type=float, default=0.05, help="of the calls that fail (default: 0.05)")
-    command = commands.add_parser("outage", help="nothing of AWS answers, in two ways; says what was tried how often")
+    command.add_argument("--share", type=float, default=0.05, help="share of the calls that fail (default: 0.05)")
+    command = commands.add_parser("outage", help="all calls to AWS fail; prints the number of tries")
     command.add_argument("--seconds", type=float, default=60)
-    command = commands.add_parser("soak", help="orders at half that rate, while MySQL and workers are restarted")
+    command = commands.add_parser("soak", help="orders at half of the maximum rate, while MySQL and workers restart")
     command.add_argument("--minutes", type=float, default=10)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as system:
@@ -66,7 +63,7 @@ def main() -> int:
         elif given.command == "outage":
             return outages(system, given.seconds)
         else:
-            say("The rate that this machine takes, with 5% of the calls failing")
+            say("Measuring the maximum rate of this machine, while 5% of the calls fail")
             _, rate = load(system, 1_000, 0.05, say)
             say(f"{given.minutes:g} minutes at half of {rate:.0f} orders a second")
             counts = soak(system, given.minutes, rate / 2, say)

@@ -1,4 +1,4 @@
-"""The faulty system, one for all cases, and the matrix of what they counted."""
+"""The matrix of all fault cases: each case counts accepted, lost and doubled items."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from tests.system.stack import Faulty
 
 COLUMNS = [each.name for each in fields(Count)]
 
-Tell = Callable[[Count], None]
+Record = Callable[[Count], None]
 
 
 @pytest.fixture
-def tell(request: pytest.FixtureRequest, system: Faulty) -> Tell:
-    """Puts a case's count into the matrix, and fails it where something was lost or doubled."""
-    # From now on, for the counts.
+def record(request: pytest.FixtureRequest, system: Faulty) -> Record:
+    """Adds a case's count to the matrix. The case fails if something was lost or doubled."""
+    # The subscriber must exist before the case, because it counts the notifications.
     _ = system.subscriber
 
-    def tell(count: Count) -> None:
+    def record(count: Count) -> None:
         request.node.user_properties.append(("count", astuple(count)))
-        assert count.accepted, "nothing was accepted, so nothing was shown"
+        assert count.accepted, "nothing was accepted, so this case tests nothing"
         assert (count.lost, count.doubled) == (0, 0), count
 
-    return tell
+    return record
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A case is long, and for `make faults` alone, unless it is marked as one of the short matrix."""
+    """Marks all cases as long, except those of the short matrix. Only `make faults` runs long cases."""
     for item in items:
-        if "tell" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("short"):
+        if "record" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("short"):
             item.add_marker("long")
 
 
@@ -43,7 +43,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     rows: dict[str, Row] = {}
     for report in (each for reports in terminalreporter.stats.values() for each in reports):
         found = re.search(r"tests/faults/test_(\w+)\.py::test_(\w+)(?:\[(.+)\])?", getattr(report, "nodeid", ""))
-        # What was left out is among them too, and has no report.
+        # Deselected tests are in the list too, and have no report.
         if found and getattr(report, "when", "") in ("setup", "call"):
             counts = dict(report.user_properties).get("count")
             flow, case, fault = found.groups()
@@ -72,6 +72,6 @@ def _matrix(rows: list[Row], reporter: Any) -> None:
     totals = [sum(column) for column in zip(*known, strict=True)] or [0] * len(COLUMNS)
     line("total", f"{len(rows)} cases over {flows} flows", totals)
     reporter.write_line(
-        "again: what a subscriber saw more than once, under a key to know it by; waiting: what failed for good, and"
-        " waits for a person.\n`make faults` runs all cases, `make test` those of the short matrix."
+        "again: repeated notifications with the same key; waiting: items in a dead-letter queue.\n"
+        "`make faults` runs all cases. `make test` runs the short matrix."
     )

@@ -1,4 +1,4 @@
-"""The load of each flow, and the count when the fault is over: accepted, lost, doubled."""
+"""Sends work through each flow, and counts accepted, lost and doubled items after the fault."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.system.reports import execution_arn
 from tests.system.stack import Faulty, Message
 from tests.system.system import new_id, wait_for
 
-# How often a client sends again what was refused for now.
+# Maximum number of tries of a client after a 503.
 TRIES = 20
 
 
 @dataclass(frozen=True)
 class Count:
-    """``again`` counts what a subscriber may see twice, and ``waiting`` what failed for good and waits for a person."""
+    """The result of a case. ``again`` counts repeated notifications, and ``waiting`` counts dead letters."""
 
     accepted: int
     lost: int = 0
@@ -32,12 +32,12 @@ class Count:
 
 
 def settled(system: Faulty, look: Callable[[], bool], seconds: float = 60) -> None:
-    """Waits until everything is accounted for, or for so long that the rest is lost, and then for an idle queue."""
+    """Waits until ``look`` finds all items and the orders queue is empty. After ``seconds`` the rest counts as lost."""
     try:
         wait_for(look, "all of it", seconds)
         wait_for(lambda: not in_queue(system, "ORDERS_QUEUE_URL"), "an empty queue", seconds)
     except AssertionError:
-        pass  # the missing ones count as lost
+        pass  # missing items count as lost
 
 
 def in_queue(system: Faulty, queue: str) -> int:
@@ -47,13 +47,13 @@ def in_queue(system: Faulty, queue: str) -> int:
 
 
 def dead(system: Faulty, ids: Iterable[str]) -> set[str]:
-    """Returns the ids that are in a dead letter."""
+    """Returns those ids that occur in a dead letter."""
     bodies = [each["Body"] for queue in QUEUES for each in messages(system, queue)]
     return {each for each in ids if any(each in body for body in bodies)}
 
 
 def redrive(system: Faulty, *about: str) -> None:
-    """Puts the dead letters about these orders or files back, as a person does."""
+    """Redrives the dead letters about these orders or files by the API."""
 
     def done() -> bool:
         found = system.get("/dead-letters?limit=100")["deadLetters"]
@@ -66,7 +66,7 @@ def redrive(system: Faulty, *about: str) -> None:
 
 
 def inbox(system: Faulty, about: str | None = None) -> list[dict[str, str]]:
-    """All notifications, or those with a text, past the API: their id, ``kind``, ``subject`` and ``message``."""
+    """Reads all notifications, or those with the text ``about``, directly from the table."""
     names = ("notificationID", "subject", "message")
     only = {
         "FilterExpression": " OR ".join(f"contains({name}, :about)" for name in names),
@@ -82,11 +82,11 @@ def inbox(system: Faulty, about: str | None = None) -> list[dict[str, str]]:
     ]
 
 
-# --- many at the same moment ------------------------------------------------------------------------------------------
+# --- concurrent calls -------------------------------------------------------------------------------------------------
 
 
 def at_once(call: Callable[..., Any], *arguments: Any, times: int = 10) -> list[Any]:
-    """Calls ten times at the same moment, with the arguments in turn if there are any."""
+    """Makes ``times`` concurrent calls. Each one gets the next of the ``arguments`` in turn, if there are any."""
     given = [(arguments[number % len(arguments)],) if arguments else () for number in range(times)]
     with ThreadPoolExecutor(times) as pool:
         return list(pool.map(lambda each: call(*each), given))
@@ -100,13 +100,13 @@ def order(customer: str, **fields: Any) -> dict[str, Any]:
 
 
 def message(placed: dict[str, Any]) -> str:
-    """The message on the queue for an order, as the API writes it."""
+    """Returns the queue message of an order in the format of the API."""
     items = [{"item": placed["item"], "quantity": placed["quantity"]}]
     return json.dumps(order_message(placed["orderID"], customerID=placed["customerID"], items=items, note=None))
 
 
 def place(system: Faulty, orders: list[dict[str, Any]]) -> list[str]:
-    """Sends a list, and again what was refused for now, as a client should; returns the ids of the accepted ones."""
+    """Sends a list of orders, and repeats those that got a 503. Returns the ids of the accepted orders."""
     left = orders
     for _ in range(TRIES):
         answer = system.request("POST", "/orders", left)
@@ -119,7 +119,7 @@ def place(system: Faulty, orders: list[dict[str, Any]]) -> list[str]:
 
 
 def send(system: Faulty, orders: Iterable[dict[str, Any] | str]) -> list[str]:
-    """Puts orders, and texts that are none, on the queue past the API, in this order; returns the orders' ids."""
+    """Sends orders and malformed messages directly to the queue, in this order. Returns the ids of the orders."""
     sent = list(orders)
     bodies = [message(each) if isinstance(each, dict) else each for each in sent]
     for start in range(0, len(bodies), 10):
@@ -130,7 +130,7 @@ def send(system: Faulty, orders: Iterable[dict[str, Any] | str]) -> list[str]:
 
 
 def stream_records(system: Faulty, wanted: Iterable[str] | None = None) -> list[dict[str, Any]]:
-    """The records of the ``wanted`` orders, or of all, on the orders table's stream, as a function gets them."""
+    """Returns the stream records of the ``wanted`` orders, or of all orders, as a function receives them."""
     streams, arn, ids = system.aws("dynamodbstreams"), system.env["ORDERS_STREAM_ARN"], set(wanted or ())
     found = []
     for shard in streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]:
@@ -150,12 +150,12 @@ def stream_records(system: Faulty, wanted: Iterable[str] | None = None) -> list[
 
 
 def writes(system: Faulty) -> Counter[str]:
-    """How often each order was written: one overwritten has two records on the stream."""
+    """Counts the writes of each order. An overwritten order has two records on the stream."""
     return Counter(each["dynamodb"]["Keys"]["orderID"]["S"] for each in stream_records(system))
 
 
 def announcements(seen: Iterable[Message]) -> Counter[str]:
-    """How often a subscriber saw each order announced."""
+    """Counts the announcements of each order."""
     texts = [each.text for each in seen if "new order" in each.subject]
     return Counter(order_id for text in texts for order_id in re.findall(r"order (\S+) of customer", text))
 
@@ -174,7 +174,7 @@ def count_orders(system: Faulty, accepted: Iterable[str], seconds: float = 60) -
 
     settled(system, accounted, seconds)
     written, seen = writes(system), announcements(system.subscriber.messages())
-    # An order that was put back may still be among what was looked at last.
+    # The last look can still have found an order in the dead-letter queue that was processed in the meantime.
     waiting -= {each for each in wanted if written[each] and seen[each]}
     entries = Counter(each["message"] for each in inbox(system) if any(order in each["message"] for order in wanted))
     return Count(
@@ -217,7 +217,7 @@ def wait_for_reports(system: Faulty, report_ids: Iterable[str], seconds: float =
 def count_reports(system: Faulty, accepted: Iterable[str], wanted: str = "SUCCEEDED|FAILED") -> Count:
     """Counts the reports that did not end or were not announced, and those announced twice.
 
-    ``wanted`` is how they must end. An alarm is as good as a notification where the report has no result.
+    All of them must end with a status in ``wanted``. For a failed report, an alarm counts as a notification.
     """
     ids = list(accepted)
 
@@ -232,7 +232,7 @@ def count_reports(system: Faulty, accepted: Iterable[str], wanted: str = "SUCCEE
     assert all(re.fullmatch(wanted, each) for each in ended.values()), ended
     texts = {each: [entry["message"] for entry in inbox(system, each)] for each in ids}
     for link in re.findall(r"http\S+X-Amz-Signature=\w+", str(texts)):
-        # A link that somebody got must open, also where the report failed.
+        # Every link that was sent must work, even if the report failed later.
         assert system.request("GET", link).status == 200
     seen = [system.subscriber.about(each) for each in ids]
     return Count(
@@ -248,13 +248,13 @@ def count_reports(system: Faulty, accepted: Iterable[str], wanted: str = "SUCCEE
 
 @dataclass(frozen=True)
 class File:
-    """An inventory, the rows that MySQL must have of it in the end, and the number of notifications about its key."""
+    """An inventory file. ``rows`` must be in MySQL at the end, and ``notifications`` is the number of notifications."""
 
     key: str
     supplier: str
     rows: int = 40
     quantity: int = 5
-    told: int = 1
+    notifications: int = 1
 
     @property
     def body(self) -> str:
@@ -273,13 +273,13 @@ def upload(system: Faulty, number: int = 2, **fields: Any) -> list[File]:
 
 
 def count_uploads(system: Faulty, files: Iterable[File]) -> Count:
-    """Counts the uploads that lack a row or a notification, and the rows and notifications too many."""
+    """Counts the uploads with a missing row or notification, and the surplus rows and notifications."""
     wanted = list(files)
 
-    def told(file: File) -> int:
+    def notified(file: File) -> int:
         return len(inbox(system, file.key))
 
-    settled(system, lambda: all(told(each) >= each.told for each in wanted))
+    settled(system, lambda: all(notified(each) >= each.notifications for each in wanted))
     lost = doubled = 0
     for each in wanted:
         found = stock(system, each.supplier)
@@ -287,8 +287,8 @@ def count_uploads(system: Faulty, files: Iterable[File]) -> Count:
         [(rows,)] = system.sql(
             "SELECT COUNT(*) FROM beans JOIN suppliers ON supplier_id = suppliers.id WHERE name = %s", each.supplier
         )
-        lost += not right.items() <= found.items() or told(each) < each.told
-        doubled += rows - len(right.items() & found.items()) + max(0, told(each) - each.told)
+        lost += not right.items() <= found.items() or notified(each) < each.notifications
+        doubled += rows - len(right.items() & found.items()) + max(0, notified(each) - each.notifications)
     seen = [system.subscriber.about(each.key) for each in wanted]
     return Count(
         accepted=len(wanted), lost=lost, doubled=doubled, again=sum(n - 1 for keys in seen for n in keys.values())
@@ -299,7 +299,7 @@ def count_uploads(system: Faulty, files: Iterable[File]) -> Count:
 
 
 def publish(system: Faulty, number: int = 3, keys: list[str] | None = None) -> list[str]:
-    """Publishes to the topic past the wire; returns the keys, which are the texts too."""
+    """Publishes notifications without the proxy. Returns their keys, which are also their texts."""
     keys = keys or [new_id("n") for _ in range(number)]
     for key in keys:
         attributes = {"kind": "upload", "key": key}
@@ -315,7 +315,7 @@ def publish(system: Faulty, number: int = 3, keys: list[str] | None = None) -> l
 
 
 def sns_event(*texts: str, key: str | None = None) -> dict[str, Any]:
-    """The event that SNS sends to ``record_notification``, with a record for each text, in AWS's shape."""
+    """Returns the event that SNS sends to ``record_notification``, with a record for each text."""
     return {
         "Records": [
             {
@@ -335,7 +335,7 @@ def sns_event(*texts: str, key: str | None = None) -> dict[str, Any]:
 
 
 def count_notifications(system: Faulty, accepted: Iterable[str]) -> Count:
-    """Counts the notifications that the inbox lacks, or has more than once."""
+    """Counts the notifications that are missing from the inbox, or are in it more than once."""
     keys = list(accepted)
     waiting: set[str] = set()
 

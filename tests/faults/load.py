@@ -1,6 +1,6 @@
-"""The long ones: a load while calls fail at random, outages, and a soak. ``python -m tests.faults`` runs them.
+"""The long tests: load with random faults, outages, and a soak test. ``python -m tests.faults`` runs them.
 
-Each has a stack of its own, so its redrive puts back everything.
+Each test has its own stack, so it can redrive all dead letters.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from tests.system.system import new_id, wait_for
 from tests.system.wire import Cut, Exchange, Fault, Reply, Rule
 
 LIST = 100
-# A client gives up after so many tries of one list, which then was not accepted.
+# Maximum number of tries of one list. After that, the client gives up.
 TRIES = 20
-# Seconds without anything new after which the missing ones count as lost.
+# After this many seconds without a new announcement, missing orders count as lost.
 PATIENCE = 90
-# Minutes at the beginning in which every worker is started and has its first work.
+# Minutes at the beginning that memory measurements ignore, because the workers are starting.
 WARM_UP = 2
 
 Say = Callable[[str], None]
@@ -52,7 +52,7 @@ Say = Callable[[str], None]
 
 @contextmanager
 def random_faults(system: Faulty, share: float, seed: int = 1) -> Iterator[list[Rule]]:
-    """For a while a ``share`` of all calls to AWS fails, each in one of seven ways."""
+    """Makes a ``share`` of all calls to AWS fail while the block runs, each in one of seven ways."""
     everything = r"(?!sts:).*"
     kinds = [
         (everything, faults.throttled),
@@ -76,7 +76,7 @@ def random_faults(system: Faulty, share: float, seed: int = 1) -> Iterator[list[
 
 @dataclass
 class Orders:
-    """Orders in lists of 100, from a client that sends again what was refused for now."""
+    """A client that sends orders in lists of 100, and retries after a 503."""
 
     system: Faulty
     customer: str = field(default_factory=lambda: new_id("load"))
@@ -86,7 +86,7 @@ class Orders:
     _adding: threading.Lock = field(default_factory=threading.Lock)
 
     def place(self, number: int = LIST) -> None:
-        """Sends one list, under one key until it is accepted."""
+        """Sends one list, with the same idempotency key until it is accepted."""
         orders = [{"customerID": self.customer, "item": f"Flat white {n}"} for n in range(number)]
         key = new_id("list")
         for tries in range(TRIES):
@@ -101,14 +101,14 @@ class Orders:
             self.given_up += 1
 
     def settle(self, say: Say) -> float:
-        """Waits until all that was accepted was announced, or nothing has moved for long; returns when that was."""
-        told, moved = 0, time.monotonic()
+        """Waits until all orders are announced or nothing changes any more. Returns when the last change was."""
+        announced, moved = 0, time.monotonic()
         while True:
             now = len(self.accepted & announcements(self.system.subscriber.messages()).keys())
-            if now > told:
-                told, moved = now, time.monotonic()
-                say(f"  announced {told:,} of {len(self.accepted):,}")
-            if told == len(self.accepted) or time.monotonic() - moved > PATIENCE:
+            if now > announced:
+                announced, moved = now, time.monotonic()
+                say(f"  announced {announced:,} of {len(self.accepted):,}")
+            if announced == len(self.accepted) or time.monotonic() - moved > PATIENCE:
                 with suppress(AssertionError):
                     wait_for(lambda: not in_queue(self.system, "ORDERS_QUEUE_URL"), "an empty queue")
                 return moved
@@ -116,7 +116,7 @@ class Orders:
 
     def counts(self) -> dict[str, int]:
         system = self.system
-        written, told = writes(system), announcements(system.subscriber.messages())
+        written, announced = writes(system), announcements(system.subscriber.messages())
         kept = announcements(Message("", each["subject"], each["message"]) for each in inbox(system))
         waiting = dead(system, self.accepted)
         own = {each for each in written if each in self.accepted}
@@ -124,17 +124,17 @@ class Orders:
             "accepted": len(self.accepted),
             "lost": len(self.accepted - own - waiting),
             "doubled": sum(written[each] - 1 for each in own),
-            "not announced": sum(1 for each in own if not told[each]),
+            "not announced": sum(1 for each in own if not announced[each]),
             "not in the inbox": sum(1 for each in own if not kept[each]),
-            "announced again": sum(told[each] - 1 for each in own if told[each]),
+            "announced again": sum(announced[each] - 1 for each in own if announced[each]),
             "waiting for a person": len(waiting - own),
         }
 
 
 def load(system: Faulty, number: int, share: float, say: Say) -> tuple[dict[str, int], float]:
-    """Places ``number`` orders while a ``share`` of all calls fails; returns what became of them, and orders a second.
+    """Places ``number`` orders while a ``share`` of all calls fails. Returns the counts and the orders per second.
 
-    The rate is from the first request to the last announcement.
+    The time is measured from the first request to the last announcement.
     """
     orders = Orders(system)
     began = time.monotonic()
@@ -171,15 +171,15 @@ class Tried:
 
 
 def silent(_exchange: Exchange) -> Reply:
-    """The call is taken, and nobody ever answers."""
+    """Accepts the call, and never answers."""
     time.sleep(2 * clients.READ_SECONDS_OF["s3"])
     raise Cut
 
 
 def outage(system: Faulty, fault: Fault, seconds: float) -> dict[tuple[str, str], Tried]:
-    """For ``seconds`` all of AWS meets ``fault``, while one order a second, two reports and an upload are wanted.
+    """Applies ``fault`` to all calls for ``seconds``, during one order a second, two reports and an upload.
 
-    Returns what was tried, by operation and caller.
+    Returns the tries by operation and caller.
     """
     tried: dict[tuple[str, str], Tried] = {}
     counting = threading.Lock()
@@ -191,7 +191,7 @@ def outage(system: Faulty, fault: Fault, seconds: float) -> dict[tuple[str, str]
 
     orders, files, reports = [order(new_id("before")) for _ in range(20)], [new_file()], []
     rule = Rule(r"(?!sts:).*", counted)
-    # Each function has some work when the outage begins.
+    # Gives each function some work before the outage begins.
     place(system, orders)
     system.upload(files[0].key, files[0].body)
     reports = [system.post("/create_report", {"kind": kind})["reportId"] for kind in ("inventory", "storage")]
@@ -205,7 +205,7 @@ def outage(system: Faulty, fault: Fault, seconds: float) -> dict[tuple[str, str]
     finally:
         system.wire.rules.remove(rule)
     redrive(system)
-    # A message whose delay could not be set comes back after the queue's whole time-out.
+    # If its retry delay could not be shortened, a message returns only after the queue's whole visibility timeout.
     counts = [count_orders(system, [each["orderID"] for each in orders], 240), count_uploads(system, files)]
     assert not any(each.lost or each.doubled or each.waiting for each in counts), counts
     wait_for_reports(system, reports, 240)
@@ -213,7 +213,7 @@ def outage(system: Faulty, fault: Fault, seconds: float) -> dict[tuple[str, str]
 
 
 def redrive(system: Faulty) -> None:
-    """Puts everything back that waits, until nothing does, as a person does when an outage is over."""
+    """Redrives all dead letters until the queues are empty, as a person does after an outage."""
 
     def nothing_waits() -> bool:
         system.request("POST", "/dead-letters/redrive")
@@ -224,14 +224,14 @@ def redrive(system: Faulty) -> None:
 
 # --- the soak ---------------------------------------------------------------------------------------------------------
 
-# The functions of which a worker ends at once, one each minute.
+# The functions whose workers are killed in turn, one each minute.
 VICTIMS = ("store_orders", "announce_orders", "receive_upload", "record_notification", "read_inventory", "api")
 
 
 def soak(system: Faulty, minutes: float, rate: float, say: Say) -> dict[str, int]:
-    """Orders at ``rate`` a second, an upload and a report every ten seconds; each minute MySQL and a worker end.
+    """Sends ``rate`` orders a second, and an upload and a report every ten seconds.
 
-    Returns what was lost and doubled of all of it, and how the memory grew, in percent, by process.
+    Each minute it restarts MySQL and kills a worker. Returns the counts, and the growth of memory in percent.
     """
     orders, files, reports = Orders(system), list[File](), list[str]()
     memory: dict[str, list[tuple[float, float]]] = {}
@@ -305,7 +305,7 @@ def soak(system: Faulty, minutes: float, rate: float, say: Say) -> dict[str, int
 
 
 def sizes(system: Faulty) -> dict[str, float]:
-    """The resident memory, in MB, of the API and of the largest worker of each function."""
+    """Returns the resident memory, in MB, of the API and of the largest worker of each function."""
     found: Counter[str] = Counter()
     processes = {"api": [psutil.Process(system.stack.api.pid())]}
     processes |= {function: system.workers(function) for function in VICTIMS[:-1]}

@@ -1,7 +1,7 @@
-"""Flow 1: every accepted report ends and its end is announced once; every link that somebody gets opens."""
+"""Flow 1: every accepted report ends, its end is announced once, and every link in a notification works."""
 
 from tests.faults import counting
-from tests.faults.conftest import Tell
+from tests.faults.conftest import Record
 from tests.faults.counting import at_once, count_reports, wait_for_reports
 from tests.faults.weather import SOME, Weather, afresh, cases, invoking, killing, publishing, short, together, wire
 from tests.system.faults import (
@@ -56,11 +56,11 @@ READY, FAILURE = "Subject=Inventory+report+ready", "Subject=Inventory+report+fai
         "SNS takes the link and the answer is lost",
     ],
 )
-def test_reports_requested_in_this_weather_succeed(system: Faulty, weather: Weather, tell: Tell) -> None:
+def test_reports_requested_in_this_weather_succeed(system: Faulty, weather: Weather, record: Record) -> None:
     with weather(system):
         accepted = counting.request_reports(system, {"kind": "inventory"})
         wait_for_reports(system, accepted)
-    tell(count_reports(system, accepted, wanted="SUCCEEDED"))
+    record(count_reports(system, accepted, wanted="SUCCEEDED"))
 
 
 @cases(
@@ -81,11 +81,11 @@ def test_reports_requested_in_this_weather_succeed(system: Faulty, weather: Weat
     },
     in_short=["Lambda refuses RenderReport for ever", "SNS refuses for ever"],
 )
-def test_reports_that_cannot_succeed_are_announced_as_failed(system: Faulty, weather: Weather, tell: Tell) -> None:
+def test_reports_that_cannot_succeed_are_announced_as_failed(system: Faulty, weather: Weather, record: Record) -> None:
     with weather(system):
         accepted = counting.request_reports(system, {"kind": "inventory"})
         wait_for_reports(system, accepted)
-    tell(count_reports(system, accepted, wanted="FAILED"))
+    record(count_reports(system, accepted, wanted="FAILED"))
 
 
 @cases(
@@ -94,45 +94,45 @@ def test_reports_that_cannot_succeed_are_announced_as_failed(system: Faulty, wea
         "RenderReport is killed before its page is stored": killing("s3:PutObject", "render_report"),
     }
 )
-def test_reports_of_a_killed_function_end_and_are_announced(system: Faulty, weather: Weather, tell: Tell) -> None:
+def test_reports_of_a_killed_function_end_and_are_announced(system: Faulty, weather: Weather, record: Record) -> None:
     with weather(system):
         accepted = counting.request_reports(system, {"kind": "inventory"})
-    tell(count_reports(system, accepted))
+    record(count_reports(system, accepted))
 
 
-def test_notify_report_takes_longer_than_it_may(system: Faulty, tell: Tell) -> None:
-    # The late publication takes effect, and the state publishes a second time under the same key.
+def test_notify_report_takes_longer_than_it_may(system: Faulty, record: Record) -> None:
+    # The slow publication takes effect too, so there are two notifications with the same key.
     with system.patience("inventory", "NotifyReport", 1), publishing(READY, slow(3), first=1)(system):
         accepted = counting.request_reports(system, {"kind": "inventory"}, 1)
         wait_for(lambda: system.subscriber.about(accepted[0])[f"report/{accepted[0]}"] == 2, "the late notification")
-    tell(count_reports(system, accepted, wanted="SUCCEEDED"))
+    record(count_reports(system, accepted, wanted="SUCCEEDED"))
 
 
-def test_the_report_is_aborted(system: Faulty, tell: Tell) -> None:
+def test_the_report_is_aborted(system: Faulty, record: Record) -> None:
     with system.wire.fault("lambda:Invoke", slow(2), caller="states") as slowness:
         accepted = counting.request_reports(system, {"kind": "inventory"}, 1)
         wait_for(lambda: slowness.met, "the first state")
         system.aws("stepfunctions").stop_execution(executionArn=execution_arn(system, accepted[0]))
-    tell(count_reports(system, accepted, wanted="ABORTED"))
+    record(count_reports(system, accepted, wanted="ABORTED"))
 
 
-def test_the_whole_report_takes_longer_than_it_may(system: Faulty, tell: Tell) -> None:
+def test_the_whole_report_takes_longer_than_it_may(system: Faulty, record: Record) -> None:
     with system.patience("inventory", None, 1), system.wire.fault("lambda:Invoke", slow(3), caller="states"):
         accepted = counting.request_reports(system, {"kind": "inventory"}, 1)
         wait_for_reports(system, accepted)
-    tell(count_reports(system, accepted, wanted="TIMED_OUT"))
+    record(count_reports(system, accepted, wanted="TIMED_OUT"))
 
 
 @short
-def test_the_same_post_ten_times_at_the_same_moment_with_a_key(system: Faulty, tell: Tell) -> None:
+def test_the_same_post_ten_times_at_the_same_moment_with_a_key(system: Faulty, record: Record) -> None:
     key = new_id("k")
     answers = at_once(lambda: system.post("/create_report", {}, Idempotency_Key=key))
     assert answers == answers[:1] * 10
-    tell(count_reports(system, {answers[0]["reportId"]}, wanted="SUCCEEDED"))
+    record(count_reports(system, {answers[0]["reportId"]}, wanted="SUCCEEDED"))
 
 
 @short
-def test_one_key_for_reports_of_both_kinds_ten_times_at_the_same_moment(system: Faulty, tell: Tell) -> None:
+def test_one_key_for_reports_of_both_kinds_ten_times_at_the_same_moment(system: Faulty, record: Record) -> None:
     key = new_id("k")
 
     def post(kind: str) -> Answer:
@@ -143,4 +143,4 @@ def test_one_key_for_reports_of_both_kinds_ten_times_at_the_same_moment(system: 
     [accepted] = {answer.json["reportId"] for answer in answers if answer.status == 202}
     known = [system.request("GET", f"/reports/{kind}-{key}").status for kind in ("inventory", "storage")]
     assert sorted(known) == [200, 404]
-    tell(count_reports(system, [accepted], wanted="SUCCEEDED"))
+    record(count_reports(system, [accepted], wanted="SUCCEEDED"))

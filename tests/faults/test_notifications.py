@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.faults import counting
-from tests.faults.conftest import Tell
+from tests.faults.conftest import Record
 from tests.faults.counting import at_once, count_notifications, sns_event
 from tests.faults.weather import Weather, cases, killing, short, wire
 from tests.system.faults import cut_after, cut_before, failed, failed_after, throttled, unavailable
@@ -12,7 +12,7 @@ from tests.system.stack import Faulty
 from tests.system.system import new_id
 
 KEEP = {"operation": "dynamodb:PutItem", "caller": "record_notification"}
-# Three deliveries of two tries each are six: a notification is lost only after all of them.
+# A notification has six tries: three deliveries of two tries each.
 FEW = 4
 
 
@@ -29,23 +29,23 @@ FEW = 4
     },
     in_short=["DynamoDB keeps it and the answer is lost"],
 )
-def test_notifications_published_in_this_weather(system: Faulty, weather: Weather, tell: Tell) -> None:
+def test_notifications_published_in_this_weather(system: Faulty, weather: Weather, record: Record) -> None:
     with weather(system):
         keys = counting.publish(system, 5)
-    tell(count_notifications(system, keys))
+    record(count_notifications(system, keys))
 
 
-def test_dynamodb_is_away_for_longer_than_all_tries(system: Faulty, tell: Tell) -> None:
+def test_dynamodb_is_away_for_longer_than_all_tries(system: Faulty, record: Record) -> None:
     with own_letters(system) as letters:
         keys = [letters.new_id("n"), letters.new_id("n")]
-        # Only these, because those of an earlier test can still arrive.
+        # The fault applies only to these keys, because notifications of an earlier test can still arrive.
         with system.wire.fault(**KEEP, fault=throttled, when=lambda call: any(key in call for key in keys)):
             counting.publish(system, keys=keys)
             count = count_notifications(system, keys)
         assert count.waiting == 2
         waiting = messages(system, "FAILURES_QUEUE_URL")
         letters.redrive(*(each["MessageId"] for each in waiting if any(key in each["Body"] for key in keys)))
-        tell(count_notifications(system, keys))
+        record(count_notifications(system, keys))
 
 
 def deliver(system: Faulty, event: dict[str, Any], function: str = "record_notification") -> None:
@@ -54,24 +54,24 @@ def deliver(system: Faulty, event: dict[str, Any], function: str = "record_notif
 
 
 @short
-def test_each_notification_is_delivered_three_times_and_out_of_order(system: Faulty, tell: Tell) -> None:
+def test_each_notification_is_delivered_three_times_and_out_of_order(system: Faulty, record: Record) -> None:
     keys = [new_id("n") for _ in range(4)]
     events = [sns_event(key) for key in keys]
     for each in [*events, *reversed(events), *events]:
         deliver(system, each)
-    tell(count_notifications(system, keys))
+    record(count_notifications(system, keys))
 
 
-def test_the_same_notification_at_the_same_moment_ten_times(system: Faulty, tell: Tell) -> None:
+def test_the_same_notification_at_the_same_moment_ten_times(system: Faulty, record: Record) -> None:
     key = new_id("n")
     at_once(lambda: deliver(system, sns_event(key)))
-    tell(count_notifications(system, [key]))
+    record(count_notifications(system, [key]))
 
 
-def test_a_broken_message_among_good_ones(system: Faulty, tell: Tell) -> None:
+def test_a_broken_message_among_good_ones(system: Faulty, record: Record) -> None:
     first, last = new_id("n"), new_id("n")
     broken = {"Records": [sns_event(first)["Records"][0], {"Sns": {"MessageId": new_id("m")}}]}
     ok, _ = system.invoke("record_notification", broken)
     assert not ok
     deliver(system, sns_event(first, last))
-    tell(count_notifications(system, [first, last]))
+    record(count_notifications(system, [first, last]))

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.faults import counting
-from tests.faults.conftest import Tell
+from tests.faults.conftest import Record
 from tests.faults.counting import at_once, count_orders, order
 from tests.faults.weather import SOME, Weather, cases, killing, short, wire
 from tests.system.faults import (
@@ -23,7 +23,7 @@ from tests.system.stack import Faulty
 from tests.system.system import Answer, new_id, wait_for
 
 WRITE = "dynamodb:BatchExecuteStatement"
-# Enough for each of the batches, which are written at the same time, to meet it in both tries of its call.
+# Enough faults for both tries of each batch. The batches are written concurrently.
 MANY = 12
 ANNOUNCE = {"operation": "sns:Publish", "caller": "announce_orders"}
 
@@ -55,35 +55,35 @@ ANNOUNCE = {"operation": "sns:Publish", "caller": "announce_orders"}
         "SNS takes the announcement and the answer is lost",
     ],
 )
-def test_orders_placed_in_this_weather(system: Faulty, weather: Weather, tell: Tell) -> None:
+def test_orders_placed_in_this_weather(system: Faulty, weather: Weather, record: Record) -> None:
     with weather(system):
         accepted = counting.place(system, [order("a list") for _ in range(40)])
         for _ in range(3):
             accepted += counting.place(system, [order("single")])
-    tell(count_orders(system, accepted))
+    record(count_orders(system, accepted))
 
 
 # --- deliveries that come again ---------------------------------------------------------------------------------------
 
 
 @short
-def test_each_message_is_delivered_two_and_three_times_and_out_of_order(system: Faulty, tell: Tell) -> None:
+def test_each_message_is_delivered_two_and_three_times_and_out_of_order(system: Faulty, record: Record) -> None:
     orders = [order("again") for _ in range(20)]
     counting.send(system, [*orders, *reversed(orders), *orders[10:]])
-    tell(count_orders(system, [each["orderID"] for each in orders]))
+    record(count_orders(system, [each["orderID"] for each in orders]))
 
 
-def test_a_poison_message_lies_between_good_ones(system: Faulty, tell: Tell) -> None:
+def test_a_poison_message_lies_between_good_ones(system: Faulty, record: Record) -> None:
     orders = [order("good") for _ in range(9)]
     with own_letters(system) as letters:
         poison = "{" + letters.new_id("poison")
         sent = counting.send(system, [*orders[:4], poison, *orders[4:]])
-        tell(count_orders(system, sent))
+        record(count_orders(system, sent))
         wait_for(lambda: counting.dead(system, [poison]), "the dead letter")
 
 
 def sqs_event(system: Faulty, orders: list[dict[str, Any]]) -> dict[str, Any]:
-    """The event that SQS sends to ``store_orders``. MiniStack sends at most ten messages, and AWS more."""
+    """Returns the event that SQS sends to ``store_orders``. MiniStack sends at most ten messages, and AWS more."""
     source = {"eventSource": "aws:sqs", "eventSourceARN": system.env["ORDERS_QUEUE_ARN"]}
     source |= {"attributes": {"ApproximateReceiveCount": "1"}}
     return {
@@ -95,8 +95,8 @@ def sqs_event(system: Faulty, orders: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @short
-def test_a_large_batch_comes_again_after_the_function_timed_out_half_way(system: Faulty, tell: Tell) -> None:
-    # Four writes of 25 orders: the third hangs, and Lambda cuts the function off. SQS then sends all hundred again.
+def test_a_large_batch_comes_again_after_the_function_timed_out_half_way(system: Faulty, record: Record) -> None:
+    # The function makes four writes of 25 orders. The third hangs until Lambda's timeout. SQS sends all 100 again.
     orders = [order("large") for _ in range(100)]
     event = sqs_event(system, orders)
     with system.timeout("store_orders", 3), system.wire.fault(WRITE, late(6), every=3, first=1):
@@ -106,14 +106,14 @@ def test_a_large_batch_comes_again_after_the_function_timed_out_half_way(system:
     ok, answer = system.invoke("store_orders", event)
     assert ok, answer
     assert answer == {"batchItemFailures": []}
-    tell(count_orders(system, [each["orderID"] for each in orders]))
+    record(count_orders(system, [each["orderID"] for each in orders]))
 
 
-def test_the_queue_sends_a_batch_again_that_the_function_was_cut_off_with(system: Faulty, tell: Tell) -> None:
+def test_the_queue_sends_a_batch_again_that_the_function_was_cut_off_with(system: Faulty, record: Record) -> None:
     orders = [order("cut off") for _ in range(30)]
     with system.visibility(5), system.timeout("store_orders", 3), system.wire.fault(WRITE, late(6), first=2):
         sent = counting.send(system, orders)
-    tell(count_orders(system, sent))
+    record(count_orders(system, sent))
 
 
 @cases(
@@ -125,34 +125,34 @@ def test_the_queue_sends_a_batch_again_that_the_function_was_cut_off_with(system
     },
     in_short=["store_orders is killed when it has written", "announce_orders is killed when it has published"],
 )
-def test_orders_of_a_killed_function(system: Faulty, weather: Weather, tell: Tell) -> None:
+def test_orders_of_a_killed_function(system: Faulty, weather: Weather, record: Record) -> None:
     with system.visibility(3):
         with weather(system):
             accepted = counting.place(system, [order("killed") for _ in range(20)])
         count = count_orders(system, accepted)
-    tell(count)
+    record(count)
 
 
-def test_the_stream_replays_its_records(system: Faulty, tell: Tell) -> None:
+def test_the_stream_replays_its_records(system: Faulty, record: Record) -> None:
     accepted = counting.place(system, [order("replayed") for _ in range(10)])
     wait_for(lambda: not count_orders(system, accepted).lost, "the announcements")
     for _ in range(2):
         ok, error = system.invoke("announce_orders", {"Records": counting.stream_records(system, accepted)})
         assert ok, error
-    tell(count_orders(system, accepted))
+    record(count_orders(system, accepted))
 
 
-def test_the_queue_does_not_hear_how_soon_a_message_should_come_back(system: Faulty, tell: Tell) -> None:
+def test_the_queue_does_not_hear_how_soon_a_message_should_come_back(system: Faulty, record: Record) -> None:
     with (
         system.visibility(3),
         system.wire.fault("sqs:ChangeMessageVisibilityBatch", failed, first=2),
         system.wire.fault(WRITE, throttled, first=4),
     ):
         accepted = counting.place(system, [order("late") for _ in range(10)])
-    tell(count_orders(system, accepted))
+    record(count_orders(system, accepted))
 
 
-def test_sns_refuses_to_tell_of_a_conflict_in_a_batch(system: Faulty, tell: Tell) -> None:
+def test_sns_refuses_to_tell_of_a_conflict_in_a_batch(system: Faulty, record: Record) -> None:
     first, neighbours = order("first"), [order("neighbour") for _ in range(5)]
     stored = counting.place(system, [first])
     wait_for(lambda: not count_orders(system, stored).lost, "the first order")
@@ -160,7 +160,7 @@ def test_sns_refuses_to_tell_of_a_conflict_in_a_batch(system: Faulty, tell: Tell
     with system.wire.fault("sns:Publish", throttled, caller="store_orders", first=4):
         sent = counting.send(system, [*neighbours[:2], other, *neighbours[2:]])
     wait_for(lambda: conflicts(system, first), "the report of the conflict")
-    tell(count_orders(system, sent))
+    record(count_orders(system, sent))
     assert system.get(f"/orders/{first['orderID']}")["items"][0]["item"] == first["item"]
 
 
@@ -169,45 +169,45 @@ def conflicts(system: Faulty, placed: dict[str, Any]) -> int:
 
 
 @short
-def test_two_orders_under_one_id_come_twice_each_at_the_same_moment(system: Faulty, tell: Tell) -> None:
-    # The first one stored stays, whichever that is, and the other one is reported once.
+def test_two_orders_under_one_id_come_twice_each_at_the_same_moment(system: Faulty, record: Record) -> None:
+    # The order that is stored first stays. The conflict with the other one is reported once.
     one = order("twins")
     other = {**one, "item": "Tea"}
     counting.send(system, [one, other, other, one])
     wait_for(lambda: conflicts(system, one), "the report of the conflict")
-    tell(count_orders(system, [one["orderID"]]))
+    record(count_orders(system, [one["orderID"]]))
 
 
-def test_one_order_is_refused_by_sns_and_its_neighbours_are_announced(system: Faulty, tell: Tell) -> None:
-    # An order that SNS refuses becomes a letter of its own; put back when the reason is gone, it is announced.
+def test_one_order_is_refused_by_sns_and_its_neighbours_are_announced(system: Faulty, record: Record) -> None:
+    # An order that SNS refuses becomes its own dead letter. After a redrive it is announced.
     odd, neighbours = order("odd"), [order("neighbour") for _ in range(9)]
     with system.wire.fault(**ANNOUNCE, fault=invalid, when=lambda call: odd["orderID"] in call):
         accepted = counting.send(system, [*neighbours[:4], odd, *neighbours[4:]])
         count = count_orders(system, accepted)
     assert count.waiting == 1
     counting.redrive(system, odd["orderID"])
-    tell(count_orders(system, accepted))
+    record(count_orders(system, accepted))
     assert not count_orders(system, accepted).waiting
 
 
-def test_sns_refuses_every_announcement_and_takes_them_when_they_are_put_back(system: Faulty, tell: Tell) -> None:
+def test_sns_refuses_every_announcement_and_takes_them_when_they_are_put_back(system: Faulty, record: Record) -> None:
     with system.wire.fault(**ANNOUNCE, fault=denied):
         accepted = counting.send(system, [order("denied") for _ in range(6)])
         count = count_orders(system, accepted)
     assert count.waiting == 6
     counting.redrive(system, *accepted)
-    tell(count_orders(system, accepted))
+    record(count_orders(system, accepted))
 
 
-def test_dynamodb_is_away_for_longer_than_five_tries(system: Faulty, tell: Tell) -> None:
+def test_dynamodb_is_away_for_longer_than_five_tries(system: Faulty, record: Record) -> None:
     with system.wire.fault(WRITE, throttled):
         accepted = counting.place(system, [order("too long") for _ in range(5)])
         count = count_orders(system, accepted)
     assert count.waiting == 5
-    # The answer to putting them back is lost, so some are put back twice.
+    # The answer to the redrive is lost, so some orders are sent twice.
     with system.wire.fault("sqs:SendMessageBatch", cut_after, caller="api", first=1):
         counting.redrive(system, *accepted)
-    tell(count_orders(system, accepted))
+    record(count_orders(system, accepted))
     assert not count_orders(system, accepted).waiting
 
 
@@ -215,21 +215,21 @@ def test_dynamodb_is_away_for_longer_than_five_tries(system: Faulty, tell: Tell)
 
 
 @short
-def test_the_same_post_ten_times_at_the_same_moment_with_an_order_id(system: Faulty, tell: Tell) -> None:
+def test_the_same_post_ten_times_at_the_same_moment_with_an_order_id(system: Faulty, record: Record) -> None:
     placed = order("hasty")
     answers = at_once(lambda: system.post("/orders", placed))
     assert answers == answers[:1] * 10
-    tell(count_orders(system, [placed["orderID"]]))
+    record(count_orders(system, [placed["orderID"]]))
 
 
-def test_the_same_post_ten_times_at_the_same_moment_with_a_key(system: Faulty, tell: Tell) -> None:
+def test_the_same_post_ten_times_at_the_same_moment_with_a_key(system: Faulty, record: Record) -> None:
     bodies, key = [{"customerID": "hasty", "item": "Mocha"}, {"customerID": "hasty", "item": "Tea"}], new_id("k")
     answers = at_once(lambda: system.post("/orders", bodies, Idempotency_Key=key))
     assert answers == answers[:1] * 10
-    tell(count_orders(system, [each["orderID"] for each in answers[0]["orders"]]))
+    record(count_orders(system, [each["orderID"] for each in answers[0]["orders"]]))
 
 
-def test_one_key_for_two_orders_ten_times_at_the_same_moment(system: Faulty, tell: Tell) -> None:
+def test_one_key_for_two_orders_ten_times_at_the_same_moment(system: Faulty, record: Record) -> None:
     key = new_id("k")
 
     def post(item: str) -> Answer:
@@ -238,4 +238,4 @@ def test_one_key_for_two_orders_ten_times_at_the_same_moment(system: Faulty, tel
     answers = at_once(post, "Mocha", "Tea")
     assert sorted(answer.status for answer in answers) == [202] * 5 + [409] * 5
     [accepted] = {answer.json["orders"][0]["orderID"] for answer in answers if answer.status == 202}
-    tell(count_orders(system, [accepted]))
+    record(count_orders(system, [accepted]))

@@ -1,4 +1,4 @@
-"""The authorizer while the user pool does not give its keys: it lets nobody in, and still answers."""
+"""The authorizer without the user pool's keys: it denies every request, and still answers."""
 
 import pytest
 
@@ -14,12 +14,12 @@ FAULTS = {"the pool answers 503": unavailable, "the connection is cut": cut_befo
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=list(FAULTS))
 def test_without_the_keys_nobody_is_let_in_and_with_them_everybody(system: Faulty, fault: Fault) -> None:
     def status() -> int:
-        # A new token each time, because API Gateway caches the answer for a token.
+        # Each try needs a new token, because API Gateway caches the authorizer's answer for a token.
         token = Users(system.stack.users.file).token()
         url = f"{system.env['REST_API_URL']}/orders?limit=1"
         return system.sent_by(None).request("GET", url, Authorization=token).status
 
-    # A new process, which does not have the keys yet.
+    # A new process has no keys in its cache.
     system.kill_all("authorize")
     with system.wire.fault("cognito-idp:.*", fault):
         assert status() == 403

@@ -1,7 +1,7 @@
-"""Flow 4: every accepted storage report ends and its end is announced once; no bucket is silently left out."""
+"""Flow 4: every accepted storage report ends, its end is announced once, and no bucket is silently missing."""
 
 from tests.faults import counting
-from tests.faults.conftest import Tell
+from tests.faults.conftest import Record
 from tests.faults.counting import count_reports, wait_for_reports
 from tests.faults.weather import SOME, Weather, cases, invoking, killing, publishing, together, wire
 from tests.system.calls import Call
@@ -10,7 +10,7 @@ from tests.system.reports import start
 from tests.system.stack import Faulty
 
 READY, FAILURE = "Subject=Storage+report%3A", "Subject=Storage+report+failed"
-# A bucket that cannot be measured in two tries is named in the report, and not tried again.
+# Few faults, because a bucket has only two tries. After that, the report lists it as an error.
 FEW = 3
 LISTING, METRICS = {"kind": "storage"}, {"kind": "storage", "mode": "metrics"}
 
@@ -47,11 +47,11 @@ def ended(system: Faulty, weather: Weather, body: dict[str, str], number: int = 
     },
     in_short=["one bucket refuses", "SNS takes the notification and the answer is lost"],
 )
-def test_storage_reports_requested_in_this_weather_succeed(system: Faulty, weather: Weather, tell: Tell) -> None:
+def test_storage_reports_requested_in_this_weather_succeed(system: Faulty, weather: Weather, record: Record) -> None:
     accepted = ended(system, weather, LISTING)
-    tell(count_reports(system, accepted, wanted="SUCCEEDED"))
+    record(count_reports(system, accepted, wanted="SUCCEEDED"))
     for each in accepted:
-        # A bucket that could not be read is named: it is not left out.
+        # The report lists every bucket, including those that could not be read.
         summary = system.get(f"/reports/{each}")["summary"]
         named = {bucket["name"] for bucket in summary["buckets"]} | {bucket["bucket"] for bucket in summary["errors"]}
         assert named >= {system.env["UPLOADS_BUCKET"], system.env["REPORTS_BUCKET"]}
@@ -66,8 +66,8 @@ def test_storage_reports_requested_in_this_weather_succeed(system: Faulty, weath
     },
     in_short=["CloudWatch refuses"],
 )
-def test_storage_reports_of_metrics_in_this_weather_end(system: Faulty, weather: Weather, tell: Tell) -> None:
-    tell(count_reports(system, ended(system, weather, METRICS)))
+def test_storage_reports_of_metrics_in_this_weather_end(system: Faulty, weather: Weather, record: Record) -> None:
+    record(count_reports(system, ended(system, weather, METRICS)))
 
 
 @cases(
@@ -83,9 +83,9 @@ def test_storage_reports_of_metrics_in_this_weather_end(system: Faulty, weather:
     },
 )
 def test_storage_reports_that_cannot_succeed_are_announced_as_failed(
-    system: Faulty, weather: Weather, tell: Tell
+    system: Faulty, weather: Weather, record: Record
 ) -> None:
-    tell(count_reports(system, ended(system, weather, LISTING), wanted="FAILED"))
+    record(count_reports(system, ended(system, weather, LISTING), wanted="FAILED"))
 
 
 @cases(
@@ -97,12 +97,12 @@ def test_storage_reports_that_cannot_succeed_are_announced_as_failed(
     },
     in_short=["Lambda refuses a share"],
 )
-def test_storage_reports_in_shares_in_this_weather_succeed(system: Faulty, weather: Weather, tell: Tell) -> None:
-    """The first function has no time here, so all buckets are dealt out."""
+def test_storage_reports_in_shares_in_this_weather_succeed(system: Faulty, weather: Weather, record: Record) -> None:
+    """The first function gets no time to measure alone, so it splits all buckets into shares."""
     with weather(system):
         accepted = [start(system, "storage", '{"aloneSeconds": 0}') for _ in range(2)]
         wait_for_reports(system, accepted)
-    tell(count_reports(system, accepted, wanted="SUCCEEDED"))
+    record(count_reports(system, accepted, wanted="SUCCEEDED"))
     for each in accepted:
         summary = system.get(f"/reports/{each}")["summary"]
         assert (summary["errors"], summary["partial"]) == ([], False)
@@ -110,5 +110,5 @@ def test_storage_reports_in_shares_in_this_weather_succeed(system: Faulty, weath
         assert named >= {system.env["UPLOADS_BUCKET"], system.env["REPORTS_BUCKET"]}
 
 
-def test_measure_buckets_is_killed_before_its_page_is_stored(system: Faulty, tell: Tell) -> None:
-    tell(count_reports(system, ended(system, killing("s3:PutObject", "measure_buckets"), LISTING)))
+def test_measure_buckets_is_killed_before_its_page_is_stored(system: Faulty, record: Record) -> None:
+    record(count_reports(system, ended(system, killing("s3:PutObject", "measure_buckets"), LISTING)))

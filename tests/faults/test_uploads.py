@@ -5,7 +5,7 @@ from dataclasses import replace
 from hashlib import md5
 
 from tests.faults import counting
-from tests.faults.conftest import Tell
+from tests.faults.conftest import Record
 from tests.faults.counting import File, count_uploads, inbox, new_file
 from tests.faults.weather import SOME, Weather, afresh, cases, killing, short, together, wire
 from tests.system.faults import before_call, cut_after, cut_before, failed, failed_after, slow, throttled, truncated
@@ -58,18 +58,18 @@ def trap(**how: object) -> Weather:
         "the function is killed when it has published",
     ],
 )
-def test_files_uploaded_in_this_weather(system: Faulty, weather: Weather, tell: Tell) -> None:
+def test_files_uploaded_in_this_weather(system: Faulty, weather: Weather, record: Record) -> None:
     with weather(system):
         files = counting.upload(system)
         wait_for(lambda: all(inbox(system, each.key) for each in files), "the notifications")
-    tell(count_uploads(system, files))
+    record(count_uploads(system, files))
 
 
 # --- events that come again -------------------------------------------------------------------------------------------
 
 
-def told(system: Faulty, file: File) -> None:
-    wait_for(lambda: len(inbox(system, file.key)) >= file.told, f"the notification of {file.key}")
+def wait_for_notification(system: Faulty, file: File) -> None:
+    wait_for(lambda: len(inbox(system, file.key)) >= file.notifications, f"the notification of {file.key}")
 
 
 def upload(system: Faulty, file: File) -> File:
@@ -78,7 +78,7 @@ def upload(system: Faulty, file: File) -> File:
 
 
 def event(system: Faulty, file: File) -> dict[str, object]:
-    """The last event of the file's key, as S3 sends it."""
+    """Returns the latest event of the file's key in the format of S3."""
     [(sequencer, etag)] = system.sql("SELECT sequencer, etag FROM uploads WHERE object_key = %s", file.key)
     return system.s3_event(file.key, sequencer, etag=f'"{etag}"')
 
@@ -90,58 +90,58 @@ def deliver(system: Faulty, *events: object) -> None:
 
 
 @short
-def test_each_event_comes_three_times(system: Faulty, tell: Tell) -> None:
+def test_each_event_comes_three_times(system: Faulty, record: Record) -> None:
     files = [upload(system, new_file()) for _ in range(2)]
     for each in files:
-        told(system, each)
+        wait_for_notification(system, each)
         deliver(system, event(system, each), event(system, each))
     count = count_uploads(system, files)
     assert not count.again
-    tell(count)
+    record(count)
 
 
 @short
-def test_an_older_event_comes_late(system: Faulty, tell: Tell) -> None:
+def test_an_older_event_comes_late(system: Faulty, record: Record) -> None:
     old = upload(system, new_file(rows=50))
-    told(system, old)
+    wait_for_notification(system, old)
     late = event(system, old)
-    new = upload(system, replace(old, rows=50, quantity=9, told=2))
-    told(system, new)
+    new = upload(system, replace(old, rows=50, quantity=9, notifications=2))
+    wait_for_notification(system, new)
     deliver(system, late)
-    tell(count_uploads(system, [new]))
+    record(count_uploads(system, [new]))
 
 
 @short
-def test_an_event_comes_again_after_another_file_has_changed_the_same_beans(system: Faulty, tell: Tell) -> None:
+def test_an_event_comes_again_after_another_file_has_changed_the_same_beans(system: Faulty, record: Record) -> None:
     first = upload(system, new_file(quantity=5))
-    told(system, first)
+    wait_for_notification(system, first)
     other = upload(system, new_file(supplier=first.supplier, quantity=9))
-    told(system, other)
+    wait_for_notification(system, other)
     deliver(system, event(system, first))
-    tell(count_uploads(system, [other]))
+    record(count_uploads(system, [other]))
 
 
-def test_an_older_event_fails_first_and_comes_again_after_the_newer_one(system: Faulty, tell: Tell) -> None:
+def test_an_older_event_fails_first_and_comes_again_after_the_newer_one(system: Faulty, record: Record) -> None:
     old = new_file(quantity=5)
     with system.wire.fault(**READ, fault=failed, first=2):
         upload(system, old)
         wait_for(lambda: system.wire.rules[-1].met == 2, "the older event's failure")
         new = upload(system, replace(old, quantity=9))
-        told(system, new)
-    tell(count_uploads(system, [new]))
+        wait_for_notification(system, new)
+    record(count_uploads(system, [new]))
 
 
-def test_a_newer_event_comes_while_the_older_one_is_at_work(system: Faulty, tell: Tell) -> None:
+def test_a_newer_event_comes_while_the_older_one_is_at_work(system: Faulty, record: Record) -> None:
     old = new_file(quantity=5)
     with system.wire.fault(**READ, fault=slow(2), first=1) as slowness:
         upload(system, old)
         wait_for(lambda: slowness.met, "the read of the older one")
         new = upload(system, replace(old, quantity=9))
-    tell(count_uploads(system, [new]))
+    record(count_uploads(system, [new]))
 
 
 @short
-def test_the_object_is_overwritten_before_it_is_read(system: Faulty, tell: Tell) -> None:
+def test_the_object_is_overwritten_before_it_is_read(system: Faulty, record: Record) -> None:
     file = new_file(quantity=5)
     new = replace(file, quantity=9)
     overwrite = before_call(lambda _call: upload(system, new))
@@ -150,29 +150,29 @@ def test_the_object_is_overwritten_before_it_is_read(system: Faulty, tell: Tell)
     # By the time the newer event is announced, a notification of the older one would be in the inbox too.
     announced = "SELECT 1 FROM uploads WHERE object_key = %s AND etag = %s AND announced"
     wait_for(lambda: system.sql(announced, new.key, md5(new.body.encode()).hexdigest()), "the newer event")
-    tell(count_uploads(system, [new]))
+    record(count_uploads(system, [new]))
 
 
-def test_one_event_of_two_records_fails_at_the_second(system: Faulty, tell: Tell) -> None:
+def test_one_event_of_two_records_fails_at_the_second(system: Faulty, record: Record) -> None:
     first, second = upload(system, new_file()), upload(system, new_file())
     for each in (first, second):
-        told(system, each)
+        wait_for_notification(system, each)
     records = event(system, first)["Records"] + event(system, second)["Records"]  # type: ignore[operator]
     for _ in range(2):
         deliver(system, {"Records": records})
-    tell(count_uploads(system, [first, second]))
+    record(count_uploads(system, [first, second]))
 
 
-def test_a_file_that_is_not_imported_is_announced_twice_under_one_key(system: Faulty, tell: Tell) -> None:
+def test_a_file_that_is_not_imported_is_announced_twice_under_one_key(system: Faulty, record: Record) -> None:
     key = f"photos/{new_id('p')}.jpg"
     with system.wire.fault(**ANNOUNCE, fault=failed_after, first=3):
         system.upload(key, b"x")
         wait_for(lambda: inbox(system, key), "the notification")
-    tell(count_uploads(system, [File(key, new_id("nobody"), rows=0)]))
+    record(count_uploads(system, [File(key, new_id("nobody"), rows=0)]))
 
 
-def test_mysql_is_away_for_longer_than_all_tries(system: Faulty, tell: Tell) -> None:
-    # After three tries the event waits in the failures queue, with everything that sending it again takes.
+def test_mysql_is_away_for_longer_than_all_tries(system: Faulty, record: Record) -> None:
+    # After three tries the event goes to the failures queue, with all data that a redrive needs.
     with own_letters(system) as letters:
         file = new_file(key=f"inventory/{letters.new_id('u')}.csv")
         with system.gate.shut(times=math.inf):
@@ -180,4 +180,4 @@ def test_mysql_is_away_for_longer_than_all_tries(system: Faulty, tell: Tell) -> 
             wait_for(lambda: counting.dead(system, [file.key]), "the event in the failures queue")
         assert not inbox(system, file.key)
         counting.redrive(system, file.key)
-        tell(count_uploads(system, [file]))
+        record(count_uploads(system, [file]))

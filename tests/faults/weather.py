@@ -1,4 +1,4 @@
-"""Cases as data: a fault's name, and what it does to the system for a while."""
+"""Cases as data: each row has the name of a fault and a context manager that applies it."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from tests.system.wire import Fault
 
 Weather = Callable[[Faulty], AbstractContextManager[Any]]
 
-# More than the two tries of one call, so that the flow itself must bear some of them.
+# More faults than one call has tries, so that the flow itself must handle some of them.
 SOME = 5
 
 short = pytest.mark.short
 
 
 def wire(operation: str, fault: Fault, **how: Any) -> Weather:
-    """A fault of ``Wire.fault``; without ``first`` it lasts as long as the weather."""
+    """Returns a fault of ``Wire.fault``. Without ``first``, it applies to every matching call."""
     return lambda system: system.wire.fault(operation, fault, **how)
 
 
 def invoking(function: str, fault: Fault, **how: Any) -> Weather:
-    """A fault of the state machines' calls of ``function``."""
+    """Returns a fault in the state machines' calls of ``function``."""
     return wire("lambda:Invoke", fault, caller="states", when=lambda call: function in call, **how)
 
 
 def publishing(text: str, fault: Fault, **how: Any) -> Weather:
-    """A fault of the state machines' notifications with ``text`` in them, as it is in a form."""
+    """Returns a fault in the state machines' notifications whose form-encoded body has ``text``."""
     return wire("sns:Publish", fault, caller="states", when=lambda call: text in call, **how)
 
 
 def killing(operation: str, function: str, *, done: bool = False, first: int = 2) -> Weather:
-    """The function is killed when it makes that call, before anything came of it, or when it is ``done``."""
+    """Returns a fault that kills the function at a call, before the call takes effect, or after it if ``done``."""
     return lambda system: system.wire.fault(
         operation,
         after_call(system.kill) if done else before_call(system.kill, cut_before),
@@ -46,7 +46,7 @@ def killing(operation: str, function: str, *, done: bool = False, first: int = 2
 
 
 def afresh(function: str) -> Weather:
-    """The function's workers end, so that nothing is known that was read before."""
+    """Returns a fault that kills the function's workers, so that they lose their caches."""
 
     @contextmanager
     def ended(system: Faulty) -> Iterator[None]:
@@ -68,7 +68,7 @@ def together(*weathers: Weather) -> Weather:
 
 
 def cases(table: dict[str, Any], in_short: Iterable[str] = ()) -> Any:
-    """A parameter ``weather`` for each row of ``table``; those ``in_short`` are cases of the short matrix."""
+    """Runs a test once for each row of ``table``. The rows ``in_short`` are part of the short matrix."""
     unknown = set(in_short) - set(table)
     assert not unknown, unknown
     return pytest.mark.parametrize(

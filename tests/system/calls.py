@@ -1,4 +1,4 @@
-"""Names for the calls that pass the wire, such as ``sns:Publish``, from what a client sends."""
+"""Recognizes calls to AWS from their bytes, and names them, such as ``sns:Publish``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 @dataclass(frozen=True)
 class Call:
-    """One request. ``body`` is empty for S3, whose bodies are streamed. ``port`` is the client's, which identifies it.
+    """A request to AWS. ``body`` is empty for S3, whose bodies are streamed. ``port`` is the client's port.
 
-    ``caller`` is the name of a function, ``states`` for a state machine, or ``api``. ``attempt`` is 2 when boto3 makes
-    a call for the second time.
+    ``caller`` is the name of a function, ``states`` for a state machine, or ``api``. ``attempt`` is 2 for boto3's
+    first retry of a call.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Call:
 
 
 def service_of(headers: Message, path: str) -> str:
-    """Returns the service that the request was signed for. A request without a signature is for an object or keys."""
+    """Returns the service in the request's signature. An unsigned request is for the user pool's keys or for S3."""
     if path.endswith("/.well-known/jwks.json"):
         return "cognito-idp"
     scope = headers.get("Authorization", "") + unquote(urlsplit(path).query)
@@ -49,7 +49,7 @@ def service_of(headers: Message, path: str) -> str:
 
 
 def operation_name(service: str, method: str, path: str, headers: Message, body: bytes) -> str:
-    """Returns the service and the operation, in whichever of AWS's protocols the request is."""
+    """Returns the service and the operation, for all of AWS's request protocols."""
     if target := headers.get("X-Amz-Target"):
         return f"{service}:{target.rpartition('.')[2]}"
     if rpc := re.search(r"/operation/(\w+)$", path):

@@ -1,4 +1,4 @@
-"""What a failed test saw, kept in ``.local/failures`` for the person who reads the failure."""
+"""Evidence of failed tests, such as logs and screenshots, in ``.local/failures``."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ REPORTS = pytest.StashKey[dict[str, pytest.TestReport]]()
 
 
 def failed(node: pytest.Item) -> bool:
-    """Whether the test itself has failed, as its fixtures ask when they end."""
+    """Returns whether the test has failed. Fixtures call this when they end."""
     report = node.stash.get(REPORTS, {}).get("call")
     return bool(report and report.failed)
 
 
 def folder_of(nodeid: str) -> Path:
-    """The folder of one test, made where it is missing."""
+    """Returns the folder of a test, and creates it if it does not exist."""
     folder = FAILURES / re.sub(r"[^\w.-]+", "_", nodeid.removeprefix("tests/"))[:150]
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def save_logs(system: System, folder: Path, since: float) -> None:
-    """Writes a file for each function that has logged since ``since``, a Unix time, and one for each server."""
+    """Writes the logs of functions since the Unix time ``since``, and the logs of all servers."""
     logs = system.aws("logs")
     for group in logs.describe_log_groups(logGroupNamePrefix="/aws/lambda/")["logGroups"]:
         name = group["logGroupName"]

@@ -1,4 +1,4 @@
-"""The faults that the wire can inject. Each takes a call in progress and returns what the client gets."""
+"""Faults that the proxy can inject. Each fault takes a call in progress and returns the client's answer."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def unavailable(exchange: Exchange) -> Reply:
 
 
 def denied(exchange: Exchange) -> Reply:
-    """Answers 403, against which no retry helps."""
+    """Answers 403. A retry cannot help."""
     return error(exchange.call, 403, "AccessDenied", "Access Denied")
 
 

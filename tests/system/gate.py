@@ -1,4 +1,4 @@
-"""A proxy before MySQL, which refuses, delays or cuts connections when a test asks. It does not read what passes."""
+"""A proxy in front of MySQL that refuses, delays or cuts connections when a test asks for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHUNK = 16_384
 
 @dataclass
 class Trap:
-    """Cuts the first ``times`` connections whose client sent ``sent`` bytes or the ``word``, or got ``got`` bytes.
+    """Cuts the first ``times`` connections whose client sent ``sent`` bytes or ``word``, or received ``got`` bytes.
 
     It does ``work`` before each cut. With ``answered`` it first waits until MySQL has answered, and drops the answer.
     """
@@ -32,7 +32,7 @@ class Trap:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def springs(self) -> bool:
-        """Returns whether it cuts another connection, and counts it."""
+        """Returns whether to cut this connection, and counts the cut."""
         with self._lock:
             if self.sprung >= self.times:
                 return False
@@ -123,7 +123,7 @@ class Gate:
 
 
 class _Pair:
-    """One client's connection, and the one to MySQL behind it."""
+    """A client's connection and the matching connection to MySQL."""
 
     def __init__(self, gate: Gate, client: socket.socket, server: socket.socket) -> None:
         self.gate = gate
@@ -187,7 +187,7 @@ class _Pair:
 
 
 def _reset(connection: socket.socket) -> None:
-    """Resets the connection, as a port does on which nothing listens."""
+    """Resets the connection, as a closed port does."""
     with suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     connection.close()

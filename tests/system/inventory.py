@@ -1,4 +1,4 @@
-"""The inventory for the tests: files to import, what the database has of them, and tables that are out of reach."""
+"""The inventory for the tests: the header of files, quantities in MySQL, and unavailable tables."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ HEADER = "supplier_name,type,product_name,price,description,quantity\n"
 
 
 def stock(system: System, supplier: str) -> dict[str, int]:
-    """The quantities of a supplier's products."""
+    """Returns the quantity of each product of a supplier."""
     beans = "SELECT product_name, quantity FROM beans JOIN suppliers ON supplier_id = suppliers.id WHERE name = %s"
     return dict(system.sql(beans, supplier))
 
 
 @contextmanager
 def table_renamed(system: System, table: str) -> Iterator[None]:
-    """For a while the table does not exist under its name."""
+    """Renames the table while the block runs, so that queries fail."""
     system.sql(f"RENAME TABLE {table} TO {table}_away")
     try:
         yield
@@ -28,7 +28,7 @@ def table_renamed(system: System, table: str) -> Iterator[None]:
 
 @contextmanager
 def tables_locked(system: System) -> Iterator[None]:
-    """For a while whoever reads the inventory waits."""
+    """Locks the inventory's tables while the block runs, so that reads wait."""
     with connect(system.database) as connection, connection.cursor() as cursor:
         cursor.execute("LOCK TABLES beans WRITE, suppliers WRITE")
         try:

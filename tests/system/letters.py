@@ -1,4 +1,4 @@
-"""Dead letters for the tests. A test knows its own letters by an id, and takes them away when it ends."""
+"""Dead letters for the tests. Each test finds its own letters by an id, and deletes them at its end."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ QUEUES = ("ORDERS_DEAD_LETTER_URL", "FAILURES_QUEUE_URL")
 
 
 class Letters:
-    """The letters whose content has one of ``ids``, or that ``put`` has put there."""
+    """The letters of one test: those that ``put`` sent, and those whose content has one of ``ids``."""
 
     def __init__(self, system: System) -> None:
         self.system = system
         self.ids: set[str] = set()
 
     def new_id(self, prefix: str = "d") -> str:
-        """An id for something that may become a dead letter."""
+        """Returns an id for an item that can become a dead letter."""
         self.ids.add(new := new_id(prefix))
         return new
 
     def put(self, queue: str, body: Any) -> str:
-        """Puts a message into a queue, as a service would; returns the message's id."""
+        """Sends a message to a queue. Returns the message's id."""
         text = body if isinstance(body, str) else json.dumps(body)
         sent = self.system.aws("sqs").send_message(QueueUrl=self.system.env[queue], MessageBody=text)
         self.ids.add(sent["MessageId"])
         return str(sent["MessageId"])
 
     def listed(self, about: str) -> list[dict[str, Any]]:
-        """The letters in the API's list with ``about`` in them."""
+        """Returns the letters in the API's list that contain ``about``."""
         found = self.system.get("/dead-letters?limit=100")["deadLetters"]
         return [each for each in found if about in each["id"] + each["what"] + each["why"]]
 
@@ -40,7 +40,7 @@ class Letters:
         return wait_for(lambda: self.listed(about), f"a dead letter about {about}")[0]
 
     def redrive(self, *ids: str) -> dict[str, Any]:
-        """Puts these letters back; the API's answer."""
+        """Redrives these letters. Returns the API's answer."""
         answer = self.system.request("POST", "/dead-letters/redrive", {"ids": list(ids)})
         assert answer.status == 200, answer.text
         return dict(answer.json)
@@ -57,7 +57,7 @@ class Letters:
 
 @contextmanager
 def own_letters(system: System) -> Iterator[Letters]:
-    """For one test; at its end none of its letters is left, also where it failed."""
+    """Returns the letters of one test, and deletes them at its end, even if the test fails."""
     letters = Letters(system)
     try:
         yield letters
@@ -66,14 +66,14 @@ def own_letters(system: System) -> Iterator[Letters]:
 
 
 def messages(system: System, queue: str, hidden_seconds: int = 30) -> list[dict[str, Any]]:
-    """All messages of a dead-letter queue, which stay there. A message that others look at is waited for."""
+    """Returns all messages of a queue and leaves them in it. It first waits until no reader hides a message."""
     sqs, url = system.aws("sqs"), system.env[queue]
 
-    def nobody_looks() -> bool:
+    def all_visible() -> bool:
         name = "ApproximateNumberOfMessagesNotVisible"
         return sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name] == "0"
 
-    wait_for(nobody_looks, f"the messages in {queue} that somebody looks at")
+    wait_for(all_visible, f"hidden messages in {queue}")
     found: list[dict[str, Any]] = []
     options = {"MaxNumberOfMessages": 10, "VisibilityTimeout": hidden_seconds}
     while got := sqs.receive_message(QueueUrl=url, **options).get("Messages"):
@@ -84,13 +84,13 @@ def messages(system: System, queue: str, hidden_seconds: int = 30) -> list[dict[
 
 
 def order_message(order_id: str, **fields: Any) -> dict[str, Any]:
-    """The message of an order, as the API sends it to the queue."""
+    """Returns the message of an order in the format that the API sends to the queue."""
     order = {"orderID": order_id, "customerID": "Zoë", "items": [{"item": "Mocha", "quantity": 1}], "note": "a secret"}
     return {**order, "placedAt": "2026-11-21T08:00:00.000000Z", **fields}
 
 
 def failed_event(system: System, function: str, event: dict[str, Any]) -> dict[str, Any]:
-    """The letter that Lambda puts into the failures queue when a function failed on an event for good."""
+    """Returns the letter that Lambda sends to the failures queue after a function's last retry of an event."""
     account = system.env["ORDERS_QUEUE_ARN"].split(":")[4]
     arn = f"arn:aws:lambda:us-east-1:{account}:function:cafe-dev-{function}"
     return {"requestContext": {"functionArn": arn}, "requestPayload": event}
@@ -101,7 +101,7 @@ def failed_upload(system: System, key: str) -> dict[str, Any]:
 
 
 def take_all(system: System) -> list[str]:
-    """The bodies of all dead letters, which are then gone: the rule of a shared stack is that there are none."""
+    """Deletes all dead letters, because a shared stack must have none between tests. Returns their bodies."""
     sqs, bodies = system.aws("sqs"), []
     for queue in QUEUES:
         url = system.env[queue]

@@ -16,10 +16,10 @@ SECONDS = 960
 
 
 def tasks_on_the_wire() -> None:
-    """AWS runs a task of a state machine by a call to another service.
+    """Makes state machines call Lambda and SNS over HTTP, so that the proxy can inject faults.
 
-    MiniStack calls the other service's code, so a proxy cannot inject faults. This patch sends each ``lambda:invoke``
-    and ``sns:publish`` with boto3 and names its failures as Step Functions does.
+    MiniStack calls the code of the other service directly. This patch sends each ``lambda:invoke`` and ``sns:publish``
+    with boto3, and names the errors as Step Functions does.
     """
     from botocore.exceptions import BotoCoreError, ClientError
     from ministack.services import stepfunctions
@@ -52,9 +52,9 @@ def tasks_on_the_wire() -> None:
 
 
 def objects_in_memory() -> None:
-    """A stack that starts from a snapshot reads its objects from the disk once and then keeps them in memory.
+    """Keeps the objects of a snapshot in memory, after one read from the disk.
 
-    The stack that makes a snapshot starts without a folder of objects and must write them to the disk.
+    A stack that makes a snapshot has no objects yet, and must write them to the disk.
     """
     from ministack.services import s3
 
@@ -67,9 +67,9 @@ def objects_in_memory() -> None:
 
 
 def shared_code() -> None:
-    """A package is unpacked and compiled once, and not for each worker of a function.
+    """Unpacks and compiles a package once for all workers of a function.
 
-    On AWS no function can write to its code, so all workers have the same.
+    The workers can share it, because a function never changes its own code.
     """
     from ministack.core import lambda_runtime
 

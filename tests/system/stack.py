@@ -1,10 +1,10 @@
-"""The deployed system for the tests, with a proxy on each of its wires, started from a snapshot.
+"""Starts the deployed system from a snapshot, with a proxy in front of AWS and another in front of MySQL.
 
-``with running(folder) as system:`` gives one. ``system.wire`` injects faults between AWS and those who call it: the
-functions, the API and the state machines. ``system.gate`` injects those before MySQL. The tests' own calls bypass both.
+``with running(folder) as system:`` starts one. ``system.wire`` injects faults into the AWS calls of the functions, the
+API and the state machines. ``system.gate`` injects faults into MySQL connections. The tests' own calls bypass both.
 
-A deploy takes most of a start, so it happens once: ``snapshot`` deploys, stops everything and keeps the folder, under a
-digest of all that was deployed. Each stack is a copy of that folder in which the ports are replaced.
+A deploy is slow, so it happens once: ``snapshot`` deploys, stops everything and keeps the folder under a digest of the
+sources. Each stack is a copy of that folder with other ports.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from tests.system.wire import Wire
 
 PATCHES = Path(__file__).parent / "ministack_patches.py"
 SNAPSHOTS = ROOT / ".local" / "snapshots"
-# All that decides what a deployed stack is.
+# The sources of a deployed stack. A change in one of them needs a new snapshot.
 SOURCES = (
     *(ROOT / name for name in ("app.py", "chalicelib", "infra", "local", "requirements.txt", ".chalice/config.json")),
     *(PATCHES, Path(__file__)),
 )
 PORTS = ("api_port", "aws_port", "db_port", "wire_port", "gate_port")
-# Records of processes that have ended, and what they said.
+# Files of ended processes, such as logs and process ids. A snapshot does not need them.
 LEFT_OUT = shutil.ignore_patterns(
     "*.log", "*.pid", "*.sock", "lock", "tmp", "api.json", "ministack.json", "mariadb.json"
 )
@@ -53,7 +53,7 @@ LEFT_OUT = shutil.ignore_patterns(
 
 @dataclass(frozen=True)
 class WiredCloud(Cloud):
-    """A MiniStack that everybody reaches by the wire on another port. It keeps its state when it is asked to end."""
+    """A MiniStack whose clients connect through the proxy. It saves its state when it stops."""
 
     wire_port: int = 0
 
@@ -65,11 +65,11 @@ class WiredCloud(Cloud):
     def _variables(self) -> dict[str, str]:
         return {
             **super()._variables,
-            # MiniStack passes this on to the functions.
+            # MiniStack passes this address to the functions.
             "AWS_ENDPOINT_URL": self.endpoint,
-            # A state machine waits a tenth of what it says between its retries.
+            # The retry intervals of state machines are a tenth of their real length.
             "SFN_WAIT_SCALE": "0.1",
-            # An order that failed comes back at once.
+            # A failed order is retried immediately.
             "ORDERS_RETRY_SECONDS": "0",
             "PERSIST_STATE": "1",
             "STATE_DIR": str(self.folder / "state"),
@@ -86,7 +86,7 @@ class WiredCloud(Cloud):
 
 @dataclass(frozen=True)
 class WiredDatabase(Database):
-    """A MariaDB that everybody reaches by the gate on another port."""
+    """A MariaDB whose clients connect through the proxy."""
 
     gate_port: int = 0
 
@@ -114,26 +114,26 @@ class WiredStack(Stack):
         return WiredDatabase(self.folder / "database", self.db_port, gate_port=self.gate_port)
 
     def resume(self) -> dict[str, str]:
-        """Starts all processes on the state that is in the folder, and returns the variables of ``<folder>/env``."""
+        """Starts all processes with the state in the folder. Returns the variables of ``<folder>/env``."""
         run_in_parallel(self.cloud.start_process, self.database.start_process)
         return self._finish_start(_quiet)
 
     def suspend(self) -> None:
-        """Ends all processes, and leaves their state in the folder."""
+        """Stops all processes, and keeps their state in the folder."""
         self.api.stop()
         self.cloud.process.stop(seconds=60)
         with pymysql.connect(**self.database.administrator) as connection, connection.cursor() as cursor:
-            # Nothing is left to repair at the next start.
+            # A complete shutdown makes the next start fast, because MariaDB has nothing to recover.
             cursor.execute("SET GLOBAL innodb_fast_shutdown = 1")
         self.database.process.stop(seconds=60)
 
 
 def snapshot() -> Path:
-    """The folder of a stack that was deployed and stopped. It is made once for each state of the sources."""
+    """Returns the folder of a stack that was deployed and stopped. It is made once for each state of the sources."""
     folder = SNAPSHOTS / fingerprint(sys.version, *SOURCES)
     with exclusive_lock(SNAPSHOTS / "lock"):
         if not folder.exists():
-            # Snapshots of other states of the sources.
+            # Snapshots of older sources are not needed any more.
             for other in SNAPSHOTS.iterdir():
                 if other.is_dir():
                     shutil.rmtree(other, ignore_errors=True)
@@ -148,7 +148,7 @@ def snapshot() -> Path:
                         raise
                 (stack.folder / "ports.json").write_text(json.dumps({name: getattr(stack, name) for name in PORTS}))
                 shutil.copytree(stack.folder, folder.with_suffix(".part"), symlinks=True, ignore=LEFT_OUT)
-            # MiniStack writes its state, which has passwords, for everybody to read.
+            # MiniStack's state contains passwords, and MiniStack makes it readable for all users.
             for path in folder.with_suffix(".part").joinpath("cloud").rglob("*"):
                 path.chmod(0o700 if path.is_dir() else 0o600)
             folder.with_suffix(".part").rename(folder)
@@ -156,11 +156,11 @@ def snapshot() -> Path:
 
 
 def _quiet(_line: str) -> None:
-    """The tests show what failed, and not each step of a start."""
+    """Ignores progress messages, because only failures matter in the tests."""
 
 
 def _stack(folder: Path, *, wired: bool = True) -> WiredStack:
-    # Uneven numbers that do not end in 5, because these stand for nothing else in a stack's state.
+    # Odd numbers that do not end in 5, so that the port cannot be confused with another number in the state.
     chosen: list[int] = []
     while len(chosen) < len(PORTS):
         chosen += [port for port in free_ports(len(PORTS)) if port % 2 and port % 5 and port not in chosen]
@@ -181,15 +181,15 @@ def _proxies(stack: WiredStack) -> Iterator[tuple[Wire, Gate]]:
 
 
 def copied(folder: Path, *, wired: bool = True) -> WiredStack:
-    """A stack in ``folder`` with the state of the snapshot and with ports of its own: ``resume`` starts it.
+    """Returns a copy of the snapshot in ``folder``, with other ports. ``resume`` starts it.
 
-    One that is not wired needs no proxies, and can be started, healed and stopped like that of a person.
+    A stack that is not ``wired`` has no proxies, so the commands of `local` can start, repair and stop it.
     """
     shutil.copytree(snapshot(), folder, symlinks=True, dirs_exist_ok=True)
     stack = _stack(folder, wired=wired)
     old = json.loads((folder / "ports.json").read_text())
     _replace(folder, {str(old[name]): str(getattr(stack, name)) for name in PORTS})
-    # The build is a digest of the configuration, which has the ports.
+    # The build id is a digest of the configuration, and the configuration contains the ports.
     configured = json.loads((stack.project / ".chalice" / "config.json").read_text())["stages"][stack.stage]
     build = configured["environment_variables"].pop("CAFE_BUILD")
     _replace(folder, {build: project.digest(configured)})
@@ -211,23 +211,23 @@ def _replace(folder: Path, words: dict[str, str]) -> None:
 
 
 def _is_text(path: Path, content: bytes) -> bool:
-    """Whether the file is none of MariaDB's, and no package."""
+    """Returns whether the file is text, and neither a MariaDB file nor a package."""
     return path.parent.parent.name != "database" and path.suffix != ".zip" and b"\0" not in content
 
 
 def _forget_checksums(path: Path) -> None:
-    """An object of S3 that was changed has no checksum by which a client would refuse it."""
+    """Removes the checksums of a changed S3 object, because a client would refuse the object."""
     beside = path.with_name(path.name + ".meta.json")
     if beside.exists():
         beside.write_text(json.dumps({**json.loads(beside.read_text()), "checksums": {}}))
 
 
 class Faulty(System):
-    """The deployed system, and what may happen to it."""
+    """The deployed system, and the faults that tests can inject."""
 
     def __init__(self, stack: WiredStack, env: dict[str, str], wire: Wire, gate: Gate) -> None:
         super().__init__(stack, env)
-        # No fault meets the tests' own calls, by which they prepare and count.
+        # The tests' own calls bypass the proxy, so no fault applies to them.
         self.endpoint = f"http://127.0.0.1:{stack.aws_port}"
         self.wire = wire
         self.gate = gate
@@ -241,7 +241,7 @@ class Faulty(System):
         return replace(super().database, port=self.stack.db_port)
 
     def learn_callers(self) -> None:
-        """MiniStack makes a function's access key from its name and role, so that a call tells who makes it."""
+        """Derives each function's access key as MiniStack does, so that the proxy can identify callers."""
         for page in self.aws("lambda").get_paginator("list_functions").paginate():
             for function in page["Functions"]:
                 digest = hashlib.sha256(f"{function['FunctionArn']}:{function['Role']}".encode()).hexdigest()
@@ -249,23 +249,23 @@ class Faulty(System):
                 self.wire.callers[f"ASIA{digest[:16].upper()}"] = name or "api"
 
     def kill(self, call: Call) -> None:
-        """End the function's worker that makes this call, at once, as Lambda does when it has used all its memory."""
+        """Kills the worker that makes this call, as Lambda does when a function runs out of memory."""
         for worker in self._children():
             with suppress(psutil.NoSuchProcess):
                 if any(each.laddr.port == call.port for each in worker.net_connections("tcp")):
                     worker.kill()
                     worker.wait(10)
                     return
-        raise AssertionError(f"nobody to kill for {call.name}")
+        raise AssertionError(f"no worker found for {call.name}")
 
     def kill_all(self, function: str) -> None:
-        """The same for every worker of ``function``."""
+        """Kills all workers of ``function``."""
         for worker in self.workers(function):
             with suppress(psutil.NoSuchProcess):
                 worker.kill()
 
     def workers(self, function: str) -> list[psutil.Process]:
-        """The processes that run ``function``, or wait to."""
+        """Returns the processes that run ``function``, including idle ones."""
         found = []
         for worker in self._children():
             with suppress(psutil.NoSuchProcess):
@@ -277,13 +277,13 @@ class Faulty(System):
         return psutil.Process(self.stack.cloud.process.pid()).children(recursive=True)
 
     def restart_mysql(self) -> None:
-        """The server ends without a word, and comes back with what it had committed."""
+        """Kills the server and starts it again. Committed data stays."""
         self.stack.database.process.stop(seconds=0)
         self.stack.database.start_process()
 
     @contextmanager
     def timeout(self, function: str, seconds: int) -> Iterator[None]:
-        """For a while ``function`` is cut off after so many seconds."""
+        """Changes the timeout of ``function`` while the block runs."""
         lambda_, name = self.aws("lambda"), f"cafe-dev-{function}"
         usual = lambda_.get_function_configuration(FunctionName=name)["Timeout"]
         lambda_.update_function_configuration(FunctionName=name, Timeout=seconds)
@@ -294,7 +294,7 @@ class Faulty(System):
 
     @contextmanager
     def visibility(self, seconds: int) -> Iterator[None]:
-        """For a while a message of the orders queue that nobody answers for comes back after so many seconds."""
+        """Changes the visibility timeout of the orders queue while the block runs."""
         sqs, url = self.aws("sqs"), self.env["ORDERS_QUEUE_URL"]
         usual = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])["Attributes"]
         sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": str(seconds)})
@@ -305,12 +305,12 @@ class Faulty(System):
 
     @contextmanager
     def patience(self, kind: str, state: str | None, seconds: int) -> Iterator[None]:
-        """For a while a state of the reports' machine, or all of it, may take no longer than so many seconds."""
+        """Changes the timeout of a state, or of the whole state machine, while the block runs."""
         sfn, arn = self.aws("stepfunctions"), self.env[f"{kind.upper()}_REPORT_ARN"]
         usual = sfn.describe_state_machine(stateMachineArn=arn)["definition"]
-        hasty = json.loads(usual)
-        (hasty["States"][state] if state else hasty)["TimeoutSeconds"] = seconds
-        sfn.update_state_machine(stateMachineArn=arn, definition=json.dumps(hasty))
+        changed = json.loads(usual)
+        (changed["States"][state] if state else changed)["TimeoutSeconds"] = seconds
+        sfn.update_state_machine(stateMachineArn=arn, definition=json.dumps(changed))
         try:
             yield
         finally:
@@ -325,7 +325,7 @@ class Message:
 
 
 class Subscriber:
-    """Somebody who gets every notification and every alarm, and keeps all of them, the repeated ones too."""
+    """A subscriber to all notifications and alarms. It keeps repeated messages too."""
 
     def __init__(self, system: Faulty) -> None:
         self._sqs = system.aws("sqs")
@@ -352,13 +352,13 @@ class Subscriber:
             return list(self._got)
 
     def about(self, text: str) -> Counter[str]:
-        """How often each notification about ``text`` came, by its key."""
+        """Counts the notifications about ``text`` by key."""
         return Counter(each.key for each in self.messages() if text in each.key + each.subject + each.text)
 
 
 @contextmanager
 def running(folder: Path) -> Iterator[Faulty]:
-    """A deployed system of its own in ``folder``; stopped at the end."""
+    """Starts a deployed system in ``folder``, and stops it at the end."""
     stack = copied(folder)
     with _proxies(stack) as (wire, gate):
         try:

@@ -1,4 +1,4 @@
-"""The whole system for the tests, deployed as by `make run`: a MiniStack, a MariaDB and ports of their own."""
+"""The deployed system, as the tests use it: requests to the API, calls to AWS, and SQL."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from local.stack import Stack
 from tests.system.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
-# The inventory's tables as they are elsewhere: without any constraint.
+# The inventory's tables without constraints, as an existing database can have them.
 LOOSE_TABLES = """
     CREATE TABLE suppliers (id int auto_increment primary key, name varchar(255), address varchar(255),
         city varchar(255), state varchar(255), email varchar(255), phone varchar(100)) CHARSET {charset};
@@ -45,18 +45,18 @@ class Answer:
 
 
 class System:
-    """The deployed system, as people and other services have it: by its API, as a manager, and by AWS."""
+    """The deployed system. Its API requests have a manager's token, unless ``sent_by`` names another user."""
 
     def __init__(self, stack: Stack, env: dict[str, str]) -> None:
         self.stack = stack
         self.env = env
-        # Where the tests' own calls go.
+        # The address for the tests' own calls to AWS.
         self.endpoint = env["AWS_ENDPOINT_URL"]
         self._sender: str | None = "manager"
         self._http = urllib3.PoolManager(timeout=30, retries=False)
 
     def aws(self, service: str) -> Any:
-        """A client with the rights of the engineer's own identity."""
+        """Returns a client with an administrator's permissions."""
         return boto3.client(
             service,
             endpoint_url=self.endpoint,
@@ -73,17 +73,17 @@ class System:
     # --- the API
 
     def sent_by(self, name: str | None) -> System:
-        """The same system as another one of the stack's users has it, or nobody."""
+        """Returns the same system with the token of another user, or without a token."""
         other = copy(self)
         other._sender = name
         return other
 
     def request(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """``path`` of the API, or a whole URL. ``body`` is sent as JSON, or as it is if it is bytes."""
+        """Sends a request to a ``path`` of the API or to a URL. ``body`` is bytes, or a value to encode as JSON."""
         url = path if "://" in path else self.env["CAFE_API_URL"] + path
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         sent = {"Content-Type": "application/json"} if data is not None else {}
-        # A token is for the API alone: whoever has a presigned link needs none.
+        # Only the API gets the token. A presigned link works without one.
         if self._sender and url.startswith((self.env["CAFE_API_URL"], self.env["REST_API_URL"])):
             sent["Authorization"] = self.stack.users.token(self._sender)
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -101,7 +101,7 @@ class System:
         return answer.json
 
     def all(self, path: str, name: str) -> list[dict[str, Any]]:
-        """Every page of a list."""
+        """Returns the items of all pages of a list."""
         separator = "&" if "?" in path else "?"
         page = self.get(f"{path}{separator}limit=100")
         found = list(page[name])
@@ -111,12 +111,12 @@ class System:
         return found
 
     def notifications(self, about: str, kind: str | None = None) -> list[dict[str, Any]]:
-        """Those whose message or subject contains ``about``."""
+        """Returns the notifications whose message or subject contains ``about``."""
         found = self.all("/notifications", "notifications")
         return [n for n in found if about in n["message"] + n["subject"] and kind in (None, n["kind"])]
 
     def notification(self, about: str, kind: str | None = None) -> dict[str, Any]:
-        """Waits for a notification about ``about``. Most looks go only through the newest, because there are many."""
+        """Waits for a notification about ``about``. Most polls read only the newest page, because there are many."""
         looks = 0
 
         def look() -> bool:
@@ -146,7 +146,7 @@ class System:
     # --- AWS
 
     def invoke(self, function: str, event: Any) -> tuple[bool, Any]:
-        """Whether the deployed function succeeded, and what it returned or how it failed."""
+        """Invokes a deployed function. Returns whether it succeeded, and its result or error."""
         answer = self.aws("lambda").invoke(FunctionName=f"cafe-dev-{function}", Payload=json.dumps(event))
         return "FunctionError" not in answer, json.loads(answer["Payload"].read() or "null")
 
@@ -156,10 +156,10 @@ class System:
         return key
 
     def s3_event(self, key: str, sequencer: str = "0A", etag: str | None = None) -> dict[str, Any]:
-        """What S3 sends for the object, in AWS's shape; with an ``etag``, for one that need not be there."""
+        """Returns the event that S3 sends for an object. With an ``etag``, the object need not exist."""
         bucket = self.env["UPLOADS_BUCKET"]
         found = {"ETag": etag, "ContentLength": 1} if etag else self.aws("s3").head_object(Bucket=bucket, Key=key)
-        thing = {
+        stored_object = {
             "key": quote_plus(key, safe="/"),
             "size": found["ContentLength"],
             "eTag": found["ETag"].strip('"'),
@@ -167,7 +167,7 @@ class System:
         }
         record = {"eventVersion": "2.1", "eventSource": "aws:s3", "eventName": "ObjectCreated:Put"}
         record["eventTime"] = "2026-11-21T08:00:00.000Z"
-        return {"Records": [{**record, "s3": {"bucket": {"name": bucket}, "object": thing}}]}
+        return {"Records": [{**record, "s3": {"bucket": {"name": bucket}, "object": stored_object}}]}
 
     def role(self, function: str) -> str:
         name = "API" if function == "api" else function.upper()
@@ -175,7 +175,7 @@ class System:
 
     @contextmanager
     def without(self, function: str, action: str) -> Iterator[None]:
-        """For a while ``function``'s role does not have ``action``."""
+        """Removes ``action`` from the function's role while the block runs."""
         iam = self.aws("iam")
         role = self.role(function)
         policy = iam.list_role_policies(RoleName=role)["PolicyNames"][0]
@@ -186,9 +186,9 @@ class System:
             left = [each for each in actions if each != action]
             if left:
                 statements.append({**statement, "Action": left})
-        lacking = {**document, "Statement": statements}
-        assert lacking != document, f"{function} never had {action}"
-        iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=json.dumps(lacking))
+        reduced = {**document, "Statement": statements}
+        assert reduced != document, f"the role of {function} does not have {action}"
+        iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=json.dumps(reduced))
         try:
             yield
         finally:
@@ -198,7 +198,7 @@ class System:
 
     @cached_property
     def database(self) -> Database:
-        """With the rights of its administrator, which no function has."""
+        """Connection settings of the database administrator. No function has these permissions."""
         return Database(
             self.env["DB_HOST"],
             int(self.env["DB_PORT"]),
@@ -215,7 +215,7 @@ class System:
             return list(cursor.fetchall())
 
     def run(self, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """A command as typed after ``source .local/env``."""
+        """Runs a command in a shell after ``source .local/env``."""
         line = 'source "$0"; "$@"'
         return subprocess.run(
             ["bash", "-c", line, str(self.stack.folder / "env"), *command],
@@ -242,12 +242,12 @@ def connect(database: Database) -> Any:
 
 
 def new_id(prefix: str = "o") -> str:
-    """An id that no other test has: a test looks only for what has an id of its own."""
+    """Returns a unique id. Tests share a stack, so each test looks only for its own ids."""
     return f"{prefix}-{secrets.token_hex(5)}"
 
 
 def logged(system: System, function: str, text: str) -> list[dict[str, Any]]:
-    """The records with ``text`` in the log of a function."""
+    """Returns the log records of a function that contain ``text``."""
     pages = (
         system.aws("logs")
         .get_paginator("filter_log_events")
@@ -258,7 +258,7 @@ def logged(system: System, function: str, text: str) -> list[dict[str, Any]]:
 
 
 def stored(system: System, order_id: str) -> dict[str, Any]:
-    """Waits until the order is in the table and announced, so that the next test meets nothing of it."""
+    """Waits until the order is stored and announced, so that it cannot affect the next test."""
 
     def look() -> dict[str, Any] | None:
         answer = system.request("GET", f"/orders/{order_id}")

@@ -44,7 +44,7 @@ class Cut(Exception):
 
 
 class Exchange:
-    """A call in progress. A fault decides whether it reaches AWS, and what the client gets."""
+    """A call in progress. A fault decides whether the call reaches AWS, and which answer the client gets."""
 
     def __init__(self, call: Call, send: Callable[[], Reply], send_changed: Callable[[bytes], bytes]) -> None:
         self.call = call
@@ -111,7 +111,7 @@ class Rule:
 
 
 class Wire(ThreadingMixIn, TCPServer):
-    """The proxy, on 127.0.0.1. ``callers`` has the names of the owners of access keys."""
+    """The proxy, on 127.0.0.1. ``callers`` maps access keys to the names of their owners."""
 
     daemon_threads = True
     block_on_close = False
@@ -135,7 +135,7 @@ class Wire(ThreadingMixIn, TCPServer):
         self._thread.join()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Keeps the errors that are mistakes of a test. A client that goes away is normal."""
+        """Records errors in test code. It ignores clients that disconnect, which is normal."""
         error = sys.exception()
         if not isinstance(error, (Cut, ConnectionError, TimeoutError, HTTPException)):
             self.errors.append(error)
@@ -144,7 +144,7 @@ class Wire(ThreadingMixIn, TCPServer):
     def fault(self, operation: str, fault: Fault, **options: Any) -> Iterator[Rule]:
         """Applies a fault to calls while the block runs. ``options`` are fields of ``Rule``.
 
-        At the end it waits until the fault applied to enough calls, because otherwise the test shows nothing.
+        At the end it waits until the fault has applied to enough calls, because otherwise the test proves nothing.
         """
         rule = Rule(operation, fault, **options)
         self.rules.append(rule)
@@ -167,7 +167,7 @@ class Wire(ThreadingMixIn, TCPServer):
 
 
 class _Connection(StreamRequestHandler):
-    """One client's connection, with its requests one after the other."""
+    """A client's connection. It handles one request after the other."""
 
     server: Wire
     disable_nagle_algorithm = True
@@ -213,7 +213,7 @@ class _Connection(StreamRequestHandler):
         rule = next((rule for rule in self.server.rules if rule.meets(call)), None)
         reply = rule.fault(Exchange(call, send, send_changed)) if rule else send()
         if not sent:
-            for _ in body:  # the client reads no answer before it has sent its whole request
+            for _ in body:  # a client reads the answer only after it has sent its whole request
                 pass
         try:
             self._answer(method, reply)

@@ -180,7 +180,7 @@ def test_the_page_says_when_it_was_made_from_what_and_links_the_whole_inventory(
     assert "Made on 21 November 2026, 03:14 UTC from the suppliers’ inventory in MySQL." in page.text
     assert page.all("time") == [{"datetime": MADE}]
     assert {"href": PAGE.csv_url} in page.all("a")
-    assert "as CSV, 5.1 kB. The link opens for 1 hour, until 21 November 2026, 04:14 UTC" in page.text
+    assert "as CSV, 5.1 kB. The link works for 1 hour, until 21 November 2026, 04:14 UTC" in page.text
 
 
 NOTHING = dict.fromkeys(("type", "product_name", "price", "quantity", "description"))
@@ -198,9 +198,9 @@ NEUTRALISED = line(product_name="=1+1", type="@home", description="'tis", suppli
         ([line(quantity=None)], ["1 with no quantity, not counted"]),
         ([orphan(5, **NOTHING)], ["No supplier on record 1 bean, 0 in stock", "Unnamed bean #5 unknown unknown"]),
         ([line(quantity=number) for number in (0, -2, 20)], ["0 sold out", "−2 below zero", "20 low"]),
-        ([line(quantity=500)], ["Nothing is: of every bean"]),
+        ([line(quantity=500)], ["No bean is low in stock."]),
         ([NEUTRALISED], ["=1+1", "-Minus-: 100"]),
-        ([], ["The shelves are empty"]),
+        ([], ["The inventory is empty"]),
     ],
     ids=lambda value: value[0] if value and isinstance(value[0], str) else "",
 )
