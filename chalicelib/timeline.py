@@ -2,8 +2,8 @@
 
 An index has the partition key ``period``, which is a month and a shard (``2026-11#3``), and the sort key ``sortKey``,
 which is a time and an id (``2026-11-21T03:14:15.123456Z#order-1``). Writes are spread over ``SHARDS`` partitions. A
-read merges the newest items of all shards of a month, and continues with the month before until the page is full. A page
-costs the same for any number of items.
+read merges the newest items of all shards of a month, and continues with the month before until the page is full. A
+page costs the same for any number of items.
 """
 
 from __future__ import annotations

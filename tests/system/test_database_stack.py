@@ -19,7 +19,13 @@ from infra.deploy.stacks import Stack
 from infra.deploy.target import DeployError, Target
 from tests.system.system import System
 
-LEFT_OUT = (r"(?m)^  FunctionsTo\w+: .*\n", ""), (r"!GetAtt '?Cluster\.MasterUserSecret\.SecretArn'?", "!Ref Secret")
+LEFT_OUT = (
+    (r"(?m)^  FunctionsTo\w+: .*\n", ""),
+    (
+        r'\{"Fn::GetAtt": \["Cluster", "MasterUserSecret\.SecretArn"\]\}',
+        '{"Ref": "Secret"}',
+    ),
+)
 
 
 class Account:

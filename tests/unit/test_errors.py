@@ -7,11 +7,9 @@ import pytest
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    ConnectTimeoutError,
     EndpointConnectionError,
     IncompleteReadError,
     NoCredentialsError,
-    ParamValidationError,
     ReadTimeoutError,
 )
 from chalice.app import ChaliceViewError
@@ -84,30 +82,24 @@ def test_any_other_error_has_a_code_and_a_message() -> None:
     assert str(errors.NotFound("order", "a\nb")) == 'there is no order "a\\nb"'
 
 
-@pytest.mark.parametrize(
-    ("code", "status"),
-    [*((code, 400) for code in sorted(errors.TRANSIENT)), *(("New", status) for status in (429, 500, 502, 503, 504))],
-)
-def test_throttling_and_failures_of_aws_can_pass(code: str, status: int) -> None:
-    cause = aws_says(code, status)
-    with (
-        pytest.raises(
-            Unavailable, match=r"^SendMessageBatch does not answer for now: try again in a moment$"
-        ) as caught,
-        aws_errors(),
-    ):
-        raise cause
-    assert caught.value.__cause__ is cause
+def test_throttling_and_failures_of_aws_can_pass() -> None:
+    codes = [(code, 400) for code in errors.TRANSIENT]
+    for code, status in (*codes, *(("New", status) for status in (429, 500, 503))):
+        cause = aws_says(code, status)
+        with (
+            pytest.raises(Unavailable, match=r"^SendMessageBatch does not answer for now: try again in a moment$") as e,
+            aws_errors(),
+        ):
+            raise cause
+        assert e.value.__cause__ is cause
+
+
+INCOMPLETE = IncompleteReadError(actual_bytes=1, expected_bytes=2)
 
 
 @pytest.mark.parametrize(
     "error",
-    [
-        EndpointConnectionError(endpoint_url="https://sqs"),
-        ConnectTimeoutError(endpoint_url="https://sqs"),
-        ReadTimeoutError(endpoint_url="https://sqs"),
-        IncompleteReadError(actual_bytes=1, expected_bytes=2),
-    ],
+    [EndpointConnectionError(endpoint_url="x"), ReadTimeoutError(endpoint_url="x"), INCOMPLETE],
     ids=lambda error: type(error).__name__,
 )
 def test_a_lost_connection_can_pass(error: BotoCoreError) -> None:
@@ -117,27 +109,10 @@ def test_a_lost_connection_can_pass(error: BotoCoreError) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [
-        aws_says("AccessDenied", 403),
-        aws_says("ResourceNotFoundException"),
-        aws_says("ValidationException"),
-        NoCredentialsError(),
-        ParamValidationError(report="..."),
-        KeyError("x"),
-    ],
-    ids=lambda error: type(error).__name__,
+    [aws_says("AccessDenied", 403), aws_says("ValidationException"), NoCredentialsError(), KeyError("x")],
+    ids=repr,
 )
 def test_any_other_error_is_not_changed(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, aws_errors():
         raise error
     assert caught.value is error
-
-
-def test_the_context_manager_is_also_a_decorator_that_can_be_used_twice() -> None:
-    @aws_errors()
-    def call() -> None:
-        raise aws_says("SlowDown", 503)
-
-    for _ in range(2):
-        with pytest.raises(Unavailable):
-            call()

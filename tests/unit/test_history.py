@@ -59,13 +59,13 @@ class Executions:
         ended = {} if self.status == "RUNNING" else {"stopDate": NOW + timedelta(seconds=1_000_000)}
         return {**asked, "name": "inventory-1", "status": self.status, "startDate": NOW, **ended, **self.more}
 
-    def describe_state_machine_for_execution(self, **_: str) -> dict[str, Any]:
+    def describe_state_machine_for_execution(self, *, executionArn: str) -> dict[str, Any]:  # noqa: N803
         self.asked.append("machine")
         return {"definition": json.dumps(self.machine)}
 
     def get_execution_history(self, *, nextToken: str = "0", **asked: Any) -> dict[str, Any]:  # noqa: N803
-        assert asked["maxResults"] == history.PAGE_EVENTS
-        assert not asked["includeExecutionData"]
+        given = [asked[name] for name in ("executionArn", "maxResults", "includeExecutionData")]
+        assert given[1:] == [history.PAGE_EVENTS, False]
         self.asked.append("events")
         events = self.events[::-1] if asked.get("reverseOrder") else self.events
         start, end = int(nextToken), int(nextToken) + self.page

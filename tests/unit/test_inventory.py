@@ -62,15 +62,18 @@ def many(count: int) -> Iterator[Row]:
 
 
 def test_each_bean_is_a_line_under_the_names_of_the_columns(s3: Any) -> None:
-    answer = read(Connection([BEAN]), s3)
-    assert answer == {
-        "reportId": "r1",
-        "csvKey": "inventory/r1/inventory.csv",
-        "rows": 1,
-        "generatedAt": "2026-11-21T03:14:15.123456Z",
-    }
+    empty: Row = (None,) * 6 + (1, None, "", None, None, "")
+    connection = Connection([BEAN, empty])
+    answer = read(connection, s3)
+    made = {"reportId": "r1", "csvKey": "inventory/r1/inventory.csv", "generatedAt": "2026-11-21T03:14:15.123456Z"}
+    assert answer == {**made, "rows": 2}
     names = "supplier_id,supplier,city,state,email,phone,bean_id,type,product_name,price,quantity,description"
-    assert stored(s3) == [names.split(","), [str(cell) for cell in BEAN]]
+    assert stored(s3) == [names.split(","), [str(cell) for cell in BEAN], [*[""] * 6, "1", *[""] * 5]]
+    assert connection.kind.__name__ == "SSCursor"
+    assert "LEFT JOIN suppliers" in connection.query
+    assert connection.query.endswith("ORDER BY beans.id")
+    assert read(Connection([]), s3)["rows"] == 0
+    assert stored(s3) == [list(COLUMNS)]
 
 
 def test_the_file_is_a_download_with_a_name_and_a_byte_order_mark_for_spreadsheets(s3: Any) -> None:
@@ -81,30 +84,6 @@ def test_the_file_is_a_download_with_a_name_and_a_byte_order_mark_for_spreadshee
     assert found["ContentType"] == "text/csv; charset=utf-8"
     assert found["ContentDisposition"] == 'attachment; filename="inventory-r1.csv"'
     assert found["Body"].read().startswith("\ufeffsupplier_id,".encode())
-
-
-def test_null_and_empty_are_both_an_empty_cell(s3: Any) -> None:
-    read(Connection([(None,) * 6 + (1, None, "", None, None, "")]), s3)
-    assert stored(s3)[1] == ["", "", "", "", "", "", "1", "", "", "", "", ""]
-
-
-def test_an_empty_inventory_is_a_file_with_the_column_names_only(s3: Any) -> None:
-    assert read(Connection([]), s3)["rows"] == 0
-    assert stored(s3) == [list(COLUMNS)]
-
-
-def test_mysql_is_read_with_a_server_side_cursor_in_the_order_of_the_beans(s3: Any) -> None:
-    connection = Connection([BEAN])
-    read(connection, s3)
-    assert connection.kind.__name__ == "SSCursor"
-    assert "LEFT JOIN suppliers" in connection.query
-    assert connection.query.endswith("ORDER BY beans.id")
-
-
-def test_quotes_commas_and_line_breaks_of_either_kind_survive(s3: Any) -> None:
-    texts = ('say "hi", you', "two\nlines", "two\r\nlines", "one\rreturn", "nul\0", "\u2028", "😀")
-    read(Connection([(1, *texts[:5], 2, *texts[4:], 3, "")]), s3)
-    assert stored(s3)[1] == ["1", *texts[:5], "2", *texts[4:], "3", ""]
 
 
 def test_a_large_inventory_goes_up_in_parts_of_bounded_size(s3: Any, small_parts: int) -> None:
@@ -160,17 +139,13 @@ def test_when_s3_fails_the_upload_is_aborted_and_the_rest_of_the_answer_is_not_r
     assert sum(1 for _ in connection.rest) > 8_000
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n", "'"])
-def test_a_text_that_a_spreadsheet_would_run_gets_an_apostrophe(start: str) -> None:
-    assert neutralise(f"{start}1+1".encode()) == f"'{start}1+1".encode()
-
-
-@pytest.mark.parametrize("text", ["", "4.20", "Café", "a=b", " =1", "1-2"])
-def test_any_other_text_is_left_unchanged(text: str) -> None:
-    assert neutralise(text.encode()) == text.encode()
-
-
-def test_a_negative_quantity_is_a_number_and_gets_no_apostrophe() -> None:
+@pytest.mark.parametrize(
+    "start", ["=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n", "'", "", "4", "é", " ="]
+)
+def test_a_text_that_a_spreadsheet_would_run_gets_an_apostrophe_and_a_number_does_not(start: str) -> None:
+    text = f"{start}1+1"
+    expected = text if start in ("", "4", "é", " =") else f"'{text}"
+    assert neutralise(text.encode()) == expected.encode()
     lines = b"".join(to_csv([cells([(1, "-1", None, None, None, None, 2, "", "", "-4.20", -5, "")])])).decode()
     assert lines.splitlines()[1] == "1,'-1,,,,,2,,,'-4.20,-5,"
 

@@ -16,25 +16,19 @@ from tests.unit.cloud import ROOT
 from tests.unit.logged import log_handler, records
 
 
-def test_a_record_has_its_level_logger_message_time_and_fields(log_lines: io.StringIO) -> None:
-    logger("orders").warning("order not written", extra={"orderID": "o-1", "reason": "ThrottlingError"})
-    (record,) = records(log_lines)
-    assert datetime.fromisoformat(record.pop("timestamp")).tzinfo
-    assert record == {
-        "level": "WARNING",
-        "logger": "cafe.orders",
-        "message": "order not written",
-        "orderID": "o-1",
-        "reason": "ThrottlingError",
-    }
-
-
-def test_a_client_cannot_forge_a_log_record(log_lines: io.StringIO) -> None:
+def test_a_record_is_one_line_with_its_level_logger_message_time_and_fields(log_lines: io.StringIO) -> None:
+    # A client cannot forge a record.
     forged = 'o-1"}\n{"level": "ERROR", "message": "all is lost"}\r\u2028\u0085'
-    logger("orders").info("order queued", extra={"orderID": forged})
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        logger("orders").warning("order not written", extra={"orderID": forged}, exc_info=True)
     (record,) = records(log_lines)
-    assert record["orderID"] == forged
     assert len(log_lines.getvalue().splitlines()) == 1
+    assert datetime.fromisoformat(record.pop("timestamp")).tzinfo
+    assert record.pop("exc_info").endswith("ValueError: two\nlines")
+    names = {"level": "WARNING", "logger": "cafe.orders", "message": "order not written"}
+    assert record == {**names, "orderID": forged}
 
 
 @given(st.text() | st.lists(st.text()) | st.dictionaries(st.text(), st.integers()) | st.none() | st.binary())
@@ -51,16 +45,6 @@ def test_a_text_of_10_000_characters_is_whole_and_a_longer_one_is_cut(log_lines:
     assert (whole["message"], whole["reason"]) == ("x" * 10_000, "☕" * 10_000)
     assert (cut["message"], cut["reason"]) == ("x" * 9_999 + "…", "☕" * 9_999 + "…")
     assert max(map(len, log_lines.getvalue().splitlines())) < 256_000
-
-
-def test_an_exception_is_a_field_of_its_record(log_lines: io.StringIO) -> None:
-    try:
-        raise ValueError("two\nlines")
-    except ValueError:
-        logger("uploads").exception("not imported", extra={"key": "inventory/a.csv"})
-    (record,) = records(log_lines)
-    assert record["key"] == "inventory/a.csv"
-    assert record["exc_info"].endswith("ValueError: two\nlines")
 
 
 def test_a_record_is_printed_once_even_below_lambdas_own_handler() -> None:

@@ -7,9 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
-from hypothesis import given
-from hypothesis import strategies as st
 
 from chalicelib import notifications
 from chalicelib.errors import Unavailable
@@ -69,14 +66,13 @@ def test_too_many_facts_are_left_out_and_the_message_is_sent(aws: Aws) -> None:
     assert "facts" not in call["MessageAttributes"]
 
 
-@pytest.mark.parametrize("character", ["x", "é", "☕", "😀", '"', "\n", "\u0001"])
+@pytest.mark.parametrize("character", ["x", "é", "😀", '"', "\u0001"])
 def test_a_message_of_any_length_is_cut_to_what_sns_accepts(aws: Aws, character: str) -> None:
     call = published(aws, notification(message=character * 300_000, sms=character * 1000))
     texts = json.loads(call["Message"])
-    assert len(texts["default"].encode()) <= notifications.MESSAGE_BYTES
-    assert texts["default"].endswith(f"{character}…")
-    assert len(texts["sms"].encode()) <= notifications.SMS_BYTES
-    assert texts["sms"].endswith(f"{character}…")
+    for name, most in (("default", notifications.MESSAGE_BYTES), ("sms", notifications.SMS_BYTES)):
+        assert len(texts[name].encode()) <= most
+        assert texts[name].endswith(f"{character}…")
     size = len(call["Message"].encode()) + len(call["Subject"]) + sum(map(len, ("kind", "order", "key", "orders/1")))
     assert size <= 262_144
 
@@ -99,15 +95,6 @@ def test_a_message_that_fits_is_not_changed(aws: Aws) -> None:
 )
 def test_a_subject_is_at_most_100_printable_characters_on_one_line(text: str, expected: str) -> None:
     assert notifications.subject(text) == expected
-
-
-@given(st.text())
-def test_any_text_becomes_a_subject_that_sns_accepts(text: str) -> None:
-    """https://docs.aws.amazon.com/sns/latest/api/API_Publish.html"""
-    subject = notifications.subject(text)
-    assert 1 <= len(subject) <= 100
-    assert all(" " <= character <= "~" for character in subject)
-    assert subject[0] != " "
 
 
 def test_a_key_that_is_too_long_for_the_table_is_replaced_by_one_that_fits(aws: Aws) -> None:
@@ -160,12 +147,12 @@ def test_the_facts_of_a_notification_are_kept_and_shown_as_fields(aws: Aws, text
     assert inbox(aws)["notifications"][0]["facts"] == json.loads(facts)
 
 
-@pytest.mark.parametrize("subject", [None, "", "null"], ids=["left out", "empty", "null"])
+@pytest.mark.parametrize("subject", ["left out", "", None])
 def test_a_notification_without_a_subject_has_an_empty_one(aws: Aws, subject: str | None) -> None:
     """AWS sends null, and another sender may leave it out."""
-    event = sent(Subject=subject)
-    if subject == "null":
-        event["Sns"]["Subject"] = None
+    event = sent(Subject=None)
+    if subject != "left out":
+        event["Sns"]["Subject"] = subject
     record(aws, event)
     assert inbox(aws)["notifications"][0]["subject"] == ""
 
@@ -190,32 +177,13 @@ def test_a_notification_without_attributes_has_the_default_kind(aws: Aws, attrib
     assert [each["kind"] for each in inbox(aws)["notifications"]] == ["alarm", "other"]
 
 
-def test_each_kind_is_kept_and_an_unknown_kind_is_other(aws: Aws) -> None:
-    kinds = ["report", "order", "upload", "storage", "alarm", "party"]
-    moments = [NOW - timedelta(hours=number) for number in range(6)]
-    record(aws, *(sent(n, moments[n], MessageAttributes=attributes(kind=kind)) for n, kind in enumerate(kinds)))
-    assert [each["kind"] for each in inbox(aws)["notifications"]] == [*kinds[:5], "other"]
-
-
 def test_the_largest_message_of_sns_fits_into_an_item(aws: Aws) -> None:
     record(aws, sent(Message="é" * 131_000))
     (kept,) = aws.kept()
     assert sum(len(name) + len(str(value).encode()) for name, value in kept.items()) < 400 * 1024
 
 
-def test_a_table_that_refuses_fails_the_function_so_that_lambda_retries(aws: Aws) -> None:
-    with refusing(aws.dynamodb, "put_item", "InternalServerError", 500), pytest.raises(ClientError):
-        record(aws, sent())
-
-
 # --- The inbox --------------------------------------------------------------------------------------------------------
-
-
-def test_the_inbox_is_newest_first_by_pages(aws: Aws) -> None:
-    record(aws, *[sent(number, NOW - timedelta(days=number)) for number in (2, 0, 4, 1, 3)])
-    first = inbox(aws, 3)
-    second = inbox(aws, 3, first["next"])
-    assert (ids(first), ids(second), second["next"]) == (["m-0", "m-1", "m-2"], ["m-3", "m-4"], None)
 
 
 def test_an_expired_notification_is_not_shown_even_if_dynamodb_has_not_deleted_it(aws: Aws) -> None:
@@ -255,9 +223,12 @@ def test_staff_see_the_notification_of_a_report_without_its_links(aws: Aws, kind
 
 def test_staff_see_every_other_notification_unchanged(aws: Aws) -> None:
     message = "https://example.org was received"
-    for number, kind in enumerate(set(notifications.KINDS) - set(notifications.KINDS_WITH_LINKS)):
+    kinds = [*(set(notifications.KINDS) - set(notifications.KINDS_WITH_LINKS)), "party"]
+    for number, kind in enumerate(kinds):
         record(aws, sent(number, Message=message, MessageAttributes=attributes(kind=kind)))
-    assert [each["message"] for each in inbox(aws, links=False)["notifications"]] == [message] * 3
+    shown = inbox(aws, links=False)["notifications"]
+    assert [each["message"] for each in shown] == [message] * 4
+    assert {each["kind"] for each in shown} == {*kinds[:3], "other"}
 
 
 def test_the_api_shows_links_to_managers_only(api: Api, aws: Aws) -> None:

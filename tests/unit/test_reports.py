@@ -39,11 +39,11 @@ def ids(page: dict[str, Any]) -> list[str]:
 
 
 def pages(sfn: Any, limit: int, **filters: str) -> list[list[str]]:
-    first = newest(sfn, limit, **filters)
-    found, token = [ids(first)], first["next"]
-    while token:
-        page = newest(sfn, limit, token, **filters)
-        found, token = [*found, ids(page)], page["next"]
+    page = newest(sfn, limit, **filters)
+    found = [ids(page)]
+    while page["next"]:
+        page = newest(sfn, limit, page["next"], **filters)
+        found.append(ids(page))
     return found
 
 
@@ -53,11 +53,6 @@ def run_by_hand(aws: Aws, kind: str, name: str, started_at: datetime) -> None:
 
 
 # --- Requests ---------------------------------------------------------------------------------------------------------
-
-
-def test_the_defaults_are_an_inventory_and_a_listing() -> None:
-    assert reports.parse({}) == INVENTORY
-    assert reports.parse({"kind": "storage"}) == LISTING
 
 
 @pytest.mark.parametrize(
@@ -122,12 +117,11 @@ def test_the_input_of_the_machine_is_what_it_cannot_know(aws: Aws) -> None:
 
 
 @pytest.mark.parametrize("wanted", [INVENTORY, LISTING], ids=["inventory", "storage"])
-@pytest.mark.parametrize("status", ["RUNNING", "SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"])
-def test_a_key_is_one_execution_for_ever(aws: Aws, wanted: dict[str, str], status: str) -> None:
+def test_a_key_is_one_execution_for_ever(aws: Aws, wanted: dict[str, str]) -> None:
     first = start(aws, wanted, "monday")
-    if status != "RUNNING":
+    for status in ("RUNNING", "SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"):
         aws.finish(first["reportId"], status)
-    assert start(aws, wanted, "monday") == first
+        assert start(aws, wanted, "monday") == first
     assert ids(newest(aws.sfn, 100)) == [first["reportId"]]
     assert start(aws, wanted, "tuesday") != first
 
@@ -211,14 +205,6 @@ def test_reports_are_listed_by_their_start_and_not_by_their_end(
     assert [each for page in found for each in page] == [each["name"] for each in by_start]
 
 
-def test_a_report_that_starts_meanwhile_moves_no_page(aws: Aws) -> None:
-    for number in range(4):
-        run_by_hand(aws, "inventory", f"r-{number}", NOW + timedelta(minutes=number))
-    first = newest(aws.sfn, 2)
-    run_by_hand(aws, "storage", "new", NOW + timedelta(hours=1))
-    assert ids(first) + ids(newest(aws.sfn, 2, first["next"])) == ["r-3", "r-2", "r-1", "r-0"]
-
-
 def test_all_answers_of_step_functions_are_read(aws: Aws) -> None:
     def answer(*names: str, **more: str) -> dict[str, Any]:
         known = {"executionArn": "a", "stateMachineArn": MACHINES["inventory"], "status": "RUNNING"}
@@ -237,15 +223,11 @@ def test_all_answers_of_step_functions_are_read(aws: Aws) -> None:
 # --- The link ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_link_names_the_region_of_the_bucket_because_a_redirect_breaks_the_signature() -> None:
-    url = reports.presign(clients.aws("s3", "eu-central-1"), BUCKET, "k", NOW)["url"]
-    assert url.startswith(f"https://{BUCKET}.s3.eu-central-1.amazonaws.com/k?")
-
-
-def test_a_link_opens_one_object_for_an_hour(aws: Aws) -> None:
-    link = reports.presign(aws.s3, BUCKET, "inventory/r-1/report.html", NOW)
-    assert link["expiresAt"] == "2026-11-21T04:14:15.123456Z"
-    place, _, query = link["url"].partition("?")
-    assert place == f"https://{BUCKET}.s3.amazonaws.com/inventory/r-1/report.html"
-    assert "X-Amz-Algorithm=AWS4-HMAC-SHA256" in query
-    assert "X-Amz-Expires=3600" in query
+def test_a_link_opens_one_object_for_an_hour_in_its_region_because_a_redirect_breaks_the_signature(aws: Aws) -> None:
+    for region, host in (("us-east-1", "s3"), ("eu-central-1", "s3.eu-central-1")):
+        link = reports.presign(clients.aws("s3", region), BUCKET, "inventory/r-1/report.html", NOW)
+        assert link["expiresAt"] == "2026-11-21T04:14:15.123456Z"
+        place, _, query = link["url"].partition("?")
+        assert place == f"https://{BUCKET}.{host}.amazonaws.com/inventory/r-1/report.html"
+        assert "X-Amz-Algorithm=AWS4-HMAC-SHA256" in query
+        assert "X-Amz-Expires=3600" in query

@@ -32,21 +32,15 @@ def problems(call: Any, *arguments: Any) -> list[str]:
 # --- A body -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("content", [None, "", b"", " \r\n\t "])
-def test_without_a_body_the_route_gets_its_default(content: str | bytes | None) -> None:
-    assert body(content) is None
-    assert body(content, nothing={}) == {}
-
-
-def test_a_body_comes_as_text_as_bytes_or_as_base64() -> None:
+def test_a_body_comes_as_text_as_bytes_or_as_base64_and_can_be_empty() -> None:
     text = '{"note": "☕"}'
     encoded = base64.b64encode(text.encode()).decode()
     assert body(text) == body(text.encode()) == {"note": "☕"}
     assert rest.body(request(body=encoded, isBase64Encoded=True)) == {"note": "☕"}
-
-
-def test_a_lone_surrogate_comes_through_for_its_field_to_be_named() -> None:
+    # A lone surrogate comes through, and its field is named.
     assert body(b'"ab\\ud800"') == body(b'"ab\xed\xa0\x80"') == "ab\ud800"
+    for nothing in (None, "", b"", " \r\n\t "):
+        assert (body(nothing), body(nothing, nothing={})) == (None, {})
 
 
 def test_1_mb_is_counted_in_bytes() -> None:
@@ -131,17 +125,8 @@ def test_parameters_of_any_number_and_length_make_a_short_message() -> None:
 
 @pytest.mark.parametrize("limit", ["0", "101", "-1", "1.5", "ten", "", " ", "1e1", "٣", "²", "9" * 5000])
 def test_a_limit_that_is_not_1_to_100_is_refused(limit: str) -> None:
+    assert [rest.page(with_query(limit=[each])).limit for each in ("1", "100", "007")] == [1, 100, 7]
     assert problems(rest.page, with_query(limit=[limit])) == ["limit: must be a whole number from 1 to 100"]
-
-
-def test_limits_of_1_and_100_are_accepted() -> None:
-    assert [rest.page(with_query(limit=[limit])).limit for limit in ("1", "100", "007")] == [1, 100, 7]
-
-
-@given(st.text())
-def test_any_limit_is_1_to_100_or_refused(limit: str) -> None:
-    with suppress(InvalidRequest):
-        assert 1 <= rest.page(with_query(limit=[limit])).limit <= 100
 
 
 # --- The API's own address --------------------------------------------------------------------------------------------
@@ -152,11 +137,10 @@ def test_any_limit_is_1_to_100_or_refused(limit: str) -> None:
     [
         ({"host": "127.0.0.1:8000"}, "/orders", "http://127.0.0.1:8000"),
         ({"Host": "x.example", "X-Forwarded-Proto": "https"}, "/api/orders", "https://x.example/api"),
-        ({"Host": "cafe.example", "X-Forwarded-Proto": "https"}, "/office/orders", "https://cafe.example/office"),
         ({"Host": "cafe.example", "X-Forwarded-Proto": "https"}, "/orders", "https://cafe.example"),
         ({}, "/orders", "http://localhost"),
     ],
-    ids=["chalice local", "a stage", "a base path", "a domain", "no host"],
+    ids=["chalice local", "a stage", "a domain", "no host"],
 )
 def test_the_address_of_the_api_is_the_one_that_was_called(headers: dict[str, str], path: str, expected: str) -> None:
     assert rest.base_url(request(path, headers=headers)) == expected

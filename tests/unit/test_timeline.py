@@ -20,6 +20,7 @@ from tests.unit.cloud import Aws
 
 NOW = datetime(2027, 2, 3, 4, 5, 6, 789, UTC)
 SINCE = date(2026, 11, 21)
+SINCE_MIDNIGHT = datetime(2026, 11, 21)  # noqa: DTZ001
 
 
 class Table:
@@ -81,14 +82,13 @@ def pages(table: Table, limit: int, since: date = SINCE, now: datetime = NOW) ->
 
 
 # Some in the same microsecond, and some at the end of a month or of a year.
-MOMENTS = st.sampled_from(
-    [
-        datetime(2026, 11, 30, 23, 59, 59, 999_999, UTC),
-        datetime(2026, 12, 1, tzinfo=UTC),
-        datetime(2027, 1, 1, tzinfo=UTC),
-        NOW,
-    ]
-) | st.datetimes(datetime(2026, 11, 21), datetime(2027, 2, 3), timezones=st.just(UTC))  # noqa: DTZ001
+EDGES = [
+    datetime(2026, 11, 30, 23, 59, 59, 999_999, UTC),
+    datetime(2026, 12, 1, tzinfo=UTC),
+    datetime(2027, 1, 1, tzinfo=UTC),
+    NOW,
+]
+MOMENTS = st.sampled_from(EDGES) | st.datetimes(SINCE_MIDNIGHT, NOW.replace(tzinfo=None), timezones=st.just(UTC))
 
 
 @given(st.lists(MOMENTS, max_size=25), st.integers(1, 12), st.integers(1, 6))
@@ -165,6 +165,7 @@ def test_a_filtered_list_is_complete(moments: list[tuple[datetime, bool]], limit
 
 
 def test_a_filtered_page_ends_after_a_number_of_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert timeline.EXAMINED == 1_000
     monkeypatch.setattr(timeline, "EXAMINED", 100)
     items = [item(NOW - timedelta(seconds=number), f"id-{number}") for number in range(225)]
     found, queries = some(Table(items), 50, {"id-3", "id-125", "id-224"})
@@ -212,9 +213,7 @@ KEY = "2026-11-21T03:14:15.123456Z#o-1"
 
 
 def test_a_token_continues_where_its_page_ended() -> None:
-    token = timeline.write_token("orders", KEY)
-    assert token == "orders-20261121T031415123456Z-6f2d31"
-    assert timeline.read_token("orders", token) == KEY
+    assert timeline.write_token("orders", KEY) == "orders-20261121T031415123456Z-6f2d31"
 
 
 @given(st.datetimes(), st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=512))
@@ -227,10 +226,6 @@ def test_every_sort_key_comes_back_from_its_token(moment: datetime, identifier: 
     assert timeline.read_token("orders", token) == key
 
 
-def test_without_a_token_the_list_begins_with_the_newest() -> None:
-    assert timeline.read_token("orders", None) > timeline.timestamp(datetime(9998, 12, 31, tzinfo=UTC))
-
-
 NUMBERS = "orders-20261121T031415123456Z"
 
 
@@ -240,18 +235,11 @@ NUMBERS = "orders-20261121T031415123456Z"
         *("", "=", "not ours", "é", KEY, "orders", "orders-", "orders-9999", "orders-20261121-6f2d31", NUMBERS),
         *(NUMBERS + end for end in ("-", "-6", "-6F2D31", "-6f2d31\n", "-6f2d3120", "-c3a9", "-" + "6f" * 513)),
         *("orders-20260021T031415123456Z-6f2d31", "orders-20261321T031415123456Z-6f2d31"),
-        *("orders-２０２６1121T031415123456Z-6f2d31", "notifications-20261121T031415123456Z-6f2d31"),
-        *("20261121T031415123456Z-6f2d31", "W1tb" * 5000),
+        *("orders-２０２６1121T031415123456Z-6f2d31", "notifications-20261121T031415123456Z-6f2d31", "W1tb" * 5000),
     ],
 )
 def test_a_token_that_is_not_of_this_list_is_refused(token: str) -> None:
     with pytest.raises(InvalidRequest, match=r"^next: is not the `next` of an earlier page of this list"):
-        timeline.read_token("orders", token)
-
-
-@given(st.text())
-def test_any_text_is_a_token_or_refused(token: str) -> None:
-    with pytest.raises(InvalidRequest):
         timeline.read_token("orders", token)
 
 
@@ -265,7 +253,6 @@ def test_a_token_of_any_time_gives_a_page(moment: str) -> None:
     assert following is None
 
 
-def test_a_timestamp_is_utc_with_microseconds_and_sorts_as_text() -> None:
+def test_a_timestamp_is_utc_with_microseconds() -> None:
     moment = datetime.fromisoformat("2026-11-21T04:14:15+01:00")
     assert timeline.timestamp(moment) == "2026-11-21T03:14:15.000000Z"
-    assert timeline.timestamp(moment) < timeline.timestamp(moment + timedelta(microseconds=1))

@@ -44,18 +44,13 @@ def notification(aws: Aws, sent_at: datetime, kind: str, subject: str = "s", fac
 # --- Since when -------------------------------------------------------------------------------------------------------
 
 
-def test_the_default_is_midnight_in_utc() -> None:
-    assert today.since(None, NOW) == today.since(None, NOW.astimezone()) == MIDNIGHT
-
-
 @pytest.mark.parametrize(
     ("text", "moment"),
     [
-        *((f"2026-12-01T00:00:00{fraction}Z", MIDNIGHT) for fraction in ("", ".000")),
+        (None, MIDNIGHT),
         ("2026-12-01T00:00:00.5Z", MIDNIGHT + timedelta(milliseconds=500)),
         ("2026-12-01T00:00:00.000001999Z", MIDNIGHT + timedelta(microseconds=1)),
         *((text, MIDNIGHT) for text in ("2026-12-01T05:45:00+05:45", "2026-11-30T20:30:00-03:30")),
-        ("2026-12-01T00:00:00+23:59", MIDNIGHT - timedelta(hours=23, minutes=59)),
         # The 31st of November.
         ("2026-11-31T00:00:00Z", MIDNIGHT),
         # More than two days ago, and in the future.
@@ -63,16 +58,16 @@ def test_the_default_is_midnight_in_utc() -> None:
         ("2999-12-31T23:59:59-23:59", NOW),
     ],
 )
-def test_the_count_begins_at_any_moment_of_the_last_48_hours(text: str, moment: datetime) -> None:
-    assert today.since(text, NOW) == moment
+def test_the_count_begins_at_midnight_or_at_any_moment_of_the_last_48_hours(text: str, moment: datetime) -> None:
+    assert today.since(text, NOW) == today.since(text, NOW.astimezone()) == moment
 
 
 @pytest.mark.parametrize(
     "text",
     [
         *("", "now", "2026-12-01", "2026-12-01T00:00:00", "2026-12-01 00:00:00Z", "2026-12-01T00:00:00 01:00"),
-        *("2026-13-01T00:00:00Z", "2026-12-01T24:00:00Z", "20261201T000000Z", "2026-12-01T00:00:00z"),
-        *("2026-12-01T00:00:00Z\n", "٢026-12-01T00:00:00Z", "2026-12-01T00:00:00+24:00", "1" * 5_000),
+        *("2026-13-01T00:00:00Z", "2026-12-01T24:00:00Z", "2026-12-01T00:00:00Z\n", "٢026-12-01T00:00:00Z"),
+        *("2026-12-01T00:00:00+24:00", "1" * 5_000),
     ],
 )
 def test_a_text_that_is_not_a_moment_is_refused(text: str) -> None:
@@ -115,15 +110,16 @@ def test_orders_are_counted_by_the_hour_across_the_end_of_a_month(aws: Aws) -> N
     assert len(orders["hours"]) == 13
 
 
-@pytest.mark.parametrize("length", [timedelta(), timedelta(minutes=59), timedelta(hours=1), timedelta(hours=48)])
-def test_the_last_hour_is_the_one_that_now_is_in(aws: Aws, length: timedelta) -> None:
-    hours = overview(aws, NOW - length)["orders"]["hours"]
-    assert len(hours) == int(length / today.HOUR) + 1
-    assert hours[0][0] == timestamp(NOW - length)
-    assert hours[-1][0] <= timestamp(NOW) < timestamp(datetime.fromisoformat(hours[-1][0]) + today.HOUR)
+def test_the_last_hour_is_the_one_that_now_is_in(aws: Aws) -> None:
+    for length in (timedelta(), timedelta(minutes=59), timedelta(hours=1), timedelta(hours=48)):
+        hours = overview(aws, NOW - length)["orders"]["hours"]
+        assert len(hours) == int(length / today.HOUR) + 1
+        assert hours[0][0] == timestamp(NOW - length)
+        assert hours[-1][0] <= timestamp(NOW) < timestamp(datetime.fromisoformat(hours[-1][0]) + today.HOUR)
 
 
 def test_of_too_many_orders_only_complete_hours_are_counted(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert today.ORDERS == 10_000
     monkeypatch.setattr(today, "ORDERS", 10 * timeline.SHARDS)
     for number in range(200):
         order(aws, NOW - timedelta(minutes=3 * number), f"o-{number}")
@@ -151,13 +147,6 @@ def test_the_count_is_complete_up_to_its_limit(aws: Aws, monkeypatch: pytest.Mon
         assert overview(aws)["orders"]["more"] is more
 
 
-def test_orders_on_the_queue_are_waiting(aws: Aws) -> None:
-    for number in range(3):
-        aws.sqs.send_message(QueueUrl=SETTINGS.orders_queue_url, MessageBody=f"{number}")
-    aws.sqs.receive_message(QueueUrl=SETTINGS.orders_queue_url, MaxNumberOfMessages=1)
-    assert overview(aws)["orders"]["waiting"] == 3
-
-
 # --- Reports ----------------------------------------------------------------------------------------------------------
 
 
@@ -170,8 +159,7 @@ def report(aws: Aws, kind: str, name: str, status: str, started_at: datetime, en
 
 
 def test_reports_of_both_kinds_are_counted_by_their_outcome(aws: Aws) -> None:
-    before = MIDNIGHT - timedelta(hours=1)
-    after = MIDNIGHT + timedelta(hours=1)
+    before, after = MIDNIGHT - timedelta(hours=1), MIDNIGHT + timedelta(hours=1)
     report(aws, "inventory", "a", "SUCCEEDED", before, after)
     report(aws, "inventory", "b", "SUCCEEDED", before, before)
     report(aws, "inventory", "c", "FAILED", before, MIDNIGHT)
@@ -206,18 +194,22 @@ def test_uploads_are_counted_by_their_outcome(aws: Aws) -> None:
     assert overview(aws)["uploads"] == {"imported": 2, "notImported": 1, "other": 4, "more": False}
 
 
-def test_failures_are_the_alarms_and_all_dead_letters(aws: Aws) -> None:
+def test_orders_on_the_queue_wait_and_failures_are_the_alarms_and_all_dead_letters(aws: Aws) -> None:
     for moment in (MIDNIGHT - timedelta(hours=1), MIDNIGHT, NOW):
         notification(aws, moment, "alarm", "ALARM: cafe-test-failures")
-    aws.sqs.send_message(QueueUrl=SETTINGS.orders_dead_letter_url, MessageBody="x")
-    for _ in range(2):
-        aws.sqs.send_message(QueueUrl=SETTINGS.failures_queue_url, MessageBody="x")
-    # One of them is being read.
-    aws.sqs.receive_message(QueueUrl=SETTINGS.failures_queue_url, MaxNumberOfMessages=1)
-    assert overview(aws)["failures"] == {"deadLetters": 3, "alarms": 2, "more": False}
+    queues = (SETTINGS.orders_queue_url, 3), (SETTINGS.orders_dead_letter_url, 1), (SETTINGS.failures_queue_url, 2)
+    for queue, count in queues:
+        for _ in range(count):
+            aws.sqs.send_message(QueueUrl=queue, MessageBody="x")
+        # One of them is being read.
+        aws.sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=1)
+    shown = overview(aws)
+    assert shown["orders"]["waiting"] == 3
+    assert shown["failures"] == {"deadLetters": 3, "alarms": 2, "more": False}
 
 
 def test_of_too_many_notifications_the_newest_count(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert today.NOTIFICATIONS == 4_000
     monkeypatch.setattr(today, "NOTIFICATIONS", 5 * timeline.SHARDS)
     notification(aws, MIDNIGHT, "alarm")
     for number in range(100):
@@ -262,13 +254,8 @@ def test_staff_see_today_in_numbers(api: Api, aws: Aws) -> None:
     assert api.get("/today?since=2999-01-01T00%3A00%3A00%2B01%3A00").json_body["orders"]["stored"] == 0
 
 
-@pytest.mark.parametrize(
-    ("query", "problem"),
-    [
-        ("since=yesterday", "since: must be a moment"),
-        ("limit=5", "limit: is not a parameter of this route, which takes since"),
-        ("since=2026-12-01T00:00:00Z&since=2026-12-02T00:00:00Z", "since: is given 2 times"),
-    ],
-)
-def test_a_wrong_parameter_is_named(api: Api, query: str, problem: str) -> None:
-    assert problem in refused(api.get(f"/today?{query}"), 400, "InvalidRequest")
+def test_a_wrong_parameter_is_named(api: Api) -> None:
+    message = refused(api.get("/today?since=yesterday"), 400, "InvalidRequest")
+    assert message.startswith("since: must be a moment")
+    message = refused(api.get("/today?limit=5"), 400, "InvalidRequest")
+    assert message == "limit: is not a parameter of this route, which takes since"
