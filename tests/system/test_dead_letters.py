@@ -168,7 +168,7 @@ def test_a_batch_of_which_only_the_position_is_known_is_read_from_the_stream(sys
     kept = {each["id"]: each["why"] for each in result["kept"]}
     assert kept.keys() == {gone, broken}
     assert "24 hours" in kept[gone]
-    assert "no content that AWS takes" in kept[broken]
+    assert "AWS does not accept its content" in kept[broken]
     wait_for(lambda: said(system, "announce_orders", "order announced", order_id) == 2, "the second time")
 
 
