@@ -1,4 +1,4 @@
-"""``docs/performance.md``, whose tables are made from the recorded results between two comments each."""
+"""The tables of ``docs/performance.md``, from the recorded results: ``python -m benchmarks.page`` writes them."""
 
 from __future__ import annotations
 
@@ -45,3 +45,7 @@ def with_part(page: str, name: str, text: str) -> str:
     if places != 1:
         raise ValueError(f"the page has {places} places for {name}: it needs one, between {begin} and {end}")
     return changed
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_results(PAGE.read_text()))

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from hashlib import md5
 
 from tests.faults import counting
 from tests.faults.conftest import Tell
@@ -146,6 +147,9 @@ def test_the_object_is_overwritten_before_it_is_read(system: Faulty, tell: Tell)
     overwrite = before_call(lambda _call: upload(system, new))
     with system.wire.fault(**READ, fault=overwrite, first=1):
         upload(system, file)
+    # By the time the newer event is announced, a notification of the older one would be in the inbox too.
+    announced = "SELECT 1 FROM uploads WHERE object_key = %s AND etag = %s AND announced"
+    wait_for(lambda: system.sql(announced, new.key, md5(new.body.encode()).hexdigest()), "the newer event")
     tell(count_uploads(system, [new]))
 
 

@@ -89,8 +89,7 @@ class Account:
         """Lets S3 answer each listing of buckets whose name has ``bucket`` in it."""
         answered = answer(status, body)
         (s3 or self.s3).meta.events.register_first(
-            "before-send.s3.ListObjectsV2",
-            lambda request, **_: answered(request) if bucket in request.url else None,
+            "before-send.s3.ListObjectsV2", lambda request, **_: answered(request) if bucket in request.url else None
         )
 
     def refuse(self, bucket: str) -> None:

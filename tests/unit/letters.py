@@ -79,49 +79,31 @@ def stream_record(order_id: str = "o-1", number: int = 5, name: str = "INSERT") 
 
 def envelope(**fields: Any) -> dict[str, Any]:
     """Returns what SNS sends to a subscriber, or puts into its dead-letter queue."""
+    values = {"kind": "report", "key": "report/inventory-1", "facts": '{"id": "inventory-1"}'}
+    url = "https://sns.us-east-1.amazonaws.com/"
     return {
-        "Type": "Notification",
-        "MessageId": "22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324",
-        "TopicArn": ENVIRONMENT["TOPIC_ARN"],
-        "Subject": "Inventory report ready",
-        "Message": f"It opens for an hour: {LINK}",
-        "Timestamp": "2026-11-21T03:59:59.123Z",
-        "SignatureVersion": "1",
-        "Signature": "EXAMPLE",
-        "SigningCertURL": "https://sns.us-east-1.amazonaws.com/SimpleNotificationService.pem",
-        "UnsubscribeURL": "https://sns.us-east-1.amazonaws.com/?Action=Unsubscribe",
-        "MessageAttributes": {
-            "kind": {"Type": "String", "Value": "report"},
-            "key": {"Type": "String", "Value": "report/inventory-1"},
-            "facts": {"Type": "String", "Value": '{"id": "inventory-1"}'},
-        },
+        **{"Type": "Notification", "MessageId": "22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324"},
+        **{"TopicArn": ENVIRONMENT["TOPIC_ARN"], "Subject": "Inventory report ready"},
+        **{"Message": f"It opens for an hour: {LINK}", "Timestamp": "2026-11-21T03:59:59.123Z"},
+        **{"SignatureVersion": "1", "Signature": "EXAMPLE", "SigningCertURL": f"{url}SimpleNotificationService.pem"},
+        "UnsubscribeURL": f"{url}?Action=Unsubscribe",
+        "MessageAttributes": {name: {"Type": "String", "Value": value} for name, value in values.items()},
         **fields,
     }
 
 
 def position(start: str = "5", end: str = "7", **fields: Any) -> dict[str, Any]:
     """https://docs.aws.amazon.com/lambda/latest/dg/services-dynamodb-errors.html"""
-    return {
-        "requestContext": {
-            "requestId": "316aa6d0-8154-xmpl-9af7-85d5f4a6bc81",
-            "functionArn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:cafe-test-announce_orders",
-            "condition": "RetryAttemptsExhausted",
-            "approximateInvokeCount": 101,
-        },
-        "responseContext": {"statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled"},
-        "version": "1.0",
-        "timestamp": "2026-11-21T04:00:00.500Z",
-        "DDBStreamBatchInfo": {
-            "shardId": "shardId-00000001573689847184-864758bb",
-            "startSequenceNumber": start,
-            "endSequenceNumber": end,
-            "approximateArrivalOfFirstRecord": "2026-11-21T03:00:00Z",
-            "approximateArrivalOfLastRecord": "2026-11-21T03:00:01Z",
-            "batchSize": 3,
-            "streamArn": ENVIRONMENT["ORDERS_STREAM_ARN"],
-            **fields,
-        },
+    record = invocation("announce_orders", None, condition="RetryAttemptsExhausted", approximateInvokeCount=101)
+    record["requestContext"]["functionArn"] = record["requestContext"]["functionArn"].removesuffix(":$LATEST")
+    batch = {
+        **{"shardId": "shardId-00000001573689847184-864758bb", "startSequenceNumber": start, "endSequenceNumber": end},
+        "approximateArrivalOfFirstRecord": "2026-11-21T03:00:00Z",
+        "approximateArrivalOfLastRecord": "2026-11-21T03:00:01Z",
+        **{"batchSize": 3, "streamArn": ENVIRONMENT["ORDERS_STREAM_ARN"], **fields},
     }
+    kept = ("version", "timestamp", "requestContext", "responseContext")
+    return {**{name: record[name] for name in kept}, "DDBStreamBatchInfo": batch}
 
 
 def schedule(**fields: str) -> dict[str, str]:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from chalicelib import clients
 from chalicelib.settings import VERSION
 from tests.unit.api import Api, app, refused
-from tests.unit.cloud import ENVIRONMENT, ROOT, Aws
+from tests.unit.cloud import ENVIRONMENT, ROOT, Aws, refusing
 from tests.unit.notices import attributes, sent
 from tests.unit.ordering import message
 
@@ -63,14 +64,6 @@ def test_without_a_kind_an_inventory_report_is_started(api: Api, aws: Aws, body:
     assert report == {"reportId": report_id, "kind": "inventory", "status": "RUNNING", "href": href}
     assert response.headers["Location"] == f"http://127.0.0.1:8000{href}"
     assert aws.execution(report_id).state_machine_arn == ENVIRONMENT["INVENTORY_REPORT_ARN"]
-
-
-def test_a_storage_report_is_started_in_the_requested_mode(api: Api, aws: Aws) -> None:
-    report = started(api, {"kind": "storage", "mode": "metrics"})
-    assert report["kind"] == "storage"
-    execution = aws.execution(report["reportId"])
-    assert execution.state_machine_arn == ENVIRONMENT["STORAGE_REPORT_ARN"]
-    assert json.loads(execution.execution_input).items() >= {"mode": "metrics", "requestedBy": "mia"}.items()
 
 
 def test_a_key_belongs_to_one_report_and_to_the_person_who_asked_first(api: Api, aws: Aws) -> None:
@@ -144,15 +137,6 @@ def test_a_report_started_by_hand_is_found_and_nobody_requested_it(api: Api, aws
     aws.sfn.start_execution(stateMachineArn=ENVIRONMENT["STORAGE_REPORT_ARN"], name="by-hand", input=given)
     shown = api.get("/reports/by-hand").json_body
     assert (shown["kind"], shown["requestedBy"]) == ("storage", None)
-
-
-def test_the_history_of_a_report_has_its_states(api: Api, aws: Aws) -> None:
-    report_id = started(api)["reportId"]
-    shown = api.get(f"/reports/{report_id}/history").json_body
-    assert (shown["reportId"], shown["kind"], shown["status"]) == (report_id, "inventory", "RUNNING")
-    # moto has events of its own; test_history.py has those of AWS.
-    assert {state["name"]: state["status"] for state in shown["states"]}["ReadInventory"] == "waiting"
-    assert shown["partial"] is False
 
 
 @pytest.mark.parametrize("report_id", ["inventory-none", "a" * 81, "%00", "a:b"])
@@ -341,16 +325,31 @@ def test_a_body_that_cannot_be_read_is_a_400_a_413_or_a_415(api: Api, path: str)
 # --- What the gateway refuses, and the API itself ---------------------------------------------------------------------
 
 
-def test_an_unknown_path_and_another_method_have_the_shapes_of_the_gateway(api: Api) -> None:
-    response = api.with_token(None).get("/orders/a/b")
-    assert (response.status_code, response.json_body) == (403, {"message": "Missing Authentication Token"})
-    refused(api.client.http.request("DELETE", "/orders/o-1"), 405, "MethodNotAllowedError")
-
-
 def test_health_says_the_stage_and_the_version_of_the_project(api: Api) -> None:
     response = api.get("/health")
     assert (response.status_code, response.json_body) == (200, {"status": "ok", "stage": "test", "version": VERSION})
     assert f'\nversion = "{VERSION}"\n' in (ROOT / "pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "service", "operation"),
+    [
+        ({}, "/create_report", "stepfunctions", "start_execution"),
+        (ORDER, "/orders", "sqs", "send_message_batch"),
+        (None, "/reports", "stepfunctions", "list_executions"),
+        (None, "/reports/inventory-1", "stepfunctions", "describe_execution"),
+        (None, "/reports/inventory-1/history", "stepfunctions", "describe_execution"),
+        (None, "/orders", "dynamodb", "query"),
+        (None, "/orders/o-1", "dynamodb", "get_item"),
+        (None, "/notifications", "dynamodb", "query"),
+        (None, "/today", "stepfunctions", "list_executions"),
+        (None, "/dead-letters", "sqs", "receive_message"),
+    ],
+)
+def test_a_busy_service_of_aws_is_a_503(api: Api, aws: Aws, body: Any, path: str, service: str, operation: str) -> None:
+    with refusing(clients.aws(service), operation, "ThrottlingException", times=16):
+        response = api.get(path) if body is None else api.post(path, body)
+    assert "try again in a moment" in refused(response, 503, "Unavailable")
 
 
 def test_the_openapi_description_describes_these_routes(api: Api) -> None:

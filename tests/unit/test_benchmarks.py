@@ -1,4 +1,4 @@
-"""The results of the benchmarks: the page with its marks, the curves, and the costs."""
+"""The results of the benchmarks: the page, the curves, and the costs."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_run_changes_only_its_own_part_of_the_page() -> None:
 
 
 def test_the_page_and_the_record_have_each_benchmark() -> None:
-    """After a change, run `python -m benchmarks` with the name of a fast benchmark, which writes the whole page."""
+    """After a change of the results, the costs or the prices, run `python -m benchmarks.page`."""
     from benchmarks.__main__ import BENCHMARKS
 
     assert results.read().keys() == BENCHMARKS.keys()

@@ -48,9 +48,6 @@ def page(headers: dict[str, str] | None = None, path: str = "/") -> Page:
     return Page(console.page(asked, SETTINGS).body)
 
 
-# --- GET / ------------------------------------------------------------------------------------------------------------
-
-
 def test_the_console_is_a_web_page_that_knows_the_addresses_it_needs(api: Api) -> None:
     response = api.get("/")
     assert response.status_code == 200
@@ -116,9 +113,6 @@ def test_the_address_of_the_uploads_is_the_one_in_their_links(
     assert cognito_endpoint(settings) == (endpoint or f"https://cognito-idp.{region}.amazonaws.com")
 
 
-# --- GET /console/{file} ----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_each_file_has_its_type_and_its_content(api: Api, name: str) -> None:
     response = api.get(f"/console/{name}")
@@ -145,9 +139,6 @@ def test_no_other_name_gives_a_file(name: str) -> None:
     with pytest.raises(NotFound) as caught:
         console.file(Request(gateway_event(), None), SETTINGS, name)
     assert len(str(caught.value)) < 400
-
-
-# --- The cache of a browser -------------------------------------------------------------------------------------------
 
 
 def kept(response: HTTPResponse) -> str:
@@ -184,9 +175,6 @@ def test_a_changed_file_or_policy_is_sent_again(api: Api, monkeypatch: pytest.Mo
         assert api.get(path, **{"if-none-match": before[path]}).status_code == 200
 
 
-# --- The code of the page ---------------------------------------------------------------------------------------------
-
-
 def scripts() -> dict[str, str]:
     return {name: (console.FOLDER / name).read_text("utf-8") for name in FILES if name.endswith(".js")}
 
@@ -207,10 +195,3 @@ def test_no_script_parses_text_as_html_or_code() -> None:
     for name, text in scripts().items():
         found = re.findall(rf"{parsers}|\beval\(|new Function|setAttribute\(\"(?:style|on)", text)
         assert not found, (name, found)
-
-
-def test_every_element_that_a_script_looks_for_exists() -> None:
-    everything = [(console.FOLDER / "index.html").read_text("utf-8"), *scripts().values()]
-    known = {name for text in everything for name in re.findall(r'\bid(?:=|: )"([\w-]+)"', text)}
-    for name, text in scripts().items():
-        assert set(re.findall(r'\$\("([\w-]+)"\)', text)) <= known, name

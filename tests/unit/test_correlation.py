@@ -48,9 +48,6 @@ def event_of(*pairs: tuple[Order | str, str]) -> dict[str, Any]:
     return event
 
 
-# --- The request ------------------------------------------------------------------------------------------------------
-
-
 def test_an_answer_has_the_id_of_the_client_or_a_new_one_and_no_later_record_has_it(api: Api) -> None:
     assert api.get("/health", **REQUEST).headers["X-Request-Id"] == "r-1"
     assert correlation.current() is None
@@ -86,36 +83,6 @@ def test_an_error_has_the_id_and_a_record_with_its_status(
 def test_behind_api_gateway_a_new_id_is_the_one_of_the_gateway() -> None:
     event = gateway_event(resource="/health", context={"requestId": "c6af9ac6-7b61-11e6-9a41"})
     assert app.app(event, None)["headers"]["X-Request-Id"] == "c6af9ac6-7b61-11e6-9a41"
-
-
-# --- An order ---------------------------------------------------------------------------------------------------------
-
-
-def test_the_id_of_an_order_goes_from_the_request_to_the_inbox(api: Api, aws: Aws, log_lines: io.StringIO) -> None:
-    """Each function gets what the one before has left, as AWS hands it over."""
-    api.post("/orders", {"orderID": "o-1", "customerID": "c-1", "item": "Lima"}, **REQUEST)
-    [queued] = aws.receive(QUEUE_URL)
-    assert queued["MessageAttributes"]["correlationId"]["StringValue"] == "r-1"
-    received = message(queued["Body"]) | {"messageAttributes": attribute("r-1")}
-    api.invoke("store_orders", {"Records": [received]})
-    image = aws.stored()["o-1"]
-    assert image["correlationId"] == {"S": "r-1"}
-    change = {"eventID": "e-1", "eventName": "INSERT", "eventSourceARN": ENVIRONMENT["ORDERS_STREAM_ARN"]}
-    change["dynamodb"] = {"Keys": {"orderID": {"S": "o-1"}}, "NewImage": image, "SequenceNumber": "1"}
-    api.invoke("announce_orders", {"Records": [change]})
-    [published] = aws.published()
-    given = published["MessageAttributes"]["correlationIds"]
-    assert given == {"Type": "String.Array", "Value": '["r-1"]'}
-    api.invoke("record_notification", {"Records": [sent(MessageAttributes={"correlationIds": given})]})
-    assert aws.kept()[0]["correlationIds"] == {"L": [{"S": "r-1"}]}
-    logged = {each["message"]: each.get("correlationId") or each.get("correlationIds") for each in records(log_lines)}
-    assert logged == {
-        **dict.fromkeys(("order queued", "request answered", "order stored", "order announced"), "r-1"),
-        "notification published": ["r-1"],
-        "notification kept": ["r-1"],
-        # Metrics are about many orders.
-        "metrics": None,
-    }
 
 
 def test_the_id_is_no_part_of_the_content_of_an_order() -> None:
@@ -157,9 +124,6 @@ def test_a_notification_of_many_orders_has_at_most_a_hundred_ids_each_once(aws: 
     assert json.loads(call["MessageAttributes"]["correlationIds"]["StringValue"]) == list(many[:100])
     # SNS accepts no larger call.
     assert len(json.dumps(call).encode()) < 262_144
-
-
-# --- A report, an upload, a notification ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -206,9 +170,6 @@ def test_anything_in_the_place_of_an_id_is_a_valid_id_or_none(anything: Any) -> 
         *correlation.of_sns({"MessageAttributes": {"correlationIds": {"Value": json.dumps(anything)}}}),
     ]
     assert all(each is None or correlation.ID.fullmatch(each) for each in found)
-
-
-# --- Dead letters, and back -------------------------------------------------------------------------------------------
 
 
 def test_a_dead_letter_keeps_its_id(aws: Aws) -> None:

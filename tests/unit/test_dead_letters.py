@@ -3,7 +3,6 @@
 import copy
 import json
 from datetime import UTC, datetime
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,10 +15,9 @@ from chalicelib.dead_letters import destinations, listing
 from chalicelib.dead_letters import queue as queues
 from chalicelib.dead_letters import redrive as redriving
 from chalicelib.dead_letters.letters import FUNCTIONS
-from chalicelib.errors import InvalidRequest, Unavailable
-from chalicelib.orders import announce
+from chalicelib.errors import Unavailable
 from tests.unit.api import Api, app, refused
-from tests.unit.cloud import ACCOUNT, ENVIRONMENT, Aws, refusing
+from tests.unit.cloud import ENVIRONMENT, Aws
 from tests.unit.letters import (
     DEAD,
     FAILURES,
@@ -38,7 +36,6 @@ from tests.unit.letters import (
     sns_event,
     stream_record,
 )
-from tests.unit.signing import REGION
 
 # --- How a letter is shown --------------------------------------------------------------------------------------------
 
@@ -50,91 +47,64 @@ TOO_OLD["Body"] = json.dumps(json.loads(TOO_OLD["Body"]) | {"responsePayload": N
 TIMELESS = invocation("receive_upload", s3_event("a"))
 del TIMELESS["timestamp"]
 ANNOUNCED = {"Records": [stream_record()]}
+UNSTARTED, REFUSED = "it could not be started", "AccessDeniedException: The role may not start it"
 
-# Messages of the orders' dead-letter queue, each with its kind, what it is, since when, why, and the number of tries.
-DEAD_ORDERS = {
-    "an order that had its tries": (
+NO_FUNCTION = "store_orders failed on its whole batch: see its log"
+# Dead letters by what they are: each with its kind, and with what differs from a failure of MySQL after three tries.
+DEAD_ORDERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
+    "order o-1 of customer Zoë": (message(ORDER), "order", {"since": SENT, "why": NO_FUNCTION, "tries": 5}),
+    "order o-1 of customer Zoë (that had its tries)": (
         message(ORDER, reason="the table did not take it", tries="6", sent="1795230000000"),
-        ("order", "order o-1 of customer Zoë", "2026-11-21T03:00:00.000000Z", "the table did not take it", 6),
+        "order",
+        {"since": "2026-11-21T03:00:00.000000Z", "why": "the table did not take it", "tries": 6},
     ),
-    "an order that SQS moved": (
-        message(ORDER),
-        (
-            "order",
-            "order o-1 of customer Zoë",
-            SENT,
-            "store_orders failed on its whole batch: see its log",
-            5,
-        ),
-    ),
-    "poison that SQS moved": (
+    "a message that is not an order": (
         message("{poison"),
-        ("order", "a message that is not an order", SENT, "body: is not JSON", 5),
+        "order",
+        {"since": SENT, "why": "body: is not JSON", "tries": 5},
     ),
 }
-OTHERS = {
-    "an upload": (
-        lost("receive_upload", s3_event("inventory/caf%C3%A9+x.csv")),
-        ("upload", "upload inventory/café x.csv", FAILED, DOWN, 3),
-    ),
-    "several uploads": (
-        lost("receive_upload", s3_event(*"abcde")),
-        ("upload", "upload a, b, c and 2 more", FAILED, DOWN, 3),
-    ),
-    "a notification": (
-        lost("record_notification", sns_event()),
-        ("notification", "notification 'Inventory report ready'", FAILED, DOWN, 3),
-    ),
-    "an alarm": (
-        lost("record_alarm", sns_event(Subject=None)),
-        ("alarm", "alarm n-1, which has no subject", FAILED, DOWN, 3),
-    ),
-    "an event that was too old": (
-        TOO_OLD,
-        ("alarm", "alarm 'A'", FAILED, "it was too old before the function could run", 0),
-    ),
-    "an announcement": (
+UNREADABLE = "an event of record_notification that cannot be read"
+OTHERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
+    "upload inventory/café x.csv": (lost("receive_upload", s3_event("inventory/caf%C3%A9+x.csv")), "upload", {}),
+    "upload a, b, c and 2 more": (lost("receive_upload", s3_event(*"abcde")), "upload", {}),
+    "upload a (without its time)": (message(TIMELESS), "upload", {"since": SENT}),
+    "notification 'Inventory report ready'": (lost("record_notification", sns_event()), "notification", {}),
+    "alarm n-1, which has no subject": (lost("record_alarm", sns_event(Subject=None)), "alarm", {}),
+    "alarm 'A'": (TOO_OLD, "alarm", {"why": "it was too old before the function could run", "tries": 0}),
+    "announcement of order o-1 of customer Zoë": (
         lost("announce_orders", ANNOUNCED, approximateInvokeCount=None),
-        ("announcement", "announcement of order o-1 of customer Zoë", FAILED, DOWN, None),
+        "announcement",
+        {"tries": None},
     ),
-    "an event that cannot be read": (
-        lost("record_notification", {"Records": [{"Sns": {}}]}),
-        ("notification", "an event of record_notification that cannot be read", FAILED, DOWN, 3),
-    ),
-    "a record without its time": (message(TIMELESS), ("upload", "upload a", SENT, DOWN, 3)),
-    "a notification that SNS could not deliver": (
+    UNREADABLE: (lost("record_notification", {"Records": [{"Sns": {}}]}), "notification", {}),
+    "notification 'Inventory report ready' (not delivered)": (
         message(envelope(), ErrorCode="404", ErrorMessage="not found"),
-        (
-            *("notification", "notification 'Inventory report ready'", DELIVERED),
-            *("SNS could not deliver it to a subscriber: not found", None),
-        ),
+        "notification",
+        {"since": DELIVERED, "why": "SNS could not deliver it to a subscriber: not found", "tries": None},
     ),
-    "an alarm that SNS could not deliver": (
+    "alarm 'ALARM'": (
         message(envelope(TopicArn=ALARMS, Subject="ALARM", MessageAttributes={})),
-        ("alarm", "alarm 'ALARM'", DELIVERED, "SNS could not", None),
+        "alarm",
+        {"since": DELIVERED, "why": "SNS could not", "tries": None},
     ),
-    "a position on the stream": (
+    "3 changes of the orders table, the first at 2026-11-21T03:00:00.000000Z": (
         message(position()),
-        (
-            *("stream", "3 changes of the orders table, the first at 2026-11-21T03:00:00.000000Z", FAILED),
-            *("announce_orders failed on the whole batch (RetryAttemptsExhausted)", 101),
-        ),
+        "stream",
+        {"why": "announce_orders failed on the whole batch (RetryAttemptsExhausted)", "tries": 101},
     ),
-    "a report that its schedule could not start": (
+    "the scheduled storage report storage-d32c5kddcf5bb8c3": (
         message(schedule(), **NOT_STARTED),
-        (
-            *("report", "the scheduled storage report storage-d32c5kddcf5bb8c3", "2026-11-21T06:00:00.000000Z"),
-            *("it could not be started: AccessDeniedException: The role may not start it", 1),
-        ),
+        "report",
+        {"since": "2026-11-21T06:00:00.000000Z", "why": f"{UNSTARTED}: {REFUSED}", "tries": 1},
     ),
-    "a start without its reason": (
+    "the scheduled storage report storage-1": (
         message(schedule(Name="storage-1")),
-        ("report", "the scheduled storage report storage-1", SENT, "it could not be started", None),
+        "report",
+        {"since": SENT, "why": UNSTARTED, "tries": None},
     ),
 }
-SHAPES = {name: (DEAD, *each) for name, each in DEAD_ORDERS.items()} | {
-    name: (FAILURES, *each) for name, each in OTHERS.items()
-}
+SHAPES = DEAD_ORDERS | OTHERS
 UNKNOWN = {
     **{text[:9]: text for text in ("{", "[" * 100_000, "null", '"x"', "{}", "9" * 10_000)},
     "another function": invocation("read_inventory", {}),
@@ -149,12 +119,13 @@ UNKNOWN = {
 }
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_each_shape_shows_what_failed_when_why_and_how_often(name: str) -> None:
-    queue, given, (kind, what, since, why, tries) = SHAPES[name]
-    shown = read(given, queue).shown()
-    assert shown.pop("why").startswith(why)
-    assert shown == {"id": "m-1", "kind": kind, "what": what, "since": since, "tries": tries}
+@pytest.mark.parametrize("what", SHAPES)
+def test_each_shape_shows_what_failed_when_why_and_how_often(what: str) -> None:
+    given, kind, changes = SHAPES[what]
+    shown = read(given, DEAD if what in DEAD_ORDERS else FAILURES).shown()
+    expected = {"since": FAILED, "why": DOWN, "tries": 3, **changes}
+    assert shown.pop("why").startswith(expected.pop("why"))
+    assert shown == {"id": "m-1", "kind": kind, "what": what.partition(" (")[0], **expected}
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
@@ -164,14 +135,13 @@ def test_a_message_of_no_known_shape_is_shown_as_unknown(name: str) -> None:
     assert letter.destination is None
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_no_letter_shows_a_link_a_note_or_more_than_a_line(name: str) -> None:
-    queue, given, _ = SHAPES[name]
-    given = copy.deepcopy(given)
+@pytest.mark.parametrize("what", SHAPES)
+def test_no_letter_shows_a_link_a_note_or_more_than_a_line(what: str) -> None:
+    given = copy.deepcopy(SHAPES[what][0])
     # A link can come from each of these.
     given["Body"] = given["Body"].replace("Inventory report ready", LINK).replace("MySQL does", f"{LINK} does")
     given["MessageAttributes"]["ErrorMessage"] = {"StringValue": f"{LINK}\n{'x' * 1000}"}
-    shown = json.dumps(read(given, queue).shown(), ensure_ascii=False)
+    shown = json.dumps(read(given, DEAD if what in DEAD_ORDERS else FAILURES).shown())
     assert "Signature" not in shown
     assert "secret" not in shown
 
@@ -222,11 +192,6 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queues, "WAIT_SECONDS", 0)
 
 
-def test_without_letters_the_list_is_empty_and_nothing_goes_back(api: Api, aws: Aws) -> None:
-    assert redrive(api) == {"redriven": 0, "kept": [], "left": 0}
-    assert listed(api) == {"deadLetters": [], "total": 0}
-
-
 def listed(api: Api, query: str = "") -> dict[str, Any]:
     found: dict[str, Any] = api.get(f"/dead-letters{query}").json_body
     return found
@@ -267,17 +232,6 @@ def test_without_time_to_read_all_messages_the_total_is_the_count_of_sqs(aws: Aw
     found = listing.oldest(100, settings=app.settings, aws=clients.aws, clock=lambda: next(ticks, 99))
     assert (len(found["deadLetters"]), found["total"]) == (20, 25)
     assert visible(aws, DEAD) == 25
-
-
-@pytest.mark.parametrize("query", ["limit=0", "next=a", "kind=order"])
-def test_a_wrong_parameter_of_the_list_is_named(api: Api, query: str) -> None:
-    message = refused(api.get(f"/dead-letters?{query}"), 400, "InvalidRequest")
-    assert message.startswith(f"{query.split('=')[0]}: ")
-
-
-def test_an_outage_of_sqs_is_a_503(api: Api, aws: Aws) -> None:
-    with refusing(aws.sqs, "receive_message", "ServiceUnavailable", 503):
-        refused(api.get("/dead-letters"), 503, "Unavailable")
 
 
 def error(code: str, operation: str, status: int = 403) -> ClientError:
@@ -376,13 +330,14 @@ def test_a_report_that_its_schedule_could_not_start_is_started_once_under_its_na
     assert len(api.get("/reports").json_body["reports"]) == 1
 
 
-@pytest.mark.parametrize("body", [b"", b" ", {}])
+@pytest.mark.parametrize("body", [b"", {}])
 def test_orders_go_back_to_their_queue_byte_for_byte(api: Api, aws: Aws, functions: Functions, body: Any) -> None:
     bodies = [ORDER, "{poison", ' {"a":\t"Zoë\u2028漢" }\n', *[f"{ORDER}{' ' * number}" for number in range(10)]]
     put(aws, DEAD, *bodies)
     assert redrive(api, body) == {"redriven": 13, "kept": [], "left": 0}
     assert sorted(each["Body"] for each in aws.receive(ENVIRONMENT["ORDERS_QUEUE_URL"])) == sorted(bodies)
-    assert listed(api)["total"] == 0
+    assert redrive(api) == {"redriven": 0, "kept": [], "left": 0}
+    assert listed(api) == {"deadLetters": [], "total": 0}
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -394,30 +349,22 @@ def test_an_event_goes_back_to_its_own_function(api: Api, aws: Aws, functions: F
     assert functions.invoked == [(f"cafe-test-{function}", expected)]
 
 
-def test_a_notification_that_sns_could_not_deliver_is_published_again(api: Api, aws: Aws, functions: Functions) -> None:
-    calls = aws.calls(aws.sns, "Publish")
-    put(aws, FAILURES, envelope())
-    assert redrive(api) == ONE
-    (call,) = calls
-    assert call["TopicArn"] == ENVIRONMENT["TOPIC_ARN"]
-    assert call["Subject"] == "Inventory report ready"
-    # A text message has no link.
-    assert json.loads(call["Message"]) == {"default": f"It opens for an hour: {LINK}", "sms": "Inventory report ready"}
-    attributes = {name: each["StringValue"] for name, each in call["MessageAttributes"].items()}
-    assert attributes == {"kind": "report", "key": "report/inventory-1", "facts": '{"id": "inventory-1"}'}
-
-
-def test_an_alarm_without_a_key_is_published_under_its_id_in_the_inbox(api: Api, aws: Aws) -> None:
+def test_what_sns_could_not_deliver_is_published_again_without_a_key_under_its_id(api: Api, aws: Aws) -> None:
     aws.sns.create_topic(Name="cafe-test-alarms")
     calls = aws.calls(aws.sns, "Publish")
     alarm = envelope(TopicArn=ALARMS, Subject=None)
     del alarm["MessageAttributes"]
-    put(aws, FAILURES, alarm)
-    assert redrive(api) == ONE
-    (call,) = calls
-    assert call["TopicArn"] == ALARMS
-    attributes = {name: each["StringValue"] for name, each in call["MessageAttributes"].items()}
-    assert attributes == {"kind": "alarm", "key": alarm["MessageId"]}
+    own = {"kind": "report", "key": "report/inventory-1", "facts": '{"id": "inventory-1"}'}
+    expected = (envelope(), own), (alarm, {"kind": "alarm", "key": alarm["MessageId"]})
+    for letter, attributes in expected:
+        put(aws, FAILURES, letter)
+        assert redrive(api) == ONE
+        assert calls[-1]["TopicArn"] == letter["TopicArn"]
+        assert {name: each["StringValue"] for name, each in calls[-1]["MessageAttributes"].items()} == attributes
+    assert calls[0]["Subject"] == "Inventory report ready"
+    # A text message has no link.
+    texts = {"default": f"It opens for an hour: {LINK}", "sms": "Inventory report ready"}
+    assert json.loads(calls[0]["Message"]) == texts
 
 
 def test_the_new_orders_at_a_position_are_read_from_the_stream_and_announced(
@@ -468,13 +415,11 @@ def test_a_letter_that_cannot_go_back_is_kept(api: Api, aws: Aws, functions: Fun
     put(aws, DEAD, ORDER)
     result = redrive(api)
     assert (result["redriven"], result["left"]) == (2, 3)
+    no_content = "it has the shape of a dead letter, but AWS does not accept its content"
     assert {each["id"]: (each["what"], each["why"]) for each in result["kept"]} == {
         upload: ("upload a", "Invoke was refused: AccessDeniedException"),
         unknown: ("a message of unknown shape", "its origin is unknown"),
-        broken: (
-            "notification 'Inventory report ready'",
-            "it has the shape of a dead letter, but AWS does not accept its content",
-        ),
+        broken: ("notification 'Inventory report ready'", no_content),
     }
     assert [name for name, _ in functions.invoked] == ["cafe-test-record_alarm"]
     # The next redrive sees them at once.
@@ -530,26 +475,22 @@ def test_out_of_time_within_a_batch_of_ten_the_rest_of_it_is_kept(aws: Aws, func
     assert {each["why"] for each in result["kept"]} == {"the time ran out: try again"}
 
 
-def test_a_delete_that_fails_once_is_retried(api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("faults", [1, 2])
+def test_a_delete_that_fails_is_retried_and_then_reported(
+    api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch, faults: int
+) -> None:
     put(aws, DEAD, ORDER)
-    delete, faults = aws.sqs.delete_message_batch, iter([True])
-
-    def flaky(**given: Any) -> Any:
-        if next(faults, False):
-            raise Unavailable("SQS is away")
-        return delete(**given)
-
-    monkeypatch.setattr(aws.sqs, "delete_message_batch", flaky)
-    assert redrive(api) == ONE
-
-
-def test_a_delete_that_fails_again_is_reported(api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(aws, DEAD, ORDER)
-    failed = {"Failed": [{"Id": "0", "Code": "InternalError", "SenderFault": False}]}
-    monkeypatch.setattr(aws.sqs, "delete_message_batch", lambda **_: failed)
+    delete, answers = (
+        aws.sqs.delete_message_batch,
+        [[{"Id": "0", "Code": "InternalError", "SenderFault": False}]] * faults,
+    )
+    monkeypatch.setattr(
+        aws.sqs, "delete_message_batch", lambda **given: {"Failed": answers.pop()} if answers else delete(**given)
+    )
     result = redrive(api)
-    assert (result["redriven"], result["left"]) == (1, 1)
-    assert [each["why"] for each in result["kept"]] == ["it was redriven, and could not be deleted: it stays here too"]
+    assert (result["redriven"], result["left"]) == (1, faults - 1)
+    why = ["it was redriven, and could not be deleted: it stays here too"]
+    assert [each["why"] for each in result["kept"]] == why * (faults - 1)
     assert len(aws.queued()) == 1
 
 
@@ -569,31 +510,16 @@ def test_a_repeated_message_goes_back_once(aws: Aws, functions: Functions, monke
     assert deleted == ["r-1", "r-2"]
 
 
-def test_two_redrives_do_not_share_a_letter(aws: Aws, functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[dict[str, Any]] = []
-    invoke = functions.invoke
-
-    def slow(**given: Any) -> Any:
-        seen.append(redriven_in(20))
-        return invoke(**given)
-
-    monkeypatch.setattr(functions, "invoke", slow)
-    put(aws, FAILURES, invocation("record_alarm", sns_event()))
-    assert redriven_in(20) == ONE
-    assert len(functions.invoked) == 1
-    assert seen == [{"redriven": 0, "kept": [], "left": 0}]
-
-
 def test_an_outage_of_sqs_does_not_hide_what_was_done_before(
     api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(aws, DEAD, *[ORDER] * 15)
-    receive, calls = aws.sqs.receive_message, iter([True])
+    answers = [aws.sqs.receive_message]
 
     def once(**given: Any) -> Any:
-        if not next(calls, False):
+        if not answers:
             raise Unavailable("SQS is away")
-        return receive(**given)
+        return answers.pop()(**given)
 
     monkeypatch.setattr(aws.sqs, "receive_message", once)
     assert redrive(api) == {"redriven": 10, "kept": [], "left": 5}
@@ -609,28 +535,11 @@ def test_letters_stay_hidden_for_longer_than_any_call_can_take() -> None:
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
-        *(([], "body: must be an object, or nothing"), ("x", "body: must be")),
+        ([], "body: must be an object, or nothing"),
         ({"all": True}, "all: is not a field of a redrive"),
-        ({"ids": []}, "ids: must be a list of 1 to 100 ids"),
-        *(({"ids": ids}, "ids: must be a list") for ids in (["a"] * 101, "a", None)),
+        *(({"ids": ids}, "ids: must be a list of 1 to 100 ids") for ids in ([], ["a"] * 101, "a", None)),
         *(({"ids": ids}, "ids: each must be the id") for ids in (["a/b"], ["a\n"], [{}])),
     ],
 )
 def test_a_wrong_redrive_says_what_is_wrong(api: Api, body: Any, problem: str) -> None:
-    with pytest.raises(InvalidRequest, match=f"^{problem}"):
-        redriving.parse(body)
     assert refused(api.post("/dead-letters/redrive", body), 400, "InvalidRequest").startswith(problem)
-
-
-def test_an_order_that_announce_orders_sets_aside_goes_back_to_it(api: Api, aws: Aws, functions: Functions) -> None:
-    record = stream_record("o-9")
-    # The ARN that Chalice's test client gives a function names no stage.
-    arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:cafe-test-announce_orders"
-    context = SimpleNamespace(aws_request_id="r", invoked_function_arn=arn)
-    set_aside = announce.set_aside_with(aws.sqs, FAILURES, context, datetime.now(UTC))
-    assert set_aside([record], error("AuthorizationError", "Publish")) == []
-    (letter,) = listed(api)["deadLetters"]
-    assert (letter["kind"], letter["what"]) == ("announcement", "announcement of order o-9 of customer Zoë")
-    assert "AuthorizationError" in letter["why"]
-    assert redrive(api) == ONE
-    assert functions.invoked == [("cafe-test-announce_orders", {"Records": [record], "redriven": True})]

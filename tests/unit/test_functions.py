@@ -37,9 +37,6 @@ def database(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clients, "mysql_of_secret", mysql)
 
 
-# --- The inventory report ---------------------------------------------------------------------------------------------
-
-
 def test_the_inventory_goes_from_function_to_function_by_its_key(api: Api, aws: Aws, database: None) -> None:
     read = api.invoke("read_inventory", {"reportId": "inventory-1"})
     assert (read["csvKey"], read["rows"]) == ("inventory/inventory-1/inventory.csv", 2)
@@ -57,9 +54,6 @@ def test_the_inventory_goes_from_function_to_function_by_its_key(api: Api, aws: 
     assert first["reportId"] != second["reportId"]
 
 
-# --- The storage report -----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("event", [{"mode": "metrics"}, {"reportId": "storage-1", "request": {"mode": "metrics"}}])
 def test_the_buckets_are_measured_by_hand_and_by_the_state_machine(
     api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch, event: dict[str, Any]
@@ -72,9 +66,6 @@ def test_the_buckets_are_measured_by_hand_and_by_the_state_machine(
     report = api.invoke("measure_buckets", event)
     assert (report["summary"]["mode"], report["summary"]["partial"]) == ("metrics", False)
     assert aws.s3.head_object(Bucket=BUCKET, Key=report["reportKey"])["ContentType"].startswith("text/html")
-
-
-# --- Uploads ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_test_event_of_s3_changes_nothing(api: Api, aws: Aws, log_lines: io.StringIO) -> None:
@@ -92,9 +83,6 @@ def test_an_upload_that_is_no_inventory_is_logged_and_announced(api: Api, aws: A
     assert "photos/red flower & café+1.jpg" in notification["Message"]
     received = json.loads(log_lines.getvalue().splitlines()[0])
     assert (received["message"], received["key"]) == ("upload received", "photos/red flower & café+1.jpg")
-
-
-# --- The time limit ---------------------------------------------------------------------------------------------------
 
 
 def test_every_request_and_function_has_a_time_limit(api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:

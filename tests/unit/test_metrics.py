@@ -53,9 +53,6 @@ def figures(log_lines: io.StringIO) -> Figures:
     return sums
 
 
-# --- The format -------------------------------------------------------------------------------------------------------
-
-
 def test_a_record_is_the_one_that_powertools_would_write(log_lines: io.StringIO) -> None:
     """Another implementation: https://docs.powertools.aws.dev/lambda/python/latest/core/metrics/"""
     provider = AmazonCloudWatchEMFProvider(namespace=metrics.NAMESPACE)
@@ -81,8 +78,6 @@ def test_zeros_are_not_sent_and_an_unknown_metric_is_a_mistake(log_lines: io.Str
         metrics.emit({"Coffee": 1})
 
 
-# --- Orders -----------------------------------------------------------------------------------------------------------
-
 ORDER = {"orderID": "o-1", "customerID": "c-1", "item": "Lima"}
 
 
@@ -97,15 +92,11 @@ def test_accepted_orders_are_counted_and_known_ones_also_as_doubled(api: Api, aw
 @pytest.mark.parametrize(
     ("body", "rejected"),
     [
-        ({**ORDER, "quantity": 0}, 1),
         ([ORDER, {**ORDER, "quantity": 0}], 2),
         ([ORDER, {**ORDER, "item": "Tea"}], 2),
-        ([ORDER] * 101, 101),
-        (7, 1),
-        ([], 0),
-        ({**ORDER, "orderID": "stored", "item": "Tea"}, 1),
+        *(([ORDER] * 101, 101), (7, 1), ([], 0), ({**ORDER, "orderID": "stored", "item": "Tea"}, 1)),
     ],
-    ids=["one", "a list with a bad one", "a list with a conflict", "too many", "no order", "none", "a stored id"],
+    ids=["a bad one", "a conflict", "too many", "no order", "none", "a stored id"],
 )
 def test_a_refused_list_is_counted_as_a_whole(api: Api, aws: Aws, figures: Figures, body: Any, rejected: int) -> None:
     store(aws, messages(order("stored")))
@@ -121,20 +112,18 @@ def test_of_a_list_only_the_orders_that_the_queue_took_are_accepted(api: Api, aw
     assert figures() == {"OrdersAccepted": 2}
 
 
-def test_a_message_that_is_stored_already_is_doubled(aws: Aws, figures: Figures) -> None:
+def test_a_message_that_is_stored_already_is_doubled_and_one_that_fails_is_not_counted(
+    aws: Aws, figures: Figures
+) -> None:
     for _ in range(3):
         store(aws, messages(order("o-1"), order("o-2")))
     assert figures() == {"OrdersStored": 2, "OrdersDoubled": 4}
     store(aws, messages(order("o-3"), order("o-3"), order("o-4")))
-    assert figures() == {"OrdersStored": 4, "OrdersDoubled": 5}
-
-
-def test_a_message_that_fails_or_is_not_an_order_is_not_counted(aws: Aws, figures: Figures) -> None:
     answers = [{}, {"Error": {"Code": "ThrottlingError", "Message": "slow down"}}]
     with Stubber(aws.dynamodb) as dynamodb:
         dynamodb.add_response("batch_execute_statement", {"Responses": answers})
-        assert store(aws, messages(order("o-1"), order("o-2"), "{poison")) == ["m-3", "m-2"]
-    assert figures() == {"OrdersStored": 1}
+        assert store(aws, messages(order("o-5"), order("o-6"), "{poison")) == ["m-3", "m-2"]
+    assert figures() == {"OrdersStored": 5, "OrdersDoubled": 5}
 
 
 def test_a_conflict_is_rejected_once_it_was_reported(aws: Aws, figures: Figures) -> None:
@@ -147,9 +136,6 @@ def test_a_conflict_is_rejected_once_it_was_reported(aws: Aws, figures: Figures)
     assert figures() == {"OrdersStored": 1, "OrdersDoubled": 1}
     store(aws, messages(order("o-1", quantity=2)), lambda _: None)
     assert figures() == {"OrdersStored": 1, "OrdersDoubled": 1, "OrdersRejected": 1}
-
-
-# --- Reports and storage ----------------------------------------------------------------------------------------------
 
 
 def with_facts(facts: dict[str, Any], **more: str) -> dict[str, Any]:
@@ -175,13 +161,7 @@ def test_a_report_without_a_known_start_is_counted_without_a_duration(aws: Aws, 
 
 @pytest.mark.parametrize(
     "facts",
-    [
-        {},
-        {"orderIDs": ["o-1"]},
-        {"outcome": "failed", "new": 1},
-        {"kind": "inventory", "outcome": "beans"},
-        {"kind": ["inventory"], "outcome": "failed"},
-    ],
+    [{}, {"outcome": "failed"}, {"kind": "inventory", "outcome": "beans"}, {"kind": ["x"], "outcome": "failed"}],
 )
 def test_no_other_notification_counts_as_a_report(aws: Aws, figures: Figures, facts: dict[str, Any]) -> None:
     record(aws, with_facts(facts), sent(2, MessageAttributes=None))

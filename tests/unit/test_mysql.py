@@ -30,10 +30,7 @@ def test_a_cell_of_any_length_is_read(size: int) -> None:
     assert cells(Connection([(1, "x" * size, "y")] * 2)) == [b"1", b"x" * size, b"y"] * 2
 
 
-@given(
-    st.lists(st.tuples(*[st.none() | st.binary(max_size=300)] * 3), max_size=5),
-    st.integers(1, 400),
-)
+@given(st.lists(st.tuples(*[st.none() | st.binary(max_size=300)] * 3), max_size=5), st.integers(1, 400))
 def test_any_rows_are_read_wherever_the_network_cuts_them(rows: list[Row], block_bytes: int) -> None:
     assert cells(Connection(rows, block_bytes=block_bytes)) == [in_utf8(cell) for row in rows for cell in row]
 

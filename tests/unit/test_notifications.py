@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from chalicelib import notifications
-from chalicelib.errors import Unavailable
 from chalicelib.notifications import Notification, publisher
 from tests.unit.api import Api
-from tests.unit.cloud import ENVIRONMENT, Aws, refusing
+from tests.unit.cloud import ENVIRONMENT, Aws
 from tests.unit.logged import records
 from tests.unit.notices import NOW, attributes, inbox, record, sent
 
@@ -24,9 +23,6 @@ def notification(**fields: str) -> Notification:
 
 def ids(page: dict[str, Any]) -> list[str]:
     return [each["messageId"] for each in page["notifications"]]
-
-
-# --- Publishing -------------------------------------------------------------------------------------------------------
 
 
 def published(aws: Aws, given: Notification) -> dict[str, Any]:
@@ -112,9 +108,6 @@ def test_a_key_that_is_too_long_for_the_table_is_replaced_by_one_that_fits(aws: 
     assert {len(item["notificationID"]["S"]) for item in aws.kept()} == {64, 2_048}
 
 
-# --- Keeping ----------------------------------------------------------------------------------------------------------
-
-
 def test_a_notification_is_kept_for_30_days_and_shown(aws: Aws) -> None:
     record(aws, sent())
     (kept,) = aws.kept()
@@ -183,24 +176,10 @@ def test_the_largest_message_of_sns_fits_into_an_item(aws: Aws) -> None:
     assert sum(len(name) + len(str(value).encode()) for name, value in kept.items()) < 400 * 1024
 
 
-# --- The inbox --------------------------------------------------------------------------------------------------------
-
-
 def test_an_expired_notification_is_not_shown_even_if_dynamodb_has_not_deleted_it(aws: Aws) -> None:
     record(aws, sent(1, NOW - timedelta(days=29)), sent(2, NOW - timedelta(days=31)))
     assert len(aws.kept()) == 2
     assert ids(inbox(aws)) == ["m-1"]
-
-
-def test_a_page_that_has_expired_since_is_empty(aws: Aws) -> None:
-    record(aws, sent(1), sent(2, NOW - timedelta(hours=1)))
-    token = inbox(aws, 1)["next"]
-    assert inbox(aws, 1, token, NOW + timedelta(days=32)) == {"notifications": [], "next": None}
-
-
-def test_a_busy_table_is_a_503(aws: Aws) -> None:
-    with refusing(aws.dynamodb, "query", "ThrottlingException", times=8), pytest.raises(Unavailable):
-        inbox(aws)
 
 
 LINKED = (
@@ -236,9 +215,6 @@ def test_the_api_shows_links_to_managers_only(api: Api, aws: Aws) -> None:
     for groups, expected in ((("staff",), False), (("managers",), True), (("staff", "managers"), True)):
         [shown] = api.sent_by("ana", *groups).get("/notifications").json_body["notifications"]
         assert (shown["message"] == LINKED) is expected
-
-
-# --- The functions ----------------------------------------------------------------------------------------------------
 
 
 def test_the_functions_keep_each_record_of_an_event(api: Api, aws: Aws) -> None:

@@ -1,7 +1,6 @@
 """Orders: what a valid order is, what reaches the queue, and what lists show."""
 
 import json
-import re
 from datetime import date
 from typing import Any
 
@@ -16,7 +15,7 @@ from chalicelib.orders import listing, placing
 from chalicelib.orders.order import ORDER_ID, Item, Order
 from chalicelib.orders.store import _insertion
 from chalicelib.rest import Page
-from tests.unit.cloud import Aws, refusing
+from tests.unit.cloud import Aws
 from tests.unit.ordering import NOW, PLACED_AT, QUEUE_URL, TABLE, messages, order, store
 
 
@@ -30,20 +29,10 @@ def problems(given: Any) -> list[str]:
     return [str(each) for each in caught.value.problems]
 
 
-# --- What a valid order is --------------------------------------------------------------------------------------------
-
-
 def test_an_order_of_one_item_has_quantity_1_if_left_out() -> None:
     (parsed,) = placing.parse(body(orderID="o-1"), NOW)
     assert parsed == Order("o-1", "c-1", (Item("Lima", 1),), None)
     assert parsed.placed_at == PLACED_AT
-
-
-def test_an_order_of_items_keeps_their_sequence() -> None:
-    items = [{"item": "b", "quantity": 2}, {"item": "a"}, {"item": "b", "quantity": 2}]
-    (parsed,) = placing.parse({"customerID": "c", "items": items, "note": "soon"}, NOW)
-    assert parsed.items == (Item("b", 2), Item("a", 1), Item("b", 2))
-    assert parsed.note == "soon"
 
 
 def test_every_limit_is_inclusive() -> None:
@@ -78,12 +67,6 @@ def test_the_largest_order_fits_into_one_message_and_one_item() -> None:
     assert len(json.dumps(_insertion(largest, TABLE), ensure_ascii=False).encode()) < 400_000
 
 
-def test_an_order_without_an_id_gets_a_new_one_each_time() -> None:
-    first, second = placing.parse([body(), body()], NOW)
-    assert first.order_id != second.order_id
-    assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", first.order_id)
-
-
 BAD_ID = "orderID: must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -"
 BAD_ITEMS = "items: must be a list of 1 to 100 objects with item and quantity"
 
@@ -92,31 +75,20 @@ BAD_ITEMS = "items: must be a list of 1 to 100 objects with item and quantity"
     ("given", "expected"),
     [
         ({}, ["customerID: is missing", "item: is missing"]),
-        ({"customerID": "c", "quantity": 2}, ["item: is missing"]),
         *((body(customerID=each), ["customerID: must be a text"]) for each in (None, 7)),
-        (body(customerID=""), ["customerID: must have 1 to 64 characters, and has 0"]),
         (body(customerID="c" * 65), ["customerID: must have 1 to 64 characters, and has 65"]),
         (body(customerID="  "), ["customerID: is blank"]),
         (body(item=["Lima"]), ["item: must be a text"]),
         (body(item="i" * 201), ["item: must have 1 to 200 characters, and has 201"]),
-        (body(item="a\u0000b"), ["item: has the character U+0000 at position 1, which is not allowed"]),
         (body(item="a\nb"), ["item: has the character U+000A at position 1, which is not allowed"]),
         (body(item="\u0085x"), ["item: has the character U+0085 at position 0, which is not allowed"]),
-        (body(item="\ud83d"), ["item: has the character U+D83D at position 0, which is not allowed"]),
-        (body(item="x\uffff"), ["item: has the character U+FFFF at position 1, which is not allowed"]),
         (body(note="n" * 501), ["note: must have 0 to 500 characters, and has 501"]),
-        (body(note=None), ["note: must be a text"]),
         (body(note="a\u001b[31m"), ["note: has the character U+001B at position 1, which is not allowed"]),
         *((body(orderID=each), [BAD_ID]) for each in ("", "o" * 65, "a/b", "o-1\n", "é", None, 1)),
-        (body(price="1.50"), ["price: is not a field of an order"]),
         (body(requestedBy="eve"), ["requestedBy: is not a field of an order"]),
         (body(**{"a\n\ud800": 1}), ['"a\\n\\ud800": is not a field of an order']),
         (body(**{"x" * 100_000: 1}), [f"{'x' * 40}: is not a field of an order"]),
         (body(items=[{"item": "x"}]), ["items: stands beside item or quantity; give one or the other"]),
-        (
-            {"customerID": "c", "items": [{"item": "x"}], "quantity": 2},
-            ["items: stands beside item or quantity; give one or the other"],
-        ),
         *(({"customerID": "c", "items": each}, [BAD_ITEMS]) for each in ([], {}, [{"item": "x"}] * 101)),
         ({"customerID": "c", "items": ["x"]}, ["items[0]: must be an object with item and quantity"]),
         (
@@ -127,7 +99,6 @@ BAD_ITEMS = "items: must be a list of 1 to 100 objects with item and quantity"
                 "items[1].item: must have 1 to 200 characters, and has 0",
             ],
         ),
-        ([body(), body(quantity=0)], ["orders[1].quantity: must be a whole number from 1 to 10,000"]),
         ([body(), []], ["orders[1]: must be an object with customerID and item or items"]),
         ([], ["orders: must be 1 to 100, and these are 0"]),
         ([body()] * 101, ["orders: must be 1 to 100, and these are 101"]),
@@ -141,18 +112,6 @@ def test_a_wrong_order_names_each_field_and_what_is_wrong(given: Any, expected: 
 @pytest.mark.parametrize("quantity", [0, -1, 10_001, 10**40, 1.5, 1e300, 1e400, "1", True, None, [], {}])
 def test_a_quantity_that_is_no_whole_number_from_1_to_10000_is_refused(quantity: Any) -> None:
     assert problems(body(quantity=quantity)) == ["quantity: must be a whole number from 1 to 10,000"]
-
-
-def test_a_whole_number_may_have_a_point_and_a_note_lines_and_tabs() -> None:
-    [parsed] = placing.parse(body(quantity=2.0, note="a\n\tb ☕"), NOW)
-    assert (parsed.items, parsed.note) == ((Item("Lima", 2),), "a\n\tb ☕")
-
-
-def test_very_many_problems_are_cut_and_counted() -> None:
-    with pytest.raises(InvalidRequest, match=r"; and 180 more$") as caught:
-        placing.parse([{}] * 100, NOW)
-    assert len(caught.value.problems) == 20
-    assert caught.value.problems[0] == ("orders[0].customerID", "is missing")
 
 
 JSON = st.recursive(
@@ -246,29 +205,8 @@ def test_a_message_with_an_impossible_name_is_refused(name: Any) -> None:
         Order.from_json(json.dumps({**json.loads(parsed.to_json()), "requestedBy": name}))
 
 
-# --- Onto the queue ---------------------------------------------------------------------------------------------------
-
-
 def enqueue(aws: Aws, *given: Order) -> None:
     placing.enqueue(list(given), sqs=aws.sqs, queue_url=QUEUE_URL, dynamodb=aws.dynamodb, table=TABLE)
-
-
-def test_orders_go_to_the_queue_by_ten(aws: Aws) -> None:
-    calls = aws.calls(aws.sqs, "SendMessageBatch")
-    enqueue(aws, *[order(f"o-{number}") for number in range(25)])
-    assert sorted(len(call["Entries"]) for call in calls) == [5, 10, 10]
-    assert sorted(each["orderID"] for each in aws.queued()) == sorted(f"o-{number}" for number in range(25))
-
-
-def test_large_orders_go_to_the_queue_in_calls_that_sqs_accepts(aws: Aws) -> None:
-    """A character outside Unicode's first plane has 4 bytes in the request, and 12 in the message."""
-    large = [Order(f"o-{number}", "c", (Item("😀" * 200, 1),) * 80, None, PLACED_AT) for number in range(10)]
-    calls = aws.calls(aws.sqs, "SendMessageBatch")
-    enqueue(aws, *large)
-    sizes = [sum(len(entry["MessageBody"].encode()) for entry in call["Entries"]) for call in calls]
-    assert len(sizes) > 1
-    assert max(sizes) <= 1_048_576
-    assert sum(len(call["Entries"]) for call in calls) == 10
 
 
 def test_only_orders_that_are_not_stored_are_queued_each_once(aws: Aws) -> None:
@@ -313,15 +251,6 @@ def test_orders_that_the_queue_refuses_are_named_and_the_others_are_queued(aws: 
         sqs.assert_no_pending_responses()
 
 
-def test_orders_whose_call_got_no_answer_are_named_and_the_later_ones_are_queued(aws: Aws) -> None:
-    with Stubber(aws.sqs) as sqs:
-        sqs.add_client_error("send_message_batch", "ServiceUnavailable", http_status_code=503)
-        sqs.add_response("send_message_batch", {"Successful": [], "Failed": []})
-        with pytest.raises(Unavailable, match=r"^10 of 12 orders .* orders\[0\] as o-0, .* orders\[9\] as o-9\. The"):
-            enqueue(aws, *[order(f"o-{number}") for number in range(12)])
-        sqs.assert_no_pending_responses()
-
-
 def test_keys_that_dynamodb_does_not_process_are_a_503(aws: Aws) -> None:
     with Stubber(aws.dynamodb) as dynamodb:
         unprocessed = {TABLE: {"Keys": [{"orderID": {"S": "o-1"}}]}}
@@ -331,9 +260,6 @@ def test_keys_that_dynamodb_does_not_process_are_a_503(aws: Aws) -> None:
     assert aws.queued() == []
 
 
-# --- Reading ----------------------------------------------------------------------------------------------------------
-
-
 def test_the_list_of_a_customer_has_only_their_orders_whichever_list_its_token_is_from(aws: Aws) -> None:
     store(aws, messages(*[order(f"o-{number}", f"c-{number % 2}") for number in range(6)]))
     read = {"dynamodb": aws.dynamodb, "table": TABLE, "now": NOW}
@@ -341,11 +267,3 @@ def test_the_list_of_a_customer_has_only_their_orders_whichever_list_its_token_i
     assert [each["orderID"] for each in page["orders"]] == ["o-4", "o-2"]
     page = listing.newest(Page(2, page["next"], {"customerID": "c-1"}), date(2026, 1, 1), **read)
     assert [each["orderID"] for each in page["orders"]] == ["o-1"]
-
-
-def test_a_busy_table_is_a_503(aws: Aws) -> None:
-    with (
-        refusing(aws.dynamodb, "get_item", "ThrottlingException"),
-        pytest.raises(Unavailable, match=r"^GetItem does not answer for now"),
-    ):
-        listing.get("o-1", dynamodb=aws.dynamodb, table=TABLE)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib import clients, correlation, reports
-from chalicelib.errors import InvalidRequest, NotFound, Unavailable
+from chalicelib.errors import InvalidRequest, NotFound
 from chalicelib.rest import Page
 from tests.unit.cloud import ENVIRONMENT, MACHINES, Aws, refusing
 
@@ -50,9 +50,6 @@ def pages(sfn: Any, limit: int, **filters: str) -> list[list[str]]:
 def run_by_hand(aws: Aws, kind: str, name: str, started_at: datetime) -> None:
     aws.sfn.start_execution(stateMachineArn=MACHINES[kind], name=name)
     aws.execution(name).start_date = started_at
-
-
-# --- Requests ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -104,9 +101,6 @@ def test_fields_of_any_number_and_length_make_a_short_message() -> None:
     assert len(str(caught.value)) < 2_000
 
 
-# --- Starting one -----------------------------------------------------------------------------------------------------
-
-
 def test_the_input_of_the_machine_is_what_it_cannot_know(aws: Aws) -> None:
     with correlation.about("request-1"):
         started = [start(aws, each)["reportId"] for each in (INVENTORY, LISTING)]
@@ -124,17 +118,6 @@ def test_a_key_is_one_execution_for_ever(aws: Aws, wanted: dict[str, str]) -> No
         assert start(aws, wanted, "monday") == first
     assert ids(newest(aws.sfn, 100)) == [first["reportId"]]
     assert start(aws, wanted, "tuesday") != first
-
-
-def test_a_throttled_start_is_a_503(aws: Aws) -> None:
-    with (
-        refusing(aws.sfn, "start_execution", "ThrottlingException"),
-        pytest.raises(Unavailable, match=r"^StartExecution does not answer for now: try again in a moment$"),
-    ):
-        start(aws, INVENTORY)
-
-
-# --- One report -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("report_id", ["", "none", "a" * 81, "a/b", "a:b", "ä", "inventory-x\n"])
@@ -164,9 +147,6 @@ def test_a_missing_permission_to_look_for_the_page_is_not_mistaken_for_a_missing
     aws.finish(report_id, output='{"summary": {}}')
     with refusing(aws.s3, "head_object", "403", 403), pytest.raises(ClientError):
         get(aws, report_id)
-
-
-# --- The list ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
@@ -218,9 +198,6 @@ def test_all_answers_of_step_functions_are_read(aws: Aws) -> None:
         listed = newest(aws.sfn, 5, kind="inventory")
         sfn.assert_no_pending_responses()
     assert (ids(listed), listed["next"]) == (["r-1", "r-2", "r-3"], None)
-
-
-# --- The link ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_link_opens_one_object_for_an_hour_in_its_region_because_a_redirect_breaks_the_signature(aws: Aws) -> None:

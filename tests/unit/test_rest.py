@@ -29,9 +29,6 @@ def problems(call: Any, *arguments: Any) -> list[str]:
     return [str(each) for each in caught.value.problems]
 
 
-# --- A body -----------------------------------------------------------------------------------------------------------
-
-
 def test_a_body_comes_as_text_as_bytes_or_as_base64_and_can_be_empty() -> None:
     text = '{"note": "☕"}'
     encoded = base64.b64encode(text.encode()).decode()
@@ -93,9 +90,6 @@ def test_100_nested_brackets_are_read_on_every_python() -> None:
         assert body(text) == json.loads(text)
 
 
-# --- The parameters of a list -----------------------------------------------------------------------------------------
-
-
 def test_a_list_takes_its_own_filters_only_and_has_50_items_on_a_page() -> None:
     assert rest.page(request()) == Page(50, None, {})
     asked = with_query(limit=["7"], next=["t"], kind=["storage"])
@@ -111,25 +105,21 @@ def test_all_wrong_parameters_are_named_at_once() -> None:
         "next: is given 2 times",
         "limit: must be a whole number from 1 to 100",
     ]
+    found = problems(rest.parameters, with_query(limit=["5"]), "since")
+    assert found == ["limit: is not a parameter of this route, which takes since"]
 
 
 def test_parameters_of_any_number_and_length_make_a_short_message() -> None:
     with pytest.raises(InvalidRequest, match=r"; and 80 more$") as caught:
         rest.page(with_query(**{f"{number:02}" + "x" * 5_000: ["", ""] for number in range(50)}))
     assert len(caught.value.problems) == 20
-    assert caught.value.problems[0] == (
-        f"00{'x' * 38}",
-        "is not a parameter of this route, which takes limit, next",
-    )
+    assert caught.value.problems[0] == (f"00{'x' * 38}", "is not a parameter of this route, which takes limit, next")
 
 
 @pytest.mark.parametrize("limit", ["0", "101", "-1", "1.5", "ten", "", " ", "1e1", "٣", "²", "9" * 5000])
 def test_a_limit_that_is_not_1_to_100_is_refused(limit: str) -> None:
     assert [rest.page(with_query(limit=[each])).limit for each in ("1", "100", "007")] == [1, 100, 7]
     assert problems(rest.page, with_query(limit=[limit])) == ["limit: must be a whole number from 1 to 100"]
-
-
-# --- The API's own address --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -158,11 +157,3 @@ def test_no_flow_loads_what_only_another_one_needs() -> None:
     )
     lines = run([sys.executable, "-c", code], ENVIRONMENT).stdout.splitlines()
     assert {flow: set(modules) for flow, *modules in map(str.split, lines)} == flows
-
-
-def test_only_the_settings_read_environment_variables() -> None:
-    found = []
-    for path in [ROOT / "app.py", *(ROOT / "chalicelib").rglob("*.py")]:
-        if path.name != "settings.py" and re.search(r"\benviron\b|\bgetenv\b", path.read_text()):
-            found.append(path)
-    assert found == []

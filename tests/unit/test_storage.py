@@ -63,13 +63,6 @@ def test_a_listing_in_the_format_of_another_server_counts_too(account: Account, 
     assert account.measure().buckets == [Bucket("beans", 7, 2, NOW)]
 
 
-def test_an_account_without_buckets_has_a_size_of_0(account: Account) -> None:
-    for mode in MODES:
-        measurement = account.measure(mode)
-        assert measurement.sentence == "Total size of all buckets: 0 Bytes"
-        assert page.summary(measurement)["asOf"] is None
-
-
 # S3 calls its two oldest regions by other names.
 @pytest.mark.parametrize(("location", "region"), [({}, "us-east-1"), ({"LocationConstraint": "EU"}, "eu-west-1")])
 def test_buckets_come_in_pages_and_each_is_listed_in_its_own_region(
@@ -383,13 +376,6 @@ def test_a_report_stores_its_page_and_gives_the_notice_to_publish(account: Accou
     stored = account.s3.get_object(Bucket="reports", Key=result["reportKey"])
     assert stored["ContentType"] == "text/html; charset=utf-8"
     assert b"nightly-1" in stored["Body"].read()
-
-
-def test_a_payload_may_be_empty_or_have_the_fields_of_a_schedule(account: Account) -> None:
-    account.bucket("reports")
-    first, second = account.report({}), account.report({"detail-type": "Scheduled Event", "mode": "metrics"})
-    assert (first["summary"]["mode"], second["summary"]["mode"]) == ("listing", "metrics")
-    assert first["reportId"] != second["reportId"]
 
 
 def test_a_notice_names_some_buckets_and_counts_the_rest() -> None:

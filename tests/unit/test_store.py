@@ -42,28 +42,18 @@ def many(count: int) -> dict[str, Any]:
     return messages(*[order(f"o-{number}") for number in range(count)])
 
 
-# --- Each order once --------------------------------------------------------------------------------------------------
-
-
 def test_a_batch_is_stored_with_all_that_lists_need(aws: Aws, log_lines: io.StringIO) -> None:
     second = Order("o-2", "c-2", (Item("x", 2), Item("☕", 10_000)), "n", PLACED_AT, "ana")
     assert store(aws, messages(order("o-1"), second)) == []
     stored = aws.stored()
     assert list(stored) == ["o-1", "o-2"]
     assert stored["o-1"]["note"] == stored["o-1"]["requestedBy"] == {"NULL": True}
-    period = stored["o-2"].pop("period")["S"]
-    assert re.fullmatch(r"2026-11#[0-7]", period)
-    items = [("x", "2"), ("☕", "10000")]
-    assert stored["o-2"] == {
-        "orderID": {"S": "o-2"},
-        "customerID": {"S": "c-2"},
-        "items": {"L": [{"M": {"item": {"S": item}, "quantity": {"N": quantity}}} for item, quantity in items]},
-        "note": {"S": "n"},
-        "status": {"S": "PLACED"},
-        "placedAt": {"S": PLACED_AT},
-        "requestedBy": {"S": "ana"},
-        "digest": {"S": second.digest()},
-        "sortKey": {"S": f"{PLACED_AT}#o-2"},
+    assert re.fullmatch(r"2026-11#[0-7]", stored["o-2"].pop("period")["S"])
+    items = [{"M": {"item": {"S": item}, "quantity": {"N": n}}} for item, n in (("x", "2"), ("☕", "10000"))]
+    assert stored["o-2"].pop("items") == {"L": items}
+    assert {name: each["S"] for name, each in stored["o-2"].items()} == {
+        **{"orderID": "o-2", "customerID": "c-2", "note": "n", "status": "PLACED", "placedAt": PLACED_AT},
+        **{"requestedBy": "ana", "digest": second.digest(), "sortKey": f"{PLACED_AT}#o-2"},
     }
     assert [each["orderID"] for each in records(log_lines, "order stored")] == ["o-1", "o-2"]
 
@@ -113,9 +103,6 @@ def test_a_call_that_could_outlast_the_function_does_not_begin(aws: Aws, monkeyp
     assert aws.stored() == {}
 
 
-# --- Conflicts --------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("batches", [1, 2])
 def test_of_two_orders_with_one_id_the_first_is_stored_and_the_other_is_reported(aws: Aws, batches: int) -> None:
     published: list[Notification] = []
@@ -141,9 +128,6 @@ def test_a_conflict_that_cannot_be_reported_comes_back_without_its_neighbours(aw
 
     assert store(aws, messages(order("o-9"), order(quantity=2)), publish) == ["m-2"]
     assert "o-9" in aws.stored()
-
-
-# --- Messages that are not orders -------------------------------------------------------------------------------------
 
 
 def text(**fields: Any) -> str:
@@ -209,16 +193,11 @@ def test_a_reason_is_a_valid_attribute_of_sqs(aws: Aws) -> None:
     assert reason.isprintable()
 
 
-@pytest.mark.parametrize(("code", "status"), [("AccessDenied", 403), ("ServiceUnavailable", 503)])
-def test_a_message_that_cannot_become_a_dead_letter_is_left_to_sqs(
-    aws: Aws, retries: Retries, code: str, status: int
-) -> None:
-    with refusing(aws.sqs, "send_message_batch", code, status):
+def test_a_message_that_cannot_become_a_dead_letter_is_left_to_sqs(aws: Aws, retries: Retries) -> None:
+    with refusing(aws.sqs, "send_message_batch", "AccessDenied", 403):
         assert store(aws, {"Records": [message("poison", received=5)]}) == ["m-1"]
     assert retries == [("r-1", 8)]
 
-
-# --- Failures of AWS --------------------------------------------------------------------------------------------------
 
 THROTTLED = {"Error": {"Code": "ThrottlingError", "Message": "slower"}}
 
@@ -234,11 +213,6 @@ def test_an_order_that_the_table_never_accepted_is_a_dead_letter_with_that_reaso
         assert store(aws, {"Records": [message(order().to_json(), received=5)]}) == []
     (letter,) = dead(aws)
     assert letter["MessageAttributes"]["reason"]["StringValue"].startswith("the orders table did not accept it")
-
-
-def test_more_than_ten_failed_messages_are_retried_sooner_by_ten(aws: Aws, retries: Retries) -> None:
-    assert len(store(aws, messages(*["poison"] * 23))) == 23
-    assert [handle for handle, _ in retries] == [f"r-{number}" for number in range(1, 24)]
 
 
 def test_a_failed_message_is_named_even_if_its_retry_delay_cannot_be_shortened(aws: Aws) -> None:
@@ -299,7 +273,6 @@ def test_store_orders_answers_lambda_with_the_failed_messages(api: Api, aws: Aws
     assert api.invoke("store_orders", given) == {"batchItemFailures": [{"itemIdentifier": "m-2"}]}
     (notification,) = aws.published()
     assert notification["Subject"] == "1 order refused: the id is taken"
-    assert notification["MessageAttributes"]["kind"] == {"Type": "String", "Value": "order"}
     event = api.client.events.generate_sqs_event([order("o-2").to_json()])
     assert api.invoke("store_orders", event) == {"batchItemFailures": []}
     assert list(aws.stored()) == ["o-1", "o-2"]

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 from botocore.exceptions import ClientError
 from botocore.validate import ParamValidator
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chalicelib import clients, timeline
@@ -20,7 +20,6 @@ from tests.unit.cloud import Aws
 
 NOW = datetime(2027, 2, 3, 4, 5, 6, 789, UTC)
 SINCE = date(2026, 11, 21)
-SINCE_MIDNIGHT = datetime(2026, 11, 21)  # noqa: DTZ001
 
 
 class Table:
@@ -82,13 +81,9 @@ def pages(table: Table, limit: int, since: date = SINCE, now: datetime = NOW) ->
 
 
 # Some in the same microsecond, and some at the end of a month or of a year.
-EDGES = [
-    datetime(2026, 11, 30, 23, 59, 59, 999_999, UTC),
-    datetime(2026, 12, 1, tzinfo=UTC),
-    datetime(2027, 1, 1, tzinfo=UTC),
-    NOW,
-]
-MOMENTS = st.sampled_from(EDGES) | st.datetimes(SINCE_MIDNIGHT, NOW.replace(tzinfo=None), timezones=st.just(UTC))
+EDGES = [datetime(2026, 11, 30, 23, 59, 59, 999_999, UTC), datetime(2026, 12, 1, tzinfo=UTC)]
+BETWEEN = st.datetimes(datetime(2026, 11, 21), datetime(2027, 2, 3), timezones=st.just(UTC))  # noqa: DTZ001
+MOMENTS = st.sampled_from([*EDGES, datetime(2027, 1, 1, tzinfo=UTC), NOW]) | BETWEEN
 
 
 @given(st.lists(MOMENTS, max_size=25), st.integers(1, 12), st.integers(1, 6))
@@ -121,14 +116,6 @@ def test_a_list_begins_at_its_date_and_ends_with_its_last_full_page() -> None:
     items = [item(datetime(2026, 11, day, tzinfo=UTC), f"o-{day}") for day in (19, 20, 21, 22)]
     assert pages(Table(items), 10) == pages(Table(items), 2) == [["o-22", "o-21"]]
     assert pages(Table([]), 10) == [[]]
-
-
-def test_a_new_item_moves_no_page() -> None:
-    table = Table([item(NOW - timedelta(hours=number), f"o-{number}") for number in range(4)])
-    first, token = Timeline(table, "orders").page("orders", SINCE, 2, None, NOW)
-    table.items.insert(0, item(NOW + timedelta(minutes=1), "new"))
-    second, _ = Timeline(table, "orders").page("orders", SINCE, 2, token, NOW + timedelta(minutes=2))
-    assert ids(first) + ids(second) == ["o-0", "o-1", "o-2", "o-3"]
 
 
 def test_a_page_ends_at_1_mb_and_a_larger_item_is_a_page() -> None:
@@ -176,6 +163,7 @@ def test_a_filtered_page_ends_after_a_number_of_items(monkeypatch: pytest.Monkey
 
 
 @given(st.lists(MOMENTS, max_size=40), MOMENTS, st.integers(1, 6), st.integers(1, 5))
+@example([NOW] * 60, NOW, 6, 1)
 def test_recent_items_are_complete(moments: list[datetime], since: datetime, most: int, at_once: int) -> None:
     items = [item(moment, f"id-{number}") for number, moment in enumerate(moments)]
     beginning = timeline.timestamp(since)
@@ -206,8 +194,6 @@ def test_the_table_of_these_tests_answers_as_moto_does(aws: Aws) -> None:
     moto = Timeline(aws.dynamodb, "cafe-test-orders")
     assert follow(lambda token: moto.page("orders", SINCE, 3, token, NOW)) == pages(Table(items), 3)
 
-
-# --- The token of the next page ---------------------------------------------------------------------------------------
 
 KEY = "2026-11-21T03:14:15.123456Z#o-1"
 

@@ -1,21 +1,17 @@
 """Today in numbers: what is counted, since when, and how an incomplete count is shown."""
 
-import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from botocore.stub import Stubber
-from hypothesis import given
-from hypothesis import strategies as st
 
 from chalicelib import clients, timeline, today
-from chalicelib.errors import InvalidRequest, Unavailable
+from chalicelib.errors import InvalidRequest
 from chalicelib.settings import Settings
 from chalicelib.timeline import timestamp
-from tests.unit.api import Api, refused
-from tests.unit.cloud import ENVIRONMENT, MACHINES, Aws, refusing
+from tests.unit.cloud import ENVIRONMENT, MACHINES, Aws
 
 NOW = datetime(2026, 12, 1, 10, 30, 15, 123456, UTC)
 MIDNIGHT = datetime(2026, 12, 1, tzinfo=UTC)
@@ -41,9 +37,6 @@ def notification(aws: Aws, sent_at: datetime, kind: str, subject: str = "s", fac
     aws.dynamodb.put_item(TableName=SETTINGS.notifications_table, Item=item)
 
 
-# --- Since when -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("text", "moment"),
     [
@@ -58,7 +51,7 @@ def notification(aws: Aws, sent_at: datetime, kind: str, subject: str = "s", fac
         ("2999-12-31T23:59:59-23:59", NOW),
     ],
 )
-def test_the_count_begins_at_midnight_or_at_any_moment_of_the_last_48_hours(text: str, moment: datetime) -> None:
+def test_the_count_begins_at_any_moment_of_the_last_48_hours(text: str, moment: datetime) -> None:
     assert today.since(text, NOW) == today.since(text, NOW.astimezone()) == moment
 
 
@@ -75,21 +68,13 @@ def test_a_text_that_is_not_a_moment_is_refused(text: str) -> None:
         today.since(text, NOW)
 
 
-@given(st.from_regex(today.MOMENT, fullmatch=True))
-def test_every_text_in_the_format_of_a_moment_is_one(text: str) -> None:
-    assert NOW - timedelta(hours=48) <= today.since(text, NOW) <= NOW
-
-
-# --- Orders -----------------------------------------------------------------------------------------------------------
-
-
 def test_before_anything_happens_all_counts_are_0(aws: Aws) -> None:
-    shown = overview(aws)
-    hours = shown["orders"].pop("hours")
-    assert hours == [[timestamp(MIDNIGHT + hour * today.HOUR), 0] for hour in range(11)]
-    assert shown == {
+    assert overview(aws) == {
         "since": timestamp(MIDNIGHT),
-        "orders": {"stored": 0, "waiting": 0, "more": False},
+        "orders": {
+            **{"stored": 0, "waiting": 0, "more": False},
+            "hours": [[timestamp(MIDNIGHT + hour * today.HOUR), 0] for hour in range(11)],
+        },
         "reports": {"running": 0, "succeeded": 0, "failed": 0, "more": False},
         "uploads": {"imported": 0, "notImported": 0, "other": 0, "more": False},
         "failures": {"deadLetters": 0, "alarms": 0, "more": False},
@@ -147,9 +132,6 @@ def test_the_count_is_complete_up_to_its_limit(aws: Aws, monkeypatch: pytest.Mon
         assert overview(aws)["orders"]["more"] is more
 
 
-# --- Reports ----------------------------------------------------------------------------------------------------------
-
-
 def report(aws: Aws, kind: str, name: str, status: str, started_at: datetime, ended_at: datetime | None = None) -> None:
     aws.sfn.start_execution(stateMachineArn=MACHINES[kind], name=name)
     if status != "RUNNING":
@@ -177,9 +159,6 @@ def test_more_reports_than_one_page_has_are_shown_as_more(oldest: datetime, more
         sfn.add_response("list_executions", {"executions": executions, "nextToken": "x"})
         counts, found = today._executions(clients.aws("stepfunctions"), "m", MIDNIGHT)
     assert (counts["succeeded"], found) == (2 if more else 1, more)
-
-
-# --- Uploads and failures ---------------------------------------------------------------------------------------------
 
 
 def test_uploads_are_counted_by_their_outcome(aws: Aws) -> None:
@@ -220,9 +199,6 @@ def test_of_too_many_notifications_the_newest_count(aws: Aws, monkeypatch: pytes
     assert (shown["counted"], shown["orders"]["more"]) == (False, False)
 
 
-# --- The calls --------------------------------------------------------------------------------------------------------
-
-
 def test_a_day_is_read_in_one_wave_of_calls_that_read_only_what_is_counted(aws: Aws) -> None:
     queries = aws.calls(aws.dynamodb, "Query")
     lists = aws.calls(aws.sfn, "ListExecutions")
@@ -235,27 +211,3 @@ def test_a_day_is_read_in_one_wave_of_calls_that_read_only_what_is_counted(aws: 
         assert query["Limit"] <= 1 + (today.ORDERS if "orders" in query["TableName"] else today.NOTIFICATIONS) / 8
     overview(aws, NOW - timedelta(hours=12))
     assert len(queries) == 6 * timeline.SHARDS
-
-
-def test_a_throttled_service_is_a_503(aws: Aws) -> None:
-    with refusing(aws.sfn, "list_executions", "ThrottlingException", times=2), pytest.raises(Unavailable):
-        overview(aws)
-
-
-# --- GET /today -------------------------------------------------------------------------------------------------------
-
-
-def test_staff_see_today_in_numbers(api: Api, aws: Aws) -> None:
-    order(aws, datetime.now(UTC), "o-1")
-    for caller in (api, api.sent_by("ana", "staff")):
-        shown = caller.get("/today").json_body
-        assert shown["orders"]["stored"] == 1
-        assert re.fullmatch(r"\d{4}-\d\d-\d\dT00:00:00\.000000Z", shown["since"])
-    assert api.get("/today?since=2999-01-01T00%3A00%3A00%2B01%3A00").json_body["orders"]["stored"] == 0
-
-
-def test_a_wrong_parameter_is_named(api: Api) -> None:
-    message = refused(api.get("/today?since=yesterday"), 400, "InvalidRequest")
-    assert message.startswith("since: must be a moment")
-    message = refused(api.get("/today?limit=5"), 400, "InvalidRequest")
-    assert message == "limit: is not a parameter of this route, which takes since"

@@ -75,16 +75,6 @@ ORDERS = (
     (ANNOUNCE, record(4, "orders not announced", orderIDs=["o-1", "o-12"], correlationIds=["r-1", "r-1"])),
     (ANNOUNCE, record(4, "order announced", orderID="o-2", correlationId="r-2")),
 )
-MACHINE = {"execution_arn": "arn:aws:states:eu-central-1:123456789012:execution:inventory-report:inventory-1"}
-REPORT = (
-    (API, record(1, "report started", reportId="inventory-1", correlationId="r-3")),
-    (API, record(2, "request answered", status=202, correlationId="r-3")),
-    ("/aws/vendedlogs/states/cafe-prod-inventory-report", {"type": "ExecutionStarted", **MACHINE, "details": {}}),
-    ("/aws/lambda/cafe-prod-read_inventory", record(3, "inventory read", reportId="inventory-1", correlationId="r-3")),
-    (KEEP, record(5, "notification kept", notificationID="report/inventory-1", correlationIds=["r-3"])),
-    (API, record(6, "report found by its key", reportId="inventory-1", correlationId="r-4")),
-    (API, record(6, "report started", reportId="inventory-12", correlationId="r-5")),
-)
 
 
 def follow(logs: Logs, identifier: str) -> Any:
@@ -111,15 +101,6 @@ def test_a_request_is_followed_to_all_its_orders() -> None:
     lines = followed("r-1", *ORDERS)
     assert sum("orderID=o-1" in line for line in lines) == 4
     assert not any("o-2" in line for line in lines)
-
-
-def test_a_report_is_followed_through_its_state_machine() -> None:
-    for identifier in ("inventory-1", "r-3"):
-        lines = followed(identifier, *REPORT)
-        assert [line.split("  ")[-1].strip() for line in lines if "inventory-report" in line] == ["ExecutionStarted"]
-        assert any("notification kept" in line for line in lines)
-        assert not any("inventory-12" in line for line in lines)
-        assert any("report found by its key" in line for line in lines)
 
 
 REQUESTS = (
@@ -163,9 +144,6 @@ def test_a_query_that_does_not_complete_is_an_error() -> None:
         logs.statuses = ["Running", status]
         with pytest.raises(DeployError, match=status):
             follow(logs, "o-1")
-
-
-# --- the command ------------------------------------------------------------------------------------------------------
 
 
 def run(logs: Logs, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

@@ -33,16 +33,10 @@ def refused(body: Any) -> list[str]:
     return [str(each) for each in caught.value.problems]
 
 
-# --- The request ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [{}, {"size": 1}, {"size": 50_000_000}, {"size": 390.0}])
-def test_a_csv_is_taken_with_its_size_or_without(size: dict[str, Any]) -> None:
-    assert links.parse({"filename": "Beans.CSV", **size}) == "Beans.CSV"
-
-
 @pytest.mark.parametrize("size", [0, -1, 50_000_001, 1.5, "390", True, None, 1e300])
 def test_a_size_that_s3_would_refuse_is_refused_first(size: Any) -> None:
+    for good in ({}, {"size": 1}, {"size": 50_000_000}, {"size": 390.0}):
+        assert links.parse({"filename": "Beans.CSV", **good}) == "Beans.CSV"
     problem = "size: must be a whole number of bytes, from 1 to 50,000,000"
     assert refused({"filename": "beans.csv", "size": size}) == [problem]
 
@@ -65,34 +59,21 @@ def test_all_problems_are_named_at_once() -> None:
         assert refused({"filename": name}) == ["filename: must be a text of 1 to 255 characters"]
 
 
-def test_a_link_accepts_what_an_import_accepts() -> None:
-    upload = Upload(offer()["key"], 1, "e", "0A", "ObjectCreated:Post", "now")
-    assert upload.is_inventory()
-
-
-# --- The link ---------------------------------------------------------------------------------------------------------
-
-
 def test_a_link_is_for_one_key_one_type_ten_minutes_and_50_mb() -> None:
     link = offer()
+    assert offer()["key"] != link["key"]
+    assert Upload(link["key"], 1, "e", "0A", "ObjectCreated:Post", "now").is_inventory()
     policy = json.loads(base64.b64decode(link["fields"]["policy"]))
-    conditions = policy["conditions"]
-    assert {"bucket": BUCKET} in conditions
-    assert {"key": link["key"]} in conditions
-    assert {"Content-Type": "text/csv"} in conditions
-    assert ["content-length-range", 1, 50_000_000] in conditions
+    wanted = [{"bucket": BUCKET}, {"key": link["key"]}, {"Content-Type": "text/csv"}]
+    assert [
+        each for each in [*wanted, ["content-length-range", 1, 50_000_000]] if each not in policy["conditions"]
+    ] == []
     # botocore reads the real clock.
     ends = datetime.fromisoformat(policy["expiration"])
     assert abs((ends - datetime.now(UTC)).total_seconds() - 600) < 60
-    assert link["expiresAt"] == "2026-11-22T00:09:15.123456Z"
-    assert link["maxBytes"] == 50_000_000
-    assert link["fields"]["key"] == link["key"]
-    assert link["fields"]["Content-Type"] == "text/csv"
-    assert link["fields"]["x-amz-algorithm"] == "AWS4-HMAC-SHA256"
-
-
-def test_two_uploads_of_one_name_are_two_files() -> None:
-    assert offer()["key"] != offer()["key"]
+    assert (link["expiresAt"], link["maxBytes"]) == ("2026-11-22T00:09:15.123456Z", 50_000_000)
+    fields = [link["fields"][name] for name in ("key", "Content-Type", "x-amz-algorithm")]
+    assert fields == [link["key"], "text/csv", "AWS4-HMAC-SHA256"]
 
 
 @pytest.mark.parametrize(
@@ -116,9 +97,6 @@ def test_the_key_is_safe_whatever_the_name_is(name: str) -> None:
     assert KEY.fullmatch(offer(links.parse({"filename": f"{name}.csv"}))["key"])
 
 
-# --- POST /uploads ----------------------------------------------------------------------------------------------------
-
-
 def test_a_manager_gets_a_link_and_the_log_has_the_key_and_no_signature(api: Api, log_lines: Any) -> None:
     response = api.post("/uploads", {"filename": "beans.csv"})
     assert response.status_code == 201
@@ -128,10 +106,3 @@ def test_a_manager_gets_a_link_and_the_log_has_the_key_and_no_signature(api: Api
     assert link["key"] in log_lines.getvalue()
     assert link["fields"]["x-amz-signature"] not in log_lines.getvalue()
     assert api.sent_by("ana", "staff").post("/uploads", {"filename": "beans.csv"}).status_code == 403
-
-
-@pytest.mark.parametrize(("body", "status"), [(b"", 400), (b"{", 400), (b" " * 1_000_001, 413)])
-def test_a_wrong_request_for_a_link_is_refused(api: Api, body: Any, status: int) -> None:
-    response = api.post("/uploads", body)
-    assert response.status_code == status
-    assert response.json_body["Message"]

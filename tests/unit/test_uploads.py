@@ -9,13 +9,14 @@ from typing import Any
 from urllib.parse import quote_plus
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.notifications import Notification
 from chalicelib.uploads import receiving, rows
 from chalicelib.uploads.links import FILE_BYTES
-from chalicelib.uploads.receiving import Upload
+from chalicelib.uploads.receiving import Overwritten, Upload
 from chalicelib.uploads.rows import BadRow, NotImported, Row, read_rows
 
 HEADER = "supplier_name,type,product_name,price,description,quantity\n"
@@ -241,15 +242,6 @@ def test_every_inventory_is_read_back(
     assert [tuple(map(str, row[1:])) for row in read_rows(in_chunks(data, sizes))] == expected
 
 
-@given(st.binary(), st.lists(st.integers(1, 40)))
-def test_any_bytes_are_rows_or_a_refusal(data: bytes, sizes: list[int]) -> None:
-    try:
-        found = list(read_rows(in_chunks(HEADER.encode() + data, sizes)))
-    except NotImported:
-        return
-    assert [row.line for row in found] == sorted({row.line for row in found})
-
-
 def outcome(chunks: Iterable[bytes]) -> list[Any]:
     found: list[Any] = []
     try:
@@ -288,14 +280,6 @@ def test_good_rows_are_read_and_bad_rows_are_named(table: list[tuple[str, ...]])
     assert {row.line: isinstance(row, BadRow) for row in parsed_below_header(out.getvalue())} == expected
 
 
-@given(st.text(st.sampled_from('",\n\r aA1é'), max_size=200))
-def test_any_text_is_rows_on_lines_of_their_own(text: str) -> None:
-    lines = len(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
-    found = [row.line for row in parsed_below_header(text)]
-    assert found == sorted(set(found))
-    assert all(2 <= line <= lines + 1 for line in found)
-
-
 # --- Events -----------------------------------------------------------------------------------------------------------
 
 
@@ -322,7 +306,7 @@ def received(*records: dict[str, Any]) -> list[Notification]:
 
 
 def test_a_file_that_is_no_inventory_is_announced_as_received() -> None:
-    (sent,) = received(event("photos/counter.jpg", size=4_200_000))
+    (sent, other) = received(event("photos/counter.jpg", size=4_200_000), event("a\nAll is well.jpg"))
     assert sent == Notification(
         kind="upload",
         key="upload/photos/counter.jpg/0055AED6DCD90281E5",
@@ -332,13 +316,7 @@ def test_a_file_that_is_no_inventory_is_announced_as_received() -> None:
         sms="Upload: received (photos/counter.jpg)",
         facts={"key": "photos/counter.jpg", "outcome": "received"},
     )
-
-
-@pytest.mark.parametrize("key", ["red flower.jpg", "a+b.jpg", "100%.jpg", "50%25.jpg", "café/ñandú 咖啡.jpg"])
-def test_a_key_is_read_as_it_was_given_to_s3(key: str) -> None:
-    (sent,) = received(event(key))
-    assert sent.key == f"upload/{key}/0055AED6DCD90281E5"
-    assert sent.message.startswith(f"{key} (")
+    assert other.message.splitlines()[0].startswith(r"'a\nAll is well.jpg' (3 Bytes) was received")
 
 
 @given(
@@ -352,21 +330,6 @@ def test_any_key_that_s3_permits_comes_back_from_its_form(key: str, safe: str) -
     assert Upload.from_record(given).key == key
 
 
-def test_a_key_with_a_line_break_is_shown_on_one_line() -> None:
-    (sent,) = received(event("a\nAll is well.jpg"))
-    assert sent.message.splitlines()[0].startswith(r"'a\nAll is well.jpg' (3 Bytes) was received")
-
-
-def test_each_upload_has_one_structured_log_record(caplog: pytest.LogCaptureFixture) -> None:
-    assert len(received(event("one two.jpg", size=12), event("two.jpg"))) == 2
-    record, _ = caplog.records
-    facts = ("key", "bytes", "eTag", "sequencer", "eventName", "eventTime")
-    assert [getattr(record, name) for name in facts] == [
-        *("one two.jpg", 12, "abc", "0055AED6DCD90281E5", "ObjectCreated:Put", "2026-11-21T03:14:15.926Z")
-    ]
-    assert "one two.jpg" not in record.getMessage()
-
-
 @pytest.mark.parametrize(
     ("key", "expected"),
     [
@@ -376,6 +339,16 @@ def test_each_upload_has_one_structured_log_record(caplog: pytest.LogCaptureFixt
 )
 def test_only_csv_files_under_inventory_are_imported(key: str, expected: bool) -> None:
     assert Upload.from_record(event(key)).is_inventory() is expected
+
+
+@pytest.mark.parametrize(("code", "error"), [("PreconditionFailed", Overwritten), ("NoSuchKey", NotImported)])
+def test_no_other_object_than_that_of_the_event_is_read(code: str, error: type[Exception]) -> None:
+    def get_object(IfMatch: str, **_: str) -> None:  # noqa: N803 - botocore's own name
+        assert IfMatch == '"abc"'
+        raise ClientError({"Error": {"Code": code}}, "GetObject")
+
+    with pytest.raises(error):
+        receiving._open(Upload.from_record(event("a.csv")), SimpleNamespace(get_object=get_object), "uploads")
 
 
 @pytest.mark.parametrize(
