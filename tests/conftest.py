@@ -19,8 +19,8 @@ from tests.system.evidence import FAILURES, REPORTS, failed, folder_of, save_log
 if TYPE_CHECKING:
     from tests.system.stack import Faulty
 
-# The tests without a stack come first. A stack's snapshot is made meanwhile, and the proxies of a stack would connect in
-# a process in which the unit tests forbid that.
+# The tests without a stack come first. A stack's snapshot is made meanwhile, and a stack's proxies would connect in a
+# process in which the unit tests forbid that.
 FIRST = ("tests/wiring/", "tests/unit/")
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from chalicelib import reports
 from chalicelib.errors import aws_errors
+from chalicelib.reports.layout import Machine, Position, branches_of, lay_out, next_states
 from chalicelib.timeline import timestamp
 
 # An execution has at most 25,000 events, and Step Functions returns up to 1,000 in a call.
@@ -26,8 +27,6 @@ ERROR_CHARACTERS = 1000
 STOPPED = "it was stopped because another step failed"
 
 Event = dict[str, Any]
-Machine = dict[str, Any]
-Position = tuple[int, int]
 
 
 @dataclass(eq=False)
@@ -144,126 +143,28 @@ def _events(arn: str, sfn: Any) -> tuple[list[Event], bool]:
     return [event for event in oldest if event["id"] < newest[-1]["id"]] + newest[::-1], left_out
 
 
-# --- the position of each state ---------------------------------------------------------------------------------------
+# --- the states of the machine ----------------------------------------------------------------------------------------
 
 
 def _states(machine: Machine) -> dict[str, State]:
-    """The states by name, with those inside a Parallel or a Map. A name is unique in the whole machine."""
-    positions, _, _ = _lay_out(machine)
+    """Returns the states by name, with those inside a Parallel or a Map. A name is unique in the whole machine."""
+    positions, _, _ = lay_out(machine)
 
     def read(machine: Machine, parent: str | None) -> Iterator[State]:
         for name, state in machine["States"].items():
             kind = state["Type"].lower()
             catch = list(dict.fromkeys(each["Next"] for each in state.get("Catch", [])))
             error = _constant(state.get("Cause")) or _constant(state.get("Error"))
-            yield State(name, kind, parent, _next(state), catch, positions[name], error)
-            for branch in _branches(state):
+            yield State(name, kind, parent, next_states(state), catch, positions[name], error)
+            for branch in branches_of(state):
                 yield from read(branch, name)
 
     return {state.name: state for state in read(machine, None)}
 
 
 def _constant(text: str | None) -> str | None:
-    """``text``, or None for an expression: the event of the failure has its value."""
+    """Returns ``text``, or None for an expression: the event of the failure has its value."""
     return None if text and text.startswith("{%") else text
-
-
-def _next(state: Machine) -> list[str]:
-    """The states that can follow. The default of a Choice comes first, because it is drawn straight on."""
-    ways = [state.get("Default"), *(choice["Next"] for choice in state.get("Choices", [])), state.get("Next")]
-    return list(dict.fromkeys(way for way in ways if way))
-
-
-def _branches(state: Machine) -> list[Machine]:
-    if state["Type"] == "Map":
-        # Iterator is the old name, and Step Functions still accepts it.
-        return [state.get("ItemProcessor") or state["Iterator"]]
-    branches: list[Machine] = state.get("Branches", [])
-    return branches
-
-
-def _lay_out(machine: Machine) -> tuple[dict[str, Position], int, int]:
-    """``{name: (column, row)}``, and the number of columns and rows.
-
-    The column is the length of the longest path from the start without a loop. The row is the first free one. States
-    that only a failure reaches are below the states beside them. A Parallel or a Map surrounds the states within it
-    and has the position of the first of them.
-    """
-    states: dict[str, Machine] = machine["States"]
-    within: dict[str, dict[str, Position]] = {}
-    widths: dict[str, int] = {}
-    heights: dict[str, int] = {}
-    for name, state in states.items():
-        within[name], widths[name], heights[name] = {}, 1, 0
-        for branch in _branches(state):
-            positions, width, height = _lay_out(branch)
-            within[name] |= {each: (column, row + heights[name]) for each, (column, row) in positions.items()}
-            widths[name], heights[name] = max(widths[name], width), heights[name] + height
-        heights[name] = max(heights[name], 1)
-
-    columns: dict[str, int] = {}
-    rows: dict[str, int] = {}
-    taken: set[Position] = set()
-
-    def put(name: str, row: int) -> None:
-        """Puts a state into ``row`` or the first free row below it, and then the states that follow."""
-
-        def cells() -> set[Position]:
-            right, down = range(widths[name]), range(heights[name])
-            return {(columns[name] + x, row + y) for x in right for y in down}
-
-        while cells() & taken:
-            row += 1
-        taken.update(cells())
-        rows[name] = row
-        for following in _next(states[name]):
-            if following not in rows:
-                put(following, row)
-
-    column, start = 0, machine["StartAt"]
-    while start:
-        columns |= _columns(states, widths, start, column, columns)
-        put(start, max((row + 1 for x, row in taken if x >= column), default=0))
-        catchers = (
-            (columns[name] + widths[name], catcher["Next"])
-            for name in columns
-            for catcher in states[name].get("Catch", [])
-            if catcher["Next"] not in columns
-        )
-        column, start = min(catchers, default=(0, ""))
-
-    positions = {}
-    for name in rows:
-        positions[name] = columns[name], rows[name]
-        positions |= {each: (columns[name] + x, rows[name] + y) for each, (x, y) in within[name].items()}
-    return positions, max(column + 1 for column, _ in taken), max(row + 1 for _, row in taken)
-
-
-def _columns(
-    states: dict[str, Machine], widths: dict[str, int], start: str, column: int, placed: dict[str, int]
-) -> dict[str, int]:
-    """The columns of ``start``, which gets ``column``, and of every following state that is not ``placed`` yet."""
-    order: list[str] = []
-    path: list[str] = []
-    loops: set[tuple[str, str]] = set()
-
-    def walk(name: str) -> None:
-        path.append(name)
-        for following in _next(states[name]):
-            if following in path:
-                loops.add((name, following))
-            elif following not in order and following not in placed:
-                walk(following)
-        order.append(path.pop())
-
-    walk(start)
-    columns = {start: column}
-    # In reverse order each state comes after all states that lead to it.
-    for name in reversed(order):
-        for following in _next(states[name]):
-            if following in order and (name, following) not in loops:
-                columns[following] = max(columns.get(following, 0), columns[name] + widths[name])
-    return columns
 
 
 # --- the progress of the execution ------------------------------------------------------------------------------------

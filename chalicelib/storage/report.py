@@ -1,8 +1,8 @@
 """The steps of a storage report, each one call of the function ``measure_buckets``.
 
-The first call measures alone, which is enough for most accounts. The rest after two minutes is divided into
-shares. The state machine calls one function per share, and then one that merges the results and divides the rest again,
-for a few rounds. Buckets that could not be measured are named with the reason.
+The first call measures alone, which is enough for most accounts. The rest after two minutes is divided into shares. The
+state machine calls one function per share, and then one that merges the results and divides the rest again, for a few
+rounds. Buckets that could not be measured are named with the reason.
 """
 
 from __future__ import annotations

@@ -1,0 +1,107 @@
+"""The positions of a state machine's states in its drawing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Machine = dict[str, Any]
+Position = tuple[int, int]
+
+
+def next_states(state: Machine) -> list[str]:
+    """Returns the states that can follow. The default of a Choice comes first, because it is drawn straight on."""
+    ways = [state.get("Default"), *(choice["Next"] for choice in state.get("Choices", [])), state.get("Next")]
+    return list(dict.fromkeys(way for way in ways if way))
+
+
+def branches_of(state: Machine) -> list[Machine]:
+    """Returns the machines inside a Parallel or a Map."""
+    if state["Type"] == "Map":
+        # Iterator is the old name, and Step Functions still accepts it.
+        return [state.get("ItemProcessor") or state["Iterator"]]
+    branches: list[Machine] = state.get("Branches", [])
+    return branches
+
+
+def lay_out(machine: Machine) -> tuple[dict[str, Position], int, int]:
+    """Returns ``{name: (column, row)}``, and the number of columns and rows.
+
+    The column is the length of the longest path from the start without a loop. The row is the first free one. States
+    that only a failure reaches are below the states beside them. A Parallel or a Map surrounds the states within it
+    and has the position of the first of them.
+    """
+    states: dict[str, Machine] = machine["States"]
+    within: dict[str, dict[str, Position]] = {}
+    widths: dict[str, int] = {}
+    heights: dict[str, int] = {}
+    for name, state in states.items():
+        within[name], widths[name], heights[name] = {}, 1, 0
+        for branch in branches_of(state):
+            positions, width, height = lay_out(branch)
+            within[name] |= {each: (column, row + heights[name]) for each, (column, row) in positions.items()}
+            widths[name], heights[name] = max(widths[name], width), heights[name] + height
+        heights[name] = max(heights[name], 1)
+
+    columns: dict[str, int] = {}
+    rows: dict[str, int] = {}
+    taken: set[Position] = set()
+
+    def put(name: str, row: int) -> None:
+        """Puts a state into ``row`` or the first free row below it, and then the states that follow."""
+
+        def cells() -> set[Position]:
+            right, down = range(widths[name]), range(heights[name])
+            return {(columns[name] + x, row + y) for x in right for y in down}
+
+        while cells() & taken:
+            row += 1
+        taken.update(cells())
+        rows[name] = row
+        for following in next_states(states[name]):
+            if following not in rows:
+                put(following, row)
+
+    column, start = 0, machine["StartAt"]
+    while start:
+        columns |= _columns(states, widths, start, column, columns)
+        put(start, max((row + 1 for x, row in taken if x >= column), default=0))
+        catchers = (
+            (columns[name] + widths[name], catcher["Next"])
+            for name in columns
+            for catcher in states[name].get("Catch", [])
+            if catcher["Next"] not in columns
+        )
+        column, start = min(catchers, default=(0, ""))
+
+    positions = {}
+    for name in rows:
+        positions[name] = columns[name], rows[name]
+        positions |= {each: (columns[name] + x, rows[name] + y) for each, (x, y) in within[name].items()}
+    return positions, max(column + 1 for column, _ in taken), max(row + 1 for _, row in taken)
+
+
+def _columns(
+    states: dict[str, Machine], widths: dict[str, int], start: str, column: int, placed: dict[str, int]
+) -> dict[str, int]:
+    """Returns the columns of ``start``, which gets ``column``, and of all following states that are not ``placed``."""
+    order: list[str] = []
+    path: list[str] = []
+    loops: set[tuple[str, str]] = set()
+
+    def walk(name: str) -> None:
+        path.append(name)
+        for following in next_states(states[name]):
+            if following in path:
+                loops.add((name, following))
+            elif following not in order and following not in placed:
+                walk(following)
+        order.append(path.pop())
+
+    walk(start)
+    columns = {start: column}
+    # In reverse order each state comes after all states that lead to it.
+    for name in reversed(order):
+        for following in next_states(states[name]):
+            if following in order and (name, following) not in loops:
+                columns[following] = max(columns.get(following, 0), columns[name] + widths[name])
+    return columns
