@@ -1,6 +1,6 @@
-"""The console: one web page, and the files beside this one that it loads. Its server's part is all in here.
+"""Serves the console: one web page and the script and style files in this folder.
 
-The page is the same for all who load it, and needs no sign-in by itself: what it shows it asks the API for.
+The page itself is public and the same for everyone. It loads all data from the API, which requires a sign-in.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from chalicelib.errors import NotFound
 from chalicelib.settings import VERSION, Settings, cognito_endpoint, uploads_url
 
 FOLDER = Path(__file__).parent
-# All text: of what Chalice takes for binary, API Gateway gives nothing to those who do not ask for just that type.
+# Only text types: Chalice refuses to send a binary type unless the client accepts exactly that type.
 TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+# Maximum length of a file name in an error message.
 NAME_CHARACTERS = 80
 
 
 def page(request: Request, settings: Settings) -> Response:
-    """``index.html``, told by ``<base>`` where the API is, and by ``<meta>`` what else the page has to know."""
-    told = {
+    """Returns ``index.html`` with the API's address in ``<base>`` and the settings in ``<meta>`` elements."""
+    values = {
         "base": f"{rest.base_url(request)}/",
         "cognito_endpoint": cognito_endpoint(settings),
         "client_id": settings.user_pool_client_id,
@@ -33,14 +34,14 @@ def page(request: Request, settings: Settings) -> Response:
         "version": VERSION,
     }
     filled = Template((FOLDER / "index.html").read_text("utf-8")).substitute(
-        {name: html.escape(value) for name, value in told.items()}
+        {name: html.escape(value) for name, value in values.items()}
     )
     return _answer(request, settings, filled, "text/html; charset=utf-8")
 
 
 def file(request: Request, settings: Settings, name: str) -> Response:
-    """The file ``name`` of the page. Raises ``NotFound``."""
-    # One of those that are there: whatever the name is, it leads nowhere else.
+    """Returns the console file ``name``. Raises ``NotFound``."""
+    # The name is only compared with existing files, so a path such as ``../app.py`` cannot leave the folder.
     for path in FOLDER.iterdir():
         if path.name == name and path.suffix in TYPES:
             return _answer(request, settings, path.read_text("utf-8"), TYPES[path.suffix])
@@ -48,27 +49,30 @@ def file(request: Request, settings: Settings, name: str) -> Response:
 
 
 def _answer(request: Request, settings: Settings, text: str, content_type: str) -> Response:
-    """``text``, or that the browser has it already: it asks each time, so after a deploy it never shows an old file."""
+    """Returns ``text``, or 304 if the browser's copy is current.
+
+    The browser asks every time, so it never shows an old file after a deploy.
+    """
     headers: dict[str, str | list[str]] = {
-        # Also where there is no body: the browser keeps the headers of the latest answer, and API Gateway would make
-        # this one JSON, which no browser runs as a script.
+        # A 304 needs the type too: the browser keeps the latest headers, and API Gateway's default is JSON.
         "Content-Type": content_type,
         "Content-Security-Policy": content_security_policy(settings),
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-cache",
     }
-    # Weak, for it names the text whether it travels compressed or not; and the headers, which belong to it.
+    # The digest includes the headers, because a change of a header must reach the browser too.
     digest = hashlib.sha256(f"{headers} {text}".encode()).hexdigest()[:32]
+    # A weak tag also matches the compressed text.
     headers["ETag"] = f'W/"{digest}"'
-    known = request.headers.get("if-none-match", "")
-    if digest in (each.strip().removeprefix("W/").strip('"') for each in known.split(",")):
+    browser_tags = request.headers.get("if-none-match", "").split(",")
+    if digest in (tag.strip().removeprefix("W/").strip('"') for tag in browser_tags):
         return Response("", headers, status_code=304)
     return Response(text, headers)
 
 
 def content_security_policy(settings: Settings) -> str:
-    """What the page may load and ask: its own files and API, the user pool, and the bucket of the uploads."""
+    """Returns a policy that allows only the page's own files, the API, the user pool and the uploads bucket."""
     return "; ".join(
         [
             "default-src 'none'",

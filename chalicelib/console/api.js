@@ -1,16 +1,16 @@
-/** The API: one function for each of its ways to be asked, and what is common to all of them. */
-import { back, found, lost } from "./connection.js";
+/** Requests to the API, with tokens, retries, time limits and idempotency keys. */
+import { reportAnswer, reportLost, untilConnected } from "./connection.js";
 import { serverTime } from "./format.js";
-import { keep, kept } from "./kept.js";
+import { keep, recall } from "./kept.js";
 import { renew, token } from "./sign-in.js";
 
-// The gateway gives up after 29 seconds. What may be asked again is not waited for so long: hardly any answer takes it.
+// API Gateway answers within 29 seconds. A request that can be repeated has a shorter limit, because most are fast.
 const PATIENCE_SECONDS = { again: 15, once: 30 };
 const TRIES = 4;
 
 /**
- * The API's answer that it cannot or will not do something. `status` is HTTP's. `problems` names the fields that are
- * wrong, each as `{ field, message }`.
+ * An error that the API returned. `status` is the HTTP status, or 0 if no answer came. `problems` lists the invalid
+ * fields, each as `{ field, message }`.
  */
 export class ApiError extends Error {
   constructor(status, message, problems = []) {
@@ -20,15 +20,15 @@ export class ApiError extends Error {
   }
 }
 
-/** GET, with the query `parameters` that have a value. */
+/** Sends a GET request with the query `parameters` that have a value. */
 export function get(path, parameters = {}, signal = undefined) {
   const given = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== "");
   return request("GET", given.length ? `${path}?${new URLSearchParams(given)}` : path, { signal });
 }
 
 /**
- * POST. With an Idempotency-Key `key`, or where `again` says that a second time does no harm, it is sent again until
- * an answer comes. Otherwise a lost answer is an error with the status 0.
+ * Sends a POST request. With an Idempotency-Key `key`, or with `again`, it is repeated until an answer comes. Set
+ * `again` only if a repeated request is safe. Otherwise a lost answer is an error with status 0.
  */
 export const post = (path, body, { key, again = Boolean(key) } = {}) => request("POST", path, { body, key, again });
 
@@ -39,20 +39,20 @@ async function request(method, path, { body, key, signal, again = true }) {
       idToken = await token();
       response = await send(method, path, body, key, idToken, signal, again);
       answer = await response.json();
-      found();
+      reportAnswer();
     } catch (error) {
       if (signal?.aborted) throw signal.reason;
       if (!isConnection(error)) throw error;
-      lost();
+      reportLost();
       if (!again) throw new ApiError(0, "The connection was lost before an answer came.");
-      await back(signal);
+      await untilConnected(signal);
       continue;
     }
     serverTime(response.headers.get("date"));
     if (response.ok) return answer;
     const { status } = response;
     if ((status === 401 || status === 403) && !renewed) {
-      // It may be that the token has ended, or was made before the groups changed: one more try with a new one.
+      // The token can have expired, or be older than a change of groups. A new token gets one more try.
       renewed = true;
       if (await renew(idToken)) continue;
     }
@@ -61,8 +61,8 @@ async function request(method, path, { body, key, signal, again = true }) {
       tries += 1;
       continue;
     }
-    // The gateway has its own shape, with a small m.
-    const message = answer.Message ?? answer.message ?? `The server answered with ${status}.`;
+    // API Gateway's own errors have `message` with a small m.
+    const message = answer.Message ?? answer.message ?? `The server answered with status ${status}. Try again.`;
     throw new ApiError(status, message, answer.Problems);
   }
 }
@@ -82,8 +82,8 @@ function send(method, path, body, key, idToken, signal, again) {
 }
 
 /**
- * Whether no answer came, or one that is not the API's: a network that wants a sign-in of its own gives a page. An
- * answer that is cut off by the time limit is an AbortError in Chromium.
+ * Returns whether the API did not answer. A SyntaxError is the sign-in page of a public network in place of JSON.
+ * Chromium throws an AbortError if the time limit ends while the answer arrives.
  */
 const isConnection = (error) =>
   error instanceof TypeError || error instanceof SyntaxError || ["TimeoutError", "AbortError"].includes(error.name);
@@ -97,15 +97,15 @@ function pause(milliseconds, signal) {
 
 const LETTERS = "0123456789abcdefghjkmnpqrstvwxyz";
 
-/** A new Idempotency-Key, which becomes the id of what is made: short enough to be read aloud. */
+/** Returns a new Idempotency-Key. It becomes the id of the order or report, so it is short enough to read aloud. */
 function newKey() {
   const letters = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => LETTERS[byte % 32]);
   return letters.join("").replace(/(.{4})(?=.)/g, "$1-");
 }
 
 /**
- * A form's requests. The same content sent again, because no answer came, has the same Idempotency-Key and is the same
- * request; once there was an answer, the next one is a new one. `name` keeps the key where a reload finds it.
+ * The requests of a form. If no answer came, the same content is sent with the same Idempotency-Key, so that it takes
+ * effect once. After an answer, the next request gets a new key. The key is saved under `name` and survives a reload.
  */
 export class Submission {
   #name;
@@ -116,7 +116,7 @@ export class Submission {
 
   async send(path, body) {
     const content = JSON.stringify(body);
-    const last = kept(this.#name);
+    const last = recall(this.#name);
     const key = last?.content === content ? last.key : newKey();
     keep(this.#name, { content, key });
     const answer = await post(path, body, { key });

@@ -1,10 +1,10 @@
-/** What the server says of this stage, in the page's meta tags. */
-const said = (name) => document.querySelector(`meta[name="cafe-${name}"]`).content;
+/** Settings of the deployed stage, which the server writes into the page's meta tags. */
+const meta = (name) => document.querySelector(`meta[name="cafe-${name}"]`).content;
 
 export const config = {
-  cognitoEndpoint: said("cognito-endpoint"),
-  clientId: said("client-id"),
-  uploadsUrl: said("uploads-url"),
-  stage: said("stage"),
-  version: said("version"),
+  cognitoEndpoint: meta("cognito-endpoint"),
+  clientId: meta("client-id"),
+  uploadsUrl: meta("uploads-url"),
+  stage: meta("stage"),
+  version: meta("version"),
 };

@@ -1,17 +1,17 @@
 /**
- * Whether the API can be reached. Who finds that it cannot calls `lost` and waits for `back`; from then on the page
- * asks by itself, first after a second and then less and less often, until an answer comes.
+ * Tracks whether the API can be reached. After a failed request, call `reportLost` and await `untilConnected`. The page
+ * then polls the API, first after one second and then less often, until an answer comes.
  */
 const MOST_SECONDS = 15;
 const PATIENCE_SECONDS = 10;
 
 const listeners = [];
 let waiting = [];
-let state = "there"; // or "lost", with a timer until the next try, or "asking"
+let state = "connected"; // or "lost", with a timer until the next try, or "asking"
 let losses = 0;
 let timer;
 
-/** `listener(seconds)` is told how long it is until the next try, 0 during one, or null once there is a connection. */
+/** Calls `listener` with the seconds until the next try, 0 during a try, or null when the API can be reached. */
 export const onConnection = (listener) => listeners.push(listener);
 
 function become(next, seconds) {
@@ -20,53 +20,53 @@ function become(next, seconds) {
   listeners.forEach((listener) => listener(seconds));
 }
 
-export function lost() {
-  if (state !== "there") return;
+export function reportLost() {
+  if (state !== "connected") return;
   wait();
 }
 
 function wait() {
-  // Many pages that lost the same server shall not all come back in the same moment.
+  // The random factor spreads the retries of many pages that lost the same server.
   const seconds = Math.min(2 ** losses, MOST_SECONDS) * (0.8 + 0.4 * Math.random());
   losses += 1;
   become("lost", seconds);
   timer = setTimeout(retry, seconds * 1000);
 }
 
-/** An answer came, whatever it says. */
-export function found() {
+/** Records that the API or S3 answered, even with an error. */
+export function reportAnswer() {
   losses = 0;
   release();
 }
 
 function release() {
-  if (state !== "there") become("there", null);
+  if (state !== "connected") become("connected", null);
   const resolved = waiting;
   waiting = [];
   resolved.forEach((resolve) => resolve());
 }
 
-/** Resolves once it is worth trying again. */
-export function back(signal) {
+/** Resolves when a request is worth another try. */
+export function untilConnected(signal) {
   return new Promise((resolve, reject) => {
     waiting.push(resolve);
     signal?.addEventListener("abort", () => reject(signal.reason));
   });
 }
 
-/** Asks for the connection now. */
+/** Tries to reach the API now. */
 export async function retry() {
   if (state !== "lost") return;
   become("asking", 0);
   try {
     await (await fetch("health", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_SECONDS * 1000) })).json();
   } catch {
-    // There is no answer of the API, whatever the reason.
+    // Any failure counts, also an answer of another server.
     if (state === "asking") wait();
     return;
   }
   release();
 }
 
-addEventListener("offline", lost);
+addEventListener("offline", reportLost);
 addEventListener("online", retry);

@@ -1,11 +1,11 @@
-/** Dead letters: what waits, why, and putting it back to where it came from, which asks once. */
+/** Dead letters tab: lists the messages with their errors, and puts them back after a confirmation. */
 import { ApiError, get, post } from "./api.js";
 import { $, h, icon, keyed, openDialog } from "./dom.js";
 import { counted, inZone, number, time } from "./format.js";
 import { empty, failed, loading } from "./listing.js";
 import { Poll } from "./poll.js";
 
-// The queues have to be read whole for it, which hides the letters from others for a moment.
+// The interval is long because reading a queue hides its messages from other readers for a moment.
 const SECONDS = 30;
 
 const KINDS = {
@@ -20,7 +20,7 @@ const KINDS = {
 };
 
 let shown = null;
-const kept = new Map(); // why a letter could not be put back, by its id
+const failures = new Map(); // the reason why a letter could not be put back, by its id
 
 const poll = new Poll(async (signal) => {
   const state = $("dead-letters-state");
@@ -37,7 +37,7 @@ const poll = new Poll(async (signal) => {
 
 function show({ deadLetters, total }) {
   if (total) $("dead-letters-state").replaceChildren();
-  else empty($("dead-letters-state"), "Nothing waits", "All that came in went through.");
+  else empty($("dead-letters-state"), "No dead letters", "All messages were processed.");
   $("dead-letters-about").textContent =
     total > deadLetters.length
       ? `The ${number(deadLetters.length)} oldest of about ${number(total)}.`
@@ -63,7 +63,7 @@ function makeLetter(letter) {
         time(letter.since),
         letter.tries === null ? "" : `, after ${counted(letter.tries, "try", "tries")}`,
       ),
-      h("p.problem.kept", { hidden: true }),
+      h("p.problem.redrive-problem", { hidden: true }),
     ),
     h(
       "p.act",
@@ -73,22 +73,22 @@ function makeLetter(letter) {
 }
 
 function updateLetter(element, letter) {
-  const note = element.querySelector(".kept");
-  note.hidden = !kept.has(letter.id);
-  note.textContent = kept.has(letter.id) ? `It could not be put back: ${kept.get(letter.id)}` : "";
+  const note = element.querySelector(".redrive-problem");
+  note.hidden = !failures.has(letter.id);
+  note.textContent = failures.has(letter.id) ? `It could not be put back: ${failures.get(letter.id)}` : "";
 }
 
 // --- Putting back ----------------------------------------------------------------------------------------------------
 
 const dialog = $("redrive");
-let asked = null; // one letter, or null for all
+let asked = null; // the letter that the dialog is about, or null for all letters
 
 function ask(letter) {
   asked = letter;
   $("redrive-title").textContent = letter ? "Put it back?" : `Put all ${number(shown.total)} back?`;
   $("redrive-about").textContent = letter
-    ? `${letter.what}: it goes back to where it came from, and is tried anew.`
-    : "They go back to where they came from, and are tried anew. What fails again comes back here.";
+    ? `${letter.what}: it goes back to its source and is processed again.`
+    : "They go back to their sources and are processed again. A message that fails again returns to this list.";
   openDialog(dialog);
 }
 
@@ -101,10 +101,10 @@ async function redrive() {
   outcome.replaceChildren(h("p.callout.going", "Putting back …"), h("progress", { "aria-label": "Putting back" }));
   try {
     const answer = await post("dead-letters/redrive", letter ? { ids: [letter.id] } : {});
-    for (const { id, why } of answer.kept) kept.set(id, why);
+    for (const { id, why } of answer.kept) failures.set(id, why);
     const words = [
       `${counted(answer.redriven, "dead letter")} put back`,
-      answer.kept.length && `${number(answer.kept.length)} could not be`,
+      answer.kept.length && `${number(answer.kept.length)} failed`,
       answer.left && `${number(answer.left)} left`,
     ];
     outcome.replaceChildren(
@@ -112,7 +112,7 @@ async function redrive() {
     );
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    const words = error.status ? error.message : `${error.message} What is still listed below was not put back.`;
+    const words = error.status ? error.message : `${error.message} The messages in the list below were not put back.`;
     outcome.replaceChildren(h("p.callout.bad", words));
   }
   buttons.forEach((button) => (button.disabled = false));

@@ -1,4 +1,4 @@
-/** Elements. Text becomes text and nothing else: no function here, and none of its callers, parses HTML. */
+/** Helpers that create elements. Text is always inserted as text: nothing in the console parses HTML. */
 const SVG = "http://www.w3.org/2000/svg";
 
 const isProperties = (given) => Object.getPrototypeOf(given ?? "") === Object.prototype;
@@ -17,47 +17,47 @@ function fill(element, classes, given) {
 }
 
 /**
- * An HTML element: `h("p.hint", "text", element)`, or with attributes and listeners `h("a", { href, onclick }, …)`.
- * The attribute `text` is all of its content.
+ * Returns an HTML element: `h("p.hint", "text", element)`, or `h("a", { href, onclick }, …)` with attributes and
+ * listeners. The attribute `text` sets the whole content.
  */
 export function h(kind, ...given) {
   const [tag, ...classes] = kind.split(".");
   return fill(document.createElement(tag), classes, given);
 }
 
-/** The same for SVG. */
+/** Returns an SVG element. The arguments are those of `h`. */
 export function s(kind, ...given) {
   const [tag, ...classes] = kind.split(".");
   return fill(document.createElementNS(SVG, tag), classes, given);
 }
 
-/** A button that does `work`; `kind` is how it looks. */
+/** Returns a button that calls `work`. `kind` is its CSS class. */
 export const button = (text, work, kind = "usual") => h(`button.${kind}`, { type: "button", onclick: work }, text);
 
 export const $ = (id) => document.getElementById(id);
 
-/** One of the page's icons, for the eye only. */
+/** Returns one of the page's icons, which screen readers ignore. */
 export const icon = (name) => s("svg.icon", { "aria-hidden": "true" }, s("use", { href: `#icon-${name}` }));
 
 export const drawing = (name) => s("svg.drawing", { "aria-hidden": "true" }, s("use", { href: `#drawing-${name}` }));
 
-/** A link to another place, which learns nothing of this one; only text where the address is none of the web. */
+/** Returns a link to another site, without a referrer. An address that is not HTTP or HTTPS becomes plain text. */
 export function link(url, ...children) {
   const safe = URL.canParse(url) && ["http:", "https:"].includes(new URL(url).protocol);
   if (!safe) return h("span", ...children);
   return h("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, ...children);
 }
 
-/** Tells a screen reader, politely, what changed. */
+/** Makes a screen reader say `text` when it is idle. */
 export function announce(text) {
   const announcer = $("announcer");
-  // The same words again are a change only with an element of their own.
+  // A new element makes a screen reader repeat a text that has not changed.
   announcer.replaceChildren(h("p", { text }));
 }
 
 /**
- * Makes the children of `parent` those of `items`, in their order. A child that is there stays the same element, so
- * that focus, selection and what is unfolded stay. `make(item)` gives a new one, `update(element, item)` fills any.
+ * Updates the children of `parent` to match `items` and their order. Existing elements are reused, so that focus,
+ * selection and open details stay. `make(item)` creates an element, and `update(element, item)` fills it.
  */
 export function keyed(parent, items, key, make, update = () => {}) {
   const known = new Map([...parent.children].map((element) => [element.dataset.key, element]));
@@ -77,7 +77,7 @@ export function keyed(parent, items, key, make, update = () => {}) {
   for (const element of known.values()) element.remove();
 }
 
-/** Shows a dialog; it closes by Escape, by its buttons marked `data-close`, and by a click beside it. */
+/** Opens a dialog. Escape, a click outside it, and its buttons marked `data-close` close it. */
 export function openDialog(dialog) {
   if (!dialog.open) dialog.showModal();
 }
@@ -88,19 +88,19 @@ for (const dialog of document.querySelectorAll("dialog")) {
   });
 }
 
-/** Has `work` done when the form is submitted, one at a time; meanwhile its button turns, and nothing in it changes. */
+/** Calls `work` when the form is submitted. Until it ends, the button is busy and the form cannot be changed. */
 export function onSubmit(form, work) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const button = form.querySelector(".primary");
     if (button.ariaBusy === "true") return;
-    const held = [...form.elements].map((each) => [each, each.tagName === "BUTTON" ? "disabled" : "readOnly"]);
-    const changed = held.filter(([each, state]) => each !== button && !each[state]);
-    changed.forEach(([each, state]) => (each[state] = true));
+    const locks = [...form.elements].map((each) => [each, each.tagName === "BUTTON" ? "disabled" : "readOnly"]);
+    const locked = locks.filter(([each, state]) => each !== button && !each[state]);
+    locked.forEach(([each, state]) => (each[state] = true));
     button.ariaBusy = "true";
     await work().finally(() => {
       button.ariaBusy = "false";
-      changed.forEach(([each, state]) => (each[state] = false));
+      locked.forEach(([each, state]) => (each[state] = false));
     });
   });
 }

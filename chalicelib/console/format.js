@@ -1,4 +1,4 @@
-/** Times, sizes and numbers as people read them: in the viewer's zone, and in English, as is the page. */
+/** Formats times, sizes and numbers in English and in the viewer's time zone. */
 import { h } from "./dom.js";
 
 const locale = navigator.languages.find((each) => each.startsWith("en")) ?? "en-GB";
@@ -24,11 +24,11 @@ const moments = new Intl.DateTimeFormat(locale, {
 });
 const relative = new Intl.RelativeTimeFormat(locale);
 
-// How far this machine's clock is behind the server's; a minute or two do not matter.
+// Milliseconds by which this computer's clock is behind the server's. Up to two minutes are ignored.
 let behind = 0;
 let compared = false;
 
-/** Notes the server's time, once: ages and links that expire are counted by it. */
+/** Compares this computer's clock with the server's time once, because ages and expiry times depend on it. */
 export function serverTime(text) {
   const difference = Date.parse(text ?? "") - Date.now();
   if (compared || Number.isNaN(difference)) return;
@@ -36,15 +36,15 @@ export function serverTime(text) {
   if (Math.abs(difference) > 2 * MINUTE) behind = difference;
 }
 
-/** Milliseconds since 1970, by the server's clock. */
+/** Returns the server's time in milliseconds since 1970. */
 export const now = () => Date.now() + behind;
 
 export const number = (value) => numbers.format(value);
 
-/** `1 order`, `2 orders`. */
+/** Returns a number and a noun, such as `1 order` or `2 orders`. */
 export const counted = (value, thing, things = `${thing}s`) => `${number(value)} ${value === 1 ? thing : things}`;
 
-/** `114.2 GB`, as the reports have it. */
+/** Returns a size such as `114.2 GB`, in the same format as the reports. */
 export function size(bytes) {
   if (bytes < 1000) return `${number(bytes)} ${bytes === 1 ? "Byte" : "Bytes"}`;
   const units = ["kB", "MB", "GB", "TB", "PB", "EB"];
@@ -52,7 +52,7 @@ export function size(bytes) {
   return `${(bytes / 1000 ** power).toFixed(1)} ${units[power - 1]}`;
 }
 
-/** `4.2 s`, `1 min 12 s`, `2 h 5 min`; with no `decimals` for what goes on. */
+/** Returns a duration such as `4.2 s`, `1 min 12 s` or `2 h 5 min`. A running duration has 0 `decimals`. */
 export function duration(milliseconds, decimals = 1) {
   const time = Math.max(0, milliseconds);
   if (time < MINUTE) return `${(time / SECOND).toFixed(time < 10 * SECOND ? decimals : 0)} s`;
@@ -60,7 +60,7 @@ export function duration(milliseconds, decimals = 1) {
   return `${Math.floor(time / HOUR)} h ${Math.floor((time % HOUR) / MINUTE)} min`;
 }
 
-/** `9:05`, what is left of a link's hour. */
+/** Returns the remaining minutes and seconds, such as `9:05`. */
 export function countdown(milliseconds) {
   const seconds = Math.max(0, Math.ceil(milliseconds / SECOND));
   return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
@@ -68,13 +68,13 @@ export function countdown(milliseconds) {
 
 export const clock = (date) => clocks.format(date);
 
-/** `Saturday, 21 November`. */
+/** Returns a date such as `Saturday, 21 November`. */
 export const weekday = (date) => dates.format(date);
 
-/** `2 PM` where the clock has twelve hours, and otherwise `14:00`. */
+/** Returns `2 PM` if the viewer uses a 12-hour clock, and `14:00` otherwise. */
 export const hour = (date) => (clocks.resolvedOptions().hour12 ? hours : clocks).format(date);
 
-/** The first moment of the viewer's day, `days` before today. */
+/** Returns midnight in the viewer's time zone, `days` before today. */
 export function midnight(days = 0) {
   const date = new Date(now());
   date.setHours(0, 0, 0, 0);
@@ -82,7 +82,7 @@ export function midnight(days = 0) {
   return date;
 }
 
-/** `today`, `yesterday`, `Thursday, 19 November`, and for another year its date. */
+/** Returns `today`, `yesterday`, `Thursday, 19 November`, or a date with its year if it is in another year. */
 export function day(date) {
   if (date >= midnight()) return "today";
   if (date >= midnight(1)) return "yesterday";
@@ -91,7 +91,7 @@ export function day(date) {
 
 export const moment = (date) => moments.format(date);
 
-/** `just now`, `5 minutes ago`, `1 day ago`. */
+/** Returns an age such as `just now`, `5 minutes ago` or `1 day ago`. */
 export function age(date) {
   const passed = now() - date;
   if (passed < 45 * SECOND) return "just now";
@@ -100,26 +100,26 @@ export function age(date) {
   return relative.format(-Math.floor(passed / DAY), "day");
 }
 
-/** `14:05 today`, `14:05 on Thursday, 19 November`. */
+/** Returns a time and a day, such as `14:05 today` or `14:05 on Thursday, 19 November`. */
 export function short(date) {
   const name = day(date);
   return `${clock(date)} ${date >= midnight(1) ? name : `on ${name}`}`;
 }
 
-/** A text of the API, whose timestamps become times of the viewer's zone. */
+/** Returns a text of the API with its timestamps in the viewer's time zone. */
 export const inZone = (text) =>
   text.replace(/\d{4}-\d\d-\d\dT\d\d:\d\d[\d:.]*Z/g, (iso) =>
     Number.isNaN(Date.parse(iso)) ? iso : short(new Date(iso)),
   );
 
-/** A `<time>`: `how` is `age`, which keeps itself up to date, or another one of these. */
+/** Returns a `<time>` element. `how` is `age`, `day`, `moment` or `short`. An age is updated while the page is open. */
 export function time(iso, how = "age") {
   const date = new Date(iso);
   const text = { age, day, moment, short }[how](date);
   return h("time", { datetime: iso, title: moment(date), "data-age": how === "age", text });
 }
 
-/** Brings the ages in the page up to date. */
+/** Updates all ages on the page. */
 export function refreshAges() {
   for (const element of document.querySelectorAll("time[data-age]")) {
     const text = age(new Date(element.dateTime));

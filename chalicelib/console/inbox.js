@@ -1,4 +1,4 @@
-/** The inbox: notifications by day, newest first, of all kinds or of one. Other tabs show some of them too. */
+/** Inbox tab: notifications by day, newest first, of all kinds or of one. Other tabs show some of them too. */
 import { get } from "./api.js";
 import { $, announce, h, icon, keyed, link } from "./dom.js";
 import { day, inZone, time } from "./format.js";
@@ -18,8 +18,8 @@ const KINDS = {
 };
 
 /**
- * Returns a page of notifications. A page of one kind is empty if the last thousand are of other kinds, so a few more
- * pages are asked for.
+ * Returns a page of notifications. The API can return an empty page with a next page token when it filters by kind, so
+ * this follows up to five pages.
  */
 export async function notifications(parameters, signal) {
   const items = [];
@@ -34,7 +34,7 @@ export async function notifications(parameters, signal) {
 
 const kindOf = (notification) => KINDS[notification.kind] ?? KINDS.other;
 
-/** Returns the message of a notification: a paragraph for each line, and a list of the lines that begin with a dash. */
+/** Returns the message of a notification: a paragraph for each line, and a list of the lines that start with a dash. */
 export function message({ message: text, facts = {} }) {
   const links = linksOf(facts);
   const parts = h("div.message");
@@ -48,7 +48,7 @@ export function message({ message: text, facts = {} }) {
   return parts;
 }
 
-/** Returns the address in the console of each id that the facts name. Notifications from before have no facts. */
+/** Returns the console address of each id in the facts. Old notifications have no facts. */
 function linksOf({ kind, id, orderIDs = [] }) {
   const links = new Map(orderIDs.map((orderID) => [orderID, `#orders/${orderID}`]));
   if (kind === "inventory" || kind === "storage") links.set(id, `#reports/${id}`);
@@ -58,17 +58,17 @@ function linksOf({ kind, id, orderIDs = [] }) {
 // A web address, or a word that can be an id.
 const WORDS = /(https?:\/\/\S+|[\w-]+)/i;
 
-/** Returns a line with its web addresses, and the ids that are known, as links. */
+/** Returns a line in which web addresses and ids from `links` are links. */
 function linked(line, links) {
   return line.split(WORDS).map((word) => {
     if (links.has(word)) return h("a", { href: links.get(word), text: word });
     if (!/^https?:/i.test(word) || !URL.canParse(word)) return word;
-    // A report's address is a long secret that nobody reads, so the link shows only where it leads.
+    // A report's address is long and contains a secret, so the link shows only the host.
     return link(word, `Open it, at ${new URL(word).host}`, icon("out"));
   });
 }
 
-/** Returns a notification in one line, for the latest news. */
+/** Returns a notification as one line, for the latest news. */
 export const brief = (notification) =>
   h(
     "li.row",
@@ -79,7 +79,7 @@ export const brief = (notification) =>
 
 const firstLine = ({ message: text }) => inZone(text).split("\n")[0].slice(0, 100) || "No text";
 
-/** Returns a notification that unfolds. */
+/** Returns a notification as a line that opens to show the whole message. */
 export function unfolding(notification, isNew = false) {
   const [kind, drawing] = kindOf(notification);
   return h(

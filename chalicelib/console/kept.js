@@ -1,4 +1,4 @@
-/** What a reload of this tab shall find again. A browser that keeps nothing has it for as long as the page is open. */
+/** Values that survive a reload of this tab. Without sessionStorage they last until the page closes. */
 const memory = new Map();
 
 export function keep(name, value) {
@@ -6,11 +6,11 @@ export function keep(name, value) {
   try {
     sessionStorage.setItem(`cafe-${name}`, JSON.stringify(value));
   } catch {
-    // Storage is switched off, or full: the memory has it.
+    // The storage is disabled or full. The copy in memory remains.
   }
 }
 
-export function kept(name) {
+export function recall(name) {
   if (memory.has(name)) return memory.get(name);
   try {
     return JSON.parse(sessionStorage.getItem(`cafe-${name}`));
@@ -24,6 +24,6 @@ export function forget() {
   try {
     sessionStorage.clear();
   } catch {
-    // There is nothing.
+    // The storage is disabled, so nothing is in it.
   }
 }

@@ -1,8 +1,8 @@
-/** Lists with their states: loading, empty, failed, not permitted; newest first, page by page, kept up to date. */
+/** Lists of pages, newest first, and their states: loading, empty, failed and forbidden. */
 import { announce, button, drawing, h, icon } from "./dom.js";
 import { person, refresh } from "./sign-in.js";
 
-/** Shows that `what` is on its way. */
+/** Shows that `what` is loading. */
 export function loading(state, what) {
   const lines = [1, 2, 3].map(() => h("li"));
   state.replaceChildren(h("p.unseen", `Loading ${what} …`), h("ul.bones", { "aria-hidden": "true" }, ...lines));
@@ -12,26 +12,28 @@ export function empty(state, title, text) {
   state.replaceChildren(h("div.empty", drawing("cup"), h("p.title", title), h("p", { text })));
 }
 
-/** Shows why `what` cannot be shown; `stale` says that an older state of it still is. */
+/** Shows why `what` cannot be shown. With `stale`, an older version is still visible. */
 export function failed(state, what, error, retry, stale = false) {
   if (error.status === 403) {
     forbidden(state, what);
     return;
   }
-  const said = stale ? `This is not up to date: ${error.message}` : `The ${what} cannot be shown: ${error.message}`;
-  if (state.textContent.startsWith(said)) return;
+  const text = stale ? `This is not up to date: ${error.message}` : `The ${what} cannot be shown: ${error.message}`;
+  // A screen reader would repeat an alert that is created again.
+  if (state.firstElementChild?.dataset.problem === text) return;
+  const attributes = { role: "alert", "data-problem": text };
   state.replaceChildren(
-    h("div.callout.bad", { role: "alert" }, icon("alarm"), h("p", said), button("Try again", retry, "quiet")),
+    h("div.callout.bad", attributes, icon("alarm"), h("p", text), button("Try again", retry, "quiet")),
   );
 }
 
-/** Says that `what` is for managers, or that the API does not take this one for a manager any more. */
+/** Shows that `what` is only for managers, or that the API refused a manager whose groups have changed. */
 export function forbidden(state, what) {
   const { groups, isManager } = person() ?? { groups: [] };
   const isStaff = !isManager && groups.includes("staff");
   const words = isStaff
-    ? `You are signed in as staff: you order, and read the inbox. The ${what} are for managers.`
-    : "The API does not let you see this: your rights may have changed. Whoever runs the back office gives them.";
+    ? `You are signed in as staff. Staff can place orders and read the inbox. The ${what} are for managers.`
+    : "The API refused this request. Your permissions have changed. Ask an administrator for access.";
   state.replaceChildren(
     h(
       "div.empty",
@@ -44,10 +46,10 @@ export function forbidden(state, what) {
 }
 
 /**
- * A list that the API gives page by page, newest first.
+ * A list that the API returns page by page, newest first.
  *
- * `load(parameters, signal)` gives `{items, next}`; `show(items, arrived)` fills the page, where `arrived` has the keys
- * of what was not there before. `refresh` reads the first page anew, and keeps the older ones that were asked for.
+ * `load(parameters, signal)` returns `{items, next}`. `show(items, arrived)` displays them, and `arrived` has the keys of
+ * new items. `refresh` reads the first page again and keeps the older pages that are already loaded.
  */
 export class Listing {
   #given;
@@ -55,7 +57,7 @@ export class Listing {
   #next = null;
   #hasOlder = false;
 
-  /** `{ what, state, older, key, load, show, empty: [title, text], retry }`; `older` is the button for more. */
+  /** Takes `{ what, state, older, key, load, show, empty: [title, text], retry }`. `older` is the button for more. */
   constructor(given) {
     this.#given = given;
     given.older?.addEventListener("click", () => this.#more());
@@ -65,7 +67,7 @@ export class Listing {
     return this.#items ?? [];
   }
 
-  /** Forgets what is shown, as for another filter. */
+  /** Removes all items, for example for another filter. */
   reset() {
     this.#items = null;
     this.#hasOlder = false;
@@ -86,7 +88,7 @@ export class Listing {
     const known = new Set(this.items.map(key));
     const arrived = this.#items ? page.items.filter((item) => !known.has(key(item))) : [];
     const first = new Set(page.items.map(key));
-    // Where so much came in that this page does not reach down to the last one, the older are no longer next to it.
+    // If the new page has no item of the old list, items between them are missing. Then the old list is dropped.
     if (this.#hasOlder && page.items.some((item) => known.has(key(item)))) {
       this.#items = [...page.items, ...this.#items.filter((item) => !first.has(key(item)))];
     } else {

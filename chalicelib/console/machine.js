@@ -1,27 +1,27 @@
 /**
  * Draws a state machine as a picture whose states light up as its execution progresses.
  *
- * The API returns the position of each state: `column` is its depth from the start, and `row` is its lane. Columns go
- * to the right on a wide page, and down on a narrow page. States that only a failure reaches are hidden until something
- * fails or the reader asks for them.
+ * The API returns the position of each state: `column` is its depth from the start, and `row` is its lane. Columns run
+ * to the right on a wide page and down on a narrow page. States that only a failure reaches stay hidden until something
+ * fails or the reader shows them.
  */
 import { button, h, keyed, s } from "./dom.js";
 import { counted, duration } from "./format.js";
 
 const narrow = matchMedia("(max-width: 46rem)");
-// The size of a state, and the gaps between two states: along the execution's direction, and across it.
+// The size of a state in pixels, and the horizontal and vertical gaps between states.
 const WIDTH = 134;
 const HEIGHT = 48;
 const GAP = 26;
 const GAP_WITH_NAME = 42;
-// The margins of the frame around the states of a Parallel or a Map, whose name is at the top.
+// The margins of the frame around the states of a Parallel or Map state. Its name is at the top.
 const FRAME = { side: 9, top: 24, bottom: 9 };
 const EDGE = 12;
 const BEND = 8;
 
 const WORDS = {
   waiting: "not started",
-  running: "under way",
+  running: "running",
   succeeded: "done",
   failed: "failed",
   caught: "failed",
@@ -42,15 +42,15 @@ const took = ({ startedAt, finishedAt }) =>
 /** Returns the names of the states that the execution reaches without a failure. */
 function mainPath(states) {
   const byName = new Map(states.map((state) => [state.name, state]));
-  const found = new Set();
+  const reached = new Set();
   const visit = (name) => {
-    if (found.has(name)) return;
-    found.add(name);
+    if (reached.has(name)) return;
+    reached.add(name);
     byName.get(name).next.forEach(visit);
   };
   visit(states.find((state) => state.column === 0 && state.row === 0 && !state.parent).name);
-  for (const state of states) if (state.parent && found.has(state.parent)) found.add(state.name);
-  return found;
+  for (const state of states) if (state.parent && reached.has(state.parent)) reached.add(state.name);
+  return reached;
 }
 
 export class MachinePicture {
@@ -97,8 +97,8 @@ export class MachinePicture {
     const failed = this.#states.some((state) => !main.has(state.name) && isReached(state));
     this.toggle.hidden = failed || main.size === this.#states.length;
     this.toggle.textContent = this.#showsFailures
-      ? "Hide what happens where it fails"
-      : "Show what happens where it fails";
+      ? "Hide the failure path"
+      : "Show the failure path";
     const shown = this.#states.filter((state) => main.has(state.name) || failed || this.#showsFailures);
     const drawn = JSON.stringify([narrow.matches, shown.map((state) => [state.name, state.column, state.row])]);
     if (drawn !== this.#drawn) this.#layOut(shown);
@@ -138,7 +138,7 @@ export class MachinePicture {
         names
           .filter((name) => boxes.has(name))
           .map((name) => {
-            const d = way(boxes.get(state.name), boxes.get(name), kind, isDown);
+            const d = pathBetween(boxes.get(state.name), boxes.get(name), kind, isDown);
             return {
               from: state.name,
               to: name,
@@ -156,7 +156,7 @@ export class MachinePicture {
     );
     const drawn = (wanted) => shown.filter(wanted).map((state) => this.#nodes.get(state.name));
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    // The picture shrinks with the page, but only as far as its text stays legible.
+    // The picture shrinks with the page until its text would be too small to read.
     this.svg.style.width = `${width}px`;
     this.svg.style.minWidth = `${width * 0.78}px`;
     this.svg.replaceChildren(
@@ -191,12 +191,12 @@ export class MachinePicture {
         isReached(after) && (kind === "catch" ? ["caught", "failed"] : ["succeeded"]).includes(before.status);
       path.classList.toggle("taken", isTaken);
     }
-    const said = this.#states
+    const label = this.#states
       .filter((state) => isReached(state) && !isFrame(state))
       .map((state) => `${nameOf(state)}: ${WORDS[state.status]}`);
     this.svg.setAttribute(
       "aria-label",
-      said.length ? `The steps so far. ${said.join("; ")}.` : "No step has started yet.",
+      label.length ? `The steps so far. ${label.join("; ")}.` : "No step has started yet.",
     );
   }
 }
@@ -217,7 +217,7 @@ function drawState(state, box) {
     s("text", { x: x + 32, y: middle - 3, ...fitting(nameOf(state)) }),
     s("text.took", { x: x + 32, y: middle + 13 }),
   );
-  // In a fast report many states change at once, and the delay lights them up one after the other.
+  // In a fast report many states change at once. The delay lights them up one after the other.
   drawn.style.setProperty("--delay", `${state.column * 0.12}s`);
   return drawn;
 }
@@ -227,27 +227,27 @@ const fitting = (text) =>
   text.length > 14 ? { text, textLength: WIDTH - 40, lengthAdjust: "spacingAndGlyphs" } : { text };
 
 /** Returns the path from one box to another: straight in the same lane, otherwise with right angles and round corners. */
-function way(from, to, kind, isDown) {
+function pathBetween(from, to, kind, isDown) {
   // The names of the box's sides along and across the execution's direction.
   const [middle, lane, begin, end, far, near] = isDown
     ? ["y", "x", "top", "bottom", "right", "left"]
     : ["x", "y", "left", "right", "bottom", "top"];
   let points;
   if (kind === "catch") {
-    const bus = to[near] - 12;
+    const detour = to[near] - 12;
     points = [
       [from[middle], from[far]],
-      [from[middle], bus],
-      [to[middle], bus],
+      [from[middle], detour],
+      [to[middle], detour],
       [to[middle], to[near]],
     ];
   } else if (to[begin] < from[begin]) {
     // A loop goes back around both boxes.
-    const bus = Math.max(from[far], to[far]) + 14;
+    const detour = Math.max(from[far], to[far]) + 14;
     points = [
       [from[middle], from[far]],
-      [from[middle], bus],
-      [to[middle], bus],
+      [from[middle], detour],
+      [to[middle], detour],
       [to[middle], to[far]],
     ];
   } else {
@@ -288,8 +288,8 @@ function showStep(element, state) {
     state.tries > 1 && counted(state.tries, "try", "tries"),
   ];
   const text = words.filter(Boolean).join(", ");
-  if (element.dataset.said === text + state.error) return;
-  element.dataset.said = text + state.error;
+  if (element.dataset.content === text + state.error) return;
+  element.dataset.content = text + state.error;
   element.className = state.status;
   element.replaceChildren(h("b", nameOf(state)), ` ${text}`, state.error ? h("p.problem", state.error) : "");
 }

@@ -1,12 +1,12 @@
 /**
- * The console. This module shows one tab at a time, by the address's part behind `#`, and what all tabs share.
+ * Entry point of the console. It shows the tab that the URL fragment names, and the parts that all tabs share.
  *
- * Each tab is a module with its part of index.html: `open(id)` is called when it is shown, or shown with another id,
- * and `close()` when it is left; in between it polls. `needs` names the group that it is for.
+ * Each tab is a module and a section of index.html. `open(id)` shows it, `close()` hides it, and it polls in between.
+ * `needs` names the group that can use the tab.
  *
  *     main ─ today, orders, reports (machine, storage), uploads, inbox, dead-letters
- *            each on: listing (lists with all their states), poll, format (times and sizes), dom (elements)
- *            and on: api (requests) ─ sign-in (tokens), connection (waiting for it), kept (what a reload finds)
+ *            each uses: listing (lists and their states), poll, format (times and sizes), dom (elements)
+ *            and: api (requests) ─ sign-in (tokens), connection (retries), kept (values that survive a reload)
  */
 import { onConnection, retry } from "./connection.js";
 import { config } from "./config.js";
@@ -29,7 +29,7 @@ let shownTitle = null;
 
 const allowed = (tab) => !tabs[tab].needs || person().isManager;
 
-/** Shows what the address asks for: `#orders`, or `#orders/<id>`. */
+/** Shows the tab that the URL fragment names: `#orders` or `#orders/<id>`. */
 function route({ byHand = true } = {}) {
   if (!person()) return;
   const [tab, id] = location.hash.slice(1).split("/");
@@ -57,13 +57,13 @@ function route({ byHand = true } = {}) {
   document.title = `${title.textContent} · Café back office`;
   if (title !== shownTitle && byHand) {
     scrollTo(0, 0);
-    // A dialog has the focus to itself.
+    // An open dialog keeps the focus.
     if (!document.querySelector("dialog[open]")) title.focus({ preventScroll: true });
   }
   shownTitle = title;
 }
 
-/** In place of what somebody may not see stands why. */
+/** Replaces a tab with an explanation if the person has no permission for it. */
 function showAllowed(view, tab) {
   const name = document.querySelector(`nav.tabs a[href="#${tab}"] > span`).textContent.toLowerCase();
   view.querySelector(":scope > .forbidden")?.remove();
@@ -74,7 +74,7 @@ function showAllowed(view, tab) {
   forbidden(place, name);
 }
 
-/** Somebody signed in, or has other groups now. */
+/** Shows the person who signed in, or whose groups have changed. */
 function showPerson(now) {
   $("gate").hidden = Boolean(now);
   $("app").hidden = !now;
@@ -87,7 +87,7 @@ function showPerson(now) {
     anchor.append(h("span.lock", icon("lock"), h("span.unseen", " (managers only)")));
   }
   const mayNow = opened && allowed(opened.tab);
-  // Whoever signed in at the gate begins at the heading.
+  // After the sign-in form, the focus goes to the heading of the tab.
   if (!opened || mayNow === $(`view-${opened.tab}`).classList.contains("closed"))
     route({ byHand: !$("gate-form").hidden });
 }
@@ -100,13 +100,13 @@ function showConnection(seconds) {
     return;
   }
   if (!place.childElementCount) {
-    const words = "No connection. What you typed stays here, and what you sent goes out by itself once it is back.";
+    const words = "No connection. Your input is kept. Pending requests are sent when the connection is back.";
     place.replaceChildren(icon("alarm"), h("p", words), button("Try now", retry, "quiet"));
   }
   place.querySelector("button").ariaBusy = String(seconds === 0);
 }
 
-// An address without the slash at its end would make each `#tab` another page.
+// Without its final slash, the page's address differs from the base, and each `#tab` would load the page again.
 if (location.href.split("#")[0] !== document.baseURI) history.replaceState(null, "", document.baseURI + location.hash);
 
 $("stage").textContent = config.stage;

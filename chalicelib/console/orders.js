@@ -1,8 +1,8 @@
-/** Orders: the form, those on their way from the queue to the table, the list, and one of them in a dialog. */
+/** Orders tab: the order form, the orders that are not stored yet, the list, and a dialog with one order. */
 import { ApiError, get, Submission } from "./api.js";
 import { $, announce, button, h, icon, keyed, onSubmit, openDialog } from "./dom.js";
 import { duration, now, number, time } from "./format.js";
-import { keep, kept } from "./kept.js";
+import { keep, recall } from "./kept.js";
 import { failed, Listing, loading } from "./listing.js";
 import { Poll } from "./poll.js";
 
@@ -14,11 +14,11 @@ const LONG = 60_000;
 const form = $("order-form");
 const items = $("order-items").querySelector("ol");
 const submission = new Submission("order");
-let made = 0;
+let itemCount = 0;
 
 function addItem(item = "", quantity = "1") {
-  made += 1;
-  const [itemId, quantityId] = [`order-item-${made}`, `order-quantity-${made}`];
+  itemCount += 1;
+  const [itemId, quantityId] = [`order-item-${itemCount}`, `order-quantity-${itemCount}`];
   const row = h(
     "li",
     h(
@@ -47,7 +47,7 @@ function removeItem(row) {
   announce("Item removed.");
 }
 
-/** The fields have the names by which the API speaks of them. */
+/** Numbers the items. Each field gets the name that the API uses for it in its error messages. */
 function numberItems() {
   [...items.children].forEach((row, index) => {
     const [item, quantity] = row.querySelectorAll("input");
@@ -61,8 +61,8 @@ function numberItems() {
   });
 }
 
-/** What is typed, as the API takes it: numbers where they are some, and otherwise the text, of which the API speaks. */
-function typed() {
+/** Returns the order in the form. A quantity that is no number stays text, so that the API can explain the error. */
+function readForm() {
   const order = {
     customerID: $("order-customer").value.trim(),
     items: [...items.children].map((row) => {
@@ -74,17 +74,17 @@ function typed() {
   return note ? { ...order, note } : order;
 }
 
-const keepDraft = () => keep("draft", typed());
+const keepDraft = () => keep("draft", readForm());
 
 function restoreDraft() {
-  const { customerID = "", note = "", items: kinds = [{}] } = kept("draft") ?? {};
+  const { customerID = "", note = "", items: kinds = [{}] } = recall("draft") ?? {};
   $("order-customer").value = customerID;
   $("order-note").value = note;
   items.replaceChildren();
   kinds.forEach(({ item, quantity }) => addItem(item, quantity));
 }
 
-/** Shows each problem beside its field, and those of other fields above the form. */
+/** Shows each problem beside its field. Problems without a field in the form appear above it. */
 function showProblems(problems) {
   const inputs = [...form.querySelectorAll("[data-field]")];
   const messages = Map.groupBy(problems, ({ field }) => inputs.find((input) => input.dataset.field === field));
@@ -108,7 +108,7 @@ function showProblems(problems) {
 }
 
 async function place() {
-  const order = typed();
+  const order = readForm();
   let placed;
   try {
     placed = await submission.send("orders", order);
@@ -116,14 +116,14 @@ async function place() {
     if (!(error instanceof ApiError)) throw error;
     const isAboutFields = error.status === 400 && error.problems.length;
     showProblems(isAboutFields ? error.problems : [{ message: error.message }]);
-    const wrong = form.querySelectorAll("[aria-invalid]").length;
-    if (wrong) announce(wrong === 1 ? "One field is not right yet." : `${wrong} fields are not right yet.`);
+    const invalid = form.querySelectorAll("[aria-invalid]").length;
+    if (invalid) announce(invalid === 1 ? "One field is invalid." : `${invalid} fields are invalid.`);
     return;
   }
   showProblems([]);
   keep("draft", null);
   restoreDraft();
-  // On a telephone the keyboard would cover what is to be seen now.
+  // On a phone, focus would open the keyboard and hide the new order.
   if (matchMedia("(hover: hover)").matches) $("order-customer").focus();
   follow({
     orderID: placed.orderID,
@@ -138,42 +138,42 @@ form.addEventListener("input", keepDraft);
 onSubmit(form, place);
 $("order-add").addEventListener("click", () => addItem().querySelector("input").focus());
 
-// --- On their way ----------------------------------------------------------------------------------------------------
+// --- Orders that are not stored yet ----------------------------------------------------------------------------------
 
-let way = [];
+let pending = [];
 
-const wayPoll = new Poll(async (signal) => {
-  const waiting = way.filter((each) => each.placedAfter === null);
+const pendingPoll = new Poll(async (signal) => {
+  const waiting = pending.filter((each) => each.placedAfter === null);
   if (!waiting.length) return null;
-  // Not by their ids: until an order is stored there is nothing under it, and a browser logs each 404 as an error.
+  // A request by id would answer 404 until the order is stored, and a browser logs each 404 as an error.
   for (const customerID of new Set(waiting.map((each) => each.customerID))) {
     const { orders } = await get("orders", { customerID, limit: 100 }, signal);
     const stored = new Set(orders.map((order) => order.orderID));
     for (const each of waiting.filter(({ orderID }) => stored.has(orderID))) {
       each.placedAfter = now() - each.since;
-      announce(`The order of ${each.customerID} is placed.`);
+      announce(`The order for ${each.customerID} is stored.`);
       list.refresh().catch(shownAlready);
     }
   }
-  showWay();
+  showPending();
   const eldest = Math.max(...waiting.map((each) => now() - each.since));
   return eldest < 15_000 ? 1 : eldest < LONG ? 3 : 10;
 });
 
 function follow(order) {
-  way = [order, ...way.filter((each) => each.orderID !== order.orderID)].slice(0, 5);
-  announce(`The order of ${order.customerID} is queued.`);
-  showWay();
+  pending = [order, ...pending.filter((each) => each.orderID !== order.orderID)].slice(0, 5);
+  announce(`The order for ${order.customerID} is queued.`);
+  showPending();
   $("order-way").scrollIntoView({ block: "nearest" });
-  wayPoll.start();
+  pendingPoll.start();
 }
 
-function showWay() {
-  $("order-way").hidden = !way.length;
-  keyed($("order-way-list"), way, (each) => each.orderID, makeWay, updateWay);
+function showPending() {
+  $("order-way").hidden = !pending.length;
+  keyed($("order-way-list"), pending, (each) => each.orderID, makePending, updatePending);
 }
 
-const makeWay = (each) =>
+const makePending = (each) =>
   h(
     "li.row",
     h(
@@ -185,20 +185,20 @@ const makeWay = (each) =>
     ),
   );
 
-function updateWay(element, { orderID, since, placedAfter }) {
+function updatePending(element, { orderID, since, placedAfter }) {
   const steps = element.querySelectorAll(".steps li");
   const done = placedAfter !== null;
   steps.forEach((step, index) => step.classList.toggle("done", done || index === 0));
   steps[1].classList.toggle("going", !done);
   if (done && !steps[2].querySelector("a"))
     steps[2].replaceChildren(h("a", { href: `#orders/${orderID}`, text: "Placed" }));
-  const waits = now() - since > LONG && "It waits longer than usual. If it failed, it will be among the dead letters.";
+  const waits = now() - since > LONG && "This takes longer than usual. A failed order appears under Dead letters.";
   element.querySelector(".hint").textContent = done ? `Placed after ${duration(placedAfter)}.` : waits || "";
 }
 
 // --- The list --------------------------------------------------------------------------------------------------------
 
-/** `2 Flat white, Croissant`. */
+/** Returns the items in one line, such as `2 Flat white, Croissant`. */
 function summary(kinds) {
   const shown = kinds.slice(0, 4).map(({ item, quantity }) => (quantity === 1 ? item : `${number(quantity)} ${item}`));
   return shown.join(", ") + (kinds.length > 4 ? ` and ${kinds.length - 4} more` : "");
@@ -211,7 +211,7 @@ const poll = new Poll(async (signal) => {
   return SECONDS;
 });
 
-/** A list shows its errors itself. */
+/** Ignores an API error, because the list shows its own errors. */
 function shownAlready(error) {
   if (!(error instanceof ApiError)) throw error;
 }
@@ -243,8 +243,8 @@ const list = new Listing({
   },
   empty: () =>
     customer
-      ? ["No order of this customer", `Nothing is placed for ${customer} yet.`]
-      : ["No orders yet", "The first one that you place shows up here."],
+      ? ["No order of this customer", `No order is stored for ${customer}.`]
+      : ["No orders yet", "Stored orders appear here."],
   retry: () => poll.now(),
 });
 
@@ -266,8 +266,8 @@ function makeOrder(order, isNew) {
 }
 
 function suggest(datalist, values) {
-  const different = [...new Set(values)].sort().slice(0, 50);
-  datalist.replaceChildren(...different.map((value) => h("option", { value })));
+  const unique = [...new Set(values)].sort().slice(0, 50);
+  datalist.replaceChildren(...unique.map((value) => h("option", { value })));
 }
 
 function filter(name) {
@@ -282,10 +282,10 @@ $("orders-filter").addEventListener("submit", (event) => {
   event.preventDefault();
   filter($("orders-customer").value.trim());
 });
-// The cross in the field, and an emptied field, show all again.
+// An empty field, also after a click on its cross, removes the filter.
 $("orders-customer").addEventListener("input", ({ target }) => target.value === "" && customer && filter(""));
 
-// --- One of them -----------------------------------------------------------------------------------------------------
+// --- One order -------------------------------------------------------------------------------------------------------
 
 const dialog = $("order");
 let shown;
@@ -303,7 +303,7 @@ async function show(orderID) {
   } catch (error) {
     shownAlready(error);
     const words =
-      error.status === 404 ? new ApiError(404, "There is none with this id, or it is still on the queue.") : error;
+      error.status === 404 ? new ApiError(404, "No order has this id, or it is still on the queue.") : error;
     failed(body, "order", words, () => show(orderID));
   }
 }
@@ -314,7 +314,7 @@ function showOrder(order) {
     ["Placed", time(order.placedAt, "moment")],
     ["Ordered by", order.requestedBy ?? "not recorded"],
     ["Note", order.note ?? "none"],
-    ["Id", h("span.id", order.orderID)],
+    ["ID", h("span.id", order.orderID)],
   ];
   $("order-body").replaceChildren(
     h(
@@ -340,13 +340,13 @@ restoreDraft();
 export const orders = {
   open(orderID) {
     poll.start();
-    wayPoll.start();
+    pendingPoll.start();
     if (orderID) show(orderID);
     else dialog.close();
   },
   close() {
     poll.stop();
-    wayPoll.stop();
+    pendingPoll.stop();
     dialog.close();
   },
 };

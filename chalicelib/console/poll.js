@@ -1,6 +1,4 @@
-/**
- * Asks again and again, while somebody looks: it stops while the tab is hidden, and after a failure asks less often.
- */
+/** Repeats a request while the page is visible. It pauses in a hidden tab, and waits longer after each failure. */
 import { ApiError } from "./api.js";
 
 const MOST_SECONDS = 120;
@@ -12,29 +10,29 @@ export class Poll {
   #timer;
   #controller;
   #failures = 0;
-  #wanted = false;
+  #started = false;
 
-  /** `work(signal)` does one round, and says in how many seconds the next one is due, or null for never. */
+  /** `work(signal)` makes one round and returns the seconds until the next one, or null to stop. */
   constructor(work) {
     this.#work = work;
   }
 
   start() {
-    this.#wanted = true;
+    this.#started = true;
     polls.add(this);
     return this.now();
   }
 
   stop() {
-    this.#wanted = false;
+    this.#started = false;
     polls.delete(this);
     this.#rest();
   }
 
-  /** A round at once; what was under way is given up. */
+  /** Starts a round immediately, and aborts the one in progress. */
   async now() {
     this.#rest();
-    if (!this.#wanted || document.hidden) return;
+    if (!this.#started || document.hidden) return;
     const controller = (this.#controller = new AbortController());
     let seconds;
     try {
@@ -42,7 +40,7 @@ export class Poll {
       this.#failures = 0;
     } catch (error) {
       if (controller.signal.aborted) return;
-      // Whoever asked has shown it; here it only means to wait longer.
+      // The caller has already shown the error. Here it only makes the pause longer.
       if (!(error instanceof ApiError)) throw error;
       this.#failures += 1;
       seconds = Math.min(5 * 2 ** this.#failures, MOST_SECONDS);

@@ -1,4 +1,4 @@
-/** Reports: requesting one, the list of them, and one as it is made: its states, its cause, its link. */
+/** Reports tab: the request form, the list, and one report with its progress, its error or its link. */
 import { ApiError, get, Submission } from "./api.js";
 import { $, announce, button, h, icon, keyed, link, onSubmit } from "./dom.js";
 import { countdown, duration, now, number, time } from "./format.js";
@@ -13,20 +13,20 @@ const SECONDS_WATCHED = 1;
 
 const NAMES = { inventory: "Inventory report", storage: "Storage report" };
 const STATUS = {
-  RUNNING: ["going", "Under way"],
+  RUNNING: ["going", "Running"],
   SUCCEEDED: ["good", "Ready"],
   FAILED: ["bad", "Failed"],
-  TIMED_OUT: ["bad", "Took too long"],
+  TIMED_OUT: ["bad", "Timed out"],
   ABORTED: ["bad", "Stopped"],
 };
 
-const WAIT = "It is being made. Stay and watch, or go: it will be in the list, and its notification in the inbox.";
+const WAIT = "The report is running. You can leave this page. A message in the inbox will announce the report.";
 
 const badge = (status) => h(`span.badge.${STATUS[status][0]}`, STATUS[status][1]);
 
 const took = ({ startedAt, finishedAt }) => (finishedAt ? Date.parse(finishedAt) : now()) - Date.parse(startedAt);
 
-// --- Requesting one --------------------------------------------------------------------------------------------------
+// --- The request form ------------------------------------------------------------------------------------------------
 
 const form = $("report-form");
 const submission = new Submission("report");
@@ -37,8 +37,8 @@ onSubmit(form, async () => {
   const problem = $("report-problem");
   problem.hidden = true;
   try {
-    const wanted = kind === "storage" ? { kind, mode: form.elements.mode.value } : { kind };
-    const { reportId } = await submission.send("create_report", wanted);
+    const body = kind === "storage" ? { kind, mode: form.elements.mode.value } : { kind };
+    const { reportId } = await submission.send("create_report", body);
     location.hash = `#reports/${reportId}`;
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
@@ -76,7 +76,7 @@ const list = new Listing({
       (each) => makeReport(each, arrived.has(each.reportId)),
       updateReport,
     ),
-  empty: ["No reports yet", "Request the first one: it takes some seconds."],
+  empty: ["No reports yet", "Request one. It takes a few seconds."],
   retry: () => poll.now(),
 });
 
@@ -94,7 +94,8 @@ const makeReport = ({ reportId, kind, startedAt }, isNew) =>
 
 function updateReport(element, report) {
   const status = element.querySelector(".status");
-  if (status.textContent !== STATUS[report.status][1]) status.replaceChildren(badge(report.status));
+  if (status.dataset.status !== report.status) status.replaceChildren(badge(report.status));
+  status.dataset.status = report.status;
   element.querySelector(".took").textContent = report.finishedAt ? `took ${duration(took(report))}` : "";
 }
 
@@ -103,9 +104,9 @@ $("reports-kind").addEventListener("change", () => {
   poll.now();
 });
 
-// --- One of them -----------------------------------------------------------------------------------------------------
+// --- One report ------------------------------------------------------------------------------------------------------
 
-let opened = null; // the id
+let opened = null; // the id of the report on the page
 let report = null;
 let picture = null;
 
@@ -122,7 +123,7 @@ const watch = new Poll(async (signal) => {
   }
   $("report-state").replaceChildren();
   showReport(history);
-  if (before === "RUNNING" && report.status !== "RUNNING") announce(`The report: ${STATUS[report.status][1]}.`);
+  if (before === "RUNNING" && report.status !== "RUNNING") announce(`Report: ${STATUS[report.status][1]}.`);
   return report.status === "RUNNING" ? SECONDS_WATCHED : null;
 });
 
@@ -131,8 +132,8 @@ function showReport(history) {
   showAbout();
   if (!picture) {
     picture = new MachinePicture();
-    const made = part("machine", "How it is made", picture.element);
-    $("report-body").replaceChildren(h("div", { id: "report-outcome" }), made, h("div", { id: "report-summary" }));
+    const progress = part("machine", "Progress", picture.element);
+    $("report-body").replaceChildren(h("div", { id: "report-outcome" }), progress, h("div", { id: "report-summary" }));
   }
   picture.update(history);
   fill("report-outcome", JSON.stringify([report.status, report.error, report.url]), outcome);
@@ -140,14 +141,14 @@ function showReport(history) {
   tick();
 }
 
-/** Fills a place anew only where that changed, so that nothing flickers and the focus stays where it is. */
+/** Replaces the content of an element only if `state` has changed, so that nothing flickers and the focus stays. */
 function fill(id, state, make) {
   if ($(id).dataset.state === state) return;
   $(id).dataset.state = state;
   $(id).replaceChildren(...make());
 }
 
-/** A section with its heading. */
+/** Returns a section with a heading. */
 const part = (id, title, ...content) =>
   h("section", { "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title` }, title), ...content);
 
@@ -158,7 +159,7 @@ function showAbout() {
     " started ",
     time(report.startedAt, "moment"),
     report.requestedBy ? ` by ${report.requestedBy}` : "",
-    report.finishedAt ? `, took ${duration(took(report))}` : `, for ${duration(took(report), 0)}`,
+    report.finishedAt ? `, took ${duration(took(report))}` : `, running for ${duration(took(report), 0)}`,
   ];
   about.replaceChildren(...parts);
 }
@@ -169,7 +170,7 @@ function outcome() {
     const words = h("div", h("p", h("b", "Why it failed")), h("p", report.error));
     return [h("div.callout.bad", icon("alarm"), words)];
   }
-  if (!report.url) return [h("p.callout", "Its page is no longer kept. Request a new one.")];
+  if (!report.url) return [h("p.callout", "This report has been deleted. Request a new one.")];
   const open = link(report.url, icon("out"), " Open the report");
   open.className = "button primary";
   const copy = button("Copy the link", () => copyLink(copy));
@@ -181,11 +182,11 @@ async function copyLink(button) {
   try {
     await navigator.clipboard.writeText(report.url);
   } catch {
-    // The browser does not allow it: then the person copies it.
+    // The browser does not allow access to the clipboard, so the person copies the link by hand.
     const field = h("input", { type: "text", readonly: true, value: report.url, "aria-label": "The link" });
     $("report-expiry").before(field);
     field.select();
-    announce("The link is selected: copy it.");
+    announce("The link is selected. Copy it.");
     return;
   }
   button.textContent = "Copied";
@@ -198,26 +199,26 @@ async function renewLink(button) {
   await watch.now();
   button.disabled = false;
   $("report-outcome").querySelector("a")?.focus();
-  announce("There is a new link.");
+  announce("A new link is ready.");
 }
 
 function summary() {
-  const { summary: found } = report;
-  if (!found) return [];
+  const { summary: result } = report;
+  if (!result) return [];
   if (report.kind === "storage") {
-    const about = h("p", MODES[found.mode], ", ", ...asOf(found), ".");
-    return [part("found", "What is stored", about, ...bars(found))];
+    const about = h("p", MODES[result.mode], ", ", ...asOf(result), ".");
+    return [part("summary", "Buckets", about, ...bars(result))];
   }
   const totals = [
-    ["Beans", found.rows],
-    ["Suppliers", found.suppliers],
-    ["In stock", found.quantity],
+    ["Beans", result.rows],
+    ["Suppliers", result.suppliers],
+    ["In stock", result.quantity],
   ];
   const tiles = totals.map(([name, value]) => h("div", h("dt", name), h("dd", number(value))));
-  return [part("found", "What is on the shelves", h("dl.totals", ...tiles))];
+  return [part("summary", "Inventory", h("dl.totals", ...tiles))];
 }
 
-/** Each second: how long it has been going, and how long its link opens. */
+/** Updates the running time and the remaining time of the link, once a second. */
 function tick() {
   if (!report || document.hidden) return;
   if (report.status === "RUNNING") showAbout();
@@ -226,10 +227,10 @@ function tick() {
   const left = Date.parse(report.expiresAt) - now();
   const card = expiry.parentElement;
   if (left > 0) {
-    expiry.textContent = `The link opens for ${countdown(left)} more, for everyone who has it.`;
+    expiry.textContent = `The link works for ${countdown(left)} more, for everyone who has it.`;
   } else if (!card.classList.contains("ended")) {
     card.classList.add("ended");
-    expiry.textContent = "The link has ended. Make a new one.";
+    expiry.textContent = "The link has expired. Make a new one.";
     const [open, copy, renew] = card.querySelector(".buttons").children;
     open.remove();
     copy.remove();

@@ -1,25 +1,26 @@
 /**
- * Who is signed in. The page asks the user pool itself; tokens are in memory and in sessionStorage, and nowhere else.
+ * Sign-in and sessions. The page calls the user pool directly. Tokens stay in memory and in sessionStorage.
  *
- * `token()` is all that requests need: it waits for somebody to sign in, and refreshes a token five minutes before
- * its end. Where the refresh token has ended too, a dialog asks for the password, and whoever waits goes on after it.
+ * `token()` returns a valid token for a request. It waits until somebody is signed in, and refreshes the token five
+ * minutes before it expires. If the refresh token has expired too, a dialog asks for the password. Waiting requests
+ * continue after that.
  */
 import { config } from "./config.js";
 import { $, announce, onSubmit, openDialog } from "./dom.js";
-import { forget, keep, kept } from "./kept.js";
+import { forget, keep, recall } from "./kept.js";
 
 const EARLY = 5 * 60_000;
 
 let tokens = null; // { id, refresh, endsAt, name, groups }
-// A token that was made because the API refused the one before it. Where it is refused too, that is meant.
-let latest = null;
+// The token that replaced one that the API refused. If the API refuses this token too, the person has no permission.
+let renewedToken = null;
 let refreshing = null;
 let whenSignedIn = [];
-let changed = () => {};
+let onChange = () => {};
 
 const BUSY = ["TooManyRequestsException", "LimitExceededException", "InternalErrorException"];
 
-/** The user pool's refusal; `code` is its name of it. */
+/** An error that the user pool returns. `code` is its type, such as `NotAuthorizedException`. */
 class Refused extends Error {
   constructor(code, message) {
     super(message);
@@ -50,24 +51,24 @@ function claims(jwt) {
   return JSON.parse(new TextDecoder().decode(bytes));
 }
 
-function take(result) {
-  const said = claims(result.IdToken);
+function storeTokens(result) {
+  const payload = claims(result.IdToken);
   tokens = {
     id: result.IdToken,
-    // A refresh gives none, unless the pool rotates them.
+    // The answer to a refresh has a new refresh token only if the pool rotates them.
     refresh: result.RefreshToken ?? tokens?.refresh,
     endsAt: Date.now() + result.ExpiresIn * 1000,
-    name: said["cognito:username"],
-    groups: said["cognito:groups"] ?? [],
+    name: payload["cognito:username"],
+    groups: payload["cognito:groups"] ?? [],
   };
   keep("session", tokens);
-  changed(person());
+  onChange(person());
   const resolved = whenSignedIn;
   whenSignedIn = [];
   resolved.forEach((resolve) => resolve());
 }
 
-/** `{ name, groups, isManager }`, or null while nobody is signed in. */
+/** Returns `{ name, groups, isManager }`, or null if nobody is signed in. */
 export function person() {
   if (!tokens) return null;
   const { name, groups } = tokens;
@@ -76,31 +77,31 @@ export function person() {
 
 const signedIn = () => new Promise((resolve) => whenSignedIn.push(resolve));
 
-/** An id token that is good for some minutes. Throws a TypeError where the user pool cannot be reached. */
+/** Returns an ID token that is valid for some minutes. Throws a TypeError if the user pool cannot be reached. */
 export async function token() {
   if (!tokens) await signedIn();
   if (tokens.endsAt - Date.now() < EARLY) await refresh();
   return tokens.id;
 }
 
-/** The API refused `stale`: gets another token, or says false where that would change nothing. */
+/** Replaces the token `stale`, which the API refused. Returns false if a new token cannot help. */
 export async function renew(stale) {
   if (tokens?.id === stale) {
-    if (stale === latest) return false;
+    if (stale === renewedToken) return false;
     await refresh();
-    latest = tokens?.id;
+    renewedToken = tokens?.id;
   }
   return true;
 }
 
-/** New tokens, with the groups of now. Throws a TypeError where the user pool cannot be reached, or is too busy. */
+/** Gets new tokens with the current groups. Throws a TypeError if the user pool cannot be reached or is too busy. */
 export function refresh() {
   refreshing ??= (async () => {
     try {
       const parameters = { REFRESH_TOKEN: tokens.refresh };
       const answer = await ask("InitiateAuth", { AuthFlow: "REFRESH_TOKEN_AUTH", AuthParameters: parameters });
-      // Meanwhile the person may have signed out.
-      if (tokens) take(answer.AuthenticationResult);
+      // The person can have signed out in the meantime.
+      if (tokens) storeTokens(answer.AuthenticationResult);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       if (BUSY.includes(error.code)) throw new TypeError(error.message);
@@ -110,29 +111,27 @@ export function refresh() {
   return refreshing;
 }
 
-// --- The form, at the gate or in the dialog --------------------------------------------------------------------------
+// --- The sign-in form, on the first page or in the dialog ------------------------------------------------------------
 
 const form = $("sign-in");
 const problem = $("sign-in-problem");
-let challenge = null; // { session, name } while a new password is due
+let challenge = null; // { session, name } while the person must choose a new password
 
 const WORDS = {
-  NotAuthorizedException: "The name or the password is wrong.",
-  UserNotFoundException: "The name or the password is wrong.",
-  PasswordResetRequiredException: "This password has to be changed: ask whoever runs the back office for a new one.",
-  UserNotConfirmedException: "This account is not confirmed yet: ask whoever runs the back office.",
-  TooManyRequestsException: "Too many people try at once: wait a moment.",
-  LimitExceededException: "Too many tries: wait a moment.",
+  UserNotFoundException: "Incorrect username or password.",
+  PasswordResetRequiredException: "This password must be reset. Ask an administrator for a new one.",
+  UserNotConfirmedException: "This account is not confirmed. Ask an administrator to confirm it.",
+  TooManyRequestsException: "Too many people are signing in. Wait a moment, and try again.",
+  LimitExceededException: "Too many attempts. Wait a moment, and try again.",
 };
 
-function words(error) {
-  if (!(error instanceof Refused)) return "No connection. What you typed is still here: try again in a moment.";
-  // The pool has one name for several things, and says which.
-  const plain = error.code !== "NotAuthorizedException" || /^Incorrect/.test(error.message);
-  return (plain && WORDS[error.code]) || error.message || "The user pool refused, and gave no reason.";
+function explain(error) {
+  if (!(error instanceof Refused)) return "No connection. Your input is kept. Try again in a moment.";
+  // NotAuthorizedException has several causes, such as a disabled account. Only the pool's message tells them apart.
+  return WORDS[error.code] ?? (error.message || `The user pool refused the sign-in (${error.code}). Try again.`);
 }
 
-function tell(text) {
+function showProblem(text) {
   problem.textContent = text;
   problem.hidden = !text;
 }
@@ -143,7 +142,7 @@ function showStep() {
   form.querySelector("button.primary").textContent = challenge ? "Keep this password" : "Sign in";
 }
 
-async function answerOf(fields) {
+async function sendForm(fields) {
   if (!challenge) {
     const parameters = { USERNAME: fields.name, PASSWORD: fields.password };
     return [fields.name, await ask("InitiateAuth", { AuthFlow: "USER_PASSWORD_AUTH", AuthParameters: parameters })];
@@ -157,43 +156,43 @@ async function submit() {
   const fields = { name: $("name").value.trim(), password: $("password").value, next: $("new-password").value };
   const [first, second] = challenge ? [$("new-password"), $("new-password-again")] : [$("name"), $("password")];
   if (!first.value || !second.value) {
-    tell("Both fields are needed.");
+    showProblem("Fill in both fields.");
     (first.value ? second : first).focus();
     return;
   }
   if (challenge && first.value !== second.value) {
-    tell("The two new passwords are not the same.");
+    showProblem("The two passwords differ. Type the same password in both fields.");
     second.focus();
     return;
   }
   let name, answer;
   try {
-    [name, answer] = await answerOf(fields);
+    [name, answer] = await sendForm(fields);
   } catch (error) {
     if (challenge && error.code === "NotAuthorizedException") {
       challenge = null;
       showStep();
-      tell("That took too long: sign in once more.");
+      showProblem("The time to choose a password is over. Sign in again.");
     } else {
-      tell(words(error));
+      showProblem(explain(error));
     }
     (challenge ? $("new-password") : $("password")).select();
     return;
   }
   if (answer.ChallengeName === "NEW_PASSWORD_REQUIRED") {
     challenge = { session: answer.Session, name };
-    tell("");
+    showProblem("");
     showStep();
     $("new-password").focus();
   } else if (answer.ChallengeName) {
-    tell(`The user pool asks for ${answer.ChallengeName}, which this page does not know.`);
+    showProblem(`This page does not support the sign-in step ${answer.ChallengeName}. Ask an administrator.`);
   } else {
     challenge = null;
     form.reset();
     showTyped();
-    tell("");
+    showProblem("");
     showStep();
-    take(answer.AuthenticationResult);
+    storeTokens(answer.AuthenticationResult);
   }
 }
 
@@ -206,8 +205,8 @@ function showTyped() {
 
 $("show-password").addEventListener("change", showTyped);
 
-/** Nobody is signed in: the form is all there is. */
-function atTheGate() {
+/** Shows only the sign-in form, because nobody is signed in. */
+function showSignIn() {
   $("gate-form").hidden = false;
   $("name").focus();
 }
@@ -219,7 +218,7 @@ async function signInAgain() {
   waitingAgain = true;
   $("again-form").append(form);
   $("name").value = tokens.name;
-  // What waits is this person's, and shall not go out in another one's name.
+  // Waiting requests belong to this person, so another person must not send them.
   $("name").readOnly = true;
   openDialog(dialog);
   $("password").focus();
@@ -229,12 +228,12 @@ async function signInAgain() {
   announce("You are signed in again.");
 }
 
-// It is left by signing in or out. A browser may let Escape close it all the same.
+// Only signing in or out closes this dialog. Some browsers close it on a second Escape, so it is opened again.
 $("again").addEventListener("cancel", (event) => event.preventDefault());
 $("again").addEventListener("close", () => waitingAgain && openDialog($("again")));
 $("again-leave").addEventListener("click", signOut);
 
-/** Ends the session here and in the user pool. The page starts anew, with nothing of what this person saw. */
+/** Ends the session here and in the user pool. The reload removes everything that this person saw. */
 export async function signOut() {
   const ended = tokens;
   tokens = null;
@@ -247,16 +246,16 @@ export async function signOut() {
         new Promise((resolve) => setTimeout(resolve, 3000)),
       ]);
     } catch {
-      // Without a connection, or with a token that has ended by itself, there is no more to do: it is forgotten here.
+      // The user pool cannot be reached, or the token has expired. The token is removed from this browser in any case.
     }
   }
   location.replace(document.baseURI);
 }
 
-/** Goes on with the session of before a reload, or asks for a name and a password; `listener(person)` is told. */
+/** Resumes the session from before a reload, or shows the sign-in form. Each change calls `listener(person)`. */
 export function startSession(listener) {
-  changed = listener;
-  tokens = kept("session");
-  changed(person());
-  if (!tokens) atTheGate();
+  onChange = listener;
+  tokens = recall("session");
+  onChange(person());
+  if (!tokens) showSignIn();
 }

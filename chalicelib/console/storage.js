@@ -1,11 +1,11 @@
-/** What the storage reports found: buckets as bars, the largest first, and how old the figures of both modes are. */
+/** Storage chart: a bar for each bucket, the largest first, from the newest report of each mode. */
 import { get } from "./api.js";
 import { $, button, h, s } from "./dom.js";
 import { counted, size, time } from "./format.js";
 import { empty, failed, loading } from "./listing.js";
 
 const SHOWN = 8;
-// The list of reports does not tell a mode: so many of the newest are opened to find one of each.
+// Number of reports to open to find one of each mode. The list of reports does not show the mode.
 const LOOKED_AT = 6;
 
 export const MODES = { listing: "Counted object by object", metrics: "CloudWatch's daily figures" };
@@ -15,7 +15,7 @@ let newest = {};
 let chosen = null;
 
 async function summaryOf(reportId, signal) {
-  // What has succeeded stays as it is; only its link does not, which is not kept here.
+  // The summary of a finished report never changes, so it is cached.
   if (!finished.has(reportId)) finished.set(reportId, (await get(`reports/${reportId}`, {}, signal)).summary);
   return finished.get(reportId);
 }
@@ -26,24 +26,24 @@ export async function showStorage(signal, retry) {
   if (!place.childElementCount) loading(place, "storage");
   try {
     const { reports } = await get("reports", { kind: "storage", limit: 25 }, signal);
-    const found = {};
+    const byMode = {};
     for (const { reportId } of reports.filter((each) => each.status === "SUCCEEDED").slice(0, LOOKED_AT)) {
       const summary = await summaryOf(reportId, signal);
-      found[summary.mode] ??= { reportId, summary };
-      if (found.listing && found.metrics) break;
+      byMode[summary.mode] ??= { reportId, summary };
+      if (byMode.listing && byMode.metrics) break;
     }
-    if (place.childElementCount && JSON.stringify(found) === JSON.stringify(newest) && chosen) return;
-    newest = found;
+    if (place.childElementCount && JSON.stringify(byMode) === JSON.stringify(newest) && chosen) return;
+    newest = byMode;
   } catch (error) {
     if (!signal.aborted) failed(place, "storage", error, retry);
     throw error;
   }
   if (!newest[chosen]) chosen = Object.keys(newest)[0] ?? null;
-  if (!chosen) empty(place, "Nothing measured yet", "Request a storage report, and the buckets are drawn here.");
+  if (!chosen) empty(place, "Nothing measured yet", "Request a storage report to see the buckets here.");
   else place.replaceChildren(modes(), h("div", { id: "storage-bars" }, ...bars(newest[chosen].summary)));
 }
 
-/** One choice for each mode, which says how old its figures are. */
+/** Returns a radio button for each mode, with the age of its figures. */
 function modes() {
   const choose = (mode) => {
     chosen = mode;
@@ -69,14 +69,14 @@ function modes() {
   );
 }
 
-/** How old a summary's figures are, in words; those of CloudWatch are of a day. */
+/** Returns the date of a summary's figures. CloudWatch's figures have only a day. */
 export function asOf(summary) {
   if (!summary) return ["not measured yet"];
   if (!summary.asOf) return ["no figures yet"];
   return ["as of ", time(summary.asOf, summary.mode === "metrics" ? "day" : "short")];
 }
 
-/** The total and the bars of a storage report's summary. */
+/** Returns the total and the bars of a storage report's summary. */
 export function bars(summary) {
   const { buckets, errors, totalBytes, partial, mode } = summary;
   const largest = Math.max(1, ...buckets.map((bucket) => bucket.bytes));
@@ -107,7 +107,7 @@ export function bars(summary) {
           "div.callout.bad",
           h(
             "div",
-            h("p", h("b", partial ? "The time ran out" : "Not everything could be read")),
+            h("p", h("b", partial ? "The measurement ran out of time" : "Some buckets could not be read")),
             h("ul", ...errors.map((each) => h("li", h("b", each.bucket), `: ${each.error}`))),
           ),
         )

@@ -1,4 +1,4 @@
-/** Today: orders, reports, uploads and failures since the viewer's midnight, and the latest news. */
+/** Today tab: orders, reports, uploads and failures since midnight in the viewer's time zone, and the latest news. */
 import { get } from "./api.js";
 import { $, h, keyed, s } from "./dom.js";
 import { clock, counted, hour, midnight, number, now, weekday } from "./format.js";
@@ -10,7 +10,7 @@ import { person } from "./sign-in.js";
 const SECONDS = 15;
 const NEWS = 5;
 const HOUR = 3_600_000;
-// The chart's heights; its widths are shares of the place that there is.
+// Heights of the chart in pixels. Its widths are percentages of the page.
 const TOP = 24;
 const BASE = 144;
 const HEIGHT = 172;
@@ -43,14 +43,14 @@ const news = new Listing({
   key: (each) => each.messageId,
   load: (_, signal) => notifications({ limit: NEWS }, signal),
   show: (items) => keyed($("today-news"), items, (each) => each.messageId, brief),
-  empty: ["No news yet", "Once something is ordered, uploaded or reported, it is told here."],
+  empty: ["No news yet", "New orders, uploads and reports appear here."],
   retry: () => newsPoll.now(),
 });
 
 function showTotals({ orders, reports, uploads, failures }) {
   $("today-about").textContent = `${weekday(now())}, as of ${clock(now())}`;
   const failed = failures.deadLetters + failures.alarms;
-  // Of each: its title and tab, how many and whether there are more, what else there is to say, and what is bad.
+  // Each tile has a title, a tab, a number, whether the real number is higher, notes and problems.
   const tiles = [
     ["Orders", "orders", orders.stored, orders.more, [orders.waiting && `${number(orders.waiting)} on the queue`], []],
     [
@@ -58,7 +58,7 @@ function showTotals({ orders, reports, uploads, failures }) {
       "reports",
       reports.succeeded,
       reports.more,
-      [reports.running && `${number(reports.running)} under way`],
+      [reports.running && `${number(reports.running)} running`],
       [reports.failed && `${number(reports.failed)} failed`],
     ],
     [
@@ -66,7 +66,7 @@ function showTotals({ orders, reports, uploads, failures }) {
       "uploads",
       uploads.imported,
       uploads.more,
-      [uploads.other && `${number(uploads.other)} no inventory`],
+      [uploads.other && `${number(uploads.other)} not inventory files`],
       [uploads.notImported && `${number(uploads.notImported)} not imported`],
     ],
     [
@@ -74,7 +74,7 @@ function showTotals({ orders, reports, uploads, failures }) {
       "dead-letters",
       failed,
       failures.more,
-      [failed === 0 && "all is well"],
+      [failed === 0 && "none"],
       [
         failures.deadLetters && counted(failures.deadLetters, "dead letter"),
         failures.alarms && counted(failures.alarms, "alarm"),
@@ -107,7 +107,7 @@ function showTotals({ orders, reports, uploads, failures }) {
   );
 }
 
-/** The 23 to 25 hours of the viewer's day with their numbers of orders: null for what is to come, or not known. */
+/** Returns the 23 to 25 hours of the viewer's day with their order counts. Future and unknown hours have null. */
 function hoursOfToday(counts) {
   const known = new Map(counts.map(([start, count]) => [Date.parse(start), count]));
   const end = midnight(-1).getTime();
@@ -125,7 +125,7 @@ function showChart(orders) {
   const [busiest] = passed.find(([, count]) => count === most) ?? [];
   $("today-orders-about").textContent = most
     ? `Busiest from ${hour(busiest)} to ${hour(+busiest + HOUR)}, with ${counted(most, "order")}.`
-    : "Not one yet since midnight.";
+    : "No orders since midnight.";
   const share = 100 / hours.length;
   const bars = hours.flatMap(([start, count], index) => {
     const height = count ? Math.max(4, ((BASE - TOP) * count) / most) : 2;
@@ -151,8 +151,8 @@ function showChart(orders) {
         : null,
     ];
   });
-  const said = passed.filter(([, count]) => count).map(([start, count]) => `${hour(start)}: ${number(count)}`);
-  const label = `Orders by the hour. ${said.join("; ") || "None yet."}`;
+  const values = passed.filter(([, count]) => count).map(([start, count]) => `${hour(start)}: ${number(count)}`);
+  const label = `Orders by the hour. ${values.join("; ") || "None yet."}`;
   $("today-chart").replaceChildren(
     s("svg.chart", { role: "img", "aria-label": label, width: "100%", height: HEIGHT }, ...bars),
   );

@@ -1,7 +1,7 @@
-/** Uploads: sends CSV files to the bucket with a form that the API signs, and shows the outcome of each import. */
+/** Uploads tab: sends CSV files to S3 with a form that the API signs, and shows the result of each import. */
 import { ApiError, post } from "./api.js";
 import { $, announce, button, h, icon, keyed } from "./dom.js";
-import { back, found, lost } from "./connection.js";
+import { reportAnswer, reportLost, untilConnected } from "./connection.js";
 import { counted, number, now, size } from "./format.js";
 import { message, notifications, unfolding } from "./inbox.js";
 import { Listing } from "./listing.js";
@@ -10,7 +10,7 @@ import { Poll } from "./poll.js";
 const SECONDS = 15;
 const SECONDS_WATCHED = 2;
 const LONG = 60_000;
-// Maximum number of tries per file. It ends the loop if only the bucket cannot be reached.
+// Maximum number of tries per file. It ends the loop if the API can be reached and the bucket cannot.
 const TRIES = 5;
 
 const EXAMPLE = `supplier_name,type,product_name,price,description,quantity
@@ -24,7 +24,7 @@ $("upload-example").href = `data:text/csv;charset=utf-8,${encodeURIComponent(EXA
 // { id, file, step, sent, key, problem, canRetry, notification, since }. The step is asking, sending, waiting, done or
 // failed.
 let sendings = [];
-let made = 0;
+let lastId = 0;
 let queue = Promise.resolve();
 
 const input = $("upload-file");
@@ -32,7 +32,7 @@ const drop = $("drop");
 
 function choose(files) {
   const chosen = [...files].map((file) => ({
-    id: (made += 1),
+    id: (lastId += 1),
     file,
     step: "asking",
     sent: 0,
@@ -44,7 +44,7 @@ function choose(files) {
   }));
   sendings = [...chosen, ...sendings];
   showSendings();
-  // One after the other, because one upload uses the whole connection.
+  // Files are sent one after the other, because one upload uses the whole connection.
   for (const sending of chosen) queue = queue.then(() => send(sending));
 }
 
@@ -62,18 +62,18 @@ async function send(sending) {
         break;
       } catch (error) {
         if (!(error instanceof TypeError)) throw error;
-        if (tries === TRIES) throw new ApiError(0, "The storage cannot be reached. Check the network, and try again.");
-        // Without a connection the same file waits, and goes to the same place.
-        lost();
+        if (tries === TRIES) throw new ApiError(0, "S3 cannot be reached. Check the network, and try again.");
+        // The file waits for the connection. The signed form stays valid for the same object key.
+        reportLost();
         sending.step = "asking";
         showSendings();
-        await back();
+        await untilConnected();
         if (Date.parse(place.expiresAt) < now() + 60_000) place = await signed(sending.file);
       }
     }
     sending.step = "waiting";
     sending.since = now();
-    announce(`${sending.file.name} was sent, and is being imported.`);
+    announce(`${sending.file.name} was uploaded. The import has started.`);
     watch.start();
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
@@ -86,14 +86,14 @@ async function send(sending) {
   showSendings();
 }
 
-/** Asks for a place in the bucket. The API checks the name and the size. An unused place costs nothing. */
+/** Requests a signed upload form. The API checks the name and the size. A retry is safe: an unused form has no effect. */
 const signed = (file) => post("uploads", { filename: file.name, size: file.size }, { again: true });
 
-/** Sends the file with XMLHttpRequest, which reports its progress. Throws a TypeError without an answer, as fetch does. */
+/** Sends the file with XMLHttpRequest, which reports progress. Throws a TypeError if no answer comes, as fetch does. */
 function transfer(sending, { url, fields }) {
   const body = new FormData();
   for (const [name, value] of Object.entries(fields)) body.append(name, value);
-  // S3 ignores fields behind the file.
+  // The file must be the last field, because S3 ignores all fields after it.
   body.append("file", sending.file);
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
@@ -102,7 +102,7 @@ function transfer(sending, { url, fields }) {
       showSendings();
     });
     request.addEventListener("load", () => {
-      found();
+      reportAnswer();
       if (request.status < 300) resolve();
       else reject(new ApiError(request.status, refusal(request)));
     });
@@ -115,11 +115,11 @@ function transfer(sending, { url, fields }) {
 function refusal(request) {
   const code = /<Code>(\w+)<\/Code>/.exec(request.responseText)?.[1];
   const words = {
-    EntityTooLarge: "The file is too large: upload it in parts.",
-    EntityTooSmall: "The file is empty.",
-    AccessDenied: "The time for sending it is over: try again.",
+    EntityTooLarge: "The file is too large. Split it into smaller files, and upload them one by one.",
+    EntityTooSmall: "The file is empty. Choose a file with a header and rows.",
+    AccessDenied: "The upload form has expired. Try again.",
   };
-  return words[code] ?? `The storage refused it (${code ?? request.status}).`;
+  return words[code] ?? `S3 refused the file (${code ?? request.status}). Try again.`;
 }
 
 function showSendings() {
@@ -134,8 +134,8 @@ const makeSending = ({ file }) =>
     h(
       "div",
       h("p", h("b", file.name), " ", h("span.soft", size(file.size))),
-      h("p.said"),
-      h("progress", { max: 1, "aria-label": `Sending ${file.name}` }),
+      h("p.step-text"),
+      h("progress", { max: 1, "aria-label": `Uploading ${file.name}` }),
       h("div.outcome"),
     ),
   );
@@ -143,17 +143,17 @@ const makeSending = ({ file }) =>
 function updateSending(element, sending) {
   const { step, sent, problem, canRetry, notification, since } = sending;
   const late = now() - since > LONG;
-  const said = {
-    asking: "Waiting to be sent …",
-    sending: sent < 1 ? `Sending, ${number(Math.floor(sent * 100))} % …` : "Sent, waiting for the answer …",
+  const text = {
+    asking: "Waiting for upload …",
+    sending: sent < 1 ? `Uploading, ${number(Math.floor(sent * 100))} % …` : "Uploaded, waiting for S3 to confirm …",
     waiting: late
-      ? "It was received. Its import takes longer than usual; the outcome will be in the inbox too."
-      : "Received. Its rows are being imported …",
+      ? "The import takes longer than usual. Its result will also appear in the inbox."
+      : "Uploaded. The rows are being imported …",
     done: "",
     failed: problem,
   }[step];
-  element.querySelector(".said").textContent = said;
-  element.querySelector(".said").classList.toggle("problem", step === "failed");
+  element.querySelector(".step-text").textContent = text;
+  element.querySelector(".step-text").classList.toggle("problem", step === "failed");
   const progress = element.querySelector("progress");
   progress.hidden = step === "done" || step === "failed";
   if (step === "waiting") progress.removeAttribute("value");
@@ -173,7 +173,7 @@ function badge({ outcome, new: added, updated, unchanged, bad }) {
   return h("p", h(`span.badge.${bad ? "partly" : "good"}`, text));
 }
 
-// Runs until each file that was sent has its notification.
+// Runs until every uploaded file has its notification.
 const watch = new Poll(async (signal) => {
   const waiting = sendings.filter((each) => each.step === "waiting");
   if (!waiting.length) return null;
@@ -191,12 +191,12 @@ const watch = new Poll(async (signal) => {
 
 input.addEventListener("change", () => {
   choose(input.files);
-  // Otherwise the same file chosen again would be no change.
+  // Without this, choosing the same file again would not fire a change event.
   input.value = "";
 });
 
 const bringsFiles = (event) => event.dataTransfer.types.includes("Files");
-// A browser opens a file that is dropped anywhere else, and leaves the page.
+// By default a browser leaves the page and opens a file that is dropped elsewhere.
 addEventListener("dragover", (event) => {
   if (!bringsFiles(event)) return;
   event.preventDefault();
@@ -211,7 +211,7 @@ addEventListener("drop", (event) => {
   if (drop.contains(event.target)) choose(event.dataTransfer.files);
 });
 
-// --- What came in ----------------------------------------------------------------------------------------------------
+// --- Recent uploads --------------------------------------------------------------------------------------------------
 
 const poll = new Poll(async (signal) => {
   await list.refresh(signal);
@@ -231,7 +231,7 @@ const list = new Listing({
       (each) => each.messageId,
       (each) => unfolding(each, arrived.has(each.messageId)),
     ),
-  empty: ["Nothing came in", "No file was uploaded in the last 30 days."],
+  empty: ["No uploads", "No file was uploaded in the last 30 days."],
   retry: () => poll.now(),
 });
 

@@ -103,7 +103,7 @@ def main(folder: Path) -> None:
             person = Person("manager", stack.users.passwords["manager"])
             for name, tab, shown, viewport in (
                 ("today", "#today", "Inventory report ready", DESKTOP),
-                ("report", f"#reports/{report_id}", "The link opens for", DESKTOP),
+                ("report", f"#reports/{report_id}", "The link works for", DESKTOP),
                 ("orders", "#orders", "Placed orders", PHONE),
             ):
                 for theme, ending in (("light", ""), ("dark", "-dark")):

@@ -38,7 +38,7 @@ def test_a_dead_order_says_why_and_is_put_back_once_that_is_confirmed(
 
     back.click()
     expect(dialog).to_contain_text(order_id)
-    dialog.get_by_role("button", name="Leave it").click()
+    dialog.get_by_role("button", name="Cancel").click()
     expect(dialog).to_be_hidden()
     assert console.calls("POST", "dead-letters/redrive") == []
 
@@ -59,9 +59,9 @@ def test_all_are_put_back_at_once_and_a_letter_that_fails_again_comes_back(
     console = visit(manager, "#dead-letters")
     for each in ids:
         expect(letter(console, each)).to_be_visible()
-    console.page.get_by_role("button", name="Put all of it back").click()
+    console.page.get_by_role("button", name="Put all back").click()
     dialog = console.page.get_by_role("dialog")
-    expect(dialog).to_contain_text("What fails again comes back here.")
+    expect(dialog).to_contain_text("A message that fails again returns to this list.")
     dialog.get_by_role("button", name="Put back").click()
     for each in ids:
         expect(letter(console, each)).to_have_count(0)

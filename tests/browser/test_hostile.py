@@ -64,7 +64,7 @@ def test_an_order_stays_text(harmless: Visit, manager: Person, system: System) -
     nobody = IMAGE + new_id("c")
     console.page.get_by_role("searchbox").fill(nobody)
     console.page.keyboard.press("Enter")
-    is_shown(view, f"Orders of {nobody}", f"Nothing is placed for {nobody} yet.")
+    is_shown(view, f"Orders of {nobody}", f"No order is stored for {nobody}.")
 
     system.notification(customer, "order")
     message = console.go("Inbox").get_by_role("listitem").filter(has_text=customer).first
@@ -85,7 +85,7 @@ def test_a_files_name_its_columns_and_its_cells_stay_text(harmless: Visit, manag
     )
     is_shown(upload(console, names[0]), names[0], "1 row imported", f"line 3: quantity is '{IMAGE}'")
     is_shown(upload(console, names[1]), "must name the columns")
-    is_shown(console.page.get_by_role("region", name="What came in lately"), IMAGE)
+    is_shown(console.page.get_by_role("region", name="Recent uploads"), IMAGE)
 
     report = system.report({})
     console.open(f"#reports/{report['reportId']}")
@@ -172,7 +172,7 @@ def test_the_address_stays_text(harmless: Visit, manager: Person, tab: str, titl
         console.page.evaluate("(hash) => { location.hash = hash; }", tab + text)
         expect(console.page.get_by_role("heading", name=title, exact=True, level=1)).to_be_visible()
         if tab == "orders/":
-            expect(console.page.get_by_role("dialog")).to_contain_text("There is none with this id")
+            expect(console.page.get_by_role("dialog")).to_contain_text("No order has this id")
             console.page.keyboard.press("Escape")
         console.page.evaluate("location.hash = 'inbox'")
         expect(console.page.get_by_role("heading", name="Inbox", level=1)).to_be_visible()

@@ -16,14 +16,14 @@ LISTS = {
     "orders": ("#orders", "**/orders?*", "orders", NONE | {"orders": []}, "No orders yet"),
     "reports": ("#reports", "**/reports?limit=*", "reports", NONE | {"reports": []}, "No reports yet"),
     "storage": ("#reports", "**/reports?kind=*", "storage", NONE | {"reports": []}, "Nothing measured yet"),
-    "uploads": ("#uploads", "**/notifications?*", "uploads", NONE | {"notifications": []}, "Nothing came in"),
+    "uploads": ("#uploads", "**/notifications?*", "uploads", NONE | {"notifications": []}, "No uploads"),
     "inbox": ("#inbox", "**/notifications?*", "messages", NONE | {"notifications": []}, "Nothing yet"),
     "dead letters": (
         "#dead-letters",
         "**/dead-letters?*",
         "dead letters",
         {"deadLetters": [], "total": 0},
-        "Nothing waits",
+        "No dead letters",
     ),
     "news": ("#today", "**/notifications?*", "news", NONE | {"notifications": []}, "No news yet"),
 }

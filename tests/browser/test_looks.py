@@ -104,7 +104,7 @@ def test_everything_that_opens_is_accessible(
     console.open(f"#reports/{report['reportId']}")
     expect(console.page.get_by_role("link", name="Open the report")).to_be_visible()
     look_at(console, f"report-{theme}-{device}")
-    console.page.get_by_text("Show what happens where it fails").click()
+    console.page.get_by_text("Show the failure path").click()
     console.page.get_by_text("Step by step").click()
     look_at(console, f"report-steps-{theme}-{device}")
     console.open("#dead-letters")

@@ -51,7 +51,7 @@ def test_an_order_opens_by_its_address_and_an_unknown_one_is_said_to_be_unknown(
 
     console.expect_complaint("status of 404.*/orders/nowhere")
     console.open("#orders/nowhere")
-    expect(dialog).to_contain_text("There is none with this id")
+    expect(dialog).to_contain_text("No order has this id")
 
 
 def test_only_the_orders_of_one_customer_are_shown_and_all_again(visit: Visit, staff: Person, system: System) -> None:

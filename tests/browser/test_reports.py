@@ -24,8 +24,8 @@ def test_a_report_is_requested_watched_and_opened(visit: Visit, manager: Person,
         report_id = request_report(view)
         title = console.page.get_by_role("heading", name="Inventory report", level=1)
         expect(title).to_be_visible()
-        expect(steps(console)).to_have_accessible_name(re.compile("Read inventory: under way"))
-        for text in ("It is being made.", "Under way", f"by {manager.name}, for"):
+        expect(steps(console)).to_have_accessible_name(re.compile("Read inventory: running"))
+        for text in ("The report is running.", "Running", f"by {manager.name}, running for"):
             expect(view).to_contain_text(text)
     expect(steps(console)).to_have_accessible_name(re.compile("Read inventory: done.*Notify report: done"))
     expect(view).to_contain_text(", took")
@@ -44,7 +44,7 @@ def test_a_reports_link_is_copied_counts_down_and_is_renewed(visit: Visit, manag
     console.context.grant_permissions(["clipboard-read", "clipboard-write"])
     view = console.view("Reports")
     link = view.get_by_role("link", name="Open the report")
-    expect(view).to_contain_text(re.compile(r"The link opens for 5\d:\d\d more|The link opens for 60:00 more"))
+    expect(view).to_contain_text(re.compile(r"The link works for 5\d:\d\d more|The link works for 60:00 more"))
     view.get_by_role("button", name="Copy the link").click()
     expect(view.get_by_role("button", name="Copied")).to_be_visible()
     first = console.page.evaluate("navigator.clipboard.readText()")
@@ -56,9 +56,9 @@ def test_a_reports_link_is_copied_counts_down_and_is_renewed(visit: Visit, manag
     assert system.request("GET", str(link.get_attribute("href"))).status == 200
 
     console.page.clock.fast_forward("30:00")
-    expect(view).to_contain_text(re.compile(r"The link opens for (2\d|30):\d\d more"))
+    expect(view).to_contain_text(re.compile(r"The link works for (2\d|30):\d\d more"))
     console.page.clock.fast_forward("31:00")
-    expect(view).to_contain_text("The link has ended. Make a new one.")
+    expect(view).to_contain_text("The link has expired. Make a new one.")
     expect(link).to_be_hidden()
 
 

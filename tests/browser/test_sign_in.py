@@ -57,14 +57,14 @@ def test_nobody_is_let_in_without_the_right_name_and_password(visit: Visit, mana
 
     alert, name = console.page.get_by_role("alert"), console.page.get_by_label("Name", exact=True)
     console.enter("", "")
-    expect(alert).to_have_text("Both fields are needed.")
+    expect(alert).to_have_text("Fill in both fields.")
     expect(name).to_be_focused()
     assert [each for each in console.requests if each.method == "POST"] == []
 
     console.expect_complaint(REFUSED)
     for given in ("nobody", manager.name):
         console.enter(given, "wrong")
-        expect(alert).to_have_text("The name or the password is wrong.")
+        expect(alert).to_have_text("Incorrect username or password.")
         expect(name).to_have_value(given)
     console.sign_in(manager)
     expect(console.page.get_by_role("heading", name="Today", level=1)).to_be_visible()
@@ -73,7 +73,7 @@ def test_nobody_is_let_in_without_the_right_name_and_password(visit: Visit, mana
 
 def choose_password(console: Console, password: str, again: str | None = None) -> None:
     console.page.get_by_label("New password", exact=True).fill(password)
-    console.page.get_by_label("once more").fill(again or password)
+    console.page.get_by_label("Repeat the new password").fill(again or password)
     console.page.get_by_role("button", name="Keep this password").click()
 
 
@@ -87,7 +87,7 @@ def test_a_person_with_a_given_password_chooses_another_at_the_first_sign_in(vis
     console.enter(person.name, person.password)
     alert = console.page.get_by_role("alert")
     choose_password(console, own.password, "another")
-    expect(alert).to_have_text("The two new passwords are not the same.")
+    expect(alert).to_have_text("The two passwords differ. Type the same password in both fields.")
 
     refusal = {"__type": "InvalidPasswordException", "message": why}
     pool = f"{console.env['AWS_ENDPOINT_URL']}/"
@@ -188,7 +188,7 @@ def test_a_session_that_ends_in_mid_work_asks_for_the_password_and_nothing_typed
     expect(dialog).to_be_visible()
     password.fill("wrong")
     password.press("Enter")
-    expect(dialog.get_by_role("alert")).to_have_text("The name or the password is wrong.")
+    expect(dialog.get_by_role("alert")).to_have_text("Incorrect username or password.")
     password.fill(staff.password)
     password.press("Enter")
 

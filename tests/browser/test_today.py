@@ -37,7 +37,7 @@ def test_orders_are_counted_and_drawn_as_they_come(visit: Visit, manager: Person
 
 
 def test_the_figures_lead_to_their_tabs_and_the_news_to_the_inbox(visit: Visit, manager: Person) -> None:
-    for link, tab in (("Orders", "Orders"), ("Failures", "Dead letters"), ("All of the inbox", "Inbox")):
+    for link, tab in (("Orders", "Orders"), ("Failures", "Dead letters"), ("Open the inbox", "Inbox")):
         console = visit(manager)
         console.view("Today").get_by_role("link", name=link, exact=True).click()
         console.view(tab)

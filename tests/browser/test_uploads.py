@@ -25,7 +25,7 @@ def test_a_file_is_sent_and_its_import_shown_line_by_line(visit: Visit, manager:
     expect(mine.get_by_role("progressbar")).to_be_hidden()
     rows = system.sql("SELECT quantity FROM beans WHERE product_name LIKE %s ORDER BY quantity", f"{product} %")
     assert rows == [(4,), (7,)]
-    came_in = view.get_by_role("region", name="What came in lately").get_by_role("listitem")
+    came_in = view.get_by_role("region", name="Recent uploads").get_by_role("listitem")
     expect(came_in.filter(has_text=name.removesuffix(".csv"))).to_be_visible()
 
 
@@ -60,6 +60,6 @@ def test_a_file_that_the_storage_refuses_can_be_sent_again(visit: Visit, manager
     refusal = "<Error><Code>AccessDenied</Code><Message>Policy expired</Message></Error>"
     console.page.route(bucket, lambda route: route.fulfill(status=403, body=refusal), times=1)
     choose(console, a_file(name, beans(name)))
-    expect(upload(console, name)).to_contain_text("The time for sending it is over: try again.")
+    expect(upload(console, name)).to_contain_text("The upload form has expired. Try again.")
     upload(console, name).get_by_role("button", name="Try again").click()
     expect(upload(console, name)).to_contain_text("2 rows imported")

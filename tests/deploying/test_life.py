@@ -161,7 +161,7 @@ def test_the_api_keeps_its_rate_limit_and_a_waf_can_be_added_and_removed(place: 
         deque(place.account.get("one", "/health") for _ in range(20))
     assert refused.value.code == 429
     limits = ("--parameter", "ApiRateLimit=100", "--parameter", "ApiBurstLimit=200")
-    assert "API: WAF taken away" in here.deploy("one", *limits, "--parameter", "Waf=off")
+    assert "API: WAF disassociated" in here.deploy("one", *limits, "--parameter", "Waf=off")
     assert wafv2.list_web_acls(Scope="REGIONAL")["WebACLs"] == []
     with pytest.raises(wafv2.exceptions.WAFNonexistentItemException):
         wafv2.get_web_acl_for_resource(ResourceArn=protected[0])

@@ -298,9 +298,9 @@ def count_uploads(system: Faulty, files: Iterable[File]) -> Count:
 # --- notifications ----------------------------------------------------------------------------------------------------
 
 
-def publish(system: Faulty, number: int = 3) -> list[str]:
+def publish(system: Faulty, number: int = 3, keys: list[str] | None = None) -> list[str]:
     """Publishes to the topic past the wire; returns the keys, which are the texts too."""
-    keys = [new_id("n") for _ in range(number)]
+    keys = keys or [new_id("n") for _ in range(number)]
     for key in keys:
         attributes = {"kind": "upload", "key": key}
         system.aws("sns").publish(

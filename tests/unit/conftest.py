@@ -21,7 +21,7 @@ from tests.unit.signing import REGION, Pool
 
 # The short profile repeats the same few examples in each run. A slow machine is not a failure.
 hypothesis.settings.register_profile("short", derandomize=True, deadline=None, max_examples=30, database=None)
-hypothesis.settings.register_profile("long", deadline=None, max_examples=2_000)
+hypothesis.settings.register_profile("long", deadline=None, max_examples=300)
 hypothesis.settings.load_profile("long" if os.environ.get("CAFE_FUZZ") == "long" else "short")
 
 

@@ -9,13 +9,14 @@ from typing import Any
 from urllib.parse import quote_plus
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.notifications import Notification
 from chalicelib.uploads import receiving, rows
 from chalicelib.uploads.links import FILE_BYTES
-from chalicelib.uploads.receiving import Upload
+from chalicelib.uploads.receiving import Overwritten, Upload
 from chalicelib.uploads.rows import BadRow, NotImported, Row, read_rows
 
 HEADER = "supplier_name,type,product_name,price,description,quantity\n"
@@ -338,6 +339,16 @@ def test_any_key_that_s3_permits_comes_back_from_its_form(key: str, safe: str) -
 )
 def test_only_csv_files_under_inventory_are_imported(key: str, expected: bool) -> None:
     assert Upload.from_record(event(key)).is_inventory() is expected
+
+
+@pytest.mark.parametrize(("code", "error"), [("PreconditionFailed", Overwritten), ("NoSuchKey", NotImported)])
+def test_no_other_object_than_that_of_the_event_is_read(code: str, error: type[Exception]) -> None:
+    def get_object(IfMatch: str, **_: str) -> None:  # noqa: N803 - botocore's own name
+        assert IfMatch == '"abc"'
+        raise ClientError({"Error": {"Code": code}}, "GetObject")
+
+    with pytest.raises(error):
+        receiving._open(Upload.from_record(event("a.csv")), SimpleNamespace(get_object=get_object), "uploads")
 
 
 @pytest.mark.parametrize(

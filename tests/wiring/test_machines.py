@@ -223,6 +223,21 @@ def test_every_execution_that_ends_without_a_notification_raises_the_alarm(templ
 # --- the promises of the reports --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("name", "announcement", "made_by"),
+    [("InventoryReport", "NotifyReport", "RenderAndPresign"), ("StorageReport", "NotifyStorage", "IsAnythingLeft")],
+)
+def test_a_result_is_announced_only_after_the_state_that_completes_it(
+    name: str, announcement: str, made_by: str
+) -> None:
+    states = definition_of(name)["States"]
+    leading = {each for each, state in states.items() if f'"{announcement}"' in json.dumps(state)}
+    assert leading == {made_by}
+    # A Parallel ends when both branches have.
+    made = [list(branch["States"]) for branch in branches(states[made_by])]
+    assert made == ([["RenderReport"], ["PresignReport"]] if name == "InventoryReport" else [])
+
+
 def test_as_many_functions_measure_at_once_as_there_are_shares() -> None:
     assert definition_of("StorageReport")["States"]["MeasureShares"]["MaxConcurrency"] == shares.SHARES
 
