@@ -180,12 +180,13 @@ def test_an_order_is_queued_and_named(api: Api, aws: Aws) -> None:
 
 
 def test_a_list_is_answered_in_its_own_order_with_new_ids_where_the_client_gave_none(api: Api, aws: Aws) -> None:
-    answered = api.post("/orders", [{**ORDER, "orderID": "z"}, MOCHA, ORDER, ORDER]).json_body["orders"]
-    new = answered[1]["orderID"]
-    assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", new)
-    assert [each["orderID"] for each in answered] == ["z", new, "o-1", "o-1"]
-    assert answered[1] == {"orderID": new, "status": "QUEUED", "href": f"/orders/{new}"}
-    assert sorted(each["orderID"] for each in aws.queued()) == sorted(["z", new, "o-1"])
+    answered = api.post("/orders", [{**ORDER, "orderID": "z"}, MOCHA, ORDER, ORDER, MOCHA]).json_body["orders"]
+    ids = [each["orderID"] for each in answered]
+    assert [ids[0], *ids[2:4]] == ["z", "o-1", "o-1"]
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,64}", each) for each in ids)
+    assert answered[1] == {"orderID": ids[1], "status": "QUEUED", "href": f"/orders/{ids[1]}"}
+    assert sorted(each["orderID"] for each in aws.queued()) == sorted({"z", "o-1", ids[1], ids[4]})
+    assert ids[1] != ids[4]
 
 
 def test_an_id_twice_in_a_list_with_other_content_is_a_conflict(api: Api) -> None:

@@ -202,15 +202,15 @@ def ids(page: dict[str, Any]) -> list[str]:
 
 
 def test_the_list_has_both_queues_oldest_first_and_leaves_the_messages_there(api: Api, aws: Aws) -> None:
-    young = invocation("receive_upload", s3_event("b")) | {"timestamp": "2026-11-21T05:00:00Z"}
-    second, first = put(aws, FAILURES, young, invocation("receive_upload", s3_event("a")))
+    times = [{"timestamp": f"2026-11-21T{hour:02}:00:00Z"} for hour in (9, 8, 7, 6, 5)]
+    newest_first = put(aws, FAILURES, *(invocation("receive_upload", s3_event("a")) | each for each in times))
     for _ in range(2):
         page = listed(api)
-        assert (ids(page), page["total"]) == ([first, second], 2)
+        assert (ids(page), page["total"]) == (newest_first[::-1], 5)
     put(aws, DEAD, *[ORDER] * 25)
     page = listed(api, "?limit=3")
-    assert (len(page["deadLetters"]), page["total"]) == (3, 27)
-    assert (visible(aws, DEAD), visible(aws, FAILURES)) == (25, 2)
+    assert (len(page["deadLetters"]), page["total"]) == (3, 30)
+    assert (visible(aws, DEAD), visible(aws, FAILURES)) == (25, 5)
 
 
 def test_a_message_that_sqs_gives_twice_is_listed_once(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,6 +156,7 @@ def test_a_task_that_is_retried_shows_its_tries_and_the_reason() -> None:
     """
     trying = picture(one(TASK), until(7, told))["One"]
     assert (trying["status"], trying["tries"], trying["error"]) == ("running", 2, "MySQL does not answer")
+    assert picture(one(TASK), until(8, told))["One"]["error"] is None
     done = picture(one(TASK), told)["One"]
     assert (done["status"], done["tries"], done["error"]) == ("succeeded", 2, None)
 

@@ -202,6 +202,7 @@ def test_many_unknown_keys_do_not_cause_many_requests(keys: Keys, pool: Pool, cl
         for number in range(100):
             with pytest.raises(TokenRefused):
                 keys.get(f"unknown-{number}")
+            clock.now += sign_in.REFETCH_SECONDS / 101
         assert len(pool.asked) == requests
         assert keys.get("first")
         clock.now += sign_in.REFETCH_SECONDS

@@ -128,12 +128,15 @@ def test_any_text_is_found_and_does_not_break_the_query(text: str) -> None:
     assert not re.search(r"(?<!\\)(\\\\)*/", trace.pattern([text]))
 
 
-def test_an_exception_is_shown_below_its_record_and_other_text_unchanged() -> None:
+def test_an_exception_is_shown_below_its_record_and_other_lines_as_they_are() -> None:
     broken = record(1, "not imported", key="a", level="ERROR", exc_info="Traceback:\n  ValueError: x")
-    assert followed("a", (API, broken), (STORE, "Task timed out, key a ..."))[-4:] == [
+    machine = {"type": "TaskFailed", "details": {"error": "E", "cause": "a"}, "execution_arn": "a"}
+    states = ("/aws/vendedlogs/states/cafe-prod-report", machine)
+    assert followed("a", (API, broken), states, (STORE, "Task timed out, key a ..."))[-5:] == [
         "01 API           ERROR not imported  key=a",
         "    Traceback:",
         "      ValueError: x",
+        "15 report        TaskFailed  error=E",
         "15 store_orders  Task timed out, key a ...",
     ]
 
