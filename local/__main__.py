@@ -7,14 +7,19 @@ import os
 import sys
 import time
 from collections.abc import MutableMapping
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from infra.functions import NAMES
+from infra.trace import seconds_of
 from local import logs
 from local.processes import NO_PROXY, StackError
 from local.stack import Stack
 
 if TYPE_CHECKING:
     from local.api import Api
+
+DEBUG_PORT = 5678
 
 
 def run(stack: Stack) -> None:
@@ -91,6 +96,19 @@ def user(stack: Stack, name: str, group: str) -> None:
     print(users.result_message(name, group, users.make(stack.cloud.client("cognito-idp"), pool_id, name, group)))
 
 
+def dev(stack: Stack, function: str | None, port: int) -> None:
+    # Only `make dev` installs what this imports.
+    from local import dev
+
+    dev.run(stack, function, port)
+
+
+def since(text: str) -> timedelta:
+    if (found := seconds_of(text)) is None:
+        raise argparse.ArgumentTypeError(f"{text} is not a time: give minutes, hours or days, such as 15m, 2h or 7d")
+    return found
+
+
 def keep_to_this_machine(environment: MutableMapping[str, str]) -> None:
     """Removes the shell's variables for AWS, and keeps calls of 127.0.0.1 away from proxies."""
     for name in [name for name in environment if name.startswith("AWS_")]:
@@ -111,9 +129,26 @@ def main() -> None:
     ):
         command = commands.add_parser(name, help=about, description=about)
         command.set_defaults(work=work)
-    logs_command = commands.add_parser("logs", help="follow the logs of the functions and of the API")
+    about = "run saved edits at once, and show what happens"
+    dev_command = commands.add_parser("dev", help=about, description=about)
+    dev_command.add_argument(
+        "--debug", metavar="FUNCTION", choices=NAMES, help="let a debugger attach to this function"
+    )
+    dev_command.add_argument("--port", type=int, default=DEBUG_PORT, help=f"the port of the debugger: {DEBUG_PORT}")
+    dev_command.set_defaults(work=lambda stack: dev(stack, arguments.debug, arguments.port))
+    about = "follow the logs of the functions and of the API"
+    logs_command = commands.add_parser("logs", help=about, description=about)
     logs_command.add_argument("--once", action="store_true", help="print the existing lines and end")
-    logs_command.set_defaults(work=lambda stack: logs.follow(stack, once=arguments.once))
+    logs_command.add_argument(
+        "--function", choices=("API", *NAMES), metavar="FUNCTION", help="only of this function, or API"
+    )
+    logs_command.add_argument("--id", help="only about this order, report, upload or request")
+    logs_command.add_argument("--since", type=since, help="begin this long ago: 15m, 2h or 7d")
+    logs_command.set_defaults(
+        work=lambda stack: logs.follow(
+            stack, logs.Filter(arguments.function, arguments.id, arguments.since), once=arguments.once
+        )
+    )
     about = "follow an order, a report, an upload or a request through the logs"
     trace_command = commands.add_parser("trace", help=about, description=about)
     trace_command.add_argument("id", help="the id of an order, a report or a request, or the key of an upload")

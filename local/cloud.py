@@ -58,6 +58,11 @@ class Cloud:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def live(self) -> Path:
+        """The folder of `make dev`: the saved code that the functions run, and what their debugger needs."""
+        return self.folder / "live"
+
+    @property
     def _temporary(self) -> Path:
         return self.folder / "tmp"
 
@@ -75,6 +80,7 @@ class Cloud:
             # The keys that sign the user pool's tokens. By default all stacks of a machine share one folder.
             "STATE_DIR": str(self._temporary / "state"),
             "MINISTACK_REGION": REGION,
+            "LIVE_FOLDER": str(self.live),
             "AUTH": "true",
             # The IoT service would listen on every address.
             "IOT_MTLS_ENABLED": "0",

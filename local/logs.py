@@ -1,15 +1,20 @@
-"""The functions' logs and the API's log, as one stream, or only the lines about one id."""
+"""The logs of the functions and of the API as one stream of lines, and the lines about one id.
+
+Each line has its time, its function, the id of its subject, what happened, and how long the invocation took.
+"""
 
 from __future__ import annotations
 
 import re
-import sys
 import time
 from collections import Counter
-from dataclasses import replace
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TextIO
 
+from infra.trace import COMMON, SUBJECT_IDS, Line, source
 from local.processes import StackError
 
 if TYPE_CHECKING:
@@ -18,40 +23,155 @@ if TYPE_CHECKING:
 POLL_SECONDS = 1
 # A line can arrive this much later than a newer one.
 LATE_MILLISECONDS = 10_000
+# `make logs` begins with this many of the existing lines.
+LAST_LINES = 20
+NO_PAUSE = nullcontext()
 # All logs of the local cloud, which forgets them when it stops.
 WHOLE_TIME = timedelta(days=365)
+# What Lambda writes around the lines of an invocation, and what the API's server and botocore write.
+FRAME = re.compile(r"(START|END) RequestId: ")
+REPORT = re.compile(r"REPORT RequestId: .*?\tDuration: ([0-9.]+) ms")
+NOISE = re.compile(r"127[.]0[.]0[.]1 - - \[|Found (endpoint|credentials) |Serving on |Restarting local dev server")
+IDS = (*SUBJECT_IDS, "key", "correlationId")
 
 # The time in milliseconds, the log stream and the text.
 Event = tuple[int, str, str]
 
 
-def follow(stack: Stack, *, once: bool) -> None:
-    """Prints each line after the name of its function, oldest first: forever, or with ``once`` only existing ones."""
+@dataclass(frozen=True)
+class Filter:
+    """Which lines to show: of one function or ``api``, about one id, and not older than ``since``."""
+
+    function: str | None = None
+    identifier: str | None = None
+    since: timedelta | None = None
+
+    def __call__(self, entry: Entry) -> bool:
+        if self.function and entry.line.source.lower() != self.function.lower():
+            return False
+        return not self.identifier or bool(
+            re.search(rf"(?<![\w-]){re.escape(self.identifier)}(?![\w-])", entry.line.text)
+        )
+
+
+@dataclass(frozen=True, order=True)
+class Entry:
+    """A log record with the duration of its invocation, if it is the last one of the invocation."""
+
+    line: Line
+    milliseconds: float | None = None
+
+    def shown(self) -> Iterator[str]:
+        """Yields the lines for the terminal: one for the record, and those of its traceback."""
+        record = self.line.record
+        message, *more = str(record.get("message", "")).splitlines() or [""]
+        # The console and the API have their errors in these fields.
+        traceback = [*more, *str(record.get("exc_info") or "").splitlines()]
+        identifier = next((str(record[name]) for name in IDS if record.get(name)), "-")
+        level = record.get("level", "INFO")
+        parts = [f"{self.line.time[11:]}  {self.line.source:<20}  {identifier}"]
+        parts.append(f"{'' if level == 'INFO' else f'{level} '}{message}")
+        parts += [f"{key}={value}" for key, value in record.items() if key not in (*COMMON, *IDS) and value is not None]
+        if self.milliseconds is not None:
+            parts.append(f"{self.milliseconds:,.0f} ms")
+        yield "  ".join(parts)
+        yield from (f"    {each}" for each in traceback)
+
+
+def follow(
+    stack: Stack,
+    shown: Filter = Filter(),
+    *,
+    once: bool = False,
+    last: int = LAST_LINES,
+    pause: AbstractContextManager[Any] = NO_PAUSE,
+) -> None:
+    """Prints the ``last`` lines and then each new one, oldest first: forever, or with ``once`` only the existing ones.
+
+    It prints nothing while another thread holds ``pause``.
+    """
     from botocore.exceptions import EndpointConnectionError
 
-    client, prefix = _client(stack), _prefix(stack)
+    client, prefix = _client(stack), f"/aws/lambda/cafe-{stack.stage}"
     recent: dict[str, Counter[Event]] = {}
+    first = True
     with stack.api.log.open(errors="replace") as api:
         while True:
             try:
-                for name, message in new_lines(client, prefix, recent):
-                    _print(name, message)
+                functions = invocations(new_events(client, prefix, recent), stack.stage)
             except EndpointConnectionError:
                 raise StackError("the stack was stopped: start it with `make run`") from None
-            if stack.api.log.stat().st_size < api.tell():
-                api.seek(0)  # the API was started again, with an empty log
-            while line := api.readline():
-                _print("chalice local", line)
+            entries = sorted(filter(shown, [*functions, *_api_entries(stack, api)]))
+            if first and shown.since:
+                oldest = f"{datetime.now(UTC) - shown.since:%Y-%m-%d %H:%M:%S}"
+                entries = [each for each in entries if each.line.time >= oldest]
+            elif first:
+                entries = entries[len(entries) - last :] if last < len(entries) else entries
+            with pause:
+                for entry in entries:
+                    print("\n".join(entry.shown()), flush=True)
             if once:
                 return
+            first = False
             time.sleep(POLL_SECONDS)
+
+
+def _api_entries(stack: Stack, api: TextIO) -> Iterator[Entry]:
+    """Yields the new records of the API's log. Lines without a record, as of a traceback, form one entry."""
+    if stack.api.log.stat().st_size < api.tell():
+        api.seek(0)  # the API was started again, with an empty log
+    lines = [line for line in api.read().splitlines() if line.strip() and not NOISE.match(line)]
+    for line in joined("API", lines, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}"):
+        yield Entry(line, line.record.get("milliseconds"))
+
+
+def invocations(events: Iterable[tuple[str, Event]], stage: str) -> Iterator[Entry]:
+    """Yields the records of the functions. ``events`` has pairs of log group and event."""
+    streams: dict[tuple[str, str], list[Event]] = {}
+    for group, event in events:
+        streams.setdefault((group, event[1]), []).append(event)
+    # MiniStack has a log stream for each invocation.
+    for (group, _), found in streams.items():
+        texts = [text for _, _, text in found]
+        durations = [float(report[1]) for text in texts if (report := REPORT.match(text))]
+        kept = [text for text in texts if text.strip() and not FRAME.match(text) and not REPORT.match(text)]
+        moment = f"{datetime.fromtimestamp(found[-1][0] / 1000, UTC):%Y-%m-%d %H:%M:%S.%f}"
+        lines = list(joined(source(group, stage), kept, moment))
+        lines = lines or [Line.of(source(group, stage), "ended", moment)] if durations else lines
+        yield from (Entry(line) for line in lines[:-1])
+        yield from (Entry(line, durations[-1] if durations else None) for line in lines[-1:])
+
+
+def joined(name: str, texts: list[str], moment: str) -> Iterator[Line]:
+    """Yields a line for each record, and one for each run of other lines, with the time of the record before it."""
+    other: list[str] = []
+    for text in [*texts, ""]:
+        line = Line.of(name, text, moment)
+        if "_aws" in line.record:  # metrics
+            continue
+        if text and line.record == {"message": text.strip()}:
+            other.append(text.rstrip())
+            continue
+        if other:
+            # The last line of a traceback says what went wrong.
+            yield Line(Line.of(name, "", moment).time, name, "\n".join(other), _failure(other))
+            other = []
+        if text:
+            moment = line.time
+            yield line
+
+
+def _failure(lines: list[str]) -> dict[str, Any]:
+    if lines[0].startswith("Traceback "):
+        return {"level": "ERROR", "message": lines[-1], "exc_info": "\n".join(lines)}
+    return {"message": "\n".join(lines)}
 
 
 def trace(stack: Stack, identifier: str) -> bool:
     """Prints the lines about one id, as ``infra/trace.py`` does for a stage on AWS, and returns whether any exist."""
     from infra import trace
 
-    client, prefix = _client(stack), _prefix(stack)
+    client, prefix = _client(stack), f"/aws/lambda/cafe-{stack.stage}"
     pages = client.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=prefix)
     groups = [each["logGroupName"] for page in pages for each in page["logGroups"]]
     ask_functions = trace.asker(client, stack.stage, groups, trace.QUERY, WHOLE_TIME)
@@ -77,12 +197,8 @@ def _client(stack: Stack) -> Any:
     return replace(stack.cloud, port=port).client("logs")
 
 
-def _prefix(stack: Stack) -> str:
-    return f"/aws/lambda/cafe-{stack.stage}"
-
-
-def new_lines(client: Any, prefix: str, recent: dict[str, Counter[Event]]) -> list[tuple[str, str]]:
-    """Returns what the functions wrote since the last call, as pairs of function and message in the order of time.
+def new_events(client: Any, prefix: str, recent: dict[str, Counter[Event]]) -> list[tuple[str, Event]]:
+    """Returns what the functions wrote since the last call, as pairs of log group and event in the order of time.
 
     ``recent`` has the last seconds' events of each log group, which were returned already. Each call reads from there
     on, and updates it.
@@ -98,13 +214,6 @@ def new_lines(client: Any, prefix: str, recent: dict[str, Counter[Event]]) -> li
                     event = (each["timestamp"], each["logStreamName"], each["message"])
                     counts[event] += 1
                     if counts[event] > before[event]:
-                        events.append((event[0], name.removeprefix("/aws/lambda/"), event[2]))
+                        events.append((name, event))
             recent[name] = counts or before
-    return [(name, message) for _, name, message in sorted(events, key=lambda event: event[0])]
-
-
-def _print(name: str, message: str) -> None:
-    for line in message.splitlines():
-        if line.strip():
-            print(f"{name:<28} {line}")
-    sys.stdout.flush()
+    return sorted(events, key=lambda each: each[1][0])

@@ -177,6 +177,15 @@ def answers(url: str) -> bool:
         return False
 
 
+def accepts(port: int) -> bool:
+    """Returns whether a server on this machine accepts connections on ``port``."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
 def free_ports(number: int) -> list[int]:
     """Returns different ports on which nothing listens now.
 

@@ -25,6 +25,7 @@ from local.database import Database, ExternalServer
 from local.processes import (
     Process,
     StackError,
+    accepts,
     answers,
     basic_environment,
     exclusive_lock,
@@ -127,6 +128,21 @@ class Stack:
         self._write_environment()
         _timed(say, f"API on port {self.api_port}", self._start_api)
         return self.variables()
+
+    def deploy(self, say: Say = say) -> None:
+        """Deploys the present code and infrastructure to the running stack."""
+        with self._lock(say):
+            self._deploy(say)
+            self._write_environment()
+
+    def start_live_api(self, control_port: int) -> None:
+        """Starts the API of ``make dev`` in place of ``chalice local``. It serves no code before it is asked to."""
+        command = [sys.executable, "-m", "local.live_api", "--port", str(self.api_port)]
+        command += ["--stage", self.stage, "--control", str(control_port)]
+        environment = {**basic_environment(), **self._api_variables(), "PYTHONPATH": str(ROOT)}
+        self.api.stop()
+        self.api.start(command, environment, "live", self.api_port)
+        self.api.wait(lambda: accepts(control_port))
 
     def stop(self, say: Say = say) -> None:
         """Ends every process that ``start`` started, and removes the files that describe the deployed system."""
@@ -240,11 +256,23 @@ class Stack:
 
     def _start_api(self) -> None:
         """Starts ``chalice local`` under the API's role, or again if the code, the settings or MiniStack changed."""
+        variables = self._api_variables()
+        command = chalice_local.command(self.project, self.api_port, self.stage)
+        files = (*API_SOURCES, Path(variables["AWS_CONFIG_FILE"]), self.project / ".chalice" / "config.json")
+        current = fingerprint(command, variables, *files, self.cloud.process.pid())
+        if self.api.runs(current) and self._api_answers():
+            return
+        self.api.stop()
+        self.api.start(command, {**basic_environment(), **variables}, current, self.api_port)
+        self.api.wait(self._api_answers)
+
+    def _api_variables(self) -> dict[str, str]:
+        """Returns the environment of the API, which makes it sign with its own role."""
         configuration = self.folder / "aws" / "config"
         configuration.parent.mkdir(exist_ok=True)
         role_arn = self.variables()["API_ROLE_ARN"]
         write_private(configuration, chalice_local.profiles(role_arn, CREDENTIALS.items()))
-        variables = {
+        return {
             "AWS_CONFIG_FILE": str(configuration),
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_PROFILE": "api",
@@ -253,14 +281,6 @@ class Stack:
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "1",
         }
-        command = chalice_local.command(self.project, self.api_port, self.stage)
-        files = (*API_SOURCES, configuration, self.project / ".chalice" / "config.json")
-        current = fingerprint(command, variables, *files, self.cloud.process.pid())
-        if self.api.runs(current) and self._api_answers():
-            return
-        self.api.stop()
-        self.api.start(command, {**basic_environment(), **variables}, current, self.api_port)
-        self.api.wait(self._api_answers)
 
     def _api_answers(self) -> bool:
         return answers(f"{self.api_url}/health")

@@ -1,10 +1,14 @@
 """Patches of Lambda."""
 
 import contextlib
+import os
 import queue
 import sys
 import threading
+import time
+import types
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 
@@ -84,6 +88,100 @@ def complete_logs() -> None:
         return "\n".join(lines)
 
     lambda_runtime.Worker._drain_stderr_bounded = read_until_end
+
+
+def saved_code() -> None:
+    """A function on AWS runs its package. Under ``make dev`` it runs the saved code with the package's requirements.
+
+    ``local/dev.py`` keeps the saved code in the folder LIVE_FOLDER. A process that runs older code is replaced before
+    its next invocation.
+    """
+    from ministack.core import lambda_runtime
+    from ministack.services import lambda_svc
+
+    acquire, spawn = lambda_runtime.acquire_worker, lambda_runtime.Worker._spawn
+
+    @wraps(spawn)
+    def spawn_with_saved_code(worker: Any) -> None:
+        worker.code = _saved_code()
+        if worker.code:
+            variables = worker.config.get("Environment", {}).get("Variables", {})
+            live = {"LIVE_CODE": worker.code, "PYTHONBREAKPOINT": "live_debugger.hold"}
+            worker.config = {**worker.config, "Environment": {"Variables": {**variables, **live}}}
+        spawn(worker)
+
+    @wraps(acquire)
+    def acquire_current(*arguments: Any, **options: Any) -> Any:
+        current, stale = _saved_code(), []
+        with lambda_runtime._lock:
+            for workers in lambda_runtime._workers.values():
+                old = [each for each in workers if not each.in_use and getattr(each, "code", current) != current]
+                workers[:] = [each for each in workers if each not in old]
+                stale += old
+        if stale:
+            # The invocation need not wait until these processes have ended.
+            threading.Thread(target=lambda_runtime.kill_workers, args=(stale,)).start()
+        return acquire(*arguments, **options)
+
+    _edit_worker(
+        "    sys.path.insert(0, code_dir)\n",
+        "    sys.path.insert(0, code_dir)\n"
+        '    if "LIVE_CODE" in os.environ:\n'
+        '        sys.path[:0] = [os.environ["LIVE_CODE"], os.environ["LIVE_FOLDER"] + "/debugger"]\n'
+        "        import live_debugger\n"
+        '        live_debugger.prepare(init["function_name"])\n',
+    )
+    lambda_runtime.Worker._spawn = spawn_with_saved_code
+    lambda_runtime.acquire_worker = lambda_svc.acquire_worker = acquire_current
+
+
+def time_stops_for_a_debugger() -> None:
+    """AWS has no debugger. Under ``make dev`` time-outs and the queues' visibility wait while one holds a function."""
+    from ministack.core import lambda_runtime
+    from ministack.services import lambda_svc
+
+    run_batch, seconds = lambda_svc._run_sqs_batch, 1.0
+
+    class PatientThread(threading.Thread):
+        def join(self, timeout: float | None = None) -> None:
+            super().join(timeout)
+            while timeout and self.is_alive() and _is_held():
+                super().join(max(timeout, seconds))
+
+    @wraps(run_batch)
+    def run_batch_in_time(esm: Any, function: Any, event: Any, batch: list[dict[str, Any]], *arguments: Any) -> None:
+        ended = threading.Event()
+
+        def keep_invisible() -> None:
+            while not ended.wait(seconds):
+                if _is_held():
+                    for message in batch:
+                        message["visible_at"] = max(message["visible_at"], time.time() + 30)
+
+        if _saved_code():
+            threading.Thread(target=keep_invisible, daemon=True).start()
+        try:
+            run_batch(esm, function, event, batch, *arguments)
+        finally:
+            ended.set()
+
+    lambda_runtime.threading = types.SimpleNamespace(**{**vars(threading), "Thread": PatientThread})
+    lambda_svc._run_sqs_batch = run_batch_in_time
+
+
+def _saved_code() -> str | None:
+    """Returns the folder with the saved code, which exists only under ``make dev``."""
+    link = Path(os.environ["LIVE_FOLDER"]) / "code"
+    return str(link.resolve()) if link.exists() else None
+
+
+def _is_held() -> bool:
+    """Returns whether a debugger holds a process. Each such process has a file with its id as the name."""
+    for file in Path(os.environ["LIVE_FOLDER"]).glob("held/*"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(file.name), 0)
+            return True
+    return False
 
 
 def _edit_worker(old: str, new: str) -> None:

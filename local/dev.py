@@ -1,0 +1,189 @@
+"""``make dev``: a saved edit runs on every trigger within a second, without a deploy.
+
+Each save is copied into a folder of its own. Once the API has imported the copy, the functions' processes run it too
+(``local/ministack/functions.py``). Until then, and if the import fails, the code before it goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import shutil
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import debugpy
+import watchfiles
+
+from local import live_api, live_debugger, logs
+from local.processes import StackError, exclusive_lock, free_ports, run_quietly
+from local.stack import ROOT, Stack
+
+CODE = ("app.py", "chalicelib")
+# What only a deploy can change.
+DEPLOYED = ("infra", "requirements.txt", ".chalice")
+# Editors save a file in several steps within this time.
+QUIET_MILLISECONDS = 30
+# The versions whose folders are kept, because a process can still run one of them.
+VERSIONS = 3
+
+
+def run(stack: Stack, function: str | None, port: int) -> None:
+    """Runs until Ctrl-C. A debugger can attach to ``function`` on ``port``."""
+    with exclusive_lock(stack.folder / "dev.lock", already_runs):
+        stack.start()
+        session = Session(stack)
+        try:
+            session.begin(function, port)
+            session.watch()
+        except KeyboardInterrupt:
+            print()
+        finally:
+            session.end()
+
+
+def already_runs() -> None:
+    raise StackError("`make dev` runs already in another terminal")
+
+
+class Session:
+    """One run of ``make dev``. ``deployed`` is the description of the triggers that the stack was deployed with."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.folder = stack.cloud.live
+        self.control = 0
+        self.version = 0
+        self.triggers = ""
+        # The logs wait while a breakpoint has the terminal.
+        self.terminal = threading.Lock()
+
+    def begin(self, function: str | None, port: int) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._prepare_debugger(function, port)
+        self._start_api()
+        self._load()
+        threading.Thread(target=self._follow_logs, daemon=True).start()
+        say("ready: save a file of app.py or chalicelib/, and press Ctrl-C to end")
+        if function:
+            say(f"a debugger can attach to {function} on 127.0.0.1:{port}")
+        say("breakpoint() opens here")
+
+    def watch(self) -> None:
+        paths = [ROOT / name for name in (*CODE, *DEPLOYED)]
+        for changes in watchfiles.watch(*paths, step=QUIET_MILLISECONDS, debounce=400):
+            self.saved(sorted({str(Path(path).relative_to(ROOT)) for _, path in changes}))
+
+    def saved(self, files: list[str]) -> None:
+        """Makes the saved files live, with a deploy if they need one."""
+        began = time.monotonic()
+        what = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+        try:
+            if any(file.startswith(DEPLOYED) for file in files):
+                self._deploy(f"{what} needs a deploy", "requirements.txt" in files)
+            else:
+                before = self.triggers
+                if not self._load():
+                    return
+                if self.triggers != before:
+                    self._deploy(f"{what} changes a trigger, which needs a deploy")
+        except StackError as error:
+            say(f"error: {error}. The code before it goes on; save the file again to try once more")
+            return
+        say(f"{what}: live after {time.monotonic() - began:.2f} s")
+
+    def end(self) -> None:
+        """Leaves the stack as ``make run`` does, with the edits deployed."""
+        say("ending; the edits are deployed")
+        (self.folder / "code").unlink(missing_ok=True)
+        self.stack.start()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _start_api(self) -> None:
+        [self.control] = free_ports(1)
+        self.stack.start_live_api(self.control)
+
+    def _load(self) -> bool:
+        """Makes the present code live, unless it cannot be imported. Returns whether it is live."""
+        self.version += 1
+        folder = self.folder / str(self.version)
+        folder.mkdir()
+        for name in CODE:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(ROOT / name, folder / name)
+        for name in (".chalice", "vendor"):
+            (folder / name).symlink_to(self.stack.project / name)
+        answer = live_api.ask(self.control, folder)
+        if "error" in answer:
+            say(f"this code cannot be imported, so the code before it goes on\n{_own_part(answer['error'], folder)}")
+            return False
+        self.triggers = answer["triggers"]
+        # A rename replaces the link in one step.
+        new = self.folder / "code.new"
+        new.symlink_to(folder)
+        new.replace(self.folder / "code")
+        shutil.rmtree(self.folder / str(self.version - VERSIONS), ignore_errors=True)
+        return True
+
+    def _deploy(self, why: str, requirements: bool = False) -> None:
+        say(f"{why}: deploying")
+        if requirements:
+            run_quietly("make", "-C", str(ROOT), ".venv/dev")
+        self.stack.deploy(lambda line: say(line.strip()))
+        if requirements:
+            self._start_api()
+        self._load()
+
+    def _follow_logs(self) -> None:
+        try:
+            logs.follow(self.stack, last=0, pause=self.terminal)
+        except StackError as error:
+            say(f"error: {error}")
+
+    def _prepare_debugger(self, function: str | None, port: int) -> None:
+        folder = self.folder / "debugger"
+        folder.mkdir(parents=True)
+        (folder / "live_debugger.py").symlink_to(live_debugger.__file__)
+        (folder / "debugpy").symlink_to(Path(debugpy.__file__).parent)
+        listener = socket.create_server(("127.0.0.1", 0))
+        settings = {"terminal": listener.getsockname()[1], "function": function, "port": port}
+        (self.folder / live_debugger.SETTINGS.name).write_text(json.dumps(settings))
+        threading.Thread(target=self._serve_terminal, args=(listener,), daemon=True).start()
+
+    def _serve_terminal(self, listener: socket.socket) -> None:
+        """Gives the terminal to one breakpoint after another."""
+        while True:
+            connection, _ = listener.accept()
+            with self.terminal, connection:
+                threading.Thread(target=_send_lines, args=(connection,), daemon=True).start()
+                while text := connection.recv(65536):
+                    print(text.decode(errors="replace"), end="", flush=True)
+                say("the function goes on")
+
+
+def _send_lines(connection: socket.socket) -> None:
+    """Sends what a person types until the connection ends."""
+    with suppress(OSError, ValueError):
+        while connection.fileno() >= 0:
+            if select.select([sys.stdin], [], [], 0.2)[0]:
+                connection.sendall(sys.stdin.readline().encode())
+
+
+def _own_part(text: str, folder: Path) -> str:
+    """Returns a traceback from the first line of the project's code on, with the files of the checkout."""
+    lines = text.replace(f"{folder}/", "").splitlines()
+    first = next(
+        (number for number, line in enumerate(lines) if '  File "app.py"' in line or '"chalicelib/' in line), 0
+    )
+    return "\n".join(lines[first:])
+
+
+def say(line: str) -> None:
+    print(f"{datetime.now(UTC):%H:%M:%S.%f}"[:12] + f"  make dev              {line}", flush=True)

@@ -1,0 +1,164 @@
+"""The REST API under ``make dev``: ``chalice local`` for code that changes, on a port that stays open.
+
+``python -m local.live_api`` imports the requirements once and opens the port. For each version of the code it forks a
+process, which serves the port once it has imported the code. The earlier version finishes its requests and ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import importlib
+import inspect
+import json
+import os
+import pkgutil
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+from chalice.app import Chalice
+from chalice.cli.factory import CLIFactory
+from chalice.local import ChaliceRequestHandler, ThreadedHTTPServer, create_local_server
+
+# What a version of the code imports, so that a fork need not.
+REQUIREMENTS = ("boto3", "humanize", "jinja2", "jwt", "pymysql", "pythonjsonlogger.json")
+# No request takes longer.
+DRAIN_SECONDS = 30
+ASK_SECONDS = 60
+
+
+def ask(port: int, folder: Path) -> dict[str, str]:
+    """Asks the process with this control port to serve the code in ``folder``.
+
+    Returns ``triggers``, a description of the code's decorators, or ``error``, the traceback of the import.
+    """
+    with socket.create_connection(("127.0.0.1", port), ASK_SECONDS) as connection, connection.makefile("rw") as stream:
+        stream.write(f"{folder}\n")
+        stream.flush()
+        answer: dict[str, str] = json.loads(stream.readline())
+        return answer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m local.live_api", description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--stage", required=True)
+    parser.add_argument("--control", type=int, required=True, help="the port that takes folders with code")
+    arguments = parser.parse_args()
+    for name in REQUIREMENTS:
+        importlib.import_module(name)
+    serving = None
+    listener, control = (socket.create_server(("127.0.0.1", port)) for port in (arguments.port, arguments.control))
+    # Two versions can wait for the same connection, and only one of them gets it.
+    listener.settimeout(1)
+    while True:
+        connection, _ = control.accept()
+        with connection, connection.makefile("rw") as stream:
+            answer, process = _fork(stream.readline().strip(), arguments.stage, listener)
+            if "error" not in answer:
+                if serving:
+                    os.kill(serving, signal.SIGTERM)
+                serving = process
+            stream.write(json.dumps(answer) + "\n")
+        # Collects the earlier versions that have ended.
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+
+def _fork(folder: str, stage: str, listener: socket.socket) -> tuple[dict[str, str], int]:
+    reader, writer = os.pipe()
+    process = os.fork()
+    if not process:
+        os.close(reader)
+        _serve(folder, stage, listener, writer)
+    os.close(writer)
+    with os.fdopen(reader) as stream:
+        answer: dict[str, str] = json.loads(
+            stream.read() or '{"error": "the process ended while it imported the code"}'
+        )
+    return answer, process
+
+
+class _Server(ThreadedHTTPServer):
+    """Serves the shared port, and can finish its requests before it ends."""
+
+    def __init__(self, listener: socket.socket, app: Any, config: Any) -> None:
+        handler = functools.partial(ChaliceRequestHandler, app_object=app, config=config)
+        super().__init__(listener.getsockname(), handler, bind_and_activate=False)
+        self.server_close()
+        self.socket: socket.socket = listener
+        self._connections: set[socket.socket] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        self._connections.discard(request)
+
+    def drain(self) -> None:
+        """Returns when each open request has its response. A connection without one is closed."""
+        deadline = time.monotonic() + DRAIN_SECONDS
+        for each in list(self._connections):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RD)
+        while self._connections and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+
+def _serve(folder: str, stage: str, listener: socket.socket, writer: int) -> NoReturn:
+    """Imports the code, writes the answer to the pipe, serves until SIGTERM, and ends the process."""
+    answer, server = {}, None
+    # The code finds its own packages only, as on AWS.
+    sys.path[:] = [each for each in sys.path if each != os.environ["PYTHONPATH"]]
+    try:
+        factory = CLIFactory(folder, environ=os.environ)
+        config = factory.create_config_obj(stage)
+        app = factory.load_chalice_app(config.environment_variables)
+        # The handlers import their flows only when they run.
+        for module in pkgutil.walk_packages([f"{folder}/chalicelib"], "chalicelib."):
+            importlib.import_module(module.name)
+        answer["triggers"] = triggers(app)
+        # It makes the app one that can serve several requests at once.
+        create_local_server(app, config, "127.0.0.1", 0).server.server_close()
+        server = _Server(listener, app, config)
+    except BaseException:  # noqa: BLE001
+        # The traceback is the answer. SystemExit too must not leave this function, where the parent's code would go on.
+        answer["error"] = traceback.format_exc()
+    with os.fdopen(writer, "w") as stream:
+        json.dump(answer, stream)
+    if server:
+        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+        server.serve_forever(poll_interval=0.02)
+        server.drain()
+    os._exit(0)
+
+
+def triggers(app: Chalice) -> str:
+    """Returns a description of what a deploy makes of the app's decorators."""
+    routes = [entry for methods in app.routes.values() for entry in methods.values()]
+    return repr(
+        [_plain(each) for each in (*routes, *app.event_sources, *app.builtin_auth_handlers, *app.pure_lambda_functions)]
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Returns the attributes of one of Chalice's objects, and the name of a function."""
+    if inspect.isroutine(value):
+        return value.__name__
+    if hasattr(value, "__dict__"):
+        return {name: _plain(each) for name, each in sorted(vars(value).items())}
+    return sorted(value) if isinstance(value, set) else value
+
+
+if __name__ == "__main__":
+    main()

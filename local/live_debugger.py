@@ -1,0 +1,106 @@
+"""The debugger's side in a function's process under ``make dev``, which knows this file as ``live_debugger``.
+
+While a debugger holds the process, a file in the folder ``held`` makes time-outs wait. ``local/ministack/functions.py``
+looks for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pdb
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(os.environ.get("LIVE_FOLDER", ""))
+# The ports of `make dev`: of its terminal, and of the function that a debugger can attach to.
+SETTINGS = FOLDER / "debugger.json"
+# A function ends its calls before its time-out, and must not do so after a breakpoint.
+SECONDS = 24 * 3600
+
+
+def prepare(function: str) -> None:
+    """Prepares the process of ``function``: its own deadline is far away, and a debugger can attach to it if asked."""
+    os.environ["_LAMBDA_TIMEOUT"] = str(SECONDS)
+    settings = _settings()
+    if settings.get("function") and function.endswith(f"-{settings['function']}"):
+        import debugpy
+
+        # Another process of the same function can have the port.
+        with contextlib.suppress(RuntimeError):
+            debugpy.listen(("127.0.0.1", settings["port"]))
+            threading.Thread(target=_hold_while_attached, daemon=True).start()
+
+
+def hold(*_arguments: Any, **_options: Any) -> None:
+    """Opens pdb in the terminal of ``make dev``. Without that terminal the function goes on."""
+    frame = sys._getframe(1)
+    try:
+        connection = socket.create_connection(("127.0.0.1", _settings()["terminal"]), timeout=5)
+    except (OSError, KeyError):
+        print("breakpoint() did nothing, because `make dev` does not run", file=sys.stderr)
+        return
+    connection.settimeout(None)
+    RemotePdb(connection).set_trace(frame)
+
+
+class RemotePdb(pdb.Pdb):
+    """pdb over a connection, which it closes when the function goes on without a breakpoint left."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        stream = connection.makefile("rw")
+        super().__init__(stdin=stream, stdout=stream, nosigint=True)
+        self.use_rawinput = False
+        self._held = contextlib.ExitStack()
+        self._held.enter_context(held())
+        self._held.enter_context(connection)
+        self._held.enter_context(contextlib.closing(stream))
+
+    def set_continue(self) -> None:
+        super().set_continue()
+        if not self.breaks:
+            self._held.close()
+
+    def set_quit(self) -> None:
+        super().set_quit()
+        self._held.close()
+
+    def do_EOF(self, argument: str) -> bool | None:  # noqa: N802 - pdb's own name
+        """Goes on when `make dev` has ended."""
+        return self.do_continue(argument)
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Makes time-outs wait."""
+    file = FOLDER / "held" / str(os.getpid())
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _hold_while_attached() -> None:
+    import debugpy
+
+    while True:
+        debugpy.wait_for_client()
+        with held():
+            while debugpy.is_client_connected():
+                time.sleep(0.2)
+
+
+def _settings() -> dict[str, Any]:
+    try:
+        settings: dict[str, Any] = json.loads(SETTINGS.read_text())
+    except FileNotFoundError:
+        return {}
+    return settings
