@@ -19,7 +19,7 @@ CONFIG = Path(__file__).parents[1] / ".chalice" / "config.json"
 
 
 class Trigger(Enum):
-    """What invokes a function."""
+    """The kinds of source that invoke a function."""
 
     API = "the API's routes"
     AUTHORIZER = "API Gateway, before a route"
@@ -33,7 +33,7 @@ class Trigger(Enum):
 
 
 class Mysql(Enum):
-    """The MySQL secrets that a function reads."""
+    """Which MySQL secrets a function reads."""
 
     NONE = "none"
     USER = "the functions' secret"
@@ -138,7 +138,7 @@ def sources(*triggers: Trigger) -> dict[str, str]:
 
 
 def chalice_settings() -> dict[str, Any]:
-    """Returns the functions' part of Chalice's configuration. The app-wide settings are for the API's function."""
+    """Returns the functions' part of Chalice's configuration. The app-wide settings apply to the API's function."""
     api = BY_NAME["api_handler"]
     functions: dict[str, dict[str, int]] = {}
     for function in FUNCTIONS:

@@ -10,7 +10,7 @@ from infra.functions import BY_NAME, FUNCTIONS, Function
 
 Resources = dict[str, Any]
 
-# A resource type's metric namespace and dimension, and the attribute that holds the dimension's value.
+# Each resource type's metric namespace, its dimension, and the attribute that holds the dimension's value.
 WATCHED = {
     "AWS::SQS::Queue": ("AWS/SQS", "QueueName", "QueueName"),
     "AWS::SNS::Topic": ("AWS/SNS", "TopicName", "TopicName"),
@@ -112,7 +112,7 @@ def dashboard(rows: list[list[Mapping[str, Any]]]) -> str:
     """Returns the dashboard's body. Widgets in the same row are equally wide.
 
     A widget has ``Title``, ``Statistic``, ``Period``, and either ``Metrics`` or ``FunctionMetric``. The latter is shown
-    for the functions listed in ``Functions``, or for every function that works daily.
+    for the functions listed in ``Functions``, or by default for every function that works daily.
     """
     widgets = []
     for y, row in enumerate(rows):

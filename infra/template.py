@@ -118,7 +118,7 @@ def _function_with(logical_id: str) -> Function:
 
 
 def _role(function: Function, given: dict[str, Any]) -> dict[str, Any]:
-    """Returns the role that Lambda assumes for a function. It allows logs, traces and the given statements."""
+    """Returns a function's role, which allows logs, traces and the given statements."""
     statements, assumed_by = given.pop("Statement", []), given.pop("AssumedBy", [])
     trust = _allow("sts:AssumeRole", Principal={"Service": "lambda.amazonaws.com"})
     common = [

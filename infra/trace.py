@@ -63,7 +63,7 @@ class Line:
         return cls(_utc(str(record.get("timestamp") or moment)), source, text, record)
 
 
-# Returns the log lines that contain an id which the regular expression matches.
+# Given a regular expression of ids, returns the log lines that contain one of those ids.
 Ask = Callable[[str], list[Line]]
 
 
@@ -94,7 +94,7 @@ def follow(ask: Ask, identifier: str) -> list[Line]:
     gateways = {str(line.record["requestId"]) for line in found if line.record.get("requestId")}
     if left := sorted(gateways - related.keys() - {identifier}):
         found += ask(pattern(left[:RELATED]))
-    # A request can have several subjects, and only this one's lines are wanted.
+    # A request can have several subjects, and only the lines of ``identifier`` are wanted.
     own = [name for name in SUBJECT_IDS if any(line.record.get(name) == identifier for line in found)]
     lines = {line for line in found if all(line.record.get(name, identifier) == identifier for name in own)}
     # CloudWatch metrics have no subject.
@@ -140,7 +140,7 @@ def saved_query(logs: Any, stage: str) -> tuple[list[str], str]:
 
 
 def seconds_of(since: str) -> timedelta | None:
-    """Returns the duration that a string such as ``90m``, ``12h`` or ``7d`` means, or None if it is malformed."""
+    """Parses a duration such as ``90m``, ``12h`` or ``7d``. Returns None if it is malformed."""
     found = re.fullmatch(r"([1-9][0-9]{0,3})([mhd])", since)
     return timedelta(**{UNITS[found[2]]: int(found[1])}) if found else None
 
