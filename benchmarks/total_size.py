@@ -1,4 +1,4 @@
-"""Prints the bytes of all buckets by listing, with the code of `measure_buckets`."""
+"""Prints the total size of all buckets in bytes, with the listing code of `measure_buckets`."""
 
 from datetime import UTC, datetime
 
