@@ -171,7 +171,7 @@ def _short(value: Any) -> str:
 def report(lines: list[Line], identifier: str, where: str, hints: list[str]) -> Iterator[str]:
     """Yields the text for the terminal: the lines and their number, or ``hints`` if there are none."""
     if not lines:
-        yield f"Nothing in {where} names {identifier!r}."
+        yield f"Nothing in {where} names {json.dumps(identifier)}."
         yield "- ID is the id of an order or a report, the key of an upload, or the header X-Request-Id of an answer."
         yield "- ID must be whole and exact: o-1 does not find o-12."
         yield from (f"- {each}" for each in hints)
@@ -195,9 +195,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     since = seconds_of(given.since)
     if since is None:
-        parser.error(f"SINCE must be minutes, hours or days such as 90m, 12h or 7d, not {given.since!r}")
+        parser.error(f"SINCE must be minutes, hours or days such as 90m, 12h or 7d, not {json.dumps(given.since)}")
     if not STAGE.fullmatch(given.stage):
-        parser.error(f"STAGE: {given.stage!r} is not the name of a stage")
+        parser.error(f"STAGE: {json.dumps(given.stage)} is not the name of a stage")
     try:
         logs = client("logs")
         lines = follow(asker(logs, given.stage, *saved_query(logs, given.stage), since), given.id)

@@ -97,7 +97,7 @@ export function bars(summary) {
     h(
       "p.lead",
       h("b", `${partial ? "At least " : ""}${size(totalBytes)}`),
-      ` in ${counted(summary.totalBuckets ?? buckets.length, "bucket")}`,
+      ` in ${counted(summary.bucketCount, "bucket")}`,
       mode === "metrics" ? ", old versions and unfinished uploads included" : "",
     ),
     list,

@@ -98,8 +98,8 @@ def test_an_existing_person_gets_the_group_and_keeps_the_password(
     [
         (("", "staff", "prod"), "name the person and the group: make user NAME=ana GROUP=staff"),
         (("ana", "", "prod"), "name the person and the group: make user NAME=ana GROUP=staff"),
-        (("ana", "boss", "prod"), "GROUP must be staff or managers, not 'boss'"),
-        (("ana b", "staff", "prod"), "NAME must be at most 128 characters without a space, not 'ana b'"),
+        (("ana", "boss", "prod"), 'GROUP must be staff or managers, not "boss"'),
+        (("ana b", "staff", "prod"), 'NAME must be at most 128 characters without a space, not "ana b"'),
         (("a" * 129, "staff", "prod"), "NAME must be at most 128 characters without a space"),
         (("ana", "staff", "pord"), "there is no stage pord at https://cloudformation.eu-central-1.amazonaws.com"),
     ],
