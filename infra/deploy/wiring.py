@@ -27,7 +27,7 @@ def mappings(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         # app.py has the same number.
         "ScalingConfig": {"MaximumConcurrency": 10},
     }
-    # The function sets aside what it fails on after two minutes. If it cannot, the batch blocks its shard until then.
+    # The function sets aside failing records after two minutes. If it cannot, the batch blocks its shard until then.
     stream = {
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
         "ParallelizationFactor": 1,
