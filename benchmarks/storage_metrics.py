@@ -14,8 +14,9 @@ from typing import Any
 from benchmarks.cloud import empty_cloud
 from benchmarks.compare import compare
 from benchmarks.results import Result
+from benchmarks.total_size import total_bytes
 from chalicelib import clients
-from chalicelib.storage import figures, measure
+from chalicelib.storage import figures
 
 BUCKETS = 1_000
 PEER = "GetMetricStatistics for each bucket"
@@ -57,14 +58,7 @@ def _dimensions(bucket: str) -> list[dict[str, str]]:
 
 
 def _ours() -> int:
-    return measure.measure_buckets(
-        "metrics",
-        s3=clients.aws("s3"),
-        s3_in=lambda region: clients.aws("s3", region),
-        cloudwatch_in=lambda region: clients.aws("cloudwatch", region),
-        deadline=lambda: 900,
-        now=datetime.now(UTC),
-    ).total_bytes
+    return total_bytes("metrics")
 
 
 def _each() -> int:

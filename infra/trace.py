@@ -171,7 +171,7 @@ def _short(value: Any) -> str:
 def report(lines: list[Line], identifier: str, where: str, hints: list[str]) -> Iterator[str]:
     """Yields the terminal's output: the log lines and their number, or ``hints`` if there are no lines."""
     if not lines:
-        yield f"No record in {where} contains {identifier!r}."
+        yield f"No record in {where} contains {json.dumps(identifier)}."
         yield "- ID is an order's or a report's id, an upload's key, or a response's X-Request-Id header."
         yield "- ID must be complete and exact: o-1 does not find o-12."
         yield from (f"- {each}" for each in hints)
@@ -195,9 +195,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     since = seconds_of(given.since)
     if since is None:
-        parser.error(f"SINCE must be minutes, hours or days such as 90m, 12h or 7d, not {given.since!r}")
+        parser.error(f"SINCE must be minutes, hours or days such as 90m, 12h or 7d, not {json.dumps(given.since)}")
     if not STAGE.fullmatch(given.stage):
-        parser.error(f"STAGE: {given.stage!r} is not a valid stage name")
+        parser.error(f"STAGE: {json.dumps(given.stage)} is not a valid stage name")
     try:
         logs = client("logs")
         lines = follow(asker(logs, given.stage, *saved_query(logs, given.stage), since), given.id)

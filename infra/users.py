@@ -8,6 +8,7 @@ The account and the region come from the environment, as for the deploy.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import secrets
 import string
@@ -83,9 +84,9 @@ def validation_error(name: str, group: str) -> str | None:
     if not name or not group:
         return "name the person and the group: make user NAME=ana GROUP=staff"
     if group not in GROUPS:
-        return f"GROUP must be {' or '.join(GROUPS)}, not {group!r}"
+        return f"GROUP must be {' or '.join(GROUPS)}, not {json.dumps(group)}"
     if not NAME.fullmatch(name):
-        return f"NAME must be at most 128 characters and contain no spaces; got {name!r}"
+        return f"NAME must be at most 128 characters and contain no spaces; got {json.dumps(name)}"
     return None
 
 

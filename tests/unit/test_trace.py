@@ -185,7 +185,7 @@ def test_without_a_match_there_is_one_query_and_hints(
     [asked] = logs.asked
     assert asked["endTime"] - asked["startTime"] == 24 * 3600
     printed = capsys.readouterr().out
-    assert printed.startswith("No record in the logs of prod contains 'o-9'.")
+    assert printed.startswith('No record in the logs of prod contains "o-9".')
     for hint in ("X-Request-Id", "SINCE=30d", "LogRetentionDays"):
         assert hint in printed
 

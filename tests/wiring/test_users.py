@@ -98,8 +98,8 @@ def test_an_existing_person_gets_the_group_and_keeps_the_password(
     [
         (("", "staff", "prod"), "name the person and the group: make user NAME=ana GROUP=staff"),
         (("ana", "", "prod"), "name the person and the group: make user NAME=ana GROUP=staff"),
-        (("ana", "boss", "prod"), "GROUP must be staff or managers, not 'boss'"),
-        (("ana b", "staff", "prod"), "NAME must be at most 128 characters and contain no spaces; got 'ana b'"),
+        (("ana", "boss", "prod"), 'GROUP must be staff or managers, not "boss"'),
+        (("ana b", "staff", "prod"), 'NAME must be at most 128 characters and contain no spaces; got "ana b"'),
         (("a" * 129, "staff", "prod"), "NAME must be at most 128 characters and contain no spaces"),
         (("ana", "staff", "pord"), "there is no stage pord at https://cloudformation.eu-central-1.amazonaws.com"),
     ],
