@@ -1,6 +1,10 @@
 """The café's back office: every trigger of the system, grouped by flow. The logic is in ``chalicelib``.
 
 Each handler imports its own flow, so that no function loads the modules of another flow when it starts.
+
+``infra/functions.py`` lists the functions, ``infra/resources.yaml`` has their permissions and triggers, and
+``infra/*.asl.json`` the states of a report. ``tests/unit/`` has tests for each module, and ``tests/system/`` for each
+flow.
 """
 
 import sys
