@@ -163,7 +163,7 @@ def test_the_last_row_of_a_repeated_bean_counts_and_the_others_are_named(cafe: C
     assert cafe.messages()[0].splitlines()[:3] == [
         "2 rows imported: 2 new, 0 updated, 0 unchanged.",
         "2 rows left out:",
-        "- line 2: the same bean is on line 4, which counts",
+        "- line 2: line 4 has the same bean and replaces it",
     ]
 
 
@@ -293,7 +293,7 @@ def test_two_spellings_that_such_tables_do_not_distinguish_stop_the_import_and_l
     elsewhere: Cafe, row: str
 ) -> None:
     record = elsewhere.upload("Dale,robusta,Sul,2,,9\n" + row)
-    with pytest.raises(DatabaseRefused, match=r"'hill' for another spelling that it has|Duplicate entry"):
+    with pytest.raises(DatabaseRefused, match=r"'hill' as another spelling of a stored name|Duplicate entry"):
         elsewhere.receive(record)
     assert elsewhere.published == []
     assert [row[0] for row in elsewhere.inventory()] == ["Hill"]

@@ -191,7 +191,7 @@ def test_a_list_is_answered_in_its_own_order_with_new_ids_where_the_client_gave_
 
 def test_an_id_twice_in_a_list_with_other_content_is_a_conflict(api: Api) -> None:
     message = refused(api.post("/orders", [ORDER, {**ORDER, "quantity": 3}]), 409, "Conflict")
-    assert message == "orders[1].orderID: is also the id of orders[0], which has other content"
+    assert message == "orders[1].orderID: is also the id of orders[0], which has different content"
 
 
 @pytest.mark.parametrize(("given", "count"), [(MOCHA, 1), ([MOCHA] * 3, 3)], ids=["one", "a list"])

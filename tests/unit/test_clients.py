@@ -229,7 +229,7 @@ def test_a_server_of_rds_must_have_a_certificate_of_its_region_and_a_proxy_a_pub
 
 @pytest.mark.parametrize("host", ["x.abc.moon-1.rds.amazonaws.com", "x.abc.cn-north-1.rds.amazonaws.com.cn"])
 def test_a_region_without_a_known_authority_is_refused(connections: list[Connection], host: str) -> None:
-    with pytest.raises(DatabaseRefused, match=f"^the file of RDS authorities has none for {host.split('.')[2]}: "):
+    with pytest.raises(DatabaseRefused, match=f"^the RDS bundle has no authority for {host.split('.')[2]}: "):
         context_for(connections, host)
     assert connections == []
 

@@ -49,7 +49,7 @@ del TIMELESS["timestamp"]
 ANNOUNCED = {"Records": [stream_record()]}
 UNSTARTED, REFUSED = "it could not be started", "AccessDeniedException: The role may not start it"
 
-NO_FUNCTION = "store_orders failed on its whole batch: see its log"
+NO_FUNCTION = "store_orders failed on the whole batch: see its log"
 # Dead letters by what they are: each with its kind, and with what differs from a failure of MySQL after three tries.
 DEAD_ORDERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "order o-1 of customer Zoë": (message(ORDER), "order", {"since": SENT, "why": NO_FUNCTION, "tries": 5}),
@@ -71,7 +71,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "upload a (without its time)": (message(TIMELESS), "upload", {"since": SENT}),
     "notification 'Inventory report ready'": (lost("record_notification", sns_event()), "notification", {}),
     "alarm n-1, which has no subject": (lost("record_alarm", sns_event(Subject=None)), "alarm", {}),
-    "alarm 'A'": (TOO_OLD, "alarm", {"why": "it was too old before the function could run", "tries": 0}),
+    "alarm 'A'": (TOO_OLD, "alarm", {"why": "it expired before the function could run", "tries": 0}),
     "announcement of order o-1 of customer Zoë": (
         lost("announce_orders", ANNOUNCED, approximateInvokeCount=None),
         "announcement",
@@ -489,7 +489,7 @@ def test_a_delete_that_fails_is_retried_and_then_reported(
     )
     result = redrive(api)
     assert (result["redriven"], result["left"]) == (1, faults - 1)
-    why = ["it was redriven, and could not be deleted: it stays here too"]
+    why = ["it was redriven but could not be deleted, so it stays here too"]
     assert [each["why"] for each in result["kept"]] == why * (faults - 1)
     assert len(aws.queued()) == 1
 

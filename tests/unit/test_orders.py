@@ -75,10 +75,10 @@ BAD_ITEMS = "items: must be a list of 1 to 100 objects with item and quantity"
     ("given", "expected"),
     [
         ({}, ["customerID: is missing", "item: is missing"]),
-        *((body(customerID=each), ["customerID: must be a text"]) for each in (None, 7)),
+        *((body(customerID=each), ["customerID: must be a string"]) for each in (None, 7)),
         (body(customerID="c" * 65), ["customerID: must have 1 to 64 characters, and has 65"]),
         (body(customerID="  "), ["customerID: is blank"]),
-        (body(item=["Lima"]), ["item: must be a text"]),
+        (body(item=["Lima"]), ["item: must be a string"]),
         (body(item="i" * 201), ["item: must have 1 to 200 characters, and has 201"]),
         (body(item="a\nb"), ["item: has the character U+000A at position 1, which is not allowed"]),
         (body(item="\u0085x"), ["item: has the character U+0085 at position 0, which is not allowed"]),
@@ -88,7 +88,7 @@ BAD_ITEMS = "items: must be a list of 1 to 100 objects with item and quantity"
         (body(requestedBy="eve"), ["requestedBy: is not a field of an order"]),
         (body(**{"a\n\ud800": 1}), ['"a\\n\\ud800": is not a field of an order']),
         (body(**{"x" * 100_000: 1}), [f"{'x' * 40}: is not a field of an order"]),
-        (body(items=[{"item": "x"}]), ["items: stands beside item or quantity; give one or the other"]),
+        (body(items=[{"item": "x"}]), ["items: cannot be combined with item or quantity; give one or the other"]),
         *(({"customerID": "c", "items": each}, [BAD_ITEMS]) for each in ([], {}, [{"item": "x"}] * 101)),
         ({"customerID": "c", "items": ["x"]}, ["items[0]: must be an object with item and quantity"]),
         (
@@ -100,8 +100,8 @@ BAD_ITEMS = "items: must be a list of 1 to 100 objects with item and quantity"
             ],
         ),
         ([body(), []], ["orders[1]: must be an object with customerID and item or items"]),
-        ([], ["orders: must be 1 to 100, and these are 0"]),
-        ([body()] * 101, ["orders: must be 1 to 100, and these are 101"]),
+        ([], ["orders: must be 1 to 100 orders, not 0"]),
+        ([body()] * 101, ["orders: must be 1 to 100 orders, not 101"]),
         *((each, ["body: must be an object with customerID and item or items"]) for each in ("order", None, 5, True)),
     ],
 )

@@ -130,7 +130,7 @@ def header(**given: Any) -> Callable[[Pool], str]:
 
 
 NESTED = encoded(b"[" * 9000)
-NO_KEY = "the user pool does not have its key"
+NO_KEY = "the user pool does not have the token's key"
 ACCESS = {"token_use": "access", "aud": None, "client_id": CLIENT_ID, "key_id": "access"}
 BAD: dict[str, tuple[Callable[[Pool], str], str]] = {
     **{text: (lambda _, text=text: text, "DecodeError") for text in ("garbage", "a.b.c", "Bearer ☕", "Bearer ")},
@@ -230,7 +230,7 @@ def test_without_keys_nobody_is_let_in(api: Api, pool: Pool, log_lines: io.Strin
         assert answer(api) == (403, FORBIDDEN)
     assert len(pool.asked) == 1
     assert [level for level, _ in reasons(log_lines)] == ["ERROR", "ERROR"]
-    assert "the user pool does not give its keys" in reasons(log_lines)[0][1]
+    assert "the user pool's keys cannot be fetched" in reasons(log_lines)[0][1]
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"keys": []}', b'{"keys": [{"kty": "RSA"}]}'])

@@ -64,7 +64,7 @@ def test_the_count_begins_at_any_moment_of_the_last_48_hours(text: str, moment: 
     ],
 )
 def test_a_text_that_is_not_a_moment_is_refused(text: str) -> None:
-    with pytest.raises(InvalidRequest, match=r"^since: must be a moment with its offset"):
+    with pytest.raises(InvalidRequest, match=r"^since: must be a time with its offset"):
         today.since(text, NOW)
 
 

@@ -49,14 +49,14 @@ def test_a_file_that_would_not_be_imported_is_refused(name: str) -> None:
 def test_all_problems_are_named_at_once() -> None:
     assert refused({"size": 0, "name": "x", "filename": ""}) == [
         "name: is not a field of an upload",
-        "filename: must be a text of 1 to 255 characters",
+        "filename: must be a string of 1 to 255 characters",
         "size: must be a whole number of bytes, from 1 to 50,000,000",
     ]
     assert refused({}) == ["filename: is missing"]
     for body in (None, [], "beans.csv", 5):
         assert refused(body) == ["body: must be an object with filename"]
     for name in (None, 5, "x" * 256, ["beans.csv"]):
-        assert refused({"filename": name}) == ["filename: must be a text of 1 to 255 characters"]
+        assert refused({"filename": name}) == ["filename: must be a string of 1 to 255 characters"]
 
 
 def test_a_link_is_for_one_key_one_type_ten_minutes_and_50_mb() -> None:

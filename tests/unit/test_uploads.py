@@ -106,8 +106,8 @@ def test_a_text_may_have_255_characters(column: str) -> None:
 
 def test_a_row_with_too_few_or_too_many_cells_is_named() -> None:
     assert parsed_below_header("A,t,p,1,1\nA,t,p,1,d,1,\n") == [
-        BadRow(2, "it has 5 cells and not 6"),
-        BadRow(3, "it has 7 cells and not 6"),
+        BadRow(2, "it has 5 cells instead of 6"),
+        BadRow(3, "it has 7 cells instead of 6"),
     ]
 
 
@@ -153,7 +153,7 @@ GOOD = "A,t,p,1,d,1\n"
         ("supplier_name,type,product_name,price,description\n" + GOOD, "missing: quantity"),
         ("supplier_name,type,product_name,price,description,quantity,colour\n" + GOOD, "unknown: 'colour'"),
         ("supplier_name,type,product_name,price,price,description,quantity\n" + GOOD, "repeated: price"),
-        (HEADER.replace(",", ";") + GOOD, "with commas between"),
+        (HEADER.replace(",", ";") + GOOD, "separated by commas"),
         ("Beans\n" + GOOD, "quantity; unknown: 'beans'"),
         (",".join(f"column {number}" for number in range(5_000)) + "\n" + GOOD, "column 8, column 9,…'"),
         (HEADER.replace("type", '"type') + GOOD, "missing: supplier_name, type"),
@@ -210,7 +210,7 @@ def test_rows_and_broken_quotes_have_a_limit(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_file_of_50_mb_is_read_and_a_larger_one_is_not() -> None:
     s3 = SimpleNamespace(get_object=lambda **_: {"Body": "the file"})
     assert receiving._open(Upload.from_record(event("inventory/a.csv", size=FILE_BYTES)), s3, "uploads") == "the file"
-    with pytest.raises(NotImported, match=r"^the file is larger than 50\.0 MB, upload it in parts$"):
+    with pytest.raises(NotImported, match=r"^the file is larger than 50\.0 MB; upload it in parts$"):
         receiving._open(Upload.from_record(event("inventory/a.csv", size=FILE_BYTES + 1)), s3, "uploads")
 
 
