@@ -19,7 +19,7 @@ from chalicelib.settings import VERSION, Settings, cognito_endpoint, database_ad
 try:
     settings = Settings.read()
 except MissingSettings as error:
-    # Printed, because `chalice local` loads the app in a thread, where the message of sys.exit would be lost.
+    # Printed, because `chalice local` loads the app in a thread, where sys.exit's message would be lost.
     print(f"cafe: {error}", file=sys.stderr)
     sys.exit(1)
 
@@ -62,7 +62,7 @@ def publisher() -> Callable[[Any], None]:
 
 @app.middleware("all")
 def in_time(event: Any, get_response: Callable[[Any], Any]) -> Any:
-    """Makes every handler end before Lambda's time-out."""
+    """Lets every handler finish cleanly before Lambda's time-out."""
     # A request's own ``context`` is API Gateway's, not Lambda's.
     context = event.lambda_context if isinstance(event, Request) else event.context
     with clients.time_limit(context.get_remaining_time_in_millis() / 1000 if context else 0):
@@ -75,7 +75,7 @@ def correlated(request: Request, get_response: Callable[[Any], Response]) -> Res
     correlation_id = correlation.of_request(request)
     with correlation.about(correlation_id):
         response = get_response(request)
-        # API Gateway's access log contains only its own request id.
+        # API Gateway's access log has only its own request id, so this record names both ids.
         ids = {"requestId": request.context["requestId"]} if "requestId" in request.context else {}
         log.info("request answered", extra={"route": rest.route(request), "status": response.status_code, **ids})
     response.headers[correlation.HEADER] = correlation_id
@@ -101,7 +101,7 @@ def correlated_state(event: Any, get_response: Callable[[Any], Any]) -> Any:
 # --- Sign-in: a token -> the routes that its user may call ------------------------------------------------------------
 
 
-# API Gateway caches the response for 60 seconds, so a token may work that long after it has expired.
+# API Gateway caches the response for 60 seconds, so a token may still work for a minute after it expires.
 @app.authorizer(ttl_seconds=60)
 def authorize(request: AuthRequest) -> AuthResponse:
     """Allows the routes that chalicelib/sign_in.py lists for the token's user."""
@@ -174,7 +174,7 @@ def render_report(event: dict[str, Any], _context: Any) -> dict[str, Any]:
 
 @app.lambda_function()
 def presign_report(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """State 2b: creates a link to the page that expires after an hour."""
+    """State 2b: creates a link that opens the page for one hour."""
     from chalicelib import reports
 
     key = reports.report_key("inventory", event["reportId"])
@@ -276,7 +276,7 @@ def receive_upload(event: RawEvent) -> None:
 
 @app.lambda_function()
 def measure_buckets(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Measures all buckets by listing their objects or from CloudWatch's metrics. Splits long work into shares."""
+    """Measures all buckets by listing their objects or reading CloudWatch's metrics. Splits long work into shares."""
     from chalicelib.storage import report
 
     return report.run_step(event, context, aws=clients.aws, bucket=settings.reports_bucket, now=now())

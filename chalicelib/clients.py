@@ -1,7 +1,7 @@
 """Clients for AWS and MySQL, created on first use with explicit time-outs.
 
-Functions import botocore and PyMySQL themselves, because importing them takes longer than most calls. A Lambda function
-that does not use MySQL never loads PyMySQL. boto3 is not used: it takes 40 ms to load and adds only file transfers.
+botocore and PyMySQL are imported inside functions, because importing them takes longer than most calls. A function that
+does not use MySQL never loads PyMySQL. boto3 is not used: it takes 40 ms to load and adds only file transfers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from botocore.session import Session
     from pymysql.connections import Connection
 
-# Each call gets two attempts, less than a second apart. S3 and CloudWatch need longer, because they return more data.
+# Each call gets two attempts, less than a second apart. S3 and CloudWatch calls may take longer, as they return more.
 ATTEMPTS = 2
 BACKOFF_SECONDS = 1
 CONNECT_SECONDS = 2
@@ -33,7 +33,7 @@ READ_SECONDS = 5
 READ_SECONDS_BY_SERVICE = {"s3": 10, "cloudwatch": 10}
 # Connecting to a paused database takes half a minute, because the database must resume first.
 MYSQL_CONNECT_SECONDS = 40
-# Size of each client's connection pool. No function has more than half as many threads.
+# Size of each client's connection pool. No function uses more than half as many threads.
 CONNECTIONS = 32
 
 # Error codes of MySQL and PyMySQL after which a retry can succeed: no connection (0, 2002 to 2014), too many
@@ -48,7 +48,7 @@ RDS_PROXY = re.compile(r"\.proxy-[a-z0-9]+\.")
 AUTHORITIES = Path(__file__).parent / "database" / "rds-global-bundle.pem"
 
 
-# When the current invocation ends, as a value of time.monotonic().
+# The time at which the current invocation ends, as a value of time.monotonic().
 _end: ContextVar[float | None] = ContextVar("end", default=None)
 
 
@@ -62,7 +62,7 @@ def time_limit(seconds: float) -> Iterator[None]:
     """Refuses AWS calls that might not finish within ``seconds`` from now.
 
     Such a call raises ``Unavailable``, so a function that makes several calls can report which work is unfinished.
-    Lambda would end it without a report. A new thread has the limit only if it runs in a copy of this context.
+    Lambda's time-out would not let it. A new thread has the limit only if it runs in a copy of this context.
     """
     # A limit too short for any call is ignored, such as the three seconds of Chalice's test client.
     fits = seconds > max(map(longest_call, READ_SECONDS_BY_SERVICE))
@@ -146,13 +146,14 @@ def _make(service: str, region: str | None) -> Any:
 
 @contextmanager
 def mysql(database: Database, *, read_seconds: int = 60) -> Iterator[Connection[Any]]:
-    """Opens a connection to ``database``, and always closes it.
+    """Opens a connection to ``database``, and closes it at the end, even after an error.
 
     The connection uses UTC and does not autocommit. Raises ``DatabaseUnavailable`` if a retry may succeed: the server
     cannot be reached, the connection breaks, or a lock is held for too long. Raises ``DatabaseRefused`` for other
     errors, such as a missing table or privilege, and ``PasswordRefused`` for a wrong password.
 
-    An RDS server must have a valid certificate. Other servers' TLS is used if offered, without checking certificates.
+    An RDS server must have a valid certificate. For other servers, TLS is used if offered, without checking the
+    certificate.
     """
     import ssl
 
@@ -179,7 +180,7 @@ def mysql(database: Database, *, read_seconds: int = 60) -> Iterator[Connection[
     except RuntimeError as error:
         if connection:
             raise
-        # PyMySQL raises this if the server's authentication needs TLS or a library that is missing.
+        # PyMySQL raises RuntimeError if the server's authentication needs TLS or a library that is missing.
         raise DatabaseRefused(f"{place} refuses: {error}") from error
     except (pymysql.err.Error, OSError) as error:
         if isinstance(getattr(error, "original_exception", None), ssl.SSLCertVerificationError):
@@ -210,7 +211,7 @@ def _tls(host: str) -> SSLContext | None:
 
 
 def authorities(region: str) -> str:
-    """Returns the certificates of RDS's authorities in ``region``. Loading every region's would take 15 ms."""
+    """Returns the certificates of RDS's authorities in ``region``. Loading all regions' would take 15 ms."""
     import ssl
 
     certificates = re.findall(r"-----BEGIN.+?END CERTIFICATE-----\n", AUTHORITIES.read_text(), flags=re.DOTALL)
@@ -225,7 +226,7 @@ def mysql_of_secret(arn: str) -> Iterator[Connection[Any]]:
     """Opens a connection to the database that a secret in Secrets Manager describes.
 
     The secret is cached, and read again if MySQL refuses its password, because a rotation may have changed it. Raises
-    the errors of ``mysql``, and ``Unavailable`` if Secrets Manager is not available.
+    the same errors as ``mysql``, and ``Unavailable`` if Secrets Manager is not available.
     """
     with ExitStack() as stack:
         try:

@@ -1,4 +1,4 @@
-"""The correlation id, which everything that results from one request has in the field ``correlationId``.
+"""The correlation id. Everything that results from one request has the same id in the field ``correlationId``.
 
 The id is the client's ``X-Request-Id`` header, or else API Gateway's request id. An upload uses the id of its S3
 request, and a report without a request uses its execution's name. Messages and orders have the id as an attribute.
@@ -34,7 +34,7 @@ def current() -> str | None:
 
 @contextmanager
 def about(correlation_id: str | None) -> Iterator[None]:
-    """Adds ``correlation_id`` to all log records within the block, except those with their own id."""
+    """Adds ``correlation_id`` to all log records within the block, except records that set their own id."""
     token = _current.set(correlation_id)
     try:
         yield
@@ -74,7 +74,7 @@ def of_sqs(message: dict[str, Any]) -> str | None:
 def of_execution(payload: Any) -> str | None:
     """Returns the correlation id in the event of a state machine's function.
 
-    This is the execution's name if no request started the machine.
+    If no request started the machine, the id is the execution's name.
     """
     match payload:
         case {"request": {"correlationId": str(given)}} if ID.fullmatch(given):

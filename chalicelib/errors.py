@@ -1,8 +1,8 @@
 """All errors that the café's code raises on purpose, with their HTTP statuses.
 
 A view turns an error into the response ``{"Code": <class name>, "Message": <text>}`` with the status ``STATUS_CODE``,
-so the class names are part of the REST interface. A ``FieldError`` adds ``"Problems": [{"field", "message"}]``. The
-Retry and Catch of a state machine match the class name.
+so the class names are part of the REST interface. A ``FieldError`` adds ``"Problems": [{"field", "message"}]``. A
+state machine's Retry and Catch match the class name.
 
 CafeError
 ├── FieldError
@@ -158,7 +158,7 @@ TRANSIENT = {
 
 
 def is_transient(error: ClientError) -> bool:
-    """Returns whether the same call may succeed a moment later, because AWS throttled it or had a failure."""
+    """Returns whether the same call may succeed a moment later, because AWS throttled it or failed."""
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return error.response.get("Error", {}).get("Code") in TRANSIENT or status == 429 or status >= 500
 

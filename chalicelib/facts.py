@@ -12,7 +12,7 @@ BYTES = 40_000
 
 
 def sns_attribute(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the facts as attributes of an SNS message. Oversized facts are left out, so that SNS accepts it."""
+    """Returns the facts as attributes of an SNS message. SNS would refuse oversized facts, so they are left out."""
     text = json.dumps(facts)
     if not facts or len(text) > BYTES:
         return {}

@@ -1,8 +1,8 @@
 """The ``Idempotency-Key`` header: a request that a client repeats with the same key takes effect only once.
 
 The requests table stores each key with a digest of the request's content. A conditional write claims the key, so two
-different requests cannot both claim it. The ids of orders and reports come from the key, so a repeated request creates
-nothing new.
+different requests cannot both claim it. The ids of orders and reports are derived from the key, so a repeated request
+creates nothing new.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Logging: one JSON object per record on standard output, which Lambda sends to CloudWatch Logs.
 
-Fields from ``extra=``, such as ``reportId``, ``orderID`` or ``key``, identify the subject. The formatter adds the
-``correlationId``. A client's text must go into a field and not into the message, so that it cannot forge a record.
+``extra=`` adds the subject's id (``reportId``, ``orderID``, ``key``) to a record as a field, and the formatter adds the
+``correlationId``. A client's text must go into a field and not into the message, where it could forge a record.
 """
 
 from __future__ import annotations

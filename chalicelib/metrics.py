@@ -47,5 +47,5 @@ def emit(figures: Mapping[str, float], **dimensions: str) -> None:
         "Metrics": [{"Name": name, "Unit": UNITS[name]} for name in nonzero],
     }
     metadata = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}
-    # The formatter would drop a field of ``extra`` that begins with an underscore, so the fields are the message.
+    # Passed as the message, because the formatter drops ``extra`` fields that begin with an underscore.
     log.info({"message": "metrics", "_aws": metadata, **dimensions, **nonzero})

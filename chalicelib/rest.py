@@ -72,7 +72,7 @@ def body(request: Request, *, nothing: Any = None) -> Any:
     except json.JSONDecodeError as error:
         raise _invalid_body(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except ValueError:
-        # Python limits the number of digits, and its own message is for programmers.
+        # Python limits a number's digits, and its own message is meant for programmers.
         raise _invalid_body("has a number with too many digits") from None
     if _is_too_deep(content):
         raise _invalid_body("its brackets are nested too deeply")

@@ -24,7 +24,7 @@ class Database:
 
     @classmethod
     def of_secret(cls, text: str) -> Database:
-        """Reads a secret's JSON, which has RDS's field names. Raises ``DatabaseRefused`` without any part of it."""
+        """Reads a secret's JSON, which uses RDS's field names. ``DatabaseRefused`` never shows the secret's content."""
         host, port, name, user, password = _of_json(text, "host", "port", "dbname", "username", "password")
         if not port.isdecimal():
             raise DatabaseRefused("the port in MySQL's secret is not a number")
@@ -48,7 +48,7 @@ def _of_json(text: str, *names: str) -> list[str]:
 
 
 def database_secret(environment: Mapping[str, str] = os.environ) -> str:
-    """Returns the ARN of the secret with MySQL's address and login. Only functions that use MySQL have it.
+    """Returns the ARN of the secret with MySQL's address and login. Only functions that use MySQL get it.
 
     Raises ``MissingSettings``.
     """
@@ -57,7 +57,7 @@ def database_secret(environment: Mapping[str, str] = os.environ) -> str:
 
 
 def database_admin_secret(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Returns the ARN of the MySQL administrator's secret. Only ``migrate`` and ``rotate_password`` have it."""
+    """Returns the ARN of the MySQL administrator's secret. Only ``migrate`` and ``rotate_password`` get it."""
     return environment.get("DB_ADMIN_SECRET_ARN")
 
 
@@ -115,7 +115,7 @@ def uploads_url(settings: Settings, environment: Mapping[str, str] = os.environ)
 def first_retry_seconds(environment: Mapping[str, str] = os.environ) -> int:
     """Returns how many seconds pass before a failed order's first retry. Each later delay is twice as long.
 
-    Test stacks set 0.
+    Test stacks set this to 0.
     """
     return int(environment.get("ORDERS_RETRY_SECONDS") or 1)
 

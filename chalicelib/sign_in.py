@@ -1,8 +1,8 @@
 """The authorizer: verifies a token from the user pool, and returns the routes that its user may call.
 
-API Gateway calls it for all routes that are not open, and caches the result per token for a minute. ``chalice local``
-calls it for every request. An invalid token or an error here causes a 403. API Gateway itself returns a 401 for a
-request without a token.
+API Gateway calls the authorizer for all routes that are not open, and caches the result per token for a minute.
+``chalice local`` calls it for every request. An invalid token or an error here causes a 403. API Gateway itself returns
+a 401 for a request without a token.
 """
 
 from __future__ import annotations

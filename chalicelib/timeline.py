@@ -26,11 +26,11 @@ PAGE_BYTES = 1_000_000
 EXAMINED = 1_000
 # Maximum number of calls that ``recent`` makes. Each call reads up to 1 MB.
 RECENT_CALLS = 4
-# Sorts after every sort key.
+# A value that sorts after every sort key.
 END_OF_TIME = "9999"
 
-# A token has the list's name, a sort key's time without punctuation, and the key's id in hexadecimal. Tokens need no
-# escaping in URLs, and `chalicelib/openapi.json` can describe them exactly.
+# A token contains the list's name, a sort key's time without punctuation, and the key's id in hexadecimal. Tokens need
+# no escaping in URLs, and `chalicelib/openapi.json` can describe them exactly.
 TOKEN = re.compile(
     "([0-9]{4})(0[1-9]|1[0-2])([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{6})Z"
     "-((2[1-9a-f]|[3-6][0-9a-f]|7[0-9a-e]){1,512})"
@@ -85,7 +85,7 @@ class Timeline:
     def page_of(
         self, index: str, key: str, value: str, name: str, limit: int, token: str | None
     ) -> tuple[list[Item], str | None]:
-        """Returns a page of the items whose attribute ``key`` is ``value``, from their own index.
+        """Returns a page of the items whose attribute ``key`` is ``value``, read from ``index``.
 
         A token is a point in time, so a token from the unfiltered list or another ``value`` continues at that time.
         """

@@ -22,7 +22,7 @@ from chalicelib.timeline import SHARDS, Item, Timeline, periods, timestamp
 
 HOUR = timedelta(hours=1)
 LONGEST = timedelta(hours=48)
-# Maximum numbers of newest items to count. Notifications cost more, because DynamoDB reads their text in any case.
+# Maximum numbers of newest items to count. Notifications cost more, because DynamoDB also reads their text.
 ORDERS = 10_000
 NOTIFICATIONS = 4_000
 EXECUTIONS = 1_000
@@ -128,7 +128,7 @@ def _joined(shards: list[Future[tuple[list[Item], str]]]) -> tuple[list[Item], s
 
 
 def _hours(sort_keys: list[str], since: datetime, now: datetime, complete_since: str) -> list[list[Any]]:
-    """Returns ``[start, count]`` for each hour. Before ``complete_since`` orders are missing, so the count is None."""
+    """Returns ``[start, count]`` for each hour. Before ``complete_since``, orders are missing, so the count is None."""
     starts = [timestamp(since + number * HOUR) for number in range(int((now - since) / HOUR) + 1)]
     # A sort key begins with the order's time.
     counts = Counter(bisect_right(starts, key[: len(starts[0])]) - 1 for key in sort_keys)
@@ -144,7 +144,7 @@ def _outcome(notification: Item) -> str:
 
 
 def _executions(sfn: Any, machine: str, since: datetime) -> tuple[Counter[str], bool]:
-    """Counts running and recently ended executions by status. Returns also whether there are more."""
+    """Counts by status the executions that run or ended after ``since``. Also returns whether there are more."""
     answer = sfn.list_executions(stateMachineArn=machine, maxResults=EXECUTIONS)
     counts: Counter[str] = Counter()
     # The list starts with the newest execution, by end time or, for a running one, by start time.

@@ -1,8 +1,8 @@
-"""MySQL's tables and the functions' database user, which each deploy updates before the new functions go live.
+"""Updates MySQL's tables and the functions' database user. Each deploy does this before the new functions go live.
 
-The numbered files in ``migrations/`` define the tables. Each file runs once, in order, and only adds things, so the old
-functions keep working. A statement ends with a semicolon at the end of a line, and MySQL commits each statement by
-itself. The table ``cafe_migrations`` counts finished statements, so a file that failed resumes where it stopped.
+The numbered files in ``migrations/`` define the tables. Each file runs once, in order, and only adds to the database,
+so the old functions keep working. A statement ends with a semicolon at the end of a line. MySQL commits statements one
+by one. The table ``cafe_migrations`` counts finished statements, so a file that failed resumes where it stopped.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The rotation of the functions' database password. Secrets Manager calls ``rotate`` for each of four steps.
 
-Two users take turns: a rotation sets a new password for the user that is not in use. A function that read the secret
-before the rotation can connect until the next rotation. The password in the secret always works.
+Two database users take turns: a rotation sets a new password for the user that is not in use. A function that read the
+secret before the rotation can connect until the next rotation. The password in the secret always works.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The destinations of redriven dead letters. Each class sends one kind of letter."""
+"""The destinations of redriven dead letters. Each class redrives one kind of letter."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Publication:
 
 @dataclass(frozen=True)
 class Execution:
-    """An execution of a state machine, to be started."""
+    """An execution to start on a state machine."""
 
     machine: str
     name: str

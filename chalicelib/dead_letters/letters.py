@@ -73,7 +73,7 @@ class Origins:
 class Letter:
     """A message that failed for good.
 
-    ``since`` is when the message failed or, if that is unknown, when it was sent. ``tries`` is None if it is unknown.
+    ``since`` is when the message failed or, if that is unknown, when it was sent. ``tries`` is None if unknown.
     ``destination`` is None if it is unknown, and also for orders, which go back to their queue in batches.
     """
 
@@ -230,7 +230,7 @@ def _read_publication(message: Message, content: dict[str, Any], origins: Origin
     subject = str(content.get("Subject") or "")
     notification = Notification(
         kind=attributes.get("kind") or ("alarm" if kind == "alarm" else "other"),
-        # The inbox stores a notification that has no key under its message id, so a redrive uses the same key.
+        # For a notification without a key, the inbox uses the message's id as the key, so this uses it too.
         key=attributes.get("key") or content["MessageId"],
         subject=subject,
         message=content["Message"],

@@ -83,7 +83,7 @@ class DeadLetterQueue:
         return len(self._held)
 
     def count(self) -> int:
-        """Returns SQS's estimate of all letters, including those that another request holds."""
+        """Returns SQS's estimate of the number of letters, including those that another request holds."""
         return sum(self._depth())
 
     @aws_errors()

@@ -1,8 +1,8 @@
-"""The redrive: sends dead letters back to where they came from, and then deletes them.
+"""Redrives dead letters: sends them back to where they came from, and then deletes them.
 
-If a redrive is cut off between sending and deleting, the next redrive sends the letter again. That is harmless, because
-the receivers recognise an order's ``orderID``, a notification's key, an upload's sequencer and a report's execution
-name.
+If a redrive is cut off between sending and deleting, the next redrive sends the letter again. Sending twice is
+harmless: the receivers recognise an order's ``orderID``, a notification's key, an upload's sequencer and a report's
+execution name.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class _Redrive:
             self._note(letter, reasons.get(letter.id))
 
     def _send(self, letters: list[Letter]) -> dict[str, str]:
-        """Sends letters to their destinations. Returns why letters could not be sent, keyed by letter id."""
+        """Sends letters to their destinations. Returns the reasons why letters could not be sent, keyed by id."""
         reasons = self._send_orders([each for each in letters if each.kind == "order"])
         for letter in letters:
             if letter.kind != "order" and (reason := self._send_one(letter)):

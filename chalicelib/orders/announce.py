@@ -21,13 +21,13 @@ from chalicelib.timeline import timestamp
 PATIENCE_SECONDS = 120
 # Enough time for a call to SNS and, if that fails, a call to SQS, both with retries.
 ANNOUNCEMENT_SECONDS = 30
-# SNS's error codes for a message's content. Other messages may still be accepted.
+# SNS's error codes for refusing a message's content. Other messages may still be accepted.
 REFUSED_CONTENT = ("InvalidParameter", "InvalidParameterValue", "ParameterValueInvalid", "ValidationException")
 
 log = logger("orders")
 
 Record = dict[str, Any]
-# Sets aside records that cannot be announced because of the error. Returns the records that it could not set aside.
+# A function that sets records aside because of an error, and returns the records that it could not set aside.
 SetAside = Callable[[Sequence[Record], Exception], list[Record]]
 
 
@@ -42,9 +42,9 @@ def announce_orders(
     """Publishes one notification for all new orders in a batch from the stream. Changes and deletions are ignored.
 
     Returns ``{"batchItemFailures": [{"itemIdentifier": sequence number}]}`` with the first unfinished record.
-    The stream delivers that record and all later ones again. None of them has been announced.
+    The stream delivers that record and all later ones again. None of these records has been announced.
 
-    - After a temporary error, an order is retried until it is two minutes old. Then it is set aside.
+    - After a temporary error, an order is retried until it is two minutes old, and then set aside.
     - If SNS refuses a message's content, the batch is halved until the bad order is alone. That order is set aside,
       and the other orders are announced.
     - After any other error a retry does not help, so all remaining orders are set aside.
@@ -105,7 +105,7 @@ def _announce(
 def _set_unreadable_aside(records: list[Record], set_aside: SetAside) -> tuple[list[Record], list[Record]]:
     """Returns the records that can be announced now, and those that the stream must deliver again.
 
-    If a broken record cannot be set aside, the records behind it must not be announced, because they are redelivered.
+    If a broken record cannot be set aside, the records behind it must not be announced, as they will be redelivered.
     """
     readable: list[Record] = []
     for index, record in enumerate(records):

@@ -39,7 +39,7 @@ def newest(page: Page, since: date, *, dynamodb: Any, table: str, now: datetime 
 
 
 def stored_digests(order_ids: list[str], dynamodb: Any, table: str) -> dict[str, str]:
-    """Returns the stored orders' digests, keyed by order id. Raises ``Unavailable`` if DynamoDB left some out."""
+    """Returns the digests of stored orders, keyed by order id. Raises ``Unavailable`` if DynamoDB left some out."""
     digests: dict[str, str] = {}
     for start in range(0, len(order_ids), KEYS):
         keys = [{"orderID": {"S": order_id}} for order_id in order_ids[start : start + KEYS]]

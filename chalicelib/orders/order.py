@@ -36,9 +36,9 @@ class Item:
 
 @dataclass(frozen=True)
 class Order:
-    """An accepted order. Only the fields that are compared count as its content.
+    """An accepted order. Fields with ``compare=False`` are not part of its content.
 
-    ``placed_at`` is the timestamp of the acceptance, ``requested_by`` the name of the user who sent the order, and
+    ``placed_at`` is the time of acceptance, ``requested_by`` the name of the user who sent the order, and
     ``correlation_id`` the request's id.
     """
 
@@ -56,7 +56,7 @@ class Order:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def to_json(self) -> str:
-        """Returns the body of the order's message. ``correlation_id`` becomes an attribute of the message instead."""
+        """Returns the body of the order's message. The message has ``correlation_id`` as an attribute instead."""
         return json.dumps(
             {
                 "orderID": self.order_id,
@@ -106,7 +106,7 @@ def parse_order(value: Any, problems: list[Problem], place: str, placed_at: str)
 
 
 def _read_order(fields: Fields, placed_at: str) -> Order:
-    """Returns an order with the fields' values. The order is valid only if no field was refused."""
+    """Builds an order from the fields. The order is valid only if no field was refused."""
     order_id = fields.get("orderID")
     if "orderID" in fields and not (isinstance(order_id, str) and ORDER_ID.fullmatch(order_id)):
         fields.refuse("orderID", "must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -")

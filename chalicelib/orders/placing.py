@@ -43,7 +43,7 @@ def place(request: Request, *, aws: Callable[[str], Any], settings: Settings, no
 def parse(body: Any, now: datetime, key: str | None = None, requested_by: str | None = None) -> list[Order]:
     """Returns the orders in a request's JSON body: one order, or a list of 1 to 100.
 
-    An order without an orderID gets one, which is the same for the same Idempotency-Key ``key`` and new without a key.
+    An order without an orderID gets one: derived from the Idempotency-Key ``key``, or random without a key.
     Raises ``InvalidRequest``, or ``Conflict`` if the only problem is that different orders share an id.
     """
     is_list = isinstance(body, list)
@@ -85,7 +85,7 @@ def count_rejections(body: Any) -> Iterator[None]:
 
 
 def _id_from_key(key: str, index: int | None) -> str:
-    """Returns the key for a single order, or a digest as short as a key for an order in a list."""
+    """Returns the key itself for a single order, or a digest of the key and the index for an order in a list."""
     return key if index is None else hashlib.sha256(f"{key} {index}".encode()).hexdigest()[:32]
 
 

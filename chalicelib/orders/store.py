@@ -1,4 +1,4 @@
-"""Stores orders: from the queue into the table, each once. Messages that cannot be stored become dead letters."""
+"""Stores each order from the queue in the table once. Messages that cannot be stored become dead letters."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _read(messages: list[Message]) -> tuple[dict[str, list[Received]], list[Fail
 
 
 def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[set[str], list[str]]:
-    """Writes each order unless its id is stored. Returns the new and the stored ids; all other writes failed."""
+    """Writes each order unless its id is stored. Returns the new and the existing ids; all other writes failed."""
     inserted: set[str] = set()
     existing: list[str] = []
 
@@ -169,7 +169,7 @@ def stored_item(order: Order) -> dict[str, Any]:
 
 
 def _report_conflicts(conflicts: list[Received], publish: Publish) -> list[Failed]:
-    """Publishes one notification for all conflicts. Returns the conflicts as failed if SNS is unavailable."""
+    """Publishes one notification for all conflicts. Returns the conflicts as failed messages if SNS is unavailable."""
     if not conflicts:
         return []
     orders = [order for _, order in conflicts]

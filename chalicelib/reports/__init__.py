@@ -1,6 +1,6 @@
 """Reports: each report is one execution of a state machine, and the execution's name is the reportId.
 
-Step Functions keeps an execution for 90 days, so no other storage is needed. It refuses to start the same name again,
+Step Functions keeps an execution for 90 days, so no other storage is needed. It refuses to start a used name again,
 so an ``Idempotency-Key`` creates only one report, even after that report has ended.
 """
 
@@ -68,7 +68,7 @@ def parse(body: Any) -> dict[str, str]:
 def start(
     request: dict[str, str], key: str | None, requested_by: str, *, sfn: Any, machines: Machines, now: datetime
 ) -> dict[str, Any]:
-    """Starts the report in a parsed request, or finds the report that was started with the same ``key``.
+    """Starts the report that ``request`` describes, or finds the report that was started with the same ``key``.
 
     ``key`` is an Idempotency-Key that this request has claimed, or None. ``requested_by`` is the user's name. If two
     users send the same key, the first user's name stays. Returns ``{"reportId", "kind", "status", "href"}``, the
@@ -130,7 +130,7 @@ def _shown(kind: str, execution: dict[str, Any], s3: Any, bucket: str, now: date
 
 
 def _requested_by(execution: dict[str, Any]) -> str | None:
-    """Returns the user who requested the report, or None for a manual or scheduled start, whose input is any JSON."""
+    """Returns the user who requested the report, or None. A manual or scheduled start may have any JSON as input."""
     content = json.loads(execution.get("input") or "{}")
     name = content.get("requestedBy") if isinstance(content, dict) else None
     return name if isinstance(name, str) else None
@@ -195,8 +195,8 @@ def newest(page: Page, *, sfn: Any, machines: Machines) -> dict[str, Any]:
 def _by_start(lines: Iterator[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the lines with their sort keys, sorted by start time, newest first.
 
-    Step Functions sorts a finished execution by its end, and a running one by its start. All later lines started before
-    that time of the current line, so a waiting line that started after it can be yielded.
+    Step Functions sorts finished executions by their end, and running ones by their start. So later lines started
+    before the current line's end, or its start if it is running. A waiting line that started after this can be yielded.
     """
     waiting: list[tuple[str, dict[str, Any]]] = []
     for line in lines:

@@ -1,4 +1,4 @@
-"""Writes and reads files in the reports bucket as streams, so that memory does not grow with a file's size."""
+"""Writes and reads files in the reports bucket as streams, so that memory use does not grow with a file's size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from chalicelib.errors import aws_errors
 
-# The smallest part that S3 accepts, to save memory. S3 accepts 10,000 parts, so a file can have 50 GB.
+# The smallest part that S3 accepts, to save memory. S3 accepts 10,000 parts, so a file can be up to 50 GB.
 PART_BYTES = 5 * 1024 * 1024
 
 

@@ -99,7 +99,7 @@ def to_csv(batches: Iterable[list[bytes]]) -> Iterator[bytes]:
 
 
 def _escape_column(column: list[bytes], is_text: bool) -> list[bytes]:
-    """Returns a column's cells for the file. A single search finds out whether any cell needs a change."""
+    """Escapes a column's cells for the file. A single search finds out whether any cell needs a change."""
     if not is_text:
         return column
     joined = b"\0" + b"\0".join(column)

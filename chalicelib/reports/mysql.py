@@ -1,9 +1,9 @@
 """A fast reader for large query results, which returns the cells as bytes.
 
-PyMySQL makes six calls per cell, which take nearly all the time of a large result. Here it only connects, sends the
-query and reads the columns. This module reads the rows, which are packets of MySQL's text protocol: three bytes with
-the length, one byte with a sequence number, and then each cell's length and text in the connection's character set.
-MySQL 8, Aurora and MariaDB use the same protocol.
+PyMySQL makes six calls per cell, which take nearly all the time of a large result. Here PyMySQL only connects, sends
+the query and reads the columns. This module reads the rows, which are packets of MySQL's text protocol: three bytes
+with the length, one byte with a sequence number, and then each cell's length and text in the connection's character
+set. MySQL 8, Aurora and MariaDB use the same protocol.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ NULL, IN_TWO_BYTES, END, ERROR = 0xFB, 0xFC, 0xFE, 0xFF
 def read_cells(connection: Connection[Any], query: str, at_once: int) -> Generator[list[bytes], None, None]:
     """Yields lists of cells, always in whole rows. All lists but the last have at least ``at_once`` cells.
 
-    NULL becomes ``b""``. Close the generator at the end. The connection cannot be used after that or after an error.
-    Raises PyMySQL's errors, ``OSError``, and ``DatabaseRefused`` for a row of 16 MB.
+    NULL becomes ``b""``. Close the generator after use. The connection cannot be used after closing it or after an
+    error. Raises PyMySQL's errors, ``OSError``, and ``DatabaseRefused`` for a row of 16 MB.
     """
     from pymysql.cursors import SSCursor
 
@@ -53,7 +53,7 @@ def _cells(stream: Any, at_once: int) -> Generator[list[bytes], None, None]:
         data = rest + block
         size = len(data)
         packet = 0
-        # This loop takes most of a report's time, so the only call in it adds a cell.
+        # This loop takes most of a report's time, so it makes as few calls as possible.
         add = cells.append
         while packet + 4 < size:
             length = data[packet] | data[packet + 1] << 8 | data[packet + 2] << 16

@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 # A bean with at most this quantity is low in stock.
 LOW_STOCK = 20
 LOW_STOCK_SHOWN = 12
-# From a larger inventory, the page shows only the beans lowest in stock, so that sorting in the browser is fast.
+# For a larger inventory, the page shows only the beans lowest in stock, so that sorting in the browser is fast.
 WHOLE_INVENTORY = 5_000
 NEEDIEST_SHOWN = 500
-# Number of rows that are counted together. With 2,000, counting took a third longer per row.
+# Number of rows that are counted together. With 2,000 rows, counting took a third longer per row.
 BATCH_ROWS = 500
-# Number of bars in the chart, for the suppliers with the most in stock. A line without a bar sums up the others.
+# Number of suppliers with a bar in the chart. All other suppliers share a line without a bar.
 BARS = 9
 # A price can have a dollar sign, commas between thousands, and a point or comma before decimals. More than 9 digits
 # must be a mistake.
@@ -128,7 +128,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Page:
-    """The report's details for the page. ``csv_url`` links to the whole inventory for ``link_seconds``."""
+    """The report's details for the page. ``csv_url`` links to the whole inventory, and works for ``link_seconds``."""
 
     report_id: str
     generated_at: str

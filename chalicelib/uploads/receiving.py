@@ -83,7 +83,7 @@ class Upload:
 
 
 class Overwritten(CafeError):
-    """A newer object has replaced this one. The newer object has its own event."""
+    """A newer object, which has its own event, has replaced this object."""
 
 
 def receive(

@@ -98,7 +98,7 @@ def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _read_records(lines: Iterator[str]) -> Iterator[tuple[int, list[str] | str]]:
-    """Yields the line on which each CSV record begins, and its cells or, if its quotes are broken, the reason.
+    """Yields the number of each CSV record's first line with its cells, or with the reason if its quotes are broken.
 
     After a record with broken quotes the next line begins a new record, so that a lost quote costs only one row.
     """
