@@ -1,6 +1,6 @@
 """Clients for AWS and MySQL, created on first use with explicit time-outs.
 
-botocore and PyMySQL are imported inside functions, because importing them takes longer than most calls. A function that
+Imports of botocore and PyMySQL are inside functions, because they take longer than most calls. A Lambda function that
 does not use MySQL never loads PyMySQL. boto3 is not used: it takes 40 ms to load and adds only file transfers.
 """
 
@@ -61,8 +61,8 @@ def longest_call(service: str) -> float:
 def time_limit(seconds: float) -> Iterator[None]:
     """Refuses AWS calls that might not finish within ``seconds`` from now.
 
-    Such a call raises ``Unavailable``, so a function that makes several calls can report which work is unfinished.
-    Lambda's time-out would not let it. A new thread has the limit only if it runs in a copy of this context.
+    Such a call raises ``Unavailable``, so a function with several calls can report what it did not do. Lambda's
+    time-out would end the function without a report. A thread has the limit only if it runs in a copy of this context.
     """
     # A limit too short for any call is ignored, such as the three seconds of Chalice's test client.
     fits = seconds > max(map(longest_call, READ_SECONDS_BY_SERVICE))

@@ -47,7 +47,6 @@ def route(request: Request) -> str:
 
 
 def idempotency_key(request: Request) -> str | None:
-    """Returns the ``Idempotency-Key`` header, if any."""
     key: str | None = request.headers.get("idempotency-key")
     return key
 

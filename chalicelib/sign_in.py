@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logger("sign_in")
 
-# Who may call each route: everyone, staff and managers, or only managers.
+# The users who may call a route: everyone, staff and managers, or only managers.
 OPEN, STAFF, MANAGERS = "open", "staff", "managers"
 ROUTES = {
     ("POST", "/create_report"): MANAGERS,
@@ -57,7 +57,7 @@ REFETCH_AFTER_FAILURE_SECONDS = 1
 
 
 def fetch(url: str) -> bytes:
-    """Returns the content at ``url``, a user pool's address that no user can influence."""
+    """Returns the content at ``url``, which comes from the settings and not from a user."""
     with urlopen(url, timeout=FETCH_SECONDS) as answer:  # noqa: S310  # nosec B310
         content: bytes = answer.read(KEYS_BYTES)
         return content

@@ -77,7 +77,7 @@ class StreamPart:
             records = self._read(aws("dynamodbstreams"))
         except ClientError as error:
             if error.response["Error"]["Code"] in ("TrimmedDataAccessException", "ResourceNotFoundException"):
-                why = "these changes are older than the 24 hours that the stream keeps; the orders are stored"
+                why = "these changes are over 24 hours old and no longer on the stream; the orders are stored"
                 raise CannotRedrive(why) from error
             raise
         new = [each for each in records if each["eventName"] == "INSERT"]

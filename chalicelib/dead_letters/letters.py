@@ -31,7 +31,7 @@ NAMES_SHOWN = 3
 EXECUTION_ID = "<aws.scheduler.execution-id>"
 LINK = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 
-# The functions that are invoked asynchronously, and the kind of their dead letters.
+# The functions that are invoked asynchronously, with the kinds of their dead letters.
 FUNCTIONS = {
     "announce_orders": "announcement",
     "receive_upload": "upload",
@@ -74,7 +74,7 @@ class Letter:
     """A message that failed for good.
 
     ``since`` is when the message failed or, if that is unknown, when it was sent. ``tries`` is None if unknown.
-    ``destination`` is None if it is unknown, and also for orders, which go back to their queue in batches.
+    ``destination`` is None if unknown, and also for orders, which go back to their queue in batches.
     """
 
     id: str

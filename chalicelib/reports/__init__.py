@@ -196,7 +196,7 @@ def _by_start(lines: Iterator[dict[str, Any]]) -> Iterator[tuple[str, dict[str, 
     """Yields the lines with their sort keys, sorted by start time, newest first.
 
     Step Functions sorts finished executions by their end, and running ones by their start. So later lines started
-    before the current line's end, or its start if it is running. A waiting line that started after this can be yielded.
+    before the current line's end, or its start if it is running. A waiting line that started after that can be yielded.
     """
     waiting: list[tuple[str, dict[str, Any]]] = []
     for line in lines:

@@ -44,7 +44,7 @@ QUERY = (
 BATCH_ROWS = 500
 # The columns that contain numbers. All other columns contain text.
 NUMBERS = frozenset({"supplier_id", "bean_id", "quantity"})
-# Spreadsheets read a cell that begins with one of these characters as a formula. Some also accept the full-width
+# Spreadsheets read a cell that starts with one of these characters as a formula. Some also accept the full-width
 # forms (＝＋－＠, here in UTF-8). A leading apostrophe marks a cell as text.
 FORMULA = re.compile(rb"[=+\-@\t\r\n']|\xef\xbc[\x9d\x8b\x8d\xa0]")
 # RFC 4180 requires quotes around a cell with one of these characters.

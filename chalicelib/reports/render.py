@@ -101,7 +101,7 @@ class Bar(NamedTuple):
 
 @dataclass
 class Summary:
-    """The contents of a report. All numbers count the whole inventory.
+    """The contents of a report. All numbers cover the whole inventory.
 
     ``neediest`` has the beans lowest in stock, and ``groups`` the shown beans by supplier.
     """

@@ -130,4 +130,4 @@ def test_the_next_user_has_the_rights_of_the_one_before_and_no_more(rotation: Ro
 def test_another_secret_is_not_rotated(rotation: Rotation) -> None:
     ok, error = rotation.step("createSecret", SecretId=f"{rotation.arn}-of-another")
     assert not ok
-    assert "and no other secret" in error["errorMessage"]
+    assert "this function rotates only" in error["errorMessage"]

@@ -392,7 +392,7 @@ def test_the_new_orders_at_a_position_are_read_from_the_stream_and_announced(
 @pytest.mark.parametrize(
     ("missing", "why"),
     [
-        ({"trimmed": True}, "these changes are older than the 24 hours that the stream keeps; the orders are stored"),
+        ({"trimmed": True}, "these changes are over 24 hours old and no longer on the stream; the orders are stored"),
         ({"end": 6}, "the stream did not return all of these changes"),
     ],
 )
