@@ -27,8 +27,7 @@ HERE = Path(__file__).parent
 CONFIG = json.loads((HERE.parent / ".chalice" / "config.json").read_text())
 MACHINES = HERE.parent / "infra"
 
-# The memory of a function decides its share of a processor:
-# https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
+# The memory of a function decides its share of a processor: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 MB_OF_A_PROCESSOR = 1_769
 # The batches of the queue and of the stream, and the most messages in one call of SQS.
 BATCH = 100

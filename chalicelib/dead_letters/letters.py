@@ -230,7 +230,7 @@ def _read_publication(message: Message, content: dict[str, Any], origins: Origin
     subject = str(content.get("Subject") or "")
     notification = Notification(
         kind=attributes.get("kind") or ("alarm" if kind == "alarm" else "other"),
-        # For a notification without a key, the inbox uses the message's id as the key, so this uses it too.
+        # For a notification without a key, the inbox uses the message's id as the key, so a redrive does too.
         key=attributes.get("key") or content["MessageId"],
         subject=subject,
         message=content["Message"],

@@ -192,7 +192,7 @@ def _conflict_notification(orders: list[Order]) -> Notification:
         kind="order",
         key=f"order-conflict/{hashlib.sha256(contents.encode()).hexdigest()[:32]}",
         subject=subject,
-        message="These orders have ids that are stored with different content. The stored orders stay:\n"
+        message="These orders have ids that are stored with different content. The stored orders stay unchanged:\n"
         + "\n".join(lines),
         sms=subject,
         correlation_ids=tuple(order.correlation_id for order in orders if order.correlation_id),

@@ -137,7 +137,7 @@ def _requested_by(execution: dict[str, Any]) -> str | None:
 
 
 def reason(execution: dict[str, Any]) -> str:
-    """Returns why an execution ended without success."""
+    """Returns why an execution did not succeed."""
     if execution.get("cause"):
         return str(execution["cause"])
     reasons = {"TIMED_OUT": "the report took too long and was given up", "ABORTED": "the report was stopped by hand"}

@@ -18,7 +18,7 @@ def write(s3: Any, bucket: str, key: str, chunks: Iterable[bytes], **headers: st
     """Stores ``chunks`` as one object in S3, completely or not at all. A large object is sent in parts.
 
     ``headers`` are further arguments for S3, such as ``ContentType``. Raises ``Unavailable``, and any error from
-    ``chunks``. Unlike boto3's ``upload_fileobj``, this reads no further chunk after an error.
+    ``chunks``. Unlike boto3's ``upload_fileobj``, it reads no further chunk after an error.
     """
     parts = _parts(chunks)
     part = next(parts, b"")
