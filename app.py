@@ -1,6 +1,9 @@
 """The café's back office: the system's triggers, grouped by flow. The logic is in ``chalicelib``.
 
 Each handler imports its own flow's modules, so no function loads another flow's modules when it starts.
+
+``infra/functions.py`` lists the functions, ``infra/resources.yaml`` contains their permissions and triggers, and
+``infra/*.asl.json`` contains a report's states. ``tests/unit/`` tests each module, and ``tests/system/`` each flow.
 """
 
 import sys

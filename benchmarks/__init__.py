@@ -1,4 +1,4 @@
-"""Benchmarks: ``run()`` of each module measures one thing and yields results.
+"""Benchmarks. Each benchmark module has a function ``run()`` that yields results.
 
-``compare``, ``results``, ``page`` and ``cloud`` are shared. ``minimal`` and ``minimal_api`` are peers.
+The modules ``compare``, ``results``, ``page`` and ``cloud`` are shared. ``minimal`` and ``minimal_api`` are peers.
 """

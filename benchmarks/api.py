@@ -1,6 +1,6 @@
 """The API under ``chalice local``, against the smallest Chalice routes that make the same calls (``minimal_api.py``).
 
-The second benchmark sends orders to the API until all are in the table: in lists of 100, against one by one.
+Another benchmark sends orders in lists of 100, or one by one, and times them until all are in the table.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from local.stack import Stack
 
 HERE = Path(__file__).parent
 PEER = "smallest Chalice route"
-# Our route may take at most a quarter longer than the smallest one.
+# Our routes may take at most a quarter longer than the smallest ones.
 GOAL = 1 / 1.25
-# For each route and round, to ours and to the peer by turns.
+# The number of requests to each of the two servers, per route and round.
 REQUESTS = 50
 PROFILED_REQUESTS = 200
 ORDERS = 300
 ORDER_ID = "bench"
-# The method, the path, the body, and the route as app.py names it.
+# Each route's method, path, body and name in app.py.
 ROUTES = {
     "GET /orders/{orderID}": ("GET", f"/orders/{ORDER_ID}", None, "/orders/{order_id}"),
     "POST /orders": ("POST", "/orders", ORDER, "/orders"),
@@ -74,7 +74,7 @@ def run() -> Iterator[Result]:
 
 
 def _without_consumers(stack: Stack, env: Mapping[str, str]) -> dict[str, str]:
-    """Returns the API's environment with a queue and a state machine that start no further work."""
+    """Returns the API's environment, with a queue that nothing reads and a state machine that does nothing."""
     configuration = json.loads((stack.project / ".chalice" / "config.json").read_text())
     definition = {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}
     machine = client(env, "stepfunctions").create_state_machine(
@@ -112,7 +112,7 @@ def _minimal_api(folder: Path, variables: dict[str, str]) -> Iterator[int]:
 
 @contextmanager
 def _served(project: Path, stage: str, variables: dict[str, str]) -> Iterator[int]:
-    """Runs ``chalice local`` of the project, and yields its port."""
+    """Runs ``chalice local`` for the project, and yields its port."""
     [port] = free_ports(1)
     command = chalice_local.command(project, port, stage)
     process = Process("api", project / "process")
@@ -127,11 +127,11 @@ def _served(project: Path, stage: str, variables: dict[str, str]) -> Iterator[in
 def _latency(route: str, own_share: float, ours: int, peers: int, token: str) -> Result:
     """Compares the latencies of the servers on the two ports.
 
-    ``own_share`` is the part of a request's time in the app that our own code takes. Chalice and boto3 take the rest.
+    ``own_share`` is our own code's share of the time that the app spends on a request. Chalice and boto3 take the rest.
     """
     times: dict[int, list[list[float]]] = {ours: [], peers: []}
     for port in times:
-        # The first request makes the clients of AWS.
+        # The first request creates the AWS clients.
         _request(port, route, token)
     for number in range(ROUNDS):
         seconds: dict[int, list[float]] = {ours: [], peers: []}
@@ -167,7 +167,7 @@ def _figures(rounds: list[list[float]]) -> str:
 def _request(port: int, route: str, token: str) -> float:
     method, path, body, _ = ROUTES[route]
     content = None if body is None else json.dumps(body)
-    # Each request has its own connection: on a kept one `chalice local` waits 40 ms for an acknowledgement.
+    # Each request has its own connection: on a persistent one `chalice local` waits 40 ms for an acknowledgement.
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     began = time.perf_counter()
     headers = {"Content-Type": "application/json", "Connection": "close", "Authorization": token}
@@ -197,7 +197,7 @@ def _place_orders(stack: Stack, env: Mapping[str, str], at_once: int) -> float:
     dynamodb, end = client(env, "dynamodb"), began + 120
     while dynamodb.query(**query)["Count"] < ORDERS:
         if time.perf_counter() > end:
-            raise TimeoutError(f"{ORDERS} orders are not stored after 120 s")
+            raise TimeoutError(f"{ORDERS} orders were not stored within 120 s")
         time.sleep(0.02)
     return time.perf_counter() - began
 
@@ -212,15 +212,15 @@ def _run_python(*arguments: str, env: Mapping[str, str]) -> str:
 
 
 def _own_share(route: str) -> float:
-    """Returns the part of the time of ``PROFILED_REQUESTS`` requests that our own code takes.
+    """Returns our own code's share of the time that ``PROFILED_REQUESTS`` requests take.
 
-    It includes the calls of Python's standard library by our code, but not the calls of Chalice and botocore.
+    The share includes our code's calls to Python's standard library, but not its calls to Chalice and botocore.
     """
     import app
 
     method, path, body, resource = ROUTES[route]
     event = request(method, resource, path, body, order_id=ORDER_ID)
-    # The app writes its log as always, but nobody needs it.
+    # The app logs as usual, but nobody needs the log.
     for handler in logging.getLogger("cafe").handlers:
         handler.setStream(open(os.devnull, "w"))  # type: ignore[attr-defined]  # noqa: SIM115, PTH123
     app.app(event, None)
@@ -231,7 +231,7 @@ def _own_share(route: str) -> float:
     profile.disable()
     stats = pstats.Stats(profile)
     own = 0.0
-    # For each function: its calls, its seconds without and with the functions that it calls, and the same by caller.
+    # An entry has a function's calls, its seconds without and with the functions that it calls, and the same by caller.
     for (file, *_), (_, _, seconds, _, callers) in stats.stats.items():  # type: ignore[attr-defined]
         if _is_ours(file):
             own += seconds
@@ -241,7 +241,7 @@ def _own_share(route: str) -> float:
 
 
 def _is_ours(file: str) -> bool:
-    """Returns whether the file is ours. Our decorators are context managers, so contextlib counts as well."""
+    """Tells whether the file is ours. contextlib counts too, because our decorators are context managers."""
     return "/chalicelib/" in file or (file.endswith(("/app.py", "/contextlib.py")) and "/chalice/" not in file)
 
 

@@ -1,4 +1,4 @@
-"""Separate stacks for the benchmarks, so that they do not disturb a running one: MiniStack alone, or the system."""
+"""Separate stacks for the benchmarks, which leave a running stack alone: just MiniStack, or the whole system."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from local.stack import Stack
 
 @contextmanager
 def empty_cloud() -> Iterator[None]:
-    """Starts a MiniStack without resources, to which this process's environment leads while the block runs."""
+    """Starts an empty MiniStack, and points this process's environment at it while the block runs."""
     [port] = free_ports(1)
     with TemporaryDirectory() as folder:
         cloud = Cloud(Path(folder), port)
@@ -35,13 +35,13 @@ def empty_cloud() -> Iterator[None]:
             cloud.stop()
             os.environ.clear()
             os.environ.update(environment)
-            # The clients would call the stopped MiniStack.
+            # Cached clients would call the stopped MiniStack.
             clients.aws.cache_clear()
 
 
 @contextmanager
 def whole_stack() -> Iterator[tuple[Stack, dict[str, str]]]:
-    """Deploys the system as ``make run`` does, and yields it with the variables of its file to source."""
+    """Deploys the system as ``make run`` does, and yields the stack and its environment variables."""
     with TemporaryDirectory() as folder:
         api_port, aws_port, db_port = free_ports(3)
         stack = Stack(Path(folder), api_port=api_port, aws_port=aws_port, db_port=db_port)
@@ -52,7 +52,7 @@ def whole_stack() -> Iterator[tuple[Stack, dict[str, str]]]:
 
 
 def client(env: Mapping[str, str], service: str) -> Any:
-    """Returns a client of boto3 for that stack, with all rights."""
+    """Returns a boto3 client for the stack of ``env``, with all permissions."""
     return boto3.client(  # type: ignore[call-overload]
         service,
         endpoint_url=env["AWS_ENDPOINT_URL"],

@@ -1,7 +1,7 @@
-"""Cold starts: a new process imports ``app.py`` and handles its first event, against the functions of ``minimal.py``.
+"""Cold starts: a new process imports ``app.py`` and handles its first event, against the functions in ``minimal.py``.
 
-Ours is the deployment package as it is on Lambda, where its own files are not compiled. The minimal functions are
-compiled, like boto3 and Python on Lambda. The time excludes Python's start, which is the same for both.
+Our code runs from the deployment package, whose own files are not compiled on Lambda. The minimal functions are
+compiled, as boto3 and Python are on Lambda. The time excludes Python's start-up, which is the same for both.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from local.processes import basic_environment
 from local.stack import Stack
 
 PEER = "minimal function"
-# A function may take at most a quarter longer than the minimal one, and its import 80 ms where boto3's takes 150.
+# A cold start may take a quarter longer than the minimal function's. Our import may take 80 ms if boto3's takes 150 ms.
 GOAL = 1 / 1.25
 IMPORT_GOAL = 150 / 80
 TIMED = """
@@ -59,21 +59,21 @@ CSV = b"supplier_name,type,product_name,price,description,quantity\nAltura,arabi
 
 @dataclass(frozen=True)
 class Functions:
-    """The functions of a stack, each of which starts in its own process. ``env`` has the variables of the stack."""
+    """Runs a stack's functions, each in a new process. ``env`` has the stack's environment variables."""
 
     stack: Stack
     env: dict[str, str]
     package: Path
 
     def seconds(self, module: str, function: str = "", event: Any = None) -> float:
-        """Returns the seconds from the import of ``module``, ``app`` or ``minimal``, to the end of the event."""
+        """Returns the seconds from the import of ``module`` to the end of the function's work on the event."""
         configuration = json.loads((self.stack.project / ".chalice" / "config.json").read_text())
         stage = configuration["stages"][self.stack.stage]
         own = stage["lambda_functions"].get(function, {}).get("environment_variables", {})
         aws = {name: value for name, value in self.env.items() if name.startswith("AWS_")}
-        # Python must not write compiled files, because it cannot write to the folder of the code on Lambda.
+        # Python must not write compiled files, because the code's folder is read-only on Lambda.
         python = {"PYTHONPATH": str(self.package), "PYTHONDONTWRITEBYTECODE": "1"}
-        # A topic without subscribers, because their work is not part of the function's start.
+        # The topic has no subscribers, because their work is not part of the function's start.
         variables = {**stage["environment_variables"], **own, **aws, **python, "TOPIC_ARN": self.env["NOBODY"]}
         handler = "app" if (module, function) == ("app", "api_handler") else function
         done = subprocess.run(
@@ -99,7 +99,7 @@ def run() -> Iterator[Result]:
         yield in_turns(
             "import of app.py", partial(start, "app"), "import of boto3", partial(start, "boto3"), IMPORT_GOAL
         )
-        # The other functions read this order and this file.
+        # Later functions read this order and this file.
         start("app", "store_orders", queued_orders("cold"))
         start("app", "read_inventory", {"reportId": "cold"})
         report = {"reportId": "cold", "csvKey": "inventory/cold/inventory.csv", "generatedAt": MOMENT}
@@ -118,7 +118,7 @@ def run() -> Iterator[Result]:
         }
         for function, event in events.items():
             ours, peers = (partial(_start, start, module, function, event) for module in ("app", "minimal"))
-            # The first round does not count.
+            # The first round is not measured, because it warms up the machine.
             ours(), peers()
             yield in_turns(f"cold start of {function}", ours, PEER, peers, GOAL)
 
@@ -145,7 +145,7 @@ def _bearer(token: str) -> dict[str, Any]:
 
 
 def _upload(etag: str) -> dict[str, Any]:
-    # Each upload is newer than the one before, and none changes a row.
+    # Every upload is newer than the previous one, and none changes a row.
     stored = {"key": KEY, "size": len(CSV), "eTag": etag, "sequencer": f"{time.time_ns():X}"}
     record = {"eventName": "ObjectCreated:Put", "eventTime": MOMENT, "s3": {"object": stored}}
     return {"Records": [record]}

@@ -1,4 +1,4 @@
-"""Compares two ways of doing the same work: by turns, in one run, on one machine."""
+"""Compares two ways of doing the same work, in turns and on one machine."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def compare(
     rounds: int = ROUNDS,
     size: int | None = None,
 ) -> Result:
-    """Runs both by turns, after a first round that does not count. Both must return the same.
+    """Times ``ours`` and ``peers`` in turns, after an unmeasured first round. Both must return the same result.
 
-    ``goal`` is the least number of times that ours must be faster. With a ``size`` the result is a point of a curve.
+    ``goal`` is how many times faster ours must be. With a ``size`` the result is a point on a curve.
     """
     if ours() != peers():
-        raise AssertionError(f"{work}: the results of ours and of {peer} differ")
+        raise AssertionError(f"{work}: our result differs from that of {peer}")
     return in_turns(work, partial(_seconds, ours), peer, partial(_seconds, peers), goal, rounds, size)
 
 
@@ -39,11 +39,11 @@ def in_turns(
     rounds: int = ROUNDS,
     size: int | None = None,
 ) -> Result:
-    """Does the same with functions that return their own seconds."""
+    """Compares two functions that time themselves and return the seconds."""
     ours_times: list[float] = []
     peers_times: list[float] = []
     for number in range(rounds):
-        # They change places, because the first one of a round warms up the machine.
+        # The order alternates, because whichever runs first warms up the machine.
         for do, times in ((ours, ours_times), (peers, peers_times))[:: 1 if number % 2 else -1]:
             times.append(do())
     ratios = [theirs / own for own, theirs in zip(ours_times, peers_times, strict=True)]

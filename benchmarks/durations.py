@@ -1,4 +1,4 @@
-"""Measures warm functions on a separate stack: the seconds of the processor, and those of waiting."""
+"""Measures warm functions on a separate stack: their processor time and their waiting time."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ ROUNDS = 15
 
 
 def measure(path: Path) -> None:
-    """Writes the seconds of each function and event, as ``[processor, waiting]``, and the size of the reports' CSV."""
+    """Writes each function's ``[processor, waiting]`` seconds per event, and the sizes of the reports' CSV files."""
     with whole_stack() as (stack, env):
         stage = json.loads((stack.project / ".chalice" / "config.json").read_text())["stages"][stack.stage]
         own = stage["lambda_functions"]["read_inventory"].get("environment_variables", {})
-        # A topic and a queue without consumers, whose work would be measured too.
+        # The topic and the queue have no consumers, because their work would be measured too.
         without_consumers = {
             "TOPIC_ARN": client(env, "sns").create_topic(Name="nobody")["TopicArn"],
             "ORDERS_QUEUE_URL": client(env, "sqs").create_queue(QueueName="nobody")["QueueUrl"],
@@ -35,7 +35,7 @@ def measure(path: Path) -> None:
         os.environ |= {**stage["environment_variables"], **own, **aws, **without_consumers}
         import app
 
-        # The app writes its log as always, but nobody needs it.
+        # The app logs as usual, but nobody needs the log.
         for handler in logging.getLogger("cafe").handlers:
             handler.setStream(open(os.devnull, "w"))  # type: ignore[attr-defined]  # noqa: SIM115, PTH123
         seconds: dict[str, list[float]] = {}
@@ -61,7 +61,7 @@ def measure(path: Path) -> None:
 
 
 def _median(function: Callable[..., Any], event: Callable[[], Any], rounds: int = ROUNDS) -> list[float]:
-    """Returns the medians of ``[processor, waiting]``, without the first call, which makes the clients."""
+    """Returns the median ``[processor, waiting]`` seconds, without the first call, which creates the clients."""
     times = []
     for _ in range(rounds + 1):
         argument = event()
@@ -70,7 +70,7 @@ def _median(function: Callable[..., Any], event: Callable[[], Any], rounds: int 
         used, seconds = time.process_time() - used, time.perf_counter() - began
         if isinstance(answer, dict) and (answer.get("statusCode", 200) > 202 or answer.get("batchItemFailures")):
             raise AssertionError(f"the function answered {answer}")
-        # The threads of a function can use more than one processor.
+        # A function's threads may use more than one processor.
         times.append((used, max(0.0, seconds - used)))
     return [round(statistics.median(each), 6) for each in zip(*times[1:], strict=True)]
 

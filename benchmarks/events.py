@@ -21,7 +21,7 @@ class Context:
 
 
 def request(method: str, route: str, path: str, body: object = None, **parameters: str) -> dict[str, Any]:
-    """Returns the event of a request to the API, from a manager."""
+    """Returns the event for a manager's request to the API."""
     return {
         "resource": route,
         "path": path,
@@ -41,7 +41,7 @@ def request(method: str, route: str, path: str, body: object = None, **parameter
 
 
 def queued_orders(*order_ids: str) -> dict[str, Any]:
-    """Returns a batch of the orders queue."""
+    """Returns a batch from the orders queue."""
     return {
         "Records": [
             {
@@ -61,7 +61,7 @@ def new_ids(count: int) -> list[str]:
 
 
 def stored_orders(count: int = 1) -> dict[str, Any]:
-    """Returns a batch of the stream of the orders table."""
+    """Returns a batch from the orders table's stream."""
     changes = [
         {
             "ApproximateCreationDateTime": time.time(),
@@ -77,7 +77,7 @@ def stored_orders(count: int = 1) -> dict[str, Any]:
 
 
 def notification(orders: int = 1) -> dict[str, Any]:
-    """Returns a message of SNS that announces so many orders."""
+    """Returns an SNS message that announces ``orders`` orders."""
     text = "\n".join(f"- order {order_id} of customer ana" for order_id in new_ids(orders))
     sns = {"MessageId": secrets.token_hex(16), "Timestamp": MOMENT, "Subject": "new orders", "Message": text}
     return {"Records": [{"Sns": sns}]}

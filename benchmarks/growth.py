@@ -1,4 +1,4 @@
-"""``docs/images/growth.svg``: how time and memory grow with the work, drawn from the recorded results."""
+"""Draws ``docs/images/growth.svg`` from the recorded results: how time and memory grow with the work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.page import ROOT
 from benchmarks.results import Measurement, Result
 
 PICTURE = ROOT / "docs" / "images" / "growth.svg"
-# The title, the benchmark, and the names of the axes. The vertical axis is the unit of the points.
+# Each panel's title, benchmark, horizontal axis and vertical axis. The vertical axis is the points' unit.
 PANELS = (
     ("Inventory report: time", "inventory", "rows", "seconds"),
     ("Inventory report: peak memory", "inventory", "rows", "MB"),
@@ -21,7 +21,7 @@ PANELS = (
 
 
 def draw(measurements: Mapping[str, Measurement]) -> None:
-    """Writes the picture. The same results give the same bytes."""
+    """Writes the picture. The same results always produce the same bytes."""
     with mpl.rc_context({"svg.hashsalt": "growth", "svg.fonttype": "none", "font.family": "sans-serif"}):
         figure(measurements).savefig(PICTURE, metadata={"Date": None}, facecolor="white")
 
@@ -32,19 +32,19 @@ def figure(measurements: Mapping[str, Measurement]) -> Figure:
         points_of = curves(measurements[benchmark].results, unit)
         for name, points in points_of.items():
             axes.plot(*zip(*sorted(points), strict=True), marker="o", label=name)
-        # With both axes logarithmic, time in proportion to the work is a straight line.
+        # If both axes are logarithmic, time proportional to the work is a straight line.
         axes.set(title=title, xlabel=size, ylabel=unit, xscale="log", yscale="log" if unit == "seconds" else "linear")
         if unit == "MB":
             axes.set_ylim(bottom=0)
         axes.grid(visible=True, alpha=0.3)
         if points_of:
-            # Below the panel, where it hides no point.
+            # The legend is below the panel, where it hides no points.
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False)
     return drawn
 
 
 def curves(results: Iterable[Result], unit: str) -> dict[str, list[tuple[float, float]]]:
-    """Returns the points of each curve, as pairs of the size of the work and the figure."""
+    """Returns each curve's points, as pairs of the work's size and the measured value."""
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for result in results:
         for point in result.points:

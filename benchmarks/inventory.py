@@ -1,8 +1,8 @@
 """The inventory report, from MySQL to its CSV and its page in S3, against the plain way to make the same two files.
 
-The plain way is one function that keeps everything in memory. It uses PyMySQL's default cursor and ``fetchall``, one
-``csv.writer``, a loop for the totals, a sort for the lowest stock, one ``render`` of the same template, and one
-``put_object`` for each file. Ours are two functions, and the second one reads the file of the first.
+The plain way is one function that holds everything in memory. It uses PyMySQL's default cursor and ``fetchall``, one
+``csv.writer`` and one ``render`` of the same template. A loop adds up the totals, a sort finds the lowest stock, and
+one ``put_object`` writes each file. We use two functions, and the second reads the CSV that the first one wrote.
 """
 
 from __future__ import annotations
@@ -39,28 +39,28 @@ SUPPLIERS = 1_000
 MOMENT = datetime(2026, 11, 21, 3, 14, 15, tzinfo=UTC)
 GENERATED_AT = timestamp(MOMENT)
 LINK_SECONDS = 3_600
-# A large inventory must need as much memory as a small one, apart from 20 % of noise.
+# A large inventory may need at most 20 % more memory than a small one, to allow for noise.
 SAME_MEMORY = 1 / 1.2
 # Characters that start a formula in a spreadsheet.
 FORMULA_STARTS = frozenset("=+-@＝＋－＠\t\r\n'")
 
 
 def run() -> Iterator[Result]:
-    # The functions' log records would be among the lines of the table.
+    # Otherwise log records would appear between the table's lines.
     logging.disable(logging.INFO)
     with empty_cloud(), _database() as database:
         clients.aws("s3").create_bucket(Bucket=BUCKET)
-        # Memory comes first, because on Linux a new process inherits the peak of the process that starts it.
+        # Memory is measured first, because on Linux a new process inherits its parent's peak.
         fill(database, 10_000)
         small = [_peak(_read, database), _peak(_render)]
         fill(database, 1_000_000)
         large = [_peak(_read, database), _peak(_render)]
         for name, few, many in zip(("read_inventory", "render_report"), small, large, strict=True):
             ours, peers = Point("MB", name, 1_000_000, many), Point("MB", name, 10_000, few)
-            yield _memory(ours, "the same with 10,000", peers, SAME_MEMORY)
+            yield _memory(ours, "the same with 10,000 rows", peers, SAME_MEMORY)
         ours = Point("MB", "either function", 1_000_000, max(large))
         yield _memory(ours, PEER, Point("MB", PEER, 1_000_000, _peak(_plain, database)), 1.0)
-        # The query is a plain SELECT, so 100,000 rows must be read and rendered three times faster.
+        # The query is a plain SELECT that takes little time, so 100,000 rows must be three times faster.
         for beans, rounds, goal in ((1_000, ROUNDS, 1.0), (10_000, ROUNDS, 1.0), (100_000, ROUNDS, 3.0)):
             fill(database, beans)
             yield _compared(database, beans, rounds, goal)
@@ -69,7 +69,7 @@ def run() -> Iterator[Result]:
 
 
 def _memory(ours: Point, peer: str, peers: Point, goal: float) -> Result:
-    """Compares the most memory that each work held in its own process."""
+    """Compares the peak memory of two processes."""
     return Result(
         f"{ours.curve}, {ours.size:,} rows, peak memory",
         f"{ours.value:.0f} MB",
@@ -89,12 +89,12 @@ def _compared(database: settings.Database, beans: int, rounds: int, goal: float)
 
     result = compare(f"inventory report, {beans:,} rows", ours, PEER, lambda: _plain(database), goal, rounds, beans)
     if _files("ours") != _files("peer"):
-        raise AssertionError(f"{result.work}: the files of ours and of {PEER} differ")
+        raise AssertionError(f"{result.work}: our files differ from those of {PEER}")
     return result
 
 
 def _files(report_id: str) -> list[bytes]:
-    """Returns a report's CSV, and its page without the report's id and the signature of its link."""
+    """Returns a report's CSV, and its page without the report's id and its link's signature."""
     keys = (f"inventory/{report_id}/inventory.csv", report_key("inventory", report_id))
     bodies = [clients.aws("s3").get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys]
     return [re.sub(rb"X-Amz-[^\"]*", b"", body).replace(report_id.encode(), b"id") for body in bodies]
@@ -166,7 +166,7 @@ def _summary(rows: tuple[tuple[Any, ...], ...]) -> render.Summary:
 
 
 def _peak(work: Callable[..., object], *database: settings.Database) -> float:
-    """Returns the most megabytes that a new process needs for ``work``, including Python and boto3."""
+    """Returns the peak memory in MB of a new process that does ``work``, including Python and boto3."""
     arguments = json.dumps([vars(each) for each in database])
     command = [sys.executable, "-m", "benchmarks.inventory", work.__name__, arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -179,7 +179,7 @@ def _measure(name: str, arguments: str) -> None:
 
 
 def _most_memory() -> int:
-    """Returns the most bytes that this process held. On Linux, rusage would include the process that started it."""
+    """Returns this process's peak memory in bytes. On Linux, rusage would include the parent process's peak."""
     status = Path("/proc/self/status")
     if status.exists():
         return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) * 1_024
@@ -208,7 +208,7 @@ def _database() -> Iterator[settings.Database]:
 
 
 def fill(database: settings.Database, beans: int) -> None:
-    """Replaces the inventory with so many beans."""
+    """Replaces the inventory with ``beans`` new beans."""
     statements = [
         "DELETE FROM beans",
         "DELETE FROM suppliers",

@@ -1,7 +1,7 @@
-"""``python -m benchmarks.limits``: measures the system's promises of size and time beside their limits.
+"""``python -m benchmarks.limits``: measures sizes and times, and compares them with the promised limits.
 
-The work is done on a separate stack, which is deployed as by ``make run``. With ``--clone`` it also measures ``make
-run`` in a fresh clone: with its downloads, and again when everything is installed.
+It deploys a separate stack, as ``make run`` does. With ``--clone`` it also measures ``make run`` in a fresh clone: with
+downloads, and again when everything is installed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ROWS = 1_000_000
 ORDERS = 500
 PAINTS = 5
 MB = 1_000_000
-# Chromium's own measurements: milliseconds from the beginning of the load, and bytes.
+# Chromium's own measurements: the milliseconds until the first paint, and the bytes loaded.
 FIRST_PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 LOADED = "() => performance.getEntries().reduce((sum, { decodedBodySize = 0 }) => sum + decodedBodySize, 0)"
 HEAD = """\
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _row(promise: str, measured: float, limit: float, unit: str, note: str = "") -> bool:
-    """Prints one line of the table, and returns whether the promise was kept."""
+    """Prints a line of the table, and returns whether the promise was kept."""
     kept = measured <= limit
     print(
         f"| {promise} | {measured:,.1f} {unit}{note}{'' if kept else ' **over**'} | {limit:,.0f} {unit} |", flush=True
@@ -62,7 +62,7 @@ def _row(promise: str, measured: float, limit: float, unit: str, note: str = "")
 
 
 def _clone() -> Iterator[bool]:
-    """Measures ``make run`` in a clone of the last commit, first without anything installed."""
+    """Measures ``make run`` in a clone of the last commit, at first with nothing installed."""
     with TemporaryDirectory() as folder:
         subprocess.run(["git", "clone", "--quiet", str(ROOT), folder], check=True)
         ports = dict(zip(("CAFE_API_PORT", "CAFE_AWS_PORT", "CAFE_DB_PORT"), map(str, free_ports(3)), strict=True))
@@ -94,7 +94,7 @@ def _package(stack: Stack) -> Iterator[bool]:
 
 
 def _console(url: str) -> Iterator[bool]:
-    """Measures how much a browser with an empty cache loads, and how soon it shows something."""
+    """Measures how much the console makes a browser with an empty cache load, and when it first shows something."""
     paints, loaded = [], 0
     with chromium.running(chromium.find() or chromium.install()) as browser:
         for _ in range(PAINTS):
@@ -103,8 +103,8 @@ def _console(url: str) -> Iterator[bool]:
             paints.append(page.wait_for_function(FIRST_PAINT).json_value() / 1000)
             loaded = page.evaluate(LOADED)
             page.close()
-    yield _row("the console, all that it loads, uncompressed", loaded / 1000, 150, "kB")
-    yield _row(f"the console's first paint, the slowest of {PAINTS} with nothing cached", max(paints), 1, "s")
+    yield _row("everything that the console loads, uncompressed", loaded / 1000, 150, "kB")
+    yield _row(f"the console's first paint without a cache, slowest of {PAINTS}", max(paints), 1, "s")
 
 
 def _orders(api: Api) -> Iterator[bool]:
@@ -135,7 +135,7 @@ def _inventory(stack: Stack, env: Mapping[str, str], api: Api) -> Iterator[bool]
     seconds = time.monotonic() - began
     peaks = memory.stop()
     if report["status"] != "SUCCEEDED" or report["summary"]["rows"] != ROWS:
-        raise AssertionError(f"the report of {ROWS:,} rows ended as {report['status']}: {report['error']}")
+        raise AssertionError(f"the report with {ROWS:,} rows ended as {report['status']}: {report['error']}")
     for function in ("read_inventory", "render_report"):
         yield _row(f"{ROWS:,} rows in one report: {function}, peak memory", peaks[function] / MB, 256, "MB")
     sfn = client(env, "stepfunctions")
@@ -151,7 +151,7 @@ def _inventory(stack: Stack, env: Mapping[str, str], api: Api) -> Iterator[bool]
 
 
 def _fill(env: Mapping[str, str]) -> None:
-    """Fills the table with a million beans, by copying the existing ones again and again."""
+    """Fills the table with a million beans, by repeatedly copying the existing ones."""
     connection = pymysql.connect(
         host=env["DB_HOST"],
         port=int(env["DB_PORT"]),
@@ -177,7 +177,7 @@ def _count(cursor: Any) -> int:
 
 
 class Memory:
-    """Watches the functions' worker processes, and keeps the peak of each function's memory."""
+    """Watches the functions' worker processes, and records each function's peak memory."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = str(folder.resolve())
@@ -197,13 +197,13 @@ class Memory:
                 found = re.search(r"ministack-lambda-cafe-dev-([a-z_]+)-", command)
                 peak = re.search(r"VmHWM:\s+(\d+) kB", (process / "status").read_text())
             except OSError:
-                # The process ended meanwhile, or belongs to another user.
+                # The process has ended or belongs to another user.
                 continue
             if found and peak and self._folder in command:
                 self._peaks[found[1]] = max(self._peaks.get(found[1], 0), int(peak[1]) * 1024)
 
     def stop(self) -> dict[str, int]:
-        """Ends watching, and returns the peak of resident memory of each function, in bytes."""
+        """Stops watching, and returns each function's peak resident memory in bytes."""
         self._look()
         self._ended.set()
         self._thread.join()
@@ -228,7 +228,7 @@ def _wait(label: str, look: Callable[[], Any], seconds: float = 120) -> Any:
     end = time.monotonic() + seconds
     while not (found := look()):
         if time.monotonic() > end:
-            raise TimeoutError(f"{label}: not within {seconds} s")
+            raise TimeoutError(f"{label}: not done within {seconds:g} s")
         time.sleep(0.1)
     return found
 

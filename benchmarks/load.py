@@ -1,7 +1,7 @@
-"""The load on each part of the system at a rate of orders, and the quota of AWS that is reached first.
+"""Computes each part's load at several rates of orders, and which of AWS's quotas is reached first.
 
-All of it is computed from constants of the code, measured durations and AWS's default quotas, so each run gives the
-same. ``python -m benchmarks.load`` writes the tables into ``docs/architecture.md``.
+The inputs are constants in the code, measured durations and AWS's default quotas, so every run computes the same
+figures. ``python -m benchmarks.load`` writes the tables into ``docs/architecture.md``.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ PAGE = page.ROOT / "docs" / "architecture.md"
 HERE = Path(__file__).parent
 
 RATES = (10, 1_000, 100_000)
-# The number of orders in a request: the most and the least.
+# The largest and the smallest number of orders in a request.
 LISTS = (ORDERS_IN_LIST, 1)
-# The most concurrent invocations of `store_orders`: `maximum_concurrency` in app.py.
+# Maximum number of concurrent invocations of `store_orders`: `maximum_concurrency` in app.py.
 STORE_CONCURRENCY = 10
-# The requests per second that the API accepts: `ApiRateLimit` in infra/resources.yaml.
+# Requests per second that the API accepts: `ApiRateLimit` in infra/resources.yaml.
 ACCEPTED_REQUESTS = 100
-# The bytes of a correlation id in the item of a notification.
+# The size in bytes of a correlation id within a notification's item.
 ID_BYTES = 39
 MONTH_SECONDS = 30 * 24 * 3_600
 
-# AWS's default quotas, from the pages that docs/architecture.md names.
+# AWS's default quotas, from the pages listed in docs/architecture.md.
 API_REQUESTS = 10_000
 FUNCTIONS_AT_ONCE = 1_000
 NEW_TABLE_WRITES = 4_000
@@ -41,9 +41,9 @@ TABLE_UNITS = 40_000
 PARTITION_WRITES = 1_000
 EMAILS = 10
 PUBLISHED = {30_000: "in N. Virginia", 1_500: "in Frankfurt, Tokyo and six more", 300: "in the smaller regions"}
-# Calls of Step Functions per second after its burst: in N. Virginia, Oregon and Ireland, and in other regions.
+# Sustained calls to Step Functions per second: in Virginia, Oregon and Ireland, and in all other regions.
 REFILLED = {"ListExecutions": (5, 2), "DescribeExecution": (15, 10)}
-# The console's repeated requests: what it shows, the call, how many each time, and the constant with its pause.
+# The console's repeated requests: what they show, the call, the calls per request, and the constant with the pause.
 CONSOLE = page.ROOT / "chalicelib" / "console"
 WATCHED = (
     ("tab Today", "ListExecutions", 2, "today.js", "SECONDS"),
@@ -54,7 +54,7 @@ WATCHED = (
 
 @dataclass(frozen=True)
 class Load:
-    """A rate of orders, with ``in_list`` of them in each request. Every field and property is per second."""
+    """The load of ``orders`` orders, in requests of ``in_list`` orders. Every field and property is per second."""
 
     orders: int
     in_list: int
@@ -65,7 +65,7 @@ class Load:
 
     @property
     def batches(self) -> float:
-        """The full batches of the queue and of the stream, and therefore the notifications."""
+        """The number of full batches from the queue or the stream, and therefore of notifications."""
         return self.orders / BATCH
 
     @property
@@ -74,45 +74,45 @@ class Load:
 
     @property
     def receives_and_deletes(self) -> float:
-        """The calls of SQS by Lambda's poller, which receives and deletes up to ten messages at once."""
+        """The calls that Lambda's poller makes to SQS. It receives and deletes up to ten messages at once."""
         return 2 * self.orders / SQS_BATCH
 
     def concurrency(self, function: str) -> float:
-        """Returns how many invocations of a function run at the same time."""
+        """Returns the number of concurrent invocations of a function."""
         if function == "api_handler":
             return self.requests * seconds(function, self.in_list)
         return self.batches * seconds(function, BATCH)
 
     @property
     def all_functions(self) -> float:
-        """The invocations of all functions that run at the same time."""
+        """The number of concurrent invocations of all functions."""
         names = ("api_handler", "store_orders", "announce_orders", "record_notification")
         return sum(self.concurrency(each) for each in names)
 
     @property
     def writes(self) -> float:
-        """The write units of the orders table, and of each of its two indexes."""
+        """The write units that the orders table, and each of its two indexes, consumes."""
         return self.orders * math.ceil(len(json.dumps(stored_item(ORDER))) / 1_024)
 
     @property
     def reads(self) -> float:
-        """The read units of the orders table: the API reads each order before it queues it."""
+        """The read units that the orders table consumes: the API looks up every order before queueing it."""
         return self.orders
 
     @property
     def inbox_writes(self) -> float:
-        """The write units of the notifications table, and of its index."""
+        """The write units that the notifications table, and its index, consumes."""
         ids = math.ceil(BATCH / self.in_list) * ID_BYTES
         return self.batches * math.ceil((BATCH * ANNOUNCED_BYTES + 20 + NOTIFICATION_BYTES + ids) / 1_024)
 
     @property
     def partitions(self) -> int:
-        """The partitions of the orders table, and therefore the shards of its stream. A new table has at least four."""
+        """The number of the orders table's partitions, and of its stream's shards. A new table has at least four."""
         return max(NEW_TABLE_WRITES, math.ceil(self.writes)) // PARTITION_WRITES
 
     @property
     def most_notifications(self) -> float:
-        """The notifications if the batches of each shard are as small as possible."""
+        """The number of notifications if every shard's batches are as small as possible."""
         return min(self.orders, self.partitions / seconds("announce_orders", 1))
 
     @property
@@ -124,7 +124,7 @@ class Load:
 
     @property
     def logged(self) -> float:
-        """The bytes of logs."""
+        """The bytes logged."""
         price: float = json.loads((HERE / "prices.json").read_text())["prices"]["cloudwatch.logs.gb"]
         return self.bill.lines["Logs"] / price * 1024**3
 
@@ -135,7 +135,7 @@ def _durations() -> dict[str, list[float]]:
 
 
 def seconds(function: str, size: int) -> float:
-    """Returns the seconds of an event of so many orders, from the local durations and the function's memory."""
+    """Returns how long a function takes for ``size`` orders, from the local durations and the function's memory."""
     return money.duration(function, _durations()[f"{function} {size}"])
 
 
@@ -150,15 +150,15 @@ ROWS: dict[str, Callable[[Load], float]] = {
     "`store_orders`: concurrent": lambda load: load.concurrency("store_orders"),
     "orders table: read units": lambda load: load.reads,
     "orders table, and each index: write units": lambda load: load.writes,
-    "a key of the orders' `byPeriod`: write units": lambda load: load.writes / SHARDS,
+    "each of the orders' `byPeriod` keys: write units": lambda load: load.writes / SHARDS,
     "requests table: write units": lambda load: load.requests,
     "stream: shards, at least": lambda load: load.partitions,
     "`announce_orders`: concurrent": lambda load: load.concurrency("announce_orders"),
-    "SNS: notifications of full batches": lambda load: load.batches,
+    "SNS: notifications, if batches are full": lambda load: load.batches,
     "SNS: notifications, at most": lambda load: load.most_notifications,
     "`record_notification`: concurrent": lambda load: load.concurrency("record_notification"),
     "inbox, and its index: write units": lambda load: load.inbox_writes,
-    "a key of the inbox's `byPeriod`: write units": lambda load: load.inbox_writes / SHARDS,
+    "each of the inbox's `byPeriod` keys: write units": lambda load: load.inbox_writes / SHARDS,
     "CloudWatch Logs: kB": lambda load: load.logged / 1_000,
     "X-Ray: sampled traces": lambda load: load.requests * SAMPLED,
     "dollars a month": lambda load: load.bill.total * MONTH_SECONDS,
@@ -166,7 +166,7 @@ ROWS: dict[str, Callable[[Load], float]] = {
 
 
 def loads() -> str:
-    """Returns the load on each part as Markdown."""
+    """Returns a Markdown table of the load on each part."""
     lines = [f"| each second | {' | '.join(f'{rate:,} orders' for rate in RATES)} |", "| --- |" + " --- |" * len(RATES)]
     for name, figure in ROWS.items():
         cells = [_either(*(_shown(figure(Load(rate, in_list))) for in_list in LISTS)) for rate in RATES]
@@ -175,7 +175,7 @@ def loads() -> str:
 
 
 def limits() -> list[tuple[str, str, float, float]]:
-    """Returns each part's quota, and the orders per second that reach it in lists and one by one, the least first."""
+    """Returns each part's quota and the orders per second that reach it, in lists and one by one, lowest first."""
     lists, single = (Load(1, in_list) for in_list in LISTS)
 
     def reached(part: str, quota: str, limit: float, used: Callable[[Load], float]) -> tuple[str, str, float, float]:
@@ -197,7 +197,7 @@ def limits() -> list[tuple[str, str, float, float]]:
         ),
         reached(
             "orders table",
-            f"{PARTITION_WRITES:,} writes a second to a key of `byPeriod`, of {SHARDS}",
+            f"{PARTITION_WRITES:,} writes a second to each of {SHARDS} `byPeriod` keys",
             PARTITION_WRITES,
             lambda load: load.writes / SHARDS,
         ),
@@ -214,7 +214,7 @@ def limits() -> list[tuple[str, str, float, float]]:
         reached("orders table", f"{TABLE_UNITS:,} units a second", TABLE_UNITS, lambda load: load.writes),
         reached(
             "inbox",
-            f"{PARTITION_WRITES:,} writes a second to a key of `byPeriod`, of {SHARDS}",
+            f"{PARTITION_WRITES:,} writes a second to each of {SHARDS} `byPeriod` keys",
             PARTITION_WRITES,
             lambda load: load.inbox_writes / SHARDS,
         ),
@@ -225,7 +225,7 @@ def limits() -> list[tuple[str, str, float, float]]:
 
 
 def limits_table() -> str:
-    """Returns the same as Markdown."""
+    """Returns the result of ``limits`` as a Markdown table."""
     lines = ["| orders a second | part | quota |", "| --- | --- | --- |"]
     for part, quota, lists, single in limits():
         lines.append(f"| {_either(_shown(lists), _shown(single))} | {part} | {quota} |")
@@ -237,15 +237,15 @@ def _either(lists: str, single: str) -> str:
 
 
 def _shown(figure: float) -> str:
-    """Returns a figure with two significant digits."""
+    """Formats a figure with two significant digits."""
     two = round(figure, 1 - math.floor(math.log10(figure)))
     return f"{two:,.0f}" if two == int(two) else f"{two:g}"
 
 
 def people() -> str:
-    """Returns how many browsers with the console can be open, as Markdown. This load does not depend on orders."""
+    """Returns a Markdown table of how many browsers may have the console open. This load does not depend on orders."""
     lines = [
-        "| open in browsers | calls of each | quota, in smaller regions | reached by |",
+        "| open in browsers | calls by each | quota, in smaller regions | reached by |",
         "| --- | --- | --- | --- |",
     ]
     for what, call, calls, script, name in WATCHED:

@@ -1,6 +1,6 @@
-"""The shortest form of each function: its calls of AWS in a few lines, without retries or other promises.
+"""The shortest form of each function: its AWS calls in a few lines, without retries or other guarantees.
 
-Each function imports what it needs when it is called, so that this file stands for eleven separate ones.
+Each function imports what it needs when it is called, as if it had a file of its own.
 """
 
 from __future__ import annotations

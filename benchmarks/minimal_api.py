@@ -1,4 +1,4 @@
-"""The smallest Chalice routes that make the same calls of AWS as the system's own, without its checks and retries."""
+"""The smallest Chalice routes that make the same AWS calls as the system's routes, without checks and retries."""
 
 import json
 import os

@@ -1,10 +1,10 @@
-"""The cost of the work on AWS, beside the plain design: ``python -m benchmarks.money`` prints it.
+"""``python -m benchmarks.money`` prints what the work costs on AWS, compared with a plain design.
 
 The plain design has the same parts, but one order in each request, message, PutItem, invocation and notification. It
-keeps a report's rows in the state, and lists every object each day. Each of its functions takes as long as ours does
-for one order, and logs as much. It has no traces and no metrics.
+keeps a report's rows in the state, and lists every object each day. Its functions take as long as ours do for one
+order, and log as much. It has no traces and no metrics.
 
-The costs come from ``prices.json``, ``durations.json`` and the functions' memory, so each run prints the same.
+The costs follow from ``prices.json``, ``durations.json`` and the functions' memory, so every run prints the same.
 ``python -m benchmarks.money measure`` measures ``durations.json`` again on a separate stack.
 """
 
@@ -27,39 +27,39 @@ HERE = Path(__file__).parent
 CONFIG = json.loads((HERE.parent / ".chalice" / "config.json").read_text())
 MACHINES = HERE.parent / "infra"
 
-# The memory of a function decides its share of a processor: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
+# A function's memory determines its share of a processor: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 MB_OF_A_PROCESSOR = 1_769
-# The batches of the queue and of the stream, and the most messages in one call of SQS.
+# The batch size of the queue and the stream, and the maximum number of messages in one SQS call.
 BATCH = 100
 SQS_BATCH = 10
-# X-Ray keeps one in twenty requests that come without a trace.
+# X-Ray samples one in twenty of the requests that arrive without a trace.
 SAMPLED = 0.05
-# The bytes of a log record, of the records of a request and of metrics, of Lambda's own three records of an invocation,
-# and of a state machine's two records of a state. CloudWatch counts 26 more for each record.
+# Sizes in bytes of a log record, a request's records, a metrics record, Lambda's own three records per invocation, and
+# a state machine's two records per state. CloudWatch counts 26 bytes more for every record.
 RECORD_BYTES = 212 + 26
 REQUEST_BYTES = 219 + 26
 FIGURES_BYTES = 380 + 26
 LAMBDA_BYTES = 280 + 3 * 26
 TRANSITION_BYTES = 2 * (300 + 26)
-# The bytes of an order's line in its notification, and of a notification without its message.
+# The size in bytes of an order's line in a notification, and of a notification without its message.
 ANNOUNCED_BYTES = 47
 NOTIFICATION_BYTES = 450
-# The limit of a state: https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
+# The size limit of a state: https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
 STATE_BYTES = 262_144
-# Assumed times of a page of 1,000 keys, and of a call of CloudWatch for 500 metrics. The calls are not parallel.
+# The assumed time of an S3 page of 1,000 keys, and of a CloudWatch call for 500 metrics. The calls are sequential.
 PAGE_SECONDS = 0.1
 METRICS_SECONDS = 0.5
 DAYS = 30
 WRITES = "DynamoDB writes"
-# The tables leave out lines below this.
+# The tables leave out lines below this amount.
 SHOWN_DOLLARS = 0.001
 ORDER = Order("x" * 22, "ana", (Item("flat white", 2), Item("croissant", 1)), None, "2026-11-21T03:14:15.123456Z")
 
 
 class Bill:
-    """US dollars by line. ``durations`` has the ``[processor, waiting]`` seconds of each function and event.
+    """US dollars by line. ``durations`` has each function's ``[processor, waiting]`` seconds per event.
 
-    The design of a bill that is ``watched`` has traces and metrics.
+    A ``watched`` design has traces and metrics.
     """
 
     def __init__(self, prices: dict[str, float], durations: dict[str, list[float]], *, watched: bool = True) -> None:
@@ -69,12 +69,12 @@ class Bill:
         self.watched = watched
 
     def add(self, line: str, price: str, units: float) -> None:
-        """Adds so many units to a line. A price whose name ends with a number is for so many units."""
+        """Adds the price of ``units`` units to a line. The name of a price for N units ends with ``per_N``."""
         per = re.search(r"\.per_(\d+)", price)
         self.lines[line] += units * self._prices[price] / (int(per[1]) if per else 1)
 
     def invoke(self, function: str, times: float, event: str = "", seconds: float = 0.0, records: float = 1) -> None:
-        """Adds invocations for an event, or of so many ``seconds``, each with ``records`` log records."""
+        """Adds invocations that handle an event, or take ``seconds``. Each invocation logs ``records`` records."""
         if event:
             seconds = duration(function, self._durations[event])
         self.add("Lambda requests", "lambda.requests.per_1000000", times)
@@ -86,17 +86,17 @@ class Bill:
         self.add("Logs", "cloudwatch.logs.gb", size / 1024**3)
 
     def write(self, times: float, size: int, indexes: int) -> None:
-        """Adds writes of items of ``size`` bytes. Every index gets the whole item too."""
+        """Adds writes of items of ``size`` bytes. Every index stores the whole item too."""
         self.add(WRITES, "dynamodb.writes.per_1000000", times * math.ceil(size / 1_024) * (1 + indexes))
 
     def notify(self, times: float, size: int, event: str = "record_notification 1") -> None:
-        """Adds notifications of ``size`` bytes, which the inbox keeps. Deliveries from SNS to Lambda cost nothing."""
+        """Adds notifications of ``size`` bytes, which the inbox stores. Deliveries from SNS to Lambda are free."""
         self.add("SNS", "sns.per_1000000", times * math.ceil(size / 65_536))
         self.invoke("record_notification", times, event)
         self.write(times, size + NOTIFICATION_BYTES, indexes=1)
 
     def enter(self, states: float) -> None:
-        """Adds transitions into so many states."""
+        """Adds ``states`` state transitions."""
         self.add("Step Functions", "stepfunctions.transitions.per_1000", states)
         self.log(states * TRANSITION_BYTES)
 
@@ -106,7 +106,7 @@ class Bill:
 
 
 def duration(function: str, measured: list[float]) -> float:
-    """Returns the seconds of an event with the function's memory, from its measured ``[processor, waiting]``."""
+    """Returns how long a function takes with its memory, from the measured ``[processor, waiting]`` seconds."""
     processor, waiting = measured
     return processor * MB_OF_A_PROCESSOR / memory(function) + waiting
 
@@ -117,18 +117,18 @@ def memory(function: str) -> int:
 
 
 def orders(bill: Bill, count: int, in_request: int, batch: int, *, looked_up: bool) -> None:
-    """Adds orders, with their numbers in each request and batch. ``looked_up`` is whether the API reads them first."""
+    """Adds ``count`` orders, in requests and batches. ``looked_up`` tells whether the API reads every order first."""
     requests, batches = count / in_request, count / batch
     bill.add("API Gateway", "api_gateway.rest.per_1000000", requests)
     bill.invoke("api_handler", requests, f"api_handler {in_request}", records=in_request)
     if looked_up:
         bill.add("DynamoDB reads", "dynamodb.reads.per_1000000", count)
-    # Messages are sent, received and deleted. Lambda receives up to ten at once.
+    # Messages are sent, received and deleted. Lambda receives up to ten messages at once.
     received = count / min(batch, SQS_BATCH)
     bill.add("SQS", "sqs.per_1000000", requests * math.ceil(in_request / SQS_BATCH) + 2 * received)
     bill.invoke("store_orders", batches, f"store_orders {batch}", records=batch)
     bill.write(count, len(json.dumps(stored_item(ORDER))), indexes=2)
-    # Lambda's reads of the stream cost nothing.
+    # Lambda's reads of the stream are free.
     bill.invoke("announce_orders", batches, f"announce_orders {batch}", records=batch + 1)
     bill.notify(batches, batch * ANNOUNCED_BYTES + 20, f"record_notification {batch}")
     if bill.watched:
@@ -136,7 +136,7 @@ def orders(bill: Bill, count: int, in_request: int, batch: int, *, looked_up: bo
 
 
 def reports(bill: Bill, count: int, rows: int, csv_bytes: int, *, in_state: bool) -> None:
-    """Adds inventory reports of ``rows`` rows. Each is requested once and read once."""
+    """Adds inventory reports of ``rows`` rows. Each report is requested once and read once."""
     bill.add("API Gateway", "api_gateway.rest.per_1000000", 2 * count)
     bill.invoke("api_handler", 2 * count, "api_handler 1")
     bill.enter(count * states("inventory_report"))
@@ -144,21 +144,21 @@ def reports(bill: Bill, count: int, rows: int, csv_bytes: int, *, in_state: bool
     bill.invoke("render_report", count, f"render_report {rows}")
     bill.invoke("presign_report", count, "presign_report")
     parts = math.ceil(csv_bytes / PART_BYTES)
-    # The page, and the CSV if the rows are not in the state. A multipart upload has a first and a last call.
+    # The page takes one call, and so does each part of the CSV. A multipart upload takes two more calls.
     bill.add("S3", "s3.put.per_1000", count * (1 + (0 if in_state else parts if parts == 1 else parts + 2)))
     bill.add("S3", "s3.get.per_1000", 0 if in_state else count)
     bill.notify(count, 900)
 
 
 def storage(bill: Bill, buckets: int, objects: int, *, listed: bool) -> None:
-    """Adds a storage report for each day of a month, by listing or from CloudWatch's daily metrics."""
+    """Adds a month's daily storage reports, made by listing or from CloudWatch's daily metrics."""
     bill.enter(DAYS * states("storage_report"))
     if listed:
         pages = max(buckets, math.ceil(objects / 1_000))
         bill.add("S3", "s3.list.per_1000", DAYS * pages)
         bill.invoke("measure_buckets", DAYS, seconds=pages * PAGE_SECONDS)
     else:
-        # One metric for each bucket. A page of their names has 500.
+        # Each bucket has one metric. CloudWatch lists 500 metrics per page.
         bill.add("CloudWatch metrics", "cloudwatch.get_metric_data.per_1000_metrics", DAYS * buckets)
         pages = math.ceil(buckets / 500)
         bill.add("CloudWatch metrics", "cloudwatch.requests.per_1000", DAYS * pages)
@@ -183,7 +183,7 @@ def states(machine: str) -> int:
 
 
 def tables() -> str:
-    """Returns all costs as Markdown."""
+    """Returns the costs as Markdown tables."""
     priced = json.loads((HERE / "prices.json").read_text())
     measured = json.loads((HERE / "durations.json").read_text())
 
@@ -225,7 +225,7 @@ def tables() -> str:
 
 
 def _table(title: str, bills: dict[str, Bill], apart: str) -> str:
-    """Returns the lines of the bills, their sums with and without the line ``apart``, and shares of the last one."""
+    """Returns the bills' lines, their totals with and without the line ``apart``, and their shares of the last bill."""
     rows = {name: [bill.lines.get(name, 0.0) for bill in bills.values()] for name in _lines(bills.values())}
     without = [bill.total - bill.lines[apart] for bill in bills.values()]
     total = [bill.total for bill in bills.values()]

@@ -1,7 +1,7 @@
-"""``store_orders`` on batches of growing size, against one conditional PutItem after another of the same items.
+"""``store_orders`` with growing batches, against writing the same items with one conditional PutItem after another.
 
-MiniStack handles one call at a time, and needs 0.2 ms for an INSERT, a third of it to parse the statement. Parallel
-calls therefore gain little. The last result adds the distance of a DynamoDB in a region.
+MiniStack handles one call at a time, and takes 0.2 ms for an INSERT, a third of it for parsing the statement. Parallel
+calls therefore gain little. The last result adds the network latency of a real DynamoDB.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from chalicelib.orders.order import Item, Order
 
 PEER = "one PutItem after another"
 TABLE = "orders"
-# The time of a call on its way. It is assumed, from the single-digit milliseconds that AWS names for DynamoDB.
+# The assumed network time of a call. AWS promises single-digit milliseconds for DynamoDB.
 NETWORK_SECONDS = 0.005
-# The goal and the number of rounds for each size. The peer needs 15 seconds for the largest one.
+# The goal and the number of rounds for each batch size. The peer needs 15 seconds for the largest batch.
 SIZES = {10: (1.0, 9), 100: (5.0, 9), 1_000: (5.0, 5), 10_000: (5.0, 1)}
 
 
 def run() -> Iterator[Result]:
-    # The function's log records would be among the lines of the table.
+    # Otherwise log records would appear between the table's lines.
     logging.disable(logging.INFO)
     with empty_cloud():
         _make_table()
         for size, (goal, rounds) in SIZES.items():
             if rounds > 1:
-                # The first round does not count.
+                # The first round is not measured, because it warms up the machine.
                 _ours(size), _peers(size)
             work = f"store_orders, {size:,} messages"
             yield in_turns(work, partial(_ours, size), PEER, partial(_peers, size), goal, rounds, size)
         clients.aws("dynamodb").meta.events.register("before-send.dynamodb", lambda **_: time.sleep(NETWORK_SECONDS))
-        work = f"store_orders, 1,000 messages, each call {NETWORK_SECONDS * 1000:.0f} ms away"
+        work = f"store_orders, 1,000 messages, {NETWORK_SECONDS * 1000:.0f} ms latency per call"
         yield in_turns(work, partial(_ours, 1_000), PEER, partial(_peers, 1_000), 5.0, 3)
 
 
 def _make_table() -> None:
-    """Creates the table as in infra/resources.yaml, but without its stream, which nobody reads here."""
+    """Creates the table as in infra/resources.yaml, but without its stream, which nothing reads here."""
 
     def index(name: str, key: str) -> dict[str, Any]:
         keys = [{"AttributeName": key, "KeyType": "HASH"}, {"AttributeName": "sortKey", "KeyType": "RANGE"}]

@@ -1,4 +1,4 @@
-"""The tables of ``docs/performance.md``, from the recorded results: ``python -m benchmarks.page`` writes them."""
+"""``python -m benchmarks.page`` writes the tables in ``docs/performance.md`` from the recorded results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def table(measurement: Measurement) -> str:
 
 
 def line(result: Result) -> str:
-    """Returns the line of a table, with a mark if the result is worse than before or misses its goal."""
+    """Returns a table row, with a mark if the result is worse than the recorded one or misses its goal."""
     shortfall = 1 - result.times / result.goal
     times = f"{result.times:.2f}" + (f" **worse** than {result.worse_than:.2f}" if result.worse_than else "")
     spread = "{:.2f} to {:.2f}".format(*result.spread) if result.spread else ""
@@ -38,12 +38,12 @@ def line(result: Result) -> str:
 
 
 def with_part(page: str, name: str, text: str) -> str:
-    """Returns the page with ``text`` as its generated part. Raises ``ValueError`` unless it has one place for that."""
+    """Returns the page with ``text`` as its part ``name``. Raises ``ValueError`` unless it has one such part."""
     begin, end = f"<!-- measured: {name} -->", f"<!-- end of {name} -->"
     pattern = re.compile(f"({re.escape(begin)}\n).*?({re.escape(end)})", re.DOTALL)
     changed, places = pattern.subn(lambda place: f"{place[1]}{text}\n{place[2]}", page)
     if places != 1:
-        raise ValueError(f"the page has {places} places for {name}: it needs one, between {begin} and {end}")
+        raise ValueError(f"the page has {places} parts called {name}: it needs one, between {begin} and {end}")
     return changed
 
 

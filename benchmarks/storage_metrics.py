@@ -1,6 +1,6 @@
-"""The total size of all buckets from CloudWatch, in time and in calls, against a call for each bucket.
+"""The total size of all buckets from CloudWatch, in seconds and in calls, against one call for each bucket.
 
-The local cloud lists all metrics in one page, but CloudWatch in pages of 500. `tests/unit/test_storage.py` counts the
+The local cloud lists all metrics on one page, but CloudWatch has pages of 500. `tests/unit/test_storage.py` counts the
 calls for 10,000 buckets with CloudWatch's pages.
 """
 
@@ -14,8 +14,9 @@ from typing import Any
 from benchmarks.cloud import empty_cloud
 from benchmarks.compare import compare
 from benchmarks.results import Result
+from benchmarks.total_size import total_bytes
 from chalicelib import clients
-from chalicelib.storage import figures, measure
+from chalicelib.storage import figures
 
 BUCKETS = 1_000
 PEER = "GetMetricStatistics for each bucket"
@@ -25,11 +26,11 @@ DAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 def run() -> Iterator[Result]:
     with empty_cloud():
         _fill()
-        yield compare(f"all sizes by metrics, {BUCKETS:,} buckets", _ours, PEER, _each, 1.0, rounds=5)
+        yield compare(f"total size by metrics, {BUCKETS:,} buckets", _ours, PEER, _each, 1.0, rounds=5)
         ours, peers = _count_calls(_ours), _count_calls(_each)
-        # One call lists the buckets, one lists the metrics, and each other one reads many metrics.
+        # One call lists the buckets, one lists the metrics, and every further call reads many metrics.
         goal = peers / (2 + BUCKETS / figures.METRICS_PER_CALL)
-        work = f"all sizes by metrics, {BUCKETS:,} buckets, calls"
+        work = f"total size by metrics, {BUCKETS:,} buckets, calls"
         yield Result(work, f"{ours:,}", PEER, f"{peers:,}", peers / ours, goal)
 
 
@@ -57,14 +58,7 @@ def _dimensions(bucket: str) -> list[dict[str, str]]:
 
 
 def _ours() -> int:
-    return measure.measure_buckets(
-        "metrics",
-        s3=clients.aws("s3"),
-        s3_in=lambda region: clients.aws("s3", region),
-        cloudwatch_in=lambda region: clients.aws("cloudwatch", region),
-        deadline=lambda: 900,
-        now=datetime.now(UTC),
-    ).total_bytes
+    return total_bytes("metrics")
 
 
 def _each() -> int:
@@ -84,13 +78,13 @@ def _each() -> int:
 
 
 def _count_calls(work: Callable[[], int]) -> int:
-    """Returns how many calls of AWS the work makes."""
+    """Returns how many AWS calls the work makes."""
     calls: list[str] = []
 
     def count(model: Any, **_: Any) -> None:
         calls.append(model.name)
 
-    # The work uses the clients without a region and those of the buckets' region.
+    # The work uses the clients without a region and those for the buckets' region.
     used_clients = [
         clients.aws(*name) for name in (("s3",), ("s3", "us-east-1"), ("cloudwatch",), ("cloudwatch", "us-east-1"))
     ]

@@ -103,13 +103,13 @@ def subject(text: str) -> str:
 
 
 def counted(number: int, thing: str) -> str:
-    """``1 order``, ``2 orders``."""
+    """Returns a number with its noun: ``1 order``, ``2 orders``."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def one_line(text: str) -> str:
-    """Returns ``text`` on one line and in one direction, whatever characters it has."""
-    return text if text.isprintable() else repr(text)
+    """Returns ``text``, or its JSON if a character in it could break the line or reverse the text."""
+    return text if text.isprintable() else json.dumps(text)
 
 
 def _short(key: str) -> str:

@@ -1,7 +1,6 @@
-"""The generated tables of the documents. ``make check`` compares them by ``cog --check``.
+"""Generates the documents' tables. ``make check`` verifies them with ``cog --check``.
 
-``.venv/bin/cog -r -I docs -p 'import tables' docs/*.md docs/decisions/*.md`` writes them again after a change of their
-sources.
+``.venv/bin/cog -r -I docs -p 'import tables' docs/*.md docs/decisions/*.md`` regenerates them after a change.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from tests.template import load  # noqa: E402
 from tests.wiring.permissions import Permission, allowed, functions  # noqa: E402
 from tests.wiring.stage import rendered, resolve  # noqa: E402
 
-# The description has Python's names of the parameters in a path.
+# openapi.json has Python's names for path parameters.
 PATH_NAMES = {"report_id": "reportId", "order_id": "orderID"}
-# The deploy finds out the values of these parameters by itself.
+# The deploy determines the values of these parameters.
 SET_BY_THE_DEPLOY = ("Stage", "Local", "DbSecretArn", "DbAdminSecretArn", "DbInVpc", "S3PrefixList", "Zones")
 
 
@@ -41,7 +40,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def code(names: Iterable[str]) -> str:
-    """Returns names in backticks, with commas between them."""
+    """Returns names in backticks, separated by commas."""
     return ", ".join(f"`{name}`" for name in names)
 
 
@@ -49,7 +48,7 @@ def code(names: Iterable[str]) -> str:
 
 
 def routes() -> str:
-    """Returns every route, who may call it, and what it does."""
+    """Returns a table of routes: who may call each route, and what it does."""
     description = json.loads((ROOT / "chalicelib" / "openapi.json").read_text())
     shared = description["components"]["parameters"]
     rows = []
@@ -70,9 +69,9 @@ def routes() -> str:
 
 
 def parameters(file: str) -> str:
-    """Returns the parameters of a template that people set, with their defaults."""
+    """Returns a table of the template parameters that people can set, with their defaults."""
     declared: dict[str, Any] = load(rendered(file))["Parameters"]
-    # Both templates have this one.
+    # Both templates have this parameter.
     twice = ("LogRetentionDays",) if file == "database.yaml" else ()
     rows = [
         [f"`{name}`", str(each["Default"]), each["Description"]]
@@ -83,7 +82,7 @@ def parameters(file: str) -> str:
 
 
 def set_by_the_deploy() -> str:
-    """Returns the sentence about the other parameters."""
+    """Returns a sentence listing the parameters that the deploy sets."""
     return f"The deploy sets {code(SET_BY_THE_DEPLOY)}.\n"
 
 
@@ -91,7 +90,7 @@ def set_by_the_deploy() -> str:
 
 
 def alarms() -> str:
-    """Returns every alarm, those of the functions together: what it watches, from which value on, and its heading."""
+    """Returns a table of alarms with metric, threshold and runbook heading. Similar alarms share a row."""
     target = Target("<stage>", REPOSITORY, False, {}, None)
     names = {target.function(name) for name in NAMES}
     basic = {each["AlarmName"] for each in resolve(Watching="basic").of_type("AWS::CloudWatch::Alarm").values()}
@@ -117,7 +116,7 @@ def alarms() -> str:
 
 
 def anchor(heading: str) -> str:
-    """Returns the anchor that GitHub gives to a heading."""
+    """Returns the anchor that GitHub generates for a heading."""
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
@@ -125,9 +124,9 @@ def anchor(heading: str) -> str:
 
 
 def permissions(group: str) -> str:
-    """Returns the permissions of a group of ``docs/permissions.yaml``, and refuses a group that differs from the roles.
+    """Returns a table of one group in ``docs/permissions.yaml``, which has the reason for each permission.
 
-    The roles are those of the template; the file has the reason for each permission.
+    Raises ``ValueError`` if the file differs from the template's roles.
     """
     reasons = yaml.safe_load((ROOT / "docs" / "permissions.yaml").read_text())
     granted = permissions_granted()
@@ -165,12 +164,12 @@ def permissions(group: str) -> str:
 
 @cache
 def permissions_granted() -> list[Permission]:
-    """Returns all permissions of the template's roles, those of schedules too."""
+    """Returns all permissions of the template's roles, including those of schedules."""
     return allowed(resolve(StorageReportSchedule="rate(1 day)", InventoryReportSchedule="rate(1 day)"))
 
 
 def one_permission(granted: list[Permission], role: str, action: str, end: str) -> Permission:
-    """Returns the permission whose resource ends so; ``*`` is the whole resource."""
+    """Returns the role's permission whose resource ends with ``end``; ``*`` must be the whole resource."""
     found = [
         each
         for each in granted
@@ -178,7 +177,7 @@ def one_permission(granted: list[Permission], role: str, action: str, end: str) 
         and (each.resource == end if end == "*" else each.resource.endswith(end))
     ]
     if len(found) != 1:
-        raise ValueError(f"docs/permissions.yaml: {role} has {len(found)} permissions {action} on …{end}")
+        raise ValueError(f"docs/permissions.yaml: {role} has {len(found)} permissions for {action} on …{end}")
     return found[0]
 
 
@@ -186,12 +185,12 @@ def one_permission(granted: list[Permission], role: str, action: str, end: str) 
 
 
 def patches() -> str:
-    """Returns the patches of MiniStack with the first sentence of each docstring."""
+    """Returns a table of MiniStack patches, with the first sentence of each docstring."""
     rows = [[f"`{patch.__name__}`", first_sentence(patch.__doc__ or "")] for patch in launcher.patches()]
-    return table(["Patch", "What AWS does and MiniStack does not"], rows)
+    return table(["Patch", "AWS behaviour that MiniStack lacks"], rows)
 
 
 def first_sentence(text: str) -> str:
-    """Returns the first sentence of a docstring, as Markdown."""
+    """Returns a docstring's first sentence as Markdown."""
     sentence = re.split(r"(?<=\.)\s|:\s", " ".join(text.split("\n\n")[0].split()), maxsplit=1)[0]
     return sentence.rstrip(".").replace("``", "`") + "."

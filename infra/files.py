@@ -1,4 +1,4 @@
-"""Writes files with passwords, for the deploy and the local stack."""
+"""Writes files that contain passwords, for the deploy and the local stack."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_private(file: Path, text: str) -> None:
-    """Writes a file that only its owner can read. A reader sees the whole file or none."""
+    """Writes a file that only its owner can read, and replaces an existing one atomically."""
     part = file.with_name(f"{file.name}.part")
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:

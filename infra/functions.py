@@ -1,10 +1,10 @@
-"""The table of the functions in ``app.py``. Their alarms, log groups, roles and settings are made from it.
+"""The table of the functions in ``app.py``. It determines their alarms, log groups, roles and settings.
 
     python -m infra.functions
 
-writes the functions' part of ``.chalice/config.json``. ``infra/template.py`` adds their resources to
-``infra/resources.yaml``, and ``infra/deploy/`` sets what Chalice cannot. ``chalicelib`` cannot import this module,
-which is not in the package; ``tests/wiring/test_functions.py`` compares the two.
+writes the functions' part of ``.chalice/config.json``. ``infra/template.py`` adds their resources to the stack's
+template, and ``infra/deploy/`` makes the settings that Chalice cannot. The deployment package lacks this module, so
+``chalicelib`` cannot import it. ``tests/wiring/test_functions.py`` compares this table with ``app.py``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ CONFIG = Path(__file__).parents[1] / ".chalice" / "config.json"
 
 
 class Trigger(Enum):
-    """The caller of a function."""
+    """The kinds of source that invoke a function."""
 
-    API = "the routes of the API"
+    API = "the API's routes"
     AUTHORIZER = "API Gateway, before a route"
     QUEUE = "an SQS queue"
     STREAM = "a DynamoDB stream"
@@ -33,20 +33,20 @@ class Trigger(Enum):
 
 
 class Mysql(Enum):
-    """Which of MySQL's secrets a function reads, if any."""
+    """Which MySQL secrets a function reads."""
 
     NONE = "none"
-    USER = "that of the functions' user"
-    ADMINISTRATOR = "that of the administrator too"
+    USER = "the functions' secret"
+    ADMINISTRATOR = "the functions' and the administrator's secrets"
 
 
 @dataclass(frozen=True)
 class Function:
-    """A function, by its Python name. The API's routes share ``api_handler``.
+    """A function. ``name`` is its Python name; the API's routes share ``api_handler``.
 
-    ``source`` is the stack output with the ARN or name of the trigger, and ``timeout`` is in seconds. ``asynchronous``
-    functions are invoked by callers that do not wait, so their failed events become dead letters of the kind
-    ``dead_letter``. The parameter MysqlConcurrency is the reserved concurrency of each ``limited`` function.
+    ``source`` is the stack output with the trigger's ARN or name, and ``timeout`` is in seconds. Callers do not wait
+    for an ``asynchronous`` function, so its failed events become dead letters of the kind ``dead_letter``. The
+    parameter MysqlConcurrency is the reserved concurrency of each ``limited`` function.
     """
 
     name: str
@@ -58,17 +58,17 @@ class Function:
     limited: bool = False
     asynchronous: bool = False
     dead_letter: str = ""
-    # Seconds from which on the function counts as slow, if not four fifths of its timeout.
+    # A call of this many seconds counts as slow. The default is four fifths of the timeout.
     slow_from: float = 0
 
     @property
     def suffix(self) -> str:
-        """The end of the function's name on AWS, after ``cafe-<stage>``."""
+        """The part of the function's AWS name that follows ``cafe-<stage>``."""
         return "" if self.name == "api_handler" else f"-{self.name}"
 
     @property
     def logical_id(self) -> str:
-        """The beginning of the logical ids of its role and its log group in ``infra/resources.yaml``."""
+        """The prefix of the logical ids of the function's role and log group."""
         return "Api" if self.name == "api_handler" else self.name.title().replace("_", "")
 
     @property
@@ -81,11 +81,11 @@ class Function:
 
 
 FUNCTIONS = (
-    # API Gateway waits 29 seconds for an answer.
+    # API Gateway waits 29 seconds for a response.
     Function("api_handler", Trigger.API, timeout=29),
     Function("authorize", Trigger.AUTHORIZER, timeout=10, memory=512),
     Function("store_orders", Trigger.QUEUE, "ORDERS_QUEUE_ARN", dead_letter="order"),
-    # The stream waits for its answer; a redrive of its dead letters does not.
+    # The stream waits for the function's result; a redrive of its dead letters does not.
     Function(
         "announce_orders",
         Trigger.STREAM,
@@ -118,7 +118,7 @@ FUNCTIONS = (
     ),
     Function("render_report", Trigger.MACHINE, "INVENTORY_REPORT_ARN", timeout=300, memory=512),
     Function("presign_report", Trigger.MACHINE, "INVENTORY_REPORT_ARN"),
-    # It measures until 30 seconds before its timeout.
+    # This function stops measuring 30 seconds before its timeout.
     Function("measure_buckets", Trigger.MACHINE, "STORAGE_REPORT_ARN", timeout=900, memory=1769, slow_from=890),
     Function("migrate", Trigger.DEPLOY, timeout=900, mysql=Mysql.ADMINISTRATOR),
     Function("rotate_password", Trigger.ROTATION, timeout=120, mysql=Mysql.ADMINISTRATOR),
@@ -133,12 +133,12 @@ ASYNCHRONOUS = tuple(function.name for function in FUNCTIONS if function.asynchr
 
 
 def sources(*triggers: Trigger) -> dict[str, str]:
-    """Returns the functions with one of these triggers, and the stack output that names the source of each."""
+    """Returns, keyed by function name, the ``source`` of every function with one of these triggers."""
     return {function.name: function.source for function in FUNCTIONS if function.trigger in triggers}
 
 
 def chalice_settings() -> dict[str, Any]:
-    """Returns the functions' part of Chalice's configuration. The API's function has the settings of the whole app."""
+    """Returns the functions' part of Chalice's configuration. The app-wide settings apply to the API's function."""
     api = BY_NAME["api_handler"]
     functions: dict[str, dict[str, int]] = {}
     for function in FUNCTIONS:
@@ -149,7 +149,7 @@ def chalice_settings() -> dict[str, Any]:
 
 
 def config_text() -> str:
-    """Returns ``.chalice/config.json`` with the functions' part from the table, a line for each function."""
+    """Returns the text of ``.chalice/config.json`` with the table's settings, one line per function."""
     config = {**json.loads(CONFIG.read_text()), **chalice_settings()}
     functions = config.pop("lambda_functions")
     lines = [f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in config.items()]

@@ -1,4 +1,4 @@
-"""Alarms and the dashboard: those of the functions from their table, others from what ``resources.yaml`` declares."""
+"""Generates the alarms and the dashboard from the functions' table and the declarations in ``resources.yaml``."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from infra.functions import BY_NAME, FUNCTIONS, Function
 
 Resources = dict[str, Any]
 
-# The namespace and the dimension of a resource's metrics, and the attribute with the dimension's value.
+# Each resource type's metric namespace, its dimension, and the attribute that holds the dimension's value.
 WATCHED = {
     "AWS::SQS::Queue": ("AWS/SQS", "QueueName", "QueueName"),
     "AWS::SNS::Topic": ("AWS/SNS", "TopicName", "TopicName"),
     "AWS::StepFunctions::StateMachine": ("AWS/States", "StateMachineArn", ""),
 }
-# CloudWatch has a value of these each minute. Others are counted over five minutes.
+# CloudWatch receives a value of these metrics every minute. Other metrics are counted over five minutes.
 LEVELS = ("ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage", "IteratorAge")
 GRID_COLUMNS, WIDGET_ROWS = 24, 6
 
 
 def alarm(dimensions: Mapping[str, Any], namespace: str, declared: Mapping[str, Any]) -> Resources:
-    """Returns the alarm that ``declared`` describes, under its logical id.
+    """Returns the alarm that ``declared`` describes, keyed by its logical id.
 
-    ``declared`` has ``Name``, ``Metric``, ``Above``, ``Means`` and ``Runbook``, the heading of docs/runbook.md that
-    says what to do.
+    ``declared`` has the keys ``Name``, ``Metric``, ``Above``, ``Means`` and ``Runbook``. The last one is the heading in
+    docs/runbook.md that says what to do.
     """
     name, metric = declared["Name"], declared["Metric"]
     level = metric in LEVELS
@@ -41,7 +41,7 @@ def alarm(dimensions: Mapping[str, Any], namespace: str, declared: Mapping[str, 
         "EvaluationPeriods": 1,
         "Threshold": declared["Above"],
         "ComparisonOperator": "GreaterThanThreshold",
-        # AWS sends no values while nothing happens.
+        # AWS publishes no values while nothing happens.
         "TreatMissingData": "notBreaching",
         "AlarmActions": [{"Ref": "AlarmsTopic"}],
     }
@@ -51,7 +51,7 @@ def alarm(dimensions: Mapping[str, Any], namespace: str, declared: Mapping[str, 
 
 
 def resource_alarms(logical_id: str, resource: Mapping[str, Any]) -> Resources:
-    """Returns the alarms that a resource of the template declares under ``Alarms``."""
+    """Returns the alarms that a resource in the template declares under ``Alarms``."""
     namespace, dimension, attribute = WATCHED[resource["Type"]]
     value = {"Fn::GetAtt": [logical_id, attribute]} if attribute else {"Ref": logical_id}
     alarms: Resources = {}
@@ -61,7 +61,7 @@ def resource_alarms(logical_id: str, resource: Mapping[str, Any]) -> Resources:
 
 
 def function_alarms(function: Function, declared: list[Mapping[str, Any]]) -> Resources:
-    """Returns the alarms that a function declares, and those that every function has where Watching is full."""
+    """Returns the alarms that a function declares, and those that every function has if ``Watching`` is ``full``."""
     dimensions = {"FunctionName": {"Fn::Sub": f"cafe-${{Stage}}{function.suffix}"}}
     alarms: Resources = {}
     for each in declared:
@@ -94,8 +94,8 @@ def _of_every_function(function: Function) -> Iterator[dict[str, Any]]:
         "Name": f"{name}-slow",
         "Metric": "Duration",
         "Above": round(function.slow_seconds * 1000),
-        "Means": f"{who} takes more than {function.slow_seconds:g} of its {function.timeout} seconds, "
-        "in one call of a hundred.",
+        "Means": f"{who} takes more than {function.slow_seconds:g} of its {function.timeout} seconds "
+        "in one call out of a hundred.",
         "Runbook": "A function nears its time-out",
     }
     if function.asynchronous:
@@ -103,16 +103,16 @@ def _of_every_function(function: Function) -> Iterator[dict[str, Any]]:
             "Name": f"{name}-lost",
             "Metric": "DestinationDeliveryFailures",
             "Above": 0,
-            "Means": f"An event of {who} failed for good, and did not reach the failures queue.",
+            "Means": f"An event for {who} failed for good and did not reach the failures queue.",
             "Runbook": "Something is lost",
         }
 
 
 def dashboard(rows: list[list[Mapping[str, Any]]]) -> str:
-    """Returns the body of the dashboard, whose ``rows`` of widgets have the same width.
+    """Returns the dashboard's body. Widgets in the same row are equally wide.
 
-    A widget has ``Title``, ``Statistic``, ``Period``, and either ``Metrics`` or ``FunctionMetric``, which is shown for
-    each function that works daily, or for those in ``Functions``.
+    A widget has ``Title``, ``Statistic``, ``Period``, and either ``Metrics`` or ``FunctionMetric``. The latter is shown
+    for the functions listed in ``Functions``, or by default for every function that works daily.
     """
     widgets = []
     for y, row in enumerate(rows):

@@ -1,16 +1,16 @@
-"""Reads the CloudFormation templates of this folder, with everything that is generated.
+"""Reads this folder's CloudFormation templates and adds the generated parts.
 
     python -m infra.template FOLDER
 
-writes them into a folder, as CloudFormation gets them, for programs that check templates. ``resources.yaml`` has only
-what is particular. These additions follow from it and from the table in ``infra/functions.py``:
+writes the expanded templates into a folder, for programs that check templates. ``resources.yaml`` and the table in
+``infra/functions.py`` determine these additions:
 
-- ``Type: Cafe::Function`` becomes a role, a log group, alarms, and an output with the role's ARN. ``Statement`` has
-  what the role allows besides logs and traces, and ``AssumedBy`` further statements of its trust policy.
-- ``Alarms`` of a resource become alarms of its metrics (``infra/monitoring.py``).
-- ``Type: Cafe::Dashboard`` becomes a dashboard, with the functions' metrics.
-- ``DefinitionS3Location`` of a state machine becomes the content of that file.
-- A saved query of CloudWatch Logs gets every log group, and ``VpcAccess`` is added for the functions that use MySQL.
+- ``Type: Cafe::Function`` becomes a role, a log group, alarms, and an output with the role's ARN. ``Statement`` lists
+  what the role allows besides logs and traces, and ``AssumedBy`` adds statements to its trust policy.
+- A resource's ``Alarms`` become alarms on its metrics (``infra/monitoring.py``).
+- ``Type: Cafe::Dashboard`` becomes a dashboard that includes the functions' metrics.
+- A state machine's ``DefinitionS3Location`` becomes the content of that file.
+- A saved CloudWatch Logs query covers every log group, and the functions that use MySQL get the policy ``VpcAccess``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ NETWORK_WRITES = [
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML with CloudFormation's short forms. libyaml, where PyYAML has it, reads ten times as fast."""
+    """Loads YAML with CloudFormation's short forms. It uses libyaml if available, which is ten times as fast."""
 
 
 def _long_form(loader: yaml.SafeLoader, name: str, node: yaml.Node) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def _long_form(loader: yaml.SafeLoader, name: str, node: yaml.Node) -> dict[str,
     elif isinstance(node, yaml.SequenceNode):
         value = loader.construct_sequence(node, deep=True)
     else:
-        raise TypeError(f"!{name}{node.start_mark}: this short form takes a text or a list")
+        raise TypeError(f"!{name}{node.start_mark}: this short form takes a string or a list")
     if name in ("Ref", "Condition"):
         return {name: value}
     if name == "GetAtt" and isinstance(value, str):
@@ -61,13 +61,13 @@ _Loader.add_multi_constructor("!", _long_form)
 
 
 def parse(text: str) -> dict[str, Any]:
-    """Returns a template as JSON has it: ``!Sub x`` is ``{"Fn::Sub": "x"}``."""
-    document: dict[str, Any] = yaml.load(text, _Loader)  # noqa: S506 - made of the safe one  # nosec B506
+    """Returns a template using only JSON types: ``!Sub x`` becomes ``{"Fn::Sub": "x"}``."""
+    document: dict[str, Any] = yaml.load(text, _Loader)  # noqa: S506 - a safe loader  # nosec B506
     return document
 
 
 def expanded(file: str = "resources.yaml") -> dict[str, Any]:
-    """Returns a template of this folder with everything that is generated."""
+    """Returns one of this folder's templates with the generated parts."""
     document = parse((FOLDER / file).read_text())
     resources: Resources = {}
     for logical_id, resource in document["Resources"].items():
@@ -77,7 +77,7 @@ def expanded(file: str = "resources.yaml") -> dict[str, Any]:
             resources[added] = generated
     if file == "resources.yaml":
         if missing := [function.name for function in FUNCTIONS if f"{function.logical_id}Role" not in resources]:
-            raise ValueError(f"{file}: add a Cafe::Function for {', '.join(missing)} of infra/functions.py")
+            raise ValueError(f"{file}: add a Cafe::Function for {', '.join(missing)} in infra/functions.py")
         resources["VpcAccess"] = _vpc_access()
     document["Resources"] = resources
     log_groups = [{"Ref": name} for name, each in resources.items() if each["Type"] == "AWS::Logs::LogGroup"]
@@ -88,7 +88,7 @@ def expanded(file: str = "resources.yaml") -> dict[str, Any]:
 
 
 def _expanded(logical_id: str, resource: dict[str, Any], document: dict[str, Any]) -> Resources:
-    """Returns the resources that take the place of one resource of the file."""
+    """Returns the resources that replace one resource in the file."""
     properties = resource.get("Properties", {})
     if resource["Type"] == "Cafe::Function":
         function = _function_with(logical_id)
@@ -102,7 +102,7 @@ def _expanded(logical_id: str, resource: dict[str, Any], document: dict[str, Any
         body = {"Fn::Sub": monitoring.dashboard(properties.pop("Rows"))}
         return {logical_id: {"Type": "AWS::CloudWatch::Dashboard", "Properties": {**properties, "DashboardBody": body}}}
     if resource["Type"].startswith("Cafe::"):
-        raise ValueError(f"resources.yaml: {logical_id}: there is no type {resource['Type']}")
+        raise ValueError(f"resources.yaml: {logical_id}: unknown type {resource['Type']}")
     if file := properties.pop("DefinitionS3Location", None):
         definition = json.loads((FOLDER / file).read_text())
         properties["DefinitionString"] = json.dumps(definition, separators=(",", ":"))
@@ -114,11 +114,11 @@ def _function_with(logical_id: str) -> Function:
     for function in FUNCTIONS:
         if function.logical_id == logical_id:
             return function
-    raise ValueError(f"resources.yaml: {logical_id}: no function of infra/functions.py has this logical id")
+    raise ValueError(f"resources.yaml: {logical_id}: no function in infra/functions.py has this logical id")
 
 
 def _role(function: Function, given: dict[str, Any]) -> dict[str, Any]:
-    """Returns the role of a function: Lambda assumes it, and it allows logs, traces and the given statements."""
+    """Returns a function's role, which allows logs, traces and the given statements."""
     statements, assumed_by = given.pop("Statement", []), given.pop("AssumedBy", [])
     trust = _allow("sts:AssumeRole", Principal={"Service": "lambda.amazonaws.com"})
     common = [
@@ -144,7 +144,7 @@ def _logs(function: Function) -> dict[str, Any]:
 
 
 def _vpc_access() -> dict[str, Any]:
-    """Returns the policy by which Lambda makes network interfaces in the functions' name, and their code cannot."""
+    """Returns a policy that lets Lambda create network interfaces for the functions but denies this to their code."""
     here = "${AWS::Region}:${AWS::AccountId}"
     code = [
         {"Fn::Sub": f"arn:${{AWS::Partition}}:lambda:{here}:function:cafe-${{Stage}}-{name}"} for name in MYSQL_USERS
@@ -177,10 +177,10 @@ def _policy(statements: list[Any]) -> dict[str, Any]:
 
 
 def text(document: dict[str, Any]) -> str:
-    """Returns a template as CloudFormation gets it: YAML in which each resource, parameter and output is one line.
+    """Returns the YAML that CloudFormation receives, with each resource, parameter and output on one line.
 
-    It is ASCII, because CloudFormation returns other letters as question marks. botocore would decode a template that
-    begins with a brace, and the deploy compares templates as text.
+    The text is ASCII, because CloudFormation returns other characters as question marks. It is not JSON, because
+    botocore would parse a template that begins with a brace, and the deploy compares templates as text.
     """
     lines = []
     for section, content in document.items():
@@ -192,7 +192,7 @@ def text(document: dict[str, Any]) -> str:
 
 
 def main(folder: Path) -> None:
-    """Writes every template, expanded, into ``folder``."""
+    """Writes the expanded templates into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in FILES:
         (folder / file).write_text(text(expanded(file)))

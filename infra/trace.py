@@ -2,7 +2,7 @@
 
     python -m infra.trace ID STAGE [SINCE]
 
-It runs the stage's saved query of CloudWatch Logs Insights for the id, and then for related ids.
+It runs the stage's saved CloudWatch Logs Insights query for the id, and then for related ids.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.deploy.target import STAGE, DeployError, client
 
-# The text of the saved query. The local cloud saves no queries, and knows only a part of their language.
+# The saved query. The local cloud cannot save queries, and supports only part of their language.
 PLACEHOLDER = "(ID)"
 QUERY = f"""\
 fields @timestamp, @log, @message
@@ -30,22 +30,22 @@ fields @timestamp, @log, @message
 | limit 1000
 """
 LINES = 1000
-# Few ids are related to one id. Each order of a list has its own line.
+# Maximum number of related ids in a query. An id has few, because each order in a list has its own log line.
 RELATED = 20
 SINCE = "1d"
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 POLL_SECONDS = 0.5
-# CloudWatch itself gives up after an hour.
+# CloudWatch itself stops a query after an hour.
 QUERY_SECONDS = 300
-# The ids of a record's subject. They separate the records of different subjects in one request.
+# The fields that identify a record's subject. They tell apart several subjects of one request.
 SUBJECT_IDS = ("orderID", "reportId")
-# The fields that are not shown.
+# Fields that are not shown after the message.
 COMMON = {"timestamp", "level", "logger", "message", "correlationId", "correlationIds", "exc_info"}
 
 
 @dataclass(frozen=True, order=True)
 class Line:
-    """A line of a log. ``time`` is UTC as in ISO 8601, and ``source`` is the function or service that wrote it."""
+    """A log line. ``time`` is in UTC, and ``source`` is the function or service that wrote the line."""
 
     time: str
     source: str
@@ -59,28 +59,28 @@ class Line:
         except (ValueError, RecursionError):
             content = None
         record = content if isinstance(content, dict) else {"message": text.strip()}
-        # The record's own time comes first, because the local cloud gives all lines of an invocation the same one.
+        # The record's own time is preferred, because the local cloud gives all lines of an invocation the same time.
         return cls(_utc(str(record.get("timestamp") or moment)), source, text, record)
 
 
-# Takes a regular expression of ids, and returns the lines that name one of them.
+# Given a regular expression of ids, returns the log lines that contain one of those ids.
 Ask = Callable[[str], list[Line]]
 
 
 def _utc(moment: str) -> str:
-    """Returns a time of any log as ``2026-11-21 03:14:15.123``."""
+    """Returns a time from any log in the form ``2026-11-21 03:14:15.123``."""
     found = re.match(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d{1,3})?", moment)
     return f"{found[1]} {found[2]}{(found[3] or '.').ljust(4, '0')}" if found else moment
 
 
 def pattern(ids: list[str]) -> str:
     """Returns a regular expression that matches exactly these ids in a log's JSON."""
-    # An escaped letter would have another meaning.
+    # Escaping a letter would change its meaning.
     return "|".join(re.sub(r"([^A-Za-z0-9_-])", r"\\\1", json.dumps(each)[1:-1]) for each in ids)
 
 
 def follow(ask: Ask, identifier: str) -> list[Line]:
-    """Returns the lines that name the id, and those of its request, oldest first."""
+    """Returns the lines that contain the id, and the other lines of its request, oldest first."""
     found = ask(pattern([identifier]))
     related: dict[str, None] = {}
     for line in found:
@@ -90,22 +90,22 @@ def follow(ask: Ask, identifier: str) -> list[Line]:
     related.pop(identifier, None)
     if related:
         found += ask(pattern(list(related)[:RELATED]))
-    # The access log has only the gateway's id of a request. It differs from the X-Request-Id that a client sends.
+    # The access log has only API Gateway's request id, which differs from the X-Request-Id that a client sends.
     gateways = {str(line.record["requestId"]) for line in found if line.record.get("requestId")}
     if left := sorted(gateways - related.keys() - {identifier}):
         found += ask(pattern(left[:RELATED]))
-    # A request can have several subjects.
+    # A request can have several subjects, and only the lines of ``identifier`` are wanted.
     own = [name for name in SUBJECT_IDS if any(line.record.get(name) == identifier for line in found)]
     lines = {line for line in found if all(line.record.get(name, identifier) == identifier for name in own)}
-    # Metrics for CloudWatch have no subject.
+    # CloudWatch metrics have no subject.
     return sorted(line for line in lines if "_aws" not in line.record)
 
 
 def asker(logs: Any, stage: str, groups: list[str], query: str, since: timedelta) -> Ask:
-    """Returns a function that queries CloudWatch Logs Insights, and raises ``DeployError`` if that fails."""
+    """Returns a function that queries CloudWatch Logs Insights. It raises ``DeployError`` if the query fails."""
 
     def ask(ids: str) -> list[Line]:
-        # CloudWatch takes whole seconds.
+        # CloudWatch accepts only whole seconds.
         end = int(time.time()) + 1
         text = query.replace(PLACEHOLDER, f"({ids})")
         started = logs.start_query(
@@ -114,7 +114,7 @@ def asker(logs: Any, stage: str, groups: list[str], query: str, since: timedelta
         until = time.monotonic() + QUERY_SECONDS
         while (answer := logs.get_query_results(queryId=started["queryId"]))["status"] in ("Scheduled", "Running"):
             if time.monotonic() > until:
-                raise DeployError(f"the query has not ended after {QUERY_SECONDS} s: use a shorter SINCE")
+                raise DeployError(f"the query did not finish within {QUERY_SECONDS} s: use a shorter SINCE")
             time.sleep(POLL_SECONDS)
         if answer["status"] != "Complete":
             raise DeployError(f"the query ended as {answer['status']}")
@@ -125,12 +125,12 @@ def asker(logs: Any, stage: str, groups: list[str], query: str, since: timedelta
 
 
 def source(group: str, stage: str) -> str:
-    """Returns the function or service of a log group, from the last part of its name."""
+    """Returns the function or service that the last part of a log group's name identifies."""
     return group.rpartition("/")[2].removeprefix(f"cafe-{stage}").removeprefix("-") or "API"
 
 
 def saved_query(logs: Any, stage: str) -> tuple[list[str], str]:
-    """Returns the log groups and the text of the stage's saved query. Raises ``DeployError`` if there is none."""
+    """Returns the log groups and the text of the stage's saved query. Raises ``DeployError`` if it does not exist."""
     name = f"cafe-{stage}/trace"
     found = logs.describe_query_definitions(queryDefinitionNamePrefix=name)["queryDefinitions"]
     for each in found:
@@ -140,18 +140,18 @@ def saved_query(logs: Any, stage: str) -> tuple[list[str], str]:
 
 
 def seconds_of(since: str) -> timedelta | None:
-    """Returns ``90m``, ``12h`` or ``7d`` as a time, or None for anything else."""
+    """Parses a duration such as ``90m``, ``12h`` or ``7d``. Returns None if it is malformed."""
     found = re.fullmatch(r"([1-9][0-9]{0,3})([mhd])", since)
     return timedelta(**{UNITS[found[2]]: int(found[1])}) if found else None
 
 
 def shown(lines: list[Line]) -> Iterator[str]:
-    """Yields the lines for the terminal."""
+    """Yields the log lines as the terminal shows them."""
     width = max(len(line.source) for line in lines)
     for line in lines:
         record = line.record
         if "execution_arn" in record:
-            # Step Functions wrote it.
+            # Step Functions wrote this record.
             details = record.get("details") or {}
             message, facts = record.get("type", ""), {key: details[key] for key in ("name", "error") if key in details}
         else:
@@ -169,19 +169,19 @@ def _short(value: Any) -> str:
 
 
 def report(lines: list[Line], identifier: str, where: str, hints: list[str]) -> Iterator[str]:
-    """Yields the text for the terminal: the lines and their number, or ``hints`` if there are none."""
+    """Yields the terminal's output: the log lines and their number, or ``hints`` if there are no lines."""
     if not lines:
-        yield f"Nothing in {where} names {identifier!r}."
-        yield "- ID is the id of an order or a report, the key of an upload, or the header X-Request-Id of an answer."
-        yield "- ID must be whole and exact: o-1 does not find o-12."
+        yield f"No record in {where} contains {json.dumps(identifier)}."
+        yield "- ID is an order's or a report's id, an upload's key, or a response's X-Request-Id header."
+        yield "- ID must be complete and exact: o-1 does not find o-12."
         yield from (f"- {each}" for each in hints)
         return
     yield from shown(lines)
     ids = dict.fromkeys(str(line.record["correlationId"]) for line in lines if line.record.get("correlationId"))
     sources = dict.fromkeys(line.source for line in lines)
-    yield f"{len(lines)} records of {', '.join(sources)}; correlationId {', '.join(ids) or 'unknown'}"
+    yield f"{len(lines)} records from {', '.join(sources)}; correlationId {', '.join(ids) or 'unknown'}"
     if len(lines) >= LINES:
-        yield f"There may be more, because a query returns at most {LINES:,}."
+        yield f"There may be more records, because a query returns at most {LINES:,}."
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -191,13 +191,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("id", help="an order's, a report's or a request's id, or an upload's key")
     parser.add_argument("stage")
-    parser.add_argument("since", nargs="?", default=SINCE, help="the time to look back: 90m, 12h or 7d")
+    parser.add_argument("since", nargs="?", default=SINCE, help="how far to look back, such as 90m, 12h or 7d")
     given = parser.parse_args(arguments)
     since = seconds_of(given.since)
     if since is None:
-        parser.error(f"SINCE must be minutes, hours or days such as 90m, 12h or 7d, not {given.since!r}")
+        parser.error(f"SINCE must be minutes, hours or days such as 90m, 12h or 7d, not {json.dumps(given.since)}")
     if not STAGE.fullmatch(given.stage):
-        parser.error(f"STAGE: {given.stage!r} is not the name of a stage")
+        parser.error(f"STAGE: {json.dumps(given.stage)} is not a valid stage name")
     try:
         logs = client("logs")
         lines = follow(asker(logs, given.stage, *saved_query(logs, given.stage), since), given.id)
@@ -205,8 +205,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"trace: {error}", file=sys.stderr)
         return 1
     hints = [
-        f"The search covers the last {given.since}: SINCE=30d covers more. Logs are kept for LogRetentionDays.",
-        "CloudWatch shows a line some seconds after it was written.",
+        f"The search goes back {given.since}; SINCE=30d goes back further. Logs are kept for LogRetentionDays.",
+        "A log line takes some seconds to appear in CloudWatch.",
     ]
     for line in report(lines, given.id, f"the logs of {given.stage}", hints):
         print(line)

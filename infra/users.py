@@ -2,12 +2,13 @@
 
     python -m infra.users NAME GROUP STAGE
 
-The environment has the account and the region, as for the deploy.
+The account and the region come from the environment, as for the deploy.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import secrets
 import string
@@ -21,14 +22,14 @@ from infra.deploy.target import DeployError, client
 
 GROUPS = ("staff", "managers")
 NAME = re.compile(r"\S{1,128}")
-# Without characters that look like others.
+# Characters that are easily confused are left out.
 CHARACTERS = "".join(sorted(set(string.ascii_letters + string.digits) - set("0O1lI")))
 
 
 class Made(NamedTuple):
-    """A user after ``make``.
+    """The result of ``make``.
 
-    ``password`` is None if the user has signed in before. ``added`` is whether the group is new for the user.
+    ``password`` is None if the user has signed in before. ``added`` tells whether the user has just joined the group.
     """
 
     password: str | None
@@ -36,7 +37,7 @@ class Made(NamedTuple):
 
 
 def new_password() -> str:
-    """Returns a password that fits the pool's policy: four groups of five characters that are easy to read out."""
+    """Returns a password that meets the pool's policy: four groups of five characters that are easy to read aloud."""
     while True:
         password = "-".join("".join(secrets.choice(CHARACTERS) for _ in range(5)) for _ in range(4))
         if all(re.search(kind, password) for kind in ("[a-z]", "[A-Z]", "[0-9]")):
@@ -46,11 +47,11 @@ def new_password() -> str:
 def make(cognito: Any, pool_id: str, name: str, group: str) -> Made:
     """Creates a user with a password for the first sign-in, or adds an existing user to the group.
 
-    A user who has never signed in gets a new password, because the first one may be lost or too old.
+    A user who has never signed in receives a new password, because the old one may be lost or expired.
     """
     password: str | None = new_password()
     try:
-        # Cognito sends no message, because the pool has no addresses.
+        # Cognito must not send the password, because the pool has no e-mail addresses or phone numbers.
         cognito.admin_create_user(
             UserPoolId=pool_id, Username=name, TemporaryPassword=password, MessageAction="SUPPRESS"
         )
@@ -67,15 +68,15 @@ def make(cognito: Any, pool_id: str, name: str, group: str) -> Made:
 
 
 def result_message(name: str, group: str, made: Made) -> str:
-    """Returns the text about a user for the person at the terminal."""
+    """Returns the message that the terminal shows."""
     if made.password:
         return (
             f"{name} can sign in as a member of {group}, with the password\n\n    {made.password}\n\n"
-            "It is shown only once. The console asks for a new password at the first sign-in."
+            "This password is shown only once. The console asks for a new one at the first sign-in."
         )
     if made.added:
-        return f"{name} existed already, and is a member of {group} from the next token on"
-    return f"{name} exists already as a member of {group}: nothing was changed"
+        return f"{name} already existed, and will be a member of {group} from the next sign-in token on"
+    return f"{name} is already a member of {group}: nothing was changed"
 
 
 def validation_error(name: str, group: str) -> str | None:
@@ -83,9 +84,9 @@ def validation_error(name: str, group: str) -> str | None:
     if not name or not group:
         return "name the person and the group: make user NAME=ana GROUP=staff"
     if group not in GROUPS:
-        return f"GROUP must be {' or '.join(GROUPS)}, not {group!r}"
+        return f"GROUP must be {' or '.join(GROUPS)}, not {json.dumps(group)}"
     if not NAME.fullmatch(name):
-        return f"NAME must be at most 128 characters without a space, not {name!r}"
+        return f"NAME must be at most 128 characters and contain no spaces; got {json.dumps(name)}"
     return None
 
 

@@ -2,7 +2,7 @@
 import { ApiError, get, post } from "./api.js";
 import { $, h, icon, keyed, openDialog } from "./dom.js";
 import { counted, inZone, number, time } from "./format.js";
-import { empty, failed, loading } from "./listing.js";
+import { empty, loaded } from "./listing.js";
 import { Poll } from "./poll.js";
 
 // The interval is long because reading a queue hides its messages from other readers for a moment.
@@ -24,13 +24,8 @@ const failures = new Map(); // the reason why a letter could not be put back, by
 
 const poll = new Poll(async (signal) => {
   const state = $("dead-letters-state");
-  if (!shown) loading(state, "dead letters");
-  try {
-    shown = await get("dead-letters", { limit: 100 }, signal);
-  } catch (error) {
-    if (!signal.aborted) failed(state, "dead letters", error, () => poll.now(), shown !== null);
-    throw error;
-  }
+  const place = { state, what: "dead letters", isVisible: shown !== null, retry: () => poll.now(), signal };
+  shown = await loaded(place, () => get("dead-letters", { limit: 100 }, signal));
   show(shown);
   return SECONDS;
 });

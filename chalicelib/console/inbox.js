@@ -3,7 +3,6 @@ import { get } from "./api.js";
 import { $, announce, h, icon, keyed, link } from "./dom.js";
 import { day, inZone, time } from "./format.js";
 import { Listing } from "./listing.js";
-import { Poll } from "./poll.js";
 
 const SECONDS = 10;
 
@@ -102,20 +101,14 @@ export function unfolding(notification, isNew = false) {
 
 let kind = "";
 
-const poll = new Poll(async (signal) => {
-  const arrived = await list.refresh(signal);
-  if (arrived.length === 1) announce(`New: ${arrived[0].subject}`);
-  else if (arrived.length) announce(`${arrived.length} new messages.`);
-  return SECONDS;
-});
-
 const list = new Listing({
   what: "messages",
   state: $("inbox-state"),
   older: $("inbox-older"),
   key: (each) => each.messageId,
   load: (parameters, signal) => notifications({ kind, limit: 25, ...parameters }, signal),
-  show: (items, arrived) => {
+  make: unfolding,
+  show: (items, make) => {
     const days = Map.groupBy(items, (each) => new Date(each.sentAt).toDateString());
     keyed(
       $("inbox-list"),
@@ -125,12 +118,7 @@ const list = new Listing({
       (section, [, mine]) => {
         // After midnight, "today" becomes "yesterday".
         section.querySelector("h2").textContent = day(new Date(mine[0].sentAt));
-        keyed(
-          section.querySelector("ul"),
-          mine,
-          (each) => each.messageId,
-          (each) => unfolding(each, arrived.has(each.messageId)),
-        );
+        keyed(section.querySelector("ul"), mine, (each) => each.messageId, make);
       },
     );
   },
@@ -138,7 +126,11 @@ const list = new Listing({
     kind
       ? ["Nothing of this kind", "No message of this kind was sent in the last 30 days."]
       : ["Nothing yet", "Orders, uploads and reports are announced here."],
-  retry: () => poll.now(),
+  seconds: SECONDS,
+  refreshed: (arrived) => {
+    if (arrived.length === 1) announce(`New: ${arrived[0].subject}`);
+    else if (arrived.length) announce(`${arrived.length} new messages.`);
+  },
 });
 
 const makeDay = () => h("section", h("h2.day"), h("ul.rows"));
@@ -157,12 +149,11 @@ function showKinds() {
 function choose(value) {
   kind = value;
   list.reset();
-  poll.now();
 }
 
 showKinds();
 
 export const inbox = {
-  open: () => poll.start(),
-  close: () => poll.stop(),
+  open: () => list.start(),
+  close: () => list.stop(),
 };

@@ -1,5 +1,6 @@
 /** Lists of pages, newest first, and their states: loading, empty, failed and forbidden. */
-import { announce, button, drawing, h, icon } from "./dom.js";
+import { announce, button, drawing, h, icon, keyed } from "./dom.js";
+import { Poll } from "./poll.js";
 import { person, refresh } from "./sign-in.js";
 
 /** Shows that `what` is loading. */
@@ -46,45 +47,74 @@ export function forbidden(state, what) {
 }
 
 /**
- * A list that the API returns page by page, newest first.
+ * Returns what `load` returns. Until then, `state` shows that `what` is loading, and after a failure why. If `what` is
+ * visible already, it stays visible.
+ */
+export async function loaded({ state, what, isVisible, retry, signal }, load) {
+  if (!isVisible && !state.childElementCount) loading(state, what);
+  try {
+    return await load();
+  } catch (error) {
+    if (!signal?.aborted) failed(state, what, error, retry, isVisible);
+    throw error;
+  }
+}
+
+/**
+ * A list that the API returns page by page, newest first, and that is read again every few seconds.
  *
- * `load(parameters, signal)` returns `{items, next}`. `show(items, arrived)` displays them, and `arrived` has the keys of
- * new items. `refresh` reads the first page again and keeps the older pages that are already loaded.
+ * `load(parameters, signal)` returns `{items, next}`. `make(item, isNew)` and `update(element, item)` show an item in the
+ * element `list`. A list with parts shows itself instead, with `show(items, make)`. `older` is the button for more.
+ * `seconds` is the interval, or returns it. `refreshed(arrived)` gets the new items.
  */
 export class Listing {
   #given;
+  #poll;
   #items = null;
   #next = null;
   #hasOlder = false;
 
-  /** Takes `{ what, state, older, key, load, show, empty: [title, text], retry }`. `older` is the button for more. */
+  /** Takes `{ what, state, list, older, key, load, make, update, show, empty: [title, text], seconds, refreshed }`. */
   constructor(given) {
     this.#given = given;
     given.older?.addEventListener("click", () => this.#more());
+    this.#poll = new Poll(async (signal) => {
+      const arrived = await this.#refresh(signal);
+      given.refreshed?.(arrived);
+      return typeof given.seconds === "function" ? given.seconds() : given.seconds;
+    });
+  }
+
+  start() {
+    this.#poll.start();
+  }
+
+  stop() {
+    this.#poll.stop();
+  }
+
+  /** Reads the first page again, and keeps the older pages that are already loaded. */
+  refresh() {
+    this.#poll.now();
   }
 
   get items() {
     return this.#items ?? [];
   }
 
-  /** Removes all items, for example for another filter. */
+  /** Starts again without items, for example for another filter. */
   reset() {
     this.#items = null;
     this.#hasOlder = false;
-    this.#given.show([], new Set());
+    this.#display([]);
     if (this.#given.older) this.#given.older.hidden = true;
+    this.refresh();
   }
 
-  async refresh(signal) {
-    const { what, state, key, load, retry } = this.#given;
-    if (!this.#items && !state.childElementCount) loading(state, what);
-    let page;
-    try {
-      page = await load({}, signal);
-    } catch (error) {
-      if (!signal?.aborted) failed(state, what, error, retry, this.#items !== null);
-      throw error;
-    }
+  async #refresh(signal) {
+    const { what, state, key, load } = this.#given;
+    const place = { state, what, isVisible: this.#items !== null, retry: () => this.refresh(), signal };
+    const page = await loaded(place, () => load({}, signal));
     const known = new Set(this.items.map(key));
     const arrived = this.#items ? page.items.filter((item) => !known.has(key(item))) : [];
     const first = new Set(page.items.map(key));
@@ -118,9 +148,17 @@ export class Listing {
     }
   }
 
+  #display(items, arrived = []) {
+    const { list, key, make, update, show } = this.#given;
+    const isNew = new Set(arrived.map(key));
+    const makeItem = (item) => make(item, isNew.has(key(item)));
+    if (show) show(items, makeItem);
+    else keyed(list, items, key, makeItem, update);
+  }
+
   #show(arrived) {
-    const { state, older, key, show, empty: words } = this.#given;
-    show(this.#items, new Set(arrived.map(key)));
+    const { state, older, empty: words } = this.#given;
+    this.#display(this.#items, arrived);
     if (this.#items.length) state.replaceChildren();
     else empty(state, ...(typeof words === "function" ? words() : words));
     if (older) older.hidden = !this.#next;

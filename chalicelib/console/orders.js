@@ -152,7 +152,7 @@ const pendingPoll = new Poll(async (signal) => {
     for (const each of waiting.filter(({ orderID }) => stored.has(orderID))) {
       each.placedAfter = now() - each.since;
       announce(`The order for ${each.customerID} is stored.`);
-      list.refresh().catch(shownAlready);
+      list.refresh();
     }
   }
   showPending();
@@ -206,16 +206,6 @@ function summary(kinds) {
 
 let customer = "";
 
-const poll = new Poll(async (signal) => {
-  await list.refresh(signal);
-  return SECONDS;
-});
-
-/** Ignores an API error, because the list shows its own errors. */
-function shownAlready(error) {
-  if (!(error instanceof ApiError)) throw error;
-}
-
 const list = new Listing({
   what: "orders",
   state: $("orders-state"),
@@ -225,13 +215,9 @@ const list = new Listing({
     const { orders, next } = await get("orders", { customerID: customer, limit: 25, ...parameters }, signal);
     return { items: orders, next };
   },
-  show: (orders, arrived) => {
-    keyed(
-      $("orders-list"),
-      orders,
-      (order) => order.orderID,
-      (order) => makeOrder(order, arrived.has(order.orderID)),
-    );
+  make: makeOrder,
+  show: (orders, make) => {
+    keyed($("orders-list"), orders, (order) => order.orderID, make);
     suggest(
       $("order-customers"),
       orders.map((order) => order.customerID),
@@ -245,7 +231,7 @@ const list = new Listing({
     customer
       ? ["No order of this customer", `No order is stored for ${customer}.`]
       : ["No orders yet", "Stored orders appear here."],
-  retry: () => poll.now(),
+  seconds: SECONDS,
 });
 
 function makeOrder(order, isNew) {
@@ -275,7 +261,6 @@ function filter(name) {
   $("orders-customer").value = name;
   $("orders-list-title").textContent = name ? `Orders of ${name}` : "Placed orders";
   list.reset();
-  poll.now();
 }
 
 $("orders-filter").addEventListener("submit", (event) => {
@@ -301,7 +286,7 @@ async function show(orderID) {
     const order = known ?? (await get(`orders/${encodeURIComponent(orderID)}`));
     if (shown === orderID) showOrder(order);
   } catch (error) {
-    shownAlready(error);
+    if (!(error instanceof ApiError)) throw error;
     const words =
       error.status === 404 ? new ApiError(404, "No order has this id, or it is still on the queue.") : error;
     failed(body, "order", words, () => show(orderID));
@@ -339,13 +324,13 @@ restoreDraft();
 
 export const orders = {
   open(orderID) {
-    poll.start();
+    list.start();
     pendingPoll.start();
     if (orderID) show(orderID);
     else dialog.close();
   },
   close() {
-    poll.stop();
+    list.stop();
     pendingPoll.stop();
     dialog.close();
   },

@@ -1,8 +1,8 @@
 /** Reports tab: the request form, the list, and one report with its progress, its error or its link. */
 import { ApiError, get, Submission } from "./api.js";
-import { $, announce, button, h, icon, keyed, link, onSubmit } from "./dom.js";
+import { $, announce, button, h, icon, link, onSubmit } from "./dom.js";
 import { countdown, duration, now, number, time } from "./format.js";
-import { failed, Listing, loading } from "./listing.js";
+import { Listing, loaded } from "./listing.js";
 import { MachinePicture } from "./machine.js";
 import { Poll } from "./poll.js";
 import { asOf, bars, MODES, showStorage } from "./storage.js";
@@ -49,11 +49,6 @@ onSubmit(form, async () => {
 
 // --- The list --------------------------------------------------------------------------------------------------------
 
-const poll = new Poll(async (signal) => {
-  await list.refresh(signal);
-  return list.items.some((each) => each.status === "RUNNING") ? SECONDS_RUNNING : SECONDS;
-});
-
 const storagePoll = new Poll(async (signal) => {
   await showStorage(signal, () => storagePoll.now());
   return SECONDS;
@@ -62,26 +57,21 @@ const storagePoll = new Poll(async (signal) => {
 const list = new Listing({
   what: "reports",
   state: $("reports-state"),
+  list: $("reports-list"),
   older: $("reports-older"),
   key: (each) => each.reportId,
   load: async (parameters, signal) => {
     const { reports, next } = await get("reports", { kind: $("reports-kind").value, limit: 10, ...parameters }, signal);
     return { items: reports, next };
   },
-  show: (reports, arrived) =>
-    keyed(
-      $("reports-list"),
-      reports,
-      (each) => each.reportId,
-      (each) => makeReport(each, arrived.has(each.reportId)),
-      updateReport,
-    ),
+  make: makeReport,
+  update: updateReport,
   empty: ["No reports yet", "Request one. It takes a few seconds."],
-  retry: () => poll.now(),
+  seconds: () => (list.items.some((each) => each.status === "RUNNING") ? SECONDS_RUNNING : SECONDS),
 });
 
-const makeReport = ({ reportId, kind, startedAt }, isNew) =>
-  h(
+function makeReport({ reportId, kind, startedAt }, isNew) {
+  return h(
     isNew ? "li.row.new" : "li.row",
     icon(kind === "storage" ? "storage" : "report"),
     h(
@@ -91,6 +81,7 @@ const makeReport = ({ reportId, kind, startedAt }, isNew) =>
     ),
     h("p.when", time(startedAt), h("small.took")),
   );
+}
 
 function updateReport(element, report) {
   const status = element.querySelector(".status");
@@ -99,10 +90,7 @@ function updateReport(element, report) {
   element.querySelector(".took").textContent = report.finishedAt ? `took ${duration(took(report))}` : "";
 }
 
-$("reports-kind").addEventListener("change", () => {
-  list.reset();
-  poll.now();
-});
+$("reports-kind").addEventListener("change", () => list.reset());
 
 // --- One report ------------------------------------------------------------------------------------------------------
 
@@ -111,17 +99,15 @@ let report = null;
 let picture = null;
 
 const watch = new Poll(async (signal) => {
-  if (!report) loading($("report-state"), "report");
   const before = report?.status;
+  const path = `reports/${encodeURIComponent(opened)}`;
+  const state = $("report-state");
+  const place = { state, what: "report", isVisible: report !== null, retry: () => watch.now(), signal };
   let history;
-  try {
-    const path = `reports/${encodeURIComponent(opened)}`;
-    [report, history] = await Promise.all([get(path, {}, signal), get(`${path}/history`, {}, signal)]);
-  } catch (error) {
-    if (!signal.aborted) failed($("report-state"), "report", error, () => watch.now(), picture !== null);
-    throw error;
-  }
-  $("report-state").replaceChildren();
+  [report, history] = await loaded(place, () =>
+    Promise.all([get(path, {}, signal), get(`${path}/history`, {}, signal)]),
+  );
+  state.replaceChildren();
   showReport(history);
   if (before === "RUNNING" && report.status !== "RUNNING") announce(`Report: ${STATUS[report.status][1]}.`);
   return report.status === "RUNNING" ? SECONDS_WATCHED : null;
@@ -257,19 +243,19 @@ export const reports = {
     opened = reportId;
     clearInterval(ticking);
     if (reportId) {
-      poll.stop();
+      list.stop();
       storagePoll.stop();
       watch.start();
       ticking = setInterval(tick, 1000);
     } else {
       watch.stop();
-      poll.start();
+      list.start();
       storagePoll.start();
     }
   },
   close() {
     clearInterval(ticking);
-    poll.stop();
+    list.stop();
     storagePoll.stop();
     watch.stop();
   },

@@ -2,7 +2,7 @@
 import { get } from "./api.js";
 import { $, button, h, s } from "./dom.js";
 import { counted, size, time } from "./format.js";
-import { empty, failed, loading } from "./listing.js";
+import { empty, loaded } from "./listing.js";
 
 const SHOWN = 8;
 // Number of reports to open to find one of each mode. The list of reports does not show the mode.
@@ -20,24 +20,25 @@ async function summaryOf(reportId, signal) {
   return finished.get(reportId);
 }
 
+/** Returns the newest report of each mode with its summary. */
+async function newestOfEachMode(signal) {
+  const { reports } = await get("reports", { kind: "storage", limit: 25 }, signal);
+  const byMode = {};
+  for (const { reportId } of reports.filter((each) => each.status === "SUCCEEDED").slice(0, LOOKED_AT)) {
+    const summary = await summaryOf(reportId, signal);
+    byMode[summary.mode] ??= { reportId, summary };
+    if (byMode.listing && byMode.metrics) break;
+  }
+  return byMode;
+}
+
 /** Shows the newest figures of both modes. */
 export async function showStorage(signal, retry) {
   const place = $("storage");
-  if (!place.childElementCount) loading(place, "storage");
-  try {
-    const { reports } = await get("reports", { kind: "storage", limit: 25 }, signal);
-    const byMode = {};
-    for (const { reportId } of reports.filter((each) => each.status === "SUCCEEDED").slice(0, LOOKED_AT)) {
-      const summary = await summaryOf(reportId, signal);
-      byMode[summary.mode] ??= { reportId, summary };
-      if (byMode.listing && byMode.metrics) break;
-    }
-    if (place.childElementCount && JSON.stringify(byMode) === JSON.stringify(newest) && chosen) return;
-    newest = byMode;
-  } catch (error) {
-    if (!signal.aborted) failed(place, "storage", error, retry);
-    throw error;
-  }
+  const where = { state: place, what: "storage", isVisible: false, retry, signal };
+  const byMode = await loaded(where, () => newestOfEachMode(signal));
+  if (JSON.stringify(byMode) === JSON.stringify(newest) && chosen && $("storage-bars")) return;
+  newest = byMode;
   if (!newest[chosen]) chosen = Object.keys(newest)[0] ?? null;
   if (!chosen) empty(place, "Nothing measured yet", "Request a storage report to see the buckets here.");
   else place.replaceChildren(modes(), h("div", { id: "storage-bars" }, ...bars(newest[chosen].summary)));
@@ -97,7 +98,7 @@ export function bars(summary) {
     h(
       "p.lead",
       h("b", `${partial ? "At least " : ""}${size(totalBytes)}`),
-      ` in ${counted(summary.totalBuckets ?? buckets.length, "bucket")}`,
+      ` in ${counted(summary.bucketCount, "bucket")}`,
       mode === "metrics" ? ", old versions and unfinished uploads included" : "",
     ),
     list,

@@ -3,7 +3,7 @@ import { get } from "./api.js";
 import { $, h, keyed, s } from "./dom.js";
 import { clock, counted, hour, midnight, number, now, weekday } from "./format.js";
 import { brief, notifications } from "./inbox.js";
-import { failed, Listing, loading } from "./listing.js";
+import { Listing, loaded } from "./listing.js";
 import { Poll } from "./poll.js";
 import { person } from "./sign-in.js";
 
@@ -18,33 +18,25 @@ const HEIGHT = 172;
 let figures = null;
 
 const poll = new Poll(async (signal) => {
-  if (!figures) loading($("today-state"), "figures");
-  try {
-    figures = await get("today", { since: midnight().toISOString() }, signal);
-  } catch (error) {
-    if (!signal.aborted) failed($("today-state"), "figures", error, () => poll.now(), figures !== null);
-    throw error;
-  }
-  $("today-state").replaceChildren();
+  const state = $("today-state");
+  const place = { state, what: "figures", isVisible: figures !== null, retry: () => poll.now(), signal };
+  figures = await loaded(place, () => get("today", { since: midnight().toISOString() }, signal));
+  state.replaceChildren();
   $("today-figures").hidden = false;
   showTotals(figures);
   showChart(figures.orders);
   return SECONDS;
 });
 
-const newsPoll = new Poll(async (signal) => {
-  await news.refresh(signal);
-  return SECONDS;
-});
-
 const news = new Listing({
   what: "news",
   state: $("today-news-state"),
+  list: $("today-news"),
   key: (each) => each.messageId,
   load: (_, signal) => notifications({ limit: NEWS }, signal),
-  show: (items) => keyed($("today-news"), items, (each) => each.messageId, brief),
+  make: brief,
   empty: ["No news yet", "New orders, uploads and reports appear here."],
-  retry: () => newsPoll.now(),
+  seconds: SECONDS,
 });
 
 function showTotals({ orders, reports, uploads, failures }) {
@@ -161,10 +153,10 @@ function showChart(orders) {
 export const today = {
   open() {
     poll.start();
-    newsPoll.start();
+    news.start();
   },
   close() {
     poll.stop();
-    newsPoll.stop();
+    news.stop();
   },
 };

@@ -183,7 +183,7 @@ const watch = new Poll(async (signal) => {
     if (!sending.notification) continue;
     sending.step = "done";
     announce(`${sending.file.name}: ${sending.notification.subject}`);
-    poll.now();
+    list.refresh();
   }
   showSendings();
   return SECONDS_WATCHED;
@@ -213,36 +213,26 @@ addEventListener("drop", (event) => {
 
 // --- Recent uploads --------------------------------------------------------------------------------------------------
 
-const poll = new Poll(async (signal) => {
-  await list.refresh(signal);
-  return SECONDS;
-});
-
 const list = new Listing({
   what: "uploads",
   state: $("uploads-state"),
+  list: $("uploads-list"),
   older: $("uploads-older"),
   key: (each) => each.messageId,
   load: (parameters, signal) => notifications({ kind: "upload", limit: 10, ...parameters }, signal),
-  show: (uploads, arrived) =>
-    keyed(
-      $("uploads-list"),
-      uploads,
-      (each) => each.messageId,
-      (each) => unfolding(each, arrived.has(each.messageId)),
-    ),
+  make: unfolding,
   empty: ["No uploads", "No file was uploaded in the last 30 days."],
-  retry: () => poll.now(),
+  seconds: SECONDS,
 });
 
 export const uploads = {
   needs: "managers",
   open() {
-    poll.start();
+    list.start();
     watch.start();
   },
   close() {
-    poll.stop();
+    list.stop();
     watch.stop();
   },
 };

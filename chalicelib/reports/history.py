@@ -1,8 +1,8 @@
 """A report's execution as a picture: the states of its machine, their positions, and the progress in each of them.
 
 Step Functions returns an execution as a list of events. Only the first and the last event of a state have its name.
-Every other event names the event before it. The reading of these events was checked against real histories of AWS:
-https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEvent.html describes only the fields.
+Every other event names the event before it. AWS documents only the fields of an event, so this module was checked
+against real histories: https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEvent.html
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class State:
         self.finished = moment
 
     def shown(self, running: bool) -> dict[str, Any]:
-        """The state as the REST API shows it. In a ``running`` execution a state without a visit is still waiting."""
+        """Returns the state for the REST API. In a ``running`` execution, a state without a visit is still waiting."""
         # The worst end counts, because the items of a Map and the rounds of a loop visit a state many times.
         ended = next((end for end in ("failed", "caught", "succeeded") if end in self.ends), None)
         status = "running" if self.visits else ended or ("waiting" if running else "skipped")
@@ -98,10 +98,10 @@ class State:
 
 @aws_errors()
 def report_history(report_id: str, *, sfn: Any, machines: reports.Machines) -> dict[str, Any]:
-    """``{"reportId", "kind", "status", "startedAt", "finishedAt", "states", "partial"}``. Raises ``NotFound``.
+    """Returns ``{"reportId", "kind", "status", "startedAt", "finishedAt", "states", "partial"}``. Raises ``NotFound``.
 
-    ``chalicelib/openapi.json`` describes a state. ``partial`` is true if the execution has more events than this
-    reads: the events in its middle are left out.
+    ``chalicelib/openapi.json`` describes a state. ``partial`` is true if the execution has too many events: those in
+    its middle are left out.
     """
     kind, execution = reports.find(report_id, sfn, machines)
     events, partial = _events(execution["executionArn"], sfn)
@@ -120,13 +120,13 @@ def report_history(report_id: str, *, sfn: Any, machines: reports.Machines) -> d
 # The console asks for an execution again and again, and Step Functions has a low quota for this call.
 @lru_cache(maxsize=64)
 def _machine(arn: str, sfn: Any) -> Machine:
-    """The execution's state machine, as it was when the execution began."""
+    """Returns the execution's state machine as it was when the execution began."""
     machine: Machine = json.loads(sfn.describe_state_machine_for_execution(executionArn=arn)["definition"])
     return machine
 
 
 def _events(arn: str, sfn: Any) -> tuple[list[Event], bool]:
-    """The execution's events, and whether some were left out."""
+    """Returns the execution's events, and whether some were left out."""
     # The states' inputs and outputs are left out because they have the report's link.
     request = {"executionArn": arn, "maxResults": PAGE_EVENTS, "includeExecutionData": False}
     newest: list[Event] = []
@@ -202,7 +202,7 @@ def _replay(states: dict[str, State], events: list[Event]) -> None:
 
 
 def _visit_of(states: dict[str, State], event: Event, before: Visit | None) -> Visit | None:
-    """The visit that an event belongs to. ``before`` is the visit of the event before it, or None if left out."""
+    """Returns the visit that an event belongs to. ``before`` is that of the event before it, or None if left out."""
     kind: str = event["type"]
     details = _details(event)
     state = states.get(details.get("name") or details.get("state") or "")
@@ -224,14 +224,14 @@ def _visit_of(states: dict[str, State], event: Event, before: Visit | None) -> V
 
 
 def _nearest(visit: Visit | None, matches: Callable[[Visit], bool]) -> Visit | None:
-    """The first visit that matches: ``visit`` itself, or one of those around it."""
+    """Returns the innermost visit that matches: ``visit`` itself, or one around it. None if there is none."""
     while visit and not matches(visit):
         visit = visit.within
     return visit
 
 
 def _inside(states: dict[str, State], visit: Visit) -> list[Visit]:
-    """The open visits inside ``visit``."""
+    """Returns the open visits inside ``visit``."""
     if visit.state.kind not in ("map", "parallel"):
         return []
     others = [each for state in states.values() for each in state.visits if each is not visit]
@@ -264,7 +264,7 @@ def _details(event: Event) -> dict[str, Any]:
 
 
 def _reason(details: dict[str, Any]) -> str | None:
-    """The reason of a failure in words for people, without the stack trace of a function."""
+    """Returns the reason of a failure for people, without the stack trace of a function."""
     error, cause = details.get("error"), details.get("cause")
     if not cause:
         return "it took too long and was given up" if error == "States.Timeout" else error

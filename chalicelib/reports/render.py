@@ -293,7 +293,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style = (TEMPLATES / "inventory.css").read_text(encoding="utf-8")
+    style = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "inventory.css"))
     script = (TEMPLATES / "inventory.js").read_text(encoding="utf-8")
     environment.globals.update(
         style=style,

@@ -42,7 +42,7 @@ class Crew:
     def add(self, task: Callable[[], None], tallies: list[Tally]) -> None:
         """Queues a task. If AWS refuses it, the ``tallies`` get the error."""
         with self._changed:
-            # After the end no one waits for a task, and its work is left over.
+            # After the end, new tasks are dropped, and their ranges stay in ``left``.
             if not self._ended:
                 self._unfinished += 1
                 self._pool.submit(self._run, task, tallies).add_done_callback(self._finished)

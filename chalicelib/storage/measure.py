@@ -1,7 +1,7 @@
 """The sizes of all buckets: exact by listing, or fast from daily figures.
 
-Both ways are many small tasks, one per bucket or per region, which threads do at the same time until the time is nearly
-up. A bucket that takes long is split into ranges of its keys. Each bucket that is not measured is named with a reason.
+Both consist of many small tasks, one per bucket or per region. Threads work on them until the time is nearly up. A
+large bucket is split into ranges of its keys. Each bucket that is not measured is named with a reason.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def measure_buckets(
 ) -> Measurement:
     """Measures every bucket of the account, as far as ``deadline`` allows.
 
-    ``listing`` adds up the current objects of each bucket, and is exact. The clients of ``s3_in`` are then of no other
-    use, because they no longer read dates. ``metrics`` reads CloudWatch's daily figures, which include old versions and
-    unfinished uploads. Raises ``StorageRefused`` if the buckets must not be listed, and ``Unavailable`` if listing them
-    fails for now.
+    ``listing`` adds up the current objects of each bucket, and is exact. It changes the clients of ``s3_in``, which no
+    longer read dates. ``metrics`` reads CloudWatch's daily figures, which include old versions and unfinished uploads.
+    Raises ``StorageRefused`` if AWS does not allow the function to list the buckets, and ``Unavailable`` if listing
+    them fails for now.
     """
     tallies = tally_buckets(mode, s3=s3, s3_in=s3_in, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
     return summarize(mode, tallies)
@@ -44,7 +44,7 @@ def measure_buckets(
 def tally_buckets(
     mode: str, *, s3: Any, s3_in: InRegion, cloudwatch_in: InRegion, deadline: Deadline, now: datetime
 ) -> list[Tally]:
-    """Does the same as ``measure_buckets``, and returns also what is left of each bucket."""
+    """Measures like ``measure_buckets``, and returns the tallies, which also have the ranges that are left."""
     tallies = _find_buckets(s3)
     if mode == "metrics":
         return _read_metrics(tallies, s3=s3, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
@@ -52,7 +52,7 @@ def tally_buckets(
 
 
 def list_objects(tallies: list[Tally], *, s3: Any, s3_in: InRegion, deadline: Deadline, now: datetime) -> list[Tally]:
-    """Lists what is left of each bucket's keys, as far as ``deadline`` allows."""
+    """Lists the ranges that are left of each bucket, as far as ``deadline`` allows."""
     regions = _by_region(tallies, s3, deadline)
     clients = {region: for_sizes(s3_in(region)) for region in regions}
     crew = Crew(deadline)

@@ -52,7 +52,7 @@ class Measurement:
 
     @cached_property
     def total_objects(self) -> int | None:
-        """None in metrics mode."""
+        """The number of objects, or None in metrics mode."""
         return None if self.mode == "metrics" else sum(bucket.objects or 0 for bucket in self.buckets)
 
     @cached_property
@@ -67,7 +67,7 @@ class Measurement:
 
     @cached_property
     def total(self) -> str:
-        """``Total size of all buckets: 114.2 GB``."""
+        """The total in words: ``Total size of all buckets: 114.2 GB``."""
         least = "at least " if self.partial else ""
         return f"Total size of all buckets: {least}{humanize.naturalsize(self.total_bytes)}"
 
@@ -88,7 +88,7 @@ class Measurement:
 
 @dataclass
 class Tally:
-    """One bucket while it is measured: what is counted, and the ranges of its keys that are ``left`` to list.
+    """One bucket while it is measured: the count so far, and the ranges of its keys that are ``left`` to list.
 
     Several threads can list its ranges. ``counted`` has bytes and objects, and is None before the first answer.
     """
@@ -119,7 +119,7 @@ class Tally:
             return new
 
     def add(self, part: Tally) -> None:
-        """Adds what another function has counted of this bucket, and has left."""
+        """Adds another function's count of this bucket, and the ranges that it left."""
         size, objects = part.counted or (0, 0)
         if part.counted:
             before = self.counted or (0, 0)
@@ -152,4 +152,4 @@ def summarize(mode: str, tallies: list[Tally]) -> Measurement:
 def _late_message(tally: Tally) -> str:
     if tally.counted is None:
         return "not measured: out of time"
-    return f"not fully measured: out of time after {humanize.naturalsize(tally.counted[0])}, which count"
+    return f"not fully measured: out of time after {humanize.naturalsize(tally.counted[0])}, which are in the total"

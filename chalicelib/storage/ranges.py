@@ -25,11 +25,11 @@ class Range:
 
 
 def middle(rest: Range, has_keys: Callable[[Range], bool]) -> str | None:
-    """Returns where to split ``rest`` into two ranges that can both have keys, or None if it cannot be split.
+    """Returns the key at which to split ``rest`` into two ranges that can have keys, or None if that is impossible.
 
     ``rest`` begins after an existing key. ``has_keys`` asks S3 whether a range has any key. Keys share prefixes, such
     as folders and dates. So this searches the first place at which a later key differs from the existing one, then the
-    last character that occurs at this place, and splits half-way. It takes about ten questions.
+    last character that occurs at this place, and splits half-way. It asks S3 about ten times.
     """
     key = rest.after
 

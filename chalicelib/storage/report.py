@@ -79,10 +79,10 @@ def report(
 ) -> dict[str, Any]:
     """Measures all buckets and stores the page in ``bucket``: ``{reportId, reportKey, summary, notice, spread}``.
 
-    ``payload`` can have ``reportId``, ``mode`` and ``aloneSeconds``. ``notice`` is what the state machine publishes.
+    ``payload`` can have ``reportId``, ``mode`` and ``aloneSeconds``. ``notice`` is the state machine's notification.
     ``spread`` is None outside a state machine, and ``{"round": 0}`` in its first call. If the answer's own ``spread``
-    has ``shares``, the state machine calls the function with it and each ``share``, which returns nothing, and then
-    with it alone. Raises ``InvalidRequest``, and what ``measure_buckets`` raises.
+    has ``shares``, the state machine calls the function with it and each ``share``, which returns ``{}``, and then with
+    it alone. Raises ``InvalidRequest``, and the errors of ``measure_buckets``.
     """
     request = _parse(payload)
     files = ShareFiles(s3, bucket, request.report_id)

@@ -53,8 +53,7 @@ class ShareFiles:
 def assign_shares(files: ShareFiles, tallies: list[Tally], round_number: int) -> Spread:
     """Writes the work of a round into at most ``SHARES`` files, and returns ``{"round", "id", "shares"}``.
 
-    A further file has everything that is counted already. The id is new at each try, so that files of two tries are
-    never mixed.
+    Another file has all counts so far. The id is new at each try, so that files of two tries are never mixed.
     """
     spread: Spread = {"round": round_number, "id": uuid4().hex}
     pieces = [
@@ -72,12 +71,12 @@ def assign_shares(files: ShareFiles, tallies: list[Tally], round_number: int) ->
 
 
 def read_share(files: ShareFiles, spread: Spread) -> list[Tally]:
-    """Returns the work of the share that ``spread`` names."""
+    """Returns the tallies of the share that ``spread`` names."""
     return files.read(_name(spread, spread["share"]))
 
 
 def write_result(files: ShareFiles, spread: Spread, tallies: list[Tally]) -> None:
-    """Writes what a function has counted of its share, and has left."""
+    """Writes the counts of a share, and the ranges that are left."""
     files.write(f"{_name(spread, spread['share'])}-listed", tallies)
 
 

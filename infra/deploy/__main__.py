@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -38,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--yes", action="store_true", help="ask no questions")
     given = parser.parse_args(arguments)
     if not STAGE.fullmatch(given.stage):
-        parser.error(f"STAGE: {given.stage!r} must be lower-case letters, digits and single hyphens, at most 20")
+        name = json.dumps(given.stage)
+        parser.error(f"STAGE must be lower-case letters, digits and single hyphens, at most 20, not {name}")
     if any("=" not in each for each in given.parameter):
         parser.error("--parameter: must be NAME=VALUE")
     try:
@@ -96,7 +98,7 @@ def say(line: str) -> None:
 
 
 class Question:
-    """Shows a change, and continues after a person's yes."""
+    """Shows a change, and asks a person to confirm it."""
 
     def __init__(self, yes: bool) -> None:
         self._yes = yes

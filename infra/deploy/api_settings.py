@@ -9,7 +9,7 @@ from typing import Any
 
 from infra.deploy import chalice_record
 from infra.deploy.project import api_stage
-from infra.deploy.target import Clients, Say, Target
+from infra.deploy.target import Clients, Say, Target, shown
 
 # WAF may not know a new web ACL for a minute.
 ASSOCIATION_SECONDS = 120
@@ -69,11 +69,12 @@ def differences(settings: Mapping[str, Any], clients: Clients) -> list[str]:
     """Returns a line for each setting that differs."""
     gateway = clients("apigateway")
     current = _current(gateway, settings["id"])
-    lines = [f"API: its {name} is {current['throttling'].get(name)}" for name in _throttling_differs(current, settings)]
+    throttling = current["throttling"]
+    lines = [f"API: its {name} is {shown(throttling.get(name))}" for name in _throttling_differs(current, settings)]
     if current["accessLogs"] != settings["accessLogs"] and chalice_record.may_write_access_logs(gateway):
-        lines.append(f"API: its access log is {current['accessLogs']}")
+        lines.append(f"API: its access log is {shown(current['accessLogs'])}")
     if settings["webAcl"] and (acl := _web_acl(clients("wafv2"), gateway, settings["id"])) != settings["webAcl"]:
-        lines.append(f"API: its web ACL is {acl}")
+        lines.append(f"API: its web ACL is {shown(acl)}")
     return lines
 
 

@@ -35,7 +35,7 @@ class Context:
 
 
 class Changes:
-    """The changes of one deploy or rollback. A preflight precedes the first, and a question precedes each.
+    """The changes of one deploy or rollback. The preflight runs before the first, and a question before each.
 
     ``begin`` is called before each change, and records that a deploy has begun.
     """
@@ -54,7 +54,7 @@ class Changes:
         self._context.ask(lines)
 
     def apply(self, change: Change, before: Callable[[], None] = lambda: None) -> None:
-        """Applies a change set after the question. ``before`` makes way for the change."""
+        """Applies a change set after the question. ``before`` runs between the two."""
         cfn = self._context.clients("cloudformation")
         try:
             self.confirm(change.lines)

@@ -15,9 +15,9 @@ from pathlib import Path
 from infra.deploy.target import DeployError
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-# Lambda's names of processors, by those of operating systems.
+# Lambda's names of processors, by the names that operating systems use.
 ARCHITECTURES = {"AMD64": "x86_64", "aarch64": "arm64"}
-# By the numbers in the headers of compiled files.
+# Processors by their numbers in the headers of compiled files.
 ELF_PROCESSORS = {3: "i386", 40: "arm", 62: "x86_64", 183: "arm64", 243: "riscv64"}
 MACH_O_PROCESSORS = {0x01000007: "x86_64", 0x0100000C: "arm64"}
 HEADER_BYTES = 256
@@ -79,7 +79,7 @@ def compiled_for(header: bytes) -> tuple[str, list[str]] | None:
     if header.startswith(b"\xcf\xfa\xed\xfe"):
         return "macOS", _mach_o(*struct.unpack_from("<I", header, 4))
     if header.startswith(b"\xca\xfe\xba\xbe"):
-        # A file for several processors has a header of 8 bytes, and 20 bytes on each of them.
+        # A file for several processors has a header of 8 bytes, and 20 bytes for each processor.
         [number] = struct.unpack_from(">I", header, 4)
         return "macOS", _mach_o(*(struct.unpack_from(">I", header, 8 + 20 * each)[0] for each in range(number)))
     return None

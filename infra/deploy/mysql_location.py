@@ -36,7 +36,7 @@ class MysqlLocation:
 
     @property
     def parameters(self) -> dict[str, str]:
-        """The parameters of ``resources.yaml``. All of them, so that none of a previous database remains."""
+        """All parameters of ``resources.yaml`` about MySQL, so that none of a previous database remains."""
         return {
             "DbSecretArn": self.secret,
             "DbAdminSecretArn": self.admin_secret,
@@ -61,5 +61,5 @@ class MysqlLocation:
 
 
 def _ids(text: str) -> tuple[str, ...]:
-    # AWS lists them in any order.
+    # The order does not matter to AWS, and must not look like a change.
     return tuple(sorted(text.replace(",", " ").split()))

@@ -126,19 +126,19 @@ def _tags(resource: Resource, clients: Clients) -> dict[str, str]:
 
 
 class PermissionsUnknown(Exception):
-    """IAM does not tell the permissions of this identity. The message says why."""
+    """IAM does not show the permissions of this identity. The message says why."""
 
 
 def missing_permissions(target: Target, clients: Clients, caller: CallerIdentity) -> list[str]:
     """Returns the permissions of ``deployer-policy.json`` that IAM's simulation denies to the caller.
 
-    Raises ``PermissionsUnknown`` where IAM does not answer: root has no policies, and some identities cannot ask.
+    Raises ``PermissionsUnknown`` if IAM has no answer: root has no policies, and some identities cannot ask.
     """
     source = _identity_with_policies(caller)
     policy = json.loads(POLICY.read_text())
     missing = []
     for statement in policy["Statement"]:
-        # The simulation refuses wildcards. The other actions of the statement stand for them.
+        # The simulation refuses wildcards, so only the other actions of the statement are checked.
         actions = [each for each in _as_list(statement["Action"]) if "*" not in each]
         resources = [_example(each, target, caller) for each in _as_list(statement["Resource"])]
         context = [
@@ -165,7 +165,7 @@ def missing_permissions(target: Target, clients: Clients, caller: CallerIdentity
 
 
 def _needs_more_context(result: dict[str, Any]) -> bool:
-    """Whether a policy depends on what only a real call has, such as an address. Then the simulation says nothing."""
+    """Whether a policy depends on a value that only a real call has, such as an address. The simulation lacks it."""
     return any(each.get("MissingContextValues") for each in (result, *result.get("ResourceSpecificResults", [])))
 
 

@@ -29,7 +29,7 @@ from infra.files import write_private
 from infra.functions import LIMITED, NAMES
 
 LINKED = ("app.py", "chalicelib", "requirements.txt")
-# Chalice packages what this folder of a project holds as it is.
+# Chalice packages this folder of a project unchanged.
 VENDOR = "vendor"
 # The requirements as this machine runs them, shared by all local stages of this checkout.
 INSTALLED = REPOSITORY / ".local" / "requirements"
@@ -86,7 +86,7 @@ def configure(target: Target, outputs: Mapping[str, str], orders_since: str, con
     stage: dict[str, Any] = {"environment_variables": environment, "lambda_functions": functions}
     if target.local:
         stage["lambda_architecture"] = this_machine().processor
-    # The variable tells the code and the configuration of a deployed function.
+    # This variable identifies the code and the configuration of a deployed function.
     environment["CAFE_BUILD"] = digest(stage)
     config = {key: value for key, value in tracked.items() if key != "lambda_functions"}
     return {**config, "stages": {target.stage: stage}}
@@ -168,14 +168,14 @@ def installed_here() -> Path:
             raise DeployError(f"pip could not install requirements.txt for the functions:\n{done.stdout.strip()}")
         # Programs that no function starts.
         shutil.rmtree(packages / "bin", ignore_errors=True)
-        # Another stack may have made it meanwhile.
+        # Another deploy may have created the folder in the meantime.
         with suppress(OSError):
             packages.rename(folder)
     return folder
 
 
 def package_file(project: Path, config: dict[str, Any]) -> Path:
-    """Returns the file of the deployment package of the project's current code, which may not exist yet."""
+    """Returns the path of the deployment package of the project's current code, even if it does not exist yet."""
     # The packager computes a name and builds nothing.
     packager = LambdaDeploymentPackager(OSUtils(), None, UI(), architecture(config))  # type: ignore[arg-type]
     return Path(packager.deployment_package_filename(str(project), RUNTIME))
@@ -184,7 +184,7 @@ def package_file(project: Path, config: dict[str, Any]) -> Path:
 def build_package(target: Target, config: dict[str, Any]) -> Path:
     """Builds the deployment package of the project's current code, for ``chalice deploy``.
 
-    Raises ``DeployError`` if it lacks a requirement, or holds a compiled module that cannot run where the functions do.
+    Raises ``DeployError`` if it lacks a requirement, or has a compiled module that the functions cannot load.
     """
     _remove_compiled_files()
     osutils, processor = OSUtils(), architecture(config)
@@ -193,7 +193,7 @@ def build_package(target: Target, config: dict[str, Any]) -> Path:
     package = Path(packager.create_deployment_package(str(target.project), RUNTIME))
     try:
         _require_complete(package)
-        remedy = "see whether `pip config list` asks for another platform, and try again, which builds the package anew"
+        remedy = "check whether `pip config list` sets another platform, and try again, which builds a new package"
         require_runs(target, config, package, remedy)
     except DeployError:
         # The next deploy must not find this package.
@@ -205,7 +205,7 @@ def build_package(target: Target, config: dict[str, Any]) -> Path:
 
 
 def require_runs(target: Target, config: dict[str, Any], package: Path, remedy: str) -> None:
-    """Raises ``DeployError`` if the package holds a compiled module that cannot run where the functions do."""
+    """Raises ``DeployError`` if the package has a compiled module that the functions cannot load."""
     require_fit(package, this_machine() if target.local else lambda_machine(architecture(config)), remedy)
 
 
@@ -255,7 +255,7 @@ def package_sizes(package: Path) -> list[tuple[str, int]]:
 
 
 def unpack(package: Path, requirements: str, config: dict[str, Any], project: Path) -> None:
-    """Makes a project from a package and its configuration, for Chalice to deploy the same package again."""
+    """Creates a project from a package and its configuration, so that Chalice deploys the same package again."""
     folder = project / ".chalice"
     (folder / "deployments").mkdir(parents=True)
     with zipfile.ZipFile(package) as file:

@@ -16,12 +16,12 @@ WAIT_SECONDS = 120
 
 
 def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say: Say) -> None:
-    """Removes the stage, or all but its data, and checks that nothing is left.
+    """Removes the stage, or everything except its data, and checks that nothing else is left.
 
     Each step works on what exists, so another run finishes an interrupted one.
     """
     cfn = clients("cloudformation")
-    # Sources of work go before the functions that do it.
+    # The API goes before the functions that it calls.
     if acl := stacks.outputs(cfn, target.stack("resources")).get("API_WEB_ACL_ARN"):
         api_settings.disassociate(acl, target, clients, say)
     for api in chalice_record.rest_apis(target, clients):

@@ -1,4 +1,4 @@
-"""The smoke test: the deployed API answers, refuses strangers, and every function for events runs.
+"""The smoke test: the deployed API answers, requires a token, and every function for events runs.
 
 It stores and sends nothing. It reads through the API as a temporary user, and gives the functions empty events.
 """

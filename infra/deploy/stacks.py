@@ -77,9 +77,9 @@ def supported_parameters(body: str, parameters: Mapping[str, str]) -> dict[str, 
 
 
 def prepare(stack: Stack, cfn: Any, upload: Callable[[str], str] | None, say: Say) -> Change | None:
-    """Returns the change set that brings a stack into its desired state, or None if it is in it already.
+    """Returns the change set that brings a stack into its desired state, or None if nothing needs to change.
 
-    ``upload`` uploads a template and returns its URL. A small template can go without.
+    ``upload`` uploads a template and returns its URL. It is None for a small template, which is sent directly.
     """
     current = _ready_for_a_change(cfn, stack.name, say)
     new = current is None or current["StackStatus"] == "REVIEW_IN_PROGRESS"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -55,6 +56,13 @@ class Target:
     def function_of(self, deployed: str) -> str:
         """Returns the Python name of a function of this stage, from its name on AWS."""
         return deployed.removeprefix(f"cafe-{self.stage}").removeprefix("-") or "api_handler"
+
+
+def shown(value: Any) -> str:
+    """Returns the value of a setting for a message."""
+    if value is None:
+        return "not set"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def client(service: str, seconds: int = 60) -> Any:

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from infra.deploy import api_settings, chalice_record
 from infra.deploy.project import api_stage
-from infra.deploy.target import Clients, DeployError, Say, Target
+from infra.deploy.target import Clients, DeployError, Say, Target, shown
 from infra.functions import ASYNCHRONOUS, LIMITED, Trigger, sources
 
 SETTLE_SECONDS = 15
@@ -27,7 +27,7 @@ def mappings(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         # app.py has the same number.
         "ScalingConfig": {"MaximumConcurrency": 10},
     }
-    # The function sets aside what it fails on after two minutes. If it cannot, the batch blocks its shard until then.
+    # The function sets aside failing records after two minutes. If it cannot, the batch blocks its shard until then.
     stream = {
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
         "ParallelizationFactor": 1,
@@ -133,7 +133,7 @@ def _check_functions(target: Target, config: Mapping[str, Any], clients: Clients
             "MemorySize": asked.get("lambda_memory_size", config["lambda_memory_size"]),
         }
         for each in _different(function, settings):
-            yield f"{name}: {each} is {function.get(each)}, not {settings[each]}"
+            yield f"{name}: {each} is {shown(function.get(each))}, not {settings[each]}"
         if name in LIMITED:
             reserved = chalice_record.reserved(lambda_, target.function(name))
             if reserved != (limit := asked.get("reserved_concurrency", 0)):
@@ -141,7 +141,7 @@ def _check_functions(target: Target, config: Mapping[str, Any], clients: Clients
         for each, key in {"SubnetIds": "subnet_ids", "SecurityGroupIds": "security_group_ids"}.items():
             ids = function.get("VpcConfig", {}).get(each, [])
             if set(ids) != set(asked.get(key, [])):
-                yield f"{name}: {each} are {ids}, not {asked.get(key, [])}"
+                yield f"{name}: {each} are {shown(ids)}, not {shown(asked.get(key, []))}"
 
 
 def _check_triggers(target: Target, settings: Mapping[str, Any], clients: Clients) -> Iterator[str]:
@@ -154,25 +154,25 @@ def _check_triggers(target: Target, settings: Mapping[str, Any], clients: Client
         asked = {**desired_mapping, "EventSourceArn": settings["sources"][name], "State": "Enabled"}
         for mapping in mappings:
             for each in _different(mapping, asked):
-                yield f"{name}: its mapping's {each} is {mapping.get(each)}"
+                yield f"{name}: its mapping's {each} is {shown(mapping.get(each))}"
     for name, desired_invocation in settings["invocations"].items():
         invocation = _invocation(lambda_, target, name)
         for each in _different(invocation, desired_invocation):
-            yield f"{name}: its {each} is {invocation.get(each)}"
+            yield f"{name}: its {each} is {shown(invocation.get(each))}"
     for name, topic in settings["subscriptions"].items():
         subscriptions = _subscriptions(sns, topic, arns[name] or "")
         if len(subscriptions) != 1:
             yield f"{name}: has {len(subscriptions)} subscriptions to {topic}, not one"
         for policy in [_redrive_policy(sns, each) for each in subscriptions]:
             if policy != settings["redrivePolicy"]:
-                yield f"{name}: its subscription's RedrivePolicy is {policy}"
+                yield f"{name}: its subscription's RedrivePolicy is {shown(policy)}"
     for name, bucket in settings["notified"].items():
         configurations = s3.get_bucket_notification_configuration(Bucket=bucket).get("LambdaFunctionConfigurations", [])
         if (notified := [each["LambdaFunctionArn"] for each in configurations]) != [arns[name]]:
-            yield f"{name}: the bucket {bucket} notifies {notified}"
+            yield f"{name}: the bucket {bucket} notifies {shown(notified)}"
     for bucket, rules in settings["cors"].items():
         if (current := _cors_rules(s3, bucket)) != rules:
-            yield f"POST /uploads: the CORS rules of {bucket} are {current}"
+            yield f"POST /uploads: the CORS rules of {bucket} are {shown(current)}"
 
 
 def is_current(target: Target, config: Mapping[str, Any], api: str | None, clients: Clients) -> bool:

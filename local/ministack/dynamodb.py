@@ -10,7 +10,7 @@ def partiql_inserts() -> None:
     """AWS puts a PartiQL INSERT on the table's stream like any other write, and lets only one of two simultaneous
     INSERTs of a key succeed.
 
-    MiniStack writes no stream record for it, and another thread can come between its look and its write.
+    MiniStack writes no stream record for it, and another thread can write between its check and its write.
     ``store_orders`` inserts with PartiQL, and ``announce_orders`` reads the stream.
     """
     from ministack.services import dynamodb

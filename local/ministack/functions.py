@@ -11,8 +11,8 @@ from typing import Any
 def functions_active_at_once() -> None:
     """AWS keeps a new function in the state Pending for a while.
 
-    MiniStack does the same for half a second, which costs more than it shows: Chalice's waiter asks once and then
-    every five seconds, so a deploy would sleep five seconds for each function.
+    MiniStack does the same for half a second. Chalice's waiter asks at once and then every five seconds, so a deploy
+    would wait five seconds for each function.
     """
     from ministack.services import lambda_svc
 

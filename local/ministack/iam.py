@@ -1,4 +1,4 @@
-"""Patches of IAM: which action and which resource each call asks for, and how policies are evaluated."""
+"""Patches of IAM: the action and the resource that each call needs, and the evaluation of policies."""
 
 import contextvars
 import json

@@ -58,7 +58,7 @@ def main(more_files: Iterable[Path] = ()) -> None:
     installed = version("ministack")
     if installed != VERSION:
         sys.exit(
-            f"MiniStack {installed} is installed, but the patches are for {VERSION}: how to upgrade is in {__file__}"
+            f"MiniStack {installed} is installed, but the patches are for {VERSION}: {__file__} says how to upgrade"
         )
     for patch in patches(more_files):
         patch()

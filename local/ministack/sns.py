@@ -9,7 +9,7 @@ def lambda_subscribers() -> None:
     asynchronously: with two retries, and then the function's failure destination.
 
     MiniStack leaves out empty fields and invokes the function once. Chalice's SNS event needs the fields, and
-    ``record_notification`` must not lose a message. MiniStack's asynchronous invocation exists, so this patch uses it.
+    ``record_notification`` must not lose a message. This patch uses MiniStack's invocation with retries.
     """
     from ministack.services import lambda_svc, sns
 

@@ -228,7 +228,7 @@ def test_a_person_who_was_added_here_must_choose_a_password_at_the_first_sign_in
         )
     )
     assert answer["ChallengeName"] == "NEW_PASSWORD_REQUIRED"
-    with pytest.raises(SystemExit, match="GROUP must be staff or managers, not 'boss'"):
+    with pytest.raises(SystemExit, match='GROUP must be staff or managers, not "boss"'):
         main("user", "ana", "boss")
 
 

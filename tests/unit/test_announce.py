@@ -107,7 +107,7 @@ def test_each_order_has_one_line_and_a_customer_that_is_not_a_text_is_called_unk
     customers = ({"N": "5"}, {"NULL": True}, {"M": {}}, {"L": []}, {"SS": ["a"]}, {"B": "AA=="})
     for change in (without_image, *(record("o-1", customer) for customer in customers)):
         assert announced(change)[0].message == "1 new order:\n- order o-1 of customer unknown"
-    assert announced(record("a\nb", "\u2028"))[0].message == "1 new order:\n- order 'a\\nb' of customer '\\u2028'"
+    assert announced(record("a\nb", "\u2028"))[0].message == '1 new order:\n- order "a\\nb" of customer "\\u2028"'
 
 
 AWAY = Unavailable("SNS is away")

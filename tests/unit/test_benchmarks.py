@@ -62,7 +62,7 @@ def test_results_are_read_as_they_were_written(tmp_path: Path, monkeypatch: pyte
 def test_a_run_changes_only_its_own_part_of_the_page() -> None:
     before = "words\n<!-- measured: a -->\nold\n<!-- end of a -->\n<!-- measured: b -->\nkept\n<!-- end of b -->\n"
     assert page.with_part(before, "a", "new") == before.replace("old", "new")
-    with pytest.raises(ValueError, match="0 places for c"):
+    with pytest.raises(ValueError, match="0 parts called c"):
         page.with_part(before, "c", "new")
 
 

@@ -255,7 +255,7 @@ def test_out_of_time_the_rest_is_named(account: Account, monkeypatch: pytest.Mon
     assert measurement.partial
     assert measurement.buckets == [Bucket("a-large", 1_000, 10, NOW)]
     assert measurement.errors == [
-        Failure("a-large", "not fully measured: out of time after 1.0 kB, which count"),
+        Failure("a-large", "not fully measured: out of time after 1.0 kB, which are in the total"),
         Failure("b-small", "not measured: out of time"),
     ]
     assert measurement.sentence.endswith(": at least 1.0 kB; the time ran out, 2 buckets not fully measured")
@@ -292,7 +292,9 @@ def test_out_of_time_the_figures_are_partial_too(account: Account, monkeypatch: 
     measurement = account.measure("metrics")
     assert measurement.partial
     assert measurement.total_bytes == 5
-    assert measurement.errors == [Failure("beans", "not fully measured: out of time after 5 Bytes, which count")]
+    assert measurement.errors == [
+        Failure("beans", "not fully measured: out of time after 5 Bytes, which are in the total")
+    ]
 
 
 def test_without_any_time_nothing_is_read(account: Account) -> None:

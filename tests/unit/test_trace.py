@@ -160,13 +160,13 @@ def test_the_command_runs_the_saved_query(monkeypatch: pytest.MonkeyPatch, capsy
     assert logs.asked[0]["logGroupNames"] == ["/aws/lambda/cafe-prod"]
     assert logs.asked[0]["endTime"] - logs.asked[0]["startTime"] == 7 * 24 * 3600
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last == "5 records of API, store_orders, announce_orders, record_notification; correlationId r-1"
+    assert last == "5 records from API, store_orders, announce_orders, record_notification; correlationId r-1"
 
 
 def test_a_full_answer_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [(STORE, record(3, f"try {number}", orderID="o-1", correlationId="r-1")) for number in range(1_000)]
     assert run(Logs(*lines), monkeypatch, "o-1", "prod") == 0
-    assert capsys.readouterr().out.endswith("There may be more, because a query returns at most 1,000.\n")
+    assert capsys.readouterr().out.endswith("There may be more records, because a query returns at most 1,000.\n")
     assert run(Logs(*lines[1:]), monkeypatch, "o-1", "prod") == 0
     assert "There may be more" not in capsys.readouterr().out
 
@@ -185,7 +185,7 @@ def test_without_a_match_there_is_one_query_and_hints(
     [asked] = logs.asked
     assert asked["endTime"] - asked["startTime"] == 24 * 3600
     printed = capsys.readouterr().out
-    assert printed.startswith("Nothing in the logs of prod names 'o-9'.")
+    assert printed.startswith('No record in the logs of prod contains "o-9".')
     for hint in ("X-Request-Id", "SINCE=30d", "LogRetentionDays"):
         assert hint in printed
 

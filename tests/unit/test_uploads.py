@@ -317,7 +317,7 @@ def test_a_file_that_is_no_inventory_is_announced_as_received() -> None:
         sms="Upload: received (photos/counter.jpg)",
         facts={"key": "photos/counter.jpg", "outcome": "received"},
     )
-    assert other.message.splitlines()[0].startswith(r"'a\nAll is well.jpg' (3 Bytes) was received")
+    assert other.message.splitlines()[0].startswith(r'"a\nAll is well.jpg" (3 Bytes) was received')
 
 
 @given(

@@ -70,7 +70,7 @@ def test_the_page_on_deploying_has_the_numbers_of_the_code() -> None:
     page = " ".join((ROOT / "docs" / "deploying.md").read_text().split())
     for words, number in {
         r"a stage has (\d+) functions": len(NAMES),
-        r"for each of the last (\w+) releases": {10: "ten"}[releases.KEPT],
+        r"each of the last (\w+) releases": {10: "ten"}[releases.KEPT],
         r"is empty \| yes, (\d+) lists": len(LISTS),
         r"a deploy killed after each of (\d+) steps": len(STEPS),
     }.items():

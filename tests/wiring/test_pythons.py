@@ -68,7 +68,7 @@ def test_make_refuses_an_environment_of_another_version_than_the_named_one(
     says(tmp_path, "named", "3.13")
     (tmp_path / ".venv" / "python").touch()
     done = subprocess.run(["make", "-n", "stop", f"PYTHON={name}"], cwd=tmp_path, capture_output=True, text=True)
-    problem = ".venv has Python 3.11, and ./named is another one: remove the folder .venv"
+    problem = ".venv has Python 3.11, and ./named is another version: remove the folder .venv"
     assert (problem in done.stderr) is refused
 
 

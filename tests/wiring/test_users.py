@@ -87,9 +87,9 @@ def test_an_existing_person_gets_the_group_and_keeps_the_password(
     sign_in(cognito, pool_id, "ana")
     assert users.make(cognito, pool_id, "ana", "staff") == Made(None, False)
     assert users.main(["ana", "staff", "prod"]) == 0
-    assert "exists already as a member of staff: nothing was changed" in capsys.readouterr().out
+    assert "is already a member of staff: nothing was changed" in capsys.readouterr().out
     assert users.main(["ana", "managers", "prod"]) == 0
-    assert "existed already, and is a member of managers" in capsys.readouterr().out
+    assert "already existed, and will be a member of managers" in capsys.readouterr().out
     assert groups(cognito, pool_id, "ana") == ["managers", "staff"]
 
 
@@ -98,9 +98,9 @@ def test_an_existing_person_gets_the_group_and_keeps_the_password(
     [
         (("", "staff", "prod"), "name the person and the group: make user NAME=ana GROUP=staff"),
         (("ana", "", "prod"), "name the person and the group: make user NAME=ana GROUP=staff"),
-        (("ana", "boss", "prod"), "GROUP must be staff or managers, not 'boss'"),
-        (("ana b", "staff", "prod"), "NAME must be at most 128 characters without a space, not 'ana b'"),
-        (("a" * 129, "staff", "prod"), "NAME must be at most 128 characters without a space"),
+        (("ana", "boss", "prod"), 'GROUP must be staff or managers, not "boss"'),
+        (("ana b", "staff", "prod"), 'NAME must be at most 128 characters and contain no spaces; got "ana b"'),
+        (("a" * 129, "staff", "prod"), "NAME must be at most 128 characters and contain no spaces"),
         (("ana", "staff", "pord"), "there is no stage pord at https://cloudformation.eu-central-1.amazonaws.com"),
     ],
 )

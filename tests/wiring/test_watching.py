@@ -216,8 +216,8 @@ def test_the_dashboard_has_every_metric_of_ours_errors_and_durations_and_only_as
 
 RUNBOOK = ROOT / "docs" / "runbook.md"
 CHAPTERS = {
-    *("How to look", "Alarms", "Each kind of dead letter", "What else may fail"),
-    *("Which fault, which heading", "When a deploy fails"),
+    *("How to look", "Alarms", "Kinds of dead letters", "Other failures"),
+    *("Faults and their headings", "When a deploy fails"),
 }
 # Errors of a deploy that say themselves what to do.
 SAYS_WHAT_TO_DO = (
@@ -257,7 +257,7 @@ def test_every_alarm_names_its_heading_of_the_runbook(
 
 def test_every_heading_says_what_to_see_what_to_do_and_how_to_know_that_it_is_over(runbook: dict[str, str]) -> None:
     for heading, text in runbook.items():
-        for part in ("**You see.**", "**Do.**", "**Over when.**"):
+        for part in ("**Symptom:**", "**Action:**", "**Resolved when:**"):
             assert text.count(part) == 1, (heading, part)
 
 
@@ -274,7 +274,7 @@ def test_every_kind_of_dead_letter_has_its_heading_and_its_row_in_the_page_on_re
     kinds = set(KINDS)
     assert {heading for heading in runbook if heading.startswith("`")} == {f"`{kind}`" for kind in kinds}
     page = (ROOT / "docs" / "reliability.md").read_text()
-    table = page.split("| Letter | How it came there | Goes back to |")[1].split("\n\n")[0]
+    table = page.split("| Dead letter | Cause | Returns to |")[1].split("\n\n")[0]
     letters = [line.split("|")[1] for line in table.splitlines() if not line.startswith("| ---") and line]
     assert len(letters) == 6
     assert {kind for each in letters for kind in kinds if re.search(rf"\b{kind}\b", each)} == kinds - {"unknown"}
@@ -289,9 +289,9 @@ def rows(heading: str) -> list[tuple[str, str]]:
 
 def test_every_fault_of_the_page_on_reliability_leads_to_its_headings(runbook: dict[str, str]) -> None:
     page = (ROOT / "docs" / "reliability.md").read_text()
-    table = page.split("| Taken out | Cases that failed |\n| --- | --- |\n")[1].split("\n\n")[0]
+    table = page.split("| Removed | Cases that failed |\n| --- | --- |\n")[1].split("\n\n")[0]
     cases = [case.strip() for line in table.splitlines() for case in line.split("|")[2].split(";")]
-    known = {fault: heading for faults, heading in rows("Which fault, which heading") for fault in faults.split(", ")}
+    known = {fault: heading for faults, heading in rows("Faults and their headings") for fault in faults.split(", ")}
     # A case such as "… with a key" continues the one before it.
     assert [case for case in cases if not case.startswith(("…", *known))] == []
     assert [fault for fault in known if not any(case.startswith(fault) for case in cases)] == []

@@ -156,17 +156,17 @@ def stream(account: Account) -> list[dict[str, Any]]:
 DAMAGES: list[tuple[Callable[[Account], Any], str]] = [
     (lambda it: it.lambda_.functions.pop("cafe-test-measure_buckets"), "measure_buckets: is not deployed"),
     (lambda it: read_inventory(it).update(Role="arn:admin"), "read_inventory: Role is arn:admin"),
-    (lambda it: read_inventory(it).update(VpcConfig={}), "read_inventory: SecurityGroupIds are [], not ['sg-1']"),
+    (lambda it: read_inventory(it).update(VpcConfig={}), 'read_inventory: SecurityGroupIds are [], not ["sg-1"]'),
     (lambda it: it.lambda_.reserved.clear(), "read_inventory: its reserved concurrency is 0, not 10"),
     (
         lambda it: queue(it)[0].pop("FunctionResponseTypes"),
-        "store_orders: its mapping's FunctionResponseTypes is None",
+        "store_orders: its mapping's FunctionResponseTypes is not set",
     ),
     (lambda it: queue(it).append({**queue(it)[0]}), "store_orders: has 2 event source mappings, not one"),
     (lambda it: stream(it)[0].update(State="Disabled"), "announce_orders: its mapping's State is Disabled"),
     (
         lambda it: it.lambda_.invocations.pop("cafe-test-receive_upload"),
-        "receive_upload: its DestinationConfig is None",
+        "receive_upload: its DestinationConfig is not set",
     ),
     (
         lambda it: it.subscriptions[OUTPUTS["ALARMS_TOPIC_ARN"]].append("arn:cafe-test-record_alarm"),
@@ -177,7 +177,7 @@ DAMAGES: list[tuple[Callable[[Account], Any], str]] = [
     (
         lambda it: it.cors[0].update(AllowedOrigins=["*"]),
         f"POST /uploads: the CORS rules of {OUTPUTS['UPLOADS_BUCKET']} are "
-        "[{'AllowedMethods': ['POST'], 'AllowedOrigins': ['*']",
+        '[{"AllowedMethods": ["POST"], "AllowedOrigins": ["*"]',
     ),
     (
         lambda it: it.api["methodSettings"]["*/*"].update(throttlingRateLimit=10_000.0),
