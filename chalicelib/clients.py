@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from botocore.session import Session
     from pymysql.connections import Connection
 
-# Each call gets two attempts, less than a second apart. S3 and CloudWatch calls may take longer, as they return more.
+# Each call gets two attempts, less than a second apart. S3 and CloudWatch calls get longer, as they move more data.
 ATTEMPTS = 2
 BACKOFF_SECONDS = 1
 CONNECT_SECONDS = 2
