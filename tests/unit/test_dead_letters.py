@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chalicelib import clients
@@ -147,12 +147,14 @@ def test_no_letter_shows_a_link_a_note_or_more_than_a_line(what: str) -> None:
 
 
 @given(st.text(), st.text())
+@example("x" * 301, "y" * 301)
 def test_any_text_is_shown_as_one_printable_line_of_bounded_length(text: str, key: str) -> None:
     for queue, body in ((DEAD, text), (FAILURES, invocation("receive_upload", s3_event(key), {"errorMessage": text}))):
         letter = read(message(body, reason=text), queue)
         for each in (letter.what, letter.why):
             assert 1 <= len(each) <= 300
             assert each.isprintable()
+        assert len(text) < 300 or len(letter.why) == 300
 
 
 FIELDS = ["Records", "requestPayload", "requestContext", "Sns", "s3", "object", "key", "dynamodb", "Keys", "Subject"]

@@ -185,12 +185,15 @@ def test_after_its_last_try_a_message_is_a_dead_letter_with_the_reason(
     assert list(aws.stored()) == ["o-1"]
 
 
-def test_a_reason_is_a_valid_attribute_of_sqs(aws: Aws) -> None:
-    store(aws, {"Records": [message(text(**{"\u0001" * 400: 1}), received=5)]})
+def test_a_reason_is_logged_and_kept_up_to_300_characters_that_sqs_accepts(aws: Aws, log_lines: io.StringIO) -> None:
+    many_problems = {"\u0001" * 40 + str(number): 1 for number in range(20)}
+    store(aws, {"Records": [message(text(**many_problems), received=5)]})
     (letter,) = dead(aws)
-    reason = letter["MessageAttributes"]["reason"]["StringValue"]
-    assert 1 <= len(reason) <= 300
-    assert reason.isprintable()
+    kept = letter["MessageAttributes"]["reason"]["StringValue"]
+    [refused] = records(log_lines, "message refused")
+    assert kept == refused["reason"]
+    assert len(kept) == 300
+    assert kept.isprintable()
 
 
 def test_a_message_that_cannot_become_a_dead_letter_is_left_to_sqs(aws: Aws, retries: Retries) -> None:
