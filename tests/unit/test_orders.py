@@ -35,18 +35,6 @@ def test_an_order_of_one_item_has_quantity_1_if_left_out() -> None:
     assert parsed.placed_at == PLACED_AT
 
 
-def test_every_limit_is_inclusive() -> None:
-    largest = {
-        "orderID": "a-Z_9" * 12 + "xxxx",
-        "customerID": "☕" * 64,
-        "items": [{"item": "é" * 200, "quantity": 10_000}] * 100,
-        "note": "n" * 500,
-    }
-    assert placing.parse(largest, NOW)
-    assert len(placing.parse([body()] * 100, NOW)) == 100
-    assert placing.parse({"orderID": "-", "customerID": "c", "item": "i", "quantity": 1, "note": ""}, NOW)
-
-
 def test_the_idempotency_key_gives_orders_their_ids() -> None:
     assert placing.parse(body(), NOW, "monday")[0].order_id == "monday"
     first = [order.order_id for order in placing.parse([body()] * 100, NOW, "k" * 64)]
@@ -109,27 +97,12 @@ def test_a_wrong_order_names_each_field_and_what_is_wrong(given: Any, expected: 
     assert problems(given) == expected
 
 
-@pytest.mark.parametrize("quantity", [0, -1, 10_001, 10**40, 1.5, 1e300, 1e400, "1", True, None, [], {}])
-def test_a_quantity_that_is_no_whole_number_from_1_to_10000_is_refused(quantity: Any) -> None:
-    assert problems(body(quantity=quantity)) == ["quantity: must be a whole number from 1 to 10,000"]
-
-
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
 FIELDS = st.sampled_from(["orderID", "customerID", "item", "quantity", "items", "note"])
-
-
-@given(st.dictionaries(FIELDS, JSON) | st.lists(st.dictionaries(FIELDS, JSON), max_size=3) | JSON)
-def test_any_json_is_an_order_or_is_refused_and_what_is_taken_comes_back_from_its_message(given: Any) -> None:
-    try:
-        parsed = placing.parse(given, NOW)
-    except InvalidRequest:
-        return
-    assert [Order.from_json(each.to_json()) for each in parsed] == parsed
-    assert all(Order.from_json(each.to_json()).placed_at == PLACED_AT for each in parsed)
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="\ufffe\uffff"), min_size=1).filter(
