@@ -18,7 +18,7 @@ from tests.unit.cloud import ENVIRONMENT, Aws
 from tests.unit.letters import DEAD, FAILURES, ORDER, envelope, invocation, read, s3_event, stream_record
 from tests.unit.letters import message as letter
 from tests.unit.logged import records
-from tests.unit.notices import attributes, record, sent
+from tests.unit.notices import attributes, sent
 from tests.unit.ordering import PLACED_AT, QUEUE_URL, message, messages, order, store
 
 REQUEST = {"X-Request-Id": "r-1"}
@@ -150,12 +150,6 @@ def test_an_upload_has_the_id_of_the_request_to_s3(api: Api, aws: Aws, log_lines
     assert found == ['["C3D13FE58DE4C810"]', None]
 
 
-@pytest.mark.parametrize("given", ["", "r-1", "{}", "[1, null, [], {}]", "[" * 5_000, "NaN", '["two words"]'])
-def test_a_malformed_list_of_ids_is_left_out(aws: Aws, given: str) -> None:
-    record(aws, sent(MessageAttributes=attributes(correlationIds=given)))
-    assert aws.kept()[0]["correlationIds"] == {"L": []}
-
-
 @given(ANYTHING)
 def test_anything_in_the_place_of_an_id_is_a_valid_id_or_none(anything: Any) -> None:
     found = [
@@ -201,10 +195,3 @@ def test_each_kind_of_dead_letter_has_the_ids_of_its_content() -> None:
         (envelope(MessageAttributes=IDS), ("r-1", "r-2")),
     ):
         assert read(letter(content), FAILURES).correlation_ids == expected
-
-
-def test_a_notification_that_is_published_again_keeps_its_ids(api: Api, aws: Aws) -> None:
-    aws.sqs.send_message(QueueUrl=FAILURES, MessageBody=json.dumps(envelope(MessageAttributes=IDS)))
-    api.post("/dead-letters/redrive")
-    [again] = aws.published()
-    assert json.loads(again["MessageAttributes"]["correlationIds"]["Value"]) == ["r-1", "r-2"]

@@ -215,19 +215,6 @@ def test_the_list_has_both_queues_oldest_first_and_leaves_the_messages_there(api
     assert (visible(aws, DEAD), visible(aws, FAILURES)) == (25, 5)
 
 
-def test_a_message_that_sqs_gives_twice_is_listed_once(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(aws, DEAD, ORDER)
-    receive, seen = aws.sqs.receive_message, []
-
-    def twice(**given: Any) -> Any:
-        seen.append(given["QueueUrl"])
-        return receive(**{**given, "VisibilityTimeout": 0}) if seen.count(DEAD) < 3 else {}
-
-    monkeypatch.setattr(aws.sqs, "receive_message", twice)
-    found = listing.oldest(10, settings=app.settings, aws=clients.aws)
-    assert len(found["deadLetters"]) == found["total"] == 1
-
-
 def test_without_time_to_read_all_messages_the_total_is_the_count_of_sqs(aws: Aws) -> None:
     put(aws, DEAD, *[ORDER] * 25)
     ticks = iter([0, 1, 2])
@@ -464,9 +451,7 @@ def redriven_in(ticks: int) -> dict[str, Any]:
 
 def test_out_of_time_the_remaining_letters_stay_and_are_counted(aws: Aws) -> None:
     put(aws, DEAD, *[ORDER] * 25)
-    result = redriven_in(3)
-    assert (result["redriven"], result["left"]) == (20, 5)
-    assert visible(aws, DEAD) == 5
+    assert redriven_in(3) == {"redriven": 20, "kept": [], "left": 5}
 
 
 def test_out_of_time_within_a_batch_of_ten_the_rest_of_it_is_kept(aws: Aws, functions: Functions) -> None:
@@ -482,13 +467,9 @@ def test_a_delete_that_fails_is_retried_and_then_reported(
     api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch, faults: int
 ) -> None:
     put(aws, DEAD, ORDER)
-    delete, answers = (
-        aws.sqs.delete_message_batch,
-        [[{"Id": "0", "Code": "InternalError", "SenderFault": False}]] * faults,
-    )
-    monkeypatch.setattr(
-        aws.sqs, "delete_message_batch", lambda **given: {"Failed": answers.pop()} if answers else delete(**given)
-    )
+    delete = aws.sqs.delete_message_batch
+    answers = [{"Failed": [{"Id": "0", "Code": "InternalError", "SenderFault": False}]}] * faults
+    monkeypatch.setattr(aws.sqs, "delete_message_batch", lambda **given: answers.pop() if answers else delete(**given))
     result = redrive(api)
     assert (result["redriven"], result["left"]) == (1, faults - 1)
     why = ["it was redriven, and could not be deleted: it stays here too"]
@@ -539,8 +520,8 @@ def test_letters_stay_hidden_for_longer_than_any_call_can_take() -> None:
     [
         ([], "body: must be an object, or nothing"),
         ({"all": True}, "all: is not a field of a redrive"),
-        *(({"ids": ids}, "ids: must be a list of 1 to 100 ids") for ids in ([], ["a"] * 101, "a", None)),
-        *(({"ids": ids}, "ids: each must be the id") for ids in (["a/b"], ["a\n"], [{}])),
+        ({"ids": []}, "ids: must be a list of 1 to 100 ids"),
+        ({"ids": ["a\n"]}, "ids: each must be the id"),
     ],
 )
 def test_a_wrong_redrive_says_what_is_wrong(api: Api, body: Any, problem: str) -> None:

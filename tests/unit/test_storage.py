@@ -12,7 +12,6 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.stub import Stubber
 
 from chalicelib.errors import InvalidRequest, StorageRefused, Unavailable
-from chalicelib.reports import MODES
 from chalicelib.storage import crew, figures, listing, page, refusals, report, shares
 from chalicelib.storage.measurement import Bucket, Failure, Measurement
 from tests.unit.buckets import NOW, SESSION, Account
@@ -261,12 +260,6 @@ def test_out_of_time_the_rest_is_named(account: Account, monkeypatch: pytest.Mon
     assert measurement.sentence.endswith(": at least 1.0 kB; the time ran out, 2 buckets not fully measured")
 
 
-def test_a_bucket_whose_last_page_comes_just_in_time_is_whole(account: Account) -> None:
-    account.bucket("beans", 5)
-    account.out_of_time_after("s3", "ListObjectsV2")
-    assert not account.measure().partial
-
-
 def test_a_call_that_hangs_does_not_delay_the_report(account: Account) -> None:
     account.bucket("hangs", 7)
     answered = threading.Event()
@@ -293,13 +286,6 @@ def test_out_of_time_the_figures_are_partial_too(account: Account, monkeypatch: 
     assert measurement.partial
     assert measurement.total_bytes == 5
     assert measurement.errors == [Failure("beans", "not fully measured: out of time after 5 Bytes, which count")]
-
-
-def test_without_any_time_nothing_is_read(account: Account) -> None:
-    account.bucket("beans", 5)
-    account.seconds_left = crew.RESERVE_SECONDS
-    for mode in MODES:
-        assert account.measure(mode).errors == [Failure("beans", "not measured: out of time")]
 
 
 # --- What comes out ---------------------------------------------------------------------------------------------------
@@ -432,15 +418,6 @@ def in_rounds(account: Account, **payload: Any) -> tuple[dict[str, Any], int]:
     return answer, rounds
 
 
-def test_one_function_with_enough_time_measures_alone(account: Account) -> None:
-    account.bucket("reports")
-    answer, rounds = in_rounds(account)
-    assert rounds == 0
-    assert answer["summary"]["partial"] is False
-    # Outside a state machine one function takes all its time.
-    assert account.report({"aloneSeconds": 0})["spread"] == {"shares": []}
-
-
 def test_buckets_that_take_long_are_shared_out_and_added_up(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shares, "SHARES", 3)
     account.bucket("reports")
@@ -456,6 +433,8 @@ def test_buckets_that_take_long_are_shared_out_and_added_up(account: Account, mo
     assert sizes == {f"beans-{number}": 10 * number for number in range(7)}
     assert [each["bucket"] for each in summary["errors"]] == ["secret"]
     assert (summary["partial"], summary["asOf"]) == (False, "2026-11-21T03:30:00.000000Z")
+    # Outside a state machine one function takes all its time.
+    assert account.report({"aloneSeconds": 0})["summary"]["partial"] is False
 
 
 def test_a_large_bucket_continues_in_the_next_function(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:

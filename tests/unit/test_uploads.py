@@ -22,6 +22,9 @@ from chalicelib.uploads.rows import BadRow, NotImported, Row, read_rows
 HEADER = "supplier_name,type,product_name,price,description,quantity\n"
 
 
+TWO = [Row(2, "A", "t", "p", "1", "d", 1), Row(3, "A", "t", "q", "1", "d", 2)]
+
+
 def parsed(text: str | bytes) -> list[Row | BadRow]:
     data = text if isinstance(text, bytes) else text.encode()
     return list(read_rows([data] if data else []))
@@ -48,7 +51,11 @@ def refusal(text: str | bytes) -> str:
             [Row(2, "Altura", "arabica", "Lima", "1.50", "nutty", 7)],
         ),
         ("\ufeff" + HEADER + "A,t,p,1,d,7\n", [Row(2, "A", "t", "p", "1", "d", 7)]),
-        (HEADER + 'A,t,p,1,"two\nlines",1\n', [Row(2, "A", "t", "p", "1", "two\nlines", 1)]),
+        (
+            HEADER + 'A,t,p,1,"two\nlines",1\nA,t,q,1,d,2\n',
+            [Row(2, "A", "t", "p", "1", "two\nlines", 1), Row(4, "A", "t", "q", "1", "d", 2)],
+        ),
+        *((f"{HEADER.strip()}{end}A,t,p,1,d,1{end}A,t,q,1,d,2", TWO) for end in ("\n", "\r\n", "\r")),
         (HEADER + "A,t,p,,,1\n", [Row(2, "A", "t", "p", None, None, 1)]),
         (HEADER + "A,t,p,1,d,0\n", [Row(2, "A", "t", "p", "1", "d", 0)]),
         (HEADER + "A,t,p,1,d,2147483647\n", [Row(2, "A", "t", "p", "1", "d", 2_147_483_647)]),
@@ -58,18 +65,12 @@ def refusal(text: str | bytes) -> str:
         (HEADER + "Cafe\u0301,t,p,1,d,1\n", [Row(2, "Caf\u00e9", "t", "p", "1", "d", 1)]),
     ],
     ids=[
-        *("columns in another order and case", "a byte order mark", "a line break in quotes", "unknown price", "none"),
-        *("the largest quantity", "empty lines", "no rows", "composed accents", "combining accents"),
+        *("columns in another order and case", "a byte order mark", "a line break in quotes", "LF", "CR LF", "CR"),
+        *("no price", "none", "the largest quantity", "empty lines", "no rows", "composed accents", "other accents"),
     ],
 )
 def test_good_rows_are_read(text: str, expected: list[Row]) -> None:
     assert parsed(text) == expected
-
-
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_every_kind_of_line_end_is_read_and_the_last_may_be_missing(end: str) -> None:
-    text = end.join([HEADER.strip(), "A,t,p,1,d,1", "A,t,q,1,d,2"])
-    assert [row.line for row in parsed(text)] == [2, 3]
 
 
 def test_rows_are_read_one_by_one() -> None:
@@ -260,25 +261,6 @@ def outcome(chunks: Iterable[bytes]) -> list[Any]:
 def test_the_rows_are_the_same_however_the_bytes_arrive(data: bytes, below_header: bool, sizes: list[int]) -> None:
     data = (HEADER.encode() if below_header else b"") + data
     assert outcome(in_chunks(data, sizes)) == outcome([data]) == outcome(bytes([byte]) for byte in data)
-
-
-@given(
-    st.lists(
-        st.one_of(beans.map(lambda bean: (*bean[:5], str(bean[5]))), st.tuples(*[cells] * 5, st.just("few"))),
-        min_size=1,
-    )
-)
-def test_good_rows_are_read_and_bad_rows_are_named(table: list[tuple[str, ...]]) -> None:
-    out = io.StringIO()
-    csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(table)
-    # A cell may have several lines.
-    lines = [2]
-    for record in table:
-        one = io.StringIO()
-        csv.writer(one, quoting=csv.QUOTE_ALL, lineterminator="\n").writerow(record)
-        lines.append(lines[-1] + len(one.getvalue().encode().splitlines()))
-    expected = {line: record[5] == "few" for line, record in zip(lines, table, strict=False)}
-    assert {row.line: isinstance(row, BadRow) for row in parsed_below_header(out.getvalue())} == expected
 
 
 # --- Events -----------------------------------------------------------------------------------------------------------
