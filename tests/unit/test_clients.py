@@ -3,7 +3,6 @@
 import hashlib
 import inspect
 import json
-import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -347,11 +346,3 @@ def test_without_secrets_manager_the_database_is_unavailable(server: Server) -> 
     ):
         server.use()
     server.use()
-
-
-# --- The tests themselves ---------------------------------------------------------------------------------------------
-
-
-def test_a_unit_test_that_reaches_for_the_network_fails() -> None:
-    with socket.socket() as one, pytest.raises(RuntimeError, match="a unit test tries to connect"):
-        one.connect(("192.0.2.1", 443))

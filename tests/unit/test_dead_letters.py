@@ -228,16 +228,6 @@ def error(code: str, operation: str, status: int = 403) -> ClientError:
     return ClientError(answer, operation)
 
 
-def test_letters_that_cannot_be_released_are_still_listed(api: Api, aws: Aws) -> None:
-    put(aws, DEAD, ORDER)
-
-    def refuse(**_: Any) -> None:
-        raise error("AccessDenied", "ChangeMessageVisibility")
-
-    aws.hook(aws.sqs, "before-call.sqs.ChangeMessageVisibilityBatch", refuse)
-    assert listed(api)["total"] == 1
-
-
 # --- Back to where it came from ---------------------------------------------------------------------------------------
 
 ONE = {"redriven": 1, "kept": [], "left": 0}

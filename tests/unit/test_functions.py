@@ -98,16 +98,6 @@ def test_the_test_event_of_s3_changes_nothing(api: Api, aws: Aws, log_lines: io.
     assert json.loads(log_lines.getvalue())["event"] == "s3:TestEvent"
 
 
-def test_an_upload_that_is_no_inventory_is_logged_and_announced(api: Api, aws: Aws, log_lines: io.StringIO) -> None:
-    key = "photos/red+flower+%26+caf%C3%A9%2B1.jpg"
-    api.invoke("receive_upload", api.client.events.generate_s3_event("any", key))
-    (notification,) = aws.published()
-    assert notification["MessageAttributes"]["kind"]["Value"] == "upload"
-    assert "photos/red flower & café+1.jpg" in notification["Message"]
-    received = json.loads(log_lines.getvalue().splitlines()[0])
-    assert (received["message"], received["key"]) == ("upload received", "photos/red flower & café+1.jpg")
-
-
 def test_every_request_and_function_has_a_time_limit(api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = []
     time_limit = clients.time_limit

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from chalicelib.errors import Unavailable
 from chalicelib.reports import render as rendering
 from chalicelib.reports.inventory import COLUMNS, neutralise, to_csv
-from chalicelib.reports.render import Page, Row, Summary, parse_price, plain, render, render_report, summarise, visible
+from chalicelib.reports.render import Page, parse_price, plain, render, render_report, summarise, visible
 from tests.unit import answering
 from tests.unit.answering import in_utf8
 
@@ -198,7 +198,7 @@ NEUTRALISED = line(product_name="=1+1", type="@home", description="'tis", suppli
         ([line(quantity=None)], ["1 with no quantity, not counted"]),
         ([orphan(5, **NOTHING)], ["No supplier on record 1 bean, 0 in stock", "Unnamed bean #5 unknown unknown"]),
         ([line(quantity=number) for number in (0, -2, 20)], ["0 sold out", "−2 below zero", "20 low"]),
-        ([line(quantity=500)], ["No bean is low in stock."]),
+        ([line(quantity=21)], ["No bean is low in stock."]),
         ([NEUTRALISED], ["=1+1", "-Minus-: 100"]),
         ([], ["The inventory is empty"]),
     ],
@@ -207,14 +207,7 @@ NEUTRALISED = line(product_name="=1+1", type="@home", description="'tis", suppli
 def test_the_page_shows_every_value_in_plain_words(lines: list[list[str]], shown: list[str]) -> None:
     text = document(lines).text
     assert all(each in text for each in shown)
-    assert not [each for each in ("None", "'=", "''tis", "'-Minus-") if each in text]
-
-
-def test_the_page_has_the_recorded_price_and_calls_only_low_quantities_low() -> None:
-    page = document([line(1, price="12,50", quantity=21)])
-    assert {"data-value": "12.50", "title": "On record as “12,50”"} in page.all("td")
-    assert "21 low" not in page.text
-    assert not document([]).all("table")
+    assert not [each for each in ("None", "'=", "''tis", "'-Minus-", "21 low") if each in text]
 
 
 @pytest.mark.parametrize("nothing", [None, "", "   ", "\u200b", " \u2060\ufeff ", "\u200f", "\x00"])
@@ -225,7 +218,8 @@ def test_a_name_that_is_missing_or_invisible_is_shown_as_unnamed(nothing: str | 
 
 
 def test_screen_readers_can_read_the_table_and_the_chart() -> None:
-    page = document([line()])
+    page = document([line(price="12,50")])
+    assert {"data-value": "12.50", "title": "On record as “12,50”"} in page.all("td")
     assert [head.get("scope") for head in page.all("th")] == ["col"] * 6 + ["rowgroup"]
     assert page.all("th")[0]["aria-sort"] == "ascending"
     assert page.all("svg")[1]["aria-labelledby"] == "chart-title chart-text"
@@ -242,10 +236,10 @@ EVIL = [
 TEXTS = [name for name in COLUMNS if name not in ("supplier_id", "bean_id", "quantity")]
 
 
-@pytest.mark.parametrize("column", TEXTS)
-def test_no_cell_becomes_markup(column: str) -> None:
-    harmless = document([line(quantity=5, **{column: "harmless text"}), orphan(2)])
-    for evil in EVIL:
+@pytest.mark.parametrize("evil", EVIL)
+def test_no_cell_becomes_markup(evil: str) -> None:
+    for column in TEXTS:
+        harmless = document([line(quantity=5, **{column: "harmless text"}), orphan(2)])
         page = document([line(quantity=5, **{column: evil}), orphan(2)])
         assert page.shape() == harmless.shape()
         assert page.raw == harmless.raw
@@ -358,8 +352,3 @@ def test_a_csv_that_breaks_off_makes_no_report_and_can_be_retried(s3: Any, monke
     with pytest.raises(Unavailable):
         report(s3)
     assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET)
-
-
-def test_a_summary_of_no_beans_is_empty_and_the_page_reads_the_columns_of_the_file() -> None:
-    assert summarise([]) == Summary()
-    assert list(Row._fields) == list(COLUMNS)

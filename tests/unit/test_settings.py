@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import traceback
@@ -92,21 +91,6 @@ def test_in_a_fresh_clone_one_line_says_what_to_run(command: list[str]) -> None:
     assert done.returncode != 0
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
-    assert_what_to_run(line)
-
-
-def test_in_a_fresh_clone_chalice_local_says_what_to_run() -> None:
-    """Its reloader does not end, but waits for a change."""
-    given: Any = {"cwd": ROOT, "env": BARE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    with subprocess.Popen([*CHALICE, "local"], **given) as process:
-        assert process.stderr
-        line = process.stderr.readline()
-        # This ends the reloader and its worker.
-        os.killpg(process.pid, signal.SIGKILL)
-    assert_what_to_run(line.rstrip())
-
-
-def assert_what_to_run(line: str) -> None:
     assert line.startswith("cafe: not set: CAFE_STAGE, ORDERS_QUEUE_URL, ")
     assert line.endswith("Run `make run` once and then `source .local/env`, or deploy a stage.")
     assert all(name in line for name in ENVIRONMENT)

@@ -10,7 +10,6 @@ import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError
 from botocore.stub import Stubber
 
-from chalicelib import clients
 from chalicelib.errors import Unavailable
 from chalicelib.notifications import Notification
 from chalicelib.orders import store as storing
@@ -92,15 +91,6 @@ def test_at_most_eight_calls_of_a_large_batch_run_at_once(aws: Aws, monkeypatch:
     monkeypatch.setattr(aws.dynamodb, "batch_execute_statement", write)
     assert store(aws, many(2 * storing.WRITERS * storing.STATEMENTS)) == []
     assert most == storing.WRITERS == 8
-
-
-def test_a_call_that_could_outlast_the_function_does_not_begin(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
-    moment = 100.0
-    monkeypatch.setattr(clients.time, "monotonic", lambda: moment)
-    with clients.time_limit(30):
-        moment += 16
-        assert store(aws, many(60)) == [f"m-{number}" for number in range(1, 61)]
-    assert aws.stored() == {}
 
 
 @pytest.mark.parametrize("batches", [1, 2])
