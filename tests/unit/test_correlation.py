@@ -11,15 +11,14 @@ from hypothesis import strategies as st
 from chalicelib import correlation
 from chalicelib.notifications import Notification, publisher
 from chalicelib.orders.announce import announced_part
-from chalicelib.orders.order import Item, Order
-from chalicelib.orders.store import stored_item
+from chalicelib.orders.order import Order
 from tests.unit.api import Api, app, gateway_event
 from tests.unit.cloud import ENVIRONMENT, Aws
 from tests.unit.letters import DEAD, FAILURES, ORDER, envelope, invocation, read, s3_event, stream_record
 from tests.unit.letters import message as letter
 from tests.unit.logged import records
 from tests.unit.notices import attributes, sent
-from tests.unit.ordering import PLACED_AT, QUEUE_URL, message, messages, order, store
+from tests.unit.ordering import QUEUE_URL, message, messages, order, store
 
 REQUEST = {"X-Request-Id": "r-1"}
 IDS = attributes(correlationIds='["r-1", "r-2"]')
@@ -83,14 +82,6 @@ def test_an_error_has_the_id_and_a_record_with_its_status(
 def test_behind_api_gateway_a_new_id_is_the_one_of_the_gateway() -> None:
     event = gateway_event(resource="/health", context={"requestId": "c6af9ac6-7b61-11e6-9a41"})
     assert app.app(event, None)["headers"]["X-Request-Id"] == "c6af9ac6-7b61-11e6-9a41"
-
-
-def test_the_id_is_no_part_of_the_content_of_an_order() -> None:
-    one, other = (Order("o-1", "c-1", (Item("Lima", 1),), None, PLACED_AT, None, each) for each in ("r-1", "r-2"))
-    assert one == other
-    assert one.digest() == other.digest()
-    assert one.to_json() == other.to_json()
-    assert "correlationId" not in stored_item(order())
 
 
 def test_an_order_that_comes_from_two_requests_keeps_the_first_id(aws: Aws, log_lines: io.StringIO) -> None:

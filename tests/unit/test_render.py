@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import io
 import re
 import tracemalloc
@@ -15,13 +14,11 @@ from typing import Any
 
 import pytest
 from botocore.response import StreamingBody
-from hypothesis import given
-from hypothesis import strategies as st
 
 from chalicelib.errors import Unavailable
 from chalicelib.reports import render as rendering
 from chalicelib.reports.inventory import COLUMNS, neutralise, to_csv
-from chalicelib.reports.render import Page, parse_price, plain, render, render_report, summarise, visible
+from chalicelib.reports.render import Page, parse_price, render, render_report, summarise
 from tests.unit import answering
 from tests.unit.answering import in_utf8
 
@@ -246,43 +243,11 @@ def test_no_cell_becomes_markup(evil: str) -> None:
         assert evil in page.text
 
 
-def table_cells(page: str) -> list[list[str]]:
-    """Returns the text of each cell in the table of beans, row by row. A cell's own markup is escaped."""
-    rows = re.findall(r"<tr(?: class=\"low\")?>(.*?)</tr>", page.split('id="beans"', 1)[-1], re.DOTALL)
-    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in rows]
-    return [[html.unescape(re.sub(r"<[^>]*>", "", cell)) for cell in row] for row in cells]
-
-
-# Characters that break pages: markup, direction controls, invisible ones, four bytes, combining accents.
-ODD = st.text(
-    st.sampled_from("<>&\"'{}%=\u202e\u2066\u2069\u200b\u200d\ufeff\u0301אبA1 \n\r\0\u2028\x85☕👩\U0010ffff"),
-    max_size=12,
-)
-
-
-@given(st.lists(st.tuples(ODD, ODD, ODD, ODD, ODD), max_size=4))
-def test_the_page_has_exactly_the_given_cells_and_no_direction_controls(beans: list[tuple[str, ...]]) -> None:
-    names = ("supplier", "type", "product_name", "price", "description")
-    rows = [
-        line(n, supplier_id=n, quantity=n, **dict(zip(names, bean, strict=True))) for n, bean in enumerate(beans, 1)
-    ]
-    page = "".join(render(summarise(rows), PAGE))
-    expected = []
-    for number, (supplier, kind, name, price, description) in enumerate((map(plain, bean) for bean in beans), 1):
-        amount = parse_price(price)
-        told = f"{price} not a price" if visible(price) else "unknown"
-        expected.append(
-            (
-                visible(supplier) or f"Unnamed supplier {number}",
-                (visible(name) or "Unnamed bean") + f" #{number}" + (description if visible(description) else ""),
-                kind if visible(kind) else "",
-                told if amount is None else f"{amount:,.2f}",
-                f"{number} low",
-            )
-        )
-    assert sorted(tuple(row[:5]) for row in table_cells(page) if row) == sorted(expected)
-    assert not re.search("[\u202a-\u202e\u2066-\u2069]", page)
-    assert page.count("<script") == 1
+@pytest.mark.parametrize("column", ["supplier", "type", "product_name", "price", "description"])
+def test_a_cell_is_shown_whole_and_a_control_of_its_direction_is_replaced(column: str) -> None:
+    text = document([line(**{column: "a\u202e\u2066אב\u0301☕👩\u200d\U0010ffff\u202c\u2069 z"})]).text
+    assert "a\ufffd\ufffdאב\u0301☕👩\u200d\U0010ffff\ufffd\ufffd z" in text
+    assert not re.search("[\u202a-\u202e\u2066-\u2069]", text)
 
 
 def test_each_text_beside_another_is_isolated_from_it() -> None:
@@ -340,6 +305,7 @@ def test_the_report_is_a_page_beside_the_csv(s3: Any) -> None:
     assert found["ContentType"] == "text/html; charset=utf-8"
     html = found["Body"].read().decode()
     assert "Café Azul" in html
+    assert list(rendering.Row._fields) == list(COLUMNS)
     [link] = Document(html).all("a")
     assert "/inventory/r1/inventory.csv?X-Amz-Algorithm=AWS4-HMAC-SHA256" in str(link["href"])
     assert "X-Amz-Expires=3600" in str(link["href"])

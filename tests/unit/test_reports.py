@@ -84,16 +84,6 @@ def test_the_input_of_the_machine_is_what_it_cannot_know(aws: Aws) -> None:
     assert inputs == [asked, {"mode": "listing", **asked}]
 
 
-@pytest.mark.parametrize("wanted", [INVENTORY, LISTING], ids=["inventory", "storage"])
-def test_a_key_is_one_execution_for_ever(aws: Aws, wanted: dict[str, str]) -> None:
-    first = start(aws, wanted, "monday")
-    for status in ("RUNNING", "SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"):
-        aws.finish(first["reportId"], status)
-        assert start(aws, wanted, "monday") == first
-    assert ids(newest(aws.sfn, 100)) == [first["reportId"]]
-    assert start(aws, wanted, "tuesday") != first
-
-
 def test_a_storage_report_whose_name_looks_like_an_inventory_is_found(aws: Aws) -> None:
     run_by_hand(aws, "storage", "inventory-of-buckets", NOW)
     assert get(aws, "inventory-of-buckets")["kind"] == "storage"
