@@ -52,9 +52,6 @@ def pages(api: Api, path: str, key: str) -> Iterator[list[str]]:
         following = page["next"] and f"&next={page['next']}"
 
 
-# --- POST /create_report ----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("body", [b"", {}, {"kind": "inventory"}])
 def test_without_a_kind_an_inventory_report_is_started(api: Api, aws: Aws, body: Any) -> None:
     response = api.post("/create_report", body, host="127.0.0.1:8000")
@@ -80,9 +77,6 @@ def test_a_key_belongs_to_one_report_and_to_the_person_who_asked_first(api: Api,
     second = started(ben)
     assert second["reportId"] != first["reportId"] != started(api)["reportId"] != second["reportId"]
     assert api.get(second["href"]).json_body["requestedBy"] == "ben"
-
-
-# --- GET /reports/{reportId}, and its history -------------------------------------------------------------------------
 
 
 def test_a_running_report_has_null_for_what_is_not_known_yet(api: Api, aws: Aws) -> None:
@@ -148,9 +142,6 @@ def test_a_report_that_does_not_exist_is_a_404(api: Api, aws: Aws, report_id: st
     assert bool(calls) is (report_id == "inventory-none")
 
 
-# --- GET /reports -----------------------------------------------------------------------------------------------------
-
-
 def test_reports_of_both_machines_are_listed_newest_first_by_pages_and_by_kind(api: Api, aws: Aws) -> None:
     ids = []
     for second, kind in enumerate(["inventory", "storage", "storage", "inventory", "inventory"]):
@@ -166,9 +157,6 @@ def test_reports_of_both_machines_are_listed_newest_first_by_pages_and_by_kind(a
     assert TIMESTAMP.fullmatch(oldest["finishedAt"])
     assert list(pages(api, "/reports?limit=2", "reportId")) == [ids[4:2:-1], ids[2:0:-1], ids[:1]]
     assert list(pages(api, "/reports?kind=storage", "reportId")) == [ids[2:0:-1]]
-
-
-# --- POST /orders -----------------------------------------------------------------------------------------------------
 
 
 def test_an_order_is_queued_and_named(api: Api, aws: Aws) -> None:
@@ -216,9 +204,6 @@ def test_other_orders_under_the_same_key_are_a_conflict_and_not_queued(api: Api,
     assert not aws.queued()
 
 
-# --- GET /orders ------------------------------------------------------------------------------------------------------
-
-
 def test_a_stored_order_is_shown(api: Api, aws: Aws) -> None:
     items = [{"item": "Lima", "quantity": 1}, {"item": "Nariño ☕", "quantity": 10_000}]
     placed = {"orderID": "o-1", "customerID": "c-1", "items": items, "note": "two\nlines"}
@@ -255,9 +240,6 @@ def test_orders_are_listed_newest_first_by_pages_and_by_customer(api: Api, aws: 
     assert api.get("/orders").json_body["orders"][0] == api.get("/orders/o-4").json_body
 
 
-# --- GET /notifications -----------------------------------------------------------------------------------------------
-
-
 def test_notifications_are_listed_newest_first_by_pages_and_by_kind(api: Api, aws: Aws) -> None:
     for number, kind in enumerate(["upload", "order", "upload", "alarm", "upload", "a stranger's"]):
         moment = app.now() + timedelta(seconds=number)
@@ -269,8 +251,6 @@ def test_notifications_are_listed_newest_first_by_pages_and_by_kind(api: Api, aw
     }
     assert {query: list(pages(api, f"/notifications?{query}", "messageId")) for query in expected} == expected
 
-
-# --- The parameters of every list -------------------------------------------------------------------------------------
 
 LISTS = ["/reports", "/orders", "/notifications"]
 
@@ -301,9 +281,6 @@ def test_a_token_of_no_list_or_of_another_list_is_refused(api: Api, aws: Aws) ->
                 assert message.startswith("next: is not the `next` of an earlier page of this list")
 
 
-# --- Bodies that cannot be read ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("path", ["/orders", "/create_report"])
 def test_a_body_that_cannot_be_read_is_a_400_a_413_or_a_415(api: Api, path: str) -> None:
     assert refused(api.post(path, b"{"), 400, "InvalidRequest").startswith("body: is not JSON")
@@ -312,9 +289,6 @@ def test_a_body_that_cannot_be_read_is_a_400_a_413_or_a_415(api: Api, path: str)
     assert refused(api.post(path, b" " * 1_000_001), 413, "BodyTooLarge").startswith("the body has 1,000,001 bytes")
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
         assert kind in refused(api.post(path, b"{}", content_type=kind), 415, "UnsupportedMediaType")
-
-
-# --- What the gateway refuses, and the API itself ---------------------------------------------------------------------
 
 
 def test_health_says_the_stage_and_the_version_of_the_project(api: Api) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from benchmarks import growth, load, money, page, results
-from benchmarks.results import Measurement, Point, Result
+from benchmarks.results import Point, Result
 
 PRICES = {
     "api_gateway.rest.per_1000000": 4.0,
@@ -42,15 +41,6 @@ def test_a_result_is_worse_if_its_whole_spread_is_below_the_recorded_one() -> No
     # A result without a spread may vary by a fifth.
     assert result(1.7).compared_with(result(2.0)).worse_than is None
     assert result(1.2).compared_with(result(2.0)).worse_than == 2.0
-
-
-def test_results_are_read_as_they_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "FILE", tmp_path / "results.json")
-    with_point = replace(result(1.0, 1.5), points=(Point("MB", "ours", 10, 1.5),))
-    written = {"a": Measurement("a day", [with_point, replace(result(1.0), peer="another", worse_than=2.0)])}
-    results.write(written)
-    assert results.read() == written
-    assert len({each.key for each in written["a"].results}) == 2
 
 
 def test_a_run_changes_only_its_own_part_of_the_page() -> None:
@@ -100,9 +90,6 @@ def test_a_function_with_less_memory_has_less_of_a_processor() -> None:
     gigabytes = money.memory("store_orders") / 1_024
     seconds = 0.1 * 1_769 / money.memory("store_orders") + 0.2
     assert bill.lines["Lambda time"] == pytest.approx(seconds * gigabytes * 0.00002)
-
-
-# --- The loads of docs/architecture.md --------------------------------------------------------------------------------
 
 
 def test_the_page_on_architecture_has_the_loads_of_the_code() -> None:

@@ -27,9 +27,6 @@ DATABASE = Database("db.example", 3307, "cafe", "reader", "secret")
 SERVICES = ["sqs", "dynamodb", "stepfunctions", "s3", "sns", "cloudwatch", "secretsmanager"]
 
 
-# --- AWS --------------------------------------------------------------------------------------------------------------
-
-
 def test_a_client_is_made_once_for_each_service_and_region() -> None:
     assert clients.aws("sqs") is clients.aws("sqs")
     assert clients.aws("sqs", "eu-central-1") is not clients.aws("sqs")
@@ -105,9 +102,6 @@ def test_a_call_that_could_outlast_its_function_does_not_begin(aws: Aws, monkeyp
     for seconds in (0, 3, clients.longest_call("s3"), None):
         with clients.time_limit(seconds) if seconds is not None else nullcontext():
             aws.sqs.list_queues()
-
-
-# --- MySQL ------------------------------------------------------------------------------------------------------------
 
 
 class Connection:
@@ -195,9 +189,6 @@ def test_an_error_that_cannot_pass_is_refused(connections: list[Connection], err
     assert caught.value.__cause__ is error
 
 
-# --- The certificate of MySQL -----------------------------------------------------------------------------------------
-
-
 def context_for(connections: list[Connection], host: str) -> Any:
     """Returns the TLS settings of a connection to ``host``."""
     with clients.mysql(replace(DATABASE, host=host)):
@@ -253,9 +244,6 @@ def test_a_server_with_another_certificate_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setattr(pymysql, "connect", connect)
     with pytest.raises(DatabaseRefused, match=r"^MySQL at \S+:3307 has no valid certificate: .*verify failed"):
         use()
-
-
-# --- MySQL by its secret ----------------------------------------------------------------------------------------------
 
 
 class Server:

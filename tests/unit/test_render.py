@@ -82,9 +82,6 @@ def document(rows: Iterable[list[str]]) -> Document:
     return Document("".join(render(summarise(rows), PAGE)))
 
 
-# --- What it counts ---------------------------------------------------------------------------------------------------
-
-
 def test_the_totals_count_every_bean_and_each_supplier_once() -> None:
     summary = summarise([line(1, price="2.50", quantity=4), line(2, supplier_id=8, price="$10", quantity=30)])
     assert (summary.beans, summary.suppliers, summary.quantity, summary.value) == (2, 2, 34, Decimal("310"))
@@ -169,9 +166,6 @@ def test_memory_does_not_grow_with_the_number_of_beans(small: None) -> None:
     assert peak(4_000) < 1.2 * peak(1_000)
 
 
-# --- What it shows ----------------------------------------------------------------------------------------------------
-
-
 def test_the_page_says_when_it_was_made_from_what_and_links_the_whole_inventory() -> None:
     page = document([line()])
     assert "Made on 21 November 2026, 03:14 UTC from the suppliers’ inventory in MySQL." in page.text
@@ -223,8 +217,6 @@ def test_screen_readers_can_read_the_table_and_the_chart() -> None:
     assert "Café Azul: 100" in page.text
     assert page.all("html") == [{"lang": "en"}]
 
-
-# --- Every cell stays text --------------------------------------------------------------------------------------------
 
 EVIL = [
     *("<script>alert(1)</script>", "</script></style><img src=x onerror=alert(1)>", "{{ 7 * 7 }}{% raw %}"),
@@ -282,9 +274,6 @@ def test_the_page_asks_for_nothing_and_runs_only_its_own_script() -> None:
     assert all(str(link["href"]).startswith("data:") for link in page.all("link"))
     assert "url(" not in html
     assert "@import" not in html
-
-
-# --- From S3 and back -------------------------------------------------------------------------------------------------
 
 
 def report(s3: Any) -> dict[str, Any]:

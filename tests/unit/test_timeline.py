@@ -189,10 +189,6 @@ def test_the_table_of_these_tests_answers_as_moto_does(aws: Aws) -> None:
 KEY = "2026-11-21T03:14:15.123456Z#o-1"
 
 
-def test_a_token_continues_where_its_page_ended() -> None:
-    assert timeline.write_token("orders", KEY) == "orders-20261121T031415123456Z-6f2d31"
-
-
 @given(st.datetimes(), st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=512))
 def test_every_sort_key_comes_back_from_its_token(moment: datetime, identifier: str) -> None:
     key = f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z#{identifier}".rjust(

@@ -40,9 +40,6 @@ def refusal(text: str | bytes) -> str:
     return str(caught.value)
 
 
-# --- Good rows --------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -71,9 +68,6 @@ def refusal(text: str | bytes) -> str:
 )
 def test_good_rows_are_read(text: str, expected: list[Row]) -> None:
     assert parsed(text) == expected
-
-
-# --- Bad rows ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("quantity", ["-1", "2147483648", "9" * 50, "1.5", "1,5", "many", "", "1_000", "٣", "1e3"])
@@ -134,8 +128,6 @@ def test_a_value_is_shown_up_to_100_characters() -> None:
         assert shown.endswith(end)
         assert len(shown) == 102
 
-
-# --- Files that are refused -------------------------------------------------------------------------------------------
 
 GOOD = "A,t,p,1,d,1\n"
 
@@ -210,9 +202,6 @@ def test_a_file_of_50_mb_is_read_and_a_larger_one_is_not() -> None:
         receiving._open(Upload.from_record(event("inventory/a.csv", size=FILE_BYTES + 1)), s3, "uploads")
 
 
-# --- Any file ---------------------------------------------------------------------------------------------------------
-
-
 cells = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20).filter(str.strip)
 beans = st.tuples(cells, cells, cells, cells, cells, st.integers(0, 2**31 - 1))
 
@@ -256,9 +245,6 @@ def outcome(chunks: Iterable[bytes]) -> list[Any]:
 def test_the_rows_are_the_same_however_the_bytes_arrive(data: bytes, below_header: bool, sizes: list[int]) -> None:
     data = (HEADER.encode() if below_header else b"") + data
     assert outcome(in_chunks(data, sizes)) == outcome([data]) == outcome(bytes([byte]) for byte in data)
-
-
-# --- Events -----------------------------------------------------------------------------------------------------------
 
 
 def event(key: str, size: int = 3, sequencer: str = "0055AED6DCD90281E5") -> dict[str, Any]:
