@@ -10,8 +10,6 @@ from local import chromium, packages
 from local.database import Database
 from local.processes import StackError
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
