@@ -363,7 +363,7 @@ def test_of_too_many_events_both_ends_are_read_and_the_picture_is_partial() -> N
     assert shown["partial"]
     assert statuses(states) == {"First": "succeeded", "Items": "running", "Each": "running"}
     assert states["First"]["finishedAt"] == at(3)
-    # The first five events are of no item.
+    # The first five events belong to no item.
     assert states["Each"]["tries"] == (history.NEWEST_PAGES + 1) * history.PAGE_EVENTS // 5 - 1
     assert executions.asked.count("events") == history.NEWEST_PAGES + 1
     stopped = of(Executions(MANY, many(4_990, "0 -> ExecutionAborted"), "ABORTED"))

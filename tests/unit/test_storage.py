@@ -247,7 +247,7 @@ def test_a_call_that_hangs_does_not_delay_the_report(account: Account) -> None:
 
 
 def test_out_of_time_the_figures_are_partial_too(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    # CloudWatch takes no more in one call.
+    # CloudWatch accepts at most 500 in one call.
     assert figures.METRICS_PER_CALL == 500
     monkeypatch.setattr(figures, "METRICS_PER_CALL", 1)
     account.bucket("beans")
