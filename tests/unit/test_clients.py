@@ -158,7 +158,7 @@ def test_each_use_has_a_fresh_connection_that_is_closed_at_its_end(connections: 
 @pytest.mark.parametrize(
     "error",
     [
-        # Too many connections, a shutdown, a lock time-out, a deadlock, an interrupt, and a server that does not answer.
+        # Too many connections, shutdowns, a lock time-out, a deadlock, an interrupt, and a server that does not answer.
         *(pymysql.err.OperationalError(code, "said the server") for code in (1040, 1053, 1152, 1205, 1213, 1317, 1927)),
         *(pymysql.err.OperationalError(code, "said PyMySQL") for code in (0, 2002, 2003, 2006, 2013, 2014)),
         *(TimeoutError("timed out"), ConnectionResetError(104, "reset"), BrokenPipeError()),
