@@ -43,8 +43,6 @@ def reasons(lines: io.StringIO) -> list[tuple[str, str]]:
     return [(each["level"], each["reason"]) for each in records(lines, "token refused")]
 
 
-# --- Groups and routes ------------------------------------------------------------------------------------------------
-
 EVERYBODY = {OPEN, STAFF, MANAGERS}
 PEOPLE: dict[str, tuple[tuple[str, ...] | None, set[str]]] = {
     "without a token": (None, {OPEN}),
@@ -77,9 +75,6 @@ def test_the_routes_have_the_groups_of_the_interface() -> None:
         OPEN: {"GET /", "GET /console/{file}", "GET /health", "GET /openapi.json"},
         STAFF: {"POST /orders", "GET /orders", "GET /orders/{order_id}", "GET /notifications", "GET /today"},
     }
-
-
-# --- The token --------------------------------------------------------------------------------------------------------
 
 
 def test_a_token_comes_bare_or_after_bearer_and_its_clock_may_be_ahead(
@@ -165,9 +160,6 @@ def test_a_bad_token_is_a_403_and_never_in_a_log(api: Api, pool: Pool, log_lines
     [(_, logged)] = reasons(log_lines)
     assert reason in logged
     assert not [piece for piece in token.split(".") if len(piece) > 8 and piece in log_lines.getvalue()]
-
-
-# --- The keys ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_local_cloud_has_keys_of_its_own(api: Api, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,8 +263,6 @@ def test_a_mistake_in_the_authorizer_lets_nobody_in(
     assert "in fail" in reason
     assert api.headers["authorization"] not in log_lines.getvalue()
 
-
-# --- The answer of the authorizer -------------------------------------------------------------------------------------
 
 ARN = f"arn:aws:execute-api:{REGION}:123456789012:a1b2c3/api"
 
