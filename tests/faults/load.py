@@ -29,13 +29,14 @@ from tests.faults.counting import (
     inbox,
     new_file,
     order,
+    orders_of,
     place,
     wait_for_reports,
     writes,
 )
 from tests.system import faults
 from tests.system.letters import QUEUES
-from tests.system.stack import Faulty, Message
+from tests.system.stack import Faulty
 from tests.system.system import new_id, wait_for
 from tests.system.wire import Cut, Exchange, Fault, Reply, Rule
 
@@ -104,7 +105,7 @@ class Orders:
         """Waits until all orders are announced or nothing changes any more. Returns when the last change was."""
         announced, moved = 0, time.monotonic()
         while True:
-            now = len(self.accepted & announcements(self.system.subscriber.messages()).keys())
+            now = len(self.accepted & announcements(self.system).keys())
             if now > announced:
                 announced, moved = now, time.monotonic()
                 say(f"  announced {announced:,} of {len(self.accepted):,}")
@@ -116,8 +117,8 @@ class Orders:
 
     def counts(self) -> dict[str, int]:
         system = self.system
-        written, announced = writes(system), announcements(system.subscriber.messages())
-        kept = announcements(Message("", each["subject"], each["message"]) for each in inbox(system))
+        written, announced = writes(system), announcements(system)
+        kept = orders_of("placed", (each["facts"] for each in inbox(system)))
         waiting = dead(system, self.accepted)
         own = {each for each in written if each in self.accepted}
         return {

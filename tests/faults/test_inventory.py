@@ -1,8 +1,7 @@
 """Flow 1: every accepted report ends, its end is announced once, and every link in a notification works."""
 
-from tests.faults import counting
 from tests.faults.conftest import Record
-from tests.faults.counting import at_once, count_reports, wait_for_reports
+from tests.faults.counting import at_once, count_reports, reports_in, request_reports, wait_for_reports
 from tests.faults.weather import SOME, Weather, afresh, cases, invoking, killing, publishing, short, together, wire
 from tests.system.faults import (
     cut_after,
@@ -57,10 +56,7 @@ READY, FAILURE = "Subject=Inventory+report+ready", "Subject=Inventory+report+fai
     ],
 )
 def test_reports_requested_in_this_weather_succeed(system: Faulty, weather: Weather, record: Record) -> None:
-    with weather(system):
-        accepted = counting.request_reports(system, {"kind": "inventory"})
-        wait_for_reports(system, accepted)
-    record(count_reports(system, accepted, wanted="SUCCEEDED"))
+    record(count_reports(system, reports_in(system, weather), wanted="SUCCEEDED"))
 
 
 @cases(
@@ -82,10 +78,7 @@ def test_reports_requested_in_this_weather_succeed(system: Faulty, weather: Weat
     in_short=["Lambda refuses RenderReport for ever", "SNS refuses for ever"],
 )
 def test_reports_that_cannot_succeed_are_announced_as_failed(system: Faulty, weather: Weather, record: Record) -> None:
-    with weather(system):
-        accepted = counting.request_reports(system, {"kind": "inventory"})
-        wait_for_reports(system, accepted)
-    record(count_reports(system, accepted, wanted="FAILED"))
+    record(count_reports(system, reports_in(system, weather), wanted="FAILED"))
 
 
 @cases(
@@ -95,22 +88,20 @@ def test_reports_that_cannot_succeed_are_announced_as_failed(system: Faulty, wea
     }
 )
 def test_reports_of_a_killed_function_end_and_are_announced(system: Faulty, weather: Weather, record: Record) -> None:
-    with weather(system):
-        accepted = counting.request_reports(system, {"kind": "inventory"})
-    record(count_reports(system, accepted))
+    record(count_reports(system, reports_in(system, weather)))
 
 
 def test_notify_report_takes_longer_than_it_may(system: Faulty, record: Record) -> None:
     # The slow publication takes effect too, so there are two notifications with the same key.
     with system.patience("inventory", "NotifyReport", 1), publishing(READY, slow(3), first=1)(system):
-        accepted = counting.request_reports(system, {"kind": "inventory"}, 1)
+        accepted = request_reports(system, 1)
         wait_for(lambda: system.subscriber.about(accepted[0])[f"report/{accepted[0]}"] == 2, "the late notification")
     record(count_reports(system, accepted, wanted="SUCCEEDED"))
 
 
 def test_the_report_is_aborted(system: Faulty, record: Record) -> None:
     with system.wire.fault("lambda:Invoke", slow(2), caller="states") as slowness:
-        accepted = counting.request_reports(system, {"kind": "inventory"}, 1)
+        accepted = request_reports(system, 1)
         wait_for(lambda: slowness.met, "the first state")
         system.aws("stepfunctions").stop_execution(executionArn=execution_arn(system, accepted[0]))
     record(count_reports(system, accepted, wanted="ABORTED"))
@@ -118,7 +109,7 @@ def test_the_report_is_aborted(system: Faulty, record: Record) -> None:
 
 def test_the_whole_report_takes_longer_than_it_may(system: Faulty, record: Record) -> None:
     with system.patience("inventory", None, 1), system.wire.fault("lambda:Invoke", slow(3), caller="states"):
-        accepted = counting.request_reports(system, {"kind": "inventory"}, 1)
+        accepted = request_reports(system, 1)
         wait_for_reports(system, accepted)
     record(count_reports(system, accepted, wanted="TIMED_OUT"))
 

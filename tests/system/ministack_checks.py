@@ -14,6 +14,7 @@ from botocore.parsers import ResponseParserError
 
 from local.cloud import REGION
 from tests.system.emulator import ACCOUNT, Emulator, is_allowed
+from tests.system.streams import records
 from tests.system.system import wait_for
 
 
@@ -152,14 +153,10 @@ def _put(emulator: Emulator, *ids: str) -> None:
 
 
 def partiql_inserts(emulator: Emulator) -> bool:
-    stream, streams = emulator.table("inserted"), emulator.client("dynamodbstreams")
+    stream = emulator.table("inserted")
     emulator.client("dynamodb").execute_statement(Statement="""INSERT INTO "inserted" VALUE {'id': 'one'}""")
-    records = []
-    for shard in streams.describe_stream(StreamArn=stream)["StreamDescription"]["Shards"]:
-        position = {"ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
-        iterator = streams.get_shard_iterator(StreamArn=stream, **position)["ShardIterator"]
-        records += streams.get_records(ShardIterator=iterator)["Records"]
-    return [(each["eventName"], each["dynamodb"]["Keys"]) for each in records] == [("INSERT", {"id": {"S": "one"}})]
+    found = [each for _, each in records(emulator.client("dynamodbstreams"), stream)]
+    return [(each["eventName"], each["dynamodb"]["Keys"]) for each in found] == [("INSERT", {"id": {"S": "one"}})]
 
 
 def repeated_starts(emulator: Emulator) -> bool:

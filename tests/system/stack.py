@@ -22,10 +22,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pymysql
 
+from chalicelib import facts
 from chalicelib.settings import Database as Settings
 from infra.deploy import project
 from local.cloud import Cloud
@@ -322,6 +324,7 @@ class Message:
     key: str
     subject: str
     text: str
+    facts: dict[str, Any]
 
 
 class Subscriber:
@@ -345,8 +348,11 @@ class Subscriber:
             while found := self._sqs.receive_message(QueueUrl=self._url, MaxNumberOfMessages=10).get("Messages"):
                 for each in found:
                     sent = json.loads(each["Body"])
-                    key = sent.get("MessageAttributes", {}).get("key", {}).get("Value", "")
-                    self._got.append(Message(key, sent.get("Subject") or "", sent["Message"]))
+                    attributes = {name: value["Value"] for name, value in sent.get("MessageAttributes", {}).items()}
+                    known = facts.read(attributes.get(facts.NAME))
+                    self._got.append(
+                        Message(attributes.get("key", ""), sent.get("Subject") or "", sent["Message"], known)
+                    )
                 entries = [{"Id": str(n), "ReceiptHandle": each["ReceiptHandle"]} for n, each in enumerate(found)]
                 self._sqs.delete_message_batch(QueueUrl=self._url, Entries=entries)
             return list(self._got)

@@ -150,6 +150,12 @@ class System:
         answer = self.aws("lambda").invoke(FunctionName=f"cafe-dev-{function}", Payload=json.dumps(event))
         return "FunctionError" not in answer, json.loads(answer["Payload"].read() or "null")
 
+    def call(self, function: str, event: Any) -> Any:
+        """Invokes a deployed function, which must succeed. Returns its result."""
+        ok, result = self.invoke(function, event)
+        assert ok, result
+        return result
+
     def upload(self, key: str, body: bytes | str) -> str:
         data = body.encode() if isinstance(body, str) else body
         self.aws("s3").put_object(Bucket=self.env["UPLOADS_BUCKET"], Key=key, Body=data)

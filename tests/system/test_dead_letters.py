@@ -12,6 +12,7 @@ import pytest
 
 from tests.system.inventory import HEADER, stock
 from tests.system.letters import Letters, failed_upload, messages, order_message, own_letters
+from tests.system.streams import failed_batch, records
 from tests.system.system import System, logged, stored, wait_for
 
 
@@ -130,39 +131,18 @@ def test_what_sns_could_not_deliver_is_in_the_inbox_once_however_often_it_is_put
     assert len(system.notifications(key)) == 1
 
 
-def position(system: System, order_id: str) -> tuple[str, str]:
-    """The shard and the sequence number of an order on the stream."""
-    streams, stream = system.aws("dynamodbstreams"), system.env["ORDERS_STREAM_ARN"]
-    [shard] = streams.describe_stream(StreamArn=stream)["StreamDescription"]["Shards"]
-    of_shard = {"StreamArn": stream, "ShardId": shard["ShardId"]}
-    iterator = streams.get_shard_iterator(**of_shard, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
-    while iterator:
-        answer = streams.get_records(ShardIterator=iterator)
-        for change in (each["dynamodb"] for each in answer["Records"]):
-            if change["Keys"]["orderID"]["S"] == order_id:
-                return shard["ShardId"], change["SequenceNumber"]
-        iterator = answer.get("NextShardIterator") if answer["Records"] else None
-    raise AssertionError(f"{order_id} is not on the stream")
-
-
 def test_a_batch_of_which_only_the_position_is_known_is_read_from_the_stream(system: System, letters: Letters) -> None:
     order_id = placed(system, letters.new_id())
     system.notification(order_id, "order")
-    shard, number = position(system, order_id)
-
-    def put(start: str) -> str:
-        context = {"condition": "RetryAttemptsExhausted", "approximateInvokeCount": 101, "functionArn": "arn"}
-        info = {
-            **{"shardId": shard, "startSequenceNumber": start, "endSequenceNumber": number, "batchSize": 1},
-            "approximateArrivalOfFirstRecord": "2026-11-21T08:00:00Z",
-            "approximateArrivalOfLastRecord": "2026-11-21T08:00:00Z",
-            "streamArn": system.env["ORDERS_STREAM_ARN"],
-        }
-        return letters.put(
-            "FAILURES_QUEUE_URL", {"requestContext": context, "DDBStreamBatchInfo": info, "version": "1.0"}
-        )
-
-    dead, gone, broken = put(number), put("1".zfill(21)), put("1")
+    stream = system.env["ORDERS_STREAM_ARN"]
+    changes = [(shard, each["dynamodb"]) for shard, each in records(system.aws("dynamodbstreams"), stream)]
+    [(shard, number)] = [
+        (shard, each["SequenceNumber"]) for shard, each in changes if each["Keys"] == {"orderID": {"S": order_id}}
+    ]
+    dead, gone, broken = (
+        letters.put("FAILURES_QUEUE_URL", failed_batch(stream, shard, start, number))
+        for start in (number, "1".zfill(21), "1")
+    )
     result = letters.redrive(dead, gone, broken)
     assert result["redriven"] == 1, result
     kept = {each["id"]: each["why"] for each in result["kept"]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,8 +10,8 @@ from tests.system.system import System, new_id, stored, wait_for
 
 def announced(system: System, about: str) -> Counter[str]:
     """How often each order was announced, by the notifications about one order or one customer."""
-    messages = [each["message"] for each in system.notifications(about, "order") if "new order" in each["subject"]]
-    return Counter(order for message in messages for order in re.findall(r"order (\S+) of customer", message))
+    facts = [each["facts"] for each in system.notifications(about, "order")]
+    return Counter(order_id for each in facts if each["outcome"] == "placed" for order_id in each["orderIDs"])
 
 
 def ids(system: System, customer: str) -> Counter[str]:
