@@ -12,11 +12,11 @@ from typing import Any
 
 from chalicelib import facts
 from tests.faults.weather import Weather
+from tests.system.events import records
 from tests.system.inventory import HEADER, stock
 from tests.system.letters import QUEUES, messages, order_message
 from tests.system.reports import execution_arn
 from tests.system.stack import Faulty
-from tests.system.streams import records
 from tests.system.system import new_id, wait_for
 
 # Maximum number of tries of a client after a 503.
@@ -331,26 +331,6 @@ def publish(system: Faulty, number: int = 3, keys: list[str] | None = None) -> l
             },
         )
     return keys
-
-
-def sns_event(*texts: str, key: str | None = None) -> dict[str, Any]:
-    """Returns the event that SNS sends to ``record_notification``, with a record for each text."""
-    return {
-        "Records": [
-            {
-                "EventSource": "aws:sns",
-                "EventVersion": "1.0",
-                "Sns": {
-                    "MessageId": new_id("m"),
-                    "Subject": "For the inbox",
-                    "Message": text,
-                    "Timestamp": "2026-11-21T08:00:00.000Z",
-                    "MessageAttributes": {"key": {"Type": "String", "Value": key or text}},
-                },
-            }
-            for text in texts
-        ]
-    }
 
 
 def count_notifications(system: Faulty, accepted: Iterable[str]) -> Count:

@@ -2,8 +2,9 @@
 
 from tests.faults import counting
 from tests.faults.conftest import Record
-from tests.faults.counting import at_once, count_notifications, sns_event
+from tests.faults.counting import at_once, count_notifications
 from tests.faults.weather import Weather, cases, killing, short, wire
+from tests.system.events import sns_event
 from tests.system.faults import cut_after, cut_before, failed, failed_after, throttled, unavailable
 from tests.system.letters import messages, own_letters
 from tests.system.stack import Faulty

@@ -6,6 +6,7 @@ from tests.faults import counting
 from tests.faults.conftest import Record
 from tests.faults.counting import at_once, count_orders, order
 from tests.faults.weather import SOME, Weather, cases, killing, short, wire
+from tests.system.events import sqs_event
 from tests.system.faults import (
     cut_after,
     cut_before,
@@ -82,23 +83,11 @@ def test_a_poison_message_lies_between_good_ones(system: Faulty, record: Record)
         wait_for(lambda: counting.dead(system, [poison]), "the dead letter")
 
 
-def sqs_event(system: Faulty, orders: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the event that SQS sends to ``store_orders``. MiniStack sends at most ten messages, and AWS more."""
-    source = {"eventSource": "aws:sqs", "eventSourceARN": system.env["ORDERS_QUEUE_ARN"]}
-    source |= {"attributes": {"ApproximateReceiveCount": "1"}}
-    return {
-        "Records": [
-            {"messageId": new_id("m"), "receiptHandle": new_id("r"), "body": counting.message(each), **source}
-            for each in orders
-        ]
-    }
-
-
 @short
 def test_a_large_batch_comes_again_after_the_function_timed_out_half_way(system: Faulty, record: Record) -> None:
     # The function makes four writes of 25 orders. The third hangs until Lambda's timeout. SQS sends all 100 again.
     orders = [order("large") for _ in range(100)]
-    event = sqs_event(system, orders)
+    event = sqs_event(*map(counting.message, orders))
     with system.timeout("store_orders", 3), system.wire.fault(WRITE, late(6), every=3, first=1):
         ok, error = system.invoke("store_orders", event)
     assert not ok

@@ -8,6 +8,7 @@ from tests.faults import counting
 from tests.faults.conftest import Record
 from tests.faults.counting import File, count_uploads, inbox, new_file
 from tests.faults.weather import SOME, Weather, afresh, cases, killing, short, together, wire
+from tests.system.events import Event, s3_event
 from tests.system.faults import before_call, cut_after, cut_before, failed, failed_after, slow, throttled, truncated
 from tests.system.gate import Trap
 from tests.system.letters import own_letters
@@ -77,10 +78,10 @@ def upload(system: Faulty, file: File) -> File:
     return file
 
 
-def event(system: Faulty, file: File) -> dict[str, object]:
+def event(system: Faulty, file: File) -> Event:
     """Returns the latest event of the file's key in the format of S3."""
     [(sequencer, etag)] = system.sql("SELECT sequencer, etag FROM uploads WHERE object_key = %s", file.key)
-    return system.s3_event(file.key, sequencer, etag=f'"{etag}"')
+    return s3_event(system.env["UPLOADS_BUCKET"], file.key, etag, sequencer)
 
 
 def deliver(system: Faulty, *events: object) -> None:
@@ -156,7 +157,7 @@ def test_one_event_of_two_records_fails_at_the_second(system: Faulty, record: Re
     first, second = upload(system, new_file()), upload(system, new_file())
     for each in (first, second):
         wait_for_notification(system, each)
-    records = event(system, first)["Records"] + event(system, second)["Records"]  # type: ignore[operator]
+    records = event(system, first)["Records"] + event(system, second)["Records"]
     for _ in range(2):
         deliver(system, {"Records": records})
     record(count_uploads(system, [first, second]))

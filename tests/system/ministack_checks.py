@@ -14,7 +14,7 @@ from botocore.parsers import ResponseParserError
 
 from local.cloud import REGION
 from tests.system.emulator import ACCOUNT, Emulator, is_allowed
-from tests.system.streams import records
+from tests.system.events import records
 from tests.system.system import wait_for
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote_plus
 
 import boto3
 import pymysql
@@ -160,20 +159,6 @@ class System:
         data = body.encode() if isinstance(body, str) else body
         self.aws("s3").put_object(Bucket=self.env["UPLOADS_BUCKET"], Key=key, Body=data)
         return key
-
-    def s3_event(self, key: str, sequencer: str = "0A", etag: str | None = None) -> dict[str, Any]:
-        """Returns the event that S3 sends for an object. With an ``etag``, the object need not exist."""
-        bucket = self.env["UPLOADS_BUCKET"]
-        found = {"ETag": etag, "ContentLength": 1} if etag else self.aws("s3").head_object(Bucket=bucket, Key=key)
-        stored_object = {
-            "key": quote_plus(key, safe="/"),
-            "size": found["ContentLength"],
-            "eTag": found["ETag"].strip('"'),
-            "sequencer": sequencer,
-        }
-        record = {"eventVersion": "2.1", "eventSource": "aws:s3", "eventName": "ObjectCreated:Put"}
-        record["eventTime"] = "2026-11-21T08:00:00.000Z"
-        return {"Records": [{**record, "s3": {"bucket": {"name": bucket}, "object": stored_object}}]}
 
     def role(self, function: str) -> str:
         name = "API" if function == "api" else function.upper()

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.system.events import failed_batch, records
 from tests.system.inventory import HEADER, stock
 from tests.system.letters import Letters, failed_upload, messages, order_message, own_letters
-from tests.system.streams import failed_batch, records
 from tests.system.system import System, logged, stored, wait_for
 
 
