@@ -7,8 +7,8 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-from infra.users import new_password
 from local.cloud import Cloud
+from tests.system import people
 
 # How to list each kind of resource: the service, the operation, the key of the list, and the key of the name.
 LISTS: tuple[tuple[str, str, str, str | None], ...] = (
@@ -153,16 +153,9 @@ class Account:
 
     def managers_token(self, stage: str) -> str:
         """Returns the token of a new manager."""
-        outputs, cognito, password = self.outputs(stage), self.aws("cognito-idp"), new_password()
-        mia = {"UserPoolId": outputs["UserPoolId"], "Username": "mia"}
-        cognito.admin_create_user(**mia, MessageAction="SUPPRESS")
-        cognito.admin_set_user_password(**mia, Password=password, Permanent=True)
-        cognito.admin_add_user_to_group(**mia, GroupName="managers")
-        answer = cognito.initiate_auth(
-            ClientId=outputs["UserPoolClientId"],
-            AuthFlow="USER_PASSWORD_AUTH",
-            AuthParameters={"USERNAME": "mia", "PASSWORD": password},
-        )
+        outputs, cognito = self.outputs(stage), self.aws("cognito-idp")
+        password = people.add(cognito, outputs["UserPoolId"], "mia", "managers")
+        answer = people.sign_in(cognito, outputs["UserPoolClientId"], "mia", password)
         return str(answer["AuthenticationResult"]["IdToken"])
 
     def state(self, stage: str) -> dict[str, Any]:

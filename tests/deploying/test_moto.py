@@ -47,19 +47,6 @@ class Deployed:
     outputs: dict[str, str]
     said: list[str]
 
-    def arn(self, function: str) -> str:
-        return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{self.target.function(function)}"
-
-    @property
-    def config(self) -> dict[str, Any]:
-        config: dict[str, Any] = json.loads((self.target.project / ".chalice" / "config.json").read_text())
-        return config
-
-    @property
-    def functions(self) -> dict[str, dict[str, Any]]:
-        functions: dict[str, dict[str, Any]] = self.config["stages"]["prod"]["lambda_functions"]
-        return functions
-
     def deploy(self) -> dict[str, str]:
         who = CallerIdentity(ACCOUNT, REGION, f"arn:aws:iam::{ACCOUNT}:root")
         return Stage(self.target, client, who, self.said.extend, self.said.append).deploy()

@@ -13,6 +13,7 @@ import urllib3
 from botocore.parsers import ResponseParserError
 
 from local.cloud import REGION
+from tests.system import people
 from tests.system.emulator import ACCOUNT, Emulator, is_allowed
 from tests.system.events import records
 from tests.system.system import wait_for
@@ -23,13 +24,8 @@ def signed_tokens(emulator: Emulator) -> bool:
     pool = cognito.create_user_pool(PoolName="people")["UserPool"]["Id"]
     flows = ["ALLOW_USER_PASSWORD_AUTH"]
     page = cognito.create_user_pool_client(UserPoolId=pool, ClientName="page", ExplicitAuthFlows=flows)
-    cognito.admin_create_user(UserPoolId=pool, Username="ana")
-    cognito.admin_set_user_password(UserPoolId=pool, Username="ana", Password="Pass-w0rd", Permanent=True)
-    token = cognito.initiate_auth(
-        ClientId=page["UserPoolClient"]["ClientId"],
-        AuthFlow="USER_PASSWORD_AUTH",
-        AuthParameters={"USERNAME": "ana", "PASSWORD": "Pass-w0rd"},
-    )["AuthenticationResult"]["IdToken"]
+    answer = people.sign_in(cognito, page["UserPoolClient"]["ClientId"], "ana", people.add(cognito, pool, "ana"))
+    token = answer["AuthenticationResult"]["IdToken"]
     with urllib.request.urlopen(f"{emulator.endpoint}/{pool}/.well-known/jwks.json", timeout=10) as answer:
         published = json.load(answer)
     emulator.function("unpackaged", "def handler(event, context):\n    import cryptography")

@@ -7,7 +7,6 @@ import struct
 import sys
 import zipfile
 from dataclasses import replace
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +26,6 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 TAG = PYTHON.replace(".", "")
 ARM = Machine("this machine", "Linux", "arm64", (f".cpython-{TAG}-aarch64-linux-gnu.so", ".abi3.so", ".so"))
 MAC = Machine("this machine", "macOS", "arm64", (f".cpython-{TAG}-darwin.so", ".abi3.so", ".so"))
-NATIVE = f"native{EXTENSION_SUFFIXES[0]}"
 
 
 def elf(processor: int) -> bytes:
