@@ -16,7 +16,7 @@ from chalicelib.database import MIGRATIONS, split
 from infra.deploy import database
 from infra.deploy.mysql_location import MysqlLocation
 from infra.deploy.target import DeployError, Say, Target
-from tests.wiring.fakes import CloudFormation, accepts
+from tests.wiring.fakes import CloudFormation, Conflict, Missing, accepts, client_error
 from tests.wiring.stage import client
 
 SECRET = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:other-AbCdEf"
@@ -25,12 +25,7 @@ SECRET = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:other-AbCdEf"
 class Lambda:
     """Lambda with one function that is configured so, and that gives these answers in turn."""
 
-    class exceptions:  # noqa: N801
-        class ResourceNotFoundException(Exception):
-            pass
-
-        class ResourceConflictException(Exception):
-            pass
+    exceptions = SimpleNamespace(ResourceNotFoundException=Missing, ResourceConflictException=Conflict)
 
     def __init__(self, *answers: Any, configuration: dict[str, Any] | None = None) -> None:
         self.answers = list(answers)
@@ -48,19 +43,15 @@ class Lambda:
 
     def get_function_configuration(self, FunctionName: str) -> dict[str, Any]:  # noqa: N803
         if self.configuration is None:
-            raise self.exceptions.ResourceNotFoundException
+            raise Missing
         arn = f"arn:aws:lambda:eu-central-1:123456789012:function:{FunctionName}"
         return {"FunctionArn": arn, **self.configuration}
 
     def add_permission(self, **given: Any) -> None:
         if self.permissions:
-            raise self.exceptions.ResourceConflictException
+            raise Conflict
         accepts("lambda", "AddPermission", given)
         self.permissions.append(given)
-
-
-def error(code: str, message: str) -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": message}}, "Operation")
 
 
 # --- an existing database ---------------------------------------------------------------------------------------------
@@ -172,9 +163,7 @@ def test_a_network_stays_in_its_zones_when_aws_adds_others(target: Target) -> No
 
 
 class Rds:
-    class exceptions:  # noqa: N801
-        class DBClusterNotFoundFault(Exception):
-            pass
+    exceptions = SimpleNamespace(DBClusterNotFoundFault=Missing)
 
     def __init__(self) -> None:
         self.changed: list[dict[str, Any]] = []
@@ -209,7 +198,7 @@ class Secrets:
         accepts("secretsmanager", "RotateSecret", given)
         assert given["RotateImmediately"] is False
         if self.refusals:
-            raise error("AccessDeniedException", self.refusals.pop())
+            raise client_error(self.refusals.pop(), "AccessDeniedException")
         self.secret = {name: given[name] for name in ("RotationLambdaARN", "RotationRules")}
         self.rotations += 1
 
@@ -275,7 +264,7 @@ def migrate(target: Target, say: Say, *answers: Any) -> Lambda:
         ),
         # The function lost its network while it was idle.
         (
-            [error("ResourceNotReadyException", "The function is inactive"), UP_TO_DATE],
+            [client_error("The function is inactive", "ResourceNotReadyException"), UP_TO_DATE],
             ["database: The function is inactive", "database: nothing to change"],
         ),
     ],
