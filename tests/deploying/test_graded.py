@@ -31,7 +31,6 @@ from tests.deploying.graders import (
     without_suppressions,
 )
 from tests.system.system import wait_for
-from tests.system.wire import Exchange, Reply
 from tests.template import load
 from tests.wiring.permissions import Permission, Row, as_list, documented, permission_of
 from tests.wiring.permissions import functions as functions_of
@@ -57,19 +56,8 @@ DEPLOYER_SKIPS = {"CKV_AWS_111": "the same finding about the same new networks"}
 
 
 @pytest.fixture(scope="module")
-def deployments() -> list[dict[str, Any]]:
-    """The requests of API Gateway's CreateDeployment."""
-    return []
-
-
-@pytest.fixture(scope="module")
-def stage(place: Place, here: Checkout, deployments: list[dict[str, Any]]) -> Stage:
-    def note(exchange: Exchange) -> Reply:
-        deployments.append(exchange.call.json)
-        return exchange.forward()
-
-    with place.wire.fault("apigateway:POST", note, when=lambda call: "/deployments" in call):
-        here.deploy("graded", *(f"--parameter={name}={value}" for name, value in SCHEDULES.items()))
+def stage(place: Place, here: Checkout) -> Stage:
+    here.deploy("graded", *(f"--parameter={name}={value}" for name, value in SCHEDULES.items()))
     return Stage(place, "graded")
 
 
@@ -165,12 +153,6 @@ def test_checkov_reports_only_findings_that_have_a_reason_and_every_reason_is_ne
     assert suppressions.keys() <= failed
     # Checks of the configuration are left out for all resources of a kind.
     assert set(left_out) == {each.check for each in failed - suppressions.keys()}
-
-
-@pytest.mark.usefixtures("stage")
-def test_the_stage_of_the_api_is_traced(deployments: list[dict[str, Any]]) -> None:
-    """Neither the local cloud nor moto's server keeps the setting, so this looks at the request."""
-    assert [each["tracingEnabled"] for each in deployments] == [True]
 
 
 # --- cloudsplaining ---------------------------------------------------------------------------------------------------

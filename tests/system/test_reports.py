@@ -19,12 +19,7 @@ def test_a_report_is_requested_followed_and_opened(system: System) -> None:
     assert answer.status == 202
     started = answer.json
     report_id = started["reportId"]
-    assert started == {
-        "reportId": report_id,
-        "kind": "inventory",
-        "status": "RUNNING",
-        "href": f"/reports/{report_id}",
-    }
+    assert started == {"reportId": report_id, "kind": "inventory", "status": "RUNNING", "href": f"/reports/{report_id}"}
     assert answer.headers["Location"] == system.env["CAFE_API_URL"] + started["href"]
 
     report = system.ended(report_id)

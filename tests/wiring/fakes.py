@@ -21,11 +21,7 @@ from tests.wiring.stage import as_variables, resolve
 
 OUTPUTS = as_variables(resolve("test", "eu-central-1", "123456789012").outputs)
 # With the outputs that the deploy adds after it made the API.
-DEPLOYED = {
-    **OUTPUTS,
-    "REST_API_URL": "https://abc.execute-api.eu-central-1.amazonaws.com/api",
-    "REST_API_ID": "abc",
-}
+DEPLOYED = {**OUTPUTS, "REST_API_URL": "https://abc.execute-api.eu-central-1.amazonaws.com/api", "REST_API_ID": "abc"}
 
 
 def client_error(message: str, code: str = "ValidationError") -> ClientError:

@@ -57,8 +57,7 @@ def test_each_function_has_a_role_of_the_template_and_a_timeout_that_lambda_and_
 
 
 @pytest.mark.parametrize(
-    ("secret", "functions"),
-    [("database_secret", MYSQL_USERS), ("database_admin_secret", MYSQL_ADMINISTRATORS)],
+    ("secret", "functions"), [("database_secret", MYSQL_USERS), ("database_admin_secret", MYSQL_ADMINISTRATORS)]
 )
 def test_only_the_functions_that_use_mysql_get_its_secrets(secret: str, functions: tuple[str, ...]) -> None:
     tree = ast.parse((ROOT / "app.py").read_text())

@@ -258,10 +258,7 @@ def migrate(target: Target, say: Say, *answers: Any) -> Lambda:
             ["database: nothing to change", "database: suppliers cannot have a unique key"],
         ),
         # The database has paused.
-        (
-            [PAUSED, PAUSED, UP_TO_DATE],
-            [*[f"database: {PAUSED['errorMessage']}"] * 2, "database: nothing to change"],
-        ),
+        ([PAUSED, PAUSED, UP_TO_DATE], [*[f"database: {PAUSED['errorMessage']}"] * 2, "database: nothing to change"]),
         # The function lost its network while it was idle.
         (
             [client_error("The function is inactive", "ResourceNotReadyException"), UP_TO_DATE],

@@ -65,9 +65,7 @@ def test_every_function_gets_the_outputs_except_roles_and_those_of_the_deploy(ta
         assert not variables.keys() & set(project.OWN_OUTPUTS)
 
 
-def test_only_functions_that_use_mysql_for_unlimited_requests_have_reserved_concurrency(
-    target: Target,
-) -> None:
+def test_only_functions_that_use_mysql_for_unlimited_requests_have_reserved_concurrency(target: Target) -> None:
     project.write_project(target, project.configure(target, OUTPUTS, SINCE, 10))
     limits = {name: as_chalice_reads(target, name).reserved_concurrency for name in NAMES}
     assert {name: limit for name, limit in limits.items() if limit is not None} == dict.fromkeys(LIMITED, 10)

@@ -158,10 +158,7 @@ DAMAGES: list[tuple[Callable[[Account], Any], str]] = [
     (lambda it: read_inventory(it).update(Role="arn:admin"), "read_inventory: Role is arn:admin"),
     (lambda it: read_inventory(it).update(VpcConfig={}), "read_inventory: SecurityGroupIds are [], not ['sg-1']"),
     (lambda it: it.lambda_.reserved.clear(), "read_inventory: its reserved concurrency is 0, not 10"),
-    (
-        lambda it: queue(it)[0].pop("FunctionResponseTypes"),
-        "store_orders: its mapping's FunctionResponseTypes is None",
-    ),
+    (lambda it: queue(it)[0].pop("FunctionResponseTypes"), "store_orders: its mapping's FunctionResponseTypes is None"),
     (lambda it: queue(it).append({**queue(it)[0]}), "store_orders: has 2 event source mappings, not one"),
     (lambda it: stream(it)[0].update(State="Disabled"), "announce_orders: its mapping's State is Disabled"),
     (
