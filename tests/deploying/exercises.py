@@ -12,7 +12,7 @@ import secrets
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -26,7 +26,7 @@ from tests.deploying.checkout import Place
 from tests.system.events import failed_batch, failed_event, records, s3_event, sns_event, sqs_event
 from tests.system.faults import invalid
 from tests.system.letters import order_message
-from tests.system.system import wait_for
+from tests.system.waiting import changed, wait_for
 
 # The words of a refusal in an answer or a log. S3 has its own ones for a HEAD request and for a signed link.
 REFUSED = re.compile(r"is not authorized to perform|AccessDenied|AuthorizationError|\(403\) when calling|left behind")
@@ -78,15 +78,10 @@ class Stage:
             FunctionName=self.function(function), Environment={"Variables": variables}
         )
 
-    @contextmanager
-    def over_the_wire(self, function: str) -> Iterator[None]:
+    def over_the_wire(self, function: str) -> AbstractContextManager[None]:
         """Sends the function's calls through the tests' wire for a while."""
         before, wire = self.variables(function), f"http://127.0.0.1:{self.place.wire.server_address[1]}"
-        self.set_variables(function, {**before, "AWS_ENDPOINT_URL": wire})
-        try:
-            yield
-        finally:
-            self.set_variables(function, before)
+        return changed(partial(self.set_variables, function), before, {**before, "AWS_ENDPOINT_URL": wire})
 
     def call(self, function: str, event: Any) -> Answer:
         answer = self.aws("lambda").invoke(
@@ -127,7 +122,6 @@ class Stage:
         return Answer(answer.ok and status < 400, answer.said)
 
     def content(self, answer: Answer) -> dict[str, Any]:
-        """Returns the JSON of a route's answer."""
         content: dict[str, Any] = json.loads(json.loads(answer.said.partition("\n")[0])["body"])
         return content
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -98,18 +99,8 @@ def functions_template(account: Account, stage: str) -> str:
     resources: dict[str, Any] = {}
     lambda_, gateway = account.aws("lambda"), account.aws("apigateway")
     for name, function in account.functions(stage).items():
-        concurrency = lambda_.get_function_concurrency(FunctionName=name)
-        wanted = (
-            *("FunctionName", "Runtime", "Role", "Handler", "Timeout", "MemorySize", "Environment", "TracingConfig"),
-            *("DeadLetterConfig", "KMSKeyArn", "VpcConfig"),
-        )
-        properties = {key: function[key] for key in wanted if function.get(key)}
-        if not properties.get("VpcConfig", {}).get("SubnetIds"):
-            properties.pop("VpcConfig", None)
-        if "ReservedConcurrentExecutions" in concurrency:
-            properties["ReservedConcurrentExecutions"] = concurrency["ReservedConcurrentExecutions"]
-        if key := properties.pop("KMSKeyArn", None):
-            properties["KmsKeyArn"] = key
+        asked = ("FunctionName", "Runtime", "Role", "Handler", "Timeout", "MemorySize", "Environment", "TracingConfig")
+        properties = {key: function[key] for key in asked}
         resources[_id("Function", name)] = ("AWS::Lambda::Function", properties)
         try:
             policy = json.loads(lambda_.get_policy(FunctionName=name)["Policy"])
@@ -158,20 +149,9 @@ def _stage(found: Mapping[str, Any]) -> dict[str, Any]:
     return properties
 
 
-def reasons(config: Path = CONFIG) -> dict[str, str]:
-    """Returns the comment above each check in the configuration, or an empty text."""
-    found: dict[str, str] = {}
-    comment: list[str] = []
-    for line in config.read_text().splitlines():
-        text = line.strip()
-        if text.startswith("# "):
-            comment.append(text[2:])
-        elif text.startswith("- CKV"):
-            found[text[2:]] = " ".join(comment)
-            comment = []
-        else:
-            comment = []
-    return found
+def reasons() -> dict[str, str]:
+    """Returns the comment above each check in the configuration that has one."""
+    return {check: reason for reason, check in re.findall(r"((?:^  # .*\n)+)^  - (\w+)$", CONFIG.read_text(), re.M)}
 
 
 def without_suppressions(template: dict[str, Any], suppressions: dict[Finding, str]) -> str:

@@ -53,7 +53,6 @@ def test_a_failing_function_behind_a_healthy_api_is_rolled_back(place: Place) ->
 
 
 def with_buckets(checkout: Checkout, **names: str) -> Checkout:
-    """Adds buckets to the checkout's template."""
     more = "".join(
         f"  {key}:\n    Type: AWS::S3::Bucket\n    Properties: {{BucketName: {name}}}\n" for key, name in names.items()
     )

@@ -6,7 +6,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,16 +102,6 @@ def inbox(system: Faulty, about: str | None = None) -> list[dict[str, Any]]:
         )
         for item in page["Items"]
     ]
-
-
-# --- concurrent calls -------------------------------------------------------------------------------------------------
-
-
-def at_once(call: Callable[..., Any], *arguments: Any, times: int = 10) -> list[Any]:
-    """Makes ``times`` concurrent calls. Each one gets the next of the ``arguments`` in turn, if there are any."""
-    given = [(arguments[number % len(arguments)],) if arguments else () for number in range(times)]
-    with ThreadPoolExecutor(times) as pool:
-        return list(pool.map(lambda each: call(*each), given))
 
 
 # --- orders -----------------------------------------------------------------------------------------------------------

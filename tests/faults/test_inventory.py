@@ -1,8 +1,20 @@
 """Flow 1: every accepted report ends, its end is announced once, and every link in a notification works."""
 
 from tests.faults.conftest import Record
-from tests.faults.counting import at_once, count_reports, reports_in, request_reports, wait_for_reports
-from tests.faults.weather import SOME, Weather, afresh, cases, invoking, killing, publishing, short, together, wire
+from tests.faults.counting import count_reports, reports_in, request_reports, wait_for_reports
+from tests.faults.weather import (
+    SOME,
+    Weather,
+    afresh,
+    cases,
+    invoking,
+    killing,
+    publishing,
+    short,
+    together,
+    trap,
+    wire,
+)
 from tests.system.faults import (
     cut_after,
     cut_before,
@@ -14,10 +26,10 @@ from tests.system.faults import (
     truncated,
     unavailable,
 )
-from tests.system.gate import Trap
 from tests.system.reports import execution_arn
 from tests.system.stack import Faulty
 from tests.system.system import Answer, new_id, wait_for
+from tests.system.waiting import at_once
 
 READY, FAILURE = "Subject=Inventory+report+ready", "Subject=Inventory+report+failed"
 
@@ -42,10 +54,8 @@ READY, FAILURE = "Subject=Inventory+report+ready", "Subject=Inventory+report+fai
             afresh("read_inventory"), wire("secretsmanager:GetSecretValue", throttled, first=SOME)
         ),
         "MySQL refuses the connection": lambda system: system.gate.shut(times=3),
-        "MySQL is cut off in mid-result": lambda system: system.gate.trap(Trap(got=3000, times=2)),
-        "MySQL is restarted during the read": lambda system: system.gate.trap(
-            Trap(got=3000, work=system.restart_mysql)
-        ),
+        "MySQL is cut off in mid-result": trap(got=3000, times=2),
+        "MySQL is restarted during the read": trap(Faulty.restart_mysql, got=3000),
         "MySQL is slow": lambda system: system.gate.slowed(0.2),
         "one of five calls fails": wire("(s3|sns|states|lambda):.*", failed, share=0.2),
     },

@@ -2,13 +2,14 @@
 
 from tests.faults import counting
 from tests.faults.conftest import Record
-from tests.faults.counting import at_once, count_notifications
+from tests.faults.counting import count_notifications
 from tests.faults.weather import Weather, cases, killing, short, wire
 from tests.system.events import sns_event
 from tests.system.faults import cut_after, cut_before, failed, failed_after, throttled, unavailable
 from tests.system.letters import messages, own_letters
 from tests.system.stack import Faulty
 from tests.system.system import new_id
+from tests.system.waiting import at_once
 
 KEEP = {"operation": "dynamodb:PutItem", "caller": "record_notification"}
 # A notification has six tries: three deliveries of two tries each.

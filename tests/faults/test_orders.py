@@ -4,7 +4,7 @@ from typing import Any
 
 from tests.faults import counting
 from tests.faults.conftest import Record
-from tests.faults.counting import at_once, count_orders, order
+from tests.faults.counting import count_orders, order
 from tests.faults.weather import SOME, Weather, cases, killing, short, wire
 from tests.system.events import sqs_event
 from tests.system.faults import (
@@ -22,6 +22,7 @@ from tests.system.faults import (
 from tests.system.letters import own_letters
 from tests.system.stack import Faulty
 from tests.system.system import Answer, new_id, wait_for
+from tests.system.waiting import at_once
 
 WRITE = "dynamodb:BatchExecuteStatement"
 # Enough faults for both tries of each batch. The batches are written concurrently.

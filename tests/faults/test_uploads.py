@@ -7,10 +7,9 @@ from hashlib import md5
 from tests.faults import counting
 from tests.faults.conftest import Record
 from tests.faults.counting import File, count_uploads, inbox, new_file
-from tests.faults.weather import SOME, Weather, afresh, cases, killing, short, together, wire
+from tests.faults.weather import SOME, Weather, afresh, cases, killing, short, together, trap, wire
 from tests.system.events import Event, s3_event
 from tests.system.faults import before_call, cut_after, cut_before, failed, failed_after, slow, throttled, truncated
-from tests.system.gate import Trap
 from tests.system.letters import own_letters
 from tests.system.stack import Faulty
 from tests.system.system import new_id, wait_for
@@ -19,8 +18,8 @@ READ = {"operation": "s3:GetObject", "caller": "receive_upload"}
 ANNOUNCE = {"operation": "sns:Publish", "caller": "receive_upload"}
 
 
-def trap(**how: object) -> Weather:
-    return lambda system: system.gate.trap(Trap(**how))  # type: ignore[arg-type]
+def kill_the_import(system: Faulty) -> None:
+    system.kill_all("receive_upload")
 
 
 @cases(
@@ -39,16 +38,10 @@ def trap(**how: object) -> Weather:
         "MySQL is cut off during the import": trap(sent=2_000, times=2),
         "MySQL has stored the rows and the answer is lost": trap(word=b"COMMIT", answered=True, times=2),
         "MySQL is slow": lambda system: system.gate.slowed(0.1),
-        "MySQL is restarted during the import": lambda system: system.gate.trap(
-            Trap(sent=2_000, work=system.restart_mysql)
-        ),
+        "MySQL is restarted during the import": trap(Faulty.restart_mysql, sent=2_000),
         "the function is killed before the read": killing("s3:GetObject", "receive_upload", first=1),
-        "the function is killed during the import": lambda system: system.gate.trap(
-            Trap(sent=2_000, work=lambda: system.kill_all("receive_upload"))
-        ),
-        "the function is killed before the commit": lambda system: system.gate.trap(
-            Trap(word=b"COMMIT", work=lambda: system.kill_all("receive_upload"))
-        ),
+        "the function is killed during the import": trap(kill_the_import, sent=2_000),
+        "the function is killed before the commit": trap(kill_the_import, word=b"COMMIT"),
         "the function is killed before it publishes": killing("sns:Publish", "receive_upload"),
         "the function is killed when it has published": killing("sns:Publish", "receive_upload", done=True),
         "one of three calls fails": wire("(s3|sns):.*", failed, share=0.33),

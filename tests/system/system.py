@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +20,7 @@ from botocore.config import Config
 
 from chalicelib.settings import Database
 from local.stack import Stack
-from tests.system.waiting import wait_for
+from tests.system.waiting import changed, wait_for
 
 ROOT = Path(__file__).parents[2]
 # The inventory's tables without constraints, as an existing database can have them.
@@ -164,8 +164,7 @@ class System:
         name = "API" if function == "api" else function.upper()
         return self.env[f"{name}_ROLE_ARN"].rsplit("/", 1)[1]
 
-    @contextmanager
-    def without(self, function: str, action: str) -> Iterator[None]:
+    def without(self, function: str, action: str) -> AbstractContextManager[None]:
         """Removes ``action`` from the function's role while the block runs."""
         iam = self.aws("iam")
         role = self.role(function)
@@ -179,11 +178,11 @@ class System:
                 statements.append({**statement, "Action": left})
         reduced = {**document, "Statement": statements}
         assert reduced != document, f"the role of {function} does not have {action}"
-        iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=json.dumps(reduced))
-        try:
-            yield
-        finally:
-            iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=json.dumps(document))
+
+        def put(content: Any) -> None:
+            iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=json.dumps(content))
+
+        return changed(put, document, reduced)
 
     # --- MySQL
 

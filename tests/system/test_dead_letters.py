@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from tests.system.events import failed_batch, records
 from tests.system.inventory import HEADER, stock
 from tests.system.letters import Letters, failed_upload, messages, order_message, own_letters
 from tests.system.system import System, logged, stored, wait_for
+from tests.system.waiting import at_once
 
 
 @pytest.fixture
@@ -160,8 +160,7 @@ def test_ten_redrives_at_the_same_moment_put_each_letter_back_once(system: Syste
     dead = [letters.put("ORDERS_DEAD_LETTER_URL", order_message(each)) for each in orders]
     dead += [letters.put("FAILURES_QUEUE_URL", failed_upload(system, each)) for each in keys]
 
-    with ThreadPoolExecutor(10) as pool:
-        answers = list(pool.map(lambda _: letters.redrive(*dead), range(10)))
+    answers = at_once(lambda: letters.redrive(*dead))
     assert sum(each["redriven"] for each in answers) == 33
     wait_for(lambda: said(system, "receive_upload", "upload received", mine) >= 3, "the uploads")
     wait_for(lambda: said(system, "store_orders", "order stored", mine) >= 30, "the orders")

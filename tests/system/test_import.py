@@ -2,9 +2,7 @@
 
 import io
 import logging
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +17,7 @@ from chalicelib.uploads import receiving
 from tests.system.events import Event, s3_event
 from tests.system.inventory import HEADER
 from tests.system.system import LOOSE_TABLES
+from tests.system.waiting import at_once
 
 BUCKET = "uploads"
 KEY = "inventory/may.csv"
@@ -203,21 +202,9 @@ def test_an_import_that_was_not_announced_is_announced_before_the_next_of_its_ke
     assert [sent.key for sent in cafe.published] == [f"upload/{KEY}/1", f"upload/{KEY}/2"]
 
 
-def at_once(cafe: Cafe, *records: Event) -> None:
-    """Receives each record in a thread of its own; all of them start together."""
-    start = threading.Barrier(len(records))
-
-    def receive(record: Event) -> None:
-        start.wait()
-        cafe.receive(record)
-
-    with ThreadPoolExecutor(len(records)) as pool:
-        list(pool.map(receive, records))
-
-
 def test_deliveries_of_one_event_at_once_import_and_announce_it_once(cafe: Cafe) -> None:
     record = cafe.upload("".join(f"A,t,p{n},1,d,1\n" for n in range(500)))
-    at_once(cafe, *[record] * 6)
+    at_once(cafe.receive, record, times=6)
     assert cafe.messages() == ["500 rows imported: 500 new, 0 updated, 0 unchanged."]
 
 
@@ -227,7 +214,7 @@ def test_imports_of_the_same_beans_at_once_wait_for_each_other(cafe: Cafe) -> No
         cafe.upload("".join(f"{row}{n}\n" for row in (rows if n % 2 else reversed(rows))), key=f"inventory/{n}.csv")
         for n in range(6)
     ]
-    at_once(cafe, *files)
+    at_once(cafe.receive, *files, times=6)
     assert len(cafe.published) == 6
     assert cafe.query("SELECT COUNT(*), COUNT(DISTINCT quantity), COUNT(DISTINCT supplier_id) FROM beans") == [
         (800, 1, 40)
@@ -239,7 +226,7 @@ def test_imports_of_new_suppliers_at_once_do_not_hinder_each_other(cafe: Cafe) -
         cafe.upload("".join(f"S{n} {m},t,p{m % 50},1,d,1\n" for m in range(400)), key=f"inventory/{n}.csv")
         for n in range(6)
     ]
-    at_once(cafe, *files)
+    at_once(cafe.receive, *files, times=6)
     assert cafe.query("SELECT COUNT(*) FROM beans") == [(2_400,)]
 
 

@@ -15,13 +15,20 @@ from botocore.loaders import Loader
 from botocore.model import ServiceModel
 from botocore.validate import validate_parameters
 
-from infra.deploy.project import tracked_config
+from infra.deploy import project
 from infra.deploy.target import Target
 from tests.wiring.stage import as_variables, resolve
 
 OUTPUTS = as_variables(resolve("test", "eu-central-1", "123456789012").outputs)
 # With the outputs that the deploy adds after it made the API.
 DEPLOYED = {**OUTPUTS, "REST_API_URL": "https://abc.execute-api.eu-central-1.amazonaws.com/api", "REST_API_ID": "abc"}
+
+
+def configured(target: Target, since: str = "2026-11-21") -> dict[str, Any]:
+    """Writes the Chalice project of a stage, and returns its configuration."""
+    config = project.configure(target, OUTPUTS, since)
+    project.write_project(target, config)
+    return config
 
 
 def client_error(message: str, code: str = "ValidationError") -> ClientError:
@@ -164,7 +171,7 @@ class Lambda:
     exceptions = SimpleNamespace(ResourceNotFoundException=Missing)
 
     def __init__(self, target: Target, stage: dict[str, Any]) -> None:
-        tracked = tracked_config()
+        tracked = project.tracked_config()
         self.functions = {
             target.function(name): {
                 "FunctionArn": f"arn:{target.function(name)}",

@@ -10,9 +10,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
-from threading import Timer
 from typing import Any
 
 import pytest
@@ -163,21 +161,16 @@ TEST_CLIENT = (sys.executable, "-c", "from chalice.test import Client; from app 
 def test_a_fresh_clone_says_in_one_line_what_to_run(fresh_clone: Path, command: tuple[str, ...]) -> None:
     """``chalice local`` watches for changes even then, so the test ends it."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(fresh_clone), "PYTHONDONTWRITEBYTECODE": "1"}
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command, cwd=fresh_clone, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    end = partial(os.killpg, process.pid, signal.SIGKILL)
-    watchdog = Timer(60, end)
-    watchdog.start()
-    try:
-        assert process.stderr
-        line = process.stderr.readline().strip()
-        if "local" not in command:
-            assert (process.wait(), process.stderr.read()) == (1, "")
-    finally:
-        watchdog.cancel()
-        with suppress(ProcessLookupError):
-            end()
-        process.communicate()
+    ) as process:
+        try:
+            assert process.stderr
+            line = process.stderr.readline().strip()
+            if "local" not in command:
+                assert (process.wait(60), process.stderr.read()) == (1, "")
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     assert line.startswith("cafe: not set: CAFE_STAGE, ORDERS_QUEUE_URL")
     assert line.endswith("Run `make run` once and then `source .local/env`, or deploy a stage.")

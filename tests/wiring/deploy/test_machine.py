@@ -20,7 +20,7 @@ from infra.deploy.machine import Machine, lambda_machine, require_fit, this_mach
 from infra.deploy.releases import Release
 from infra.deploy.rollback import restore
 from infra.deploy.target import DeployError, Target
-from tests.wiring.fakes import OUTPUTS
+from tests.wiring.fakes import configured
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 TAG = PYTHON.replace(".", "")
@@ -42,7 +42,7 @@ def universal(*processors: int) -> bytes:
     )
 
 
-X86, ARM64 = 62, 183
+X86, ARM64, RISCV = 62, 183, 243
 MAC_X86, MAC_ARM64 = 0x01000007, 0x0100000C
 
 
@@ -52,11 +52,6 @@ def package(path: Path, **files: bytes) -> Path:
         for name, content in {"app.py": b"import chalice", **files}.items():
             file.writestr(name, content)
     return path
-
-
-def of_another_processor(path: Path) -> Path:
-    """A package with a compiled module for a processor that no test runs on."""
-    return package(path, **{"native.abi3.so": elf(243)})
 
 
 def test_this_machine_can_load_what_it_has_loaded(tmp_path: Path) -> None:
@@ -128,12 +123,6 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return folder
 
 
-def configured(target: Target) -> dict[str, Any]:
-    config = project.configure(target, OUTPUTS, "2026-11-21")
-    project.write_project(target, config)
-    return config
-
-
 def test_a_local_stage_gets_what_pip_installs_here_and_a_stage_on_aws_what_lambda_runs(
     target: Target, installed: Path
 ) -> None:
@@ -150,7 +139,7 @@ def test_a_local_stage_gets_what_pip_installs_here_and_a_stage_on_aws_what_lambd
 def test_a_package_that_this_machine_cannot_run_is_neither_deployed_nor_kept(target: Target, installed: Path) -> None:
     target = replace(target, local=True)
     config = configured(target)
-    (installed / "native.abi3.so").write_bytes(elf(243))
+    (installed / "native.abi3.so").write_bytes(elf(RISCV))
     with pytest.raises(DeployError, match=r"^the package holds native\.abi3\.so, which is compiled for riscv64 Linux"):
         project.build_package(target, config)
     assert list((target.project / ".chalice" / "deployments").iterdir()) == []
@@ -163,7 +152,9 @@ def test_a_release_that_this_machine_cannot_run_is_not_put_back(
     target = replace(target, local=True)
     release = Release("r", project.RUNTIME, "", configured(target), {}, {}, {}, [])
     releases: Any = SimpleNamespace(
-        release=lambda _: release, fetch_package=lambda _, path: of_another_processor(path), template=json.dumps
+        release=lambda _: release,
+        fetch_package=lambda _, path: package(path, **{"native.abi3.so": elf(RISCV)}),
+        template=json.dumps,
     )
     monkeypatch.setattr(project, "run_chalice", lambda *_: pytest.fail("it was deployed"))
     context = Context(target, lambda _: SimpleNamespace(), None, lambda _: None, lambda _: None)  # type: ignore[arg-type]
