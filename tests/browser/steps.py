@@ -147,10 +147,5 @@ def request_report(view: Locator) -> str:
 
 def publish(system: System, subject: str, message: str = "Some words", kind: str = "order") -> None:
     """Publishes a notification as the flows do, and waits until the inbox has it."""
-    system.aws("sns").publish(
-        TopicArn=system.env["TOPIC_ARN"],
-        Subject=subject,
-        Message=message,
-        MessageAttributes={"kind": {"DataType": "String", "StringValue": kind}},
-    )
+    system.publish(subject, message, kind=kind)
     system.notification(subject, kind)

@@ -23,7 +23,7 @@ import urllib3
 from chalicelib.reports.inventory import COLUMNS
 from chalicelib.reports.render import WHOLE_INVENTORY
 from tests.deploying.checkout import Place
-from tests.system.events import failed_batch, failed_event, records, s3_event, sns_event, sqs_event
+from tests.system.events import failed_batch, failed_event, records, s3_event, sns_event, sqs_event, undelivered
 from tests.system.faults import invalid
 from tests.system.letters import order_message
 from tests.system.waiting import changed, wait_for
@@ -74,9 +74,8 @@ class Stage:
 
     def set_variables(self, function: str, variables: dict[str, str]) -> None:
         """Sets the variables of a function, whose next call starts in a new process."""
-        self.aws("lambda").update_function_configuration(
-            FunctionName=self.function(function), Environment={"Variables": variables}
-        )
+        environment = {"Variables": variables}
+        self.aws("lambda").update_function_configuration(FunctionName=self.function(function), Environment=environment)
 
     def over_the_wire(self, function: str) -> AbstractContextManager[None]:
         """Sends the function's calls through the tests' wire for a while."""
@@ -137,11 +136,11 @@ class Stage:
         arn = f"{self.machine(f'{kind}-report').replace(':stateMachine:', ':execution:')}:{name}"
         sfn = self.aws("stepfunctions")
 
-        def look() -> str | None:
-            status = str(sfn.describe_execution(executionArn=arn)["status"])
-            return status if status != "RUNNING" else None
+        def status() -> str:
+            return str(sfn.describe_execution(executionArn=arn)["status"])
 
-        return str(wait_for(look, f"the end of {name}"))
+        wait_for(lambda: status() != "RUNNING", f"the end of {name}")
+        return status()
 
 
 def link(method: str, url: str, form: dict[str, str] | None = None) -> Answer:
@@ -259,8 +258,7 @@ def dead_event(function: str) -> Callable[[Stage], Any]:
 
 def dead_message(topic: str) -> Callable[[Stage], Any]:
     """Returns SNS's dead letter of a message that it could not deliver."""
-    message = {"Type": "Notification", "Subject": "s", "Message": "m", "Timestamp": "2026-11-21T08:00:00.000Z"}
-    return lambda stage: {**message, "TopicArn": stage.topic(topic), "MessageId": secrets.token_hex(8)}
+    return lambda stage: undelivered(stage.topic(topic), "s", "m")
 
 
 def dead_batch(stage: Stage) -> Any:

@@ -96,17 +96,16 @@ def policy_template(document: Mapping[str, Any], skips: Mapping[str, str]) -> st
 
 def functions_template(account: Account, stage: str) -> str:
     """Returns a template of everything in a stage that Chalice makes without a template."""
-    resources: dict[str, Any] = {}
+    resources: list[tuple[str, dict[str, Any]]] = []
     lambda_, gateway = account.aws("lambda"), account.aws("apigateway")
     for name, function in account.functions(stage).items():
         asked = ("FunctionName", "Runtime", "Role", "Handler", "Timeout", "MemorySize", "Environment", "TracingConfig")
-        properties = {key: function[key] for key in asked}
-        resources[_id("Function", name)] = ("AWS::Lambda::Function", properties)
+        resources.append(("AWS::Lambda::Function", {key: function[key] for key in asked}))
         try:
             policy = json.loads(lambda_.get_policy(FunctionName=name)["Policy"])
         except lambda_.exceptions.ResourceNotFoundException:
             continue
-        for number, statement in enumerate(policy["Statement"]):
+        for statement in policy["Statement"]:
             conditions = {
                 key.lower(): value for each in statement.get("Condition", {}).values() for key, value in each.items()
             }
@@ -115,27 +114,20 @@ def functions_template(account: Account, stage: str) -> str:
             for key in ("SourceArn", "SourceAccount"):
                 if f"aws:{key.lower()}" in conditions:
                     permission[key] = conditions[f"aws:{key.lower()}"]
-            resources[_id(f"Permission{number}", name)] = ("AWS::Lambda::Permission", permission)
-    for number, api in enumerate(account.apis(stage)):
+            resources.append(("AWS::Lambda::Permission", permission))
+    for api in account.apis(stage):
         found = gateway.get_rest_api(restApiId=api)
         endpoint = {"Types": found["endpointConfiguration"]["types"]}
-        resources[f"Api{number}"] = (
-            "AWS::ApiGateway::RestApi",
-            {"Name": found["name"], "EndpointConfiguration": endpoint},
-        )
-        for place, each in enumerate(gateway.get_stages(restApiId=api)["item"]):
-            resources[f"Stage{number}of{place}"] = ("AWS::ApiGateway::Stage", _stage(each))
-        for place, each in enumerate(gateway.get_resources(restApiId=api, embed=["methods"])["items"]):
+        resources.append(("AWS::ApiGateway::RestApi", {"Name": found["name"], "EndpointConfiguration": endpoint}))
+        stages = gateway.get_stages(restApiId=api)["item"]
+        resources += [("AWS::ApiGateway::Stage", _stage(each)) for each in stages]
+        for each in gateway.get_resources(restApiId=api, embed=["methods"])["items"]:
             for method, settings in each.get("resourceMethods", {}).items():
                 properties = {"HttpMethod": method, "AuthorizationType": settings["authorizationType"]}
                 properties["ApiKeyRequired"] = settings.get("apiKeyRequired", False)
-                resources[f"Method{number}of{place}{method}"] = ("AWS::ApiGateway::Method", properties)
-    template = {name: {"Type": kind, "Properties": properties} for name, (kind, properties) in resources.items()}
-    return json.dumps({"Resources": template}, default=str)
-
-
-def _id(kind: str, name: str) -> str:
-    return kind + "".join(character for character in name if character.isalnum())
+                resources.append(("AWS::ApiGateway::Method", properties))
+    numbered = {f"Resource{number}": {"Type": each[0], "Properties": each[1]} for number, each in enumerate(resources)}
+    return json.dumps({"Resources": numbered}, default=str)
 
 
 def _stage(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,7 +67,6 @@ def page() -> list[Row]:
 
 class Role:
     def __init__(self, stage: Stage, name: str) -> None:
-        self._stage = stage
         self._iam = stage.aws("iam")
         prefix = f"cafe-{stage.name}-resources-{name}-"
         roles = stage.place.account.all("iam", "list_roles", "Roles")

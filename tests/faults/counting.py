@@ -307,18 +307,10 @@ def count_uploads(system: Faulty, files: Iterable[File]) -> Count:
 
 
 def publish(system: Faulty, number: int = 3, keys: list[str] | None = None) -> list[str]:
-    """Publishes notifications without the proxy. Returns their keys, which are also their texts."""
+    """Publishes notifications. Returns their keys, which are also their texts."""
     keys = keys or [new_id("n") for _ in range(number)]
     for key in keys:
-        attributes = {"kind": "upload", "key": key}
-        system.aws("sns").publish(
-            TopicArn=system.env["TOPIC_ARN"],
-            Subject="For the inbox",
-            Message=key,
-            MessageAttributes={
-                name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()
-            },
-        )
+        system.publish("For the inbox", key, kind="upload", key=key)
     return keys
 
 

@@ -52,6 +52,13 @@ def failed_event(function_arn: str, event: Event) -> Event:
     return {"requestContext": {"functionArn": function_arn}, "requestPayload": event}
 
 
+def undelivered(topic: str, subject: str, message: str, **attributes: str) -> Event:
+    """Returns the letter of a message that SNS could not deliver. MiniStack's SNS sends none."""
+    values = {name: {"Type": "String", "Value": value} for name, value in attributes.items()}
+    letter = {"Type": "Notification", "MessageId": secrets.token_hex(8), "TopicArn": topic, "Timestamp": MOMENT}
+    return {**letter, "Subject": subject, "Message": message, "MessageAttributes": values}
+
+
 def failed_batch(stream: str, shard: str, start: str, end: str) -> Event:
     """Returns the letter that Lambda sends after the last retry of a batch: only the batch's position."""
     info = {"streamArn": stream, "shardId": shard, "batchSize": 1, "startSequenceNumber": start}

@@ -155,6 +155,12 @@ class System:
         assert ok, result
         return result
 
+    def publish(self, subject: str, message: str, **attributes: str) -> None:
+        """Publishes a notification without the proxy."""
+        values = {name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()}
+        where = {"TopicArn": self.env["TOPIC_ARN"], "MessageAttributes": values}
+        self.aws("sns").publish(**where, Subject=subject, Message=message)
+
     def upload(self, key: str, body: bytes | str) -> str:
         data = body.encode() if isinstance(body, str) else body
         self.aws("s3").put_object(Bucket=self.env["UPLOADS_BUCKET"], Key=key, Body=data)

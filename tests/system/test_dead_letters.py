@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.system.events import failed_batch, records
+from tests.system.events import failed_batch, records, undelivered
 from tests.system.inventory import HEADER, stock
 from tests.system.letters import Letters, failed_upload, messages, order_message, own_letters
 from tests.system.system import System, logged, stored, wait_for
@@ -99,20 +99,9 @@ def test_an_upload_that_failed_for_good_is_imported_once_it_is_put_back(system: 
 
 
 def envelope(system: System, key: str) -> dict[str, Any]:
-    """The letter that AWS's SNS puts into the failures queue. MiniStack's SNS does not, so the tests do."""
-    return {
-        "Type": "Notification",
-        "MessageId": f"message-{key}",
-        "TopicArn": system.env["TOPIC_ARN"],
-        "Subject": f"Report {key} ready",
-        "Message": f"It opens for an hour: https://example.com/{key}?X-Amz-Signature=secret",
-        "Timestamp": "2026-11-21T08:00:00.000Z",
-        "SignatureVersion": "1",
-        "MessageAttributes": {
-            "kind": {"Type": "String", "Value": "report"},
-            "key": {"Type": "String", "Value": f"report/{key}"},
-        },
-    }
+    message = f"It opens for an hour: https://example.com/{key}?X-Amz-Signature=secret"
+    attributes = {"kind": "report", "key": f"report/{key}"}
+    return undelivered(system.env["TOPIC_ARN"], f"Report {key} ready", message, **attributes)
 
 
 def test_what_sns_could_not_deliver_is_in_the_inbox_once_however_often_it_is_put_back(

@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock, call
 
 import pytest
 from botocore.exceptions import ClientError
@@ -162,17 +163,6 @@ def test_a_network_stays_in_its_zones_when_aws_adds_others(target: Target) -> No
     assert zones(target, Ec2(["us-east-1a", "us-east-1b"]), existing) == "us-east-1c,us-east-1d"
 
 
-class Rds:
-    exceptions = SimpleNamespace(DBClusterNotFoundFault=Missing)
-
-    def __init__(self) -> None:
-        self.changed: list[dict[str, Any]] = []
-
-    def modify_db_cluster(self, **given: Any) -> None:
-        accepts("rds", "ModifyDBCluster", given)
-        self.changed.append(given)
-
-
 @pytest.mark.parametrize(
     ("status", "goes"), [("ROLLBACK_FAILED", True), ("UPDATE_COMPLETE", False), ("DELETE_FAILED", False), (None, False)]
 )
@@ -180,9 +170,11 @@ def test_the_cluster_loses_its_protection_only_if_its_stack_was_never_complete(
     target: Target, status: str | None, goes: bool
 ) -> None:
     """A person cannot delete a complete stack by hand."""
-    rds = Rds()
+    rds, changed = Mock(exceptions=SimpleNamespace(DBClusterNotFoundFault=Missing)), {"DeletionProtection": False}
+    rds.modify_db_cluster.side_effect = lambda **given: accepts("rds", "ModifyDBCluster", given)
     database.unprotect_failed(target, {"cloudformation": CloudFormation(status), "rds": rds}.__getitem__)
-    assert rds.changed == [{"DBClusterIdentifier": "cafe-test", "DeletionProtection": False}][: int(goes)]
+    calls = [call(DBClusterIdentifier="cafe-test", **changed)] if goes else []
+    assert rds.modify_db_cluster.call_args_list == calls
 
 
 class Secrets:
