@@ -61,7 +61,6 @@ class Checkout:
         )
 
     def run(self, stage: str, *options: str) -> tuple[int, str]:
-        """Returns the exit status and the output."""
         process = self.start(stage, *options)
         output, _ = process.communicate(timeout=300)
         return process.returncode, output

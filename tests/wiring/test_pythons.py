@@ -112,13 +112,12 @@ def _with(folder: Path, *names: str) -> Path:
 # --- make test-pythons ------------------------------------------------------------------------------------------------
 
 
-def says(folder: Path, name: str, version: str) -> Path:
-    """Makes an interpreter that says it has this version, or that says nothing."""
+def says(folder: Path, name: str, version: str) -> None:
+    """Makes an interpreter that says it has this version."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\necho {version}\n" if version else "#!/bin/sh\nexit 127\n")
+    path.write_text(f"#!/bin/sh\necho {version}\n")
     path.chmod(0o700)
-    return path
 
 
 @pytest.mark.parametrize(

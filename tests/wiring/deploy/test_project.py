@@ -7,7 +7,6 @@ import hashlib
 import json
 import shutil
 import stat
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,20 +125,13 @@ def test_the_build_changes_with_each_file_of_the_code(
     assert len(builds) == 4
 
 
-def a_package(path: Path, *names: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w") as file:
-        for name in names:
-            file.writestr(name, "x" * 100)
-    return path
-
-
 def test_the_package_of_a_deploy_is_the_one_with_lambdas_digest(tmp_path: Path) -> None:
     folder = tmp_path / ".chalice" / "deployments"
-    deployed = a_package(folder / "a.zip", "app.py")
-    a_package(folder / "later.zip", "other.py")
-    digest = base64.b64encode(hashlib.sha256(deployed.read_bytes()).digest()).decode()
-    assert project.package_with(tmp_path, digest) == deployed
+    folder.mkdir(parents=True)
+    for name in ("deployed", "later"):
+        (folder / f"{name}.zip").write_text(name)
+    digest = base64.b64encode(hashlib.sha256(b"deployed").digest()).decode()
+    assert project.package_with(tmp_path, digest) == folder / "deployed.zip"
     with pytest.raises(DeployError, match="a package of another deploy, which is still running"):
         project.package_with(tmp_path, "of somebody else")
 
