@@ -42,7 +42,7 @@ class Console:
 
     def __post_init__(self) -> None:
         self.page = self.context.new_page()
-        self.page.on("request", self.requests.append)
+        self.page.on("request", lambda request: self.requests.append(request))
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error}"))
 
