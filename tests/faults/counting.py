@@ -107,8 +107,8 @@ def inbox(system: Faulty, about: str | None = None) -> list[dict[str, Any]]:
 # --- orders -----------------------------------------------------------------------------------------------------------
 
 
-def order(customer: str, **fields: Any) -> dict[str, Any]:
-    return {"orderID": new_id(), "customerID": customer, "item": "Flat white", "quantity": 2, **fields}
+def order(customer: str) -> dict[str, Any]:
+    return {"orderID": new_id(), "customerID": customer, "item": "Flat white", "quantity": 2}
 
 
 def message(placed: dict[str, Any]) -> str:
@@ -273,13 +273,6 @@ def new_file(**fields: Any) -> File:
     return File(**{"key": f"inventory/{new_id('u')}.csv", "supplier": new_id("Supplier"), **fields})
 
 
-def upload(system: Faulty, number: int = 2, **fields: Any) -> list[File]:
-    files = [new_file(**fields) for _ in range(number)]
-    for each in files:
-        system.upload(each.key, each.body)
-    return files
-
-
 def count_uploads(system: Faulty, files: Iterable[File]) -> Count:
     """Counts the uploads with a missing row or notification, and the surplus rows and notifications."""
     wanted = list(files)
@@ -306,12 +299,10 @@ def count_uploads(system: Faulty, files: Iterable[File]) -> Count:
 # --- notifications ----------------------------------------------------------------------------------------------------
 
 
-def publish(system: Faulty, number: int = 3, keys: list[str] | None = None) -> list[str]:
-    """Publishes notifications. Returns their keys, which are also their texts."""
-    keys = keys or [new_id("n") for _ in range(number)]
+def publish(system: Faulty, keys: list[str]) -> None:
+    """Publishes a notification for each of the keys, which are also their texts."""
     for key in keys:
         system.publish("For the inbox", key, kind="upload", key=key)
-    return keys
 
 
 def count_notifications(system: Faulty, accepted: Iterable[str]) -> Count:

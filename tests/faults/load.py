@@ -52,7 +52,7 @@ Say = Callable[[str], None]
 
 
 @contextmanager
-def random_faults(system: Faulty, share: float, seed: int = 1) -> Iterator[list[Rule]]:
+def random_faults(system: Faulty, share: float) -> Iterator[list[Rule]]:
     """Makes a ``share`` of all calls to AWS fail while the block runs, each in one of seven ways."""
     everything = r"(?!sts:).*"
     kinds = [
@@ -64,9 +64,7 @@ def random_faults(system: Faulty, share: float, seed: int = 1) -> Iterator[list[
         (everything, faults.failed_after),
         ("|".join(faults.PARTIAL), faults.refusing()),
     ]
-    rules = [
-        Rule(operation, fault, share=share / len(kinds), seed=seed + n) for n, (operation, fault) in enumerate(kinds)
-    ]
+    rules = [Rule(operation, fault, share=share / len(kinds), seed=n) for n, (operation, fault) in enumerate(kinds, 1)]
     system.wire.rules += rules
     try:
         yield rules

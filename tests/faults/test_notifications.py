@@ -30,8 +30,9 @@ FEW = 4
     in_short=["DynamoDB keeps it and the answer is lost"],
 )
 def test_notifications_published_in_this_weather(system: Faulty, weather: Weather, record: Record) -> None:
+    keys = [new_id("n") for _ in range(5)]
     with weather(system):
-        keys = counting.publish(system, 5)
+        counting.publish(system, keys)
     record(count_notifications(system, keys))
 
 
@@ -40,7 +41,7 @@ def test_dynamodb_is_away_for_longer_than_all_tries(system: Faulty, record: Reco
         keys = [letters.new_id("n"), letters.new_id("n")]
         # The fault applies only to these keys, because notifications of an earlier test can still arrive.
         with system.wire.fault(**KEEP, fault=throttled, when=lambda call: any(key in call for key in keys)):
-            counting.publish(system, keys=keys)
+            counting.publish(system, keys)
             count = count_notifications(system, keys)
         assert count.waiting == 2
         waiting = messages(system, "FAILURES_QUEUE_URL")

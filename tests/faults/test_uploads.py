@@ -54,7 +54,7 @@ def kill_the_import(system: Faulty) -> None:
 )
 def test_files_uploaded_in_this_weather(system: Faulty, weather: Weather, record: Record) -> None:
     with weather(system):
-        files = counting.upload(system)
+        files = [upload(system, new_file()) for _ in range(2)]
         wait_for(lambda: all(inbox(system, each.key) for each in files), "the notifications")
     record(count_uploads(system, files))
 

@@ -66,7 +66,7 @@ def own_letters(system: System) -> Iterator[Letters]:
         letters.take_away()
 
 
-def messages(system: System, queue: str, hidden_seconds: int = 30) -> list[dict[str, Any]]:
+def messages(system: System, queue: str) -> list[dict[str, Any]]:
     """Returns all messages of a queue and leaves them in it. It first waits until no reader hides a message."""
     sqs, url = system.aws("sqs"), system.env[queue]
 
@@ -76,7 +76,7 @@ def messages(system: System, queue: str, hidden_seconds: int = 30) -> list[dict[
 
     wait_for(all_visible, f"hidden messages in {queue}")
     found: list[dict[str, Any]] = []
-    options = {"MaxNumberOfMessages": 10, "VisibilityTimeout": hidden_seconds}
+    options = {"MaxNumberOfMessages": 10, "VisibilityTimeout": 30}
     while got := sqs.receive_message(QueueUrl=url, **options).get("Messages"):
         found += got
     for each in found:

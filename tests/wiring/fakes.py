@@ -24,9 +24,9 @@ OUTPUTS = as_variables(resolve("test", "eu-central-1", "123456789012").outputs)
 DEPLOYED = {**OUTPUTS, "REST_API_URL": "https://abc.execute-api.eu-central-1.amazonaws.com/api", "REST_API_ID": "abc"}
 
 
-def configured(target: Target, since: str = "2026-11-21") -> dict[str, Any]:
+def configured(target: Target) -> dict[str, Any]:
     """Writes the Chalice project of a stage, and returns its configuration."""
-    config = project.configure(target, OUTPUTS, since)
+    config = project.configure(target, OUTPUTS, "2026-11-21")
     project.write_project(target, config)
     return config
 
