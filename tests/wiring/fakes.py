@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from itertools import chain
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,6 +30,14 @@ def configured(target: Target) -> dict[str, Any]:
     config = project.configure(target, OUTPUTS, "2026-11-21")
     project.write_project(target, config)
     return config
+
+
+def distributions(folder: Path, *names: str) -> Path:
+    """Makes a folder in which pip has installed these distributions."""
+    for name in names:
+        (folder / f"{name}-1.dist-info").mkdir(parents=True)
+        (folder / f"{name}-1.dist-info" / "METADATA").touch()
+    return folder
 
 
 def client_error(message: str, code: str = "ValidationError") -> ClientError:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.orders import store
 from chalicelib.reports import MODES
 from chalicelib.sign_in import MANAGERS, OPEN, ROUTES, STAFF
 from infra import trace
@@ -27,6 +28,12 @@ def test_a_message_stays_hidden_for_six_times_the_functions_timeout_and_the_batc
     timeout = config["lambda_functions"]["store_orders"]["lambda_timeout"]
     window = source.maximum_batching_window_in_seconds
     assert template.properties("OrdersQueue")["VisibilityTimeout"] >= 6 * timeout + window
+
+
+def test_after_five_tries_a_message_is_in_the_dead_letter_queue(template: Template) -> None:
+    redrive = template.properties("OrdersQueue")["RedrivePolicy"]
+    assert redrive["maxReceiveCount"] == store.TRIES == 5
+    assert redrive["deadLetterTargetArn"].endswith(":cafe-<stage>-orders-dead")
 
 
 def test_only_sns_may_send_to_a_queue_and_only_undelivered_messages_of_the_two_topics(template: Template) -> None:

@@ -210,15 +210,15 @@ def test_secrets_manager_rotates_the_password_every_month_and_may_call_the_funct
     assert permission["SourceAccount"] == "123456789012"
 
 
-def test_a_rotation_waits_until_secrets_manager_can_call_the_function(target: Target, said: list[str]) -> None:
+def test_a_rotation_waits_until_secrets_manager_can_call_the_function(target: Target) -> None:
     secrets = Secrets()
     secrets.refusals = ["Secrets Manager cannot invoke the specified Lambda function."]
     clients = {"lambda": Lambda(configuration={}), "secretsmanager": secrets}
-    database.rotate(target, MysqlLocation(SECRET, "admin"), clients.__getitem__, said.append)
+    database.rotate(target, MysqlLocation(SECRET, "admin"), clients.__getitem__, print)
     assert secrets.rotations == 1
     secrets.secret, secrets.refusals = {}, ["User is not authorized to perform: secretsmanager:RotateSecret"]
     with pytest.raises(ClientError, match="not authorized"):
-        database.rotate(target, MysqlLocation(SECRET, "admin"), clients.__getitem__, said.append)
+        database.rotate(target, MysqlLocation(SECRET, "admin"), clients.__getitem__, print)
 
 
 # --- its tables -------------------------------------------------------------------------------------------------------

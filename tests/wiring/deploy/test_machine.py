@@ -20,7 +20,7 @@ from infra.deploy.machine import Machine, lambda_machine, require_fit, this_mach
 from infra.deploy.releases import Release
 from infra.deploy.rollback import restore
 from infra.deploy.target import DeployError, Target
-from tests.wiring.fakes import configured
+from tests.wiring.fakes import configured, distributions
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 TAG = PYTHON.replace(".", "")
@@ -116,9 +116,8 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder = tmp_path / "installed"
     (folder / "pymysql").mkdir(parents=True)
     (folder / "pymysql" / "__init__.py").touch()
-    for name in project._required((project.REPOSITORY / "requirements.txt").read_text()):
-        (folder / f"{name.replace('-', '_')}-1.dist-info").mkdir()
-        (folder / f"{name.replace('-', '_')}-1.dist-info" / "METADATA").touch()
+    required = project._required((project.REPOSITORY / "requirements.txt").read_text())
+    distributions(folder, *(name.replace("-", "_") for name in required))
     monkeypatch.setattr(project, "installed_here", lambda: folder)
     return folder
 
