@@ -76,18 +76,13 @@ def test_every_table_is_on_demand_encrypted_and_recoverable(template: Template) 
         assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
 
 
-def test_orders_stay_and_their_stream_has_new_items(template: Template) -> None:
-    table = template.properties("OrdersTable")
-    assert table["TableName"] == "cafe-<stage>-orders"
-    assert table["KeySchema"] == [{"AttributeName": "orderID", "KeyType": "HASH"}]
-    assert table["StreamSpecification"] == {"StreamViewType": "NEW_IMAGE"}
-    assert "TimeToLiveSpecification" not in table
-
-
-def test_notifications_expire(template: Template) -> None:
-    table = template.properties("NotificationsTable")
-    assert table["TableName"] == "cafe-<stage>-notifications"
-    assert table["TimeToLiveSpecification"] == {"AttributeName": "expiresAt", "Enabled": True}
+def test_orders_stay_with_new_items_on_their_stream_and_everything_else_expires(template: Template) -> None:
+    tables = template.of_type("AWS::DynamoDB::Table")
+    orders = tables.pop("OrdersTable")
+    assert orders["StreamSpecification"] == {"StreamViewType": "NEW_IMAGE"}
+    assert "TimeToLiveSpecification" not in orders
+    for table in tables.values():
+        assert table["TimeToLiveSpecification"] == {"AttributeName": "expiresAt", "Enabled": True}
 
 
 # --- buckets ----------------------------------------------------------------------------------------------------------
