@@ -1,10 +1,9 @@
-"""The café's back office: every trigger of the system, grouped by flow. The logic is in ``chalicelib``.
+"""The café's back office: the system's triggers, grouped by flow. The logic is in ``chalicelib``.
 
-Each handler imports its own flow, so that no function loads the modules of another flow when it starts.
+Each handler imports its own flow's modules, so no function loads another flow's modules when it starts.
 
-``infra/functions.py`` lists the functions, ``infra/resources.yaml`` has their permissions and triggers, and
-``infra/*.asl.json`` the states of a report. ``tests/unit/`` has tests for each module, and ``tests/system/`` for each
-flow.
+``infra/functions.py`` lists the functions, ``infra/resources.yaml`` contains their permissions and triggers, and
+``infra/*.asl.json`` contains a report's states. ``tests/unit/`` tests each module, and ``tests/system/`` each flow.
 """
 
 import sys
@@ -23,14 +22,14 @@ from chalicelib.settings import VERSION, Settings, cognito_endpoint, database_ad
 try:
     settings = Settings.read()
 except MissingSettings as error:
-    # Printed, because `chalice local` loads the app in a thread, which drops the message of sys.exit.
+    # Printed, because `chalice local` loads the app in a thread, where sys.exit's message would be lost.
     print(f"cafe: {error}", file=sys.stderr)
     sys.exit(1)
 
 log = logger("app")
 # CloudWatch groups API metrics by this name, so it includes the stage. .chalice/config.json names the functions.
 app = Chalice(app_name=f"cafe-{settings.cafe_stage}", configure_logs=False)
-# Chalice's own logger writes plain text.
+# Replaces Chalice's own logger, which writes plain text.
 app.log = log
 
 CHALICELIB = Path(__file__).parent / "chalicelib"
@@ -40,7 +39,7 @@ MACHINES = {"inventory": settings.inventory_report_arn, "storage": settings.stor
 class RawEvent(BaseLambdaEvent):
     """An event as Lambda delivers it.
 
-    Chalice's S3Event fails on s3:TestEvent and reads one record only. Its SNSEvent fails on a message without a
+    Chalice's S3Event fails on s3:TestEvent and reads only one record. Its SNSEvent fails on a message without a
     subject.
     """
 
@@ -53,7 +52,7 @@ def now() -> datetime:
 
 
 def request() -> Request:
-    """Returns the current request. Only views call this, and they always have one."""
+    """Returns the current request. Only views call this function, and a view always has a request."""
     return cast(Request, app.current_request)
 
 
@@ -66,8 +65,8 @@ def publisher() -> Callable[[Any], None]:
 
 @app.middleware("all")
 def in_time(event: Any, get_response: Callable[[Any], Any]) -> Any:
-    """Ends every handler before Lambda's time-out."""
-    # The ``context`` of a request is the one of API Gateway.
+    """Lets every handler finish cleanly before Lambda's time-out."""
+    # A request's own ``context`` is API Gateway's, not Lambda's.
     context = event.lambda_context if isinstance(event, Request) else event.context
     with clients.time_limit(context.get_remaining_time_in_millis() / 1000 if context else 0):
         return get_response(event)
@@ -75,11 +74,11 @@ def in_time(event: Any, get_response: Callable[[Any], Any]) -> Any:
 
 @app.middleware("http")
 def correlated(request: Request, get_response: Callable[[Any], Response]) -> Response:
-    """Gives every request a correlation id, which its answer and its log records have."""
+    """Gives every request a correlation id, which its response and log records contain."""
     correlation_id = correlation.of_request(request)
     with correlation.about(correlation_id):
         response = get_response(request)
-        # API Gateway's access log has this id only.
+        # API Gateway's access log has only its own request id, so this record names both ids.
         ids = {"requestId": request.context["requestId"]} if "requestId" in request.context else {}
         log.info("request answered", extra={"route": rest.route(request), "status": response.status_code, **ids})
     response.headers[correlation.HEADER] = correlation_id
@@ -88,7 +87,7 @@ def correlated(request: Request, get_response: Callable[[Any], Response]) -> Res
 
 @app.middleware("http")
 def answered_errors(request: Request, get_response: Callable[[Any], Response]) -> Response:
-    """Turns an error of the café into its answer."""
+    """Turns a ``CafeError`` into an HTTP response."""
     try:
         return get_response(request)
     except CafeError as error:
@@ -97,7 +96,7 @@ def answered_errors(request: Request, get_response: Callable[[Any], Response]) -
 
 @app.middleware("pure_lambda")
 def correlated_state(event: Any, get_response: Callable[[Any], Any]) -> Any:
-    """Gives the log records of a state machine's function the id of the request that started the machine."""
+    """Adds the id of the request that started a state machine to the log records of its functions."""
     with correlation.about(correlation.of_execution(event.event)):
         return get_response(event)
 
@@ -105,7 +104,7 @@ def correlated_state(event: Any, get_response: Callable[[Any], Any]) -> Any:
 # --- Sign-in: a token -> the routes that its user may call ------------------------------------------------------------
 
 
-# API Gateway caches the answer for 60 seconds, so an expired token can work for that long.
+# API Gateway caches the response for 60 seconds, so a token may still work for a minute after it expires.
 @app.authorizer(ttl_seconds=60)
 def authorize(request: AuthRequest) -> AuthResponse:
     """Allows the routes that chalicelib/sign_in.py lists for the token's user."""
@@ -120,7 +119,7 @@ def authorize(request: AuthRequest) -> AuthResponse:
 
 @app.route("/create_report", methods=["POST"], authorizer=authorize)
 def create_report() -> Response:
-    """Starts the state machine of an inventory or a storage report."""
+    """Starts the state machine for an inventory report or a storage report."""
     from chalicelib import idempotency, reports
 
     content, key = reports.parse(rest.body(request(), nothing={})), rest.idempotency_key(request())
@@ -133,7 +132,7 @@ def create_report() -> Response:
 
 @app.route("/reports", authorizer=authorize)
 def list_reports() -> dict[str, Any]:
-    """Lists the reports of the last 90 days, newest first."""
+    """Lists the reports from the last 90 days, newest first."""
     from chalicelib import reports
 
     page = rest.page(request(), "kind")
@@ -142,7 +141,7 @@ def list_reports() -> dict[str, Any]:
 
 @app.route("/reports/{report_id}", authorizer=authorize)
 def get_report(report_id: str) -> dict[str, Any]:
-    """Returns one report, with a new link if it has succeeded."""
+    """Returns one report, with a new link to its page if it succeeded."""
     from chalicelib import reports
 
     sfn, s3 = clients.aws("stepfunctions"), clients.aws("s3")
@@ -151,7 +150,7 @@ def get_report(report_id: str) -> dict[str, Any]:
 
 @app.route("/reports/{report_id}/history", authorizer=authorize)
 def get_report_history(report_id: str) -> dict[str, Any]:
-    """Returns the report's state machine, and how far the execution has come in it."""
+    """Returns a report's state machine and the execution's progress through it."""
     from chalicelib.reports import history
 
     return history.report_history(report_id, sfn=clients.aws("stepfunctions"), machines=MACHINES)
@@ -159,7 +158,7 @@ def get_report_history(report_id: str) -> dict[str, Any]:
 
 @app.lambda_function()
 def read_inventory(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """State 1: writes the rows of MySQL to a CSV file in the reports bucket."""
+    """State 1: exports the inventory from MySQL to a CSV file in the reports bucket."""
     from chalicelib import reports
     from chalicelib.reports import inventory
 
@@ -170,7 +169,7 @@ def read_inventory(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 @app.lambda_function()
 def render_report(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """State 2a: renders the CSV file as an HTML page beside it."""
+    """State 2a: renders the CSV file as an HTML page, also in the reports bucket."""
     from chalicelib.reports import render
 
     return render.render_report(event, s3=clients.aws("s3"), bucket=settings.reports_bucket)
@@ -178,7 +177,7 @@ def render_report(event: dict[str, Any], _context: Any) -> dict[str, Any]:
 
 @app.lambda_function()
 def presign_report(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """State 2b: makes a link that will open the page for an hour."""
+    """State 2b: creates a link that opens the page for one hour."""
     from chalicelib import reports
 
     key = reports.report_key("inventory", event["reportId"])
@@ -190,7 +189,7 @@ def presign_report(event: dict[str, Any], _context: Any) -> dict[str, Any]:
 
 @app.route("/orders", methods=["POST"], authorizer=authorize)
 def place_orders() -> Response:
-    """Validates one order or a list, and puts it on the queue."""
+    """Validates one order or a list of orders, and sends them to the queue."""
     from chalicelib.orders import placing
 
     receipts = placing.place(request(), aws=clients.aws, settings=settings, now=now())
@@ -199,7 +198,7 @@ def place_orders() -> Response:
 
 @app.route("/orders", authorizer=authorize)
 def list_orders() -> dict[str, Any]:
-    """Lists the stored orders, newest first, of all customers or of one."""
+    """Lists the stored orders of all customers or one customer, newest first."""
     from chalicelib.orders import listing
 
     page = rest.page(request(), "customerID")
@@ -219,7 +218,7 @@ def get_order(order_id: str) -> dict[str, Any]:
     queue_arn=settings.orders_queue_arn, batch_size=100, maximum_batching_window_in_seconds=1, maximum_concurrency=10
 )
 def store_orders(event: SQSEvent) -> dict[str, Any]:
-    """Stores each order of a batch once. Messages that failed go back to the queue."""
+    """Stores each order in a batch once. Failed messages go back to the queue."""
     from chalicelib.orders import store
 
     return store.store_orders(
@@ -235,7 +234,7 @@ def store_orders(event: SQSEvent) -> dict[str, Any]:
 
 @app.on_dynamodb_record(stream_arn=settings.orders_stream_arn, batch_size=100, starting_position="TRIM_HORIZON")
 def announce_orders(event: DynamoDBEvent) -> dict[str, Any]:
-    """Announces newly stored orders in one notification, and sets aside those that cannot be announced."""
+    """Announces newly stored orders in one notification, and sets aside any order that cannot be announced."""
     from chalicelib.orders import announce
 
     moment, context = now(), cast(Any, event.context)
@@ -253,7 +252,7 @@ def announce_orders(event: DynamoDBEvent) -> dict[str, Any]:
 
 @app.route("/uploads", methods=["POST"], authorizer=authorize)
 def offer_upload() -> Response:
-    """Returns a link with which a browser uploads one inventory to the bucket."""
+    """Returns a link that lets a browser upload one inventory file to the bucket."""
     from chalicelib.uploads import links
 
     filename = links.parse(rest.body(request()))
@@ -280,7 +279,7 @@ def receive_upload(event: RawEvent) -> None:
 
 @app.lambda_function()
 def measure_buckets(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Measures all buckets by listing them or from CloudWatch's metrics, and splits long work into shares."""
+    """Measures all buckets by listing their objects or reading CloudWatch's metrics. Splits long work into shares."""
     from chalicelib.storage import report
 
     return report.run_step(event, context, aws=clients.aws, bucket=settings.reports_bucket, now=now())
@@ -291,7 +290,7 @@ def measure_buckets(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 @app.lambda_function()
 def migrate(_event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """Updates MySQL's tables and the functions' user. The deploy waits for this."""
+    """Updates MySQL's tables and the functions' database user. The deploy waits for the result."""
     from chalicelib import database
 
     return database.bring_up_to_date(database_secret(), database_admin_secret())
@@ -299,7 +298,7 @@ def migrate(_event: dict[str, Any], _context: Any) -> dict[str, Any]:
 
 @app.lambda_function()
 def rotate_password(event: dict[str, Any], _context: Any) -> None:
-    """Does one step of a rotation of the functions' password, for Secrets Manager."""
+    """Performs one step when Secrets Manager rotates the functions' database password."""
     from chalicelib.database import rotation
 
     rotation.rotate(event, clients.aws("secretsmanager"), database_secret(), database_admin_secret() or "")
@@ -310,7 +309,7 @@ def rotate_password(event: dict[str, Any], _context: Any) -> None:
 
 @app.on_sns_message(topic=settings.topic_arn)
 def record_notification(event: RawEvent) -> None:
-    """Stores each notification once, for the inbox."""
+    """Stores each notification in the inbox once."""
     from chalicelib import notifications
 
     notifications.record(event.to_dict(), dynamodb=clients.aws("dynamodb"), table=settings.notifications_table)
@@ -318,7 +317,7 @@ def record_notification(event: RawEvent) -> None:
 
 @app.on_sns_message(topic=settings.alarms_topic_arn)
 def record_alarm(event: RawEvent) -> None:
-    """Stores each alarm in the same inbox. The message of an alarm has no attribute with its kind."""
+    """Stores each alarm in the inbox. An alarm's message has no attribute for its kind."""
     from chalicelib import notifications
 
     dynamodb, table = clients.aws("dynamodb"), settings.notifications_table
@@ -327,7 +326,7 @@ def record_alarm(event: RawEvent) -> None:
 
 @app.route("/notifications", authorizer=authorize)
 def list_notifications() -> dict[str, Any]:
-    """Lists the notifications of the last 30 days, newest first. Only managers see the links of reports."""
+    """Lists the notifications from the last 30 days, newest first. Only managers see links to reports."""
     from chalicelib import notifications
 
     page, links = rest.page(request(), "kind"), rest.caller(request()).is_manager
@@ -340,7 +339,7 @@ def list_notifications() -> dict[str, Any]:
 
 @app.route("/today", authorizer=authorize)
 def show_today() -> dict[str, Any]:
-    """Counts what happened since midnight, or since another moment."""
+    """Counts what happened since midnight or since a given time."""
     from chalicelib import today
 
     moment = now()
@@ -373,7 +372,7 @@ def redrive_dead_letters() -> dict[str, Any]:
 
 @app.route("/health")
 def health() -> dict[str, str]:
-    """Says that the API is up, and names its stage and version."""
+    """Reports that the API is up, with its stage and version."""
     return {"status": "ok", "stage": settings.cafe_stage, "version": VERSION}
 
 
@@ -388,7 +387,7 @@ def openapi() -> Response:
 
 @app.route("/")
 def show_console() -> Response:
-    """Returns the console, a web page."""
+    """Returns the console's web page."""
     from chalicelib import console
 
     return console.page(request(), settings)
@@ -396,7 +395,7 @@ def show_console() -> Response:
 
 @app.route("/console/{file}")
 def get_console_file(file: str) -> Response:
-    """Returns one of the files that the page loads."""
+    """Returns one of the files that the console's page loads."""
     from chalicelib import console
 
     return console.file(request(), settings, file)

@@ -1,8 +1,7 @@
-"""All clients of AWS and of MySQL, each made on first use and with explicit time-outs.
+"""Clients for AWS and MySQL, created on first use with explicit time-outs.
 
-The functions import botocore and PyMySQL themselves, because an import takes longer than most calls. A Lambda
-function that does not use MySQL never loads PyMySQL. boto3 is not used: it adds only file transfers to a client, and
-takes 40 ms to load.
+Imports of botocore and PyMySQL are inside functions, because they take longer than most calls. A Lambda function that
+does not use MySQL never loads PyMySQL. boto3 is not used: it takes 40 ms to load and adds only file transfers.
 """
 
 from __future__ import annotations
@@ -26,46 +25,46 @@ if TYPE_CHECKING:
     from botocore.session import Session
     from pymysql.connections import Connection
 
-# Each call has two attempts with less than a second between them. S3 and CloudWatch handle more data per call.
+# Each call gets two attempts, less than a second apart. S3 and CloudWatch calls get longer, as they move more data.
 ATTEMPTS = 2
 BACKOFF_SECONDS = 1
 CONNECT_SECONDS = 2
 READ_SECONDS = 5
 READ_SECONDS_BY_SERVICE = {"s3": 10, "cloudwatch": 10}
-# A paused database takes half a minute to resume, and the connection waits for it.
+# Connecting to a paused database takes half a minute, because the database must resume first.
 MYSQL_CONNECT_SECONDS = 40
-# The connection pool of each client. No function has more than half as many threads.
+# Size of each client's connection pool. No function uses more than half as many threads.
 CONNECTIONS = 32
 
 # Error codes of MySQL and PyMySQL after which a retry can succeed: no connection (0, 2002 to 2014), too many
 # connections (1040), a shutdown (1053, 1152, 1927), a lock time-out (1205), a deadlock (1213), an interrupt (1317).
 TRANSIENT = (0, 1040, 1053, 1152, 1205, 1213, 1317, 1927, 2002, 2003, 2006, 2013, 2014)
-# The user does not exist, or the password is wrong.
+# MySQL's error code for an unknown user or a wrong password.
 ACCESS_DENIED = 1045
-# The address of an RDS server, with its region. Amazon signs its certificates with authorities of its own, one set per
-# region, which no operating system includes. The certificate of an RDS proxy is signed by a public authority.
+# Matches an RDS server's host name and captures its region. Amazon signs the servers' certificates with one set of
+# authorities per region, which no operating system includes. A public authority signs an RDS proxy's certificate.
 RDS = re.compile(r"\.([a-z0-9-]+)\.rds\.amazonaws\.com(\.cn)?$")
 RDS_PROXY = re.compile(r"\.proxy-[a-z0-9]+\.")
 AUTHORITIES = Path(__file__).parent / "database" / "rds-global-bundle.pem"
 
 
-# The end of the current invocation on the clock of time.monotonic().
+# The time at which the current invocation ends, as a value of time.monotonic().
 _end: ContextVar[float | None] = ContextVar("end", default=None)
 
 
 def longest_call(service: str) -> float:
-    """Returns how many seconds one call can take, with its retry."""
+    """Returns the longest duration of one call in seconds, including its retry."""
     return ATTEMPTS * (CONNECT_SECONDS + READ_SECONDS_BY_SERVICE.get(service, READ_SECONDS)) + BACKOFF_SECONDS
 
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Refuses calls to AWS that could take longer than what is left of ``seconds``.
+    """Refuses AWS calls that might not finish within ``seconds`` from now.
 
-    Such a call raises ``Unavailable``, so that a function with several calls ends by itself and reports what it did not
-    do. Lambda would end it without a report. The limit applies to a thread only if it runs in a copy of the context.
+    Such a call raises ``Unavailable``, so a function with several calls can report what it did not do. Lambda's
+    time-out would end the function without a report. A thread has the limit only if it runs in a copy of this context.
     """
-    # Without this, the three seconds of Chalice's test client would allow no call at all.
+    # A limit too short for any call is ignored, such as the three seconds of Chalice's test client.
     fits = seconds > max(map(longest_call, READ_SECONDS_BY_SERVICE))
     token = _end.set(time.monotonic() + seconds if fits else None)
     try:
@@ -74,12 +73,12 @@ def time_limit(seconds: float) -> Iterator[None]:
         _end.reset(token)
 
 
-# `chalice local` has threads, and botocore's session is not safe for two threads at the same time.
+# `chalice local` handles requests in threads, and botocore's session is not thread-safe.
 _client_lock = Lock()
 
 
 class _LazyClient:
-    """A client that is made when one of its attributes is first used."""
+    """A client that is created when one of its attributes is first used."""
 
     def __init__(self, service: str, region: str | None) -> None:
         self._arguments = service, region
@@ -89,16 +88,16 @@ class _LazyClient:
         with _client_lock:
             self._client = self._client or _make(*self._arguments)
         value = getattr(self._client, name)
-        # Python finds the attribute itself from now on.
+        # From now on Python finds the attribute without calling this method.
         setattr(self, name, value)
         return value
 
 
 @cache
 def aws(service: str, region: str | None = None) -> Any:
-    """Returns the client of ``service``, the same one each time for a region.
+    """Returns the cached client for ``service`` in ``region``.
 
-    It signs links with Signature Version 4, which is not botocore's default in us-east-1.
+    The client signs links with Signature Version 4, which is not botocore's default in us-east-1.
     """
     return _LazyClient(service, region)
 
@@ -109,7 +108,7 @@ def _session() -> Session:
     from botocore.session import get_session
 
     class OneFolder(Loader):
-        """A loader that lists the services by the names of their folders. Botocore opens all 400 folders."""
+        """A loader that lists services by their folders' names. Botocore's own loader opens all 400 folders."""
 
         def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002 - botocore's signature
             return [folder.name for folder in Path(self.BUILTIN_DATA_PATH).iterdir()]
@@ -128,12 +127,12 @@ def _make(service: str, region: str | None) -> Any:
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         signature_version="v4" if service != "s3" else "s3v4",
         max_pool_connections=CONNECTIONS,
-        # This uses the bucket's regional name. The global name of a new bucket redirects for hours, and a redirect
-        # breaks signed links. An endpoint that is an IP address, such as the local cloud, still uses paths.
+        # Uses the bucket's regional name: a new bucket's global name redirects for hours, which breaks signed links.
+        # An endpoint that is an IP address, such as the local cloud's, still has the bucket in the path.
         s3={"addressing_style": "virtual"},
     )
     client: Any = _session().create_client(service, region_name=region, config=config)
-    # Creates the exception classes now. Two threads could create them twice, and `except` would then miss one.
+    # Creates the exception classes now: two threads could create them twice, and `except` would then miss one of them.
     _ = client.exceptions
 
     def in_time(model: Any, **_: Any) -> None:
@@ -147,13 +146,14 @@ def _make(service: str, region: str | None) -> Any:
 
 @contextmanager
 def mysql(database: Database, *, read_seconds: int = 60) -> Iterator[Connection[Any]]:
-    """Opens a connection to ``database``, and always closes it at the end.
+    """Opens a connection to ``database``, and closes it at the end, even after an error.
 
-    The connection uses UTC and does not commit by itself. Raises ``DatabaseUnavailable`` if a retry can succeed: the
-    server cannot be reached, the connection breaks, or a lock is held for too long. Raises ``DatabaseRefused`` for
-    other errors, such as a missing table or right, and ``PasswordRefused`` for a wrong password.
+    The connection uses UTC and does not autocommit. Raises ``DatabaseUnavailable`` if a retry may succeed: the server
+    cannot be reached, the connection breaks, or a lock is held for too long. Raises ``DatabaseRefused`` for other
+    errors, such as a missing table or privilege, and ``PasswordRefused`` for a wrong password.
 
-    RDS servers must have a valid certificate. Other servers are reached with TLS if they offer it, without a check.
+    An RDS server must have a valid certificate. For other servers, TLS is used if offered, without checking the
+    certificate.
     """
     import ssl
 
@@ -180,7 +180,7 @@ def mysql(database: Database, *, read_seconds: int = 60) -> Iterator[Connection[
     except RuntimeError as error:
         if connection:
             raise
-        # PyMySQL raises this if the server's authentication needs TLS or a library that is missing.
+        # PyMySQL raises RuntimeError if the server's authentication needs TLS or a library that is missing.
         raise DatabaseRefused(f"{place} refuses: {error}") from error
     except (pymysql.err.Error, OSError) as error:
         if isinstance(getattr(error, "original_exception", None), ssl.SSLCertVerificationError):
@@ -191,13 +191,13 @@ def mysql(database: Database, *, read_seconds: int = 60) -> Iterator[Connection[
         raise DatabaseUnavailable(f"{place} does not answer for now: {error}") from error
     finally:
         if connection:
-            # close() would send a command, and wait for a server that can be gone.
+            # close() would send a command and wait for the server, which may be gone.
             connection._force_close()  # type: ignore[attr-defined]
 
 
 @cache
 def _tls(host: str) -> SSLContext | None:
-    """Returns the TLS settings that check a server of RDS, or None for any other server."""
+    """Returns TLS settings that verify an RDS server, or None for any other server."""
     import ssl
 
     rds = RDS.search(host)
@@ -211,22 +211,22 @@ def _tls(host: str) -> SSLContext | None:
 
 
 def authorities(region: str) -> str:
-    """Returns the certificates of RDS's authorities for ``region``. Loading those of all regions takes 15 ms."""
+    """Returns the certificates of RDS's authorities in ``region``. Loading all regions' would take 15 ms."""
     import ssl
 
     certificates = re.findall(r"-----BEGIN.+?END CERTIFICATE-----\n", AUTHORITIES.read_text(), flags=re.DOTALL)
     own = [each for each in certificates if f"Amazon RDS {region} Root".encode() in ssl.PEM_cert_to_DER_cert(each)]
     if not own:
-        raise DatabaseRefused(f"the file of RDS authorities has none for {region}: download a newer one")
+        raise DatabaseRefused(f"the RDS bundle has no authority for {region}: download a newer one")
     return "".join(own)
 
 
 @contextmanager
 def mysql_of_secret(arn: str) -> Iterator[Connection[Any]]:
-    """Opens a connection to the database that a secret of Secrets Manager describes.
+    """Opens a connection to the database that a secret in Secrets Manager describes.
 
-    The secret is read once per process, and again if its password is refused, because a rotation can have changed it.
-    Raises the errors of ``mysql``, and ``Unavailable`` if Secrets Manager does not answer for now.
+    The secret is cached, and read again if MySQL refuses its password, because a rotation may have changed it. Raises
+    the same errors as ``mysql``, and ``Unavailable`` if Secrets Manager is not available.
     """
     with ExitStack() as stack:
         try:
@@ -239,7 +239,7 @@ def mysql_of_secret(arn: str) -> Iterator[Connection[Any]]:
 
 @cache
 def database(arn: str) -> Database:
-    """Returns the database that a secret describes, from a cache."""
+    """Returns the database that a secret describes. The result is cached."""
     return Database.of_secret(read_secret(arn))
 
 

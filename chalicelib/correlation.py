@@ -1,7 +1,7 @@
-"""The correlation id: one id for everything that follows from a request, in the field ``correlationId``.
+"""The correlation id. Everything that results from one request has the same id in the field ``correlationId``.
 
-The id is the client's header ``X-Request-Id``, or else API Gateway's request id. An upload has the id of its request to
-S3, and a report without a request has the name of its execution. Messages and orders carry the id as an attribute.
+The id is the client's ``X-Request-Id`` header, or else API Gateway's request id. An upload uses the id of its S3
+request, and a report without a request uses its execution's name. Messages and orders have the id as an attribute.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from chalice.app import Request
 
 HEADER = "X-Request-Id"
-# The attribute of SQS messages, orders and executions' inputs. SNS messages have a list, because one notification can
-# report many orders.
+# The field's name in SQS messages, orders and execution inputs. SNS messages have a list of ids, because one
+# notification can report many orders.
 NAME, NAMES = "correlationId", "correlationIds"
 ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
-# A batch of the queue or the stream has at most this many orders.
+# Maximum number of ids in an SNS message. A batch from the queue or the stream has at most this many orders.
 IDS = 100
 
-# The id of the current work, for the log.
+# The current correlation id, for log records.
 _current: ContextVar[str | None] = ContextVar("correlation_id", default=None)
 
 
@@ -34,7 +34,7 @@ def current() -> str | None:
 
 @contextmanager
 def about(correlation_id: str | None) -> Iterator[None]:
-    """Gives all log records inside it this id, unless a record names another one."""
+    """Adds ``correlation_id`` to all log records within the block, except records that set their own id."""
     token = _current.set(correlation_id)
     try:
         yield
@@ -48,7 +48,7 @@ def valid(given: Any) -> str | None:
 
 
 def of_request(request: Request) -> str:
-    """Returns the client's id if it is valid, or else the gateway's, or a new one under ``chalice local``."""
+    """Returns the client's id if it is valid, or else API Gateway's, or a new id under ``chalice local``."""
     if given := valid(request.headers.get(HEADER)) or valid(request.context.get("requestId")):
         return given
     from uuid import uuid4
@@ -57,12 +57,12 @@ def of_request(request: Request) -> str:
 
 
 def sqs_attribute(correlation_id: str | None) -> dict[str, Any]:
-    """Returns the attribute for a message to SQS."""
+    """Returns the id as attributes of an SQS message."""
     return {NAME: {"DataType": "String", "StringValue": correlation_id}} if correlation_id else {}
 
 
 def of_sqs(message: dict[str, Any]) -> str | None:
-    """Returns the id in a message that Lambda or a call has received. Both spell the attributes differently."""
+    """Returns the id in an SQS message. Lambda's events and SQS's API spell the attributes differently."""
     match message:
         case {"messageAttributes": {"correlationId": {"stringValue": given}}}:
             return valid(given)
@@ -72,9 +72,9 @@ def of_sqs(message: dict[str, Any]) -> str | None:
 
 
 def of_execution(payload: Any) -> str | None:
-    """Returns the id of the request that started a state machine, from an event of the machine's functions.
+    """Returns the correlation id in the event of a state machine's function.
 
-    Without a request it is the name of the execution.
+    If no request started the machine, the id is the execution's name.
     """
     match payload:
         case {"request": {"correlationId": str(given)}} if ID.fullmatch(given):
@@ -85,7 +85,7 @@ def of_execution(payload: Any) -> str | None:
 
 
 def of_order(record: Any) -> str | None:
-    """Returns the id of the order in a record of the orders' stream."""
+    """Returns the correlation id in a record from the orders stream."""
     match record:
         case {"dynamodb": {"NewImage": {"correlationId": {"S": given}}}}:
             return valid(given)
@@ -93,7 +93,7 @@ def of_order(record: Any) -> str | None:
 
 
 def of_upload(record: Any) -> str | None:
-    """Returns the id of the request that stored an object, from a record of an S3 event."""
+    """Returns the id of the S3 request that stored an object, from a record in an S3 event."""
     match record:
         case {"responseElements": {"x-amz-request-id": given}}:
             return valid(given)
@@ -101,13 +101,13 @@ def of_upload(record: Any) -> str | None:
 
 
 def sns_attribute(correlation_ids: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the attribute for a message to SNS, with at most 100 ids. SNS refuses an empty list."""
+    """Returns up to 100 ids as attributes of an SNS message. SNS refuses an empty list."""
     ids = json.dumps(list(dict.fromkeys(correlation_ids))[:IDS])
     return {NAMES: {"DataType": "String.Array", "StringValue": ids}} if correlation_ids else {}
 
 
 def of_sns(sns: Any) -> tuple[str, ...]:
-    """Returns the ids in a message from SNS. The attribute of another publisher can have any text."""
+    """Returns the ids in an SNS message. Another publisher's attribute can contain any string."""
     match sns:
         case {"MessageAttributes": {"correlationIds": {"Value": str(text)}}}:
             try:

@@ -1,8 +1,8 @@
-"""Every error that the café raises on purpose, and the HTTP status of each.
+"""All errors that the café's code raises on purpose, with their HTTP statuses.
 
-In a view an error becomes the answer ``{"Code": <class name>, "Message": <text>}`` with the status ``STATUS_CODE``, so
-the names of these classes are part of the REST interface. An error about fields adds
-``"Problems": [{"field", "message"}]``. In any other function a state machine's Retry and Catch see the class name.
+A view turns an error into the response ``{"Code": <class name>, "Message": <text>}`` with the status ``STATUS_CODE``,
+so the class names are part of the REST interface. A ``FieldError`` adds ``"Problems": [{"field", "message"}]``. A
+state machine's Retry and Catch match the class name.
 
 CafeError
 ├── FieldError
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from botocore.exceptions import ClientError
 
 
-# An error lists this many problems and counts the others. An unknown name is cut to this many characters.
+# Maximum number of problems that an error lists, and maximum length of an unknown name.
 PROBLEMS_SHOWN = 20
 NAME_CHARACTERS = 40
-# The path of a field, the name of a header, an id. Any other name from a client is quoted in a message.
+# Matches a field's path, a header's name or an id. Messages quote any other name that a client sends.
 PLAIN_NAME = r"[\w.\[\]-]+"
 
 
 class Problem(NamedTuple):
-    """A problem of one field of a request, of a parameter or of a header."""
+    """A problem with one field, parameter or header of a request."""
 
     field: str
     message: str
@@ -55,18 +55,18 @@ def _safe_name(name: str) -> str:
 
 
 class CafeError(ChaliceUnhandledError, ChaliceViewError):
-    """The root of all errors of the café.
+    """The base class of all the café's errors.
 
-    Chalice hands a ``ChaliceUnhandledError`` to the middleware, which answers with ``answer``.
+    Chalice passes a ``ChaliceUnhandledError`` to the middleware, which responds with ``answer``.
     """
 
     def answer(self) -> dict[str, Any]:
-        """Returns the body of the answer."""
+        """Returns the response body."""
         return {"Code": type(self).__name__, "Message": str(self)}
 
 
 class FieldError(CafeError):
-    """An error about fields. ``problems`` has the first 20."""
+    """An error about fields. ``problems`` has the first 20 problems."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = list(problems[:PROBLEMS_SHOWN])
@@ -78,11 +78,11 @@ class FieldError(CafeError):
 
 
 class InvalidRequest(FieldError, BadRequestError):
-    """The client sent something wrong."""
+    """The request is not valid."""
 
 
 class Conflict(FieldError, ConflictError):
-    """The request contradicts something that is stored."""
+    """The request contradicts stored data."""
 
 
 class BodyTooLarge(CafeError):
@@ -98,13 +98,13 @@ class NotFound(CafeError, NotFoundError):
 
 
 class TokenRefused(CafeError):
-    """A token does not admit its bearer. The message says why, and has no part of the token."""
+    """A token does not grant access. The message says why, and contains no part of the token."""
 
     STATUS_CODE = 403
 
 
 class Unavailable(CafeError):
-    """A service that the café needs fails for now. State machines retry this error by its name."""
+    """A service that the café needs is temporarily unavailable. State machines retry this error by its name."""
 
     STATUS_CODE = 503
 
@@ -114,19 +114,19 @@ class DatabaseUnavailable(Unavailable):
 
 
 class DatabaseRefused(CafeError):
-    """MySQL refuses: the password is wrong, or a table or a right is missing. A retry does not help."""
+    """MySQL refused a login or a statement, for example because a privilege is missing. A retry does not help."""
 
 
 class PasswordRefused(DatabaseRefused):
-    """MySQL refuses the password, which a rotation can have changed a moment ago."""
+    """MySQL refused the password, which a rotation may have just changed."""
 
 
 class StorageRefused(CafeError):
-    """S3 refuses the storage report, because the function's role lacks a permission. A retry does not help."""
+    """S3 refused a call for the storage report, because the role lacks a permission. A retry does not help."""
 
 
 class MissingSettings(CafeError):
-    """Environment variables that the code needs are not set. ``names`` has all of them."""
+    """Required environment variables are not set. ``names`` lists them all."""
 
     def __init__(self, names: list[str]) -> None:
         self.names = names
@@ -135,7 +135,7 @@ class MissingSettings(CafeError):
         )
 
 
-# With these codes, each in some service, AWS says that the same call can succeed a moment later.
+# Error codes with which some AWS service says that the same call may succeed a moment later.
 TRANSIENT = {
     "InternalError",
     "InternalFailure",
@@ -158,16 +158,16 @@ TRANSIENT = {
 
 
 def is_transient(error: ClientError) -> bool:
-    """Whether the same call can succeed a moment later, because AWS throttled it or failed."""
+    """Returns whether the same call may succeed a moment later, because AWS throttled it or failed."""
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return error.response.get("Error", {}).get("Code") in TRANSIENT or status == 429 or status >= 500
 
 
 @contextmanager
 def aws_errors() -> Iterator[None]:
-    """Turns errors that can pass (throttling, a server's failure, a lost connection) into ``Unavailable``.
+    """Turns temporary errors (throttling, a server failure, a lost connection) into ``Unavailable``.
 
-    Other errors, such as a missing permission, are not changed. Also a decorator: ``@aws_errors()``.
+    Other errors, such as a missing permission, are not changed. This also works as a decorator: ``@aws_errors()``.
     """
     from botocore.exceptions import ClientError, ConnectionError, HTTPClientError, IncompleteReadError
 
@@ -178,4 +178,4 @@ def aws_errors() -> Iterator[None]:
             raise Unavailable(f"{error.operation_name} does not answer for now: try again in a moment") from error
         raise
     except (ConnectionError, HTTPClientError, IncompleteReadError) as error:
-        raise Unavailable("AWS cannot be reached for now: try again in a moment") from error
+        raise Unavailable("AWS cannot be reached: try again in a moment") from error

@@ -1,4 +1,4 @@
-"""The facts of a notification: JSON in an attribute of the SNS message, and in the stored item."""
+"""A notification's facts, stored as JSON in an attribute of the SNS message and of the inbox item."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-# The name of the attribute.
 NAME = "facts"
-# SNS accepts 262,144 bytes for the texts and the attributes of a message.
+# Maximum size of the facts. SNS accepts 262,144 bytes for a message with its attributes.
 BYTES = 40_000
 
 
 def sns_attribute(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the attribute of a message. Too many facts are left out, so that the message is sent."""
+    """Returns the facts as attributes of an SNS message. SNS would refuse oversized facts, so they are left out."""
     text = json.dumps(facts)
     if not facts or len(text) > BYTES:
         return {}
@@ -21,19 +20,19 @@ def sns_attribute(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def item_attribute(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the attribute of an item."""
+    """Returns the facts as attributes of a DynamoDB item."""
     return {NAME: {"S": json.dumps(facts)}} if facts else {}
 
 
 def of_item(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the facts of an item. Items from before there were facts have none."""
+    """Returns an item's facts. Items stored before facts were introduced have none."""
     return read(item.get(NAME, {}).get("S"))
 
 
 def read(text: str | None) -> dict[str, Any]:
-    """Returns the facts in the value of an attribute. Another publisher's attribute can be any text."""
+    """Returns the facts in an attribute's value. Another publisher's attribute can contain any string."""
     try:
-        # JSON has no NaN, which Python would read and write.
+        # Python would accept and write NaN, which is not valid JSON.
         facts = json.loads(text or "{}", parse_constant=str)
     except (ValueError, RecursionError):
         return {}

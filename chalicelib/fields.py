@@ -1,4 +1,4 @@
-"""The fields of a JSON object, read one by one. All problems are collected, so that one answer names every field."""
+"""Reads a JSON object's fields one by one. All problems are collected, so that one response names every wrong field."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from chalicelib.errors import NAME_CHARACTERS, InvalidRequest, Problem
 class Fields:
     """The fields of one object.
 
-    ``place`` says where the object is in the request's body, such as ``orders[1]``. Objects of one body share their
-    list of ``problems``.
+    ``place`` is the object's path in the request's body, such as ``orders[1]``. All objects in a body share one list of
+    ``problems``.
     """
 
     def __init__(self, values: dict[str, Any], problems: list[Problem], place: str = "") -> None:
@@ -23,7 +23,7 @@ class Fields:
     def of_body(cls, body: Any, names: tuple[str, ...], *, of: str, expected: str) -> Fields:
         """Returns the fields of a request's body. Raises ``InvalidRequest`` at once if the body is not an object.
 
-        ``names`` are the fields that it can have. ``of`` and ``expected`` are for the messages.
+        ``names`` lists the allowed fields. ``of`` and ``expected`` appear in error messages.
         """
         problems: list[Problem] = []
         fields = cls.of(body, names, problems, of=of, expected=expected)
@@ -46,22 +46,22 @@ class Fields:
         return fields
 
     def path(self, name: str) -> str:
-        """Returns where the field is in the body."""
+        """Returns the field's path in the body."""
         return f"{self.place}.{name}" if self.place else name
 
     def refuse(self, name: str, message: str) -> None:
-        """Adds a problem of a field."""
+        """Records a problem with a field."""
         self.problems.append(Problem(self.path(name), message))
 
     def __contains__(self, name: str) -> bool:
         return name in self.values
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Returns the value of a field as it is, or ``default`` if it is left out."""
+        """Returns a field's value unchanged, or ``default`` if the field is missing."""
         return self.values.get(name, default)
 
     def whole_number(self, name: str, least: int, most: int, *, default: int, unit: str = "") -> int:
-        """Returns the value of a field that must be a whole number, or ``default`` if it is left out or wrong."""
+        """Returns a field's whole number, or ``default`` if the field is missing or wrong."""
         number = whole_number(self.values.get(name, default))
         if number is None or not least <= number <= most:
             self.refuse(name, f"must be a whole number{unit} from {least:,} to {most:,}")
@@ -75,8 +75,8 @@ class Fields:
 
 
 def whole_number(value: Any) -> int | None:
-    """Returns a JSON value as a whole number, or None. JSON has one kind of numbers, so 2.0 is 2."""
+    """Returns a JSON value as a whole number, or None. JSON has only one number type, so 2.0 is 2."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    # True is an int in Python.
+    # In Python, True is an int.
     return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,7 +1,7 @@
-"""The header ``Idempotency-Key``: a client can send a request again with the same key, and it takes effect once.
+"""The ``Idempotency-Key`` header: a request that a client repeats with the same key takes effect only once.
 
-Each key is an item of the requests table, with a digest of the request's content. One conditional write claims the key,
-so simultaneous calls agree on one request. The ids of orders and reports come from the key, so a repeated request
+The requests table stores each key with a digest of the request's content. A conditional write claims the key, so two
+different requests cannot both claim it. The ids of orders and reports are derived from the key, so a repeated request
 creates nothing new.
 """
 
@@ -16,15 +16,15 @@ from typing import Any
 from chalicelib.errors import Conflict, InvalidRequest, Problem, aws_errors
 
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# Step Functions keeps the name of an execution for this long.
+# How long Step Functions keeps an execution's name.
 KEPT = timedelta(days=90)
 
 
 @aws_errors()
 def claim(route: str, key: str | None, content: Any, *, dynamodb: Any, table: str, now: datetime) -> None:
-    """Claims ``key`` for a request: ``content`` is anything that JSON can hold. Without a key this does nothing.
+    """Claims ``key`` for a request whose ``content`` is any JSON value. Does nothing without a key.
 
-    The same request can claim its key again. Raises ``InvalidRequest`` for a malformed key, and ``Conflict`` for a key
+    The same request may claim its key again. Raises ``InvalidRequest`` for a malformed key, and ``Conflict`` for a key
     that another request has used in the last 90 days.
     """
     if key is None:
@@ -43,7 +43,7 @@ def claim(route: str, key: str | None, content: Any, *, dynamodb: Any, table: st
                 "digest": values[":digest"],
                 "expiresAt": {"N": str(int((now + KEPT).timestamp()))},
             },
-            # DynamoDB can take days to delete an expired item.
+            # DynamoDB may take days to delete an expired item.
             ConditionExpression="attribute_not_exists(requestKey) OR digest = :digest OR expiresAt < :now",
             ExpressionAttributeValues=values,
         )

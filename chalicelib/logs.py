@@ -1,7 +1,7 @@
-"""Logs: one JSON object per record on standard output, which Lambda sends to CloudWatch Logs.
+"""Logging: one JSON object per record on standard output, which Lambda sends to CloudWatch Logs.
 
-A record has the id of its subject (``reportId``, ``orderID``, ``key``) as a field, from ``extra=``, and the current
-``correlationId``. A client's text must go into a field and not into the message, so that it cannot forge a record.
+``extra=`` adds the subject's id (``reportId``, ``orderID``, ``key``) to a record as a field, and the formatter adds the
+``correlationId``. A client's text must go into a field and not into the message, where it could forge a record.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pythonjsonlogger.json import JsonFormatter
 
 from chalicelib import correlation
 
-# CloudWatch Logs accepts records of 256 KB, and a character can take twelve bytes in JSON.
+# CloudWatch Logs accepts records of up to 256 KB, and a character can take twelve bytes in JSON.
 FIELD_CHARACTERS = 10_000
 
 
 class _Formatter(JsonFormatter):
-    """Adds the correlation id, and cuts long texts, such as a traceback that contains a whole message."""
+    """Adds the correlation id, and shortens long strings, such as a traceback that contains a whole message."""
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         if correlation.NAME not in log_data and (correlation_id := correlation.current()):
@@ -31,7 +31,7 @@ class _Formatter(JsonFormatter):
 
 
 def logger(name: str) -> logging.Logger:
-    """Returns the logger ``cafe.<name>``. The first call sets up the format."""
+    """Returns the logger ``cafe.<name>``. The first call configures the output."""
     root = logging.getLogger("cafe")
     if not root.handlers:
         handler = logging.StreamHandler(sys.stdout)

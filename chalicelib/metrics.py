@@ -1,9 +1,9 @@
-"""Metrics in CloudWatch's embedded metric format: CloudWatch reads the figures from log records.
+"""Metrics in CloudWatch's embedded metric format: CloudWatch reads the values from log records.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 
-They are not exact enough for accounting: CloudWatch can read a record twice, and a function that is killed does not log
-its figures.
+Metrics are not exact enough for accounting: CloudWatch may read a record twice, and a function that is killed logs
+nothing.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from chalicelib.logs import logger
 from chalicelib.settings import stage
 
 NAMESPACE = "Cafe"
-# All metrics with their units. Each accepted order is counted later as stored, as doubled (it was stored before) or as
-# rejected, unless it is still in the queue or a dead letter.
+# All metrics with their units. An accepted order is later counted as stored, as doubled (already stored) or as
+# rejected, unless it is still in the queue or has become a dead letter.
 UNITS = {
     "OrdersAccepted": "Count",
     "OrdersStored": "Count",
@@ -35,7 +35,7 @@ log = logger("metrics")
 def emit(figures: Mapping[str, float], **dimensions: str) -> None:
     """Logs the ``figures`` that are not 0, with the stage and ``dimensions``.
 
-    Each combination of values is a separate metric that costs money, so a dimension must have few values.
+    Each combination of dimension values is billed as a separate metric, so a dimension must have few values.
     """
     nonzero = {name: figure for name, figure in figures.items() if figure}
     if not nonzero:
@@ -47,5 +47,5 @@ def emit(figures: Mapping[str, float], **dimensions: str) -> None:
         "Metrics": [{"Name": name, "Unit": UNITS[name]} for name in nonzero],
     }
     metadata = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}
-    # A message and not ``extra``, because the formatter drops extra fields that begin with an underscore.
+    # Passed as the message, because the formatter drops ``extra`` fields that begin with an underscore.
     log.info({"message": "metrics", "_aws": metadata, **dimensions, **nonzero})

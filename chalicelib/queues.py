@@ -1,7 +1,7 @@
-"""The queues: sends, delays and deletes any number of messages in as few calls as SQS allows.
+"""Sends, delays and deletes any number of SQS messages in as few calls as possible.
 
-A call that succeeds can still refuse some of its entries. So each function returns the entries that failed, with the
-error of each, and the others are done.
+A successful call may still refuse some of its entries. Each function therefore returns the failed entries with their
+errors. All other entries succeeded.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
     from botocore.exceptions import ClientError
 
 ENTRIES = 10
-# SQS accepts 1 MiB per call. The rest is for the attributes.
+# SQS accepts 1 MiB per call. This leaves room for the attributes.
 BYTES = 1_000_000
 
 
-# The body of a message, and its attributes.
+# A message's body and attributes.
 Message = tuple[str, dict[str, Any]]
 
 
 class EntryRefused(CafeError):
-    """SQS accepted the call and refused this entry of it."""
+    """SQS accepted a call but refused one of its entries."""
 
     def __init__(self, operation: str, code: str) -> None:
         super().__init__(f"{operation} was refused: {code}")
 
 
-# The index of each entry that failed, in order, and its error. A ``ClientError`` is one that does not pass by itself.
+# The errors of failed entries, in order and keyed by index. A ``ClientError`` is permanent.
 Failures = dict[int, "ClientError | Unavailable | EntryRefused"]
 
 
 def send(sqs: Any, url: str, messages: Sequence[Message]) -> Failures:
-    """Sends the messages. One that failed with ``Unavailable`` may be on the queue all the same."""
+    """Sends the messages. A message that failed with ``Unavailable`` may still have reached the queue."""
     entries = [
         {"MessageBody": body, **({"MessageAttributes": attributes} if attributes else {})}
         for body, attributes in messages
@@ -45,7 +45,7 @@ def send(sqs: Any, url: str, messages: Sequence[Message]) -> Failures:
 
 
 def delay(sqs: Any, url: str, receipts: Sequence[tuple[str, int]]) -> Failures:
-    """Hides each received message for a number of seconds from now. ``receipts`` has receipt handles and seconds."""
+    """Hides received messages. ``receipts`` pairs each receipt handle with a number of seconds from now."""
     entries = [{"ReceiptHandle": handle, "VisibilityTimeout": seconds} for handle, seconds in receipts]
     return _call(sqs.change_message_visibility_batch, "ChangeMessageVisibility", url, entries)
 
@@ -57,7 +57,7 @@ def delete(sqs: Any, url: str, receipts: Sequence[str]) -> Failures:
 
 
 def depth(sqs: Any, url: str) -> tuple[int, int]:
-    """Returns SQS's estimates of how many messages can be received, and how many are hidden for now."""
+    """Returns SQS's estimates of the numbers of visible and hidden messages."""
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
     visible, hidden = (int(attributes[name]) for name in names)
@@ -65,7 +65,7 @@ def depth(sqs: Any, url: str) -> tuple[int, int]:
 
 
 def raise_permanent(failures: Failures) -> None:
-    """Raises the first error that does not pass by itself, such as a missing permission."""
+    """Raises the first permanent error, such as a missing permission."""
     from botocore.exceptions import ClientError
 
     for error in failures.values():
@@ -92,7 +92,7 @@ def _call(
 
 
 def _batches(sizes: Sequence[int]) -> Iterator[range]:
-    """Yields the indexes of the entries of each call. An entry that is too large has a call of its own."""
+    """Yields each call's range of entry indexes. An entry that is too large gets a call of its own."""
     first = total = 0
     for index, size in enumerate(sizes):
         if index > first and (index - first == ENTRIES or total + size > BYTES):

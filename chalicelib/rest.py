@@ -1,4 +1,4 @@
-"""The caller, the body and the query parameters of a REST request. Errors name the field or parameter."""
+"""Reads a REST request's caller, body and query parameters. Errors name the field or parameter."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from chalice.app import MultiDict, Request
 from chalicelib.errors import NAME_CHARACTERS, BodyTooLarge, InvalidRequest, Problem
 
 BODY_BYTES = 1_000_000
-# Brackets within brackets. The limit of Python's own parser depends on its version.
+# Maximum depth of nested brackets. The limit of Python's own parser depends on the Python version.
 DEPTH = 100
 PAGE_LIMIT = 100
 DEFAULT_LIMIT = 50
 
 
 class Page(NamedTuple):
-    """The parameters of a list: ``limit`` from 1 to 100, the token ``next``, and the list's own ``filters``."""
+    """A list's query parameters: ``limit`` from 1 to 100, the token ``next``, and the list's own ``filters``."""
 
     limit: int
     next: str | None
@@ -25,7 +25,7 @@ class Page(NamedTuple):
 
 
 class Caller(NamedTuple):
-    """The user who sent a request, as the authorizer read the token."""
+    """The user who sent a request, according to the authorizer."""
 
     name: str
     groups: tuple[str, ...]
@@ -42,12 +42,11 @@ def caller(request: Request) -> Caller:
 
 
 def route(request: Request) -> str:
-    """Returns the method and the path of the request's route, such as ``GET /orders/{order_id}``."""
+    """Returns the request's method and route, such as ``GET /orders/{order_id}``."""
     return f"{request.method} {request.context['resourcePath']}"
 
 
 def idempotency_key(request: Request) -> str | None:
-    """Returns the header ``Idempotency-Key``."""
     key: str | None = request.headers.get("idempotency-key")
     return key
 
@@ -56,7 +55,7 @@ def body(request: Request, *, nothing: Any = None) -> Any:
     """Returns the request's JSON body, or ``nothing`` if it is empty.
 
     Raises ``BodyTooLarge`` over 1 MB and ``InvalidRequest`` for anything that is not JSON. Chalice's own ``json_body``
-    answers 500 for deeply nested brackets, and accepts ``NaN``.
+    causes a 500 for deeply nested brackets, and accepts ``NaN``.
     """
     raw = request.raw_body
     if len(raw) > BODY_BYTES:
@@ -72,7 +71,7 @@ def body(request: Request, *, nothing: Any = None) -> Any:
     except json.JSONDecodeError as error:
         raise _invalid_body(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except ValueError:
-        # Python limits the digits of a number, and its own message is for programmers.
+        # Python limits a number's digits, and its own message is meant for programmers.
         raise _invalid_body("has a number with too many digits") from None
     if _is_too_deep(content):
         raise _invalid_body("its brackets are nested too deeply")
@@ -103,7 +102,7 @@ def _is_too_deep(content: Any) -> bool:
 
 
 def page(request: Request, *filters: str) -> Page:
-    """Returns ``limit``, ``next`` and the ``filters`` of a list. Raises ``InvalidRequest``."""
+    """Returns a list's ``limit``, ``next`` and ``filters``. Raises ``InvalidRequest``."""
     given, number = _list_parameters(request, "limit", "next", *filters)
     return Page(number, given.get("next"), {name: given[name] for name in filters if name in given})
 
@@ -114,7 +113,7 @@ def limit(request: Request) -> int:
 
 
 def parameters(request: Request, *names: str) -> dict[str, str]:
-    """Returns the parameters of a route that is not a list. Raises ``InvalidRequest``."""
+    """Returns the query parameters of a route that is not a list. Raises ``InvalidRequest``."""
     given, problems = _read_parameters(request, names)
     if problems:
         raise InvalidRequest(problems)
@@ -122,7 +121,7 @@ def parameters(request: Request, *names: str) -> dict[str, str]:
 
 
 def _list_parameters(request: Request, *allowed: str) -> tuple[MultiDict, int]:
-    """Returns the parameters of a list, and its limit."""
+    """Returns a list's query parameters and its limit."""
     given, problems = _read_parameters(request, allowed)
     text = given.get("limit", str(DEFAULT_LIMIT))
     number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(PAGE_LIMIT)) else 0
@@ -134,7 +133,7 @@ def _list_parameters(request: Request, *allowed: str) -> tuple[MultiDict, int]:
 
 
 def _read_parameters(request: Request, allowed: tuple[str, ...]) -> tuple[MultiDict, list[Problem]]:
-    """Returns the query parameters, and the problems of those that are not allowed or are given twice."""
+    """Returns the query parameters, and a problem for each unknown or repeated parameter."""
     given: MultiDict = request.query_params or MultiDict({})
     unknown = f"is not a parameter of this route, which takes {', '.join(allowed)}"
     problems = [Problem(name[:NAME_CHARACTERS], unknown) for name in given if name not in allowed]
@@ -146,7 +145,7 @@ def _read_parameters(request: Request, allowed: tuple[str, ...]) -> tuple[MultiD
 
 
 def base_url(request: Request) -> str:
-    """Returns the absolute URL of the API. Behind API Gateway it has the stage's path."""
+    """Returns the API's absolute URL. Behind API Gateway it includes the stage's path."""
     scheme = request.headers.get("x-forwarded-proto", "http")
     path: str = request.context.get("path") or request.path
     return f"{scheme}://{request.headers.get('host', 'localhost')}{path.removesuffix(request.path)}"

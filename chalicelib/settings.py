@@ -1,4 +1,4 @@
-"""Every environment variable that the code reads; ``infra/deploy`` writes them from the resources stack."""
+"""All environment variables that the code reads. ``infra/deploy`` sets them from the resources stack."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VERSION = "0.2.0"
 
 @dataclass(frozen=True)
 class Database:
-    """The address of the inventory's database, and the user who reads it."""
+    """The inventory database's address, and a user's login."""
 
     host: str
     port: int
@@ -24,14 +24,14 @@ class Database:
 
     @classmethod
     def of_secret(cls, text: str) -> Database:
-        """Reads a secret's JSON, which has RDS's names. Raises ``DatabaseRefused``, whose message has no part of it."""
+        """Reads a secret's JSON, which uses RDS's field names. ``DatabaseRefused`` never shows the secret's content."""
         host, port, name, user, password = _of_json(text, "host", "port", "dbname", "username", "password")
         if not port.isdecimal():
             raise DatabaseRefused("the port in MySQL's secret is not a number")
         return cls(host, int(port), name, user, password)
 
     def logged_in(self, text: str) -> Database:
-        """Returns the same database with the user of another secret, such as the administrator's secret of RDS."""
+        """Returns the same database with the login from another secret, such as RDS's administrator secret."""
         user, password = _of_json(text, "username", "password")
         return replace(self, user=user, password=password)
 
@@ -48,7 +48,7 @@ def _of_json(text: str, *names: str) -> list[str]:
 
 
 def database_secret(environment: Mapping[str, str] = os.environ) -> str:
-    """Returns the ARN of the secret with MySQL's address. Only the functions that use MySQL have it.
+    """Returns the ARN of the secret with MySQL's address and login. Only functions that use MySQL get it.
 
     Raises ``MissingSettings``.
     """
@@ -57,15 +57,15 @@ def database_secret(environment: Mapping[str, str] = os.environ) -> str:
 
 
 def database_admin_secret(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Returns the ARN of the secret with MySQL's administrator. Only ``migrate`` and ``rotate_password`` have it."""
+    """Returns the ARN of the MySQL administrator's secret. Only ``migrate`` and ``rotate_password`` get it."""
     return environment.get("DB_ADMIN_SECRET_ARN")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Names and ARNs of the resources, each from the environment variable of the same name in capitals.
+    """The resources' names and ARNs. Each field comes from the environment variable with its name in capitals.
 
-    ``orders_since`` is the day on which the orders table was created, as ``YYYY-MM-DD``. Lists look back to that day.
+    ``orders_since`` is the day on which the orders table was created, as ``YYYY-MM-DD``. Lists go back to that day.
     """
 
     cafe_stage: str
@@ -89,7 +89,7 @@ class Settings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """Reads the environment. Raises ``MissingSettings`` with the names of missing and of empty variables."""
+        """Reads the environment. Raises ``MissingSettings`` with the names of missing or empty variables."""
         return cls(*_require([field.name.upper() for field in fields(cls)], environment))
 
     @property
@@ -99,29 +99,29 @@ class Settings:
 
 
 def cognito_endpoint(settings: Settings, environment: Mapping[str, str] = os.environ) -> str:
-    """Returns the address of Cognito: AWS_ENDPOINT_URL if that is set, or else the issuer's."""
+    """Returns Cognito's address: AWS_ENDPOINT_URL if that is set, or else the issuer's host."""
     return environment.get("AWS_ENDPOINT_URL") or settings.issuer.rpartition("/")[0]
 
 
 def uploads_url(settings: Settings, environment: Mapping[str, str] = os.environ) -> str:
-    """Returns the uploads bucket's address, as it is in the links for uploads."""
+    """Returns the uploads bucket's URL, which upload links point to."""
     if endpoint := environment.get("AWS_ENDPOINT_URL"):
         return f"{endpoint}/{settings.uploads_bucket}"
     region = settings.user_pool_id.partition("_")[0]
-    # The addresses of the oldest region do not name it.
+    # URLs in us-east-1, the oldest region, do not name the region.
     return f"https://{settings.uploads_bucket}.{'s3' if region == 'us-east-1' else f's3.{region}'}.amazonaws.com/"
 
 
 def first_retry_seconds(environment: Mapping[str, str] = os.environ) -> int:
-    """Returns the seconds until the queue delivers a failed order again. Each later delay is twice as long.
+    """Returns how many seconds pass before a failed order's first retry. Each later delay is twice as long.
 
-    Stacks for tests set 0.
+    Test stacks set this to 0.
     """
     return int(environment.get("ORDERS_RETRY_SECONDS") or 1)
 
 
 def stage(environment: Mapping[str, str] = os.environ) -> str:
-    """Returns the stage's name for metrics, or ``none`` for a module that is used without the app, as in a test."""
+    """Returns the stage's name for metrics, or ``none`` if a module is used without the app, as in a test."""
     return environment.get("CAFE_STAGE") or "none"
 
 

@@ -1,8 +1,8 @@
-"""The authorizer: verifies a token of the user pool, and returns the routes that its user can call.
+"""The authorizer: verifies a token from the user pool, and returns the routes that its user may call.
 
-API Gateway calls it for all routes that are not open, and caches the answer per token for a minute. ``chalice local``
-calls it each time. A token that is not valid, or any fault here, gets a 403. API Gateway itself answers 401 to a
-request without a token.
+API Gateway calls the authorizer for all routes that are not open, and caches the result per token for a minute.
+``chalice local`` calls it for every request. An invalid token or an error here causes a 403. API Gateway itself returns
+a 401 for a request without a token.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logger("sign_in")
 
-# The routes by who can call them: everyone, staff and managers, or managers only.
+# The users who may call a route: everyone, staff and managers, or only managers.
 OPEN, STAFF, MANAGERS = "open", "staff", "managers"
 ROUTES = {
     ("POST", "/create_report"): MANAGERS,
@@ -51,22 +51,22 @@ ROUTES = {
 
 FETCH_SECONDS = 3
 KEYS_BYTES = 100_000
-# Unknown key ids are refused for this long without another request to the pool, after an answer and after a failure.
+# How long unknown key ids are refused without fetching the keys again, after a successful fetch and after a failure.
 REFETCH_SECONDS = 10
 REFETCH_AFTER_FAILURE_SECONDS = 1
 
 
 def fetch(url: str) -> bytes:
-    """Returns the content of the user pool's address, which no user can change."""
+    """Returns the content at ``url``, which comes from the settings and not from a user."""
     with urlopen(url, timeout=FETCH_SECONDS) as answer:  # noqa: S310  # nosec B310
         content: bytes = answer.read(KEYS_BYTES)
         return content
 
 
 class Keys:
-    """The public keys of a user pool by their id, fetched again if an id is unknown.
+    """A user pool's public keys, fetched again if a key id is unknown.
 
-    Several threads can use it. ``clock`` returns seconds.
+    Instances are thread-safe. ``clock`` returns seconds.
     """
 
     def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -76,7 +76,7 @@ class Keys:
         self._lock = threading.Lock()
 
     def get(self, key_id: str) -> PyJWK:
-        """Returns a key. Raises ``TokenRefused`` if the pool does not have it, ``Unavailable`` if the pool fails."""
+        """Returns a key. Raises ``TokenRefused`` if the pool lacks the key, ``Unavailable`` if the pool fails."""
         if key_id in self._keys:
             return self._keys[key_id]
         with self._lock:
@@ -85,9 +85,9 @@ class Keys:
                 self._keys = self._fetch()
                 self._next_fetch = self._clock() + REFETCH_SECONDS
             if not self._keys:
-                raise Unavailable("the user pool did not give its keys a moment ago")
+                raise Unavailable("the user pool's keys could not be fetched a moment ago")
             if key_id not in self._keys:
-                raise TokenRefused("the user pool does not have its key")
+                raise TokenRefused("the user pool does not have the token's key")
             return self._keys[key_id]
 
     def _fetch(self) -> dict[str, PyJWK]:
@@ -96,19 +96,19 @@ class Keys:
         try:
             return {str(key.key_id): key for key in PyJWKSet.from_dict(json.loads(fetch(self._url))).keys}
         except (OSError, HTTPException, PyJWTError, ValueError, AttributeError) as error:
-            raise Unavailable(f"the user pool does not give its keys: {error}") from error
+            raise Unavailable(f"the user pool's keys cannot be fetched: {error}") from error
 
 
 @cache
 def keys_of(url: str) -> Keys:
-    """Returns the keys at ``url``, the same object each time."""
+    """Returns the keys at ``url``, from a cache."""
     return Keys(url)
 
 
 def authorize(request: AuthRequest, *, endpoint: str, issuer: str, client_id: str) -> AuthResponse:
-    """Returns the routes that the token's user can call, and the user's name and groups for the views.
+    """Returns the routes that the token's user may call, and the user's name and groups for the views.
 
-    ``endpoint`` is the address of the user pool. This raises no error, which would be a 500 on AWS and a broken
+    ``endpoint`` is Cognito's address. This function never raises: an error would cause a 500 on AWS, and a broken
     connection under ``chalice local``.
     """
     try:
@@ -119,17 +119,17 @@ def authorize(request: AuthRequest, *, endpoint: str, issuer: str, client_id: st
         log.info("token refused", extra={"reason": str(error)})
     except Unavailable as error:
         log.error("token refused", extra={"reason": str(error)})
-    except Exception as error:  # noqa: BLE001 - no fault must admit anyone
-        # The error's message could have a part of the token, so it is not logged.
+    except Exception as error:  # noqa: BLE001 - no error may grant access
+        # The error's message could contain a part of the token, so it is not logged.
         where = "".join(traceback.format_tb(error.__traceback__))
         log.error("token refused", extra={"reason": f"a fault of the authorizer, {type(error).__name__}:\n{where}"})
     return AuthResponse(routes=[], principal_id="nobody")
 
 
 def bearer(token: str, *, keys: Keys, issuer: str, client_id: str) -> tuple[str, list[str]]:
-    """Returns the name and the groups in an id token of the user pool. ``Bearer`` before the token is optional.
+    """Returns the user's name and groups from the user pool's id token. The prefix ``Bearer`` is optional.
 
-    Raises ``TokenRefused`` with the reason, which has no part of the token.
+    Raises ``TokenRefused`` with the reason, which contains no part of the token.
     """
     import jwt
 
@@ -145,7 +145,7 @@ def bearer(token: str, *, keys: Keys, issuer: str, client_id: str) -> tuple[str,
             options={
                 "require": ["exp", "iss", "aud", "token_use", "cognito:username"],
                 "strict_aud": True,
-                # A new token is from the future if the pool's clock is ahead of this one.
+                # A new token seems to come from the future if the pool's clock is ahead of this machine's.
                 "verify_iat": False,
             },
         )
@@ -159,11 +159,11 @@ def bearer(token: str, *, keys: Keys, issuer: str, client_id: str) -> tuple[str,
 
 
 def allowed(groups: list[str]) -> list[str | AuthRoute]:
-    """Returns the routes that one of ``groups`` can call, as patterns of paths, without the open routes."""
+    """Returns the routes that members of ``groups`` may call, as path patterns, without the open routes."""
     routes: list[str | AuthRoute] = []
     for (method, path), group in ROUTES.items():
         if group in groups or (group == STAFF and MANAGERS in groups):
             pattern = re.sub(r"{\w+}", "*", path)
-            # API Gateway also accepts the path with a slash at the end.
+            # API Gateway also accepts a path with a trailing slash.
             routes += [AuthRoute(pattern, [method]), AuthRoute(f"{pattern}/", [method])]
     return routes

@@ -1,9 +1,9 @@
-"""Newest-first lists from DynamoDB without a scan and without one hot key.
+"""Newest-first lists from DynamoDB, without scans or a hot partition.
 
-An index has the partition key ``period``, which is a month and a shard (``2026-11#3``), and the sort key ``sortKey``,
-which is a time and an id (``2026-11-21T03:14:15.123456Z#order-1``). Writes are spread over ``SHARDS`` partitions. A
-read merges the newest items of all shards of a month, and continues with the month before until the page is full. A
-page costs the same for any number of items.
+An index has the partition key ``period``, a month and a shard (``2026-11#3``), and the sort key ``sortKey``, a time and
+an id (``2026-11-21T03:14:15.123456Z#order-1``). Writes are spread over ``SHARDS`` partitions. A read merges the newest
+items from a month's shards, and continues with the previous month until the page is full. A page costs the same
+however many items the table has.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from chalicelib.errors import InvalidRequest, Problem
 SHARDS = 8
 # A page ends at this size, far below the 6 MB that Lambda can return.
 PAGE_BYTES = 1_000_000
-# A filtered page stops after examining this many items, so a page of rare items does not cost more.
+# A filtered page stops after examining this many items, so a search for rare items does not cost more.
 EXAMINED = 1_000
-# The calls that ``recent`` makes at most. Each call reads up to 1 MB.
+# Maximum number of calls that ``recent`` makes. Each call reads up to 1 MB.
 RECENT_CALLS = 4
-# Sorts after every sort key.
+# A value that sorts after every sort key.
 END_OF_TIME = "9999"
 
-# A token is the list's name, a sort key's time without punctuation, and its id in hexadecimal. It needs no escaping in
-# a URL, and `chalicelib/openapi.json` can describe it exactly.
+# A token contains the list's name, a sort key's time without punctuation, and the key's id in hexadecimal. Tokens need
+# no escaping in URLs, and `chalicelib/openapi.json` can describe them exactly.
 TOKEN = re.compile(
     "([0-9]{4})(0[1-9]|1[0-2])([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{6})Z"
     "-((2[1-9a-f]|[3-6][0-9a-f]|7[0-9a-e]){1,512})"
@@ -40,24 +40,24 @@ Item = dict[str, Any]
 
 
 def timestamp(moment: datetime) -> str:
-    """Returns ``moment`` in UTC and ISO 8601 with microseconds, which sorts as text."""
+    """Returns ``moment`` in ISO 8601, in UTC and with microseconds. These strings sort by time."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def index_keys(moment: str, identifier: str) -> dict[str, str]:
-    """Returns the attributes ``period`` and ``sortKey`` of an item from ``moment``, which is a timestamp."""
+    """Returns an item's attributes ``period`` and ``sortKey``. ``moment`` is a timestamp."""
     shard = zlib.crc32(identifier.encode()) % SHARDS
     return {"period": f"{moment[:7]}#{shard}", "sortKey": f"{moment}#{identifier}"}
 
 
 def periods(since: datetime, now: datetime) -> list[str]:
-    """Returns the partitions that have the items since then. ``since`` is a few days ago, so two months are enough."""
+    """Returns the partitions with items since ``since``, which is a few days ago, so two months are enough."""
     months = dict.fromkeys(timestamp(moment)[:7] for moment in (since, now))
     return [f"{month}#{shard}" for month in months for shard in range(SHARDS)]
 
 
 class Timeline:
-    """The newest-first list of one table. ``dynamodb`` is a client."""
+    """The newest-first list of a table's items. ``dynamodb`` is a client."""
 
     def __init__(self, dynamodb: Any, table: str) -> None:
         self._dynamodb = dynamodb
@@ -74,30 +74,30 @@ class Timeline:
     ) -> tuple[list[Item], str | None]:
         """Returns up to ``limit`` items that are not older than ``since``, and the next page token or None.
 
-        ``name`` is the list's name, which its tokens contain. A page that is filtered with ``is_included`` can have
-        fewer items although another page follows. Raises ``InvalidRequest`` for a token of another list.
+        ``name`` is the list's name, which its tokens contain. A page that is filtered with ``is_included`` may have
+        fewer items even if another page follows. Raises ``InvalidRequest`` for another list's token.
         """
         before = read_token(name, token)
-        # Included items can be far apart, so a filtered page reads as far as it can examine.
+        # Included items can be far apart, so a filtered page reads as many items as it may examine.
         ahead = limit if is_included is None else EXAMINED // SHARDS
         return self._cut(name, self._by_period(since, before, ahead, now), limit, is_included)
 
     def page_of(
         self, index: str, key: str, value: str, name: str, limit: int, token: str | None
     ) -> tuple[list[Item], str | None]:
-        """Returns a page of the items whose attribute ``key`` is ``value``, from an index of their own.
+        """Returns a page of the items whose attribute ``key`` is ``value``, read from ``index``.
 
-        A token is a point in time, so a token of the unfiltered list, or of another ``value``, continues at that time.
+        A token is a point in time, so a token from the unfiltered list or another ``value`` continues at that time.
         """
         return self._cut(name, self._query(index, key, value, read_token(name, token), "0", limit), limit)
 
     def _by_period(self, since: date, before: str, limit: int, now: datetime) -> Iterator[Item]:
         month = min(before[:7], timestamp(now)[:7])
         first = since.isoformat()
-        # BETWEEN refuses a range that ends before it begins, as the token of an old page can.
+        # BETWEEN refuses a range that ends before it begins, which an old page's token can cause.
         if before < first:
             return
-        # Imported here, because most modules need a timestamp only.
+        # Imported here, because most modules need only ``timestamp``.
         from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(SHARDS) as pool:
@@ -106,7 +106,7 @@ class Timeline:
                     self._query("byPeriod", "period", f"{month}#{shard}", before, first, limit)
                     for shard in range(SHARDS)
                 ]
-                # The first pages of all shards are read at the same time, and later pages when the merge needs them.
+                # All shards' first pages are read at the same time, and later pages when the merge needs them.
                 heads = pool.map(lambda shard: next(shard, None), shards)
                 started = [_prepend(head, shard) for head, shard in zip(heads, shards, strict=True) if head is not None]
                 yield from heapq.merge(*started, key=lambda item: item["sortKey"]["S"], reverse=True)
@@ -114,10 +114,10 @@ class Timeline:
                 month = f"{year - 1}-12" if number == 1 else f"{year}-{number - 1:02}"
 
     def recent(self, period: str, since: str, most: int, select: Mapping[str, Any]) -> tuple[list[Item], str]:
-        """Returns the items of a partition since the time ``since``, and the sort key since which none is missing.
+        """Returns a partition's items since the time ``since``, and the sort key from which the items are complete.
 
         That key is later than ``since`` if there are more than ``most`` items, or more than a few megabytes. ``select``
-        has further arguments of the query, which select attributes or items.
+        has further query arguments, which select attributes or items.
         """
         arguments = self._arguments("byPeriod", "period", period, END_OF_TIME, since)
         for name, value in select.items():
@@ -125,7 +125,7 @@ class Timeline:
         items: list[Item] = []
         examined = 0
         for _ in range(RECENT_CALLS):
-            # One item more than needed shows whether there are more.
+            # Reading one extra item shows whether there are more.
             answer = self._dynamodb.query(**arguments, Limit=most + 1 - examined)
             items += answer["Items"]
             examined += answer["ScannedCount"]
@@ -140,7 +140,7 @@ class Timeline:
         arguments = {**self._arguments(index, key, value, before, since), "Limit": limit + 1}
         while True:
             answer = self._dynamodb.query(**arguments)
-            # BETWEEN includes both ends, but the token's item was on the page before.
+            # BETWEEN includes both ends, but the token's item was on the previous page.
             yield from (item for item in answer["Items"] if item["sortKey"]["S"] != before)
             if "LastEvaluatedKey" not in answer:
                 return
@@ -180,15 +180,15 @@ def _prepend(head: Item, rest: Iterator[Item]) -> Iterator[Item]:
 
 
 def write_token(name: str, sort_key: str) -> str:
-    """Returns the next page token with which the list ``name`` continues after ``sort_key``."""
+    """Returns the token with which the list ``name`` continues after ``sort_key``."""
     moment, _, identifier = sort_key.partition("#")
     return f"{name}-{re.sub('[-:.]', '', moment)}-{identifier.encode().hex()}"
 
 
 def read_token(name: str, token: str | None) -> str:
-    """Returns the sort key before which a list continues, which is ``END_OF_TIME`` without a token.
+    """Returns the sort key where a list continues, or ``END_OF_TIME`` without a token.
 
-    The item of the token can have been deleted since then. Raises ``InvalidRequest`` for a token of another list.
+    The token's item may have been deleted since. Raises ``InvalidRequest`` for another list's token.
     """
     if token is None:
         return END_OF_TIME

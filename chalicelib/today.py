@@ -1,6 +1,6 @@
-"""Today in numbers: orders, reports and uploads, and what failed. Each is counted where it is stored.
+"""Today's numbers of orders, reports, uploads and failures, counted where they are stored.
 
-Every count is limited, so a day of any size costs the same. The answer says which counts are incomplete.
+All counts are capped, so a busy day costs no more than a quiet one. The response says which counts are incomplete.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from chalicelib.timeline import SHARDS, Item, Timeline, periods, timestamp
 
 HOUR = timedelta(hours=1)
 LONGEST = timedelta(hours=48)
-# The newest of each are counted. A notification costs more, because DynamoDB reads its text even if no one asks for it.
+# Maximum numbers of newest items to count. Notifications cost more, because DynamoDB also reads their text.
 ORDERS = 10_000
 NOTIFICATIONS = 4_000
 EXECUTIONS = 1_000
 THREADS = 16
 
-# Any text of this form is accepted, even the 31st of November, so chalicelib/openapi.json can describe it exactly.
+# Any string of this form is accepted, even 31 November, so chalicelib/openapi.json can describe it exactly.
 MOMENT = re.compile(
     r"([12][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
     r"T([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9])(?:\.([0-9]{1,9}))?"
     r"(?:Z|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))"
 )
 
-# The attributes that a query returns of an order, and of the notifications that are counted.
+# Arguments of the queries, which select an order's attributes and the notifications that are counted.
 ORDER_QUERY = {"ProjectionExpression": "sortKey"}
 NOTIFICATION_QUERY = {
     "ProjectionExpression": f"sortKey, #kind, {facts.NAME}",
@@ -49,15 +49,15 @@ Result = TypeVar("Result")
 
 
 def since(text: str | None, now: datetime) -> datetime:
-    """Returns the moment from which to count: midnight in UTC, or ``text`` within the last 48 hours.
+    """Returns the time from which to count: midnight in UTC, or ``text`` within the last 48 hours.
 
-    Raises ``InvalidRequest`` if ``text`` is not a moment.
+    Raises ``InvalidRequest`` if ``text`` is not a time with an offset.
     """
     if text is None:
         return datetime.combine(now.astimezone(UTC), time(), UTC)
     match = MOMENT.fullmatch(text)
     if match is None:
-        message = "must be a moment with its offset, as 2026-11-21T00:00:00+01:00 or …T00:00:00Z"
+        message = "must be a time with its offset, such as 2026-11-21T00:00:00+01:00 or …T00:00:00Z"
         raise InvalidRequest([Problem("since", message)])
     year, month, day, hour, minute, second = map(int, match.groups()[:6])
     fraction, sign, hours, minutes = match.groups()[6:]
@@ -72,14 +72,14 @@ def since(text: str | None, now: datetime) -> datetime:
 def overview(
     since: datetime, *, aws: Callable[[str], Any], settings: Settings, machines: Machines, now: datetime
 ) -> dict[str, Any]:
-    """Returns what happened since then, in the shape of ``chalicelib/openapi.json``. ``aws`` returns clients."""
+    """Returns what happened since ``since``, as ``chalicelib/openapi.json`` describes. ``aws`` returns clients."""
     dynamodb, sqs, sfn = aws("dynamodb"), aws("sqs"), aws("stepfunctions")
     orders, inbox = Timeline(dynamodb, settings.orders_table), Timeline(dynamodb, settings.notifications_table)
     start, shards = timestamp(since), periods(since, now)
     with ThreadPoolExecutor(THREADS) as pool:
 
         def submit(work: Callable[P, Result], *arguments: P.args, **named: P.kwargs) -> Future[Result]:
-            """Runs ``work`` in a thread that has the time limit of this one."""
+            """Runs ``work`` in another thread, with this thread's time limit."""
             context = copy_context()
             return pool.submit(lambda: context.run(work, *arguments, **named))
 
@@ -122,13 +122,13 @@ def overview(
 
 
 def _joined(shards: list[Future[tuple[list[Item], str]]]) -> tuple[list[Item], str]:
-    """Returns the items of all shards, and the sort key since which none is missing."""
+    """Returns the items from all shards, and the sort key from which they are complete."""
     results = [each.result() for each in shards]
     return [item for items, _ in results for item in items], max(since for _, since in results)
 
 
 def _hours(sort_keys: list[str], since: datetime, now: datetime, complete_since: str) -> list[list[Any]]:
-    """Returns ``[start, count]`` of each hour. Before ``complete_since`` orders are missing, and the count is None."""
+    """Returns ``[start, count]`` for each hour. Before ``complete_since``, orders are missing, so the count is None."""
     starts = [timestamp(since + number * HOUR) for number in range(int((now - since) / HOUR) + 1)]
     # A sort key begins with the order's time.
     counts = Counter(bisect_right(starts, key[: len(starts[0])]) - 1 for key in sort_keys)
@@ -136,7 +136,7 @@ def _hours(sort_keys: list[str], since: datetime, now: datetime, complete_since:
 
 
 def _outcome(notification: Item) -> str:
-    """Returns what a notification counts as: an alarm, or the outcome of an upload."""
+    """Returns how to count a notification: as an alarm, or by an upload's outcome."""
     if notification["kind"]["S"] == "alarm":
         return "alarm"
     outcome = facts.of_item(notification).get("outcome")
@@ -144,10 +144,10 @@ def _outcome(notification: Item) -> str:
 
 
 def _executions(sfn: Any, machine: str, since: datetime) -> tuple[Counter[str], bool]:
-    """Returns how many executions run or have ended since then by their status, and whether there are more."""
+    """Counts by status the executions that run or ended after ``since``. Also returns whether there are more."""
     answer = sfn.list_executions(stateMachineArn=machine, maxResults=EXECUTIONS)
     counts: Counter[str] = Counter()
-    # The newest come first, by the time of their end, or of their start if they run.
+    # The list starts with the newest execution, by end time or, for a running one, by start time.
     moment: datetime | None = None
     for execution in answer["executions"]:
         moment = execution.get("stopDate", execution["startDate"])

@@ -1,6 +1,6 @@
 """Serves the console: one web page and the script and style files in this folder.
 
-The page itself is public and the same for everyone. It loads all data from the API, which requires a sign-in.
+The page itself is public and the same for everyone. It loads all data from the API, which requires signing in.
 """
 
 from __future__ import annotations
@@ -49,21 +49,21 @@ def file(request: Request, settings: Settings, name: str) -> Response:
 
 
 def _answer(request: Request, settings: Settings, text: str, content_type: str) -> Response:
-    """Returns ``text``, or 304 if the browser's copy is current.
+    """Returns a response with ``text``, or a 304 if the browser's copy is current.
 
-    The browser asks every time, so it never shows an old file after a deploy.
+    The browser checks every time, so it never shows an old file after a deploy.
     """
     headers: dict[str, str | list[str]] = {
-        # A 304 needs the type too: the browser keeps the latest headers, and API Gateway's default is JSON.
+        # A 304 needs the content type too: the browser keeps the latest headers, and API Gateway's default is JSON.
         "Content-Type": content_type,
         "Content-Security-Policy": content_security_policy(settings),
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-cache",
     }
-    # The digest includes the headers, because a change of a header must reach the browser too.
+    # The digest covers the headers too, because a changed header must also reach the browser.
     digest = hashlib.sha256(f"{headers} {text}".encode()).hexdigest()[:32]
-    # A weak tag also matches the compressed text.
+    # A weak tag also matches the compressed response.
     headers["ETag"] = f'W/"{digest}"'
     browser_tags = request.headers.get("if-none-match", "").split(",")
     if digest in (tag.strip().removeprefix("W/").strip('"') for tag in browser_tags):

@@ -1,8 +1,8 @@
-"""MySQL's tables and the functions' user, which each deploy updates before the new functions serve.
+"""Updates MySQL's tables and the functions' database user. Each deploy does this before the new functions go live.
 
-The tables come from the numbered files in ``migrations/``. Each file runs once, in order, and only adds, so the old
-functions keep working. A statement ends with a semicolon at the end of a line. MySQL commits each statement by itself.
-The table ``cafe_migrations`` counts them, so a file that failed in the middle continues with the next statement.
+The numbered files in ``migrations/`` define the tables. Each file runs once, in order, and only adds to the database,
+so the old functions keep working. A statement ends with a semicolon at the end of a line. MySQL commits statements one
+by one. The table ``cafe_migrations`` counts finished statements, so a file that failed resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from pymysql.cursors import Cursor
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-# A change of a large table can take minutes. Waiting for a table that is in use must take less.
+# Changing a large table can take minutes. Waiting for a table that is in use must not take as long.
 STATEMENT_SECONDS = 840
 TABLE_LOCK_SECONDS = 60
-# The functions' rights. An upload is imported through a temporary table.
+# The functions' privileges. Importing an upload needs a temporary table.
 RIGHTS = "SELECT, INSERT, UPDATE, CREATE TEMPORARY TABLES"
-# The second of two simultaneous deploys waits this long for the first.
+# How long a deploy waits for another deploy's migration.
 LOCK_SECONDS = 60
 LOCK = "CONCAT('cafe_migrations.', MD5(DATABASE()))"
-# Error codes for a table, a column or a key that exists already.
+# MySQL's error codes for a table, a column or a key that already exists.
 EXISTS_ALREADY = (1050, 1060, 1061)
 CREATE_HISTORY = """
     CREATE TABLE IF NOT EXISTS cafe_migrations (
@@ -42,7 +42,7 @@ CREATE_HISTORY = """
         ran_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP
     ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin
 """
-# The keys by which the import finds suppliers and beans. A database that existed before can lack them.
+# The unique keys with which the import finds suppliers and beans. An older database may lack them.
 UNIQUE_KEYS = {
     "suppliers": ("suppliers_name", ("name",)),
     "beans": ("beans_identity", ("supplier_id", "type", "product_name")),
@@ -56,10 +56,10 @@ class MigrationFailed(CafeError):
 
 
 def bring_up_to_date(secret: str, admin_secret: str | None) -> dict[str, list[str]]:
-    """Migrates the database of ``secret``, and gives the functions' user its password and rights.
+    """Migrates the database of ``secret``, and sets the password and privileges of the functions' user.
 
-    ``admin_secret`` has the login of the administrator. Without it the functions' user migrates, and must already have
-    all rights.
+    ``admin_secret`` contains the administrator's login. Without it, the functions' user runs the migrations and must
+    already have all privileges.
     """
     functions = Database.of_secret(clients.read_secret(secret))
     administrator = functions.logged_in(clients.read_secret(admin_secret)) if admin_secret else functions
@@ -71,10 +71,10 @@ def bring_up_to_date(secret: str, admin_secret: str | None) -> dict[str, list[st
 
 
 def migrate(connection: Connection[Any], folder: Path = MIGRATIONS) -> dict[str, list[str]]:
-    """Runs all files that have not run. Returns the names of files that ``ran``, and a line for each ``missing`` key.
+    """Runs all files that have not run yet. Returns the names of files that ``ran``, and a line per ``missing`` key.
 
-    A unique key is missing if existing rows do not allow it. Only uploads need those keys. Raises ``MigrationFailed``,
-    and ``DatabaseUnavailable`` if another deploy migrates for longer than a minute.
+    A unique key is missing if existing rows violate it. Only uploads need these keys. Raises ``MigrationFailed``, or
+    ``DatabaseUnavailable`` if another deploy's migration takes longer than a minute.
     """
     with connection.cursor() as cursor, _migration_lock(cursor):
         cursor.execute("SET SESSION lock_wait_timeout = %s", (TABLE_LOCK_SECONDS,))
@@ -88,9 +88,9 @@ def migrate(connection: Connection[Any], folder: Path = MIGRATIONS) -> dict[str,
 
 
 def grant_access(connection: Connection[Any], database: Database) -> None:
-    """Creates or updates ``database.user`` with its password and the functions' rights."""
+    """Creates or updates ``database.user`` with its password and the functions' privileges."""
     login = (database.user, database.password)
-    # A grant reads the database's name as a pattern, in which "_" is any character.
+    # GRANT reads the database's name as a pattern, in which "_" matches any character.
     pattern = database.name.replace("_", r"\_")
     with connection.cursor() as cursor:
         cursor.execute("CREATE USER IF NOT EXISTS %s@'%%' IDENTIFIED BY %s", login)
@@ -100,7 +100,7 @@ def grant_access(connection: Connection[Any], database: Database) -> None:
 
 @contextmanager
 def _migration_lock(cursor: Cursor) -> Iterator[None]:
-    """Keeps two deploys from migrating one database at the same time. The lock ends with the connection."""
+    """Prevents two deploys from migrating a database at the same time. The lock ends with the connection."""
     cursor.execute(f"SELECT GET_LOCK({LOCK}, %s)", (LOCK_SECONDS,))
     if cursor.fetchone() != (1,):
         raise DatabaseUnavailable("another deploy is migrating this database: try again in a moment")
@@ -109,7 +109,7 @@ def _migration_lock(cursor: Cursor) -> Iterator[None]:
 
 
 def _run(connection: Connection[Any], cursor: Cursor, file: Path, done: dict[str, tuple[int, str]]) -> bool:
-    """Runs the statements of ``file`` that have not run. Returns whether there were any."""
+    """Runs the statements in ``file`` that have not run yet. Returns whether any statement ran."""
     statements = split(file.read_text(encoding="utf-8"))
     before, digest = done.get(file.stem, (0, _digest([])))
     if _digest(statements[:before]) != digest:
@@ -135,7 +135,7 @@ def _execute(cursor: Cursor, statement: str, where: str, first: bool) -> None:
     except MySQLError as error:
         if error.args[0] in clients.TRANSIENT:
             raise
-        # The last run can have ended between the statement and its count.
+        # The previous run may have stopped after the statement and before counting it.
         if not (first and error.args[0] in EXISTS_ALREADY):
             raise MigrationFailed(f"{where}: {error.args[-1]}") from error
 
@@ -156,7 +156,7 @@ def _add_unique_key(cursor: Cursor, table: str) -> Iterator[str]:
 
 
 def split(text: str) -> list[str]:
-    """Returns the statements of a file, without comments."""
+    """Splits a file's text into statements, without comments."""
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("--")]
     return [statement.strip() for statement in re.split(r";[ \t]*(?:\n|$)", "\n".join(lines)) if statement.strip()]
 

@@ -1,7 +1,7 @@
-"""The rotation of the functions' password. Secrets Manager calls ``rotate`` for each of its four steps.
+"""The rotation of the functions' database password. Secrets Manager calls ``rotate`` for each of four steps.
 
-Two users take turns, and the new password is for the one that is not in use. A function that read the secret before the
-rotation can still connect until the next one, and the password in the secret always works.
+Two database users take turns: a rotation sets a new password for the user that is not in use. A function that read the
+secret before the rotation can connect until the next rotation. The password in the secret always works.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ log = logger("rotation")
 
 
 def rotate(event: dict[str, Any], manager: Any, secret: str, admin_secret: str) -> None:
-    """Does one step of a rotation, which Secrets Manager can repeat. ``manager`` is its client.
+    """Performs one step of a rotation, which Secrets Manager may repeat. ``manager`` is a Secrets Manager client.
 
-    Raises ``Unavailable`` and ``DatabaseRefused``, after which Secrets Manager retries.
+    Raises ``Unavailable`` or ``DatabaseRefused``, after which Secrets Manager retries.
     """
     if event["SecretId"] != secret:
-        raise ValueError(f"this rotates {secret} and no other secret")
+        raise ValueError(f"this function rotates only {secret}")
     step, version = event["Step"], event["ClientRequestToken"]
     steps: dict[str, Callable[[], None]] = {
         "createSecret": lambda: _create(manager, secret, version),

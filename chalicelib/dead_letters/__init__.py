@@ -1,5 +1,5 @@
-"""Dead letters: messages that failed for good, listed for a person and redriven. Each module has one job.
+"""Dead letters: messages that failed for good, which a person can list and redrive.
 
-The queue ``orders-dead`` has the orders that ``store_orders`` failed on five times. The queue ``failures`` has four
-other shapes, which ``letters`` describes.
+The queue ``orders-dead`` contains orders that ``store_orders`` failed to store five times. The queue ``failures``
+contains four other kinds of message, which the module ``letters`` describes.
 """

@@ -1,4 +1,4 @@
-"""The destinations of redriven letters: each knows how to send to itself."""
+"""The destinations of redriven dead letters. Each class redrives one kind of letter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from chalicelib.orders import announce
 RECORDS_AT_ONCE = 100
 STREAM_PAGES = 20
 
-# Returns the client of a service.
+# A function that returns the client for a service.
 Aws = Callable[[str], Any]
 
 
@@ -27,7 +27,7 @@ class CannotRedrive(CafeError):
 
 @dataclass(frozen=True)
 class Invocation:
-    """An asynchronous call of a function."""
+    """An asynchronous invocation of a Lambda function."""
 
     function: str
     event: dict[str, Any]
@@ -38,7 +38,7 @@ class Invocation:
 
 @dataclass(frozen=True)
 class Publication:
-    """A notification to a topic."""
+    """A notification to publish to a topic."""
 
     topic: str
     notification: Notification
@@ -49,7 +49,7 @@ class Publication:
 
 @dataclass(frozen=True)
 class Execution:
-    """The start of a state machine."""
+    """An execution to start on a state machine."""
 
     machine: str
     name: str
@@ -57,14 +57,14 @@ class Execution:
 
     def send(self, aws: Aws) -> None:
         sfn = aws("stepfunctions")
-        # EventBridge Scheduler can send two letters about one start.
+        # EventBridge Scheduler may send two dead letters for one scheduled start.
         with suppress(sfn.exceptions.ExecutionAlreadyExists):
             sfn.start_execution(stateMachineArn=self.machine, name=self.name, input=self.input)
 
 
 @dataclass(frozen=True)
 class StreamPart:
-    """A part of the orders' stream, whose new orders are announced. The stream keeps it for 24 hours."""
+    """A part of the orders stream, with new orders to announce. The stream keeps records for 24 hours."""
 
     stream: str
     shard: str
@@ -77,7 +77,7 @@ class StreamPart:
             records = self._read(aws("dynamodbstreams"))
         except ClientError as error:
             if error.response["Error"]["Code"] in ("TrimmedDataAccessException", "ResourceNotFoundException"):
-                why = "these changes are older than the 24 hours that the stream keeps; the orders are stored"
+                why = "these changes are over 24 hours old and no longer on the stream; the orders are stored"
                 raise CannotRedrive(why) from error
             raise
         new = [each for each in records if each["eventName"] == "INSERT"]
@@ -107,7 +107,7 @@ class StreamPart:
         raise CannotRedrive("the stream did not return all of these changes")
 
     def _as_event(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Returns a record of the stream's API in the form in which Lambda passes it to a function."""
+        """Converts a record from the stream's API to the form in which Lambda passes records to a function."""
         moment = record["dynamodb"]["ApproximateCreationDateTime"].timestamp()
         change = {**record["dynamodb"], "ApproximateCreationDateTime": moment}
         return announce.announced_part({**record, "eventSourceARN": self.stream, "dynamodb": change})

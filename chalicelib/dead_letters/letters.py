@@ -1,8 +1,8 @@
-"""From a message of SQS to a letter: the shape of the message, its description for a person, and its destination.
+"""Parses SQS messages into dead letters, each with a description for people and a destination for a redrive.
 
-A message is an order, or has one of four shapes: an event with the error of the function that failed on it, a
-notification that SNS could not deliver, the position of a batch in the orders' stream, or a scheduled start of a
-report. Nothing here calls AWS.
+A message is an order or one of four other kinds: an event that a function failed on, with the error; a notification
+that SNS could not deliver; the position of a batch in the orders stream; or a report's scheduled start. Nothing here
+calls AWS.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from chalicelib.timeline import timestamp
 
 TEXT_CHARACTERS = 300
 NAMES_SHOWN = 3
-# EventBridge Scheduler replaces this with an id of its own.
+# EventBridge Scheduler replaces this placeholder with an id.
 EXECUTION_ID = "<aws.scheduler.execution-id>"
 LINK = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 
-# The functions that are invoked asynchronously, and the kind of their letters.
+# The functions that are invoked asynchronously, with the kinds of their dead letters.
 FUNCTIONS = {
     "announce_orders": "announcement",
     "receive_upload": "upload",
@@ -45,10 +45,10 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class Origins:
-    """The stage's own resources: a letter about any other resource is unknown.
+    """The stage's own resources. A letter about any other resource has the kind ``unknown``.
 
-    ``announce`` is the name of the function that reads the stream. ``topics`` and ``functions`` have the kind of their
-    letters, and ``machines`` the kind of report.
+    ``announce`` is the name of the function that reads the stream. ``topics`` and ``functions`` map to the kind of
+    their dead letters, and ``machines`` to the kind of report.
     """
 
     stream: str
@@ -73,8 +73,8 @@ class Origins:
 class Letter:
     """A message that failed for good.
 
-    ``since`` is the timestamp of the failure, or of the sending if that is unknown. ``tries`` is None if no one counted
-    them. ``destination`` is None if it is unknown, and for an order: orders go back to their queue in batches.
+    ``since`` is when the message failed or, if that is unknown, when it was sent. ``tries`` is None if unknown.
+    ``destination`` is None if unknown, and also for orders, which go back to their queue in batches.
     """
 
     id: str
@@ -97,7 +97,7 @@ class Letter:
 
 
 def read_order(message: Message) -> Letter:
-    """Returns the letter in a message of the orders' dead-letter queue."""
+    """Parses a message from the orders' dead-letter queue."""
     given = message.get("MessageAttributes", {})
     try:
         order = Order.from_json(message["Body"])
@@ -105,7 +105,7 @@ def read_order(message: Message) -> Letter:
         what, why = "a message that is not an order", str(error)
     else:
         what = f"order {order.order_id} of customer {order.customer_id}"
-        why = "store_orders failed on its whole batch: see its log"
+        why = "store_orders failed on the whole batch: see its log"
     tries = given.get("tries", {}).get("StringValue", "")
     return Letter(
         id=message["MessageId"],
@@ -113,7 +113,7 @@ def read_order(message: Message) -> Letter:
         what=_text(what),
         since=_moment(given.get("sent", {}).get("StringValue")) or _sent(message),
         why=_text(given.get("reason", {}).get("StringValue") or why),
-        # SQS moves a message after its last try. Its own count includes each time that the message was listed.
+        # SQS moves a message here after its last try. SQS's own count would include each listing of the dead letters.
         tries=int(tries) if re.fullmatch("[0-9]{1,9}", tries) else store.TRIES,
         body=message["Body"],
         correlation_ids=_without_none(correlation.of_sqs(message)),
@@ -121,7 +121,7 @@ def read_order(message: Message) -> Letter:
 
 
 def read_failure(message: Message, origins: Origins) -> Letter:
-    """Returns the letter in a message of the failures queue. A message of any other shape is an unknown letter."""
+    """Parses a message from the failures queue. A message in any other format becomes an ``unknown`` letter."""
     try:
         content = json.loads(message["Body"])
     except (ValueError, RecursionError):
@@ -151,7 +151,7 @@ def read_failure(message: Message, origins: Origins) -> Letter:
 def _read_invocation(message: Message, content: dict[str, Any], origins: Origins) -> Letter | None:
     """https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html"""
     payload, context = content["requestPayload"], content["requestContext"]
-    # The ARN can end in a version.
+    # The ARN may end in a version.
     function = context["functionArn"].split(":function:")[-1].split(":")[0]
     if function not in origins.functions:
         return None
@@ -160,8 +160,8 @@ def _read_invocation(message: Message, content: dict[str, Any], origins: Origins
     given = [error.get("errorType"), error.get("errorMessage")] if isinstance(error, dict) else []
     why = ": ".join(str(each) for each in given if each)
     if context.get("condition") == "EventAgeExceeded":
-        why = "it was too old before the function could run" + (f"; {why}" if why else "")
-    # A redriven batch does not come from the stream, so nothing reads which of its records failed.
+        why = "it expired before the function could run" + (f"; {why}" if why else "")
+    # A redriven batch does not come from the stream, so nothing reads the list of its failed records.
     event = {**payload, "redriven": True} if kind == "announcement" else payload
     return Letter(
         id=message["MessageId"],
@@ -177,7 +177,7 @@ def _read_invocation(message: Message, content: dict[str, Any], origins: Origins
 
 
 def _correlation_ids(kind: str, payload: dict[str, Any]) -> tuple[str, ...]:
-    """Returns the correlation ids of everything in an event."""
+    """Returns the correlation ids of all records in an event."""
     records = payload["Records"] if isinstance(payload.get("Records"), list) else []
     if kind == "announcement":
         return _without_none(*map(correlation.of_order, records))
@@ -230,11 +230,11 @@ def _read_publication(message: Message, content: dict[str, Any], origins: Origin
     subject = str(content.get("Subject") or "")
     notification = Notification(
         kind=attributes.get("kind") or ("alarm" if kind == "alarm" else "other"),
-        # The inbox stores a notification without a key under the message's id, so this key is the same.
+        # For a notification without a key, the inbox uses the message's id as the key, so a redrive does too.
         key=attributes.get("key") or content["MessageId"],
         subject=subject,
         message=content["Message"],
-        # A report's message has a link, and an SMS must not.
+        # A report's message contains a link, which an SMS must not contain.
         sms=subject or "Cafe",
         correlation_ids=correlation.of_sns(content),
         facts=facts.read(attributes.get(facts.NAME)),
@@ -294,18 +294,18 @@ def _read_execution(message: Message, content: dict[str, Any], origins: Origins)
     )
 
 
-# --- texts and times --------------------------------------------------------------------------------------------------
+# --- strings and times ------------------------------------------------------------------------------------------------
 
 
 def _text(text: str) -> str:
-    """Returns ``text`` on one line of at most 300 printable characters. Links are left out, because they are secret."""
+    """Returns ``text`` as one line of at most 300 printable characters, without links, because links are secret."""
     line = LINK.sub("(a link)", text[: 10 * TEXT_CHARACTERS])
     line = "".join(character if character.isprintable() else "?" for character in " ".join(line.split()))
     return (line if len(line) <= TEXT_CHARACTERS else line[: TEXT_CHARACTERS - 1] + "…") or "no text"
 
 
 def _moment(given: Any) -> str:
-    """Returns the timestamp of a time in ISO 8601 or in milliseconds since 1970, or an empty text for anything else."""
+    """Converts ISO 8601 or Unix time in milliseconds to a timestamp, and anything else to an empty string."""
     try:
         if re.fullmatch("[0-9]{1,15}", given):
             return timestamp(datetime.fromtimestamp(int(given) / 1000, UTC))

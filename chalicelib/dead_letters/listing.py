@@ -10,18 +10,18 @@ from chalicelib.dead_letters.destinations import Aws
 from chalicelib.dead_letters.queue import open_queues
 from chalicelib.settings import Settings
 
-# The list has the oldest among so many letters. SQS keeps no order, so all must be read to find the oldest.
+# Maximum number of letters to read. SQS keeps no order, so the oldest letter may be the last one read.
 LETTERS_READ = 1_000
-# API Gateway waits 29 seconds, in which the last call to AWS must end.
+# Reading stops after this long, so that the last AWS call ends before API Gateway's time-out of 29 seconds.
 SECONDS = 8
-# No other call sees a letter while this one holds it.
+# How long SQS hides a received letter from other requests.
 HIDDEN_SECONDS = 30
 
 
 def oldest(limit: int, *, settings: Settings, aws: Aws, clock: Callable[[], float] = time.monotonic) -> dict[str, Any]:
     """Returns ``{"deadLetters": [{"id", "kind", "what", "since", "why", "tries"}], "total"}``, oldest first.
 
-    ``total`` is exact if all letters could be read, and the estimate of SQS otherwise.
+    ``total`` is exact if all letters could be read, and SQS's estimate otherwise.
     """
     end = clock() + SECONDS
     queues = open_queues(settings, aws("sqs"), HIDDEN_SECONDS)

@@ -1,7 +1,7 @@
-"""The two queues of dead letters, as a call of the API uses them.
+"""The two dead-letter queues, as an API request uses them.
 
-SQS shows a message only by handing it over, so a call takes all letters, and releases those that stay. Two calls at the
-same time share the letters, because each hides what it has taken from the other.
+SQS shows a message only by delivering it, so a request receives all letters, then releases those that stay. If two
+requests run at the same time, each receives some of the letters and hides them from the other.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from chalicelib.errors import aws_errors
 from chalicelib.logs import logger
 from chalicelib.settings import Settings
 
-# Without waiting, SQS asks only some of its servers, and can miss messages.
+# Without a wait time, SQS queries only some of its servers, and may miss messages.
 WAIT_SECONDS = 1
 
 log = logger("dead_letters")
 
 
 class DeadLetterQueue:
-    """A queue whose messages are hidden from others once taken, and visible to all again after ``release``."""
+    """A queue whose messages are hidden from other requests after ``take``, and visible again after ``release``."""
 
     def __init__(self, url: str, sqs: Any, hidden_seconds: int, read: Callable[[Message], Letter]) -> None:
         self._url = url
         self._sqs = sqs
         self._hidden_seconds = hidden_seconds
         self._read = read
-        # The last receipt handle of each message by its id.
+        # The latest receipt handle of each held message, keyed by message id.
         self._held: dict[str, str] = {}
 
     def take(self, in_time: Callable[[], bool]) -> Iterator[list[Letter]]:
-        """Yields all visible letters, up to ten at once, as long as there is time."""
+        """Yields all visible letters in lists of up to ten, while ``in_time`` returns True."""
         while in_time():
             messages = self._receive(0)
             if not messages and self._depth()[0]:
@@ -58,7 +58,7 @@ class DeadLetterQueue:
         return messages
 
     def delete(self, ids: Collection[str]) -> set[str]:
-        """Deletes letters, with one retry. Returns the ids of those that could not be deleted."""
+        """Deletes letters, with one retry. Returns the ids of letters that could not be deleted."""
         remaining = set(ids)
         for _ in range(2):
             batch = sorted(remaining)
@@ -71,19 +71,19 @@ class DeadLetterQueue:
         return remaining
 
     def release(self) -> None:
-        """Makes all letters that are still held visible to others."""
+        """Makes all held letters visible to other requests."""
         failures = queues.delay(self._sqs, self._url, [(handle, 0) for handle in self._held.values()])
         for error in failures.values():
-            # The letter becomes visible by itself when its time is over.
+            # The letter becomes visible anyway when its visibility time-out ends.
             log.warning("dead letter not released", extra={"reason": str(error)})
 
     @property
     def held(self) -> int:
-        """The number of letters that were taken and not deleted."""
+        """The number of letters that were received and not deleted."""
         return len(self._held)
 
     def count(self) -> int:
-        """Returns about how many letters there are, with those that another call holds."""
+        """Returns SQS's estimate of the number of letters, including those that another request holds."""
         return sum(self._depth())
 
     @aws_errors()
@@ -92,7 +92,7 @@ class DeadLetterQueue:
 
 
 def open_queues(settings: Settings, sqs: Any, hidden_seconds: int) -> list[DeadLetterQueue]:
-    """Returns the queue of orders and the queue of all other failures."""
+    """Returns the orders' dead-letter queue and the queue of all other failures."""
     read = partial(read_failure, origins=Origins.from_settings(settings))
     return [
         DeadLetterQueue(settings.orders_dead_letter_url, sqs, hidden_seconds, read_order),

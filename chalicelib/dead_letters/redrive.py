@@ -1,8 +1,8 @@
-"""The redrive: sends letters back to where they came from, and then deletes them.
+"""Redrives dead letters: sends them back to where they came from, and then deletes them.
 
-A call that is cut off between the two leaves a letter in its queue, and the next redrive sends it again. The second
-time changes nothing: an order has its ``orderID``, a notification its key, an upload its sequencer, and a report the
-name of its execution.
+If a redrive is cut off between sending and deleting, the next redrive sends the letter again. Sending twice is
+harmless: the receivers recognise an order's ``orderID``, a notification's key, an upload's sequencer and a report's
+execution name.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from chalicelib.settings import Settings
 
 IDS = 100
 MESSAGE_ID = re.compile(r"[A-Za-z0-9-]{1,100}")
-# An answer names this many of the letters that were kept.
+# Maximum number of kept letters that a response names.
 KEPT_SHOWN = 100
-# API Gateway waits 29 seconds, in which the last call to AWS must end.
+# Work stops after this long, so that the last AWS call ends before API Gateway's time-out of 29 seconds.
 SECONDS = 10
-# No other call sees a letter while this one can still be at work on it.
+# How long SQS hides a received letter from other requests: longer than a redrive can take.
 HIDDEN_SECONDS = 90
 
 log = logger("dead_letters")
@@ -41,7 +41,7 @@ def parse(body: Any) -> frozenset[str] | None:
     fields = Fields.of_body(body, ("ids",), of="a redrive", expected="an object, or nothing")
     ids = fields.get("ids", [])
     if "ids" in fields and (not isinstance(ids, list) or not 1 <= len(ids) <= IDS):
-        fields.refuse("ids", f"must be a list of 1 to {IDS} ids, or be left out for all")
+        fields.refuse("ids", f"must be a list of 1 to {IDS} ids, or be left out to redrive all")
     elif any(not isinstance(each, str) or not MESSAGE_ID.fullmatch(each) for each in ids):
         fields.refuse("ids", "each must be the id of a dead letter, 1 to 100 characters of A-Z, a-z, 0-9 and -")
     fields.check()
@@ -51,10 +51,10 @@ def parse(body: Any) -> frozenset[str] | None:
 def redrive(
     ids: frozenset[str] | None, *, settings: Settings, aws: Aws, clock: Callable[[], float] = time.monotonic
 ) -> dict[str, Any]:
-    """Redrives the letters with these ids, or all: ``{"redriven", "kept": [{"id", "what", "why"}], "left"}``.
+    """Redrives the letters with these ids, or all letters: ``{"redriven", "kept": [{"id", "what", "why"}], "left"}``.
 
-    A letter that cannot be redriven is kept in its queue. ``left`` counts the letters that are in the queues
-    afterwards: those that were kept, were not in ``ids``, or came too late for this call.
+    A letter that cannot be redriven is kept in its queue. ``left`` counts the letters that remain in the queues: those
+    that were kept, were not in ``ids``, or arrived too late.
     """
     end = clock() + SECONDS
     run = _Redrive(ids, settings.orders_queue_url, aws, lambda: clock() < end)
@@ -66,7 +66,7 @@ def redrive(
                 for letters in queue.take(run.goes_on):
                     run.handle(letters, queue)
         except Unavailable:
-            # An answer about a part of the letters is better than an error.
+            # A response about some of the letters is better than an error.
             if not run.done and not run.kept:
                 raise
             saw_all = False
@@ -80,7 +80,7 @@ def redrive(
 
 @dataclass
 class _Redrive:
-    """One redrive. ``done`` has the ids of redriven letters, and ``kept`` the answer's entries of the others."""
+    """One redrive. ``done`` has the ids of redriven letters, and ``kept`` the response's entries for kept letters."""
 
     ids: frozenset[str] | None
     orders_url: str
@@ -90,24 +90,24 @@ class _Redrive:
     kept: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def goes_on(self) -> bool:
-        """Says whether there is time, and a letter to look for."""
+        """Returns whether there is time left and a letter to look for."""
         return self.in_time() and (self.ids is None or not self.ids <= self.done | self.kept.keys())
 
     def handle(self, letters: list[Letter], queue: DeadLetterQueue) -> None:
-        """Sends the requested ones of these letters, deletes them, and notes the outcome."""
+        """Sends and deletes the letters that were requested, and records each outcome."""
         requested = [each for each in letters if self.ids is None or each.id in self.ids]
-        # SQS can deliver a letter again that was sent a moment ago. It is only deleted.
+        # SQS may deliver a letter again after this redrive has sent it. Such a letter is only deleted.
         new = [each for each in requested if each.id not in self.done]
         reasons = self._send(new)
         sent = [each.id for each in requested if each.id not in reasons]
         undeleted = queue.delete(sent)
         self.done |= {each.id for each in new if each.id not in reasons}
-        reasons |= dict.fromkeys(undeleted, "it was redriven, and could not be deleted: it stays here too")
+        reasons |= dict.fromkeys(undeleted, "it was redriven but could not be deleted, so it stays here too")
         for letter in new:
             self._note(letter, reasons.get(letter.id))
 
     def _send(self, letters: list[Letter]) -> dict[str, str]:
-        """Sends letters to their destinations. Returns the reason for each that was not sent, by its id."""
+        """Sends letters to their destinations. Returns the reasons why letters could not be sent, keyed by id."""
         reasons = self._send_orders([each for each in letters if each.kind == "order"])
         for letter in letters:
             if letter.kind != "order" and (reason := self._send_one(letter)):
@@ -130,12 +130,12 @@ class _Redrive:
         except (ClientError, Unavailable, CannotRedrive) as error:
             return _reason(error)
         except (ParamValidationError, UnicodeError):
-            # Someone wrote or changed this message. It must not keep the others from being redriven.
+            # A person wrote or changed this message. The other letters must still be redriven.
             return "it has the shape of a dead letter, but AWS does not accept its content"
         return None
 
     def _note(self, letter: Letter, reason: str | None) -> None:
-        # The log record's own correlationId is that of the redrive.
+        # The log record's own correlationId is the redrive request's.
         about = {"kind": letter.kind, "what": letter.what, correlation.NAMES: letter.correlation_ids}
         extra: dict[str, Any] = {"messageId": letter.id, **about}
         if reason is None:

@@ -1,1 +1,1 @@
-"""Orders, from the request over the queue into the table, and from the table to the subscribers."""
+"""Orders: from the request through the queue to the table, and from the table to the subscribers."""

@@ -1,4 +1,4 @@
-"""Announcing orders: from the table's stream to the subscribers, or onto the failures queue."""
+"""Announces orders from the table's stream to the subscribers, or sends them to the failures queue."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from chalicelib.logs import logger
 from chalicelib.notifications import Notification, Publish, counted, one_line
 from chalicelib.timeline import timestamp
 
-# An order that SNS does not accept for now stays on the stream this long, and the orders behind it wait.
+# While SNS is unavailable, an order stays on the stream for this long, and the orders behind it wait.
 PATIENCE_SECONDS = 120
-# One call of SNS and one of SQS for what could not be announced, each with its retries.
+# Enough time for a call to SNS and, if that fails, a call to SQS, both with retries.
 ANNOUNCEMENT_SECONDS = 30
-# With these codes SNS refuses the content of one message. Other messages can be accepted.
+# SNS's error codes for refusing a message's content. Other messages may still be accepted.
 REFUSED_CONTENT = ("InvalidParameter", "InvalidParameterValue", "ParameterValueInvalid", "ValidationException")
 
 log = logger("orders")
 
 Record = dict[str, Any]
-# Takes records that cannot be announced and the error. Returns the records that it could not set aside.
+# A function that sets records aside because of an error, and returns the records that it could not set aside.
 SetAside = Callable[[Sequence[Record], Exception], list[Record]]
 
 
@@ -39,18 +39,18 @@ def announce_orders(
     now: datetime,
     seconds_left: Callable[[], float],
 ) -> dict[str, Any]:
-    """Publishes one notification for all new orders in a batch of the stream. Changes and deletions are ignored.
+    """Publishes one notification for all new orders in a batch from the stream. Changes and deletions are ignored.
 
-    Returns ``{"batchItemFailures": [{"itemIdentifier": sequence number}]}`` with the first record that is not done.
-    The stream delivers that record and all behind it again, so none of these was announced.
+    Returns ``{"batchItemFailures": [{"itemIdentifier": sequence number}]}`` with the first unfinished record.
+    The stream delivers that record and all later ones again. None of these records has been announced.
 
-    - After an error that can pass, an order comes again until it is two minutes old. Then it is set aside.
-    - If SNS refuses the content of a message, the batch is halved until one order is alone. That order is set aside,
-      and its neighbours are announced.
-    - After any other refusal a retry does not help, so everything that is left is set aside.
+    - After a temporary error, an order is retried until it is two minutes old, and then set aside.
+    - If SNS refuses a message's content, the batch is halved until the bad order is alone. That order is set aside,
+      and the other orders are announced.
+    - After any other error a retry does not help, so all remaining orders are set aside.
 
-    A redrive sends an event with ``"redriven": true``, and nobody reads the answer. If records are left then, the
-    function raises ``Unavailable``: Lambda retries it twice and sends the event to the failures queue.
+    A redrive sends an event with ``"redriven": true``, and nothing reads the result. If records are left, this
+    function raises ``Unavailable``, so Lambda retries twice and then sends the event to the failures queue.
     """
     is_redriven = event.get("redriven") is True
     new = [record for record in event["Records"] if record.get("eventName") == "INSERT"]
@@ -68,9 +68,9 @@ def _announce(
     patience_end: float,
     seconds_left: Callable[[], float],
 ) -> list[Record]:
-    """Announces the orders and returns the records that are not done.
+    """Announces the orders. Returns the unfinished records.
 
-    A record that was written before ``patience_end`` is set aside when SNS is not available.
+    If SNS is not available, records that were written before ``patience_end`` are set aside.
     """
     readable, left = _set_unreadable_aside(records, set_aside)
     groups = [readable] if readable else []
@@ -103,9 +103,9 @@ def _announce(
 
 
 def _set_unreadable_aside(records: list[Record], set_aside: SetAside) -> tuple[list[Record], list[Record]]:
-    """Returns the records that can be announced now, and those that must come again.
+    """Returns the records that can be announced now, and those that the stream must deliver again.
 
-    If a broken record cannot be set aside, the records behind it must not be announced: the stream delivers them again.
+    If a broken record cannot be set aside, the records behind it must not be announced, as they will be redelivered.
     """
     readable: list[Record] = []
     for index, record in enumerate(records):
@@ -128,7 +128,7 @@ def _announcement(records: list[Record]) -> Notification:
         subject=new_orders,
         message=f"{new_orders}:\n" + "\n".join(map(_line, records)),
         sms=new_orders,
-        # Orders of one request have the same id.
+        # Orders from one request have the same correlation id.
         correlation_ids=tuple(dict.fromkeys(filter(None, map(correlation.of_order, records)))),
         facts={"outcome": "placed", "orderIDs": list(map(_order_id, records))},
     )
@@ -139,7 +139,7 @@ def _line(record: Record) -> str:
 
 
 def customer(record: Record) -> str:
-    """Returns the customer of the order in a record of the stream, or ``unknown``."""
+    """Returns the customer in a record from the stream, or ``unknown``."""
     name: str = record["dynamodb"].get("NewImage", {}).get("customerID", {}).get("S", "unknown")
     return name
 
@@ -150,7 +150,7 @@ def _order_id(record: Record) -> str:
 
 
 def _about(record: Record) -> dict[str, Any]:
-    """Returns the fields of a log record."""
+    """Returns an order's fields for a log record."""
     return {"orderID": _order_id(record), correlation.NAME: correlation.of_order(record)}
 
 
@@ -160,12 +160,12 @@ def _about_all(records: Iterable[Record]) -> dict[str, Any]:
 
 
 def _written_at(record: Record) -> float:
-    """Returns when the record came onto the stream, in seconds since 1970."""
+    """Returns the Unix time at which the record was written to the stream."""
     return float(record["dynamodb"].get("ApproximateCreationDateTime", 0))
 
 
 def announced_part(record: Record) -> Record:
-    """Returns the part of a record that an announcement needs: its ids, its customer and its time."""
+    """Returns the part of a record that an announcement needs: ids, customer and time."""
     change = record["dynamodb"] if isinstance(record.get("dynamodb"), dict) else {}
     names = ("ApproximateCreationDateTime", "Keys", "SequenceNumber")
     part = {name: change[name] for name in names if name in change}
@@ -181,10 +181,10 @@ def announced_part(record: Record) -> Record:
 
 
 def set_aside_with(sqs: Any, url: str, context: Any, now: datetime) -> SetAside:
-    """Returns a function that sends orders to the failures queue, each as a message of its own.
+    """Returns a function that sends orders to the failures queue, each as a separate message.
 
-    A message has the shape in which Lambda sends an event that a function failed on, so all messages of that queue are
-    read and redriven in one way. ``context`` is the context of the function.
+    A message has the same format as Lambda's own messages about events that a function failed on, so both are read
+    and redriven in the same way. ``context`` is the Lambda context.
     """
 
     def set_aside(records: Sequence[Record], error: Exception) -> list[Record]:
@@ -204,7 +204,7 @@ def set_aside_with(sqs: Any, url: str, context: Any, now: datetime) -> SetAside:
 def _failure(record: Record, error: Exception, context: Any, now: datetime) -> dict[str, Any]:
     """https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
 
-    The count of tries is left out, because the stream does not tell it.
+    The number of tries is left out, because the stream does not provide it.
     """
     return {
         "version": "1.0",

@@ -10,7 +10,7 @@ from chalicelib.orders.order import ORDER_ID
 from chalicelib.rest import Page
 from chalicelib.timeline import Timeline
 
-# DynamoDB accepts this many keys in one call.
+# Maximum number of keys that DynamoDB accepts in one call.
 KEYS = 100
 
 
@@ -26,7 +26,7 @@ def get(order_id: str, *, dynamodb: Any, table: str) -> dict[str, Any]:
 
 @aws_errors()
 def newest(page: Page, since: date, *, dynamodb: Any, table: str, now: datetime | None = None) -> dict[str, Any]:
-    """Returns ``{"orders": [order], "next": token or None}``, newest first, of all customers or of one."""
+    """Returns ``{"orders": [order], "next": token or None}``, newest first, for all customers or one."""
     timeline = Timeline(dynamodb, table)
     customer = page.filters.get("customerID")
     if customer is None:
@@ -39,7 +39,7 @@ def newest(page: Page, since: date, *, dynamodb: Any, table: str, now: datetime 
 
 
 def stored_digests(order_ids: list[str], dynamodb: Any, table: str) -> dict[str, str]:
-    """Returns the digest of each of these orders that is stored. Raises ``Unavailable`` if DynamoDB left some out."""
+    """Returns the digests of stored orders, keyed by order id. Raises ``Unavailable`` if DynamoDB left some out."""
     digests: dict[str, str] = {}
     for start in range(0, len(order_ids), KEYS):
         keys = [{"orderID": {"S": order_id}} for order_id in order_ids[start : start + KEYS]]
@@ -62,6 +62,6 @@ def _shown(item: dict[str, Any]) -> dict[str, Any]:
         "note": item["note"].get("S"),
         "status": item["status"]["S"],
         "placedAt": item["placedAt"]["S"],
-        # Orders that were stored before there was a sign-in have no name.
+        # Orders stored before sign-in was introduced have no user name.
         "requestedBy": item.get("requestedBy", {}).get("S"),
     }

@@ -1,4 +1,4 @@
-"""One order: its content, the checks of it, and its message on the queue."""
+"""An order: its content, its validation and its message on the queue."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chalicelib.timeline import timestamp
 
 ITEMS_IN_ORDER = 100
 QUANTITY = 10_000
-# A user pool has no longer names.
+# Maximum length of a user name in a user pool.
 USER_NAME = 128
 ORDER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Control characters, lone surrogates, and two characters that SQS and SNS refuse because XML forbids them.
@@ -36,10 +36,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Order:
-    """``placed_at`` is the timestamp of when the order was accepted.
+    """An accepted order. Fields with ``compare=False`` are not part of its content.
 
-    ``requested_by`` is the name of the user who sent it, and ``correlation_id`` the id of the request. Like the time,
-    they are not part of the content.
+    ``placed_at`` is the time of acceptance, ``requested_by`` the name of the user who sent the order, and
+    ``correlation_id`` the request's id.
     """
 
     order_id: str
@@ -51,12 +51,12 @@ class Order:
     correlation_id: str | None = field(default=None, compare=False)
 
     def digest(self) -> str:
-        """Returns the same text for two orders with the same content."""
+        """Returns a hash of the order's content."""
         content = [self.customer_id, [[each.item, each.quantity] for each in self.items], self.note]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def to_json(self) -> str:
-        """Returns the body of the order's message. ``correlation_id`` is an attribute of the message instead."""
+        """Returns the body of the order's message. The message has ``correlation_id`` as an attribute instead."""
         return json.dumps(
             {
                 "orderID": self.order_id,
@@ -70,19 +70,19 @@ class Order:
 
     @classmethod
     def from_json(cls, text: str) -> Order:
-        """Returns the order in a message. Raises ``InvalidRequest`` for a message that ``to_json`` cannot write."""
+        """Returns the order in a message body. Raises ``InvalidRequest`` for a body that ``to_json`` cannot write."""
         try:
             content = json.loads(text)
         except (ValueError, RecursionError):
             raise InvalidRequest([Problem("body", "is not JSON")]) from None
         message = Fields.of_body(content, MESSAGE_FIELDS, of="an order", expected="an object")
-        # Without its id it would be a new order at each delivery.
+        # A message without an id would become a new order at each delivery.
         for name in ("orderID", "note"):
             if name not in message:
                 message.refuse(name, "is missing")
         if message.get("note") is None:
             message.values.pop("note", None)
-        # A message that was written by hand can have no name.
+        # A message that was written by hand may have no user name.
         requested_by, placed_at = message.get("requestedBy"), message.get("placedAt")
         if requested_by is not None and not _is_user_name(requested_by):
             message.refuse("requestedBy", f"must be a name of up to {USER_NAME} characters")
@@ -94,9 +94,9 @@ class Order:
 
 
 def parse_order(value: Any, problems: list[Problem], place: str, placed_at: str) -> Order | None:
-    """Returns the order in a request's JSON, or None after it added everything that is wrong to ``problems``.
+    """Returns the order in a request's JSON, or None after adding all its problems to ``problems``.
 
-    An order without an orderID gets a new one. ``place`` is where it is in the body.
+    An order without an orderID gets a new one. ``place`` is the order's path in the body.
     """
     before = len(problems)
     expected = "an object with customerID and item or items"
@@ -106,14 +106,14 @@ def parse_order(value: Any, problems: list[Problem], place: str, placed_at: str)
 
 
 def _read_order(fields: Fields, placed_at: str) -> Order:
-    """Returns the order in the fields. It is valid only if no field was refused."""
+    """Builds an order from the fields. The order is valid only if no field was refused."""
     order_id = fields.get("orderID")
     if "orderID" in fields and not (isinstance(order_id, str) and ORDER_ID.fullmatch(order_id)):
         fields.refuse("orderID", "must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -")
     customer_id = _read_text(fields, "customerID", 64)
     if "items" in fields:
         if "item" in fields or "quantity" in fields:
-            fields.refuse("items", "stands beside item or quantity; give one or the other")
+            fields.refuse("items", "cannot be combined with item or quantity; give one or the other")
         items = _read_items(fields)
     else:
         items = [_read_item(fields)]
@@ -146,7 +146,7 @@ def _read_text(fields: Fields, name: str, most: int, *, least: int = 1, lines: b
     if name not in fields:
         fields.refuse(name, "is missing")
     elif not isinstance(value, str):
-        fields.refuse(name, "must be a text")
+        fields.refuse(name, "must be a string")
     elif not least <= len(value) <= most:
         fields.refuse(name, f"must have {least} to {most} characters, and has {len(value)}")
     elif least and not value.strip():

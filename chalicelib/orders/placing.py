@@ -1,4 +1,4 @@
-"""Placing orders: from the request onto the queue."""
+"""Places orders: from the request to the queue."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logger("orders")
 
 
 def place(request: Request, *, aws: Callable[[str], Any], settings: Settings, now: datetime) -> dict[str, Any]:
-    """Puts the orders of a request on the queue, and returns the answer: one receipt, or ``{"orders": [receipt]}``."""
+    """Puts a request's orders on the queue. Returns the response: one receipt, or ``{"orders": [receipt]}``."""
     body, key = rest.body(request), rest.idempotency_key(request)
     dynamodb = aws("dynamodb")
     with count_rejections(body):
@@ -43,13 +43,13 @@ def place(request: Request, *, aws: Callable[[str], Any], settings: Settings, no
 def parse(body: Any, now: datetime, key: str | None = None, requested_by: str | None = None) -> list[Order]:
     """Returns the orders in a request's JSON body: one order, or a list of 1 to 100.
 
-    An order without an orderID gets one. The Idempotency-Key ``key`` gives the same orders the same ids; without a key
-    they are new. Raises ``InvalidRequest``, or ``Conflict`` if the only problem is one id for orders that differ.
+    An order without an orderID gets one: derived from the Idempotency-Key ``key``, or random without a key.
+    Raises ``InvalidRequest``, or ``Conflict`` if the only problem is that different orders share an id.
     """
     is_list = isinstance(body, list)
     given = body if is_list else [body]
     if is_list and not 1 <= len(given) <= ORDERS_IN_LIST:
-        raise InvalidRequest([Problem("orders", f"must be 1 to {ORDERS_IN_LIST}, and these are {len(given)}")])
+        raise InvalidRequest([Problem("orders", f"must be 1 to {ORDERS_IN_LIST} orders, not {len(given)}")])
     problems: list[Problem] = []
     conflicts: list[Problem] = []
     placed_at = timestamp(now)
@@ -64,7 +64,7 @@ def parse(body: Any, now: datetime, key: str | None = None, requested_by: str | 
             order = replace(order, order_id=_id_from_key(key, index if is_list else None))
         first_index, first = first_by_id.setdefault(order.order_id, (index, order))
         if first != order:
-            message = f"is also the id of orders[{first_index}], which has other content"
+            message = f"is also the id of orders[{first_index}], which has different content"
             conflicts.append(Problem(f"orders[{index}].orderID", message))
         orders.append(order)
     if problems:
@@ -76,7 +76,7 @@ def parse(body: Any, now: datetime, key: str | None = None, requested_by: str | 
 
 @contextmanager
 def count_rejections(body: Any) -> Iterator[None]:
-    """Counts the orders of a request whose content is refused. A list is refused as a whole."""
+    """Counts a request's orders as rejected if the request is refused. A list is refused as a whole."""
     try:
         yield
     except (InvalidRequest, Conflict):
@@ -85,12 +85,12 @@ def count_rejections(body: Any) -> Iterator[None]:
 
 
 def _id_from_key(key: str, index: int | None) -> str:
-    """Returns the key for a single order, and for one of a list a digest that is as short as a key."""
+    """Returns the key itself for a single order, or a digest of the key and the index for an order in a list."""
     return key if index is None else hashlib.sha256(f"{key} {index}".encode()).hexdigest()[:32]
 
 
 def receipt(order: Order) -> dict[str, str]:
-    """Returns the answer for an accepted order."""
+    """Returns the response for an accepted order."""
     return {"orderID": order.order_id, "status": "QUEUED", "href": f"/orders/{order.order_id}"}
 
 
@@ -98,8 +98,8 @@ def receipt(order: Order) -> dict[str, str]:
 def enqueue(orders: list[Order], *, sqs: Any, queue_url: str, dynamodb: Any, table: str) -> None:
     """Puts ``orders`` on the queue, each once.
 
-    Raises ``Conflict`` if one is stored with other content. Raises ``Unavailable`` if SQS does not accept all of them;
-    its message names the orders to send again.
+    Raises ``Conflict`` if an order is stored with different content. Raises ``Unavailable`` if SQS does not accept all
+    orders; the error's message names the orders to send again.
     """
     by_id = {order.order_id: order for order in orders}
     digests = stored_digests(list(by_id), dynamodb, table)
@@ -115,7 +115,7 @@ def enqueue(orders: list[Order], *, sqs: Any, queue_url: str, dynamodb: Any, tab
         if order.order_id not in refused:
             log.info("order queued", extra={"orderID": order.order_id})
     accepted = sum(order.order_id not in refused for order in orders)
-    # The others are stored already, or are in the list more than once.
+    # The other accepted orders are already stored, or are in the list more than once.
     metrics.emit({"OrdersAccepted": accepted, "OrdersDoubled": accepted - (len(new) - len(refused))})
     if refused:
         log.error("orders refused by the queue", extra={"orderIDs": refused})
@@ -126,9 +126,9 @@ def enqueue(orders: list[Order], *, sqs: Any, queue_url: str, dynamodb: Any, tab
 def _refusal(orders: list[Order], refused: list[str]) -> str:
     if len(orders) == 1:
         return f"the order could not be queued: try again in a moment, with the orderID {refused[0]}"
-    # A client that sent no orderID knows an order only by its place.
+    # A client that sent no orderID knows an order only by its position in the list.
     places = [f"orders[{index}] as {order.order_id}" for index, order in enumerate(orders) if order.order_id in refused]
     return (
         f"{len(places)} of {len(orders)} orders could not be queued: {', '.join(places)}. "
-        "The others are accepted. Send these again, each with the orderID that is named here."
+        "The others were accepted. Send these orders again, with the orderIDs given here."
     )

@@ -1,4 +1,4 @@
-"""Storing orders: from the queue into the table, each once. Messages that cannot be stored become dead letters."""
+"""Stores each order from the queue in the table once. Messages that cannot be stored become dead letters."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from chalicelib.orders.order import NO_TEXT, Order
 from chalicelib.settings import first_retry_seconds
 from chalicelib.timeline import index_keys
 
-# DynamoDB accepts this many statements in one call.
+# Maximum number of statements that DynamoDB accepts in one call.
 STATEMENTS = 25
-# Calls at the same time. The largest batch has 400 messages, and one call after the other could take over 30 seconds.
-# Each thread has a connection of the client's own.
+# Maximum number of simultaneous calls. For a full batch, one call after the other could take over 30 seconds.
+# The client has a connection for each thread.
 WRITERS = 8
-# How often the queue delivers a message: the maxReceiveCount of its redrive policy.
+# How many times the queue delivers a message: the maxReceiveCount of its redrive policy.
 TRIES = 5
 # Maximum length of the reason in the log and in a dead letter.
 REASON_CHARACTERS = 300
@@ -47,14 +47,14 @@ def store_orders(
     dead_letter_url: str,
     publish: Publish,
 ) -> dict[str, Any]:
-    """Stores the orders of an SQS event and returns ``{"batchItemFailures": [{"itemIdentifier": message id}]}``.
+    """Stores the orders in an SQS event. Returns ``{"batchItemFailures": [{"itemIdentifier": message id}]}``.
 
-    - A message without a valid order, or whose write fails, comes back after 1, 2, 4 and 8 seconds. Its neighbours are
-      stored all the same. After its last try it goes to the dead-letter queue, with the reason.
-    - An order whose id is stored with other content is a conflict. It is reported to the topic and not retried.
+    - A message without a valid order, or whose write fails, is retried after 1, 2, 4 and 8 seconds. The other messages
+      are not affected. After the last try the message goes to the dead-letter queue, with the reason.
+    - An order whose id is stored with different content is a conflict, which is reported to the topic and not retried.
     """
     received, failed = _read(event["Records"])
-    # If several messages have one id, the first is written, and the others are compared with it.
+    # If several messages have the same order id, the first order is written and the others are compared with it.
     first = {order_id: group[0][1] for order_id, group in received.items()}
     inserted, existing = _insert(list(first.values()), dynamodb, table)
     digests: dict[str, str] = {}
@@ -74,7 +74,7 @@ def store_orders(
             for _, order in group:
                 log.info("order stored already", extra=_about(order))
         else:
-            reason = "the orders table did not accept it, for a reason that can pass"
+            reason = "the orders table could not store it because of a temporary error"
             failed += [(message, reason) for message, _ in group]
             continue
         conflicts += conflicting
@@ -89,7 +89,7 @@ def store_orders(
 
 
 def _read(messages: list[Message]) -> tuple[dict[str, list[Received]], list[Failed]]:
-    """Returns the messages that have an order, by its id, and those that have none."""
+    """Returns the messages with an order, keyed by order id, and the messages without one."""
     received: dict[str, list[Received]] = defaultdict(list)
     failed = []
     for message in messages:
@@ -107,12 +107,12 @@ def _read(messages: list[Message]) -> tuple[dict[str, list[Received]], list[Fail
 
 
 def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[set[str], list[str]]:
-    """Writes each order unless its id is stored. Returns the new ids and the stored ones; the other writes failed."""
+    """Writes each order unless its id is stored. Returns the new and the existing ids; all other writes failed."""
     inserted: set[str] = set()
     existing: list[str] = []
 
     def write(batch: list[Order]) -> None:
-        # PartiQL's INSERT has a condition for each item. BatchWriteItem overwrites, and a transaction costs double.
+        # PartiQL's INSERT never overwrites an item. BatchWriteItem does, and a transaction costs twice as much.
         try:
             with aws_errors():
                 answer = dynamodb.batch_execute_statement(Statements=[_insertion(order, table) for order in batch])
@@ -133,7 +133,7 @@ def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[set[str], l
         # Imported here, because most events fit into one batch.
         from concurrent.futures import ThreadPoolExecutor
 
-        # A copy of the context has the time limit. An error cancels the batches that have not begun.
+        # A copy of the context contains the time limit. An error cancels the batches that have not started.
         contexts = [copy_context() for _ in batches]
         with ThreadPoolExecutor(WRITERS, thread_name_prefix="store") as pool:
             list(pool.map(lambda context, batch: context.run(write, batch), contexts, batches))
@@ -150,7 +150,7 @@ def _insertion(order: Order, table: str) -> dict[str, Any]:
 
 
 def stored_item(order: Order) -> dict[str, Any]:
-    """Returns the order as the table has it."""
+    """Returns the order as an item of the table."""
     return {
         "orderID": {"S": order.order_id},
         "customerID": {"S": order.customer_id},
@@ -161,7 +161,7 @@ def stored_item(order: Order) -> dict[str, Any]:
         "status": {"S": "PLACED"},
         "placedAt": {"S": order.placed_at},
         "requestedBy": {"NULL": True} if order.requested_by is None else {"S": order.requested_by},
-        # The stream reads it from here.
+        # The stream passes the id on to the announcement.
         **({correlation.NAME: {"S": order.correlation_id}} if order.correlation_id else {}),
         "digest": {"S": order.digest()},
         **{name: {"S": value} for name, value in index_keys(order.placed_at, order.order_id).items()},
@@ -169,7 +169,7 @@ def stored_item(order: Order) -> dict[str, Any]:
 
 
 def _report_conflicts(conflicts: list[Received], publish: Publish) -> list[Failed]:
-    """Publishes one notification for all conflicts. Returns them as failed if that is not possible for now."""
+    """Publishes one notification for all conflicts. Returns the conflicts as failed messages if SNS is unavailable."""
     if not conflicts:
         return []
     orders = [order for _, order in conflicts]
@@ -177,9 +177,9 @@ def _report_conflicts(conflicts: list[Received], publish: Publish) -> list[Faile
         publish(_conflict_notification(orders))
     except Unavailable as error:
         log.warning("conflicts not reported yet", extra={**_about_all(orders), "reason": str(error)})
-        reason = f"its id is stored with other content, and that could not be reported: {error}"
+        reason = f"its id is stored with different content, which could not be reported: {error}"
         return [(message, reason) for message, _ in conflicts]
-    # Conflicts that were not reported come again, and are counted then.
+    # Conflicts that were not reported are retried, and counted when they are reported.
     metrics.emit({"OrdersRejected": len(conflicts)})
     return []
 
@@ -192,7 +192,7 @@ def _conflict_notification(orders: list[Order]) -> Notification:
         kind="order",
         key=f"order-conflict/{hashlib.sha256(contents.encode()).hexdigest()[:32]}",
         subject=subject,
-        message="These orders have an id that is stored with other content. The stored order stays:\n"
+        message="These orders have ids that are stored with different content. The stored orders stay unchanged:\n"
         + "\n".join(lines),
         sms=subject,
         correlation_ids=tuple(order.correlation_id for order in orders if order.correlation_id),
@@ -201,14 +201,14 @@ def _conflict_notification(orders: list[Order]) -> Notification:
 
 
 def _delay(messages: list[Message], sqs: Any, queue_url: str) -> None:
-    """Lets each message come back after 1, 2, 4 and 8 seconds, and not after the visibility timeout of the queue."""
+    """Sets each message's retry delay to 1, 2, 4 or 8 seconds, instead of the queue's visibility time-out."""
     receipts = [
         (message["receiptHandle"], first_retry_seconds() * 2 ** min(_tries(message) - 1, 3)) for message in messages
     ]
     failures = queues.delay(sqs, queue_url, receipts)
     queues.raise_permanent(failures)
     for index, error in failures.items():
-        # The message comes back after the visibility timeout.
+        # The message is retried after the queue's visibility time-out.
         facts = {"messageId": messages[index]["messageId"], correlation.NAME: correlation.of_sqs(messages[index])}
         log.warning("could not shorten the retry delay", extra={**facts, "reason": str(error)})
 
@@ -218,9 +218,9 @@ def _tries(message: Message) -> int:
 
 
 def _send_to_dead_letters(failed: list[Failed], sqs: Any, url: str) -> set[str]:
-    """Sends messages to the dead-letter queue, each with its reason. Returns the ids of those that were accepted.
+    """Sends messages to the dead-letter queue, each with its reason. Returns the ids of accepted messages.
 
-    SQS moves the others there by itself, without a reason.
+    SQS moves the other messages there by itself, without a reason.
     """
     failures = queues.send(sqs, url, [_dead_letter(message, reason) for message, reason in failed])
     dead = set()
@@ -246,12 +246,12 @@ def _dead_letter(message: Message, reason: str) -> queues.Message:
 
 
 def _attribute_text(text: str) -> str:
-    """Returns ``text`` as an SQS attribute can have it: short, not empty and without control characters."""
+    """Returns ``text`` made valid for an SQS attribute: short, not empty and without control characters."""
     return NO_TEXT.sub("?", text[:REASON_CHARACTERS]) or "unknown"
 
 
 def _about(order: Order) -> dict[str, Any]:
-    """Returns the fields of a log record."""
+    """Returns an order's fields for a log record."""
     return {"orderID": order.order_id, correlation.NAME: order.correlation_id}
 
 

@@ -1,7 +1,7 @@
 """Reports: each report is one execution of a state machine, and the execution's name is the reportId.
 
-Step Functions keeps an execution for 90 days, so no other store is needed. It refuses to start the same name again, so
-an ``Idempotency-Key`` makes one report, even after that report has ended.
+Step Functions keeps an execution for 90 days, so no other storage is needed. It refuses to start a used name again,
+so an ``Idempotency-Key`` creates only one report, even after that report has ended.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from chalicelib.rest import Page
 KINDS = ("inventory", "storage")
 MODES = ("listing", "metrics")
 REPORT_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
-# A link ends earlier if the credentials that signed it expire, so an hour is the longest that is safe.
+# A link expires with the credentials that signed it, so an hour is the longest safe duration.
 LINK_SECONDS = 3600
 
 log = logger("reports")
@@ -39,25 +39,25 @@ def report_key(kind: str, report_id: str) -> str:
 
 
 def id_of_event(event: dict[str, Any], context: Any) -> str:
-    """Returns the report's id from a state machine's event, or a new one for a function that was called directly."""
+    """Returns the report's id from a state machine's event, or a new id if the function was invoked directly."""
     return event.get("reportId") or f"by-hand-{context.aws_request_id}"
 
 
 def presign(s3: Any, bucket: str, key: str, now: datetime) -> dict[str, str]:
-    """Returns ``{"url", "expiresAt"}``: a link that opens the object for an hour."""
+    """Returns ``{"url", "expiresAt"}``: a link to the object that works for an hour."""
     url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=LINK_SECONDS)
     log.info("link made", extra={"key": key})
     return {"url": url, "expiresAt": timeline.timestamp(now + timedelta(seconds=LINK_SECONDS))}
 
 
 def parse(body: Any) -> dict[str, str]:
-    """Returns the report in a request's JSON body: ``{"kind"}`` and, for storage, ``"mode"``."""
+    """Returns the requested report from a JSON body: ``{"kind"}`` and, for storage, ``"mode"``."""
     fields = Fields.of_body(body, ("kind", "mode"), of="a report", expected="an object, or nothing")
     kind, mode = fields.get("kind", "inventory"), fields.get("mode", "listing")
     if kind not in KINDS:
         fields.refuse("kind", f"must be one of {', '.join(KINDS)}")
     if "mode" in fields and kind == "inventory":
-        fields.refuse("mode", "is for reports of the kind storage only")
+        fields.refuse("mode", "is only for reports of kind storage")
     elif mode not in MODES:
         fields.refuse("mode", f"must be one of {', '.join(MODES)}")
     fields.check()
@@ -68,11 +68,11 @@ def parse(body: Any) -> dict[str, str]:
 def start(
     request: dict[str, str], key: str | None, requested_by: str, *, sfn: Any, machines: Machines, now: datetime
 ) -> dict[str, Any]:
-    """Starts the report of a parsed request, or finds the one that was started with the same ``key``.
+    """Starts the report that ``request`` describes, or finds the report that was started with the same ``key``.
 
-    ``key`` is an Idempotency-Key that this request has claimed, or None. ``requested_by`` is the name of the user. If
-    two users send the same key, the first name stays. Returns ``{"reportId", "kind", "status", "href"}``, the same for
-    the same key.
+    ``key`` is an Idempotency-Key that this request has claimed, or None. ``requested_by`` is the user's name. If two
+    users send the same key, the first user's name stays. Returns ``{"reportId", "kind", "status", "href"}``, the
+    same for the same key.
     """
     kind = request["kind"]
     report_id = f"{kind}-{key or f'{now:%Y%m%dT%H%M%S}-{secrets.token_hex(6)}'}"
@@ -130,14 +130,14 @@ def _shown(kind: str, execution: dict[str, Any], s3: Any, bucket: str, now: date
 
 
 def _requested_by(execution: dict[str, Any]) -> str | None:
-    """Returns the user who requested the report, or None for a manual start or a schedule, whose input is any JSON."""
+    """Returns the user who requested the report, or None. A manual or scheduled start may have any JSON as input."""
     content = json.loads(execution.get("input") or "{}")
     name = content.get("requestedBy") if isinstance(content, dict) else None
     return name if isinstance(name, str) else None
 
 
 def reason(execution: dict[str, Any]) -> str:
-    """Returns why an execution that has ended did not succeed."""
+    """Returns why an execution did not succeed."""
     if execution.get("cause"):
         return str(execution["cause"])
     reasons = {"TIMED_OUT": "the report took too long and was given up", "ABORTED": "the report was stopped by hand"}
@@ -145,7 +145,7 @@ def reason(execution: dict[str, Any]) -> str:
 
 
 def _exists(s3: Any, bucket: str, key: str) -> bool:
-    """Returns whether the object exists. The bucket's lifecycle removes old ones."""
+    """Returns whether the object exists. The bucket's lifecycle rules delete old objects."""
     try:
         s3.head_object(Bucket=bucket, Key=key)
     except s3.exceptions.ClientError as error:
@@ -156,7 +156,7 @@ def _exists(s3: Any, bucket: str, key: str) -> bool:
 
 
 def line(kind: str, execution: dict[str, Any]) -> dict[str, Any]:
-    """Returns the fields that every view of a report has."""
+    """Returns the fields that every report in a response has."""
     stopped = execution.get("stopDate")
     return {
         "reportId": execution["name"],
@@ -174,8 +174,8 @@ def newest(page: Page, *, sfn: Any, machines: Machines) -> dict[str, Any]:
     if kind is not None and kind not in KINDS:
         raise InvalidRequest([Problem("kind", f"must be one of {', '.join(KINDS)}")])
     before = timeline.read_token("reports", page.next)
-    # A later page reads from the start again, because Step Functions' own tokens expire after a day. 90 days of reports
-    # are a few calls of 1,000.
+    # A later page reads from the start again, because Step Functions' own tokens expire after a day. Reading 90 days of
+    # reports takes only a few calls, each for 1,000 reports.
     size = 1000 if page.next else page.limit + 1
     lists = [_by_start(_executions(each, machines[each], size, sfn)) for each in ([kind] if kind else KINDS)]
     lines: list[dict[str, Any]] = []
@@ -193,10 +193,10 @@ def newest(page: Page, *, sfn: Any, machines: Machines) -> dict[str, Any]:
 
 
 def _by_start(lines: Iterator[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the lines with their sort keys, sorted by the start, newest first.
+    """Yields the lines with their sort keys, sorted by start time, newest first.
 
-    Step Functions sorts an execution that has ended by its end, and a running one by its start. All executions that
-    follow a line started before that line's time, so a waiting line that started after this time can be yielded.
+    Step Functions sorts finished executions by their end, and running ones by their start. So later lines started
+    before the current line's end, or its start if it is running. A waiting line that started after that can be yielded.
     """
     waiting: list[tuple[str, dict[str, Any]]] = []
     for line in lines:

@@ -1,4 +1,4 @@
-"""Files in the reports bucket, written and read as streams, so that memory does not grow with a file."""
+"""Writes and reads files in the reports bucket as streams, so that memory use does not grow with a file's size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from chalicelib.errors import aws_errors
 
-# The smallest part that S3 accepts, to save memory. S3 accepts 10,000 parts, which is 50 GB.
+# The smallest part that S3 accepts, to save memory. S3 accepts 10,000 parts, so a file can be up to 50 GB.
 PART_BYTES = 5 * 1024 * 1024
 
 
@@ -17,8 +17,8 @@ PART_BYTES = 5 * 1024 * 1024
 def write(s3: Any, bucket: str, key: str, chunks: Iterable[bytes], **headers: str) -> None:
     """Stores ``chunks`` as one object in S3, completely or not at all. A large object is sent in parts.
 
-    ``headers`` are arguments of S3, such as ``ContentType``. Raises ``Unavailable``, and any error of ``chunks``. After
-    an error it reads no further chunk, unlike boto3's ``upload_fileobj``.
+    ``headers`` are further arguments for S3, such as ``ContentType``. Raises ``Unavailable``, and any error from
+    ``chunks``. Unlike boto3's ``upload_fileobj``, it reads no further chunk after an error.
     """
     parts = _parts(chunks)
     part = next(parts, b"")
@@ -33,12 +33,12 @@ def write(s3: Any, bucket: str, key: str, chunks: Iterable[bytes], **headers: st
             number = len(stored) + 1
             answer = s3.upload_part(**upload, PartNumber=number, Body=part, ChecksumAlgorithm="CRC32")
             stored.append({"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": answer["ChecksumCRC32"]})
-            # Released before the next part is made, so that memory has one part and botocore's copy of it.
+            # Releases this part before making the next, so that memory holds one part and botocore's copy of it.
             part = b""
             part = next(parts, b"")
         s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": stored})
     except BaseException:
-        # The first error is raised. If this call fails too, the bucket's lifecycle removes the parts.
+        # The original error is raised. If this call fails too, the bucket's lifecycle rules delete the parts.
         with suppress(Exception):
             s3.abort_multipart_upload(**upload)
         raise
@@ -57,9 +57,9 @@ def _parts(chunks: Iterable[bytes]) -> Iterator[bytearray]:
 
 @contextmanager
 def open_text(s3: Any, bucket: str, key: str) -> Iterator[tuple[io.TextIOWrapper, int]]:
-    """Opens an object as UTF-8 text with unchanged line ends, without its BOM, and returns also its size in bytes.
+    """Opens an object as UTF-8 text, without its BOM and with unchanged line endings.
 
-    Raises ``Unavailable``.
+    Also returns the object's size in bytes. Raises ``Unavailable``.
     """
     with aws_errors():
         answer = s3.get_object(Bucket=bucket, Key=key)

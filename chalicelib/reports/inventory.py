@@ -1,7 +1,7 @@
-"""The inventory, from MySQL to a CSV file in the reports bucket.
+"""Exports the inventory from MySQL to a CSV file in the reports bucket.
 
-``render`` makes the report from the file, and people open it in a spreadsheet. The file starts with a byte order mark,
-without which Excel reads "Café" as "CafÃ©", and no cell can run as a formula.
+``render`` makes the report from the file, and people open the file in a spreadsheet. It starts with a byte order mark,
+without which Excel reads "Café" as "CafÃ©". No cell can run as a formula.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from chalicelib.timeline import timestamp
 if TYPE_CHECKING:
     from pymysql.connections import Connection
 
-# The columns of the file, in order, and of the database. A bean whose supplier does not exist has an empty
-# ``supplier_id``, so each id in the file is the id of an existing supplier.
+# The file's columns, in order, and their sources in the database. A bean whose supplier does not exist has an empty
+# ``supplier_id``, so every id in the file belongs to an existing supplier.
 COLUMNS = {
     "supplier_id": "suppliers.id",
     "supplier": "suppliers.name",
@@ -35,22 +35,22 @@ COLUMNS = {
     "quantity": "beans.quantity",
     "description": "beans.description",
 }
-# A single statement reads one consistent state. Rows that are imported meanwhile are in the next report.
+# A single statement reads a consistent snapshot. Rows that are imported while it runs are in the next report.
 QUERY = (
     f"SELECT {', '.join(COLUMNS.values())}"  # noqa: S608 - only constants  # nosec
     " FROM beans LEFT JOIN suppliers ON suppliers.id = beans.supplier_id ORDER BY beans.id"
 )
-# The rows of one chunk of the file.
+# Number of rows in a chunk of the file.
 BATCH_ROWS = 500
-# The columns with numbers. All others have text.
+# The columns that contain numbers. All other columns contain text.
 NUMBERS = frozenset({"supplier_id", "bean_id", "quantity"})
-# A spreadsheet reads a cell that begins with one of these as a formula. Some also accept the wide forms (＝＋－＠,
-# here in UTF-8). A leading apostrophe marks a cell as text.
+# Spreadsheets read a cell that starts with one of these characters as a formula. Some also accept the full-width
+# forms (＝＋－＠, here in UTF-8). A leading apostrophe marks a cell as text.
 FORMULA = re.compile(rb"[=+\-@\t\r\n']|\xef\xbc[\x9d\x8b\x8d\xa0]")
-# A cell with one of these needs quotes, by RFC 4180.
+# RFC 4180 requires quotes around a cell with one of these characters.
 QUOTED = re.compile(rb'[",\r\n]')
-# Finds a formula in a joined column, in which each cell follows a zero byte. A zero byte in a cell can match too, which
-# only costs time.
+# Finds a formula in a joined column, in which a zero byte precedes each cell. A zero byte within a cell may match too,
+# which only costs time.
 ANY_FORMULA = re.compile(rb"\0(?:" + FORMULA.pattern + rb")")
 
 log = logger("inventory")
@@ -59,8 +59,8 @@ log = logger("inventory")
 def read_inventory(connection: Connection[Any], s3: Any, bucket: str, report_id: str, now: datetime) -> dict[str, Any]:
     """Writes the inventory to ``inventory/<report_id>/inventory.csv``, in constant memory.
 
-    Returns ``reportId``, ``csvKey``, ``rows`` and ``generatedAt``. Raises ``Unavailable`` for S3, and PyMySQL's errors
-    for MySQL. The connection cannot be used after an error.
+    Returns ``reportId``, ``csvKey``, ``rows`` and ``generatedAt``. Raises ``Unavailable`` if S3 fails, and PyMySQL's
+    errors if MySQL fails. The connection cannot be used after an error.
     """
     key = f"inventory/{report_id}/inventory.csv"
     rows = 0
@@ -85,10 +85,10 @@ def read_inventory(connection: Connection[Any], s3: Any, bucket: str, report_id:
 
 
 def to_csv(batches: Iterable[list[bytes]]) -> Iterator[bytes]:
-    """Yields the file in chunks, one for each batch of UTF-8 cells, which are in the order of ``COLUMNS``.
+    """Yields the file in chunks, one for each batch of UTF-8 cells in the order of ``COLUMNS``.
 
-    The file is what the csv module writes with RFC 4180's line ends. Working on whole columns takes a quarter of the
-    time.
+    The csv module would write the same file with RFC 4180's line endings, but working on whole columns takes only a
+    quarter of its time.
     """
     yield ("\ufeff" + ",".join(COLUMNS) + "\r\n").encode()
     for batch in batches:
@@ -99,7 +99,7 @@ def to_csv(batches: Iterable[list[bytes]]) -> Iterator[bytes]:
 
 
 def _escape_column(column: list[bytes], is_text: bool) -> list[bytes]:
-    """Returns the cells of a column for the file. One search finds out whether any cell needs a change."""
+    """Escapes a column's cells for the file. A single search finds out whether any cell needs a change."""
     if not is_text:
         return column
     joined = b"\0" + b"\0".join(column)
@@ -121,5 +121,5 @@ def neutralise(cell: bytes) -> bytes:
 
 
 def restore(cell: str) -> str:
-    """Returns the cell before ``neutralise``."""
+    """Undoes ``neutralise``."""
     return cell.removeprefix("'")

@@ -1,4 +1,4 @@
-"""The positions of a state machine's states in its drawing."""
+"""Lays out the states of a state machine for its diagram."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Position = tuple[int, int]
 
 
 def next_states(state: Machine) -> list[str]:
-    """Returns the states that can follow. The default of a Choice comes first, because it is drawn straight on."""
+    """Returns the states that can follow. A Choice's default comes first, because it is drawn straight ahead."""
     ways = [state.get("Default"), *(choice["Next"] for choice in state.get("Choices", [])), state.get("Next")]
     return list(dict.fromkeys(way for way in ways if way))
 
@@ -17,18 +17,18 @@ def next_states(state: Machine) -> list[str]:
 def branches_of(state: Machine) -> list[Machine]:
     """Returns the machines inside a Parallel or a Map."""
     if state["Type"] == "Map":
-        # Iterator is the old name, and Step Functions still accepts it.
+        # Step Functions still accepts Iterator, the old name.
         return [state.get("ItemProcessor") or state["Iterator"]]
     branches: list[Machine] = state.get("Branches", [])
     return branches
 
 
 def lay_out(machine: Machine) -> tuple[dict[str, Position], int, int]:
-    """Returns ``{name: (column, row)}``, and the number of columns and rows.
+    """Returns ``{name: (column, row)}``, and the numbers of columns and rows.
 
-    The column is the length of the longest path from the start without a loop. The row is the first free one. States
-    that only a failure reaches are below the states beside them. A Parallel or a Map surrounds the states within it
-    and has the position of the first of them.
+    A state's column is the length of the longest path to it from the start, without loops. Its row is the first free
+    row. States that only a failure reaches are in lower rows. A Parallel or a Map surrounds the states within it and
+    has its first inner state's position.
     """
     states: dict[str, Machine] = machine["States"]
     within: dict[str, dict[str, Position]] = {}
@@ -47,7 +47,7 @@ def lay_out(machine: Machine) -> tuple[dict[str, Position], int, int]:
     taken: set[Position] = set()
 
     def put(name: str, row: int) -> None:
-        """Puts a state into ``row`` or the first free row below it, and then the states that follow."""
+        """Places a state in ``row`` or the first free row below it, and then places the states that follow."""
 
         def cells() -> set[Position]:
             right, down = range(widths[name]), range(heights[name])
@@ -83,7 +83,7 @@ def lay_out(machine: Machine) -> tuple[dict[str, Position], int, int]:
 def _columns(
     states: dict[str, Machine], widths: dict[str, int], start: str, column: int, placed: dict[str, int]
 ) -> dict[str, int]:
-    """Returns the columns of ``start``, which gets ``column``, and of all following states that are not ``placed``."""
+    """Returns the columns of ``start``, which gets ``column``, and of all following states not in ``placed``."""
     order: list[str] = []
     path: list[str] = []
     loops: set[tuple[str, str]] = set()
@@ -99,7 +99,7 @@ def _columns(
 
     walk(start)
     columns = {start: column}
-    # In reverse order each state comes after all states that lead to it.
+    # In reverse order, a state comes after all states that lead to it.
     for name in reversed(order):
         for following in next_states(states[name]):
             if following in order and (name, following) not in loops:

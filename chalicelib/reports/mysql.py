@@ -1,9 +1,9 @@
-"""A fast reader for the many rows of a query, which returns the cells as bytes.
+"""A fast reader for large query results, which returns the cells as bytes.
 
-PyMySQL makes six calls per cell, which is nearly all the time of a long answer. It still connects, sends the query and
-reads the columns. This module reads the rows, which are packets of MySQL's text protocol: three bytes with the length,
-one byte with a number, and then the length and the text of each cell in the connection's character set. MySQL 8, Aurora
-and MariaDB use the same protocol.
+PyMySQL makes six calls per cell, which take nearly all the time of a large result. Here PyMySQL only connects, sends
+the query and reads the columns. This module reads the rows, which are packets of MySQL's text protocol: three bytes
+with the length, one byte with a sequence number, and then each cell's length and text in the connection's character
+set. MySQL 8, Aurora and MariaDB use the same protocol.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from chalicelib.errors import DatabaseRefused
 if TYPE_CHECKING:
     from pymysql.connections import Connection
 
-# The most that one read from the connection returns.
+# Maximum size of one read from the connection.
 BLOCK_BYTES = 256 * 1024
-# A longer row continues in the next packet.
+# Maximum length of a packet. A longer row continues in the next packet.
 LONGEST_PACKET = 0xFFFFFF
-# The first byte of a cell is its length up to 250, or NULL, or says that the next 2 or 3 bytes have the length. The
-# first byte of a packet can also say that the packet is the end or an error.
+# A cell's first byte is its length up to 250, or NULL, or says that the next 2 or 3 bytes contain the length. A
+# packet's first byte may also say that the packet is the end or an error.
 NULL, IN_TWO_BYTES, END, ERROR = 0xFB, 0xFC, 0xFE, 0xFF
 
 
 def read_cells(connection: Connection[Any], query: str, at_once: int) -> Generator[list[bytes], None, None]:
-    """Yields lists of cells, each of whole rows and at least ``at_once`` cells, except for the last list.
+    """Yields lists of cells, always in whole rows. All lists but the last have at least ``at_once`` cells.
 
-    NULL becomes ``b""``. Close the generator at the end. After that, or after an error, the connection cannot be used.
-    Raises PyMySQL's errors, ``OSError``, and ``DatabaseRefused`` for a row of 16 MB.
+    NULL becomes ``b""``. Close the generator after use. The connection cannot be used after closing it or after an
+    error. Raises PyMySQL's errors, ``OSError``, and ``DatabaseRefused`` for a row of 16 MB.
     """
     from pymysql.cursors import SSCursor
 
     cursor = connection.cursor(SSCursor)
     cursor.execute(query)
     result = cursor._result  # type: ignore[attr-defined]
-    # Without this, PyMySQL would read the whole answer before it closes the cursor.
+    # Without this, PyMySQL would read the whole result before closing the cursor.
     result.unbuffered_active = False
     yield from _cells(connection._rfile, at_once)  # type: ignore[attr-defined]
 
@@ -53,7 +53,7 @@ def _cells(stream: Any, at_once: int) -> Generator[list[bytes], None, None]:
         data = rest + block
         size = len(data)
         packet = 0
-        # This loop takes most of a report's time, so its only call is the one that adds a cell.
+        # This loop takes most of a report's time, so it makes as few calls as possible.
         add = cells.append
         while packet + 4 < size:
             length = data[packet] | data[packet + 1] << 8 | data[packet + 2] << 16

@@ -1,6 +1,6 @@
-"""The inventory report: from the CSV file in the reports bucket to one HTML page beside it.
+"""Renders the inventory report: an HTML page from the CSV file in the reports bucket.
 
-The page has its style, script and pictures inside, and its content security policy forbids everything else. Jinja2
+The page contains its style, script and pictures, and its content security policy forbids everything else. Jinja2
 escapes all values from MySQL.
 """
 
@@ -34,22 +34,22 @@ if TYPE_CHECKING:
 # A bean with at most this quantity is low in stock.
 LOW_STOCK = 20
 LOW_STOCK_SHOWN = 12
-# The page shows a larger inventory in part, with the beans lowest in stock, so that sorting in the browser is fast.
+# For a larger inventory, the page shows only the beans lowest in stock, so that sorting in the browser is fast.
 WHOLE_INVENTORY = 5_000
 NEEDIEST_SHOWN = 500
-# The rows that are counted together. With 2,000 each row took a third longer.
+# Number of rows that are counted together. With 2,000 rows, counting took a third longer per row.
 BATCH_ROWS = 500
-# The bars of the chart, for the suppliers with the most in stock. One line without a bar has all others.
+# Number of suppliers with a bar in the chart. All other suppliers share a line without a bar.
 BARS = 9
-# A price can have a dollar sign, commas between thousands, and a point or comma before decimals. More than 9 digits are
-# a mistake.
+# A price can have a dollar sign, commas between thousands, and a point or comma before decimals. More than 9 digits
+# must be a mistake.
 PRICE = re.compile(r"\$? ?([1-9][0-9]{0,2}(?:,[0-9]{3}){1,2}|[0-9]{1,9})(?:[.,]([0-9]{1,4}))?")
-# An address that needs no escaping in a mailto link.
+# An email address that needs no escaping in a mailto link.
 EMAIL = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+")
 # These characters change the direction of the text after them, even outside their HTML element.
 DIRECTION_CHARACTERS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 MILLION = 1_000_000
-# The id and the name of a missing supplier, joined with a comma.
+# The key of a missing supplier: an empty id and an empty name, joined with a comma.
 NO_SUPPLIER = ","
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -57,7 +57,7 @@ log = logger("render")
 
 
 class Row(NamedTuple):
-    """One row of the CSV file, in the order of ``inventory.COLUMNS``. An empty cell is NULL or empty in MySQL."""
+    """One row of the CSV file, in the order of ``inventory.COLUMNS``. An empty cell was NULL or empty in MySQL."""
 
     supplier_id: str
     supplier: str
@@ -77,7 +77,7 @@ ID_AT, NAME_AT, PRICE_AT, QUANTITY_AT = map(Row._fields.index, ("supplier_id", "
 
 
 class Bean(NamedTuple):
-    """A bean on the page. ``amount`` is its price as a number, or None if its price is missing or not a number."""
+    """A bean on the page. ``amount`` is its price as a number, or None if the price is missing or not a number."""
 
     row: Row
     amount: Decimal | None
@@ -89,9 +89,9 @@ class Bean(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """A line of the chart. Its bar has ``percent`` of the longest bar's length.
+    """A line of the chart. The bar's length is ``percent`` of the longest bar's.
 
-    The line of all other suppliers has no bar, because theirs could be much longer than all others.
+    The line for all other suppliers has no bar, because their sum could be much larger than any supplier's quantity.
     """
 
     label: str
@@ -101,9 +101,9 @@ class Bar(NamedTuple):
 
 @dataclass
 class Summary:
-    """The contents of a report. All numbers count the whole inventory.
+    """The contents of a report. All numbers cover the whole inventory.
 
-    ``neediest`` has the beans lowest in stock, and ``groups`` the shown beans of each supplier.
+    ``neediest`` has the beans lowest in stock, and ``groups`` the shown beans by supplier.
     """
 
     beans: int = 0
@@ -128,7 +128,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Page:
-    """The report as the page describes it. ``csv_url`` opens the whole inventory for ``link_seconds``."""
+    """The report's details for the page. ``csv_url`` links to the whole inventory, and works for ``link_seconds``."""
 
     report_id: str
     generated_at: str
@@ -138,7 +138,7 @@ class Page:
 
 
 def render_report(event: dict[str, Any], *, s3: Any, bucket: str) -> dict[str, Any]:
-    """Writes ``inventory/<reportId>/report.html`` from the CSV file at ``csvKey``, which can have any length.
+    """Writes ``inventory/<reportId>/report.html`` from the CSV file at ``csvKey``, which can have any size.
 
     ``event`` is the result of ``read_inventory``. Returns ``reportKey``, ``rows``, ``suppliers``, ``quantity`` and
     ``generatedAt``. Raises ``Unavailable``.
@@ -169,16 +169,16 @@ def render_report(event: dict[str, Any], *, s3: Any, bucket: str) -> dict[str, A
 def summarise(rows: Iterable[Sequence[str]]) -> Summary:
     """Summarises the rows of the CSV file in one pass, and keeps only the rows that the page shows."""
     summary = Summary()
-    # The key is the id and the name in one string. A million suppliers take 150 MB, and 250 MB as tuples.
+    # A key is a supplier's id and name in one string. A million strings take 150 MB, and a million tuples 250 MB.
     stock: dict[str, int] = defaultdict(int)
     kept: list[tuple[float, Sequence[str]]] = []
     most = math.inf
     lines = iter(rows)
     while batch := list(islice(lines, BATCH_ROWS)):
-        # The lowest quantity comes first, and an unknown quantity last.
+        # The bean with the lowest quantity comes first, and beans with an unknown quantity come last.
         needs = _count(batch, summary, stock)
         kept += [bean for bean in zip(needs, batch, strict=True) if bean[0] <= most]
-        # The sort is stable, so equal quantities keep their order.
+        # The sort is stable, so beans with the same quantity keep their order.
         kept.sort(key=itemgetter(0))
         if summary.beans > WHOLE_INVENTORY:
             del kept[NEEDIEST_SHOWN:]
@@ -195,7 +195,7 @@ def summarise(rows: Iterable[Sequence[str]]) -> Summary:
 
 
 def _count(batch: list[Sequence[str]], summary: Summary, stock: dict[str, int]) -> list[float]:
-    """Adds the rows of ``batch`` to the totals, and returns their quantities. An unknown quantity is infinite."""
+    """Adds the rows in ``batch`` to the totals. Returns the rows' quantities, infinite if unknown."""
     cells = [row[QUANTITY_AT] for row in batch]
     quantities = [int(cell or 0) for cell in cells]
     needs = [quantity if cell else math.inf for cell, quantity in zip(cells, quantities, strict=True)]
@@ -234,7 +234,7 @@ def _by_name(row: Row) -> tuple[bool, str, int]:
 def parse_price(text: str) -> Decimal | None:
     """Returns the number in a price such as ``4.20``, ``$4.20``, ``12,50`` or ``1,234.50``, or None.
 
-    A negative price, or one in another currency, is None, because it would make the total wrong.
+    A negative price or a price in another currency is None, because it would make the total wrong.
     """
     match = PRICE.fullmatch(text.strip())
     return Decimal(f"{match[1].replace(',', '')}.{match[2] or 0}") if match else None
@@ -257,17 +257,17 @@ def _bars(stock: dict[str, int]) -> list[Bar]:
 
 
 def plain(text: str) -> str:
-    """Returns ``text`` with replacement characters for those that change the direction of text."""
+    """Returns ``text`` with U+FFFD in place of characters that change the text's direction."""
     return DIRECTION_CHARACTERS.sub("\ufffd", text)
 
 
 def visible(text: str) -> str:
-    """Returns ``text`` without white space around it, or an empty text if no character of it is visible."""
+    """Returns ``text`` without surrounding white space, or an empty string if no character is visible."""
     return text.strip() if any(unicodedata.category(character)[0] not in "ZC" for character in text) else ""
 
 
 def supplier_name(supplier_id: str, name: str) -> str:
-    """Returns the name for the page, also for a supplier without a name and for a missing supplier."""
+    """Returns the name for the page, even for an unnamed or missing supplier."""
     if not supplier_id:
         return "No supplier on record"
     return visible(name) or f"Unnamed supplier {supplier_id}"

@@ -1,1 +1,1 @@
-"""Uploads: a link for a browser, and the import of inventories into MySQL. Each module has one job."""
+"""Uploads: links that let a browser upload inventories, and the import of inventories into MySQL."""

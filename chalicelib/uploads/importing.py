@@ -1,7 +1,7 @@
-"""The import of rows into MySQL, and the ledger that makes each event of S3 change the inventory once.
+"""Imports rows into MySQL. A ledger ensures that each S3 event changes the inventory only once.
 
 Rows stream into a temporary table, a thousand at a time, so memory does not grow with the file. Three statements then
-bring them into the inventory. All functions work in the caller's transaction.
+merge them into the inventory. All functions work in the caller's transaction.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ STAGE_ROWS = """
 REPEATED_ROWS = (
     "SELECT earlier_line, line FROM upload_rows WHERE earlier_line IS NOT NULL ORDER BY earlier_line LIMIT %s"
 )
-# Creates missing suppliers, and locks all of them in the same order, so that two imports with the same beans run one
-# after the other and do not deadlock.
+# Creates missing suppliers, and locks all the file's suppliers in name order, so that two imports with the same beans
+# run one after the other and do not deadlock.
 LOCK_SUPPLIERS = """
     INSERT INTO suppliers (name) SELECT DISTINCT supplier_name FROM upload_rows ORDER BY supplier_name
     ON DUPLICATE KEY UPDATE suppliers.name = suppliers.name
 """
-# A table that existed before can have a collation in which two spellings are the same name.
+# An older table may have a collation in which two spellings are the same name.
 MISSING_SUPPLIER = """
     SELECT incoming.supplier_name FROM (SELECT DISTINCT supplier_name FROM upload_rows) AS incoming
     LEFT JOIN suppliers FORCE INDEX (suppliers_name) ON suppliers.name = incoming.supplier_name
     WHERE suppliers.id IS NULL LIMIT 1
 """
-# The join order and the keys are fixed, because MySQL has no statistics of a new temporary table. Another plan can lock
+# The join order and keys are fixed, because MySQL has no statistics for a new temporary table. Another plan might lock
 # all suppliers, or read all beans for each row.
 UPDATE_BEANS = """
     UPDATE upload_rows AS incoming
@@ -80,7 +80,7 @@ INSERT_BEANS = """
 
 @dataclass
 class Imported:
-    """The result of an import: numbers of rows, and the first bad ones."""
+    """The result of an import: row counts, and the first bad rows."""
 
     new: int = 0
     updated: int = 0
@@ -98,7 +98,7 @@ class Imported:
 
 
 def import_rows(cursor: Cursor, parsed: Iterable[Row | BadRow]) -> Imported:
-    """Brings the good rows into the inventory. If a bean is repeated, its last row counts."""
+    """Merges the good rows into the inventory. If a bean is repeated, only its last row is imported."""
     imported = Imported()
     batch: list[Row] = []
     good = 0
@@ -119,14 +119,14 @@ def import_rows(cursor: Cursor, parsed: Iterable[Row | BadRow]) -> Imported:
     cursor.execute("SELECT COUNT(*) FROM upload_rows")
     (staged,) = cursor.fetchone() or (0,)
     cursor.execute(REPEATED_ROWS, (BAD_ROWS_NAMED,))
-    repeated = [BadRow(line, f"the same bean is on line {later:,}, which counts") for line, later in cursor.fetchall()]
+    repeated = [BadRow(line, f"line {later:,} has the same bean and replaces it") for line, later in cursor.fetchall()]
     imported.bad += good - staged
     imported.bad_rows = sorted([*imported.bad_rows, *repeated])[:BAD_ROWS_NAMED]
 
     cursor.execute(LOCK_SUPPLIERS)
     cursor.execute(MISSING_SUPPLIER)
     if missing := cursor.fetchone():
-        raise DatabaseRefused(f"the suppliers' table takes {quoted(missing[0])} for another spelling that it has")
+        raise DatabaseRefused(f"the suppliers table treats {quoted(missing[0])} as another spelling of a stored name")
     imported.updated = cursor.execute(UPDATE_BEANS)
     imported.new = cursor.execute(INSERT_BEANS)
     imported.unchanged = staged - imported.new - imported.updated
@@ -134,15 +134,15 @@ def import_rows(cursor: Cursor, parsed: Iterable[Row | BadRow]) -> Imported:
 
 
 class Ledger:
-    """The row of one object in the table ``uploads``: its last event, and a notification until it is published."""
+    """One object's row in the table ``uploads``: its last event, and a notification until it is published."""
 
     def __init__(self, cursor: Cursor, key: str) -> None:
         self._cursor = cursor
         self._key = key.encode()
 
     def lock(self, publish: Publish) -> str:
-        """Locks the row until the commit, publishes its notification if that is due, and returns the last sequencer."""
-        # Unlike INSERT IGNORE this takes the exclusive lock at once, so two deliveries cannot deadlock on it.
+        """Locks the row until the commit, publishes any pending notification, and returns the last sequencer."""
+        # Unlike INSERT IGNORE, this takes the exclusive lock at once, so two deliveries cannot deadlock.
         self._cursor.execute(
             "INSERT INTO uploads (object_key) VALUES (%s) ON DUPLICATE KEY UPDATE object_key = object_key",
             (self._key,),
@@ -157,7 +157,7 @@ class Ledger:
         return str(sequencer)
 
     def write(self, sequencer: str, etag: str, notification: Notification) -> None:
-        """Notes the event. The next ``lock`` publishes the notification."""
+        """Records the event. The next ``lock`` publishes the notification."""
         self._cursor.execute(
             "UPDATE uploads SET sequencer = %s, etag = %s, outcome = %s, announced = FALSE WHERE object_key = %s",
             (sequencer, etag, json.dumps(asdict(notification)), self._key),
@@ -166,6 +166,6 @@ class Ledger:
 
 def _read_notification(text: str) -> Notification:
     content: dict[str, Any] = json.loads(text)
-    # Rows from before there were correlation ids have none.
+    # Rows written before correlation ids were introduced have none.
     content["correlation_ids"] = tuple(content.get("correlation_ids", ()))
     return Notification(**content)

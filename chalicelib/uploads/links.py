@@ -1,7 +1,7 @@
-"""Links for uploads: a presigned form with which a browser sends one file straight to S3.
+"""Upload links: presigned forms with which a browser sends one file directly to S3.
 
-The file does not pass through the API. The signature covers the key, the type, the size and the time of expiry, so S3
-refuses anything else.
+The file does not pass through the API. The signature covers the key, the content type, the size limits and the expiry
+time, so S3 refuses anything else.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FILE_BYTES = 50_000_000
 CONTENT_TYPE = "text/csv"
 LINK_SECONDS = 600
 FILENAME_CHARACTERS = 255
-# The key ends in the file's name, with a hyphen for all other characters and cut to this length.
+# The key ends in the file's name, with hyphens in place of other characters and cut to this length.
 OTHER_CHARACTERS = re.compile(r"[^A-Za-z0-9_.-]+")
 NAME_CHARACTERS = 80
 
@@ -35,7 +35,7 @@ def parse(body: Any) -> str:
     if "filename" not in fields:
         fields.refuse("filename", "is missing")
     elif not isinstance(name, str) or not 1 <= len(name) <= FILENAME_CHARACTERS:
-        fields.refuse("filename", f"must be a text of 1 to {FILENAME_CHARACTERS} characters")
+        fields.refuse("filename", f"must be a string of 1 to {FILENAME_CHARACTERS} characters")
     elif not name.lower().endswith(".csv"):
         fields.refuse("filename", "must end in .csv")
     fields.whole_number("size", 1, FILE_BYTES, default=1, unit=" of bytes,")
@@ -46,8 +46,8 @@ def parse(body: Any) -> str:
 def offer(filename: str, *, s3: Any, bucket: str, now: datetime) -> dict[str, Any]:
     """Returns a link for one upload: ``{"key", "url", "fields", "expiresAt", "maxBytes"}``.
 
-    The browser posts a form to ``url`` with ``fields`` and then ``file``. Each link has a new key, so two uploads of
-    the same name are two files.
+    The browser posts a form to ``url`` with ``fields`` and then ``file``. Each link has a new key, so two uploads
+    with the same name are two files.
     """
     key = f"inventory/{now:%Y-%m-%d}-{secrets.token_hex(6)}/{_safe_name(filename)}.csv"
     link = s3.generate_presigned_post(
@@ -63,8 +63,8 @@ def offer(filename: str, *, s3: Any, bucket: str, now: datetime) -> dict[str, An
 
 
 def _safe_name(filename: str) -> str:
-    """Returns ``filename`` without folders and ending, in characters that need no escaping."""
+    """Returns ``filename`` without folders or extension, using only characters that need no escaping."""
     name = re.split(r"[/\\]", filename)[-1][: -len(".csv")]
-    # NFKD makes an accent a character of its own, which is dropped.
+    # NFKD turns an accent into a separate character, which is dropped.
     bare = "".join(letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
     return OTHER_CHARACTERS.sub("-", bare).strip("-.")[:NAME_CHARACTERS] or "upload"

@@ -1,7 +1,7 @@
-"""Received uploads: each file is logged, an inventory is imported into MySQL, and a notification says what happened.
+"""Handles uploads: logs each file, imports inventories into MySQL, and publishes a notification of the result.
 
-The import and the ledger share one transaction. An event that is delivered twice, or after a newer one, changes
-nothing.
+The import and the ledger share one transaction. An event that is delivered twice, or after a newer event,
+changes nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ log = logger("uploads")
 
 @dataclass(frozen=True)
 class Upload:
-    """One record of an S3 event. ``sequencer`` orders the events of one key."""
+    """One record of an S3 event. ``sequencer`` orders a key's events."""
 
     key: str
     size: int
@@ -58,7 +58,7 @@ class Upload:
         )
 
     def log_fields(self) -> dict[str, Any]:
-        """Returns the fields of the log record, under S3's names."""
+        """Returns the fields for a log record, with S3's names."""
         return {
             "key": self.key,
             "bytes": self.size,
@@ -70,20 +70,20 @@ class Upload:
 
     @property
     def name(self) -> str:
-        """The key for a message."""
+        """The key on one line, for messages."""
         return one_line(self.key)
 
     def is_inventory(self) -> bool:
         return self.key.startswith("inventory/") and self.key.lower().endswith(".csv")
 
     def is_newer_than(self, sequencer: str) -> bool:
-        """Compares sequencers: hexadecimal numbers of different lengths, which need padding on the left."""
+        """Compares sequencers, which are hexadecimal numbers of different lengths and need padding on the left."""
         width = max(len(self.sequencer), len(sequencer))
         return self.sequencer.upper().rjust(width, "0") > sequencer.upper().rjust(width, "0")
 
 
 class Overwritten(CafeError):
-    """A newer object has this key. Its own event follows."""
+    """A newer object, which has its own event, has replaced this object."""
 
 
 def receive(
@@ -94,12 +94,12 @@ def receive(
     publish: Publish,
     bucket: str,
 ) -> None:
-    """Handles each record of an S3 event. Raises ``Unavailable`` if S3, SNS or MySQL fail for now.
+    """Handles each record in an S3 event. Raises ``Unavailable`` if S3, SNS or MySQL is temporarily unavailable.
 
-    ``connect`` connects to MySQL, and is called for inventories only.
+    ``connect`` connects to MySQL, and is called only for inventories.
     """
     if "Records" not in event:
-        log.info("test event of S3 ignored", extra={"event": event.get("Event")})
+        log.info("S3 test event ignored", extra={"event": event.get("Event")})
         return
     for upload in map(Upload.from_record, event["Records"]):
         with correlation.about(upload.correlation_id):
@@ -115,7 +115,7 @@ def receive(
 def _import_once(upload: Upload, connection: Connection[Any], *, s3: Any, publish: Publish, bucket: str) -> None:
     imported = Imported()
     with connection.cursor() as cursor:
-        # Without the gap locks of MySQL's default, two imports wait for each other only if they share a supplier.
+        # Without the default level's gap locks, two imports wait for each other only if they share a supplier.
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         ledger = Ledger(cursor, upload.key)
         if upload.is_newer_than(ledger.lock(publish)):
@@ -123,13 +123,13 @@ def _import_once(upload: Upload, connection: Connection[Any], *, s3: Any, publis
                 imported, notification = _import_file(cursor, upload, s3, bucket)
                 ledger.write(upload.sequencer, upload.etag, notification)
             except Overwritten:
-                log.info("overwritten before it could be read; its own event follows", extra={"key": upload.key})
+                log.info("overwritten before it could be read; the new file has an event", extra={"key": upload.key})
         else:
             log.info("event known already", extra={"key": upload.key, "sequencer": upload.sequencer})
         connection.commit()
-        # The rows count after the commit, because a failed import is retried.
+        # The rows are counted after the commit, because a failed import is retried.
         metrics.emit({"RowsGood": imported.good, "RowsBad": imported.bad})
-        # A second lock, so that one of two simultaneous deliveries publishes the notification.
+        # Locks again, so that only one of two simultaneous deliveries publishes the notification.
         ledger.lock(publish)
         connection.commit()
 
@@ -149,10 +149,10 @@ def _import_file(cursor: Cursor, upload: Upload, s3: Any, bucket: str) -> tuple[
 
 
 def _open(upload: Upload, s3: Any, bucket: str) -> Any:
-    """Returns the object of the event as a stream, never a newer one with the same key."""
+    """Returns the event's object as a stream, never a newer object with the same key."""
     if upload.size > FILE_BYTES:
         limit = humanize.naturalsize(FILE_BYTES)
-        raise NotImported(f"the file is larger than {limit}, upload it in parts")
+        raise NotImported(f"the file is larger than {limit}; upload it in parts")
     try:
         with aws_errors():
             return s3.get_object(Bucket=bucket, Key=upload.key, IfMatch=f'"{upload.etag}"')["Body"]

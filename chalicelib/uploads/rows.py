@@ -1,4 +1,4 @@
-"""The rows of an inventory in CSV, good and bad, from the bytes of a file."""
+"""Parses an inventory's CSV file into good and bad rows."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from chalicelib.errors import CafeError
 
 COLUMNS = ("supplier_name", "type", "product_name", "price", "description", "quantity")
 IDENTITY = ("supplier_name", "type", "product_name")
-# The limits of the columns in MySQL.
+# The limits of MySQL's columns.
 TEXT_CHARACTERS = 255
 QUANTITY = 2**31 - 1
 
 ROWS = 500_000
 LINE_BYTES = 65_536
-# Six cells of 255 quotes each take 3,072 characters. A longer record has lost a quote.
+# Six cells of 255 quotes each take 3,072 characters. A longer record must have lost a quote.
 RECORD_CHARACTERS = 8_192
 # Lines are read again after each broken quote, so without this limit one file could take hours.
 BROKEN_QUOTES = 1_000
@@ -27,7 +27,7 @@ VALUE_CHARACTERS = 100
 
 
 class Row(NamedTuple):
-    """One bean of the inventory. ``line`` is the line of the file, counted from 1, on which the row begins."""
+    """One bean of the inventory. ``line`` is the number of the line on which the row begins, counted from 1."""
 
     line: int
     supplier_name: str
@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
 
 class BadRow(NamedTuple):
-    """A row that cannot be imported. ``line`` is the line of the file, counted from 1, on which the row begins."""
+    """A row that cannot be imported. ``line`` is the number of the line on which the row begins, counted from 1."""
 
     line: int
     reason: str
@@ -52,7 +52,7 @@ class NotImported(CafeError):
 def read_rows(chunks: Iterable[bytes]) -> Iterator[Row | BadRow]:
     """Yields the rows of an inventory in the file's order. Raises ``NotImported`` for any other file.
 
-    Cells lose the white space around them. Lines without any content are skipped.
+    White space around cells is removed. Rows without any content are skipped.
     """
     records = (
         (line, cells) for line, cells in _read_records(_lines(chunks)) if not isinstance(cells, list) or any(cells)
@@ -63,12 +63,12 @@ def read_rows(chunks: Iterable[bytes]) -> Iterator[Row | BadRow]:
     order = _column_order(*header)
     for count, (line, cells) in enumerate(records, 1):
         if count > ROWS:
-            raise NotImported(f"the file has more than {ROWS:,} rows, upload it in parts")
+            raise NotImported(f"the file has more than {ROWS:,} rows; upload it in parts")
         yield BadRow(line, cells) if isinstance(cells, str) else _parse_row(line, cells, order)
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    """Yields the lines of a UTF-8 text, each with its line end. A byte order mark is dropped."""
+    """Yields a UTF-8 file's lines with their line endings. A byte order mark is dropped."""
     for number, line in enumerate(_split(chunks), 1):
         if len(line) > LINE_BYTES:
             raise NotImported(f"line {number:,} is longer than {LINE_BYTES:,} bytes, so this is not an inventory")
@@ -88,7 +88,7 @@ def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
     rest = b""
     for chunk in chunks:
         lines = (rest + chunk).splitlines(keepends=True)
-        # The last line can continue in the next chunk, even if only with the second half of its CR LF.
+        # The last line may continue in the next chunk, even if only with the LF of its CR LF.
         rest = lines.pop() if lines else b""
         yield from lines
         if len(rest) > LINE_BYTES:
@@ -98,9 +98,9 @@ def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _read_records(lines: Iterator[str]) -> Iterator[tuple[int, list[str] | str]]:
-    """Yields each CSV record with the line on which it begins: its cells, or the reason if its quotes are broken.
+    """Yields the number of each CSV record's first line with its cells, or with the reason if its quotes are broken.
 
-    After a record with broken quotes the next line begins a new one, so that one lost quote costs one row.
+    After a record with broken quotes the next line begins a new record, so that a lost quote costs only one row.
     """
     again: deque[str] = deque()
     record: list[str] = []
@@ -137,13 +137,13 @@ def _read_records(lines: Iterator[str]) -> Iterator[tuple[int, list[str] | str]]
 
 
 def clean(cell: str) -> str:
-    """Returns ``cell`` without white space around it, in Unicode's composed form."""
-    # Keyboards write "é" as one character or as two, and both must name the same bean.
+    """Returns ``cell`` without surrounding white space, in Unicode's composed form."""
+    # Keyboards write "é" as one character or as two, and both spellings must name the same bean.
     return unicodedata.normalize("NFC", cell.strip())
 
 
 def _column_order(line: int, cells: list[str] | str) -> list[int]:
-    """Returns the place of each of ``COLUMNS`` in the header."""
+    """Returns the position of each of ``COLUMNS`` in the header."""
     names = [cell.lower() for cell in cells] if isinstance(cells, list) else []
     unknown = ", ".join(name for name in names if name not in COLUMNS)
     problems = {
@@ -154,14 +154,14 @@ def _column_order(line: int, cells: list[str] | str) -> list[int]:
     if any(problems.values()):
         text = "; ".join(f"{problem}: {names}" for problem, names in problems.items() if names)
         raise NotImported(
-            f"line {line:,} must name the columns {', '.join(COLUMNS)}, in any order and with commas between ({text})"
+            f"line {line:,} must name the columns {', '.join(COLUMNS)}, in any order and separated by commas ({text})"
         )
     return [names.index(name) for name in COLUMNS]
 
 
 def _parse_row(line: int, cells: list[str], order: list[int]) -> Row | BadRow:
     if len(cells) != len(order):
-        return BadRow(line, f"it has {len(cells)} cells and not {len(order)}")
+        return BadRow(line, f"it has {len(cells)} cells instead of {len(order)}")
     supplier_name, type_, product_name, price, description, quantity = (cells[index] for index in order)
     texts = (supplier_name, type_, product_name, price, description)
     problems = [f"{name} is empty" for name, text in zip(IDENTITY, texts, strict=False) if not text]

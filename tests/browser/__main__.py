@@ -30,16 +30,10 @@ from tests.system.system import System, wait_for
 HOURS = (6, 11, 9, 7, 8, 14, 12, 6, 5, 7, 4, 3)
 OPENS = 7
 CUSTOMERS = [*(f"table-{number}" for number in range(1, 13)), "takeaway", "Zoë", "the bakery next door"]
-MENU = [
-    "Flat white",
-    "Espresso",
-    "Cappuccino",
-    "Cortado",
-    "Cold brew",
-    "Almond croissant",
-    "Cheesecake",
-    "Matcha latte",
-]
+MENU = (
+    *("Flat white", "Espresso", "Cappuccino", "Cortado", "Cold brew"),
+    *("Almond croissant", "Cheesecake", "Matcha latte"),
+)
 # Number of colours in a saved screenshot. The page itself uses only a few more.
 COLORS = 128
 

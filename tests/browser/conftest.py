@@ -15,6 +15,7 @@ from local import chromium
 from local.processes import StackError
 from tests.browser.console import DEFAULTS, Console, Person
 from tests.system.evidence import failed, folder_of
+from tests.system.people import add
 from tests.system.system import System
 
 # Opens the page at an address, by default the API's, and signs in the person if one is given. The options go to
@@ -78,10 +79,8 @@ def people(system: System) -> Make:
 
     def make(group: str, name: str | None = None, *, chosen: bool = True) -> Person:
         name = name or f"{group}-{secrets.token_hex(3)}"
-        password = users.make(cognito, pool, name, group).password
+        password = add(cognito, pool, name, group) if chosen else users.make(cognito, pool, name, group).password
         assert password, f"the user {name} already exists"
-        if chosen:
-            cognito.admin_set_user_password(UserPoolId=pool, Username=name, Password=password, Permanent=True)
         return Person(name, password)
 
     return make

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import BrowserContext, ConsoleMessage, Error, Locator, Request, expect
+from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Request, expect
 
 TABS = ("Today", "Orders", "Reports", "Uploads", "Inbox", "Dead letters")
 COGNITO = "AWSCognitoIdentityProviderService."
@@ -42,19 +42,13 @@ class Console:
 
     def __post_init__(self) -> None:
         self.page = self.context.new_page()
-        self.page.on("request", self._note)
+        self.page.on("request", lambda request: self.requests.append(request))
         self.page.on("console", self._hear)
-        self.page.on("pageerror", self._catch)
-
-    def _note(self, request: Request) -> None:
-        self.requests.append(request)
+        self.page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error}"))
 
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
             self.complaints.append(f"{message.type}: {message.text} ({message.location['url']})")
-
-    def _catch(self, error: Error) -> None:
-        self.complaints.append(f"uncaught: {error}")
 
     def expect_complaint(self, pattern: str) -> None:
         """Expects a complaint, such as ``404.*/orders``. A browser logs every error response, even a handled one."""

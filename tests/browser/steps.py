@@ -98,7 +98,6 @@ def fill(form: Locator, customer: str, items: Mapping[str, str], note: str = "")
 
 
 def send_order(console: Console, customer: str, items: Mapping[str, str] | None = None, note: str = "") -> None:
-    """Fills in the form for a new order, and submits it."""
     form = order_form(console.view("Orders"))
     fill(form, customer, items or {"Espresso": "1"}, note)
     form.get_by_role("button", name="Place the order").click()
@@ -110,7 +109,6 @@ def expect_placed(console: Console) -> None:
 
 
 def expect_one_order(console: Console, system: System, customer: str) -> None:
-    """Expects that exactly one order of the customer is stored."""
     expect_placed(console)
     assert len(system.all(f"/orders?customerID={customer}", "orders")) == 1
 
@@ -149,10 +147,5 @@ def request_report(view: Locator) -> str:
 
 def publish(system: System, subject: str, message: str = "Some words", kind: str = "order") -> None:
     """Publishes a notification as the flows do, and waits until the inbox has it."""
-    system.aws("sns").publish(
-        TopicArn=system.env["TOPIC_ARN"],
-        Subject=subject,
-        Message=message,
-        MessageAttributes={"kind": {"DataType": "String", "StringValue": kind}},
-    )
+    system.publish(subject, message, kind=kind)
     system.notification(subject, kind)

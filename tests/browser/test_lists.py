@@ -11,6 +11,7 @@ from tests.browser.conftest import Visit
 from tests.browser.console import Person
 
 NONE: dict[str, Any] = {"next": None}
+NO_LETTERS: dict[str, Any] = {"deadLetters": [], "total": 0}
 LISTS = {
     # The tab, the request, the list's name, an empty answer, and the text that the page then shows.
     "orders": ("#orders", "**/orders?*", "orders", NONE | {"orders": []}, "No orders yet"),
@@ -18,13 +19,7 @@ LISTS = {
     "storage": ("#reports", "**/reports?kind=*", "storage", NONE | {"reports": []}, "Nothing measured yet"),
     "uploads": ("#uploads", "**/notifications?*", "uploads", NONE | {"notifications": []}, "No uploads"),
     "inbox": ("#inbox", "**/notifications?*", "messages", NONE | {"notifications": []}, "Nothing yet"),
-    "dead letters": (
-        "#dead-letters",
-        "**/dead-letters?*",
-        "dead letters",
-        {"deadLetters": [], "total": 0},
-        "No dead letters",
-    ),
+    "dead letters": ("#dead-letters", "**/dead-letters?*", "dead letters", NO_LETTERS, "No dead letters"),
     "news": ("#today", "**/notifications?*", "news", NONE | {"notifications": []}, "No news yet"),
 }
 

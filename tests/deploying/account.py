@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-from infra.users import new_password
 from local.cloud import Cloud
+from tests.system import people
 
 # How to list each kind of resource: the service, the operation, the key of the list, and the key of the name.
 LISTS: tuple[tuple[str, str, str, str | None], ...] = (
@@ -60,28 +61,28 @@ class Account:
 
     def everything(self) -> set[str]:
         """Returns every resource in every service that a stage can use."""
-        return {f"{service}: {name}" for service, *how in LISTS for name in self._list(service, *how)}
+        return {
+            f"{service}: {each[name] if name else each}"
+            for service, operation, key, name in LISTS
+            for each in self.all(service, operation, key)
+            if each is not None and not (service == "cloudformation" and each["StackStatus"] == "DELETE_COMPLETE")
+        }
 
-    def _list(self, service: str, operation: str, key: str, name: str | None) -> Iterator[str]:
-        client = self.aws(service)
-        given = GIVEN.get(service, {})
+    def all(self, service: str, operation: str, key: str) -> Iterator[Any]:
+        """Yields the items of all pages of a list."""
+        client, given = self.aws(service), GIVEN.get(service, {})
         paginates = client.can_paginate(operation)
-        pages = (
-            client.get_paginator(operation).paginate(**given) if paginates else [getattr(client, operation)(**given)]
-        )
-        for page in pages:
-            for each in page.get(key, []):
-                if each is not None and not (service == "cloudformation" and each["StackStatus"] == "DELETE_COMPLETE"):
-                    yield each[name] if name else each
+        ask = client.get_paginator(operation).paginate if paginates else getattr(client, operation)
+        for page in ask(**given) if paginates else [ask(**given)]:
+            yield from page.get(key, [])
 
     def snapshot(self, stage: str) -> dict[str, Any]:
         """Returns everything of a stage that a deploy can change, as the services describe it."""
-        lambda_, s3, cfn = self.aws("lambda"), self.aws("s3"), self.aws("cloudformation")
-        functions = self.functions(stage)
+        s3, functions = self.aws("s3"), self.functions(stage)
         buckets = [f"cafe-{stage}-{each}-000000000000" for each in ("uploads", "reports", "deploys")]
         mappings = [
             (each["UUID"], str(each["LastModified"]), each["State"])
-            for each in lambda_.list_event_source_mappings()["EventSourceMappings"]
+            for each in self.all("lambda", "list_event_source_mappings", "EventSourceMappings")
             if each["FunctionArn"].rpartition(":")[2] in functions
         ]
         return {
@@ -91,7 +92,7 @@ class Account:
             "apis": self.apis(stage),
             "stacks": {
                 each["StackName"]: str(each.get("LastUpdatedTime", each["CreationTime"]))
-                for each in cfn.describe_stacks()["Stacks"]
+                for each in self.all("cloudformation", "describe_stacks", "Stacks")
                 if each["StackName"] in (f"cafe-{stage}-deploys", f"cafe-{stage}-resources")
             },
             "notifications": {
@@ -100,9 +101,8 @@ class Account:
             },
             "subscriptions": sorted(
                 each["SubscriptionArn"]
-                for each in self.aws("sns").list_subscriptions()["Subscriptions"]
-                if f":cafe-{stage}-notifications:" in each["SubscriptionArn"]
-                or f":cafe-{stage}-alarms:" in each["SubscriptionArn"]
+                for each in self.all("sns", "list_subscriptions", "Subscriptions")
+                if re.search(f":cafe-{stage}-(notifications|alarms):", each["SubscriptionArn"])
             ),
             "objects": sorted(
                 (bucket, each["Key"], each["VersionId"])
@@ -112,11 +112,9 @@ class Account:
         }
 
     def functions(self, stage: str) -> dict[str, dict[str, Any]]:
-        pages = self.aws("lambda").get_paginator("list_functions").paginate()
         return {
             each["FunctionName"]: each
-            for page in pages
-            for each in page["Functions"]
+            for each in self.all("lambda", "list_functions", "Functions")
             if each["Environment"]["Variables"]["CAFE_STAGE"] == stage
         }
 
@@ -133,7 +131,6 @@ class Account:
         return {name: each["CodeSha256"] for name, each in self.functions(stage).items()}
 
     def get(self, stage: str, path: str, token: str | None = None) -> Any:
-        """Returns the JSON of a route of the API behind the gateway."""
         [api] = self.apis(stage)
         url = f"{self._cloud.endpoint}/_aws/execute-api/{api}/api{path}"
         request = urllib.request.Request(url, headers={"Authorization": token} if token else {})
@@ -147,26 +144,16 @@ class Account:
         return str(health["version"])
 
     def outputs(self, stage: str) -> dict[str, str]:
-        """Returns the outputs of the stage's resources, by CloudFormation's names."""
         [stack] = self.aws("cloudformation").describe_stacks(StackName=f"cafe-{stage}-resources")["Stacks"]
         return {each["OutputKey"]: each["OutputValue"] for each in stack["Outputs"]}
 
     def managers_token(self, stage: str) -> str:
-        """Returns the token of a new manager."""
-        outputs, cognito, password = self.outputs(stage), self.aws("cognito-idp"), new_password()
-        mia = {"UserPoolId": outputs["UserPoolId"], "Username": "mia"}
-        cognito.admin_create_user(**mia, MessageAction="SUPPRESS")
-        cognito.admin_set_user_password(**mia, Password=password, Permanent=True)
-        cognito.admin_add_user_to_group(**mia, GroupName="managers")
-        answer = cognito.initiate_auth(
-            ClientId=outputs["UserPoolClientId"],
-            AuthFlow="USER_PASSWORD_AUTH",
-            AuthParameters={"USERNAME": "mia", "PASSWORD": password},
-        )
+        outputs, cognito = self.outputs(stage), self.aws("cognito-idp")
+        password = people.add(cognito, outputs["UserPoolId"], "mia", "managers")
+        answer = people.sign_in(cognito, outputs["UserPoolClientId"], "mia", password)
         return str(answer["AuthenticationResult"]["IdToken"])
 
     def state(self, stage: str) -> dict[str, Any]:
-        """Returns the releases in the stage's bucket."""
         bucket = f"cafe-{stage}-deploys-000000000000"
         found: dict[str, Any] = json.load(self.aws("s3").get_object(Bucket=bucket, Key="stage.json")["Body"])
         return found

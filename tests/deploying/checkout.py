@@ -22,6 +22,10 @@ from tests.deploying.account import Account
 from tests.system.wire import Wire
 
 ROOT = Path(__file__).parents[2]
+WITHOUT_FILES_AND_PROXY = {
+    **dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull),
+    **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"),
+}
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,10 @@ class Checkout:
             env={
                 **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHON"))},
                 **self.variables,
-                "AWS_CONFIG_FILE": os.devnull,
-                "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+                **WITHOUT_FILES_AND_PROXY,
                 "AWS_DEFAULT_REGION": REGION,
                 "AWS_ENDPOINT_URL": self.endpoint,
                 "PYTHONDONTWRITEBYTECODE": "1",
-                "NO_PROXY": "127.0.0.1",
-                "no_proxy": "127.0.0.1",
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -60,7 +61,6 @@ class Checkout:
         )
 
     def run(self, stage: str, *options: str) -> tuple[int, str]:
-        """Returns the exit status and the output."""
         process = self.start(stage, *options)
         output, _ = process.communicate(timeout=300)
         return process.returncode, output

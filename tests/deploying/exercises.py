@@ -10,21 +10,23 @@ import json
 import re
 import secrets
 import time
-import urllib.error
-import urllib.request
 from base64 import b64decode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Any, NamedTuple
 
+import urllib3
+
 from chalicelib.reports.inventory import COLUMNS
 from chalicelib.reports.render import WHOLE_INVENTORY
 from tests.deploying.checkout import Place
+from tests.system.events import failed_batch, failed_event, records, s3_event, sns_event, sqs_event, undelivered
 from tests.system.faults import invalid
-from tests.system.system import wait_for
+from tests.system.letters import order_message
+from tests.system.waiting import changed, wait_for
 
 # The words of a refusal in an answer or a log. S3 has its own ones for a HEAD request and for a signed link.
 REFUSED = re.compile(r"is not authorized to perform|AccessDenied|AuthorizationError|\(403\) when calling|left behind")
@@ -72,21 +74,13 @@ class Stage:
 
     def set_variables(self, function: str, variables: dict[str, str]) -> None:
         """Sets the variables of a function, whose next call starts in a new process."""
-        self.aws("lambda").update_function_configuration(
-            FunctionName=self.function(function), Environment={"Variables": variables}
-        )
+        environment = {"Variables": variables}
+        self.aws("lambda").update_function_configuration(FunctionName=self.function(function), Environment=environment)
 
-    @contextmanager
-    def over_the_wire(self, function: str) -> Iterator[None]:
+    def over_the_wire(self, function: str) -> AbstractContextManager[None]:
         """Sends the function's calls through the tests' wire for a while."""
-        before = self.variables(function)
-        self.set_variables(
-            function, {**before, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.place.wire.server_address[1]}"}
-        )
-        try:
-            yield
-        finally:
-            self.set_variables(function, before)
+        before, wire = self.variables(function), f"http://127.0.0.1:{self.place.wire.server_address[1]}"
+        return changed(partial(self.set_variables, function), before, {**before, "AWS_ENDPOINT_URL": wire})
 
     def call(self, function: str, event: Any) -> Answer:
         answer = self.aws("lambda").invoke(
@@ -127,7 +121,6 @@ class Stage:
         return Answer(answer.ok and status < 400, answer.said)
 
     def content(self, answer: Answer) -> dict[str, Any]:
-        """Returns the JSON of a route's answer."""
         content: dict[str, Any] = json.loads(json.loads(answer.said.partition("\n")[0])["body"])
         return content
 
@@ -143,33 +136,46 @@ class Stage:
         arn = f"{self.machine(f'{kind}-report').replace(':stateMachine:', ':execution:')}:{name}"
         sfn = self.aws("stepfunctions")
 
-        def look() -> str | None:
-            status = str(sfn.describe_execution(executionArn=arn)["status"])
-            return status if status != "RUNNING" else None
+        def status() -> str:
+            return str(sfn.describe_execution(executionArn=arn)["status"])
 
-        return str(wait_for(look, f"the end of {name}"))
+        wait_for(lambda: status() != "RUNNING", f"the end of {name}")
+        return status()
 
 
-def link(url: str, data: bytes | None = None, kind: str = "") -> Answer:
-    """Follows a link, or posts to it."""
-    request = urllib.request.Request(url, data, {"Content-Type": kind} if kind else {})
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return Answer(True, answer.read().decode())
-    except urllib.error.HTTPError as error:
-        with error:
-            return Answer(False, f"{error.code} {error.read().decode()}")
+def link(method: str, url: str, form: dict[str, str] | None = None) -> Answer:
+    """Follows a link, or posts a form to it."""
+    answer = urllib3.request(method, url, fields=form, retries=False, timeout=30)
+    return Answer(answer.status < 400, f"{answer.status} {answer.data.decode()}")
+
+
+# A call of a function, by the stage.
+Run = Callable[[Stage], Answer]
+
+
+def call(function: str, event: Any) -> Run:
+    """Returns the call of a function with an event, or with what makes it of the stage."""
+    return lambda stage: stage.call(function, event(stage) if callable(event) else event)
+
+
+def afresh(run: Run, function: str) -> Run:
+    """Returns a call in a new process, which must read the database's secret."""
+
+    def renewed(stage: Stage) -> Answer:
+        stage.set_variables(function, stage.variables(function))
+        return run(stage)
+
+    return renewed
 
 
 # --- The API ----------------------------------------------------------------------------------------------------------
 
 
-def new_order(**more: Any) -> dict[str, Any]:
-    return {"customerID": "c", "item": "x", **more}
+ORDER = {"customerID": "c", "item": "x"}
 
 
 def with_a_key(stage: Stage) -> Answer:
-    return stage.api("POST", "/orders", new_order(), **{"Idempotency-Key": secrets.token_hex(8)})
+    return stage.api("POST", "/orders", ORDER, **{"Idempotency-Key": secrets.token_hex(8)})
 
 
 def one_order(stage: Stage) -> Answer:
@@ -188,13 +194,9 @@ def stored(order_id: str) -> dict[str, Any]:
     }
 
 
-def report(kind: str, stage: Stage) -> Answer:
-    return stage.api("GET", f"/reports/{{{stage.execution(kind)}}}")
-
-
-def history(kind: str, stage: Stage) -> Answer:
-    """Reads the history of a new report, because the API caches that of an old one."""
-    return stage.api("GET", f"/reports/{{{stage.execution(kind)}}}/history")
+def report(kind: str, what: str = "") -> Run:
+    """Returns a read of a new report, because the API caches the history of an old one."""
+    return lambda stage: stage.api("GET", f"/reports/{{{stage.execution(kind)}}}{what}")
 
 
 @cache
@@ -208,7 +210,7 @@ def finished(stage: Stage) -> str:
 def page(stage: Stage) -> Answer:
     """Opens a report's page by the link of the API."""
     answer = stage.api("GET", f"/reports/{{{finished(stage)}}}")
-    return link(stage.content(answer)["url"]) if answer.ok else answer
+    return link("GET", stage.content(answer)["url"]) if answer.ok else answer
 
 
 def upload_link(stage: Stage) -> Answer:
@@ -216,18 +218,18 @@ def upload_link(stage: Stage) -> Answer:
     if not answer.ok:
         return answer
     offer = stage.content(answer)
-    fields = {**offer["fields"], "file": "supplier_name\n"}
-    parts = "".join(
-        f'--limit\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}\r\n' for name, text in fields.items()
-    )
-    return link(offer["url"], f"{parts}--limit--\r\n".encode(), "multipart/form-data; boundary=limit")
+    return link("POST", offer["url"], {**offer["fields"], "file": "supplier_name\n"})
 
 
-def waiting(queue: str, stage: Stage) -> Answer:
-    """Lists the dead letters while there is one, which the API receives and releases."""
-    sent = letter(stage, queue, {})
-    answer = stage.api("GET", "/dead-letters")
-    return Answer(answer.ok and sent in answer.said, answer.said)
+def waiting(queue: str) -> Run:
+    """Returns a list of the dead letters while there is one, which the API receives and releases."""
+
+    def listed(stage: Stage) -> Answer:
+        sent = letter(stage, queue, {})
+        answer = stage.api("GET", "/dead-letters")
+        return Answer(answer.ok and sent in answer.said, answer.said)
+
+    return listed
 
 
 def letter(stage: Stage, queue: str, content: Any) -> str:
@@ -237,61 +239,41 @@ def letter(stage: Stage, queue: str, content: Any) -> str:
     return str(stage.aws("sqs").send_message(QueueUrl=stage.queue(queue), MessageBody=json.dumps(content))["MessageId"])
 
 
-def redriven(queue: str, content: Callable[[Stage], Any], stage: Stage) -> Answer:
-    answer = stage.api("POST", "/dead-letters/redrive", {"ids": [letter(stage, queue, content(stage))]})
-    return Answer(answer.ok and stage.content(answer)["redriven"] == 1, answer.said)
+def redriven(queue: str, content: Callable[[Stage], Any]) -> Run:
+    def redrive(stage: Stage) -> Answer:
+        answer = stage.api("POST", "/dead-letters/redrive", {"ids": [letter(stage, queue, content(stage))]})
+        return Answer(answer.ok and stage.content(answer)["redriven"] == 1, answer.said)
+
+    return redrive
 
 
 def dead_order(_: Stage) -> Any:
-    return {
-        **{"orderID": secrets.token_hex(4), "customerID": "c", "items": [{"item": "x", "quantity": 1}]},
-        **{"note": None, "placedAt": "2026-11-21T08:00:00.000000Z", "requestedBy": None},
-    }
+    return {**order_message(secrets.token_hex(4)), "requestedBy": None}
 
 
-def failed_event(function: str, stage: Stage) -> Any:
-    """Returns Lambda's dead letter of an event on which a function failed."""
-    arn = f"arn:aws:lambda:us-east-1:000000000000:function:{stage.function(function)}"
-    context = {"functionArn": arn, "condition": "RetriesExhausted"}
-    return {"requestContext": context, "requestPayload": {"Records": []}, "timestamp": "2026-11-21T08:00:00.000Z"}
+def dead_event(function: str) -> Callable[[Stage], Any]:
+    arn = "arn:aws:lambda:us-east-1:000000000000:function:"
+    return lambda stage: failed_event(arn + stage.function(function), {"Records": []})
 
 
-def failed_message(topic: str, stage: Stage) -> Any:
+def dead_message(topic: str) -> Callable[[Stage], Any]:
     """Returns SNS's dead letter of a message that it could not deliver."""
-    return {
-        **{"Type": "Notification", "TopicArn": stage.topic(topic), "MessageId": secrets.token_hex(8)},
-        **{"Subject": "s", "Message": "m", "Timestamp": "2026-11-21T08:00:00.000Z"},
-    }
+    return lambda stage: undelivered(stage.topic(topic), "s", "m")
 
 
-def position(stage: Stage) -> Any:
-    """Returns Lambda's dead letter of a batch of a stream, which has only the batch's position."""
+def dead_batch(stage: Stage) -> Any:
     streams, name = stage.aws("dynamodbstreams"), f"cafe-{stage.name}-orders"
     stage.aws("dynamodb").put_item(TableName=name, Item=stored(secrets.token_hex(4)))
-    [stream] = streams.list_streams(TableName=name)["Streams"]
-    [shard] = streams.describe_stream(StreamArn=stream["StreamArn"])["StreamDescription"]["Shards"]
-    iterator = streams.get_shard_iterator(
-        StreamArn=stream["StreamArn"], ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
-    )["ShardIterator"]
-    number = streams.get_records(ShardIterator=iterator)["Records"][-1]["dynamodb"]["SequenceNumber"]
-    info = {"streamArn": stream["StreamArn"], "shardId": shard["ShardId"], "batchSize": 1}
-    return {
-        "requestContext": {"condition": "RetryAttemptsExhausted"},
-        "DDBStreamBatchInfo": {**info, "startSequenceNumber": number, "endSequenceNumber": number},
-    }
+    [stream] = [each["StreamArn"] for each in streams.list_streams(TableName=name)["Streams"]]
+    *_, (shard, record) = records(streams, stream)
+    number = record["dynamodb"]["SequenceNumber"]
+    return failed_batch(stream, shard, number, number)
 
 
 # --- Reports ----------------------------------------------------------------------------------------------------------
 
 
-def read_afresh(stage: Stage) -> Answer:
-    """Calls a new process, which must read the database's secret."""
-    stage.set_variables("read_inventory", stage.variables("read_inventory"))
-    return read(stage)
-
-
-def read(stage: Stage) -> Answer:
-    return stage.call("read_inventory", {"reportId": "exercise"})
+READ = call("read_inventory", {"reportId": "exercise"})
 
 
 @contextmanager
@@ -323,23 +305,17 @@ def read_breaks_off(stage: Stage) -> Answer:
         )
 
 
-def rendered(stage: Stage, name: str, more: bytes = b"") -> Answer:
-    key = f"inventory/{name}/inventory.csv"
-    stage.aws("s3").put_object(
-        Bucket=stage.bucket("reports"), Key=key, Body=",".join(COLUMNS).encode() + b"\r\n" + more
-    )
+def rendered(stage: Stage, name: str = "exercise", more: str = "") -> Answer:
+    key, body = f"inventory/{name}/inventory.csv", ",".join(COLUMNS) + "\r\n" + more
+    stage.aws("s3").put_object(Bucket=stage.bucket("reports"), Key=key, Body=body.encode())
     event = {"reportId": name, "csvKey": key, "generatedAt": "2026-11-21T08:00:00.000000Z", "rows": 0}
     return stage.call("render_report", event)
 
 
-def render(stage: Stage) -> Answer:
-    return rendered(stage, "exercise")
-
-
 def render_breaks_off(stage: Stage) -> Answer:
     """Renders the longest page, with a kilobyte for each bean."""
-    text = b"&" * 250
-    row = b",".join([b"1", b"s", b"c", b"s", b"e", b"p", b"1", b"t", text, b"1", b"1", text]) + b"\r\n"
+    text = "&" * 250
+    row = f"1,s,c,s,e,p,1,t,{text},1,1,{text}\r\n"
     return nothing_left_behind(stage, "render_report", lambda name: rendered(stage, name, row * WHOLE_INVENTORY))
 
 
@@ -347,93 +323,48 @@ def presigned(stage: Stage) -> Answer:
     """Opens the page by the link of a notification."""
     stage.aws("s3").put_object(Bucket=stage.bucket("reports"), Key="inventory/exercise/report.html", Body=b"page")
     answer = stage.call("presign_report", {"reportId": "exercise"})
-    return link(json.loads(answer.said.partition("\n")[0])["url"]) if answer.ok else answer
+    return link("GET", json.loads(answer.said.partition("\n")[0])["url"]) if answer.ok else answer
 
 
 # --- Orders -----------------------------------------------------------------------------------------------------------
 
 
-def sqs_event(order: Any, tries: int = 1) -> dict[str, Any]:
-    attributes = {"ApproximateReceiveCount": str(tries), "SentTimestamp": "1795248000000"}
-    message = {"messageId": secrets.token_hex(8), "receiptHandle": "none", "body": json.dumps(order)}
-    return {"Records": [{**message, "attributes": attributes, "messageAttributes": {}, "eventSource": "aws:sqs"}]}
-
-
 def store(stage: Stage) -> Answer:
-    return stage.call("store_orders", sqs_event(dead_order(stage)))
+    return stage.call("store_orders", sqs_event(json.dumps(dead_order(stage))))
 
 
 def store_again(stage: Stage) -> Answer:
     order = dead_order(stage)
     # The table's owner stores it, so that the function only reads.
     stage.aws("dynamodb").put_item(TableName=f"cafe-{stage.name}-orders", Item=stored(order["orderID"]))
-    return stage.call("store_orders", sqs_event(order))
+    return stage.call("store_orders", sqs_event(json.dumps(order)))
 
 
-def shorten_retry(stage: Stage) -> Answer:
-    return stage.call("store_orders", sqs_event("no order"))
-
-
-def set_aside_order(stage: Stage) -> Answer:
-    return stage.call("store_orders", sqs_event("no order", tries=5))
-
-
-def stream_event(**changes: Any) -> dict[str, Any]:
-    image = {"orderID": {"S": "o"}, "customerID": {"S": "c"}}
-    change = {"Keys": {"orderID": {"S": "o"}}, "NewImage": image, "SequenceNumber": "1"}
-    change["ApproximateCreationDateTime"] = time.time()
-    record = {"eventName": "INSERT", "eventID": secrets.token_hex(8), "eventSource": "aws:dynamodb", **changes}
-    return {"Records": [{**record, "dynamodb": change}]}
-
-
-def announce(stage: Stage) -> Answer:
-    return stage.call("announce_orders", stream_event())
-
-
-def set_aside_event(stage: Stage) -> Answer:
-    """Sends an event without an id, which cannot be announced."""
-    event = stream_event()
-    del event["Records"][0]["eventID"]
-    return stage.call("announce_orders", event)
+def stream_event(**event_id: str) -> dict[str, Any]:
+    """Returns the event of an order. Without an ``eventID`` it cannot be announced."""
+    change = {"Keys": {"orderID": {"S": "o"}}, "SequenceNumber": "1", "ApproximateCreationDateTime": time.time()}
+    change["NewImage"] = {"orderID": {"S": "o"}, "customerID": {"S": "c"}}
+    return {"Records": [{"eventName": "INSERT", "eventSource": "aws:dynamodb", **event_id, "dynamodb": change}]}
 
 
 # --- Uploads ----------------------------------------------------------------------------------------------------------
 
 
-def s3_event(stage: Stage, key: str) -> dict[str, Any]:
-    object_ = {"key": key, "size": 1, "eTag": "0" * 32, "sequencer": "0A"}
-    record = {"eventVersion": "2.1", "eventSource": "aws:s3", "eventName": "ObjectCreated:Put"}
-    record["eventTime"] = "2026-11-21T08:00:00.000Z"
-    return {"Records": [{**record, "s3": {"bucket": {"name": stage.bucket("uploads")}, "object": object_}}]}
+def received(form: str) -> Run:
+    """Returns the event of an object that is gone, so that S3 sends none of its own."""
+    return call(
+        "receive_upload", lambda stage: s3_event(stage.bucket("uploads"), form.format(secrets.token_hex(4)), "0" * 32)
+    )
 
 
-def receive(stage: Stage) -> Answer:
-    return stage.call("receive_upload", s3_event(stage, f"other/{secrets.token_hex(4)}.txt"))
+IMPORT = received("inventory/{}.csv")
 
 
-def import_(stage: Stage) -> Answer:
-    """Imports an object that is gone, so that S3 sends no event of its own."""
-    return stage.call("receive_upload", s3_event(stage, f"inventory/{secrets.token_hex(4)}.csv"))
-
-
-def import_afresh(stage: Stage) -> Answer:
-    stage.set_variables("receive_upload", stage.variables("receive_upload"))
-    return import_(stage)
-
-
-# --- Notifications ----------------------------------------------------------------------------------------------------
-
-
-def record(function: str, stage: Stage) -> Answer:
-    sns = {"MessageId": secrets.token_hex(8), "Message": "m", "Timestamp": "2026-11-21T08:00:00.000Z", "Subject": None}
-    return stage.call(function, {"Records": [{"Sns": {**sns, "MessageAttributes": {}}}]})
+def notified(_: Stage) -> Any:
+    return sns_event(secrets.token_hex(8))
 
 
 # --- Storage ----------------------------------------------------------------------------------------------------------
-
-
-def measure(stage: Stage) -> Answer:
-    return stage.call("measure_buckets", {"mode": "listing"})
 
 
 def measure_by_metrics(stage: Stage) -> Answer:
@@ -458,17 +389,10 @@ def measure_in_shares(stage: Stage) -> Answer:
 # --- MySQL ------------------------------------------------------------------------------------------------------------
 
 
-def migrate(stage: Stage) -> Answer:
-    return stage.call("migrate", {})
-
-
 def rotate(stage: Stage) -> Answer:
     """Rotates the password in the steps of Secrets Manager."""
-    event = {
-        "SecretId": stage.variables("rotate_password")["DB_SECRET_ARN"],
-        "ClientRequestToken": secrets.token_hex(16),
-    }
-    answer = Answer(False, "")
+    secret, answer = stage.variables("rotate_password")["DB_SECRET_ARN"], Answer(False, "")
+    event = {"SecretId": secret, "ClientRequestToken": secrets.token_hex(16)}
     for step in ("createSecret", "setSecret", "testSecret", "finishSecret"):
         answer = stage.call("rotate_password", {**event, "Step": step})
         if not answer.ok:
@@ -485,19 +409,19 @@ class Exercise:
 
     role: str
     rights: tuple[tuple[str, str], ...]
-    run: Callable[[Stage], Answer]
+    run: Run
 
 
-def of(role: str, run: Callable[[Stage], Answer], *rights: str) -> Exercise:
+def of(role: str, run: Run, *rights: str) -> Exercise:
     pairs = [right.partition(" ") for right in rights]
     return Exercise(role, tuple((action, resource) for action, _, resource in pairs), run)
 
 
-def get(path: str) -> Callable[[Stage], Answer]:
+def get(path: str) -> Run:
     return lambda stage: stage.api("GET", path)
 
 
-def post(path: str, body: Any) -> Callable[[Stage], Answer]:
+def post(path: str, body: Any) -> Run:
     return lambda stage: stage.api("POST", path, body)
 
 
@@ -507,21 +431,18 @@ EXERCISES: tuple[Exercise, ...] = (
     API(post("/create_report", {"kind": "storage"}), "states:StartExecution -storage-report"),
     API(get("/reports?kind=inventory"), "states:ListExecutions -inventory-report"),
     API(get("/reports?kind=storage"), "states:ListExecutions -storage-report"),
+    *(API(report(kind), f"states:DescribeExecution -{kind}-report:*") for kind in ("inventory", "storage")),
     *(
-        exercise
-        for kind in ("inventory", "storage")
-        for exercise in (
-            API(partial(report, kind), f"states:DescribeExecution -{kind}-report:*"),
-            API(
-                partial(history, kind),
-                f"states:DescribeStateMachineForExecution -{kind}-report:*",
-                f"states:GetExecutionHistory -{kind}-report:*",
-            ),
+        API(
+            report(kind, "/history"),
+            f"states:DescribeStateMachineForExecution -{kind}-report:*",
+            f"states:GetExecutionHistory -{kind}-report:*",
         )
+        for kind in ("inventory", "storage")
     ),
     API(page, "s3:GetObject -reports-<account>/*/report.html"),
     API(upload_link, "s3:PutObject -uploads-<account>/inventory/*"),
-    API(post("/orders", new_order()), "sqs:SendMessage -orders", "dynamodb:BatchGetItem -orders"),
+    API(post("/orders", ORDER), "sqs:SendMessage -orders", "dynamodb:BatchGetItem -orders"),
     API(with_a_key, "dynamodb:PutItem -requests"),
     API(one_order, "dynamodb:GetItem -orders"),
     API(get("/orders"), "dynamodb:Query -orders/index/byPeriod"),
@@ -529,54 +450,50 @@ EXERCISES: tuple[Exercise, ...] = (
     API(get("/notifications"), "dynamodb:Query -notifications/index/byPeriod"),
     API(get("/today"), "sqs:GetQueueAttributes -orders"),
     *(
-        exercise
-        for queue, content in (
-            ("orders-dead", dead_order),
-            ("failures", partial(failed_event, "record_alarm")),
+        API(
+            waiting(queue),
+            f"sqs:ReceiveMessage -{queue}",
+            f"sqs:ChangeMessageVisibility -{queue}",
+            f"sqs:GetQueueAttributes -{queue}",
         )
-        for exercise in (
-            API(
-                partial(waiting, queue),
-                f"sqs:ReceiveMessage -{queue}",
-                f"sqs:ChangeMessageVisibility -{queue}",
-                f"sqs:GetQueueAttributes -{queue}",
-            ),
-            API(partial(redriven, queue, content), f"sqs:DeleteMessage -{queue}"),
-        )
+        for queue in ("orders-dead", "failures")
     ),
+    API(redriven("orders-dead", dead_order), "sqs:DeleteMessage -orders-dead"),
+    API(redriven("failures", dead_event("record_alarm")), "sqs:DeleteMessage -failures"),
     *(
-        API(partial(redriven, "failures", partial(failed_event, name)), f"lambda:InvokeFunction -{name}")
+        API(redriven("failures", dead_event(name)), f"lambda:InvokeFunction -{name}")
         for name in ("announce_orders", "receive_upload", "record_notification", "record_alarm")
     ),
-    *(
-        API(partial(redriven, "failures", partial(failed_message, name)), f"sns:Publish -{name}")
-        for name in ("notifications", "alarms")
-    ),
+    *(API(redriven("failures", dead_message(name)), f"sns:Publish -{name}") for name in ("notifications", "alarms")),
     API(
-        partial(redriven, "failures", position),
+        redriven("failures", dead_batch),
         "dynamodb:GetShardIterator -orders/stream/<time>",
         "dynamodb:GetRecords -orders/stream/<time>",
     ),
-    of("ReadInventoryRole", read_afresh, "secretsmanager:GetSecretValue -database-<random>"),
-    of("ReadInventoryRole", read, "s3:PutObject /inventory.csv"),
+    of("ReadInventoryRole", afresh(READ, "read_inventory"), "secretsmanager:GetSecretValue -database-<random>"),
+    of("ReadInventoryRole", READ, "s3:PutObject /inventory.csv"),
     of("ReadInventoryRole", read_breaks_off, "s3:AbortMultipartUpload /inventory.csv"),
-    of("RenderReportRole", render, "s3:GetObject /inventory.csv", "s3:PutObject /report.html"),
+    of("RenderReportRole", rendered, "s3:GetObject /inventory.csv", "s3:PutObject /report.html"),
     of("RenderReportRole", render_breaks_off, "s3:AbortMultipartUpload /report.html"),
     of("PresignReportRole", presigned, "s3:GetObject /report.html"),
     of("StoreOrdersRole", store, "dynamodb:PartiQLInsert -orders"),
     of("StoreOrdersRole", store_again, "dynamodb:BatchGetItem -orders", "sns:Publish -notifications"),
-    of("StoreOrdersRole", shorten_retry, "sqs:ChangeMessageVisibility -orders"),
-    of("StoreOrdersRole", set_aside_order, "sqs:SendMessage -orders-dead"),
-    of("AnnounceOrdersRole", announce, "sns:Publish -notifications"),
-    of("AnnounceOrdersRole", set_aside_event, "sqs:SendMessage -failures"),
-    of("ReceiveUploadRole", receive, "sns:Publish -notifications"),
-    of("ReceiveUploadRole", import_, "s3:GetObject -uploads-<account>/*"),
-    of("ReceiveUploadRole", import_afresh, "secretsmanager:GetSecretValue -database-<random>"),
-    of("RecordNotificationRole", partial(record, "record_notification"), "dynamodb:PutItem -notifications"),
-    of("RecordAlarmRole", partial(record, "record_alarm"), "dynamodb:PutItem -notifications"),
+    of("StoreOrdersRole", call("store_orders", sqs_event("no order")), "sqs:ChangeMessageVisibility -orders"),
+    of("StoreOrdersRole", call("store_orders", sqs_event("no order", tries=5)), "sqs:SendMessage -orders-dead"),
+    of(
+        "AnnounceOrdersRole",
+        call("announce_orders", lambda _: stream_event(eventID=secrets.token_hex(8))),
+        "sns:Publish -notifications",
+    ),
+    of("AnnounceOrdersRole", call("announce_orders", lambda _: stream_event()), "sqs:SendMessage -failures"),
+    of("ReceiveUploadRole", received("other/{}.txt"), "sns:Publish -notifications"),
+    of("ReceiveUploadRole", IMPORT, "s3:GetObject -uploads-<account>/*"),
+    of("ReceiveUploadRole", afresh(IMPORT, "receive_upload"), "secretsmanager:GetSecretValue -database-<random>"),
+    of("RecordNotificationRole", call("record_notification", notified), "dynamodb:PutItem -notifications"),
+    of("RecordAlarmRole", call("record_alarm", notified), "dynamodb:PutItem -notifications"),
     of(
         "MeasureBucketsRole",
-        measure,
+        call("measure_buckets", {"mode": "listing"}),
         "s3:ListAllMyBuckets *",
         "s3:ListBucket :::*",
         "s3:PutObject /report.html",
@@ -585,7 +502,7 @@ EXERCISES: tuple[Exercise, ...] = (
     of("MeasureBucketsRole", measure_in_shares, "s3:PutObject /round-*", "s3:GetObject /round-*"),
     of(
         "MigrateRole",
-        migrate,
+        call("migrate", {}),
         "secretsmanager:GetSecretValue -database-<random>",
         "secretsmanager:GetSecretValue -<id>-<random>",
     ),

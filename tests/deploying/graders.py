@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -95,27 +96,16 @@ def policy_template(document: Mapping[str, Any], skips: Mapping[str, str]) -> st
 
 def functions_template(account: Account, stage: str) -> str:
     """Returns a template of everything in a stage that Chalice makes without a template."""
-    resources: dict[str, Any] = {}
+    resources: list[tuple[str, dict[str, Any]]] = []
     lambda_, gateway = account.aws("lambda"), account.aws("apigateway")
     for name, function in account.functions(stage).items():
-        concurrency = lambda_.get_function_concurrency(FunctionName=name)
-        wanted = (
-            *("FunctionName", "Runtime", "Role", "Handler", "Timeout", "MemorySize", "Environment", "TracingConfig"),
-            *("DeadLetterConfig", "KMSKeyArn", "VpcConfig"),
-        )
-        properties = {key: function[key] for key in wanted if function.get(key)}
-        if not properties.get("VpcConfig", {}).get("SubnetIds"):
-            properties.pop("VpcConfig", None)
-        if "ReservedConcurrentExecutions" in concurrency:
-            properties["ReservedConcurrentExecutions"] = concurrency["ReservedConcurrentExecutions"]
-        if key := properties.pop("KMSKeyArn", None):
-            properties["KmsKeyArn"] = key
-        resources[_id("Function", name)] = ("AWS::Lambda::Function", properties)
+        asked = ("FunctionName", "Runtime", "Role", "Handler", "Timeout", "MemorySize", "Environment", "TracingConfig")
+        resources.append(("AWS::Lambda::Function", {key: function[key] for key in asked}))
         try:
             policy = json.loads(lambda_.get_policy(FunctionName=name)["Policy"])
         except lambda_.exceptions.ResourceNotFoundException:
             continue
-        for number, statement in enumerate(policy["Statement"]):
+        for statement in policy["Statement"]:
             conditions = {
                 key.lower(): value for each in statement.get("Condition", {}).values() for key, value in each.items()
             }
@@ -124,27 +114,20 @@ def functions_template(account: Account, stage: str) -> str:
             for key in ("SourceArn", "SourceAccount"):
                 if f"aws:{key.lower()}" in conditions:
                     permission[key] = conditions[f"aws:{key.lower()}"]
-            resources[_id(f"Permission{number}", name)] = ("AWS::Lambda::Permission", permission)
-    for number, api in enumerate(account.apis(stage)):
+            resources.append(("AWS::Lambda::Permission", permission))
+    for api in account.apis(stage):
         found = gateway.get_rest_api(restApiId=api)
         endpoint = {"Types": found["endpointConfiguration"]["types"]}
-        resources[f"Api{number}"] = (
-            "AWS::ApiGateway::RestApi",
-            {"Name": found["name"], "EndpointConfiguration": endpoint},
-        )
-        for place, each in enumerate(gateway.get_stages(restApiId=api)["item"]):
-            resources[f"Stage{number}of{place}"] = ("AWS::ApiGateway::Stage", _stage(each))
-        for place, each in enumerate(gateway.get_resources(restApiId=api, embed=["methods"])["items"]):
+        resources.append(("AWS::ApiGateway::RestApi", {"Name": found["name"], "EndpointConfiguration": endpoint}))
+        stages = gateway.get_stages(restApiId=api)["item"]
+        resources += [("AWS::ApiGateway::Stage", _stage(each)) for each in stages]
+        for each in gateway.get_resources(restApiId=api, embed=["methods"])["items"]:
             for method, settings in each.get("resourceMethods", {}).items():
                 properties = {"HttpMethod": method, "AuthorizationType": settings["authorizationType"]}
                 properties["ApiKeyRequired"] = settings.get("apiKeyRequired", False)
-                resources[f"Method{number}of{place}{method}"] = ("AWS::ApiGateway::Method", properties)
-    template = {name: {"Type": kind, "Properties": properties} for name, (kind, properties) in resources.items()}
-    return json.dumps({"Resources": template}, default=str)
-
-
-def _id(kind: str, name: str) -> str:
-    return kind + "".join(character for character in name if character.isalnum())
+                resources.append(("AWS::ApiGateway::Method", properties))
+    numbered = {f"Resource{number}": {"Type": each[0], "Properties": each[1]} for number, each in enumerate(resources)}
+    return json.dumps({"Resources": numbered}, default=str)
 
 
 def _stage(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,20 +141,9 @@ def _stage(found: Mapping[str, Any]) -> dict[str, Any]:
     return properties
 
 
-def reasons(config: Path = CONFIG) -> dict[str, str]:
-    """Returns the comment above each check in the configuration, or an empty text."""
-    found: dict[str, str] = {}
-    comment: list[str] = []
-    for line in config.read_text().splitlines():
-        text = line.strip()
-        if text.startswith("# "):
-            comment.append(text[2:])
-        elif text.startswith("- CKV"):
-            found[text[2:]] = " ".join(comment)
-            comment = []
-        else:
-            comment = []
-    return found
+def reasons() -> dict[str, str]:
+    """Returns the comment above each check in the configuration that has one."""
+    return {check: reason for reason, check in re.findall(r"((?:^  # .*\n)+)^  - (\w+)$", CONFIG.read_text(), re.M)}
 
 
 def without_suppressions(template: dict[str, Any], suppressions: dict[Finding, str]) -> str:

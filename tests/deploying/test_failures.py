@@ -9,14 +9,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from functools import partial
 
 import pytest
 
 from chalicelib.settings import VERSION
 from tests.deploying.checkout import Checkout, Place
 from tests.deploying.steps import STEPS
-from tests.system.calls import Call
 from tests.system.faults import invalid
 from tests.system.wire import Cut, Exchange, Reply
 
@@ -53,7 +51,6 @@ def test_a_failing_function_behind_a_healthy_api_is_rolled_back(place: Place) ->
 
 
 def with_buckets(checkout: Checkout, **names: str) -> Checkout:
-    """Adds buckets to the checkout's template."""
     more = "".join(
         f"  {key}:\n    Type: AWS::S3::Bucket\n    Properties: {{BucketName: {name}}}\n" for key, name in names.items()
     )
@@ -118,7 +115,7 @@ def test_the_next_deploy_finishes_one_that_was_killed_after_any_step(place: Plac
     """The deploys of one new stage are killed, each of them one step later than the one before."""
     checkout, killer = place.checkout("killed"), Killer()
     for operation, what in STEPS:
-        with place.wire.fault(operation, killer, when=partial(_concerns, what), first=1):
+        with place.wire.fault(operation, killer, when=lambda call, what=what: what in call, first=1):
             killer.process = checkout.start("cut")
             said, _ = killer.process.communicate(timeout=300)
         assert killer.process.returncode == -signal.SIGKILL, f"{operation} {what}: {said}"
@@ -135,17 +132,12 @@ def test_the_next_deploy_finishes_one_that_was_killed_after_any_step(place: Plac
     checkout.deploy("cut", "--destroy")
 
 
-def _concerns(what: str, call: Call) -> bool:
-    return what in call
-
-
 def test_a_rollback_after_a_killed_deploy_restores_what_served(place: Place, here: Checkout) -> None:
     code, releases = place.account.code("one"), place.account.state("one")["releases"]
     killed = place.checkout("killed-once")
     killed.edit("chalicelib/settings.py", f'VERSION = "{VERSION}"', 'VERSION = "killed"')
     killer = Killer()
-    half = place.wire.fault("lambda:PUT", killer, when=lambda call: "cafe-one-store_orders/code" in call)
-    with half:
+    with place.wire.fault("lambda:PUT", killer, when=lambda call: "cafe-one-store_orders/code" in call):
         killer.process = killed.start("one")
         killer.process.communicate(timeout=300)
     assert place.account.code("one") != code

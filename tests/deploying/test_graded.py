@@ -8,8 +8,7 @@ AWS's documentation for each.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,7 @@ from tests.deploying.graders import (
     reasons,
     without_suppressions,
 )
-from tests.system.system import wait_for
-from tests.system.wire import Exchange, Reply
+from tests.system.waiting import changed, wait_for
 from tests.template import load
 from tests.wiring.permissions import Permission, Row, as_list, documented, permission_of
 from tests.wiring.permissions import functions as functions_of
@@ -57,19 +55,8 @@ DEPLOYER_SKIPS = {"CKV_AWS_111": "the same finding about the same new networks"}
 
 
 @pytest.fixture(scope="module")
-def deployments() -> list[dict[str, Any]]:
-    """The requests of API Gateway's CreateDeployment."""
-    return []
-
-
-@pytest.fixture(scope="module")
-def stage(place: Place, here: Checkout, deployments: list[dict[str, Any]]) -> Stage:
-    def note(exchange: Exchange) -> Reply:
-        deployments.append(exchange.call.json)
-        return exchange.forward()
-
-    with place.wire.fault("apigateway:POST", note, when=lambda call: "/deployments" in call):
-        here.deploy("graded", *(f"--parameter={name}={value}" for name, value in SCHEDULES.items()))
+def stage(place: Place, here: Checkout) -> Stage:
+    here.deploy("graded", *(f"--parameter={name}={value}" for name, value in SCHEDULES.items()))
     return Stage(place, "graded")
 
 
@@ -79,19 +66,13 @@ def page() -> list[Row]:
 
 
 class Role:
-    """A deployed role of the stage."""
-
     def __init__(self, stage: Stage, name: str) -> None:
-        self._stage = stage
         self._iam = stage.aws("iam")
         prefix = f"cafe-{stage.name}-resources-{name}-"
-        pages = self._iam.get_paginator("list_roles").paginate()
-        [self.name] = [
-            each["RoleName"] for page in pages for each in page["Roles"] if each["RoleName"].startswith(prefix)
-        ]
+        roles = stage.place.account.all("iam", "list_roles", "Roles")
+        [self.name] = [each["RoleName"] for each in roles if each["RoleName"].startswith(prefix)]
 
-    @contextmanager
-    def without(self, rights: list[tuple[str, str]]) -> Iterator[None]:
+    def without(self, rights: list[tuple[str, str]]) -> AbstractContextManager[None]:
         """Takes these pairs of an action and a resource from the role for a while."""
         [policy] = self._iam.list_role_policies(RoleName=self.name)["PolicyNames"]
         document = self._iam.get_role_policy(RoleName=self.name, PolicyName=policy)["PolicyDocument"]
@@ -108,14 +89,11 @@ class Role:
         statements = [
             {"Effect": "Allow", "Action": action, "Resource": resource} for action, resource in left or [nothing]
         ]
-        self._put(policy, {**document, "Statement": statements})
-        try:
-            yield
-        finally:
-            self._put(policy, document)
 
-    def _put(self, policy: str, document: Any) -> None:
-        self._iam.put_role_policy(RoleName=self.name, PolicyName=policy, PolicyDocument=json.dumps(document))
+        def put(content: Any) -> None:
+            self._iam.put_role_policy(RoleName=self.name, PolicyName=policy, PolicyDocument=json.dumps(content))
+
+        return changed(put, document, {**document, "Statement": statements})
 
 
 def deployed(stage: Stage, permission: Permission) -> tuple[str, str]:
@@ -165,12 +143,6 @@ def test_checkov_reports_only_findings_that_have_a_reason_and_every_reason_is_ne
     assert suppressions.keys() <= failed
     # Checks of the configuration are left out for all resources of a kind.
     assert set(left_out) == {each.check for each in failed - suppressions.keys()}
-
-
-@pytest.mark.usefixtures("stage")
-def test_the_stage_of_the_api_is_traced(deployments: list[dict[str, Any]]) -> None:
-    """Neither the local cloud nor moto's server keeps the setting, so this looks at the request."""
-    assert [each["tracingEnabled"] for each in deployments] == [True]
 
 
 # --- cloudsplaining ---------------------------------------------------------------------------------------------------

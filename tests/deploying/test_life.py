@@ -16,6 +16,7 @@ import pytest
 
 from tests.deploying.checkout import Checkout, Place
 from tests.system.system import wait_for
+from tests.wiring.stage import SCHEDULES
 
 pytestmark = pytest.mark.long
 
@@ -109,13 +110,8 @@ def test_a_deploy_of_the_code_that_a_rollback_restored_changes_nothing(place: Pl
 
 def test_a_scheduled_report_is_made_once_and_its_schedule_goes_with_its_parameter(place: Place, here: Checkout) -> None:
     """A second schedule with the same target is due at once, so that the test need not wait until six."""
-    weekly = (
-        "--parameter",
-        "InventoryReportSchedule=cron(0 6 ? * MON *)",
-        "--parameter",
-        "ScheduleTimezone=Asia/Tokyo",
-    )
-    said = here.deploy("one", "--parameter", "StorageReportSchedule=cron(0 6 * * ? *)", *weekly)
+    asked = {**SCHEDULES, "ScheduleTimezone": "Asia/Tokyo"}
+    said = here.deploy("one", *(f"--parameter={name}={value}" for name, value in asked.items()))
     assert "functions and API: nothing to change" in said
     scheduler, machines = place.account.aws("scheduler"), place.account.aws("stepfunctions")
     names = {each["Name"] for each in scheduler.list_schedules()["Schedules"]}

@@ -24,6 +24,7 @@ from infra.deploy.stage import Stage
 from infra.deploy.target import Target, client
 from infra.functions import NAMES, Trigger, sources
 from local.processes import Process, answers, basic_environment, free_ports
+from tests.deploying.checkout import WITHOUT_FILES_AND_PROXY
 
 pytestmark = pytest.mark.long
 
@@ -46,19 +47,6 @@ class Deployed:
     target: Target
     outputs: dict[str, str]
     said: list[str]
-
-    def arn(self, function: str) -> str:
-        return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{self.target.function(function)}"
-
-    @property
-    def config(self) -> dict[str, Any]:
-        config: dict[str, Any] = json.loads((self.target.project / ".chalice" / "config.json").read_text())
-        return config
-
-    @property
-    def functions(self) -> dict[str, dict[str, Any]]:
-        functions: dict[str, dict[str, Any]] = self.config["stages"]["prod"]["lambda_functions"]
-        return functions
 
     def deploy(self) -> dict[str, str]:
         who = CallerIdentity(ACCOUNT, REGION, f"arn:aws:iam::{ACCOUNT}:root")
@@ -98,10 +86,7 @@ def deployed(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             "AWS_DEFAULT_REGION": REGION,
             "AWS_ACCESS_KEY_ID": "moto",
             "AWS_SECRET_ACCESS_KEY": "moto",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "NO_PROXY": "127.0.0.1,localhost",
-            "no_proxy": "127.0.0.1,localhost",
+            **WITHOUT_FILES_AND_PROXY,
         }.items():
             patch.setenv(name, value)
         patch.setattr(smoke, "test", lambda *_: [])

@@ -6,18 +6,23 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from chalicelib import facts
+from tests.faults.weather import Weather
+from tests.system.events import records
 from tests.system.inventory import HEADER, stock
 from tests.system.letters import QUEUES, messages, order_message
 from tests.system.reports import execution_arn
-from tests.system.stack import Faulty, Message
+from tests.system.stack import Faulty
 from tests.system.system import new_id, wait_for
 
 # Maximum number of tries of a client after a 503.
 TRIES = 20
+
+# A notification's facts, which are for programs.
+Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,23 @@ def settled(system: Faulty, look: Callable[[], bool], seconds: float = 60) -> No
         wait_for(lambda: not in_queue(system, "ORDERS_QUEUE_URL"), "an empty queue", seconds)
     except AssertionError:
         pass  # missing items count as lost
+
+
+def settled_or_dead(system: Faulty, missing: Callable[[], set[str]], seconds: float = 60) -> set[str]:
+    """Waits until everything that is ``missing`` is a dead letter, and returns its ids.
+
+    An item can leave the dead-letter queue and arrive after that look.
+    """
+    waiting: set[str] = set()
+
+    def accounted() -> bool:
+        left = missing()
+        waiting.clear()
+        waiting.update(dead(system, left) if left else ())
+        return left == waiting
+
+    settled(system, accounted, seconds)
+    return waiting
 
 
 def in_queue(system: Faulty, queue: str) -> int:
@@ -65,7 +87,7 @@ def redrive(system: Faulty, *about: str) -> None:
     wait_for(done, "dead letters put back")
 
 
-def inbox(system: Faulty, about: str | None = None) -> list[dict[str, str]]:
+def inbox(system: Faulty, about: str | None = None) -> list[dict[str, Any]]:
     """Reads all notifications, or those with the text ``about``, directly from the table."""
     names = ("notificationID", "subject", "message")
     only = {
@@ -74,7 +96,7 @@ def inbox(system: Faulty, about: str | None = None) -> list[dict[str, str]]:
     }
     pages = system.aws("dynamodb").get_paginator("scan")
     return [
-        {key: next(iter(value.values())) for key, value in item.items()}
+        {**{key: next(iter(value.values())) for key, value in item.items()}, "facts": facts.of_item(item)}
         for page in pages.paginate(
             TableName=system.env["NOTIFICATIONS_TABLE"], ConsistentRead=True, **(only if about else {})
         )
@@ -82,21 +104,11 @@ def inbox(system: Faulty, about: str | None = None) -> list[dict[str, str]]:
     ]
 
 
-# --- concurrent calls -------------------------------------------------------------------------------------------------
-
-
-def at_once(call: Callable[..., Any], *arguments: Any, times: int = 10) -> list[Any]:
-    """Makes ``times`` concurrent calls. Each one gets the next of the ``arguments`` in turn, if there are any."""
-    given = [(arguments[number % len(arguments)],) if arguments else () for number in range(times)]
-    with ThreadPoolExecutor(times) as pool:
-        return list(pool.map(lambda each: call(*each), given))
-
-
 # --- orders -----------------------------------------------------------------------------------------------------------
 
 
-def order(customer: str, **fields: Any) -> dict[str, Any]:
-    return {"orderID": new_id(), "customerID": customer, "item": "Flat white", "quantity": 2, **fields}
+def order(customer: str) -> dict[str, Any]:
+    return {"orderID": new_id(), "customerID": customer, "item": "Flat white", "quantity": 2}
 
 
 def message(placed: dict[str, Any]) -> str:
@@ -131,21 +143,13 @@ def send(system: Faulty, orders: Iterable[dict[str, Any] | str]) -> list[str]:
 
 def stream_records(system: Faulty, wanted: Iterable[str] | None = None) -> list[dict[str, Any]]:
     """Returns the stream records of the ``wanted`` orders, or of all orders, as a function receives them."""
-    streams, arn, ids = system.aws("dynamodbstreams"), system.env["ORDERS_STREAM_ARN"], set(wanted or ())
+    arn, ids = system.env["ORDERS_STREAM_ARN"], set(wanted or ())
     found = []
-    for shard in streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]:
-        of_shard = {"StreamArn": arn, "ShardId": shard["ShardId"]}
-        iterator = streams.get_shard_iterator(**of_shard, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
-        while iterator:
-            answer = streams.get_records(ShardIterator=iterator)
-            if not answer["Records"]:
-                break
-            for each in answer["Records"]:
-                change = each["dynamodb"]
-                change["ApproximateCreationDateTime"] = change["ApproximateCreationDateTime"].timestamp()
-                if wanted is None or change["Keys"]["orderID"]["S"] in ids:
-                    found.append({**each, "eventSourceARN": arn})
-            iterator = answer.get("NextShardIterator")
+    for _, each in records(system.aws("dynamodbstreams"), arn):
+        change = each["dynamodb"]
+        change["ApproximateCreationDateTime"] = change["ApproximateCreationDateTime"].timestamp()
+        if wanted is None or change["Keys"]["orderID"]["S"] in ids:
+            found.append({**each, "eventSourceARN": arn})
     return found
 
 
@@ -154,27 +158,23 @@ def writes(system: Faulty) -> Counter[str]:
     return Counter(each["dynamodb"]["Keys"]["orderID"]["S"] for each in stream_records(system))
 
 
-def announcements(seen: Iterable[Message]) -> Counter[str]:
-    """Counts the announcements of each order."""
-    texts = [each.text for each in seen if "new order" in each.subject]
-    return Counter(order_id for text in texts for order_id in re.findall(r"order (\S+) of customer", text))
+def orders_of(outcome: str, notifications: Iterable[Facts]) -> Counter[str]:
+    """Counts the notifications with this outcome of each order."""
+    return Counter(
+        order_id for each in notifications if each.get("outcome") == outcome for order_id in each["orderIDs"]
+    )
+
+
+def announcements(system: Faulty) -> Counter[str]:
+    """Counts the announcements of each order to the subscriber."""
+    return orders_of("placed", (each.facts for each in system.subscriber.messages()))
 
 
 def count_orders(system: Faulty, accepted: Iterable[str], seconds: float = 60) -> Count:
     """Counts the orders that were not stored or not announced, and those written more than once."""
     wanted = set(accepted)
-    waiting: set[str] = set()
-
-    def accounted() -> bool:
-        seen = announcements(system.subscriber.messages())
-        missing = {each for each in wanted if not seen[each]}
-        waiting.clear()
-        waiting.update(dead(system, missing) if missing else ())
-        return missing == waiting
-
-    settled(system, accounted, seconds)
-    written, seen = writes(system), announcements(system.subscriber.messages())
-    # The last look can still have found an order in the dead-letter queue that was processed in the meantime.
+    waiting = settled_or_dead(system, lambda: wanted - announcements(system).keys(), seconds)
+    written, seen = writes(system), announcements(system)
     waiting -= {each for each in wanted if written[each] and seen[each]}
     entries = Counter(each["message"] for each in inbox(system) if any(order in each["message"] for order in wanted))
     return Count(
@@ -189,7 +189,7 @@ def count_orders(system: Faulty, accepted: Iterable[str], seconds: float = 60) -
 # --- reports ----------------------------------------------------------------------------------------------------------
 
 
-def request_reports(system: Faulty, body: dict[str, str], number: int = 2) -> list[str]:
+def request_reports(system: Faulty, number: int = 2, **body: str) -> list[str]:
     """Requests reports, each with a key of its own, again where it was refused for now; returns the accepted ids."""
     accepted = []
     for key in [new_id("k") for _ in range(number)]:
@@ -212,6 +212,14 @@ def statuses(system: Faulty, report_ids: Iterable[str]) -> dict[str, str]:
 def wait_for_reports(system: Faulty, report_ids: Iterable[str], seconds: float = 60) -> None:
     ids = list(report_ids)
     wait_for(lambda: "RUNNING" not in statuses(system, ids).values(), "the end of the reports", seconds)
+
+
+def reports_in(system: Faulty, weather: Weather, **body: str) -> list[str]:
+    """Requests reports in this weather, and waits for their end. Returns the accepted ids."""
+    with weather(system):
+        accepted = request_reports(system, **body)
+        wait_for_reports(system, accepted)
+    return accepted
 
 
 def count_reports(system: Faulty, accepted: Iterable[str], wanted: str = "SUCCEEDED|FAILED") -> Count:
@@ -265,13 +273,6 @@ def new_file(**fields: Any) -> File:
     return File(**{"key": f"inventory/{new_id('u')}.csv", "supplier": new_id("Supplier"), **fields})
 
 
-def upload(system: Faulty, number: int = 2, **fields: Any) -> list[File]:
-    files = [new_file(**fields) for _ in range(number)]
-    for each in files:
-        system.upload(each.key, each.body)
-    return files
-
-
 def count_uploads(system: Faulty, files: Iterable[File]) -> Count:
     """Counts the uploads with a missing row or notification, and the surplus rows and notifications."""
     wanted = list(files)
@@ -298,54 +299,16 @@ def count_uploads(system: Faulty, files: Iterable[File]) -> Count:
 # --- notifications ----------------------------------------------------------------------------------------------------
 
 
-def publish(system: Faulty, number: int = 3, keys: list[str] | None = None) -> list[str]:
-    """Publishes notifications without the proxy. Returns their keys, which are also their texts."""
-    keys = keys or [new_id("n") for _ in range(number)]
+def publish(system: Faulty, keys: list[str]) -> None:
+    """Publishes a notification for each of the keys, which are also their texts."""
     for key in keys:
-        attributes = {"kind": "upload", "key": key}
-        system.aws("sns").publish(
-            TopicArn=system.env["TOPIC_ARN"],
-            Subject="For the inbox",
-            Message=key,
-            MessageAttributes={
-                name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()
-            },
-        )
-    return keys
-
-
-def sns_event(*texts: str, key: str | None = None) -> dict[str, Any]:
-    """Returns the event that SNS sends to ``record_notification``, with a record for each text."""
-    return {
-        "Records": [
-            {
-                "EventSource": "aws:sns",
-                "EventVersion": "1.0",
-                "Sns": {
-                    "MessageId": new_id("m"),
-                    "Subject": "For the inbox",
-                    "Message": text,
-                    "Timestamp": "2026-11-21T08:00:00.000Z",
-                    "MessageAttributes": {"key": {"Type": "String", "Value": key or text}},
-                },
-            }
-            for text in texts
-        ]
-    }
+        system.publish("For the inbox", key, kind="upload", key=key)
 
 
 def count_notifications(system: Faulty, accepted: Iterable[str]) -> Count:
     """Counts the notifications that are missing from the inbox, or are in it more than once."""
     keys = list(accepted)
-    waiting: set[str] = set()
-
-    def accounted() -> bool:
-        missing = {key for key in keys if not inbox(system, key)}
-        waiting.clear()
-        waiting.update(dead(system, missing) if missing else ())
-        return missing == waiting
-
-    settled(system, accounted)
+    waiting = settled_or_dead(system, lambda: {key for key in keys if not inbox(system, key)})
     entries = {key: len(inbox(system, key)) for key in keys}
     waiting -= {key for key in keys if entries[key]}
     return Count(

@@ -29,13 +29,14 @@ from tests.faults.counting import (
     inbox,
     new_file,
     order,
+    orders_of,
     place,
     wait_for_reports,
     writes,
 )
 from tests.system import faults
 from tests.system.letters import QUEUES
-from tests.system.stack import Faulty, Message
+from tests.system.stack import Faulty
 from tests.system.system import new_id, wait_for
 from tests.system.wire import Cut, Exchange, Fault, Reply, Rule
 
@@ -51,7 +52,7 @@ Say = Callable[[str], None]
 
 
 @contextmanager
-def random_faults(system: Faulty, share: float, seed: int = 1) -> Iterator[list[Rule]]:
+def random_faults(system: Faulty, share: float) -> Iterator[list[Rule]]:
     """Makes a ``share`` of all calls to AWS fail while the block runs, each in one of seven ways."""
     everything = r"(?!sts:).*"
     kinds = [
@@ -63,9 +64,7 @@ def random_faults(system: Faulty, share: float, seed: int = 1) -> Iterator[list[
         (everything, faults.failed_after),
         ("|".join(faults.PARTIAL), faults.refusing()),
     ]
-    rules = [
-        Rule(operation, fault, share=share / len(kinds), seed=seed + n) for n, (operation, fault) in enumerate(kinds)
-    ]
+    rules = [Rule(operation, fault, share=share / len(kinds), seed=n) for n, (operation, fault) in enumerate(kinds, 1)]
     system.wire.rules += rules
     try:
         yield rules
@@ -104,7 +103,7 @@ class Orders:
         """Waits until all orders are announced or nothing changes any more. Returns when the last change was."""
         announced, moved = 0, time.monotonic()
         while True:
-            now = len(self.accepted & announcements(self.system.subscriber.messages()).keys())
+            now = len(self.accepted & announcements(self.system).keys())
             if now > announced:
                 announced, moved = now, time.monotonic()
                 say(f"  announced {announced:,} of {len(self.accepted):,}")
@@ -116,8 +115,8 @@ class Orders:
 
     def counts(self) -> dict[str, int]:
         system = self.system
-        written, announced = writes(system), announcements(system.subscriber.messages())
-        kept = announcements(Message("", each["subject"], each["message"]) for each in inbox(system))
+        written, announced = writes(system), announcements(system)
+        kept = orders_of("placed", (each["facts"] for each in inbox(system)))
         waiting = dead(system, self.accepted)
         own = {each for each in written if each in self.accepted}
         return {

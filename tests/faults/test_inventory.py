@@ -1,9 +1,20 @@
 """Flow 1: every accepted report ends, its end is announced once, and every link in a notification works."""
 
-from tests.faults import counting
 from tests.faults.conftest import Record
-from tests.faults.counting import at_once, count_reports, wait_for_reports
-from tests.faults.weather import SOME, Weather, afresh, cases, invoking, killing, publishing, short, together, wire
+from tests.faults.counting import count_reports, reports_in, request_reports, wait_for_reports
+from tests.faults.weather import (
+    SOME,
+    Weather,
+    afresh,
+    cases,
+    invoking,
+    killing,
+    publishing,
+    short,
+    together,
+    trap,
+    wire,
+)
 from tests.system.faults import (
     cut_after,
     cut_before,
@@ -15,10 +26,10 @@ from tests.system.faults import (
     truncated,
     unavailable,
 )
-from tests.system.gate import Trap
 from tests.system.reports import execution_arn
 from tests.system.stack import Faulty
 from tests.system.system import Answer, new_id, wait_for
+from tests.system.waiting import at_once
 
 READY, FAILURE = "Subject=Inventory+report+ready", "Subject=Inventory+report+failed"
 
@@ -43,10 +54,8 @@ READY, FAILURE = "Subject=Inventory+report+ready", "Subject=Inventory+report+fai
             afresh("read_inventory"), wire("secretsmanager:GetSecretValue", throttled, first=SOME)
         ),
         "MySQL refuses the connection": lambda system: system.gate.shut(times=3),
-        "MySQL is cut off in mid-result": lambda system: system.gate.trap(Trap(got=3000, times=2)),
-        "MySQL is restarted during the read": lambda system: system.gate.trap(
-            Trap(got=3000, work=system.restart_mysql)
-        ),
+        "MySQL is cut off in mid-result": trap(got=3000, times=2),
+        "MySQL is restarted during the read": trap(Faulty.restart_mysql, got=3000),
         "MySQL is slow": lambda system: system.gate.slowed(0.2),
         "one of five calls fails": wire("(s3|sns|states|lambda):.*", failed, share=0.2),
     },
@@ -57,10 +66,7 @@ READY, FAILURE = "Subject=Inventory+report+ready", "Subject=Inventory+report+fai
     ],
 )
 def test_reports_requested_in_this_weather_succeed(system: Faulty, weather: Weather, record: Record) -> None:
-    with weather(system):
-        accepted = counting.request_reports(system, {"kind": "inventory"})
-        wait_for_reports(system, accepted)
-    record(count_reports(system, accepted, wanted="SUCCEEDED"))
+    record(count_reports(system, reports_in(system, weather), wanted="SUCCEEDED"))
 
 
 @cases(
@@ -82,10 +88,7 @@ def test_reports_requested_in_this_weather_succeed(system: Faulty, weather: Weat
     in_short=["Lambda refuses RenderReport for ever", "SNS refuses for ever"],
 )
 def test_reports_that_cannot_succeed_are_announced_as_failed(system: Faulty, weather: Weather, record: Record) -> None:
-    with weather(system):
-        accepted = counting.request_reports(system, {"kind": "inventory"})
-        wait_for_reports(system, accepted)
-    record(count_reports(system, accepted, wanted="FAILED"))
+    record(count_reports(system, reports_in(system, weather), wanted="FAILED"))
 
 
 @cases(
@@ -95,22 +98,20 @@ def test_reports_that_cannot_succeed_are_announced_as_failed(system: Faulty, wea
     }
 )
 def test_reports_of_a_killed_function_end_and_are_announced(system: Faulty, weather: Weather, record: Record) -> None:
-    with weather(system):
-        accepted = counting.request_reports(system, {"kind": "inventory"})
-    record(count_reports(system, accepted))
+    record(count_reports(system, reports_in(system, weather)))
 
 
 def test_notify_report_takes_longer_than_it_may(system: Faulty, record: Record) -> None:
     # The slow publication takes effect too, so there are two notifications with the same key.
     with system.patience("inventory", "NotifyReport", 1), publishing(READY, slow(3), first=1)(system):
-        accepted = counting.request_reports(system, {"kind": "inventory"}, 1)
+        accepted = request_reports(system, 1)
         wait_for(lambda: system.subscriber.about(accepted[0])[f"report/{accepted[0]}"] == 2, "the late notification")
     record(count_reports(system, accepted, wanted="SUCCEEDED"))
 
 
 def test_the_report_is_aborted(system: Faulty, record: Record) -> None:
     with system.wire.fault("lambda:Invoke", slow(2), caller="states") as slowness:
-        accepted = counting.request_reports(system, {"kind": "inventory"}, 1)
+        accepted = request_reports(system, 1)
         wait_for(lambda: slowness.met, "the first state")
         system.aws("stepfunctions").stop_execution(executionArn=execution_arn(system, accepted[0]))
     record(count_reports(system, accepted, wanted="ABORTED"))
@@ -118,7 +119,7 @@ def test_the_report_is_aborted(system: Faulty, record: Record) -> None:
 
 def test_the_whole_report_takes_longer_than_it_may(system: Faulty, record: Record) -> None:
     with system.patience("inventory", None, 1), system.wire.fault("lambda:Invoke", slow(3), caller="states"):
-        accepted = counting.request_reports(system, {"kind": "inventory"}, 1)
+        accepted = request_reports(system, 1)
         wait_for_reports(system, accepted)
     record(count_reports(system, accepted, wanted="TIMED_OUT"))
 

@@ -1,15 +1,15 @@
 """Flow 5: every published notification, and every alarm, is in the inbox once."""
 
-from typing import Any
-
 from tests.faults import counting
 from tests.faults.conftest import Record
-from tests.faults.counting import at_once, count_notifications, sns_event
+from tests.faults.counting import count_notifications
 from tests.faults.weather import Weather, cases, killing, short, wire
+from tests.system.events import sns_event
 from tests.system.faults import cut_after, cut_before, failed, failed_after, throttled, unavailable
 from tests.system.letters import messages, own_letters
 from tests.system.stack import Faulty
 from tests.system.system import new_id
+from tests.system.waiting import at_once
 
 KEEP = {"operation": "dynamodb:PutItem", "caller": "record_notification"}
 # A notification has six tries: three deliveries of two tries each.
@@ -30,8 +30,9 @@ FEW = 4
     in_short=["DynamoDB keeps it and the answer is lost"],
 )
 def test_notifications_published_in_this_weather(system: Faulty, weather: Weather, record: Record) -> None:
+    keys = [new_id("n") for _ in range(5)]
     with weather(system):
-        keys = counting.publish(system, 5)
+        counting.publish(system, keys)
     record(count_notifications(system, keys))
 
 
@@ -40,7 +41,7 @@ def test_dynamodb_is_away_for_longer_than_all_tries(system: Faulty, record: Reco
         keys = [letters.new_id("n"), letters.new_id("n")]
         # The fault applies only to these keys, because notifications of an earlier test can still arrive.
         with system.wire.fault(**KEEP, fault=throttled, when=lambda call: any(key in call for key in keys)):
-            counting.publish(system, keys=keys)
+            counting.publish(system, keys)
             count = count_notifications(system, keys)
         assert count.waiting == 2
         waiting = messages(system, "FAILURES_QUEUE_URL")
@@ -48,23 +49,18 @@ def test_dynamodb_is_away_for_longer_than_all_tries(system: Faulty, record: Reco
         record(count_notifications(system, keys))
 
 
-def deliver(system: Faulty, event: dict[str, Any], function: str = "record_notification") -> None:
-    ok, error = system.invoke(function, event)
-    assert ok, error
-
-
 @short
 def test_each_notification_is_delivered_three_times_and_out_of_order(system: Faulty, record: Record) -> None:
     keys = [new_id("n") for _ in range(4)]
     events = [sns_event(key) for key in keys]
     for each in [*events, *reversed(events), *events]:
-        deliver(system, each)
+        system.call("record_notification", each)
     record(count_notifications(system, keys))
 
 
 def test_the_same_notification_at_the_same_moment_ten_times(system: Faulty, record: Record) -> None:
     key = new_id("n")
-    at_once(lambda: deliver(system, sns_event(key)))
+    at_once(lambda: system.call("record_notification", sns_event(key)))
     record(count_notifications(system, [key]))
 
 
@@ -73,5 +69,5 @@ def test_a_broken_message_among_good_ones(system: Faulty, record: Record) -> Non
     broken = {"Records": [sns_event(first)["Records"][0], {"Sns": {"MessageId": new_id("m")}}]}
     ok, _ = system.invoke("record_notification", broken)
     assert not ok
-    deliver(system, sns_event(first, last))
+    system.call("record_notification", sns_event(first, last))
     record(count_notifications(system, [first, last]))

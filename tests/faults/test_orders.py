@@ -4,8 +4,9 @@ from typing import Any
 
 from tests.faults import counting
 from tests.faults.conftest import Record
-from tests.faults.counting import at_once, count_orders, order
+from tests.faults.counting import count_orders, order
 from tests.faults.weather import SOME, Weather, cases, killing, short, wire
+from tests.system.events import sqs_event
 from tests.system.faults import (
     cut_after,
     cut_before,
@@ -21,6 +22,7 @@ from tests.system.faults import (
 from tests.system.letters import own_letters
 from tests.system.stack import Faulty
 from tests.system.system import Answer, new_id, wait_for
+from tests.system.waiting import at_once
 
 WRITE = "dynamodb:BatchExecuteStatement"
 # Enough faults for both tries of each batch. The batches are written concurrently.
@@ -82,30 +84,16 @@ def test_a_poison_message_lies_between_good_ones(system: Faulty, record: Record)
         wait_for(lambda: counting.dead(system, [poison]), "the dead letter")
 
 
-def sqs_event(system: Faulty, orders: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the event that SQS sends to ``store_orders``. MiniStack sends at most ten messages, and AWS more."""
-    source = {"eventSource": "aws:sqs", "eventSourceARN": system.env["ORDERS_QUEUE_ARN"]}
-    source |= {"attributes": {"ApproximateReceiveCount": "1"}}
-    return {
-        "Records": [
-            {"messageId": new_id("m"), "receiptHandle": new_id("r"), "body": counting.message(each), **source}
-            for each in orders
-        ]
-    }
-
-
 @short
 def test_a_large_batch_comes_again_after_the_function_timed_out_half_way(system: Faulty, record: Record) -> None:
     # The function makes four writes of 25 orders. The third hangs until Lambda's timeout. SQS sends all 100 again.
     orders = [order("large") for _ in range(100)]
-    event = sqs_event(system, orders)
+    event = sqs_event(*map(counting.message, orders))
     with system.timeout("store_orders", 3), system.wire.fault(WRITE, late(6), every=3, first=1):
         ok, error = system.invoke("store_orders", event)
     assert not ok
     assert "timed out" in error["errorMessage"]
-    ok, answer = system.invoke("store_orders", event)
-    assert ok, answer
-    assert answer == {"batchItemFailures": []}
+    assert system.call("store_orders", event) == {"batchItemFailures": []}
     record(count_orders(system, [each["orderID"] for each in orders]))
 
 
@@ -137,8 +125,7 @@ def test_the_stream_replays_its_records(system: Faulty, record: Record) -> None:
     accepted = counting.place(system, [order("replayed") for _ in range(10)])
     wait_for(lambda: not count_orders(system, accepted).lost, "the announcements")
     for _ in range(2):
-        ok, error = system.invoke("announce_orders", {"Records": counting.stream_records(system, accepted)})
-        assert ok, error
+        system.call("announce_orders", {"Records": counting.stream_records(system, accepted)})
     record(count_orders(system, accepted))
 
 
@@ -165,7 +152,8 @@ def test_sns_refuses_to_tell_of_a_conflict_in_a_batch(system: Faulty, record: Re
 
 
 def conflicts(system: Faulty, placed: dict[str, Any]) -> int:
-    return sum("refused" in each["subject"] for each in counting.inbox(system, placed["orderID"]))
+    facts = (each["facts"] for each in counting.inbox(system, placed["orderID"]))
+    return counting.orders_of("conflict", facts)[placed["orderID"]]
 
 
 @short

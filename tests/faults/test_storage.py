@@ -1,8 +1,7 @@
 """Flow 4: every accepted storage report ends, its end is announced once, and no bucket is silently missing."""
 
-from tests.faults import counting
 from tests.faults.conftest import Record
-from tests.faults.counting import count_reports, wait_for_reports
+from tests.faults.counting import count_reports, reports_in, wait_for_reports
 from tests.faults.weather import SOME, Weather, cases, invoking, killing, publishing, together, wire
 from tests.system.calls import Call
 from tests.system.faults import cut_after, cut_before, denied, failed, failed_after, throttled, unavailable
@@ -23,13 +22,6 @@ def shares(call: Call) -> bool:
     return "/round-" in call.path
 
 
-def ended(system: Faulty, weather: Weather, body: dict[str, str], number: int = 2) -> list[str]:
-    with weather(system):
-        accepted = counting.request_reports(system, body, number)
-        wait_for_reports(system, accepted)
-    return accepted
-
-
 @cases(
     {
         "S3 throttles the list of buckets": wire("s3:ListBuckets", throttled, first=SOME),
@@ -48,7 +40,7 @@ def ended(system: Faulty, weather: Weather, body: dict[str, str], number: int = 
     in_short=["one bucket refuses", "SNS takes the notification and the answer is lost"],
 )
 def test_storage_reports_requested_in_this_weather_succeed(system: Faulty, weather: Weather, record: Record) -> None:
-    accepted = ended(system, weather, LISTING)
+    accepted = reports_in(system, weather, **LISTING)
     record(count_reports(system, accepted, wanted="SUCCEEDED"))
     for each in accepted:
         # The report lists every bucket, including those that could not be read.
@@ -67,7 +59,7 @@ def test_storage_reports_requested_in_this_weather_succeed(system: Faulty, weath
     in_short=["CloudWatch refuses"],
 )
 def test_storage_reports_of_metrics_in_this_weather_end(system: Faulty, weather: Weather, record: Record) -> None:
-    record(count_reports(system, ended(system, weather, METRICS)))
+    record(count_reports(system, reports_in(system, weather, **METRICS)))
 
 
 @cases(
@@ -85,7 +77,7 @@ def test_storage_reports_of_metrics_in_this_weather_end(system: Faulty, weather:
 def test_storage_reports_that_cannot_succeed_are_announced_as_failed(
     system: Faulty, weather: Weather, record: Record
 ) -> None:
-    record(count_reports(system, ended(system, weather, LISTING), wanted="FAILED"))
+    record(count_reports(system, reports_in(system, weather, **LISTING), wanted="FAILED"))
 
 
 @cases(
@@ -111,4 +103,4 @@ def test_storage_reports_in_shares_in_this_weather_succeed(system: Faulty, weath
 
 
 def test_measure_buckets_is_killed_before_its_page_is_stored(system: Faulty, record: Record) -> None:
-    record(count_reports(system, ended(system, killing("s3:PutObject", "measure_buckets"), LISTING)))
+    record(count_reports(system, reports_in(system, killing("s3:PutObject", "measure_buckets"), **LISTING)))

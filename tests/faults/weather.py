@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.system.faults import after_call, before_call, cut_before
+from tests.system.gate import Trap
 from tests.system.stack import Faulty
 from tests.system.wire import Fault
 
@@ -43,6 +44,11 @@ def killing(operation: str, function: str, *, done: bool = False, first: int = 2
         caller=function,
         first=first,
     )
+
+
+def trap(work: Callable[[Faulty], object] = lambda _system: None, **how: Any) -> Weather:
+    """Returns a trap for connections to MySQL, which does ``work`` before each cut."""
+    return lambda system: system.gate.trap(Trap(work=lambda: work(system), **how))
 
 
 def afresh(function: str) -> Weather:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tests.system.events import failed_event, s3_event
 from tests.system.system import System, new_id, wait_for
 
 QUEUES = ("ORDERS_DEAD_LETTER_URL", "FAILURES_QUEUE_URL")
@@ -65,7 +66,7 @@ def own_letters(system: System) -> Iterator[Letters]:
         letters.take_away()
 
 
-def messages(system: System, queue: str, hidden_seconds: int = 30) -> list[dict[str, Any]]:
+def messages(system: System, queue: str) -> list[dict[str, Any]]:
     """Returns all messages of a queue and leaves them in it. It first waits until no reader hides a message."""
     sqs, url = system.aws("sqs"), system.env[queue]
 
@@ -75,7 +76,7 @@ def messages(system: System, queue: str, hidden_seconds: int = 30) -> list[dict[
 
     wait_for(all_visible, f"hidden messages in {queue}")
     found: list[dict[str, Any]] = []
-    options = {"MaxNumberOfMessages": 10, "VisibilityTimeout": hidden_seconds}
+    options = {"MaxNumberOfMessages": 10, "VisibilityTimeout": 30}
     while got := sqs.receive_message(QueueUrl=url, **options).get("Messages"):
         found += got
     for each in found:
@@ -89,15 +90,10 @@ def order_message(order_id: str, **fields: Any) -> dict[str, Any]:
     return {**order, "placedAt": "2026-11-21T08:00:00.000000Z", **fields}
 
 
-def failed_event(system: System, function: str, event: dict[str, Any]) -> dict[str, Any]:
-    """Returns the letter that Lambda sends to the failures queue after a function's last retry of an event."""
-    account = system.env["ORDERS_QUEUE_ARN"].split(":")[4]
-    arn = f"arn:aws:lambda:us-east-1:{account}:function:cafe-dev-{function}"
-    return {"requestContext": {"functionArn": arn}, "requestPayload": event}
-
-
 def failed_upload(system: System, key: str) -> dict[str, Any]:
-    return failed_event(system, "receive_upload", system.s3_event(key, etag='"0"'))
+    account = system.env["ORDERS_QUEUE_ARN"].split(":")[4]
+    arn = f"arn:aws:lambda:us-east-1:{account}:function:cafe-dev-receive_upload"
+    return failed_event(arn, s3_event(system.env["UPLOADS_BUCKET"], key, "0"))
 
 
 def take_all(system: System) -> list[str]:

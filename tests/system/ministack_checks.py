@@ -13,7 +13,9 @@ import urllib3
 from botocore.parsers import ResponseParserError
 
 from local.cloud import REGION
+from tests.system import people
 from tests.system.emulator import ACCOUNT, Emulator, is_allowed
+from tests.system.events import records
 from tests.system.system import wait_for
 
 
@@ -22,13 +24,8 @@ def signed_tokens(emulator: Emulator) -> bool:
     pool = cognito.create_user_pool(PoolName="people")["UserPool"]["Id"]
     flows = ["ALLOW_USER_PASSWORD_AUTH"]
     page = cognito.create_user_pool_client(UserPoolId=pool, ClientName="page", ExplicitAuthFlows=flows)
-    cognito.admin_create_user(UserPoolId=pool, Username="ana")
-    cognito.admin_set_user_password(UserPoolId=pool, Username="ana", Password="Pass-w0rd", Permanent=True)
-    token = cognito.initiate_auth(
-        ClientId=page["UserPoolClient"]["ClientId"],
-        AuthFlow="USER_PASSWORD_AUTH",
-        AuthParameters={"USERNAME": "ana", "PASSWORD": "Pass-w0rd"},
-    )["AuthenticationResult"]["IdToken"]
+    answer = people.sign_in(cognito, page["UserPoolClient"]["ClientId"], "ana", people.add(cognito, pool, "ana"))
+    token = answer["AuthenticationResult"]["IdToken"]
     with urllib.request.urlopen(f"{emulator.endpoint}/{pool}/.well-known/jwks.json", timeout=10) as answer:
         published = json.load(answer)
     emulator.function("unpackaged", "def handler(event, context):\n    import cryptography")
@@ -152,14 +149,10 @@ def _put(emulator: Emulator, *ids: str) -> None:
 
 
 def partiql_inserts(emulator: Emulator) -> bool:
-    stream, streams = emulator.table("inserted"), emulator.client("dynamodbstreams")
+    stream = emulator.table("inserted")
     emulator.client("dynamodb").execute_statement(Statement="""INSERT INTO "inserted" VALUE {'id': 'one'}""")
-    records = []
-    for shard in streams.describe_stream(StreamArn=stream)["StreamDescription"]["Shards"]:
-        position = {"ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
-        iterator = streams.get_shard_iterator(StreamArn=stream, **position)["ShardIterator"]
-        records += streams.get_records(ShardIterator=iterator)["Records"]
-    return [(each["eventName"], each["dynamodb"]["Keys"]) for each in records] == [("INSERT", {"id": {"S": "one"}})]
+    found = [each for _, each in records(emulator.client("dynamodbstreams"), stream)]
+    return [(each["eventName"], each["dynamodb"]["Keys"]) for each in found] == [("INSERT", {"id": {"S": "one"}})]
 
 
 def repeated_starts(emulator: Emulator) -> bool:

@@ -18,14 +18,16 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pymysql
 
+from chalicelib import facts
 from chalicelib.settings import Database as Settings
 from infra.deploy import project
 from local.cloud import Cloud
@@ -35,6 +37,7 @@ from local.stack import Stack, run_in_parallel
 from tests.system.calls import Call
 from tests.system.gate import Gate
 from tests.system.system import ROOT, System
+from tests.system.waiting import changed
 from tests.system.wire import Wire
 
 PATCHES = Path(__file__).parent / "ministack_patches.py"
@@ -281,40 +284,28 @@ class Faulty(System):
         self.stack.database.process.stop(seconds=0)
         self.stack.database.start_process()
 
-    @contextmanager
-    def timeout(self, function: str, seconds: int) -> Iterator[None]:
+    def timeout(self, function: str, seconds: int) -> AbstractContextManager[None]:
         """Changes the timeout of ``function`` while the block runs."""
         lambda_, name = self.aws("lambda"), f"cafe-dev-{function}"
         usual = lambda_.get_function_configuration(FunctionName=name)["Timeout"]
-        lambda_.update_function_configuration(FunctionName=name, Timeout=seconds)
-        try:
-            yield
-        finally:
-            lambda_.update_function_configuration(FunctionName=name, Timeout=usual)
+        change = partial(lambda_.update_function_configuration, FunctionName=name)
+        return changed(lambda value: change(Timeout=value), usual, seconds)
 
-    @contextmanager
-    def visibility(self, seconds: int) -> Iterator[None]:
+    def visibility(self, seconds: int) -> AbstractContextManager[None]:
         """Changes the visibility timeout of the orders queue while the block runs."""
-        sqs, url = self.aws("sqs"), self.env["ORDERS_QUEUE_URL"]
-        usual = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])["Attributes"]
-        sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": str(seconds)})
-        try:
-            yield
-        finally:
-            sqs.set_queue_attributes(QueueUrl=url, Attributes=usual)
+        sqs, url, name = self.aws("sqs"), self.env["ORDERS_QUEUE_URL"], "VisibilityTimeout"
+        usual = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"]
+        change = partial(sqs.set_queue_attributes, QueueUrl=url)
+        return changed(lambda value: change(Attributes=value), usual, {name: str(seconds)})
 
-    @contextmanager
-    def patience(self, kind: str, state: str | None, seconds: int) -> Iterator[None]:
+    def patience(self, kind: str, state: str | None, seconds: int) -> AbstractContextManager[None]:
         """Changes the timeout of a state, or of the whole state machine, while the block runs."""
         sfn, arn = self.aws("stepfunctions"), self.env[f"{kind.upper()}_REPORT_ARN"]
         usual = sfn.describe_state_machine(stateMachineArn=arn)["definition"]
-        changed = json.loads(usual)
-        (changed["States"][state] if state else changed)["TimeoutSeconds"] = seconds
-        sfn.update_state_machine(stateMachineArn=arn, definition=json.dumps(changed))
-        try:
-            yield
-        finally:
-            sfn.update_state_machine(stateMachineArn=arn, definition=usual)
+        shorter = json.loads(usual)
+        (shorter["States"][state] if state else shorter)["TimeoutSeconds"] = seconds
+        change = partial(sfn.update_state_machine, stateMachineArn=arn)
+        return changed(lambda value: change(definition=value), usual, json.dumps(shorter))
 
 
 @dataclass(frozen=True)
@@ -322,6 +313,7 @@ class Message:
     key: str
     subject: str
     text: str
+    facts: dict[str, Any]
 
 
 class Subscriber:
@@ -345,8 +337,11 @@ class Subscriber:
             while found := self._sqs.receive_message(QueueUrl=self._url, MaxNumberOfMessages=10).get("Messages"):
                 for each in found:
                     sent = json.loads(each["Body"])
-                    key = sent.get("MessageAttributes", {}).get("key", {}).get("Value", "")
-                    self._got.append(Message(key, sent.get("Subject") or "", sent["Message"]))
+                    attributes = {name: value["Value"] for name, value in sent.get("MessageAttributes", {}).items()}
+                    known = facts.read(attributes.get(facts.NAME))
+                    self._got.append(
+                        Message(attributes.get("key", ""), sent.get("Subject") or "", sent["Message"], known)
+                    )
                 entries = [{"Id": str(n), "ReceiptHandle": each["ReceiptHandle"]} for n, each in enumerate(found)]
                 self._sqs.delete_message_batch(QueueUrl=self._url, Entries=entries)
             return list(self._got)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote_plus
 
 import boto3
 import pymysql
@@ -21,7 +20,7 @@ from botocore.config import Config
 
 from chalicelib.settings import Database
 from local.stack import Stack
-from tests.system.waiting import wait_for
+from tests.system.waiting import changed, wait_for
 
 ROOT = Path(__file__).parents[2]
 # The inventory's tables without constraints, as an existing database can have them.
@@ -150,31 +149,28 @@ class System:
         answer = self.aws("lambda").invoke(FunctionName=f"cafe-dev-{function}", Payload=json.dumps(event))
         return "FunctionError" not in answer, json.loads(answer["Payload"].read() or "null")
 
+    def call(self, function: str, event: Any) -> Any:
+        """Invokes a deployed function, which must succeed. Returns its result."""
+        ok, result = self.invoke(function, event)
+        assert ok, result
+        return result
+
+    def publish(self, subject: str, message: str, **attributes: str) -> None:
+        """Publishes a notification without the proxy."""
+        values = {name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()}
+        where = {"TopicArn": self.env["TOPIC_ARN"], "MessageAttributes": values}
+        self.aws("sns").publish(**where, Subject=subject, Message=message)
+
     def upload(self, key: str, body: bytes | str) -> str:
         data = body.encode() if isinstance(body, str) else body
         self.aws("s3").put_object(Bucket=self.env["UPLOADS_BUCKET"], Key=key, Body=data)
         return key
 
-    def s3_event(self, key: str, sequencer: str = "0A", etag: str | None = None) -> dict[str, Any]:
-        """Returns the event that S3 sends for an object. With an ``etag``, the object need not exist."""
-        bucket = self.env["UPLOADS_BUCKET"]
-        found = {"ETag": etag, "ContentLength": 1} if etag else self.aws("s3").head_object(Bucket=bucket, Key=key)
-        stored_object = {
-            "key": quote_plus(key, safe="/"),
-            "size": found["ContentLength"],
-            "eTag": found["ETag"].strip('"'),
-            "sequencer": sequencer,
-        }
-        record = {"eventVersion": "2.1", "eventSource": "aws:s3", "eventName": "ObjectCreated:Put"}
-        record["eventTime"] = "2026-11-21T08:00:00.000Z"
-        return {"Records": [{**record, "s3": {"bucket": {"name": bucket}, "object": stored_object}}]}
-
     def role(self, function: str) -> str:
         name = "API" if function == "api" else function.upper()
         return self.env[f"{name}_ROLE_ARN"].rsplit("/", 1)[1]
 
-    @contextmanager
-    def without(self, function: str, action: str) -> Iterator[None]:
+    def without(self, function: str, action: str) -> AbstractContextManager[None]:
         """Removes ``action`` from the function's role while the block runs."""
         iam = self.aws("iam")
         role = self.role(function)
@@ -188,11 +184,11 @@ class System:
                 statements.append({**statement, "Action": left})
         reduced = {**document, "Statement": statements}
         assert reduced != document, f"the role of {function} does not have {action}"
-        iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=json.dumps(reduced))
-        try:
-            yield
-        finally:
-            iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=json.dumps(document))
+
+        def put(content: Any) -> None:
+            iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=json.dumps(content))
+
+        return changed(put, document, reduced)
 
     # --- MySQL
 

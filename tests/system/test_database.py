@@ -4,7 +4,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from local import database as local
 from local.processes import free_ports
 from tests.system.inventory import HEADER
 from tests.system.system import System, new_id
+from tests.system.waiting import changed
 
 
 def test_a_server_that_is_slow_is_given_up_after_the_read_time_out(database: Database) -> None:
@@ -45,41 +46,29 @@ def test_a_lock_that_is_held_too_long_is_unavailable(database: Database) -> None
             insert()
 
 
-@contextmanager
-def rotated(system: System, *, secret_follows: bool = True) -> Iterator[None]:
-    """For a while the functions' user has another password, and the secret has it too or not."""
+def rotated(system: System) -> AbstractContextManager[None]:
+    """Gives the functions' user and the secret another password while the block runs."""
     manager, arn = system.aws("secretsmanager"), system.env["DB_SECRET_ARN"]
-    before = manager.get_secret_value(SecretId=arn)["SecretString"]
-    known = json.loads(before)
-    # A new one each time, so that no worker has it from an earlier test.
-    new = secrets.token_hex(8)
+    usual = manager.get_secret_value(SecretId=arn)["SecretString"]
 
-    def set_password(password: str) -> None:
+    def change(secret: str) -> None:
+        known = json.loads(secret)
         [(host,)] = system.sql("SELECT Host FROM mysql.user WHERE User = %s", known["username"])
-        system.sql("ALTER USER %s@%s IDENTIFIED BY %s", known["username"], host, password)
+        system.sql("ALTER USER %s@%s IDENTIFIED BY %s", known["username"], host, known["password"])
+        manager.put_secret_value(SecretId=arn, SecretString=secret)
 
-    set_password(new)
-    try:
-        if secret_follows:
-            manager.put_secret_value(SecretId=arn, SecretString=json.dumps({**known, "password": new}))
-        yield
-    finally:
-        set_password(known["password"])
-        manager.put_secret_value(SecretId=arn, SecretString=before)
-
-
-def read_inventory(system: System) -> None:
-    ok, result = system.invoke("read_inventory", {"reportId": new_id("rotated")})
-    assert ok, result
+    # A new one each time, so that no worker has it from an earlier test.
+    return changed(change, usual, json.dumps({**json.loads(usual), "password": secrets.token_hex(8)}))
 
 
 def test_a_deployed_function_follows_a_password_that_is_rotated(system: System) -> None:
-    read_inventory(system)
+    report = {"reportId": new_id("rotated")}
+    system.call("read_inventory", report)
     with rotated(system):
-        read_inventory(system)
+        system.call("read_inventory", report)
         key = system.upload(f"inventory/{new_id('u')}.csv", HEADER)
         assert "0 rows imported" in system.notification(key, "upload")["message"]
-    read_inventory(system)
+    system.call("read_inventory", report)
 
 
 def test_the_password_is_in_no_functions_environment(system: System) -> None:

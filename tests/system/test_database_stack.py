@@ -21,10 +21,7 @@ from tests.system.system import System
 
 LEFT_OUT = (
     (r"(?m)^  FunctionsTo\w+: .*\n", ""),
-    (
-        r'\{"Fn::GetAtt": \["Cluster", "MasterUserSecret\.SecretArn"\]\}',
-        '{"Ref": "Secret"}',
-    ),
+    (r'\{"Fn::GetAtt": \["Cluster", "MasterUserSecret\.SecretArn"\]\}', '{"Ref": "Secret"}'),
 )
 
 

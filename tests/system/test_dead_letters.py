@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from tests.system.events import failed_batch, records, undelivered
 from tests.system.inventory import HEADER, stock
 from tests.system.letters import Letters, failed_upload, messages, order_message, own_letters
 from tests.system.system import System, logged, stored, wait_for
+from tests.system.waiting import at_once
 
 
 @pytest.fixture
@@ -98,20 +99,9 @@ def test_an_upload_that_failed_for_good_is_imported_once_it_is_put_back(system: 
 
 
 def envelope(system: System, key: str) -> dict[str, Any]:
-    """The letter that AWS's SNS puts into the failures queue. MiniStack's SNS does not, so the tests do."""
-    return {
-        "Type": "Notification",
-        "MessageId": f"message-{key}",
-        "TopicArn": system.env["TOPIC_ARN"],
-        "Subject": f"Report {key} ready",
-        "Message": f"It opens for an hour: https://example.com/{key}?X-Amz-Signature=secret",
-        "Timestamp": "2026-11-21T08:00:00.000Z",
-        "SignatureVersion": "1",
-        "MessageAttributes": {
-            "kind": {"Type": "String", "Value": "report"},
-            "key": {"Type": "String", "Value": f"report/{key}"},
-        },
-    }
+    message = f"It opens for an hour: https://example.com/{key}?X-Amz-Signature=secret"
+    attributes = {"kind": "report", "key": f"report/{key}"}
+    return undelivered(system.env["TOPIC_ARN"], f"Report {key} ready", message, **attributes)
 
 
 def test_what_sns_could_not_deliver_is_in_the_inbox_once_however_often_it_is_put_back(
@@ -130,39 +120,18 @@ def test_what_sns_could_not_deliver_is_in_the_inbox_once_however_often_it_is_put
     assert len(system.notifications(key)) == 1
 
 
-def position(system: System, order_id: str) -> tuple[str, str]:
-    """The shard and the sequence number of an order on the stream."""
-    streams, stream = system.aws("dynamodbstreams"), system.env["ORDERS_STREAM_ARN"]
-    [shard] = streams.describe_stream(StreamArn=stream)["StreamDescription"]["Shards"]
-    of_shard = {"StreamArn": stream, "ShardId": shard["ShardId"]}
-    iterator = streams.get_shard_iterator(**of_shard, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
-    while iterator:
-        answer = streams.get_records(ShardIterator=iterator)
-        for change in (each["dynamodb"] for each in answer["Records"]):
-            if change["Keys"]["orderID"]["S"] == order_id:
-                return shard["ShardId"], change["SequenceNumber"]
-        iterator = answer.get("NextShardIterator") if answer["Records"] else None
-    raise AssertionError(f"{order_id} is not on the stream")
-
-
 def test_a_batch_of_which_only_the_position_is_known_is_read_from_the_stream(system: System, letters: Letters) -> None:
     order_id = placed(system, letters.new_id())
     system.notification(order_id, "order")
-    shard, number = position(system, order_id)
-
-    def put(start: str) -> str:
-        context = {"condition": "RetryAttemptsExhausted", "approximateInvokeCount": 101, "functionArn": "arn"}
-        info = {
-            **{"shardId": shard, "startSequenceNumber": start, "endSequenceNumber": number, "batchSize": 1},
-            "approximateArrivalOfFirstRecord": "2026-11-21T08:00:00Z",
-            "approximateArrivalOfLastRecord": "2026-11-21T08:00:00Z",
-            "streamArn": system.env["ORDERS_STREAM_ARN"],
-        }
-        return letters.put(
-            "FAILURES_QUEUE_URL", {"requestContext": context, "DDBStreamBatchInfo": info, "version": "1.0"}
-        )
-
-    dead, gone, broken = put(number), put("1".zfill(21)), put("1")
+    stream = system.env["ORDERS_STREAM_ARN"]
+    changes = [(shard, each["dynamodb"]) for shard, each in records(system.aws("dynamodbstreams"), stream)]
+    [(shard, number)] = [
+        (shard, each["SequenceNumber"]) for shard, each in changes if each["Keys"] == {"orderID": {"S": order_id}}
+    ]
+    dead, gone, broken = (
+        letters.put("FAILURES_QUEUE_URL", failed_batch(stream, shard, start, number))
+        for start in (number, "1".zfill(21), "1")
+    )
     result = letters.redrive(dead, gone, broken)
     assert result["redriven"] == 1, result
     kept = {each["id"]: each["why"] for each in result["kept"]}
@@ -180,8 +149,7 @@ def test_ten_redrives_at_the_same_moment_put_each_letter_back_once(system: Syste
     dead = [letters.put("ORDERS_DEAD_LETTER_URL", order_message(each)) for each in orders]
     dead += [letters.put("FAILURES_QUEUE_URL", failed_upload(system, each)) for each in keys]
 
-    with ThreadPoolExecutor(10) as pool:
-        answers = list(pool.map(lambda _: letters.redrive(*dead), range(10)))
+    answers = at_once(lambda: letters.redrive(*dead))
     assert sum(each["redriven"] for each in answers) == 33
     wait_for(lambda: said(system, "receive_upload", "upload received", mine) >= 3, "the uploads")
     wait_for(lambda: said(system, "store_orders", "order stored", mine) >= 30, "the orders")

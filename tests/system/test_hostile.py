@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from tests.system.inventory import HEADER
 from tests.system.reports import execution_arn
 from tests.system.system import System, logged, new_id, wait_for
+from tests.system.waiting import changed
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 SEED = 20261121
@@ -160,11 +162,8 @@ def test_no_secret_is_in_a_log_an_error_or_the_output_of_an_execution(system: Sy
     with system.without("read_inventory", "s3:PutObject"):
         failed = system.report()
     with_password = f"ALTER USER '{system.env['DB_USER']}'@'%%' IDENTIFIED BY %s"
-    system.sql(with_password, "another")
-    try:
+    with changed(partial(system.sql, with_password), system.env["DB_PASSWORD"], "another"):
         refused = system.report()
-    finally:
-        system.sql(with_password, system.env["DB_PASSWORD"])
     assert (failed["status"], refused["status"]) == ("FAILED", "FAILED")
     assert "refuses" in refused["error"]
     errors = [

@@ -2,12 +2,9 @@
 
 import io
 import logging
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import quote_plus
 
 import pytest
 
@@ -17,13 +14,13 @@ from chalicelib.errors import DatabaseRefused, Unavailable
 from chalicelib.notifications import Notification
 from chalicelib.settings import Database
 from chalicelib.uploads import receiving
+from tests.system.events import Event, s3_event
 from tests.system.inventory import HEADER
 from tests.system.system import LOOSE_TABLES
+from tests.system.waiting import at_once
 
 BUCKET = "uploads"
 KEY = "inventory/may.csv"
-
-Record = dict[str, Any]
 
 
 class Cafe:
@@ -36,14 +33,12 @@ class Cafe:
         self.lock_seconds = 50
         self._uploads = 0
 
-    def upload(self, rows: str | bytes, key: str = KEY, header: str = HEADER) -> Record:
+    def upload(self, rows: str | bytes, key: str = KEY, header: str = HEADER) -> Event:
         """Stores the file and returns the record of the event that S3 would send."""
         self.files[key] = rows if isinstance(rows, bytes) else (header + rows).encode()
         self._uploads += 1
-        stored = {"key": quote_plus(key, safe="/"), "size": len(self.files[key]), "eTag": "0"}
-        stored["sequencer"] = f"{self._uploads:X}"
-        s3 = {"bucket": {"name": "uploads"}, "object": stored}
-        return {"eventName": "ObjectCreated:Put", "eventTime": "2026-11-21T03:14:15.926Z", "s3": s3}
+        [record] = s3_event("uploads", key, "0", f"{self._uploads:X}", len(self.files[key]))["Records"]
+        return record
 
     def get_object(self, **given: Any) -> dict[str, Any]:
         """Answers as S3."""
@@ -55,7 +50,7 @@ class Cafe:
             cursor.execute("SET innodb_lock_wait_timeout = %s", (self.lock_seconds,))
             yield connection
 
-    def receive(self, *records: Record, publish: Callable[[Notification], None] | None = None) -> None:
+    def receive(self, *records: Event, publish: Callable[[Notification], None] | None = None) -> None:
         collaborators: dict[str, Any] = {"s3": self, "connect": self.connect, "bucket": "uploads"}
         receiving.receive({"Records": [*records]}, publish=publish or self.published.append, **collaborators)
 
@@ -120,7 +115,7 @@ def test_an_inventory_is_imported_and_announced(cafe: Cafe) -> None:
             kind="upload",
             key=f"upload/{KEY}/1",
             subject=f"Upload: 2 rows imported, 0 bad ({KEY})",
-            message=f"{KEY} (141 Bytes) was received at 2026-11-21T03:14:15.926Z.\n"
+            message=f"{KEY} (141 Bytes) was received at 2026-11-21T08:00:00.000Z.\n"
             "2 rows imported: 2 new, 0 updated, 0 unchanged.",
             sms=f"Upload: 2 rows imported, 0 bad ({KEY})",
             facts={"key": KEY, "outcome": "imported", "new": 2, "updated": 0, "unchanged": 0, "bad": 0},
@@ -163,7 +158,7 @@ def test_the_last_row_of_a_repeated_bean_counts_and_the_others_are_named(cafe: C
     assert cafe.messages()[0].splitlines()[:3] == [
         "2 rows imported: 2 new, 0 updated, 0 unchanged.",
         "2 rows left out:",
-        "- line 2: the same bean is on line 4, which counts",
+        "- line 2: line 4 has the same bean and replaces it",
     ]
 
 
@@ -207,21 +202,9 @@ def test_an_import_that_was_not_announced_is_announced_before_the_next_of_its_ke
     assert [sent.key for sent in cafe.published] == [f"upload/{KEY}/1", f"upload/{KEY}/2"]
 
 
-def at_once(cafe: Cafe, *records: Record) -> None:
-    """Receives each record in a thread of its own; all of them start together."""
-    start = threading.Barrier(len(records))
-
-    def receive(record: Record) -> None:
-        start.wait()
-        cafe.receive(record)
-
-    with ThreadPoolExecutor(len(records)) as pool:
-        list(pool.map(receive, records))
-
-
 def test_deliveries_of_one_event_at_once_import_and_announce_it_once(cafe: Cafe) -> None:
     record = cafe.upload("".join(f"A,t,p{n},1,d,1\n" for n in range(500)))
-    at_once(cafe, *[record] * 6)
+    at_once(cafe.receive, record, times=6)
     assert cafe.messages() == ["500 rows imported: 500 new, 0 updated, 0 unchanged."]
 
 
@@ -231,7 +214,7 @@ def test_imports_of_the_same_beans_at_once_wait_for_each_other(cafe: Cafe) -> No
         cafe.upload("".join(f"{row}{n}\n" for row in (rows if n % 2 else reversed(rows))), key=f"inventory/{n}.csv")
         for n in range(6)
     ]
-    at_once(cafe, *files)
+    at_once(cafe.receive, *files, times=6)
     assert len(cafe.published) == 6
     assert cafe.query("SELECT COUNT(*), COUNT(DISTINCT quantity), COUNT(DISTINCT supplier_id) FROM beans") == [
         (800, 1, 40)
@@ -243,7 +226,7 @@ def test_imports_of_new_suppliers_at_once_do_not_hinder_each_other(cafe: Cafe) -
         cafe.upload("".join(f"S{n} {m},t,p{m % 50},1,d,1\n" for m in range(400)), key=f"inventory/{n}.csv")
         for n in range(6)
     ]
-    at_once(cafe, *files)
+    at_once(cafe.receive, *files, times=6)
     assert cafe.query("SELECT COUNT(*) FROM beans") == [(2_400,)]
 
 
@@ -293,7 +276,7 @@ def test_two_spellings_that_such_tables_do_not_distinguish_stop_the_import_and_l
     elsewhere: Cafe, row: str
 ) -> None:
     record = elsewhere.upload("Dale,robusta,Sul,2,,9\n" + row)
-    with pytest.raises(DatabaseRefused, match=r"'hill' for another spelling that it has|Duplicate entry"):
+    with pytest.raises(DatabaseRefused, match=r"'hill' as another spelling of a stored name|Duplicate entry"):
         elsewhere.receive(record)
     assert elsewhere.published == []
     assert [row[0] for row in elsewhere.inventory()] == ["Hill"]

@@ -9,10 +9,12 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import local.__main__ as command
@@ -20,6 +22,7 @@ from local import logs
 from local.database import Database
 from local.processes import Process, StackError, free_ports
 from local.stack import Stack
+from tests.system.people import sign_in
 from tests.system.stack import copied
 from tests.system.system import ROOT, System, stored, wait_for
 
@@ -28,7 +31,6 @@ ALWAYS = {
     *("CAFE_API_URL", "CAFE_STAGE", "CAFE_TOKEN"),
     *("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD", "DB_ADMIN_USER", "DB_ADMIN_PASSWORD"),
 }
-LISTENING = "0A"
 
 
 @pytest.fixture(scope="module")
@@ -85,42 +87,23 @@ def works(stack: Stack) -> bool:
     return bool(stored(system, order_id)) and system.report()["status"] == "SUCCEEDED"
 
 
-def statuses() -> dict[int, list[str]]:
-    """The state, the parent, the group, the session and so on of every living process."""
-    found = {}
-    for each in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = each.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        # The init process collects a dead orphan some time later.
-        if fields[0] != "Z":
-            found[int(each.parent.name)] = fields
+def family(stack: Stack) -> list[psutil.Process]:
+    """The stack's processes and their descendants: each leads a session, in which MiniStack's workers stay."""
+    leaders, found = set(pids(stack).values()), []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError):
+            if os.getsid(process.pid) in leaders:
+                found.append(process)
     return found
 
 
-def family(stack: Stack) -> set[int]:
-    """The stack's processes and their descendants: each leads a session, in which MiniStack's workers stay."""
-    leaders = {str(pid) for pid in pids(stack).values()}
-    return {pid for pid, fields in statuses().items() if fields[3] in leaders}
-
-
-def listening(processes: set[int]) -> set[tuple[str, int]]:
-    """The addresses, in the kernel's hexadecimal, and the ports on which these processes listen."""
-    inodes = set()
-    for pid in processes:
-        for each in Path(f"/proc/{pid}/fd").glob("*"):
-            try:
-                inodes.add(str(each.readlink()))
-            except FileNotFoundError:
-                continue
-    found = set()
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == LISTENING and f"socket:[{fields[9]}]" in inodes:
-                address, _, port = fields[1].partition(":")
-                found.add((address, int(port, 16)))
+def alive(processes: list[psutil.Process]) -> set[int | None]:
+    """The ids of those that have not ended. The init process collects a dead orphan some time later."""
+    found = set[int | None]()
+    for each in processes:
+        with suppress(psutil.NoSuchProcess):
+            if each.status() != psutil.STATUS_ZOMBIE:
+                found.add(each.pid)
     return found
 
 
@@ -153,10 +136,14 @@ def test_everything_listens_on_this_machine_only(stack: Stack) -> None:
     processes = family(stack)
     assert len(processes) > len(stack.processes)
 
-    found = listening(processes)
-
+    found = {
+        each.laddr
+        for process in processes
+        for each in process.net_connections("tcp")
+        if each.status == psutil.CONN_LISTEN
+    }
     assert {port for _, port in found} >= {stack.api_port, stack.aws_port, stack.db_port}
-    assert {address for address, _ in found} == {"0100007F"}
+    assert {address for address, _ in found} == {"127.0.0.1"}
 
 
 def test_the_file_to_source_gives_exactly_the_documented_names_from_any_folder(stack: Stack, tmp_path: Path) -> None:
@@ -218,15 +205,8 @@ def test_status_says_what_is_up_and_where_and_env_names_the_file_to_source(stack
 
 def test_a_person_who_was_added_here_must_choose_a_password_at_the_first_sign_in(stack: Stack, main: Any) -> None:
     [password] = re.findall(r"^    (\S+)$", main("user", "ana", "staff"), re.MULTILINE)
-    answer = (
-        System(stack, stack.variables())
-        .aws("cognito-idp")
-        .initiate_auth(
-            ClientId=stack.variables()["USER_POOL_CLIENT_ID"],
-            AuthFlow="USER_PASSWORD_AUTH",
-            AuthParameters={"USERNAME": "ana", "PASSWORD": password},
-        )
-    )
+    system = System(stack, stack.variables())
+    answer = sign_in(system.aws("cognito-idp"), system.env["USER_POOL_CLIENT_ID"], "ana", password)
     assert answer["ChallengeName"] == "NEW_PASSWORD_REQUIRED"
     with pytest.raises(SystemExit, match='GROUP must be staff or managers, not "boss"'):
         main("user", "ana", "boss")
@@ -328,7 +308,7 @@ def test_a_start_without_one_of_its_parts_deploys_everything_anew(
     assert after["MiniStack"] not in (None, before["MiniStack"])
     assert (after["MariaDB"] == before["MariaDB"]) == (part == "MiniStack")
     kept = {after["API"], after["MariaDB"]}
-    wait_for(lambda: processes & set(statuses()) <= kept, "the end of the workers of the old MiniStack")
+    wait_for(lambda: alive(processes) <= kept, "the end of the workers of the old MiniStack")
 
 
 # --- the end
@@ -339,7 +319,7 @@ def test_stop_leaves_no_process_and_frees_the_ports(stack: Stack, main: Any) -> 
 
     assert main("stop") == "  stopped: API, MiniStack, MariaDB\n"
 
-    wait_for(lambda: not processes & set(statuses()), "the end of every process")
+    wait_for(lambda: not alive(processes), "the end of every process")
     for port in (stack.api_port, stack.aws_port, stack.db_port):
         assert is_free(port)
     assert pids(stack) == {"API": None, "MiniStack": None, "MariaDB": None}

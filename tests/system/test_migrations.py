@@ -1,9 +1,7 @@
 """The migrations on a real server: each file once, whatever fails or is cut off; and on tables of another system."""
 
 import re
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +15,7 @@ from chalicelib.errors import DatabaseRefused, DatabaseUnavailable
 from chalicelib.reports.mysql import read_cells
 from chalicelib.settings import Database
 from tests.system.system import LOOSE_TABLES, System
+from tests.system.waiting import at_once
 
 FIRST = "CREATE TABLE one (id INT);\n-- Its price; in cents.\nALTER TABLE one ADD COLUMN price INT;\n"
 
@@ -127,14 +126,7 @@ def cut(connection: Any, word: str, done: bool) -> Iterator[None]:
 
 def test_two_at_once_run_each_file_once(run: Run, folder: Path, sql: Sql) -> None:
     (folder / "0902_rows.sql").write_text("CREATE TABLE two (id INT);\nINSERT INTO two SELECT SLEEP(0.2);\n")
-    together = threading.Barrier(4)
-
-    def one() -> dict[str, list[str]]:
-        together.wait()
-        return run()
-
-    with ThreadPoolExecutor(4) as pool:
-        results = [future.result() for future in [pool.submit(one) for _ in range(4)]]
+    results = at_once(run, times=4)
     assert sorted(result["ran"] for result in results) == [[], [], [], [*OWN, "0901_one", "0902_rows"]]
     assert sql("SELECT COUNT(*) FROM two;") == [(1,)]
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from chalicelib.sign_in import MANAGERS, OPEN, ROUTES, STAFF
-from infra import users
+from tests.system import people
 from tests.system.system import Answer, System, new_id, stored
 
 FRONTS = ("CAFE_API_URL", "REST_API_URL")
@@ -21,39 +21,13 @@ class Person(NamedTuple):
     access_token: str
 
 
-class People:
-    """New users of the stack's pool, each with a password that this test has chosen."""
-
-    def __init__(self, system: System) -> None:
-        self._cognito = system.aws("cognito-idp")
-        self._pool_id, self._client_id = system.env["USER_POOL_ID"], system.env["USER_POOL_CLIENT_ID"]
-        self._passwords: dict[str, str] = {}
-
-    def make(self, *groups: str) -> str:
-        """Adds a user to the pool; returns the name."""
-        name = new_id("ana")
-        self._passwords[name] = users.new_password()
-        self._cognito.admin_create_user(UserPoolId=self._pool_id, Username=name, MessageAction="SUPPRESS")
-        self._cognito.admin_set_user_password(
-            UserPoolId=self._pool_id, Username=name, Password=self._passwords[name], Permanent=True
-        )
-        for group in groups:
-            users.make(self._cognito, self._pool_id, name, group)
-        return name
-
-    def sign_in(self, name: str) -> Person:
-        tokens = self._cognito.initiate_auth(
-            ClientId=self._client_id,
-            AuthFlow="USER_PASSWORD_AUTH",
-            AuthParameters={"USERNAME": name, "PASSWORD": self._passwords[name]},
-        )["AuthenticationResult"]
-        assert tokens["ExpiresIn"] == 3600
-        return Person(name, tokens["IdToken"], tokens["AccessToken"])
-
-
-@pytest.fixture(scope="module")
-def people(system: System) -> People:
-    return People(system)
+def new_person(system: System, *groups: str) -> Person:
+    """Adds a person to the stack's pool, and signs in."""
+    name, cognito = new_id("ana"), system.aws("cognito-idp")
+    password = people.add(cognito, system.env["USER_POOL_ID"], name, *groups)
+    tokens = people.sign_in(cognito, system.env["USER_POOL_CLIENT_ID"], name, password)["AuthenticationResult"]
+    assert tokens["ExpiresIn"] == 3600
+    return Person(name, tokens["IdToken"], tokens["AccessToken"])
 
 
 @pytest.fixture(params=FRONTS)
@@ -71,9 +45,9 @@ def content(answer: Answer) -> tuple[int, Any]:
     return answer.status, answer.json
 
 
-def test_each_group_gets_its_routes_and_no_other(system: System, people: People, front: str) -> None:
-    tokens = {group: people.sign_in(people.make(group)).id_token for group in (STAFF, MANAGERS)}
-    nobody = people.sign_in(people.make()).id_token
+def test_each_group_gets_its_routes_and_no_other(system: System, front: str) -> None:
+    tokens = {group: new_person(system, group).id_token for group in (STAFF, MANAGERS)}
+    nobody = new_person(system).id_token
     for (method, path), group in ROUTES.items():
         # There is no such order, report or letter, and an empty body is no order: nothing is done.
         url = front + path.replace("{order_id}", "none").replace("{report_id}", "none")
@@ -87,8 +61,8 @@ def test_each_group_gets_its_routes_and_no_other(system: System, people: People,
                 assert content(answer) == (FORBIDDEN if token else UNAUTHORIZED), (method, path)
 
 
-def test_a_text_that_is_no_id_token_of_this_pool_is_refused(system: System, people: People, front: str) -> None:
-    person = people.sign_in(people.make(MANAGERS))
+def test_a_text_that_is_no_id_token_of_this_pool_is_refused(system: System, front: str) -> None:
+    person = new_person(system, MANAGERS)
     head, claims, signature = person.id_token.split(".")
     for token in (
         "garbage",
@@ -102,15 +76,15 @@ def test_a_text_that_is_no_id_token_of_this_pool_is_refused(system: System, peop
         assert ask(system, f"{front}/orders?limit=1", prefix + person.id_token).status == 200
 
 
-def test_an_answer_that_api_gateway_caches_opens_no_other_route(system: System, people: People, front: str) -> None:
+def test_an_answer_that_api_gateway_caches_opens_no_other_route(system: System, front: str) -> None:
     """API Gateway caches the authorizer's answer for a token, and compares it with each route by itself."""
-    token = people.sign_in(people.make(STAFF)).id_token
+    token = new_person(system, STAFF).id_token
     found = [ask(system, front + path, token).status for path in ("/orders", "/reports") * 3]
     assert found == [200, 403] * 3
 
 
-def test_an_order_and_a_report_have_the_name_of_the_caller(system: System, people: People, front: str) -> None:
-    person = people.sign_in(people.make(STAFF, MANAGERS))
+def test_an_order_and_a_report_have_the_name_of_the_caller(system: System, front: str) -> None:
+    person = new_person(system, STAFF, MANAGERS)
     order = {"customerID": "c", "item": "x"}
     order_id = ask(system, f"{front}/orders", person.id_token, "POST", order).json["orderID"]
     assert stored(system, order_id)["requestedBy"] == person.name

@@ -39,10 +39,7 @@ def test_the_total_is_exact_by_listing_and_its_page_opens(system: System, bucket
     assert report["status"] == "SUCCEEDED", report["error"]
     summary = report["summary"]
     assert measured(summary, bucket) == (1_000_000, 2)
-    assert {each["name"] for each in summary["buckets"]} >= {
-        system.env["UPLOADS_BUCKET"],
-        system.env["REPORTS_BUCKET"],
-    }
+    assert {each["name"] for each in summary["buckets"]} >= {system.env["UPLOADS_BUCKET"], system.env["REPORTS_BUCKET"]}
     assert summary["message"] == f"Total size of all buckets: {summary['totalBytes'] / 1e6:.1f} MB"
     assert (summary["errors"], summary["mode"], summary["partial"]) == ([], "listing", False)
     assert bucket in system.request("GET", report["url"]).text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.system.events import s3_event
 from tests.system.inventory import HEADER, stock
 from tests.system.system import System, logged, new_id
 
@@ -44,6 +45,5 @@ def test_a_file_that_is_no_inventory_is_refused_and_another_file_only_received(s
 
 def test_an_object_that_is_gone_before_it_is_read_is_announced_as_such(system: System) -> None:
     gone = key()
-    ok, error = system.invoke("receive_upload", system.s3_event(gone, etag="0" * 32))
-    assert ok, error
+    system.call("receive_upload", s3_event(system.env["UPLOADS_BUCKET"], gone, "0" * 32))
     assert "deleted before it could be read" in system.notification(gone, "upload")["message"]

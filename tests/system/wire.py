@@ -10,7 +10,6 @@ import random
 import re
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -123,8 +122,6 @@ class Wire(ThreadingMixIn, TCPServer):
         self.callers: dict[str, str] = {}
         self.rules: list[Rule] = []
         self.errors: list[BaseException | None] = []
-        self.calls: Counter[tuple[str, str]] = Counter()
-        self._counting = threading.Lock()
         super().__init__(("127.0.0.1", port), _Connection)
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._thread.start()
@@ -156,15 +153,6 @@ class Wire(ThreadingMixIn, TCPServer):
         errors, self.errors = self.errors, []
         assert not errors, errors
 
-    def count(self, call: Call) -> None:
-        with self._counting:
-            self.calls[call.name, call.caller] += 1
-
-    def attempts(self, operation: str, caller: str | None = None) -> int:
-        """Returns how many calls of ``operation`` came from ``caller``, or from all callers."""
-        with self._counting:
-            return sum(n for (name, who), n in self.calls.items() if name == operation and caller in (None, who))
-
 
 class _Connection(StreamRequestHandler):
     """A client's connection. It handles one request after the other."""
@@ -194,7 +182,6 @@ class _Connection(StreamRequestHandler):
         attempt = re.search(r"attempt=(\d+)", headers.get("amz-sdk-request", ""))
         port = self.client_address[1]
         call = Call(name, self._caller(headers), path, content, port, int(attempt[1]) if attempt else 1)
-        self.server.count(call)
         sent = False
 
         def send() -> Reply:

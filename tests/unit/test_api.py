@@ -52,9 +52,6 @@ def pages(api: Api, path: str, key: str) -> Iterator[list[str]]:
         following = page["next"] and f"&next={page['next']}"
 
 
-# --- POST /create_report ----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("body", [b"", {}, {"kind": "inventory"}])
 def test_without_a_kind_an_inventory_report_is_started(api: Api, aws: Aws, body: Any) -> None:
     response = api.post("/create_report", body, host="127.0.0.1:8000")
@@ -82,9 +79,6 @@ def test_a_key_belongs_to_one_report_and_to_the_person_who_asked_first(api: Api,
     assert api.get(second["href"]).json_body["requestedBy"] == "ben"
 
 
-# --- GET /reports/{reportId}, and its history -------------------------------------------------------------------------
-
-
 def test_a_running_report_has_null_for_what_is_not_known_yet(api: Api, aws: Aws) -> None:
     report = started(api)
     shown = api.get(report.pop("href")).json_body
@@ -93,8 +87,9 @@ def test_a_running_report_has_null_for_what_is_not_known_yet(api: Api, aws: Aws)
     assert shown == {**report, "requestedBy": "mia", **unknown}
 
 
-def test_a_succeeded_report_has_its_summary_and_a_fresh_link_for_an_hour(api: Api, aws: Aws) -> None:
-    report_id = started(api)["reportId"]
+@pytest.mark.parametrize("kind", ["inventory", "storage"])
+def test_a_succeeded_report_has_its_summary_and_a_fresh_link_for_an_hour(api: Api, aws: Aws, kind: str) -> None:
+    report_id = started(api, {"kind": kind})["reportId"]
     summary = {"rows": 3, "suppliers": 2, "quantity": 12, "generatedAt": "2026-11-21T03:14:15.123456Z"}
     aws.finish(report_id, output=json.dumps({"summary": summary, "more": 1}))
     shown = api.get(f"/reports/{report_id}").json_body
@@ -102,12 +97,10 @@ def test_a_succeeded_report_has_its_summary_and_a_fresh_link_for_an_hour(api: Ap
     assert TIMESTAMP.fullmatch(shown["finishedAt"])
     # Its page is not there.
     assert (shown["url"], shown["expiresAt"]) == (None, None)
-    aws.s3.put_object(Bucket=ENVIRONMENT["REPORTS_BUCKET"], Key=f"inventory/{report_id}/report.html", Body=b"<p>")
+    aws.s3.put_object(Bucket=ENVIRONMENT["REPORTS_BUCKET"], Key=f"{kind}/{report_id}/report.html", Body=b"<p>")
     before = app.now()
     shown = api.get(f"/reports/{report_id}").json_body
-    assert f"/inventory/{report_id}/report.html?" in shown["url"]
-    assert "X-Amz-Algorithm=AWS4-HMAC-SHA256" in shown["url"]
-    assert "X-Amz-Expires=3600&" in shown["url"]
+    assert f"/{kind}/{report_id}/report.html?" in shown["url"]
     expires_at = datetime.fromisoformat(shown["expiresAt"])
     assert before <= expires_at - timedelta(hours=1) <= app.now()
 
@@ -142,11 +135,11 @@ def test_a_report_started_by_hand_is_found_and_nobody_requested_it(api: Api, aws
 @pytest.mark.parametrize("report_id", ["inventory-none", "a" * 81, "%00", "a:b"])
 @pytest.mark.parametrize("history", ["", "/history"])
 def test_a_report_that_does_not_exist_is_a_404(api: Api, aws: Aws, report_id: str, history: str) -> None:
+    calls = aws.calls(aws.sfn, "DescribeExecution")
     message = refused(api.get(f"/reports/{report_id}{history}"), 404, "NotFound")
     assert message.startswith("there is no report ")
-
-
-# --- GET /reports -----------------------------------------------------------------------------------------------------
+    # Step Functions would call a malformed name invalid.
+    assert bool(calls) is (report_id == "inventory-none")
 
 
 def test_reports_of_both_machines_are_listed_newest_first_by_pages_and_by_kind(api: Api, aws: Aws) -> None:
@@ -164,9 +157,6 @@ def test_reports_of_both_machines_are_listed_newest_first_by_pages_and_by_kind(a
     assert TIMESTAMP.fullmatch(oldest["finishedAt"])
     assert list(pages(api, "/reports?limit=2", "reportId")) == [ids[4:2:-1], ids[2:0:-1], ids[:1]]
     assert list(pages(api, "/reports?kind=storage", "reportId")) == [ids[2:0:-1]]
-
-
-# --- POST /orders -----------------------------------------------------------------------------------------------------
 
 
 def test_an_order_is_queued_and_named(api: Api, aws: Aws) -> None:
@@ -191,7 +181,7 @@ def test_a_list_is_answered_in_its_own_order_with_new_ids_where_the_client_gave_
 
 def test_an_id_twice_in_a_list_with_other_content_is_a_conflict(api: Api) -> None:
     message = refused(api.post("/orders", [ORDER, {**ORDER, "quantity": 3}]), 409, "Conflict")
-    assert message == "orders[1].orderID: is also the id of orders[0], which has other content"
+    assert message == "orders[1].orderID: is also the id of orders[0], which has different content"
 
 
 @pytest.mark.parametrize(("given", "count"), [(MOCHA, 1), ([MOCHA] * 3, 3)], ids=["one", "a list"])
@@ -212,19 +202,6 @@ def test_other_orders_under_the_same_key_are_a_conflict_and_not_queued(api: Api,
     message = refused(api.post("/orders", other, idempotency_key="monday"), 409, "Conflict")
     assert message.startswith("Idempotency-Key: monday was used for another request")
     assert not aws.queued()
-
-
-def test_a_stored_order_is_accepted_again_and_a_changed_one_is_a_conflict(api: Api, aws: Aws) -> None:
-    place(api, aws, ORDER)
-    response = api.post("/orders", ORDER)
-    assert (response.status_code, response.json_body["status"]) == (202, "QUEUED")
-    message = refused(api.post("/orders", [{**ORDER, "orderID": "o-2"}, {**ORDER, "quantity": 3}]), 409, "Conflict")
-    assert message == "orderID: o-1 is stored already with other content, and stays as it is"
-    assert aws.queued() == []
-    assert api.get("/orders/o-1").json_body["items"] == [{"item": "Lima", "quantity": 2}]
-
-
-# --- GET /orders ------------------------------------------------------------------------------------------------------
 
 
 def test_a_stored_order_is_shown(api: Api, aws: Aws) -> None:
@@ -263,9 +240,6 @@ def test_orders_are_listed_newest_first_by_pages_and_by_customer(api: Api, aws: 
     assert api.get("/orders").json_body["orders"][0] == api.get("/orders/o-4").json_body
 
 
-# --- GET /notifications -----------------------------------------------------------------------------------------------
-
-
 def test_notifications_are_listed_newest_first_by_pages_and_by_kind(api: Api, aws: Aws) -> None:
     for number, kind in enumerate(["upload", "order", "upload", "alarm", "upload", "a stranger's"]):
         moment = app.now() + timedelta(seconds=number)
@@ -278,8 +252,6 @@ def test_notifications_are_listed_newest_first_by_pages_and_by_kind(api: Api, aw
     assert {query: list(pages(api, f"/notifications?{query}", "messageId")) for query in expected} == expected
 
 
-# --- The parameters of every list -------------------------------------------------------------------------------------
-
 LISTS = ["/reports", "/orders", "/notifications"]
 
 
@@ -288,7 +260,6 @@ LISTS = ["/reports", "/orders", "/notifications"]
     [
         ("/reports?kind=coffee", "kind: must be one of inventory, storage"),
         ("/notifications?kind=Upload", "kind: must be one of report, order, upload, storage, alarm, other"),
-        ("/notifications?kind=", "kind: must be one of report, order, upload, storage, alarm, other"),
         ("/orders?customerID=", "customerID: must have 1 to 64 characters"),
         (f"/orders?customerID={'c' * 65}", "customerID: must have 1 to 64 characters"),
     ],
@@ -310,9 +281,6 @@ def test_a_token_of_no_list_or_of_another_list_is_refused(api: Api, aws: Aws) ->
                 assert message.startswith("next: is not the `next` of an earlier page of this list")
 
 
-# --- Bodies that cannot be read ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("path", ["/orders", "/create_report"])
 def test_a_body_that_cannot_be_read_is_a_400_a_413_or_a_415(api: Api, path: str) -> None:
     assert refused(api.post(path, b"{"), 400, "InvalidRequest").startswith("body: is not JSON")
@@ -323,13 +291,16 @@ def test_a_body_that_cannot_be_read_is_a_400_a_413_or_a_415(api: Api, path: str)
         assert kind in refused(api.post(path, b"{}", content_type=kind), 415, "UnsupportedMediaType")
 
 
-# --- What the gateway refuses, and the API itself ---------------------------------------------------------------------
-
-
 def test_health_says_the_stage_and_the_version_of_the_project(api: Api) -> None:
     response = api.get("/health")
     assert (response.status_code, response.json_body) == (200, {"status": "ok", "stage": "test", "version": VERSION})
     assert f'\nversion = "{VERSION}"\n' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_the_openapi_description_is_served_as_json(api: Api) -> None:
+    response = api.get("/openapi.json")
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.json_body == json.loads((ROOT / "chalicelib" / "openapi.json").read_text())
 
 
 @pytest.mark.parametrize(
@@ -351,19 +322,3 @@ def test_a_busy_service_of_aws_is_a_503(api: Api, aws: Aws, body: Any, path: str
     with refusing(clients.aws(service), operation, "ThrottlingException", times=16):
         response = api.get(path) if body is None else api.post(path, body)
     assert "try again in a moment" in refused(response, 503, "Unavailable")
-
-
-def test_the_openapi_description_describes_these_routes(api: Api) -> None:
-    response = api.get("/openapi.json")
-    assert response.headers["Content-Type"] == "application/json"
-    assert response.json_body["openapi"].startswith("3.")
-    described = {(path, method.upper()) for path, item in response.json_body["paths"].items() for method in item}
-    routes = {(path, method) for path, methods in app.app.routes.items() for method in methods}
-    assert {(unnamed(path), method) for path, method in described} == {
-        (unnamed(path), method) for path, method in routes
-    }
-
-
-def unnamed(path: str) -> str:
-    """Chalice's parameters are Python names, and the description's are those of the interface."""
-    return re.sub(r"{\w+}", "{}", path)

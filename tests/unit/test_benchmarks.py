@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from benchmarks import growth, load, money, page, results
-from benchmarks.results import Measurement, Point, Result
+from benchmarks.results import Point, Result
 
 PRICES = {
     "api_gateway.rest.per_1000000": 4.0,
@@ -43,20 +41,6 @@ def test_a_result_is_worse_if_its_whole_spread_is_below_the_recorded_one() -> No
     # A result without a spread may vary by a fifth.
     assert result(1.7).compared_with(result(2.0)).worse_than is None
     assert result(1.2).compared_with(result(2.0)).worse_than == 2.0
-
-
-def test_a_line_says_whether_the_goal_was_met() -> None:
-    assert page.line(result(2.0, 2.5, 3.0)).endswith("| 2.00 met |")
-    assert page.line(result(1.0, 1.5, 1.9)).endswith("| 2.00 **missed** by 25.0% |")
-
-
-def test_results_are_read_as_they_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "FILE", tmp_path / "results.json")
-    with_point = replace(result(1.0, 1.5), points=(Point("MB", "ours", 10, 1.5),))
-    written = {"a": Measurement("a day", [with_point, replace(result(1.0), peer="another", worse_than=2.0)])}
-    results.write(written)
-    assert results.read() == written
-    assert len({each.key for each in written["a"].results}) == 2
 
 
 def test_a_run_changes_only_its_own_part_of_the_page() -> None:
@@ -108,15 +92,6 @@ def test_a_function_with_less_memory_has_less_of_a_processor() -> None:
     assert bill.lines["Lambda time"] == pytest.approx(seconds * gigabytes * 0.00002)
 
 
-def test_every_cost_has_a_price_and_a_duration() -> None:
-    prices = json.loads((Path(money.__file__).parent / "prices.json").read_text())
-    assert prices.keys() == {"region", "date", "source", "prices"}
-    assert money.tables() == money.tables()
-
-
-# --- The loads of docs/architecture.md --------------------------------------------------------------------------------
-
-
 def test_the_page_on_architecture_has_the_loads_of_the_code() -> None:
     """After a change of the code or of a measured duration, run `python -m benchmarks.load`."""
     text = load.PAGE.read_text()
@@ -140,8 +115,3 @@ def test_the_first_limit_that_a_load_reaches_comes_first() -> None:
     [(lists, single)] = [each[2:] for each in limits if each[0] == "Lambda"]
     for orders, in_list in ((lists, 100), (single, 1)):
         assert load.Load(round(orders), in_list).all_functions == pytest.approx(load.FUNCTIONS_AT_ONCE, rel=0.001)
-
-
-def test_a_figure_has_two_significant_digits() -> None:
-    shown = {0.0123: "0.012", 0.1: "0.1", 1.25: "1.2", 4: "4", 12.4: "12", 3_401: "3,400", 1_000_000: "1,000,000"}
-    assert {each: load._shown(each) for each in shown} == shown

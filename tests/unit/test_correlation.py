@@ -11,15 +11,14 @@ from hypothesis import strategies as st
 from chalicelib import correlation
 from chalicelib.notifications import Notification, publisher
 from chalicelib.orders.announce import announced_part
-from chalicelib.orders.order import Item, Order
-from chalicelib.orders.store import stored_item
+from chalicelib.orders.order import Order
 from tests.unit.api import Api, app, gateway_event
 from tests.unit.cloud import ENVIRONMENT, Aws
 from tests.unit.letters import DEAD, FAILURES, ORDER, envelope, invocation, read, s3_event, stream_record
 from tests.unit.letters import message as letter
 from tests.unit.logged import records
-from tests.unit.notices import attributes, record, sent
-from tests.unit.ordering import PLACED_AT, QUEUE_URL, message, messages, order, store
+from tests.unit.notices import attributes, sent
+from tests.unit.ordering import QUEUE_URL, message, messages, order, store
 
 REQUEST = {"X-Request-Id": "r-1"}
 IDS = attributes(correlationIds='["r-1", "r-2"]')
@@ -85,14 +84,6 @@ def test_behind_api_gateway_a_new_id_is_the_one_of_the_gateway() -> None:
     assert app.app(event, None)["headers"]["X-Request-Id"] == "c6af9ac6-7b61-11e6-9a41"
 
 
-def test_the_id_is_no_part_of_the_content_of_an_order() -> None:
-    one, other = (Order("o-1", "c-1", (Item("Lima", 1),), None, PLACED_AT, None, each) for each in ("r-1", "r-2"))
-    assert one == other
-    assert one.digest() == other.digest()
-    assert one.to_json() == other.to_json()
-    assert "correlationId" not in stored_item(order())
-
-
 def test_an_order_that_comes_from_two_requests_keeps_the_first_id(aws: Aws, log_lines: io.StringIO) -> None:
     for correlation_id in ("r-1", "r-2"):
         assert store(aws, event_of((order(), correlation_id))) == []
@@ -150,12 +141,6 @@ def test_an_upload_has_the_id_of_the_request_to_s3(api: Api, aws: Aws, log_lines
     assert found == ['["C3D13FE58DE4C810"]', None]
 
 
-@pytest.mark.parametrize("given", ["", "r-1", "{}", "[1, null, [], {}]", "[" * 5_000, "NaN", '["two words"]'])
-def test_a_malformed_list_of_ids_is_left_out(aws: Aws, given: str) -> None:
-    record(aws, sent(MessageAttributes=attributes(correlationIds=given)))
-    assert aws.kept()[0]["correlationIds"] == {"L": []}
-
-
 @given(ANYTHING)
 def test_anything_in_the_place_of_an_id_is_a_valid_id_or_none(anything: Any) -> None:
     found = [
@@ -172,15 +157,9 @@ def test_anything_in_the_place_of_an_id_is_a_valid_id_or_none(anything: Any) -> 
     assert all(each is None or correlation.ID.fullmatch(each) for each in found)
 
 
-def test_a_dead_letter_keeps_its_id(aws: Aws) -> None:
-    dead = message("no order", received=5) | {"messageAttributes": attribute("r-1")}
-    store(aws, {"Records": [dead]})
-    [found] = aws.receive(DEAD)
-    assert correlation.of_sqs(found) == "r-1"
-
-
-def test_an_order_that_goes_back_to_its_queue_keeps_its_id(api: Api, aws: Aws, log_lines: io.StringIO) -> None:
-    aws.sqs.send_message(QueueUrl=DEAD, MessageBody=ORDER, MessageAttributes=correlation.sqs_attribute("r-1"))
+def test_a_dead_letter_keeps_its_id_on_its_way_back(api: Api, aws: Aws, log_lines: io.StringIO) -> None:
+    # store_orders makes the first dead letter.
+    store(aws, {"Records": [message("no order", received=5) | {"messageAttributes": attribute("r-1")}]})
     aws.sqs.send_message(QueueUrl=DEAD, MessageBody=ORDER)
     answer = api.post("/dead-letters/redrive", **{"X-Request-Id": "redrive-1"})
     assert answer.json_body["redriven"] == 2
@@ -201,10 +180,3 @@ def test_each_kind_of_dead_letter_has_the_ids_of_its_content() -> None:
         (envelope(MessageAttributes=IDS), ("r-1", "r-2")),
     ):
         assert read(letter(content), FAILURES).correlation_ids == expected
-
-
-def test_a_notification_that_is_published_again_keeps_its_ids(api: Api, aws: Aws) -> None:
-    aws.sqs.send_message(QueueUrl=FAILURES, MessageBody=json.dumps(envelope(MessageAttributes=IDS)))
-    api.post("/dead-letters/redrive")
-    [again] = aws.published()
-    assert json.loads(again["MessageAttributes"]["correlationIds"]["Value"]) == ["r-1", "r-2"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chalicelib import clients
@@ -49,7 +49,7 @@ del TIMELESS["timestamp"]
 ANNOUNCED = {"Records": [stream_record()]}
 UNSTARTED, REFUSED = "it could not be started", "AccessDeniedException: The role may not start it"
 
-NO_FUNCTION = "store_orders failed on its whole batch: see its log"
+NO_FUNCTION = "store_orders failed on the whole batch: see its log"
 # Dead letters by what they are: each with its kind, and with what differs from a failure of MySQL after three tries.
 DEAD_ORDERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "order o-1 of customer Zoë": (message(ORDER), "order", {"since": SENT, "why": NO_FUNCTION, "tries": 5}),
@@ -71,7 +71,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "upload a (without its time)": (message(TIMELESS), "upload", {"since": SENT}),
     "notification 'Inventory report ready'": (lost("record_notification", sns_event()), "notification", {}),
     "alarm n-1, which has no subject": (lost("record_alarm", sns_event(Subject=None)), "alarm", {}),
-    "alarm 'A'": (TOO_OLD, "alarm", {"why": "it was too old before the function could run", "tries": 0}),
+    "alarm 'A'": (TOO_OLD, "alarm", {"why": "it expired before the function could run", "tries": 0}),
     "announcement of order o-1 of customer Zoë": (
         lost("announce_orders", ANNOUNCED, approximateInvokeCount=None),
         "announcement",
@@ -147,12 +147,14 @@ def test_no_letter_shows_a_link_a_note_or_more_than_a_line(what: str) -> None:
 
 
 @given(st.text(), st.text())
+@example("x" * 301, "y" * 301)
 def test_any_text_is_shown_as_one_printable_line_of_bounded_length(text: str, key: str) -> None:
     for queue, body in ((DEAD, text), (FAILURES, invocation("receive_upload", s3_event(key), {"errorMessage": text}))):
         letter = read(message(body, reason=text), queue)
         for each in (letter.what, letter.why):
             assert 1 <= len(each) <= 300
             assert each.isprintable()
+        assert len(text) < 300 or len(letter.why) == 300
 
 
 FIELDS = ["Records", "requestPayload", "requestContext", "Sns", "s3", "object", "key", "dynamodb", "Keys", "Subject"]
@@ -213,19 +215,6 @@ def test_the_list_has_both_queues_oldest_first_and_leaves_the_messages_there(api
     assert (visible(aws, DEAD), visible(aws, FAILURES)) == (25, 5)
 
 
-def test_a_message_that_sqs_gives_twice_is_listed_once(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(aws, DEAD, ORDER)
-    receive, seen = aws.sqs.receive_message, []
-
-    def twice(**given: Any) -> Any:
-        seen.append(given["QueueUrl"])
-        return receive(**{**given, "VisibilityTimeout": 0}) if seen.count(DEAD) < 3 else {}
-
-    monkeypatch.setattr(aws.sqs, "receive_message", twice)
-    found = listing.oldest(10, settings=app.settings, aws=clients.aws)
-    assert len(found["deadLetters"]) == found["total"] == 1
-
-
 def test_without_time_to_read_all_messages_the_total_is_the_count_of_sqs(aws: Aws) -> None:
     put(aws, DEAD, *[ORDER] * 25)
     ticks = iter([0, 1, 2])
@@ -237,16 +226,6 @@ def test_without_time_to_read_all_messages_the_total_is_the_count_of_sqs(aws: Aw
 def error(code: str, operation: str, status: int = 403) -> ClientError:
     answer: Any = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
     return ClientError(answer, operation)
-
-
-def test_letters_that_cannot_be_released_are_still_listed(api: Api, aws: Aws) -> None:
-    put(aws, DEAD, ORDER)
-
-    def refuse(**_: Any) -> None:
-        raise error("AccessDenied", "ChangeMessageVisibility")
-
-    aws.hook(aws.sqs, "before-call.sqs.ChangeMessageVisibilityBatch", refuse)
-    assert listed(api)["total"] == 1
 
 
 # --- Back to where it came from ---------------------------------------------------------------------------------------
@@ -392,7 +371,7 @@ def test_the_new_orders_at_a_position_are_read_from_the_stream_and_announced(
 @pytest.mark.parametrize(
     ("missing", "why"),
     [
-        ({"trimmed": True}, "these changes are older than the 24 hours that the stream keeps; the orders are stored"),
+        ({"trimmed": True}, "these changes are over 24 hours old and no longer on the stream; the orders are stored"),
         ({"end": 6}, "the stream did not return all of these changes"),
     ],
 )
@@ -462,9 +441,7 @@ def redriven_in(ticks: int) -> dict[str, Any]:
 
 def test_out_of_time_the_remaining_letters_stay_and_are_counted(aws: Aws) -> None:
     put(aws, DEAD, *[ORDER] * 25)
-    result = redriven_in(3)
-    assert (result["redriven"], result["left"]) == (20, 5)
-    assert visible(aws, DEAD) == 5
+    assert redriven_in(3) == {"redriven": 20, "kept": [], "left": 5}
 
 
 def test_out_of_time_within_a_batch_of_ten_the_rest_of_it_is_kept(aws: Aws, functions: Functions) -> None:
@@ -480,16 +457,12 @@ def test_a_delete_that_fails_is_retried_and_then_reported(
     api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch, faults: int
 ) -> None:
     put(aws, DEAD, ORDER)
-    delete, answers = (
-        aws.sqs.delete_message_batch,
-        [[{"Id": "0", "Code": "InternalError", "SenderFault": False}]] * faults,
-    )
-    monkeypatch.setattr(
-        aws.sqs, "delete_message_batch", lambda **given: {"Failed": answers.pop()} if answers else delete(**given)
-    )
+    delete = aws.sqs.delete_message_batch
+    answers = [{"Failed": [{"Id": "0", "Code": "InternalError", "SenderFault": False}]}] * faults
+    monkeypatch.setattr(aws.sqs, "delete_message_batch", lambda **given: answers.pop() if answers else delete(**given))
     result = redrive(api)
     assert (result["redriven"], result["left"]) == (1, faults - 1)
-    why = ["it was redriven, and could not be deleted: it stays here too"]
+    why = ["it was redriven but could not be deleted, so it stays here too"]
     assert [each["why"] for each in result["kept"]] == why * (faults - 1)
     assert len(aws.queued()) == 1
 
@@ -537,8 +510,8 @@ def test_letters_stay_hidden_for_longer_than_any_call_can_take() -> None:
     [
         ([], "body: must be an object, or nothing"),
         ({"all": True}, "all: is not a field of a redrive"),
-        *(({"ids": ids}, "ids: must be a list of 1 to 100 ids") for ids in ([], ["a"] * 101, "a", None)),
-        *(({"ids": ids}, "ids: each must be the id") for ids in (["a/b"], ["a\n"], [{}])),
+        ({"ids": []}, "ids: must be a list of 1 to 100 ids"),
+        ({"ids": ["a\n"]}, "ids: each must be the id"),
     ],
 )
 def test_a_wrong_redrive_says_what_is_wrong(api: Api, body: Any, problem: str) -> None:

@@ -86,7 +86,7 @@ INCOMPLETE = IncompleteReadError(actual_bytes=1, expected_bytes=2)
     ids=lambda error: type(error).__name__,
 )
 def test_a_lost_connection_can_pass(error: BotoCoreError) -> None:
-    with pytest.raises(Unavailable, match=r"^AWS cannot be reached for now: try again in a moment$"), aws_errors():
+    with pytest.raises(Unavailable, match=r"^AWS cannot be reached: try again in a moment$"), aws_errors():
         raise error
 
 

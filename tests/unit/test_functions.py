@@ -8,11 +8,15 @@ import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
+from unittest.mock import MagicMock
 
+import pymysql
 import pytest
 from chalice.local import LambdaContext
 
 from chalicelib import clients
+from chalicelib.errors import DatabaseUnavailable
+from chalicelib.settings import Database
 from tests.unit.answering import Connection, Row
 from tests.unit.api import Api
 from tests.unit.cloud import ENVIRONMENT, Aws
@@ -68,21 +72,30 @@ def test_the_buckets_are_measured_by_hand_and_by_the_state_machine(
     assert aws.s3.head_object(Bucket=BUCKET, Key=report["reportKey"])["ContentType"].startswith("text/html")
 
 
+@pytest.mark.parametrize("code", [1205, 1213], ids=["lock wait time-out", "deadlock"])
+@pytest.mark.parametrize("function", ["read_inventory", "receive_upload"])
+def test_a_lock_of_mysql_fails_a_function_under_the_name_that_is_retried(
+    api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch, function: str, code: int
+) -> None:
+    connection = MagicMock()
+    cursor = connection.cursor.return_value
+    cursor.__enter__.return_value = cursor
+    cursor.execute.side_effect = pymysql.err.OperationalError(code, "try restarting transaction")
+    monkeypatch.setenv("DB_SECRET_ARN", "arn:secret")
+    monkeypatch.setattr(clients, "database", lambda arn: Database("db", 3306, "cafe", "u", "p"))
+    monkeypatch.setattr(pymysql, "connect", lambda **_: connection)
+    event = {"receive_upload": api.client.events.generate_s3_event("any", "inventory/a.csv"), "read_inventory": {}}
+    with pytest.raises(DatabaseUnavailable, match="try restarting transaction"):
+        api.invoke(function, event[function])
+    assert aws.published() == []
+    connection.commit.assert_not_called()
+
+
 def test_the_test_event_of_s3_changes_nothing(api: Api, aws: Aws, log_lines: io.StringIO) -> None:
     """S3 sends it when the bucket's notification is set. It has no records."""
     api.invoke("receive_upload", {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "b"})
     assert aws.published() == []
     assert json.loads(log_lines.getvalue())["event"] == "s3:TestEvent"
-
-
-def test_an_upload_that_is_no_inventory_is_logged_and_announced(api: Api, aws: Aws, log_lines: io.StringIO) -> None:
-    key = "photos/red+flower+%26+caf%C3%A9%2B1.jpg"
-    api.invoke("receive_upload", api.client.events.generate_s3_event("any", key))
-    (notification,) = aws.published()
-    assert notification["MessageAttributes"]["kind"]["Value"] == "upload"
-    assert "photos/red flower & café+1.jpg" in notification["Message"]
-    received = json.loads(log_lines.getvalue().splitlines()[0])
-    assert (received["message"], received["key"]) == ("upload received", "photos/red flower & café+1.jpg")
 
 
 def test_every_request_and_function_has_a_time_limit(api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,42 +173,38 @@ def test_passwords_are_random_and_readable_by_their_owner_only(tmp_path: Path) -
     assert stat.S_IMODE((tmp_path / "one" / "passwords.json").stat().st_mode) == 0o600
 
 
-def test_the_file_to_source_has_every_value_unchanged(tmp_path: Path) -> None:
-    stack = Stack(tmp_path / "it's a folder")
+def sourced(stack: Stack, script: str, *shell: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs ``script`` in a shell that has sourced the file."""
+    command = [*shell, "-euc", f'. "$1"; {script}', "sh", str(stack.folder / "env")]
+    variables = {"PATH": "/usr/bin:/bin", **environment}
+    return subprocess.run(command, env=variables, cwd=stack.folder, capture_output=True, text=True, check=True)
+
+
+def write_environment(stack: Stack, outputs: dict[str, str]) -> None:
     stack.project.mkdir(parents=True)
     stack.database.create_passwords()
-    outputs = {"API_ROLE_ARN": "arn", "ODD": 'it\'s $HOME, `date` and "more"\\'}
     (stack.project / "dev.outputs.json").write_text(json.dumps(outputs))
     stack._write_environment()
-    script = '. "$1"; printf "%s\\n" "$ODD" "$CAFE_STAGE" "${AWS_PROFILE-unset}"; command -v chalice'
-    printed = subprocess.run(
-        ["/bin/sh", "-uc", script, "sh", str(stack.folder / "env")],
-        env={"PATH": "/usr/bin:/bin", "AWS_PROFILE": "mine"},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
+
+
+def test_the_file_to_source_has_every_value_unchanged(tmp_path: Path) -> None:
+    stack = Stack(tmp_path / "it's a folder")
+    outputs = {"API_ROLE_ARN": "arn", "ODD": 'it\'s $HOME, `date` and "more"\\'}
+    write_environment(stack, outputs)
+    script = 'printf "%s\\n" "$ODD" "$CAFE_STAGE" "${AWS_PROFILE-unset}"; command -v chalice'
+    printed = sourced(stack, script, "/bin/sh", AWS_PROFILE="mine").stdout.splitlines()
     assert printed == [outputs["ODD"], "dev", "unset", str(stack.folder / "bin" / "chalice")]
     assert stat.S_IMODE((stack.folder / "env").stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("shell", [("/bin/sh", "-eu"), ("bash", "-eu")], ids=["sh", "bash"])
-def test_sourced_without_a_stack_the_file_gives_all_but_the_token(tmp_path: Path, shell: tuple[str, str]) -> None:
+@pytest.mark.parametrize("shell", ["/bin/sh", "bash"])
+def test_sourced_without_a_stack_the_file_gives_all_but_the_token(tmp_path: Path, shell: str) -> None:
     stack = Stack(tmp_path)
-    stack.project.mkdir()
-    stack.database.create_passwords()
-    (stack.project / "dev.outputs.json").write_text("{}")
     [port] = free_ports(1)
     stack.users.write(f"http://127.0.0.1:{port}", "client", {"manager": "secret"})
-    stack._write_environment()
-    done = subprocess.run(
-        [*shell, "-c", '. "$1"; echo "$CAFE_STAGE ${CAFE_TOKEN-unset}"', "sh", str(stack.folder / "env")],
-        env={"PATH": "/usr/bin:/bin", "CAFE_TOKEN": "an old one", "http_proxy": "http://127.0.0.1:1"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    write_environment(stack, {})
+    given = {"CAFE_TOKEN": "an old one", "http_proxy": "http://127.0.0.1:1"}
+    done = sourced(stack, 'echo "$CAFE_STAGE ${CAFE_TOKEN-unset}"', shell, **given)
     assert done.stdout == "dev unset\n"
     [line] = done.stderr.splitlines()
     assert line.startswith(f"cafe-token: cannot sign in at http://127.0.0.1:{port}")
@@ -238,19 +234,15 @@ def test_a_token_is_renewed_when_it_ends(
     later = time.monotonic() + 61
     monkeypatch.setattr(time, "monotonic", lambda: later)
     assert users.token() == "token-3"
+    # A new stack needs new tokens.
+    users.write("http://cloud", "another", {"manager": "new"})
+    assert users.token() == "token-4"
     assert signed_in == [
         ("http://cloud", "client", "manager", "secret"),
         ("http://cloud", "client", "staff", "other"),
         ("http://cloud", "client", "manager", "secret"),
+        ("http://cloud", "another", "manager", "new"),
     ]
-
-
-def test_a_new_stack_needs_new_tokens(tmp_path: Path, signed_in: list[tuple[str, ...]]) -> None:
-    users = Users(tmp_path / "users.json")
-    for client in ("one", "two"):
-        users.write("http://cloud", client, {"manager": client})
-        users.token()
-    assert [client for _, client, *_ in signed_in] == ["one", "two"]
 
 
 def test_only_known_people_sign_in_after_the_first_run(tmp_path: Path) -> None:
@@ -314,28 +306,22 @@ class FakeLogs:
         self.events.append({"logStreamName": stream, "timestamp": timestamp, "message": message})
 
 
-def test_each_log_line_is_shown_once_and_in_order_even_if_it_is_the_same_again() -> None:
+def test_each_log_line_is_shown_once_in_order_also_one_that_is_late_or_the_same_again() -> None:
     client, recent = FakeLogs(), {}
-    client.write("a", 2, "again")
-    client.write("b", 1, "first")
-    assert logs.new_lines(client, "/aws/lambda/cafe-dev", recent) == [
-        ("cafe-dev-store_orders", "first"),
-        ("cafe-dev-store_orders", "again"),
+    rounds = [
+        ([("a", 2_000, "again"), ("b", 1_000, "first")], ["first", "again"]),
+        ([("a", 2_000, "again")], ["again"]),
+        ([("a", 60_000, "new")], ["new"]),
+        ([("b", 51_000, "late")], ["late"]),
+        ([], []),
     ]
-    client.write("a", 2, "again")
-    assert logs.new_lines(client, "/aws/lambda/cafe-dev", recent) == [("cafe-dev-store_orders", "again")]
-    assert logs.new_lines(client, "/aws/lambda/cafe-dev", recent) == []
-
-
-def test_old_log_lines_are_not_read_again_and_late_ones_are_shown() -> None:
-    client, recent = FakeLogs(), {}
-    client.write("a", 1_000, "old")
-    client.write("a", 60_000, "new")
-    logs.new_lines(client, "/aws/lambda/cafe-dev", recent)
-    client.write("b", 51_000, "late")
-    assert logs.new_lines(client, "/aws/lambda/cafe-dev", recent) == [("cafe-dev-store_orders", "late")]
-    assert logs.new_lines(client, "/aws/lambda/cafe-dev", recent) == []
-    assert client.started == [0, 50_000, 50_000]
+    for written, shown in rounds:
+        for line in written:
+            client.write(*line)
+        found = logs.new_lines(client, "/aws/lambda/cafe-dev", recent)
+        assert found == [("cafe-dev-store_orders", each) for each in shown]
+    # Old lines are not read again.
+    assert client.started[-1] == 50_000
     assert [each[2] for each in recent["/aws/lambda/cafe-dev-store_orders"]] == ["new", "late"]
 
 

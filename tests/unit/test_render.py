@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import io
 import re
 import tracemalloc
@@ -15,13 +14,11 @@ from typing import Any
 
 import pytest
 from botocore.response import StreamingBody
-from hypothesis import given
-from hypothesis import strategies as st
 
 from chalicelib.errors import Unavailable
 from chalicelib.reports import render as rendering
 from chalicelib.reports.inventory import COLUMNS, neutralise, to_csv
-from chalicelib.reports.render import Page, Row, Summary, parse_price, plain, render, render_report, summarise, visible
+from chalicelib.reports.render import Page, parse_price, render, render_report, summarise
 from tests.unit import answering
 from tests.unit.answering import in_utf8
 
@@ -83,9 +80,6 @@ class Document(HTMLParser):
 
 def document(rows: Iterable[list[str]]) -> Document:
     return Document("".join(render(summarise(rows), PAGE)))
-
-
-# --- What it counts ---------------------------------------------------------------------------------------------------
 
 
 def test_the_totals_count_every_bean_and_each_supplier_once() -> None:
@@ -172,9 +166,6 @@ def test_memory_does_not_grow_with_the_number_of_beans(small: None) -> None:
     assert peak(4_000) < 1.2 * peak(1_000)
 
 
-# --- What it shows ----------------------------------------------------------------------------------------------------
-
-
 def test_the_page_says_when_it_was_made_from_what_and_links_the_whole_inventory() -> None:
     page = document([line()])
     assert "Made on 21 November 2026, 03:14 UTC from the suppliers’ inventory in MySQL." in page.text
@@ -198,7 +189,7 @@ NEUTRALISED = line(product_name="=1+1", type="@home", description="'tis", suppli
         ([line(quantity=None)], ["1 with no quantity, not counted"]),
         ([orphan(5, **NOTHING)], ["No supplier on record 1 bean, 0 in stock", "Unnamed bean #5 unknown unknown"]),
         ([line(quantity=number) for number in (0, -2, 20)], ["0 sold out", "−2 below zero", "20 low"]),
-        ([line(quantity=500)], ["No bean is low in stock."]),
+        ([line(quantity=21)], ["No bean is low in stock."]),
         ([NEUTRALISED], ["=1+1", "-Minus-: 100"]),
         ([], ["The inventory is empty"]),
     ],
@@ -207,14 +198,7 @@ NEUTRALISED = line(product_name="=1+1", type="@home", description="'tis", suppli
 def test_the_page_shows_every_value_in_plain_words(lines: list[list[str]], shown: list[str]) -> None:
     text = document(lines).text
     assert all(each in text for each in shown)
-    assert not [each for each in ("None", "'=", "''tis", "'-Minus-") if each in text]
-
-
-def test_the_page_has_the_recorded_price_and_calls_only_low_quantities_low() -> None:
-    page = document([line(1, price="12,50", quantity=21)])
-    assert {"data-value": "12.50", "title": "On record as “12,50”"} in page.all("td")
-    assert "21 low" not in page.text
-    assert not document([]).all("table")
+    assert not [each for each in ("None", "'=", "''tis", "'-Minus-", "21 low") if each in text]
 
 
 @pytest.mark.parametrize("nothing", [None, "", "   ", "\u200b", " \u2060\ufeff ", "\u200f", "\x00"])
@@ -225,15 +209,14 @@ def test_a_name_that_is_missing_or_invisible_is_shown_as_unnamed(nothing: str | 
 
 
 def test_screen_readers_can_read_the_table_and_the_chart() -> None:
-    page = document([line()])
+    page = document([line(price="12,50")])
+    assert {"data-value": "12.50", "title": "On record as “12,50”"} in page.all("td")
     assert [head.get("scope") for head in page.all("th")] == ["col"] * 6 + ["rowgroup"]
     assert page.all("th")[0]["aria-sort"] == "ascending"
     assert page.all("svg")[1]["aria-labelledby"] == "chart-title chart-text"
     assert "Café Azul: 100" in page.text
     assert page.all("html") == [{"lang": "en"}]
 
-
-# --- Every cell stays text --------------------------------------------------------------------------------------------
 
 EVIL = [
     *("<script>alert(1)</script>", "</script></style><img src=x onerror=alert(1)>", "{{ 7 * 7 }}{% raw %}"),
@@ -242,53 +225,21 @@ EVIL = [
 TEXTS = [name for name in COLUMNS if name not in ("supplier_id", "bean_id", "quantity")]
 
 
-@pytest.mark.parametrize("column", TEXTS)
-def test_no_cell_becomes_markup(column: str) -> None:
-    harmless = document([line(quantity=5, **{column: "harmless text"}), orphan(2)])
-    for evil in EVIL:
+@pytest.mark.parametrize("evil", EVIL)
+def test_no_cell_becomes_markup(evil: str) -> None:
+    for column in TEXTS:
+        harmless = document([line(quantity=5, **{column: "harmless text"}), orphan(2)])
         page = document([line(quantity=5, **{column: evil}), orphan(2)])
         assert page.shape() == harmless.shape()
         assert page.raw == harmless.raw
         assert evil in page.text
 
 
-def table_cells(page: str) -> list[list[str]]:
-    """Returns the text of each cell in the table of beans, row by row. A cell's own markup is escaped."""
-    rows = re.findall(r"<tr(?: class=\"low\")?>(.*?)</tr>", page.split('id="beans"', 1)[-1], re.DOTALL)
-    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in rows]
-    return [[html.unescape(re.sub(r"<[^>]*>", "", cell)) for cell in row] for row in cells]
-
-
-# Characters that break pages: markup, direction controls, invisible ones, four bytes, combining accents.
-ODD = st.text(
-    st.sampled_from("<>&\"'{}%=\u202e\u2066\u2069\u200b\u200d\ufeff\u0301אبA1 \n\r\0\u2028\x85☕👩\U0010ffff"),
-    max_size=12,
-)
-
-
-@given(st.lists(st.tuples(ODD, ODD, ODD, ODD, ODD), max_size=4))
-def test_the_page_has_exactly_the_given_cells_and_no_direction_controls(beans: list[tuple[str, ...]]) -> None:
-    names = ("supplier", "type", "product_name", "price", "description")
-    rows = [
-        line(n, supplier_id=n, quantity=n, **dict(zip(names, bean, strict=True))) for n, bean in enumerate(beans, 1)
-    ]
-    page = "".join(render(summarise(rows), PAGE))
-    expected = []
-    for number, (supplier, kind, name, price, description) in enumerate((map(plain, bean) for bean in beans), 1):
-        amount = parse_price(price)
-        told = f"{price} not a price" if visible(price) else "unknown"
-        expected.append(
-            (
-                visible(supplier) or f"Unnamed supplier {number}",
-                (visible(name) or "Unnamed bean") + f" #{number}" + (description if visible(description) else ""),
-                kind if visible(kind) else "",
-                told if amount is None else f"{amount:,.2f}",
-                f"{number} low",
-            )
-        )
-    assert sorted(tuple(row[:5]) for row in table_cells(page) if row) == sorted(expected)
-    assert not re.search("[\u202a-\u202e\u2066-\u2069]", page)
-    assert page.count("<script") == 1
+@pytest.mark.parametrize("column", ["supplier", "type", "product_name", "price", "description"])
+def test_a_cell_is_shown_whole_and_a_control_of_its_direction_is_replaced(column: str) -> None:
+    text = document([line(**{column: "a\u202e\u2066אב\u0301☕👩\u200d\U0010ffff\u202c\u2069 z"})]).text
+    assert "a\ufffd\ufffdאב\u0301☕👩\u200d\U0010ffff\ufffd\ufffd z" in text
+    assert not re.search("[\u202a-\u202e\u2066-\u2069]", text)
 
 
 def test_each_text_beside_another_is_isolated_from_it() -> None:
@@ -325,9 +276,6 @@ def test_the_page_asks_for_nothing_and_runs_only_its_own_script() -> None:
     assert "@import" not in html
 
 
-# --- From S3 and back -------------------------------------------------------------------------------------------------
-
-
 def report(s3: Any) -> dict[str, Any]:
     event = {"reportId": "r1", "csvKey": "inventory/r1/inventory.csv", "generatedAt": MADE}
     return render_report(event, s3=s3, bucket=BUCKET)
@@ -346,6 +294,7 @@ def test_the_report_is_a_page_beside_the_csv(s3: Any) -> None:
     assert found["ContentType"] == "text/html; charset=utf-8"
     html = found["Body"].read().decode()
     assert "Café Azul" in html
+    assert list(rendering.Row._fields) == list(COLUMNS)
     [link] = Document(html).all("a")
     assert "/inventory/r1/inventory.csv?X-Amz-Algorithm=AWS4-HMAC-SHA256" in str(link["href"])
     assert "X-Amz-Expires=3600" in str(link["href"])
@@ -358,8 +307,3 @@ def test_a_csv_that_breaks_off_makes_no_report_and_can_be_retried(s3: Any, monke
     with pytest.raises(Unavailable):
         report(s3)
     assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET)
-
-
-def test_a_summary_of_no_beans_is_empty_and_the_page_reads_the_columns_of_the_file() -> None:
-    assert summarise([]) == Summary()
-    assert list(Row._fields) == list(COLUMNS)

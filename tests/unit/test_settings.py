@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import traceback
@@ -16,7 +15,6 @@ from chalicelib.errors import DatabaseRefused, MissingSettings
 from chalicelib.settings import (
     Database,
     Settings,
-    cognito_endpoint,
     database_admin_secret,
     database_secret,
     first_retry_seconds,
@@ -50,13 +48,6 @@ def test_all_missing_and_empty_variables_are_named_in_one_message() -> None:
 
 def test_the_first_retry_comes_after_a_second_unless_a_stack_for_tests_says_otherwise() -> None:
     assert [first_retry_seconds({}), first_retry_seconds({"ORDERS_RETRY_SECONDS": "0"})] == [1, 0]
-
-
-def test_the_user_pool_is_in_the_region_of_its_id_or_in_the_local_cloud() -> None:
-    settings = Settings.read({**ENVIRONMENT, "USER_POOL_ID": "eu-central-1_Ab12"})
-    assert settings.issuer == "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_Ab12"
-    assert cognito_endpoint(settings, {}) == "https://cognito-idp.eu-central-1.amazonaws.com"
-    assert cognito_endpoint(settings, {"AWS_ENDPOINT_URL": "http://127.0.0.1:4566"}) == "http://127.0.0.1:4566"
 
 
 def test_the_secrets_of_the_database_are_read_separately_because_few_functions_have_them() -> None:
@@ -100,21 +91,6 @@ def test_in_a_fresh_clone_one_line_says_what_to_run(command: list[str]) -> None:
     assert done.returncode != 0
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
-    assert_what_to_run(line)
-
-
-def test_in_a_fresh_clone_chalice_local_says_what_to_run() -> None:
-    """Its reloader does not end, but waits for a change."""
-    given: Any = {"cwd": ROOT, "env": BARE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    with subprocess.Popen([*CHALICE, "local"], **given) as process:
-        assert process.stderr
-        line = process.stderr.readline()
-        # This ends the reloader and its worker.
-        os.killpg(process.pid, signal.SIGKILL)
-    assert_what_to_run(line.rstrip())
-
-
-def assert_what_to_run(line: str) -> None:
     assert line.startswith("cafe: not set: CAFE_STAGE, ORDERS_QUEUE_URL, ")
     assert line.endswith("Run `make run` once and then `source .local/env`, or deploy a stage.")
     assert all(name in line for name in ENVIRONMENT)

@@ -43,8 +43,6 @@ def reasons(lines: io.StringIO) -> list[tuple[str, str]]:
     return [(each["level"], each["reason"]) for each in records(lines, "token refused")]
 
 
-# --- Groups and routes ------------------------------------------------------------------------------------------------
-
 EVERYBODY = {OPEN, STAFF, MANAGERS}
 PEOPLE: dict[str, tuple[tuple[str, ...] | None, set[str]]] = {
     "without a token": (None, {OPEN}),
@@ -77,9 +75,6 @@ def test_the_routes_have_the_groups_of_the_interface() -> None:
         OPEN: {"GET /", "GET /console/{file}", "GET /health", "GET /openapi.json"},
         STAFF: {"POST /orders", "GET /orders", "GET /orders/{order_id}", "GET /notifications", "GET /today"},
     }
-
-
-# --- The token --------------------------------------------------------------------------------------------------------
 
 
 def test_a_token_comes_bare_or_after_bearer_and_its_clock_may_be_ahead(
@@ -130,7 +125,7 @@ def header(**given: Any) -> Callable[[Pool], str]:
 
 
 NESTED = encoded(b"[" * 9000)
-NO_KEY = "the user pool does not have its key"
+NO_KEY = "the user pool does not have the token's key"
 ACCESS = {"token_use": "access", "aud": None, "client_id": CLIENT_ID, "key_id": "access"}
 BAD: dict[str, tuple[Callable[[Pool], str], str]] = {
     **{text: (lambda _, text=text: text, "DecodeError") for text in ("garbage", "a.b.c", "Bearer ☕", "Bearer ")},
@@ -165,9 +160,6 @@ def test_a_bad_token_is_a_403_and_never_in_a_log(api: Api, pool: Pool, log_lines
     [(_, logged)] = reasons(log_lines)
     assert reason in logged
     assert not [piece for piece in token.split(".") if len(piece) > 8 and piece in log_lines.getvalue()]
-
-
-# --- The keys ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_local_cloud_has_keys_of_its_own(api: Api, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +222,7 @@ def test_without_keys_nobody_is_let_in(api: Api, pool: Pool, log_lines: io.Strin
         assert answer(api) == (403, FORBIDDEN)
     assert len(pool.asked) == 1
     assert [level for level, _ in reasons(log_lines)] == ["ERROR", "ERROR"]
-    assert "the user pool does not give its keys" in reasons(log_lines)[0][1]
+    assert "the user pool's keys cannot be fetched" in reasons(log_lines)[0][1]
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"keys": []}', b'{"keys": [{"kty": "RSA"}]}'])
@@ -271,8 +263,6 @@ def test_a_mistake_in_the_authorizer_lets_nobody_in(
     assert "in fail" in reason
     assert api.headers["authorization"] not in log_lines.getvalue()
 
-
-# --- The answer of the authorizer -------------------------------------------------------------------------------------
 
 ARN = f"arn:aws:execute-api:{REGION}:123456789012:a1b2c3/api"
 

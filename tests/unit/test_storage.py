@@ -7,12 +7,10 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from botocore.client import BaseClient
 from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.stub import Stubber
 
 from chalicelib.errors import InvalidRequest, StorageRefused, Unavailable
-from chalicelib.reports import MODES
 from chalicelib.storage import crew, figures, listing, page, refusals, report, shares
 from chalicelib.storage.measurement import Bucket, Failure, Measurement
 from tests.unit.buckets import NOW, SESSION, Account
@@ -23,9 +21,6 @@ TODAY = datetime(2026, 11, 21, tzinfo=UTC)
 def failure(code: str, status: int, message: str = "no") -> ClientError:
     answer: Any = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
     return ClientError(answer, "ListBuckets")
-
-
-# --- What counts, by listing ------------------------------------------------------------------------------------------
 
 
 def test_the_objects_of_all_buckets_in_all_regions_count(account: Account) -> None:
@@ -50,12 +45,11 @@ def test_a_key_of_any_shape_counts(account: Account) -> None:
     "listed",
     [
         "<Contents><Size>3</Size><Key>a</Key></Contents><Contents><Size>4</Size><Key>b</Key></Contents>",
-        "<Contents><Key>a&amp;b</Key><Size>3</Size></Contents><Contents><Key>c&#13;</Key><Size>4</Size></Contents>",
-        "<Contents> <Key>a</Key> <Size> 3 </Size> </Contents><Contents><Key>b</Key><Size>4</Size></Contents>",
+        "<Contents> <Key>a&amp;</Key> <Size> 3 </Size> </Contents><Contents><Key>c&#13;</Key><Size>4</Size></Contents>",
         "<Contents><Key>a</Key><Size>3</Size></Contents><CommonPrefixes><Prefix>b</Prefix></CommonPrefixes>"
         "<Contents><Key>c</Key><Size>4</Size></Contents>",
     ],
-    ids=["size first", "escaped", "spaces", "prefixes between"],
+    ids=["size first", "escaped, with spaces", "prefixes between"],
 )
 def test_a_listing_in_the_format_of_another_server_counts_too(account: Account, listed: str) -> None:
     account.bucket("beans")
@@ -115,9 +109,6 @@ def test_a_large_bucket_is_split(account: Account, monkeypatch: pytest.MonkeyPat
     assert len(set(starts)) > 2 or "a/b/" in keys[0]
 
 
-# --- What cannot be read ----------------------------------------------------------------------------------------------
-
-
 def test_a_bucket_that_may_not_be_read_is_named_while_the_others_count(account: Account) -> None:
     account.bucket("beans", 7)
     account.bucket("secret", 1_000)
@@ -149,7 +140,9 @@ def test_without_the_list_of_buckets_there_is_no_report(
         account.measure()
 
 
-# --- By CloudWatch's figures ------------------------------------------------------------------------------------------
+def test_an_error_of_aws_is_shown_up_to_300_characters() -> None:
+    for length in (300, 301):
+        assert len(refusals.describe(failure("Code", 403, "x" * (length - len("Code: "))))) == 300
 
 
 def test_the_figures_of_the_newest_day_count_over_every_storage_type(account: Account) -> None:
@@ -221,30 +214,6 @@ def test_a_figure_that_cloudwatch_fails_to_give_is_an_error_and_not_a_size_of_0(
     assert measurement.buckets == []
 
 
-def test_the_metrics_take_one_call_for_each_500_buckets(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert figures.METRICS_PER_CALL == 500
-    names = [f"bucket-{number}" for number in range(1_000)]
-    asked: list[int] = []
-
-    def answer_for(_: BaseClient, operation: str, params: dict[str, Any]) -> dict[str, Any]:
-        if operation == "ListBuckets":
-            return {"Buckets": [{"Name": name, "BucketRegion": "us-east-1"} for name in names[: params["MaxBuckets"]]]}
-        if operation == "ListMetrics":
-            kind = {"Name": "StorageType", "Value": "StandardStorage"}
-            return {"Metrics": [{"Dimensions": [{"Name": "BucketName", "Value": name}, kind]} for name in names]}
-        asked.append(len(params["MetricDataQueries"]))
-        figures = {"StatusCode": "Complete", "Timestamps": [TODAY], "Values": [2.0]}
-        return {"MetricDataResults": [{"Id": query["Id"]} | figures for query in params["MetricDataQueries"]]}
-
-    account.client("cloudwatch")
-    monkeypatch.setattr(BaseClient, "_make_api_call", answer_for)
-    assert account.measure("metrics").total_bytes == 2_000
-    assert asked == [500, 500]
-
-
-# --- When the time is up ----------------------------------------------------------------------------------------------
-
-
 def test_out_of_time_the_rest_is_named(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew, "WORKERS", 1)
     account.bucket("a-large", *[100] * 11)
@@ -259,12 +228,6 @@ def test_out_of_time_the_rest_is_named(account: Account, monkeypatch: pytest.Mon
         Failure("b-small", "not measured: out of time"),
     ]
     assert measurement.sentence.endswith(": at least 1.0 kB; the time ran out, 2 buckets not fully measured")
-
-
-def test_a_bucket_whose_last_page_comes_just_in_time_is_whole(account: Account) -> None:
-    account.bucket("beans", 5)
-    account.out_of_time_after("s3", "ListObjectsV2")
-    assert not account.measure().partial
 
 
 def test_a_call_that_hangs_does_not_delay_the_report(account: Account) -> None:
@@ -284,6 +247,8 @@ def test_a_call_that_hangs_does_not_delay_the_report(account: Account) -> None:
 
 
 def test_out_of_time_the_figures_are_partial_too(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    # CloudWatch accepts at most 500 in one call.
+    assert figures.METRICS_PER_CALL == 500
     monkeypatch.setattr(figures, "METRICS_PER_CALL", 1)
     account.bucket("beans")
     account.figure("beans", "GlacierStorage", TODAY - timedelta(days=1), 5)
@@ -295,16 +260,6 @@ def test_out_of_time_the_figures_are_partial_too(account: Account, monkeypatch: 
     assert measurement.errors == [
         Failure("beans", "not fully measured: out of time after 5 Bytes, which are in the total")
     ]
-
-
-def test_without_any_time_nothing_is_read(account: Account) -> None:
-    account.bucket("beans", 5)
-    account.seconds_left = crew.RESERVE_SECONDS
-    for mode in MODES:
-        assert account.measure(mode).errors == [Failure("beans", "not measured: out of time")]
-
-
-# --- What comes out ---------------------------------------------------------------------------------------------------
 
 
 def listed(*buckets: Bucket, errors: list[Failure] | None = None, partial: bool = False) -> Measurement:
@@ -319,6 +274,10 @@ def test_the_summary_has_the_100_largest_buckets_and_fits_into_a_state() -> None
     assert len(summary["errors"]) == 100
     assert (summary["bucketCount"], summary["errorCount"]) == (1_000, 1_000)
     assert len(json.dumps(summary)) < 100_000
+    # The page has all of them.
+    shown = page.render(listed(*buckets, errors=errors), "r-1")
+    assert (shown.count("<tr>"), shown.count("<li>")) == (1_001, 1_000)
+    assert all(f">{buckets[number].name}<" in shown for number in (0, 500, 999))
 
 
 def test_the_summary_has_the_fields_of_the_api() -> None:
@@ -332,14 +291,11 @@ def test_the_summary_has_the_fields_of_the_api() -> None:
     }
 
 
-def test_the_page_has_every_bucket_and_every_error() -> None:
-    buckets = [Bucket(f"bucket-{number}", number, number, NOW) for number in range(1_000)]
-    errors = [Failure(f"refused-{number}", "AccessDenied: no") for number in range(1_000)]
-    shown = page.render(listed(*buckets, errors=errors), "r-1")
-    assert shown.count("<tr>") == 1_001
-    assert all(f">bucket-{number}<" in shown for number in (0, 500, 999))
-    assert shown.count("<li>") == 1_000
-    assert len(shown) < 500_000
+def test_the_page_says_that_there_are_no_buckets_or_that_the_size_is_partial() -> None:
+    assert "This account has no buckets yet." in page.render(listed(), "r-1")
+    late = [Failure("beans", "out of time")]
+    shown = page.render(listed(Bucket("beans", 1_500, 2, NOW), errors=late, partial=True), "r-1")
+    assert ("At least 1.5 kB" in shown, "≥ 1.5 kB" in shown) == (True, True)
 
 
 def test_the_page_escapes_its_texts_and_loads_nothing() -> None:
@@ -349,17 +305,6 @@ def test_the_page_escapes_its_texts_and_loads_nothing() -> None:
     assert all(each in shown for each in ("&lt;script&gt;alert(1)&lt;/script&gt;", "&lt;i&gt;id&lt;/i&gt;"))
     assert "default-src 'none'; img-src data:;" in shown
     assert re.findall(r"(?:src|href)=.{5}|url\(", shown) == ['href="data', "src=x&gt;"]
-
-
-def test_the_page_says_that_there_are_no_buckets_or_that_the_size_is_partial() -> None:
-    assert "This account has no buckets yet." in page.render(listed(), "r-1")
-    errors = [Failure("beans", "out of time")]
-    shown = page.render(listed(Bucket("beans", 1_500, 2, NOW), errors=errors, partial=True), "r-1")
-    assert "At least 1.5 kB" in shown
-    assert "≥ 1.5 kB" in shown
-
-
-# --- The function of the state machine --------------------------------------------------------------------------------
 
 
 def test_a_report_stores_its_page_and_gives_the_notice_to_publish(account: Account) -> None:
@@ -391,11 +336,6 @@ def test_a_notice_names_some_buckets_and_counts_the_rest() -> None:
         assert [line for line in message.split("\n") if line.endswith(" more")] == more
 
 
-def test_an_error_of_aws_is_shown_up_to_300_characters() -> None:
-    for length in (300, 301):
-        assert len(refusals.describe(failure("Code", 403, "x" * (length - len("Code: "))))) == 300
-
-
 @pytest.mark.parametrize(
     ("payload", "message"),
     [
@@ -418,9 +358,6 @@ def test_a_bucket_that_does_not_have_what_is_needed_is_named_in_the_error(accoun
         account.report({"reportId": "r-1"}, {"round": 1, "id": "x", "share": 0})
 
 
-# --- Several functions in rounds --------------------------------------------------------------------------------------
-
-
 def in_rounds(account: Account, **payload: Any) -> tuple[dict[str, Any], int]:
     """Calls the functions as the state machine does. Returns the last answer and the number of rounds."""
     given = {"reportId": "r-1", **payload}
@@ -432,15 +369,6 @@ def in_rounds(account: Account, **payload: Any) -> tuple[dict[str, Any], int]:
             assert account.report(given, {**answer["spread"], "share": number}) == {}
         answer = account.report(given, answer["spread"])
     return answer, rounds
-
-
-def test_one_function_with_enough_time_measures_alone(account: Account) -> None:
-    account.bucket("reports")
-    answer, rounds = in_rounds(account)
-    assert rounds == 0
-    assert answer["summary"]["partial"] is False
-    # Outside a state machine one function takes all its time.
-    assert account.report({"aloneSeconds": 0})["spread"] == {"shares": []}
 
 
 def test_buckets_that_take_long_are_shared_out_and_added_up(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -458,6 +386,8 @@ def test_buckets_that_take_long_are_shared_out_and_added_up(account: Account, mo
     assert sizes == {f"beans-{number}": 10 * number for number in range(7)}
     assert [each["bucket"] for each in summary["errors"]] == ["secret"]
     assert (summary["partial"], summary["asOf"]) == (False, "2026-11-21T03:30:00.000000Z")
+    # Outside a state machine one function takes all its time.
+    assert account.report({"aloneSeconds": 0})["summary"]["partial"] is False
 
 
 def test_a_large_bucket_continues_in_the_next_function(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:

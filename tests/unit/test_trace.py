@@ -97,12 +97,6 @@ def test_an_order_is_followed_from_its_request_to_the_inbox_without_its_neighbou
     ]
 
 
-def test_a_request_is_followed_to_all_its_orders() -> None:
-    lines = followed("r-1", *ORDERS)
-    assert sum("orderID=o-1" in line for line in lines) == 4
-    assert not any("o-2" in line for line in lines)
-
-
 REQUESTS = (
     (API, record(1, "order queued", orderID="o-1", correlationId="mine")),
     (API, record(2, "request answered", status=202, correlationId="mine", requestId="g-1")),

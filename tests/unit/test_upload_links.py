@@ -33,30 +33,19 @@ def refused(body: Any) -> list[str]:
     return [str(each) for each in caught.value.problems]
 
 
-@pytest.mark.parametrize("size", [0, -1, 50_000_001, 1.5, "390", True, None, 1e300])
-def test_a_size_that_s3_would_refuse_is_refused_first(size: Any) -> None:
-    for good in ({}, {"size": 1}, {"size": 50_000_000}, {"size": 390.0}):
-        assert links.parse({"filename": "Beans.CSV", **good}) == "Beans.CSV"
-    problem = "size: must be a whole number of bytes, from 1 to 50,000,000"
-    assert refused({"filename": "beans.csv", "size": size}) == [problem]
-
-
-@pytest.mark.parametrize("name", ["beans.xlsx", "beans", "csv", "beans.csv ", "beans.csv\n", "beans.csv.exe"])
-def test_a_file_that_would_not_be_imported_is_refused(name: str) -> None:
-    assert refused({"filename": name}) == ["filename: must end in .csv"]
-
-
 def test_all_problems_are_named_at_once() -> None:
     assert refused({"size": 0, "name": "x", "filename": ""}) == [
         "name: is not a field of an upload",
-        "filename: must be a text of 1 to 255 characters",
+        "filename: must be a string of 1 to 255 characters",
         "size: must be a whole number of bytes, from 1 to 50,000,000",
     ]
     assert refused({}) == ["filename: is missing"]
     for body in (None, [], "beans.csv", 5):
         assert refused(body) == ["body: must be an object with filename"]
     for name in (None, 5, "x" * 256, ["beans.csv"]):
-        assert refused({"filename": name}) == ["filename: must be a text of 1 to 255 characters"]
+        assert refused({"filename": name}) == ["filename: must be a string of 1 to 255 characters"]
+    for name in ("beans.xlsx", "beans", "csv", "beans.csv ", "beans.csv\n", "beans.csv.exe"):
+        assert refused({"filename": name}) == ["filename: must end in .csv"]
 
 
 def test_a_link_is_for_one_key_one_type_ten_minutes_and_50_mb() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import runpy
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,15 +52,10 @@ def app(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Chalice
     """A copy of app.py of the wiring tests' own, with the variables that a deploy makes of the template's outputs."""
     target = Target("test", tmp_path_factory.mktemp("project"), False, {}, place())
     config = project.configure(target, as_variables(template.outputs), "2026-11-21")
-    spec = importlib.util.spec_from_file_location("wired_app", ROOT / "app.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in config["stages"]["test"]["environment_variables"].items():
             patch.setenv(name, value)
-        spec.loader.exec_module(module)
-    chalice: Chalice = module.app
+        chalice: Chalice = runpy.run_path(str(ROOT / "app.py"))["app"]
     return chalice
 
 

@@ -1,12 +1,13 @@
 """Fakes of the services of AWS, as far as ``infra/deploy`` uses them, with AWS's own names."""
-# ruff: noqa: N801, N803
+# ruff: noqa: N803
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from itertools import chain
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,21 +16,41 @@ from botocore.loaders import Loader
 from botocore.model import ServiceModel
 from botocore.validate import validate_parameters
 
-from infra.deploy.project import tracked_config
+from infra.deploy import project
 from infra.deploy.target import Target
 from tests.wiring.stage import as_variables, resolve
 
 OUTPUTS = as_variables(resolve("test", "eu-central-1", "123456789012").outputs)
 # With the outputs that the deploy adds after it made the API.
-DEPLOYED = {
-    **OUTPUTS,
-    "REST_API_URL": "https://abc.execute-api.eu-central-1.amazonaws.com/api",
-    "REST_API_ID": "abc",
-}
+DEPLOYED = {**OUTPUTS, "REST_API_URL": "https://abc.execute-api.eu-central-1.amazonaws.com/api", "REST_API_ID": "abc"}
 
 
-def _client_error(message: str, code: str = "ValidationError") -> ClientError:
+def configured(target: Target) -> dict[str, Any]:
+    """Writes the Chalice project of a stage, and returns its configuration."""
+    config = project.configure(target, OUTPUTS, "2026-11-21")
+    project.write_project(target, config)
+    return config
+
+
+def distributions(folder: Path, *names: str) -> Path:
+    """Makes a folder in which pip has installed these distributions."""
+    for name in names:
+        (folder / f"{name}-1.dist-info").mkdir(parents=True)
+        (folder / f"{name}-1.dist-info" / "METADATA").touch()
+    return folder
+
+
+def client_error(message: str, code: str = "ValidationError") -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": message}}, "Operation")
+
+
+def refusing(error: Exception) -> Callable[..., Any]:
+    """Returns an operation that AWS refuses with this error."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error
+
+    return refuse
 
 
 @cache
@@ -66,7 +87,7 @@ class CloudFormation:
 
     def describe_stacks(self, StackName: str) -> dict[str, Any]:
         if self.status is None:
-            raise _client_error(f"Stack with id {StackName} does not exist")
+            raise client_error(f"Stack with id {StackName} does not exist")
         stack = {
             "StackStatus": self.status,
             "Parameters": self.parameters,
@@ -82,7 +103,7 @@ class CloudFormation:
 
     def create_change_set(self, **given: Any) -> dict[str, str]:
         if self.refusal:
-            raise _client_error(self.refusal)
+            raise client_error(self.refusal)
         accepts("cloudformation", "CreateChangeSet", given)
         self.calls.append(given["ChangeSetType"])
         self.given = given
@@ -126,8 +147,19 @@ class Missing(Exception):
     """Lambda's ResourceNotFoundException, API Gateway's NotFoundException and WAF's WAFNonexistentItemException."""
 
 
+class Conflict(Exception):
+    """Lambda's ResourceConflictException, and Cognito's UsernameExistsException."""
+
+
 class Unavailable(Exception):
     """WAF's WAFUnavailableEntityException."""
+
+
+def found(things: Mapping[Any, Any], name: Any) -> Any:
+    try:
+        return things[name]
+    except KeyError:
+        raise Missing from None
 
 
 class Paginator:
@@ -145,11 +177,10 @@ class Paginator:
 class Lambda:
     """Functions, event source mappings and asynchronous settings, by the functions' names."""
 
-    class exceptions:
-        ResourceNotFoundException = Missing
+    exceptions = SimpleNamespace(ResourceNotFoundException=Missing)
 
     def __init__(self, target: Target, stage: dict[str, Any]) -> None:
-        tracked = tracked_config()
+        tracked = project.tracked_config()
         self.functions = {
             target.function(name): {
                 "FunctionArn": f"arn:{target.function(name)}",
@@ -184,10 +215,7 @@ class Lambda:
         return {"ReservedConcurrentExecutions": reserved} if reserved else {}
 
     def get_function_configuration(self, FunctionName: str) -> dict[str, Any]:
-        try:
-            return self.functions[FunctionName]
-        except KeyError:
-            raise Missing from None
+        return found(self.functions, FunctionName)
 
     def get_paginator(self, operation: str) -> Paginator:
         assert operation == "list_event_source_mappings"
@@ -201,15 +229,12 @@ class Lambda:
         accepts("lambda", "UpdateEventSourceMapping", given)
         [mapping] = [each for each in chain(*self.mappings.values()) if each["UUID"] == given["UUID"]]
         if mapping["State"] != "Enabled":
-            raise _client_error(f"ResourceInUse: the mapping is {mapping['State']}")
+            raise client_error(f"ResourceInUse: the mapping is {mapping['State']}")
         mapping.update(given, State="Updating")
         self.changes += 1
 
     def get_function_event_invoke_config(self, FunctionName: str) -> dict[str, Any]:
-        try:
-            return self.invocations[FunctionName]
-        except KeyError:
-            raise Missing from None
+        return found(self.invocations, FunctionName)
 
     def put_function_event_invoke_config(self, **given: Any) -> None:
         accepts("lambda", "PutFunctionEventInvokeConfig", given)
@@ -238,18 +263,15 @@ class Account:
         self.unavailable = 2
         self.meta = SimpleNamespace(partition="aws", region_name="eu-central-1")
 
-    class exceptions:
-        NotFoundException = Missing
-        WAFNonexistentItemException = Missing
-        WAFUnavailableEntityException = Unavailable
+    exceptions = SimpleNamespace(
+        NotFoundException=Missing, WAFNonexistentItemException=Missing, WAFUnavailableEntityException=Unavailable
+    )
 
     def client(self, service: str, seconds: int = 60) -> Any:
         return {"lambda": self.lambda_, "sns": self, "s3": self, "apigateway": self, "wafv2": self}[service]
 
     def get_stage(self, restApiId: str, stageName: str) -> dict[str, Any]:
-        if (restApiId, stageName) != ("abc", "api"):
-            raise Missing
-        return self.api
+        return found({("abc", "api"): self.api}, (restApiId, stageName))
 
     def update_stage(self, **given: Any) -> None:
         """https://docs.aws.amazon.com/apigateway/latest/api/API_UpdateStage.html"""
@@ -264,7 +286,7 @@ class Account:
                     self.api["methodSettings"].setdefault("*/*", {})["throttlingBurstLimit"] = int(each["value"])
                 case ["", "accessLogSettings", name]:
                     if not self.gateway:
-                        raise _client_error("CloudWatch Logs role ARN must be set in account settings", "BadRequest")
+                        raise client_error("CloudWatch Logs role ARN must be set in account settings", "BadRequest")
                     self.api.setdefault("accessLogSettings", {})[name] = each["value"]
                 case other:
                     raise AssertionError(other)
@@ -274,9 +296,7 @@ class Account:
         return self.gateway
 
     def get_web_acl_for_resource(self, ResourceArn: str) -> dict[str, Any]:
-        if ResourceArn not in self.web_acls:
-            raise Missing
-        return {"WebACL": {"ARN": self.web_acls[ResourceArn]}}
+        return {"WebACL": {"ARN": found(self.web_acls, ResourceArn)}}
 
     def associate_web_acl(self, **given: str) -> None:
         accepts("wafv2", "AssociateWebACL", given)
@@ -314,7 +334,7 @@ class Account:
     def get_bucket_cors(self, Bucket: str) -> dict[str, Any]:
         assert Bucket == OUTPUTS["UPLOADS_BUCKET"]
         if not self.cors:
-            raise _client_error("The CORS configuration does not exist", "NoSuchCORSConfiguration")
+            raise client_error("The CORS configuration does not exist", "NoSuchCORSConfiguration")
         return {"CORSRules": self.cors}
 
     def put_bucket_cors(self, **given: Any) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import pytest
-
 from benchmarks import load, money
 from chalicelib import reports
 from chalicelib.orders import store
@@ -22,9 +20,7 @@ from tests.wiring.template import Template
 # --- docs/architecture.md ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def architecture() -> str:
-    return load.PAGE.read_text()
+ARCHITECTURE = load.PAGE.read_text()
 
 
 def test_the_loads_use_the_batches_the_limits_and_the_indexes_that_are_deployed(app: Any, template: Template) -> None:
@@ -44,13 +40,13 @@ def test_the_loads_use_the_batches_the_limits_and_the_indexes_that_are_deployed(
     assert all("WarmThroughput" not in table for table in tables.values())
 
 
-def test_the_diagram_has_every_function_of_the_flows(functions: set[str], architecture: str) -> None:
-    diagram = architecture.split("```mermaid")[1].split("```")[0]
+def test_the_diagram_has_every_function_of_the_flows(functions: set[str]) -> None:
+    diagram = ARCHITECTURE.split("```mermaid")[1].split("```")[0]
     drawn = set(re.findall(r"\b[a-z]+_[a-z]+\b|\bauthorize\b", diagram))
     assert drawn == {"api_handler", *functions} - {"migrate", "rotate_password"}
 
 
-def test_the_flows_have_the_numbers_of_the_code(architecture: str) -> None:
+def test_the_flows_have_the_numbers_of_the_code() -> None:
     numbers = {
         "INSERT of 25 in a call": store.STATEMENTS == 25,
         "after the fifth try": store.TRIES == 5,
@@ -60,7 +56,7 @@ def test_the_flows_have_the_numbers_of_the_code(architecture: str) -> None:
         "at most six times": report.ROUNDS == 6,
         "up to 40 at once": shares.SHARES == 40,
     }
-    assert [words for words, holds in numbers.items() if not (holds and words in architecture)] == []
+    assert [words for words, holds in numbers.items() if not (holds and words in ARCHITECTURE)] == []
 
 
 # --- docs/deploying.md and the README ---------------------------------------------------------------------------------

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from infra.functions import MYSQL_USERS
 from tests.deploying.exercises import EXERCISES
 from tests.wiring import permissions
-from tests.wiring.permissions import Permission, Row, allowed, as_list, documented, permission_of, role_of
+from tests.wiring.permissions import Permission, allowed, as_list, documented, permission_of, role_of
 from tests.wiring.stage import SCHEDULES, place, resolve
 from tests.wiring.template import Template
 
@@ -23,43 +21,29 @@ WITHOUT_RESOURCE = {
 }
 
 PLACE = place("<stage>", "<region>", "<account>")
+FUNCTIONS = permissions.functions()
+ROWS = documented(FUNCTIONS)
 
 
-@pytest.fixture(scope="module")
-def template(whole: Template) -> Template:
-    """The template with every optional role."""
-    return whole
+def test_the_roles_allow_what_the_page_says_and_nothing_else(whole: Template) -> None:
+    assert sorted(allowed(whole)) == sorted(row.permission for row in ROWS)
+    assert allowed(resolve(Local="true", **SCHEDULES)) == allowed(whole)
 
 
-@pytest.fixture(scope="module")
-def functions() -> dict[str, str]:
-    return permissions.functions()
+def test_the_page_gives_a_reason_for_each_permission_and_none_is_a_wildcard() -> None:
+    assert [row for row in ROWS if not row.reason or "*" in row.permission.action] == []
 
 
-@pytest.fixture(scope="module")
-def page(functions: dict[str, str]) -> list[Row]:
-    return documented(functions)
-
-
-def test_the_roles_allow_what_the_page_says_and_nothing_else(template: Template, page: list[Row]) -> None:
-    assert sorted(allowed(template)) == sorted(row.permission for row in page)
-    assert allowed(resolve(Local="true", **SCHEDULES)) == allowed(template)
-
-
-def test_the_page_gives_a_reason_for_each_permission_and_none_is_a_wildcard(page: list[Row]) -> None:
-    assert [row for row in page if not row.reason or "*" in row.permission.action] == []
-
-
-def test_only_actions_without_a_resource_are_allowed_on_all_resources(template: Template, page: list[Row]) -> None:
-    wide = [each for each in allowed(template) if each.resource == "*"]
+def test_only_actions_without_a_resource_are_allowed_on_all_resources(whole: Template) -> None:
+    wide = [each for each in allowed(whole) if each.resource == "*"]
     assert [each for each in wide if each.action not in WITHOUT_RESOURCE] == []
-    assert [row for row in page if row.permission in wide and "no resource" not in row.reason] == []
+    assert [row for row in ROWS if row.permission in wide and "no resource" not in row.reason] == []
 
 
 def test_other_resources_are_of_this_stage_except_buckets_network_interfaces_and_the_secret_of_rds(
-    template: Template,
+    whole: Template,
 ) -> None:
-    elsewhere = {each for each in allowed(template) if each.resource != "*" and "cafe-<stage>" not in each.resource}
+    elsewhere = {each for each in allowed(whole) if each.resource != "*" and "cafe-<stage>" not in each.resource}
     network = [each for each in elsewhere if each.action.startswith("ec2:")]
     assert {each.resource for each in network} == {"arn:aws:ec2:<region>:<account>:*/*"}
     assert elsewhere - set(network) == {
@@ -69,18 +53,18 @@ def test_other_resources_are_of_this_stage_except_buckets_network_interfaces_and
     }
 
 
-def test_only_the_api_reads_executions_whose_output_may_hold_a_link(template: Template) -> None:
+def test_only_the_api_reads_executions_whose_output_may_hold_a_link(whole: Template) -> None:
     """The history of an execution holds the report's link until it expires.
 
     The API reads the history without its data: tests/unit/test_history.py tests that.
     """
     reading = ("states:Describe", "states:Get", "states:List")
-    readers = [each for each in allowed(template) if each.action.startswith(reading)]
+    readers = [each for each in allowed(whole) if each.action.startswith(reading)]
     assert {each.role for each in readers} == {"ApiRole"}
 
 
-def test_policies_of_roles_have_neither_denials_nor_conditions(template: Template) -> None:
-    for properties in template.of_type("AWS::IAM::Role").values():
+def test_policies_of_roles_have_neither_denials_nor_conditions(whole: Template) -> None:
+    for properties in whole.of_type("AWS::IAM::Role").values():
         assert "ManagedPolicyArns" not in properties
         for policy in properties["Policies"]:
             for statement in policy["PolicyDocument"]["Statement"]:
@@ -88,9 +72,9 @@ def test_policies_of_roles_have_neither_denials_nor_conditions(template: Templat
                 assert statement["Effect"] == "Allow"
 
 
-def test_only_lambda_makes_interfaces_in_the_databases_network_for_the_functions_there(template: Template) -> None:
+def test_only_lambda_makes_interfaces_in_the_databases_network_for_the_functions_there(whole: Template) -> None:
     """It uses the function's role; a call by the function's own code is denied."""
-    [policy] = template.of_type("AWS::IAM::Policy").values()
+    [policy] = whole.of_type("AWS::IAM::Policy").values()
     roles = [role_of(function) for function in MYSQL_USERS]
     assert policy["Roles"] == roles
     *allowing, denying = policy["PolicyDocument"]["Statement"]
@@ -111,25 +95,25 @@ def test_without_an_administrator_migrations_run_as_the_functions_user_and_passw
     assert {each.resource for each in secrets} == {PLACE.secret}
 
 
-def test_each_function_has_a_role_and_a_log_group_of_its_own(template: Template, functions: dict[str, str]) -> None:
-    machines = {f"{name}Role" for name in template.of_type("AWS::StepFunctions::StateMachine")}
-    schedules = {f"{name}Role" for name in template.of_type("AWS::Scheduler::Schedule")}
-    assert template.of_type("AWS::IAM::Role").keys() == functions.keys() | machines | schedules
-    groups = {each["LogGroupName"]: each for each in template.of_type("AWS::Logs::LogGroup").values()}
-    for role, function in functions.items():
+def test_each_function_has_a_role_and_a_log_group_of_its_own(whole: Template) -> None:
+    machines = {f"{name}Role" for name in whole.of_type("AWS::StepFunctions::StateMachine")}
+    schedules = {f"{name}Role" for name in whole.of_type("AWS::Scheduler::Schedule")}
+    assert whole.of_type("AWS::IAM::Role").keys() == FUNCTIONS.keys() | machines | schedules
+    groups = {each["LogGroupName"]: each for each in whole.of_type("AWS::Logs::LogGroup").values()}
+    for role, function in FUNCTIONS.items():
         assert groups[f"/aws/lambda/{function}"]["RetentionInDays"] == 30
-        assert template.outputs[f"{role}Arn"].endswith(f"role/{role}")
+        assert whole.outputs[f"{role}Arn"].endswith(f"role/{role}")
 
 
-def test_only_its_service_assumes_a_role(template: Template, functions: dict[str, str]) -> None:
+def test_only_its_service_assumes_a_role(whole: Template) -> None:
     """A machine's and a schedule's role has the further condition that the service acts for this account."""
     own_account = {"StringEquals": {"aws:SourceAccount": "<account>"}}
-    trusted: dict[str, Any] = dict.fromkeys(functions, ("lambda", None))
+    trusted: dict[str, Any] = dict.fromkeys(FUNCTIONS, ("lambda", None))
     for kind, service in (("StepFunctions::StateMachine", "states"), ("Scheduler::Schedule", "scheduler")):
-        for name, properties in template.of_type(f"AWS::{kind}").items():
+        for name, properties in whole.of_type(f"AWS::{kind}").items():
             trusted[f"{name}Role"] = (service, own_account)
             assert properties.get("RoleArn", properties.get("Target", {}).get("RoleArn")).endswith(f"role/{name}Role")
-    for role, properties in template.of_type("AWS::IAM::Role").items():
+    for role, properties in whole.of_type("AWS::IAM::Role").items():
         [statement] = properties["AssumeRolePolicyDocument"]["Statement"]
         assert (statement["Effect"], statement["Action"]) == ("Allow", "sts:AssumeRole")
         service, condition = trusted.pop(role)
@@ -138,17 +122,17 @@ def test_only_its_service_assumes_a_role(template: Template, functions: dict[str
     assert trusted == {}
 
 
-def test_each_permission_is_proved_by_its_removal_or_has_a_source(page: list[Row]) -> None:
+def test_each_permission_is_proved_by_its_removal_or_has_a_source() -> None:
     """The exercises in tests/deploying remove exactly the permissions that the page marks so."""
-    removed = {permission_of(page, exercise.role, *right) for exercise in EXERCISES for right in exercise.rights}
-    assert removed == {row.permission for row in page if not row.source}
+    removed = {permission_of(ROWS, exercise.role, *right) for exercise in EXERCISES for right in exercise.rights}
+    assert removed == {row.permission for row in ROWS if not row.source}
 
 
-def test_the_local_cloud_enforces_every_permission_except_those_that_a_service_uses_for_a_role(page: list[Row]) -> None:
+def test_the_local_cloud_enforces_every_permission_except_those_that_a_service_uses_for_a_role() -> None:
     """These are polling, logs, traces, failure destinations, machines, schedules, and a 404 for a missing object."""
-    unenforced = {row.permission for row in page if row.source}
+    unenforced = {row.permission for row in ROWS if row.source}
     of_machines = {
-        row.permission for row in page if row.permission.role.endswith(("InventoryReportRole", "StorageReportRole"))
+        row.permission for row in ROWS if row.permission.role.endswith(("InventoryReportRole", "StorageReportRole"))
     }
     assert {each.action for each in unenforced - of_machines} == {
         *("dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"),
@@ -161,21 +145,21 @@ def test_the_local_cloud_enforces_every_permission_except_those_that_a_service_u
     assert of_machines <= unenforced
 
 
-def test_only_alarms_and_rules_publish_to_the_alarms_topic(template: Template) -> None:
-    policy = template.properties("AlarmsTopicPolicy")
-    assert policy["Topics"] == [template.outputs["AlarmsTopicArn"]]
+def test_only_alarms_and_rules_publish_to_the_alarms_topic(whole: Template) -> None:
+    policy = whole.properties("AlarmsTopicPolicy")
+    assert policy["Topics"] == [whole.outputs["AlarmsTopicArn"]]
     alarms, rules = (each for each in policy["PolicyDocument"]["Statement"] if each["Effect"] == "Allow")
     for statement in (alarms, rules):
         assert as_list(statement["Action"]) == ["sns:Publish"]
-        assert statement["Resource"] == template.outputs["AlarmsTopicArn"]
+        assert statement["Resource"] == whole.outputs["AlarmsTopicArn"]
     assert alarms["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
     assert alarms["Condition"] == {"StringEquals": {"aws:SourceAccount": "<account>"}}
     assert rules["Principal"] == {"Service": "events.amazonaws.com"}
 
 
-def test_nobody_outside_the_account_publishes_notifications(template: Template) -> None:
-    policy = template.properties("NotificationsTopicPolicy")
-    assert policy["Topics"] == [template.outputs["TopicArn"]]
+def test_nobody_outside_the_account_publishes_notifications(whole: Template) -> None:
+    policy = whole.properties("NotificationsTopicPolicy")
+    assert policy["Topics"] == [whole.outputs["TopicArn"]]
     statement, tls_only = policy["PolicyDocument"]["Statement"]
     assert tls_only["Effect"] == "Deny"
     assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "sns:Publish")

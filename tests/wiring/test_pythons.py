@@ -19,6 +19,7 @@ from infra.deploy import __main__ as command
 from infra.deploy import project
 from infra.deploy.target import DeployError, Target
 from tests import pythons
+from tests.wiring.fakes import distributions
 from tests.wiring.stage import ROOT
 
 OTHERS = ("3.10", "3.15")
@@ -94,31 +95,25 @@ def test_a_package_without_one_of_its_requirements_is_refused_and_not_kept(
     target, config = Target("prod", tmp_path, False, {}, None), {"stages": {"prod": {}}}
     package = project.package_file(tmp_path, config)
     package.parent.mkdir(parents=True)
-    shutil.make_archive(str(package.with_suffix("")), "zip", _with(tmp_path / "all", "pyjwt", "python_json_logger"))
+    shutil.make_archive(
+        str(package.with_suffix("")), "zip", distributions(tmp_path / "all", "pyjwt", "python_json_logger")
+    )
     assert project.build_package(target, config) == package
-    shutil.make_archive(str(package.with_suffix("")), "zip", _with(tmp_path / "less", "python_json_logger"))
+    shutil.make_archive(str(package.with_suffix("")), "zip", distributions(tmp_path / "less", "python_json_logger"))
     with pytest.raises(DeployError, match=r"^pyjwt: no wheel for Lambda with python3\.\d+"):
         project.build_package(target, config)
     assert not package.exists()
 
 
-def _with(folder: Path, *names: str) -> Path:
-    for name in names:
-        (folder / f"{name}-1.dist-info").mkdir(parents=True)
-        (folder / f"{name}-1.dist-info" / "METADATA").touch()
-    return folder
-
-
 # --- make test-pythons ------------------------------------------------------------------------------------------------
 
 
-def says(folder: Path, name: str, version: str) -> Path:
-    """Makes an interpreter that says it has this version, or that says nothing."""
+def says(folder: Path, name: str, version: str) -> None:
+    """Makes an interpreter that says it has this version."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\necho {version}\n" if version else "#!/bin/sh\nexit 127\n")
+    path.write_text(f"#!/bin/sh\necho {version}\n")
     path.chmod(0o700)
-    return path
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from chalicelib.orders import store
 from chalicelib.reports import MODES
 from chalicelib.sign_in import MANAGERS, OPEN, ROUTES, STAFF
 from infra import trace
-from tests.wiring.stage import ROOT, SCHEDULES, resolve
+from tests.template import load
+from tests.wiring.stage import ROOT, SCHEDULES, rendered, resolve
 from tests.wiring.template import Template
 
 PLAIN_HTTP = {"Bool": {"aws:SecureTransport": "false"}}
@@ -75,18 +76,13 @@ def test_every_table_is_on_demand_encrypted_and_recoverable(template: Template) 
         assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
 
 
-def test_orders_stay_and_their_stream_has_new_items(template: Template) -> None:
-    table = template.properties("OrdersTable")
-    assert table["TableName"] == "cafe-<stage>-orders"
-    assert table["KeySchema"] == [{"AttributeName": "orderID", "KeyType": "HASH"}]
-    assert table["StreamSpecification"] == {"StreamViewType": "NEW_IMAGE"}
-    assert "TimeToLiveSpecification" not in table
-
-
-def test_notifications_expire(template: Template) -> None:
-    table = template.properties("NotificationsTable")
-    assert table["TableName"] == "cafe-<stage>-notifications"
-    assert table["TimeToLiveSpecification"] == {"AttributeName": "expiresAt", "Enabled": True}
+def test_orders_stay_with_new_items_on_their_stream_and_everything_else_expires(template: Template) -> None:
+    tables = template.of_type("AWS::DynamoDB::Table")
+    orders = tables.pop("OrdersTable")
+    assert orders["StreamSpecification"] == {"StreamViewType": "NEW_IMAGE"}
+    assert "TimeToLiveSpecification" not in orders
+    for table in tables.values():
+        assert table["TimeToLiveSpecification"] == {"AttributeName": "expiresAt", "Enabled": True}
 
 
 # --- buckets ----------------------------------------------------------------------------------------------------------
@@ -202,6 +198,16 @@ def test_a_report_is_scheduled_only_where_its_parameter_says_when(kind: str, oth
     assert schedule["ScheduleExpression"] == "cron(0 6 ? * MON *)"
     assert schedule["ScheduleExpressionTimezone"] == "Europe/Zurich"
     assert f"Scheduled{other}ReportRole" not in scheduled.resources
+
+
+@pytest.mark.parametrize("parameter", ["StorageReportSchedule", "InventoryReportSchedule"])
+def test_a_schedule_is_empty_a_rate_or_a_cron_expression(parameter: str) -> None:
+    """CloudFormation refuses a value that the pattern does not match as a whole."""
+    pattern = load(rendered())["Parameters"][parameter]["AllowedPattern"]
+    for accepted in ("", "rate(1 hour)", "cron(0 6 * * ? *)", SCHEDULES[parameter]):
+        assert re.fullmatch(pattern, accepted), accepted
+    for refused in ("0 6 * * *", "rate()", "cron(", "every day", "at(2026-11-21T06:00:00)", "a cron(0 6 * * ? *)", " "):
+        assert not re.fullmatch(pattern, refused), refused
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,13 +14,8 @@ from tests.template import load
 from tests.wiring.stage import MACHINES, ROOT, rendered
 
 
-@pytest.fixture
-def written() -> dict[str, Any]:
-    return load((ROOT / "infra" / "resources.yaml").read_text())
-
-
-def test_everything_that_is_plain_cloudformation_stays_as_it_is_written(written: dict[str, Any]) -> None:
-    sent = load(rendered())
+def test_everything_that_is_plain_cloudformation_stays_as_it_is_written() -> None:
+    written, sent = load((ROOT / "infra" / "resources.yaml").read_text()), load(rendered())
     del sent["Resources"]["TraceQuery"]["Properties"]["LogGroupNames"]
     for name, definition in MACHINES.items():
         assert written["Resources"][name]["Properties"].pop("DefinitionS3Location") == definition

@@ -9,6 +9,7 @@ import pytest
 
 from infra import users
 from infra.users import Made
+from tests.system.people import sign_in
 from tests.wiring.stage import client, resolve
 
 STACK = """
@@ -42,11 +43,6 @@ def groups(cognito: Any, pool_id: str, name: str) -> list[str]:
     return sorted(each["GroupName"] for each in pages)
 
 
-def sign_in(cognito: Any, pool_id: str, name: str) -> None:
-    """Leaves the pool as it is after a person has chosen a password."""
-    cognito.admin_set_user_password(UserPoolId=pool_id, Username=name, Password=users.new_password(), Permanent=True)
-
-
 def test_the_pool_accepts_every_password() -> None:
     policy = resolve().properties("UserPool")["Policies"]["PasswordPolicy"]
     made = {users.new_password() for _ in range(1000)}
@@ -69,11 +65,7 @@ def test_a_new_person_gets_a_password_for_one_sign_in(
     made = cognito.create_user_pool_client(
         UserPoolId=pool_id, ClientName="console", ExplicitAuthFlows=["ALLOW_USER_PASSWORD_AUTH"]
     )["UserPoolClient"]
-    answer = cognito.initiate_auth(
-        ClientId=made["ClientId"],
-        AuthFlow="USER_PASSWORD_AUTH",
-        AuthParameters={"USERNAME": "ana", "PASSWORD": password},
-    )
+    answer = sign_in(cognito, made["ClientId"], "ana", password)
     assert answer["ChallengeName"] == "NEW_PASSWORD_REQUIRED"
 
 
@@ -84,7 +76,9 @@ def test_an_existing_person_gets_the_group_and_keeps_the_password(
     # The first one can be lost, as long as nobody has signed in with it.
     assert second.password not in (None, first.password)
     assert cognito.admin_get_user(UserPoolId=pool_id, Username="ana")["UserStatus"] == "FORCE_CHANGE_PASSWORD"
-    sign_in(cognito, pool_id, "ana")
+    # As it is after a person has chosen one.
+    chosen = users.new_password()
+    cognito.admin_set_user_password(UserPoolId=pool_id, Username="ana", Password=chosen, Permanent=True)
     assert users.make(cognito, pool_id, "ana", "staff") == Made(None, False)
     assert users.main(["ana", "staff", "prod"]) == 0
     assert "is already a member of staff: nothing was changed" in capsys.readouterr().out

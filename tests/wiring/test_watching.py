@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -221,13 +220,8 @@ CHAPTERS = {
 }
 # Errors of a deploy that say themselves what to do.
 SAYS_WHAT_TO_DO = (
-    *(
-        "declined",
-        "there is no terminal to ask",
-        "its data would be left behind",
-        "there is no region",
-        "there is no stage",
-    ),
+    *("declined", "there is no terminal to ask", "its data would be left behind"),
+    *("there is no region", "there is no stage"),
     *("there are no AWS credentials", "AWS rejects these credentials", "supported: delete"),
     *("has fewer than two zones with", "neither infra/resources.yaml nor infra/database.yaml"),
     "has no previous release",
@@ -305,27 +299,12 @@ def test_every_error_of_a_deploy_leads_to_its_headings(runbook: dict[str, str]) 
     source = {path.name: path.read_text() for path in (ROOT / "infra" / "deploy").glob("*.py")}
     for text in listed:
         assert any(text in each for each in source.values()), text
-    for name, text in source.items():
-        for error in errors_of(text):
-            assert any(each in error for each in (*listed, *SAYS_WHAT_TO_DO)), (name, error)
+    raised = [ast.unparse(node) for text in source.values() for node in ast.walk(ast.parse(text)) if is_error(node)]
+    assert len(raised) > 30
+    assert [error for error in raised if not any(each in error for each in (*listed, *SAYS_WHAT_TO_DO))] == []
     assert {each for text in said.values() for each in re.findall(r"\*([^*]+)\*", text)} <= runbook.keys()
 
 
-def errors_of(source: str) -> Iterator[str]:
-    """Yields the fixed words of each ``DeployError``; some only pass on an error of AWS."""
-    for node in ast.walk(ast.parse(source)):
-        match node:
-            case ast.Call(func=ast.Name(id="DeployError"), args=[message]) if text := fixed(message).strip(" :\n,"):
-                yield text
-
-
-def fixed(node: ast.AST) -> str:
-    """Returns the words of a text that are in the source itself."""
-    match node:
-        case ast.Constant(value=str(text)):
-            return text
-        case ast.JoinedStr(values=parts):
-            return "".join(map(fixed, parts))
-        case ast.BinOp(left=left, right=right):
-            return fixed(left) + fixed(right)
-    return ""
+def is_error(node: ast.AST) -> bool:
+    """Returns whether this is an error with words of its own; some only pass on an error of AWS."""
+    return isinstance(node, ast.Call) and bool(re.match(r"DeployError\(.*[a-z]{3} ", ast.unparse(node)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -56,29 +57,23 @@ def answers(monkeypatch: pytest.MonkeyPatch, *given: str) -> list[str]:
     return left
 
 
-@pytest.mark.parametrize(("given", "yes"), [(["yes"], False), ([" Y "], False), (["all"], False), ([], True)])
-def test_changes_that_a_person_or_an_option_agrees_to_are_shown_and_applied(
-    given: list[str], yes: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    answers(monkeypatch, *given)
-    Question(yes)(["a stack: 1 change", "  add it"])
-    assert capsys.readouterr().out == "a stack: 1 change\n  add it\n"
+NOBODY = "`--yes` applies every change without a question"
 
 
 @pytest.mark.parametrize(
-    ("given", "problem"),
+    ("given", "yes", "problem"),
     [
-        (["no"], "declined"),
-        ([""], "declined"),
-        (["yess"], "declined"),
-        # Nobody is there to answer.
-        ([], "`--yes` applies every change without a question"),
+        *((["yes"], False, ""), ([" Y "], False, ""), (["all"], False, ""), ([], True, "")),
+        *((["no"], False, "declined"), ([""], False, "declined"), (["yess"], False, "declined"), ([], False, NOBODY)),
     ],
 )
-def test_without_a_yes_nothing_is_applied(given: list[str], problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_are_shown_and_applied_only_if_a_person_or_an_option_agrees(
+    given: list[str], yes: bool, problem: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     answers(monkeypatch, *given)
-    with pytest.raises(DeployError, match=problem):
-        Question(False)(["a stack: 1 change"])
+    with pytest.raises(DeployError, match=problem) if problem else nullcontext():
+        Question(yes)(["a stack: 1 change", "  add it"])
+    assert capsys.readouterr().out == "a stack: 1 change\n  add it\n"
 
 
 def test_each_change_is_a_question_until_a_person_says_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock, call
 
 import pytest
 from botocore.exceptions import ClientError
@@ -16,7 +17,7 @@ from chalicelib.database import MIGRATIONS, split
 from infra.deploy import database
 from infra.deploy.mysql_location import MysqlLocation
 from infra.deploy.target import DeployError, Say, Target
-from tests.wiring.fakes import CloudFormation, accepts
+from tests.wiring.fakes import CloudFormation, Conflict, Missing, accepts, client_error
 from tests.wiring.stage import client
 
 SECRET = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:other-AbCdEf"
@@ -25,12 +26,7 @@ SECRET = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:other-AbCdEf"
 class Lambda:
     """Lambda with one function that is configured so, and that gives these answers in turn."""
 
-    class exceptions:  # noqa: N801
-        class ResourceNotFoundException(Exception):
-            pass
-
-        class ResourceConflictException(Exception):
-            pass
+    exceptions = SimpleNamespace(ResourceNotFoundException=Missing, ResourceConflictException=Conflict)
 
     def __init__(self, *answers: Any, configuration: dict[str, Any] | None = None) -> None:
         self.answers = list(answers)
@@ -48,19 +44,15 @@ class Lambda:
 
     def get_function_configuration(self, FunctionName: str) -> dict[str, Any]:  # noqa: N803
         if self.configuration is None:
-            raise self.exceptions.ResourceNotFoundException
+            raise Missing
         arn = f"arn:aws:lambda:eu-central-1:123456789012:function:{FunctionName}"
         return {"FunctionArn": arn, **self.configuration}
 
     def add_permission(self, **given: Any) -> None:
         if self.permissions:
-            raise self.exceptions.ResourceConflictException
+            raise Conflict
         accepts("lambda", "AddPermission", given)
         self.permissions.append(given)
-
-
-def error(code: str, message: str) -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": message}}, "Operation")
 
 
 # --- an existing database ---------------------------------------------------------------------------------------------
@@ -171,19 +163,6 @@ def test_a_network_stays_in_its_zones_when_aws_adds_others(target: Target) -> No
     assert zones(target, Ec2(["us-east-1a", "us-east-1b"]), existing) == "us-east-1c,us-east-1d"
 
 
-class Rds:
-    class exceptions:  # noqa: N801
-        class DBClusterNotFoundFault(Exception):
-            pass
-
-    def __init__(self) -> None:
-        self.changed: list[dict[str, Any]] = []
-
-    def modify_db_cluster(self, **given: Any) -> None:
-        accepts("rds", "ModifyDBCluster", given)
-        self.changed.append(given)
-
-
 @pytest.mark.parametrize(
     ("status", "goes"), [("ROLLBACK_FAILED", True), ("UPDATE_COMPLETE", False), ("DELETE_FAILED", False), (None, False)]
 )
@@ -191,9 +170,11 @@ def test_the_cluster_loses_its_protection_only_if_its_stack_was_never_complete(
     target: Target, status: str | None, goes: bool
 ) -> None:
     """A person cannot delete a complete stack by hand."""
-    rds = Rds()
+    rds, changed = Mock(exceptions=SimpleNamespace(DBClusterNotFoundFault=Missing)), {"DeletionProtection": False}
+    rds.modify_db_cluster.side_effect = lambda **given: accepts("rds", "ModifyDBCluster", given)
     database.unprotect_failed(target, {"cloudformation": CloudFormation(status), "rds": rds}.__getitem__)
-    assert rds.changed == [{"DBClusterIdentifier": "cafe-test", "DeletionProtection": False}][: int(goes)]
+    calls = [call(DBClusterIdentifier="cafe-test", **changed)] if goes else []
+    assert rds.modify_db_cluster.call_args_list == calls
 
 
 class Secrets:
@@ -209,7 +190,7 @@ class Secrets:
         accepts("secretsmanager", "RotateSecret", given)
         assert given["RotateImmediately"] is False
         if self.refusals:
-            raise error("AccessDeniedException", self.refusals.pop())
+            raise client_error(self.refusals.pop(), "AccessDeniedException")
         self.secret = {name: given[name] for name in ("RotationLambdaARN", "RotationRules")}
         self.rotations += 1
 
@@ -229,15 +210,15 @@ def test_secrets_manager_rotates_the_password_every_month_and_may_call_the_funct
     assert permission["SourceAccount"] == "123456789012"
 
 
-def test_a_rotation_waits_until_secrets_manager_can_call_the_function(target: Target, said: list[str]) -> None:
+def test_a_rotation_waits_until_secrets_manager_can_call_the_function(target: Target) -> None:
     secrets = Secrets()
     secrets.refusals = ["Secrets Manager cannot invoke the specified Lambda function."]
     clients = {"lambda": Lambda(configuration={}), "secretsmanager": secrets}
-    database.rotate(target, MysqlLocation(SECRET, "admin"), clients.__getitem__, said.append)
+    database.rotate(target, MysqlLocation(SECRET, "admin"), clients.__getitem__, print)
     assert secrets.rotations == 1
     secrets.secret, secrets.refusals = {}, ["User is not authorized to perform: secretsmanager:RotateSecret"]
     with pytest.raises(ClientError, match="not authorized"):
-        database.rotate(target, MysqlLocation(SECRET, "admin"), clients.__getitem__, said.append)
+        database.rotate(target, MysqlLocation(SECRET, "admin"), clients.__getitem__, print)
 
 
 # --- its tables -------------------------------------------------------------------------------------------------------
@@ -269,13 +250,10 @@ def migrate(target: Target, say: Say, *answers: Any) -> Lambda:
             ["database: nothing to change", "database: suppliers cannot have a unique key"],
         ),
         # The database has paused.
-        (
-            [PAUSED, PAUSED, UP_TO_DATE],
-            [*[f"database: {PAUSED['errorMessage']}"] * 2, "database: nothing to change"],
-        ),
+        ([PAUSED, PAUSED, UP_TO_DATE], [*[f"database: {PAUSED['errorMessage']}"] * 2, "database: nothing to change"]),
         # The function lost its network while it was idle.
         (
-            [error("ResourceNotReadyException", "The function is inactive"), UP_TO_DATE],
+            [client_error("The function is inactive", "ResourceNotReadyException"), UP_TO_DATE],
             ["database: The function is inactive", "database: nothing to change"],
         ),
     ],

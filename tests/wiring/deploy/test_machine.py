@@ -7,7 +7,6 @@ import struct
 import sys
 import zipfile
 from dataclasses import replace
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,13 +20,12 @@ from infra.deploy.machine import Machine, lambda_machine, require_fit, this_mach
 from infra.deploy.releases import Release
 from infra.deploy.rollback import restore
 from infra.deploy.target import DeployError, Target
-from tests.wiring.fakes import OUTPUTS
+from tests.wiring.fakes import configured, distributions
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 TAG = PYTHON.replace(".", "")
 ARM = Machine("this machine", "Linux", "arm64", (f".cpython-{TAG}-aarch64-linux-gnu.so", ".abi3.so", ".so"))
 MAC = Machine("this machine", "macOS", "arm64", (f".cpython-{TAG}-darwin.so", ".abi3.so", ".so"))
-NATIVE = f"native{EXTENSION_SUFFIXES[0]}"
 
 
 def elf(processor: int) -> bytes:
@@ -44,7 +42,7 @@ def universal(*processors: int) -> bytes:
     )
 
 
-X86, ARM64 = 62, 183
+X86, ARM64, RISCV = 62, 183, 243
 MAC_X86, MAC_ARM64 = 0x01000007, 0x0100000C
 
 
@@ -54,11 +52,6 @@ def package(path: Path, **files: bytes) -> Path:
         for name, content in {"app.py": b"import chalice", **files}.items():
             file.writestr(name, content)
     return path
-
-
-def of_another_processor(path: Path) -> Path:
-    """A package with a compiled module for a processor that no test runs on."""
-    return package(path, **{"native.abi3.so": elf(243)})
 
 
 def test_this_machine_can_load_what_it_has_loaded(tmp_path: Path) -> None:
@@ -123,17 +116,10 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder = tmp_path / "installed"
     (folder / "pymysql").mkdir(parents=True)
     (folder / "pymysql" / "__init__.py").touch()
-    for name in project._required((project.REPOSITORY / "requirements.txt").read_text()):
-        (folder / f"{name.replace('-', '_')}-1.dist-info").mkdir()
-        (folder / f"{name.replace('-', '_')}-1.dist-info" / "METADATA").touch()
+    required = project._required((project.REPOSITORY / "requirements.txt").read_text())
+    distributions(folder, *(name.replace("-", "_") for name in required))
     monkeypatch.setattr(project, "installed_here", lambda: folder)
     return folder
-
-
-def configured(target: Target) -> dict[str, Any]:
-    config = project.configure(target, OUTPUTS, "2026-11-21")
-    project.write_project(target, config)
-    return config
 
 
 def test_a_local_stage_gets_what_pip_installs_here_and_a_stage_on_aws_what_lambda_runs(
@@ -152,7 +138,7 @@ def test_a_local_stage_gets_what_pip_installs_here_and_a_stage_on_aws_what_lambd
 def test_a_package_that_this_machine_cannot_run_is_neither_deployed_nor_kept(target: Target, installed: Path) -> None:
     target = replace(target, local=True)
     config = configured(target)
-    (installed / "native.abi3.so").write_bytes(elf(243))
+    (installed / "native.abi3.so").write_bytes(elf(RISCV))
     with pytest.raises(DeployError, match=r"^the package holds native\.abi3\.so, which is compiled for riscv64 Linux"):
         project.build_package(target, config)
     assert list((target.project / ".chalice" / "deployments").iterdir()) == []
@@ -165,7 +151,9 @@ def test_a_release_that_this_machine_cannot_run_is_not_put_back(
     target = replace(target, local=True)
     release = Release("r", project.RUNTIME, "", configured(target), {}, {}, {}, [])
     releases: Any = SimpleNamespace(
-        release=lambda _: release, fetch_package=lambda _, path: of_another_processor(path), template=json.dumps
+        release=lambda _: release,
+        fetch_package=lambda _, path: package(path, **{"native.abi3.so": elf(RISCV)}),
+        template=json.dumps,
     )
     monkeypatch.setattr(project, "run_chalice", lambda *_: pytest.fail("it was deployed"))
     context = Context(target, lambda _: SimpleNamespace(), None, lambda _: None, lambda _: None)  # type: ignore[arg-type]

@@ -10,12 +10,12 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
 
 from infra.deploy import preflight
 from infra.deploy.context import Changes, Context
 from infra.deploy.preflight import CallerIdentity, PermissionsUnknown
 from infra.deploy.target import Clients, DeployError, Target
+from tests.wiring.fakes import Missing, client_error, found, refusing
 from tests.wiring.permissions import as_list
 from tests.wiring.stage import ACCOUNT, REGION, client
 
@@ -46,13 +46,10 @@ def test_an_error_says_what_to_set(given: dict[str, str], problem: str, monkeypa
 
 
 def test_credentials_that_aws_refuses_are_an_error_with_its_words() -> None:
-    def refuse() -> None:
-        raise ClientError({"Error": {"Code": "ExpiredToken", "Message": "The token has expired"}}, "GetCallerIdentity")
-
+    refuse = refusing(client_error("The token has expired", "ExpiredToken"))
+    sts = SimpleNamespace(get_caller_identity=refuse, meta=SimpleNamespace(region_name="x"))
     with pytest.raises(DeployError, match="AWS rejects these credentials: The token has expired"):
-        preflight.caller_identity(
-            lambda _: SimpleNamespace(get_caller_identity=refuse, meta=SimpleNamespace(region_name="x"))
-        )
+        preflight.caller_identity(lambda _: sts)
 
 
 # --- rights -----------------------------------------------------------------------------------------------------------
@@ -71,11 +68,8 @@ class Iam:
         [resource] = given["ResourceArns"]
         more = {"EvalResourceName": resource, "ResourceSpecificResults": [{"MissingContextValues": self.lacking}]}
         decisions = {action: "implicitDeny" if action in self.denied else "allowed" for action in given["ActionNames"]}
-        return {
-            "EvaluationResults": [
-                {"EvalActionName": each, "EvalDecision": decisions[each], **more} for each in decisions
-            ]
-        }
+        results = [{"EvalActionName": name, "EvalDecision": each, **more} for name, each in decisions.items()]
+        return {"EvaluationResults": results}
 
 
 def missing(target: Target, iam: Any, arn: str = ANA.arn) -> list[str]:
@@ -140,9 +134,7 @@ def test_the_policies_of_the_user_or_of_the_role_are_checked(target: Target, arn
 
 
 def test_the_rights_of_root_and_of_an_identity_that_must_not_ask_are_not_known(target: Target) -> None:
-    def refuse(**_: Any) -> None:
-        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "SimulatePrincipalPolicy")
-
+    refuse = refusing(client_error("no", "AccessDenied"))
     with pytest.raises(PermissionsUnknown, match="root has no policies"):
         missing(target, Iam(), f"arn:aws:iam::{ACCOUNT}:root")
     with pytest.raises(PermissionsUnknown, match="AccessDenied"):
@@ -188,12 +180,10 @@ def test_data_and_mysql_that_an_earlier_stage_of_the_name_left_are_no_clash(aws:
 
 
 def settings(at_once: int, size: int, role: str = "arn:role") -> Clients:
-    found = {
-        "AccountLimit": {"ConcurrentExecutions": at_once, "TotalCodeSize": 80_000_000_000},
-        "AccountUsage": {"TotalCodeSize": size},
-    }
+    limit = {"ConcurrentExecutions": at_once, "TotalCodeSize": 80_000_000_000}
+    known = {"AccountLimit": limit, "AccountUsage": {"TotalCodeSize": size}}
     gateway = {"cloudwatchRoleArn": role} if role else {}
-    return lambda _: SimpleNamespace(get_account_settings=lambda: found, get_account=lambda: gateway)
+    return lambda _: SimpleNamespace(get_account_settings=lambda: known, get_account=lambda: gateway)
 
 
 @pytest.mark.parametrize(
@@ -215,42 +205,27 @@ def test_a_limit_that_a_stage_would_reach_is_a_warning(clients: Clients, lines: 
     assert preflight.account_warnings(clients) == lines
 
 
-class Reserving:
-    """Lambda in an account with some reserved concurrency."""
-
-    class exceptions:  # noqa: N801
-        class ResourceNotFoundException(Exception):
-            pass
-
-    def __init__(self, unreserved: int, **reserved: int) -> None:
-        self.unreserved = unreserved
-        self.reserved = reserved
-
-    def get_account_settings(self) -> dict[str, Any]:
-        return {"AccountLimit": {"UnreservedConcurrentExecutions": self.unreserved}}
-
-    def get_function_concurrency(self, FunctionName: str) -> dict[str, int]:  # noqa: N803
-        name = FunctionName.removeprefix("cafe-test-")
-        if not self.reserved:
-            raise self.exceptions.ResourceNotFoundException
-        return {"ReservedConcurrentExecutions": self.reserved[name]} if name in self.reserved else {}
-
-
 @pytest.mark.parametrize(
-    ("lambda_", "may"),
+    ("unreserved", "reserved", "may"),
     [
-        (Reserving(1000), True),
-        (Reserving(120), True),
-        (Reserving(119), False),
+        (1000, {}, True),
+        (120, {}, True),
+        (119, {}, False),
         # A new account.
-        (Reserving(10), False),
+        (10, {}, False),
         # These functions have their reservations already.
-        (Reserving(100, read_inventory=10, receive_upload=10), True),
-        (Reserving(105, read_inventory=10), False),
-        (Reserving(100, store_orders=50), False),
+        (100, {"read_inventory": 10, "receive_upload": 10}, True),
+        (105, {"read_inventory": 10}, False),
+        (100, {"store_orders": 50}, False),
     ],
 )
 def test_concurrency_is_reserved_where_a_hundred_are_left_for_the_other_functions(
-    lambda_: Reserving, may: bool, target: Target
+    unreserved: int, reserved: dict[str, int], may: bool, target: Target
 ) -> None:
+    functions = {target.function(name): {"ReservedConcurrentExecutions": each} for name, each in reserved.items()}
+    lambda_ = SimpleNamespace(
+        exceptions=SimpleNamespace(ResourceNotFoundException=Missing),
+        get_account_settings=lambda: {"AccountLimit": {"UnreservedConcurrentExecutions": unreserved}},
+        get_function_concurrency=lambda **given: found(functions, given["FunctionName"]),
+    )
     assert preflight.can_reserve(target, 10, lambda _: lambda_) is may

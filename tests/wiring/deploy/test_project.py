@@ -7,10 +7,8 @@ import hashlib
 import json
 import shutil
 import stat
-import zipfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from chalice.cli.factory import CLIFactory
@@ -19,16 +17,10 @@ from chalice.config import Config
 from infra.deploy import chalice_record, project
 from infra.deploy.target import DeployError, Target
 from infra.functions import LIMITED, MYSQL_ADMINISTRATORS, MYSQL_USERS, NAMES
-from tests.wiring.fakes import OUTPUTS
+from tests.wiring.fakes import OUTPUTS, configured
 from tests.wiring.stage import ROOT, as_variables, place, resolve
 
 SINCE = "2026-11-21"
-
-
-def written(target: Target) -> dict[str, Any]:
-    config = project.configure(target, OUTPUTS, SINCE)
-    project.write_project(target, config)
-    return config
 
 
 def as_chalice_reads(target: Target, function: str) -> Config:
@@ -38,7 +30,7 @@ def as_chalice_reads(target: Target, function: str) -> Config:
 
 
 def test_every_function_has_its_own_role_and_the_settings_of_the_tracked_configuration(target: Target) -> None:
-    written(target)
+    configured(target)
     tracked = project.tracked_config()
     roles = set()
     for name in NAMES:
@@ -55,7 +47,7 @@ def test_every_function_has_its_own_role_and_the_settings_of_the_tracked_configu
 
 def test_every_function_gets_the_outputs_except_roles_and_those_of_the_deploy(target: Target) -> None:
     assert set(project.OWN_OUTPUTS) <= OUTPUTS.keys()
-    written(target)
+    configured(target)
     for name in NAMES:
         variables = as_chalice_reads(target, name).environment_variables
         assert variables["CAFE_STAGE"] == "test"
@@ -65,18 +57,16 @@ def test_every_function_gets_the_outputs_except_roles_and_those_of_the_deploy(ta
         assert not variables.keys() & set(project.OWN_OUTPUTS)
 
 
-def test_only_functions_that_use_mysql_for_unlimited_requests_have_reserved_concurrency(
-    target: Target,
-) -> None:
+def test_only_functions_that_use_mysql_for_unlimited_requests_have_reserved_concurrency(target: Target) -> None:
     project.write_project(target, project.configure(target, OUTPUTS, SINCE, 10))
     limits = {name: as_chalice_reads(target, name).reserved_concurrency for name in NAMES}
     assert {name: limit for name, limit in limits.items() if limit is not None} == dict.fromkeys(LIMITED, 10)
-    written(target)
+    configured(target)
     assert {as_chalice_reads(target, name).reserved_concurrency for name in NAMES} == {None}
 
 
 def test_only_the_functions_that_use_mysql_have_its_secrets_and_its_network(target: Target) -> None:
-    written(target)
+    configured(target)
     for name in NAMES:
         config = as_chalice_reads(target, name)
         variables = config.environment_variables
@@ -89,7 +79,7 @@ def test_only_the_functions_that_use_mysql_have_its_secrets_and_its_network(targ
 
 
 def test_other_stages_of_the_project_are_kept(target: Target) -> None:
-    written(target)
+    configured(target)
     prod = Target("prod", target.project, False, {}, place())
     project.write_project(prod, project.configure(prod, as_variables(resolve("prod").outputs), SINCE))
     assert as_chalice_reads(target, "store_orders").environment_variables["ORDERS_TABLE"] == "cafe-test-orders"
@@ -97,14 +87,14 @@ def test_other_stages_of_the_project_are_kept(target: Target) -> None:
 
 
 def test_the_generated_configuration_is_for_its_owner_only(target: Target) -> None:
-    written(target)
+    configured(target)
     assert stat.S_IMODE((target.project / ".chalice" / "config.json").stat().st_mode) == 0o600
 
 
 def test_the_project_links_the_code_and_repairs_a_broken_link(target: Target) -> None:
     target.project.mkdir()
     (target.project / "app.py").symlink_to(target.project / "moved")
-    written(target)
+    configured(target)
     for name in project.LINKED:
         assert (target.project / name).resolve() == ROOT / name
 
@@ -135,27 +125,20 @@ def test_the_build_changes_with_each_file_of_the_code(
     assert len(builds) == 4
 
 
-def a_package(path: Path, *names: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w") as file:
-        for name in names:
-            file.writestr(name, "x" * 100)
-    return path
-
-
 def test_the_package_of_a_deploy_is_the_one_with_lambdas_digest(tmp_path: Path) -> None:
     folder = tmp_path / ".chalice" / "deployments"
-    deployed = a_package(folder / "a.zip", "app.py")
-    a_package(folder / "later.zip", "other.py")
-    digest = base64.b64encode(hashlib.sha256(deployed.read_bytes()).digest()).decode()
-    assert project.package_with(tmp_path, digest) == deployed
+    folder.mkdir(parents=True)
+    for name in ("deployed", "later"):
+        (folder / f"{name}.zip").write_text(name)
+    digest = base64.b64encode(hashlib.sha256(b"deployed").digest()).decode()
+    assert project.package_with(tmp_path, digest) == folder / "deployed.zip"
     with pytest.raises(DeployError, match="a package of another deploy, which is still running"):
         project.package_with(tmp_path, "of somebody else")
 
 
 def test_a_destroyed_stage_leaves_no_password_and_other_stages_unchanged(target: Target) -> None:
-    written(target)
-    written(replace(target, stage="other"))
+    configured(target)
+    configured(replace(target, stage="other"))
     (target.project / "test.outputs.json").write_text("{}")
     chalice_record.write(target.project, "test", [])
     project.forget(target)

@@ -9,12 +9,15 @@ import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock, call
 
 import pytest
 
 from infra.deploy import smoke
 from infra.deploy.target import Target
+from tests.wiring.fakes import Conflict
 
 DESCRIPTION = {"openapi": "3.1.0", "paths": {}}
 WIRING = {"mappings": {"store_orders": {}}, "subscriptions": {"record_alarm": ""}, "notified": {"receive_upload": ""}}
@@ -47,50 +50,13 @@ def answers() -> dict[str, tuple[int, Any]]:
     }
 
 
-class Services:
-    """Cognito and Lambda, which keep the calls that they get."""
-
-    class exceptions:  # noqa: N801 - botocore's name
-        class UsernameExistsException(Exception):
-            pass
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.user_exists = False
-        self.failing: dict[str, str] = {}
-
-    def client(self, _service: str) -> Any:
-        return self
-
-    def admin_create_user(self, **_: Any) -> None:
-        self.calls.append("create")
-        if self.user_exists:
-            raise self.exceptions.UsernameExistsException
-
-    def admin_set_user_password(self, **given: Any) -> None:
-        assert given["Permanent"] is True
-
-    def admin_add_user_to_group(self, **given: Any) -> None:
-        assert given["GroupName"] == "managers"
-
-    def initiate_auth(self, **_: Any) -> dict[str, Any]:
-        return {"AuthenticationResult": {"IdToken": "token"}}
-
-    def admin_delete_user(self, **_: Any) -> None:
-        self.calls.append("delete")
-
-    def invoke(self, **given: Any) -> dict[str, Any]:
-        assert json.loads(given["Payload"]) == {"Records": []}
-        name = given["FunctionName"].removeprefix("cafe-test-")
-        self.calls.append(name)
-        failure = self.failing.get(name)
-        body = json.dumps({"errorMessage": failure, "errorType": "ImportError"} if failure else None).encode()
-        return {"Payload": io.BytesIO(body), **({"FunctionError": "Unhandled"} if failure else {})}
-
-
 @pytest.fixture
-def services() -> Services:
-    return Services()
+def services() -> Mock:
+    """Cognito and Lambda, which keep the calls that they get."""
+    services = Mock(exceptions=SimpleNamespace(UsernameExistsException=Conflict))
+    services.initiate_auth.return_value = {"AuthenticationResult": {"IdToken": "token"}}
+    services.invoke.side_effect = lambda **_: {"Payload": io.BytesIO(b"null")}
+    return services
 
 
 @pytest.fixture
@@ -118,19 +84,25 @@ Run = Callable[..., list[str]]
 
 
 @pytest.fixture
-def run(target: Target, url: str, package: Path, services: Services) -> Run:
+def run(target: Target, url: str, package: Path, services: Mock) -> Run:
     """The smoke test of the API at ``url``, or of another one."""
 
     def test(url: str = url) -> list[str]:
         outputs = {"REST_API_URL": url, "USER_POOL_ID": "pool", "USER_POOL_CLIENT_ID": "console"}
-        return smoke.test(target, outputs, WIRING, package, services.client)
+        return smoke.test(target, outputs, WIRING, package, lambda _: services)
 
     return test
 
 
-def test_a_deploy_that_answers_has_no_problem(run: Run, services: Services) -> None:
+def test_a_deploy_that_answers_has_no_problem(run: Run, services: Mock) -> None:
     assert run() == []
-    assert sorted(services.calls) == ["create", "delete", "receive_upload", "record_alarm", "store_orders"]
+    who = {"UserPoolId": "pool", "Username": smoke.USER}
+    assert services.admin_set_user_password.call_args.kwargs.items() >= {**who, "Permanent": True}.items()
+    services.admin_add_user_to_group.assert_called_once_with(**who, GroupName="managers")
+    services.admin_delete_user.assert_called_once_with(**who)
+    functions = ("store_orders", "record_alarm", "receive_upload")
+    wanted = [call(FunctionName=f"cafe-test-{name}", Payload=b'{"Records": []}') for name in functions]
+    services.invoke.assert_has_calls(wanted, any_order=True)
 
 
 @pytest.mark.parametrize(
@@ -167,23 +139,20 @@ def test_a_new_address_can_take_some_seconds_to_answer(
     assert run() == []
 
 
-def test_a_function_that_fails_is_named_with_its_reason(run: Run, services: Services) -> None:
-    services.failing["store_orders"] = "No module named 'nothing_like_it'"
+def test_a_function_that_fails_is_named_with_its_reason(run: Run, services: Mock) -> None:
+    body = json.dumps({"errorMessage": "No module named 'nothing_like_it'", "errorType": "ImportError"}).encode()
+    failed = {"Payload": io.BytesIO(body), "FunctionError": "Unhandled"}
+    good = services.invoke.side_effect
+    services.invoke.side_effect = lambda **given: failed if "store_orders" in given["FunctionName"] else good()
     [line] = run()
     assert line.startswith("store_orders: fails on an empty event: ")
     assert "nothing_like_it" in line
 
 
-def test_the_user_is_deleted_even_after_a_failure_and_an_existing_one_is_used(
-    run: Run, services: Services, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    services.user_exists = True
+def test_the_user_is_deleted_even_after_a_failure_and_an_existing_one_is_used(run: Run, services: Mock) -> None:
+    services.admin_create_user.side_effect = Conflict
     assert run() == []
-
-    def fail(**_: Any) -> None:
-        raise RuntimeError("no sign-in")
-
-    monkeypatch.setattr(services, "initiate_auth", fail)
+    services.initiate_auth.side_effect = RuntimeError("no sign-in")
     with pytest.raises(RuntimeError, match="no sign-in"):
         run()
-    assert services.calls.count("delete") == 2
+    assert services.admin_delete_user.call_count == 2

@@ -44,7 +44,6 @@ def a_stack(**parameters: str) -> Stack:
 
 
 def change(cfn: CloudFormation, said: list[str], **parameters: str) -> Change | None:
-    """Prepares and applies a change."""
     change = stacks.prepare(a_stack(**parameters), cfn, lambda body: f"https://bucket/{len(body)}", said.append)
     if change:
         stacks.apply(change, cfn, said.append)

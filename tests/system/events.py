@@ -1,0 +1,68 @@
+"""The events of AWS as functions get them, the letters of those that failed, and the records of a stream."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote_plus
+
+MOMENT = "2026-11-21T08:00:00.000Z"
+Event = dict[str, Any]
+
+
+def s3_event(bucket: str, key: str, etag: str, sequencer: str = "0A", size: int = 1) -> Event:
+    stored = {"key": quote_plus(key, safe="/"), "size": size, "eTag": etag, "sequencer": sequencer}
+    record = {"eventVersion": "2.1", "eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "eventTime": MOMENT}
+    return {"Records": [{**record, "s3": {"bucket": {"name": bucket}, "object": stored}}]}
+
+
+def sqs_event(*bodies: str, tries: int = 1) -> Event:
+    """Returns the event of some messages. MiniStack sends at most ten messages, and AWS more."""
+    message = {"attributes": {"ApproximateReceiveCount": str(tries), "SentTimestamp": "1795248000000"}}
+    message |= {"receiptHandle": "none", "messageAttributes": {}, "eventSource": "aws:sqs"}
+    return {"Records": [{**message, "messageId": secrets.token_hex(8), "body": body} for body in bodies]}
+
+
+def sns_event(*texts: str) -> Event:
+    """Returns the event of some notifications, whose texts are also their keys."""
+    message = {"Subject": "For the inbox", "Timestamp": MOMENT}
+    messages = [
+        {
+            **{**message, "MessageId": secrets.token_hex(8), "Message": text},
+            "MessageAttributes": {"key": {"Type": "String", "Value": text}},
+        }
+        for text in texts
+    ]
+    return {"Records": [{"EventSource": "aws:sns", "EventVersion": "1.0", "Sns": each} for each in messages]}
+
+
+def records(streams: Any, stream: str) -> Iterator[tuple[str, Event]]:
+    """Yields each record of the stream, with the id of its shard."""
+    for shard in streams.describe_stream(StreamArn=stream)["StreamDescription"]["Shards"]:
+        position = {"StreamArn": stream, "ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
+        iterator = streams.get_shard_iterator(**position)["ShardIterator"]
+        while iterator and (answer := streams.get_records(ShardIterator=iterator))["Records"]:
+            yield from ((shard["ShardId"], each) for each in answer["Records"])
+            iterator = answer.get("NextShardIterator")
+
+
+def failed_event(function_arn: str, event: Event) -> Event:
+    """Returns the letter that Lambda sends after the last retry of an event."""
+    return {"requestContext": {"functionArn": function_arn}, "requestPayload": event}
+
+
+def undelivered(topic: str, subject: str, message: str, **attributes: str) -> Event:
+    """Returns the letter of a message that SNS could not deliver. MiniStack's SNS sends none."""
+    values = {name: {"Type": "String", "Value": value} for name, value in attributes.items()}
+    letter = {"Type": "Notification", "MessageId": secrets.token_hex(8), "TopicArn": topic, "Timestamp": MOMENT}
+    return {**letter, "Subject": subject, "Message": message, "MessageAttributes": values}
+
+
+def failed_batch(stream: str, shard: str, start: str, end: str) -> Event:
+    """Returns the letter that Lambda sends after the last retry of a batch: only the batch's position."""
+    info = {"streamArn": stream, "shardId": shard, "batchSize": 1, "startSequenceNumber": start}
+    return {
+        "requestContext": {"condition": "RetryAttemptsExhausted"},
+        "DDBStreamBatchInfo": {**info, "endSequenceNumber": end},
+    }

@@ -1,0 +1,23 @@
+"""People of a user pool, and their sign-in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from infra import users
+
+
+def add(cognito: Any, pool_id: str, name: str, *groups: str) -> str:
+    """Adds a person who has chosen a password, and returns it."""
+    who, password = {"UserPoolId": pool_id, "Username": name}, users.new_password()
+    cognito.admin_create_user(**who, MessageAction="SUPPRESS")
+    cognito.admin_set_user_password(**who, Password=password, Permanent=True)
+    for group in groups:
+        cognito.admin_add_user_to_group(**who, GroupName=group)
+    return password
+
+
+def sign_in(cognito: Any, client_id: str, name: str, password: str) -> dict[str, Any]:
+    """Returns the answer of the pool: tokens, or the challenge to choose a password."""
+    given = {"USERNAME": name, "PASSWORD": password}
+    return dict(cognito.initiate_auth(ClientId=client_id, AuthFlow="USER_PASSWORD_AUTH", AuthParameters=given))
