@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import select
 import shutil
+import signal
 import socket
 import sys
 import threading
@@ -38,6 +39,8 @@ def run(stack: Stack, function: str | None, port: int) -> None:
     with exclusive_lock(stack.folder / "dev.lock", already_runs):
         stack.start()
         session = Session(stack)
+        # A stop by a program ends it as cleanly as Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             session.begin(function, port)
             session.watch()
@@ -77,7 +80,9 @@ class Session:
     def watch(self) -> None:
         paths = [ROOT / name for name in (*CODE, *DEPLOYED)]
         for changes in watchfiles.watch(*paths, step=QUIET_MILLISECONDS, debounce=400):
-            self.saved(sorted({str(Path(path).relative_to(ROOT)) for _, path in changes}))
+            files = {str(Path(path).relative_to(ROOT)) for _, path in changes}
+            # Editors write a temporary file first.
+            self.saved(sorted(each for each in files if (ROOT / each).exists()) or sorted(files))
 
     def saved(self, files: list[str]) -> None:
         """Makes the saved files live, with a deploy if they need one."""
