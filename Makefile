@@ -14,7 +14,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop status logs trace user dead-letters redrive test test-fast test-pythons fuzz faults soak check audit bench deploy rollback destroy verify-deploy
+.PHONY: help run dev stop status logs trace user dead-letters redrive test test-fast test-pythons fuzz faults soak check audit bench deploy rollback destroy verify-deploy
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,27 +22,30 @@ help:  ## List the commands
 run: .venv/run  ## Start the whole system on this machine, and run its main job once
 	@$(BIN)/python -m local run
 
+dev: .venv/dev  ## Run each saved edit at once: DEBUG=store_orders lets a debugger attach to that function on PORT=5678
+	@$(BIN)/python -m local dev $(if $(DEBUG),--debug '$(DEBUG)') $(if $(PORT),--port '$(PORT)')
+
 stop: .venv/run  ## Stop everything that `make run` started
 	@$(BIN)/python -m local stop
 
 status: .venv/run  ## Show what is running, and where
 	@$(BIN)/python -m local status
 
-logs: .venv/run  ## Follow the logs of the functions and the API
-	@$(BIN)/python -m local logs
+logs: .venv/run  ## Follow the logs of the functions and the API: FUNCTION=store_orders, ID=x and SINCE=15m choose lines
+	@$(BIN)/python -m local logs $(if $(FUNCTION),--function '$(FUNCTION)') $(if $(ID),--id '$(ID)') $(if $(SINCE),--since '$(SINCE)')
 
 dead-letters: .venv/run  ## List the dead letters: what failed for good and waits for a person
-	@$(BIN)/python -m local dead-letters
+	@$(BIN)/python -m local dead-letters $(STAGE)
 
 trace: .venv/run  ## Follow one id through the logs: make trace ID=x; add STAGE=y SINCE=7d for a stage on AWS
 	@test -n "$$ID" || { echo "name what to follow: make trace ID=x, where x is an order's, a report's or a request's id, or an upload's key"; exit 1; }
-	@$(BIN)/python -m $(if $(STAGE),infra.trace -- "$$ID" $(STAGE) $(SINCE),local trace -- "$$ID")
+	@$(BIN)/python -m $(if $(STAGE),infra.trace -- "$$ID" $(STAGE),local trace -- "$$ID") $(SINCE)
 
 user: .venv/run  ## Create a user who may sign in: make user NAME=x GROUP=staff; add STAGE=y for a stage on AWS
 	@$(BIN)/python -m $(if $(STAGE),infra.users,local user) '$(NAME)' '$(GROUP)' $(STAGE)
 
 redrive: .venv/run  ## Send the dead letters back to where they came from
-	@$(BIN)/python -m local redrive
+	@$(BIN)/python -m local redrive $(STAGE)
 
 # Each of the two workers has its own stack. Compiled files would change the package that the other worker deploys.
 PYTEST := PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -n 2 --durations=10

@@ -7,7 +7,6 @@ It runs the stage's saved CloudWatch Logs Insights query for the id, and then fo
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -19,7 +18,8 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.deploy.target import STAGE, DeployError, client
+from infra import arguments as types
+from infra.deploy.target import DeployError, client
 
 # The saved query. The local cloud cannot save queries, and supports only part of their language.
 PLACEHOLDER = "(ID)"
@@ -33,7 +33,6 @@ LINES = 1000
 # Maximum number of related ids in a query. An id has few, because each order in a list has its own log line.
 RELATED = 20
 SINCE = "1d"
-UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 POLL_SECONDS = 0.5
 # CloudWatch itself stops a query after an hour.
 QUERY_SECONDS = 300
@@ -139,12 +138,6 @@ def saved_query(logs: Any, stage: str) -> tuple[list[str], str]:
     raise DeployError(f"there is no saved query {name} in {logs.meta.region_name}: is the stage deployed there?")
 
 
-def seconds_of(since: str) -> timedelta | None:
-    """Parses a duration such as ``90m``, ``12h`` or ``7d``. Returns None if it is malformed."""
-    found = re.fullmatch(r"([1-9][0-9]{0,3})([mhd])", since)
-    return timedelta(**{UNITS[found[2]]: int(found[1])}) if found else None
-
-
 def shown(lines: list[Line]) -> Iterator[str]:
     """Yields the log lines as the terminal shows them."""
     width = max(len(line.source) for line in lines)
@@ -185,27 +178,20 @@ def report(lines: list[Line], identifier: str, where: str, hints: list[str]) -> 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m infra.trace",
-        description="Follows an id through the logs of a stage.",
-    )
+    parser = types.Parser(prog="python -m infra.trace", description="Follows an id through the logs of a stage.")
     parser.add_argument("id", help="an order's, a report's or a request's id, or an upload's key")
-    parser.add_argument("stage")
-    parser.add_argument("since", nargs="?", default=SINCE, help="how far to look back, such as 90m, 12h or 7d")
+    parser.add_argument("stage", metavar="STAGE", type=types.stage)
+    about = "how far to look back, such as 90m, 12h or 7d"
+    parser.add_argument("since", metavar="SINCE", type=types.since, nargs="?", default=SINCE, help=about)
     given = parser.parse_args(arguments)
-    since = seconds_of(given.since)
-    if since is None:
-        parser.error(f"SINCE must be minutes, hours or days such as 90m, 12h or 7d, not {json.dumps(given.since)}")
-    if not STAGE.fullmatch(given.stage):
-        parser.error(f"STAGE: {json.dumps(given.stage)} is not a valid stage name")
     try:
         logs = client("logs")
-        lines = follow(asker(logs, given.stage, *saved_query(logs, given.stage), since), given.id)
+        lines = follow(asker(logs, given.stage, *saved_query(logs, given.stage), given.since), given.id)
     except (DeployError, BotoCoreError, ClientError) as error:
         print(f"trace: {error}", file=sys.stderr)
         return 1
     hints = [
-        f"The search goes back {given.since}; SINCE=30d goes back further. Logs are kept for LogRetentionDays.",
+        "SINCE=30d searches further back. Logs are kept for LogRetentionDays.",
         "A log line takes some seconds to appear in CloudWatch.",
     ]
     for line in report(lines, given.id, f"the logs of {given.stage}", hints):

@@ -7,7 +7,6 @@ The account and the region come from the environment, as for the deploy.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import secrets
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from infra import arguments as types
 from infra.deploy.stacks import outputs_of
 from infra.deploy.target import DeployError, client
 
@@ -29,11 +29,13 @@ CHARACTERS = "".join(sorted(set(string.ascii_letters + string.digits) - set("0O1
 class Made(NamedTuple):
     """The result of ``make``.
 
-    ``password`` is None if the user has signed in before. ``added`` tells whether the user has just joined the group.
+    ``password`` is None if the user has signed in before. ``added`` tells whether the user has just joined the group,
+    and ``replaced`` whether the password replaces an earlier one.
     """
 
     password: str | None
     added: bool
+    replaced: bool = False
 
 
 def new_password() -> str:
@@ -47,9 +49,11 @@ def new_password() -> str:
 def make(cognito: Any, pool_id: str, name: str, group: str) -> Made:
     """Creates a user with a password for the first sign-in, or adds an existing user to the group.
 
-    A user who has never signed in receives a new password, because the old one may be lost or expired.
+    A user who has never signed in receives a new password, because the old one may be lost or expired. The password of
+    a user who has signed in never changes.
     """
     password: str | None = new_password()
+    replaced = False
     try:
         # Cognito must not send the password, because the pool has no e-mail addresses or phone numbers.
         cognito.admin_create_user(
@@ -58,19 +62,22 @@ def make(cognito: Any, pool_id: str, name: str, group: str) -> Made:
     except cognito.exceptions.UsernameExistsException:
         if cognito.admin_get_user(UserPoolId=pool_id, Username=name)["UserStatus"] == "FORCE_CHANGE_PASSWORD":
             cognito.admin_set_user_password(UserPoolId=pool_id, Username=name, Password=password, Permanent=False)
+            replaced = True
         else:
             password = None
     pages = cognito.get_paginator("admin_list_groups_for_user").paginate(UserPoolId=pool_id, Username=name)
     if group in [each["GroupName"] for page in pages for each in page["Groups"]]:
-        return Made(password, False)
+        return Made(password, False, replaced)
     cognito.admin_add_user_to_group(UserPoolId=pool_id, Username=name, GroupName=group)
-    return Made(password, True)
+    return Made(password, True, replaced)
 
 
 def result_message(name: str, group: str, made: Made) -> str:
     """Returns the message that the terminal shows."""
     if made.password:
+        earlier = f"{name} already existed but never signed in, so the earlier password is no longer valid.\n"
         return (
+            f"{earlier if made.replaced else ''}"
             f"{name} can sign in as a member of {group}, with the password\n\n    {made.password}\n\n"
             "This password is shown only once. The console asks for a new one at the first sign-in."
         )
@@ -91,9 +98,10 @@ def validation_error(name: str, group: str) -> str | None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m infra.users", description="Creates a user of a stage.")
-    for name in ("name", "group", "stage"):
-        parser.add_argument(name)
+    parser = types.Parser(prog="python -m infra.users", description="Creates a user of a stage.")
+    parser.add_argument("name")
+    parser.add_argument("group")
+    parser.add_argument("stage", metavar="STAGE", type=types.stage)
     given = parser.parse_args(arguments)
     problem = validation_error(given.name, given.group)
     try:

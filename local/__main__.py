@@ -7,11 +7,10 @@ import os
 import sys
 import time
 from collections.abc import MutableMapping
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from infra import arguments as types
 from infra.functions import NAMES
-from infra.trace import seconds_of
 from local import logs
 from local.processes import NO_PROXY, StackError
 from local.stack import Stack
@@ -60,30 +59,40 @@ def env(stack: Stack) -> None:
     print(stack.env_file)
 
 
-def dead_letters(stack: Stack) -> None:
+def dead_letters(api: Api) -> None:
     from local import letters
 
-    letters.show(api(stack))
+    letters.show(api)
 
 
-def redrive(stack: Stack) -> None:
+def redrive(api: Api) -> None:
     from local import letters
 
-    if not letters.redrive(api(stack)):
+    if not letters.redrive(api):
         sys.exit(1)
 
 
-def api(stack: Stack) -> Api:
-    """Returns the API of this stack, or of the stage at CAFE_API_URL with the manager's token in CAFE_TOKEN."""
+def api(stack: Stack, stage: str | None) -> Api:
+    """Returns the API of this stack, or the one at CAFE_API_URL, for the manager's token in CAFE_TOKEN.
+
+    Raises ``StackError`` if that API is not the one of ``stage``.
+    """
     from local.api import Api
 
     url = (os.environ.get("CAFE_API_URL") or stack.api_url).rstrip("/")
-    if url == stack.api_url:
-        return Api(url, stack.users.token)
     token = os.environ.get("CAFE_TOKEN")
+    if url == stack.api_url:
+        if stage not in (None, stack.stage):
+            raise StackError(
+                f"set CAFE_API_URL to the API of {stage}, and CAFE_TOKEN to the token of one of its managers"
+            )
+        return Api(url, stack.users.token)
     if not token:
         raise StackError(f"CAFE_TOKEN is not set: set it to the token of a manager of {url}")
-    return Api(url, lambda: token)
+    api = Api(url, lambda: token)
+    if stage and (found := api.get("/health")["stage"]) != stage:
+        raise StackError(f"CAFE_API_URL is the API of the stage {found}: set it to the one of {stage}")
+    return api
 
 
 def user(stack: Stack, name: str, group: str) -> None:
@@ -103,12 +112,6 @@ def dev(stack: Stack, function: str | None, port: int) -> None:
     dev.run(stack, function, port)
 
 
-def since(text: str) -> timedelta:
-    if (found := seconds_of(text)) is None:
-        raise argparse.ArgumentTypeError(f"{text} is not a time: give minutes, hours or days, such as 15m, 2h or 7d")
-    return found
-
-
 def keep_to_this_machine(environment: MutableMapping[str, str]) -> None:
     """Removes the shell's variables for AWS, and keeps calls of 127.0.0.1 away from proxies."""
     for name in [name for name in environment if name.startswith("AWS_")]:
@@ -117,18 +120,25 @@ def keep_to_this_machine(environment: MutableMapping[str, str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m local", description="The whole system on this machine.")
+    parser = types.Parser(prog="python -m local", description="The whole system on this machine.")
     commands = parser.add_subparsers(required=True, metavar="command")
     for name, work, about in (
         ("run", run, "start everything, deploy, and do the main job once"),
         ("stop", stop, "stop everything that run started"),
         ("status", status, "show what runs, and where"),
         ("env", env, "print the path of the file to source"),
+    ):
+        command = commands.add_parser(name, help=about, description=about)
+        command.set_defaults(work=work)
+    for name, on_letters, about in (
         ("dead-letters", dead_letters, "list the dead letters"),
         ("redrive", redrive, "put the dead letters back to where they failed"),
     ):
         command = commands.add_parser(name, help=about, description=about)
-        command.set_defaults(work=work)
+        command.add_argument(
+            "stage", metavar="STAGE", nargs="?", type=types.stage, help="the stage, if it is not this stack"
+        )
+        command.set_defaults(work=lambda stack, on_letters=on_letters: on_letters(api(stack, arguments.stage)))
     about = "run saved edits at once, and show what happens"
     dev_command = commands.add_parser("dev", help=about, description=about)
     dev_command.add_argument(
@@ -143,7 +153,7 @@ def main() -> None:
         "--function", choices=("API", *NAMES), metavar="FUNCTION", help="only of this function, or API"
     )
     logs_command.add_argument("--id", help="only about this order, report, upload or request")
-    logs_command.add_argument("--since", type=since, help="begin this long ago: 15m, 2h or 7d")
+    logs_command.add_argument("--since", type=types.since, help="begin this long ago: 15m, 2h or 7d")
     logs_command.set_defaults(
         work=lambda stack: logs.follow(
             stack, logs.Filter(arguments.function, arguments.id, arguments.since), once=arguments.once
@@ -152,7 +162,10 @@ def main() -> None:
     about = "follow an order, a report, an upload or a request through the logs"
     trace_command = commands.add_parser("trace", help=about, description=about)
     trace_command.add_argument("id", help="the id of an order, a report or a request, or the key of an upload")
-    trace_command.set_defaults(work=lambda stack: sys.exit(not logs.trace(stack, arguments.id)))
+    trace_command.add_argument(
+        "since", metavar="SINCE", nargs="?", type=types.since, help="how far to look back, such as 15m"
+    )
+    trace_command.set_defaults(work=lambda stack: sys.exit(not logs.trace(stack, arguments.id, arguments.since)))
     about = "create a user who can sign in"
     user_command = commands.add_parser("user", help=about, description=about)
     for name in ("name", "group"):

@@ -7,28 +7,29 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from infra.files import write_private
-from local.chalice_local import CHALICE, PROGRAMS
+from local.chalice_local import PROGRAMS
 from local.processes import NO_PROXY
 
 ROOT = Path(__file__).parent.parent
 
 
-def write(file: Path, variables: Mapping[str, str], project: Path, users_file: Path) -> None:
+def write(file: Path, variables: Mapping[str, str], ports: tuple[int, int], users_file: Path) -> None:
     """Writes the file, and its commands into the folder ``bin`` beside it.
 
-    ``chalice`` works on the folder ``project``, and ``cafe-token`` reads ``users_file``.
+    ``chalice`` works on the stack in that folder, with the ports of its API and of MiniStack. ``cafe-token`` reads
+    ``users_file``.
     """
     programs = file.parent / "bin"
     programs.mkdir(exist_ok=True)
     for name, command in {
-        "chalice": f"{_quoted(CHALICE)} --project-dir {_quoted(project)}",
-        "cafe-token": f"{_quoted(sys.executable)} -P -m local.users {_quoted(users_file)}",
+        "chalice": " ".join(["local.chalice_command", _quoted(file.parent), *map(str, ports)]),
+        "cafe-token": f"local.users {_quoted(users_file)}",
     }.items():
         wrapper = programs / name
         # The deployment package would include compiled files.
         lines = ["#!/bin/sh", "export PYTHONDONTWRITEBYTECODE=1"]
-        lines += [f"export PYTHONPATH={_quoted(ROOT)}"] if name == "cafe-token" else []
-        wrapper.write_text("\n".join([*lines, f'exec {command} "$@"']) + "\n")
+        lines += [f"export PYTHONPATH={_quoted(ROOT)}"]
+        wrapper.write_text("\n".join([*lines, f'exec {_quoted(sys.executable)} -P -m {command} "$@"']) + "\n")
         wrapper.chmod(0o755)
     lines = [f"export {name}={_quoted(value)}" for name, value in variables.items()]
     lines += [f'export {name}="{hosts}${{{name}:+,${name}}}"' for name, hosts in NO_PROXY.items()]

@@ -167,14 +167,14 @@ def _failure(lines: list[str]) -> dict[str, Any]:
     return {"message": "\n".join(lines)}
 
 
-def trace(stack: Stack, identifier: str) -> bool:
+def trace(stack: Stack, identifier: str, since: timedelta | None = None) -> bool:
     """Prints the lines about one id, as ``infra/trace.py`` does for a stage on AWS, and returns whether any exist."""
     from infra import trace
 
     client, prefix = _client(stack), f"/aws/lambda/cafe-{stack.stage}"
     pages = client.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=prefix)
     groups = [each["logGroupName"] for page in pages for each in page["logGroups"]]
-    ask_functions = trace.asker(client, stack.stage, groups, trace.QUERY, WHOLE_TIME)
+    ask_functions = trace.asker(client, stack.stage, groups, trace.QUERY, since or WHOLE_TIME)
 
     def ask(ids: str) -> list[trace.Line]:
         pattern = re.compile(f"[^A-Za-z0-9_-]({ids})[^A-Za-z0-9_-]")

@@ -135,6 +135,11 @@ class Stack:
             self._deploy(say)
             self._write_environment()
 
+    def restart_api(self) -> None:
+        """Starts the API again if its code or configuration has changed."""
+        with self._lock(say):
+            self._start_api()
+
     def start_live_api(self, control_port: int) -> None:
         """Starts the API of ``make dev`` in place of ``chalice local``. It serves no code before it is asked to."""
         command = [sys.executable, "-m", "local.live_api", "--port", str(self.api_port)]
@@ -270,7 +275,7 @@ class Stack:
         """Returns the environment of the API, which makes it sign with its own role."""
         configuration = self.folder / "aws" / "config"
         configuration.parent.mkdir(exist_ok=True)
-        role_arn = self.variables()["API_ROLE_ARN"]
+        role_arn = json.loads(self._outputs_file.read_text())["API_ROLE_ARN"]
         write_private(configuration, chalice_local.profiles(role_arn, CREDENTIALS.items()))
         return {
             "AWS_CONFIG_FILE": str(configuration),
@@ -286,7 +291,7 @@ class Stack:
         return answers(f"{self.api_url}/health")
 
     def _write_environment(self) -> None:
-        env_file.write(self.env_file, self.variables(), self.project, self.users.file)
+        env_file.write(self.env_file, self.variables(), (self.api_port, self.aws_port), self.users.file)
 
     def _lock(self, say: Say) -> AbstractContextManager[None]:
         return exclusive_lock(self.folder / "lock", lambda: say("  waiting for another command of this stack to end"))

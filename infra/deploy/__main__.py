@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from infra import arguments as types
 from infra.deploy import preflight, project, removal
 from infra.deploy.mysql_location import MysqlLocation
 from infra.deploy.resources_of_stage import existing_resources, lines_by_kind
 from infra.deploy.stage import Stage
-from infra.deploy.target import FAILURES, REPOSITORY, STAGE, DeployError, Target, client
+from infra.deploy.target import FAILURES, REPOSITORY, DeployError, Target, client
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = types.Parser(
         prog="python -m infra.deploy",
         description="Deploys a stage of the café, restores its previous release, or destroys it.",
     )
-    parser.add_argument("stage", help="the stage's name: lower-case letters, digits and single hyphens, at most 20")
+    parser.add_argument(
+        "stage",
+        metavar="STAGE",
+        type=types.stage,
+        help="the stage's name: lower-case letters, digits and single hyphens, at most 20",
+    )
     parser.add_argument(
         "--project-dir", type=Path, default=REPOSITORY / ".stages", help="the generated Chalice project"
     )
@@ -38,9 +42,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--unchecked", action="store_true", help="do not ask IAM for missing permissions beforehand")
     parser.add_argument("--yes", action="store_true", help="ask no questions")
     given = parser.parse_args(arguments)
-    if not STAGE.fullmatch(given.stage):
-        name = json.dumps(given.stage)
-        parser.error(f"STAGE must be lower-case letters, digits and single hyphens, at most 20, not {name}")
     if any("=" not in each for each in given.parameter):
         parser.error("--parameter: must be NAME=VALUE")
     try:

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from infra.deploy import chalice_record, resources_of_stage, stacks
 from infra.deploy.resources_of_stage import Resource
@@ -44,8 +44,6 @@ def caller_identity(clients: Clients) -> CallerIdentity:
         region = clients("lambda").meta.region_name
         identity = clients("sts").get_caller_identity()
         return CallerIdentity(identity["Account"], region, identity["Arn"])
-    except NoRegionError:
-        raise DeployError("there is no region: set AWS_DEFAULT_REGION, or `region` in the profile") from None
     except NoCredentialsError:
         raise DeployError("there are no AWS credentials: run `aws configure`, or set AWS_PROFILE") from None
     except ClientError as error:

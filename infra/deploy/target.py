@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,11 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
 
 from infra.deploy.mysql_location import MysqlLocation
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-# RDS accepts no name with a hyphen at its end, or with two in a row.
-STAGE = re.compile(r"(?!.*(--|-$))[a-z][a-z0-9-]{0,19}")
 
 Say = Callable[[str], None]
 # Takes a service's name, and optionally a read timeout in seconds. Returns a client.
@@ -69,4 +66,7 @@ def client(service: str, seconds: int = 60) -> Any:
     """Returns a client. Long calls are not retried, because the first one may still be running."""
     retries = {"mode": "standard"} if seconds == 60 else {"total_max_attempts": 1}
     config = Config(connect_timeout=5, read_timeout=seconds, retries=retries, tcp_keepalive=True)  # type: ignore[arg-type]
-    return boto3.client(service, config=config)  # type: ignore[call-overload]
+    try:
+        return boto3.client(service, config=config)  # type: ignore[call-overload]
+    except NoRegionError:
+        raise DeployError("there is no region: set AWS_DEFAULT_REGION, or `region` in the profile") from None

@@ -1,0 +1,38 @@
+"""The arguments that the commands share. A wrong one ends the command with one line that says what to give instead."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from datetime import timedelta
+from typing import NoReturn
+
+# RDS accepts no name with a hyphen at its end, or with two in a row.
+STAGE = re.compile(r"(?!.*(--|-$))[a-z][a-z0-9-]{0,19}")
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, without the usage that ``--help`` shows."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n")
+
+
+def stage(text: str) -> str:
+    """Returns the name of a stage."""
+    if not STAGE.fullmatch(text):
+        given = json.dumps(text)
+        raise argparse.ArgumentTypeError(
+            f"must be lower-case letters, digits and single hyphens, at most 20, not {given}"
+        )
+    return text
+
+
+def since(text: str) -> timedelta:
+    """Returns ``90s``, ``15m``, ``12h`` or ``7d`` as a time."""
+    found = re.fullmatch(r"([1-9][0-9]{0,3})([smhd])", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"must be a time such as 90s, 15m, 12h or 7d, not {json.dumps(text)}")
+    return timedelta(**{UNITS[found[2]]: int(found[1])})

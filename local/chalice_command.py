@@ -1,0 +1,43 @@
+"""The command ``chalice`` of ``.local/env``: Chalice itself, with the API on this machine kept in step.
+
+After ``chalice deploy`` the API serves the new code, and the printed address opens here. After ``chalice delete`` the
+API is down.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from local.chalice_local import CHALICE
+from local.stack import Stack
+
+API_URL = re.compile(r"https://(?P<api>\w+)\.execute-api\.[\w.-]+\.amazonaws\.com/(?P<stage>[\w-]+)/?")
+
+
+def main(folder: str, api_port: str, aws_port: str, *given: str) -> int:
+    # Only this module needs it. Chalice must find the project's own code.
+    os.environ.pop("PYTHONPATH", None)
+    stack = Stack(Path(folder), api_port=int(api_port), aws_port=int(aws_port))
+    command = [str(CHALICE), "--project-dir", str(stack.project), *given]
+    if not {"deploy", "delete"} & set(given) or "--help" in given:
+        os.execv(command[0], command)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        for line in process.stdout or ():
+            print(API_URL.sub(stack.cloud.endpoint + r"/_aws/execute-api/\g<api>/\g<stage>/", line), end="", flush=True)
+    if process.returncode:
+        return process.returncode
+    if "deploy" in given:
+        stack.restart_api()
+        print(f"{stack.api_url} serves the new code too")
+    else:
+        stack.api.stop()
+        print(f"{stack.api_url} is down: `make run` deploys again")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
