@@ -35,6 +35,8 @@ PRIVATE_STAMP = PRIVATE_PACKAGES / "installed"
 
 DEPLOYER_POLICY = HERE.parent / "infra" / "deployer-policy.json"
 DEPLOYER = "deployer"
+# A stopped MiniStack keeps this many unpacked packages for its next start.
+KEPT_PACKAGES = 2
 
 REGION = "us-east-1"
 # MiniStack's root key pair. It opens nothing but the port on 127.0.0.1.
@@ -63,6 +65,11 @@ class Cloud:
         return self.folder / "live"
 
     @property
+    def _code(self) -> Path:
+        """The unpacked packages of the functions, by digest."""
+        return self.folder / "code"
+
+    @property
     def _temporary(self) -> Path:
         return self.folder / "tmp"
 
@@ -81,6 +88,7 @@ class Cloud:
             "STATE_DIR": str(self._temporary / "state"),
             "MINISTACK_REGION": REGION,
             "LIVE_FOLDER": str(self.live),
+            "CODE_DIR": str(self._code),
             "AUTH": "true",
             # The IoT service would listen on every address.
             "IOT_MTLS_ENABLED": "0",
@@ -124,6 +132,8 @@ class Cloud:
         """Starts MiniStack's process and waits until it answers."""
         shutil.rmtree(self._temporary, ignore_errors=True)
         self._temporary.mkdir(parents=True)
+        for old in sorted(self._code.glob("*"), key=lambda path: path.stat().st_mtime)[:-KEPT_PACKAGES]:
+            shutil.rmtree(old)
         # Functions inherit MiniStack's environment, so it must not contain the shell's other variables.
         self.process.start(self._command, {**basic_environment(), **self._variables}, self._fingerprint, self.port)
         self.process.wait(self._answers)

@@ -1,12 +1,15 @@
 """Patches of Lambda."""
 
 import contextlib
+import hashlib
 import os
 import queue
 import sys
+import tempfile
 import threading
 import time
 import types
+import zipfile
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -88,6 +91,31 @@ def complete_logs() -> None:
         return "\n".join(lines)
 
     lambda_runtime.Worker._drain_stderr_bounded = read_until_end
+
+
+def shared_code() -> None:
+    """A package on AWS is unpacked for each process, which is fast there. Here all processes share one copy.
+
+    MiniStack unpacks and compiles the package for each process, which takes half a second of the processor. The
+    processes can share it, because a function never changes its own code.
+    """
+    from ministack.core import lambda_runtime
+
+    class SharedZipFile(zipfile.ZipFile):
+        def extractall(self, path: Any = None, *arguments: Any) -> None:
+            digest = hashlib.sha256(Path(str(self.filename)).read_bytes()).hexdigest()[:16]
+            shared = Path(os.environ["CODE_DIR"]) / digest
+            if not shared.exists():
+                shared.parent.mkdir(exist_ok=True)
+                unpacked = tempfile.mkdtemp(dir=shared.parent)
+                super().extractall(unpacked, *arguments)
+                # Another process may have unpacked it first.
+                with contextlib.suppress(OSError):
+                    Path(unpacked).rename(shared)
+            Path(str(path)).rmdir()
+            Path(str(path)).symlink_to(shared)
+
+    lambda_runtime.zipfile = types.SimpleNamespace(**{**vars(zipfile), "ZipFile": SharedZipFile})
 
 
 def saved_code() -> None:

@@ -1,12 +1,7 @@
 """More patches of MiniStack, only for the tests. ``local/ministack/launcher.py`` loads this file by its path."""
 
-import contextlib
-import hashlib
 import json
 import os
-import tempfile
-import types
-import zipfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -64,30 +59,6 @@ def objects_in_memory() -> None:
         for key, item in bucket["objects"].items():
             item["body"] = s3._read_body(name, key, item)
     s3.S3_PERSIST = False
-
-
-def shared_code() -> None:
-    """Unpacks and compiles a package once for all workers of a function.
-
-    The workers can share it, because a function never changes its own code.
-    """
-    from ministack.core import lambda_runtime
-
-    class SharedZipFile(zipfile.ZipFile):
-        def extractall(self, path: Any = None, *arguments: Any) -> None:
-            digest = hashlib.sha256(Path(str(self.filename)).read_bytes()).hexdigest()[:16]
-            shared = Path(os.environ["CODE_DIR"]) / digest
-            if not shared.exists():
-                shared.parent.mkdir(exist_ok=True)
-                unpacked = tempfile.mkdtemp(dir=shared.parent)
-                super().extractall(unpacked, *arguments)
-                # Another worker can have been faster.
-                with contextlib.suppress(OSError):
-                    Path(unpacked).rename(shared)
-            Path(str(path)).rmdir()
-            Path(str(path)).symlink_to(shared)
-
-    lambda_runtime.zipfile = types.SimpleNamespace(**{**vars(zipfile), "ZipFile": SharedZipFile})
 
 
 @cache

@@ -78,7 +78,6 @@ class WiredCloud(Cloud):
             "STATE_DIR": str(self.folder / "state"),
             "S3_PERSIST": "1",
             "S3_DATA_DIR": str(self.folder / "s3"),
-            "CODE_DIR": str(self.folder / "code"),
         }
 
     def start(self) -> None:
