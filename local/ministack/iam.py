@@ -8,9 +8,9 @@ from typing import Any
 
 
 def partiql_permissions() -> None:
-    """AWS checks each PartiQL statement for the action that it performs, such as PartiQLInsert, on its table.
+    """AWS requires permission for each PartiQL statement's own action, such as PartiQLInsert, on its table.
 
-    MiniStack checks for ``dynamodb:BatchExecuteStatement`` on ``*``, an action that does not exist on AWS.
+    MiniStack requires ``dynamodb:BatchExecuteStatement`` on ``*``, an action that does not exist on AWS.
     ``store_orders`` writes with that operation, and its role has the same policy here as on AWS.
     """
     from ministack.core import iam_actions
@@ -35,9 +35,9 @@ def partiql_permissions() -> None:
 
 
 def batch_permissions() -> None:
-    """AWS checks an SQS or SNS batch for the action of a single message: ``sqs:SendMessage`` for SendMessageBatch.
+    """AWS requires the single-message action for an SQS or SNS batch: ``sqs:SendMessage`` for SendMessageBatch.
 
-    MiniStack checks for ``sqs:SendMessageBatch``, which does not exist in AWS policies. The functions send in batches.
+    MiniStack requires ``sqs:SendMessageBatch``, which AWS policies cannot contain. The functions send in batches.
     """
     from ministack.core import iam_actions
 
@@ -52,9 +52,9 @@ def batch_permissions() -> None:
 
 
 def stream_permissions() -> None:
-    """AWS checks a DynamoDB stream read for permission on that stream.
+    """AWS requires permission on a DynamoDB stream for reading that stream.
 
-    MiniStack checks for permission on ``*``. The API's role may read only the orders table's stream. The stream's ARN
+    MiniStack requires permission on ``*``. The API's role may read only the orders table's stream. The stream's ARN
     is in the request or in the shard iterator.
     """
     from ministack.core import iam_actions
@@ -75,11 +75,11 @@ def stream_permissions() -> None:
 
 
 def function_permissions() -> None:
-    """AWS checks CreateFunction for permission on the new function, and supports the condition ``lambda:FunctionArn``
-    for event source mappings.
+    """AWS requires permission on the new function for CreateFunction, and supports the condition
+    ``lambda:FunctionArn`` for event source mappings.
 
-    MiniStack checks both for permission on ``*``, without that condition. The deployer may change only the project's
-    own functions.
+    MiniStack requires permission on ``*`` for both, and lacks the condition. The deployer may change only the
+    project's own functions.
     """
     from ministack.core import iam_actions, iam_evaluator
     from ministack.core.responses import get_account_id, get_region
@@ -120,9 +120,9 @@ def function_permissions() -> None:
 
 
 def table_tag_permissions() -> None:
-    """AWS checks ListTagsOfResource for permission on the table whose ARN is in the request.
+    """AWS requires permission on a table for listing the table's tags.
 
-    MiniStack checks for permission on ``*``. The deploy imports a table only if it has the stage's tags.
+    MiniStack requires permission on ``*``. The deploy imports a table only if it has the stage's tags.
     """
     from ministack.core import iam_actions
 

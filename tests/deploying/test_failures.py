@@ -123,7 +123,7 @@ def test_the_next_deploy_finishes_one_that_was_killed_after_any_step(place: Plac
             said, _ = killer.process.communicate(timeout=300)
         assert killer.process.returncode == -signal.SIGKILL, f"{operation} {what}: {said}"
     said = checkout.deploy("cut")
-    assert "this one finishes it" in said
+    assert "this deploy finishes it" in said
     assert "smoke test: the API answers, and every function runs" in said
     assert len(place.account.apis("cut")) == 1
     snapshot = place.account.snapshot("cut")
