@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--project-dir", type=Path, default=REPOSITORY / ".stages", help="the folder for the generated project"
     )
-    parser.add_argument("--local", action="store_true", help="deploy to the local cloud, over plain HTTP")
+    parser.add_argument("--local", action="store_true", help="the local cloud: plain HTTP, and an assumable API role")
     parser.add_argument(
         "--parameter", action="append", default=[], metavar="NAME=VALUE", help="a parameter of infra/resources.yaml"
     )

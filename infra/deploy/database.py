@@ -81,7 +81,7 @@ def stack(target: Target, clients: Clients) -> Stack:
 
 
 def _zones(ec2: Any) -> list[str]:
-    """Returns two zones for the subnets. Not every zone offers every service, and zone names differ between accounts."""
+    """Returns two zones for the subnets. Not every zone has every service, and zone names differ between accounts."""
     services = [f"com.amazonaws.{ec2.meta.region_name}.{service}" for service in ("sns", "secretsmanager")]
     details = ec2.describe_vpc_endpoint_services(ServiceNames=services)["ServiceDetails"]
     zones = sorted(set.intersection(*(set(each["AvailabilityZones"]) for each in details)))

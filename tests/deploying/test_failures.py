@@ -37,7 +37,7 @@ def goes_back(place: Place, checkout: Checkout, *reasons: str) -> None:
     assert status == 1, said
     for each in reasons:
         assert each in said
-    assert "The previous release was restored and serves" in said
+    assert "The previous release was restored and is serving" in said
     assert place.account.code("one") == code
     assert place.account.state("one") == state
     assert place.account.version("one") == before

@@ -149,7 +149,7 @@ def test_the_package_of_a_deploy_is_the_one_with_lambdas_digest(tmp_path: Path) 
     a_package(folder / "later.zip", "other.py")
     digest = base64.b64encode(hashlib.sha256(deployed.read_bytes()).digest()).decode()
     assert project.package_with(tmp_path, digest) == deployed
-    with pytest.raises(DeployError, match="a package of another deploy, which is still running"):
+    with pytest.raises(DeployError, match="the package from another deploy that is still in progress"):
         project.package_with(tmp_path, "of somebody else")
 
 
