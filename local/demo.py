@@ -116,7 +116,7 @@ def s3_of_a_person(env: Mapping[str, str]) -> Any:
 
 
 def succeeded(report: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the report when it has succeeded, and None while it runs. Raises ``StackError`` if it failed."""
+    """Returns the report if it has succeeded, or None if it is running. Raises ``StackError`` if it failed."""
     if report["status"] == "RUNNING":
         return None
     if report["status"] != "SUCCEEDED":

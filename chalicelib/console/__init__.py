@@ -17,14 +17,14 @@ from chalicelib.errors import NotFound
 from chalicelib.settings import VERSION, Settings, cognito_endpoint, uploads_url
 
 FOLDER = Path(__file__).parent
-# Only text types: Chalice refuses to send a binary type unless the client accepts exactly that type.
+# All types are text, because Chalice refuses to send a binary type unless the client accepts exactly that type.
 TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 # Maximum length of a file name in an error message.
 NAME_CHARACTERS = 80
 
 
 def page(request: Request, settings: Settings) -> Response:
-    """Returns ``index.html`` with the API's address in ``<base>`` and the settings in ``<meta>`` elements."""
+    """Returns ``index.html`` with the API's URL in ``<base>`` and the settings in ``<meta>`` elements."""
     values = {
         "base": f"{rest.base_url(request)}/",
         "cognito_endpoint": cognito_endpoint(settings),
@@ -51,17 +51,17 @@ def file(request: Request, settings: Settings, name: str) -> Response:
 def _answer(request: Request, settings: Settings, text: str, content_type: str) -> Response:
     """Returns ``text``, or 304 if the browser's copy is current.
 
-    The browser asks every time, so it never shows an old file after a deploy.
+    The browser revalidates every time, so it never shows an old file after a deploy.
     """
     headers: dict[str, str | list[str]] = {
-        # A 304 needs the type too: the browser keeps the latest headers, and API Gateway's default is JSON.
+        # A 304 also needs the type: the browser stores its headers, and API Gateway's default type is JSON.
         "Content-Type": content_type,
         "Content-Security-Policy": content_security_policy(settings),
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-cache",
     }
-    # The digest includes the headers, because a change of a header must reach the browser too.
+    # The digest includes the headers, because a changed header must reach the browser too.
     digest = hashlib.sha256(f"{headers} {text}".encode()).hexdigest()[:32]
     # A weak tag also matches the compressed text.
     headers["ETag"] = f'W/"{digest}"'

@@ -44,7 +44,7 @@ class Visit:
 
 @dataclass
 class State:
-    """A state of the machine, with the results of all visits to it. ``visits`` contains the open visits."""
+    """A state machine's state, with the results of all visits to it. ``visits`` contains the open visits."""
 
     name: str
     kind: str

@@ -16,7 +16,7 @@ WORKERS = 16
 # The time set aside for rendering and storing the page after measuring.
 RESERVE_SECONDS = 30
 
-# Returns the seconds that are left.
+# Returns the remaining seconds.
 Deadline = Callable[[], float]
 
 

@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m infra.deploy",
         description="Deploys a stage of the café, restores its previous release, or destroys it.",
     )
-    parser.add_argument("stage", help="the stage's name: lower-case letters, digits and single hyphens, at most 20")
+    parser.add_argument("stage", help="the stage's name: at most 20 lower-case letters, digits and single hyphens")
     parser.add_argument(
         "--project-dir", type=Path, default=REPOSITORY / ".stages", help="the folder for the generated project"
     )
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if not STAGE.fullmatch(given.stage):
         name = json.dumps(given.stage)
-        parser.error(f"STAGE must be lower-case letters, digits and single hyphens, at most 20, not {name}")
+        parser.error(f"STAGE must be at most 20 lower-case letters, digits and single hyphens; got {name}")
     if any("=" not in each for each in given.parameter):
         parser.error("--parameter: must be NAME=VALUE")
     try:

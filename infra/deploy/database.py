@@ -112,7 +112,7 @@ def own_location(target: Target, clients: Clients) -> MysqlLocation:
 def migrate_first(target: Target, config: Mapping[str, Any], package: Path, clients: Clients, say: Say) -> bool:
     """Updates and runs only ``migrate``, so that the tables are ready before the other functions get new code.
 
-    Returns whether ``migrate`` ran. It does not run if it is not deployed yet, or still uses a previous database.
+    Returns whether ``migrate`` ran. It does not run if it is not deployed yet, or if it uses a previous database.
     """
     lambda_, name = clients("lambda"), target.function("migrate")
     try:

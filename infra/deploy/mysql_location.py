@@ -28,7 +28,7 @@ class MysqlLocation:
         secret, admin_secret, subnets, security_groups = (variables.get(name, "").strip() for name in names)
         if not secret:
             if alone := [name for name in names if variables.get(name)]:
-                raise ValueError(f"{', '.join(alone)}: set DB_SECRET_ARN, the secret of a database, as well")
+                raise ValueError(f"{', '.join(alone)}: set DB_SECRET_ARN, a database's secret, as well")
             return None
         if bool(subnets) != bool(security_groups):
             raise ValueError("SUBNET_IDS and SECURITY_GROUP_IDS: set both or neither")

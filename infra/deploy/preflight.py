@@ -91,7 +91,7 @@ def name_clashes(target: Target, clients: Clients, account: str) -> list[str]:
 
 
 def _in_stacks(target: Target, clients: Clients, account: str) -> set[Resource]:
-    """Returns the resources in the stage's existing stacks, such as a MySQL kept from an earlier stage."""
+    """Returns the resources in the stage's existing stacks, such as a MySQL that was kept."""
     cfn = clients("cloudformation")
     existing = {part: stacks.find(cfn, target.stack(part)) for part in resources_of_stage.PARTS}
     # A stack in review has no resources yet.

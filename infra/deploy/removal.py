@@ -50,7 +50,7 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
     if data:
         say("kept for the next deploy of this name:\n" + "\n".join(lines_by_kind(data)))
     if rest := [each for each in left if each not in data]:
-        raise DeployError("these resources remain, so run `make destroy` again:\n" + "\n".join(lines_by_kind(rest)))
+        raise DeployError("these resources are left, so run `make destroy` again:\n" + "\n".join(lines_by_kind(rest)))
     say("left of the stage: " + ("its data" if data else "nothing"))
 
 

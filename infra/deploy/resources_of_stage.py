@@ -179,7 +179,7 @@ def declared_in(file: str, stage: str, account: str) -> Iterator[Resource]:
 
 
 def existing_resources(target: Target, clients: Clients, account: str) -> list[Resource]:
-    """Returns the stage's resources that exist, including its functions, APIs and stacks."""
+    """Returns the stage's existing resources, including its functions, APIs and stacks."""
     declared = declared_resources(target, account)
     existing: set[Resource] = set()
     for kind in sorted({each.kind for each in declared}):

@@ -1,4 +1,4 @@
-"""Restores an earlier release, after a failed deploy or at a person's request."""
+"""Restores an earlier release, after a failed deploy or on request."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def _open_routes(target: Target, url: str, description: bytes) -> Iterator[str]:
         return
     status, body = _get(f"{url}/openapi.json")
     if status != 200 or _json(body) != json.loads(description):
-        yield f"GET /openapi.json: {status}, which is not the description of the deployed code"
+        yield f"GET /openapi.json: {status}, which does not match the deployed code's description"
     status, body = _get(f"{url}/orders")
     if status != 401:
         yield f"GET /orders without a token: {status}, not 401"

@@ -238,7 +238,7 @@ def _ready_for_a_change(cfn: Any, name: str, say: Say) -> dict[str, Any] | None:
         if stack and stack["StackStatus"] == "UPDATE_ROLLBACK_FAILED":
             raise DeployError(why_it_failed(cfn, name))
     if stack and stack["StackStatus"] in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"):
-        say(f"{name}: {stack['StackStatus'].lower().replace('_', ' ')}, so it is deleted and created again")
+        say(f"{name}: {stack['StackStatus'].lower().replace('_', ' ')}, so the stack is deleted and created again")
         delete(cfn, name, say)
         stack = None
     return stack

@@ -25,7 +25,7 @@ Clients = Callable[..., Any]
 
 
 class DeployError(Exception):
-    """A deploy that stopped. The message says why, and what to do next."""
+    """A failure that stops a deploy. The message says why, and what to do next."""
 
 
 FAILURES = (DeployError, BotoCoreError, ClientError)

@@ -101,7 +101,7 @@ def apply(target: Target, settings: Mapping[str, Any], clients: Clients, say: Sa
                     AttributeName="RedrivePolicy",
                     AttributeValue=json.dumps(settings["redrivePolicy"]),
                 )
-                say(f"{name}: dead-letter queue of its subscription set")
+                say(f"{name}: its subscription's dead-letter queue set")
     for bucket, rules in settings["cors"].items():
         if _cors_rules(clients("s3"), bucket) != rules:
             clients("s3").put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": rules})

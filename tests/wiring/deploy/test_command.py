@@ -72,7 +72,7 @@ def test_changes_that_a_person_or_an_option_agrees_to_are_shown_and_applied(
         ([""], "declined"),
         (["yess"], "declined"),
         # Nobody is there to answer.
-        ([], "`--yes` applies every change without a question"),
+        ([], "`--yes` applies every change without asking"),
     ],
 )
 def test_without_a_yes_nothing_is_applied(given: list[str], problem: str, monkeypatch: pytest.MonkeyPatch) -> None:

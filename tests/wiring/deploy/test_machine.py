@@ -153,9 +153,7 @@ def test_a_package_that_this_machine_cannot_run_is_neither_deployed_nor_kept(tar
     target = replace(target, local=True)
     config = configured(target)
     (installed / "native.abi3.so").write_bytes(elf(243))
-    with pytest.raises(
-        DeployError, match=r"^the package contains native\.abi3\.so, which is compiled for riscv64 Linux"
-    ):
+    with pytest.raises(DeployError, match=r"^the package contains native\.abi3\.so, which is compiled for riscv64"):
         project.build_package(target, config)
     assert list((target.project / ".chalice" / "deployments").iterdir()) == []
     assert not installed.exists()
@@ -171,7 +169,7 @@ def test_a_release_that_this_machine_cannot_run_is_not_put_back(
     )
     monkeypatch.setattr(project, "run_chalice", lambda *_: pytest.fail("it was deployed"))
     context = Context(target, lambda _: SimpleNamespace(), None, lambda _: None, lambda _: None)  # type: ignore[arg-type]
-    with pytest.raises(DeployError, match=r"compiled for riscv64 Linux, and this machine runs .*: deploy again from"):
+    with pytest.raises(DeployError, match=r"compiled for riscv64 Linux, but this machine runs .*: deploy from"):
         restore(context, releases, "r")
 
 
