@@ -136,9 +136,7 @@ def write(project: Path, stage: str, record: Record) -> None:
     """Writes the record for Chalice. Raises ``DeployError`` for duplicates, because a name must be unique."""
     names = [each["name"] for each in record]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
-        raise DeployError(
-            f"there are two of {', '.join(doubled)}, created manually or by an older deploy: delete one of them"
-        )
+        raise DeployError(f"there are two of {', '.join(doubled)}, made by hand or by an older deploy: delete one")
     file = record_file(project, stage)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"resources": record, "schema_version": "2.0", "backend": "api"}, indent=2))

@@ -10,7 +10,7 @@ def partiql_inserts() -> None:
     """AWS writes a PartiQL INSERT to the table's stream like any other write, and lets only one of two simultaneous
     INSERTs with the same key succeed.
 
-    MiniStack writes no stream record for an INSERT, and does not prevent another write between its check and its own.
+    MiniStack writes no stream record for an INSERT, and allows another thread to write between its check and its write.
     ``store_orders`` inserts with PartiQL, and ``announce_orders`` reads the stream.
     """
     from ministack.services import dynamodb

@@ -54,8 +54,7 @@ def batch_permissions() -> None:
 def stream_permissions() -> None:
     """AWS requires permission on a DynamoDB stream for reading that stream.
 
-    MiniStack requires permission on ``*``. The API's role may read only the orders table's stream. The stream's ARN
-    is in the request or in the shard iterator.
+    MiniStack requires permission on ``*``. The API's role may read only the orders table's stream.
     """
     from ministack.core import iam_actions
     from ministack.services import dynamodb_streams
@@ -78,8 +77,8 @@ def function_permissions() -> None:
     """AWS requires permission on the new function for CreateFunction, and supports the condition
     ``lambda:FunctionArn`` for event source mappings.
 
-    MiniStack requires permission on ``*`` for both, and lacks the condition. The deployer may change only the
-    project's own functions.
+    MiniStack requires permission on ``*`` for both, and lacks the condition. The deployer may change only the project's
+    own functions.
     """
     from ministack.core import iam_actions, iam_evaluator
     from ministack.core.responses import get_account_id, get_region
