@@ -1,4 +1,4 @@
-"""``python -m local``: starts the stack on this machine, shows it, works with it, and stops it."""
+"""``python -m local``: starts, inspects, uses and stops the stack on this machine."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def status(stack: Stack) -> None:
 
 
 def env(stack: Stack) -> None:
-    stack.variables()  # raises an error that says what to run if the file does not exist yet
+    stack.variables()  # raises an error that names the command to run if nothing is deployed yet
     print(stack.env_file)
 
 
@@ -69,7 +69,7 @@ def redrive(stack: Stack) -> None:
 
 
 def api(stack: Stack) -> Api:
-    """Returns the API of this stack, or of the stage at CAFE_API_URL with the manager's token in CAFE_TOKEN."""
+    """Returns a client for this stack's API, or for the API at CAFE_API_URL with the token in CAFE_TOKEN."""
     from local.api import Api
 
     url = (os.environ.get("CAFE_API_URL") or stack.api_url).rstrip("/")
@@ -77,12 +77,12 @@ def api(stack: Stack) -> Api:
         return Api(url, stack.users.token)
     token = os.environ.get("CAFE_TOKEN")
     if not token:
-        raise StackError(f"CAFE_TOKEN is not set: set it to the token of a manager of {url}")
+        raise StackError(f"CAFE_TOKEN is not set: set it to a manager's token for {url}")
     return Api(url, lambda: token)
 
 
 def user(stack: Stack, name: str, group: str) -> None:
-    """Creates a user of this stack. ``python -m infra.users`` does it for a stage on AWS."""
+    """Creates a user in this stack. For a stage on AWS, use ``python -m infra.users``."""
     from infra import users
 
     if problem := users.validation_error(name, group):
@@ -92,7 +92,7 @@ def user(stack: Stack, name: str, group: str) -> None:
 
 
 def keep_to_this_machine(environment: MutableMapping[str, str]) -> None:
-    """Removes the shell's variables for AWS, and keeps calls of 127.0.0.1 away from proxies."""
+    """Removes the shell's AWS variables, and makes requests to 127.0.0.1 bypass proxies."""
     for name in [name for name in environment if name.startswith("AWS_")]:
         del environment[name]
     environment.update(NO_PROXY)
@@ -104,15 +104,15 @@ def main() -> None:
     for name, work, about in (
         ("run", run, "start everything, deploy, and do the main job once"),
         ("stop", stop, "stop everything that run started"),
-        ("status", status, "show what runs, and where"),
-        ("env", env, "print the path of the file to source"),
+        ("status", status, "show what is running, and where"),
+        ("env", env, "print the path of the stack's environment file, for `source`"),
         ("dead-letters", dead_letters, "list the dead letters"),
-        ("redrive", redrive, "put the dead letters back to where they failed"),
+        ("redrive", redrive, "send the dead letters back to be processed again"),
     ):
         command = commands.add_parser(name, help=about, description=about)
         command.set_defaults(work=work)
     logs_command = commands.add_parser("logs", help="follow the logs of the functions and of the API")
-    logs_command.add_argument("--once", action="store_true", help="print the existing lines and end")
+    logs_command.add_argument("--once", action="store_true", help="print the existing lines and exit")
     logs_command.set_defaults(work=lambda stack: logs.follow(stack, once=arguments.once))
     about = "follow an order, a report, an upload or a request through the logs"
     trace_command = commands.add_parser("trace", help=about, description=about)
