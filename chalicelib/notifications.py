@@ -1,6 +1,6 @@
-"""Notifications: published through SNS, and each kept once in a table for the inbox.
+"""Publishes notifications through SNS, and stores each notification once in a table for the inbox.
 
-A notification has texts for people and ``facts`` for programs, which never read the texts.
+A notification contains text for people and ``facts`` for programs. Programs never read the text.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from chalicelib.rest import Page
 from chalicelib.timeline import Timeline, index_keys, timestamp
 
 KINDS = ("report", "order", "upload", "storage", "alarm")
-# Another publisher's message can have any kind.
+# Another publisher's message may have any kind.
 SHOWN_KINDS = (*KINDS, "other")
 KEPT = timedelta(days=30)
-# The kinds whose messages have a report's link, and the text that staff see in its place.
+# The kinds whose messages contain a report's link, and the text that staff see instead of the link.
 KINDS_WITH_LINKS = ("report", "storage")
 LINK = re.compile(r"https?://\S+", re.IGNORECASE)
 NO_LINK = "(only managers open reports)"
-# SNS accepts 262,144 bytes for the texts and the attributes, and DynamoDB 400 KB per item.
+# SNS accepts 262,144 bytes of text and attributes, and DynamoDB accepts 400 KB per item.
 MESSAGE_BYTES = 200_000
 SUBJECT_CHARACTERS = 100
 SMS_BYTES = 140
-# DynamoDB accepts 2,048 bytes in a partition key. The key of an upload with escapes can be longer.
+# DynamoDB accepts 2,048 bytes in a partition key. An upload's key with escapes may be longer.
 KEY_BYTES = 2_048
 
 REPORT_OUTCOMES = ("succeeded", "failed")
@@ -46,8 +46,8 @@ log = logger("notifications")
 class Notification:
     """A message to the subscribers, who can filter by ``kind``: report, order, upload or storage.
 
-    ``key`` names the event, so that a second delivery is recognized. ``sms`` is a short text without a link.
-    ``facts`` can be anything that JSON can hold. ``correlation_ids`` are those of everything that it reports.
+    ``key`` identifies the event, so that a repeated delivery is recognized. ``sms`` is a short text without a link.
+    ``facts`` may contain any JSON values. ``correlation_ids`` belong to everything that the message reports.
     """
 
     kind: str
@@ -63,9 +63,9 @@ Publish = Callable[[Notification], None]
 
 
 def publisher(sns: Any, topic_arn: str) -> Publish:
-    """Returns a function that publishes a ``Notification``. It raises ``Unavailable`` if SNS fails for now.
+    """Returns a function that publishes a ``Notification``. It raises ``Unavailable`` if SNS fails temporarily.
 
-    SNS can have accepted the message all the same. Published again, it has the same ``key``.
+    SNS may have accepted the message nevertheless. If the message is published again, it has the same ``key``.
     """
 
     @aws_errors()
@@ -93,8 +93,8 @@ def publisher(sns: Any, topic_arn: str) -> Publish:
 
 
 def subject(text: str) -> str:
-    """Returns ``text`` as SNS accepts it: at most 100 printable ASCII characters that do not begin with a space."""
-    # NFKD makes an accent a character of its own, which is dropped.
+    """Returns ``text`` made valid for an SNS subject: at most 100 printable ASCII characters, with no space first."""
+    # NFKD turns accents into separate characters, which are dropped.
     bare = (character for character in unicodedata.normalize("NFKD", text) if not unicodedata.combining(character))
     plain = "".join(character if " " <= character <= "~" else "?" for character in " ".join("".join(bare).split()))
     if len(plain) > SUBJECT_CHARACTERS:
@@ -108,7 +108,7 @@ def counted(number: int, thing: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Returns ``text``, or its JSON if a character in it could break the line or reverse the text."""
+    """Returns ``text``, or its JSON form if it contains a character that could break the line or reverse the text."""
     return text if text.isprintable() else json.dumps(text)
 
 
@@ -119,7 +119,7 @@ def _short(key: str) -> str:
 
 
 def _cut(text: str, limit: int) -> str:
-    """Returns as much of ``text`` as has ``limit`` bytes in JSON, where a line break or a quote has two."""
+    """Returns as much of ``text`` as fits into ``limit`` bytes of JSON, where a line break or a quote takes two."""
 
     def size(end: int) -> int:
         return len(json.dumps(text[:end], ensure_ascii=False).encode())
@@ -130,9 +130,9 @@ def _cut(text: str, limit: int) -> str:
 
 
 def record(event: dict[str, Any], *, dynamodb: Any, table: str, default_kind: str = "other") -> None:
-    """Stores each message of an SNS event once, by its key or, without a key, by its message id.
+    """Stores each message in an SNS event once, identified by its key or, without a key, by its message id.
 
-    ``default_kind`` is for messages without the attribute ``kind``, such as those of an alarm.
+    ``default_kind`` is for messages without the attribute ``kind``, such as an alarm's messages.
     """
     for sns in (each["Sns"] for each in event.get("Records", [])):
         attributes = {name: each.get("Value", "") for name, each in (sns.get("MessageAttributes") or {}).items()}
@@ -149,7 +149,7 @@ def record(event: dict[str, Any], *, dynamodb: Any, table: str, default_kind: st
             log.info("notification kept already", extra=about)
         else:
             log.info("notification kept", extra=about)
-            # SNS can deliver a message twice, and the first one is counted.
+            # SNS may deliver a message twice, but each report is counted once.
             _count_report(known_facts, attributes, sent_at)
 
 
@@ -170,7 +170,7 @@ def _item(sns: dict[str, Any], attributes: dict[str, str], sent_at: datetime, de
 
 
 def _count_report(known_facts: dict[str, Any], attributes: dict[str, str], sent_at: datetime) -> None:
-    """Counts the end of a report, with the seconds from its start to its notification."""
+    """Counts a finished report, and records the seconds from its start to its notification."""
     kind, outcome = known_facts.get("kind"), known_facts.get("outcome")
     if outcome not in REPORT_OUTCOMES:
         return
@@ -181,24 +181,24 @@ def _count_report(known_facts: dict[str, Any], attributes: dict[str, str], sent_
         return
     figures: dict[str, float] = {"Reports": 1}
     with suppress(KeyError, ValueError, TypeError):
-        # One of the two clocks can be behind the other.
+        # The two times come from different clocks, so the difference may be negative.
         figures["ReportDuration"] = max(0, (sent_at - datetime.fromisoformat(attributes["startedAt"])).total_seconds())
     metrics.emit(figures, kind=kind, outcome=outcome)
 
 
 @aws_errors()
 def inbox(page: Page, *, links: bool, dynamodb: Any, table: str, now: datetime | None = None) -> dict[str, Any]:
-    """Returns ``{"notifications": [...], "next"}``, newest first; ``chalicelib/openapi.json`` has the fields.
+    """Returns ``{"notifications": [...], "next"}``, newest first; ``chalicelib/openapi.json`` describes the fields.
 
-    A report's link opens the report for everyone, so it is left out without ``links``. A page of one ``kind`` can have
-    fewer items than its limit, or none, and still a next page.
+    Anyone can open a report with its link, so links are removed unless ``links`` is true. A page filtered by ``kind``
+    may contain fewer items than its limit, or none, and still have a next page.
     """
     now = now or datetime.now(UTC)
     kind = page.filters.get("kind")
     if kind is not None and kind not in SHOWN_KINDS:
         raise InvalidRequest([Problem("kind", f"must be one of {', '.join(SHOWN_KINDS)}")])
     is_wanted = None if kind is None else lambda item: bool(item["kind"]["S"] == kind)
-    # DynamoDB can take days to delete an expired item.
+    # DynamoDB may take days to delete an expired item.
     since = (now - KEPT).date()
     items, token = Timeline(dynamodb, table).page("notifications", since, page.limit, page.next, now, is_wanted)
     return {"notifications": [_shown(item, links) for item in items], "next": token}

@@ -8,7 +8,7 @@ import re
 from datetime import timedelta
 from typing import NoReturn
 
-# RDS accepts no name with a hyphen at its end, or with two in a row.
+# RDS does not accept names that end with a hyphen or contain two hyphens in a row.
 STAGE = re.compile(r"(?!.*(--|-$))[a-z][a-z0-9-]{0,19}")
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -25,7 +25,7 @@ def stage(text: str) -> str:
     if not STAGE.fullmatch(text):
         given = json.dumps(text)
         raise argparse.ArgumentTypeError(
-            f"must be lower-case letters, digits and single hyphens, at most 20, not {given}"
+            f"must be at most 20 lower-case letters, digits and single hyphens; got {given}"
         )
     return text
 
@@ -34,5 +34,5 @@ def since(text: str) -> timedelta:
     """Returns ``90s``, ``15m``, ``12h`` or ``7d`` as a time."""
     found = re.fullmatch(r"([1-9][0-9]{0,3})([smhd])", text)
     if not found:
-        raise argparse.ArgumentTypeError(f"must be a time such as 90s, 15m, 12h or 7d, not {json.dumps(text)}")
+        raise argparse.ArgumentTypeError(f"must be a time such as 90s, 15m, 12h or 7d; got {json.dumps(text)}")
     return timedelta(**{UNITS[found[2]]: int(found[1])})

@@ -1,1 +1,1 @@
-"""Runs the whole system on one machine: MiniStack as AWS, a private MariaDB, and ``chalice local`` as the API."""
+"""Runs the whole system on one machine, with MiniStack as AWS, a private MariaDB, and ``chalice local`` as the API."""

@@ -1,4 +1,4 @@
-"""``python -m local``: starts the stack on this machine, shows it, works with it, and stops it."""
+"""``python -m local``: starts, inspects, uses and stops the stack on this machine."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def status(stack: Stack) -> None:
 
 
 def env(stack: Stack) -> None:
-    stack.variables()  # raises an error that says what to run if the file does not exist yet
+    stack.variables()  # raises an error that names the command to run if nothing is deployed yet
     print(stack.env_file)
 
 
@@ -96,7 +96,7 @@ def api(stack: Stack, stage: str | None) -> Api:
 
 
 def user(stack: Stack, name: str, group: str) -> None:
-    """Creates a user of this stack. ``python -m infra.users`` does it for a stage on AWS."""
+    """Creates a user in this stack. For a stage on AWS, use ``python -m infra.users``."""
     from infra import users
 
     if problem := users.validation_error(name, group):
@@ -113,7 +113,7 @@ def dev(stack: Stack, function: str | None, port: int) -> None:
 
 
 def keep_to_this_machine(environment: MutableMapping[str, str]) -> None:
-    """Removes the shell's variables for AWS, and keeps calls of 127.0.0.1 away from proxies."""
+    """Removes the shell's AWS variables, and makes requests to 127.0.0.1 bypass proxies."""
     for name in [name for name in environment if name.startswith("AWS_")]:
         del environment[name]
     environment.update(NO_PROXY)
@@ -125,14 +125,14 @@ def main() -> None:
     for name, work, about in (
         ("run", run, "start everything, deploy, and do the main job once"),
         ("stop", stop, "stop everything that run started"),
-        ("status", status, "show what runs, and where"),
-        ("env", env, "print the path of the file to source"),
+        ("status", status, "show what is running, and where"),
+        ("env", env, "print the path of the stack's environment file, for `source`"),
     ):
         command = commands.add_parser(name, help=about, description=about)
         command.set_defaults(work=work)
     for name, on_letters, about in (
         ("dead-letters", dead_letters, "list the dead letters"),
-        ("redrive", redrive, "put the dead letters back to where they failed"),
+        ("redrive", redrive, "send the dead letters back to be processed again"),
     ):
         command = commands.add_parser(name, help=about, description=about)
         command.add_argument(
@@ -148,7 +148,7 @@ def main() -> None:
     dev_command.set_defaults(work=lambda stack: dev(stack, arguments.debug, arguments.port))
     about = "follow the logs of the functions and of the API"
     logs_command = commands.add_parser("logs", help=about, description=about)
-    logs_command.add_argument("--once", action="store_true", help="print the existing lines and end")
+    logs_command.add_argument("--once", action="store_true", help="print the existing lines and exit")
     logs_command.add_argument(
         "--function", choices=("API", *NAMES), metavar="FUNCTION", help="only of this function, or API"
     )

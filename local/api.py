@@ -1,4 +1,4 @@
-"""A client of the REST API, for the commands and the benchmarks."""
+"""A client for the REST API, used by the commands and the benchmarks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 from local.processes import StackError
 
-# Ten times as long as a busy machine with two processors needs.
+# A busy machine with two processors needs a tenth of this time.
 SECONDS = 60
 
-# Returns a token that is valid for some minutes.
+# Returns a token that is still valid for a few minutes.
 Token = Callable[[], str]
 
 
@@ -23,7 +23,7 @@ class NotFound(StackError):
 
 
 class Api:
-    """The REST API with a person's token. Every answer that is an error raises ``StackError``."""
+    """Calls the REST API with a user's token. Every error response raises ``StackError``."""
 
     def __init__(self, url: str, token: Token) -> None:
         self._url, self._token = url, token
@@ -37,25 +37,25 @@ class Api:
         return answer
 
     def find(self, path: str) -> dict[str, Any] | None:
-        """Returns the answer, or None for a 404."""
+        """Returns the response, or None for a 404."""
         try:
             return self.get(path)
         except NotFound:
             return None
 
     def notifications(self) -> list[dict[str, Any]]:
-        """Returns the newest hundred notifications."""
+        """Returns the 100 newest notifications."""
         page: list[dict[str, Any]] = self.get("/notifications?limit=100")["notifications"]
         return page
 
 
 def fetch(url: str, body: bytes | None = None, token: str | None = None) -> bytes:
-    """Returns the content of ``url``, or the answer to a POST of ``body``."""
+    """Sends a GET request, or a POST request with ``body``, and returns the response body."""
     headers = {"Content-Type": "application/json"} if body else {}
     headers |= {"Authorization": token} if token else {}
     request = urllib.request.Request(url, body, headers)  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=SECONDS) as answer:  # noqa: S310 - of the stack  # nosec B310
+        with urllib.request.urlopen(request, timeout=SECONDS) as answer:  # noqa: S310 - the stack's URL  # nosec B310
             content: bytes = answer.read()
             return content
     except urllib.error.HTTPError as error:
@@ -64,4 +64,4 @@ def fetch(url: str, body: bytes | None = None, token: str | None = None) -> byte
             f"{url.split('?')[0]} answered {error.code}: {textwrap.shorten(error.read().decode(), 300)}"
         ) from None
     except OSError as error:
-        raise StackError(f"{url.split('?')[0]} does not answer ({error}): `make status` shows what runs") from None
+        raise StackError(f"{url.split('?')[0]} does not answer ({error}): see `make status`") from None

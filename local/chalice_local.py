@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-# The programs of this virtual environment.
+# The folder of this virtual environment's programs.
 PROGRAMS = Path(sys.executable).parent
 CHALICE = PROGRAMS / "chalice"
 
@@ -14,7 +14,7 @@ ROLE_SESSION_SECONDS = 12 * 3_600
 
 
 def command(project: Path, port: int, stage: str) -> list[str]:
-    """Returns the command that serves the stage of the project on ``port``."""
+    """Returns the command that serves the project's ``stage`` on ``port``."""
     return [
         *(str(CHALICE), "--project-dir", str(project), "local", "--no-autoreload"),
         *("--host", "127.0.0.1", "--port", str(port), "--stage", stage),
@@ -22,9 +22,9 @@ def command(project: Path, port: int, stage: str) -> list[str]:
 
 
 def profiles(role_arn: str, credentials: Iterable[tuple[str, str]]) -> str:
-    """Returns a configuration file of AWS whose profile ``api`` assumes the role.
+    """Returns an AWS configuration file whose profile ``api`` assumes the role.
 
-    Under that role the API has the same rights here as on AWS. botocore renews the session by itself.
+    With this role the API has the same permissions here as on AWS. botocore renews the session automatically.
     """
     keys = "\n".join(f"{name.lower()} = {value}" for name, value in credentials)
     return (

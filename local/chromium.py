@@ -1,4 +1,4 @@
-"""Chromium, in which the console is tested and measured: an installed one, or the system's package."""
+"""Finds or installs Chromium, in which the console is tested and measured."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ APPLICATIONS = (
     Path("/Applications/Chromium.app/Contents/MacOS/Chromium"),
     Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"),
 )
-# The browser's package only recommends a font, and without one its pictures have no letters.
+# The Chromium package only recommends a font, and without a font the screenshots contain no text.
 PACKAGES = ("chromium", "fonts-liberation")
 USE_OTHER_BROWSER = "To use an existing Chromium or Chrome, set CHROMIUM to its path."
-# In addition to the flags that Playwright sets.
+# Playwright adds flags of its own.
 FLAGS = ("--disable-gpu", "--disable-quic")
 
 
 def find(environment: Mapping[str, str] = os.environ) -> Path | None:
-    """Returns the browser that CHROMIUM names, or an installed one. Raises ``StackError`` if CHROMIUM is wrong."""
+    """Returns the path from CHROMIUM, or an installed browser's. Raises ``StackError`` if CHROMIUM names no program."""
     if name := environment.get("CHROMIUM"):
         path = find_program(name)
         if not path:
@@ -39,18 +39,18 @@ def find(environment: Mapping[str, str] = os.environ) -> Path | None:
 
 
 def install() -> Path:
-    """Installs Chromium with the system's package manager. Raises ``StackError`` if that is impossible."""
+    """Installs Chromium with the system's package manager. Raises ``StackError`` if that fails."""
     install_packages("Chromium", apt=PACKAGES, brew=["--cask", "chromium"], alternative=USE_OTHER_BROWSER)
     path = find()
     if not path:
-        # Ubuntu's package only points to a package of another manager.
-        raise StackError(f"the package of Chromium was installed, but it contains no browser. {USE_OTHER_BROWSER}")
+        # Ubuntu's package contains no browser, only a reference to a snap.
+        raise StackError(f"the Chromium package was installed, but it contains no browser. {USE_OTHER_BROWSER}")
     return path
 
 
 @contextmanager
 def running(path: Path) -> Iterator[Browser]:
-    """Runs the browser at ``path`` without a window, driven by Playwright."""
+    """Runs the browser at ``path`` headless, controlled by Playwright."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -1,6 +1,6 @@
-"""MiniStack, the local AWS: how it is installed, started and stopped, and the credentials that open it.
+"""Installs, starts and stops MiniStack, the local AWS, and provides credentials for it.
 
-MiniStack has a virtual environment and environment variables of its own, which its functions share.
+MiniStack and its functions share a virtual environment and environment variables of their own.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ HERE = Path(__file__).parent
 LAUNCHER = Path(launcher.__file__)
 REQUIREMENTS = HERE / "ministack-requirements.txt"
 PRIVATE_REQUIREMENTS = HERE / "ministack-own-requirements.txt"
-# All stacks of this checkout share it, including those of the tests.
+# All stacks in this checkout share this environment, including the tests' stacks.
 VIRTUAL_ENVIRONMENT = HERE.parent / ".local" / "ministack"
 PYTHON = VIRTUAL_ENVIRONMENT / "bin" / "python"
 PRIVATE_PACKAGES = VIRTUAL_ENVIRONMENT / launcher.PRIVATE_FOLDER
-# Each folder of packages has a stamp with the fingerprint of the requirements that it was made from.
+# Each package folder has a stamp file with the fingerprint of the requirements installed in it.
 STAMP = VIRTUAL_ENVIRONMENT / "installed"
 PRIVATE_STAMP = PRIVATE_PACKAGES / "installed"
 
@@ -39,13 +39,13 @@ DEPLOYER = "deployer"
 KEPT_PACKAGES = 2
 
 REGION = "us-east-1"
-# MiniStack's root key pair. It opens nothing but the port on 127.0.0.1.
+# MiniStack's root key pair. It gives access only to the port on 127.0.0.1.
 CREDENTIALS = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "test")
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """One MiniStack. ``patches`` are files of patches that it needs besides those of ``local/ministack``."""
+    """One MiniStack process. ``patches`` are patch files to apply besides those in ``local/ministack``."""
 
     folder: Path
     port: int
@@ -75,7 +75,7 @@ class Cloud:
 
     @property
     def _command(self) -> list[str]:
-        # -P keeps the launcher's folder off sys.path, where its files could hide modules of other packages.
+        # -P keeps the launcher's folder off sys.path, because its files could shadow other packages' modules.
         return [str(PYTHON), "-P", str(LAUNCHER), *map(str, self.patches)]
 
     @property
@@ -84,15 +84,15 @@ class Cloud:
             "TMPDIR": str(self._temporary),
             "GATEWAY_PORT": str(self.port),
             "BIND_HOST": "127.0.0.1",
-            # The keys that sign the user pool's tokens. By default all stacks of a machine share one folder.
+            # This folder holds the user pool's signing keys. By default all stacks on a machine would share it.
             "STATE_DIR": str(self._temporary / "state"),
             "MINISTACK_REGION": REGION,
             "LIVE_FOLDER": str(self.live),
             "CODE_DIR": str(self._code),
             "AUTH": "true",
-            # The IoT service would listen on every address.
+            # Otherwise the IoT service would listen on all addresses.
             "IOT_MTLS_ENABLED": "0",
-            # MiniStack would search Docker for containers of other MiniStacks and remove them.
+            # Otherwise MiniStack would remove the Docker containers of other MiniStacks.
             "DOCKER_HOST": "unix:///nonexistent",
         }
 
@@ -106,7 +106,7 @@ class Cloud:
             pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(PYTHON))
             # Another command may have installed it while this one waited.
             if not _is_current(STAMP, REQUIREMENTS):
-                # Without pip, because a function could import it without packaging it.
+                # pip is left out, because a function could import it without packaging it.
                 run_quietly(sys.executable, "-m", "venv", "--clear", "--without-pip", str(VIRTUAL_ENVIRONMENT))
                 run_quietly(*pip, "install", "--quiet", "--requirement", str(REQUIREMENTS))
                 STAMP.write_text(fingerprint(REQUIREMENTS, sys.version))
@@ -124,7 +124,7 @@ class Cloud:
         return self.process.runs(self._fingerprint) and self._answers()
 
     def start(self) -> None:
-        """Starts MiniStack without any resources. It keeps its state in memory."""
+        """Starts an empty MiniStack, which keeps its state in memory."""
         (self.folder / "deployer.json").unlink(missing_ok=True)
         self.start_process()
 
@@ -139,7 +139,7 @@ class Cloud:
         self.process.wait(self._answers)
 
     def deployer_credentials(self) -> dict[str, str]:
-        """Returns the key pair of a user with exactly the rights of ``infra/deployer-policy.json``."""
+        """Returns the key pair of a user with exactly the permissions in ``infra/deployer-policy.json``."""
         policy, file = DEPLOYER_POLICY.read_text(), self.folder / "deployer.json"
         if file.exists() and (stored := json.loads(file.read_text()))["policy"] == fingerprint(policy):
             keys: dict[str, str] = stored["keys"]
@@ -148,7 +148,7 @@ class Cloud:
         with suppress(iam.exceptions.EntityAlreadyExistsException):
             iam.create_user(UserName=DEPLOYER)
         iam.put_user_policy(UserName=DEPLOYER, PolicyName=DEPLOYER, PolicyDocument=policy)
-        # An account's administrator sets this once, so that its APIs can write access logs. MiniStack writes none.
+        # On AWS an administrator sets this role once, so that APIs can write access logs. MiniStack writes none.
         logs = {"op": "replace", "path": "/cloudwatchRoleArn", "value": "arn:aws:iam::000000000000:role/api-logs"}
         self.client("apigateway").update_account(patchOperations=[logs])
         created = iam.create_access_key(UserName=DEPLOYER)["AccessKey"]
@@ -157,7 +157,7 @@ class Cloud:
         return keys
 
     def store_secrets(self, database: Database) -> dict[str, str]:
-        """Stores the database's secrets in Secrets Manager, and returns their ARNs by the variables of the deploy."""
+        """Stores the database's secrets in Secrets Manager, and returns their ARNs, keyed by the deploy's variables."""
         secrets = self.client("secretsmanager")
         arns = {}
         for variable, content in database.secrets.items():
@@ -169,7 +169,7 @@ class Cloud:
         return arns
 
     def client(self, service: str) -> Any:
-        """Returns a client of boto3 with all rights."""
+        """Returns a boto3 client with all permissions."""
         import boto3
 
         return boto3.client(  # type: ignore[call-overload]
@@ -181,9 +181,9 @@ class Cloud:
         )
 
     def stop(self) -> None:
-        # A MiniStack with its state in memory has nothing to write at its end.
+        # MiniStack keeps its state in memory, so it has nothing to save before it is killed.
         self.process.stop(seconds=0)
-        # It leaves the folders of its workers.
+        # MiniStack leaves its workers' folders behind.
         shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _answers(self) -> bool:

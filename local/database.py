@@ -29,7 +29,7 @@ FUNCTIONS_USER = "cafe_functions"
 PRIVATE_ADMIN = "cafe_admin"
 
 PACKAGES = ("mariadb-server-core", "mariadb-client-core")
-# Nothing waits for the disk, because the data of a crashed server is never used again.
+# The server need not sync to disk, because a crashed server's data is never reused.
 FAST_OPTIONS = ("--debug-no-sync", "--innodb-flush-log-at-trx-commit=0")
 
 USE_EXTERNAL_SERVER = (
@@ -39,7 +39,7 @@ USE_EXTERNAL_SERVER = (
 
 @dataclass(frozen=True)
 class ExternalServer:
-    """A MySQL server that this project does not start, from the variables CAFE_DB_HOST and so on."""
+    """A MySQL server that this project does not start, described by CAFE_DB_HOST and related variables."""
 
     host: str
     port: int
@@ -63,7 +63,7 @@ class ExternalServer:
 
 @dataclass(frozen=True)
 class Database:
-    """The database ``cafe`` and its two users. ``folder`` has the private server's data, and the passwords."""
+    """The database ``cafe`` and its two users. ``folder`` holds the private server's data and the passwords."""
 
     folder: Path
     port: int
@@ -75,7 +75,7 @@ class Database:
 
     @property
     def variables(self) -> dict[str, str]:
-        """The address, and the first credentials of the functions and of the administrator."""
+        """The server's address, and the initial credentials for the functions and the administrator."""
         passwords = json.loads(self._passwords.read_text())
         host, _, port = self.address.rpartition(":")
         return {
@@ -90,7 +90,7 @@ class Database:
 
     @property
     def secrets(self) -> dict[str, str]:
-        """The two secrets for Secrets Manager, by the variables in which the deploy gets their ARNs."""
+        """The two secrets to store in Secrets Manager, keyed by the variables that give the deploy their ARNs."""
         variables = self.variables
         names = {"host": "DB_HOST", "port": "DB_PORT", "dbname": "DB_NAME"}
         address = {name: variables[variable] for name, variable in names.items()}
@@ -107,12 +107,12 @@ class Database:
         return self.external is not None or bool(find_program("mariadbd") and find_program("mariadb-install-db"))
 
     def install(self) -> None:
-        """Installs MariaDB with the system's package manager. Raises ``StackError`` if that is impossible."""
-        # Only the programs, because the package mariadb-server would start a server for the whole machine.
+        """Installs MariaDB with the system's package manager. Raises ``StackError`` if that fails."""
+        # These packages contain only the programs. The package mariadb-server would start a system-wide server.
         packages.install("MariaDB", apt=PACKAGES, brew=["mariadb"], alternative=USE_EXTERNAL_SERVER)
 
     def create_passwords(self) -> None:
-        """Creates the passwords of the private server and of the functions, unless they exist."""
+        """Creates passwords for the private server's administrator and for the functions, unless they exist."""
         if not self._passwords.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             passwords = {user: secrets.token_urlsafe(24) for user in ("admin", "functions")}
@@ -141,11 +141,11 @@ class Database:
         return self.external is not None or (self.process.runs(self._fingerprint) and self._answers())
 
     def start(self) -> None:
-        """Starts the private server with new, empty data."""
+        """Starts the private server with an empty data folder."""
         self.stop()
         self.folder.mkdir(parents=True, exist_ok=True)
         run_quietly(
-            # In a shared temporary folder, a starting server would remove the temporary tables of other servers.
+            # In a shared temporary folder, a starting server would remove other servers' temporary tables.
             *("env", f"TMPDIR={self.folder}"),
             *(str(find_program("mariadb-install-db")), "--no-defaults", f"--datadir={self._data}"),
             *("--auth-root-authentication-method=normal", "--skip-test-db", *FAST_OPTIONS, *_root_option()),
@@ -164,7 +164,7 @@ class Database:
         shutil.rmtree(self._data, ignore_errors=True)
 
     def recreate(self) -> None:
-        """Drops the database and creates it without tables. The deploy creates tables and the functions' user."""
+        """Drops the database and creates an empty one. The deploy creates the tables and the functions' user."""
         self._run(
             f"DROP DATABASE IF EXISTS {NAME}; CREATE DATABASE {NAME} CHARACTER SET utf8mb4;"
             f"DROP USER IF EXISTS '{FUNCTIONS_USER}'@'%'"
@@ -189,7 +189,7 @@ class Database:
 
     @property
     def _created_on(self) -> Path:
-        """A file with the address of the server on which this stack created its database."""
+        """The file that records the address of the server on which this stack created its database."""
         return self.folder / "made"
 
     @property
@@ -202,7 +202,7 @@ class Database:
             str(find_program("mariadbd")),
             "--no-defaults",
             f"--datadir={self._data}",
-            # Relative to the data folder, because the whole path of a socket can have only 107 characters.
+            # The path is relative to the data folder, because a socket's full path is limited to 107 characters.
             "--socket=mariadb.sock",
             "--pid-file=mariadb.pid",
             f"--port={self.port}",
@@ -225,7 +225,7 @@ class Database:
         return self.folder / "passwords.json"
 
     def _write_first_statements(self) -> None:
-        """Writes the statements that the server runs first: one administrator, and no account without a password."""
+        """Writes the server's first statements: create the administrator, and delete accounts without a password."""
         admin = f"'{PRIVATE_ADMIN}'@'127.0.0.1'"
         # The password is URL-safe base64, so it contains no quotes.
         statements = (
@@ -250,7 +250,7 @@ class Database:
 
     @property
     def administrator(self) -> dict[str, Any]:
-        """The arguments with which PyMySQL connects as the administrator."""
+        """PyMySQL's arguments for connecting as the administrator."""
         variables = self.variables
         return {
             "host": variables["DB_HOST"],
@@ -272,5 +272,5 @@ class Database:
 
 def _root_option() -> list[str]:
     """Returns the option without which MariaDB refuses to run as root."""
-    # Not --user=root: with that form the installer fails on a path with a space.
+    # With --user=root instead of -uroot, the installer fails on a path that contains a space.
     return ["-uroot"] if os.geteuid() == 0 else []

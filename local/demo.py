@@ -1,4 +1,4 @@
-"""The main job at the end of ``make run``: all five flows, through the public interfaces only."""
+"""Runs the main job at the end of ``make run``: all five flows, using only public interfaces."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from local.api import SECONDS as ANSWER_SECONDS
 from local.api import Api, Token, fetch
 from local.processes import StackError
 
-# For one step: ten times as long as a busy machine with two processors needs.
+# The time limit for a step. A busy machine with two processors needs a tenth of it.
 STEP_SECONDS = 300
 PAUSE_SECONDS = 0.05
 
-# Two rows are bad on purpose: a quantity cannot be negative or "a few".
+# Two rows are invalid on purpose: a quantity cannot be negative or "a few".
 INVENTORY = """\
 supplier_name,type,product_name,price,description,quantity
 Hillside Growers,Arabica,Yirgacheffe Natural,19.80,Blueberry and jasmine,42
@@ -31,10 +31,10 @@ Harbour Roasters,Decaf,Mountain Water,15.20,,a few
 
 
 def main(env: Mapping[str, str], token: Token, sign_in: str) -> None:
-    """Does the main job once on the stack that ``env`` describes, and prints the results.
+    """Runs the main job once on the stack that ``env`` describes, and prints the results.
 
     ``token`` returns a manager's token, and ``sign_in`` tells a person how to sign in. Raises ``StackError`` if a step
-    does not end within five minutes.
+    takes longer than five minutes.
     """
     api = Api(env["CAFE_API_URL"], token)
     run = secrets.token_hex(3)
@@ -59,7 +59,7 @@ def main(env: Mapping[str, str], token: Token, sign_in: str) -> None:
         return [each for each in api.notifications() if order_id in each["facts"].get("orderIDs", ())]
 
     [upload] = wait(f"upload {key}", lambda: notifications("key", key))
-    # The reports start after the import, so that they include it.
+    # The reports start after the import, so that they include its rows.
     reports = {kind: api.post("/create_report", {"kind": kind})["href"] for kind in ("inventory", "storage")}
     wait(f"{len(placed)} orders stored", lambda: all(api.find(f"/orders/{each}") for each in placed))
     announcements = wait("orders announced", lambda: announcements_of(f"demo-{run}"))
@@ -70,9 +70,7 @@ def main(env: Mapping[str, str], token: Token, sign_in: str) -> None:
         lambda: all(notifications("id", report["reportId"]) for report in (inventory, storage)),
     )
     if b"Yirgacheffe Natural" not in fetch(inventory["url"]):
-        raise StackError(
-            f"the link of report {inventory['reportId']} opens, but its page lacks the uploaded rows: see `make logs`"
-        )
+        raise StackError(f"the page of report {inventory['reportId']} does not show the uploaded rows: see `make logs`")
 
     print(f"  {'done':<40} {time.monotonic() - began:5.1f} s\n")
     stored = [each for each in api.get("/orders?limit=100")["orders"] if each["orderID"] in placed]
@@ -106,7 +104,7 @@ def row(label: str, text: str) -> None:
 
 
 def s3_of_a_person(env: Mapping[str, str]) -> Any:
-    """Returns a client of S3 with a person's keys, because people bring files in through the bucket."""
+    """Returns an S3 client with a person's keys, because people upload files directly to the bucket."""
     return boto3.client(
         "s3",
         endpoint_url=env["AWS_ENDPOINT_URL"],
@@ -118,7 +116,7 @@ def s3_of_a_person(env: Mapping[str, str]) -> Any:
 
 
 def succeeded(report: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the report when it has succeeded, and None while it runs. Raises ``StackError`` if it failed."""
+    """Returns the report if it has succeeded, or None if it is running. Raises ``StackError`` if it failed."""
     if report["status"] == "RUNNING":
         return None
     if report["status"] != "SUCCEEDED":
@@ -130,7 +128,7 @@ def succeeded(report: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def wait(label: str, look: Callable[[], Any]) -> Any:
-    """Calls ``look`` until it returns something, and returns that. A terminal shows the seconds meanwhile."""
+    """Calls ``look`` until its result is true, and returns the result. A terminal shows the elapsed seconds."""
     began = time.monotonic()
     live = sys.stdout.isatty()
     while True:
@@ -140,7 +138,7 @@ def wait(label: str, look: Callable[[], Any]) -> Any:
             print(("\r" if live else "") + f"  {label:<40} {seconds:5.1f} s", flush=True)
             return found
         if seconds > STEP_SECONDS:
-            raise StackError(f"{label}: nothing happened within {STEP_SECONDS} s. `make logs` shows the functions")
+            raise StackError(f"{label}: not done after {STEP_SECONDS} s. `make logs` shows the functions' logs")
         if live:
             print(f"\r  {label:<40} {seconds:5.1f} s …", end="", flush=True)
         time.sleep(PAUSE_SECONDS)

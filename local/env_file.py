@@ -1,4 +1,4 @@
-"""``.local/env``, the file to source: the variables of the stack and the commands ``chalice`` and ``cafe-token``."""
+"""Writes ``.local/env``, the file to source: the stack's variables, and the commands ``chalice`` and ``cafe-token``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write(file: Path, variables: Mapping[str, str], ports: tuple[int, int], user
         "cafe-token": f"local.users {_quoted(users_file)}",
     }.items():
         wrapper = programs / name
-        # The deployment package would include compiled files.
+        # Compiled files would end up in the deployment package.
         lines = ["#!/bin/sh", "export PYTHONDONTWRITEBYTECODE=1"]
         lines += [f"export PYTHONPATH={_quoted(ROOT)}"]
         wrapper.write_text("\n".join([*lines, f'exec {_quoted(sys.executable)} -P -m {command} "$@"']) + "\n")
@@ -34,15 +34,15 @@ def write(file: Path, variables: Mapping[str, str], ports: tuple[int, int], user
     lines = [f"export {name}={_quoted(value)}" for name, value in variables.items()]
     lines += [f'export {name}="{hosts}${{{name}:+,${name}}}"' for name, hosts in NO_PROXY.items()]
     lines += [
-        # They would take precedence over the keys above.
+        # These variables would take precedence over the keys above.
         "unset AWS_PROFILE AWS_SESSION_TOKEN",
         f'export PATH={_quoted(programs)}:{_quoted(PROGRAMS)}:"$PATH"',
-        # Comes last and in a condition, so that without a token all other variables are set.
+        # If cafe-token fails, all other variables are still set.
         "if CAFE_TOKEN=$(cafe-token); then export CAFE_TOKEN; else unset CAFE_TOKEN; fi",
     ]
     write_private(file, "\n".join(lines) + "\n")
 
 
 def _quoted(value: object) -> str:
-    """Returns the value as one word of any shell."""
+    """Returns the value quoted as a single word for any shell."""
     return "'" + str(value).replace("'", "'\\''") + "'"

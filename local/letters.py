@@ -1,4 +1,4 @@
-"""``make dead-letters`` and ``make redrive``: the dead letters as a table, and their way back to where they failed."""
+"""``make dead-letters`` lists the dead letters, and ``make redrive`` sends them back to be processed again."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 from local.api import Api
 
 COLUMNS = ("since", "kind", "tries", "what", "why")
-# Another call that reads the dead letters hides them for a moment, so an empty answer is not final.
+# A request that reads dead letters hides them from other requests briefly, so an empty response is not final.
 EMPTY_ANSWERS = 3
 PAUSE_SECONDS = 2.0
 
 
 def show(api: Api) -> None:
-    """Prints the hundred oldest dead letters."""
+    """Prints the 100 oldest dead letters."""
     page = api.get("/dead-letters?limit=100")
     letters = page["deadLetters"]
     if not letters:
-        in_use = f"{page['total']:,} dead letters are in use by another call: try again in a moment"
+        in_use = f"{page['total']:,} dead letters are being read by another request: try again in a moment"
         print(in_use if page["total"] else "there are no dead letters")
         return
     print_table(
@@ -29,7 +29,7 @@ def show(api: Api) -> None:
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """Prints each column as wide as its longest cell, apart from the last one."""
+    """Prints the rows with every column but the last padded to its longest cell."""
     lines = [COLUMNS, *(tuple(str(row[name]) for name in COLUMNS) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS) - 1)]
     for line in lines:
@@ -38,16 +38,16 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 
 
 def redrive(api: Api) -> bool:
-    """Puts back the dead letters that exist now, and prints those that it could not put back.
+    """Puts the existing dead letters back, and prints those that could not be put back.
 
-    Returns whether none is left. One that fails again meanwhile is a new dead letter, which a person should read.
+    Returns whether none are left. A message that fails again is a new dead letter, which a person should read.
     """
     waiting = api.get("/dead-letters?limit=1")["total"]
     redriven, empty_answers = 0, 0
     while True:
         answer = api.post("/dead-letters/redrive", {})
         redriven += answer["redriven"]
-        # Each call tries the letters again that an earlier one kept.
+        # Each request also retries the letters that earlier requests could not put back.
         kept = answer["kept"]
         if answer["redriven"]:
             print(f"  {redriven:,} put back, {answer['left']:,} left", flush=True)

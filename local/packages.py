@@ -1,4 +1,4 @@
-"""Programs that the system's package manager installs: apt-get on Debian and Ubuntu, brew on macOS."""
+"""Installs programs with the system's package manager: apt-get on Debian and Ubuntu, brew on macOS."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from pathlib import Path
 
 from local.processes import StackError, exclusive_lock, run_quietly
 
-# A package manager refuses to run twice at a time, so this checkout's commands wait for each other.
+# A package manager cannot run twice at once, so this checkout's commands wait for each other.
 LOCK = Path(__file__).parent.parent / ".local" / "packages.lock"
 
-# Debian keeps servers in these folders, which are often missing from PATH.
+# Debian installs servers in these folders, which are often missing from PATH.
 SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin")
 
 
 def install(name: str, *, apt: Sequence[str], brew: Sequence[str], alternative: str) -> None:
-    """Installs the program ``name`` from the packages of the system's package manager.
+    """Installs the program ``name`` with the system's package manager.
 
-    Raises ``StackError`` if that is impossible. Its message ends with the ``alternative`` that a person has.
+    Raises ``StackError`` if that fails, with a message that ends with ``alternative``.
     """
     if sys.platform == "darwin" and shutil.which("brew"):
         refresh, install = ["brew", "update"], ["brew", "install", *brew]
     elif shutil.which("apt-get") and (os.geteuid() == 0 or shutil.which("sudo")):
         root = [] if os.geteuid() == 0 else ["sudo", "-n"]
         manager = [*root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes"]
-        # apt-get must not remove other packages that are in the way.
+        # apt-get must not remove conflicting packages.
         install = [*manager, "install", "--no-remove", "--no-install-recommends", *apt]
         refresh = [*manager, "update"]
     else:
@@ -37,7 +37,7 @@ def install(name: str, *, apt: Sequence[str], brew: Sequence[str], alternative: 
             try:
                 run_quietly(*install)
             except StackError:
-                # The lists of packages may be missing or old.
+                # The package lists may be missing or out of date.
                 run_quietly(*refresh)
                 run_quietly(*install)
         except StackError as error:

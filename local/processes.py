@@ -1,4 +1,4 @@
-"""Background processes that outlive the command that started them, and what such commands share: locks and ports."""
+"""Manages background processes that outlive the command that started them, and provides locks and free ports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-# Both spellings, because curl reads only the first one and other programs only the second.
+# Both spellings are needed: curl reads only the lower-case one, and some programs only the upper-case one.
 NO_PROXY = {"no_proxy": "127.0.0.1,localhost", "NO_PROXY": "127.0.0.1,localhost"}
 
 
@@ -28,10 +28,10 @@ class StackError(Exception):
 
 @dataclass(frozen=True)
 class Process:
-    """One background process. ``<folder>/<name>.json`` identifies it, and ``<folder>/<name>.log`` has its output.
+    """A background process, identified by ``<folder>/<name>.json``. Its output goes to ``<folder>/<name>.log``.
 
-    The system reuses process ids, so the record has the start time as well. A process with another start time belongs
-    to somebody else: it is never signalled, and this one counts as ended.
+    The system reuses process ids, so the JSON file also records the start time. If the running process has a different
+    start time, it is someone else's: it is never signalled, and the recorded process counts as ended.
     """
 
     name: str
@@ -53,18 +53,18 @@ class Process:
         return record
 
     def pid(self) -> int | None:
-        """Returns the process's id while it runs."""
+        """Returns the process id, or None if the process has ended."""
         record = self._read()
         if record and record["started"] and _start_time(int(record["pid"])) == record["started"]:
             return int(record["pid"])
         return None
 
     def runs(self, fingerprint: str) -> bool:
-        """Returns whether it runs and was started with this ``fingerprint``."""
+        """Returns whether the process is running and was started with this ``fingerprint``."""
         return self.pid() is not None and self._read()["fingerprint"] == fingerprint
 
     def port(self) -> int | None:
-        """Returns the port that it was started for, while it runs."""
+        """Returns the process's port, or None if the process has ended."""
         return int(self._read()["port"]) if self.pid() else None
 
     def start(self, command: Sequence[str], environment: Mapping[str, str], fingerprint: str, port: int) -> None:
@@ -80,15 +80,15 @@ class Process:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        # Popen warns about a process that still runs, but this one is meant to outlive the command.
+        # Without a return code, Popen would warn that the process is still running, which is intended here.
         process.returncode = 0
         record = {"pid": process.pid, "started": _start_time(process.pid), "fingerprint": fingerprint, "port": port}
         self._record.write_text(json.dumps({name: str(value) for name, value in record.items()}))
 
     def wait(self, ready: Callable[[], bool], seconds: float = 180) -> None:
-        """Returns when ``ready()`` is true.
+        """Waits until ``ready()`` is true.
 
-        Raises ``StackError`` with the end of the log if the process ends or the time is over.
+        Raises ``StackError`` with the end of the log if the process ends or ``seconds`` have passed.
         """
         deadline = time.monotonic() + seconds
         while not ready():
@@ -99,9 +99,9 @@ class Process:
             time.sleep(0.05)
 
     def stop(self, seconds: float = 10) -> bool:
-        """Terminates it, kills it after ``seconds``, and kills the child processes that remain.
+        """Terminates the process, kills it after ``seconds``, and kills its remaining child processes.
 
-        Returns whether it was running.
+        Returns whether the process was running.
         """
         pid = self.pid()
         if pid:
@@ -110,7 +110,7 @@ class Process:
             while self.pid() and time.monotonic() < deadline:
                 _reap(pid)
                 time.sleep(0.02)
-            # It leads its own session, so its process group contains only itself and its children.
+            # The process leads its own session, so its process group contains only itself and its children.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
             _reap(pid)
@@ -125,7 +125,7 @@ class Process:
 
 
 def fingerprint(*parts: object) -> str:
-    """Returns a short digest of ``parts``. A path stands for its content, without compiled files."""
+    """Returns a short digest of ``parts``. A path contributes its content, except compiled files."""
     digest = sha256()
     for part in parts:
         if isinstance(part, Path):
@@ -140,9 +140,9 @@ def fingerprint(*parts: object) -> str:
 
 @contextmanager
 def exclusive_lock(file: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Lets one command at a time into the block. Another one calls ``on_wait`` and waits.
+    """Lets only one command at a time run the block. Other commands call ``on_wait``, and then wait.
 
-    The system releases the lock when its process ends.
+    The operating system releases the lock when the process ends.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as lock:
@@ -155,7 +155,7 @@ def exclusive_lock(file: Path, on_wait: Callable[[], None] = lambda: None) -> It
 
 
 def run_quietly(*command: str) -> None:
-    """Runs ``command`` to its end. Raises ``StackError`` with its output if it fails."""
+    """Runs ``command``. If the command fails, raises ``StackError`` with its output."""
     result = subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
@@ -164,12 +164,12 @@ def run_quietly(*command: str) -> None:
 
 
 def basic_environment() -> dict[str, str]:
-    """Returns the few variables of the shell that every process needs."""
+    """Returns the few shell variables that every process needs."""
     return {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
 
 
 def answers(url: str) -> bool:
-    """Returns whether ``url`` answers with 200."""
+    """Returns whether a request to ``url`` returns 200."""
     try:
         with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - http, on 127.0.0.1  # nosec B310
             return bool(response.status == 200)
@@ -187,9 +187,9 @@ def accepts(port: int) -> bool:
 
 
 def free_ports(number: int) -> list[int]:
-    """Returns different ports on which nothing listens now.
+    """Returns ``number`` different ports on which nothing is listening.
 
-    They lie below those that the system gives to outgoing connections, which could take one before its server starts.
+    The ports are below the range for outgoing connections, which could take a port before its server starts.
     """
     ports: list[int] = []
     with contextlib.ExitStack() as stack:
@@ -213,11 +213,11 @@ def require_free_port(port: int, variable: str) -> None:
 
 
 def _start_time(pid: int) -> str:
-    """Returns when the process started, in the system's own unit, or an empty text if it has ended."""
+    """Returns the process's start time in the system's own format, or an empty string if the process has ended."""
     stat = Path(f"/proc/{pid}/stat")
     if stat.parent.parent.joinpath("self").exists():
         try:
-            # The second field, the name in brackets, can contain spaces. Field 1 after it is the state, 20 the start.
+            # The name in brackets may contain spaces, so the fields are counted after it: 0 is the state, 19 the start.
             fields = stat.read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             return ""
@@ -229,6 +229,6 @@ def _start_time(pid: int) -> str:
 
 
 def _reap(pid: int) -> None:
-    """Collects the process if this command started it. The init process collects the children of earlier commands."""
+    """Reaps the process if this command started it. The init process reaps earlier commands' children."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)

@@ -1,5 +1,5 @@
 -- A sample inventory: some beans are low in stock, some have no price, and one has no supplier.
--- It can run again, because rows that exist, by their ids or names, stay unchanged.
+-- The script can run again: rows whose id or name already exists stay unchanged.
 
 INSERT IGNORE INTO suppliers (id, name, address, city, state, email, phone) VALUES
 (1, 'Café Altura', 'Carrera 7 No. 12-40', 'Medellín', 'Antioquia', 'ventas@altura.example', '+57 4 555 0131'),

@@ -1,7 +1,7 @@
-"""The whole system on one machine, in one folder: it is started, repaired and stopped as one.
+"""Starts, repairs and stops the whole system on one machine. All its files are in one folder.
 
-MiniStack keeps its state in memory. A new MiniStack is therefore deployed to from the beginning, with an empty database
-and without Chalice's record of deployed functions, so that nothing refers to resources that no longer exist.
+MiniStack keeps its state in memory. A new MiniStack therefore gets a deploy from scratch, with an empty database and
+without Chalice's record of deployed functions. Otherwise the deploy would refer to resources that no longer exist.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ Say = Callable[[str], None]
 
 
 def say(line: str) -> None:
-    """Prints a whole line at once, because several threads print."""
+    """Prints the line in a single write, because several threads print."""
     print(f"{line}\n", end="", flush=True)
 
 
 @dataclass(frozen=True)
 class Stack:
-    """One independent copy of the system. Stacks with different folders and ports do not affect each other."""
+    """An independent copy of the system. Stacks with different folders and ports do not affect each other."""
 
     folder: Path
     stage: str = "dev"
@@ -58,7 +58,7 @@ class Stack:
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Stack:
-        """Returns the stack of this checkout, with the ports and the MySQL server of the CAFE_ variables."""
+        """Returns this checkout's stack, with the ports and the MySQL server from the CAFE_ variables."""
 
         def port(variable: str, default: int) -> int:
             value = environment.get(variable) or str(default)
@@ -92,7 +92,7 @@ class Stack:
 
     @property
     def project(self) -> Path:
-        """The Chalice project folder of this stage, which the deploy fills."""
+        """This stage's Chalice project folder, which the deploy fills."""
         return self.folder / "project"
 
     @property
@@ -104,7 +104,7 @@ class Stack:
         return self.folder / "env"
 
     def start(self, say: Say = say) -> dict[str, str]:
-        """Starts what is not running, deploys, and returns the variables of the file to source."""
+        """Starts everything that is not running, deploys, and returns the environment file's variables."""
         with self._lock(say):
             self._check_ports()
             self.database.create_passwords()
@@ -122,7 +122,7 @@ class Stack:
             return self._finish_start(say)
 
     def _finish_start(self, say: Say) -> dict[str, str]:
-        """Starts what needs the deployed system, and returns the variables of the file to source."""
+        """Creates the users, starts the API, and returns the environment file's variables."""
         self._deployed_file.write_text(self._deployment_target)
         self._create_users()
         self._write_environment()
@@ -163,7 +163,7 @@ class Stack:
         return {"API": self.api, "MiniStack": self.cloud.process, "MariaDB": self.database.process}
 
     def variables(self) -> dict[str, str]:
-        """Returns the variables of the file to source. Raises ``StackError`` before the first ``start``."""
+        """Returns the environment file's variables. Raises ``StackError`` if nothing is deployed."""
         if not self._outputs_file.exists():
             raise StackError("nothing is deployed here yet: run `make run`")
         return {
@@ -182,7 +182,7 @@ class Stack:
 
     @property
     def _deployed_file(self) -> Path:
-        """Exists after a complete deploy, and names the MiniStack and the database that it was for."""
+        """The file that identifies the MiniStack and the database of the last complete deploy."""
         return self.folder / "whole"
 
     @property
@@ -193,7 +193,7 @@ class Stack:
         return self._deployed_file.exists() and self._deployed_file.read_text() == self._deployment_target
 
     def _check_ports(self) -> None:
-        """Raises ``StackError`` before anything starts or stops if a port belongs to another program."""
+        """Raises ``StackError`` if another program uses a port. Must run before anything starts or stops."""
         ports = {"CAFE_API_PORT": self.api_port, "CAFE_AWS_PORT": self.aws_port, "CAFE_DB_PORT": self.db_port}
         if len(set(ports.values())) < len(ports):
             values = ", ".join(f"{variable}={port}" for variable, port in ports.items())
@@ -229,9 +229,9 @@ class Stack:
         self.database.recreate()
 
     def _deploy(self, say: Say) -> None:
-        """Runs the deploy as for AWS, with another endpoint and with the rights that it has there."""
+        """Runs the deploy as for AWS and with the same permissions, but with another endpoint."""
         variables = {
-            # The shell's variables can tell where pip finds packages. Those of AWS could lead to another account.
+            # pip may need the shell's variables, but the shell's AWS variables could select another account.
             **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
             **self.cloud.store_secrets(self.database),
             **self.cloud.deployer_credentials(),
@@ -245,10 +245,10 @@ class Stack:
         _timed(say, "deployed", partial(_run, command, variables, say))
 
     def _create_users(self) -> None:
-        """Creates one user of each group, with passwords that last as long as the user pool."""
+        """Creates one user in each group, with passwords that last as long as the user pool."""
         if self.users.file.exists():
             return
-        # Imported here, because a stack that has its users starts faster without it.
+        # Imported here, because a stack that already has users starts faster without this import.
         from infra import users
 
         variables = self.variables()
@@ -260,7 +260,7 @@ class Stack:
         self.users.write(f"http://127.0.0.1:{self.aws_port}", variables["USER_POOL_CLIENT_ID"], passwords)
 
     def _start_api(self) -> None:
-        """Starts ``chalice local`` under the API's role, or again if the code, the settings or MiniStack changed."""
+        """Starts ``chalice local`` with the API's role. Restarts it if the code, the settings or MiniStack changed."""
         variables = self._api_variables()
         command = chalice_local.command(self.project, self.api_port, self.stage)
         files = (*API_SOURCES, Path(variables["AWS_CONFIG_FILE"]), self.project / ".chalice" / "config.json")
@@ -294,7 +294,7 @@ class Stack:
         env_file.write(self.env_file, self.variables(), (self.api_port, self.aws_port), self.users.file)
 
     def _lock(self, say: Say) -> AbstractContextManager[None]:
-        return exclusive_lock(self.folder / "lock", lambda: say("  waiting for another command of this stack to end"))
+        return exclusive_lock(self.folder / "lock", lambda: say("  waiting for another command on this stack to end"))
 
 
 def run_in_parallel(*works: Callable[[], object]) -> None:
@@ -306,14 +306,14 @@ def run_in_parallel(*works: Callable[[], object]) -> None:
 
 
 def _run(command: list[str], variables: Mapping[str, str], say: Say) -> None:
-    """Runs the deploy, and prints its lines as they come."""
+    """Runs the deploy, and prints its output as it arrives."""
     with subprocess.Popen(
         command, env=variables, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         for line in process.stdout or ():
             say(f"    {line.rstrip()}")
     if process.returncode:
-        raise StackError("the deploy failed: solve the problem in the lines above, and run `make run` again")
+        raise StackError("the deploy failed: fix the problem reported above, and run `make run` again")
 
 
 def _timed(say: Say, label: str, work: Callable[[], object]) -> None:

@@ -1,6 +1,6 @@
-"""The users of the local stack and their tokens, for everything that calls its API.
+"""The local stack's users and their tokens, for everything that calls its API.
 
-``cafe-token``, a command of ``.local/env``, prints a token. This module imports little, so that the command is fast.
+The command ``cafe-token`` from ``.local/env`` prints a token. This module imports little, to keep the command fast.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Any
 from infra.files import write_private
 from local.processes import StackError
 
-# The name of one user of each group, and the group.
+# Maps each user's name to the user's group.
 GROUPS = {"manager": "managers", "staff": "staff"}
-# A token is renewed this long before it expires.
+# Tokens are renewed this long before they expire.
 EARLY_SECONDS = 300
 
 
 class Users:
-    """The users of one stack. ``file`` has their passwords and the address where they sign in."""
+    """The users of one stack. ``file`` holds their passwords and the sign-in address."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        # The token of each user pool client and user, and until when it is used, on the monotonic clock.
+        # Keyed by user pool client and user: a token, and the monotonic time at which it must be renewed.
         self._tokens: dict[tuple[str, str], tuple[str, float]] = {}
 
     def write(self, endpoint: str, client_id: str, passwords: Mapping[str, str]) -> None:
@@ -36,11 +36,11 @@ class Users:
 
     @property
     def passwords(self) -> dict[str, str]:
-        """The passwords by name. Before the stack's first start it is empty."""
+        """The passwords, keyed by user name. The mapping is empty before the stack's first start."""
         return dict(self._read()["passwords"]) if self.file.exists() else {}
 
     def token(self, name: str = "manager") -> str:
-        """Returns an id token that is valid for some minutes. Raises ``StackError`` if the user cannot sign in."""
+        """Returns an ID token valid for at least five minutes. Raises ``StackError`` if the user cannot sign in."""
         content = self._read()
         if name not in content["passwords"]:
             raise StackError(f"{name} is not a user of the local stack: use {' or '.join(content['passwords'])}")
@@ -58,7 +58,7 @@ class Users:
 
 
 def _sign_in(endpoint: str, client_id: str, name: str, password: str) -> tuple[str, float]:
-    """Returns the id token, and until when it is used, on the monotonic clock."""
+    """Returns an ID token, and the monotonic time at which it must be renewed."""
     body = {
         "AuthFlow": "USER_PASSWORD_AUTH",
         "ClientId": client_id,
@@ -69,7 +69,7 @@ def _sign_in(endpoint: str, client_id: str, name: str, password: str) -> tuple[s
         "X-Amz-Target": "AWSCognitoIdentityProviderService.InitiateAuth",
     }
     request = urllib.request.Request(endpoint, json.dumps(body).encode(), headers)  # noqa: S310
-    # The shell's proxies do not apply to this machine.
+    # Requests to this machine must bypass the shell's proxies.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=60) as answer:
@@ -80,7 +80,7 @@ def _sign_in(endpoint: str, client_id: str, name: str, password: str) -> tuple[s
 
 
 def main() -> None:
-    """Runs ``cafe-token [NAME]``, for the manager by default. The wrapper passes the file as the first argument."""
+    """Runs ``cafe-token [NAME]``. NAME defaults to the manager. The wrapper passes the users' file before it."""
     file, *names = sys.argv[1:]
     try:
         print(Users(Path(file)).token(*names[:1]))

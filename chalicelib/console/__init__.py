@@ -17,14 +17,14 @@ from chalicelib.errors import NotFound
 from chalicelib.settings import VERSION, Settings, cognito_endpoint, uploads_url
 
 FOLDER = Path(__file__).parent
-# Only text types: Chalice refuses to send a binary type unless the client accepts exactly that type.
+# All types are text, because Chalice refuses to send a binary type unless the client accepts exactly that type.
 TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 # Maximum length of a file name in an error message.
 NAME_CHARACTERS = 80
 
 
 def page(request: Request, settings: Settings) -> Response:
-    """Returns ``index.html`` with the API's address in ``<base>`` and the settings in ``<meta>`` elements."""
+    """Returns ``index.html`` with the API's URL in ``<base>`` and the settings in ``<meta>`` elements."""
     values = {
         "base": f"{rest.base_url(request)}/",
         "cognito_endpoint": cognito_endpoint(settings),

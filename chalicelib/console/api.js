@@ -9,8 +9,8 @@ const PATIENCE_SECONDS = { again: 15, once: 30 };
 const TRIES = 4;
 
 /**
- * An error that the API returned. `status` is the HTTP status, or 0 if no answer came. `problems` lists the invalid
- * fields, each as `{ field, message }`.
+ * An error from the API. `status` is the HTTP status, or 0 if there was no response. `problems` lists the invalid
+ * fields as `{ field, message }`.
  */
 export class ApiError extends Error {
   constructor(status, message, problems = []) {
@@ -27,8 +27,8 @@ export function get(path, parameters = {}, signal = undefined) {
 }
 
 /**
- * Sends a POST request. With an Idempotency-Key `key`, or with `again`, it is repeated until an answer comes. Set
- * `again` only if a repeated request is safe. Otherwise a lost answer is an error with status 0.
+ * Sends a POST request. With an Idempotency-Key `key`, or with `again`, it is repeated until there is a response. Set
+ * `again` only if a repeated request is safe. Without either, a lost response is an error with status 0.
  */
 export const post = (path, body, { key, again = Boolean(key) } = {}) => request("POST", path, { body, key, again });
 
@@ -44,7 +44,7 @@ async function request(method, path, { body, key, signal, again = true }) {
       if (signal?.aborted) throw signal.reason;
       if (!isConnection(error)) throw error;
       reportLost();
-      if (!again) throw new ApiError(0, "The connection was lost before an answer came.");
+      if (!again) throw new ApiError(0, "The connection was lost before the server answered.");
       await untilConnected(signal);
       continue;
     }
@@ -52,7 +52,7 @@ async function request(method, path, { body, key, signal, again = true }) {
     if (response.ok) return answer;
     const { status } = response;
     if ((status === 401 || status === 403) && !renewed) {
-      // The token can have expired, or be older than a change of groups. A new token gets one more try.
+      // The token may have expired, or the person's groups may have changed, so a new token is tried once.
       renewed = true;
       if (await renew(idToken)) continue;
     }
@@ -61,7 +61,7 @@ async function request(method, path, { body, key, signal, again = true }) {
       tries += 1;
       continue;
     }
-    // API Gateway's own errors have `message` with a small m.
+    // API Gateway's own errors use a lower-case `message`.
     const message = answer.Message ?? answer.message ?? `The server answered with status ${status}. Try again.`;
     throw new ApiError(status, message, answer.Problems);
   }
@@ -82,8 +82,8 @@ function send(method, path, body, key, idToken, signal, again) {
 }
 
 /**
- * Returns whether the API did not answer. A SyntaxError is the sign-in page of a public network in place of JSON.
- * Chromium throws an AbortError if the time limit ends while the answer arrives.
+ * Returns whether the API did not respond. A SyntaxError means that a public network's sign-in page came in place of
+ * JSON. Chromium throws an AbortError if the time limit ends while the response arrives.
  */
 const isConnection = (error) =>
   error instanceof TypeError || error instanceof SyntaxError || ["TimeoutError", "AbortError"].includes(error.name);
@@ -104,8 +104,8 @@ function newKey() {
 }
 
 /**
- * The requests of a form. If no answer came, the same content is sent with the same Idempotency-Key, so that it takes
- * effect once. After an answer, the next request gets a new key. The key is saved under `name` and survives a reload.
+ * Sends a form's requests. If there was no response, the same content is sent again with the same Idempotency-Key, and
+ * takes effect once. After a response, a new key is used. The key is saved under `name` and survives a reload.
  */
 export class Submission {
   #name;

@@ -1,6 +1,6 @@
 /**
  * Tracks whether the API can be reached. After a failed request, call `reportLost` and await `untilConnected`. The page
- * then polls the API, first after one second and then less often, until an answer comes.
+ * then polls the API, first after one second and then less often, until the API responds.
  */
 const MOST_SECONDS = 15;
 const PATIENCE_SECONDS = 10;
@@ -33,7 +33,7 @@ function wait() {
   timer = setTimeout(retry, seconds * 1000);
 }
 
-/** Records that the API or S3 answered, even with an error. */
+/** Records that the API or S3 responded, even with an error. */
 export function reportAnswer() {
   losses = 0;
   release();
@@ -61,7 +61,7 @@ export async function retry() {
   try {
     await (await fetch("health", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_SECONDS * 1000) })).json();
   } catch {
-    // Any failure counts, also an answer of another server.
+    // Any failure counts, including a response from another server.
     if (state === "asking") wait();
     return;
   }

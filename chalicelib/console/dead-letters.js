@@ -5,7 +5,7 @@ import { counted, inZone, number, time } from "./format.js";
 import { empty, loaded } from "./listing.js";
 import { Poll } from "./poll.js";
 
-// The interval is long because reading a queue hides its messages from other readers for a moment.
+// The interval is long because reading a queue briefly hides its messages from other readers.
 const SECONDS = 30;
 
 const KINDS = {
@@ -20,7 +20,7 @@ const KINDS = {
 };
 
 let shown = null;
-const failures = new Map(); // the reason why a letter could not be put back, by its id
+const failures = new Map(); // keyed by a letter's id, the reason why it could not be put back
 
 const poll = new Poll(async (signal) => {
   const state = $("dead-letters-state");

@@ -18,7 +18,7 @@ function fill(element, classes, given) {
 
 /**
  * Returns an HTML element: `h("p.hint", "text", element)`, or `h("a", { href, onclick }, …)` with attributes and
- * listeners. The attribute `text` sets the whole content.
+ * listeners. The attribute `text` sets the text content.
  */
 export function h(kind, ...given) {
   const [tag, ...classes] = kind.split(".");
@@ -51,13 +51,13 @@ export function link(url, ...children) {
 /** Makes a screen reader say `text` when it is idle. */
 export function announce(text) {
   const announcer = $("announcer");
-  // A new element makes a screen reader repeat a text that has not changed.
+  // A new element makes a screen reader repeat unchanged text.
   announcer.replaceChildren(h("p", { text }));
 }
 
 /**
  * Updates the children of `parent` to match `items` and their order. Existing elements are reused, so that focus,
- * selection and open details stay. `make(item)` creates an element, and `update(element, item)` fills it.
+ * selection and open details are kept. `make(item)` creates an element, and `update(element, item)` fills it.
  */
 export function keyed(parent, items, key, make, update = () => {}) {
   const known = new Map([...parent.children].map((element) => [element.dataset.key, element]));
@@ -88,7 +88,7 @@ for (const dialog of document.querySelectorAll("dialog")) {
   });
 }
 
-/** Calls `work` when the form is submitted. Until it ends, the button is busy and the form cannot be changed. */
+/** Calls `work` when the form is submitted. Until `work` ends, the button is busy and the form is read-only. */
 export function onSubmit(form, work) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();

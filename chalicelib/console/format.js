@@ -24,7 +24,7 @@ const moments = new Intl.DateTimeFormat(locale, {
 });
 const relative = new Intl.RelativeTimeFormat(locale);
 
-// Milliseconds by which this computer's clock is behind the server's. Up to two minutes are ignored.
+// Milliseconds by which this computer's clock is behind the server's. Differences up to two minutes are ignored.
 let behind = 0;
 let compared = false;
 
@@ -36,7 +36,7 @@ export function serverTime(text) {
   if (Math.abs(difference) > 2 * MINUTE) behind = difference;
 }
 
-/** Returns the server's time in milliseconds since 1970. */
+/** Returns the server's time as Unix time in milliseconds. */
 export const now = () => Date.now() + behind;
 
 export const number = (value) => numbers.format(value);
@@ -52,7 +52,7 @@ export function size(bytes) {
   return `${(bytes / 1000 ** power).toFixed(1)} ${units[power - 1]}`;
 }
 
-/** Returns a duration such as `4.2 s`, `1 min 12 s` or `2 h 5 min`. A running duration has 0 `decimals`. */
+/** Returns a duration such as `4.2 s`, `1 min 12 s` or `2 h 5 min`. Use 0 `decimals` for a running duration. */
 export function duration(milliseconds, decimals = 1) {
   const time = Math.max(0, milliseconds);
   if (time < MINUTE) return `${(time / SECOND).toFixed(time < 10 * SECOND ? decimals : 0)} s`;
@@ -106,7 +106,7 @@ export function short(date) {
   return `${clock(date)} ${date >= midnight(1) ? name : `on ${name}`}`;
 }
 
-/** Returns a text of the API with its timestamps in the viewer's time zone. */
+/** Returns text from the API with timestamps converted to the viewer's time zone. */
 export const inZone = (text) =>
   text.replace(/\d{4}-\d\d-\d\dT\d\d:\d\d[\d:.]*Z/g, (iso) =>
     Number.isNaN(Date.parse(iso)) ? iso : short(new Date(iso)),

@@ -1,4 +1,4 @@
-/** Inbox tab: notifications by day, newest first, of all kinds or of one. Other tabs show some of them too. */
+/** Inbox tab: notifications by day, newest first, of all kinds or of one kind. Other tabs also show notifications. */
 import { get } from "./api.js";
 import { $, announce, h, icon, keyed, link } from "./dom.js";
 import { day, inZone, time } from "./format.js";
@@ -6,7 +6,7 @@ import { Listing } from "./listing.js";
 
 const SECONDS = 10;
 
-// The name and the icon of each kind.
+// Each kind's name and icon.
 const KINDS = {
   report: ["Reports", "report"],
   order: ["Orders", "cup"],
@@ -17,7 +17,7 @@ const KINDS = {
 };
 
 /**
- * Returns a page of notifications. The API can return an empty page with a next page token when it filters by kind, so
+ * Returns a page of notifications. The API may return an empty page with a next page token when it filters by kind, so
  * this follows up to five pages.
  */
 export async function notifications(parameters, signal) {
@@ -33,7 +33,7 @@ export async function notifications(parameters, signal) {
 
 const kindOf = (notification) => KINDS[notification.kind] ?? KINDS.other;
 
-/** Returns the message of a notification: a paragraph for each line, and a list of the lines that start with a dash. */
+/** Returns a notification's message, with a paragraph for each line and a list for lines that start with a dash. */
 export function message({ message: text, facts = {} }) {
   const links = linksOf(facts);
   const parts = h("div.message");
@@ -47,14 +47,14 @@ export function message({ message: text, facts = {} }) {
   return parts;
 }
 
-/** Returns the console address of each id in the facts. Old notifications have no facts. */
+/** Maps each id in the facts to its address in the console. Old notifications have no facts. */
 function linksOf({ kind, id, orderIDs = [] }) {
   const links = new Map(orderIDs.map((orderID) => [orderID, `#orders/${orderID}`]));
   if (kind === "inventory" || kind === "storage") links.set(id, `#reports/${id}`);
   return links;
 }
 
-// A web address, or a word that can be an id.
+// A web address, or a word that may be an id.
 const WORDS = /(https?:\/\/\S+|[\w-]+)/i;
 
 /** Returns a line in which web addresses and ids from `links` are links. */

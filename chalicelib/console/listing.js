@@ -1,4 +1,4 @@
-/** Lists of pages, newest first, and their states: loading, empty, failed and forbidden. */
+/** Paged lists, newest first, and their states: loading, empty, failed and forbidden. */
 import { announce, button, drawing, h, icon, keyed } from "./dom.js";
 import { Poll } from "./poll.js";
 import { person, refresh } from "./sign-in.js";
@@ -20,7 +20,7 @@ export function failed(state, what, error, retry, stale = false) {
     return;
   }
   const text = stale ? `This is not up to date: ${error.message}` : `The ${what} cannot be shown: ${error.message}`;
-  // A screen reader would repeat an alert that is created again.
+  // A screen reader would repeat a recreated alert.
   if (state.firstElementChild?.dataset.problem === text) return;
   const attributes = { role: "alert", "data-problem": text };
   state.replaceChildren(
@@ -47,8 +47,8 @@ export function forbidden(state, what) {
 }
 
 /**
- * Returns what `load` returns. Until then, `state` shows that `what` is loading, and after a failure why. If `what` is
- * visible already, it stays visible.
+ * Returns the result of `load`. `state` shows that `what` is loading, or why loading failed. If `what` is already
+ * visible, it stays visible.
  */
 export async function loaded({ state, what, isVisible, retry, signal }, load) {
   if (!isVisible && !state.childElementCount) loading(state, what);
@@ -61,11 +61,11 @@ export async function loaded({ state, what, isVisible, retry, signal }, load) {
 }
 
 /**
- * A list that the API returns page by page, newest first, and that is read again every few seconds.
+ * A list that the API returns page by page, newest first, and that is refreshed every few seconds.
  *
  * `load(parameters, signal)` returns `{items, next}`. `make(item, isNew)` and `update(element, item)` show an item in the
- * element `list`. A list with parts shows itself instead, with `show(items, make)`. `older` is the button for more.
- * `seconds` is the interval, or returns it. `refreshed(arrived)` gets the new items.
+ * element `list`. A list with sections has `show(items, make)` instead. `older` is the button for older items.
+ * `seconds` is the interval, or a function that returns it. `refreshed(arrived)` is called with the new items.
  */
 export class Listing {
   #given;
@@ -102,7 +102,7 @@ export class Listing {
     return this.#items ?? [];
   }
 
-  /** Starts again without items, for example for another filter. */
+  /** Clears the list and loads it again, for example with another filter. */
   reset() {
     this.#items = null;
     this.#hasOlder = false;
@@ -118,7 +118,7 @@ export class Listing {
     const known = new Set(this.items.map(key));
     const arrived = this.#items ? page.items.filter((item) => !known.has(key(item))) : [];
     const first = new Set(page.items.map(key));
-    // If the new page has no item of the old list, items between them are missing. Then the old list is dropped.
+    // If the new page shares no item with the old list, items between them are missing, so the old list is dropped.
     if (this.#hasOlder && page.items.some((item) => known.has(key(item)))) {
       this.#items = [...page.items, ...this.#items.filter((item) => !first.has(key(item)))];
     } else {

@@ -1,9 +1,9 @@
 /**
  * Draws a state machine as a picture whose states light up as its execution progresses.
  *
- * The API returns the position of each state: `column` is its depth from the start, and `row` is its lane. Columns run
+ * The API returns each state's position: `column` is its depth from the start, and `row` is its lane. Columns run
  * to the right on a wide page and down on a narrow page. States that only a failure reaches stay hidden until something
- * fails or the reader shows them.
+ * fails or the user shows them.
  */
 import { button, h, keyed, s } from "./dom.js";
 import { counted, duration } from "./format.js";
@@ -14,7 +14,7 @@ const WIDTH = 134;
 const HEIGHT = 48;
 const GAP = 26;
 const GAP_WITH_NAME = 42;
-// The margins of the frame around the states of a Parallel or Map state. Its name is at the top.
+// The margins of the frame around the states in a Parallel or Map. The frame's name is at the top.
 const FRAME = { side: 9, top: 24, bottom: 9 };
 const EDGE = 12;
 const BEND = 8;
@@ -39,7 +39,7 @@ const nameOf = ({ name }) =>
 const took = ({ startedAt, finishedAt }) =>
   startedAt && finishedAt ? Date.parse(finishedAt) - Date.parse(startedAt) : 0;
 
-/** Returns the names of the states that the execution reaches without a failure. */
+/** Returns the names of the states that the execution reaches if nothing fails. */
 function mainPath(states) {
   const byName = new Map(states.map((state) => [state.name, state]));
   const reached = new Set();
@@ -68,7 +68,7 @@ export class MachinePicture {
     };
     this.toggle = button("", turn, "quiet");
     this.steps = h("ol");
-    // A picture that is wider than the page scrolls, and the keyboard scrolls it too.
+    // A picture that is wider than the page can be scrolled, also with the keyboard.
     const scroller = h(
       "div.scroller",
       { tabindex: "0", role: "group", "aria-label": "Picture of the steps" },
@@ -217,7 +217,7 @@ function drawState(state, box) {
     s("text", { x: x + 32, y: middle - 3, ...fitting(nameOf(state)) }),
     s("text.took", { x: x + 32, y: middle + 13 }),
   );
-  // In a fast report many states change at once. The delay lights them up one after the other.
+  // In a fast report, many states change at once. The delay makes them light up one after the other.
   drawn.style.setProperty("--delay", `${state.column * 0.12}s`);
   return drawn;
 }

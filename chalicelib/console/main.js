@@ -1,8 +1,8 @@
 /**
  * Entry point of the console. It shows the tab that the URL fragment names, and the parts that all tabs share.
  *
- * Each tab is a module and a section of index.html. `open(id)` shows it, `close()` hides it, and it polls in between.
- * `needs` names the group that can use the tab.
+ * Each tab is a module and a section of index.html. `open(id)` shows a tab, `close()` hides it, and an open tab polls.
+ * `needs` names the group that may use the tab.
  *
  *     main ─ today, orders, reports (machine, storage), uploads, inbox, dead-letters
  *            each uses: listing (lists and their states), poll, format (times and sizes), dom (elements)
@@ -106,7 +106,7 @@ function showConnection(seconds) {
   place.querySelector("button").ariaBusy = String(seconds === 0);
 }
 
-// Without its final slash, the page's address differs from the base, and each `#tab` would load the page again.
+// Without a final slash, the page's URL differs from the base URL, and each `#tab` link would reload the page.
 if (location.href.split("#")[0] !== document.baseURI) history.replaceState(null, "", document.baseURI + location.hash);
 
 $("stage").textContent = config.stage;

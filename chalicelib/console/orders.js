@@ -47,7 +47,7 @@ function removeItem(row) {
   announce("Item removed.");
 }
 
-/** Numbers the items. Each field gets the name that the API uses for it in its error messages. */
+/** Numbers the items, and gives each field the name by which the API's error messages refer to it. */
 function numberItems() {
   [...items.children].forEach((row, index) => {
     const [item, quantity] = row.querySelectorAll("input");
@@ -61,7 +61,7 @@ function numberItems() {
   });
 }
 
-/** Returns the order in the form. A quantity that is no number stays text, so that the API can explain the error. */
+/** Returns the form's order. A quantity that is not a number stays a string, so that the API can explain the error. */
 function readForm() {
   const order = {
     customerID: $("order-customer").value.trim(),
@@ -84,7 +84,7 @@ function restoreDraft() {
   kinds.forEach(({ item, quantity }) => addItem(item, quantity));
 }
 
-/** Shows each problem beside its field. Problems without a field in the form appear above it. */
+/** Shows each problem beside its field. Problems without a field appear above the form. */
 function showProblems(problems) {
   const inputs = [...form.querySelectorAll("[data-field]")];
   const messages = Map.groupBy(problems, ({ field }) => inputs.find((input) => input.dataset.field === field));
@@ -145,7 +145,7 @@ let pending = [];
 const pendingPoll = new Poll(async (signal) => {
   const waiting = pending.filter((each) => each.placedAfter === null);
   if (!waiting.length) return null;
-  // A request by id would answer 404 until the order is stored, and a browser logs each 404 as an error.
+  // A request by id would return 404 until the order is stored, and browsers log every 404 as an error.
   for (const customerID of new Set(waiting.map((each) => each.customerID))) {
     const { orders } = await get("orders", { customerID, limit: 100 }, signal);
     const stored = new Set(orders.map((order) => order.orderID));
@@ -267,7 +267,7 @@ $("orders-filter").addEventListener("submit", (event) => {
   event.preventDefault();
   filter($("orders-customer").value.trim());
 });
-// An empty field, also after a click on its cross, removes the filter.
+// Emptying the field, also with its cross, removes the filter.
 $("orders-customer").addEventListener("input", ({ target }) => target.value === "" && customer && filter(""));
 
 // --- One order -------------------------------------------------------------------------------------------------------

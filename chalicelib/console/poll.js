@@ -1,4 +1,4 @@
-/** Repeats a request while the page is visible. It pauses in a hidden tab, and waits longer after each failure. */
+/** Repeats a request while the page is visible. It pauses while hidden, and waits longer after failures. */
 import { ApiError } from "./api.js";
 
 const MOST_SECONDS = 120;
@@ -12,7 +12,7 @@ export class Poll {
   #failures = 0;
   #started = false;
 
-  /** `work(signal)` makes one round and returns the seconds until the next one, or null to stop. */
+  /** `work(signal)` runs one round, and returns the seconds until the next round, or null to stop. */
   constructor(work) {
     this.#work = work;
   }
@@ -40,7 +40,7 @@ export class Poll {
       this.#failures = 0;
     } catch (error) {
       if (controller.signal.aborted) return;
-      // The caller has already shown the error. Here it only makes the pause longer.
+      // `work` has already shown the error, so only the pause becomes longer here.
       if (!(error instanceof ApiError)) throw error;
       this.#failures += 1;
       seconds = Math.min(5 * 2 ** this.#failures, MOST_SECONDS);

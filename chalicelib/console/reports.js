@@ -127,7 +127,7 @@ function showReport(history) {
   tick();
 }
 
-/** Replaces the content of an element only if `state` has changed, so that nothing flickers and the focus stays. */
+/** Replaces the content of an element only if `state` has changed, so that nothing flickers and the focus is kept. */
 function fill(id, state, make) {
   if ($(id).dataset.state === state) return;
   $(id).dataset.state = state;

@@ -1,9 +1,9 @@
 /**
  * Sign-in and sessions. The page calls the user pool directly. Tokens stay in memory and in sessionStorage.
  *
- * `token()` returns a valid token for a request. It waits until somebody is signed in, and refreshes the token five
- * minutes before it expires. If the refresh token has expired too, a dialog asks for the password. Waiting requests
- * continue after that.
+ * `token()` returns a valid token for a request. It waits until someone is signed in, and refreshes the token five
+ * minutes before it expires. If the refresh token has expired too, a dialog asks for the password, and waiting requests
+ * then continue.
  */
 import { config } from "./config.js";
 import { $, announce, onSubmit, openDialog } from "./dom.js";
@@ -12,7 +12,7 @@ import { forget, keep, recall } from "./kept.js";
 const EARLY = 5 * 60_000;
 
 let tokens = null; // { id, refresh, endsAt, name, groups }
-// The token that replaced one that the API refused. If the API refuses this token too, the person has no permission.
+// The token that replaced a token refused by the API. If the API refuses this token too, the person has no permission.
 let renewedToken = null;
 let refreshing = null;
 let whenSignedIn = [];
@@ -20,7 +20,7 @@ let onChange = () => {};
 
 const BUSY = ["TooManyRequestsException", "LimitExceededException", "InternalErrorException"];
 
-/** An error that the user pool returns. `code` is its type, such as `NotAuthorizedException`. */
+/** An error from the user pool. `code` is its type, such as `NotAuthorizedException`. */
 class Refused extends Error {
   constructor(code, message) {
     super(message);
@@ -55,7 +55,7 @@ function storeTokens(result) {
   const payload = claims(result.IdToken);
   tokens = {
     id: result.IdToken,
-    // The answer to a refresh has a new refresh token only if the pool rotates them.
+    // The response to a refresh contains a new refresh token only if the pool rotates refresh tokens.
     refresh: result.RefreshToken ?? tokens?.refresh,
     endsAt: Date.now() + result.ExpiresIn * 1000,
     name: payload["cognito:username"],
@@ -77,7 +77,7 @@ export function person() {
 
 const signedIn = () => new Promise((resolve) => whenSignedIn.push(resolve));
 
-/** Returns an ID token that is valid for some minutes. Throws a TypeError if the user pool cannot be reached. */
+/** Returns an ID token valid for at least five minutes. Throws a TypeError if the user pool cannot be reached. */
 export async function token() {
   if (!tokens) await signedIn();
   if (tokens.endsAt - Date.now() < EARLY) await refresh();
@@ -100,7 +100,7 @@ export function refresh() {
     try {
       const parameters = { REFRESH_TOKEN: tokens.refresh };
       const answer = await ask("InitiateAuth", { AuthFlow: "REFRESH_TOKEN_AUTH", AuthParameters: parameters });
-      // The person can have signed out in the meantime.
+      // The person may have signed out in the meantime.
       if (tokens) storeTokens(answer.AuthenticationResult);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
@@ -228,7 +228,7 @@ async function signInAgain() {
   announce("You are signed in again.");
 }
 
-// Only signing in or out closes this dialog. Some browsers close it on a second Escape, so it is opened again.
+// Only signing in or out may close this dialog. Some browsers close it on a second Escape, so it is reopened.
 $("again").addEventListener("cancel", (event) => event.preventDefault());
 $("again").addEventListener("close", () => waitingAgain && openDialog($("again")));
 $("again-leave").addEventListener("click", signOut);
@@ -252,7 +252,7 @@ export async function signOut() {
   location.replace(document.baseURI);
 }
 
-/** Resumes the session from before a reload, or shows the sign-in form. Each change calls `listener(person)`. */
+/** Resumes the session from before a reload, or shows the sign-in form. Calls `listener(person)` on every change. */
 export function startSession(listener) {
   onChange = listener;
   tokens = recall("session");

@@ -1,11 +1,11 @@
-/** Storage chart: a bar for each bucket, the largest first, from the newest report of each mode. */
+/** Storage chart: a bar for each bucket, largest first, from each mode's newest report. */
 import { get } from "./api.js";
 import { $, button, h, s } from "./dom.js";
 import { counted, size, time } from "./format.js";
 import { empty, loaded } from "./listing.js";
 
 const SHOWN = 8;
-// Number of reports to open to find one of each mode. The list of reports does not show the mode.
+// Number of reports to read when looking for one of each mode, because the list of reports does not show the mode.
 const LOOKED_AT = 6;
 
 export const MODES = { listing: "Counted object by object", metrics: "CloudWatch's daily figures" };
@@ -70,7 +70,7 @@ function modes() {
   );
 }
 
-/** Returns the date of a summary's figures. CloudWatch's figures have only a day. */
+/** Returns the date of a summary's figures. CloudWatch's figures have a date but no time. */
 export function asOf(summary) {
   if (!summary) return ["not measured yet"];
   if (!summary.asOf) return ["no figures yet"];

@@ -99,7 +99,7 @@ function showTotals({ orders, reports, uploads, failures }) {
   );
 }
 
-/** Returns the 23 to 25 hours of the viewer's day with their order counts. Future and unknown hours have null. */
+/** Returns the 23 to 25 hours of the viewer's day with their order counts, which are null if future or unknown. */
 function hoursOfToday(counts) {
   const known = new Map(counts.map(([start, count]) => [Date.parse(start), count]));
   const end = midnight(-1).getTime();

@@ -10,7 +10,7 @@ import { Poll } from "./poll.js";
 const SECONDS = 15;
 const SECONDS_WATCHED = 2;
 const LONG = 60_000;
-// Maximum number of tries per file. It ends the loop if the API can be reached and the bucket cannot.
+// Maximum number of tries per file. It ends the loop if the API can be reached but the bucket cannot.
 const TRIES = 5;
 
 const EXAMPLE = `supplier_name,type,product_name,price,description,quantity
@@ -78,7 +78,7 @@ async function send(sending) {
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     sending.step = "failed";
-    // A status of 400 is about the file, so a retry does not help.
+    // Status 400 means that the file is invalid, so a retry does not help.
     sending.canRetry = error.status !== 400;
     sending.problem = error.message;
     announce(`${sending.file.name}: ${sending.problem}`);
@@ -89,7 +89,7 @@ async function send(sending) {
 /** Requests a signed upload form. The API checks the name and the size. A retry is safe: an unused form has no effect. */
 const signed = (file) => post("uploads", { filename: file.name, size: file.size }, { again: true });
 
-/** Sends the file with XMLHttpRequest, which reports progress. Throws a TypeError if no answer comes, as fetch does. */
+/** Sends the file with XMLHttpRequest, which reports progress. Throws a TypeError if there is no response. */
 function transfer(sending, { url, fields }) {
   const body = new FormData();
   for (const [name, value] of Object.entries(fields)) body.append(name, value);
@@ -196,7 +196,7 @@ input.addEventListener("change", () => {
 });
 
 const bringsFiles = (event) => event.dataTransfer.types.includes("Files");
-// By default a browser leaves the page and opens a file that is dropped elsewhere.
+// By default, a browser leaves the page to open a file that is dropped elsewhere.
 addEventListener("dragover", (event) => {
   if (!bringsFiles(event)) return;
   event.preventDefault();

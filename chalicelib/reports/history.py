@@ -1,7 +1,7 @@
-"""A report's execution as a picture: the states of its machine, their positions, and the progress in each of them.
+"""The data for a picture of a report's execution: its machine's states, with their positions and progress.
 
-Step Functions returns an execution as a list of events. Only the first and the last event of a state have its name.
-Every other event names the event before it. AWS documents only the fields of an event, so this module was checked
+Step Functions returns an execution as a list of events. Only a state's first and last events contain its name.
+Every other event refers to the previous event. AWS documents only the fields of an event, so this module was checked
 against real histories: https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEvent.html
 """
 
@@ -20,7 +20,7 @@ from chalicelib.errors import aws_errors
 from chalicelib.reports.layout import Machine, Position, branches_of, lay_out, next_states
 from chalicelib.timeline import timestamp
 
-# An execution has at most 25,000 events, and Step Functions returns up to 1,000 in a call.
+# An execution has at most 25,000 events, and Step Functions returns up to 1,000 per request.
 PAGE_EVENTS = 1000
 NEWEST_PAGES = 9
 ERROR_CHARACTERS = 1000
@@ -31,9 +31,9 @@ Event = dict[str, Any]
 
 @dataclass(eq=False)
 class Visit:
-    """One visit of the execution to a state. ``within`` is the visit to the Parallel or Map around that state.
+    """One visit of the execution to a state. ``within`` is the visit to the enclosing Parallel or Map.
 
-    ``failed`` is true if the latest try failed.
+    ``failed`` is true if the latest attempt failed.
     """
 
     state: State
@@ -44,7 +44,7 @@ class Visit:
 
 @dataclass
 class State:
-    """A state of the machine, with the results of all visits to it. ``visits`` has the open ones."""
+    """A state machine's state, with the results of all visits to it. ``visits`` contains the open visits."""
 
     name: str
     kind: str
@@ -76,7 +76,7 @@ class State:
 
     def shown(self, running: bool) -> dict[str, Any]:
         """Returns the state for the REST API. In a ``running`` execution, a state without a visit is still waiting."""
-        # The worst end counts, because the items of a Map and the rounds of a loop visit a state many times.
+        # The worst result counts, because Map items and loops visit a state many times.
         ended = next((end for end in ("failed", "caught", "succeeded") if end in self.ends), None)
         status = "running" if self.visits else ended or ("waiting" if running else "skipped")
         error = next((visit.error for visit in self.visits if visit.error), None) if self.visits else self.error
@@ -100,8 +100,8 @@ class State:
 def report_history(report_id: str, *, sfn: Any, machines: reports.Machines) -> dict[str, Any]:
     """Returns ``{"reportId", "kind", "status", "startedAt", "finishedAt", "states", "partial"}``. Raises ``NotFound``.
 
-    ``chalicelib/openapi.json`` describes a state. ``partial`` is true if the execution has too many events: those in
-    its middle are left out.
+    ``chalicelib/openapi.json`` describes a state. ``partial`` is true if the execution has too many events, and the
+    events in the middle are left out.
     """
     kind, execution = reports.find(report_id, sfn, machines)
     events, partial = _events(execution["executionArn"], sfn)
@@ -117,7 +117,7 @@ def report_history(report_id: str, *, sfn: Any, machines: reports.Machines) -> d
 # --- what Step Functions returns --------------------------------------------------------------------------------------
 
 
-# The console asks for an execution again and again, and Step Functions has a low quota for this call.
+# The console polls executions, and Step Functions has a low quota for this operation.
 @lru_cache(maxsize=64)
 def _machine(arn: str, sfn: Any) -> Machine:
     """Returns the execution's state machine as it was when the execution began."""
@@ -127,7 +127,7 @@ def _machine(arn: str, sfn: Any) -> Machine:
 
 def _events(arn: str, sfn: Any) -> tuple[list[Event], bool]:
     """Returns the execution's events, and whether some were left out."""
-    # The states' inputs and outputs are left out because they have the report's link.
+    # The states' inputs and outputs are left out because they contain the report's link.
     request = {"executionArn": arn, "maxResults": PAGE_EVENTS, "includeExecutionData": False}
     newest: list[Event] = []
     more: dict[str, str] = {}
@@ -137,7 +137,7 @@ def _events(arn: str, sfn: Any) -> tuple[list[Event], bool]:
         if "nextToken" not in answer:
             return newest[::-1], False
         more = {"nextToken": answer["nextToken"]}
-    # The oldest events have the entry to the Map whose items made the history so long.
+    # The oldest events include the entry into the Map whose items made the history so long.
     oldest: list[Event] = sfn.get_execution_history(**request)["events"]
     left_out = oldest[-1]["id"] < newest[-1]["id"] - 1
     return [event for event in oldest if event["id"] < newest[-1]["id"]] + newest[::-1], left_out
@@ -147,7 +147,7 @@ def _events(arn: str, sfn: Any) -> tuple[list[Event], bool]:
 
 
 def _states(machine: Machine) -> dict[str, State]:
-    """Returns the states by name, with those inside a Parallel or a Map. A name is unique in the whole machine."""
+    """Returns all states, including those inside a Parallel or a Map, keyed by name. Names are unique in a machine."""
     positions, _, _ = lay_out(machine)
 
     def read(machine: Machine, parent: str | None) -> Iterator[State]:
@@ -163,7 +163,7 @@ def _states(machine: Machine) -> dict[str, State]:
 
 
 def _constant(text: str | None) -> str | None:
-    """Returns ``text``, or None for an expression: the event of the failure has its value."""
+    """Returns ``text``, or None for an expression, because the failure's event contains the expression's value."""
     return None if text and text.startswith("{%") else text
 
 
@@ -171,12 +171,12 @@ def _constant(text: str | None) -> str | None:
 
 
 def _replay(states: dict[str, State], events: list[Event]) -> None:
-    """Repeats the execution's visits to ``states``, event by event."""
-    # The visit that each event belongs to, by the event's id.
+    """Replays the execution's events, and records its visits in ``states``."""
+    # The visit to which each event belongs, keyed by event id.
     visits: dict[int, Visit] = {}
     for event in events:
         kind: str = event["type"]
-        # The event of an aborted state does not name it. All open visits in a container end together with it.
+        # An aborted state's event does not name the state. A container's open visits end with the container.
         if kind.endswith("Aborted") or (kind.startswith("Execution") and kind != "ExecutionFailed"):
             continue
         visit = _visit_of(states, event, visits.get(event.get("previousEventId", 0)))
@@ -191,7 +191,7 @@ def _replay(states: dict[str, State], events: list[Event]) -> None:
         elif kind.endswith(("Scheduled", "StateStarted")):
             visit.state.begun += 1
             visit.failed = False
-            # An open visit inside this one is from an earlier try.
+            # An open visit inside this visit is from an earlier attempt.
             _stop_inside(states, visit, moment)
         elif kind.endswith("Succeeded"):
             visit.failed, visit.error = False, None
@@ -202,7 +202,7 @@ def _replay(states: dict[str, State], events: list[Event]) -> None:
 
 
 def _visit_of(states: dict[str, State], event: Event, before: Visit | None) -> Visit | None:
-    """Returns the visit that an event belongs to. ``before`` is that of the event before it, or None if left out."""
+    """Returns an event's visit. ``before`` is the previous event's visit, or None if that event was left out."""
     kind: str = event["type"]
     details = _details(event)
     state = states.get(details.get("name") or details.get("state") or "")
@@ -219,12 +219,12 @@ def _visit_of(states: dict[str, State], event: Event, before: Visit | None) -> V
         )
         return state.enter(within, event["timestamp"])
     visit = _nearest(before, lambda visit: visit.state is state) or (state.visits[0] if state.visits else None)
-    # The entry can be among the events that were left out.
+    # The entry may be among the events that were left out.
     return visit or (Visit(state, None) if kind.endswith("StateExited") else None)
 
 
 def _nearest(visit: Visit | None, matches: Callable[[Visit], bool]) -> Visit | None:
-    """Returns the innermost visit that matches: ``visit`` itself, or one around it. None if there is none."""
+    """Returns the innermost matching visit, which is ``visit`` or a visit around it, or None if there is none."""
     while visit and not matches(visit):
         visit = visit.within
     return visit
@@ -246,7 +246,7 @@ def _stop_inside(states: dict[str, State], visit: Visit, moment: datetime) -> No
 
 
 def _close(states: dict[str, State], execution: dict[str, Any]) -> None:
-    """Ends the visits that are open although the execution has ended."""
+    """Ends the visits that are still open after the execution has ended."""
     status = execution["status"]
     for state in states.values():
         for visit in list(state.visits):
@@ -264,11 +264,11 @@ def _details(event: Event) -> dict[str, Any]:
 
 
 def _reason(details: dict[str, Any]) -> str | None:
-    """Returns the reason of a failure for people, without the stack trace of a function."""
+    """Returns a failure's reason in plain text, without a function's stack trace."""
     error, cause = details.get("error"), details.get("cause")
     if not cause:
         return "it took too long and was given up" if error == "States.Timeout" else error
-    # A function's cause is JSON with a message. Every other cause is a sentence.
+    # A function's cause is JSON that contains a message. All other causes are plain text.
     with suppress(ValueError, TypeError, KeyError):
         cause = json.loads(cause)["errorMessage"]
     return str(cause)[:ERROR_CHARACTERS]

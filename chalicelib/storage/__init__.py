@@ -1,1 +1,1 @@
-"""The storage report: the total size of all the account's buckets. Each module has one job."""
+"""The storage report: the total size of all the account's buckets."""

@@ -1,4 +1,4 @@
-"""Threads that work until the time is nearly up."""
+"""A pool of threads that work until the time is nearly up."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chalicelib.storage.measurement import Tally
 from chalicelib.storage.refusals import describe
 
-# Listing mostly waits for S3. The clients keep twice as many connections.
+# Threads mostly wait for S3. The clients' connection pools are twice this size.
 WORKERS = 16
-# The time that rendering and storing the page can take after the measuring.
+# The time set aside for rendering and storing the page after measuring.
 RESERVE_SECONDS = 30
 
-# Returns the seconds that are left.
+# Returns the remaining seconds.
 Deadline = Callable[[], float]
 
 
 class Crew:
-    """Up to ``WORKERS`` threads. A task can add other tasks."""
+    """Runs tasks in up to ``WORKERS`` threads. A task can add other tasks."""
 
     def __init__(self, deadline: Deadline) -> None:
         self._deadline = deadline
@@ -36,19 +36,19 @@ class Crew:
 
     @property
     def is_idle(self) -> bool:
-        """Whether a thread has nothing to do."""
+        """Whether at least one thread is idle."""
         return self._unfinished < WORKERS
 
     def add(self, task: Callable[[], None], tallies: list[Tally]) -> None:
-        """Queues a task. If AWS refuses it, the ``tallies`` get the error."""
+        """Queues a task. If the task fails with an AWS error, the error is recorded in ``tallies``."""
         with self._changed:
-            # After the end, new tasks are dropped, and their ranges stay in ``left``.
+            # Tasks added after the end are dropped, and their ranges stay in ``left``.
             if not self._ended:
                 self._unfinished += 1
                 self._pool.submit(self._run, task, tallies).add_done_callback(self._finished)
 
     def finish(self) -> None:
-        """Waits until all tasks are done or the time is nearly up. Raises any error that is not one of AWS."""
+        """Waits until all tasks are done or the time is nearly up. Raises any error that is not from AWS."""
         with self._changed:
             self._changed.wait_for(lambda: not self._unfinished, max(0.0, self._deadline() - RESERVE_SECONDS))
             self._ended = True

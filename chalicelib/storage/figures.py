@@ -1,4 +1,4 @@
-"""Sizes from CloudWatch's daily figures: all buckets of a region at once."""
+"""Reads sizes from CloudWatch's daily figures, for all buckets in a region at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from chalicelib.storage.measurement import Tally
 
-# The daily figures come up to two days late, and a day can be missing.
+# The daily figures arrive up to two days late, and a day may be missing.
 LOOK_BACK = timedelta(days=4)
 # GetMetricData accepts this many metrics per call.
 METRICS_PER_CALL = 500
@@ -19,10 +19,10 @@ _Metric = tuple[str, dict[str, Any]]
 
 
 def read_figures(tallies: list[Tally], cloudwatch: Any, now: datetime, in_time: Callable[[], bool]) -> None:
-    """Reads the newest figures of all buckets of a region, summed over the storage types.
+    """Reads the newest figures for all buckets in a region, summed over the storage types.
 
-    A bucket that no longer uses a storage type keeps the type's last figure. That figure must not be added to newer
-    ones, so only figures of the newest day count.
+    If a bucket no longer uses a storage type, CloudWatch still returns that type's last figure. That figure must not be
+    added to newer figures, so only figures from a bucket's newest day count.
     """
     by_name = {tally.name: tally for tally in tallies}
     metrics = _size_metrics(cloudwatch, by_name)
@@ -34,12 +34,12 @@ def read_figures(tallies: list[Tally], cloudwatch: Any, now: datetime, in_time: 
             break
         for name, status, points in _points(cloudwatch, metrics[start : start + METRICS_PER_CALL], now):
             if status != "Complete":
-                by_name[name].error = f"CloudWatch gives no figure: {status}"
+                by_name[name].error = f"CloudWatch returned no figure: {status}"
             for moment, value in points:
                 sizes[name][moment.astimezone(UTC)] += int(value)
     for tally in tallies:
         if tally.name in sizes:
-            # Some endpoints do not send the newest figure first.
+            # Some endpoints do not return the newest figure first.
             tally.as_of, size = max(sizes[tally.name].items())
             tally.counted = size, None
         elif is_complete and not tally.error:
@@ -63,7 +63,7 @@ def _size_metrics(cloudwatch: Any, names: Iterable[str]) -> list[_Metric]:
 def _points(
     cloudwatch: Any, metrics: list[_Metric], now: datetime
 ) -> Iterator[tuple[str, str, list[tuple[datetime, float]]]]:
-    """Yields the bucket, the status and the last days' figures of each metric."""
+    """Yields each metric's bucket, status and figures from the last few days."""
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     pages = cloudwatch.get_paginator("get_metric_data").paginate(
         MetricDataQueries=[
@@ -73,7 +73,7 @@ def _points(
         StartTime=midnight - LOOK_BACK,
         EndTime=midnight + timedelta(days=1),
     )
-    # The figures of one metric can come in several pages. The status on the last page counts.
+    # One metric's figures may be spread over several pages. The status on the last page counts.
     statuses: dict[str, str] = {}
     points: dict[str, list[tuple[datetime, float]]] = defaultdict(list)
     for page in pages:

@@ -1,7 +1,7 @@
-"""The sizes of all buckets: exact by listing, or fast from daily figures.
+"""Measures all buckets: exactly by listing, or quickly from daily figures.
 
-Both consist of many small tasks, one per bucket or per region. Threads work on them until the time is nearly up. A
-large bucket is split into ranges of its keys. Each bucket that is not measured is named with a reason.
+Both modes consist of many small tasks, one per bucket or region. Threads run these tasks until the time is nearly up.
+A large bucket is split into key ranges. Every bucket that is not measured is named with a reason.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ InRegion = Callable[[str], Any]
 def measure_buckets(
     mode: str, *, s3: Any, s3_in: InRegion, cloudwatch_in: InRegion, deadline: Deadline, now: datetime
 ) -> Measurement:
-    """Measures every bucket of the account, as far as ``deadline`` allows.
+    """Measures every bucket in the account, as far as ``deadline`` allows.
 
-    ``listing`` adds up the current objects of each bucket, and is exact. It changes the clients of ``s3_in``, which no
-    longer read dates. ``metrics`` reads CloudWatch's daily figures, which include old versions and unfinished uploads.
-    Raises ``StorageRefused`` if AWS does not allow the function to list the buckets, and ``Unavailable`` if listing
-    them fails for now.
+    ``listing`` adds up each bucket's current objects, and is exact. It changes the clients from ``s3_in``, which no
+    longer return dates. ``metrics`` reads CloudWatch's daily figures, which include old versions and unfinished
+    uploads. Raises ``StorageRefused`` if the function may not list the buckets, and ``Unavailable`` if listing them
+    fails temporarily.
     """
     tallies = tally_buckets(mode, s3=s3, s3_in=s3_in, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
     return summarize(mode, tallies)
@@ -44,7 +44,7 @@ def measure_buckets(
 def tally_buckets(
     mode: str, *, s3: Any, s3_in: InRegion, cloudwatch_in: InRegion, deadline: Deadline, now: datetime
 ) -> list[Tally]:
-    """Measures like ``measure_buckets``, and returns the tallies, which also have the ranges that are left."""
+    """Measures like ``measure_buckets``, and returns the tallies, which also contain the remaining ranges."""
     tallies = _find_buckets(s3)
     if mode == "metrics":
         return _read_metrics(tallies, s3=s3, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
@@ -52,7 +52,7 @@ def tally_buckets(
 
 
 def list_objects(tallies: list[Tally], *, s3: Any, s3_in: InRegion, deadline: Deadline, now: datetime) -> list[Tally]:
-    """Lists the ranges that are left of each bucket, as far as ``deadline`` allows."""
+    """Lists each bucket's remaining ranges, as far as ``deadline`` allows."""
     regions = _by_region(tallies, s3, deadline)
     clients = {region: for_sizes(s3_in(region)) for region in regions}
     crew = Crew(deadline)
@@ -76,7 +76,7 @@ def _read_metrics(
 
 
 def _by_region(tallies: list[Tally], s3: Any, deadline: Deadline) -> dict[str, list[Tally]]:
-    # S3 itself always names the region. Some services with S3's interface do not.
+    # S3 itself always names the region, but some S3-compatible services do not.
     if unlocated := [tally for tally in tallies if tally.region is None]:
         crew = Crew(deadline)
         for tally in unlocated:
@@ -90,7 +90,7 @@ def _by_region(tallies: list[Tally], s3: Any, deadline: Deadline) -> dict[str, l
 
 
 def _find_buckets(s3: Any) -> list[Tally]:
-    """Returns all buckets of the account, with nothing counted yet."""
+    """Returns a new tally for each bucket in the account."""
     pages = s3.get_paginator("list_buckets").paginate(PaginationConfig={"PageSize": BUCKETS_PER_PAGE})
     try:
         return [Tally(each["Name"], each.get("BucketRegion")) for page in pages for each in page["Buckets"]]
@@ -100,5 +100,5 @@ def _find_buckets(s3: Any) -> list[Tally]:
 
 def _locate(tally: Tally, s3: Any) -> None:
     constraint = s3.get_bucket_location(Bucket=tally.name).get("LocationConstraint")
-    # The two oldest regions have other names here.
+    # S3 uses legacy names for the two oldest regions.
     tally.region = {None: "us-east-1", "EU": "eu-west-1"}.get(constraint, constraint)

@@ -1,4 +1,4 @@
-"""The results of measuring: the tally of each bucket while it is measured, and the measurement of the whole account."""
+"""The results of measuring: a tally for each bucket being measured, and a measurement of the whole account."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Failure:
-    """The reason why a bucket was not measured, or not completely."""
+    """The reason why a bucket was not measured, or only partly."""
 
     bucket: str
     error: str
@@ -36,9 +36,9 @@ class Failure:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The sizes of all buckets: ``buckets`` with the largest first, and ``errors`` by name.
+    """The sizes of all buckets: ``buckets`` with the largest first, and ``errors`` sorted by bucket name.
 
-    ``partial`` says that the time ran out. A bucket that is counted in part is in ``buckets`` and in ``errors``.
+    ``partial`` is true if the time ran out. A partly counted bucket is in both ``buckets`` and ``errors``.
     """
 
     mode: str
@@ -57,23 +57,23 @@ class Measurement:
 
     @cached_property
     def as_of(self) -> datetime | None:
-        """The time of the oldest figure in the total, or None without any figure."""
+        """The time of the oldest figure in the total, or None if there are no figures."""
         return min((bucket.as_of for bucket in self.buckets if bucket.as_of), default=None)
 
     @cached_property
     def without_figure(self) -> int:
-        """The number of buckets without a figure in CloudWatch. They are empty, or younger than two days."""
+        """The number of buckets without a CloudWatch figure. Such buckets are empty, or less than two days old."""
         return sum(bucket.as_of is None for bucket in self.buckets)
 
     @cached_property
     def total(self) -> str:
-        """The total in words: ``Total size of all buckets: 114.2 GB``."""
+        """The total as text: ``Total size of all buckets: 114.2 GB``."""
         least = "at least " if self.partial else ""
         return f"Total size of all buckets: {least}{humanize.naturalsize(self.total_bytes)}"
 
     @cached_property
     def sentence(self) -> str:
-        """``total``, with the reasons why it can be incomplete."""
+        """``total``, followed by the reasons why it may be incomplete."""
         text = self.total
         if self.mode == "metrics" and self.as_of:
             text += f" (CloudWatch's daily figures as of {self.as_of:%Y-%m-%d})"
@@ -88,9 +88,9 @@ class Measurement:
 
 @dataclass
 class Tally:
-    """One bucket while it is measured: the count so far, and the ranges of its keys that are ``left`` to list.
+    """A bucket being measured: the count so far, and the key ranges that are ``left`` to list.
 
-    Several threads can list its ranges. ``counted`` has bytes and objects, and is None before the first answer.
+    Several threads may list its ranges. ``counted`` contains bytes and objects, and is None before the first response.
     """
 
     name: str
@@ -102,7 +102,7 @@ class Tally:
     _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def count(self, number: int, size: int, objects: int, rest: Range | None, now: datetime) -> None:
-        """Adds the next page of the range ``number``. ``rest`` is what is left of that range."""
+        """Adds the next page of the range ``number``. ``rest`` is the part of the range still to be listed."""
         with self._lock:
             before = self.counted or (0, 0)
             self.counted, self.as_of = (before[0] + size, (before[1] or 0) + objects), now
@@ -119,24 +119,24 @@ class Tally:
             return new
 
     def add(self, part: Tally) -> None:
-        """Adds another function's count of this bucket, and the ranges that it left."""
+        """Adds another function's count of this bucket, and the ranges that it did not finish."""
         size, objects = part.counted or (0, 0)
         if part.counted:
             before = self.counted or (0, 0)
             self.counted = before[0] + size, (before[1] or 0) + (objects or 0)
-        # The time of a total is that of its oldest part.
+        # A total is only as recent as its oldest part.
         self.as_of = min((each for each in (self.as_of, part.as_of) if each), default=None)
         self.error = self.error or part.error
         self.left |= {len(self.left) + number: rest for number, rest in enumerate(part.left.values())}
 
     def snapshot(self) -> Tally:
-        """Returns a copy, because a call that hangs can still end and write."""
+        """Returns a copy, because a hanging request may still finish and change the original."""
         with self._lock:
             return replace(self, left=dict(self.left))
 
 
 def summarize(mode: str, tallies: list[Tally]) -> Measurement:
-    """Returns the measurement that the tallies add up to. It is ``partial`` if a bucket has ranges left."""
+    """Adds the tallies up to a measurement, which is ``partial`` if a bucket has ranges left."""
     buckets = [Bucket(tally.name, *tally.counted, as_of=tally.as_of) for tally in tallies if tally.counted is not None]
     late = [tally for tally in tallies if tally.left and not tally.error]
     errors = [Failure(tally.name, tally.error) for tally in tallies if tally.error]

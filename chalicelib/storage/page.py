@@ -1,4 +1,4 @@
-"""The texts of a measurement: the summary, the page and the notification."""
+"""Presents a measurement as a summary, a page and a notification."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from chalicelib.notifications import counted
 from chalicelib.storage.measurement import Measurement
 from chalicelib.timeline import timestamp
 
-# The state machine carries the summary, and its limit is 256 KB.
+# The summary is part of the state machine's data, which is limited to 256 KB.
 SUMMARY_BUCKETS = 100
 SUMMARY_ERRORS = 100
 NOTICE_LINES = 10
@@ -41,8 +41,8 @@ def summary(measurement: Measurement) -> dict[str, Any]:
 
 
 def render(measurement: Measurement, report_id: str) -> str:
-    """Returns the whole list as one HTML page that loads no other file."""
-    # Imported here, because the summary and the notification do not need it.
+    """Returns all buckets as one HTML page that loads no other files."""
+    # Imported here, because the summary and the notification do not need Jinja.
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -70,7 +70,7 @@ def notice(measurement: Measurement, report_id: str) -> dict[str, str]:
         lines += [f"- {failure.bucket}: {failure.error}" for failure in measurement.errors[:NOTICE_LINES]]
         if len(measurement.errors) > NOTICE_LINES:
             lines.append(f"- and {counted(len(measurement.errors) - NOTICE_LINES, 'bucket')} more")
-    lines += ["", f"Report {report_id}: GET /reports/{report_id} gives a link to the whole list."]
+    lines += ["", f"Report {report_id}: GET /reports/{report_id} returns a link to the full list."]
     return {
         "subject": f"Storage report: {humanize.naturalsize(measurement.total_bytes)} in all buckets",
         "message": "\n".join(lines),

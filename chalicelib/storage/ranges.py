@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
 
-# Characters beyond ASCII are not tried, so a range whose keys begin with them is split less evenly.
+# Non-ASCII characters are not tried, so a range whose keys begin with such characters is split less evenly.
 LAST_CHARACTER = 0x7F
 
 
@@ -25,11 +25,11 @@ class Range:
 
 
 def middle(rest: Range, has_keys: Callable[[Range], bool]) -> str | None:
-    """Returns the key at which to split ``rest`` into two ranges that can have keys, or None if that is impossible.
+    """Returns the key at which to split ``rest`` into two ranges that may contain keys, or None if that is impossible.
 
-    ``rest`` begins after an existing key. ``has_keys`` asks S3 whether a range has any key. Keys share prefixes, such
-    as folders and dates. So this searches the first place at which a later key differs from the existing one, then the
-    last character that occurs at this place, and splits half-way. It asks S3 about ten times.
+    ``rest`` begins after an existing key. ``has_keys`` asks S3 whether a range contains keys. Keys share prefixes, such
+    as folders and dates. So this finds the first position at which a later key differs from the existing key, finds
+    the last character that occurs at that position, and splits half-way. It sends S3 about ten requests.
     """
     key = rest.after
 
@@ -37,7 +37,7 @@ def middle(rest: Range, has_keys: Callable[[Range], bool]) -> str | None:
         after = prefix + chr(character)
         return (rest.until is None or after < rest.until) and has_keys(Range(after, rest.until))
 
-    # A key that is later at one place is also later at each place behind it, so a binary search works.
+    # If later keys exist for one position, they exist for all following positions, so a binary search works.
     shared = takewhile(lambda pair: pair[0] == pair[1], zip(key, rest.until or "", strict=False))
     first, last = len(list(shared)), len(key)
     while first < last:

@@ -1,4 +1,4 @@
-"""Errors of AWS as the storage report shows and raises them."""
+"""Describes and translates AWS errors for the storage report."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def describe(error: ClientError | BotoCoreError) -> str:
 
 
 def translate(error: ClientError | BotoCoreError, what: str) -> StorageRefused | Unavailable:
-    """Returns the error to raise. ``what`` says what AWS did not do."""
+    """Returns the error to raise. ``what`` says what failed."""
     text = f"{what}: {describe(error)}"
     return StorageRefused(text) if isinstance(error, ClientError) and not is_transient(error) else Unavailable(text)

@@ -1,8 +1,8 @@
-"""The steps of a storage report, each one call of the function ``measure_buckets``.
+"""The steps of a storage report. Each step is one invocation of the function ``measure_buckets``.
 
-The first call measures alone, which is enough for most accounts. The rest after two minutes is divided into shares. The
-state machine calls one function per share, and then one that merges the results and divides the rest again, for a few
-rounds. Buckets that could not be measured are named with the reason.
+The first step measures alone, which is enough for most accounts. Work left after two minutes is divided into shares.
+The state machine then invokes one function per share, and another that merges the results and divides the remaining
+work again, for a few rounds. Buckets that could not be measured are named with the reason.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from chalicelib.storage.measure import InRegion
 from chalicelib.storage.measurement import Measurement, summarize
 from chalicelib.storage.shares import ShareFiles, Spread, assign_shares, merge_shares, read_share, write_result
 
-# A function lists for this long before the rest is shared. A new round takes seconds to start, and spreads a large or
-# slow bucket over all functions again.
+# A function lists for this long before the remaining work is divided. A new round takes seconds to start, and spreads
+# a large or slow bucket over all functions again.
 TURN_SECONDS = 120
-# In the last round each function uses all its time. Six rounds list three billion objects.
+# In the last round each function uses all its time. Six rounds can list three billion objects.
 ROUNDS = 6
-# The characters of an execution's name, without the slash, which would make folders.
+# The characters allowed in an execution's name, except the slash, which would create folders.
 REPORT_ID = re.compile(r"[!-.0-~]{1,80}")
 
 log = logger("storage")
@@ -38,7 +38,7 @@ log = logger("storage")
 
 @dataclass(frozen=True)
 class Request:
-    """The checked input of a report. ``alone_seconds`` is how long the first function measures alone."""
+    """A report's validated input. ``alone_seconds`` is how long the first function measures alone."""
 
     report_id: str
     mode: str
@@ -48,10 +48,10 @@ class Request:
 def run_step(
     event: dict[str, Any], context: Any, *, aws: Callable[..., Any], bucket: str, now: datetime
 ) -> dict[str, Any]:
-    """Does one step for the state machine, or a whole report for a direct call of the function.
+    """Runs one step for the state machine, or a whole report if the function is invoked directly.
 
     The state machine sends its own input as ``request``, beside ``reportId`` and ``spread``. ``aws`` returns clients,
-    and ``context`` is the function's.
+    and ``context`` is the Lambda context.
     """
     request = event.get("request", event)
     return report(
@@ -77,12 +77,12 @@ def report(
     bucket: str,
     now: datetime,
 ) -> dict[str, Any]:
-    """Measures all buckets and stores the page in ``bucket``: ``{reportId, reportKey, summary, notice, spread}``.
+    """Measures all buckets, stores the page, and returns ``{reportId, reportKey, summary, notice, spread}``.
 
-    ``payload`` can have ``reportId``, ``mode`` and ``aloneSeconds``. ``notice`` is the state machine's notification.
-    ``spread`` is None outside a state machine, and ``{"round": 0}`` in its first call. If the answer's own ``spread``
-    has ``shares``, the state machine calls the function with it and each ``share``, which returns ``{}``, and then with
-    it alone. Raises ``InvalidRequest``, and the errors of ``measure_buckets``.
+    ``payload`` may contain ``reportId``, ``mode`` and ``aloneSeconds``. ``notice`` is the state machine's notification.
+    ``spread`` is None outside a state machine, and ``{"round": 0}`` in the first step. If the returned ``spread`` has
+    ``shares``, the state machine invokes the function with it and each ``share``, which returns ``{}``, and then with
+    it alone. Raises ``InvalidRequest``, and the same errors as ``measure_buckets``.
     """
     request = _parse(payload)
     files = ShareFiles(s3, bucket, request.report_id)
@@ -129,13 +129,13 @@ def _log(request: Request, measurement: Measurement) -> None:
 
 
 def _at_most(seconds: float, deadline: Deadline) -> Deadline:
-    """Returns ``deadline``, or an earlier one that leaves this many seconds for measuring."""
+    """Returns ``deadline``, or an earlier deadline that leaves ``seconds`` for measuring."""
     end = time.monotonic() + seconds + RESERVE_SECONDS
     return lambda: min(deadline(), end - time.monotonic())
 
 
 def _parse(payload: dict[str, Any]) -> Request:
-    # Other fields are ignored, because a schedule adds its own.
+    # Other fields are ignored, because a schedule adds fields of its own.
     problems = []
     report_id = payload.get("reportId", uuid4().hex)
     if not isinstance(report_id, str) or not REPORT_ID.fullmatch(report_id):

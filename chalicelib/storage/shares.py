@@ -1,4 +1,4 @@
-"""Shares of a long listing: one function divides the work into files, others list them, and one merges the results."""
+"""Shares of a long listing: a function divides the work into files, others do the work, and one merges the results."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from chalicelib.storage.ranges import Range
 from chalicelib.storage.refusals import translate
 from chalicelib.timeline import timestamp
 
-# The MaxConcurrency of the state machine. 40 functions read some 2,200 answers a second, less than half of what S3
-# allows for one prefix, and are far below an account's 1,000 functions.
+# The state machine's MaxConcurrency. 40 functions read about 2,200 pages a second, less than half of what S3 allows
+# for one prefix, and are far below an account's limit of 1,000 functions.
 SHARES = 40
 
-# The number and the id of a round, and the numbers of its shares, as the state machine passes them on.
+# A round's number and id, and its shares' numbers, as the state machine passes them on.
 Spread = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class ShareFiles:
-    """The files of one report in the reports bucket."""
+    """One report's files in the reports bucket."""
 
     s3: Any
     bucket: str
@@ -33,10 +33,10 @@ class ShareFiles:
 
     def write(self, name: str, tallies: list[Tally]) -> None:
         body = json.dumps([_to_json(tally) for tally in tallies], separators=(",", ":")).encode()
-        self.put(f"storage/{self.report_id}/{name}.json", body, "application/json", "what is left")
+        self.put(f"storage/{self.report_id}/{name}.json", body, "application/json", "the remaining work")
 
     def put(self, key: str, body: bytes, content_type: str, what: str) -> None:
-        """Stores an object. ``what`` names it in an error."""
+        """Stores an object. ``what`` names the object in error messages."""
         try:
             self.s3.put_object(Bucket=self.bucket, Key=key, Body=body, ContentType=content_type)
         except (ClientError, BotoCoreError) as error:
@@ -47,13 +47,13 @@ class ShareFiles:
             answer = self.s3.get_object(Bucket=self.bucket, Key=f"storage/{self.report_id}/{name}.json")
             return [_from_json(each) for each in json.load(answer["Body"])]
         except (ClientError, BotoCoreError) as error:
-            raise translate(error, f"what is left cannot be read from {self.bucket}") from error
+            raise translate(error, f"the remaining work cannot be read from {self.bucket}") from error
 
 
 def assign_shares(files: ShareFiles, tallies: list[Tally], round_number: int) -> Spread:
-    """Writes the work of a round into at most ``SHARES`` files, and returns ``{"round", "id", "shares"}``.
+    """Writes a round's work into at most ``SHARES`` files, and returns ``{"round", "id", "shares"}``.
 
-    Another file has all counts so far. The id is new at each try, so that files of two tries are never mixed.
+    Another file contains all counts so far. Every attempt has a new id, so that two attempts' files never mix.
     """
     spread: Spread = {"round": round_number, "id": uuid4().hex}
     pieces = [
@@ -62,7 +62,7 @@ def assign_shares(files: ShareFiles, tallies: list[Tally], round_number: int) ->
         if not tally.error
         for rest in tally.left.values()
     ]
-    # The ranges of one bucket go to several shares.
+    # Each bucket's ranges are spread over several shares.
     shares = [share for start in range(SHARES) if (share := pieces[start::SHARES])]
     for number, share in enumerate(shares):
         files.write(_name(spread, number), share)
@@ -76,7 +76,7 @@ def read_share(files: ShareFiles, spread: Spread) -> list[Tally]:
 
 
 def write_result(files: ShareFiles, spread: Spread, tallies: list[Tally]) -> None:
-    """Writes the counts of a share, and the ranges that are left."""
+    """Writes a share's counts and its remaining ranges."""
     files.write(f"{_name(spread, spread['share'])}-listed", tallies)
 
 

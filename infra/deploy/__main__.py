@@ -1,4 +1,4 @@
-"""The command: ``python -m infra.deploy STAGE``."""
+"""The command ``python -m infra.deploy STAGE``."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def main(arguments: list[str] | None = None) -> int:
         "stage",
         metavar="STAGE",
         type=types.stage,
-        help="the stage's name: lower-case letters, digits and single hyphens, at most 20",
+        help="the stage's name: at most 20 lower-case letters, digits and single hyphens",
     )
     parser.add_argument(
-        "--project-dir", type=Path, default=REPOSITORY / ".stages", help="the generated Chalice project"
+        "--project-dir", type=Path, default=REPOSITORY / ".stages", help="the folder for the generated project"
     )
-    parser.add_argument("--local", action="store_true", help="the local cloud: plain HTTP, and an API role to assume")
+    parser.add_argument("--local", action="store_true", help="the local cloud: plain HTTP, and an assumable API role")
     parser.add_argument(
         "--parameter", action="append", default=[], metavar="NAME=VALUE", help="a parameter of infra/resources.yaml"
     )
     parser.add_argument(
-        "--origin", action="append", default=[], metavar="URL", help="an address of the console's page, besides the API"
+        "--origin", action="append", default=[], metavar="URL", help="an origin of the console's page, besides the API"
     )
     parser.add_argument("--rollback", action="store_true", help="restore the previous release")
     parser.add_argument("--destroy", action="store_true", help="remove the stage and all its data")
     parser.add_argument("--keep-data", action="store_true", help="with --destroy: keep the tables and the buckets")
-    parser.add_argument("--unchecked", action="store_true", help="do not ask IAM for missing permissions beforehand")
-    parser.add_argument("--yes", action="store_true", help="ask no questions")
+    parser.add_argument("--unchecked", action="store_true", help="do not check the caller's permissions with IAM")
+    parser.add_argument("--yes", action="store_true", help="apply changes without asking")
     given = parser.parse_args(arguments)
     if any("=" not in each for each in given.parameter):
         parser.error("--parameter: must be NAME=VALUE")
@@ -111,7 +111,7 @@ class Question:
         try:
             answer = input("Apply this? yes, all (this and everything after it), or no: ").strip().lower()
         except EOFError:
-            raise DeployError("there is no terminal to ask: `--yes` applies every change without a question") from None
+            raise DeployError("there is no terminal to ask: `--yes` applies every change without asking") from None
         if answer not in ("y", "yes", "a", "all"):
             raise DeployError("declined")
         self._yes = answer in ("a", "all")

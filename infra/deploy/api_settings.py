@@ -1,4 +1,4 @@
-"""The settings of the API's stage that Chalice cannot make: throttling, access log and AWS WAF."""
+"""Applies the API stage's settings that Chalice cannot apply: throttling, access log and AWS WAF."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from infra.deploy import chalice_record
 from infra.deploy.project import api_stage
 from infra.deploy.target import Clients, Say, Target, shown
 
-# WAF may not know a new web ACL for a minute.
+# WAF may take a minute to recognize a new web ACL.
 ASSOCIATION_SECONDS = 120
-# The access log has a JSON line for each request. The API's own log has `requestId` too.
+# The access log has a JSON line for each request. The API's own log also contains `requestId`.
 ACCESS_LOG = {
     "message": "request",
     "requestId": "$context.requestId",
@@ -29,10 +29,10 @@ ACCESS_LOG = {
 
 
 def desired(outputs: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the settings of the API's stage, and the ARN of its web ACL, which is empty without WAF."""
+    """Returns the API stage's settings, and its web ACL's ARN, which is empty if WAF is off."""
     return {
         "id": outputs["REST_API_ID"],
-        # The names and types are those of API Gateway's answers.
+        # The names and types match API Gateway's responses.
         "throttling": {
             "throttlingRateLimit": float(outputs["API_RATE_LIMIT"]),
             "throttlingBurstLimit": int(outputs["API_BURST_LIMIT"]),
@@ -43,7 +43,7 @@ def desired(outputs: Mapping[str, str]) -> dict[str, Any]:
 
 
 def apply(settings: Mapping[str, Any], clients: Clients, say: Say) -> None:
-    """Makes the settings that differ."""
+    """Applies the settings that differ."""
     gateway = clients("apigateway")
     current = _current(gateway, settings["id"])
     changes, done = {}, []
@@ -52,7 +52,7 @@ def apply(settings: Mapping[str, Any], clients: Clients, say: Say) -> None:
         changes["/*/*/throttling/rateLimit"] = str(throttling["throttlingRateLimit"])
         changes["/*/*/throttling/burstLimit"] = str(throttling["throttlingBurstLimit"])
         done.append("request limits")
-    # The account, and not a stage, decides whether API Gateway can write logs.
+    # Whether API Gateway can write logs is a setting of the account, not of a stage.
     if current["accessLogs"] != settings["accessLogs"] and chalice_record.may_write_access_logs(gateway):
         changes |= {f"/accessLogSettings/{name}": value for name, value in settings["accessLogs"].items()}
         done.append("access log")

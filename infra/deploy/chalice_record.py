@@ -1,7 +1,7 @@
 """Chalice's record of deployed resources, rebuilt from what exists on AWS.
 
-Chalice writes the file at the end of a deploy and relies on it alone. After an interrupted deploy, or in another clone,
-it would create a second API and second mappings. The deploy therefore rebuilds the file before each run of Chalice.
+Chalice writes this file at the end of a deploy and relies on nothing else. After an interrupted deploy, or in another
+clone, it would create a second API and duplicate mappings. So the deploy always rebuilds the file before Chalice runs.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Record = list[dict[str, Any]]
 
 
 def functions(target: Target, clients: Clients) -> dict[str, dict[str, Any]]:
-    """Returns the configurations of the stage's existing functions, by their names in ``app.py``.
+    """Returns the configurations of the stage's existing functions, keyed by their names in ``app.py``.
 
-    The variable CAFE_STAGE decides, because the name of one stage can start with the name of another.
+    The stage is read from the variable CAFE_STAGE, because one stage's name may begin with another stage's name.
     """
     pages = clients("lambda").get_paginator("list_functions").paginate()
     return {
@@ -37,7 +37,7 @@ def stage_of(configuration: Mapping[str, Any]) -> str | None:
 
 
 def reserved(lambda_: Any, function: str) -> int:
-    """Returns a function's reserved concurrency. It is 0 if there is none, or no such function."""
+    """Returns a function's reserved concurrency, or 0 if none is set or the function does not exist."""
     try:
         concurrency = lambda_.get_function_concurrency(FunctionName=function)
     except lambda_.exceptions.ResourceNotFoundException:
@@ -46,14 +46,14 @@ def reserved(lambda_: Any, function: str) -> int:
 
 
 def may_write_access_logs(gateway: Any) -> bool:
-    """Whether API Gateway has a role to write logs. It is a setting of the account and region, for all APIs there."""
+    """Returns whether API Gateway has a role for writing logs. All APIs in an account and region share this setting."""
     return bool(gateway.get_account().get("cloudwatchRoleArn"))
 
 
 def rest_apis(target: Target, clients: Clients) -> list[str]:
-    """Returns the ids of the REST APIs that call the stage's function, those with a deployment first.
+    """Returns the ids of the REST APIs that call the stage's function. APIs with a deployment come first.
 
-    Names do not suffice, because another API of the account can have the same one.
+    A matching name is not enough, because another API in the account may have the same name.
     """
     gateway = clients("apigateway")
     integration = f":function:{target.function('api_handler')}/invocations"
@@ -72,9 +72,9 @@ def rest_apis(target: Target, clients: Clients) -> list[str]:
 def mappings(
     found: Mapping[str, Mapping[str, Any]], clients: Clients, deleting: bool = False
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the event source mappings of these functions, each with its function's name in ``app.py``.
+    """Yields these functions' names in ``app.py`` and their event source mappings.
 
-    With ``deleting`` they are those that AWS is deleting.
+    With ``deleting``, yields only the mappings that AWS is deleting, and otherwise only the others.
     """
     names = {configuration["FunctionArn"]: name for name, configuration in found.items()}
     for page in clients("lambda").get_paginator("list_event_source_mappings").paginate():
@@ -84,7 +84,7 @@ def mappings(
 
 
 def rebuild(target: Target, outputs: Mapping[str, str], clients: Clients) -> Record:
-    """Returns the record of what exists, as Chalice writes it: a list of resources with name and type."""
+    """Returns a record of the existing resources in Chalice's format: a list of resources with name and type."""
     found = functions(target, clients)
     arns = {configuration["FunctionArn"]: name for name, configuration in found.items()}
     record: Record = [
@@ -133,7 +133,7 @@ def subscriptions(sns: Any, topic: str) -> list[dict[str, Any]]:
 
 
 def write(project: Path, stage: str, record: Record) -> None:
-    """Writes the record for Chalice. Raises ``DeployError`` for duplicates, because Chalice knows one of each name."""
+    """Writes the record for Chalice. Raises ``DeployError`` for duplicates, because a name must be unique."""
     names = [each["name"] for each in record]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise DeployError(f"there are two of {', '.join(doubled)}, made by hand or by an older deploy: delete one")

@@ -1,4 +1,4 @@
-"""The context of each step of a deploy or a rollback, and the question before each change."""
+"""The context of the steps of a deploy or a rollback, and the confirmation of their changes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from infra.deploy.preflight import CallerIdentity
 from infra.deploy.stacks import Change, Stack
 from infra.deploy.target import Clients, Say, Target
 
-# Shows the lines about a change. Raises ``DeployError`` if the person declines.
+# Shows the lines that describe a change. Raises ``DeployError`` if the person declines.
 Ask = Callable[[list[str]], None]
 
 
@@ -21,11 +21,11 @@ class Context:
     caller: CallerIdentity
     ask: Ask
     say: Say
-    # IAM's simulation of permissions is sometimes wrong, so a person can skip it.
+    # IAM's permission simulation is sometimes wrong, so a person can skip it.
     check_permissions: bool = True
 
     def template(self, file: str) -> str:
-        """Returns a template with the stage's names of tables and buckets."""
+        """Returns a template that contains the stage's table and bucket names."""
         return stacks.template(file, {"Stage": self.target.stage, "AWS::AccountId": self.caller.account})
 
     def stack(self, part: str, body: str, parameters: Mapping[str, str] | None = None) -> Stack:
@@ -35,9 +35,9 @@ class Context:
 
 
 class Changes:
-    """The changes of one deploy or rollback. The preflight runs before the first, and a question before each.
+    """Applies a deploy's or a rollback's changes, with a preflight before the first change.
 
-    ``begin`` is called before each change, and records that a deploy has begun.
+    A person confirms each change. ``begin`` is then called, and records that a deploy has begun.
     """
 
     def __init__(self, context: Context) -> None:
@@ -54,11 +54,11 @@ class Changes:
         self._context.ask(lines)
 
     def apply(self, change: Change, before: Callable[[], None] = lambda: None) -> None:
-        """Applies a change set after the question. ``before`` runs between the two."""
+        """Applies a change set after a person has confirmed it. ``before`` runs just before the change."""
         cfn = self._context.clients("cloudformation")
         try:
             self.confirm(change.lines)
-        except BaseException:  # Ctrl-C too
+        except BaseException:  # including Ctrl-C
             stacks.discard(change, cfn)
             raise
         self.begin()

@@ -1,4 +1,4 @@
-"""A stage's MySQL, which is its own or an existing one, and its tables."""
+"""A stage's MySQL, either the stage's own or an existing one, and the tables in it."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from infra.deploy.project import RUNTIME
 from infra.deploy.stacks import Stack
 from infra.deploy.target import Clients, DeployError, Say, Target
 
-# A paused database needs half a minute for its first answer.
+# A paused database takes half a minute to respond.
 WAIT_SECONDS = 180
 PAUSE_SECONDS = 5
-# Lambda removes the network of a function without calls for weeks, and refuses the next call while it restores it.
+# Lambda removes the network of a function that is idle for weeks, and rejects the next call while restoring it.
 NOT_READY = ("ResourceNotReadyException", "ENINotReadyException", "ResourceConflictException")
-# A little more than the timeout of `migrate`.
+# Slightly longer than `migrate`'s time-out.
 MIGRATION_SECONDS = 910
-# A new permission on a function takes some seconds to work everywhere.
+# A new permission on a function takes a few seconds to take effect everywhere.
 PERMISSION_SECONDS = 60
 ROTATION = {"AutomaticallyAfterDays": 30}
-# Lambda deletes the network interfaces of deleted functions within twenty minutes as a rule.
+# Lambda usually deletes a deleted function's network interfaces within twenty minutes.
 INTERFACES_SECONDS = 3600
 INTERFACES_PAUSE_SECONDS = 15
 
 
 def existing_location(target: Target, clients: Clients) -> MysqlLocation | None:
-    """Returns the existing database that the stage uses: the given one, or that of the previous deploy.
+    """Returns the existing database that the stage uses: the given one, or the previous deploy's.
 
-    None means a database of the stage's own, which may not exist yet. Raises ``DeployError`` if the stage has one and
-    another one is given.
+    None means that the stage has its own database, which may not exist yet. Raises ``DeployError`` if another database
+    is given for a stage that already has its own.
     """
     own = stacks.find(clients("cloudformation"), target.stack("database"))
     if own and target.database:
@@ -55,7 +55,7 @@ def existing_location(target: Target, clients: Clients) -> MysqlLocation | None:
 
 
 def _location_of(function: Mapping[str, Any]) -> MysqlLocation | None:
-    """Returns the database of a deployed function."""
+    """Returns the location of a deployed function's database."""
     network = function.get("VpcConfig", {})
     given = {
         **function["Environment"]["Variables"],
@@ -74,14 +74,14 @@ def stack(target: Target, clients: Clients) -> Stack:
     body = template()
     given = stacks.supported_parameters(body, target.parameters)
     name, ec2 = target.stack("database"), clients("ec2")
-    # Another zone would replace a subnet.
+    # Changing a zone would replace a subnet.
     zones = stacks.current_parameters(clients("cloudformation"), name).get("Zones") or ",".join(_zones(ec2))
     parameters = {"Stage": target.stage, "S3PrefixList": _s3(ec2), "Zones": zones, **given}
     return Stack(name, body, parameters, {"app": "cafe", "stage": target.stage})
 
 
 def _zones(ec2: Any) -> list[str]:
-    """Returns two zones for the subnets. Not all zones have each service, and zone names differ between accounts."""
+    """Returns two zones for the subnets. Not every zone has every service, and zone names differ between accounts."""
     services = [f"com.amazonaws.{ec2.meta.region_name}.{service}" for service in ("sns", "secretsmanager")]
     details = ec2.describe_vpc_endpoint_services(ServiceNames=services)["ServiceDetails"]
     zones = sorted(set.intersection(*(set(each["AvailabilityZones"]) for each in details)))
@@ -93,7 +93,7 @@ def _zones(ec2: Any) -> list[str]:
 
 
 def _s3(ec2: Any) -> str:
-    """Returns the id of S3's prefix list in this region, for the rules of a security group."""
+    """Returns the id of S3's prefix list in this region, for security group rules."""
     name = f"com.amazonaws.{ec2.meta.region_name}.s3"
     [prefixes] = ec2.describe_managed_prefix_lists(Filters=[{"Name": "prefix-list-name", "Values": [name]}])[
         "PrefixLists"
@@ -102,7 +102,7 @@ def _s3(ec2: Any) -> str:
 
 
 def own_location(target: Target, clients: Clients) -> MysqlLocation:
-    """Returns the database of the stage's own stack."""
+    """Returns the location of the database in the stage's own stack."""
     name = target.stack("database")
     if location := MysqlLocation.from_variables(stacks.outputs(clients("cloudformation"), name)):
         return location
@@ -110,9 +110,9 @@ def own_location(target: Target, clients: Clients) -> MysqlLocation:
 
 
 def migrate_first(target: Target, config: Mapping[str, Any], package: Path, clients: Clients, say: Say) -> bool:
-    """Updates and runs only ``migrate``, so that the tables are ready for the new code of the other functions.
+    """Updates and runs only ``migrate``, so that the tables are ready before the other functions get new code.
 
-    Returns whether it ran. A new stage has no such function yet, and after a change of the database it has the old one.
+    Returns whether ``migrate`` ran. It does not run if it is not deployed yet, or if it uses a previous database.
     """
     lambda_, name = clients("lambda"), target.function("migrate")
     try:
@@ -134,7 +134,7 @@ def migrate_first(target: Target, config: Mapping[str, Any], package: Path, clie
 def migrate(target: Target, clients: Clients, say: Say) -> None:
     """Runs the function ``migrate``, because MySQL is reachable only from its own network.
 
-    Raises ``DeployError`` with the reason of a failure. The next deploy continues.
+    Raises ``DeployError`` with the reason if the migration fails. The next deploy continues the migration.
     """
     lambda_ = clients("lambda", MIGRATION_SECONDS)
     end = time.monotonic() + WAIT_SECONDS
@@ -152,7 +152,7 @@ def migrate(target: Target, clients: Clients, say: Say) -> None:
 
 
 def _invoke(lambda_: Any, function: str) -> tuple[bool, dict[str, Any]]:
-    """Returns whether the function failed, and its answer."""
+    """Returns whether the function failed, and its response."""
     try:
         answer = lambda_.invoke(FunctionName=function)
     except ClientError as error:
@@ -167,7 +167,7 @@ def rotate(target: Target, location: MysqlLocation, clients: Clients, say: Say) 
     lambda_, secrets = clients("lambda"), clients("secretsmanager")
     function = lambda_.get_function_configuration(FunctionName=target.function("rotate_password"))["FunctionArn"]
     account = function.split(":")[4]
-    # The permission may exist.
+    # The permission may already exist.
     with suppress(lambda_.exceptions.ResourceConflictException):
         lambda_.add_permission(
             FunctionName=function,
@@ -188,7 +188,7 @@ def rotate(target: Target, location: MysqlLocation, clients: Clients, say: Say) 
             )
             break
         except ClientError as error:
-            # Secrets Manager may not know a new permission yet.
+            # A new permission may not have taken effect yet.
             if "cannot invoke the specified Lambda function" not in str(error) or time.monotonic() > end:
                 raise
         time.sleep(PAUSE_SECONDS)
@@ -198,8 +198,8 @@ def rotate(target: Target, location: MysqlLocation, clients: Clients, say: Say) 
 def remove(target: Target, clients: Clients, say: Say) -> None:
     """Deletes the stage's own database with all its data.
 
-    The functions must be deleted before, and their roles after: Lambda needs the roles to delete its network
-    interfaces, and CloudFormation cannot delete a network that is in use.
+    The functions must be deleted first, and their roles last: Lambda needs the roles to delete its network interfaces,
+    and CloudFormation cannot delete a network that is in use.
     """
     cfn, name = clients("cloudformation"), target.stack("database")
     if not stacks.find(cfn, name):
@@ -209,20 +209,20 @@ def remove(target: Target, clients: Clients, say: Say) -> None:
         _wait_for_interfaces(clients("ec2"), group, say)
     _unprotect(target, clients("rds"))
     if secret := outputs.get("DB_SECRET_ARN"):
-        # With a recovery window the secret's name would be in use for a month.
+        # With a recovery window, the secret's name could not be reused for a month.
         clients("secretsmanager").delete_secret(SecretId=secret, ForceDeleteWithoutRecovery=True)
     stacks.delete(cfn, name, say)
 
 
 def unprotect_failed(target: Target, clients: Clients) -> None:
-    """Removes the deletion protection of a MySQL whose stack could not be created, so that it can be deleted."""
+    """Removes the deletion protection from a MySQL whose stack could not be created, so that it can be deleted."""
     failed = stacks.find(clients("cloudformation"), target.stack("database"))
     if failed and failed["StackStatus"] in ("ROLLBACK_FAILED", "CREATE_FAILED"):
         _unprotect(target, clients("rds"))
 
 
 def _unprotect(target: Target, rds: Any) -> None:
-    # It may be deleted already.
+    # The cluster may already be deleted.
     with suppress(rds.exceptions.DBClusterNotFoundFault):
         rds.modify_db_cluster(DBClusterIdentifier=f"cafe-{target.stage}", DeletionProtection=False)
 
@@ -237,6 +237,6 @@ def _wait_for_interfaces(ec2: Any, group: str, say: Say) -> None:
             names = ", ".join(each["NetworkInterfaceId"] for each in interfaces)
             raise DeployError(f"the network is still in use by {names}: try again later")
         if not announced:
-            say("database: waiting for Lambda to leave its network, which may take twenty minutes")
+            say("database: waiting for Lambda to release the network, which may take twenty minutes")
             announced = True
         time.sleep(INTERFACES_PAUSE_SECONDS)

@@ -1,4 +1,4 @@
-"""The steps of a deploy. The table in docs/deploying.md has the same ones in the same order."""
+"""The steps of a deploy. The table in docs/deploying.md lists the same steps in the same order."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from infra.files import write_private
 
 
 class Deployment:
-    """One deploy of this checkout. Its methods are the steps, and its attributes are their results."""
+    """A deploy of this checkout. Its methods are the steps, and its attributes are the steps' results."""
 
     releases: Releases
     state: State
-    # The release that serves, if there is one.
+    # The release that is currently serving, if any.
     serving: Release | None
     location: MysqlLocation
     owns_database: bool
-    # The target with the database that it uses.
+    # The context's target, with the location of its database.
     target: Target
     resources: Stack
-    # The outputs of the resources, and later those of the API and the database too.
+    # The resources stack's outputs. The API's and the database's outputs are added later.
     outputs: dict[str, str]
     config: dict[str, Any]
     functions_are_current: bool
@@ -64,7 +64,7 @@ class Deployment:
         self.state = self.releases.state()
         if self.state.under_way:
             by, since = self.state.under_way["by"], self.state.under_way["since"]
-            self.say(f"a deploy by {by} started at {since} and did not finish: this one finishes it")
+            self.say(f"a deploy by {by} started at {since} and did not finish: this deploy finishes it")
         self.serving = self.releases.release(self.state.serving) if self.state.serving else None
         self.changes.begin = self._begin
 
@@ -96,7 +96,7 @@ class Deployment:
         project.write_project(self.target, self.config)
 
     def _update(self, stack: Stack, before: Callable[[], None] = lambda: None) -> bool:
-        """Brings a stack into its desired state, and returns whether that took a change."""
+        """Brings a stack into its desired state, and returns whether a change was needed."""
         change = stacks.prepare(stack, self.clients("cloudformation"), self.releases.url, self.say)
         if change:
             self.changes.apply(change, before)
@@ -105,7 +105,7 @@ class Deployment:
         return change is not None
 
     def update_tables(self) -> None:
-        """Migrates the database before the functions get new code. A new stage has no function for it yet."""
+        """Migrates the database before the functions get new code. A new stage has no ``migrate`` yet."""
         self.functions_are_current = self._functions_are_current()
         if self.functions_are_current:
             database.migrate(self.target, self.clients, self.say)
@@ -139,7 +139,7 @@ class Deployment:
     def check(self) -> None:
         if not self.functions_are_current:
             require_settings(self.context, self.config, wiring.desired(self.target, self.outputs))
-        self.say("check: every setting is right")
+        self.say("check: every setting is correct")
 
     def rotate_password(self) -> None:
         if self.owns_database:
@@ -161,7 +161,7 @@ class Deployment:
             smoke_test(self.context, self.releases, self.release)
 
     def keep_release(self) -> dict[str, str]:
-        """Keeps the release for rollbacks, and returns the stage's outputs."""
+        """Stores the release for rollbacks, and returns the stage's outputs."""
         unchanged = self.serving and replace(self.release, name=self.serving.name) == self.serving
         if not unchanged or self.state.under_way:
             self.releases.keep_template(self.resources.body)
@@ -173,7 +173,7 @@ class Deployment:
     # --- details
 
     def _functions_are_current(self) -> bool:
-        """Whether Chalice has nothing to do. Repairs the other settings if someone has changed them."""
+        """Returns whether Chalice has nothing to do. Repairs any other settings that someone has changed."""
         serving, target = self.serving, self.target
         if serving is None or self.state.under_way or build(serving.config) != build(self.config):
             return False
@@ -188,14 +188,14 @@ class Deployment:
 
     def _orders_since(self) -> str:
         table = self.clients("dynamodb").describe_table(TableName=self.outputs["ORDERS_TABLE"])["Table"]
-        # botocore uses the time zone of this machine.
+        # botocore returns times in this machine's time zone.
         return f"{table['CreationDateTime'].astimezone(UTC):%Y-%m-%d}"
 
     def _reserved_concurrency(self) -> int:
-        """Returns the reserved concurrency of each limited function, or 0 for no limit."""
+        """Returns the reserved concurrency for each limited function, or 0 for no limit."""
         concurrency = int(self.outputs["MYSQL_CONCURRENCY"])
         if concurrency and not preflight.can_reserve(self.target, concurrency, self.clients):
-            self.say(f"warning: Lambda cannot reserve {concurrency} for each function that uses MySQL in this account")
+            self.say(f"warning: the account cannot reserve {concurrency} executions for each function that uses MySQL")
             return 0
         return concurrency
 
@@ -208,13 +208,13 @@ class Deployment:
             f"build {' -> '.join(dict.fromkeys(builds))}"
         ]
         if new := asked - existing:
-            lines.append(f"  add {', '.join(sorted(new))}" if existing else "  all of them are new")
+            lines.append(f"  add {', '.join(sorted(new))}" if existing else "  all functions are new")
         if removed := existing - asked:
             lines.append(f"  remove {', '.join(sorted(removed))}")
         return lines
 
     def _deployed_package(self) -> Path:
-        """Returns the package that the functions have. Its name depends on the code at the time of the build."""
+        """Returns the functions' package, found by its digest. Its name depends on the code at build time."""
         function = self.target.function("api_handler")
         configuration = self.clients("lambda").get_function_configuration(FunctionName=function)
         return project.package_with(self.target.project, configuration["CodeSha256"])
@@ -259,7 +259,7 @@ STEPS = (
 
 
 def write_outputs(target: Target, outputs: Mapping[str, str]) -> None:
-    """Writes the file with the stage's outputs."""
+    """Writes the stage's outputs to ``<stage>.outputs.json``."""
     write_private(target.project / f"{target.stage}.outputs.json", json.dumps(outputs, indent=2) + "\n")
 
 

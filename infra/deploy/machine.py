@@ -15,9 +15,9 @@ from pathlib import Path
 from infra.deploy.target import DeployError
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-# Lambda's names of processors, by the names that operating systems use.
+# Lambda's processor names, keyed by the names that operating systems use.
 ARCHITECTURES = {"AMD64": "x86_64", "aarch64": "arm64"}
-# Processors by their numbers in the headers of compiled files.
+# Processor names, keyed by the processors' numbers in compiled files' headers.
 ELF_PROCESSORS = {3: "i386", 40: "arm", 62: "x86_64", 183: "arm64", 243: "riscv64"}
 MACH_O_PROCESSORS = {0x01000007: "x86_64", 0x0100000C: "arm64"}
 HEADER_BYTES = 256
@@ -25,7 +25,7 @@ HEADER_BYTES = 256
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine that runs functions. ``suffixes`` are the endings of compiled modules that its Python loads."""
+    """A machine that runs functions. ``suffixes`` are the file suffixes of compiled modules that its Python loads."""
 
     name: str
     system: str
@@ -49,9 +49,9 @@ def lambda_machine(architecture: str) -> Machine:
 
 
 def require_fit(package: Path, machine: Machine, remedy: str) -> None:
-    """Raises ``DeployError`` if ``package`` holds a compiled module that ``machine`` cannot load."""
+    """Raises ``DeployError`` if ``package`` contains a compiled module that ``machine`` cannot load."""
     for name, made_for in _misfits(package, machine):
-        raise DeployError(f"the package holds {name}, which is compiled for {made_for}, and {machine}: {remedy}")
+        raise DeployError(f"the package contains {name}, which is compiled for {made_for}, but {machine}: {remedy}")
 
 
 def _misfits(package: Path, machine: Machine) -> Iterator[tuple[str, str]]:
@@ -79,7 +79,7 @@ def compiled_for(header: bytes) -> tuple[str, list[str]] | None:
     if header.startswith(b"\xcf\xfa\xed\xfe"):
         return "macOS", _mach_o(*struct.unpack_from("<I", header, 4))
     if header.startswith(b"\xca\xfe\xba\xbe"):
-        # A file for several processors has a header of 8 bytes, and 20 bytes for each processor.
+        # A file for several processors begins with 8 header bytes and 20 bytes for each processor.
         [number] = struct.unpack_from(">I", header, 4)
         return "macOS", _mach_o(*(struct.unpack_from(">I", header, 8 + 20 * each)[0] for each in range(number)))
     return None

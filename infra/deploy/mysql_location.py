@@ -11,7 +11,7 @@ from infra.functions import MYSQL_ADMINISTRATORS, MYSQL_USERS
 
 @dataclass(frozen=True)
 class MysqlLocation:
-    """The ARNs of MySQL's secrets, and the network that reaches it. Without subnets it is reachable from everywhere."""
+    """The ARNs of MySQL's secrets, and the network that can reach it. If there are no subnets, every network can."""
 
     secret: str
     admin_secret: str = ""
@@ -20,15 +20,15 @@ class MysqlLocation:
 
     @classmethod
     def from_variables(cls, variables: Mapping[str, str]) -> MysqlLocation | None:
-        """Returns the location in DB_SECRET_ARN, DB_ADMIN_SECRET_ARN, SUBNET_IDS and SECURITY_GROUP_IDS.
+        """Returns the location from DB_SECRET_ARN, DB_ADMIN_SECRET_ARN, SUBNET_IDS and SECURITY_GROUP_IDS.
 
-        Raises ``ValueError`` if they contradict each other, and returns None if there are none.
+        Returns None if none of these variables is set, and raises ``ValueError`` if they contradict each other.
         """
         names = ("DB_SECRET_ARN", "DB_ADMIN_SECRET_ARN", "SUBNET_IDS", "SECURITY_GROUP_IDS")
         secret, admin_secret, subnets, security_groups = (variables.get(name, "").strip() for name in names)
         if not secret:
             if alone := [name for name in names if variables.get(name)]:
-                raise ValueError(f"{', '.join(alone)}: set DB_SECRET_ARN, the secret of a database, as well")
+                raise ValueError(f"{', '.join(alone)}: set DB_SECRET_ARN, a database's secret, as well")
             return None
         if bool(subnets) != bool(security_groups):
             raise ValueError("SUBNET_IDS and SECURITY_GROUP_IDS: set both or neither")
@@ -36,7 +36,7 @@ class MysqlLocation:
 
     @property
     def parameters(self) -> dict[str, str]:
-        """All parameters of ``resources.yaml`` about MySQL, so that none of a previous database remains."""
+        """All MySQL parameters of ``resources.yaml``, so that none keeps a previous database's value."""
         return {
             "DbSecretArn": self.secret,
             "DbAdminSecretArn": self.admin_secret,
@@ -52,7 +52,7 @@ class MysqlLocation:
         }
 
     def configuration(self, function: str) -> dict[str, Any]:
-        """Returns Chalice's configuration of ``function`` for this database."""
+        """Returns the Chalice configuration with which ``function`` can use this database."""
         if function not in MYSQL_USERS:
             return {}
         variables = self.variables if function in MYSQL_ADMINISTRATORS else {"DB_SECRET_ARN": self.secret}
@@ -61,5 +61,5 @@ class MysqlLocation:
 
 
 def _ids(text: str) -> tuple[str, ...]:
-    # The order does not matter to AWS, and must not look like a change.
+    # AWS ignores the order, so another order must not look like a change.
     return tuple(sorted(text.replace(",", " ").split()))

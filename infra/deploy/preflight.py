@@ -1,4 +1,4 @@
-"""Checks before the first change: who deploys, to which account, and what would stop the deploy half-way."""
+"""Checks the caller, the account, and everything that would stop a deploy half-way, before the first change."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from infra.functions import LIMITED, NAMES
 
 POLICY = REPOSITORY / "infra" / "deployer-policy.json"
 
-# With fewer concurrent functions the flows wait for each other. A new account can have as few as ten.
+# With fewer concurrent functions, the flows wait for each other. A new account may have as few as ten.
 CONCURRENT_FUNCTIONS = 100
-# Lambda keeps these for functions without reserved concurrency.
+# Lambda sets aside this much concurrency for functions without reserved concurrency.
 UNRESERVED_FUNCTIONS = 100
-# The package of one function. During an update there are two.
+# The size of one function's package. Lambda stores two packages during an update.
 PACKAGE_BYTES = 20_000_000
 
 
@@ -38,9 +38,9 @@ class CallerIdentity:
 
 
 def caller_identity(clients: Clients) -> CallerIdentity:
-    """Returns the identity of the credentials. Raises ``DeployError`` if there is none, or no region."""
+    """Returns the caller's identity. Raises ``DeployError`` if there is no region, or no valid credentials."""
     try:
-        # STS works without a region. The other services need one.
+        # STS works without a region, but the other services need one.
         region = clients("lambda").meta.region_name
         identity = clients("sts").get_caller_identity()
         return CallerIdentity(identity["Account"], region, identity["Arn"])
@@ -51,7 +51,7 @@ def caller_identity(clients: Clients) -> CallerIdentity:
 
 
 def run(target: Target, clients: Clients, caller: CallerIdentity, check_permissions: bool, say: Say) -> None:
-    """Raises ``DeployError`` for missing permissions and for names in use, and warns about limits of the account."""
+    """Raises ``DeployError`` for missing permissions and for names in use, and warns about account limits."""
     try:
         if check_permissions and (missing := missing_permissions(target, clients, caller)):
             raise DeployError(
@@ -64,7 +64,7 @@ def run(target: Target, clients: Clients, caller: CallerIdentity, check_permissi
     is_new = not stacks.find(clients("cloudformation"), target.stack("resources"))
     if is_new and (clashes := name_clashes(target, clients, caller.account)):
         raise DeployError(
-            "resources with the names of this stage belong to someone else: delete them, or choose another stage name\n"
+            "resources with this stage's names belong to someone else: delete them, or choose another stage name\n"
             + "\n".join(clashes)
         )
     for line in account_warnings(clients):
@@ -72,7 +72,7 @@ def run(target: Target, clients: Clients, caller: CallerIdentity, check_permissi
 
 
 def name_clashes(target: Target, clients: Clients, account: str) -> list[str]:
-    """Returns the resources with the names of a new stage that are not its own, a line for each kind."""
+    """Returns a line for each kind of resource that has a new stage's names but does not belong to the stage."""
     own = _in_stacks(target, clients, account)
     existing = [each for each in resources_of_stage.existing_resources(target, clients, account) if each not in own]
     clashes = [each for each in existing if not _can_be_taken_over(each, target, clients)]
@@ -82,14 +82,14 @@ def name_clashes(target: Target, clients: Clients, account: str) -> list[str]:
             function = lambda_.get_function_configuration(FunctionName=target.function(name))
         except lambda_.exceptions.ResourceNotFoundException:
             continue
-        # Chalice would update it.
+        # Chalice would overwrite this function.
         if chalice_record.stage_of(function) != target.stage:
             clashes.append(Resource("AWS::Lambda::Function", function["FunctionName"]))
     return resources_of_stage.lines_by_kind(sorted(clashes))
 
 
 def _in_stacks(target: Target, clients: Clients, account: str) -> set[Resource]:
-    """Returns the resources of the stage's existing stacks, such as a kept MySQL."""
+    """Returns the resources in the stage's existing stacks, such as a MySQL that was kept."""
     cfn = clients("cloudformation")
     existing = {part: stacks.find(cfn, target.stack(part)) for part in resources_of_stage.PARTS}
     # A stack in review has no resources yet.
@@ -102,7 +102,7 @@ def _in_stacks(target: Target, clients: Clients, account: str) -> set[Resource]:
 
 
 def _can_be_taken_over(resource: Resource, target: Target, clients: Clients) -> bool:
-    """Whether the resource is of an interrupted deploy, or data that an earlier stage of this name has left."""
+    """Returns whether the resource is from an interrupted deploy, or is data left by an earlier stage of this name."""
     if resource.kind in ("AWS::CloudFormation::Stack", "AWS::Lambda::Function", "AWS::ApiGateway::RestApi"):
         return True
     return resource.kind in DATA and _tags(resource, clients).items() >= {"app": "cafe", "stage": target.stage}.items()
@@ -124,19 +124,19 @@ def _tags(resource: Resource, clients: Clients) -> dict[str, str]:
 
 
 class PermissionsUnknown(Exception):
-    """IAM does not show the permissions of this identity. The message says why."""
+    """IAM cannot simulate the caller's permissions. The message says why."""
 
 
 def missing_permissions(target: Target, clients: Clients, caller: CallerIdentity) -> list[str]:
-    """Returns the permissions of ``deployer-policy.json`` that IAM's simulation denies to the caller.
+    """Returns the permissions in ``deployer-policy.json`` that IAM's simulation denies to the caller.
 
-    Raises ``PermissionsUnknown`` if IAM has no answer: root has no policies, and some identities cannot ask.
+    Raises ``PermissionsUnknown`` if IAM returns no result: root has no policies, and some callers may not simulate.
     """
     source = _identity_with_policies(caller)
     policy = json.loads(POLICY.read_text())
     missing = []
     for statement in policy["Statement"]:
-        # The simulation refuses wildcards, so only the other actions of the statement are checked.
+        # The simulation rejects wildcards, so only the statement's other actions are checked.
         actions = [each for each in _as_list(statement["Action"]) if "*" not in each]
         resources = [_example(each, target, caller) for each in _as_list(statement["Resource"])]
         context = [
@@ -163,12 +163,12 @@ def missing_permissions(target: Target, clients: Clients, caller: CallerIdentity
 
 
 def _needs_more_context(result: dict[str, Any]) -> bool:
-    """Whether a policy depends on a value that only a real call has, such as an address. The simulation lacks it."""
+    """Returns whether a policy depends on a value that only a real request has, such as an IP address."""
     return any(each.get("MissingContextValues") for each in (result, *result.get("ResourceSpecificResults", [])))
 
 
 def _identity_with_policies(caller: CallerIdentity) -> str:
-    """Returns the ARN of the user or role whose policies IAM knows."""
+    """Returns the ARN of the user or role whose policies apply to the caller."""
     kind, _, name = caller.arn.rpartition(":")[2].partition("/")
     partition = caller.arn.split(":")[1]
     if kind == "user":
@@ -179,7 +179,7 @@ def _identity_with_policies(caller: CallerIdentity) -> str:
 
 
 def _example(pattern: str, target: Target, caller: CallerIdentity) -> str:
-    """Returns one resource that matches a resource of the policy."""
+    """Returns an example of a resource that matches a policy's resource pattern."""
     if pattern == "*" or not pattern.startswith("arn:"):
         return pattern
     start, partition, service, region, account, rest = pattern.split(":", 5)
@@ -193,7 +193,7 @@ def _as_list(value: Any) -> list[str]:
 
 
 def can_reserve(target: Target, concurrency: int, clients: Clients) -> bool:
-    """Whether the account can reserve ``concurrency`` for each function of ``LIMITED``. A new account often cannot."""
+    """Returns whether ``concurrency`` can be reserved for every function in ``LIMITED``. New accounts often cannot."""
     lambda_ = clients("lambda")
     left = lambda_.get_account_settings()["AccountLimit"]["UnreservedConcurrentExecutions"]
     own = sum(chalice_record.reserved(lambda_, target.function(name)) for name in LIMITED)
@@ -201,7 +201,7 @@ def can_reserve(target: Target, concurrency: int, clients: Clients) -> bool:
 
 
 def account_warnings(clients: Clients) -> list[str]:
-    """Returns a line for each limit or setting of the account that would slow the stage down or stop the deploy."""
+    """Returns a line for each account limit or setting that would slow the stage down or stop the deploy."""
     settings = clients("lambda").get_account_settings()
     limit, used = settings["AccountLimit"], settings["AccountUsage"]
     lines = []

@@ -1,4 +1,4 @@
-"""The Chalice project of a stage: a folder with a generated configuration and links to the code."""
+"""A stage's Chalice project: a folder with a generated configuration and links to the code."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from infra.files import write_private
 from infra.functions import LIMITED, NAMES
 
 LINKED = ("app.py", "chalicelib", "requirements.txt")
-# Chalice packages this folder of a project unchanged.
+# Chalice packages this project folder unchanged.
 VENDOR = "vendor"
-# The requirements as this machine runs them, shared by all local stages of this checkout.
+# The requirements installed for this machine, shared by all local stages in this checkout.
 INSTALLED = REPOSITORY / ".local" / "requirements"
-# Lambda runs the functions with the same Python as this deploy.
+# The functions use the same Python version as this deploy.
 RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 # The versions that Chalice, Lambda and the tests support.
 RUNTIMES = ("python3.11", "python3.12", "python3.13", "python3.14")
-# Outputs for the deploy, which functions do not get.
+# Outputs that only the deploy uses, and that functions do not get.
 OWN_OUTPUTS = ("API_RATE_LIMIT", "API_BURST_LIMIT", "MYSQL_CONCURRENCY", "ACCESS_LOGS_ARN", "API_WEB_ACL_ARN")
-# The seconds between two lines of Chalice that the deploy shows.
+# The deploy shows a line of Chalice's output at most this often.
 PROGRESS_SECONDS = 10
 
 
@@ -47,8 +47,8 @@ def require_runtime() -> None:
     """Raises ``DeployError`` if the functions would run on an unsupported Python."""
     if RUNTIME not in RUNTIMES:
         raise DeployError(
-            f"the functions would run on {RUNTIME}, like this deploy, and {RUNTIMES[0]} to {RUNTIMES[-1]} are "
-            "supported: delete the folder .venv, and name another Python, as in `make deploy PYTHON=python3.13`"
+            f"the functions would run on {RUNTIME}, like this deploy, but {RUNTIMES[0]} to {RUNTIMES[-1]} are "
+            "supported: delete the folder .venv, and choose another Python, as in `make deploy PYTHON=python3.13`"
         )
 
 
@@ -59,14 +59,14 @@ def tracked_config() -> dict[str, Any]:
 
 
 def api_stage() -> str:
-    """Returns the name of the only stage of each REST API."""
+    """Returns the name of the only API Gateway stage in each REST API."""
     return str(tracked_config()["api_gateway_stage"])
 
 
 def configure(target: Target, outputs: Mapping[str, str], orders_since: str, concurrency: int = 0) -> dict[str, Any]:
-    """Returns Chalice's configuration of this checkout with this stage only.
+    """Returns this checkout's Chalice configuration, with only this stage.
 
-    ``concurrency`` is the reserved concurrency of each function in ``LIMITED``, or 0 for no limit.
+    ``concurrency`` is the reserved concurrency for each function in ``LIMITED``, or 0 for no limit.
     """
     environment = {
         "CAFE_STAGE": target.stage,
@@ -86,7 +86,7 @@ def configure(target: Target, outputs: Mapping[str, str], orders_since: str, con
     stage: dict[str, Any] = {"environment_variables": environment, "lambda_functions": functions}
     if target.local:
         stage["lambda_architecture"] = this_machine().processor
-    # This variable identifies the code and the configuration of a deployed function.
+    # This variable identifies a deployed function's code and configuration.
     environment["CAFE_BUILD"] = digest(stage)
     config = {key: value for key, value in tracked.items() if key != "lambda_functions"}
     return {**config, "stages": {target.stage: stage}}
@@ -103,24 +103,24 @@ def digest(stage: dict[str, Any]) -> str:
 
 
 def build(config: dict[str, Any]) -> str:
-    """Returns the digest of the code and the configuration that ``configure`` made."""
+    """Returns the digest of the code and the configuration that ``configure`` stored in ``config``."""
     [stage] = config["stages"].values()
     return str(stage["environment_variables"]["CAFE_BUILD"])
 
 
 def architecture(config: dict[str, Any]) -> str:
-    """Returns the functions' processor by Lambda's name: ``lambda_architecture`` of the configuration."""
+    """Returns the functions' processor architecture, as Lambda names it, from the configuration."""
     [stage] = config["stages"].values()
     return str({"lambda_architecture": DEFAULT_LAMBDA_ARCHITECTURE, **config, **stage}["lambda_architecture"])
 
 
 def write_project(target: Target, config: dict[str, Any]) -> None:
-    """Writes the project folder, and adds the configuration's stage to those in it."""
+    """Writes the project folder, and adds the configuration's stage to those already there."""
     folder = target.project / ".chalice"
     folder.mkdir(parents=True, exist_ok=True)
     links = {name: REPOSITORY / name for name in LINKED}
     if target.local:
-        # A local stage has the packages of this machine. Without requirements Chalice does not download Lambda's.
+        # A local stage uses this machine's packages. Without requirements.txt, Chalice does not download Lambda's.
         del links["requirements.txt"]
         links[VENDOR] = installed_here()
     for name in (*LINKED, VENDOR):
@@ -152,7 +152,7 @@ def record_file(project: Path, stage: str) -> Path:
 
 
 def installed_here() -> Path:
-    """Returns a folder with the requirements for this machine and this Python, which pip installs if it is missing."""
+    """Returns a folder with the requirements for this machine and this Python. Installs them if they are missing."""
     requirements = REPOSITORY / "requirements.txt"
     digest = hashlib.sha256(f"{this_machine()!r} {sys.version}\n{requirements.read_text()}".encode())
     folder = INSTALLED / digest.hexdigest()[:16]
@@ -166,7 +166,7 @@ def installed_here() -> Path:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         if done.returncode:
             raise DeployError(f"pip could not install requirements.txt for the functions:\n{done.stdout.strip()}")
-        # Programs that no function starts.
+        # The functions do not run these programs.
         shutil.rmtree(packages / "bin", ignore_errors=True)
         # Another deploy may have created the folder in the meantime.
         with suppress(OSError):
@@ -175,16 +175,16 @@ def installed_here() -> Path:
 
 
 def package_file(project: Path, config: dict[str, Any]) -> Path:
-    """Returns the path of the deployment package of the project's current code, even if it does not exist yet."""
-    # The packager computes a name and builds nothing.
+    """Returns the path of the deployment package for the project's current code, even if the package does not exist."""
+    # The packager only computes a name, so it needs no dependency builder.
     packager = LambdaDeploymentPackager(OSUtils(), None, UI(), architecture(config))  # type: ignore[arg-type]
     return Path(packager.deployment_package_filename(str(project), RUNTIME))
 
 
 def build_package(target: Target, config: dict[str, Any]) -> Path:
-    """Builds the deployment package of the project's current code, for ``chalice deploy``.
+    """Builds the deployment package for the project's current code, which ``chalice deploy`` then uses.
 
-    Raises ``DeployError`` if it lacks a requirement, or has a compiled module that the functions cannot load.
+    Raises ``DeployError`` if it lacks a requirement, or contains a compiled module that the functions cannot load.
     """
     _remove_compiled_files()
     osutils, processor = OSUtils(), architecture(config)
@@ -193,10 +193,10 @@ def build_package(target: Target, config: dict[str, Any]) -> Path:
     package = Path(packager.create_deployment_package(str(target.project), RUNTIME))
     try:
         _require_complete(package)
-        remedy = "check whether `pip config list` sets another platform, and try again, which builds a new package"
+        remedy = "check whether `pip config list` sets another platform, and deploy again to build a new package"
         require_runs(target, config, package, remedy)
     except DeployError:
-        # The next deploy must not find this package.
+        # The next deploy must not use this package.
         package.unlink()
         if target.local:
             shutil.rmtree(installed_here())
@@ -205,7 +205,7 @@ def build_package(target: Target, config: dict[str, Any]) -> Path:
 
 
 def require_runs(target: Target, config: dict[str, Any], package: Path, remedy: str) -> None:
-    """Raises ``DeployError`` if the package has a compiled module that the functions cannot load."""
+    """Raises ``DeployError`` if the package contains a compiled module that the functions cannot load."""
     require_fit(package, this_machine() if target.local else lambda_machine(architecture(config)), remedy)
 
 
@@ -220,7 +220,7 @@ def _required(requirements: str) -> set[str]:
 
 
 def _installed(package: Path) -> set[str]:
-    """Returns the requirements in a package. Chalice leaves out what it cannot build, without an error."""
+    """Returns the requirements in a package. Chalice silently leaves out requirements that it cannot build."""
     with zipfile.ZipFile(package) as file:
         return {_plain(name.partition("-")[0]) for name in file.namelist() if ".dist-info/" in name}
 
@@ -230,22 +230,22 @@ def _plain(name: str) -> str:
 
 
 def _remove_compiled_files() -> None:
-    """Removes files that would change the package's digest at every run."""
+    """Removes compiled files, which would change the package's digest on every run."""
     for folder in (REPOSITORY / "chalicelib").rglob("__pycache__"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def package_with(project: Path, digest: str) -> Path:
-    """Returns the package with this digest, in the form of Lambda's ``CodeSha256``."""
+    """Returns the package with this digest, which has the format of Lambda's ``CodeSha256``."""
     packages = (project / ".chalice" / "deployments").glob("*.zip")
     for path in sorted(packages, key=lambda path: path.stat().st_mtime, reverse=True):
         if base64.b64encode(hashlib.sha256(path.read_bytes()).digest()).decode() == digest:
             return path
-    raise DeployError("the functions have a package of another deploy, which is still running")
+    raise DeployError("the functions have the package from another deploy that is still in progress")
 
 
 def package_sizes(package: Path) -> list[tuple[str, int]]:
-    """Returns the parts of a deployment package and their compressed bytes, largest first."""
+    """Returns the parts of a deployment package and their compressed sizes in bytes, largest first."""
     parts: dict[str, int] = {}
     with zipfile.ZipFile(package) as file:
         for each in file.infolist():

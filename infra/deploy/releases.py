@@ -1,7 +1,7 @@
-"""The releases of a stage, in its deploys bucket.
+"""A stage's releases, stored in its deploys bucket.
 
-stage.json                the names of the releases, of which the last one serves, and an unfinished deploy
-releases/<name>.json      each ``Release``
+stage.json                the releases' names, the serving release last, and the unfinished deploy, if any
+releases/<name>.json      one ``Release`` per file
 packages/<build>.zip      the deployment packages
 templates/<digest>.yaml   the templates
 """
@@ -24,9 +24,9 @@ KEPT = 10
 
 @dataclass(frozen=True)
 class Release:
-    """Everything that is needed to restore a release.
+    """Everything needed to restore a release.
 
-    ``stacks`` has ``{"template": key, "parameters": {name: value}}`` for each stack's name. ``record`` is Chalice's.
+    ``stacks`` maps stack names to ``{"template": key, "parameters": {name: value}}``. ``record`` is Chalice's record.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Release:
 
 @dataclass(frozen=True)
 class State:
-    """``under_way`` has the author and the start of an unfinished deploy. It is None after a deploy or its rollback."""
+    """``under_way`` contains the caller and the start time of an unfinished deploy, and is None if there is none."""
 
     releases: list[str] = field(default_factory=list)
     under_way: dict[str, str] | None = None
@@ -52,7 +52,7 @@ class State:
 
 
 class Releases:
-    """The releases of one stage, in its deploys bucket."""
+    """Reads and writes a stage's releases in its deploys bucket."""
 
     def __init__(self, clients: Clients, bucket: str) -> None:
         self._s3, self.bucket = clients("s3"), bucket
@@ -65,7 +65,7 @@ class Releases:
         self._write_state(State(state.releases, {"by": caller, "since": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}))
 
     def end(self, releases: list[str]) -> None:
-        """Ends a deploy. The last of these releases serves."""
+        """Records that a deploy has ended. The last of ``releases`` is the serving release."""
         self._write_state(State(releases))
 
     def keep(self, release: Release) -> None:
@@ -93,12 +93,12 @@ class Releases:
         return text
 
     def url(self, body: str) -> str:
-        """Uploads a template, and returns its address for CloudFormation."""
+        """Uploads a template, and returns its URL for CloudFormation."""
         self.keep_template(body)
         return f"{self._s3.meta.endpoint_url}/{self.bucket}/{template_key(body)}"
 
     def forget_older(self, names: list[str]) -> list[str]:
-        """Deletes old releases with what only they need, and returns the names of the others."""
+        """Deletes old releases and the files that only they need, and returns the remaining releases' names."""
         old, left = names[:-KEPT], names[-KEPT:]
         if not old:
             return names
@@ -127,5 +127,5 @@ class Releases:
 
 
 def template_key(body: str) -> str:
-    """Returns the key of a template, which depends on its content."""
+    """Returns a template's key, which depends on the template's content."""
     return f"templates/{hashlib.sha256(body.encode()).hexdigest()[:32]}.yaml"

@@ -1,4 +1,4 @@
-"""Removes a stage from AWS: API, functions, MySQL, stacks, and the data that the stacks leave."""
+"""Removes a stage from AWS: API, functions, MySQL, stacks, and the data that the stacks leave behind."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ WAIT_SECONDS = 120
 def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say: Say) -> None:
     """Removes the stage, or everything except its data, and checks that nothing else is left.
 
-    Each step works on what exists, so another run finishes an interrupted one.
+    Every step handles only resources that still exist, so another run finishes an interrupted removal.
     """
     cfn = clients("cloudformation")
-    # The API goes before the functions that it calls.
+    # The API is deleted before the functions that it calls.
     if acl := stacks.outputs(cfn, target.stack("resources")).get("API_WEB_ACL_ARN"):
         api_settings.disassociate(acl, target, clients, say)
     for api in chalice_record.rest_apis(target, clients):
@@ -29,7 +29,7 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
         say(f"REST API {api}: deleted")
     _delete_functions(target, clients, say)
     if not keep_data:
-        # Lambda needs the functions' roles to delete its network interfaces.
+        # This needs the functions' roles, with which Lambda deletes its network interfaces.
         database.remove(target, clients, say)
     for part in ("resources", "deploys"):
         name = target.stack(part)
@@ -40,7 +40,7 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
         stacks.delete(cfn, name, say)
     mysql = resources_of_stage.database_resources(target, account)
     for resource in existing_resources(target, clients, account):
-        # A function or MySQL may have written to its log group after the group was deleted.
+        # A function or MySQL may have recreated its log group by writing to it after the deletion.
         kept = keep_data and (resource.kind in DATA or resource in mysql)
         if resource.kind in ("AWS::Logs::LogGroup", *DATA) and not kept:
             _delete(resource, clients, say)
@@ -60,7 +60,7 @@ def _delete_functions(target: Target, clients: Clients, say: Say) -> None:
     for name, mapping in chalice_record.mappings(functions, clients):
         lambda_.delete_event_source_mapping(UUID=mapping["UUID"])
         say(f"{name}: event source mapping deleted")
-    # The mappings of a deleted function have no name by which another run would find them.
+    # Once the functions are deleted, another run could not find their mappings.
     end = time.monotonic() + WAIT_SECONDS
     while list(chalice_record.mappings(functions, clients, deleting=True)):
         if time.monotonic() > end:
@@ -86,7 +86,7 @@ def _delete(resource: Resource, clients: Clients, say: Say) -> None:
 
 
 def _empty(s3: Any, bucket: str | None, say: Say) -> None:
-    """Deletes every object of a bucket with all its versions."""
+    """Deletes all versions of every object in a bucket."""
     if bucket is None:
         return
     count = 0

@@ -1,4 +1,4 @@
-"""The resources of a stage that exist in an account: all that have a name, no matter who made them."""
+"""Finds a stage's existing resources in an account by their names, no matter who created them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from infra.deploy import chalice_record, stacks
 from infra.deploy.target import Clients, Target
 from infra.template import expanded
 
-# The parts of a stage, in the order of their deploy.
+# The parts of a stage, in the order in which they are deployed.
 PARTS = ("deploys", "database", "resources")
 TEMPLATES = {part: f"{part}.yaml" for part in PARTS}
 
 
 @dataclass(frozen=True, order=True)
 class Resource:
-    """A resource on AWS. ``kind`` is CloudFormation's name of its type."""
+    """A resource on AWS. ``kind`` is its CloudFormation type."""
 
     kind: str
     name: str
@@ -32,13 +32,13 @@ def _pages(client: Any, operation: str, key: str, **given: Any) -> Iterator[Any]
 
 
 def _buckets(s3: Any, prefix: str) -> Iterator[str]:
-    """Lists the buckets of this region. A stage in another region has buckets of the same names."""
+    """Lists this region's buckets. A stage with the same name in another region uses the same bucket names."""
     for each in _pages(s3, "list_buckets", "Buckets", Prefix=prefix, BucketRegion=s3.meta.region_name):
         yield each["Name"]
 
 
 Lister = Callable[[Clients, str], Iterator[str]]
-# The property with the name of each type, and a function that lists the names that start with a prefix.
+# For each type, the property that contains a resource's name, and a function that lists names with a prefix.
 NAMED: dict[str, tuple[str, Lister]] = {
     "AWS::CloudWatch::Alarm": (
         "AlarmName",
@@ -124,7 +124,7 @@ NAMED: dict[str, tuple[str, Lister]] = {
     "AWS::SecretsManager::Secret": (
         "Name",
         lambda clients, _: (
-            # A deleted secret keeps its name until it is gone for good.
+            # A deleted secret's name stays in use until the secret is permanently removed.
             each["Name"]
             for each in _pages(clients("secretsmanager"), "list_secrets", "SecretList", IncludePlannedDeletion=True)
         ),
@@ -160,7 +160,7 @@ NAMED: dict[str, tuple[str, Lister]] = {
 
 
 def declared_resources(target: Target, account: str) -> set[Resource]:
-    """Returns every resource that the stage's templates give a name."""
+    """Returns every resource to which the stage's templates give a name."""
     return {resource for file in TEMPLATES.values() for resource in declared_in(file, target.stage, account)}
 
 
@@ -171,7 +171,7 @@ def database_resources(target: Target, account: str) -> set[Resource]:
 
 
 def declared_in(file: str, stage: str, account: str) -> Iterator[Resource]:
-    """Yields the resources that a template gives a name."""
+    """Yields the resources to which a template gives a name."""
     names = {"Stage": stage, "AWS::AccountId": account}
     for resource in expanded(file)["Resources"].values():
         if (kind := resource["Type"]) in NAMED:
@@ -179,13 +179,13 @@ def declared_in(file: str, stage: str, account: str) -> Iterator[Resource]:
 
 
 def existing_resources(target: Target, clients: Clients, account: str) -> list[Resource]:
-    """Returns the stage's resources that exist, including its functions, APIs and stacks."""
+    """Returns the stage's existing resources, including its functions, APIs and stacks."""
     declared = declared_resources(target, account)
     existing: set[Resource] = set()
     for kind in sorted({each.kind for each in declared}):
         names = {each.name for each in declared if each.kind == kind}
         start = f"cafe-{target.stage}"
-        # Names start differently: `/aws/lambda/cafe-prod` and `/aws/vendedlogs/states/cafe-prod`.
+        # Some names begin with a path, such as `/aws/lambda/cafe-prod` and `/aws/vendedlogs/states/cafe-prod`.
         prefixes = {name[: name.index(start) + len(start)] for name in names}
         list_names = NAMED[kind][1]
         existing |= {
@@ -201,6 +201,6 @@ def existing_resources(target: Target, clients: Clients, account: str) -> list[R
 
 
 def lines_by_kind(resources: list[Resource]) -> list[str]:
-    """Returns a line for each kind of resource, with the names."""
+    """Returns a line for each kind of resource, with the resources' names."""
     kinds = sorted({each.kind for each in resources})
     return [f"  {kind}: {', '.join(each.name for each in resources if each.kind == kind)}" for kind in kinds]

@@ -1,4 +1,4 @@
-"""Restores an earlier release, after a failed deploy or at a person's request."""
+"""Restores an earlier release, after a failed deploy or on request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from infra.deploy.target import FAILURES, DeployError
 
 
 def roll_back(context: Context) -> dict[str, str]:
-    """Restores the previous release, or after an interrupted deploy the one that served. Returns its outputs."""
+    """Restores the previous release, or the serving release after an interrupted deploy. Returns the outputs."""
     changes = Changes(context)
     releases = open_releases(context, changes)
     state = releases.state()
@@ -40,22 +40,22 @@ def roll_back(context: Context) -> dict[str, str]:
 
 
 def recover(context: Context, releases: Releases, state: State) -> str:
-    """Restores the release that served before a failed deploy, and returns a sentence about the result."""
+    """Restores the release that served before a failed deploy, and returns a sentence that describes the result."""
     if state.serving is None:
         return "There is no previous release to restore: deploy again, or destroy the stage."
     context.say(f"the deploy failed: restoring {state.serving}")
     try:
         restore(context, releases, state.serving)
     except FAILURES as error:
-        return f"And {state.serving} could not be restored:\n{error}\nRun `make rollback` again."
+        return f"The previous release {state.serving} could not be restored:\n{error}\nRun `make rollback` again."
     releases.end(state.releases)
-    return f"The previous release was restored and serves: {state.serving}"
+    return f"The previous release was restored and is serving: {state.serving}"
 
 
 def restore(context: Context, releases: Releases, name: str) -> dict[str, str]:
     """Restores a release and returns its outputs.
 
-    Stacks come first, because its functions may need a role or a queue that a later release has deleted.
+    The stacks are restored first, because the functions may need a role or a queue that a later release deleted.
     """
     release = releases.release(name)
     if release.runtime != RUNTIME:
@@ -99,7 +99,7 @@ def _restore_functions(context: Context, releases: Releases, release: Release, o
     with tempfile.TemporaryDirectory() as folder:
         package, former_project = Path(folder) / "package.zip", Path(folder) / "project"
         releases.fetch_package(build(release.config), package)
-        remedy = "deploy again from here instead, which builds a package for this machine"
+        remedy = "deploy from this machine instead, which builds a package for it"
         project.require_runs(target, release.config, package, remedy)
         project.unpack(package, release.requirements, release.config, former_project)
         run_chalice(context, former_project, outputs)
@@ -107,7 +107,7 @@ def _restore_functions(context: Context, releases: Releases, release: Release, o
 
 
 def _replaced(value: Any, names: Mapping[str, str]) -> Any:
-    """Returns ``value`` with these texts replaced: a resource that was created again has another ARN."""
+    """Returns ``value`` with the strings in ``names`` replaced, because a recreated resource has another ARN."""
     if isinstance(value, dict):
         return {key: _replaced(each, names) for key, each in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The steps that a deploy and a rollback share."""
+"""Steps shared by deploys and rollbacks."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def disassociate_waf(context: Context, stack: Stack, waf: str | None) -> None:
 
 
 def run_chalice(context: Context, folder: Path, outputs: Mapping[str, str]) -> None:
-    """Runs ``chalice deploy`` in a project folder, with a record of what exists."""
+    """Runs ``chalice deploy`` in a project folder, with a record of the existing resources."""
     target = context.target
     chalice_record.write(folder, target.stage, chalice_record.rebuild(target, outputs, context.clients))
     project.run_chalice(folder, target.stage, "deploy", context.say)
 
 
 def require_settings(context: Context, config: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Raises ``DeployError`` with the settings that differ."""
+    """Raises ``DeployError`` if any settings differ from ``config`` and ``settings``."""
     problems = wiring.problems_after_settling(lambda: wiring.check(context.target, config, settings, context.clients))
     if problems:
         raise DeployError("deployed, but these settings differ:\n" + "\n".join(f"  {each}" for each in problems))
 
 
 def smoke_test(context: Context, releases: Releases, release: Release) -> None:
-    """Raises ``DeployError`` with what does not work."""
+    """Runs the smoke test. Raises ``DeployError`` with the problems that it finds."""
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "package.zip"
         releases.fetch_package(build(release.config), package)

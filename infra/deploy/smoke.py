@@ -1,6 +1,6 @@
-"""The smoke test: the deployed API answers, requires a token, and every function for events runs.
+"""The smoke test: the deployed API responds and requires a token, and every event-driven function runs.
 
-It stores and sends nothing. It reads through the API as a temporary user, and gives the functions empty events.
+The test stores and sends nothing. It reads the API as a temporary user, and invokes the functions with empty events.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from infra.users import new_password
 
 USER = "smoke-test"
 READ = ("/orders", "/reports", "/notifications", "/dead-letters")
-# A new deployment of an API, or a new permission on a function, takes some seconds to work everywhere.
+# A new API deployment or function permission takes a few seconds to take effect everywhere.
 SETTLE_SECONDS = 15
 
 
 def test(
     target: Target, outputs: Mapping[str, str], wiring: Mapping[str, Any], package: Path, clients: Clients
 ) -> list[str]:
-    """Returns what does not work, a line for each problem."""
+    """Returns a line for each problem found."""
     with zipfile.ZipFile(package) as file:
         description = file.read("chalicelib/openapi.json")
     problems = _problems_after_settling(target, outputs["REST_API_URL"], description)
@@ -56,17 +56,17 @@ def _open_routes(target: Target, url: str, description: bytes) -> Iterator[str]:
         return
     status, body = _get(f"{url}/openapi.json")
     if status != 200 or _json(body) != json.loads(description):
-        yield f"GET /openapi.json: {status}, which is not the description of the deployed code"
+        yield f"GET /openapi.json: {status}, which does not match the deployed code's description"
     status, body = _get(f"{url}/orders")
     if status != 401:
         yield f"GET /orders without a token: {status}, not 401"
 
 
 def _as_a_manager(outputs: Mapping[str, str], clients: Clients) -> list[str]:
-    """Reads every list of the API as a temporary manager, and returns what does not work."""
+    """Reads every list of the API as a temporary manager, and returns the problems."""
     cognito, pool = clients("cognito-idp"), {"UserPoolId": outputs["USER_POOL_ID"], "Username": USER}
     password = new_password()
-    # An interrupted smoke test leaves its user.
+    # An interrupted smoke test leaves its user behind.
     with suppress(cognito.exceptions.UsernameExistsException):
         cognito.admin_create_user(**pool, MessageAction="SUPPRESS")
     try:
@@ -85,7 +85,7 @@ def _as_a_manager(outputs: Mapping[str, str], clients: Clients) -> list[str]:
 
 
 def _get(url: str, token: str | None = None) -> tuple[int, bytes]:
-    """Returns status and body, or 0 and the reason if there is no answer."""
+    """Returns the response's status and body, or 0 and the reason if there is no response."""
     request = urllib.request.Request(url, headers={"Authorization": token} if token else {})  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=35) as answer:  # noqa: S310 - the API's own  # nosec B310
@@ -98,7 +98,7 @@ def _get(url: str, token: str | None = None) -> tuple[int, bytes]:
 
 
 def _json(body: bytes) -> dict[str, Any]:
-    """Returns a JSON object, or an empty one for anything else."""
+    """Returns the JSON object in ``body``, or an empty dictionary for any other content."""
     try:
         content = json.loads(body)
     except ValueError:

@@ -15,9 +15,9 @@ from infra.deploy.target import DeployError, Say
 from infra.template import expanded, parse, text
 
 WAIT_SECONDS = 3600
-# The seconds between two lines about a wait.
+# A progress line is shown this often during a wait.
 PROGRESS_SECONDS = 10
-# The types whose resources a stage can leave behind, and the property with their name.
+# The resource types that a removed stage may leave behind, and the property that contains the resource's name.
 DATA = {"AWS::DynamoDB::Table": "TableName", "AWS::S3::Bucket": "BucketName"}
 SHOWN_KINDS = 6
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
@@ -35,7 +35,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class Change:
-    """A change set that is not applied yet. ``lines`` describe it."""
+    """A change set that is not applied yet, and ``lines`` that describe it."""
 
     stack: str
     arn: str
@@ -44,10 +44,10 @@ class Change:
 
 
 def template(file: str = "resources.yaml", names: Mapping[str, str] | None = None) -> str:
-    """Returns a template as CloudFormation gets it.
+    """Returns a template as it is sent to CloudFormation.
 
-    ``names``, such as ``{"Stage": "prod", "AWS::AccountId": …}``, are spelled out in the names of tables and buckets,
-    because CloudFormation takes over existing resources only where the template has their whole names.
+    ``names``, such as ``{"Stage": "prod", "AWS::AccountId": …}``, are filled into the names of tables and buckets,
+    because CloudFormation imports existing resources only if the template contains their full names.
     """
     document = expanded(file)
     for resource in document["Resources"].values():
@@ -58,7 +58,7 @@ def template(file: str = "resources.yaml", names: Mapping[str, str] | None = Non
 
 
 def spelled_out(value: str | Mapping[str, str], names: Mapping[str, str]) -> str:
-    """Returns a name of a template with these parameters in it."""
+    """Returns a resource name from a template, with its parameters replaced by their values in ``names``."""
     spelled = value if isinstance(value, str) else value["Fn::Sub"]
     for key, given in names.items():
         spelled = spelled.replace(f"${{{key}}}", given)
@@ -71,7 +71,7 @@ def parameters_of(body: str) -> set[str]:
 
 
 def supported_parameters(body: str, parameters: Mapping[str, str]) -> dict[str, str]:
-    """Returns those of ``parameters`` that the template has."""
+    """Returns the ``parameters`` that the template declares."""
     names = parameters_of(body)
     return {name: value for name, value in parameters.items() if name in names}
 
@@ -85,7 +85,7 @@ def prepare(stack: Stack, cfn: Any, upload: Callable[[str], str] | None, say: Sa
     new = current is None or current["StackStatus"] == "REVIEW_IN_PROGRESS"
     if current and not new and _is_as_desired(current, stack, cfn):
         return None
-    # Earlier parameters stay, except those that the template no longer has.
+    # Earlier parameters keep their values, unless the template no longer declares them.
     earlier = {each["ParameterKey"] for each in current.get("Parameters", [])} if current and not new else set()
     kept = (earlier & parameters_of(stack.body)) - set(stack.parameters)
     parameters: list[dict[str, Any]] = [
@@ -100,7 +100,7 @@ def prepare(stack: Stack, cfn: Any, upload: Callable[[str], str] | None, say: Sa
             Parameters=parameters,
             Capabilities=["CAPABILITY_IAM"],
             Tags=[{"Key": key, "Value": value} for key, value in stack.tags.items()],
-            # The stack takes over tables and buckets that an earlier stage of this name has left.
+            # The stack takes over tables and buckets that an earlier stage of this name left behind.
             ImportExistingResources=True,
             **({"TemplateURL": upload(stack.body)} if upload else {"TemplateBody": stack.body}),
         )["Id"]
@@ -125,7 +125,7 @@ def prepare(stack: Stack, cfn: Any, upload: Callable[[str], str] | None, say: Sa
 
 
 def _validation_errors(cfn: Any, arn: str) -> list[str]:
-    """Returns what CloudFormation refuses beforehand, such as a name in use. The status reason only refers to it."""
+    """Returns CloudFormation's validation errors, such as a name in use. The status reason only refers to them."""
     try:
         events = cfn.describe_events(ChangeSetName=arn, Filters={"FailedEvents": True})["OperationEvents"]
     except ClientError as error:
@@ -135,7 +135,7 @@ def _validation_errors(cfn: Any, arn: str) -> list[str]:
 
 
 def _is_as_desired(current: dict[str, Any], stack: Stack, cfn: Any) -> bool:
-    """Whether the stack has exactly this template and these parameters and tags, so that it needs no change set."""
+    """Returns whether the stack already has this template, these parameters and these tags."""
     values = {each["ParameterKey"]: each["ParameterValue"] for each in current.get("Parameters", [])}
     tags = {each["Key"]: each["Value"] for each in current.get("Tags", [])}
     return (
@@ -169,7 +169,7 @@ def change_lines(stack: str, new: bool, changes: list[dict[str, Any]]) -> list[s
 
 
 def apply(change: Change, cfn: Any, say: Say) -> None:
-    """Applies a change set. Raises ``DeployError`` with the resources that failed, and the stack's state."""
+    """Applies a change set. If it fails, raises ``DeployError`` with the failed resources and the stack's state."""
     cfn.execute_change_set(StackName=change.stack, ChangeSetName=change.arn)
     stack = wait(cfn, change.stack, say)
     if stack is None or stack["StackStatus"] not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
@@ -178,7 +178,7 @@ def apply(change: Change, cfn: Any, say: Say) -> None:
 
 
 def discard(change: Change, cfn: Any) -> None:
-    """Deletes a change set, and a stack that has nothing else."""
+    """Deletes a change set, and also its stack if the change set was to create the stack."""
     cfn.delete_change_set(StackName=change.stack, ChangeSetName=change.arn)
     if change.new:
         cfn.delete_stack(StackName=change.stack)
@@ -202,7 +202,7 @@ def find(cfn: Any, name: str) -> dict[str, Any] | None:
 
 
 def outputs(cfn: Any, name: str) -> dict[str, str]:
-    """Returns a stack's outputs, with the names of environment variables."""
+    """Returns a stack's outputs, keyed by environment variable."""
     stack = find(cfn, name)
     return {variable(each["OutputKey"]): each["OutputValue"] for each in (stack or {}).get("Outputs", [])}
 
@@ -221,24 +221,24 @@ def current_parameters(cfn: Any, name: str) -> dict[str, str]:
 
 
 def variable(output: str) -> str:
-    """Returns the environment variable of an output: ``TopicArn`` becomes ``TOPIC_ARN``."""
+    """Returns the environment variable for an output: ``TopicArn`` becomes ``TOPIC_ARN``."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", output).upper()
 
 
 def _ready_for_a_change(cfn: Any, name: str, say: Say) -> dict[str, Any] | None:
-    """Returns the stack, if there is one, after its earlier changes have ended. Deletes one that cannot be updated."""
+    """Waits for earlier changes, and returns the stack, if it exists. Deletes a stack that cannot be updated."""
     stack = find(cfn, name)
     if stack and stack["StackStatus"].endswith("_IN_PROGRESS") and stack["StackStatus"] != "REVIEW_IN_PROGRESS":
         say(f"{name}: waiting for an earlier change to end")
         stack = wait(cfn, name, say)
     if stack and stack["StackStatus"] == "UPDATE_ROLLBACK_FAILED":
-        say(f"{name}: the rollback of an earlier change failed, and is retried")
+        say(f"{name}: the rollback of an earlier change failed, and is being retried")
         cfn.continue_update_rollback(StackName=name)
         stack = wait(cfn, name, say)
         if stack and stack["StackStatus"] == "UPDATE_ROLLBACK_FAILED":
             raise DeployError(why_it_failed(cfn, name))
     if stack and stack["StackStatus"] in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"):
-        say(f"{name}: {stack['StackStatus'].lower().replace('_', ' ')}, so it is deleted and created again")
+        say(f"{name}: {stack['StackStatus'].lower().replace('_', ' ')}, so the stack is deleted and created again")
         delete(cfn, name, say)
         stack = None
     return stack
@@ -281,7 +281,7 @@ def _progress(cfn: Any, name: str) -> str:
 
 
 def why_it_failed(cfn: Any, name: str) -> str:
-    """Returns the state of a stack after a failed change, and the resources that failed."""
+    """Returns a stack's state after a failed change, and the resources that failed."""
     status = (find(cfn, name) or {}).get("StackStatus", "deleted")
     rolled_back = status in ("ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
     state = "CloudFormation rolled everything back" if rolled_back else f"is now {status}"
@@ -299,6 +299,6 @@ def _reasons(cfn: Any, name: str) -> list[str]:
                 "UPDATE_IN_PROGRESS",
                 "DELETE_IN_PROGRESS",
             ):
-                # Events come newest first. This one is the start of the failed change.
+                # Events are listed newest first, and this event is the start of the failed change.
                 return reasons
     return reasons

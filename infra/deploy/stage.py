@@ -13,7 +13,7 @@ from infra.deploy.target import FAILURES, DeployError
 @dataclass(frozen=True)
 class Stage(Context):
     def deploy(self) -> dict[str, str]:
-        """Deploys this checkout and returns the stage's outputs. A failed step restores the previous release."""
+        """Deploys this checkout and returns the stage's outputs. If a step fails, restores the previous release."""
         deployment = Deployment(self)
         try:
             for step in STEPS:

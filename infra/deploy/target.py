@@ -17,12 +17,12 @@ from infra.deploy.mysql_location import MysqlLocation
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 Say = Callable[[str], None]
-# Takes a service's name, and optionally a read timeout in seconds. Returns a client.
+# Takes a service's name and optionally a read time-out in seconds, and returns a client.
 Clients = Callable[..., Any]
 
 
 class DeployError(Exception):
-    """A deploy that stopped. The message says why, and what to do next."""
+    """A failure that stops a deploy. The message says why, and what to do next."""
 
 
 FAILURES = (DeployError, BotoCoreError, ClientError)
@@ -30,9 +30,9 @@ FAILURES = (DeployError, BotoCoreError, ClientError)
 
 @dataclass(frozen=True)
 class Target:
-    """The stage to deploy, and the settings of the person who deploys it.
+    """The stage to deploy, and the settings given on the command line and in the environment.
 
-    ``parameters`` are those of the templates. ``origins`` are addresses of the console's page besides the API's own.
+    ``parameters`` are for the templates. ``origins`` are origins of the console's page besides the API's own.
     """
 
     stage: str
@@ -51,19 +51,19 @@ class Target:
         return f"cafe-{self.stage}" if name == "api_handler" else f"cafe-{self.stage}-{name}"
 
     def function_of(self, deployed: str) -> str:
-        """Returns the Python name of a function of this stage, from its name on AWS."""
+        """Returns a function's name in ``app.py`` from its name on AWS."""
         return deployed.removeprefix(f"cafe-{self.stage}").removeprefix("-") or "api_handler"
 
 
 def shown(value: Any) -> str:
-    """Returns the value of a setting for a message."""
+    """Returns a setting's value for use in a message."""
     if value is None:
         return "not set"
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def client(service: str, seconds: int = 60) -> Any:
-    """Returns a client. Long calls are not retried, because the first one may still be running."""
+    """Returns a boto3 client. Long calls are not retried, because the first call may still be running."""
     retries = {"mode": "standard"} if seconds == 60 else {"total_max_attempts": 1}
     config = Config(connect_timeout=5, read_timeout=seconds, retries=retries, tcp_keepalive=True)  # type: ignore[arg-type]
     try:

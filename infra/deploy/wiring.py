@@ -1,4 +1,4 @@
-"""The settings that Chalice cannot make, and the check of every setting of a stage."""
+"""Applies the settings that Chalice cannot apply, and checks every setting of a stage."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ HOURS = 3600
 
 
 def mappings(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Returns the settings of each function's event source mapping that Chalice cannot make."""
+    """Returns, keyed by function, the event source mapping settings that Chalice cannot apply."""
     queue = {
-        # Without it a reply that names the failed messages would delete all of them.
+        # Without this setting, a response that names the failed messages would delete all messages in the batch.
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
-        # app.py has the same number.
+        # This number must match app.py.
         "ScalingConfig": {"MaximumConcurrency": 10},
     }
-    # The function sets aside failing records after two minutes. If it cannot, the batch blocks its shard until then.
+    # The function sets failing records aside after two minutes. If it cannot, the batch blocks its shard for hours.
     stream = {
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
         "ParallelizationFactor": 1,
@@ -40,7 +40,7 @@ def mappings(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 
 
 def invocations(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Returns the settings of each function whose callers do not wait for the answer."""
+    """Returns, keyed by function, the settings for asynchronous invocations."""
     config = {
         "MaximumRetryAttempts": 2,
         "MaximumEventAgeInSeconds": 6 * HOURS,
@@ -55,14 +55,14 @@ def redrive_policy(outputs: Mapping[str, str]) -> dict[str, str]:
 
 
 def cors(target: Target, outputs: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Returns the rules of the uploads bucket, which admit uploads from the console's page only."""
+    """Returns the uploads bucket's CORS rules, which allow uploads only from the console's page."""
     url = urlsplit(outputs["REST_API_URL"])
     origins = sorted({f"{url.scheme}://{url.netloc}", *target.origins})
     return [{"AllowedMethods": ["POST"], "AllowedOrigins": origins, "MaxAgeSeconds": HOURS}]
 
 
 def desired(target: Target, outputs: Mapping[str, str]) -> dict[str, Any]:
-    """Returns all these settings. A release keeps them for its rollback."""
+    """Returns all settings that Chalice cannot apply. A release stores them for rollbacks."""
     return {
         "mappings": mappings(outputs),
         "sources": {name: outputs[source] for name, source in sources(Trigger.QUEUE, Trigger.STREAM).items()},
@@ -76,10 +76,10 @@ def desired(target: Target, outputs: Mapping[str, str]) -> dict[str, Any]:
 
 
 def apply(target: Target, settings: Mapping[str, Any], clients: Clients, say: Say) -> None:
-    """Makes the settings that differ."""
+    """Applies the settings that differ."""
     lambda_, sns = clients("lambda"), clients("sns")
     for name, desired_mapping in settings["mappings"].items():
-        # AWS refuses changes of a mapping that it is still creating.
+        # AWS rejects changes to a mapping that is still being created.
         _wait_for_mappings(lambda_, target, name)
         for mapping in _mappings_of(lambda_, target, name):
             if _different(mapping, desired_mapping):
@@ -92,7 +92,7 @@ def apply(target: Target, settings: Mapping[str, Any], clients: Clients, say: Sa
             say(f"{name}: failure destination set")
     for name, topic in settings["subscriptions"].items():
         arn = _configuration(lambda_, target, name)["FunctionArn"]
-        # A new subscription may be missing in the list for some seconds.
+        # A new subscription may be missing from the list for a few seconds.
         problems_after_settling(lambda topic=topic, arn=arn: [] if _subscriptions(sns, topic, arn) else [arn])  # type: ignore[misc]
         for subscription in _subscriptions(sns, topic, arn):
             if _redrive_policy(sns, subscription) != settings["redrivePolicy"]:
@@ -101,7 +101,7 @@ def apply(target: Target, settings: Mapping[str, Any], clients: Clients, say: Sa
                     AttributeName="RedrivePolicy",
                     AttributeValue=json.dumps(settings["redrivePolicy"]),
                 )
-                say(f"{name}: dead-letter queue of its subscription set")
+                say(f"{name}: its subscription's dead-letter queue set")
     for bucket, rules in settings["cors"].items():
         if _cors_rules(clients("s3"), bucket) != rules:
             clients("s3").put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": rules})
@@ -176,7 +176,7 @@ def _check_triggers(target: Target, settings: Mapping[str, Any], clients: Client
 
 
 def is_current(target: Target, config: Mapping[str, Any], api: str | None, clients: Clients) -> bool:
-    """Whether every function has this code and configuration, and the API has a deployment."""
+    """Returns whether every function has this code and configuration, and the API has a deployment."""
     lambda_, gateway = clients("lambda"), clients("apigateway")
     if api is None:
         return False
@@ -193,7 +193,7 @@ def is_current(target: Target, config: Mapping[str, Any], api: str | None, clien
 
 
 def problems_after_settling(find_problems: Callable[[], list[str]]) -> list[str]:
-    """Returns the problems that remain after some seconds, because AWS's lists may lack what is new."""
+    """Returns the problems that remain after a few seconds, because AWS's lists may lack new items until then."""
     end = time.monotonic() + SETTLE_SECONDS
     while (problems := find_problems()) and time.monotonic() < end:
         time.sleep(1)
@@ -255,7 +255,7 @@ def _invocation(lambda_: Any, target: Target, name: str) -> dict[str, Any]:
 
 
 def _different(current: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """Returns the names of the settings that differ. Additions by AWS to nested settings do not count."""
+    """Returns the names of the settings that differ. Ignores values that AWS adds to nested settings."""
 
     def has(current: Any, setting: Any) -> bool:
         if isinstance(setting, dict):

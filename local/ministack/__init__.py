@@ -1,7 +1,7 @@
-"""Starts MiniStack, the local AWS, with patches where it differs from AWS in a way that matters here.
+"""Starts MiniStack, the local AWS, with patches for the differences from AWS that matter to this project.
 
-``launcher.py`` starts it. Every other file holds the patches of one service, and every public function in such a file
-is a patch: its docstring says what AWS does, what MiniStack does, and who needs the difference removed.
+``launcher.py`` starts MiniStack. Every other file contains the patches for one service, and its public functions are
+the patches. A patch's docstring says what AWS does, what MiniStack does, and which code depends on the difference.
 
-The files run in MiniStack's own virtual environment, so they import nothing of the project.
+The files run in MiniStack's own virtual environment, so they import nothing from the project.
 """

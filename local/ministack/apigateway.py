@@ -1,4 +1,4 @@
-"""Patches of API Gateway."""
+"""Patches for API Gateway."""
 
 import contextvars
 import json
@@ -7,17 +7,17 @@ from typing import Any
 
 
 def import_rest_api() -> None:
-    """AWS has the operations ImportRestApi and PutRestApi, which create a whole API from a Swagger document.
+    """AWS's operations ImportRestApi and PutRestApi create or replace a whole API from a Swagger document.
 
     MiniStack reads such documents only in CloudFormation: ImportRestApi creates an empty API, and PutRestApi fails.
-    ``chalice deploy`` creates the API with the first one and updates it with the second, with ``mode=overwrite``.
+    ``chalice deploy`` creates the API with ImportRestApi and updates it with PutRestApi and ``mode=overwrite``.
     """
     from ministack.services import apigateway_v1 as gateway
 
     handle_request = gateway.handle_request
 
     def replace_content(api_id: str, document: dict[str, Any]) -> None:
-        """Makes the API exactly as the document describes it, and removes everything else."""
+        """Replaces the API's content with what the document describes."""
         api, resources = gateway._rest_apis[api_id], gateway._resources[api_id]
         api["name"] = document["info"]["title"]
         api["version"] = document["info"]["version"]
@@ -56,11 +56,11 @@ def import_rest_api() -> None:
 
 
 def update_rest_api() -> None:
-    """AWS treats an empty ``/minimumCompressionSize`` as no value, returns the value as a number, and replaces the
+    """AWS stores ``/minimumCompressionSize`` as a number, or removes it if the new value is empty, and replaces the
     endpoint type at ``/endpointConfiguration/types/<old>``.
 
-    MiniStack stores the compression size as text, which botocore cannot read back, and turns the list of types into a
-    mapping. ``chalice deploy`` sends both from its second deploy on.
+    MiniStack stores the compression size as a string, which botocore cannot parse, and turns the list of types into a
+    mapping. ``chalice deploy`` sends both changes from its second run on.
     """
     from ministack.services import apigateway_v1 as gateway
 
@@ -83,10 +83,10 @@ def update_rest_api() -> None:
 
 
 def request_path() -> None:
-    """AWS puts the path that the client requested into the context of a request to a REST API.
+    """AWS includes the path that the client requested in the request context of a REST API's event.
 
-    MiniStack leaves out the beginning of its own addresses, ``/_aws/execute-api/<id>``. The API derives its own
-    address from this path, for ``Location`` headers and for the console.
+    MiniStack leaves out the prefix of its own URLs, ``/_aws/execute-api/<id>``. The API derives its own URL from this
+    path, for ``Location`` headers and for the console.
     """
     from ministack import app
     from ministack.services import apigateway_v1 as gateway

@@ -1,4 +1,4 @@
-"""Patches of CloudFormation."""
+"""Patches for CloudFormation."""
 
 import contextvars
 from functools import wraps
@@ -6,9 +6,9 @@ from typing import Any
 
 
 def bucket_tags() -> None:
-    """AWS gives a bucket the tags of its template.
+    """AWS sets the tags that a template declares for a bucket.
 
-    MiniStack's CloudFormation leaves them out. The deploy recognizes a bucket of an earlier stage by its tags.
+    MiniStack's CloudFormation ignores them. The deploy recognizes an earlier stage's bucket by its tags.
     """
     from ministack.services import s3
     from ministack.services.cloudformation import provisioners
@@ -24,9 +24,9 @@ def bucket_tags() -> None:
 
 
 def bucket_imports() -> None:
-    """AWS imports an existing bucket into a stack if the change set allows that.
+    """AWS imports an existing bucket into a stack if the change set allows imports.
 
-    MiniStack creates such a change set, but its check of names refuses the bucket because it exists. A stage whose
+    MiniStack creates such a change set, but its name check then rejects the bucket because it exists. A stage whose
     data was kept imports its buckets when it is deployed again.
     """
     from ministack.services.cloudformation import changesets, stacks

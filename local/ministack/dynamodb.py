@@ -1,4 +1,4 @@
-"""Patches of DynamoDB and of the streams of its tables."""
+"""Patches for DynamoDB and its tables' streams."""
 
 import threading
 import time
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def partiql_inserts() -> None:
-    """AWS puts a PartiQL INSERT on the table's stream like any other write, and lets only one of two simultaneous
-    INSERTs of a key succeed.
+    """AWS writes a PartiQL INSERT to the table's stream like any other write, and lets only one of two simultaneous
+    INSERTs with the same key succeed.
 
-    MiniStack writes no stream record for it, and another thread can write between its check and its write.
+    MiniStack writes no stream record for an INSERT, and allows another thread to write between its check and its write.
     ``store_orders`` inserts with PartiQL, and ``announce_orders`` reads the stream.
     """
     from ministack.services import dynamodb
@@ -31,12 +31,12 @@ def partiql_inserts() -> None:
 
 
 def stream_failures() -> None:
-    """AWS continues after the records that a function reports as done, halves a failing batch if the mapping says so,
-    and sends a batch to the failure destination when its retries are used up.
+    """AWS resumes after the records that a function has processed, halves a failing batch if the mapping says so,
+    and sends a batch to the failure destination when its retries are exhausted.
 
-    MiniStack treats a reply with failed items as a success and loses them. It has no retry limit and does not halve
-    batches, and at the maximum age it gives up the whole batch. ``announce_orders`` must announce every order, and
-    none twice.
+    MiniStack treats a response with failed items as a success and loses those items. It has no retry limit, does not
+    halve batches, and gives up on a whole batch at the maximum age. ``announce_orders`` must announce every order
+    exactly once.
     """
     from ministack.services import lambda_svc
 
@@ -45,9 +45,9 @@ def stream_failures() -> None:
     progress: dict[str, dict[str, int]] = {}
 
     def deliver(mapping: dict[str, Any], function: Any, records: list[dict[str, Any]]) -> Any:
-        """Works through the records. If this returns an error, the poller calls again with the same first record."""
+        """Processes the records. After an error, the poller calls this again with the same first record."""
         first = f"{mapping['UUID']} {records[0]['eventID']}"
-        # The number of records that are done, the size of the next batch, and its number of retries.
+        # The number of processed records, and the next batch's size and number of retries.
         state = progress.setdefault(first, {"done": 0, "size": len(records), "retries": 0})
         while batch := records[state["done"] :][: state["size"]]:
             result = execute(function, {"Records": batch})
@@ -104,7 +104,7 @@ def _creation_time(record: dict[str, Any]) -> float:
 
 
 def _count_succeeded(mapping: dict[str, Any], batch: list[dict[str, Any]], result: dict[str, Any]) -> int:
-    """Returns how many records at the beginning of the batch are done, according to the function's answer."""
+    """Returns how many records at the start of the batch were processed, according to the function's response."""
     if result.get("error"):
         return 0
     body = result.get("body")

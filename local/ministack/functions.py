@@ -1,4 +1,4 @@
-"""Patches of Lambda."""
+"""Patches for Lambda."""
 
 import contextlib
 import hashlib
@@ -18,8 +18,8 @@ from typing import Any
 def functions_active_at_once() -> None:
     """AWS keeps a new function in the state Pending for a while.
 
-    MiniStack does the same for half a second. Chalice's waiter asks at once and then every five seconds, so a deploy
-    would wait five seconds for each function.
+    MiniStack does the same for half a second. Chalice's waiter checks immediately and then every five seconds, so a
+    deploy would wait five seconds for each function.
     """
     from ministack.services import lambda_svc
 
@@ -28,22 +28,22 @@ def functions_active_at_once() -> None:
     @wraps(schedule)
     def activate_at_once(name: str, delay: float) -> None:
         lambda_svc._functions[name]["config"].update(State="Active", LastUpdateStatus="Successful")
-        schedule(name, delay)  # clears the reasons, and does the same for published versions
+        schedule(name, delay)  # also clears the state's reasons, and activates published versions
 
     lambda_svc._schedule_state_transition = activate_at_once
 
 
 def exception_names() -> None:
-    """AWS puts the class name of the exception into the ``errorType`` of a failed invocation.
+    """AWS sets the ``errorType`` of a failed invocation to the exception's class name.
 
-    MiniStack always puts ``Runtime.HandlerError`` there. State machines retry and catch errors by these names.
+    MiniStack always sets it to ``Runtime.HandlerError``. State machines retry and catch errors by class name.
     """
     from ministack.core import lambda_runtime
     from ministack.services import lambda_svc
 
     _edit_worker('"error": str(e), "trace"', '"error": str(e), "type": type(e).__name__, "trace"')
 
-    # One thread handles the worker's answer and then the invocation's, so the name can travel from one to the other.
+    # The same thread handles the worker's result and the invocation's, so a thread-local can pass the name on.
     latest = threading.local()
     invoke, execute = lambda_runtime.Worker.invoke, lambda_svc._execute_function_warm
 
@@ -66,10 +66,10 @@ def exception_names() -> None:
 
 
 def complete_logs() -> None:
-    """AWS logs everything that a function writes, with the invocation that wrote it.
+    """AWS logs everything that a function writes, under the invocation that wrote it.
 
-    MiniStack waits 50 ms for the first line and 5 ms for each further one. On a busy machine a late line is logged
-    with the next invocation or never. This patch makes the worker mark its end, which is also faster.
+    MiniStack waits 50 ms for the first line and 5 ms for each further line. On a busy machine, a late line is logged
+    under the next invocation or never. This patch makes the worker mark the end of its output, which is also faster.
     """
     from ministack.core import lambda_runtime
 
@@ -84,7 +84,7 @@ def complete_logs() -> None:
 
     def read_until_end(worker: Any) -> str:
         lines = []
-        # A worker that has died writes no end.
+        # A worker that has died writes no end marker.
         with contextlib.suppress(queue.Empty):
             while (line := worker._stderr_queue.get(timeout=1)) != end:
                 lines.append(line)
@@ -213,7 +213,7 @@ def _is_held() -> bool:
 
 
 def _edit_worker(old: str, new: str) -> None:
-    """Replaces text in the script that runs a function's handler."""
+    """Replaces code in the script that runs a function's handler."""
     from ministack.core import lambda_runtime
 
     if old not in lambda_runtime._PYTHON_WORKER_SCRIPT:

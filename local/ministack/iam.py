@@ -1,4 +1,4 @@
-"""Patches of IAM: the action and the resource that each call needs, and the evaluation of policies."""
+"""Patches for IAM: which action and resource IAM checks for a call, and how it evaluates policies."""
 
 import contextvars
 import json
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def partiql_permissions() -> None:
-    """AWS checks each PartiQL statement as the action that it performs, such as PartiQLInsert, on its table.
+    """AWS requires permission for each PartiQL statement's own action, such as PartiQLInsert, on its table.
 
-    MiniStack checks ``dynamodb:BatchExecuteStatement`` on every resource, which AWS does not have. ``store_orders``
-    writes with it, and its role has the same policy here as on AWS.
+    MiniStack requires ``dynamodb:BatchExecuteStatement`` on ``*``, an action that does not exist on AWS.
+    ``store_orders`` writes with that operation, and its role has the same policy here as on AWS.
     """
     from ministack.core import iam_actions
 
@@ -35,9 +35,9 @@ def partiql_permissions() -> None:
 
 
 def batch_permissions() -> None:
-    """AWS checks a batch of SQS or SNS as the single action: ``sqs:SendMessage`` for SendMessageBatch.
+    """AWS requires the single-message action for an SQS or SNS batch: ``sqs:SendMessage`` for SendMessageBatch.
 
-    MiniStack checks ``sqs:SendMessageBatch``, which no policy on AWS can name. The functions send in batches.
+    MiniStack requires ``sqs:SendMessageBatch``, which AWS policies cannot contain. The functions send in batches.
     """
     from ministack.core import iam_actions
 
@@ -52,9 +52,9 @@ def batch_permissions() -> None:
 
 
 def stream_permissions() -> None:
-    """AWS checks a read of a DynamoDB stream on that stream. Its ARN is in the request or in the shard iterator.
+    """AWS requires permission on a DynamoDB stream for reading that stream.
 
-    MiniStack checks it on every resource. The API's role may read the stream of the orders table and no other.
+    MiniStack requires permission on ``*``. The API's role may read only the orders table's stream.
     """
     from ministack.core import iam_actions
     from ministack.services import dynamodb_streams
@@ -74,11 +74,11 @@ def stream_permissions() -> None:
 
 
 def function_permissions() -> None:
-    """AWS checks CreateFunction on the new function, and has the condition ``lambda:FunctionArn`` for event source
-    mappings.
+    """AWS requires permission on the new function for CreateFunction, and supports the condition
+    ``lambda:FunctionArn`` for event source mappings.
 
-    MiniStack checks both on every resource and has no such condition. The deployer may change the project's own
-    functions and no others.
+    MiniStack requires permission on ``*`` for both, and lacks the condition. The deployer may change only the project's
+    own functions.
     """
     from ministack.core import iam_actions, iam_evaluator
     from ministack.core.responses import get_account_id, get_region
@@ -119,9 +119,9 @@ def function_permissions() -> None:
 
 
 def table_tag_permissions() -> None:
-    """AWS checks a read of a table's tags on that table, whose ARN is in the request.
+    """AWS requires permission on a table for listing the table's tags.
 
-    MiniStack checks it on every resource. The deploy imports a table only if it has the stage's tags.
+    MiniStack requires permission on ``*``. The deploy imports a table only if it has the stage's tags.
     """
     from ministack.core import iam_actions
 
@@ -137,10 +137,10 @@ def table_tag_permissions() -> None:
 
 
 def user_pool_tags() -> None:
-    """AWS includes the tags of a user pool in the condition ``aws:ResourceTag``.
+    """AWS includes a user pool's tags in the condition ``aws:ResourceTag``.
 
-    MiniStack reads the tags of several services, but not those of Cognito. The deployer may change the project's own
-    user pools and no others.
+    MiniStack supports the tags of several services, but not Cognito's. The deployer may change only the project's own
+    user pools.
     """
     from ministack.services import tagging
 
@@ -148,10 +148,10 @@ def user_pool_tags() -> None:
 
 
 def simulation_context() -> None:
-    """AWS evaluates a simulation with the request's ``ContextEntries``.
+    """AWS evaluates a policy simulation with the request's ``ContextEntries``.
 
-    MiniStack ignores them, so a simulation never allows an action with a condition. The deploy simulates its own
-    actions before it starts.
+    MiniStack ignores these entries, so a simulation never allows an action that has a condition. The deploy simulates
+    its own actions before it starts.
     """
     from ministack.core import iam_evaluator
     from ministack.services import iam
@@ -186,8 +186,8 @@ def simulation_context() -> None:
 def policy_wildcards() -> None:
     """AWS lets ``*`` and ``?`` in a policy match any character.
 
-    MiniStack excludes line breaks. The key of an upload can contain one, and the function's role must still allow it
-    to read that upload.
+    MiniStack excludes line breaks. An upload's key may contain a line break, and the function's role must still allow
+    reading that upload.
     """
     from ministack.core import iam_evaluator
 

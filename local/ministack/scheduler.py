@@ -1,4 +1,4 @@
-"""Patches of EventBridge Scheduler."""
+"""Patches for EventBridge Scheduler."""
 
 import json
 from functools import wraps
@@ -6,11 +6,11 @@ from typing import Any
 
 
 def scheduled_api_calls() -> None:
-    """AWS lets a schedule call any operation of a service, and replaces ``<aws.scheduler.execution-id>`` in its input.
+    """AWS lets a schedule call any API operation, and replaces ``<aws.scheduler.execution-id>`` in its input.
 
-    MiniStack's schedules know only resources as targets, whose executions get random names, and replace nothing. The
-    scheduled reports call StartExecution with a name, so this patch adds that call. MiniStack also looks for due
-    schedules only every ten seconds; here it looks every second, because tests wait for it.
+    MiniStack's schedules support only resources as targets, give executions random names, and replace nothing. The
+    scheduled reports call StartExecution with a name, so this patch adds that call. MiniStack checks for due schedules
+    only every ten seconds; this patch makes it check every second, because tests wait for schedules.
     """
     from ministack.services import eventbridge, scheduler, stepfunctions
 

@@ -1,4 +1,4 @@
-"""Patches of SNS."""
+"""Patches for SNS."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ def lambda_subscribers() -> None:
     asynchronously: with two retries, and then the function's failure destination.
 
     MiniStack leaves out empty fields and invokes the function once. Chalice's SNS event needs the fields, and
-    ``record_notification`` must not lose a message. This patch uses MiniStack's invocation with retries.
+    ``record_notification`` must not lose a message. MiniStack already implements retries, so this patch reuses them.
     """
     from ministack.services import lambda_svc, sns
 

@@ -1,4 +1,4 @@
-"""Patches of Step Functions, apart from the history of an execution."""
+"""Patches for Step Functions, except for execution histories."""
 
 import contextvars
 import json
@@ -10,8 +10,8 @@ from typing import Any
 def repeated_starts() -> None:
     """AWS returns the running execution if StartExecution is called again with the same name and input.
 
-    MiniStack refuses with ExecutionAlreadyExists, which AWS uses only for an execution that has ended or has another
-    input. The name of a report's execution comes from its Idempotency-Key, so a repeated request depends on this.
+    MiniStack returns ExecutionAlreadyExists, which AWS returns only if the execution has ended or has another input.
+    A report's execution is named after the request's Idempotency-Key, so a repeated request depends on this.
     """
     from ministack.services import stepfunctions
 
@@ -39,7 +39,7 @@ def final_status() -> None:
     """AWS never changes the status of an execution that has ended, and a failed execution has no output.
 
     MiniStack turns ABORTED into FAILED when a task fails after StopExecution, and its failed executions have an
-    output. The API returns both to its clients.
+    output. The API returns the status and the output to its clients.
     """
     from ministack.services import stepfunctions
 
@@ -55,9 +55,9 @@ def final_status() -> None:
 
 
 def machine_timeout() -> None:
-    """AWS ends an execution as TIMED_OUT after the ``TimeoutSeconds`` of its state machine, without running a Catch.
+    """AWS ends an execution as TIMED_OUT after its state machine's ``TimeoutSeconds``, without running a Catch.
 
-    MiniStack ignores the field. The EventBridge rule that reports such executions is tested with it.
+    MiniStack ignores the field. The test of the EventBridge rule that reports such executions needs it.
     """
     from ministack.services import stepfunctions
 
@@ -75,7 +75,7 @@ def machine_timeout() -> None:
         definition = json.loads(stepfunctions._state_machines[execution["stateMachineArn"]]["definition"])
         if "TimeoutSeconds" not in definition:
             return run_execution(arn)
-        # The account and the region of the request are context variables, which a new thread does not inherit.
+        # The request's account and region are context variables, which a new thread does not inherit.
         context = contextvars.copy_context()
         timer = threading.Timer(definition["TimeoutSeconds"], context.run, (time_out, execution))
         timer.daemon = True
@@ -91,7 +91,7 @@ def machine_timeout() -> None:
 def message_attributes() -> None:
     """AWS sends the MessageAttributes of a state machine's ``sns:publish``.
 
-    MiniStack passes the state's JSON to a parser of form fields, which finds none. Subscribers filter by them.
+    MiniStack passes the state's JSON to a form-field parser, which finds no attributes. Subscribers filter by them.
     """
     from ministack.services import stepfunctions
 

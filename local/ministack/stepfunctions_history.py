@@ -1,4 +1,4 @@
-"""The patch of the history of a state machine's execution."""
+"""A patch for the histories of Step Functions executions."""
 
 import contextvars
 import json
@@ -8,19 +8,19 @@ from typing import Any
 
 
 def execution_history() -> None:
-    """AWS records the same events for the states inside a Parallel or a Map as for all others, names the previous
-    event of each, and records none after the execution's end.
+    """AWS records the same events for states inside a Parallel or a Map as for other states, links every event to the
+    previous one, and records no events after the execution's end.
 
-    MiniStack records only the tries of tasks for those states, without their names. It records no previous event, and
+    MiniStack records only task attempts for those states, without the states' names. It does not link events, and
     states that still run after StopExecution add events. The console draws an execution from its events.
     """
     from ministack.services import stepfunctions
 
     add_event, run_sub_machine = stepfunctions._add_event, stepfunctions._run_sub_machine
     one_at_a_time = threading.Lock()
-    # Each branch of a Parallel and each item of a Map runs in a thread with its own copy of these.
+    # Every branch of a Parallel and every item of a Map runs in a thread with its own copy of these variables.
     latest_event: contextvars.ContextVar[int] = contextvars.ContextVar("latest_event", default=0)
-    # The execution, and the names of the states of the branch or of the item.
+    # The execution, and the names of the branch's or the item's states, keyed by ``id(state)``.
     scope: contextvars.ContextVar[tuple[Any, dict[int, str]]] = contextvars.ContextVar("scope", default=(None, {}))
     map_name: contextvars.ContextVar[str] = contextvars.ContextVar("map_name", default="")
 

@@ -35,7 +35,7 @@ def goes_back(place: Place, checkout: Checkout, *reasons: str) -> None:
     assert status == 1, said
     for each in reasons:
         assert each in said
-    assert "The previous release was restored and serves" in said
+    assert "The previous release was restored and is serving" in said
     assert place.account.code("one") == code
     assert place.account.state("one") == state
     assert place.account.version("one") == before
@@ -120,7 +120,7 @@ def test_the_next_deploy_finishes_one_that_was_killed_after_any_step(place: Plac
             said, _ = killer.process.communicate(timeout=300)
         assert killer.process.returncode == -signal.SIGKILL, f"{operation} {what}: {said}"
     said = checkout.deploy("cut")
-    assert "this one finishes it" in said
+    assert "this deploy finishes it" in said
     assert "smoke test: the API answers, and every function runs" in said
     assert len(place.account.apis("cut")) == 1
     snapshot = place.account.snapshot("cut")

@@ -36,7 +36,7 @@ def test_the_first_deploy_shows_its_plan_and_ends_with_a_healthy_api(
         r"account 000000000000 in us-east-1 at http://127.0.0.1:\d+, as user/deployer",
         r"cafe-one-resources: new, \d+ resources \(",
         r"functions and API: deploying \d+ functions with chalice, build \w{16}",
-        r"check: every setting is right",
+        r"check: every setting is correct",
         r"smoke test: the API answers, and every function runs",
     ):
         assert re.search(line, said), said

@@ -109,13 +109,13 @@ def deployed(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def test_a_second_deploy_changes_nothing(deployed: Deployed) -> None:
-    assert "check: every setting is right" in deployed.said
+    assert "check: every setting is correct" in deployed.said
     before = len(deployed.said)
     deployed.deploy()
     assert deployed.said[before:] == [
         "cafe-prod-resources: nothing to change",
         "functions and API: nothing to change",
-        "check: every setting is right",
+        "check: every setting is correct",
     ]
 
 

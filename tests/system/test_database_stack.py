@@ -94,6 +94,6 @@ def test_a_network_that_is_in_use_is_waited_for_and_then_named(
         patch.setattr(database, "INTERFACES_SECONDS", 0.3)
         with pytest.raises(DeployError, match=f"the network is still in use by {name}: try again later"):
             database.remove(account.target, account.clients, account.said.append)
-    assert account.said[-1].startswith("database: waiting for Lambda to leave its network")
+    assert account.said[-1].startswith("database: waiting for Lambda to release the network")
     assert len(account.clusters()) == 1
     ec2.delete_network_interface(NetworkInterfaceId=name)

@@ -88,7 +88,7 @@ def test_one_deploy_repairs_everything_that_was_taken_away(system: System) -> No
         damage(system)
     done = deploy(system)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "check: every setting is right" in done.stdout
+    assert "check: every setting is correct" in done.stdout
     assert system.report()["status"] == "SUCCEEDED"
 
 

@@ -272,7 +272,7 @@ def test_dead_letters_of_another_stage_need_its_token(
         ("https://x1.execute-api.eu-central-1.amazonaws.com/api/dead-letters", "theirs"),
     ]
     monkeypatch.delenv("CAFE_TOKEN")
-    with pytest.raises(StackError, match="CAFE_TOKEN is not set: set it to the token of a manager of https://x1"):
+    with pytest.raises(StackError, match="CAFE_TOKEN is not set: set it to a manager's token for https://x1"):
         api(stack)
 
 

@@ -82,7 +82,7 @@ def test_a_failed_installation_is_an_error_with_its_reason_and_another_way(machi
 
 def test_a_package_that_does_not_bring_the_program_is_an_error(machine: Path) -> None:
     put(machine, "apt-get")
-    with pytest.raises(StackError, match="Chromium was installed, but it contains no browser"):
+    with pytest.raises(StackError, match="Chromium package was installed, but it contains no browser"):
         chromium.install()
 
 

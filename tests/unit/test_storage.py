@@ -210,7 +210,7 @@ def test_a_figure_that_cloudwatch_fails_to_give_is_an_error_and_not_a_size_of_0(
 
     account.client("cloudwatch").meta.events.register("after-call.cloudwatch.GetMetricData", fail)
     measurement = account.measure("metrics")
-    assert measurement.errors == [Failure("beans", "CloudWatch gives no figure: InternalError")]
+    assert measurement.errors == [Failure("beans", "CloudWatch returned no figure: InternalError")]
     assert measurement.buckets == []
 
 
@@ -354,7 +354,7 @@ def test_a_bucket_that_does_not_have_what_is_needed_is_named_in_the_error(accoun
     with pytest.raises(StorageRefused, match="the page cannot be stored in reports: NoSuchBucket"):
         account.report({})
     account.bucket("reports")
-    with pytest.raises(StorageRefused, match="what is left cannot be read from reports: NoSuchKey"):
+    with pytest.raises(StorageRefused, match="the remaining work cannot be read from reports: NoSuchKey"):
         account.report({"reportId": "r-1"}, {"round": 1, "id": "x", "share": 0})
 
 

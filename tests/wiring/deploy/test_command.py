@@ -18,7 +18,7 @@ def test_a_malformed_stage_is_refused(stage: str, capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit) as error:
         main(["--", stage])
     assert error.value.code == 2
-    assert "must be lower-case letters, digits and single hyphens, at most 20" in capsys.readouterr().err
+    assert "must be at most 20 lower-case letters, digits and single hyphens" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, *given: str) -> list[str]:
     return left
 
 
-NOBODY = "`--yes` applies every change without a question"
+NOBODY = "`--yes` applies every change without asking"
 
 
 @pytest.mark.parametrize(

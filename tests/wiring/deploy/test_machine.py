@@ -80,22 +80,22 @@ def test_a_package_with_modules_of_its_own_machine_is_taken(
             ARM,
             f"x/a.cpython-{TAG}-x86_64-linux-gnu.so",
             elf(X86),
-            f"the package holds a.cpython-{TAG}-x86_64-linux-gnu.so, which is compiled for x86_64 Linux with "
-            f"Python {PYTHON}, and this machine runs arm64 Linux with Python {PYTHON}: try again",
+            f"the package contains a.cpython-{TAG}-x86_64-linux-gnu.so, which is compiled for x86_64 Linux with "
+            f"Python {PYTHON}, but this machine runs arm64 Linux with Python {PYTHON}: try again",
         ),
         (
             MAC,
             "a.abi3.so",
             elf(ARM64),
-            "the package holds a.abi3.so, which is compiled for arm64 Linux, and this machine runs arm64 macOS with "
+            "the package contains a.abi3.so, which is compiled for arm64 Linux, but this machine runs arm64 macOS with "
             f"Python {PYTHON}: try again",
         ),
         (
             lambda_machine("x86_64"),
             "a.cpython-39-x86_64-linux-gnu.so",
             elf(X86),
-            "the package holds a.cpython-39-x86_64-linux-gnu.so, which is compiled for x86_64 Linux with Python 3.9, "
-            f"and Lambda runs x86_64 Linux with Python {PYTHON}: try again",
+            "the package contains a.cpython-39-x86_64-linux-gnu.so, which is compiled for x86_64 Linux with Python "
+            f"3.9, but Lambda runs x86_64 Linux with Python {PYTHON}: try again",
         ),
     ],
 )
@@ -139,7 +139,9 @@ def test_a_package_that_this_machine_cannot_run_is_neither_deployed_nor_kept(tar
     target = replace(target, local=True)
     config = configured(target)
     (installed / "native.abi3.so").write_bytes(elf(RISCV))
-    with pytest.raises(DeployError, match=r"^the package holds native\.abi3\.so, which is compiled for riscv64 Linux"):
+    with pytest.raises(
+        DeployError, match=r"^the package contains native\.abi3\.so, which is compiled for riscv64 Linux"
+    ):
         project.build_package(target, config)
     assert list((target.project / ".chalice" / "deployments").iterdir()) == []
     assert not installed.exists()
@@ -157,7 +159,7 @@ def test_a_release_that_this_machine_cannot_run_is_not_put_back(
     )
     monkeypatch.setattr(project, "run_chalice", lambda *_: pytest.fail("it was deployed"))
     context = Context(target, lambda _: SimpleNamespace(), None, lambda _: None, lambda _: None)  # type: ignore[arg-type]
-    with pytest.raises(DeployError, match=r"compiled for riscv64 Linux, and this machine runs .*: deploy again from"):
+    with pytest.raises(DeployError, match=r"compiled for riscv64 Linux, but this machine runs .*: deploy from"):
         restore(context, releases, "r")
 
 
