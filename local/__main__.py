@@ -119,7 +119,7 @@ def keep_to_this_machine(environment: MutableMapping[str, str]) -> None:
     environment.update(NO_PROXY)
 
 
-def main() -> None:
+def main(given: list[str] | None = None) -> None:
     parser = types.Parser(prog="python -m local", description="The whole system on this machine.")
     commands = parser.add_subparsers(required=True, metavar="command")
     for name, work, about in (
@@ -171,7 +171,7 @@ def main() -> None:
     for name in ("name", "group"):
         user_command.add_argument(name)
     user_command.set_defaults(work=lambda stack: user(stack, arguments.name, arguments.group))
-    arguments: argparse.Namespace = parser.parse_args()
+    arguments: argparse.Namespace = parser.parse_args(given)
     keep_to_this_machine(os.environ)
     try:
         arguments.work(Stack.read())

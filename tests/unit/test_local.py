@@ -10,11 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from local import logs
 from local.__main__ import api, keep_to_this_machine
 from local.database import Database, ExternalServer
 from local.processes import Process, StackError, exclusive_lock, fingerprint, free_ports, require_free_port
@@ -266,14 +264,29 @@ def test_dead_letters_of_another_stage_need_its_token(
     monkeypatch.setattr("local.api.fetch", lambda url, token: seen.append((url, token)) or b"{}")
     for url in ("", stack.api_url, "https://x1.execute-api.eu-central-1.amazonaws.com/api/"):
         monkeypatch.setenv("CAFE_API_URL", url)
-        api(stack).get("/dead-letters")
+        api(stack, None).get("/dead-letters")
     assert seen == [
         *[(f"{stack.api_url}/dead-letters", "token-1")] * 2,
         ("https://x1.execute-api.eu-central-1.amazonaws.com/api/dead-letters", "theirs"),
     ]
     monkeypatch.delenv("CAFE_TOKEN")
-    with pytest.raises(StackError, match="CAFE_TOKEN is not set: set it to a manager's token for https://x1"):
-        api(stack)
+    with pytest.raises(StackError, match="CAFE_TOKEN is not set: set it to the token of a manager of https://x1"):
+        api(stack, None)
+
+
+def test_the_dead_letters_of_a_stage_are_never_those_of_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = Stack(tmp_path)
+    monkeypatch.setattr("local.api.fetch", lambda url, **_: b'{"stage": "prod"}')
+    monkeypatch.delenv("CAFE_API_URL", raising=False)
+    with pytest.raises(StackError, match="set CAFE_API_URL to the API of prod, and CAFE_TOKEN to the token"):
+        api(stack, "prod")
+    monkeypatch.setenv("CAFE_API_URL", "https://x1.execute-api.eu-central-1.amazonaws.com/api")
+    monkeypatch.setenv("CAFE_TOKEN", "theirs")
+    with pytest.raises(StackError, match="CAFE_API_URL is the API of the stage prod: set it to the one of test"):
+        api(stack, "test")
+    assert api(stack, "prod").get("/dead-letters") == {"stage": "prod"}
 
 
 def test_a_fingerprint_changes_with_any_source_but_not_with_compiled_files(tmp_path: Path) -> None:
@@ -283,46 +296,6 @@ def test_a_fingerprint_changes_with_any_source_but_not_with_compiled_files(tmp_p
     assert fingerprint(tmp_path, "command") == before
     (tmp_path / "one.py").write_text("2")
     assert fingerprint(tmp_path, "command") != before
-
-
-class FakeLogs:
-    """CloudWatch Logs with one group and one event on each page."""
-
-    def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
-        self.started: list[int] = []
-
-    def get_paginator(self, operation: str) -> "FakeLogs":
-        self.operation = operation
-        return self
-
-    def paginate(self, startTime: int = 0, **_: str) -> list[dict[str, Any]]:  # noqa: N803 - AWS's own name
-        if self.operation == "describe_log_groups":
-            return [{"logGroups": [{"logGroupName": "/aws/lambda/cafe-dev-store_orders"}]}]
-        self.started.append(startTime)
-        return [{"events": [event]} for event in self.events if event["timestamp"] >= startTime]
-
-    def write(self, stream: str, timestamp: int, message: str) -> None:
-        self.events.append({"logStreamName": stream, "timestamp": timestamp, "message": message})
-
-
-def test_each_log_line_is_shown_once_in_order_also_one_that_is_late_or_the_same_again() -> None:
-    client, recent = FakeLogs(), {}
-    rounds = [
-        ([("a", 2_000, "again"), ("b", 1_000, "first")], ["first", "again"]),
-        ([("a", 2_000, "again")], ["again"]),
-        ([("a", 60_000, "new")], ["new"]),
-        ([("b", 51_000, "late")], ["late"]),
-        ([], []),
-    ]
-    for written, shown in rounds:
-        for line in written:
-            client.write(*line)
-        found = logs.new_lines(client, "/aws/lambda/cafe-dev", recent)
-        assert found == [("cafe-dev-store_orders", each) for each in shown]
-    # Old lines are not read again.
-    assert client.started[-1] == 50_000
-    assert [each[2] for each in recent["/aws/lambda/cafe-dev-store_orders"]] == ["new", "late"]
 
 
 def test_settings_of_the_shell_do_not_reach_the_local_cloud() -> None:

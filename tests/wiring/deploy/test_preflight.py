@@ -8,10 +8,9 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-import boto3
 import pytest
 
-from infra.deploy import preflight
+from infra.deploy import preflight, target
 from infra.deploy.context import Changes, Context
 from infra.deploy.preflight import CallerIdentity, PermissionsUnknown
 from infra.deploy.target import Clients, DeployError, Target
@@ -42,7 +41,7 @@ def test_an_error_says_what_to_set(given: dict[str, str], problem: str, monkeypa
     for name, value in {**given, **files, "AWS_EC2_METADATA_DISABLED": "true"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(DeployError, match=problem):
-        preflight.caller_identity(boto3.Session().client)
+        preflight.caller_identity(target.client)
 
 
 def test_credentials_that_aws_refuses_are_an_error_with_its_words() -> None:
