@@ -40,6 +40,7 @@ def test_an_error_says_what_to_set(given: dict[str, str], problem: str, monkeypa
     files = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), "/dev/null")
     for name, value in {**given, **files, "AWS_EC2_METADATA_DISABLED": "true"}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
     with pytest.raises(DeployError, match=problem):
         preflight.caller_identity(target.client)
 
