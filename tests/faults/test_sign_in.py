@@ -8,11 +8,7 @@ from tests.system.stack import Faulty
 from tests.system.system import wait_for
 from tests.system.wire import Fault
 
-FAULTS = {
-    "the pool returns 503": unavailable,
-    "the connection is cut": cut_before,
-    "half the keys arrive": truncated,
-}
+FAULTS = {"the pool returns 503": unavailable, "the connection is cut": cut_before, "half the keys arrive": truncated}
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=list(FAULTS))
