@@ -84,7 +84,7 @@ def redrive(system: Faulty, *about: str) -> None:
             system.request("POST", "/dead-letters/redrive", {"ids": ids})
         return not ids
 
-    wait_for(done, "dead letters put back")
+    wait_for(done, "the redrive of all dead letters")
 
 
 def inbox(system: Faulty, about: str | None = None) -> list[dict[str, Any]]:
