@@ -23,7 +23,7 @@ Visit = Callable[..., Console]
 # Adds a person to the user pool, in a group.
 Make = Callable[..., Person]
 
-# Time limit for every wait. It is generous, because a slow machine must not fail the tests.
+# The time limit for every wait is generous, because a slow machine must not fail the tests.
 SECONDS = 30
 expect.set_options(timeout=SECONDS * 1000)
 

@@ -1,4 +1,4 @@
-"""For each permission of each role, the smallest call that needs it. Only permissions that the local cloud enforces.
+"""The smallest calls that need each permission of each role, for permissions that the local cloud enforces.
 
 An exercise calls a function as its trigger does, and takes some hundredths of a second. The response and the log show
 whether AWS denied a call.
@@ -222,7 +222,7 @@ def upload_link(stage: Stage) -> Answer:
 
 
 def waiting(queue: str) -> Run:
-    """Returns a request that lists the dead letters. The API receives and releases the only one."""
+    """Returns a request that lists the queue's only dead letter, which the API receives and releases."""
 
     def listed(stage: Stage) -> Answer:
         sent = letter(stage, queue, {})
@@ -233,7 +233,7 @@ def waiting(queue: str) -> Run:
 
 
 def letter(stage: Stage, queue: str, content: Any) -> str:
-    """Empties both queues, and sends a dead letter to one of them. Returns its id."""
+    """Empties both dead-letter queues, and sends a message to ``queue``. Returns the message id."""
     for each in ("orders-dead", "failures"):
         stage.aws("sqs").purge_queue(QueueUrl=stage.queue(each))
     return str(stage.aws("sqs").send_message(QueueUrl=stage.queue(queue), MessageBody=json.dumps(content))["MessageId"])

@@ -1,4 +1,4 @@
-"""Deploys that fail are rolled back, and the next deploy finishes one that was killed.
+"""Failed deploys are rolled back, and the next deploy finishes a killed deploy.
 
 Every deploy here has exactly the permissions of ``infra/deployer-policy.json``. Each test leaves the stage ``one``
 deployed and complete.

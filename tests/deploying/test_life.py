@@ -71,7 +71,7 @@ def test_a_lost_record_is_rebuilt_by_name_and_no_resource_is_created_twice(place
 
 
 def test_a_second_stage_leaves_the_first_unchanged(place: Place, here: Checkout) -> None:
-    """The second stage's name begins with the first's, so prefixes cannot tell them apart."""
+    """The second stage's name begins with the first stage's name, so matching by prefix would confuse the stages."""
     before = place.account.snapshot("one")
     here.deploy("one-more")
     assert place.account.snapshot("one") == before

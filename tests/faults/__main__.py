@@ -13,7 +13,7 @@ from tests.faults.load import load, outage, silent, soak
 from tests.system.faults import unavailable
 from tests.system.stack import Faulty, running
 
-# Counts that must be 0 for the exit status to be 0.
+# The exit status is 0 only if all of these counts are 0.
 PROMISED = (
     *("lost", "doubled", "not announced", "not in the inbox"),
     *("rows lost", "rows doubled", "reports lost", "reports doubled"),

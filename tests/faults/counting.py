@@ -37,7 +37,7 @@ class Count:
 
 
 def settled(system: Faulty, look: Callable[[], bool], seconds: float = 60) -> None:
-    """Waits until ``look`` finds all items and the orders queue is empty, at most ``seconds`` for each."""
+    """Waits until ``look`` finds all items and the orders queue is empty, for at most ``seconds`` each."""
     try:
         wait_for(look, "all items", seconds)
         wait_for(lambda: not in_queue(system, "ORDERS_QUEUE_URL"), "an empty queue", seconds)

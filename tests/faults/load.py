@@ -190,7 +190,7 @@ def outage(system: Faulty, fault: Fault, seconds: float) -> dict[tuple[str, str]
 
     orders, files, reports = [order(new_id("before")) for _ in range(20)], [new_file()], []
     rule = Rule(r"(?!sts:).*", counted)
-    # Gives each function some work before the outage begins.
+    # Every function has work to do when the outage begins.
     place(system, orders)
     system.upload(files[0].key, files[0].body)
     reports = [system.post("/create_report", {"kind": kind})["reportId"] for kind in ("inventory", "storage")]

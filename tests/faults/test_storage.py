@@ -9,7 +9,7 @@ from tests.system.reports import start
 from tests.system.stack import Faulty
 
 READY, FAILURE = "Subject=Storage+report%3A", "Subject=Storage+report+failed"
-# Few faults, because a bucket is tried only twice. After that, the report lists it as an error.
+# The faults are few, because a bucket is tried only twice. After that, the report lists it as an error.
 FEW = 3
 LISTING, METRICS = {"kind": "storage"}, {"kind": "storage", "mode": "metrics"}
 

@@ -87,7 +87,7 @@ class Emulator:
         try:
             events = self.client("logs").filter_log_events(logGroupName=f"/aws/lambda/{name}")["events"]
         except ClientError:
-            return []  # it has not run yet
+            return []  # the function has not run yet
         lines = [each["message"] for each in events]
         return [json.loads(line.removeprefix("event ")) for line in lines if line.startswith("event ")]
 

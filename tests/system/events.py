@@ -60,7 +60,7 @@ def undelivered(topic: str, subject: str, message: str, **attributes: str) -> Ev
 
 
 def failed_batch(stream: str, shard: str, start: str, end: str) -> Event:
-    """Returns the dead letter that Lambda sends after a batch's last retry. It has only the batch's position."""
+    """Returns Lambda's dead letter after a batch's last retry. The letter contains only the batch's position."""
     info = {"streamArn": stream, "shardId": shard, "batchSize": 1, "startSequenceNumber": start}
     return {
         "requestContext": {"condition": "RetryAttemptsExhausted"},

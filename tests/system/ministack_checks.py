@@ -63,7 +63,7 @@ def update_rest_api(emulator: Emulator) -> bool:
     try:
         gateway.update_rest_api(restApiId=api, patchOperations=operations)
         updated = gateway.get_rest_api(restApiId=api)
-    except (ResponseParserError, ValueError):  # botocore raises them for a string in place of a number
+    except (ResponseParserError, ValueError):  # botocore raises these for a string in place of a number
         return False
     return updated["endpointConfiguration"]["types"] == ["REGIONAL"] and "minimumCompressionSize" not in updated
 

@@ -317,7 +317,7 @@ class Message:
 
 
 class Subscriber:
-    """A subscriber to all notifications and alarms. It keeps repeated messages too."""
+    """A subscriber to all notifications and alarms. It also keeps repeated messages."""
 
     def __init__(self, system: Faulty) -> None:
         self._sqs = system.aws("sqs")
@@ -347,7 +347,7 @@ class Subscriber:
             return list(self._got)
 
     def about(self, text: str) -> Counter[str]:
-        """Counts the notifications about ``text`` by key."""
+        """Counts the notifications about ``text``, grouped by key."""
         return Counter(each.key for each in self.messages() if text in each.key + each.subject + each.text)
 
 

@@ -82,7 +82,7 @@ class System:
         url = path if "://" in path else self.env["CAFE_API_URL"] + path
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         sent = {"Content-Type": "application/json"} if data is not None else {}
-        # Only the API gets the token. A presigned link works without one.
+        # Only the API gets the token. A presigned link needs no token.
         if self._sender and url.startswith((self.env["CAFE_API_URL"], self.env["REST_API_URL"])):
             sent["Authorization"] = self.stack.users.token(self._sender)
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -100,7 +100,7 @@ class System:
         return answer.json
 
     def all(self, path: str, name: str) -> list[dict[str, Any]]:
-        """Returns the items of all pages of a list."""
+        """Returns the items on all pages of a list."""
         separator = "&" if "?" in path else "?"
         page = self.get(f"{path}{separator}limit=100")
         found = list(page[name])

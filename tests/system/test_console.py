@@ -32,7 +32,7 @@ def test_the_page_and_its_files_open_and_can_be_cached(system: System, address: 
         page = system.request("GET", url)
         assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     for url in (address + "/", *files(page)):
-        # A real browser's header. API Gateway considers only its first type.
+        # This is a real browser's header. API Gateway considers only the header's first type.
         answer = system.request("GET", url, Accept="image/avif,image/webp,*/*;q=0.8", Accept_Encoding="gzip, br")
         expected = (
             TYPES[url.rsplit(".", 1)[1]] if url.startswith(f"{address}/console/") else page.headers["Content-Type"]

@@ -146,7 +146,7 @@ def test_a_failed_batch_is_read_again_from_its_position_on_the_stream(system: Sy
 def test_ten_simultaneous_redrives_put_each_dead_letter_back_once(system: System, letters: Letters) -> None:
     mine = letters.new_id()
     orders = [f"{mine}-{number}" for number in range(30)]
-    # Only a few keys, because MiniStack starts a process for each upload.
+    # The test uses few keys, because MiniStack starts a process for each upload.
     keys = [f"photos/{mine}-{number}.jpg" for number in range(3)]
     dead = [letters.put("ORDERS_DEAD_LETTER_URL", order_message(each)) for each in orders]
     dead += [letters.put("FAILURES_QUEUE_URL", failed_upload(system, each)) for each in keys]

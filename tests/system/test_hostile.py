@@ -50,7 +50,7 @@ def test_the_api_matches_its_description_for_any_request(
         check=False,
     )
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
-    # It tried every route, and did not stop when the server gave no response.
+    # schemathesis tried every route, and did not stop when the server gave no response.
     operations = sum(len(methods) for methods in json.loads(description.read_text())["paths"].values())
     assert f"Tested: {operations}\n" in done.stdout
     assert int(re.findall(r"([0-9]+) generated", done.stdout)[0]) >= examples * operations

@@ -51,7 +51,7 @@ def main(stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     def main(*arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["python -m local", *arguments])
         monkeypatch.setattr(Stack, "read", lambda: stack)
-        # It would change this process's environment, which the other tests share.
+        # The real function changes this process's environment, which other tests share.
         monkeypatch.setattr(command, "keep_to_this_machine", lambda _: None)
         command.main()
         return capsys.readouterr().out

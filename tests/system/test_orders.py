@@ -51,7 +51,7 @@ def test_an_order_sent_many_times_is_stored_and_announced_once(system: System) -
     answers = at_once(lambda: system.post("/orders", nameless, Idempotency_Key=key))
     assert answers == answers[:1] * 10
     assert system.request("POST", "/orders", nameless[:1], Idempotency_Key=key).status == 409
-    # Orders are announced in the order in which they were stored, so the last one ends the test.
+    # Orders are announced in the order in which they were stored, so none follows the last order's.
     last = system.post("/orders", {"customerID": customer, "item": "Tea"})["orderID"]
 
     sent = {order["orderID"], last, *(each["orderID"] for each in answers[0]["orders"])}

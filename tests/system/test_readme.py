@@ -92,7 +92,7 @@ def serves(system: System, block: str) -> None:
     command, replaced = re.subn(r"(?<=--port )\d+", str(port), block)
     assert replaced == 1, block
     shell = ["bash", "-c", f"source '{system.stack.folder / 'env'}'\n{command}"]
-    # A session of its own, because `chalice local` starts a second process that watches for changes.
+    # The shell gets its own session, because `chalice local` starts a second process that watches for changes.
     clean = {name: os.environ[name] for name in ("PATH", "HOME")}
     with subprocess.Popen(shell, cwd=ROOT, env=clean, start_new_session=True) as process:
         try:

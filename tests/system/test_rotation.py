@@ -28,7 +28,7 @@ class Rotation:
         self.system = system
         self.secrets = system.aws("secretsmanager")
         self.arn = system.env["DB_SECRET_ARN"]
-        # As long as version ids on AWS.
+        # The token is as long as version ids on AWS.
         self.version = secrets.token_hex(16)
 
     def secret(self, **which: str) -> str:
@@ -87,7 +87,7 @@ def test_the_functions_work_after_every_step_of_a_rotation(rotation: Rotation) -
     for step in STEPS:
         rotation.run([step])
         system.call("read_inventory", {"reportId": "rotation"})
-    # A fresh process, which has not read the secret yet, must also work. Updating the environment starts one.
+    # A fresh process, which has not read the secret yet, must also work. Updating the environment starts such a process.
     lambda_, name = system.aws("lambda"), "cafe-dev-read_inventory"
     variables = lambda_.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
     lambda_.update_function_configuration(FunctionName=name, Environment={"Variables": variables})

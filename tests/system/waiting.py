@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-# Generous, because a slow machine must not fail the tests.
+# The time limit is generous, because a slow machine must not fail the tests.
 SECONDS = 60
 
 Found = TypeVar("Found")
