@@ -87,7 +87,7 @@ def test_the_functions_work_after_every_step_of_a_rotation(rotation: Rotation) -
     for step in STEPS:
         rotation.run([step])
         system.call("read_inventory", {"reportId": "rotation"})
-    # A fresh process, which has not read the secret yet, must also work. Updating the environment starts such a process.
+    # A fresh process, which has not read the secret yet, must also work. A changed environment starts such a process.
     lambda_, name = system.aws("lambda"), "cafe-dev-read_inventory"
     variables = lambda_.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
     lambda_.update_function_configuration(FunctionName=name, Environment={"Variables": variables})
