@@ -1,4 +1,4 @@
-"""New orders to the subscribers: each is announced, and one that cannot be holds up no other."""
+"""Announcing new orders to the subscribers: an order that cannot be announced delays no other."""
 
 import copy
 import re
@@ -19,7 +19,7 @@ from tests.unit.cloud import ENVIRONMENT, Aws, refusing
 
 
 def record(order_id: str, customer: Any = "c-1", name: str = "INSERT") -> dict[str, Any]:
-    """Returns one record of the table's stream."""
+    """Returns one record from the table's stream."""
     image = {"orderID": {"S": order_id}, "customerID": {"S": customer} if isinstance(customer, str) else customer}
     return {
         **{"eventID": f"e-{order_id}", "eventName": name, "eventVersion": "1.1", "eventSource": "aws:dynamodb"},
@@ -34,7 +34,7 @@ def record(order_id: str, customer: Any = "c-1", name: str = "INSERT") -> dict[s
 
 
 class Failures:
-    """The failures queue as announce_orders sees it. It does not accept the records that are ``refused``."""
+    """A failures queue that does not accept the records in ``refused``."""
 
     def __init__(self, *refused: str) -> None:
         self.put: list[str] = []
@@ -60,7 +60,7 @@ def announce(
     seconds: float = 60,
     redriven: bool = False,
 ) -> str | None:
-    """Announces records that are ``age`` seconds old. Returns the event id of the first that must come again."""
+    """Announces records that are ``age`` seconds old. Returns the event id of the first record to retry."""
     event = {"Records": list(records), **({"redriven": True} if redriven else {})}
     answer = announce_orders(
         event,
@@ -123,7 +123,7 @@ INVALID, FORBIDDEN = refusal("InvalidParameter"), refusal("AuthorizationError")
 
 
 class Topic:
-    """An SNS that refuses some orders, or all of them. ``taken`` has the orders that its messages named."""
+    """An SNS topic that refuses some orders, or all. ``taken`` lists the orders in the messages that it accepted."""
 
     def __init__(self, error: Exception, *refused: str) -> None:
         self.error = error
@@ -154,7 +154,7 @@ def test_an_order_of_two_minutes_is_set_aside_and_a_younger_one_behind_it_comes_
     assert topic.calls == 1
     assert failures.put == EVENTS[:4]
     assert failures.reasons == ["SNS is away"]
-    # No record of an old batch comes again.
+    # An old batch has no records to retry.
     assert announce(RECORDS, Topic(AWAY), failures, age=121) is None
     assert failures.put == EVENTS[:4] + EVENTS
 
@@ -182,7 +182,7 @@ def test_a_refusal_of_every_message_sets_all_orders_aside_at_once() -> None:
 def test_an_order_that_cannot_be_set_aside_either_comes_again_with_those_behind_it() -> None:
     topic = Topic(INVALID, "o-3")
     assert announce(RECORDS, topic, Failures("e-o-3")) == "e-o-3"
-    # If one behind it had been announced, it would be announced twice.
+    # If a later order had been announced, the retry would announce it twice.
     assert topic.taken == BATCH[:3]
     assert announce(RECORDS, Topic(FORBIDDEN, "o-3"), Failures("e-o-3")) == "e-o-3"
 
@@ -221,7 +221,7 @@ def test_without_time_for_another_try_the_rest_comes_again() -> None:
 
 @pytest.mark.parametrize("age", [1, 1_000_000])
 def test_a_redriven_batch_with_an_error_that_can_pass_fails_the_function_so_that_lambda_retries(age: int) -> None:
-    """Nobody reads the answer of an asynchronous invocation."""
+    """Nobody reads an asynchronous invocation's result."""
     with pytest.raises(Unavailable, match=r"^10 orders could be neither"):
         announce(RECORDS, Topic(AWAY), age=age, redriven=True)
 
@@ -248,7 +248,7 @@ def test_announce_orders_sets_each_order_aside_as_lambda_would_its_event(api: Ap
     assert letter["responsePayload"]["errorType"] == "AuthorizationErrorException"
     assert "AuthorizationError" in letter["responsePayload"]["errorMessage"]
     [change] = letter["requestPayload"]["Records"]
-    # This part of the record is enough to announce the order, and to bring it again.
+    # These parts of the record are enough to announce the order and to redrive it.
     assert list(change) == ["eventID", "eventName", "eventSourceARN", "dynamodb"]
     assert change["dynamodb"]["NewImage"] == {"customerID": {"S": "c-1"}}
     assert announced(change)[0].message.endswith("- order o-3 of customer c-1")

@@ -1,6 +1,6 @@
-"""The routes of the REST API through Chalice's test client: what each answers, and which errors reach a client.
+"""The REST API's routes through Chalice's test client: their responses, and the errors that reach a client.
 
-Valid bodies, parameters and keys are tested where they are parsed: test_rest, test_orders, test_reports.
+The parsing of bodies, parameters and keys is tested in test_rest, test_orders and test_reports.
 """
 
 import json
@@ -31,19 +31,19 @@ def started(api: Api, body: Any = b"", **headers: str) -> dict[str, Any]:
 
 
 def stored(api: Api, aws: Aws) -> None:
-    """Lets store_orders take what is on the queue."""
+    """Runs store_orders on the queued orders."""
     records = [message(json.dumps(body), number) for number, body in enumerate(aws.queued())]
     assert api.invoke("store_orders", {"Records": records}) == {"batchItemFailures": []}
 
 
 def place(api: Api, aws: Aws, *orders: dict[str, Any]) -> None:
-    """Sends orders all the way into the table."""
+    """Posts orders, and stores them in the table."""
     assert api.post("/orders", list(orders)).status_code == 202
     stored(api, aws)
 
 
 def pages(api: Api, path: str, key: str) -> Iterator[list[str]]:
-    """Follows ``next`` to the end of a list, and gives the ids on each page."""
+    """Follows ``next`` to the end of a list, yielding the ids on each page."""
     following: str | None = ""
     while following is not None:
         page = api.get(path + following).json_body
@@ -73,7 +73,7 @@ def test_a_key_belongs_to_one_report_and_to_the_person_who_asked_first(api: Api,
     assert message.startswith(f"Idempotency-Key: {key} ")
     assert [each["reportId"] for each in api.get("/reports").json_body["reports"]] == [first["reportId"]]
     assert api.get(first["href"]).json_body["requestedBy"] == "mia"
-    # Without a key each request is a report.
+    # Without a key, every request starts a new report.
     second = started(ben)
     assert second["reportId"] != first["reportId"] != started(api)["reportId"] != second["reportId"]
     assert api.get(second["href"]).json_body["requestedBy"] == "ben"
@@ -95,7 +95,7 @@ def test_a_succeeded_report_has_its_summary_and_a_fresh_link_for_an_hour(api: Ap
     shown = api.get(f"/reports/{report_id}").json_body
     assert (shown["status"], shown["summary"], shown["error"]) == ("SUCCEEDED", summary, None)
     assert TIMESTAMP.fullmatch(shown["finishedAt"])
-    # Its page is not there.
+    # The report's page does not exist yet.
     assert (shown["url"], shown["expiresAt"]) == (None, None)
     aws.s3.put_object(Bucket=ENVIRONMENT["REPORTS_BUCKET"], Key=f"{kind}/{report_id}/report.html", Body=b"<p>")
     before = app.now()
@@ -138,7 +138,7 @@ def test_a_report_that_does_not_exist_is_a_404(api: Api, aws: Aws, report_id: st
     calls = aws.calls(aws.sfn, "DescribeExecution")
     message = refused(api.get(f"/reports/{report_id}{history}"), 404, "NotFound")
     assert message.startswith("there is no report ")
-    # Step Functions would call a malformed name invalid.
+    # Step Functions rejects malformed names, so it is not called for them.
     assert bool(calls) is (report_id == "inventory-none")
 
 
@@ -195,7 +195,7 @@ def test_the_same_orders_under_the_same_key_are_the_same_orders(api: Api, aws: A
     "other", [{**MOCHA, "item": "Tea"}, {**MOCHA, "orderID": "o-1"}, [MOCHA]], ids=["content", "id", "list"]
 )
 def test_other_orders_under_the_same_key_are_a_conflict_and_not_queued(api: Api, aws: Aws, other: Any) -> None:
-    # Orders that were refused leave their key free.
+    # A refused order does not use up its key.
     assert api.post("/orders", {"customerID": "c"}, idempotency_key="monday").status_code == 400
     assert api.post("/orders", MOCHA, idempotency_key="monday").status_code == 202
     assert len(aws.queued()) == 1
@@ -214,13 +214,13 @@ def test_a_stored_order_is_shown(api: Api, aws: Aws) -> None:
 
 
 def test_an_order_keeps_the_name_of_the_person_who_sent_it_first(api: Api, aws: Aws) -> None:
-    """The same id or the same key is the same order, whoever sends it."""
+    """The same id or key means the same order, whoever sends it."""
     for sender in (api.sent_by("ana", "staff"), api):
         assert sender.post("/orders", ORDER).status_code == 202
         assert sender.post("/orders", MOCHA, idempotency_key="lunch").status_code == 202
     stored(api, aws)
     assert {each["requestedBy"] for each in api.get("/orders").json_body["orders"]} == {"ana"}
-    # The order is stored by now.
+    # The order is stored by now, so it is not queued again.
     assert api.post("/orders", ORDER).status_code == 202
     assert aws.queued() == []
 

@@ -1,4 +1,4 @@
-"""One id from the request to the notification, and on the way back of what failed."""
+"""One correlation id from the request to the notification, which redriven dead letters keep."""
 
 import io
 import json
@@ -30,17 +30,17 @@ ANYTHING = st.recursive(
 
 
 def ids(lines: io.StringIO, text: str) -> list[str | None]:
-    """Returns the ids of the log records with this message."""
+    """Returns the correlation ids of the log records with this message."""
     return [each.get("correlationId") for each in records(lines, text)]
 
 
 def attribute(correlation_id: str) -> dict[str, Any]:
-    """Returns the id in the attributes of a message, as Lambda hands them over."""
+    """Returns message attributes with this id, as Lambda receives them."""
     return {"correlationId": {"stringValue": correlation_id, "dataType": "String"}}
 
 
 def event_of(*pairs: tuple[Order | str, str]) -> dict[str, Any]:
-    """Returns an SQS event of bodies, each with the id of its request."""
+    """Returns an SQS event whose messages have these bodies and request ids."""
     event = messages(*(body for body, _ in pairs))
     for each, (_, correlation_id) in zip(event["Records"], pairs, strict=True):
         each["messageAttributes"] = attribute(correlation_id)
@@ -113,7 +113,7 @@ def test_a_notification_of_many_orders_has_at_most_a_hundred_ids_each_once(aws: 
     publisher(aws.sns, ENVIRONMENT["TOPIC_ARN"])(Notification("order", "k", "s", "x" * 300_000, "s", many[:1] + many))
     [call] = calls
     assert json.loads(call["MessageAttributes"]["correlationIds"]["StringValue"]) == list(many[:100])
-    # SNS accepts no larger call.
+    # SNS accepts no larger request.
     assert len(json.dumps(call).encode()) < 262_144
 
 
@@ -158,7 +158,7 @@ def test_anything_in_the_place_of_an_id_is_a_valid_id_or_none(anything: Any) -> 
 
 
 def test_a_dead_letter_keeps_its_id_on_its_way_back(api: Api, aws: Aws, log_lines: io.StringIO) -> None:
-    # store_orders makes the first dead letter.
+    # store_orders creates the first dead letter.
     store(aws, {"Records": [message("no order", received=5) | {"messageAttributes": attribute("r-1")}]})
     aws.sqs.send_message(QueueUrl=DEAD, MessageBody=ORDER)
     answer = api.post("/dead-letters/redrive", **{"X-Request-Id": "redrive-1"})

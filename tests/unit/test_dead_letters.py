@@ -1,4 +1,4 @@
-"""Dead letters: how each shape is shown to a person, and how it goes back to where it came from."""
+"""Dead letters: how every shape is shown to a person, and how a redrive returns it to its origin."""
 
 import copy
 import json
@@ -50,7 +50,7 @@ ANNOUNCED = {"Records": [stream_record()]}
 UNSTARTED, REFUSED = "it could not be started", "AccessDeniedException: The role may not start it"
 
 NO_FUNCTION = "store_orders failed on the whole batch: see its log"
-# Dead letters by what they are: each with its kind, and with what differs from a failure of MySQL after three tries.
+# Keyed by description: the message, its kind, and the fields that differ from a MySQL failure after three tries.
 DEAD_ORDERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "order o-1 of customer Zoë": (message(ORDER), "order", {"since": SENT, "why": NO_FUNCTION, "tries": 5}),
     "order o-1 of customer Zoë (that had its tries)": (
@@ -138,7 +138,7 @@ def test_a_message_of_no_known_shape_is_shown_as_unknown(name: str) -> None:
 @pytest.mark.parametrize("what", SHAPES)
 def test_no_letter_shows_a_link_a_note_or_more_than_a_line(what: str) -> None:
     given = copy.deepcopy(SHAPES[what][0])
-    # A link can come from each of these.
+    # Each of these fields may contain a link.
     given["Body"] = given["Body"].replace("Inventory report ready", LINK).replace("MySQL does", f"{LINK} does")
     given["MessageAttributes"]["ErrorMessage"] = {"StringValue": f"{LINK}\n{'x' * 1000}"}
     shown = json.dumps(read(given, DEAD if what in DEAD_ORDERS else FAILURES).shown())
@@ -167,7 +167,7 @@ JSON = st.recursive(
 
 @given(st.sampled_from(sorted(OTHERS)), st.data())
 def test_any_message_is_shown_as_a_letter(name: str, data: st.DataObject) -> None:
-    """One part of a known shape is replaced by anything."""
+    """One part of a known shape is replaced by an arbitrary JSON value."""
     body = json.loads(OTHERS[name][0]["Body"])
     part = data.draw(st.sampled_from([body, *(each for each in body.values() if each and isinstance(each, dict))]))
     part[data.draw(st.sampled_from(sorted(part)))] = data.draw(JSON)
@@ -184,7 +184,7 @@ def put(aws: Aws, queue: str, *bodies: Any) -> list[str]:
 
 
 def visible(aws: Aws, queue: str) -> int:
-    """Counts the messages of a queue that are visible."""
+    """Returns the number of visible messages in a queue."""
     name = "ApproximateNumberOfMessages"
     return int(aws.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=[name])["Attributes"][name])
 
@@ -228,13 +228,13 @@ def error(code: str, operation: str, status: int = 403) -> ClientError:
     return ClientError(answer, operation)
 
 
-# --- Back to where it came from ---------------------------------------------------------------------------------------
+# --- Redriving --------------------------------------------------------------------------------------------------------
 
 ONE = {"redriven": 1, "kept": [], "left": 0}
 
 
 class Functions:
-    """Lambda as a redrive uses it."""
+    """A fake Lambda client for redrives."""
 
     def __init__(self) -> None:
         self.invoked: list[tuple[str, Any]] = []
@@ -249,7 +249,7 @@ class Functions:
 
 
 class Stream:
-    """DynamoDB's streams: records with the sequence numbers 1 to 9, one on a page, and an empty first page."""
+    """A fake stream with the sequence numbers 1 to 9, one record per page, after an empty first page."""
 
     def __init__(self) -> None:
         self.trimmed = False
@@ -269,7 +269,7 @@ class Stream:
             record = stream_record(f"o-{int(number)}", int(number), "MODIFY" if number == 6 else "INSERT")
             del record["eventSourceARN"]
             record["dynamodb"]["ApproximateCreationDateTime"] = datetime.fromtimestamp(1795230855, UTC)
-            # boto3 gives bytes, which JSON does not have.
+            # boto3 returns bytes, which JSON cannot represent.
             record["dynamodb"]["NewImage"]["other"] = {"B": b"\x00"}
             answer["Records"] = [record]
         if number < self.end:
@@ -301,7 +301,7 @@ def redrive(api: Api, body: Any = b"") -> dict[str, Any]:
 def test_a_report_that_its_schedule_could_not_start_is_started_once_under_its_name(api: Api, aws: Aws) -> None:
     attributes = {name: {"DataType": "String", "StringValue": value} for name, value in NOT_STARTED.items()}
     for _ in range(2):
-        # Each letter is about the same start.
+        # Both dead letters are about the same start.
         aws.sqs.send_message(QueueUrl=FAILURES, MessageBody=json.dumps(schedule()), MessageAttributes=attributes)
         assert redrive(api) == ONE
     report = api.get("/reports/storage-d32c5kddcf5bb8c3").json_body
@@ -341,7 +341,7 @@ def test_what_sns_could_not_deliver_is_published_again_without_a_key_under_its_i
         assert calls[-1]["TopicArn"] == letter["TopicArn"]
         assert {name: each["StringValue"] for name, each in calls[-1]["MessageAttributes"].items()} == attributes
     assert calls[0]["Subject"] == "Inventory report ready"
-    # A text message has no link.
+    # An SMS contains no link.
     texts = {"default": f"It opens for an hour: {LINK}", "sms": "Inventory report ready"}
     assert json.loads(calls[0]["Message"]) == texts
 
@@ -358,10 +358,10 @@ def test_the_new_orders_at_a_position_are_read_from_the_stream_and_announced(
         "ShardIteratorType": "AT_SEQUENCE_NUMBER",
         "SequenceNumber": "5",
     }
-    # The sixth change is of an order that was announced before.
+    # The sixth record changes an order that was already announced.
     records = [stream_record("o-5", 5), stream_record("o-7", 7)]
     assert functions.invoked == [("cafe-test-announce_orders", {"Records": records, "redriven": True})]
-    # Many orders are announced in parts.
+    # Many orders are announced in several invocations.
     monkeypatch.setattr(destinations, "RECORDS_AT_ONCE", 2)
     put(aws, FAILURES, position("1", "5"))
     assert redrive(api) == ONE
@@ -401,7 +401,7 @@ def test_a_letter_that_cannot_go_back_is_kept(api: Api, aws: Aws, functions: Fun
         broken: ("notification 'Inventory report ready'", no_content),
     }
     assert [name for name, _ in functions.invoked] == ["cafe-test-record_alarm"]
-    # The next redrive sees them at once.
+    # The next redrive sees these letters at once.
     assert set(ids(listed(api))) == {upload, unknown, broken}
 
 
@@ -434,7 +434,7 @@ def test_only_the_requested_letters_go_back(api: Api, aws: Aws, functions: Funct
 
 
 def redriven_in(ticks: int) -> dict[str, Any]:
-    """Redrives until the clock was read so often. Then the time is up."""
+    """Redrives until the clock has been read ``ticks`` times and the time is up."""
     clock = iter(range(ticks))
     return redriving.redrive(None, settings=app.settings, aws=clients.aws, clock=lambda: next(clock, 99))
 
@@ -499,7 +499,7 @@ def test_an_outage_of_sqs_does_not_hide_what_was_done_before(
 
 
 def test_letters_stay_hidden_for_longer_than_any_call_can_take() -> None:
-    # API Gateway ends the function after 29 seconds.
+    # API Gateway times out after 29 seconds.
     assert redriving.HIDDEN_SECONDS > 29 + 29
     assert redriving.SECONDS < 29
     assert listing.SECONDS < 29

@@ -1,4 +1,4 @@
-"""The errors: which status each has, and which errors of AWS can pass by themselves."""
+"""The errors: their HTTP statuses, and which AWS errors are temporary."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""The fields of a JSON object: what is refused, and where it is."""
+"""A JSON object's fields: which values are refused, and how an error names their place."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The inventory on its way from MySQL to a CSV file in S3."""
+"""Copying the inventory from MySQL to a CSV file in S3."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BEAN = (7, "Café Azul", "Köln", "NW", "a@example.com", "555", 1, "Arabica", "P
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> int:
-    """The size of a part in these tests: two batches of rows from ``many``. S3 takes no part below 5 MiB."""
+    """A part size that fits two batches of rows from ``many``. S3 itself accepts no part below 5 MiB."""
     assert files.PART_BYTES >= 5 * 1024 * 1024
     monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", PART_BYTES)
     monkeypatch.setattr(files, "PART_BYTES", PART_BYTES)
@@ -40,7 +40,7 @@ def read(connection: Connection, s3: Any) -> dict[str, Any]:
 
 
 def calls(s3: Any) -> list[str]:
-    """Returns a list that fills with the names of the calls that ``s3`` makes from now on."""
+    """Returns a list to which the name of every later call by ``s3`` is added."""
     made: list[str] = []
     s3.meta.events.register("before-call.s3", lambda model, **_: made.append(model.name))
     return made
@@ -150,7 +150,7 @@ def test_a_text_that_a_spreadsheet_would_run_gets_an_apostrophe_and_a_number_doe
     assert lines.splitlines()[1] == "1,'-1,,,,,2,,,'-4.20,-5,"
 
 
-# Characters that change how a cell is written, others that look like them, and the separators of the search.
+# Characters that need quoting or an apostrophe, look-alikes, and the separators that the code searches for.
 ODD = st.text(st.sampled_from("=+-@＝＋－＠ｅ\t\r\n'\",\0 aé☕"), max_size=4)
 
 

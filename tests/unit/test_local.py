@@ -1,4 +1,4 @@
-"""The processes, ports and files of the local stack, and its error messages."""
+"""The local stack's processes, ports, files and error messages."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def says(process: Process) -> Callable[[], bool]:
 
 
 def is_gone(pid: int) -> bool:
-    """Tells whether a process has ended. The init process collects an orphan later."""
+    """Returns whether a process has ended. An orphan stays a zombie until the init process reaps it."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -174,7 +174,7 @@ def test_passwords_are_random_and_readable_by_their_owner_only(tmp_path: Path) -
 
 
 def sourced(stack: Stack, script: str, *shell: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs ``script`` in a shell that has sourced the file."""
+    """Runs ``script`` in a shell that has sourced the stack's ``env`` file."""
     command = [*shell, "-euc", f'. "$1"; {script}', "sh", str(stack.folder / "env")]
     variables = {"PATH": "/usr/bin:/bin", **environment}
     return subprocess.run(command, env=variables, cwd=stack.folder, capture_output=True, text=True, check=True)
@@ -213,7 +213,7 @@ def test_sourced_without_a_stack_the_file_gives_all_but_the_token(tmp_path: Path
 
 @pytest.fixture
 def signed_in(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """The sign-ins in order. Each token is named after its place in this list, and is valid for a minute."""
+    """The sign-ins in order. Tokens are numbered from 1 and valid for a minute."""
     asked: list[tuple[str, ...]] = []
 
     def sign_in(*arguments: str) -> tuple[str, float]:
@@ -286,7 +286,7 @@ def test_a_fingerprint_changes_with_any_source_but_not_with_compiled_files(tmp_p
 
 
 class FakeLogs:
-    """CloudWatch Logs with one group and one event on each page."""
+    """A fake CloudWatch Logs with one log group, returning one event per page."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []

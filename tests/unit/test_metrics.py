@@ -1,4 +1,4 @@
-"""The metrics: what is counted, and that CloudWatch reads the numbers from the log."""
+"""The metrics: what is counted, and whether CloudWatch can read the numbers from the log."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def figures(log_lines: io.StringIO) -> Figures:
-    """Returns the sums that CloudWatch makes of the log, and checks the limits of the embedded metric format."""
+    """Returns the sums that CloudWatch would read from the log, and checks the embedded metric format's limits."""
 
     def sums() -> dict[str, float]:
         found: Counter[str] = Counter()
@@ -67,7 +67,7 @@ def test_a_record_is_the_one_that_powertools_would_write(log_lines: io.StringIO)
     assert ours["_aws"]["CloudWatchMetrics"] == theirs["_aws"]["CloudWatchMetrics"]
     assert abs(ours["_aws"]["Timestamp"] - theirs["_aws"]["Timestamp"]) < 60_000
     for name in theirs.keys() - {"_aws"}:
-        # Powertools writes a list of the values of each metric. A single value needs no list.
+        # Powertools writes a list of each metric's values, which a single value does not need.
         assert ours[name] == (theirs[name][0] if isinstance(theirs[name], list) else theirs[name])
 
 
@@ -139,7 +139,7 @@ def test_a_conflict_is_rejected_once_it_was_reported(aws: Aws, figures: Figures)
 
 
 def with_facts(facts: dict[str, Any], **more: str) -> dict[str, Any]:
-    """Returns the notification of a report that started ten seconds before."""
+    """Returns the SNS record of a report that started ten seconds earlier."""
     started = timestamp(NOW - timedelta(seconds=10))
     return sent(MessageAttributes=attributes(**{"facts": json.dumps(facts), "startedAt": started, **more}))
 

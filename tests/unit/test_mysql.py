@@ -1,4 +1,4 @@
-"""The cells of an answer of MySQL, read from its packets."""
+"""Reading the cells of a MySQL response from its packets."""
 
 from __future__ import annotations
 

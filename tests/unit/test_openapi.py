@@ -1,4 +1,4 @@
-"""The OpenAPI description: it is valid, its examples match it, and its limits are those of the code."""
+"""The OpenAPI description: it is valid, its examples match it, and its limits equal the code's."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ def is_valid(value: Any, schema: dict[str, Any]) -> bool:
 
 
 def examples(node: Any, path: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """Yields each example of the document, with its path and its schema."""
+    """Yields each example in the document, with its path and schema."""
     if isinstance(node, list):
         for index, child in enumerate(node):
             yield from examples(child, f"{path}[{index}]")

@@ -1,4 +1,4 @@
-"""Orders: what a valid order is, what reaches the queue, and what lists show."""
+"""Orders: which are valid, which reach the queue, and which a list shows."""
 
 import json
 from datetime import date
@@ -49,7 +49,7 @@ def test_the_idempotency_key_gives_orders_their_ids() -> None:
 
 
 def test_the_largest_order_fits_into_one_message_and_one_item() -> None:
-    """SQS takes 1 MiB, DynamoDB 400 KB; in the message a character has up to 12 bytes, in the item up to 4."""
+    """SQS accepts 1 MiB and DynamoDB 400 KB. A character takes up to 12 bytes in a message and 4 in an item."""
     largest = Order("x" * 64, "😀" * 64, (Item("😀" * 200, 10_000),) * 100, "😀" * 500, PLACED_AT)
     assert len(largest.to_json()) < queues.BYTES
     assert len(json.dumps(_insertion(largest, TABLE), ensure_ascii=False).encode()) < 400_000
@@ -172,7 +172,7 @@ def test_only_orders_that_are_not_stored_are_queued_each_once(aws: Aws) -> None:
     calls = aws.calls(aws.dynamodb, "BatchGetItem")
     enqueue(aws, order("o-1"), order("o-2"), order("o-3"), order("o-3"))
     assert [each["orderID"] for each in aws.queued()] == ["o-3"]
-    # DynamoDB knows what was stored a moment ago only if it is asked to.
+    # Only a consistent read sees what was stored a moment ago.
     assert calls[0]["RequestItems"][TABLE]["ConsistentRead"] is True
 
 

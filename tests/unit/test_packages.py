@@ -1,4 +1,4 @@
-"""Programs of the system: they are found, or installed with its package manager, or the error says what to do."""
+"""System programs are found, or installed with the package manager, or the error says what to do."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from local.processes import StackError
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with all programs that exist, for a person who may install more."""
+    """A folder with the only programs on the path, for a user who may install more."""
     for name in ("env", "sh", "touch"):
         (tmp_path / name).symlink_to(Path("/usr/bin") / name)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -27,7 +27,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put(folder: Path, name: str, script: str = "") -> Path:
-    """Makes a program that records its arguments and then runs ``script``."""
+    """Creates a program that records its arguments and then runs ``script``."""
     path = folder / name
     path.write_text(f'#!/bin/sh\necho "{name} $*" >> "$ASKED"\n{script}\n')
     path.chmod(0o755)

@@ -1,4 +1,4 @@
-"""The inventory report: what it counts, what it shows, and that every cell stays text."""
+"""The inventory report: what it counts, what it shows, and how it escapes every cell."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PAGE = Page("r1", MADE, "https://example.com/inventory.csv?X-Amz-Signature=1&x=2
 
 
 def line(number: int = 1, /, **cells: Any) -> list[str]:
-    """Returns a line of the CSV file for a bean that has every field; ``cells`` replace some of them."""
+    """Returns the CSV line of a bean with every field, some replaced by ``cells``."""
     whole = {
         **{"supplier_id": 7, "supplier": "Café Azul", "city": "Köln", "state": "NW", "email": "azul@example.com"},
         **{"phone": "555 0107", "bean_id": number, "type": "Arabica", "product_name": f"Bean {number}"},
@@ -40,12 +40,12 @@ def line(number: int = 1, /, **cells: Any) -> list[str]:
 
 
 def orphan(number: int = 1, /, **cells: Any) -> list[str]:
-    """Returns the line of a bean without a supplier."""
+    """Returns the CSV line of a bean without a supplier."""
     return line(number, **dict.fromkeys(("supplier_id", "supplier", "city", "state", "email", "phone")) | cells)
 
 
 class Document(HTMLParser):
-    """A page as a browser parses it: its elements, and its text outside style and script."""
+    """A parsed page: its elements, and its text outside ``style`` and ``script``."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Document(HTMLParser):
             self._text.append(data)
 
     def shape(self) -> list[tuple[str, ...]]:
-        """Returns the elements in order, each with the names of its attributes."""
+        """Returns the elements in order, each with its attributes' names."""
         return [(tag, *attributes) for tag, attributes in self.elements]
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
@@ -135,7 +135,7 @@ def test_the_chart_has_the_largest_suppliers_and_one_line_for_all_others() -> No
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lowers the limits: 50 beans are a whole inventory, and of more the neediest 5 are shown."""
+    """Lowers the limits: above 50 beans, only the neediest 5 are shown."""
     assert (rendering.WHOLE_INVENTORY, rendering.NEEDIEST_SHOWN) == (5_000, 500)
     monkeypatch.setattr(rendering, "WHOLE_INVENTORY", 50)
     monkeypatch.setattr(rendering, "NEEDIEST_SHOWN", 5)
@@ -243,13 +243,13 @@ def test_a_cell_is_shown_whole_and_a_control_of_its_direction_is_replaced(column
 
 
 def test_each_text_beside_another_is_isolated_from_it() -> None:
-    """A name in Hebrew, or one that begins with a number, would otherwise move its neighbours."""
+    """A Hebrew name, or a name that begins with a number, would otherwise reorder the adjacent text."""
     text = "אספרסו"
     html = "".join(render(summarise([line(quantity=5, **dict.fromkeys(TEXTS, text))]), PAGE))
     beside = re.findall(rf"<(\w+)[^>]*>{text}</", html.split("<dl", 1)[1])
     assert set(beside) == {"bdi", "td", "p", "span", "text"}
     assert f"<bdi>{text}, {text}</bdi>" in html
-    # The text is nowhere else, except in the description of the chart, which is read aloud.
+    # Only the chart's description, for screen readers, contains the text as well.
     assert html.count(text) == len(beside) + 2 + 1
 
 

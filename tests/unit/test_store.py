@@ -1,4 +1,4 @@
-"""Orders into the table: each once, whatever fails, and the dead-letter queue for those that cannot be stored."""
+"""Storing orders: exactly once, whatever fails, or as a dead letter if an order cannot be stored."""
 
 import io
 import json
@@ -24,7 +24,7 @@ Retries = list[tuple[str, int]]
 
 @pytest.fixture
 def retries(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Retries:
-    """The receipt handles of failed messages, and after how many seconds each comes back."""
+    """The receipt handles of failed messages, each with the seconds until its retry."""
     seen: Retries = []
 
     def change(QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
@@ -105,7 +105,7 @@ def test_of_two_orders_with_one_id_the_first_is_stored_and_the_other_is_reported
     assert notification.subject == "1 order refused: the id is taken"
     assert notification.message.endswith("\n- order o-1 of customer c-1")
     assert notification.facts == {"outcome": "conflict", "orderIDs": ["o-1"]}
-    # A second delivery is reported under the same key.
+    # A redelivered conflict is reported under the same key.
     store(aws, {"Records": both[1:]}, published.append)
     assert published[1].key == notification.key
 
@@ -121,7 +121,7 @@ def test_a_conflict_that_cannot_be_reported_comes_back_without_its_neighbours(aw
 
 
 def text(**fields: Any) -> str:
-    """Returns a message of an order, in which a field that is None is missing."""
+    """Returns an order's message, leaving out fields that are None."""
     given = {"orderID": "o", "customerID": "c", "item": "x", "note": None, "placedAt": PLACED_AT, **fields}
     return json.dumps({name: each for name, each in given.items() if each is not None or name == "note"})
 
@@ -251,7 +251,7 @@ def test_a_known_order_whose_content_cannot_be_read_comes_back(aws: Aws, retries
 
 @pytest.mark.parametrize("size", [1, 60])
 def test_a_missing_permission_fails_the_whole_batch(aws: Aws, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error of the function shows it."""
+    """The function's error shows the missing permission."""
 
     def refuse(**_: Any) -> None:
         raise refusal("AccessDeniedException")

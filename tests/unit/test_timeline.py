@@ -1,4 +1,4 @@
-"""Newest-first lists: the pages together are all items, each once, for all shards, months and limits."""
+"""Newest-first lists: the pages contain every item exactly once, for any shards, months and limits."""
 
 import threading
 from collections.abc import Callable
@@ -23,7 +23,7 @@ SINCE = date(2026, 11, 21)
 
 
 class Table:
-    """A table that answers Query as DynamoDB does, with at most ``most`` items at a time."""
+    """A table that implements Query as DynamoDB does, returning at most ``most`` items per call."""
 
     def __init__(self, items: list[Item], most: int = 1000) -> None:
         self.items = sorted(items, key=lambda item: item["sortKey"]["S"], reverse=True)
@@ -80,7 +80,7 @@ def pages(table: Table, limit: int, since: date = SINCE, now: datetime = NOW) ->
     return follow(lambda token: Timeline(table, "orders").page("orders", since, limit, token, now))
 
 
-# Some in the same microsecond, and some at the end of a month or of a year.
+# Some moments are equal, and some are at the end of a month or a year.
 EDGES = [datetime(2026, 11, 30, 23, 59, 59, 999_999, UTC), datetime(2026, 12, 1, tzinfo=UTC)]
 BETWEEN = st.datetimes(datetime(2026, 11, 21), datetime(2027, 2, 3), timezones=st.just(UTC))  # noqa: DTZ001
 MOMENTS = st.sampled_from([*EDGES, datetime(2027, 1, 1, tzinfo=UTC), NOW]) | BETWEEN
@@ -126,7 +126,7 @@ def test_a_page_ends_at_1_mb_and_a_larger_item_is_a_page() -> None:
 
 
 def some(table: Table, limit: int, identifiers: set[str]) -> tuple[list[list[str]], list[int]]:
-    """Returns the ids of the items of ``identifiers``, page by page, and the number of queries for each page."""
+    """Returns the listed ids among ``identifiers``, page by page, and the number of queries per page."""
     queries = [0]
 
     def read(token: str | None) -> tuple[list[Item], str | None]:
@@ -157,7 +157,7 @@ def test_a_filtered_page_ends_after_a_number_of_items(monkeypatch: pytest.Monkey
     items = [item(NOW - timedelta(seconds=number), f"id-{number}") for number in range(225)]
     found, queries = some(Table(items), 50, {"id-3", "id-125", "id-224"})
     assert found == [["id-3"], ["id-125"], ["id-224"]]
-    # The cost of a page does not depend on how rare its items are. The last page reads the earlier months too.
+    # A page's cost does not depend on how rare matching items are. The last page also reads the earlier months.
     assert max(queries[:-1]) <= 2 * timeline.SHARDS
     assert some(Table(items[:20]), 2, {"id-1", "id-3"})[0] == [["id-1", "id-3"]]
 
@@ -218,7 +218,7 @@ def test_a_token_that_is_not_of_this_list_is_refused(token: str) -> None:
 
 @pytest.mark.parametrize("moment", ["0000-01-01", "1999-12-31", "2026-11-20", "2026-12-00", "2027-01-99", "9999-12-31"])
 def test_a_token_of_any_time_gives_a_page(moment: str) -> None:
-    """Notifications expire, so a token can be older than all items."""
+    """Notifications expire, so a token may be older than all items."""
     table = Table([item(NOW, "o-1"), item(datetime(2026, 12, 31, tzinfo=UTC), "o-2")])
     token = timeline.write_token("orders", f"{moment}T00:00:00.000000Z#o-9")
     page, following = Timeline(table, "orders").page("orders", SINCE, 10, token, NOW)

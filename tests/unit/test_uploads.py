@@ -1,4 +1,4 @@
-"""From bytes to rows, and events of S3. tests/system/test_import.py has the import into a database."""
+"""Parsing uploads into rows, and S3's events. tests/system/test_import.py tests the import into a database."""
 
 import csv
 import io
@@ -107,7 +107,7 @@ def test_a_quote_that_is_never_closed_or_has_text_after_it_costs_one_row() -> No
         assert found[1] == BadRow(3, "a quote is not closed, or has text after it")
         assert [row.line for row in found] == list(range(2, 2_004))
         assert [row.quantity for row in found if isinstance(row, Row)] == [1, *range(2_000)]
-        # The end of the file is near.
+        # The file ends soon after the broken quote.
         found = parsed_below_header(broken + "A,t,r,1,d,3\n")
         assert isinstance(found[0], BadRow)
         assert found[1] == Row(3, "A", "t", "r", "1", "d", 3)
@@ -288,7 +288,7 @@ def test_a_file_that_is_no_inventory_is_announced_as_received() -> None:
     st.sampled_from(["", "/", "/*-._~"]),
 )
 def test_any_key_that_s3_permits_comes_back_from_its_form(key: str, safe: str) -> None:
-    """S3 does not say for all characters whether it escapes them. It escapes a plus, which means a space."""
+    """S3 does not document all the characters that it escapes. It does escape a plus, which means a space."""
     given = event("x")
     given["s3"]["object"]["key"] = quote_plus(key, safe=safe)
     assert Upload.from_record(given).key == key
