@@ -1,4 +1,4 @@
-"""infra/template.py: what it adds to the templates of infra/, and what stays as it is written."""
+"""infra/template.py: what it adds to the templates in infra/, and what it leaves unchanged."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_everything_that_is_plain_cloudformation_stays_as_it_is_written() -> Non
 
 
 def test_generated_resources_keep_the_logical_ids_of_deployed_stacks() -> None:
-    """CloudFormation would replace a resource with a new logical id: a log group would lose its logs."""
+    """CloudFormation replaces a resource whose logical id changes, so a log group would lose its logs."""
     resources, outputs = load(rendered())["Resources"], load(rendered())["Outputs"]
     ids = [each.logical_id for each in FUNCTIONS]
     assert {"Api", "StoreOrders", "RotatePassword"} < set(ids)

@@ -1,4 +1,4 @@
-"""The MySQL of a stage, and how the deploy brings its tables up to date."""
+"""A stage's MySQL database, and how a deploy migrates its tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECRET = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:other-AbCdEf"
 
 
 class Lambda:
-    """Lambda with one function that is configured so, and that gives these answers in turn."""
+    """A fake Lambda with one function, which has this configuration and returns these results in turn."""
 
     exceptions = SimpleNamespace(ResourceNotFoundException=Missing, ResourceConflictException=Conflict)
 
@@ -132,7 +132,7 @@ def test_the_stack_gets_its_own_parameters_and_the_prefix_list_of_s3(aws: None, 
 
 
 class Ec2:
-    """A region with two services, each in some of its zones."""
+    """A fake region with two services, each available in some zones."""
 
     meta = SimpleNamespace(region_name="us-east-1")
 
@@ -169,7 +169,7 @@ def test_a_network_stays_in_its_zones_when_aws_adds_others(target: Target) -> No
 def test_the_cluster_loses_its_protection_only_if_its_stack_was_never_complete(
     target: Target, status: str | None, goes: bool
 ) -> None:
-    """A person cannot delete a complete stack by hand."""
+    """The protection keeps a person from deleting a complete stack by hand."""
     rds, changed = Mock(exceptions=SimpleNamespace(DBClusterNotFoundFault=Missing)), {"DeletionProtection": False}
     rds.modify_db_cluster.side_effect = lambda **given: accepts("rds", "ModifyDBCluster", given)
     database.unprotect_failed(target, {"cloudformation": CloudFormation(status), "rds": rds}.__getitem__)
@@ -232,7 +232,7 @@ def migrate(target: Target, say: Say, *answers: Any) -> Lambda:
     lambda_ = Lambda(*answers)
 
     def clients(service: str, seconds: int) -> Lambda:
-        # A migration may take as long as its function.
+        # A migration may take as long as its function's time-out.
         assert (service, seconds > 900) == ("lambda", True)
         return lambda_
 
@@ -249,7 +249,7 @@ def migrate(target: Target, say: Say, *answers: Any) -> Lambda:
             [{"ran": [], "missing": ["suppliers cannot have a unique key"]}],
             ["database: nothing to change", "database: suppliers cannot have a unique key"],
         ),
-        # The database has paused.
+        # The database is paused.
         ([PAUSED, PAUSED, UP_TO_DATE], [*[f"database: {PAUSED['errorMessage']}"] * 2, "database: nothing to change"]),
         # The function lost its network while it was idle.
         (
@@ -280,7 +280,7 @@ def test_a_migration_that_fails_stops_the_deploy_with_its_error(target: Target, 
 
 @pytest.mark.parametrize("file", sorted(MIGRATIONS.iterdir()), ids=lambda file: file.name)
 def test_a_migration_only_adds_and_its_number_gives_its_order(file: Any) -> None:
-    """The functions of the former release run beside it, and serve again if the deploy fails."""
+    """The previous release's functions run during a migration, and are restored if the deploy fails."""
     assert re.fullmatch(r"\d{4}_[a-z0-9_]+\.sql", file.name)
     assert [each.name for each in MIGRATIONS.iterdir() if each.name[:4] == file.name[:4]] == [file.name]
     for statement in split(file.read_text()):

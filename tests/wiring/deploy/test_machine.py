@@ -1,4 +1,4 @@
-"""A package whose compiled modules cannot run where the functions do is refused before a function is deployed."""
+"""A package is refused before the deploy if its compiled modules cannot run where the functions do."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_module_of_another_processor_system_or_python_is_refused_in_one_senten
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A folder in the place of the one that pip fills for this machine."""
+    """A folder that replaces the one into which pip installs for this machine."""
     folder = tmp_path / "installed"
     (folder / "pymysql").mkdir(parents=True)
     (folder / "pymysql" / "__init__.py").touch()

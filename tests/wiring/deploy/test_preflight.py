@@ -1,4 +1,4 @@
-"""The checks before the first change: who deploys, with what rights, and what would stop the deploy half-way."""
+"""The checks before the first change: the caller, their permissions, and what would stop the deploy half-way."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.wiring.stage import ACCOUNT, REGION, client
 ANA = CallerIdentity(ACCOUNT, REGION, f"arn:aws:iam::{ACCOUNT}:user/ana")
 
 
-# --- who --------------------------------------------------------------------------------------------------------------
+# --- the caller -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -52,11 +52,11 @@ def test_credentials_that_aws_refuses_are_an_error_with_its_words() -> None:
         preflight.caller_identity(lambda _: sts)
 
 
-# --- rights -----------------------------------------------------------------------------------------------------------
+# --- permissions ------------------------------------------------------------------------------------------------------
 
 
 class Iam:
-    """A simulation that denies some actions, and that lacks some values of a real call."""
+    """An IAM simulation that denies some actions, and lacks some of a real call's context values."""
 
     def __init__(self, *denied: str, lacking: tuple[str, ...] = ()) -> None:
         self.denied = denied
@@ -82,7 +82,7 @@ def test_each_missing_right_is_named_with_its_resource(target: Target) -> None:
         "  s3:CreateBucket on arn:aws:s3:::cafe-test-x",
         "  lambda:AddPermission on arn:aws:lambda:eu-central-1:123456789012:function:cafe-test-x",
     ]
-    # The policy may deny everything outside of some regions, and the simulation has no region.
+    # A denial may come from a condition on the region, because the simulated call has no region.
     assert missing(target, Iam("lambda:AddPermission", lacking=("aws:RequestedRegion",))) == []
 
 
@@ -113,7 +113,7 @@ def test_every_action_of_the_policy_except_patterns_is_checked_on_a_resource_of_
         services = {action.partition(":")[0] for action in each["ActionNames"]}
         assert resource == "*" or services == {resource.split(":")[2]}
         assert "*" not in resource.replace("*", "", 1) or resource == "*"
-    # A condition is checked with a value that meets it.
+    # A conditional permission is simulated with a value that meets the condition.
     [passing] = [each for each in iam.asked if each["ActionNames"] == ["iam:PassRole"]]
     [entry] = passing["ContextEntries"]
     assert (entry["ContextKeyName"], entry["ContextKeyType"]) == ("iam:PassedToService", "string")
@@ -211,9 +211,9 @@ def test_a_limit_that_a_stage_would_reach_is_a_warning(clients: Clients, lines: 
         (1000, {}, True),
         (120, {}, True),
         (119, {}, False),
-        # A new account.
+        # A new account has a limit of ten.
         (10, {}, False),
-        # These functions have their reservations already.
+        # These functions already have reserved concurrency.
         (100, {"read_inventory": 10, "receive_upload": 10}, True),
         (105, {"read_inventory": 10}, False),
         (100, {"store_orders": 50}, False),

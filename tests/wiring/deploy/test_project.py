@@ -1,4 +1,4 @@
-"""The generated Chalice project: its configuration, its build, its package, and its end with the stage."""
+"""The generated Chalice project: its configuration, build, package and removal with the stage."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SINCE = "2026-11-21"
 
 
 def as_chalice_reads(target: Target, function: str) -> Config:
-    """Returns the configuration of one function, as Chalice reads it in the project folder."""
+    """Returns one function's configuration, as Chalice reads it from the project folder."""
     config: Config = CLIFactory(str(target.project), environ={}).create_config_obj(target.stage)
     return config.scope(target.stage, function)
 

@@ -1,4 +1,4 @@
-"""The releases that a stage keeps, in their order, and everything that a rollback needs."""
+"""The releases that a stage keeps in order, with everything that a rollback needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The resources of a stage: everything that a template gives a name, and nothing of another stage."""
+"""A stage's resources: everything that a template names, and nothing that belongs to another stage."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from infra.deploy.target import Target
 from tests.template import load
 from tests.wiring.stage import ACCOUNT, REGION, ROOT, client, rendered
 
-# Only CloudFormation makes and removes these, and none of them blocks another: two queries can have one name, and the
-# change set refuses the second of two policies. Neither the local cloud nor moto has these services. A role's policy
-# goes with its role.
+# Only CloudFormation creates and deletes these, and existing ones block no deploy: queries may share a name, and the
+# change set refuses a second policy. Neither the local cloud nor moto has these services. A role's policy is deleted
+# with its role.
 NOT_LISTED = {"AWS::IAM::Policy", "AWS::Logs::QueryDefinition", "AWS::XRay::ResourcePolicy"}
 
 
@@ -24,7 +24,7 @@ def test_every_template_is_of_a_part_of_a_stage() -> None:
 
 @pytest.mark.parametrize("file", TEMPLATES.values())
 def test_every_resource_with_a_name_of_its_stage_is_listed(file: str) -> None:
-    """A resource that is missing here is no clash before the deploy, and is not found after the stage."""
+    """An unlisted resource would cause no clash before a deploy, and would not be found after a destroy."""
     for name, resource in load(rendered(file))["Resources"].items():
         for key, value in resource.get("Properties", {}).items():
             named = key.endswith("Name") and "${Stage}" in str(value) and "ClientName" not in key
@@ -52,7 +52,7 @@ def test_a_stage_is_told_from_one_whose_name_begins_alike(aws: None, target: Tar
         client("sns").create_topic(Name=f"cafe-{stage}-alarms")
         client("logs").create_log_group(logGroupName=f"/aws/lambda/cafe-{stage}")
         make_bucket(f"cafe-{stage}-uploads-{ACCOUNT}", REGION)
-    # S3 lists the buckets of all regions, and this one is of a stage elsewhere.
+    # S3 lists the buckets of all regions, and this bucket belongs to a stage in another region.
     make_bucket(f"cafe-test-reports-{ACCOUNT}", "us-west-2")
     things = resources_of_stage.existing_resources(target, client, ACCOUNT)
     assert things == [

@@ -1,4 +1,4 @@
-"""The smoke test, against an API on this machine with answers that a test sets."""
+"""The smoke test, run against a local API whose responses a test sets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LISTS = ("/orders", "/reports", "/notifications", "/dead-letters")
 
 
 class Api(BaseHTTPRequestHandler):
-    """Gives the answers of ``answers``, by path, or by path and token if a request has one."""
+    """Sends the responses in ``answers``, keyed by path, or by path and token if a request has a token."""
 
     answers: dict[str, tuple[int, Any]]
 
@@ -52,7 +52,7 @@ def answers() -> dict[str, tuple[int, Any]]:
 
 @pytest.fixture
 def services() -> Mock:
-    """Cognito and Lambda, which keep the calls that they get."""
+    """Cognito and Lambda, as a mock that records its calls."""
     services = Mock(exceptions=SimpleNamespace(UsernameExistsException=Conflict))
     services.initiate_auth.return_value = {"AuthenticationResult": {"IdToken": "token"}}
     services.invoke.side_effect = lambda **_: {"Payload": io.BytesIO(b"null")}
@@ -85,7 +85,7 @@ Run = Callable[..., list[str]]
 
 @pytest.fixture
 def run(target: Target, url: str, package: Path, services: Mock) -> Run:
-    """The smoke test of the API at ``url``, or of another one."""
+    """Runs the smoke test against the API at ``url``, or against another API."""
 
     def test(url: str = url) -> list[str]:
         outputs = {"REST_API_URL": url, "USER_POOL_ID": "pool", "USER_POOL_CLIENT_ID": "console"}
