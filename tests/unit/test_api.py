@@ -63,7 +63,7 @@ def test_without_a_kind_an_inventory_report_is_started(api: Api, aws: Aws, body:
     assert aws.execution(report_id).state_machine_arn == ENVIRONMENT["INVENTORY_REPORT_ARN"]
 
 
-def test_a_key_belongs_to_one_report_and_to_the_person_who_asked_first(api: Api, aws: Aws) -> None:
+def test_a_key_belongs_to_one_report_and_to_its_first_sender(api: Api, aws: Aws) -> None:
     ben, key = api.sent_by("ben", "managers"), "_-" * 32
     first = started(api, idempotency_key=key)
     assert started(ben, {"kind": "inventory"}, idempotency_key=key) == first
@@ -79,7 +79,7 @@ def test_a_key_belongs_to_one_report_and_to_the_person_who_asked_first(api: Api,
     assert api.get(second["href"]).json_body["requestedBy"] == "ben"
 
 
-def test_a_running_report_has_null_for_what_is_not_known_yet(api: Api, aws: Aws) -> None:
+def test_a_running_report_has_null_in_fields_not_known_yet(api: Api, aws: Aws) -> None:
     report = started(api)
     shown = api.get(report.pop("href")).json_body
     assert TIMESTAMP.fullmatch(shown.pop("startedAt"))
@@ -126,7 +126,7 @@ def test_a_failed_report_says_why(api: Api, aws: Aws, status: str, fields: dict[
 
 
 @pytest.mark.parametrize("given", ["{}", "[]", "null", '"requestedBy"', '{"requestedBy": 7}', '{"mode": "listing"}'])
-def test_a_report_started_by_hand_is_found_and_nobody_requested_it(api: Api, aws: Aws, given: str) -> None:
+def test_a_report_started_by_hand_is_found_without_a_requester(api: Api, aws: Aws, given: str) -> None:
     aws.sfn.start_execution(stateMachineArn=ENVIRONMENT["STORAGE_REPORT_ARN"], name="by-hand", input=given)
     shown = api.get("/reports/by-hand").json_body
     assert (shown["kind"], shown["requestedBy"]) == ("storage", None)
@@ -159,7 +159,7 @@ def test_reports_of_both_machines_are_listed_newest_first_by_pages_and_by_kind(a
     assert list(pages(api, "/reports?kind=storage", "reportId")) == [ids[2:0:-1]]
 
 
-def test_an_order_is_queued_and_named(api: Api, aws: Aws) -> None:
+def test_an_order_is_queued_and_its_id_returned(api: Api, aws: Aws) -> None:
     response = api.post("/orders", ORDER)
     assert response.status_code == 202
     assert response.json_body == {"orderID": "o-1", "status": "QUEUED", "href": "/orders/o-1"}
@@ -169,7 +169,7 @@ def test_an_order_is_queued_and_named(api: Api, aws: Aws) -> None:
     assert queued == {"orderID": "o-1", "customerID": "c-1", "items": items, "note": None, "requestedBy": "mia"}
 
 
-def test_a_list_is_answered_in_its_own_order_with_new_ids_where_the_client_gave_none(api: Api, aws: Aws) -> None:
+def test_a_list_is_answered_in_its_sequence_with_new_ids_where_none_were_given(api: Api, aws: Aws) -> None:
     answered = api.post("/orders", [{**ORDER, "orderID": "z"}, MOCHA, ORDER, ORDER, MOCHA]).json_body["orders"]
     ids = [each["orderID"] for each in answered]
     assert [ids[0], *ids[2:4]] == ["z", "o-1", "o-1"]
@@ -179,13 +179,13 @@ def test_a_list_is_answered_in_its_own_order_with_new_ids_where_the_client_gave_
     assert ids[1] != ids[4]
 
 
-def test_an_id_twice_in_a_list_with_other_content_is_a_conflict(api: Api) -> None:
+def test_two_orders_in_a_list_with_one_id_and_different_content_conflict(api: Api) -> None:
     message = refused(api.post("/orders", [ORDER, {**ORDER, "quantity": 3}]), 409, "Conflict")
     assert message == "orders[1].orderID: is also the id of orders[0], which has different content"
 
 
 @pytest.mark.parametrize(("given", "count"), [(MOCHA, 1), ([MOCHA] * 3, 3)], ids=["one", "a list"])
-def test_the_same_orders_under_the_same_key_are_the_same_orders(api: Api, aws: Aws, given: Any, count: int) -> None:
+def test_the_same_orders_under_the_same_key_keep_their_ids(api: Api, aws: Aws, given: Any, count: int) -> None:
     answers = [api.post("/orders", given, idempotency_key="monday").json_body for _ in range(3)]
     assert answers[1:] == answers[:1] * 2
     assert len({each["orderID"] for each in aws.queued()}) == count
@@ -194,7 +194,7 @@ def test_the_same_orders_under_the_same_key_are_the_same_orders(api: Api, aws: A
 @pytest.mark.parametrize(
     "other", [{**MOCHA, "item": "Tea"}, {**MOCHA, "orderID": "o-1"}, [MOCHA]], ids=["content", "id", "list"]
 )
-def test_other_orders_under_the_same_key_are_a_conflict_and_not_queued(api: Api, aws: Aws, other: Any) -> None:
+def test_different_orders_under_one_key_are_a_conflict_and_not_queued(api: Api, aws: Aws, other: Any) -> None:
     # A refused order does not use up its key.
     assert api.post("/orders", {"customerID": "c"}, idempotency_key="monday").status_code == 400
     assert api.post("/orders", MOCHA, idempotency_key="monday").status_code == 202
@@ -268,7 +268,7 @@ def test_an_impossible_filter_is_refused(api: Api, query: str, problem: str) -> 
     assert refused(api.get(query), 400, "InvalidRequest") == problem
 
 
-def test_a_token_of_no_list_or_of_another_list_is_refused(api: Api, aws: Aws) -> None:
+def test_a_malformed_token_or_another_lists_token_is_refused(api: Api, aws: Aws) -> None:
     for number in range(3):
         started(api)
         place(api, aws, {**ORDER, "orderID": f"o-{number}"})
@@ -291,7 +291,7 @@ def test_a_body_that_cannot_be_read_is_a_400_a_413_or_a_415(api: Api, path: str)
         assert kind in refused(api.post(path, b"{}", content_type=kind), 415, "UnsupportedMediaType")
 
 
-def test_health_says_the_stage_and_the_version_of_the_project(api: Api) -> None:
+def test_health_returns_the_stage_and_the_projects_version(api: Api) -> None:
     response = api.get("/health")
     assert (response.status_code, response.json_body) == (200, {"status": "ok", "stage": "test", "version": VERSION})
     assert f'\nversion = "{VERSION}"\n' in (ROOT / "pyproject.toml").read_text()

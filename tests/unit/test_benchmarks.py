@@ -50,7 +50,7 @@ def test_a_run_changes_only_its_own_part_of_the_page() -> None:
         page.with_part(before, "c", "new")
 
 
-def test_the_page_and_the_record_have_each_benchmark() -> None:
+def test_the_page_and_the_record_contain_every_benchmark() -> None:
     """After changing the results, the costs or the prices, run `python -m benchmarks.page`."""
     from benchmarks.__main__ import BENCHMARKS
 
@@ -84,7 +84,7 @@ def test_the_cost_of_orders_is_counted_line_by_line() -> None:
     }
 
 
-def test_a_function_with_less_memory_has_less_of_a_processor() -> None:
+def test_a_function_with_less_memory_has_a_smaller_share_of_a_processor() -> None:
     bill = money.Bill(PRICES, {"store_orders 1": [0.1, 0.2]})
     bill.invoke("store_orders", 1, "store_orders 1")
     gigabytes = money.memory("store_orders") / 1_024
@@ -92,7 +92,7 @@ def test_a_function_with_less_memory_has_less_of_a_processor() -> None:
     assert bill.lines["Lambda time"] == pytest.approx(seconds * gigabytes * 0.00002)
 
 
-def test_the_page_on_architecture_has_the_loads_of_the_code() -> None:
+def test_the_architecture_page_has_the_loads_that_the_code_computes() -> None:
     """After changing the code or a measured duration, run `python -m benchmarks.load`."""
     text = load.PAGE.read_text()
     assert load.page_with_tables(text) == text

@@ -40,7 +40,7 @@ def new_clients(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(clients, name, cache(getattr(clients, name).__wrapped__))
 
 
-def test_first_calls_at_once_make_each_client_once_one_after_the_other(
+def test_concurrent_first_calls_create_each_client_once_and_in_turn(
     new_clients: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Storing or listing orders makes up to eight calls at once."""
@@ -62,7 +62,7 @@ def test_first_calls_at_once_make_each_client_once_one_after_the_other(
     assert sorted(made) == sorted(SERVICES)
 
 
-def test_threads_that_get_the_first_error_of_a_client_at_once_all_catch_it(
+def test_threads_that_get_a_clients_first_error_at_once_all_catch_it(
     new_clients: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create = ClientExceptionsFactory._create_client_exceptions
@@ -78,7 +78,7 @@ def test_threads_that_get_the_first_error_of_a_client_at_once_all_catch_it(
     assert set(found) == {client._client.exceptions.QueueDoesNotExist}
 
 
-def test_a_call_is_signed_with_version_4_and_ends_with_all_its_tries_before_the_api_does() -> None:
+def test_a_call_is_signed_with_version_4_and_all_its_tries_end_before_the_api_times_out() -> None:
     """API Gateway times out after 29 seconds."""
     for service in SERVICES:
         config = clients.aws(service).meta.config
@@ -167,7 +167,7 @@ def test_each_use_has_a_fresh_connection_that_is_closed_at_its_end(connections: 
     ],
     ids=repr,
 )
-def test_an_error_that_can_pass_is_unavailable(connections: list[Connection], error: Exception) -> None:
+def test_a_temporary_error_is_unavailable(connections: list[Connection], error: Exception) -> None:
     with pytest.raises(DatabaseUnavailable, match=r"^MySQL at db\.example:3307 does not answer for now: ") as caught:
         use(error)
     assert "secret" not in str(caught.value)
@@ -182,7 +182,7 @@ def test_an_error_that_can_pass_is_unavailable(connections: list[Connection], er
     ],
     ids=lambda error: str(error.args[0]),
 )
-def test_an_error_that_cannot_pass_is_refused(connections: list[Connection], error: Exception) -> None:
+def test_a_permanent_error_is_refused(connections: list[Connection], error: Exception) -> None:
     with pytest.raises(DatabaseRefused) as caught:
         use(error)
     assert str(caught.value) == f"MySQL at db.example:3307 refuses: {error.args[1]}"
@@ -204,7 +204,7 @@ def context_for(connections: list[Connection], host: str) -> Any:
         ("cafe.proxy-abc123.eu-central-1.rds.amazonaws.com", None),
     ],
 )
-def test_a_server_of_rds_must_have_a_certificate_of_its_region_and_a_proxy_a_public_one(
+def test_an_rds_server_needs_its_regions_certificate_and_a_proxy_a_public_one(
     connections: list[Connection], host: str, region: str | None
 ) -> None:
     context = context_for(connections, host)
@@ -300,7 +300,7 @@ def test_the_secret_is_read_when_it_is_needed_and_once_for_all_connections(serve
     assert [each.closed for each in server.connections] == [1, 1]
 
 
-def test_a_rotated_password_is_read_once_and_then_known(server: Server) -> None:
+def test_a_rotated_password_is_read_once_and_then_cached(server: Server) -> None:
     server.use()
     server.rotate("second")
     server.use()

@@ -123,7 +123,7 @@ def test_each_file_has_its_type_and_its_content(api: Api, name: str) -> None:
     assert kind.partition(";")[0] not in app.app.api.binary_types
 
 
-def test_every_file_of_the_folder_is_the_page_its_code_or_is_served() -> None:
+def test_every_file_in_the_folder_is_the_page_its_code_or_a_served_file() -> None:
     others = {path.name for path in console.FOLDER.iterdir() if path.name not in FILES}
     assert others - {"__pycache__"} == {"__init__.py", "index.html"}
 
@@ -135,7 +135,7 @@ def test_every_file_of_the_folder_is_the_page_its_code_or_is_served() -> None:
         *("/etc/passwd", "console.css/", "./console.css", "CONSOLE.CSS", "console.css\x00", "*.css", "x" * 5_000),
     ],
 )
-def test_no_other_name_gives_a_file(name: str) -> None:
+def test_no_other_name_returns_a_file(name: str) -> None:
     with pytest.raises(NotFound) as caught:
         console.file(Request(gateway_event(), None), SETTINGS, name)
     assert len(str(caught.value)) < 400

@@ -136,7 +136,7 @@ def test_a_message_of_no_known_shape_is_shown_as_unknown(name: str) -> None:
 
 
 @pytest.mark.parametrize("what", SHAPES)
-def test_no_letter_shows_a_link_a_note_or_more_than_a_line(what: str) -> None:
+def test_no_letter_shows_a_link_a_note_or_more_than_one_line(what: str) -> None:
     given = copy.deepcopy(SHAPES[what][0])
     # Each of these fields may contain a link.
     given["Body"] = given["Body"].replace("Inventory report ready", LINK).replace("MySQL does", f"{LINK} does")
@@ -203,7 +203,7 @@ def ids(page: dict[str, Any]) -> list[str]:
     return [each["id"] for each in page["deadLetters"]]
 
 
-def test_the_list_has_both_queues_oldest_first_and_leaves_the_messages_there(api: Api, aws: Aws) -> None:
+def test_the_list_has_both_queues_oldest_first_and_removes_no_message(api: Api, aws: Aws) -> None:
     times = [{"timestamp": f"2026-11-21T{hour:02}:00:00Z"} for hour in (9, 8, 7, 6, 5)]
     newest_first = put(aws, FAILURES, *(invocation("receive_upload", s3_event("a")) | each for each in times))
     for _ in range(2):
@@ -215,7 +215,7 @@ def test_the_list_has_both_queues_oldest_first_and_leaves_the_messages_there(api
     assert (visible(aws, DEAD), visible(aws, FAILURES)) == (25, 5)
 
 
-def test_without_time_to_read_all_messages_the_total_is_the_count_of_sqs(aws: Aws) -> None:
+def test_without_time_to_read_all_messages_the_total_is_sqs_own_count(aws: Aws) -> None:
     put(aws, DEAD, *[ORDER] * 25)
     ticks = iter([0, 1, 2])
     found = listing.oldest(100, settings=app.settings, aws=clients.aws, clock=lambda: next(ticks, 99))
@@ -328,7 +328,7 @@ def test_an_event_goes_back_to_its_own_function(api: Api, aws: Aws, functions: F
     assert functions.invoked == [(f"cafe-test-{function}", expected)]
 
 
-def test_what_sns_could_not_deliver_is_published_again_without_a_key_under_its_id(api: Api, aws: Aws) -> None:
+def test_an_undelivered_notification_is_published_again_keyed_by_id_if_keyless(api: Api, aws: Aws) -> None:
     aws.sns.create_topic(Name="cafe-test-alarms")
     calls = aws.calls(aws.sns, "Publish")
     alarm = envelope(TopicArn=ALARMS, Subject=None)
@@ -375,7 +375,7 @@ def test_the_new_orders_at_a_position_are_read_from_the_stream_and_announced(
         ({"end": 6}, "the stream did not return all of these changes"),
     ],
 )
-def test_a_position_that_the_stream_does_not_show_completely_is_kept(
+def test_a_position_whose_changes_are_not_all_on_the_stream_is_kept(
     api: Api, aws: Aws, functions: Functions, stream: Stream, missing: dict[str, Any], why: str
 ) -> None:
     vars(stream).update(missing)
@@ -439,12 +439,12 @@ def redriven_in(ticks: int) -> dict[str, Any]:
     return redriving.redrive(None, settings=app.settings, aws=clients.aws, clock=lambda: next(clock, 99))
 
 
-def test_out_of_time_the_remaining_letters_stay_and_are_counted(aws: Aws) -> None:
+def test_when_time_runs_out_the_remaining_letters_stay_and_are_counted(aws: Aws) -> None:
     put(aws, DEAD, *[ORDER] * 25)
     assert redriven_in(3) == {"redriven": 20, "kept": [], "left": 5}
 
 
-def test_out_of_time_within_a_batch_of_ten_the_rest_of_it_is_kept(aws: Aws, functions: Functions) -> None:
+def test_when_time_runs_out_in_a_batch_its_remaining_letters_are_kept(aws: Aws, functions: Functions) -> None:
     put(aws, FAILURES, *[invocation("record_alarm", sns_event())] * 5)
     result = redriven_in(5)
     assert (result["redriven"], result["left"]) == (len(functions.invoked), 5 - len(functions.invoked))
@@ -483,9 +483,7 @@ def test_a_repeated_message_goes_back_once(aws: Aws, functions: Functions, monke
     assert deleted == ["r-1", "r-2"]
 
 
-def test_an_outage_of_sqs_does_not_hide_what_was_done_before(
-    api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_sqs_outage_does_not_hide_earlier_redrives(api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     put(aws, DEAD, *[ORDER] * 15)
     answers = [aws.sqs.receive_message]
 
@@ -514,5 +512,5 @@ def test_letters_stay_hidden_for_longer_than_any_call_can_take() -> None:
         ({"ids": ["a\n"]}, "ids: each must be the id"),
     ],
 )
-def test_a_wrong_redrive_says_what_is_wrong(api: Api, body: Any, problem: str) -> None:
+def test_an_invalid_redrive_request_says_what_is_wrong(api: Api, body: Any, problem: str) -> None:
     assert refused(api.post("/dead-letters/redrive", body), 400, "InvalidRequest").startswith(problem)

@@ -74,7 +74,7 @@ def test_the_buckets_are_measured_by_hand_and_by_the_state_machine(
 
 @pytest.mark.parametrize("code", [1205, 1213], ids=["lock wait time-out", "deadlock"])
 @pytest.mark.parametrize("function", ["read_inventory", "receive_upload"])
-def test_a_lock_of_mysql_fails_a_function_under_the_name_that_is_retried(
+def test_a_mysql_lock_fails_a_function_with_an_error_that_is_retried(
     api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch, function: str, code: int
 ) -> None:
     connection = MagicMock()
@@ -91,7 +91,7 @@ def test_a_lock_of_mysql_fails_a_function_under_the_name_that_is_retried(
     connection.commit.assert_not_called()
 
 
-def test_the_test_event_of_s3_changes_nothing(api: Api, aws: Aws, log_lines: io.StringIO) -> None:
+def test_s3s_test_event_changes_nothing(api: Api, aws: Aws, log_lines: io.StringIO) -> None:
     """S3 sends this event, which has no records, when a bucket's notifications are configured."""
     api.invoke("receive_upload", {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "b"})
     assert aws.published() == []

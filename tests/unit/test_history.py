@@ -273,7 +273,7 @@ def test_a_parallel_that_is_retried_starts_again() -> None:
     assert (states["Left"]["tries"], states["Right"]["status"]) == (2, "failed")
 
 
-def test_the_items_of_a_map_are_one_state_that_was_entered_often() -> None:
+def test_a_maps_items_are_one_state_that_was_entered_many_times() -> None:
     machine = one(each_item(one_named("Each")))
     told = """
         ExecutionStarted | 0 -> MapStateEntered One | MapStateStarted | MapIterationStarted One
@@ -319,7 +319,7 @@ def test_a_state_whose_expression_fails_is_named_by_that_event() -> None:
     assert states["Each"]["status"] == "skipped"
 
 
-def test_states_that_ran_when_the_report_was_stopped_say_why() -> None:
+def test_states_that_were_running_when_the_report_was_stopped_say_why() -> None:
     states = picture(INVENTORY, until(13) + "\n 0 -> ExecutionTimedOut", "TIMED_OUT")
     for name in ("RenderAndPresign", "RenderReport", "PresignReport"):
         assert (states[name]["status"], states[name]["finishedAt"]) == ("failed", at(1_000_000))
@@ -356,7 +356,7 @@ FIRST = {"Type": "Task", "Resource": "r", "Next": "Items"}
 MANY = {"StartAt": "First", "States": {"First": FIRST, "Items": each_item(one_named("Each"))}}
 
 
-def test_of_too_many_events_both_ends_are_read_and_the_picture_is_partial() -> None:
+def test_with_too_many_events_both_ends_are_read_and_the_picture_is_partial() -> None:
     executions = Executions(MANY, many(4_990), "RUNNING")
     shown = of(executions)
     states = {state["name"]: state for state in shown["states"]}
@@ -451,7 +451,7 @@ def test_each_state_of_a_report_has_its_kind_its_place_and_its_transitions(kind:
     assert drawn == listed(DRAWN[kind] + AFTER_FAILURE)
 
 
-def test_a_container_takes_the_room_of_its_states_and_the_longest_path_to_a_state_decides_its_column() -> None:
+def test_a_container_encloses_its_states_and_the_longest_path_to_a_state_decides_its_column() -> None:
     branch = {"StartAt": "A", "States": {"A": {"Type": "Pass", "Next": "B"}, "B": PASS}}
     machine = one(
         {"Type": "Parallel", "Branches": [branch, one_named("C", PASS)], "Next": "After"},

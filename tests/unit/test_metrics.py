@@ -71,7 +71,7 @@ def test_a_record_is_the_one_that_powertools_would_write(log_lines: io.StringIO)
         assert ours[name] == (theirs[name][0] if isinstance(theirs[name], list) else theirs[name])
 
 
-def test_zeros_are_not_sent_and_an_unknown_metric_is_a_mistake(log_lines: io.StringIO) -> None:
+def test_zeros_are_not_sent_and_an_unknown_metric_is_an_error(log_lines: io.StringIO) -> None:
     metrics.emit({"OrdersStored": 0, "OrdersDoubled": 0})
     assert log_lines.getvalue() == ""
     with pytest.raises(KeyError):
@@ -104,7 +104,7 @@ def test_a_refused_list_is_counted_as_a_whole(api: Api, aws: Aws, figures: Figur
     assert figures() == {"OrdersStored": 1, **({"OrdersRejected": rejected} if rejected else {})}
 
 
-def test_of_a_list_only_the_orders_that_the_queue_took_are_accepted(api: Api, aws: Aws, figures: Figures) -> None:
+def test_only_the_orders_that_the_queue_took_count_as_accepted(api: Api, aws: Aws, figures: Figures) -> None:
     failed = [{"Id": "1", "SenderFault": False, "Code": "InternalError"}]
     with Stubber(aws.sqs) as sqs:
         sqs.add_response("send_message_batch", {"Successful": [], "Failed": failed})
@@ -126,7 +126,7 @@ def test_a_message_that_is_stored_already_is_doubled_and_one_that_fails_is_not_c
     assert figures() == {"OrdersStored": 5, "OrdersDoubled": 5}
 
 
-def test_a_conflict_is_rejected_once_it_was_reported(aws: Aws, figures: Figures) -> None:
+def test_a_conflict_counts_as_rejected_once_it_is_reported(aws: Aws, figures: Figures) -> None:
     store(aws, messages(order("o-1")))
 
     def fail(_: Notification) -> None:

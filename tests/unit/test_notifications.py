@@ -148,7 +148,7 @@ def test_a_notification_is_kept_once_if_it_is_delivered_or_published_twice(aws: 
 
 
 @pytest.mark.parametrize("attributes", [None, {}], ids=["left out", "empty"])
-def test_a_notification_without_attributes_and_subject_has_the_default_kind_and_an_empty_one(
+def test_a_notification_without_attributes_and_subject_has_the_default_kind_and_no_subject(
     aws: Aws, attributes: dict[str, Any] | None
 ) -> None:
     given = sent(MessageAttributes=attributes, Subject=None)

@@ -47,7 +47,7 @@ def test_chromium_is_found_under_each_of_its_names(machine: Path) -> None:
     assert chromium.find({}) == debians
 
 
-def test_the_variable_overrides_what_is_found_and_must_be_right(machine: Path) -> None:
+def test_the_variable_overrides_the_search_and_must_be_valid(machine: Path) -> None:
     put(machine, "chromium")
     mine = put(machine, "mine")
     assert chromium.find({"CHROMIUM": str(mine)}) == mine
@@ -58,7 +58,7 @@ def test_the_variable_overrides_what_is_found_and_must_be_right(machine: Path) -
         chromium.find({"CHROMIUM": "/nowhere/chrome"})
 
 
-def test_a_package_is_installed_without_taking_any_other_away(machine: Path) -> None:
+def test_a_package_is_installed_without_removing_any_other(machine: Path) -> None:
     put(machine, "apt-get", f'touch "{machine}/chromium"; /bin/chmod +x "{machine}/chromium"')
     assert chromium.install() == machine / "chromium"
     assert calls(machine) == ["apt-get --yes install --no-remove --no-install-recommends chromium fonts-liberation"]
@@ -80,7 +80,7 @@ def test_a_failed_installation_is_an_error_with_its_reason_and_another_way(machi
         Database(machine, 1).install()
 
 
-def test_a_package_that_does_not_bring_the_program_is_an_error(machine: Path) -> None:
+def test_a_package_that_does_not_contain_the_program_is_an_error(machine: Path) -> None:
     put(machine, "apt-get")
     with pytest.raises(StackError, match="Chromium was installed, but it contains no browser"):
         chromium.install()
@@ -106,7 +106,7 @@ def test_without_root_sudo_installs_without_a_password(machine: Path, monkeypatc
     assert calls(machine)[0].startswith("sudo -n env DEBIAN_FRONTEND=noninteractive apt-get --yes install")
 
 
-def test_on_macos_brew_does_it(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_macos_brew_installs_it(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     put(machine, "brew", f'touch "{machine}/chromium"; /bin/chmod +x "{machine}/chromium"')
     assert chromium.install() == machine / "chromium"

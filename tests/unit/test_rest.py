@@ -90,7 +90,7 @@ def test_100_nested_brackets_are_read_on_every_python() -> None:
         assert body(text) == json.loads(text)
 
 
-def test_a_list_takes_its_own_filters_only_and_has_50_items_on_a_page() -> None:
+def test_a_list_accepts_only_its_own_filters_and_has_50_items_per_page() -> None:
     assert rest.page(request()) == Page(50, None, {})
     asked = with_query(limit=["7"], next=["t"], kind=["storage"])
     assert rest.page(asked, "kind") == Page(7, "t", {"kind": "storage"})

@@ -60,7 +60,7 @@ def test_the_secrets_of_the_database_are_read_separately_because_few_functions_h
 
 
 @pytest.mark.parametrize("port", [3306, "3306"])
-def test_a_secret_has_the_fields_of_those_of_rds_and_an_administrators_no_address(port: int | str) -> None:
+def test_a_secret_has_the_fields_that_rds_uses_and_an_administrators_no_address(port: int | str) -> None:
     """A secret created by RDS has only a user name and a password."""
     database = Database.of_secret(json.dumps({**DATABASE, "port": port, "engine": "mysql"}))
     assert database == Database("db", 3306, "cafe", "u", "p")
@@ -103,7 +103,7 @@ def loaded(code: str) -> set[str]:
     return set(done.stderr.split())
 
 
-def test_importing_the_app_loads_nothing_that_not_every_function_needs() -> None:
+def test_importing_the_app_loads_only_what_every_function_needs() -> None:
     """Imports take most of a cold start, so handlers import their flow when called, and clients.py its libraries."""
     names = ("clients", "correlation", "errors", "logs", "rest", "settings")
     needed = "import contextvars, dataclasses, pathlib, chalice.app, pythonjsonlogger.json"
@@ -112,7 +112,7 @@ def test_importing_the_app_loads_nothing_that_not_every_function_needs() -> None
     assert not more, f"every function waits for {', '.join(sorted(more))}: import it where it is used"
 
 
-def test_no_flow_loads_what_only_another_one_needs() -> None:
+def test_no_flow_loads_modules_that_only_another_flow_needs() -> None:
     heavy = {"boto3", "botocore.session", "pymysql", "jinja2", "humanize", "concurrent.futures", "cryptography"}
     light = (
         "sign_in orders.placing orders.listing orders.store orders.announce notifications reports reports.inventory "

@@ -179,7 +179,7 @@ def keys(pool: Pool, clock: SimpleNamespace) -> Keys:
     return Keys(KEYS_URL, lambda: clock.now)
 
 
-def test_a_key_that_was_rotated_meanwhile_is_found(keys: Keys, pool: Pool, clock: SimpleNamespace) -> None:
+def test_a_newly_rotated_key_is_found(keys: Keys, pool: Pool, clock: SimpleNamespace) -> None:
     assert keys.get("first")
     pool.key_ids = ["second"]
     clock.now += 3600
@@ -200,7 +200,7 @@ def test_many_unknown_keys_do_not_cause_many_requests(keys: Keys, pool: Pool, cl
         clock.now += sign_in.REFETCH_SECONDS
 
 
-def test_many_first_calls_at_once_cause_one_request(keys: Keys, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_concurrent_first_calls_cause_one_request(keys: Keys, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     second = threading.Barrier(2)
 
     def fetch(url: str) -> bytes:
@@ -226,7 +226,7 @@ def test_without_keys_nobody_is_let_in(api: Api, pool: Pool, log_lines: io.Strin
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"keys": []}', b'{"keys": [{"kty": "RSA"}]}'])
-def test_an_answer_without_keys_lets_nobody_in(keys: Keys, monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+def test_a_response_without_keys_lets_nobody_in(keys: Keys, monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
     monkeypatch.setattr(sign_in, "fetch", lambda _: body)
     with pytest.raises(Unavailable):
         keys.get("first")
@@ -249,7 +249,7 @@ def test_an_outage_ends_a_second_after_the_user_pool_is_back(keys: Keys, pool: P
     assert keys.get("first")
 
 
-def test_a_mistake_in_the_authorizer_lets_nobody_in(
+def test_an_error_in_the_authorizer_lets_nobody_in(
     api: Api, monkeypatch: pytest.MonkeyPatch, log_lines: io.StringIO
 ) -> None:
     def fail(token: str, **_: Any) -> None:
@@ -275,7 +275,7 @@ def authorized(pool: Pool, *groups: str) -> dict[str, Any]:
     return result
 
 
-def test_the_answer_names_every_route_because_api_gateway_caches_it_for_the_token(pool: Pool) -> None:
+def test_the_response_names_every_route_because_api_gateway_caches_it_per_token(pool: Pool) -> None:
     [statement] = authorized(pool, STAFF)["policyDocument"]["Statement"]
     assert (statement["Effect"], statement["Action"]) == ("Allow", "execute-api:Invoke")
     routes = ("POST/orders", "GET/orders", "GET/orders/*", "GET/notifications", "GET/today")

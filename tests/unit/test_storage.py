@@ -200,7 +200,7 @@ def test_buckets_in_a_region_whose_figures_cannot_be_read_are_named(account: Acc
     assert measurement.errors == [Failure("beans", "AccessDenied: No cloudwatch:ListMetrics.")]
 
 
-def test_a_figure_that_cloudwatch_fails_to_give_is_an_error_and_not_a_size_of_0(account: Account) -> None:
+def test_a_figure_that_cloudwatch_fails_to_return_is_an_error_and_not_0(account: Account) -> None:
     account.bucket("beans")
     account.figure("beans", "StandardIAStorage", TODAY - timedelta(days=1), 5)
 
@@ -214,7 +214,7 @@ def test_a_figure_that_cloudwatch_fails_to_give_is_an_error_and_not_a_size_of_0(
     assert measurement.buckets == []
 
 
-def test_out_of_time_the_rest_is_named(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_time_runs_out_the_remaining_buckets_are_named(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew, "WORKERS", 1)
     account.bucket("a-large", *[100] * 11)
     account.in_pages_of(10)
@@ -246,7 +246,7 @@ def test_a_call_that_hangs_does_not_delay_the_report(account: Account) -> None:
     assert measurement.errors == [Failure("hangs", "not measured: out of time")]
 
 
-def test_out_of_time_the_figures_are_partial_too(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_time_runs_out_the_figures_are_partial_too(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     # CloudWatch accepts at most 500 metrics per call.
     assert figures.METRICS_PER_CALL == 500
     monkeypatch.setattr(figures, "METRICS_PER_CALL", 1)
@@ -307,7 +307,7 @@ def test_the_page_escapes_its_texts_and_loads_nothing() -> None:
     assert re.findall(r"(?:src|href)=.{5}|url\(", shown) == ['href="data', "src=x&gt;"]
 
 
-def test_a_report_stores_its_page_and_gives_the_notice_to_publish(account: Account) -> None:
+def test_a_report_stores_its_page_and_returns_the_notice_to_publish(account: Account) -> None:
     account.bucket("reports")
     account.bucket("beans", 1_500)
     for number in range(page.NOTICE_LINES + 1):
@@ -345,7 +345,7 @@ def test_a_notice_names_some_buckets_and_counts_the_rest() -> None:
         *(({"aloneSeconds": each}, "aloneSeconds: must be a number from 0 to 120") for each in (-1, 121, "1", True)),
     ],
 )
-def test_a_wrong_payload_says_what_is_wrong(account: Account, payload: dict[str, Any], message: str) -> None:
+def test_an_invalid_payload_says_what_is_wrong(account: Account, payload: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         account.report(payload)
 

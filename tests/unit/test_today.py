@@ -51,7 +51,7 @@ def notification(aws: Aws, sent_at: datetime, kind: str, subject: str = "s", fac
         ("2999-12-31T23:59:59-23:59", NOW),
     ],
 )
-def test_the_count_begins_at_any_moment_of_the_last_48_hours(text: str, moment: datetime) -> None:
+def test_the_count_may_begin_at_any_time_in_the_last_48_hours(text: str, moment: datetime) -> None:
     assert today.since(text, NOW) == today.since(text, NOW.astimezone()) == moment
 
 
@@ -63,7 +63,7 @@ def test_the_count_begins_at_any_moment_of_the_last_48_hours(text: str, moment: 
         *("2026-12-01T00:00:00+24:00", "1" * 5_000),
     ],
 )
-def test_a_text_that_is_not_a_moment_is_refused(text: str) -> None:
+def test_a_string_that_is_not_a_time_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match=r"^since: must be a time with its offset"):
         today.since(text, NOW)
 
@@ -95,7 +95,7 @@ def test_orders_are_counted_by_the_hour_across_the_end_of_a_month(aws: Aws) -> N
     assert len(orders["hours"]) == 13
 
 
-def test_the_last_hour_is_the_one_that_now_is_in(aws: Aws) -> None:
+def test_the_last_hour_is_the_current_one(aws: Aws) -> None:
     for length in (timedelta(), timedelta(minutes=59), timedelta(hours=1), timedelta(hours=48)):
         hours = overview(aws, NOW - length)["orders"]["hours"]
         assert len(hours) == int(length / today.HOUR) + 1
@@ -103,7 +103,7 @@ def test_the_last_hour_is_the_one_that_now_is_in(aws: Aws) -> None:
         assert hours[-1][0] <= timestamp(NOW) < timestamp(datetime.fromisoformat(hours[-1][0]) + today.HOUR)
 
 
-def test_of_too_many_orders_only_complete_hours_are_counted(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_too_many_orders_only_complete_hours_are_counted(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     assert today.ORDERS == 10_000
     monkeypatch.setattr(today, "ORDERS", 10 * timeline.SHARDS)
     for number in range(200):
@@ -150,7 +150,7 @@ def test_reports_of_both_kinds_are_counted_by_their_outcome(aws: Aws) -> None:
 
 
 @pytest.mark.parametrize(("oldest", "more"), [(MIDNIGHT, True), (MIDNIGHT - timedelta(microseconds=1), False)])
-def test_more_reports_than_one_page_has_are_shown_as_more(oldest: datetime, more: bool) -> None:
+def test_more_reports_than_fit_on_a_page_are_shown_as_more(oldest: datetime, more: bool) -> None:
     with Stubber(clients.aws("stepfunctions")) as sfn:
         known = {"executionArn": "a", "stateMachineArn": "m", "name": "n", "status": "SUCCEEDED"}
         executions = [{**known, "startDate": MIDNIGHT - timedelta(days=1), "stopDate": each} for each in (NOW, oldest)]
@@ -185,7 +185,7 @@ def test_orders_on_the_queue_wait_and_failures_are_the_alarms_and_all_dead_lette
     assert shown["failures"] == {"deadLetters": 3, "alarms": 2, "more": False}
 
 
-def test_of_too_many_notifications_the_newest_count(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_too_many_notifications_only_the_newest_count(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     assert today.NOTIFICATIONS == 4_000
     monkeypatch.setattr(today, "NOTIFICATIONS", 5 * timeline.SHARDS)
     notification(aws, MIDNIGHT, "alarm")

@@ -41,11 +41,11 @@ def test_no_handler_is_longer_than_12_lines() -> None:
     assert {name: length for name, length in lengths.items() if length > 12} == {}
 
 
-def test_the_name_of_the_api_has_its_stage_for_the_metrics_of_cloudwatch(app: Chalice) -> None:
+def test_the_apis_name_contains_its_stage_for_cloudwatchs_metrics(app: Chalice) -> None:
     assert as_deployed(app)["info"]["title"] == app.app_name == "cafe-test"
 
 
-def test_each_function_has_a_role_of_the_template_and_a_timeout_that_lambda_and_api_gateway_allow(
+def test_each_function_has_a_role_from_the_template_and_a_timeout_that_aws_allows(
     config: dict[str, Any],
 ) -> None:
     assert config["manage_iam_role"] is False
@@ -84,7 +84,7 @@ def test_the_templates_outputs_are_everything_that_the_settings_need(template: T
     assert needed <= as_variables(template.outputs).keys()
 
 
-def test_no_order_and_no_upload_is_left_out_and_app_py_and_the_deploy_set_the_same_maximum(
+def test_no_order_or_upload_is_left_out_and_app_py_and_the_deploy_set_one_maximum(
     app: Chalice, template: Template
 ) -> None:
     sources: dict[str, Any] = {each.name: each for each in app.event_sources}

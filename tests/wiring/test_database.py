@@ -31,7 +31,7 @@ def template() -> Template:
     return own()
 
 
-def test_its_outputs_are_the_place_of_the_functions_database(template: Template) -> None:
+def test_its_outputs_are_the_location_of_the_functions_database(template: Template) -> None:
     outputs = as_variables(template.outputs)
     names = place("<stage>", "<region>", "<account>")
     assert MysqlLocation.from_variables(outputs) == MysqlLocation(
@@ -39,7 +39,7 @@ def test_its_outputs_are_the_place_of_the_functions_database(template: Template)
     )
 
 
-def test_its_secret_is_what_the_functions_connect_with(template: Template) -> None:
+def test_its_secret_is_the_one_that_the_functions_connect_with(template: Template) -> None:
     generated = template.properties("Secret")["GenerateSecretString"]
     secret = json.loads(generated["SecretStringTemplate"]) | {generated["GenerateStringKey"]: "p"}
     cluster = template.properties("Cluster")
@@ -159,7 +159,7 @@ def called() -> set[tuple[str, str]]:
     return {(each.action, each.resource) for each in rights if each.action.split(":")[0] not in BY_LAMBDA}
 
 
-def test_every_service_that_a_function_there_calls_has_an_endpoint(template: Template) -> None:
+def test_every_service_that_the_networks_functions_call_has_an_endpoint(template: Template) -> None:
     endpoints = template.of_type("AWS::EC2::VPCEndpoint")
     assert {name: each["ServiceName"].rpartition(".")[2] for name, each in endpoints.items()} == SERVICES
     assert {action.split(":")[0] for action, _ in called()} == set(SERVICES.values())

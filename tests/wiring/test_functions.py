@@ -20,7 +20,7 @@ EVENTS = {
 }
 
 
-def test_the_table_has_every_function_of_app_py_with_its_trigger(app: Chalice, template: Template) -> None:
+def test_the_table_has_every_function_in_app_py_with_its_trigger(app: Chalice, template: Template) -> None:
     outputs = as_variables(template.outputs)
     declared = {"api_handler": (Trigger.API, "")}
     declared |= {each.name: (Trigger.AUTHORIZER, "") for each in app.builtin_auth_handlers}

@@ -114,7 +114,7 @@ def test_the_machine_is_logged_without_its_data_and_traced(machine: Machine, tem
 # --- retries and time-outs --------------------------------------------------------------------------------------------
 
 
-def test_every_task_is_retried_with_backoff_and_jitter_on_errors_that_can_pass(machine: Machine) -> None:
+def test_every_task_is_retried_with_backoff_and_jitter_on_temporary_errors(machine: Machine) -> None:
     for name, state in tasks(machine[1]).items():
         assert state["TimeoutSeconds"] > 0, name
         retry = state["Retry"][0]
@@ -128,7 +128,7 @@ def test_every_task_is_retried_with_backoff_and_jitter_on_errors_that_can_pass(m
         assert all(issubclass(getattr(errors, error), errors.Unavailable) for error in own), name
 
 
-def test_each_error_of_ours_that_can_pass_is_retried_by_the_name_of_its_class(template: Template) -> None:
+def test_each_of_our_temporary_errors_is_retried_by_its_class_name(template: Template) -> None:
     """Step Functions does not know an error's parent class."""
     retried: dict[str, set[str]] = {}
     for name in MACHINES:
@@ -162,7 +162,7 @@ def test_a_function_that_lost_its_network_while_it_was_idle_is_retried_for_minut
         assert pauses(retry) >= 180
 
 
-def test_a_task_waits_longer_than_its_function_can_take(
+def test_a_task_waits_longer_than_its_functions_timeout(
     machine: Machine, template: Template, config: dict[str, Any]
 ) -> None:
     for state in tasks(machine[1], INVOKE).values():
@@ -249,7 +249,7 @@ def test_a_result_is_announced_only_after_the_state_that_completes_it(
     assert made == ([["RenderReport"], ["PresignReport"]] if name == "InventoryReport" else [])
 
 
-def test_a_report_without_a_failure_enters_few_states_because_aws_bills_each(machine: Machine) -> None:
+def test_a_report_without_a_failure_enters_few_states_because_aws_bills_per_state(machine: Machine) -> None:
     name, definition = machine
     entered = list(happy_path(definition))
     assert not {"ExplainFailure", "NotifyFailure"} & set(entered)
@@ -352,7 +352,7 @@ def test_with_any_input_a_notification_has_its_id_or_the_name_of_the_execution(
         assert "http" not in message["sms"]
 
 
-def test_the_state_has_only_named_fields_of_a_functions_answer_and_never_rows(machine: Machine) -> None:
+def test_the_state_has_only_named_fields_of_a_functions_result_and_never_rows(machine: Machine) -> None:
     for name, state in tasks(machine[1], INVOKE).items():
         fields = re.findall(r"\$states\.result(.*?) %}", json.dumps(state["Output"]))
         assert all(re.fullmatch(r"\.Payload\.\w+", each) for each in fields), name

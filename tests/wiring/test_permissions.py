@@ -72,7 +72,7 @@ def test_policies_of_roles_have_neither_denials_nor_conditions(whole: Template) 
                 assert statement["Effect"] == "Allow"
 
 
-def test_only_lambda_makes_interfaces_in_the_databases_network_for_the_functions_there(whole: Template) -> None:
+def test_only_lambda_creates_interfaces_in_the_databases_network_for_its_functions(whole: Template) -> None:
     """Lambda uses the function's role for this; calls by the function's own code are denied."""
     [policy] = whole.of_type("AWS::IAM::Policy").values()
     roles = [role_of(function) for function in MYSQL_USERS]
@@ -85,7 +85,7 @@ def test_only_lambda_makes_interfaces_in_the_databases_network_for_the_functions
     assert denying["Condition"] == {"ArnEquals": {"lambda:SourceFunctionArn": code}}
 
 
-def test_no_role_has_a_right_on_networks_where_mysql_is_outside() -> None:
+def test_no_role_has_a_network_permission_if_mysql_is_outside() -> None:
     assert [each for each in allowed(resolve(DbInVpc="false")) if each.action.startswith("ec2:")] == []
 
 
@@ -129,7 +129,7 @@ def test_each_permission_is_proved_by_its_removal_or_has_a_source() -> None:
 
 
 def test_the_local_cloud_enforces_every_permission_except_those_that_a_service_uses_for_a_role() -> None:
-    """The others are polling, logs, traces, failure destinations, machines, schedules and a missing object's 404."""
+    """The exceptions are polling, logs, traces, failure destinations, machines, schedules and missing objects' 404s."""
     unenforced = {row.permission for row in ROWS if row.source}
     of_machines = {
         row.permission for row in ROWS if row.permission.role.endswith(("InventoryReportRole", "StorageReportRole"))

@@ -25,7 +25,7 @@ from tests.wiring.stage import ROOT
 OTHERS = ("3.10", "3.15")
 
 
-def test_every_place_names_the_same_versions_which_chalice_and_lambda_have() -> None:
+def test_every_file_names_the_same_versions_which_chalice_and_lambda_support() -> None:
     lambda_ = botocore.session.get_session().get_service_model("lambda")
     assert set(project.RUNTIMES) <= set(lambda_.shape_for("Runtime").enum)
     abis = LambdaDeploymentPackager._RUNTIME_TO_ABI
@@ -43,7 +43,7 @@ def test_every_place_names_the_same_versions_which_chalice_and_lambda_have() -> 
 @pytest.mark.parametrize(
     ("version", "made"), [(each, True) for each in pythons.VERSIONS] + [(each, False) for each in OTHERS]
 )
-def test_make_refuses_another_version_at_once_and_names_the_possible_ones(
+def test_make_refuses_another_version_at_once_and_names_the_supported_ones(
     version: str, made: bool, tmp_path: Path
 ) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
@@ -61,7 +61,7 @@ def test_make_refuses_another_version_at_once_and_names_the_possible_ones(
 
 
 @pytest.mark.parametrize(("name", "refused"), [("./named", True), (".venv/bin/python", False)])
-def test_make_refuses_an_environment_of_another_version_than_the_named_one(
+def test_make_refuses_an_environment_whose_version_is_not_the_named_one(
     name: str, refused: bool, tmp_path: Path
 ) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)

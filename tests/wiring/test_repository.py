@@ -58,7 +58,7 @@ def normal(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-def test_every_requirement_is_one_exact_version_which_is_the_same_everywhere() -> None:
+def test_every_requirement_has_one_exact_version_everywhere() -> None:
     versions: dict[str, set[str]] = {}
     for file in REQUIREMENTS:
         for distribution, version in requirements(file).items():
@@ -98,7 +98,7 @@ def test_every_test_in_the_page_on_reliability_exists() -> None:
     assert named - set(re.findall(r"^def (test_\w+)", tests, re.MULTILINE)) == set()
 
 
-def test_no_file_has_a_folder_of_one_machine_or_a_credential() -> None:
+def test_no_file_contains_a_machines_path_or_a_credential() -> None:
     for name, text in texts():
         assert not MACHINE_PATH.search(text), name
         assert not SECRET.search(text), name

@@ -31,7 +31,7 @@ def test_a_message_stays_hidden_for_six_times_the_functions_timeout_and_the_batc
     assert template.properties("OrdersQueue")["VisibilityTimeout"] >= 6 * timeout + window
 
 
-def test_after_five_tries_a_message_is_in_the_dead_letter_queue(template: Template) -> None:
+def test_after_five_tries_a_message_moves_to_the_dead_letter_queue(template: Template) -> None:
     redrive = template.properties("OrdersQueue")["RedrivePolicy"]
     assert redrive["maxReceiveCount"] == store.TRIES == 5
     assert redrive["deadLetterTargetArn"].endswith(":cafe-<stage>-orders-dead")
@@ -139,7 +139,7 @@ def test_no_resource_grants_the_public_anything(template: Template) -> None:
 # --- the user pool ----------------------------------------------------------------------------------------------------
 
 
-def test_nobody_signs_up_alone_and_every_password_is_long(template: Template) -> None:
+def test_nobody_can_sign_themselves_up_and_every_password_is_long(template: Template) -> None:
     pool = template.properties("UserPool")
     assert pool["AdminCreateUserConfig"] == {"AllowAdminCreateUserOnly": True}
     policy = pool["Policies"]["PasswordPolicy"]

@@ -47,7 +47,7 @@ def test_generated_resources_keep_the_logical_ids_of_deployed_stacks() -> None:
 
 
 @pytest.mark.parametrize("file", template.FILES)
-def test_what_is_sent_is_yaml_with_a_line_for_each_resource(file: str) -> None:
+def test_the_sent_template_is_yaml_with_a_line_for_each_resource(file: str) -> None:
     text = rendered(file)
     assert load(text) == template.expanded(file)
     assert not text.startswith("{")
@@ -70,7 +70,7 @@ def test_the_command_writes_every_template(tmp_path: Path) -> None:
         ("!GetAtt OrdersQueue.Arn", "!GetAtt {a: b}", "this short form takes a string or a list"),
     ],
 )
-def test_a_mistake_in_a_template_is_named(
+def test_an_error_in_a_template_is_named(
     before: str, after: str, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for each in (ROOT / "infra").iterdir():

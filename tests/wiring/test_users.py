@@ -114,7 +114,7 @@ def test_a_stage_without_a_user_pool_must_be_deployed_again(cognito: Any, capsys
     assert "old has no user pool yet: run `make deploy STAGE=old`" in capsys.readouterr().err
 
 
-def test_an_error_of_aws_is_shown_and_the_next_try_finishes(
+def test_an_error_from_aws_is_shown_and_the_next_try_finishes(
     cognito: Any, pool_id: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cognito.delete_group(UserPoolId=pool_id, GroupName="staff")

@@ -97,7 +97,7 @@ def check(real: dict[str, set[str]], namespace: str, metric: str, given: dict[st
 # --- alarms -----------------------------------------------------------------------------------------------------------
 
 
-def test_every_alarm_is_of_a_metric_that_aws_sends_of_a_resource_that_exists(
+def test_every_alarm_is_on_a_metric_that_aws_sends_for_an_existing_resource(
     alarms: dict[str, dict[str, Any]], real: dict[str, set[str]]
 ) -> None:
     assert len({each["AlarmName"] for each in alarms.values()}) == len(alarms)
@@ -106,7 +106,7 @@ def test_every_alarm_is_of_a_metric_that_aws_sends_of_a_resource_that_exists(
         check(real, alarm["Namespace"], alarm["MetricName"], dimensions(alarm), statistic)
 
 
-def test_every_alarm_can_fire_and_notifies_but_not_because_there_are_no_figures(
+def test_every_alarm_can_fire_and_notifies_but_not_because_data_is_missing(
     alarms: dict[str, dict[str, Any]], timeouts: dict[str, int], template: Template
 ) -> None:
     """Every threshold is below the metric's maximum. One period is enough, because most events are rare."""
@@ -237,7 +237,7 @@ def runbook() -> dict[str, str]:
     return {heading: text for heading, text in found.items() if heading not in CHAPTERS}
 
 
-def test_every_alarm_names_its_heading_of_the_runbook(
+def test_every_alarm_names_its_heading_in_the_runbook(
     alarms: dict[str, dict[str, Any]], runbook: dict[str, str]
 ) -> None:
     for name, alarm in alarms.items():
@@ -281,7 +281,7 @@ def rows(heading: str) -> list[tuple[str, str]]:
     return [(first.strip(), second.strip()) for first, second in lines[2:]]
 
 
-def test_every_fault_of_the_page_on_reliability_leads_to_its_headings(runbook: dict[str, str]) -> None:
+def test_every_fault_on_the_page_on_reliability_leads_to_its_headings(runbook: dict[str, str]) -> None:
     page = (ROOT / "docs" / "reliability.md").read_text()
     table = page.split("| Removed | Cases that failed |\n| --- | --- |\n")[1].split("\n\n")[0]
     cases = [case.strip() for line in table.splitlines() for case in line.split("|")[2].split(";")]

@@ -67,7 +67,7 @@ def test_a_record_is_read_as_it_was_written_and_two_resources_of_one_name_are_an
     assert chalice_record.read(target.project, "test") == written
 
 
-def test_mappings_that_lambda_deletes_are_listed_apart() -> None:
+def test_mappings_that_lambda_is_deleting_are_listed_separately() -> None:
     found = {"store_orders": function("cafe-test-store_orders", "test")}
     mappings = [
         {"UUID": "1", "FunctionArn": "arn:cafe-test-store_orders", "State": "Enabled"},

@@ -76,7 +76,7 @@ def test_changes_are_shown_and_applied_only_if_a_person_or_an_option_agrees(
     assert capsys.readouterr().out == "a stack: 1 change\n  add it\n"
 
 
-def test_each_change_is_a_question_until_a_person_says_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_change_is_confirmed_until_a_person_says_all(monkeypatch: pytest.MonkeyPatch) -> None:
     left, ask = answers(monkeypatch, "yes", "all", "left over"), Question(False)
     for line in ("one", "two", "three", "four"):
         ask([line])
@@ -136,7 +136,7 @@ def test_a_destroyed_stage_leaves_nothing_and_is_destroyed_a_second_time_without
 
 
 @pytest.mark.usefixtures("account")
-def test_resources_without_data_that_are_left_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_remaining_resources_without_data_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     client("sqs").create_queue(QueueName="cafe-test-orders")
     assert destroy(tmp_path, "--yes") == 1
     assert "AWS::SQS::Queue: cafe-test-orders" in capsys.readouterr().err

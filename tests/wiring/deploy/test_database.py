@@ -58,7 +58,7 @@ class Lambda:
 # --- an existing database ---------------------------------------------------------------------------------------------
 
 
-def test_an_existing_database_is_given_by_its_secret_and_its_network() -> None:
+def test_an_existing_database_is_specified_by_its_secret_and_network() -> None:
     given = {"DB_SECRET_ARN": SECRET, "SUBNET_IDS": "subnet-1,subnet-2", "SECURITY_GROUP_IDS": " sg-1 "}
     assert MysqlLocation.from_variables(given) == MysqlLocation(SECRET, "", ("subnet-1", "subnet-2"), ("sg-1",))
     assert MysqlLocation.from_variables({"DB_SECRET_ARN": SECRET, "DB_ADMIN_SECRET_ARN": "a"}) == MysqlLocation(
@@ -76,12 +76,12 @@ def test_an_existing_database_is_given_by_its_secret_and_its_network() -> None:
         ({"DB_ADMIN_SECRET_ARN": "a"}, "DB_ADMIN_SECRET_ARN: set DB_SECRET_ARN"),
     ],
 )
-def test_half_of_a_database_is_refused(given: dict[str, str], problem: str) -> None:
+def test_an_incomplete_database_is_refused(given: dict[str, str], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         MysqlLocation.from_variables(given)
 
 
-def test_a_database_without_a_network_or_an_administrator_removes_those_of_the_one_before() -> None:
+def test_a_database_without_a_network_or_an_administrator_removes_the_earlier_ones() -> None:
     assert MysqlLocation(SECRET).parameters == {"DbSecretArn": SECRET, "DbAdminSecretArn": "", "DbInVpc": "false"}
     assert MysqlLocation(SECRET).configuration("migrate") == {"environment_variables": {"DB_SECRET_ARN": SECRET}}
     assert MysqlLocation(SECRET, "admin").configuration("store_orders") == {}

@@ -24,14 +24,14 @@ READS = ("Describe", "Get", "List", "Simulate")
 
 
 @pytest.mark.parametrize("statement", POLICY["Statement"], ids=lambda each: each["Sid"])
-def test_every_right_is_on_the_projects_own_resources(statement: dict[str, Any]) -> None:
+def test_every_permission_is_on_the_projects_own_resources(statement: dict[str, Any]) -> None:
     assert statement["Effect"] == "Allow"
     assert not [each for each in as_list(statement["Action"]) if each.endswith(":*") or each == "*"]
     if statement["Sid"] not in UNNAMED:
         assert all("cafe-" in each for each in as_list(statement["Resource"]))
 
 
-def test_rights_on_every_resource_only_read() -> None:
+def test_permissions_on_every_resource_only_read() -> None:
     [statement] = [each for each in POLICY["Statement"] if each["Sid"] == "Look"]
     assert all(each.partition(":")[2].startswith(READS) for each in statement["Action"])
 
@@ -44,7 +44,7 @@ def test_settings_for_all_apis_of_the_account_are_only_read() -> None:
 
 
 @pytest.mark.parametrize("sid", ["NewUserPools", "UserPools", "Mappings", "Networks"])
-def test_rights_on_resources_without_a_name_have_a_condition(sid: str) -> None:
+def test_permissions_on_resources_without_a_name_have_a_condition(sid: str) -> None:
     [statement] = [each for each in POLICY["Statement"] if each["Sid"] == sid]
     assert "cafe" in json.dumps(statement["Condition"])
 
@@ -103,7 +103,7 @@ KINDS = sorted(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_policy_can_make_change_and_delete_every_kind_of_resource(kind: str) -> None:
+def test_the_policy_can_create_update_and_delete_every_type_of_resource(kind: str) -> None:
     """The local cloud does not check these permissions, which CloudFormation uses on the deployer's behalf."""
     right = [each for statement in POLICY["Statement"] for each in as_list(statement["Action"])]
     lacking = {
@@ -142,7 +142,7 @@ def allowed(action: str, resource: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_resource_can_get_the_tags_of_its_stack(kind: str) -> None:
+def test_every_type_of_resource_can_get_its_stacks_tags(kind: str) -> None:
     """CloudFormation tags each resource, and a missing permission fails the whole stack."""
     # Pools and networks have no names; the policy identifies them by these tags.
     arn = ARNS.get(kind, "arn:aws:cognito-idp:eu-central-1:123456789012:userpool/eu-central-1_x")
@@ -161,6 +161,6 @@ def test_cloudformation_can_read_what_it_imports(kind: str) -> None:
 
 @pytest.mark.parametrize("group", ["og:default:aurora-mysql-8-0", "pg:default.aurora-mysql8.0"])
 @pytest.mark.parametrize("action", ["rds:CreateDBCluster", "rds:CreateDBInstance"])
-def test_mysql_can_have_the_default_groups_of_its_kind(action: str, group: str) -> None:
+def test_mysql_can_use_the_default_groups(action: str, group: str) -> None:
     """RDS checks permissions on the default groups if a template names no others."""
     assert allowed(action, f"arn:aws:rds:eu-central-1:123456789012:{group}")

@@ -86,7 +86,7 @@ def test_other_stages_of_the_project_are_kept(target: Target) -> None:
     assert as_chalice_reads(prod, "store_orders").environment_variables["ORDERS_TABLE"] == "cafe-prod-orders"
 
 
-def test_the_generated_configuration_is_for_its_owner_only(target: Target) -> None:
+def test_only_the_owner_can_read_the_generated_configuration(target: Target) -> None:
     configured(target)
     assert stat.S_IMODE((target.project / ".chalice" / "config.json").stat().st_mode) == 0o600
 

@@ -17,7 +17,7 @@ from tests.wiring.stage import ACCOUNT, REGION, ROOT, client, rendered
 NOT_LISTED = {"AWS::IAM::Policy", "AWS::Logs::QueryDefinition", "AWS::XRay::ResourcePolicy"}
 
 
-def test_every_template_is_of_a_part_of_a_stage() -> None:
+def test_every_template_belongs_to_a_part_of_a_stage() -> None:
     assert {path.name for path in (ROOT / "infra").glob("*.yaml")} == set(TEMPLATES.values())
     assert TEMPLATES.keys() == set(resources_of_stage.PARTS)
 
@@ -33,7 +33,7 @@ def test_every_resource_with_a_name_of_its_stage_is_listed(file: str) -> None:
                 assert key == NAMED[resource["Type"]][0], name
 
 
-def test_names_are_those_that_cloudformation_gives(target: Target) -> None:
+def test_the_names_are_those_that_cloudformation_assigns(target: Target) -> None:
     names = resources_of_stage.declared_resources(target, ACCOUNT)
     assert Resource("AWS::SQS::Queue", "cafe-test-orders-dead") in names
     assert Resource("AWS::S3::Bucket", f"cafe-test-deploys-{ACCOUNT}") in names
@@ -46,7 +46,7 @@ def make_bucket(name: str, region: str) -> None:
     s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": region})
 
 
-def test_a_stage_is_told_from_one_whose_name_begins_alike(aws: None, target: Target) -> None:
+def test_a_stage_is_distinguished_from_one_with_the_same_prefix(aws: None, target: Target) -> None:
     for stage in ("test", "test-2"):
         client("sqs").create_queue(QueueName=f"cafe-{stage}-orders")
         client("sns").create_topic(Name=f"cafe-{stage}-alarms")

@@ -94,7 +94,7 @@ def run(target: Target, url: str, package: Path, services: Mock) -> Run:
     return test
 
 
-def test_a_deploy_that_answers_has_no_problem(run: Run, services: Mock) -> None:
+def test_a_deploy_that_responds_has_no_problem(run: Run, services: Mock) -> None:
     assert run() == []
     who = {"UserPoolId": "pool", "Username": smoke.USER}
     assert services.admin_set_user_password.call_args.kwargs.items() >= {**who, "Permanent": True}.items()
@@ -117,7 +117,7 @@ def test_a_deploy_that_answers_has_no_problem(run: Run, services: Mock) -> None:
         ("/dead-letters token", (403, {"message": "no"}), "GET /dead-letters: 403, "),
     ],
 )
-def test_each_wrong_answer_is_named(
+def test_each_wrong_response_is_named(
     path: str, answer: tuple[int, Any], problem: str, run: Run, answers: dict[str, tuple[int, Any]]
 ) -> None:
     answers[path] = answer
@@ -125,12 +125,12 @@ def test_each_wrong_answer_is_named(
     assert line.startswith(problem)
 
 
-def test_an_api_without_an_answer_is_named(run: Run) -> None:
+def test_an_api_that_does_not_respond_is_named(run: Run) -> None:
     [line] = run("http://127.0.0.1:1")
     assert line.startswith("GET /health: 0, ")
 
 
-def test_a_new_address_can_take_some_seconds_to_answer(
+def test_a_new_address_may_take_some_seconds_to_respond(
     run: Run, answers: dict[str, tuple[int, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(smoke, "SETTLE_SECONDS", 60)

@@ -146,7 +146,7 @@ def test_the_error_of_a_failed_rollback_names_the_state(said: list[str]) -> None
         change(cfn, said)
 
 
-def test_an_error_of_cloudformation_is_passed_on(said: list[str]) -> None:
+def test_an_error_from_cloudformation_is_passed_on(said: list[str]) -> None:
     cfn = CloudFormation(None)
     cfn.refusal = "Parameter 'EmailAddress' must match pattern"
     with pytest.raises(DeployError, match=f"{NAME}: Parameter 'EmailAddress' must match pattern"):

@@ -54,7 +54,7 @@ def test_completing_sets_what_chalice_cannot(account: Account) -> None:
     assert all(each["DestinationConfig"] == failures for each in lambda_.invocations.values())
 
 
-def test_completing_gives_the_functions_subscriptions_a_dead_letter_queue_and_leaves_those_of_people(
+def test_completing_gives_only_the_functions_subscriptions_a_dead_letter_queue(
     account: Account,
 ) -> None:
     topics = {OUTPUTS["TOPIC_ARN"]: "record_notification", OUTPUTS["ALARMS_TOPIC_ARN"]: "record_alarm"}
@@ -74,7 +74,7 @@ def test_completing_opens_the_uploads_bucket_to_the_consoles_pages_only(account:
     assert rule["AllowedOrigins"] == ["http://127.0.0.1:8000", page]
 
 
-def test_completing_limits_the_requests_of_the_api_and_logs_each_of_them(account: Account) -> None:
+def test_completing_limits_the_apis_requests_and_logs_all_of_them(account: Account) -> None:
     assert account.api["methodSettings"] == {"*/*": {"throttlingRateLimit": 100.0, "throttlingBurstLimit": 200}}
     access_log = account.api["accessLogSettings"]
     assert access_log["destinationArn"].endswith(":log-group:/aws/apigateway/cafe-test-access")
@@ -113,7 +113,7 @@ def test_a_web_acl_is_associated_with_the_api_if_the_stack_has_one(account: Acco
 
 
 @pytest.mark.parametrize(("acl", "left"), [(ACL, {}), ("arn:of-somebody-else", {STAGE_ARN: "arn:of-somebody-else"})])
-def test_only_the_stages_own_web_acl_is_taken_away(
+def test_only_the_stages_own_web_acl_is_removed(
     acl: str, left: dict[str, str], account: Account, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chalice_record, "rest_apis", lambda *_: ["abc"])
@@ -211,7 +211,7 @@ def test_settings_are_compared_at_each_level_without_additions_by_aws(
     assert wiring._different(found, wanted) == missing
 
 
-def test_a_problem_counts_only_if_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_problem_counts_only_if_it_persists(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = iter([["not subscribed"], ["not subscribed"], []])
     assert wiring.problems_after_settling(lambda: next(looks)) == []
     monkeypatch.setattr(wiring, "SETTLE_SECONDS", 0)
