@@ -1,6 +1,6 @@
-"""The deployed system that tests of several folders share, its rules, and the closing lines.
+"""The deployed system that several folders' tests share, and notes at the end of the test run.
 
-tests/system/__init__.py has the rules of a shared stack. ``tidy`` fails a test that leaves dead letters on it.
+``tests/system/__init__.py`` lists the rules for a shared stack.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from tests.system.evidence import FAILURES, REPORTS, failed, folder_of, save_log
 if TYPE_CHECKING:
     from tests.system.stack import Faulty
 
-# The tests without a stack come first. A stack's snapshot is made meanwhile, and a stack's proxies would connect in a
-# process in which the unit tests forbid that.
+# These tests need no stack and run first, while the stacks' snapshot is made. The unit tests forbid connections, which
+# a stack's proxies would open in the same process.
 FIRST = ("tests/wiring/", "tests/unit/")
 
 
 @pytest.fixture(scope="session")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
-    """The deployed system, one for each worker and all of its tests."""
-    # The unit tests do without what this imports.
+    """The deployed system. All tests of a worker share it."""
+    # The unit tests do not need what this imports.
     from tests.system.stack import running
 
     with running(tmp_path_factory.mktemp("stack")) as system:
@@ -36,7 +36,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
 
 @pytest.fixture(autouse=True)
 def tidy(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fails a test that leaves dead letters on the shared stack, and keeps what a failed one saw."""
+    """Fails a test that leaves dead letters on the shared stack, and saves the logs of a failed test."""
     if "system" not in request.fixturenames:
         yield
         return
@@ -64,7 +64,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Orders the tests, and has the snapshot for the stacks made while the first ones run."""
+    """Sorts the tests, and starts making the stacks' snapshot while the first tests run."""
     if not any("system" in getattr(item, "fixturenames", ()) for item in items):
         return
     items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
@@ -81,11 +81,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Says which browser tests were skipped. With several workers, only this conftest is read here."""
+    """Reports why browser tests were skipped. With several workers, only this conftest is read here."""
     skipped = [each for each in terminalreporter.stats.get("skipped", ()) if each.nodeid.startswith("tests/browser/")]
     if skipped:
         terminalreporter.section("the console was not tested")
         reasons = {each.longrepr[2].removeprefix("Skipped: ") for each in skipped}
         terminalreporter.write_line(f"{len(skipped)} browser tests were skipped. {' '.join(sorted(reasons))}")
     if terminalreporter.stats.get("failed"):
-        terminalreporter.write_line("What the failed tests saw of the system is in .local/failures.")
+        terminalreporter.write_line("The logs and screenshots of the failed tests are in .local/failures.")

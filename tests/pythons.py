@@ -1,7 +1,7 @@
-"""The tests that need no stack, under each Python that the functions may run on: ``python -m tests.pythons [3.14 …]``.
+"""Runs the tests that need no stack under each Python that the functions may use: ``python -m tests.pythons [3.14 …]``.
 
-Each version has a virtual environment of its own in ``.local/pythons``, and builds the deployment package for itself. A
-version that is not on this machine is said to be so at the end; where it was named, that is a failure.
+Each version has its own virtual environment in ``.local/pythons`` and builds its own deployment package. The summary
+lists versions that are not on this machine. A version named on the command line must exist.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# As in infra/deploy/project.py, which a Python without the project's requirements cannot import.
+# A copy from infra/deploy/project.py, which needs the project's requirements to be imported.
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 ENVIRONMENTS = ROOT / ".local" / "pythons"
 REQUIREMENTS = ("requirements.txt", "local/requirements.txt", "requirements-dev.txt")
@@ -23,7 +23,7 @@ TESTS = ("tests/unit", "tests/wiring", "tests/deploying/test_package.py")
 
 
 def find(version: str) -> Path | None:
-    """An interpreter of that version, which really starts: pyenv has commands for those that are not chosen."""
+    """Returns an interpreter that starts with this version. pyenv's commands for unselected versions fail."""
     for candidate in _candidates(version):
         with_version = [str(candidate), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
         said = subprocess.run(with_version, capture_output=True, text=True)
@@ -41,12 +41,12 @@ def _candidates(version: str) -> Iterator[Path]:
 
 
 def environment(version: str, interpreter: Path) -> Path:
-    """The version's own interpreter with all that the tests need; made where it is missing or out of date."""
+    """Returns the interpreter of the version's virtual environment, after creating or updating it if necessary."""
     folder = ENVIRONMENTS / version
     wanted = hashlib.sha256(b"".join((ROOT / each).read_bytes() for each in REQUIREMENTS)).hexdigest()
     stamp, python = folder / "requirements", folder / "bin" / "python"
     if not (stamp.exists() and stamp.read_text() == wanted):
-        print(f"Python {version}: installing what the tests need, into {folder.relative_to(ROOT)}", flush=True)
+        print(f"Python {version}: installing the tests' requirements into {folder.relative_to(ROOT)}", flush=True)
         subprocess.run([interpreter, "-m", "venv", "--clear", folder], check=True)
         install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*install, "-r", ROOT / "requirements-dev.txt"], check=True)
@@ -55,7 +55,7 @@ def environment(version: str, interpreter: Path) -> Path:
 
 
 def outcome(version: str) -> str:
-    """In a word: ``passed``, ``failed`` or ``not on this machine``."""
+    """Runs the tests. Returns ``passed``, ``failed``, ``not on this machine``, or why the installation failed."""
     interpreter = find(version)
     if interpreter is None:
         return "not on this machine"
@@ -64,7 +64,7 @@ def outcome(version: str) -> str:
     except subprocess.CalledProcessError:
         return "failed: its requirements could not be installed"
     print(f"Python {version}: {interpreter}", flush=True)
-    # Compiled files would change the package that is built.
+    # Compiled files would change the built package.
     variables = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     command = [python, "-m", "pytest", "-m", "", "-q", "-n", "2", "-p", "no:cacheprovider", *TESTS]
     return "failed" if subprocess.run(command, cwd=ROOT, env=variables).returncode else "passed"
@@ -72,7 +72,7 @@ def outcome(version: str) -> str:
 
 def main(named: list[str]) -> int:
     if unknown := [each for each in named if each not in VERSIONS]:
-        print(f"{', '.join(unknown)}: not provided for, as {', '.join(VERSIONS)} are", file=sys.stderr)
+        print(f"{', '.join(unknown)}: not supported; use {', '.join(VERSIONS)}", file=sys.stderr)
         return 2
     outcomes = {version: outcome(version) for version in named or VERSIONS}
     print("\nThe tests under each Python")

@@ -1,4 +1,4 @@
-"""Reads the CloudFormation templates in ``infra/``, for the tests of every folder."""
+"""Reads the CloudFormation templates in ``infra/`` for all tests."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def _parsed(text: str) -> bytes:
 
 
 def load(text: str) -> dict[str, Any]:
-    """Returns a template as a document of the caller's own; each text is parsed once in a process."""
+    """Returns a parsed template, which the caller may change. Each template is parsed once per process."""
     template: dict[str, Any] = pickle.loads(_parsed(text))
     return template

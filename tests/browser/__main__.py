@@ -2,7 +2,7 @@
 
     python -m tests.browser [FOLDER]
 
-All data passes through the deployed system. The orders go through the queue, with times spread over the day.
+All data passes through the deployed system. The orders' times are spread over the day.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from local.stack import ROOT, Stack
 from tests.browser.console import DEFAULTS, DESKTOP, PHONE, Console, Person
 from tests.system.system import System, wait_for
 
-# Number of orders in each hour from OPENS on.
+# Number of orders in each hour, starting at OPENS.
 HOURS = (6, 11, 9, 7, 8, 14, 12, 6, 5, 7, 4, 3)
 OPENS = 7
 CUSTOMERS = [*(f"table-{number}" for number in range(1, 13)), "takeaway", "Zoë", "the bakery next door"]
@@ -34,7 +34,7 @@ MENU = (
     *("Flat white", "Espresso", "Cappuccino", "Cortado", "Cold brew"),
     *("Almond croissant", "Cheesecake", "Matcha latte"),
 )
-# Number of colours in a saved screenshot. The page itself uses only a few more.
+# A saved screenshot has this many colours. The page uses only a few more.
 COLORS = 128
 
 
@@ -64,7 +64,7 @@ def work(system: System) -> str:
             for number, order in enumerate(placed[start : start + 10])
         ]
         sqs.send_message_batch(QueueUrl=system.env["ORDERS_QUEUE_URL"], Entries=entries)
-    wait_for(lambda: len(system.all("/orders", "orders")) == len(placed), "the orders of the day")
+    wait_for(lambda: len(system.all("/orders", "orders")) == len(placed), "the day's orders")
     key = system.upload("inventory/monday-delivery.csv", INVENTORY)
     system.notification(key, "upload")
     system.report({"kind": "storage", "mode": "listing"})

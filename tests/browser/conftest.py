@@ -1,4 +1,4 @@
-"""Fixtures of the browser tests: Chromium, pages of the deployed console, and the people who use it."""
+"""Fixtures for the browser tests: Chromium, the deployed console's pages, and the people who use it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ from tests.system.evidence import failed, folder_of
 from tests.system.people import add
 from tests.system.system import System
 
-# Opens the page at an address, by default the API's, and signs in the person if one is given. The options go to
-# Playwright's context.
+# Opens the page at an address, by default the API's, and signs in a person if given. Playwright gets the options.
 Visit = Callable[..., Console]
-# Makes a person of a group.
+# Adds a person to the user pool, in a group.
 Make = Callable[..., Person]
 
-# Time limit for every wait. It is generous, because a slow machine is no failure.
+# The time limit for every wait is generous, because a slow machine must not fail the tests.
 SECONDS = 30
 expect.set_options(timeout=SECONDS * 1000)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def program() -> Path:
-    """Returns the path of Chromium. It runs before the system starts, because without Chromium all tests skip."""
+    """Returns the path of Chromium. This runs before the system starts, because without Chromium all tests skip."""
     found = chromium.find()
     if found:
         return found
@@ -41,7 +40,7 @@ def program() -> Path:
         pytest.skip(str(error))
 
 
-# The scope is not the session, because Playwright's event loop would affect all later tests of this worker.
+# In a session scope, Playwright's event loop would affect all later tests of this worker.
 @pytest.fixture(scope="module")
 def browser(program: Path) -> Iterator[Browser]:
     with chromium.running(program) as browser:
@@ -50,7 +49,7 @@ def browser(program: Path) -> Iterator[Browser]:
 
 @pytest.fixture
 def visit(browser: Browser, system: System, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    """Opens pages. At the end ``Console.check`` must pass for each page. A failed test keeps screenshots."""
+    """Opens pages. ``Console.check`` must pass for each page at the end. A failed test leaves screenshots."""
     consoles: list[Console] = []
 
     def visit(person: Person | None = None, tab: str = "", address: str | None = None, **options: Any) -> Console:
@@ -74,7 +73,7 @@ def visit(browser: Browser, system: System, request: pytest.FixtureRequest) -> I
 
 @pytest.fixture(scope="session")
 def people(system: System) -> Make:
-    """Makes a person of a group. With ``chosen``, the person has already replaced the temporary password."""
+    """Adds a person to a group. With ``chosen``, the person has already replaced the temporary password."""
     cognito, pool = system.aws("cognito-idp"), system.env["USER_POOL_ID"]
 
     def make(group: str, name: str | None = None, *, chosen: bool = True) -> Person:

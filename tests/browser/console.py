@@ -26,10 +26,10 @@ class Person:
 
 @dataclass
 class Console:
-    """The page at ``address``, the API's address. ``env`` has the addresses of the stack.
+    """The console's page at ``address``. ``env`` contains the stack's addresses.
 
     ``requests`` records all requests, and ``complaints`` the errors and warnings in Chromium's console. Each complaint
-    must match a pattern in ``expected`` or ``allowed``. Each ``expected`` pattern must match at least one complaint.
+    must match a pattern in ``expected`` or ``allowed``, and each ``expected`` pattern must match a complaint.
     """
 
     context: BrowserContext
@@ -64,7 +64,7 @@ class Console:
         self.context.close()
 
     def check(self) -> None:
-        """Checks that all requests were allowed, no URL had a token, and all complaints were expected."""
+        """Checks that all requests were allowed, no URL contained a token, and all complaints were expected."""
         foreign = [f"{each.method} {each.url}" for each in self.requests if not self._may_ask(each)]
         assert not foreign, f"requests to other hosts: {foreign}"
         # Every JSON Web Token starts with these characters.
@@ -79,7 +79,7 @@ class Console:
     def _may_ask(self, request: Request) -> bool:
         """Returns whether a request is for the page's files, the API, the user pool or the uploads bucket.
 
-        Locally one host serves all of AWS, so the host name alone is not enough.
+        The local cloud serves all AWS services on one host, so the host name alone is not enough.
         """
         url, cloud = request.url, self.env["AWS_ENDPOINT_URL"]
         if f"{url}/".startswith((f"{self.address}/", "data:")):
@@ -89,10 +89,10 @@ class Console:
         bucket = f"{cloud}/{self.env['UPLOADS_BUCKET']}"
         return request.method == "POST" and url in (bucket, f"{bucket}/")
 
-    # --- what a person does
+    # --- actions of a person
 
     def open(self, tab: str = "") -> None:
-        """Loads the page at the address of ``tab``, such as ``#orders``."""
+        """Loads the page at ``tab``, such as ``#orders``."""
         self.page.goto(f"{self.address}/{tab}")
 
     def enter(self, name: str, password: str) -> None:
@@ -106,7 +106,7 @@ class Console:
         expect(self.page.get_by_role("button", name="Sign out")).to_be_visible()
 
     def go(self, tab: str) -> Locator:
-        """Opens a tab from the navigation. Returns its section of the page."""
+        """Opens a tab from the navigation. Returns the tab's section of the page."""
         self.page.get_by_role("navigation").get_by_role("link", name=tab).click()
         return self.view(tab)
 
@@ -116,6 +116,6 @@ class Console:
         return view
 
     def calls(self, method: str, path: str) -> list[Any]:
-        """Returns the bodies of the requests to this path of the API, in their order."""
+        """Returns the bodies of the requests to this API path, in the order they were sent."""
         url = f"{self.address}/{path}"
         return [each.post_data_json for each in self.requests if each.method == method and each.url == url]

@@ -18,9 +18,9 @@ from tests.system.system import System, new_id, wait_for
 def intercept(
     console: Console, method: str, path: str, handle: Callable[[Route], None], times: int | None = None
 ) -> list[str]:
-    """Passes the API requests with this method and path to ``handle``, at most ``times``.
+    """Passes the API requests with this method and path to ``handle``, at most ``times`` times.
 
-    Returns a list that grows by the URL of each intercepted request. All other requests go to the API.
+    Returns a list, to which each intercepted request adds its URL. All other requests go to the API.
     """
     met: list[str] = []
 
@@ -40,7 +40,7 @@ def refuse(status: int, message: str = "no") -> Callable[[Route], None]:
 
 
 def lose(route: Route) -> None:
-    """Lets the API handle the request, and drops its answer."""
+    """Lets the API handle the request, and drops the response."""
     assert route.fetch().status == 202
     route.abort()
 
@@ -53,7 +53,7 @@ def drop(route: Route) -> None:
 
 
 def with_clock(console: Console, person: Person, tab: str = "") -> Console:
-    """Signs in on a page whose clock the test moves."""
+    """Installs the clock, opens the tab and signs in."""
     console.page.clock.install()
     console.open(tab)
     console.sign_in(person)
@@ -68,7 +68,7 @@ def new_customer() -> str:
 
 
 def place(system: System, customer: str, count: int = 1) -> list[dict[str, Any]]:
-    """Places ``count`` orders of the customer, and waits until they are stored."""
+    """Places ``count`` orders for the customer, and waits until they are stored."""
     system.post("/orders", [{"customerID": customer, "item": f"Mocha {number}"} for number in range(count)])
 
     def found() -> list[dict[str, Any]]:
@@ -83,7 +83,7 @@ def order_form(view: Locator) -> Locator:
 
 
 def field_label(label: str, number: int) -> str:
-    """Returns the label of a field of an item. The first item has no number."""
+    """Returns the label of an item's field. The first item's labels have no number."""
     return f"{label} {number}" if number > 1 else label
 
 
@@ -104,7 +104,7 @@ def send_order(console: Console, customer: str, items: Mapping[str, str] | None 
 
 
 def expect_placed(console: Console) -> None:
-    """Expects that the order of this page is stored."""
+    """Expects this page's order to be stored."""
     expect(console.page.get_by_role("link", name="Placed", exact=True)).to_be_visible()
 
 
@@ -131,7 +131,7 @@ def choose(console: Console, *files: Any) -> None:
 
 
 def upload(console: Console, name: str) -> Locator:
-    """Returns the entry of a file in the list of this page's uploads."""
+    """Returns a file's entry in the page's list of uploads."""
     return console.page.get_by_role("region", name="Your uploads").get_by_role("listitem").filter(has_text=name)
 
 
@@ -139,13 +139,13 @@ def upload(console: Console, name: str) -> Locator:
 
 
 def request_report(view: Locator) -> str:
-    """Requests a report of the chosen kind. Returns its id."""
+    """Requests a report of the selected kind. Returns its id."""
     view.get_by_role("button", name="Request the report").click()
     view.page.wait_for_url(re.compile("#reports/"))
     return view.page.url.rsplit("/", 1)[1]
 
 
 def publish(system: System, subject: str, message: str = "Some words", kind: str = "order") -> None:
-    """Publishes a notification as the flows do, and waits until the inbox has it."""
+    """Publishes a notification as the flows do, and waits until it is in the inbox."""
     system.publish(subject, message, kind=kind)
     system.notification(subject, kind)

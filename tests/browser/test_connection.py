@@ -1,4 +1,4 @@
-"""Lost connections and lost answers: no input is lost, and nothing is done twice."""
+"""Lost connections and lost responses: no input is lost, and no order is placed twice."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OFFLINE = "ERR_INTERNET_DISCONNECTED"
 NO_CONNECTION = "No connection."
 
 
-def test_without_a_connection_the_list_stays_and_an_order_goes_out_by_itself_once_there_is_one(
+def test_while_offline_the_list_stays_and_an_order_is_sent_automatically_once_online(
     visit: Visit, staff: Person, system: System
 ) -> None:
     before, after, customer = new_customer(), new_customer(), new_customer()
@@ -55,7 +55,7 @@ def test_without_a_connection_the_list_stays_and_an_order_goes_out_by_itself_onc
     expect_one_order(console, system, customer)
 
 
-def test_a_person_who_does_not_want_to_wait_tries_at_once(visit: Visit, staff: Person) -> None:
+def test_a_person_can_retry_immediately(visit: Visit, staff: Person) -> None:
     nobody = new_customer()
     console = visit(staff, "#orders")
     console.expect_complaint("Failed to load resource")
@@ -74,9 +74,9 @@ def test_a_person_who_does_not_want_to_wait_tries_at_once(visit: Visit, staff: P
 @pytest.mark.parametrize(
     ("fault", "times", "complaint"),
     [(lose, 1, "ERR_FAILED"), (refuse(503), 2, "status of 503")],
-    ids=["lost answer", "503"],
+    ids=["lost response", "503"],
 )
-def test_an_order_is_sent_again_after_a_fault_that_passes_and_is_the_same_order(
+def test_a_retry_after_a_temporary_fault_places_the_same_order(
     visit: Visit, staff: Person, system: System, fault: Callable[[Route], None], times: int, complaint: str
 ) -> None:
     customer = new_customer()
@@ -90,9 +90,7 @@ def test_an_order_is_sent_again_after_a_fault_that_passes_and_is_the_same_order(
     assert len({each.headers["idempotency-key"] for each in sent}) == 1
 
 
-def test_an_order_sent_again_after_a_reload_is_still_the_same_order(
-    visit: Visit, staff: Person, system: System
-) -> None:
+def test_a_retry_after_a_reload_places_the_same_order(visit: Visit, staff: Person, system: System) -> None:
     customer = new_customer()
     console = visit(staff, "#orders")
     console.expect_complaint("ERR_FAILED")
@@ -106,11 +104,11 @@ def test_an_order_sent_again_after_a_reload_is_still_the_same_order(
     expect_one_order(console, system, customer)
 
 
-def test_a_file_goes_on_where_the_connection_is_lost_on_its_way(visit: Visit, manager: Person, system: System) -> None:
+def test_an_upload_continues_after_the_connection_was_lost(visit: Visit, manager: Person, system: System) -> None:
     name = f"{new_id('lost')}.csv"
     console = visit(manager, "#uploads")
     console.expect_complaint("ERR_FAILED")
-    # Only this page sends to the bucket, and it sends only this file.
+    # This page sends only this file to the bucket.
     console.page.route(f"**/{system.env['UPLOADS_BUCKET']}*", drop, times=1)
     choose(console, a_file(name, beans(name)))
     expect(upload(console, name)).to_contain_text("2 rows imported")

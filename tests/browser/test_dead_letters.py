@@ -24,7 +24,7 @@ def letter(console: Console, about: str) -> Locator:
     return console.view("Dead letters").get_by_role("listitem").filter(has_text=about)
 
 
-def test_a_dead_order_says_why_and_is_put_back_once_that_is_confirmed(
+def test_a_dead_order_shows_its_customer_and_is_put_back_after_a_confirmation(
     letters: Letters, visit: Visit, manager: Person, system: System
 ) -> None:
     order_id = letters.new_id()
@@ -50,7 +50,7 @@ def test_a_dead_order_says_why_and_is_put_back_once_that_is_confirmed(
     stored(system, order_id)
 
 
-def test_all_are_put_back_at_once_and_a_letter_that_fails_again_comes_back(
+def test_all_dead_letters_are_put_back_together(
     letters: Letters, visit: Visit, manager: Person, system: System
 ) -> None:
     ids = [letters.new_id(), letters.new_id()]

@@ -12,9 +12,7 @@ from tests.browser.steps import a_file, beans, choose, expect_placed, new_custom
 from tests.system.system import System, new_id
 
 
-def test_the_main_path_of_each_tab_is_the_same_behind_the_gateway(
-    visit: Visit, manager: Person, system: System
-) -> None:
+def test_the_main_actions_of_each_tab_work_behind_the_gateway(visit: Visit, manager: Person, system: System) -> None:
     customer, name = new_customer(), f"{new_id('gateway')}.csv"
     console = visit(manager, address=system.env["REST_API_URL"])
     expect(console.page).to_have_url(f"{console.address}/#today")

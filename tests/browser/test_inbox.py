@@ -10,9 +10,7 @@ from tests.browser.steps import new_customer, publish, with_clock
 from tests.system.system import System, new_id
 
 
-def test_a_message_is_listed_unfolded_and_leads_to_what_it_is_about(
-    visit: Visit, manager: Person, system: System
-) -> None:
+def test_a_message_can_be_unfolded_and_links_to_its_order(visit: Visit, manager: Person, system: System) -> None:
     customer = new_customer()
     order_id = system.post("/orders", {"customerID": customer, "item": "Mocha"})["orderID"]
     system.notification(order_id, "order")
@@ -24,7 +22,7 @@ def test_a_message_is_listed_unfolded_and_leads_to_what_it_is_about(
     expect(console.page.get_by_role("dialog", name=f"Order of {customer}")).to_be_visible()
 
 
-def test_the_newest_is_first_new_ones_arrive_by_themselves_and_one_kind_can_be_shown(
+def test_the_newest_message_is_first_new_ones_appear_automatically_and_a_kind_can_be_chosen(
     visit: Visit, manager: Person, system: System
 ) -> None:
     first, second = new_id("first"), new_id("second")

@@ -10,9 +10,9 @@ from tests.browser.console import PHONE, TABS, Console, Person
 from tests.browser.steps import new_customer, place
 from tests.system.system import System
 
-# A number of Tab stops that no page reaches. It ends the loop.
+# Limit of the loops. Every page has fewer Tab stops.
 MOST = 150
-# Counts the elements at which Tab stops. In a group of radio buttons, Tab stops only at the checked one.
+# Counts the elements at which Tab stops. In a group of radio buttons, it stops only at the checked button.
 STOPS = """() => {
   const wanted = "a[href], button, input, select, textarea, summary, [tabindex='0']";
   const shown = [...document.querySelectorAll(wanted)].filter((each) => !each.disabled && each.checkVisibility());
@@ -25,7 +25,7 @@ FOCUSED = """() => {
   window.stops ??= [];
   if (window.stops.includes(element)) return null;
   window.stops.push(element);
-  // The outline of a radio button is on its label. A link can cover its whole row with ::after.
+  // A radio button's outline is on its label. A link may cover its whole row with ::after.
   const marked = [[element], [element, "::after"], ...[...(element.labels ?? [])].map((label) => [label])];
   const seen = marked.some((each) => getComputedStyle(...each).outlineStyle !== "none");
   return [element.outerHTML.slice(0, 200), seen];
@@ -85,7 +85,7 @@ def test_from_signing_in_to_an_order_and_back_without_a_mouse(visit: Visit, staf
     expect(console.page.get_by_label("Name", exact=True)).to_be_focused()
 
 
-def test_the_first_stop_leads_past_the_tabs_to_the_content(visit: Visit, staff: Person) -> None:
+def test_the_first_tab_stop_skips_to_the_content(visit: Visit, staff: Person) -> None:
     console = visit(staff, "#inbox")
     console.page.reload()
     console.view("Inbox")
@@ -98,7 +98,7 @@ def test_the_first_stop_leads_past_the_tabs_to_the_content(visit: Visit, staff: 
 
 
 @pytest.mark.parametrize("viewport", [None, PHONE], ids=["desktop", "phone"])
-def test_tab_stops_at_everything_that_can_be_used_and_shows_where(
+def test_tab_stops_at_every_control_and_shows_the_focus(
     visit: Visit, manager: Person, system: System, viewport: dict[str, int] | None
 ) -> None:
     place(system, new_customer())

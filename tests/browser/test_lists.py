@@ -1,4 +1,4 @@
-"""Each list while it loads, after an error, and without items. The tests make the API's answers themselves."""
+"""Each list while it loads, after an error, and when it is empty. The tests fake the API's responses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.browser.console import Person
 NONE: dict[str, Any] = {"next": None}
 NO_LETTERS: dict[str, Any] = {"deadLetters": [], "total": 0}
 LISTS = {
-    # The tab, the request, the list's name, an empty answer, and the text that the page then shows.
+    # The tab, the request, the list's name, an empty response, and the text that the page then shows.
     "orders": ("#orders", "**/orders?*", "orders", NONE | {"orders": []}, "No orders yet"),
     "reports": ("#reports", "**/reports?limit=*", "reports", NONE | {"reports": []}, "No reports yet"),
     "storage": ("#reports", "**/reports?kind=*", "storage", NONE | {"reports": []}, "Nothing measured yet"),
@@ -25,7 +25,9 @@ LISTS = {
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_a_list_says_that_it_loads_why_it_failed_and_that_it_is_empty(visit: Visit, manager: Person, name: str) -> None:
+def test_a_list_shows_that_it_loads_why_it_failed_and_that_it_is_empty(
+    visit: Visit, manager: Person, name: str
+) -> None:
     tab, asked, called, nothing, words = LISTS[name]
     console = visit()
     console.expect_complaint("status of 400")

@@ -25,7 +25,7 @@ DEVICES = {"desktop": DESKTOP, "phone": PHONE}
 
 
 def looks(*short: str) -> pytest.MarkDecorator:
-    """Runs a test in each theme on each device. All but those that ``short`` names belong to the long run."""
+    """Runs a test in each theme on each device. Combinations that are not in ``short`` are marked as long."""
     return pytest.mark.parametrize(
         ("theme", "device"),
         [
@@ -36,7 +36,7 @@ def looks(*short: str) -> pytest.MarkDecorator:
     )
 
 
-# Waits for the end of animations, because an element that fades in has the wrong colour at first.
+# Waits until animations end, because an element that fades in has the wrong colour at first.
 STILL = """() => {
   const ending = document.getAnimations().filter((each) => each.effect.getComputedTiming().endTime < Infinity);
   return Promise.all(ending.map((each) => each.finished));
@@ -56,7 +56,7 @@ def look_at(console: Console, name: str) -> None:
 
 @pytest.fixture
 def dead_order(system: System) -> Iterator[str]:
-    """Returns the id of an order that is a dead letter until the end of the test."""
+    """Returns the id of an order that is a dead letter during the test."""
     with own_letters(system) as letters:
         order_id = letters.new_id()
         letters.put("ORDERS_DEAD_LETTER_URL", order_message(order_id))
@@ -88,7 +88,7 @@ def test_every_tab_is_accessible(
 
 
 @looks("light-phone")
-def test_everything_that_opens_is_accessible(
+def test_every_dialog_and_detail_is_accessible(
     dead_order: str, appear: Callable[..., Console], manager: Person, system: System, theme: str, device: str
 ) -> None:
     [placed] = place(system, new_customer())
@@ -139,7 +139,7 @@ def test_every_error_is_accessible(
 
 
 @pytest.mark.parametrize("zone", ["Pacific/Auckland", "America/Los_Angeles", "Asia/Kolkata"])
-def test_times_are_in_the_viewers_zone(visit: Visit, manager: Person, system: System, zone: str) -> None:
+def test_times_are_in_the_viewers_time_zone(visit: Visit, manager: Person, system: System, zone: str) -> None:
     [placed] = place(system, new_customer())
     local = datetime.fromisoformat(placed["placedAt"]).astimezone(ZoneInfo(zone))
     console = visit(manager, f"#orders/{placed['orderID']}", timezone_id=zone)

@@ -39,7 +39,7 @@ def test_an_order_is_placed_followed_to_the_table_and_opened(visit: Visit, staff
     expect(console.page).to_have_url(f"{console.address}/#orders/{order['orderID']}")
 
 
-def test_an_order_opens_by_its_address_and_an_unknown_one_is_said_to_be_unknown(
+def test_an_order_opens_by_its_address_and_an_unknown_id_is_reported(
     visit: Visit, staff: Person, system: System
 ) -> None:
     [placed] = place(system, new_customer())
@@ -54,7 +54,7 @@ def test_an_order_opens_by_its_address_and_an_unknown_one_is_said_to_be_unknown(
     expect(dialog).to_contain_text("No order has this id")
 
 
-def test_only_the_orders_of_one_customer_are_shown_and_all_again(visit: Visit, staff: Person, system: System) -> None:
+def test_orders_can_be_filtered_by_customer(visit: Visit, staff: Person, system: System) -> None:
     [mine], [other] = place(system, new_customer()), place(system, new_customer())
     console = visit(staff, "#orders")
     placed = console.page.get_by_role("region", name="Placed orders").get_by_role("listitem")
@@ -72,7 +72,7 @@ def test_only_the_orders_of_one_customer_are_shown_and_all_again(visit: Visit, s
     expect(console.page.get_by_text("No order of this customer", exact=True)).to_be_visible()
 
 
-def test_older_orders_come_page_by_page(visit: Visit, staff: Person, system: System) -> None:
+def test_older_orders_are_loaded_page_by_page(visit: Visit, staff: Person, system: System) -> None:
     customer = new_customer()
     place(system, customer, 30)
     console = visit(staff, "#orders")
@@ -110,10 +110,10 @@ def test_a_wrong_value_is_explained_beside_its_field(visit: Visit, staff: Person
     expect(console.page.get_by_role("region", name="On their way")).to_be_visible()
 
 
-def test_a_second_click_on_the_button_is_no_second_order(visit: Visit, staff: Person, system: System) -> None:
+def test_a_double_click_places_one_order(visit: Visit, staff: Person, system: System) -> None:
     customer = new_customer()
     console = visit(staff, "#orders")
-    # The answer waits until both clicks are over. It empties the form, and a later click would submit the empty form.
+    # The request is held until both clicks are over. The response empties the form, which a late click would submit.
     held: list[Route] = []
     intercept(console, "POST", "orders", held.append, times=1)
     form = order_form(console.view("Orders"))

@@ -11,7 +11,7 @@ from tests.system.system import System
 MANAGERS = ("Reports", "Uploads", "Dead letters")
 
 
-def test_a_managers_tab_says_so_and_asks_the_api_for_nothing(visit: Visit, staff: Person) -> None:
+def test_a_managers_tab_tells_staff_so_and_sends_no_request(visit: Visit, staff: Person) -> None:
     console = visit(staff, "#inbox")
     for tab in MANAGERS:
         link = console.page.get_by_role("navigation").get_by_role("link", name=tab)

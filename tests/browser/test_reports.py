@@ -1,4 +1,4 @@
-"""The Reports tab: a report is requested, watched and opened, and its link is copied and renewed."""
+"""The Reports tab: requesting, watching and opening a report, and copying and renewing its link."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_reports_link_is_copied_counts_down_and_is_renewed(visit: Visit, manag
     expect(view.get_by_role("button", name="Copied")).to_be_visible()
     first = console.page.evaluate("navigator.clipboard.readText()")
     assert system.request("GET", first).status == 200
-    # Two links that are made in the same second are equal, so the test waits for the next second.
+    # Two links made in the same second are equal, so the test waits for the next second.
     expect(view).not_to_contain_text("60:00")
     view.get_by_role("button", name="Make a new link").click()
     expect(link).not_to_have_attribute("href", first)
@@ -62,7 +62,7 @@ def test_a_reports_link_is_copied_counts_down_and_is_renewed(visit: Visit, manag
     expect(link).to_be_hidden()
 
 
-def test_a_report_that_fails_says_why_and_where(visit: Visit, manager: Person, system: System) -> None:
+def test_a_failed_report_shows_why_and_where(visit: Visit, manager: Person, system: System) -> None:
     console = visit(manager, "#reports")
     view = console.view("Reports")
     with table_renamed(system, "suppliers"):
@@ -77,9 +77,7 @@ def test_a_report_that_fails_says_why_and_where(visit: Visit, manager: Person, s
     expect(view.get_by_role("listitem").filter(has_text=report_id)).to_contain_text("Failed")
 
 
-def test_storage_is_shown_as_bars_the_largest_first_with_both_modes(
-    visit: Visit, manager: Person, system: System
-) -> None:
+def test_storage_is_shown_as_bars_sorted_by_size_in_both_modes(visit: Visit, manager: Person, system: System) -> None:
     console = visit(manager, "#reports")
     view = console.view("Reports")
     form = view.locator("form", has=console.page.get_by_role("heading", name="New report"))
@@ -105,7 +103,7 @@ def test_storage_is_shown_as_bars_the_largest_first_with_both_modes(
     expect(storage).to_contain_text("old versions and unfinished uploads included")
 
 
-def test_the_list_shows_one_kind_or_all(visit: Visit, manager: Person, system: System) -> None:
+def test_the_list_can_be_filtered_by_kind(visit: Visit, manager: Person, system: System) -> None:
     inventory, storage = system.report({}), system.report({"kind": "storage"})
     console = visit(manager, "#reports")
     reports = console.page.get_by_role("region", name="Requested reports")

@@ -23,14 +23,14 @@ from tests.browser.steps import (
 )
 from tests.system.system import System
 
-# Part of Chromium's console message about a refusal of the user pool.
+# Part of Chromium's console message when the user pool refuses a request.
 REFUSED = "status of 400"
 HOUR = "01:00:00"
 
 
 @pytest.fixture
 def pool(system: System) -> Any:
-    """Returns a function that calls the user pool about a person as an administrator."""
+    """Returns a function that, as an administrator, calls the user pool about a person."""
     client = system.aws("cognito-idp")
 
     def ask(action: str, person: Person, **more: str) -> None:
@@ -48,7 +48,7 @@ def refreshes(console: Console) -> int:
     return sum("REFRESH_TOKEN_AUTH" in (each.post_data or "") for each in console.requests)
 
 
-def test_nobody_is_let_in_without_the_right_name_and_password(visit: Visit, manager: Person) -> None:
+def test_signing_in_needs_the_right_name_and_password(visit: Visit, manager: Person) -> None:
     console = visit()
     expect(console.page.get_by_role("heading", name="Sign in")).to_be_visible()
     expect(console.page.get_by_role("navigation")).to_be_hidden()
@@ -77,8 +77,8 @@ def choose_password(console: Console, password: str, again: str | None = None) -
     console.page.get_by_role("button", name="Keep this password").click()
 
 
-def test_a_person_with_a_given_password_chooses_another_at_the_first_sign_in(visit: Visit, people: Make) -> None:
-    """MiniStack accepts any password, so the test returns Cognito's error for a short password."""
+def test_a_person_replaces_the_temporary_password_at_the_first_sign_in(visit: Visit, people: Make) -> None:
+    """MiniStack accepts any password, so the test fakes Cognito's error for a short one."""
     why = "Password did not conform with policy: Password not long enough"
     person = people("staff", chosen=False)
     own = Person(person.name, f"{person.password}-of-mine")
@@ -100,7 +100,7 @@ def test_a_person_with_a_given_password_chooses_another_at_the_first_sign_in(vis
     visit(own)
 
 
-def test_a_session_survives_a_reload_and_belongs_to_this_tab_alone(visit: Visit, staff: Person) -> None:
+def test_a_session_survives_a_reload_and_is_limited_to_its_browser_tab(visit: Visit, staff: Person) -> None:
     console = visit(staff)
     console.open()
     expect(console.page.get_by_role("banner")).to_contain_text(staff.name)
@@ -111,7 +111,7 @@ def test_a_session_survives_a_reload_and_belongs_to_this_tab_alone(visit: Visit,
     expect(other.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
-def test_signing_out_ends_the_session_in_the_user_pool_too_and_leaves_nothing(
+def test_signing_out_ends_the_session_in_the_user_pool_and_clears_the_page(
     visit: Visit, people: Make, system: System
 ) -> None:
     person = people("staff")
@@ -137,7 +137,7 @@ def test_signing_out_ends_the_session_in_the_user_pool_too_and_leaves_nothing(
     expect(console.page.get_by_label("Customer", exact=True)).to_have_value("")
 
 
-def test_a_token_is_refreshed_before_its_end_and_nobody_notices(visit: Visit, staff: Person) -> None:
+def test_a_token_is_refreshed_silently_before_it_expires(visit: Visit, staff: Person) -> None:
     console = with_clock(visit(), staff, "#orders")
     first = session(console)["id"]
     console.page.clock.fast_forward("56:00")
@@ -149,7 +149,7 @@ def test_a_token_is_refreshed_before_its_end_and_nobody_notices(visit: Visit, st
 
 
 def test_a_token_that_the_api_refuses_is_refreshed_once(visit: Visit, staff: Person, system: System) -> None:
-    """This happens if the clock of the person's computer is wrong, or if the computer was asleep."""
+    """This happens if the computer's clock is wrong, or if the computer was asleep."""
     customer = new_customer()
     console = visit(staff, "#orders")
     console.expect_complaint("status of 403")
@@ -173,7 +173,7 @@ def ended_session(visit: Visit, person: Person, pool: Any, customer: str) -> Con
     return console
 
 
-def test_a_session_that_ends_in_mid_work_asks_for_the_password_and_nothing_typed_is_lost(
+def test_a_session_that_ends_during_work_asks_for_the_password_and_keeps_the_input(
     visit: Visit, people: Make, pool: Any
 ) -> None:
     staff, customer = people("staff"), new_customer()
@@ -198,7 +198,7 @@ def test_a_session_that_ends_in_mid_work_asks_for_the_password_and_nothing_typed
     expect_placed(console)
 
 
-def test_an_order_that_was_on_its_way_when_the_session_ended_goes_on_and_is_placed_once(
+def test_an_order_in_progress_when_the_session_ends_is_placed_once(
     visit: Visit, people: Make, system: System, pool: Any
 ) -> None:
     staff, customer = people("staff"), new_customer()
@@ -214,7 +214,7 @@ def test_an_order_that_was_on_its_way_when_the_session_ended_goes_on_and_is_plac
     expect_one_order(console, system, customer)
 
 
-def test_a_person_who_does_not_come_back_signs_out_of_the_ended_session(visit: Visit, people: Make, pool: Any) -> None:
+def test_a_person_can_sign_out_of_an_ended_session(visit: Visit, people: Make, pool: Any) -> None:
     console = ended_session(visit, people("staff"), pool, new_customer())
     console.page.get_by_role("dialog").get_by_role("button", name="Sign out instead").click()
     expect(console.page.get_by_role("navigation")).to_be_hidden()
@@ -230,7 +230,7 @@ def test_a_change_of_groups_takes_effect_with_the_next_token(visit: Visit, peopl
     expect(request).to_be_visible()
 
     pool("admin_remove_user_from_group", person, GroupName="managers")
-    # The old token is a manager's. The page tries once more with a new token, and accepts its refusal.
+    # The old token is still a manager's. With the new token, the page tries once more and accepts the 403.
     console.allowed.append("status of 403.*/reports")
     console.page.clock.fast_forward("56:00")
     expect(console.page.get_by_role("heading", name="Only for managers")).to_be_visible()

@@ -1,4 +1,4 @@
-"""The Today tab: figures since midnight in the viewer's time zone, and the chart of orders by hour."""
+"""The Today tab: figures since midnight in the viewer's time zone, and a chart of orders per hour."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.system.system import System, wait_for
 
 
 def figure(view: Locator, name: str) -> int:
-    """Returns the large number of a tile."""
+    """Returns the large number in a tile."""
     tile = view.locator("dl > div", has=view.page.get_by_role("term").filter(has_text=name))
     text = tile.get_by_role("definition").first.inner_text()
     return int(re.sub(r"\D", "", text))
 
 
-def test_orders_are_counted_and_drawn_as_they_come(visit: Visit, manager: Person, system: System) -> None:
+def test_new_orders_appear_in_the_figure_and_the_chart(visit: Visit, manager: Person, system: System) -> None:
     console = with_clock(visit(), manager)
     view = console.view("Today")
     chart = view.get_by_role("img", name=re.compile("Orders by the hour"))
@@ -32,11 +32,11 @@ def test_orders_are_counted_and_drawn_as_they_come(visit: Visit, manager: Person
     def drawn() -> int:
         return sum(map(int, re.findall(r": (\d+)", str(chart.get_attribute("aria-label")))))
 
-    # Another test can place orders between the two reads, so the test repeats both.
+    # Another test may place orders between the two reads, so the test repeats both.
     wait_for(lambda: drawn() == figure(view, "Orders"), "as many orders in the chart as in the figure")
 
 
-def test_the_figures_lead_to_their_tabs_and_the_news_to_the_inbox(visit: Visit, manager: Person) -> None:
+def test_the_figures_link_to_their_tabs_and_the_news_to_the_inbox(visit: Visit, manager: Person) -> None:
     for link, tab in (("Orders", "Orders"), ("Failures", "Dead letters"), ("Open the inbox", "Inbox")):
         console = visit(manager)
         console.view("Today").get_by_role("link", name=link, exact=True).click()

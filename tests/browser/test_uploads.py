@@ -1,4 +1,4 @@
-"""The Uploads tab: a file is chosen or dropped, and the result of its import is shown line by line."""
+"""The Uploads tab: choosing or dropping a file, and the result of its import line by line."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_file_is_dropped_onto_the_page(visit: Visit, manager: Person) -> None:
     expect(upload(console, name)).to_contain_text("2 rows imported")
 
 
-def test_a_file_that_is_no_csv_is_refused_before_it_is_sent(visit: Visit, manager: Person, system: System) -> None:
+def test_a_file_that_is_not_a_csv_is_refused_before_it_is_sent(visit: Visit, manager: Person, system: System) -> None:
     console = visit(manager, "#uploads")
     console.expect_complaint("status of 400.*/uploads")
     choose(console, a_file("menu.pdf", "%PDF"), a_file("nothing.csv", ""))
@@ -51,11 +51,11 @@ def test_a_file_that_is_no_csv_is_refused_before_it_is_sent(visit: Visit, manage
     assert [each.url for each in console.requests if system.env["UPLOADS_BUCKET"] in each.url] == []
 
 
-def test_a_file_that_the_storage_refuses_can_be_sent_again(visit: Visit, manager: Person, system: System) -> None:
+def test_a_file_that_s3_refuses_can_be_sent_again(visit: Visit, manager: Person, system: System) -> None:
     name = f"{new_id('late')}.csv"
     console = visit(manager, "#uploads")
     console.expect_complaint("status of 403")
-    # Only this page sends to the bucket, and it sends only this file.
+    # This page sends only this file to the bucket.
     bucket = f"**/{system.env['UPLOADS_BUCKET']}*"
     refusal = "<Error><Code>AccessDenied</Code><Message>Policy expired</Message></Error>"
     console.page.route(bucket, lambda route: route.fulfill(status=403, body=refusal), times=1)

@@ -1,4 +1,4 @@
-"""The local cloud's account, seen with all rights and without the deploy's own code."""
+"""Reads the local cloud's account with all permissions, and without the deploy's own code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from local.cloud import Cloud
 from tests.system import people
 
-# How to list each kind of resource: the service, the operation, the key of the list, and the key of the name.
+# How to list each kind of resource: the service, the operation, the list's key, and the name's key.
 LISTS: tuple[tuple[str, str, str, str | None], ...] = (
     ("apigateway", "get_rest_apis", "items", "id"),
     ("cloudformation", "list_stacks", "StackSummaries", "StackName"),
@@ -60,7 +60,7 @@ class Account:
         return self._clients[service]
 
     def everything(self) -> set[str]:
-        """Returns every resource in every service that a stage can use."""
+        """Returns every resource of every service that a stage may use."""
         return {
             f"{service}: {each[name] if name else each}"
             for service, operation, key, name in LISTS
@@ -69,7 +69,7 @@ class Account:
         }
 
     def all(self, service: str, operation: str, key: str) -> Iterator[Any]:
-        """Yields the items of all pages of a list."""
+        """Yields the items on all pages of a list."""
         client, given = self.aws(service), GIVEN.get(service, {})
         paginates = client.can_paginate(operation)
         ask = client.get_paginator(operation).paginate if paginates else getattr(client, operation)
@@ -77,7 +77,7 @@ class Account:
             yield from page.get(key, [])
 
     def snapshot(self, stage: str) -> dict[str, Any]:
-        """Returns everything of a stage that a deploy can change, as the services describe it."""
+        """Returns the services' descriptions of everything in a stage that a deploy may change."""
         s3, functions = self.aws("s3"), self.functions(stage)
         buckets = [f"cafe-{stage}-{each}-000000000000" for each in ("uploads", "reports", "deploys")]
         mappings = [
@@ -119,7 +119,7 @@ class Account:
         }
 
     def apis(self, stage: str) -> dict[str, list[str]]:
-        """Returns the ids of the stage's REST APIs, each with the ids of its deployments."""
+        """Returns the deployment ids of the stage's REST APIs, keyed by API id."""
         gateway, found = self.aws("apigateway"), {}
         for api in gateway.get_rest_apis()["items"]:
             resources = gateway.get_resources(restApiId=api["id"], embed=["methods"])
@@ -138,7 +138,7 @@ class Account:
             return json.load(answer)
 
     def version(self, stage: str) -> str:
-        """Returns the version of the code that serves, which must be healthy."""
+        """Returns the version of the running code, which must be healthy."""
         health = self.get(stage, "/health")
         assert (health["status"], health["stage"]) == ("ok", stage)
         return str(health["version"])

@@ -1,4 +1,4 @@
-"""Copies of the repository to deploy from, and the local cloud that they deploy to."""
+"""Copies of the repository, and the local cloud to which they are deployed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WITHOUT_FILES_AND_PROXY = {
 
 @dataclass(frozen=True)
 class Checkout:
-    """A copy of the repository to deploy from."""
+    """A copy of the repository from which a test deploys."""
 
     folder: Path
     endpoint: str
@@ -38,11 +38,11 @@ class Checkout:
 
     def edit(self, name: str, old: str, new: str) -> None:
         text = (self.folder / name).read_text()
-        assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {name}"
+        assert text.count(old) == 1, f"{name} contains {old!r} {text.count(old)} times"
         (self.folder / name).write_text(text.replace(old, new))
 
     def start(self, stage: str, *options: str) -> subprocess.Popen[str]:
-        """Starts a deploy in a group of processes that a test can end together."""
+        """Starts a deploy in a process group of its own, so that a test can kill all its processes."""
         return subprocess.Popen(
             [sys.executable, "-m", "infra.deploy", stage, "--local", "--yes", *options],
             cwd=self.folder,
@@ -66,7 +66,7 @@ class Checkout:
         return process.returncode, output
 
     def deploy(self, stage: str, *options: str) -> str:
-        """Returns the output of a deploy that must succeed."""
+        """Deploys, which must succeed, and returns the output."""
         status, output = self.run(stage, *options)
         assert status == 0, output
         return output
@@ -74,7 +74,7 @@ class Checkout:
 
 @dataclass(frozen=True)
 class Place:
-    """A local cloud. Deploys reach it through the wire, and the tests look at its account directly."""
+    """A local cloud. Deploys connect to it through the proxy, and the tests read its account directly."""
 
     cloud: Cloud
     database: Database
@@ -85,7 +85,7 @@ class Place:
     def checkout(self, name: str) -> Checkout:
         port: Any = self.wire.server_address[1]
         shutil.copytree(self.folder / "origin", self.folder / name)
-        # The requirements that pip has installed for the local stage of this repository.
+        # All checkouts share the requirements that pip installed for this repository's local stage.
         project.INSTALLED.mkdir(parents=True, exist_ok=True)
         (self.folder / name / ".local").mkdir()
         (self.folder / name / ".local" / project.INSTALLED.name).symlink_to(project.INSTALLED)
@@ -93,7 +93,7 @@ class Place:
         return Checkout(self.folder / name, f"http://127.0.0.1:{port}", variables)
 
     def sql(self, statement: str) -> list[Any]:
-        """Returns the rows, with the rights of the database's administrator."""
+        """Runs a statement as the database administrator. Returns the rows."""
         functions, admin = self.database.secrets.values()
         database = Settings.of_secret(functions).logged_in(admin)
         with clients.mysql(database) as connection, connection.cursor() as cursor:
@@ -103,7 +103,7 @@ class Place:
 
 @contextmanager
 def new_place(folder: Path) -> Iterator[Place]:
-    """Starts a local cloud with a proxy before it, and a MariaDB for all of its stages."""
+    """Starts a local cloud behind a proxy, and a MariaDB for all of its stages."""
     wire_port, port, db_port = free_ports(3)
     _copy_repository(folder / "origin")
     cloud, database = Cloud(folder / "cloud", port), Database(folder / "database", db_port)
@@ -116,7 +116,7 @@ def new_place(folder: Path) -> Iterator[Place]:
         database.create_passwords()
         database.start()
         database.recreate()
-        # Before the first look at the account: these secrets belong to MySQL and to no stage.
+        # These secrets belong to MySQL and not to a stage, so they exist before the account is first read.
         cloud.store_secrets(database)
         yield Place(cloud, database, wire, Account(cloud), folder)
     finally:
@@ -126,7 +126,7 @@ def new_place(folder: Path) -> Iterator[Place]:
 
 
 def _copy_repository(folder: Path) -> None:
-    """Copies the present files, so that later edits are not deployed."""
+    """Copies the current files, so that later edits are not deployed."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     for name in files.stdout.splitlines():

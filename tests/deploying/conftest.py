@@ -1,4 +1,4 @@
-"""A local cloud, and checkouts to deploy from."""
+"""Fixtures for the deploy tests: a local cloud, and checkouts to deploy from."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ def here(place: Place) -> Checkout:
 
 @pytest.fixture(scope="module")
 def elsewhere(place: Place) -> Checkout:
-    """Another clone, which has never deployed anything."""
+    """Returns another clone, which has never deployed anything."""
     return place.checkout("elsewhere")

@@ -1,7 +1,7 @@
-"""The smallest call that needs each right of each role, for the rights that the local cloud enforces.
+"""The smallest calls that need each permission of each role, for permissions that the local cloud enforces.
 
-An exercise calls a function as its trigger does, in some hundredths of a second. The answer and the log tell whether
-AWS refused something.
+An exercise calls a function as its trigger does, and takes some hundredths of a second. The response and the log show
+whether AWS denied a call.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from tests.system.faults import invalid
 from tests.system.letters import order_message
 from tests.system.waiting import changed, wait_for
 
-# The words of a refusal in an answer or a log. S3 has its own ones for a HEAD request and for a signed link.
+# Matches a denial in a response or a log. S3 words it differently for HEAD requests and signed links.
 REFUSED = re.compile(r"is not authorized to perform|AccessDenied|AuthorizationError|\(403\) when calling|left behind")
 
 
 class Answer(NamedTuple):
-    """``ok`` tells whether the call succeeded, and ``said`` has its answer and its log."""
+    """The result of a call. ``said`` contains the response and the log."""
 
     ok: bool
     said: str
@@ -45,7 +45,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Stage:
-    """A deployed stage of the local cloud, as the services of AWS and its users see it."""
+    """A deployed stage of the local cloud, which tests call as AWS's services and the stage's users do."""
 
     place: Place
     name: str
@@ -73,12 +73,12 @@ class Stage:
         return dict(configuration["Environment"]["Variables"])
 
     def set_variables(self, function: str, variables: dict[str, str]) -> None:
-        """Sets the variables of a function, whose next call starts in a new process."""
+        """Sets a function's environment variables. The next call then starts a new process."""
         environment = {"Variables": variables}
         self.aws("lambda").update_function_configuration(FunctionName=self.function(function), Environment=environment)
 
     def over_the_wire(self, function: str) -> AbstractContextManager[None]:
-        """Sends the function's calls through the tests' wire for a while."""
+        """Sends the function's AWS calls through the proxy while the block runs."""
         before, wire = self.variables(function), f"http://127.0.0.1:{self.place.wire.server_address[1]}"
         return changed(partial(self.set_variables, function), before, {**before, "AWS_ENDPOINT_URL": wire})
 
@@ -90,7 +90,7 @@ class Stage:
         return Answer("FunctionError" not in answer, said + "\n" + b64decode(answer.get("LogResult", "")).decode())
 
     def api(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """Sends a manager's request as API Gateway does. Braces in the path mark a parameter: ``/orders/{o-1}``."""
+        """Sends a manager's request as API Gateway does. Braces mark a path parameter: ``/orders/{o-1}``."""
         path, _, query = path.partition("?")
         parameter = re.search(r"{(.*)}", path)
         name = "order_id" if path.startswith("/orders") else "report_id"
@@ -125,14 +125,14 @@ class Stage:
         return content
 
     def execution(self, kind: str) -> str:
-        """Starts a report, and returns the name of its execution."""
+        """Starts a report. Returns the execution's name."""
         name = f"{kind}-{secrets.token_hex(6)}"
         machine = self.machine(f"{kind}-report")
         self.aws("stepfunctions").start_execution(stateMachineArn=machine, name=name, input="{}")
         return name
 
     def ended(self, kind: str, name: str) -> str:
-        """Waits for the end of a report's execution, and returns its status."""
+        """Waits until a report's execution ends. Returns its status."""
         arn = f"{self.machine(f'{kind}-report').replace(':stateMachine:', ':execution:')}:{name}"
         sfn = self.aws("stepfunctions")
 
@@ -149,17 +149,17 @@ def link(method: str, url: str, form: dict[str, str] | None = None) -> Answer:
     return Answer(answer.status < 400, f"{answer.status} {answer.data.decode()}")
 
 
-# A call of a function, by the stage.
+# Calls a function of a stage.
 Run = Callable[[Stage], Answer]
 
 
 def call(function: str, event: Any) -> Run:
-    """Returns the call of a function with an event, or with what makes it of the stage."""
+    """Returns a call of a function with an event, or with a function that makes the event for the stage."""
     return lambda stage: stage.call(function, event(stage) if callable(event) else event)
 
 
 def afresh(run: Run, function: str) -> Run:
-    """Returns a call in a new process, which must read the database's secret."""
+    """Returns the same call in a new process, which must read the database's secret."""
 
     def renewed(stage: Stage) -> Answer:
         stage.set_variables(function, stage.variables(function))
@@ -184,7 +184,7 @@ def one_order(stage: Stage) -> Answer:
 
 
 def stored(order_id: str) -> dict[str, Any]:
-    """Returns an order as an item of the table."""
+    """Returns an order as a DynamoDB item."""
     lines = {"L": [{"M": {"item": {"S": "x"}, "quantity": {"N": "1"}}}]}
     moment = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
     return {
@@ -195,20 +195,20 @@ def stored(order_id: str) -> dict[str, Any]:
 
 
 def report(kind: str, what: str = "") -> Run:
-    """Returns a read of a new report, because the API caches the history of an old one."""
+    """Returns a GET request about a newly started report, because the API caches an ended report's history."""
     return lambda stage: stage.api("GET", f"/reports/{{{stage.execution(kind)}}}{what}")
 
 
 @cache
 def finished(stage: Stage) -> str:
-    """Returns the name of a report that has a page."""
+    """Returns the name of a finished report, whose page exists."""
     name = stage.execution("storage")
     assert stage.ended("storage", name) == "SUCCEEDED"
     return name
 
 
 def page(stage: Stage) -> Answer:
-    """Opens a report's page by the link of the API."""
+    """Opens a report's page with the API's link."""
     answer = stage.api("GET", f"/reports/{{{finished(stage)}}}")
     return link("GET", stage.content(answer)["url"]) if answer.ok else answer
 
@@ -222,7 +222,7 @@ def upload_link(stage: Stage) -> Answer:
 
 
 def waiting(queue: str) -> Run:
-    """Returns a list of the dead letters while there is one, which the API receives and releases."""
+    """Returns a request that lists the queue's only dead letter, which the API receives and releases."""
 
     def listed(stage: Stage) -> Answer:
         sent = letter(stage, queue, {})
@@ -233,7 +233,7 @@ def waiting(queue: str) -> Run:
 
 
 def letter(stage: Stage, queue: str, content: Any) -> str:
-    """Puts the only dead letter into a queue, and returns its id."""
+    """Empties both dead-letter queues, and sends a message to ``queue``. Returns the message id."""
     for each in ("orders-dead", "failures"):
         stage.aws("sqs").purge_queue(QueueUrl=stage.queue(each))
     return str(stage.aws("sqs").send_message(QueueUrl=stage.queue(queue), MessageBody=json.dumps(content))["MessageId"])
@@ -257,7 +257,7 @@ def dead_event(function: str) -> Callable[[Stage], Any]:
 
 
 def dead_message(topic: str) -> Callable[[Stage], Any]:
-    """Returns SNS's dead letter of a message that it could not deliver."""
+    """Returns a dead letter that SNS sends for an undelivered message."""
     return lambda stage: undelivered(stage.topic(topic), "s", "m")
 
 
@@ -278,7 +278,7 @@ READ = call("read_inventory", {"reportId": "exercise"})
 
 @contextmanager
 def many_beans(place: Place) -> Iterator[None]:
-    """Fills the inventory with more data than one part of an object can have."""
+    """Fills the inventory with more data than fits into one part of a multipart upload."""
     texts = ", ".join(f"REPEAT('x', 255) AS {name}" for name in ("type", "product_name", "price", "description"))
     place.sql("RENAME TABLE beans TO beans_before")
     try:
@@ -290,7 +290,7 @@ def many_beans(place: Place) -> Iterator[None]:
 
 
 def nothing_left_behind(stage: Stage, function: str, call: Callable[[str], Answer]) -> Answer:
-    """Lets S3 refuse a part of a large object, after which the function must remove the other parts."""
+    """Makes S3 refuse a part of a large object. The function must then remove the other parts."""
     name, bucket = secrets.token_hex(8), stage.bucket("reports")
     with stage.over_the_wire(function), stage.place.wire.fault("s3:UploadPart", invalid):
         answer = call(name)
@@ -313,14 +313,14 @@ def rendered(stage: Stage, name: str = "exercise", more: str = "") -> Answer:
 
 
 def render_breaks_off(stage: Stage) -> Answer:
-    """Renders the longest page, with a kilobyte for each bean."""
+    """Renders the longest possible page, with a kilobyte for each bean."""
     text = "&" * 250
     row = f"1,s,c,s,e,p,1,t,{text},1,1,{text}\r\n"
     return nothing_left_behind(stage, "render_report", lambda name: rendered(stage, name, row * WHOLE_INVENTORY))
 
 
 def presigned(stage: Stage) -> Answer:
-    """Opens the page by the link of a notification."""
+    """Opens the page with the link for a notification."""
     stage.aws("s3").put_object(Bucket=stage.bucket("reports"), Key="inventory/exercise/report.html", Body=b"page")
     answer = stage.call("presign_report", {"reportId": "exercise"})
     return link("GET", json.loads(answer.said.partition("\n")[0])["url"]) if answer.ok else answer
@@ -335,13 +335,13 @@ def store(stage: Stage) -> Answer:
 
 def store_again(stage: Stage) -> Answer:
     order = dead_order(stage)
-    # The table's owner stores it, so that the function only reads.
+    # The test stores the order, so that the function only reads it.
     stage.aws("dynamodb").put_item(TableName=f"cafe-{stage.name}-orders", Item=stored(order["orderID"]))
     return stage.call("store_orders", sqs_event(json.dumps(order)))
 
 
 def stream_event(**event_id: str) -> dict[str, Any]:
-    """Returns the event of an order. Without an ``eventID`` it cannot be announced."""
+    """Returns an order's stream event. Without an ``eventID`` the order cannot be announced."""
     change = {"Keys": {"orderID": {"S": "o"}}, "SequenceNumber": "1", "ApproximateCreationDateTime": time.time()}
     change["NewImage"] = {"orderID": {"S": "o"}, "customerID": {"S": "c"}}
     return {"Records": [{"eventName": "INSERT", "eventSource": "aws:dynamodb", **event_id, "dynamodb": change}]}
@@ -351,7 +351,7 @@ def stream_event(**event_id: str) -> dict[str, Any]:
 
 
 def received(form: str) -> Run:
-    """Returns the event of an object that is gone, so that S3 sends none of its own."""
+    """Returns a call with the event of a deleted object. S3 itself then sends no event."""
     return call(
         "receive_upload", lambda stage: s3_event(stage.bucket("uploads"), form.format(secrets.token_hex(4)), "0" * 32)
     )
@@ -390,7 +390,7 @@ def measure_in_shares(stage: Stage) -> Answer:
 
 
 def rotate(stage: Stage) -> Answer:
-    """Rotates the password in the steps of Secrets Manager."""
+    """Rotates the password in Secrets Manager's four steps."""
     secret, answer = stage.variables("rotate_password")["DB_SECRET_ARN"], Answer(False, "")
     event = {"SecretId": secret, "ClientRequestToken": secrets.token_hex(16)}
     for step in ("createSecret", "setSecret", "testSecret", "finishSecret"):
@@ -400,12 +400,12 @@ def rotate(stage: Stage) -> Answer:
     return answer
 
 
-# --- All of them ------------------------------------------------------------------------------------------------------
+# --- All exercises ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """A call that needs rights of a role: each an action, and the end of its resource in docs/permissions.md."""
+    """A call and the permissions it needs: pairs of an action and the end of its resource in docs/permissions.md."""
 
     role: str
     rights: tuple[tuple[str, str], ...]

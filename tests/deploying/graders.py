@@ -1,4 +1,4 @@
-"""Runs checkov and cloudsplaining, in their own virtual environment and without the network."""
+"""Runs checkov and cloudsplaining in their own virtual environment, without the network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.deploying.checkout import ROOT
 from tests.wiring.permissions import as_list
 
 PROGRAMS = ROOT / ".local" / "graders" / "bin"
-# The checks that do not apply to this project, each with its reason.
+# Lists the checks that do not apply to this project, with reasons.
 CONFIG = Path(__file__).parent / "checkov.yaml"
 RISKS = (
     "PrivilegeEscalation",
@@ -28,7 +28,7 @@ RISKS = (
 
 
 class Finding(NamedTuple):
-    """A check of checkov and the resource that fails it, such as ``AWS::S3::Bucket.Uploads``."""
+    """A checkov check, and the resource that fails it, such as ``AWS::S3::Bucket.Uploads``."""
 
     check: str
     resource: str
@@ -45,7 +45,7 @@ def _run(program: str, *arguments: str | Path, folder: Path) -> str:
 
 
 def checkov(templates: Mapping[str, str], folder: Path) -> set[Finding]:
-    """Returns the findings of every check in templates, given by the names of their files."""
+    """Returns the findings of all checks in templates, which are keyed by file name."""
     files = [folder / name for name in templates]
     for file in files:
         file.write_text(templates[file.name])
@@ -56,7 +56,7 @@ def checkov(templates: Mapping[str, str], folder: Path) -> set[Finding]:
 
 
 def cloudsplaining(roles: list[Any], users: Mapping[str, Mapping[str, Any]], folder: Path) -> set[tuple[str, str, str]]:
-    """Returns the risks of roles and of users, which have one policy each: its name, the risk, and the action."""
+    """Returns the risks in the policies of roles and users: the policy's name, the risk and the action."""
     account: dict[str, Any] = {"RoleDetailList": roles, "GroupDetailList": [], "Policies": []}
     account["UserDetailList"] = [
         {
@@ -85,7 +85,7 @@ def cloudsplaining(roles: list[Any], users: Mapping[str, Mapping[str, Any]], fol
 
 
 def policy_template(document: Mapping[str, Any], skips: Mapping[str, str]) -> str:
-    """Returns a template for a policy that is in none, with the checks to skip and the reasons."""
+    """Wraps a policy in a template, with the checks to skip and the reasons."""
     resource = {
         "Type": "AWS::IAM::ManagedPolicy",
         "Metadata": {"checkov": {"skip": [{"id": check, "comment": reason} for check, reason in skips.items()]}},
@@ -95,7 +95,7 @@ def policy_template(document: Mapping[str, Any], skips: Mapping[str, str]) -> st
 
 
 def functions_template(account: Account, stage: str) -> str:
-    """Returns a template of everything in a stage that Chalice makes without a template."""
+    """Returns a template of the stage's resources that Chalice creates without a template."""
     resources: list[tuple[str, dict[str, Any]]] = []
     lambda_, gateway = account.aws("lambda"), account.aws("apigateway")
     for name, function in account.functions(stage).items():
@@ -142,12 +142,12 @@ def _stage(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reasons() -> dict[str, str]:
-    """Returns the comment above each check in the configuration that has one."""
+    """Returns the comments above checks in the configuration, keyed by check."""
     return {check: reason for reason, check in re.findall(r"((?:^  # .*\n)+)^  - (\w+)$", CONFIG.read_text(), re.M)}
 
 
 def without_suppressions(template: dict[str, Any], suppressions: dict[Finding, str]) -> str:
-    """Returns a template without its suppressions, and adds these with their reasons to ``suppressions``."""
+    """Returns the template without suppressions, and moves them with their reasons to ``suppressions``."""
     for name, resource in template["Resources"].items():
         for each in resource.get("Metadata", {}).pop("checkov", {}).get("skip", []):
             suppressions[Finding(each["id"], f"{resource['Type']}.{name}")] = each["comment"]

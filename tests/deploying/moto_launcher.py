@@ -1,4 +1,4 @@
-"""Starts moto's server on a port, with fixes without which no deploy would succeed."""
+"""Starts moto's server on a port, with fixes that a deploy needs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def with_outputs(backend: Any, change_set_name: str, stack_name: str | None = No
 
 @wraps(list_event_source_mappings)
 def by_name(backend: Any, event_source_arn: str, function_name: str) -> list[Any]:
-    """AWS lists a mapping by its function's name; moto only by the name or ARN that made it."""
+    """AWS finds a mapping by function name; moto only by the name or ARN with which it was created."""
     found = list_event_source_mappings(backend, event_source_arn, "")
     return [each for each in found if not function_name or each.function_arn.split(":")[6] == function_name]
 

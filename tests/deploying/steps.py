@@ -1,6 +1,6 @@
-"""The steps of a deploy: after each of these calls a test kills it, and a second deploy must finish the stage."""
+"""The steps of a deploy. A test kills a deploy after each of these calls, and a later deploy must finish the stage."""
 
-# The operation and a part of its path or body. The first call of each kind counts, in this order.
+# The operation, and a part of its path or body. The first matching call counts, in this order.
 STEPS = (
     ("cloudformation:ExecuteChangeSet", "cafe-cut-deploys"),
     ("s3:PutObject", "stage.json"),

@@ -1,8 +1,8 @@
-"""A deployed stage, graded by cfn-lint, by checkov, by cloudsplaining, and by the removal of each right of each role.
+"""Checks a deployed stage with cfn-lint, checkov and cloudsplaining, and by removing each permission of each role.
 
-No role has more rights than its function needs: without any of the rights that the local cloud enforces, a call is
-refused. A service uses the other rights for a role: every call works without all of them, so docs/permissions.md names
-AWS's documentation for each.
+No role has more permissions than its function needs: if a permission that the local cloud enforces is missing, a call
+is denied. The local cloud does not enforce permissions that a service uses on a role's behalf. For those,
+docs/permissions.md links to AWS's documentation.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.long
 
 RIGHTS = [(exercise, right) for exercise in EXERCISES for right in exercise.rights]
 
-# The risks of the deployer's policy that cloudsplaining reports, by the reason for them. It reports none of the roles.
+# The risks that cloudsplaining reports in the deployer's policy, keyed by reason. It reports none in the roles.
 DEPLOYER_RISKS = {
     "a new network has no name yet, and CloudFormation does not say that it sets the tags in the same call; actions "
     "that change or remove a network require the tag app=cafe": {
@@ -73,7 +73,7 @@ class Role:
         [self.name] = [each["RoleName"] for each in roles if each["RoleName"].startswith(prefix)]
 
     def without(self, rights: list[tuple[str, str]]) -> AbstractContextManager[None]:
-        """Takes these pairs of an action and a resource from the role for a while."""
+        """Removes pairs of an action and a resource from the role while the block runs."""
         [policy] = self._iam.list_role_policies(RoleName=self.name)["PolicyNames"]
         document = self._iam.get_role_policy(RoleName=self.name, PolicyName=policy)["PolicyDocument"]
         pairs = [
@@ -82,9 +82,9 @@ class Role:
             for action in as_list(statement["Action"])
             for resource in as_list(statement["Resource"])
         ]
-        assert not set(rights) - set(pairs), "the role never had these"
+        assert not set(rights) - set(pairs), "the role never had these permissions"
         left = [pair for pair in pairs if pair not in rights]
-        # IAM refuses a policy without a statement.
+        # IAM rejects a policy without statements.
         nothing = ("sts:GetCallerIdentity", "arn:aws:iam::000000000000:role/nobody")
         statements = [
             {"Effect": "Allow", "Action": action, "Resource": resource} for action, resource in left or [nothing]
@@ -97,7 +97,7 @@ class Role:
 
 
 def deployed(stage: Stage, permission: Permission) -> tuple[str, str]:
-    """Returns the permission's action, and its resource in the stage."""
+    """Returns the permission's action, and the resource's ARN in the stage."""
     resource = permission.resource
     for name, value in {"stage": stage.name, "region": REGION, "account": "000000000000"}.items():
         resource = resource.replace(f"<{name}>", value)
@@ -117,7 +117,7 @@ def deployed(stage: Stage, permission: Permission) -> tuple[str, str]:
 
 @pytest.mark.parametrize("file", ["resources.yaml", "database.yaml"])
 def test_cfn_lint_reports_nothing_about_a_template_with_its_state_machines(file: str) -> None:
-    """`make check` reads the files, in which the definitions of the state machines are missing."""
+    """`make check` lints only the files, which lack the state machines' definitions."""
     assert lint(rendered(file), regions=["us-east-1", "eu-central-1"]) == []
 
 
@@ -130,7 +130,7 @@ def test_checkov_reports_only_findings_that_have_a_reason_and_every_reason_is_ne
         **{f"{name}.json": each["TemplateBody"] for name, each in stacks.items()},
         # The local stage has no MySQL of its own.
         "database.json": rendered("database.yaml"),
-        # Chalice makes these without a template.
+        # Chalice creates these without a template.
         "functions.json": functions_template(stage.place.account, stage.name),
         "deployer.json": policy_template(json.loads(DEPLOYER_POLICY.read_text()), DEPLOYER_SKIPS),
     }
@@ -141,7 +141,7 @@ def test_checkov_reports_only_findings_that_have_a_reason_and_every_reason_is_ne
     assert set(left_out) == set(yaml.safe_load(CONFIG.read_text())["skip-check"])
     assert all(reason.strip() for reason in (*suppressions.values(), *left_out.values()))
     assert suppressions.keys() <= failed
-    # Checks of the configuration are left out for all resources of a kind.
+    # The configuration skips a check for every resource of a kind.
     assert set(left_out) == {each.check for each in failed - suppressions.keys()}
 
 
@@ -154,7 +154,7 @@ def test_cloudsplaining_reports_no_risk_of_any_role_and_only_known_risks_of_the_
     details = stage.aws("iam").get_account_authorization_details()
     roles = [each for each in details["RoleDetailList"] if each["RoleName"].startswith(f"cafe-{stage.name}-")]
     assert len(roles) == len({row.permission.role for row in documented(functions_of())})
-    # No role of the local stage has the rights that only MySQL's network needs.
+    # No role of the local stage has the permissions for MySQL's network.
     [network] = resolve().of_type("AWS::IAM::Policy").values()
     users = {"network": network["PolicyDocument"], "deployer": json.loads(DEPLOYER_POLICY.read_text())}
     known = {
@@ -163,10 +163,10 @@ def test_cloudsplaining_reports_no_risk_of_any_role_and_only_known_risks_of_the_
     assert cloudsplaining(roles, users, tmp_path) == known
 
 
-# --- without rights ---------------------------------------------------------------------------------------------------
+# --- without permissions ----------------------------------------------------------------------------------------------
 
 
-def test_every_exercise_and_every_flow_works_without_the_rights_that_a_service_uses(
+def test_every_exercise_and_every_flow_works_without_the_permissions_that_only_services_use(
     stage: Stage, page: list[Row]
 ) -> None:
     unproved = [row.permission for row in page if row.source and not row.permission.action.startswith("ec2:")]
@@ -188,7 +188,7 @@ def test_every_exercise_and_every_flow_works_without_the_rights_that_a_service_u
 @pytest.mark.parametrize(
     ("exercise", "right"), RIGHTS, ids=[f"{exercise.role} {' '.join(right)}" for exercise, right in RIGHTS]
 )
-def test_without_one_of_its_rights_an_exercise_is_refused(
+def test_an_exercise_without_one_of_its_permissions_is_denied(
     stage: Stage, page: list[Row], exercise: Exercise, right: tuple[str, str]
 ) -> None:
     permission = permission_of(page, exercise.role, *right)

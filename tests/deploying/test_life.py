@@ -1,7 +1,7 @@
 """The life of two stages on the local cloud, from the first deploy to an empty account.
 
-Every deploy here has exactly the rights of ``infra/deployer-policy.json``. The tests are in the order of that life, and
-each leaves the stage ``one`` deployed and complete.
+Every deploy here has exactly the permissions of ``infra/deployer-policy.json``. The tests run in order, and all but the
+last leave the stage ``one`` deployed and complete.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def empty(place: Place) -> set[str]:
-    """The resources of an account before the first deploy."""
+    """Returns the account's resources before the first deploy."""
     place.cloud.deployer_credentials()
     return place.account.everything()
 
@@ -55,7 +55,7 @@ def test_a_second_deploy_changes_nothing_even_from_another_clone(
     assert place.account.snapshot("one") == before
 
 
-def test_a_lost_record_is_rebuilt_by_name_and_no_resource_is_made_twice(place: Place, elsewhere: Checkout) -> None:
+def test_a_lost_record_is_rebuilt_by_name_and_no_resource_is_created_twice(place: Place, elsewhere: Checkout) -> None:
     before = place.account.snapshot("one")
     bucket = place.account.aws("s3").list_object_versions(Bucket="cafe-one-deploys-000000000000")
     for each in bucket["Versions"]:
@@ -71,7 +71,7 @@ def test_a_lost_record_is_rebuilt_by_name_and_no_resource_is_made_twice(place: P
 
 
 def test_a_second_stage_leaves_the_first_unchanged(place: Place, here: Checkout) -> None:
-    """Its name begins with that of the first, so only whole names tell them apart."""
+    """The second stage's name begins with the first stage's name, so matching by prefix would confuse the stages."""
     before = place.account.snapshot("one")
     here.deploy("one-more")
     assert place.account.snapshot("one") == before
@@ -92,7 +92,7 @@ def test_each_rollback_goes_one_release_back(place: Place) -> None:
         changed.deploy("one")
         assert place.account.version("one") == number
     assert len(place.account.state("one")["releases"]) == len(releases) + 2
-    # This clone has deployed none of them.
+    # This clone deployed none of these releases.
     clone = place.checkout("clone")
     assert "smoke test" in clone.deploy("one", "--rollback")
     assert place.account.version("one") == "2"
@@ -109,7 +109,7 @@ def test_a_deploy_of_the_code_that_a_rollback_restored_changes_nothing(place: Pl
 
 
 def test_a_scheduled_report_is_made_once_and_its_schedule_goes_with_its_parameter(place: Place, here: Checkout) -> None:
-    """A second schedule with the same target is due at once, so that the test need not wait until six."""
+    """A second schedule with the same target is due immediately, so the test need not wait for the real time."""
     asked = {**SCHEDULES, "ScheduleTimezone": "Asia/Tokyo"}
     said = here.deploy("one", *(f"--parameter={name}={value}" for name, value in asked.items()))
     assert "functions and API: nothing to change" in said
@@ -134,7 +134,7 @@ def test_a_scheduled_report_is_made_once_and_its_schedule_goes_with_its_paramete
         machines.start_execution(stateMachineArn=machine, name=name, input=given["Input"])
     report = place.account.get("one", f"/reports/{name}", place.account.managers_token("one"))
     assert (report["kind"], report["status"], report["requestedBy"]) == ("storage", "SUCCEEDED", None)
-    # A parameter stays as it was set until it is set to nothing.
+    # A parameter keeps its value until it is set to an empty string.
     here.deploy("one", "--parameter", "InventoryReportSchedule=")
     assert [each["Name"] for each in scheduler.list_schedules()["Schedules"]] == ["cafe-one-storage-report"]
     here.deploy("one", "--parameter", "StorageReportSchedule=")
@@ -165,7 +165,7 @@ def test_the_api_keeps_its_rate_limit_and_a_waf_can_be_added_and_removed(place: 
     assert after["methodSettings"] == before["methodSettings"]
 
 
-def test_a_missing_right_is_named_before_the_first_change(place: Place, here: Checkout) -> None:
+def test_a_missing_permission_is_named_before_the_first_change(place: Place, here: Checkout) -> None:
     iam = place.account.aws("iam")
     policy = iam.get_user_policy(UserName="deployer", PolicyName="deployer")["PolicyDocument"]
     lacking = json.loads(json.dumps(policy).replace('"lambda:AddPermission", ', ""))
@@ -181,7 +181,7 @@ def test_a_missing_right_is_named_before_the_first_change(place: Place, here: Ch
         iam.put_user_policy(UserName="deployer", PolicyName="deployer", PolicyDocument=json.dumps(policy))
 
 
-def test_a_resource_of_others_with_a_stages_name_stays_and_stops_the_deploy(place: Place, here: Checkout) -> None:
+def test_another_owners_resource_with_a_stages_name_stops_the_deploy_and_stays(place: Place, here: Checkout) -> None:
     sqs = place.account.aws("sqs")
     queue = sqs.create_queue(QueueName="cafe-taken-orders")["QueueUrl"]
     before = place.account.everything()
@@ -192,7 +192,7 @@ def test_a_resource_of_others_with_a_stages_name_stays_and_stops_the_deploy(plac
     sqs.delete_queue(QueueUrl=queue)
 
 
-def test_the_next_deploy_of_the_name_takes_over_data_that_was_kept(place: Place, here: Checkout) -> None:
+def test_the_next_deploy_of_the_same_stage_takes_over_kept_data(place: Place, here: Checkout) -> None:
     s3, dynamodb = place.account.aws("s3"), place.account.aws("dynamodb")
     reports, uploads = (f"cafe-one-more-{each}-000000000000" for each in ("reports", "uploads"))
     s3.put_object(Bucket=reports, Key="kept.txt", Body=b"kept")
@@ -225,7 +225,7 @@ def test_a_destroyed_stage_leaves_the_other_unchanged(place: Place, here: Checko
 def test_after_the_last_stage_the_account_is_as_empty_as_before(
     place: Place, empty: set[str], elsewhere: Checkout
 ) -> None:
-    """A clone that did not deploy the stage destroys it, twice, and then all services are listed."""
+    """A clone that never deployed the stage destroys it twice."""
     place.account.aws("s3").put_object(Bucket="cafe-one-reports-000000000000", Key="inventory/a.csv", Body=b"x")
     for _ in range(2):
         assert "left of the stage: nothing" in elsewhere.deploy("one", "--destroy")

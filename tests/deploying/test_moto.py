@@ -1,6 +1,6 @@
-"""A second opinion: the same deploy on moto's server, and what it made there.
+"""The same deploy on another emulator, moto's server, and the resources it creates there.
 
-moto runs no function, makes no user pool from a template and has no account settings. The tests on the local cloud
+moto runs no functions, creates no user pools from templates and has no account settings. The tests on the local cloud
 cover those.
 """
 
@@ -33,7 +33,7 @@ POOL = {"USER_POOL_ID": f"{REGION}_pool", "USER_POOL_CLIENT_ID": "console"}
 
 
 def made_by_hand() -> MysqlLocation:
-    """Makes a network with a database, as it exists before the stage."""
+    """Creates a network and a database secret, which exist before the stage."""
     ec2 = boto3.client("ec2")
     vpc = ec2.create_vpc(CidrBlock="10.0.0.0/24")["Vpc"]["VpcId"]
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/25")["Subnet"]["SubnetId"]
@@ -53,7 +53,7 @@ class Deployed:
         return Stage(self.target, client, who, self.said.extend, self.said.append).deploy()
 
     def policy(self, function: str) -> list[dict[str, Any]]:
-        """Returns the statements that allow a caller to invoke the function."""
+        """Returns the policy statements that allow a caller to invoke the function."""
         policy = client("lambda").get_policy(FunctionName=self.target.function(function))["Policy"]
         statements: list[dict[str, Any]] = json.loads(policy)["Statement"]
         return [each for each in statements if each["Effect"] == "Allow" and each["Action"] == "lambda:InvokeFunction"]
@@ -68,7 +68,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     process.start(command, {**basic_environment(), **keys}, "moto", port)
     try:
         process.wait(lambda: answers(f"http://127.0.0.1:{port}/moto-api/"))
-        # By this name of the host, moto knows that a template's URL is its own.
+        # With this host name, moto recognises a template's URL as its own.
         yield f"http://localhost:{port}"
     finally:
         process.stop(seconds=0)
@@ -76,7 +76,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def deployed(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    """The stage prod, deployed as on AWS."""
+    """Deploys the stage ``prod`` as on AWS."""
     outputs = stacks.outputs
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -99,7 +99,7 @@ def deployed(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             lambda cfn, name: {**outputs(cfn, name), **(POOL if name == "cafe-prod-resources" else {})},
         )
         patch.setattr(database, "migrate", lambda *_: None)
-        # An administrator does this once for all APIs of an account.
+        # An administrator sets this role once per account.
         role = {"op": "replace", "path": "/cloudwatchRoleArn", "value": f"arn:aws:iam::{ACCOUNT}:role/api-logs"}
         client("apigateway").update_account(patchOperations=[role])
         target = Target("prod", tmp_path_factory.mktemp("prod"), False, {}, made_by_hand())
@@ -119,7 +119,7 @@ def test_a_second_deploy_changes_nothing(deployed: Deployed) -> None:
     ]
 
 
-def test_only_its_trigger_can_invoke_a_function_and_other_callers_have_rights_of_their_own(deployed: Deployed) -> None:
+def test_only_its_trigger_can_invoke_a_function(deployed: Deployed) -> None:
     [api] = client("apigateway").get_rest_apis()["items"]
     routes = {"AWS:SourceArn": f"arn:aws:execute-api:{REGION}:{ACCOUNT}:{api['id']}/*"}
     bucket = {"AWS:SourceArn": f"arn:aws:s3:::{deployed.outputs['UPLOADS_BUCKET']}"}
@@ -146,7 +146,7 @@ def test_a_destroyed_stage_leaves_nothing(deployed: Deployed) -> None:
     client("s3").put_object(Bucket=deployed.outputs["UPLOADS_BUCKET"], Key="inventory/a.csv", Body=b"x")
     removal.destroy(deployed.target, client, ACCOUNT, False, deployed.said.append)
     assert deployed.said[-1] == "left of the stage: nothing"
-    # Resources without a name of the stage, which the inventory cannot list.
+    # The deploy's own list of remaining resources does not include these.
     assert client("iam").list_roles()["Roles"] == []
     assert client("lambda").list_event_source_mappings()["EventSourceMappings"] == []
     assert client("cloudformation").describe_stacks()["Stacks"] == []

@@ -1,4 +1,4 @@
-"""The deployment packages of this Python: those for Lambda, by processor, and the one that runs on this machine."""
+"""The deployment packages for this Python: one for each of Lambda's processors, and one for this machine."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tests.wiring.stage import place
 
 pytestmark = pytest.mark.long
 
-# Modules that the functions import, and that only the package has.
+# The functions import these modules, which only the package contains.
 IMPORTS = "import chalice.app, cffi, cryptography.hazmat.bindings._rust, humanize, jinja2, jwt, markupsafe, pymysql"
-# The number of a processor in the header of a compiled file, and its name there in the names of modules.
+# The processor's number in an ELF header, and its name in module file names.
 ELF = {"x86_64": (62, "x86_64"), "arm64": (183, "aarch64")}
 Packages = Callable[[str], Path]
 
 
 def build(folder: Path, processor: str) -> Path:
-    """The package for Lambda on this ``processor``, or the one of a local stage ``here``."""
+    """Builds the package for Lambda on this ``processor``, or for a local stage if it is ``here``."""
     target = Target("test", folder, processor == "here", {}, place())
     config = project.configure(target, OUTPUTS, "2026-11-21")
     if not target.local:
@@ -38,7 +38,7 @@ def build(folder: Path, processor: str) -> Path:
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
-    """Each package by its processor, all of them built at the same time, since pip waits for the index."""
+    """Builds all packages concurrently, because pip mostly waits for the index. Returns a package by processor."""
     with ThreadPoolExecutor() as pool:
         building: dict[str, Future[Path]] = {
             each: pool.submit(build, tmp_path_factory.mktemp(each), each) for each in ("here", *ELF)
@@ -52,7 +52,7 @@ def compiled(package: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("processor", ELF)
-def test_what_is_compiled_is_for_this_python_on_lambda(packages: Packages, processor: str) -> None:
+def test_compiled_modules_are_for_this_python_on_lambda(packages: Packages, processor: str) -> None:
     modules = compiled(packages(processor))
     number, in_names = ELF[processor]
     tag = f"cpython-{sys.version_info.major}{sys.version_info.minor}-{in_names}-linux-gnu"
@@ -61,7 +61,7 @@ def test_what_is_compiled_is_for_this_python_on_lambda(packages: Packages, proce
     assert {int.from_bytes(content[18:20], "little") for content in modules.values()} == {number}
 
 
-def test_what_is_compiled_for_a_local_stage_is_for_this_machine(packages: Packages) -> None:
+def test_compiled_modules_of_a_local_stage_are_for_this_machine(packages: Packages) -> None:
     here = this_machine()
     for content in compiled(packages("here")).values():
         made_for = compiled_for(content)
@@ -70,12 +70,12 @@ def test_what_is_compiled_for_a_local_stage_is_for_this_machine(packages: Packag
         assert here.processor in made_for[1]
 
 
-def test_what_the_functions_import_is_in_it(packages: Packages, tmp_path: Path) -> None:
+def test_the_package_contains_what_the_functions_import(packages: Packages, tmp_path: Path) -> None:
     here = this_machine()
     for name in ("here", *(each for each in ELF if (here.system, here.processor) == ("Linux", each))):
         with zipfile.ZipFile(packages(name)) as file:
             file.extractall(tmp_path / name)
-        # Without site-packages: only the package and Python's own library, and boto3, which Lambda has.
+        # Without site-packages, Python finds only the package and its standard library. Lambda itself provides boto3.
         path = f"import sys; sys.path.insert(0, {str(tmp_path / name)!r})"
         bare = [sys.executable, "-S", "-P", "-c", f"{path}; {IMPORTS}"]
         done = subprocess.run(bare, capture_output=True, text=True, cwd=tmp_path, env={})

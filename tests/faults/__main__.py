@@ -13,7 +13,7 @@ from tests.faults.load import load, outage, silent, soak
 from tests.system.faults import unavailable
 from tests.system.stack import Faulty, running
 
-# Counts that must be 0 for the exit status to be 0.
+# The exit status is 0 only if all of these counts are 0.
 PROMISED = (
     *("lost", "doubled", "not announced", "not in the inbox"),
     *("rows lost", "rows doubled", "reports lost", "reports doubled"),
@@ -21,18 +21,18 @@ PROMISED = (
 
 
 def outages(system: Faulty, seconds: float) -> int:
-    """Returns 1 if a call was tried more often than the clients' limit."""
+    """Returns 1 if any call was tried more often than the clients' limit."""
     most = 0
-    for effect, fault in (("answers 503", unavailable), ("does not answer", silent)):
-        say(f"For {seconds:g} seconds AWS {effect}")
-        say(f"  {'caller':<20} {'operation':<36} calls  tries  a call  most in a second")
+    for effect, fault in (("returns 503", unavailable), ("does not respond", silent)):
+        say(f"AWS {effect} for {seconds:g} seconds")
+        say(f"  {'caller':<20} {'operation':<36} calls  tries  per call  most in a second")
         for (operation, caller), tried in sorted(
             outage(system, fault, seconds).items(), key=lambda each: each[0][::-1]
         ):
             most = max(most, tried.most)
             busiest = max(tried.seconds.values())
             ratio = tried.attempts / tried.calls if tried.calls else tried.attempts
-            say(f"  {caller:<20} {operation:<36} {tried.calls:>5}  {tried.attempts:>5}  {ratio:>6.1f}  {busiest:>6}")
+            say(f"  {caller:<20} {operation:<36} {tried.calls:>5}  {tried.attempts:>5}  {ratio:>8.1f}  {busiest:>6}")
     say(f"No call was tried more than {most} times")
     return most > clients.ATTEMPTS
 

@@ -1,4 +1,4 @@
-"""The matrix of all fault cases: each case counts accepted, lost and doubled items."""
+"""Prints the fault matrix: how many items each case accepted, lost and duplicated."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Record = Callable[[Count], None]
 
 @pytest.fixture
 def record(request: pytest.FixtureRequest, system: Faulty) -> Record:
-    """Adds a case's count to the matrix. The case fails if something was lost or doubled."""
-    # The subscriber must exist before the case, because it counts the notifications.
+    """Adds a case's count to the matrix. The case fails if an item was lost or duplicated."""
+    # The subscriber counts the notifications, so it must exist before the case starts.
     _ = system.subscriber
 
     def record(count: Count) -> None:
@@ -43,7 +43,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     rows: dict[str, Row] = {}
     for report in (each for reports in terminalreporter.stats.values() for each in reports):
         found = re.search(r"tests/faults/test_(\w+)\.py::test_(\w+)(?:\[(.+)\])?", getattr(report, "nodeid", ""))
-        # Deselected tests are in the list too, and have no report.
+        # The list also contains deselected tests, which have no report.
         if found and getattr(report, "when", "") in ("setup", "call"):
             counts = dict(report.user_properties).get("count")
             flow, case, fault = found.groups()

@@ -1,4 +1,4 @@
-"""Sends work through each flow, and counts accepted, lost and doubled items after the fault."""
+"""Sends work through each flow, and counts accepted, lost and duplicated items after the fault."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalicelib import facts
-from tests.faults.weather import Weather
+from tests.faults.cases import Case
 from tests.system.events import records
 from tests.system.inventory import HEADER, stock
 from tests.system.letters import QUEUES, messages, order_message
@@ -18,10 +18,10 @@ from tests.system.reports import execution_arn
 from tests.system.stack import Faulty
 from tests.system.system import new_id, wait_for
 
-# Maximum number of tries of a client after a 503.
+# A client sends a request at most this many times.
 TRIES = 20
 
-# A notification's facts, which are for programs.
+# A notification's machine-readable facts.
 Facts = dict[str, Any]
 
 
@@ -37,18 +37,18 @@ class Count:
 
 
 def settled(system: Faulty, look: Callable[[], bool], seconds: float = 60) -> None:
-    """Waits until ``look`` finds all items and the orders queue is empty. After ``seconds`` the rest counts as lost."""
+    """Waits until ``look`` finds all items and the orders queue is empty, for at most ``seconds`` each."""
     try:
-        wait_for(look, "all of it", seconds)
+        wait_for(look, "all items", seconds)
         wait_for(lambda: not in_queue(system, "ORDERS_QUEUE_URL"), "an empty queue", seconds)
     except AssertionError:
         pass  # missing items count as lost
 
 
 def settled_or_dead(system: Faulty, missing: Callable[[], set[str]], seconds: float = 60) -> set[str]:
-    """Waits until everything that is ``missing`` is a dead letter, and returns its ids.
+    """Waits until every ``missing`` item is a dead letter, and returns the ids of these items.
 
-    An item can leave the dead-letter queue and arrive after that look.
+    Such an item may still leave the dead-letter queue and arrive later.
     """
     waiting: set[str] = set()
 
@@ -69,13 +69,13 @@ def in_queue(system: Faulty, queue: str) -> int:
 
 
 def dead(system: Faulty, ids: Iterable[str]) -> set[str]:
-    """Returns those ids that occur in a dead letter."""
+    """Returns the ids that occur in a dead letter."""
     bodies = [each["Body"] for queue in QUEUES for each in messages(system, queue)]
     return {each for each in ids if any(each in body for body in bodies)}
 
 
 def redrive(system: Faulty, *about: str) -> None:
-    """Redrives the dead letters about these orders or files by the API."""
+    """Redrives the dead letters about these orders or files through the API."""
 
     def done() -> bool:
         found = system.get("/dead-letters?limit=100")["deadLetters"]
@@ -84,7 +84,7 @@ def redrive(system: Faulty, *about: str) -> None:
             system.request("POST", "/dead-letters/redrive", {"ids": ids})
         return not ids
 
-    wait_for(done, "dead letters put back")
+    wait_for(done, "the redrive of all dead letters")
 
 
 def inbox(system: Faulty, about: str | None = None) -> list[dict[str, Any]]:
@@ -112,13 +112,13 @@ def order(customer: str) -> dict[str, Any]:
 
 
 def message(placed: dict[str, Any]) -> str:
-    """Returns the queue message of an order in the format of the API."""
+    """Returns an order's queue message, in the format that the API sends."""
     items = [{"item": placed["item"], "quantity": placed["quantity"]}]
     return json.dumps(order_message(placed["orderID"], customerID=placed["customerID"], items=items, note=None))
 
 
 def place(system: Faulty, orders: list[dict[str, Any]]) -> list[str]:
-    """Sends a list of orders, and repeats those that got a 503. Returns the ids of the accepted orders."""
+    """Sends a list of orders, and retries those that got a 503. Returns the ids of the accepted orders."""
     left = orders
     for _ in range(TRIES):
         answer = system.request("POST", "/orders", left)
@@ -154,19 +154,19 @@ def stream_records(system: Faulty, wanted: Iterable[str] | None = None) -> list[
 
 
 def writes(system: Faulty) -> Counter[str]:
-    """Counts the writes of each order. An overwritten order has two records on the stream."""
+    """Counts how often each order was written. An overwritten order has two records on the stream."""
     return Counter(each["dynamodb"]["Keys"]["orderID"]["S"] for each in stream_records(system))
 
 
 def orders_of(outcome: str, notifications: Iterable[Facts]) -> Counter[str]:
-    """Counts the notifications with this outcome of each order."""
+    """Counts each order's notifications that have this outcome."""
     return Counter(
         order_id for each in notifications if each.get("outcome") == outcome for order_id in each["orderIDs"]
     )
 
 
 def announcements(system: Faulty) -> Counter[str]:
-    """Counts the announcements of each order to the subscriber."""
+    """Counts how often the subscriber received each order's announcement."""
     return orders_of("placed", (each.facts for each in system.subscriber.messages()))
 
 
@@ -190,7 +190,7 @@ def count_orders(system: Faulty, accepted: Iterable[str], seconds: float = 60) -
 
 
 def request_reports(system: Faulty, number: int = 2, **body: str) -> list[str]:
-    """Requests reports, each with a key of its own, again where it was refused for now; returns the accepted ids."""
+    """Requests reports with different idempotency keys, and retries after a 503 or 504. Returns the accepted ids."""
     accepted = []
     for key in [new_id("k") for _ in range(number)]:
         for _ in range(TRIES):
@@ -214,9 +214,9 @@ def wait_for_reports(system: Faulty, report_ids: Iterable[str], seconds: float =
     wait_for(lambda: "RUNNING" not in statuses(system, ids).values(), "the end of the reports", seconds)
 
 
-def reports_in(system: Faulty, weather: Weather, **body: str) -> list[str]:
-    """Requests reports in this weather, and waits for their end. Returns the accepted ids."""
-    with weather(system):
+def reports_in(system: Faulty, case: Case, **body: str) -> list[str]:
+    """Requests reports during the fault, and waits until they end. Returns the accepted ids."""
+    with case(system):
         accepted = request_reports(system, **body)
         wait_for_reports(system, accepted)
     return accepted
@@ -225,7 +225,7 @@ def reports_in(system: Faulty, weather: Weather, **body: str) -> list[str]:
 def count_reports(system: Faulty, accepted: Iterable[str], wanted: str = "SUCCEEDED|FAILED") -> Count:
     """Counts the reports that did not end or were not announced, and those announced twice.
 
-    All of them must end with a status in ``wanted``. For a failed report, an alarm counts as a notification.
+    All reports must end with a status in ``wanted``. For a failed report, an alarm counts as a notification.
     """
     ids = list(accepted)
 
@@ -256,7 +256,7 @@ def count_reports(system: Faulty, accepted: Iterable[str], wanted: str = "SUCCEE
 
 @dataclass(frozen=True)
 class File:
-    """An inventory file. ``rows`` must be in MySQL at the end, and ``notifications`` is the number of notifications."""
+    """An inventory file, with the numbers of rows in MySQL and of notifications that it must cause."""
 
     key: str
     supplier: str
@@ -300,13 +300,13 @@ def count_uploads(system: Faulty, files: Iterable[File]) -> Count:
 
 
 def publish(system: Faulty, keys: list[str]) -> None:
-    """Publishes a notification for each of the keys, which are also their texts."""
+    """Publishes one notification per key. The key is also the message."""
     for key in keys:
         system.publish("For the inbox", key, kind="upload", key=key)
 
 
 def count_notifications(system: Faulty, accepted: Iterable[str]) -> Count:
-    """Counts the notifications that are missing from the inbox, or are in it more than once."""
+    """Counts the notifications that are missing from the inbox or appear in it more than once."""
     keys = list(accepted)
     waiting = settled_or_dead(system, lambda: {key for key in keys if not inbox(system, key)})
     entries = {key: len(inbox(system, key)) for key in keys}

@@ -41,11 +41,11 @@ from tests.system.system import new_id, wait_for
 from tests.system.wire import Cut, Exchange, Fault, Reply, Rule
 
 LIST = 100
-# Maximum number of tries of one list. After that, the client gives up.
+# How often a client sends a list before it gives up.
 TRIES = 20
 # After this many seconds without a new announcement, missing orders count as lost.
 PATIENCE = 90
-# Minutes at the beginning that memory measurements ignore, because the workers are starting.
+# Memory measurements ignore the first minutes, because workers are still starting.
 WARM_UP = 2
 
 Say = Callable[[str], None]
@@ -53,7 +53,7 @@ Say = Callable[[str], None]
 
 @contextmanager
 def random_faults(system: Faulty, share: float) -> Iterator[list[Rule]]:
-    """Makes a ``share`` of all calls to AWS fail while the block runs, each in one of seven ways."""
+    """Makes a ``share`` of all calls to AWS fail in one of seven ways while the block runs."""
     everything = r"(?!sts:).*"
     kinds = [
         (everything, faults.throttled),
@@ -85,7 +85,7 @@ class Orders:
     _adding: threading.Lock = field(default_factory=threading.Lock)
 
     def place(self, number: int = LIST) -> None:
-        """Sends one list, with the same idempotency key until it is accepted."""
+        """Sends one list with the same idempotency key until it is accepted."""
         orders = [{"customerID": self.customer, "item": f"Flat white {n}"} for n in range(number)]
         key = new_id("list")
         for tries in range(TRIES):
@@ -100,7 +100,7 @@ class Orders:
             self.given_up += 1
 
     def settle(self, say: Say) -> float:
-        """Waits until all orders are announced or nothing changes any more. Returns when the last change was."""
+        """Waits until all orders are announced or nothing changes any more. Returns the time of the last change."""
         announced, moved = 0, time.monotonic()
         while True:
             now = len(self.accepted & announcements(self.system).keys())
@@ -142,7 +142,7 @@ def load(system: Faulty, number: int, share: float, say: Say) -> tuple[dict[str,
             for done in [pool.submit(orders.place) for _ in range(number // LIST)]:
                 done.result()
         took = time.monotonic() - began
-        say(f"  accepted {len(orders.accepted):,} in {took:.0f} s, after {orders.refused:,} lists were refused for now")
+        say(f"  accepted {len(orders.accepted):,} in {took:.0f} s, after {orders.refused:,} retries")
         ended = orders.settle(say)
     met, seen = sum(rule.met for rule in rules), max(rule.seen for rule in rules)
     say(f"  {met:,} of {seen:,} calls failed ({met / seen:.1%})")
@@ -155,7 +155,7 @@ def load(system: Faulty, number: int, share: float, say: Say) -> tuple[dict[str,
 
 @dataclass
 class Tried:
-    """The calls and tries of one operation by one caller during an outage."""
+    """How often one caller called and tried one operation during an outage."""
 
     calls: int = 0
     attempts: int = 0
@@ -170,15 +170,15 @@ class Tried:
 
 
 def silent(_exchange: Exchange) -> Reply:
-    """Accepts the call, and never answers."""
+    """Accepts the call, and never responds."""
     time.sleep(2 * clients.READ_SECONDS_OF["s3"])
     raise Cut
 
 
 def outage(system: Faulty, fault: Fault, seconds: float) -> dict[tuple[str, str], Tried]:
-    """Applies ``fault`` to all calls for ``seconds``, during one order a second, two reports and an upload.
+    """Applies ``fault`` to all calls for ``seconds``, while one order a second, two reports and an upload arrive.
 
-    Returns the tries by operation and caller.
+    Returns the tries, keyed by operation and caller.
     """
     tried: dict[tuple[str, str], Tried] = {}
     counting = threading.Lock()
@@ -190,7 +190,7 @@ def outage(system: Faulty, fault: Fault, seconds: float) -> dict[tuple[str, str]
 
     orders, files, reports = [order(new_id("before")) for _ in range(20)], [new_file()], []
     rule = Rule(r"(?!sts:).*", counted)
-    # Gives each function some work before the outage begins.
+    # Every function has work to do when the outage begins.
     place(system, orders)
     system.upload(files[0].key, files[0].body)
     reports = [system.post("/create_report", {"kind": kind})["reportId"] for kind in ("inventory", "storage")]
@@ -204,7 +204,7 @@ def outage(system: Faulty, fault: Fault, seconds: float) -> dict[tuple[str, str]
     finally:
         system.wire.rules.remove(rule)
     redrive(system)
-    # If its retry delay could not be shortened, a message returns only after the queue's whole visibility timeout.
+    # A message whose retry delay was not shortened returns only after the queue's full visibility timeout.
     counts = [count_orders(system, [each["orderID"] for each in orders], 240), count_uploads(system, files)]
     assert not any(each.lost or each.doubled or each.waiting for each in counts), counts
     wait_for_reports(system, reports, 240)
@@ -212,7 +212,7 @@ def outage(system: Faulty, fault: Fault, seconds: float) -> dict[tuple[str, str]
 
 
 def redrive(system: Faulty) -> None:
-    """Redrives all dead letters until the queues are empty, as a person does after an outage."""
+    """Redrives dead letters until the queues are empty, as an operator would after an outage."""
 
     def nothing_waits() -> bool:
         system.request("POST", "/dead-letters/redrive")
@@ -223,8 +223,8 @@ def redrive(system: Faulty) -> None:
 
 # --- the soak ---------------------------------------------------------------------------------------------------------
 
-# The functions whose workers are killed in turn, one each minute.
-VICTIMS = ("store_orders", "announce_orders", "receive_upload", "record_notification", "read_inventory", "api")
+# The soak test kills a worker of one of these functions each minute, in turn.
+VICTIMS = ("store_orders", "announce_orders", "receive_upload", "record_notification", "read_inventory")
 
 
 def soak(system: Faulty, minutes: float, rate: float, say: Say) -> dict[str, int]:
@@ -236,7 +236,7 @@ def soak(system: Faulty, minutes: float, rate: float, say: Say) -> dict[str, int
     memory: dict[str, list[tuple[float, float]]] = {}
     over = threading.Event()
     began = time.monotonic()
-    victims = itertools.cycle(VICTIMS[:-1])
+    victims = itertools.cycle(VICTIMS)
 
     def every(seconds: float, work: Callable[[], None]) -> None:
         following = time.monotonic()
@@ -307,7 +307,7 @@ def sizes(system: Faulty) -> dict[str, float]:
     """Returns the resident memory, in MB, of the API and of the largest worker of each function."""
     found: Counter[str] = Counter()
     processes = {"api": [psutil.Process(system.stack.api.pid())]}
-    processes |= {function: system.workers(function) for function in VICTIMS[:-1]}
+    processes |= {function: system.workers(function) for function in VICTIMS}
     for function, workers in processes.items():
         for worker in workers:
             with suppress(psutil.NoSuchProcess):

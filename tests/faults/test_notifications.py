@@ -1,9 +1,9 @@
-"""Flow 5: every published notification, and every alarm, is in the inbox once."""
+"""Flow 5: every published notification and alarm is in the inbox once."""
 
 from tests.faults import counting
+from tests.faults.cases import Case, cases, killing, short, wire
 from tests.faults.conftest import Record
 from tests.faults.counting import count_notifications
-from tests.faults.weather import Weather, cases, killing, short, wire
 from tests.system.events import sns_event
 from tests.system.faults import cut_after, cut_before, failed, failed_after, throttled, unavailable
 from tests.system.letters import messages, own_letters
@@ -12,34 +12,34 @@ from tests.system.system import new_id
 from tests.system.waiting import at_once
 
 KEEP = {"operation": "dynamodb:PutItem", "caller": "record_notification"}
-# A notification has six tries: three deliveries of two tries each.
+# A notification is tried six times: SNS delivers it three times, and each delivery tries the write twice.
 FEW = 4
 
 
 @cases(
     {
         "DynamoDB throttles": wire(**KEEP, fault=throttled, first=FEW),
-        "DynamoDB answers 500": wire(**KEEP, fault=failed, first=FEW),
-        "DynamoDB keeps it and says 500": wire(**KEEP, fault=failed_after, first=FEW),
-        "DynamoDB keeps it and the answer is lost": wire(**KEEP, fault=cut_after, first=FEW),
+        "DynamoDB returns 500": wire(**KEEP, fault=failed, first=FEW),
+        "DynamoDB stores it but returns 500": wire(**KEEP, fault=failed_after, first=FEW),
+        "DynamoDB stores it, but its response is lost": wire(**KEEP, fault=cut_after, first=FEW),
         "the connection is cut before the write": wire(**KEEP, fault=cut_before, first=FEW),
         "the function is killed before the write": killing("dynamodb:PutItem", "record_notification"),
         "the function is killed after the write": killing("dynamodb:PutItem", "record_notification", done=True),
-        "one of five calls fails": wire("dynamodb:PutItem", unavailable, share=0.2),
+        "one call in five fails": wire("dynamodb:PutItem", unavailable, share=0.2),
     },
-    in_short=["DynamoDB keeps it and the answer is lost"],
+    in_short=["DynamoDB stores it, but its response is lost"],
 )
-def test_notifications_published_in_this_weather(system: Faulty, weather: Weather, record: Record) -> None:
+def test_notifications_published_during_this_fault(system: Faulty, case: Case, record: Record) -> None:
     keys = [new_id("n") for _ in range(5)]
-    with weather(system):
+    with case(system):
         counting.publish(system, keys)
     record(count_notifications(system, keys))
 
 
-def test_dynamodb_is_away_for_longer_than_all_tries(system: Faulty, record: Record) -> None:
+def test_dynamodb_is_unavailable_for_longer_than_all_tries(system: Faulty, record: Record) -> None:
     with own_letters(system) as letters:
         keys = [letters.new_id("n"), letters.new_id("n")]
-        # The fault applies only to these keys, because notifications of an earlier test can still arrive.
+        # The fault applies only to these keys, because an earlier test's notifications may still arrive.
         with system.wire.fault(**KEEP, fault=throttled, when=lambda call: any(key in call for key in keys)):
             counting.publish(system, keys)
             count = count_notifications(system, keys)
@@ -58,7 +58,7 @@ def test_each_notification_is_delivered_three_times_and_out_of_order(system: Fau
     record(count_notifications(system, keys))
 
 
-def test_the_same_notification_at_the_same_moment_ten_times(system: Faulty, record: Record) -> None:
+def test_the_same_notification_ten_times_at_once(system: Faulty, record: Record) -> None:
     key = new_id("n")
     at_once(lambda: system.call("record_notification", sns_event(key)))
     record(count_notifications(system, [key]))

@@ -3,9 +3,9 @@
 from typing import Any
 
 from tests.faults import counting
+from tests.faults.cases import SOME, Case, cases, killing, short, wire
 from tests.faults.conftest import Record
 from tests.faults.counting import count_orders, order
-from tests.faults.weather import SOME, Weather, cases, killing, short, wire
 from tests.system.events import sqs_event
 from tests.system.faults import (
     cut_after,
@@ -33,39 +33,39 @@ ANNOUNCE = {"operation": "sns:Publish", "caller": "announce_orders"}
 @cases(
     {
         "SQS throttles the API": wire("sqs:SendMessageBatch", throttled, first=SOME),
-        "SQS answers 500 to the API": wire("sqs:SendMessageBatch", failed, first=SOME),
-        "SQS takes the messages and the answer is lost": wire("sqs:SendMessageBatch", cut_after, first=SOME),
+        "SQS returns 500 to the API": wire("sqs:SendMessageBatch", failed, first=SOME),
+        "SQS accepts the messages, but its response is lost": wire("sqs:SendMessageBatch", cut_after, first=SOME),
         "SQS refuses half of each batch": wire("sqs:SendMessageBatch", refusing(), first=3),
-        "DynamoDB throttles the API's look at what is stored": wire("dynamodb:BatchGetItem", throttled, first=SOME),
-        "DynamoDB holds back some of what the API looks for": wire("dynamodb:BatchGetItem", refusing(), first=3),
+        "DynamoDB throttles the API's read of stored orders": wire("dynamodb:BatchGetItem", throttled, first=SOME),
+        "DynamoDB leaves some of the API's keys unprocessed": wire("dynamodb:BatchGetItem", refusing(), first=3),
         "DynamoDB throttles the writes": wire(WRITE, throttled, first=MANY),
-        "DynamoDB answers 500 to the writes": wire(WRITE, failed, first=MANY),
+        "DynamoDB returns 500 for the writes": wire(WRITE, failed, first=MANY),
         "the connection is cut before the write": wire(WRITE, cut_before, first=MANY),
-        "the orders are written and the answer is lost": wire(WRITE, cut_after, first=MANY),
-        "the orders are written and the answer is 500": wire(WRITE, failed_after, first=MANY),
+        "the orders are written, but the response is lost": wire(WRITE, cut_after, first=MANY),
+        "the orders are written, but the response is 500": wire(WRITE, failed_after, first=MANY),
         "DynamoDB throttles some items of each batch": wire(WRITE, refusing(), first=3),
         "SNS throttles the announcement": wire(**ANNOUNCE, fault=throttled, first=SOME),
-        "SNS answers 503 to the announcement": wire(**ANNOUNCE, fault=unavailable, first=SOME),
-        "SNS takes the announcement and says 500": wire(**ANNOUNCE, fault=failed_after, first=3),
-        "SNS takes the announcement and the answer is lost": wire(**ANNOUNCE, fault=cut_after, first=3),
-        "one of five calls fails": wire("(dynamodb|sns|sqs):.*", failed, share=0.2),
+        "SNS returns 503 for the announcement": wire(**ANNOUNCE, fault=unavailable, first=SOME),
+        "SNS accepts the announcement but returns 500": wire(**ANNOUNCE, fault=failed_after, first=3),
+        "SNS accepts the announcement, but its response is lost": wire(**ANNOUNCE, fault=cut_after, first=3),
+        "one call in five fails": wire("(dynamodb|sns|sqs):.*", failed, share=0.2),
     },
     in_short=[
-        "SQS takes the messages and the answer is lost",
+        "SQS accepts the messages, but its response is lost",
         "DynamoDB throttles some items of each batch",
-        "the orders are written and the answer is lost",
-        "SNS takes the announcement and the answer is lost",
+        "the orders are written, but the response is lost",
+        "SNS accepts the announcement, but its response is lost",
     ],
 )
-def test_orders_placed_in_this_weather(system: Faulty, weather: Weather, record: Record) -> None:
-    with weather(system):
+def test_orders_placed_during_this_fault(system: Faulty, case: Case, record: Record) -> None:
+    with case(system):
         accepted = counting.place(system, [order("a list") for _ in range(40)])
         for _ in range(3):
             accepted += counting.place(system, [order("single")])
     record(count_orders(system, accepted))
 
 
-# --- deliveries that come again ---------------------------------------------------------------------------------------
+# --- repeated deliveries ----------------------------------------------------------------------------------------------
 
 
 @short
@@ -75,7 +75,7 @@ def test_each_message_is_delivered_two_and_three_times_and_out_of_order(system: 
     record(count_orders(system, [each["orderID"] for each in orders]))
 
 
-def test_a_poison_message_lies_between_good_ones(system: Faulty, record: Record) -> None:
+def test_a_poison_message_among_good_ones(system: Faulty, record: Record) -> None:
     orders = [order("good") for _ in range(9)]
     with own_letters(system) as letters:
         poison = "{" + letters.new_id("poison")
@@ -85,8 +85,8 @@ def test_a_poison_message_lies_between_good_ones(system: Faulty, record: Record)
 
 
 @short
-def test_a_large_batch_comes_again_after_the_function_timed_out_half_way(system: Faulty, record: Record) -> None:
-    # The function makes four writes of 25 orders. The third hangs until Lambda's timeout. SQS sends all 100 again.
+def test_a_large_batch_is_redelivered_after_the_function_timed_out_halfway(system: Faulty, record: Record) -> None:
+    # The function writes 25 orders at a time. The third write hangs until Lambda's timeout. SQS redelivers all 100.
     orders = [order("large") for _ in range(100)]
     event = sqs_event(*map(counting.message, orders))
     with system.timeout("store_orders", 3), system.wire.fault(WRITE, late(6), every=3, first=1):
@@ -97,7 +97,7 @@ def test_a_large_batch_comes_again_after_the_function_timed_out_half_way(system:
     record(count_orders(system, [each["orderID"] for each in orders]))
 
 
-def test_the_queue_sends_a_batch_again_that_the_function_was_cut_off_with(system: Faulty, record: Record) -> None:
+def test_the_queue_redelivers_a_batch_after_the_function_timed_out(system: Faulty, record: Record) -> None:
     orders = [order("cut off") for _ in range(30)]
     with system.visibility(5), system.timeout("store_orders", 3), system.wire.fault(WRITE, late(6), first=2):
         sent = counting.send(system, orders)
@@ -107,15 +107,15 @@ def test_the_queue_sends_a_batch_again_that_the_function_was_cut_off_with(system
 @cases(
     {
         "store_orders is killed before it writes": killing(WRITE, "store_orders"),
-        "store_orders is killed when it has written": killing(WRITE, "store_orders", done=True),
+        "store_orders is killed after it writes": killing(WRITE, "store_orders", done=True),
         "announce_orders is killed before it publishes": killing("sns:Publish", "announce_orders"),
-        "announce_orders is killed when it has published": killing("sns:Publish", "announce_orders", done=True),
+        "announce_orders is killed after it publishes": killing("sns:Publish", "announce_orders", done=True),
     },
-    in_short=["store_orders is killed when it has written", "announce_orders is killed when it has published"],
+    in_short=["store_orders is killed after it writes", "announce_orders is killed after it publishes"],
 )
-def test_orders_of_a_killed_function(system: Faulty, weather: Weather, record: Record) -> None:
+def test_orders_of_a_killed_function(system: Faulty, case: Case, record: Record) -> None:
     with system.visibility(3):
-        with weather(system):
+        with case(system):
             accepted = counting.place(system, [order("killed") for _ in range(20)])
         count = count_orders(system, accepted)
     record(count)
@@ -129,7 +129,7 @@ def test_the_stream_replays_its_records(system: Faulty, record: Record) -> None:
     record(count_orders(system, accepted))
 
 
-def test_the_queue_does_not_hear_how_soon_a_message_should_come_back(system: Faulty, record: Record) -> None:
+def test_the_queue_refuses_a_shorter_retry_delay(system: Faulty, record: Record) -> None:
     with (
         system.visibility(3),
         system.wire.fault("sqs:ChangeMessageVisibilityBatch", failed, first=2),
@@ -139,7 +139,7 @@ def test_the_queue_does_not_hear_how_soon_a_message_should_come_back(system: Fau
     record(count_orders(system, accepted))
 
 
-def test_sns_refuses_to_tell_of_a_conflict_in_a_batch(system: Faulty, record: Record) -> None:
+def test_sns_throttles_the_notification_of_a_conflict(system: Faulty, record: Record) -> None:
     first, neighbours = order("first"), [order("neighbour") for _ in range(5)]
     stored = counting.place(system, [first])
     wait_for(lambda: not count_orders(system, stored).lost, "the first order")
@@ -157,8 +157,8 @@ def conflicts(system: Faulty, placed: dict[str, Any]) -> int:
 
 
 @short
-def test_two_orders_under_one_id_come_twice_each_at_the_same_moment(system: Faulty, record: Record) -> None:
-    # The order that is stored first stays. The conflict with the other one is reported once.
+def test_two_orders_with_the_same_id_arrive_twice_each_at_once(system: Faulty, record: Record) -> None:
+    # The first stored order stays. The conflict with the other order is reported once.
     one = order("twins")
     other = {**one, "item": "Tea"}
     counting.send(system, [one, other, other, one])
@@ -167,7 +167,7 @@ def test_two_orders_under_one_id_come_twice_each_at_the_same_moment(system: Faul
 
 
 def test_one_order_is_refused_by_sns_and_its_neighbours_are_announced(system: Faulty, record: Record) -> None:
-    # An order that SNS refuses becomes its own dead letter. After a redrive it is announced.
+    # The refused order becomes a dead letter of its own. A redrive announces it.
     odd, neighbours = order("odd"), [order("neighbour") for _ in range(9)]
     with system.wire.fault(**ANNOUNCE, fault=invalid, when=lambda call: odd["orderID"] in call):
         accepted = counting.send(system, [*neighbours[:4], odd, *neighbours[4:]])
@@ -178,7 +178,7 @@ def test_one_order_is_refused_by_sns_and_its_neighbours_are_announced(system: Fa
     assert not count_orders(system, accepted).waiting
 
 
-def test_sns_refuses_every_announcement_and_takes_them_when_they_are_put_back(system: Faulty, record: Record) -> None:
+def test_sns_refuses_every_announcement_until_the_redrive(system: Faulty, record: Record) -> None:
     with system.wire.fault(**ANNOUNCE, fault=denied):
         accepted = counting.send(system, [order("denied") for _ in range(6)])
         count = count_orders(system, accepted)
@@ -187,12 +187,12 @@ def test_sns_refuses_every_announcement_and_takes_them_when_they_are_put_back(sy
     record(count_orders(system, accepted))
 
 
-def test_dynamodb_is_away_for_longer_than_five_tries(system: Faulty, record: Record) -> None:
+def test_dynamodb_is_unavailable_for_longer_than_five_tries(system: Faulty, record: Record) -> None:
     with system.wire.fault(WRITE, throttled):
         accepted = counting.place(system, [order("too long") for _ in range(5)])
         count = count_orders(system, accepted)
     assert count.waiting == 5
-    # The answer to the redrive is lost, so some orders are sent twice.
+    # The response to the redrive's SendMessageBatch is lost, so some orders are sent twice.
     with system.wire.fault("sqs:SendMessageBatch", cut_after, caller="api", first=1):
         counting.redrive(system, *accepted)
     record(count_orders(system, accepted))
@@ -203,21 +203,21 @@ def test_dynamodb_is_away_for_longer_than_five_tries(system: Faulty, record: Rec
 
 
 @short
-def test_the_same_post_ten_times_at_the_same_moment_with_an_order_id(system: Faulty, record: Record) -> None:
+def test_the_same_post_ten_times_at_once_with_an_order_id(system: Faulty, record: Record) -> None:
     placed = order("hasty")
     answers = at_once(lambda: system.post("/orders", placed))
     assert answers == answers[:1] * 10
     record(count_orders(system, [placed["orderID"]]))
 
 
-def test_the_same_post_ten_times_at_the_same_moment_with_a_key(system: Faulty, record: Record) -> None:
+def test_the_same_post_ten_times_at_once_with_a_key(system: Faulty, record: Record) -> None:
     bodies, key = [{"customerID": "hasty", "item": "Mocha"}, {"customerID": "hasty", "item": "Tea"}], new_id("k")
     answers = at_once(lambda: system.post("/orders", bodies, Idempotency_Key=key))
     assert answers == answers[:1] * 10
     record(count_orders(system, [each["orderID"] for each in answers[0]["orders"]]))
 
 
-def test_one_key_for_two_orders_ten_times_at_the_same_moment(system: Faulty, record: Record) -> None:
+def test_one_key_for_two_orders_ten_times_at_once(system: Faulty, record: Record) -> None:
     key = new_id("k")
 
     def post(item: str) -> Answer:

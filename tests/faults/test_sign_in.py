@@ -1,4 +1,4 @@
-"""The authorizer without the user pool's keys: it denies every request, and still answers."""
+"""The authorizer denies every request while it cannot fetch the user pool's keys."""
 
 import pytest
 
@@ -8,13 +8,13 @@ from tests.system.stack import Faulty
 from tests.system.system import wait_for
 from tests.system.wire import Fault
 
-FAULTS = {"the pool answers 503": unavailable, "the connection is cut": cut_before, "half of the keys come": truncated}
+FAULTS = {"the pool returns 503": unavailable, "the connection is cut": cut_before, "half the keys arrive": truncated}
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=list(FAULTS))
-def test_without_the_keys_nobody_is_let_in_and_with_them_everybody(system: Faulty, fault: Fault) -> None:
+def test_everyone_is_denied_until_the_keys_can_be_fetched(system: Faulty, fault: Fault) -> None:
     def status() -> int:
-        # Each try needs a new token, because API Gateway caches the authorizer's answer for a token.
+        # Each try needs a new token, because API Gateway caches the authorizer's response for a token.
         token = Users(system.stack.users.file).token()
         url = f"{system.env['REST_API_URL']}/orders?limit=1"
         return system.sent_by(None).request("GET", url, Authorization=token).status

@@ -5,9 +5,9 @@ from dataclasses import replace
 from hashlib import md5
 
 from tests.faults import counting
+from tests.faults.cases import SOME, Case, afresh, cases, killing, short, together, trap, wire
 from tests.faults.conftest import Record
 from tests.faults.counting import File, count_uploads, inbox, new_file
-from tests.faults.weather import SOME, Weather, afresh, cases, killing, short, together, trap, wire
 from tests.system.events import Event, s3_event
 from tests.system.faults import before_call, cut_after, cut_before, failed, failed_after, slow, throttled, truncated
 from tests.system.letters import own_letters
@@ -25,41 +25,41 @@ def kill_the_import(system: Faulty) -> None:
 @cases(
     {
         "S3 throttles the read": wire(**READ, fault=throttled, first=SOME - 1),
-        "S3 answers 500 to the read": wire(**READ, fault=failed, first=SOME - 1),
+        "S3 returns 500 for the read": wire(**READ, fault=failed, first=SOME - 1),
         "the connection is cut before the read": wire(**READ, fault=cut_before, first=SOME - 1),
-        "the file breaks off on its way": wire(**READ, fault=truncated, first=2),
+        "the download of the file is cut off": wire(**READ, fault=truncated, first=2),
         "SNS throttles": wire(**ANNOUNCE, fault=throttled, first=SOME - 1),
-        "SNS takes the notification and says 500": wire(**ANNOUNCE, fault=failed_after, first=SOME - 1),
-        "SNS takes the notification and the answer is lost": wire(**ANNOUNCE, fault=cut_after, first=SOME - 1),
-        "Secrets Manager answers 500 for the database's secret": together(
+        "SNS accepts the notification but returns 500": wire(**ANNOUNCE, fault=failed_after, first=SOME - 1),
+        "SNS accepts the notification, but its response is lost": wire(**ANNOUNCE, fault=cut_after, first=SOME - 1),
+        "Secrets Manager returns 500 for the database's secret": together(
             afresh("receive_upload"), wire("secretsmanager:GetSecretValue", failed, first=SOME - 1)
         ),
         "MySQL refuses the connection": lambda system: system.gate.shut(times=2),
-        "MySQL is cut off during the import": trap(sent=2_000, times=2),
-        "MySQL has stored the rows and the answer is lost": trap(word=b"COMMIT", answered=True, times=2),
+        "the MySQL connection is cut during the import": trap(sent=2_000, times=2),
+        "MySQL stores the rows, but its response is lost": trap(word=b"COMMIT", answered=True, times=2),
         "MySQL is slow": lambda system: system.gate.slowed(0.1),
         "MySQL is restarted during the import": trap(Faulty.restart_mysql, sent=2_000),
         "the function is killed before the read": killing("s3:GetObject", "receive_upload", first=1),
         "the function is killed during the import": trap(kill_the_import, sent=2_000),
         "the function is killed before the commit": trap(kill_the_import, word=b"COMMIT"),
         "the function is killed before it publishes": killing("sns:Publish", "receive_upload"),
-        "the function is killed when it has published": killing("sns:Publish", "receive_upload", done=True),
-        "one of three calls fails": wire("(s3|sns):.*", failed, share=0.33),
+        "the function is killed after it publishes": killing("sns:Publish", "receive_upload", done=True),
+        "one call in three fails": wire("(s3|sns):.*", failed, share=0.33),
     },
     in_short=[
-        "MySQL has stored the rows and the answer is lost",
+        "MySQL stores the rows, but its response is lost",
         "MySQL is restarted during the import",
-        "the function is killed when it has published",
+        "the function is killed after it publishes",
     ],
 )
-def test_files_uploaded_in_this_weather(system: Faulty, weather: Weather, record: Record) -> None:
-    with weather(system):
+def test_files_uploaded_during_this_fault(system: Faulty, case: Case, record: Record) -> None:
+    with case(system):
         files = [upload(system, new_file()) for _ in range(2)]
         wait_for(lambda: all(inbox(system, each.key) for each in files), "the notifications")
     record(count_uploads(system, files))
 
 
-# --- events that come again -------------------------------------------------------------------------------------------
+# --- repeated and late events -----------------------------------------------------------------------------------------
 
 
 def wait_for_notification(system: Faulty, file: File) -> None:
@@ -72,7 +72,7 @@ def upload(system: Faulty, file: File) -> File:
 
 
 def event(system: Faulty, file: File) -> Event:
-    """Returns the latest event of the file's key in the format of S3."""
+    """Returns the latest S3 event about the file's key."""
     [(sequencer, etag)] = system.sql("SELECT sequencer, etag FROM uploads WHERE object_key = %s", file.key)
     return s3_event(system.env["UPLOADS_BUCKET"], file.key, etag, sequencer)
 
@@ -83,7 +83,7 @@ def deliver(system: Faulty, *events: object) -> None:
 
 
 @short
-def test_each_event_comes_three_times(system: Faulty, record: Record) -> None:
+def test_each_event_arrives_three_times(system: Faulty, record: Record) -> None:
     files = [upload(system, new_file()) for _ in range(2)]
     for each in files:
         wait_for_notification(system, each)
@@ -94,7 +94,7 @@ def test_each_event_comes_three_times(system: Faulty, record: Record) -> None:
 
 
 @short
-def test_an_older_event_comes_late(system: Faulty, record: Record) -> None:
+def test_an_older_event_arrives_late(system: Faulty, record: Record) -> None:
     old = upload(system, new_file(rows=50))
     wait_for_notification(system, old)
     late = event(system, old)
@@ -105,7 +105,7 @@ def test_an_older_event_comes_late(system: Faulty, record: Record) -> None:
 
 
 @short
-def test_an_event_comes_again_after_another_file_has_changed_the_same_beans(system: Faulty, record: Record) -> None:
+def test_an_event_arrives_again_after_another_file_changed_the_same_beans(system: Faulty, record: Record) -> None:
     first = upload(system, new_file(quantity=5))
     wait_for_notification(system, first)
     other = upload(system, new_file(supplier=first.supplier, quantity=9))
@@ -114,7 +114,7 @@ def test_an_event_comes_again_after_another_file_has_changed_the_same_beans(syst
     record(count_uploads(system, [other]))
 
 
-def test_an_older_event_fails_first_and_comes_again_after_the_newer_one(system: Faulty, record: Record) -> None:
+def test_an_older_event_fails_and_is_retried_after_the_newer_one(system: Faulty, record: Record) -> None:
     old = new_file(quantity=5)
     with system.wire.fault(**READ, fault=failed, first=2):
         upload(system, old)
@@ -124,11 +124,11 @@ def test_an_older_event_fails_first_and_comes_again_after_the_newer_one(system: 
     record(count_uploads(system, [new]))
 
 
-def test_a_newer_event_comes_while_the_older_one_is_at_work(system: Faulty, record: Record) -> None:
+def test_a_newer_event_arrives_while_the_older_one_is_processed(system: Faulty, record: Record) -> None:
     old = new_file(quantity=5)
     with system.wire.fault(**READ, fault=slow(2), first=1) as slowness:
         upload(system, old)
-        wait_for(lambda: slowness.met, "the read of the older one")
+        wait_for(lambda: slowness.met, "the read for the older event")
         new = upload(system, replace(old, quantity=9))
     record(count_uploads(system, [new]))
 
@@ -140,13 +140,13 @@ def test_the_object_is_overwritten_before_it_is_read(system: Faulty, record: Rec
     overwrite = before_call(lambda _call: upload(system, new))
     with system.wire.fault(**READ, fault=overwrite, first=1):
         upload(system, file)
-    # By the time the newer event is announced, a notification of the older one would be in the inbox too.
+    # By the time the newer event is announced, any notification about the older event is in the inbox too.
     announced = "SELECT 1 FROM uploads WHERE object_key = %s AND etag = %s AND announced"
     wait_for(lambda: system.sql(announced, new.key, md5(new.body.encode()).hexdigest()), "the newer event")
     record(count_uploads(system, [new]))
 
 
-def test_one_event_of_two_records_fails_at_the_second(system: Faulty, record: Record) -> None:
+def test_an_event_with_two_records_is_delivered_again(system: Faulty, record: Record) -> None:
     first, second = upload(system, new_file()), upload(system, new_file())
     for each in (first, second):
         wait_for_notification(system, each)
@@ -164,8 +164,8 @@ def test_a_file_that_is_not_imported_is_announced_twice_under_one_key(system: Fa
     record(count_uploads(system, [File(key, new_id("nobody"), rows=0)]))
 
 
-def test_mysql_is_away_for_longer_than_all_tries(system: Faulty, record: Record) -> None:
-    # After three tries the event goes to the failures queue, with all data that a redrive needs.
+def test_mysql_is_unavailable_for_longer_than_all_tries(system: Faulty, record: Record) -> None:
+    # After three tries the event goes to the failures queue, with all the data that a redrive needs.
     with own_letters(system) as letters:
         file = new_file(key=f"inventory/{letters.new_id('u')}.csv")
         with system.gate.shut(times=math.inf):

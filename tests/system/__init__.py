@@ -1,12 +1,12 @@
-"""Tests on a deployed system, which all tests of a worker share, also those in ``browser`` and ``faults``.
+"""Tests on a deployed system. All tests of a worker share it, including those in ``browser`` and ``faults``.
 
-A test works only on things with ids of its own (``new_id``), and leaves nothing behind that the next one could meet:
+A test uses only items with its own ids (``new_id``), and leaves nothing behind that could affect the next test:
 
-- It looks for its own things by their ids. It never counts a shared list, inbox or queue, never takes the first or the
-  newest entry, and never expects a list to be empty.
-- It never empties a queue. Its dead letters belong to ``own_letters``, which takes them away by their ids.
-- It waits until what it has started has arrived: an order and an upload in the inbox, a report at its end. Otherwise
-  the next test may take away a right that these still need, and they become dead letters of nobody.
-- It changes roles, tables, passwords and settings only inside of a ``with`` that restores them.
-- A test that cannot restore the stack has a stack of its own.
+- It finds its own items by id. It never counts a shared list, inbox or queue, never takes the first or newest entry,
+  and never expects a list to be empty.
+- It never empties a queue. ``own_letters`` deletes the test's dead letters by id.
+- It waits until the work it started is complete: orders and uploads are in the inbox, and reports have ended. Otherwise
+  the next test may remove a permission that the work still needs, and the work becomes a dead letter.
+- It changes roles, tables, passwords and settings only inside a ``with`` block that restores them.
+- A test that cannot restore the stack uses its own.
 """

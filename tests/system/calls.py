@@ -1,4 +1,4 @@
-"""Recognizes calls to AWS from their bytes, and names them, such as ``sns:Publish``."""
+"""Recognises calls to AWS from their bytes, and names them, such as ``sns:Publish``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 @dataclass(frozen=True)
 class Call:
-    """A request to AWS. ``body`` is empty for S3, whose bodies are streamed. ``port`` is the client's port.
+    """A request to AWS. ``body`` is empty for S3, because its bodies are streamed. ``port`` is the client's port.
 
-    ``caller`` is the name of a function, ``states`` for a state machine, or ``api``. ``attempt`` is 2 for boto3's
-    first retry of a call.
+    ``caller`` is a function's name, ``states`` for a state machine, or ``api``. ``attempt`` is 2 for the first retry.
     """
 
     name: str
@@ -39,7 +38,7 @@ class Call:
 
 
 def service_of(headers: Message, path: str) -> str:
-    """Returns the service in the request's signature. An unsigned request is for the user pool's keys or for S3."""
+    """Returns the service in the request's signature. Unsigned requests are for the user pool's keys or for S3."""
     if path.endswith("/.well-known/jwks.json"):
         return "cognito-idp"
     scope = headers.get("Authorization", "") + unquote(urlsplit(path).query)
@@ -49,7 +48,7 @@ def service_of(headers: Message, path: str) -> str:
 
 
 def operation_name(service: str, method: str, path: str, headers: Message, body: bytes) -> str:
-    """Returns the service and the operation, for all of AWS's request protocols."""
+    """Returns the service and the operation, for every protocol that AWS uses."""
     if target := headers.get("X-Amz-Target"):
         return f"{service}:{target.rpartition('.')[2]}"
     if rpc := re.search(r"/operation/(\w+)$", path):

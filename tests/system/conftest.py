@@ -1,4 +1,4 @@
-"""Databases of a test's own, on the stack's server."""
+"""Databases for single tests, on the stack's server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.system.system import System, connect
 
 @pytest.fixture
 def empty_database(system: System) -> Iterator[Database]:
-    """A database without any table, and all rights on it."""
+    """Creates a database without tables. Its user has all permissions on it."""
     name = f"test_{secrets.token_hex(4)}"
     system.sql(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
     try:
@@ -26,7 +26,7 @@ def empty_database(system: System) -> Iterator[Database]:
 
 @pytest.fixture
 def database(empty_database: Database) -> Database:
-    """An empty database with the project's tables, and all rights on it."""
+    """Creates a database with the project's tables, which are empty."""
     with connect(empty_database) as connection:
         migrate(connection)
     return empty_database

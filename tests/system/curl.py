@@ -1,4 +1,4 @@
-"""As much of curl as the README's examples need, for a machine that has none. The status goes to standard error."""
+"""The parts of curl that the README's examples need, for machines without curl. Prints the status to standard error."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""A MiniStack without a deployed system, and the resources that a check of a patch creates in it."""
+"""A MiniStack without a deployed system, in which the checks of patches create resources."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRUST = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": "*"
 
 
 class UnpatchedCloud(Cloud):
-    """The same MiniStack, started in the same way, but without the patches."""
+    """The same MiniStack without the patches."""
 
     @property
     def _command(self) -> list[str]:
@@ -31,7 +31,7 @@ class UnpatchedCloud(Cloud):
 
 
 class Emulator:
-    """A running MiniStack. ``admin_role`` is the role of all its functions and machines."""
+    """A running MiniStack. All its functions and state machines have the role ``admin_role``."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.endpoint = cloud.endpoint
@@ -47,7 +47,7 @@ class Emulator:
         )
 
     def role(self, name: str, action: str, resource: str = "*", condition: Any = None) -> str:
-        """Creates a role that anybody can assume and that allows one action. Returns its ARN."""
+        """Creates a role that anybody may assume and that allows one action. Returns its ARN."""
         iam = self.client("iam")
         arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps({"Statement": [TRUST]}))["Role"]["Arn"]
         right = {"Effect": "Allow", "Action": action, "Resource": resource, "Condition": condition or {}}
@@ -55,7 +55,7 @@ class Emulator:
         return str(arn)
 
     def restricted_client(self, service: str, action: str, resource: str = "*", condition: Any = None) -> Any:
-        """Returns a client with the right to one action."""
+        """Returns a client whose role allows only one action."""
         arn = self.role(action.replace(":", "-"), action, resource, condition)
         keys = self.client("sts").assume_role(RoleArn=arn, RoleSessionName="one")["Credentials"]
         return self.client(
@@ -83,11 +83,11 @@ class Emulator:
         return json.loads(self.client("lambda").invoke(FunctionName=name)["Payload"].read())
 
     def printed(self, name: str) -> list[Any]:
-        """Returns the JSON that the function printed in lines that begin with ``event``."""
+        """Returns the JSON in the function's log lines that begin with ``event``."""
         try:
             events = self.client("logs").filter_log_events(logGroupName=f"/aws/lambda/{name}")["events"]
         except ClientError:
-            return []  # it has not run yet
+            return []  # the function has not run yet
         lines = [each["message"] for each in events]
         return [json.loads(line.removeprefix("event ")) for line in lines if line.startswith("event ")]
 
@@ -101,7 +101,7 @@ class Emulator:
         return str(arn)
 
     def execute(self, machine_arn: str, machine_input: str = "{}") -> dict[str, Any]:
-        """Starts an execution and returns its description after its end."""
+        """Starts an execution, waits until it ends, and returns its description."""
         machines = self.client("stepfunctions")
         arn = machines.start_execution(stateMachineArn=machine_arn, input=machine_input)["executionArn"]
         wait_for(lambda: machines.describe_execution(executionArn=arn)["status"] != "RUNNING", "the execution's end")
@@ -119,7 +119,7 @@ class Emulator:
         return str(description["LatestStreamArn"])
 
     def queue(self, name: str) -> tuple[str, str]:
-        """Creates a queue to which anybody can write. Returns its URL and its ARN."""
+        """Creates a queue to which anybody may write. Returns its URL and its ARN."""
         sqs, arn = self.client("sqs"), f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}"
         anybody = {"Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage", "Resource": arn}
         policy = json.dumps({"Statement": [anybody]})
@@ -142,7 +142,7 @@ def running(kind: type[Cloud], folder: Path) -> Iterator[Emulator]:
 
 
 def is_allowed(call: Callable[[], Any], refusal: str = "AccessDenied") -> bool:
-    """Returns whether the call passes without this refusal. Any other refusal is an error."""
+    """Returns whether the call succeeds. Any error except this ``refusal`` is raised."""
     try:
         call()
     except ClientError as error:

@@ -1,4 +1,4 @@
-"""The events of AWS as functions get them, the letters of those that failed, and the records of a stream."""
+"""AWS events as functions receive them, dead letters of failed events, and a stream's records."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def s3_event(bucket: str, key: str, etag: str, sequencer: str = "0A", size: int 
 
 
 def sqs_event(*bodies: str, tries: int = 1) -> Event:
-    """Returns the event of some messages. MiniStack sends at most ten messages, and AWS more."""
+    """Returns an event with these messages. MiniStack sends at most ten messages at once; AWS sends more."""
     message = {"attributes": {"ApproximateReceiveCount": str(tries), "SentTimestamp": "1795248000000"}}
     message |= {"receiptHandle": "none", "messageAttributes": {}, "eventSource": "aws:sqs"}
     return {"Records": [{**message, "messageId": secrets.token_hex(8), "body": body} for body in bodies]}
 
 
 def sns_event(*texts: str) -> Event:
-    """Returns the event of some notifications, whose texts are also their keys."""
+    """Returns an event with notifications. Each text is both the message and the key."""
     message = {"Subject": "For the inbox", "Timestamp": MOMENT}
     messages = [
         {
@@ -38,7 +38,7 @@ def sns_event(*texts: str) -> Event:
 
 
 def records(streams: Any, stream: str) -> Iterator[tuple[str, Event]]:
-    """Yields each record of the stream, with the id of its shard."""
+    """Yields the stream's records, with their shards' ids."""
     for shard in streams.describe_stream(StreamArn=stream)["StreamDescription"]["Shards"]:
         position = {"StreamArn": stream, "ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
         iterator = streams.get_shard_iterator(**position)["ShardIterator"]
@@ -48,19 +48,19 @@ def records(streams: Any, stream: str) -> Iterator[tuple[str, Event]]:
 
 
 def failed_event(function_arn: str, event: Event) -> Event:
-    """Returns the letter that Lambda sends after the last retry of an event."""
+    """Returns the dead letter that Lambda sends after an event's last retry."""
     return {"requestContext": {"functionArn": function_arn}, "requestPayload": event}
 
 
 def undelivered(topic: str, subject: str, message: str, **attributes: str) -> Event:
-    """Returns the letter of a message that SNS could not deliver. MiniStack's SNS sends none."""
+    """Returns the dead letter that SNS sends for an undelivered message. MiniStack's SNS sends none."""
     values = {name: {"Type": "String", "Value": value} for name, value in attributes.items()}
     letter = {"Type": "Notification", "MessageId": secrets.token_hex(8), "TopicArn": topic, "Timestamp": MOMENT}
     return {**letter, "Subject": subject, "Message": message, "MessageAttributes": values}
 
 
 def failed_batch(stream: str, shard: str, start: str, end: str) -> Event:
-    """Returns the letter that Lambda sends after the last retry of a batch: only the batch's position."""
+    """Returns Lambda's dead letter after a batch's last retry. The letter contains only the batch's position."""
     info = {"streamArn": stream, "shardId": shard, "batchSize": 1, "startSequenceNumber": start}
     return {
         "requestContext": {"condition": "RetryAttemptsExhausted"},

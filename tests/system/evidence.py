@@ -13,25 +13,25 @@ if TYPE_CHECKING:
     from tests.system.system import System
 
 FAILURES = Path(__file__).parents[2] / ".local" / "failures"
-# The reports of a test by its phases: setup, call and teardown.
+# A test's reports, keyed by phase: setup, call and teardown.
 REPORTS = pytest.StashKey[dict[str, pytest.TestReport]]()
 
 
 def failed(node: pytest.Item) -> bool:
-    """Returns whether the test has failed. Fixtures call this when they end."""
+    """Returns whether the test failed. Fixtures call this when they end."""
     report = node.stash.get(REPORTS, {}).get("call")
     return bool(report and report.failed)
 
 
 def folder_of(nodeid: str) -> Path:
-    """Returns the folder of a test, and creates it if it does not exist."""
+    """Returns the test's folder, and creates it if it does not exist."""
     folder = FAILURES / re.sub(r"[^\w.-]+", "_", nodeid.removeprefix("tests/"))[:150]
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def save_logs(system: System, folder: Path, since: float) -> None:
-    """Writes the logs of functions since the Unix time ``since``, and the logs of all servers."""
+    """Saves the functions' logs since the Unix time ``since``, and all servers' logs."""
     logs = system.aws("logs")
     for group in logs.describe_log_groups(logGroupNamePrefix="/aws/lambda/")["logGroups"]:
         name = group["logGroupName"]

@@ -1,4 +1,4 @@
-"""Faults that the proxy can inject. Each fault takes a call in progress and returns the client's answer."""
+"""Faults that the proxy can inject. Each fault takes a call in progress and returns the response for the client."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from tests.system.calls import Call
 from tests.system.wire import Cut, Exchange, Fault, Reply
 
-# The status and the code with which each service throttles, from its model.
+# Each service's status and error code for throttling, from the service's model.
 THROTTLED = {
     "dynamodb": (400, "ThrottlingException"),
     "sqs": (400, "RequestThrottled"),
@@ -35,7 +35,7 @@ def throttled(exchange: Exchange) -> Reply:
 
 
 def failed(exchange: Exchange) -> Reply:
-    """Answers 500 without any effect."""
+    """Returns 500, and the call has no effect."""
     code = FAILED.get(exchange.call.service, "InternalError")
     return error(exchange.call, 500, code, "We encountered an internal error")
 
@@ -45,12 +45,12 @@ def unavailable(exchange: Exchange) -> Reply:
 
 
 def denied(exchange: Exchange) -> Reply:
-    """Answers 403. A retry cannot help."""
+    """Returns 403, so a retry cannot help."""
     return error(exchange.call, 403, "AccessDenied", "Access Denied")
 
 
 def invalid(exchange: Exchange) -> Reply:
-    """Answers 400, as AWS does to a request that it will never accept."""
+    """Returns 400, as AWS does for a request that it will never accept."""
     return error(exchange.call, 400, "InvalidParameter", "Invalid parameter: Message")
 
 
@@ -60,19 +60,19 @@ def cut_before(exchange: Exchange) -> Reply:
 
 
 def cut_after(exchange: Exchange) -> Reply:
-    """Cuts the connection after the call took effect, before its answer."""
+    """Cuts the connection after the call took effect and before its response."""
     exchange.forward_whole()
     raise Cut
 
 
 def failed_after(exchange: Exchange) -> Reply:
-    """Answers 500 although the call took effect."""
+    """Returns 500 although the call took effect."""
     exchange.forward_whole()
     return failed(exchange)
 
 
 def truncated(exchange: Exchange) -> Reply:
-    """Cuts the connection after the first half of the answer."""
+    """Cuts the connection after the first half of the response."""
     reply, body = exchange.forward_whole()
 
     def half() -> Iterator[bytes]:
@@ -93,7 +93,7 @@ def slow(seconds: float) -> Fault:
 
 
 def late(seconds: float) -> Fault:
-    """Returns a fault that lets the call take effect, and cuts the connection after ``seconds`` without an answer."""
+    """Returns a fault that lets the call take effect, but cuts the connection after ``seconds`` without a response."""
 
     def fault(exchange: Exchange) -> Reply:
         exchange.forward_whole()
@@ -104,7 +104,7 @@ def late(seconds: float) -> Fault:
 
 
 def before_call(work: Callable[[Call], None], then: Fault = Exchange.forward) -> Fault:
-    """Returns a fault that does ``work``, such as killing a process, and continues with ``then``."""
+    """Returns a fault that does ``work``, such as killing a process, and then applies ``then``."""
 
     def fault(exchange: Exchange) -> Reply:
         work(exchange.call)
@@ -114,7 +114,7 @@ def before_call(work: Callable[[Call], None], then: Fault = Exchange.forward) ->
 
 
 def after_call(work: Callable[[Call], None]) -> Fault:
-    """Returns a fault that lets the call take effect, does ``work``, and cuts the connection without an answer."""
+    """Returns a fault that lets the call take effect, does ``work``, and cuts the connection without a response."""
 
     def fault(exchange: Exchange) -> Reply:
         exchange.forward_whole()
@@ -124,12 +124,12 @@ def after_call(work: Callable[[Call], None]) -> Fault:
     return fault
 
 
-# Gets the index and the content of an item of a batch, and returns whether AWS refuses it.
+# Gets a batch item's index and content. Returns whether AWS refuses the item.
 Refused = Callable[[int, Any], bool]
 
 
 def refusing(refused: Refused = lambda index, _item: index % 2 == 0) -> Fault:
-    """Returns a fault that refuses some items of a batch. AWS's answer, a 200, lists them."""
+    """Returns a fault that refuses some items of a batch. The response has status 200 and lists them."""
 
     def fault(exchange: Exchange) -> Reply:
         return PARTIAL[exchange.call.name](exchange, refused)
@@ -165,7 +165,7 @@ def _refuse_entries(exchange: Exchange, refused: Refused) -> Reply:
 
 
 def _forward_others(exchange: Exchange, name: str, refused: Refused, empty_answer: dict[str, Any]) -> dict[str, Any]:
-    """Sends the items of the batch that are not refused, and returns AWS's answer."""
+    """Sends the batch items that are not refused, and returns AWS's response."""
     others = [item for index, item in enumerate(exchange.call.json[name]) if not refused(index, item)]
     return json.loads(exchange.forward_changed({**exchange.call.json, name: others})) if others else empty_answer
 
@@ -179,7 +179,7 @@ PARTIAL = {
 
 
 def error(call: Call, status: int, code: str, message: str) -> Reply:
-    """Returns an error in the protocol of the call's service."""
+    """Returns an error response in the protocol of the call's service."""
     if "/operation/" in call.path:
         body = _cbor({"__type": code, "message": message})
         headers = [("Content-Type", "application/cbor"), ("smithy-protocol", "rpc-v2-cbor")]
@@ -203,7 +203,7 @@ def _json(content: Any) -> Reply:
 
 
 def _cbor(texts: dict[str, str]) -> bytes:
-    """Returns a map of short texts in CBOR."""
+    """Encodes a map of short strings as CBOR."""
 
     def text(value: str) -> bytes:
         encoded = value.encode()

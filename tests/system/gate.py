@@ -1,4 +1,4 @@
-"""A proxy in front of MySQL that refuses, delays or cuts connections when a test asks for it."""
+"""A proxy in front of MySQL, which can refuse, delay or cut connections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHUNK = 16_384
 class Trap:
     """Cuts the first ``times`` connections whose client sent ``sent`` bytes or ``word``, or received ``got`` bytes.
 
-    It does ``work`` before each cut. With ``answered`` it first waits until MySQL has answered, and drops the answer.
+    It does ``work`` before each cut. With ``answered`` it first waits for MySQL's response, and drops the response.
     """
 
     sent: float = math.inf
@@ -32,7 +32,7 @@ class Trap:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def springs(self) -> bool:
-        """Returns whether to cut this connection, and counts the cut."""
+        """Returns whether to cut the connection, and counts the cut."""
         with self._lock:
             if self.sprung >= self.times:
                 return False
@@ -66,7 +66,7 @@ class Gate:
 
     @contextmanager
     def shut(self, times: float = math.inf) -> Iterator[None]:
-        """Cuts all connections, and refuses new ones while the block runs, or the next ``times`` ones."""
+        """Cuts all connections. While the block runs, refuses new connections, or only the next ``times``."""
         expected = self.refused + (1 if times == math.inf else times)
         self._refusing = times
         self.cut()
@@ -78,7 +78,7 @@ class Gate:
 
     @contextmanager
     def slowed(self, seconds: float) -> Iterator[None]:
-        """Delays each part of an answer by ``seconds`` while the block runs."""
+        """Delays each part of a response by ``seconds`` while the block runs."""
         before, self.delay = self.accepted, seconds
         try:
             yield
@@ -88,7 +88,7 @@ class Gate:
 
     @contextmanager
     def trap(self, trap: Trap) -> Iterator[Trap]:
-        """Sets a trap while the block runs, and waits at its end until the trap has cut all its connections."""
+        """Sets a trap while the block runs. At the end, waits until the trap has cut ``times`` connections."""
         self.traps.append(trap)
         try:
             yield trap
@@ -187,7 +187,7 @@ class _Pair:
 
 
 def _reset(connection: socket.socket) -> None:
-    """Resets the connection, as a closed port does."""
+    """Resets the connection, as a closed port would."""
     with suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     connection.close()

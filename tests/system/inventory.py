@@ -1,4 +1,4 @@
-"""The inventory for the tests: the header of files, quantities in MySQL, and unavailable tables."""
+"""Inventory helpers: the header of files, quantities in MySQL, and unavailable tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HEADER = "supplier_name,type,product_name,price,description,quantity\n"
 
 
 def stock(system: System, supplier: str) -> dict[str, int]:
-    """Returns the quantity of each product of a supplier."""
+    """Returns the quantities of a supplier's products."""
     beans = "SELECT product_name, quantity FROM beans JOIN suppliers ON supplier_id = suppliers.id WHERE name = %s"
     return dict(system.sql(beans, supplier))
 

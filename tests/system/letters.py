@@ -1,4 +1,4 @@
-"""Dead letters for the tests. Each test finds its own letters by an id, and deletes them at its end."""
+"""Dead letters for the tests. Each test finds its own dead letters by id, and deletes them at the end."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ QUEUES = ("ORDERS_DEAD_LETTER_URL", "FAILURES_QUEUE_URL")
 
 
 class Letters:
-    """The letters of one test: those that ``put`` sent, and those whose content has one of ``ids``."""
+    """One test's dead letters: those that ``put`` sent, and those whose content contains one of ``ids``."""
 
     def __init__(self, system: System) -> None:
         self.system = system
         self.ids: set[str] = set()
 
     def new_id(self, prefix: str = "d") -> str:
-        """Returns an id for an item that can become a dead letter."""
+        """Returns an id for an item that may become a dead letter."""
         self.ids.add(new := new_id(prefix))
         return new
 
     def put(self, queue: str, body: Any) -> str:
-        """Sends a message to a queue. Returns the message's id."""
+        """Sends a message to a queue. Returns the message id."""
         text = body if isinstance(body, str) else json.dumps(body)
         sent = self.system.aws("sqs").send_message(QueueUrl=self.system.env[queue], MessageBody=text)
         self.ids.add(sent["MessageId"])
         return str(sent["MessageId"])
 
     def listed(self, about: str) -> list[dict[str, Any]]:
-        """Returns the letters in the API's list that contain ``about``."""
+        """Returns the dead letters in the API's list that contain ``about``."""
         found = self.system.get("/dead-letters?limit=100")["deadLetters"]
         return [each for each in found if about in each["id"] + each["what"] + each["why"]]
 
@@ -41,7 +41,7 @@ class Letters:
         return wait_for(lambda: self.listed(about), f"a dead letter about {about}")[0]
 
     def redrive(self, *ids: str) -> dict[str, Any]:
-        """Redrives these letters. Returns the API's answer."""
+        """Redrives these dead letters. Returns the API's response."""
         answer = self.system.request("POST", "/dead-letters/redrive", {"ids": list(ids)})
         assert answer.status == 200, answer.text
         return dict(answer.json)
@@ -58,7 +58,7 @@ class Letters:
 
 @contextmanager
 def own_letters(system: System) -> Iterator[Letters]:
-    """Returns the letters of one test, and deletes them at its end, even if the test fails."""
+    """Tracks one test's dead letters, and deletes them at the end, even if the test fails."""
     letters = Letters(system)
     try:
         yield letters
@@ -67,14 +67,14 @@ def own_letters(system: System) -> Iterator[Letters]:
 
 
 def messages(system: System, queue: str) -> list[dict[str, Any]]:
-    """Returns all messages of a queue and leaves them in it. It first waits until no reader hides a message."""
+    """Returns all messages of a queue without removing them. First waits until no reader hides a message."""
     sqs, url = system.aws("sqs"), system.env[queue]
 
     def all_visible() -> bool:
         name = "ApproximateNumberOfMessagesNotVisible"
         return sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name] == "0"
 
-    wait_for(all_visible, f"hidden messages in {queue}")
+    wait_for(all_visible, f"all messages in {queue} to become visible")
     found: list[dict[str, Any]] = []
     options = {"MaxNumberOfMessages": 10, "VisibilityTimeout": 30}
     while got := sqs.receive_message(QueueUrl=url, **options).get("Messages"):
@@ -85,7 +85,7 @@ def messages(system: System, queue: str) -> list[dict[str, Any]]:
 
 
 def order_message(order_id: str, **fields: Any) -> dict[str, Any]:
-    """Returns the message of an order in the format that the API sends to the queue."""
+    """Returns an order's queue message, in the format that the API sends."""
     order = {"orderID": order_id, "customerID": "Zoë", "items": [{"item": "Mocha", "quantity": 1}], "note": "a secret"}
     return {**order, "placedAt": "2026-11-21T08:00:00.000000Z", **fields}
 
@@ -97,7 +97,7 @@ def failed_upload(system: System, key: str) -> dict[str, Any]:
 
 
 def take_all(system: System) -> list[str]:
-    """Deletes all dead letters, because a shared stack must have none between tests. Returns their bodies."""
+    """Deletes all dead letters, because a shared stack must have none between tests. Returns the bodies."""
     sqs, bodies = system.aws("sqs"), []
     for queue in QUEUES:
         url = system.env[queue]

@@ -1,4 +1,4 @@
-"""One check for each patch of MiniStack, of the same name: it returns whether an emulator behaves as AWS does."""
+"""Checks for the patches of MiniStack, with the same names. A check returns whether an emulator behaves as AWS does."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def update_rest_api(emulator: Emulator) -> bool:
     try:
         gateway.update_rest_api(restApiId=api, patchOperations=operations)
         updated = gateway.get_rest_api(restApiId=api)
-    except (ResponseParserError, ValueError):  # botocore raises them for a text in the place of a number
+    except (ResponseParserError, ValueError):  # botocore raises these for a string in place of a number
         return False
     return updated["endpointConfiguration"]["types"] == ["REGIONAL"] and "minimumCompressionSize" not in updated
 
@@ -94,7 +94,7 @@ def exception_names(emulator: Emulator) -> bool:
 
 
 def complete_logs(emulator: Emulator) -> bool:
-    # More lines than any machine reads in the quarter of a second that MiniStack allows.
+    # No machine reads this many lines in the quarter of a second that MiniStack allows.
     emulator.function("writes", "def handler(event, context): print('x\\n' * 500_000 + 'the end')")
     answer = emulator.client("lambda").invoke(FunctionName="writes", LogType="Tail")
     return b"the end" in base64.b64decode(answer["LogResult"])
@@ -136,7 +136,7 @@ def stream_failures(emulator: Emulator) -> bool:
     _put(emulator, "last")
     wait_for(lambda: emulator.printed("reader")[-1] == ["last"], "the last record")
     calls = emulator.printed("reader")
-    # By now the bad record was tried again alone, given up, and reported.
+    # By now the bad record has been retried alone, given up and reported.
     given_up = [each["requestContext"]["condition"] for each in emulator.received(failures)]
     if given_up != ["RetryAttemptsExhausted"]:
         return False
@@ -190,7 +190,7 @@ def message_attributes(emulator: Emulator) -> bool:
 
 
 def execution_history(emulator: Emulator) -> bool:
-    """Checks an execution of two branches, one of which is a Map of two items."""
+    """Checks an execution with two branches, one of which is a Map over two items."""
     one = {"StartAt": "One", "States": {"One": {"Type": "Pass", "End": True}}}
     each = {"StartAt": "Each", "States": {"Each": {"Type": "Pass", "End": True}}}
     items = {"Type": "Map", "ItemsPath": "$.items", "ItemProcessor": each, "End": True}
@@ -260,7 +260,7 @@ def bucket_imports(emulator: Emulator) -> bool:
 
 
 def _stack_status(cfn: Any, name: str) -> str:
-    """Returns the status of a stack after its end."""
+    """Waits until the stack's operation ends, and returns the stack's status."""
 
     def status() -> str | None:
         current = str(cfn.describe_stacks(StackName=name)["Stacks"][0]["StackStatus"])

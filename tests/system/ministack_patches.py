@@ -1,4 +1,4 @@
-"""More patches of MiniStack, only for the tests. ``local/ministack/launcher.py`` loads this file by its path."""
+"""More patches of MiniStack, for the tests only. ``local/ministack/launcher.py`` loads this file by path."""
 
 import json
 import os
@@ -6,15 +6,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-# Longer than every TimeoutSeconds of the machines' tasks that a test waits for.
+# Longer than the TimeoutSeconds of any state machine task that a test waits for.
 SECONDS = 960
 
 
 def tasks_on_the_wire() -> None:
     """Makes state machines call Lambda and SNS over HTTP, so that the proxy can inject faults.
 
-    MiniStack calls the code of the other service directly. This patch sends each ``lambda:invoke`` and ``sns:publish``
-    with boto3, and names the errors as Step Functions does.
+    MiniStack calls the other service's code directly. This patch sends ``lambda:invoke`` and ``sns:publish`` with
+    boto3, and names errors as Step Functions does.
     """
     from botocore.exceptions import BotoCoreError, ClientError
     from ministack.services import stepfunctions
@@ -47,7 +47,7 @@ def tasks_on_the_wire() -> None:
 
 
 def objects_in_memory() -> None:
-    """Keeps the objects of a snapshot in memory, after one read from the disk.
+    """Reads a snapshot's objects from the disk once, and keeps them in memory.
 
     A stack that makes a snapshot has no objects yet, and must write them to the disk.
     """
@@ -83,6 +83,6 @@ def _client(service: str) -> Any:
 
 
 def _error_name(prefix: str, error: Any, default: str) -> str:
-    """Returns the name of the exception in the service's model, or ``default`` if the model has none."""
+    """Returns the exception's name in the service's model, or ``default`` if the model has none."""
     name = type(error).__name__
     return f"{prefix}.{name if name != 'ClientError' else default}"

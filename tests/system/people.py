@@ -1,4 +1,4 @@
-"""People of a user pool, and their sign-in."""
+"""Adds people to a user pool, and signs them in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from infra import users
 
 
 def add(cognito: Any, pool_id: str, name: str, *groups: str) -> str:
-    """Adds a person who has chosen a password, and returns it."""
+    """Adds a person with a permanent password. Returns the password."""
     who, password = {"UserPoolId": pool_id, "Username": name}, users.new_password()
     cognito.admin_create_user(**who, MessageAction="SUPPRESS")
     cognito.admin_set_user_password(**who, Password=password, Permanent=True)
@@ -18,6 +18,6 @@ def add(cognito: Any, pool_id: str, name: str, *groups: str) -> str:
 
 
 def sign_in(cognito: Any, client_id: str, name: str, password: str) -> dict[str, Any]:
-    """Returns the answer of the pool: tokens, or the challenge to choose a password."""
+    """Returns the pool's response: tokens, or the challenge to choose a password."""
     given = {"USERNAME": name, "PASSWORD": password}
     return dict(cognito.initiate_auth(ClientId=client_id, AuthFlow="USER_PASSWORD_AUTH", AuthParameters=given))

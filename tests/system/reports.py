@@ -1,4 +1,4 @@
-"""Reports for the tests: the states of an execution, and executions that start without the API."""
+"""Report helpers: the states of an execution, and executions that are started without the API."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from tests.system.system import System, new_id
 
 
 def states(system: System, report_id: str) -> dict[str, dict[str, Any]]:
-    """Returns the states in a report's history by name."""
+    """Returns the states in a report's history, keyed by name."""
     history = system.get(f"/reports/{report_id}/history")
     assert (history["reportId"], history["partial"]) == (report_id, False)
     return {state["name"]: state for state in history["states"]}
 
 
 def start(system: System, kind: str, given: str = "{}") -> str:
-    """Starts a report with Step Functions. Returns the name of its execution."""
+    """Starts a report with Step Functions. Returns the execution's name."""
     name = new_id(kind)
     machine = system.env[f"{kind.upper()}_REPORT_ARN"]
     system.aws("stepfunctions").start_execution(stateMachineArn=machine, name=name, input=given)

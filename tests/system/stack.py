@@ -1,10 +1,10 @@
 """Starts the deployed system from a snapshot, with a proxy in front of AWS and another in front of MySQL.
 
-``with running(folder) as system:`` starts one. ``system.wire`` injects faults into the AWS calls of the functions, the
-API and the state machines. ``system.gate`` injects faults into MySQL connections. The tests' own calls bypass both.
+Use ``with running(folder) as system:``. ``system.wire`` injects faults into the AWS calls of the functions, the API and
+the state machines. ``system.gate`` injects faults into MySQL connections. The tests' own calls bypass both proxies.
 
-A deploy is slow, so it happens once: ``snapshot`` deploys, stops everything and keeps the folder under a digest of the
-sources. Each stack is a copy of that folder with other ports.
+A deploy is slow, so it happens once: ``snapshot`` deploys, stops everything and keeps the folder, named by a digest of
+the sources. Each stack is a copy of that folder with other ports.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from tests.system.wire import Wire
 
 PATCHES = Path(__file__).parent / "ministack_patches.py"
 SNAPSHOTS = ROOT / ".local" / "snapshots"
-# The sources of a deployed stack. A change in one of them needs a new snapshot.
+# The sources of a deployed stack. A change to them requires a new snapshot.
 SOURCES = (
     *(ROOT / name for name in ("app.py", "chalicelib", "infra", "local", "requirements.txt", ".chalice/config.json")),
     *(PATCHES, Path(__file__)),
 )
 PORTS = ("api_port", "aws_port", "db_port", "wire_port", "gate_port")
-# Files of ended processes, such as logs and process ids. A snapshot does not need them.
+# A snapshot does not need these files of ended processes, such as logs and process ids.
 LEFT_OUT = shutil.ignore_patterns(
     "*.log", "*.pid", "*.sock", "lock", "tmp", "api.json", "ministack.json", "mariadb.json"
 )
@@ -70,7 +70,7 @@ class WiredCloud(Cloud):
             **super()._variables,
             # MiniStack passes this address to the functions.
             "AWS_ENDPOINT_URL": self.endpoint,
-            # The retry intervals of state machines are a tenth of their real length.
+            # State machines wait only a tenth of their retry intervals.
             "SFN_WAIT_SCALE": "0.1",
             # A failed order is retried immediately.
             "ORDERS_RETRY_SECONDS": "0",
@@ -98,7 +98,7 @@ class WiredDatabase(Database):
 
     @property
     def _command(self) -> list[str]:
-        # A commit must survive a killed server. A small log is quick to copy.
+        # Commits must survive a killed server. A small log is quick to copy.
         return [*super()._command, "--innodb-flush-log-at-trx-commit=2", "--innodb-log-file-size=8M"]
 
 
@@ -116,7 +116,7 @@ class WiredStack(Stack):
         return WiredDatabase(self.folder / "database", self.db_port, gate_port=self.gate_port)
 
     def resume(self) -> dict[str, str]:
-        """Starts all processes with the state in the folder. Returns the variables of ``<folder>/env``."""
+        """Starts all processes with the state in the folder. Returns the variables in ``<folder>/env``."""
         run_in_parallel(self.cloud.start_process, self.database.start_process)
         return self._finish_start(_quiet)
 
@@ -131,7 +131,7 @@ class WiredStack(Stack):
 
 
 def snapshot() -> Path:
-    """Returns the folder of a stack that was deployed and stopped. It is made once for each state of the sources."""
+    """Returns the folder of a stack that was deployed and stopped. Creates it if the sources have changed."""
     folder = SNAPSHOTS / fingerprint(sys.version, *SOURCES)
     with exclusive_lock(SNAPSHOTS / "lock"):
         if not folder.exists():
@@ -162,7 +162,7 @@ def _quiet(_line: str) -> None:
 
 
 def _stack(folder: Path, *, wired: bool = True) -> WiredStack:
-    # Odd numbers that do not end in 5, so that the port cannot be confused with another number in the state.
+    # These ports are odd and do not end in 5, so they are unlikely to match other numbers in the state.
     chosen: list[int] = []
     while len(chosen) < len(PORTS):
         chosen += [port for port in free_ports(len(PORTS)) if port % 2 and port % 5 and port not in chosen]
@@ -183,9 +183,9 @@ def _proxies(stack: WiredStack) -> Iterator[tuple[Wire, Gate]]:
 
 
 def copied(folder: Path, *, wired: bool = True) -> WiredStack:
-    """Returns a copy of the snapshot in ``folder``, with other ports. ``resume`` starts it.
+    """Copies the snapshot to ``folder`` and replaces its ports. ``resume`` starts the copy.
 
-    A stack that is not ``wired`` has no proxies, so the commands of `local` can start, repair and stop it.
+    A stack that is not ``wired`` has no proxies, so `local`'s commands can start, repair and stop it.
     """
     shutil.copytree(snapshot(), folder, symlinks=True, dirs_exist_ok=True)
     stack = _stack(folder, wired=wired)
@@ -213,12 +213,12 @@ def _replace(folder: Path, words: dict[str, str]) -> None:
 
 
 def _is_text(path: Path, content: bytes) -> bool:
-    """Returns whether the file is text, and neither a MariaDB file nor a package."""
+    """Returns whether the file is text. MariaDB files and packages never count as text."""
     return path.parent.parent.name != "database" and path.suffix != ".zip" and b"\0" not in content
 
 
 def _forget_checksums(path: Path) -> None:
-    """Removes the checksums of a changed S3 object, because a client would refuse the object."""
+    """Removes the checksums of a changed S3 object, because clients would reject the object."""
     beside = path.with_name(path.name + ".meta.json")
     if beside.exists():
         beside.write_text(json.dumps({**json.loads(beside.read_text()), "checksums": {}}))
@@ -243,7 +243,7 @@ class Faulty(System):
         return replace(super().database, port=self.stack.db_port)
 
     def learn_callers(self) -> None:
-        """Derives each function's access key as MiniStack does, so that the proxy can identify callers."""
+        """Computes the functions' access keys as MiniStack does, so that the proxy can identify callers."""
         for page in self.aws("lambda").get_paginator("list_functions").paginate():
             for function in page["Functions"]:
                 digest = hashlib.sha256(f"{function['FunctionArn']}:{function['Role']}".encode()).hexdigest()
@@ -279,7 +279,7 @@ class Faulty(System):
         return psutil.Process(self.stack.cloud.process.pid()).children(recursive=True)
 
     def restart_mysql(self) -> None:
-        """Kills the server and starts it again. Committed data stays."""
+        """Kills the server and starts it again. Committed data survives."""
         self.stack.database.process.stop(seconds=0)
         self.stack.database.start_process()
 
@@ -316,7 +316,7 @@ class Message:
 
 
 class Subscriber:
-    """A subscriber to all notifications and alarms. It keeps repeated messages too."""
+    """A subscriber to all notifications and alarms. It also keeps repeated messages."""
 
     def __init__(self, system: Faulty) -> None:
         self._sqs = system.aws("sqs")
@@ -346,7 +346,7 @@ class Subscriber:
             return list(self._got)
 
     def about(self, text: str) -> Counter[str]:
-        """Counts the notifications about ``text`` by key."""
+        """Counts the notifications about ``text``, grouped by key."""
         return Counter(each.key for each in self.messages() if text in each.key + each.subject + each.text)
 
 

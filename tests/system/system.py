@@ -23,7 +23,7 @@ from local.stack import Stack
 from tests.system.waiting import changed, wait_for
 
 ROOT = Path(__file__).parents[2]
-# The inventory's tables without constraints, as an existing database can have them.
+# The inventory's tables without constraints, as an existing database may have them.
 LOOSE_TABLES = """
     CREATE TABLE suppliers (id int auto_increment primary key, name varchar(255), address varchar(255),
         city varchar(255), state varchar(255), email varchar(255), phone varchar(100)) CHARSET {charset};
@@ -49,7 +49,7 @@ class System:
     def __init__(self, stack: Stack, env: dict[str, str]) -> None:
         self.stack = stack
         self.env = env
-        # The address for the tests' own calls to AWS.
+        # The tests' own AWS calls use this address.
         self.endpoint = env["AWS_ENDPOINT_URL"]
         self._sender: str | None = "manager"
         self._http = urllib3.PoolManager(timeout=30, retries=False)
@@ -78,11 +78,11 @@ class System:
         return other
 
     def request(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """Sends a request to a ``path`` of the API or to a URL. ``body`` is bytes, or a value to encode as JSON."""
+        """Sends a request to an API ``path`` or a URL. ``body`` is bytes, or a value to encode as JSON."""
         url = path if "://" in path else self.env["CAFE_API_URL"] + path
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         sent = {"Content-Type": "application/json"} if data is not None else {}
-        # Only the API gets the token. A presigned link works without one.
+        # Only the API gets the token. A presigned link needs no token.
         if self._sender and url.startswith((self.env["CAFE_API_URL"], self.env["REST_API_URL"])):
             sent["Authorization"] = self.stack.users.token(self._sender)
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -100,7 +100,7 @@ class System:
         return answer.json
 
     def all(self, path: str, name: str) -> list[dict[str, Any]]:
-        """Returns the items of all pages of a list."""
+        """Returns the items on all pages of a list."""
         separator = "&" if "?" in path else "?"
         page = self.get(f"{path}{separator}limit=100")
         found = list(page[name])
@@ -115,7 +115,7 @@ class System:
         return [n for n in found if about in n["message"] + n["subject"] and kind in (None, n["kind"])]
 
     def notification(self, about: str, kind: str | None = None) -> dict[str, Any]:
-        """Waits for a notification about ``about``. Most polls read only the newest page, because there are many."""
+        """Waits for a notification about ``about``. Most polls read only the newest page, because the inbox is long."""
         looks = 0
 
         def look() -> bool:
@@ -130,7 +130,7 @@ class System:
         return wait_for(found, f"a notification of kind {kind} about {about}")[0]
 
     def report(self, body: Any = None, **headers: str) -> dict[str, Any]:
-        """Requests a report and waits for its end."""
+        """Requests a report and waits until it ends."""
         return self.ended(self.post("/create_report", body, **headers)["reportId"])
 
     def ended(self, report_id: str) -> dict[str, Any]:
@@ -156,7 +156,7 @@ class System:
         return result
 
     def publish(self, subject: str, message: str, **attributes: str) -> None:
-        """Publishes a notification without the proxy."""
+        """Publishes a notification, bypassing the proxy."""
         values = {name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()}
         where = {"TopicArn": self.env["TOPIC_ARN"], "MessageAttributes": values}
         self.aws("sns").publish(**where, Subject=subject, Message=message)
@@ -194,7 +194,7 @@ class System:
 
     @cached_property
     def database(self) -> Database:
-        """Connection settings of the database administrator. No function has these permissions."""
+        """Returns the database administrator's connection settings. No function has these permissions."""
         return Database(
             self.env["DB_HOST"],
             int(self.env["DB_PORT"]),
@@ -238,12 +238,12 @@ def connect(database: Database) -> Any:
 
 
 def new_id(prefix: str = "o") -> str:
-    """Returns a unique id. Tests share a stack, so each test looks only for its own ids."""
+    """Returns a unique id. Tests share a stack, so a test looks only for its own ids."""
     return f"{prefix}-{secrets.token_hex(5)}"
 
 
 def logged(system: System, function: str, text: str) -> list[dict[str, Any]]:
-    """Returns the log records of a function that contain ``text``."""
+    """Returns a function's log records that contain ``text``."""
     pages = (
         system.aws("logs")
         .get_paginator("filter_log_events")

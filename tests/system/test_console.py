@@ -1,4 +1,4 @@
-"""The console's page as a browser gets it: by `chalice local`, and behind API Gateway's stage path."""
+"""The console's page, as a browser loads it from `chalice local` and from API Gateway, below the stage's path."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def address(system: System, request: pytest.FixtureRequest) -> str:
 
 
 def files(page: Answer) -> list[str]:
-    """The addresses of the files that the page loads."""
+    """Returns the addresses of the files that the page loads."""
     [base] = re.findall(r'<base href="([^"]+)">', page.text)
     named = re.findall(r'(?:src|href)="(console/[^"]+)"', page.text)
     assert named
     return [urljoin(html.unescape(base), html.unescape(name)) for name in named]
 
 
-def test_the_page_and_its_files_open_and_are_not_sent_twice(system: System, address: str) -> None:
-    # Browsers keep the slash at the end, and people leave it out.
+def test_the_page_and_its_files_open_and_can_be_cached(system: System, address: str) -> None:
+    # Browsers keep the trailing slash, and people leave it out.
     for url in (address, address + "/"):
         page = system.request("GET", url)
         assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     for url in (address + "/", *files(page)):
-        # A browser's own header, in which the first type is the one that API Gateway looks at.
+        # This is a real browser's header. API Gateway considers only the header's first type.
         answer = system.request("GET", url, Accept="image/avif,image/webp,*/*;q=0.8", Accept_Encoding="gzip, br")
         expected = (
             TYPES[url.rsplit(".", 1)[1]] if url.startswith(f"{address}/console/") else page.headers["Content-Type"]
@@ -43,14 +43,16 @@ def test_the_page_and_its_files_open_and_are_not_sent_twice(system: System, addr
         assert (again.status, again.text, again.headers["Content-Type"]) == (304, "", expected)
 
 
-def test_the_page_may_ask_the_user_pool_and_the_uploads_bucket_and_no_other_host(system: System, address: str) -> None:
+def test_the_page_may_connect_only_to_the_api_the_user_pool_and_the_uploads_bucket(
+    system: System, address: str
+) -> None:
     policy = system.request("GET", address + "/").headers["Content-Security-Policy"]
     cloud, bucket = system.stack.cloud.endpoint, system.env["UPLOADS_BUCKET"]
     assert f"connect-src 'self' {cloud} {cloud}/{bucket}; " in policy
     assert set(re.findall(r"https?://[^/;\s]+", policy)) == {cloud}
 
 
-def test_no_other_file_of_the_package_is_given_away(system: System, address: str) -> None:
+def test_no_other_file_of_the_package_is_served(system: System, address: str) -> None:
     for name in (
         "none.js",
         "index.html",
@@ -65,7 +67,7 @@ def test_no_other_file_of_the_package_is_given_away(system: System, address: str
         assert "import" not in answer.text
 
 
-def test_a_requested_report_is_at_the_location_of_the_answer(system: System, address: str) -> None:
+def test_the_location_header_leads_to_the_requested_report(system: System, address: str) -> None:
     answer = system.request("POST", f"{address}/create_report")
     report_id = answer.json["reportId"]
     assert answer.headers["Location"] == f"{address}/reports/{report_id}"

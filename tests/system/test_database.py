@@ -1,4 +1,4 @@
-"""MySQL in trouble, as the functions' own connection sees it: each trouble has its error and ends by itself."""
+"""MySQL failures through the functions' own connection. Each failure raises its own error."""
 
 import json
 import re
@@ -25,7 +25,7 @@ from tests.system.system import System, new_id
 from tests.system.waiting import changed
 
 
-def test_a_server_that_is_slow_is_given_up_after_the_read_time_out(database: Database) -> None:
+def test_a_slow_server_is_unavailable_after_the_read_time_out(database: Database) -> None:
     with (
         pytest.raises(DatabaseUnavailable, match="does not answer for now"),
         clients.mysql(database, read_seconds=1) as connection,
@@ -34,7 +34,7 @@ def test_a_server_that_is_slow_is_given_up_after_the_read_time_out(database: Dat
         cursor.execute("SELECT SLEEP(30)")
 
 
-def test_a_lock_that_is_held_too_long_is_unavailable(database: Database) -> None:
+def test_a_table_that_is_locked_too_long_is_unavailable(database: Database) -> None:
     def insert() -> None:
         with clients.mysql(database) as connection, connection.cursor() as cursor:
             cursor.execute("SET innodb_lock_wait_timeout = 1")
@@ -47,7 +47,7 @@ def test_a_lock_that_is_held_too_long_is_unavailable(database: Database) -> None
 
 
 def rotated(system: System) -> AbstractContextManager[None]:
-    """Gives the functions' user and the secret another password while the block runs."""
+    """Changes the password of the functions' user, and the secret, while the block runs."""
     manager, arn = system.aws("secretsmanager"), system.env["DB_SECRET_ARN"]
     usual = manager.get_secret_value(SecretId=arn)["SecretString"]
 
@@ -57,11 +57,11 @@ def rotated(system: System) -> AbstractContextManager[None]:
         system.sql("ALTER USER %s@%s IDENTIFIED BY %s", known["username"], host, known["password"])
         manager.put_secret_value(SecretId=arn, SecretString=secret)
 
-    # A new one each time, so that no worker has it from an earlier test.
+    # The password is new each time, so that no worker has cached it from an earlier test.
     return changed(change, usual, json.dumps({**json.loads(usual), "password": secrets.token_hex(8)}))
 
 
-def test_a_deployed_function_follows_a_password_that_is_rotated(system: System) -> None:
+def test_a_deployed_function_reads_a_rotated_password(system: System) -> None:
     report = {"reportId": new_id("rotated")}
     system.call("read_inventory", report)
     with rotated(system):
@@ -71,7 +71,7 @@ def test_a_deployed_function_follows_a_password_that_is_rotated(system: System) 
     system.call("read_inventory", report)
 
 
-def test_the_password_is_in_no_functions_environment(system: System) -> None:
+def test_no_functions_environment_contains_the_password(system: System) -> None:
     functions = system.aws("lambda").list_functions()["Functions"]
     known = {each["FunctionName"].removeprefix("cafe-dev-"): each["Environment"]["Variables"] for each in functions}
     assert {name for name, variables in known.items() if "DB_SECRET_ARN" in variables} == set(MYSQL_USERS)
@@ -79,13 +79,13 @@ def test_the_password_is_in_no_functions_environment(system: System) -> None:
 
 
 def new_authority() -> trustme.CA:
-    """A certificate authority with the name of RDS's in a region ``0``."""
+    """Returns a certificate authority that is named as RDS's for a region ``0``."""
     return trustme.CA(organization_name="Amazon RDS 0 Root CA")
 
 
 @dataclass(frozen=True)
 class TlsServer(local.Database):
-    """A private server that has a certificate for ``shown``, and takes connections with TLS only."""
+    """A separate server that accepts only TLS connections. Its certificate is for the host ``shown``."""
 
     authority: trustme.CA = field(default_factory=new_authority)
     shown: str = "127.0.0.1"
@@ -126,7 +126,7 @@ def cipher(place: Database) -> str:
 
 @pytest.fixture
 def as_rds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[trustme.CA], None]]:
-    """Makes the clients take local servers for RDS's in a region ``0`` with this authority."""
+    """Makes the clients treat local servers as RDS servers in a region ``0`` with this authority."""
 
     def as_rds(authority: trustme.CA) -> None:
         authority.cert_pem.write_to_path(tmp_path / "authorities.pem")
@@ -139,7 +139,7 @@ def as_rds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable
 
 
 @pytest.mark.parametrize("shown", ["127.0.0.1", "db.example"])
-def test_a_server_of_rds_is_used_by_tls_if_its_certificate_has_its_authority_and_name(
+def test_an_rds_server_needs_a_certificate_from_the_right_authority_with_the_right_name(
     tmp_path: Path, as_rds: Callable[[trustme.CA], None], shown: str
 ) -> None:
     authority = new_authority()
@@ -152,13 +152,13 @@ def test_a_server_of_rds_is_used_by_tls_if_its_certificate_has_its_authority_and
             cipher(place)
 
 
-def test_a_server_of_rds_without_tls_is_refused(database: Database, as_rds: Callable[[trustme.CA], None]) -> None:
+def test_an_rds_server_without_tls_is_refused(database: Database, as_rds: Callable[[trustme.CA], None]) -> None:
     as_rds(new_authority())
     with pytest.raises(DatabaseRefused, match="SSL"):
         cipher(database)
 
 
-def test_a_connection_is_encrypted_where_the_server_offers_it(tmp_path: Path, database: Database) -> None:
+def test_a_connection_is_encrypted_if_the_server_supports_it(tmp_path: Path, database: Database) -> None:
     # The stack's own server has no certificate, and still accepts connections.
     assert cipher(database) == ""
     with tls_server(tmp_path) as encrypted:

@@ -1,7 +1,7 @@
-"""The stack of a stage's own MySQL on the local cloud: created, found unchanged, and removed.
+"""The CloudFormation stack of a stage's own MySQL, on the local cloud: created, found unchanged, and removed.
 
-The local cloud keeps the records of a database and starts no server. It lacks two kinds of resources of the template,
-so the tests leave them out: separate rules of a security group, and the secret that RDS creates.
+The local cloud only records a database, and starts no server. It does not support two of the template's resource kinds,
+so the tests remove them: separate security group rules, and the secret that RDS creates.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LEFT_OUT = (
 
 
 class Account:
-    """The local cloud for the deploy of a stage ``own``."""
+    """The local cloud, to which a stage ``own`` is deployed."""
 
     def __init__(self, system: System, folder: Path) -> None:
         self.system = system
@@ -63,7 +63,7 @@ def account(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     database.remove(account.target, account.clients, account.said.append)
 
 
-def test_a_database_is_made_as_it_is_described_and_the_second_deploy_finds_it(account: Account) -> None:
+def test_a_database_is_created_as_described_and_a_second_deploy_changes_nothing(account: Account) -> None:
     [cluster] = account.clusters()
     assert cluster["ServerlessV2ScalingConfiguration"] == {"MinCapacity": 0.5, "MaxCapacity": 4.0}
     assert (cluster["DeletionProtection"], cluster["StorageEncrypted"]) == (True, True)
@@ -73,7 +73,7 @@ def test_a_database_is_made_as_it_is_described_and_the_second_deploy_finds_it(ac
     assert account.change() is None
 
 
-def test_a_removed_database_leaves_nothing_neither_its_secret_for_a_month(account: Account) -> None:
+def test_a_removed_database_leaves_nothing_behind_not_even_its_secret(account: Account) -> None:
     for _ in range(2):
         database.remove(account.target, account.clients, account.said.append)
     assert account.said[-1] == "cafe-own-database: deleted"
@@ -84,7 +84,7 @@ def test_a_removed_database_leaves_nothing_neither_its_secret_for_a_month(accoun
     assert [each for each in vpcs if each["CidrBlock"] == "10.83.0.0/24"] == []
 
 
-def test_a_network_that_is_in_use_is_waited_for_and_then_named(
+def test_the_removal_waits_for_a_network_in_use_and_then_names_what_uses_it(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ec2, place = account.clients("ec2"), database.own_location(account.target, account.clients)

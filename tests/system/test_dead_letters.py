@@ -1,4 +1,4 @@
-"""Dead letters: listed with their reasons, put back once, and kept where putting back fails."""
+"""Dead letters are listed with their reasons, put back once, and kept if putting them back fails."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def letters(system: System) -> Iterator[Letters]:
 
 
 def said(system: System, function: str, message: str, about: str) -> int:
-    """How often the function logged this message about something."""
+    """Counts how often the function logged this message about an item."""
     return sum(record["message"] == message for record in logged(system, function, about))
 
 
@@ -32,7 +32,7 @@ def placed(system: System, order_id: str) -> str:
     return order_id
 
 
-def test_a_poison_message_dies_after_five_tries_and_dies_again_after_a_redrive(
+def test_a_poison_message_is_a_dead_letter_after_five_tries_and_again_after_a_redrive(
     system: System, letters: Letters
 ) -> None:
     poison = "{" + letters.new_id("poison")
@@ -53,12 +53,14 @@ def test_a_poison_message_dies_after_five_tries_and_dies_again_after_a_redrive(
     assert second != first
 
 
-def test_an_order_that_cannot_be_announced_is_set_aside_until_it_can(system: System, letters: Letters) -> None:
+def test_an_order_that_cannot_be_announced_is_set_aside_until_a_redrive_succeeds(
+    system: System, letters: Letters
+) -> None:
     order_id, neighbour = letters.new_id(), letters.new_id()
     with system.without("announce_orders", "sns:Publish"):
         placed(system, order_id)
         found = letters.one(order_id)
-        # The reason has not passed yet, so the order comes back.
+        # The permission is still missing, so the order becomes a dead letter again.
         assert letters.redrive(found["id"])["redriven"] == 1
         again = letters.one(order_id)
         assert again["id"] != found["id"]
@@ -84,7 +86,7 @@ def test_an_order_that_can_be_neither_announced_nor_set_aside_stays_on_the_strea
     system.notification(order_id, "order")
 
 
-def test_an_upload_that_failed_for_good_is_imported_once_it_is_put_back(system: System, letters: Letters) -> None:
+def test_an_upload_that_failed_every_retry_is_imported_by_a_redrive(system: System, letters: Letters) -> None:
     supplier = letters.new_id("Supplier")
     with system.without("receive_upload", "s3:GetObject"):
         key = system.upload(f"inventory/{supplier}.csv", f"{HEADER}{supplier},x,y,1,,5\n")
@@ -104,7 +106,7 @@ def envelope(system: System, key: str) -> dict[str, Any]:
     return undelivered(system.env["TOPIC_ARN"], f"Report {key} ready", message, **attributes)
 
 
-def test_what_sns_could_not_deliver_is_in_the_inbox_once_however_often_it_is_put_back(
+def test_an_undelivered_notification_is_in_the_inbox_once_even_after_two_redrives(
     system: System, letters: Letters
 ) -> None:
     key = letters.new_id()
@@ -120,7 +122,7 @@ def test_what_sns_could_not_deliver_is_in_the_inbox_once_however_often_it_is_put
     assert len(system.notifications(key)) == 1
 
 
-def test_a_batch_of_which_only_the_position_is_known_is_read_from_the_stream(system: System, letters: Letters) -> None:
+def test_a_failed_batch_is_read_again_from_its_position_on_the_stream(system: System, letters: Letters) -> None:
     order_id = placed(system, letters.new_id())
     system.notification(order_id, "order")
     stream = system.env["ORDERS_STREAM_ARN"]
@@ -138,13 +140,13 @@ def test_a_batch_of_which_only_the_position_is_known_is_read_from_the_stream(sys
     assert kept.keys() == {gone, broken}
     assert "24 hours" in kept[gone]
     assert "AWS does not accept its content" in kept[broken]
-    wait_for(lambda: said(system, "announce_orders", "order announced", order_id) == 2, "the second time")
+    wait_for(lambda: said(system, "announce_orders", "order announced", order_id) == 2, "the second announcement")
 
 
-def test_ten_redrives_at_the_same_moment_put_each_letter_back_once(system: System, letters: Letters) -> None:
+def test_ten_simultaneous_redrives_put_each_dead_letter_back_once(system: System, letters: Letters) -> None:
     mine = letters.new_id()
     orders = [f"{mine}-{number}" for number in range(30)]
-    # Few, because MiniStack starts a process for each of them.
+    # The test uses few keys, because MiniStack starts a process for each upload.
     keys = [f"photos/{mine}-{number}.jpg" for number in range(3)]
     dead = [letters.put("ORDERS_DEAD_LETTER_URL", order_message(each)) for each in orders]
     dead += [letters.put("FAILURES_QUEUE_URL", failed_upload(system, each)) for each in keys]
@@ -160,7 +162,9 @@ def test_ten_redrives_at_the_same_moment_put_each_letter_back_once(system: Syste
     assert said(system, "store_orders", "order stored already", mine) == 0
 
 
-def test_a_letter_stays_where_putting_it_back_fails_and_goes_back_later(system: System, letters: Letters) -> None:
+def test_a_dead_letter_that_cannot_be_put_back_stays_and_a_later_redrive_succeeds(
+    system: System, letters: Letters
+) -> None:
     key, order_id, report = f"photos/{letters.new_id()}.jpg", letters.new_id(), letters.new_id()
     upload = letters.put("FAILURES_QUEUE_URL", failed_upload(system, key))
     dead = letters.put("ORDERS_DEAD_LETTER_URL", order_message(order_id))
@@ -184,7 +188,7 @@ def test_a_letter_stays_where_putting_it_back_fails_and_goes_back_later(system: 
     stored(system, order_id)
 
 
-def test_the_commands_list_all_letters_and_put_all_of_them_back(system: System, letters: Letters) -> None:
+def test_the_commands_list_and_redrive_all_dead_letters(system: System, letters: Letters) -> None:
     order_id = letters.new_id()
     letters.put("ORDERS_DEAD_LETTER_URL", order_message(order_id))
     letters.put("FAILURES_QUEUE_URL", "what is this?")

@@ -1,4 +1,4 @@
-"""The one deploy path: a second run changes nothing, it sets what Chalice cannot, and it repairs what is missing."""
+"""Deploys to the local stack: `chalice deploy` works by hand, and one deploy repairs everything that is missing."""
 
 import os
 import subprocess
@@ -26,11 +26,11 @@ def mapping(system: System, function: str) -> dict[str, Any]:
 
 
 @pytest.mark.long
-def test_chalice_deploy_by_hand_keeps_working_and_its_record_can_be_rebuilt_from_the_account(system: System) -> None:
+def test_chalice_deploy_works_by_hand_and_its_record_can_be_rebuilt_from_the_account(system: System) -> None:
     done = system.run("chalice", "deploy", "--stage", "dev")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Rest API URL" in done.stdout
-    # Chalice keeps the settings that it cannot make.
+    # Chalice does not change the settings that it cannot make.
     assert mapping(system, "store_orders")["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     target = Target("dev", system.stack.project, True, {}, {})
     written = chalice_record.read(system.stack.project, "dev")
@@ -83,7 +83,7 @@ DAMAGES = (
 
 
 @pytest.mark.long
-def test_one_deploy_repairs_everything_that_was_taken_away(system: System) -> None:
+def test_one_deploy_repairs_everything_that_is_missing(system: System) -> None:
     for damage in DAMAGES:
         damage(system)
     done = deploy(system)

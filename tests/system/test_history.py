@@ -1,4 +1,4 @@
-"""A report's execution state by state, and the notification where it fails."""
+"""The history of a report's execution, state by state, and the notification of a failure."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ FAILURE = {"ExplainFailure", "NotifyFailure", "Failed", "Unannounced"}
 
 
 def reading(system: System) -> str:
-    """A report whose first state is under way."""
+    """Starts a report. Returns its id while its first state is running."""
     report_id: str = system.post("/create_report")["reportId"]
     wait_for(lambda: states(system, report_id)["ReadInventory"]["status"] == "running", "ReadInventory")
     return report_id
 
 
-def test_the_states_of_a_report_light_up_as_it_goes(system: System) -> None:
+def test_a_reports_states_follow_its_progress(system: System) -> None:
     with tables_locked(system):
         report_id = reading(system)
         now = states(system, report_id)
@@ -37,7 +37,7 @@ def test_the_states_of_a_report_light_up_as_it_goes(system: System) -> None:
         assert around["startedAt"] <= state["startedAt"] <= state["finishedAt"] <= around["finishedAt"]
 
 
-def test_a_failure_shows_where_and_why_in_words_for_a_person(system: System) -> None:
+def test_a_failure_shows_where_and_why_in_plain_words(system: System) -> None:
     with table_renamed(system, "beans"):
         report = system.report()
     assert (report["status"], report["url"], report["summary"]) == ("FAILED", None, None)
@@ -55,7 +55,7 @@ def test_a_failure_shows_where_and_why_in_words_for_a_person(system: System) -> 
     assert report["error"] in entry["message"]
 
 
-def test_a_state_that_is_tried_again_says_how_often_and_why(system: System) -> None:
+def test_a_retried_state_shows_how_often_and_why(system: System) -> None:
     with system.gate.shut():
         report_id = system.post("/create_report")["reportId"]
         found = wait_for(
@@ -68,7 +68,7 @@ def test_a_state_that_is_tried_again_says_how_often_and_why(system: System) -> N
     assert (read["status"], read["error"]) == ("succeeded", None)
 
 
-def test_a_stopped_report_stays_where_it_was_and_raises_an_alarm(system: System) -> None:
+def test_a_stopped_report_keeps_its_states_and_raises_an_alarm(system: System) -> None:
     with tables_locked(system):
         report_id = reading(system)
         system.aws("stepfunctions").stop_execution(executionArn=execution_arn(system, report_id))
@@ -78,6 +78,6 @@ def test_a_stopped_report_stays_where_it_was_and_raises_an_alarm(system: System)
     assert (stopped["ReadInventory"]["status"], stopped["ReadInventory"]["error"]) == ("failed", report["error"])
     assert stopped["RenderAndPresign"]["status"] == "skipped"
     assert "ABORTED" in system.notification(report_id, "alarm")["message"]
-    # The function goes on after that, and the execution does not show it any more.
+    # The function still finishes its work, but the execution no longer shows that.
     wait_for(lambda: logged(system, "read_inventory", report_id), "the end of the function")
     assert states(system, report_id) == stopped

@@ -1,4 +1,4 @@
-"""Requests, texts and log lines of bad intent, and a search for secrets where none may be."""
+"""Malicious requests, strings and log lines, and a search for secrets in logs, errors and outputs."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ SEED = 20261121
         pytest.param("examples,coverage,fuzzing,stateful", 12, id="long", marks=pytest.mark.fuzz),
     ],
 )
-def test_the_api_keeps_its_description_whatever_is_sent(
+def test_the_api_matches_its_description_for_any_request(
     system: System, tmp_path: Path, phases: str, examples: int
 ) -> None:
-    """Runs every check of schemathesis on every route, always with the same requests, so that a failure repeats."""
+    """Runs every schemathesis check on every route. The requests are always the same, so failures are repeatable."""
     program = Path(sys.executable).with_name("schemathesis")
-    # A file, because schemathesis leaves out the route that it gets the description from.
+    # From a URL, schemathesis would skip the route that serves the description.
     description = tmp_path / "openapi.json"
     description.write_text(system.request("GET", "/openapi.json").text)
     done = subprocess.run(
@@ -50,17 +50,17 @@ def test_the_api_keeps_its_description_whatever_is_sent(
         check=False,
     )
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
-    # It has tried every route, and did not stop at a server that gave no answer.
+    # schemathesis tried every route, and did not stop when the server gave no response.
     operations = sum(len(methods) for methods in json.loads(description.read_text())["paths"].values())
     assert f"Tested: {operations}\n" in done.stdout
     assert int(re.findall(r"([0-9]+) generated", done.stdout)[0]) >= examples * operations
 
 
-# --- What comes from elsewhere and reaches a log
+# --- Foreign strings in logs
 
 
 def events(system: System, since: float) -> Iterator[tuple[str, str]]:
-    """Everything that has reached CloudWatch's logs since a moment, each with its group."""
+    """Yields the log group and message of every log event since a Unix time."""
     logs = system.aws("logs")
     for page in logs.get_paginator("describe_log_groups").paginate():
         for name in (group["logGroupName"] for group in page["logGroups"]):
@@ -72,21 +72,21 @@ def api_log(system: System) -> Path:
     return system.stack.folder / "api" / "api.log"
 
 
-# Line ends of every kind, an end of a JSON text, and what moves a terminal's cursor, with a mark to find them by.
+# Every kind of line end, an end of a JSON document, and terminal control codes. ``%s`` becomes a unique mark.
 FORGED = 'x\r\n{"level": "ERROR", "message": "%s"}\u2028%s\u2029%s\x85%s\x0b%s\x1b[2K\x1b[1A%s"}'
 
 
-def test_no_text_from_elsewhere_makes_a_second_record_of_a_log(system: System) -> None:
+def test_no_foreign_string_can_forge_a_log_record(system: System) -> None:
     began, mark = time.time(), new_id("forged")
     text = FORGED.replace("%s", mark)
     key = system.upload(f"photos/{text}", b"x")
     order = {"orderID": text, "customerID": text, "item": text, text: 1}
     assert system.request("POST", "/orders", order).status == 400
-    # A message that is no order, from anybody who may write to the queue. It is too young to become a dead letter.
+    # A malformed message, as anybody who may write to the queue could send. Its first try makes no dead letter.
     message = {"messageId": text, "receiptHandle": "r", "body": json.dumps({"placedAt": text, "note": None})}
     message |= {"attributes": {"ApproximateReceiveCount": "1"}, "eventSource": "aws:sqs", "messageAttributes": {}}
     system.invoke("store_orders", {"Records": [message]})
-    # An order may have such texts.
+    # An order may contain these strings.
     texts = {"customerID": f"a\u2028{mark}\u2029", "item": f"\u2028{mark}", "note": f"a\n{{}}\n{mark}"}
     system.post("/orders", {"orderID": mark, **texts})
     system.request("GET", f"/orders/x%0D%0A{mark}%1B%5B2K%E2%80%A8", X_Forged=f"a\t{mark}")
@@ -109,7 +109,7 @@ def test_no_text_from_elsewhere_makes_a_second_record_of_a_log(system: System) -
             assert line.isprintable()
 
 
-def test_values_that_would_end_a_statement_of_sql_are_imported_as_they_are(system: System) -> None:
+def test_values_that_look_like_sql_are_imported_unchanged(system: System) -> None:
     hostile = [
         "Robert'); DROP TABLE beans; --",
         'x" OR ""="',
@@ -137,14 +137,14 @@ def test_values_that_would_end_a_statement_of_sql_are_imported_as_they_are(syste
 
 
 def secrets(system: System) -> list[re.Pattern[str]]:
-    """Patterns of all secrets. MiniStack's own key pair is the word `test`, and no secret."""
+    """Returns patterns that match all secrets. MiniStack's own key pair is the word `test`, and not secret."""
     patterns = [
         r"X-Amz-Signature=",
         r"X-Amz-Credential=",
         r"X-Amz-Security-Token",
         r"\bASIA[A-Z0-9]{16}",
         "aws_secret_acc",
-        # A token, or any part of one that is JSON.
+        # A token, or its header or claims.
         r"\beyJ[A-Za-z0-9_-]{20}",
     ]
     patterns += [re.escape(password) for password in system.stack.users.passwords.values()]
@@ -152,8 +152,8 @@ def secrets(system: System) -> list[re.Pattern[str]]:
     return [re.compile(pattern, re.IGNORECASE) for pattern in patterns]
 
 
-def test_no_secret_is_in_a_log_an_error_or_the_output_of_an_execution(system: System) -> None:
-    """Each flow runs, and MySQL, AWS and clients are wrong."""
+def test_no_log_error_or_execution_output_contains_a_secret(system: System) -> None:
+    """Runs flows while MySQL, AWS and clients cause errors."""
     began, mine, said_before = time.time(), new_id("secret"), api_log(system).stat().st_size
     system.post("/orders", {"orderID": mine, "customerID": "c", "item": "i"})
     system.notification(system.upload(f"inventory/{mine}.csv", "no inventory\n"))
@@ -194,10 +194,10 @@ def test_no_secret_is_in_a_log_an_error_or_the_output_of_an_execution(system: Sy
             assert not secret.search(text), f"{secret.pattern} is in {place}: {text[:300]}"
 
 
-def test_a_report_opens_by_its_link_and_in_no_other_way(system: System) -> None:
+def test_a_report_opens_only_with_its_link(system: System) -> None:
     report = system.report()
     address = report["url"].partition("?")[0]
     assert system.request("GET", report["url"]).status == 200
     assert system.request("GET", address).status == 403
-    # The bucket lists its content to nobody.
+    # Nobody may list the bucket's contents.
     assert system.request("GET", address.partition("/inventory/")[0]).status == 403

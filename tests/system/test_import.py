@@ -1,4 +1,4 @@
-"""The import of an inventory into a real MariaDB. Each test has a database of its own."""
+"""Imports inventories into a real MariaDB. Each test has its own database."""
 
 import io
 import logging
@@ -24,7 +24,7 @@ KEY = "inventory/may.csv"
 
 
 class Cafe:
-    """The flow with its collaborators: files, an empty inventory, and a list of what was published."""
+    """The uploads flow with its collaborators: files, an empty inventory, and a list of published notifications."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -34,14 +34,14 @@ class Cafe:
         self._uploads = 0
 
     def upload(self, rows: str | bytes, key: str = KEY, header: str = HEADER) -> Event:
-        """Stores the file and returns the record of the event that S3 would send."""
+        """Stores the file. Returns the event record that S3 would send."""
         self.files[key] = rows if isinstance(rows, bytes) else (header + rows).encode()
         self._uploads += 1
         [record] = s3_event("uploads", key, "0", f"{self._uploads:X}", len(self.files[key]))["Records"]
         return record
 
     def get_object(self, **given: Any) -> dict[str, Any]:
-        """Answers as S3."""
+        """Responds as S3 does."""
         return {"Body": io.BytesIO(self.files[given["Key"]])}
 
     @contextmanager
@@ -67,7 +67,7 @@ class Cafe:
         )
 
     def messages(self) -> list[str]:
-        """Returns the published messages without their first line, which says what was received."""
+        """Returns the published messages without the first line, which names the received file."""
         return [notification.message.partition("\n")[2] for notification in self.published]
 
 
@@ -80,10 +80,10 @@ def down(_: Notification) -> None:
     raise Unavailable("SNS is down")
 
 
-# --- What an import does
+# --- Imports
 
 
-def test_an_import_is_stored_counted_and_announced_once_although_sns_is_down_at_first(
+def test_an_import_is_stored_counted_and_announced_once_even_if_sns_is_down_at_first(
     cafe: Cafe, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -92,7 +92,7 @@ def test_an_import_is_stored_counted_and_announced_once_although_sns_is_down_at_
         record = cafe.upload("Altura,arabica,Lima,1,d,1\nAltura,arabica,Cusco,1,d,2\nAltura,arabica,Puno,1,d,few\n")
         with pytest.raises(Unavailable):
             cafe.receive(record, publish=down)
-        # The result is stored, so the file may be gone when it is announced.
+        # The result is already stored, so the retry does not need the file.
         cafe.files.clear()
         for _ in range(2):
             cafe.receive(record)
@@ -123,7 +123,7 @@ def test_an_inventory_is_imported_and_announced(cafe: Cafe) -> None:
     ]
 
 
-def test_importing_sets_the_quantity_and_never_adds_to_it(cafe: Cafe) -> None:
+def test_an_import_sets_the_quantity_and_never_adds_to_it(cafe: Cafe) -> None:
     cafe.receive(cafe.upload("A,t,p,1,d,7\nA,t,q,1,d,7\nA,t,r,1,d,7\n"))
     cafe.receive(cafe.upload("A,t,p,1,d,7\nA,t,q,2,,5\nB,t,p,1,d,1\n", key="inventory/june.csv"))
     assert cafe.inventory() == [
@@ -140,7 +140,7 @@ def test_long_names_fit_and_names_that_differ_in_case_or_accent_are_different_be
     long = "咖" * 255
     cafe.receive(cafe.upload(f"Cafe,t,p,1,d,1\nCafé,t,p,1,d,2\ncafe,t,p,1,d,3\n{long},{long},{long},{long},{long},4\n"))
     assert [(row[0], row[5]) for row in cafe.inventory()] == [("Cafe", 1), ("Café", 2), ("cafe", 3), (long, 4)]
-    # The import keeps the other facts about a supplier.
+    # The import keeps a supplier's other columns.
     assert cafe.query("SELECT city FROM suppliers WHERE name = 'Café'") == [("Lima",)]
 
 
@@ -152,7 +152,7 @@ def test_twenty_bad_rows_are_named_and_the_others_counted(cafe: Cafe) -> None:
     assert lines[-1] == "and 4,980 more"
 
 
-def test_the_last_row_of_a_repeated_bean_counts_and_the_others_are_named(cafe: Cafe) -> None:
+def test_the_last_row_of_a_repeated_bean_counts_and_earlier_rows_are_named(cafe: Cafe) -> None:
     cafe.receive(cafe.upload("A,t,p,1,d,1\nA,t,q,1,d,x\nA,t,p,2,e,2\nA,t,r,1,d,3\n"))
     assert cafe.inventory() == [("A", "t", "p", "2", "e", 2), ("A", "t", "r", "1", "d", 3)]
     assert cafe.messages()[0].splitlines()[:3] == [
@@ -162,7 +162,7 @@ def test_the_last_row_of_a_repeated_bean_counts_and_the_others_are_named(cafe: C
     ]
 
 
-def test_a_large_inventory_is_imported_whole_and_an_unchanged_one_spends_no_ids(cafe: Cafe) -> None:
+def test_a_large_inventory_is_imported_completely_and_an_unchanged_one_uses_no_ids(cafe: Cafe) -> None:
     rows = "".join(f"S{n % 7},t,p{n},1,d,{n}\n" for n in range(2_500))
     for _ in range(3):
         cafe.receive(cafe.upload(rows))
@@ -179,10 +179,10 @@ def test_keys_as_long_as_s3_allows_have_their_own_entries(cafe: Cafe) -> None:
     assert len(cafe.published) == 2
 
 
-# --- Files that are refused
+# --- Rejected files
 
 
-def test_a_file_that_is_refused_in_its_last_line_changes_nothing(cafe: Cafe) -> None:
+def test_a_file_with_a_malformed_last_line_changes_nothing(cafe: Cafe) -> None:
     rows = "".join(f"A,t,p{n},1,d,1\n" for n in range(1_500))
     cafe.receive(cafe.upload((HEADER + rows + "Café").encode("latin-1")))
     assert cafe.inventory() == []
@@ -192,23 +192,23 @@ def test_a_file_that_is_refused_in_its_last_line_changes_nothing(cafe: Cafe) -> 
     )
 
 
-# --- Events that come twice, late or in disorder
+# --- Events that arrive twice, late or out of order
 
 
-def test_an_import_that_was_not_announced_is_announced_before_the_next_of_its_key(cafe: Cafe) -> None:
+def test_an_unannounced_import_is_announced_before_the_next_import_of_its_key(cafe: Cafe) -> None:
     with pytest.raises(Unavailable):
         cafe.receive(cafe.upload("A,t,p,1,d,1\n"), publish=down)
     cafe.receive(cafe.upload("A,t,p,1,d,2\n"))
     assert [sent.key for sent in cafe.published] == [f"upload/{KEY}/1", f"upload/{KEY}/2"]
 
 
-def test_deliveries_of_one_event_at_once_import_and_announce_it_once(cafe: Cafe) -> None:
+def test_simultaneous_deliveries_of_one_event_import_and_announce_it_once(cafe: Cafe) -> None:
     record = cafe.upload("".join(f"A,t,p{n},1,d,1\n" for n in range(500)))
     at_once(cafe.receive, record, times=6)
     assert cafe.messages() == ["500 rows imported: 500 new, 0 updated, 0 unchanged."]
 
 
-def test_imports_of_the_same_beans_at_once_wait_for_each_other(cafe: Cafe) -> None:
+def test_simultaneous_imports_of_the_same_beans_wait_for_each_other(cafe: Cafe) -> None:
     rows = [f"S{n % 40:02},t,p{n},1,d," for n in range(800)]
     files = [
         cafe.upload("".join(f"{row}{n}\n" for row in (rows if n % 2 else reversed(rows))), key=f"inventory/{n}.csv")
@@ -221,7 +221,7 @@ def test_imports_of_the_same_beans_at_once_wait_for_each_other(cafe: Cafe) -> No
     ]
 
 
-def test_imports_of_new_suppliers_at_once_do_not_hinder_each_other(cafe: Cafe) -> None:
+def test_simultaneous_imports_of_new_suppliers_do_not_block_each_other(cafe: Cafe) -> None:
     files = [
         cafe.upload("".join(f"S{n} {m},t,p{m % 50},1,d,1\n" for m in range(400)), key=f"inventory/{n}.csv")
         for n in range(6)
@@ -230,7 +230,7 @@ def test_imports_of_new_suppliers_at_once_do_not_hinder_each_other(cafe: Cafe) -
     assert cafe.query("SELECT COUNT(*) FROM beans") == [(2_400,)]
 
 
-def test_an_import_locks_no_supplier_and_no_bean_but_its_own(cafe: Cafe) -> None:
+def test_an_import_locks_only_its_own_suppliers_and_beans(cafe: Cafe) -> None:
     cafe.lock_seconds = 1
     rows = [f"S{n % 40:02},t,p{n},1,d,{n}\n" for n in range(400)]
     cafe.receive(cafe.upload("".join(rows)))
@@ -240,12 +240,12 @@ def test_an_import_locks_no_supplier_and_no_bean_but_its_own(cafe: Cafe) -> None
     assert cafe.messages()[1] == "390 rows imported: 0 new, 0 updated, 390 unchanged."
 
 
-# --- tables of another system -----------------------------------------------------------------------------------------
+# --- another system's tables ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["utf8mb4", "latin1"])
 def elsewhere(request: pytest.FixtureRequest, empty_database: Database) -> Cafe:
-    """The flow on tables that already existed, whose texts have no case."""
+    """Returns the flow on tables that already existed, whose collation ignores case."""
     cafe = Cafe(empty_database)
     for statement in split(LOOSE_TABLES.format(charset=request.param)):
         cafe.query(statement)
@@ -272,7 +272,7 @@ def test_an_upload_is_imported_into_tables_that_already_existed(elsewhere: Cafe)
 
 
 @pytest.mark.parametrize("row", ["hill,arabica,Huila,1,d,8\n", "Hill,Arabica,Café,1,d,8\n"], ids=["supplier", "bean"])
-def test_two_spellings_that_such_tables_do_not_distinguish_stop_the_import_and_lose_nothing(
+def test_two_spellings_that_such_tables_do_not_distinguish_stop_the_import_without_changes(
     elsewhere: Cafe, row: str
 ) -> None:
     record = elsewhere.upload("Dale,robusta,Sul,2,,9\n" + row)

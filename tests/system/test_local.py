@@ -1,4 +1,4 @@
-"""The local stack as a whole: started twice, killed, half made, asked, sourced and stopped."""
+"""The local stack's commands: start, status, env, user, logs and stop, and repairs after a crash."""
 
 import json
 import os
@@ -35,7 +35,7 @@ ALWAYS = {
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack that may be killed. Each test leaves it up and whole; the last one stops it."""
+    """Starts a stack that tests may kill and must repair. The last test stops it."""
     stack = copied(tmp_path_factory.mktemp("stacks") / "a folder with spaces", wired=False)
     try:
         stack.resume()
@@ -46,12 +46,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 def main(stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """``python -m local``, about this stack: returns what it prints."""
+    """Returns a function that runs ``python -m local`` on this stack and returns the output."""
 
     def main(*arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["python -m local", *arguments])
         monkeypatch.setattr(Stack, "read", lambda: stack)
-        # It is this process's environment, which the other tests share.
+        # The real function changes this process's environment, which other tests share.
         monkeypatch.setattr(command, "keep_to_this_machine", lambda _: None)
         command.main()
         return capsys.readouterr().out
@@ -72,7 +72,7 @@ def is_free(port: int) -> bool:
 
 
 def kill(process: Process) -> None:
-    """Ends a process as a crash does: at once, and without its children."""
+    """Kills a process without its children, as a crash would."""
     pid, port = process.pid(), process.port()
     assert pid
     assert port
@@ -81,14 +81,14 @@ def kill(process: Process) -> None:
 
 
 def works(stack: Stack) -> bool:
-    """From the API through the queue and a function, and to the database of the inventory report."""
+    """Returns whether an order is stored and an inventory report succeeds."""
     system = System(stack, stack.variables())
     order_id = system.post("/orders", {"customerID": "c", "item": "Mocha"})["orderID"]
     return bool(stored(system, order_id)) and system.report()["status"] == "SUCCEEDED"
 
 
 def family(stack: Stack) -> list[psutil.Process]:
-    """The stack's processes and their descendants: each leads a session, in which MiniStack's workers stay."""
+    """Returns the stack's processes and their descendants, which stay in the sessions that the processes lead."""
     leaders, found = set(pids(stack).values()), []
     for process in psutil.process_iter():
         with suppress(ProcessLookupError):
@@ -98,7 +98,7 @@ def family(stack: Stack) -> list[psutil.Process]:
 
 
 def alive(processes: list[psutil.Process]) -> set[int | None]:
-    """The ids of those that have not ended. The init process collects a dead orphan some time later."""
+    """Returns the ids of the running processes. A dead orphan is a zombie until the init process reaps it."""
     found = set[int | None]()
     for each in processes:
         with suppress(psutil.NoSuchProcess):
@@ -108,7 +108,7 @@ def alive(processes: list[psutil.Process]) -> set[int | None]:
 
 
 def sourced(stack: Stack, folder: Path, **shell: str) -> dict[str, str]:
-    """The variables of a bash in ``folder`` after it has sourced the file."""
+    """Sources the stack's ``env`` file with bash in ``folder``. Returns bash's environment variables."""
     printed = subprocess.run(
         ["bash", "-euc", 'source "$0"; env -0', str(stack.folder / "env")],
         cwd=folder,
@@ -124,15 +124,15 @@ def exported(environment: Mapping[str, str]) -> set[str]:
     return set(environment) - {"PATH", "PWD", "OLDPWD", "SHLVL", "_"}
 
 
-# --- a stack that is up
+# --- a running stack
 
 
 def test_a_new_stack_works(stack: Stack) -> None:
     assert works(stack)
 
 
-def test_everything_listens_on_this_machine_only(stack: Stack) -> None:
-    # After the first flows, so that functions' workers are among them.
+def test_all_processes_listen_only_on_this_machine(stack: Stack) -> None:
+    # The first flows have run, so functions' workers are included.
     processes = family(stack)
     assert len(processes) > len(stack.processes)
 
@@ -146,10 +146,10 @@ def test_everything_listens_on_this_machine_only(stack: Stack) -> None:
     assert {address for address, _ in found} == {"127.0.0.1"}
 
 
-def test_the_file_to_source_gives_exactly_the_documented_names_from_any_folder(stack: Stack, tmp_path: Path) -> None:
+def test_the_file_to_source_sets_exactly_the_documented_variables_from_any_folder(stack: Stack, tmp_path: Path) -> None:
     found = sourced(stack, tmp_path, AWS_PROFILE="mine", AWS_SESSION_TOKEN="mine", no_proxy="mine")
 
-    # A proxy of the shell's is for other machines, and not for this one.
+    # The shell's proxy must not be used for this machine.
     assert (found.pop("no_proxy"), found.pop("NO_PROXY")) == ("127.0.0.1,localhost,mine", "127.0.0.1,localhost")
 
     outputs = json.loads((stack.project / "dev.outputs.json").read_text())
@@ -161,13 +161,13 @@ def test_the_file_to_source_gives_exactly_the_documented_names_from_any_folder(s
     token = found.pop("CAFE_TOKEN")
     assert {name: found[name] for name in exported(found)} == stack.variables()
     assert found["DB_USER"] != found["DB_ADMIN_USER"]
-    # The token is a manager's, and a new one each time.
+    # The token is a manager's, and differs each time the file is sourced.
     asked = System(stack, stack.variables()).sent_by(None)
     assert asked.request("GET", "/reports", Authorization=token).status == 200
     assert sourced(stack, tmp_path)["CAFE_TOKEN"] != token
 
 
-def test_status_and_logs_speak_of_the_stack_that_runs_whatever_ports_the_shell_has_set(
+def test_status_and_logs_use_the_running_stack_even_if_the_shell_sets_other_ports(
     stack: Stack, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = replace(stack, api_port=1, aws_port=2, db_port=3)
@@ -178,7 +178,7 @@ def test_status_and_logs_speak_of_the_stack_that_runs_whatever_ports_the_shell_h
     assert "cafe-dev-store_orders" in printed
 
 
-def test_no_file_that_others_can_read_has_a_password(stack: Stack) -> None:
+def test_no_file_that_others_can_read_contains_a_password(stack: Stack) -> None:
     secrets = [stack.variables()[name].encode() for name in ("DB_PASSWORD", "DB_ADMIN_PASSWORD")]
     secrets += [password.encode() for password in stack.users.passwords.values()]
     files = [
@@ -192,7 +192,7 @@ def test_no_file_that_others_can_read_has_a_password(stack: Stack) -> None:
     assert [file for file in private if stat.S_IMODE(file.stat().st_mode) & 0o077] == []
 
 
-def test_status_says_what_is_up_and_where_and_env_names_the_file_to_source(stack: Stack, main: Any) -> None:
+def test_status_shows_what_is_running_and_env_names_the_file_to_source(stack: Stack, main: Any) -> None:
     printed = main("status")
 
     ports = {"API": stack.api_port, "MiniStack": stack.aws_port, "MariaDB": stack.db_port}
@@ -203,7 +203,7 @@ def test_status_says_what_is_up_and_where_and_env_names_the_file_to_source(stack
     assert main("env") == f"{stack.folder / 'env'}\n"
 
 
-def test_a_person_who_was_added_here_must_choose_a_password_at_the_first_sign_in(stack: Stack, main: Any) -> None:
+def test_an_added_person_must_choose_a_password_at_the_first_sign_in(stack: Stack, main: Any) -> None:
     [password] = re.findall(r"^    (\S+)$", main("user", "ana", "staff"), re.MULTILINE)
     system = System(stack, stack.variables())
     answer = sign_in(system.aws("cognito-idp"), system.env["USER_POOL_CLIENT_ID"], "ana", password)
@@ -212,10 +212,10 @@ def test_a_person_who_was_added_here_must_choose_a_password_at_the_first_sign_in
         main("user", "ana", "boss")
 
 
-# --- a start of a stack that exists already
+# --- starting an existing stack
 
 
-def test_a_second_start_reuses_every_process_and_what_is_stored(stack: Stack) -> None:
+def test_a_second_start_keeps_all_processes_and_data(stack: Stack) -> None:
     before, variables = pids(stack), stack.variables()
     system = System(stack, variables)
     system.upload("any/kept.txt", b"x")
@@ -229,7 +229,7 @@ def test_a_second_start_reuses_every_process_and_what_is_stored(stack: Stack) ->
     assert system.aws("s3").head_object(Bucket=variables["UPLOADS_BUCKET"], Key="any/kept.txt")
 
 
-def test_a_used_port_is_named_with_its_variable_and_what_runs_goes_on(stack: Stack) -> None:
+def test_a_port_in_use_is_reported_with_its_variable_and_running_processes_continue(stack: Stack) -> None:
     before = pids(stack)
     with socket.create_server(("127.0.0.1", 0)) as server:
         [other] = free_ports(1)
@@ -240,7 +240,7 @@ def test_a_used_port_is_named_with_its_variable_and_what_runs_goes_on(stack: Sta
     assert pids(stack) == before
 
 
-def test_a_dead_api_is_started_again_and_a_process_that_has_its_id_by_now_survives(stack: Stack) -> None:
+def test_a_dead_api_is_restarted_and_a_process_that_reuses_its_id_survives(stack: Stack) -> None:
     before = pids(stack)
     kill(stack.api)
     with subprocess.Popen(["sleep", "600"], start_new_session=True) as stranger:
@@ -260,13 +260,13 @@ def test_a_dead_api_is_started_again_and_a_process_that_has_its_id_by_now_surviv
 
 
 @pytest.mark.long
-def test_a_start_that_was_cut_off_is_repaired_by_the_next(stack: Stack) -> None:
+def test_an_interrupted_start_is_repaired_by_the_next(stack: Stack) -> None:
     before = pids(stack)
     script = (
         "import sys; from pathlib import Path; from local.stack import Stack; api, aws, db = map(int, sys.argv[2:]);"
         "Stack(Path(sys.argv[1]), api_port=api, aws_port=aws, db_port=db).start()"
     )
-    # Without its MiniStack the start deploys everything again, and is cut off in the middle of that.
+    # With MiniStack gone, starting again redeploys everything. The test interrupts it partway through.
     kill(stack.cloud.process)
     arguments = [str(each) for each in (stack.folder, stack.api_port, stack.aws_port, stack.db_port)]
     with subprocess.Popen(
@@ -282,17 +282,17 @@ def test_a_start_that_was_cut_off_is_repaired_by_the_next(stack: Stack) -> None:
 
     variables = stack.start()
 
-    # Nothing of the half made one is left, so nothing exists twice.
+    # The incomplete MiniStack was replaced, so no resource exists twice.
     assert stack.cloud.process.pid() not in (None, half)
     assert len(System(stack, variables).aws("apigateway").get_rest_apis()["items"]) == 1
     assert works(stack)
 
 
 @pytest.mark.parametrize("part", ["MiniStack", "MariaDB"])
-def test_a_start_without_one_of_its_parts_deploys_everything_anew(
+def test_a_start_without_ministack_or_mariadb_deploys_everything_again(
     stack: Stack, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The short form of healing, without the deploy. Nothing is deployed any more after this test."""
+    """A short form of the repair, without the deploy. After this test the stack is empty."""
     before, processes = pids(stack), family(stack)
     kill(stack.processes[part])
     deployed = []
@@ -308,13 +308,13 @@ def test_a_start_without_one_of_its_parts_deploys_everything_anew(
     assert after["MiniStack"] not in (None, before["MiniStack"])
     assert (after["MariaDB"] == before["MariaDB"]) == (part == "MiniStack")
     kept = {after["API"], after["MariaDB"]}
-    wait_for(lambda: alive(processes) <= kept, "the end of the workers of the old MiniStack")
+    wait_for(lambda: alive(processes) <= kept, "the old MiniStack's workers to end")
 
 
-# --- the end
+# --- stopping
 
 
-def test_stop_leaves_no_process_and_frees_the_ports(stack: Stack, main: Any) -> None:
+def test_stop_ends_all_processes_and_frees_the_ports(stack: Stack, main: Any) -> None:
     processes = family(stack)
 
     assert main("stop") == "  stopped: API, MiniStack, MariaDB\n"

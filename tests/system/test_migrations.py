@@ -1,4 +1,4 @@
-"""The migrations on a real server: each file once, whatever fails or is cut off; and on tables of another system."""
+"""Migrations on a real server. Each file runs once, despite failures, and another system's tables are adapted."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ FIRST = "CREATE TABLE one (id INT);\n-- Its price; in cents.\nALTER TABLE one AD
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Migrations that begin with the project's own."""
+    """Returns a folder with the project's migrations and one more."""
     for file in MIGRATIONS.glob("*.sql"):
         (tmp_path / file.name).write_text(file.read_text())
     (tmp_path / "0901_one.sql").write_text(FIRST)
@@ -58,7 +58,7 @@ def columns(sql: Sql, table: str) -> list[str]:
     return [row[0] for row in sql(f"SHOW COLUMNS FROM {table};")]
 
 
-def test_each_file_runs_once_and_in_its_order(run: Run, folder: Path, sql: Sql) -> None:
+def test_each_file_runs_once_and_in_order(run: Run, folder: Path, sql: Sql) -> None:
     assert run() == {"ran": [*OWN, "0901_one"], "missing": []}
     assert columns(sql, "one") == ["id", "price"]
     assert run() == {"ran": [], "missing": []}
@@ -67,9 +67,7 @@ def test_each_file_runs_once_and_in_its_order(run: Run, folder: Path, sql: Sql) 
     assert run() == {"ran": ["0902_two"], "missing": []}
 
 
-def test_a_statement_that_fails_is_named_and_the_next_run_goes_on_after_what_is_done(
-    run: Run, folder: Path, sql: Sql
-) -> None:
+def test_a_failed_statement_is_named_and_the_next_run_continues_there(run: Run, folder: Path, sql: Sql) -> None:
     broken = FIRST + "ALTER TABLE one ADD COLUMN weight GRAMS;\nCREATE TABLE two (id INT);\n"
     (folder / "0901_one.sql").write_text(broken)
     with pytest.raises(MigrationFailed, match=r"^0901_one\.sql, statement 3 of 4: Unknown data type"):
@@ -80,14 +78,14 @@ def test_a_statement_that_fails_is_named_and_the_next_run_goes_on_after_what_is_
     assert columns(sql, "two") == ["id"]
 
 
-def test_a_file_that_was_changed_after_it_ran_is_refused_but_not_for_a_comment(run: Run, folder: Path) -> None:
+def test_a_file_that_was_changed_after_it_ran_is_refused_unless_only_a_comment_changed(run: Run, folder: Path) -> None:
     run()
     (folder / "0901_one.sql").write_text("-- About prices.\n" + FIRST)
     assert run() == {"ran": [], "missing": []}
     (folder / "0901_one.sql").write_text(FIRST.replace("INT", "BIGINT"))
     with pytest.raises(MigrationFailed, match=r"^0901_one\.sql"):
         run()
-    # A file that only a later release has is left alone.
+    # A migration whose file is missing, as after a rollback, is ignored.
     (folder / "0901_one.sql").unlink()
     assert run() == {"ran": [], "missing": []}
 
@@ -98,7 +96,7 @@ class Cut(Exception):
 
 @pytest.mark.parametrize("word", ["INSERT INTO cafe_migrations", "CREATE TABLE one", "ADD COLUMN price", "UPDATE cafe"])
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
-def test_cut_off_anywhere_the_next_time_ends_with_the_same_tables(
+def test_a_migration_that_was_cut_off_anywhere_is_finished_by_the_next_run(
     empty_database: Database, folder: Path, run: Run, sql: Sql, word: str, done: bool
 ) -> None:
     with pytest.raises(Cut), clients.mysql(empty_database) as connection, cut(connection, word, done):
@@ -110,7 +108,7 @@ def test_cut_off_anywhere_the_next_time_ends_with_the_same_tables(
 
 @contextmanager
 def cut(connection: Any, word: str, done: bool) -> Iterator[None]:
-    """The connection ends before the first statement with ``word`` of the file 0901, or when that is ``done``."""
+    """Cuts the connection before the statement of 0901 that contains ``word``, or after it if ``done``."""
     query = connection.query
 
     def until(statement: str, *more: Any) -> Any:
@@ -124,14 +122,14 @@ def cut(connection: Any, word: str, done: bool) -> Iterator[None]:
     yield
 
 
-def test_two_at_once_run_each_file_once(run: Run, folder: Path, sql: Sql) -> None:
+def test_simultaneous_migrations_run_each_file_once(run: Run, folder: Path, sql: Sql) -> None:
     (folder / "0902_rows.sql").write_text("CREATE TABLE two (id INT);\nINSERT INTO two SELECT SLEEP(0.2);\n")
     results = at_once(run, times=4)
     assert sorted(result["ran"] for result in results) == [[], [], [], [*OWN, "0901_one", "0902_rows"]]
     assert sql("SELECT COUNT(*) FROM two;") == [(1,)]
 
 
-def test_a_deploy_that_waits_too_long_for_another_one_fails(
+def test_a_deploy_that_waits_too_long_for_another_deploy_fails(
     empty_database: Database, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chalicelib.database.LOCK_SECONDS", 0)
@@ -142,7 +140,7 @@ def test_a_deploy_that_waits_too_long_for_another_one_fails(
     assert run()["ran"]
 
 
-def test_a_table_that_is_in_use_for_too_long_is_not_available_for_now(
+def test_a_table_that_is_in_use_for_too_long_is_unavailable(
     empty_database: Database, run: Run, folder: Path, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run()
@@ -155,10 +153,10 @@ def test_a_table_that_is_in_use_for_too_long_is_not_available_for_now(
     assert run() == {"ran": ["0902_more"], "missing": []}
 
 
-def test_rows_whose_count_was_not_stored_are_not_stored_either(
+def test_rows_are_not_stored_if_the_number_of_statements_was_not(
     empty_database: Database, folder: Path, run: Run, sql: Sql
 ) -> None:
-    """Rows and their count are one transaction."""
+    """The rows and the number of executed statements are stored in one transaction."""
     (folder / "0901_one.sql").write_text("CREATE TABLE one (id INT);\nINSERT INTO one VALUES (7);\n")
     with pytest.raises(Cut), clients.mysql(empty_database) as connection, cut(connection, "statements = 2", False):
         migrate(connection, folder)
@@ -166,11 +164,11 @@ def test_rows_whose_count_was_not_stored_are_not_stored_either(
     assert sql("SELECT * FROM one;") == [(7,)]
 
 
-# --- tables of another system -----------------------------------------------------------------------------------------
+# --- another system's tables ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("charset", ["utf8mb4", "latin1"])
-def test_tables_of_elsewhere_keep_what_they_have_and_get_what_the_import_needs(
+def test_another_systems_tables_keep_their_rows_and_get_the_keys_that_the_import_needs(
     charset: str, run: Run, sql: Sql
 ) -> None:
     sql(LOOSE_TABLES.format(charset=charset))
@@ -186,7 +184,7 @@ def test_tables_of_elsewhere_keep_what_they_have_and_get_what_the_import_needs(
     assert sql("SHOW INDEX FROM beans WHERE Key_name = 'beans_identity';")
 
 
-def test_rows_that_allow_no_key_stay_readable_and_are_reported_at_each_deploy_until_they_do(
+def test_rows_that_prevent_a_key_stay_readable_and_are_reported_at_each_deploy(
     empty_database: Database, run: Run, sql: Sql
 ) -> None:
     sql(LOOSE_TABLES.format(charset="utf8mb4"))
@@ -204,12 +202,12 @@ def test_rows_that_allow_no_key_stay_readable_and_are_reported_at_each_deploy_un
     assert run() == {"ran": [], "missing": []}
 
 
-# --- who may ----------------------------------------------------------------------------------------------------------
+# --- permissions ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def functions(system: System, empty_database: Database) -> Iterator[Database]:
-    """A user of the functions for this database."""
+    """Creates the functions' user for this database."""
     user = replace(empty_database, user=empty_database.name, password="it's a \\ p%ssword")
     with clients.mysql(empty_database) as connection:
         grant_access(connection, user)
@@ -217,7 +215,7 @@ def functions(system: System, empty_database: Database) -> Iterator[Database]:
     system.sql(f"DROP USER '{user.user}'@'%%'")
 
 
-def test_the_functions_user_has_its_rights_on_its_own_database_alone(system: System, functions: Database) -> None:
+def test_the_functions_user_has_permissions_only_on_its_own_database(system: System, functions: Database) -> None:
     grants = " ".join(row[0] for row in system.sql(f"SHOW GRANTS FOR '{functions.user}'@'%%'"))
     name = functions.name.replace("_", "\\_")
     assert f"GRANT SELECT, INSERT, UPDATE, CREATE TEMPORARY TABLES ON `{name}`.*" in grants
@@ -225,7 +223,7 @@ def test_the_functions_user_has_its_rights_on_its_own_database_alone(system: Sys
     assert "GRANT USAGE ON *.*" in grants
 
 
-def test_an_existing_user_gets_the_password_of_the_secret(empty_database: Database, functions: Database) -> None:
+def test_an_existing_users_password_is_set_to_the_secrets(empty_database: Database, functions: Database) -> None:
     other = replace(functions, password="another")
     with clients.mysql(empty_database) as connection:
         grant_access(connection, other)

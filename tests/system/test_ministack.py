@@ -11,7 +11,7 @@ from local.ministack import launcher
 from tests.system import ministack_checks
 from tests.system.emulator import Emulator, UnpatchedCloud, running
 
-# `make verify-deploy` runs them, because a deploy relies on the patches.
+# `make verify-deploy` runs these tests, because a deploy relies on the patches.
 pytestmark = pytest.mark.long
 
 PATCHES = [patch.__name__ for patch in launcher.patches()]
@@ -43,7 +43,7 @@ def test_every_patch_has_a_check_and_every_check_a_patch() -> None:
 
 @pytest.mark.parametrize("name", PATCHES)
 def test_without_its_patch_ministack_differs_from_aws(unpatched: Emulator, name: str) -> None:
-    assert not getattr(ministack_checks, name)(unpatched), "MiniStack behaves as AWS: the patch can be deleted"
+    assert not getattr(ministack_checks, name)(unpatched), "MiniStack now behaves as AWS: delete the patch"
 
 
 @pytest.mark.parametrize("name", PATCHES)
@@ -53,7 +53,7 @@ def test_with_its_patch_ministack_behaves_as_aws(patched: Emulator, name: str) -
 
 def test_another_version_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher, "version", lambda name: "1.6.0")
-    # The refusal comes before any patch, because patches import MiniStack, which the tests' environment lacks.
+    # The launcher checks the version first: patches import MiniStack, which is not installed in the tests' environment.
     with pytest.raises(SystemExit, match=r"^MiniStack 1\.6\.0 is installed, .* for 1\.5\.33: .*\.py$") as refusal:
         launcher.main()
     assert "\n" not in str(refusal.value)

@@ -1,4 +1,4 @@
-"""Flow 5: a subscriber gets what it asked for, and the inbox lists each kind."""
+"""Flow 5: a subscriber receives only the kinds it asked for."""
 
 import json
 import queue
@@ -16,7 +16,7 @@ Received = queue.Queue[dict[str, Any]]
 
 @pytest.fixture
 def subscriber() -> Iterator[tuple[str, Received]]:
-    """The address of an HTTP endpoint, and what is posted to it."""
+    """Serves an HTTP endpoint. Yields its address, and a queue of the messages posted to it."""
     received = Received()
 
     class Handler(BaseHTTPRequestHandler):
@@ -36,7 +36,7 @@ def subscriber() -> Iterator[tuple[str, Received]]:
         thread.join()
 
 
-def test_an_http_subscriber_confirms_and_then_gets_only_the_kinds_it_asked_for(
+def test_an_http_subscriber_confirms_and_then_receives_only_the_kinds_it_asked_for(
     system: System, subscriber: tuple[str, Received]
 ) -> None:
     url, received = subscriber

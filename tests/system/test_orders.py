@@ -1,4 +1,4 @@
-"""Flow 2, whole: REST -> SQS -> store_orders -> DynamoDB -> stream -> announce_orders -> SNS -> inbox."""
+"""Flow 2, end to end: REST -> SQS -> store_orders -> DynamoDB -> stream -> announce_orders -> SNS -> inbox."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.system.waiting import at_once
 
 
 def announced(system: System, about: str) -> Counter[str]:
-    """How often each order was announced, by the notifications about one order or one customer."""
+    """Counts the announcements of each order, in the notifications about one order or customer."""
     facts = [each["facts"] for each in system.notifications(about, "order")]
     return Counter(order_id for each in facts if each["outcome"] == "placed" for order_id in each["orderIDs"])
 
@@ -51,7 +51,7 @@ def test_an_order_sent_many_times_is_stored_and_announced_once(system: System) -
     answers = at_once(lambda: system.post("/orders", nameless, Idempotency_Key=key))
     assert answers == answers[:1] * 10
     assert system.request("POST", "/orders", nameless[:1], Idempotency_Key=key).status == 409
-    # The stream announces orders as they were stored, so nothing comes after the last one.
+    # Orders are announced in the order in which they were stored, so none follows the last order's.
     last = system.post("/orders", {"customerID": customer, "item": "Tea"})["orderID"]
 
     sent = {order["orderID"], last, *(each["orderID"] for each in answers[0]["orders"])}
@@ -60,8 +60,8 @@ def test_an_order_sent_many_times_is_stored_and_announced_once(system: System) -
     assert ids(system, customer) == announced(system, customer) == Counter(sent)
 
 
-def test_the_alarm_on_the_dead_letters_reaches_the_inbox(system: System) -> None:
-    # MiniStack has no AWS/SQS metrics, so the test sets the alarm's state, and the alarm's own action follows.
+def test_the_alarm_about_dead_letters_reaches_the_inbox(system: System) -> None:
+    # MiniStack has no AWS/SQS metrics, so the test sets the alarm's state, which triggers the alarm's action.
     reason = new_id("reason")
     alarm = {"AlarmName": "cafe-dev-orders-dead", "StateReason": reason}
     system.aws("cloudwatch").set_alarm_state(**alarm, StateValue="ALARM")
@@ -73,8 +73,8 @@ def test_the_alarm_on_the_dead_letters_reaches_the_inbox(system: System) -> None
     assert "cafe-dev-orders-dead" in entry["subject"] + entry["message"]
 
 
-def test_only_a_new_item_is_announced_whatever_it_holds(system: System) -> None:
-    """Written past the API, as a migration might."""
+def test_only_a_new_item_is_announced_whatever_it_contains(system: System) -> None:
+    """The item is written without the API, as a migration might do."""
     order_id, last = new_id(), new_id()
     dynamodb, table = system.aws("dynamodb"), system.env["ORDERS_TABLE"]
     item = {

@@ -1,4 +1,4 @@
-"""The README: its commands run as pasted, and everything that it names exists."""
+"""The README's commands run as pasted, and everything that it names exists."""
 
 import os
 import re
@@ -17,57 +17,57 @@ from local.processes import free_ports
 from tests.system.stack import copied
 from tests.system.system import ROOT, System, stored, wait_for
 
-# The README, and the pages with what used to be its reference.
+# The README and its reference pages.
 PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "docs/api.md", "docs/configuration.md")}
 README = "\n".join(PAGES.values())
 BLOCKS = re.findall(r"^```bash\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 MAKEFILE = (ROOT / "Makefile").read_text()
 TEMPLATE = (ROOT / "infra" / "resources.yaml").read_text()
 
-# The pasted block sees this function as curl. It is curl, and tells each answer's status on standard error.
+# The pasted block calls this instead of curl. It is curl, and also prints each response's status to standard error.
 TELLING_CURL = "command curl --silent --show-error --write-out '%{stderr}%{http_code}\\n'"
 STAND_IN = f"'{sys.executable}' '{ROOT / 'tests' / 'system' / 'curl.py'}'"
 
 
 def blocks(*programs: str) -> list[str]:
-    """The blocks that call one of ``programs``, in the README's order."""
+    """Returns the blocks that call one of ``programs``, in the README's order."""
     return [block for block in BLOCKS if re.search(rf"^({'|'.join(programs)}) ", block, re.MULTILINE)]
 
 
 def paste(system: System, block: str) -> subprocess.CompletedProcess[str]:
-    """The block in a shell of its own, after ``source .local/env``; the first command that fails ends it."""
+    """Runs the block in its own shell after ``source .local/env``, until a command fails."""
     curl = TELLING_CURL if shutil.which("curl") else STAND_IN
     return system.run("bash", "-c", f'set -eo pipefail; curl() {{ {curl} "$@"; }}\n{block}')
 
 
-# --- its commands -----------------------------------------------------------------------------------------------------
+# --- commands ---------------------------------------------------------------------------------------------------------
 
 
 def test_every_curl_example_works_as_pasted(system: System) -> None:
     for block in blocks("curl", "python"):
-        # The result of the block before may take a moment, so a failed read is repeated.
-        done = wait_for(partial(paste_in_time, system, block), f"an answer to\n{block}")
+        # The previous block's result may not exist yet, so a read that gets a 404 is repeated.
+        done = wait_for(partial(paste_in_time, system, block), f"a response to\n{block}")
         assert done
         assert done.returncode == 0, block + done.stdout + done.stderr
         statuses = re.findall(r"^\d{3}$", done.stderr, re.MULTILINE)
         assert len(statuses) == len(re.findall(r"^curl ", block, re.MULTILINE)), block + done.stderr
         assert all(status.startswith("2") for status in statuses), block + done.stdout
 
-    # The text around the commands is true.
+    # The results match the text around the commands.
     assert system.ended("inventory-monday")["status"] == "SUCCEEDED"
     assert stored(system, "breakfast-1")["customerID"] == "table-4"
     assert "1 row imported" in system.notification("inventory/beans.csv", "upload")["message"]
 
 
 def paste_in_time(system: System, block: str) -> subprocess.CompletedProcess[str] | None:
-    """Returns None where something does not exist yet."""
+    """Returns None if a result does not exist yet."""
     done = paste(system, block)
     return None if re.search(r"^404$", done.stderr, re.MULTILINE) else done
 
 
 @pytest.fixture
 def throwaway(tmp_path: Path) -> Iterator[System]:
-    """A stack of the test's own, because ``chalice delete`` takes it apart."""
+    """Starts a separate stack, because ``chalice delete`` deletes its functions."""
     stack = copied(tmp_path / "stack", wired=False)
     try:
         yield System(stack, stack.resume())
@@ -87,17 +87,17 @@ def test_every_chalice_command_works_as_typed(throwaway: System) -> None:
 
 
 def serves(system: System, block: str) -> None:
-    """Runs ``chalice local`` until it has answered, on a free port, because the README's own may be in use."""
+    """Runs ``chalice local`` until it responds. The port is a free one, because the README's may be in use."""
     [port] = free_ports(1)
     command, replaced = re.subn(r"(?<=--port )\d+", str(port), block)
     assert replaced == 1, block
     shell = ["bash", "-c", f"source '{system.stack.folder / 'env'}'\n{command}"]
-    # It gets a session of its own, because it starts a second process, which watches for changes.
+    # The shell gets its own session, because `chalice local` starts a second process that watches for changes.
     clean = {name: os.environ[name] for name in ("PATH", "HOME")}
     with subprocess.Popen(shell, cwd=ROOT, env=clean, start_new_session=True) as process:
         try:
-            wait_for(lambda: process.poll() is not None or answers(system, port), f"an answer of {command}")
-            assert process.poll() is None, f"{command} ended by itself"
+            wait_for(lambda: process.poll() is not None or answers(system, port), f"a response of {command}")
+            assert process.poll() is None, f"{command} ended unexpectedly"
         finally:
             os.killpg(process.pid, signal.SIGKILL)
 
@@ -109,7 +109,7 @@ def answers(system: System, port: int) -> bool:
         return False
 
 
-# --- what it names ----------------------------------------------------------------------------------------------------
+# --- names ------------------------------------------------------------------------------------------------------------
 
 
 def names(pattern: str, text: str = README) -> set[str]:
@@ -117,11 +117,11 @@ def names(pattern: str, text: str = README) -> set[str]:
 
 
 def section(title: str) -> str:
-    """The text under a heading of the second level."""
+    """Returns the text under a second-level heading."""
     return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
-def test_every_make_target_is_listed_by_make_and_every_one_that_the_readme_names_exists() -> None:
+def test_make_and_the_readme_list_every_make_target() -> None:
     targets = names(r"^\.PHONY: (help .*)$", MAKEFILE).pop().split()
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert names(r"^  make ([a-z-]+) ", listed) == set(targets)
@@ -133,7 +133,7 @@ def test_every_file_that_the_readme_names_exists() -> None:
     named = names(rf"`({tracked})`") | names(r'src(?:set)?="([^"]+)"')
     for page, text in PAGES.items():
         named |= {str(Path(page).parent / link) for link in names(r"\]\((?!https?:)([^)#]+)\)", text)}
-    # The columns of the table of the flows are each about one folder.
+    # Three columns of the table of flows name files relative to a folder.
     for folder, column in (("chalicelib", 3), ("infra", 4), ("tests", 5)):
         cells = [line.split("|")[column] for line in section("Where things are").splitlines() if line[:2] == "| "]
         named |= {f"{folder}/{name}" for name in names(r"`([\w/]+/|[\w./]+\.\w+)`", "\n".join(cells[1:]))}
@@ -141,27 +141,27 @@ def test_every_file_that_the_readme_names_exists() -> None:
     assert sorted(name for name in named if not (ROOT / name).exists()) == []
 
 
-def test_every_name_in_the_table_of_the_flows_is_a_function_or_a_resource() -> None:
+def test_every_name_in_the_table_of_flows_is_a_function_or_a_resource() -> None:
     handlers = names(r"^def (\w+)", (ROOT / "app.py").read_text())
     resources = names(r"^  (\w+):$", TEMPLATE.split("\nResources:\n")[1].split("\nOutputs:\n")[0])
     named = names(r"`(\w+)`", section("Where things are"))
     assert {"store_orders", "OrdersQueue"} <= named <= handlers | resources
 
 
-def test_every_name_in_the_steps_is_in_the_code() -> None:
+def test_every_name_in_the_how_to_steps_is_in_the_code() -> None:
     source = "\n".join(path.read_text() for part in ("chalicelib", "infra") for path in (ROOT / part).rglob("*.py"))
     named = names(r"`(\w+)`", section("How to add …")) - {"ApiRole"}
     assert len(named) > 10
     assert sorted(name for name in named if not re.search(rf"\b{name}\b", source)) == []
 
 
-def test_the_variables_of_the_local_stack_are_all_there() -> None:
+def test_all_variables_of_the_local_stack_are_documented() -> None:
     source = "".join((ROOT / "local" / name).read_text() for name in ("stack.py", "database.py"))
     read = names(r"\bCAFE_[A-Z_]+\b", source) - {"CAFE_API_URL", "CAFE_STAGE", "CAFE_TOKEN"}
     assert names(r"`(CAFE_[A-Z_]+)`", PAGES["docs/configuration.md"]) == read
 
 
-def test_every_other_variable_is_one_that_source_sets(system: System) -> None:
+def test_sourcing_the_environment_sets_every_other_variable(system: System) -> None:
     used = names(r"(?:\$|environ\[\")([A-Z_]+)\b", "\n".join(BLOCKS)) | names(r"`([A-Z]+_[A-Z_]+)`")
     own = names(r"`(CAFE_[A-Z_]+)`", PAGES["docs/configuration.md"]) | {
         "DB_ADMIN_SECRET_ARN",
@@ -173,5 +173,5 @@ def test_every_other_variable_is_one_that_source_sets(system: System) -> None:
 
 
 def code() -> list[str]:
-    """All code in the README."""
+    """Returns all code in the pages."""
     return [*BLOCKS, *re.findall(r"`([^`\n]+)`", README)]

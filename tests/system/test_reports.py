@@ -1,4 +1,4 @@
-"""Flow 1, whole: REST -> state machine -> MySQL -> S3 -> SNS -> inbox, and what a person gets at its end."""
+"""Flow 1, end to end: REST -> state machine -> MySQL -> S3 -> SNS -> inbox, and the resulting page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_report_is_requested_followed_and_opened(system: System) -> None:
     page = system.request("GET", report["url"])
     assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert product in page.text
-    # The mail has a link of its own, which opens without any credentials.
+    # The notification has its own link, which opens without credentials.
     entry = system.notification(report_id, "report")
     [link] = re.findall(r"http\S+", entry["message"])
     assert system.sent_by(None).request("GET", link).status == 200
@@ -39,7 +39,7 @@ def test_a_report_is_requested_followed_and_opened(system: System) -> None:
         assert listed.count(report_id) == count
 
 
-def test_every_cell_is_read_as_pymysql_reads_it_however_long_it_is(system: System) -> None:
+def test_cells_of_any_length_are_read_as_pymysql_reads_them(system: System) -> None:
     name = secrets.token_hex(8)
     for count in (0, 1, 62, 63, 64, 125, 126, 250, 251, 255):
         values = (name, f"{count}", "x" * count, "é" * count, count - 100)
@@ -58,7 +58,7 @@ def test_every_cell_is_read_as_pymysql_reads_it_however_long_it_is(system: Syste
     assert len(rows) == 11
 
 
-def test_the_same_key_is_the_same_report_even_after_it_has_ended(system: System) -> None:
+def test_the_same_key_returns_the_same_report_even_after_it_ended(system: System) -> None:
     key = secrets.token_hex(8)
     first = system.post("/create_report", {}, Idempotency_Key=key)
     assert system.post("/create_report", {}, Idempotency_Key=key) == first
@@ -70,7 +70,7 @@ def test_the_same_key_is_the_same_report_even_after_it_has_ended(system: System)
     assert system.request("POST", "/create_report", {"kind": "storage"}, Idempotency_Key=key).status == 409
 
 
-def test_tables_without_any_constraint_are_read_empty_or_with_missing_values(system: System) -> None:
+def test_tables_without_constraints_can_be_empty_or_have_missing_values(system: System) -> None:
     with table_renamed(system, "beans"), table_renamed(system, "suppliers"):
         for statement in filter(str.strip, LOOSE_TABLES.format(charset="latin1").split(";")):
             system.sql(statement)

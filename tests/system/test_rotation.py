@@ -1,6 +1,6 @@
-"""A rotation of the functions' password, by the deployed function on the real server.
+"""Rotates the functions' password on the real server, with the deployed function.
 
-The local cloud calls no rotation function, so the tests send the event that AWS sends for each of the four steps.
+The local cloud never calls a rotation function, so the tests send AWS's events for the four steps.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from chalicelib.errors import PasswordRefused
 from chalicelib.settings import Database
 from tests.system.system import System
 
-# `make verify-deploy` runs them: a rotation is set by a deploy to AWS.
+# `make verify-deploy` runs these tests, because a deploy to AWS sets up the rotation.
 pytestmark = pytest.mark.long
 
 STEPS = ["createSecret", "setSecret", "testSecret", "finishSecret"]
@@ -28,7 +28,7 @@ class Rotation:
         self.system = system
         self.secrets = system.aws("secretsmanager")
         self.arn = system.env["DB_SECRET_ARN"]
-        # As long as a version's id is on AWS.
+        # The token is as long as version ids on AWS.
         self.version = secrets.token_hex(16)
 
     def secret(self, **which: str) -> str:
@@ -54,7 +54,7 @@ def rotation(system: System) -> Iterator[Rotation]:
     before = rotation.secret()
     yield rotation
     rotation.secrets.put_secret_value(SecretId=rotation.arn, SecretString=before)
-    # `migrate` gives the user the password of the secret.
+    # `migrate` sets the database user's password to the secret's.
     system.call("migrate", {})
     system.sql("DROP USER IF EXISTS 'cafe_functions_clone'@'%%'")
 
@@ -67,7 +67,7 @@ def can_sign_in(database: Database) -> bool:
         return False
 
 
-def test_two_users_take_turns_and_the_one_before_works_until_the_next_rotation(rotation: Rotation) -> None:
+def test_two_users_alternate_and_the_previous_user_works_until_the_next_rotation(rotation: Rotation) -> None:
     first = rotation.current
     rotation.run(STEPS)
     second = rotation.current
@@ -82,24 +82,24 @@ def test_two_users_take_turns_and_the_one_before_works_until_the_next_rotation(r
     assert (can_sign_in(first), can_sign_in(second), can_sign_in(third)) == (False, True, True)
 
 
-def test_the_functions_work_at_every_moment_of_a_rotation(rotation: Rotation) -> None:
+def test_the_functions_work_after_every_step_of_a_rotation(rotation: Rotation) -> None:
     system = rotation.system
     for step in STEPS:
         rotation.run([step])
         system.call("read_inventory", {"reportId": "rotation"})
-    # Also a process that has not read the secret yet: a changed environment makes one.
+    # A fresh process, which has not read the secret yet, must also work. A changed environment starts such a process.
     lambda_, name = system.aws("lambda"), "cafe-dev-read_inventory"
     variables = lambda_.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
     lambda_.update_function_configuration(FunctionName=name, Environment={"Variables": variables})
     system.call("read_inventory", {"reportId": "rotation"})
 
 
-def test_each_step_may_come_again(rotation: Rotation) -> None:
+def test_each_step_may_be_repeated(rotation: Rotation) -> None:
     rotation.run([step for step in STEPS for _ in range(2)])
     assert can_sign_in(rotation.current)
 
 
-def test_the_secret_stays_the_same_until_the_rotation_is_finished(rotation: Rotation) -> None:
+def test_the_secret_does_not_change_until_the_rotation_is_finished(rotation: Rotation) -> None:
     before = rotation.secret()
     rotation.run(STEPS[:3])
     assert rotation.secret() == before
@@ -108,13 +108,13 @@ def test_the_secret_stays_the_same_until_the_rotation_is_finished(rotation: Rota
     assert pending["host"] == rotation.current.host
 
 
-def test_a_password_that_was_not_set_does_not_pass_the_test(rotation: Rotation) -> None:
+def test_the_test_step_fails_if_the_password_was_not_set(rotation: Rotation) -> None:
     rotation.run(["createSecret"])
     ok, error = rotation.step("testSecret")
     assert (ok, error["errorType"]) == (False, "PasswordRefused")
 
 
-def test_the_next_user_has_the_rights_of_the_one_before_and_no_more(rotation: Rotation) -> None:
+def test_both_users_have_the_same_permissions(rotation: Rotation) -> None:
     rotation.run(STEPS)
     grants = [
         {

@@ -1,4 +1,4 @@
-"""Sign-in at both fronts: `chalice local`, and the local cloud's API Gateway with the deployed authorizer behind it."""
+"""Sign-in at `chalice local`, and at the local cloud's API Gateway with the deployed authorizer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Person(NamedTuple):
 
 
 def new_person(system: System, *groups: str) -> Person:
-    """Adds a person to the stack's pool, and signs in."""
+    """Adds a person to the stack's user pool, and signs in as that person."""
     name, cognito = new_id("ana"), system.aws("cognito-idp")
     password = people.add(cognito, system.env["USER_POOL_ID"], name, *groups)
     tokens = people.sign_in(cognito, system.env["USER_POOL_CLIENT_ID"], name, password)["AuthenticationResult"]
@@ -32,7 +32,7 @@ def new_person(system: System, *groups: str) -> Person:
 
 @pytest.fixture(params=FRONTS)
 def front(request: pytest.FixtureRequest, system: System) -> str:
-    """The address of `chalice local`, and that of the API Gateway."""
+    """Returns the address of `chalice local` or of the API Gateway."""
     return system.env[request.param]
 
 
@@ -45,11 +45,11 @@ def content(answer: Answer) -> tuple[int, Any]:
     return answer.status, answer.json
 
 
-def test_each_group_gets_its_routes_and_no_other(system: System, front: str) -> None:
+def test_each_group_may_use_only_its_routes(system: System, front: str) -> None:
     tokens = {group: new_person(system, group).id_token for group in (STAFF, MANAGERS)}
     nobody = new_person(system).id_token
     for (method, path), group in ROUTES.items():
-        # There is no such order, report or letter, and an empty body is no order: nothing is done.
+        # The ids do not exist and the body is not an order, so the requests have no effect.
         url = front + path.replace("{order_id}", "none").replace("{report_id}", "none")
         body = {"ids": ["none"], "kind": "none"} if method == "POST" else None
         allowed = {OPEN: {None, nobody, *tokens.values()}, STAFF: set(tokens.values()), MANAGERS: {tokens[MANAGERS]}}
@@ -61,7 +61,7 @@ def test_each_group_gets_its_routes_and_no_other(system: System, front: str) -> 
                 assert content(answer) == (FORBIDDEN if token else UNAUTHORIZED), (method, path)
 
 
-def test_a_text_that_is_no_id_token_of_this_pool_is_refused(system: System, front: str) -> None:
+def test_a_string_that_is_not_an_id_token_of_this_pool_is_refused(system: System, front: str) -> None:
     person = new_person(system, MANAGERS)
     head, claims, signature = person.id_token.split(".")
     for token in (
@@ -76,14 +76,14 @@ def test_a_text_that_is_no_id_token_of_this_pool_is_refused(system: System, fron
         assert ask(system, f"{front}/orders?limit=1", prefix + person.id_token).status == 200
 
 
-def test_an_answer_that_api_gateway_caches_opens_no_other_route(system: System, front: str) -> None:
-    """API Gateway caches the authorizer's answer for a token, and compares it with each route by itself."""
+def test_a_response_that_api_gateway_caches_opens_no_other_route(system: System, front: str) -> None:
+    """API Gateway caches the authorizer's response for a token, and checks each route against it."""
     token = new_person(system, STAFF).id_token
     found = [ask(system, front + path, token).status for path in ("/orders", "/reports") * 3]
     assert found == [200, 403] * 3
 
 
-def test_an_order_and_a_report_have_the_name_of_the_caller(system: System, front: str) -> None:
+def test_orders_and_reports_record_the_callers_name(system: System, front: str) -> None:
     person = new_person(system, STAFF, MANAGERS)
     order = {"customerID": "c", "item": "x"}
     order_id = ask(system, f"{front}/orders", person.id_token, "POST", order).json["orderID"]

@@ -1,4 +1,4 @@
-"""Flow 4, whole: state machine -> measure_buckets -> S3 or CloudWatch -> SNS -> inbox."""
+"""Flow 4, end to end: state machine -> measure_buckets -> S3 or CloudWatch -> SNS -> inbox."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.system.system import System, new_id
 
 @pytest.fixture
 def bucket(system: System) -> Iterator[str]:
-    """A bucket with two objects of 1,000,000 bytes together, which nobody else writes to."""
+    """Creates a bucket with two objects, 1,000,000 bytes in total. Only this test uses the bucket."""
     s3, name = system.aws("s3"), new_id("bucket")
     s3.create_bucket(Bucket=name)
     objects = {"flat": b"x" * 12_345, "deep/er/object": b"y" * 987_655}
@@ -28,13 +28,13 @@ def bucket(system: System) -> Iterator[str]:
 
 
 def measured(summary: dict[str, Any], bucket: str) -> tuple[int, int | None]:
-    """Returns the bytes and the number of objects of a bucket, after checking the total."""
+    """Returns a bucket's bytes and number of objects, after checking the total of all buckets."""
     assert summary["totalBytes"] == sum(each["bytes"] for each in summary["buckets"])
     [found] = [each for each in summary["buckets"] if each["name"] == bucket]
     return found["bytes"], found["objects"]
 
 
-def test_the_total_is_exact_by_listing_and_its_page_opens(system: System, bucket: str) -> None:
+def test_a_listing_gives_the_exact_total_and_its_page_opens(system: System, bucket: str) -> None:
     report = system.report({"kind": "storage"})
     assert report["status"] == "SUCCEEDED", report["error"]
     summary = report["summary"]
@@ -46,7 +46,7 @@ def test_the_total_is_exact_by_listing_and_its_page_opens(system: System, bucket
     assert summary["message"] in system.notification(report["reportId"], "storage")["message"]
 
 
-def test_the_total_is_fast_by_daily_metrics_over_every_storage_type(system: System, bucket: str) -> None:
+def test_daily_metrics_give_the_total_over_every_storage_type(system: System, bucket: str) -> None:
     day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     for kind, size in (("StandardStorage", 5_000_000), ("GlacierStorage", 7_000_000)):
         dimensions = [{"Name": "BucketName", "Value": bucket}, {"Name": "StorageType", "Value": kind}]
@@ -58,7 +58,7 @@ def test_the_total_is_fast_by_daily_metrics_over_every_storage_type(system: Syst
     assert f"{summary['totalBytes'] / 1e6:.1f} MB" in summary["message"]
 
 
-def test_it_starts_from_the_command_line_with_an_empty_input(system: System) -> None:
+def test_a_storage_report_can_be_started_by_hand_with_an_empty_input(system: System) -> None:
     name = start(system, "storage")
     report = system.ended(name)
     assert report["status"] == "SUCCEEDED", report["error"]
@@ -68,8 +68,8 @@ def test_it_starts_from_the_command_line_with_an_empty_input(system: System) -> 
     assert system.notification(name, "storage")["message"].startswith("Total size of all buckets")
 
 
-def test_what_is_too_much_for_one_function_is_dealt_out_and_added_up(system: System, bucket: str) -> None:
-    """Here the first function has no time at all, so each bucket is a share, and one state is entered often."""
+def test_too_much_work_for_one_function_is_split_into_shares_and_added_up(system: System, bucket: str) -> None:
+    """The first function gets no time to measure alone, so it splits all buckets into shares."""
     name = start(system, "storage", '{"aloneSeconds": 0}')
     report = system.ended(name)
     assert report["status"] == "SUCCEEDED", report["error"]

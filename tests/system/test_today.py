@@ -1,4 +1,4 @@
-"""Today in numbers, on the real services. Others may add to the figures, so each is at least what this test did."""
+"""The figures of `GET /today` on the real services. Other tests may add to them, so the test checks minimums."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.system.letters import own_letters
 from tests.system.system import System, new_id, stored, wait_for
 
 
-def test_what_happened_since_a_moment_is_counted(system: System) -> None:
-    # A whole second, because the local cloud's SNS rounds its times to one.
+def test_everything_since_a_given_time_is_counted(system: System) -> None:
+    # The time is a whole second, because the local cloud's SNS rounds times to seconds.
     moment = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
     wait_for(lambda: datetime.now(UTC) >= moment, "the next second")
 

@@ -1,4 +1,4 @@
-"""One id from the request to the inbox, on the whole system, and ``make trace`` that follows it."""
+"""A request's id reaches the inbox, and ``make trace`` finds every log record with that id."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Trace = Callable[[str], list[str]]
 
 @pytest.fixture
 def trace(system: System, capsys: pytest.CaptureFixture[str]) -> Trace:
-    """Returns the lines that ``make trace`` prints, without their times."""
+    """Returns a function that returns the lines of ``make trace``, without their times."""
 
     def lines(identifier: str) -> list[str]:
         capsys.readouterr()
@@ -29,20 +29,18 @@ def trace(system: System, capsys: pytest.CaptureFixture[str]) -> Trace:
 
 
 def kept(system: System, correlation_id: str) -> list[dict[str, Any]]:
-    """The notifications about the results of a request."""
+    """Returns the notifications that a request caused."""
     pages = system.aws("dynamodb").get_paginator("scan").paginate(TableName=system.env["NOTIFICATIONS_TABLE"])
     items = [item for page in pages for item in page["Items"]]
     return [item for item in items if {"S": correlation_id} in item.get("correlationIds", {}).get("L", [])]
 
 
 def names(lines: list[str]) -> set[tuple[str, str]]:
-    """The writer of each line, and its message."""
+    """Returns each line's writer and message."""
     return {(source, rest.strip().split("  ")[0]) for source, _, rest in (line.partition(" ") for line in lines)}
 
 
-def test_an_order_is_followed_from_the_request_to_the_inbox_by_its_id_or_the_requests(
-    system: System, trace: Trace
-) -> None:
+def test_an_order_can_be_traced_to_the_inbox_by_its_id_or_the_requests(system: System, trace: Trace) -> None:
     order_id, request_id = (secrets.token_hex(8) for _ in range(2))
     order = {"orderID": order_id, "customerID": "c", "item": "Mocha"}
     answer = system.request("POST", "/orders", order, X_Request_Id=request_id)
@@ -61,9 +59,7 @@ def test_an_order_is_followed_from_the_request_to_the_inbox_by_its_id_or_the_req
     assert order_id in entry["message"]["S"]
 
 
-def test_a_report_is_followed_from_the_request_to_the_inbox_by_its_id_or_the_requests(
-    system: System, trace: Trace
-) -> None:
+def test_a_report_can_be_traced_to_the_inbox_by_its_id_or_the_requests(system: System, trace: Trace) -> None:
     request_id = secrets.token_hex(8)
     report = system.report({"kind": "inventory"}, X_Request_Id=request_id)
     assert report["status"] == "SUCCEEDED"
@@ -83,14 +79,14 @@ def test_a_report_is_followed_from_the_request_to_the_inbox_by_its_id_or_the_req
     assert report["reportId"] in entry["message"]["S"]
 
 
-def test_a_report_that_is_started_by_hand_has_its_own_id(system: System) -> None:
+def test_a_report_that_is_started_by_hand_gets_its_own_id(system: System) -> None:
     for given in ("[]", '{"correlationId": "two words"}'):
         name = start(system, "inventory", given)
         assert system.ended(name)["status"] == "SUCCEEDED"
         assert wait_for(lambda name=name: kept(system, name), "its notification")  # type: ignore[misc]
 
 
-def test_an_upload_is_followed_by_its_key(system: System, trace: Trace) -> None:
+def test_an_upload_can_be_traced_by_its_key(system: System, trace: Trace) -> None:
     key = system.upload(f"photos/caf\u00e9 (1) {secrets.token_hex(8)}.jpg", b"x")
     expected = {
         ("receive_upload", "upload received"),
@@ -100,12 +96,12 @@ def test_an_upload_is_followed_by_its_key(system: System, trace: Trace) -> None:
     wait_for(lambda: names(trace(key)) == expected, "the last line about the upload")
 
 
-def test_the_gateway_passes_on_the_id_of_a_client_or_makes_one(system: System) -> None:
+def test_the_gateway_keeps_a_clients_id_or_creates_one(system: System) -> None:
     url = f"{system.env['REST_API_URL']}/health"
     assert system.request("GET", url, X_Request_Id="monday-1").headers["X-Request-Id"] == "monday-1"
     assert correlation.valid(system.request("GET", url).headers["X-Request-Id"])
 
 
-def test_an_unknown_id_is_answered_with_what_may_help(system: System, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_id_gets_a_hint(system: System, capsys: pytest.CaptureFixture[str]) -> None:
     assert not logs.trace(system.stack, "never-seen")
     assert "X-Request-Id" in capsys.readouterr().out

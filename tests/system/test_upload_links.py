@@ -1,4 +1,4 @@
-"""Uploads by link: the API gives a link, and by it S3 accepts one file and nothing else."""
+"""Upload links: the API returns a link, with which S3 accepts one file and nothing else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def offered(system: System, **body: Any) -> Link:
 
 
 def send(link: Link, content: bytes, *, without: str = "", origin: str | None = None, **fields: str) -> Answer:
-    """Sends the form as a browser does, with some ``fields`` changed and ``without`` one of them."""
+    """Sends the form as a browser does, with changed ``fields`` and ``without`` one field."""
     form: list[Any] = [(name, value) for name, value in {**link["fields"], **fields}.items() if name != without]
     form.append(("file", ("beans.csv", content, "text/csv")))
     headers = {"Origin": origin} if origin else {}
@@ -43,7 +43,7 @@ def refused(answer: Answer, status: int, code: str) -> None:
     assert re.findall(r"<Code>(\w+)</Code>", answer.text) == [code]
 
 
-def test_a_file_that_is_sent_by_a_link_is_imported_and_announced_by_its_key(system: System) -> None:
+def test_a_file_sent_with_a_link_is_imported_and_announced(system: System) -> None:
     supplier = new_id("Link")
     link = offered(system, size=100)
     assert link["expiresAt"] > timestamp(datetime.now(UTC))
@@ -62,14 +62,14 @@ def test_a_file_larger_than_an_import_takes_is_refused_by_s3(system: System) -> 
     assert not exists(system, link["key"])
 
 
-def test_a_link_takes_no_other_type_and_no_other_key(system: System) -> None:
+def test_a_link_accepts_no_other_type_and_no_other_key(system: System) -> None:
     link, other = offered(system), f"{new_id('other')}.csv"
     refused(send(link, b"x", **{"Content-Type": "text/html"}), 403, "AccessDenied")
     refused(send(link, b"x", without="Content-Type"), 403, "AccessDenied")
     for key in (f"inventory/{other}", link["key"] + ".html", f"photos/{other}"):
         refused(send(link, b"x", key=key), 403, "AccessDenied")
         assert not exists(system, key)
-    # A link gives no other permission either, such as a page that everyone may read.
+    # A link grants no other permission either, such as making the file public.
     refused(send(link, b"x", acl="public-read"), 403, "AccessDenied")
     assert not exists(system, link["key"])
 
@@ -81,7 +81,7 @@ def test_a_link_that_has_expired_is_refused(system: System, monkeypatch: pytest.
     assert not exists(system, link["key"])
 
 
-# --- Other pages ------------------------------------------------------------------------------------------------------
+# --- Other websites ---------------------------------------------------------------------------------------------------
 
 
 def preflight(link: Link, origin: str, method: str = "POST") -> Answer:
@@ -90,7 +90,7 @@ def preflight(link: Link, origin: str, method: str = "POST") -> Answer:
     return Answer(answer.status, answer.headers, answer.data.decode())
 
 
-def test_the_consoles_page_may_upload_and_no_other_page(system: System) -> None:
+def test_only_the_consoles_page_may_upload(system: System) -> None:
     link = offered(system)
     page = system.env["CAFE_API_URL"]
     asked = preflight(link, page)

@@ -1,4 +1,4 @@
-"""Flow 3, whole: a file in the bucket -> receive_upload -> CloudWatch Logs, MySQL, SNS -> inbox."""
+"""Flow 3, end to end: a file in the bucket -> receive_upload -> CloudWatch Logs, MySQL, SNS -> inbox."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def test_an_inventory_is_logged_imported_and_announced_with_its_bad_rows(system:
 def test_a_key_with_any_characters_is_found(system: System, part: str) -> None:
     name = new_id("Supplier")
     uploaded = system.upload(f"inventory/{name} {part}.csv", HEADER + f"{name},x,y,1,,3\n")
-    # The notification shows what cannot be printed with escapes.
+    # The notification shows unprintable characters as escapes.
     system.notification(uploaded if uploaded.isprintable() else repr(uploaded), "upload")
     assert stock(system, name) == {"y": 3}
 
 
-def test_a_file_that_is_no_inventory_is_refused_and_another_file_only_received(system: System) -> None:
+def test_a_malformed_inventory_is_refused_and_any_other_file_is_only_received(system: System) -> None:
     name = new_id("Bäcker")
     refused = system.upload(key(), HEADER.encode() + f"{name},x,y,1,,5\n".encode("latin-1"))
     assert "UTF-8" in system.notification(refused, "upload")["message"]
@@ -43,7 +43,7 @@ def test_a_file_that_is_no_inventory_is_refused_and_another_file_only_received(s
     assert "received" in system.notification(received, "upload")["message"]
 
 
-def test_an_object_that_is_gone_before_it_is_read_is_announced_as_such(system: System) -> None:
+def test_an_object_deleted_before_it_is_read_is_announced_as_deleted(system: System) -> None:
     gone = key()
     system.call("receive_upload", s3_event(system.env["UPLOADS_BUCKET"], gone, "0" * 32))
     assert "deleted before it could be read" in system.notification(gone, "upload")["message"]

@@ -1,4 +1,4 @@
-"""Waiting for another process, calls at the same moment, and values that a test changes for a while."""
+"""Waits for other processes, makes simultaneous calls, and changes values temporarily."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-# Generous, because a busy machine is no failure: waiting longer than this is.
+# The time limit is generous, because a slow machine must not fail the tests.
 SECONDS = 60
 
 Found = TypeVar("Found")
 
 
 def wait_for(look: Callable[[], Found], what: str, seconds: float = SECONDS) -> Found:
-    """Calls ``look`` until it returns something true, and returns that."""
+    """Calls ``look`` until it returns a true value, and returns that value."""
     end = time.monotonic() + seconds
     while True:
         found = look()
         if found:
             return found
-        assert time.monotonic() < end, f"{what}: not after {seconds} s"
+        assert time.monotonic() < end, f"timed out after {seconds} s waiting for {what}"
         time.sleep(0.05)
 
 
 @contextmanager
 def changed(change: Callable[[Any], object], usual: Any, to: Any) -> Iterator[None]:
-    """Changes a value while the block runs, and then back to the usual one."""
+    """Changes a value while the block runs, and then restores the usual value."""
     change(to)
     try:
         yield
@@ -37,9 +37,9 @@ def changed(change: Callable[[Any], object], usual: Any, to: Any) -> Iterator[No
 
 
 def at_once(call: Callable[..., Found], *arguments: Any, times: int = 10) -> list[Found]:
-    """Makes ``times`` calls at the same moment. Each one gets the next of the ``arguments`` in turn, if there are any.
+    """Makes ``times`` simultaneous calls, and cycles through the ``arguments``, one per call.
 
-    Returns their results, in the order of the arguments.
+    Returns the results in the order of the calls.
     """
     start = threading.Barrier(times)
 

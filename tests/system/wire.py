@@ -1,6 +1,6 @@
-"""A proxy between the local AWS and all its clients, which injects the faults that a test asks for.
+"""A proxy between the local AWS and all its clients, which injects faults.
 
-It passes bytes on as they come, in both directions, with the headers that the client signed.
+It streams bytes in both directions, and keeps the headers that the client signed.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Reply:
 
 
 class Cut(Exception):
-    """Ends the connection without an answer."""
+    """Ends the connection without a response."""
 
 
 class Exchange:
-    """A call in progress. A fault decides whether the call reaches AWS, and which answer the client gets."""
+    """A call in progress. A fault decides whether the call reaches AWS, and which response the client gets."""
 
     def __init__(self, call: Call, send: Callable[[], Reply], send_changed: Callable[[bytes], bytes]) -> None:
         self.call = call
@@ -51,20 +51,20 @@ class Exchange:
         self._send_changed = send_changed
 
     def forward(self) -> Reply:
-        """Sends the call to AWS, and returns the answer while it still arrives."""
+        """Sends the call to AWS, and returns the response while it is still arriving."""
         return self._send()
 
     def forward_whole(self) -> tuple[Reply, bytes]:
-        """Sends the call to AWS, and returns the answer with its whole body."""
+        """Sends the call to AWS, and returns the response with its whole body."""
         reply = self.forward()
         body = b"".join(reply.body)
         reply.close()
         return reply, body
 
     def forward_changed(self, body: Any) -> bytes:
-        """Sends another body to AWS, and returns the body of the answer.
+        """Sends another body to AWS, and returns the response's body.
 
-        The caller's signature does not fit that body, so the proxy signs it with all rights.
+        The caller's signature does not match that body, so the proxy signs the call as an administrator.
         """
         return self._send_changed(json.dumps(body).encode())
 
@@ -74,10 +74,10 @@ Fault = Callable[[Exchange], Reply]
 
 @dataclass
 class Rule:
-    """A fault, and the calls that it applies to: all calls whose name matches ``operation``, or a part of them.
+    """A fault, and the calls that it applies to: calls whose name matches ``operation``.
 
-    The part is the ``first`` ones, each ``every``-th one, or a random ``share``. ``seen`` counts the matching calls,
-    and ``met`` those that the fault applied to.
+    It can be limited to the ``first`` calls, to every ``every``-th call, or to a random ``share``. ``seen`` counts the
+    matching calls, and ``met`` those that the fault applied to.
     """
 
     operation: str
@@ -96,7 +96,7 @@ class Rule:
         self._lock = threading.Lock()
 
     def meets(self, call: Call) -> bool:
-        """Returns whether the fault applies to this call, and counts it."""
+        """Returns whether the fault applies to this call, and counts the call."""
         if not re.fullmatch(self.operation, call.name) or self.caller not in (None, call.caller) or not self.when(call):
             return False
         with self._lock:
@@ -132,7 +132,7 @@ class Wire(ThreadingMixIn, TCPServer):
         self._thread.join()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Records errors in test code. It ignores clients that disconnect, which is normal."""
+        """Records errors in test code. Clients may disconnect at any time, so those errors are ignored."""
         error = sys.exception()
         if not isinstance(error, (Cut, ConnectionError, TimeoutError, HTTPException)):
             self.errors.append(error)
@@ -141,7 +141,7 @@ class Wire(ThreadingMixIn, TCPServer):
     def fault(self, operation: str, fault: Fault, **options: Any) -> Iterator[Rule]:
         """Applies a fault to calls while the block runs. ``options`` are fields of ``Rule``.
 
-        At the end it waits until the fault has applied to enough calls, because otherwise the test proves nothing.
+        At the end it waits until the fault has applied to enough calls. Otherwise the test would prove nothing.
         """
         rule = Rule(operation, fault, **options)
         self.rules.append(rule)
@@ -155,7 +155,7 @@ class Wire(ThreadingMixIn, TCPServer):
 
 
 class _Connection(StreamRequestHandler):
-    """A client's connection. It handles one request after the other."""
+    """A client's connection, which can carry several requests."""
 
     server: Wire
     disable_nagle_algorithm = True
@@ -200,7 +200,7 @@ class _Connection(StreamRequestHandler):
         rule = next((rule for rule in self.server.rules if rule.meets(call)), None)
         reply = rule.fault(Exchange(call, send, send_changed)) if rule else send()
         if not sent:
-            for _ in body:  # a client reads the answer only after it has sent its whole request
+            for _ in body:  # a client reads the response only after it has sent its whole request
                 pass
         try:
             self._answer(method, reply)

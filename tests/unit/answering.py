@@ -1,4 +1,4 @@
-"""The answer of MySQL to a query, in the packets that MySQL sends."""
+"""MySQL's response to a query, encoded as wire-protocol packets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def packet(body: bytes, number: int = 0) -> bytes:
 
 
 def packets(rows: Iterable[Row], last: bytes | None = END) -> Iterator[bytes]:
-    """Yields a packet for each row and then ``last``, unless that is None and the connection is lost there."""
+    """Yields one packet per row, then ``last``. None for ``last`` stands for a lost connection."""
     number = 0
     for number, row in enumerate(rows, 1):
         yield packet(b"".join(map(_with_length, row)), number)
@@ -40,9 +40,9 @@ def packets(rows: Iterable[Row], last: bytes | None = END) -> Iterator[bytes]:
 
 
 class Connection:
-    """A connection of PyMySQL with one answer, of which no row has been read; ``rest`` are the rows still to come.
+    """A PyMySQL connection with one unread response; ``rest`` iterates over the rows that are still to be sent.
 
-    The answer ends with ``last``, which is None for a lost connection.
+    The response ends with ``last``; None stands for a lost connection.
     """
 
     def __init__(self, rows: Iterable[Row], last: bytes | None = END, block_bytes: int = BLOCK_BYTES) -> None:

@@ -1,4 +1,4 @@
-"""The app with the settings of the unit tests, its API as a person calls it, and API Gateway's events."""
+"""The app with the unit tests' settings, a client for its API, and API Gateway events."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from chalice.test import Client, HTTPResponse
 from tests.unit.cloud import ENVIRONMENT
 from tests.unit.signing import Pool
 
-# The app reads its settings when it is imported, and other tests in this process have an environment of their own.
+# The app reads its settings on import, and other tests in this process use a different environment.
 with patch.dict(os.environ, ENVIRONMENT):
     import app  # noqa: F401
 
 
 class Api:
-    """Chalice's test client, with JSON bodies, and with a manager's token."""
+    """Chalice's test client, sending JSON bodies and a manager's token."""
 
     def __init__(self, client: Client, pool: Pool) -> None:
         self.client = client
@@ -27,11 +27,11 @@ class Api:
         self.headers = {"authorization": pool.token("mia", "managers")}
 
     def sent_by(self, name: str, *groups: str) -> Api:
-        """Returns the same API with the token of another person."""
+        """Returns the same API, called with another person's token."""
         return self.with_token(self.pool.token(name, *groups))
 
     def with_token(self, token: str | None) -> Api:
-        """Returns the same API with this Authorization header, or without one."""
+        """Returns the same API, called with this Authorization header, or with none."""
         other = Api(self.client, self.pool)
         other.headers = {"authorization": token} if token is not None else {}
         return other
@@ -40,19 +40,19 @@ class Api:
         return self.client.http.get(path, headers={**self.headers, **headers})
 
     def post(self, path: str, body: Any = b"", **headers: str) -> HTTPResponse:
-        """Sends ``body`` unchanged if it is bytes, else as JSON."""
+        """Sends bytes unchanged, and any other ``body`` as JSON."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         sent = {"content-type": "application/json", **self.headers, **headers}
         return self.client.http.post(path, headers=sent, body=raw)
 
     def invoke(self, function: str, event: Any) -> Any:
-        """Runs one of the app's functions on an event, and returns its answer."""
+        """Runs one of the app's functions on an event, and returns its result."""
         return self.client.lambda_.invoke(function, event).payload
 
 
 def refused(response: HTTPResponse, status: int, code: str) -> str:
-    """Checks the shape of an error, and returns its message."""
+    """Checks an error response, and returns its message."""
     assert response.status_code == status, response.body
     assert list(response.json_body)[:2] == ["Code", "Message"]
     for problem in response.json_body.get("Problems", []):
@@ -66,7 +66,7 @@ def refused(response: HTTPResponse, status: int, code: str) -> str:
 
 
 def gateway_event(method: str = "GET", resource: str = "/", **fields: Any) -> dict[str, Any]:
-    """Returns an event of API Gateway. ``context`` is added to its requestContext."""
+    """Returns an API Gateway event, with ``context`` added to its requestContext."""
     return {
         "requestContext": {"httpMethod": method, "resourcePath": resource, **fields.pop("context", {})},
         "headers": {},
@@ -80,5 +80,5 @@ def gateway_event(method: str = "GET", resource: str = "/", **fields: Any) -> di
 
 
 def request(path: str = "/", **fields: Any) -> Request:
-    """Returns the request that a view sees, of a call of this path."""
+    """Returns the request that a view receives for this path."""
     return Request(gateway_event("POST", "/orders", context={"path": path}, **fields), None)

@@ -1,4 +1,4 @@
-"""An AWS account with buckets, as the storage report measures it."""
+"""An AWS account with buckets for the storage report's tests."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from botocore.config import Config
 from chalicelib.storage import crew, measure, report
 from chalicelib.storage.measurement import Measurement
 
-# One session for all tests: it reads the long descriptions of the services once.
+# All tests share this session, because loading botocore's service models is slow.
 SESSION = boto3.Session(aws_access_key_id="testing", aws_secret_access_key="testing")
 NOW = datetime(2026, 11, 21, 3, 30, tzinfo=UTC)
 
 
 class Account:
-    """The clients of an account, one for each service and region, and short ways to fill it."""
+    """An account's clients, one per service and region, and helpers that fill the account."""
 
     def __init__(self) -> None:
         self.clients: dict[tuple[str, str], Any] = {}
@@ -44,7 +44,7 @@ class Account:
             s3.put_object(Bucket=name, Key=f"{number:05}", Body=b"x" * size)
 
     def figure(self, bucket: str, storage_type: str, day: datetime, size: int, region: str = "us-east-1") -> None:
-        """Adds one of CloudWatch's daily figures."""
+        """Adds a bucket's size on one day to CloudWatch."""
         names = {"BucketName": bucket, "StorageType": storage_type}
         datum = {
             "MetricName": "BucketSizeBytes",
@@ -72,13 +72,13 @@ class Account:
         return report.report(payload, spread, bucket="reports", **self.collaborators)
 
     def in_pages_of(self, keys: int) -> None:
-        """Lets S3 answer with pages of so few keys."""
+        """Makes S3 list at most ``keys`` keys per page."""
         self.s3.meta.events.register(
             "provide-client-params.s3.ListObjectsV2", lambda params, **_: params | {"MaxKeys": keys}
         )
 
     def out_of_time_after(self, service: str, operation: str) -> None:
-        """Uses up the time of the function with each answer to ``operation``."""
+        """Makes the function run out of time whenever ``operation`` returns."""
 
         def run_out(**_: Any) -> None:
             self.seconds_left = crew.RESERVE_SECONDS
@@ -86,14 +86,14 @@ class Account:
         self.client(service).meta.events.register(f"after-call.{service}.{operation}", run_out)
 
     def answer_listings(self, status: int, body: str, s3: Any = None, bucket: str = "") -> None:
-        """Lets S3 answer each listing of buckets whose name has ``bucket`` in it."""
+        """Makes S3 send this response to every listing whose URL contains ``bucket``."""
         answered = answer(status, body)
         (s3 or self.s3).meta.events.register_first(
             "before-send.s3.ListObjectsV2", lambda request, **_: answered(request) if bucket in request.url else None
         )
 
     def refuse(self, bucket: str) -> None:
-        """Lets S3 answer as it does where a bucket must not be listed."""
+        """Makes S3 deny the listing of this bucket."""
         self.answer_listings(
             403,
             '<?xml version="1.0" encoding="UTF-8"?><Error><Code>AccessDenied</Code><Message>User: cafe is not '
@@ -103,7 +103,7 @@ class Account:
 
 
 class Body(BytesIO):
-    """The body from which botocore reads a response."""
+    """A response body that botocore can read."""
 
     def stream(self, **_: Any) -> Iterator[bytes]:
         yield self.read()

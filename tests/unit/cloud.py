@@ -1,4 +1,4 @@
-"""The mocked AWS of the unit tests, whose resources have the names in ``ENVIRONMENT``."""
+"""The unit tests' mocked AWS, whose resources have the names in ``ENVIRONMENT``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ENVIRONMENT = {
     "FAILURES_QUEUE_URL": f"{QUEUES}cafe-test-failures",
     "ORDERS_TABLE": "cafe-test-orders",
     "ORDERS_STREAM_ARN": f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/cafe-test-orders/stream/2026-01-01T00:00:00.000",
-    # A list of orders reads each month since then, so an early date would make the tests slow.
+    # Listing orders reads every month since this date, so an early date would slow the tests down.
     "ORDERS_SINCE": str(datetime.now(UTC).date() - timedelta(days=1)),
     "NOTIFICATIONS_TABLE": "cafe-test-notifications",
     "REQUESTS_TABLE": "cafe-test-requests",
@@ -54,7 +54,7 @@ SERVICES = ("dynamodb", "sqs", "s3", "sns", "stepfunctions")
 
 @cache
 def _maker(service: str) -> Any:
-    """A client that makes resources. The app's own client may be stubbed at that moment."""
+    """Returns a separate client for creating resources, because the app's own may be stubbed."""
     return boto3.client(service, region_name=REGION, aws_access_key_id="testing", aws_secret_access_key="testing")
 
 
@@ -70,12 +70,12 @@ def _resources() -> dict[str, Any]:
 
 
 class Aws:
-    """The app's own clients of a mocked AWS. Each resource is made when a call first names it."""
+    """The app's own clients, in a mocked AWS. A resource is created when a call first names it."""
 
     def __init__(self, hooks: ExitStack) -> None:
         self._hooks = hooks
         self._lock = threading.Lock()
-        # The function that makes each resource, by the name of the resource in calls.
+        # The functions that create the missing resources, keyed by the resource's name in calls.
         self._missing: dict[str, Callable[[], Any]] = {ENVIRONMENT["TOPIC_ARN"]: self._make_topic}
         for table in ("Orders", "Notifications", "Requests"):
             self._missing[ENVIRONMENT[f"{table.upper()}_TABLE"]] = lambda table=table: self._make_table(table)
@@ -97,7 +97,7 @@ class Aws:
                     self._make(name)
 
     def _make(self, name: str) -> None:
-        # Calls of other threads wait until the resource exists.
+        # Other threads' calls wait until the resource exists.
         with self._lock:
             if name in self._missing:
                 self._missing.pop(name)()
@@ -115,26 +115,26 @@ class Aws:
         )
 
     def _make_topic(self) -> None:
-        """The topic, and a subscriber that shows what was published."""
+        """Creates the topic, and a subscribed queue that collects the published messages."""
         if make_inbox := self._missing.pop(f"{QUEUES}inbox", None):
             make_inbox()
         topic = _maker("sns").create_topic(Name="cafe-test-notifications")["TopicArn"]
         _maker("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=f"arn:aws:sqs:{REGION}:{ACCOUNT}:inbox")
 
     def queued(self) -> list[dict[str, Any]]:
-        """Takes all orders off the queue."""
+        """Receives all orders in the queue."""
         return self.drain(ENVIRONMENT["ORDERS_QUEUE_URL"])
 
     def published(self) -> list[dict[str, Any]]:
-        """Takes what was published since the last call: each with Subject, Message and MessageAttributes."""
+        """Returns the messages published since the last call, with Subject, Message and MessageAttributes."""
         return self.drain(f"{QUEUES}inbox")
 
     def drain(self, url: str) -> list[dict[str, Any]]:
-        """Takes all messages off a queue, and returns their bodies."""
+        """Receives all messages in a queue, and returns their bodies."""
         return [json.loads(each["Body"]) for each in self.receive(url)]
 
     def receive(self, url: str) -> list[dict[str, Any]]:
-        """Receives the messages of a queue, with their attributes."""
+        """Receives all messages in a queue, with their attributes."""
         received: list[dict[str, Any]] = []
         while messages := self.sqs.receive_message(
             QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
@@ -143,11 +143,11 @@ class Aws:
         return received
 
     def stored(self) -> dict[str, dict[str, Any]]:
-        """Returns the items of the orders table by their id."""
+        """Returns the orders table's items, keyed by order id."""
         return {item["orderID"]["S"]: item for item in self._items("ORDERS_TABLE")}
 
     def kept(self) -> list[dict[str, Any]]:
-        """Returns the items of the notifications table."""
+        """Returns the notifications table's items."""
         return self._items("NOTIFICATIONS_TABLE")
 
     def _items(self, variable: str) -> list[dict[str, Any]]:
@@ -155,12 +155,12 @@ class Aws:
         return items
 
     def execution(self, report_id: str) -> Any:
-        """Returns moto's own execution, which moto starts and never runs: a test sets how it went."""
+        """Returns moto's execution. moto starts it but never runs it, so a test sets the outcome."""
         machines = get_backend("stepfunctions")[ACCOUNT][REGION].state_machines
         return next(each for machine in machines for each in machine.executions if each.name == report_id)
 
     def finish(self, report_id: str, status: str = "SUCCEEDED", **fields: Any) -> None:
-        """Ends an execution with ``output``, or ``error`` and ``cause``."""
+        """Ends an execution with ``output``, or with ``error`` and ``cause``."""
         execution = self.execution(report_id)
         execution.stop(stop_date=execution.start_date, error=None, cause=None)
         execution.status = status
@@ -168,19 +168,19 @@ class Aws:
             setattr(execution, name, value)
 
     def calls(self, client: Any, operation: str) -> list[dict[str, Any]]:
-        """Returns a list that fills with the arguments of each coming call of ``operation``."""
+        """Returns a list to which the arguments of every later call of ``operation`` are added."""
         seen: list[dict[str, Any]] = []
         event = f"provide-client-params.{client.meta.service_model.service_id.hyphenize()}.{operation}"
         self.hook(client, event, lambda params, **_: seen.append(params))
         return seen
 
     def hook(self, client: Any, event: str, handler: Callable[..., Any]) -> None:
-        """Registers a handler until the end of the test, because the clients outlive it."""
+        """Registers a handler until the test ends, because the clients outlive the test."""
         client.meta.events.register(event, handler)
         self._hooks.callback(client.meta.events.unregister, event, handler)
 
     def _insert(self, params: dict[str, Any], **_: Any) -> tuple[AWSResponse, dict[str, Any]]:
-        """PartiQL's INSERT with parameters, which moto lacks, in the words of PutItem."""
+        """Emulates PartiQL's parameterised INSERT, which moto lacks, with PutItem."""
         responses: list[dict[str, Any]] = []
         for each in json.loads(params["body"])["Statements"]:
             statement = re.fullmatch(r'INSERT INTO "([\w-]+)" VALUE {(.+)}', each["Statement"])
@@ -200,7 +200,7 @@ class Aws:
 
 @contextmanager
 def refusing(client: Any, operation: str, code: str, status: int = 400, *, times: int = 1) -> Iterator[None]:
-    """The next calls of a client are answered with an error of this code."""
+    """Makes the client's next calls fail with this error code."""
     with Stubber(client) as stub:
         for _ in range(times):
             stub.add_client_error(operation, code, http_status_code=status)

@@ -1,4 +1,4 @@
-"""The fixtures of the unit tests: the app, the mocked AWS, the log, and no network."""
+"""The unit tests' fixtures: the app, the mocked AWS, the log, and a blocked network."""
 
 import io
 import os
@@ -19,7 +19,7 @@ from tests.unit.cloud import ROOT, Aws
 from tests.unit.logged import log_handler
 from tests.unit.signing import REGION, Pool
 
-# The short profile repeats the same few examples in each run. A slow machine is not a failure.
+# The short profile tries the same few examples in every run. Without deadlines, slow machines pass too.
 hypothesis.settings.register_profile("short", derandomize=True, deadline=None, max_examples=30, database=None)
 hypothesis.settings.register_profile("long", deadline=None, max_examples=300)
 hypothesis.settings.load_profile("long" if os.environ.get("CAFE_FUZZ") == "long" else "short")
@@ -36,7 +36,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_account(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither a sourced ``.local/env`` nor the developer's own AWS account is used."""
+    """Hides a sourced ``.local/env`` and the developer's AWS account from the tests."""
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
@@ -46,7 +46,7 @@ def no_account(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="package", autouse=True)
 def own_clients() -> Iterator[None]:
-    """The tests share their clients, which take long to make, but not with tests that use another AWS."""
+    """Lets these tests share clients, which are slow to create, but not with tests that use another AWS."""
     clients.aws.cache_clear()
     yield
     clients.aws.cache_clear()
@@ -60,21 +60,21 @@ def aws() -> Iterator[Aws]:
 
 @pytest.fixture
 def account() -> Iterator[Account]:
-    """An AWS account of which only the buckets matter."""
+    """A mocked AWS account that starts without buckets."""
     with mock_aws():
         yield Account()
 
 
 @pytest.fixture
 def s3(account: Account) -> Any:
-    """A client of S3 that no other test has, with a bucket for reports."""
+    """An S3 client that no other test shares, with a bucket for reports."""
     account.bucket("cafe-test-reports")
     return account.s3
 
 
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pool]:
-    """The user pool whose keys the app has not read yet."""
+    """A user pool whose keys the app has not fetched yet."""
     pool = Pool()
     monkeypatch.setattr(sign_in, "fetch", pool.fetch)
     sign_in.keys_of.cache_clear()
@@ -95,7 +95,7 @@ def api(client: Client, pool: Pool) -> Api:
 
 @pytest.fixture
 def log_lines(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """Receives what the functions log from now on."""
+    """Collects what the functions log during the test."""
     lines = io.StringIO()
     monkeypatch.setattr(log_handler(), "stream", lines)
     return lines

@@ -1,4 +1,4 @@
-"""Dead letters in each of their shapes, and the services to which a redrive brings them back."""
+"""Dead letters of every shape."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ ORDER = Order("o-1", "Zoë", (Item("Lima", 1),), "a secret note", "2026-11-21T03
 
 
 def read(message: dict[str, Any], queue: str) -> Letter:
-    """Returns the letter in a message of one of the two queues."""
+    """Returns the dead letter in a message from one of the two queues."""
     return read_order(message) if queue == DEAD else read_failure(message, ORIGINS)
 
 
 def message(body: Any, number: int = 1, **attributes: str) -> dict[str, Any]:
-    """Returns a message as SQS gives it."""
+    """Returns a message as SQS delivers it."""
     return {
         "MessageId": f"m-{number}",
         "ReceiptHandle": f"r-{number}",
@@ -35,7 +35,7 @@ def message(body: Any, number: int = 1, **attributes: str) -> dict[str, Any]:
 
 
 def invocation(function: str, payload: Any, error: Any = None, **context: Any) -> dict[str, Any]:
-    """Returns the record that Lambda keeps of an event on which a function failed.
+    """Returns Lambda's failure record for an event that a function could not process.
 
     https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
     """
@@ -78,7 +78,7 @@ def stream_record(order_id: str = "o-1", number: int = 5, name: str = "INSERT") 
 
 
 def envelope(**fields: Any) -> dict[str, Any]:
-    """Returns what SNS sends to a subscriber, or puts into its dead-letter queue."""
+    """Returns the envelope that SNS sends to a subscriber or to its dead-letter queue."""
     values = {"kind": "report", "key": "report/inventory-1", "facts": '{"id": "inventory-1"}'}
     url = "https://sns.us-east-1.amazonaws.com/"
     return {
@@ -123,5 +123,5 @@ NOT_STARTED = {
 
 
 def lost(function: str, payload: Any, **context: Any) -> dict[str, Any]:
-    """Returns a dead letter about an event on which a function failed."""
+    """Returns the dead letter for an event that a function could not process."""
     return message(invocation(function, payload, **context))

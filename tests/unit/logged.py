@@ -1,4 +1,4 @@
-"""The log of the functions, as the tests read it."""
+"""Helpers that read the functions' log."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pythonjsonlogger.json import JsonFormatter
 
 
 def log_handler() -> logging.Handler:
-    """Returns the functions' own handler; pytest adds others to look at the records."""
+    """Returns the functions' own handler; pytest adds others to capture the records."""
     (handler,) = (each for each in logging.getLogger("cafe").handlers if isinstance(each.formatter, JsonFormatter))
     return handler
 
 
 def records(lines: io.StringIO, message: str | None = None) -> list[dict[str, Any]]:
-    """Returns the log records, or those with this message."""
+    """Returns the log records, or only those with this message."""
     logged = [json.loads(line) for line in lines.getvalue().split("\n")[:-1]]
     return [each for each in logged if message in (None, each["message"])]

@@ -1,4 +1,4 @@
-"""Notifications as SNS hands them over, and the functions that keep and list them."""
+"""Notifications as SNS delivers them, and helpers that store and list them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ TABLE = ENVIRONMENT["NOTIFICATIONS_TABLE"]
 
 
 def attributes(**values: str) -> dict[str, dict[str, str]]:
-    """Returns message attributes as SNS hands them over."""
+    """Returns message attributes as SNS delivers them."""
     return {name: {"Type": "String", "Value": value} for name, value in values.items()}
 
 
 def sent(number: int = 1, moment: datetime = NOW, **fields: Any) -> dict[str, Any]:
-    """Returns one record of an SNS event; a field that is None is left out."""
+    """Returns one record of an SNS event, leaving out fields that are None."""
     sns = {
         "Type": "Notification",
         "MessageId": f"m-{number}",

@@ -1,4 +1,4 @@
-"""Orders, and the messages that the queue has of them."""
+"""Orders, and the SQS messages that carry them."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""New orders to the subscribers: each is announced, and one that cannot be holds up no other."""
+"""Announcing new orders to the subscribers: an order that cannot be announced delays no other."""
 
 import copy
 import re
@@ -19,7 +19,7 @@ from tests.unit.cloud import ENVIRONMENT, Aws, refusing
 
 
 def record(order_id: str, customer: Any = "c-1", name: str = "INSERT") -> dict[str, Any]:
-    """Returns one record of the table's stream."""
+    """Returns one record from the table's stream."""
     image = {"orderID": {"S": order_id}, "customerID": {"S": customer} if isinstance(customer, str) else customer}
     return {
         **{"eventID": f"e-{order_id}", "eventName": name, "eventVersion": "1.1", "eventSource": "aws:dynamodb"},
@@ -34,7 +34,7 @@ def record(order_id: str, customer: Any = "c-1", name: str = "INSERT") -> dict[s
 
 
 class Failures:
-    """The failures queue as announce_orders sees it. It does not accept the records that are ``refused``."""
+    """A failures queue that does not accept the records in ``refused``."""
 
     def __init__(self, *refused: str) -> None:
         self.put: list[str] = []
@@ -60,7 +60,7 @@ def announce(
     seconds: float = 60,
     redriven: bool = False,
 ) -> str | None:
-    """Announces records that are ``age`` seconds old. Returns the event id of the first that must come again."""
+    """Announces records that are ``age`` seconds old. Returns the event id of the first record to retry."""
     event = {"Records": list(records), **({"redriven": True} if redriven else {})}
     answer = announce_orders(
         event,
@@ -82,7 +82,7 @@ def announced(*records: dict[str, Any]) -> list[Notification]:
     return published
 
 
-def test_a_batch_of_new_orders_is_one_notification_that_names_each() -> None:
+def test_a_batch_of_new_orders_is_one_notification_that_names_all() -> None:
     (notification,) = announced(record("o-1"), record("o-2", "c-2"))
     assert notification.kind == "order"
     assert notification.subject == notification.sms == "2 new orders"
@@ -96,12 +96,12 @@ def test_a_changed_or_removed_order_is_not_announced() -> None:
     assert notification.message == "1 new order:\n- order o-2 of customer c-1"
 
 
-def test_a_batch_that_is_delivered_twice_has_one_key_and_another_batch_another() -> None:
+def test_a_redelivered_batch_keeps_its_key_and_another_batch_has_another_key() -> None:
     keys = [announced(*batch)[0].key for batch in ([record("o-1")], [record("o-1")], [record("o-2")])]
     assert keys[0] == keys[1] != keys[2]
 
 
-def test_each_order_has_one_line_and_a_customer_that_is_not_a_text_is_called_unknown() -> None:
+def test_each_order_has_one_line_and_a_customer_that_is_no_string_is_unknown() -> None:
     without_image = record("o-1")
     del without_image["dynamodb"]["NewImage"]
     customers = ({"N": "5"}, {"NULL": True}, {"M": {}}, {"L": []}, {"SS": ["a"]}, {"B": "AA=="})
@@ -123,7 +123,7 @@ INVALID, FORBIDDEN = refusal("InvalidParameter"), refusal("AuthorizationError")
 
 
 class Topic:
-    """An SNS that refuses some orders, or all of them. ``taken`` has the orders that its messages named."""
+    """An SNS topic that refuses some orders, or all. ``taken`` lists the orders in the messages that it accepted."""
 
     def __init__(self, error: Exception, *refused: str) -> None:
         self.error = error
@@ -144,7 +144,7 @@ EVENTS = [f"e-{order_id}" for order_id in BATCH]
 RECORDS = [record(order_id) for order_id in BATCH]
 
 
-def test_an_order_of_two_minutes_is_set_aside_and_a_younger_one_behind_it_comes_again() -> None:
+def test_a_two_minute_old_order_is_set_aside_and_a_younger_order_is_retried() -> None:
     young = copy.deepcopy(RECORDS)
     for each in young[4:]:
         each["dynamodb"]["ApproximateCreationDateTime"] += 60
@@ -154,7 +154,7 @@ def test_an_order_of_two_minutes_is_set_aside_and_a_younger_one_behind_it_comes_
     assert topic.calls == 1
     assert failures.put == EVENTS[:4]
     assert failures.reasons == ["SNS is away"]
-    # No record of an old batch comes again.
+    # An old batch has no records to retry.
     assert announce(RECORDS, Topic(AWAY), failures, age=121) is None
     assert failures.put == EVENTS[:4] + EVENTS
 
@@ -173,16 +173,16 @@ def test_a_refused_order_is_set_aside_alone_and_its_neighbours_are_announced(cul
     assert topic.calls <= 10
 
 
-def test_a_refusal_of_every_message_sets_all_orders_aside_at_once() -> None:
+def test_if_every_message_is_refused_all_orders_are_set_aside() -> None:
     topic, failures = Topic(FORBIDDEN), Failures()
     assert announce(RECORDS, topic, failures) is None
     assert (topic.calls, len(failures.reasons), failures.put) == (1, 1, EVENTS)
 
 
-def test_an_order_that_cannot_be_set_aside_either_comes_again_with_those_behind_it() -> None:
+def test_an_order_that_cannot_be_set_aside_is_retried_with_all_later_orders() -> None:
     topic = Topic(INVALID, "o-3")
     assert announce(RECORDS, topic, Failures("e-o-3")) == "e-o-3"
-    # If one behind it had been announced, it would be announced twice.
+    # If a later order had been announced, the retry would announce it twice.
     assert topic.taken == BATCH[:3]
     assert announce(RECORDS, Topic(FORBIDDEN, "o-3"), Failures("e-o-3")) == "e-o-3"
 
@@ -213,15 +213,15 @@ def test_a_record_that_cannot_be_read_is_set_aside_and_its_neighbours_are_announ
     assert topic.taken == BATCH[:3]
 
 
-def test_without_time_for_another_try_the_rest_comes_again() -> None:
+def test_without_time_for_another_try_later_orders_are_retried() -> None:
     topic = Topic(INVALID, "o-9")
     assert announce(RECORDS, topic, seconds=5) == "e-o-0"
     assert topic.calls == 1
 
 
 @pytest.mark.parametrize("age", [1, 1_000_000])
-def test_a_redriven_batch_with_an_error_that_can_pass_fails_the_function_so_that_lambda_retries(age: int) -> None:
-    """Nobody reads the answer of an asynchronous invocation."""
+def test_a_temporary_error_in_a_redriven_batch_fails_the_function_so_that_lambda_retries(age: int) -> None:
+    """Nobody reads an asynchronous invocation's result."""
     with pytest.raises(Unavailable, match=r"^10 orders could be neither"):
         announce(RECORDS, Topic(AWAY), age=age, redriven=True)
 
@@ -234,7 +234,7 @@ def test_a_redriven_order_that_is_refused_is_set_aside_again_or_fails_the_functi
         announce(RECORDS[:1], Topic(FORBIDDEN), Failures("e-o-0"), redriven=True)
 
 
-def test_announce_orders_sets_each_order_aside_as_lambda_would_its_event(api: Api, aws: Aws) -> None:
+def test_announce_orders_sets_orders_aside_in_lambdas_format(api: Api, aws: Aws) -> None:
     with refusing(aws.sns, "publish", "AuthorizationError", 403):
         answer = api.invoke("announce_orders", {"Records": [*RECORDS, record("o-10")]})
     assert answer == {"batchItemFailures": []}
@@ -248,14 +248,14 @@ def test_announce_orders_sets_each_order_aside_as_lambda_would_its_event(api: Ap
     assert letter["responsePayload"]["errorType"] == "AuthorizationErrorException"
     assert "AuthorizationError" in letter["responsePayload"]["errorMessage"]
     [change] = letter["requestPayload"]["Records"]
-    # This part of the record is enough to announce the order, and to bring it again.
+    # These parts of the record are enough to announce the order and to redrive it.
     assert list(change) == ["eventID", "eventName", "eventSourceARN", "dynamodb"]
     assert change["dynamodb"]["NewImage"] == {"customerID": {"S": "c-1"}}
     assert announced(change)[0].message.endswith("- order o-3 of customer c-1")
 
 
 @pytest.mark.parametrize("fault", ["AccessDenied", "ServiceUnavailable", "one entry"])
-def test_orders_that_the_failures_queue_refuses_come_again(api: Api, aws: Aws, fault: str) -> None:
+def test_orders_that_the_failures_queue_refuses_are_retried(api: Api, aws: Aws, fault: str) -> None:
     with refusing(aws.sns, "publish", "AuthorizationError", 403), Stubber(aws.sqs) as sqs:
         if fault == "one entry":
             entry = {"Id": "3", "Code": "InternalError", "SenderFault": False}

@@ -1,6 +1,6 @@
-"""The routes of the REST API through Chalice's test client: what each answers, and which errors reach a client.
+"""The REST API's routes through Chalice's test client: their responses, and the errors that reach a client.
 
-Valid bodies, parameters and keys are tested where they are parsed: test_rest, test_orders, test_reports.
+The parsing of bodies, parameters and keys is tested in test_rest, test_orders and test_reports.
 """
 
 import json
@@ -31,19 +31,19 @@ def started(api: Api, body: Any = b"", **headers: str) -> dict[str, Any]:
 
 
 def stored(api: Api, aws: Aws) -> None:
-    """Lets store_orders take what is on the queue."""
+    """Runs store_orders on the queued orders."""
     records = [message(json.dumps(body), number) for number, body in enumerate(aws.queued())]
     assert api.invoke("store_orders", {"Records": records}) == {"batchItemFailures": []}
 
 
 def place(api: Api, aws: Aws, *orders: dict[str, Any]) -> None:
-    """Sends orders all the way into the table."""
+    """Posts orders, and stores them in the table."""
     assert api.post("/orders", list(orders)).status_code == 202
     stored(api, aws)
 
 
 def pages(api: Api, path: str, key: str) -> Iterator[list[str]]:
-    """Follows ``next`` to the end of a list, and gives the ids on each page."""
+    """Follows ``next`` to the end of a list, yielding the ids on each page."""
     following: str | None = ""
     while following is not None:
         page = api.get(path + following).json_body
@@ -63,7 +63,7 @@ def test_without_a_kind_an_inventory_report_is_started(api: Api, aws: Aws, body:
     assert aws.execution(report_id).state_machine_arn == ENVIRONMENT["INVENTORY_REPORT_ARN"]
 
 
-def test_a_key_belongs_to_one_report_and_to_the_person_who_asked_first(api: Api, aws: Aws) -> None:
+def test_a_key_belongs_to_one_report_and_to_its_first_sender(api: Api, aws: Aws) -> None:
     ben, key = api.sent_by("ben", "managers"), "_-" * 32
     first = started(api, idempotency_key=key)
     assert started(ben, {"kind": "inventory"}, idempotency_key=key) == first
@@ -73,13 +73,13 @@ def test_a_key_belongs_to_one_report_and_to_the_person_who_asked_first(api: Api,
     assert message.startswith(f"Idempotency-Key: {key} ")
     assert [each["reportId"] for each in api.get("/reports").json_body["reports"]] == [first["reportId"]]
     assert api.get(first["href"]).json_body["requestedBy"] == "mia"
-    # Without a key each request is a report.
+    # Without a key, every request starts a new report.
     second = started(ben)
     assert second["reportId"] != first["reportId"] != started(api)["reportId"] != second["reportId"]
     assert api.get(second["href"]).json_body["requestedBy"] == "ben"
 
 
-def test_a_running_report_has_null_for_what_is_not_known_yet(api: Api, aws: Aws) -> None:
+def test_a_running_report_has_null_in_fields_not_known_yet(api: Api, aws: Aws) -> None:
     report = started(api)
     shown = api.get(report.pop("href")).json_body
     assert TIMESTAMP.fullmatch(shown.pop("startedAt"))
@@ -95,7 +95,7 @@ def test_a_succeeded_report_has_its_summary_and_a_fresh_link_for_an_hour(api: Ap
     shown = api.get(f"/reports/{report_id}").json_body
     assert (shown["status"], shown["summary"], shown["error"]) == ("SUCCEEDED", summary, None)
     assert TIMESTAMP.fullmatch(shown["finishedAt"])
-    # Its page is not there.
+    # The report's page does not exist yet.
     assert (shown["url"], shown["expiresAt"]) == (None, None)
     aws.s3.put_object(Bucket=ENVIRONMENT["REPORTS_BUCKET"], Key=f"{kind}/{report_id}/report.html", Body=b"<p>")
     before = app.now()
@@ -126,7 +126,7 @@ def test_a_failed_report_says_why(api: Api, aws: Aws, status: str, fields: dict[
 
 
 @pytest.mark.parametrize("given", ["{}", "[]", "null", '"requestedBy"', '{"requestedBy": 7}', '{"mode": "listing"}'])
-def test_a_report_started_by_hand_is_found_and_nobody_requested_it(api: Api, aws: Aws, given: str) -> None:
+def test_a_report_started_by_hand_is_found_without_a_requester(api: Api, aws: Aws, given: str) -> None:
     aws.sfn.start_execution(stateMachineArn=ENVIRONMENT["STORAGE_REPORT_ARN"], name="by-hand", input=given)
     shown = api.get("/reports/by-hand").json_body
     assert (shown["kind"], shown["requestedBy"]) == ("storage", None)
@@ -138,7 +138,7 @@ def test_a_report_that_does_not_exist_is_a_404(api: Api, aws: Aws, report_id: st
     calls = aws.calls(aws.sfn, "DescribeExecution")
     message = refused(api.get(f"/reports/{report_id}{history}"), 404, "NotFound")
     assert message.startswith("there is no report ")
-    # Step Functions would call a malformed name invalid.
+    # Step Functions rejects malformed names, so it is not called for them.
     assert bool(calls) is (report_id == "inventory-none")
 
 
@@ -159,7 +159,7 @@ def test_reports_of_both_machines_are_listed_newest_first_by_pages_and_by_kind(a
     assert list(pages(api, "/reports?kind=storage", "reportId")) == [ids[2:0:-1]]
 
 
-def test_an_order_is_queued_and_named(api: Api, aws: Aws) -> None:
+def test_an_order_is_queued_and_its_id_returned(api: Api, aws: Aws) -> None:
     response = api.post("/orders", ORDER)
     assert response.status_code == 202
     assert response.json_body == {"orderID": "o-1", "status": "QUEUED", "href": "/orders/o-1"}
@@ -169,7 +169,7 @@ def test_an_order_is_queued_and_named(api: Api, aws: Aws) -> None:
     assert queued == {"orderID": "o-1", "customerID": "c-1", "items": items, "note": None, "requestedBy": "mia"}
 
 
-def test_a_list_is_answered_in_its_own_order_with_new_ids_where_the_client_gave_none(api: Api, aws: Aws) -> None:
+def test_a_list_is_answered_in_its_sequence_with_new_ids_where_none_were_given(api: Api, aws: Aws) -> None:
     answered = api.post("/orders", [{**ORDER, "orderID": "z"}, MOCHA, ORDER, ORDER, MOCHA]).json_body["orders"]
     ids = [each["orderID"] for each in answered]
     assert [ids[0], *ids[2:4]] == ["z", "o-1", "o-1"]
@@ -179,13 +179,13 @@ def test_a_list_is_answered_in_its_own_order_with_new_ids_where_the_client_gave_
     assert ids[1] != ids[4]
 
 
-def test_an_id_twice_in_a_list_with_other_content_is_a_conflict(api: Api) -> None:
+def test_two_orders_in_a_list_with_one_id_and_different_content_conflict(api: Api) -> None:
     message = refused(api.post("/orders", [ORDER, {**ORDER, "quantity": 3}]), 409, "Conflict")
     assert message == "orders[1].orderID: is also the id of orders[0], which has different content"
 
 
 @pytest.mark.parametrize(("given", "count"), [(MOCHA, 1), ([MOCHA] * 3, 3)], ids=["one", "a list"])
-def test_the_same_orders_under_the_same_key_are_the_same_orders(api: Api, aws: Aws, given: Any, count: int) -> None:
+def test_the_same_orders_under_the_same_key_keep_their_ids(api: Api, aws: Aws, given: Any, count: int) -> None:
     answers = [api.post("/orders", given, idempotency_key="monday").json_body for _ in range(3)]
     assert answers[1:] == answers[:1] * 2
     assert len({each["orderID"] for each in aws.queued()}) == count
@@ -194,8 +194,8 @@ def test_the_same_orders_under_the_same_key_are_the_same_orders(api: Api, aws: A
 @pytest.mark.parametrize(
     "other", [{**MOCHA, "item": "Tea"}, {**MOCHA, "orderID": "o-1"}, [MOCHA]], ids=["content", "id", "list"]
 )
-def test_other_orders_under_the_same_key_are_a_conflict_and_not_queued(api: Api, aws: Aws, other: Any) -> None:
-    # Orders that were refused leave their key free.
+def test_different_orders_under_one_key_are_a_conflict_and_not_queued(api: Api, aws: Aws, other: Any) -> None:
+    # A refused order does not use up its key.
     assert api.post("/orders", {"customerID": "c"}, idempotency_key="monday").status_code == 400
     assert api.post("/orders", MOCHA, idempotency_key="monday").status_code == 202
     assert len(aws.queued()) == 1
@@ -214,13 +214,13 @@ def test_a_stored_order_is_shown(api: Api, aws: Aws) -> None:
 
 
 def test_an_order_keeps_the_name_of_the_person_who_sent_it_first(api: Api, aws: Aws) -> None:
-    """The same id or the same key is the same order, whoever sends it."""
+    """The same id or key means the same order, whoever sends it."""
     for sender in (api.sent_by("ana", "staff"), api):
         assert sender.post("/orders", ORDER).status_code == 202
         assert sender.post("/orders", MOCHA, idempotency_key="lunch").status_code == 202
     stored(api, aws)
     assert {each["requestedBy"] for each in api.get("/orders").json_body["orders"]} == {"ana"}
-    # The order is stored by now.
+    # The order is stored by now, so it is not queued again.
     assert api.post("/orders", ORDER).status_code == 202
     assert aws.queued() == []
 
@@ -268,7 +268,7 @@ def test_an_impossible_filter_is_refused(api: Api, query: str, problem: str) -> 
     assert refused(api.get(query), 400, "InvalidRequest") == problem
 
 
-def test_a_token_of_no_list_or_of_another_list_is_refused(api: Api, aws: Aws) -> None:
+def test_a_malformed_token_or_another_lists_token_is_refused(api: Api, aws: Aws) -> None:
     for number in range(3):
         started(api)
         place(api, aws, {**ORDER, "orderID": f"o-{number}"})
@@ -291,7 +291,7 @@ def test_a_body_that_cannot_be_read_is_a_400_a_413_or_a_415(api: Api, path: str)
         assert kind in refused(api.post(path, b"{}", content_type=kind), 415, "UnsupportedMediaType")
 
 
-def test_health_says_the_stage_and_the_version_of_the_project(api: Api) -> None:
+def test_health_returns_the_stage_and_the_projects_version(api: Api) -> None:
     response = api.get("/health")
     assert (response.status_code, response.json_body) == (200, {"status": "ok", "stage": "test", "version": VERSION})
     assert f'\nversion = "{VERSION}"\n' in (ROOT / "pyproject.toml").read_text()

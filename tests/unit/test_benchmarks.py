@@ -20,7 +20,7 @@ PRICES = {
     "sqs.per_1000000": 0.4,
     "xray.traces.per_1000000": 5.0,
 }
-# Waiting only, because the time of a processor depends on the function's memory.
+# These durations are waiting time only: processor time depends on the function's memory.
 DURATIONS = {
     f"{function} {size}": [0.0, 0.01]
     for function in ("api_handler", "store_orders", "announce_orders", "record_notification")
@@ -50,8 +50,8 @@ def test_a_run_changes_only_its_own_part_of_the_page() -> None:
         page.with_part(before, "c", "new")
 
 
-def test_the_page_and_the_record_have_each_benchmark() -> None:
-    """After a change of the results, the costs or the prices, run `python -m benchmarks.page`."""
+def test_the_page_and_the_record_contain_every_benchmark() -> None:
+    """After changing the results, the costs or the prices, run `python -m benchmarks.page`."""
     from benchmarks.__main__ import BENCHMARKS
 
     assert results.read().keys() == BENCHMARKS.keys()
@@ -71,20 +71,20 @@ def test_the_cost_of_orders_is_counted_line_by_line() -> None:
     money.orders(bill, 1_000_000, in_request=100, batch=100, looked_up=True)
     assert {name: round(usd, 6) for name, usd in bill.lines.items() if usd} == {
         "API Gateway": 0.04,
-        # Four functions for each hundred orders.
+        # Four invocations per hundred orders.
         "Lambda requests": 0.008,
         "Lambda time": round(40_000 * 0.01 * 0.25 * 0.00002, 6),
         "X-Ray traces": 0.01,
         "DynamoDB reads": 0.125,
-        # Ten messages in each call: sent, received and deleted.
+        # Messages are sent, received and deleted ten per call.
         "SQS": 0.12,
-        # An order and two indexes, and a notification of 5.1 KB and one index.
+        # An order is written with two indexes, and a 5.1 KB notification with one.
         "DynamoDB writes": round((3_000_000 + 10_000 * 6 * 2) * 0.5 / 1_000_000, 6),
         "SNS": 0.005,
     }
 
 
-def test_a_function_with_less_memory_has_less_of_a_processor() -> None:
+def test_a_function_with_less_memory_has_a_smaller_share_of_a_processor() -> None:
     bill = money.Bill(PRICES, {"store_orders 1": [0.1, 0.2]})
     bill.invoke("store_orders", 1, "store_orders 1")
     gigabytes = money.memory("store_orders") / 1_024
@@ -92,8 +92,8 @@ def test_a_function_with_less_memory_has_less_of_a_processor() -> None:
     assert bill.lines["Lambda time"] == pytest.approx(seconds * gigabytes * 0.00002)
 
 
-def test_the_page_on_architecture_has_the_loads_of_the_code() -> None:
-    """After a change of the code or of a measured duration, run `python -m benchmarks.load`."""
+def test_the_architecture_page_has_the_loads_that_the_code_computes() -> None:
+    """After changing the code or a measured duration, run `python -m benchmarks.load`."""
     text = load.PAGE.read_text()
     assert load.page_with_tables(text) == text
 
@@ -104,7 +104,7 @@ def test_a_load_has_full_batches_from_lists_or_single_orders() -> None:
     assert (lists.sends, single.sends) == (100, 1_000)
     assert (lists.batches, lists.receives_and_deletes, lists.writes) == (10, 200, 1_000)
     assert lists.concurrency("store_orders") == pytest.approx(10 * load.seconds("store_orders", 100))
-    # A hundred lines of 47 bytes and the rest of a notification. Single orders add the ids of a hundred requests.
+    # A notification has a hundred 47-byte lines and other fields. Single orders add a hundred request ids.
     assert (lists.inbox_writes, single.inbox_writes) == (10 * 6, 10 * 9)
 
 

@@ -1,4 +1,4 @@
-"""The clients: how they are made, how long their calls take, and what errors of MySQL become."""
+"""The clients: how they are made, how long their calls take, and how MySQL's errors are translated."""
 
 import hashlib
 import inspect
@@ -35,15 +35,15 @@ def test_a_client_is_made_once_for_each_service_and_region() -> None:
 
 @pytest.fixture
 def new_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets one test make clients of its own, in a session of its own."""
+    """Gives one test its own clients and session."""
     for name in ("aws", "_session"):
         monkeypatch.setattr(clients, name, cache(getattr(clients, name).__wrapped__))
 
 
-def test_first_calls_at_once_make_each_client_once_one_after_the_other(
+def test_concurrent_first_calls_create_each_client_once_and_in_turn(
     new_clients: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A list of orders makes eight calls at once."""
+    """Storing or listing orders makes up to eight calls at once."""
     making: list[str] = []
     made: list[str] = []
 
@@ -62,7 +62,7 @@ def test_first_calls_at_once_make_each_client_once_one_after_the_other(
     assert sorted(made) == sorted(SERVICES)
 
 
-def test_threads_that_get_the_first_error_of_a_client_at_once_all_catch_it(
+def test_threads_that_get_a_clients_first_error_at_once_all_catch_it(
     new_clients: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create = ClientExceptionsFactory._create_client_exceptions
@@ -78,8 +78,8 @@ def test_threads_that_get_the_first_error_of_a_client_at_once_all_catch_it(
     assert set(found) == {client._client.exceptions.QueueDoesNotExist}
 
 
-def test_a_call_is_signed_with_version_4_and_ends_with_all_its_tries_before_the_api_does() -> None:
-    """API Gateway gives up after 29 seconds."""
+def test_a_call_is_signed_with_version_4_and_all_its_tries_end_before_the_api_times_out() -> None:
+    """API Gateway times out after 29 seconds."""
     for service in SERVICES:
         config = clients.aws(service).meta.config
         assert config.signature_version in ("v4", "s3v4")
@@ -98,14 +98,14 @@ def test_a_call_that_could_outlast_its_function_does_not_begin(aws: Aws, monkeyp
         moment += 0.1
         with pytest.raises(Unavailable, match=r"^too little time is left for ListQueues: try again in a moment$"):
             aws.sqs.list_queues()
-    # A time that is too short for any call is not a limit: Chalice's test client gives each function three seconds.
+    # A remaining time too short for any call is not a time-out: Chalice's test client allows three seconds.
     for seconds in (0, 3, clients.longest_call("s3"), None):
         with clients.time_limit(seconds) if seconds is not None else nullcontext():
             aws.sqs.list_queues()
 
 
 class Connection:
-    """Stands for the connection of PyMySQL. The system tests have a real server."""
+    """A fake PyMySQL connection. The system tests use a real server."""
 
     def __init__(self, **options: Any) -> None:
         inspect.signature(pymysql.Connection.__init__).bind(None, **options)
@@ -118,7 +118,7 @@ class Connection:
 
 @pytest.fixture
 def connections(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
-    """Returns a list that fills with the connections that PyMySQL makes."""
+    """Returns a list to which every new PyMySQL connection is added."""
     made: list[Connection] = []
 
     def connect(**options: Any) -> Connection:
@@ -130,7 +130,7 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
 
 
 def use(error: Exception | None = None) -> None:
-    """Opens a connection, on which something fails with ``error``."""
+    """Opens a connection, and raises ``error`` while it is open."""
     with clients.mysql(DATABASE):
         if error:
             raise error
@@ -142,7 +142,7 @@ def test_a_connection_has_utf8_utc_strict_mode_and_time_outs(connections: list[C
     place = [options[name] for name in ("host", "port", "database", "user", "password", "charset", "autocommit")]
     assert place == ["db.example", 3307, "cafe", "reader", "secret", "utf8mb4", False]
     assert options["init_command"] == "SET time_zone = '+00:00', sql_mode = 'STRICT_TRANS_TABLES'"
-    # A database that has paused for a day takes half a minute to resume.
+    # A database that has been paused for a day takes half a minute to resume.
     assert 30 < options["connect_timeout"] <= 60
     assert options["read_timeout"] == options["write_timeout"] == 60
 
@@ -158,16 +158,16 @@ def test_each_use_has_a_fresh_connection_that_is_closed_at_its_end(connections: 
 @pytest.mark.parametrize(
     "error",
     [
-        # Too many connections, shutdowns, a lock time-out, a deadlock, an interrupt, and a server that does not answer.
+        # Too many connections, shutdowns, a lock time-out, a deadlock, an interrupt and an unresponsive server.
         *(pymysql.err.OperationalError(code, "said the server") for code in (1040, 1053, 1152, 1205, 1213, 1317, 1927)),
         *(pymysql.err.OperationalError(code, "said PyMySQL") for code in (0, 2002, 2003, 2006, 2013, 2014)),
         *(TimeoutError("timed out"), ConnectionResetError(104, "reset"), BrokenPipeError()),
-        # PyMySQL raises this on a connection that went away before.
+        # PyMySQL raises this for a connection that is already lost.
         pymysql.err.InterfaceError(0, ""),
     ],
     ids=repr,
 )
-def test_an_error_that_can_pass_is_unavailable(connections: list[Connection], error: Exception) -> None:
+def test_a_temporary_error_is_unavailable(connections: list[Connection], error: Exception) -> None:
     with pytest.raises(DatabaseUnavailable, match=r"^MySQL at db\.example:3307 does not answer for now: ") as caught:
         use(error)
     assert "secret" not in str(caught.value)
@@ -182,7 +182,7 @@ def test_an_error_that_can_pass_is_unavailable(connections: list[Connection], er
     ],
     ids=lambda error: str(error.args[0]),
 )
-def test_an_error_that_cannot_pass_is_refused(connections: list[Connection], error: Exception) -> None:
+def test_a_permanent_error_is_refused(connections: list[Connection], error: Exception) -> None:
     with pytest.raises(DatabaseRefused) as caught:
         use(error)
     assert str(caught.value) == f"MySQL at db.example:3307 refuses: {error.args[1]}"
@@ -190,7 +190,7 @@ def test_an_error_that_cannot_pass_is_refused(connections: list[Connection], err
 
 
 def context_for(connections: list[Connection], host: str) -> Any:
-    """Returns the TLS settings of a connection to ``host``."""
+    """Returns the TLS settings for a connection to ``host``."""
     with clients.mysql(replace(DATABASE, host=host)):
         pass
     return connections[-1].options["ssl"]
@@ -204,7 +204,7 @@ def context_for(connections: list[Connection], host: str) -> Any:
         ("cafe.proxy-abc123.eu-central-1.rds.amazonaws.com", None),
     ],
 )
-def test_a_server_of_rds_must_have_a_certificate_of_its_region_and_a_proxy_a_public_one(
+def test_an_rds_server_needs_its_regions_certificate_and_a_proxy_a_public_one(
     connections: list[Connection], host: str, region: str | None
 ) -> None:
     context = context_for(connections, host)
@@ -213,7 +213,7 @@ def test_a_server_of_rds_must_have_a_certificate_of_its_region_and_a_proxy_a_pub
     names = {dict(pair[0] for pair in each["subject"]).get("commonName", "") for each in context.get_ca_certs()}
     own = {f"Amazon RDS {region} Root CA {key} G1" for key in ("RSA2048", "RSA4096", "ECC384")}
     assert names == own if region else not any("Amazon RDS" in name for name in names)
-    # A server elsewhere is not checked.
+    # Servers outside RDS are not checked.
     for other in ("127.0.0.1", "db.example", f"{host}.example", "xrds.amazonaws.com"):
         assert context_for(connections, other) is None
 
@@ -226,7 +226,7 @@ def test_a_region_without_a_known_authority_is_refused(connections: list[Connect
 
 
 def test_the_authorities_are_those_of_amazons_file_and_do_not_expire_soon() -> None:
-    """The digest is that of https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem in 2026."""
+    """The digest is that of https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem as of 2026."""
     content = clients.AUTHORITIES.read_bytes()
     assert hashlib.sha256(content).hexdigest() == "e5bb2084ccf45087bda1c9bffdea0eb15ee67f0b91646106e466714f9de3c7e3"
     certificates = load_pem_x509_certificates(content)
@@ -247,7 +247,7 @@ def test_a_server_with_another_certificate_is_refused(monkeypatch: pytest.Monkey
 
 
 class Server:
-    """A MySQL with one password, and the secret that has the password."""
+    """A MySQL server with one password, and the secret that stores it."""
 
     def __init__(self, aws: Aws, connections: list[Connection]) -> None:
         self.connections = connections
@@ -257,7 +257,7 @@ class Server:
         self.rotate("first")
 
     def rotate(self, password: str) -> None:
-        """Gives the server and the secret another password."""
+        """Sets a new password on the server and in the secret."""
         self.password = password
         given = {"host": "db.example", "port": 3307, "dbname": "cafe", "username": "reader", "password": password}
         self.secrets.put_secret_value(SecretId=self.arn, SecretString=json.dumps(given))
@@ -300,7 +300,7 @@ def test_the_secret_is_read_when_it_is_needed_and_once_for_all_connections(serve
     assert [each.closed for each in server.connections] == [1, 1]
 
 
-def test_a_rotated_password_is_read_once_and_then_known(server: Server) -> None:
+def test_a_rotated_password_is_read_once_and_then_cached(server: Server) -> None:
     server.use()
     server.rotate("second")
     server.use()
@@ -315,7 +315,7 @@ def test_a_password_that_stays_wrong_is_refused_after_the_secret_was_read_once_m
         server.use()
     assert server.tried == ["first", "first"]
     assert len(server.reads) == 2
-    # The password can be right the next time.
+    # The password may be right the next time.
     server.password = "first"
     server.use()
 

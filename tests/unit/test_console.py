@@ -1,4 +1,4 @@
-"""The page of the console and its files, as the API serves them."""
+"""The console's page and files, as the API serves them."""
 
 import re
 from html.parser import HTMLParser
@@ -20,7 +20,7 @@ FILES = sorted(path.name for path in console.FOLDER.iterdir() if path.suffix in 
 
 
 class Page(HTMLParser):
-    """The addresses, settings and inline code in the elements of the page."""
+    """Collects the URLs, settings and inline code from the page's elements."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
         if tag == "base":
-            # A browser uses the first one for all addresses, even for those before it.
+            # A browser applies the first <base> element to all URLs, even to those before it.
             self.base = self.base or given["href"]
         elif tag == "meta" and given.get("name", "").startswith("cafe-"):
             self.settings[given["name"]] = given["content"]
@@ -119,11 +119,11 @@ def test_each_file_has_its_type_and_its_content(api: Api, name: str) -> None:
     kind = console.TYPES["." + name.rsplit(".", 1)[1]]
     assert (response.status_code, response.headers["Content-Type"]) == (200, kind)
     assert response.body == (console.FOLDER / name).read_bytes()
-    # Chalice refuses a binary file to a client that does not accept exactly its type.
+    # Chalice refuses a binary file unless the client accepts exactly its type.
     assert kind.partition(";")[0] not in app.app.api.binary_types
 
 
-def test_every_file_of_the_folder_is_the_page_its_code_or_is_served() -> None:
+def test_every_file_in_the_folder_is_the_page_its_code_or_a_served_file() -> None:
     others = {path.name for path in console.FOLDER.iterdir() if path.name not in FILES}
     assert others - {"__pycache__"} == {"__init__.py", "index.html"}
 
@@ -135,7 +135,7 @@ def test_every_file_of_the_folder_is_the_page_its_code_or_is_served() -> None:
         *("/etc/passwd", "console.css/", "./console.css", "CONSOLE.CSS", "console.css\x00", "*.css", "x" * 5_000),
     ],
 )
-def test_no_other_name_gives_a_file(name: str) -> None:
+def test_no_other_name_returns_a_file(name: str) -> None:
     with pytest.raises(NotFound) as caught:
         console.file(Request(gateway_event(), None), SETTINGS, name)
     assert len(str(caught.value)) < 400
@@ -155,7 +155,7 @@ def test_an_unchanged_file_is_not_sent_again(api: Api, path: str) -> None:
     for known in (tag, f'"other", {tag}', tag.removeprefix("W/")):
         again = api.get(path, **{"if-none-match": known})
         assert (again.status_code, again.body) == (304, b"")
-        # The browser's copy gets the headers of this answer.
+        # The browser copies this response's headers to its cached file.
         assert {**again.headers, "X-Request-Id": first.headers["X-Request-Id"]}.items() >= first.headers.items()
     for other in ("", '"other"', "*", 'W/""'):
         assert api.get(path, **{"if-none-match": other}).status_code == 200

@@ -1,4 +1,4 @@
-"""One id from the request to the notification, and on the way back of what failed."""
+"""One correlation id from the request to the notification, which redriven dead letters keep."""
 
 import io
 import json
@@ -30,24 +30,24 @@ ANYTHING = st.recursive(
 
 
 def ids(lines: io.StringIO, text: str) -> list[str | None]:
-    """Returns the ids of the log records with this message."""
+    """Returns the correlation ids of the log records with this message."""
     return [each.get("correlationId") for each in records(lines, text)]
 
 
 def attribute(correlation_id: str) -> dict[str, Any]:
-    """Returns the id in the attributes of a message, as Lambda hands them over."""
+    """Returns message attributes with this id, as Lambda receives them."""
     return {"correlationId": {"stringValue": correlation_id, "dataType": "String"}}
 
 
 def event_of(*pairs: tuple[Order | str, str]) -> dict[str, Any]:
-    """Returns an SQS event of bodies, each with the id of its request."""
+    """Returns an SQS event whose messages have these bodies and request ids."""
     event = messages(*(body for body, _ in pairs))
     for each, (_, correlation_id) in zip(event["Records"], pairs, strict=True):
         each["messageAttributes"] = attribute(correlation_id)
     return event
 
 
-def test_an_answer_has_the_id_of_the_client_or_a_new_one_and_no_later_record_has_it(api: Api) -> None:
+def test_a_response_has_the_clients_id_or_a_new_id_and_no_later_record_has_it(api: Api) -> None:
     assert api.get("/health", **REQUEST).headers["X-Request-Id"] == "r-1"
     assert correlation.current() is None
     new = [api.get("/health").headers["X-Request-Id"] for _ in range(2)]
@@ -79,7 +79,7 @@ def test_an_error_has_the_id_and_a_record_with_its_status(
         assert answered["route"].startswith("GET /")
 
 
-def test_behind_api_gateway_a_new_id_is_the_one_of_the_gateway() -> None:
+def test_behind_api_gateway_a_new_id_is_the_gateways_request_id() -> None:
     event = gateway_event(resource="/health", context={"requestId": "c6af9ac6-7b61-11e6-9a41"})
     assert app.app(event, None)["headers"]["X-Request-Id"] == "c6af9ac6-7b61-11e6-9a41"
 
@@ -113,7 +113,7 @@ def test_a_notification_of_many_orders_has_at_most_a_hundred_ids_each_once(aws: 
     publisher(aws.sns, ENVIRONMENT["TOPIC_ARN"])(Notification("order", "k", "s", "x" * 300_000, "s", many[:1] + many))
     [call] = calls
     assert json.loads(call["MessageAttributes"]["correlationIds"]["StringValue"]) == list(many[:100])
-    # SNS accepts no larger call.
+    # SNS accepts no larger request.
     assert len(json.dumps(call).encode()) < 262_144
 
 
@@ -142,7 +142,7 @@ def test_an_upload_has_the_id_of_the_request_to_s3(api: Api, aws: Aws, log_lines
 
 
 @given(ANYTHING)
-def test_anything_in_the_place_of_an_id_is_a_valid_id_or_none(anything: Any) -> None:
+def test_anything_in_place_of_an_id_becomes_a_valid_id_or_none(anything: Any) -> None:
     found = [
         correlation.valid(anything),
         correlation.of_sqs({"messageAttributes": anything}),
@@ -157,8 +157,8 @@ def test_anything_in_the_place_of_an_id_is_a_valid_id_or_none(anything: Any) -> 
     assert all(each is None or correlation.ID.fullmatch(each) for each in found)
 
 
-def test_a_dead_letter_keeps_its_id_on_its_way_back(api: Api, aws: Aws, log_lines: io.StringIO) -> None:
-    # store_orders makes the first dead letter.
+def test_a_redriven_dead_letter_keeps_its_id(api: Api, aws: Aws, log_lines: io.StringIO) -> None:
+    # store_orders creates the first dead letter.
     store(aws, {"Records": [message("no order", received=5) | {"messageAttributes": attribute("r-1")}]})
     aws.sqs.send_message(QueueUrl=DEAD, MessageBody=ORDER)
     answer = api.post("/dead-letters/redrive", **{"X-Request-Id": "redrive-1"})

@@ -1,4 +1,4 @@
-"""Dead letters: how each shape is shown to a person, and how it goes back to where it came from."""
+"""Dead letters: how every shape is shown to a person, and how a redrive returns it to its origin."""
 
 import copy
 import json
@@ -50,7 +50,7 @@ ANNOUNCED = {"Records": [stream_record()]}
 UNSTARTED, REFUSED = "it could not be started", "AccessDeniedException: The role may not start it"
 
 NO_FUNCTION = "store_orders failed on the whole batch: see its log"
-# Dead letters by what they are: each with its kind, and with what differs from a failure of MySQL after three tries.
+# Keyed by description: the message, its kind, and the fields that differ from a MySQL failure after three tries.
 DEAD_ORDERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "order o-1 of customer Zoë": (message(ORDER), "order", {"since": SENT, "why": NO_FUNCTION, "tries": 5}),
     "order o-1 of customer Zoë (that had its tries)": (
@@ -136,9 +136,9 @@ def test_a_message_of_no_known_shape_is_shown_as_unknown(name: str) -> None:
 
 
 @pytest.mark.parametrize("what", SHAPES)
-def test_no_letter_shows_a_link_a_note_or_more_than_a_line(what: str) -> None:
+def test_no_letter_shows_a_link_a_note_or_more_than_one_line(what: str) -> None:
     given = copy.deepcopy(SHAPES[what][0])
-    # A link can come from each of these.
+    # Each of these fields may contain a link.
     given["Body"] = given["Body"].replace("Inventory report ready", LINK).replace("MySQL does", f"{LINK} does")
     given["MessageAttributes"]["ErrorMessage"] = {"StringValue": f"{LINK}\n{'x' * 1000}"}
     shown = json.dumps(read(given, DEAD if what in DEAD_ORDERS else FAILURES).shown())
@@ -167,7 +167,7 @@ JSON = st.recursive(
 
 @given(st.sampled_from(sorted(OTHERS)), st.data())
 def test_any_message_is_shown_as_a_letter(name: str, data: st.DataObject) -> None:
-    """One part of a known shape is replaced by anything."""
+    """One part of a known shape is replaced by an arbitrary JSON value."""
     body = json.loads(OTHERS[name][0]["Body"])
     part = data.draw(st.sampled_from([body, *(each for each in body.values() if each and isinstance(each, dict))]))
     part[data.draw(st.sampled_from(sorted(part)))] = data.draw(JSON)
@@ -184,7 +184,7 @@ def put(aws: Aws, queue: str, *bodies: Any) -> list[str]:
 
 
 def visible(aws: Aws, queue: str) -> int:
-    """Counts the messages of a queue that are visible."""
+    """Returns the number of visible messages in a queue."""
     name = "ApproximateNumberOfMessages"
     return int(aws.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=[name])["Attributes"][name])
 
@@ -203,7 +203,7 @@ def ids(page: dict[str, Any]) -> list[str]:
     return [each["id"] for each in page["deadLetters"]]
 
 
-def test_the_list_has_both_queues_oldest_first_and_leaves_the_messages_there(api: Api, aws: Aws) -> None:
+def test_the_list_has_both_queues_oldest_first_and_removes_no_message(api: Api, aws: Aws) -> None:
     times = [{"timestamp": f"2026-11-21T{hour:02}:00:00Z"} for hour in (9, 8, 7, 6, 5)]
     newest_first = put(aws, FAILURES, *(invocation("receive_upload", s3_event("a")) | each for each in times))
     for _ in range(2):
@@ -215,7 +215,7 @@ def test_the_list_has_both_queues_oldest_first_and_leaves_the_messages_there(api
     assert (visible(aws, DEAD), visible(aws, FAILURES)) == (25, 5)
 
 
-def test_without_time_to_read_all_messages_the_total_is_the_count_of_sqs(aws: Aws) -> None:
+def test_without_time_to_read_all_messages_the_total_is_sqs_own_count(aws: Aws) -> None:
     put(aws, DEAD, *[ORDER] * 25)
     ticks = iter([0, 1, 2])
     found = listing.oldest(100, settings=app.settings, aws=clients.aws, clock=lambda: next(ticks, 99))
@@ -228,13 +228,13 @@ def error(code: str, operation: str, status: int = 403) -> ClientError:
     return ClientError(answer, operation)
 
 
-# --- Back to where it came from ---------------------------------------------------------------------------------------
+# --- Redriving --------------------------------------------------------------------------------------------------------
 
 ONE = {"redriven": 1, "kept": [], "left": 0}
 
 
 class Functions:
-    """Lambda as a redrive uses it."""
+    """A fake Lambda client for redrives."""
 
     def __init__(self) -> None:
         self.invoked: list[tuple[str, Any]] = []
@@ -249,7 +249,7 @@ class Functions:
 
 
 class Stream:
-    """DynamoDB's streams: records with the sequence numbers 1 to 9, one on a page, and an empty first page."""
+    """A fake stream with the sequence numbers 1 to 9, one record per page, after an empty first page."""
 
     def __init__(self) -> None:
         self.trimmed = False
@@ -269,7 +269,7 @@ class Stream:
             record = stream_record(f"o-{int(number)}", int(number), "MODIFY" if number == 6 else "INSERT")
             del record["eventSourceARN"]
             record["dynamodb"]["ApproximateCreationDateTime"] = datetime.fromtimestamp(1795230855, UTC)
-            # boto3 gives bytes, which JSON does not have.
+            # boto3 returns bytes, which JSON cannot represent.
             record["dynamodb"]["NewImage"]["other"] = {"B": b"\x00"}
             answer["Records"] = [record]
         if number < self.end:
@@ -301,7 +301,7 @@ def redrive(api: Api, body: Any = b"") -> dict[str, Any]:
 def test_a_report_that_its_schedule_could_not_start_is_started_once_under_its_name(api: Api, aws: Aws) -> None:
     attributes = {name: {"DataType": "String", "StringValue": value} for name, value in NOT_STARTED.items()}
     for _ in range(2):
-        # Each letter is about the same start.
+        # Both dead letters are about the same start.
         aws.sqs.send_message(QueueUrl=FAILURES, MessageBody=json.dumps(schedule()), MessageAttributes=attributes)
         assert redrive(api) == ONE
     report = api.get("/reports/storage-d32c5kddcf5bb8c3").json_body
@@ -328,7 +328,7 @@ def test_an_event_goes_back_to_its_own_function(api: Api, aws: Aws, functions: F
     assert functions.invoked == [(f"cafe-test-{function}", expected)]
 
 
-def test_what_sns_could_not_deliver_is_published_again_without_a_key_under_its_id(api: Api, aws: Aws) -> None:
+def test_an_undelivered_notification_is_published_again_keyed_by_id_if_keyless(api: Api, aws: Aws) -> None:
     aws.sns.create_topic(Name="cafe-test-alarms")
     calls = aws.calls(aws.sns, "Publish")
     alarm = envelope(TopicArn=ALARMS, Subject=None)
@@ -341,7 +341,7 @@ def test_what_sns_could_not_deliver_is_published_again_without_a_key_under_its_i
         assert calls[-1]["TopicArn"] == letter["TopicArn"]
         assert {name: each["StringValue"] for name, each in calls[-1]["MessageAttributes"].items()} == attributes
     assert calls[0]["Subject"] == "Inventory report ready"
-    # A text message has no link.
+    # An SMS contains no link.
     texts = {"default": f"It opens for an hour: {LINK}", "sms": "Inventory report ready"}
     assert json.loads(calls[0]["Message"]) == texts
 
@@ -358,10 +358,10 @@ def test_the_new_orders_at_a_position_are_read_from_the_stream_and_announced(
         "ShardIteratorType": "AT_SEQUENCE_NUMBER",
         "SequenceNumber": "5",
     }
-    # The sixth change is of an order that was announced before.
+    # The sixth record changes an order that was already announced.
     records = [stream_record("o-5", 5), stream_record("o-7", 7)]
     assert functions.invoked == [("cafe-test-announce_orders", {"Records": records, "redriven": True})]
-    # Many orders are announced in parts.
+    # Many orders are announced in several invocations.
     monkeypatch.setattr(destinations, "RECORDS_AT_ONCE", 2)
     put(aws, FAILURES, position("1", "5"))
     assert redrive(api) == ONE
@@ -375,7 +375,7 @@ def test_the_new_orders_at_a_position_are_read_from_the_stream_and_announced(
         ({"end": 6}, "the stream did not return all of these changes"),
     ],
 )
-def test_a_position_that_the_stream_does_not_show_completely_is_kept(
+def test_a_position_whose_changes_are_not_all_on_the_stream_is_kept(
     api: Api, aws: Aws, functions: Functions, stream: Stream, missing: dict[str, Any], why: str
 ) -> None:
     vars(stream).update(missing)
@@ -401,7 +401,7 @@ def test_a_letter_that_cannot_go_back_is_kept(api: Api, aws: Aws, functions: Fun
         broken: ("notification 'Inventory report ready'", no_content),
     }
     assert [name for name, _ in functions.invoked] == ["cafe-test-record_alarm"]
-    # The next redrive sees them at once.
+    # The next redrive sees these letters at once.
     assert set(ids(listed(api))) == {upload, unknown, broken}
 
 
@@ -434,17 +434,17 @@ def test_only_the_requested_letters_go_back(api: Api, aws: Aws, functions: Funct
 
 
 def redriven_in(ticks: int) -> dict[str, Any]:
-    """Redrives until the clock was read so often. Then the time is up."""
+    """Redrives until the clock has been read ``ticks`` times and the time is up."""
     clock = iter(range(ticks))
     return redriving.redrive(None, settings=app.settings, aws=clients.aws, clock=lambda: next(clock, 99))
 
 
-def test_out_of_time_the_remaining_letters_stay_and_are_counted(aws: Aws) -> None:
+def test_when_time_runs_out_the_remaining_letters_stay_and_are_counted(aws: Aws) -> None:
     put(aws, DEAD, *[ORDER] * 25)
     assert redriven_in(3) == {"redriven": 20, "kept": [], "left": 5}
 
 
-def test_out_of_time_within_a_batch_of_ten_the_rest_of_it_is_kept(aws: Aws, functions: Functions) -> None:
+def test_when_time_runs_out_in_a_batch_its_remaining_letters_are_kept(aws: Aws, functions: Functions) -> None:
     put(aws, FAILURES, *[invocation("record_alarm", sns_event())] * 5)
     result = redriven_in(5)
     assert (result["redriven"], result["left"]) == (len(functions.invoked), 5 - len(functions.invoked))
@@ -483,9 +483,7 @@ def test_a_repeated_message_goes_back_once(aws: Aws, functions: Functions, monke
     assert deleted == ["r-1", "r-2"]
 
 
-def test_an_outage_of_sqs_does_not_hide_what_was_done_before(
-    api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_sqs_outage_does_not_hide_earlier_redrives(api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     put(aws, DEAD, *[ORDER] * 15)
     answers = [aws.sqs.receive_message]
 
@@ -499,7 +497,7 @@ def test_an_outage_of_sqs_does_not_hide_what_was_done_before(
 
 
 def test_letters_stay_hidden_for_longer_than_any_call_can_take() -> None:
-    # API Gateway ends the function after 29 seconds.
+    # API Gateway times out after 29 seconds.
     assert redriving.HIDDEN_SECONDS > 29 + 29
     assert redriving.SECONDS < 29
     assert listing.SECONDS < 29
@@ -514,5 +512,5 @@ def test_letters_stay_hidden_for_longer_than_any_call_can_take() -> None:
         ({"ids": ["a\n"]}, "ids: each must be the id"),
     ],
 )
-def test_a_wrong_redrive_says_what_is_wrong(api: Api, body: Any, problem: str) -> None:
+def test_an_invalid_redrive_request_says_what_is_wrong(api: Api, body: Any, problem: str) -> None:
     assert refused(api.post("/dead-letters/redrive", body), 400, "InvalidRequest").startswith(problem)

@@ -1,4 +1,4 @@
-"""The errors: which status each has, and which errors of AWS can pass by themselves."""
+"""The errors: their HTTP statuses, and which AWS errors are temporary."""
 
 import re
 from typing import Any
@@ -65,7 +65,7 @@ def test_any_other_error_has_a_code_and_a_message() -> None:
     assert str(errors.NotFound("order", "a\nb")) == 'there is no order "a\\nb"'
 
 
-def test_throttling_and_failures_of_aws_can_pass() -> None:
+def test_throttling_and_aws_failures_are_temporary() -> None:
     codes = [(code, 400) for code in errors.TRANSIENT]
     for code, status in (*codes, *(("New", status) for status in (429, 500, 503))):
         cause = aws_says(code, status)
@@ -85,7 +85,7 @@ INCOMPLETE = IncompleteReadError(actual_bytes=1, expected_bytes=2)
     [EndpointConnectionError(endpoint_url="x"), ReadTimeoutError(endpoint_url="x"), INCOMPLETE],
     ids=lambda error: type(error).__name__,
 )
-def test_a_lost_connection_can_pass(error: BotoCoreError) -> None:
+def test_a_lost_connection_is_temporary(error: BotoCoreError) -> None:
     with pytest.raises(Unavailable, match=r"^AWS cannot be reached: try again in a moment$"), aws_errors():
         raise error
 

@@ -1,4 +1,4 @@
-"""The fields of a JSON object: what is refused, and where it is."""
+"""A JSON object's fields: which values are refused, and how an error names their place."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def test_all_problems_of_nested_objects_are_collected_with_their_places() -> Non
 
 
 @pytest.mark.parametrize(("value", "number"), [(2, 2), (-0.0, 0), (2.0, 2), (1e300, int(1e300))])
-def test_a_whole_number_can_have_a_point(value: Any, number: int) -> None:
+def test_a_whole_number_may_have_a_decimal_point(value: Any, number: int) -> None:
     assert whole_number(value) == number
 
 

@@ -1,4 +1,4 @@
-"""The execution of a report as a picture, from events with the order and the links that AWS gives them."""
+"""A report's execution as a picture, drawn from events that are ordered and linked like AWS's."""
 
 import json
 import re
@@ -18,7 +18,7 @@ INVENTORY = json.loads(definition("inventory"))
 
 
 def at(event: int) -> str:
-    """Returns the time of an event, which is a second after the one before."""
+    """Returns an event's timestamp; events are one second apart."""
     return timestamp(NOW + timedelta(seconds=event))
 
 
@@ -27,9 +27,9 @@ def listed(told: str) -> list[str]:
 
 
 def read(told: str) -> list[dict[str, Any]]:
-    """Reads events like ``<type> <name, or error: cause>``, with ``|`` between.
+    """Parses events like ``<type> <name, or error: cause>``, separated by ``|``.
 
-    An event with ``<number> ->`` follows the one of that number, and any other event the one before it.
+    An event that begins with ``<number> ->`` follows that event; any other follows the event listed before it.
     """
     events = []
     for number, line in enumerate(listed(told), 1):
@@ -51,7 +51,7 @@ def read(told: str) -> list[dict[str, Any]]:
 
 
 class Executions:
-    """Step Functions with one execution. It gives ``page`` events at a time."""
+    """A fake Step Functions with one execution, returning ``page`` events per call."""
 
     def __init__(self, machine: dict[str, Any], events: list[dict[str, Any]], status: str, **more: Any) -> None:
         self.machine, self.events, self.status, self.more = machine, events, status, more
@@ -76,7 +76,7 @@ class Executions:
 
 
 def picture(machine: dict[str, Any], told: str, status: str = "RUNNING", **more: Any) -> dict[str, dict[str, Any]]:
-    """Returns the states by name."""
+    """Returns the states, keyed by name."""
     shown = of(Executions(machine, read(told), status, **more))
     assert not shown["partial"]
     return {state["name"]: state for state in shown["states"]}
@@ -91,7 +91,7 @@ def statuses(states: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def one(state: dict[str, Any], **others: dict[str, Any]) -> dict[str, Any]:
-    """Returns a machine that begins in ``One``."""
+    """Returns a state machine that starts at ``One``."""
     return {"StartAt": "One", "States": {"One": state, **others}}
 
 
@@ -125,7 +125,7 @@ FAILURE_PATH = {"ExplainFailure", "NotifyFailure", "Failed", "Unannounced"}
 
 
 def until(event: int, told: str = SUCCEEDED) -> str:
-    """The first so many events."""
+    """Returns the first events, up to ``event``."""
     return "\n".join(listed(told)[:event])
 
 
@@ -273,7 +273,7 @@ def test_a_parallel_that_is_retried_starts_again() -> None:
     assert (states["Left"]["tries"], states["Right"]["status"]) == (2, "failed")
 
 
-def test_the_items_of_a_map_are_one_state_that_was_entered_often() -> None:
+def test_a_maps_items_are_one_state_that_was_entered_many_times() -> None:
     machine = one(each_item(one_named("Each")))
     told = """
         ExecutionStarted | 0 -> MapStateEntered One | MapStateStarted | MapIterationStarted One
@@ -319,7 +319,7 @@ def test_a_state_whose_expression_fails_is_named_by_that_event() -> None:
     assert states["Each"]["status"] == "skipped"
 
 
-def test_states_that_ran_when_the_report_was_stopped_say_why() -> None:
+def test_states_that_were_running_when_the_report_was_stopped_say_why() -> None:
     states = picture(INVENTORY, until(13) + "\n 0 -> ExecutionTimedOut", "TIMED_OUT")
     for name in ("RenderAndPresign", "RenderReport", "PresignReport"):
         assert (states[name]["status"], states[name]["finishedAt"]) == ("failed", at(1_000_000))
@@ -344,7 +344,7 @@ def test_a_failure_is_a_sentence_of_bounded_length_without_a_stack_trace() -> No
 
 
 def many(items: int, *more: str) -> list[dict[str, Any]]:
-    """Returns the events of a Map of so many items, of which the last still runs, and then ``more``."""
+    """Returns the events of a Map whose last item is still running, followed by ``more``."""
     first = "ExecutionStarted | 0 -> TaskStateEntered First | TaskStateExited First | MapStateEntered Items"
     item = (
         "5 -> MapIterationStarted Items | TaskStateEntered Each | TaskScheduled | TaskSucceeded | TaskStateExited Each"
@@ -356,7 +356,7 @@ FIRST = {"Type": "Task", "Resource": "r", "Next": "Items"}
 MANY = {"StartAt": "First", "States": {"First": FIRST, "Items": each_item(one_named("Each"))}}
 
 
-def test_of_too_many_events_both_ends_are_read_and_the_picture_is_partial() -> None:
+def test_with_too_many_events_both_ends_are_read_and_the_picture_is_partial() -> None:
     executions = Executions(MANY, many(4_990), "RUNNING")
     shown = of(executions)
     states = {state["name"]: state for state in shown["states"]}
@@ -411,7 +411,7 @@ def test_each_state_has_a_status_whatever_is_missing(dropped: list[int], before:
         assert (state["startedAt"] or "") <= (state["finishedAt"] or "9")
 
 
-# --- What it costs ----------------------------------------------------------------------------------------------------
+# --- The cost of reading ----------------------------------------------------------------------------------------------
 
 
 def test_the_state_machine_is_read_once_however_often_the_history_is_read() -> None:
@@ -422,10 +422,10 @@ def test_the_state_machine_is_read_once_however_often_the_history_is_read() -> N
     assert executions.asked.count("events") == 5
 
 
-# --- Where each state is drawn ----------------------------------------------------------------------------------------
+# --- The layout -------------------------------------------------------------------------------------------------------
 
 
-# Each state with its kind, its place, and the states that can follow, of which those after a failure are in brackets.
+# For each state: its kind, its place, and the next states, with those after a failure in brackets.
 AFTER_FAILURE = """
     ExplainFailure pass 1,2 NotifyFailure | NotifyFailure task 2,2 Failed (Unannounced)
     Failed fail 3,2 | Unannounced fail 3,3"""
@@ -451,7 +451,7 @@ def test_each_state_of_a_report_has_its_kind_its_place_and_its_transitions(kind:
     assert drawn == listed(DRAWN[kind] + AFTER_FAILURE)
 
 
-def test_a_container_takes_the_room_of_its_states_and_the_longest_path_to_a_state_decides_its_column() -> None:
+def test_a_container_encloses_its_states_and_the_longest_path_to_a_state_decides_its_column() -> None:
     branch = {"StartAt": "A", "States": {"A": {"Type": "Pass", "Next": "B"}, "B": PASS}}
     machine = one(
         {"Type": "Parallel", "Branches": [branch, one_named("C", PASS)], "Next": "After"},

@@ -1,4 +1,4 @@
-"""The inventory on its way from MySQL to a CSV file in S3."""
+"""Copying the inventory from MySQL to a CSV file in S3."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BEAN = (7, "Café Azul", "Köln", "NW", "a@example.com", "555", 1, "Arabica", "P
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> int:
-    """The size of a part in these tests: two batches of rows from ``many``. S3 takes no part below 5 MiB."""
+    """A part size that fits two batches of rows from ``many``. S3 itself accepts no part below 5 MiB."""
     assert files.PART_BYTES >= 5 * 1024 * 1024
     monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", PART_BYTES)
     monkeypatch.setattr(files, "PART_BYTES", PART_BYTES)
@@ -40,7 +40,7 @@ def read(connection: Connection, s3: Any) -> dict[str, Any]:
 
 
 def calls(s3: Any) -> list[str]:
-    """Returns a list that fills with the names of the calls that ``s3`` makes from now on."""
+    """Returns a list to which the name of every later call by ``s3`` is added."""
     made: list[str] = []
     s3.meta.events.register("before-call.s3", lambda model, **_: made.append(model.name))
     return made
@@ -86,7 +86,7 @@ def test_the_file_is_a_download_with_a_name_and_a_byte_order_mark_for_spreadshee
     assert found["Body"].read().startswith("\ufeffsupplier_id,".encode())
 
 
-def test_a_large_inventory_goes_up_in_parts_of_bounded_size(s3: Any, small_parts: int) -> None:
+def test_a_large_inventory_is_uploaded_in_parts_of_bounded_size(s3: Any, small_parts: int) -> None:
     made = calls(s3)
     sizes: list[int] = []
     s3.meta.events.register("before-call.s3.UploadPart", lambda params, **_: sizes.append(len(params["body"])))
@@ -98,7 +98,7 @@ def test_a_large_inventory_goes_up_in_parts_of_bounded_size(s3: Any, small_parts
     assert s3.head_object(Bucket=BUCKET, Key="inventory/r1/inventory.csv")["ContentType"] == "text/csv; charset=utf-8"
 
 
-def test_only_the_rows_of_the_next_part_are_taken_from_mysql(s3: Any, small_parts: int) -> None:
+def test_only_the_rows_of_the_next_part_are_read_from_mysql(s3: Any, small_parts: int) -> None:
     taken = 0
 
     def rows() -> Iterator[Row]:
@@ -113,7 +113,7 @@ def test_only_the_rows_of_the_next_part_are_taken_from_mysql(s3: Any, small_part
     assert all(later - sooner < 1_100 for sooner, later in pairwise([0, *seen]))
 
 
-def test_when_mysql_goes_away_in_the_middle_nothing_is_left_in_s3(s3: Any, small_parts: int) -> None:
+def test_if_the_mysql_connection_is_lost_nothing_is_left_in_s3(s3: Any, small_parts: int) -> None:
     made = calls(s3)
     with pytest.raises(OperationalError):
         read(Connection(many(2_500), last=None), s3)
@@ -122,7 +122,7 @@ def test_when_mysql_goes_away_in_the_middle_nothing_is_left_in_s3(s3: Any, small
     assert "Uploads" not in s3.list_multipart_uploads(Bucket=BUCKET)
 
 
-def test_when_s3_fails_the_upload_is_aborted_and_the_rest_of_the_answer_is_not_read(s3: Any, small_parts: int) -> None:
+def test_if_s3_fails_the_upload_is_aborted_and_no_more_rows_are_read(s3: Any, small_parts: int) -> None:
     def fail(**_: Any) -> tuple[Any, dict[str, Any]]:
         error = {"Code": "SlowDown", "Message": "Please reduce your request rate."}
         response = SimpleNamespace(status_code=503, headers={}, content=b"")
@@ -142,7 +142,7 @@ def test_when_s3_fails_the_upload_is_aborted_and_the_rest_of_the_answer_is_not_r
 @pytest.mark.parametrize(
     "start", ["=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n", "'", "", "4", "é", " ="]
 )
-def test_a_text_that_a_spreadsheet_would_run_gets_an_apostrophe_and_a_number_does_not(start: str) -> None:
+def test_a_string_that_a_spreadsheet_would_run_gets_an_apostrophe_and_a_number_none(start: str) -> None:
     text = f"{start}1+1"
     expected = text if start in ("", "4", "é", " =") else f"'{text}"
     assert neutralise(text.encode()) == expected.encode()
@@ -150,7 +150,7 @@ def test_a_text_that_a_spreadsheet_would_run_gets_an_apostrophe_and_a_number_doe
     assert lines.splitlines()[1] == "1,'-1,,,,,2,,,'-4.20,-5,"
 
 
-# Characters that change how a cell is written, others that look like them, and the separators of the search.
+# Characters that need quoting or an apostrophe, look-alikes, and the separators that the code searches for.
 ODD = st.text(st.sampled_from("=+-@＝＋－＠ｅ\t\r\n'\",\0 aé☕"), max_size=4)
 
 

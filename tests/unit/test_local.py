@@ -1,4 +1,4 @@
-"""The processes, ports and files of the local stack, and its error messages."""
+"""The local stack's processes, ports, files and error messages."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def says(process: Process) -> Callable[[], bool]:
 
 
 def is_gone(pid: int) -> bool:
-    """Tells whether a process has ended. The init process collects an orphan later."""
+    """Returns whether a process has ended. An orphan stays a zombie until the init process reaps it."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -133,7 +133,7 @@ def test_a_second_command_says_that_it_waits_and_then_runs(tmp_path: Path) -> No
     assert order == ["first", "second"]
 
 
-def test_with_a_used_port_nothing_is_started_and_its_variable_is_named(tmp_path: Path, used_port: int) -> None:
+def test_if_a_port_is_in_use_nothing_is_started_and_its_variable_is_named(tmp_path: Path, used_port: int) -> None:
     with pytest.raises(StackError, match=f"port {used_port} is in use: set CAFE_AWS_PORT to another"):
         require_free_port(used_port, "CAFE_AWS_PORT")
     stack = Stack(tmp_path, api_port=used_port, aws_port=used_port + 1, db_port=used_port + 2)
@@ -152,7 +152,7 @@ def test_a_stack_without_its_settings_says_which_one_is_missing(tmp_path: Path) 
         Stack(tmp_path).variables()
 
 
-def test_the_ports_are_those_of_the_variables_or_the_usual_ones() -> None:
+def test_the_ports_come_from_the_variables_or_are_the_defaults() -> None:
     stack = Stack.read({"CAFE_AWS_PORT": "14566", "CAFE_API_PORT": ""})
     assert (stack.api_port, stack.aws_port, stack.db_port) == (8000, 14566, 33306)
     for value in ("0", "65536", "http", "-1", "80 80"):
@@ -172,7 +172,7 @@ def test_passwords_are_random_and_readable_by_their_owner_only(tmp_path: Path) -
 
 
 def sourced(stack: Stack, script: str, *shell: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs ``script`` in a shell that has sourced the file."""
+    """Runs ``script`` in a shell that has sourced the stack's ``env`` file."""
     command = [*shell, "-euc", f'. "$1"; {script}', "sh", str(stack.folder / "env")]
     variables = {"PATH": "/usr/bin:/bin", **environment}
     return subprocess.run(command, env=variables, cwd=stack.folder, capture_output=True, text=True, check=True)
@@ -196,7 +196,7 @@ def test_the_file_to_source_has_every_value_unchanged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", ["/bin/sh", "bash"])
-def test_sourced_without_a_stack_the_file_gives_all_but_the_token(tmp_path: Path, shell: str) -> None:
+def test_without_a_stack_the_sourced_file_sets_all_but_the_token(tmp_path: Path, shell: str) -> None:
     stack = Stack(tmp_path)
     [port] = free_ports(1)
     stack.users.write(f"http://127.0.0.1:{port}", "client", {"manager": "secret"})
@@ -211,7 +211,7 @@ def test_sourced_without_a_stack_the_file_gives_all_but_the_token(tmp_path: Path
 
 @pytest.fixture
 def signed_in(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """The sign-ins in order. Each token is named after its place in this list, and is valid for a minute."""
+    """The sign-ins in order. Tokens are numbered from 1 and valid for a minute."""
     asked: list[tuple[str, ...]] = []
 
     def sign_in(*arguments: str) -> tuple[str, float]:
@@ -222,7 +222,7 @@ def signed_in(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     return asked
 
 
-def test_a_token_is_renewed_when_it_ends(
+def test_a_token_is_renewed_when_it_expires(
     tmp_path: Path, signed_in: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     users = Users(tmp_path / "users.json")

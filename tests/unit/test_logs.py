@@ -38,7 +38,7 @@ def test_a_field_of_any_text_is_one_line_of_json(value: Any) -> None:
     json.loads(line)
 
 
-def test_a_text_of_10_000_characters_is_whole_and_a_longer_one_is_cut(log_lines: io.StringIO) -> None:
+def test_a_string_of_10_000_characters_is_logged_whole_and_a_longer_one_is_cut(log_lines: io.StringIO) -> None:
     for length in (10_000, 10_001):
         logger("uploads").info("x" * length, extra={"reason": "☕" * length})
     whole, cut = records(log_lines)

@@ -1,4 +1,4 @@
-"""The metrics: what is counted, and that CloudWatch reads the numbers from the log."""
+"""The metrics: what is counted, and whether CloudWatch can read the numbers from the log."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def figures(log_lines: io.StringIO) -> Figures:
-    """Returns the sums that CloudWatch makes of the log, and checks the limits of the embedded metric format."""
+    """Returns the sums that CloudWatch would read from the log, and checks the embedded metric format's limits."""
 
     def sums() -> dict[str, float]:
         found: Counter[str] = Counter()
@@ -67,11 +67,11 @@ def test_a_record_is_the_one_that_powertools_would_write(log_lines: io.StringIO)
     assert ours["_aws"]["CloudWatchMetrics"] == theirs["_aws"]["CloudWatchMetrics"]
     assert abs(ours["_aws"]["Timestamp"] - theirs["_aws"]["Timestamp"]) < 60_000
     for name in theirs.keys() - {"_aws"}:
-        # Powertools writes a list of the values of each metric. A single value needs no list.
+        # Powertools writes a list of each metric's values, which a single value does not need.
         assert ours[name] == (theirs[name][0] if isinstance(theirs[name], list) else theirs[name])
 
 
-def test_zeros_are_not_sent_and_an_unknown_metric_is_a_mistake(log_lines: io.StringIO) -> None:
+def test_zeros_are_not_sent_and_an_unknown_metric_is_an_error(log_lines: io.StringIO) -> None:
     metrics.emit({"OrdersStored": 0, "OrdersDoubled": 0})
     assert log_lines.getvalue() == ""
     with pytest.raises(KeyError):
@@ -104,7 +104,7 @@ def test_a_refused_list_is_counted_as_a_whole(api: Api, aws: Aws, figures: Figur
     assert figures() == {"OrdersStored": 1, **({"OrdersRejected": rejected} if rejected else {})}
 
 
-def test_of_a_list_only_the_orders_that_the_queue_took_are_accepted(api: Api, aws: Aws, figures: Figures) -> None:
+def test_only_the_orders_that_the_queue_took_count_as_accepted(api: Api, aws: Aws, figures: Figures) -> None:
     failed = [{"Id": "1", "SenderFault": False, "Code": "InternalError"}]
     with Stubber(aws.sqs) as sqs:
         sqs.add_response("send_message_batch", {"Successful": [], "Failed": failed})
@@ -126,7 +126,7 @@ def test_a_message_that_is_stored_already_is_doubled_and_one_that_fails_is_not_c
     assert figures() == {"OrdersStored": 5, "OrdersDoubled": 5}
 
 
-def test_a_conflict_is_rejected_once_it_was_reported(aws: Aws, figures: Figures) -> None:
+def test_a_conflict_counts_as_rejected_once_it_is_reported(aws: Aws, figures: Figures) -> None:
     store(aws, messages(order("o-1")))
 
     def fail(_: Notification) -> None:
@@ -139,7 +139,7 @@ def test_a_conflict_is_rejected_once_it_was_reported(aws: Aws, figures: Figures)
 
 
 def with_facts(facts: dict[str, Any], **more: str) -> dict[str, Any]:
-    """Returns the notification of a report that started ten seconds before."""
+    """Returns the SNS record of a report that started ten seconds earlier."""
     started = timestamp(NOW - timedelta(seconds=10))
     return sent(MessageAttributes=attributes(**{"facts": json.dumps(facts), "startedAt": started, **more}))
 

@@ -1,4 +1,4 @@
-"""The cells of an answer of MySQL, read from its packets."""
+"""Reading the cells of a MySQL response from its packets."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_rows_come_in_lists_of_whole_rows() -> None:
     assert all(30 <= len(batch) < 70 for batch in batches[:-1])
 
 
-def test_an_error_in_the_middle_is_raised_as_pymysql_does() -> None:
+def test_an_error_between_rows_is_raised_as_pymysql_does() -> None:
     with pytest.raises(OperationalError) as raised:
         cells(Connection([(1, 2, 3)] * 5, last=KILLED))
     assert raised.value.args[:2] == (1317, "Query execution was interrupted")

@@ -1,4 +1,4 @@
-"""Notifications: what subscribers get, and what the inbox keeps of it, once each."""
+"""Notifications: what subscribers receive, and what the inbox stores exactly once."""
 
 import io
 import json
@@ -26,7 +26,7 @@ def ids(page: dict[str, Any]) -> list[str]:
 
 
 def published(aws: Aws, given: Notification) -> dict[str, Any]:
-    """Publishes to moto's SNS, and returns the arguments of the call."""
+    """Publishes to moto's SNS, and returns the call's arguments."""
     calls = aws.calls(aws.sns, "Publish")
     publisher(aws.sns, ENVIRONMENT["TOPIC_ARN"])(given)
     (call,) = calls
@@ -98,7 +98,7 @@ def test_a_key_that_is_too_long_for_the_table_is_replaced_by_one_that_fits(aws: 
     assert keys[0] == "é" * 1024
     assert keys[1] == keys[3] != keys[2]
     assert all(len(key.encode()) <= 2_048 for key in keys)
-    # Another publisher may send such a key.
+    # Another publisher may send a key this long.
     for length in (2_048, 2_049):
         record(aws, sent(length, MessageAttributes=attributes(kind="order", key="x" * length)))
     assert ids(inbox(aws)) == ["m-2049", "m-2048"]
@@ -138,7 +138,7 @@ def test_the_facts_of_a_notification_are_kept_and_shown_as_fields(aws: Aws, text
 
 
 def test_a_notification_is_kept_once_if_it_is_delivered_or_published_twice(aws: Aws, log_lines: io.StringIO) -> None:
-    """Two messages of SNS are about the same fact if their key is the same."""
+    """Two SNS messages with the same key are about the same event."""
     again = sent(2, NOW + timedelta(minutes=1), MessageAttributes=attributes(kind="order", key="orders/1"))
     for each in (sent(), sent(), again):
         record(aws, each)
@@ -148,7 +148,7 @@ def test_a_notification_is_kept_once_if_it_is_delivered_or_published_twice(aws: 
 
 
 @pytest.mark.parametrize("attributes", [None, {}], ids=["left out", "empty"])
-def test_a_notification_without_attributes_and_subject_has_the_default_kind_and_an_empty_one(
+def test_a_notification_without_attributes_and_subject_has_the_default_kind_and_no_subject(
     aws: Aws, attributes: dict[str, Any] | None
 ) -> None:
     given = sent(MessageAttributes=attributes, Subject=None)

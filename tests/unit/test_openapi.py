@@ -1,4 +1,4 @@
-"""The OpenAPI description: it is valid, its examples match it, and its limits are those of the code."""
+"""The OpenAPI description: it is valid, its examples match it, and its limits equal the code's."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ def is_valid(value: Any, schema: dict[str, Any]) -> bool:
 
 
 def examples(node: Any, path: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """Yields each example of the document, with its path and its schema."""
+    """Yields each example in the document, with its path and schema."""
     if isinstance(node, list):
         for index, child in enumerate(node):
             yield from examples(child, f"{path}[{index}]")
@@ -61,7 +61,7 @@ def test_every_example_matches_its_schema(example: Any, schema: dict[str, Any]) 
     assert is_valid(example, schema)
 
 
-def test_every_answer_that_is_not_an_error_or_a_document_has_an_example() -> None:
+def test_every_response_that_is_not_an_error_or_a_document_has_an_example() -> None:
     documented = {path for path, _, _ in examples(API)}
     for path, methods in API["paths"].items():
         for method, operation in methods.items():
@@ -72,7 +72,7 @@ def test_every_answer_that_is_not_an_error_or_a_document_has_an_example() -> Non
             assert any(each.startswith(place) for each in documented), place
 
 
-def test_every_route_that_is_not_open_takes_a_token_and_may_refuse_it() -> None:
+def test_every_route_that_is_not_open_needs_a_token_and_may_refuse_it() -> None:
     assert API["security"] == [{"idToken": []}]
     for path, methods in API["paths"].items():
         for method, operation in methods.items():

@@ -1,4 +1,4 @@
-"""Orders: what a valid order is, what reaches the queue, and what lists show."""
+"""Orders: which are valid, which reach the queue, and which a list shows."""
 
 import json
 from datetime import date
@@ -29,7 +29,7 @@ def problems(given: Any) -> list[str]:
     return [str(each) for each in caught.value.problems]
 
 
-def test_an_order_of_one_item_has_quantity_1_if_left_out() -> None:
+def test_the_quantity_of_a_single_item_defaults_to_1() -> None:
     (parsed,) = placing.parse(body(orderID="o-1"), NOW)
     assert parsed == Order("o-1", "c-1", (Item("Lima", 1),), None)
     assert parsed.placed_at == PLACED_AT
@@ -49,7 +49,7 @@ def test_the_idempotency_key_gives_orders_their_ids() -> None:
 
 
 def test_the_largest_order_fits_into_one_message_and_one_item() -> None:
-    """SQS takes 1 MiB, DynamoDB 400 KB; in the message a character has up to 12 bytes, in the item up to 4."""
+    """SQS accepts 1 MiB and DynamoDB 400 KB. A character takes up to 12 bytes in a message and 4 in an item."""
     largest = Order("x" * 64, "😀" * 64, (Item("😀" * 200, 10_000),) * 100, "😀" * 500, PLACED_AT)
     assert len(largest.to_json()) < queues.BYTES
     assert len(json.dumps(_insertion(largest, TABLE), ensure_ascii=False).encode()) < 400_000
@@ -93,7 +93,7 @@ BAD_ITEMS = "items: must be a list of 1 to 100 objects with item and quantity"
         *((each, ["body: must be an object with customerID and item or items"]) for each in ("order", None, 5, True)),
     ],
 )
-def test_a_wrong_order_names_each_field_and_what_is_wrong(given: Any, expected: list[str]) -> None:
+def test_an_invalid_order_names_each_wrong_field_and_its_problem(given: Any, expected: list[str]) -> None:
     assert problems(given) == expected
 
 
@@ -119,7 +119,7 @@ ORDERS = st.fixed_dictionaries(
     ORDERS,
     st.fixed_dictionaries(PAIR) | st.fixed_dictionaries({"items": st.lists(st.fixed_dictionaries(PAIR), min_size=1)}),
 )
-def test_every_good_order_is_taken_as_it_is_and_comes_back_from_its_message(head: Any, items: Any) -> None:
+def test_every_valid_order_is_accepted_unchanged_and_read_back_from_its_message(head: Any, items: Any) -> None:
     given = head | items
     (parsed,) = placing.parse(given, NOW)
     assert parsed.customer_id == given["customerID"]
@@ -135,7 +135,7 @@ MESSAGES = st.dictionaries(FIELDS | st.sampled_from(["placedAt", "requestedBy"])
 @given(st.text() | JSON.map(json.dumps) | MESSAGES)
 @example("x" * 1_000_000)
 @example(json.dumps({"placedAt": "9" * 1_000_000, "note": None, "orderID": "o"}))
-def test_any_message_is_an_order_or_is_refused_in_few_words(text: str) -> None:
+def test_any_message_is_an_order_or_is_refused_with_a_short_reason(text: str) -> None:
     try:
         Order.from_json(text)
     except InvalidRequest as error:
@@ -145,7 +145,7 @@ def test_any_message_is_an_order_or_is_refused_in_few_words(text: str) -> None:
     assert 0 < len(words) <= 2_000
 
 
-def test_a_message_has_the_name_of_its_sender_which_is_no_part_of_the_order() -> None:
+def test_a_message_has_its_senders_name_which_is_not_part_of_the_order() -> None:
     ana, ben = (placing.parse(body(orderID="o-1"), NOW, None, name)[0] for name in ("ana", "ben"))
     assert ana == ben
     assert ana.digest() == ben.digest()
@@ -172,18 +172,18 @@ def test_only_orders_that_are_not_stored_are_queued_each_once(aws: Aws) -> None:
     calls = aws.calls(aws.dynamodb, "BatchGetItem")
     enqueue(aws, order("o-1"), order("o-2"), order("o-3"), order("o-3"))
     assert [each["orderID"] for each in aws.queued()] == ["o-3"]
-    # DynamoDB knows what was stored a moment ago only if it is asked to.
+    # Only a consistent read sees what was stored a moment ago.
     assert calls[0]["RequestItems"][TABLE]["ConsistentRead"] is True
 
 
-def test_every_order_that_is_stored_with_other_content_is_named(aws: Aws) -> None:
+def test_every_order_that_is_stored_with_different_content_is_named(aws: Aws) -> None:
     store(aws, messages(order("o-1"), order("o-2"), order("o-3")))
     with pytest.raises(Conflict, match=r"^orderID: o-1, o-3 is stored already with other content"):
         enqueue(aws, order("o-1", quantity=9), order("o-2"), order("o-3", quantity=9), order("o-4"))
     assert aws.queued() == []
 
 
-def test_each_part_of_the_content_of_an_order_changes_its_digest_and_the_time_does_not() -> None:
+def test_each_part_of_an_orders_content_changes_its_digest_and_the_time_does_not() -> None:
     first = Order("o", "c", (Item("x", 1), Item("y", 2)), "n", PLACED_AT)
     others = [
         Order("o", "d", first.items, "n", PLACED_AT),
@@ -218,7 +218,7 @@ def test_keys_that_dynamodb_does_not_process_are_a_503(aws: Aws) -> None:
     assert aws.queued() == []
 
 
-def test_the_list_of_a_customer_has_only_their_orders_whichever_list_its_token_is_from(aws: Aws) -> None:
+def test_a_customers_list_has_only_their_orders_even_with_another_lists_token(aws: Aws) -> None:
     store(aws, messages(*[order(f"o-{number}", f"c-{number % 2}") for number in range(6)]))
     read = {"dynamodb": aws.dynamodb, "table": TABLE, "now": NOW}
     page = listing.newest(Page(2, None, {"customerID": "c-0"}), date(2026, 1, 1), **read)

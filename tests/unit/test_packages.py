@@ -1,4 +1,4 @@
-"""Programs of the system: they are found, or installed with its package manager, or the error says what to do."""
+"""System programs are found, or installed with the package manager, or the error says what to do."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from local.processes import StackError
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with all programs that exist, for a person who may install more."""
+    """A folder with the only programs on the path, for a user who may install more."""
     for name in ("env", "sh", "touch"):
         (tmp_path / name).symlink_to(Path("/usr/bin") / name)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -27,7 +27,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put(folder: Path, name: str, script: str = "") -> Path:
-    """Makes a program that records its arguments and then runs ``script``."""
+    """Creates a program that records its arguments and then runs ``script``."""
     path = folder / name
     path.write_text(f'#!/bin/sh\necho "{name} $*" >> "$ASKED"\n{script}\n')
     path.chmod(0o755)
@@ -47,7 +47,7 @@ def test_chromium_is_found_under_each_of_its_names(machine: Path) -> None:
     assert chromium.find({}) == debians
 
 
-def test_the_variable_overrides_what_is_found_and_must_be_right(machine: Path) -> None:
+def test_the_variable_overrides_the_search_and_must_be_valid(machine: Path) -> None:
     put(machine, "chromium")
     mine = put(machine, "mine")
     assert chromium.find({"CHROMIUM": str(mine)}) == mine
@@ -58,7 +58,7 @@ def test_the_variable_overrides_what_is_found_and_must_be_right(machine: Path) -
         chromium.find({"CHROMIUM": "/nowhere/chrome"})
 
 
-def test_a_package_is_installed_without_taking_any_other_away(machine: Path) -> None:
+def test_a_package_is_installed_without_removing_any_other(machine: Path) -> None:
     put(machine, "apt-get", f'touch "{machine}/chromium"; /bin/chmod +x "{machine}/chromium"')
     assert chromium.install() == machine / "chromium"
     assert calls(machine) == ["apt-get --yes install --no-remove --no-install-recommends chromium fonts-liberation"]
@@ -80,7 +80,7 @@ def test_a_failed_installation_is_an_error_with_its_reason_and_another_way(machi
         Database(machine, 1).install()
 
 
-def test_a_package_that_does_not_bring_the_program_is_an_error(machine: Path) -> None:
+def test_a_package_that_does_not_contain_the_program_is_an_error(machine: Path) -> None:
     put(machine, "apt-get")
     with pytest.raises(StackError, match="Chromium package was installed, but it contains no browser"):
         chromium.install()
@@ -106,7 +106,7 @@ def test_without_root_sudo_installs_without_a_password(machine: Path, monkeypatc
     assert calls(machine)[0].startswith("sudo -n env DEBIAN_FRONTEND=noninteractive apt-get --yes install")
 
 
-def test_on_macos_brew_does_it(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_macos_brew_installs_it(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     put(machine, "brew", f'touch "{machine}/chromium"; /bin/chmod +x "{machine}/chromium"')
     assert chromium.install() == machine / "chromium"

@@ -1,4 +1,4 @@
-"""Batches of SQS: as few calls as possible, and every entry that failed is known."""
+"""SQS batches use as few calls as possible, and every failed entry is reported."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The inventory report: what it counts, what it shows, and that every cell stays text."""
+"""The inventory report: what it counts, what it shows, and how it escapes every cell."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PAGE = Page("r1", MADE, "https://example.com/inventory.csv?X-Amz-Signature=1&x=2
 
 
 def line(number: int = 1, /, **cells: Any) -> list[str]:
-    """Returns a line of the CSV file for a bean that has every field; ``cells`` replace some of them."""
+    """Returns the CSV line of a bean with every field, some replaced by ``cells``."""
     whole = {
         **{"supplier_id": 7, "supplier": "Café Azul", "city": "Köln", "state": "NW", "email": "azul@example.com"},
         **{"phone": "555 0107", "bean_id": number, "type": "Arabica", "product_name": f"Bean {number}"},
@@ -40,12 +40,12 @@ def line(number: int = 1, /, **cells: Any) -> list[str]:
 
 
 def orphan(number: int = 1, /, **cells: Any) -> list[str]:
-    """Returns the line of a bean without a supplier."""
+    """Returns the CSV line of a bean without a supplier."""
     return line(number, **dict.fromkeys(("supplier_id", "supplier", "city", "state", "email", "phone")) | cells)
 
 
 class Document(HTMLParser):
-    """A page as a browser parses it: its elements, and its text outside style and script."""
+    """A parsed page: its elements, and its text outside ``style`` and ``script``."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Document(HTMLParser):
             self._text.append(data)
 
     def shape(self) -> list[tuple[str, ...]]:
-        """Returns the elements in order, each with the names of its attributes."""
+        """Returns the elements in order, each with its attributes' names."""
         return [(tag, *attributes) for tag, attributes in self.elements]
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
@@ -135,13 +135,13 @@ def test_the_chart_has_the_largest_suppliers_and_one_line_for_all_others() -> No
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lowers the limits: 50 beans are a whole inventory, and of more the neediest 5 are shown."""
+    """Lowers the limits: above 50 beans, only the neediest 5 are shown."""
     assert (rendering.WHOLE_INVENTORY, rendering.NEEDIEST_SHOWN) == (5_000, 500)
     monkeypatch.setattr(rendering, "WHOLE_INVENTORY", 50)
     monkeypatch.setattr(rendering, "NEEDIEST_SHOWN", 5)
 
 
-def test_of_too_many_beans_the_neediest_are_shown_and_all_are_counted(small: None) -> None:
+def test_too_many_beans_are_all_counted_but_only_the_neediest_are_shown(small: None) -> None:
     whole = summarise(line(number) for number in range(50))
     assert (whole.is_whole, whole.shown) == (True, 50)
     summary = summarise([line(number, supplier_id=number % 3 + 1, quantity=50 - number) for number in range(51)])
@@ -166,7 +166,7 @@ def test_memory_does_not_grow_with_the_number_of_beans(small: None) -> None:
     assert peak(4_000) < 1.2 * peak(1_000)
 
 
-def test_the_page_says_when_it_was_made_from_what_and_links_the_whole_inventory() -> None:
+def test_the_page_names_its_time_and_source_and_links_to_the_whole_inventory() -> None:
     page = document([line()])
     assert "Made on 21 November 2026, 03:14 UTC from the suppliers’ inventory in MySQL." in page.text
     assert page.all("time") == [{"datetime": MADE}]
@@ -236,24 +236,24 @@ def test_no_cell_becomes_markup(evil: str) -> None:
 
 
 @pytest.mark.parametrize("column", ["supplier", "type", "product_name", "price", "description"])
-def test_a_cell_is_shown_whole_and_a_control_of_its_direction_is_replaced(column: str) -> None:
+def test_a_cell_is_shown_whole_and_its_direction_controls_are_replaced(column: str) -> None:
     text = document([line(**{column: "a\u202e\u2066אב\u0301☕👩\u200d\U0010ffff\u202c\u2069 z"})]).text
     assert "a\ufffd\ufffdאב\u0301☕👩\u200d\U0010ffff\ufffd\ufffd z" in text
     assert not re.search("[\u202a-\u202e\u2066-\u2069]", text)
 
 
-def test_each_text_beside_another_is_isolated_from_it() -> None:
-    """A name in Hebrew, or one that begins with a number, would otherwise move its neighbours."""
+def test_adjacent_texts_are_isolated_from_each_other() -> None:
+    """A Hebrew name, or a name that begins with a number, would otherwise reorder the adjacent text."""
     text = "אספרסו"
     html = "".join(render(summarise([line(quantity=5, **dict.fromkeys(TEXTS, text))]), PAGE))
     beside = re.findall(rf"<(\w+)[^>]*>{text}</", html.split("<dl", 1)[1])
     assert set(beside) == {"bdi", "td", "p", "span", "text"}
     assert f"<bdi>{text}, {text}</bdi>" in html
-    # The text is nowhere else, except in the description of the chart, which is read aloud.
+    # Only the chart's description, for screen readers, contains the text as well.
     assert html.count(text) == len(beside) + 2 + 1
 
 
-def test_only_an_address_without_tricks_becomes_a_mail_link() -> None:
+def test_only_a_plain_address_becomes_a_mail_link() -> None:
     assert {"href": "mailto:azul+1@example.com"} in document([line(email="azul+1@example.com")]).all("a")
     for email in ("a@b.c?bcc=d@e.f", 'a@b.c" x', "a b@c.d", "javascript:alert(1)", "nobody"):
         page = document([line(email=email)])
@@ -261,7 +261,7 @@ def test_only_an_address_without_tricks_becomes_a_mail_link() -> None:
         assert email in page.text
 
 
-def test_the_page_asks_for_nothing_and_runs_only_its_own_script() -> None:
+def test_the_page_loads_nothing_and_runs_only_its_own_script() -> None:
     html = "".join(render(summarise([line()]), PAGE))
     page = Document(html)
     [policy] = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
@@ -300,7 +300,7 @@ def test_the_report_is_a_page_beside_the_csv(s3: Any) -> None:
     assert "X-Amz-Expires=3600" in str(link["href"])
 
 
-def test_a_csv_that_breaks_off_makes_no_report_and_can_be_retried(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_truncated_csv_makes_no_report_and_can_be_retried(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     half = b"".join(to_csv([[b"%d" % number for number in range(12)]]))
     body = StreamingBody(io.BytesIO(half), len(half) + 1)
     monkeypatch.setattr(s3, "get_object", lambda **_: {"Body": body, "ContentLength": len(half) + 1})

@@ -1,4 +1,4 @@
-"""Reports: what a request may be, that a key starts one execution only, and what is shown of each."""
+"""Reports: which requests are valid, that a key starts one execution only, and what the API shows."""
 
 import json
 import re
@@ -69,13 +69,13 @@ def run_by_hand(aws: Aws, kind: str, name: str, started_at: datetime) -> None:
         *((body, ["body: must be an object, or nothing"]) for body in ([], "storage", 0)),
     ],
 )
-def test_a_wrong_request_names_every_wrong_field(body: Any, problems: list[str]) -> None:
+def test_an_invalid_request_names_every_wrong_field(body: Any, problems: list[str]) -> None:
     with pytest.raises(InvalidRequest) as caught:
         reports.parse(body)
     assert [str(each) for each in caught.value.problems] == problems
 
 
-def test_the_input_of_the_machine_is_what_it_cannot_know(aws: Aws) -> None:
+def test_the_machines_input_is_only_what_it_cannot_know(aws: Aws) -> None:
     with correlation.about("request-1"):
         started = [start(aws, each)["reportId"] for each in (INVENTORY, LISTING)]
     assert re.fullmatch(r"inventory-20261121T031415-[0-9a-f]{12}", started[0])
@@ -97,8 +97,8 @@ def test_a_missing_permission_to_look_for_the_page_is_not_mistaken_for_a_missing
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
-def test_pages_are_all_reports_of_both_machines_newest_first_even_of_one_moment(aws: Aws, limit: int) -> None:
-    """Step Functions gives times in milliseconds."""
+def test_the_pages_have_all_reports_newest_first_even_those_with_equal_times(aws: Aws, limit: int) -> None:
+    """Step Functions' times have millisecond precision."""
     moments = [NOW.replace(microsecond=0) + timedelta(seconds=number // 4) for number in range(12)]
     for number, moment in enumerate(moments):
         run_by_hand(aws, ("inventory", "storage")[number % 2], f"r-{number:02}", moment)
@@ -111,7 +111,7 @@ def test_pages_are_all_reports_of_both_machines_newest_first_even_of_one_moment(
 def test_reports_are_listed_by_their_start_and_not_by_their_end(
     minutes: list[tuple[int, int | None]], limit: int
 ) -> None:
-    """moto lists all by their start. This Step Functions follows the documentation of AWS."""
+    """moto sorts executions by their start. This fake sorts them as AWS documents."""
     executions: list[dict[str, Any]] = []
     for number, (start, took) in enumerate(minutes):
         execution: dict[str, Any] = {"name": f"r-{number:02}", "status": "RUNNING" if took is None else "SUCCEEDED"}

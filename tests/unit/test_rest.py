@@ -1,4 +1,4 @@
-"""Bodies, parameters and addresses of requests as API Gateway sends them."""
+"""Request bodies, parameters and addresses, as API Gateway sends them."""
 
 import base64
 import json
@@ -34,7 +34,7 @@ def test_a_body_comes_as_text_as_bytes_or_as_base64_and_can_be_empty() -> None:
     encoded = base64.b64encode(text.encode()).decode()
     assert body(text) == body(text.encode()) == {"note": "☕"}
     assert rest.body(request(body=encoded, isBase64Encoded=True)) == {"note": "☕"}
-    # A lone surrogate comes through, and its field is named.
+    # A lone surrogate is passed on, so that an error can name its field.
     assert body(b'"ab\\ud800"') == body(b'"ab\xed\xa0\x80"') == "ab\ud800"
     for nothing in (None, "", b"", " \r\n\t "):
         assert (body(nothing), body(nothing, nothing={})) == (None, {})
@@ -65,7 +65,7 @@ TOO_DEEP = "body: its brackets are nested too deeply"
         (b'{"note": "a\nb"}', "body: is not JSON: Invalid control character"),
         (b'{"note": "\xff"}', "body: is not UTF-8 at byte 10"),
         (b"\x00", "body: is not"),
-        # This is too deep as well. Which of the two problems is named depends on the version of Python.
+        # This body is also too deep. The Python version decides which problem is named.
         (b"[" * 5000, "body: i"),
         *((b"[" * depth + b"1" + b"]" * depth, TOO_DEEP) for depth in (101, 1_000, 5_000, 100_000)),
         *((b'{"a":' * depth + b"1" + b"}" * depth, TOO_DEEP) for depth in (101, 1_000, 5_000, 100_000)),
@@ -90,7 +90,7 @@ def test_100_nested_brackets_are_read_on_every_python() -> None:
         assert body(text) == json.loads(text)
 
 
-def test_a_list_takes_its_own_filters_only_and_has_50_items_on_a_page() -> None:
+def test_a_list_accepts_only_its_own_filters_and_has_50_items_per_page() -> None:
     assert rest.page(request()) == Page(50, None, {})
     asked = with_query(limit=["7"], next=["t"], kind=["storage"])
     assert rest.page(asked, "kind") == Page(7, "t", {"kind": "storage"})

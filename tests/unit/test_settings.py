@@ -1,4 +1,4 @@
-"""The settings: read once, with all missing variables named at once, before anything else happens."""
+"""The settings are read once, before anything else; one error names all missing variables."""
 
 import json
 import os
@@ -28,7 +28,7 @@ BARE = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
 
 
 def run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Runs a command in the repository, with this environment and nothing else."""
+    """Runs a command in the repository, with only this environment."""
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -60,8 +60,8 @@ def test_the_secrets_of_the_database_are_read_separately_because_few_functions_h
 
 
 @pytest.mark.parametrize("port", [3306, "3306"])
-def test_a_secret_has_the_fields_of_those_of_rds_and_an_administrators_no_address(port: int | str) -> None:
-    """The secret that RDS makes has only a name and a password."""
+def test_a_secret_has_the_fields_that_rds_uses_and_an_administrators_no_address(port: int | str) -> None:
+    """A secret created by RDS has only a user name and a password."""
     database = Database.of_secret(json.dumps({**DATABASE, "port": port, "engine": "mysql"}))
     assert database == Database("db", 3306, "cafe", "u", "p")
     assert database.logged_in('{"username": "admin", "password": "a"}') == Database("db", 3306, "cafe", "admin", "a")
@@ -97,14 +97,14 @@ def test_in_a_fresh_clone_one_line_says_what_to_run(command: list[str]) -> None:
 
 
 def loaded(code: str) -> set[str]:
-    """Returns the modules that a new process has loaded after ``code``."""
+    """Returns the modules that a new process has loaded after running ``code``."""
     done = run([sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules, file=sys.stderr)"], ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     return set(done.stderr.split())
 
 
-def test_importing_the_app_loads_nothing_that_not_every_function_needs() -> None:
-    """Imports take most of a cold start, so each handler imports its own flow, and clients.py the rest."""
+def test_importing_the_app_loads_only_what_every_function_needs() -> None:
+    """Imports take most of a cold start, so handlers import their flow when called, and clients.py its libraries."""
     names = ("clients", "correlation", "errors", "logs", "rest", "settings")
     needed = "import contextvars, dataclasses, pathlib, chalice.app, pythonjsonlogger.json"
     own = {"app", "chalicelib", *(f"chalicelib.{name}" for name in names)}
@@ -112,8 +112,7 @@ def test_importing_the_app_loads_nothing_that_not_every_function_needs() -> None
     assert not more, f"every function waits for {', '.join(sorted(more))}: import it where it is used"
 
 
-def test_no_flow_loads_what_only_another_one_needs() -> None:
-    """The heavy modules are listed: clients, templates, number formats, threads and cryptography."""
+def test_no_flow_loads_modules_that_only_another_flow_needs() -> None:
     heavy = {"boto3", "botocore.session", "pymysql", "jinja2", "humanize", "concurrent.futures", "cryptography"}
     light = (
         "sign_in orders.placing orders.listing orders.store orders.announce notifications reports reports.inventory "
@@ -121,7 +120,7 @@ def test_no_flow_loads_what_only_another_one_needs() -> None:
     )
     flows: dict[str, set[str]] = {flow: set() for flow in light.split()}
     flows |= {"uploads.receiving": {"humanize"}, "storage.report": {"humanize", "concurrent.futures"}}
-    # Each flow is imported in a fork of one process that has what every function needs.
+    # Each flow is imported in a fork of a process that has loaded what every function needs.
     code = (
         "import app, importlib, os, sys\n"
         f"for flow in {list(flows)}:\n"

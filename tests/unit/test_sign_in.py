@@ -34,7 +34,7 @@ FORBIDDEN = {"Message": "User is not authorized to access this resource"}
 
 
 def answer(api: Api) -> tuple[int, Any]:
-    """Calls a route that is for staff too."""
+    """Calls a route that staff may use."""
     response = api.get("/notifications")
     return response.status_code, response.json_body
 
@@ -83,7 +83,7 @@ def test_a_token_comes_bare_or_after_bearer_and_its_clock_may_be_ahead(
     ahead = pool.token("ana", STAFF, iat=int(time.time()) + 5)
     for form in ("{}", "Bearer {}", "bearer {}", "BEARER   {}", " {} "):
         assert answer(api.with_token(form.format(ahead)))[0] == 200
-    # The keys are read once.
+    # The keys are fetched only once.
     assert pool.asked == [KEYS_URL]
     assert not [piece for piece in ahead.split(".") if piece in log_lines.getvalue()]
 
@@ -93,13 +93,13 @@ def encoded(content: bytes) -> str:
 
 
 def unsigned(token: str, **header: Any) -> str:
-    """Returns the same claims with another header and no signature."""
+    """Returns a token with the same claims, a different header and no signature."""
     head = json.dumps({"alg": "none", "typ": "JWT", "kid": "first", **header})
     return f"{encoded(head.encode())}.{token.split('.')[1]}."
 
 
 def signed_with_the_public_key(pool: Pool) -> str:
-    """Returns a token for HS256, which is valid for a verifier that uses the public key as the secret."""
+    """Returns an HS256 token that is valid if a verifier uses the public key as the secret."""
     secret = private_key("first").public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     content = unsigned(pool.token("eve", MANAGERS), alg="HS256").rstrip(".")
     return f"{content}.{encoded(hmac.new(secret, content.encode(), hashlib.sha256).digest())}"
@@ -179,12 +179,12 @@ def keys(pool: Pool, clock: SimpleNamespace) -> Keys:
     return Keys(KEYS_URL, lambda: clock.now)
 
 
-def test_a_key_that_was_rotated_meanwhile_is_found(keys: Keys, pool: Pool, clock: SimpleNamespace) -> None:
+def test_a_newly_rotated_key_is_found(keys: Keys, pool: Pool, clock: SimpleNamespace) -> None:
     assert keys.get("first")
     pool.key_ids = ["second"]
     clock.now += 3600
     assert keys.get("second").key_id == "second"
-    # The old key is gone.
+    # The old key is no longer accepted.
     with pytest.raises(TokenRefused):
         keys.get("first")
 
@@ -200,11 +200,11 @@ def test_many_unknown_keys_do_not_cause_many_requests(keys: Keys, pool: Pool, cl
         clock.now += sign_in.REFETCH_SECONDS
 
 
-def test_many_first_calls_at_once_cause_one_request(keys: Keys, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_concurrent_first_calls_cause_one_request(keys: Keys, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     second = threading.Barrier(2)
 
     def fetch(url: str) -> bytes:
-        # Waits for a second request at the same time, which must not come.
+        # Waits for a concurrent second request, which must not come.
         with suppress(threading.BrokenBarrierError):
             second.wait(0.1)
         return pool.fetch(url)
@@ -226,7 +226,7 @@ def test_without_keys_nobody_is_let_in(api: Api, pool: Pool, log_lines: io.Strin
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"keys": []}', b'{"keys": [{"kty": "RSA"}]}'])
-def test_an_answer_without_keys_lets_nobody_in(keys: Keys, monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+def test_a_response_without_keys_lets_nobody_in(keys: Keys, monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
     monkeypatch.setattr(sign_in, "fetch", lambda _: body)
     with pytest.raises(Unavailable):
         keys.get("first")
@@ -241,7 +241,7 @@ def test_an_outage_ends_a_second_after_the_user_pool_is_back(keys: Keys, pool: P
     pool.failure = None
     clock.now += sign_in.REFETCH_AFTER_FAILURE_SECONDS
     assert keys.get("first")
-    # The known keys are valid during the next outage.
+    # The cached keys stay valid during the next outage.
     pool.failure = TimeoutError()
     clock.now += 3600
     with pytest.raises(Unavailable):
@@ -249,7 +249,7 @@ def test_an_outage_ends_a_second_after_the_user_pool_is_back(keys: Keys, pool: P
     assert keys.get("first")
 
 
-def test_a_mistake_in_the_authorizer_lets_nobody_in(
+def test_an_error_in_the_authorizer_lets_nobody_in(
     api: Api, monkeypatch: pytest.MonkeyPatch, log_lines: io.StringIO
 ) -> None:
     def fail(token: str, **_: Any) -> None:
@@ -275,7 +275,7 @@ def authorized(pool: Pool, *groups: str) -> dict[str, Any]:
     return result
 
 
-def test_the_answer_names_every_route_because_api_gateway_caches_it_for_the_token(pool: Pool) -> None:
+def test_the_response_names_every_route_because_api_gateway_caches_it_per_token(pool: Pool) -> None:
     [statement] = authorized(pool, STAFF)["policyDocument"]["Statement"]
     assert (statement["Effect"], statement["Action"]) == ("Allow", "execute-api:Invoke")
     routes = ("POST/orders", "GET/orders", "GET/orders/*", "GET/notifications", "GET/today")

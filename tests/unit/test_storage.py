@@ -57,7 +57,7 @@ def test_a_listing_in_the_format_of_another_server_counts_too(account: Account, 
     assert account.measure().buckets == [Bucket("beans", 7, 2, NOW)]
 
 
-# S3 calls its two oldest regions by other names.
+# S3's API has special names for its two oldest regions.
 @pytest.mark.parametrize(("location", "region"), [({}, "us-east-1"), ({"LocationConstraint": "EU"}, "eu-west-1")])
 def test_buckets_come_in_pages_and_each_is_listed_in_its_own_region(
     account: Account, location: dict[str, str], region: str
@@ -105,7 +105,7 @@ def test_a_large_bucket_is_split(account: Account, monkeypatch: pytest.MonkeyPat
     )
     account.in_pages_of(4)
     assert account.measure().buckets == [Bucket("beans", sum(range(30)), 30, NOW)]
-    # Keys that differ only in characters beyond ASCII are listed from start to end.
+    # Keys that differ only in non-ASCII characters are listed sequentially.
     assert len(set(starts)) > 2 or "a/b/" in keys[0]
 
 
@@ -147,7 +147,7 @@ def test_an_error_of_aws_is_shown_up_to_300_characters() -> None:
 
 def test_the_figures_of_the_newest_day_count_over_every_storage_type(account: Account) -> None:
     account.bucket("beans", region="eu-west-1")
-    # All of Glacier's moved elsewhere yesterday, so this type has no figure of today.
+    # All Glacier objects moved elsewhere yesterday, so Glacier has no figure for today.
     of_ia = [("StandardIA", days, size) for days, size in ((2, 10), (1, 20), (0, 30))]
     for kind, days, size in (*of_ia, ("DeepArchive", 0, 1_000), ("Glacier", 1, 5_000)):
         account.figure("beans", f"{kind}Storage", TODAY - timedelta(days=days), size, "eu-west-1")
@@ -159,7 +159,7 @@ def test_the_figures_of_the_newest_day_count_over_every_storage_type(account: Ac
 @pytest.mark.parametrize("newest_first", [True, False])
 def test_the_newest_figure_is_found_in_any_order_and_over_several_pages(account: Account, newest_first: bool) -> None:
     account.bucket("beans")
-    # botocore gives local times.
+    # botocore returns local times.
     local = timezone(timedelta(hours=-10))
     days = [(TODAY - timedelta(days=days)).astimezone(local) for days in (1, 2, 3)]
     points = sorted(zip(days, (30.0, 20.0, 10.0), strict=True), reverse=newest_first)
@@ -200,7 +200,7 @@ def test_buckets_in_a_region_whose_figures_cannot_be_read_are_named(account: Acc
     assert measurement.errors == [Failure("beans", "AccessDenied: No cloudwatch:ListMetrics.")]
 
 
-def test_a_figure_that_cloudwatch_fails_to_give_is_an_error_and_not_a_size_of_0(account: Account) -> None:
+def test_a_figure_that_cloudwatch_fails_to_return_is_an_error_and_not_0(account: Account) -> None:
     account.bucket("beans")
     account.figure("beans", "StandardIAStorage", TODAY - timedelta(days=1), 5)
 
@@ -214,7 +214,7 @@ def test_a_figure_that_cloudwatch_fails_to_give_is_an_error_and_not_a_size_of_0(
     assert measurement.buckets == []
 
 
-def test_out_of_time_the_rest_is_named(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_time_runs_out_the_remaining_buckets_are_named(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew, "WORKERS", 1)
     account.bucket("a-large", *[100] * 11)
     account.in_pages_of(10)
@@ -246,8 +246,8 @@ def test_a_call_that_hangs_does_not_delay_the_report(account: Account) -> None:
     assert measurement.errors == [Failure("hangs", "not measured: out of time")]
 
 
-def test_out_of_time_the_figures_are_partial_too(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    # CloudWatch accepts at most 500 in one call.
+def test_when_time_runs_out_the_figures_are_partial_too(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    # CloudWatch accepts at most 500 metrics per call.
     assert figures.METRICS_PER_CALL == 500
     monkeypatch.setattr(figures, "METRICS_PER_CALL", 1)
     account.bucket("beans")
@@ -274,7 +274,7 @@ def test_the_summary_has_the_100_largest_buckets_and_fits_into_a_state() -> None
     assert len(summary["errors"]) == 100
     assert (summary["bucketCount"], summary["errorCount"]) == (1_000, 1_000)
     assert len(json.dumps(summary)) < 100_000
-    # The page has all of them.
+    # The page shows all buckets and errors.
     shown = page.render(listed(*buckets, errors=errors), "r-1")
     assert (shown.count("<tr>"), shown.count("<li>")) == (1_001, 1_000)
     assert all(f">{buckets[number].name}<" in shown for number in (0, 500, 999))
@@ -307,7 +307,7 @@ def test_the_page_escapes_its_texts_and_loads_nothing() -> None:
     assert re.findall(r"(?:src|href)=.{5}|url\(", shown) == ['href="data', "src=x&gt;"]
 
 
-def test_a_report_stores_its_page_and_gives_the_notice_to_publish(account: Account) -> None:
+def test_a_report_stores_its_page_and_returns_the_notice_to_publish(account: Account) -> None:
     account.bucket("reports")
     account.bucket("beans", 1_500)
     for number in range(page.NOTICE_LINES + 1):
@@ -345,7 +345,7 @@ def test_a_notice_names_some_buckets_and_counts_the_rest() -> None:
         *(({"aloneSeconds": each}, "aloneSeconds: must be a number from 0 to 120") for each in (-1, 121, "1", True)),
     ],
 )
-def test_a_wrong_payload_says_what_is_wrong(account: Account, payload: dict[str, Any], message: str) -> None:
+def test_an_invalid_payload_says_what_is_wrong(account: Account, payload: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         account.report(payload)
 
@@ -359,7 +359,7 @@ def test_a_bucket_that_does_not_have_what_is_needed_is_named_in_the_error(accoun
 
 
 def in_rounds(account: Account, **payload: Any) -> tuple[dict[str, Any], int]:
-    """Calls the functions as the state machine does. Returns the last answer and the number of rounds."""
+    """Calls the functions as the state machine does, and returns the last result and the number of rounds."""
     given = {"reportId": "r-1", **payload}
     answer = account.report(given, {"round": 0})
     rounds = 0
@@ -381,12 +381,12 @@ def test_buckets_that_take_long_are_shared_out_and_added_up(account: Account, mo
     answer, rounds = in_rounds(account, aloneSeconds=0)
     assert rounds == 1
     summary = answer["summary"]
-    # The bucket with the reports has the shares too.
+    # The reports bucket also contains the shares.
     sizes = {each["name"]: each["bytes"] for each in summary["buckets"] if each["name"] != "reports"}
     assert sizes == {f"beans-{number}": 10 * number for number in range(7)}
     assert [each["bucket"] for each in summary["errors"]] == ["secret"]
     assert (summary["partial"], summary["asOf"]) == (False, "2026-11-21T03:30:00.000000Z")
-    # Outside a state machine one function takes all its time.
+    # Outside a state machine, one function may use all its time.
     assert account.report({"aloneSeconds": 0})["summary"]["partial"] is False
 
 

@@ -1,4 +1,4 @@
-"""Orders into the table: each once, whatever fails, and the dead-letter queue for those that cannot be stored."""
+"""Storing orders: exactly once, whatever fails, or as a dead letter if an order cannot be stored."""
 
 import io
 import json
@@ -24,7 +24,7 @@ Retries = list[tuple[str, int]]
 
 @pytest.fixture
 def retries(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Retries:
-    """The receipt handles of failed messages, and after how many seconds each comes back."""
+    """The receipt handles of failed messages, each with the seconds until its retry."""
     seen: Retries = []
 
     def change(QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
@@ -41,7 +41,7 @@ def many(count: int) -> dict[str, Any]:
     return messages(*[order(f"o-{number}") for number in range(count)])
 
 
-def test_a_batch_is_stored_with_all_that_lists_need(aws: Aws, log_lines: io.StringIO) -> None:
+def test_a_batch_is_stored_with_all_fields_that_lists_need(aws: Aws, log_lines: io.StringIO) -> None:
     second = Order("o-2", "c-2", (Item("x", 2), Item("☕", 10_000)), "n", PLACED_AT, "ana")
     assert store(aws, messages(order("o-1"), second)) == []
     stored = aws.stored()
@@ -57,7 +57,7 @@ def test_a_batch_is_stored_with_all_that_lists_need(aws: Aws, log_lines: io.Stri
     assert [each["orderID"] for each in records(log_lines, "order stored")] == ["o-1", "o-2"]
 
 
-def test_an_order_that_comes_twice_is_stored_once(aws: Aws) -> None:
+def test_an_order_that_arrives_twice_is_stored_once(aws: Aws) -> None:
     calls = aws.calls(aws.dynamodb, "BatchExecuteStatement")
     event = messages(order("o-1"), order("o-1"), order("o-2"))
     assert store(aws, event) == []
@@ -67,7 +67,7 @@ def test_an_order_that_comes_twice_is_stored_once(aws: Aws) -> None:
     assert aws.stored() == before
 
 
-def test_60_orders_are_written_by_25(aws: Aws) -> None:
+def test_60_orders_are_written_25_at_a_time(aws: Aws) -> None:
     calls = aws.calls(aws.dynamodb, "BatchExecuteStatement")
     assert store(aws, many(60)) == []
     assert sorted(len(call["Statements"]) for call in calls) == [10, 25, 25]
@@ -94,7 +94,7 @@ def test_at_most_eight_calls_of_a_large_batch_run_at_once(aws: Aws, monkeypatch:
 
 
 @pytest.mark.parametrize("batches", [1, 2])
-def test_of_two_orders_with_one_id_the_first_is_stored_and_the_other_is_reported(aws: Aws, batches: int) -> None:
+def test_if_two_orders_have_one_id_the_first_is_stored_and_the_other_reported(aws: Aws, batches: int) -> None:
     published: list[Notification] = []
     both = messages(order(quantity=1), order(quantity=2))["Records"]
     for given in [both] if batches == 1 else [both[:1], both[1:]]:
@@ -105,12 +105,12 @@ def test_of_two_orders_with_one_id_the_first_is_stored_and_the_other_is_reported
     assert notification.subject == "1 order refused: the id is taken"
     assert notification.message.endswith("\n- order o-1 of customer c-1")
     assert notification.facts == {"outcome": "conflict", "orderIDs": ["o-1"]}
-    # A second delivery is reported under the same key.
+    # A redelivered conflict is reported under the same key.
     store(aws, {"Records": both[1:]}, published.append)
     assert published[1].key == notification.key
 
 
-def test_a_conflict_that_cannot_be_reported_comes_back_without_its_neighbours(aws: Aws) -> None:
+def test_a_conflict_that_cannot_be_reported_is_retried_without_its_neighbours(aws: Aws) -> None:
     store(aws, messages(order()))
 
     def publish(_: Notification) -> None:
@@ -121,7 +121,7 @@ def test_a_conflict_that_cannot_be_reported_comes_back_without_its_neighbours(aw
 
 
 def text(**fields: Any) -> str:
-    """Returns a message of an order, in which a field that is None is missing."""
+    """Returns an order's message, leaving out fields that are None."""
     given = {"orderID": "o", "customerID": "c", "item": "x", "note": None, "placedAt": PLACED_AT, **fields}
     return json.dumps({name: each for name, each in given.items() if each is not None or name == "note"})
 
@@ -146,7 +146,7 @@ def test_a_message_that_is_not_an_order_fails_alone(
     assert refused["reason"]
 
 
-def test_a_failed_message_comes_back_after_1_2_4_and_8_seconds(aws: Aws, retries: Retries) -> None:
+def test_a_failed_message_is_retried_after_1_2_4_and_8_seconds(aws: Aws, retries: Retries) -> None:
     for received in (1, 2, 3, 4):
         assert store(aws, {"Records": [message("poison", received=received)]}) == ["m-1"]
     assert [seconds for _, seconds in retries] == [1, 2, 4, 8]
@@ -243,7 +243,7 @@ def test_a_failed_call_fails_only_its_messages(
     assert list(aws.stored()) == ["o-25"]
 
 
-def test_a_known_order_whose_content_cannot_be_read_comes_back(aws: Aws, retries: Retries) -> None:
+def test_a_known_order_whose_content_cannot_be_read_is_retried(aws: Aws, retries: Retries) -> None:
     with answering(aws, {"Error": {"Code": "DuplicateItem", "Message": "there"}}) as dynamodb:
         dynamodb.add_client_error("batch_get_item", "ThrottlingException", http_status_code=400)
         assert store(aws, messages(order())) == ["m-1"]
@@ -251,7 +251,7 @@ def test_a_known_order_whose_content_cannot_be_read_comes_back(aws: Aws, retries
 
 @pytest.mark.parametrize("size", [1, 60])
 def test_a_missing_permission_fails_the_whole_batch(aws: Aws, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error of the function shows it."""
+    """The function's error shows the missing permission."""
 
     def refuse(**_: Any) -> None:
         raise refusal("AccessDeniedException")
@@ -261,7 +261,7 @@ def test_a_missing_permission_fails_the_whole_batch(aws: Aws, size: int, monkeyp
         store(aws, many(size))
 
 
-def test_store_orders_answers_lambda_with_the_failed_messages(api: Api, aws: Aws, retries: Retries) -> None:
+def test_store_orders_returns_the_failed_messages_to_lambda(api: Api, aws: Aws, retries: Retries) -> None:
     given = messages(order(), "poison", order(quantity=2))
     assert api.invoke("store_orders", given) == {"batchItemFailures": [{"itemIdentifier": "m-2"}]}
     (notification,) = aws.published()

@@ -1,4 +1,4 @@
-"""Newest-first lists: the pages together are all items, each once, for all shards, months and limits."""
+"""Newest-first lists: the pages contain every item exactly once, for any shards, months and limits."""
 
 import threading
 from collections.abc import Callable
@@ -23,7 +23,7 @@ SINCE = date(2026, 11, 21)
 
 
 class Table:
-    """A table that answers Query as DynamoDB does, with at most ``most`` items at a time."""
+    """A table that implements Query as DynamoDB does, returning at most ``most`` items per call."""
 
     def __init__(self, items: list[Item], most: int = 1000) -> None:
         self.items = sorted(items, key=lambda item: item["sortKey"]["S"], reverse=True)
@@ -80,14 +80,14 @@ def pages(table: Table, limit: int, since: date = SINCE, now: datetime = NOW) ->
     return follow(lambda token: Timeline(table, "orders").page("orders", since, limit, token, now))
 
 
-# Some in the same microsecond, and some at the end of a month or of a year.
+# Some moments are equal, and some are at the end of a month or a year.
 EDGES = [datetime(2026, 11, 30, 23, 59, 59, 999_999, UTC), datetime(2026, 12, 1, tzinfo=UTC)]
 BETWEEN = st.datetimes(datetime(2026, 11, 21), datetime(2027, 2, 3), timezones=st.just(UTC))  # noqa: DTZ001
 MOMENTS = st.sampled_from([*EDGES, datetime(2027, 1, 1, tzinfo=UTC), NOW]) | BETWEEN
 
 
 @given(st.lists(MOMENTS, max_size=25), st.integers(1, 12), st.integers(1, 6))
-def test_the_pages_are_all_items_newest_first_and_none_twice(moments: list[datetime], limit: int, most: int) -> None:
+def test_the_pages_contain_every_item_once_newest_first(moments: list[datetime], limit: int, most: int) -> None:
     items = [item(moment, f"o-{number}", customer=f"c-{number % 2}") for number, moment in enumerate(moments)]
     table = Table(items, most)
     found = pages(table, limit)
@@ -104,7 +104,7 @@ def test_items_spread_over_the_shards() -> None:
     assert periods == {f"2026-11#{shard}" for shard in range(timeline.SHARDS)}
 
 
-def test_the_first_page_of_a_busy_month_is_one_query_of_each_shard() -> None:
+def test_the_first_page_of_a_busy_month_takes_one_query_per_shard() -> None:
     table = Table([item(NOW - timedelta(seconds=number), f"o-{number}") for number in range(1000)])
     page, token = Timeline(table, "orders").page("orders", SINCE, 5, None, NOW)
     assert ids(page) == [f"o-{number}" for number in range(5)]
@@ -126,7 +126,7 @@ def test_a_page_ends_at_1_mb_and_a_larger_item_is_a_page() -> None:
 
 
 def some(table: Table, limit: int, identifiers: set[str]) -> tuple[list[list[str]], list[int]]:
-    """Returns the ids of the items of ``identifiers``, page by page, and the number of queries for each page."""
+    """Returns the listed ids among ``identifiers``, page by page, and the number of queries per page."""
     queries = [0]
 
     def read(token: str | None) -> tuple[list[Item], str | None]:
@@ -157,7 +157,7 @@ def test_a_filtered_page_ends_after_a_number_of_items(monkeypatch: pytest.Monkey
     items = [item(NOW - timedelta(seconds=number), f"id-{number}") for number in range(225)]
     found, queries = some(Table(items), 50, {"id-3", "id-125", "id-224"})
     assert found == [["id-3"], ["id-125"], ["id-224"]]
-    # The cost of a page does not depend on how rare its items are. The last page reads the earlier months too.
+    # A page's cost does not depend on how rare matching items are. The last page also reads the earlier months.
     assert max(queries[:-1]) <= 2 * timeline.SHARDS
     assert some(Table(items[:20]), 2, {"id-1", "id-3"})[0] == [["id-1", "id-3"]]
 
@@ -178,7 +178,7 @@ def test_recent_items_are_complete(moments: list[datetime], since: datetime, mos
             assert len(found) == most + 1 or len(found) == timeline.RECENT_CALLS * at_once
 
 
-def test_the_table_of_these_tests_answers_as_moto_does(aws: Aws) -> None:
+def test_the_fake_table_answers_queries_as_moto_does(aws: Aws) -> None:
     items = [item(NOW - timedelta(days=10 * number), f"o-{number}") for number in range(8)]
     for each in items:
         aws.dynamodb.put_item(TableName="cafe-test-orders", Item={"orderID": each["id"], **each})
@@ -211,14 +211,14 @@ NUMBERS = "orders-20261121T031415123456Z"
         *("orders-２０２６1121T031415123456Z-6f2d31", "notifications-20261121T031415123456Z-6f2d31", "W1tb" * 5000),
     ],
 )
-def test_a_token_that_is_not_of_this_list_is_refused(token: str) -> None:
+def test_a_token_that_is_not_from_this_list_is_refused(token: str) -> None:
     with pytest.raises(InvalidRequest, match=r"^next: is not the `next` of an earlier page of this list"):
         timeline.read_token("orders", token)
 
 
 @pytest.mark.parametrize("moment", ["0000-01-01", "1999-12-31", "2026-11-20", "2026-12-00", "2027-01-99", "9999-12-31"])
-def test_a_token_of_any_time_gives_a_page(moment: str) -> None:
-    """Notifications expire, so a token can be older than all items."""
+def test_a_token_with_any_time_returns_a_page(moment: str) -> None:
+    """Notifications expire, so a token may be older than all items."""
     table = Table([item(NOW, "o-1"), item(datetime(2026, 12, 31, tzinfo=UTC), "o-2")])
     token = timeline.write_token("orders", f"{moment}T00:00:00.000000Z#o-9")
     page, following = Timeline(table, "orders").page("orders", SINCE, 10, token, NOW)

@@ -44,14 +44,14 @@ def notification(aws: Aws, sent_at: datetime, kind: str, subject: str = "s", fac
         ("2026-12-01T00:00:00.5Z", MIDNIGHT + timedelta(milliseconds=500)),
         ("2026-12-01T00:00:00.000001999Z", MIDNIGHT + timedelta(microseconds=1)),
         *((text, MIDNIGHT) for text in ("2026-12-01T05:45:00+05:45", "2026-11-30T20:30:00-03:30")),
-        # The 31st of November.
+        # November has no 31st.
         ("2026-11-31T00:00:00Z", MIDNIGHT),
-        # More than two days ago, and in the future.
+        # One time more than two days ago, and one in the future.
         ("1000-01-01T00:00:00Z", NOW - timedelta(hours=48)),
         ("2999-12-31T23:59:59-23:59", NOW),
     ],
 )
-def test_the_count_begins_at_any_moment_of_the_last_48_hours(text: str, moment: datetime) -> None:
+def test_the_count_may_begin_at_any_time_in_the_last_48_hours(text: str, moment: datetime) -> None:
     assert today.since(text, NOW) == today.since(text, NOW.astimezone()) == moment
 
 
@@ -63,7 +63,7 @@ def test_the_count_begins_at_any_moment_of_the_last_48_hours(text: str, moment: 
         *("2026-12-01T00:00:00+24:00", "1" * 5_000),
     ],
 )
-def test_a_text_that_is_not_a_moment_is_refused(text: str) -> None:
+def test_a_string_that_is_not_a_time_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match=r"^since: must be a time with its offset"):
         today.since(text, NOW)
 
@@ -95,7 +95,7 @@ def test_orders_are_counted_by_the_hour_across_the_end_of_a_month(aws: Aws) -> N
     assert len(orders["hours"]) == 13
 
 
-def test_the_last_hour_is_the_one_that_now_is_in(aws: Aws) -> None:
+def test_the_last_hour_is_the_current_one(aws: Aws) -> None:
     for length in (timedelta(), timedelta(minutes=59), timedelta(hours=1), timedelta(hours=48)):
         hours = overview(aws, NOW - length)["orders"]["hours"]
         assert len(hours) == int(length / today.HOUR) + 1
@@ -103,7 +103,7 @@ def test_the_last_hour_is_the_one_that_now_is_in(aws: Aws) -> None:
         assert hours[-1][0] <= timestamp(NOW) < timestamp(datetime.fromisoformat(hours[-1][0]) + today.HOUR)
 
 
-def test_of_too_many_orders_only_complete_hours_are_counted(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_too_many_orders_only_complete_hours_are_counted(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     assert today.ORDERS == 10_000
     monkeypatch.setattr(today, "ORDERS", 10 * timeline.SHARDS)
     for number in range(200):
@@ -115,7 +115,7 @@ def test_of_too_many_orders_only_complete_hours_are_counted(aws: Aws, monkeypatc
     counts = [count for _, count in orders["hours"]]
     whole = counts.count(20)
     assert 0 < whole < len(counts) - 1
-    # The current hour has half of its orders.
+    # The current hour has only half of its orders.
     assert counts == [None] * (len(counts) - whole - 1) + [20] * whole + [11]
     assert not shown["uploads"]["more"]
 
@@ -124,7 +124,7 @@ def test_the_count_is_complete_up_to_its_limit(aws: Aws, monkeypatch: pytest.Mon
     for number in range(40):
         order(aws, NOW - timedelta(minutes=number), f"o-{number}")
     largest = max(Counter(each["period"]["S"] for each in aws.stored().values()).values())
-    # With one order more, nobody knows whether it is the last.
+    # With exactly one order above the limit, ``more`` may be either.
     for limit, more in ((largest, False), (largest - 2, True)):
         monkeypatch.setattr(today, "ORDERS", limit * timeline.SHARDS)
         assert overview(aws)["orders"]["more"] is more
@@ -150,7 +150,7 @@ def test_reports_of_both_kinds_are_counted_by_their_outcome(aws: Aws) -> None:
 
 
 @pytest.mark.parametrize(("oldest", "more"), [(MIDNIGHT, True), (MIDNIGHT - timedelta(microseconds=1), False)])
-def test_more_reports_than_one_page_has_are_shown_as_more(oldest: datetime, more: bool) -> None:
+def test_more_reports_than_fit_on_a_page_are_shown_as_more(oldest: datetime, more: bool) -> None:
     with Stubber(clients.aws("stepfunctions")) as sfn:
         known = {"executionArn": "a", "stateMachineArn": "m", "name": "n", "status": "SUCCEEDED"}
         executions = [{**known, "startDate": MIDNIGHT - timedelta(days=1), "stopDate": each} for each in (NOW, oldest)]
@@ -178,14 +178,14 @@ def test_orders_on_the_queue_wait_and_failures_are_the_alarms_and_all_dead_lette
     for queue, count in queues:
         for _ in range(count):
             aws.sqs.send_message(QueueUrl=queue, MessageBody="x")
-        # One of them is being read.
+        # One message in the queue is being read.
         aws.sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=1)
     shown = overview(aws)
     assert shown["orders"]["waiting"] == 3
     assert shown["failures"] == {"deadLetters": 3, "alarms": 2, "more": False}
 
 
-def test_of_too_many_notifications_the_newest_count(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_too_many_notifications_only_the_newest_count(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     assert today.NOTIFICATIONS == 4_000
     monkeypatch.setattr(today, "NOTIFICATIONS", 5 * timeline.SHARDS)
     notification(aws, MIDNIGHT, "alarm")
@@ -201,7 +201,7 @@ def test_a_day_is_read_in_one_wave_of_calls_that_read_only_what_is_counted(aws: 
     queries = aws.calls(aws.dynamodb, "Query")
     lists = aws.calls(aws.sfn, "ListExecutions")
     overview(aws)
-    # At the end of a month twice as many are needed.
+    # At the end of a month, twice as many queries are needed.
     assert len(queries) == 2 * timeline.SHARDS
     assert len(lists) == 2
     for query in queries:

@@ -1,4 +1,4 @@
-"""``make trace``: the log records of one thing, found by any of its ids."""
+"""``make trace``: finding the log records about an order or a request by any of its ids."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from infra.deploy.target import DeployError
 
 
 class Logs:
-    """CloudWatch Logs with these lines. It answers Insights queries like those of ``trace``."""
+    """A fake CloudWatch Logs with these lines. It runs Insights queries like those of ``trace``."""
 
     meta = SimpleNamespace(region_name="eu-central-1")
 
@@ -82,7 +82,7 @@ def follow(logs: Logs, identifier: str) -> Any:
 
 
 def followed(identifier: str, *lines: tuple[str, dict[str, Any] | str]) -> list[str]:
-    """Returns the lines as a person sees them, without the date."""
+    """Returns the lines as a person sees them, but without the date."""
     found = follow(Logs(*lines), identifier)
     return [re.sub(r"^2026-11-21 03:14:(\d\d)\.\d{3} +", r"\1 ", line) for line in trace.shown(found)] if found else []
 
@@ -117,7 +117,7 @@ def test_any_text_is_found_and_does_not_break_the_query(text: str) -> None:
     line = json.dumps({"key": text})
     [found] = [each for each in [line] if re.search(f"[^A-Za-z0-9_-]({trace.pattern([text])})[^A-Za-z0-9_-]", each)]
     assert found == line
-    # A line break would end this part of the query, and a slash its expression.
+    # A line break would end this part of the query, and a slash would end the regular expression.
     assert "\n" not in trace.pattern([text])
     assert not re.search(r"(?<!\\)(\\\\)*/", trace.pattern([text]))
 
@@ -157,7 +157,7 @@ def test_the_command_runs_the_saved_query(monkeypatch: pytest.MonkeyPatch, capsy
     assert last == "5 records from API, store_orders, announce_orders, record_notification; correlationId r-1"
 
 
-def test_a_full_answer_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_result_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [(STORE, record(3, f"try {number}", orderID="o-1", correlationId="r-1")) for number in range(1_000)]
     assert run(Logs(*lines), monkeypatch, "o-1", "prod") == 0
     assert capsys.readouterr().out.endswith("There may be more records, because a query returns at most 1,000.\n")
@@ -184,6 +184,8 @@ def test_without_a_match_there_is_one_query_and_hints(
         assert hint in printed
 
 
-def test_a_stage_without_query_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stage_without_the_query_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(Logs(), monkeypatch, "o-1", "other") == 1
     assert "no saved query cafe-other/trace in eu-central-1" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Links for uploads: which files they accept, and what is signed into them."""
+"""Upload links: which files they accept, and which conditions they sign."""
 
 import base64
 import json

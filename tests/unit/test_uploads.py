@@ -1,4 +1,4 @@
-"""From bytes to rows, and events of S3. tests/system/test_import.py has the import into a database."""
+"""Parsing uploads into rows, and S3's events. tests/system/test_import.py tests the import into a database."""
 
 import csv
 import io
@@ -86,7 +86,7 @@ def test_an_empty_name_is_named_with_every_other_problem_of_its_row() -> None:
 
 
 @pytest.mark.parametrize("column", ["supplier_name", "type", "product_name", "price", "description"])
-def test_a_text_may_have_255_characters(column: str) -> None:
+def test_a_string_may_have_255_characters(column: str) -> None:
     for length, fits in ((255, True), (256, False)):
         cells = dict.fromkeys(rows.COLUMNS, "1") | {column: "é" * length}
         (row,) = parsed_below_header(",".join(cells.values()) + "\n")
@@ -100,20 +100,20 @@ def test_a_row_with_too_few_or_too_many_cells_is_named() -> None:
     ]
 
 
-def test_a_quote_that_is_never_closed_or_has_text_after_it_costs_one_row() -> None:
+def test_an_unclosed_quote_or_text_after_a_quote_loses_only_one_row() -> None:
     for broken in ('A,t,"q,1,d,2\n', 'A,t,"q"x,1,d,2\n'):
         good = "".join(f"A,t,r,1,d,{number}\n" for number in range(2_000))
         found = parsed_below_header("A,t,p,1,d,1\n" + broken + good)
         assert found[1] == BadRow(3, "a quote is not closed, or has text after it")
         assert [row.line for row in found] == list(range(2, 2_004))
         assert [row.quantity for row in found if isinstance(row, Row)] == [1, *range(2_000)]
-        # The end of the file is near.
+        # The file ends soon after the broken quote.
         found = parsed_below_header(broken + "A,t,r,1,d,3\n")
         assert isinstance(found[0], BadRow)
         assert found[1] == Row(3, "A", "t", "r", "1", "d", 3)
 
 
-def test_rows_are_read_one_by_one_and_the_end_of_a_quote_is_not_sought_in_the_whole_file() -> None:
+def test_rows_are_read_one_by_one_and_a_quotes_end_is_not_sought_in_the_whole_file() -> None:
     for line, kind, rest in ((b'x","\n', BadRow, 1_000), (b"A,t,p,1,d,1\n", Row, 2_990)):
         chunks = iter([HEADER.encode()] + [line] * 3_000)
         assert isinstance(next(read_rows(chunks)), kind)
@@ -159,7 +159,7 @@ def test_a_file_that_is_not_an_inventory_is_refused_naming_the_line(content: str
     assert problem in refusal(content)
 
 
-def test_a_line_without_end_is_refused_without_reading_it() -> None:
+def test_an_endless_line_is_refused_without_reading_all_of_it() -> None:
     def endless() -> Iterator[bytes]:
         yield HEADER.encode()
         while True:
@@ -287,8 +287,8 @@ def test_a_file_that_is_no_inventory_is_announced_as_received() -> None:
     st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda key: len(key.encode()) <= 1_024),
     st.sampled_from(["", "/", "/*-._~"]),
 )
-def test_any_key_that_s3_permits_comes_back_from_its_form(key: str, safe: str) -> None:
-    """S3 does not say for all characters whether it escapes them. It escapes a plus, which means a space."""
+def test_any_key_that_s3_permits_is_decoded_from_its_escaped_form(key: str, safe: str) -> None:
+    """S3 does not document all the characters that it escapes. It does escape a plus, which means a space."""
     given = event("x")
     given["s3"]["object"]["key"] = quote_plus(key, safe=safe)
     assert Upload.from_record(given).key == key
@@ -306,7 +306,7 @@ def test_only_csv_files_under_inventory_are_imported(key: str, expected: bool) -
 
 
 @pytest.mark.parametrize(("code", "error"), [("PreconditionFailed", Overwritten), ("NoSuchKey", NotImported)])
-def test_no_other_object_than_that_of_the_event_is_read(code: str, error: type[Exception]) -> None:
+def test_only_the_object_in_the_event_is_read(code: str, error: type[Exception]) -> None:
     def get_object(IfMatch: str, **_: str) -> None:  # noqa: N803 - botocore's own name
         assert IfMatch == '"abc"'
         raise ClientError({"Error": {"Code": code}}, "GetObject")

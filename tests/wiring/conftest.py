@@ -1,4 +1,4 @@
-"""The parts that must agree: the template as CloudFormation resolves it, the state machines, and app.py."""
+"""Fixtures for the parts that must agree: the resolved template, the state machines and app.py."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.wiring.template import Template
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An AWS account in this process, whatever the shell's environment names."""
+    """A mocked AWS account, whatever the shell's environment says."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    # moto would otherwise make 1,300 machine images in each region.
+    # moto would otherwise create 1,300 machine images in each region.
     monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
-    # A session that stays keeps the models of the services, which take long to read.
+    # Keeping the session keeps the service models cached, because loading them is slow.
     with mock_aws(config={"core": {"reset_boto3_session": False}}):
         yield
 
@@ -49,7 +49,7 @@ def config() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def app(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Chalice:
-    """A copy of app.py of the wiring tests' own, with the variables that a deploy makes of the template's outputs."""
+    """The wiring tests' own instance of app.py, with the variables that a deploy derives from the outputs."""
     target = Target("test", tmp_path_factory.mktemp("project"), False, {}, place())
     config = project.configure(target, as_variables(template.outputs), "2026-11-21")
     with pytest.MonkeyPatch.context() as patch:
@@ -61,14 +61,14 @@ def app(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Chalice
 
 @pytest.fixture(scope="session")
 def functions(app: Chalice) -> set[str]:
-    """The names of the functions of app.py other than the API's."""
+    """The names of app.py's functions, except the API's."""
     kinds = (app.pure_lambda_functions, app.event_sources, app.builtin_auth_handlers)
     return {each.name for kind in kinds for each in kind}
 
 
 @pytest.fixture(scope="session", params=list(MACHINES.items()), ids=list(MACHINES))
 def machine(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Each state machine: its logical id in the template, and its definition."""
+    """A state machine: its logical id in the template, and its definition."""
     name, file = request.param
     definition: dict[str, Any] = json.loads((ROOT / "infra" / file).read_text())
     return name, definition

@@ -1,4 +1,4 @@
-"""Fakes of the services of AWS, as far as ``infra/deploy`` uses them, with AWS's own names."""
+"""Fakes of the AWS services that ``infra/deploy`` uses, with AWS's own names."""
 # ruff: noqa: N803
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from infra.deploy.target import Target
 from tests.wiring.stage import as_variables, resolve
 
 OUTPUTS = as_variables(resolve("test", "eu-central-1", "123456789012").outputs)
-# With the outputs that the deploy adds after it made the API.
+# The outputs, with those that the deploy adds after creating the API.
 DEPLOYED = {**OUTPUTS, "REST_API_URL": "https://abc.execute-api.eu-central-1.amazonaws.com/api", "REST_API_ID": "abc"}
 
 
@@ -33,7 +33,7 @@ def configured(target: Target) -> dict[str, Any]:
 
 
 def distributions(folder: Path, *names: str) -> Path:
-    """Makes a folder in which pip has installed these distributions."""
+    """Creates a folder that looks as if pip had installed these distributions."""
     for name in names:
         (folder / f"{name}-1.dist-info").mkdir(parents=True)
         (folder / f"{name}-1.dist-info" / "METADATA").touch()
@@ -45,7 +45,7 @@ def client_error(message: str, code: str = "ValidationError") -> ClientError:
 
 
 def refusing(error: Exception) -> Callable[..., Any]:
-    """Returns an operation that AWS refuses with this error."""
+    """Returns an operation that always raises this error."""
 
     def refuse(*_: Any, **__: Any) -> None:
         raise error
@@ -59,14 +59,14 @@ def _model(service: str) -> ServiceModel:
 
 
 def accepts(service: str, operation: str, given: dict[str, Any]) -> None:
-    """Raises boto3's error for arguments that the operation does not have."""
+    """Raises boto3's error if the operation does not accept these arguments."""
     shape = _model(service).operation_model(operation).input_shape
     assert shape
     validate_parameters(given, shape)
 
 
 class CloudFormation:
-    """One stack, with the states that follow its next changes."""
+    """One stack, and the states to which its next changes lead."""
 
     def __init__(self, status: str | None, *coming: str, parameters: Mapping[str, str] | None = None) -> None:
         self.status = status
@@ -79,10 +79,10 @@ class CloudFormation:
         self.calls: list[str] = []
         self.given: dict[str, Any] = {}
         self.refusal = ""
-        # The reason of a change set that fails.
+        # The reason that a failed change set gives.
         self.reason = ""
         self.events: list[dict[str, str]] = []
-        # The states of its resources.
+        # The states of the stack's resources.
         self.statuses: list[str] = []
 
     def describe_stacks(self, StackName: str) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def found(things: Mapping[Any, Any], name: Any) -> Any:
 
 
 class Paginator:
-    """Lists by the one argument of the call, with one item on each page."""
+    """Pages of one item, from the list that the call's only argument selects."""
 
     def __init__(self, name: str, lists: Mapping[str, list[dict[str, Any]]]) -> None:
         self._name = name
@@ -175,7 +175,7 @@ class Paginator:
 
 
 class Lambda:
-    """Functions, event source mappings and asynchronous settings, by the functions' names."""
+    """Functions, event source mappings and asynchronous settings, keyed by function name."""
 
     exceptions = SimpleNamespace(ResourceNotFoundException=Missing)
 
@@ -195,7 +195,7 @@ class Lambda:
             }
             for name, asked in stage["lambda_functions"].items()
         }
-        # In the state in which Chalice leaves them.
+        # The mappings are in the state in which Chalice leaves them.
         sources = {"store_orders": OUTPUTS["ORDERS_QUEUE_ARN"], "announce_orders": OUTPUTS["ORDERS_STREAM_ARN"]}
         self.mappings: dict[str, list[dict[str, Any]]] = {
             target.function(name): [{"UUID": str(uuid.uuid4()), "EventSourceArn": arn, "State": "Creating"}]
@@ -251,14 +251,14 @@ class Account:
             OUTPUTS["TOPIC_ARN"]: ["barista@example.com", "arn:cafe-test-record_notification"],
             OUTPUTS["ALARMS_TOPIC_ARN"]: ["arn:cafe-test-record_alarm"],
         }
-        # The key is the subscription's ARN.
+        # Keyed by the subscription's ARN.
         self.redrive_policies: dict[str, str] = {}
         self.notified = ["arn:cafe-test-receive_upload"]
         self.cors: list[dict[str, Any]] = []
-        # The API's stage, and the account's settings of API Gateway.
+        # The API's stage, and the account's API Gateway settings.
         self.api: dict[str, Any] = {"methodSettings": {}}
         self.gateway: dict[str, str] = {"cloudwatchRoleArn": "arn:aws:iam::123456789012:role/logs"}
-        # By the ARN of the API's stage. A new web ACL is unavailable for some calls.
+        # Keyed by the ARN of the API's stage. A new web ACL is unavailable for the first calls.
         self.web_acls: dict[str, str] = {}
         self.unavailable = 2
         self.meta = SimpleNamespace(partition="aws", region_name="eu-central-1")

@@ -1,4 +1,4 @@
-"""The permissions in the tables of ``docs/permissions.md`` and in the template."""
+"""Reads the permissions in the tables of ``docs/permissions.md`` and in the template."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Permission(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A permission as the page documents it. ``source`` is empty if the proof is the permission's removal."""
+    """A permission as the page documents it. ``source`` is empty if a test proves the need by removing it."""
 
     permission: Permission
     reason: str
@@ -33,13 +33,13 @@ def role_of(function: str) -> str:
 
 
 def functions() -> dict[str, str]:
-    """Returns the deployed name of each role's function."""
+    """Returns the functions' deployed names, keyed by role."""
     target = Target("<stage>", REPOSITORY, False, {}, None)
     return {role_of(name): target.function(name) for name in NAMES}
 
 
 def documented(functions: dict[str, str]) -> list[Row]:
-    """Returns every permission of the page. ``functions`` has the deployed name of each role's function."""
+    """Returns every permission on the page. ``functions`` has the deployed names, keyed by role."""
     rows: list[Row] = []
     for line in PAGE.read_text().splitlines():
         if not line.startswith("| `"):
@@ -48,7 +48,7 @@ def documented(functions: dict[str, str]) -> list[Row]:
         source = "" if proof == "removal" else SOURCE.fullmatch(proof)
         assert source is not None, line
         actions, resources = re.findall("`([^`]+)`", cells[-2]), re.findall("`([^`]+)`", cells[-1])
-        # A row without a role belongs to all functions.
+        # A row without a role applies to all functions.
         roles = functions if len(cells) == 2 else re.findall("`([^`]+)`", cells[0])
         rows += [
             Row(
@@ -64,13 +64,13 @@ def documented(functions: dict[str, str]) -> list[Row]:
 
 
 def allowed(template: Template) -> list[Permission]:
-    """Returns every permission of the template's roles."""
+    """Returns every permission that the template's roles have."""
     policies = [
         (role, policy)
         for role, properties in template.of_type("AWS::IAM::Role").items()
         for policy in properties["Policies"]
     ]
-    # Policies of several roles.
+    # Several roles share each of these policies.
     policies += [(role, policy) for policy in template.of_type("AWS::IAM::Policy").values() for role in policy["Roles"]]
     return [
         Permission(role, action, resource)
@@ -83,7 +83,7 @@ def allowed(template: Template) -> list[Permission]:
 
 
 def permission_of(page: list[Row], role: str, action: str, resource: str) -> Permission:
-    """Returns the one permission of a role with this action, and with a resource that ends so."""
+    """Returns a role's only permission with this action and a resource that ends with ``resource``."""
     [permission] = [
         row.permission
         for row in page

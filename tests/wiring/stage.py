@@ -1,4 +1,4 @@
-"""The stage that the wiring tests look at: where it is, its parameters, and its resolved template."""
+"""The stage that the wiring tests examine: its account, its parameters and its resolved template."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ rendered = cache(stacks.template)
 
 @cache
 def client(service: str) -> Any:
-    """Returns the one client of a service that all tests of the fixture ``aws`` share."""
+    """Returns a service's client, which all tests with the ``aws`` fixture share."""
     return boto3.client(service, REGION)  # type: ignore[call-overload]
 
 
 def place(stage: str = "test", region: str = REGION, account: str = ACCOUNT) -> MysqlLocation:
-    """Returns the database of its own that a stage has on AWS."""
+    """Returns the location of a stage's own database on AWS."""
     secrets = f"arn:aws:secretsmanager:{region}:{account}:secret"
     return MysqlLocation(
         f"{secrets}:cafe-{stage}-database-<random>",
@@ -39,11 +39,11 @@ def place(stage: str = "test", region: str = REGION, account: str = ACCOUNT) -> 
 def resolve(
     stage: str = "<stage>", region: str = "<region>", account: str = "<account>", **parameters: str
 ) -> Template:
-    """Returns the resources template with these parameters. By default its names read as in the documentation."""
+    """Resolves the resources template with these parameters. The default names are those in the documentation."""
     given = {"Stage": stage, **place(stage, region, account).parameters, **parameters}
     return Template(rendered(), given, region=region, account=account)
 
 
 def as_variables(outputs: dict[str, str]) -> dict[str, str]:
-    """Returns the outputs of a stack under the names that the functions read them by."""
+    """Returns a stack's outputs, keyed by the functions' environment variables."""
     return {stacks.variable(name): value for name, value in outputs.items()}

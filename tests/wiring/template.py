@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.template import load
 
-# The value of a reference to a resource, and of its attributes, by type. CloudFormation chooses the other names.
+# What a reference to a resource or to its attributes returns, by type. CloudFormation generates all other names.
 ARN = "arn:{AWS::Partition}:"
 HERE = "{AWS::Region}:{AWS::AccountId}:"
 REFERENCES = {
@@ -65,7 +65,7 @@ class Template:
         }
 
     def of_type(self, kind: str) -> dict[str, dict[str, Any]]:
-        """Returns the properties of all resources of a type, by logical id."""
+        """Returns the properties of all resources of a type, keyed by logical id."""
         return {name: each["Properties"] for name, each in self.resources.items() if each["Type"] == kind}
 
     def properties(self, name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""app.py against the configuration, the template and the deploy: each has every function, trigger and route."""
+"""app.py, the configuration, the template and the deploy agree on every function, trigger and route."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PACKAGED = [ROOT / "app.py", *sorted((ROOT / "chalicelib").rglob("*.py"))]
 
 
 def test_no_handler_is_longer_than_12_lines() -> None:
-    """A handler names the trigger, the collaborators and the call. Its docstring and decorator do not count."""
+    """A handler names its trigger, collaborators and call. Its docstring and decorators do not count."""
     lengths = {
         each.name: each.end_lineno - each.lineno + 1 - len((ast.get_docstring(each) or "").splitlines())
         for each in ast.parse((ROOT / "app.py").read_text()).body
@@ -41,15 +41,15 @@ def test_no_handler_is_longer_than_12_lines() -> None:
     assert {name: length for name, length in lengths.items() if length > 12} == {}
 
 
-def test_the_name_of_the_api_has_its_stage_for_the_metrics_of_cloudwatch(app: Chalice) -> None:
+def test_the_apis_name_contains_its_stage_for_cloudwatchs_metrics(app: Chalice) -> None:
     assert as_deployed(app)["info"]["title"] == app.app_name == "cafe-test"
 
 
-def test_each_function_has_a_role_of_the_template_and_a_timeout_that_lambda_and_api_gateway_allow(
+def test_each_function_has_a_role_from_the_template_and_a_timeout_that_aws_allows(
     config: dict[str, Any],
 ) -> None:
     assert config["manage_iam_role"] is False
-    # API Gateway waits for 29 seconds, and Lambda for 900.
+    # The maximum is 29 seconds for API Gateway, and 900 for Lambda.
     assert config["lambda_timeout"] <= 29
     assert max(each["lambda_timeout"] for each in config["lambda_functions"].values()) <= 900
 
@@ -79,20 +79,20 @@ def test_one_module_makes_clients_and_one_reads_the_environment() -> None:
 
 
 def test_the_templates_outputs_are_everything_that_the_settings_need(template: Template) -> None:
-    """CAFE_STAGE and ORDERS_SINCE are the deploy's own."""
+    """The deploy itself sets CAFE_STAGE and ORDERS_SINCE."""
     needed = {field.name.upper() for field in fields(Settings)} - {"CAFE_STAGE", "ORDERS_SINCE"}
     assert needed <= as_variables(template.outputs).keys()
 
 
-def test_no_order_and_no_upload_is_left_out_and_app_py_and_the_deploy_set_the_same_maximum(
+def test_no_order_or_upload_is_left_out_and_app_py_and_the_deploy_set_one_maximum(
     app: Chalice, template: Template
 ) -> None:
     sources: dict[str, Any] = {each.name: each for each in app.event_sources}
-    # An order that is stored before the mapping is enabled is announced, too.
+    # An order stored before the mapping is enabled must also be announced.
     assert sources["announce_orders"].starting_position == "TRIM_HORIZON"
     uploads = sources["receive_upload"]
     assert (uploads.events, uploads.prefix, uploads.suffix) == (["s3:ObjectCreated:*"], None, None)
-    # Chalice sets the maximum when it makes the mapping, and the deploy when somebody changed it.
+    # Chalice sets the maximum when it creates the mapping; the deploy restores it if somebody changed it.
     asked = wiring.mappings(as_variables(template.outputs))["store_orders"]["ScalingConfig"]
     assert asked == {"MaximumConcurrency": sources["store_orders"].maximum_concurrency}
 
@@ -116,7 +116,7 @@ HANDLER = "arn:aws:lambda:eu-central-1:123456789012:function:cafe-test"
 
 
 def as_deployed(app: Chalice) -> dict[str, Any]:
-    """Returns the description of the API that Chalice sends to API Gateway."""
+    """Returns the API description that Chalice sends to API Gateway."""
     authorizer = {"cafe-test-authorize": {"arn": f"{HANDLER}-authorize"}}
     made = {"api_handler_arn": HANDLER, "api_handler_name": "cafe-test", "lambda_functions": authorizer}
     swagger: dict[str, Any] = SwaggerGenerator("eu-central-1", made).generate_swagger(app)
@@ -159,7 +159,7 @@ TEST_CLIENT = (sys.executable, "-c", "from chalice.test import Client; from app 
     "command", [(CHALICE, "deploy"), (CHALICE, "local"), TEST_CLIENT], ids=["deploy", "local", "client"]
 )
 def test_a_fresh_clone_says_in_one_line_what_to_run(fresh_clone: Path, command: tuple[str, ...]) -> None:
-    """``chalice local`` watches for changes even then, so the test ends it."""
+    """``chalice local`` keeps watching for changes after the error, so the test ends it."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(fresh_clone), "PYTHONDONTWRITEBYTECODE": "1"}
     with subprocess.Popen(
         command, cwd=fresh_clone, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True

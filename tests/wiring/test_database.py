@@ -1,4 +1,4 @@
-"""The template of a stage's own MySQL: its promises, and what the functions can do in its network."""
+"""The template of a stage's own MySQL: its guarantees, and what the functions can do in its network."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.wiring.stage import as_variables, place, rendered, resolve
 from tests.wiring.template import Template
 
 SERVICES = {"S3Endpoint": "s3", "SnsEndpoint": "sns", "SecretsEndpoint": "secretsmanager"}
-# Lambda itself calls these for a function.
+# Lambda itself calls these services on a function's behalf.
 BY_LAMBDA = {"ec2", "logs", "xray", "sqs"}
 
 
 def own(stage: str = "<stage>", **parameters: str) -> Template:
-    """Returns the template with these parameters. Its names read as in the documentation."""
+    """Resolves the template with these parameters and the documentation's names."""
     given = {"Stage": stage, "S3PrefixList": "pl-1", "Zones": "<region>a,<region>b", **parameters}
     return Template(rendered("database.yaml"), given, region="<region>", account="<account>")
 
@@ -31,7 +31,7 @@ def template() -> Template:
     return own()
 
 
-def test_its_outputs_are_the_place_of_the_functions_database(template: Template) -> None:
+def test_its_outputs_are_the_location_of_the_functions_database(template: Template) -> None:
     outputs = as_variables(template.outputs)
     names = place("<stage>", "<region>", "<account>")
     assert MysqlLocation.from_variables(outputs) == MysqlLocation(
@@ -39,7 +39,7 @@ def test_its_outputs_are_the_place_of_the_functions_database(template: Template)
     )
 
 
-def test_its_secret_is_what_the_functions_connect_with(template: Template) -> None:
+def test_its_secret_is_the_one_that_the_functions_connect_with(template: Template) -> None:
     generated = template.properties("Secret")["GenerateSecretString"]
     secret = json.loads(generated["SecretStringTemplate"]) | {generated["GenerateStringKey"]: "p"}
     cluster = template.properties("Cluster")
@@ -79,7 +79,7 @@ def test_it_is_encrypted_backed_up_protected_and_open_only_to_tls_from_its_netwo
 def test_it_pauses_on_the_stage_dev_and_if_a_parameter_says_so(
     stage: str, parameters: dict[str, str], capacity: dict[str, Any]
 ) -> None:
-    """Only a minimum of zero has a time until the pause."""
+    """The auto-pause delay may be set only when the minimum capacity is zero."""
     scaling = own(stage, **parameters).properties("Cluster")["ServerlessV2ScalingConfiguration"]
     assert scaling == {"MaxCapacity": 4, **capacity}
 
@@ -119,7 +119,7 @@ def test_the_endpoints_are_in_one_zone_on_the_stage_dev_and_otherwise_in_two(
 
 
 def rules(template: Template, group: str, direction: str) -> list[tuple[Any, ...]]:
-    """Returns the port and the far end of each rule of a security group."""
+    """Returns the port and the peer of each of a security group's rules."""
     far_end = "Destination" if direction == "Egress" else "Source"
     inline = template.properties(group).get(f"SecurityGroup{direction}", [])
     apart = template.of_type(f"AWS::EC2::SecurityGroup{direction}").values()
@@ -149,17 +149,17 @@ def test_every_security_group_admits_only_the_needed_connections(template: Templ
         assert template.properties(name)["PrivateDnsEnabled"] is True
 
 
-# --- the endpoints for the functions there ----------------------------------------------------------------------------
+# --- the endpoints ----------------------------------------------------------------------------------------------------
 
 
 def called() -> set[tuple[str, str]]:
-    """Returns each action and resource that a function in the network calls itself."""
+    """Returns the actions and resources that the code of the network's functions calls."""
     roles = {role_of(function) for function in MYSQL_USERS}
     rights = [each for each in allowed(resolve()) if each.role in roles]
     return {(each.action, each.resource) for each in rights if each.action.split(":")[0] not in BY_LAMBDA}
 
 
-def test_every_service_that_a_function_there_calls_has_an_endpoint(template: Template) -> None:
+def test_every_service_that_the_networks_functions_call_has_an_endpoint(template: Template) -> None:
     endpoints = template.of_type("AWS::EC2::VPCEndpoint")
     assert {name: each["ServiceName"].rpartition(".")[2] for name, each in endpoints.items()} == SERVICES
     assert {action.split(":")[0] for action, _ in called()} == set(SERVICES.values())

@@ -1,4 +1,4 @@
-"""infra/functions.py, the table of the functions, against app.py, chalicelib and the deployed settings."""
+"""The table in infra/functions.py agrees with app.py, chalicelib and the deployed settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from infra.functions import FUNCTIONS, Trigger
 from tests.wiring.stage import as_variables
 from tests.wiring.template import Template
 
-# The trigger of each kind of Chalice's handlers for events, and the attribute with its source.
+# Chalice's event handler classes, each with its trigger and the attribute that names its source.
 EVENTS = {
     "SQSEventConfig": (Trigger.QUEUE, "queue_arn"),
     "DynamoDBEventConfig": (Trigger.STREAM, "stream_arn"),
@@ -20,7 +20,7 @@ EVENTS = {
 }
 
 
-def test_the_table_has_every_function_of_app_py_with_its_trigger(app: Chalice, template: Template) -> None:
+def test_the_table_has_every_function_in_app_py_with_its_trigger(app: Chalice, template: Template) -> None:
     outputs = as_variables(template.outputs)
     declared = {"api_handler": (Trigger.API, "")}
     declared |= {each.name: (Trigger.AUTHORIZER, "") for each in app.builtin_auth_handlers}
@@ -33,7 +33,7 @@ def test_the_table_has_every_function_of_app_py_with_its_trigger(app: Chalice, t
 
 
 def test_chalices_configuration_has_the_timeouts_and_memory_of_the_table() -> None:
-    """``.venv/bin/python -m infra.functions`` writes it."""
+    """``.venv/bin/python -m infra.functions`` writes the configuration."""
     assert functions.CONFIG.read_text() == functions.config_text()
 
 
@@ -41,7 +41,7 @@ def test_every_function_whose_caller_does_not_wait_has_a_kind_of_dead_letter(tem
     kinds = {each.name: each.dead_letter for each in FUNCTIONS if each.asynchronous}
     assert kinds == letters.FUNCTIONS
     assert {each.dead_letter for each in FUNCTIONS if each.dead_letter} <= set(letters.KINDS)
-    # AWS does not wait for the answer of S3's and SNS's handlers. A redrive does not wait for announce_orders either.
+    # S3 and SNS do not wait for their handlers, and a redrive does not wait for announce_orders.
     events = functions.sources(Trigger.BUCKET, Trigger.TOPIC).keys() | {"announce_orders"}
     assert wiring.invocations(as_variables(template.outputs)).keys() == events
 

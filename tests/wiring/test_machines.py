@@ -1,4 +1,4 @@
-"""The state machines' definitions against the template, the configuration and the code."""
+"""The state machines' definitions agree with the template, the configuration and the code."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.wiring.template import Template
 Machine = tuple[str, dict[str, Any]]
 INVOKE = "arn:aws:states:::lambda:invoke"
 PUBLISH = "arn:aws:states:::sns:publish"
-# The errors of AWS that can pass in a moment. A time-out of a function is not one: the next try would take as long.
+# Temporary AWS errors. A function's time-out is not among them: the next try would take as long.
 PASSING = {
     INVOKE: {
         *("Lambda.AWSLambdaException", "Lambda.ClientExecutionTimeoutException", "Lambda.SdkClientException"),
         *("Lambda.ServiceException", "Lambda.TooManyRequestsException"),
     },
     PUBLISH: {
-        # Step Functions' name for each error that SNS has no name for, such as throttling.
+        # Step Functions uses this name for SNS errors without a name, such as throttling.
         "SNS.AmazonSNSException",
         *("SNS.InternalErrorException", "SNS.KMSThrottlingException", "SNS.SdkClientException"),
         *("SNS.ThrottledException", "States.Timeout"),
@@ -41,12 +41,12 @@ def definition_of(name: str) -> dict[str, Any]:
 
 
 def branches(state: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns the machines that a Parallel or a Map runs within itself."""
+    """Returns the nested state machines of a Parallel or a Map."""
     return state.get("Branches", []) + ([state["ItemProcessor"]] if "ItemProcessor" in state else [])
 
 
 def all_states(definition: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields every state, with those within a Parallel or a Map."""
+    """Yields every state, including those nested in a Parallel or a Map."""
     for name, state in definition["States"].items():
         yield name, state
         for branch in branches(state):
@@ -54,13 +54,13 @@ def all_states(definition: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]
 
 
 def tasks(definition: dict[str, Any], resource: str = "") -> dict[str, dict[str, Any]]:
-    """Returns the tasks, or those of one resource."""
+    """Returns the tasks, or only those that use ``resource``."""
     states = all_states(definition)
     return {name: each for name, each in states if each["Type"] == "Task" and resource in ("", each["Resource"])}
 
 
 def happy_path(definition: dict[str, Any]) -> Iterator[str]:
-    """Yields each state that an execution without a failure enters, with those of the branches."""
+    """Yields the states that a successful execution enters, including those in branches."""
     name = definition["StartAt"]
     while name:
         yield name
@@ -71,21 +71,21 @@ def happy_path(definition: dict[str, Any]) -> Iterator[str]:
 
 
 def function_of(template: Template, machine: str, state: dict[str, Any]) -> str:
-    """Returns the name in app.py of the function that a task invokes."""
+    """Returns app.py's name for the function that a task invokes."""
     placeholder = state["Arguments"]["FunctionName"].removeprefix("${").removesuffix("}")
     arn: str = template.properties(machine)["DefinitionSubstitutions"][placeholder]
     return arn.removeprefix("arn:aws:lambda:<region>:<account>:function:cafe-<stage>-")
 
 
 def pauses(retry: dict[str, Any]) -> float:
-    """Returns the maximum of seconds between all tries of a retrier."""
+    """Returns the maximum total seconds that a retrier waits between tries."""
     return sum(
         min(retry["IntervalSeconds"] * retry["BackoffRate"] ** number, retry["MaxDelaySeconds"])
         for number in range(retry["MaxAttempts"])
     )
 
 
-# --- substitutions, functions and rights ------------------------------------------------------------------------------
+# --- substitutions, functions and permissions -------------------------------------------------------------------------
 
 
 def test_a_machine_may_invoke_exactly_its_functions_and_publish_to_its_topic(
@@ -114,7 +114,7 @@ def test_the_machine_is_logged_without_its_data_and_traced(machine: Machine, tem
 # --- retries and time-outs --------------------------------------------------------------------------------------------
 
 
-def test_every_task_is_retried_with_backoff_and_jitter_on_errors_that_can_pass(machine: Machine) -> None:
+def test_every_task_is_retried_with_backoff_and_jitter_on_temporary_errors(machine: Machine) -> None:
     for name, state in tasks(machine[1]).items():
         assert state["TimeoutSeconds"] > 0, name
         retry = state["Retry"][0]
@@ -128,8 +128,8 @@ def test_every_task_is_retried_with_backoff_and_jitter_on_errors_that_can_pass(m
         assert all(issubclass(getattr(errors, error), errors.Unavailable) for error in own), name
 
 
-def test_each_error_of_ours_that_can_pass_is_retried_by_the_name_of_its_class(template: Template) -> None:
-    """Step Functions does not know the parent of a class."""
+def test_each_of_our_temporary_errors_is_retried_by_its_class_name(template: Template) -> None:
+    """Step Functions does not know an error's parent class."""
     retried: dict[str, set[str]] = {}
     for name in MACHINES:
         for state in tasks(definition_of(name), INVOKE).values():
@@ -138,7 +138,7 @@ def test_each_error_of_ours_that_can_pass_is_retried_by_the_name_of_its_class(te
     assert retried == {
         "read_inventory": {"DatabaseUnavailable", "Unavailable"},
         "render_report": {"Unavailable"},
-        # Signing calls no service.
+        # Signing a link calls no service.
         "presign_report": set(),
         "measure_buckets": {"Unavailable"},
     }
@@ -151,7 +151,7 @@ def test_each_error_of_ours_that_can_pass_is_retried_by_the_name_of_its_class(te
 def test_a_function_that_lost_its_network_while_it_was_idle_is_retried_for_minutes(
     machine: Machine, template: Template
 ) -> None:
-    """Lambda takes some minutes to give it another one. Only the functions that use MySQL are in a network."""
+    """Lambda takes some minutes to attach a network again. Only functions that use MySQL have a network."""
     for state in tasks(machine[1]).values():
         others = state["Retry"][1:]
         if state["Resource"] != INVOKE or function_of(template, machine[0], state) not in MYSQL_USERS:
@@ -162,7 +162,7 @@ def test_a_function_that_lost_its_network_while_it_was_idle_is_retried_for_minut
         assert pauses(retry) >= 180
 
 
-def test_a_task_waits_longer_than_its_function_can_take(
+def test_a_task_waits_longer_than_its_functions_timeout(
     machine: Machine, template: Template, config: dict[str, Any]
 ) -> None:
     for state in tasks(machine[1], INVOKE).values():
@@ -171,7 +171,7 @@ def test_a_task_waits_longer_than_its_function_can_take(
 
 
 def test_the_machine_waits_longer_than_all_tries_of_its_tasks(machine: Machine) -> None:
-    """A machine that runs out of time runs no Catch, so nobody would get the reason."""
+    """A machine that times out runs no Catch, so nobody would learn the reason."""
     definition = machine[1]
 
     def longest(state: dict[str, Any]) -> float:
@@ -180,7 +180,7 @@ def test_the_machine_waits_longer_than_all_tries_of_its_tasks(machine: Machine) 
             return max(sum(map(longest, branch["States"].values())) for branch in branches(state))
         if state["Type"] != "Task":
             return 0
-        # Lambda refuses a function that is not ready at once.
+        # Lambda immediately refuses to invoke a function that is not ready.
         return float(
             (state["Retry"][0]["MaxAttempts"] + 1) * state["TimeoutSeconds"] + sum(map(pauses, state["Retry"]))
         )
@@ -201,7 +201,7 @@ def test_every_failure_sends_a_notification_and_ends_the_execution_as_failed(mac
         [catch] = state["Catch"]
         assert (catch["ErrorEquals"], catch["Next"]) == (["States.ALL"], "ExplainFailure"), name
         assert catch["Assign"] == {"failure": "{% $states.errorOutput %}"}, name
-        # The state that runs a branch catches the failures in it.
+        # A branch's failures are caught by the state that runs the branch.
         assert not any("Catch" in each for branch in branches(state) for each in branch["States"].values())
     assert (states["ExplainFailure"]["Next"], states["NotifyFailure"]["Next"]) == ("NotifyFailure", "Failed")
     assert {states[name]["Cause"] for name in ("Failed", "Unannounced")} == {"{% $reason %}"}
@@ -215,7 +215,7 @@ def test_a_failure_without_a_notification_ends_under_the_name_that_raises_the_al
     assert (states["NotifyFailure"]["Next"], catch["Next"]) == ("Failed", "Unannounced")
     pattern = template.properties("UnannouncedReports")["EventPattern"]["detail"]
     assert pattern["status"] == ["FAILED"]
-    # The others are the errors of a Pass or a Choice, the errors that no Catch gets, and an event without an error.
+    # The other patterns: errors in a Pass or a Choice, errors that no Catch handles, and events without an error.
     assert {"exists": False} in pattern["error"]
     assert {each for each in pattern["error"] if isinstance(each, str)} == {
         states["Unannounced"]["Error"],
@@ -231,7 +231,7 @@ def test_every_execution_that_ends_without_a_notification_raises_the_alarm(templ
         assert [each["Arn"] for each in template.properties(rule)["Targets"]] == [template.outputs["AlarmsTopicArn"]]
 
 
-# --- the promises of the reports --------------------------------------------------------------------------------------
+# --- what the reports guarantee ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -244,12 +244,12 @@ def test_a_result_is_announced_only_after_the_state_that_completes_it(
     states = definition_of(name)["States"]
     leading = {each for each, state in states.items() if f'"{announcement}"' in json.dumps(state)}
     assert leading == {made_by}
-    # A Parallel ends when both branches have.
+    # A Parallel ends when both its branches have ended.
     made = [list(branch["States"]) for branch in branches(states[made_by])]
     assert made == ([["RenderReport"], ["PresignReport"]] if name == "InventoryReport" else [])
 
 
-def test_a_report_without_a_failure_enters_few_states_because_aws_bills_each(machine: Machine) -> None:
+def test_a_report_without_a_failure_enters_few_states_because_aws_bills_per_state(machine: Machine) -> None:
     name, definition = machine
     entered = list(happy_path(definition))
     assert not {"ExplainFailure", "NotifyFailure"} & set(entered)
@@ -266,14 +266,14 @@ def test_as_many_functions_measure_at_once_as_there_are_shares() -> None:
 
 @pytest.fixture(autouse=True)
 def recursion_limit() -> Iterator[None]:
-    """The first evaluation imports jsonata, which raises the limit of the whole process."""
+    """Restores the recursion limit, which importing jsonata raises for the whole process."""
     limit = sys.getrecursionlimit()
     yield
     sys.setrecursionlimit(limit)
 
 
 def value(template: Any, states: dict[str, Any], **variables: Any) -> Any:
-    """Returns a field of a state with the values of its expressions, as Step Functions computes them."""
+    """Returns a state's field with its expressions evaluated, as Step Functions would do."""
     if isinstance(template, dict):
         return {name: value(each, states, **variables) for name, each in template.items()}
     if not template.startswith("{%"):
@@ -281,7 +281,7 @@ def value(template: Any, states: dict[str, Any], **variables: Any) -> Any:
     from jsonata.jsonata import Jsonata  # type: ignore[import-untyped]
 
     expression = Jsonata.jsonata(template.removeprefix("{%").removesuffix("%}"))
-    # A function of Step Functions' own.
+    # ``$parse`` is a function that Step Functions adds to JSONata.
     expression.register_lambda("parse", json.loads)
     return expression.evaluate(None, {"states": states, **variables})
 
@@ -307,7 +307,7 @@ def test_every_failure_has_a_reason_for_people(machine: Machine, error: str, cau
 
 LINK = "https://reports.example/inventory?X-Amz-Signature=1&x=2"
 SUMMARY = {"rows": 7, "suppliers": 3, "quantity": 120}
-# The kind of each machine's notifications, the kind of its reports, and the input of the state that sends the result.
+# Per machine: the notifications' kind, the reports' kind, and the input of the state that announces the result.
 KINDS: dict[str, tuple[str, str, Any]] = {
     "InventoryReport": ("report", "inventory", [{"summary": SUMMARY}, {"url": LINK, "expiresAt": "later"}]),
     "StorageReport": ("storage", "storage", {"notice": {"subject": "7 kB", "message": "Total: 7 kB", "sms": "7 kB"}}),
@@ -348,11 +348,11 @@ def test_with_any_input_a_notification_has_its_id_or_the_name_of_the_execution(
         assert sent["MessageStructure"] == "json"
         message = json.loads(sent["Message"])
         assert ("the reason" in message["default"]) is failed
-        # An SMS has no link.
+        # An SMS contains no link.
         assert "http" not in message["sms"]
 
 
-def test_the_state_has_only_named_fields_of_a_functions_answer_and_never_rows(machine: Machine) -> None:
+def test_the_state_has_only_named_fields_of_a_functions_result_and_never_rows(machine: Machine) -> None:
     for name, state in tasks(machine[1], INVOKE).items():
         fields = re.findall(r"\$states\.result(.*?) %}", json.dumps(state["Output"]))
         assert all(re.fullmatch(r"\.Payload\.\w+", each) for each in fields), name

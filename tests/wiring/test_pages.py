@@ -1,4 +1,4 @@
-"""The figures and names in docs/architecture.md, docs/deploying.md and the README are those of the code."""
+"""The figures and names in docs/architecture.md, docs/deploying.md and the README match the code."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from tests.wiring.permissions import Permission, allowed, as_list, documented, p
 from tests.wiring.stage import SCHEDULES, place, resolve
 from tests.wiring.template import Template
 
-# Actions without a resource, by AWS's Service Authorization Reference.
+# Actions that accept no resource, according to AWS's Service Authorization Reference.
 WITHOUT_RESOURCE = {
     *("cloudwatch:GetMetricData", "cloudwatch:ListMetrics", "dynamodb:ListStreams", "s3:ListAllMyBuckets"),
     *("ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets"),
@@ -54,9 +54,9 @@ def test_other_resources_are_of_this_stage_except_buckets_network_interfaces_and
 
 
 def test_only_the_api_reads_executions_whose_output_may_hold_a_link(whole: Template) -> None:
-    """The history of an execution holds the report's link until it expires.
+    """An execution's history contains the report's link, which is valid until it expires.
 
-    The API reads the history without its data: tests/unit/test_history.py tests that.
+    The API reads the history without its data, as tests/unit/test_history.py checks.
     """
     reading = ("states:Describe", "states:Get", "states:List")
     readers = [each for each in allowed(whole) if each.action.startswith(reading)]
@@ -72,8 +72,8 @@ def test_policies_of_roles_have_neither_denials_nor_conditions(whole: Template) 
                 assert statement["Effect"] == "Allow"
 
 
-def test_only_lambda_makes_interfaces_in_the_databases_network_for_the_functions_there(whole: Template) -> None:
-    """It uses the function's role; a call by the function's own code is denied."""
+def test_only_lambda_creates_interfaces_in_the_databases_network_for_its_functions(whole: Template) -> None:
+    """Lambda uses the function's role for this; calls by the function's own code are denied."""
     [policy] = whole.of_type("AWS::IAM::Policy").values()
     roles = [role_of(function) for function in MYSQL_USERS]
     assert policy["Roles"] == roles
@@ -85,7 +85,7 @@ def test_only_lambda_makes_interfaces_in_the_databases_network_for_the_functions
     assert denying["Condition"] == {"ArnEquals": {"lambda:SourceFunctionArn": code}}
 
 
-def test_no_role_has_a_right_on_networks_where_mysql_is_outside() -> None:
+def test_no_role_has_a_network_permission_if_mysql_is_outside() -> None:
     assert [each for each in allowed(resolve(DbInVpc="false")) if each.action.startswith("ec2:")] == []
 
 
@@ -106,7 +106,7 @@ def test_each_function_has_a_role_and_a_log_group_of_its_own(whole: Template) ->
 
 
 def test_only_its_service_assumes_a_role(whole: Template) -> None:
-    """A machine's and a schedule's role has the further condition that the service acts for this account."""
+    """Roles of machines and schedules also require that the service acts for this account."""
     own_account = {"StringEquals": {"aws:SourceAccount": "<account>"}}
     trusted: dict[str, Any] = dict.fromkeys(FUNCTIONS, ("lambda", None))
     for kind, service in (("StepFunctions::StateMachine", "states"), ("Scheduler::Schedule", "scheduler")):
@@ -123,13 +123,13 @@ def test_only_its_service_assumes_a_role(whole: Template) -> None:
 
 
 def test_each_permission_is_proved_by_its_removal_or_has_a_source() -> None:
-    """The exercises in tests/deploying remove exactly the permissions that the page marks so."""
+    """The exercises in tests/deploying remove exactly the permissions that the page marks ``removal``."""
     removed = {permission_of(ROWS, exercise.role, *right) for exercise in EXERCISES for right in exercise.rights}
     assert removed == {row.permission for row in ROWS if not row.source}
 
 
 def test_the_local_cloud_enforces_every_permission_except_those_that_a_service_uses_for_a_role() -> None:
-    """These are polling, logs, traces, failure destinations, machines, schedules, and a 404 for a missing object."""
+    """The exceptions are polling, logs, traces, failure destinations, machines, schedules and missing objects' 404s."""
     unenforced = {row.permission for row in ROWS if row.source}
     of_machines = {
         row.permission for row in ROWS if row.permission.role.endswith(("InventoryReportRole", "StorageReportRole"))

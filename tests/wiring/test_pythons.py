@@ -1,4 +1,4 @@
-"""The versions of Python: all places, Chalice and Lambda agree, and every command refuses other versions at once."""
+"""Python versions: all files, Chalice and Lambda agree, and every command refuses other versions at once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.wiring.stage import ROOT
 OTHERS = ("3.10", "3.15")
 
 
-def test_every_place_names_the_same_versions_which_chalice_and_lambda_have() -> None:
+def test_every_file_names_the_same_versions_which_chalice_and_lambda_support() -> None:
     lambda_ = botocore.session.get_session().get_service_model("lambda")
     assert set(project.RUNTIMES) <= set(lambda_.shape_for("Runtime").enum)
     abis = LambdaDeploymentPackager._RUNTIME_TO_ABI
@@ -43,12 +43,12 @@ def test_every_place_names_the_same_versions_which_chalice_and_lambda_have() -> 
 @pytest.mark.parametrize(
     ("version", "made"), [(each, True) for each in pythons.VERSIONS] + [(each, False) for each in OTHERS]
 )
-def test_make_refuses_another_version_at_once_and_names_the_possible_ones(
+def test_make_refuses_another_version_at_once_and_names_the_supported_ones(
     version: str, made: bool, tmp_path: Path
 ) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
     python = tmp_path / "python"
-    # It claims to be that version, and makes an empty environment.
+    # This interpreter claims to be that version, and creates an empty environment.
     lie = f"import sys; sys.version_info = ({version.replace('.', ', ')}, 0)"
     python.write_text(
         f'#!/bin/sh\nif [ "$1" = -m ]; then mkdir .venv; else exec "{sys.executable}" -c "{lie}; $2"; fi\n'
@@ -61,7 +61,7 @@ def test_make_refuses_another_version_at_once_and_names_the_possible_ones(
 
 
 @pytest.mark.parametrize(("name", "refused"), [("./named", True), (".venv/bin/python", False)])
-def test_make_refuses_an_environment_of_another_version_than_the_named_one(
+def test_make_refuses_an_environment_whose_version_is_not_the_named_one(
     name: str, refused: bool, tmp_path: Path
 ) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
@@ -88,7 +88,7 @@ def test_a_deploy_refuses_another_version_before_it_asks_aws(
 def test_a_package_without_one_of_its_requirements_is_refused_and_not_kept(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Chalice makes such a package when it finds no wheel for Lambda."""
+    """Chalice builds such a package when it finds no wheel for Lambda."""
     (tmp_path / "app.py").touch()
     (tmp_path / "requirements.txt").write_text("# A comment.\npyjwt[crypto]==2.15.1\nPython_JSON.logger==4.2.0\n")
     monkeypatch.setattr(project, "REPOSITORY", tmp_path)
@@ -109,7 +109,7 @@ def test_a_package_without_one_of_its_requirements_is_refused_and_not_kept(
 
 
 def says(folder: Path, name: str, version: str) -> None:
-    """Makes an interpreter that says it has this version."""
+    """Creates an interpreter that reports this version."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\necho {version}\n")

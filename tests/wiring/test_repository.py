@@ -20,9 +20,9 @@ REQUIREMENTS = [
     "local/ministack-requirements.txt",
     "local/ministack-own-requirements.txt",
 ]
-# Lambda has boto3 with its requirements, and Chalice adds its own runtime to the package.
+# Lambda provides boto3 and botocore, and Chalice adds its own runtime to the package.
 PROVIDED = {"boto3", "botocore", "chalice"}
-# Written so that this file does not find itself.
+# These patterns are written so that they do not match this file.
 MACHINE_PATH = re.compile(r"(?<![\w.:/}$)-])/(?:home|root|Users|work|opt|mnt|var/folders)/\w|[A-Z]:\\\\?(?:Users|home)")
 SECRET = re.compile(
     r"(?:AKIA|ASIA)[A-Z0-9]{16}|-----BEGIN [A-Z ]*PRIVATE KEY-----|gh[pousr]_[A-Za-z0-9]{36}|xox[abp]-[A-Za-z0-9-]{10}"
@@ -44,7 +44,7 @@ def texts() -> Iterator[tuple[str, str]]:
 
 
 def requirements(file: str) -> dict[str, str]:
-    """Returns the version of each distribution that the file itself names."""
+    """Returns the versions that the file itself pins, keyed by distribution."""
     versions = {}
     for line in (ROOT / file).read_text().splitlines():
         if line and not line.startswith(("#", "-r ")):
@@ -58,7 +58,7 @@ def normal(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-def test_every_requirement_is_one_exact_version_which_is_the_same_everywhere() -> None:
+def test_every_requirement_has_one_exact_version_everywhere() -> None:
     versions: dict[str, set[str]] = {}
     for file in REQUIREMENTS:
         for distribution, version in requirements(file).items():
@@ -76,7 +76,7 @@ def test_the_functions_require_exactly_what_they_import() -> None:
                 imported.add(str(node.module).split(".")[0])
     distributions = packages_distributions()
     needed = {normal(distributions[module][0]) for module in imported - sys.stdlib_module_names - {"app", "chalicelib"}}
-    # Their own requirements are pinned, too, so that one commit always makes the same package.
+    # Indirect requirements are pinned too, so that a commit always builds the same package.
     needed -= PROVIDED
     while more := {each for one in needed for each in required_by(one)} - needed:
         needed |= more
@@ -84,7 +84,7 @@ def test_the_functions_require_exactly_what_they_import() -> None:
 
 
 def required_by(distribution: str) -> set[str]:
-    """Returns its requirements, with those of its extra in the functions' requirements."""
+    """Returns a distribution's requirements, including those of the extra that requirements.txt names."""
     asked = re.search(rf"^{distribution}\[(\w+)\]", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     lines = [Requirement(line) for line in requires(distribution) or []]
     here = {"extra": asked[1] if asked else ""}
@@ -98,7 +98,7 @@ def test_every_test_in_the_page_on_reliability_exists() -> None:
     assert named - set(re.findall(r"^def (test_\w+)", tests, re.MULTILINE)) == set()
 
 
-def test_no_file_has_a_folder_of_one_machine_or_a_credential() -> None:
+def test_no_file_contains_a_machines_path_or_a_credential() -> None:
     for name, text in texts():
         assert not MACHINE_PATH.search(text), name
         assert not SECRET.search(text), name

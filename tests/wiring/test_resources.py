@@ -1,4 +1,4 @@
-"""The promises of the resources template, with each parameter, on AWS and on the local stage."""
+"""The resources template's guarantees, with every parameter, on AWS and on the local stage."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_message_stays_hidden_for_six_times_the_functions_timeout_and_the_batc
     assert template.properties("OrdersQueue")["VisibilityTimeout"] >= 6 * timeout + window
 
 
-def test_after_five_tries_a_message_is_in_the_dead_letter_queue(template: Template) -> None:
+def test_after_five_tries_a_message_moves_to_the_dead_letter_queue(template: Template) -> None:
     redrive = template.properties("OrdersQueue")["RedrivePolicy"]
     assert redrive["maxReceiveCount"] == store.TRIES == 5
     assert redrive["deadLetterTargetArn"].endswith(":cafe-<stage>-orders-dead")
@@ -99,7 +99,7 @@ def test_objects_expire_when_step_functions_forgets_a_report(template: Template)
         assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
 
 
-# A stage on AWS can have the name "local", too.
+# A stage on AWS may also be named "local".
 @pytest.mark.parametrize("stage", ["<stage>", "local"])
 def test_every_bucket_queue_and_topic_refuses_plain_http(stage: str) -> None:
     template = resolve(stage)
@@ -139,7 +139,7 @@ def test_no_resource_grants_the_public_anything(template: Template) -> None:
 # --- the user pool ----------------------------------------------------------------------------------------------------
 
 
-def test_nobody_signs_up_alone_and_every_password_is_long(template: Template) -> None:
+def test_nobody_can_sign_themselves_up_and_every_password_is_long(template: Template) -> None:
     pool = template.properties("UserPool")
     assert pool["AdminCreateUserConfig"] == {"AllowAdminCreateUserOnly": True}
     policy = pool["Policies"]["PasswordPolicy"]
@@ -158,7 +158,7 @@ def test_the_consoles_client_has_no_secret_and_its_tokens_last_an_hour(template:
     assert set(client["ExplicitAuthFlows"]) == {"ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"}
     assert client["TokenValidityUnits"] == dict.fromkeys(("IdToken", "AccessToken", "RefreshToken"), "hours")
     assert (client["IdTokenValidity"], client["AccessTokenValidity"]) == (1, 1)
-    # Signing out ends the refresh token, and an unknown name gives the error of a wrong password.
+    # Signing out revokes the refresh token. An unknown user name gets the same error as a wrong password.
     assert client["EnableTokenRevocation"] is True
     assert client["PreventUserExistenceErrors"] == "ENABLED"
 
@@ -167,7 +167,7 @@ def test_the_consoles_client_has_no_secret_and_its_tokens_last_an_hour(template:
 
 
 def differences(one: Template, other: Template) -> set[str]:
-    """Returns ``Resource`` for each that one side lacks, ``Resource.Property`` and ``Outputs.Name`` for each change."""
+    """Returns ``Resource`` where a side lacks it, and ``Resource.Property`` or ``Outputs.Name`` where they differ."""
     names = set(one.resources.keys() ^ other.resources.keys())
     for name in one.resources.keys() & other.resources.keys():
         left, right = one.properties(name), other.properties(name)
@@ -202,7 +202,7 @@ def test_a_report_is_scheduled_only_where_its_parameter_says_when(kind: str, oth
 
 @pytest.mark.parametrize("parameter", ["StorageReportSchedule", "InventoryReportSchedule"])
 def test_a_schedule_is_empty_a_rate_or_a_cron_expression(parameter: str) -> None:
-    """CloudFormation refuses a value that the pattern does not match as a whole."""
+    """CloudFormation requires the pattern to match the whole value."""
     pattern = load(rendered())["Parameters"][parameter]["AllowedPattern"]
     for accepted in ("", "rate(1 hour)", "cron(0 6 * * ? *)", SCHEDULES[parameter]):
         assert re.fullmatch(pattern, accepted), accepted
@@ -243,7 +243,7 @@ def test_an_address_is_subscribed_to_all_notifications_or_to_some_kinds(
         "TopicArn": template.outputs["TopicArn"],
         "Protocol": protocol,
         "Endpoint": endpoint,
-        # The destination of messages that SNS could not deliver.
+        # SNS sends undelivered messages to this queue.
         "RedrivePolicy": {"deadLetterTargetArn": template.outputs["FailuresQueueArn"]},
     }
     [everything] = resolve(**{address: endpoint}).of_type("AWS::SNS::Subscription").values()
@@ -257,14 +257,14 @@ def test_notifications_are_encrypted_and_alarms_can_arrive(template: Template) -
     topics = template.of_type("AWS::SNS::Topic")
     assert {each["TopicName"] for each in topics.values()} == {"cafe-<stage>-notifications", "cafe-<stage>-alarms"}
     assert topics["NotificationsTopic"]["KmsMasterKeyId"] == "alias/aws/sns"
-    # CloudWatch and EventBridge cannot use that key.
+    # CloudWatch and EventBridge cannot use the AWS-managed key.
     assert "KmsMasterKeyId" not in topics["AlarmsTopic"]
 
 
 def test_topics_are_traced_and_sns_may_send_the_traces_of_these_two_only(template: Template) -> None:
     assert {each["TracingConfig"] for each in template.of_type("AWS::SNS::Topic").values()} == {"Active"}
     policy = template.properties("TopicTracingPolicy")
-    # The maximum of PutResourcePolicy.
+    # 5,120 is PutResourcePolicy's limit.
     assert len(policy["PolicyDocument"]) <= 5120
     [statement] = json.loads(policy["PolicyDocument"])["Statement"]
     assert statement == {
@@ -296,7 +296,7 @@ def test_a_waf_has_the_rules_of_aws_and_a_limit_for_each_address_and_admits_long
     assert address["Action"] == {"Block": {}}
     groups = [each["Statement"]["ManagedRuleGroupStatement"] for each in (common, inputs)]
     assert [each["Name"] for each in groups] == ["AWSManagedRulesCommonRuleSet", "AWSManagedRulesKnownBadInputsRuleSet"]
-    # The rules block, except for the size of a body: a list of orders can have a megabyte.
+    # The rules block requests, but not large bodies: a list of orders may have a megabyte.
     assert [each["OverrideAction"] for each in (common, inputs)] == [{"None": {}}] * 2
     assert groups[0]["RuleActionOverrides"] == [{"Name": "SizeRestrictions_BODY", "ActionToUse": {"Count": {}}}]
     assert "RuleActionOverrides" not in groups[1]

@@ -1,4 +1,4 @@
-"""infra/template.py: what it adds to the templates of infra/, and what stays as it is written."""
+"""infra/template.py: what it adds to the templates in infra/, and what it leaves unchanged."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_everything_that_is_plain_cloudformation_stays_as_it_is_written() -> Non
 
 
 def test_generated_resources_keep_the_logical_ids_of_deployed_stacks() -> None:
-    """CloudFormation would replace a resource with a new logical id: a log group would lose its logs."""
+    """CloudFormation replaces a resource whose logical id changes, so a log group would lose its logs."""
     resources, outputs = load(rendered())["Resources"], load(rendered())["Outputs"]
     ids = [each.logical_id for each in FUNCTIONS]
     assert {"Api", "StoreOrders", "RotatePassword"} < set(ids)
@@ -47,7 +47,7 @@ def test_generated_resources_keep_the_logical_ids_of_deployed_stacks() -> None:
 
 
 @pytest.mark.parametrize("file", template.FILES)
-def test_what_is_sent_is_yaml_with_a_line_for_each_resource(file: str) -> None:
+def test_the_sent_template_is_yaml_with_a_line_for_each_resource(file: str) -> None:
     text = rendered(file)
     assert load(text) == template.expanded(file)
     assert not text.startswith("{")
@@ -70,7 +70,7 @@ def test_the_command_writes_every_template(tmp_path: Path) -> None:
         ("!GetAtt OrdersQueue.Arn", "!GetAtt {a: b}", "this short form takes a string or a list"),
     ],
 )
-def test_a_mistake_in_a_template_is_named(
+def test_an_error_in_a_template_is_named(
     before: str, after: str, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for each in (ROOT / "infra").iterdir():

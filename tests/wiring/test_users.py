@@ -73,10 +73,10 @@ def test_an_existing_person_gets_the_group_and_keeps_the_password(
     cognito: Any, pool_id: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = (users.make(cognito, pool_id, "ana", "staff") for _ in range(2))
-    # The first one can be lost, as long as nobody has signed in with it.
+    # The user gets a new password, because the unused first password may be lost.
     assert second.password not in (None, first.password)
     assert cognito.admin_get_user(UserPoolId=pool_id, Username="ana")["UserStatus"] == "FORCE_CHANGE_PASSWORD"
-    # As it is after a person has chosen one.
+    # This is the state after a person has chosen a password.
     chosen = users.new_password()
     cognito.admin_set_user_password(UserPoolId=pool_id, Username="ana", Password=chosen, Permanent=True)
     assert users.make(cognito, pool_id, "ana", "staff") == Made(None, False)
@@ -114,7 +114,7 @@ def test_a_stage_without_a_user_pool_must_be_deployed_again(cognito: Any, capsys
     assert "old has no user pool yet: run `make deploy STAGE=old`" in capsys.readouterr().err
 
 
-def test_an_error_of_aws_is_shown_and_the_next_try_finishes(
+def test_an_error_from_aws_is_shown_and_the_next_try_finishes(
     cognito: Any, pool_id: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cognito.delete_group(UserPoolId=pool_id, GroupName="staff")

@@ -1,4 +1,4 @@
-"""Alarms, dashboard and runbook: each metric is one that AWS sends, of a resource that exists."""
+"""Alarms, dashboard and runbook: every metric is one that AWS sends for a resource that exists."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SENT: dict[tuple[str, str], tuple[tuple[str, ...], set[str]]] = {
     ("AWS/ApiGateway", "5XXError"): (API, {"Sum"}),
     ("AWS/ApiGateway", "Latency"): (API, {"p99"}),
     ("AWS/SNS", "NumberOfNotificationsFailedToRedriveToDlq"): (TOPIC, {"Sum"}),
-    # The project's own.
+    # The project's own metrics.
     **{(metrics.NAMESPACE, name): (STAGE, {"Sum"}) for name in metrics.UNITS},
     (metrics.NAMESPACE, "BytesMeasured"): (STAGE, {"Maximum"}),
     (metrics.NAMESPACE, "Reports"): (REPORT, {"Sum"}),
@@ -58,7 +58,7 @@ def alarms(template: Template) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def timeouts(config: dict[str, Any]) -> dict[str, int]:
-    """The time-out of each function, by its deployed name."""
+    """The functions' time-outs, keyed by deployed name."""
     target = Target("<stage>", REPOSITORY, False, {}, {})
     default = config["lambda_timeout"]
     given = {"api_handler": {}, **config["lambda_functions"]}
@@ -67,13 +67,13 @@ def timeouts(config: dict[str, Any]) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def real(template: Template, config: dict[str, Any], timeouts: dict[str, int], app: Any) -> dict[str, set[str]]:
-    """The names of existing resources, by dimension."""
+    """The names of existing resources, keyed by dimension."""
     return {
         "QueueName": {each["QueueName"] for each in template.of_type("AWS::SQS::Queue").values()},
         "TopicName": {each["TopicName"] for each in template.of_type("AWS::SNS::Topic").values()},
         "FunctionName": set(timeouts),
         "StateMachineArn": {template.outputs[f"{name}Arn"] for name in MACHINES},
-        # The fixture's app.py is of another stage.
+        # The fixture's app.py belongs to another stage.
         "ApiName": {app.app_name.replace("-test", "-<stage>")},
         "Stage": {config["api_gateway_stage"]},
         "stage": {"<stage>"},
@@ -97,7 +97,7 @@ def check(real: dict[str, set[str]], namespace: str, metric: str, given: dict[st
 # --- alarms -----------------------------------------------------------------------------------------------------------
 
 
-def test_every_alarm_is_of_a_metric_that_aws_sends_of_a_resource_that_exists(
+def test_every_alarm_is_on_a_metric_that_aws_sends_for_an_existing_resource(
     alarms: dict[str, dict[str, Any]], real: dict[str, set[str]]
 ) -> None:
     assert len({each["AlarmName"] for each in alarms.values()}) == len(alarms)
@@ -106,10 +106,10 @@ def test_every_alarm_is_of_a_metric_that_aws_sends_of_a_resource_that_exists(
         check(real, alarm["Namespace"], alarm["MetricName"], dimensions(alarm), statistic)
 
 
-def test_every_alarm_can_fire_and_notifies_but_not_because_there_are_no_figures(
+def test_every_alarm_can_fire_and_notifies_but_not_because_data_is_missing(
     alarms: dict[str, dict[str, Any]], timeouts: dict[str, int], template: Template
 ) -> None:
-    """Each threshold is below the metric's maximum, and one period is enough: most events are rare."""
+    """Every threshold is below the metric's maximum. One period is enough, because most events are rare."""
     queues = {each["QueueName"]: each for each in template.of_type("AWS::SQS::Queue").values()}
     kept = wiring.mappings(as_variables(template.outputs))["announce_orders"]["MaximumRecordAgeInSeconds"]
     for name, alarm in alarms.items():
@@ -149,7 +149,7 @@ def test_every_function_has_alarms_for_errors_throttles_and_duration(
     for name, seconds in timeouts.items():
         assert watched["Errors", name] == watched["Throttles", name] == 2
         if name.endswith("-measure_buckets"):
-            # It measures until these seconds are left, and needs some of them.
+            # It measures until this reserve is left, and then needs a part of the reserve.
             assert (seconds - crew.RESERVE_SECONDS) * 1000 < watched["Duration", name] < seconds * 1000
         else:
             assert watched["Duration", name] == seconds * 800
@@ -167,7 +167,7 @@ def test_a_basic_stage_has_only_the_free_alarms_of_queues_reports_and_the_api(
     alarms: dict[str, dict[str, Any]],
 ) -> None:
     basic = resolve(Watching="basic").of_type("AWS::CloudWatch::Alarm")
-    # CloudWatch's free tier has ten alarms.
+    # CloudWatch's free tier includes ten alarms.
     assert len(basic) <= 10
     assert basic.items() <= alarms.items()
     assert {each["MetricName"] for each in basic.values()} == {
@@ -181,7 +181,7 @@ def test_a_basic_stage_has_only_the_free_alarms_of_queues_reports_and_the_api(
 
 @pytest.fixture(scope="module")
 def dashboard(template: Template) -> list[tuple[str, str, dict[str, str], str]]:
-    """Every metric: namespace, name, dimensions and statistic. In a row, three dots repeat the row above."""
+    """Every metric: namespace, name, dimensions and statistic. A ``...`` in a row repeats the row above."""
     [resource] = template.of_type("AWS::CloudWatch::Dashboard").values()
     assert resource["DashboardName"] == "cafe-<stage>"
     rows = []
@@ -218,7 +218,7 @@ CHAPTERS = {
     *("How to look", "Alarms", "Kinds of dead letters", "Other failures"),
     *("Faults and their headings", "When a deploy fails"),
 }
-# Errors of a deploy that say themselves what to do.
+# Deploy errors whose text already says what to do.
 SAYS_WHAT_TO_DO = (
     *("declined", "there is no terminal to ask", "its data would be left behind"),
     *("there is no region", "there is no stage"),
@@ -231,13 +231,13 @@ SAYS_WHAT_TO_DO = (
 
 @pytest.fixture(scope="module")
 def runbook() -> dict[str, str]:
-    """The text below each heading of a failure in the runbook."""
+    """The runbook's text about each failure, keyed by heading."""
     parts = re.split(r"^###? (.+)$", RUNBOOK.read_text(), flags=re.MULTILINE)[1:]
     found = dict(zip(parts[::2], parts[1::2], strict=True))
     return {heading: text for heading, text in found.items() if heading not in CHAPTERS}
 
 
-def test_every_alarm_names_its_heading_of_the_runbook(
+def test_every_alarm_names_its_heading_in_the_runbook(
     alarms: dict[str, dict[str, Any]], runbook: dict[str, str]
 ) -> None:
     for name, alarm in alarms.items():
@@ -275,18 +275,18 @@ def test_every_kind_of_dead_letter_has_its_heading_and_its_row_in_the_page_on_re
 
 
 def rows(heading: str) -> list[tuple[str, str]]:
-    """Returns the rows of the table below a heading of the runbook, without its head."""
+    """Returns the table rows below a heading in the runbook, without the header."""
     text = RUNBOOK.read_text().split(f"## {heading}\n")[1].split("\n#")[0]
     lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
     return [(first.strip(), second.strip()) for first, second in lines[2:]]
 
 
-def test_every_fault_of_the_page_on_reliability_leads_to_its_headings(runbook: dict[str, str]) -> None:
+def test_every_fault_on_the_page_on_reliability_leads_to_its_headings(runbook: dict[str, str]) -> None:
     page = (ROOT / "docs" / "reliability.md").read_text()
     table = page.split("| Removed | Cases that failed |\n| --- | --- |\n")[1].split("\n\n")[0]
     cases = [case.strip() for line in table.splitlines() for case in line.split("|")[2].split(";")]
     known = {fault: heading for faults, heading in rows("Faults and their headings") for fault in faults.split(", ")}
-    # A case such as "… with a key" continues the one before it.
+    # A case such as "… with a key" continues the case before it.
     assert [case for case in cases if not case.startswith(("…", *known))] == []
     assert [fault for fault in known if not any(case.startswith(fault) for case in cases)] == []
     headings = {each for text in known.values() for each in re.findall(r"\*(?!\s)([^*]+)\*", text)}
@@ -306,5 +306,5 @@ def test_every_error_of_a_deploy_leads_to_its_headings(runbook: dict[str, str]) 
 
 
 def is_error(node: ast.AST) -> bool:
-    """Returns whether this is an error with words of its own; some only pass on an error of AWS."""
+    """Returns whether this error has its own text; some only pass on an AWS error."""
     return isinstance(node, ast.Call) and bool(re.match(r"DeployError\(.*[a-z]{3} ", ast.unparse(node)))

@@ -1,4 +1,4 @@
-"""A stage to deploy, and fakes whose state advances at each look."""
+"""Fixtures for a deploy: its target, skipped pauses, and the lines that it prints."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def target(tmp_path: Path) -> Target:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skips every pause, because a fake advances when somebody looks at it."""
+    """Skips every pause, because the fakes advance whenever their state is read."""
     monkeypatch.setattr("time.sleep", lambda _: None)
 
 
 @pytest.fixture
 def said() -> list[str]:
-    """The lines that the deploy says."""
+    """The lines that the deploy prints."""
     return []

@@ -1,4 +1,4 @@
-"""Chalice's record, rebuilt from the account; tests/system/test_deploy.py compares it with Chalice's own."""
+"""Rebuilding Chalice's record from the account; tests/system/test_deploy.py compares it with Chalice's own."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def function(name: str, stage: str | None) -> dict[str, Any]:
 
 
 class Account:
-    """Functions and REST APIs, some of other stages and of other people."""
+    """Functions and REST APIs, some of which belong to other stages or other owners."""
 
     def __init__(self, *functions: dict[str, Any]) -> None:
         self.functions = list(functions)
-        # By an API's id: its name, the function that its one route calls, and its stages.
+        # Keyed by the API's id: its name, the function that its one route calls, and its stages.
         self.apis: dict[str, tuple[str, str, list[str]]] = {}
 
     def client(self, _service: str) -> Any:
@@ -35,7 +35,7 @@ class Account:
         return SimpleNamespace(paginate=lambda: pages[operation])
 
     def get_resources(self, restApiId: str, embed: list[str], limit: int) -> dict[str, Any]:  # noqa: N803
-        # The maximum of one call. The default is 25.
+        # A call returns at most 500 resources; the default is 25.
         assert limit == 500
         function = self.apis[restApiId][1]
         uri = f"arn:aws:apigateway:x:lambda:path/functions/arn:aws:lambda:x:1:function:{function}/invocations"
@@ -53,7 +53,7 @@ def test_the_api_of_a_stage_is_the_one_that_calls_its_function(target: Target) -
         "answers": ("cafe-test", "cafe-test", ["api"]),
         "other-app": ("cafe-test", "bar", ["api"]),
     }
-    # The first is the one whose address people have.
+    # The first API is the one whose address people use.
     assert chalice_record.rest_apis(target, account.client) == ["answers", "cut-off"]
 
 
@@ -67,7 +67,7 @@ def test_a_record_is_read_as_it_was_written_and_two_resources_of_one_name_are_an
     assert chalice_record.read(target.project, "test") == written
 
 
-def test_mappings_that_lambda_deletes_are_listed_apart() -> None:
+def test_mappings_that_lambda_is_deleting_are_listed_separately() -> None:
     found = {"store_orders": function("cafe-test-store_orders", "test")}
     mappings = [
         {"UUID": "1", "FunctionArn": "arn:cafe-test-store_orders", "State": "Enabled"},

@@ -24,7 +24,7 @@ def test_a_malformed_stage_is_refused(stage: str, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("variables", "arguments", "problem"),
     [
-        # The local cloud has no database of its own.
+        # A local stage does not create its own database.
         ({"DB_SECRET_ARN": ""}, ["--local"], "DB_SECRET_ARN is not set"),
         ({"DB_SECRET_ARN": "arn", "SUBNET_IDS": "subnet-1"}, [], "SUBNET_IDS and SECURITY_GROUP_IDS: set both"),
         ({}, ["--parameter", "EmailAddress"], "--parameter: must be NAME=VALUE"),
@@ -45,7 +45,7 @@ def test_wrong_arguments_and_variables_are_refused(
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, *given: str) -> list[str]:
-    """Gives these answers, one to each question; returns the answers that are left."""
+    """Answers each question with the next of these answers; returns the unused answers."""
     left = list(given)
 
     def answer(_: str) -> str:
@@ -76,7 +76,7 @@ def test_changes_are_shown_and_applied_only_if_a_person_or_an_option_agrees(
     assert capsys.readouterr().out == "a stack: 1 change\n  add it\n"
 
 
-def test_each_change_is_a_question_until_a_person_says_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_change_is_confirmed_until_a_person_says_all(monkeypatch: pytest.MonkeyPatch) -> None:
     left, ask = answers(monkeypatch, "yes", "all", "left over"), Question(False)
     for line in ("one", "two", "three", "four"):
         ask([line])
@@ -88,7 +88,7 @@ def test_each_change_is_a_question_until_a_person_says_all(monkeypatch: pytest.M
 
 @pytest.fixture
 def account(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An account that the command sees through the clients of all tests."""
+    """A mocked account, which the command uses through the tests' shared clients."""
     monkeypatch.setattr(command, "client", lambda service, *_: client(service))
 
 
@@ -120,10 +120,10 @@ def test_a_destroyed_stage_leaves_nothing_and_is_destroyed_a_second_time_without
     for _ in range(2):
         s3.put_object(Bucket=bucket, Key="a", Body=b"x")
     s3.delete_object(Bucket=bucket, Key="a")
-    # A function makes its log group anew when it writes its last lines after the stack is gone. So does MySQL.
+    # A function that logs after the stack is deleted creates its log group again. So does MySQL.
     for group in ("/aws/lambda/cafe-test-store_orders", "/aws/rds/cluster/cafe-test/error"):
         client("logs").create_log_group(logGroupName=group)
-    # Data and MySQL's log stay where that is the wish.
+    # The option keeps the data and MySQL's log.
     assert destroy(tmp_path, "--yes", "--keep-data") == 0
     assert "left of the stage: its data" in capsys.readouterr().out
     assert [each["Name"] for each in s3.list_buckets()["Buckets"]] == [bucket]
@@ -136,7 +136,7 @@ def test_a_destroyed_stage_leaves_nothing_and_is_destroyed_a_second_time_without
 
 
 @pytest.mark.usefixtures("account")
-def test_resources_without_data_that_are_left_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_remaining_resources_without_data_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     client("sqs").create_queue(QueueName="cafe-test-orders")
     assert destroy(tmp_path, "--yes") == 1
     assert "AWS::SQS::Queue: cafe-test-orders" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The MySQL of a stage, and how the deploy brings its tables up to date."""
+"""A stage's MySQL database, and how a deploy migrates its tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECRET = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:other-AbCdEf"
 
 
 class Lambda:
-    """Lambda with one function that is configured so, and that gives these answers in turn."""
+    """A fake Lambda with one function, which has this configuration and returns these results in turn."""
 
     exceptions = SimpleNamespace(ResourceNotFoundException=Missing, ResourceConflictException=Conflict)
 
@@ -58,7 +58,7 @@ class Lambda:
 # --- an existing database ---------------------------------------------------------------------------------------------
 
 
-def test_an_existing_database_is_given_by_its_secret_and_its_network() -> None:
+def test_an_existing_database_is_specified_by_its_secret_and_network() -> None:
     given = {"DB_SECRET_ARN": SECRET, "SUBNET_IDS": "subnet-1,subnet-2", "SECURITY_GROUP_IDS": " sg-1 "}
     assert MysqlLocation.from_variables(given) == MysqlLocation(SECRET, "", ("subnet-1", "subnet-2"), ("sg-1",))
     assert MysqlLocation.from_variables({"DB_SECRET_ARN": SECRET, "DB_ADMIN_SECRET_ARN": "a"}) == MysqlLocation(
@@ -76,12 +76,12 @@ def test_an_existing_database_is_given_by_its_secret_and_its_network() -> None:
         ({"DB_ADMIN_SECRET_ARN": "a"}, "DB_ADMIN_SECRET_ARN: set DB_SECRET_ARN"),
     ],
 )
-def test_half_of_a_database_is_refused(given: dict[str, str], problem: str) -> None:
+def test_an_incomplete_database_is_refused(given: dict[str, str], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         MysqlLocation.from_variables(given)
 
 
-def test_a_database_without_a_network_or_an_administrator_removes_those_of_the_one_before() -> None:
+def test_a_database_without_a_network_or_an_administrator_removes_the_earlier_ones() -> None:
     assert MysqlLocation(SECRET).parameters == {"DbSecretArn": SECRET, "DbAdminSecretArn": "", "DbInVpc": "false"}
     assert MysqlLocation(SECRET).configuration("migrate") == {"environment_variables": {"DB_SECRET_ARN": SECRET}}
     assert MysqlLocation(SECRET, "admin").configuration("store_orders") == {}
@@ -132,7 +132,7 @@ def test_the_stack_gets_its_own_parameters_and_the_prefix_list_of_s3(aws: None, 
 
 
 class Ec2:
-    """A region with two services, each in some of its zones."""
+    """A fake region with two services, each available in some zones."""
 
     meta = SimpleNamespace(region_name="us-east-1")
 
@@ -169,7 +169,7 @@ def test_a_network_stays_in_its_zones_when_aws_adds_others(target: Target) -> No
 def test_the_cluster_loses_its_protection_only_if_its_stack_was_never_complete(
     target: Target, status: str | None, goes: bool
 ) -> None:
-    """A person cannot delete a complete stack by hand."""
+    """The protection keeps a person from deleting a complete stack by hand."""
     rds, changed = Mock(exceptions=SimpleNamespace(DBClusterNotFoundFault=Missing)), {"DeletionProtection": False}
     rds.modify_db_cluster.side_effect = lambda **given: accepts("rds", "ModifyDBCluster", given)
     database.unprotect_failed(target, {"cloudformation": CloudFormation(status), "rds": rds}.__getitem__)
@@ -232,7 +232,7 @@ def migrate(target: Target, say: Say, *answers: Any) -> Lambda:
     lambda_ = Lambda(*answers)
 
     def clients(service: str, seconds: int) -> Lambda:
-        # A migration may take as long as its function.
+        # A migration may take as long as its function's time-out.
         assert (service, seconds > 900) == ("lambda", True)
         return lambda_
 
@@ -249,7 +249,7 @@ def migrate(target: Target, say: Say, *answers: Any) -> Lambda:
             [{"ran": [], "missing": ["suppliers cannot have a unique key"]}],
             ["database: nothing to change", "database: suppliers cannot have a unique key"],
         ),
-        # The database has paused.
+        # The database is paused.
         ([PAUSED, PAUSED, UP_TO_DATE], [*[f"database: {PAUSED['errorMessage']}"] * 2, "database: nothing to change"]),
         # The function lost its network while it was idle.
         (
@@ -280,7 +280,7 @@ def test_a_migration_that_fails_stops_the_deploy_with_its_error(target: Target, 
 
 @pytest.mark.parametrize("file", sorted(MIGRATIONS.iterdir()), ids=lambda file: file.name)
 def test_a_migration_only_adds_and_its_number_gives_its_order(file: Any) -> None:
-    """The functions of the former release run beside it, and serve again if the deploy fails."""
+    """The previous release's functions run during a migration, and are restored if the deploy fails."""
     assert re.fullmatch(r"\d{4}_[a-z0-9_]+\.sql", file.name)
     assert [each.name for each in MIGRATIONS.iterdir() if each.name[:4] == file.name[:4]] == [file.name]
     for statement in split(file.read_text()):

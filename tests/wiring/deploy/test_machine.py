@@ -1,4 +1,4 @@
-"""A package whose compiled modules cannot run where the functions do is refused before a function is deployed."""
+"""A package is refused before the deploy if its compiled modules cannot run where the functions do."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_this_machine_can_load_what_it_has_loaded(tmp_path: Path) -> None:
         (MAC, {f"a.cpython-{TAG}-darwin.so": universal(MAC_X86, MAC_ARM64), "b.abi3.so": mach_o(MAC_ARM64)}),
     ],
 )
-def test_a_package_with_modules_of_its_own_machine_is_taken(
+def test_a_package_with_modules_for_its_own_machine_is_accepted(
     where: Machine, files: dict[str, bytes], tmp_path: Path
 ) -> None:
     require_fit(package(tmp_path / "package.zip", **files), where, "")
@@ -99,7 +99,7 @@ def test_a_package_with_modules_of_its_own_machine_is_taken(
         ),
     ],
 )
-def test_a_module_of_another_processor_system_or_python_is_refused_in_one_sentence(
+def test_a_module_for_another_processor_system_or_python_is_refused_in_one_sentence(
     where: Machine, name: str, content: bytes, sentence: str, tmp_path: Path
 ) -> None:
     with pytest.raises(DeployError) as refused:
@@ -112,7 +112,7 @@ def test_a_module_of_another_processor_system_or_python_is_refused_in_one_senten
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A folder in the place of the one that pip fills for this machine."""
+    """A folder that replaces the one into which pip installs for this machine."""
     folder = tmp_path / "installed"
     (folder / "pymysql").mkdir(parents=True)
     (folder / "pymysql" / "__init__.py").touch()
@@ -147,7 +147,7 @@ def test_a_package_that_this_machine_cannot_run_is_neither_deployed_nor_kept(tar
     assert not installed.exists()
 
 
-def test_a_release_that_this_machine_cannot_run_is_not_put_back(
+def test_a_release_that_this_machine_cannot_run_is_not_restored(
     target: Target, installed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = replace(target, local=True)

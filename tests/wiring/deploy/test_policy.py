@@ -1,4 +1,4 @@
-"""``deployer-policy.json``: every right that a deploy needs, on the project's own resources, in one policy."""
+"""``deployer-policy.json`` has every permission that a deploy needs, on the project's own resources only."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.wiring.permissions import as_list
 from tests.wiring.stage import ROOT, rendered
 
 POLICY: dict[str, Any] = json.loads((ROOT / "infra" / "deployer-policy.json").read_text())
-# Statements on resources without a name of the stage: the ids of APIs, networks, mappings and user pools, of which the
-# last three have a condition; the secret and the role of RDS; the rules of AWS in a web ACL, and the APIs behind it.
+# Statements on resources whose ARN lacks the stage's name: APIs, networks, mappings and user pools (the last three with
+# a condition), RDS's secret and role, AWS's rules in a web ACL, and the APIs behind it.
 UNNAMED = {"Look", "Subscriptions", "NewUserPools", "UserPools", "Mappings", "RestApis", "NewNetworks", "Networks"}
 UNNAMED |= {"NewSecrets", "DefaultsOfDatabases", "RolesOfServices", "QueriesAndTraces"}
 UNNAMED |= {"WebAcls", "WebAclsOfApis", "MayApisLog"}
@@ -24,14 +24,14 @@ READS = ("Describe", "Get", "List", "Simulate")
 
 
 @pytest.mark.parametrize("statement", POLICY["Statement"], ids=lambda each: each["Sid"])
-def test_every_right_is_on_the_projects_own_resources(statement: dict[str, Any]) -> None:
+def test_every_permission_is_on_the_projects_own_resources(statement: dict[str, Any]) -> None:
     assert statement["Effect"] == "Allow"
     assert not [each for each in as_list(statement["Action"]) if each.endswith(":*") or each == "*"]
     if statement["Sid"] not in UNNAMED:
         assert all("cafe-" in each for each in as_list(statement["Resource"]))
 
 
-def test_rights_on_every_resource_only_read() -> None:
+def test_permissions_on_every_resource_only_read() -> None:
     [statement] = [each for each in POLICY["Statement"] if each["Sid"] == "Look"]
     assert all(each.partition(":")[2].startswith(READS) for each in statement["Action"])
 
@@ -44,7 +44,7 @@ def test_settings_for_all_apis_of_the_account_are_only_read() -> None:
 
 
 @pytest.mark.parametrize("sid", ["NewUserPools", "UserPools", "Mappings", "Networks"])
-def test_rights_on_resources_without_a_name_have_a_condition(sid: str) -> None:
+def test_permissions_on_resources_without_a_name_have_a_condition(sid: str) -> None:
     [statement] = [each for each in POLICY["Statement"] if each["Sid"] == sid]
     assert "cafe" in json.dumps(statement["Condition"])
 
@@ -62,13 +62,13 @@ def test_roles_are_passed_only_to_the_services_of_the_templates_roles() -> None:
     assert set(statement["Condition"]["StringEquals"]["iam:PassedToService"]) == services
 
 
-# AWS's own list of the rights for a kind of resource is far too long for these.
+# For these resource types, AWS's own list of permissions is far too long.
 NEEDED = {
     "AWS::DynamoDB::Table": {"dynamodb:CreateTable", "dynamodb:DeleteTable"},
     "AWS::Logs::LogGroup": {"logs:CreateLogGroup", "logs:PutRetentionPolicy", "logs:DeleteLogGroup"},
     "AWS::S3::Bucket": {"s3:CreateBucket", "s3:PutBucket*", "s3:DeleteBucket"},
 }
-# Further rights in that list of other kinds, for properties that no template here sets.
+# For the other types, AWS also lists these permissions, for properties that no template here sets.
 OF_OTHER_PROPERTIES = (
     *("vpc-lattice:*", "vpce:*", "ec2:*VpcEncryptionControl", "ec2:*SubnetCidrBlock", "ec2:ModifyVpcTenancy"),
     *("iam:GetRole", "iam:ListRoles", "iam:*PermissionsBoundary", "iam:UpdateRoleDescription"),
@@ -85,7 +85,7 @@ def schema(kind: str) -> dict[str, Any]:
 
 
 def needed(kind: str) -> set[str]:
-    """Returns the rights that CloudFormation needs to make, change and delete this kind of resource."""
+    """Returns the permissions that CloudFormation needs to create, update and delete this type of resource."""
     if kind in NEEDED:
         return NEEDED[kind]
     steps = [step for name, step in schema(kind)["handlers"].items() if name in ("create", "update", "delete")]
@@ -103,8 +103,8 @@ KINDS = sorted(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_policy_can_make_change_and_delete_every_kind_of_resource(kind: str) -> None:
-    """The local cloud does not check these, which CloudFormation uses in the deployer's name."""
+def test_the_policy_can_create_update_and_delete_every_type_of_resource(kind: str) -> None:
+    """The local cloud does not check these permissions, which CloudFormation uses on the deployer's behalf."""
     right = [each for statement in POLICY["Statement"] for each in as_list(statement["Action"])]
     lacking = {
         action for action in needed(kind) - set(right) if not any(fnmatch.fnmatchcase(action, each) for each in right)
@@ -112,7 +112,7 @@ def test_the_policy_can_make_change_and_delete_every_kind_of_resource(kind: str)
     assert lacking == set()
 
 
-# An ARN of each kind, where the policy has statements for several kinds of one service.
+# An example ARN per type, where the policy has separate statements for one service's types.
 ARNS = {
     "AWS::CloudWatch::Alarm": "arn:aws:cloudwatch:eu-central-1:123456789012:alarm:cafe-test-failures",
     "AWS::CloudWatch::Dashboard": "arn:aws:cloudwatch::123456789012:dashboard/cafe-test",
@@ -142,11 +142,11 @@ def allowed(action: str, resource: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_resource_can_get_the_tags_of_its_stack(kind: str) -> None:
-    """CloudFormation tags each resource, and a missing right fails the whole stack."""
-    # Pools and networks have no names; the policy knows them by those tags.
+def test_every_type_of_resource_can_get_its_stacks_tags(kind: str) -> None:
+    """CloudFormation tags each resource, and a missing permission fails the whole stack."""
+    # Pools and networks have no names; the policy identifies them by these tags.
     arn = ARNS.get(kind, "arn:aws:cognito-idp:eu-central-1:123456789012:userpool/eu-central-1_x")
-    # S3 has no right of this name: its action needs PutBucketTagging.
+    # S3 has no such permission: DeleteBucketTagging requires PutBucketTagging.
     asked = set(schema(kind).get("tagging", {}).get("permissions", [])) - {"s3:DeleteBucketTagging"}
     assert [action for action in asked if not allowed(action, arn)] == []
 
@@ -154,13 +154,13 @@ def test_every_kind_of_resource_can_get_the_tags_of_its_stack(kind: str) -> None
 @pytest.mark.parametrize("kind", stacks.DATA)
 def test_cloudformation_can_read_what_it_imports(kind: str) -> None:
     asked = schema(kind)["handlers"]["read"]["permissions"]
-    # These are for tables of a bucket's metadata.
+    # Permissions in ``s3tables`` are for a bucket's metadata tables.
     own = [action for action in asked if not action.startswith("s3tables:")]
     assert [action for action in own if not allowed(action, ARNS[kind])] == []
 
 
 @pytest.mark.parametrize("group", ["og:default:aurora-mysql-8-0", "pg:default.aurora-mysql8.0"])
 @pytest.mark.parametrize("action", ["rds:CreateDBCluster", "rds:CreateDBInstance"])
-def test_mysql_can_have_the_default_groups_of_its_kind(action: str, group: str) -> None:
-    """RDS checks the right on them if a template names no others."""
+def test_mysql_can_use_the_default_groups(action: str, group: str) -> None:
+    """RDS checks permissions on the default groups if a template names no others."""
     assert allowed(action, f"arn:aws:rds:eu-central-1:123456789012:{group}")

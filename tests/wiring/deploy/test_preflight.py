@@ -1,4 +1,4 @@
-"""The checks before the first change: who deploys, with what rights, and what would stop the deploy half-way."""
+"""The checks before the first change: the caller, their permissions, and what would stop the deploy half-way."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.wiring.stage import ACCOUNT, REGION, client
 ANA = CallerIdentity(ACCOUNT, REGION, f"arn:aws:iam::{ACCOUNT}:user/ana")
 
 
-# --- who --------------------------------------------------------------------------------------------------------------
+# --- the caller -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -45,18 +45,18 @@ def test_an_error_says_what_to_set(given: dict[str, str], problem: str, monkeypa
         preflight.caller_identity(target.client)
 
 
-def test_credentials_that_aws_refuses_are_an_error_with_its_words() -> None:
+def test_credentials_that_aws_rejects_are_an_error_with_its_message() -> None:
     refuse = refusing(client_error("The token has expired", "ExpiredToken"))
     sts = SimpleNamespace(get_caller_identity=refuse, meta=SimpleNamespace(region_name="x"))
     with pytest.raises(DeployError, match="AWS rejects these credentials: The token has expired"):
         preflight.caller_identity(lambda _: sts)
 
 
-# --- rights -----------------------------------------------------------------------------------------------------------
+# --- permissions ------------------------------------------------------------------------------------------------------
 
 
 class Iam:
-    """A simulation that denies some actions, and that lacks some values of a real call."""
+    """An IAM simulation that denies some actions, and lacks some of a real call's context values."""
 
     def __init__(self, *denied: str, lacking: tuple[str, ...] = ()) -> None:
         self.denied = denied
@@ -76,17 +76,17 @@ def missing(target: Target, iam: Any, arn: str = ANA.arn) -> list[str]:
     return preflight.missing_permissions(target, lambda _: iam, replace(ANA, arn=arn))
 
 
-def test_each_missing_right_is_named_with_its_resource(target: Target) -> None:
+def test_each_missing_permission_is_named_with_its_resource(target: Target) -> None:
     assert missing(target, Iam()) == []
     assert missing(target, Iam("lambda:AddPermission", "s3:CreateBucket")) == [
         "  s3:CreateBucket on arn:aws:s3:::cafe-test-x",
         "  lambda:AddPermission on arn:aws:lambda:eu-central-1:123456789012:function:cafe-test-x",
     ]
-    # The policy may deny everything outside of some regions, and the simulation has no region.
+    # A denial may come from a condition on the region, because the simulated call has no region.
     assert missing(target, Iam("lambda:AddPermission", lacking=("aws:RequestedRegion",))) == []
 
 
-def test_missing_rights_stop_the_deploy_unless_the_check_is_off(
+def test_missing_permissions_stop_the_deploy_unless_the_check_is_off(
     target: Target, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preflight, "missing_permissions", lambda *_: ["  s3:CreateBucket on arn:aws:s3:::cafe-test-x"])
@@ -113,7 +113,7 @@ def test_every_action_of_the_policy_except_patterns_is_checked_on_a_resource_of_
         services = {action.partition(":")[0] for action in each["ActionNames"]}
         assert resource == "*" or services == {resource.split(":")[2]}
         assert "*" not in resource.replace("*", "", 1) or resource == "*"
-    # A condition is checked with a value that meets it.
+    # A conditional permission is simulated with a value that meets the condition.
     [passing] = [each for each in iam.asked if each["ActionNames"] == ["iam:PassRole"]]
     [entry] = passing["ContextEntries"]
     assert (entry["ContextKeyName"], entry["ContextKeyType"]) == ("iam:PassedToService", "string")
@@ -133,7 +133,7 @@ def test_the_policies_of_the_user_or_of_the_role_are_checked(target: Target, arn
     assert {each["PolicySourceArn"] for each in iam.asked} == {source}
 
 
-def test_the_rights_of_root_and_of_an_identity_that_must_not_ask_are_not_known(target: Target) -> None:
+def test_the_permissions_of_root_and_of_an_identity_that_must_not_ask_are_unknown(target: Target) -> None:
     refuse = refusing(client_error("no", "AccessDenied"))
     with pytest.raises(PermissionsUnknown, match="root has no policies"):
         missing(target, Iam(), f"arn:aws:iam::{ACCOUNT}:root")
@@ -154,7 +154,7 @@ def make_table(**tags: str) -> None:
     )
 
 
-def test_resources_of_others_with_the_stages_names_are_a_clash(aws: None, target: Target) -> None:
+def test_other_owners_resources_with_the_stages_names_are_a_clash(aws: None, target: Target) -> None:
     client("sqs").create_queue(QueueName="cafe-test-orders")
     make_table(app="another")
     assert preflight.name_clashes(target, client, ACCOUNT) == [
@@ -163,7 +163,7 @@ def test_resources_of_others_with_the_stages_names_are_a_clash(aws: None, target
     ]
 
 
-def test_data_and_mysql_that_an_earlier_stage_of_the_name_left_are_no_clash(aws: None, target: Target) -> None:
+def test_data_and_mysql_left_by_an_earlier_stage_of_that_name_are_no_clash(aws: None, target: Target) -> None:
     make_table(app="cafe", stage="test")
     bucket, s3 = f"cafe-test-uploads-{ACCOUNT}", client("s3")
     s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
@@ -211,15 +211,15 @@ def test_a_limit_that_a_stage_would_reach_is_a_warning(clients: Clients, lines: 
         (1000, {}, True),
         (120, {}, True),
         (119, {}, False),
-        # A new account.
+        # A new account has a limit of ten.
         (10, {}, False),
-        # These functions have their reservations already.
+        # These functions already have reserved concurrency.
         (100, {"read_inventory": 10, "receive_upload": 10}, True),
         (105, {"read_inventory": 10}, False),
         (100, {"store_orders": 50}, False),
     ],
 )
-def test_concurrency_is_reserved_where_a_hundred_are_left_for_the_other_functions(
+def test_concurrency_is_reserved_if_a_hundred_remain_for_the_other_functions(
     unreserved: int, reserved: dict[str, int], may: bool, target: Target
 ) -> None:
     functions = {target.function(name): {"ReservedConcurrentExecutions": each} for name, each in reserved.items()}

@@ -1,4 +1,4 @@
-"""The generated Chalice project: its configuration, its build, its package, and its end with the stage."""
+"""The generated Chalice project: its configuration, build, package and removal with the stage."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SINCE = "2026-11-21"
 
 
 def as_chalice_reads(target: Target, function: str) -> Config:
-    """Returns the configuration of one function, as Chalice reads it in the project folder."""
+    """Returns one function's configuration, as Chalice reads it from the project folder."""
     config: Config = CLIFactory(str(target.project), environ={}).create_config_obj(target.stage)
     return config.scope(target.stage, function)
 
@@ -86,7 +86,7 @@ def test_other_stages_of_the_project_are_kept(target: Target) -> None:
     assert as_chalice_reads(prod, "store_orders").environment_variables["ORDERS_TABLE"] == "cafe-prod-orders"
 
 
-def test_the_generated_configuration_is_for_its_owner_only(target: Target) -> None:
+def test_only_the_owner_can_read_the_generated_configuration(target: Target) -> None:
     configured(target)
     assert stat.S_IMODE((target.project / ".chalice" / "config.json").stat().st_mode) == 0o600
 

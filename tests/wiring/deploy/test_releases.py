@@ -1,4 +1,4 @@
-"""The releases that a stage keeps, in their order, and everything that a rollback needs."""
+"""The releases that a stage keeps in order, with everything that a rollback needs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_missing_release_is_named(releases: Releases) -> None:
         releases.release("lost")
 
 
-def test_older_releases_go_with_the_objects_that_only_they_need(
+def test_older_releases_are_deleted_with_objects_that_only_they_need(
     releases: Releases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "KEPT", 2)

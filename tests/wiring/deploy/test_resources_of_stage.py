@@ -1,4 +1,4 @@
-"""The resources of a stage: everything that a template gives a name, and nothing of another stage."""
+"""A stage's resources: everything that a template names, and nothing that belongs to another stage."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from infra.deploy.target import Target
 from tests.template import load
 from tests.wiring.stage import ACCOUNT, REGION, ROOT, client, rendered
 
-# Only CloudFormation makes and removes these, and none of them blocks another: two queries can have one name, and the
-# change set refuses the second of two policies. Neither the local cloud nor moto has these services. A role's policy
-# goes with its role.
+# Only CloudFormation creates and deletes these, and existing ones block no deploy: queries may share a name, and the
+# change set refuses a second policy. Neither the local cloud nor moto has these services. A role's policy is deleted
+# with its role.
 NOT_LISTED = {"AWS::IAM::Policy", "AWS::Logs::QueryDefinition", "AWS::XRay::ResourcePolicy"}
 
 
-def test_every_template_is_of_a_part_of_a_stage() -> None:
+def test_every_template_belongs_to_a_part_of_a_stage() -> None:
     assert {path.name for path in (ROOT / "infra").glob("*.yaml")} == set(TEMPLATES.values())
     assert TEMPLATES.keys() == set(resources_of_stage.PARTS)
 
 
 @pytest.mark.parametrize("file", TEMPLATES.values())
 def test_every_resource_with_a_name_of_its_stage_is_listed(file: str) -> None:
-    """A resource that is missing here is no clash before the deploy, and is not found after the stage."""
+    """An unlisted resource would cause no clash before a deploy, and would not be found after a destroy."""
     for name, resource in load(rendered(file))["Resources"].items():
         for key, value in resource.get("Properties", {}).items():
             named = key.endswith("Name") and "${Stage}" in str(value) and "ClientName" not in key
@@ -33,7 +33,7 @@ def test_every_resource_with_a_name_of_its_stage_is_listed(file: str) -> None:
                 assert key == NAMED[resource["Type"]][0], name
 
 
-def test_names_are_those_that_cloudformation_gives(target: Target) -> None:
+def test_the_names_are_those_that_cloudformation_assigns(target: Target) -> None:
     names = resources_of_stage.declared_resources(target, ACCOUNT)
     assert Resource("AWS::SQS::Queue", "cafe-test-orders-dead") in names
     assert Resource("AWS::S3::Bucket", f"cafe-test-deploys-{ACCOUNT}") in names
@@ -46,13 +46,13 @@ def make_bucket(name: str, region: str) -> None:
     s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": region})
 
 
-def test_a_stage_is_told_from_one_whose_name_begins_alike(aws: None, target: Target) -> None:
+def test_a_stage_is_distinguished_from_one_with_the_same_prefix(aws: None, target: Target) -> None:
     for stage in ("test", "test-2"):
         client("sqs").create_queue(QueueName=f"cafe-{stage}-orders")
         client("sns").create_topic(Name=f"cafe-{stage}-alarms")
         client("logs").create_log_group(logGroupName=f"/aws/lambda/cafe-{stage}")
         make_bucket(f"cafe-{stage}-uploads-{ACCOUNT}", REGION)
-    # S3 lists the buckets of all regions, and this one is of a stage elsewhere.
+    # S3 lists the buckets of all regions, and this bucket belongs to a stage in another region.
     make_bucket(f"cafe-test-reports-{ACCOUNT}", "us-west-2")
     things = resources_of_stage.existing_resources(target, client, ACCOUNT)
     assert things == [

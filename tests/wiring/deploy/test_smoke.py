@@ -1,4 +1,4 @@
-"""The smoke test, against an API on this machine with answers that a test sets."""
+"""The smoke test, run against a local API whose responses a test sets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LISTS = ("/orders", "/reports", "/notifications", "/dead-letters")
 
 
 class Api(BaseHTTPRequestHandler):
-    """Gives the answers of ``answers``, by path, or by path and token if a request has one."""
+    """Sends the responses in ``answers``, keyed by path, or by path and token if a request has a token."""
 
     answers: dict[str, tuple[int, Any]]
 
@@ -52,7 +52,7 @@ def answers() -> dict[str, tuple[int, Any]]:
 
 @pytest.fixture
 def services() -> Mock:
-    """Cognito and Lambda, which keep the calls that they get."""
+    """Cognito and Lambda, as a mock that records its calls."""
     services = Mock(exceptions=SimpleNamespace(UsernameExistsException=Conflict))
     services.initiate_auth.return_value = {"AuthenticationResult": {"IdToken": "token"}}
     services.invoke.side_effect = lambda **_: {"Payload": io.BytesIO(b"null")}
@@ -85,7 +85,7 @@ Run = Callable[..., list[str]]
 
 @pytest.fixture
 def run(target: Target, url: str, package: Path, services: Mock) -> Run:
-    """The smoke test of the API at ``url``, or of another one."""
+    """Runs the smoke test against the API at ``url``, or against another API."""
 
     def test(url: str = url) -> list[str]:
         outputs = {"REST_API_URL": url, "USER_POOL_ID": "pool", "USER_POOL_CLIENT_ID": "console"}
@@ -94,7 +94,7 @@ def run(target: Target, url: str, package: Path, services: Mock) -> Run:
     return test
 
 
-def test_a_deploy_that_answers_has_no_problem(run: Run, services: Mock) -> None:
+def test_a_deploy_that_responds_has_no_problem(run: Run, services: Mock) -> None:
     assert run() == []
     who = {"UserPoolId": "pool", "Username": smoke.USER}
     assert services.admin_set_user_password.call_args.kwargs.items() >= {**who, "Permanent": True}.items()
@@ -117,7 +117,7 @@ def test_a_deploy_that_answers_has_no_problem(run: Run, services: Mock) -> None:
         ("/dead-letters token", (403, {"message": "no"}), "GET /dead-letters: 403, "),
     ],
 )
-def test_each_wrong_answer_is_named(
+def test_each_wrong_response_is_named(
     path: str, answer: tuple[int, Any], problem: str, run: Run, answers: dict[str, tuple[int, Any]]
 ) -> None:
     answers[path] = answer
@@ -125,12 +125,12 @@ def test_each_wrong_answer_is_named(
     assert line.startswith(problem)
 
 
-def test_an_api_without_an_answer_is_named(run: Run) -> None:
+def test_an_api_that_does_not_respond_is_named(run: Run) -> None:
     [line] = run("http://127.0.0.1:1")
     assert line.startswith("GET /health: 0, ")
 
 
-def test_a_new_address_can_take_some_seconds_to_answer(
+def test_a_new_address_may_take_some_seconds_to_respond(
     run: Run, answers: dict[str, tuple[int, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(smoke, "SETTLE_SECONDS", 60)

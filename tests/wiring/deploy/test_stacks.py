@@ -1,4 +1,4 @@
-"""CloudFormation's change sets: what a person sees, what stays, and what the error of a failed one says."""
+"""CloudFormation's change sets: what a person sees, what remains, and what a failure's error says."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TAGS = {"app": "cafe", "stage": "test"}
 
 @pytest.mark.parametrize("file", TEMPLATES.values())
 def test_a_template_is_sent_in_ascii(file: str) -> None:
-    """CloudFormation gives other letters back as question marks, and some services refuse them in a description."""
+    """CloudFormation returns non-ASCII characters as question marks, and some services refuse them in descriptions."""
     assert rendered(file).isascii()
     assert json.dumps(load(rendered(file))["Resources"], ensure_ascii=False).isascii()
 
@@ -59,10 +59,10 @@ def test_a_new_stage_gets_its_stack_and_the_outputs_become_variables(said: list[
         {"ParameterKey": "Stage", "ParameterValue": "test"},
         {"ParameterKey": "Local", "ParameterValue": "false"},
     ]
-    # By way of a bucket, where a template can be larger.
+    # A template in a bucket may be larger than one in the request.
     assert cfn.given["TemplateURL"] == f"https://bucket/{len(BODY)}"
     assert "TemplateBody" not in cfn.given
-    # Tables and buckets that an earlier stage left.
+    # The stack adopts tables and buckets that an earlier stage left.
     assert cfn.given["ImportExistingResources"] is True
     assert said == [f"{NAME}: create complete"]
     assert stacks.outputs(cfn, NAME) == {"ORDERS_QUEUE_URL": "https://queue"}
@@ -100,15 +100,15 @@ def test_a_change_set_without_changes_is_discarded(said: list[str], reason: str)
 @pytest.mark.parametrize(
     ("states", "calls"),
     [
-        # A stack that was never complete is removed first.
+        # A stack that was never complete is deleted first.
         (("ROLLBACK_COMPLETE", "CREATE_COMPLETE"), ["delete", "CREATE", "execute"]),
         (("ROLLBACK_FAILED", "CREATE_COMPLETE"), ["delete", "CREATE", "execute"]),
         (("DELETE_FAILED", "CREATE_COMPLETE"), ["delete", "CREATE", "execute"]),
-        # A deploy that was cut off while it waited for an answer leaves a plan.
+        # A deploy that was cut off at its confirmation prompt leaves a change set.
         (("REVIEW_IN_PROGRESS", "CREATE_COMPLETE"), ["CREATE", "execute"]),
-        # Another deploy is under way.
+        # Another deploy is in progress.
         (("UPDATE_IN_PROGRESS", "UPDATE_COMPLETE", "UPDATE_COMPLETE"), ["UPDATE", "execute"]),
-        # A rollback that failed must end first.
+        # A failed rollback must be completed first.
         (("UPDATE_ROLLBACK_FAILED", "UPDATE_ROLLBACK_COMPLETE", "UPDATE_COMPLETE"), ["continue", "UPDATE", "execute"]),
     ],
 )
@@ -146,7 +146,7 @@ def test_the_error_of_a_failed_rollback_names_the_state(said: list[str]) -> None
         change(cfn, said)
 
 
-def test_an_error_of_cloudformation_is_passed_on(said: list[str]) -> None:
+def test_an_error_from_cloudformation_is_passed_on(said: list[str]) -> None:
     cfn = CloudFormation(None)
     cfn.refusal = "Parameter 'EmailAddress' must match pattern"
     with pytest.raises(DeployError, match=f"{NAME}: Parameter 'EmailAddress' must match pattern"):
@@ -156,7 +156,7 @@ def test_an_error_of_cloudformation_is_passed_on(said: list[str]) -> None:
 def test_a_change_set_that_fails_leaves_no_empty_stack_and_its_error_names_the_invalid_resource(
     said: list[str],
 ) -> None:
-    """AWS's reason has only the name of its check."""
+    """AWS's reason contains only the name of the failed check."""
     cfn = CloudFormation(None)
     cfn.reason = "[AWS::EarlyValidation::ResourceExistenceCheck]. To troubleshoot, use the DescribeEvents API."
     cfn.events = [

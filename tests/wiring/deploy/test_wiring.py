@@ -1,4 +1,4 @@
-"""The settings beyond Chalice, the check of a deploy, and whether functions must be deployed."""
+"""The settings that Chalice cannot make, the check of a deploy, and whether functions must be deployed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def config(target: Target) -> dict[str, Any]:
 
 @pytest.fixture
 def account(target: Target, config: dict[str, Any], said: list[str]) -> Account:
-    """An account in which everything is deployed and completed."""
+    """An account in which everything is deployed and every setting is complete."""
     account = Account(target, config["stages"]["test"])
     complete(target, account, said.append)
     return account
@@ -45,16 +45,16 @@ def test_completing_sets_what_chalice_cannot(account: Account) -> None:
     assert stream["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     assert stream["BisectBatchOnFunctionError"] is True
     assert 0 < stream["MaximumRetryAttempts"] <= 10_000
-    # The stream forgets a record after a day, and the failure destination has only its position.
+    # The stream drops a record after a day, and the failure destination stores only its position.
     assert 0 < stream["MaximumRecordAgeInSeconds"] < 24 * 3600
     assert stream["DestinationConfig"] == failures
-    # A person who redrives a dead letter invokes announce_orders in this way, too.
+    # A redrive also invokes announce_orders asynchronously.
     asynchronous = ("receive_upload", "record_notification", "record_alarm", "announce_orders")
     assert lambda_.invocations.keys() == {f"cafe-test-{name}" for name in asynchronous}
     assert all(each["DestinationConfig"] == failures for each in lambda_.invocations.values())
 
 
-def test_completing_gives_the_functions_subscriptions_a_dead_letter_queue_and_leaves_those_of_people(
+def test_completing_gives_only_the_functions_subscriptions_a_dead_letter_queue(
     account: Account,
 ) -> None:
     topics = {OUTPUTS["TOPIC_ARN"]: "record_notification", OUTPUTS["ALARMS_TOPIC_ARN"]: "record_alarm"}
@@ -74,12 +74,12 @@ def test_completing_opens_the_uploads_bucket_to_the_consoles_pages_only(account:
     assert rule["AllowedOrigins"] == ["http://127.0.0.1:8000", page]
 
 
-def test_completing_limits_the_requests_of_the_api_and_logs_each_of_them(account: Account) -> None:
+def test_completing_limits_the_apis_requests_and_logs_all_of_them(account: Account) -> None:
     assert account.api["methodSettings"] == {"*/*": {"throttlingRateLimit": 100.0, "throttlingBurstLimit": 200}}
     access_log = account.api["accessLogSettings"]
     assert access_log["destinationArn"].endswith(":log-group:/aws/apigateway/cafe-test-access")
     line = json.loads(access_log["format"])
-    # API Gateway requires it, and `make trace` searches for it.
+    # API Gateway requires the request id, and `make trace` searches for it.
     assert line["requestId"] == "$context.requestId"
     # No value comes from a client, so nobody can forge a line.
     assert not [each for each in line.values() if re.search("header|userAgent|context.path|query", each)]
@@ -95,7 +95,7 @@ def test_without_an_accounts_log_role_everything_else_is_set_and_the_account_sta
     assert "accessLogSettings" not in account.api
     assert account.gateway == {}
     assert wiring.check(target, config, wiring.desired(target, DEPLOYED), account.client) == []
-    # The first deploy after the account got the role.
+    # By the next deploy, the account has the role.
     account.gateway = {"cloudwatchRoleArn": "arn:aws:iam::123456789012:role/logs"}
     complete(target, account, said.append)
     assert said[-1] == "API: access log set"
@@ -113,7 +113,7 @@ def test_a_web_acl_is_associated_with_the_api_if_the_stack_has_one(account: Acco
 
 
 @pytest.mark.parametrize(("acl", "left"), [(ACL, {}), ("arn:of-somebody-else", {STAGE_ARN: "arn:of-somebody-else"})])
-def test_only_the_stages_own_web_acl_is_taken_away(
+def test_only_the_stages_own_web_acl_is_removed(
     acl: str, left: dict[str, str], account: Account, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chalice_record, "rest_apis", lambda *_: ["abc"])
@@ -144,7 +144,7 @@ def mappings(account: Account, function: str) -> list[dict[str, Any]]:
     return account.lambda_.mappings[f"cafe-test-{function}"]
 
 
-# The damage to a complete deploy, and the start of the line that names it.
+# Damage to a complete deploy, and the start of the line that reports it.
 DAMAGES: list[tuple[Callable[[Account], Any], str]] = [
     (lambda it: it.lambda_.functions.pop("cafe-test-measure_buckets"), "measure_buckets: is not deployed"),
     (lambda it: read_inventory(it).update(Role="arn:admin"), "read_inventory: Role is arn:admin"),
@@ -211,7 +211,7 @@ def test_settings_are_compared_at_each_level_without_additions_by_aws(
     assert wiring._different(found, wanted) == missing
 
 
-def test_a_problem_counts_only_if_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_problem_counts_only_if_it_persists(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = iter([["not subscribed"], ["not subscribed"], []])
     assert wiring.problems_after_settling(lambda: next(looks)) == []
     monkeypatch.setattr(wiring, "SETTLE_SECONDS", 0)
@@ -230,7 +230,7 @@ OLDER = {"Environment": {"Variables": {"CAFE_BUILD": "older"}}}
         (lambda _: None, "abc", True),
         (lambda functions: functions["cafe-test-store_orders"].update(OLDER), "abc", False),
         (lambda functions: functions.pop("cafe-test-measure_buckets"), "abc", False),
-        # The API is gone, or there was none yet.
+        # The API was deleted, or does not exist yet.
         (lambda _: None, "another", False),
         (lambda _: None, None, False),
     ],

@@ -1,4 +1,4 @@
-"""Cases as data: each row has the name of a fault and a context manager that applies it."""
+"""Fault cases as data. A table maps a fault's name to a context manager that applies the fault."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from tests.system.gate import Trap
 from tests.system.stack import Faulty
 from tests.system.wire import Fault
 
-Weather = Callable[[Faulty], AbstractContextManager[Any]]
+Case = Callable[[Faulty], AbstractContextManager[Any]]
 
-# More faults than one call has tries, so that the flow itself must handle some of them.
+# One call has fewer tries than this, so the flow itself must handle some of the faults.
 SOME = 5
 
 short = pytest.mark.short
 
 
-def wire(operation: str, fault: Fault, **how: Any) -> Weather:
-    """Returns a fault of ``Wire.fault``. Without ``first``, it applies to every matching call."""
+def wire(operation: str, fault: Fault, **how: Any) -> Case:
+    """Returns a fault in AWS calls. Without ``first``, it applies to every matching call."""
     return lambda system: system.wire.fault(operation, fault, **how)
 
 
-def invoking(function: str, fault: Fault, **how: Any) -> Weather:
+def invoking(function: str, fault: Fault, **how: Any) -> Case:
     """Returns a fault in the state machines' calls of ``function``."""
     return wire("lambda:Invoke", fault, caller="states", when=lambda call: function in call, **how)
 
 
-def publishing(text: str, fault: Fault, **how: Any) -> Weather:
-    """Returns a fault in the state machines' notifications whose form-encoded body has ``text``."""
+def publishing(text: str, fault: Fault, **how: Any) -> Case:
+    """Returns a fault in the state machines' notifications whose form-encoded body contains ``text``."""
     return wire("sns:Publish", fault, caller="states", when=lambda call: text in call, **how)
 
 
-def killing(operation: str, function: str, *, done: bool = False, first: int = 2) -> Weather:
-    """Returns a fault that kills the function at a call, before the call takes effect, or after it if ``done``."""
+def killing(operation: str, function: str, *, done: bool = False, first: int = 2) -> Case:
+    """Returns a fault that kills the function before a call takes effect, or after it if ``done``."""
     return lambda system: system.wire.fault(
         operation,
         after_call(system.kill) if done else before_call(system.kill, cut_before),
@@ -46,12 +46,12 @@ def killing(operation: str, function: str, *, done: bool = False, first: int = 2
     )
 
 
-def trap(work: Callable[[Faulty], object] = lambda _system: None, **how: Any) -> Weather:
-    """Returns a trap for connections to MySQL, which does ``work`` before each cut."""
+def trap(work: Callable[[Faulty], object] = lambda _system: None, **how: Any) -> Case:
+    """Returns a trap that does ``work`` and then cuts a connection to MySQL."""
     return lambda system: system.gate.trap(Trap(work=lambda: work(system), **how))
 
 
-def afresh(function: str) -> Weather:
+def afresh(function: str) -> Case:
     """Returns a fault that kills the function's workers, so that they lose their caches."""
 
     @contextmanager
@@ -62,11 +62,11 @@ def afresh(function: str) -> Weather:
     return ended
 
 
-def together(*weathers: Weather) -> Weather:
+def together(*several: Case) -> Case:
     @contextmanager
     def all_of_them(system: Faulty) -> Iterator[None]:
         with ExitStack() as stack:
-            for each in weathers:
+            for each in several:
                 stack.enter_context(each(system))
             yield
 
@@ -78,6 +78,6 @@ def cases(table: dict[str, Any], in_short: Iterable[str] = ()) -> Any:
     unknown = set(in_short) - set(table)
     assert not unknown, unknown
     return pytest.mark.parametrize(
-        "weather",
-        [pytest.param(weather, id=name, marks=[short] * (name in in_short)) for name, weather in table.items()],
+        "case",
+        [pytest.param(case, id=name, marks=[short] * (name in in_short)) for name, case in table.items()],
     )
