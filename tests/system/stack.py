@@ -266,6 +266,8 @@ class Faulty(System):
         for worker in self.workers(function):
             with suppress(psutil.NoSuchProcess):
                 worker.kill()
+                # Until it has ended, it could still get the next invocation.
+                worker.wait(10)
 
     def workers(self, function: str) -> list[psutil.Process]:
         """Returns the processes that run ``function``, including idle ones."""

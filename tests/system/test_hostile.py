@@ -91,7 +91,7 @@ def test_no_foreign_string_can_forge_a_log_record(system: System) -> None:
     system.post("/orders", {"orderID": mark, **texts})
     system.request("GET", f"/orders/x%0D%0A{mark}%1B%5B2K%E2%80%A8", X_Forged=f"a\t{mark}")
     system.request("POST", "/create_report", Idempotency_Key=f"a\t{mark}")
-    system.notification(repr(key)[1:-1], "upload")
+    system.notification(json.dumps(key)[1:-1], "upload")
     system.notification(mark, "order")
 
     lines = [line for _, line in events(system, began) if mark in line]
