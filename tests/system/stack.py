@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -266,8 +267,9 @@ class Faulty(System):
         for worker in self.workers(function):
             with suppress(psutil.NoSuchProcess):
                 worker.kill()
-                # Until it has ended, it could still get the next invocation.
-                worker.wait(10)
+                # Until it has ended, it could still get the next invocation. MiniStack collects it only then.
+                while worker.status() != psutil.STATUS_ZOMBIE:
+                    time.sleep(0.01)
 
     def workers(self, function: str) -> list[psutil.Process]:
         """Returns the processes that run ``function``, including idle ones."""
