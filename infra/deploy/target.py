@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 STAGE = re.compile(r"(?!.*(--|-$))[a-z][a-z0-9-]{0,19}")
 
 Say = Callable[[str], None]
-# Takes a service's name and optionally a read time-out in seconds, and returns a client.
+# Returns a boto3 client for a service's name. An optional second argument is the read time-out in seconds.
 Clients = Callable[..., Any]
 
 

@@ -137,7 +137,7 @@ def test_values_that_look_like_sql_are_imported_unchanged(system: System) -> Non
 
 
 def secrets(system: System) -> list[re.Pattern[str]]:
-    """Returns patterns that match all secrets. MiniStack's own key pair is the word `test`, and not secret."""
+    """Returns patterns that match all secrets. MiniStack's root keys are both `test`, which is no secret."""
     patterns = [
         r"X-Amz-Signature=",
         r"X-Amz-Credential=",
