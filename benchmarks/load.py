@@ -107,7 +107,7 @@ class Load:
 
     @property
     def partitions(self) -> int:
-        """The number of the orders table's partitions, and of its stream's shards. A new table has at least four."""
+        """The number of the orders table's partitions and of its stream's shards. Both are at least four."""
         return max(NEW_TABLE_WRITES, math.ceil(self.writes)) // PARTITION_WRITES
 
     @property

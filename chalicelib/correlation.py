@@ -57,7 +57,7 @@ def of_request(request: Request) -> str:
 
 
 def sqs_attribute(correlation_id: str | None) -> dict[str, Any]:
-    """Returns the id as attributes of an SQS message."""
+    """Returns the message attributes with which an SQS message carries the id."""
     return {NAME: {"DataType": "String", "StringValue": correlation_id}} if correlation_id else {}
 
 

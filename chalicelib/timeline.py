@@ -116,8 +116,8 @@ class Timeline:
     def recent(self, period: str, since: str, most: int, select: Mapping[str, Any]) -> tuple[list[Item], str]:
         """Returns a partition's items since the time ``since``, and the sort key from which the items are complete.
 
-        That key is later than ``since`` if there are more than ``most`` items, or more than a few megabytes. ``select``
-        has further query arguments, which select attributes or items.
+        More than ``most`` items, or a few megabytes, are not read: older items are left out, and the key is later than
+        ``since``. ``select`` has further query arguments, which select attributes or items.
         """
         arguments = self._arguments("byPeriod", "period", period, END_OF_TIME, since)
         for name, value in select.items():

@@ -182,7 +182,7 @@ class Stack:
 
     @property
     def _deployed_file(self) -> Path:
-        """The file that identifies the MiniStack and the database of the last complete deploy."""
+        """A file that records which MiniStack and which database the last complete deploy used."""
         return self.folder / "whole"
 
     @property

@@ -27,7 +27,7 @@ export function get(path, parameters = {}, signal = undefined) {
 }
 
 /**
- * Sends a POST request. With an Idempotency-Key `key`, or with `again`, it is repeated until there is a response. Set
+ * Sends a POST request. If `key` (an Idempotency-Key) or `again` is given, it is retried until there is a response. Set
  * `again` only if a repeated request is safe. Without either, a lost response is an error with status 0.
  */
 export const post = (path, body, { key, again = Boolean(key) } = {}) => request("POST", path, { body, key, again });

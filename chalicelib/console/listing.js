@@ -13,7 +13,7 @@ export function empty(state, title, text) {
   state.replaceChildren(h("div.empty", drawing("cup"), h("p.title", title), h("p", { text })));
 }
 
-/** Shows why `what` cannot be shown. With `stale`, an older version is still visible. */
+/** Shows why `what` cannot be shown. If `stale` is set, an older version is still visible. */
 export function failed(state, what, error, retry, stale = false) {
   if (error.status === 403) {
     forbidden(state, what);

@@ -84,7 +84,7 @@ function restoreDraft() {
   kinds.forEach(({ item, quantity }) => addItem(item, quantity));
 }
 
-/** Shows each problem beside its field. Problems without a field appear above the form. */
+/** Shows each problem beside its field. Problems that belong to no field appear above the form. */
 function showProblems(problems) {
   const inputs = [...form.querySelectorAll("[data-field]")];
   const messages = Map.groupBy(problems, ({ field }) => inputs.find((input) => input.dataset.field === field));

@@ -294,7 +294,7 @@ def _read_execution(message: Message, content: dict[str, Any], origins: Origins)
     )
 
 
-# --- strings and times ------------------------------------------------------------------------------------------------
+# --- formatting of strings and times ----------------------------------------------------------------------------------
 
 
 def _text(text: str) -> str:

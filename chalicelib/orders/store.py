@@ -89,7 +89,7 @@ def store_orders(
 
 
 def _read(messages: list[Message]) -> tuple[dict[str, list[Received]], list[Failed]]:
-    """Returns the messages with an order, keyed by order id, and the messages without one."""
+    """Returns the valid orders' messages, keyed by order id, and the messages that are not valid orders."""
     received: dict[str, list[Received]] = defaultdict(list)
     failed = []
     for message in messages:

@@ -83,7 +83,7 @@ def lay_out(machine: Machine) -> tuple[dict[str, Position], int, int]:
 def _columns(
     states: dict[str, Machine], widths: dict[str, int], start: str, column: int, placed: dict[str, int]
 ) -> dict[str, int]:
-    """Returns the columns of ``start``, which gets ``column``, and of all following states not in ``placed``."""
+    """Puts ``start`` into ``column``, and returns the columns of it and of all later states not in ``placed``."""
     order: list[str] = []
     path: list[str] = []
     loops: set[tuple[str, str]] = set()

@@ -52,6 +52,8 @@ MILLION = 1_000_000
 # The key of a missing supplier: an empty id and an empty name, joined with a comma.
 NO_SUPPLIER = ","
 TEMPLATES = Path(__file__).parent / "templates"
+CONSOLE = Path(__file__).parent.parent / "console"
+STYLES = (CONSOLE / "theme.css", TEMPLATES / "report.css", TEMPLATES / "inventory.css")
 
 log = logger("render")
 
@@ -293,7 +295,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "inventory.css"))
+    style = "".join(path.read_text(encoding="utf-8") for path in STYLES)
     script = (TEMPLATES / "inventory.js").read_text(encoding="utf-8")
     environment.globals.update(
         style=style,

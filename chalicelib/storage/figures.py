@@ -73,7 +73,7 @@ def _points(
         StartTime=midnight - LOOK_BACK,
         EndTime=midnight + timedelta(days=1),
     )
-    # One metric's figures may be spread over several pages. The status on the last page counts.
+    # One metric's figures may be spread over several pages. Only the status on the last page is valid.
     statuses: dict[str, str] = {}
     points: dict[str, list[tuple[datetime, float]]] = defaultdict(list)
     for page in pages:

@@ -15,7 +15,9 @@ from chalicelib.timeline import timestamp
 SUMMARY_BUCKETS = 100
 SUMMARY_ERRORS = 100
 NOTICE_LINES = 10
-TEMPLATES = Path(__file__).parent.parent / "reports" / "templates"
+CHALICELIB = Path(__file__).parent.parent
+# The page, and the styles that it shares with the console and the inventory report.
+TEMPLATES = (CHALICELIB / "reports" / "templates", CHALICELIB / "console")
 
 
 def summary(measurement: Measurement) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def _read_records(lines: Iterator[str]) -> Iterator[tuple[int, list[str] | str]]
 
 def clean(cell: str) -> str:
     """Returns ``cell`` without surrounding white space, in Unicode's composed form."""
-    # Keyboards write "é" as one character or as two, and both spellings must name the same bean.
+    # Depending on the keyboard, "é" is one code point or two. Both forms must match the same bean.
     return unicodedata.normalize("NFC", cell.strip())
 
 

@@ -33,7 +33,7 @@ class Deployment:
 
     releases: Releases
     state: State
-    # The release that is currently serving, if any.
+    # The release that serves requests now. None before the first deploy.
     serving: Release | None
     location: MysqlLocation
     owns_database: bool

@@ -17,7 +17,7 @@ from infra.deploy.mysql_location import MysqlLocation
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 Say = Callable[[str], None]
-# Takes a service's name and optionally a read time-out in seconds, and returns a client.
+# Returns a boto3 client for a service's name. An optional second argument is the read time-out in seconds.
 Clients = Callable[..., Any]
 
 

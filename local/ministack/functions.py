@@ -28,7 +28,7 @@ def functions_active_at_once() -> None:
     @wraps(schedule)
     def activate_at_once(name: str, delay: float) -> None:
         lambda_svc._functions[name]["config"].update(State="Active", LastUpdateStatus="Successful")
-        schedule(name, delay)  # also clears the state's reasons, and activates published versions
+        schedule(name, delay)  # also clears StateReason, and sets published versions to Active
 
     lambda_svc._schedule_state_transition = activate_at_once
 

@@ -8,8 +8,9 @@ from typing import Any
 
 
 def execution_history() -> None:
-    """AWS records the same events for states inside a Parallel or a Map as for other states, links every event to the
-    previous one, and records no events after the execution's end.
+    """AWS records full histories: inner states of a Parallel or a Map have the same events as other states.
+
+    Every event also names the event before it, and no event follows the execution's end.
 
     MiniStack records only task attempts for those states, without the states' names. It does not link events, and
     states that still run after StopExecution add events. The console draws an execution from its events.

@@ -68,7 +68,7 @@ def new_customer() -> str:
 
 
 def place(system: System, customer: str, count: int = 1) -> list[dict[str, Any]]:
-    """Places ``count`` orders for the customer, and waits until they are stored."""
+    """Places ``count`` orders for ``customer``, waits until all are stored, and returns them."""
     system.post("/orders", [{"customerID": customer, "item": f"Mocha {number}"} for number in range(count)])
 
     def found() -> list[dict[str, Any]]:

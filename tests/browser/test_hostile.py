@@ -31,7 +31,7 @@ BECAME = """() => {
 
 @pytest.fixture
 def harmless(visit: Visit) -> Iterator[Visit]:
-    """Opens pages as ``visit`` does. At the end, no page may contain injected content."""
+    """Opens pages like ``visit``, and fails the test if a page contains injected content at the end."""
     consoles: list[Console] = []
 
     def watched(*given: Any, **options: Any) -> Console:

@@ -405,7 +405,10 @@ def rotate(stage: Stage) -> Answer:
 
 @dataclass(frozen=True)
 class Exercise:
-    """A call and the permissions it needs: pairs of an action and the end of its resource in docs/permissions.md."""
+    """A call and the permissions it needs.
+
+    Each permission is an action and the end of its resource, as docs/permissions.md lists them.
+    """
 
     role: str
     rights: tuple[tuple[str, str], ...]

@@ -95,7 +95,7 @@ def policy_template(document: Mapping[str, Any], skips: Mapping[str, str]) -> st
 
 
 def functions_template(account: Account, stage: str) -> str:
-    """Returns a template of the stage's resources that Chalice creates without a template."""
+    """Returns a template for the resources that Chalice creates directly, without CloudFormation."""
     resources: list[tuple[str, dict[str, Any]]] = []
     lambda_, gateway = account.aws("lambda"), account.aws("apigateway")
     for name, function in account.functions(stage).items():

@@ -142,7 +142,7 @@ def running(kind: type[Cloud], folder: Path) -> Iterator[Emulator]:
 
 
 def is_allowed(call: Callable[[], Any], refusal: str = "AccessDenied") -> bool:
-    """Returns whether the call succeeds. Any error except this ``refusal`` is raised."""
+    """Returns True if the call succeeds, and False if it fails with the error ``refusal``. Raises other errors."""
     try:
         call()
     except ClientError as error:

@@ -203,7 +203,7 @@ def _json(content: Any) -> Reply:
 
 
 def _cbor(texts: dict[str, str]) -> bytes:
-    """Encodes a map of short strings as CBOR."""
+    """Returns ``texts`` encoded as a CBOR map. Each string must be short."""
 
     def text(value: str) -> bytes:
         encoded = value.encode()

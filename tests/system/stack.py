@@ -37,7 +37,7 @@ from local.stack import Stack, run_in_parallel
 from tests.system.calls import Call
 from tests.system.gate import Gate
 from tests.system.system import ROOT, System
-from tests.system.waiting import changed
+from tests.system.waiting import changed, wait_for
 from tests.system.wire import Wire
 
 PATCHES = Path(__file__).parent / "ministack_patches.py"
@@ -162,7 +162,7 @@ def _quiet(_line: str) -> None:
 
 
 def _stack(folder: Path, *, wired: bool = True) -> WiredStack:
-    # These ports are odd and do not end in 5, so they are unlikely to match other numbers in the state.
+    # ``copied`` replaces these numbers everywhere in the state. Odd ones not ending in 5 occur there only as ports.
     chosen: list[int] = []
     while len(chosen) < len(PORTS):
         chosen += [port for port in free_ports(len(PORTS)) if port % 2 and port % 5 and port not in chosen]
@@ -265,6 +265,8 @@ class Faulty(System):
         for worker in self.workers(function):
             with suppress(psutil.NoSuchProcess):
                 worker.kill()
+                # A worker that has not ended yet could get the next invocation.
+                wait_for(lambda worker=worker: worker.status() == psutil.STATUS_ZOMBIE, "the worker's end")
 
     def workers(self, function: str) -> list[psutil.Process]:
         """Returns the processes that run ``function``, including idle ones."""

@@ -91,7 +91,7 @@ def test_no_foreign_string_can_forge_a_log_record(system: System) -> None:
     system.post("/orders", {"orderID": mark, **texts})
     system.request("GET", f"/orders/x%0D%0A{mark}%1B%5B2K%E2%80%A8", X_Forged=f"a\t{mark}")
     system.request("POST", "/create_report", Idempotency_Key=f"a\t{mark}")
-    system.notification(repr(key)[1:-1], "upload")
+    system.notification(json.dumps(key)[1:-1], "upload")
     system.notification(mark, "order")
 
     lines = [line for _, line in events(system, began) if mark in line]
@@ -137,7 +137,7 @@ def test_values_that_look_like_sql_are_imported_unchanged(system: System) -> Non
 
 
 def secrets(system: System) -> list[re.Pattern[str]]:
-    """Returns patterns that match all secrets. MiniStack's own key pair is the word `test`, and not secret."""
+    """Returns patterns that match all secrets. MiniStack's root keys are both `test`, which is no secret."""
     patterns = [
         r"X-Amz-Signature=",
         r"X-Amz-Credential=",

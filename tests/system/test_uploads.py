@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.system.events import s3_event
@@ -30,7 +32,7 @@ def test_a_key_with_any_characters_is_found(system: System, part: str) -> None:
     name = new_id("Supplier")
     uploaded = system.upload(f"inventory/{name} {part}.csv", HEADER + f"{name},x,y,1,,3\n")
     # The notification shows unprintable characters as escapes.
-    system.notification(uploaded if uploaded.isprintable() else repr(uploaded), "upload")
+    system.notification(uploaded if uploaded.isprintable() else json.dumps(uploaded), "upload")
     assert stock(system, name) == {"y": 3}
 
 

@@ -1,4 +1,4 @@
-"""The clients: how they are made, how long their calls take, and how MySQL's errors are translated."""
+"""Clients are created once, their calls end in time, and MySQL's errors become the project's own."""
 
 import hashlib
 import inspect

@@ -1,4 +1,4 @@
-"""One correlation id from the request to the notification, which redriven dead letters keep."""
+"""The correlation id stays the same from request to notification, even if a dead letter is redriven."""
 
 import io
 import json

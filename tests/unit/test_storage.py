@@ -386,7 +386,7 @@ def test_buckets_that_take_long_are_shared_out_and_added_up(account: Account, mo
     assert sizes == {f"beans-{number}": 10 * number for number in range(7)}
     assert [each["bucket"] for each in summary["errors"]] == ["secret"]
     assert (summary["partial"], summary["asOf"]) == (False, "2026-11-21T03:30:00.000000Z")
-    # Outside a state machine, one function may use all its time.
+    # Without a state machine, a single invocation works until its own time-out.
     assert account.report({"aloneSeconds": 0})["summary"]["partial"] is False
 
 

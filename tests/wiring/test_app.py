@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -166,6 +167,7 @@ def test_a_fresh_clone_says_in_one_line_what_to_run(fresh_clone: Path, command: 
     ) as process:
         try:
             assert process.stderr
+            assert select.select([process.stderr], [], [], 60)[0], "no line after a minute"
             line = process.stderr.readline().strip()
             if "local" not in command:
                 assert (process.wait(60), process.stderr.read()) == (1, "")

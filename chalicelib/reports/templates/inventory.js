@@ -1,5 +1,5 @@
 "use strict";
-// Sorting by supplier keeps the groups. Sorting by another column makes one list of all beans.
+// Sorting by supplier keeps the groups. Sorting by another column merges them into one list of beans.
 const table = document.getElementById("beans");
 if (table) {
   const groups = [...table.tBodies];
