@@ -34,11 +34,11 @@ QUIET_MILLISECONDS = 30
 VERSIONS = 3
 
 
-def run(stack: Stack, function: str | None, port: int) -> None:
-    """Runs until Ctrl-C. A debugger can attach to ``function`` on ``port``."""
+def run(stack: Stack, function: str | None, port: int, root: Path = ROOT) -> None:
+    """Runs the code in ``root`` until Ctrl-C. A debugger can attach to ``function`` on ``port``."""
     with exclusive_lock(stack.folder / "dev.lock", already_runs):
         stack.start()
-        session = Session(stack)
+        session = Session(stack, root)
         # A stop by a program ends it as cleanly as Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
@@ -57,8 +57,9 @@ def already_runs() -> None:
 class Session:
     """One run of ``make dev``. ``deployed`` is the description of the triggers that the stack was deployed with."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, root: Path) -> None:
         self.stack = stack
+        self.root = root
         self.folder = stack.cloud.live
         self.control = 0
         self.version = 0
@@ -78,11 +79,11 @@ class Session:
         say("breakpoint() opens here")
 
     def watch(self) -> None:
-        paths = [ROOT / name for name in (*CODE, *DEPLOYED)]
+        paths = [self.root / name for name in (*CODE, *DEPLOYED)]
         for changes in watchfiles.watch(*paths, step=QUIET_MILLISECONDS, debounce=400):
-            files = {str(Path(path).relative_to(ROOT)) for _, path in changes}
+            files = {str(Path(path).relative_to(self.root)) for _, path in changes}
             # Editors write a temporary file first.
-            self.saved(sorted(each for each in files if (ROOT / each).exists()) or sorted(files))
+            self.saved(sorted(each for each in files if (self.root / each).exists()) or sorted(files))
 
     def saved(self, files: list[str]) -> None:
         """Makes the saved files live, with a deploy if they need one."""
@@ -119,10 +120,10 @@ class Session:
         folder = self.folder / str(self.version)
         folder.mkdir()
         for name in CODE:
-            if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            if (self.root / name).is_dir():
+                shutil.copytree(self.root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
-                shutil.copy(ROOT / name, folder / name)
+                shutil.copy(self.root / name, folder / name)
         for name in (".chalice", "vendor"):
             (folder / name).symlink_to(self.stack.project / name)
         answer = live_api.ask(self.control, folder)
@@ -158,7 +159,7 @@ class Session:
         (folder / "live_debugger.py").symlink_to(live_debugger.__file__)
         (folder / "debugpy").symlink_to(Path(debugpy.__file__).parent)
         listener = socket.create_server(("127.0.0.1", 0))
-        settings = {"terminal": listener.getsockname()[1], "function": function, "port": port}
+        settings = {"terminal": listener.getsockname()[1], "function": function, "port": port, "root": str(self.root)}
         (self.folder / live_debugger.SETTINGS.name).write_text(json.dumps(settings))
         threading.Thread(target=self._serve_terminal, args=(listener,), daemon=True).start()
 

@@ -23,6 +23,7 @@ FOLDER = Path(os.environ.get("LIVE_FOLDER", ""))
 SETTINGS = FOLDER / "debugger.json"
 # A function ends its calls before its time-out, and must not do so after a breakpoint.
 SECONDS = 24 * 3600
+LISTEN_TRIES = 20
 
 
 def prepare(function: str) -> None:
@@ -30,12 +31,20 @@ def prepare(function: str) -> None:
     os.environ["_LAMBDA_TIMEOUT"] = str(SECONDS)
     settings = _settings()
     if settings.get("function") and function.endswith(f"-{settings['function']}"):
+        # The engineer's files stand for their copies. debugpy reads this when it is imported.
+        os.environ["PATHS_FROM_ECLIPSE_TO_PYTHON"] = json.dumps([[settings["root"], os.environ["LIVE_CODE"]]])
+        os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
         import debugpy
 
-        # Another process of the same function can have the port.
-        with contextlib.suppress(RuntimeError):
-            debugpy.listen(("127.0.0.1", settings["port"]))
-            threading.Thread(target=_hold_while_attached, daemon=True).start()
+        # The function's earlier process may not have ended yet, or another one may hold the port.
+        for _ in range(LISTEN_TRIES):
+            try:
+                debugpy.listen(("127.0.0.1", settings["port"]))
+            except RuntimeError:
+                time.sleep(0.1)
+            else:
+                threading.Thread(target=_hold_while_attached, daemon=True).start()
+                break
 
 
 def hold(*_arguments: Any, **_options: Any) -> None:

@@ -32,7 +32,7 @@ WHOLE_TIME = timedelta(days=365)
 FRAME = re.compile(r"(START|END) RequestId: ")
 REPORT = re.compile(r"REPORT RequestId: .*?\tDuration: ([0-9.]+) ms")
 NOISE = re.compile(r"127[.]0[.]0[.]1 - - \[|Found (endpoint|credentials) |Serving on |Restarting local dev server")
-IDS = (*SUBJECT_IDS, "key", "correlationId")
+IDS = (*SUBJECT_IDS, "key", "notificationID", "correlationId")
 
 # The time in milliseconds, the log stream and the text.
 Event = tuple[int, str, str]

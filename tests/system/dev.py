@@ -1,0 +1,136 @@
+"""``make dev`` on a stack of its own, with a copy of the code to edit and a terminal to read and type in."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from local import dev
+from tests.system.stack import PORTS, WiredStack, copied
+from tests.system.system import ROOT, System
+from tests.system.waiting import wait_for
+
+SOURCES = ("app.py", "chalicelib", "infra", "requirements.txt", ".chalice")
+
+
+class Terminal:
+    """A process of ``make dev``. ``code`` is the folder whose saved edits it runs."""
+
+    def __init__(self, stack: WiredStack, code: Path, function: str, debug_port: int) -> None:
+        ports = [str(getattr(stack, name)) for name in PORTS]
+        command = [sys.executable, "-m", "tests.system.dev", str(stack.folder), *ports, str(code), function]
+        self.code = code
+        self.system = System(stack, stack.variables())
+        self._process = subprocess.Popen(
+            [*command, str(debug_port)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        self._text = ""
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        while part := os.read(self._process.stdout.fileno(), 65536):
+            self._text += part.decode()
+
+    def edit(self, file: str, old: str, new: str, then: str = "live after") -> str:
+        """Saves a change of a file. Returns the output from there on, when it contains ``then``."""
+        start = len(self._text)
+        path = self.code / file
+        text = path.read_text()
+        assert text.count(old) == 1, f"{old} is not once in {file}"
+        path.write_text(text.replace(old, new))
+        return self.shows(then, start)
+
+    def shows(self, pattern: str, start: int = 0) -> str:
+        """Waits until the output from ``start`` on matches ``pattern``, and returns that output."""
+        wait_for(lambda: re.search(pattern, self._text[start:]) or self._process.poll() is not None, pattern)
+        assert re.search(pattern, self._text[start:]), self._text
+        return self._text[start:]
+
+    @property
+    def length(self) -> int:
+        return len(self._text)
+
+    def type(self, line: str) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(f"{line}\n".encode())
+        self._process.stdin.flush()
+
+    def end(self) -> int:
+        """Presses Ctrl-C, and returns the exit code."""
+        self._process.send_signal(signal.SIGINT)
+        return self._process.wait(60)
+
+
+class Debugger:
+    """A client of the Debug Adapter Protocol, as an editor has one, with a breakpoint in one line of a file."""
+
+    def __init__(self, port: int, file: Path, line: int) -> None:
+        self._stream = socket.create_connection(("127.0.0.1", port), 60).makefile("rwb")
+        self._ask("initialize", adapterID="tests")
+        self._ask("attach")
+        self._wait("initialized")
+        self._ask("setBreakpoints", source={"path": str(file)}, breakpoints=[{"line": line}])
+        self._ask("configurationDone")
+
+    def stopped(self) -> None:
+        """Waits until the function stops at the breakpoint."""
+        self._thread = self._wait("stopped")["threadId"]
+
+    def go_on(self) -> None:
+        self._ask("continue", threadId=self._thread)
+        self._wait("continued")
+
+    def _ask(self, command: str, **arguments: Any) -> None:
+        request = json.dumps({"seq": 1, "type": "request", "command": command, "arguments": arguments}).encode()
+        self._stream.write(b"Content-Length: %d\r\n\r\n%s" % (len(request), request))
+        self._stream.flush()
+
+    def _wait(self, event: str) -> dict[str, Any]:
+        while True:
+            [length] = re.findall(rb"\d+", self._stream.readline() + self._stream.readline())
+            message = json.loads(self._stream.read(int(length)))
+            if message.get("event") == event:
+                return dict(message.get("body") or {})
+
+
+@contextmanager
+def terminal(folder: Path, function: str, debug_port: int) -> Iterator[Terminal]:
+    """Starts a stack and ``make dev`` in ``folder``, and stops both."""
+    code = folder / "code"
+    code.mkdir()
+    for name in SOURCES:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, code / name)
+    stack = copied(folder / "stack", wired=False)
+    try:
+        stack.resume()
+        session = Terminal(stack, code, function, debug_port)
+        try:
+            session.shows("breakpoint\\(\\) opens here")
+            yield session
+        finally:
+            session.end()
+    finally:
+        stack.stop(lambda _: None)
+
+
+if __name__ == "__main__":
+    folder, *ports, code, function, debug_port = sys.argv[1:]
+    stack = WiredStack(Path(folder), **dict(zip(PORTS, map(int, ports), strict=True)))
+    dev.run(stack, function, int(debug_port), Path(code))

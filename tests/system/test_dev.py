@@ -1,0 +1,105 @@
+"""``make dev``: a saved edit runs on every trigger, and a debugger can hold a function."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from local.processes import free_ports
+from tests.system.dev import Debugger, Terminal, terminal
+from tests.system.system import System, new_id, stored
+
+[DEBUG_PORT] = free_ports(1)
+READ = '    received, failed = _read(event["Records"])\n'
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
+    with terminal(tmp_path_factory.mktemp("dev"), "store_orders", DEBUG_PORT) as dev:
+        yield dev
+
+
+def order(system: System) -> str:
+    return str(system.post("/orders", {"customerID": new_id("customer"), "item": "Tea"})["orderID"])
+
+
+def upload(system: System) -> None:
+    system.aws("s3").put_object(Bucket=system.env["UPLOADS_BUCKET"], Key=f"{new_id()}.txt", Body=b"hello")
+
+
+TRIGGERS: dict[str, Callable[[System], object]] = {
+    "API": lambda system: system.get("/health"),
+    "store_orders": order,
+    "announce_orders": order,
+    "receive_upload": upload,
+    "record_notification": upload,
+    "render_report": lambda system: system.post("/create_report"),
+    "measure_buckets": lambda system: system.post("/create_report", {"kind": "storage"}),
+}
+
+
+@pytest.mark.parametrize("function", TRIGGERS)
+def test_a_saved_edit_runs_on_every_trigger(dev: Terminal, function: str) -> None:
+    [before] = re.findall(r"timestamp=True,.*", (dev.code / "chalicelib/logs.py").read_text())
+    dev.edit("chalicelib/logs.py", before, f'timestamp=True, static_fields={{"edit": "for_{function}"}},')
+    start = dev.length
+    TRIGGERS[function](dev.system)
+    dev.shows(rf"  {function} .*  edit=for_{function}\b", start)
+
+
+def test_code_that_cannot_be_imported_is_shown_and_the_earlier_code_runs(dev: Terminal) -> None:
+    shown = dev.edit("chalicelib/orders/store.py", "import json\n", "import jsonn\n", "No module named 'jsonn'")
+    assert "this code cannot be imported, so the code before it goes on" in shown
+    assert re.search(r'^  File "chalicelib/orders/store.py", line \d+, in <module>$', shown, re.M)
+    assert stored(dev.system, order(dev.system))
+    dev.edit("chalicelib/orders/store.py", "import jsonn\n", "import json\n")
+
+
+def test_an_edit_of_a_decorator_is_deployed(dev: Terminal) -> None:
+    shown = dev.edit("app.py", '@app.route("/health"', '@app.route("/healthy"')
+    assert "app.py changes a trigger, which needs a deploy: deploying" in shown
+    assert "check: every setting is correct" in shown
+    assert dev.system.get("/healthy")["status"] == "ok"
+    dev.edit("app.py", '@app.route("/healthy"', '@app.route("/health"')
+
+
+def test_a_breakpoint_holds_a_message_beyond_the_time_outs(dev: Terminal) -> None:
+    system, function, queue = dev.system, "cafe-dev-store_orders", dev.system.env["ORDERS_QUEUE_URL"]
+    system.aws("lambda").update_function_configuration(FunctionName=function, Timeout=5)
+    system.aws("sqs").set_queue_attributes(QueueUrl=queue, Attributes={"VisibilityTimeout": "5"})
+    dev.edit("chalicelib/orders/store.py", READ, f"{READ}    breakpoint()\n")
+    start = dev.length
+    order_id = order(system)
+    dev.shows(r"\(Pdb\) ", start)
+    dev.type("p sorted(received)")
+    dev.shows(re.escape(f"['{order_id}']"), start)
+    time.sleep(7)
+    dev.type("c")
+    assert stored(system, order_id)
+    shown = dev.shows(f"{order_id}  order announced", start)
+    # A second delivery would be stored already, and a time-out would be an error.
+    assert "already" not in shown
+    assert "ERROR" not in shown
+    dev.edit("chalicelib/orders/store.py", f"{READ}    breakpoint()\n", READ)
+
+
+def test_a_debugger_stops_the_function_at_a_line_of_the_edited_file(dev: Terminal) -> None:
+    # The function's process starts with its first message.
+    assert stored(dev.system, order(dev.system))
+    file = dev.code / "chalicelib/orders/store.py"
+    debugger = Debugger(DEBUG_PORT, file, file.read_text()[: file.read_text().index(READ)].count("\n") + 1)
+    order_id = order(dev.system)
+    debugger.stopped()
+    assert dev.system.request("GET", f"/orders/{order_id}").status == 404
+    debugger.go_on()
+    assert stored(dev.system, order_id)
+
+
+def test_the_end_leaves_the_stack_as_make_run_does(dev: Terminal) -> None:
+    assert dev.end() == 0
+    assert "ending; the edits are deployed" in dev.shows("")
+    assert dev.system.get("/health")["status"] == "ok"
+    assert not dev.system.stack.cloud.live.exists()
