@@ -98,13 +98,17 @@ def held() -> Iterator[None]:
 
 
 def _hold_while_attached() -> None:
+    """Makes time-outs wait while a debugger is attached, which then also handles ``breakpoint()``."""
     import debugpy
 
+    hook, sys.breakpointhook = sys.breakpointhook, hold
     while True:
         debugpy.wait_for_client()
         with held():
+            sys.breakpointhook = hook
             while debugpy.is_client_connected():
                 time.sleep(0.2)
+            sys.breakpointhook = hold
 
 
 def _settings() -> dict[str, Any]:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ class Terminal:
             stderr=subprocess.STDOUT,
         )
         self._text = ""
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self._process.stdout
@@ -58,9 +59,15 @@ class Terminal:
 
     def shows(self, pattern: str, start: int = 0) -> str:
         """Waits until the output from ``start`` on matches ``pattern``, and returns that output."""
-        wait_for(lambda: re.search(pattern, self._text[start:]) or self._process.poll() is not None, pattern)
-        assert re.search(pattern, self._text[start:]), self._text
+        # A failure shows the whole output.
+        with suppress(AssertionError):
+            wait_for(lambda: re.search(pattern, self._text[start:]) or self._process.poll() is not None, pattern)
+        assert re.search(pattern, self._text[start:]), f"no {pattern} in {self._text[start:]}"
         return self._text[start:]
+
+    @property
+    def runs(self) -> bool:
+        return self._process.poll() is None
 
     @property
     def length(self) -> int:
@@ -74,16 +81,22 @@ class Terminal:
     def end(self) -> int:
         """Presses Ctrl-C, and returns the exit code."""
         self._process.send_signal(signal.SIGINT)
-        return self._process.wait(60)
+        code = self._process.wait(60)
+        self._reader.join()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream:
+                stream.close()
+        return code
 
 
 class Debugger:
     """A client of the Debug Adapter Protocol, as an editor has one, with a breakpoint in one line of a file."""
 
     def __init__(self, port: int, file: Path, line: int) -> None:
-        self._stream = socket.create_connection(("127.0.0.1", port), 60).makefile("rwb")
+        with socket.create_connection(("127.0.0.1", port), 60) as connection:
+            self._stream = connection.makefile("rwb")
         self._ask("initialize", adapterID="tests")
-        self._ask("attach")
+        self._ask("attach", justMyCode=True)
         self._wait("initialized")
         self._ask("setBreakpoints", source={"path": str(file)}, breakpoints=[{"line": line}])
         self._ask("configurationDone")
@@ -95,6 +108,9 @@ class Debugger:
     def go_on(self) -> None:
         self._ask("continue", threadId=self._thread)
         self._wait("continued")
+
+    def close(self) -> None:
+        self._stream.close()
 
     def _ask(self, command: str, **arguments: Any) -> None:
         request = json.dumps({"seq": 1, "type": "request", "command": command, "arguments": arguments}).encode()
@@ -125,7 +141,8 @@ def terminal(folder: Path, function: str, debug_port: int) -> Iterator[Terminal]
             session.shows("breakpoint\\(\\) opens here")
             yield session
         finally:
-            session.end()
+            if session.runs:
+                session.end()
     finally:
         stack.stop(lambda _: None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 
@@ -51,11 +52,13 @@ def test_a_saved_edit_runs_on_every_trigger(dev: Terminal, function: str) -> Non
 
 
 def test_code_that_cannot_be_imported_is_shown_and_the_earlier_code_runs(dev: Terminal) -> None:
-    shown = dev.edit("chalicelib/orders/store.py", "import json\n", "import jsonn\n", "No module named 'jsonn'")
+    shown = dev.edit(
+        "chalicelib/orders/store.py", "import hashlib\n", "import hashlibb\n", "No module named .hashlibb."
+    )
     assert "this code cannot be imported, so the code before it goes on" in shown
     assert re.search(r'^  File "chalicelib/orders/store.py", line \d+, in <module>$', shown, re.M)
     assert stored(dev.system, order(dev.system))
-    dev.edit("chalicelib/orders/store.py", "import jsonn\n", "import json\n")
+    dev.edit("chalicelib/orders/store.py", "import hashlibb\n", "import hashlib\n")
 
 
 def test_an_edit_of_a_decorator_is_deployed(dev: Terminal) -> None:
@@ -90,12 +93,13 @@ def test_a_debugger_stops_the_function_at_a_line_of_the_edited_file(dev: Termina
     # The function's process starts with its first message.
     assert stored(dev.system, order(dev.system))
     file = dev.code / "chalicelib/orders/store.py"
-    debugger = Debugger(DEBUG_PORT, file, file.read_text()[: file.read_text().index(READ)].count("\n") + 1)
-    order_id = order(dev.system)
-    debugger.stopped()
-    assert dev.system.request("GET", f"/orders/{order_id}").status == 404
-    debugger.go_on()
-    assert stored(dev.system, order_id)
+    line = file.read_text().partition(READ)[0].count("\n") + 1
+    with closing(Debugger(DEBUG_PORT, file, line)) as debugger:
+        order_id = order(dev.system)
+        debugger.stopped()
+        assert dev.system.request("GET", f"/orders/{order_id}").status == 404
+        debugger.go_on()
+        assert stored(dev.system, order_id)
 
 
 def test_the_end_leaves_the_stack_as_make_run_does(dev: Terminal) -> None:
