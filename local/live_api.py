@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import functools
 import importlib
-import inspect
 import json
 import os
 import pkgutil
@@ -23,9 +22,10 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from chalice.app import Chalice
 from chalice.cli.factory import CLIFactory
 from chalice.local import ChaliceRequestHandler, ThreadedHTTPServer, create_local_server
+
+from infra.deploy import triggers
 
 # What a version of the code imports, so that a fork need not.
 REQUIREMENTS = ("boto3", "humanize", "jinja2", "jwt", "pymysql", "pythonjsonlogger.json")
@@ -127,7 +127,7 @@ def _serve(folder: str, stage: str, listener: socket.socket, writer: int) -> NoR
         # The handlers import their flows only when they run.
         for module in pkgutil.walk_packages([f"{folder}/chalicelib"], "chalicelib."):
             importlib.import_module(module.name)
-        answer["triggers"] = triggers(app)
+        answer["triggers"] = triggers.describe(app)
         # It makes the app one that can serve several requests at once.
         create_local_server(app, config, "127.0.0.1", 0).server.server_close()
         server = _Server(listener, app, config)
@@ -141,23 +141,6 @@ def _serve(folder: str, stage: str, listener: socket.socket, writer: int) -> NoR
         server.serve_forever(poll_interval=0.02)
         server.drain()
     os._exit(0)
-
-
-def triggers(app: Chalice) -> str:
-    """Returns a description of what a deploy makes of the app's decorators."""
-    routes = [entry for methods in app.routes.values() for entry in methods.values()]
-    return repr(
-        [_plain(each) for each in (*routes, *app.event_sources, *app.builtin_auth_handlers, *app.pure_lambda_functions)]
-    )
-
-
-def _plain(value: Any) -> Any:
-    """Returns the attributes of one of Chalice's objects, and the name of a function."""
-    if inspect.isroutine(value):
-        return value.__name__
-    if hasattr(value, "__dict__"):
-        return {name: _plain(each) for name, each in sorted(vars(value).items())}
-    return sorted(value) if isinstance(value, set) else value
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from infra.deploy import chalice_record, database, preflight, project, stacks, wiring
+from infra.deploy import chalice_record, code, database, preflight, project, stacks, triggers, wiring
 from infra.deploy.context import Changes, Context
 from infra.deploy.mysql_location import MysqlLocation
 from infra.deploy.project import RUNTIME, build
@@ -44,6 +45,10 @@ class Deployment:
     outputs: dict[str, str]
     config: dict[str, Any]
     functions_are_current: bool
+    # The built package, and a description of the code's triggers.
+    package: Path
+    triggers: str
+    only_code_changed: bool
     release: Release
 
     def __init__(self, context: Context) -> None:
@@ -106,21 +111,30 @@ class Deployment:
 
     def update_tables(self) -> None:
         """Migrates the database before the functions get new code. A new stage has no ``migrate`` yet."""
-        self.functions_are_current = self._functions_are_current()
+        self.functions_are_current, self.only_code_changed = self._functions_are_current(), False
         if self.functions_are_current:
             database.migrate(self.target, self.clients, self.say)
-            self.migrated = True
+            self.migrated, self.triggers = True, self.serving.triggers if self.serving else ""
             return
         self.changes.confirm(self._function_changes())
         # A package that cannot be built, or cannot run, stops the deploy before it changes a function.
-        package = project.build_package(self.target, self.config)
+        with ThreadPoolExecutor() as pool:
+            reading = pool.submit(triggers.read, self.target.project, self.target.stage)
+            self.package = project.build_package(self.target, self.config)
+            self.triggers = reading.result()
+        self.only_code_changed = self._only_code_changed()
         self.changes.begin()
-        self.migrated = database.migrate_first(self.target, self.config, package, self.clients, self.say)
+        self.migrated = database.migrate_first(self.target, self.config, self.package, self.clients, self.say)
 
     def deploy_functions(self) -> None:
         target = self.target
         if self.functions_are_current and self.serving:
             self.say("functions and API: nothing to change")
+            chalice_record.write(target.project, target.stage, self.serving.record)
+        elif self.serving and self.migrated and self.only_code_changed:
+            self.changed = True
+            self.say("functions: only their code changed, so they are updated together, without chalice")
+            code.update(target, self.config, self.releases.keep_package(build(self.config), self.package), self.clients)
             chalice_record.write(target.project, target.stage, self.serving.record)
         else:
             self.changed = True
@@ -156,8 +170,11 @@ class Deployment:
             outputs=self.outputs,
             wiring=wiring.desired(self.target, self.outputs),
             record=chalice_record.read(self.target.project, self.target.stage),
+            triggers=self.triggers,
         )
-        if self.changed:
+        if self.changed and self.target.local and self.only_code_changed:
+            self.say("smoke test: skipped, because only code changed on this machine")
+        elif self.changed:
             smoke_test(self.context, self.releases, self.release)
 
     def keep_release(self) -> dict[str, str]:
@@ -185,6 +202,18 @@ class Deployment:
         for each in problems:
             self.say(f"setting differs: {each}")
         return not problems
+
+    def _only_code_changed(self) -> bool:
+        """Returns whether the last release differs only in its code, and every other setting is still correct."""
+        serving = self.serving
+        if serving is None or self.state.under_way or serving.triggers != self.triggers:
+            return False
+        if serving.runtime != RUNTIME or not code.is_only_change(self.config, serving.config):
+            return False
+        if not wiring.is_current(self.target, serving.config, api_of(serving.record), self.clients):
+            return False
+        settings = wiring.desired(self.target, {**serving.outputs, **self.outputs})
+        return not wiring.check(self.target, self.config, settings, self.clients)
 
     def _orders_since(self) -> str:
         table = self.clients("dynamodb").describe_table(TableName=self.outputs["ORDERS_TABLE"])["Table"]

@@ -37,6 +37,8 @@ class Release:
     outputs: dict[str, str]
     wiring: dict[str, Any]
     record: Record
+    # A description of the code's triggers. Releases of earlier deploys have none.
+    triggers: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,11 @@ class Releases:
             raise DeployError(f"{self.bucket}: the release {name} does not exist")
         return Release(**json.loads(text))
 
-    def keep_package(self, build: str, package: Path) -> None:
-        self._s3.upload_file(str(package), self.bucket, f"packages/{build}.zip")
+    def keep_package(self, build: str, package: Path) -> dict[str, str]:
+        """Uploads a package, and returns its location for Lambda."""
+        location = {"S3Bucket": self.bucket, "S3Key": f"packages/{build}.zip"}
+        self._s3.upload_file(str(package), *location.values())
+        return location
 
     def fetch_package(self, build: str, file: Path) -> None:
         self._s3.download_file(self.bucket, f"packages/{build}.zip", str(file))

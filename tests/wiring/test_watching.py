@@ -225,7 +225,7 @@ SAYS_WHAT_TO_DO = (
     *("there are no AWS credentials", "AWS rejects these credentials", "supported: delete"),
     *("has fewer than two zones with", "neither infra/resources.yaml nor infra/database.yaml"),
     "has no previous release",
-    "the package contains",
+    *("the package contains", "app.py cannot be imported"),
 )
 
 

@@ -1,0 +1,50 @@
+"""The triggers of an app: what a deploy makes of its decorators.
+
+Code with the same triggers as the deployed code needs no Chalice: ``infra/deploy/code.py`` only updates the functions.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from chalice.app import Chalice
+from chalice.cli.factory import CLIFactory
+
+from infra.deploy.target import REPOSITORY, DeployError
+
+
+def read(project: Path, stage: str) -> str:
+    """Imports the project's code in a process of its own, and returns the description of its triggers."""
+    command = [sys.executable, "-m", __name__, str(project), stage]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DeployError(f"app.py cannot be imported:\n{done.stderr.strip()}")
+    return done.stdout
+
+
+def describe(app: Chalice) -> str:
+    """Returns a description of the app's routes, event sources and authorizers."""
+    routes = [entry for methods in app.routes.values() for entry in methods.values()]
+    handlers = (*app.event_sources, *app.builtin_auth_handlers, *app.pure_lambda_functions)
+    return repr([app.api.binary_types, *map(_plain, (*routes, *handlers))])
+
+
+def _plain(value: Any) -> Any:
+    """Returns the attributes of one of Chalice's objects, and the name of a function."""
+    if inspect.isroutine(value):
+        return value.__name__
+    if hasattr(value, "__dict__"):
+        return {name: _plain(each) for name, each in sorted(vars(value).items())}
+    return sorted(value) if isinstance(value, set) else value
+
+
+if __name__ == "__main__":
+    project, stage = sys.argv[1:]
+    factory = CLIFactory(project, environ=os.environ)
+    print(describe(factory.load_chalice_app(factory.create_config_obj(stage).environment_variables)), end="")

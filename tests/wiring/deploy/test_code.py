@@ -1,0 +1,62 @@
+"""A deploy of code alone."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chalice import Chalice
+
+from infra.deploy import code, triggers
+
+CONFIG: dict[str, Any] = {
+    "lambda_timeout": 30,
+    "stages": {"dev": {"environment_variables": {"TABLE": "t", "CAFE_BUILD": "1"}, "lambda_functions": {"a": {}}}},
+}
+
+
+def changed(*path: str, to: str) -> dict[str, Any]:
+    config = copy.deepcopy(CONFIG)
+    place = config
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = to
+    return config
+
+
+def test_only_the_build_may_differ() -> None:
+    variables = ("stages", "dev", "environment_variables")
+    assert code.is_only_change(changed(*variables, "CAFE_BUILD", to="2"), CONFIG)
+    assert not code.is_only_change(changed(*variables, "TABLE", to="2"), CONFIG)
+    assert not code.is_only_change(changed("lambda_timeout", to="31"), CONFIG)
+
+
+def app(path: str = "/orders", text: str = "hello", queue: str = "orders", **options: Any) -> Chalice:
+    app = Chalice("cafe")
+
+    @app.route(path, **options)
+    def orders() -> str:
+        return text
+
+    @app.on_sqs_message(queue)
+    def store_orders(event: object) -> None:
+        print(text)
+
+    return app
+
+
+def test_a_description_changes_with_the_decorators_and_not_with_the_code() -> None:
+    described = triggers.describe(app())
+    assert triggers.describe(app(text="goodbye")) == described
+    for other in (app("/order"), app(queue="other"), app(methods=["POST"]), app(api_key_required=True)):
+        assert triggers.describe(other) != described
+
+
+def test_code_that_cannot_be_imported_stops_the_deploy_with_its_traceback(tmp_path: Path) -> None:
+    (tmp_path / ".chalice").mkdir()
+    (tmp_path / ".chalice" / "config.json").write_text('{"version": "2.0", "app_name": "cafe"}')
+    (tmp_path / "app.py").write_text("import nothing_of_this_name\n")
+    with pytest.raises(triggers.DeployError, match=r"app\.py cannot be imported:\n[\s\S]*nothing_of_this_name"):
+        triggers.read(tmp_path, "dev")
