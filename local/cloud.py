@@ -6,7 +6,9 @@ MiniStack and its functions share a virtual environment and environment variable
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -74,6 +76,15 @@ class Cloud:
         return self.folder / "tmp"
 
     @property
+    def _saved(self) -> Path:
+        """The state after a deploy to an empty MiniStack."""
+        return self.folder / "saved"
+
+    @property
+    def _deployer_file(self) -> Path:
+        return self.folder / "deployer.json"
+
+    @property
     def _command(self) -> list[str]:
         # -P keeps the launcher's folder off sys.path, because its files could shadow other packages' modules.
         return [str(PYTHON), "-P", str(LAUNCHER), *map(str, self.patches)]
@@ -86,6 +97,7 @@ class Cloud:
             "BIND_HOST": "127.0.0.1",
             # This folder holds the user pool's signing keys. By default all stacks on a machine would share it.
             "STATE_DIR": str(self._temporary / "state"),
+            "PERSIST_STATE": "1",
             "MINISTACK_REGION": REGION,
             "LIVE_FOLDER": str(self.live),
             "CODE_DIR": str(self._code),
@@ -123,15 +135,34 @@ class Cloud:
     def runs(self) -> bool:
         return self.process.runs(self._fingerprint) and self._answers()
 
-    def start(self) -> None:
-        """Starts an empty MiniStack, which keeps its state in memory."""
-        (self.folder / "deployer.json").unlink(missing_ok=True)
+    def start(self, key: str = "") -> None:
+        """Starts MiniStack with the state that ``save`` kept under the same key, or with none."""
+        key_file, state = self._saved / "key", self._temporary / "state"
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        self._deployer_file.unlink(missing_ok=True)
+        if key_file.exists() and key_file.read_text() == self._complete_key(key):
+            shutil.copytree(self._saved / "state", state)
+            shutil.copy(self._saved / self._deployer_file.name, self._deployer_file)
         self.start_process()
+
+    def save(self, key: str) -> None:
+        """Keeps the present state for later starts. It replaces the state that was kept before."""
+        process, state = self.process.pid(), self._temporary / "state"
+        if process:
+            os.kill(process, signal.SIGUSR1)
+        self.process.wait((state / "saved").exists)
+        shutil.rmtree(self._saved, ignore_errors=True)
+        shutil.copytree(state, self._saved / "state")
+        shutil.copy(self._deployer_file, self._saved)
+        # An interrupted copy has no key.
+        (self._saved / "key").write_text(self._complete_key(key))
+
+    def _complete_key(self, key: str) -> str:
+        return fingerprint(key, self._fingerprint)
 
     def start_process(self) -> None:
         """Starts MiniStack's process and waits until it answers."""
-        shutil.rmtree(self._temporary, ignore_errors=True)
-        self._temporary.mkdir(parents=True)
+        self._temporary.mkdir(parents=True, exist_ok=True)
         for old in sorted(self._code.glob("*"), key=lambda path: path.stat().st_mtime)[:-KEPT_PACKAGES]:
             shutil.rmtree(old)
         # Functions inherit MiniStack's environment, so it must not contain the shell's other variables.
@@ -140,7 +171,7 @@ class Cloud:
 
     def deployer_credentials(self) -> dict[str, str]:
         """Returns the key pair of a user with exactly the permissions in ``infra/deployer-policy.json``."""
-        policy, file = DEPLOYER_POLICY.read_text(), self.folder / "deployer.json"
+        policy, file = DEPLOYER_POLICY.read_text(), self._deployer_file
         if file.exists() and (stored := json.loads(file.read_text()))["policy"] == fingerprint(policy):
             keys: dict[str, str] = stored["keys"]
             return keys

@@ -115,9 +115,13 @@ class Stack:
                 self._deploy(say)
             else:
                 self._remove_deployment()
-                start_cloud = partial(_timed, say, f"MiniStack on port {self.aws_port}", self.cloud.start)
+                # The deployed settings contain the addresses of the API and of MySQL.
+                key = fingerprint(self.api_url, self.database.address, *self.database.secrets.values())
+                start = partial(self.cloud.start, key)
+                start_cloud = partial(_timed, say, f"MiniStack on port {self.aws_port}", start)
                 run_in_parallel(start_cloud, partial(self._start_database, say))
                 self._deploy(say)
+                self.cloud.save(key)
                 _timed(say, "seed data", self.database.seed)
             return self._finish_start(say)
 

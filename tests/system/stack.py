@@ -74,16 +74,18 @@ class WiredCloud(Cloud):
             "SFN_WAIT_SCALE": "0.1",
             # A failed order is retried immediately.
             "ORDERS_RETRY_SECONDS": "0",
-            "PERSIST_STATE": "1",
             "STATE_DIR": str(self.folder / "state"),
             "S3_PERSIST": "1",
             "S3_DATA_DIR": str(self.folder / "s3"),
         }
 
-    def start(self) -> None:
+    def start(self, key: str = "") -> None:
         for kept in ("state", "s3"):
             shutil.rmtree(self.folder / kept, ignore_errors=True)
-        super().start()
+        super().start(key)
+
+    def save(self, key: str) -> None:
+        """Does nothing, because a snapshot has the state of this whole stack."""
 
 
 @dataclass(frozen=True)
