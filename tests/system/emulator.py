@@ -34,6 +34,7 @@ class Emulator:
     """A running MiniStack. All its functions and state machines have the role ``admin_role``."""
 
     def __init__(self, cloud: Cloud) -> None:
+        self.cloud = cloud
         self.endpoint = cloud.endpoint
         self.admin_role = self.role("everything", "*")
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import jwt
@@ -13,6 +15,7 @@ import urllib3
 from botocore.parsers import ResponseParserError
 
 from local.cloud import REGION
+from local.processes import StackError, free_ports
 from tests.system import people
 from tests.system.emulator import ACCOUNT, Emulator, is_allowed
 from tests.system.events import records
@@ -98,6 +101,70 @@ def complete_logs(emulator: Emulator) -> bool:
     emulator.function("writes", "def handler(event, context): print('x\\n' * 500_000 + 'the end')")
     answer = emulator.client("lambda").invoke(FunctionName="writes", LogType="Tail")
     return b"the end" in base64.b64decode(answer["LogResult"])
+
+
+def shared_code(emulator: Emulator) -> bool:
+    code = "import os\ndef handler(event, context): return os.path.realpath(__file__)"
+    for name in ("shares", "shares-too"):
+        emulator.function(name, code)
+    return bool(emulator.invoke("shares") == emulator.invoke("shares-too"))
+
+
+def saved_code(emulator: Emulator) -> bool:
+    emulator.function("edited", "def handler(event, context): return 'deployed'")
+    live = emulator.cloud.live
+    for file, text in {
+        "1/app.py": "def handler(event, context): return 'saved'",
+        "debugger/live_debugger.py": "def prepare(function): pass",
+    }.items():
+        (live / file).parent.mkdir(parents=True)
+        (live / file).write_text(text)
+    before = emulator.invoke("edited")
+    (live / "code").symlink_to(live / "1")
+    after = emulator.invoke("edited")
+    shutil.rmtree(live)
+    return (before, after, emulator.invoke("edited")) == ("deployed", "saved", "deployed")
+
+
+def time_stops_for_a_debugger(emulator: Emulator) -> bool:
+    code = (
+        "import os, pathlib, time\n"
+        "def handler(event, context):\n"
+        "    held = pathlib.Path(os.environ['LIVE_FOLDER'], 'held')\n"
+        "    held.mkdir(parents=True)\n"
+        "    (held / str(os.getpid())).touch()\n"
+        "    time.sleep(2)\n"
+        "    return 'ended'"
+    )
+    emulator.function("held", code)
+    emulator.client("lambda").update_function_configuration(FunctionName="held", Timeout=1)
+    answer = emulator.invoke("held")
+    shutil.rmtree(emulator.cloud.live)
+    return bool(answer == "ended")
+
+
+def saved_state(emulator: Emulator) -> bool:
+    [port] = free_ports(1)
+    cloud = type(emulator.cloud)(emulator.cloud.folder / "saved-state", port)
+    try:
+        cloud.start("one")
+        cloud.deployer_credentials()
+        own = Emulator(cloud)
+        own.function("kept", "def handler(event, context): return 'kept'")
+        own.client("s3").create_bucket(Bucket="kept")
+        own.client("s3").put_object(Bucket="kept", Key="a/b", Body=b"bytes")
+        # Without the patch the signal ends the process.
+        with suppress(StackError):
+            cloud.save("one")
+            cloud.stop()
+            cloud.start("one")
+            kept = own.client("s3").get_object(Bucket="kept", Key="a/b")["Body"].read(), own.invoke("kept")
+            cloud.stop()
+            cloud.start("two")
+            return (*kept, own.client("s3").list_buckets()["Buckets"]) == (b"bytes", "kept", [])
+        return False
+    finally:
+        cloud.stop()
 
 
 def lambda_subscribers(emulator: Emulator) -> bool:
