@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if all(kept) else 1
 
 
-def _row(promise: str, measured: float, limit: float, unit: str, note: str = "") -> bool:
+def row(promise: str, measured: float, limit: float, unit: str, note: str = "") -> bool:
     """Prints a line of the table, and returns whether the promise was kept."""
     kept = measured <= limit
     print(
@@ -78,10 +78,10 @@ def _clone() -> Iterator[bool]:
             return time.monotonic() - began
 
         try:
-            yield _row("`make run` from a fresh clone, with downloads", make("run"), 150, "s")
+            yield row("`make run` from a fresh clone, with downloads", make("run"), 150, "s")
             make("stop")
-            yield _row("`make run` when installed", make("run"), 25, "s")
-            yield _row("`make run` on a running stack", make("run"), 25, "s")
+            yield row("`make run` when installed", make("run"), 25, "s")
+            yield row("`make run` on a running stack", make("run"), 25, "s")
         finally:
             make("stop")
 
@@ -90,7 +90,7 @@ def _package(stack: Stack) -> Iterator[bool]:
     config = json.loads((stack.project / ".chalice" / "config.json").read_text())
     parts = package_sizes(package_file(stack.project, config))
     shown = ", ".join(f"{name} {size / 1000:,.0f} kB" for name, size in parts)
-    yield _row("deployment package", sum(size for _, size in parts) / MB, 20, "MB", f" ({shown})")
+    yield row("deployment package", sum(size for _, size in parts) / MB, 20, "MB", f" ({shown})")
 
 
 def _console(url: str) -> Iterator[bool]:
@@ -103,8 +103,8 @@ def _console(url: str) -> Iterator[bool]:
             paints.append(page.wait_for_function(FIRST_PAINT).json_value() / 1000)
             loaded = page.evaluate(LOADED)
             page.close()
-    yield _row("everything that the console loads, uncompressed", loaded / 1000, 150, "kB")
-    yield _row(f"the console's first paint without a cache, slowest of {PAINTS}", max(paints), 1, "s")
+    yield row("everything that the console loads, uncompressed", loaded / 1000, 150, "kB")
+    yield row(f"the console's first paint without a cache, slowest of {PAINTS}", max(paints), 1, "s")
 
 
 def _orders(api: Api) -> Iterator[bool]:
@@ -123,7 +123,7 @@ def _orders(api: Api) -> Iterator[bool]:
     stored = [each["orderID"] for each in _pages(api, "/orders?customerID=limits", "orders")]
     if sorted(stored) != sorted(sent) or sorted(announced()) != sorted(sent):
         raise AssertionError("an order was lost, or stored or announced twice")
-    yield _row(f"{ORDERS} orders in lists of 100, each stored and announced exactly once", seconds, 30, "s")
+    yield row(f"{ORDERS} orders in lists of 100, each stored and announced exactly once", seconds, 30, "s")
 
 
 def _inventory(stack: Stack, env: Mapping[str, str], api: Api) -> Iterator[bool]:
@@ -137,7 +137,7 @@ def _inventory(stack: Stack, env: Mapping[str, str], api: Api) -> Iterator[bool]
     if report["status"] != "SUCCEEDED" or report["summary"]["rows"] != ROWS:
         raise AssertionError(f"the report with {ROWS:,} rows ended as {report['status']}: {report['error']}")
     for function in ("read_inventory", "render_report"):
-        yield _row(f"{ROWS:,} rows in one report: {function}, peak memory", peaks[function] / MB, 256, "MB")
+        yield row(f"{ROWS:,} rows in one report: {function}, peak memory", peaks[function] / MB, 256, "MB")
     sfn = client(env, "stepfunctions")
     arn = env["INVENTORY_REPORT_ARN"].replace(":stateMachine:", ":execution:") + f":{report_id}"
     pages = sfn.get_paginator("get_execution_history").paginate(executionArn=arn)
@@ -145,9 +145,7 @@ def _inventory(stack: Stack, env: Mapping[str, str], api: Api) -> Iterator[bool]
         value for page in pages for event in page["events"] for value in event.values() if isinstance(value, dict)
     ]
     states = [len(value.get(name, "").encode()) for value in details for name in ("input", "output")]
-    yield _row(
-        f"{ROWS:,} rows in one report: the largest state", max(states) / 1000, 10, "kB", f" (in {seconds:.1f} s)"
-    )
+    yield row(f"{ROWS:,} rows in one report: the largest state", max(states) / 1000, 10, "kB", f" (in {seconds:.1f} s)")
 
 
 def _fill(env: Mapping[str, str]) -> None:
