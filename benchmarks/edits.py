@@ -45,9 +45,9 @@ class Clone:
         (folder / ".local").mkdir()
         for name in INSTALLED:
             (folder / name).symlink_to(ROOT / name)
-        ports = free_ports(len(PORTS))
+        api_port, aws_port, db_port = ports = free_ports(len(PORTS))
         self.folder = folder
-        self.stack = Stack(folder / ".local", **dict(zip(("api_port", "aws_port", "db_port"), ports, strict=True)))
+        self.stack = Stack(folder / ".local", api_port=api_port, aws_port=aws_port, db_port=db_port)
         self._environment = {**os.environ, **dict(zip(PORTS, map(str, ports), strict=True))}
         self._number = 0
 
