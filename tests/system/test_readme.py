@@ -82,8 +82,13 @@ def test_every_chalice_command_works_as_typed(throwaway: System) -> None:
         else:
             done = paste(throwaway, block)
             assert done.returncode == 0, block + done.stdout + done.stderr
+        if block.startswith("chalice deploy"):
+            [url] = re.findall(r"Rest API URL: (\S+)", done.stdout)
+            assert throwaway.request("GET", f"{url}health").status == 200
+            assert f"{throwaway.stack.api_url} serves the new code too" in done.stdout
     assert blocks("chalice")[-1] == "chalice delete\n"
     assert throwaway.aws("lambda").list_functions()["Functions"] == []
+    assert throwaway.stack.api.pid() is None
 
 
 def serves(system: System, block: str) -> None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from chalice.test import Client
 
 from chalicelib import clients
 from chalicelib.settings import VERSION
@@ -322,3 +323,10 @@ def test_a_busy_service_of_aws_is_a_503(api: Api, aws: Aws, body: Any, path: str
     with refusing(clients.aws(service), operation, "ThrottlingException", times=16):
         response = api.get(path) if body is None else api.post(path, body)
     assert "try again in a moment" in refused(response, 503, "Unavailable")
+
+
+def test_the_readmes_test_passes(client: Client) -> None:
+    [block] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(block, found)
+    found["test_the_health_check_names_the_stage"](client)
