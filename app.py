@@ -7,6 +7,7 @@ Each handler imports its own flow's modules, so no function loads another flow's
 """
 
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -75,12 +76,13 @@ def in_time(event: Any, get_response: Callable[[Any], Any]) -> Any:
 @app.middleware("http")
 def correlated(request: Request, get_response: Callable[[Any], Response]) -> Response:
     """Gives every request a correlation id, which its response and log records contain."""
-    correlation_id = correlation.of_request(request)
+    correlation_id, began = correlation.of_request(request), time.perf_counter()
     with correlation.about(correlation_id):
         response = get_response(request)
         # API Gateway's access log has only its own request id, so this record names both ids.
         ids = {"requestId": request.context["requestId"]} if "requestId" in request.context else {}
-        log.info("request answered", extra={"route": rest.route(request), "status": response.status_code, **ids})
+        facts = {"status": response.status_code, "milliseconds": round((time.perf_counter() - began) * 1000)}
+        log.info("request answered", extra={"route": rest.route(request), **facts, **ids})
     response.headers[correlation.HEADER] = correlation_id
     return response
 

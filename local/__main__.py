@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import MutableMapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from infra import arguments as types
@@ -105,6 +106,12 @@ def user(stack: Stack, name: str, group: str) -> None:
     print(users.result_message(name, group, users.make(stack.cloud.client("cognito-idp"), pool_id, name, group)))
 
 
+def show_logs(stack: Stack, shown: logs.Filter, once: bool) -> None:
+    # Ctrl-C is how a person ends it.
+    with suppress(KeyboardInterrupt):
+        logs.follow(stack, shown, once=once)
+
+
 def dev(stack: Stack, function: str | None, port: int) -> None:
     # Only `make dev` installs what this imports.
     from local import dev
@@ -155,8 +162,8 @@ def main(given: list[str] | None = None) -> None:
     logs_command.add_argument("--id", help="only about this order, report, upload or request")
     logs_command.add_argument("--since", type=types.since, help="begin this long ago: 15m, 2h or 7d")
     logs_command.set_defaults(
-        work=lambda stack: logs.follow(
-            stack, logs.Filter(arguments.function, arguments.id, arguments.since), once=arguments.once
+        work=lambda stack: show_logs(
+            stack, logs.Filter(arguments.function, arguments.id, arguments.since), arguments.once
         )
     )
     about = "follow an order, a report, an upload or a request through the logs"

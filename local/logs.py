@@ -33,6 +33,8 @@ FRAME = re.compile(r"(START|END) RequestId: ")
 REPORT = re.compile(r"REPORT RequestId: .*?\tDuration: ([0-9.]+) ms")
 NOISE = re.compile(r"127[.]0[.]0[.]1 - - \[|Found (endpoint|credentials) |Serving on |Restarting local dev server")
 IDS = (*SUBJECT_IDS, "key", "notificationID", "correlationId")
+# What a line does not show as name=value.
+HIDDEN = (*COMMON, *IDS, "milliseconds")
 
 # The time in milliseconds, the log stream and the text.
 Event = tuple[int, str, str]
@@ -71,7 +73,7 @@ class Entry:
         level = record.get("level", "INFO")
         parts = [f"{self.line.time[11:]}  {self.line.source:<20}  {identifier}"]
         parts.append(f"{'' if level == 'INFO' else f'{level} '}{message}")
-        parts += [f"{key}={value}" for key, value in record.items() if key not in (*COMMON, *IDS) and value is not None]
+        parts += [f"{key}={value}" for key, value in record.items() if key not in HIDDEN and value is not None]
         if self.milliseconds is not None:
             parts.append(f"{self.milliseconds:,.0f} ms")
         yield "  ".join(parts)

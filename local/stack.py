@@ -35,6 +35,7 @@ from local.processes import (
 from local.users import GROUPS, Users
 
 ROOT = Path(__file__).parent.parent
+ANSWER_SECONDS = 30
 API_SOURCES = (ROOT / "app.py", ROOT / "chalicelib")
 
 Say = Callable[[str], None]
@@ -273,7 +274,9 @@ class Stack:
             return
         self.api.stop()
         self.api.start(command, {**basic_environment(), **variables}, current, self.api_port)
-        self.api.wait(self._api_answers)
+        self.api.wait(lambda: accepts(self.api_port))
+        # Code that cannot answer is reported soon.
+        self.api.wait(self._api_answers, ANSWER_SECONDS)
 
     def _api_variables(self) -> dict[str, str]:
         """Returns the environment of the API, which makes it sign with its own role."""
