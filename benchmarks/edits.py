@@ -13,6 +13,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,8 +29,7 @@ from local.stack import ROOT, Stack
 
 EDITS = 20
 RUNS = 3
-# The time between two events of a trigger, of which the first one after the save counts that meets the new code.
-PAUSE_SECONDS = 0.1
+PAUSE_SECONDS = 0.02
 GIVE_UP_SECONDS = 60
 EDITED = "chalicelib/logs.py"
 PORTS = ("CAFE_API_PORT", "CAFE_AWS_PORT", "CAFE_DB_PORT")
@@ -76,14 +76,23 @@ class Clone:
     @contextmanager
     def dev(self) -> Iterator[None]:
         with self.command("dev") as process:
+            # A terminal that nobody reads would stop the command.
+            ready = threading.Event()
+            reading = threading.Thread(target=_read, args=(process, ready))
+            reading.start()
             try:
-                for line in process.stdout or ():
-                    if "press Ctrl-C to end" in line:
-                        break
+                if not ready.wait(GIVE_UP_SECONDS):
+                    raise AssertionError("make dev is not ready")
                 yield
             finally:
                 process.send_signal(signal.SIGINT)
-                process.communicate()
+                reading.join()
+
+
+def _read(process: subprocess.Popen[str], ready: threading.Event) -> None:
+    for line in process.stdout or ():
+        if "press Ctrl-C to end" in line:
+            ready.set()
 
 
 class Triggers:
@@ -102,22 +111,27 @@ class Triggers:
             "SNS": ("record_notification", self._publish),
         }
 
-    def fire(self, trigger: str) -> None:
+    def runs_edit(self, trigger: str, edit: int) -> float | None:
+        """Sends an event and waits for its record. Returns the record's Unix time, or None if older code wrote it."""
         self._sent += 1
-        self.all[trigger][1](f"edit-{self._sent}")
+        event, (function, send) = f"edit-{self._sent}", self.all[trigger]
+        size = self._log.stat().st_size
+        send(event)
+        give_up = time.monotonic() + GIVE_UP_SECONDS
+        while time.monotonic() < give_up:
+            records = self._records(function, event) if function else self._log.read_text()[size:].splitlines()
+            times = [(f'"edit": {edit},' in each, json.loads(each)["timestamp"]) for each in records if each[:1] == "{"]
+            if times:
+                return _seconds(times[0][1]) if times[0][0] else None
+            time.sleep(PAUSE_SECONDS)
+        raise AssertionError(f"{trigger}: no record of {event} after {GIVE_UP_SECONDS} s")
 
-    def first_record(self, trigger: str, edit: int) -> float | None:
-        """Returns the Unix time of the first record of the edited code, or None if there is none yet."""
-        function = self.all[trigger][0]
-        records = self._records(function) if function else self._log.read_text().splitlines()
-        times = [json.loads(each)["timestamp"] for each in records if f'"edit": {edit},' in each]
-        return min((_seconds(each) for each in times), default=None)
-
-    def _records(self, function: str) -> Iterator[str]:
+    def _records(self, function: str, event: str) -> list[str]:
+        """Returns the function's records that contain the event's name, oldest first."""
         group = f"/aws/lambda/cafe-{self._env['CAFE_STAGE']}-{function}"
         since = int((time.time() - 10) * 1000)
-        for page in self._aws["logs"].get_paginator("filter_log_events").paginate(logGroupName=group, startTime=since):
-            yield from (each["message"] for each in page["events"])
+        pages = self._aws["logs"].get_paginator("filter_log_events").paginate(logGroupName=group, startTime=since)
+        return [each["message"] for page in pages for each in page["events"] if event in each["message"]]
 
     def _queue(self, name: str) -> None:
         self._api.post("/orders", {"orderID": name, "customerID": "benchmark", "item": "Tea"})
@@ -142,13 +156,9 @@ def _seconds(timestamp: str) -> float:
 def save_to_live(clone: Clone, triggers: Triggers, trigger: str) -> float:
     """Saves an edit, and returns the seconds until the trigger first runs it."""
     saved, number = time.time(), clone.edit()
-    while True:
-        triggers.fire(trigger)
-        if live := triggers.first_record(trigger, number):
-            return live - saved
-        if time.time() > saved + GIVE_UP_SECONDS:
-            raise AssertionError(f"{trigger} does not run the edit after {GIVE_UP_SECONDS} s")
-        time.sleep(PAUSE_SECONDS)
+    while not (live := triggers.runs_edit(trigger, number)):
+        pass
+    return live - saved
 
 
 def main() -> int:

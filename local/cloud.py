@@ -152,7 +152,8 @@ class Cloud:
             os.kill(process, signal.SIGUSR1)
         self.process.wait((state / "saved").exists)
         shutil.rmtree(self._saved, ignore_errors=True)
-        shutil.copytree(state, self._saved / "state")
+        # MiniStack may be writing a file.
+        shutil.copytree(state, self._saved / "state", ignore=shutil.ignore_patterns("*.tmp"))
         shutil.copy(self._deployer_file, self._saved)
         # An interrupted copy has no key.
         (self._saved / "key").write_text(self._complete_key(key))
