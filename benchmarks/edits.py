@@ -91,7 +91,7 @@ class Clone:
 
 def _read(process: subprocess.Popen[str], ready: threading.Event) -> None:
     for line in process.stdout or ():
-        if "press Ctrl-C to end" in line:
+        if "press Ctrl-C to stop" in line:
             ready.set()
 
 

@@ -188,7 +188,7 @@ def mysql(database: Database, *, read_seconds: int = 60) -> Iterator[Connection[
         if isinstance(error, pymysql.err.MySQLError) and error.args and error.args[0] not in TRANSIENT:
             refused = PasswordRefused if error.args[0] == ACCESS_DENIED else DatabaseRefused
             raise refused(f"{place} refuses: {error.args[-1]}") from error
-        raise DatabaseUnavailable(f"{place} does not answer for now: {error}") from error
+        raise DatabaseUnavailable(f"{place} is temporarily unavailable: {error}") from error
     finally:
         if connection:
             # close() would send a command and wait for the server, which may be gone.

@@ -175,7 +175,7 @@ def aws_errors() -> Iterator[None]:
         yield
     except ClientError as error:
         if is_transient(error):
-            raise Unavailable(f"{error.operation_name} does not answer for now: try again in a moment") from error
+            raise Unavailable(f"{error.operation_name} is temporarily unavailable: try again in a moment") from error
         raise
     except (ConnectionError, HTTPClientError, IncompleteReadError) as error:
         raise Unavailable("AWS cannot be reached: try again in a moment") from error

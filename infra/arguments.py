@@ -1,4 +1,4 @@
-"""The arguments that the commands share. A wrong one ends the command with one line that says what to give instead."""
+"""Argument types shared by the commands. An invalid argument ends a command with a single line of explanation."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, without the usage that ``--help`` shows."""
+    """A parser that reports an error on a single line, without the usage message."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}\n")
 
 
 def stage(text: str) -> str:
-    """Returns the name of a stage."""
+    """Returns ``text`` if it is a valid stage name."""
     if not STAGE.fullmatch(text):
         given = json.dumps(text)
         raise argparse.ArgumentTypeError(
@@ -31,8 +31,8 @@ def stage(text: str) -> str:
 
 
 def since(text: str) -> timedelta:
-    """Returns ``90s``, ``15m``, ``12h`` or ``7d`` as a time."""
+    """Converts ``90s``, ``15m``, ``12h`` or ``7d`` to a duration."""
     found = re.fullmatch(r"([1-9][0-9]{0,3})([smhd])", text)
     if not found:
-        raise argparse.ArgumentTypeError(f"must be a time such as 90s, 15m, 12h or 7d; got {json.dumps(text)}")
+        raise argparse.ArgumentTypeError(f"must be a duration such as 90s, 15m, 12h or 7d; got {json.dumps(text)}")
     return timedelta(**{UNITS[found[2]]: int(found[1])})

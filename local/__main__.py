@@ -1,4 +1,4 @@
-"""``python -m local``: starts, inspects, uses and stops the stack on this machine."""
+"""The command ``python -m local``, which starts, inspects, uses and stops the stack on this machine."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(stack: Stack) -> None:
 
     passwords = stack.users.passwords
     if passwords == earlier_passwords:
-        sign_in = f"as {' or as '.join(passwords)}; `make status` names the file with the passwords"
+        sign_in = f"as {' or as '.join(passwords)}; `make status` shows which file contains the passwords"
     else:
         sign_in = " or ".join(f"as {name} with {word}" for name, word in passwords.items()) + " (shown this once)"
     demo.main(variables, stack.users.token, sign_in)
@@ -56,7 +56,7 @@ def status(stack: Stack) -> None:
 
 
 def env(stack: Stack) -> None:
-    stack.variables()  # raises an error that names the command to run if nothing is deployed yet
+    stack.variables()  # if nothing is deployed yet, raises an error that names the command to run
     print(stack.env_file)
 
 
@@ -74,9 +74,9 @@ def redrive(api: Api) -> None:
 
 
 def api(stack: Stack, stage: str | None) -> Api:
-    """Returns the API of this stack, or the one at CAFE_API_URL, for the manager's token in CAFE_TOKEN.
+    """Returns a client for this stack's API, or for the API at CAFE_API_URL with the manager's token in CAFE_TOKEN.
 
-    Raises ``StackError`` if that API is not the one of ``stage``.
+    Raises ``StackError`` if the API at CAFE_API_URL does not belong to ``stage``.
     """
     from local.api import Api
 
@@ -84,15 +84,13 @@ def api(stack: Stack, stage: str | None) -> Api:
     token = os.environ.get("CAFE_TOKEN")
     if url == stack.api_url:
         if stage not in (None, stack.stage):
-            raise StackError(
-                f"set CAFE_API_URL to the API of {stage}, and CAFE_TOKEN to the token of one of its managers"
-            )
+            raise StackError(f"set CAFE_API_URL to the URL of {stage}'s API, and CAFE_TOKEN to a manager's token")
         return Api(url, stack.users.token)
     if not token:
-        raise StackError(f"CAFE_TOKEN is not set: set it to the token of a manager of {url}")
+        raise StackError(f"CAFE_TOKEN is not set: set it to a manager's token for {url}")
     api = Api(url, lambda: token)
     if stage and (found := api.get("/health")["stage"]) != stage:
-        raise StackError(f"CAFE_API_URL is the API of the stage {found}: set it to the one of {stage}")
+        raise StackError(f"CAFE_API_URL is the URL of the stage {found}: set it to the URL of {stage}")
     return api
 
 
@@ -113,25 +111,25 @@ def show_logs(stack: Stack, shown: logs.Filter, once: bool) -> None:
 
 
 def dev(stack: Stack, function: str | None, port: int) -> None:
-    # Only `make dev` installs what this imports.
+    # Only `make dev` installs this module's requirements.
     from local import dev
 
     dev.run(stack, function, port)
 
 
 def keep_to_this_machine(environment: MutableMapping[str, str]) -> None:
-    """Removes the shell's AWS variables, and makes requests to 127.0.0.1 bypass proxies."""
+    """Removes the AWS variables, and makes requests to 127.0.0.1 bypass proxies."""
     for name in [name for name in environment if name.startswith("AWS_")]:
         del environment[name]
     environment.update(NO_PROXY)
 
 
 def main(given: list[str] | None = None) -> None:
-    parser = types.Parser(prog="python -m local", description="The whole system on this machine.")
+    parser = types.Parser(prog="python -m local", description="Runs the whole system on this machine.")
     commands = parser.add_subparsers(required=True, metavar="command")
     for name, work, about in (
-        ("run", run, "start everything, deploy, and do the main job once"),
-        ("stop", stop, "stop everything that run started"),
+        ("run", run, "start everything, deploy, and run the main job once"),
+        ("stop", stop, "stop everything that `run` started"),
         ("status", status, "show what is running, and where"),
         ("env", env, "print the path of the stack's environment file, for `source`"),
     ):
@@ -143,24 +141,24 @@ def main(given: list[str] | None = None) -> None:
     ):
         command = commands.add_parser(name, help=about, description=about)
         command.add_argument(
-            "stage", metavar="STAGE", nargs="?", type=types.stage, help="the stage, if it is not this stack"
+            "stage", metavar="STAGE", nargs="?", type=types.stage, help="the stage to use instead of this stack"
         )
         command.set_defaults(work=lambda stack, on_letters=on_letters: on_letters(api(stack, arguments.stage)))
-    about = "run saved edits at once, and show what happens"
+    about = "run saved edits immediately, and show the logs"
     dev_command = commands.add_parser("dev", help=about, description=about)
     dev_command.add_argument(
         "--debug", metavar="FUNCTION", choices=NAMES, help="let a debugger attach to this function"
     )
-    dev_command.add_argument("--port", type=int, default=DEBUG_PORT, help=f"the port of the debugger: {DEBUG_PORT}")
+    dev_command.add_argument("--port", type=int, default=DEBUG_PORT, help=f"the debugger's port: {DEBUG_PORT}")
     dev_command.set_defaults(work=lambda stack: dev(stack, arguments.debug, arguments.port))
-    about = "follow the logs of the functions and of the API"
+    about = "follow the logs of the functions and the API"
     logs_command = commands.add_parser("logs", help=about, description=about)
     logs_command.add_argument("--once", action="store_true", help="print the existing lines and exit")
     logs_command.add_argument(
-        "--function", choices=("API", *NAMES), metavar="FUNCTION", help="only of this function, or API"
+        "--function", choices=("API", *NAMES), metavar="FUNCTION", help="show only this function's lines, or the API's"
     )
-    logs_command.add_argument("--id", help="only about this order, report, upload or request")
-    logs_command.add_argument("--since", type=types.since, help="begin this long ago: 15m, 2h or 7d")
+    logs_command.add_argument("--id", help="show only lines about this order, report, upload or request")
+    logs_command.add_argument("--since", type=types.since, help="how far to look back, such as 15m, 2h or 7d")
     logs_command.set_defaults(
         work=lambda stack: show_logs(
             stack, logs.Filter(arguments.function, arguments.id, arguments.since), arguments.once
@@ -168,7 +166,7 @@ def main(given: list[str] | None = None) -> None:
     )
     about = "follow an order, a report, an upload or a request through the logs"
     trace_command = commands.add_parser("trace", help=about, description=about)
-    trace_command.add_argument("id", help="the id of an order, a report or a request, or the key of an upload")
+    trace_command.add_argument("id", help="an order's, a report's or a request's id, or an upload's key")
     trace_command.add_argument(
         "since", metavar="SINCE", nargs="?", type=types.since, help="how far to look back, such as 15m"
     )

@@ -11,10 +11,10 @@ from typing import Any
 
 from local.processes import StackError
 
-# A busy machine with two processors needs a tenth of this time.
+# The time limit for a request, ten times what a busy machine with two processors needs.
 SECONDS = 60
 
-# Returns a token that is still valid for a few minutes.
+# A function that returns a token that is valid for at least a few minutes.
 Token = Callable[[], str]
 
 
@@ -37,7 +37,7 @@ class Api:
         return answer
 
     def find(self, path: str) -> dict[str, Any] | None:
-        """Returns the response, or None for a 404."""
+        """Returns the response, or None if its status is 404."""
         try:
             return self.get(path)
         except NotFound:
@@ -61,7 +61,7 @@ def fetch(url: str, body: bytes | None = None, token: str | None = None) -> byte
     except urllib.error.HTTPError as error:
         problem = NotFound if error.code == 404 else StackError
         raise problem(
-            f"{url.split('?')[0]} answered {error.code}: {textwrap.shorten(error.read().decode(), 300)}"
+            f"{url.split('?')[0]} returned status {error.code}: {textwrap.shorten(error.read().decode(), 300)}"
         ) from None
     except OSError as error:
-        raise StackError(f"{url.split('?')[0]} does not answer ({error}): see `make status`") from None
+        raise StackError(f"{url.split('?')[0]} did not respond ({error}): see `make status`") from None

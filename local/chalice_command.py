@@ -1,7 +1,7 @@
-"""The command ``chalice`` of ``.local/env``: Chalice itself, with the API on this machine kept in step.
+"""The ``chalice`` command from ``.local/env``, which runs Chalice and keeps the API on this machine up to date.
 
-After ``chalice deploy`` the API serves the new code, and the printed address opens here. After ``chalice delete`` the
-API is down.
+After ``chalice deploy``, it restarts the API with the new code, and prints a URL that works on this machine. After
+``chalice delete``, it stops the API.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ API_URL = re.compile(r"https://(?P<api>\w+)\.execute-api\.[\w.-]+\.amazonaws\.co
 
 
 def main(folder: str, api_port: str, aws_port: str, *given: str) -> int:
-    # Only this module needs it. Chalice must find the project's own code.
+    # Only this module needs PYTHONPATH. Chalice must import the project's own code.
     os.environ.pop("PYTHONPATH", None)
     stack = Stack(Path(folder), api_port=int(api_port), aws_port=int(aws_port))
     command = [str(CHALICE), "--project-dir", str(stack.project), *given]
@@ -32,10 +32,10 @@ def main(folder: str, api_port: str, aws_port: str, *given: str) -> int:
         return process.returncode
     if "deploy" in given:
         stack.restart_api()
-        print(f"{stack.api_url} serves the new code too")
+        print(f"{stack.api_url} now serves the new code")
     else:
         stack.api.stop()
-        print(f"{stack.api_url} is down: `make run` deploys again")
+        print(f"{stack.api_url} has been stopped: run `make run` to deploy again")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""``chalice local``, which serves the REST API on this machine."""
+"""The command and the AWS profile for ``chalice local``, which serves the REST API on this machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-# The folder of this virtual environment's programs.
+# The folder that contains this virtual environment's programs.
 PROGRAMS = Path(sys.executable).parent
 CHALICE = PROGRAMS / "chalice"
 
@@ -22,9 +22,9 @@ def command(project: Path, port: int, stage: str) -> list[str]:
 
 
 def profiles(role_arn: str, credentials: Iterable[tuple[str, str]]) -> str:
-    """Returns an AWS configuration file whose profile ``api`` assumes the role.
+    """Returns an AWS configuration file whose profile ``api`` assumes ``role_arn``.
 
-    With this role the API has the same permissions here as on AWS. botocore renews the session automatically.
+    The role gives the local API the same permissions as on AWS. botocore renews the session automatically.
     """
     keys = "\n".join(f"{name.lower()} = {value}" for name, value in credentials)
     return (

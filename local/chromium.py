@@ -1,4 +1,4 @@
-"""Finds or installs Chromium, in which the console is tested and measured."""
+"""Finds, installs and runs Chromium for the console's tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ APPLICATIONS = (
     Path("/Applications/Chromium.app/Contents/MacOS/Chromium"),
     Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"),
 )
-# The Chromium package only recommends a font, and without a font the screenshots contain no text.
+# The package chromium installs no font, and screenshots would contain no text without one.
 PACKAGES = ("chromium", "fonts-liberation")
 USE_OTHER_BROWSER = "To use an existing Chromium or Chrome, set CHROMIUM to its path."
-# Playwright adds flags of its own.
+# Flags in addition to Playwright's own flags.
 FLAGS = ("--disable-gpu", "--disable-quic")
 
 
 def find(environment: Mapping[str, str] = os.environ) -> Path | None:
-    """Returns the path from CHROMIUM, or an installed browser's. Raises ``StackError`` if CHROMIUM names no program."""
+    """Returns the browser that CHROMIUM names or an installed one. Raises ``StackError`` if no such program exists."""
     if name := environment.get("CHROMIUM"):
         path = find_program(name)
         if not path:
@@ -43,7 +43,7 @@ def install() -> Path:
     install_packages("Chromium", apt=PACKAGES, brew=["--cask", "chromium"], alternative=USE_OTHER_BROWSER)
     path = find()
     if not path:
-        # Ubuntu's package contains no browser, only a reference to a snap.
+        # Ubuntu's Chromium package contains only a reference to a snap.
         raise StackError(f"the Chromium package was installed, but it contains no browser. {USE_OTHER_BROWSER}")
     return path
 

@@ -1,6 +1,6 @@
 """Installs, starts and stops MiniStack, the local AWS, and provides credentials for it.
 
-MiniStack and its functions share a virtual environment and environment variables of their own.
+MiniStack and its functions use a separate virtual environment and separate environment variables.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ HERE = Path(__file__).parent
 LAUNCHER = Path(launcher.__file__)
 REQUIREMENTS = HERE / "ministack-requirements.txt"
 PRIVATE_REQUIREMENTS = HERE / "ministack-own-requirements.txt"
-# All stacks in this checkout share this environment, including the tests' stacks.
+# All stacks in this checkout, including the tests' stacks, share this virtual environment.
 VIRTUAL_ENVIRONMENT = HERE.parent / ".local" / "ministack"
 PYTHON = VIRTUAL_ENVIRONMENT / "bin" / "python"
 PRIVATE_PACKAGES = VIRTUAL_ENVIRONMENT / launcher.PRIVATE_FOLDER
-# Each package folder has a stamp file with the fingerprint of the requirements installed in it.
+# Each package folder contains a stamp file with the fingerprint of its installed requirements.
 STAMP = VIRTUAL_ENVIRONMENT / "installed"
 PRIVATE_STAMP = PRIVATE_PACKAGES / "installed"
 
 DEPLOYER_POLICY = HERE.parent / "infra" / "deployer-policy.json"
 DEPLOYER = "deployer"
-# A stopped MiniStack keeps this many unpacked packages for its next start.
+# Maximum number of unpacked packages that are reused when MiniStack is restarted.
 KEPT_PACKAGES = 2
 
 REGION = "us-east-1"
-# MiniStack's root key pair. It gives access only to the port on 127.0.0.1.
+# MiniStack's root access key, which need not be secret, because MiniStack listens only on 127.0.0.1.
 CREDENTIALS = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "test")
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """One MiniStack process. ``patches`` are patch files to apply besides those in ``local/ministack``."""
+    """One MiniStack process. ``patches`` are patch files to apply after those in ``local/ministack``."""
 
     folder: Path
     port: int
@@ -63,12 +63,12 @@ class Cloud:
 
     @property
     def live(self) -> Path:
-        """The folder of `make dev`: the saved code that the functions run, and what their debugger needs."""
+        """The folder into which `make dev` puts the saved code and the files for the debugger."""
         return self.folder / "live"
 
     @property
     def _code(self) -> Path:
-        """The unpacked packages of the functions, by digest."""
+        """The functions' unpacked packages, in folders named after their digests."""
         return self.folder / "code"
 
     @property
@@ -77,7 +77,7 @@ class Cloud:
 
     @property
     def _saved(self) -> Path:
-        """The state after a deploy to an empty MiniStack."""
+        """A folder with the state after the last deploy to an empty MiniStack."""
         return self.folder / "saved"
 
     @property
@@ -86,7 +86,7 @@ class Cloud:
 
     @property
     def _command(self) -> list[str]:
-        # -P keeps the launcher's folder off sys.path, because its files could shadow other packages' modules.
+        # -P keeps the launcher's folder off sys.path, because files in it could shadow other packages' modules.
         return [str(PYTHON), "-P", str(LAUNCHER), *map(str, self.patches)]
 
     @property
@@ -95,16 +95,16 @@ class Cloud:
             "TMPDIR": str(self._temporary),
             "GATEWAY_PORT": str(self.port),
             "BIND_HOST": "127.0.0.1",
-            # This folder holds the user pool's signing keys. By default all stacks on a machine would share it.
+            # The folder for the user pool's signing keys. By default, all stacks on a machine would share this folder.
             "STATE_DIR": str(self._temporary / "state"),
             "PERSIST_STATE": "1",
             "MINISTACK_REGION": REGION,
             "LIVE_FOLDER": str(self.live),
             "CODE_DIR": str(self._code),
             "AUTH": "true",
-            # Otherwise the IoT service would listen on all addresses.
+            # By default, the IoT service would listen on all network addresses.
             "IOT_MTLS_ENABLED": "0",
-            # Otherwise MiniStack would remove the Docker containers of other MiniStacks.
+            # If MiniStack could reach Docker, it would remove the containers of other MiniStack processes.
             "DOCKER_HOST": "unix:///nonexistent",
         }
 
@@ -116,9 +116,9 @@ class Cloud:
         """Creates MiniStack's virtual environment."""
         with exclusive_lock(VIRTUAL_ENVIRONMENT.with_suffix(".lock")):
             pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(PYTHON))
-            # Another command may have installed it while this one waited.
+            # Another command may have installed MiniStack while this one waited for the lock.
             if not _is_current(STAMP, REQUIREMENTS):
-                # pip is left out, because a function could import it without packaging it.
+                # pip is not installed, because a function could then import pip without packaging it.
                 run_quietly(sys.executable, "-m", "venv", "--clear", "--without-pip", str(VIRTUAL_ENVIRONMENT))
                 run_quietly(*pip, "install", "--quiet", "--requirement", str(REQUIREMENTS))
                 STAMP.write_text(fingerprint(REQUIREMENTS, sys.version))
@@ -136,7 +136,7 @@ class Cloud:
         return self.process.runs(self._fingerprint) and self._answers()
 
     def start(self, key: str = "") -> None:
-        """Starts MiniStack with the state that ``save`` kept under the same key, or with none."""
+        """Starts MiniStack with the state that was saved under ``key``, or empty if there is no such state."""
         key_file, state = self._saved / "key", self._temporary / "state"
         shutil.rmtree(self._temporary, ignore_errors=True)
         self._deployer_file.unlink(missing_ok=True)
@@ -146,32 +146,32 @@ class Cloud:
         self.start_process()
 
     def save(self, key: str) -> None:
-        """Keeps the present state for later starts. It replaces the state that was kept before."""
+        """Saves MiniStack's state under ``key``, in place of the previously saved state."""
         process, state = self.process.pid(), self._temporary / "state"
         if process:
             os.kill(process, signal.SIGUSR1)
         self.process.wait((state / "saved").exists)
         shutil.rmtree(self._saved, ignore_errors=True)
-        # MiniStack may be writing a file.
+        # MiniStack may be writing a temporary file at this moment.
         shutil.copytree(state, self._saved / "state", ignore=shutil.ignore_patterns("*.tmp"))
         shutil.copy(self._deployer_file, self._saved)
-        # An interrupted copy has no key.
+        # The key is written last, so an interrupted copy is never used.
         (self._saved / "key").write_text(self._complete_key(key))
 
     def _complete_key(self, key: str) -> str:
         return fingerprint(key, self._fingerprint)
 
     def start_process(self) -> None:
-        """Starts MiniStack's process and waits until it answers."""
+        """Starts MiniStack's process, and waits until MiniStack responds."""
         self._temporary.mkdir(parents=True, exist_ok=True)
         for old in sorted(self._code.glob("*"), key=lambda path: path.stat().st_mtime)[:-KEPT_PACKAGES]:
             shutil.rmtree(old)
-        # Functions inherit MiniStack's environment, so it must not contain the shell's other variables.
+        # Functions inherit MiniStack's environment, which therefore must not contain the shell's other variables.
         self.process.start(self._command, {**basic_environment(), **self._variables}, self._fingerprint, self.port)
         self.process.wait(self._answers)
 
     def deployer_credentials(self) -> dict[str, str]:
-        """Returns the key pair of a user with exactly the permissions in ``infra/deployer-policy.json``."""
+        """Returns an access key for a user with exactly the permissions in ``infra/deployer-policy.json``."""
         policy, file = DEPLOYER_POLICY.read_text(), self._deployer_file
         if file.exists() and (stored := json.loads(file.read_text()))["policy"] == fingerprint(policy):
             keys: dict[str, str] = stored["keys"]
@@ -180,7 +180,7 @@ class Cloud:
         with suppress(iam.exceptions.EntityAlreadyExistsException):
             iam.create_user(UserName=DEPLOYER)
         iam.put_user_policy(UserName=DEPLOYER, PolicyName=DEPLOYER, PolicyDocument=policy)
-        # On AWS an administrator sets this role once, so that APIs can write access logs. MiniStack writes none.
+        # On AWS, an administrator sets this role once to let APIs write access logs, which MiniStack does not write.
         logs = {"op": "replace", "path": "/cloudwatchRoleArn", "value": "arn:aws:iam::000000000000:role/api-logs"}
         self.client("apigateway").update_account(patchOperations=[logs])
         created = iam.create_access_key(UserName=DEPLOYER)["AccessKey"]
@@ -189,7 +189,7 @@ class Cloud:
         return keys
 
     def store_secrets(self, database: Database) -> dict[str, str]:
-        """Stores the database's secrets in Secrets Manager, and returns their ARNs, keyed by the deploy's variables."""
+        """Stores the database's secrets in Secrets Manager, and returns their ARNs, keyed by deploy variable."""
         secrets = self.client("secretsmanager")
         arns = {}
         for variable, content in database.secrets.items():
@@ -201,7 +201,7 @@ class Cloud:
         return arns
 
     def client(self, service: str) -> Any:
-        """Returns a boto3 client with all permissions."""
+        """Returns a boto3 client that has all permissions."""
         import boto3
 
         return boto3.client(  # type: ignore[call-overload]
@@ -213,9 +213,9 @@ class Cloud:
         )
 
     def stop(self) -> None:
-        # MiniStack keeps its state in memory, so it has nothing to save before it is killed.
+        # MiniStack keeps its state only in memory, so it can be killed immediately.
         self.process.stop(seconds=0)
-        # MiniStack leaves its workers' folders behind.
+        # MiniStack does not remove its workers' folders.
         shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _answers(self) -> bool:

@@ -63,7 +63,7 @@ class ExternalServer:
 
 @dataclass(frozen=True)
 class Database:
-    """The database ``cafe`` and its two users. ``folder`` holds the private server's data and the passwords."""
+    """The database ``cafe`` and its two users. ``folder`` contains the private server's data and the passwords."""
 
     folder: Path
     port: int
@@ -75,7 +75,7 @@ class Database:
 
     @property
     def variables(self) -> dict[str, str]:
-        """The server's address, and the initial credentials for the functions and the administrator."""
+        """The server's address, and the initial credentials of the functions and the administrator."""
         passwords = json.loads(self._passwords.read_text())
         host, _, port = self.address.rpartition(":")
         return {
@@ -90,7 +90,7 @@ class Database:
 
     @property
     def secrets(self) -> dict[str, str]:
-        """The two secrets to store in Secrets Manager, keyed by the variables that give the deploy their ARNs."""
+        """The two secrets to store in Secrets Manager, keyed by the variables that pass their ARNs to the deploy."""
         variables = self.variables
         names = {"host": "DB_HOST", "port": "DB_PORT", "dbname": "DB_NAME"}
         address = {name: variables[variable] for name, variable in names.items()}
@@ -108,11 +108,11 @@ class Database:
 
     def install(self) -> None:
         """Installs MariaDB with the system's package manager. Raises ``StackError`` if that fails."""
-        # These packages contain only the programs. The package mariadb-server would start a system-wide server.
+        # These packages contain only programs, whereas the package mariadb-server would start a system-wide server.
         packages.install("MariaDB", apt=PACKAGES, brew=["mariadb"], alternative=USE_EXTERNAL_SERVER)
 
     def create_passwords(self) -> None:
-        """Creates passwords for the private server's administrator and for the functions, unless they exist."""
+        """Creates passwords for the private server's administrator and for the functions, if none exist."""
         if not self._passwords.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             passwords = {user: secrets.token_urlsafe(24) for user in ("admin", "functions")}
@@ -145,7 +145,7 @@ class Database:
         self.stop()
         self.folder.mkdir(parents=True, exist_ok=True)
         run_quietly(
-            # In a shared temporary folder, a starting server would remove other servers' temporary tables.
+            # If servers shared a temporary folder, each starting server would remove the others' temporary tables.
             *("env", f"TMPDIR={self.folder}"),
             *(str(find_program("mariadb-install-db")), "--no-defaults", f"--datadir={self._data}"),
             *("--auth-root-authentication-method=normal", "--skip-test-db", *FAST_OPTIONS, *_root_option()),
@@ -153,7 +153,7 @@ class Database:
         self.start_process()
 
     def start_process(self) -> None:
-        """Starts the private server on its existing data, and waits until it answers."""
+        """Starts the private server with its existing data, and waits until it accepts connections."""
         self._write_first_statements()
         environment = {**basic_environment(), "TMPDIR": str(self._data)}
         self.process.start(self._command, environment, self._fingerprint, self.port)
@@ -164,7 +164,7 @@ class Database:
         shutil.rmtree(self._data, ignore_errors=True)
 
     def recreate(self) -> None:
-        """Drops the database and creates an empty one. The deploy creates the tables and the functions' user."""
+        """Replaces the database with an empty one. The deploy creates the tables and the functions' user."""
         self._run(
             f"DROP DATABASE IF EXISTS {NAME}; CREATE DATABASE {NAME} CHARACTER SET utf8mb4;"
             f"DROP USER IF EXISTS '{FUNCTIONS_USER}'@'%'"
@@ -225,7 +225,7 @@ class Database:
         return self.folder / "passwords.json"
 
     def _write_first_statements(self) -> None:
-        """Writes the server's first statements: create the administrator, and delete accounts without a password."""
+        """Writes the initial statements, which create the administrator and delete accounts without a password."""
         admin = f"'{PRIVATE_ADMIN}'@'127.0.0.1'"
         # The password is URL-safe base64, so it contains no quotes.
         statements = (
@@ -271,6 +271,6 @@ class Database:
 
 
 def _root_option() -> list[str]:
-    """Returns the option without which MariaDB refuses to run as root."""
-    # With --user=root instead of -uroot, the installer fails on a path that contains a space.
+    """Returns the option that MariaDB requires if it runs as root."""
+    # If the option is --user=root instead of -uroot, the installer fails on paths that contain a space.
     return ["-uroot"] if os.geteuid() == 0 else []

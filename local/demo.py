@@ -1,4 +1,4 @@
-"""Runs the main job at the end of ``make run``: all five flows, using only public interfaces."""
+"""Runs the main job at the end of ``make run``: it exercises all five flows through public interfaces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from local.api import SECONDS as ANSWER_SECONDS
 from local.api import Api, Token, fetch
 from local.processes import StackError
 
-# The time limit for a step. A busy machine with two processors needs a tenth of it.
+# The time limit for a step, ten times what a busy machine with two processors needs.
 STEP_SECONDS = 300
 PAUSE_SECONDS = 0.05
 
@@ -33,8 +33,8 @@ Harbour Roasters,Decaf,Mountain Water,15.20,,a few
 def main(env: Mapping[str, str], token: Token, sign_in: str) -> None:
     """Runs the main job once on the stack that ``env`` describes, and prints the results.
 
-    ``token`` returns a manager's token, and ``sign_in`` tells a person how to sign in. Raises ``StackError`` if a step
-    takes longer than five minutes.
+    ``token`` returns a manager's token, and ``sign_in`` explains how to sign in. Raises ``StackError`` if a step takes
+    longer than five minutes.
     """
     api = Api(env["CAFE_API_URL"], token)
     run = secrets.token_hex(3)
@@ -59,7 +59,7 @@ def main(env: Mapping[str, str], token: Token, sign_in: str) -> None:
         return [each for each in api.notifications() if order_id in each["facts"].get("orderIDs", ())]
 
     [upload] = wait(f"upload {key}", lambda: notifications("key", key))
-    # The reports start after the import, so that they include its rows.
+    # The reports start after the import, so that they include the imported rows.
     reports = {kind: api.post("/create_report", {"kind": kind})["href"] for kind in ("inventory", "storage")}
     wait(f"{len(placed)} orders stored", lambda: all(api.find(f"/orders/{each}") for each in placed))
     announcements = wait("orders announced", lambda: announcements_of(f"demo-{run}"))
@@ -74,25 +74,25 @@ def main(env: Mapping[str, str], token: Token, sign_in: str) -> None:
 
     print(f"  {'done':<40} {time.monotonic() - began:5.1f} s\n")
     stored = [each for each in api.get("/orders?limit=100")["orders"] if each["orderID"] in placed]
-    print("What came out")
+    print("Results")
     first, *others = [line.strip() for line in upload["message"].splitlines() if line.strip()]
     row("Upload", first)
     for line in others:
         row("", line)
     row(
         "Orders",
-        f"{len(stored)} stored of 4 sent, because one was sent twice; {len(announcements)} announcement"
+        f"{len(stored)} stored out of 4 sent, because one was sent twice; {len(announcements)} announcement"
         + "s" * (len(announcements) != 1),
     )
     row("Inventory", "{rows} beans of {suppliers} suppliers, {quantity} in stock".format(**inventory["summary"]))
     row("Storage", storage["summary"]["message"])
-    row("Inbox", f"{len(api.notifications())} notifications; on AWS they are also e-mails, SMS or HTTPS calls")
-    print("\nWhere to look (the links open for an hour)")
+    row("Inbox", f"{len(api.notifications())} notifications; on AWS they are also sent by e-mail, SMS or HTTPS")
+    print("\nLinks (they expire after an hour)")
     row("Report", inventory["url"])
     row("Sizes", storage["url"])
     row("Console", env["CAFE_API_URL"] + "/")
     row("Sign in", sign_in)
-    print("\nWhat to type next")
+    print("\nNext steps")
     row("", "source .local/env")
     row("", f'curl -H "Authorization: $CAFE_TOKEN" "$CAFE_API_URL/orders/{order["orderID"]}"')
     row("", "make logs      follow the functions     make status    show what runs and where")
@@ -104,7 +104,7 @@ def row(label: str, text: str) -> None:
 
 
 def s3_of_a_person(env: Mapping[str, str]) -> Any:
-    """Returns an S3 client with a person's keys, because people upload files directly to the bucket."""
+    """Returns an S3 client with a user's own keys, because people upload files directly to the bucket."""
     return boto3.client(
         "s3",
         endpoint_url=env["AWS_ENDPOINT_URL"],
@@ -116,7 +116,7 @@ def s3_of_a_person(env: Mapping[str, str]) -> Any:
 
 
 def succeeded(report: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the report if it has succeeded, or None if it is running. Raises ``StackError`` if it failed."""
+    """Returns the report if it has succeeded, or None if it is running. Raises ``StackError`` if the report failed."""
     if report["status"] == "RUNNING":
         return None
     if report["status"] != "SUCCEEDED":
@@ -128,7 +128,7 @@ def succeeded(report: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def wait(label: str, look: Callable[[], Any]) -> Any:
-    """Calls ``look`` until its result is true, and returns the result. A terminal shows the elapsed seconds."""
+    """Calls ``look`` until it returns a true value, and returns that value. A terminal shows the elapsed seconds."""
     began = time.monotonic()
     live = sys.stdout.isatty()
     while True:

@@ -1,7 +1,7 @@
-"""``make dev``: a saved edit runs on every trigger within a second, without a deploy.
+"""Runs ``make dev``, which makes each saved edit live on every trigger within a second, without a deploy.
 
-Each save is copied into a folder of its own. Once the API has imported the copy, the functions' processes run it too
-(``local/ministack/functions.py``). Until then, and if the import fails, the code before it goes on.
+Each save is copied into a separate folder. After the API has imported the copy, the functions also run it (see
+``local/ministack/functions.py``). Until then, or if the import fails, the previous code keeps running.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from local.processes import StackError, exclusive_lock, free_ports, run_quietly
 from local.stack import ROOT, Stack
 
 CODE = ("app.py", "chalicelib")
-# What only a deploy can change.
+# A change to these files requires a deploy.
 DEPLOYED = ("infra", "requirements.txt", ".chalice")
-# Editors save a file in several steps within this time.
+# An editor may save a file in several steps, but all within this time.
 QUIET_MILLISECONDS = 30
-# The versions whose folders are kept, because a process can still run one of them.
+# The number of versions whose folders are kept, because a process may still run an earlier version.
 VERSIONS = 3
 
 
 def run(stack: Stack, function: str | None, port: int, root: Path = ROOT) -> None:
-    """Runs the code in ``root`` until Ctrl-C. A debugger can attach to ``function`` on ``port``."""
+    """Runs the code in ``root`` until Ctrl-C is pressed. A debugger can attach to ``function`` on ``port``."""
     with exclusive_lock(stack.folder / "dev.lock", already_runs):
         stack.start()
         session = Session(stack, root)
-        # A stop by a program ends it as cleanly as Ctrl-C.
+        # SIGTERM ends the session as cleanly as Ctrl-C does.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             session.begin(function, port)
@@ -51,11 +51,11 @@ def run(stack: Stack, function: str | None, port: int, root: Path = ROOT) -> Non
 
 
 def already_runs() -> None:
-    raise StackError("`make dev` runs already in another terminal")
+    raise StackError("`make dev` is already running in another terminal")
 
 
 class Session:
-    """One run of ``make dev``. ``deployed`` is the description of the triggers that the stack was deployed with."""
+    """One run of ``make dev``. ``triggers`` describes the triggers of the code that is live."""
 
     def __init__(self, stack: Stack, root: Path) -> None:
         self.stack = stack
@@ -64,7 +64,7 @@ class Session:
         self.control = 0
         self.version = 0
         self.triggers = ""
-        # The logs wait while a breakpoint has the terminal.
+        # Log output pauses while a breakpoint uses the terminal.
         self.terminal = threading.Lock()
 
     def begin(self, function: str | None, port: int) -> None:
@@ -73,20 +73,20 @@ class Session:
         self._start_api()
         self._load()
         threading.Thread(target=self._follow_logs, daemon=True).start()
-        say("ready: save a file of app.py or chalicelib/, and press Ctrl-C to end")
+        say("ready: save app.py or a file in chalicelib/, or press Ctrl-C to stop")
         if function:
             say(f"a debugger can attach to {function} on 127.0.0.1:{port}")
-        say("breakpoint() opens here")
+        say("breakpoint() opens pdb in this terminal")
 
     def watch(self) -> None:
         paths = [self.root / name for name in (*CODE, *DEPLOYED)]
         for changes in watchfiles.watch(*paths, step=QUIET_MILLISECONDS, debounce=400):
             files = {str(Path(path).relative_to(self.root)) for _, path in changes}
-            # Editors write a temporary file first.
+            # An editor may write a temporary file first, which no longer exists.
             self.saved(sorted(each for each in files if (self.root / each).exists()) or sorted(files))
 
     def saved(self, files: list[str]) -> None:
-        """Makes the saved files live, with a deploy if they need one."""
+        """Makes the saved files live, with a deploy if necessary."""
         began = time.monotonic()
         what = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
         try:
@@ -97,15 +97,15 @@ class Session:
                 if not self._load():
                     return
                 if self.triggers != before:
-                    self._deploy(f"{what} changes a trigger, which needs a deploy")
+                    self._deploy(f"{what} changes a trigger and needs a deploy")
         except StackError as error:
-            say(f"error: {error}. The code before it goes on; save the file again to try once more")
+            say(f"error: {error}. The previous code keeps running; save the file again to retry")
             return
         say(f"{what}: live after {time.monotonic() - began:.2f} s")
 
     def end(self) -> None:
-        """Leaves the stack as ``make run`` does, with the edits deployed."""
-        say("ending; the edits are deployed")
+        """Deploys the edits, and leaves the stack as ``make run`` would."""
+        say("stopping, and deploying the edits")
         (self.folder / "code").unlink(missing_ok=True)
         self.stack.start()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -115,7 +115,7 @@ class Session:
         self.stack.start_live_api(self.control)
 
     def _load(self) -> bool:
-        """Makes the present code live, unless it cannot be imported. Returns whether it is live."""
+        """Makes the current code live if it can be imported. Returns whether the code is live."""
         self.version += 1
         folder = self.folder / str(self.version)
         folder.mkdir()
@@ -128,10 +128,10 @@ class Session:
             (folder / name).symlink_to(self.stack.project / name)
         answer = live_api.ask(self.control, folder)
         if "error" in answer:
-            say(f"this code cannot be imported, so the code before it goes on\n{_own_part(answer['error'], folder)}")
+            say(f"the code cannot be imported; the previous code keeps running\n{_own_part(answer['error'], folder)}")
             return False
         self.triggers = answer["triggers"]
-        # A rename replaces the link in one step.
+        # A rename replaces the link atomically.
         new = self.folder / "code.new"
         new.symlink_to(folder)
         new.replace(self.folder / "code")
@@ -164,18 +164,18 @@ class Session:
         threading.Thread(target=self._serve_terminal, args=(listener,), daemon=True).start()
 
     def _serve_terminal(self, listener: socket.socket) -> None:
-        """Gives the terminal to one breakpoint after another."""
+        """Connects the terminal to one breakpoint at a time."""
         while True:
             connection, _ = listener.accept()
             with self.terminal, connection:
                 threading.Thread(target=_send_lines, args=(connection,), daemon=True).start()
                 while text := connection.recv(65536):
                     print(text.decode(errors="replace"), end="", flush=True)
-                say("the function goes on")
+                say("the function continues")
 
 
 def _send_lines(connection: socket.socket) -> None:
-    """Sends what a person types until the connection ends."""
+    """Sends the lines typed in the terminal until the connection is closed."""
     with suppress(OSError, ValueError):
         while connection.fileno() >= 0:
             if select.select([sys.stdin], [], [], 0.2)[0]:
@@ -183,7 +183,7 @@ def _send_lines(connection: socket.socket) -> None:
 
 
 def _own_part(text: str, folder: Path) -> str:
-    """Returns a traceback from the first line of the project's code on, with the files of the checkout."""
+    """Returns a traceback from the project's first frame onwards, with paths relative to the checkout."""
     lines = text.replace(f"{folder}/", "").splitlines()
     first = next(
         (number for number, line in enumerate(lines) if '  File "app.py"' in line or '"chalicelib/' in line), 0

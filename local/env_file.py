@@ -1,4 +1,4 @@
-"""Writes ``.local/env``, the file to source: the stack's variables, and the commands ``chalice`` and ``cafe-token``."""
+"""Writes ``.local/env``, which sets the stack's variables and provides the commands ``chalice`` and ``cafe-token``."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def write(file: Path, variables: Mapping[str, str], ports: tuple[int, int], users_file: Path) -> None:
-    """Writes the file, and its commands into the folder ``bin`` beside it.
+    """Writes the environment file, and writes its commands to the folder ``bin`` beside it.
 
-    ``chalice`` works on the stack in that folder, with the ports of its API and of MiniStack. ``cafe-token`` reads
+    ``chalice`` uses the stack in the file's folder, whose API and MiniStack use ``ports``. ``cafe-token`` reads
     ``users_file``.
     """
     programs = file.parent / "bin"
@@ -26,7 +26,7 @@ def write(file: Path, variables: Mapping[str, str], ports: tuple[int, int], user
         "cafe-token": f"local.users {_quoted(users_file)}",
     }.items():
         wrapper = programs / name
-        # Compiled files would end up in the deployment package.
+        # Compiled Python files would end up in the deployment package.
         lines = ["#!/bin/sh", "export PYTHONDONTWRITEBYTECODE=1"]
         lines += [f"export PYTHONPATH={_quoted(ROOT)}"]
         wrapper.write_text("\n".join([*lines, f'exec {_quoted(sys.executable)} -P -m {command} "$@"']) + "\n")
@@ -34,7 +34,7 @@ def write(file: Path, variables: Mapping[str, str], ports: tuple[int, int], user
     lines = [f"export {name}={_quoted(value)}" for name, value in variables.items()]
     lines += [f'export {name}="{hosts}${{{name}:+,${name}}}"' for name, hosts in NO_PROXY.items()]
     lines += [
-        # These variables would take precedence over the keys above.
+        # These variables would take precedence over the exported access keys.
         "unset AWS_PROFILE AWS_SESSION_TOKEN",
         f'export PATH={_quoted(programs)}:{_quoted(PROGRAMS)}:"$PATH"',
         # If cafe-token fails, all other variables are still set.

@@ -8,7 +8,7 @@ from typing import Any
 from local.api import Api
 
 COLUMNS = ("since", "kind", "tries", "what", "why")
-# A request that reads dead letters hides them from other requests briefly, so an empty response is not final.
+# Reading dead letters briefly hides them from other requests, so an empty response is not conclusive.
 EMPTY_ANSWERS = 3
 PAUSE_SECONDS = 2.0
 
@@ -29,7 +29,7 @@ def show(api: Api) -> None:
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """Prints the rows with every column but the last padded to its longest cell."""
+    """Prints the rows as a table, in which every column except the last is padded to its longest cell."""
     lines = [COLUMNS, *(tuple(str(row[name]) for name in COLUMNS) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS) - 1)]
     for line in lines:
@@ -38,16 +38,16 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 
 
 def redrive(api: Api) -> bool:
-    """Puts the existing dead letters back, and prints those that could not be put back.
+    """Puts the existing dead letters back, and prints the dead letters that could not be put back.
 
-    Returns whether none are left. A message that fails again is a new dead letter, which a person should read.
+    Returns whether no dead letters are left. A message that fails again becomes a new dead letter to investigate.
     """
     waiting = api.get("/dead-letters?limit=1")["total"]
     redriven, empty_answers = 0, 0
     while True:
         answer = api.post("/dead-letters/redrive", {})
         redriven += answer["redriven"]
-        # Each request also retries the letters that earlier requests could not put back.
+        # Each request also retries the dead letters that earlier requests could not put back.
         kept = answer["kept"]
         if answer["redriven"]:
             print(f"  {redriven:,} put back, {answer['left']:,} left", flush=True)

@@ -1,7 +1,7 @@
-"""The REST API under ``make dev``: ``chalice local`` for code that changes, on a port that stays open.
+"""Serves the REST API under ``make dev``, like ``chalice local``, on a port that stays open while the code changes.
 
-``python -m local.live_api`` imports the requirements once and opens the port. For each version of the code it forks a
-process, which serves the port once it has imported the code. The earlier version finishes its requests and ends.
+``python -m local.live_api`` imports the requirements once and opens the port. For each version of the code, it forks a
+process that imports the code and then serves the port. The previous version's process finishes its requests and exits.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from chalice.local import ChaliceRequestHandler, ThreadedHTTPServer, create_loca
 
 from infra.deploy import triggers
 
-# What a version of the code imports, so that a fork need not.
+# Requirements of all versions of the code, which are imported once, before the forks.
 REQUIREMENTS = ("boto3", "humanize", "jinja2", "jwt", "pymysql", "pythonjsonlogger.json")
-# No request takes longer.
+# Time limit for finishing open requests, which is longer than any request takes.
 DRAIN_SECONDS = 30
 ASK_SECONDS = 60
 
 
 def ask(port: int, folder: Path) -> dict[str, str]:
-    """Asks the process with this control port to serve the code in ``folder``.
+    """Asks the process that listens on this control port to serve the code in ``folder``.
 
-    Returns ``triggers``, a description of the code's decorators, or ``error``, the traceback of the import.
+    Returns ``triggers``, a description of the code's decorators, or ``error``, the import's traceback.
     """
     with socket.create_connection(("127.0.0.1", port), ASK_SECONDS) as connection, connection.makefile("rw") as stream:
         stream.write(f"{folder}\n")
@@ -50,13 +50,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m local.live_api", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--stage", required=True)
-    parser.add_argument("--control", type=int, required=True, help="the port that takes folders with code")
+    parser.add_argument("--control", type=int, required=True, help="the port that receives the paths of code folders")
     arguments = parser.parse_args()
     for name in REQUIREMENTS:
         importlib.import_module(name)
     serving = None
     listener, control = (socket.create_server(("127.0.0.1", port)) for port in (arguments.port, arguments.control))
-    # Two versions can wait for the same connection, and only one of them gets it.
+    # Two versions may wait for the same connection, but only one of them can accept it.
     listener.settimeout(1)
     while True:
         connection, _ = control.accept()
@@ -67,7 +67,7 @@ def main() -> None:
                     os.kill(serving, signal.SIGTERM)
                 serving = process
             stream.write(json.dumps(answer) + "\n")
-        # Collects the earlier versions that have ended.
+        # Reaps the processes of earlier versions that have exited.
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
@@ -81,14 +81,12 @@ def _fork(folder: str, stage: str, listener: socket.socket) -> tuple[dict[str, s
         _serve(folder, stage, listener, writer)
     os.close(writer)
     with os.fdopen(reader) as stream:
-        answer: dict[str, str] = json.loads(
-            stream.read() or '{"error": "the process ended while it imported the code"}'
-        )
+        answer: dict[str, str] = json.loads(stream.read() or '{"error": "the process ended while importing the code"}')
     return answer, process
 
 
 class _Server(ThreadedHTTPServer):
-    """Serves the shared port, and can finish its requests before it ends."""
+    """Serves the shared port, and can finish its requests before it exits."""
 
     def __init__(self, listener: socket.socket, app: Any, config: Any) -> None:
         handler = functools.partial(ChaliceRequestHandler, app_object=app, config=config)
@@ -106,7 +104,7 @@ class _Server(ThreadedHTTPServer):
         self._connections.discard(request)
 
     def drain(self) -> None:
-        """Returns when each open request has its response. A connection without one is closed."""
+        """Waits until all open requests have been answered, and closes idle connections."""
         deadline = time.monotonic() + DRAIN_SECONDS
         for each in list(self._connections):
             with contextlib.suppress(OSError):
@@ -116,23 +114,23 @@ class _Server(ThreadedHTTPServer):
 
 
 def _serve(folder: str, stage: str, listener: socket.socket, writer: int) -> NoReturn:
-    """Imports the code, writes the answer to the pipe, serves until SIGTERM, and ends the process."""
+    """Imports the code, writes the result to the pipe, serves requests until SIGTERM, and exits."""
     answer, server = {}, None
-    # The code finds its own packages only, as on AWS.
+    # As on AWS, the code must find only its own packages.
     sys.path[:] = [each for each in sys.path if each != os.environ["PYTHONPATH"]]
     try:
         factory = CLIFactory(folder, environ=os.environ)
         config = factory.create_config_obj(stage)
         app = factory.load_chalice_app(config.environment_variables)
-        # The handlers import their flows only when they run.
+        # Handlers import their flows only when they are called, so app.py alone would not show all import errors.
         for module in pkgutil.walk_packages([f"{folder}/chalicelib"], "chalicelib."):
             importlib.import_module(module.name)
         answer["triggers"] = triggers.describe(app)
-        # It makes the app one that can serve several requests at once.
+        # Creating a local server also prepares the app for serving several requests at once.
         create_local_server(app, config, "127.0.0.1", 0).server.server_close()
         server = _Server(listener, app, config)
     except BaseException:  # noqa: BLE001
-        # The traceback is the answer. SystemExit too must not leave this function, where the parent's code would go on.
+        # Not even SystemExit may escape this function, because the fork would then run the parent's code.
         answer["error"] = traceback.format_exc()
     with os.fdopen(writer, "w") as stream:
         json.dump(answer, stream)

@@ -1,7 +1,7 @@
-"""The debugger's side in a function's process under ``make dev``, which knows this file as ``live_debugger``.
+"""The debugger for a function's process under ``make dev``. The process imports this file as ``live_debugger``.
 
-While a debugger holds the process, a file in the folder ``held`` makes time-outs wait. ``local/ministack/functions.py``
-looks for it.
+While a debugger holds the process, a file in the folder ``held`` makes ``local/ministack/functions.py`` suspend
+time-outs.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(os.environ.get("LIVE_FOLDER", ""))
-# The ports of `make dev`: of its terminal, and of the function that a debugger can attach to.
+# Contains the terminal's port, the function that a debugger can attach to, and the debugger's port.
 SETTINGS = FOLDER / "debugger.json"
-# A function ends its calls before its time-out, and must not do so after a breakpoint.
+# Functions derive their deadlines from the remaining time, which a breakpoint would use up.
 SECONDS = 24 * 3600
 LISTEN_TRIES = 20
 
 
 def prepare(function: str) -> None:
-    """Prepares the process of ``function``: its own deadline is far away, and a debugger can attach to it if asked."""
+    """Extends the deadline of ``function``, and lets a debugger attach if the settings name this function."""
     os.environ["_LAMBDA_TIMEOUT"] = str(SECONDS)
     settings = _settings()
     if settings.get("function") and function.endswith(f"-{settings['function']}"):
-        # The engineer's files stand for their copies. debugpy reads this when it is imported.
+        # Breakpoints in the engineer's files apply to the copies that run. debugpy reads this variable when imported.
         os.environ["PATHS_FROM_ECLIPSE_TO_PYTHON"] = json.dumps([[settings["root"], os.environ["LIVE_CODE"]]])
         os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
         import debugpy
 
-        # The function's earlier process may not have ended yet, or another one may hold the port.
+        # The function's previous process may still use the port for a moment.
         for _ in range(LISTEN_TRIES):
             try:
                 debugpy.listen(("127.0.0.1", settings["port"]))
@@ -48,19 +48,19 @@ def prepare(function: str) -> None:
 
 
 def hold(*_arguments: Any, **_options: Any) -> None:
-    """Opens pdb in the terminal of ``make dev``. Without that terminal the function goes on."""
+    """Opens pdb in the terminal of ``make dev``. If ``make dev`` is not running, the function continues."""
     frame = sys._getframe(1)
     try:
         connection = socket.create_connection(("127.0.0.1", _settings()["terminal"]), timeout=5)
     except (OSError, KeyError):
-        print("breakpoint() did nothing, because `make dev` does not run", file=sys.stderr)
+        print("breakpoint() did nothing, because `make dev` is not running", file=sys.stderr)
         return
     connection.settimeout(None)
     RemotePdb(connection).set_trace(frame)
 
 
 class RemotePdb(pdb.Pdb):
-    """pdb over a connection, which it closes when the function goes on without a breakpoint left."""
+    """A pdb session over a connection, closed when the function continues with no breakpoints left."""
 
     def __init__(self, connection: socket.socket) -> None:
         stream = connection.makefile("rw")
@@ -81,13 +81,13 @@ class RemotePdb(pdb.Pdb):
         self._held.close()
 
     def do_EOF(self, argument: str) -> bool | None:  # noqa: N802 - pdb's own name
-        """Goes on when `make dev` has ended."""
+        """Lets the function continue after `make dev` has ended."""
         return self.do_continue(argument)
 
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Makes time-outs wait."""
+    """Suspends time-outs while a debugger holds this process."""
     file = FOLDER / "held" / str(os.getpid())
     file.parent.mkdir(exist_ok=True)
     file.touch()

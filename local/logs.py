@@ -1,6 +1,6 @@
-"""The logs of the functions and of the API as one stream of lines, and the lines about one id.
+"""Shows the logs of the functions and the API as one stream of lines, or only the lines about one id.
 
-Each line has its time, its function, the id of its subject, what happened, and how long the invocation took.
+Each line contains a time, a function, the subject's id, what happened, and how long the invocation took.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from local.stack import Stack
 
 POLL_SECONDS = 1
-# A line can arrive this much later than a newer one.
+# A log line may arrive this much later than newer lines.
 LATE_MILLISECONDS = 10_000
-# `make logs` begins with this many of the existing lines.
+# `make logs` first prints this many existing lines.
 LAST_LINES = 20
 NO_PAUSE = nullcontext()
-# All logs of the local cloud, which forgets them when it stops.
+# Covers all of the local cloud's logs, which are lost when it stops.
 WHOLE_TIME = timedelta(days=365)
-# What Lambda writes around the lines of an invocation, and what the API's server and botocore write.
+# Lines that Lambda adds to each invocation, and lines from the API's server and from botocore.
 FRAME = re.compile(r"(START|END) RequestId: ")
 REPORT = re.compile(r"REPORT RequestId: .*?\tDuration: ([0-9.]+) ms")
 NOISE = re.compile(r"127[.]0[.]0[.]1 - - \[|Found (endpoint|credentials) |Serving on |Restarting local dev server")
@@ -36,13 +36,13 @@ IDS = (*SUBJECT_IDS, "key", "notificationID", "correlationId")
 # What a line does not show as name=value.
 HIDDEN = (*COMMON, *IDS, "milliseconds")
 
-# The time in milliseconds, the log stream and the text.
+# An event's time in milliseconds, log stream and text.
 Event = tuple[int, str, str]
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which lines to show: of one function or ``api``, about one id, and not older than ``since``."""
+    """Selects log lines by function (or ``api``), by id and by maximum age."""
 
     function: str | None = None
     identifier: str | None = None
@@ -58,16 +58,16 @@ class Filter:
 
 @dataclass(frozen=True, order=True)
 class Entry:
-    """A log record with the duration of its invocation, if it is the last one of the invocation."""
+    """A log record. An invocation's last record also contains the invocation's duration."""
 
     line: Line
     milliseconds: float | None = None
 
     def shown(self) -> Iterator[str]:
-        """Yields the lines for the terminal: one for the record, and those of its traceback."""
+        """Yields the lines to print: one for the record, followed by the record's traceback."""
         record = self.line.record
         message, *more = str(record.get("message", "")).splitlines() or [""]
-        # The console and the API have their errors in these fields.
+        # A traceback may be part of the message or a separate field.
         traceback = [*more, *str(record.get("exc_info") or "").splitlines()]
         identifier = next((str(record[name]) for name in IDS if record.get(name)), "-")
         level = record.get("level", "INFO")
@@ -88,9 +88,9 @@ def follow(
     last: int = LAST_LINES,
     pause: AbstractContextManager[Any] = NO_PAUSE,
 ) -> None:
-    """Prints the ``last`` lines and then each new one, oldest first: forever, or with ``once`` only the existing ones.
+    """Prints the ``last`` existing lines and then, unless ``once`` is set, every new line.
 
-    It prints nothing while another thread holds ``pause``.
+    Prints nothing while another thread holds ``pause``.
     """
     from botocore.exceptions import EndpointConnectionError
 
@@ -102,7 +102,7 @@ def follow(
             try:
                 functions = invocations(new_events(client, prefix, recent), stack.stage)
             except EndpointConnectionError:
-                raise StackError("the stack was stopped: start it with `make run`") from None
+                raise StackError("the stack has been stopped: start the stack with `make run`") from None
             entries = sorted(filter(shown, [*functions, *_api_entries(stack, api)]))
             if first and shown.since:
                 oldest = f"{datetime.now(UTC) - shown.since:%Y-%m-%d %H:%M:%S}"
@@ -119,20 +119,20 @@ def follow(
 
 
 def _api_entries(stack: Stack, api: TextIO) -> Iterator[Entry]:
-    """Yields the new records of the API's log. Lines without a record, as of a traceback, form one entry."""
+    """Yields the API's new log entries. Consecutive lines that are not records form one entry."""
     if stack.api.log.stat().st_size < api.tell():
-        api.seek(0)  # the API was started again, with an empty log
+        api.seek(0)  # the API was restarted with an empty log
     lines = [line for line in api.read().splitlines() if line.strip() and not NOISE.match(line)]
     for line in joined("API", lines, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}"):
         yield Entry(line, line.record.get("milliseconds"))
 
 
 def invocations(events: Iterable[tuple[str, Event]], stage: str) -> Iterator[Entry]:
-    """Yields the records of the functions. ``events`` has pairs of log group and event."""
+    """Yields the functions' log entries. ``events`` contains pairs of a log group and an event."""
     streams: dict[tuple[str, str], list[Event]] = {}
     for group, event in events:
         streams.setdefault((group, event[1]), []).append(event)
-    # MiniStack has a log stream for each invocation.
+    # MiniStack creates a log stream for each invocation.
     for (group, _), found in streams.items():
         texts = [text for _, _, text in found]
         durations = [float(report[1]) for text in texts if (report := REPORT.match(text))]
@@ -145,7 +145,7 @@ def invocations(events: Iterable[tuple[str, Event]], stage: str) -> Iterator[Ent
 
 
 def joined(name: str, texts: list[str], moment: str) -> Iterator[Line]:
-    """Yields a line for each record, and one for each run of other lines, with the time of the record before it."""
+    """Yields a line for each record. Other consecutive lines become one line with the previous record's time."""
     other: list[str] = []
     for text in [*texts, ""]:
         line = Line.of(name, text, moment)
@@ -180,19 +180,19 @@ def trace(stack: Stack, identifier: str, since: timedelta | None = None) -> bool
 
     def ask(ids: str) -> list[trace.Line]:
         pattern = re.compile(f"[^A-Za-z0-9_-]({ids})[^A-Za-z0-9_-]")
-        # The log also has a line of `chalice local` for each request, which is no record.
+        # The log also contains the request lines of `chalice local`, which are not records.
         records = (line for line in stack.api.log.read_text(errors="replace").splitlines() if line.startswith("{"))
         return ask_functions(ids) + [trace.Line.of("API", line) for line in records if pattern.search(line)]
 
     lines = trace.follow(ask, identifier)
-    hints = ["The local cloud forgets its logs at `make stop`.", "For a stage on AWS: make trace ID=x STAGE=y"]
+    hints = ["`make stop` deletes the local cloud's logs.", "For a stage on AWS, run: make trace ID=x STAGE=y"]
     for line in trace.report(lines, identifier, "the logs of this stack", hints):
         print(line)
     return bool(lines)
 
 
 def _client(stack: Stack) -> Any:
-    # The port of the running stack, even if the shell's variable has another one now.
+    # Uses the running stack's port, because the shell's variable may have changed since the start.
     port = stack.cloud.process.port()
     if port is None:
         raise StackError("the stack is not running: run `make run`")
@@ -200,10 +200,9 @@ def _client(stack: Stack) -> Any:
 
 
 def new_events(client: Any, prefix: str, recent: dict[str, Counter[Event]]) -> list[tuple[str, Event]]:
-    """Returns what the functions wrote since the last call, as pairs of log group and event in the order of time.
+    """Returns the functions' new log events, as pairs of a log group and an event in chronological order.
 
-    ``recent`` has the last seconds' events of each log group, which were returned already. Each call reads from there
-    on, and updates it.
+    ``recent`` maps each log group to the latest events that were already returned. Each call updates ``recent``.
     """
     events = []
     for page_of_groups in client.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=prefix):

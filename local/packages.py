@@ -20,7 +20,7 @@ SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin")
 def install(name: str, *, apt: Sequence[str], brew: Sequence[str], alternative: str) -> None:
     """Installs the program ``name`` with the system's package manager.
 
-    Raises ``StackError`` if that fails, with a message that ends with ``alternative``.
+    If that fails, raises ``StackError`` with a message that ends with ``alternative``.
     """
     if sys.platform == "darwin" and shutil.which("brew"):
         refresh, install = ["brew", "update"], ["brew", "install", *brew]

@@ -18,20 +18,20 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-# Both spellings are needed: curl reads only the lower-case one, and some programs only the upper-case one.
+# Both spellings are needed: curl reads only the lower-case name, and some programs only the upper-case name.
 NO_PROXY = {"no_proxy": "127.0.0.1,localhost", "NO_PROXY": "127.0.0.1,localhost"}
 
 
 class StackError(Exception):
-    """A problem that the person at the terminal can solve. The message says how."""
+    """A problem that the user can solve. The message says how to solve it."""
 
 
 @dataclass(frozen=True)
 class Process:
     """A background process, identified by ``<folder>/<name>.json``. Its output goes to ``<folder>/<name>.log``.
 
-    The system reuses process ids, so the JSON file also records the start time. If the running process has a different
-    start time, it is someone else's: it is never signalled, and the recorded process counts as ended.
+    The system reuses process ids, so the JSON file also records the start time. A running process with a
+    different start time is unrelated: it is never signalled, and the recorded process counts as ended.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Process:
         return int(self._read()["port"]) if self.pid() else None
 
     def start(self, command: Sequence[str], environment: Mapping[str, str], fingerprint: str, port: int) -> None:
-        """Starts ``command`` in its own session, with only this ``environment``. Its output goes to the log file."""
+        """Starts ``command`` in its own session, with only this ``environment``. The output goes to the log file."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as log:
             process = subprocess.Popen(
@@ -80,7 +80,7 @@ class Process:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        # Without a return code, Popen would warn that the process is still running, which is intended here.
+        # If no return code were set, Popen would warn that the process is still running, which is intended.
         process.returncode = 0
         record = {"pid": process.pid, "started": _start_time(process.pid), "fingerprint": fingerprint, "port": port}
         self._record.write_text(json.dumps({name: str(value) for name, value in record.items()}))
@@ -99,7 +99,7 @@ class Process:
             time.sleep(0.05)
 
     def stop(self, seconds: float = 10) -> bool:
-        """Terminates the process, kills it after ``seconds``, and kills its remaining child processes.
+        """Terminates the process, kills it if it still runs after ``seconds``, and kills its remaining child processes.
 
         Returns whether the process was running.
         """
@@ -125,7 +125,7 @@ class Process:
 
 
 def fingerprint(*parts: object) -> str:
-    """Returns a short digest of ``parts``. A path contributes its content, except compiled files."""
+    """Returns a short digest of ``parts``. Paths contribute the content of their files, except compiled files."""
     digest = sha256()
     for part in parts:
         if isinstance(part, Path):
@@ -140,7 +140,7 @@ def fingerprint(*parts: object) -> str:
 
 @contextmanager
 def exclusive_lock(file: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Lets only one command at a time run the block. Other commands call ``on_wait``, and then wait.
+    """Ensures that only one command at a time runs the block. Other commands call ``on_wait``, and then wait.
 
     The operating system releases the lock when the process ends.
     """
@@ -169,7 +169,7 @@ def basic_environment() -> dict[str, str]:
 
 
 def answers(url: str) -> bool:
-    """Returns whether a request to ``url`` returns 200."""
+    """Returns whether a request to ``url`` returns status 200."""
     try:
         with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - http, on 127.0.0.1  # nosec B310
             return bool(response.status == 200)
@@ -189,7 +189,7 @@ def accepts(port: int) -> bool:
 def free_ports(number: int) -> list[int]:
     """Returns ``number`` different ports on which nothing is listening.
 
-    The ports are below the range for outgoing connections, which could take a port before its server starts.
+    The ports are below the range for outgoing connections, because those could take a port before its server starts.
     """
     ports: list[int] = []
     with contextlib.ExitStack() as stack:
@@ -209,7 +209,7 @@ def require_free_port(port: int, variable: str) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
-            raise StackError(f"port {port} is in use: set {variable} to another") from None
+            raise StackError(f"port {port} is in use: set {variable} to another port") from None
 
 
 def _start_time(pid: int) -> str:
@@ -217,7 +217,7 @@ def _start_time(pid: int) -> str:
     stat = Path(f"/proc/{pid}/stat")
     if stat.parent.parent.joinpath("self").exists():
         try:
-            # The name in brackets may contain spaces, so the fields are counted after it: 0 is the state, 19 the start.
+            # The name in brackets may contain spaces, so fields are counted after it: 0 is the state, 19 the start.
             fields = stat.read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             return ""

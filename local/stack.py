@@ -1,7 +1,7 @@
-"""Starts, repairs and stops the whole system on one machine. All its files are in one folder.
+"""Starts, repairs and stops the whole system on one machine. All files of a stack are in one folder.
 
-MiniStack keeps its state in memory. A new MiniStack therefore gets a deploy from scratch, with an empty database and
-without Chalice's record of deployed functions. Otherwise the deploy would refer to resources that no longer exist.
+MiniStack keeps its state in memory. A new MiniStack therefore needs a deploy from scratch, with an empty database and
+without Chalice's record of deployed functions, which would refer to resources that no longer exist.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Stack:
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Stack:
-        """Returns this checkout's stack, with the ports and the MySQL server from the CAFE_ variables."""
+        """Returns this checkout's stack, with the ports and the MySQL server that the CAFE_ variables name."""
 
         def port(variable: str, default: int) -> int:
             value = environment.get(variable) or str(default)
@@ -112,7 +112,7 @@ class Stack:
             self.database.check_external_server()
             self._install(say)
             if self._is_deployed() and self.cloud.runs() and self.database.runs():
-                say(f"  MiniStack on port {self.aws_port} and MariaDB on port {self.db_port} are running")
+                say(f"  MiniStack on port {self.aws_port} and MariaDB on port {self.db_port} are already running")
                 self._deploy(say)
             else:
                 self._remove_deployment()
@@ -135,18 +135,18 @@ class Stack:
         return self.variables()
 
     def deploy(self, say: Say = say) -> None:
-        """Deploys the present code and infrastructure to the running stack."""
+        """Deploys the current code and infrastructure to the running stack."""
         with self._lock(say):
             self._deploy(say)
             self._write_environment()
 
     def restart_api(self) -> None:
-        """Starts the API again if its code or configuration has changed."""
+        """Restarts the API if its code or configuration has changed."""
         with self._lock(say):
             self._start_api()
 
     def start_live_api(self, control_port: int) -> None:
-        """Starts the API of ``make dev`` in place of ``chalice local``. It serves no code before it is asked to."""
+        """Starts the API of ``make dev`` in place of ``chalice local``. The API then waits for code to serve."""
         command = [sys.executable, "-m", "local.live_api", "--port", str(self.api_port)]
         command += ["--stage", self.stage, "--control", str(control_port)]
         environment = {**basic_environment(), **self._api_variables(), "PYTHONPATH": str(ROOT)}
@@ -155,7 +155,7 @@ class Stack:
         self.api.wait(lambda: accepts(control_port))
 
     def stop(self, say: Say = say) -> None:
-        """Ends every process that ``start`` started, and removes the files that describe the deployed system."""
+        """Stops every process that ``start`` started, and removes the files that describe the deployed system."""
         with self._lock(say):
             running = [name for name, process in self.processes.items() if process.pid()]
             self.api.stop()
@@ -198,7 +198,7 @@ class Stack:
         return self._deployed_file.exists() and self._deployed_file.read_text() == self._deployment_target
 
     def _check_ports(self) -> None:
-        """Raises ``StackError`` if another program uses a port. Must run before anything starts or stops."""
+        """Raises ``StackError`` if another program uses a port. Must be called before anything starts or stops."""
         ports = {"CAFE_API_PORT": self.api_port, "CAFE_AWS_PORT": self.aws_port, "CAFE_DB_PORT": self.db_port}
         if len(set(ports.values())) < len(ports):
             values = ", ".join(f"{variable}={port}" for variable, port in ports.items())
@@ -228,13 +228,13 @@ class Stack:
             file.unlink(missing_ok=True)
 
     def _start_database(self, say: Say) -> None:
-        """Starts the server if it is not running, and creates an empty database."""
+        """Starts the database server if it is not running, and creates an empty database."""
         if not self.database.runs():
             _timed(say, f"MariaDB on port {self.db_port}", self.database.start)
         self.database.recreate()
 
     def _deploy(self, say: Say) -> None:
-        """Runs the deploy as for AWS and with the same permissions, but with another endpoint."""
+        """Runs the same deploy as for AWS, with the same permissions but with another endpoint."""
         variables = {
             # pip may need the shell's variables, but the shell's AWS variables could select another account.
             **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
@@ -250,10 +250,10 @@ class Stack:
         _timed(say, "deployed", partial(_run, command, variables, say))
 
     def _create_users(self) -> None:
-        """Creates one user in each group, with passwords that last as long as the user pool."""
+        """Creates one user in each group, with passwords that are valid as long as the user pool exists."""
         if self.users.file.exists():
             return
-        # Imported here, because a stack that already has users starts faster without this import.
+        # Imported only here, because a stack that already has users starts faster without this import.
         from infra import users
 
         variables = self.variables()
@@ -265,7 +265,7 @@ class Stack:
         self.users.write(f"http://127.0.0.1:{self.aws_port}", variables["USER_POOL_CLIENT_ID"], passwords)
 
     def _start_api(self) -> None:
-        """Starts ``chalice local`` with the API's role. Restarts it if the code, the settings or MiniStack changed."""
+        """Starts ``chalice local`` with the API's role, or restarts it if code, settings or MiniStack changed."""
         variables = self._api_variables()
         command = chalice_local.command(self.project, self.api_port, self.stage)
         files = (*API_SOURCES, Path(variables["AWS_CONFIG_FILE"]), self.project / ".chalice" / "config.json")
@@ -279,7 +279,7 @@ class Stack:
         self.api.wait(self._api_answers, ANSWER_SECONDS)
 
     def _api_variables(self) -> dict[str, str]:
-        """Returns the environment of the API, which makes it sign with its own role."""
+        """Returns the API's environment variables, which make the API use its own role."""
         configuration = self.folder / "aws" / "config"
         configuration.parent.mkdir(exist_ok=True)
         role_arn = json.loads(self._outputs_file.read_text())["API_ROLE_ARN"]

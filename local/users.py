@@ -1,6 +1,6 @@
-"""The local stack's users and their tokens, for everything that calls its API.
+"""The local stack's users and their tokens, for all programs that call the API.
 
-The command ``cafe-token`` from ``.local/env`` prints a token. This module imports little, to keep the command fast.
+The command ``cafe-token`` from ``.local/env`` prints a token. This module has few imports, to keep the command fast.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ EARLY_SECONDS = 300
 
 
 class Users:
-    """The users of one stack. ``file`` holds their passwords and the sign-in address."""
+    """A stack's users. ``file`` contains their passwords and the sign-in address."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        # Keyed by user pool client and user: a token, and the monotonic time at which it must be renewed.
+        # Maps a user pool client and a user to a token and the monotonic time at which the token must be renewed.
         self._tokens: dict[tuple[str, str], tuple[str, float]] = {}
 
     def write(self, endpoint: str, client_id: str, passwords: Mapping[str, str]) -> None:
@@ -80,7 +80,7 @@ def _sign_in(endpoint: str, client_id: str, name: str, password: str) -> tuple[s
 
 
 def main() -> None:
-    """Runs ``cafe-token [NAME]``. NAME defaults to the manager. The wrapper passes the users' file before it."""
+    """Runs ``cafe-token [NAME]``. NAME defaults to the manager. The wrapper adds the users' file before NAME."""
     file, *names = sys.argv[1:]
     try:
         print(Users(Path(file)).token(*names[:1]))

@@ -1,6 +1,6 @@
-"""Serves the console: one web page and the script and style files in this folder.
+"""Serves the console: one web page, with the scripts and styles in this folder.
 
-The page itself is public and the same for everyone. It loads all data from the API, which requires signing in.
+The page itself is public and the same for everyone. The API that provides its data requires users to sign in.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from chalicelib.errors import NotFound
 from chalicelib.settings import VERSION, Settings, cognito_endpoint, uploads_url
 
 FOLDER = Path(__file__).parent
-# All types are text, because Chalice refuses to send a binary type unless the client accepts exactly that type.
+# No type is binary, because Chalice sends a binary type only to clients whose Accept header names exactly that type.
 TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 # Maximum length of a file name in an error message.
 NAME_CHARACTERS = 80
@@ -41,7 +41,7 @@ def page(request: Request, settings: Settings) -> Response:
 
 def file(request: Request, settings: Settings, name: str) -> Response:
     """Returns the console file ``name``. Raises ``NotFound``."""
-    # The name is only compared with existing files, so a path such as ``../app.py`` cannot leave the folder.
+    # The name must equal an existing file's name, so a path such as ``../app.py`` cannot leave the folder.
     for path in FOLDER.iterdir():
         if path.name == name and path.suffix in TYPES:
             return _answer(request, settings, path.read_text("utf-8"), TYPES[path.suffix])
@@ -51,19 +51,19 @@ def file(request: Request, settings: Settings, name: str) -> Response:
 def _answer(request: Request, settings: Settings, text: str, content_type: str) -> Response:
     """Returns a response with ``text``, or a 304 if the browser's copy is current.
 
-    The browser checks every time, so it never shows an old file after a deploy.
+    The browser revalidates its copy every time, so it never shows an outdated file after a deploy.
     """
     headers: dict[str, str | list[str]] = {
-        # A 304 needs the content type too: the browser keeps the latest headers, and API Gateway's default is JSON.
+        # A 304 also needs the content type: browsers store its headers, and API Gateway's default type is JSON.
         "Content-Type": content_type,
         "Content-Security-Policy": content_security_policy(settings),
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-cache",
     }
-    # The digest covers the headers too, because a changed header must also reach the browser.
+    # The digest includes the headers, so that the browser also receives a changed header.
     digest = hashlib.sha256(f"{headers} {text}".encode()).hexdigest()[:32]
-    # A weak tag also matches the compressed response.
+    # A weak ETag also matches the compressed response.
     headers["ETag"] = f'W/"{digest}"'
     browser_tags = request.headers.get("if-none-match", "").split(",")
     if digest in (tag.strip().removeprefix("W/").strip('"') for tag in browser_tags):

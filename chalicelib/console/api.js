@@ -4,13 +4,13 @@ import { serverTime } from "./format.js";
 import { keep, recall } from "./kept.js";
 import { renew, token } from "./sign-in.js";
 
-// API Gateway answers within 29 seconds. A request that can be repeated has a shorter limit, because most are fast.
+// API Gateway responds within 29 seconds. Repeatable requests have a shorter time limit, because most are fast.
 const PATIENCE_SECONDS = { again: 15, once: 30 };
 const TRIES = 4;
 
 /**
- * An error from the API. `status` is the HTTP status, or 0 if there was no response. `problems` lists the invalid
- * fields as `{ field, message }`.
+ * An error from the API. `status` is the HTTP status, or 0 if there was no response.
+ * `problems` lists the invalid fields as `{ field, message }`.
  */
 export class ApiError extends Error {
   constructor(status, message, problems = []) {
@@ -20,15 +20,15 @@ export class ApiError extends Error {
   }
 }
 
-/** Sends a GET request with the query `parameters` that have a value. */
+/** Sends a GET request with those query `parameters` that have a value. */
 export function get(path, parameters = {}, signal = undefined) {
   const given = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== "");
   return request("GET", given.length ? `${path}?${new URLSearchParams(given)}` : path, { signal });
 }
 
 /**
- * Sends a POST request. If `key` (an Idempotency-Key) or `again` is given, it is retried until there is a response. Set
- * `again` only if a repeated request is safe. Without either, a lost response is an error with status 0.
+ * Sends a POST request, and retries it until there is a response if `key` (an Idempotency-Key) or `again` is set.
+ * Set `again` only if repeating the request is safe. If neither is set, a lost response is an error with status 0.
  */
 export const post = (path, body, { key, again = Boolean(key) } = {}) => request("POST", path, { body, key, again });
 
@@ -44,7 +44,7 @@ async function request(method, path, { body, key, signal, again = true }) {
       if (signal?.aborted) throw signal.reason;
       if (!isConnection(error)) throw error;
       reportLost();
-      if (!again) throw new ApiError(0, "The connection was lost before the server answered.");
+      if (!again) throw new ApiError(0, "The connection was lost before the server responded.");
       await untilConnected(signal);
       continue;
     }
@@ -52,7 +52,7 @@ async function request(method, path, { body, key, signal, again = true }) {
     if (response.ok) return answer;
     const { status } = response;
     if ((status === 401 || status === 403) && !renewed) {
-      // The token may have expired, or the person's groups may have changed, so a new token is tried once.
+      // The token may have expired, or the user's groups may have changed, so this retries once with a new token.
       renewed = true;
       if (await renew(idToken)) continue;
     }
@@ -61,8 +61,8 @@ async function request(method, path, { body, key, signal, again = true }) {
       tries += 1;
       continue;
     }
-    // API Gateway's own errors use a lower-case `message`.
-    const message = answer.Message ?? answer.message ?? `The server answered with status ${status}. Try again.`;
+    // API Gateway's own errors use the lower-case key `message`.
+    const message = answer.Message ?? answer.message ?? `The server responded with status ${status}. Try again.`;
     throw new ApiError(status, message, answer.Problems);
   }
 }
@@ -82,8 +82,9 @@ function send(method, path, body, key, idToken, signal, again) {
 }
 
 /**
- * Returns whether the API did not respond. A SyntaxError means that a public network's sign-in page came in place of
- * JSON. Chromium throws an AbortError if the time limit ends while the response arrives.
+ * Returns whether the error means that the API did not respond.
+ * A SyntaxError means that the response was not JSON but, for example, a public network's sign-in page.
+ * Chromium throws an AbortError if the time limit is reached while the response is arriving.
  */
 const isConnection = (error) =>
   error instanceof TypeError || error instanceof SyntaxError || ["TimeoutError", "AbortError"].includes(error.name);
@@ -97,15 +98,15 @@ function pause(milliseconds, signal) {
 
 const LETTERS = "0123456789abcdefghjkmnpqrstvwxyz";
 
-/** Returns a new Idempotency-Key. It becomes the id of the order or report, so it is short enough to read aloud. */
+/** Returns a new Idempotency-Key, short enough to read aloud, because it becomes the order's or the report's id. */
 function newKey() {
   const letters = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => LETTERS[byte % 32]);
   return letters.join("").replace(/(.{4})(?=.)/g, "$1-");
 }
 
 /**
- * Sends a form's requests. If there was no response, the same content is sent again with the same Idempotency-Key, and
- * takes effect once. After a response, a new key is used. The key is saved under `name` and survives a reload.
+ * Sends a form's requests. If a response is lost, sending the same content again reuses its Idempotency-Key.
+ * After a response, the next request uses a new key. The key is saved under `name` and survives a reload.
  */
 export class Submission {
   #name;

@@ -1,4 +1,4 @@
-/** Settings of the deployed stage, which the server writes into the page's meta tags. */
+/** Reads the deployed stage's settings from the page's meta tags. */
 const meta = (name) => document.querySelector(`meta[name="cafe-${name}"]`).content;
 
 export const config = {

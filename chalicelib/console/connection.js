@@ -1,17 +1,17 @@
 /**
- * Tracks whether the API can be reached. After a failed request, call `reportLost` and await `untilConnected`. The page
- * then polls the API, first after one second and then less often, until the API responds.
+ * Tracks whether the API can be reached. After a failed request, call `reportLost` and await `untilConnected`.
+ * The page then polls the API until it responds, first after one second and then less often.
  */
 const MOST_SECONDS = 15;
 const PATIENCE_SECONDS = 10;
 
 const listeners = [];
 let waiting = [];
-let state = "connected"; // or "lost", with a timer until the next try, or "asking"
+let state = "connected"; // "connected", or "lost" between tries, or "asking" during a try
 let losses = 0;
 let timer;
 
-/** Calls `listener` with the seconds until the next try, 0 during a try, or null when the API can be reached. */
+/** Calls `listener` with the seconds until the next try, 0 during a try, or null once the API can be reached. */
 export const onConnection = (listener) => listeners.push(listener);
 
 function become(next, seconds) {
@@ -26,14 +26,14 @@ export function reportLost() {
 }
 
 function wait() {
-  // The random factor spreads the retries of many pages that lost the same server.
+  // The random factor spreads out the retries when many pages lose the connection at once.
   const seconds = Math.min(2 ** losses, MOST_SECONDS) * (0.8 + 0.4 * Math.random());
   losses += 1;
   become("lost", seconds);
   timer = setTimeout(retry, seconds * 1000);
 }
 
-/** Records that the API or S3 responded, even with an error. */
+/** Records that the API or S3 responded, even if the response was an error. */
 export function reportAnswer() {
   losses = 0;
   release();
@@ -46,7 +46,7 @@ function release() {
   resolved.forEach((resolve) => resolve());
 }
 
-/** Resolves when a request is worth another try. */
+/** Resolves when a failed request is worth retrying. */
 export function untilConnected(signal) {
   return new Promise((resolve, reject) => {
     waiting.push(resolve);
@@ -54,14 +54,14 @@ export function untilConnected(signal) {
   });
 }
 
-/** Tries to reach the API now. */
+/** Tries to reach the API immediately. */
 export async function retry() {
   if (state !== "lost") return;
   become("asking", 0);
   try {
     await (await fetch("health", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_SECONDS * 1000) })).json();
   } catch {
-    // Any failure counts, including a response from another server.
+    // A response that is not JSON is also a failure, because another server must have sent it.
     if (state === "asking") wait();
     return;
   }

@@ -1,4 +1,4 @@
-/** Dead letters tab: lists the messages with their errors, and puts them back after a confirmation. */
+/** Dead letters tab: lists failed messages with their errors, and puts them back after a confirmation. */
 import { ApiError, get, post } from "./api.js";
 import { $, h, icon, keyed, openDialog } from "./dom.js";
 import { counted, inZone, number, time } from "./format.js";
@@ -20,7 +20,7 @@ const KINDS = {
 };
 
 let shown = null;
-const failures = new Map(); // keyed by a letter's id, the reason why it could not be put back
+const failures = new Map(); // maps a dead letter's id to the reason why putting it back failed
 
 const poll = new Poll(async (signal) => {
   const state = $("dead-letters-state");
@@ -73,10 +73,10 @@ function updateLetter(element, letter) {
   note.textContent = failures.has(letter.id) ? `It could not be put back: ${failures.get(letter.id)}` : "";
 }
 
-// --- Putting back ----------------------------------------------------------------------------------------------------
+// --- Redrive ---------------------------------------------------------------------------------------------------------
 
 const dialog = $("redrive");
-let asked = null; // the letter that the dialog is about, or null for all letters
+let asked = null; // the dead letter to put back, or null for all dead letters
 
 function ask(letter) {
   asked = letter;

@@ -1,4 +1,4 @@
-/** Helpers that create elements. Text is always inserted as text: nothing in the console parses HTML. */
+/** Creates and updates elements. No text is ever parsed as HTML. */
 const SVG = "http://www.w3.org/2000/svg";
 
 const isProperties = (given) => Object.getPrototypeOf(given ?? "") === Object.prototype;
@@ -17,21 +17,21 @@ function fill(element, classes, given) {
 }
 
 /**
- * Returns an HTML element: `h("p.hint", "text", element)`, or `h("a", { href, onclick }, …)` with attributes and
- * listeners. The attribute `text` sets the text content.
+ * Returns an HTML element, as in `h("p.hint", "text", element)` or `h("a", { href, onclick }, …)`.
+ * An object argument sets attributes and listeners, and its key `text` sets the text content.
  */
 export function h(kind, ...given) {
   const [tag, ...classes] = kind.split(".");
   return fill(document.createElement(tag), classes, given);
 }
 
-/** Returns an SVG element. The arguments are those of `h`. */
+/** Returns an SVG element. Takes the same arguments as `h`. */
 export function s(kind, ...given) {
   const [tag, ...classes] = kind.split(".");
   return fill(document.createElementNS(SVG, tag), classes, given);
 }
 
-/** Returns a button that calls `work`. `kind` is its CSS class. */
+/** Returns a button that calls `work` and has the CSS class `kind`. */
 export const button = (text, work, kind = "usual") => h(`button.${kind}`, { type: "button", onclick: work }, text);
 
 export const $ = (id) => document.getElementById(id);
@@ -41,23 +41,24 @@ export const icon = (name) => s("svg.icon", { "aria-hidden": "true" }, s("use", 
 
 export const drawing = (name) => s("svg.drawing", { "aria-hidden": "true" }, s("use", { href: `#drawing-${name}` }));
 
-/** Returns a link to another site, without a referrer. An address that is not HTTP or HTTPS becomes plain text. */
+/** Returns an external link that sends no referrer. An address that is not HTTP or HTTPS becomes plain text. */
 export function link(url, ...children) {
   const safe = URL.canParse(url) && ["http:", "https:"].includes(new URL(url).protocol);
   if (!safe) return h("span", ...children);
   return h("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, ...children);
 }
 
-/** Makes a screen reader say `text` when it is idle. */
+/** Makes screen readers announce `text` once they are idle. */
 export function announce(text) {
   const announcer = $("announcer");
-  // A new element makes a screen reader repeat unchanged text.
+  // Screen readers announce unchanged text again only if its element is new.
   announcer.replaceChildren(h("p", { text }));
 }
 
 /**
- * Updates the children of `parent` to match `items` and their order. Existing elements are reused, so that focus,
- * selection and open details are kept. `make(item)` creates an element, and `update(element, item)` fills it.
+ * Updates the children of `parent` to match `items` and their order.
+ * Existing elements are reused, which preserves focus, selection and open details.
+ * `make(item)` creates an element, and `update(element, item)` fills it.
  */
 export function keyed(parent, items, key, make, update = () => {}) {
   const known = new Map([...parent.children].map((element) => [element.dataset.key, element]));
@@ -77,7 +78,7 @@ export function keyed(parent, items, key, make, update = () => {}) {
   for (const element of known.values()) element.remove();
 }
 
-/** Opens a dialog. Escape, a click outside it, and its buttons marked `data-close` close it. */
+/** Opens a dialog, which closes on Escape, a click outside it, or a click on a `data-close` button. */
 export function openDialog(dialog) {
   if (!dialog.open) dialog.showModal();
 }

@@ -24,11 +24,11 @@ const moments = new Intl.DateTimeFormat(locale, {
 });
 const relative = new Intl.RelativeTimeFormat(locale);
 
-// Milliseconds by which this computer's clock is behind the server's. Differences up to two minutes are ignored.
+// How many milliseconds this computer's clock is behind the server's. Differences of up to two minutes are ignored.
 let behind = 0;
 let compared = false;
 
-/** Compares this computer's clock with the server's time once, because ages and expiry times depend on it. */
+/** Compares this computer's clock with the server's once, because displayed ages depend on the difference. */
 export function serverTime(text) {
   const difference = Date.parse(text ?? "") - Date.now();
   if (compared || Number.isNaN(difference)) return;
@@ -41,7 +41,7 @@ export const now = () => Date.now() + behind;
 
 export const number = (value) => numbers.format(value);
 
-/** Returns a number and a noun, such as `1 order` or `2 orders`. */
+/** Returns a number with its noun, such as `1 order` or `2 orders`. */
 export const counted = (value, thing, things = `${thing}s`) => `${number(value)} ${value === 1 ? thing : things}`;
 
 /** Returns a size such as `114.2 GB`, in the same format as the reports. */
@@ -52,7 +52,7 @@ export function size(bytes) {
   return `${(bytes / 1000 ** power).toFixed(1)} ${units[power - 1]}`;
 }
 
-/** Returns a duration such as `4.2 s`, `1 min 12 s` or `2 h 5 min`. Use 0 `decimals` for a running duration. */
+/** Returns a duration such as `4.2 s`, `1 min 12 s` or `2 h 5 min`. Set `decimals` to 0 for a live timer. */
 export function duration(milliseconds, decimals = 1) {
   const time = Math.max(0, milliseconds);
   if (time < MINUTE) return `${(time / SECOND).toFixed(time < 10 * SECOND ? decimals : 0)} s`;
@@ -71,10 +71,10 @@ export const clock = (date) => clocks.format(date);
 /** Returns a date such as `Saturday, 21 November`. */
 export const weekday = (date) => dates.format(date);
 
-/** Returns `2 PM` if the viewer uses a 12-hour clock, and `14:00` otherwise. */
+/** Returns an hour such as `2 PM`, or `14:00` if the viewer uses a 24-hour clock. */
 export const hour = (date) => (clocks.resolvedOptions().hour12 ? hours : clocks).format(date);
 
-/** Returns midnight in the viewer's time zone, `days` before today. */
+/** Returns the start of the day `days` days ago, in the viewer's time zone. */
 export function midnight(days = 0) {
   const date = new Date(now());
   date.setHours(0, 0, 0, 0);
@@ -82,7 +82,7 @@ export function midnight(days = 0) {
   return date;
 }
 
-/** Returns `today`, `yesterday`, `Thursday, 19 November`, or a date with its year if it is in another year. */
+/** Returns `today`, `yesterday`, a date such as `Thursday, 19 November` or, in another year, `19 November 2025`. */
 export function day(date) {
   if (date >= midnight()) return "today";
   if (date >= midnight(1)) return "yesterday";
@@ -106,20 +106,20 @@ export function short(date) {
   return `${clock(date)} ${date >= midnight(1) ? name : `on ${name}`}`;
 }
 
-/** Returns text from the API with timestamps converted to the viewer's time zone. */
+/** Returns text from the API with its timestamps converted to the viewer's time zone. */
 export const inZone = (text) =>
   text.replace(/\d{4}-\d\d-\d\dT\d\d:\d\d[\d:.]*Z/g, (iso) =>
     Number.isNaN(Date.parse(iso)) ? iso : short(new Date(iso)),
   );
 
-/** Returns a `<time>` element. `how` is `age`, `day`, `moment` or `short`. An age is updated while the page is open. */
+/** Returns a `<time>` element in the format `how`, which is `age`, `day`, `moment` or `short`. */
 export function time(iso, how = "age") {
   const date = new Date(iso);
   const text = { age, day, moment, short }[how](date);
   return h("time", { datetime: iso, title: moment(date), "data-age": how === "age", text });
 }
 
-/** Updates all ages on the page. */
+/** Updates all ages shown on the page. */
 export function refreshAges() {
   for (const element of document.querySelectorAll("time[data-age]")) {
     const text = age(new Date(element.dateTime));

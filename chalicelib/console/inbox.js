@@ -1,4 +1,4 @@
-/** Inbox tab: notifications by day, newest first, of all kinds or of one kind. Other tabs also show notifications. */
+/** Inbox tab: shows the notifications of all kinds, or of one kind, grouped by day. Other tabs use this module. */
 import { get } from "./api.js";
 import { $, announce, h, icon, keyed, link } from "./dom.js";
 import { day, inZone, time } from "./format.js";
@@ -6,7 +6,7 @@ import { Listing } from "./listing.js";
 
 const SECONDS = 10;
 
-// Each kind's name and icon.
+// The name and icon of each kind of notification.
 const KINDS = {
   report: ["Reports", "report"],
   order: ["Orders", "cup"],
@@ -17,8 +17,8 @@ const KINDS = {
 };
 
 /**
- * Returns a page of notifications. The API may return an empty page with a next page token when it filters by kind, so
- * this follows up to five pages.
+ * Returns a page of notifications, after skipping up to four empty pages.
+ * When it filters by kind, the API may return an empty page with a next page token.
  */
 export async function notifications(parameters, signal) {
   const items = [];
@@ -33,7 +33,7 @@ export async function notifications(parameters, signal) {
 
 const kindOf = (notification) => KINDS[notification.kind] ?? KINDS.other;
 
-/** Returns a notification's message, with a paragraph for each line and a list for lines that start with a dash. */
+/** Renders a notification's message. Each line becomes a paragraph, or a list item if it starts with a dash. */
 export function message({ message: text, facts = {} }) {
   const links = linksOf(facts);
   const parts = h("div.message");
@@ -47,27 +47,27 @@ export function message({ message: text, facts = {} }) {
   return parts;
 }
 
-/** Maps each id in the facts to its address in the console. Old notifications have no facts. */
+/** Maps each id in a notification's facts to its address in the console. Old notifications have no facts. */
 function linksOf({ kind, id, orderIDs = [] }) {
   const links = new Map(orderIDs.map((orderID) => [orderID, `#orders/${orderID}`]));
   if (kind === "inventory" || kind === "storage") links.set(id, `#reports/${id}`);
   return links;
 }
 
-// A web address, or a word that may be an id.
+// Matches a web address, or a word that may be an id.
 const WORDS = /(https?:\/\/\S+|[\w-]+)/i;
 
-/** Returns a line in which web addresses and ids from `links` are links. */
+/** Turns a line's web addresses, and the ids that `links` contains, into links. */
 function linked(line, links) {
   return line.split(WORDS).map((word) => {
     if (links.has(word)) return h("a", { href: links.get(word), text: word });
     if (!/^https?:/i.test(word) || !URL.canParse(word)) return word;
-    // A report's address is long and contains a secret, so the link shows only the host.
+    // A report's URL is long and contains a secret, so the link's text shows only the host.
     return link(word, `Open it, at ${new URL(word).host}`, icon("out"));
   });
 }
 
-/** Returns a notification as one line, for the latest news. */
+/** Renders a notification as one line in the latest news. */
 export const brief = (notification) =>
   h(
     "li.row",
@@ -78,7 +78,7 @@ export const brief = (notification) =>
 
 const firstLine = ({ message: text }) => inZone(text).split("\n")[0].slice(0, 100) || "No text";
 
-/** Returns a notification as a line that opens to show the whole message. */
+/** Renders a notification as a line that expands to show the whole message. */
 export function unfolding(notification, isNew = false) {
   const [kind, drawing] = kindOf(notification);
   return h(
@@ -116,7 +116,7 @@ const list = new Listing({
       ([date]) => date,
       makeDay,
       (section, [, mine]) => {
-        // After midnight, "today" becomes "yesterday".
+        // At midnight, the heading "today" becomes "yesterday".
         section.querySelector("h2").textContent = day(new Date(mine[0].sentAt));
         keyed(section.querySelector("ul"), mine, (each) => each.messageId, make);
       },

@@ -1,4 +1,4 @@
-/** Values that survive a reload of this tab. Without sessionStorage they last until the page closes. */
+/** Stores values that survive a reload, or only until the page closes if sessionStorage is unavailable. */
 const memory = new Map();
 
 export function keep(name, value) {
@@ -6,7 +6,7 @@ export function keep(name, value) {
   try {
     sessionStorage.setItem(`cafe-${name}`, JSON.stringify(value));
   } catch {
-    // The storage is disabled or full. The copy in memory remains.
+    // If sessionStorage is disabled or full, only the copy in memory remains.
   }
 }
 
@@ -24,6 +24,6 @@ export function forget() {
   try {
     sessionStorage.clear();
   } catch {
-    // The storage is disabled, so nothing is in it.
+    // If sessionStorage is disabled, it contains nothing to clear.
   }
 }

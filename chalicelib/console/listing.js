@@ -13,14 +13,14 @@ export function empty(state, title, text) {
   state.replaceChildren(h("div.empty", drawing("cup"), h("p.title", title), h("p", { text })));
 }
 
-/** Shows why `what` cannot be shown. If `stale` is set, an older version is still visible. */
+/** Shows why `what` could not be loaded. If `stale` is set, an older version is still visible. */
 export function failed(state, what, error, retry, stale = false) {
   if (error.status === 403) {
     forbidden(state, what);
     return;
   }
   const text = stale ? `This is not up to date: ${error.message}` : `The ${what} cannot be shown: ${error.message}`;
-  // A screen reader would repeat a recreated alert.
+  // Recreating the alert would make screen readers repeat it.
   if (state.firstElementChild?.dataset.problem === text) return;
   const attributes = { role: "alert", "data-problem": text };
   state.replaceChildren(
@@ -28,7 +28,7 @@ export function failed(state, what, error, retry, stale = false) {
   );
 }
 
-/** Shows that `what` is only for managers, or that the API refused a manager whose groups have changed. */
+/** Shows that only managers may see `what`, or that the user's permissions have changed. */
 export function forbidden(state, what) {
   const { groups, isManager } = person() ?? { groups: [] };
   const isStaff = !isManager && groups.includes("staff");
@@ -41,14 +41,14 @@ export function forbidden(state, what) {
       drawing("lock"),
       h("h2", isStaff ? "Only for managers" : "No permission"),
       h("p", words),
-      button("Check my rights again", refresh),
+      button("Check my permissions again", refresh),
     ),
   );
 }
 
 /**
- * Returns the result of `load`. `state` shows that `what` is loading, or why loading failed. If `what` is already
- * visible, it stays visible.
+ * Returns the result of `load`. The element `state` shows that `what` is loading, or why loading failed.
+ * If `what` is already visible, it stays visible.
  */
 export async function loaded({ state, what, isVisible, retry, signal }, load) {
   if (!isVisible && !state.childElementCount) loading(state, what);
@@ -61,11 +61,12 @@ export async function loaded({ state, what, isVisible, retry, signal }, load) {
 }
 
 /**
- * A list that the API returns page by page, newest first, and that is refreshed every few seconds.
+ * A list that is loaded page by page, newest first, and refreshed every few seconds.
  *
- * `load(parameters, signal)` returns `{items, next}`. `make(item, isNew)` and `update(element, item)` show an item in the
- * element `list`. A list with sections has `show(items, make)` instead. `older` is the button for older items.
- * `seconds` is the interval, or a function that returns it. `refreshed(arrived)` is called with the new items.
+ * `load(parameters, signal)` returns `{items, next}`, and `refreshed(arrived)` is called with the new items.
+ * `make(item, isNew)` creates an item's element in `list`, and `update(element, item)` fills it.
+ * A list with sections provides `show(items, make)` instead of `list` and `update`.
+ * `older` is the button that loads older items. `seconds` is the interval, or a function that returns the interval.
  */
 export class Listing {
   #given;
@@ -93,7 +94,7 @@ export class Listing {
     this.#poll.stop();
   }
 
-  /** Reads the first page again, and keeps the older pages that are already loaded. */
+  /** Reloads the first page, and leaves the older pages that are already loaded in place. */
   refresh() {
     this.#poll.now();
   }
@@ -102,7 +103,7 @@ export class Listing {
     return this.#items ?? [];
   }
 
-  /** Clears the list and loads it again, for example with another filter. */
+  /** Clears and reloads the list, for example after its filter has changed. */
   reset() {
     this.#items = null;
     this.#hasOlder = false;
@@ -118,7 +119,7 @@ export class Listing {
     const known = new Set(this.items.map(key));
     const arrived = this.#items ? page.items.filter((item) => !known.has(key(item))) : [];
     const first = new Set(page.items.map(key));
-    // If the new page shares no item with the old list, items between them are missing, so the old list is dropped.
+    // If the new page and the old list share no item, items between them may be missing, so the old list is dropped.
     if (this.#hasOlder && page.items.some((item) => known.has(key(item)))) {
       this.#items = [...page.items, ...this.#items.filter((item) => !first.has(key(item)))];
     } else {

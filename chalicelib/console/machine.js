@@ -1,20 +1,20 @@
 /**
- * Draws a state machine as a picture whose states light up as its execution progresses.
+ * Draws a picture of a state machine whose states light up as the execution progresses.
  *
- * The API returns each state's position: `column` is its depth from the start, and `row` is its lane. Columns run
- * to the right on a wide page and down on a narrow page. States that only a failure reaches stay hidden until something
- * fails or the user shows them.
+ * The API returns each state's `column`, which is its depth from the start, and its `row`, which is its lane.
+ * The execution runs to the right on a wide page, and down on a narrow page.
+ * States reached only after a failure stay hidden until a state fails or the user asks to see them.
  */
 import { button, h, keyed, s } from "./dom.js";
 import { counted, duration } from "./format.js";
 
 const narrow = matchMedia("(max-width: 46rem)");
-// The size of a state in pixels, and the horizontal and vertical gaps between states.
+// The size of a state, and the horizontal and vertical gaps between states, in pixels.
 const WIDTH = 134;
 const HEIGHT = 48;
 const GAP = 26;
 const GAP_WITH_NAME = 42;
-// The margins of the frame around the states in a Parallel or Map. The frame's name is at the top.
+// The margins of the frame around the states in a Parallel or Map. The top margin contains the frame's name.
 const FRAME = { side: 9, top: 24, bottom: 9 };
 const EDGE = 12;
 const BEND = 8;
@@ -32,7 +32,7 @@ const MARKS = { succeeded: "m-4 0 3 3 5-6", failed: "m-3-3 6 6m0-6-6 6", caught:
 const isReached = (state) => !["waiting", "skipped"].includes(state.status);
 const isFrame = (state) => state.kind === "parallel" || state.kind === "map";
 
-/** Writes `ReadInventory` as "Read inventory". */
+/** Returns a state's name as words, such as "Read inventory" for `ReadInventory`. */
 const nameOf = ({ name }) =>
   name[0] + name.slice(1).replace(/([a-z])([A-Z])/g, (_, last, first) => `${last} ${first.toLowerCase()}`);
 
@@ -68,7 +68,7 @@ export class MachinePicture {
     };
     this.toggle = button("", turn, "quiet");
     this.steps = h("ol");
-    // A picture that is wider than the page can be scrolled, also with the keyboard.
+    // A picture that is wider than the page can be scrolled with the mouse or the keyboard.
     const scroller = h(
       "div.scroller",
       { tabindex: "0", role: "group", "aria-label": "Picture of the steps" },
@@ -156,7 +156,7 @@ export class MachinePicture {
     );
     const drawn = (wanted) => shown.filter(wanted).map((state) => this.#nodes.get(state.name));
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    // The picture shrinks with the page until its text would be too small to read.
+    // The picture shrinks with the page, but only while its text remains large enough to read.
     this.svg.style.width = `${width}px`;
     this.svg.style.minWidth = `${width * 0.78}px`;
     this.svg.replaceChildren(
@@ -217,18 +217,18 @@ function drawState(state, box) {
     s("text", { x: x + 32, y: middle - 3, ...fitting(nameOf(state)) }),
     s("text.took", { x: x + 32, y: middle + 13 }),
   );
-  // In a fast report, many states change at once. The delay makes them light up one after the other.
+  // In a fast report, many states change at once. A delay makes the states light up one after another.
   drawn.style.setProperty("--delay", `${state.column * 0.12}s`);
   return drawn;
 }
 
-/** Squeezes a long name so that it fits into its state. */
+/** Squeezes a long name to fit into its state's box. */
 const fitting = (text) =>
   text.length > 14 ? { text, textLength: WIDTH - 40, lengthAdjust: "spacingAndGlyphs" } : { text };
 
-/** Returns the path from one box to another: straight in the same lane, otherwise with right angles and round corners. */
+/** Returns the path between two boxes: straight within a lane, otherwise with right angles and rounded corners. */
 function pathBetween(from, to, kind, isDown) {
-  // The names of the box's sides along and across the execution's direction.
+  // The names of a box's coordinates, along and across the direction in which the execution runs.
   const [middle, lane, begin, end, far, near] = isDown
     ? ["y", "x", "top", "bottom", "right", "left"]
     : ["x", "y", "left", "right", "bottom", "top"];
@@ -242,7 +242,7 @@ function pathBetween(from, to, kind, isDown) {
       [to[middle], to[near]],
     ];
   } else if (to[begin] < from[begin]) {
-    // A loop goes back around both boxes.
+    // A path back to an earlier state goes around both boxes.
     const detour = Math.max(from[far], to[far]) + 14;
     points = [
       [from[middle], from[far]],
@@ -251,7 +251,7 @@ function pathBetween(from, to, kind, isDown) {
       [to[middle], to[far]],
     ];
   } else {
-    // Paths to a lower lane turn near their start, and all others near their end.
+    // Paths to a lower lane turn near their start, and all other paths turn near their end.
     const turn = to[lane] > from[lane] ? from[end] + GAP / 2 : to[begin] - GAP / 2;
     points = [
       [from[end], from[lane]],

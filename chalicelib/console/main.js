@@ -1,8 +1,8 @@
 /**
- * Entry point of the console. It shows the tab that the URL fragment names, and the parts that all tabs share.
+ * Entry point of the console: shows the tab named in the URL fragment, and the elements shared by all tabs.
  *
- * Each tab is a module and a section of index.html. `open(id)` shows a tab, `close()` hides it, and an open tab polls.
- * `needs` names the group that may use the tab.
+ * Each tab has a module and a section of index.html. `open(id)` starts the tab's polling, and `close()` stops it.
+ * `needs` names the group whose members may use the tab.
  *
  *     main ─ today, orders, reports (machine, storage), uploads, inbox, dead-letters
  *            each uses: listing (lists and their states), poll, format (times and sizes), dom (elements)
@@ -24,12 +24,12 @@ import { uploads } from "./uploads.js";
 const tabs = { today, orders, reports, uploads, inbox, "dead-letters": deadLetters };
 const AGES_SECONDS = 15;
 
-let opened = null; // { tab, id }
+let opened = null; // the open tab, as `{ tab, id }`
 let shownTitle = null;
 
 const allowed = (tab) => !tabs[tab].needs || person().isManager;
 
-/** Shows the tab that the URL fragment names: `#orders` or `#orders/<id>`. */
+/** Shows the tab named in the URL fragment, such as `#orders` or `#orders/<id>`. */
 function route({ byHand = true } = {}) {
   if (!person()) return;
   const [tab, id] = location.hash.slice(1).split("/");
@@ -57,13 +57,13 @@ function route({ byHand = true } = {}) {
   document.title = `${title.textContent} · Café back office`;
   if (title !== shownTitle && byHand) {
     scrollTo(0, 0);
-    // An open dialog keeps the focus.
+    // If a dialog is open, the focus stays in it.
     if (!document.querySelector("dialog[open]")) title.focus({ preventScroll: true });
   }
   shownTitle = title;
 }
 
-/** Replaces a tab with an explanation if the person has no permission for it. */
+/** Replaces a tab with an explanation if the user has no permission to see it. */
 function showAllowed(view, tab) {
   const name = document.querySelector(`nav.tabs a[href="#${tab}"] > span`).textContent.toLowerCase();
   view.querySelector(":scope > .forbidden")?.remove();
@@ -74,7 +74,7 @@ function showAllowed(view, tab) {
   forbidden(place, name);
 }
 
-/** Shows the person who signed in, or whose groups have changed. */
+/** Updates the page after a user has signed in, or a user's groups have changed. */
 function showPerson(now) {
   $("gate").hidden = Boolean(now);
   $("app").hidden = !now;
@@ -87,7 +87,7 @@ function showPerson(now) {
     anchor.append(h("span.lock", icon("lock"), h("span.unseen", " (managers only)")));
   }
   const mayNow = opened && allowed(opened.tab);
-  // After the sign-in form, the focus goes to the heading of the tab.
+  // After sign-in, the focus moves from the form to the tab's heading.
   if (!opened || mayNow === $(`view-${opened.tab}`).classList.contains("closed"))
     route({ byHand: !$("gate-form").hidden });
 }
@@ -100,13 +100,13 @@ function showConnection(seconds) {
     return;
   }
   if (!place.childElementCount) {
-    const words = "No connection. Your input is kept. Pending requests are sent when the connection is back.";
+    const words = "No connection. Your input is safe. Pending requests will be sent once the connection is back.";
     place.replaceChildren(icon("alarm"), h("p", words), button("Try now", retry, "quiet"));
   }
   place.querySelector("button").ariaBusy = String(seconds === 0);
 }
 
-// Without a final slash, the page's URL differs from the base URL, and each `#tab` link would reload the page.
+// Without its final slash the URL would differ from the base URL, and every `#tab` link would reload the page.
 if (location.href.split("#")[0] !== document.baseURI) history.replaceState(null, "", document.baseURI + location.hash);
 
 $("stage").textContent = config.stage;

@@ -1,4 +1,4 @@
-/** Orders tab: the order form, the orders that are not stored yet, the list, and a dialog with one order. */
+/** Orders tab: the order form, the orders not yet stored, the list of orders, and a dialog that shows an order. */
 import { ApiError, get, Submission } from "./api.js";
 import { $, announce, button, h, icon, keyed, onSubmit, openDialog } from "./dom.js";
 import { duration, now, number, time } from "./format.js";
@@ -9,7 +9,7 @@ import { Poll } from "./poll.js";
 const SECONDS = 10;
 const LONG = 60_000;
 
-// --- The form --------------------------------------------------------------------------------------------------------
+// --- Form ------------------------------------------------------------------------------------------------------------
 
 const form = $("order-form");
 const items = $("order-items").querySelector("ol");
@@ -47,7 +47,7 @@ function removeItem(row) {
   announce("Item removed.");
 }
 
-/** Numbers the items, and gives each field the name by which the API's error messages refer to it. */
+/** Numbers the items, and sets each field's name to the name used in the API's error messages. */
 function numberItems() {
   [...items.children].forEach((row, index) => {
     const [item, quantity] = row.querySelectorAll("input");
@@ -61,7 +61,7 @@ function numberItems() {
   });
 }
 
-/** Returns the form's order. A quantity that is not a number stays a string, so that the API can explain the error. */
+/** Returns the form's order. A quantity that is not a number stays a string, and the API reports the error. */
 function readForm() {
   const order = {
     customerID: $("order-customer").value.trim(),
@@ -84,7 +84,7 @@ function restoreDraft() {
   kinds.forEach(({ item, quantity }) => addItem(item, quantity));
 }
 
-/** Shows each problem beside its field. Problems that belong to no field appear above the form. */
+/** Shows each problem beside its field, or above the form if the problem belongs to no field. */
 function showProblems(problems) {
   const inputs = [...form.querySelectorAll("[data-field]")];
   const messages = Map.groupBy(problems, ({ field }) => inputs.find((input) => input.dataset.field === field));
@@ -123,7 +123,7 @@ async function place() {
   showProblems([]);
   keep("draft", null);
   restoreDraft();
-  // On a phone, focus would open the keyboard and hide the new order.
+  // On a phone, focusing a field would open the keyboard and hide the new order.
   if (matchMedia("(hover: hover)").matches) $("order-customer").focus();
   follow({
     orderID: placed.orderID,
@@ -138,14 +138,14 @@ form.addEventListener("input", keepDraft);
 onSubmit(form, place);
 $("order-add").addEventListener("click", () => addItem().querySelector("input").focus());
 
-// --- Orders that are not stored yet ----------------------------------------------------------------------------------
+// --- Orders that are not yet stored ----------------------------------------------------------------------------------
 
 let pending = [];
 
 const pendingPoll = new Poll(async (signal) => {
   const waiting = pending.filter((each) => each.placedAfter === null);
   if (!waiting.length) return null;
-  // A request by id would return 404 until the order is stored, and browsers log every 404 as an error.
+  // Requesting an order by id would return 404 until it is stored, and browsers log every 404 as an error.
   for (const customerID of new Set(waiting.map((each) => each.customerID))) {
     const { orders } = await get("orders", { customerID, limit: 100 }, signal);
     const stored = new Set(orders.map((order) => order.orderID));
@@ -196,9 +196,9 @@ function updatePending(element, { orderID, since, placedAfter }) {
   element.querySelector(".hint").textContent = done ? `Placed after ${duration(placedAfter)}.` : waits || "";
 }
 
-// --- The list --------------------------------------------------------------------------------------------------------
+// --- List ------------------------------------------------------------------------------------------------------------
 
-/** Returns the items in one line, such as `2 Flat white, Croissant`. */
+/** Returns an order's items as one line, such as `2 Flat white, Croissant`. */
 function summary(kinds) {
   const shown = kinds.slice(0, 4).map(({ item, quantity }) => (quantity === 1 ? item : `${number(quantity)} ${item}`));
   return shown.join(", ") + (kinds.length > 4 ? ` and ${kinds.length - 4} more` : "");
@@ -267,10 +267,10 @@ $("orders-filter").addEventListener("submit", (event) => {
   event.preventDefault();
   filter($("orders-customer").value.trim());
 });
-// Emptying the field, also with its cross, removes the filter.
+// Emptying the field, for example with its clear button, removes the filter.
 $("orders-customer").addEventListener("input", ({ target }) => target.value === "" && customer && filter(""));
 
-// --- One order -------------------------------------------------------------------------------------------------------
+// --- Dialog ----------------------------------------------------------------------------------------------------------
 
 const dialog = $("order");
 let shown;
@@ -288,7 +288,7 @@ async function show(orderID) {
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     const words =
-      error.status === 404 ? new ApiError(404, "No order has this id, or it is still on the queue.") : error;
+      error.status === 404 ? new ApiError(404, "No order has this id, or the order is still in the queue.") : error;
     failed(body, "order", words, () => show(orderID));
   }
 }

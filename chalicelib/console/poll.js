@@ -1,4 +1,4 @@
-/** Repeats a request while the page is visible. It pauses while hidden, and waits longer after failures. */
+/** Repeats a request while the page is visible, and waits longer after failures. */
 import { ApiError } from "./api.js";
 
 const MOST_SECONDS = 120;
@@ -12,7 +12,7 @@ export class Poll {
   #failures = 0;
   #started = false;
 
-  /** `work(signal)` runs one round, and returns the seconds until the next round, or null to stop. */
+  /** `work(signal)` runs one round, and returns the seconds until the next round, or null to stop polling. */
   constructor(work) {
     this.#work = work;
   }
@@ -29,7 +29,7 @@ export class Poll {
     this.#rest();
   }
 
-  /** Starts a round immediately, and aborts the one in progress. */
+  /** Aborts the round in progress, if any, and immediately starts a new round. */
   async now() {
     this.#rest();
     if (!this.#started || document.hidden) return;
@@ -40,7 +40,7 @@ export class Poll {
       this.#failures = 0;
     } catch (error) {
       if (controller.signal.aborted) return;
-      // `work` has already shown the error, so only the pause becomes longer here.
+      // `work` has already shown the error, so this code only lengthens the pause.
       if (!(error instanceof ApiError)) throw error;
       this.#failures += 1;
       seconds = Math.min(5 * 2 ** this.#failures, MOST_SECONDS);

@@ -1,4 +1,4 @@
-/** Reports tab: the request form, the list, and one report with its progress, its error or its link. */
+/** Reports tab: the request form, the list of reports, and a report's progress and result. */
 import { ApiError, get, Submission } from "./api.js";
 import { $, announce, button, h, icon, link, onSubmit } from "./dom.js";
 import { countdown, duration, now, number, time } from "./format.js";
@@ -26,7 +26,7 @@ const badge = (status) => h(`span.badge.${STATUS[status][0]}`, STATUS[status][1]
 
 const took = ({ startedAt, finishedAt }) => (finishedAt ? Date.parse(finishedAt) : now()) - Date.parse(startedAt);
 
-// --- The request form ------------------------------------------------------------------------------------------------
+// --- Form ------------------------------------------------------------------------------------------------------------
 
 const form = $("report-form");
 const submission = new Submission("report");
@@ -47,7 +47,7 @@ onSubmit(form, async () => {
   }
 });
 
-// --- The list --------------------------------------------------------------------------------------------------------
+// --- List ------------------------------------------------------------------------------------------------------------
 
 const storagePoll = new Poll(async (signal) => {
   await showStorage(signal, () => storagePoll.now());
@@ -92,9 +92,9 @@ function updateReport(element, report) {
 
 $("reports-kind").addEventListener("change", () => list.reset());
 
-// --- One report ------------------------------------------------------------------------------------------------------
+// --- Report ----------------------------------------------------------------------------------------------------------
 
-let opened = null; // the id of the report on the page
+let opened = null; // the id of the report that is shown, or null
 let report = null;
 let picture = null;
 
@@ -127,7 +127,7 @@ function showReport(history) {
   tick();
 }
 
-/** Replaces the content of an element only if `state` has changed, so that nothing flickers and the focus is kept. */
+/** Replaces an element's content only if `state` has changed, to avoid flicker and preserve the focus. */
 function fill(id, state, make) {
   if ($(id).dataset.state === state) return;
   $(id).dataset.state = state;
@@ -168,7 +168,7 @@ async function copyLink(button) {
   try {
     await navigator.clipboard.writeText(report.url);
   } catch {
-    // The browser does not allow access to the clipboard, so the person copies the link by hand.
+    // If the browser denies access to the clipboard, the user copies the link by hand.
     const field = h("input", { type: "text", readonly: true, value: report.url, "aria-label": "The link" });
     $("report-expiry").before(field);
     field.select();
@@ -204,7 +204,7 @@ function summary() {
   return [part("summary", "Inventory", h("dl.totals", ...tiles))];
 }
 
-/** Updates the running time and the remaining time of the link, once a second. */
+/** Updates the report's running time and the link's remaining time, once a second. */
 function tick() {
   if (!report || document.hidden) return;
   if (report.status === "RUNNING") showAbout();

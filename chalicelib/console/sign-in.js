@@ -1,9 +1,8 @@
 /**
- * Sign-in and sessions. The page calls the user pool directly. Tokens stay in memory and in sessionStorage.
+ * Handles sign-in and sessions. The page calls the user pool directly, and stores tokens only in this browser tab.
  *
- * `token()` returns a valid token for a request. It waits until someone is signed in, and refreshes the token five
- * minutes before it expires. If the refresh token has expired too, a dialog asks for the password, and waiting requests
- * then continue.
+ * `token()` waits until a user is signed in, and returns a token that is valid for at least five minutes.
+ * If the refresh token has expired, a dialog asks for the password, and waiting requests then continue.
  */
 import { config } from "./config.js";
 import { $, announce, onSubmit, openDialog } from "./dom.js";
@@ -11,8 +10,8 @@ import { forget, keep, recall } from "./kept.js";
 
 const EARLY = 5 * 60_000;
 
-let tokens = null; // { id, refresh, endsAt, name, groups }
-// The token that replaced a token refused by the API. If the API refuses this token too, the person has no permission.
+let tokens = null; // the session, as `{ id, refresh, endsAt, name, groups }`
+// The newest token obtained after a refusal. If the API refuses this token too, the user has no permission.
 let renewedToken = null;
 let refreshing = null;
 let whenSignedIn = [];
@@ -20,7 +19,7 @@ let onChange = () => {};
 
 const BUSY = ["TooManyRequestsException", "LimitExceededException", "InternalErrorException"];
 
-/** An error from the user pool. `code` is its type, such as `NotAuthorizedException`. */
+/** An error from the user pool. `code` is the error's type, such as `NotAuthorizedException`. */
 class Refused extends Error {
   constructor(code, message) {
     super(message);
@@ -84,7 +83,7 @@ export async function token() {
   return tokens.id;
 }
 
-/** Replaces the token `stale`, which the API refused. Returns false if a new token cannot help. */
+/** Replaces the token `stale`, which the API refused. Returns false if a new token would not help. */
 export async function renew(stale) {
   if (tokens?.id === stale) {
     if (stale === renewedToken) return false;
@@ -94,13 +93,13 @@ export async function renew(stale) {
   return true;
 }
 
-/** Gets new tokens with the current groups. Throws a TypeError if the user pool cannot be reached or is too busy. */
+/** Gets tokens with the user's current groups. Throws a TypeError if the user pool cannot be reached or is too busy. */
 export function refresh() {
   refreshing ??= (async () => {
     try {
       const parameters = { REFRESH_TOKEN: tokens.refresh };
       const answer = await ask("InitiateAuth", { AuthFlow: "REFRESH_TOKEN_AUTH", AuthParameters: parameters });
-      // The person may have signed out in the meantime.
+      // The user may have signed out in the meantime.
       if (tokens) storeTokens(answer.AuthenticationResult);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
@@ -111,11 +110,11 @@ export function refresh() {
   return refreshing;
 }
 
-// --- The sign-in form, on the first page or in the dialog ------------------------------------------------------------
+// --- Sign-in form, on the first page or in the dialog ----------------------------------------------------------------
 
 const form = $("sign-in");
 const problem = $("sign-in-problem");
-let challenge = null; // { session, name } while the person must choose a new password
+let challenge = null; // `{ session, name }` while the user must choose a new password
 
 const WORDS = {
   UserNotFoundException: "Incorrect username or password.",
@@ -126,8 +125,8 @@ const WORDS = {
 };
 
 function explain(error) {
-  if (!(error instanceof Refused)) return "No connection. Your input is kept. Try again in a moment.";
-  // NotAuthorizedException has several causes, such as a disabled account. Only the pool's message tells them apart.
+  if (!(error instanceof Refused)) return "No connection. Your input is safe. Try again in a moment.";
+  // NotAuthorizedException has several causes, such as a disabled account, which only its message distinguishes.
   return WORDS[error.code] ?? (error.message || `The user pool refused the sign-in (${error.code}). Try again.`);
 }
 
@@ -139,7 +138,7 @@ function showProblem(text) {
 function showStep() {
   $("sign-in-credentials").hidden = Boolean(challenge);
   $("sign-in-new").hidden = !challenge;
-  form.querySelector("button.primary").textContent = challenge ? "Keep this password" : "Sign in";
+  form.querySelector("button.primary").textContent = challenge ? "Save this password" : "Sign in";
 }
 
 async function sendForm(fields) {
@@ -172,7 +171,7 @@ async function submit() {
     if (challenge && error.code === "NotAuthorizedException") {
       challenge = null;
       showStep();
-      showProblem("The time to choose a password is over. Sign in again.");
+      showProblem("The time limit for choosing a password has passed. Sign in again.");
     } else {
       showProblem(explain(error));
     }
@@ -205,7 +204,7 @@ function showTyped() {
 
 $("show-password").addEventListener("change", showTyped);
 
-/** Shows only the sign-in form, because nobody is signed in. */
+/** Shows the sign-in form when nobody is signed in. */
 function showSignIn() {
   $("gate-form").hidden = false;
   $("name").focus();
@@ -218,7 +217,7 @@ async function signInAgain() {
   waitingAgain = true;
   $("again-form").append(form);
   $("name").value = tokens.name;
-  // Waiting requests belong to this person, so another person must not send them.
+  // Waiting requests belong to this user, so nobody else may sign in with this dialog.
   $("name").readOnly = true;
   openDialog(dialog);
   $("password").focus();
@@ -228,12 +227,12 @@ async function signInAgain() {
   announce("You are signed in again.");
 }
 
-// Only signing in or out may close this dialog. Some browsers close it on a second Escape, so it is reopened.
+// Only signing in or out may close this dialog. If a browser closes it on a second Escape, the dialog reopens.
 $("again").addEventListener("cancel", (event) => event.preventDefault());
 $("again").addEventListener("close", () => waitingAgain && openDialog($("again")));
 $("again-leave").addEventListener("click", signOut);
 
-/** Ends the session here and in the user pool. The reload removes everything that this person saw. */
+/** Ends the session in the page and in the user pool. A reload then removes everything that the user saw. */
 export async function signOut() {
   const ended = tokens;
   tokens = null;
@@ -246,13 +245,13 @@ export async function signOut() {
         new Promise((resolve) => setTimeout(resolve, 3000)),
       ]);
     } catch {
-      // The user pool cannot be reached, or the token has expired. The token is removed from this browser in any case.
+      // If the token has expired or the user pool cannot be reached, the token is still removed from this browser.
     }
   }
   location.replace(document.baseURI);
 }
 
-/** Resumes the session from before a reload, or shows the sign-in form. Calls `listener(person)` on every change. */
+/** Resumes the session after a reload, or shows the sign-in form. Every change calls `listener(person)`. */
 export function startSession(listener) {
   onChange = listener;
   tokens = recall("session");

@@ -1,11 +1,11 @@
-/** Storage chart: a bar for each bucket, largest first, from each mode's newest report. */
+/** Storage chart: shows a bar for each bucket, largest first, from the newest report of either mode. */
 import { get } from "./api.js";
 import { $, button, h, s } from "./dom.js";
 import { counted, size, time } from "./format.js";
 import { empty, loaded } from "./listing.js";
 
 const SHOWN = 8;
-// Number of reports to read when looking for one of each mode, because the list of reports does not show the mode.
+// Maximum number of reports to read to find both modes, because the list of reports omits the mode.
 const LOOKED_AT = 6;
 
 export const MODES = { listing: "Counted object by object", metrics: "CloudWatch's daily figures" };
@@ -20,7 +20,7 @@ async function summaryOf(reportId, signal) {
   return finished.get(reportId);
 }
 
-/** Returns the newest report of each mode with its summary. */
+/** Returns the newest report of each mode, with the report's summary. */
 async function newestOfEachMode(signal) {
   const { reports } = await get("reports", { kind: "storage", limit: 25 }, signal);
   const byMode = {};
@@ -32,7 +32,7 @@ async function newestOfEachMode(signal) {
   return byMode;
 }
 
-/** Shows the newest figures of both modes. */
+/** Shows the newest figures from both measuring modes. */
 export async function showStorage(signal, retry) {
   const place = $("storage");
   const where = { state: place, what: "storage", isVisible: false, retry, signal };
@@ -44,7 +44,7 @@ export async function showStorage(signal, retry) {
   else place.replaceChildren(modes(), h("div", { id: "storage-bars" }, ...bars(newest[chosen].summary)));
 }
 
-/** Returns a radio button for each mode, with the age of its figures. */
+/** Returns a radio button for each mode, with the date of the mode's figures. */
 function modes() {
   const choose = (mode) => {
     chosen = mode;
@@ -77,7 +77,7 @@ export function asOf(summary) {
   return ["as of ", time(summary.asOf, summary.mode === "metrics" ? "day" : "short")];
 }
 
-/** Returns the total and the bars of a storage report's summary. */
+/** Renders the total and the bars from a storage report's summary. */
 export function bars(summary) {
   const { buckets, errors, totalBytes, partial, mode } = summary;
   const largest = Math.max(1, ...buckets.map((bucket) => bucket.bytes));

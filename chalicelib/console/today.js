@@ -1,4 +1,4 @@
-/** Today tab: orders, reports, uploads and failures since midnight in the viewer's time zone, and the latest news. */
+/** Today tab: shows orders, reports, uploads and failures since local midnight, and the latest news. */
 import { get } from "./api.js";
 import { $, h, keyed, s } from "./dom.js";
 import { clock, counted, hour, midnight, number, now, weekday } from "./format.js";
@@ -10,7 +10,7 @@ import { person } from "./sign-in.js";
 const SECONDS = 15;
 const NEWS = 5;
 const HOUR = 3_600_000;
-// Heights of the chart in pixels. Its widths are percentages of the page.
+// The chart's vertical positions are in pixels, and its horizontal positions are percentages.
 const TOP = 24;
 const BASE = 144;
 const HEIGHT = 172;
@@ -42,7 +42,7 @@ const news = new Listing({
 function showTotals({ orders, reports, uploads, failures }) {
   $("today-about").textContent = `${weekday(now())}, as of ${clock(now())}`;
   const failed = failures.deadLetters + failures.alarms;
-  // Each tile has a title, a tab, a number, whether the real number is higher, notes and problems.
+  // Each tile has a title, a tab, a number, a flag that the real number may be higher, notes and problems.
   const tiles = [
     ["Orders", "orders", orders.stored, orders.more, [orders.waiting && `${number(orders.waiting)} on the queue`], []],
     [
@@ -99,7 +99,7 @@ function showTotals({ orders, reports, uploads, failures }) {
   );
 }
 
-/** Returns the 23 to 25 hours of the viewer's day with their order counts, which are null if future or unknown. */
+/** Returns each of today's 23 to 25 hours with its number of orders, or null for a future or unknown hour. */
 function hoursOfToday(counts) {
   const known = new Map(counts.map(([start, count]) => [Date.parse(start), count]));
   const end = midnight(-1).getTime();

@@ -1,4 +1,4 @@
-/** Uploads tab: sends CSV files to S3 with a form that the API signs, and shows the result of each import. */
+/** Uploads tab: sends CSV files to S3 with a form signed by the API, and shows the result of each import. */
 import { ApiError, post } from "./api.js";
 import { $, announce, button, h, icon, keyed } from "./dom.js";
 import { reportAnswer, reportLost, untilConnected } from "./connection.js";
@@ -10,7 +10,7 @@ import { Poll } from "./poll.js";
 const SECONDS = 15;
 const SECONDS_WATCHED = 2;
 const LONG = 60_000;
-// Maximum number of tries per file. It ends the loop if the API can be reached but the bucket cannot.
+// Maximum number of tries per file, for when the API can be reached but the bucket cannot.
 const TRIES = 5;
 
 const EXAMPLE = `supplier_name,type,product_name,price,description,quantity
@@ -21,8 +21,8 @@ $("upload-example").href = `data:text/csv;charset=utf-8,${encodeURIComponent(EXA
 
 // --- Sending ---------------------------------------------------------------------------------------------------------
 
-// { id, file, step, sent, key, problem, canRetry, notification, since }. The step is asking, sending, waiting, done or
-// failed.
+// The uploads, newest first, as `{ id, file, step, sent, key, problem, canRetry, notification, since }`.
+// An upload's step is asking, sending, waiting, done or failed.
 let sendings = [];
 let lastId = 0;
 let queue = Promise.resolve();
@@ -44,7 +44,7 @@ function choose(files) {
   }));
   sendings = [...chosen, ...sendings];
   showSendings();
-  // Files are sent one after the other, because one upload uses the whole connection.
+  // Files are sent one after another, because a single upload can use the whole bandwidth.
   for (const sending of chosen) queue = queue.then(() => send(sending));
 }
 
@@ -63,7 +63,7 @@ async function send(sending) {
       } catch (error) {
         if (!(error instanceof TypeError)) throw error;
         if (tries === TRIES) throw new ApiError(0, "S3 cannot be reached. Check the network, and try again.");
-        // The file waits for the connection. The signed form stays valid for the same object key.
+        // The upload waits for the connection. The signed form can be reused for the same object key.
         reportLost();
         sending.step = "asking";
         showSendings();
@@ -78,7 +78,7 @@ async function send(sending) {
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     sending.step = "failed";
-    // Status 400 means that the file is invalid, so a retry does not help.
+    // Status 400 means that the file is invalid, so a retry would not help.
     sending.canRetry = error.status !== 400;
     sending.problem = error.message;
     announce(`${sending.file.name}: ${sending.problem}`);
@@ -86,7 +86,7 @@ async function send(sending) {
   showSendings();
 }
 
-/** Requests a signed upload form. The API checks the name and the size. A retry is safe: an unused form has no effect. */
+/** Requests a signed upload form. A retry is safe, because an unused form has no effect. */
 const signed = (file) => post("uploads", { filename: file.name, size: file.size }, { again: true });
 
 /** Sends the file with XMLHttpRequest, which reports progress. Throws a TypeError if there is no response. */
@@ -106,7 +106,7 @@ function transfer(sending, { url, fields }) {
       if (request.status < 300) resolve();
       else reject(new ApiError(request.status, refusal(request)));
     });
-    request.addEventListener("error", () => reject(new TypeError("no answer")));
+    request.addEventListener("error", () => reject(new TypeError("no response")));
     request.open("POST", url);
     request.send(body);
   });
@@ -173,7 +173,7 @@ function badge({ outcome, new: added, updated, unchanged, bad }) {
   return h("p", h(`span.badge.${bad ? "partly" : "good"}`, text));
 }
 
-// Runs until every uploaded file has its notification.
+// Polls until every uploaded file has a notification.
 const watch = new Poll(async (signal) => {
   const waiting = sendings.filter((each) => each.step === "waiting");
   if (!waiting.length) return null;
@@ -191,12 +191,12 @@ const watch = new Poll(async (signal) => {
 
 input.addEventListener("change", () => {
   choose(input.files);
-  // Without this, choosing the same file again would not fire a change event.
+  // If the value were not cleared, choosing the same file again would not fire a change event.
   input.value = "";
 });
 
 const bringsFiles = (event) => event.dataTransfer.types.includes("Files");
-// By default, a browser leaves the page to open a file that is dropped elsewhere.
+// By default, a browser replaces the page with a file that is dropped elsewhere.
 addEventListener("dragover", (event) => {
   if (!bringsFiles(event)) return;
   event.preventDefault();

@@ -140,7 +140,7 @@ def read_failure(message: Message, origins: Origins) -> Letter:
     return letter or Letter(
         id=message["MessageId"],
         kind="unknown",
-        what="a message of unknown shape",
+        what="a message in an unknown format",
         since=_sent(message),
         why="no part of this stage sends such messages",
         tries=None,

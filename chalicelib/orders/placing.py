@@ -105,7 +105,7 @@ def enqueue(orders: list[Order], *, sqs: Any, queue_url: str, dynamodb: Any, tab
     digests = stored_digests(list(by_id), dynamodb, table)
     conflicting = [order_id for order_id, digest in digests.items() if digest != by_id[order_id].digest()]
     if conflicting:
-        message = f"{', '.join(conflicting)} is stored already with other content, and stays as it is"
+        message = f"already stored with different content: {', '.join(conflicting)}"
         raise Conflict([Problem("orderID", message)])
     new = [order for order_id, order in by_id.items() if order_id not in digests]
     attributes = correlation.sqs_attribute(correlation.current())

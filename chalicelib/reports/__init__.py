@@ -140,7 +140,7 @@ def reason(execution: dict[str, Any]) -> str:
     """Returns why an execution did not succeed."""
     if execution.get("cause"):
         return str(execution["cause"])
-    reasons = {"TIMED_OUT": "the report took too long and was given up", "ABORTED": "the report was stopped by hand"}
+    reasons = {"TIMED_OUT": "the report timed out", "ABORTED": "the report was stopped by hand"}
     return reasons.get(execution["status"], execution.get("error") or "no reason is known")
 
 

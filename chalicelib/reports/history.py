@@ -267,7 +267,7 @@ def _reason(details: dict[str, Any]) -> str | None:
     """Returns a failure's reason in plain text, without a function's stack trace."""
     error, cause = details.get("error"), details.get("cause")
     if not cause:
-        return "it took too long and was given up" if error == "States.Timeout" else error
+        return "it timed out" if error == "States.Timeout" else error
     # A function's cause is JSON that contains a message. All other causes are plain text.
     with suppress(ValueError, TypeError, KeyError):
         cause = json.loads(cause)["errorMessage"]

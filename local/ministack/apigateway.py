@@ -9,7 +9,7 @@ from typing import Any
 def import_rest_api() -> None:
     """AWS's operations ImportRestApi and PutRestApi create or replace a whole API from a Swagger document.
 
-    MiniStack reads such documents only in CloudFormation: ImportRestApi creates an empty API, and PutRestApi fails.
+    MiniStack reads such documents only in CloudFormation. ImportRestApi creates an empty API, and PutRestApi fails.
     ``chalice deploy`` creates the API with ImportRestApi and updates it with PutRestApi and ``mode=overwrite``.
     """
     from ministack.services import apigateway_v1 as gateway
@@ -17,7 +17,7 @@ def import_rest_api() -> None:
     handle_request = gateway.handle_request
 
     def replace_content(api_id: str, document: dict[str, Any]) -> None:
-        """Replaces the API's content with what the document describes."""
+        """Replaces the API's content with the document's content."""
         api, resources = gateway._rest_apis[api_id], gateway._resources[api_id]
         api["name"] = document["info"]["title"]
         api["version"] = document["info"]["version"]
@@ -56,11 +56,11 @@ def import_rest_api() -> None:
 
 
 def update_rest_api() -> None:
-    """AWS stores ``/minimumCompressionSize`` as a number, or removes it if the new value is empty, and replaces the
-    endpoint type at ``/endpointConfiguration/types/<old>``.
+    """AWS's operation UpdateRestApi stores ``/minimumCompressionSize`` as a number, removes an empty size, and replaces
+    the endpoint type at ``/endpointConfiguration/types/<old>``.
 
     MiniStack stores the compression size as a string, which botocore cannot parse, and turns the list of types into a
-    mapping. ``chalice deploy`` sends both changes from its second run on.
+    mapping. ``chalice deploy`` sends both changes on every run after the first.
     """
     from ministack.services import apigateway_v1 as gateway
 
@@ -83,9 +83,9 @@ def update_rest_api() -> None:
 
 
 def request_path() -> None:
-    """AWS includes the path that the client requested in the request context of a REST API's event.
+    """AWS puts the path requested by the client into the request context of a REST API's event.
 
-    MiniStack leaves out the prefix of its own URLs, ``/_aws/execute-api/<id>``. The API derives its own URL from this
+    MiniStack omits the prefix of its own URLs, ``/_aws/execute-api/<id>``. The API derives its own URL from this
     path, for ``Location`` headers and for the console.
     """
     from ministack import app

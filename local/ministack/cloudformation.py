@@ -8,7 +8,7 @@ from typing import Any
 def bucket_tags() -> None:
     """AWS sets the tags that a template declares for a bucket.
 
-    MiniStack's CloudFormation ignores them. The deploy recognizes an earlier stage's bucket by its tags.
+    MiniStack's CloudFormation ignores these tags. The deploy recognises an earlier stage's bucket by its tags.
     """
     from ministack.services import s3
     from ministack.services.cloudformation import provisioners
@@ -26,8 +26,8 @@ def bucket_tags() -> None:
 def bucket_imports() -> None:
     """AWS imports an existing bucket into a stack if the change set allows imports.
 
-    MiniStack creates such a change set, but its name check then rejects the bucket because it exists. A stage whose
-    data was kept imports its buckets when it is deployed again.
+    MiniStack creates the change set, but its name check then rejects the bucket because the bucket exists. A stage
+    that kept its data imports its buckets when it is redeployed.
     """
     from ministack.services.cloudformation import changesets, stacks
 

@@ -10,7 +10,7 @@ def partiql_inserts() -> None:
     """AWS writes a PartiQL INSERT to the table's stream like any other write, and lets only one of two simultaneous
     INSERTs with the same key succeed.
 
-    MiniStack writes no stream record for an INSERT, and allows another thread to write between its check and its write.
+    MiniStack writes no stream record for an INSERT, and lets another thread write between its check and its write.
     ``store_orders`` inserts with PartiQL, and ``announce_orders`` reads the stream.
     """
     from ministack.services import dynamodb
@@ -34,8 +34,8 @@ def stream_failures() -> None:
     """AWS resumes after the records that a function has processed, halves a failing batch if the mapping says so,
     and sends a batch to the failure destination when its retries are exhausted.
 
-    MiniStack treats a response with failed items as a success and loses those items. It has no retry limit, does not
-    halve batches, and gives up on a whole batch at the maximum age. ``announce_orders`` must announce every order
+    MiniStack treats a response with failed items as a success and loses those items. MiniStack has no retry limit,
+    does not halve batches, and discards a whole batch at the maximum age. ``announce_orders`` must announce every order
     exactly once.
     """
     from ministack.services import lambda_svc
@@ -45,9 +45,9 @@ def stream_failures() -> None:
     progress: dict[str, dict[str, int]] = {}
 
     def deliver(mapping: dict[str, Any], function: Any, records: list[dict[str, Any]]) -> Any:
-        """Processes the records. After an error, the poller calls this again with the same first record."""
+        """Processes the records. After an error, the poller calls this function again with the same first record."""
         first = f"{mapping['UUID']} {records[0]['eventID']}"
-        # The number of processed records, and the next batch's size and number of retries.
+        # The number of records processed so far, and the next batch's size and number of retries.
         state = progress.setdefault(first, {"done": 0, "size": len(records), "retries": 0})
         while batch := records[state["done"] :][: state["size"]]:
             result = execute(function, {"Records": batch})

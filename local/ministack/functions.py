@@ -16,10 +16,10 @@ from typing import Any
 
 
 def functions_active_at_once() -> None:
-    """AWS keeps a new function in the state Pending for a while.
+    """AWS keeps a new function in the state Pending for a short time.
 
-    MiniStack does the same for half a second. Chalice's waiter checks immediately and then every five seconds, so a
-    deploy would wait five seconds for each function.
+    MiniStack's Pending state lasts half a second. Chalice's waiter checks the state immediately and then every five
+    seconds, so each function would delay a deploy by five seconds.
     """
     from ministack.services import lambda_svc
 
@@ -28,7 +28,7 @@ def functions_active_at_once() -> None:
     @wraps(schedule)
     def activate_at_once(name: str, delay: float) -> None:
         lambda_svc._functions[name]["config"].update(State="Active", LastUpdateStatus="Successful")
-        schedule(name, delay)  # also clears StateReason, and sets published versions to Active
+        schedule(name, delay)  # also clears StateReason and activates published versions
 
     lambda_svc._schedule_state_transition = activate_at_once
 
@@ -36,14 +36,14 @@ def functions_active_at_once() -> None:
 def exception_names() -> None:
     """AWS sets the ``errorType`` of a failed invocation to the exception's class name.
 
-    MiniStack always sets it to ``Runtime.HandlerError``. State machines retry and catch errors by class name.
+    MiniStack always sets ``errorType`` to ``Runtime.HandlerError``. State machines retry and catch errors by name.
     """
     from ministack.core import lambda_runtime
     from ministack.services import lambda_svc
 
     _edit_worker('"error": str(e), "trace"', '"error": str(e), "type": type(e).__name__, "trace"')
 
-    # The same thread handles the worker's result and the invocation's, so a thread-local can pass the name on.
+    # One thread handles the worker's result and the invocation's result, so a thread-local can pass on the name.
     latest = threading.local()
     invoke, execute = lambda_runtime.Worker.invoke, lambda_svc._execute_function_warm
 
@@ -66,7 +66,7 @@ def exception_names() -> None:
 
 
 def complete_logs() -> None:
-    """AWS logs everything that a function writes, under the invocation that wrote it.
+    """AWS logs all of a function's output under the invocation that wrote it.
 
     MiniStack waits 50 ms for the first line and 5 ms for each further line. On a busy machine, a late line is logged
     under the next invocation or never. This patch makes the worker mark the end of its output, which is also faster.
@@ -94,10 +94,10 @@ def complete_logs() -> None:
 
 
 def shared_code() -> None:
-    """A package on AWS is unpacked for each process, which is fast there. Here all processes share one copy.
+    """AWS quickly unpacks a function's package for each process.
 
-    MiniStack unpacks and compiles the package for each process, which takes half a second of the processor. The
-    processes can share it, because a function never changes its own code.
+    MiniStack takes half a second of processor time to unpack and compile the package for each process. This patch
+    makes the processes share one copy, because a function never changes its own code.
     """
     from ministack.core import lambda_runtime
 
@@ -109,7 +109,7 @@ def shared_code() -> None:
                 shared.parent.mkdir(exist_ok=True)
                 unpacked = tempfile.mkdtemp(dir=shared.parent)
                 super().extractall(unpacked, *arguments)
-                # Another process may have unpacked it first.
+                # Another process may have unpacked the package first.
                 with contextlib.suppress(OSError):
                     Path(unpacked).rename(shared)
             Path(str(path)).rmdir()
@@ -119,9 +119,9 @@ def shared_code() -> None:
 
 
 def saved_code() -> None:
-    """A function on AWS runs its package. Under ``make dev`` it runs the saved code with the package's requirements.
+    """AWS runs a function's package. Under ``make dev``, functions run the saved code with the package's requirements.
 
-    ``local/dev.py`` keeps the saved code in the folder LIVE_FOLDER. A process that runs older code is replaced before
+    ``local/dev.py`` puts the saved code into the folder LIVE_FOLDER. A process that runs older code is replaced before
     its next invocation.
     """
     from ministack.core import lambda_runtime
@@ -147,7 +147,7 @@ def saved_code() -> None:
                 workers[:] = [each for each in workers if each not in old]
                 stale += old
         if stale:
-            # The invocation need not wait until these processes have ended.
+            # The invocation need not wait for these processes to end.
             threading.Thread(target=lambda_runtime.kill_workers, args=(stale,)).start()
         return acquire(*arguments, **options)
 
@@ -164,7 +164,7 @@ def saved_code() -> None:
 
 
 def time_stops_for_a_debugger() -> None:
-    """AWS has no debugger. Under ``make dev`` time-outs and the queues' visibility wait while one holds a function."""
+    """AWS never suspends time-outs. Under ``make dev``, a debugger suspends functions' and messages' time-outs."""
     from ministack.core import lambda_runtime
     from ministack.services import lambda_svc
 
@@ -204,7 +204,7 @@ def _saved_code() -> str | None:
 
 
 def _is_held() -> bool:
-    """Returns whether a debugger holds a process. Each such process has a file with its id as the name."""
+    """Returns whether a debugger holds a process. Each held process has a file named after its process id."""
     for file in Path(os.environ["LIVE_FOLDER"]).glob("held/*"):
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(file.name), 0)

@@ -1,4 +1,4 @@
-"""Patches for IAM: which action and resource IAM checks for a call, and how it evaluates policies."""
+"""Patches for IAM that correct which action and resource it checks for a call, and how it evaluates policies."""
 
 import contextvars
 import json
@@ -11,7 +11,7 @@ def partiql_permissions() -> None:
     """AWS requires permission for each PartiQL statement's own action, such as PartiQLInsert, on its table.
 
     MiniStack requires ``dynamodb:BatchExecuteStatement`` on ``*``, an action that does not exist on AWS.
-    ``store_orders`` writes with that operation, and its role has the same policy here as on AWS.
+    ``store_orders`` calls BatchExecuteStatement, and its role has the same policy on MiniStack as on AWS.
     """
     from ministack.core import iam_actions
 
@@ -35,9 +35,9 @@ def partiql_permissions() -> None:
 
 
 def batch_permissions() -> None:
-    """AWS requires the single-message action for an SQS or SNS batch: ``sqs:SendMessage`` for SendMessageBatch.
+    """AWS requires the single-message action for an SQS or SNS batch, such as ``sqs:SendMessage``.
 
-    MiniStack requires ``sqs:SendMessageBatch``, which AWS policies cannot contain. The functions send in batches.
+    MiniStack requires ``sqs:SendMessageBatch``, which AWS policies cannot contain. The functions send batches.
     """
     from ministack.core import iam_actions
 
@@ -52,7 +52,7 @@ def batch_permissions() -> None:
 
 
 def stream_permissions() -> None:
-    """AWS requires permission on a DynamoDB stream for reading that stream.
+    """AWS requires permission on a DynamoDB stream to read it.
 
     MiniStack requires permission on ``*``. The API's role may read only the orders table's stream.
     """
@@ -77,8 +77,8 @@ def function_permissions() -> None:
     """AWS requires permission on the new function for CreateFunction, and supports the condition
     ``lambda:FunctionArn`` for event source mappings.
 
-    MiniStack requires permission on ``*`` for both, and lacks the condition. The deployer may change only the project's
-    own functions.
+    MiniStack requires permission on ``*`` in both cases, and lacks the condition. The deployer may change only the
+    project's own functions.
     """
     from ministack.core import iam_actions, iam_evaluator
     from ministack.core.responses import get_account_id, get_region
@@ -119,7 +119,7 @@ def function_permissions() -> None:
 
 
 def table_tag_permissions() -> None:
-    """AWS requires permission on a table for listing the table's tags.
+    """AWS requires permission on a DynamoDB table to list its tags.
 
     MiniStack requires permission on ``*``. The deploy imports a table only if it has the stage's tags.
     """
@@ -150,8 +150,8 @@ def user_pool_tags() -> None:
 def simulation_context() -> None:
     """AWS evaluates a policy simulation with the request's ``ContextEntries``.
 
-    MiniStack ignores these entries, so a simulation never allows an action that has a condition. The deploy simulates
-    its own actions before it starts.
+    MiniStack ignores these entries, so a simulation never allows an action that has a condition. Before it starts, the
+    deploy simulates its own actions.
     """
     from ministack.core import iam_evaluator
     from ministack.services import iam
@@ -186,8 +186,8 @@ def simulation_context() -> None:
 def policy_wildcards() -> None:
     """AWS lets ``*`` and ``?`` in a policy match any character.
 
-    MiniStack excludes line breaks. An upload's key may contain a line break, and the function's role must still allow
-    reading that upload.
+    MiniStack's wildcards do not match line breaks. An upload's key may contain a line break, and the function's role
+    must still allow reading that upload.
     """
     from ministack.core import iam_evaluator
 

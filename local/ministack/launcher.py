@@ -1,6 +1,6 @@
-"""Patches MiniStack and starts it: ``python -P launcher.py [file of more patches ...]``.
+"""Patches and starts MiniStack, when run as ``python -P launcher.py [file of more patches ...]``.
 
-The patches fit one version of MiniStack, and the launcher refuses any other. To upgrade, run
+The patches fit one version of MiniStack, and the launcher refuses other versions. To upgrade, run
 ``tests/system/test_ministack.py`` with the new version, delete the patches that it no longer needs, adapt the others,
 and change ``VERSION`` and ``ministack-requirements.txt`` together.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 VERSION = "1.5.33"
 HERE = Path(__file__).parent
-# Contains packages for MiniStack that its functions must not be able to import. `local/cloud.py` installs them.
+# This folder contains MiniStack's packages that functions must not import. `local/cloud.py` installs them.
 PRIVATE_FOLDER = "own"
 
 Patch = Callable[[], None]
@@ -23,9 +23,9 @@ Patch = Callable[[], None]
 def signed_tokens() -> None:
     """AWS signs a user pool's tokens with RSA and publishes the public keys.
 
-    MiniStack does so only if it can import `cryptography`, and otherwise makes up signatures. The authorizer needs
-    real signatures. The package has a separate folder: functions run with the same Python, and must package what they
-    import, as on AWS.
+    MiniStack signs tokens only if it can import `cryptography`, and otherwise makes up signatures. The authorizer
+    needs real signatures. The package is in a separate folder, because functions run with the same Python and, as on
+    AWS, must package what they import.
     """
     sys.path.append(str(Path(sys.prefix) / PRIVATE_FOLDER))
 
@@ -33,14 +33,14 @@ def signed_tokens() -> None:
 def patches(more_files: Iterable[Path] = ()) -> list[Patch]:
     """Returns every patch in this folder, followed by those in ``more_files``."""
     files = [path for path in sorted(HERE.glob("*.py")) if path.name not in ("__init__.py", Path(__file__).name)]
-    # MiniStack looks for `cryptography` when imported, so signed_tokens precedes the patches that import MiniStack.
+    # MiniStack looks for `cryptography` when it is imported, so signed_tokens precedes patches that import MiniStack.
     return [signed_tokens, *(patch for path in [*files, *more_files] for patch in _public_functions(path))]
 
 
 def _public_functions(path: Path) -> list[Patch]:
     """Returns the functions that a file defines, except those whose names begin with an underscore.
 
-    The file is loaded by its path, because on ``sys.path`` it could shadow a module that MiniStack needs.
+    The file is loaded by path, because its folder on ``sys.path`` could shadow modules that MiniStack needs.
     """
     spec = importlib.util.spec_from_file_location(f"patches_of_{path.stem}", path)
     if spec is None or spec.loader is None:
@@ -70,6 +70,6 @@ def main(more_files: Iterable[Path] = ()) -> None:
 
 if __name__ == "__main__":
     files = [Path(name) for name in sys.argv[1:]]
-    # MiniStack also reads sys.argv, and would not recognize these arguments.
+    # MiniStack also reads sys.argv, and would not recognise these arguments.
     del sys.argv[1:]
     main(files)

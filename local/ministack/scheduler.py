@@ -8,9 +8,9 @@ from typing import Any
 def scheduled_api_calls() -> None:
     """AWS lets a schedule call any API operation, and replaces ``<aws.scheduler.execution-id>`` in its input.
 
-    MiniStack's schedules support only resources as targets, give executions random names, and replace nothing. The
-    scheduled reports call StartExecution with a name, so this patch adds that call. MiniStack checks for due schedules
-    only every ten seconds; this patch makes it check every second, because tests wait for schedules.
+    MiniStack's schedules support only resources as targets, give executions random names, and replace no placeholders.
+    The scheduled reports call StartExecution with a name, so this patch adds that call. MiniStack checks for due
+    schedules only every ten seconds; this patch makes it check every second, because tests wait for schedules.
     """
     from ministack.services import eventbridge, scheduler, stepfunctions
 

@@ -6,9 +6,9 @@ from typing import Any
 
 def lambda_subscribers() -> None:
     """AWS sends ``Subject`` and ``MessageAttributes`` with every message, and invokes a subscribed function
-    asynchronously: with two retries, and then the function's failure destination.
+    asynchronously: it retries twice, and then uses the function's failure destination.
 
-    MiniStack leaves out empty fields and invokes the function once. Chalice's SNS event needs the fields, and
+    MiniStack omits empty fields and invokes the function once. Chalice's SNS event needs these fields, and
     ``record_notification`` must not lose a message. MiniStack already implements retries, so this patch reuses them.
     """
     from ministack.services import lambda_svc, sns

@@ -1,4 +1,4 @@
-"""Patches for Step Functions, except for execution histories."""
+"""Patches for Step Functions, except for the one that affects execution histories."""
 
 import contextvars
 import json
@@ -11,7 +11,7 @@ def repeated_starts() -> None:
     """AWS returns the running execution if StartExecution is called again with the same name and input.
 
     MiniStack returns ExecutionAlreadyExists, which AWS returns only if the execution has ended or has another input.
-    A report's execution is named after the request's Idempotency-Key, so a repeated request depends on this.
+    A report's execution is named after the request's Idempotency-Key, so repeated requests depend on AWS's behaviour.
     """
     from ministack.services import stepfunctions
 
@@ -57,7 +57,7 @@ def final_status() -> None:
 def machine_timeout() -> None:
     """AWS ends an execution as TIMED_OUT after its state machine's ``TimeoutSeconds``, without running a Catch.
 
-    MiniStack ignores the field. The test of the EventBridge rule that reports such executions needs it.
+    MiniStack ignores ``TimeoutSeconds``. The test of the EventBridge rule for timed-out executions needs the field.
     """
     from ministack.services import stepfunctions
 
@@ -91,7 +91,7 @@ def machine_timeout() -> None:
 def message_attributes() -> None:
     """AWS sends the MessageAttributes of a state machine's ``sns:publish``.
 
-    MiniStack passes the state's JSON to a form-field parser, which finds no attributes. Subscribers filter by them.
+    MiniStack passes the state's JSON to a form-field parser, which finds no attributes for subscribers to filter by.
     """
     from ministack.services import stepfunctions
 

@@ -10,18 +10,18 @@ from typing import Any
 def execution_history() -> None:
     """AWS records full histories: inner states of a Parallel or a Map have the same events as other states.
 
-    Every event also names the event before it, and no event follows the execution's end.
+    Every event also names the previous event, and no event follows the execution's end.
 
-    MiniStack records only task attempts for those states, without the states' names. It does not link events, and
-    states that still run after StopExecution add events. The console draws an execution from its events.
+    MiniStack records only task attempts for inner states, without the states' names. MiniStack does not link events,
+    and states that are still running after StopExecution add events. The console draws an execution from its events.
     """
     from ministack.services import stepfunctions
 
     add_event, run_sub_machine = stepfunctions._add_event, stepfunctions._run_sub_machine
     one_at_a_time = threading.Lock()
-    # Every branch of a Parallel and every item of a Map runs in a thread with its own copy of these variables.
+    # Every branch of a Parallel and every item of a Map runs in a thread with its own copy of the context variables.
     latest_event: contextvars.ContextVar[int] = contextvars.ContextVar("latest_event", default=0)
-    # The execution, and the names of the branch's or the item's states, keyed by ``id(state)``.
+    # The execution, and the state names of the current branch or item, keyed by ``id(state)``.
     scope: contextvars.ContextVar[tuple[Any, dict[int, str]]] = contextvars.ContextVar("scope", default=(None, {}))
     map_name: contextvars.ContextVar[str] = contextvars.ContextVar("map_name", default="")
 

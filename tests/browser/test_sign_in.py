@@ -74,7 +74,7 @@ def test_signing_in_needs_the_right_name_and_password(visit: Visit, manager: Per
 def choose_password(console: Console, password: str, again: str | None = None) -> None:
     console.page.get_by_label("New password", exact=True).fill(password)
     console.page.get_by_label("Repeat the new password").fill(again or password)
-    console.page.get_by_role("button", name="Keep this password").click()
+    console.page.get_by_role("button", name="Save this password").click()
 
 
 def test_a_person_replaces_the_temporary_password_at_the_first_sign_in(visit: Visit, people: Make) -> None:
@@ -226,7 +226,7 @@ def test_a_change_of_groups_takes_effect_with_the_next_token(visit: Visit, peopl
     console = with_clock(visit(), person, "#reports")
     request = console.page.get_by_role("button", name="Request the report")
     pool("admin_add_user_to_group", person, GroupName="managers")
-    console.page.get_by_role("button", name="Check my rights again").click()
+    console.page.get_by_role("button", name="Check my permissions again").click()
     expect(request).to_be_visible()
 
     pool("admin_remove_user_from_group", person, GroupName="managers")

@@ -138,7 +138,7 @@ def terminal(folder: Path, function: str, debug_port: int) -> Iterator[Terminal]
         stack.resume()
         session = Terminal(stack, code, function, debug_port)
         try:
-            session.shows("breakpoint\\(\\) opens here")
+            session.shows("breakpoint\\(\\) opens pdb")
             yield session
         finally:
             if session.runs:

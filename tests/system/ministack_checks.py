@@ -203,7 +203,7 @@ def stream_failures(emulator: Emulator) -> bool:
     _put(emulator, "last")
     wait_for(lambda: emulator.printed("reader")[-1] == ["last"], "the last record")
     calls = emulator.printed("reader")
-    # By now the bad record has been retried alone, given up and reported.
+    # By now the bad record has been retried alone, abandoned and reported.
     given_up = [each["requestContext"]["condition"] for each in emulator.received(failures)]
     if given_up != ["RetryAttemptsExhausted"]:
         return False

@@ -203,5 +203,5 @@ def test_the_commands_list_and_redrive_all_dead_letters(system: System, letters:
     counts = re.search(r"^  (\d+) put back, (\d+) left$", done.stdout, re.MULTILINE)
     assert counts, done.stdout
     assert (int(counts[1]) >= 1, int(counts[2]) >= 1) == (True, True)
-    assert "  kept: a message of unknown shape: its origin is unknown" in done.stdout.splitlines()
+    assert "  kept: a message in an unknown format: its origin is unknown" in done.stdout.splitlines()
     stored(system, order_id)

@@ -55,7 +55,7 @@ def test_code_that_cannot_be_imported_is_shown_and_the_earlier_code_runs(dev: Te
     shown = dev.edit(
         "chalicelib/orders/store.py", "import hashlib\n", "import hashlibb\n", "No module named .hashlibb."
     )
-    assert "this code cannot be imported, so the code before it goes on" in shown
+    assert "the code cannot be imported; the previous code keeps running" in shown
     assert re.search(r'^  File "chalicelib/orders/store.py", line \d+, in <module>$', shown, re.M)
     assert stored(dev.system, order(dev.system))
     dev.edit("chalicelib/orders/store.py", "import hashlibb\n", "import hashlib\n")
@@ -63,7 +63,7 @@ def test_code_that_cannot_be_imported_is_shown_and_the_earlier_code_runs(dev: Te
 
 def test_an_edit_of_a_decorator_is_deployed(dev: Terminal) -> None:
     shown = dev.edit("app.py", '@app.route("/health"', '@app.route("/healthy"')
-    assert "app.py changes a trigger, which needs a deploy: deploying" in shown
+    assert "app.py changes a trigger and needs a deploy: deploying" in shown
     assert "check: every setting is correct" in shown
     assert dev.system.get("/healthy")["status"] == "ok"
     dev.edit("app.py", '@app.route("/healthy"', '@app.route("/health"')
@@ -104,6 +104,6 @@ def test_a_debugger_stops_the_function_at_a_line_of_the_edited_file(dev: Termina
 
 def test_the_end_leaves_the_stack_as_make_run_does(dev: Terminal) -> None:
     assert dev.end() == 0
-    assert "ending; the edits are deployed" in dev.shows("")
+    assert "stopping, and deploying the edits" in dev.shows("")
     assert dev.system.get("/health")["status"] == "ok"
     assert not dev.system.stack.cloud.live.exists()

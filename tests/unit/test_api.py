@@ -115,7 +115,7 @@ REFUSAL = "MySQL refuses: no such table"
         ("FAILED", {"error": "DatabaseRefused", "cause": REFUSAL}, REFUSAL),
         ("FAILED", {"error": "States.Runtime"}, "States.Runtime"),
         ("FAILED", {}, "no reason is known"),
-        ("TIMED_OUT", {}, "the report took too long and was given up"),
+        ("TIMED_OUT", {}, "the report timed out"),
         ("ABORTED", {}, "the report was stopped by hand"),
     ],
 )

@@ -9,7 +9,7 @@ from infra.deploy import __main__ as deploy
 from local import __main__ as local
 
 NAME = "argument STAGE: must be at most 20 lower-case letters, digits and single hyphens; got "
-TIME = "must be a time such as 90s, 15m, 12h or 7d; got "
+TIME = "must be a duration such as 90s, 15m, 12h or 7d; got "
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def test_each_use_has_a_fresh_connection_that_is_closed_at_its_end(connections: 
     ids=repr,
 )
 def test_a_temporary_error_is_unavailable(connections: list[Connection], error: Exception) -> None:
-    with pytest.raises(DatabaseUnavailable, match=r"^MySQL at db\.example:3307 does not answer for now: ") as caught:
+    with pytest.raises(DatabaseUnavailable, match=r"^MySQL at db\.example:3307 is temporarily unavailable: ") as caught:
         use(error)
     assert "secret" not in str(caught.value)
 
@@ -330,7 +330,7 @@ def test_a_refusal_after_the_connection_is_not_retried(server: Server) -> None:
 def test_without_secrets_manager_the_database_is_unavailable(server: Server) -> None:
     with (
         refusing(server.secrets, "get_secret_value", "ThrottlingException"),
-        pytest.raises(Unavailable, match=r"^GetSecretValue does not answer for now"),
+        pytest.raises(Unavailable, match=r"^GetSecretValue is temporarily unavailable"),
     ):
         server.use()
     server.use()

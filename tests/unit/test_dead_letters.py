@@ -131,7 +131,7 @@ def test_each_shape_shows_what_failed_when_why_and_how_often(what: str) -> None:
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_a_message_of_no_known_shape_is_shown_as_unknown(name: str) -> None:
     letter = read(message(UNKNOWN[name]), FAILURES)
-    assert (letter.kind, letter.what, letter.since) == ("unknown", "a message of unknown shape", SENT)
+    assert (letter.kind, letter.what, letter.since) == ("unknown", "a message in an unknown format", SENT)
     assert letter.destination is None
 
 
@@ -397,7 +397,7 @@ def test_a_letter_that_cannot_go_back_is_kept(api: Api, aws: Aws, functions: Fun
     no_content = "it has the shape of a dead letter, but AWS does not accept its content"
     assert {each["id"]: (each["what"], each["why"]) for each in result["kept"]} == {
         upload: ("upload a", "Invoke was refused: AccessDeniedException"),
-        unknown: ("a message of unknown shape", "its origin is unknown"),
+        unknown: ("a message in an unknown format", "its origin is unknown"),
         broken: ("notification 'Inventory report ready'", no_content),
     }
     assert [name for name, _ in functions.invoked] == ["cafe-test-record_alarm"]

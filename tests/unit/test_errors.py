@@ -70,7 +70,9 @@ def test_throttling_and_aws_failures_are_temporary() -> None:
     for code, status in (*codes, *(("New", status) for status in (429, 500, 503))):
         cause = aws_says(code, status)
         with (
-            pytest.raises(Unavailable, match=r"^SendMessageBatch does not answer for now: try again in a moment$") as e,
+            pytest.raises(
+                Unavailable, match=r"^SendMessageBatch is temporarily unavailable: try again in a moment$"
+            ) as e,
             aws_errors(),
         ):
             raise cause

@@ -169,7 +169,7 @@ MAP = """ExecutionStarted | 0 -> MapStateEntered One | MapStateStarted | MapIter
     3 -> MapIterationStarted One |"""
 FAIL = {"Type": "Fail", "Error": "Beans", "Cause": "none left"}
 BOTH = parallel(one_named("Left"), one_named("Right"), End=True, **CATCH)
-TOO_LONG = "it took too long and was given up"
+TIMED_OUT = "it timed out"
 CASES: dict[str, tuple[dict[str, Any], str, str, dict[str, tuple[str, str | None]]]] = {
     "a task that is caught": (
         one({**TASK, **CATCH}, Caught=PASS),
@@ -182,7 +182,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str, dict[str, tuple[str, str | None
             one(TASK),
             TASK_RUNS + f"{kind}Scheduled | {kind}TimedOut States.Timeout | ExecutionFailed States.Timeout",
             "FAILED",
-            {"One": ("failed", TOO_LONG)},
+            {"One": ("failed", TIMED_OUT)},
         )
         for kind in ("Task", "LambdaFunction", "Activity")
     },
@@ -205,7 +205,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str, dict[str, tuple[str, str | None
         7 -> TaskTimedOut States.Timeout | MapIterationFailed One | 10 -> MapIterationAborted One
         10 -> TaskStateAborted | 10 -> MapStateFailed | ExecutionFailed States.Timeout""",
         "FAILED",
-        {"One": ("failed", TOO_LONG), "Each": ("failed", history.STOPPED)},
+        {"One": ("failed", TIMED_OUT), "Each": ("failed", history.STOPPED)},
     ),
     "a parallel within a parallel": (
         one(parallel(one_named("Inner", parallel(one_named("Deep"))), one_named("Side"))),
@@ -323,7 +323,7 @@ def test_states_that_were_running_when_the_report_was_stopped_say_why() -> None:
     states = picture(INVENTORY, until(13) + "\n 0 -> ExecutionTimedOut", "TIMED_OUT")
     for name in ("RenderAndPresign", "RenderReport", "PresignReport"):
         assert (states[name]["status"], states[name]["finishedAt"]) == ("failed", at(1_000_000))
-        assert states[name]["error"] == "the report took too long and was given up"
+        assert states[name]["error"] == "the report timed out"
     assert states["ReadInventory"]["status"] == "succeeded"
     assert states["NotifyReport"]["status"] == "skipped"
 

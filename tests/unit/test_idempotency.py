@@ -43,6 +43,6 @@ def test_a_malformed_key_is_refused(aws: Aws, key: str) -> None:
 def test_a_busy_table_is_a_503_and_not_a_conflict(aws: Aws) -> None:
     with (
         refusing(aws.dynamodb, "put_item", "ThrottlingException"),
-        pytest.raises(Unavailable, match=r"^PutItem does not answer for now: try again in a moment$"),
+        pytest.raises(Unavailable, match=r"^PutItem is temporarily unavailable: try again in a moment$"),
     ):
         claim(aws, 1)

@@ -270,7 +270,7 @@ def test_dead_letters_of_another_stage_need_its_token(
         ("https://x1.execute-api.eu-central-1.amazonaws.com/api/dead-letters", "theirs"),
     ]
     monkeypatch.delenv("CAFE_TOKEN")
-    with pytest.raises(StackError, match="CAFE_TOKEN is not set: set it to the token of a manager of https://x1"):
+    with pytest.raises(StackError, match="CAFE_TOKEN is not set: set it to a manager's token for https://x1"):
         api(stack, None)
 
 
@@ -280,11 +280,11 @@ def test_the_dead_letters_of_a_stage_are_never_those_of_another_one(
     stack = Stack(tmp_path)
     monkeypatch.setattr("local.api.fetch", lambda url, **_: b'{"stage": "prod"}')
     monkeypatch.delenv("CAFE_API_URL", raising=False)
-    with pytest.raises(StackError, match="set CAFE_API_URL to the API of prod, and CAFE_TOKEN to the token"):
+    with pytest.raises(StackError, match="set CAFE_API_URL to the URL of prod's API, and CAFE_TOKEN to a manager's"):
         api(stack, "prod")
     monkeypatch.setenv("CAFE_API_URL", "https://x1.execute-api.eu-central-1.amazonaws.com/api")
     monkeypatch.setenv("CAFE_TOKEN", "theirs")
-    with pytest.raises(StackError, match="CAFE_API_URL is the API of the stage prod: set it to the one of test"):
+    with pytest.raises(StackError, match="CAFE_API_URL is the URL of the stage prod: set it to the URL of test"):
         api(stack, "test")
     assert api(stack, "prod").get("/dead-letters") == {"stage": "prod"}
 

@@ -178,7 +178,7 @@ def test_only_orders_that_are_not_stored_are_queued_each_once(aws: Aws) -> None:
 
 def test_every_order_that_is_stored_with_different_content_is_named(aws: Aws) -> None:
     store(aws, messages(order("o-1"), order("o-2"), order("o-3")))
-    with pytest.raises(Conflict, match=r"^orderID: o-1, o-3 is stored already with other content"):
+    with pytest.raises(Conflict, match=r"^orderID: already stored with different content: o-1, o-3"):
         enqueue(aws, order("o-1", quantity=9), order("o-2"), order("o-3", quantity=9), order("o-4"))
     assert aws.queued() == []
 

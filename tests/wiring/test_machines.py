@@ -294,7 +294,7 @@ def value(template: Any, states: dict[str, Any], **variables: Any) -> Any:
             '{"errorMessage": "MySQL refuses: no such table", "stackTrace": ["File secret.py"]}',
             "MySQL refuses: no such table",
         ),
-        ("States.Timeout", "", "a step took too long and was given up"),
+        ("States.Timeout", "", "a step timed out"),
         ("SNS.AuthorizationErrorException", "not allowed", "not allowed (SNS.AuthorizationErrorException)"),
         ("Lambda.Unknown", 'Payload: {"errorMessage": "x"}', 'Payload: {"errorMessage": "x"} (Lambda.Unknown)'),
     ],

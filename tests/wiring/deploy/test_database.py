@@ -225,7 +225,7 @@ def test_a_rotation_waits_until_secrets_manager_can_call_the_function(target: Ta
 
 
 UP_TO_DATE = {"ran": [], "missing": []}
-PAUSED = {"errorType": "DatabaseUnavailable", "errorMessage": "MySQL at db:3306 does not answer for now"}
+PAUSED = {"errorType": "DatabaseUnavailable", "errorMessage": "MySQL at db:3306 is temporarily unavailable"}
 
 
 def migrate(target: Target, say: Say, *answers: Any) -> Lambda:
@@ -268,7 +268,9 @@ def test_the_function_of_the_stage_migrates_and_is_retried_while_mysql_wakes_up(
 
 def test_a_database_that_stays_unavailable_stops_the_deploy(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "WAIT_SECONDS", -1)
-    with pytest.raises(DeployError, match="the database is not up to date: MySQL at db:3306 does not answer for now"):
+    with pytest.raises(
+        DeployError, match="the database is not up to date: MySQL at db:3306 is temporarily unavailable"
+    ):
         migrate(target, print, PAUSED)
 
 
