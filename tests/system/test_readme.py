@@ -85,7 +85,7 @@ def test_every_chalice_command_works_as_typed(throwaway: System) -> None:
         if block.startswith("chalice deploy"):
             [url] = re.findall(r"Rest API URL: (\S+)", done.stdout)
             assert throwaway.request("GET", f"{url}health").status == 200
-            assert f"{throwaway.stack.api_url} serves the new code too" in done.stdout
+            assert f"{throwaway.stack.api_url} now serves the new code" in done.stdout
     assert blocks("chalice")[-1] == "chalice delete\n"
     assert throwaway.aws("lambda").list_functions()["Functions"] == []
     assert throwaway.stack.api.pid() is None
