@@ -1,9 +1,9 @@
-"""The café's back office: the system's triggers, grouped by flow. The logic is in ``chalicelib``.
+"""All triggers of the café's back office, grouped by flow. The business logic is in ``chalicelib``.
 
 Each handler imports its own flow's modules, so no function loads another flow's modules when it starts.
 
 ``infra/functions.py`` lists the functions, ``infra/resources.yaml`` contains their permissions and triggers, and
-``infra/*.asl.json`` contains a report's states. ``tests/unit/`` tests each module, and ``tests/system/`` each flow.
+``infra/*.asl.json`` defines the state machines. ``tests/unit/`` tests the modules, and ``tests/system/`` the flows.
 """
 
 import sys
@@ -28,7 +28,7 @@ except MissingSettings as error:
     sys.exit(1)
 
 log = logger("app")
-# CloudWatch groups API metrics by this name, so it includes the stage. .chalice/config.json names the functions.
+# CloudWatch groups API metrics by this name, so it includes the stage. .chalice/config.json sets the functions' names.
 app = Chalice(app_name=f"cafe-{settings.cafe_stage}", configure_logs=False)
 # Replaces Chalice's own logger, which writes plain text.
 app.log = log
@@ -40,8 +40,8 @@ MACHINES = {"inventory": settings.inventory_report_arn, "storage": settings.stor
 class RawEvent(BaseLambdaEvent):
     """An event as Lambda delivers it.
 
-    Chalice's S3Event fails on s3:TestEvent and reads only one record. Its SNSEvent fails on a message without a
-    subject.
+    Chalice's S3Event fails on s3:TestEvent and reads only one record. Chalice's SNSEvent fails on a message without
+    a subject.
     """
 
     def _extract_attributes(self, event_dict: dict[str, Any]) -> None:
@@ -53,7 +53,7 @@ def now() -> datetime:
 
 
 def request() -> Request:
-    """Returns the current request. Only views call this function, and a view always has a request."""
+    """Returns the current request. Only views call this function, so there always is one."""
     return cast(Request, app.current_request)
 
 
@@ -67,7 +67,7 @@ def publisher() -> Callable[[Any], None]:
 @app.middleware("all")
 def in_time(event: Any, get_response: Callable[[Any], Any]) -> Any:
     """Lets every handler finish cleanly before Lambda's time-out."""
-    # A request's own ``context`` is API Gateway's, not Lambda's.
+    # ``Request.context`` is API Gateway's request context, not Lambda's context.
     context = event.lambda_context if isinstance(event, Request) else event.context
     with clients.time_limit(context.get_remaining_time_in_millis() / 1000 if context else 0):
         return get_response(event)
@@ -75,11 +75,11 @@ def in_time(event: Any, get_response: Callable[[Any], Any]) -> Any:
 
 @app.middleware("http")
 def correlated(request: Request, get_response: Callable[[Any], Response]) -> Response:
-    """Gives every request a correlation id, which its response and log records contain."""
+    """Assigns a correlation id to every request, and adds it to the response and the log records."""
     correlation_id, began = correlation.of_request(request), time.perf_counter()
     with correlation.about(correlation_id):
         response = get_response(request)
-        # API Gateway's access log has only its own request id, so this record names both ids.
+        # API Gateway's access log contains only its own request id, so this record contains both ids.
         ids = {"requestId": request.context["requestId"]} if "requestId" in request.context else {}
         facts = {"status": response.status_code, "milliseconds": round((time.perf_counter() - began) * 1000)}
         log.info("request answered", extra={"route": rest.route(request), **facts, **ids})
@@ -98,7 +98,7 @@ def answered_errors(request: Request, get_response: Callable[[Any], Response]) -
 
 @app.middleware("pure_lambda")
 def correlated_state(event: Any, get_response: Callable[[Any], Any]) -> Any:
-    """Adds the id of the request that started a state machine to the log records of its functions."""
+    """Adds the correlation id of a state machine's execution to its functions' log records."""
     with correlation.about(correlation.of_execution(event.event)):
         return get_response(event)
 
@@ -106,7 +106,7 @@ def correlated_state(event: Any, get_response: Callable[[Any], Any]) -> Any:
 # --- Sign-in: a token -> the routes that its user may call ------------------------------------------------------------
 
 
-# API Gateway caches the response for 60 seconds, so a token may still work for a minute after it expires.
+# API Gateway caches the response for 60 seconds, so a token may still work for up to a minute after it expires.
 @app.authorizer(ttl_seconds=60)
 def authorize(request: AuthRequest) -> AuthResponse:
     """Allows the routes that chalicelib/sign_in.py lists for the token's user."""
@@ -152,7 +152,7 @@ def get_report(report_id: str) -> dict[str, Any]:
 
 @app.route("/reports/{report_id}/history", authorizer=authorize)
 def get_report_history(report_id: str) -> dict[str, Any]:
-    """Returns a report's state machine and the execution's progress through it."""
+    """Returns a report's state machine and how far its execution has progressed."""
     from chalicelib.reports import history
 
     return history.report_history(report_id, sfn=clients.aws("stepfunctions"), machines=MACHINES)
@@ -171,7 +171,7 @@ def read_inventory(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 @app.lambda_function()
 def render_report(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """State 2a: renders the CSV file as an HTML page, also in the reports bucket."""
+    """State 2a: renders the CSV file as an HTML page and saves it in the reports bucket."""
     from chalicelib.reports import render
 
     return render.render_report(event, s3=clients.aws("s3"), bucket=settings.reports_bucket)
@@ -200,7 +200,7 @@ def place_orders() -> Response:
 
 @app.route("/orders", authorizer=authorize)
 def list_orders() -> dict[str, Any]:
-    """Lists the stored orders of all customers or one customer, newest first."""
+    """Lists the stored orders of one customer or of all customers, newest first."""
     from chalicelib.orders import listing
 
     page = rest.page(request(), "customerID")
@@ -220,7 +220,7 @@ def get_order(order_id: str) -> dict[str, Any]:
     queue_arn=settings.orders_queue_arn, batch_size=100, maximum_batching_window_in_seconds=1, maximum_concurrency=10
 )
 def store_orders(event: SQSEvent) -> dict[str, Any]:
-    """Stores each order in a batch once. Failed messages go back to the queue."""
+    """Stores each order in a batch exactly once. Messages that fail return to the queue."""
     from chalicelib.orders import store
 
     return store.store_orders(
@@ -281,7 +281,7 @@ def receive_upload(event: RawEvent) -> None:
 
 @app.lambda_function()
 def measure_buckets(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Measures all buckets by listing their objects or reading CloudWatch's metrics. Splits long work into shares."""
+    """Measures all buckets by listing their objects or reading CloudWatch metrics. Splits a long measurement up."""
     from chalicelib.storage import report
 
     return report.run_step(event, context, aws=clients.aws, bucket=settings.reports_bucket, now=now())
@@ -292,7 +292,7 @@ def measure_buckets(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 @app.lambda_function()
 def migrate(_event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """Updates MySQL's tables and the functions' database user. The deploy waits for the result."""
+    """Updates MySQL's tables and the functions' database user. Each deploy runs this and waits for the result."""
     from chalicelib import database
 
     return database.bring_up_to_date(database_secret(), database_admin_secret())
@@ -311,7 +311,7 @@ def rotate_password(event: dict[str, Any], _context: Any) -> None:
 
 @app.on_sns_message(topic=settings.topic_arn)
 def record_notification(event: RawEvent) -> None:
-    """Stores each notification in the inbox once."""
+    """Adds each notification to the inbox exactly once."""
     from chalicelib import notifications
 
     notifications.record(event.to_dict(), dynamodb=clients.aws("dynamodb"), table=settings.notifications_table)
@@ -319,7 +319,7 @@ def record_notification(event: RawEvent) -> None:
 
 @app.on_sns_message(topic=settings.alarms_topic_arn)
 def record_alarm(event: RawEvent) -> None:
-    """Stores each alarm in the inbox. An alarm's message has no attribute for its kind."""
+    """Adds each alarm to the inbox. The kind is set here, because CloudWatch's alarm messages do not contain one."""
     from chalicelib import notifications
 
     dynamodb, table = clients.aws("dynamodb"), settings.notifications_table
@@ -341,7 +341,7 @@ def list_notifications() -> dict[str, Any]:
 
 @app.route("/today", authorizer=authorize)
 def show_today() -> dict[str, Any]:
-    """Counts what happened since midnight or since a given time."""
+    """Returns the counts of all flows since midnight or since a given time."""
     from chalicelib import today
 
     moment = now()
@@ -349,12 +349,12 @@ def show_today() -> dict[str, Any]:
     return today.overview(since, aws=clients.aws, settings=settings, machines=MACHINES, now=moment)
 
 
-# --- Dead letters: messages that failed for good -> REST -> back to where they came from ------------------------------
+# --- Dead letters: permanently failed messages -> REST -> back to where they came from --------------------------------
 
 
 @app.route("/dead-letters", authorizer=authorize)
 def list_dead_letters() -> dict[str, Any]:
-    """Lists the messages that failed for good, oldest first."""
+    """Lists the messages that failed permanently, oldest first."""
     from chalicelib.dead_letters import listing
 
     return listing.oldest(rest.limit(request()), settings=settings, aws=clients.aws)
@@ -374,7 +374,7 @@ def redrive_dead_letters() -> dict[str, Any]:
 
 @app.route("/health")
 def health() -> dict[str, str]:
-    """Reports that the API is up, with its stage and version."""
+    """Confirms that the API is up, and returns its stage and version."""
     return {"status": "ok", "stage": settings.cafe_stage, "version": VERSION}
 
 

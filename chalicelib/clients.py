@@ -1,7 +1,7 @@
 """Clients for AWS and MySQL, created on first use with explicit time-outs.
 
-Imports of botocore and PyMySQL are inside functions, because they take longer than most calls. A Lambda function that
-does not use MySQL never loads PyMySQL. boto3 is not used: it takes 40 ms to load and adds only file transfers.
+Botocore and PyMySQL are imported inside functions, because importing them takes longer than most calls. A Lambda
+function that does not use MySQL never loads PyMySQL. boto3 is not used, because importing it would take another 40 ms.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ if TYPE_CHECKING:
     from botocore.session import Session
     from pymysql.connections import Connection
 
-# Each call gets two attempts, less than a second apart. S3 and CloudWatch calls get longer, as they move more data.
+# Each call is attempted twice, less than a second apart. S3 and CloudWatch move more data, so they get more time.
 ATTEMPTS = 2
 BACKOFF_SECONDS = 1
 CONNECT_SECONDS = 2
 READ_SECONDS = 5
 READ_SECONDS_BY_SERVICE = {"s3": 10, "cloudwatch": 10}
-# Connecting to a paused database takes half a minute, because the database must resume first.
+# Connecting to a paused database takes half a minute, because the database must first resume.
 MYSQL_CONNECT_SECONDS = 40
-# Size of each client's connection pool. No function uses more than half as many threads.
+# Size of each client's connection pool. No function uses more than half this number of threads.
 CONNECTIONS = 32
 
-# Error codes of MySQL and PyMySQL after which a retry can succeed: no connection (0, 2002 to 2014), too many
+# Error codes of MySQL and PyMySQL after which a retry may succeed: no connection (0, 2002 to 2014), too many
 # connections (1040), a shutdown (1053, 1152, 1927), a lock time-out (1205), a deadlock (1213), an interrupt (1317).
 TRANSIENT = (0, 1040, 1053, 1152, 1205, 1213, 1317, 1927, 2002, 2003, 2006, 2013, 2014)
 # MySQL's error code for an unknown user or a wrong password.
 ACCESS_DENIED = 1045
-# Matches an RDS server's host name and captures its region. Amazon signs the servers' certificates with one set of
-# authorities per region, which no operating system includes. A public authority signs an RDS proxy's certificate.
+# Matches an RDS server's host name and captures its region. Amazon's own authorities for that region, which no
+# operating system includes, sign the server's certificate. A public authority signs an RDS proxy's certificate.
 RDS = re.compile(r"\.([a-z0-9-]+)\.rds\.amazonaws\.com(\.cn)?$")
 RDS_PROXY = re.compile(r"\.proxy-[a-z0-9]+\.")
 AUTHORITIES = Path(__file__).parent / "database" / "rds-global-bundle.pem"
 
 
-# The time at which the current invocation ends, as a value of time.monotonic().
+# The value of time.monotonic() at which the current invocation must end.
 _end: ContextVar[float | None] = ContextVar("end", default=None)
 
 
 def longest_call(service: str) -> float:
-    """Returns the longest duration of one call in seconds, including its retry."""
+    """Returns how many seconds a call to ``service`` may take, including its retry."""
     return ATTEMPTS * (CONNECT_SECONDS + READ_SECONDS_BY_SERVICE.get(service, READ_SECONDS)) + BACKOFF_SECONDS
 
 
@@ -61,10 +61,10 @@ def longest_call(service: str) -> float:
 def time_limit(seconds: float) -> Iterator[None]:
     """Refuses AWS calls that might not finish within ``seconds`` from now.
 
-    Such a call raises ``Unavailable``, so a function with several calls can report what it did not do. Lambda's
-    time-out would end the function without a report. A thread has the limit only if it runs in a copy of this context.
+    A refused call raises ``Unavailable``, so a function that makes several calls can report which ones it did not
+    make. Lambda's time-out would end it with no report. A thread is limited only if it runs in a copy of this context.
     """
-    # A limit too short for any call is ignored, such as the three seconds of Chalice's test client.
+    # A limit that is too short for any call, such as the three seconds in Chalice's test client, is ignored.
     fits = seconds > max(map(longest_call, READ_SECONDS_BY_SERVICE))
     token = _end.set(time.monotonic() + seconds if fits else None)
     try:
@@ -88,7 +88,7 @@ class _LazyClient:
         with _client_lock:
             self._client = self._client or _make(*self._arguments)
         value = getattr(self._client, name)
-        # From now on Python finds the attribute without calling this method.
+        # From now on, Python finds this attribute without calling ``__getattr__``.
         setattr(self, name, value)
         return value
 
@@ -108,7 +108,7 @@ def _session() -> Session:
     from botocore.session import get_session
 
     class OneFolder(Loader):
-        """A loader that lists services by their folders' names. Botocore's own loader opens all 400 folders."""
+        """Lists services by the names of their folders. Botocore's own loader opens all 400 folders."""
 
         def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002 - botocore's signature
             return [folder.name for folder in Path(self.BUILTIN_DATA_PATH).iterdir()]
@@ -127,12 +127,12 @@ def _make(service: str, region: str | None) -> Any:
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         signature_version="v4" if service != "s3" else "s3v4",
         max_pool_connections=CONNECTIONS,
-        # Uses the bucket's regional name: a new bucket's global name redirects for hours, which breaks signed links.
-        # An endpoint that is an IP address, such as the local cloud's, still has the bucket in the path.
+        # Uses the bucket's regional host name: for hours, a new bucket's global name redirects and breaks signed links.
+        # If the endpoint is an IP address, as in the local cloud, botocore still puts the bucket in the path.
         s3={"addressing_style": "virtual"},
     )
     client: Any = _session().create_client(service, region_name=region, config=config)
-    # Creates the exception classes now: two threads could create them twice, and `except` would then miss one of them.
+    # Creates the exception classes now. If two threads each created them later, `except` might miss an exception.
     _ = client.exceptions
 
     def in_time(model: Any, **_: Any) -> None:
@@ -152,8 +152,8 @@ def mysql(database: Database, *, read_seconds: int = 60) -> Iterator[Connection[
     cannot be reached, the connection breaks, or a lock is held for too long. Raises ``DatabaseRefused`` for other
     errors, such as a missing table or privilege, and ``PasswordRefused`` for a wrong password.
 
-    An RDS server must have a valid certificate. For other servers, TLS is used if offered, without checking the
-    certificate.
+    An RDS server must have a valid certificate. Connections to other servers use TLS if the server offers it, but do
+    not check the certificate.
     """
     import ssl
 
@@ -211,7 +211,7 @@ def _tls(host: str) -> SSLContext | None:
 
 
 def authorities(region: str) -> str:
-    """Returns the certificates of RDS's authorities in ``region``. Loading all regions' would take 15 ms."""
+    """Returns the certificates of the RDS authorities in ``region``. Loading those of every region would take 15 ms."""
     import ssl
 
     certificates = re.findall(r"-----BEGIN.+?END CERTIFICATE-----\n", AUTHORITIES.read_text(), flags=re.DOTALL)
@@ -226,7 +226,7 @@ def mysql_of_secret(arn: str) -> Iterator[Connection[Any]]:
     """Opens a connection to the database that a secret in Secrets Manager describes.
 
     The secret is cached, and read again if MySQL refuses its password, because a rotation may have changed it. Raises
-    the same errors as ``mysql``, and ``Unavailable`` if Secrets Manager is not available.
+    the same errors as ``mysql``, and ``Unavailable`` if Secrets Manager is unavailable.
     """
     with ExitStack() as stack:
         try:

@@ -1,7 +1,7 @@
-"""The correlation id. Everything that results from one request has the same id in the field ``correlationId``.
+"""The correlation id. Everything that results from one request carries the same id in the field ``correlationId``.
 
 The id is the client's ``X-Request-Id`` header, or else API Gateway's request id. An upload uses the id of its S3
-request, and a report without a request uses its execution's name. Messages and orders have the id as an attribute.
+request, and a scheduled report uses its execution's name. Messages and orders carry the id as an attribute.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from chalice.app import Request
 
 HEADER = "X-Request-Id"
-# The field's name in SQS messages, orders and execution inputs. SNS messages have a list of ids, because one
+# The id's field name in SQS messages, orders and execution inputs. An SNS message carries a list of ids, because one
 # notification can report many orders.
 NAME, NAMES = "correlationId", "correlationIds"
 ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
-# Maximum number of ids in an SNS message. A batch from the queue or the stream has at most this many orders.
+# Maximum number of ids in an SNS message. A batch from the queue or the stream contains at most this many orders.
 IDS = 100
 
 # The current correlation id, for log records.
@@ -43,12 +43,12 @@ def about(correlation_id: str | None) -> Iterator[None]:
 
 
 def valid(given: Any) -> str | None:
-    """Returns ``given`` if it is a valid id, or else None."""
+    """Returns ``given`` if it is a valid correlation id, and None otherwise."""
     return given if isinstance(given, str) and ID.fullmatch(given) else None
 
 
 def of_request(request: Request) -> str:
-    """Returns the client's id if it is valid, or else API Gateway's, or a new id under ``chalice local``."""
+    """Returns the client's id if it is valid, or else API Gateway's request id. Under ``chalice local``, makes one."""
     if given := valid(request.headers.get(HEADER)) or valid(request.context.get("requestId")):
         return given
     from uuid import uuid4
@@ -57,12 +57,12 @@ def of_request(request: Request) -> str:
 
 
 def sqs_attribute(correlation_id: str | None) -> dict[str, Any]:
-    """Returns the message attributes with which an SQS message carries the id."""
+    """Returns the attributes that add the correlation id to an SQS message."""
     return {NAME: {"DataType": "String", "StringValue": correlation_id}} if correlation_id else {}
 
 
 def of_sqs(message: dict[str, Any]) -> str | None:
-    """Returns the id in an SQS message. Lambda's events and SQS's API spell the attributes differently."""
+    """Returns an SQS message's correlation id. Lambda events and the SQS API spell attribute names differently."""
     match message:
         case {"messageAttributes": {"correlationId": {"stringValue": given}}}:
             return valid(given)
@@ -72,9 +72,9 @@ def of_sqs(message: dict[str, Any]) -> str | None:
 
 
 def of_execution(payload: Any) -> str | None:
-    """Returns the correlation id in the event of a state machine's function.
+    """Returns the correlation id from an event that a state machine passes to a function.
 
-    If no request started the machine, the id is the execution's name.
+    If no request started the state machine, the id is the execution's name.
     """
     match payload:
         case {"request": {"correlationId": str(given)}} if ID.fullmatch(given):
@@ -85,7 +85,7 @@ def of_execution(payload: Any) -> str | None:
 
 
 def of_order(record: Any) -> str | None:
-    """Returns the correlation id in a record from the orders stream."""
+    """Returns the correlation id from a record of the orders stream."""
     match record:
         case {"dynamodb": {"NewImage": {"correlationId": {"S": given}}}}:
             return valid(given)
@@ -93,7 +93,7 @@ def of_order(record: Any) -> str | None:
 
 
 def of_upload(record: Any) -> str | None:
-    """Returns the id of the S3 request that stored an object, from a record in an S3 event."""
+    """Returns, from a record in an S3 event, the id of the request that stored the object."""
     match record:
         case {"responseElements": {"x-amz-request-id": given}}:
             return valid(given)
@@ -101,13 +101,13 @@ def of_upload(record: Any) -> str | None:
 
 
 def sns_attribute(correlation_ids: tuple[str, ...]) -> dict[str, Any]:
-    """Returns up to 100 ids as attributes of an SNS message. SNS refuses an empty list."""
+    """Returns the attributes that add up to 100 ids to an SNS message. SNS refuses an empty list."""
     ids = json.dumps(list(dict.fromkeys(correlation_ids))[:IDS])
     return {NAMES: {"DataType": "String.Array", "StringValue": ids}} if correlation_ids else {}
 
 
 def of_sns(sns: Any) -> tuple[str, ...]:
-    """Returns the ids in an SNS message. Another publisher's attribute can contain any string."""
+    """Returns an SNS message's correlation ids. An attribute from another publisher may contain any string."""
     match sns:
         case {"MessageAttributes": {"correlationIds": {"Value": str(text)}}}:
             try:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # Maximum number of problems that an error lists, and maximum length of an unknown name.
 PROBLEMS_SHOWN = 20
 NAME_CHARACTERS = 40
-# Matches a field's path, a header's name or an id. Messages quote any other name that a client sends.
+# Matches a field's path, a header's name or an id. Error messages quote any other name that a client sends.
 PLAIN_NAME = r"[\w.\[\]-]+"
 
 
@@ -66,7 +66,7 @@ class CafeError(ChaliceUnhandledError, ChaliceViewError):
 
 
 class FieldError(CafeError):
-    """An error about fields. ``problems`` has the first 20 problems."""
+    """An error about the fields of a request. ``problems`` contains the first 20 problems."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = list(problems[:PROBLEMS_SHOWN])
@@ -82,14 +82,14 @@ class InvalidRequest(FieldError, BadRequestError):
 
 
 class Conflict(FieldError, ConflictError):
-    """The request contradicts stored data."""
+    """The request conflicts with stored data."""
 
 
 class BodyTooLarge(CafeError):
     STATUS_CODE = 413
 
     def __init__(self, size: int, limit: int) -> None:
-        super().__init__(f"the body has {size:,} bytes, and at most {limit:,} are allowed: send it in smaller parts")
+        super().__init__(f"the body has {size:,} bytes, but at most {limit:,} are allowed: send it in smaller parts")
 
 
 class NotFound(CafeError, NotFoundError):
@@ -98,19 +98,19 @@ class NotFound(CafeError, NotFoundError):
 
 
 class TokenRefused(CafeError):
-    """A token does not grant access. The message says why, and contains no part of the token."""
+    """A token does not grant access. The error's message says why, and contains no part of the token."""
 
     STATUS_CODE = 403
 
 
 class Unavailable(CafeError):
-    """A service that the café needs is temporarily unavailable. State machines retry this error by its name."""
+    """A service that the café needs is temporarily unavailable. State machines retry when they see this name."""
 
     STATUS_CODE = 503
 
 
 class DatabaseUnavailable(Unavailable):
-    """MySQL cannot be reached, or the connection broke. State machines retry this error by its name."""
+    """MySQL cannot be reached, or the connection broke. State machines retry when they see this name."""
 
 
 class DatabaseRefused(CafeError):
@@ -135,7 +135,7 @@ class MissingSettings(CafeError):
         )
 
 
-# Error codes with which some AWS service says that the same call may succeed a moment later.
+# Error codes from AWS services which mean that the same call may succeed a moment later.
 TRANSIENT = {
     "InternalError",
     "InternalFailure",
@@ -167,7 +167,7 @@ def is_transient(error: ClientError) -> bool:
 def aws_errors() -> Iterator[None]:
     """Turns temporary errors (throttling, a server failure, a lost connection) into ``Unavailable``.
 
-    Other errors, such as a missing permission, are not changed. This also works as a decorator: ``@aws_errors()``.
+    Other errors, such as a missing permission, are not changed. Can be used as a decorator: ``@aws_errors()``.
     """
     from botocore.exceptions import ClientError, ConnectionError, HTTPClientError, IncompleteReadError
 

@@ -12,7 +12,7 @@ BYTES = 40_000
 
 
 def sns_attribute(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the facts as attributes of an SNS message. SNS would refuse oversized facts, so they are left out."""
+    """Returns the facts as attributes of an SNS message. Leaves out facts that are too large for SNS."""
     text = json.dumps(facts)
     if not facts or len(text) > BYTES:
         return {}
@@ -25,12 +25,12 @@ def item_attribute(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def of_item(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns an item's facts. Items stored before facts were introduced have none."""
+    """Returns the facts in an inbox item. Items that were stored before facts were introduced contain none."""
     return read(item.get(NAME, {}).get("S"))
 
 
 def read(text: str | None) -> dict[str, Any]:
-    """Returns the facts in an attribute's value. Another publisher's attribute can contain any string."""
+    """Returns the facts in an attribute's value. An attribute from another publisher may contain any string."""
     try:
         # Python would accept and write NaN, which is not valid JSON.
         facts = json.loads(text or "{}", parse_constant=str)

@@ -1,4 +1,4 @@
-"""Reads a JSON object's fields one by one. All problems are collected, so that one response names every wrong field."""
+"""Reads the fields of a JSON object, and collects all problems, so that one response names every invalid field."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from chalicelib.errors import NAME_CHARACTERS, InvalidRequest, Problem
 class Fields:
     """The fields of one object.
 
-    ``place`` is the object's path in the request's body, such as ``orders[1]``. All objects in a body share one list of
+    ``place`` is the object's path in the request's body, such as ``orders[1]``. All objects in a body share one list,
     ``problems``.
     """
 
@@ -21,7 +21,7 @@ class Fields:
 
     @classmethod
     def of_body(cls, body: Any, names: tuple[str, ...], *, of: str, expected: str) -> Fields:
-        """Returns the fields of a request's body. Raises ``InvalidRequest`` at once if the body is not an object.
+        """Returns the fields of a request's body. Raises ``InvalidRequest`` immediately if the body is not an object.
 
         ``names`` lists the allowed fields. ``of`` and ``expected`` appear in error messages.
         """
@@ -61,7 +61,7 @@ class Fields:
         return self.values.get(name, default)
 
     def whole_number(self, name: str, least: int, most: int, *, default: int, unit: str = "") -> int:
-        """Returns a field's whole number, or ``default`` if the field is missing or wrong."""
+        """Returns a field's value as a whole number, or ``default`` if the field is missing or invalid."""
         number = whole_number(self.values.get(name, default))
         if number is None or not least <= number <= most:
             self.refuse(name, f"must be a whole number{unit} from {least:,} to {most:,}")

@@ -22,10 +22,10 @@ KEPT = timedelta(days=90)
 
 @aws_errors()
 def claim(route: str, key: str | None, content: Any, *, dynamodb: Any, table: str, now: datetime) -> None:
-    """Claims ``key`` for a request whose ``content`` is any JSON value. Does nothing without a key.
+    """Claims ``key`` for a request whose ``content`` is any JSON value. Does nothing if ``key`` is None.
 
-    The same request may claim its key again. Raises ``InvalidRequest`` for a malformed key, and ``Conflict`` for a key
-    that another request has used in the last 90 days.
+    The same request may claim its key again. Raises ``InvalidRequest`` if the key is malformed, and ``Conflict`` if
+    another request has used it in the last 90 days.
     """
     if key is None:
         return

@@ -1,7 +1,7 @@
 """Logging: one JSON object per record on standard output, which Lambda sends to CloudWatch Logs.
 
 ``extra=`` adds the subject's id (``reportId``, ``orderID``, ``key``) to a record as a field, and the formatter adds the
-``correlationId``. A client's text must go into a field and not into the message, where it could forge a record.
+``correlationId``. Text from a client must be logged as a field: inside the message, it could forge a record.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pythonjsonlogger.json import JsonFormatter
 
 from chalicelib import correlation
 
-# CloudWatch Logs accepts records of up to 256 KB, and a character can take twelve bytes in JSON.
+# CloudWatch Logs accepts records of up to 256 KB, and one character can take up to twelve bytes in JSON.
 FIELD_CHARACTERS = 10_000
 
 
 class _Formatter(JsonFormatter):
-    """Adds the correlation id, and shortens long strings, such as a traceback that contains a whole message."""
+    """Adds the correlation id, and shortens long strings, such as a traceback that includes a whole message."""
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         if correlation.NAME not in log_data and (correlation_id := correlation.current()):
@@ -44,6 +44,6 @@ def logger(name: str) -> logging.Logger:
         )
         root.addHandler(handler)
         root.setLevel(logging.INFO)
-        # Lambda's root handler would print each record again.
+        # Without this, Lambda's root handler would print each record a second time.
         root.propagate = False
     return root.getChild(name)

@@ -2,8 +2,7 @@
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 
-Metrics are not exact enough for accounting: CloudWatch may read a record twice, and a function that is killed logs
-nothing.
+Metrics are not exact enough for accounting: CloudWatch may read a record twice, and a killed function logs nothing.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from chalicelib.logs import logger
 from chalicelib.settings import stage
 
 NAMESPACE = "Cafe"
-# All metrics with their units. An accepted order is later counted as stored, as doubled (already stored) or as
-# rejected, unless it is still in the queue or has become a dead letter.
+# The unit of each metric. An accepted order is later counted as stored, as doubled (already stored) or as rejected,
+# unless it is still in the queue or has become a dead letter.
 UNITS = {
     "OrdersAccepted": "Count",
     "OrdersStored": "Count",
@@ -33,7 +32,7 @@ log = logger("metrics")
 
 
 def emit(figures: Mapping[str, float], **dimensions: str) -> None:
-    """Logs the ``figures`` that are not 0, with the stage and ``dimensions``.
+    """Logs the nonzero ``figures``, with the stage and ``dimensions``.
 
     Each combination of dimension values is billed as a separate metric, so a dimension must have few values.
     """

@@ -1,4 +1,4 @@
-"""Publishes notifications through SNS, and stores each notification once in a table for the inbox.
+"""Publishes notifications through SNS, and stores each notification exactly once in the inbox table.
 
 A notification contains text for people and ``facts`` for programs. Programs never read the text.
 """
@@ -23,18 +23,18 @@ from chalicelib.rest import Page
 from chalicelib.timeline import Timeline, index_keys, timestamp
 
 KINDS = ("report", "order", "upload", "storage", "alarm")
-# Another publisher's message may have any kind.
+# Messages from other publishers may have any kind, which the inbox shows as ``other``.
 SHOWN_KINDS = (*KINDS, "other")
 KEPT = timedelta(days=30)
-# The kinds whose messages contain a report's link, and the text that staff see instead of the link.
+# The kinds of notification whose messages contain a link to a report, and the text that staff see instead of the link.
 KINDS_WITH_LINKS = ("report", "storage")
 LINK = re.compile(r"https?://\S+", re.IGNORECASE)
-NO_LINK = "(only managers open reports)"
+NO_LINK = "(only managers can open reports)"
 # SNS accepts 262,144 bytes of text and attributes, and DynamoDB accepts 400 KB per item.
 MESSAGE_BYTES = 200_000
 SUBJECT_CHARACTERS = 100
 SMS_BYTES = 140
-# DynamoDB accepts 2,048 bytes in a partition key. An upload's key with escapes may be longer.
+# DynamoDB accepts 2,048 bytes in a partition key. The key of an upload, with escapes, may be longer.
 KEY_BYTES = 2_048
 
 REPORT_OUTCOMES = ("succeeded", "failed")
@@ -46,8 +46,8 @@ log = logger("notifications")
 class Notification:
     """A message to the subscribers, who can filter by ``kind``: report, order, upload or storage.
 
-    ``key`` identifies the event, so that a repeated delivery is recognized. ``sms`` is a short text without a link.
-    ``facts`` may contain any JSON values. ``correlation_ids`` belong to everything that the message reports.
+    ``key`` identifies the event, so that a repeated delivery is recognised. ``sms`` is a short text without a link.
+    ``facts`` may contain any JSON values. ``correlation_ids`` are those of all events that the message reports.
     """
 
     kind: str
@@ -63,9 +63,9 @@ Publish = Callable[[Notification], None]
 
 
 def publisher(sns: Any, topic_arn: str) -> Publish:
-    """Returns a function that publishes a ``Notification``. It raises ``Unavailable`` if SNS fails temporarily.
+    """Returns a function that publishes a ``Notification``. The function raises ``Unavailable`` if SNS is unavailable.
 
-    SNS may have accepted the message nevertheless. If the message is published again, it has the same ``key``.
+    Even then, SNS may have accepted the message. A message that is published again has the same ``key``.
     """
 
     @aws_errors()
@@ -93,8 +93,8 @@ def publisher(sns: Any, topic_arn: str) -> Publish:
 
 
 def subject(text: str) -> str:
-    """Returns ``text`` made valid for an SNS subject: at most 100 printable ASCII characters, with no space first."""
-    # NFKD turns accents into separate characters, which are dropped.
+    """Converts ``text`` to a valid SNS subject: at most 100 printable ASCII characters, with no leading space."""
+    # NFKD turns accents into separate characters, which are then dropped.
     bare = (character for character in unicodedata.normalize("NFKD", text) if not unicodedata.combining(character))
     plain = "".join(character if " " <= character <= "~" else "?" for character in " ".join("".join(bare).split()))
     if len(plain) > SUBJECT_CHARACTERS:
@@ -103,7 +103,7 @@ def subject(text: str) -> str:
 
 
 def counted(number: int, thing: str) -> str:
-    """Returns a number with its noun: ``1 order``, ``2 orders``."""
+    """Returns a number followed by its noun: ``1 order``, ``2 orders``."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
@@ -113,13 +113,13 @@ def one_line(text: str) -> str:
 
 
 def _short(key: str) -> str:
-    """Returns ``key``, or its digest if it is too long."""
+    """Returns ``key``, or its digest if ``key`` is too long for DynamoDB."""
     encoded = key.encode()
     return key if len(encoded) <= KEY_BYTES else hashlib.sha256(encoded).hexdigest()
 
 
 def _cut(text: str, limit: int) -> str:
-    """Returns as much of ``text`` as fits into ``limit`` bytes of JSON, where a line break or a quote takes two."""
+    """Returns as much of ``text`` as fits into ``limit`` bytes of JSON. In JSON, a line break or a quote takes two."""
 
     def size(end: int) -> int:
         return len(json.dumps(text[:end], ensure_ascii=False).encode())
@@ -130,9 +130,9 @@ def _cut(text: str, limit: int) -> str:
 
 
 def record(event: dict[str, Any], *, dynamodb: Any, table: str, default_kind: str = "other") -> None:
-    """Stores each message in an SNS event once, identified by its key or, without a key, by its message id.
+    """Stores each message in an SNS event once. Messages are identified by their key or, if that is missing, their id.
 
-    ``default_kind`` is for messages without the attribute ``kind``, such as an alarm's messages.
+    ``default_kind`` is the kind of messages that have no ``kind`` attribute, such as alarms.
     """
     for sns in (each["Sns"] for each in event.get("Records", [])):
         attributes = {name: each.get("Value", "") for name, each in (sns.get("MessageAttributes") or {}).items()}
@@ -149,7 +149,7 @@ def record(event: dict[str, Any], *, dynamodb: Any, table: str, default_kind: st
             log.info("notification kept already", extra=about)
         else:
             log.info("notification kept", extra=about)
-            # SNS may deliver a message twice, but each report is counted once.
+            # SNS may deliver a message twice, but each report must be counted only once.
             _count_report(known_facts, attributes, sent_at)
 
 
@@ -170,7 +170,7 @@ def _item(sns: dict[str, Any], attributes: dict[str, str], sent_at: datetime, de
 
 
 def _count_report(known_facts: dict[str, Any], attributes: dict[str, str], sent_at: datetime) -> None:
-    """Counts a finished report, and records the seconds from its start to its notification."""
+    """Counts a finished report, and records how many seconds passed between its start and its notification."""
     kind, outcome = known_facts.get("kind"), known_facts.get("outcome")
     if outcome not in REPORT_OUTCOMES:
         return
@@ -190,8 +190,8 @@ def _count_report(known_facts: dict[str, Any], attributes: dict[str, str], sent_
 def inbox(page: Page, *, links: bool, dynamodb: Any, table: str, now: datetime | None = None) -> dict[str, Any]:
     """Returns ``{"notifications": [...], "next"}``, newest first; ``chalicelib/openapi.json`` describes the fields.
 
-    Anyone can open a report with its link, so links are removed unless ``links`` is true. A page filtered by ``kind``
-    may contain fewer items than its limit, or none, and still have a next page.
+    Anyone who has a report's link can open the report, so links are removed unless ``links`` is true. A page filtered
+    by ``kind`` may contain fewer items than its limit, or none, and still be followed by another page.
     """
     now = now or datetime.now(UTC)
     kind = page.filters.get("kind")

@@ -1,7 +1,7 @@
 """Sends, delays and deletes any number of SQS messages in as few calls as possible.
 
 A successful call may still refuse some of its entries. Each function therefore returns the failed entries with their
-errors. All other entries succeeded.
+errors. Entries that are not returned succeeded.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from botocore.exceptions import ClientError
 
 ENTRIES = 10
-# SQS accepts 1 MiB per call. This leaves room for the attributes.
+# Maximum size of the message bodies in one call. SQS accepts 1 MiB, so this leaves room for the attributes.
 BYTES = 1_000_000
 
 
-# A message's body and attributes.
+# The body and the attributes of a message.
 Message = tuple[str, dict[str, Any]]
 
 
@@ -30,7 +30,7 @@ class EntryRefused(CafeError):
         super().__init__(f"{operation} was refused: {code}")
 
 
-# The errors of failed entries, in order and keyed by index. A ``ClientError`` is permanent.
+# The errors of failed entries, keyed by the entry's index and sorted. A ``ClientError`` is permanent.
 Failures = dict[int, "ClientError | Unavailable | EntryRefused"]
 
 
@@ -45,7 +45,7 @@ def send(sqs: Any, url: str, messages: Sequence[Message]) -> Failures:
 
 
 def delay(sqs: Any, url: str, receipts: Sequence[tuple[str, int]]) -> Failures:
-    """Hides received messages. ``receipts`` pairs each receipt handle with a number of seconds from now."""
+    """Hides received messages. ``receipts`` pairs each receipt handle with how many seconds to hide the message."""
     entries = [{"ReceiptHandle": handle, "VisibilityTimeout": seconds} for handle, seconds in receipts]
     return _call(sqs.change_message_visibility_batch, "ChangeMessageVisibility", url, entries)
 
@@ -92,7 +92,7 @@ def _call(
 
 
 def _batches(sizes: Sequence[int]) -> Iterator[range]:
-    """Yields each call's range of entry indexes. An entry that is too large gets a call of its own."""
+    """Yields the range of entry indexes for each call. An oversized entry gets a separate call."""
     first = total = 0
     for index, size in enumerate(sizes):
         if index > first and (index - first == ENTRIES or total + size > BYTES):

@@ -1,7 +1,7 @@
 """The ``chalice`` command from ``.local/env``, which runs Chalice and keeps the API on this machine up to date.
 
-After ``chalice deploy``, it restarts the API with the new code, and prints a URL that works on this machine. After
-``chalice delete``, it stops the API.
+``chalice deploy`` also restarts the API with the new code, and prints a URL that works on this machine.
+``chalice delete`` also stops the API.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ APPLICATIONS = (
     Path("/Applications/Chromium.app/Contents/MacOS/Chromium"),
     Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"),
 )
-# The package chromium installs no font, and screenshots would contain no text without one.
+# The chromium package installs no fonts, and screenshots taken without fonts would contain no text.
 PACKAGES = ("chromium", "fonts-liberation")
 USE_OTHER_BROWSER = "To use an existing Chromium or Chrome, set CHROMIUM to its path."
 # Flags in addition to Playwright's own flags.

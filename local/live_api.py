@@ -1,7 +1,7 @@
 """Serves the REST API under ``make dev``, like ``chalice local``, on a port that stays open while the code changes.
 
-``python -m local.live_api`` imports the requirements once and opens the port. For each version of the code, it forks a
-process that imports the code and then serves the port. The previous version's process finishes its requests and exits.
+``python -m local.live_api`` imports the requirements once and opens the port. For each version of the code, a forked
+process imports the code and serves the port, while the previous version's process finishes its requests and exits.
 """
 
 from __future__ import annotations

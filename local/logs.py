@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from local.stack import Stack
 
 POLL_SECONDS = 1
-# A log line may arrive this much later than newer lines.
+# A log line may arrive up to this long after newer lines.
 LATE_MILLISECONDS = 10_000
 # `make logs` first prints this many existing lines.
 LAST_LINES = 20

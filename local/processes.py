@@ -189,7 +189,7 @@ def accepts(port: int) -> bool:
 def free_ports(number: int) -> list[int]:
     """Returns ``number`` different ports on which nothing is listening.
 
-    The ports are below the range for outgoing connections, because those could take a port before its server starts.
+    The ports are below the range for outgoing connections, which could otherwise take a port before its server starts.
     """
     ports: list[int] = []
     with contextlib.ExitStack() as stack:

@@ -80,7 +80,7 @@ def _sign_in(endpoint: str, client_id: str, name: str, password: str) -> tuple[s
 
 
 def main() -> None:
-    """Runs ``cafe-token [NAME]``. NAME defaults to the manager. The wrapper adds the users' file before NAME."""
+    """Runs ``cafe-token [NAME]``. NAME defaults to the manager. The wrapper inserts the users' file before NAME."""
     file, *names = sys.argv[1:]
     try:
         print(Users(Path(file)).token(*names[:1]))

@@ -20,7 +20,7 @@ export class ApiError extends Error {
   }
 }
 
-/** Sends a GET request with those query `parameters` that have a value. */
+/** Sends a GET request with the query `parameters` that have a value. */
 export function get(path, parameters = {}, signal = undefined) {
   const given = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== "");
   return request("GET", given.length ? `${path}?${new URLSearchParams(given)}` : path, { signal });

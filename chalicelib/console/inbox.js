@@ -1,4 +1,4 @@
-/** Inbox tab: shows the notifications of all kinds, or of one kind, grouped by day. Other tabs use this module. */
+/** Inbox tab: shows all notifications, or only one kind, grouped by day. Today and Uploads also use this module. */
 import { get } from "./api.js";
 import { $, announce, h, icon, keyed, link } from "./dom.js";
 import { day, inZone, time } from "./format.js";

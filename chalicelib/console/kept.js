@@ -1,4 +1,4 @@
-/** Stores values that survive a reload, or only until the page closes if sessionStorage is unavailable. */
+/** Stores values across reloads or, if sessionStorage is unavailable, until the page closes. */
 const memory = new Map();
 
 export function keep(name, value) {

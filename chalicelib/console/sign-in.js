@@ -227,7 +227,7 @@ async function signInAgain() {
   announce("You are signed in again.");
 }
 
-// Only signing in or out may close this dialog. If a browser closes it on a second Escape, the dialog reopens.
+// Only signing in or out may close this dialog. If a second Escape closes it anyway, the dialog reopens.
 $("again").addEventListener("cancel", (event) => event.preventDefault());
 $("again").addEventListener("close", () => waitingAgain && openDialog($("again")));
 $("again-leave").addEventListener("click", signOut);

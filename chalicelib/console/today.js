@@ -42,7 +42,7 @@ const news = new Listing({
 function showTotals({ orders, reports, uploads, failures }) {
   $("today-about").textContent = `${weekday(now())}, as of ${clock(now())}`;
   const failed = failures.deadLetters + failures.alarms;
-  // Each tile has a title, a tab, a number, a flag that the real number may be higher, notes and problems.
+  // Each tile has a title, a tab, a number, a flag set if the real number may be higher, notes and problems.
   const tiles = [
     ["Orders", "orders", orders.stored, orders.more, [orders.waiting && `${number(orders.waiting)} on the queue`], []],
     [

@@ -10,7 +10,7 @@ import { Poll } from "./poll.js";
 const SECONDS = 15;
 const SECONDS_WATCHED = 2;
 const LONG = 60_000;
-// Maximum number of tries per file, for when the API can be reached but the bucket cannot.
+// Maximum number of tries per file if the API can be reached but the bucket cannot.
 const TRIES = 5;
 
 const EXAMPLE = `supplier_name,type,product_name,price,description,quantity
@@ -191,12 +191,12 @@ const watch = new Poll(async (signal) => {
 
 input.addEventListener("change", () => {
   choose(input.files);
-  // If the value were not cleared, choosing the same file again would not fire a change event.
+  // If the input were not cleared, choosing the same file again would not fire a change event.
   input.value = "";
 });
 
 const bringsFiles = (event) => event.dataTransfer.types.includes("Files");
-// By default, a browser replaces the page with a file that is dropped elsewhere.
+// By default, a browser replaces the page with a file dropped outside the drop area.
 addEventListener("dragover", (event) => {
   if (!bringsFiles(event)) return;
   event.preventDefault();

@@ -2,7 +2,7 @@
 
 The numbered files in ``migrations/`` define the tables. Each file runs once, in order, and only adds to the database,
 so the old functions keep working. A statement ends with a semicolon at the end of a line. MySQL commits statements one
-by one. The table ``cafe_migrations`` counts finished statements, so a file that failed resumes where it stopped.
+by one. The table ``cafe_migrations`` counts completed statements, so a failed migration resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from pymysql.cursors import Cursor
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-# Changing a large table can take minutes. Waiting for a table that is in use must not take as long.
+# Changing a large table can take minutes, but waiting for a table that is in use must not.
 STATEMENT_SECONDS = 840
 TABLE_LOCK_SECONDS = 60
 # The functions' privileges. Importing an upload needs a temporary table.
 RIGHTS = "SELECT, INSERT, UPDATE, CREATE TEMPORARY TABLES"
-# How long a deploy waits for another deploy's migration.
+# How long a deploy waits for another deploy's migration to finish.
 LOCK_SECONDS = 60
 LOCK = "CONCAT('cafe_migrations.', MD5(DATABASE()))"
 # MySQL's error codes for a table, a column or a key that already exists.
@@ -42,7 +42,7 @@ CREATE_HISTORY = """
         ran_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP
     ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin
 """
-# The unique keys with which the import finds suppliers and beans. An older database may lack them.
+# The unique keys by which the import finds suppliers and beans. An older database may lack these keys.
 UNIQUE_KEYS = {
     "suppliers": ("suppliers_name", ("name",)),
     "beans": ("beans_identity", ("supplier_id", "type", "product_name")),
@@ -52,14 +52,14 @@ log = logger("database")
 
 
 class MigrationFailed(CafeError):
-    """A migration failed. The next deploy continues with the statement that failed."""
+    """A migration failed. The next deploy resumes at the statement that failed."""
 
 
 def bring_up_to_date(secret: str, admin_secret: str | None) -> dict[str, list[str]]:
     """Migrates the database of ``secret``, and sets the password and privileges of the functions' user.
 
-    ``admin_secret`` contains the administrator's login. Without it, the functions' user runs the migrations and must
-    already have all privileges.
+    ``admin_secret`` contains the administrator's login. If it is None, the functions' user runs the migrations and
+    must already have all privileges.
     """
     functions = Database.of_secret(clients.read_secret(secret))
     administrator = functions.logged_in(clients.read_secret(admin_secret)) if admin_secret else functions
@@ -71,10 +71,10 @@ def bring_up_to_date(secret: str, admin_secret: str | None) -> dict[str, list[st
 
 
 def migrate(connection: Connection[Any], folder: Path = MIGRATIONS) -> dict[str, list[str]]:
-    """Runs all files that have not run yet. Returns the names of files that ``ran``, and a line per ``missing`` key.
+    """Runs the migrations that have not run yet. Returns those that ``ran`` and a message for each ``missing`` key.
 
-    A unique key is missing if existing rows violate it. Only uploads need these keys. Raises ``MigrationFailed``, or
-    ``DatabaseUnavailable`` if another deploy's migration takes longer than a minute.
+    A unique key is missing if existing rows violate it. Only uploads need the unique keys. Raises ``MigrationFailed``,
+    or ``DatabaseUnavailable`` if another deploy's migration takes longer than a minute.
     """
     with connection.cursor() as cursor, _migration_lock(cursor):
         cursor.execute("SET SESSION lock_wait_timeout = %s", (TABLE_LOCK_SECONDS,))
@@ -90,7 +90,7 @@ def migrate(connection: Connection[Any], folder: Path = MIGRATIONS) -> dict[str,
 def grant_access(connection: Connection[Any], database: Database) -> None:
     """Creates or updates ``database.user`` with its password and the functions' privileges."""
     login = (database.user, database.password)
-    # GRANT reads the database's name as a pattern, in which "_" matches any character.
+    # GRANT treats the database's name as a pattern, in which "_" matches any character.
     pattern = database.name.replace("_", r"\_")
     with connection.cursor() as cursor:
         cursor.execute("CREATE USER IF NOT EXISTS %s@'%%' IDENTIFIED BY %s", login)
@@ -100,7 +100,7 @@ def grant_access(connection: Connection[Any], database: Database) -> None:
 
 @contextmanager
 def _migration_lock(cursor: Cursor) -> Iterator[None]:
-    """Prevents two deploys from migrating a database at the same time. The lock ends with the connection."""
+    """Prevents two deploys from migrating a database at the same time. Closing the connection releases the lock."""
     cursor.execute(f"SELECT GET_LOCK({LOCK}, %s)", (LOCK_SECONDS,))
     if cursor.fetchone() != (1,):
         raise DatabaseUnavailable("another deploy is migrating this database: try again in a moment")
@@ -135,7 +135,7 @@ def _execute(cursor: Cursor, statement: str, where: str, first: bool) -> None:
     except MySQLError as error:
         if error.args[0] in clients.TRANSIENT:
             raise
-        # The previous run may have stopped after the statement and before counting it.
+        # The previous run may have stopped between executing the statement and counting it.
         if not (first and error.args[0] in EXISTS_ALREADY):
             raise MigrationFailed(f"{where}: {error.args[-1]}") from error
 
@@ -152,11 +152,12 @@ def _add_unique_key(cursor: Cursor, table: str) -> Iterator[str]:
     except MySQLError as error:
         if error.args[0] in clients.TRANSIENT:
             raise
-        yield f"{table} cannot have a unique key on {', '.join(columns)}, so no upload is imported: {error.args[-1]}"
+        fields = ", ".join(columns)
+        yield f"{table} cannot have a unique key on {fields}, so uploads cannot be imported: {error.args[-1]}"
 
 
 def split(text: str) -> list[str]:
-    """Splits a file's text into statements, without comments."""
+    """Splits an SQL file's text into statements, and drops comments."""
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("--")]
     return [statement.strip() for statement in re.split(r";[ \t]*(?:\n|$)", "\n".join(lines)) if statement.strip()]
 

@@ -1,7 +1,7 @@
-"""The rotation of the functions' database password. Secrets Manager calls ``rotate`` for each of four steps.
+"""Rotates the functions' database password. Secrets Manager calls ``rotate`` once for each of four steps.
 
 Two database users take turns: a rotation sets a new password for the user that is not in use. A function that read the
-secret before the rotation can connect until the next rotation. The password in the secret always works.
+secret before a rotation can still connect until the next one. The password in the secret always works.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ log = logger("rotation")
 
 
 def rotate(event: dict[str, Any], manager: Any, secret: str, admin_secret: str) -> None:
-    """Performs one step of a rotation, which Secrets Manager may repeat. ``manager`` is a Secrets Manager client.
+    """Performs one step of a rotation. Secrets Manager may repeat a step. ``manager`` is a Secrets Manager client.
 
-    Raises ``Unavailable`` or ``DatabaseRefused``, after which Secrets Manager retries.
+    If this raises ``Unavailable`` or ``DatabaseRefused``, Secrets Manager retries the step.
     """
     if event["SecretId"] != secret:
-        raise ValueError(f"this function rotates only {secret}")
+        raise ValueError(f"this function can rotate only {secret}")
     step, version = event["Step"], event["ClientRequestToken"]
     steps: dict[str, Callable[[], None]] = {
         "createSecret": lambda: _create(manager, secret, version),

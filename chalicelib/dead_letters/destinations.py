@@ -22,7 +22,7 @@ Aws = Callable[[str], Any]
 
 
 class CannotRedrive(CafeError):
-    """A letter cannot be redriven. The message says why."""
+    """A dead letter cannot be redriven. The error's message says why."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class Execution:
 
     def send(self, aws: Aws) -> None:
         sfn = aws("stepfunctions")
-        # EventBridge Scheduler may send two dead letters for one scheduled start.
+        # EventBridge Scheduler may send two dead letters for the same scheduled start.
         with suppress(sfn.exceptions.ExecutionAlreadyExists):
             sfn.start_execution(stateMachineArn=self.machine, name=self.name, input=self.input)
 
 
 @dataclass(frozen=True)
 class StreamPart:
-    """A part of the orders stream, with new orders to announce. The stream keeps records for 24 hours."""
+    """A range of records in the orders stream, with new orders to announce. The stream keeps records for 24 hours."""
 
     stream: str
     shard: str
@@ -77,7 +77,7 @@ class StreamPart:
             records = self._read(aws("dynamodbstreams"))
         except ClientError as error:
             if error.response["Error"]["Code"] in ("TrimmedDataAccessException", "ResourceNotFoundException"):
-                why = "these changes are over 24 hours old and no longer on the stream; the orders are stored"
+                why = "these changes are over 24 hours old and no longer in the stream; the orders are stored"
                 raise CannotRedrive(why) from error
             raise
         new = [each for each in records if each["eventName"] == "INSERT"]
@@ -107,7 +107,7 @@ class StreamPart:
         raise CannotRedrive("the stream did not return all of these changes")
 
     def _as_event(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Converts a record from the stream's API to the form in which Lambda passes records to a function."""
+        """Converts a record from the stream's API to the format in which Lambda passes records to a function."""
         moment = record["dynamodb"]["ApproximateCreationDateTime"].timestamp()
         change = {**record["dynamodb"], "ApproximateCreationDateTime": moment}
         return announce.announced_part({**record, "eventSourceARN": self.stream, "dynamodb": change})

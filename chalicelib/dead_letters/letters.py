@@ -1,8 +1,8 @@
 """Parses SQS messages into dead letters, each with a description for people and a destination for a redrive.
 
 A message is an order or one of four other kinds: an event that a function failed on, with the error; a notification
-that SNS could not deliver; the position of a batch in the orders stream; or a report's scheduled start. Nothing here
-calls AWS.
+that SNS could not deliver; the position of a batch in the orders stream; or a report's scheduled start. This module
+does not call AWS.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NAMES_SHOWN = 3
 EXECUTION_ID = "<aws.scheduler.execution-id>"
 LINK = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 
-# The functions that are invoked asynchronously, with the kinds of their dead letters.
+# Maps each asynchronously invoked function to the kind of its dead letters.
 FUNCTIONS = {
     "announce_orders": "announcement",
     "receive_upload": "upload",
@@ -47,8 +47,8 @@ Message = dict[str, Any]
 class Origins:
     """The stage's own resources. A letter about any other resource has the kind ``unknown``.
 
-    ``announce`` is the name of the function that reads the stream. ``topics`` and ``functions`` map to the kind of
-    their dead letters, and ``machines`` to the kind of report.
+    ``announce`` is the name of the function that reads the stream. ``topics`` and ``functions`` map ARNs and names to
+    kinds of dead letter, and ``machines`` maps ARNs to kinds of report.
     """
 
     stream: str
@@ -71,10 +71,10 @@ class Origins:
 
 @dataclass(frozen=True)
 class Letter:
-    """A message that failed for good.
+    """A message that failed permanently.
 
     ``since`` is when the message failed or, if that is unknown, when it was sent. ``tries`` is None if unknown.
-    ``destination`` is None if unknown, and also for orders, which go back to their queue in batches.
+    ``destination`` is None if it is unknown or the letter is an order, because orders return to their queue in batches.
     """
 
     id: str
@@ -93,7 +93,7 @@ class Letter:
         return {name: getattr(self, name) for name in names}
 
 
-# --- from a message to a letter ---------------------------------------------------------------------------------------
+# --- Parsing of messages into letters ---------------------------------------------------------------------------------
 
 
 def read_order(message: Message) -> Letter:
@@ -113,7 +113,7 @@ def read_order(message: Message) -> Letter:
         what=_text(what),
         since=_moment(given.get("sent", {}).get("StringValue")) or _sent(message),
         why=_text(given.get("reason", {}).get("StringValue") or why),
-        # SQS moves a message here after its last try. SQS's own count would include each listing of the dead letters.
+        # SQS moves a message here after its last try. SQS's own count would include every listing of dead letters.
         tries=int(tries) if re.fullmatch("[0-9]{1,9}", tries) else store.TRIES,
         body=message["Body"],
         correlation_ids=_without_none(correlation.of_sqs(message)),
@@ -142,7 +142,7 @@ def read_failure(message: Message, origins: Origins) -> Letter:
         kind="unknown",
         what="a message in an unknown format",
         since=_sent(message),
-        why="no part of this stage sends such messages",
+        why="no part of this stage sends messages in this format",
         tries=None,
         body=message["Body"],
     )
@@ -161,14 +161,14 @@ def _read_invocation(message: Message, content: dict[str, Any], origins: Origins
     why = ": ".join(str(each) for each in given if each)
     if context.get("condition") == "EventAgeExceeded":
         why = "it expired before the function could run" + (f"; {why}" if why else "")
-    # A redriven batch does not come from the stream, so nothing reads the list of its failed records.
+    # Lambda invokes a redriven batch asynchronously and ignores the returned list of failed records.
     event = {**payload, "redriven": True} if kind == "announcement" else payload
     return Letter(
         id=message["MessageId"],
         kind=kind,
         what=_text(_describe_event(kind, payload, function)),
         since=_moment(content.get("timestamp")) or _sent(message),
-        why=_text(why or "the function gave no reason: see its log"),
+        why=_text(why or "the function reported no error: see its log"),
         tries=whole_number(context.get("approximateInvokeCount")),
         body=message["Body"],
         destination=Invocation(function, event),
@@ -208,7 +208,7 @@ def _describe_event(kind: str, payload: dict[str, Any], function: str) -> str:
     except (KeyError, TypeError, AttributeError):
         about = ""
     if not about:
-        return f"an event of {function.rpartition('-')[2]} that cannot be read"
+        return f"an unreadable event for {function.rpartition('-')[2]}"
     return f"announcement of {about}" if kind == "announcement" else f"{kind} {about}"
 
 
@@ -230,11 +230,11 @@ def _read_publication(message: Message, content: dict[str, Any], origins: Origin
     subject = str(content.get("Subject") or "")
     notification = Notification(
         kind=attributes.get("kind") or ("alarm" if kind == "alarm" else "other"),
-        # For a notification without a key, the inbox uses the message's id as the key, so a redrive does too.
+        # Like the inbox, a redrive uses the message's id as the key of a notification that has no key.
         key=attributes.get("key") or content["MessageId"],
         subject=subject,
         message=content["Message"],
-        # A report's message contains a link, which an SMS must not contain.
+        # The SMS is only the subject, because a report's message contains a link, which an SMS must not.
         sms=subject or "Cafe",
         correlation_ids=correlation.of_sns(content),
         facts=facts.read(attributes.get(facts.NAME)),
@@ -294,18 +294,18 @@ def _read_execution(message: Message, content: dict[str, Any], origins: Origins)
     )
 
 
-# --- formatting of strings and times ----------------------------------------------------------------------------------
+# --- Formatting of strings and times ----------------------------------------------------------------------------------
 
 
 def _text(text: str) -> str:
-    """Returns ``text`` as one line of at most 300 printable characters, without links, because links are secret."""
+    """Returns ``text`` as one line of at most 300 printable characters. Removes links, because they are secret."""
     line = LINK.sub("(a link)", text[: 10 * TEXT_CHARACTERS])
     line = "".join(character if character.isprintable() else "?" for character in " ".join(line.split()))
     return (line if len(line) <= TEXT_CHARACTERS else line[: TEXT_CHARACTERS - 1] + "…") or "no text"
 
 
 def _moment(given: Any) -> str:
-    """Converts ISO 8601 or Unix time in milliseconds to a timestamp, and anything else to an empty string."""
+    """Converts an ISO 8601 or Unix time (in milliseconds) to a timestamp, and anything else to an empty string."""
     try:
         if re.fullmatch("[0-9]{1,15}", given):
             return timestamp(datetime.fromtimestamp(int(given) / 1000, UTC))

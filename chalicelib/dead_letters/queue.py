@@ -1,7 +1,7 @@
 """The two dead-letter queues, as an API request uses them.
 
-SQS shows a message only by delivering it, so a request receives all letters, then releases those that stay. If two
-requests run at the same time, each receives some of the letters and hides them from the other.
+SQS shows a message only by delivering it, so a request receives all letters, then releases those that it does not
+delete. If two requests run at the same time, each receives some of the letters and hides them from the other.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = logger("dead_letters")
 
 
 class DeadLetterQueue:
-    """A queue whose messages are hidden from other requests after ``take``, and visible again after ``release``."""
+    """A dead-letter queue. ``take`` hides messages from other requests, and ``release`` makes them visible again."""
 
     def __init__(self, url: str, sqs: Any, hidden_seconds: int, read: Callable[[Message], Letter]) -> None:
         self._url = url

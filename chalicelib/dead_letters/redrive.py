@@ -1,8 +1,8 @@
 """Redrives dead letters: sends them back to where they came from, and then deletes them.
 
-If a redrive is cut off between sending and deleting, the next redrive sends the letter again. Sending twice is
-harmless: the receivers recognise an order's ``orderID``, a notification's key, an upload's sequencer and a report's
-execution name.
+If a redrive is interrupted between sending and deleting, the next redrive sends the letter again. Sending a letter
+twice is harmless: the receivers recognise an order's ``orderID``, a notification's key, an upload's sequencer and a
+report's execution name.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ IDS = 100
 MESSAGE_ID = re.compile(r"[A-Za-z0-9-]{1,100}")
 # Maximum number of kept letters that a response names.
 KEPT_SHOWN = 100
-# Work stops after this long, so that the last AWS call ends before API Gateway's time-out of 29 seconds.
+# A redrive stops after this many seconds, so that the last AWS call ends before API Gateway's time-out of 29 seconds.
 SECONDS = 10
-# How long SQS hides a received letter from other requests: longer than a redrive can take.
+# How long SQS hides a received letter from other requests. This is longer than a redrive can take.
 HIDDEN_SECONDS = 90
 
 log = logger("dead_letters")
@@ -51,10 +51,10 @@ def parse(body: Any) -> frozenset[str] | None:
 def redrive(
     ids: frozenset[str] | None, *, settings: Settings, aws: Aws, clock: Callable[[], float] = time.monotonic
 ) -> dict[str, Any]:
-    """Redrives the letters with these ids, or all letters: ``{"redriven", "kept": [{"id", "what", "why"}], "left"}``.
+    """Redrives the given or all letters. Returns ``{"redriven", "kept": [{"id", "what", "why"}], "left"}``.
 
-    A letter that cannot be redriven is kept in its queue. ``left`` counts the letters that remain in the queues: those
-    that were kept, were not in ``ids``, or arrived too late.
+    A letter that cannot be redriven is kept in its queue. ``left`` counts the letters that remain in the queues because
+    they were kept, were not in ``ids``, or arrived too late.
     """
     end = clock() + SECONDS
     run = _Redrive(ids, settings.orders_queue_url, aws, lambda: clock() < end)
@@ -66,7 +66,7 @@ def redrive(
                 for letters in queue.take(run.goes_on):
                     run.handle(letters, queue)
         except Unavailable:
-            # A response about some of the letters is better than an error.
+            # A response that covers only some of the letters is better than an error.
             if not run.done and not run.kept:
                 raise
             saw_all = False
@@ -80,7 +80,7 @@ def redrive(
 
 @dataclass
 class _Redrive:
-    """One redrive. ``done`` has the ids of redriven letters, and ``kept`` the response's entries for kept letters."""
+    """One redrive. ``done`` contains the ids of redriven letters, and ``kept`` describes the letters that were not."""
 
     ids: frozenset[str] | None
     orders_url: str
@@ -90,24 +90,24 @@ class _Redrive:
     kept: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def goes_on(self) -> bool:
-        """Returns whether there is time left and a letter to look for."""
+        """Returns whether there is time left and a requested letter has not been found yet."""
         return self.in_time() and (self.ids is None or not self.ids <= self.done | self.kept.keys())
 
     def handle(self, letters: list[Letter], queue: DeadLetterQueue) -> None:
-        """Sends and deletes the letters that were requested, and records each outcome."""
+        """Sends and deletes those of ``letters`` that were requested, and records each outcome."""
         requested = [each for each in letters if self.ids is None or each.id in self.ids]
-        # SQS may deliver a letter again after this redrive has sent it. Such a letter is only deleted.
+        # SQS may redeliver a letter that this redrive has already sent. It is then deleted but not sent again.
         new = [each for each in requested if each.id not in self.done]
         reasons = self._send(new)
         sent = [each.id for each in requested if each.id not in reasons]
         undeleted = queue.delete(sent)
         self.done |= {each.id for each in new if each.id not in reasons}
-        reasons |= dict.fromkeys(undeleted, "it was redriven but could not be deleted, so it stays here too")
+        reasons |= dict.fromkeys(undeleted, "it was redriven but could not be deleted, so it also remains here")
         for letter in new:
             self._note(letter, reasons.get(letter.id))
 
     def _send(self, letters: list[Letter]) -> dict[str, str]:
-        """Sends letters to their destinations. Returns the reasons why letters could not be sent, keyed by id."""
+        """Sends letters to their destinations. Returns, keyed by id, why each unsent letter failed."""
         reasons = self._send_orders([each for each in letters if each.kind == "order"])
         for letter in letters:
             if letter.kind != "order" and (reason := self._send_one(letter)):
@@ -123,7 +123,7 @@ class _Redrive:
         if letter.destination is None:
             return "its origin is unknown"
         if not self.in_time():
-            return "the time ran out: try again"
+            return "the redrive ran out of time: try again"
         try:
             with aws_errors():
                 letter.destination.send(self.aws)
@@ -131,11 +131,11 @@ class _Redrive:
             return _reason(error)
         except (ParamValidationError, UnicodeError):
             # A person wrote or changed this message. The other letters must still be redriven.
-            return "it has the shape of a dead letter, but AWS does not accept its content"
+            return "it looks like a dead letter, but AWS rejects its content"
         return None
 
     def _note(self, letter: Letter, reason: str | None) -> None:
-        # The log record's own correlationId is the redrive request's.
+        # The log record's correlationId is that of the redrive request, so the letter's ids need their own field.
         about = {"kind": letter.kind, "what": letter.what, correlation.NAMES: letter.correlation_ids}
         extra: dict[str, Any] = {"messageId": letter.id, **about}
         if reason is None:

@@ -1,4 +1,4 @@
-"""Announces orders from the table's stream to the subscribers, or sends them to the failures queue."""
+"""Announces new orders, read from the table's stream, to the subscribers, or sends them to the failures queue."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from chalicelib.logs import logger
 from chalicelib.notifications import Notification, Publish, counted, one_line
 from chalicelib.timeline import timestamp
 
-# While SNS is unavailable, an order stays on the stream for this long, and the orders behind it wait.
+# While SNS is unavailable, an order remains in the stream for this many seconds, and later orders wait behind it.
 PATIENCE_SECONDS = 120
-# Enough time for a call to SNS and, if that fails, a call to SQS, both with retries.
+# Long enough for a call to SNS and, if that fails, a call to SQS, both with retries.
 ANNOUNCEMENT_SECONDS = 30
-# SNS's error codes for refusing a message's content. Other messages may still be accepted.
+# SNS's error codes for a message whose content it refuses. It may still accept other messages.
 REFUSED_CONTENT = ("InvalidParameter", "InvalidParameterValue", "ParameterValueInvalid", "ValidationException")
 
 log = logger("orders")
@@ -39,25 +39,25 @@ def announce_orders(
     now: datetime,
     seconds_left: Callable[[], float],
 ) -> dict[str, Any]:
-    """Publishes one notification for all new orders in a batch from the stream. Changes and deletions are ignored.
+    """Publishes one notification for all new orders in a batch from the stream. Ignores changed and deleted orders.
 
     Returns ``{"batchItemFailures": [{"itemIdentifier": sequence number}]}`` with the first unfinished record.
-    The stream delivers that record and all later ones again. None of these records has been announced.
+    The stream redelivers that record and all later records. None of these records has been announced.
 
     - After a temporary error, an order is retried until it is two minutes old, and then set aside.
     - If SNS refuses a message's content, the batch is halved until the bad order is alone. That order is set aside,
       and the other orders are announced.
     - After any other error a retry does not help, so all remaining orders are set aside.
 
-    A redrive sends an event with ``"redriven": true``, and nothing reads the result. If records are left, this
-    function raises ``Unavailable``, so Lambda retries twice and then sends the event to the failures queue.
+    A redrive sends an event with ``"redriven": true`` and ignores the result. If orders are left over, this function
+    raises ``Unavailable``. Lambda then retries twice and finally sends the event to the failures queue.
     """
     is_redriven = event.get("redriven") is True
     new = [record for record in event["Records"] if record.get("eventName") == "INSERT"]
     patience_end = 0 if is_redriven else now.timestamp() - PATIENCE_SECONDS
     left = _announce(new, publish, set_aside, patience_end, seconds_left)
     if left and is_redriven:
-        raise Unavailable(f"{counted(len(left), 'order')} could be neither announced nor set aside for now")
+        raise Unavailable(f"{counted(len(left), 'order')} could not be announced or set aside")
     return {"batchItemFailures": [{"itemIdentifier": left[0]["dynamodb"]["SequenceNumber"]}] if left else []}
 
 
@@ -68,9 +68,9 @@ def _announce(
     patience_end: float,
     seconds_left: Callable[[], float],
 ) -> list[Record]:
-    """Announces the orders. Returns the unfinished records.
+    """Announces the orders in ``records``. Returns the unfinished records.
 
-    If SNS is not available, records that were written before ``patience_end`` are set aside.
+    If SNS is unavailable, records that were written before ``patience_end`` are set aside.
     """
     readable, left = _set_unreadable_aside(records, set_aside)
     groups = [readable] if readable else []
@@ -103,9 +103,9 @@ def _announce(
 
 
 def _set_unreadable_aside(records: list[Record], set_aside: SetAside) -> tuple[list[Record], list[Record]]:
-    """Returns the records that can be announced now, and those that the stream must deliver again.
+    """Returns the records that can be announced now and the records that the stream must redeliver.
 
-    If a broken record cannot be set aside, the records behind it must not be announced, as they will be redelivered.
+    If a broken record cannot be set aside, later records must not be announced, because they will be redelivered.
     """
     readable: list[Record] = []
     for index, record in enumerate(records):
@@ -139,7 +139,7 @@ def _line(record: Record) -> str:
 
 
 def customer(record: Record) -> str:
-    """Returns the customer in a record from the stream, or ``unknown``."""
+    """Returns the customer's id from a stream record, or ``unknown``."""
     name: str = record["dynamodb"].get("NewImage", {}).get("customerID", {}).get("S", "unknown")
     return name
 
@@ -150,7 +150,7 @@ def _order_id(record: Record) -> str:
 
 
 def _about(record: Record) -> dict[str, Any]:
-    """Returns an order's fields for a log record."""
+    """Returns the fields that identify an order in a log record."""
     return {"orderID": _order_id(record), correlation.NAME: correlation.of_order(record)}
 
 
@@ -165,7 +165,7 @@ def _written_at(record: Record) -> float:
 
 
 def announced_part(record: Record) -> Record:
-    """Returns the part of a record that an announcement needs: ids, customer and time."""
+    """Returns the parts of a record that an announcement needs: ids, customer and time."""
     change = record["dynamodb"] if isinstance(record.get("dynamodb"), dict) else {}
     names = ("ApproximateCreationDateTime", "Keys", "SequenceNumber")
     part = {name: change[name] for name in names if name in change}
@@ -181,10 +181,10 @@ def announced_part(record: Record) -> Record:
 
 
 def set_aside_with(sqs: Any, url: str, context: Any, now: datetime) -> SetAside:
-    """Returns a function that sends orders to the failures queue, each as a separate message.
+    """Returns a function that sends each order to the failures queue in a separate message.
 
-    A message has the same format as Lambda's own messages about events that a function failed on, so both are read
-    and redriven in the same way. ``context`` is the Lambda context.
+    The messages have the format in which Lambda reports an event that a function failed on, so that both are read and
+    redriven in the same way. ``context`` is the Lambda context.
     """
 
     def set_aside(records: Sequence[Record], error: Exception) -> list[Record]:
@@ -204,7 +204,7 @@ def set_aside_with(sqs: Any, url: str, context: Any, now: datetime) -> SetAside:
 def _failure(record: Record, error: Exception, context: Any, now: datetime) -> dict[str, Any]:
     """https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
 
-    The number of tries is left out, because the stream does not provide it.
+    The number of attempts is left out, because the stream does not provide it.
     """
     return {
         "version": "1.0",

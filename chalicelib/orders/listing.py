@@ -1,4 +1,4 @@
-"""Stored orders, as the REST interface shows them."""
+"""Reads stored orders for the REST interface."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEYS = 100
 
 @aws_errors()
 def get(order_id: str, *, dynamodb: Any, table: str) -> dict[str, Any]:
-    """Returns one order. Raises ``NotFound``."""
+    """Returns one order. Raises ``NotFound`` if no order has this id."""
     if ORDER_ID.fullmatch(order_id):
         answer = dynamodb.get_item(TableName=table, Key={"orderID": {"S": order_id}}, ConsistentRead=True)
         if "Item" in answer:
@@ -26,7 +26,7 @@ def get(order_id: str, *, dynamodb: Any, table: str) -> dict[str, Any]:
 
 @aws_errors()
 def newest(page: Page, since: date, *, dynamodb: Any, table: str, now: datetime | None = None) -> dict[str, Any]:
-    """Returns ``{"orders": [order], "next": token or None}``, newest first, for all customers or one."""
+    """Returns ``{"orders": [order], "next": token or None}``, newest first, for one customer or all customers."""
     timeline = Timeline(dynamodb, table)
     customer = page.filters.get("customerID")
     if customer is None:
@@ -39,7 +39,7 @@ def newest(page: Page, since: date, *, dynamodb: Any, table: str, now: datetime 
 
 
 def stored_digests(order_ids: list[str], dynamodb: Any, table: str) -> dict[str, str]:
-    """Returns the digests of stored orders, keyed by order id. Raises ``Unavailable`` if DynamoDB left some out."""
+    """Returns stored orders' digests, keyed by order id. Raises ``Unavailable`` if DynamoDB did not read every key."""
     digests: dict[str, str] = {}
     for start in range(0, len(order_ids), KEYS):
         keys = [{"orderID": {"S": order_id}} for order_id in order_ids[start : start + KEYS]]

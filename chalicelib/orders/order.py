@@ -1,4 +1,4 @@
-"""An order: its content, its validation and its message on the queue."""
+"""An order's content, its validation and its queue message."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUANTITY = 10_000
 # Maximum length of a user name in a user pool.
 USER_NAME = 128
 ORDER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# Control characters, lone surrogates, and two characters that SQS and SNS refuse because XML forbids them.
+# Matches control characters, lone surrogates and two characters that SQS and SNS refuse because XML forbids them.
 NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 NO_TEXT_OF_LINES = re.compile(r"(?![\n\t])" + NO_TEXT.pattern)
 
@@ -36,10 +36,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Order:
-    """An accepted order. Fields with ``compare=False`` are not part of its content.
+    """An accepted order. Fields with ``compare=False`` are not part of the order's content.
 
-    ``placed_at`` is the time of acceptance, ``requested_by`` the name of the user who sent the order, and
-    ``correlation_id`` the request's id.
+    ``placed_at`` is when the order was accepted, ``requested_by`` is the name of the user who sent it, and
+    ``correlation_id`` is the request's id.
     """
 
     order_id: str
@@ -56,7 +56,7 @@ class Order:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def to_json(self) -> str:
-        """Returns the body of the order's message. The message has ``correlation_id`` as an attribute instead."""
+        """Returns the body of the order's message, without ``correlation_id``, which is a message attribute."""
         return json.dumps(
             {
                 "orderID": self.order_id,
@@ -76,13 +76,13 @@ class Order:
         except (ValueError, RecursionError):
             raise InvalidRequest([Problem("body", "is not JSON")]) from None
         message = Fields.of_body(content, MESSAGE_FIELDS, of="an order", expected="an object")
-        # A message without an id would become a new order at each delivery.
+        # A message without an orderID would create a new order each time it is delivered.
         for name in ("orderID", "note"):
             if name not in message:
                 message.refuse(name, "is missing")
         if message.get("note") is None:
             message.values.pop("note", None)
-        # A message that was written by hand may have no user name.
+        # A message that was written by hand may not contain a user name.
         requested_by, placed_at = message.get("requestedBy"), message.get("placedAt")
         if requested_by is not None and not _is_user_name(requested_by):
             message.refuse("requestedBy", f"must be a name of up to {USER_NAME} characters")
@@ -94,7 +94,7 @@ class Order:
 
 
 def parse_order(value: Any, problems: list[Problem], place: str, placed_at: str) -> Order | None:
-    """Returns the order in a request's JSON, or None after adding all its problems to ``problems``.
+    """Parses an order from a request's JSON. If it is invalid, adds its problems to ``problems`` and returns None.
 
     An order without an orderID gets a new one. ``place`` is the order's path in the body.
     """
@@ -106,14 +106,14 @@ def parse_order(value: Any, problems: list[Problem], place: str, placed_at: str)
 
 
 def _read_order(fields: Fields, placed_at: str) -> Order:
-    """Builds an order from the fields. The order is valid only if no field was refused."""
+    """Builds an order from ``fields``. The order is valid only if no field was refused."""
     order_id = fields.get("orderID")
     if "orderID" in fields and not (isinstance(order_id, str) and ORDER_ID.fullmatch(order_id)):
         fields.refuse("orderID", "must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -")
     customer_id = _read_text(fields, "customerID", 64)
     if "items" in fields:
         if "item" in fields or "quantity" in fields:
-            fields.refuse("items", "cannot be combined with item or quantity; give one or the other")
+            fields.refuse("items", "cannot be combined with item or quantity; leave those out")
         items = _read_items(fields)
     else:
         items = [_read_item(fields)]
@@ -148,11 +148,11 @@ def _read_text(fields: Fields, name: str, most: int, *, least: int = 1, lines: b
     elif not isinstance(value, str):
         fields.refuse(name, "must be a string")
     elif not least <= len(value) <= most:
-        fields.refuse(name, f"must have {least} to {most} characters, and has {len(value)}")
+        fields.refuse(name, f"must have {least} to {most} characters, but has {len(value)}")
     elif least and not value.strip():
         fields.refuse(name, "is blank")
     elif bad := (NO_TEXT_OF_LINES if lines else NO_TEXT).search(value):
-        fields.refuse(name, f"has the character U+{ord(bad[0]):04X} at position {bad.start()}, which is not allowed")
+        fields.refuse(name, f"contains U+{ord(bad[0]):04X} at position {bad.start()}, which is not allowed")
     return value if isinstance(value, str) else ""
 
 

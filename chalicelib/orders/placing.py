@@ -1,4 +1,4 @@
-"""Places orders: from the request to the queue."""
+"""Validates the orders in a request and sends them to the queue."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logger("orders")
 
 
 def place(request: Request, *, aws: Callable[[str], Any], settings: Settings, now: datetime) -> dict[str, Any]:
-    """Puts a request's orders on the queue. Returns the response: one receipt, or ``{"orders": [receipt]}``."""
+    """Sends a request's orders to the queue. Returns the response: one receipt, or ``{"orders": [receipt]}``."""
     body, key = rest.body(request), rest.idempotency_key(request)
     dynamodb = aws("dynamodb")
     with count_rejections(body):
@@ -41,9 +41,9 @@ def place(request: Request, *, aws: Callable[[str], Any], settings: Settings, no
 
 
 def parse(body: Any, now: datetime, key: str | None = None, requested_by: str | None = None) -> list[Order]:
-    """Returns the orders in a request's JSON body: one order, or a list of 1 to 100.
+    """Returns the orders in a request's JSON body, which is either one order or a list of 1 to 100 orders.
 
-    An order without an orderID gets one: derived from the Idempotency-Key ``key``, or random without a key.
+    An order without an orderID gets one: derived from ``key``, the Idempotency-Key, or random if there is no key.
     Raises ``InvalidRequest``, or ``Conflict`` if the only problem is that different orders share an id.
     """
     is_list = isinstance(body, list)
@@ -76,7 +76,7 @@ def parse(body: Any, now: datetime, key: str | None = None, requested_by: str | 
 
 @contextmanager
 def count_rejections(body: Any) -> Iterator[None]:
-    """Counts a request's orders as rejected if the request is refused. A list is refused as a whole."""
+    """Counts all of a request's orders as rejected if the request is refused. A list is refused as a whole."""
     try:
         yield
     except (InvalidRequest, Conflict):
@@ -85,7 +85,7 @@ def count_rejections(body: Any) -> Iterator[None]:
 
 
 def _id_from_key(key: str, index: int | None) -> str:
-    """Returns the key itself for a single order, or a digest of the key and the index for an order in a list."""
+    """Returns the key itself for a single order, and a digest of key and index for an order in a list."""
     return key if index is None else hashlib.sha256(f"{key} {index}".encode()).hexdigest()[:32]
 
 
@@ -96,10 +96,10 @@ def receipt(order: Order) -> dict[str, str]:
 
 @aws_errors()
 def enqueue(orders: list[Order], *, sqs: Any, queue_url: str, dynamodb: Any, table: str) -> None:
-    """Puts ``orders`` on the queue, each once.
+    """Sends ``orders`` to the queue, each order once.
 
-    Raises ``Conflict`` if an order is stored with different content. Raises ``Unavailable`` if SQS does not accept all
-    orders; the error's message names the orders to send again.
+    Raises ``Conflict`` if an order is already stored with different content. Raises ``Unavailable`` if SQS does not
+    accept every order; the error's message lists the orders to send again.
     """
     by_id = {order.order_id: order for order in orders}
     digests = stored_digests(list(by_id), dynamodb, table)
@@ -115,7 +115,7 @@ def enqueue(orders: list[Order], *, sqs: Any, queue_url: str, dynamodb: Any, tab
         if order.order_id not in refused:
             log.info("order queued", extra={"orderID": order.order_id})
     accepted = sum(order.order_id not in refused for order in orders)
-    # The other accepted orders are already stored, or are in the list more than once.
+    # Accepted orders that were not queued now are already stored or are duplicates within the list.
     metrics.emit({"OrdersAccepted": accepted, "OrdersDoubled": accepted - (len(new) - len(refused))})
     if refused:
         log.error("orders refused by the queue", extra={"orderIDs": refused})
@@ -125,10 +125,10 @@ def enqueue(orders: list[Order], *, sqs: Any, queue_url: str, dynamodb: Any, tab
 
 def _refusal(orders: list[Order], refused: list[str]) -> str:
     if len(orders) == 1:
-        return f"the order could not be queued: try again in a moment, with the orderID {refused[0]}"
-    # A client that sent no orderID knows an order only by its position in the list.
+        return f"the order could not be queued: try again in a moment with the orderID {refused[0]}"
+    # A client that sent no orderID can identify an order only by its position in the list.
     places = [f"orders[{index}] as {order.order_id}" for index, order in enumerate(orders) if order.order_id in refused]
     return (
         f"{len(places)} of {len(orders)} orders could not be queued: {', '.join(places)}. "
-        "The others were accepted. Send these orders again, with the orderIDs given here."
+        "The other orders were accepted. Send these orders again with the orderIDs given here."
     )

@@ -1,4 +1,4 @@
-"""Stores each order from the queue in the table once. Messages that cannot be stored become dead letters."""
+"""Stores each order from the queue exactly once. Messages that cannot be stored become dead letters."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from chalicelib.timeline import index_keys
 
 # Maximum number of statements that DynamoDB accepts in one call.
 STATEMENTS = 25
-# Maximum number of simultaneous calls. For a full batch, one call after the other could take over 30 seconds.
-# The client has a connection for each thread.
+# Maximum number of simultaneous calls. For a full batch, sequential calls could take over 30 seconds.
+# The client's connection pool has a connection for each thread.
 WRITERS = 8
 # How many times the queue delivers a message: the maxReceiveCount of its redrive policy.
 TRIES = 5
@@ -31,9 +31,9 @@ REASON_CHARACTERS = 300
 log = logger("orders")
 
 Message = dict[str, Any]
-# A message and its order.
+# A message and the order that it contains.
 Received = tuple[Message, Order]
-# A message that could not be stored, and the reason.
+# A message that could not be stored, and the reason for the failure.
 Failed = tuple[Message, str]
 
 
@@ -49,12 +49,12 @@ def store_orders(
 ) -> dict[str, Any]:
     """Stores the orders in an SQS event. Returns ``{"batchItemFailures": [{"itemIdentifier": message id}]}``.
 
-    - A message without a valid order, or whose write fails, is retried after 1, 2, 4 and 8 seconds. The other messages
-      are not affected. After the last try the message goes to the dead-letter queue, with the reason.
-    - An order whose id is stored with different content is a conflict, which is reported to the topic and not retried.
+    - A message that contains no valid order, or whose write fails, is retried after 1, 2, 4 and 8 seconds. Other
+      messages are not affected. After the last try, the message goes to the dead-letter queue with the reason.
+    - If an order's id is already stored with different content, the conflict is reported to the topic and not retried.
     """
     received, failed = _read(event["Records"])
-    # If several messages have the same order id, the first order is written and the others are compared with it.
+    # If several messages have the same order id, the first order is written and later orders are compared with it.
     first = {order_id: group[0][1] for order_id, group in received.items()}
     inserted, existing = _insert(list(first.values()), dynamodb, table)
     digests: dict[str, str] = {}
@@ -89,7 +89,7 @@ def store_orders(
 
 
 def _read(messages: list[Message]) -> tuple[dict[str, list[Received]], list[Failed]]:
-    """Returns the valid orders' messages, keyed by order id, and the messages that are not valid orders."""
+    """Returns the messages that contain valid orders, keyed by order id, and those that do not."""
     received: dict[str, list[Received]] = defaultdict(list)
     failed = []
     for message in messages:
@@ -107,12 +107,12 @@ def _read(messages: list[Message]) -> tuple[dict[str, list[Received]], list[Fail
 
 
 def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[set[str], list[str]]:
-    """Writes each order unless its id is stored. Returns the new and the existing ids; all other writes failed."""
+    """Writes each order unless its id is already stored. Returns the ids written and the ids that already existed."""
     inserted: set[str] = set()
     existing: list[str] = []
 
     def write(batch: list[Order]) -> None:
-        # PartiQL's INSERT never overwrites an item. BatchWriteItem does, and a transaction costs twice as much.
+        # PartiQL's INSERT never overwrites an item. BatchWriteItem overwrites, and a transaction costs twice as much.
         try:
             with aws_errors():
                 answer = dynamodb.batch_execute_statement(Statements=[_insertion(order, table) for order in batch])
@@ -133,7 +133,7 @@ def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[set[str], l
         # Imported here, because most events fit into one batch.
         from concurrent.futures import ThreadPoolExecutor
 
-        # A copy of the context contains the time limit. An error cancels the batches that have not started.
+        # Copying the context passes the time limit to the threads. An error cancels the batches that have not started.
         contexts = [copy_context() for _ in batches]
         with ThreadPoolExecutor(WRITERS, thread_name_prefix="store") as pool:
             list(pool.map(lambda context, batch: context.run(write, batch), contexts, batches))
@@ -150,7 +150,7 @@ def _insertion(order: Order, table: str) -> dict[str, Any]:
 
 
 def stored_item(order: Order) -> dict[str, Any]:
-    """Returns the order as an item of the table."""
+    """Converts the order to a DynamoDB item."""
     return {
         "orderID": {"S": order.order_id},
         "customerID": {"S": order.customer_id},
@@ -161,7 +161,7 @@ def stored_item(order: Order) -> dict[str, Any]:
         "status": {"S": "PLACED"},
         "placedAt": {"S": order.placed_at},
         "requestedBy": {"NULL": True} if order.requested_by is None else {"S": order.requested_by},
-        # The stream passes the id on to the announcement.
+        # The announcement reads the correlation id from the stream.
         **({correlation.NAME: {"S": order.correlation_id}} if order.correlation_id else {}),
         "digest": {"S": order.digest()},
         **{name: {"S": value} for name, value in index_keys(order.placed_at, order.order_id).items()},
@@ -169,7 +169,7 @@ def stored_item(order: Order) -> dict[str, Any]:
 
 
 def _report_conflicts(conflicts: list[Received], publish: Publish) -> list[Failed]:
-    """Publishes one notification for all conflicts. Returns the conflicts as failed messages if SNS is unavailable."""
+    """Publishes one notification for all conflicts. If SNS is unavailable, returns the conflicts as failed messages."""
     if not conflicts:
         return []
     orders = [order for _, order in conflicts]
@@ -177,9 +177,9 @@ def _report_conflicts(conflicts: list[Received], publish: Publish) -> list[Faile
         publish(_conflict_notification(orders))
     except Unavailable as error:
         log.warning("conflicts not reported yet", extra={**_about_all(orders), "reason": str(error)})
-        reason = f"its id is stored with different content, which could not be reported: {error}"
+        reason = f"its id is already stored with different content, and this conflict could not be reported: {error}"
         return [(message, reason) for message, _ in conflicts]
-    # Conflicts that were not reported are retried, and counted when they are reported.
+    # A conflict that could not be reported is retried, and is counted once it has been reported.
     metrics.emit({"OrdersRejected": len(conflicts)})
     return []
 
@@ -192,7 +192,7 @@ def _conflict_notification(orders: list[Order]) -> Notification:
         kind="order",
         key=f"order-conflict/{hashlib.sha256(contents.encode()).hexdigest()[:32]}",
         subject=subject,
-        message="These orders have ids that are stored with different content. The stored orders stay unchanged:\n"
+        message="These orders' ids are already stored with different content. The stored orders were not changed:\n"
         + "\n".join(lines),
         sms=subject,
         correlation_ids=tuple(order.correlation_id for order in orders if order.correlation_id),
@@ -201,14 +201,14 @@ def _conflict_notification(orders: list[Order]) -> Notification:
 
 
 def _delay(messages: list[Message], sqs: Any, queue_url: str) -> None:
-    """Sets each message's retry delay to 1, 2, 4 or 8 seconds, instead of the queue's visibility time-out."""
+    """Sets each message's retry delay to 1, 2, 4 or 8 seconds instead of the queue's visibility time-out."""
     receipts = [
         (message["receiptHandle"], first_retry_seconds() * 2 ** min(_tries(message) - 1, 3)) for message in messages
     ]
     failures = queues.delay(sqs, queue_url, receipts)
     queues.raise_permanent(failures)
     for index, error in failures.items():
-        # The message is retried after the queue's visibility time-out.
+        # The message is then retried after the queue's visibility time-out.
         facts = {"messageId": messages[index]["messageId"], correlation.NAME: correlation.of_sqs(messages[index])}
         log.warning("could not shorten the retry delay", extra={**facts, "reason": str(error)})
 
@@ -218,9 +218,9 @@ def _tries(message: Message) -> int:
 
 
 def _send_to_dead_letters(failed: list[Failed], sqs: Any, url: str) -> set[str]:
-    """Sends messages to the dead-letter queue, each with its reason. Returns the ids of accepted messages.
+    """Sends messages to the dead-letter queue, each with its reason. Returns the ids of messages that SQS accepted.
 
-    SQS moves the other messages there by itself, without a reason.
+    The queue's redrive policy moves any other message there without a reason.
     """
     failures = queues.send(sqs, url, [_dead_letter(message, reason) for message, reason in failed])
     dead = set()
@@ -246,12 +246,12 @@ def _dead_letter(message: Message, reason: str) -> queues.Message:
 
 
 def _attribute_text(text: str) -> str:
-    """Returns ``text`` made valid for an SQS attribute: short, not empty and without control characters."""
+    """Converts ``text`` to a valid SQS attribute: short, not empty and without control characters."""
     return NO_TEXT.sub("?", text[:REASON_CHARACTERS]) or "unknown"
 
 
 def _about(order: Order) -> dict[str, Any]:
-    """Returns an order's fields for a log record."""
+    """Returns the fields that identify an order in a log record."""
     return {"orderID": order.order_id, correlation.NAME: order.correlation_id}
 
 

@@ -43,7 +43,7 @@ def exception_names() -> None:
 
     _edit_worker('"error": str(e), "trace"', '"error": str(e), "type": type(e).__name__, "trace"')
 
-    # One thread handles the worker's result and the invocation's result, so a thread-local can pass on the name.
+    # The same thread handles both the worker's and the invocation's result, so a thread-local can pass the name along.
     latest = threading.local()
     invoke, execute = lambda_runtime.Worker.invoke, lambda_svc._execute_function_warm
 

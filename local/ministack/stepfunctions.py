@@ -57,7 +57,7 @@ def final_status() -> None:
 def machine_timeout() -> None:
     """AWS ends an execution as TIMED_OUT after its state machine's ``TimeoutSeconds``, without running a Catch.
 
-    MiniStack ignores ``TimeoutSeconds``. The test of the EventBridge rule for timed-out executions needs the field.
+    MiniStack ignores ``TimeoutSeconds``. The test of the EventBridge rule for timed-out executions needs a time-out.
     """
     from ministack.services import stepfunctions
 

@@ -86,10 +86,10 @@ def test_older_orders_are_loaded_page_by_page(visit: Visit, staff: Person, syste
 
 
 WRONG = {
-    "Customer": ("x" * 65, "must have 1 to 64 characters, and has 65"),
+    "Customer": ("x" * 65, "must have 1 to 64 characters, but has 65"),
     "Item": ("", "must have 1 to 200 characters"),
     "Quantity": ("two", "must be a whole number from 1 to 10,000"),
-    "Note": ("x" * 501, "must have 0 to 500 characters, and has 501"),
+    "Note": ("x" * 501, "must have 0 to 500 characters, but has 501"),
 }
 
 

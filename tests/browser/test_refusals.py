@@ -33,5 +33,5 @@ def test_staff_read_a_reports_notification_without_its_link(
         console = visit(person, "#inbox")
         message = console.page.get_by_role("listitem").filter(has_text=report["reportId"])
         message.get_by_role("group").or_(message.locator("summary")).first.click()
-        expect(message).to_contain_text("(only managers open reports)" if not link else "Open it, at")
+        expect(message).to_contain_text("(only managers can open reports)" if not link else "Open it, at")
         expect(message.get_by_role("link", name="Open it")).to_have_count(link)

@@ -193,7 +193,7 @@ def test_rows_that_prevent_a_key_stay_readable_and_are_reported_at_each_deploy(
     assert result["ran"] == [*OWN, "0901_one"]
     [line] = result["missing"]
     assert re.match(
-        "suppliers cannot have a unique key on name, so no upload is imported: Duplicate entry '[Hh]ill'", line
+        "suppliers cannot have a unique key on name, so uploads cannot be imported: Duplicate entry '[Hh]ill'", line
     )
     with clients.mysql(empty_database) as connection:
         assert list(read_cells(connection, "SELECT name FROM suppliers ORDER BY id", 10)) == [[b"Hill", b"hill"]]

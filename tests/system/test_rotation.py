@@ -129,4 +129,4 @@ def test_both_users_have_the_same_permissions(rotation: Rotation) -> None:
 def test_another_secret_is_not_rotated(rotation: Rotation) -> None:
     ok, error = rotation.step("createSecret", SecretId=f"{rotation.arn}-of-another")
     assert not ok
-    assert "this function rotates only" in error["errorMessage"]
+    assert "this function can rotate only" in error["errorMessage"]

@@ -64,7 +64,7 @@ DEAD_ORDERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         {"since": SENT, "why": "body: is not JSON", "tries": 5},
     ),
 }
-UNREADABLE = "an event of record_notification that cannot be read"
+UNREADABLE = "an unreadable event for record_notification"
 OTHERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "upload inventory/café x.csv": (lost("receive_upload", s3_event("inventory/caf%C3%A9+x.csv")), "upload", {}),
     "upload a, b, c and 2 more": (lost("receive_upload", s3_event(*"abcde")), "upload", {}),
@@ -371,7 +371,7 @@ def test_the_new_orders_at_a_position_are_read_from_the_stream_and_announced(
 @pytest.mark.parametrize(
     ("missing", "why"),
     [
-        ({"trimmed": True}, "these changes are over 24 hours old and no longer on the stream; the orders are stored"),
+        ({"trimmed": True}, "these changes are over 24 hours old and no longer in the stream; the orders are stored"),
         ({"end": 6}, "the stream did not return all of these changes"),
     ],
 )
@@ -394,7 +394,7 @@ def test_a_letter_that_cannot_go_back_is_kept(api: Api, aws: Aws, functions: Fun
     put(aws, DEAD, ORDER)
     result = redrive(api)
     assert (result["redriven"], result["left"]) == (2, 3)
-    no_content = "it has the shape of a dead letter, but AWS does not accept its content"
+    no_content = "it looks like a dead letter, but AWS rejects its content"
     assert {each["id"]: (each["what"], each["why"]) for each in result["kept"]} == {
         upload: ("upload a", "Invoke was refused: AccessDeniedException"),
         unknown: ("a message in an unknown format", "its origin is unknown"),
@@ -449,7 +449,7 @@ def test_when_time_runs_out_in_a_batch_its_remaining_letters_are_kept(aws: Aws, 
     result = redriven_in(5)
     assert (result["redriven"], result["left"]) == (len(functions.invoked), 5 - len(functions.invoked))
     assert 1 <= len(functions.invoked) < 5
-    assert {each["why"] for each in result["kept"]} == {"the time ran out: try again"}
+    assert {each["why"] for each in result["kept"]} == {"the redrive ran out of time: try again"}
 
 
 @pytest.mark.parametrize("faults", [1, 2])
@@ -462,7 +462,7 @@ def test_a_delete_that_fails_is_retried_and_then_reported(
     monkeypatch.setattr(aws.sqs, "delete_message_batch", lambda **given: answers.pop() if answers else delete(**given))
     result = redrive(api)
     assert (result["redriven"], result["left"]) == (1, faults - 1)
-    why = ["it was redriven but could not be deleted, so it stays here too"]
+    why = ["it was redriven but could not be deleted, so it also remains here"]
     assert [each["why"] for each in result["kept"]] == why * (faults - 1)
     assert len(aws.queued()) == 1
 

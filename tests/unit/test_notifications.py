@@ -179,8 +179,8 @@ LINKED = (
 )
 CSV = "\nAll rows: HTTP://127.0.0.1:4566/reports/all.csv?X-Amz-Signature=def\nUntil then."
 HIDDEN = (
-    "Inventory report inventory-1: 3 beans. Open it before 2026-11-21T04:14:15Z: (only managers open reports)"
-    "\nAll rows: (only managers open reports)\nUntil then."
+    "Inventory report inventory-1: 3 beans. Open it before 2026-11-21T04:14:15Z: (only managers can open reports)"
+    "\nAll rows: (only managers can open reports)\nUntil then."
 )
 
 

@@ -44,7 +44,7 @@ def test_1_mb_is_counted_in_bytes() -> None:
     with pytest.raises(BodyTooLarge) as caught:
         body("é" * 500_001)
     assert str(caught.value) == (
-        "the body has 1,000,002 bytes, and at most 1,000,000 are allowed: send it in smaller parts"
+        "the body has 1,000,002 bytes, but at most 1,000,000 are allowed: send it in smaller parts"
     )
     assert body(json.dumps("x" * 999_998)) == "x" * 999_998
 
