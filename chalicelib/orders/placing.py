@@ -130,5 +130,5 @@ def _refusal(orders: list[Order], refused: list[str]) -> str:
     places = [f"orders[{index}] as {order.order_id}" for index, order in enumerate(orders) if order.order_id in refused]
     return (
         f"{len(places)} of {len(orders)} orders could not be queued: {', '.join(places)}. "
-        "The other orders were accepted. Send these orders again with the orderIDs given here."
+        "The other orders were accepted. Send only the named orders again, with these orderIDs."
     )
