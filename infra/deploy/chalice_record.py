@@ -1,7 +1,7 @@
 """Chalice's record of deployed resources, rebuilt from what exists on AWS.
 
 Chalice writes this file at the end of a deploy and relies on nothing else. After an interrupted deploy, or in another
-clone, it would create a second API and duplicate mappings. So the deploy always rebuilds the file before Chalice runs.
+clone, it would create a second API and duplicate mappings. The deploy therefore always rebuilds the file first.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def write(project: Path, stage: str, record: Record) -> None:
 
 
 def read(project: Path, stage: str) -> Record:
-    """Returns Chalice's record, which is empty if there is none."""
+    """Returns Chalice's record, or an empty list if there is none."""
     file = record_file(project, stage)
     record: Record = json.loads(file.read_text())["resources"] if file.exists() else []
     return record

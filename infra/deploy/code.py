@@ -1,4 +1,4 @@
-"""A deploy of code alone: all functions get the same package at the same time, without Chalice."""
+"""Deploys a change of code alone: updates all functions to the same package in parallel, without Chalice."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from infra.deploy.project import RUNTIME
 from infra.deploy.target import Clients, Target
 
-# Lambda limits how many changes of functions an account can make each second.
+# Lambda limits the number of function updates per second.
 SIMULTANEOUS = 5
 
 
 def update(target: Target, config: Mapping[str, Any], package: Mapping[str, str], clients: Clients) -> None:
     """Updates the functions to ``package``, which is ``{"S3Bucket": name, "S3Key": key}``.
 
-    Their configuration stays the same, apart from the variable that identifies the build.
+    Only the variable that identifies the build changes in their configuration.
     """
     lambda_ = clients("lambda")
     [stage] = config["stages"].values()

@@ -1,4 +1,4 @@
-"""The context of the steps of a deploy or a rollback, and the confirmation of their changes."""
+"""The context that a deploy's or a rollback's steps share, and the confirmation of changes."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def template() -> str:
 
 
 def stack(target: Target, clients: Clients) -> Stack:
-    """Returns the desired stack of the stage's own database."""
+    """Returns the desired state of the stack that contains the stage's own database."""
     body = template()
     given = stacks.supported_parameters(body, target.parameters)
     name, ec2 = target.stack("database"), clients("ec2")
@@ -215,7 +215,7 @@ def remove(target: Target, clients: Clients, say: Say) -> None:
 
 
 def unprotect_failed(target: Target, clients: Clients) -> None:
-    """Removes the deletion protection from a MySQL whose stack could not be created, so that it can be deleted."""
+    """Removes deletion protection from MySQL after its stack could not be created, so that both can be deleted."""
     failed = stacks.find(clients("cloudformation"), target.stack("database"))
     if failed and failed["StackStatus"] in ("ROLLBACK_FAILED", "CREATE_FAILED"):
         _unprotect(target, clients("rds"))

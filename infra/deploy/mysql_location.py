@@ -36,7 +36,7 @@ class MysqlLocation:
 
     @property
     def parameters(self) -> dict[str, str]:
-        """All MySQL parameters of ``resources.yaml``, so that none keeps a previous database's value."""
+        """Returns every MySQL parameter of ``resources.yaml``. An omitted parameter would keep its previous value."""
         return {
             "DbSecretArn": self.secret,
             "DbAdminSecretArn": self.admin_secret,

@@ -120,7 +120,7 @@ def write_project(target: Target, config: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     links = {name: REPOSITORY / name for name in LINKED}
     if target.local:
-        # A local stage uses this machine's packages. Without requirements.txt, Chalice does not download Lambda's.
+        # A local stage uses this machine's packages. Chalice downloads packages only if there is a requirements.txt.
         del links["requirements.txt"]
         links[VENDOR] = installed_here()
     for name in (*LINKED, VENDOR):

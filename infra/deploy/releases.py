@@ -37,7 +37,7 @@ class Release:
     outputs: dict[str, str]
     wiring: dict[str, Any]
     record: Record
-    # A description of the code's triggers. Releases of earlier deploys have none.
+    # Describes the code's triggers. It is empty in releases that an older version of this project deployed.
     triggers: str = ""
 
 

@@ -15,7 +15,7 @@ from infra.deploy.target import DeployError, Say
 from infra.template import expanded, parse, text
 
 WAIT_SECONDS = 3600
-# A progress line is shown this often during a wait.
+# Seconds between progress lines during a wait.
 PROGRESS_SECONDS = 10
 # The resource types that a removed stage may leave behind, and the property that contains the resource's name.
 DATA = {"AWS::DynamoDB::Table": "TableName", "AWS::S3::Bucket": "BucketName"}

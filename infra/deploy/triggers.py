@@ -1,6 +1,6 @@
-"""The triggers of an app: what a deploy makes of its decorators.
+"""Describes an app's triggers, which a deploy creates from the app's decorators.
 
-Code with the same triggers as the deployed code needs no Chalice: ``infra/deploy/code.py`` only updates the functions.
+If an edit leaves the triggers unchanged, ``infra/deploy/code.py`` deploys it without Chalice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from infra.deploy.target import REPOSITORY, DeployError
 
 
 def read(project: Path, stage: str) -> str:
-    """Imports the project's code in a process of its own, and returns the description of its triggers."""
+    """Imports the project's code in a separate process, and returns a description of its triggers."""
     command = [sys.executable, "-m", __name__, str(project), stage]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
