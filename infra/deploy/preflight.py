@@ -193,7 +193,7 @@ def _as_list(value: Any) -> list[str]:
 
 
 def can_reserve(target: Target, concurrency: int, clients: Clients) -> bool:
-    """Returns whether ``concurrency`` can be reserved for every function in ``LIMITED``, which new accounts often lack."""
+    """Returns whether every function in ``LIMITED`` can reserve ``concurrency``. New accounts often have too little."""
     lambda_ = clients("lambda")
     left = lambda_.get_account_settings()["AccountLimit"]["UnreservedConcurrentExecutions"]
     own = sum(chalice_record.reserved(lambda_, target.function(name)) for name in LIMITED)
