@@ -148,6 +148,8 @@ class Cloud:
     def save(self, key: str) -> None:
         """Saves MiniStack's state under ``key``, in place of the previously saved state."""
         process, state = self.process.pid(), self._temporary / "state"
+        # A restored state contains the file.
+        (state / "saved").unlink(missing_ok=True)
         if process:
             os.kill(process, signal.SIGUSR1)
         self.process.wait((state / "saved").exists)

@@ -159,9 +159,14 @@ def saved_state(emulator: Emulator) -> bool:
             cloud.stop()
             cloud.start("one")
             kept = own.client("s3").get_object(Bucket="kept", Key="a/b")["Body"].read(), own.invoke("kept")
+            own.client("s3").create_bucket(Bucket="later")
+            cloud.save("one")
+            cloud.stop()
+            cloud.start("one")
+            kept += (len(own.client("s3").list_buckets()["Buckets"]),)
             cloud.stop()
             cloud.start("two")
-            return (*kept, own.client("s3").list_buckets()["Buckets"]) == (b"bytes", "kept", [])
+            return (*kept, own.client("s3").list_buckets()["Buckets"]) == (b"bytes", "kept", 2, [])
         return False
     finally:
         cloud.stop()

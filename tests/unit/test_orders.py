@@ -203,7 +203,8 @@ def test_orders_that_the_queue_refuses_are_named_and_the_others_are_queued(aws: 
         sqs.add_response("send_message_batch", {"Successful": [], "Failed": failed})
         sqs.add_response("send_message_batch", {"Successful": [], "Failed": []})
         with pytest.raises(
-            Unavailable, match=r"^2 of 12 orders .*: orders\[3\] as o-3, orders\[7\] as o-7\. The other orders were accepted"
+            Unavailable,
+            match=r"^2 of 12 orders .*: orders\[3\] as o-3, orders\[7\] as o-7\. The other orders were accepted",
         ):
             enqueue(aws, *[order(f"o-{number}") for number in range(12)])
         sqs.assert_no_pending_responses()
