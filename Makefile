@@ -120,6 +120,9 @@ verify-deploy: .venv/dev .local/graders/installed  ## Test the deploy: its whole
 stage:
 	@test -n "$(STAGE)" || { echo "name the stage: make $(MAKECMDGOALS) STAGE=x"; exit 1; }
 
+# uv installs packages faster, where it exists.
+INSTALL := $(if $(shell sh -c 'command -v uv'),uv pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
+
 # Three stamp files record what the virtual environment contains: Python, what `run` needs, and what the tests need.
 .venv/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null || { \
@@ -130,12 +133,12 @@ stage:
 
 .venv/run: .venv/python requirements.txt local/requirements.txt
 	@echo "Installing what the commands need, into .venv"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r local/requirements.txt
+	@$(INSTALL) -r local/requirements.txt
 	@touch $@
 
 .venv/dev: .venv/run requirements-dev.txt
 	@echo "Installing what the tests need, into .venv"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(INSTALL) -r requirements-dev.txt
 	@touch $@
 
 # checkov's and cloudsplaining's requirements conflict with the project's.

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infra import pip
 from infra.files import write_private
 from local.ministack import launcher
 from local.processes import Process, answers, basic_environment, exclusive_lock, fingerprint, run_quietly
@@ -115,16 +116,16 @@ class Cloud:
     def install(self) -> None:
         """Creates MiniStack's virtual environment."""
         with exclusive_lock(VIRTUAL_ENVIRONMENT.with_suffix(".lock")):
-            pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(PYTHON))
+            install = pip.install_command(PYTHON)
             # Another command may have installed MiniStack while this one waited for the lock.
             if not _is_current(STAMP, REQUIREMENTS):
                 # pip is not installed, because a function could then import pip without packaging it.
                 run_quietly(sys.executable, "-m", "venv", "--clear", "--without-pip", str(VIRTUAL_ENVIRONMENT))
-                run_quietly(*pip, "install", "--quiet", "--requirement", str(REQUIREMENTS))
+                run_quietly(*install, "--requirement", str(REQUIREMENTS))
                 STAMP.write_text(fingerprint(REQUIREMENTS, sys.version))
             if not _is_current(PRIVATE_STAMP, PRIVATE_REQUIREMENTS):
                 target = ("--target", str(PRIVATE_PACKAGES), "--requirement", str(PRIVATE_REQUIREMENTS))
-                run_quietly(*pip, "install", "--quiet", "--upgrade", *target)
+                run_quietly(*install, "--upgrade", *target)
                 PRIVATE_STAMP.write_text(fingerprint(PRIVATE_REQUIREMENTS, sys.version))
 
     @property

@@ -213,9 +213,8 @@ class Stack:
         missing = {name: part for name, part in parts.items() if not part.installed}
         if missing:
             say(f"  installing {' and '.join(missing)} (only once)")
-            run_in_parallel(
-                *(partial(_timed, say, f"{name} installed", part.install) for name, part in missing.items())
-            )
+            work = [partial(_timed, say, f"{name} installed", part.install) for name, part in missing.items()]
+            run_in_parallel(*work, _install_requirements)
 
     def _remove_deployment(self) -> None:
         """Stops MiniStack, and removes the files that describe what was deployed to it."""
@@ -302,6 +301,17 @@ class Stack:
 
     def _lock(self, say: Say) -> AbstractContextManager[None]:
         return exclusive_lock(self.folder / "lock", lambda: say("  waiting for another command on this stack to end"))
+
+
+def _install_requirements() -> None:
+    """Installs the functions' requirements, which the deploy would otherwise do later."""
+    from infra.deploy.project import installed_here
+    from infra.deploy.target import DeployError
+
+    try:
+        installed_here()
+    except DeployError as error:
+        raise StackError(str(error)) from None
 
 
 def run_in_parallel(*works: Callable[[], object]) -> None:

@@ -23,6 +23,7 @@ from chalice.constants import DEFAULT_LAMBDA_ARCHITECTURE
 from chalice.deploy.packager import DependencyBuilder, LambdaDeploymentPackager
 from chalice.utils import UI, OSUtils
 
+from infra import pip
 from infra.deploy.machine import lambda_machine, require_fit, this_machine
 from infra.deploy.target import REPOSITORY, DeployError, Say, Target
 from infra.files import write_private
@@ -161,8 +162,14 @@ def installed_here() -> Path:
     INSTALLED.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=INSTALLED) as made:
         packages = Path(made) / "packages"
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
-        command = [*pip, "--target", str(packages), "--requirement", str(requirements)]
+        command = [
+            *pip.install_command(),
+            "--no-compile",
+            "--target",
+            str(packages),
+            "--requirement",
+            str(requirements),
+        ]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         if done.returncode:
             raise DeployError(f"pip could not install requirements.txt for the functions:\n{done.stdout.strip()}")
