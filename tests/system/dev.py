@@ -66,10 +66,6 @@ class Terminal:
         return self._text[start:]
 
     @property
-    def runs(self) -> bool:
-        return self._process.poll() is None
-
-    @property
     def length(self) -> int:
         return len(self._text)
 
@@ -81,12 +77,16 @@ class Terminal:
     def end(self) -> int:
         """Presses Ctrl-C, and returns the exit code."""
         self._process.send_signal(signal.SIGINT)
-        code = self._process.wait(60)
+        return self._process.wait(60)
+
+    def kill(self) -> None:
+        """Ends the process at once, if it has not ended yet."""
+        self._process.kill()
+        self._process.wait()
         self._reader.join()
         for stream in (self._process.stdin, self._process.stdout):
             if stream:
                 stream.close()
-        return code
 
 
 class Debugger:
@@ -141,8 +141,7 @@ def terminal(folder: Path, function: str, debug_port: int) -> Iterator[Terminal]
             session.shows("breakpoint\\(\\) opens pdb")
             yield session
         finally:
-            if session.runs:
-                session.end()
+            session.kill()
     finally:
         stack.stop(lambda _: None)
 

@@ -139,7 +139,7 @@ def test_a_failed_batch_is_read_again_from_its_position_on_the_stream(system: Sy
     kept = {each["id"]: each["why"] for each in result["kept"]}
     assert kept.keys() == {gone, broken}
     assert "24 hours" in kept[gone]
-    assert "AWS does not accept its content" in kept[broken]
+    assert "AWS rejects its content" in kept[broken]
     wait_for(lambda: said(system, "announce_orders", "order announced", order_id) == 2, "the second announcement")
 
 
