@@ -53,7 +53,7 @@ def now() -> datetime:
 
 
 def request() -> Request:
-    """Returns the current request. Only views call this function, so there always is one."""
+    """Returns the current request. Only views call this function, so a request always exists."""
     return cast(Request, app.current_request)
 
 
@@ -281,7 +281,7 @@ def receive_upload(event: RawEvent) -> None:
 
 @app.lambda_function()
 def measure_buckets(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Measures all buckets by listing their objects or reading CloudWatch metrics. Splits a long measurement up."""
+    """Measures all buckets by listing objects or reading CloudWatch metrics. Divides long measurements into shares."""
     from chalicelib.storage import report
 
     return report.run_step(event, context, aws=clients.aws, bucket=settings.reports_bucket, now=now())
@@ -292,7 +292,7 @@ def measure_buckets(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 @app.lambda_function()
 def migrate(_event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """Updates MySQL's tables and the functions' database user. Each deploy runs this and waits for the result."""
+    """Updates MySQL's tables and the functions' database user. Each deploy runs this function and waits."""
     from chalicelib import database
 
     return database.bring_up_to_date(database_secret(), database_admin_secret())

@@ -61,8 +61,8 @@ def longest_call(service: str) -> float:
 def time_limit(seconds: float) -> Iterator[None]:
     """Refuses AWS calls that might not finish within ``seconds`` from now.
 
-    A refused call raises ``Unavailable``, so a function that makes several calls can report which ones it did not
-    make. Lambda's time-out would end it with no report. A thread is limited only if it runs in a copy of this context.
+    A refused call raises ``Unavailable``, so a function that makes several calls can report the calls it skipped.
+    Lambda's time-out would end the function without a report. A thread obeys the limit only in a copy of this context.
     """
     # A limit that is too short for any call, such as the three seconds in Chalice's test client, is ignored.
     fits = seconds > max(map(longest_call, READ_SECONDS_BY_SERVICE))
@@ -132,7 +132,7 @@ def _make(service: str, region: str | None) -> Any:
         s3={"addressing_style": "virtual"},
     )
     client: Any = _session().create_client(service, region_name=region, config=config)
-    # Creates the exception classes now. If two threads each created them later, `except` might miss an exception.
+    # Creates the exception classes now. Two threads might otherwise create them twice, and `except` miss one of them.
     _ = client.exceptions
 
     def in_time(model: Any, **_: Any) -> None:
@@ -211,7 +211,7 @@ def _tls(host: str) -> SSLContext | None:
 
 
 def authorities(region: str) -> str:
-    """Returns the certificates of the RDS authorities in ``region``. Loading those of every region would take 15 ms."""
+    """Returns the certificates of the RDS authorities in ``region``. Loading every region's would take 15 ms."""
     import ssl
 
     certificates = re.findall(r"-----BEGIN.+?END CERTIFICATE-----\n", AUTHORITIES.read_text(), flags=re.DOTALL)

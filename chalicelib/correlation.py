@@ -48,7 +48,7 @@ def valid(given: Any) -> str | None:
 
 
 def of_request(request: Request) -> str:
-    """Returns the client's id if it is valid, or else API Gateway's request id. Under ``chalice local``, makes one."""
+    """Returns the client's id if it is valid, or else API Gateway's or, under ``chalice local``, a new id."""
     if given := valid(request.headers.get(HEADER)) or valid(request.context.get("requestId")):
         return given
     from uuid import uuid4

@@ -104,13 +104,13 @@ class TokenRefused(CafeError):
 
 
 class Unavailable(CafeError):
-    """A service that the café needs is temporarily unavailable. State machines retry when they see this name."""
+    """A service that the café needs is temporarily unavailable. State machines match this error by name and retry."""
 
     STATUS_CODE = 503
 
 
 class DatabaseUnavailable(Unavailable):
-    """MySQL cannot be reached, or the connection broke. State machines retry when they see this name."""
+    """MySQL cannot be reached, or the connection broke. State machines match this error by name and retry."""
 
 
 class DatabaseRefused(CafeError):
@@ -126,7 +126,7 @@ class StorageRefused(CafeError):
 
 
 class MissingSettings(CafeError):
-    """Required environment variables are not set. ``names`` lists them all."""
+    """Required environment variables are not set. ``names`` lists the missing variables."""
 
     def __init__(self, names: list[str]) -> None:
         self.names = names
@@ -135,7 +135,7 @@ class MissingSettings(CafeError):
         )
 
 
-# Error codes from AWS services which mean that the same call may succeed a moment later.
+# AWS error codes which mean that the same call may succeed a moment later.
 TRANSIENT = {
     "InternalError",
     "InternalFailure",
@@ -167,7 +167,7 @@ def is_transient(error: ClientError) -> bool:
 def aws_errors() -> Iterator[None]:
     """Turns temporary errors (throttling, a server failure, a lost connection) into ``Unavailable``.
 
-    Other errors, such as a missing permission, are not changed. Can be used as a decorator: ``@aws_errors()``.
+    Other errors, such as a missing permission, are not changed. Can also be used as a decorator: ``@aws_errors()``.
     """
     from botocore.exceptions import ClientError, ConnectionError, HTTPClientError, IncompleteReadError
 

@@ -78,5 +78,5 @@ def whole_number(value: Any) -> int | None:
     """Returns a JSON value as a whole number, or None. JSON has only one number type, so 2.0 is 2."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    # In Python, True is an int.
+    # In Python, True and False are instances of int.
     return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -47,7 +47,7 @@ class Notification:
     """A message to the subscribers, who can filter by ``kind``: report, order, upload or storage.
 
     ``key`` identifies the event, so that a repeated delivery is recognised. ``sms`` is a short text without a link.
-    ``facts`` may contain any JSON values. ``correlation_ids`` are those of all events that the message reports.
+    ``facts`` may contain any JSON values. ``correlation_ids`` contains the ids of all reported events.
     """
 
     kind: str
@@ -119,7 +119,7 @@ def _short(key: str) -> str:
 
 
 def _cut(text: str, limit: int) -> str:
-    """Returns as much of ``text`` as fits into ``limit`` bytes of JSON. In JSON, a line break or a quote takes two."""
+    """Shortens ``text`` to ``limit`` bytes of JSON, in which a line break or a quotation mark takes two bytes."""
 
     def size(end: int) -> int:
         return len(json.dumps(text[:end], ensure_ascii=False).encode())

@@ -1,4 +1,4 @@
-"""Reads a REST request's caller, body and query parameters. Errors name the field or parameter."""
+"""Reads the caller, body and query parameters of a REST request. Errors name the invalid field or parameter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEFAULT_LIMIT = 50
 
 
 class Page(NamedTuple):
-    """A list's query parameters: ``limit`` from 1 to 100, the token ``next``, and the list's own ``filters``."""
+    """The query parameters of a list: ``limit`` (1 to 100), the page token ``next``, and the list's ``filters``."""
 
     limit: int
     next: str | None
@@ -25,7 +25,7 @@ class Page(NamedTuple):
 
 
 class Caller(NamedTuple):
-    """The user who sent a request, according to the authorizer."""
+    """The user who sent a request, as identified by the authorizer."""
 
     name: str
     groups: tuple[str, ...]
@@ -36,7 +36,7 @@ class Caller(NamedTuple):
 
 
 def caller(request: Request) -> Caller:
-    """Returns the user who sent the request. The route must have an authorizer."""
+    """Returns the user who sent the request, whose route must have an authorizer."""
     identity = request.context["authorizer"]
     return Caller(identity["principalId"], tuple(identity["groups"].split(",")))
 
@@ -52,10 +52,10 @@ def idempotency_key(request: Request) -> str | None:
 
 
 def body(request: Request, *, nothing: Any = None) -> Any:
-    """Returns the request's JSON body, or ``nothing`` if it is empty.
+    """Returns the request's JSON body, or ``nothing`` if the body is empty.
 
-    Raises ``BodyTooLarge`` over 1 MB and ``InvalidRequest`` for anything that is not JSON. Chalice's own ``json_body``
-    causes a 500 for deeply nested brackets, and accepts ``NaN``.
+    Raises ``BodyTooLarge`` if the body is larger than 1 MB, and ``InvalidRequest`` if it is not JSON. Chalice's own
+    ``json_body`` accepts ``NaN``, and responds with a 500 if brackets are deeply nested.
     """
     raw = request.raw_body
     if len(raw) > BODY_BYTES:
@@ -71,8 +71,8 @@ def body(request: Request, *, nothing: Any = None) -> Any:
     except json.JSONDecodeError as error:
         raise _invalid_body(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except ValueError:
-        # Python limits a number's digits, and its own message is meant for programmers.
-        raise _invalid_body("has a number with too many digits") from None
+        # Python limits the number of digits, but its error message is meant for programmers.
+        raise _invalid_body("contains a number with too many digits") from None
     if _is_too_deep(content):
         raise _invalid_body("its brackets are nested too deeply")
     return content
@@ -102,18 +102,18 @@ def _is_too_deep(content: Any) -> bool:
 
 
 def page(request: Request, *filters: str) -> Page:
-    """Returns a list's ``limit``, ``next`` and ``filters``. Raises ``InvalidRequest``."""
+    """Returns the query parameters of a list. Raises ``InvalidRequest`` if a parameter is invalid."""
     given, number = _list_parameters(request, "limit", "next", *filters)
     return Page(number, given.get("next"), {name: given[name] for name in filters if name in given})
 
 
 def limit(request: Request) -> int:
-    """Returns ``limit``, the only parameter of a list without pages. Raises ``InvalidRequest``."""
+    """Returns ``limit``, the only parameter of a list without pages. Raises ``InvalidRequest`` if it is invalid."""
     return _list_parameters(request, "limit")[1]
 
 
 def parameters(request: Request, *names: str) -> dict[str, str]:
-    """Returns the query parameters of a route that is not a list. Raises ``InvalidRequest``."""
+    """Returns the query parameters of a route that is not a list. Raises ``InvalidRequest`` if one is invalid."""
     given, problems = _read_parameters(request, names)
     if problems:
         raise InvalidRequest(problems)
@@ -121,7 +121,7 @@ def parameters(request: Request, *names: str) -> dict[str, str]:
 
 
 def _list_parameters(request: Request, *allowed: str) -> tuple[MultiDict, int]:
-    """Returns a list's query parameters and its limit."""
+    """Returns the query parameters of a list, and its ``limit`` as a number."""
     given, problems = _read_parameters(request, allowed)
     text = given.get("limit", str(DEFAULT_LIMIT))
     number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(PAGE_LIMIT)) else 0
@@ -133,7 +133,7 @@ def _list_parameters(request: Request, *allowed: str) -> tuple[MultiDict, int]:
 
 
 def _read_parameters(request: Request, allowed: tuple[str, ...]) -> tuple[MultiDict, list[Problem]]:
-    """Returns the query parameters, and a problem for each unknown or repeated parameter."""
+    """Returns the query parameters and a ``Problem`` for each unknown or repeated parameter."""
     given: MultiDict = request.query_params or MultiDict({})
     unknown = f"is not a parameter of this route, which takes {', '.join(allowed)}"
     problems = [Problem(name[:NAME_CHARACTERS], unknown) for name in given if name not in allowed]
@@ -145,7 +145,7 @@ def _read_parameters(request: Request, allowed: tuple[str, ...]) -> tuple[MultiD
 
 
 def base_url(request: Request) -> str:
-    """Returns the API's absolute URL. Behind API Gateway it includes the stage's path."""
+    """Returns the API's absolute URL. Behind API Gateway, this includes the stage's path."""
     scheme = request.headers.get("x-forwarded-proto", "http")
     path: str = request.context.get("path") or request.path
     return f"{scheme}://{request.headers.get('host', 'localhost')}{path.removesuffix(request.path)}"

@@ -14,7 +14,7 @@ VERSION = "0.2.0"
 
 @dataclass(frozen=True)
 class Database:
-    """The inventory database's address, and a user's login."""
+    """The inventory database's address and a user's login."""
 
     host: str
     port: int
@@ -24,14 +24,14 @@ class Database:
 
     @classmethod
     def of_secret(cls, text: str) -> Database:
-        """Reads a secret's JSON, which uses RDS's field names. ``DatabaseRefused`` never shows the secret's content."""
+        """Reads a secret's JSON, which uses RDS's field names. No ``DatabaseRefused`` reveals the secret's content."""
         host, port, name, user, password = _of_json(text, "host", "port", "dbname", "username", "password")
         if not port.isdecimal():
             raise DatabaseRefused("the port in MySQL's secret is not a number")
         return cls(host, int(port), name, user, password)
 
     def logged_in(self, text: str) -> Database:
-        """Returns the same database with the login from another secret, such as RDS's administrator secret."""
+        """Returns this database with the login from another secret, such as RDS's administrator secret."""
         user, password = _of_json(text, "username", "password")
         return replace(self, user=user, password=password)
 
@@ -48,22 +48,22 @@ def _of_json(text: str, *names: str) -> list[str]:
 
 
 def database_secret(environment: Mapping[str, str] = os.environ) -> str:
-    """Returns the ARN of the secret with MySQL's address and login. Only functions that use MySQL get it.
+    """Returns the ARN of the secret with MySQL's address and login.
 
-    Raises ``MissingSettings``.
+    Raises ``MissingSettings`` in functions that do not use MySQL, because they do not get this ARN.
     """
     [arn] = _require(["DB_SECRET_ARN"], environment)
     return arn
 
 
 def database_admin_secret(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Returns the ARN of the MySQL administrator's secret. Only ``migrate`` and ``rotate_password`` get it."""
+    """Returns the ARN of the MySQL administrator's secret. Only ``migrate`` and ``rotate_password`` get this ARN."""
     return environment.get("DB_ADMIN_SECRET_ARN")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The resources' names and ARNs. Each field comes from the environment variable with its name in capitals.
+    """Names and ARNs of the stage's resources. The environment variable for a field is the field's name in capitals.
 
     ``orders_since`` is the day on which the orders table was created, as ``YYYY-MM-DD``. Lists go back to that day.
     """
@@ -99,29 +99,29 @@ class Settings:
 
 
 def cognito_endpoint(settings: Settings, environment: Mapping[str, str] = os.environ) -> str:
-    """Returns Cognito's address: AWS_ENDPOINT_URL if that is set, or else the issuer's host."""
+    """Returns Cognito's URL, which is AWS_ENDPOINT_URL if that is set, and the issuer's host otherwise."""
     return environment.get("AWS_ENDPOINT_URL") or settings.issuer.rpartition("/")[0]
 
 
 def uploads_url(settings: Settings, environment: Mapping[str, str] = os.environ) -> str:
-    """Returns the uploads bucket's URL, which upload links point to."""
+    """Returns the URL of the uploads bucket, to which upload links point."""
     if endpoint := environment.get("AWS_ENDPOINT_URL"):
         return f"{endpoint}/{settings.uploads_bucket}"
     region = settings.user_pool_id.partition("_")[0]
-    # URLs in us-east-1, the oldest region, do not name the region.
+    # In us-east-1, the oldest region, a bucket's URL does not include the region.
     return f"https://{settings.uploads_bucket}.{'s3' if region == 'us-east-1' else f's3.{region}'}.amazonaws.com/"
 
 
 def first_retry_seconds(environment: Mapping[str, str] = os.environ) -> int:
-    """Returns how many seconds pass before a failed order's first retry. Each later delay is twice as long.
+    """Returns the delay in seconds before a failed order's first retry. The delay doubles with each retry.
 
-    Test stacks set this to 0.
+    Test stacks set this delay to 0.
     """
     return int(environment.get("ORDERS_RETRY_SECONDS") or 1)
 
 
 def stage(environment: Mapping[str, str] = os.environ) -> str:
-    """Returns the stage's name for metrics, or ``none`` if a module is used without the app, as in a test."""
+    """Returns the stage's name for metrics, or ``none`` if a module is used without the app, for example in a test."""
     return environment.get("CAFE_STAGE") or "none"
 
 

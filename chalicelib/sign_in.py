@@ -1,8 +1,8 @@
 """The authorizer: verifies a token from the user pool, and returns the routes that its user may call.
 
 API Gateway calls the authorizer for all routes that are not open, and caches the result per token for a minute.
-``chalice local`` calls it for every request. An invalid token or an error here causes a 403. API Gateway itself returns
-a 401 for a request without a token.
+``chalice local`` calls it for every request. An invalid token or an error in the authorizer causes a 403. API Gateway
+itself returns a 401 if a request has no token.
 """
 
 from __future__ import annotations
@@ -51,22 +51,22 @@ ROUTES = {
 
 FETCH_SECONDS = 3
 KEYS_BYTES = 100_000
-# How long unknown key ids are refused without fetching the keys again, after a successful fetch and after a failure.
+# How long unknown key ids are refused before the keys are fetched again, after a successful fetch and after a failure.
 REFETCH_SECONDS = 10
 REFETCH_AFTER_FAILURE_SECONDS = 1
 
 
 def fetch(url: str) -> bytes:
-    """Returns the content at ``url``, which comes from the settings and not from a user."""
+    """Returns the content at ``url``. The URL comes from the settings and not from a user."""
     with urlopen(url, timeout=FETCH_SECONDS) as answer:  # noqa: S310  # nosec B310
         content: bytes = answer.read(KEYS_BYTES)
         return content
 
 
 class Keys:
-    """A user pool's public keys, fetched again if a key id is unknown.
+    """A user pool's public keys. If a key id is unknown, the keys are fetched again.
 
-    Instances are thread-safe. ``clock`` returns seconds.
+    Instances are thread-safe. ``clock`` returns a time in seconds.
     """
 
     def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -76,7 +76,7 @@ class Keys:
         self._lock = threading.Lock()
 
     def get(self, key_id: str) -> PyJWK:
-        """Returns a key. Raises ``TokenRefused`` if the pool lacks the key, ``Unavailable`` if the pool fails."""
+        """Returns a key. Raises ``TokenRefused`` if the key does not exist, and ``Unavailable`` if the fetch fails."""
         if key_id in self._keys:
             return self._keys[key_id]
         with self._lock:
@@ -101,15 +101,15 @@ class Keys:
 
 @cache
 def keys_of(url: str) -> Keys:
-    """Returns the keys at ``url``, from a cache."""
+    """Returns the cached ``Keys`` for ``url``."""
     return Keys(url)
 
 
 def authorize(request: AuthRequest, *, endpoint: str, issuer: str, client_id: str) -> AuthResponse:
     """Returns the routes that the token's user may call, and the user's name and groups for the views.
 
-    ``endpoint`` is Cognito's address. This function never raises: an error would cause a 500 on AWS, and a broken
-    connection under ``chalice local``.
+    ``endpoint`` is Cognito's URL. This function never raises an error, because that would cause a 500 on AWS and a
+    broken connection under ``chalice local``.
     """
     try:
         keys = keys_of(f"{endpoint}/{issuer.rpartition('/')[2]}/.well-known/jwks.json")
@@ -120,16 +120,16 @@ def authorize(request: AuthRequest, *, endpoint: str, issuer: str, client_id: st
     except Unavailable as error:
         log.error("token refused", extra={"reason": str(error)})
     except Exception as error:  # noqa: BLE001 - no error may grant access
-        # The error's message could contain a part of the token, so it is not logged.
+        # The error's message is not logged, because it could contain part of the token.
         where = "".join(traceback.format_tb(error.__traceback__))
-        log.error("token refused", extra={"reason": f"a fault of the authorizer, {type(error).__name__}:\n{where}"})
+        log.error("token refused", extra={"reason": f"an error in the authorizer, {type(error).__name__}:\n{where}"})
     return AuthResponse(routes=[], principal_id="nobody")
 
 
 def bearer(token: str, *, keys: Keys, issuer: str, client_id: str) -> tuple[str, list[str]]:
-    """Returns the user's name and groups from the user pool's id token. The prefix ``Bearer`` is optional.
+    """Returns the user's name and groups from an id token of the user pool. The prefix ``Bearer`` is optional.
 
-    Raises ``TokenRefused`` with the reason, which contains no part of the token.
+    Raises ``TokenRefused`` with a reason that contains no part of the token.
     """
     import jwt
 
@@ -145,7 +145,7 @@ def bearer(token: str, *, keys: Keys, issuer: str, client_id: str) -> tuple[str,
             options={
                 "require": ["exp", "iss", "aud", "token_use", "cognito:username"],
                 "strict_aud": True,
-                # A new token seems to come from the future if the pool's clock is ahead of this machine's.
+                # A new token would seem to be from the future if Cognito's clock is ahead of this machine's clock.
                 "verify_iat": False,
             },
         )
@@ -159,7 +159,7 @@ def bearer(token: str, *, keys: Keys, issuer: str, client_id: str) -> tuple[str,
 
 
 def allowed(groups: list[str]) -> list[str | AuthRoute]:
-    """Returns the routes that members of ``groups`` may call, as path patterns, without the open routes."""
+    """Returns path patterns of the routes that members of ``groups`` may call, without the open routes."""
     routes: list[str | AuthRoute] = []
     for (method, path), group in ROUTES.items():
         if group in groups or (group == STAFF and MANAGERS in groups):

@@ -1,6 +1,6 @@
-"""Today's numbers of orders, reports, uploads and failures, counted where they are stored.
+"""Counts today's orders, reports, uploads and failures, directly where they are stored.
 
-All counts are capped, so a busy day costs no more than a quiet one. The response says which counts are incomplete.
+All counts are capped, which limits the cost of a busy day. The response indicates which counts are incomplete.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from chalicelib.timeline import SHARDS, Item, Timeline, periods, timestamp
 
 HOUR = timedelta(hours=1)
 LONGEST = timedelta(hours=48)
-# Maximum numbers of newest items to count. Notifications cost more, because DynamoDB also reads their text.
+# How many of the newest items to count at most. Notifications cost more, because DynamoDB also reads their text.
 ORDERS = 10_000
 NOTIFICATIONS = 4_000
 EXECUTIONS = 1_000
 THREADS = 16
 
-# Any string of this form is accepted, even 31 November, so chalicelib/openapi.json can describe it exactly.
+# Any string that matches is accepted, even 31 November, so chalicelib/openapi.json can describe the format exactly.
 MOMENT = re.compile(
     r"([12][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
     r"T([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9])(?:\.([0-9]{1,9}))?"
     r"(?:Z|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))"
 )
 
-# Arguments of the queries, which select an order's attributes and the notifications that are counted.
+# Query arguments that select the attributes of an order and the notifications to count.
 ORDER_QUERY = {"ProjectionExpression": "sortKey"}
 NOTIFICATION_QUERY = {
     "ProjectionExpression": f"sortKey, #kind, {facts.NAME}",
@@ -49,7 +49,7 @@ Result = TypeVar("Result")
 
 
 def since(text: str | None, now: datetime) -> datetime:
-    """Returns the time from which to count: midnight in UTC, or ``text`` within the last 48 hours.
+    """Returns the time from which to count: ``text``, limited to the last 48 hours, or by default midnight in UTC.
 
     Raises ``InvalidRequest`` if ``text`` is not a time with an offset.
     """
@@ -72,7 +72,7 @@ def since(text: str | None, now: datetime) -> datetime:
 def overview(
     since: datetime, *, aws: Callable[[str], Any], settings: Settings, machines: Machines, now: datetime
 ) -> dict[str, Any]:
-    """Returns what happened since ``since``, as ``chalicelib/openapi.json`` describes. ``aws`` returns clients."""
+    """Returns all counts since ``since``, in the format in ``chalicelib/openapi.json``. ``aws`` returns clients."""
     dynamodb, sqs, sfn = aws("dynamodb"), aws("sqs"), aws("stepfunctions")
     orders, inbox = Timeline(dynamodb, settings.orders_table), Timeline(dynamodb, settings.notifications_table)
     start, shards = timestamp(since), periods(since, now)
@@ -122,13 +122,13 @@ def overview(
 
 
 def _joined(shards: list[Future[tuple[list[Item], str]]]) -> tuple[list[Item], str]:
-    """Returns the items from all shards, and the sort key from which they are complete."""
+    """Returns the items from all shards and the sort key from which the items are complete."""
     results = [each.result() for each in shards]
     return [item for items, _ in results for item in items], max(since for _, since in results)
 
 
 def _hours(sort_keys: list[str], since: datetime, now: datetime, complete_since: str) -> list[list[Any]]:
-    """Returns ``[start, count]`` for each hour. Before ``complete_since``, orders are missing, so the count is None."""
+    """Returns ``[start, count]`` for each hour. The count is None for hours that started before ``complete_since``."""
     starts = [timestamp(since + number * HOUR) for number in range(int((now - since) / HOUR) + 1)]
     # A sort key begins with the order's time.
     counts = Counter(bisect_right(starts, key[: len(starts[0])]) - 1 for key in sort_keys)
@@ -136,7 +136,7 @@ def _hours(sort_keys: list[str], since: datetime, now: datetime, complete_since:
 
 
 def _outcome(notification: Item) -> str:
-    """Returns how to count a notification: as an alarm, or by an upload's outcome."""
+    """Returns how a notification is counted: as an alarm or as an upload with a certain outcome."""
     if notification["kind"]["S"] == "alarm":
         return "alarm"
     outcome = facts.of_item(notification).get("outcome")
@@ -144,10 +144,10 @@ def _outcome(notification: Item) -> str:
 
 
 def _executions(sfn: Any, machine: str, since: datetime) -> tuple[Counter[str], bool]:
-    """Counts by status the executions that run or ended after ``since``. Also returns whether there are more."""
+    """Counts, by status, executions that are running or ended after ``since``, and returns whether there are more."""
     answer = sfn.list_executions(stateMachineArn=machine, maxResults=EXECUTIONS)
     counts: Counter[str] = Counter()
-    # The list starts with the newest execution, by end time or, for a running one, by start time.
+    # Executions are listed newest first, by end time or, while an execution is running, by start time.
     moment: datetime | None = None
     for execution in answer["executions"]:
         moment = execution.get("stopDate", execution["startDate"])

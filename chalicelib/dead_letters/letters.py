@@ -234,7 +234,7 @@ def _read_publication(message: Message, content: dict[str, Any], origins: Origin
         key=attributes.get("key") or content["MessageId"],
         subject=subject,
         message=content["Message"],
-        # The SMS is only the subject, because a report's message contains a link, which an SMS must not.
+        # The SMS contains only the subject, because a report's message contains a secret link.
         sms=subject or "Cafe",
         correlation_ids=correlation.of_sns(content),
         facts=facts.read(attributes.get(facts.NAME)),

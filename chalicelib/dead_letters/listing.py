@@ -10,7 +10,7 @@ from chalicelib.dead_letters.destinations import Aws
 from chalicelib.dead_letters.queue import open_queues
 from chalicelib.settings import Settings
 
-# Maximum number of letters to read. SQS returns them in no particular order, so the oldest may be the last one read.
+# Maximum number of letters to read. SQS returns letters in no order, so the oldest letter may be the last one read.
 LETTERS_READ = 1_000
 # Reading stops after this many seconds, so that the last AWS call ends before API Gateway's time-out of 29 seconds.
 SECONDS = 8

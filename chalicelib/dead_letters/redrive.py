@@ -26,22 +26,22 @@ from chalicelib.settings import Settings
 
 IDS = 100
 MESSAGE_ID = re.compile(r"[A-Za-z0-9-]{1,100}")
-# Maximum number of kept letters that a response names.
+# Maximum number of kept letters that a response lists.
 KEPT_SHOWN = 100
 # A redrive stops after this many seconds, so that the last AWS call ends before API Gateway's time-out of 29 seconds.
 SECONDS = 10
-# How long SQS hides a received letter from other requests. This is longer than a redrive can take.
+# How long SQS hides a received letter from other requests, which is longer than a redrive can take.
 HIDDEN_SECONDS = 90
 
 log = logger("dead_letters")
 
 
 def parse(body: Any) -> frozenset[str] | None:
-    """Returns the ids in a request's JSON body, or None for all letters. Raises ``InvalidRequest``."""
+    """Returns the ids in a request's JSON body, or None if all letters are requested. Raises ``InvalidRequest``."""
     fields = Fields.of_body(body, ("ids",), of="a redrive", expected="an object, or nothing")
     ids = fields.get("ids", [])
     if "ids" in fields and (not isinstance(ids, list) or not 1 <= len(ids) <= IDS):
-        fields.refuse("ids", f"must be a list of 1 to {IDS} ids, or be left out to redrive all")
+        fields.refuse("ids", f"must be a list of 1 to {IDS} ids, or be left out to redrive all letters")
     elif any(not isinstance(each, str) or not MESSAGE_ID.fullmatch(each) for each in ids):
         fields.refuse("ids", "each must be the id of a dead letter, 1 to 100 characters of A-Z, a-z, 0-9 and -")
     fields.check()
@@ -51,7 +51,7 @@ def parse(body: Any) -> frozenset[str] | None:
 def redrive(
     ids: frozenset[str] | None, *, settings: Settings, aws: Aws, clock: Callable[[], float] = time.monotonic
 ) -> dict[str, Any]:
-    """Redrives the given or all letters. Returns ``{"redriven", "kept": [{"id", "what", "why"}], "left"}``.
+    """Redrives letters by ``ids``, or all letters. Returns ``{"redriven", "kept": [{"id", "what", "why"}], "left"}``.
 
     A letter that cannot be redriven is kept in its queue. ``left`` counts the letters that remain in the queues because
     they were kept, were not in ``ids``, or arrived too late.
@@ -90,13 +90,13 @@ class _Redrive:
     kept: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def goes_on(self) -> bool:
-        """Returns whether there is time left and a requested letter has not been found yet."""
+        """Returns whether time is left and not all requested letters have been found."""
         return self.in_time() and (self.ids is None or not self.ids <= self.done | self.kept.keys())
 
     def handle(self, letters: list[Letter], queue: DeadLetterQueue) -> None:
         """Sends and deletes those of ``letters`` that were requested, and records each outcome."""
         requested = [each for each in letters if self.ids is None or each.id in self.ids]
-        # SQS may redeliver a letter that this redrive has already sent. It is then deleted but not sent again.
+        # SQS may redeliver a letter that this redrive has already sent. Such a letter is deleted but not sent again.
         new = [each for each in requested if each.id not in self.done]
         reasons = self._send(new)
         sent = [each.id for each in requested if each.id not in reasons]
@@ -130,7 +130,7 @@ class _Redrive:
         except (ClientError, Unavailable, CannotRedrive) as error:
             return _reason(error)
         except (ParamValidationError, UnicodeError):
-            # A person wrote or changed this message. The other letters must still be redriven.
+            # Someone wrote or changed this message by hand. The other letters must still be redriven.
             return "it looks like a dead letter, but AWS rejects its content"
         return None
 

@@ -21,7 +21,7 @@ from chalicelib.timeline import timestamp
 PATIENCE_SECONDS = 120
 # Long enough for a call to SNS and, if that fails, a call to SQS, both with retries.
 ANNOUNCEMENT_SECONDS = 30
-# SNS's error codes for a message whose content it refuses. It may still accept other messages.
+# SNS's error codes for a message whose content it refuses. SNS may still accept other messages.
 REFUSED_CONTENT = ("InvalidParameter", "InvalidParameterValue", "ParameterValueInvalid", "ValidationException")
 
 log = logger("orders")

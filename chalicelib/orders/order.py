@@ -82,7 +82,7 @@ class Order:
                 message.refuse(name, "is missing")
         if message.get("note") is None:
             message.values.pop("note", None)
-        # A message that was written by hand may not contain a user name.
+        # A message that was written by hand might contain no user name.
         requested_by, placed_at = message.get("requestedBy"), message.get("placedAt")
         if requested_by is not None and not _is_user_name(requested_by):
             message.refuse("requestedBy", f"must be a name of up to {USER_NAME} characters")

@@ -43,7 +43,7 @@ def place(request: Request, *, aws: Callable[[str], Any], settings: Settings, no
 def parse(body: Any, now: datetime, key: str | None = None, requested_by: str | None = None) -> list[Order]:
     """Returns the orders in a request's JSON body, which is either one order or a list of 1 to 100 orders.
 
-    An order without an orderID gets one: derived from ``key``, the Idempotency-Key, or random if there is no key.
+    An order without an orderID gets an id derived from ``key``, the Idempotency-Key, or a random id without a key.
     Raises ``InvalidRequest``, or ``Conflict`` if the only problem is that different orders share an id.
     """
     is_list = isinstance(body, list)

@@ -1,6 +1,6 @@
 """Reports: each report is one execution of a state machine, and the execution's name is the reportId.
 
-Step Functions keeps an execution for 90 days, so no other storage is needed. It refuses to start a used name again,
+Step Functions keeps executions for 90 days, so no other storage is needed. Step Functions refuses to reuse a name,
 so an ``Idempotency-Key`` creates only one report, even after that report has ended.
 """
 
@@ -25,7 +25,7 @@ from chalicelib.rest import Page
 KINDS = ("inventory", "storage")
 MODES = ("listing", "metrics")
 REPORT_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
-# A link expires with the credentials that signed it, so an hour is the longest safe duration.
+# A link expires with the credentials that signed it, so links are valid for at most one hour.
 LINK_SECONDS = 3600
 
 log = logger("reports")
@@ -34,24 +34,24 @@ Machines = dict[str, str]
 
 
 def report_key(kind: str, report_id: str) -> str:
-    """Returns the key of a report's page in the reports bucket."""
+    """Returns the S3 key of a report's page in the reports bucket."""
     return f"{kind}/{report_id}/report.html"
 
 
 def id_of_event(event: dict[str, Any], context: Any) -> str:
-    """Returns the report's id from a state machine's event, or a new id if the function was invoked directly."""
+    """Returns the report's id from a state machine's event, or a new id if the function was invoked by hand."""
     return event.get("reportId") or f"by-hand-{context.aws_request_id}"
 
 
 def presign(s3: Any, bucket: str, key: str, now: datetime) -> dict[str, str]:
-    """Returns ``{"url", "expiresAt"}``: a link to the object that works for an hour."""
+    """Returns ``{"url", "expiresAt"}`` for a link that opens the object for one hour."""
     url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=LINK_SECONDS)
     log.info("link made", extra={"key": key})
     return {"url": url, "expiresAt": timeline.timestamp(now + timedelta(seconds=LINK_SECONDS))}
 
 
 def parse(body: Any) -> dict[str, str]:
-    """Returns the requested report from a JSON body: ``{"kind"}`` and, for storage, ``"mode"``."""
+    """Validates a request for a report. Returns its ``kind`` and, for a storage report, its ``mode``."""
     fields = Fields.of_body(body, ("kind", "mode"), of="a report", expected="an object, or nothing")
     kind, mode = fields.get("kind", "inventory"), fields.get("mode", "listing")
     if kind not in KINDS:
@@ -71,12 +71,12 @@ def start(
     """Starts the report that ``request`` describes, or finds the report that was started with the same ``key``.
 
     ``key`` is an Idempotency-Key that this request has claimed, or None. ``requested_by`` is the user's name. If two
-    users send the same key, the first user's name stays. Returns ``{"reportId", "kind", "status", "href"}``, the
-    same for the same key.
+    users send the same key, the report keeps the first user's name. Returns ``{"reportId", "kind", "status",
+    "href"}``, which are the same for the same key.
     """
     kind = request["kind"]
     report_id = f"{kind}-{key or f'{now:%Y%m%dT%H%M%S}-{secrets.token_hex(6)}'}"
-    # `kind` is left out: each state machine makes one kind, and manual starts do not send it.
+    # `kind` is left out, because each state machine makes only one kind of report and manual starts do not send it.
     options = {name: value for name, value in request.items() if name != "kind"}
     content = {**options, "requestedBy": requested_by, correlation.NAME: correlation.current()}
     try:
@@ -99,13 +99,13 @@ def _describe(name: str, machine: str, sfn: Any) -> dict[str, Any] | None:
 
 @aws_errors()
 def get(report_id: str, *, sfn: Any, machines: Machines, s3: Any, bucket: str, now: datetime) -> dict[str, Any]:
-    """Returns a report as the REST API shows it, with a new link if it has a page. Raises ``NotFound``."""
+    """Returns a report for the REST API, with a new link if its page exists. Raises ``NotFound`` for an unknown id."""
     kind, execution = find(report_id, sfn, machines)
     return _shown(kind, execution, s3, bucket, now)
 
 
 def find(report_id: str, sfn: Any, machines: Machines) -> tuple[str, dict[str, Any]]:
-    """Returns a report's kind and its execution. Raises ``NotFound``."""
+    """Returns a report's kind and its execution. Raises ``NotFound`` if no report has this id."""
     if REPORT_ID.fullmatch(report_id):
         # The id begins with the kind, unless the execution was started manually or by a schedule.
         for kind in sorted(KINDS, key=lambda kind: not report_id.startswith(kind)):
@@ -130,7 +130,7 @@ def _shown(kind: str, execution: dict[str, Any], s3: Any, bucket: str, now: date
 
 
 def _requested_by(execution: dict[str, Any]) -> str | None:
-    """Returns the user who requested the report, or None. A manual or scheduled start may have any JSON as input."""
+    """Returns the user who requested the report, or None. The input of a manual or scheduled start may be any JSON."""
     content = json.loads(execution.get("input") or "{}")
     name = content.get("requestedBy") if isinstance(content, dict) else None
     return name if isinstance(name, str) else None
@@ -156,7 +156,7 @@ def _exists(s3: Any, bucket: str, key: str) -> bool:
 
 
 def line(kind: str, execution: dict[str, Any]) -> dict[str, Any]:
-    """Returns the fields that every report in a response has."""
+    """Returns the fields that every response includes for a report."""
     stopped = execution.get("stopDate")
     return {
         "reportId": execution["name"],
@@ -174,8 +174,8 @@ def newest(page: Page, *, sfn: Any, machines: Machines) -> dict[str, Any]:
     if kind is not None and kind not in KINDS:
         raise InvalidRequest([Problem("kind", f"must be one of {', '.join(KINDS)}")])
     before = timeline.read_token("reports", page.next)
-    # A later page reads from the start again, because Step Functions' own tokens expire after a day. Reading 90 days of
-    # reports takes only a few calls, each for 1,000 reports.
+    # A later page is also read from the start, because Step Functions' own tokens expire after a day. Reading all
+    # reports from 90 days takes only a few calls, because each call returns 1,000 reports.
     size = 1000 if page.next else page.limit + 1
     lists = [_by_start(_executions(each, machines[each], size, sfn)) for each in ([kind] if kind else KINDS)]
     lines: list[dict[str, Any]] = []
@@ -195,8 +195,8 @@ def newest(page: Page, *, sfn: Any, machines: Machines) -> dict[str, Any]:
 def _by_start(lines: Iterator[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the lines with their sort keys, sorted by start time, newest first.
 
-    Step Functions sorts finished executions by their end, and running ones by their start. So later lines started
-    before the current line's end, or its start if it is running. A waiting line that started after that can be yielded.
+    Step Functions sorts finished executions by end time, and running executions by start time. Every later line
+    therefore started before the current line's end (or start, if running), so newer waiting lines can be yielded.
     """
     waiting: list[tuple[str, dict[str, Any]]] = []
     for line in lines:

@@ -9,7 +9,7 @@ from typing import Any
 
 from chalicelib.errors import aws_errors
 
-# The smallest part that S3 accepts, to save memory. S3 accepts 10,000 parts, so a file can be up to 50 GB.
+# The smallest part size that S3 accepts, to save memory. S3 accepts 10,000 parts, so a file can be up to 50 GB.
 PART_BYTES = 5 * 1024 * 1024
 
 
@@ -17,8 +17,8 @@ PART_BYTES = 5 * 1024 * 1024
 def write(s3: Any, bucket: str, key: str, chunks: Iterable[bytes], **headers: str) -> None:
     """Stores ``chunks`` as one object in S3, completely or not at all. A large object is sent in parts.
 
-    ``headers`` are further arguments for S3, such as ``ContentType``. Raises ``Unavailable``, and any error from
-    ``chunks``. Unlike boto3's ``upload_fileobj``, it reads no further chunk after an error.
+    ``headers`` are additional arguments for S3, such as ``ContentType``. Raises ``Unavailable``, and any error from
+    ``chunks``. After an error, no further chunk is read, unlike in boto3's ``upload_fileobj``.
     """
     parts = _parts(chunks)
     part = next(parts, b"")
@@ -33,12 +33,12 @@ def write(s3: Any, bucket: str, key: str, chunks: Iterable[bytes], **headers: st
             number = len(stored) + 1
             answer = s3.upload_part(**upload, PartNumber=number, Body=part, ChecksumAlgorithm="CRC32")
             stored.append({"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": answer["ChecksumCRC32"]})
-            # Releases this part before making the next, so that memory holds one part and botocore's copy of it.
+            # Frees this part before the next one is made, so that only one part and botocore's copy are in memory.
             part = b""
             part = next(parts, b"")
         s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": stored})
     except BaseException:
-        # The original error is raised. If this call fails too, the bucket's lifecycle rules delete the parts.
+        # The original error is re-raised. If this call also fails, the bucket's lifecycle rules delete the parts.
         with suppress(Exception):
             s3.abort_multipart_upload(**upload)
         raise
@@ -57,9 +57,9 @@ def _parts(chunks: Iterable[bytes]) -> Iterator[bytearray]:
 
 @contextmanager
 def open_text(s3: Any, bucket: str, key: str) -> Iterator[tuple[io.TextIOWrapper, int]]:
-    """Opens an object as UTF-8 text, without its BOM and with unchanged line endings.
+    """Opens an object as UTF-8 text, drops its byte order mark and keeps its line endings.
 
-    Also returns the object's size in bytes. Raises ``Unavailable``.
+    Yields the text and the object's size in bytes. Raises ``Unavailable`` if S3 is unavailable.
     """
     with aws_errors():
         answer = s3.get_object(Bucket=bucket, Key=key)

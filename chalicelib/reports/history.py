@@ -1,7 +1,7 @@
-"""The data for a picture of a report's execution: its machine's states, with their positions and progress.
+"""Data for the diagram of a report's execution: the states of its state machine, their positions and their progress.
 
-Step Functions returns an execution as a list of events. Only a state's first and last events contain its name.
-Every other event refers to the previous event. AWS documents only the fields of an event, so this module was checked
+Step Functions returns an execution as a list of events. Only the first and last events of a state contain its name.
+Every other event refers to the previous event. AWS documents only an event's fields, so this module was checked
 against real histories: https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEvent.html
 """
 
@@ -20,7 +20,7 @@ from chalicelib.errors import aws_errors
 from chalicelib.reports.layout import Machine, Position, branches_of, lay_out, next_states
 from chalicelib.timeline import timestamp
 
-# An execution has at most 25,000 events, and Step Functions returns up to 1,000 per request.
+# An execution has at most 25,000 events, and Step Functions returns up to 1,000 events per request.
 PAGE_EVENTS = 1000
 NEWEST_PAGES = 9
 ERROR_CHARACTERS = 1000
@@ -31,9 +31,9 @@ Event = dict[str, Any]
 
 @dataclass(eq=False)
 class Visit:
-    """One visit of the execution to a state. ``within`` is the visit to the enclosing Parallel or Map.
+    """One visit by the execution to a state. ``within`` is the visit to the enclosing Parallel or Map.
 
-    ``failed`` is true if the latest attempt failed.
+    ``failed`` is true if the visit's latest attempt failed.
     """
 
     state: State
@@ -44,7 +44,7 @@ class Visit:
 
 @dataclass
 class State:
-    """A state machine's state, with the results of all visits to it. ``visits`` contains the open visits."""
+    """A state in a state machine, with the results of all visits to it. ``visits`` contains the open visits."""
 
     name: str
     kind: str
@@ -75,8 +75,8 @@ class State:
         self.finished = moment
 
     def shown(self, running: bool) -> dict[str, Any]:
-        """Returns the state for the REST API. In a ``running`` execution, a state without a visit is still waiting."""
-        # The worst result counts, because Map items and loops visit a state many times.
+        """Returns the state for the REST API. In a ``running`` execution, an unvisited state is shown as waiting."""
+        # Map items and loops visit a state many times, so the worst result is shown.
         ended = next((end for end in ("failed", "caught", "succeeded") if end in self.ends), None)
         status = "running" if self.visits else ended or ("waiting" if running else "skipped")
         error = next((visit.error for visit in self.visits if visit.error), None) if self.visits else self.error
@@ -100,8 +100,8 @@ class State:
 def report_history(report_id: str, *, sfn: Any, machines: reports.Machines) -> dict[str, Any]:
     """Returns ``{"reportId", "kind", "status", "startedAt", "finishedAt", "states", "partial"}``. Raises ``NotFound``.
 
-    ``chalicelib/openapi.json`` describes a state. ``partial`` is true if the execution has too many events, and the
-    events in the middle are left out.
+    ``chalicelib/openapi.json`` describes a state. ``partial`` is true if the execution has too many events and the
+    events in the middle were left out.
     """
     kind, execution = reports.find(report_id, sfn, machines)
     events, partial = _events(execution["executionArn"], sfn)
@@ -114,20 +114,20 @@ def report_history(report_id: str, *, sfn: Any, machines: reports.Machines) -> d
     return {**reports.line(kind, execution), "states": shown, "partial": partial}
 
 
-# --- what Step Functions returns --------------------------------------------------------------------------------------
+# --- Calls to Step Functions ------------------------------------------------------------------------------------------
 
 
 # The console polls executions, and Step Functions has a low quota for this operation.
 @lru_cache(maxsize=64)
 def _machine(arn: str, sfn: Any) -> Machine:
-    """Returns the execution's state machine as it was when the execution began."""
+    """Returns the definition that the execution's state machine had when the execution began."""
     machine: Machine = json.loads(sfn.describe_state_machine_for_execution(executionArn=arn)["definition"])
     return machine
 
 
 def _events(arn: str, sfn: Any) -> tuple[list[Event], bool]:
-    """Returns the execution's events, and whether some were left out."""
-    # The states' inputs and outputs are left out because they contain the report's link.
+    """Returns the execution's events, and whether some events were left out."""
+    # Excludes the states' inputs and outputs, because they contain the report's link.
     request = {"executionArn": arn, "maxResults": PAGE_EVENTS, "includeExecutionData": False}
     newest: list[Event] = []
     more: dict[str, str] = {}
@@ -137,17 +137,17 @@ def _events(arn: str, sfn: Any) -> tuple[list[Event], bool]:
         if "nextToken" not in answer:
             return newest[::-1], False
         more = {"nextToken": answer["nextToken"]}
-    # The oldest events include the entry into the Map whose items made the history so long.
+    # The oldest events show when the execution entered the Map whose items made the history so long.
     oldest: list[Event] = sfn.get_execution_history(**request)["events"]
     left_out = oldest[-1]["id"] < newest[-1]["id"] - 1
     return [event for event in oldest if event["id"] < newest[-1]["id"]] + newest[::-1], left_out
 
 
-# --- the states of the machine ----------------------------------------------------------------------------------------
+# --- The states of the machine ----------------------------------------------------------------------------------------
 
 
 def _states(machine: Machine) -> dict[str, State]:
-    """Returns all states, including those inside a Parallel or a Map, keyed by name. Names are unique in a machine."""
+    """Returns all states by name, including those inside a Parallel or a Map. Names are unique in a state machine."""
     positions, _, _ = lay_out(machine)
 
     def read(machine: Machine, parent: str | None) -> Iterator[State]:
@@ -163,20 +163,20 @@ def _states(machine: Machine) -> dict[str, State]:
 
 
 def _constant(text: str | None) -> str | None:
-    """Returns ``text``, or None for an expression, because the failure's event contains the expression's value."""
+    """Returns ``text``, or None if it is an expression, because a failure's event contains the resulting value."""
     return None if text and text.startswith("{%") else text
 
 
-# --- the progress of the execution ------------------------------------------------------------------------------------
+# --- The progress of the execution ------------------------------------------------------------------------------------
 
 
 def _replay(states: dict[str, State], events: list[Event]) -> None:
     """Replays the execution's events, and records its visits in ``states``."""
-    # The visit to which each event belongs, keyed by event id.
+    # Maps each event's id to the visit that the event belongs to.
     visits: dict[int, Visit] = {}
     for event in events:
         kind: str = event["type"]
-        # An aborted state's event does not name the state. A container's open visits end with the container.
+        # The event for an aborted state does not name the state. Visits inside a container end with the container.
         if kind.endswith("Aborted") or (kind.startswith("Execution") and kind != "ExecutionFailed"):
             continue
         visit = _visit_of(states, event, visits.get(event.get("previousEventId", 0)))
@@ -191,7 +191,7 @@ def _replay(states: dict[str, State], events: list[Event]) -> None:
         elif kind.endswith(("Scheduled", "StateStarted")):
             visit.state.begun += 1
             visit.failed = False
-            # An open visit inside this visit is from an earlier attempt.
+            # Any visit that is still open inside this one belongs to an earlier attempt.
             _stop_inside(states, visit, moment)
         elif kind.endswith("Succeeded"):
             visit.failed, visit.error = False, None
@@ -202,7 +202,7 @@ def _replay(states: dict[str, State], events: list[Event]) -> None:
 
 
 def _visit_of(states: dict[str, State], event: Event, before: Visit | None) -> Visit | None:
-    """Returns an event's visit. ``before`` is the previous event's visit, or None if that event was left out."""
+    """Returns the visit that an event belongs to. ``before`` is the previous event's visit, if known."""
     kind: str = event["type"]
     details = _details(event)
     state = states.get(details.get("name") or details.get("state") or "")
@@ -219,12 +219,12 @@ def _visit_of(states: dict[str, State], event: Event, before: Visit | None) -> V
         )
         return state.enter(within, event["timestamp"])
     visit = _nearest(before, lambda visit: visit.state is state) or (state.visits[0] if state.visits else None)
-    # The entry may be among the events that were left out.
+    # The event for entering the state may have been left out.
     return visit or (Visit(state, None) if kind.endswith("StateExited") else None)
 
 
 def _nearest(visit: Visit | None, matches: Callable[[Visit], bool]) -> Visit | None:
-    """Returns the innermost matching visit, which is ``visit`` or a visit around it, or None if there is none."""
+    """Returns ``visit`` or the innermost visit around it that matches, or None if no visit matches."""
     while visit and not matches(visit):
         visit = visit.within
     return visit
@@ -239,19 +239,19 @@ def _inside(states: dict[str, State], visit: Visit) -> list[Visit]:
 
 
 def _stop_inside(states: dict[str, State], visit: Visit, moment: datetime) -> None:
-    """Ends the open visits inside ``visit`` as failed."""
+    """Ends the open visits inside ``visit``, and marks them as failed."""
     for each in _inside(states, visit):
         each.error = each.error if each.failed else STOPPED
         each.state.leave(each, "failed", moment)
 
 
 def _close(states: dict[str, State], execution: dict[str, Any]) -> None:
-    """Ends the visits that are still open after the execution has ended."""
+    """Ends all visits that are still open although the execution has ended."""
     status = execution["status"]
     for state in states.values():
         for visit in list(state.visits):
             if status == "SUCCEEDED":
-                # Step Functions updates the status a moment before it adds the last events.
+                # Step Functions updates the execution's status shortly before it adds the last events.
                 state.leave(visit, "succeeded", execution["stopDate"])
                 continue
             if not visit.failed:
@@ -264,11 +264,11 @@ def _details(event: Event) -> dict[str, Any]:
 
 
 def _reason(details: dict[str, Any]) -> str | None:
-    """Returns a failure's reason in plain text, without a function's stack trace."""
+    """Returns the reason for a failure as plain text, without a function's stack trace."""
     error, cause = details.get("error"), details.get("cause")
     if not cause:
         return "it timed out" if error == "States.Timeout" else error
-    # A function's cause is JSON that contains a message. All other causes are plain text.
+    # If a function failed, the cause is JSON that contains a message. All other causes are plain text.
     with suppress(ValueError, TypeError, KeyError):
         cause = json.loads(cause)["errorMessage"]
     return str(cause)[:ERROR_CHARACTERS]

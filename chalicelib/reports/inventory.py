@@ -1,7 +1,7 @@
 """Exports the inventory from MySQL to a CSV file in the reports bucket.
 
-``render`` makes the report from the file, and people open the file in a spreadsheet. It starts with a byte order mark,
-without which Excel reads "Café" as "CafÃ©". No cell can run as a formula.
+``render`` makes the report from the file, and people open the file in a spreadsheet. The file starts with a byte order
+mark, because otherwise Excel reads "Café" as "CafÃ©". A spreadsheet cannot run any of the cells as a formula.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from chalicelib.timeline import timestamp
 if TYPE_CHECKING:
     from pymysql.connections import Connection
 
-# The file's columns, in order, and their sources in the database. A bean whose supplier does not exist has an empty
-# ``supplier_id``, so every id in the file belongs to an existing supplier.
+# The file's columns, in order, and their sources in the database. If a bean's supplier does not exist, its
+# ``supplier_id`` is empty, so every id in the file belongs to an existing supplier.
 COLUMNS = {
     "supplier_id": "suppliers.id",
     "supplier": "suppliers.name",
@@ -35,12 +35,12 @@ COLUMNS = {
     "quantity": "beans.quantity",
     "description": "beans.description",
 }
-# A single statement reads a consistent snapshot. Rows that are imported while it runs are in the next report.
+# A single statement reads a consistent snapshot. Rows that are imported while it runs appear in the next report.
 QUERY = (
     f"SELECT {', '.join(COLUMNS.values())}"  # noqa: S608 - only constants  # nosec
     " FROM beans LEFT JOIN suppliers ON suppliers.id = beans.supplier_id ORDER BY beans.id"
 )
-# Number of rows in a chunk of the file.
+# Number of rows in each chunk of the file.
 BATCH_ROWS = 500
 # The columns that contain numbers. All other columns contain text.
 NUMBERS = frozenset({"supplier_id", "bean_id", "quantity"})
@@ -49,15 +49,15 @@ NUMBERS = frozenset({"supplier_id", "bean_id", "quantity"})
 FORMULA = re.compile(rb"[=+\-@\t\r\n']|\xef\xbc[\x9d\x8b\x8d\xa0]")
 # RFC 4180 requires quotes around a cell with one of these characters.
 QUOTED = re.compile(rb'[",\r\n]')
-# Finds a formula in a joined column, in which a zero byte precedes each cell. A zero byte within a cell may match too,
-# which only costs time.
+# Finds a formula in a joined column, in which a zero byte precedes each cell. A match on a zero byte inside a
+# cell only costs time.
 ANY_FORMULA = re.compile(rb"\0(?:" + FORMULA.pattern + rb")")
 
 log = logger("inventory")
 
 
 def read_inventory(connection: Connection[Any], s3: Any, bucket: str, report_id: str, now: datetime) -> dict[str, Any]:
-    """Writes the inventory to ``inventory/<report_id>/inventory.csv``, in constant memory.
+    """Writes the inventory to ``inventory/<report_id>/inventory.csv``, using constant memory.
 
     Returns ``reportId``, ``csvKey``, ``rows`` and ``generatedAt``. Raises ``Unavailable`` if S3 fails, and PyMySQL's
     errors if MySQL fails. The connection cannot be used after an error.
@@ -85,10 +85,9 @@ def read_inventory(connection: Connection[Any], s3: Any, bucket: str, report_id:
 
 
 def to_csv(batches: Iterable[list[bytes]]) -> Iterator[bytes]:
-    """Yields the file in chunks, one for each batch of UTF-8 cells in the order of ``COLUMNS``.
+    """Yields the file's header and a chunk for each batch of UTF-8 cells. The cells are in the order of ``COLUMNS``.
 
-    The csv module would write the same file with RFC 4180's line endings, but working on whole columns takes only a
-    quarter of its time.
+    The csv module would write the same file, but processing whole columns takes only a quarter of the time.
     """
     yield ("\ufeff" + ",".join(COLUMNS) + "\r\n").encode()
     for batch in batches:
@@ -99,7 +98,7 @@ def to_csv(batches: Iterable[list[bytes]]) -> Iterator[bytes]:
 
 
 def _escape_column(column: list[bytes], is_text: bool) -> list[bytes]:
-    """Escapes a column's cells for the file. A single search finds out whether any cell needs a change."""
+    """Escapes a column's cells for the file. A single search determines whether any cell needs to change."""
     if not is_text:
         return column
     joined = b"\0" + b"\0".join(column)
@@ -111,12 +110,12 @@ def _escape_column(column: list[bytes], is_text: bool) -> list[bytes]:
 
 
 def quote(cell: bytes) -> bytes:
-    """Returns ``cell`` for CSV, in quotes if it needs them."""
+    """Returns ``cell`` as CSV, in quotes if it needs them."""
     return b'"' + cell.replace(b'"', b'""') + b'"' if QUOTED.search(cell) else cell
 
 
 def neutralise(cell: bytes) -> bytes:
-    """Returns ``cell`` with an apostrophe before it if a spreadsheet could run it as a formula."""
+    """Puts an apostrophe before ``cell`` if a spreadsheet could run it as a formula."""
     return b"'" + cell if FORMULA.match(cell) else cell
 
 

@@ -9,26 +9,26 @@ Position = tuple[int, int]
 
 
 def next_states(state: Machine) -> list[str]:
-    """Returns the states that can follow. A Choice's default comes first, because it is drawn straight ahead."""
+    """Returns the states that may follow. A Choice's default comes first, because it is drawn straight ahead."""
     ways = [state.get("Default"), *(choice["Next"] for choice in state.get("Choices", [])), state.get("Next")]
     return list(dict.fromkeys(way for way in ways if way))
 
 
 def branches_of(state: Machine) -> list[Machine]:
-    """Returns the machines inside a Parallel or a Map."""
+    """Returns the nested state machines inside a Parallel or a Map."""
     if state["Type"] == "Map":
-        # Step Functions still accepts Iterator, the old name.
+        # Step Functions still accepts the field's old name, Iterator.
         return [state.get("ItemProcessor") or state["Iterator"]]
     branches: list[Machine] = state.get("Branches", [])
     return branches
 
 
 def lay_out(machine: Machine) -> tuple[dict[str, Position], int, int]:
-    """Returns ``{name: (column, row)}``, and the numbers of columns and rows.
+    """Returns ``{name: (column, row)}`` and the numbers of columns and rows.
 
-    A state's column is the length of the longest path to it from the start, without loops. Its row is the first free
-    row. States that only a failure reaches are in lower rows. A Parallel or a Map surrounds the states within it and
-    has its first inner state's position.
+    A state's column is the length of the longest path from the start to the state, without loops. Each state is in the
+    first free row. States that are reached only after a failure are in lower rows. A Parallel or a Map surrounds its
+    inner states, and is placed at the position of the first one.
     """
     states: dict[str, Machine] = machine["States"]
     within: dict[str, dict[str, Position]] = {}
@@ -83,7 +83,7 @@ def lay_out(machine: Machine) -> tuple[dict[str, Position], int, int]:
 def _columns(
     states: dict[str, Machine], widths: dict[str, int], start: str, column: int, placed: dict[str, int]
 ) -> dict[str, int]:
-    """Puts ``start`` into ``column``, and returns the columns of it and of all later states not in ``placed``."""
+    """Returns ``{name: column}`` for ``start``, which is in ``column``, and all later states not in ``placed``."""
     order: list[str] = []
     path: list[str] = []
     loops: set[tuple[str, str]] = set()

@@ -1,9 +1,9 @@
-"""A fast reader for large query results, which returns the cells as bytes.
+"""A fast reader for large query results that returns the cells as bytes.
 
-PyMySQL makes six calls per cell, which take nearly all the time of a large result. Here PyMySQL only connects, sends
-the query and reads the columns. This module reads the rows, which are packets of MySQL's text protocol: three bytes
-with the length, one byte with a sequence number, and then each cell's length and text in the connection's character
-set. MySQL 8, Aurora and MariaDB use the same protocol.
+PyMySQL makes six calls per cell, and for a large result these calls take nearly all the time. In this module, PyMySQL
+only connects, sends the query and reads the columns. The module itself reads the rows, which are packets of MySQL's
+text protocol: three bytes for the length, one byte for a sequence number, and then each cell's length and text in the
+connection's character set. MySQL 8, Aurora and MariaDB use the same protocol.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 256 * 1024
 # Maximum length of a packet. A longer row continues in the next packet.
 LONGEST_PACKET = 0xFFFFFF
-# A cell's first byte is its length up to 250, or NULL, or says that the next 2 or 3 bytes contain the length. A
-# packet's first byte may also say that the packet is the end or an error.
+# A cell's first byte is a length of up to 250, or a code: NULL, or a longer length in the next 2 or 3 bytes. A
+# packet's first byte may also be a code that marks the end of the result or an error.
 NULL, IN_TWO_BYTES, END, ERROR = 0xFB, 0xFC, 0xFE, 0xFF
 
 
 def read_cells(connection: Connection[Any], query: str, at_once: int) -> Generator[list[bytes], None, None]:
-    """Yields lists of cells, always in whole rows. All lists but the last have at least ``at_once`` cells.
+    """Yields lists of cells, always in whole rows. All lists except the last contain at least ``at_once`` cells.
 
-    NULL becomes ``b""``. Close the generator after use. The connection cannot be used after closing it or after an
-    error. Raises PyMySQL's errors, ``OSError``, and ``DatabaseRefused`` for a row of 16 MB.
+    NULL becomes ``b""``. Close the generator after use. After closing it or after an error, the connection cannot be
+    used. Raises PyMySQL's errors, ``OSError``, and ``DatabaseRefused`` for a row of 16 MB.
     """
     from pymysql.cursors import SSCursor
 

@@ -1,6 +1,6 @@
-"""Renders the inventory report: an HTML page from the CSV file in the reports bucket.
+"""Renders the inventory report as an HTML page, from the CSV file in the reports bucket.
 
-The page contains its style, script and pictures, and its content security policy forbids everything else. Jinja2
+The page embeds its style, script and pictures, and its content security policy forbids everything else. Jinja2
 escapes all values from MySQL.
 """
 
@@ -34,19 +34,19 @@ if TYPE_CHECKING:
 # A bean with at most this quantity is low in stock.
 LOW_STOCK = 20
 LOW_STOCK_SHOWN = 12
-# For a larger inventory, the page shows only the beans lowest in stock, so that sorting in the browser is fast.
+# If an inventory is larger than this, the page shows only the beans lowest in stock, so that browsers can sort quickly.
 WHOLE_INVENTORY = 5_000
 NEEDIEST_SHOWN = 500
-# Number of rows that are counted together. With 2,000 rows, counting took a third longer per row.
+# Number of rows that are counted together. With 2,000 rows instead, counting took a third longer per row.
 BATCH_ROWS = 500
-# Number of suppliers with a bar in the chart. All other suppliers share a line without a bar.
+# Number of suppliers with a bar in the chart. All other suppliers share one line without a bar.
 BARS = 9
-# A price can have a dollar sign, commas between thousands, and a point or comma before decimals. More than 9 digits
-# must be a mistake.
+# A price may have a dollar sign, commas between thousands, and a point or comma before decimals. A price with more
+# than 9 digits must be a mistake.
 PRICE = re.compile(r"\$? ?([1-9][0-9]{0,2}(?:,[0-9]{3}){1,2}|[0-9]{1,9})(?:[.,]([0-9]{1,4}))?")
 # An email address that needs no escaping in a mailto link.
 EMAIL = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+")
-# These characters change the direction of the text after them, even outside their HTML element.
+# Matches characters that change the direction of the following text, even outside their HTML element.
 DIRECTION_CHARACTERS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 MILLION = 1_000_000
 # The key of a missing supplier: an empty id and an empty name, joined with a comma.
@@ -91,9 +91,9 @@ class Bean(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """A line of the chart. The bar's length is ``percent`` of the longest bar's.
+    """A line of the chart. Its bar is ``percent`` of the longest bar's length.
 
-    The line for all other suppliers has no bar, because their sum could be much larger than any supplier's quantity.
+    The line for all other suppliers has no bar, because their total could far exceed any single supplier's quantity.
     """
 
     label: str
@@ -105,7 +105,7 @@ class Bar(NamedTuple):
 class Summary:
     """The contents of a report. All numbers cover the whole inventory.
 
-    ``neediest`` has the beans lowest in stock, and ``groups`` the shown beans by supplier.
+    ``neediest`` contains the beans lowest in stock, and ``groups`` contains the beans that the page shows, by supplier.
     """
 
     beans: int = 0
@@ -130,7 +130,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Page:
-    """The report's details for the page. ``csv_url`` links to the whole inventory, and works for ``link_seconds``."""
+    """A report's details for its page. ``csv_url`` links to the whole inventory for ``link_seconds``."""
 
     report_id: str
     generated_at: str
@@ -140,10 +140,10 @@ class Page:
 
 
 def render_report(event: dict[str, Any], *, s3: Any, bucket: str) -> dict[str, Any]:
-    """Writes ``inventory/<reportId>/report.html`` from the CSV file at ``csvKey``, which can have any size.
+    """Writes ``inventory/<reportId>/report.html`` from the CSV file at ``csvKey``. The file can be any size.
 
     ``event`` is the result of ``read_inventory``. Returns ``reportKey``, ``rows``, ``suppliers``, ``quantity`` and
-    ``generatedAt``. Raises ``Unavailable``.
+    ``generatedAt``. Raises ``Unavailable`` if S3 is unavailable.
     """
     report_id, csv_key, generated_at = event["reportId"], event["csvKey"], event["generatedAt"]
     with files.open_text(s3, bucket, csv_key) as (text, csv_bytes):
@@ -171,13 +171,13 @@ def render_report(event: dict[str, Any], *, s3: Any, bucket: str) -> dict[str, A
 def summarise(rows: Iterable[Sequence[str]]) -> Summary:
     """Summarises the rows of the CSV file in one pass, and keeps only the rows that the page shows."""
     summary = Summary()
-    # A key is a supplier's id and name in one string. A million strings take 150 MB, and a million tuples 250 MB.
+    # Each key joins a supplier's id and name. A million such strings take 150 MB; a million tuples would take 250 MB.
     stock: dict[str, int] = defaultdict(int)
     kept: list[tuple[float, Sequence[str]]] = []
     most = math.inf
     lines = iter(rows)
     while batch := list(islice(lines, BATCH_ROWS)):
-        # The bean with the lowest quantity comes first, and beans with an unknown quantity come last.
+        # Beans are sorted by quantity, lowest first, and beans with an unknown quantity come last.
         needs = _count(batch, summary, stock)
         kept += [bean for bean in zip(needs, batch, strict=True) if bean[0] <= most]
         # The sort is stable, so beans with the same quantity keep their order.
@@ -197,7 +197,7 @@ def summarise(rows: Iterable[Sequence[str]]) -> Summary:
 
 
 def _count(batch: list[Sequence[str]], summary: Summary, stock: dict[str, int]) -> list[float]:
-    """Adds the rows in ``batch`` to the totals. Returns the rows' quantities, infinite if unknown."""
+    """Adds the rows in ``batch`` to the totals. Returns the rows' quantities. An unknown quantity is infinite."""
     cells = [row[QUANTITY_AT] for row in batch]
     quantities = [int(cell or 0) for cell in cells]
     needs = [quantity if cell else math.inf for cell, quantity in zip(cells, quantities, strict=True)]
@@ -234,9 +234,9 @@ def _by_name(row: Row) -> tuple[bool, str, int]:
 
 
 def parse_price(text: str) -> Decimal | None:
-    """Returns the number in a price such as ``4.20``, ``$4.20``, ``12,50`` or ``1,234.50``, or None.
+    """Returns the number in a price such as ``4.20``, ``$4.20``, ``12,50`` or ``1,234.50``, or None if it is not one.
 
-    A negative price or a price in another currency is None, because it would make the total wrong.
+    Returns None for a negative price or another currency, because it would make the total wrong.
     """
     match = PRICE.fullmatch(text.strip())
     return Decimal(f"{match[1].replace(',', '')}.{match[2] or 0}") if match else None
@@ -259,7 +259,7 @@ def _bars(stock: dict[str, int]) -> list[Bar]:
 
 
 def plain(text: str) -> str:
-    """Returns ``text`` with U+FFFD in place of characters that change the text's direction."""
+    """Replaces characters in ``text`` that change its direction with U+FFFD."""
     return DIRECTION_CHARACTERS.sub("\ufffd", text)
 
 
@@ -269,7 +269,7 @@ def visible(text: str) -> str:
 
 
 def supplier_name(supplier_id: str, name: str) -> str:
-    """Returns the name for the page, even for an unnamed or missing supplier."""
+    """Returns a supplier's name for the page, even if the supplier is unnamed or missing."""
     if not supplier_id:
         return "No supplier on record"
     return visible(name) or f"Unnamed supplier {supplier_id}"
@@ -278,7 +278,7 @@ def supplier_name(supplier_id: str, name: str) -> str:
 def render(summary: Summary, page: Page) -> Iterable[str]:
     """Yields the page in parts."""
     stream = _environment().get_template("inventory.html").stream(summary=summary, page=page)
-    # Without buffering, jinja2 yields many small parts per row.
+    # Without buffering, Jinja2 yields many small parts per row.
     stream.enable_buffering(1_000)
     return stream
 
@@ -337,7 +337,7 @@ def _money(amount: Decimal) -> str:
 
 
 def _price(amount: Decimal) -> str:
-    """Returns ``amount`` with at least two decimals."""
+    """Formats ``amount`` with at least two decimals."""
     decimals = -int(amount.normalize().as_tuple().exponent)
     return f"{amount:,.{max(2, decimals)}f}"
 

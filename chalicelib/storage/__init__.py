@@ -1,1 +1,1 @@
-"""The storage report: the total size of all the account's buckets."""
+"""The storage report, which shows the total size of all buckets in the account."""

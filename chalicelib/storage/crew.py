@@ -1,4 +1,4 @@
-"""A pool of threads that work until the time is nearly up."""
+"""A pool of threads that run tasks until time is nearly up."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from chalicelib.storage.refusals import describe
 
 # Threads mostly wait for S3. The clients' connection pools are twice this size.
 WORKERS = 16
-# The time set aside for rendering and storing the page after measuring.
+# Time reserved for rendering and storing the page after the measurement.
 RESERVE_SECONDS = 30
 
-# Returns the remaining seconds.
+# A function that returns how many seconds remain.
 Deadline = Callable[[], float]
 
 
 class Crew:
-    """Runs tasks in up to ``WORKERS`` threads. A task can add other tasks."""
+    """Runs tasks in up to ``WORKERS`` threads. Tasks can add other tasks."""
 
     def __init__(self, deadline: Deadline) -> None:
         self._deadline = deadline
@@ -40,15 +40,15 @@ class Crew:
         return self._unfinished < WORKERS
 
     def add(self, task: Callable[[], None], tallies: list[Tally]) -> None:
-        """Queues a task. If the task fails with an AWS error, the error is recorded in ``tallies``."""
+        """Queues a task. If it fails with an AWS error, the error is recorded in ``tallies``."""
         with self._changed:
-            # Tasks added after the end are dropped, and their ranges stay in ``left``.
+            # A task that is added after the end is dropped, and its key range remains in ``left``.
             if not self._ended:
                 self._unfinished += 1
                 self._pool.submit(self._run, task, tallies).add_done_callback(self._finished)
 
     def finish(self) -> None:
-        """Waits until all tasks are done or the time is nearly up. Raises any error that is not from AWS."""
+        """Waits until all tasks are done or time is nearly up. Raises any task's error that is not from AWS."""
         with self._changed:
             self._changed.wait_for(lambda: not self._unfinished, max(0.0, self._deadline() - RESERVE_SECONDS))
             self._ended = True

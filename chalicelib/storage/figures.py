@@ -1,4 +1,4 @@
-"""Reads sizes from CloudWatch's daily figures, for all buckets in a region at once."""
+"""Reads the sizes of all buckets in a region from CloudWatch's daily figures."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 
 from chalicelib.storage.measurement import Tally
 
-# The daily figures arrive up to two days late, and a day may be missing.
+# CloudWatch's daily figures arrive up to two days late, and some days may be missing.
 LOOK_BACK = timedelta(days=4)
 # GetMetricData accepts this many metrics per call.
 METRICS_PER_CALL = 500
 
-# A bucket's name, and one of its metrics.
+# A bucket's name and one of its metrics.
 _Metric = tuple[str, dict[str, Any]]
 
 
 def read_figures(tallies: list[Tally], cloudwatch: Any, now: datetime, in_time: Callable[[], bool]) -> None:
-    """Reads the newest figures for all buckets in a region, summed over the storage types.
+    """Reads the newest figures for all buckets in a region, and adds up each bucket's storage types.
 
-    If a bucket no longer uses a storage type, CloudWatch still returns that type's last figure. That figure must not be
-    added to newer figures, so only figures from a bucket's newest day count.
+    If a bucket no longer uses a storage type, CloudWatch still returns that type's last figure. Old figures must not be
+    added to newer ones, so only the figures from a bucket's newest day count.
     """
     by_name = {tally.name: tally for tally in tallies}
     metrics = _size_metrics(cloudwatch, by_name)
@@ -49,7 +49,7 @@ def read_figures(tallies: list[Tally], cloudwatch: Any, now: datetime, in_time: 
 
 
 def _size_metrics(cloudwatch: Any, names: Iterable[str]) -> list[_Metric]:
-    """Returns one metric for each storage type of the buckets in ``names``. CloudWatch also lists deleted buckets."""
+    """Returns a metric for each storage type of each bucket in ``names``. CloudWatch also lists deleted buckets."""
     metrics: dict[tuple[str, str], _Metric] = {}
     pages = cloudwatch.get_paginator("list_metrics").paginate(Namespace="AWS/S3", MetricName="BucketSizeBytes")
     for page in pages:

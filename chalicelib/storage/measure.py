@@ -1,7 +1,7 @@
-"""Measures all buckets: exactly by listing, or quickly from daily figures.
+"""Measures all buckets, either exactly by listing objects or quickly from daily figures.
 
-Both modes consist of many small tasks, one per bucket or region. Threads run these tasks until the time is nearly up.
-A large bucket is split into key ranges. Every bucket that is not measured is named with a reason.
+Both modes consist of many small tasks, one per bucket or region. Threads run these tasks until time is nearly up. A
+large bucket is split into key ranges. The result names every bucket that was not measured, and the reason.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from chalicelib.storage.refusals import translate
 # ListBuckets returns at most this many buckets per call.
 BUCKETS_PER_PAGE = 10_000
 
-# Returns a client for a region.
+# A function that returns a client for a region.
 InRegion = Callable[[str], Any]
 
 
@@ -32,10 +32,10 @@ def measure_buckets(
 ) -> Measurement:
     """Measures every bucket in the account, as far as ``deadline`` allows.
 
-    ``listing`` adds up each bucket's current objects, and is exact. It changes the clients from ``s3_in``, which no
-    longer return dates. ``metrics`` reads CloudWatch's daily figures, which include old versions and unfinished
-    uploads. Raises ``StorageRefused`` if the function may not list the buckets, and ``Unavailable`` if listing them
-    fails temporarily.
+    The mode ``listing`` adds up each bucket's current objects, and is exact. It changes the clients from ``s3_in``, so
+    that they no longer return dates. The mode ``metrics`` reads CloudWatch's daily figures, which include old versions
+    and unfinished uploads. Raises ``StorageRefused`` if the function is not allowed to list the buckets, and
+    ``Unavailable`` if listing them fails temporarily.
     """
     tallies = tally_buckets(mode, s3=s3, s3_in=s3_in, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
     return summarize(mode, tallies)
@@ -44,7 +44,7 @@ def measure_buckets(
 def tally_buckets(
     mode: str, *, s3: Any, s3_in: InRegion, cloudwatch_in: InRegion, deadline: Deadline, now: datetime
 ) -> list[Tally]:
-    """Measures like ``measure_buckets``, and returns the tallies, which also contain the remaining ranges."""
+    """Measures like ``measure_buckets``, but returns the tallies, which also contain the unlisted key ranges."""
     tallies = _find_buckets(s3)
     if mode == "metrics":
         return _read_metrics(tallies, s3=s3, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
@@ -52,7 +52,7 @@ def tally_buckets(
 
 
 def list_objects(tallies: list[Tally], *, s3: Any, s3_in: InRegion, deadline: Deadline, now: datetime) -> list[Tally]:
-    """Lists each bucket's remaining ranges, as far as ``deadline`` allows."""
+    """Lists each bucket's remaining key ranges, as far as ``deadline`` allows."""
     regions = _by_region(tallies, s3, deadline)
     clients = {region: for_sizes(s3_in(region)) for region in regions}
     crew = Crew(deadline)
@@ -76,7 +76,7 @@ def _read_metrics(
 
 
 def _by_region(tallies: list[Tally], s3: Any, deadline: Deadline) -> dict[str, list[Tally]]:
-    # S3 itself always names the region, but some S3-compatible services do not.
+    # S3 itself always returns a bucket's region, but some S3-compatible services do not.
     if unlocated := [tally for tally in tallies if tally.region is None]:
         crew = Crew(deadline)
         for tally in unlocated:

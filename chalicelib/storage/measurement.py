@@ -1,4 +1,4 @@
-"""The results of measuring: a tally for each bucket being measured, and a measurement of the whole account."""
+"""The results of a measurement: a tally for each bucket, and a ``Measurement`` of the whole account."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from chalicelib.storage.ranges import Range
 class Bucket:
     """A measured bucket.
 
-    ``objects`` is None in metrics mode. ``as_of`` is None if CloudWatch has no figure, and ``bytes`` is then 0.
+    ``objects`` is None in metrics mode. If CloudWatch has no figure, ``as_of`` is None and ``bytes`` is 0.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Failure:
-    """The reason why a bucket was not measured, or only partly."""
+    """The reason why a bucket was not measured or was only partly measured."""
 
     bucket: str
     error: str
@@ -36,9 +36,9 @@ class Failure:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The sizes of all buckets: ``buckets`` with the largest first, and ``errors`` sorted by bucket name.
+    """The sizes of all buckets. ``buckets`` has the largest bucket first, and ``errors`` is sorted by bucket name.
 
-    ``partial`` is true if the time ran out. A partly counted bucket is in both ``buckets`` and ``errors``.
+    ``partial`` is true if time ran out. A partly counted bucket is in both ``buckets`` and ``errors``.
     """
 
     mode: str
@@ -62,25 +62,25 @@ class Measurement:
 
     @cached_property
     def without_figure(self) -> int:
-        """The number of buckets without a CloudWatch figure. Such buckets are empty, or less than two days old."""
+        """The number of buckets without a CloudWatch figure. These are empty or less than two days old."""
         return sum(bucket.as_of is None for bucket in self.buckets)
 
     @cached_property
     def total(self) -> str:
-        """The total as text: ``Total size of all buckets: 114.2 GB``."""
+        """The total size as text, such as ``Total size of all buckets: 114.2 GB``."""
         least = "at least " if self.partial else ""
         return f"Total size of all buckets: {least}{humanize.naturalsize(self.total_bytes)}"
 
     @cached_property
     def sentence(self) -> str:
-        """``total``, followed by the reasons why it may be incomplete."""
+        """The total size as text, followed by the reasons why it may be incomplete."""
         text = self.total
         if self.mode == "metrics" and self.as_of:
             text += f" (CloudWatch's daily figures as of {self.as_of:%Y-%m-%d})"
         if self.without_figure:
-            text += f"; {counted(self.without_figure, 'bucket')} without a figure, empty or new, counted as 0"
+            text += f"; {counted(self.without_figure, 'bucket')} without a figure (empty or new), counted as 0"
         if self.partial:
-            text += f"; the time ran out, {counted(len(self.errors), 'bucket')} not fully measured"
+            text += f"; time ran out, with {counted(len(self.errors), 'bucket')} not fully measured"
         elif self.errors:
             text += f"; {counted(len(self.errors), 'bucket')} could not be read"
         return text
@@ -88,9 +88,9 @@ class Measurement:
 
 @dataclass
 class Tally:
-    """A bucket being measured: the count so far, and the key ranges that are ``left`` to list.
+    """A bucket being measured, with the counts so far and the key ranges that are ``left`` to list.
 
-    Several threads may list its ranges. ``counted`` contains bytes and objects, and is None before the first response.
+    Several threads may list the ranges. ``counted`` contains bytes and objects, or is None before the first response.
     """
 
     name: str
@@ -102,7 +102,7 @@ class Tally:
     _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def count(self, number: int, size: int, objects: int, rest: Range | None, now: datetime) -> None:
-        """Adds the next page of the range ``number``. ``rest`` is the part of the range still to be listed."""
+        """Adds the counts from one page of range ``number``. ``rest`` is the part of the range still to be listed."""
         with self._lock:
             before = self.counted or (0, 0)
             self.counted, self.as_of = (before[0] + size, (before[1] or 0) + objects), now
@@ -112,19 +112,19 @@ class Tally:
                 del self.left[number]
 
     def split(self, number: int, key: str) -> int:
-        """Splits a range after ``key``, and returns the number of the second part."""
+        """Splits a range after ``key`` and returns the second part's number."""
         with self._lock:
             rest, new = self.left[number], max(self.left) + 1
             self.left |= {number: Range(rest.after, key), new: Range(key, rest.until)}
             return new
 
     def add(self, part: Tally) -> None:
-        """Adds another function's count of this bucket, and the ranges that it did not finish."""
+        """Adds another function's counts for this bucket and the ranges that the function did not finish."""
         size, objects = part.counted or (0, 0)
         if part.counted:
             before = self.counted or (0, 0)
             self.counted = before[0] + size, (before[1] or 0) + (objects or 0)
-        # A total is only as recent as its oldest part.
+        # A total is only as recent as the oldest count in it.
         self.as_of = min((each for each in (self.as_of, part.as_of) if each), default=None)
         self.error = self.error or part.error
         self.left |= {len(self.left) + number: rest for number, rest in enumerate(part.left.values())}
@@ -136,7 +136,7 @@ class Tally:
 
 
 def summarize(mode: str, tallies: list[Tally]) -> Measurement:
-    """Adds the tallies up to a measurement, which is ``partial`` if a bucket has ranges left."""
+    """Combines the tallies into a measurement, which is ``partial`` if any bucket has ranges left to list."""
     buckets = [Bucket(tally.name, *tally.counted, as_of=tally.as_of) for tally in tallies if tally.counted is not None]
     late = [tally for tally in tallies if tally.left and not tally.error]
     errors = [Failure(tally.name, tally.error) for tally in tallies if tally.error]
@@ -152,4 +152,4 @@ def summarize(mode: str, tallies: list[Tally]) -> Measurement:
 def _late_message(tally: Tally) -> str:
     if tally.counted is None:
         return "not measured: out of time"
-    return f"not fully measured: out of time after {humanize.naturalsize(tally.counted[0])}, which are in the total"
+    return f"not fully measured: out of time after {humanize.naturalsize(tally.counted[0])}, which the total includes"

@@ -16,12 +16,12 @@ SUMMARY_BUCKETS = 100
 SUMMARY_ERRORS = 100
 NOTICE_LINES = 10
 CHALICELIB = Path(__file__).parent.parent
-# The page, and the styles that it shares with the console and the inventory report.
+# Folders with the page's template and the styles that it shares with the console and the inventory report.
 TEMPLATES = (CHALICELIB / "reports" / "templates", CHALICELIB / "console")
 
 
 def summary(measurement: Measurement) -> dict[str, Any]:
-    """Returns the summary for the REST API, with the 100 largest buckets and the first 100 errors."""
+    """Returns the REST API's summary, with the 100 largest buckets and the first 100 errors."""
     return {
         "message": measurement.sentence,
         "totalBytes": measurement.total_bytes,
@@ -43,8 +43,8 @@ def summary(measurement: Measurement) -> dict[str, Any]:
 
 
 def render(measurement: Measurement, report_id: str) -> str:
-    """Returns all buckets as one HTML page that loads no other files."""
-    # Imported here, because the summary and the notification do not need Jinja.
+    """Renders all buckets as one HTML page that loads no other files."""
+    # Jinja is imported here, because the summary and the notification do not need it.
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -60,7 +60,7 @@ def render(measurement: Measurement, report_id: str) -> str:
 
 
 def notice(measurement: Measurement, report_id: str) -> dict[str, str]:
-    """Returns the notification that the state machine publishes: its subject, message and SMS."""
+    """Returns the subject, message and SMS of the notification that the state machine publishes."""
     lines = [measurement.sentence, ""]
     lines += [
         f"{humanize.naturalsize(bucket.bytes):>10}  {bucket.name}" for bucket in measurement.buckets[:NOTICE_LINES]
@@ -68,7 +68,7 @@ def notice(measurement: Measurement, report_id: str) -> dict[str, str]:
     if len(measurement.buckets) > NOTICE_LINES:
         lines.append(f"{'':>10}  and {counted(len(measurement.buckets) - NOTICE_LINES, 'bucket')} more")
     if measurement.errors:
-        lines += ["", "Not measured, or not completely:"]
+        lines += ["", "Not measured, or only partly measured:"]
         lines += [f"- {failure.bucket}: {failure.error}" for failure in measurement.errors[:NOTICE_LINES]]
         if len(measurement.errors) > NOTICE_LINES:
             lines.append(f"- and {counted(len(measurement.errors) - NOTICE_LINES, 'bucket')} more")

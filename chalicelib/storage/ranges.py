@@ -1,6 +1,6 @@
 """Ranges of a bucket's keys, so that several threads or functions can list one large bucket.
 
-Python compares strings by code points. S3 sorts keys by their bytes in UTF-8, which is the same order.
+Python compares strings by code points. S3 sorts keys by their UTF-8 bytes, which gives the same order.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
 
-# Non-ASCII characters are not tried, so a range whose keys begin with such characters is split less evenly.
+# Non-ASCII characters are not tried, so a range whose keys begin with non-ASCII characters is split less evenly.
 LAST_CHARACTER = 0x7F
 
 
 @dataclass(frozen=True)
 class Range:
-    """The keys after ``after`` up to and including ``until``. None means up to the end of the bucket."""
+    """The keys after ``after``, up to and including ``until`` or, if that is None, up to the end of the bucket."""
 
     after: str = ""
     until: str | None = None
@@ -28,8 +28,8 @@ def middle(rest: Range, has_keys: Callable[[Range], bool]) -> str | None:
     """Returns the key at which to split ``rest`` into two ranges that may contain keys, or None if that is impossible.
 
     ``rest`` begins after an existing key. ``has_keys`` asks S3 whether a range contains keys. Keys share prefixes, such
-    as folders and dates. So this finds the first position at which a later key differs from the existing key, finds
-    the last character that occurs at that position, and splits half-way. It sends S3 about ten requests.
+    as folders and dates. This function therefore finds the first position at which a later key differs from the
+    existing key and the last character at that position, and splits half-way. This takes about ten requests to S3.
     """
     key = rest.after
 

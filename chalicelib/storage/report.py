@@ -1,8 +1,8 @@
 """The steps of a storage report. Each step is one invocation of the function ``measure_buckets``.
 
-The first step measures alone, which is enough for most accounts. Work left after two minutes is divided into shares.
-The state machine then invokes one function per share, and another that merges the results and divides the remaining
-work again, for a few rounds. Buckets that could not be measured are named with the reason.
+The first step measures alone, which is enough for most accounts. After two minutes, any remaining work is divided into
+shares. For a few rounds, the state machine then invokes one function per share, and another function that merges the
+results and divides the remaining work again. The report names buckets that could not be measured, with the reason.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from chalicelib.storage.measure import InRegion
 from chalicelib.storage.measurement import Measurement, summarize
 from chalicelib.storage.shares import ShareFiles, Spread, assign_shares, merge_shares, read_share, write_result
 
-# A function lists for this long before the remaining work is divided. A new round takes seconds to start, and spreads
-# a large or slow bucket over all functions again.
+# How long a function lists before the remaining work is divided. A new round takes a few seconds to start, but spreads
+# a large or slow bucket over all functions.
 TURN_SECONDS = 120
-# In the last round each function uses all its time. Six rounds can list three billion objects.
+# Number of rounds. In the last round, each function uses all its time. Six rounds can list three billion objects.
 ROUNDS = 6
-# The characters allowed in an execution's name, except the slash, which would create folders.
+# The characters that an execution's name may contain, except the slash, which would create folders in S3.
 REPORT_ID = re.compile(r"[!-.0-~]{1,80}")
 
 log = logger("storage")
@@ -38,7 +38,7 @@ log = logger("storage")
 
 @dataclass(frozen=True)
 class Request:
-    """A report's validated input. ``alone_seconds`` is how long the first function measures alone."""
+    """A report's validated input. The first function measures alone for ``alone_seconds``."""
 
     report_id: str
     mode: str
@@ -48,10 +48,10 @@ class Request:
 def run_step(
     event: dict[str, Any], context: Any, *, aws: Callable[..., Any], bucket: str, now: datetime
 ) -> dict[str, Any]:
-    """Runs one step for the state machine, or a whole report if the function is invoked directly.
+    """Runs one step for the state machine, or a whole report if the function is invoked by hand.
 
-    The state machine sends its own input as ``request``, beside ``reportId`` and ``spread``. ``aws`` returns clients,
-    and ``context`` is the Lambda context.
+    The state machine passes its own input as ``request``, along with ``reportId`` and ``spread``. ``aws`` returns
+    clients, and ``context`` is the Lambda context.
     """
     request = event.get("request", event)
     return report(
@@ -80,9 +80,9 @@ def report(
     """Measures all buckets, stores the page, and returns ``{reportId, reportKey, summary, notice, spread}``.
 
     ``payload`` may contain ``reportId``, ``mode`` and ``aloneSeconds``. ``notice`` is the state machine's notification.
-    ``spread`` is None outside a state machine, and ``{"round": 0}`` in the first step. If the returned ``spread`` has
-    ``shares``, the state machine invokes the function with it and each ``share``, which returns ``{}``, and then with
-    it alone. Raises ``InvalidRequest``, and the same errors as ``measure_buckets``.
+    ``spread`` is None outside a state machine, and ``{"round": 0}`` in the first step. If the returned ``spread``
+    contains ``shares``, the state machine invokes the function once per share, with ``share`` added to ``spread``, and
+    then once without a share. A share's step returns ``{}``. Raises ``InvalidRequest`` and ``measure_buckets``' errors.
     """
     request = _parse(payload)
     files = ShareFiles(s3, bucket, request.report_id)
@@ -129,13 +129,13 @@ def _log(request: Request, measurement: Measurement) -> None:
 
 
 def _at_most(seconds: float, deadline: Deadline) -> Deadline:
-    """Returns ``deadline``, or an earlier deadline that leaves ``seconds`` for measuring."""
+    """Returns ``deadline`` or, if earlier, the deadline that allows ``seconds`` for the measurement."""
     end = time.monotonic() + seconds + RESERVE_SECONDS
     return lambda: min(deadline(), end - time.monotonic())
 
 
 def _parse(payload: dict[str, Any]) -> Request:
-    # Other fields are ignored, because a schedule adds fields of its own.
+    # Other fields are ignored, because a schedule may add fields.
     problems = []
     report_id = payload.get("reportId", uuid4().hex)
     if not isinstance(report_id, str) or not REPORT_ID.fullmatch(report_id):

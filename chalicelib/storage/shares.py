@@ -1,4 +1,4 @@
-"""Shares of a long listing: a function divides the work into files, others do the work, and one merges the results."""
+"""Divides a long listing into shares: one function writes the work to files, many do it, and one merges the results."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from chalicelib.storage.ranges import Range
 from chalicelib.storage.refusals import translate
 from chalicelib.timeline import timestamp
 
-# The state machine's MaxConcurrency. 40 functions read about 2,200 pages a second, less than half of what S3 allows
-# for one prefix, and are far below an account's limit of 1,000 functions.
+# The state machine's MaxConcurrency. 40 functions read about 2,200 pages a second, which is less than half of what S3
+# allows for one prefix. The number is also far below an account's limit of 1,000 concurrent functions.
 SHARES = 40
 
-# A round's number and id, and its shares' numbers, as the state machine passes them on.
+# A round's number, its id and the numbers of its shares. The state machine passes these on to the functions.
 Spread = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class ShareFiles:
-    """One report's files in the reports bucket."""
+    """The files of one report in the reports bucket."""
 
     s3: Any
     bucket: str
@@ -53,7 +53,7 @@ class ShareFiles:
 def assign_shares(files: ShareFiles, tallies: list[Tally], round_number: int) -> Spread:
     """Writes a round's work into at most ``SHARES`` files, and returns ``{"round", "id", "shares"}``.
 
-    Another file contains all counts so far. Every attempt has a new id, so that two attempts' files never mix.
+    Another file contains all counts so far. Each attempt uses a new id, so that the files of two attempts never mix.
     """
     spread: Spread = {"round": round_number, "id": uuid4().hex}
     pieces = [
@@ -76,12 +76,12 @@ def read_share(files: ShareFiles, spread: Spread) -> list[Tally]:
 
 
 def write_result(files: ShareFiles, spread: Spread, tallies: list[Tally]) -> None:
-    """Writes a share's counts and its remaining ranges."""
+    """Writes a share's counts and the key ranges that remain."""
     files.write(f"{_name(spread, spread['share'])}-listed", tallies)
 
 
 def merge_shares(files: ShareFiles, spread: Spread) -> list[Tally]:
-    """Returns the tallies of all buckets after a round."""
+    """Merges the results of a round, and returns the tallies of all buckets."""
     tallies = {tally.name: tally for tally in files.read(_name(spread, "all"))}
     for tally in tallies.values():
         if not tally.error:

@@ -1,1 +1,1 @@
-"""Uploads: links that let a browser upload inventories, and the import of inventories into MySQL."""
+"""Links that let a browser upload inventories, and the import of uploaded inventories into MySQL."""

@@ -1,7 +1,7 @@
 """Imports rows into MySQL. A ledger ensures that each S3 event changes the inventory only once.
 
-Rows stream into a temporary table, a thousand at a time, so memory does not grow with the file. Three statements then
-merge them into the inventory. All functions work in the caller's transaction.
+Rows stream into a temporary table, a thousand at a time, so memory use does not grow with the file. Three statements
+then merge the rows into the inventory. All functions work in the caller's transaction.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ STAGE_ROWS = """
 REPEATED_ROWS = (
     "SELECT earlier_line, line FROM upload_rows WHERE earlier_line IS NOT NULL ORDER BY earlier_line LIMIT %s"
 )
-# Creates missing suppliers, and locks all the file's suppliers in name order, so that two imports with the same beans
-# run one after the other and do not deadlock.
+# Creates missing suppliers and locks all suppliers in the file, in the order of their names. Two imports with the same
+# beans therefore run one after the other, without a deadlock.
 LOCK_SUPPLIERS = """
     INSERT INTO suppliers (name) SELECT DISTINCT supplier_name FROM upload_rows ORDER BY supplier_name
     ON DUPLICATE KEY UPDATE suppliers.name = suppliers.name
 """
-# An older table may have a collation in which two spellings are the same name.
+# Finds a supplier that was not created. An older table's collation may treat two spellings as the same name.
 MISSING_SUPPLIER = """
     SELECT incoming.supplier_name FROM (SELECT DISTINCT supplier_name FROM upload_rows) AS incoming
     LEFT JOIN suppliers FORCE INDEX (suppliers_name) ON suppliers.name = incoming.supplier_name
     WHERE suppliers.id IS NULL LIMIT 1
 """
-# The join order and keys are fixed, because MySQL has no statistics for a new temporary table. Another plan might lock
-# all suppliers, or read all beans for each row.
+# The join order and keys are fixed, because MySQL has no statistics for a new temporary table. A different query plan
+# might lock all suppliers, or read all beans for each row.
 UPDATE_BEANS = """
     UPDATE upload_rows AS incoming
     STRAIGHT_JOIN suppliers FORCE INDEX (suppliers_name) ON suppliers.name = incoming.supplier_name
@@ -66,7 +66,7 @@ UPDATE_BEANS = """
     WHERE NOT (beans.price <=> incoming.price AND beans.description <=> incoming.description
         AND beans.quantity <=> incoming.quantity)
 """
-# INSERT … ON DUPLICATE KEY UPDATE could replace both statements, but would use up an id for every row of every import.
+# INSERT … ON DUPLICATE KEY UPDATE could replace both statements, but every row of every import would use up an id.
 INSERT_BEANS = """
     INSERT INTO beans (supplier_id, type, product_name, price, description, quantity)
     SELECT suppliers.id, incoming.type, incoming.product_name, incoming.price, incoming.description, incoming.quantity
@@ -80,7 +80,7 @@ INSERT_BEANS = """
 
 @dataclass
 class Imported:
-    """The result of an import: row counts, and the first bad rows."""
+    """The result of an import: row counts and the first bad rows."""
 
     new: int = 0
     updated: int = 0
@@ -98,7 +98,7 @@ class Imported:
 
 
 def import_rows(cursor: Cursor, parsed: Iterable[Row | BadRow]) -> Imported:
-    """Merges the good rows into the inventory. If a bean is repeated, only its last row is imported."""
+    """Merges the good rows into the inventory. If rows describe the same bean, only the last one is imported."""
     imported = Imported()
     batch: list[Row] = []
     good = 0
@@ -119,7 +119,8 @@ def import_rows(cursor: Cursor, parsed: Iterable[Row | BadRow]) -> Imported:
     cursor.execute("SELECT COUNT(*) FROM upload_rows")
     (staged,) = cursor.fetchone() or (0,)
     cursor.execute(REPEATED_ROWS, (BAD_ROWS_NAMED,))
-    repeated = [BadRow(line, f"line {later:,} has the same bean and replaces it") for line, later in cursor.fetchall()]
+    reason = "line {:,} has the same bean and replaces this row".format
+    repeated = [BadRow(line, reason(later)) for line, later in cursor.fetchall()]
     imported.bad += good - staged
     imported.bad_rows = sorted([*imported.bad_rows, *repeated])[:BAD_ROWS_NAMED]
 
@@ -134,7 +135,7 @@ def import_rows(cursor: Cursor, parsed: Iterable[Row | BadRow]) -> Imported:
 
 
 class Ledger:
-    """One object's row in the table ``uploads``: its last event, and a notification until it is published."""
+    """One object's row in the table ``uploads``, with its last event and any notification yet to be published."""
 
     def __init__(self, cursor: Cursor, key: str) -> None:
         self._cursor = cursor
@@ -142,7 +143,7 @@ class Ledger:
 
     def lock(self, publish: Publish) -> str:
         """Locks the row until the commit, publishes any pending notification, and returns the last sequencer."""
-        # Unlike INSERT IGNORE, this takes the exclusive lock at once, so two deliveries cannot deadlock.
+        # Unlike INSERT IGNORE, this takes the exclusive lock immediately, so two deliveries cannot deadlock.
         self._cursor.execute(
             "INSERT INTO uploads (object_key) VALUES (%s) ON DUPLICATE KEY UPDATE object_key = object_key",
             (self._key,),
@@ -157,7 +158,7 @@ class Ledger:
         return str(sequencer)
 
     def write(self, sequencer: str, etag: str, notification: Notification) -> None:
-        """Records the event. The next ``lock`` publishes the notification."""
+        """Records the event and its notification, which the next ``lock`` publishes."""
         self._cursor.execute(
             "UPDATE uploads SET sequencer = %s, etag = %s, outcome = %s, announced = FALSE WHERE object_key = %s",
             (sequencer, etag, json.dumps(asdict(notification)), self._key),
@@ -166,6 +167,6 @@ class Ledger:
 
 def _read_notification(text: str) -> Notification:
     content: dict[str, Any] = json.loads(text)
-    # Rows written before correlation ids were introduced have none.
+    # Rows that were written before correlation ids were introduced do not contain any.
     content["correlation_ids"] = tuple(content.get("correlation_ids", ()))
     return Notification(**content)

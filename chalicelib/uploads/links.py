@@ -1,7 +1,7 @@
 """Upload links: presigned forms with which a browser sends one file directly to S3.
 
 The file does not pass through the API. The signature covers the key, the content type, the size limits and the expiry
-time, so S3 refuses anything else.
+time, so S3 refuses any upload that differs.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from chalicelib.fields import Fields
 from chalicelib.logs import logger
 from chalicelib.timeline import timestamp
 
-# S3 refuses a larger file, and so does the import.
+# Maximum size of a file. S3 and the import both refuse larger files.
 FILE_BYTES = 50_000_000
 CONTENT_TYPE = "text/csv"
 LINK_SECONDS = 600
 FILENAME_CHARACTERS = 255
-# The key ends in the file's name, with hyphens in place of other characters and cut to this length.
+# The object's key ends in the file's name. Other characters become hyphens, and the name is cut to this length.
 OTHER_CHARACTERS = re.compile(r"[^A-Za-z0-9_.-]+")
 NAME_CHARACTERS = 80
 
@@ -29,7 +29,7 @@ log = logger("upload_links")
 
 
 def parse(body: Any) -> str:
-    """Returns the file's name in a request's JSON body: ``{"filename"}`` and optionally ``"size"`` in bytes."""
+    """Returns the file's name from a request's JSON body, ``{"filename"}``, with an optional ``"size"`` in bytes."""
     fields = Fields.of_body(body, ("filename", "size"), of="an upload", expected="an object with filename")
     name = fields.get("filename")
     if "filename" not in fields:
@@ -46,8 +46,8 @@ def parse(body: Any) -> str:
 def offer(filename: str, *, s3: Any, bucket: str, now: datetime) -> dict[str, Any]:
     """Returns a link for one upload: ``{"key", "url", "fields", "expiresAt", "maxBytes"}``.
 
-    The browser posts a form to ``url`` with ``fields`` and then ``file``. Each link has a new key, so two uploads
-    with the same name are two files.
+    The browser posts a form to ``url`` that contains ``fields`` followed by ``file``. Each link has a new key, so two
+    uploads with the same name create two objects.
     """
     key = f"inventory/{now:%Y-%m-%d}-{secrets.token_hex(6)}/{_safe_name(filename)}.csv"
     link = s3.generate_presigned_post(
@@ -63,8 +63,8 @@ def offer(filename: str, *, s3: Any, bucket: str, now: datetime) -> dict[str, An
 
 
 def _safe_name(filename: str) -> str:
-    """Returns ``filename`` without folders or extension, using only characters that need no escaping."""
+    """Returns ``filename`` without folders or extension, and with only characters that need no escaping."""
     name = re.split(r"[/\\]", filename)[-1][: -len(".csv")]
-    # NFKD turns an accent into a separate character, which is dropped.
+    # NFKD turns accents into separate characters, which are then dropped.
     bare = "".join(letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
     return OTHER_CHARACTERS.sub("-", bare).strip("-.")[:NAME_CHARACTERS] or "upload"

@@ -34,7 +34,7 @@ log = logger("uploads")
 
 @dataclass(frozen=True)
 class Upload:
-    """One record of an S3 event. ``sequencer`` orders a key's events."""
+    """One record of an S3 event. The ``sequencer`` shows the order of the events for the same key."""
 
     key: str
     size: int
@@ -58,7 +58,7 @@ class Upload:
         )
 
     def log_fields(self) -> dict[str, Any]:
-        """Returns the fields for a log record, with S3's names."""
+        """Returns the upload's fields for a log record, with the names that S3 uses."""
         return {
             "key": self.key,
             "bytes": self.size,
@@ -70,20 +70,20 @@ class Upload:
 
     @property
     def name(self) -> str:
-        """The key on one line, for messages."""
+        """The object's key on one line, for use in messages."""
         return one_line(self.key)
 
     def is_inventory(self) -> bool:
         return self.key.startswith("inventory/") and self.key.lower().endswith(".csv")
 
     def is_newer_than(self, sequencer: str) -> bool:
-        """Compares sequencers, which are hexadecimal numbers of different lengths and need padding on the left."""
+        """Compares sequencers. They are hexadecimal numbers of different lengths, so the shorter one is padded."""
         width = max(len(self.sequencer), len(sequencer))
         return self.sequencer.upper().rjust(width, "0") > sequencer.upper().rjust(width, "0")
 
 
 class Overwritten(CafeError):
-    """A newer object, which has its own event, has replaced this object."""
+    """The object was replaced by a newer object, which has its own event."""
 
 
 def receive(
@@ -96,7 +96,7 @@ def receive(
 ) -> None:
     """Handles each record in an S3 event. Raises ``Unavailable`` if S3, SNS or MySQL is temporarily unavailable.
 
-    ``connect`` connects to MySQL, and is called only for inventories.
+    ``connect`` opens a connection to MySQL, and is called only for inventories.
     """
     if "Records" not in event:
         log.info("S3 test event ignored", extra={"event": event.get("Event")})
@@ -108,14 +108,14 @@ def receive(
                 with connect() as connection:
                     _import_once(upload, connection, s3=s3, publish=publish, bucket=bucket)
             else:
-                details = "It is kept for 90 days; only inventory/*.csv is imported."
+                details = "The file is kept for 90 days. Only inventory/*.csv files are imported."
                 publish(_notification(upload, "received", details, {"outcome": "received"}))
 
 
 def _import_once(upload: Upload, connection: Connection[Any], *, s3: Any, publish: Publish, bucket: str) -> None:
     imported = Imported()
     with connection.cursor() as cursor:
-        # Without the default level's gap locks, two imports wait for each other only if they share a supplier.
+        # This level avoids the default level's gap locks, so imports wait for each other only if they share a supplier.
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         ledger = Ledger(cursor, upload.key)
         if upload.is_newer_than(ledger.lock(publish)):
@@ -129,7 +129,7 @@ def _import_once(upload: Upload, connection: Connection[Any], *, s3: Any, publis
         connection.commit()
         # The rows are counted after the commit, because a failed import is retried.
         metrics.emit({"RowsGood": imported.good, "RowsBad": imported.bad})
-        # Locks again, so that only one of two simultaneous deliveries publishes the notification.
+        # Locks the row again, so that only one of two simultaneous deliveries publishes the notification.
         ledger.lock(publish)
         connection.commit()
 
@@ -149,7 +149,7 @@ def _import_file(cursor: Cursor, upload: Upload, s3: Any, bucket: str) -> tuple[
 
 
 def _open(upload: Upload, s3: Any, bucket: str) -> Any:
-    """Returns the event's object as a stream, never a newer object with the same key."""
+    """Opens the event's object as a stream. Never opens a newer object with the same key."""
     if upload.size > FILE_BYTES:
         limit = humanize.naturalsize(FILE_BYTES)
         raise NotImported(f"the file is larger than {limit}; upload it in parts")

@@ -1,4 +1,4 @@
-"""Parses an inventory's CSV file into good and bad rows."""
+"""Parses an inventory's CSV file into good rows and bad rows."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from chalicelib.errors import CafeError
 
 COLUMNS = ("supplier_name", "type", "product_name", "price", "description", "quantity")
 IDENTITY = ("supplier_name", "type", "product_name")
-# The limits of MySQL's columns.
+# Maximum values that fit into MySQL's columns.
 TEXT_CHARACTERS = 255
 QUANTITY = 2**31 - 1
 
 ROWS = 500_000
 LINE_BYTES = 65_536
-# Six cells of 255 quotes each take 3,072 characters. A longer record must have lost a quote.
+# Six cells of 255 quotation marks each take 3,072 characters, so a much longer record must lack a quotation mark.
 RECORD_CHARACTERS = 8_192
-# Lines are read again after each broken quote, so without this limit one file could take hours.
+# Lines are read again after each broken quotation mark, so without this limit one file could take hours.
 BROKEN_QUOTES = 1_000
 VALUE_CHARACTERS = 100
 
@@ -46,13 +46,13 @@ class BadRow(NamedTuple):
 
 
 class NotImported(CafeError):
-    """The file cannot be imported. The message says why, and where."""
+    """The file cannot be imported. The error's message says why, and on which line."""
 
 
 def read_rows(chunks: Iterable[bytes]) -> Iterator[Row | BadRow]:
-    """Yields the rows of an inventory in the file's order. Raises ``NotImported`` for any other file.
+    """Yields an inventory's rows in the file's order. Raises ``NotImported`` if the file is not an inventory.
 
-    White space around cells is removed. Rows without any content are skipped.
+    White space around cells is removed. Empty rows are skipped.
     """
     records = (
         (line, cells) for line, cells in _read_records(_lines(chunks)) if not isinstance(cells, list) or any(cells)
@@ -73,7 +73,7 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
         if len(line) > LINE_BYTES:
             raise NotImported(f"line {number:,} is longer than {LINE_BYTES:,} bytes, so this is not an inventory")
         if b"\0" in line:
-            raise NotImported(f"line {number:,} has a NUL byte, so this is not a CSV file in UTF-8")
+            raise NotImported(f"line {number:,} contains a NUL byte, so this is not a CSV file in UTF-8")
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
@@ -88,7 +88,7 @@ def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
     rest = b""
     for chunk in chunks:
         lines = (rest + chunk).splitlines(keepends=True)
-        # The last line may continue in the next chunk, even if only with the LF of its CR LF.
+        # The last line may continue in the next chunk, even if only the LF of a CR LF is missing.
         rest = lines.pop() if lines else b""
         yield from lines
         if len(rest) > LINE_BYTES:
@@ -98,9 +98,9 @@ def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _read_records(lines: Iterator[str]) -> Iterator[tuple[int, list[str] | str]]:
-    """Yields the number of each CSV record's first line with its cells, or with the reason if its quotes are broken.
+    """Yields each CSV record as its first line's number and its cells, or a reason if its quotation marks are broken.
 
-    After a record with broken quotes the next line begins a new record, so that a lost quote costs only one row.
+    After a broken record, the next line begins a new record, so a missing quotation mark costs only one row.
     """
     again: deque[str] = deque()
     record: list[str] = []
@@ -128,7 +128,7 @@ def _read_records(lines: Iterator[str]) -> Iterator[tuple[int, list[str] | str]]
                 raise NotImported(
                     f"more than {BROKEN_QUOTES:,} rows have broken quotes, the last on line {number:,}"
                 ) from None
-            yield number, "a quote is not closed, or has text after it"
+            yield number, "a quotation mark is not closed or is followed by text"
             again.extendleft(reversed(record[1:]))
             record.clear()
             number += 1
@@ -137,13 +137,13 @@ def _read_records(lines: Iterator[str]) -> Iterator[tuple[int, list[str] | str]]
 
 
 def clean(cell: str) -> str:
-    """Returns ``cell`` without surrounding white space, in Unicode's composed form."""
+    """Removes white space around ``cell``, and converts it to Unicode's composed form."""
     # Depending on the keyboard, "é" is one code point or two. Both forms must match the same bean.
     return unicodedata.normalize("NFC", cell.strip())
 
 
 def _column_order(line: int, cells: list[str] | str) -> list[int]:
-    """Returns the position of each of ``COLUMNS`` in the header."""
+    """Returns the position in the header of each column in ``COLUMNS``."""
     names = [cell.lower() for cell in cells] if isinstance(cells, list) else []
     unknown = ", ".join(name for name in names if name not in COLUMNS)
     problems = {
@@ -178,7 +178,7 @@ def _parse_row(line: int, cells: list[str], order: list[int]) -> Row | BadRow:
 
 
 def quoted(text: str) -> str:
-    """Returns ``text`` in quotes, on one line and cut to 100 characters."""
+    """Returns ``text`` in quotation marks, on one line and shortened to 100 characters."""
     cut = text if len(text) <= VALUE_CHARACTERS else text[: VALUE_CHARACTERS - 1] + "…"
     shown = (each if each.isprintable() else f"\\u{ord(each):04x}" for each in cut)
     return f"'{''.join(shown)}'"

@@ -158,7 +158,7 @@ def test_the_last_row_of_a_repeated_bean_counts_and_earlier_rows_are_named(cafe:
     assert cafe.messages()[0].splitlines()[:3] == [
         "2 rows imported: 2 new, 0 updated, 0 unchanged.",
         "2 rows left out:",
-        "- line 2: line 4 has the same bean and replaces it",
+        "- line 2: line 4 has the same bean and replaces this row",
     ]
 
 

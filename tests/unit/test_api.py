@@ -279,7 +279,7 @@ def test_a_malformed_token_or_another_lists_token_is_refused(api: Api, aws: Aws)
         for path in LISTS:
             if path != source:
                 message = refused(api.get(f"{path}?next={token}"), 400, "InvalidRequest")
-                assert message.startswith("next: is not the `next` of an earlier page of this list")
+                assert message.startswith("next: is not a `next` value from this list")
 
 
 @pytest.mark.parametrize("path", ["/orders", "/create_report"])

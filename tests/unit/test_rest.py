@@ -61,7 +61,7 @@ TOO_DEEP = "body: its brackets are nested too deeply"
         (b'{"a": 1} {}', "body: is not JSON: Extra data at line 1, column 10"),
         (b'{"quantity": NaN}', "body: is not JSON: NaN is not a JSON number"),
         (b'{"quantity": -Infinity}', "body: is not JSON: -Infinity is not a JSON number"),
-        (b'{"quantity": %s}' % (b"9" * 5000), "body: has a number with too many digits"),
+        (b'{"quantity": %s}' % (b"9" * 5000), "body: contains a number with too many digits"),
         (b'{"note": "a\nb"}', "body: is not JSON: Invalid control character"),
         (b'{"note": "\xff"}', "body: is not UTF-8 at byte 10"),
         (b"\x00", "body: is not"),

@@ -185,7 +185,7 @@ def test_a_bucket_without_a_figure_counts_as_nothing_and_a_deleted_one_not_at_al
         stubber.add_response("list_metrics", {"Metrics": []})
         measurement = account.measure("metrics")
     assert measurement.buckets == [Bucket("beans", 5, None, TODAY - timedelta(days=1)), Bucket("new", 0, None, None)]
-    assert measurement.sentence.endswith("; 1 bucket without a figure, empty or new, counted as 0")
+    assert measurement.sentence.endswith("; 1 bucket without a figure (empty or new), counted as 0")
     assert "no figure" in page.render(measurement, "r-1")
 
 
@@ -224,10 +224,10 @@ def test_when_time_runs_out_the_remaining_buckets_are_named(account: Account, mo
     assert measurement.partial
     assert measurement.buckets == [Bucket("a-large", 1_000, 10, NOW)]
     assert measurement.errors == [
-        Failure("a-large", "not fully measured: out of time after 1.0 kB, which are in the total"),
+        Failure("a-large", "not fully measured: out of time after 1.0 kB, which the total includes"),
         Failure("b-small", "not measured: out of time"),
     ]
-    assert measurement.sentence.endswith(": at least 1.0 kB; the time ran out, 2 buckets not fully measured")
+    assert measurement.sentence.endswith(": at least 1.0 kB; time ran out, with 2 buckets not fully measured")
 
 
 def test_a_call_that_hangs_does_not_delay_the_report(account: Account) -> None:
@@ -258,7 +258,7 @@ def test_when_time_runs_out_the_figures_are_partial_too(account: Account, monkey
     assert measurement.partial
     assert measurement.total_bytes == 5
     assert measurement.errors == [
-        Failure("beans", "not fully measured: out of time after 5 Bytes, which are in the total")
+        Failure("beans", "not fully measured: out of time after 5 Bytes, which the total includes")
     ]
 
 

@@ -104,7 +104,7 @@ def test_an_unclosed_quote_or_text_after_a_quote_loses_only_one_row() -> None:
     for broken in ('A,t,"q,1,d,2\n', 'A,t,"q"x,1,d,2\n'):
         good = "".join(f"A,t,r,1,d,{number}\n" for number in range(2_000))
         found = parsed_below_header("A,t,p,1,d,1\n" + broken + good)
-        assert found[1] == BadRow(3, "a quote is not closed, or has text after it")
+        assert found[1] == BadRow(3, "a quotation mark is not closed or is followed by text")
         assert [row.line for row in found] == list(range(2, 2_004))
         assert [row.quantity for row in found if isinstance(row, Row)] == [1, *range(2_000)]
         # The file ends soon after the broken quote.
@@ -276,7 +276,7 @@ def test_a_file_that_is_no_inventory_is_announced_as_received() -> None:
         key="upload/photos/counter.jpg/0055AED6DCD90281E5",
         subject="Upload: received (photos/counter.jpg)",
         message="photos/counter.jpg (4.2 MB) was received at 2026-11-21T03:14:15.926Z.\n"
-        "It is kept for 90 days; only inventory/*.csv is imported.",
+        "The file is kept for 90 days. Only inventory/*.csv files are imported.",
         sms="Upload: received (photos/counter.jpg)",
         facts={"key": "photos/counter.jpg", "outcome": "received"},
     )

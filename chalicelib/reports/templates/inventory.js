@@ -1,5 +1,5 @@
 "use strict";
-// Sorting by supplier keeps the groups. Sorting by another column merges them into one list of beans.
+// Sorting by supplier keeps the groups of beans. Sorting by any other column merges the groups into one list.
 const table = document.getElementById("beans");
 if (table) {
   const groups = [...table.tBodies];
