@@ -150,7 +150,7 @@ GOOD = "A,t,p,1,d,1\n"
         *((b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "line 1 "), (b"PK\x03\x04\x14\x00\x06\x00\x08\x00", "line 1 ")),
         *((b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "line 1 "), (b"<!doctype html>\n<html>", "line 1 ")),
         *((b'{"supplier_name": "A"}', "line 1 "), (b"a" * 100_000, "line 1 "), (b'"' * 70_000, "line 1 ")),
-        (HEADER + "A,t,p\0,1,d,1\n", "line 2 has a NUL byte"),
+        (HEADER + "A,t,p\0,1,d,1\n", "line 2 contains a NUL byte"),
         (HEADER + 'x","\n' * 3_000, "more than 1,000 rows have broken quotes"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "bytes",
