@@ -1,6 +1,6 @@
-"""The API under ``chalice local``, against the smallest Chalice routes that make the same calls (``minimal_api.py``).
+"""Compares the API in ``chalice local`` with the smallest Chalice routes that make the same calls.
 
-Another benchmark sends orders in lists of 100, or one by one, and times them until all are in the table.
+Another benchmark sends orders in lists of 100, or one by one, and measures the time until all orders are in the table.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _served(project: Path, stage: str, variables: dict[str, str]) -> Iterator[in
 def _latency(route: str, own_share: float, ours: int, peers: int, token: str) -> Result:
     """Compares the latencies of the servers on the two ports.
 
-    ``own_share`` is our own code's share of the time that the app spends on a request. Chalice and boto3 take the rest.
+    ``own_share`` is our own code's share of the time for a request. Chalice and boto3 take the rest of the time.
     """
     times: dict[int, list[list[float]]] = {ours: [], peers: []}
     for port in times:
@@ -167,7 +167,7 @@ def _figures(rounds: list[list[float]]) -> str:
 def _request(port: int, route: str, token: str) -> float:
     method, path, body, _ = ROUTES[route]
     content = None if body is None else json.dumps(body)
-    # Each request has its own connection: on a persistent one `chalice local` waits 40 ms for an acknowledgement.
+    # Each request uses a new connection: on a persistent connection `chalice local` waits 40 ms for an acknowledgement.
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     began = time.perf_counter()
     headers = {"Content-Type": "application/json", "Connection": "close", "Authorization": token}
@@ -220,7 +220,7 @@ def _own_share(route: str) -> float:
 
     method, path, body, resource = ROUTES[route]
     event = request(method, resource, path, body, order_id=ORDER_ID)
-    # The app logs as usual, but nobody needs the log.
+    # The app logs as usual, but the output is discarded.
     for handler in logging.getLogger("cafe").handlers:
         handler.setStream(open(os.devnull, "w"))  # type: ignore[attr-defined]  # noqa: SIM115, PTH123
     app.app(event, None)
@@ -241,7 +241,7 @@ def _own_share(route: str) -> float:
 
 
 def _is_ours(file: str) -> bool:
-    """Tells whether the file is ours. contextlib counts too, because our decorators are context managers."""
+    """Returns whether the file is ours. contextlib counts as ours, because our decorators are context managers."""
     return "/chalicelib/" in file or (file.endswith(("/app.py", "/contextlib.py")) and "/chalice/" not in file)
 
 

@@ -1,4 +1,4 @@
-"""Separate stacks for the benchmarks, which leave a running stack alone: just MiniStack, or the whole system."""
+"""Separate stacks for the benchmarks: just MiniStack, or the whole system. A running stack is left alone."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def whole_stack() -> Iterator[tuple[Stack, dict[str, str]]]:
 
 
 def client(env: Mapping[str, str], service: str) -> Any:
-    """Returns a boto3 client for the stack of ``env``, with all permissions."""
+    """Returns a boto3 client with all permissions for the stack that ``env`` describes."""
     return boto3.client(  # type: ignore[call-overload]
         service,
         endpoint_url=env["AWS_ENDPOINT_URL"],

@@ -1,7 +1,7 @@
-"""Cold starts: a new process imports ``app.py`` and handles its first event, against the functions in ``minimal.py``.
+"""Compares cold starts with those of ``minimal.py``. A new process imports the code and handles its first event.
 
 Our code runs from the deployment package, whose own files are not compiled on Lambda. The minimal functions are
-compiled, as boto3 and Python are on Lambda. The time excludes Python's start-up, which is the same for both.
+compiled, as boto3 and Python are on Lambda. The time excludes Python's start-up, which takes the same time for both.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ CSV = b"supplier_name,type,product_name,price,description,quantity\nAltura,arabi
 
 @dataclass(frozen=True)
 class Functions:
-    """Runs a stack's functions, each in a new process. ``env`` has the stack's environment variables."""
+    """Runs a stack's functions, each in a new process. ``env`` contains the stack's environment variables."""
 
     stack: Stack
     env: dict[str, str]
@@ -99,7 +99,7 @@ def run() -> Iterator[Result]:
         yield in_turns(
             "import of app.py", partial(start, "app"), "import of boto3", partial(start, "boto3"), IMPORT_GOAL
         )
-        # Later functions read this order and this file.
+        # The functions that are measured later read this order and this file.
         start("app", "store_orders", queued_orders("cold"))
         start("app", "read_inventory", {"reportId": "cold"})
         report = {"reportId": "cold", "csvKey": "inventory/cold/inventory.csv", "generatedAt": MOMENT}
@@ -145,7 +145,7 @@ def _bearer(token: str) -> dict[str, Any]:
 
 
 def _upload(etag: str) -> dict[str, Any]:
-    # Every upload is newer than the previous one, and none changes a row.
+    # Every upload is newer than the previous upload, and no upload changes a row.
     stored = {"key": KEY, "size": len(CSV), "eTag": etag, "sequencer": f"{time.time_ns():X}"}
     record = {"eventName": "ObjectCreated:Put", "eventTime": MOMENT, "s3": {"object": stored}}
     return {"Records": [record]}

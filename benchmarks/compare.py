@@ -23,7 +23,7 @@ def compare(
 ) -> Result:
     """Times ``ours`` and ``peers`` in turns, after an unmeasured first round. Both must return the same result.
 
-    ``goal`` is how many times faster ours must be. With a ``size`` the result is a point on a curve.
+    ``goal`` is how many times faster ``ours`` must be. If ``size`` is given, the result is a point on a curve.
     """
     if ours() != peers():
         raise AssertionError(f"{work}: our result differs from that of {peer}")

@@ -35,7 +35,7 @@ def measure(path: Path) -> None:
         os.environ |= {**stage["environment_variables"], **own, **aws, **without_consumers}
         import app
 
-        # The app logs as usual, but nobody needs the log.
+        # The app logs as usual, but the output is discarded.
         for handler in logging.getLogger("cafe").handlers:
             handler.setStream(open(os.devnull, "w"))  # type: ignore[attr-defined]  # noqa: SIM115, PTH123
         seconds: dict[str, list[float]] = {}
@@ -61,7 +61,7 @@ def measure(path: Path) -> None:
 
 
 def _median(function: Callable[..., Any], event: Callable[[], Any], rounds: int = ROUNDS) -> list[float]:
-    """Returns the median ``[processor, waiting]`` seconds, without the first call, which creates the clients."""
+    """Returns the median ``[processor, waiting]`` seconds. The first call, which creates the clients, is ignored."""
     times = []
     for _ in range(rounds + 1):
         argument = event()

@@ -1,4 +1,4 @@
-"""The events that AWS sends to the functions, with any number of orders."""
+"""Builds the events that AWS sends to the functions, with any number of orders."""
 
 from __future__ import annotations
 

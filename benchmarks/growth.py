@@ -12,7 +12,7 @@ from benchmarks.page import ROOT
 from benchmarks.results import Measurement, Result
 
 PICTURE = ROOT / "docs" / "images" / "growth.svg"
-# Each panel's title, benchmark, horizontal axis and vertical axis. The vertical axis is the points' unit.
+# Each panel's title, benchmark, horizontal axis and vertical axis. The vertical axis shows the points' unit.
 PANELS = (
     ("Inventory report: time", "inventory", "rows", "seconds"),
     ("Inventory report: peak memory", "inventory", "rows", "MB"),

@@ -1,8 +1,8 @@
-"""The inventory report, from MySQL to its CSV and its page in S3, against the plain way to make the same two files.
+"""Compares the inventory report, from MySQL to its CSV and page in S3, with the plain way to make the same files.
 
-The plain way is one function that holds everything in memory. It uses PyMySQL's default cursor and ``fetchall``, one
-``csv.writer`` and one ``render`` of the same template. A loop adds up the totals, a sort finds the lowest stock, and
-one ``put_object`` writes each file. We use two functions, and the second reads the CSV that the first one wrote.
+The plain way is one function that holds everything in memory. The function uses PyMySQL's default cursor and
+``fetchall``, one ``csv.writer`` and one ``render`` of the same template. A loop adds up the totals, a sort finds the
+lowest stock, and one ``put_object`` writes each file. Our second function reads the CSV that our first function wrote.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ SUPPLIERS = 1_000
 MOMENT = datetime(2026, 11, 21, 3, 14, 15, tzinfo=UTC)
 GENERATED_AT = timestamp(MOMENT)
 LINK_SECONDS = 3_600
-# A large inventory may need at most 20 % more memory than a small one, to allow for noise.
+# A large inventory may need at most 20 % more memory than a small inventory, to allow for noise.
 SAME_MEMORY = 1 / 1.2
 # Characters that start a formula in a spreadsheet.
 FORMULA_STARTS = frozenset("=+-@＝＋－＠\t\r\n'")
 
 
 def run() -> Iterator[Result]:
-    # Otherwise log records would appear between the table's lines.
+    # Log records would appear between the table's lines.
     logging.disable(logging.INFO)
     with empty_cloud(), _database() as database:
         clients.aws("s3").create_bucket(Bucket=BUCKET)

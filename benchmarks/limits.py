@@ -1,7 +1,7 @@
 """``python -m benchmarks.limits``: measures sizes and times, and compares them with the promised limits.
 
-It deploys a separate stack, as ``make run`` does. With ``--clone`` it also measures ``make run`` in a fresh clone: with
-downloads, and again when everything is installed.
+It deploys a separate stack, as ``make run`` does. With ``--clone``, it also measures ``make run`` in a fresh clone:
+first with downloads, and then when everything is installed.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _package(stack: Stack) -> Iterator[bool]:
 
 
 def _console(url: str) -> Iterator[bool]:
-    """Measures how much the console makes a browser with an empty cache load, and when it first shows something."""
+    """Measures how much a browser with an empty cache loads for the console, and the time until the first paint."""
     paints, loaded = [], 0
     with chromium.running(chromium.find() or chromium.install()) as browser:
         for _ in range(PAINTS):
@@ -137,7 +137,7 @@ def _inventory(stack: Stack, env: Mapping[str, str], api: Api) -> Iterator[bool]
     if report["status"] != "SUCCEEDED" or report["summary"]["rows"] != ROWS:
         raise AssertionError(f"the report with {ROWS:,} rows ended as {report['status']}: {report['error']}")
     for function in ("read_inventory", "render_report"):
-        yield row(f"{ROWS:,} rows in one report: {function}, peak memory", peaks[function] / MB, 256, "MB")
+        yield row(f"peak memory of {function} for a report with {ROWS:,} rows", peaks[function] / MB, 256, "MB")
     sfn = client(env, "stepfunctions")
     arn = env["INVENTORY_REPORT_ARN"].replace(":stateMachine:", ":execution:") + f":{report_id}"
     pages = sfn.get_paginator("get_execution_history").paginate(executionArn=arn)
@@ -145,7 +145,7 @@ def _inventory(stack: Stack, env: Mapping[str, str], api: Api) -> Iterator[bool]
         value for page in pages for event in page["events"] for value in event.values() if isinstance(value, dict)
     ]
     states = [len(value.get(name, "").encode()) for value in details for name in ("input", "output")]
-    yield row(f"{ROWS:,} rows in one report: the largest state", max(states) / 1000, 10, "kB", f" (in {seconds:.1f} s)")
+    yield row(f"largest state of a report with {ROWS:,} rows", max(states) / 1000, 10, "kB", f" (in {seconds:.1f} s)")
 
 
 def _fill(env: Mapping[str, str]) -> None:

@@ -43,7 +43,7 @@ EMAILS = 10
 PUBLISHED = {30_000: "in N. Virginia", 1_500: "in Frankfurt, Tokyo and six more", 300: "in the smaller regions"}
 # Sustained calls to Step Functions per second: in Virginia, Oregon and Ireland, and in all other regions.
 REFILLED = {"ListExecutions": (5, 2), "DescribeExecution": (15, 10)}
-# The console's repeated requests: what they show, the call, the calls per request, and the constant with the pause.
+# The console's polling: what it shows, the AWS call, the calls per request, and the constant with the pause.
 CONSOLE = page.ROOT / "chalicelib" / "console"
 WATCHED = (
     ("tab Today", "ListExecutions", 2, "today.js", "SECONDS"),
@@ -74,7 +74,7 @@ class Load:
 
     @property
     def receives_and_deletes(self) -> float:
-        """The calls that Lambda's poller makes to SQS. It receives and deletes up to ten messages at once."""
+        """The calls that Lambda's poller makes to SQS. The poller receives and deletes up to ten messages at once."""
         return 2 * self.orders / SQS_BATCH
 
     def concurrency(self, function: str) -> float:
@@ -91,7 +91,7 @@ class Load:
 
     @property
     def writes(self) -> float:
-        """The write units that the orders table, and each of its two indexes, consumes."""
+        """The write units that the orders table and each of its two indexes consume."""
         return self.orders * math.ceil(len(json.dumps(stored_item(ORDER))) / 1_024)
 
     @property
@@ -101,13 +101,13 @@ class Load:
 
     @property
     def inbox_writes(self) -> float:
-        """The write units that the notifications table, and its index, consumes."""
+        """The write units that the notifications table and its index consume."""
         ids = math.ceil(BATCH / self.in_list) * ID_BYTES
         return self.batches * math.ceil((BATCH * ANNOUNCED_BYTES + 20 + NOTIFICATION_BYTES + ids) / 1_024)
 
     @property
     def partitions(self) -> int:
-        """The number of the orders table's partitions and of its stream's shards. Both are at least four."""
+        """The number of the orders table's partitions and of its stream's shards. There are at least four of each."""
         return max(NEW_TABLE_WRITES, math.ceil(self.writes)) // PARTITION_WRITES
 
     @property
@@ -243,9 +243,9 @@ def _shown(figure: float) -> str:
 
 
 def people() -> str:
-    """Returns a Markdown table of how many browsers may have the console open. This load does not depend on orders."""
+    """Returns a Markdown table of how many browsers may have the console open, whatever the number of orders."""
     lines = [
-        "| open in browsers | calls by each | quota, in smaller regions | reached by |",
+        "| console page | calls per browser | quota; in smaller regions | browsers |",
         "| --- | --- | --- | --- |",
     ]
     for what, call, calls, script, name in WATCHED:

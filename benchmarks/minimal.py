@@ -1,6 +1,6 @@
-"""The shortest form of each function: its AWS calls in a few lines, without retries or other guarantees.
+"""The shortest form of each function: only its AWS calls, with no retries or other guarantees.
 
-Each function imports what it needs when it is called, as if it had a file of its own.
+Each function imports what it needs when it is called, as if it were in a separate file.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """``python -m benchmarks.money`` prints what the work costs on AWS, compared with a plain design.
 
-The plain design has the same parts, but one order in each request, message, PutItem, invocation and notification. It
-keeps a report's rows in the state, and lists every object each day. Its functions take as long as ours do for one
-order, and log as much. It has no traces and no metrics.
+The plain design has the same parts, but each request, message, PutItem, invocation and notification contains one order.
+It keeps a report's rows in the state, and lists every object each day. Its functions take as long as ours do for one
+order, and log as much. The plain design has no traces and no metrics.
 
 The costs follow from ``prices.json``, ``durations.json`` and the functions' memory, so every run prints the same.
 ``python -m benchmarks.money measure`` measures ``durations.json`` again on a separate stack.
@@ -35,7 +35,7 @@ SQS_BATCH = 10
 # X-Ray samples one in twenty of the requests that arrive without a trace.
 SAMPLED = 0.05
 # Sizes in bytes of a log record, a request's records, a metrics record, Lambda's own three records per invocation, and
-# a state machine's two records per state. CloudWatch counts 26 bytes more for every record.
+# a state machine's two records per state. CloudWatch adds 26 bytes to the size of every record.
 RECORD_BYTES = 212 + 26
 REQUEST_BYTES = 219 + 26
 FIGURES_BYTES = 380 + 26
@@ -57,7 +57,7 @@ ORDER = Order("x" * 22, "ana", (Item("flat white", 2), Item("croissant", 1)), No
 
 
 class Bill:
-    """US dollars by line. ``durations`` has each function's ``[processor, waiting]`` seconds per event.
+    """A design's costs in US dollars. ``durations`` has each function's ``[processor, waiting]`` seconds per event.
 
     A ``watched`` design has traces and metrics.
     """
@@ -86,7 +86,7 @@ class Bill:
         self.add("Logs", "cloudwatch.logs.gb", size / 1024**3)
 
     def write(self, times: float, size: int, indexes: int) -> None:
-        """Adds writes of items of ``size`` bytes. Every index stores the whole item too."""
+        """Adds writes of items of ``size`` bytes. Every index also stores the whole item."""
         self.add(WRITES, "dynamodb.writes.per_1000000", times * math.ceil(size / 1_024) * (1 + indexes))
 
     def notify(self, times: float, size: int, event: str = "record_notification 1") -> None:
@@ -117,7 +117,7 @@ def memory(function: str) -> int:
 
 
 def orders(bill: Bill, count: int, in_request: int, batch: int, *, looked_up: bool) -> None:
-    """Adds ``count`` orders, in requests and batches. ``looked_up`` tells whether the API reads every order first."""
+    """Adds ``count`` orders, in requests and batches. ``looked_up`` says whether the API looks up every order first."""
     requests, batches = count / in_request, count / batch
     bill.add("API Gateway", "api_gateway.rest.per_1000000", requests)
     bill.invoke("api_handler", requests, f"api_handler {in_request}", records=in_request)
@@ -144,7 +144,7 @@ def reports(bill: Bill, count: int, rows: int, csv_bytes: int, *, in_state: bool
     bill.invoke("render_report", count, f"render_report {rows}")
     bill.invoke("presign_report", count, "presign_report")
     parts = math.ceil(csv_bytes / PART_BYTES)
-    # The page takes one call, and so does each part of the CSV. A multipart upload takes two more calls.
+    # The page and each part of the CSV need one call each. A multipart upload needs two more calls.
     bill.add("S3", "s3.put.per_1000", count * (1 + (0 if in_state else parts if parts == 1 else parts + 2)))
     bill.add("S3", "s3.get.per_1000", 0 if in_state else count)
     bill.notify(count, 900)
@@ -207,19 +207,19 @@ def tables() -> str:
         ours, plain = bills()
         size = measured["csv_bytes"][str(rows)]
         reports(ours, 1_000, rows, size, in_state=False)
-        line = f"- One thousand inventory reports of {rows:,} rows: {ours.total:.2f}, "
+        line = f"- One thousand inventory reports of {rows:,} rows cost {ours.total:.2f}, "
         if size <= STATE_BYTES:
             reports(plain, 1_000, rows, size, in_state=True)
-            parts.append(f"{line}plain design {plain.total:.2f}.")
+            parts.append(f"{line}or {plain.total:.2f} in the plain design.")
         else:
-            parts.append(f"{line}impossible in the plain design: {size:,} bytes in a state of {STATE_BYTES:,}.")
+            parts.append(f"{line}but the plain design fails: {size:,} bytes exceed a state's {STATE_BYTES:,}.")
     for buckets, objects in ((20, 20_000), (10_000, 1_000_000_000)):
         ours, plain = bills()
         storage(ours, buckets, objects, listed=False)
         storage(plain, buckets, objects, listed=True)
         parts.append(
-            f"- A month of daily storage reports of {buckets:,} buckets with {objects:,} objects: "
-            f"{ours.total:.2f} from metrics, plain design {plain.total:.2f}."
+            f"- A month of daily storage reports of {buckets:,} buckets with {objects:,} objects costs "
+            f"{ours.total:.2f} from metrics, or {plain.total:.2f} in the plain design."
         )
     return "\n\n".join(parts)
 

@@ -1,7 +1,7 @@
-"""``store_orders`` with growing batches, against writing the same items with one conditional PutItem after another.
+"""Compares ``store_orders``, for growing batches, with writing the same items with one conditional PutItem each.
 
-MiniStack handles one call at a time, and takes 0.2 ms for an INSERT, a third of it for parsing the statement. Parallel
-calls therefore gain little. The last result adds the network latency of a real DynamoDB.
+MiniStack handles one call at a time, and takes 0.2 ms for an INSERT, of which parsing the statement takes a third.
+Parallel calls therefore gain little. The last result adds the network latency of a real DynamoDB.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SIZES = {10: (1.0, 9), 100: (5.0, 9), 1_000: (5.0, 5), 10_000: (5.0, 1)}
 
 
 def run() -> Iterator[Result]:
-    # Otherwise log records would appear between the table's lines.
+    # Log records would appear between the table's lines.
     logging.disable(logging.INFO)
     with empty_cloud():
         _make_table()
@@ -45,7 +45,7 @@ def run() -> Iterator[Result]:
 
 
 def _make_table() -> None:
-    """Creates the table as in infra/resources.yaml, but without its stream, which nothing reads here."""
+    """Creates the table as in infra/resources.yaml, but without the stream, which this benchmark does not need."""
 
     def index(name: str, key: str) -> dict[str, Any]:
         keys = [{"AttributeName": key, "KeyType": "HASH"}, {"AttributeName": "sortKey", "KeyType": "RANGE"}]

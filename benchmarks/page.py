@@ -38,12 +38,12 @@ def line(result: Result) -> str:
 
 
 def with_part(page: str, name: str, text: str) -> str:
-    """Returns the page with ``text`` as its part ``name``. Raises ``ValueError`` unless it has one such part."""
+    """Returns the page with ``text`` as its part ``name``. Raises ``ValueError`` unless one part has that name."""
     begin, end = f"<!-- measured: {name} -->", f"<!-- end of {name} -->"
     pattern = re.compile(f"({re.escape(begin)}\n).*?({re.escape(end)})", re.DOTALL)
     changed, places = pattern.subn(lambda place: f"{place[1]}{text}\n{place[2]}", page)
     if places != 1:
-        raise ValueError(f"the page has {places} parts called {name}: it needs one, between {begin} and {end}")
+        raise ValueError(f"the page has {places} parts called {name}: it needs exactly one, between {begin} and {end}")
     return changed
 
 

@@ -23,7 +23,7 @@ NOISE = 0.2
 
 @dataclass(frozen=True)
 class Point:
-    """A point on a curve: ``value``, in ``unit``, for work of this size."""
+    """A point on a curve. ``value`` is measured in ``unit``, for work of this ``size``."""
 
     unit: str
     curve: str
@@ -35,7 +35,7 @@ class Point:
 class Result:
     """A comparison of our work with a peer's. ``ours`` and ``peers`` are figures with their units.
 
-    ``times`` is how many times faster or smaller ours is, and ``spread`` has its lowest and highest value in any round.
+    ``times`` is how many times faster or smaller ``ours`` is, and ``spread`` is the range of ``times`` over all rounds.
     ``goal`` is the lowest accepted ``times``. ``worse_than`` is the recorded ``times`` if this result is worse.
     """
 
@@ -51,7 +51,7 @@ class Result:
 
     @property
     def key(self) -> tuple[str, str]:
-        """The work and the peer, because the same work may be compared with several peers."""
+        """The result's key: the work and the peer, because the same work may be compared with several peers."""
         return self.work, self.peer
 
     @property

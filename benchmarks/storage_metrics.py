@@ -1,4 +1,4 @@
-"""The total size of all buckets from CloudWatch, in seconds and in calls, against one call for each bucket.
+"""Measures all buckets from CloudWatch's metrics, in seconds and in calls. The peer makes one call per bucket.
 
 The local cloud lists all metrics on one page, but CloudWatch has pages of 500. `tests/unit/test_storage.py` counts the
 calls for 10,000 buckets with CloudWatch's pages.
@@ -84,7 +84,7 @@ def _count_calls(work: Callable[[], int]) -> int:
     def count(model: Any, **_: Any) -> None:
         calls.append(model.name)
 
-    # The work uses the clients without a region and those for the buckets' region.
+    # The work uses both the clients without a region and the clients for the buckets' region.
     used_clients = [
         clients.aws(*name) for name in (("s3",), ("s3", "us-east-1"), ("cloudwatch",), ("cloudwatch", "us-east-1"))
     ]

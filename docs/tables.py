@@ -26,7 +26,7 @@ from tests.template import load  # noqa: E402
 from tests.wiring.permissions import Permission, allowed, functions  # noqa: E402
 from tests.wiring.stage import rendered, resolve  # noqa: E402
 
-# openapi.json has Python's names for path parameters.
+# openapi.json uses Python's names for path parameters.
 PATH_NAMES = {"report_id": "reportId", "order_id": "orderID"}
 # The deploy determines the values of these parameters.
 SET_BY_THE_DEPLOY = ("Stage", "Local", "DbSecretArn", "DbAdminSecretArn", "DbInVpc", "S3PrefixList", "Zones")
@@ -124,7 +124,7 @@ def anchor(heading: str) -> str:
 
 
 def permissions(group: str) -> str:
-    """Returns a table of one group in ``docs/permissions.yaml``, which has the reason for each permission.
+    """Returns a table of one group in ``docs/permissions.yaml``, which states the reason for each permission.
 
     Raises ``ValueError`` if the file differs from the template's roles.
     """
@@ -169,7 +169,7 @@ def permissions_granted() -> list[Permission]:
 
 
 def one_permission(granted: list[Permission], role: str, action: str, end: str) -> Permission:
-    """Returns the role's permission whose resource ends with ``end``; ``*`` must be the whole resource."""
+    """Returns the role's permission whose resource ends with ``end``, or equals ``end`` if it is ``*``."""
     found = [
         each
         for each in granted
