@@ -297,7 +297,8 @@ class Stack:
         return answers(f"{self.api_url}/health")
 
     def _write_environment(self) -> None:
-        env_file.write(self.env_file, self.variables(), (self.api_port, self.aws_port), self.users.file)
+        endpoint_port = int(self.cloud.endpoint.rpartition(":")[2])
+        env_file.write(self.env_file, self.variables(), (self.api_port, endpoint_port), self.users.file)
 
     def _lock(self, say: Say) -> AbstractContextManager[None]:
         return exclusive_lock(self.folder / "lock", lambda: say("  waiting for another command on this stack to end"))

@@ -177,7 +177,7 @@ def differences(one: Template, other: Template) -> set[str]:
 
 def test_every_difference_of_the_local_stage_is_in_the_decisions() -> None:
     page = (ROOT / "docs" / "decisions" / "local-cloud.md").read_text()
-    section = page.split("## What the local stage does differently\n")[1].split("\n## ")[0]
+    section = page.split("## Differences between a local stage and AWS\n")[1].split("\n## ")[0]
     listed = set(re.findall(r"^\| `([^`]+)` \|", section, flags=re.MULTILINE))
     assert differences(resolve(Local="true"), resolve(Local="false")) == listed
 
