@@ -36,7 +36,7 @@ from local.stack import Stack
 
 HERE = Path(__file__).parent
 PEER = "smallest Chalice route"
-# Our routes may take at most a quarter longer than the smallest ones.
+# Our routes are allowed to take 25 % longer than the smallest routes.
 GOAL = 1 / 1.25
 # The number of requests to each of the two servers, per route and round.
 REQUESTS = 50

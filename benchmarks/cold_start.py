@@ -30,7 +30,7 @@ from local.processes import basic_environment
 from local.stack import Stack
 
 PEER = "minimal function"
-# A cold start may take a quarter longer than the minimal function's. Our import may take 80 ms if boto3's takes 150 ms.
+# A cold start may take at most 25 % longer than the minimal function's, and our import 80 ms if boto3's takes 150 ms.
 GOAL = 1 / 1.25
 IMPORT_GOAL = 150 / 80
 TIMED = """

@@ -58,7 +58,7 @@ class Clone:
         )
 
     def run(self, command: str) -> float:
-        """Runs a command, and returns its seconds."""
+        """Runs a command, and returns how many seconds it took."""
         began = time.monotonic()
         with self.command(command) as process:
             output = process.stdout.read() if process.stdout else ""

@@ -1,7 +1,6 @@
 """``python -m benchmarks.limits``: measures sizes and times, and compares them with the promised limits.
 
-It deploys a separate stack, as ``make run`` does. With ``--clone``, it also measures ``make run`` in a fresh clone:
-first with downloads, and then when everything is installed.
+It deploys a separate stack, as ``make run`` does. With ``--clone``, it also measures ``make run`` in a fresh clone.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ def row(promise: str, measured: float, limit: float, unit: str, note: str = "") 
 
 
 def _clone() -> Iterator[bool]:
-    """Measures ``make run`` in a clone of the last commit, at first with nothing installed."""
+    """Measures ``make run`` in a clone of the last commit, with nothing installed."""
     with TemporaryDirectory() as folder:
         subprocess.run(["git", "clone", "--quiet", str(ROOT), folder], check=True)
         ports = dict(zip(("CAFE_API_PORT", "CAFE_AWS_PORT", "CAFE_DB_PORT"), map(str, free_ports(3)), strict=True))
@@ -79,9 +78,6 @@ def _clone() -> Iterator[bool]:
 
         try:
             yield row("`make run` from a fresh clone, with downloads", make("run"), 150, "s")
-            make("stop")
-            yield row("`make run` when installed", make("run"), 25, "s")
-            yield row("`make run` on a running stack", make("run"), 25, "s")
         finally:
             make("stop")
 

@@ -84,7 +84,7 @@ def _count_calls(work: Callable[[], int]) -> int:
     def count(model: Any, **_: Any) -> None:
         calls.append(model.name)
 
-    # The work uses both the clients without a region and the clients for the buckets' region.
+    # The measured code uses two sets of clients: with no region set, and for the buckets' region.
     used_clients = [
         clients.aws(*name) for name in (("s3",), ("s3", "us-east-1"), ("cloudwatch",), ("cloudwatch", "us-east-1"))
     ]

@@ -130,7 +130,7 @@ def _cut(text: str, limit: int) -> str:
 
 
 def record(event: dict[str, Any], *, dynamodb: Any, table: str, default_kind: str = "other") -> None:
-    """Stores each message in an SNS event once. Messages are identified by their key or, if that is missing, their id.
+    """Stores each message from an SNS event exactly once. The message's key, or else its id, identifies the message.
 
     ``default_kind`` is the kind of messages that have no ``kind`` attribute, such as alarms.
     """

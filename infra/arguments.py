@@ -10,6 +10,7 @@ from typing import NoReturn
 
 # RDS does not accept names that end with a hyphen or contain two hyphens in a row.
 STAGE = re.compile(r"(?!.*(--|-$))[a-z][a-z0-9-]{0,19}")
+STAGE_RULE = "at most 20 lower-case letters, digits and single hyphens"
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -21,12 +22,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def stage(text: str) -> str:
-    """Returns ``text`` if it is a valid stage name."""
+    """Returns ``text``. Raises ``ArgumentTypeError`` if it is not a valid stage name."""
     if not STAGE.fullmatch(text):
-        given = json.dumps(text)
-        raise argparse.ArgumentTypeError(
-            f"must be at most 20 lower-case letters, digits and single hyphens; got {given}"
-        )
+        raise argparse.ArgumentTypeError(f"must be {STAGE_RULE}; got {json.dumps(text)}")
     return text
 
 

@@ -1,4 +1,4 @@
-"""Runs ``make dev``, which makes each saved edit live on every trigger within a second, without a deploy.
+"""Runs ``make dev``: within a second of a save, every trigger runs the edited code, without a deploy.
 
 Each save is copied into a separate folder. After the API has imported the copy, the functions also run it (see
 ``local/ministack/functions.py``). Until then, or if the import fails, the previous code keeps running.

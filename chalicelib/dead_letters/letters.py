@@ -298,7 +298,7 @@ def _read_execution(message: Message, content: dict[str, Any], origins: Origins)
 
 
 def _text(text: str) -> str:
-    """Returns ``text`` as one line of at most 300 printable characters. Removes links, because they are secret."""
+    """Returns ``text`` on one line, shortened to 300 printable characters and without links, which are secret."""
     line = LINK.sub("(a link)", text[: 10 * TEXT_CHARACTERS])
     line = "".join(character if character.isprintable() else "?" for character in " ".join(line.split()))
     return (line if len(line) <= TEXT_CHARACTERS else line[: TEXT_CHARACTERS - 1] + "…") or "no text"

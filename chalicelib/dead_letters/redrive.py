@@ -107,7 +107,7 @@ class _Redrive:
             self._note(letter, reasons.get(letter.id))
 
     def _send(self, letters: list[Letter]) -> dict[str, str]:
-        """Sends letters to their destinations. Returns, keyed by id, why each unsent letter failed."""
+        """Sends letters to their destinations. Returns the reason for each letter that was not sent, keyed by id."""
         reasons = self._send_orders([each for each in letters if each.kind == "order"])
         for letter in letters:
             if letter.kind != "order" and (reason := self._send_one(letter)):

@@ -9,7 +9,7 @@ Position = tuple[int, int]
 
 
 def next_states(state: Machine) -> list[str]:
-    """Returns the states that may follow. A Choice's default comes first, because it is drawn straight ahead."""
+    """Returns the states that may follow ``state``. A Choice's default, which is drawn straight ahead, comes first."""
     ways = [state.get("Default"), *(choice["Next"] for choice in state.get("Choices", [])), state.get("Next")]
     return list(dict.fromkeys(way for way in ways if way))
 

@@ -20,12 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m infra.deploy",
         description="Deploys a stage of the café, restores its previous release, or destroys it.",
     )
-    parser.add_argument(
-        "stage",
-        metavar="STAGE",
-        type=types.stage,
-        help="the stage's name: at most 20 lower-case letters, digits and single hyphens",
-    )
+    about = f"the stage's name: {types.STAGE_RULE}"
+    parser.add_argument("stage", metavar="STAGE", type=types.stage, help=about)
     parser.add_argument(
         "--project-dir", type=Path, default=REPOSITORY / ".stages", help="the folder for the generated project"
     )

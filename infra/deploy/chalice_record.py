@@ -1,7 +1,7 @@
 """Chalice's record of deployed resources, rebuilt from what exists on AWS.
 
-Chalice writes this file at the end of a deploy and relies on nothing else. After an interrupted deploy, or in another
-clone, it would create a second API and duplicate mappings. The deploy therefore always rebuilds the file first.
+At the end of a deploy, Chalice writes this file, its only record of what is deployed. After an interrupted deploy, or
+in another clone, it would create a second API and duplicate mappings. The deploy therefore always rebuilds the file.
 """
 
 from __future__ import annotations

@@ -14,28 +14,27 @@ SIMULTANEOUS = 5
 
 
 def update(target: Target, config: Mapping[str, Any], package: Mapping[str, str], clients: Clients) -> None:
-    """Updates the functions to ``package``, which is ``{"S3Bucket": name, "S3Key": key}``.
-
-    Only the variable that identifies the build changes in their configuration.
-    """
-    lambda_ = clients("lambda")
-    [stage] = config["stages"].values()
-
-    def update_function(name: str) -> None:
-        function = target.function(name)
-        variables = {
-            **stage["environment_variables"],
-            **stage["lambda_functions"][name].get("environment_variables", {}),
-        }
-        lambda_.update_function_configuration(
-            FunctionName=function, Runtime=RUNTIME, Environment={"Variables": variables}
-        )
-        lambda_.get_waiter("function_updated_v2").wait(FunctionName=function)
-        lambda_.update_function_code(FunctionName=function, **package)
-        lambda_.get_waiter("function_updated_v2").wait(FunctionName=function)
-
+    """Updates all functions to ``package``, except ``migrate``, which every deploy updates first."""
+    lambda_, names = clients("lambda"), config["stages"][target.stage]["lambda_functions"].keys() - {"migrate"}
     with ThreadPoolExecutor(SIMULTANEOUS) as pool:
-        list(pool.map(update_function, stage["lambda_functions"]))
+        list(pool.map(lambda name: update_function(lambda_, target, config, name, package), names))
+
+
+def update_function(
+    lambda_: Any, target: Target, config: Mapping[str, Any], name: str, package: Mapping[str, Any]
+) -> None:
+    """Updates a function's environment variables and code.
+
+    ``package`` is ``{"ZipFile": bytes}`` or ``{"S3Bucket": name, "S3Key": key}``.
+    """
+    function, stage = target.function(name), config["stages"][target.stage]
+    own = stage["lambda_functions"][name].get("environment_variables", {})
+    lambda_.update_function_configuration(
+        FunctionName=function, Runtime=RUNTIME, Environment={"Variables": stage["environment_variables"] | own}
+    )
+    lambda_.get_waiter("function_updated_v2").wait(FunctionName=function)
+    lambda_.update_function_code(FunctionName=function, **package)
+    lambda_.get_waiter("function_updated_v2").wait(FunctionName=function)
 
 
 def is_only_change(config: Mapping[str, Any], serving: Mapping[str, Any]) -> bool:

@@ -11,9 +11,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from infra.deploy import stacks
+from infra.deploy import code, stacks
 from infra.deploy.mysql_location import MysqlLocation
-from infra.deploy.project import RUNTIME
 from infra.deploy.stacks import Stack
 from infra.deploy.target import Clients, DeployError, Say, Target
 
@@ -121,12 +120,7 @@ def migrate_first(target: Target, config: Mapping[str, Any], package: Path, clie
         return False
     if _location_of(deployed) != target.database:
         return False
-    stage = config["stages"][target.stage]
-    variables = stage["environment_variables"] | stage["lambda_functions"]["migrate"]["environment_variables"]
-    lambda_.update_function_configuration(FunctionName=name, Runtime=RUNTIME, Environment={"Variables": variables})
-    lambda_.get_waiter("function_updated_v2").wait(FunctionName=name)
-    lambda_.update_function_code(FunctionName=name, ZipFile=package.read_bytes())
-    lambda_.get_waiter("function_updated_v2").wait(FunctionName=name)
+    code.update_function(lambda_, target, config, "migrate", {"ZipFile": package.read_bytes()})
     migrate(target, clients, say)
     return True
 

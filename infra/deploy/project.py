@@ -162,14 +162,7 @@ def installed_here() -> Path:
     INSTALLED.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=INSTALLED) as made:
         packages = Path(made) / "packages"
-        command = [
-            *pip.install_command(),
-            "--no-compile",
-            "--target",
-            str(packages),
-            "--requirement",
-            str(requirements),
-        ]
+        command = [*pip.install_command(), "--no-compile", f"--target={packages}", f"--requirement={requirements}"]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         if done.returncode:
             raise DeployError(f"pip could not install requirements.txt for the functions:\n{done.stdout.strip()}")

@@ -37,7 +37,7 @@ def test(
     if problems:
         return problems
     names = sorted({*wiring["mappings"], *wiring["subscriptions"], *wiring["notified"]})
-    lambda_ = clients("lambda", ANSWER_SECONDS)
+    lambda_ = clients("lambda")
     with ThreadPoolExecutor() as pool:
         reading = pool.submit(_as_a_manager, outputs, clients)
         running = pool.map(lambda name: _on_empty_event(lambda_, target, name), names)

@@ -36,7 +36,7 @@ def describe(app: Chalice) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Returns the attributes of one of Chalice's objects, and the name of a function."""
+    """Returns a Chalice object as a dictionary of its attributes, and a function as its name."""
     if inspect.isroutine(value):
         return value.__name__
     if hasattr(value, "__dict__"):

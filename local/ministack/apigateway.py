@@ -9,7 +9,8 @@ from typing import Any
 def import_rest_api() -> None:
     """AWS's operations ImportRestApi and PutRestApi create or replace a whole API from a Swagger document.
 
-    MiniStack reads such documents only in CloudFormation. ImportRestApi creates an empty API, and PutRestApi fails.
+    MiniStack reads Swagger documents only from CloudFormation templates: ImportRestApi creates an empty API, and
+    PutRestApi fails.
     ``chalice deploy`` creates the API with ImportRestApi and updates it with PutRestApi and ``mode=overwrite``.
     """
     from ministack.services import apigateway_v1 as gateway

@@ -119,7 +119,7 @@ def shared_code() -> None:
 
 
 def saved_code() -> None:
-    """AWS runs a function's package. Under ``make dev``, functions run the saved code with the package's requirements.
+    """AWS runs only deployed packages. Under ``make dev``, functions run saved code with the package's requirements.
 
     ``local/dev.py`` puts the saved code into the folder LIVE_FOLDER. A process that runs older code is replaced before
     its next invocation.

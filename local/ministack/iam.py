@@ -151,7 +151,7 @@ def simulation_context() -> None:
     """AWS evaluates a policy simulation with the request's ``ContextEntries``.
 
     MiniStack ignores these entries, so a simulation never allows an action that has a condition. Before it starts, the
-    deploy simulates its own actions.
+    deploy asks IAM to simulate whether it has every permission that it needs.
     """
     from ministack.core import iam_evaluator
     from ministack.services import iam

@@ -11,7 +11,7 @@ PRIVATE = 0o077
 
 
 def saved_state() -> None:
-    """AWS keeps its state. MiniStack saves its state on SIGUSR1, so that the next start needs no deploy.
+    """AWS never loses its state. MiniStack saves its state on SIGUSR1, so that the next start needs no deploy.
 
     MiniStack itself saves its state only when it ends, and the objects of S3 not at all.
     """

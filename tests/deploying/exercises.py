@@ -313,7 +313,7 @@ def rendered(stage: Stage, name: str = "exercise", more: str = "") -> Answer:
 
 
 def render_breaks_off(stage: Stage) -> Answer:
-    """Renders the longest possible page, with a kilobyte for each bean."""
+    """Renders the longest possible page, with a kilobyte of text for each bean."""
     text = "&" * 250
     row = f"1,s,c,s,e,p,1,t,{text},1,1,{text}\r\n"
     return nothing_left_behind(stage, "render_report", lambda name: rendered(stage, name, row * WHOLE_INVENTORY))

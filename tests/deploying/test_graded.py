@@ -73,7 +73,7 @@ class Role:
         [self.name] = [each["RoleName"] for each in roles if each["RoleName"].startswith(prefix)]
 
     def without(self, rights: list[tuple[str, str]]) -> AbstractContextManager[None]:
-        """Removes pairs of an action and a resource from the role while the block runs."""
+        """Removes the given actions on the given resources from the role's permissions while the block runs."""
         [policy] = self._iam.list_role_policies(RoleName=self.name)["PolicyNames"]
         document = self._iam.get_role_policy(RoleName=self.name, PolicyName=policy)["PolicyDocument"]
         pairs = [

@@ -1,4 +1,4 @@
-"""MySQL failures through the functions' own connection. Each failure raises its own error."""
+"""MySQL failures, as the functions' own connection reports them. Each failure raises its own error."""
 
 import json
 import re

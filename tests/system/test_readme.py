@@ -178,5 +178,5 @@ def test_sourcing_the_environment_sets_every_other_variable(system: System) -> N
 
 
 def code() -> list[str]:
-    """Returns all code in the pages."""
+    """Returns all the code blocks and inline code in the pages."""
     return [*BLOCKS, *re.findall(r"`([^`\n]+)`", README)]

@@ -38,7 +38,7 @@ def test_a_result_is_worse_if_its_whole_spread_is_below_the_recorded_one() -> No
     assert "| **worse** than 2.50 |" in page.line(result(1.0, 1.5, 1.9).compared_with(before)).replace("1.50 ", "")
     for new, recorded in ((result(1.0, 1.5, 2.1), before), (result(4.0, 5.0), before), (result(1.0), None)):
         assert new.compared_with(recorded) == new
-    # A result without a spread may vary by a fifth.
+    # A result recorded without a spread is allowed to vary by 20 %.
     assert result(1.7).compared_with(result(2.0)).worse_than is None
     assert result(1.2).compared_with(result(2.0)).worse_than == 2.0
 

@@ -78,7 +78,7 @@ def function_of(template: Template, machine: str, state: dict[str, Any]) -> str:
 
 
 def pauses(retry: dict[str, Any]) -> float:
-    """Returns the maximum total seconds that a retrier waits between tries."""
+    """Returns the longest total time in seconds that a retrier waits between attempts."""
     return sum(
         min(retry["IntervalSeconds"] * retry["BackoffRate"] ** number, retry["MaxDelaySeconds"])
         for number in range(retry["MaxAttempts"])

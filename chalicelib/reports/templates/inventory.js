@@ -1,5 +1,5 @@
 "use strict";
-// Sorting by supplier keeps the groups of beans. Sorting by any other column merges the groups into one list.
+// Beans are grouped by supplier only while the list is sorted by supplier. Any other order shows a single list.
 const table = document.getElementById("beans");
 if (table) {
   const groups = [...table.tBodies];

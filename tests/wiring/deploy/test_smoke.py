@@ -89,7 +89,7 @@ def run(target: Target, url: str, package: Path, services: Mock) -> Run:
 
     def test(url: str = url) -> list[str]:
         outputs = {"REST_API_URL": url, "USER_POOL_ID": "pool", "USER_POOL_CLIENT_ID": "console"}
-        return smoke.test(target, outputs, WIRING, package, lambda *_: services)
+        return smoke.test(target, outputs, WIRING, package, lambda _: services)
 
     return test
 
