@@ -22,6 +22,7 @@ import pymysql
 
 from benchmarks.cloud import client, whole_stack
 from infra.deploy.project import package_file, package_sizes
+from infra.functions import NAMES
 from local import chromium
 from local.api import Api
 from local.processes import free_ports
@@ -31,6 +32,8 @@ ROWS = 1_000_000
 ORDERS = 500
 PAINTS = 5
 MB = 1_000_000
+# Linux shortens a process's name to 15 characters.
+NAMES_OF_PROCESSES = {name[:15]: name for name in NAMES}
 # Chromium's own measurements: the milliseconds until the first paint, and the bytes loaded.
 FIRST_PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 LOADED = "() => performance.getEntries().reduce((sum, { decodedBodySize = 0 }) => sum + decodedBodySize, 0)"
@@ -187,14 +190,14 @@ class Memory:
     def _look(self) -> None:
         for process in Path("/proc").glob("[0-9]*"):
             try:
-                command = (process / "cmdline").read_text() + str((process / "cwd").readlink())
-                found = re.search(r"ministack-lambda-cafe-dev-([a-z_]+)-", command)
+                name, folder = (process / "comm").read_text().strip(), str((process / "cwd").readlink())
                 peak = re.search(r"VmHWM:\s+(\d+) kB", (process / "status").read_text())
             except OSError:
                 # The process has ended or belongs to another user.
                 continue
-            if found and peak and self._folder in command:
-                self._peaks[found[1]] = max(self._peaks.get(found[1], 0), int(peak[1]) * 1024)
+            if name in NAMES_OF_PROCESSES and peak and self._folder in folder:
+                function = NAMES_OF_PROCESSES[name]
+                self._peaks[function] = max(self._peaks.get(function, 0), int(peak[1]) * 1024)
 
     def stop(self) -> dict[str, int]:
         """Stops watching, and returns each function's peak resident memory in bytes."""

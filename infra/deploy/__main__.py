@@ -12,7 +12,7 @@ from infra.deploy import preflight, project, removal
 from infra.deploy.mysql_location import MysqlLocation
 from infra.deploy.resources_of_stage import existing_resources, lines_by_kind
 from infra.deploy.stage import Stage
-from infra.deploy.target import FAILURES, REPOSITORY, DeployError, Target, client
+from infra.deploy.target import FAILURES, REPOSITORY, Clients, DeployError, Target, cached_clients
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,15 +54,16 @@ def main(arguments: list[str] | None = None) -> int:
         database=database,
         origins=tuple(given.origin),
     )
+    clients = cached_clients()
     try:
         project.require_runtime()
-        caller = preflight.caller_identity(client)
+        caller = preflight.caller_identity(clients)
         say(str(caller))
-        stage = Stage(target, client, caller, Question(given.yes), say, check_permissions=not given.unchecked)
+        stage = Stage(target, clients, caller, Question(given.yes), say, check_permissions=not given.unchecked)
         if given.destroy:
-            if not (given.yes or _confirms_removal(target, caller.account, given.keep_data)):
+            if not (given.yes or _confirms_removal(target, clients, caller.account, given.keep_data)):
                 return 1
-            removal.destroy(target, client, caller.account, given.keep_data, say)
+            removal.destroy(target, clients, caller.account, given.keep_data, say)
         else:
             outputs = stage.rollback() if given.rollback else stage.deploy()
             if not given.local:
@@ -80,8 +81,8 @@ def _show_addresses(target: Target, outputs: Mapping[str, str]) -> None:
     say(f"  all outputs       {target.project / f'{target.stage}.outputs.json'}")
 
 
-def _confirms_removal(target: Target, account: str, keep_data: bool) -> bool:
-    resources = existing_resources(target, client, account)
+def _confirms_removal(target: Target, clients: Clients, account: str, keep_data: bool) -> bool:
+    resources = existing_resources(target, clients, account)
     say(f"Resources of {target.stage}:\n" + "\n".join(lines_by_kind(resources)))
     removed = "all but its tables and buckets" if keep_data else "all of it with all its data"
     if input(f"Type {target.stage} to remove {removed}: ") == target.stage:

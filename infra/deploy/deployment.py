@@ -59,7 +59,7 @@ class Deployment:
 
     def preflight(self) -> None:
         """Checks the parameters. ``Changes`` checks the account before the first change."""
-        supported = set().union(*map(stacks.parameters_of, (stacks.template(), database.template())))
+        supported = frozenset().union(*map(stacks.parameters_of, (stacks.template(), database.template())))
         if unknown := sorted(self.context.target.parameters.keys() - supported):
             names = ", ".join(unknown)
             raise DeployError(f"--parameter {names}: neither infra/resources.yaml nor infra/database.yaml has it")
@@ -147,7 +147,7 @@ class Deployment:
         self.outputs = self._all_outputs()
 
     def apply_settings(self) -> None:
-        if not self.functions_are_current:
+        if not (self.functions_are_current or self.only_code_changed):
             wiring.apply(self.target, wiring.desired(self.target, self.outputs), self.clients, self.say)
 
     def check(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,8 @@ POLICY = REPOSITORY / "infra" / "deployer-policy.json"
 CONCURRENT_FUNCTIONS = 100
 # Lambda sets aside this much concurrency for functions without reserved concurrency.
 UNRESERVED_FUNCTIONS = 100
+# IAM limits the number of simulations per second.
+SIMULTANEOUS = 4
 # The size of one function's package. Lambda stores two packages during an update.
 PACKAGE_BYTES = 20_000_000
 
@@ -133,33 +137,38 @@ def missing_permissions(target: Target, clients: Clients, caller: CallerIdentity
     Raises ``PermissionsUnknown`` if IAM returns no result: root has no policies, and some callers may not simulate.
     """
     source = _identity_with_policies(caller)
-    policy = json.loads(POLICY.read_text())
-    missing = []
-    for statement in policy["Statement"]:
+    iam = clients("iam")
+
+    def denied(question: dict[str, Any]) -> list[str]:
+        try:
+            answer = iam.simulate_principal_policy(PolicySourceArn=source, **question)
+        except (ClientError, BotoCoreError) as error:
+            raise PermissionsUnknown(f"{error}".splitlines()[0]) from error
+        return [
+            f"  {each['EvalActionName']} on {each['EvalResourceName']}"
+            for each in answer["EvaluationResults"]
+            if each["EvalDecision"] != "allowed" and not _needs_more_context(each)
+        ]
+
+    with ThreadPoolExecutor(SIMULTANEOUS) as pool:
+        return [line for lines in pool.map(denied, _questions(target, caller)) for line in lines]
+
+
+def _questions(target: Target, caller: CallerIdentity) -> Iterator[dict[str, Any]]:
+    """Yields the arguments of a permission simulation for each statement and resource in the deployer's policy."""
+    for statement in json.loads(POLICY.read_text())["Statement"]:
         # The simulation rejects wildcards, so only the statement's other actions are checked.
         actions = [each for each in _as_list(statement["Action"]) if "*" not in each]
-        resources = [_example(each, target, caller) for each in _as_list(statement["Resource"])]
         context = [
             {"ContextKeyName": key, "ContextKeyValues": [_example(each, target, caller)], "ContextKeyType": "string"}
             for conditions in statement.get("Condition", {}).values()
             for key, values in conditions.items()
             for each in _as_list(values)[:1]
         ]
-        for resource in resources:
+        for pattern in _as_list(statement["Resource"]):
+            resource = _example(pattern, target, caller)
             own = [each for each in actions if resource == "*" or resource.split(":")[2] == each.partition(":")[0]]
-            try:
-                answer = clients("iam").simulate_principal_policy(
-                    PolicySourceArn=source, ActionNames=own, ResourceArns=[resource], ContextEntries=context
-                )
-            except (ClientError, BotoCoreError) as error:
-                raise PermissionsUnknown(f"{error}".splitlines()[0]) from error
-            denied = [
-                each
-                for each in answer["EvaluationResults"]
-                if each["EvalDecision"] != "allowed" and not _needs_more_context(each)
-            ]
-            missing += [f"  {each['EvalActionName']} on {each['EvalResourceName']}" for each in denied]
-    return missing
+            yield {"ActionNames": own, "ResourceArns": [resource], "ContextEntries": context}
 
 
 def _needs_more_context(result: dict[str, Any]) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 
 from chalice.constants import DEFAULT_LAMBDA_ARCHITECTURE
 from chalice.deploy.packager import DependencyBuilder, LambdaDeploymentPackager
-from chalice.utils import UI, OSUtils
+from chalice.utils import UI, ChaliceZipFile, OSUtils
 
 from infra import pip
 from infra.deploy.machine import lambda_machine, require_fit, this_machine
@@ -181,13 +181,25 @@ def package_file(project: Path, config: dict[str, Any]) -> Path:
     return Path(packager.deployment_package_filename(str(project), RUNTIME))
 
 
+class _QuickZip(ChaliceZipFile):
+    """A zip file that is written quickly, for a package that is not sent over a network."""
+
+    def writestr(self, *arguments: Any, **options: Any) -> None:
+        super().writestr(*arguments, **{**options, "compresslevel": 1})
+
+
+class _QuickZips(OSUtils):
+    def open_zip(self, filename: str, mode: str, compression: int = zipfile.ZIP_DEFLATED) -> zipfile.ZipFile:
+        return _QuickZip(filename, mode, compression=compression, osutils=self)
+
+
 def build_package(target: Target, config: dict[str, Any]) -> Path:
     """Builds the deployment package for the project's current code, which ``chalice deploy`` then uses.
 
     Raises ``DeployError`` if it lacks a requirement, or contains a compiled module that the functions cannot load.
     """
     _remove_compiled_files()
-    osutils, processor = OSUtils(), architecture(config)
+    osutils, processor = _QuickZips() if target.local else OSUtils(), architecture(config)
     dependencies = DependencyBuilder(osutils, architecture=processor)
     packager = LambdaDeploymentPackager(osutils, dependencies, UI(StringIO()), processor)
     package = Path(packager.create_deployment_package(str(target.project), RUNTIME))

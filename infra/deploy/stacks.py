@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -65,9 +66,10 @@ def spelled_out(value: str | Mapping[str, str], names: Mapping[str, str]) -> str
     return spelled
 
 
-def parameters_of(body: str) -> set[str]:
+@cache
+def parameters_of(body: str) -> frozenset[str]:
     """Returns the names of a template's parameters."""
-    return set(parse(body).get("Parameters", {}))
+    return frozenset(parse(body).get("Parameters", {}))
 
 
 def supported_parameters(body: str, parameters: Mapping[str, str]) -> dict[str, str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import boto3
@@ -60,6 +62,18 @@ def shown(value: Any) -> str:
     if value is None:
         return "not set"
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def cached_clients() -> Clients:
+    """Returns a function like ``client`` that makes each client only once. Several threads may call it."""
+    lock, cached = Lock(), cache(client)
+
+    def clients(service: str, seconds: int = 60) -> Any:
+        # boto3's default session is not thread-safe.
+        with lock:
+            return cached(service, seconds)
+
+    return clients
 
 
 def client(service: str, seconds: int = 60) -> Any:

@@ -5,17 +5,22 @@ The patches fit one version of MiniStack, and the launcher refuses other version
 and change ``VERSION`` and ``ministack-requirements.txt`` together.
 """
 
+import contextlib
 import importlib.util
 import inspect
+import os
+import runpy
 import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 VERSION = "1.5.33"
 HERE = Path(__file__).parent
 # This folder contains MiniStack's packages that functions must not import. `local/cloud.py` installs them.
 PRIVATE_FOLDER = "own"
+PRIVATE_PATH = str(Path(sys.prefix) / PRIVATE_FOLDER)
 
 Patch = Callable[[], None]
 
@@ -27,7 +32,7 @@ def signed_tokens() -> None:
     needs real signatures. The package is in a separate folder, because functions run with the same Python and, as on
     AWS, must package what they import.
     """
-    sys.path.append(str(Path(sys.prefix) / PRIVATE_FOLDER))
+    sys.path.append(PRIVATE_PATH)
 
 
 def patches(more_files: Iterable[Path] = ()) -> list[Patch]:
@@ -52,6 +57,26 @@ def _public_functions(path: Path) -> list[Patch]:
         for name, function in vars(module).items()
         if inspect.isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
     ]
+
+
+def run_worker(script: str, folder: str, variables: dict[str, str], *pipes: Connection) -> None:
+    """Runs a function's worker script in a process that `processes.py` forked.
+
+    ``pipes`` become its standard input, output and error.
+    """
+    for descriptor, pipe in enumerate(pipes):
+        os.dup2(pipe.fileno(), descriptor)
+        pipe.close()
+    sys.stdin, sys.stdout = os.fdopen(0, encoding="utf-8"), os.fdopen(1, "w", encoding="utf-8")
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    sys.path[:] = [path for path in sys.path if path != PRIVATE_PATH]
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(variables)
+    # Linux shows this name in process lists.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text(variables["AWS_LAMBDA_FUNCTION_NAME"].rpartition("-")[2])
+    runpy.run_path(script, run_name="__main__")
 
 
 def main(more_files: Iterable[Path] = ()) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,17 +66,21 @@ class Emulator:
             aws_session_token=keys["SessionToken"],
         )
 
-    def function(self, name: str, code: str) -> str:
-        """Creates a function whose ``handler(event, context)`` is in ``code``. Returns its ARN."""
+    def function(self, name: str, code: str, files: Mapping[str, str] | None = None) -> str:
+        """Creates a function whose ``handler(event, context)`` is in ``code``. Returns its ARN.
+
+        ``files`` are other files of the package and their content.
+        """
         lambda_ = self.client("lambda")
-        arn = lambda_.create_function(**self.function_parameters(name, code))["FunctionArn"]
+        arn = lambda_.create_function(**self.function_parameters(name, code, files))["FunctionArn"]
         wait_for(lambda: lambda_.get_function_configuration(FunctionName=name)["State"] == "Active", name)
         return str(arn)
 
-    def function_parameters(self, name: str, code: str) -> dict[str, Any]:
+    def function_parameters(self, name: str, code: str, files: Mapping[str, str] | None = None) -> dict[str, Any]:
         package = io.BytesIO()
         with zipfile.ZipFile(package, "w") as archive:
-            archive.writestr("app.py", code)
+            for file, content in {"app.py": code, **(files or {})}.items():
+                archive.writestr(file, content)
         runtime = {"Runtime": "python3.11", "Handler": "app.handler", "Timeout": 30, "Role": self.admin_role}
         return {"FunctionName": name, **runtime, "Code": {"ZipFile": package.getvalue()}}
 

@@ -110,6 +110,14 @@ def shared_code(emulator: Emulator) -> bool:
     return bool(emulator.invoke("shares") == emulator.invoke("shares-too"))
 
 
+def forked_processes(emulator: Emulator) -> bool:
+    code = "import sys\ndef handler(event, context): return [name in sys.modules for name in ('boto3', 'cryptography')]"
+    emulator.function("prepared", code)
+    own = "import botocore\ndef handler(event, context): return botocore.own"
+    emulator.function("packages-botocore", own, {"botocore/__init__.py": "own = True"})
+    return (emulator.invoke("prepared"), emulator.invoke("packages-botocore")) == ([True, False], True)
+
+
 def saved_code(emulator: Emulator) -> bool:
     emulator.function("edited", "def handler(event, context): return 'deployed'")
     live = emulator.cloud.live
