@@ -47,9 +47,9 @@ TOO_OLD["Body"] = json.dumps(json.loads(TOO_OLD["Body"]) | {"responsePayload": N
 TIMELESS = invocation("receive_upload", s3_event("a"))
 del TIMELESS["timestamp"]
 ANNOUNCED = {"Records": [stream_record()]}
-UNSTARTED, REFUSED = "it could not be started", "AccessDeniedException: The role may not start it"
+UNSTARTED, REFUSED = "the report could not be started", "AccessDeniedException: The role may not start it"
 
-NO_FUNCTION = "store_orders failed on the whole batch: see its log"
+NO_FUNCTION = "the function store_orders failed on the whole batch: see the function's log"
 # Keyed by description: the message, its kind, and the fields that differ from a MySQL failure after three tries.
 DEAD_ORDERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "order o-1 of customer Zoë": (message(ORDER), "order", {"since": SENT, "why": NO_FUNCTION, "tries": 5}),
@@ -71,7 +71,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "upload a (without its time)": (message(TIMELESS), "upload", {"since": SENT}),
     "notification 'Inventory report ready'": (lost("record_notification", sns_event()), "notification", {}),
     "alarm n-1, which has no subject": (lost("record_alarm", sns_event(Subject=None)), "alarm", {}),
-    "alarm 'A'": (TOO_OLD, "alarm", {"why": "it expired before the function could run", "tries": 0}),
+    "alarm 'A'": (TOO_OLD, "alarm", {"why": "the event expired before the function could run", "tries": 0}),
     "announcement of order o-1 of customer Zoë": (
         lost("announce_orders", ANNOUNCED, approximateInvokeCount=None),
         "announcement",
@@ -81,7 +81,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "notification 'Inventory report ready' (not delivered)": (
         message(envelope(), ErrorCode="404", ErrorMessage="not found"),
         "notification",
-        {"since": DELIVERED, "why": "SNS could not deliver it to a subscriber: not found", "tries": None},
+        {"since": DELIVERED, "why": "SNS could not deliver the message to a subscriber: not found", "tries": None},
     ),
     "alarm 'ALARM'": (
         message(envelope(TopicArn=ALARMS, Subject="ALARM", MessageAttributes={})),
@@ -91,7 +91,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "3 changes of the orders table, the first at 2026-11-21T03:00:00.000000Z": (
         message(position()),
         "stream",
-        {"why": "announce_orders failed on the whole batch (RetryAttemptsExhausted)", "tries": 101},
+        {"why": "RetryAttemptsExhausted: the function announce_orders failed on the whole batch", "tries": 101},
     ),
     "the scheduled storage report storage-d32c5kddcf5bb8c3": (
         message(schedule(), **NOT_STARTED),
@@ -371,8 +371,8 @@ def test_the_new_orders_at_a_position_are_read_from_the_stream_and_announced(
 @pytest.mark.parametrize(
     ("missing", "why"),
     [
-        ({"trimmed": True}, "these changes are over 24 hours old and no longer in the stream; the orders are stored"),
-        ({"end": 6}, "the stream did not return all of these changes"),
+        ({"trimmed": True}, "the orders are stored, but their changes are no longer in the stream after 24 hours"),
+        ({"end": 6}, "the stream did not return all changes in this batch"),
     ],
 )
 def test_a_position_whose_changes_are_not_all_on_the_stream_is_kept(
@@ -394,7 +394,7 @@ def test_a_letter_that_cannot_go_back_is_kept(api: Api, aws: Aws, functions: Fun
     put(aws, DEAD, ORDER)
     result = redrive(api)
     assert (result["redriven"], result["left"]) == (2, 3)
-    no_content = "it looks like a dead letter, but AWS rejects its content"
+    no_content = "the message has the format of a dead letter, but AWS rejects its content"
     assert {each["id"]: (each["what"], each["why"]) for each in result["kept"]} == {
         upload: ("upload a", "Invoke was refused: AccessDeniedException"),
         unknown: ("a message in an unknown format", "its origin is unknown"),
@@ -462,7 +462,7 @@ def test_a_delete_that_fails_is_retried_and_then_reported(
     monkeypatch.setattr(aws.sqs, "delete_message_batch", lambda **given: answers.pop() if answers else delete(**given))
     result = redrive(api)
     assert (result["redriven"], result["left"]) == (1, faults - 1)
-    why = ["it was redriven but could not be deleted, so it also remains here"]
+    why = ["the dead letter was redriven but could not be deleted"]
     assert [each["why"] for each in result["kept"]] == why * (faults - 1)
     assert len(aws.queued()) == 1
 
@@ -509,7 +509,7 @@ def test_letters_stay_hidden_for_longer_than_any_call_can_take() -> None:
         ([], "body: must be an object, or nothing"),
         ({"all": True}, "all: is not a field of a redrive"),
         ({"ids": []}, "ids: must be a list of 1 to 100 ids"),
-        ({"ids": ["a\n"]}, "ids: each must be the id"),
+        ({"ids": ["a\n"]}, "ids: must contain only ids of dead letters"),
     ],
 )
 def test_an_invalid_redrive_request_says_what_is_wrong(api: Api, body: Any, problem: str) -> None:
