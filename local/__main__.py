@@ -1,4 +1,4 @@
-"""The command ``python -m local``, which starts, inspects, uses and stops the stack on this machine."""
+"""Implements the command ``python -m local``, which starts, inspects, uses and stops the local stack."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def status(stack: Stack) -> None:
 
 
 def env(stack: Stack) -> None:
-    stack.variables()  # if nothing is deployed yet, raises an error that names the command to run
+    stack.variables()  # If nothing is deployed yet, variables() raises an error that names the command to run.
     print(stack.env_file)
 
 
@@ -74,7 +74,8 @@ def redrive(api: Api) -> None:
 
 
 def api(stack: Stack, stage: str | None) -> Api:
-    """Returns a client for this stack's API, or for the API at CAFE_API_URL with the manager's token in CAFE_TOKEN.
+    """Returns a client for the local stack's API, or for the API at CAFE_API_URL with the manager's token in
+    CAFE_TOKEN.
 
     Raises ``StackError`` if the API at CAFE_API_URL does not belong to ``stage``.
     """
@@ -95,7 +96,7 @@ def api(stack: Stack, stage: str | None) -> Api:
 
 
 def user(stack: Stack, name: str, group: str) -> None:
-    """Creates a user in this stack. For a stage on AWS, use ``python -m infra.users``."""
+    """Creates a user in the local stack. For a stage on AWS, use ``python -m infra.users``."""
     from infra import users
 
     if problem := users.validation_error(name, group):
@@ -105,20 +106,20 @@ def user(stack: Stack, name: str, group: str) -> None:
 
 
 def show_logs(stack: Stack, shown: logs.Filter, once: bool) -> None:
-    # Ctrl-C is how a person ends it.
+    # Pressing Ctrl-C is the normal way to stop following the logs.
     with suppress(KeyboardInterrupt):
         logs.follow(stack, shown, once=once)
 
 
 def dev(stack: Stack, function: str | None, port: int) -> None:
-    # Only `make dev` installs this module's requirements.
+    # The module is imported only here, because only `make dev` installs its requirements.
     from local import dev
 
     dev.run(stack, function, port)
 
 
 def keep_to_this_machine(environment: MutableMapping[str, str]) -> None:
-    """Removes the AWS variables, and makes requests to 127.0.0.1 bypass proxies."""
+    """Removes all AWS variables from ``environment``, and makes requests to 127.0.0.1 bypass proxies."""
     for name in [name for name in environment if name.startswith("AWS_")]:
         del environment[name]
     environment.update(NO_PROXY)

@@ -46,8 +46,10 @@ def stream_failures() -> None:
     progress: dict[str, dict[str, int]] = {}
 
     def deliver(mapping: dict[str, Any], function: Any, records: list[dict[str, Any]]) -> Any:
-        """Processes the records. After an error, MiniStack's poller calls ``deliver`` again with the same first
-        record."""
+        """Processes the records.
+
+        After an error, MiniStack's poller calls ``deliver`` again with the same first record.
+        """
         first = f"{mapping['UUID']} {records[0]['eventID']}"
         # Contains the number of processed records, and the next batch's size and number of retries.
         state = progress.setdefault(first, {"done": 0, "size": len(records), "retries": 0})

@@ -167,8 +167,11 @@ def saved_code() -> None:
 
 
 def time_stops_for_a_debugger() -> None:
-    """AWS never suspends a time-out. Under ``make dev``, function time-outs and visibility time-outs of messages are
-    suspended while a debugger holds a function."""
+    """AWS never suspends a time-out.
+
+    Under ``make dev``, function time-outs and visibility time-outs of messages are suspended while a debugger holds a
+    function.
+    """
     from ministack.core import lambda_runtime
     from ministack.services import lambda_svc
 
@@ -208,8 +211,10 @@ def _saved_code() -> str | None:
 
 
 def _is_held() -> bool:
-    """Returns whether a debugger holds a function's process. Each held process has a file named after its process
-    id."""
+    """Returns whether a debugger holds a function's process.
+
+    Each held process has a file named after its process id.
+    """
     for file in Path(os.environ["LIVE_FOLDER"]).glob("held/*"):
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(file.name), 0)
