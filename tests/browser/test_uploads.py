@@ -1,4 +1,4 @@
-"""The Uploads tab: choosing or dropping a file, and the result of its import line by line."""
+"""Tests the Uploads tab. A file is chosen or dropped, and the page shows the result of its import line by line."""
 
 from __future__ import annotations
 
