@@ -116,7 +116,7 @@ REFUSAL = "MySQL refuses: no such table"
         ("FAILED", {"error": "States.Runtime"}, "States.Runtime"),
         ("FAILED", {}, "no reason is known"),
         ("TIMED_OUT", {}, "the report timed out"),
-        ("ABORTED", {}, "the report was stopped by hand"),
+        ("ABORTED", {}, "the report was stopped manually"),
     ],
 )
 def test_a_failed_report_says_why(api: Api, aws: Aws, status: str, fields: dict[str, str], reason: str) -> None:

@@ -56,7 +56,7 @@ def run_by_hand(aws: Aws, kind: str, name: str, started_at: datetime) -> None:
     [
         *(({"kind": kind}, ["kind: must be one of inventory, storage"]) for kind in ("coffee", None, ["storage"])),
         *(({"kind": "storage", "mode": mode}, ["mode: must be one of listing, metrics"]) for mode in ("guess", {})),
-        ({"mode": "listing"}, ["mode: is only for reports of kind storage"]),
+        ({"mode": "listing"}, ["mode: is allowed only for storage reports"]),
         ({"since": "2026"}, ["since: is not a field of a report"]),
         (
             {"kind": 1, "mode": 2, "a\u0000\ud800": 3},

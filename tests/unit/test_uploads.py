@@ -76,7 +76,7 @@ def test_a_quantity_that_is_not_a_whole_number_in_range_is_named(quantity: str) 
     assert isinstance(row, BadRow)
     assert row.line == 2
     assert "quantity is" in row.reason
-    assert "not a whole number from 0 to 2,147,483,647" in row.reason
+    assert "must be a whole number from 0 to 2,147,483,647" in row.reason
 
 
 def test_an_empty_name_is_named_with_every_other_problem_of_its_row() -> None:
@@ -198,7 +198,7 @@ def test_rows_and_broken_quotes_have_a_limit(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_file_of_50_mb_is_read_and_a_larger_one_is_not() -> None:
     s3 = SimpleNamespace(get_object=lambda **_: {"Body": "the file"})
     assert receiving._open(Upload.from_record(event("inventory/a.csv", size=FILE_BYTES)), s3, "uploads") == "the file"
-    with pytest.raises(NotImported, match=r"^the file is larger than 50\.0 MB; upload it in parts$"):
+    with pytest.raises(NotImported, match=r"^the file is larger than 50\.0 MB; split it into smaller files$"):
         receiving._open(Upload.from_record(event("inventory/a.csv", size=FILE_BYTES + 1)), s3, "uploads")
 
 
