@@ -76,7 +76,7 @@ BAD_ITEMS = "items: must be a list of 1 to 100 objects with item and quantity"
         (body(requestedBy="eve"), ["requestedBy: is not a field of an order"]),
         (body(**{"a\n\ud800": 1}), ['"a\\n\\ud800": is not a field of an order']),
         (body(**{"x" * 100_000: 1}), [f"{'x' * 40}: is not a field of an order"]),
-        (body(items=[{"item": "x"}]), ["items: cannot be combined with item or quantity; leave those out"]),
+        (body(items=[{"item": "x"}]), ["items: cannot be combined with item or quantity; send either items or item"]),
         *(({"customerID": "c", "items": each}, [BAD_ITEMS]) for each in ([], {}, [{"item": "x"}] * 101)),
         ({"customerID": "c", "items": ["x"]}, ["items[0]: must be an object with item and quantity"]),
         (
@@ -88,8 +88,8 @@ BAD_ITEMS = "items: must be a list of 1 to 100 objects with item and quantity"
             ],
         ),
         ([body(), []], ["orders[1]: must be an object with customerID and item or items"]),
-        ([], ["orders: must be 1 to 100 orders, not 0"]),
-        ([body()] * 101, ["orders: must be 1 to 100 orders, not 101"]),
+        ([], ["orders: must contain 1 to 100 orders, not 0"]),
+        ([body()] * 101, ["orders: must contain 1 to 100 orders, not 101"]),
         *((each, ["body: must be an object with customerID and item or items"]) for each in ("order", None, 5, True)),
     ],
 )
@@ -178,7 +178,7 @@ def test_only_orders_that_are_not_stored_are_queued_each_once(aws: Aws) -> None:
 
 def test_every_order_that_is_stored_with_different_content_is_named(aws: Aws) -> None:
     store(aws, messages(order("o-1"), order("o-2"), order("o-3")))
-    with pytest.raises(Conflict, match=r"^orderID: already stored with different content: o-1, o-3"):
+    with pytest.raises(Conflict, match=r"^orderID: is already stored with different content: o-1, o-3"):
         enqueue(aws, order("o-1", quantity=9), order("o-2"), order("o-3", quantity=9), order("o-4"))
     assert aws.queued() == []
 

@@ -43,9 +43,7 @@ def test_a_body_comes_as_text_as_bytes_or_as_base64_and_can_be_empty() -> None:
 def test_1_mb_is_counted_in_bytes() -> None:
     with pytest.raises(BodyTooLarge) as caught:
         body("é" * 500_001)
-    assert str(caught.value) == (
-        "the body has 1,000,002 bytes, but at most 1,000,000 are allowed: send it in smaller parts"
-    )
+    assert str(caught.value) == "the body has 1,000,002 bytes (maximum 1,000,000): send several smaller requests"
     assert body(json.dumps("x" * 999_998)) == "x" * 999_998
 
 

@@ -205,7 +205,7 @@ def test_an_order_that_the_table_never_accepted_is_a_dead_letter_with_that_reaso
     with answering(aws, THROTTLED):
         assert store(aws, {"Records": [message(order().to_json(), received=5)]}) == []
     (letter,) = dead(aws)
-    assert letter["MessageAttributes"]["reason"]["StringValue"].startswith("the orders table could not store it")
+    assert letter["MessageAttributes"]["reason"]["StringValue"].startswith("the orders table could not store the order")
 
 
 def test_a_failed_message_is_named_even_if_its_retry_delay_cannot_be_shortened(aws: Aws) -> None:
