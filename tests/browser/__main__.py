@@ -1,7 +1,7 @@
 """Takes the README's screenshots of the console, on a stack with one day of a café's orders.
 
-Run it with ``python -m tests.browser [FOLDER]``. All data passes through the deployed system. The placement times of
-the orders are spread over the day.
+Run the script with ``python -m tests.browser [FOLDER]``. All data passes through the deployed system. The placement
+times of the orders are spread over the day.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MENU = (
     *("Flat white", "Espresso", "Cappuccino", "Cortado", "Cold brew"),
     *("Almond croissant", "Cheesecake", "Matcha latte"),
 )
-# Each screenshot is reduced to this number of colors to keep the file small.
+# ``COLORS`` limits the number of colors in each screenshot to keep the file small.
 COLORS = 128
 
 

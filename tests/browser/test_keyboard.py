@@ -10,7 +10,7 @@ from tests.browser.console import PHONE, TABS, Console, Person
 from tests.browser.steps import new_customer, place
 from tests.system.system import System
 
-# This number limits how often a loop presses Tab. Every page has fewer Tab stops.
+# ``MOST`` limits how often a loop presses Tab. Every page has fewer Tab stops than this limit.
 MOST = 150
 # This script counts the elements that Tab reaches. In a group of radio buttons, Tab reaches only the checked button.
 STOPS = """() => {
@@ -18,8 +18,8 @@ STOPS = """() => {
   const shown = [...document.querySelectorAll(wanted)].filter((each) => !each.disabled && each.checkVisibility());
   return shown.filter((each) => each.type !== "radio" || each.checked).length;
 }"""
-# This script returns the focused element and whether its focus is visible. For an element that already had the focus,
-# it returns null.
+# This script returns the focused element and whether its focus is visible. The script returns null for an element that
+# already had the focus.
 FOCUSED = """() => {
   const element = document.activeElement;
   if (element === document.body) return null;

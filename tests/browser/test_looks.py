@@ -25,7 +25,7 @@ DEVICES = {"desktop": DESKTOP, "phone": PHONE}
 
 
 def looks(*short: str) -> pytest.MarkDecorator:
-    """Runs a test in each theme on each device. Combinations that are not in ``short`` get the marker ``long``."""
+    """Runs a test in each theme on each device. Combinations that ``short`` does not list get the marker ``long``."""
     return pytest.mark.parametrize(
         ("theme", "device"),
         [

@@ -13,7 +13,7 @@ from tests.system.system import System, wait_for
 
 
 def figure(view: Locator, name: str) -> int:
-    """Returns the large number in the tile with this name."""
+    """Returns the large number in the tile with the label ``name``."""
     tile = view.locator("dl > div", has=view.page.get_by_role("term").filter(has_text=name))
     text = tile.get_by_role("definition").first.inner_text()
     return int(re.sub(r"\D", "", text))

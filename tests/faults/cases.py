@@ -18,7 +18,7 @@ from tests.system.wire import Fault
 
 Case = Callable[[Faulty], AbstractContextManager[Any]]
 
-# One AWS call has fewer attempts than this number, so the flow itself must handle some of the faults.
+# ``SOME`` exceeds the number of attempts of one AWS call, so the flow itself must handle some of the faults.
 SOME = 5
 
 short = pytest.mark.short
@@ -42,7 +42,7 @@ def publishing(text: str, fault: Fault, **how: Any) -> Case:
 def killing(operation: str, function: str, *, done: bool = False, first: int = 2) -> Case:
     """Returns a case that kills the function's process before a call takes effect.
 
-    With ``done``, it kills the process after the call takes effect.
+    With ``done``, the case kills the process after the call takes effect.
     """
     return lambda system: system.wire.fault(
         operation,

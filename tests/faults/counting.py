@@ -54,7 +54,7 @@ def settled(system: Faulty, look: Callable[[], bool], seconds: float = 60) -> No
 def settled_or_dead(system: Faulty, missing: Callable[[], set[str]], seconds: float = 60) -> set[str]:
     """Waits until every item in ``missing`` is in a dead-letter queue. Returns the ids of these dead letters.
 
-    A dead letter can still leave the queue and arrive later.
+    A dead letter can still leave the queue and be processed later.
     """
     waiting: set[str] = set()
 
@@ -96,7 +96,7 @@ def redrive(system: Faulty, *about: str) -> None:
 def inbox(system: Faulty, about: str | None = None) -> list[dict[str, Any]]:
     """Reads notifications directly from the DynamoDB table.
 
-    With ``about``, it returns only notifications that contain that text.
+    With ``about``, the function returns only notifications that contain that text.
     """
     names = ("notificationID", "subject", "message")
     only = {
@@ -159,7 +159,7 @@ def send(system: Faulty, orders: Iterable[dict[str, Any] | str]) -> list[str]:
 def stream_records(system: Faulty, wanted: Iterable[str] | None = None) -> list[dict[str, Any]]:
     """Returns stream records in the form in which Lambda functions receive them.
 
-    Without ``wanted``, it returns the records of all orders.
+    Without ``wanted``, the function returns the records of all orders.
     """
     arn, ids = system.env["ORDERS_STREAM_ARN"], set(wanted or ())
     found = []

@@ -1,6 +1,6 @@
 """Runs the long tests: a load test with random faults, outages, and a soak test.
 
-Start these tests with ``python -m tests.faults``. Each test has its own stack, so it can redrive all dead letters.
+Start these tests with ``python -m tests.faults``. Each test has its own stack, so a test can redrive all dead letters.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Orders:
 def load(system: Faulty, number: int, share: float, say: Say) -> tuple[dict[str, int], float]:
     """Places ``number`` orders while the fraction ``share`` of all AWS calls fails.
 
-    Returns the counts, and the throughput in orders per second. The throughput is measured from the first request to the
+    Returns the counts, and the throughput in orders per second. The measurement lasts from the first request to the
     last announcement.
     """
     orders = Orders(system)
@@ -232,7 +232,7 @@ VICTIMS = ("store_orders", "announce_orders", "receive_upload", "record_notifica
 
 
 def soak(system: Faulty, minutes: float, rate: float, say: Say) -> dict[str, int]:
-    """Sends ``rate`` orders per second. Every ten seconds, it also uploads a file and requests a report.
+    """Sends ``rate`` orders per second. Every ten seconds, the soak test also uploads a file and requests a report.
 
     Every minute, the test restarts MySQL and kills a worker process. Returns the counts, including the memory growth in
     percent.

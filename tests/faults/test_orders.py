@@ -25,7 +25,7 @@ from tests.system.system import Answer, new_id, wait_for
 from tests.system.waiting import at_once
 
 WRITE = "dynamodb:BatchExecuteStatement"
-# This number of faults covers both attempts of every batch, because the batches are written concurrently.
+# The batches are written concurrently, so this number of faults covers both attempts of every batch.
 MANY = 12
 ANNOUNCE = {"operation": "sns:Publish", "caller": "announce_orders"}
 

@@ -1,6 +1,6 @@
 """Runs ``make dev`` on a separate stack with an editable copy of the code.
 
-Tests read and type in the command's terminal.
+Tests read the command's output and type into its terminal.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Starts the AWS emulator MiniStack without the deployed system.
 
-The checks of MiniStack's patches create their own resources in it.
+The checks of MiniStack's patches create their own resources in this emulator.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class UnpatchedCloud(Cloud):
 
 
 class Emulator:
-    """A running MiniStack. All its functions and state machines have the role ``admin_role``."""
+    """A running MiniStack, whose functions and state machines all have the role ``admin_role``."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud

@@ -127,7 +127,8 @@ def after_call(work: Callable[[Call], None]) -> Fault:
     return fault
 
 
-# A ``Refused`` function gets the index and the content of a batch item. It returns whether the fault refuses that item.
+# A ``Refused`` function gets the index and the content of a batch item. The function returns whether the fault refuses
+# that item.
 Refused = Callable[[int, Any], bool]
 
 
@@ -168,7 +169,7 @@ def _refuse_entries(exchange: Exchange, refused: Refused) -> Reply:
 
 
 def _forward_others(exchange: Exchange, name: str, refused: Refused, empty_answer: dict[str, Any]) -> dict[str, Any]:
-    """Sends only the batch items that are not refused to AWS, and returns the response."""
+    """Removes the refused items from the batch, sends the other items to AWS, and returns the response."""
     others = [item for index, item in enumerate(exchange.call.json[name]) if not refused(index, item)]
     return json.loads(exchange.forward_changed({**exchange.call.json, name: others})) if others else empty_answer
 

@@ -67,7 +67,7 @@ class Gate:
 
     @contextmanager
     def shut(self, times: float = math.inf) -> Iterator[None]:
-        """Cuts all connections. While the block runs, refuses new connections, or only the next ``times``."""
+        """Cuts all connections. While the block runs, refuses new connections, but at most ``times`` of them."""
         expected = self.refused + (1 if times == math.inf else times)
         self._refusing = times
         self.cut()

@@ -70,7 +70,7 @@ def own_letters(system: System) -> Iterator[Letters]:
 
 
 def messages(system: System, queue: str) -> list[dict[str, Any]]:
-    """Returns all messages of a queue without removing them. First waits until no other reader hides a message."""
+    """Returns all messages of a queue without removing them. Before reading, waits until all messages are visible."""
     sqs, url = system.aws("sqs"), system.env[queue]
 
     def all_visible() -> bool:

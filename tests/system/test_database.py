@@ -1,4 +1,4 @@
-"""Tests which error the functions' database connection raises for each MySQL failure."""
+"""Tests the errors that the functions' database connection raises for MySQL failures."""
 
 import json
 import re

@@ -1,4 +1,6 @@
-"""Tests the CloudFormation stack of a stage's own MySQL database. The stack is created, found unchanged, and removed.
+"""Tests the CloudFormation stack of a stage's own MySQL database.
+
+The tests create the stack, check that a second deploy changes nothing, and remove the stack.
 
 The local AWS emulator only records the database cluster and starts no server. The emulator supports neither separate
 security group rules nor secrets that RDS creates, so the tests remove them from the template.

@@ -161,7 +161,7 @@ def test_the_file_to_source_sets_exactly_the_documented_variables_from_any_folde
     token = found.pop("CAFE_TOKEN")
     assert {name: found[name] for name in exported(found)} == stack.variables()
     assert found["DB_USER"] != found["DB_ADMIN_USER"]
-    # The file sets a manager's token, which is different each time.
+    # The token belongs to a manager and changes each time that a shell sources the file.
     asked = System(stack, stack.variables()).sent_by(None)
     assert asked.request("GET", "/reports", Authorization=token).status == 200
     assert sourced(stack, tmp_path)["CAFE_TOKEN"] != token
@@ -266,7 +266,7 @@ def test_an_interrupted_start_is_repaired_by_the_next(stack: Stack) -> None:
         "import sys; from pathlib import Path; from local.stack import Stack; api, aws, db = map(int, sys.argv[2:]);"
         "Stack(Path(sys.argv[1]), api_port=api, aws_port=aws, db_port=db).start()"
     )
-    # Without MiniStack, the next start deploys everything again. The test interrupts that deploy.
+    # If MiniStack is not running, the next start deploys everything again. The test interrupts that deploy.
     kill(stack.cloud.process)
     arguments = [str(each) for each in (stack.folder, stack.api_port, stack.aws_port, stack.db_port)]
     with subprocess.Popen(

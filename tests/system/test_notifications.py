@@ -1,4 +1,4 @@
-"""Tests flow 5, the notifications. A subscriber receives only the kinds that it asked for."""
+"""Tests flow 5, the notifications. A subscriber receives only the kinds of notifications that it requested."""
 
 import json
 import queue

@@ -24,8 +24,8 @@ BLOCKS = re.findall(r"^```bash\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 MAKEFILE = (ROOT / "Makefile").read_text()
 TEMPLATE = (ROOT / "infra" / "resources.yaml").read_text()
 
-# Pasted blocks call this command instead of curl. It runs curl and also prints each response's status to standard
-# error.
+# Pasted blocks call this command instead of curl. The command runs curl and also prints each response's status to
+# standard error.
 TELLING_CURL = "command curl --silent --show-error --write-out '%{stderr}%{http_code}\\n'"
 STAND_IN = f"'{sys.executable}' '{ROOT / 'tests' / 'system' / 'curl.py'}'"
 
@@ -61,7 +61,7 @@ def test_every_curl_example_works_as_pasted(system: System) -> None:
 
 
 def paste_in_time(system: System, block: str) -> subprocess.CompletedProcess[str] | None:
-    """Pastes the block, but returns None if a request got a 404 because a result does not exist yet."""
+    """Runs the block, but returns None if a request got a 404 because a result does not exist yet."""
     done = paste(system, block)
     return None if re.search(r"^404$", done.stderr, re.MULTILINE) else done
 
