@@ -59,7 +59,7 @@ def test_a_new_person_gets_a_password_for_one_sign_in(
     assert users.main(["ana", "staff", "prod"]) == 0
     said = capsys.readouterr().out
     [password] = re.findall(r"^    (\S+)$", said, re.MULTILINE)
-    assert "ana can sign in as a member of staff" in said
+    assert "ana is a member of staff. The password is" in said
     assert groups(cognito, pool_id, "ana") == ["staff"]
     assert cognito.admin_get_user(UserPoolId=pool_id, Username="ana")["UserStatus"] == "FORCE_CHANGE_PASSWORD"
     made = cognito.create_user_pool_client(
@@ -83,15 +83,15 @@ def test_an_existing_person_gets_the_group_and_keeps_the_password(
     assert users.main(["ana", "staff", "prod"]) == 0
     assert "is already a member of staff: nothing was changed" in capsys.readouterr().out
     assert users.main(["ana", "managers", "prod"]) == 0
-    assert "already existed, and will be a member of managers" in capsys.readouterr().out
+    assert "already existed, and joined the group managers" in capsys.readouterr().out
     assert groups(cognito, pool_id, "ana") == ["managers", "staff"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (("", "staff", "prod"), "name the person and the group: make user NAME=ana GROUP=staff"),
-        (("ana", "", "prod"), "name the person and the group: make user NAME=ana GROUP=staff"),
+        (("", "staff", "prod"), "NAME and GROUP are required, as in `make user NAME=ana GROUP=staff`"),
+        (("ana", "", "prod"), "NAME and GROUP are required, as in `make user NAME=ana GROUP=staff`"),
         (("ana", "boss", "prod"), 'GROUP must be staff or managers, not "boss"'),
         (("ana b", "staff", "prod"), 'NAME must be at most 128 characters and contain no spaces; got "ana b"'),
         (("a" * 129, "staff", "prod"), "NAME must be at most 128 characters and contain no spaces"),
@@ -122,5 +122,5 @@ def test_an_error_from_aws_is_shown_and_the_next_try_finishes(
     assert capsys.readouterr().err.startswith("user: An error occurred (ResourceNotFoundException)")
     cognito.create_group(UserPoolId=pool_id, GroupName="staff")
     assert users.main(["ana", "staff", "prod"]) == 0
-    assert "ana can sign in" in capsys.readouterr().out
+    assert "ana is a member of staff" in capsys.readouterr().out
     assert groups(cognito, pool_id, "ana") == ["staff"]
