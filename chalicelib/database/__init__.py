@@ -1,9 +1,10 @@
-"""Updates the MySQL tables and the Lambda functions' database user. Each deploy does so before the new code goes live.
+"""Updates the MySQL tables and the database user of the Lambda functions.
 
-The numbered files in ``migrations/`` define the tables. Each file runs once, in numerical order. Migrations only add to
-the database, so the functions of the previous deploy keep working. Each SQL statement must end with a semicolon at the
-end of a line. MySQL commits each change to a table immediately, so a failed migration cannot be rolled back. The table
-``cafe_migrations`` counts completed statements, so a failed migration resumes where it stopped.
+Each deploy runs the migrations before the new code goes live. The numbered files in ``migrations/`` define the tables.
+Each migration file runs once, in numerical order. Migrations only add to the database, so the functions of the previous
+deploy keep working. Each SQL statement must end with a semicolon at the end of a line. MySQL commits each change to a
+table immediately, so a failed migration cannot be rolled back. The table ``cafe_migrations`` counts completed
+statements, so a failed migration resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -76,9 +77,9 @@ def migrate(connection: Connection[Any], folder: Path = MIGRATIONS) -> dict[str,
     """Runs the migrations that have not run yet, and creates unique keys that are missing.
 
     In the result, ``ran`` lists the migrations that ran, and ``missing`` has a message for each unique key that could
-    not be created. The usual reason is that existing rows violate the unique key. Only the import of uploads needs the
-    unique keys. Raises ``MigrationFailed`` if a statement fails, or ``DatabaseUnavailable`` if another deploy's
-    migration takes longer than a minute.
+    not be created. A unique key usually cannot be created because existing rows violate it. Only the import of uploads
+    needs the unique keys. Raises ``MigrationFailed`` if a statement fails, or ``DatabaseUnavailable`` if another
+    deploy's migration takes longer than a minute.
     """
     with connection.cursor() as cursor, _migration_lock(cursor):
         cursor.execute("SET SESSION lock_wait_timeout = %s", (TABLE_LOCK_SECONDS,))
@@ -142,7 +143,7 @@ def _execute(cursor: Cursor, statement: str, where: str, first: bool) -> None:
     except MySQLError as error:
         if error.args[0] in clients.TRANSIENT:
             raise
-        # "Already exists" is not an error if the previous run stopped before it counted this statement.
+        # An "already exists" error is ignored if the previous run stopped before it counted this statement.
         if not (first and error.args[0] in EXISTS_ALREADY):
             raise MigrationFailed(f"{where}: {error.args[-1]}") from error
 

@@ -179,7 +179,7 @@ def newest(page: Page, *, sfn: Any, machines: Machines) -> dict[str, Any]:
     if kind is not None and kind not in KINDS:
         raise InvalidRequest([Problem("kind", f"must be one of {', '.join(KINDS)}")])
     before = timeline.read_token("reports", page.next)
-    # Later pages are also read from the newest report on, because Step Functions' own page tokens expire after a day.
+    # For a later page, all newer reports are read again, because Step Functions' own page tokens expire after a day.
     # Reading all reports from 90 days takes only a few calls, because each call returns up to 1,000 reports.
     size = 1000 if page.next else page.limit + 1
     lists = [_by_start(_executions(each, machines[each], size, sfn)) for each in ([kind] if kind else KINDS)]
@@ -201,8 +201,8 @@ def _by_start(lines: Iterator[dict[str, Any]]) -> Iterator[tuple[str, dict[str, 
     """Yields each report with its sort key, in order of start time, newest first.
 
     Step Functions sorts finished executions by end time, and running executions by start time. If a waiting report
-    started after the current report ended, all later reports are older, so the waiting report can be yielded. For a
-    running report, its start time is compared instead.
+    started after the current report ended, all later reports are older, so the waiting report can be yielded. If the
+    current report is still running, its start time is used instead of its end time.
     """
     waiting: list[tuple[str, dict[str, Any]]] = []
     for line in lines:

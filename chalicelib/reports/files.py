@@ -40,7 +40,7 @@ def write(s3: Any, bucket: str, key: str, chunks: Iterable[bytes], **headers: st
             part = next(parts, b"")
         s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": stored})
     except BaseException:
-        # An error from this call is ignored, because the bucket's lifecycle rules also delete the parts of unfinished
+        # An error while aborting is ignored, because the bucket's lifecycle rules also delete the parts of unfinished
         # uploads.
         with suppress(Exception):
             s3.abort_multipart_upload(**upload)

@@ -151,7 +151,10 @@ def _events(arn: str, sfn: Any) -> tuple[list[Event], bool]:
 
 
 def _states(machine: Machine) -> dict[str, State]:
-    """Returns all states by name, including states inside a Parallel or Map state. A state's name is unique."""
+    """Returns all states by name, including states inside a Parallel or Map state.
+
+    State names are unique within a state machine.
+    """
     positions, _, _ = lay_out(machine)
 
     def read(machine: Machine, parent: str | None) -> Iterator[State]:
@@ -167,7 +170,7 @@ def _states(machine: Machine) -> dict[str, State]:
 
 
 def _constant(text: str | None) -> str | None:
-    """Returns ``text``, or None if ``text`` is an expression, because the event of the failure contains its result."""
+    """Returns ``text``, or None for a JSONata expression, whose result is in the event of the failure."""
     return None if text and text.startswith("{%") else text
 
 
@@ -229,7 +232,7 @@ def _visit_of(states: dict[str, State], event: Event, before: Visit | None) -> V
 
 
 def _nearest(visit: Visit | None, matches: Callable[[Visit], bool]) -> Visit | None:
-    """Returns the first match among ``visit`` and the visits that enclose it, from the inside out, or None."""
+    """Returns the innermost match among ``visit`` and the visits that enclose ``visit``, or None if nothing matches."""
     while visit and not matches(visit):
         visit = visit.within
     return visit

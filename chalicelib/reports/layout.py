@@ -102,7 +102,7 @@ def _columns(
 
     walk(start)
     columns = {start: column}
-    # In the reversed order, each state comes after all states that lead to it.
+    # In reverse, ``order`` lists each state after all states that lead to it.
     for name in reversed(order):
         for following in next_states(states[name]):
             if following in order and (name, following) not in loops:

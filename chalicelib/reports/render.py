@@ -50,7 +50,7 @@ EMAIL = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+")
 # Matches characters that change the writing direction of the following text, even outside their HTML element.
 DIRECTION_CHARACTERS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 MILLION = 1_000_000
-# A missing supplier is counted under an empty id and an empty name, joined with a comma.
+# The key for beans without a supplier is an empty id and an empty name, joined with a comma.
 NO_SUPPLIER = ","
 TEMPLATES = Path(__file__).parent / "templates"
 CONSOLE = Path(__file__).parent.parent / "console"
@@ -198,7 +198,7 @@ def summarise(rows: Iterable[Sequence[str]]) -> Summary:
 
 
 def _count(batch: list[Sequence[str]], summary: Summary, stock: dict[str, int]) -> list[float]:
-    """Adds the rows in ``batch`` to the totals, and returns their quantities. Unknown quantities are infinite."""
+    """Adds the rows in ``batch`` to the totals, and returns their quantities, with infinity for unknown quantities."""
     cells = [row[QUANTITY_AT] for row in batch]
     quantities = [int(cell or 0) for cell in cells]
     needs = [quantity if cell else math.inf for cell, quantity in zip(cells, quantities, strict=True)]

@@ -11,10 +11,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chalicelib.storage.measurement import Tally
 from chalicelib.storage.refusals import describe
 
-# The threads mostly wait for S3, so a function can run many threads. The AWS clients' connection pools are twice as
-# large.
+# The threads mostly wait for S3, so a function can run many threads. Each AWS client has twice as many connections as
+# there are threads.
 WORKERS = 16
-# This time is reserved for rendering and storing the page after the measurement.
+# These seconds are reserved for rendering and storing the page after the measurement.
 RESERVE_SECONDS = 30
 
 # A deadline is a function that returns how many seconds remain.

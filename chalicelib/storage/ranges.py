@@ -1,6 +1,6 @@
 """Splits a bucket's keys into ranges, so that several threads or Lambda functions can list one large bucket.
 
-Python compares strings by code points, and S3 sorts keys by their UTF-8 bytes. Both orders are the same.
+Python's order of strings by code points is the same as S3's order of keys by UTF-8 bytes.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def middle(rest: Range, has_keys: Callable[[Range], bool]) -> str | None:
 
     ``rest`` must begin after an existing key. ``has_keys`` asks S3 whether a range contains keys. Many keys share
     prefixes, such as folders and dates. The function therefore finds the first position at which a later key differs
-    from the existing key. It then finds the last character that occurs at this position, and splits the range halfway
-    to this character. A split takes about ten requests to S3.
+    from the existing key. Next, it finds the last character that later keys have at that position. The split is halfway
+    between the existing key's character and that last character. A split takes about ten requests to S3.
     """
     key = rest.after
 
@@ -39,7 +39,7 @@ def middle(rest: Range, has_keys: Callable[[Range], bool]) -> str | None:
         return (rest.until is None or after < rest.until) and has_keys(Range(after, rest.until))
 
     # If a later key differs at or before a position, the same is true for all following positions. A binary search can
-    # therefore find the first such position.
+    # therefore find the first position at which a later key differs.
     shared = takewhile(lambda pair: pair[0] == pair[1], zip(key, rest.until or "", strict=False))
     first, last = len(list(shared)), len(key)
     while first < last:

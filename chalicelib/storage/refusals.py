@@ -20,6 +20,6 @@ def describe(error: ClientError | BotoCoreError) -> str:
 
 
 def translate(error: ClientError | BotoCoreError, what: str) -> StorageRefused | Unavailable:
-    """Translates an AWS error into ``StorageRefused`` or ``Unavailable``. ``what`` describes the failure."""
+    """Translates an AWS error into ``StorageRefused`` or ``Unavailable``. ``what`` is the start of the message."""
     text = f"{what}: {describe(error)}"
     return StorageRefused(text) if isinstance(error, ClientError) and not is_transient(error) else Unavailable(text)

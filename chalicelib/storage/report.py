@@ -41,7 +41,7 @@ log = logger("storage")
 
 @dataclass(frozen=True)
 class Request:
-    """The validated input of a report. The first function lists alone for ``alone_seconds``."""
+    """The validated input of a report. A single function lists for ``alone_seconds`` before the work is shared."""
 
     report_id: str
     mode: str
@@ -85,9 +85,9 @@ def report(
     ``payload`` may contain ``reportId``, ``mode`` and ``aloneSeconds``. ``notice`` is the notification that the state
     machine publishes. The argument ``spread`` is None outside a state machine, and ``{"round": 0}`` in the first step.
 
-    If the returned ``spread`` lists any ``shares``, the state machine invokes the function once per share, with the
-    share's number as ``share`` in ``spread``. A step for a share returns ``{}``. The state machine then invokes the
-    function once without ``share``.
+    If the returned ``spread`` lists any ``shares``, the state machine invokes the function once per share. Each
+    invocation receives the share's number as ``share`` in ``spread``, and returns ``{}``. The state machine then
+    invokes the function once more, without ``share``.
 
     Raises ``InvalidRequest`` if ``payload`` is invalid, and the errors of ``measure_buckets``.
     """

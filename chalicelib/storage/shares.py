@@ -19,8 +19,9 @@ from chalicelib.storage.ranges import Range
 from chalicelib.storage.refusals import translate
 from chalicelib.timeline import timestamp
 
-# The state machine's MaxConcurrency has the same value. Forty functions read about 2,200 pages a second, which is less
-# than half of what S3 allows for one prefix. Forty is also far below an account's limit of 1,000 concurrent functions.
+# The state machine's MaxConcurrency must equal this number of shares. Forty functions read about 2,200 pages a second,
+# which is less than half of what S3 allows for one prefix. Forty is also far below an account's limit of 1,000
+# concurrent functions.
 SHARES = 40
 
 # A spread contains a round's number, the round's id and the numbers of its shares. The state machine passes the spread

@@ -55,8 +55,8 @@ MISSING_SUPPLIER = """
     LEFT JOIN suppliers FORCE INDEX (suppliers_name) ON suppliers.name = incoming.supplier_name
     WHERE suppliers.id IS NULL LIMIT 1
 """
-# The statement fixes the join order and keys, because MySQL has no statistics for a new temporary table. A different
-# query plan might lock all suppliers, or read all beans for each row.
+# UPDATE_BEANS and INSERT_BEANS fix the join order and keys, because MySQL has no statistics for a new temporary table.
+# A different query plan might lock all suppliers, or read all beans for each row.
 UPDATE_BEANS = """
     UPDATE upload_rows AS incoming
     STRAIGHT_JOIN suppliers FORCE INDEX (suppliers_name) ON suppliers.name = incoming.supplier_name
@@ -66,7 +66,8 @@ UPDATE_BEANS = """
     WHERE NOT (beans.price <=> incoming.price AND beans.description <=> incoming.description
         AND beans.quantity <=> incoming.quantity)
 """
-# A single INSERT … ON DUPLICATE KEY UPDATE could update and insert beans, but every imported row would use up an id.
+# A single INSERT … ON DUPLICATE KEY UPDATE could update and insert beans, but would use up an id for every imported
+# row.
 INSERT_BEANS = """
     INSERT INTO beans (supplier_id, type, product_name, price, description, quantity)
     SELECT suppliers.id, incoming.type, incoming.product_name, incoming.price, incoming.description, incoming.quantity
@@ -173,6 +174,6 @@ class Ledger:
 
 def _read_notification(text: str) -> Notification:
     content: dict[str, Any] = json.loads(text)
-    # Notifications from before the introduction of correlation ids do not contain any.
+    # Notifications that an older version stored have no correlation ids.
     content["correlation_ids"] = tuple(content.get("correlation_ids", ()))
     return Notification(**content)

@@ -1,7 +1,7 @@
 """Creates upload links, which are presigned forms that let a browser send one file directly to S3.
 
-The file does not pass through the API. The signature covers the key, the content type, the size limits and the expiry
-time, so S3 refuses any upload that differs.
+The file does not pass through the API. The link's signature covers the key, the content type, the size limits and the
+expiry time, so S3 refuses any upload that differs.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ FILE_BYTES = 50_000_000
 CONTENT_TYPE = "text/csv"
 LINK_SECONDS = 600
 FILENAME_CHARACTERS = 255
-# The object's key ends with the file's name, in which all other characters become hyphens. The name is shortened to
-# this number of characters.
+# Hyphens replace these characters in the file name at the end of the S3 key. The file name is shortened to 80
+# characters.
 OTHER_CHARACTERS = re.compile(r"[^A-Za-z0-9_.-]+")
 NAME_CHARACTERS = 80
 

@@ -58,7 +58,7 @@ class Upload:
         )
 
     def log_fields(self) -> dict[str, Any]:
-        """Returns the upload's fields for a log record, with the names that S3 uses."""
+        """Returns the fields that describe the upload in a log record."""
         return {
             "key": self.key,
             "bytes": self.size,
@@ -77,7 +77,7 @@ class Upload:
         return self.key.startswith("inventory/") and self.key.lower().endswith(".csv")
 
     def is_newer_than(self, sequencer: str) -> bool:
-        """Compares sequencers as hexadecimal numbers. The shorter number is padded with zeros."""
+        """Compares sequencers as hexadecimal numbers, after padding the shorter number with zeros."""
         width = max(len(self.sequencer), len(sequencer))
         return self.sequencer.upper().rjust(width, "0") > sequencer.upper().rjust(width, "0")
 
@@ -129,7 +129,7 @@ def _import_once(upload: Upload, connection: Connection[Any], *, s3: Any, publis
         else:
             log.info("event known already", extra={"key": upload.key, "sequencer": upload.sequencer})
         connection.commit()
-        # Metrics of the rows are published only after the commit, because a failed import is retried.
+        # Row counts are published as metrics only after the commit, because a failed import is retried.
         metrics.emit({"RowsGood": imported.good, "RowsBad": imported.bad})
         # Publishes the notification while the row is locked, so that simultaneous deliveries publish it only once.
         ledger.lock(publish)

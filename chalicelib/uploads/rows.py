@@ -88,7 +88,7 @@ def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
     rest = b""
     for chunk in chunks:
         lines = (rest + chunk).splitlines(keepends=True)
-        # The last line may continue in the next chunk, even if it ends with CR, because LF may follow.
+        # The last line may continue in the next chunk, even if it ends with CR, because an LF may follow.
         rest = lines.pop() if lines else b""
         yield from lines
         if len(rest) > LINE_BYTES:
@@ -98,7 +98,7 @@ def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _read_records(lines: Iterator[str]) -> Iterator[tuple[int, list[str] | str]]:
-    """Yields the number of each CSV record's first line, and the record's cells.
+    """Yields the first line's number and the cells of each CSV record.
 
     If the quotation marks of a record are broken, yields a reason instead of the cells. The next line then begins a new
     record, so a missing quotation mark affects only one row.
