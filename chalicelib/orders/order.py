@@ -106,7 +106,7 @@ def parse_order(value: Any, problems: list[Problem], place: str, placed_at: str)
 
 
 def _read_order(fields: Fields, placed_at: str) -> Order:
-    """Creates an order from ``fields``. The order is valid only if this adds no problem to ``fields``."""
+    """Creates an order from ``fields``. The order is valid only if no problem is added to ``fields``."""
     order_id = fields.get("orderID")
     if "orderID" in fields and not (isinstance(order_id, str) and ORDER_ID.fullmatch(order_id)):
         fields.refuse("orderID", "must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -")
