@@ -89,7 +89,7 @@ def test_each_rollback_goes_one_release_back(place: Place) -> None:
         settings = (changed.folder / "chalicelib" / "settings.py").read_text()
         settings = re.sub(r'VERSION = ".*"', f'VERSION = "{number}"', settings)
         (changed.folder / "chalicelib" / "settings.py").write_text(settings)
-        assert "only their code changed" in changed.deploy("one")
+        assert "only the code changed" in changed.deploy("one")
         assert place.account.version("one") == number
     assert len(place.account.state("one")["releases"]) == len(releases) + 2
     # The new copy of the repository deployed none of the releases, but can roll back.

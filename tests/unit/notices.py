@@ -1,4 +1,4 @@
-"""Notifications as SNS delivers them, and helpers that store and list them."""
+"""Provides notifications as SNS delivers them, and helpers that store and list notifications."""
 
 from __future__ import annotations
 

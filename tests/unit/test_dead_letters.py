@@ -1,4 +1,4 @@
-"""Dead letters: how every shape is shown to a person, and how a redrive returns it to its origin."""
+"""Tests how dead letters in every format are shown, and how a redrive returns each of them to its origin."""
 
 import copy
 import json
@@ -50,7 +50,7 @@ ANNOUNCED = {"Records": [stream_record()]}
 UNSTARTED, REFUSED = "the report could not be started", "AccessDeniedException: The role may not start it"
 
 NO_FUNCTION = "the function store_orders failed on the whole batch: see the function's log"
-# Keyed by description: the message, its kind, and the fields that differ from a MySQL failure after three tries.
+# Each description is followed by a message, its kind, and the displayed fields that differ from the defaults.
 DEAD_ORDERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "order o-1 of customer Zoë": (message(ORDER), "order", {"since": SENT, "why": NO_FUNCTION, "tries": 5}),
     "order o-1 of customer Zoë (that had its tries)": (
@@ -138,7 +138,7 @@ def test_a_message_of_no_known_shape_is_shown_as_unknown(name: str) -> None:
 @pytest.mark.parametrize("what", SHAPES)
 def test_no_letter_shows_a_link_a_note_or_more_than_one_line(what: str) -> None:
     given = copy.deepcopy(SHAPES[what][0])
-    # Each of these fields may contain a link.
+    # The subject, the body's error and the message attribute may each contain a link.
     given["Body"] = given["Body"].replace("Inventory report ready", LINK).replace("MySQL does", f"{LINK} does")
     given["MessageAttributes"]["ErrorMessage"] = {"StringValue": f"{LINK}\n{'x' * 1000}"}
     shown = json.dumps(read(given, DEAD if what in DEAD_ORDERS else FAILURES).shown())
@@ -167,7 +167,7 @@ JSON = st.recursive(
 
 @given(st.sampled_from(sorted(OTHERS)), st.data())
 def test_any_message_is_shown_as_a_letter(name: str, data: st.DataObject) -> None:
-    """One part of a known shape is replaced by an arbitrary JSON value."""
+    """The test replaces one part of a known message with an arbitrary JSON value."""
     body = json.loads(OTHERS[name][0]["Body"])
     part = data.draw(st.sampled_from([body, *(each for each in body.values() if each and isinstance(each, dict))]))
     part[data.draw(st.sampled_from(sorted(part)))] = data.draw(JSON)
@@ -234,7 +234,7 @@ ONE = {"redriven": 1, "kept": [], "left": 0}
 
 
 class Functions:
-    """A fake Lambda client for redrives."""
+    """Fakes the Lambda client that a redrive uses."""
 
     def __init__(self) -> None:
         self.invoked: list[tuple[str, Any]] = []
@@ -249,7 +249,7 @@ class Functions:
 
 
 class Stream:
-    """A fake stream with the sequence numbers 1 to 9, one record per page, after an empty first page."""
+    """Fakes a DynamoDB stream that returns an empty page, and then the records 1 to 9 on one page each."""
 
     def __init__(self) -> None:
         self.trimmed = False
@@ -269,7 +269,7 @@ class Stream:
             record = stream_record(f"o-{int(number)}", int(number), "MODIFY" if number == 6 else "INSERT")
             del record["eventSourceARN"]
             record["dynamodb"]["ApproximateCreationDateTime"] = datetime.fromtimestamp(1795230855, UTC)
-            # boto3 returns bytes, which JSON cannot represent.
+            # The record contains a binary attribute, which boto3 returns as bytes and JSON cannot represent.
             record["dynamodb"]["NewImage"]["other"] = {"B": b"\x00"}
             answer["Records"] = [record]
         if number < self.end:
@@ -301,7 +301,7 @@ def redrive(api: Api, body: Any = b"") -> dict[str, Any]:
 def test_a_report_that_its_schedule_could_not_start_is_started_once_under_its_name(api: Api, aws: Aws) -> None:
     attributes = {name: {"DataType": "String", "StringValue": value} for name, value in NOT_STARTED.items()}
     for _ in range(2):
-        # Both dead letters are about the same start.
+        # Both dead letters describe the same failed start of a report.
         aws.sqs.send_message(QueueUrl=FAILURES, MessageBody=json.dumps(schedule()), MessageAttributes=attributes)
         assert redrive(api) == ONE
     report = api.get("/reports/storage-d32c5kddcf5bb8c3").json_body
@@ -341,7 +341,7 @@ def test_an_undelivered_notification_is_published_again_keyed_by_id_if_keyless(a
         assert calls[-1]["TopicArn"] == letter["TopicArn"]
         assert {name: each["StringValue"] for name, each in calls[-1]["MessageAttributes"].items()} == attributes
     assert calls[0]["Subject"] == "Inventory report ready"
-    # An SMS contains no link.
+    # The text for SMS contains no link.
     texts = {"default": f"It opens for an hour: {LINK}", "sms": "Inventory report ready"}
     assert json.loads(calls[0]["Message"]) == texts
 
@@ -358,10 +358,10 @@ def test_the_new_orders_at_a_position_are_read_from_the_stream_and_announced(
         "ShardIteratorType": "AT_SEQUENCE_NUMBER",
         "SequenceNumber": "5",
     }
-    # The sixth record changes an order that was already announced.
+    # The sixth record is not sent, because it changes an order that was already announced.
     records = [stream_record("o-5", 5), stream_record("o-7", 7)]
     assert functions.invoked == [("cafe-test-announce_orders", {"Records": records, "redriven": True})]
-    # Many orders are announced in several invocations.
+    # A large number of orders is announced in several invocations.
     monkeypatch.setattr(destinations, "RECORDS_AT_ONCE", 2)
     put(aws, FAILURES, position("1", "5"))
     assert redrive(api) == ONE
@@ -401,7 +401,7 @@ def test_a_letter_that_cannot_go_back_is_kept(api: Api, aws: Aws, functions: Fun
         broken: ("notification 'Inventory report ready'", no_content),
     }
     assert [name for name, _ in functions.invoked] == ["cafe-test-record_alarm"]
-    # The next redrive sees these letters at once.
+    # The dead letters that stay in the queue are visible again immediately.
     assert set(ids(listed(api))) == {upload, unknown, broken}
 
 
@@ -434,7 +434,7 @@ def test_only_the_requested_letters_go_back(api: Api, aws: Aws, functions: Funct
 
 
 def redriven_in(ticks: int) -> dict[str, Any]:
-    """Redrives until the clock has been read ``ticks`` times and the time is up."""
+    """Runs a redrive whose time is up after it has read the clock ``ticks`` times."""
     clock = iter(range(ticks))
     return redriving.redrive(None, settings=app.settings, aws=clients.aws, clock=lambda: next(clock, 99))
 

@@ -1,4 +1,4 @@
-"""The local stack's processes, ports, files and error messages."""
+"""Tests the local stack's processes, ports, files and error messages."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def says(process: Process) -> Callable[[], bool]:
 
 
 def is_gone(pid: int) -> bool:
-    """Returns whether a process has ended. An orphan stays a zombie until the init process reaps it."""
+    """Returns whether a process has ended. A process that is still a zombie counts as ended."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -211,7 +211,7 @@ def test_without_a_stack_the_sourced_file_sets_all_but_the_token(tmp_path: Path,
 
 @pytest.fixture
 def signed_in(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """The sign-ins in order. Tokens are numbered from 1 and valid for a minute."""
+    """Fakes the sign-in, and returns the list of its calls. The tokens are numbered from 1 and valid for a minute."""
     asked: list[tuple[str, ...]] = []
 
     def sign_in(*arguments: str) -> tuple[str, float]:
@@ -232,7 +232,7 @@ def test_a_token_is_renewed_when_it_expires(
     later = time.monotonic() + 61
     monkeypatch.setattr(time, "monotonic", lambda: later)
     assert users.token() == "token-3"
-    # A new stack needs new tokens.
+    # The user gets a new token for a new stack.
     users.write("http://cloud", "another", {"manager": "new"})
     assert users.token() == "token-4"
     assert signed_in == [

@@ -1,4 +1,4 @@
-"""Storing orders: exactly once, whatever fails, or as a dead letter if an order cannot be stored."""
+"""Tests that orders are stored exactly once despite failures, and become dead letters if they cannot be stored."""
 
 import io
 import json
@@ -24,7 +24,7 @@ Retries = list[tuple[str, int]]
 
 @pytest.fixture
 def retries(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Retries:
-    """The receipt handles of failed messages, each with the seconds until its retry."""
+    """Returns a list of the failed messages' receipt handles, each with the seconds until the retry."""
     seen: Retries = []
 
     def change(QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
@@ -82,7 +82,7 @@ def test_at_most_eight_calls_of_a_large_batch_run_at_once(aws: Aws, monkeypatch:
         with lock:
             running += 1
             most = max(most, running)
-        # The barrier breaks, and the test fails, if fewer calls run at once.
+        # If fewer than eight calls run concurrently, the barrier breaks and the test fails.
         together.wait(timeout=30)
         with lock:
             running -= 1
@@ -105,7 +105,7 @@ def test_if_two_orders_have_one_id_the_first_is_stored_and_the_other_reported(aw
     assert notification.subject == "1 order refused: the id is taken"
     assert notification.message.endswith("\n- order o-1 of customer c-1")
     assert notification.facts == {"outcome": "conflict", "orderIDs": ["o-1"]}
-    # A redelivered conflict is reported under the same key.
+    # If SQS delivers the conflicting order again, the conflict is reported under the same key.
     store(aws, {"Records": both[1:]}, published.append)
     assert published[1].key == notification.key
 
@@ -251,7 +251,7 @@ def test_a_known_order_whose_content_cannot_be_read_is_retried(aws: Aws, retries
 
 @pytest.mark.parametrize("size", [1, 60])
 def test_a_missing_permission_fails_the_whole_batch(aws: Aws, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The function's error shows the missing permission."""
+    """The function fails with an error that shows the missing permission."""
 
     def refuse(**_: Any) -> None:
         raise refusal("AccessDeniedException")

@@ -1,4 +1,4 @@
-"""infra/template.py: what it adds to the templates in infra/, and what it leaves unchanged."""
+"""Tests what infra/template.py adds to the templates in infra/, and what it leaves unchanged."""
 
 from __future__ import annotations
 

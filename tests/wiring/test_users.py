@@ -1,4 +1,4 @@
-"""``make user``: a new person, an existing one, and every error."""
+"""Tests ``make user`` for a new person, an existing person, and every error."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def cognito(aws: None, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def pool_id(cognito: Any) -> str:
-    """A pool with the template's policy and groups, deployed as the stage `prod`."""
+    """Returns the id of a user pool with the template's password policy and groups, for the stage `prod`."""
     template = resolve("prod")
     policies = template.properties("UserPool")["Policies"]
     pool: str = cognito.create_user_pool(PoolName="cafe-prod-users", Policies=policies)["UserPool"]["Id"]
@@ -76,7 +76,7 @@ def test_an_existing_person_gets_the_group_and_keeps_the_password(
     # The user gets a new password, because the unused first password may be lost.
     assert second.password not in (None, first.password)
     assert cognito.admin_get_user(UserPoolId=pool_id, Username="ana")["UserStatus"] == "FORCE_CHANGE_PASSWORD"
-    # This is the state after a person has chosen a password.
+    # The test sets the state that a user has after choosing a password.
     chosen = users.new_password()
     cognito.admin_set_user_password(UserPoolId=pool_id, Username="ana", Password=chosen, Permanent=True)
     assert users.make(cognito, pool_id, "ana", "staff") == Made(None, False)

@@ -1,4 +1,4 @@
-"""The generated Chalice project: its configuration, build, package and removal with the stage."""
+"""Tests the generated Chalice project: its configuration, build, package, and removal with the stage."""
 
 from __future__ import annotations
 
