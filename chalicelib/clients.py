@@ -34,14 +34,14 @@ READ_SECONDS = 5
 READ_SECONDS_BY_SERVICE = {"s3": 10, "cloudwatch": 10}
 # A paused database needs about half a minute to resume before it accepts a connection.
 MYSQL_CONNECT_SECONDS = 40
-# Each client's connection pool has this size. No function uses more than half as many threads.
+# Maximum number of connections per client. No function uses more than 16 threads.
 CONNECTIONS = 32
 
 # A retry may succeed after these MySQL and PyMySQL error codes. The codes mean no connection (0, 2002 to 2014), too
 # many connections (1040), a shutdown (1053, 1152, 1927), a lock time-out (1205), a deadlock (1213) or an interrupt
 # (1317).
 TRANSIENT = (0, 1040, 1053, 1152, 1205, 1213, 1317, 1927, 2002, 2003, 2006, 2013, 2014)
-# MySQL returns this error code for an unknown user or a wrong password.
+# MySQL returns error code 1045 for an unknown user or a wrong password.
 ACCESS_DENIED = 1045
 # This pattern matches an RDS server's host name and captures its region. Amazon's own certificate authorities sign RDS
 # server certificates, and operating systems do not include these authorities. A public certificate authority signs the
@@ -51,7 +51,7 @@ RDS_PROXY = re.compile(r"\.proxy-[a-z0-9]+\.")
 AUTHORITIES = Path(__file__).parent / "database" / "rds-global-bundle.pem"
 
 
-# The current invocation must end when time.monotonic() reaches this value.
+# The time at which the current invocation must end, as a value of time.monotonic().
 _end: ContextVar[float | None] = ContextVar("end", default=None)
 
 
@@ -65,7 +65,7 @@ def time_limit(seconds: float) -> Iterator[None]:
     """Refuses to start AWS calls that might not finish within ``seconds``.
 
     A refused call raises ``Unavailable``, so a function that makes several calls can report which calls it skipped.
-    Without this limit, Lambda's time-out would end the function before it could report anything. A new thread obeys the
+    Without a limit, Lambda's time-out would end the function before it could report anything. A new thread obeys the
     limit only if it runs in a copy of the current context.
     """
     # A limit that is too short for any call, such as the three seconds in Chalice's test client, is ignored.
@@ -131,19 +131,19 @@ def _make(service: str, region: str | None) -> Any:
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         signature_version="v4" if service != "s3" else "s3v4",
         max_pool_connections=CONNECTIONS,
-        # This style uses the bucket's regional host name. A new bucket's global host name redirects for hours, which
-        # breaks signed links. If the endpoint is an IP address, botocore puts the bucket's name in the path anyway.
+        # The virtual style uses the bucket's regional host name. A new bucket's global host name redirects for hours,
+        # which breaks signed links. If the endpoint is an IP address, botocore puts the bucket's name in the path
+        # anyway.
         s3={"addressing_style": "virtual"},
     )
     client: Any = _session().create_client(service, region_name=region, config=config)
-    # This line creates the exception classes early. Otherwise, two threads might create duplicate classes, and `except`
-    # would miss some errors.
+    # Two threads might create duplicate exception classes, so the classes are created early.
     _ = client.exceptions
 
     def in_time(model: Any, **_: Any) -> None:
         end = _end.get()
         if end is not None and end - time.monotonic() < longest_call(service):
-            raise Unavailable(f"{model.name} did not start, because too little time is left: try again")
+            raise Unavailable(f"{model.name}: not enough time is left to start the call; try again")
 
     client.meta.events.register("before-call", in_time)
     return client
@@ -196,7 +196,7 @@ def mysql(database: Database, *, read_seconds: int = 60) -> Iterator[Connection[
         raise DatabaseUnavailable(f"{place} is temporarily unavailable: {error}") from error
     finally:
         if connection:
-            # A normal close() would wait for a reply from the server, which may no longer respond.
+            # A normal close() would first send a command to the server, which may no longer respond.
             connection._force_close()  # type: ignore[attr-defined]
 
 
@@ -222,7 +222,7 @@ def authorities(region: str) -> str:
     certificates = re.findall(r"-----BEGIN.+?END CERTIFICATE-----\n", AUTHORITIES.read_text(), flags=re.DOTALL)
     own = [each for each in certificates if f"Amazon RDS {region} Root".encode() in ssl.PEM_cert_to_DER_cert(each)]
     if not own:
-        raise DatabaseRefused(f"{region} is missing from the RDS certificate bundle: download a newer bundle")
+        raise DatabaseRefused(f"{region}: the RDS certificate bundle lacks this region; download a newer bundle")
     return "".join(own)
 
 

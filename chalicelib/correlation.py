@@ -22,10 +22,10 @@ HEADER = "X-Request-Id"
 # ids, because one notification can report many orders.
 NAME, NAMES = "correlationId", "correlationIds"
 ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
-# An SNS message contains at most this many correlation ids. Batches of orders have the same maximum size.
+# Maximum number of correlation ids in an SNS message. A batch of orders has the same maximum size.
 IDS = 100
 
-# The log formatter adds this correlation id to log records.
+# The current correlation id, which the log formatter adds to log records.
 _current: ContextVar[str | None] = ContextVar("correlation_id", default=None)
 
 

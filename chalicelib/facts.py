@@ -32,7 +32,7 @@ def of_item(item: Mapping[str, Any]) -> dict[str, Any]:
 def read(text: str | None) -> dict[str, Any]:
     """Returns the facts in an attribute's value. Attributes from other publishers may contain any string."""
     try:
-        # By default, Python accepts NaN, which is not valid JSON.
+        # By default, Python's JSON parser accepts NaN, which is not valid JSON.
         facts = json.loads(text or "{}", parse_constant=str)
     except (ValueError, RecursionError):
         return {}

@@ -76,7 +76,7 @@ class Fields:
 
 
 def whole_number(value: Any) -> int | None:
-    """Returns a JSON value as an integer, or None if it is no whole number. In JSON, 2.0 is the same number as 2."""
+    """Returns a JSON value as an integer, or None if it is not a whole number. In JSON, 2.0 is the same number as 2."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     # In Python, True and False are instances of int.

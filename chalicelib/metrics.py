@@ -3,7 +3,7 @@
 AWS documents the format at
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html.
 
-These metrics are not exact enough for accounting, because CloudWatch may read a log record twice.
+The metrics are not exact enough for accounting, because CloudWatch may read a log record twice.
 """
 
 from __future__ import annotations

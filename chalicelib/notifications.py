@@ -26,7 +26,8 @@ KINDS = ("report", "order", "upload", "storage", "alarm")
 # Messages from other publishers may have any kind. The inbox shows an unknown kind as ``other``.
 SHOWN_KINDS = (*KINDS, "other")
 KEPT = timedelta(days=30)
-# Notifications of these kinds contain a link to a report. Staff see the text ``NO_LINK`` instead of the link.
+# Notifications about reports and storage contain a link to a report. Staff see the text ``NO_LINK`` instead of the
+# link.
 KINDS_WITH_LINKS = ("report", "storage")
 LINK = re.compile(r"https?://\S+", re.IGNORECASE)
 NO_LINK = "(only managers can open reports)"
@@ -65,8 +66,8 @@ Publish = Callable[[Notification], None]
 def publisher(sns: Any, topic_arn: str) -> Publish:
     """Returns a function that publishes a ``Notification``. The function raises ``Unavailable`` if SNS is unavailable.
 
-    After ``Unavailable``, SNS may still have accepted the message. Publishing the notification again is safe, because
-    its ``key`` does not change.
+    SNS may have accepted the message even if the function raises ``Unavailable``. Publishing the notification again is
+    safe, because its ``key`` does not change.
     """
 
     @aws_errors()

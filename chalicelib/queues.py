@@ -1,7 +1,7 @@
 """Sends, delays and deletes any number of SQS messages in as few calls as possible.
 
 A successful batch call may still refuse some of its entries. Each function therefore returns the failed entries with
-their errors. All other entries succeeded.
+their errors. Entries that are not in the result succeeded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class EntryRefused(CafeError):
         super().__init__(f"{operation} was refused: {code}")
 
 
-# This dictionary maps indexes of failed entries to errors, and is sorted. A ``ClientError`` is a permanent error.
+# Maps the index of each failed entry to the error, in order of the indexes. A ``ClientError`` is a permanent error.
 Failures = dict[int, "ClientError | Unavailable | EntryRefused"]
 
 

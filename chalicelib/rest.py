@@ -10,7 +10,7 @@ from chalice.app import MultiDict, Request
 from chalicelib.errors import NAME_CHARACTERS, BodyTooLarge, InvalidRequest, Problem
 
 BODY_BYTES = 1_000_000
-# JSON in a request may be nested to this depth. The limit of Python's own parser depends on the Python version.
+# Maximum nesting depth of JSON in a request. The limit of Python's own parser depends on the Python version.
 DEPTH = 100
 PAGE_LIMIT = 100
 DEFAULT_LIMIT = 50
@@ -65,16 +65,16 @@ def body(request: Request, *, nothing: Any = None) -> Any:
     try:
         content = json.loads(raw, parse_constant=_refuse_constant)
     except RecursionError:
-        raise _invalid_body("must not contain so many nested brackets") from None
+        raise _invalid_body("has too many nested brackets") from None
     except UnicodeDecodeError as error:
-        raise _invalid_body(f"contains invalid UTF-8 at byte {error.start}") from None
+        raise _invalid_body(f"is not UTF-8 (byte {error.start})") from None
     except json.JSONDecodeError as error:
         raise _invalid_body(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except ValueError:
         # Python limits the number of digits, but Python's own error message is meant for programmers.
         raise _invalid_body("contains a number with too many digits") from None
     if _is_too_deep(content):
-        raise _invalid_body("must not contain so many nested brackets")
+        raise _invalid_body("has too many nested brackets")
     return content
 
 

@@ -24,7 +24,7 @@ class Database:
 
     @classmethod
     def of_secret(cls, text: str) -> Database:
-        """Parses a secret's JSON, which has the field names of RDS secrets. Error messages never contain its values."""
+        """Parses the JSON of a secret in RDS's format. Error messages never contain values from the secret."""
         host, port, name, user, password = _of_json(text, "host", "port", "dbname", "username", "password")
         if not port.isdecimal():
             raise DatabaseRefused("the port in MySQL's secret is not a number")
@@ -50,7 +50,7 @@ def _of_json(text: str, *names: str) -> list[str]:
 def database_secret(environment: Mapping[str, str] = os.environ) -> str:
     """Returns the ARN of the secret that contains MySQL's address and login.
 
-    Raises ``MissingSettings`` if the Lambda function does not use MySQL and therefore has no such secret.
+    Raises ``MissingSettings`` in Lambda functions that do not use MySQL.
     """
     [arn] = _require(["DB_SECRET_ARN"], environment)
     return arn
@@ -69,7 +69,7 @@ class Settings:
     """The names and ARNs of a stage's resources. Each field has an environment variable with the same name in capitals.
 
     ``orders_since`` is the day on which the orders table was created, as ``YYYY-MM-DD``. Lists of orders go back to
-    that day.
+    ``orders_since``.
     """
 
     cafe_stage: str

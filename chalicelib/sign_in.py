@@ -65,7 +65,7 @@ def fetch(url: str) -> bytes:
 
 
 class Keys:
-    """A user pool's public keys. If a key id is unknown, the keys are fetched again.
+    """Holds a user pool's public keys. If a key id is unknown, the keys are fetched again.
 
     Instances are thread-safe. ``clock`` returns a time in seconds.
     """

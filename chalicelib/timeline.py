@@ -24,14 +24,14 @@ SHARDS = 8
 PAGE_BYTES = 1_000_000
 # A filtered page stops after examining this many items, which limits the cost of searching for rare items.
 EXAMINED = 1_000
-# The method ``recent`` makes at most this many DynamoDB calls. Each call reads up to 1 MB.
+# Maximum number of DynamoDB calls in the method ``recent``. Each call reads up to 1 MB.
 RECENT_CALLS = 4
 # This string sorts after every sort key.
 END_OF_TIME = "9999"
 
-# This pattern matches a page token without the list's name. The token contains a sort key's time without punctuation
-# and the key's id in hexadecimal. Page tokens need no escaping in URLs, and `chalicelib/openapi.json` describes their
-# exact format.
+# This pattern matches the part of a page token that follows the list's name. The matched part contains a sort key's
+# time without punctuation and the key's id in hexadecimal. Page tokens need no escaping in URLs, and
+# `chalicelib/openapi.json` describes their exact format.
 TOKEN = re.compile(
     "([0-9]{4})(0[1-9]|1[0-2])([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{6})Z"
     "-((2[1-9a-f]|[3-6][0-9a-f]|7[0-9a-e]){1,512})"
@@ -41,7 +41,7 @@ Item = dict[str, Any]
 
 
 def timestamp(moment: datetime) -> str:
-    """Formats ``moment`` as an ISO 8601 string in UTC with microseconds. The strings sort in order of time."""
+    """Formats ``moment`` as an ISO 8601 string in UTC with microseconds. The strings can be sorted by time."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
@@ -89,8 +89,8 @@ class Timeline:
     ) -> tuple[list[Item], str | None]:
         """Returns a page of the items whose attribute ``key`` is ``value``, read from ``index``.
 
-        A page token marks a point in time. With a token from a list for a different ``value``, the page continues at
-        the same time.
+        A page token marks a point in time. A token from a list with a different ``value`` therefore continues at the
+        same time.
         """
         return self._cut(name, self._query(index, key, value, read_token(name, token), "0", limit), limit)
 
@@ -118,10 +118,11 @@ class Timeline:
                 month = f"{year - 1}-12" if number == 1 else f"{year}-{number - 1:02}"
 
     def recent(self, period: str, since: str, most: int, select: Mapping[str, Any]) -> tuple[list[Item], str]:
-        """Returns a partition's items since ``since``, and the sort key from which on no item is missing.
+        """Returns a partition's items since ``since``, and a sort key.
 
-        At most ``most`` items and a few megabytes are read. If older items are left out, the returned sort key is later
-        than ``since``. ``select`` contains additional query arguments, such as a filter.
+        No item at or after the returned sort key is missing. At most ``most`` items and a few megabytes are read. If
+        older items are left out, the returned sort key is later than ``since``. ``select`` contains additional query
+        arguments, such as a filter.
         """
         arguments = self._arguments("byPeriod", "period", period, END_OF_TIME, since)
         for name, value in select.items():

@@ -22,7 +22,7 @@ from chalicelib.timeline import SHARDS, Item, Timeline, periods, timestamp
 
 HOUR = timedelta(hours=1)
 LONGEST = timedelta(hours=48)
-# At most this many of the newest items are counted. A notification costs more, because DynamoDB also reads its text.
+# Maximum number of the newest items to count. Notifications cost more, because DynamoDB also reads their text.
 ORDERS = 10_000
 NOTIFICATIONS = 4_000
 EXECUTIONS = 1_000
@@ -122,7 +122,7 @@ def overview(
 
 
 def _joined(shards: list[Future[tuple[list[Item], str]]]) -> tuple[list[Item], str]:
-    """Returns the items from all shards, and the sort key from which on no item is missing."""
+    """Returns the items from all shards, and a sort key. No item at or after the returned sort key is missing."""
     results = [each.result() for each in shards]
     return [item for items, _ in results for item in items], max(since for _, since in results)
 
@@ -136,7 +136,7 @@ def _hours(sort_keys: list[str], since: datetime, now: datetime, complete_since:
 
 
 def _outcome(notification: Item) -> str:
-    """Returns ``alarm`` for an alarm, and the outcome of an upload for other notifications."""
+    """Returns ``alarm`` for an alarm, and the upload's outcome for an upload."""
     if notification["kind"]["S"] == "alarm":
         return "alarm"
     outcome = facts.of_item(notification).get("outcome")
@@ -144,7 +144,7 @@ def _outcome(notification: Item) -> str:
 
 
 def _executions(sfn: Any, machine: str, since: datetime) -> tuple[Counter[str], bool]:
-    """Counts executions by status if they are running or ended after ``since``. Also returns whether there are more."""
+    """Counts executions by status that are running or ended after ``since``, and returns whether some were skipped."""
     answer = sfn.list_executions(stateMachineArn=machine, maxResults=EXECUTIONS)
     counts: Counter[str] = Counter()
     # Step Functions lists executions newest first, by end time or, if an execution is running, by start time.

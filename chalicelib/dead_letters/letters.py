@@ -46,7 +46,7 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class Origins:
-    """The resources of this deployment stage. A dead letter about any other resource has the kind ``unknown``.
+    """Identifies the resources of a deployment stage. A dead letter about any other resource has the kind ``unknown``.
 
     ``announce`` is the name of the Lambda function that reads the orders table's stream. ``topics`` maps ARNs to kinds
     of dead letter, and ``functions`` maps names to kinds of dead letter. ``machines`` maps ARNs to kinds of report.
@@ -75,8 +75,8 @@ class Letter:
     """A message that failed permanently.
 
     ``since`` is the time of the failure or, for an order, the time at which the order was sent. ``tries`` is the number
-    of attempts, or None if the number is unknown. ``destination`` is None for a dead letter of unknown origin. It is
-    also None for an order, because a redrive sends orders back to their queue in batches.
+    of attempts, or None if the number is unknown. ``destination`` is None for a dead letter of unknown origin.
+    ``destination`` is also None for an order, because a redrive sends orders back to their queue in batches.
     """
 
     id: str
@@ -115,8 +115,8 @@ def read_order(message: Message) -> Letter:
         what=_text(what),
         since=_moment(given.get("sent", {}).get("StringValue")) or _sent(message),
         why=_text(given.get("reason", {}).get("StringValue") or why),
-        # If the attribute ``tries`` is missing, SQS moved the message after its last attempt. SQS's own receive count
-        # would include every listing of dead letters.
+        # If the attribute ``tries`` is missing, SQS itself moved the message to the dead-letter queue after the last
+        # attempt. SQS's own receive count would include every listing of dead letters.
         tries=int(tries) if re.fullmatch("[0-9]{1,9}", tries) else store.TRIES,
         body=message["Body"],
         correlation_ids=_without_none(correlation.of_sqs(message)),
@@ -124,7 +124,7 @@ def read_order(message: Message) -> Letter:
 
 
 def read_failure(message: Message, origins: Origins) -> Letter:
-    """Parses a message from the failures queue. A message in any other format has the kind ``unknown``."""
+    """Parses a message from the failures queue. A message in an unknown format gets the kind ``unknown``."""
     try:
         content = json.loads(message["Body"])
     except (ValueError, RecursionError):
@@ -269,7 +269,7 @@ def _read_position(message: Message, content: dict[str, Any], origins: Origins) 
         kind="stream",
         what=_text(f"{counted(size, 'change')} of the orders table" + (f", the first at {first}" if first else "")),
         since=_moment(content.get("timestamp")) or _sent(message),
-        why=_text(f"{context.get('condition')}: the function announce_orders failed on the whole batch; see its log"),
+        why=_text(f"{context.get('condition')}: The function announce_orders failed on the whole batch; see its log"),
         tries=whole_number(context.get("approximateInvokeCount")),
         body=message["Body"],
         destination=StreamPart(origins.stream, shard, start, end, origins.announce),

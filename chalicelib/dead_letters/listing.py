@@ -10,18 +10,18 @@ from chalicelib.dead_letters.destinations import Aws
 from chalicelib.dead_letters.queue import open_queues
 from chalicelib.settings import Settings
 
-# At most this many dead letters are read. SQS returns messages in no particular order, so the oldest may come last.
+# Maximum number of dead letters to read. SQS returns messages in no particular order, so the oldest may come last.
 LETTERS_READ = 1_000
-# Reading stops after this many seconds. The last AWS call then ends before API Gateway's time-out of 29 seconds.
+# Maximum time in seconds to read dead letters. The last AWS call must end before API Gateway's time-out (29 seconds).
 SECONDS = 8
-# SQS hides a received dead letter from other requests for this many seconds.
+# Visibility time-out in seconds for dead letters that a list request receives.
 HIDDEN_SECONDS = 30
 
 
 def oldest(limit: int, *, settings: Settings, aws: Aws, clock: Callable[[], float] = time.monotonic) -> dict[str, Any]:
     """Returns ``{"deadLetters": [{"id", "kind", "what", "since", "why", "tries"}], "total"}``, oldest first.
 
-    ``total`` is exact if all dead letters could be read. Otherwise, it is SQS's estimate.
+    ``total`` is exact if all dead letters could be read, and is SQS's estimate otherwise.
     """
     end = clock() + SECONDS
     queues = open_queues(settings, aws("sqs"), HIDDEN_SECONDS)

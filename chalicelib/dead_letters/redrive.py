@@ -26,11 +26,11 @@ from chalicelib.settings import Settings
 
 IDS = 100
 MESSAGE_ID = re.compile(r"[A-Za-z0-9-]{1,100}")
-# A response lists at most this many dead letters that could not be redriven.
+# Maximum number of kept dead letters that a response lists.
 KEPT_SHOWN = 100
-# A redrive stops after this many seconds. The last AWS call then ends before API Gateway's time-out of 29 seconds.
+# Maximum time in seconds of a redrive. The last AWS call must end before API Gateway's time-out (29 seconds).
 SECONDS = 10
-# SQS hides a received dead letter for this many seconds, which is longer than a redrive can take.
+# Visibility time-out in seconds for dead letters that a redrive receives, which is longer than a redrive can take.
 HIDDEN_SECONDS = 90
 
 log = logger("dead_letters")
@@ -97,7 +97,8 @@ class _Redrive:
     def handle(self, letters: list[Letter], queue: DeadLetterQueue) -> None:
         """Sends and deletes the requested dead letters among ``letters``, and records each outcome."""
         requested = [each for each in letters if self.ids is None or each.id in self.ids]
-        # SQS may redeliver a dead letter that this redrive has already sent. The copy is deleted but not sent again.
+        # SQS may redeliver a dead letter that this redrive has already sent. The redelivered dead letter is deleted but
+        # not sent again.
         new = [each for each in requested if each.id not in self.done]
         reasons = self._send(new)
         sent = [each.id for each in requested if each.id not in reasons]
@@ -131,7 +132,7 @@ class _Redrive:
         except (ClientError, Unavailable, CannotRedrive) as error:
             return _reason(error)
         except (ParamValidationError, UnicodeError):
-            # A person wrote or changed this message manually. The other dead letters must still be redriven.
+            # A message that a person wrote manually may be invalid, but must not stop the redrive.
             return "the message has the format of a dead letter, but AWS rejects its content"
         return None
 

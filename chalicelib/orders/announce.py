@@ -17,11 +17,11 @@ from chalicelib.logs import logger
 from chalicelib.notifications import Notification, Publish, counted, one_line
 from chalicelib.timeline import timestamp
 
-# While SNS is unavailable, an order is retried for this many seconds, and later orders must wait.
+# Maximum time in seconds to retry an order while SNS is unavailable. Later orders wait in the stream.
 PATIENCE_SECONDS = 120
-# One call to SNS and one call to SQS, including retries, take less than this many seconds.
+# Time in seconds that is enough for one call to SNS and one call to SQS, including retries.
 ANNOUNCEMENT_SECONDS = 30
-# SNS returns these error codes if it refuses a message's content. It may still accept other messages.
+# SNS returns these error codes if it refuses a message's content. SNS may still accept other messages.
 REFUSED_CONTENT = ("InvalidParameter", "InvalidParameterValue", "ParameterValueInvalid", "ValidationException")
 
 log = logger("orders")
@@ -58,7 +58,7 @@ def announce_orders(
     patience_end = 0 if is_redriven else now.timestamp() - PATIENCE_SECONDS
     left = _announce(new, publish, set_aside, patience_end, seconds_left)
     if left and is_redriven:
-        raise Unavailable(f"{counted(len(left), 'order')} could not be announced or set aside")
+        raise Unavailable(f"{counted(len(left), 'order')} could not be announced or sent to the failures queue")
     return {"batchItemFailures": [{"itemIdentifier": left[0]["dynamodb"]["SequenceNumber"]}] if left else []}
 
 
@@ -104,7 +104,7 @@ def _announce(
 
 
 def _set_unreadable_aside(records: list[Record], set_aside: SetAside) -> tuple[list[Record], list[Record]]:
-    """Sets malformed records aside. Returns the valid records, and the records that the stream must redeliver.
+    """Moves malformed records to the failures queue. Returns the valid records and the records to redeliver.
 
     If a malformed record cannot be set aside, the stream redelivers all later records, so they must not be announced
     yet.
@@ -206,7 +206,7 @@ def set_aside_with(sqs: Any, url: str, context: Any, now: datetime) -> SetAside:
 def _failure(record: Record, error: Exception, context: Any, now: datetime) -> dict[str, Any]:
     """Returns a message in Lambda's format for failed events, without the number of attempts, which is unknown.
 
-    https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
+    See https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html for the format.
     """
     return {
         "version": "1.0",

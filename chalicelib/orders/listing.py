@@ -10,13 +10,13 @@ from chalicelib.orders.order import ORDER_ID
 from chalicelib.rest import Page
 from chalicelib.timeline import Timeline
 
-# DynamoDB accepts at most this many keys in one call.
+# Maximum number of keys that DynamoDB accepts in one call.
 KEYS = 100
 
 
 @aws_errors()
 def get(order_id: str, *, dynamodb: Any, table: str) -> dict[str, Any]:
-    """Returns one order. Raises ``NotFound`` if no order has the id."""
+    """Returns one order. Raises ``NotFound`` if the order does not exist."""
     if ORDER_ID.fullmatch(order_id):
         answer = dynamodb.get_item(TableName=table, Key={"orderID": {"S": order_id}}, ConsistentRead=True)
         if "Item" in answer:

@@ -16,7 +16,7 @@ from chalicelib.timeline import timestamp
 
 ITEMS_IN_ORDER = 100
 QUANTITY = 10_000
-# Cognito limits user names to this many characters.
+# Maximum length of a Cognito user name.
 USER_NAME = 128
 ORDER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # This pattern matches control characters, lone surrogates and two characters that SQS and SNS refuse.
@@ -56,7 +56,7 @@ class Order:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def to_json(self) -> str:
-        """Returns the body of the order's message. The message contains ``correlation_id`` as an attribute."""
+        """Returns the body of the order's message, without ``correlation_id``, which is a message attribute."""
         return json.dumps(
             {
                 "orderID": self.order_id,
@@ -85,7 +85,7 @@ class Order:
         # A message that was added to the queue manually might contain no user name.
         requested_by, placed_at = message.get("requestedBy"), message.get("placedAt")
         if requested_by is not None and not _is_user_name(requested_by):
-            message.refuse("requestedBy", f"must be a name of up to {USER_NAME} characters")
+            message.refuse("requestedBy", f"must be a name (maximum {USER_NAME} characters)")
         if not _is_timestamp(placed_at):
             message.refuse("placedAt", "must be a time in UTC with microseconds")
         order = _read_order(message, placed_at)

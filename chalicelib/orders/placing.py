@@ -65,7 +65,7 @@ def parse(body: Any, now: datetime, key: str | None = None, requested_by: str | 
             order = replace(order, order_id=_id_from_key(key, index if is_list else None))
         first_index, first = first_by_id.setdefault(order.order_id, (index, order))
         if first != order:
-            message = f"is also the id of orders[{first_index}], which has different content"
+            message = f"is also the id of another order with different content, orders[{first_index}]"
             conflicts.append(Problem(f"orders[{index}].orderID", message))
         orders.append(order)
     if problems:

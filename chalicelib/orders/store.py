@@ -18,12 +18,12 @@ from chalicelib.orders.order import NO_TEXT, Order
 from chalicelib.settings import first_retry_seconds
 from chalicelib.timeline import index_keys
 
-# DynamoDB accepts at most this many statements in one call.
+# Maximum number of statements that DynamoDB accepts in one call.
 STATEMENTS = 25
 # Maximum number of simultaneous calls to DynamoDB. Sequential calls for a full batch could take over 30 seconds.
 # The client's connection pool has a connection for each thread.
 WRITERS = 8
-# The queue delivers a message at most this many times (maxReceiveCount in its redrive policy).
+# Maximum number of times that the queue delivers a message (maxReceiveCount in the queue's redrive policy).
 TRIES = 5
 # Maximum length of the reason for a failure, in the log and in a dead letter.
 REASON_CHARACTERS = 300

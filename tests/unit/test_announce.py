@@ -225,7 +225,7 @@ def test_without_time_for_another_try_later_orders_are_retried() -> None:
 @pytest.mark.parametrize("age", [1, 1_000_000])
 def test_a_temporary_error_in_a_redriven_batch_fails_the_function_so_that_lambda_retries(age: int) -> None:
     """Lambda ignores the result of an asynchronous invocation, so only an error causes a retry."""
-    with pytest.raises(Unavailable, match=r"^10 orders could not be announced or set aside$"):
+    with pytest.raises(Unavailable, match=r"^10 orders could not be announced or sent to the failures queue$"):
         announce(RECORDS, Topic(AWAY), age=age, redriven=True)
 
 

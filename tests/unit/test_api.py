@@ -1,6 +1,6 @@
 """Tests the REST API's routes through Chalice's test client: the responses, and the errors that reach a client.
 
-The parsing of bodies, parameters and keys is tested in test_rest, test_orders and test_reports.
+The tests in test_rest, test_orders and test_reports cover how bodies, parameters and keys are parsed.
 """
 
 import json
@@ -182,7 +182,7 @@ def test_a_list_is_answered_in_its_sequence_with_new_ids_where_none_were_given(a
 
 def test_two_orders_in_a_list_with_one_id_and_different_content_conflict(api: Api) -> None:
     message = refused(api.post("/orders", [ORDER, {**ORDER, "quantity": 3}]), 409, "Conflict")
-    assert message == "orders[1].orderID: is also the id of orders[0], which has different content"
+    assert message == "orders[1].orderID: is also the id of another order with different content, orders[0]"
 
 
 @pytest.mark.parametrize(("given", "count"), [(MOCHA, 1), ([MOCHA] * 3, 3)], ids=["one", "a list"])

@@ -79,7 +79,7 @@ def test_threads_that_get_a_clients_first_error_at_once_all_catch_it(
 
 
 def test_a_call_is_signed_with_version_4_and_all_its_tries_end_before_the_api_times_out() -> None:
-    """API Gateway times out after 29 seconds."""
+    """A request to API Gateway times out after 29 seconds."""
     for service in SERVICES:
         config = clients.aws(service).meta.config
         assert config.signature_version in ("v4", "s3v4")
@@ -96,7 +96,7 @@ def test_a_call_that_could_outlast_its_function_does_not_begin(aws: Aws, monkeyp
         moment += 29 - clients.longest_call("sqs")
         aws.sqs.list_queues()
         moment += 0.1
-        with pytest.raises(Unavailable, match=r"^ListQueues did not start, because too little time is left: try"):
+        with pytest.raises(Unavailable, match=r"^ListQueues: not enough time is left to start the call; try again$"):
             aws.sqs.list_queues()
     # A time limit that is too short for any call, such as three seconds in Chalice's test client, is ignored.
     for seconds in (0, 3, clients.longest_call("s3"), None):
@@ -220,7 +220,7 @@ def test_an_rds_server_needs_its_regions_certificate_and_a_proxy_a_public_one(
 
 @pytest.mark.parametrize("host", ["x.abc.moon-1.rds.amazonaws.com", "x.abc.cn-north-1.rds.amazonaws.com.cn"])
 def test_a_region_without_a_known_authority_is_refused(connections: list[Connection], host: str) -> None:
-    with pytest.raises(DatabaseRefused, match=f"^{host.split('.')[2]} is missing from the RDS certificate bundle: "):
+    with pytest.raises(DatabaseRefused, match=f"^{host.split('.')[2]}: the RDS certificate bundle lacks "):
         context_for(connections, host)
     assert connections == []
 

@@ -91,7 +91,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "3 changes of the orders table, the first at 2026-11-21T03:00:00.000000Z": (
         message(position()),
         "stream",
-        {"why": "RetryAttemptsExhausted: the function announce_orders failed on the whole batch", "tries": 101},
+        {"why": "RetryAttemptsExhausted: The function announce_orders failed on the whole batch", "tries": 101},
     ),
     "the scheduled storage report storage-d32c5kddcf5bb8c3": (
         message(schedule(), **NOT_STARTED),
@@ -497,7 +497,7 @@ def test_an_sqs_outage_does_not_hide_earlier_redrives(api: Api, aws: Aws, monkey
 
 
 def test_letters_stay_hidden_for_longer_than_any_call_can_take() -> None:
-    # API Gateway times out after 29 seconds.
+    # A request to API Gateway times out after 29 seconds.
     assert redriving.HIDDEN_SECONDS > 29 + 29
     assert redriving.SECONDS < 29
     assert listing.SECONDS < 29
