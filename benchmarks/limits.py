@@ -1,6 +1,7 @@
-"""``python -m benchmarks.limits``: measures sizes and times, and compares them with the promised limits.
+"""``python -m benchmarks.limits`` measures sizes and times, and compares them with the promised limits.
 
-It deploys a separate stack, as ``make run`` does. With ``--clone``, it also measures ``make run`` in a fresh clone.
+The command deploys a separate stack, as ``make run`` does. With ``--clone``, the command also measures ``make run`` in
+a fresh clone.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ ROWS = 1_000_000
 ORDERS = 500
 PAINTS = 5
 MB = 1_000_000
-# Chromium's own measurements: the milliseconds until the first paint, and the bytes loaded.
+# In Chromium, these scripts return the milliseconds until the first paint, and the number of bytes loaded.
 FIRST_PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 LOADED = "() => performance.getEntries().reduce((sum, { decodedBodySize = 0 }) => sum + decodedBodySize, 0)"
 HEAD = """\
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def row(promise: str, measured: float, limit: float, unit: str, note: str = "") -> bool:
-    """Prints a line of the table, and returns whether the promise was kept."""
+    """Prints a row of the results table, and returns whether the measured value is within its limit."""
     kept = measured <= limit
     print(
         f"| {promise} | {measured:,.1f} {unit}{note}{'' if kept else ' **over**'} | {limit:,.0f} {unit} |", flush=True
@@ -90,7 +91,7 @@ def _package(stack: Stack) -> Iterator[bool]:
 
 
 def _console(url: str) -> Iterator[bool]:
-    """Measures how much a browser with an empty cache loads for the console, and the time until the first paint."""
+    """Measures how many bytes the console loads in a browser with an empty cache, and the time of the first paint."""
     paints, loaded = [], 0
     with chromium.running(chromium.find() or chromium.install()) as browser:
         for _ in range(PAINTS):
@@ -145,7 +146,7 @@ def _inventory(stack: Stack, env: Mapping[str, str], api: Api) -> Iterator[bool]
 
 
 def _fill(env: Mapping[str, str]) -> None:
-    """Fills the table with a million beans, by repeatedly copying the existing ones."""
+    """Fills the table with a million beans, by repeatedly copying the existing beans."""
     connection = pymysql.connect(
         host=env["DB_HOST"],
         port=int(env["DB_PORT"]),
@@ -197,7 +198,7 @@ class Memory:
                 self._peaks[found[1]] = max(self._peaks.get(found[1], 0), int(peak[1]) * 1024)
 
     def stop(self) -> dict[str, int]:
-        """Stops watching, and returns each function's peak resident memory in bytes."""
+        """Stops watching the processes, and returns each function's peak resident memory in bytes."""
         self._look()
         self._ended.set()
         self._thread.join()
