@@ -109,7 +109,7 @@ def test_a_deploy_of_the_code_that_a_rollback_restored_changes_nothing(place: Pl
 
 
 def test_a_scheduled_report_is_made_once_and_its_schedule_goes_with_its_parameter(place: Place, here: Checkout) -> None:
-    """The test adds a schedule with the same target that is due immediately, so that it need not wait."""
+    """The test adds a schedule with the same target that is due immediately, to avoid a long wait."""
     asked = {**SCHEDULES, "ScheduleTimezone": "Asia/Tokyo"}
     said = here.deploy("one", *(f"--parameter={name}={value}" for name, value in asked.items()))
     assert "functions and API: nothing to change" in said

@@ -103,7 +103,7 @@ class Account:
 
 
 class Body(BytesIO):
-    """A response body that botocore can read."""
+    """Holds a response body in the form that botocore reads."""
 
     def stream(self, **_: Any) -> Iterator[bytes]:
         yield self.read()

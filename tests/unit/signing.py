@@ -41,7 +41,7 @@ class Pool:
         return json.dumps({"keys": public}).encode()
 
     def token(self, name: str = "mia", *groups: str, key_id: str = "first", **claims: Any) -> str:
-        """Returns an id token like Cognito's, leaving out claims that are None."""
+        """Returns an id token like Cognito's, without the claims that are None."""
         now = int(time.time())
         made = {
             "sub": "4db3ac98-120e-4c30-8c92-0dee6acaa826",

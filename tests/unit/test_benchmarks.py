@@ -51,7 +51,7 @@ def test_a_run_changes_only_its_own_part_of_the_page() -> None:
 
 
 def test_the_page_and_the_record_contain_every_benchmark() -> None:
-    """After changing the results, the costs or the prices, run `python -m benchmarks.page`."""
+    """If the results, the costs or the prices change, run `python -m benchmarks.page`."""
     from benchmarks.__main__ import BENCHMARKS
 
     assert results.read().keys() == BENCHMARKS.keys()
@@ -93,7 +93,7 @@ def test_a_function_with_less_memory_has_a_smaller_share_of_a_processor() -> Non
 
 
 def test_the_architecture_page_has_the_loads_that_the_code_computes() -> None:
-    """After changing the code or a measured duration, run `python -m benchmarks.load`."""
+    """If the code or a measured duration changes, run `python -m benchmarks.load`."""
     text = load.PAGE.read_text()
     assert load.page_with_tables(text) == text
 

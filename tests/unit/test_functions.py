@@ -1,6 +1,6 @@
 """Tests the functions for reports, uploads and storage with AWS's events, through Chalice's test client.
 
-The other functions are tested in test_store, test_announce and test_notifications.
+The tests of the other functions are in test_store, test_announce and test_notifications.
 """
 
 import io

@@ -153,7 +153,7 @@ def test_a_string_that_a_spreadsheet_would_run_gets_an_apostrophe_and_a_number_n
     assert lines.splitlines()[1] == "1,'-1,,,,,2,,,'-4.20,-5,"
 
 
-# The text contains characters that need quotes or an apostrophe, look-alikes of them, and separators.
+# The text contains characters that need quotes or an apostrophe, similar-looking characters, and separators.
 ODD = st.text(st.sampled_from("=+-@＝＋－＠ｅ\t\r\n'\",\0 aé☕"), max_size=4)
 
 

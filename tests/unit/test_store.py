@@ -121,7 +121,7 @@ def test_a_conflict_that_cannot_be_reported_is_retried_without_its_neighbours(aw
 
 
 def text(**fields: Any) -> str:
-    """Returns an order's message, leaving out fields that are None."""
+    """Returns an order's message, without the fields that are None."""
     given = {"orderID": "o", "customerID": "c", "item": "x", "note": None, "placedAt": PLACED_AT, **fields}
     return json.dumps({name: each for name, each in given.items() if each is not None or name == "note"})
 

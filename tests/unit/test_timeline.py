@@ -157,7 +157,8 @@ def test_a_filtered_page_ends_after_a_number_of_items(monkeypatch: pytest.Monkey
     items = [item(NOW - timedelta(seconds=number), f"id-{number}") for number in range(225)]
     found, queries = some(Table(items), 50, {"id-3", "id-125", "id-224"})
     assert found == [["id-3"], ["id-125"], ["id-224"]]
-    # A page's cost does not depend on how rare matching items are. The last page needs more queries, because it also
+    # The cost of a filtered page does not depend on how rare the matching items are. The last page needs more queries,
+    # because it also
     # reads the earlier months.
     assert max(queries[:-1]) <= 2 * timeline.SHARDS
     assert some(Table(items[:20]), 2, {"id-1", "id-3"})[0] == [["id-1", "id-3"]]

@@ -25,7 +25,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
-    # The mock keeps the boto3 session, which caches the service models, because loading them is slow.
+    # The mock keeps the boto3 session, because it caches the service models, which are slow to load.
     with mock_aws(config={"core": {"reset_boto3_session": False}}):
         yield
 

@@ -32,7 +32,7 @@ PACKAGED = [ROOT / "app.py", *sorted((ROOT / "chalicelib").rglob("*.py"))]
 
 
 def test_no_handler_is_longer_than_12_lines() -> None:
-    """A handler only names its trigger, its collaborators and one call.
+    """A handler contains only its trigger, its collaborators and one call.
 
     Docstrings and decorators do not count as lines.
     """

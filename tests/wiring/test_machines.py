@@ -129,7 +129,7 @@ def test_every_task_is_retried_with_backoff_and_jitter_on_temporary_errors(machi
 
 
 def test_each_of_our_temporary_errors_is_retried_by_its_class_name(template: Template) -> None:
-    """Step Functions matches an error by its class name, and does not know its parent class."""
+    """Step Functions matches errors by class name, and does not know parent classes."""
     retried: dict[str, set[str]] = {}
     for name in MACHINES:
         for state in tasks(definition_of(name), INVOKE).values():
@@ -183,7 +183,7 @@ def test_the_machine_waits_longer_than_all_tries_of_its_tasks(machine: Machine) 
             return max(sum(map(longest, branch["States"].values())) for branch in branches(state))
         if state["Type"] != "Task":
             return 0
-        # A try on a function that is not ready takes no time, because Lambda refuses it immediately.
+        # Trying to invoke a function that is not ready takes no time, because Lambda refuses immediately.
         return float(
             (state["Retry"][0]["MaxAttempts"] + 1) * state["TimeoutSeconds"] + sum(map(pauses, state["Retry"]))
         )

@@ -111,7 +111,7 @@ def test_every_alarm_can_fire_and_notifies_but_not_because_data_is_missing(
 ) -> None:
     """Every alarm's threshold is below the metric's maximum.
 
-    Every alarm needs one period only, because most failures are rare.
+    Every alarm evaluates only one period, because most failures are rare.
     """
     queues = {each["QueueName"]: each for each in template.of_type("AWS::SQS::Queue").values()}
     kept = wiring.mappings(as_variables(template.outputs))["announce_orders"]["MaximumRecordAgeInSeconds"]

@@ -57,7 +57,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, *given: str) -> list[str]:
     return left
 
 
-NOBODY = "`--yes` applies every change without asking"
+NOBODY = "use --yes to apply every change"
 
 
 @pytest.mark.parametrize(

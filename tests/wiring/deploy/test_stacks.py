@@ -100,7 +100,7 @@ def test_a_change_set_without_changes_is_discarded(said: list[str], reason: str)
 @pytest.mark.parametrize(
     ("states", "calls"),
     [
-        # A stack that was never complete is deleted first.
+        # A stack that was never complete is deleted before it is created again.
         (("ROLLBACK_COMPLETE", "CREATE_COMPLETE"), ["delete", "CREATE", "execute"]),
         (("ROLLBACK_FAILED", "CREATE_COMPLETE"), ["delete", "CREATE", "execute"]),
         (("DELETE_FAILED", "CREATE_COMPLETE"), ["delete", "CREATE", "execute"]),

@@ -45,8 +45,8 @@ def test_completing_sets_what_chalice_cannot(account: Account) -> None:
     assert stream["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     assert stream["BisectBatchOnFunctionError"] is True
     assert 0 < stream["MaximumRetryAttempts"] <= 10_000
-    # A record must fail before the stream deletes it after a day. The failure destination stores only its position in
-    # the stream.
+    # A record must fail before the stream deletes it after a day. The failure destination stores only a record's
+    # position in the stream.
     assert 0 < stream["MaximumRecordAgeInSeconds"] < 24 * 3600
     assert stream["DestinationConfig"] == failures
     # A redrive also invokes announce_orders asynchronously.
