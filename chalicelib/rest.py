@@ -65,7 +65,7 @@ def body(request: Request, *, nothing: Any = None) -> Any:
     try:
         content = json.loads(raw, parse_constant=_refuse_constant)
     except RecursionError:
-        raise _invalid_body("has too many nested brackets") from None
+        raise _invalid_body("is nested too deeply") from None
     except UnicodeDecodeError as error:
         raise _invalid_body(f"is not UTF-8 (byte {error.start})") from None
     except json.JSONDecodeError as error:
@@ -74,7 +74,7 @@ def body(request: Request, *, nothing: Any = None) -> Any:
         # Python limits the number of digits, but Python's own error message is meant for programmers.
         raise _invalid_body("contains a number with too many digits") from None
     if _is_too_deep(content):
-        raise _invalid_body("has too many nested brackets")
+        raise _invalid_body("is nested too deeply")
     return content
 
 

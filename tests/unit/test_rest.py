@@ -47,7 +47,7 @@ def test_1_mb_is_counted_in_bytes() -> None:
     assert body(json.dumps("x" * 999_998)) == "x" * 999_998
 
 
-TOO_DEEP = "body: has too many nested brackets"
+TOO_DEEP = "body: is nested too deeply"
 
 
 @pytest.mark.parametrize(
