@@ -190,7 +190,7 @@ def one_permission(granted: list[Permission], role: str, action: str, end: str) 
 def patches() -> str:
     """Returns a table of MiniStack patches, with the first sentence of each docstring."""
     rows = [[f"`{patch.__name__}`", first_sentence(patch.__doc__ or "")] for patch in launcher.patches()]
-    return table(["Patch", "AWS behaviour that MiniStack lacks"], rows)
+    return table(["Patch", "AWS behavior that MiniStack lacks"], rows)
 
 
 def first_sentence(text: str) -> str:
