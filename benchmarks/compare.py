@@ -26,7 +26,7 @@ def compare(
     ``goal`` is how many times faster ``ours`` must be. If ``size`` is given, the result is a point on a curve.
     """
     if ours() != peers():
-        raise AssertionError(f"{work}: our result differs from that of {peer}")
+        raise AssertionError(f"{work}, {peer}: our code and the peer returned different results")
     return in_turns(work, partial(_seconds, ours), peer, partial(_seconds, peers), goal, rounds, size)
 
 

@@ -82,7 +82,7 @@ class Clone:
             reading.start()
             try:
                 if not ready.wait(GIVE_UP_SECONDS):
-                    raise AssertionError("make dev is not ready")
+                    raise AssertionError("`make dev` did not become ready in time")
                 yield
             finally:
                 process.send_signal(signal.SIGINT)

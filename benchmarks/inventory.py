@@ -90,7 +90,7 @@ def _compared(database: settings.Database, beans: int, rounds: int, goal: float)
 
     result = compare(f"inventory report, {beans:,} rows", ours, PEER, lambda: _plain(database), goal, rounds, beans)
     if _files("ours") != _files("peer"):
-        raise AssertionError(f"{result.work}: our files differ from those of {PEER}")
+        raise AssertionError(f"{result.work}: our code and the peer wrote different files")
     return result
 
 

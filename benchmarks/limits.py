@@ -42,7 +42,7 @@ HEAD = """\
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.limits", description=__doc__)
-    parser.add_argument("--clone", action="store_true", help="measure `make run` in a fresh clone too")
+    parser.add_argument("--clone", action="store_true", help="also measure `make run` in a fresh clone")
     options = parser.parse_args(arguments)
     print(HEAD)
     kept = [*_clone()] if options.clone else []
@@ -119,7 +119,7 @@ def _orders(api: Api) -> Iterator[bool]:
     seconds = time.monotonic() - began
     stored = [each["orderID"] for each in _pages(api, "/orders?customerID=limits", "orders")]
     if sorted(stored) != sorted(sent) or sorted(announced()) != sorted(sent):
-        raise AssertionError("an order was lost, or stored or announced twice")
+        raise AssertionError("an order was lost, stored twice or announced twice")
     yield row(f"{ORDERS} orders in lists of 100, each stored and announced exactly once", seconds, 30, "s")
 
 
@@ -132,7 +132,7 @@ def _inventory(stack: Stack, env: Mapping[str, str], api: Api) -> Iterator[bool]
     seconds = time.monotonic() - began
     peaks = memory.stop()
     if report["status"] != "SUCCEEDED" or report["summary"]["rows"] != ROWS:
-        raise AssertionError(f"the report with {ROWS:,} rows ended as {report['status']}: {report['error']}")
+        raise AssertionError(f"the report with {ROWS:,} rows has the status {report['status']}: {report['error']}")
     for function in ("read_inventory", "render_report"):
         yield row(f"peak memory of {function} for a report with {ROWS:,} rows", peaks[function] / MB, 256, "MB")
     sfn = client(env, "stepfunctions")

@@ -85,13 +85,17 @@ def api(stack: Stack, stage: str | None) -> Api:
     token = os.environ.get("CAFE_TOKEN")
     if url == stack.api_url:
         if stage not in (None, stack.stage):
-            raise StackError(f"set CAFE_API_URL to the URL of {stage}'s API, and CAFE_TOKEN to a manager's token")
+            raise StackError(
+                f"{stage} is not the local stage: set CAFE_API_URL to its API's URL and CAFE_TOKEN to a manager's token"
+            )
         return Api(url, stack.users.token)
     if not token:
-        raise StackError(f"CAFE_TOKEN is not set: set it to a manager's token for {url}")
+        raise StackError(f"{url} needs a token, but CAFE_TOKEN is not set: set CAFE_TOKEN to a manager's token")
     api = Api(url, lambda: token)
     if stage and (found := api.get("/health")["stage"]) != stage:
-        raise StackError(f"CAFE_API_URL is the URL of the stage {found}: set it to the URL of {stage}")
+        raise StackError(
+            f"CAFE_API_URL belongs to {found}, not to {stage}: set CAFE_API_URL to the URL of the stage's API"
+        )
     return api
 
 
@@ -132,17 +136,17 @@ def main(given: list[str] | None = None) -> None:
         ("run", run, "start everything, deploy, and run the main job once"),
         ("stop", stop, "stop everything that `run` started"),
         ("status", status, "show what is running, and where"),
-        ("env", env, "print the path of the stack's environment file, for `source`"),
+        ("env", env, "print the path of the environment file to `source`"),
     ):
         command = commands.add_parser(name, help=about, description=about)
         command.set_defaults(work=work)
     for name, on_letters, about in (
         ("dead-letters", dead_letters, "list the dead letters"),
-        ("redrive", redrive, "send the dead letters back to be processed again"),
+        ("redrive", redrive, "send the dead letters back for processing"),
     ):
         command = commands.add_parser(name, help=about, description=about)
         command.add_argument(
-            "stage", metavar="STAGE", nargs="?", type=types.stage, help="the stage to use instead of this stack"
+            "stage", metavar="STAGE", nargs="?", type=types.stage, help="the stage to use instead of the local stack"
         )
         command.set_defaults(work=lambda stack, on_letters=on_letters: on_letters(api(stack, arguments.stage)))
     about = "run saved edits immediately, and show the logs"
@@ -154,12 +158,17 @@ def main(given: list[str] | None = None) -> None:
     dev_command.set_defaults(work=lambda stack: dev(stack, arguments.debug, arguments.port))
     about = "follow the logs of the functions and the API"
     logs_command = commands.add_parser("logs", help=about, description=about)
-    logs_command.add_argument("--once", action="store_true", help="print the existing lines and exit")
+    logs_command.add_argument("--once", action="store_true", help="print the existing log lines and exit")
     logs_command.add_argument(
-        "--function", choices=("API", *NAMES), metavar="FUNCTION", help="show only this function's lines, or the API's"
+        "--function",
+        choices=("API", *NAMES),
+        metavar="FUNCTION",
+        help="show only log lines of this function or of the API",
     )
-    logs_command.add_argument("--id", help="show only lines about this order, report, upload or request")
-    logs_command.add_argument("--since", type=types.since, help="how far to look back, such as 15m, 2h or 7d")
+    logs_command.add_argument("--id", help="show only log lines about this order, report, upload or request")
+    logs_command.add_argument(
+        "--since", type=types.since, help="how far to look back in the logs, such as 15m, 2h or 7d"
+    )
     logs_command.set_defaults(
         work=lambda stack: show_logs(
             stack, logs.Filter(arguments.function, arguments.id, arguments.since), arguments.once
@@ -167,9 +176,9 @@ def main(given: list[str] | None = None) -> None:
     )
     about = "follow an order, a report, an upload or a request through the logs"
     trace_command = commands.add_parser("trace", help=about, description=about)
-    trace_command.add_argument("id", help="an order's, a report's or a request's id, or an upload's key")
+    trace_command.add_argument("id", help="the id of an order, report or request, or the key of an upload")
     trace_command.add_argument(
-        "since", metavar="SINCE", nargs="?", type=types.since, help="how far to look back, such as 15m"
+        "since", metavar="SINCE", nargs="?", type=types.since, help="how far to look back in the logs, such as 15m"
     )
     trace_command.set_defaults(work=lambda stack: sys.exit(not logs.trace(stack, arguments.id, arguments.since)))
     about = "create a user who can sign in"

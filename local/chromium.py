@@ -35,7 +35,7 @@ def find(environment: Mapping[str, str] = os.environ) -> Path | None:
     if name := environment.get("CHROMIUM"):
         path = find_program(name)
         if not path:
-            raise StackError(f"CHROMIUM is {name}, but no such program exists: set it to the path of a browser")
+            raise StackError(f"CHROMIUM is {name}, but no such program exists: set CHROMIUM to the path of a browser")
         return path
     installed = [path for name in NAMES if (path := find_program(name))]
     return next(iter([*installed, *(path for path in APPLICATIONS if path.exists())]), None)

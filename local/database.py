@@ -133,8 +133,8 @@ class Database:
             ) from None
         if exists and not (self._created_on.exists() and self._created_on.read_text() == self.address):
             raise StackError(
-                f"the MySQL server {self.address} has a database {NAME} that `make run` did not create and would drop: "
-                "rename the database, or use another server"
+                f"`make run` would drop the database {NAME} of {self.address}, "
+                "which it did not create: rename the database, or use another MySQL server"
             )
 
     def runs(self) -> bool:

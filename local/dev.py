@@ -100,7 +100,7 @@ class Session:
                 if self.triggers != before:
                     self._deploy(f"{what} changes a trigger and needs a deploy")
         except StackError as error:
-            say(f"error: {error}. The previous code keeps running; save the file again to retry")
+            say(f"error: {error}. The previous code keeps running. Save the file again to retry")
             return
         say(f"{what}: live after {time.monotonic() - began:.2f} s")
 
@@ -129,7 +129,9 @@ class Session:
             (folder / name).symlink_to(self.stack.project / name)
         answer = live_api.ask(self.control, folder)
         if "error" in answer:
-            say(f"the code cannot be imported; the previous code keeps running\n{_own_part(answer['error'], folder)}")
+            say(
+                f"the code cannot be imported, so the previous code keeps running\n{_own_part(answer['error'], folder)}"
+            )
             return False
         self.triggers = answer["triggers"]
         # Renaming the new link replaces the previous link atomically.

@@ -53,7 +53,8 @@ def test_the_variable_overrides_the_search_and_must_be_valid(machine: Path) -> N
     assert chromium.find({"CHROMIUM": str(mine)}) == mine
     assert chromium.find({"CHROMIUM": "mine"}) == mine
     with pytest.raises(
-        StackError, match="CHROMIUM is /nowhere/chrome, but no such program exists: set it to the path of a browser"
+        StackError,
+        match="CHROMIUM is /nowhere/chrome, but no such program exists: set CHROMIUM to the path of a browser",
     ):
         chromium.find({"CHROMIUM": "/nowhere/chrome"})
 
