@@ -1,5 +1,5 @@
-# The project's commands: `make` without a target lists them.
-# The Python that creates the virtual environment: `make run PYTHON=python3.12` uses another one.
+# `make` without a target lists the project's commands.
+# PYTHON creates the virtual environment. For example, `make run PYTHON=python3.12` uses Python 3.12.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -22,7 +22,7 @@ help:  ## List the commands
 run: .venv/run  ## Start the whole system on this machine, and run its main job once
 	@$(BIN)/python -m local run
 
-dev: .venv/dev  ## Run each saved edit at once: DEBUG=store_orders lets a debugger attach to that function on PORT=5678
+dev: .venv/dev  ## Run every saved edit at once; with DEBUG=store_orders, a debugger can attach to that function on PORT=5678
 	@$(BIN)/python -m local dev $(if $(DEBUG),--debug '$(DEBUG)') $(if $(PORT),--port '$(PORT)')
 
 stop: .venv/run  ## Stop everything that `make run` started
@@ -31,10 +31,10 @@ stop: .venv/run  ## Stop everything that `make run` started
 status: .venv/run  ## Show what is running, and where
 	@$(BIN)/python -m local status
 
-logs: .venv/run  ## Follow the logs of the functions and the API: FUNCTION=store_orders, ID=x and SINCE=15m choose lines
+logs: .venv/run  ## Follow the logs of the functions and the API; select lines with FUNCTION=store_orders, ID=x and SINCE=15m
 	@$(BIN)/python -m local logs $(if $(FUNCTION),--function '$(FUNCTION)') $(if $(ID),--id '$(ID)') $(if $(SINCE),--since '$(SINCE)')
 
-dead-letters: .venv/run  ## List the dead letters: what failed for good and waits for a person
+dead-letters: .venv/run  ## List the dead letters, which are messages that failed permanently
 	@$(BIN)/python -m local dead-letters $(STAGE)
 
 trace: .venv/run  ## Follow one id through the logs: make trace ID=x; add STAGE=y SINCE=7d for a stage on AWS
@@ -59,16 +59,16 @@ test: .venv/dev  ## Run every test, with separate ports and data; select tests w
 test-fast: .venv/dev  ## Run the tests that need no stack, in less than a minute
 	$(PYTEST) tests/unit tests/wiring $(ARGS)
 
-test-pythons:  ## Run the tests that need no stack, and build the package, under every Python on this machine, or only under PYTHONS=3.14
+test-pythons:  ## Run the tests that need no stack, and build the package, with every installed Python or only PYTHONS=3.14
 	@$(PYTHON) -m tests.pythons $(PYTHONS)
 
 fuzz: .venv/dev  ## Send random requests to the API, and random input to the parsers, for several minutes
 	CAFE_FUZZ=long $(PYTEST) $(BY_FILE) -m "fuzz or hypothesis" $(ARGS)
 
-faults: .venv/dev  ## Run the whole fault matrix: make everything fail that can, and count what is lost or duplicated
+faults: .venv/dev  ## Run the whole fault matrix, which makes each part fail and counts lost and duplicated work
 	$(PYTEST) -m "" tests/faults $(ARGS)
 
-soak: .venv/dev  ## Test 10,000 orders while calls fail, ten minutes of work while MySQL and functions restart, and a minute without AWS
+soak: .venv/dev  ## Test 10,000 orders while calls fail, ten minutes of work while MySQL and functions restart, and outages of AWS
 	$(BIN)/python -m tests.faults load
 	$(BIN)/python -m tests.faults soak
 	$(BIN)/python -m tests.faults outage
@@ -94,11 +94,11 @@ check-lint:
 check-format:
 	$(BIN)/ruff format --check .
 
-audit: .venv/dev  ## Check the requirements for known vulnerabilities, over the internet
+audit: .venv/dev  ## Check the requirements for known vulnerabilities, which needs internet access
 	for file in requirements.txt local/requirements.txt local/ministack*requirements.txt; do \
 		$(BIN)/pip-audit --requirement $$file || exit 1; done
 
-bench: .venv/dev  ## Run the benchmarks against peers, and measure the promised limits
+bench: .venv/dev  ## Run the benchmarks against other programs, and measure the documented limits
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.limits
 
@@ -113,17 +113,17 @@ rollback: stage .venv/run  ## Restore the previous release: make rollback STAGE=
 destroy: stage .venv/run  ## Remove the whole system from AWS: make destroy STAGE=x; KEEP_DATA=1 keeps tables and buckets
 	@$(BIN)/python -m infra.deploy $(STAGE) --destroy $(if $(KEEP_DATA),--keep-data) $(ANSWER)
 
-verify-deploy: .venv/dev .local/graders/installed  ## Test the deploy: its whole life cycle on the local cloud, moto's server as a second opinion, and the graders
+verify-deploy: .venv/dev .local/graders/installed  ## Test the deploy's whole life cycle on the local cloud, compare it with moto, and run checkov and cloudsplaining
 	$(PYTEST) $(BY_FILE) -m long tests/deploying tests/system tests/browser $(ARGS)
 
 .PHONY: stage
 stage:
 	@test -n "$(STAGE)" || { echo "name the stage: make $(MAKECMDGOALS) STAGE=x"; exit 1; }
 
-# uv installs packages faster, where it exists.
+# uv installs packages faster than pip, so it is used if it is installed.
 INSTALL := $(if $(shell sh -c 'command -v uv'),uv pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
 
-# Three stamp files record what the virtual environment contains: Python, what `run` needs, and what the tests need.
+# Three stamp files record whether .venv contains Python, what `run` needs, and what the tests need.
 .venv/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null || { \
 		echo "Python 3.11 to 3.14 is needed, and \`$(PYTHON)\` is another version or missing: name one, as in \`make run PYTHON=python3.12\`"; exit 1; }
@@ -132,18 +132,18 @@ INSTALL := $(if $(shell sh -c 'command -v uv'),uv pip install --quiet --python $
 	@touch $@
 
 .venv/run: .venv/python requirements.txt local/requirements.txt
-	@echo "Installing what the commands need, into .venv"
+	@echo "Installing the commands' requirements into .venv"
 	@$(INSTALL) -r local/requirements.txt
 	@touch $@
 
 .venv/dev: .venv/run requirements-dev.txt
-	@echo "Installing what the tests need, into .venv"
+	@echo "Installing the tests' requirements into .venv"
 	@$(INSTALL) -r requirements-dev.txt
 	@touch $@
 
 # checkov's and cloudsplaining's requirements conflict with the project's.
 .local/graders/installed: .venv/python tests/deploying/graders-requirements.txt
-	@echo "Installing the graders, into .local/graders"
+	@echo "Installing checkov and cloudsplaining into .local/graders"
 	@$(BIN)/python -m venv --clear .local/graders
 	@.local/graders/bin/python -m pip install --quiet --disable-pip-version-check -r tests/deploying/graders-requirements.txt
 	@touch $@

@@ -3,7 +3,8 @@
 Each handler imports its own flow's modules, so no function loads another flow's modules when it starts.
 
 ``infra/functions.py`` lists the functions, ``infra/resources.yaml`` contains their permissions and triggers, and
-``infra/*.asl.json`` defines the state machines. ``tests/unit/`` tests the modules, and ``tests/system/`` the flows.
+``infra/*.asl.json`` defines the state machines. ``tests/unit/`` tests the modules, and ``tests/system/`` tests the
+flows.
 """
 
 import sys
@@ -23,12 +24,12 @@ from chalicelib.settings import VERSION, Settings, cognito_endpoint, database_ad
 try:
     settings = Settings.read()
 except MissingSettings as error:
-    # Printed, because `chalice local` loads the app in a thread, where sys.exit's message would be lost.
+    # Prints the error, because `chalice local` loads the app in a thread, where sys.exit's message would be lost.
     print(f"cafe: {error}", file=sys.stderr)
     sys.exit(1)
 
 log = logger("app")
-# CloudWatch groups API metrics by this name, so it includes the stage. .chalice/config.json sets the functions' names.
+# CloudWatch groups API metrics by the app's name, so the name includes the stage.
 app = Chalice(app_name=f"cafe-{settings.cafe_stage}", configure_logs=False)
 # Replaces Chalice's own logger, which writes plain text.
 app.log = log
@@ -38,7 +39,7 @@ MACHINES = {"inventory": settings.inventory_report_arn, "storage": settings.stor
 
 
 class RawEvent(BaseLambdaEvent):
-    """An event as Lambda delivers it.
+    """An event exactly as Lambda delivers it.
 
     Chalice's S3Event fails on s3:TestEvent and reads only one record. Chalice's SNSEvent fails on a message without
     a subject.
@@ -53,7 +54,7 @@ def now() -> datetime:
 
 
 def request() -> Request:
-    """Returns the current request. Only views call this function, so a request always exists."""
+    """Returns the current request. Only route handlers call this function, so a request always exists."""
     return cast(Request, app.current_request)
 
 
@@ -66,7 +67,7 @@ def publisher() -> Callable[[Any], None]:
 
 @app.middleware("all")
 def in_time(event: Any, get_response: Callable[[Any], Any]) -> Any:
-    """Lets every handler finish cleanly before Lambda's time-out."""
+    """Limits AWS calls, so that every handler can finish before Lambda's time-out."""
     # ``Request.context`` is API Gateway's request context, not Lambda's context.
     context = event.lambda_context if isinstance(event, Request) else event.context
     with clients.time_limit(context.get_remaining_time_in_millis() / 1000 if context else 0):
@@ -79,7 +80,7 @@ def correlated(request: Request, get_response: Callable[[Any], Response]) -> Res
     correlation_id, began = correlation.of_request(request), time.perf_counter()
     with correlation.about(correlation_id):
         response = get_response(request)
-        # API Gateway's access log contains only its own request id, so this record contains both ids.
+        # The access log contains only API Gateway's request id, so this log record also contains that id.
         ids = {"requestId": request.context["requestId"]} if "requestId" in request.context else {}
         facts = {"status": response.status_code, "milliseconds": round((time.perf_counter() - began) * 1000)}
         log.info("request answered", extra={"route": rest.route(request), **facts, **ids})
@@ -106,10 +107,10 @@ def correlated_state(event: Any, get_response: Callable[[Any], Any]) -> Any:
 # --- Sign-in: a token -> the routes that its user may call ------------------------------------------------------------
 
 
-# API Gateway caches the response for 60 seconds, so a token may still work for up to a minute after it expires.
+# API Gateway caches the authorizer's response for 60 seconds, so an expired token may work for a minute longer.
 @app.authorizer(ttl_seconds=60)
 def authorize(request: AuthRequest) -> AuthResponse:
-    """Allows the routes that chalicelib/sign_in.py lists for the token's user."""
+    """Allows the routes that the token's user may call, as listed in chalicelib/sign_in.py."""
     from chalicelib import sign_in
 
     endpoint = cognito_endpoint(settings)
@@ -281,7 +282,7 @@ def receive_upload(event: RawEvent) -> None:
 
 @app.lambda_function()
 def measure_buckets(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Measures all buckets by listing objects or reading CloudWatch metrics. Divides long measurements into shares."""
+    """Measures all buckets by listing objects or reading CloudWatch metrics. Splits long measurements into shares."""
     from chalicelib.storage import report
 
     return report.run_step(event, context, aws=clients.aws, bucket=settings.reports_bucket, now=now())
@@ -292,7 +293,7 @@ def measure_buckets(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 @app.lambda_function()
 def migrate(_event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """Updates MySQL's tables and the functions' database user. Each deploy runs this function and waits."""
+    """Updates MySQL's tables and the functions' database user. Each deploy waits for this function."""
     from chalicelib import database
 
     return database.bring_up_to_date(database_secret(), database_admin_secret())
@@ -319,7 +320,7 @@ def record_notification(event: RawEvent) -> None:
 
 @app.on_sns_message(topic=settings.alarms_topic_arn)
 def record_alarm(event: RawEvent) -> None:
-    """Adds each alarm to the inbox. The kind is set here, because CloudWatch's alarm messages do not contain one."""
+    """Adds each alarm to the inbox. The handler sets the kind, because CloudWatch's messages do not contain a kind."""
     from chalicelib import notifications
 
     dynamodb, table = clients.aws("dynamodb"), settings.notifications_table
@@ -362,7 +363,7 @@ def list_dead_letters() -> dict[str, Any]:
 
 @app.route("/dead-letters/redrive", methods=["POST"], authorizer=authorize)
 def redrive_dead_letters() -> dict[str, Any]:
-    """Sends all dead letters, or those with the given ids, back to where they came from."""
+    """Sends all dead letters, or only the given ids, back to where they came from."""
     from chalicelib.dead_letters import redrive
 
     ids = redrive.parse(rest.body(request(), nothing={}))

@@ -1,7 +1,7 @@
-"""``python -m benchmarks [name ...]``: runs the named benchmarks, or all of them.
+"""Runs the named benchmarks, or all benchmarks, as ``python -m benchmarks [name ...]``.
 
-It records the results in ``results.json`` and shows them in ``docs/performance.md``. Results that are worse than the
-recorded ones are marked.
+The results are recorded in ``results.json`` and shown in ``docs/performance.md``. A result that is worse than the
+recorded result is marked.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main(names: list[str]) -> None:
         for result in BENCHMARKS[name].run():
             measured.append(result.compared_with(before.get(result.key)))
             print(page.line(measured[-1]), flush=True)
-        # Results are saved after each benchmark, so a later failure loses nothing.
+        # The results are saved after each benchmark, so that a later failure does not lose them.
         results.write({**recorded, name: results.Measurement(results.conditions(), measured)})
     page.PAGE.write_text(page.with_results(page.PAGE.read_text()))
     growth.draw(results.read())

@@ -1,6 +1,7 @@
-"""Compares the API in ``chalice local`` with the smallest Chalice routes that make the same calls.
+"""Compares the API in ``chalice local`` with minimal Chalice routes that make the same AWS calls.
 
-Another benchmark sends orders in lists of 100, or one by one, and measures the time until all orders are in the table.
+Also compares sending orders in lists of 100 with sending orders one by one. The measurement of both ends when all
+orders are in the orders table.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ from local.stack import Stack
 
 HERE = Path(__file__).parent
 PEER = "smallest Chalice route"
-# Our routes are allowed to take 25 % longer than the smallest routes.
+# The project's routes may take 25 % longer than the minimal routes.
 GOAL = 1 / 1.25
-# The number of requests to each of the two servers, per route and round.
+# Each of the two servers receives this many requests per route and round.
 REQUESTS = 50
 PROFILED_REQUESTS = 200
 ORDERS = 300
 ORDER_ID = "bench"
-# Each route's method, path, body and name in app.py.
+# Maps each route to its method, its path, its body and its name in app.py.
 ROUTES = {
     "GET /orders/{orderID}": ("GET", f"/orders/{ORDER_ID}", None, "/orders/{order_id}"),
     "POST /orders": ("POST", "/orders", ORDER, "/orders"),
@@ -74,7 +75,9 @@ def run() -> Iterator[Result]:
 
 
 def _without_consumers(stack: Stack, env: Mapping[str, str]) -> dict[str, str]:
-    """Returns the API's environment, with a queue that nothing reads and a state machine that does nothing."""
+    """Returns the API's environment variables, but with a queue that nothing reads and a state machine that does
+    nothing.
+    """
     configuration = json.loads((stack.project / ".chalice" / "config.json").read_text())
     definition = {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}
     machine = client(env, "stepfunctions").create_state_machine(
@@ -112,7 +115,7 @@ def _minimal_api(folder: Path, variables: dict[str, str]) -> Iterator[int]:
 
 @contextmanager
 def _served(project: Path, stage: str, variables: dict[str, str]) -> Iterator[int]:
-    """Runs ``chalice local`` for the project, and yields its port."""
+    """Runs ``chalice local`` for the folder ``project``, and yields the server's port."""
     [port] = free_ports(1)
     command = chalice_local.command(project, port, stage)
     process = Process("api", project / "process")
@@ -125,13 +128,14 @@ def _served(project: Path, stage: str, variables: dict[str, str]) -> Iterator[in
 
 
 def _latency(route: str, own_share: float, ours: int, peers: int, token: str) -> Result:
-    """Compares the latencies of the servers on the two ports.
+    """Compares the latencies of the two servers, whose ports are ``ours`` and ``peers``.
 
-    ``own_share`` is our own code's share of the time for a request. Chalice and boto3 take the rest of the time.
+    ``own_share`` is the share of a request's time that the project's own code takes. Chalice and boto3 take the rest of
+    the time.
     """
     times: dict[int, list[list[float]]] = {ours: [], peers: []}
     for port in times:
-        # The first request creates the AWS clients.
+        # The first request is not measured, because it creates the AWS clients.
         _request(port, route, token)
     for number in range(ROUNDS):
         seconds: dict[int, list[float]] = {ours: [], peers: []}
@@ -167,7 +171,7 @@ def _figures(rounds: list[list[float]]) -> str:
 def _request(port: int, route: str, token: str) -> float:
     method, path, body, _ = ROUTES[route]
     content = None if body is None else json.dumps(body)
-    # Each request uses a new connection: on a persistent connection `chalice local` waits 40 ms for an acknowledgement.
+    # Each request uses a new connection, because `chalice local` is 40 ms slower on persistent connections.
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     began = time.perf_counter()
     headers = {"Content-Type": "application/json", "Connection": "close", "Authorization": token}
@@ -212,15 +216,15 @@ def _run_python(*arguments: str, env: Mapping[str, str]) -> str:
 
 
 def _own_share(route: str) -> float:
-    """Returns our own code's share of the time that ``PROFILED_REQUESTS`` requests take.
+    """Profiles ``PROFILED_REQUESTS`` requests, and returns the share of the time that the project's own code takes.
 
-    The share includes our code's calls to Python's standard library, but not its calls to Chalice and botocore.
+    The share includes calls to Python's standard library, but not calls to Chalice and botocore.
     """
     import app
 
     method, path, body, resource = ROUTES[route]
     event = request(method, resource, path, body, order_id=ORDER_ID)
-    # The app logs as usual, but the output is discarded.
+    # The app writes its logs as usual, but the log output is discarded.
     for handler in logging.getLogger("cafe").handlers:
         handler.setStream(open(os.devnull, "w"))  # type: ignore[attr-defined]  # noqa: SIM115, PTH123
     app.app(event, None)
@@ -231,7 +235,8 @@ def _own_share(route: str) -> float:
     profile.disable()
     stats = pstats.Stats(profile)
     own = 0.0
-    # An entry has a function's calls, its seconds without and with the functions that it calls, and the same by caller.
+    # Each entry contains a function's own seconds and, for each caller, the seconds including the functions that it
+    # calls.
     for (file, *_), (_, _, seconds, _, callers) in stats.stats.items():  # type: ignore[attr-defined]
         if _is_ours(file):
             own += seconds
@@ -241,7 +246,7 @@ def _own_share(route: str) -> float:
 
 
 def _is_ours(file: str) -> bool:
-    """Returns whether the file is ours. contextlib counts as ours, because our decorators are context managers."""
+    """Returns whether the file is the project's. contextlib counts too, because it runs the project's decorators."""
     return "/chalicelib/" in file or (file.endswith(("/app.py", "/contextlib.py")) and "/chalice/" not in file)
 
 

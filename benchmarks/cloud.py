@@ -1,4 +1,4 @@
-"""Separate stacks for the benchmarks: just MiniStack, or the whole system. A running stack is left alone."""
+"""Starts separate stacks for the benchmarks, with MiniStack alone or with the whole system."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from local.stack import Stack
 
 @contextmanager
 def empty_cloud() -> Iterator[None]:
-    """Starts an empty MiniStack, and points this process's environment at it while the block runs."""
+    """Starts an empty MiniStack. While the block runs, this process's environment variables select that MiniStack."""
     [port] = free_ports(1)
     with TemporaryDirectory() as folder:
         cloud = Cloud(Path(folder), port)
@@ -35,7 +35,7 @@ def empty_cloud() -> Iterator[None]:
             cloud.stop()
             os.environ.clear()
             os.environ.update(environment)
-            # Cached clients would call the stopped MiniStack.
+            # Cached clients would otherwise call the stopped MiniStack.
             clients.aws.cache_clear()
 
 

@@ -1,7 +1,8 @@
-"""Compares cold starts with those of ``minimal.py``. A new process imports the code and handles its first event.
+"""Compares the functions' cold starts with the cold starts of the minimal functions in ``minimal.py``.
 
-Our code runs from the deployment package, whose own files are not compiled on Lambda. The minimal functions are
-compiled, as boto3 and Python are on Lambda. The time excludes Python's start-up, which takes the same time for both.
+For a cold start, a new process imports the code and handles its first event. The project's code runs from the
+deployment package without compiled files, as on Lambda. The minimal functions are compiled, as boto3 and Python's own
+modules are on Lambda. The measured time excludes the start of Python, which is the same for all functions.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from local.processes import basic_environment
 from local.stack import Stack
 
 PEER = "minimal function"
-# A cold start may take at most 25 % longer than the minimal function's, and our import 80 ms if boto3's takes 150 ms.
+# A cold start may take 25 % longer than the minimal function's cold start. The import of app.py may take 80 ms if the
+# import of boto3 takes 150 ms.
 GOAL = 1 / 1.25
 IMPORT_GOAL = 150 / 80
 TIMED = """
@@ -59,21 +61,21 @@ CSV = b"supplier_name,type,product_name,price,description,quantity\nAltura,arabi
 
 @dataclass(frozen=True)
 class Functions:
-    """Runs a stack's functions, each in a new process. ``env`` contains the stack's environment variables."""
+    """Runs each of a stack's functions in a new process. ``env`` contains the stack's environment variables."""
 
     stack: Stack
     env: dict[str, str]
     package: Path
 
     def seconds(self, module: str, function: str = "", event: Any = None) -> float:
-        """Returns the seconds from the import of ``module`` to the end of the function's work on the event."""
+        """Returns the seconds that importing ``module`` and handling ``event`` take together."""
         configuration = json.loads((self.stack.project / ".chalice" / "config.json").read_text())
         stage = configuration["stages"][self.stack.stage]
         own = stage["lambda_functions"].get(function, {}).get("environment_variables", {})
         aws = {name: value for name, value in self.env.items() if name.startswith("AWS_")}
-        # Python must not write compiled files, because the code's folder is read-only on Lambda.
+        # Python must not write compiled files, because the folder with the code is read-only on Lambda.
         python = {"PYTHONPATH": str(self.package), "PYTHONDONTWRITEBYTECODE": "1"}
-        # The topic has no subscribers, because their work is not part of the function's start.
+        # The topic has no subscribers, because the subscribers' work is not part of a function's cold start.
         variables = {**stage["environment_variables"], **own, **aws, **python, "TOPIC_ARN": self.env["NOBODY"]}
         handler = "app" if (module, function) == ("app", "api_handler") else function
         done = subprocess.run(
@@ -99,7 +101,7 @@ def run() -> Iterator[Result]:
         yield in_turns(
             "import of app.py", partial(start, "app"), "import of boto3", partial(start, "boto3"), IMPORT_GOAL
         )
-        # The functions that are measured later read this order and this file.
+        # The functions that are measured below read the order and the CSV file that these calls create.
         start("app", "store_orders", queued_orders("cold"))
         start("app", "read_inventory", {"reportId": "cold"})
         report = {"reportId": "cold", "csvKey": "inventory/cold/inventory.csv", "generatedAt": MOMENT}
@@ -128,7 +130,7 @@ def _start(start: Callable[..., float], module: str, function: str, event: Calla
 
 
 def _package(stack: Stack, folder: Path) -> Path:
-    """Unpacks the deployment package, as Lambda does, with the minimal functions beside it."""
+    """Unpacks the deployment package, as Lambda does, and adds the minimal functions to the same folder."""
     [package] = (stack.project / ".chalice" / "deployments").glob("*.zip")
     with zipfile.ZipFile(package) as opened:
         opened.extractall(folder)
@@ -145,7 +147,7 @@ def _bearer(token: str) -> dict[str, Any]:
 
 
 def _upload(etag: str) -> dict[str, Any]:
-    # Every upload is newer than the previous upload, and no upload changes a row.
+    # Every event is about a newer upload than the previous event, but no upload changes a row.
     stored = {"key": KEY, "size": len(CSV), "eTag": etag, "sequencer": f"{time.time_ns():X}"}
     record = {"eventName": "ObjectCreated:Put", "eventTime": MOMENT, "s3": {"object": stored}}
     return {"Records": [record]}

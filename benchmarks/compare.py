@@ -1,4 +1,4 @@
-"""Compares two ways of doing the same work, in turns and on one machine."""
+"""Compares two ways of doing the same work, which run in turns on one machine."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def compare(
     rounds: int = ROUNDS,
     size: int | None = None,
 ) -> Result:
-    """Times ``ours`` and ``peers`` in turns, after an unmeasured first round. Both must return the same result.
+    """Measures ``ours`` and ``peers`` in turns, after an unmeasured first round. The two must return the same result.
 
     ``goal`` is how many times faster ``ours`` must be. If ``size`` is given, the result is a point on a curve.
     """
     if ours() != peers():
-        raise AssertionError(f"{work}: our result differs from that of {peer}")
+        raise AssertionError(f"{work}, {peer}: our code and the peer returned different results")
     return in_turns(work, partial(_seconds, ours), peer, partial(_seconds, peers), goal, rounds, size)
 
 
@@ -39,11 +39,11 @@ def in_turns(
     rounds: int = ROUNDS,
     size: int | None = None,
 ) -> Result:
-    """Compares two functions that time themselves and return the seconds."""
+    """Compares two functions that measure their own time and return the seconds."""
     ours_times: list[float] = []
     peers_times: list[float] = []
     for number in range(rounds):
-        # The order alternates, because whichever runs first warms up the machine.
+        # The order alternates, because the function that runs first warms up the machine.
         for do, times in ((ours, ours_times), (peers, peers_times))[:: 1 if number % 2 else -1]:
             times.append(do())
     ratios = [theirs / own for own, theirs in zip(ours_times, peers_times, strict=True)]

@@ -1,4 +1,4 @@
-"""Measures warm functions on a separate stack: their processor time and their waiting time."""
+"""Measures the processor time and the waiting time of warm functions on a separate stack."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def measure(path: Path) -> None:
     with whole_stack() as (stack, env):
         stage = json.loads((stack.project / ".chalice" / "config.json").read_text())["stages"][stack.stage]
         own = stage["lambda_functions"]["read_inventory"].get("environment_variables", {})
-        # The topic and the queue have no consumers, because their work would be measured too.
+        # The topic and the queue have no consumers, because the consumers' work would be measured too.
         without_consumers = {
             "TOPIC_ARN": client(env, "sns").create_topic(Name="nobody")["TopicArn"],
             "ORDERS_QUEUE_URL": client(env, "sqs").create_queue(QueueName="nobody")["QueueUrl"],
@@ -35,7 +35,7 @@ def measure(path: Path) -> None:
         os.environ |= {**stage["environment_variables"], **own, **aws, **without_consumers}
         import app
 
-        # The app logs as usual, but the output is discarded.
+        # The app writes its logs as usual, but the log output is discarded.
         for handler in logging.getLogger("cafe").handlers:
             handler.setStream(open(os.devnull, "w"))  # type: ignore[attr-defined]  # noqa: SIM115, PTH123
         seconds: dict[str, list[float]] = {}
@@ -61,7 +61,10 @@ def measure(path: Path) -> None:
 
 
 def _median(function: Callable[..., Any], event: Callable[[], Any], rounds: int = ROUNDS) -> list[float]:
-    """Returns the median ``[processor, waiting]`` seconds. The first call, which creates the clients, is ignored."""
+    """Returns the median ``[processor, waiting]`` seconds of a function.
+
+    The first call, which creates the clients, is ignored.
+    """
     times = []
     for _ in range(rounds + 1):
         argument = event()
@@ -70,7 +73,7 @@ def _median(function: Callable[..., Any], event: Callable[[], Any], rounds: int 
         used, seconds = time.process_time() - used, time.perf_counter() - began
         if isinstance(answer, dict) and (answer.get("statusCode", 200) > 202 or answer.get("batchItemFailures")):
             raise AssertionError(f"the function answered {answer}")
-        # A function's threads may use more than one processor.
+        # The processor time can exceed the elapsed time, because a function's threads may use several processors.
         times.append((used, max(0.0, seconds - used)))
     return [round(statistics.median(each), 6) for each in zip(*times[1:], strict=True)]
 

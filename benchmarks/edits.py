@@ -1,7 +1,7 @@
-"""``python -m benchmarks.edits``: measures how soon an edit runs, with ``make dev`` and with ``make run``.
+"""``python -m benchmarks.edits`` measures how soon an edit runs, with ``make dev`` and with ``make run``.
 
-It works in a clone of the last commit, with its own ports. A save is measured until the first record of the new code in
-the function's log. The peer of ``make dev`` is what an engineer does without it: save, and wait for ``make run``.
+The command works in a clone of the last commit, with its own ports. The measured time ends when the new code writes its
+first log record. For comparison, the command also measures saving an edit and waiting for ``make run``.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ PAUSE_SECONDS = 0.02
 GIVE_UP_SECONDS = 60
 EDITED = "chalicelib/logs.py"
 PORTS = ("CAFE_API_PORT", "CAFE_AWS_PORT", "CAFE_DB_PORT")
-# What a clone need not install again.
+# The clone links to these folders of the checkout, so that it need not install anything.
 INSTALLED = (".venv", ".local/ministack", ".local/requirements")
 
 
 class Clone:
-    """A clone of the last commit. ``edit`` makes its code add a number to each log record."""
+    """A clone of the last commit. ``edit`` changes the clone's code, which then adds a number to each log record."""
 
     def __init__(self, folder: Path) -> None:
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
@@ -58,7 +58,7 @@ class Clone:
         )
 
     def run(self, command: str) -> float:
-        """Runs a command, and returns how many seconds it took."""
+        """Runs a command, and returns the seconds that the command took."""
         began = time.monotonic()
         with self.command(command) as process:
             output = process.stdout.read() if process.stdout else ""
@@ -76,13 +76,13 @@ class Clone:
     @contextmanager
     def dev(self) -> Iterator[None]:
         with self.command("dev") as process:
-            # A terminal that nobody reads would stop the command.
+            # The command's output is read in a thread, because a full pipe would stop the command.
             ready = threading.Event()
             reading = threading.Thread(target=_read, args=(process, ready))
             reading.start()
             try:
                 if not ready.wait(GIVE_UP_SECONDS):
-                    raise AssertionError("make dev is not ready")
+                    raise AssertionError("`make dev` did not become ready in time")
                 yield
             finally:
                 process.send_signal(signal.SIGINT)
@@ -96,7 +96,7 @@ def _read(process: subprocess.Popen[str], ready: threading.Event) -> None:
 
 
 class Triggers:
-    """The five triggers, each with the function that it starts."""
+    """Sends events to the five triggers, and reads the log records of the functions that the triggers start."""
 
     def __init__(self, stack: Stack) -> None:
         self._env, self._log = stack.variables(), stack.api.log
@@ -112,7 +112,10 @@ class Triggers:
         }
 
     def runs_edit(self, trigger: str, edit: int) -> float | None:
-        """Sends an event and waits for its record. Returns the record's Unix time, or None if older code wrote it."""
+        """Sends an event to the trigger, and waits for the event's log record.
+
+        Returns the record's Unix time, or None if older code wrote the record.
+        """
         self._sent += 1
         event, (function, send) = f"edit-{self._sent}", self.all[trigger]
         size = self._log.stat().st_size
@@ -154,7 +157,7 @@ def _seconds(timestamp: str) -> float:
 
 
 def save_to_live(clone: Clone, triggers: Triggers, trigger: str) -> float:
-    """Saves an edit, and returns the seconds until the trigger first runs it."""
+    """Saves an edit, and returns the seconds until the trigger first runs the edited code."""
     saved, number = time.time(), clone.edit()
     while not (live := triggers.runs_edit(trigger, number)):
         pass

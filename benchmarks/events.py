@@ -12,7 +12,7 @@ ORDER = {"customerID": "ana", "items": [{"item": "flat white", "quantity": 2}, {
 
 
 class Context:
-    """The part of Lambda's context that the functions use."""
+    """Contains the parts of Lambda's context object that the functions use."""
 
     aws_request_id, invoked_function_arn = "1", "arn"
 

@@ -1,4 +1,4 @@
-"""Draws ``docs/images/growth.svg`` from the recorded results: how time and memory grow with the work."""
+"""Draws ``docs/images/growth.svg``, which shows how time and memory grow with the work, from the recorded results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.page import ROOT
 from benchmarks.results import Measurement, Result
 
 PICTURE = ROOT / "docs" / "images" / "growth.svg"
-# Each panel's title, benchmark, horizontal axis and vertical axis. The vertical axis shows the points' unit.
+# Each tuple contains a panel's title, benchmark, horizontal axis and vertical axis. The vertical axis shows a unit.
 PANELS = (
     ("Inventory report: time", "inventory", "rows", "seconds"),
     ("Inventory report: peak memory", "inventory", "rows", "MB"),
@@ -21,7 +21,7 @@ PANELS = (
 
 
 def draw(measurements: Mapping[str, Measurement]) -> None:
-    """Writes the picture. The same results always produce the same bytes."""
+    """Writes the picture. The same results always produce exactly the same file."""
     with mpl.rc_context({"svg.hashsalt": "growth", "svg.fonttype": "none", "font.family": "sans-serif"}):
         figure(measurements).savefig(PICTURE, metadata={"Date": None}, facecolor="white")
 
@@ -32,13 +32,13 @@ def figure(measurements: Mapping[str, Measurement]) -> Figure:
         points_of = curves(measurements[benchmark].results, unit)
         for name, points in points_of.items():
             axes.plot(*zip(*sorted(points), strict=True), marker="o", label=name)
-        # If both axes are logarithmic, time proportional to the work is a straight line.
+        # If both axes are logarithmic, a time that is proportional to the work appears as a straight line.
         axes.set(title=title, xlabel=size, ylabel=unit, xscale="log", yscale="log" if unit == "seconds" else "linear")
         if unit == "MB":
             axes.set_ylim(bottom=0)
         axes.grid(visible=True, alpha=0.3)
         if points_of:
-            # The legend is below the panel, where it hides no points.
+            # The legend is below the panel, so that it hides no points.
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False)
     return drawn
 

@@ -1,8 +1,9 @@
-"""Compares the inventory report, from MySQL to its CSV and page in S3, with the plain way to make the same files.
+"""Compares the project's inventory report with a plain function that writes the same CSV file and web page to S3.
 
-The plain way is one function that holds everything in memory. The function uses PyMySQL's default cursor and
-``fetchall``, one ``csv.writer`` and one ``render`` of the same template. A loop adds up the totals, a sort finds the
-lowest stock, and one ``put_object`` writes each file. Our second function reads the CSV that our first function wrote.
+The plain function holds the whole inventory in memory. It uses PyMySQL's default cursor and ``fetchall``, one
+``csv.writer`` and one ``render`` of the same template. A loop computes the totals, a sort finds the lowest stock, and
+one ``put_object`` call writes each file. The project's report consists of two functions, and the second function reads
+the CSV file that the first function wrote.
 """
 
 from __future__ import annotations
@@ -41,16 +42,16 @@ GENERATED_AT = timestamp(MOMENT)
 LINK_SECONDS = 3_600
 # A large inventory may need at most 20 % more memory than a small inventory, to allow for noise.
 SAME_MEMORY = 1 / 1.2
-# Characters that start a formula in a spreadsheet.
+# A cell that starts with one of these characters could be a formula in a spreadsheet.
 FORMULA_STARTS = frozenset("=+-@＝＋－＠\t\r\n'")
 
 
 def run() -> Iterator[Result]:
-    # Log records would appear between the table's lines.
+    # Logging is disabled, because log records would appear between the lines of the printed table.
     logging.disable(logging.INFO)
     with empty_cloud(), _database() as database:
         clients.aws("s3").create_bucket(Bucket=BUCKET)
-        # Memory is measured first, because on Linux a new process inherits its parent's peak.
+        # Memory is measured first, because on Linux a new process inherits its parent's peak memory.
         fill(database, 10_000)
         small = [_peak(_read, database), _peak(_render)]
         fill(database, 1_000_000)
@@ -60,7 +61,7 @@ def run() -> Iterator[Result]:
             yield _memory(ours, "the same with 10,000 rows", peers, SAME_MEMORY)
         ours = Point("MB", "either function", 1_000_000, max(large))
         yield _memory(ours, PEER, Point("MB", PEER, 1_000_000, _peak(_plain, database)), 1.0)
-        # The query is a plain SELECT that takes little time, so 100,000 rows must be three times faster.
+        # The query itself takes little time, so the report on 100,000 rows must be three times faster than its peer.
         for beans, rounds, goal in ((1_000, ROUNDS, 1.0), (10_000, ROUNDS, 1.0), (100_000, ROUNDS, 3.0)):
             fill(database, beans)
             yield _compared(database, beans, rounds, goal)
@@ -89,12 +90,12 @@ def _compared(database: settings.Database, beans: int, rounds: int, goal: float)
 
     result = compare(f"inventory report, {beans:,} rows", ours, PEER, lambda: _plain(database), goal, rounds, beans)
     if _files("ours") != _files("peer"):
-        raise AssertionError(f"{result.work}: our files differ from those of {PEER}")
+        raise AssertionError(f"{result.work}: our code and the peer wrote different files")
     return result
 
 
 def _files(report_id: str) -> list[bytes]:
-    """Returns a report's CSV, and its page without the report's id and its link's signature."""
+    """Returns a report's CSV file, and its web page without the report's id and the link's signature."""
     keys = (f"inventory/{report_id}/inventory.csv", report_key("inventory", report_id))
     bodies = [clients.aws("s3").get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys]
     return [re.sub(rb"X-Amz-[^\"]*", b"", body).replace(report_id.encode(), b"id") for body in bodies]
@@ -179,7 +180,7 @@ def _measure(name: str, arguments: str) -> None:
 
 
 def _most_memory() -> int:
-    """Returns this process's peak memory in bytes. On Linux, rusage would include the parent process's peak."""
+    """Returns this process's peak memory in bytes. On Linux, ``getrusage`` would include the parent process's peak."""
     status = Path("/proc/self/status")
     if status.exists():
         return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) * 1_024
@@ -188,7 +189,7 @@ def _most_memory() -> int:
 
 @contextmanager
 def _database() -> Iterator[settings.Database]:
-    """Starts a separate MariaDB with the project's tables."""
+    """Starts a separate MariaDB server with the project's tables."""
     [port] = free_ports(1)
     with TemporaryDirectory() as folder:
         server = Database(Path(folder), port)
@@ -208,7 +209,7 @@ def _database() -> Iterator[settings.Database]:
 
 
 def fill(database: settings.Database, beans: int) -> None:
-    """Replaces the inventory with ``beans`` new beans."""
+    """Replaces the inventory with ``beans`` generated beans."""
     statements = [
         "DELETE FROM beans",
         "DELETE FROM suppliers",

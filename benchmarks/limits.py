@@ -1,6 +1,7 @@
-"""``python -m benchmarks.limits``: measures sizes and times, and compares them with the promised limits.
+"""``python -m benchmarks.limits`` measures sizes and times, and compares them with the promised limits.
 
-It deploys a separate stack, as ``make run`` does. With ``--clone``, it also measures ``make run`` in a fresh clone.
+The command deploys a separate stack, as ``make run`` does. With ``--clone``, the command also measures ``make run`` in
+a fresh clone.
 """
 
 from __future__ import annotations
@@ -32,9 +33,13 @@ ROWS = 1_000_000
 ORDERS = 500
 PAINTS = 5
 MB = 1_000_000
+<<<<<<< HEAD
 # Linux shortens a process's name to 15 characters.
 NAMES_OF_PROCESSES = {name[:15]: name for name in NAMES}
 # Chromium's own measurements: the milliseconds until the first paint, and the bytes loaded.
+=======
+# In Chromium, these scripts return the milliseconds until the first paint, and the number of bytes loaded.
+>>>>>>> text
 FIRST_PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 LOADED = "() => performance.getEntries().reduce((sum, { decodedBodySize = 0 }) => sum + decodedBodySize, 0)"
 HEAD = """\
@@ -44,7 +49,7 @@ HEAD = """\
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.limits", description=__doc__)
-    parser.add_argument("--clone", action="store_true", help="measure `make run` in a fresh clone too")
+    parser.add_argument("--clone", action="store_true", help="also measure `make run` in a fresh clone")
     options = parser.parse_args(arguments)
     print(HEAD)
     kept = [*_clone()] if options.clone else []
@@ -55,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def row(promise: str, measured: float, limit: float, unit: str, note: str = "") -> bool:
-    """Prints a line of the table, and returns whether the promise was kept."""
+    """Prints a row of the results table, and returns whether the measured value is within its limit."""
     kept = measured <= limit
     print(
         f"| {promise} | {measured:,.1f} {unit}{note}{'' if kept else ' **over**'} | {limit:,.0f} {unit} |", flush=True
@@ -93,7 +98,7 @@ def _package(stack: Stack) -> Iterator[bool]:
 
 
 def _console(url: str) -> Iterator[bool]:
-    """Measures how much a browser with an empty cache loads for the console, and the time until the first paint."""
+    """Measures how many bytes the console loads in a browser with an empty cache, and the time of the first paint."""
     paints, loaded = [], 0
     with chromium.running(chromium.find() or chromium.install()) as browser:
         for _ in range(PAINTS):
@@ -121,7 +126,7 @@ def _orders(api: Api) -> Iterator[bool]:
     seconds = time.monotonic() - began
     stored = [each["orderID"] for each in _pages(api, "/orders?customerID=limits", "orders")]
     if sorted(stored) != sorted(sent) or sorted(announced()) != sorted(sent):
-        raise AssertionError("an order was lost, or stored or announced twice")
+        raise AssertionError("an order was lost, stored twice or announced twice")
     yield row(f"{ORDERS} orders in lists of 100, each stored and announced exactly once", seconds, 30, "s")
 
 
@@ -134,7 +139,7 @@ def _inventory(stack: Stack, env: Mapping[str, str], api: Api) -> Iterator[bool]
     seconds = time.monotonic() - began
     peaks = memory.stop()
     if report["status"] != "SUCCEEDED" or report["summary"]["rows"] != ROWS:
-        raise AssertionError(f"the report with {ROWS:,} rows ended as {report['status']}: {report['error']}")
+        raise AssertionError(f"the report with {ROWS:,} rows has the status {report['status']}: {report['error']}")
     for function in ("read_inventory", "render_report"):
         yield row(f"peak memory of {function} for a report with {ROWS:,} rows", peaks[function] / MB, 256, "MB")
     sfn = client(env, "stepfunctions")
@@ -148,7 +153,7 @@ def _inventory(stack: Stack, env: Mapping[str, str], api: Api) -> Iterator[bool]
 
 
 def _fill(env: Mapping[str, str]) -> None:
-    """Fills the table with a million beans, by repeatedly copying the existing ones."""
+    """Fills the table with a million beans, by repeatedly copying the existing beans."""
     connection = pymysql.connect(
         host=env["DB_HOST"],
         port=int(env["DB_PORT"]),
@@ -200,7 +205,7 @@ class Memory:
                 self._peaks[function] = max(self._peaks.get(function, 0), int(peak[1]) * 1024)
 
     def stop(self) -> dict[str, int]:
-        """Stops watching, and returns each function's peak resident memory in bytes."""
+        """Stops watching the processes, and returns each function's peak resident memory in bytes."""
         self._look()
         self._ended.set()
         self._thread.join()

@@ -1,4 +1,4 @@
-"""Computes each part's load at several rates of orders, and which of AWS's quotas is reached first.
+"""Computes the load on each part of the system at several rates of orders, and the rates that reach AWS's quotas.
 
 The inputs are constants in the code, measured durations and AWS's default quotas, so every run computes the same
 figures. ``python -m benchmarks.load`` writes the tables into ``docs/architecture.md``.
@@ -23,17 +23,17 @@ PAGE = page.ROOT / "docs" / "architecture.md"
 HERE = Path(__file__).parent
 
 RATES = (10, 1_000, 100_000)
-# The largest and the smallest number of orders in a request.
+# These are the largest and the smallest number of orders in a request.
 LISTS = (ORDERS_IN_LIST, 1)
-# Maximum number of concurrent invocations of `store_orders`: `maximum_concurrency` in app.py.
+# `maximum_concurrency` in app.py limits the concurrent invocations of `store_orders` to this number.
 STORE_CONCURRENCY = 10
-# Requests per second that the API accepts: `ApiRateLimit` in infra/resources.yaml.
+# `ApiRateLimit` in infra/resources.yaml limits the API's requests per second to this number.
 ACCEPTED_REQUESTS = 100
-# The size in bytes of a correlation id within a notification's item.
+# A correlation id takes this many bytes in a notification's DynamoDB item.
 ID_BYTES = 39
 MONTH_SECONDS = 30 * 24 * 3_600
 
-# AWS's default quotas, from the pages listed in docs/architecture.md.
+# These are AWS's default quotas, from the pages listed in docs/architecture.md.
 API_REQUESTS = 10_000
 FUNCTIONS_AT_ONCE = 1_000
 NEW_TABLE_WRITES = 4_000
@@ -41,9 +41,10 @@ TABLE_UNITS = 40_000
 PARTITION_WRITES = 1_000
 EMAILS = 10
 PUBLISHED = {30_000: "in N. Virginia", 1_500: "in Frankfurt, Tokyo and six more", 300: "in the smaller regions"}
-# Sustained calls to Step Functions per second: in Virginia, Oregon and Ireland, and in all other regions.
+# Step Functions accepts this many calls per second, first in Virginia, Oregon and Ireland, then in all other regions.
 REFILLED = {"ListExecutions": (5, 2), "DescribeExecution": (15, 10)}
-# The console's polling: what it shows, the AWS call, the calls per request, and the constant with the pause.
+# Each tuple describes a part of the console that polls the API. The tuple contains the part's name, the AWS call, the
+# calls per request, the script, and the script's constant with the pause.
 CONSOLE = page.ROOT / "chalicelib" / "console"
 WATCHED = (
     ("tab Today", "ListExecutions", 2, "today.js", "SECONDS"),
@@ -54,7 +55,10 @@ WATCHED = (
 
 @dataclass(frozen=True)
 class Load:
-    """The load of ``orders`` orders, in requests of ``in_list`` orders. Every field and property is per second."""
+    """The load of ``orders`` orders a second, which arrive in requests of ``in_list`` orders.
+
+    All rates are per second.
+    """
 
     orders: int
     in_list: int
@@ -65,7 +69,7 @@ class Load:
 
     @property
     def batches(self) -> float:
-        """The number of full batches from the queue or the stream, and therefore of notifications."""
+        """Returns the number of full batches from the queue or the stream. Each batch causes one notification."""
         return self.orders / BATCH
 
     @property
@@ -74,7 +78,7 @@ class Load:
 
     @property
     def receives_and_deletes(self) -> float:
-        """The calls that Lambda's poller makes to SQS. The poller receives and deletes up to ten messages at once."""
+        """Returns the number of calls from Lambda's poller to SQS. A call receives or deletes up to ten messages."""
         return 2 * self.orders / SQS_BATCH
 
     def concurrency(self, function: str) -> float:
@@ -85,34 +89,34 @@ class Load:
 
     @property
     def all_functions(self) -> float:
-        """The number of concurrent invocations of all functions."""
+        """Returns the number of concurrent invocations of all functions together."""
         names = ("api_handler", "store_orders", "announce_orders", "record_notification")
         return sum(self.concurrency(each) for each in names)
 
     @property
     def writes(self) -> float:
-        """The write units that the orders table and each of its two indexes consume."""
+        """Returns the write units that the orders table and each of its two indexes consume."""
         return self.orders * math.ceil(len(json.dumps(stored_item(ORDER))) / 1_024)
 
     @property
     def reads(self) -> float:
-        """The read units that the orders table consumes: the API looks up every order before queueing it."""
+        """Returns the orders table's read units. The API looks up every order before sending the order to the queue."""
         return self.orders
 
     @property
     def inbox_writes(self) -> float:
-        """The write units that the notifications table and its index consume."""
+        """Returns the write units that the notifications table and its index each consume."""
         ids = math.ceil(BATCH / self.in_list) * ID_BYTES
         return self.batches * math.ceil((BATCH * ANNOUNCED_BYTES + 20 + NOTIFICATION_BYTES + ids) / 1_024)
 
     @property
     def partitions(self) -> int:
-        """The number of the orders table's partitions and of its stream's shards. There are at least four of each."""
+        """Returns the number of the orders table's partitions, at least four. The table's stream has as many shards."""
         return max(NEW_TABLE_WRITES, math.ceil(self.writes)) // PARTITION_WRITES
 
     @property
     def most_notifications(self) -> float:
-        """The number of notifications if every shard's batches are as small as possible."""
+        """Returns the number of notifications if every shard's batches are as small as possible."""
         return min(self.orders, self.partitions / seconds("announce_orders", 1))
 
     @property
@@ -166,7 +170,7 @@ ROWS: dict[str, Callable[[Load], float]] = {
 
 
 def loads() -> str:
-    """Returns a Markdown table of the load on each part."""
+    """Returns a Markdown table of the load on each part of the system."""
     lines = [f"| each second | {' | '.join(f'{rate:,} orders' for rate in RATES)} |", "| --- |" + " --- |" * len(RATES)]
     for name, figure in ROWS.items():
         cells = [_either(*(_shown(figure(Load(rate, in_list))) for in_list in LISTS)) for rate in RATES]
@@ -175,7 +179,10 @@ def loads() -> str:
 
 
 def limits() -> list[tuple[str, str, float, float]]:
-    """Returns each part's quota and the orders per second that reach it, in lists and one by one, lowest first."""
+    """Returns quotas and the orders per second that reach them, for lists and for single orders.
+
+    The lowest rate is first.
+    """
     lists, single = (Load(1, in_list) for in_list in LISTS)
 
     def reached(part: str, quota: str, limit: float, used: Callable[[Load], float]) -> tuple[str, str, float, float]:
@@ -243,7 +250,7 @@ def _shown(figure: float) -> str:
 
 
 def people() -> str:
-    """Returns a Markdown table of how many browsers may have the console open, whatever the number of orders."""
+    """Returns a Markdown table of how many browsers can show the console at once, at any rate of orders."""
     lines = [
         "| console page | calls per browser | quota; in smaller regions | browsers |",
         "| --- | --- | --- | --- |",

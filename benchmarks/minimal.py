@@ -1,6 +1,6 @@
-"""The shortest form of each function: only its AWS calls, with no retries or other guarantees.
+"""Contains a minimal version of each function, which makes only the AWS calls, with no retries or other guarantees.
 
-Each function imports what it needs when it is called, as if it were in a separate file.
+Each function imports its modules when it is called, as if the function were in a separate file.
 """
 
 from __future__ import annotations

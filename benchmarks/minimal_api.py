@@ -1,4 +1,4 @@
-"""The smallest Chalice routes that make the same AWS calls as the system's routes, with no checks or retries."""
+"""Contains minimal Chalice routes that make the same AWS calls as the system's routes, with no checks or retries."""
 
 import json
 import os

@@ -1,10 +1,11 @@
-"""``python -m benchmarks.money`` prints what the work costs on AWS, compared with a plain design.
+"""``python -m benchmarks.money`` prints what the system's work costs on AWS, compared with a plain design.
 
 The plain design has the same parts, but each request, message, PutItem, invocation and notification contains one order.
-It keeps a report's rows in the state, and lists every object each day. Its functions take as long as ours do for one
-order, and log as much. The plain design has no traces and no metrics.
+The plain design keeps a report's rows in the state machine's state, and lists every S3 object each day. The plain
+design's functions take as long, and log as much, as the system's functions for one order. The plain design has no
+traces and no metrics.
 
-The costs follow from ``prices.json``, ``durations.json`` and the functions' memory, so every run prints the same.
+The costs are computed from ``prices.json``, ``durations.json`` and the functions' memory, so all runs print the same.
 ``python -m benchmarks.money measure`` measures ``durations.json`` again on a separate stack.
 """
 
@@ -27,26 +28,28 @@ HERE = Path(__file__).parent
 CONFIG = json.loads((HERE.parent / ".chalice" / "config.json").read_text())
 MACHINES = HERE.parent / "infra"
 
-# A function's memory determines its share of a processor: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
+# A function with this memory has one whole processor:
+# https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 MB_OF_A_PROCESSOR = 1_769
-# The batch size of the queue and the stream, and the maximum number of messages in one SQS call.
+# The queue and the stream deliver batches of 100. One SQS call contains up to ten messages.
 BATCH = 100
 SQS_BATCH = 10
 # X-Ray samples one in twenty of the requests that arrive without a trace.
 SAMPLED = 0.05
-# Sizes in bytes of a log record, a request's records, a metrics record, Lambda's own three records per invocation, and
-# a state machine's two records per state. CloudWatch adds 26 bytes to the size of every record.
+# These are the sizes in bytes of a log record, a request's records and a metrics record. Lambda writes three records
+# per invocation, and a state machine writes two records per state. CloudWatch adds 26 bytes to the size of every
+# record.
 RECORD_BYTES = 212 + 26
 REQUEST_BYTES = 219 + 26
 FIGURES_BYTES = 380 + 26
 LAMBDA_BYTES = 280 + 3 * 26
 TRANSITION_BYTES = 2 * (300 + 26)
-# The size in bytes of an order's line in a notification, and of a notification without its message.
+# These are the sizes in bytes of an order's line in a notification, and of a notification without its message.
 ANNOUNCED_BYTES = 47
 NOTIFICATION_BYTES = 450
-# The size limit of a state: https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
+# A state's data is limited to this many bytes: https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
 STATE_BYTES = 262_144
-# The assumed time of an S3 page of 1,000 keys, and of a CloudWatch call for 500 metrics. The calls are sequential.
+# Listing 1,000 S3 keys and reading 500 metrics are assumed to take this many seconds. The calls are sequential.
 PAGE_SECONDS = 0.1
 METRICS_SECONDS = 0.5
 DAYS = 30
@@ -57,9 +60,10 @@ ORDER = Order("x" * 22, "ana", (Item("flat white", 2), Item("croissant", 1)), No
 
 
 class Bill:
-    """A design's costs in US dollars. ``durations`` has each function's ``[processor, waiting]`` seconds per event.
+    """A design's costs in US dollars. ``durations`` contains each function's ``[processor, waiting]`` seconds per
+    event.
 
-    A ``watched`` design has traces and metrics.
+    If ``watched`` is true, the design has traces and metrics.
     """
 
     def __init__(self, prices: dict[str, float], durations: dict[str, list[float]], *, watched: bool = True) -> None:
@@ -69,12 +73,18 @@ class Bill:
         self.watched = watched
 
     def add(self, line: str, price: str, units: float) -> None:
-        """Adds the price of ``units`` units to a line. The name of a price for N units ends with ``per_N``."""
+        """Adds the price of ``units`` units to a line of the bill.
+
+        The name of a price for N units ends with ``per_N``.
+        """
         per = re.search(r"\.per_(\d+)", price)
         self.lines[line] += units * self._prices[price] / (int(per[1]) if per else 1)
 
     def invoke(self, function: str, times: float, event: str = "", seconds: float = 0.0, records: float = 1) -> None:
-        """Adds invocations that handle an event, or take ``seconds``. Each invocation logs ``records`` records."""
+        """Adds the costs of invocations that handle ``event`` or take ``seconds``.
+
+        Each invocation logs ``records`` records.
+        """
         if event:
             seconds = duration(function, self._durations[event])
         self.add("Lambda requests", "lambda.requests.per_1000000", times)
@@ -86,17 +96,20 @@ class Bill:
         self.add("Logs", "cloudwatch.logs.gb", size / 1024**3)
 
     def write(self, times: float, size: int, indexes: int) -> None:
-        """Adds writes of items of ``size`` bytes. Every index also stores the whole item."""
+        """Adds the costs of writing items of ``size`` bytes to DynamoDB. Every index also stores the whole item."""
         self.add(WRITES, "dynamodb.writes.per_1000000", times * math.ceil(size / 1_024) * (1 + indexes))
 
     def notify(self, times: float, size: int, event: str = "record_notification 1") -> None:
-        """Adds notifications of ``size`` bytes, which the inbox stores. Deliveries from SNS to Lambda are free."""
+        """Adds the costs of notifications of ``size`` bytes, which the inbox stores.
+
+        Deliveries from SNS to Lambda are free.
+        """
         self.add("SNS", "sns.per_1000000", times * math.ceil(size / 65_536))
         self.invoke("record_notification", times, event)
         self.write(times, size + NOTIFICATION_BYTES, indexes=1)
 
     def enter(self, states: float) -> None:
-        """Adds ``states`` state transitions."""
+        """Adds the costs of ``states`` state transitions."""
         self.add("Step Functions", "stepfunctions.transitions.per_1000", states)
         self.log(states * TRANSITION_BYTES)
 
@@ -106,7 +119,10 @@ class Bill:
 
 
 def duration(function: str, measured: list[float]) -> float:
-    """Returns how long a function takes with its memory, from the measured ``[processor, waiting]`` seconds."""
+    """Returns how long a function takes with its configured memory.
+
+    ``measured`` contains ``[processor, waiting]`` seconds.
+    """
     processor, waiting = measured
     return processor * MB_OF_A_PROCESSOR / memory(function) + waiting
 
@@ -117,13 +133,13 @@ def memory(function: str) -> int:
 
 
 def orders(bill: Bill, count: int, in_request: int, batch: int, *, looked_up: bool) -> None:
-    """Adds ``count`` orders, in requests and batches. ``looked_up`` says whether the API looks up every order first."""
+    """Adds the costs of ``count`` orders. ``looked_up`` says whether the API looks up every order first."""
     requests, batches = count / in_request, count / batch
     bill.add("API Gateway", "api_gateway.rest.per_1000000", requests)
     bill.invoke("api_handler", requests, f"api_handler {in_request}", records=in_request)
     if looked_up:
         bill.add("DynamoDB reads", "dynamodb.reads.per_1000000", count)
-    # Messages are sent, received and deleted. Lambda receives up to ten messages at once.
+    # Each message is sent, received and deleted. Lambda receives up to ten messages in one call.
     received = count / min(batch, SQS_BATCH)
     bill.add("SQS", "sqs.per_1000000", requests * math.ceil(in_request / SQS_BATCH) + 2 * received)
     bill.invoke("store_orders", batches, f"store_orders {batch}", records=batch)
@@ -136,7 +152,7 @@ def orders(bill: Bill, count: int, in_request: int, batch: int, *, looked_up: bo
 
 
 def reports(bill: Bill, count: int, rows: int, csv_bytes: int, *, in_state: bool) -> None:
-    """Adds inventory reports of ``rows`` rows. Each report is requested once and read once."""
+    """Adds the costs of ``count`` inventory reports of ``rows`` rows. Each report is requested once and read once."""
     bill.add("API Gateway", "api_gateway.rest.per_1000000", 2 * count)
     bill.invoke("api_handler", 2 * count, "api_handler 1")
     bill.enter(count * states("inventory_report"))
@@ -144,21 +160,22 @@ def reports(bill: Bill, count: int, rows: int, csv_bytes: int, *, in_state: bool
     bill.invoke("render_report", count, f"render_report {rows}")
     bill.invoke("presign_report", count, "presign_report")
     parts = math.ceil(csv_bytes / PART_BYTES)
-    # The page and each part of the CSV need one call each. A multipart upload needs two more calls.
+    # The report's web page and each part of its CSV file need one S3 call each. A multipart upload needs two more
+    # calls.
     bill.add("S3", "s3.put.per_1000", count * (1 + (0 if in_state else parts if parts == 1 else parts + 2)))
     bill.add("S3", "s3.get.per_1000", 0 if in_state else count)
     bill.notify(count, 900)
 
 
 def storage(bill: Bill, buckets: int, objects: int, *, listed: bool) -> None:
-    """Adds a month's daily storage reports, made by listing or from CloudWatch's daily metrics."""
+    """Adds the costs of a month's daily storage reports, which list all objects or read CloudWatch's daily metrics."""
     bill.enter(DAYS * states("storage_report"))
     if listed:
         pages = max(buckets, math.ceil(objects / 1_000))
         bill.add("S3", "s3.list.per_1000", DAYS * pages)
         bill.invoke("measure_buckets", DAYS, seconds=pages * PAGE_SECONDS)
     else:
-        # Each bucket has one metric. CloudWatch lists 500 metrics per page.
+        # Each bucket has one metric, and CloudWatch lists 500 metrics per page.
         bill.add("CloudWatch metrics", "cloudwatch.get_metric_data.per_1000_metrics", DAYS * buckets)
         pages = math.ceil(buckets / 500)
         bill.add("CloudWatch metrics", "cloudwatch.requests.per_1000", DAYS * pages)
@@ -169,7 +186,7 @@ def storage(bill: Bill, buckets: int, objects: int, *, listed: bool) -> None:
 
 
 def states(machine: str) -> int:
-    """Returns how many states an execution enters if nothing fails."""
+    """Returns how many states an execution of the state machine enters if nothing fails."""
 
     def passed(part: dict[str, Any]) -> int:
         name, count = part["StartAt"], 0
@@ -191,8 +208,8 @@ def tables() -> str:
         return Bill(priced["prices"], measured["seconds"]), Bill(priced["prices"], measured["seconds"], watched=False)
 
     parts = [
-        f"US dollars in {priced['region']}: prices of {priced['date']}, durations of {measured['date']}. "
-        "Lines below a tenth of a cent are left out."
+        f"All costs are in US dollars, with the prices in {priced['region']} on {priced['date']} and the durations "
+        f"measured on {measured['date']}. Lines below a tenth of a cent are left out."
     ]
     million = 1_000_000
     columns = {}
@@ -207,25 +224,32 @@ def tables() -> str:
         ours, plain = bills()
         size = measured["csv_bytes"][str(rows)]
         reports(ours, 1_000, rows, size, in_state=False)
-        line = f"- One thousand inventory reports of {rows:,} rows cost {ours.total:.2f}, "
+        line = f"- One thousand inventory reports of {rows:,} rows cost ${ours.total:.2f}, "
         if size <= STATE_BYTES:
             reports(plain, 1_000, rows, size, in_state=True)
-            parts.append(f"{line}or {plain.total:.2f} in the plain design.")
+            parts.append(f"{line}or ${plain.total:.2f} in the plain design.")
         else:
-            parts.append(f"{line}but the plain design fails: {size:,} bytes exceed a state's {STATE_BYTES:,}.")
+            parts.append(
+                f"{line}but the plain design fails, because rows of {size:,} bytes exceed a state's limit "
+                f"of {STATE_BYTES:,} bytes."
+            )
     for buckets, objects in ((20, 20_000), (10_000, 1_000_000_000)):
         ours, plain = bills()
         storage(ours, buckets, objects, listed=False)
         storage(plain, buckets, objects, listed=True)
         parts.append(
-            f"- A month of daily storage reports of {buckets:,} buckets with {objects:,} objects costs "
-            f"{ours.total:.2f} from metrics, or {plain.total:.2f} in the plain design."
+            f"- Daily storage reports on {buckets:,} buckets with {objects:,} objects cost "
+            f"${ours.total:.2f} a month from metrics, or ${plain.total:.2f} in the plain design."
         )
     return "\n\n".join(parts)
 
 
 def _table(title: str, bills: dict[str, Bill], apart: str) -> str:
-    """Returns the bills' lines, their totals with and without the line ``apart``, and their shares of the last bill."""
+    """Returns a Markdown table of the bills.
+
+    The table shows the bills' lines, the totals with and without the line ``apart``, and the totals' ratios to the last
+    bill.
+    """
     rows = {name: [bill.lines.get(name, 0.0) for bill in bills.values()] for name in _lines(bills.values())}
     without = [bill.total - bill.lines[apart] for bill in bills.values()]
     total = [bill.total for bill in bills.values()]

@@ -1,7 +1,7 @@
-"""Compares ``store_orders``, for growing batches, with writing the same items with one conditional PutItem each.
+"""Compares ``store_orders`` with one conditional PutItem call per order, for growing batches.
 
-MiniStack handles one call at a time, and takes 0.2 ms for an INSERT, of which parsing the statement takes a third.
-Parallel calls therefore gain little. The last result adds the network latency of a real DynamoDB.
+MiniStack handles one call at a time, and takes 0.2 ms for an INSERT. Parsing the statement takes a third of that time.
+Parallel calls therefore save little time. The last measurement adds the network latency of a real DynamoDB.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from chalicelib.orders.order import Item, Order
 
 PEER = "one PutItem after another"
 TABLE = "orders"
-# The assumed network time of a call. AWS promises single-digit milliseconds for DynamoDB.
+# A call to DynamoDB is assumed to spend this many seconds on the network. AWS promises single-digit milliseconds for
+# DynamoDB.
 NETWORK_SECONDS = 0.005
-# The goal and the number of rounds for each batch size. The peer needs 15 seconds for the largest batch.
+# Maps each batch size to the goal and the number of rounds. The peer needs 15 seconds for the largest batch.
 SIZES = {10: (1.0, 9), 100: (5.0, 9), 1_000: (5.0, 5), 10_000: (5.0, 1)}
 
 
 def run() -> Iterator[Result]:
-    # Log records would appear between the table's lines.
+    # Logging is disabled, because log records would appear between the lines of the printed table.
     logging.disable(logging.INFO)
     with empty_cloud():
         _make_table()

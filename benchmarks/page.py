@@ -16,7 +16,7 @@ HEAD = """\
 
 
 def with_results(page: str) -> str:
-    """Returns the page with the recorded results, the costs and the simulated account."""
+    """Returns the page with the recorded results, the costs and the simulated storage account."""
     parts = {name: table(each) for name, each in results.read().items()}
     parts |= {"money": money.tables(), "storage_account": storage_account.table()}
     for name, text in parts.items():
@@ -29,7 +29,7 @@ def table(measurement: Measurement) -> str:
 
 
 def line(result: Result) -> str:
-    """Returns a table row, with a mark if the result is worse than the recorded one or misses its goal."""
+    """Returns a table row, with a mark if the result is worse than the recorded result or misses its goal."""
     shortfall = 1 - result.times / result.goal
     times = f"{result.times:.2f}" + (f" **worse** than {result.worse_than:.2f}" if result.worse_than else "")
     spread = "{:.2f} to {:.2f}".format(*result.spread) if result.spread else ""
@@ -38,7 +38,10 @@ def line(result: Result) -> str:
 
 
 def with_part(page: str, name: str, text: str) -> str:
-    """Returns the page with ``text`` as its part ``name``. Raises ``ValueError`` unless one part has that name."""
+    """Returns the page with ``text`` as the content of the page's part ``name``.
+
+    Raises ``ValueError`` unless exactly one part has that name.
+    """
     begin, end = f"<!-- measured: {name} -->", f"<!-- end of {name} -->"
     pattern = re.compile(f"({re.escape(begin)}\n).*?({re.escape(end)})", re.DOTALL)
     changed, places = pattern.subn(lambda place: f"{place[1]}{text}\n{place[2]}", page)

@@ -1,4 +1,4 @@
-"""The benchmarks' results, which are recorded in ``results.json``."""
+"""Reads and writes the benchmarks' results, which are recorded in ``results.json``."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from local.cloud import REQUIREMENTS
 from local.packages import find_program
 
 FILE = Path(__file__).parent / "results.json"
-# The assumed variation of a result without a spread: memory, and work that was done once.
+# Results without a spread, such as memory or work that was done once, are assumed to vary by this share.
 NOISE = 0.2
 
 
 @dataclass(frozen=True)
 class Point:
-    """A point on a curve. ``value`` is measured in ``unit``, for work of this ``size``."""
+    """A point on a curve. ``value`` was measured for work of the size ``size``, and its unit is ``unit``."""
 
     unit: str
     curve: str
@@ -33,10 +33,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Result:
-    """A comparison of our work with a peer's. ``ours`` and ``peers`` are figures with their units.
+    """A comparison of the system's code with a peer. ``ours`` and ``peers`` are the measured figures with their units.
 
     ``times`` is how many times faster or smaller ``ours`` is, and ``spread`` is the range of ``times`` over all rounds.
-    ``goal`` is the lowest accepted ``times``. ``worse_than`` is the recorded ``times`` if this result is worse.
+    ``goal`` is the lowest accepted value of ``times``. If this result is worse than the recorded result, ``worse_than``
+    is the recorded value of ``times``.
     """
 
     work: str
@@ -51,7 +52,7 @@ class Result:
 
     @property
     def key(self) -> tuple[str, str]:
-        """The result's key: the work and the peer, because the same work may be compared with several peers."""
+        """Returns the work and the peer, because the same work may be compared with several peers."""
         return self.work, self.peer
 
     @property
@@ -61,14 +62,14 @@ class Result:
         return self.spread
 
     def compared_with(self, recorded: Result | None) -> Result:
-        """Returns this result, marked if its best round was worse than the worst recorded round."""
+        """Returns this result, marked as worse if its best round was worse than the worst recorded round."""
         worse = recorded is not None and self._range[1] < recorded._range[0]
         return replace(self, worse_than=recorded.times if recorded and worse else None)
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A benchmark's results. ``conditions`` names the date, the processors and the versions."""
+    """A benchmark's results. ``conditions`` describes the date, the number of processors and the software versions."""
 
     conditions: str
     results: list[Result]
@@ -96,7 +97,7 @@ def write(measurements: Mapping[str, Measurement]) -> None:
 
 
 def conditions() -> str:
-    """Describes the current date, processors and versions."""
+    """Describes the current date, the number of processors and the software versions."""
     server = find_program("mariadbd")
     output = subprocess.run([server, "--version"], capture_output=True, text=True, check=True).stdout if server else ""
     mariadb = re.search(r"Ver ([\d.]+)", output)

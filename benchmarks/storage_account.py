@@ -1,8 +1,8 @@
-"""``python -m benchmarks.storage_account`` simulates how long listing a large account takes, and what it costs.
+"""``python -m benchmarks.storage_account`` simulates the time and the cost of listing all objects of a large account.
 
-The steps and limits are those of ``chalicelib/storage``: workers list ranges of keys, idle workers split buckets (here
-into halves), and the work left at a function's time limit is divided into shares. The constants below are assumptions
-about AWS. Nothing is random, so every run prints the same figures.
+The simulation uses the steps and limits of ``chalicelib/storage``. Workers list ranges of keys, and idle workers split
+buckets, here into halves. The work left at a function's time limit is divided into shares. The constants in this file
+are assumptions about AWS. Nothing is random, so every run prints the same figures.
 """
 
 from __future__ import annotations
@@ -22,20 +22,23 @@ from chalicelib.storage.shares import SHARES
 
 PRICES = Path(__file__).parent / "prices.json"
 
-# The duration of a call that returns 1,000 keys, and of a call that returns one key.
+# These are the seconds of a call that returns 1,000 keys, and of a call that returns one key.
 PAGE_SECONDS = 0.1
 PROBE_SECONDS = 0.03
 PROBES = 12
-# The processor time for 1,000 keys: `process_time` shows 6 to 8 ms without TLS.
+# Processing 1,000 keys takes this many seconds of processor time. The time measured without TLS is 6 to 8 ms.
 PROCESSOR_SECONDS = 0.01
-# The time that it takes to start a function, and to read, distribute and store its work.
+# Starting a function, and reading, distributing and storing its work, takes this many seconds.
 OVERHEAD_SECONDS = 2.0
 OBJECTS_PER_PAGE = 1_000
 
 
 @dataclass(frozen=True)
 class Account:
-    """The size of the bucket with rank ``n`` is proportional to ``1 / n``: a few buckets are huge, most are small."""
+    """An account with a few huge and many small buckets.
+
+    The size of the bucket with rank ``n`` is proportional to ``1 / n``.
+    """
 
     buckets: int
     objects: int
@@ -75,7 +78,10 @@ class Bill:
 
 
 def function(pieces: list[int], limit: float, bill: Bill) -> tuple[float, list[int]]:
-    """Simulates an invocation that lists ranges of pages. Returns its duration, and the pages left after ``limit``."""
+    """Simulates an invocation that lists ranges of pages.
+
+    Returns the invocation's duration, and the pages left after ``limit`` seconds.
+    """
     processing = PROCESSOR_SECONDS * MB_OF_A_PROCESSOR / memory("measure_buckets")
     waiting = deque(pieces)
     unfinished = len(pieces)
@@ -86,7 +92,7 @@ def function(pieces: list[int], limit: float, bill: Bill) -> tuple[float, list[i
     heapq.heapify(answers)
     while answers:
         arrived, pages, read = heapq.heappop(answers)
-        # The workers share one processor.
+        # All workers of a function share one processor.
         now = processor = max(processor, arrived) + processing
         pages, read = pages - 1, read + 1
         bill.pages += 1

@@ -1,6 +1,7 @@
-"""Measures all buckets by listing objects. Every tool runs as a separate process, and its start-up time is included.
+"""Compares tools that compute the total size of all buckets by listing the objects.
 
-The peers are what a person would use instead: two specialised tools, the AWS CLI, and a loop over boto3's paginator.
+The system's code is compared with two specialized tools, the AWS CLI, and a loop over boto3's paginator. Every tool
+runs as a separate process, and the measured time includes the process's start.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def run() -> Iterator[Result]:
     _install()
     with empty_cloud():
         _fill()
-        # The user's own configuration could point the tools at another account.
+        # The tools must not read the user's configuration files, which could select another account.
         os.environ |= dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "RCLONE_CONFIG"), os.devnull)
         yield compare(WORK, _ours, "boto3 paginator", _paginator, 4.0)
         yield compare(WORK, _ours, "s5cmd du", _s5cmd, 1.0)
@@ -87,7 +88,7 @@ def _paginator() -> int:
 
 
 def _s5cmd() -> int:
-    """Runs s5cmd without its Python wrapper: once to list the buckets, and once to measure them all."""
+    """Runs s5cmd without its Python wrapper, once to list the buckets and once to measure all buckets."""
     [program] = PEERS.glob("lib/python*/site-packages/s5cmd/bin/s5cmd")
     s5cmd = (str(program), "--endpoint-url", os.environ["AWS_ENDPOINT_URL"])
     names = re.findall(r"s3://(\S+)", _output(*s5cmd, "ls"))
@@ -96,7 +97,7 @@ def _s5cmd() -> int:
 
 
 def _rclone() -> int:
-    """Runs rclone at the root, where it finds the buckets itself, with the option that makes the fewest calls."""
+    """Runs rclone once for all buckets, with the option that makes the fewest calls."""
     remote = f":s3,provider=Other,env_auth=true,region=us-east-1,endpoint='{os.environ['AWS_ENDPOINT_URL']}':"
     total = re.search(r"\((\d+) Byte", _output(str(PEERS / "bin" / "rclone"), "size", "--fast-list", remote))
     return int(total[1]) if total else -1

@@ -1,7 +1,7 @@
-"""Measures all buckets from CloudWatch's metrics, in seconds and in calls. The peer makes one call per bucket.
+"""Measures how fast, and with how many calls, the sizes of all buckets are read from CloudWatch's metrics.
 
-The local cloud lists all metrics on one page, but CloudWatch has pages of 500. `tests/unit/test_storage.py` counts the
-calls for 10,000 buckets with CloudWatch's pages.
+The peer calls GetMetricStatistics once per bucket. The local cloud lists all metrics on one page, but CloudWatch has
+pages of 500. `tests/unit/test_storage.py` counts the calls for 10,000 buckets with CloudWatch's pages.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def run() -> Iterator[Result]:
         _fill()
         yield compare(f"total size by metrics, {BUCKETS:,} buckets", _ours, PEER, _each, 1.0, rounds=5)
         ours, peers = _count_calls(_ours), _count_calls(_each)
-        # One call lists the buckets, one lists the metrics, and every further call reads many metrics.
+        # One call lists the buckets, one call lists the metrics, and every further call reads many metrics.
         goal = peers / (2 + BUCKETS / figures.METRICS_PER_CALL)
         work = f"total size by metrics, {BUCKETS:,} buckets, calls"
         yield Result(work, f"{ours:,}", PEER, f"{peers:,}", peers / ours, goal)
@@ -78,13 +78,13 @@ def _each() -> int:
 
 
 def _count_calls(work: Callable[[], int]) -> int:
-    """Returns how many AWS calls the work makes."""
+    """Returns how many AWS calls the function ``work`` makes."""
     calls: list[str] = []
 
     def count(model: Any, **_: Any) -> None:
         calls.append(model.name)
 
-    # The measured code uses two sets of clients: with no region set, and for the buckets' region.
+    # The measured code uses clients without a region, and clients for the region of the buckets.
     used_clients = [
         clients.aws(*name) for name in (("s3",), ("s3", "us-east-1"), ("cloudwatch",), ("cloudwatch", "us-east-1"))
     ]

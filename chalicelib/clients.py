@@ -1,7 +1,7 @@
-"""Clients for AWS and MySQL, created on first use with explicit time-outs.
+"""Creates clients for AWS and MySQL on first use, with explicit time-outs.
 
-Botocore and PyMySQL are imported inside functions, because importing them takes longer than most calls. A Lambda
-function that does not use MySQL never loads PyMySQL. boto3 is not used, because importing it would take another 40 ms.
+Botocore and PyMySQL are imported inside functions because their imports are slow. A Lambda function that does not use
+MySQL never loads PyMySQL. The project does not use boto3, because importing boto3 takes another 40 ms.
 """
 
 from __future__ import annotations
@@ -25,44 +25,48 @@ if TYPE_CHECKING:
     from botocore.session import Session
     from pymysql.connections import Connection
 
-# Each call is attempted twice, less than a second apart. S3 and CloudWatch move more data, so they get more time.
+# Each AWS call is attempted at most twice, with less than a second between the attempts. S3 and CloudWatch transfer
+# more data, so their read time-out is longer.
 ATTEMPTS = 2
 BACKOFF_SECONDS = 1
 CONNECT_SECONDS = 2
 READ_SECONDS = 5
 READ_SECONDS_BY_SERVICE = {"s3": 10, "cloudwatch": 10}
-# Connecting to a paused database takes half a minute, because the database must first resume.
+# A paused database needs about half a minute to resume before it accepts a connection.
 MYSQL_CONNECT_SECONDS = 40
-# Size of each client's connection pool. No function uses more than half this number of threads.
+# Maximum number of connections per client. No function uses more than 16 threads.
 CONNECTIONS = 32
 
-# Error codes of MySQL and PyMySQL after which a retry may succeed: no connection (0, 2002 to 2014), too many
-# connections (1040), a shutdown (1053, 1152, 1927), a lock time-out (1205), a deadlock (1213), an interrupt (1317).
+# A retry may succeed after these MySQL and PyMySQL error codes. The codes mean no connection (0, 2002 to 2014), too
+# many connections (1040), a shutdown (1053, 1152, 1927), a lock time-out (1205), a deadlock (1213) or an interrupt
+# (1317).
 TRANSIENT = (0, 1040, 1053, 1152, 1205, 1213, 1317, 1927, 2002, 2003, 2006, 2013, 2014)
-# MySQL's error code for an unknown user or a wrong password.
+# MySQL returns error code 1045 for an unknown user or a wrong password.
 ACCESS_DENIED = 1045
-# Matches an RDS server's host name and captures its region. Amazon's own authorities for that region, which no
-# operating system includes, sign the server's certificate. A public authority signs an RDS proxy's certificate.
+# This pattern matches an RDS server's host name and captures its region. Amazon's own certificate authorities sign RDS
+# server certificates, and operating systems do not include these authorities. A public certificate authority signs the
+# certificates of RDS proxies.
 RDS = re.compile(r"\.([a-z0-9-]+)\.rds\.amazonaws\.com(\.cn)?$")
 RDS_PROXY = re.compile(r"\.proxy-[a-z0-9]+\.")
 AUTHORITIES = Path(__file__).parent / "database" / "rds-global-bundle.pem"
 
 
-# The value of time.monotonic() at which the current invocation must end.
+# The time at which the current invocation must end, as a value of time.monotonic().
 _end: ContextVar[float | None] = ContextVar("end", default=None)
 
 
 def longest_call(service: str) -> float:
-    """Returns how many seconds a call to ``service`` may take, including its retry."""
+    """Returns the maximum duration in seconds of a call to ``service``, including its retry."""
     return ATTEMPTS * (CONNECT_SECONDS + READ_SECONDS_BY_SERVICE.get(service, READ_SECONDS)) + BACKOFF_SECONDS
 
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Refuses AWS calls that might not finish within ``seconds`` from now.
+    """Refuses to start AWS calls that might not finish within ``seconds``.
 
-    A refused call raises ``Unavailable``, so a function that makes several calls can report the calls it skipped.
-    Lambda's time-out would end the function without a report. A thread obeys the limit only in a copy of this context.
+    A refused call raises ``Unavailable``, so a function that makes several calls can report which calls it skipped.
+    Without a limit, Lambda's time-out would end the function before it could report anything. A new thread obeys the
+    limit only if it runs in a copy of the current context.
     """
     # A limit that is too short for any call, such as the three seconds in Chalice's test client, is ignored.
     fits = seconds > max(map(longest_call, READ_SECONDS_BY_SERVICE))
@@ -73,12 +77,12 @@ def time_limit(seconds: float) -> Iterator[None]:
         _end.reset(token)
 
 
-# `chalice local` handles requests in threads, and botocore's session is not thread-safe.
+# A lock is needed because `chalice local` handles requests in threads and botocore's session is not thread-safe.
 _client_lock = Lock()
 
 
 class _LazyClient:
-    """A client that is created when one of its attributes is first used."""
+    """Creates an AWS client when one of its attributes is first used."""
 
     def __init__(self, service: str, region: str | None) -> None:
         self._arguments = service, region
@@ -88,7 +92,7 @@ class _LazyClient:
         with _client_lock:
             self._client = self._client or _make(*self._arguments)
         value = getattr(self._client, name)
-        # From now on, Python finds this attribute without calling ``__getattr__``.
+        # Once the attribute is set, Python finds it without calling ``__getattr__``.
         setattr(self, name, value)
         return value
 
@@ -108,7 +112,7 @@ def _session() -> Session:
     from botocore.session import get_session
 
     class OneFolder(Loader):
-        """Lists services by the names of their folders. Botocore's own loader opens all 400 folders."""
+        """Lists AWS services by folder name. Botocore's default loader opens all 400 folders."""
 
         def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002 - botocore's signature
             return [folder.name for folder in Path(self.BUILTIN_DATA_PATH).iterdir()]
@@ -127,18 +131,19 @@ def _make(service: str, region: str | None) -> Any:
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         signature_version="v4" if service != "s3" else "s3v4",
         max_pool_connections=CONNECTIONS,
-        # Uses the bucket's regional host name: for hours, a new bucket's global name redirects and breaks signed links.
-        # If the endpoint is an IP address, as in the local cloud, botocore still puts the bucket in the path.
+        # The virtual style uses the bucket's regional host name. A new bucket's global host name redirects for hours,
+        # which breaks signed links. If the endpoint is an IP address, botocore puts the bucket's name in the path
+        # anyway.
         s3={"addressing_style": "virtual"},
     )
     client: Any = _session().create_client(service, region_name=region, config=config)
-    # Creates the exception classes now. Two threads might otherwise create them twice, and `except` miss one of them.
+    # Two threads might create duplicate exception classes, so the classes are created early.
     _ = client.exceptions
 
     def in_time(model: Any, **_: Any) -> None:
         end = _end.get()
         if end is not None and end - time.monotonic() < longest_call(service):
-            raise Unavailable(f"too little time is left for {model.name}: try again in a moment")
+            raise Unavailable(f"{model.name}: not enough time is left to start the call; try again")
 
     client.meta.events.register("before-call", in_time)
     return client
@@ -146,14 +151,14 @@ def _make(service: str, region: str | None) -> Any:
 
 @contextmanager
 def mysql(database: Database, *, read_seconds: int = 60) -> Iterator[Connection[Any]]:
-    """Opens a connection to ``database``, and closes it at the end, even after an error.
+    """Opens a connection to ``database``, and closes it when the block ends, even after an error.
 
-    The connection uses UTC and does not autocommit. Raises ``DatabaseUnavailable`` if a retry may succeed: the server
-    cannot be reached, the connection breaks, or a lock is held for too long. Raises ``DatabaseRefused`` for other
-    errors, such as a missing table or privilege, and ``PasswordRefused`` for a wrong password.
+    The connection uses UTC and does not autocommit. Raises ``DatabaseUnavailable`` if a retry may succeed, for example
+    after a lost connection or a lock time-out. Raises ``DatabaseRefused`` for other errors, such as a missing table or
+    privilege, and ``PasswordRefused`` for a wrong password.
 
-    An RDS server must have a valid certificate. Connections to other servers use TLS if the server offers it, but do
-    not check the certificate.
+    A connection to an RDS server requires a valid certificate. A connection to any other server uses TLS if the server
+    offers it, but does not check the certificate.
     """
     import ssl
 
@@ -191,7 +196,7 @@ def mysql(database: Database, *, read_seconds: int = 60) -> Iterator[Connection[
         raise DatabaseUnavailable(f"{place} is temporarily unavailable: {error}") from error
     finally:
         if connection:
-            # close() would send a command and wait for the server, which may be gone.
+            # A normal close() would first send a command to the server, which may no longer respond.
             connection._force_close()  # type: ignore[attr-defined]
 
 
@@ -211,13 +216,13 @@ def _tls(host: str) -> SSLContext | None:
 
 
 def authorities(region: str) -> str:
-    """Returns the certificates of the RDS authorities in ``region``. Loading every region's would take 15 ms."""
+    """Returns the RDS certificates for ``region``. Loading the certificates for all regions would take 15 ms."""
     import ssl
 
     certificates = re.findall(r"-----BEGIN.+?END CERTIFICATE-----\n", AUTHORITIES.read_text(), flags=re.DOTALL)
     own = [each for each in certificates if f"Amazon RDS {region} Root".encode() in ssl.PEM_cert_to_DER_cert(each)]
     if not own:
-        raise DatabaseRefused(f"the RDS bundle has no authority for {region}: download a newer one")
+        raise DatabaseRefused(f"{region}: the RDS certificate bundle lacks this region; download a newer bundle")
     return "".join(own)
 
 
@@ -225,8 +230,8 @@ def authorities(region: str) -> str:
 def mysql_of_secret(arn: str) -> Iterator[Connection[Any]]:
     """Opens a connection to the database that a secret in Secrets Manager describes.
 
-    The secret is cached, and read again if MySQL refuses its password, because a rotation may have changed it. Raises
-    the same errors as ``mysql``, and ``Unavailable`` if Secrets Manager is unavailable.
+    The secret is cached. If MySQL refuses the password, the secret is read again, because a rotation may have changed
+    it. Raises the same errors as ``mysql``, and ``Unavailable`` if Secrets Manager is unavailable.
     """
     with ExitStack() as stack:
         try:
@@ -239,7 +244,7 @@ def mysql_of_secret(arn: str) -> Iterator[Connection[Any]]:
 
 @cache
 def database(arn: str) -> Database:
-    """Returns the database that a secret describes. The result is cached."""
+    """Returns the database's address and login from a secret, and caches them."""
     return Database.of_secret(read_secret(arn))
 
 

@@ -1,7 +1,8 @@
-"""The correlation id. Everything that results from one request carries the same id in the field ``correlationId``.
+"""All log records, messages and orders that result from one request have the same ``correlationId``.
 
-The id is the client's ``X-Request-Id`` header, or else API Gateway's request id. An upload uses the id of its S3
-request, and a scheduled report uses its execution's name. Messages and orders carry the id as an attribute.
+The correlation id comes from the client's ``X-Request-Id`` header or, if the header is missing or invalid, from API
+Gateway's request id. An uploaded file uses the id of its S3 request. A scheduled report uses the name of its Step
+Functions execution. Messages and orders contain the correlation id as an attribute.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
     from chalice.app import Request
 
 HEADER = "X-Request-Id"
-# The id's field name in SQS messages, orders and execution inputs. An SNS message carries a list of ids, because one
-# notification can report many orders.
+# SQS messages, orders and execution inputs have one correlation id in the field ``NAME``. An SNS message has a list of
+# ids, because one notification can report many orders.
 NAME, NAMES = "correlationId", "correlationIds"
 ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
-# Maximum number of ids in an SNS message. A batch from the queue or the stream contains at most this many orders.
+# Maximum number of correlation ids in an SNS message. A batch of orders has the same maximum size.
 IDS = 100
 
-# The current correlation id, for log records.
+# The current correlation id, which the log formatter adds to log records.
 _current: ContextVar[str | None] = ContextVar("correlation_id", default=None)
 
 
@@ -34,7 +35,7 @@ def current() -> str | None:
 
 @contextmanager
 def about(correlation_id: str | None) -> Iterator[None]:
-    """Adds ``correlation_id`` to all log records within the block, except records that set their own id."""
+    """Adds ``correlation_id`` to all log records within the ``with`` block, except records that set their own id."""
     token = _current.set(correlation_id)
     try:
         yield
@@ -48,7 +49,7 @@ def valid(given: Any) -> str | None:
 
 
 def of_request(request: Request) -> str:
-    """Returns the client's id if it is valid, or else API Gateway's or, under ``chalice local``, a new id."""
+    """Returns the client's correlation id if it is valid, otherwise API Gateway's request id, otherwise a new id."""
     if given := valid(request.headers.get(HEADER)) or valid(request.context.get("requestId")):
         return given
     from uuid import uuid4
@@ -57,12 +58,12 @@ def of_request(request: Request) -> str:
 
 
 def sqs_attribute(correlation_id: str | None) -> dict[str, Any]:
-    """Returns the attributes that add the correlation id to an SQS message."""
+    """Returns SQS message attributes that contain the correlation id."""
     return {NAME: {"DataType": "String", "StringValue": correlation_id}} if correlation_id else {}
 
 
 def of_sqs(message: dict[str, Any]) -> str | None:
-    """Returns an SQS message's correlation id. Lambda events and the SQS API spell attribute names differently."""
+    """Returns an SQS message's correlation id. Lambda events and the SQS API capitalize attribute names differently."""
     match message:
         case {"messageAttributes": {"correlationId": {"stringValue": given}}}:
             return valid(given)
@@ -74,7 +75,7 @@ def of_sqs(message: dict[str, Any]) -> str | None:
 def of_execution(payload: Any) -> str | None:
     """Returns the correlation id from an event that a state machine passes to a function.
 
-    If no request started the state machine, the id is the execution's name.
+    If no request started the state machine, the correlation id is the execution's name.
     """
     match payload:
         case {"request": {"correlationId": str(given)}} if ID.fullmatch(given):
@@ -85,7 +86,7 @@ def of_execution(payload: Any) -> str | None:
 
 
 def of_order(record: Any) -> str | None:
-    """Returns the correlation id from a record of the orders stream."""
+    """Returns the correlation id from a record of the orders table's stream."""
     match record:
         case {"dynamodb": {"NewImage": {"correlationId": {"S": given}}}}:
             return valid(given)
@@ -93,7 +94,7 @@ def of_order(record: Any) -> str | None:
 
 
 def of_upload(record: Any) -> str | None:
-    """Returns, from a record in an S3 event, the id of the request that stored the object."""
+    """Returns the id of the S3 request that stored an object. ``record`` comes from an S3 event."""
     match record:
         case {"responseElements": {"x-amz-request-id": given}}:
             return valid(given)
@@ -101,13 +102,13 @@ def of_upload(record: Any) -> str | None:
 
 
 def sns_attribute(correlation_ids: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the attributes that add up to 100 ids to an SNS message. SNS refuses an empty list."""
+    """Returns SNS message attributes with the first 100 correlation ids, or none, because SNS refuses an empty list."""
     ids = json.dumps(list(dict.fromkeys(correlation_ids))[:IDS])
     return {NAMES: {"DataType": "String.Array", "StringValue": ids}} if correlation_ids else {}
 
 
 def of_sns(sns: Any) -> tuple[str, ...]:
-    """Returns an SNS message's correlation ids. An attribute from another publisher may contain any string."""
+    """Returns an SNS message's valid correlation ids. Attributes from other publishers may contain any string."""
     match sns:
         case {"MessageAttributes": {"correlationIds": {"Value": str(text)}}}:
             try:

@@ -1,8 +1,8 @@
-"""All errors that the café's code raises on purpose, with their HTTP statuses.
+"""Defines the errors that the application raises deliberately, with their HTTP status codes.
 
-A view turns an error into the response ``{"Code": <class name>, "Message": <text>}`` with the status ``STATUS_CODE``,
-so the class names are part of the REST interface. A ``FieldError`` adds ``"Problems": [{"field", "message"}]``. A
-state machine's Retry and Catch match the class name.
+An error becomes the response ``{"Code": <class name>, "Message": <text>}`` with the HTTP status ``STATUS_CODE``. The
+class names are therefore part of the REST interface. A ``FieldError`` adds ``"Problems": [{"field", "message"}]`` to
+the response. State machines also match class names in their Retry and Catch fields.
 
 CafeError
 ├── FieldError
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from botocore.exceptions import ClientError
 
 
-# Maximum number of problems that an error lists, and maximum length of an unknown name.
+# An error lists at most this many problems, and shortens unknown names to this many characters.
 PROBLEMS_SHOWN = 20
 NAME_CHARACTERS = 40
-# Matches a field's path, a header's name or an id. Error messages quote any other name that a client sends.
+# This pattern matches field paths, header names and ids. Error messages show all other names in quotation marks.
 PLAIN_NAME = r"[\w.\[\]-]+"
 
 
@@ -55,18 +55,18 @@ def _safe_name(name: str) -> str:
 
 
 class CafeError(ChaliceUnhandledError, ChaliceViewError):
-    """The base class of all the café's errors.
+    """The base class of all errors that the application raises.
 
-    Chalice passes a ``ChaliceUnhandledError`` to the middleware, which responds with ``answer``.
+    Chalice passes a ``ChaliceUnhandledError`` to the middleware, which calls ``answer`` to get the response body.
     """
 
     def answer(self) -> dict[str, Any]:
-        """Returns the response body."""
+        """Returns the body of the error response."""
         return {"Code": type(self).__name__, "Message": str(self)}
 
 
 class FieldError(CafeError):
-    """An error about the fields of a request. ``problems`` contains the first 20 problems."""
+    """An error about the fields of a request. ``problems`` contains at most the first 20 problems."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = list(problems[:PROBLEMS_SHOWN])
@@ -89,7 +89,7 @@ class BodyTooLarge(CafeError):
     STATUS_CODE = 413
 
     def __init__(self, size: int, limit: int) -> None:
-        super().__init__(f"the body has {size:,} bytes, but at most {limit:,} are allowed: send it in smaller parts")
+        super().__init__(f"the body has {size:,} bytes (maximum {limit:,}): send several smaller requests")
 
 
 class NotFound(CafeError, NotFoundError):
@@ -98,31 +98,31 @@ class NotFound(CafeError, NotFoundError):
 
 
 class TokenRefused(CafeError):
-    """A token does not grant access. The error's message says why, and contains no part of the token."""
+    """The token does not grant access. The error's message contains the reason, but no part of the token."""
 
     STATUS_CODE = 403
 
 
 class Unavailable(CafeError):
-    """A service that the café needs is temporarily unavailable. State machines match this error by name and retry."""
+    """A service that the application uses is temporarily unavailable. State machines retry after this error."""
 
     STATUS_CODE = 503
 
 
 class DatabaseUnavailable(Unavailable):
-    """MySQL cannot be reached, or the connection broke. State machines match this error by name and retry."""
+    """MySQL cannot be reached, or the connection broke. State machines retry after this error."""
 
 
 class DatabaseRefused(CafeError):
-    """MySQL refused a login or a statement, for example because a privilege is missing. A retry does not help."""
+    """MySQL refused a login or a statement, for example because a privilege is missing. Retries do not help."""
 
 
 class PasswordRefused(DatabaseRefused):
-    """MySQL refused the password, which a rotation may have just changed."""
+    """MySQL refused the password, which may have just been rotated."""
 
 
 class StorageRefused(CafeError):
-    """S3 refused a call for the storage report, because the role lacks a permission. A retry does not help."""
+    """S3 refused a call for the storage report because the IAM role lacks a permission. Retries do not help."""
 
 
 class MissingSettings(CafeError):
@@ -135,7 +135,7 @@ class MissingSettings(CafeError):
         )
 
 
-# AWS error codes which mean that the same call may succeed a moment later.
+# After one of these AWS error codes, the same call may succeed a moment later.
 TRANSIENT = {
     "InternalError",
     "InternalFailure",
@@ -158,16 +158,17 @@ TRANSIENT = {
 
 
 def is_transient(error: ClientError) -> bool:
-    """Returns whether the same call may succeed a moment later, because AWS throttled it or failed."""
+    """Returns True if the error is temporary, so that the same call may succeed a moment later."""
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return error.response.get("Error", {}).get("Code") in TRANSIENT or status == 429 or status >= 500
 
 
 @contextmanager
 def aws_errors() -> Iterator[None]:
-    """Turns temporary errors (throttling, a server failure, a lost connection) into ``Unavailable``.
+    """Converts temporary AWS errors, such as throttling or a lost connection, to ``Unavailable``.
 
-    Other errors, such as a missing permission, are not changed. Can also be used as a decorator: ``@aws_errors()``.
+    Other errors, such as a missing permission, are not changed. This function also works as a decorator
+    (``@aws_errors()``).
     """
     from botocore.exceptions import ClientError, ConnectionError, HTTPClientError, IncompleteReadError
 

@@ -1,4 +1,4 @@
-"""Reads the fields of a JSON object, and collects all problems, so that one response names every invalid field."""
+"""Reads the fields of a JSON object and collects all problems. One error response then names every invalid field."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from chalicelib.errors import NAME_CHARACTERS, InvalidRequest, Problem
 
 
 class Fields:
-    """The fields of one object.
+    """The fields of one JSON object in a request.
 
-    ``place`` is the object's path in the request's body, such as ``orders[1]``. All objects in a body share one list,
-    ``problems``.
+    ``place`` is the object's path in the request's body, such as ``orders[1]``. All objects in a request add their
+    problems to the same list ``problems``.
     """
 
     def __init__(self, values: dict[str, Any], problems: list[Problem], place: str = "") -> None:
@@ -21,9 +21,10 @@ class Fields:
 
     @classmethod
     def of_body(cls, body: Any, names: tuple[str, ...], *, of: str, expected: str) -> Fields:
-        """Returns the fields of a request's body. Raises ``InvalidRequest`` immediately if the body is not an object.
+        """Returns the fields of a request's body. Raises ``InvalidRequest`` if the body is not a JSON object.
 
-        ``names`` lists the allowed fields. ``of`` and ``expected`` appear in error messages.
+        ``names`` lists the allowed fields. In error messages, ``of`` names the object and ``expected`` describes its
+        format.
         """
         problems: list[Problem] = []
         fields = cls.of(body, names, problems, of=of, expected=expected)
@@ -35,7 +36,7 @@ class Fields:
     def of(
         cls, value: Any, names: tuple[str, ...], problems: list[Problem], place: str = "", *, of: str, expected: str
     ) -> Fields | None:
-        """Returns the fields of ``value``, or None if it is not an object."""
+        """Returns the fields of ``value``, or None if ``value`` is not a JSON object."""
         if not isinstance(value, dict):
             problems.append(Problem(place or "body", f"must be {expected}"))
             return None
@@ -46,7 +47,7 @@ class Fields:
         return fields
 
     def path(self, name: str) -> str:
-        """Returns the field's path in the body."""
+        """Returns the field's path in the request's body."""
         return f"{self.place}.{name}" if self.place else name
 
     def refuse(self, name: str, message: str) -> None:
@@ -69,13 +70,13 @@ class Fields:
         return number
 
     def check(self) -> None:
-        """Raises ``InvalidRequest`` if any field was refused."""
+        """Raises ``InvalidRequest`` if any field has a problem."""
         if self.problems:
             raise InvalidRequest(self.problems)
 
 
 def whole_number(value: Any) -> int | None:
-    """Returns a JSON value as a whole number, or None. JSON has only one number type, so 2.0 is 2."""
+    """Returns a JSON value as an integer, or None if it is not a whole number. In JSON, 2.0 is the same number as 2."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     # In Python, True and False are instances of int.

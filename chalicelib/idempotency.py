@@ -1,8 +1,8 @@
-"""The ``Idempotency-Key`` header: a request that a client repeats with the same key takes effect only once.
+"""Implements the ``Idempotency-Key`` header. A request that is repeated with the same key takes effect only once.
 
 The requests table stores each key with a digest of the request's content. A conditional write claims the key, so two
-different requests cannot both claim it. The ids of orders and reports are derived from the key, so a repeated request
-creates nothing new.
+different requests cannot use the same key. The ids of orders and reports are derived from the key, so a repeated
+request creates nothing new.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Any
 from chalicelib.errors import Conflict, InvalidRequest, Problem, aws_errors
 
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# How long Step Functions keeps an execution's name.
+# Keys are kept for 90 days because Step Functions remembers an execution's name for 90 days.
 KEPT = timedelta(days=90)
 
 
 @aws_errors()
 def claim(route: str, key: str | None, content: Any, *, dynamodb: Any, table: str, now: datetime) -> None:
-    """Claims ``key`` for a request whose ``content`` is any JSON value. Does nothing if ``key`` is None.
+    """Claims ``key`` for a request with the given JSON ``content``. Does nothing if ``key`` is None.
 
-    The same request may claim its key again. Raises ``InvalidRequest`` if the key is malformed, and ``Conflict`` if
-    another request has used it in the last 90 days.
+    A repetition of the same request may claim the key again. Raises ``InvalidRequest`` if the key is malformed, and
+    ``Conflict`` if another request has used the key in the last 90 days.
     """
     if key is None:
         return
@@ -43,7 +43,7 @@ def claim(route: str, key: str | None, content: Any, *, dynamodb: Any, table: st
                 "digest": values[":digest"],
                 "expiresAt": {"N": str(int((now + KEPT).timestamp()))},
             },
-            # DynamoDB may take days to delete an expired item.
+            # DynamoDB may take days to delete an expired item, so the condition checks ``expiresAt``.
             ConditionExpression="attribute_not_exists(requestKey) OR digest = :digest OR expiresAt < :now",
             ExpressionAttributeValues=values,
         )

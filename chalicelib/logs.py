@@ -1,7 +1,7 @@
-"""Logging: one JSON object per record on standard output, which Lambda sends to CloudWatch Logs.
+"""Writes each log record as a JSON object to standard output, which Lambda sends to CloudWatch Logs.
 
-``extra=`` adds the subject's id (``reportId``, ``orderID``, ``key``) to a record as a field, and the formatter adds the
-``correlationId``. Text from a client must be logged as a field: inside the message, it could forge a record.
+Callers add fields such as ``reportId`` or ``orderID`` with ``extra=``, and the formatter adds the ``correlationId``.
+Text from a client must always be logged as a field, and never as part of the message.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FIELD_CHARACTERS = 10_000
 
 
 class _Formatter(JsonFormatter):
-    """Adds the correlation id, and shortens long strings, such as a traceback that includes a whole message."""
+    """Adds the correlation id to each log record, and shortens long strings such as tracebacks."""
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         if correlation.NAME not in log_data and (correlation_id := correlation.current()):
@@ -31,7 +31,7 @@ class _Formatter(JsonFormatter):
 
 
 def logger(name: str) -> logging.Logger:
-    """Returns the logger ``cafe.<name>``. The first call configures the output."""
+    """Returns the logger ``cafe.<name>``. The first call configures the log output."""
     root = logging.getLogger("cafe")
     if not root.handlers:
         handler = logging.StreamHandler(sys.stdout)
@@ -44,6 +44,6 @@ def logger(name: str) -> logging.Logger:
         )
         root.addHandler(handler)
         root.setLevel(logging.INFO)
-        # Without this, Lambda's root handler would print each record a second time.
+        # Without this setting, Lambda's root handler would print each record a second time.
         root.propagate = False
     return root.getChild(name)

@@ -1,8 +1,9 @@
-"""Metrics in CloudWatch's embedded metric format: CloudWatch reads the values from log records.
+"""Writes metrics as log records in CloudWatch's embedded metric format.
 
-https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+AWS documents the format at
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html.
 
-Metrics are not exact enough for accounting: CloudWatch may read a record twice, and a killed function logs nothing.
+The metrics are not exact enough for accounting, because CloudWatch may read a log record twice.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from chalicelib.logs import logger
 from chalicelib.settings import stage
 
 NAMESPACE = "Cafe"
-# The unit of each metric. An accepted order is later counted as stored, as doubled (already stored) or as rejected,
-# unless it is still in the queue or has become a dead letter.
+# This dictionary contains the unit of each metric. An accepted order is later counted as stored, as doubled (already
+# stored) or as rejected. Orders that are still queued or became dead letters are counted only as accepted.
 UNITS = {
     "OrdersAccepted": "Count",
     "OrdersStored": "Count",
@@ -32,7 +33,7 @@ log = logger("metrics")
 
 
 def emit(figures: Mapping[str, float], **dimensions: str) -> None:
-    """Logs the nonzero ``figures``, with the stage and ``dimensions``.
+    """Logs the nonzero values in ``figures`` as metrics, with the stage and ``dimensions``.
 
     Each combination of dimension values is billed as a separate metric, so a dimension must have few values.
     """

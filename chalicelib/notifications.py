@@ -23,18 +23,19 @@ from chalicelib.rest import Page
 from chalicelib.timeline import Timeline, index_keys, timestamp
 
 KINDS = ("report", "order", "upload", "storage", "alarm")
-# Messages from other publishers may have any kind, which the inbox shows as ``other``.
+# Messages from other publishers may have any kind. The inbox shows an unknown kind as ``other``.
 SHOWN_KINDS = (*KINDS, "other")
 KEPT = timedelta(days=30)
-# The kinds of notification whose messages contain a link to a report, and the text that staff see instead of the link.
+# Notifications about reports and storage contain a link to a report. Staff see the text ``NO_LINK`` instead of the
+# link.
 KINDS_WITH_LINKS = ("report", "storage")
 LINK = re.compile(r"https?://\S+", re.IGNORECASE)
 NO_LINK = "(only managers can open reports)"
-# SNS accepts 262,144 bytes of text and attributes, and DynamoDB accepts 400 KB per item.
+# SNS limits a message with its attributes to 262,144 bytes, and DynamoDB limits an item to 400 KB.
 MESSAGE_BYTES = 200_000
 SUBJECT_CHARACTERS = 100
 SMS_BYTES = 140
-# DynamoDB accepts 2,048 bytes in a partition key. The key of an upload, with escapes, may be longer.
+# DynamoDB limits a partition key to 2,048 bytes. The escaped key of an uploaded file may be longer.
 KEY_BYTES = 2_048
 
 REPORT_OUTCOMES = ("succeeded", "failed")
@@ -44,10 +45,10 @@ log = logger("notifications")
 
 @dataclass(frozen=True)
 class Notification:
-    """A message to the subscribers, who can filter by ``kind``: report, order, upload or storage.
+    """A message to the subscribers, who can filter by ``kind`` (report, order, upload or storage).
 
-    ``key`` identifies the event, so that a repeated delivery is recognised. ``sms`` is a short text without a link.
-    ``facts`` may contain any JSON values. ``correlation_ids`` contains the ids of all reported events.
+    ``key`` identifies the event, so that a repeated delivery can be detected. ``sms`` is a short text without a link.
+    ``facts`` may contain any JSON values. ``correlation_ids`` contains the correlation ids of all reported events.
     """
 
     kind: str
@@ -65,7 +66,8 @@ Publish = Callable[[Notification], None]
 def publisher(sns: Any, topic_arn: str) -> Publish:
     """Returns a function that publishes a ``Notification``. The function raises ``Unavailable`` if SNS is unavailable.
 
-    Even then, SNS may have accepted the message. A message that is published again has the same ``key``.
+    SNS may have accepted the message even if the function raises ``Unavailable``. Publishing the notification again is
+    safe, because its ``key`` does not change.
     """
 
     @aws_errors()
@@ -94,7 +96,7 @@ def publisher(sns: Any, topic_arn: str) -> Publish:
 
 def subject(text: str) -> str:
     """Converts ``text`` to a valid SNS subject: at most 100 printable ASCII characters, with no leading space."""
-    # NFKD turns accents into separate characters, which are then dropped.
+    # NFKD normalization separates accents from letters, so that the accents can be dropped.
     bare = (character for character in unicodedata.normalize("NFKD", text) if not unicodedata.combining(character))
     plain = "".join(character if " " <= character <= "~" else "?" for character in " ".join("".join(bare).split()))
     if len(plain) > SUBJECT_CHARACTERS:
@@ -103,12 +105,12 @@ def subject(text: str) -> str:
 
 
 def counted(number: int, thing: str) -> str:
-    """Returns a number followed by its noun: ``1 order``, ``2 orders``."""
+    """Returns a number and its noun, such as ``1 order`` or ``2 orders``."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def one_line(text: str) -> str:
-    """Returns ``text``, or its JSON form if it contains a character that could break the line or reverse the text."""
+    """Returns ``text``, or its JSON form if it contains a line break or another unprintable character."""
     return text if text.isprintable() else json.dumps(text)
 
 
@@ -119,7 +121,7 @@ def _short(key: str) -> str:
 
 
 def _cut(text: str, limit: int) -> str:
-    """Shortens ``text`` to ``limit`` bytes of JSON, in which a line break or a quotation mark takes two bytes."""
+    """Shortens ``text`` so that its JSON form has at most ``limit`` bytes, including escapes."""
 
     def size(end: int) -> int:
         return len(json.dumps(text[:end], ensure_ascii=False).encode())
@@ -130,7 +132,7 @@ def _cut(text: str, limit: int) -> str:
 
 
 def record(event: dict[str, Any], *, dynamodb: Any, table: str, default_kind: str = "other") -> None:
-    """Stores each message from an SNS event exactly once. The message's key, or else its id, identifies the message.
+    """Stores each message from an SNS event exactly once, identified by its key or, without a key, by its SNS id.
 
     ``default_kind`` is the kind of messages that have no ``kind`` attribute, such as alarms.
     """
@@ -170,35 +172,35 @@ def _item(sns: dict[str, Any], attributes: dict[str, str], sent_at: datetime, de
 
 
 def _count_report(known_facts: dict[str, Any], attributes: dict[str, str], sent_at: datetime) -> None:
-    """Counts a finished report, and records how many seconds passed between its start and its notification."""
+    """Counts a finished report, and records the seconds between the report's start and its notification."""
     kind, outcome = known_facts.get("kind"), known_facts.get("outcome")
     if outcome not in REPORT_OUTCOMES:
         return
-    # Imported here, because most notifications are not about reports.
+    # The module is imported here because most notifications are not about reports.
     from chalicelib import reports
 
     if kind not in reports.KINDS:
         return
     figures: dict[str, float] = {"Reports": 1}
     with suppress(KeyError, ValueError, TypeError):
-        # The two times come from different clocks, so the difference may be negative.
+        # The start time and the send time come from different clocks, so their difference may be negative.
         figures["ReportDuration"] = max(0, (sent_at - datetime.fromisoformat(attributes["startedAt"])).total_seconds())
     metrics.emit(figures, kind=kind, outcome=outcome)
 
 
 @aws_errors()
 def inbox(page: Page, *, links: bool, dynamodb: Any, table: str, now: datetime | None = None) -> dict[str, Any]:
-    """Returns ``{"notifications": [...], "next"}``, newest first; ``chalicelib/openapi.json`` describes the fields.
+    """Returns a page of notifications, newest first, in the format that ``chalicelib/openapi.json`` describes.
 
-    Anyone who has a report's link can open the report, so links are removed unless ``links`` is true. A page filtered
-    by ``kind`` may contain fewer items than its limit, or none, and still be followed by another page.
+    Anyone who has a report's link can open the report, so links are removed unless ``links`` is true. A page that is
+    filtered by ``kind`` may be short or empty even if another page follows.
     """
     now = now or datetime.now(UTC)
     kind = page.filters.get("kind")
     if kind is not None and kind not in SHOWN_KINDS:
         raise InvalidRequest([Problem("kind", f"must be one of {', '.join(SHOWN_KINDS)}")])
     is_wanted = None if kind is None else lambda item: bool(item["kind"]["S"] == kind)
-    # DynamoDB may take days to delete an expired item.
+    # DynamoDB may take days to delete an expired item, so the list excludes old items.
     since = (now - KEPT).date()
     items, token = Timeline(dynamodb, table).page("notifications", since, page.limit, page.next, now, is_wanted)
     return {"notifications": [_shown(item, links) for item in items], "next": token}

@@ -1,7 +1,7 @@
 """Sends, delays and deletes any number of SQS messages in as few calls as possible.
 
-A successful call may still refuse some of its entries. Each function therefore returns the failed entries with their
-errors. Entries that are not returned succeeded.
+A successful batch call may still refuse some of its entries. Each function therefore returns the failed entries with
+their errors. Entries that are not in the result succeeded.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from botocore.exceptions import ClientError
 
 ENTRIES = 10
-# Maximum size of the message bodies in one call. SQS accepts 1 MiB, so this leaves room for the attributes.
+# Maximum total size of the message bodies in one call. SQS accepts 1 MiB, including the attributes.
 BYTES = 1_000_000
 
 
-# The body and the attributes of a message.
+# A message consists of a body and attributes.
 Message = tuple[str, dict[str, Any]]
 
 
 class EntryRefused(CafeError):
-    """SQS accepted a call but refused one of its entries."""
+    """SQS accepted a batch call but refused one of its entries."""
 
     def __init__(self, operation: str, code: str) -> None:
         super().__init__(f"{operation} was refused: {code}")
 
 
-# The errors of failed entries, keyed by the entry's index and sorted. A ``ClientError`` is permanent.
+# Maps the index of each failed entry to the error, in order of the indexes. A ``ClientError`` is a permanent error.
 Failures = dict[int, "ClientError | Unavailable | EntryRefused"]
 
 
@@ -45,7 +45,7 @@ def send(sqs: Any, url: str, messages: Sequence[Message]) -> Failures:
 
 
 def delay(sqs: Any, url: str, receipts: Sequence[tuple[str, int]]) -> Failures:
-    """Hides received messages. ``receipts`` pairs each receipt handle with how many seconds to hide the message."""
+    """Hides received messages. ``receipts`` contains receipt handles and the seconds to hide each message."""
     entries = [{"ReceiptHandle": handle, "VisibilityTimeout": seconds} for handle, seconds in receipts]
     return _call(sqs.change_message_visibility_batch, "ChangeMessageVisibility", url, entries)
 
@@ -57,7 +57,7 @@ def delete(sqs: Any, url: str, receipts: Sequence[str]) -> Failures:
 
 
 def depth(sqs: Any, url: str) -> tuple[int, int]:
-    """Returns SQS's estimates of the numbers of visible and hidden messages."""
+    """Returns SQS's estimates of how many messages are visible and how many are hidden."""
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
     visible, hidden = (int(attributes[name]) for name in names)
@@ -65,7 +65,7 @@ def depth(sqs: Any, url: str) -> tuple[int, int]:
 
 
 def raise_permanent(failures: Failures) -> None:
-    """Raises the first permanent error, such as a missing permission."""
+    """Raises the first permanent error in ``failures``, such as a missing permission."""
     from botocore.exceptions import ClientError
 
     for error in failures.values():
@@ -92,7 +92,7 @@ def _call(
 
 
 def _batches(sizes: Sequence[int]) -> Iterator[range]:
-    """Yields the range of entry indexes for each call. An oversized entry gets a separate call."""
+    """Yields the range of entry indexes for each call. An oversized entry is sent in a separate call."""
     first = total = 0
     for index, size in enumerate(sizes):
         if index > first and (index - first == ENTRIES or total + size > BYTES):

@@ -10,14 +10,14 @@ from chalice.app import MultiDict, Request
 from chalicelib.errors import NAME_CHARACTERS, BodyTooLarge, InvalidRequest, Problem
 
 BODY_BYTES = 1_000_000
-# Maximum depth of nested brackets. The limit of Python's own parser depends on the Python version.
+# Maximum nesting depth of JSON in a request. The limit of Python's own parser depends on the Python version.
 DEPTH = 100
 PAGE_LIMIT = 100
 DEFAULT_LIMIT = 50
 
 
 class Page(NamedTuple):
-    """The query parameters of a list: ``limit`` (1 to 100), the page token ``next``, and the list's ``filters``."""
+    """The query parameters of a list, with ``limit`` from 1 to 100, the page token ``next``, and ``filters``."""
 
     limit: int
     next: str | None
@@ -36,7 +36,7 @@ class Caller(NamedTuple):
 
 
 def caller(request: Request) -> Caller:
-    """Returns the user who sent the request, whose route must have an authorizer."""
+    """Returns the user who sent the request. The request's route must have an authorizer."""
     identity = request.context["authorizer"]
     return Caller(identity["principalId"], tuple(identity["groups"].split(",")))
 
@@ -55,7 +55,7 @@ def body(request: Request, *, nothing: Any = None) -> Any:
     """Returns the request's JSON body, or ``nothing`` if the body is empty.
 
     Raises ``BodyTooLarge`` if the body is larger than 1 MB, and ``InvalidRequest`` if it is not JSON. Chalice's own
-    ``json_body`` accepts ``NaN``, and responds with a 500 if brackets are deeply nested.
+    ``json_body`` is not used, because it accepts ``NaN``, and returns a 500 for deeply nested JSON.
     """
     raw = request.raw_body
     if len(raw) > BODY_BYTES:
@@ -65,16 +65,16 @@ def body(request: Request, *, nothing: Any = None) -> Any:
     try:
         content = json.loads(raw, parse_constant=_refuse_constant)
     except RecursionError:
-        raise _invalid_body("its brackets are nested too deeply") from None
+        raise _invalid_body("is nested too deeply") from None
     except UnicodeDecodeError as error:
-        raise _invalid_body(f"is not UTF-8 at byte {error.start}") from None
+        raise _invalid_body(f"is not UTF-8 (byte {error.start})") from None
     except json.JSONDecodeError as error:
         raise _invalid_body(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except ValueError:
-        # Python limits the number of digits, but its error message is meant for programmers.
+        # Python limits the number of digits, but Python's own error message is meant for programmers.
         raise _invalid_body("contains a number with too many digits") from None
     if _is_too_deep(content):
-        raise _invalid_body("its brackets are nested too deeply")
+        raise _invalid_body("is nested too deeply")
     return content
 
 
@@ -108,12 +108,12 @@ def page(request: Request, *filters: str) -> Page:
 
 
 def limit(request: Request) -> int:
-    """Returns ``limit``, the only parameter of a list without pages. Raises ``InvalidRequest`` if it is invalid."""
+    """Returns the only parameter of a list without pages, ``limit``. Raises ``InvalidRequest`` for invalid values."""
     return _list_parameters(request, "limit")[1]
 
 
 def parameters(request: Request, *names: str) -> dict[str, str]:
-    """Returns the query parameters of a route that is not a list. Raises ``InvalidRequest`` if one is invalid."""
+    """Returns the query parameters of a route that is not a list. Raises ``InvalidRequest`` for invalid values."""
     given, problems = _read_parameters(request, names)
     if problems:
         raise InvalidRequest(problems)
@@ -135,7 +135,7 @@ def _list_parameters(request: Request, *allowed: str) -> tuple[MultiDict, int]:
 def _read_parameters(request: Request, allowed: tuple[str, ...]) -> tuple[MultiDict, list[Problem]]:
     """Returns the query parameters and a ``Problem`` for each unknown or repeated parameter."""
     given: MultiDict = request.query_params or MultiDict({})
-    unknown = f"is not a parameter of this route, which takes {', '.join(allowed)}"
+    unknown = f"is not one of this route's parameters: {', '.join(allowed)}"
     problems = [Problem(name[:NAME_CHARACTERS], unknown) for name in given if name not in allowed]
     counts = {name: len(given.getlist(name)) for name in given}
     problems += [
@@ -145,7 +145,7 @@ def _read_parameters(request: Request, allowed: tuple[str, ...]) -> tuple[MultiD
 
 
 def base_url(request: Request) -> str:
-    """Returns the API's absolute URL. Behind API Gateway, this includes the stage's path."""
+    """Returns the API's absolute URL. Behind API Gateway, the URL includes the stage's path."""
     scheme = request.headers.get("x-forwarded-proto", "http")
     path: str = request.context.get("path") or request.path
     return f"{scheme}://{request.headers.get('host', 'localhost')}{path.removesuffix(request.path)}"

@@ -1,4 +1,4 @@
-"""All environment variables that the code reads. ``infra/deploy`` sets them from the resources stack."""
+"""Reads the application's environment variables, which ``infra/deploy`` sets from the resources stack's outputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VERSION = "0.2.0"
 
 @dataclass(frozen=True)
 class Database:
-    """The inventory database's address and a user's login."""
+    """The inventory database's address, with a user name and password."""
 
     host: str
     port: int
@@ -24,14 +24,14 @@ class Database:
 
     @classmethod
     def of_secret(cls, text: str) -> Database:
-        """Reads a secret's JSON, which uses RDS's field names. No ``DatabaseRefused`` reveals the secret's content."""
+        """Parses the JSON of a secret in RDS's format. Error messages never contain values from the secret."""
         host, port, name, user, password = _of_json(text, "host", "port", "dbname", "username", "password")
         if not port.isdecimal():
             raise DatabaseRefused("the port in MySQL's secret is not a number")
         return cls(host, int(port), name, user, password)
 
     def logged_in(self, text: str) -> Database:
-        """Returns this database with the login from another secret, such as RDS's administrator secret."""
+        """Returns the same database with the login from another secret, such as RDS's administrator secret."""
         user, password = _of_json(text, "username", "password")
         return replace(self, user=user, password=password)
 
@@ -48,24 +48,28 @@ def _of_json(text: str, *names: str) -> list[str]:
 
 
 def database_secret(environment: Mapping[str, str] = os.environ) -> str:
-    """Returns the ARN of the secret with MySQL's address and login.
+    """Returns the ARN of the secret that contains MySQL's address and login.
 
-    Raises ``MissingSettings`` in functions that do not use MySQL, because they do not get this ARN.
+    Raises ``MissingSettings`` in Lambda functions that do not use MySQL.
     """
     [arn] = _require(["DB_SECRET_ARN"], environment)
     return arn
 
 
 def database_admin_secret(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Returns the ARN of the MySQL administrator's secret. Only ``migrate`` and ``rotate_password`` get this ARN."""
+    """Returns the ARN of the MySQL administrator's secret, or None.
+
+    Only the functions ``migrate`` and ``rotate_password`` have this ARN in their environment.
+    """
     return environment.get("DB_ADMIN_SECRET_ARN")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Names and ARNs of the stage's resources. The environment variable for a field is the field's name in capitals.
+    """The names and ARNs of a stage's resources. Each field has an environment variable with the same name in capitals.
 
-    ``orders_since`` is the day on which the orders table was created, as ``YYYY-MM-DD``. Lists go back to that day.
+    ``orders_since`` is the day on which the orders table was created, as ``YYYY-MM-DD``. Lists of orders go back to
+    ``orders_since``.
     """
 
     cafe_stage: str
@@ -89,17 +93,17 @@ class Settings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """Reads the environment. Raises ``MissingSettings`` with the names of missing or empty variables."""
+        """Reads the settings from the environment. Raises ``MissingSettings`` if variables are missing or empty."""
         return cls(*_require([field.name.upper() for field in fields(cls)], environment))
 
     @property
     def issuer(self) -> str:
-        """The issuer of the user pool's tokens."""
+        """The URL that the user pool's tokens name as their issuer."""
         return f"https://cognito-idp.{self.user_pool_id.partition('_')[0]}.amazonaws.com/{self.user_pool_id}"
 
 
 def cognito_endpoint(settings: Settings, environment: Mapping[str, str] = os.environ) -> str:
-    """Returns Cognito's URL, which is AWS_ENDPOINT_URL if that is set, and the issuer's host otherwise."""
+    """Returns AWS_ENDPOINT_URL if the variable is set, and otherwise the Cognito URL from the token issuer."""
     return environment.get("AWS_ENDPOINT_URL") or settings.issuer.rpartition("/")[0]
 
 
@@ -115,13 +119,13 @@ def uploads_url(settings: Settings, environment: Mapping[str, str] = os.environ)
 def first_retry_seconds(environment: Mapping[str, str] = os.environ) -> int:
     """Returns the delay in seconds before a failed order's first retry. The delay doubles with each retry.
 
-    Test stacks set this delay to 0.
+    Tests set the delay to 0.
     """
     return int(environment.get("ORDERS_RETRY_SECONDS") or 1)
 
 
 def stage(environment: Mapping[str, str] = os.environ) -> str:
-    """Returns the stage's name for metrics, or ``none`` if a module is used without the app, for example in a test."""
+    """Returns the stage's name for metrics, or ``none`` if no stage is set, for example in a test."""
     return environment.get("CAFE_STAGE") or "none"
 
 

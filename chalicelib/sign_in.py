@@ -1,8 +1,8 @@
-"""The authorizer: verifies a token from the user pool, and returns the routes that its user may call.
+"""The Lambda authorizer verifies a token from the user pool, and returns the routes that the user may call.
 
-API Gateway calls the authorizer for all routes that are not open, and caches the result per token for a minute.
-``chalice local`` calls it for every request. An invalid token or an error in the authorizer causes a 403. API Gateway
-itself returns a 401 if a request has no token.
+API Gateway calls the authorizer for all routes that are not open, and caches each token's result for a minute.
+``chalice local`` calls the authorizer for every request. An invalid token or an error in the authorizer causes a 403
+response. API Gateway itself returns a 401 response if a request has no token.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logger("sign_in")
 
-# The users who may call a route: everyone, staff and managers, or only managers.
+# A route may be called by everyone, by staff and managers, or only by managers.
 OPEN, STAFF, MANAGERS = "open", "staff", "managers"
 ROUTES = {
     ("POST", "/create_report"): MANAGERS,
@@ -51,8 +51,9 @@ ROUTES = {
 
 FETCH_SECONDS = 3
 KEYS_BYTES = 100_000
-# How long unknown key ids are refused before the keys are fetched again, after a successful fetch and after a failure.
+# After a successful fetch of the public keys, the keys are not fetched again for this many seconds.
 REFETCH_SECONDS = 10
+# After a failed fetch of the public keys, the next fetch waits for this many seconds.
 REFETCH_AFTER_FAILURE_SECONDS = 1
 
 
@@ -64,7 +65,7 @@ def fetch(url: str) -> bytes:
 
 
 class Keys:
-    """A user pool's public keys. If a key id is unknown, the keys are fetched again.
+    """Holds a user pool's public keys. If a key id is unknown, the keys are fetched again.
 
     Instances are thread-safe. ``clock`` returns a time in seconds.
     """
@@ -76,7 +77,7 @@ class Keys:
         self._lock = threading.Lock()
 
     def get(self, key_id: str) -> PyJWK:
-        """Returns a key. Raises ``TokenRefused`` if the key does not exist, and ``Unavailable`` if the fetch fails."""
+        """Returns a key. Raises ``TokenRefused`` for an unknown key id, and ``Unavailable`` if the fetch fails."""
         if key_id in self._keys:
             return self._keys[key_id]
         with self._lock:
@@ -85,9 +86,9 @@ class Keys:
                 self._keys = self._fetch()
                 self._next_fetch = self._clock() + REFETCH_SECONDS
             if not self._keys:
-                raise Unavailable("the user pool's keys could not be fetched a moment ago")
+                raise Unavailable("the last attempt to fetch the user pool's keys failed")
             if key_id not in self._keys:
-                raise TokenRefused("the user pool does not have the token's key")
+                raise TokenRefused("the user pool has no key with the token's key id")
             return self._keys[key_id]
 
     def _fetch(self) -> dict[str, PyJWK]:
@@ -108,8 +109,8 @@ def keys_of(url: str) -> Keys:
 def authorize(request: AuthRequest, *, endpoint: str, issuer: str, client_id: str) -> AuthResponse:
     """Returns the routes that the token's user may call, and the user's name and groups for the views.
 
-    ``endpoint`` is Cognito's URL. This function never raises an error, because that would cause a 500 on AWS and a
-    broken connection under ``chalice local``.
+    ``endpoint`` is Cognito's URL. This function never raises an error, because an error would cause a 500 response on
+    AWS and a broken connection under ``chalice local``.
     """
     try:
         keys = keys_of(f"{endpoint}/{issuer.rpartition('/')[2]}/.well-known/jwks.json")
@@ -122,12 +123,12 @@ def authorize(request: AuthRequest, *, endpoint: str, issuer: str, client_id: st
     except Exception as error:  # noqa: BLE001 - no error may grant access
         # The error's message is not logged, because it could contain part of the token.
         where = "".join(traceback.format_tb(error.__traceback__))
-        log.error("token refused", extra={"reason": f"an error in the authorizer, {type(error).__name__}:\n{where}"})
+        log.error("token refused", extra={"reason": f"the authorizer raised {type(error).__name__}:\n{where}"})
     return AuthResponse(routes=[], principal_id="nobody")
 
 
 def bearer(token: str, *, keys: Keys, issuer: str, client_id: str) -> tuple[str, list[str]]:
-    """Returns the user's name and groups from an id token of the user pool. The prefix ``Bearer`` is optional.
+    """Returns the user's name and groups from a user pool's id token. The token's prefix ``Bearer`` is optional.
 
     Raises ``TokenRefused`` with a reason that contains no part of the token.
     """
@@ -145,7 +146,7 @@ def bearer(token: str, *, keys: Keys, issuer: str, client_id: str) -> tuple[str,
             options={
                 "require": ["exp", "iss", "aud", "token_use", "cognito:username"],
                 "strict_aud": True,
-                # A new token would seem to be from the future if Cognito's clock is ahead of this machine's clock.
+                # If Cognito's clock is ahead of this machine's clock, a new token seems to be from the future.
                 "verify_iat": False,
             },
         )
@@ -153,13 +154,13 @@ def bearer(token: str, *, keys: Keys, issuer: str, client_id: str) -> tuple[str,
         raise TokenRefused(type(error).__name__) from None
     use = claims["token_use"]
     if use != "id":
-        raise TokenRefused("it is not an id token")
+        raise TokenRefused("the token is not an id token")
     groups = claims.get("cognito:groups", [])
     return str(claims["cognito:username"]), [group for group in (STAFF, MANAGERS) if group in groups]
 
 
 def allowed(groups: list[str]) -> list[str | AuthRoute]:
-    """Returns path patterns of the routes that members of ``groups`` may call, without the open routes."""
+    """Returns path patterns for the routes that members of ``groups`` may call, except the open routes."""
     routes: list[str | AuthRoute] = []
     for (method, path), group in ROUTES.items():
         if group in groups or (group == STAFF and MANAGERS in groups):

@@ -1,9 +1,9 @@
-"""Newest-first lists from DynamoDB, without scans or a hot partition.
+"""Reads lists from DynamoDB, newest items first, without table scans or hot partitions.
 
-The index's partition key ``period`` is a month and a shard (``2026-11#3``). Its sort key ``sortKey`` is a time and an
-id (``2026-11-21T03:14:15.123456Z#order-1``). Writes are spread over ``SHARDS`` partitions. A read merges the newest
-items from a month's shards, and continues with the previous month until the page is full. The cost of a page does not
-depend on how many items the table contains.
+The index's partition key ``period`` is a month and a shard (``2026-11#3``). The index's sort key ``sortKey`` is a time
+and an id (``2026-11-21T03:14:15.123456Z#order-1``). Writes are spread over ``SHARDS`` partitions. A read merges the
+newest items from all shards of a month, and continues with earlier months until the page is full. The cost of reading a
+page does not depend on the size of the table.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from chalicelib.errors import InvalidRequest, Problem
 
 # A partition of an index accepts 1,000 writes a second, so eight partitions accept 8,000 orders a second.
 SHARDS = 8
-# A page ends at this size, which is far below the 6 MB that a Lambda function can return.
+# Maximum size of a page in bytes, which is far below Lambda's response limit of 6 MB.
 PAGE_BYTES = 1_000_000
-# A filtered page stops after examining this many items, which limits the cost of a search for rare items.
+# A filtered page stops after examining this many items, which limits the cost of searching for rare items.
 EXAMINED = 1_000
-# Maximum number of calls that ``recent`` makes. Each call reads up to 1 MB.
+# Maximum number of DynamoDB calls in the method ``recent``. Each call reads up to 1 MB.
 RECENT_CALLS = 4
-# A value that sorts after every sort key.
+# This string sorts after every sort key.
 END_OF_TIME = "9999"
 
-# Matches a token without the list's name: a sort key's time without punctuation and the key's id in hexadecimal. Tokens
-# need no escaping in URLs, and `chalicelib/openapi.json` can describe them exactly.
+# This pattern matches the part of a page token that follows the list's name. The matched part contains a sort key's
+# time without punctuation and the key's id in hexadecimal. Page tokens need no escaping in URLs, and
+# `chalicelib/openapi.json` describes their exact format.
 TOKEN = re.compile(
     "([0-9]{4})(0[1-9]|1[0-2])([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{6})Z"
     "-((2[1-9a-f]|[3-6][0-9a-f]|7[0-9a-e]){1,512})"
@@ -40,24 +41,24 @@ Item = dict[str, Any]
 
 
 def timestamp(moment: datetime) -> str:
-    """Formats ``moment`` in ISO 8601, in UTC and with microseconds. Sorting these strings sorts them by time."""
+    """Formats ``moment`` as an ISO 8601 string in UTC with microseconds. The strings can be sorted by time."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def index_keys(moment: str, identifier: str) -> dict[str, str]:
-    """Returns an item's ``period`` and ``sortKey`` attributes. ``moment`` is a timestamp."""
+    """Returns an item's ``period`` and ``sortKey`` attributes. ``moment`` is a string from ``timestamp``."""
     shard = zlib.crc32(identifier.encode()) % SHARDS
     return {"period": f"{moment[:7]}#{shard}", "sortKey": f"{moment}#{identifier}"}
 
 
 def periods(since: datetime, now: datetime) -> list[str]:
-    """Returns the partitions with items since ``since``. It is only a few days ago, so two months are enough."""
+    """Returns the index partitions for the months of ``since`` and ``now``, which are at most a few days apart."""
     months = dict.fromkeys(timestamp(moment)[:7] for moment in (since, now))
     return [f"{month}#{shard}" for month in months for shard in range(SHARDS)]
 
 
 class Timeline:
-    """The newest-first list of a table's items. ``dynamodb`` is a DynamoDB client."""
+    """Reads the items of a table, newest first. ``dynamodb`` is a DynamoDB client."""
 
     def __init__(self, dynamodb: Any, table: str) -> None:
         self._dynamodb = dynamodb
@@ -74,11 +75,12 @@ class Timeline:
     ) -> tuple[list[Item], str | None]:
         """Returns up to ``limit`` items that are not older than ``since``, and the next page token or None.
 
-        ``name`` is the list's name, which its tokens contain. A page that is filtered with ``is_included`` may contain
-        fewer items even if another page follows. Raises ``InvalidRequest`` if the token is from another list.
+        ``name`` is the list's name, which page tokens contain. A page that is filtered with ``is_included`` may contain
+        fewer than ``limit`` items even if another page follows. Raises ``InvalidRequest`` if the token is from another
+        list.
         """
         before = read_token(name, token)
-        # Included items may be far apart, so a filtered page reads as many items as it may examine.
+        # A filtered page examines more items than it contains, so each query reads more items at once.
         ahead = limit if is_included is None else EXAMINED // SHARDS
         return self._cut(name, self._by_period(since, before, ahead, now), limit, is_included)
 
@@ -87,17 +89,18 @@ class Timeline:
     ) -> tuple[list[Item], str | None]:
         """Returns a page of the items whose attribute ``key`` is ``value``, read from ``index``.
 
-        A token is a point in time, so a token from the unfiltered list or for another ``value`` continues at that time.
+        A page token marks a point in time. A token from a list with a different ``value`` therefore continues at the
+        same time.
         """
         return self._cut(name, self._query(index, key, value, read_token(name, token), "0", limit), limit)
 
     def _by_period(self, since: date, before: str, limit: int, now: datetime) -> Iterator[Item]:
         month = min(before[:7], timestamp(now)[:7])
         first = since.isoformat()
-        # BETWEEN refuses a range that ends before it begins. An old page's token may cause such a range.
+        # DynamoDB's BETWEEN refuses a range that ends before it begins. An old page token may cause an invalid range.
         if before < first:
             return
-        # Imported here, because most users of this module need only ``timestamp``.
+        # The class is imported here because most users of this module need only the function ``timestamp``.
         from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(SHARDS) as pool:
@@ -106,7 +109,8 @@ class Timeline:
                     self._query("byPeriod", "period", f"{month}#{shard}", before, first, limit)
                     for shard in range(SHARDS)
                 ]
-                # The first pages of all shards are read at the same time, and later pages when the merge needs them.
+                # The first query pages of all shards are read in parallel. Later query pages are read when the merge
+                # needs them.
                 heads = pool.map(lambda shard: next(shard, None), shards)
                 started = [_prepend(head, shard) for head, shard in zip(heads, shards, strict=True) if head is not None]
                 yield from heapq.merge(*started, key=lambda item: item["sortKey"]["S"], reverse=True)
@@ -114,10 +118,11 @@ class Timeline:
                 month = f"{year - 1}-12" if number == 1 else f"{year}-{number - 1:02}"
 
     def recent(self, period: str, since: str, most: int, select: Mapping[str, Any]) -> tuple[list[Item], str]:
-        """Returns a partition's items since the time ``since``, and the sort key from which the items are complete.
+        """Returns a partition's items since ``since``, and a sort key.
 
-        At most ``most`` items and a few megabytes are read. If older items are left out, the sort key is later than
-        ``since``. ``select`` contains additional query arguments, which select attributes or items.
+        No item at or after the returned sort key is missing. At most ``most`` items and a few megabytes are read. If
+        older items are left out, the returned sort key is later than ``since``. ``select`` contains additional query
+        arguments, such as a filter.
         """
         arguments = self._arguments("byPeriod", "period", period, END_OF_TIME, since)
         for name, value in select.items():
@@ -125,7 +130,7 @@ class Timeline:
         items: list[Item] = []
         examined = 0
         for _ in range(RECENT_CALLS):
-            # Reading one extra item shows whether there are more.
+            # Reading one extra item shows whether more items follow.
             answer = self._dynamodb.query(**arguments, Limit=most + 1 - examined)
             items += answer["Items"]
             examined += answer["ScannedCount"]
@@ -140,7 +145,7 @@ class Timeline:
         arguments = {**self._arguments(index, key, value, before, since), "Limit": limit + 1}
         while True:
             answer = self._dynamodb.query(**arguments)
-            # BETWEEN includes both ends of the range, but the token's item was on the previous page.
+            # BETWEEN includes both ends of the range, but the page token's item was already on the previous page.
             yield from (item for item in answer["Items"] if item["sortKey"]["S"] != before)
             if "LastEvaluatedKey" not in answer:
                 return
@@ -180,7 +185,7 @@ def _prepend(head: Item, rest: Iterator[Item]) -> Iterator[Item]:
 
 
 def write_token(name: str, sort_key: str) -> str:
-    """Returns the token for continuing the list ``name`` after ``sort_key``."""
+    """Returns the page token with which the list ``name`` continues after ``sort_key``."""
     moment, _, identifier = sort_key.partition("#")
     return f"{name}-{re.sub('[-:.]', '', moment)}-{identifier.encode().hex()}"
 
@@ -188,13 +193,13 @@ def write_token(name: str, sort_key: str) -> str:
 def read_token(name: str, token: str | None) -> str:
     """Returns the sort key at which the list continues, or ``END_OF_TIME`` if there is no token.
 
-    The token's item may have been deleted. Raises ``InvalidRequest`` if the token is from another list.
+    A token stays valid after its item is deleted. Raises ``InvalidRequest`` if the token is from another list.
     """
     if token is None:
         return END_OF_TIME
     match = TOKEN.fullmatch(token.removeprefix(f"{name}-")) if token.startswith(f"{name}-") else None
     if match is None:
-        message = "is not a `next` value from this list; leave it out to start again"
+        message = "is not a `next` value from this list; leave it out to start with the first page"
         raise InvalidRequest([Problem("next", message)])
     year, month, day, hour, minute, second, fraction, identifier, _ = match.groups()
     return f"{year}-{month}-{day}T{hour}:{minute}:{second}.{fraction}Z#{bytes.fromhex(identifier).decode()}"

@@ -1,6 +1,6 @@
-"""Counts today's orders, reports, uploads and failures, directly where they are stored.
+"""Counts today's orders, reports, uploads and failures in DynamoDB, SQS and Step Functions.
 
-All counts are capped, which limits the cost of a busy day. The response indicates which counts are incomplete.
+All counts are capped to limit the cost of a busy day. The response indicates which counts are incomplete.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from chalicelib.timeline import SHARDS, Item, Timeline, periods, timestamp
 
 HOUR = timedelta(hours=1)
 LONGEST = timedelta(hours=48)
-# How many of the newest items to count at most. Notifications cost more, because DynamoDB also reads their text.
+# Maximum number of the newest items to count. Notifications cost more, because DynamoDB also reads their text.
 ORDERS = 10_000
 NOTIFICATIONS = 4_000
 EXECUTIONS = 1_000
 THREADS = 16
 
-# Any string that matches is accepted, even 31 November, so chalicelib/openapi.json can describe the format exactly.
+# Every matching string is accepted, even 31 November, so that chalicelib/openapi.json can describe the exact format.
 MOMENT = re.compile(
     r"([12][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
     r"T([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9])(?:\.([0-9]{1,9}))?"
     r"(?:Z|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))"
 )
 
-# Query arguments that select the attributes of an order and the notifications to count.
+# These query arguments select an order's attributes and the notifications to count.
 ORDER_QUERY = {"ProjectionExpression": "sortKey"}
 NOTIFICATION_QUERY = {
     "ProjectionExpression": f"sortKey, #kind, {facts.NAME}",
@@ -49,15 +49,15 @@ Result = TypeVar("Result")
 
 
 def since(text: str | None, now: datetime) -> datetime:
-    """Returns the time from which to count: ``text``, limited to the last 48 hours, or by default midnight in UTC.
+    """Returns the time in ``text`` from which to count, but at most 48 hours ago. The default is midnight in UTC.
 
-    Raises ``InvalidRequest`` if ``text`` is not a time with an offset.
+    Raises ``InvalidRequest`` if ``text`` is not a time with a UTC offset.
     """
     if text is None:
         return datetime.combine(now.astimezone(UTC), time(), UTC)
     match = MOMENT.fullmatch(text)
     if match is None:
-        message = "must be a time with its offset, such as 2026-11-21T00:00:00+01:00 or …T00:00:00Z"
+        message = "must be a time with a UTC offset, such as 2026-11-21T00:00:00+01:00"
         raise InvalidRequest([Problem("since", message)])
     year, month, day, hour, minute, second = map(int, match.groups()[:6])
     fraction, sign, hours, minutes = match.groups()[6:]
@@ -72,14 +72,14 @@ def since(text: str | None, now: datetime) -> datetime:
 def overview(
     since: datetime, *, aws: Callable[[str], Any], settings: Settings, machines: Machines, now: datetime
 ) -> dict[str, Any]:
-    """Returns all counts since ``since``, in the format in ``chalicelib/openapi.json``. ``aws`` returns clients."""
+    """Returns all counts since ``since``, in the format that ``chalicelib/openapi.json`` describes."""
     dynamodb, sqs, sfn = aws("dynamodb"), aws("sqs"), aws("stepfunctions")
     orders, inbox = Timeline(dynamodb, settings.orders_table), Timeline(dynamodb, settings.notifications_table)
     start, shards = timestamp(since), periods(since, now)
     with ThreadPoolExecutor(THREADS) as pool:
 
         def submit(work: Callable[P, Result], *arguments: P.args, **named: P.kwargs) -> Future[Result]:
-            """Runs ``work`` in another thread, with this thread's time limit."""
+            """Runs ``work`` in another thread, with the current thread's time limit."""
             context = copy_context()
             return pool.submit(lambda: context.run(work, *arguments, **named))
 
@@ -122,7 +122,7 @@ def overview(
 
 
 def _joined(shards: list[Future[tuple[list[Item], str]]]) -> tuple[list[Item], str]:
-    """Returns the items from all shards and the sort key from which the items are complete."""
+    """Returns the items from all shards, and a sort key. No item at or after the returned sort key is missing."""
     results = [each.result() for each in shards]
     return [item for items, _ in results for item in items], max(since for _, since in results)
 
@@ -136,7 +136,7 @@ def _hours(sort_keys: list[str], since: datetime, now: datetime, complete_since:
 
 
 def _outcome(notification: Item) -> str:
-    """Returns how a notification is counted: as an alarm or as an upload with a certain outcome."""
+    """Returns ``alarm`` for an alarm, and the upload's outcome for an upload."""
     if notification["kind"]["S"] == "alarm":
         return "alarm"
     outcome = facts.of_item(notification).get("outcome")
@@ -144,10 +144,10 @@ def _outcome(notification: Item) -> str:
 
 
 def _executions(sfn: Any, machine: str, since: datetime) -> tuple[Counter[str], bool]:
-    """Counts, by status, executions that are running or ended after ``since``, and returns whether there are more."""
+    """Counts executions by status that are running or ended after ``since``, and returns whether some were skipped."""
     answer = sfn.list_executions(stateMachineArn=machine, maxResults=EXECUTIONS)
     counts: Counter[str] = Counter()
-    # Executions are listed newest first, by end time or, while an execution is running, by start time.
+    # Step Functions lists executions newest first, by end time or, if an execution is running, by start time.
     moment: datetime | None = None
     for execution in answer["executions"]:
         moment = execution.get("stopDate", execution["startDate"])

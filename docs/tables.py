@@ -1,6 +1,6 @@
-"""Generates the documents' tables. ``make check`` verifies them with ``cog --check``.
+"""Generates the documents' tables. ``make check`` verifies the tables with ``cog --check``.
 
-``.venv/bin/cog -r -I docs -p 'import tables' docs/*.md docs/decisions/*.md`` regenerates them after a change.
+``.venv/bin/cog -r -I docs -p 'import tables' docs/*.md docs/decisions/*.md`` regenerates the tables.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.template import load  # noqa: E402
 from tests.wiring.permissions import Permission, allowed, functions  # noqa: E402
 from tests.wiring.stage import rendered, resolve  # noqa: E402
 
-# openapi.json uses Python's names for path parameters.
+# openapi.json uses Python's names for path parameters, and the documents use the API's names.
 PATH_NAMES = {"report_id": "reportId", "order_id": "orderID"}
 # The deploy determines the values of these parameters.
 SET_BY_THE_DEPLOY = ("Stage", "Local", "DbSecretArn", "DbAdminSecretArn", "DbInVpc", "S3PrefixList", "Zones")
@@ -48,7 +48,7 @@ def code(names: Iterable[str]) -> str:
 
 
 def routes() -> str:
-    """Returns a table of routes: who may call each route, and what it does."""
+    """Returns a table of routes, with who may call each route and what it does."""
     description = json.loads((ROOT / "chalicelib" / "openapi.json").read_text())
     shared = description["components"]["parameters"]
     rows = []
@@ -71,7 +71,7 @@ def routes() -> str:
 def parameters(file: str) -> str:
     """Returns a table of the template parameters that people can set, with their defaults."""
     declared: dict[str, Any] = load(rendered(file))["Parameters"]
-    # Both templates have this parameter.
+    # Both templates have the parameter LogRetentionDays, but only one table lists it.
     twice = ("LogRetentionDays",) if file == "database.yaml" else ()
     rows = [
         [f"`{name}`", str(each["Default"]), each["Description"]]
@@ -90,7 +90,7 @@ def set_by_the_deploy() -> str:
 
 
 def alarms() -> str:
-    """Returns a table of alarms with metric, threshold and runbook heading. Similar alarms share a row."""
+    """Returns a table of alarms with their metrics, thresholds and runbook headings. Similar alarms share a row."""
     target = Target("<stage>", REPOSITORY, False, {}, None)
     names = {target.function(name) for name in NAMES}
     basic = {each["AlarmName"] for each in resolve(Watching="basic").of_type("AWS::CloudWatch::Alarm").values()}
@@ -169,7 +169,10 @@ def permissions_granted() -> list[Permission]:
 
 
 def one_permission(granted: list[Permission], role: str, action: str, end: str) -> Permission:
-    """Returns the role's permission whose resource ends with ``end``, or equals ``end`` if it is ``*``."""
+    """Returns the role's permission for ``action`` whose resource ends with ``end``.
+
+    If ``end`` is ``*``, the resource must be exactly ``*``.
+    """
     found = [
         each
         for each in granted
@@ -187,7 +190,7 @@ def one_permission(granted: list[Permission], role: str, action: str, end: str) 
 def patches() -> str:
     """Returns a table of MiniStack patches, with the first sentence of each docstring."""
     rows = [[f"`{patch.__name__}`", first_sentence(patch.__doc__ or "")] for patch in launcher.patches()]
-    return table(["Patch", "AWS behaviour that MiniStack lacks"], rows)
+    return table(["Patch", "AWS behavior that MiniStack lacks"], rows)
 
 
 def first_sentence(text: str) -> str:

@@ -1,4 +1,7 @@
-"""Argument types shared by the commands. An invalid argument ends a command with a single line of explanation."""
+"""Argument types for the command-line programs.
+
+After an invalid argument, a program prints a one-line error and exits.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,21 @@ import re
 from datetime import timedelta
 from typing import NoReturn
 
-# RDS does not accept names that end with a hyphen or contain two hyphens in a row.
+# RDS rejects names that end with a hyphen or contain two hyphens in a row.
 STAGE = re.compile(r"(?!.*(--|-$))[a-z][a-z0-9-]{0,19}")
 STAGE_RULE = "at most 20 lower-case letters, digits and single hyphens"
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that reports an error on a single line, without the usage message."""
+    """An argument parser that reports an error on one line, without the usage message."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}\n")
 
 
 def stage(text: str) -> str:
-    """Returns ``text``. Raises ``ArgumentTypeError`` if it is not a valid stage name."""
+    """Returns a valid stage name unchanged. Raises ``ArgumentTypeError`` if the name is not valid."""
     if not STAGE.fullmatch(text):
         raise argparse.ArgumentTypeError(f"must be {STAGE_RULE}; got {json.dumps(text)}")
     return text

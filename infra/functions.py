@@ -1,10 +1,9 @@
-"""The table of the functions in ``app.py``. It determines their alarms, log groups, roles and settings.
+"""Lists the functions in ``app.py`` and their settings. Their roles, log groups and alarms come from this list.
 
-    python -m infra.functions
-
-writes the functions' part of ``.chalice/config.json``. ``infra/template.py`` adds their resources to the stack's
-template, and ``infra/deploy/`` makes the settings that Chalice cannot. The deployment package lacks this module, so
-``chalicelib`` cannot import it. ``tests/wiring/test_functions.py`` compares this table with ``app.py``.
+After a change, run ``python -m infra.functions`` to update ``.chalice/config.json``. ``infra/template.py`` generates
+each function's CloudFormation resources, and ``infra/deploy/`` applies the settings that Chalice does not support. The
+deployment package does not contain this module, so ``chalicelib`` must not import it.
+``tests/wiring/test_functions.py`` compares this list with ``app.py``.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ CONFIG = Path(__file__).parents[1] / ".chalice" / "config.json"
 
 
 class Trigger(Enum):
-    """The kinds of source that invoke a function."""
+    """The services and events that can invoke a function."""
 
     API = "the API's routes"
     AUTHORIZER = "API Gateway, before a route"
@@ -33,20 +32,20 @@ class Trigger(Enum):
 
 
 class Mysql(Enum):
-    """Which MySQL secrets a function reads."""
+    """The MySQL secrets that a function can read."""
 
     NONE = "none"
     USER = "the functions' secret"
-    ADMINISTRATOR = "the functions' and the administrator's secrets"
+    ADMINISTRATOR = "the functions' secret and the administrator's secret"
 
 
 @dataclass(frozen=True)
 class Function:
-    """A function. ``name`` is its Python name; the API's routes share ``api_handler``.
+    """A Lambda function. ``name`` is its name in ``app.py``. All API routes share the name ``api_handler``.
 
-    ``source`` is the stack output with the trigger's ARN or name, and ``timeout`` is in seconds. Callers do not wait
-    for an ``asynchronous`` function, so its failed events become dead letters of the kind ``dead_letter``. The
-    parameter MysqlConcurrency is the reserved concurrency of each ``limited`` function.
+    ``source`` names the stack output that contains the trigger's ARN or name. ``timeout`` is in seconds. Callers do not
+    wait for the result of an ``asynchronous`` function. ``dead_letter`` is the kind of dead letter that results from a
+    failed event. The template parameter MysqlConcurrency sets the reserved concurrency of each ``limited`` function.
     """
 
     name: str
@@ -58,17 +57,17 @@ class Function:
     limited: bool = False
     asynchronous: bool = False
     dead_letter: str = ""
-    # A call of this many seconds counts as slow. The default is four fifths of the timeout.
+    # A call that takes longer than this number of seconds counts as slow. The default is 80 % of the timeout.
     slow_from: float = 0
 
     @property
     def suffix(self) -> str:
-        """The part of the function's AWS name that follows ``cafe-<stage>``."""
+        """The end of the function's name on AWS, which follows ``cafe-<stage>``."""
         return "" if self.name == "api_handler" else f"-{self.name}"
 
     @property
     def logical_id(self) -> str:
-        """The prefix of the logical ids of the function's role and log group."""
+        """The prefix of the logical ids of the function's resources in CloudFormation."""
         return "Api" if self.name == "api_handler" else self.name.title().replace("_", "")
 
     @property
@@ -81,11 +80,11 @@ class Function:
 
 
 FUNCTIONS = (
-    # API Gateway waits 29 seconds for a response.
+    # API Gateway waits at most 29 seconds for a response.
     Function("api_handler", Trigger.API, timeout=29),
     Function("authorize", Trigger.AUTHORIZER, timeout=10, memory=512),
     Function("store_orders", Trigger.QUEUE, "ORDERS_QUEUE_ARN", dead_letter="order"),
-    # The stream waits for the function's result; a redrive of its dead letters does not.
+    # The DynamoDB stream waits for `announce_orders`, but a redrive of dead letters invokes it asynchronously.
     Function(
         "announce_orders",
         Trigger.STREAM,
@@ -118,7 +117,7 @@ FUNCTIONS = (
     ),
     Function("render_report", Trigger.MACHINE, "INVENTORY_REPORT_ARN", timeout=300, memory=512),
     Function("presign_report", Trigger.MACHINE, "INVENTORY_REPORT_ARN"),
-    # This function stops measuring 30 seconds before its timeout.
+    # `measure_buckets` stops measuring 30 seconds before its timeout.
     Function("measure_buckets", Trigger.MACHINE, "STORAGE_REPORT_ARN", timeout=900, memory=1769, slow_from=890),
     Function("migrate", Trigger.DEPLOY, timeout=900, mysql=Mysql.ADMINISTRATOR),
     Function("rotate_password", Trigger.ROTATION, timeout=120, mysql=Mysql.ADMINISTRATOR),
@@ -133,12 +132,12 @@ ASYNCHRONOUS = tuple(function.name for function in FUNCTIONS if function.asynchr
 
 
 def sources(*triggers: Trigger) -> dict[str, str]:
-    """Returns, keyed by function name, the ``source`` of every function with one of these triggers."""
+    """Returns the ``source`` of each function that has one of these triggers, keyed by function name."""
     return {function.name: function.source for function in FUNCTIONS if function.trigger in triggers}
 
 
 def chalice_settings() -> dict[str, Any]:
-    """Returns the functions' part of Chalice's configuration. The app-wide settings apply to the API's function."""
+    """Returns the functions' settings for Chalice's configuration. Chalice applies the app-wide settings to the API."""
     api = BY_NAME["api_handler"]
     functions: dict[str, dict[str, int]] = {}
     for function in FUNCTIONS:
@@ -149,7 +148,7 @@ def chalice_settings() -> dict[str, Any]:
 
 
 def config_text() -> str:
-    """Returns the text of ``.chalice/config.json`` with the table's settings, one line per function."""
+    """Returns the updated text of ``.chalice/config.json``, with one line for each function."""
     config = {**json.loads(CONFIG.read_text()), **chalice_settings()}
     functions = config.pop("lambda_functions")
     lines = [f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in config.items()]

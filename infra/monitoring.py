@@ -1,4 +1,4 @@
-"""Generates the alarms and the dashboard from the functions' table and the declarations in ``resources.yaml``."""
+"""Generates CloudWatch alarms and a dashboard from ``infra/functions.py`` and ``infra/resources.yaml``."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from infra.functions import BY_NAME, FUNCTIONS, Function
 
 Resources = dict[str, Any]
 
-# Each resource type's metric namespace, its dimension, and the attribute that holds the dimension's value.
+# Each resource type has a metric namespace, a dimension, and an attribute that contains the dimension's value.
 WATCHED = {
     "AWS::SQS::Queue": ("AWS/SQS", "QueueName", "QueueName"),
     "AWS::SNS::Topic": ("AWS/SNS", "TopicName", "TopicName"),
     "AWS::StepFunctions::StateMachine": ("AWS/States", "StateMachineArn", ""),
 }
-# CloudWatch receives a value of these metrics every minute. Other metrics are counted over five minutes.
+# Alarms on these metrics have a period of one minute, and alarms on all other metrics have five minutes.
 LEVELS = ("ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage", "IteratorAge")
 GRID_COLUMNS, WIDGET_ROWS = 24, 6
 
 
 def alarm(dimensions: Mapping[str, Any], namespace: str, declared: Mapping[str, Any]) -> Resources:
-    """Returns the alarm that ``declared`` describes, keyed by its logical id.
+    """Returns the CloudFormation resource of an alarm, keyed by its logical id.
 
-    ``declared`` has the keys ``Name``, ``Metric``, ``Above``, ``Means`` and ``Runbook``. The last one is the heading in
-    docs/runbook.md that says what to do.
+    ``declared`` has the keys ``Name``, ``Metric``, ``Above``, ``Means`` and ``Runbook``. ``Runbook`` is the heading in
+    docs/runbook.md under which the response to the alarm is described.
     """
     name, metric = declared["Name"], declared["Metric"]
     level = metric in LEVELS
@@ -41,7 +41,7 @@ def alarm(dimensions: Mapping[str, Any], namespace: str, declared: Mapping[str, 
         "EvaluationPeriods": 1,
         "Threshold": declared["Above"],
         "ComparisonOperator": "GreaterThanThreshold",
-        # AWS publishes no values while nothing happens.
+        # CloudWatch receives no data while a resource is idle.
         "TreatMissingData": "notBreaching",
         "AlarmActions": [{"Ref": "AlarmsTopic"}],
     }
@@ -61,7 +61,10 @@ def resource_alarms(logical_id: str, resource: Mapping[str, Any]) -> Resources:
 
 
 def function_alarms(function: Function, declared: list[Mapping[str, Any]]) -> Resources:
-    """Returns the alarms that a function declares, and those that every function has if ``Watching`` is ``full``."""
+    """Returns the alarms that a function declares, and the alarms that every function has.
+
+    The alarms that every function has exist only if the parameter ``Watching`` is ``full``.
+    """
     dimensions = {"FunctionName": {"Fn::Sub": f"cafe-${{Stage}}{function.suffix}"}}
     alarms: Resources = {}
     for each in declared:
@@ -75,27 +78,26 @@ def function_alarms(function: Function, declared: list[Mapping[str, Any]]) -> Re
 
 def _of_every_function(function: Function) -> Iterator[dict[str, Any]]:
     name = function.name.replace("api_handler", "api-handler")
-    who = "The API's function" if function.name == "api_handler" else function.name
+    who = "the API's function" if function.name == "api_handler" else function.name
     yield {
         "Name": f"{name}-errors",
         "Metric": "Errors",
         "Above": 2,
-        "Means": f"{who} failed three times within five minutes.",
+        "Means": f"Within five minutes, {who} failed three times.",
         "Runbook": "A function fails",
     }
     yield {
         "Name": f"{name}-throttles",
         "Metric": "Throttles",
         "Above": 2,
-        "Means": f"{who} was throttled three times within five minutes.",
+        "Means": f"Within five minutes, {who} was throttled three times.",
         "Runbook": "A function is throttled",
     }
     yield {
         "Name": f"{name}-slow",
         "Metric": "Duration",
         "Above": round(function.slow_seconds * 1000),
-        "Means": f"{who} takes more than {function.slow_seconds:g} of its {function.timeout} seconds "
-        "in one call out of a hundred.",
+        "Means": f"In 1 % of calls, {who} takes more than {function.slow_seconds:g} of its {function.timeout} seconds.",
         "Runbook": "A function nears its time-out",
     }
     if function.asynchronous:
@@ -103,16 +105,17 @@ def _of_every_function(function: Function) -> Iterator[dict[str, Any]]:
             "Name": f"{name}-lost",
             "Metric": "DestinationDeliveryFailures",
             "Above": 0,
-            "Means": f"An event for {who} failed for good and did not reach the failures queue.",
+            "Means": f"A failed event for {who} did not reach the failures queue.",
             "Runbook": "Something is lost",
         }
 
 
 def dashboard(rows: list[list[Mapping[str, Any]]]) -> str:
-    """Returns the dashboard's body. Widgets in the same row are equally wide.
+    """Returns a CloudWatch dashboard's body as JSON. All widgets in a row have the same width.
 
-    A widget has ``Title``, ``Statistic``, ``Period``, and either ``Metrics`` or ``FunctionMetric``. The latter is shown
-    for the functions listed in ``Functions``, or by default for every function that works daily.
+    A widget has ``Title``, ``Statistic``, ``Period``, and either ``Metrics`` or ``FunctionMetric``. ``FunctionMetric``
+    is shown for the functions listed in ``Functions``. By default, these are all functions except ``migrate`` and
+    ``rotate_password``.
     """
     widgets = []
     for y, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""Installs packages, with uv if it is on the PATH, because uv is much faster than pip."""
+"""Installs Python packages with uv if it is on the PATH, and otherwise with pip. uv is much faster than pip."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def install_command(python: Path | str = sys.executable) -> list[str]:
-    """Returns the start of a command that installs packages for the interpreter ``python``."""
+    """Returns the beginning of a command that installs packages for the Python interpreter ``python``."""
     if uv := shutil.which("uv"):
         return [uv, "pip", "install", "--quiet", "--python", str(python)]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]

@@ -1,16 +1,15 @@
-"""Reads this folder's CloudFormation templates and adds the generated parts.
+"""Reads this folder's CloudFormation templates and adds generated resources.
 
-    python -m infra.template FOLDER
+Run ``python -m infra.template FOLDER`` to write the expanded templates into a folder, for example to check them.
 
-writes the expanded templates into a folder, for programs that check templates. ``resources.yaml`` and the table in
-``infra/functions.py`` determine these additions:
+A resource of type ``Cafe::Function`` becomes a role, a log group, alarms, and an output with the role's ARN. Every role
+can write logs and traces. The property ``Statement`` adds permissions to the role, and ``AssumedBy`` adds statements to
+its trust policy.
 
-- ``Type: Cafe::Function`` becomes a role, a log group, alarms, and an output with the role's ARN. ``Statement`` lists
-  what the role allows besides logs and traces, and ``AssumedBy`` adds statements to its trust policy.
-- A resource's ``Alarms`` become alarms on its metrics (``infra/monitoring.py``).
-- ``Type: Cafe::Dashboard`` becomes a dashboard that includes the functions' metrics.
-- A state machine's ``DefinitionS3Location`` becomes the content of that file.
-- A saved CloudWatch Logs query covers every log group, and the functions that use MySQL get the policy ``VpcAccess``.
+A resource's ``Alarms`` become CloudWatch alarms on its metrics. A resource of type ``Cafe::Dashboard`` becomes a
+CloudWatch dashboard that includes the functions' metrics. A state machine's ``DefinitionS3Location`` names a file in
+this folder, whose content becomes the definition. A saved CloudWatch Logs query covers every log group. The functions
+that use MySQL get the policy ``VpcAccess``.
 """
 
 from __future__ import annotations
@@ -39,7 +38,10 @@ NETWORK_WRITES = [
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Loads YAML with CloudFormation's short forms. It uses libyaml if available, which is ten times as fast."""
+    """Loads YAML with CloudFormation's short forms, such as ``!Ref``.
+
+    Uses libyaml if available, because it is faster.
+    """
 
 
 def _long_form(loader: yaml.SafeLoader, name: str, node: yaml.Node) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def _long_form(loader: yaml.SafeLoader, name: str, node: yaml.Node) -> dict[str,
     elif isinstance(node, yaml.SequenceNode):
         value = loader.construct_sequence(node, deep=True)
     else:
-        raise TypeError(f"!{name}{node.start_mark}: this short form takes a string or a list")
+        raise TypeError(f"!{name}{node.start_mark}: a short form must be followed by a string or a list")
     if name in ("Ref", "Condition"):
         return {name: value}
     if name == "GetAtt" and isinstance(value, str):
@@ -61,13 +63,13 @@ _Loader.add_multi_constructor("!", _long_form)
 
 
 def parse(text: str) -> dict[str, Any]:
-    """Returns a template using only JSON types: ``!Sub x`` becomes ``{"Fn::Sub": "x"}``."""
+    """Parses a template, and replaces short forms such as ``!Sub x`` with long forms such as ``{"Fn::Sub": "x"}``."""
     document: dict[str, Any] = yaml.load(text, _Loader)  # noqa: S506 - a safe loader  # nosec B506
     return document
 
 
 def expanded(file: str = "resources.yaml") -> dict[str, Any]:
-    """Returns one of this folder's templates with the generated parts."""
+    """Returns a template in this folder, with its generated resources."""
     document = parse((FOLDER / file).read_text())
     resources: Resources = {}
     for logical_id, resource in document["Resources"].items():
@@ -77,7 +79,7 @@ def expanded(file: str = "resources.yaml") -> dict[str, Any]:
             resources[added] = generated
     if file == "resources.yaml":
         if missing := [function.name for function in FUNCTIONS if f"{function.logical_id}Role" not in resources]:
-            raise ValueError(f"{file}: add a Cafe::Function for {', '.join(missing)} in infra/functions.py")
+            raise ValueError(f"{file}: a Cafe::Function is missing for {', '.join(missing)}")
         resources["VpcAccess"] = _vpc_access()
     document["Resources"] = resources
     log_groups = [{"Ref": name} for name, each in resources.items() if each["Type"] == "AWS::Logs::LogGroup"]
@@ -88,7 +90,7 @@ def expanded(file: str = "resources.yaml") -> dict[str, Any]:
 
 
 def _expanded(logical_id: str, resource: dict[str, Any], document: dict[str, Any]) -> Resources:
-    """Returns the resources that replace one resource in the file."""
+    """Returns the resources that one resource in the template expands to."""
     properties = resource.get("Properties", {})
     if resource["Type"] == "Cafe::Function":
         function = _function_with(logical_id)
@@ -114,11 +116,11 @@ def _function_with(logical_id: str) -> Function:
     for function in FUNCTIONS:
         if function.logical_id == logical_id:
             return function
-    raise ValueError(f"resources.yaml: {logical_id}: no function in infra/functions.py has this logical id")
+    raise ValueError(f"resources.yaml: {logical_id}: infra/functions.py has no function with this logical id")
 
 
 def _role(function: Function, given: dict[str, Any]) -> dict[str, Any]:
-    """Returns a function's role, which allows logs, traces and the given statements."""
+    """Returns a function's role, which can write logs and traces and has the permissions in the given statements."""
     statements, assumed_by = given.pop("Statement", []), given.pop("AssumedBy", [])
     trust = _allow("sts:AssumeRole", Principal={"Service": "lambda.amazonaws.com"})
     common = [
@@ -144,7 +146,7 @@ def _logs(function: Function) -> dict[str, Any]:
 
 
 def _vpc_access() -> dict[str, Any]:
-    """Returns a policy that lets Lambda create network interfaces for the functions but denies this to their code."""
+    """Returns a policy that allows Lambda, but not the functions' code, to create network interfaces."""
     here = "${AWS::Region}:${AWS::AccountId}"
     code = [
         {"Fn::Sub": f"arn:${{AWS::Partition}}:lambda:{here}:function:cafe-${{Stage}}-{name}"} for name in MYSQL_USERS
@@ -179,8 +181,8 @@ def _policy(statements: list[Any]) -> dict[str, Any]:
 def text(document: dict[str, Any]) -> str:
     """Returns the YAML that CloudFormation receives, with each resource, parameter and output on one line.
 
-    The text is ASCII, because CloudFormation returns other characters as question marks. It is not JSON, because
-    botocore would parse a template that begins with a brace, and the deploy compares templates as text.
+    The YAML is ASCII, because CloudFormation returns other characters as question marks. JSON is not suitable, because
+    botocore parses a template that begins with a brace, and the deploy compares templates as text.
     """
     lines = []
     for section, content in document.items():

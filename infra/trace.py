@@ -1,8 +1,7 @@
-"""Follows an order, report, upload or request through the logs: ``make trace ID=o-1 STAGE=prod``.
+"""Follows an order, report, upload or request through a stage's logs.
 
-    python -m infra.trace ID STAGE [SINCE]
-
-It runs the stage's saved CloudWatch Logs Insights query for the id, and then for related ids.
+The command ``make trace ID=o-1 STAGE=prod`` runs ``python -m infra.trace ID STAGE [SINCE]``. This module runs the
+stage's saved CloudWatch Logs Insights query for the id, and then for related ids.
 """
 
 from __future__ import annotations
@@ -21,24 +20,25 @@ from botocore.exceptions import BotoCoreError, ClientError
 from infra import arguments as types
 from infra.deploy.target import DeployError, client
 
-# The saved query. The local cloud cannot save queries, and supports only part of their language.
+# The stack `cafe-<stage>-resources` saves this query on AWS. The local cloud cannot save queries.
 PLACEHOLDER = "(ID)"
+BOUNDARY = "[^A-Za-z0-9_-]"
+LINES = 1000
 QUERY = f"""\
 fields @timestamp, @log, @message
-| filter @message like /[^A-Za-z0-9_-]{PLACEHOLDER}[^A-Za-z0-9_-]/
+| filter @message like /{BOUNDARY}{PLACEHOLDER}{BOUNDARY}/
 | sort @timestamp asc
-| limit 1000
+| limit {LINES}
 """
-LINES = 1000
-# Maximum number of related ids in a query. An id has few, because each order in a list has its own log line.
+# A query contains at most this number of related ids.
 RELATED = 20
 SINCE = "1d"
 POLL_SECONDS = 0.5
-# CloudWatch itself stops a query after an hour.
+# CloudWatch would stop a query only after one hour.
 QUERY_SECONDS = 300
-# The fields that identify a record's subject. They tell apart several subjects of one request.
+# These fields identify the order or report that a log record is about.
 SUBJECT_IDS = ("orderID", "reportId")
-# Fields that are not shown after the message.
+# The terminal does not show these fields after a log record's message.
 COMMON = {"timestamp", "level", "logger", "message", "correlationId", "correlationIds", "exc_info"}
 
 
@@ -58,28 +58,28 @@ class Line:
         except (ValueError, RecursionError):
             content = None
         record = content if isinstance(content, dict) else {"message": text.strip()}
-        # The record's own time is preferred, because the local cloud gives all lines of an invocation the same time.
+        # The record's timestamp comes first, because the local cloud gives all lines of an invocation the same time.
         return cls(_utc(str(record.get("timestamp") or moment)), source, text, record)
 
 
-# Given a regular expression of ids, returns the log lines that contain one of those ids.
+# Returns the log lines that contain an id that matches the given regular expression.
 Ask = Callable[[str], list[Line]]
 
 
 def _utc(moment: str) -> str:
-    """Returns a time from any log in the form ``2026-11-21 03:14:15.123``."""
+    """Converts a time from any log to the form ``2026-11-21 03:14:15.123``."""
     found = re.match(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d{1,3})?", moment)
     return f"{found[1]} {found[2]}{(found[3] or '.').ljust(4, '0')}" if found else moment
 
 
 def pattern(ids: list[str]) -> str:
-    """Returns a regular expression that matches exactly these ids in a log's JSON."""
-    # Escaping a letter would change its meaning.
+    """Returns a regular expression that matches any of these ids in JSON logs."""
+    # Letters are not escaped, because a backslash gives some letters a special meaning.
     return "|".join(re.sub(r"([^A-Za-z0-9_-])", r"\\\1", json.dumps(each)[1:-1]) for each in ids)
 
 
 def follow(ask: Ask, identifier: str) -> list[Line]:
-    """Returns the lines that contain the id, and the other lines of its request, oldest first."""
+    """Returns the log lines that contain the id, and the other lines of the same request, oldest first."""
     found = ask(pattern([identifier]))
     related: dict[str, None] = {}
     for line in found:
@@ -89,22 +89,25 @@ def follow(ask: Ask, identifier: str) -> list[Line]:
     related.pop(identifier, None)
     if related:
         found += ask(pattern(list(related)[:RELATED]))
-    # The access log has only API Gateway's request id, which differs from the X-Request-Id that a client sends.
+    # The access log contains only API Gateway's request id, which differs from the X-Request-Id that a client sends.
     gateways = {str(line.record["requestId"]) for line in found if line.record.get("requestId")}
     if left := sorted(gateways - related.keys() - {identifier}):
         found += ask(pattern(left[:RELATED]))
-    # A request can have several subjects, and only the lines of ``identifier`` are wanted.
+    # One request can concern several orders or reports, so lines about the others are removed.
     own = [name for name in SUBJECT_IDS if any(line.record.get(name) == identifier for line in found)]
     lines = {line for line in found if all(line.record.get(name, identifier) == identifier for name in own)}
-    # CloudWatch metrics have no subject.
+    # Lines that contain CloudWatch metrics are removed.
     return sorted(line for line in lines if "_aws" not in line.record)
 
 
 def asker(logs: Any, stage: str, groups: list[str], query: str, since: timedelta) -> Ask:
-    """Returns a function that queries CloudWatch Logs Insights. It raises ``DeployError`` if the query fails."""
+    """Returns a function that queries CloudWatch Logs Insights.
+
+    The function raises ``DeployError`` if the query fails.
+    """
 
     def ask(ids: str) -> list[Line]:
-        # CloudWatch accepts only whole seconds.
+        # CloudWatch Logs accepts only whole seconds.
         end = int(time.time()) + 1
         text = query.replace(PLACEHOLDER, f"({ids})")
         started = logs.start_query(
@@ -124,22 +127,25 @@ def asker(logs: Any, stage: str, groups: list[str], query: str, since: timedelta
 
 
 def source(group: str, stage: str) -> str:
-    """Returns the function or service that the last part of a log group's name identifies."""
+    """Returns the name of the function or service that writes to a log group."""
     return group.rpartition("/")[2].removeprefix(f"cafe-{stage}").removeprefix("-") or "API"
 
 
 def saved_query(logs: Any, stage: str) -> tuple[list[str], str]:
-    """Returns the log groups and the text of the stage's saved query. Raises ``DeployError`` if it does not exist."""
+    """Returns the log groups and the text of the stage's saved query.
+
+    Raises ``DeployError`` if the query does not exist.
+    """
     name = f"cafe-{stage}/trace"
     found = logs.describe_query_definitions(queryDefinitionNamePrefix=name)["queryDefinitions"]
     for each in found:
         if each["name"] == name:
             return each["logGroupNames"], each["queryString"]
-    raise DeployError(f"there is no saved query {name} in {logs.meta.region_name}: is the stage deployed there?")
+    raise DeployError(f"the saved query {name} does not exist in {logs.meta.region_name}: check stage and region")
 
 
 def shown(lines: list[Line]) -> Iterator[str]:
-    """Yields the log lines as the terminal shows them."""
+    """Formats log lines for the terminal."""
     width = max(len(line.source) for line in lines)
     for line in lines:
         record = line.record
@@ -162,11 +168,11 @@ def _short(value: Any) -> str:
 
 
 def report(lines: list[Line], identifier: str, where: str, hints: list[str]) -> Iterator[str]:
-    """Yields the terminal's output: the log lines and their number, or ``hints`` if there are no lines."""
+    """Yields the log lines and their number for the terminal, or ``hints`` if there are no log lines."""
     if not lines:
         yield f"No record in {where} contains {json.dumps(identifier)}."
-        yield "- ID is an order's or a report's id, an upload's key, or a response's X-Request-Id header."
-        yield "- ID must be complete and exact: o-1 does not find o-12."
+        yield "- ID must be an order's or report's id, an upload's key, or a response's X-Request-Id header."
+        yield "- ID must be complete. For example, o-1 does not match o-12."
         yield from (f"- {each}" for each in hints)
         return
     yield from shown(lines)
@@ -174,12 +180,13 @@ def report(lines: list[Line], identifier: str, where: str, hints: list[str]) -> 
     sources = dict.fromkeys(line.source for line in lines)
     yield f"{len(lines)} records from {', '.join(sources)}; correlationId {', '.join(ids) or 'unknown'}"
     if len(lines) >= LINES:
-        yield f"There may be more records, because a query returns at most {LINES:,}."
+        yield f"More records may exist. The limit is {LINES:,}."
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = types.Parser(prog="python -m infra.trace", description="Follows an id through the logs of a stage.")
-    parser.add_argument("id", help="an order's, a report's or a request's id, or an upload's key")
+    purpose = "Shows the log lines of an order, report, upload or request."
+    parser = types.Parser(prog="python -m infra.trace", description=purpose)
+    parser.add_argument("id", help="the id of an order, report or request, or the key of an upload")
     parser.add_argument("stage", metavar="STAGE", type=types.stage)
     about = "how far to look back, such as 90m, 12h or 7d"
     parser.add_argument("since", metavar="SINCE", type=types.since, nargs="?", default=SINCE, help=about)
@@ -191,8 +198,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"trace: {error}", file=sys.stderr)
         return 1
     hints = [
-        "SINCE=30d searches further back. Logs are kept for LogRetentionDays.",
-        "A log line takes some seconds to appear in CloudWatch.",
+        "Use SINCE=30d to search the last 30 days. The parameter LogRetentionDays limits how long logs are kept.",
+        "Log lines appear in CloudWatch after a few seconds.",
     ]
     for line in report(lines, given.id, f"the logs of {given.stage}", hints):
         print(line)

@@ -1,8 +1,7 @@
-"""Creates a user of a stage: ``make user NAME=ana GROUP=staff STAGE=prod``.
+"""Creates a user of a stage.
 
-    python -m infra.users NAME GROUP STAGE
-
-The account and the region come from the environment, as for the deploy.
+The command ``make user NAME=ana GROUP=staff STAGE=prod`` runs ``python -m infra.users NAME GROUP STAGE``. The AWS
+account and region come from the environment.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from infra.deploy.target import DeployError, client
 
 GROUPS = ("staff", "managers")
 NAME = re.compile(r"\S{1,128}")
-# Characters that are easily confused are left out.
+# Passwords do not contain characters that are easily confused, such as 0 and O.
 CHARACTERS = "".join(sorted(set(string.ascii_letters + string.digits) - set("0O1lI")))
 
 
 class Made(NamedTuple):
-    """The result of ``make``.
+    """The result of the function ``make``.
 
-    ``password`` is None if the user has signed in before. ``added`` tells whether the user has just joined the group,
-    and ``replaced`` whether the password replaces an earlier one.
+    ``password`` is None if the user has signed in before. ``added`` is true if the user was not in the group before.
+    ``replaced`` is true if the password replaces an earlier password.
     """
 
     password: str | None
@@ -39,7 +38,7 @@ class Made(NamedTuple):
 
 
 def new_password() -> str:
-    """Returns a password that meets the pool's policy: four groups of five characters that are easy to read aloud."""
+    """Returns a random password of four groups of five characters. The password meets the user pool's policy."""
     while True:
         password = "-".join("".join(secrets.choice(CHARACTERS) for _ in range(5)) for _ in range(4))
         if all(re.search(kind, password) for kind in ("[a-z]", "[A-Z]", "[0-9]")):
@@ -47,15 +46,15 @@ def new_password() -> str:
 
 
 def make(cognito: Any, pool_id: str, name: str, group: str) -> Made:
-    """Creates a user with a password for the first sign-in, or adds an existing user to the group.
+    """Adds a user to the group. A new user is created with a temporary password.
 
-    A user who has never signed in receives a new password, because the old one may be lost or expired. The password of
-    a user who has signed in never changes.
+    A user who has never signed in receives a new password, because the old password may be lost or expired. If a user
+    has signed in before, the password does not change.
     """
     password: str | None = new_password()
     replaced = False
     try:
-        # Cognito must not send the password, because the pool has no e-mail addresses or phone numbers.
+        # Cognito must not send the password, because users have no e-mail address or phone number.
         cognito.admin_create_user(
             UserPoolId=pool_id, Username=name, TemporaryPassword=password, MessageAction="SUPPRESS"
         )
@@ -73,23 +72,23 @@ def make(cognito: Any, pool_id: str, name: str, group: str) -> Made:
 
 
 def result_message(name: str, group: str, made: Made) -> str:
-    """Returns the message that the terminal shows."""
+    """Returns a message that describes the result of ``make``."""
     if made.password:
-        earlier = f"{name} already existed but never signed in, so the earlier password is no longer valid.\n"
+        earlier = "The user already existed but never signed in, so the earlier password is no longer valid.\n"
         return (
             f"{earlier if made.replaced else ''}"
-            f"{name} can sign in as a member of {group}, with the password\n\n    {made.password}\n\n"
-            "This password is shown only once. The console asks for a new one at the first sign-in."
+            f"{name} is a member of {group}. The password is\n\n    {made.password}\n\n"
+            "This password is shown only once. The console asks for a new password at the first sign-in."
         )
     if made.added:
-        return f"{name} already existed, and will be a member of {group} from the next sign-in token on"
+        return f"{name} already existed, and joined the group {group}: sign in again to use it"
     return f"{name} is already a member of {group}: nothing was changed"
 
 
 def validation_error(name: str, group: str) -> str | None:
-    """Returns what is wrong with the arguments, or None."""
+    """Returns an error message if the arguments are invalid, and None otherwise."""
     if not name or not group:
-        return "name the person and the group: make user NAME=ana GROUP=staff"
+        return "NAME and GROUP are required, as in `make user NAME=ana GROUP=staff`"
     if group not in GROUPS:
         return f"GROUP must be {' or '.join(GROUPS)}, not {json.dumps(group)}"
     if not NAME.fullmatch(name):

@@ -1,1 +1,4 @@
-"""Runs the whole system on one machine, with MiniStack as AWS, a private MariaDB, and ``chalice local`` as the API."""
+"""Runs the whole system on one machine.
+
+MiniStack emulates AWS, a private MariaDB is the MySQL server, and ``chalice local`` serves the API.
+"""

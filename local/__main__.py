@@ -1,4 +1,4 @@
-"""The command ``python -m local``, which starts, inspects, uses and stops the stack on this machine."""
+"""Implements the command ``python -m local``, which starts, inspects, uses and stops the local stack."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def status(stack: Stack) -> None:
 
 
 def env(stack: Stack) -> None:
-    stack.variables()  # if nothing is deployed yet, raises an error that names the command to run
+    stack.variables()  # If nothing is deployed yet, variables() raises an error that names the command to run.
     print(stack.env_file)
 
 
@@ -74,7 +74,8 @@ def redrive(api: Api) -> None:
 
 
 def api(stack: Stack, stage: str | None) -> Api:
-    """Returns a client for this stack's API, or for the API at CAFE_API_URL with the manager's token in CAFE_TOKEN.
+    """Returns a client for the local stack's API, or for the API at CAFE_API_URL with the manager's token in
+    CAFE_TOKEN.
 
     Raises ``StackError`` if the API at CAFE_API_URL does not belong to ``stage``.
     """
@@ -84,18 +85,22 @@ def api(stack: Stack, stage: str | None) -> Api:
     token = os.environ.get("CAFE_TOKEN")
     if url == stack.api_url:
         if stage not in (None, stack.stage):
-            raise StackError(f"set CAFE_API_URL to the URL of {stage}'s API, and CAFE_TOKEN to a manager's token")
+            raise StackError(
+                f"{stage} is not the local stage: set CAFE_API_URL to its API's URL and CAFE_TOKEN to a manager's token"
+            )
         return Api(url, stack.users.token)
     if not token:
-        raise StackError(f"CAFE_TOKEN is not set: set it to a manager's token for {url}")
+        raise StackError(f"{url} needs a token, but CAFE_TOKEN is not set: set CAFE_TOKEN to a manager's token")
     api = Api(url, lambda: token)
     if stage and (found := api.get("/health")["stage"]) != stage:
-        raise StackError(f"CAFE_API_URL is the URL of the stage {found}: set it to the URL of {stage}")
+        raise StackError(
+            f"CAFE_API_URL belongs to {found}, not to {stage}: set CAFE_API_URL to the URL of the stage's API"
+        )
     return api
 
 
 def user(stack: Stack, name: str, group: str) -> None:
-    """Creates a user in this stack. For a stage on AWS, use ``python -m infra.users``."""
+    """Creates a user in the local stack. For a stage on AWS, use ``python -m infra.users``."""
     from infra import users
 
     if problem := users.validation_error(name, group):
@@ -105,20 +110,20 @@ def user(stack: Stack, name: str, group: str) -> None:
 
 
 def show_logs(stack: Stack, shown: logs.Filter, once: bool) -> None:
-    # Ctrl-C is how a person ends it.
+    # Pressing Ctrl-C is the normal way to stop following the logs.
     with suppress(KeyboardInterrupt):
         logs.follow(stack, shown, once=once)
 
 
 def dev(stack: Stack, function: str | None, port: int) -> None:
-    # Only `make dev` installs this module's requirements.
+    # The module is imported only here, because only `make dev` installs its requirements.
     from local import dev
 
     dev.run(stack, function, port)
 
 
 def keep_to_this_machine(environment: MutableMapping[str, str]) -> None:
-    """Removes the AWS variables, and makes requests to 127.0.0.1 bypass proxies."""
+    """Removes all AWS variables from ``environment``, and makes requests to 127.0.0.1 bypass proxies."""
     for name in [name for name in environment if name.startswith("AWS_")]:
         del environment[name]
     environment.update(NO_PROXY)
@@ -131,17 +136,17 @@ def main(given: list[str] | None = None) -> None:
         ("run", run, "start everything, deploy, and run the main job once"),
         ("stop", stop, "stop everything that `run` started"),
         ("status", status, "show what is running, and where"),
-        ("env", env, "print the path of the stack's environment file, for `source`"),
+        ("env", env, "print the path of the environment file to `source`"),
     ):
         command = commands.add_parser(name, help=about, description=about)
         command.set_defaults(work=work)
     for name, on_letters, about in (
         ("dead-letters", dead_letters, "list the dead letters"),
-        ("redrive", redrive, "send the dead letters back to be processed again"),
+        ("redrive", redrive, "send the dead letters back for processing"),
     ):
         command = commands.add_parser(name, help=about, description=about)
         command.add_argument(
-            "stage", metavar="STAGE", nargs="?", type=types.stage, help="the stage to use instead of this stack"
+            "stage", metavar="STAGE", nargs="?", type=types.stage, help="the stage to use instead of the local stack"
         )
         command.set_defaults(work=lambda stack, on_letters=on_letters: on_letters(api(stack, arguments.stage)))
     about = "run saved edits immediately, and show the logs"
@@ -153,12 +158,17 @@ def main(given: list[str] | None = None) -> None:
     dev_command.set_defaults(work=lambda stack: dev(stack, arguments.debug, arguments.port))
     about = "follow the logs of the functions and the API"
     logs_command = commands.add_parser("logs", help=about, description=about)
-    logs_command.add_argument("--once", action="store_true", help="print the existing lines and exit")
+    logs_command.add_argument("--once", action="store_true", help="print the existing log lines and exit")
     logs_command.add_argument(
-        "--function", choices=("API", *NAMES), metavar="FUNCTION", help="show only this function's lines, or the API's"
+        "--function",
+        choices=("API", *NAMES),
+        metavar="FUNCTION",
+        help="show only log lines of this function or of the API",
     )
-    logs_command.add_argument("--id", help="show only lines about this order, report, upload or request")
-    logs_command.add_argument("--since", type=types.since, help="how far to look back, such as 15m, 2h or 7d")
+    logs_command.add_argument("--id", help="show only log lines about this order, report, upload or request")
+    logs_command.add_argument(
+        "--since", type=types.since, help="how far to look back in the logs, such as 15m, 2h or 7d"
+    )
     logs_command.set_defaults(
         work=lambda stack: show_logs(
             stack, logs.Filter(arguments.function, arguments.id, arguments.since), arguments.once
@@ -166,9 +176,9 @@ def main(given: list[str] | None = None) -> None:
     )
     about = "follow an order, a report, an upload or a request through the logs"
     trace_command = commands.add_parser("trace", help=about, description=about)
-    trace_command.add_argument("id", help="an order's, a report's or a request's id, or an upload's key")
+    trace_command.add_argument("id", help="the id of an order, report or request, or the key of an upload")
     trace_command.add_argument(
-        "since", metavar="SINCE", nargs="?", type=types.since, help="how far to look back, such as 15m"
+        "since", metavar="SINCE", nargs="?", type=types.since, help="how far to look back in the logs, such as 15m"
     )
     trace_command.set_defaults(work=lambda stack: sys.exit(not logs.trace(stack, arguments.id, arguments.since)))
     about = "create a user who can sign in"

@@ -1,4 +1,4 @@
-"""A client for the REST API, used by the commands and the benchmarks."""
+"""Provides a client for the REST API, which the local commands and the benchmarks use."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 from local.processes import StackError
 
-# The time limit for a request, ten times what a busy machine with two processors needs.
+# A request may take ten times as long as on a busy machine with two processors.
 SECONDS = 60
 
-# A function that returns a token that is valid for at least a few minutes.
+# Returns a token that is valid for at least a few minutes.
 Token = Callable[[], str]
 
 
@@ -37,7 +37,7 @@ class Api:
         return answer
 
     def find(self, path: str) -> dict[str, Any] | None:
-        """Returns the response, or None if its status is 404."""
+        """Sends a GET request, and returns the response, or None if the response's status is 404."""
         try:
             return self.get(path)
         except NotFound:

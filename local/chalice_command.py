@@ -1,4 +1,4 @@
-"""The ``chalice`` command from ``.local/env``, which runs Chalice and keeps the API on this machine up to date.
+"""Implements the ``chalice`` command from ``.local/env``, which runs Chalice and keeps the local API up to date.
 
 ``chalice deploy`` also restarts the API with the new code, and prints a URL that works on this machine.
 ``chalice delete`` also stops the API.
@@ -19,7 +19,7 @@ API_URL = re.compile(r"https://(?P<api>\w+)\.execute-api\.[\w.-]+\.amazonaws\.co
 
 
 def main(folder: str, api_port: str, aws_port: str, *given: str) -> int:
-    # Only this module needs PYTHONPATH. Chalice must import the project's own code.
+    # Chalice must not inherit PYTHONPATH, because it must import the code in its own project folder.
     os.environ.pop("PYTHONPATH", None)
     stack = Stack(Path(folder), api_port=int(api_port), aws_port=int(aws_port))
     command = [str(CHALICE), "--project-dir", str(stack.project), *given]

@@ -1,4 +1,4 @@
-"""The command and the AWS profile for ``chalice local``, which serves the REST API on this machine."""
+"""Provides the command and the AWS profile for ``chalice local``, which serves the REST API on this machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-# The folder that contains this virtual environment's programs.
+# This folder contains the virtual environment's programs.
 PROGRAMS = Path(sys.executable).parent
 CHALICE = PROGRAMS / "chalice"
 

@@ -23,23 +23,26 @@ APPLICATIONS = (
 # The chromium package installs no fonts, and screenshots taken without fonts would contain no text.
 PACKAGES = ("chromium", "fonts-liberation")
 USE_OTHER_BROWSER = "To use an existing Chromium or Chrome, set CHROMIUM to its path."
-# Flags in addition to Playwright's own flags.
+# The browser is started with these flags in addition to Playwright's own flags.
 FLAGS = ("--disable-gpu", "--disable-quic")
 
 
 def find(environment: Mapping[str, str] = os.environ) -> Path | None:
-    """Returns the browser that CHROMIUM names or an installed one. Raises ``StackError`` if no such program exists."""
+    """Returns the path of the browser that CHROMIUM names, or else of an installed browser.
+
+    Returns None if no browser is installed. Raises ``StackError`` if CHROMIUM names a program that does not exist.
+    """
     if name := environment.get("CHROMIUM"):
         path = find_program(name)
         if not path:
-            raise StackError(f"CHROMIUM is {name}, but no such program exists: set it to the path of a browser")
+            raise StackError(f"CHROMIUM is {name}, but no such program exists: set CHROMIUM to the path of a browser")
         return path
     installed = [path for name in NAMES if (path := find_program(name))]
     return next(iter([*installed, *(path for path in APPLICATIONS if path.exists())]), None)
 
 
 def install() -> Path:
-    """Installs Chromium with the system's package manager. Raises ``StackError`` if that fails."""
+    """Installs Chromium with the system's package manager. Raises ``StackError`` if the installation fails."""
     install_packages("Chromium", apt=PACKAGES, brew=["--cask", "chromium"], alternative=USE_OTHER_BROWSER)
     path = find()
     if not path:
@@ -50,7 +53,7 @@ def install() -> Path:
 
 @contextmanager
 def running(path: Path) -> Iterator[Browser]:
-    """Runs the browser at ``path`` headless, controlled by Playwright."""
+    """Runs the browser at ``path`` headless, under Playwright's control."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

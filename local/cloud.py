@@ -1,4 +1,4 @@
-"""Installs, starts and stops MiniStack, the local AWS, and provides credentials for it.
+"""Installs, starts and stops MiniStack, which emulates AWS locally, and provides credentials for MiniStack.
 
 MiniStack and its functions use a separate virtual environment and separate environment variables.
 """
@@ -38,17 +38,17 @@ PRIVATE_STAMP = PRIVATE_PACKAGES / "installed"
 
 DEPLOYER_POLICY = HERE.parent / "infra" / "deployer-policy.json"
 DEPLOYER = "deployer"
-# Maximum number of unpacked packages that are reused when MiniStack is restarted.
+# At most this many unpacked packages are kept for reuse when MiniStack is restarted.
 KEPT_PACKAGES = 2
 
 REGION = "us-east-1"
-# MiniStack's root access key, which need not be secret, because MiniStack listens only on 127.0.0.1.
+# MiniStack's root access key need not be secret, because MiniStack listens only on 127.0.0.1.
 CREDENTIALS = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "test")
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """One MiniStack process. ``patches`` are patch files to apply after those in ``local/ministack``."""
+    """A MiniStack process. ``patches`` lists patch files to apply after the files in ``local/ministack``."""
 
     folder: Path
     port: int
@@ -64,12 +64,12 @@ class Cloud:
 
     @property
     def live(self) -> Path:
-        """The folder into which `make dev` puts the saved code and the files for the debugger."""
+        """The command `make dev` puts copies of the saved code and the debugger's files into this folder."""
         return self.folder / "live"
 
     @property
     def _code(self) -> Path:
-        """The functions' unpacked packages, in folders named after their digests."""
+        """This folder contains the functions' unpacked packages, in subfolders named after the packages' digests."""
         return self.folder / "code"
 
     @property
@@ -78,7 +78,7 @@ class Cloud:
 
     @property
     def _saved(self) -> Path:
-        """A folder with the state after the last deploy to an empty MiniStack."""
+        """This folder contains MiniStack's state after the last deploy to an empty MiniStack."""
         return self.folder / "saved"
 
     @property
@@ -87,7 +87,7 @@ class Cloud:
 
     @property
     def _command(self) -> list[str]:
-        # -P keeps the launcher's folder off sys.path, because files in it could shadow other packages' modules.
+        # The option -P keeps the launcher's folder off sys.path, where its files could hide other packages' modules.
         return [str(PYTHON), "-P", str(LAUNCHER), *map(str, self.patches)]
 
     @property
@@ -96,14 +96,14 @@ class Cloud:
             "TMPDIR": str(self._temporary),
             "GATEWAY_PORT": str(self.port),
             "BIND_HOST": "127.0.0.1",
-            # The folder for the user pool's signing keys. By default, all stacks on a machine would share this folder.
+            # STATE_DIR contains the user pool's signing keys. By default, all stacks on a machine would share it.
             "STATE_DIR": str(self._temporary / "state"),
             "PERSIST_STATE": "1",
             "MINISTACK_REGION": REGION,
             "LIVE_FOLDER": str(self.live),
             "CODE_DIR": str(self._code),
             "AUTH": "true",
-            # By default, the IoT service would listen on all network addresses.
+            # By default, MiniStack's IoT service would listen on all network addresses.
             "IOT_MTLS_ENABLED": "0",
             # If MiniStack could reach Docker, it would remove the containers of other MiniStack processes.
             "DOCKER_HOST": "unix:///nonexistent",
@@ -117,9 +117,9 @@ class Cloud:
         """Creates MiniStack's virtual environment."""
         with exclusive_lock(VIRTUAL_ENVIRONMENT.with_suffix(".lock")):
             install = pip.install_command(PYTHON)
-            # Another command may have installed MiniStack while this one waited for the lock.
+            # Another command may have installed MiniStack while this command waited for the lock.
             if not _is_current(STAMP, REQUIREMENTS):
-                # pip is not installed, because a function could then import pip without packaging it.
+                # The environment has no pip, because functions could otherwise import pip without packaging it.
                 run_quietly(sys.executable, "-m", "venv", "--clear", "--without-pip", str(VIRTUAL_ENVIRONMENT))
                 run_quietly(*install, "--requirement", str(REQUIREMENTS))
                 STAMP.write_text(fingerprint(REQUIREMENTS, sys.version))
@@ -149,16 +149,16 @@ class Cloud:
     def save(self, key: str) -> None:
         """Saves MiniStack's state under ``key``, in place of the previously saved state."""
         process, state = self.process.pid(), self._temporary / "state"
-        # A restored state contains the file.
+        # A restored state already contains the file `saved`, which signals that MiniStack has saved its state.
         (state / "saved").unlink(missing_ok=True)
         if process:
             os.kill(process, signal.SIGUSR1)
         self.process.wait((state / "saved").exists)
         shutil.rmtree(self._saved, ignore_errors=True)
-        # MiniStack may be writing a temporary file at this moment.
+        # MiniStack may be writing temporary files while its state is copied.
         shutil.copytree(state, self._saved / "state", ignore=shutil.ignore_patterns("*.tmp"))
         shutil.copy(self._deployer_file, self._saved)
-        # The key is written last, so an interrupted copy is never used.
+        # The key file is written last, so an incomplete copy of the state is never used.
         (self._saved / "key").write_text(self._complete_key(key))
 
     def _complete_key(self, key: str) -> str:
@@ -169,7 +169,7 @@ class Cloud:
         self._temporary.mkdir(parents=True, exist_ok=True)
         for old in sorted(self._code.glob("*"), key=lambda path: path.stat().st_mtime)[:-KEPT_PACKAGES]:
             shutil.rmtree(old)
-        # Functions inherit MiniStack's environment, which therefore must not contain the shell's other variables.
+        # MiniStack's environment contains only a few of the shell's variables, because functions inherit it.
         self.process.start(self._command, {**basic_environment(), **self._variables}, self._fingerprint, self.port)
         self.process.wait(self._answers)
 
@@ -183,7 +183,7 @@ class Cloud:
         with suppress(iam.exceptions.EntityAlreadyExistsException):
             iam.create_user(UserName=DEPLOYER)
         iam.put_user_policy(UserName=DEPLOYER, PolicyName=DEPLOYER, PolicyDocument=policy)
-        # On AWS, an administrator sets this role once to let APIs write access logs, which MiniStack does not write.
+        # On AWS, an administrator sets this role once, so that APIs can write access logs.
         logs = {"op": "replace", "path": "/cloudwatchRoleArn", "value": "arn:aws:iam::000000000000:role/api-logs"}
         self.client("apigateway").update_account(patchOperations=[logs])
         created = iam.create_access_key(UserName=DEPLOYER)["AccessKey"]
@@ -192,7 +192,7 @@ class Cloud:
         return keys
 
     def store_secrets(self, database: Database) -> dict[str, str]:
-        """Stores the database's secrets in Secrets Manager, and returns their ARNs, keyed by deploy variable."""
+        """Stores the database's secrets in Secrets Manager, and returns their ARNs, keyed by the deploy's variables."""
         secrets = self.client("secretsmanager")
         arns = {}
         for variable, content in database.secrets.items():
@@ -204,7 +204,7 @@ class Cloud:
         return arns
 
     def client(self, service: str) -> Any:
-        """Returns a boto3 client that has all permissions."""
+        """Returns a boto3 client for MiniStack that has all permissions."""
         import boto3
 
         return boto3.client(  # type: ignore[call-overload]
@@ -216,9 +216,9 @@ class Cloud:
         )
 
     def stop(self) -> None:
-        # MiniStack keeps its state only in memory, so it can be killed immediately.
+        # MiniStack can be killed immediately, because its state in memory is discarded anyway.
         self.process.stop(seconds=0)
-        # MiniStack does not remove its workers' folders.
+        # MiniStack does not remove the temporary folders of its worker processes.
         shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _answers(self) -> bool:

@@ -1,4 +1,4 @@
-"""MySQL for the local stack: a private MariaDB server, or the server that CAFE_DB_HOST names."""
+"""Provides the local stack's MySQL, which is a private MariaDB server or the server that CAFE_DB_HOST names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FUNCTIONS_USER = "cafe_functions"
 PRIVATE_ADMIN = "cafe_admin"
 
 PACKAGES = ("mariadb-server-core", "mariadb-client-core")
-# The server need not sync to disk, because a crashed server's data is never reused.
+# MariaDB need not sync its files to disk, because a crashed server's data is never reused.
 FAST_OPTIONS = ("--debug-no-sync", "--innodb-flush-log-at-trx-commit=0")
 
 USE_EXTERNAL_SERVER = (
@@ -75,7 +75,7 @@ class Database:
 
     @property
     def variables(self) -> dict[str, str]:
-        """The server's address, and the initial credentials of the functions and the administrator."""
+        """Returns the server's address, and the initial credentials of the functions and the administrator."""
         passwords = json.loads(self._passwords.read_text())
         host, _, port = self.address.rpartition(":")
         return {
@@ -90,7 +90,7 @@ class Database:
 
     @property
     def secrets(self) -> dict[str, str]:
-        """The two secrets to store in Secrets Manager, keyed by the variables that pass their ARNs to the deploy."""
+        """Returns two secrets for Secrets Manager, keyed by the variables that pass the secrets' ARNs to the deploy."""
         variables = self.variables
         names = {"host": "DB_HOST", "port": "DB_PORT", "dbname": "DB_NAME"}
         address = {name: variables[variable] for name, variable in names.items()}
@@ -107,12 +107,12 @@ class Database:
         return self.external is not None or bool(find_program("mariadbd") and find_program("mariadb-install-db"))
 
     def install(self) -> None:
-        """Installs MariaDB with the system's package manager. Raises ``StackError`` if that fails."""
-        # These packages contain only programs, whereas the package mariadb-server would start a system-wide server.
+        """Installs MariaDB with the system's package manager. Raises ``StackError`` if the installation fails."""
+        # The package mariadb-server is not installed, because it would start a system-wide server.
         packages.install("MariaDB", apt=PACKAGES, brew=["mariadb"], alternative=USE_EXTERNAL_SERVER)
 
     def create_passwords(self) -> None:
-        """Creates passwords for the private server's administrator and for the functions, if none exist."""
+        """Creates passwords for the private server's administrator and for the functions, unless they exist already."""
         if not self._passwords.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             passwords = {user: secrets.token_urlsafe(24) for user in ("admin", "functions")}
@@ -133,8 +133,8 @@ class Database:
             ) from None
         if exists and not (self._created_on.exists() and self._created_on.read_text() == self.address):
             raise StackError(
-                f"the MySQL server {self.address} has a database {NAME} that `make run` did not create and would drop: "
-                "rename the database, or use another server"
+                f"`make run` would drop the database {NAME} of {self.address}, "
+                "which it did not create: rename the database, or use another MySQL server"
             )
 
     def runs(self) -> bool:
@@ -145,7 +145,8 @@ class Database:
         self.stop()
         self.folder.mkdir(parents=True, exist_ok=True)
         run_quietly(
-            # If servers shared a temporary folder, each starting server would remove the others' temporary tables.
+            # Each server has its own temporary folder, because a starting server removes temporary tables from its
+            # folder.
             *("env", f"TMPDIR={self.folder}"),
             *(str(find_program("mariadb-install-db")), "--no-defaults", f"--datadir={self._data}"),
             *("--auth-root-authentication-method=normal", "--skip-test-db", *FAST_OPTIONS, *_root_option()),
@@ -164,7 +165,7 @@ class Database:
         shutil.rmtree(self._data, ignore_errors=True)
 
     def recreate(self) -> None:
-        """Replaces the database with an empty one. The deploy creates the tables and the functions' user."""
+        """Drops the database, and creates an empty database. The deploy creates the tables and the functions' user."""
         self._run(
             f"DROP DATABASE IF EXISTS {NAME}; CREATE DATABASE {NAME} CHARACTER SET utf8mb4;"
             f"DROP USER IF EXISTS '{FUNCTIONS_USER}'@'%'"
@@ -189,7 +190,7 @@ class Database:
 
     @property
     def _created_on(self) -> Path:
-        """The file that records the address of the server on which this stack created its database."""
+        """This file records the address of the server on which this stack created its database."""
         return self.folder / "made"
 
     @property
@@ -202,7 +203,7 @@ class Database:
             str(find_program("mariadbd")),
             "--no-defaults",
             f"--datadir={self._data}",
-            # The path is relative to the data folder, because a socket's full path is limited to 107 characters.
+            # The socket's path is relative to the data folder, because its absolute path could exceed 107 characters.
             "--socket=mariadb.sock",
             "--pid-file=mariadb.pid",
             f"--port={self.port}",
@@ -225,7 +226,7 @@ class Database:
         return self.folder / "passwords.json"
 
     def _write_first_statements(self) -> None:
-        """Writes the initial statements, which create the administrator and delete accounts without a password."""
+        """Writes the SQL statements that create the administrator and delete accounts without a password."""
         admin = f"'{PRIVATE_ADMIN}'@'127.0.0.1'"
         # The password is URL-safe base64, so it contains no quotes.
         statements = (
@@ -250,7 +251,7 @@ class Database:
 
     @property
     def administrator(self) -> dict[str, Any]:
-        """PyMySQL's arguments for connecting as the administrator."""
+        """Returns PyMySQL's arguments for connecting as the administrator."""
         variables = self.variables
         return {
             "host": variables["DB_HOST"],
@@ -272,5 +273,5 @@ class Database:
 
 def _root_option() -> list[str]:
     """Returns the option that MariaDB requires if it runs as root."""
-    # If the option is --user=root instead of -uroot, the installer fails on paths that contain a space.
+    # With --user=root instead of -uroot, MariaDB's installer fails on paths that contain a space.
     return ["-uroot"] if os.geteuid() == 0 else []

@@ -1,4 +1,4 @@
-"""Runs the main job at the end of ``make run``: it exercises all five flows through public interfaces."""
+"""Runs the main job of ``make run``, which exercises all five flows of the system through public interfaces."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from local.api import SECONDS as ANSWER_SECONDS
 from local.api import Api, Token, fetch
 from local.processes import StackError
 
-# The time limit for a step, ten times what a busy machine with two processors needs.
+# A step may take ten times as long as on a busy machine with two processors.
 STEP_SECONDS = 300
 PAUSE_SECONDS = 0.05
 
-# Two rows are invalid on purpose: a quantity cannot be negative or "a few".
+# Two rows are invalid on purpose, because a quantity cannot be negative or "a few".
 INVENTORY = """\
 supplier_name,type,product_name,price,description,quantity
 Hillside Growers,Arabica,Yirgacheffe Natural,19.80,Blueberry and jasmine,42
@@ -104,7 +104,7 @@ def row(label: str, text: str) -> None:
 
 
 def s3_of_a_person(env: Mapping[str, str]) -> Any:
-    """Returns an S3 client with a user's own keys, because people upload files directly to the bucket."""
+    """Returns an S3 client with a user's access key, because users upload files directly to the bucket."""
     return boto3.client(
         "s3",
         endpoint_url=env["AWS_ENDPOINT_URL"],
@@ -128,7 +128,10 @@ def succeeded(report: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def wait(label: str, look: Callable[[], Any]) -> Any:
-    """Calls ``look`` until it returns a true value, and returns that value. A terminal shows the elapsed seconds."""
+    """Calls ``look`` until it returns a true value, and returns that value.
+
+    In a terminal, also shows the elapsed seconds.
+    """
     began = time.monotonic()
     live = sys.stdout.isatty()
     while True:

@@ -1,7 +1,8 @@
-"""Runs ``make dev``: within a second of a save, every trigger runs the edited code, without a deploy.
+"""Implements ``make dev``. Within a second of saving a file, every trigger runs the edited code, without a deploy.
 
-Each save is copied into a separate folder. After the API has imported the copy, the functions also run it (see
-``local/ministack/functions.py``). Until then, or if the import fails, the previous code keeps running.
+After each save, the code is copied into a new folder. The functions run the copy as soon as the API has imported it
+without errors. Until then, the previous code keeps running. ``local/ministack/functions.py`` makes the functions run
+the copy.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from local.stack import ROOT, Stack
 CODE = ("app.py", "chalicelib")
 # A change to these files requires a deploy.
 DEPLOYED = ("infra", "requirements.txt", ".chalice")
-# An editor may save a file in several steps, but all within this time.
+# An editor may save a file in several steps, but all within this many milliseconds.
 QUIET_MILLISECONDS = 30
-# The number of versions whose folders are kept, because a process may still run an earlier version.
+# The newest versions of the code are kept, because a process may still run an earlier version.
 VERSIONS = 3
 
 
@@ -55,7 +56,7 @@ def already_runs() -> None:
 
 
 class Session:
-    """One run of ``make dev``. ``triggers`` describes the triggers of the code that is live."""
+    """A session of ``make dev``. ``triggers`` describes the triggers of the running code."""
 
     def __init__(self, stack: Stack, root: Path) -> None:
         self.stack = stack
@@ -82,11 +83,11 @@ class Session:
         paths = [self.root / name for name in (*CODE, *DEPLOYED)]
         for changes in watchfiles.watch(*paths, step=QUIET_MILLISECONDS, debounce=400):
             files = {str(Path(path).relative_to(self.root)) for _, path in changes}
-            # An editor may write a temporary file first, which no longer exists.
+            # Deleted files count only if nothing else changed, because editors create and delete temporary files.
             self.saved(sorted(each for each in files if (self.root / each).exists()) or sorted(files))
 
     def saved(self, files: list[str]) -> None:
-        """Makes the saved files live, with a deploy if necessary."""
+        """Makes the API and the functions run the saved files, with a deploy if necessary."""
         began = time.monotonic()
         what = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
         try:
@@ -99,12 +100,12 @@ class Session:
                 if self.triggers != before:
                     self._deploy(f"{what} changes a trigger and needs a deploy")
         except StackError as error:
-            say(f"error: {error}. The previous code keeps running; save the file again to retry")
+            say(f"error: {error}. The previous code keeps running. Save the file again to retry")
             return
         say(f"{what}: live after {time.monotonic() - began:.2f} s")
 
     def end(self) -> None:
-        """Deploys the edits, and leaves the stack as ``make run`` would."""
+        """Deploys the edits, and leaves the stack in the same state as ``make run`` does."""
         say("stopping, and deploying the edits")
         (self.folder / "code").unlink(missing_ok=True)
         self.stack.start()
@@ -115,7 +116,7 @@ class Session:
         self.stack.start_live_api(self.control)
 
     def _load(self) -> bool:
-        """Makes the current code live if it can be imported. Returns whether the code is live."""
+        """Makes the stack run the current code if it can be imported. Returns whether the import succeeded."""
         self.version += 1
         folder = self.folder / str(self.version)
         folder.mkdir()
@@ -128,10 +129,12 @@ class Session:
             (folder / name).symlink_to(self.stack.project / name)
         answer = live_api.ask(self.control, folder)
         if "error" in answer:
-            say(f"the code cannot be imported; the previous code keeps running\n{_own_part(answer['error'], folder)}")
+            say(
+                f"the code cannot be imported, so the previous code keeps running\n{_own_part(answer['error'], folder)}"
+            )
             return False
         self.triggers = answer["triggers"]
-        # A rename replaces the link atomically.
+        # Renaming the new link replaces the previous link atomically.
         new = self.folder / "code.new"
         new.symlink_to(folder)
         new.replace(self.folder / "code")
@@ -183,7 +186,7 @@ def _send_lines(connection: socket.socket) -> None:
 
 
 def _own_part(text: str, folder: Path) -> str:
-    """Returns a traceback from the project's first frame onwards, with paths relative to the checkout."""
+    """Returns the traceback's part from the project's first frame on, with paths relative to the checkout."""
     lines = text.replace(f"{folder}/", "").splitlines()
     first = next(
         (number for number, line in enumerate(lines) if '  File "app.py"' in line or '"chalicelib/' in line), 0

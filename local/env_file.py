@@ -14,10 +14,10 @@ ROOT = Path(__file__).parent.parent
 
 
 def write(file: Path, variables: Mapping[str, str], ports: tuple[int, int], users_file: Path) -> None:
-    """Writes the environment file, and writes its commands to the folder ``bin`` beside it.
+    """Writes the environment file, and writes the commands to a folder ``bin`` next to the file.
 
-    ``chalice`` uses the stack in the file's folder, whose API and MiniStack use ``ports``. ``cafe-token`` reads
-    ``users_file``.
+    The command ``chalice`` uses the stack in the same folder. ``ports`` contains the ports of the stack's API and
+    MiniStack. The command ``cafe-token`` reads ``users_file``.
     """
     programs = file.parent / "bin"
     programs.mkdir(exist_ok=True)
@@ -26,7 +26,7 @@ def write(file: Path, variables: Mapping[str, str], ports: tuple[int, int], user
         "cafe-token": f"local.users {_quoted(users_file)}",
     }.items():
         wrapper = programs / name
-        # Compiled Python files would end up in the deployment package.
+        # Compiled Python files would otherwise be included in the deployment package.
         lines = ["#!/bin/sh", "export PYTHONDONTWRITEBYTECODE=1"]
         lines += [f"export PYTHONPATH={_quoted(ROOT)}"]
         wrapper.write_text("\n".join([*lines, f'exec {_quoted(sys.executable)} -P -m {command} "$@"']) + "\n")
@@ -34,10 +34,10 @@ def write(file: Path, variables: Mapping[str, str], ports: tuple[int, int], user
     lines = [f"export {name}={_quoted(value)}" for name, value in variables.items()]
     lines += [f'export {name}="{hosts}${{{name}:+,${name}}}"' for name, hosts in NO_PROXY.items()]
     lines += [
-        # These variables would take precedence over the exported access keys.
+        # A profile or a session token from the shell would not match the exported access key.
         "unset AWS_PROFILE AWS_SESSION_TOKEN",
         f'export PATH={_quoted(programs)}:{_quoted(PROGRAMS)}:"$PATH"',
-        # If cafe-token fails, all other variables are still set.
+        # If the command cafe-token fails, all other variables are still set.
         "if CAFE_TOKEN=$(cafe-token); then export CAFE_TOKEN; else unset CAFE_TOKEN; fi",
     ]
     write_private(file, "\n".join(lines) + "\n")

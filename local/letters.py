@@ -1,4 +1,6 @@
-"""``make dead-letters`` lists the dead letters, and ``make redrive`` sends them back to be processed again."""
+"""Implements ``make dead-letters``, which lists the dead letters, and ``make redrive``, which sends them back for
+processing.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import Any
 from local.api import Api
 
 COLUMNS = ("since", "kind", "tries", "what", "why")
-# Reading dead letters briefly hides them from other requests, so an empty response is not conclusive.
+# Reading dead letters hides them from other requests for a moment, so one empty response proves nothing.
 EMPTY_ANSWERS = 3
 PAUSE_SECONDS = 2.0
 
@@ -38,16 +40,16 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 
 
 def redrive(api: Api) -> bool:
-    """Puts the existing dead letters back, and prints the dead letters that could not be put back.
+    """Sends the existing dead letters back for processing, and prints the dead letters that could not be sent back.
 
-    Returns whether no dead letters are left. A message that fails again becomes a new dead letter to investigate.
+    Returns whether no dead letters are left. A message that fails again becomes a dead letter again.
     """
     waiting = api.get("/dead-letters?limit=1")["total"]
     redriven, empty_answers = 0, 0
     while True:
         answer = api.post("/dead-letters/redrive", {})
         redriven += answer["redriven"]
-        # Each request also retries the dead letters that earlier requests could not put back.
+        # Each request also retries the dead letters that earlier requests could not send back.
         kept = answer["kept"]
         if answer["redriven"]:
             print(f"  {redriven:,} put back, {answer['left']:,} left", flush=True)

@@ -1,7 +1,7 @@
 """Serves the REST API under ``make dev``, like ``chalice local``, on a port that stays open while the code changes.
 
 ``python -m local.live_api`` imports the requirements once and opens the port. For each version of the code, a forked
-process imports the code and serves the port, while the previous version's process finishes its requests and exits.
+process imports the code and serves requests. The previous version's process finishes its requests and exits.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ from chalice.local import ChaliceRequestHandler, ThreadedHTTPServer, create_loca
 
 from infra.deploy import triggers
 
-# Requirements of all versions of the code, which are imported once, before the forks.
+# The code's requirements are imported once, before any process is forked.
 REQUIREMENTS = ("boto3", "humanize", "jinja2", "jwt", "pymysql", "pythonjsonlogger.json")
-# Time limit for finishing open requests, which is longer than any request takes.
+# Open requests have this many seconds to finish, which is longer than any request takes.
 DRAIN_SECONDS = 30
 ASK_SECONDS = 60
 
 
 def ask(port: int, folder: Path) -> dict[str, str]:
-    """Asks the process that listens on this control port to serve the code in ``folder``.
+    """Asks the API process that listens on the control port ``port`` to serve the code in ``folder``.
 
-    Returns ``triggers``, a description of the code's decorators, or ``error``, the import's traceback.
+    Returns a mapping with either ``triggers``, which describes the code's triggers, or ``error``, the import's
+    traceback.
     """
     with socket.create_connection(("127.0.0.1", port), ASK_SECONDS) as connection, connection.makefile("rw") as stream:
         stream.write(f"{folder}\n")
@@ -56,7 +57,7 @@ def main() -> None:
         importlib.import_module(name)
     serving = None
     listener, control = (socket.create_server(("127.0.0.1", port)) for port in (arguments.port, arguments.control))
-    # Two versions may wait for the same connection, but only one of them can accept it.
+    # If two versions wait for the same connection, only one can accept it, and the other must stop waiting.
     listener.settimeout(1)
     while True:
         connection, _ = control.accept()
@@ -86,7 +87,7 @@ def _fork(folder: str, stage: str, listener: socket.socket) -> tuple[dict[str, s
 
 
 class _Server(ThreadedHTTPServer):
-    """Serves the shared port, and can finish its requests before it exits."""
+    """Serves a port that all versions share, and can finish its open requests before its process exits."""
 
     def __init__(self, listener: socket.socket, app: Any, config: Any) -> None:
         handler = functools.partial(ChaliceRequestHandler, app_object=app, config=config)
@@ -116,13 +117,14 @@ class _Server(ThreadedHTTPServer):
 def _serve(folder: str, stage: str, listener: socket.socket, writer: int) -> NoReturn:
     """Imports the code, writes the result to the pipe, serves requests until SIGTERM, and exits."""
     answer, server = {}, None
-    # As on AWS, the code must find only its own packages.
+    # As on AWS, the code must not be able to import other packages of the checkout, such as `infra`.
     sys.path[:] = [each for each in sys.path if each != os.environ["PYTHONPATH"]]
     try:
         factory = CLIFactory(folder, environ=os.environ)
         config = factory.create_config_obj(stage)
         app = factory.load_chalice_app(config.environment_variables)
-        # Handlers import their flows only when they are called, so app.py alone would not show all import errors.
+        # Handlers import modules only when they are called, so importing app.py alone would not reveal all import
+        # errors.
         for module in pkgutil.walk_packages([f"{folder}/chalicelib"], "chalicelib."):
             importlib.import_module(module.name)
         answer["triggers"] = triggers.describe(app)
@@ -130,7 +132,7 @@ def _serve(folder: str, stage: str, listener: socket.socket, writer: int) -> NoR
         create_local_server(app, config, "127.0.0.1", 0).server.server_close()
         server = _Server(listener, app, config)
     except BaseException:  # noqa: BLE001
-        # Not even SystemExit may escape this function, because the fork would then run the parent's code.
+        # No exception may leave this function, not even SystemExit, or the forked process would run the parent's code.
         answer["error"] = traceback.format_exc()
     with os.fdopen(writer, "w") as stream:
         json.dump(answer, stream)

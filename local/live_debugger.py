@@ -1,7 +1,8 @@
-"""The debugger for a function's process under ``make dev``. The process imports this file as ``live_debugger``.
+"""Makes breakpoints in functions work under ``make dev``. Each function's process imports this file as
+``live_debugger``.
 
-While a debugger holds the process, a file in the folder ``held`` makes ``local/ministack/functions.py`` suspend
-time-outs.
+While a debugger holds a function's process, a file in the folder ``held`` makes MiniStack suspend time-outs. The patch
+is in ``local/ministack/functions.py``.
 """
 
 from __future__ import annotations
@@ -19,19 +20,20 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(os.environ.get("LIVE_FOLDER", ""))
-# Contains the terminal's port, the function that a debugger can attach to, and the debugger's port.
+# This file contains the terminal's port, the function that a debugger can attach to, and the debugger's port.
 SETTINGS = FOLDER / "debugger.json"
-# Functions derive their deadlines from the remaining time, which a breakpoint would use up.
+# A function may run for a day, because the time spent at a breakpoint counts toward its time limit.
 SECONDS = 24 * 3600
 LISTEN_TRIES = 20
 
 
 def prepare(function: str) -> None:
-    """Extends the deadline of ``function``, and lets a debugger attach if the settings name this function."""
+    """Extends the deadline of ``function``, and accepts a debugger if the settings name this function."""
     os.environ["_LAMBDA_TIMEOUT"] = str(SECONDS)
     settings = _settings()
     if settings.get("function") and function.endswith(f"-{settings['function']}"):
-        # Breakpoints in the engineer's files apply to the copies that run. debugpy reads this variable when imported.
+        # debugpy reads this variable when imported, and applies breakpoints in the engineer's files to the running
+        # copies.
         os.environ["PATHS_FROM_ECLIPSE_TO_PYTHON"] = json.dumps([[settings["root"], os.environ["LIVE_CODE"]]])
         os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
         import debugpy
@@ -60,7 +62,7 @@ def hold(*_arguments: Any, **_options: Any) -> None:
 
 
 class RemotePdb(pdb.Pdb):
-    """A pdb session over a connection, closed when the function continues with no breakpoints left."""
+    """A pdb session over a socket. The socket is closed when the function continues and no breakpoints are left."""
 
     def __init__(self, connection: socket.socket) -> None:
         stream = connection.makefile("rw")
@@ -98,7 +100,7 @@ def held() -> Iterator[None]:
 
 
 def _hold_while_attached() -> None:
-    """Makes time-outs wait while a debugger is attached, which then also handles ``breakpoint()``."""
+    """Suspends time-outs while a debugger is attached. The attached debugger also handles ``breakpoint()``."""
     import debugpy
 
     hook, sys.breakpointhook = sys.breakpointhook, hold

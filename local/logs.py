@@ -1,6 +1,7 @@
 """Shows the logs of the functions and the API as one stream of lines, or only the lines about one id.
 
-Each line contains a time, a function, the subject's id, what happened, and how long the invocation took.
+Each line shows the time, the function, the id of the order, report or upload, the message and the invocation's
+duration.
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ if TYPE_CHECKING:
     from local.stack import Stack
 
 POLL_SECONDS = 1
-# A log line may arrive up to this long after newer lines.
+# A log line may arrive up to this many milliseconds after newer lines.
 LATE_MILLISECONDS = 10_000
 # `make logs` first prints this many existing lines.
 LAST_LINES = 20
 NO_PAUSE = nullcontext()
-# Covers all of the local cloud's logs, which are lost when it stops.
+# This period covers all logs of the local cloud, because the logs are lost when the local cloud stops.
 WHOLE_TIME = timedelta(days=365)
-# Lines that Lambda adds to each invocation, and lines from the API's server and from botocore.
+# These patterns match lines that Lambda adds to each invocation, and lines from the API's server and from botocore.
 FRAME = re.compile(r"(START|END) RequestId: ")
 REPORT = re.compile(r"REPORT RequestId: .*?\tDuration: ([0-9.]+) ms")
 NOISE = re.compile(r"127[.]0[.]0[.]1 - - \[|Found (endpoint|credentials) |Serving on |Restarting local dev server")
 IDS = (*SUBJECT_IDS, "key", "notificationID", "correlationId")
-# What a line does not show as name=value.
+# A printed line does not show these fields as name=value.
 HIDDEN = (*COMMON, *IDS, "milliseconds")
 
-# An event's time in milliseconds, log stream and text.
+# An event consists of a time in milliseconds, a log stream and a text.
 Event = tuple[int, str, str]
 
 
@@ -88,7 +89,7 @@ def follow(
     last: int = LAST_LINES,
     pause: AbstractContextManager[Any] = NO_PAUSE,
 ) -> None:
-    """Prints the ``last`` existing lines and then, unless ``once`` is set, every new line.
+    """Prints the ``last`` newest lines. Unless ``once`` is set, also prints every new line until Ctrl-C is pressed.
 
     Prints nothing while another thread holds ``pause``.
     """
@@ -119,9 +120,9 @@ def follow(
 
 
 def _api_entries(stack: Stack, api: TextIO) -> Iterator[Entry]:
-    """Yields the API's new log entries. Consecutive lines that are not records form one entry."""
+    """Yields the API's new log entries. Consecutive lines that are not JSON form one entry."""
     if stack.api.log.stat().st_size < api.tell():
-        api.seek(0)  # the API was restarted with an empty log
+        api.seek(0)  # The API was restarted with an empty log.
     lines = [line for line in api.read().splitlines() if line.strip() and not NOISE.match(line)]
     for line in joined("API", lines, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}"):
         yield Entry(line, line.record.get("milliseconds"))
@@ -145,7 +146,7 @@ def invocations(events: Iterable[tuple[str, Event]], stage: str) -> Iterator[Ent
 
 
 def joined(name: str, texts: list[str], moment: str) -> Iterator[Line]:
-    """Yields a line for each record. Other consecutive lines become one line with the previous record's time."""
+    """Yields a line for each JSON record. Other consecutive lines become one line with the previous record's time."""
     other: list[str] = []
     for text in [*texts, ""]:
         line = Line.of(name, text, moment)
@@ -155,7 +156,7 @@ def joined(name: str, texts: list[str], moment: str) -> Iterator[Line]:
             other.append(text.rstrip())
             continue
         if other:
-            # The last line of a traceback says what went wrong.
+            # The last line of a traceback contains the error's message.
             yield Line(Line.of(name, "", moment).time, name, "\n".join(other), _failure(other))
             other = []
         if text:
@@ -192,7 +193,7 @@ def trace(stack: Stack, identifier: str, since: timedelta | None = None) -> bool
 
 
 def _client(stack: Stack) -> Any:
-    # Uses the running stack's port, because the shell's variable may have changed since the start.
+    # The stack may use another port than CAFE_AWS_PORT, which may have changed since the stack's start.
     port = stack.cloud.process.port()
     if port is None:
         raise StackError("the stack is not running: run `make run`")

@@ -13,21 +13,21 @@ from local.processes import StackError, exclusive_lock, run_quietly
 # A package manager cannot run twice at once, so this checkout's commands wait for each other.
 LOCK = Path(__file__).parent.parent / ".local" / "packages.lock"
 
-# Debian installs servers in these folders, which are often missing from PATH.
+# Debian installs server programs in these folders, which are often missing from PATH.
 SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin")
 
 
 def install(name: str, *, apt: Sequence[str], brew: Sequence[str], alternative: str) -> None:
     """Installs the program ``name`` with the system's package manager.
 
-    If that fails, raises ``StackError`` with a message that ends with ``alternative``.
+    If the installation fails, raises ``StackError`` with a message that ends with ``alternative``.
     """
     if sys.platform == "darwin" and shutil.which("brew"):
         refresh, install = ["brew", "update"], ["brew", "install", *brew]
     elif shutil.which("apt-get") and (os.geteuid() == 0 or shutil.which("sudo")):
         root = [] if os.geteuid() == 0 else ["sudo", "-n"]
         manager = [*root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes"]
-        # apt-get must not remove conflicting packages.
+        # The option --no-remove keeps apt-get from removing conflicting packages.
         install = [*manager, "install", "--no-remove", "--no-install-recommends", *apt]
         refresh = [*manager, "update"]
     else:
@@ -37,7 +37,7 @@ def install(name: str, *, apt: Sequence[str], brew: Sequence[str], alternative: 
             try:
                 run_quietly(*install)
             except StackError:
-                # The package lists may be missing or out of date.
+                # The package manager's lists may be missing or out of date.
                 run_quietly(*refresh)
                 run_quietly(*install)
         except StackError as error:

@@ -18,20 +18,21 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-# Both spellings are needed: curl reads only the lower-case name, and some programs only the upper-case name.
+# Both spellings are needed, because curl reads only the lower-case name and some programs only the upper-case name.
 NO_PROXY = {"no_proxy": "127.0.0.1,localhost", "NO_PROXY": "127.0.0.1,localhost"}
 
 
 class StackError(Exception):
-    """A problem that the user can solve. The message says how to solve it."""
+    """Reports a problem that the user can solve. The error's message says how to solve the problem."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """A background process, identified by ``<folder>/<name>.json``. Its output goes to ``<folder>/<name>.log``.
+    """A background process, identified by ``<folder>/<name>.json``. The process's output goes to
+    ``<folder>/<name>.log``.
 
-    The system reuses process ids, so the JSON file also records the start time. A running process with a
-    different start time is unrelated: it is never signalled, and the recorded process counts as ended.
+    The operating system reuses process ids, so the JSON file also records the process's start time. If the running
+    process has a different start time, the recorded process has ended. An unrelated process is never signalled.
     """
 
     name: str
@@ -68,7 +69,10 @@ class Process:
         return int(self._read()["port"]) if self.pid() else None
 
     def start(self, command: Sequence[str], environment: Mapping[str, str], fingerprint: str, port: int) -> None:
-        """Starts ``command`` in its own session, with only this ``environment``. The output goes to the log file."""
+        """Starts ``command`` in its own session, with only this ``environment``.
+
+        The command's output goes to the log file.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as log:
             process = subprocess.Popen(
@@ -80,7 +84,7 @@ class Process:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        # If no return code were set, Popen would warn that the process is still running, which is intended.
+        # Without a return code, Popen would warn that the process is still running, although that is intended.
         process.returncode = 0
         record = {"pid": process.pid, "started": _start_time(process.pid), "fingerprint": fingerprint, "port": port}
         self._record.write_text(json.dumps({name: str(value) for name, value in record.items()}))
@@ -99,7 +103,8 @@ class Process:
             time.sleep(0.05)
 
     def stop(self, seconds: float = 10) -> bool:
-        """Terminates the process, kills it if it still runs after ``seconds``, and kills its remaining child processes.
+        """Terminates the process, and kills it if it still runs after ``seconds``. Also kills its remaining child
+        processes.
 
         Returns whether the process was running.
         """
@@ -125,7 +130,10 @@ class Process:
 
 
 def fingerprint(*parts: object) -> str:
-    """Returns a short digest of ``parts``. Paths contribute the content of their files, except compiled files."""
+    """Returns a short digest of ``parts``.
+
+    For a path, the digest covers the content of its files, except compiled Python files.
+    """
     digest = sha256()
     for part in parts:
         if isinstance(part, Path):
@@ -140,9 +148,9 @@ def fingerprint(*parts: object) -> str:
 
 @contextmanager
 def exclusive_lock(file: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Ensures that only one command at a time runs the block. Other commands call ``on_wait``, and then wait.
+    """Ensures that only one command at a time runs the block. A command that has to wait first calls ``on_wait``.
 
-    The operating system releases the lock when the process ends.
+    If a process ends without releasing the lock, the operating system releases it.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as lock:
@@ -189,7 +197,7 @@ def accepts(port: int) -> bool:
 def free_ports(number: int) -> list[int]:
     """Returns ``number`` different ports on which nothing is listening.
 
-    The ports are below the range for outgoing connections, which could otherwise take a port before its server starts.
+    The ports are below the range of outgoing connections, so that no connection takes a port before its server starts.
     """
     ports: list[int] = []
     with contextlib.ExitStack() as stack:
@@ -217,7 +225,7 @@ def _start_time(pid: int) -> str:
     stat = Path(f"/proc/{pid}/stat")
     if stat.parent.parent.joinpath("self").exists():
         try:
-            # The name in brackets may contain spaces, so fields are counted after it: 0 is the state, 19 the start.
+            # Fields are counted after the name, which may contain spaces. Field 0 is the state, and 19 the start time.
             fields = stat.read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             return ""

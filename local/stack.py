@@ -1,7 +1,7 @@
 """Starts, repairs and stops the whole system on one machine. All files of a stack are in one folder.
 
-MiniStack keeps its state in memory. A new MiniStack therefore needs a deploy from scratch, with an empty database and
-without Chalice's record of deployed functions, which would refer to resources that no longer exist.
+MiniStack keeps its state in memory. A new MiniStack therefore needs a deploy from scratch, with an empty database.
+Chalice's record of deployed functions is deleted first, because it would refer to resources that no longer exist.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def say(line: str) -> None:
 
 @dataclass(frozen=True)
 class Stack:
-    """An independent copy of the system. Stacks with different folders and ports do not affect each other."""
+    """A copy of the whole system on one machine. Stacks with different folders and ports do not affect each other."""
 
     folder: Path
     stage: str = "dev"
@@ -59,7 +59,7 @@ class Stack:
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Stack:
-        """Returns this checkout's stack, with the ports and the MySQL server that the CAFE_ variables name."""
+        """Returns this checkout's stack, with the ports and the MySQL server from the CAFE_ variables."""
 
         def port(variable: str, default: int) -> int:
             value = environment.get(variable) or str(default)
@@ -93,7 +93,7 @@ class Stack:
 
     @property
     def project(self) -> Path:
-        """This stage's Chalice project folder, which the deploy fills."""
+        """The deploy writes the stage's Chalice project into this folder."""
         return self.folder / "project"
 
     @property
@@ -116,7 +116,7 @@ class Stack:
                 self._deploy(say)
             else:
                 self._remove_deployment()
-                # The deployed settings contain the addresses of the API and of MySQL.
+                # The key depends on the addresses of the API and of MySQL, because the saved state contains them.
                 key = fingerprint(self.api_url, self.database.address, *self.database.secrets.values())
                 start = partial(self.cloud.start, key)
                 start_cloud = partial(_timed, say, f"MiniStack on port {self.aws_port}", start)
@@ -146,7 +146,10 @@ class Stack:
             self._start_api()
 
     def start_live_api(self, control_port: int) -> None:
-        """Starts the API of ``make dev`` in place of ``chalice local``. The API then waits for code to serve."""
+        """Starts the API of ``make dev`` in place of ``chalice local``.
+
+        The API serves no requests until it receives the path of a code folder.
+        """
         command = [sys.executable, "-m", "local.live_api", "--port", str(self.api_port)]
         command += ["--stage", self.stage, "--control", str(control_port)]
         environment = {**basic_environment(), **self._api_variables(), "PYTHONPATH": str(ROOT)}
@@ -187,7 +190,7 @@ class Stack:
 
     @property
     def _deployed_file(self) -> Path:
-        """A file that records which MiniStack and which database the last complete deploy used."""
+        """This file records which MiniStack process and which database the last complete deploy used."""
         return self.folder / "whole"
 
     @property
@@ -198,7 +201,10 @@ class Stack:
         return self._deployed_file.exists() and self._deployed_file.read_text() == self._deployment_target
 
     def _check_ports(self) -> None:
-        """Raises ``StackError`` if another program uses a port. Must be called before anything starts or stops."""
+        """Raises ``StackError`` if another program uses a port.
+
+        The check must come before any process is started or stopped.
+        """
         ports = {"CAFE_API_PORT": self.api_port, "CAFE_AWS_PORT": self.aws_port, "CAFE_DB_PORT": self.db_port}
         if len(set(ports.values())) < len(ports):
             values = ", ".join(f"{variable}={port}" for variable, port in ports.items())
@@ -233,9 +239,9 @@ class Stack:
         self.database.recreate()
 
     def _deploy(self, say: Say) -> None:
-        """Runs the same deploy as for AWS, with the same permissions but with another endpoint."""
+        """Runs the same deploy as for AWS, with the same permissions but with MiniStack's endpoint."""
         variables = {
-            # pip may need the shell's variables, but the shell's AWS variables could select another account.
+            # pip may need the shell's variables, but the shell's AWS variables could select another AWS account.
             **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
             **self.cloud.store_secrets(self.database),
             **self.cloud.deployer_credentials(),
@@ -252,7 +258,7 @@ class Stack:
         """Creates one user in each group, with passwords that are valid as long as the user pool exists."""
         if self.users.file.exists():
             return
-        # Imported only here, because a stack that already has users starts faster without this import.
+        # This module is imported only here, so that a stack that already has users starts faster.
         from infra import users
 
         variables = self.variables()
@@ -274,11 +280,11 @@ class Stack:
         self.api.stop()
         self.api.start(command, {**basic_environment(), **variables}, current, self.api_port)
         self.api.wait(lambda: accepts(self.api_port))
-        # Code that cannot answer is reported soon.
+        # If the API's code is broken, this shorter time limit reports it sooner.
         self.api.wait(self._api_answers, ANSWER_SECONDS)
 
     def _api_variables(self) -> dict[str, str]:
-        """Returns the API's environment variables, which make the API use its own role."""
+        """Returns the API's environment variables, which make the API use its IAM role."""
         configuration = self.folder / "aws" / "config"
         configuration.parent.mkdir(exist_ok=True)
         role_arn = json.loads(self._outputs_file.read_text())["API_ROLE_ARN"]
@@ -316,7 +322,7 @@ def _install_requirements() -> None:
 
 
 def run_in_parallel(*works: Callable[[], object]) -> None:
-    """Runs ``works`` in parallel, waits for all of them, and raises the first error."""
+    """Runs the functions ``works`` in parallel, waits for all of them, and raises the first error."""
     with ThreadPoolExecutor() as pool:
         futures: list[Future[object]] = [pool.submit(work) for work in works]
     for future in futures:

@@ -1,6 +1,7 @@
-"""The local stack's users and their tokens, for all programs that call the API.
+"""Provides the local stack's users and their tokens to all programs that call the API.
 
-The command ``cafe-token`` from ``.local/env`` prints a token. This module has few imports, to keep the command fast.
+The command ``cafe-token`` from ``.local/env`` prints a token. This module has few imports, so that ``cafe-token``
+starts fast.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from local.processes import StackError
 
 # Maps each user's name to the user's group.
 GROUPS = {"manager": "managers", "staff": "staff"}
-# Tokens are renewed this long before they expire.
+# Tokens are renewed this many seconds before they expire.
 EARLY_SECONDS = 300
 
 
 class Users:
-    """A stack's users. ``file`` contains their passwords and the sign-in address."""
+    """Reads and writes a stack's users. ``file`` contains the users' passwords and the sign-in address."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -36,7 +37,7 @@ class Users:
 
     @property
     def passwords(self) -> dict[str, str]:
-        """The passwords, keyed by user name. The mapping is empty before the stack's first start."""
+        """Returns the users' passwords, keyed by user name. The mapping is empty before the stack's first start."""
         return dict(self._read()["passwords"]) if self.file.exists() else {}
 
     def token(self, name: str = "manager") -> str:
@@ -58,7 +59,7 @@ class Users:
 
 
 def _sign_in(endpoint: str, client_id: str, name: str, password: str) -> tuple[str, float]:
-    """Returns an ID token, and the monotonic time at which it must be renewed."""
+    """Returns an ID token, and the monotonic time at which the token must be renewed."""
     body = {
         "AuthFlow": "USER_PASSWORD_AUTH",
         "ClientId": client_id,
@@ -80,7 +81,10 @@ def _sign_in(endpoint: str, client_id: str, name: str, password: str) -> tuple[s
 
 
 def main() -> None:
-    """Runs ``cafe-token [NAME]``. NAME defaults to the manager. The wrapper inserts the users' file before NAME."""
+    """Runs ``cafe-token [NAME]``. NAME defaults to ``manager``.
+
+    The wrapper script passes the path of the users' file before NAME.
+    """
     file, *names = sys.argv[1:]
     try:
         print(Users(Path(file)).token(*names[:1]))

@@ -1,6 +1,6 @@
-"""The deployed system that several folders' tests share, and notes at the end of the test run.
+"""Defines pytest hooks for all tests, and fixtures for the deployed system that some tests share.
 
-``tests/system/__init__.py`` lists the rules for a shared stack.
+The docstring of ``tests/system/__init__.py`` lists the rules for tests on the shared stack.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from tests.system.evidence import FAILURES, REPORTS, failed, folder_of, save_log
 if TYPE_CHECKING:
     from tests.system.stack import Faulty
 
-# These tests need no stack and run first, while the stacks' snapshot is made. The unit tests forbid connections, which
-# a stack's proxies would open in the same process.
+# The tests in these folders need no deployed stack. They run first, while a background process builds the stack
+# snapshot. The unit tests block network connections, so no stack's proxies may be open in the same process.
 FIRST = ("tests/wiring/", "tests/unit/")
 
 
 @pytest.fixture(scope="session")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
-    """The deployed system. All tests of a worker share it."""
-    # The unit tests do not need what this imports.
+    """Yields the deployed system, which all tests of one pytest worker share."""
+    # The stack module is imported here because the unit tests do not need it.
     from tests.system.stack import running
 
     with running(tmp_path_factory.mktemp("stack")) as system:
@@ -64,7 +64,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Sorts the tests, and starts making the stacks' snapshot while the first tests run."""
+    """Moves the tests that need no stack to the front, and builds the stack snapshot in the background."""
     if not any("system" in getattr(item, "fixturenames", ()) for item in items):
         return
     items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
@@ -81,7 +81,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Reports why browser tests were skipped. With several workers, only this conftest is read here."""
+    """Reports why browser tests were skipped.
+
+    With several workers, the main pytest process loads only this conftest file.
+    """
     skipped = [each for each in terminalreporter.stats.get("skipped", ()) if each.nodeid.startswith("tests/browser/")]
     if skipped:
         terminalreporter.section("the console was not tested")

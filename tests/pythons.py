@@ -1,7 +1,10 @@
-"""Runs the tests that need no stack under each Python that the functions may use: ``python -m tests.pythons [3.14 …]``.
+"""Runs the tests that need no deployed stack under each Python version that the functions can use.
+
+The command is ``python -m tests.pythons [3.14 …]``.
 
 Each version has its own virtual environment in ``.local/pythons`` and builds its own deployment package. The summary
-lists versions that are not on this machine. A version named on the command line must exist.
+names the versions that are not installed on this machine. A version that is named on the command line must be
+installed.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# A copy from infra/deploy/project.py, which needs the project's requirements to be imported.
+# The versions are copied from infra/deploy/project.py, because importing that module needs the project's requirements.
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 ENVIRONMENTS = ROOT / ".local" / "pythons"
 REQUIREMENTS = ("requirements.txt", "local/requirements.txt", "requirements-dev.txt")
@@ -23,7 +26,10 @@ TESTS = ("tests/unit", "tests/wiring", "tests/deploying/test_package.py")
 
 
 def find(version: str) -> Path | None:
-    """Returns an interpreter that starts with this version. pyenv's commands for unselected versions fail."""
+    """Returns an interpreter that really runs as this version.
+
+    The commands of pyenv fail for versions that are not selected.
+    """
     for candidate in _candidates(version):
         with_version = [str(candidate), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
         said = subprocess.run(with_version, capture_output=True, text=True)
@@ -55,7 +61,7 @@ def environment(version: str, interpreter: Path) -> Path:
 
 
 def outcome(version: str) -> str:
-    """Runs the tests. Returns ``passed``, ``failed``, ``not on this machine``, or why the installation failed."""
+    """Runs the tests, and returns ``passed``, ``failed``, ``not on this machine``, or why the installation failed."""
     interpreter = find(version)
     if interpreter is None:
         return "not on this machine"
@@ -64,7 +70,7 @@ def outcome(version: str) -> str:
     except subprocess.CalledProcessError:
         return "failed: its requirements could not be installed"
     print(f"Python {version}: {interpreter}", flush=True)
-    # Compiled files would change the built package.
+    # Compiled ``.pyc`` files would change the built package.
     variables = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     command = [python, "-m", "pytest", "-m", "", "-q", "-n", "2", "-p", "no:cacheprovider", *TESTS]
     return "failed" if subprocess.run(command, cwd=ROOT, env=variables).returncode else "passed"

@@ -1,6 +1,6 @@
 """Serves the console: one web page, with the scripts and styles in this folder.
 
-The page itself is public and the same for everyone. The API that provides its data requires users to sign in.
+The page itself is public and the same for everyone. Users must sign in before the API returns data to the page.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from chalicelib.errors import NotFound
 from chalicelib.settings import VERSION, Settings, cognito_endpoint, uploads_url
 
 FOLDER = Path(__file__).parent
-# No type is binary, because Chalice sends a binary type only to clients whose Accept header names exactly that type.
+# All types are text, because Chalice sends a binary file only if the Accept header names exactly the file's type.
 TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
-# Maximum length of a file name in an error message.
+# Error messages shorten file names to this length.
 NAME_CHARACTERS = 80
 
 
@@ -49,19 +49,19 @@ def file(request: Request, settings: Settings, name: str) -> Response:
 
 
 def _answer(request: Request, settings: Settings, text: str, content_type: str) -> Response:
-    """Returns a response with ``text``, or a 304 if the browser's copy is current.
+    """Returns a response with ``text``, or a 304 response if the browser's copy is current.
 
-    The browser revalidates its copy every time, so it never shows an outdated file after a deploy.
+    The browser revalidates its copy of a file every time, so it never shows an outdated file after a deploy.
     """
     headers: dict[str, str | list[str]] = {
-        # A 304 also needs the content type: browsers store its headers, and API Gateway's default type is JSON.
+        # A 304 response also needs a content type, because browsers store it and API Gateway's default is JSON.
         "Content-Type": content_type,
         "Content-Security-Policy": content_security_policy(settings),
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-cache",
     }
-    # The digest includes the headers, so that the browser also receives a changed header.
+    # The digest includes the headers, so that the browser also receives changed headers.
     digest = hashlib.sha256(f"{headers} {text}".encode()).hexdigest()[:32]
     # A weak ETag also matches the compressed response.
     headers["ETag"] = f'W/"{digest}"'

@@ -1,15 +1,17 @@
-/** Requests to the API, with tokens, retries, time limits and idempotency keys. */
+/** Sends requests to the API, with tokens, retries, time limits and idempotency keys. */
 import { reportAnswer, reportLost, untilConnected } from "./connection.js";
 import { serverTime } from "./format.js";
 import { keep, recall } from "./kept.js";
 import { renew, token } from "./sign-in.js";
 
-// API Gateway responds within 29 seconds. Repeatable requests have a shorter time limit, because most are fast.
+// Because API Gateway may take 29 seconds to respond, a request that is sent only once waits for 30 seconds.
+// Repeatable requests have a shorter time limit, because most responses arrive quickly.
 const PATIENCE_SECONDS = { again: 15, once: 30 };
 const TRIES = 4;
 
 /**
- * An error from the API. `status` is the HTTP status, or 0 if there was no response.
+ * This error is thrown if the API returns an error or does not respond.
+ * `status` is the HTTP status, or 0 if there was no response.
  * `problems` lists the invalid fields as `{ field, message }`.
  */
 export class ApiError extends Error {
@@ -20,15 +22,16 @@ export class ApiError extends Error {
   }
 }
 
-/** Sends a GET request with the query `parameters` that have a value. */
+/** Sends a GET request with query `parameters`, and omits parameters that have no value. */
 export function get(path, parameters = {}, signal = undefined) {
   const given = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== "");
   return request("GET", given.length ? `${path}?${new URLSearchParams(given)}` : path, { signal });
 }
 
 /**
- * Sends a POST request, and retries it until there is a response if `key` (an Idempotency-Key) or `again` is set.
- * Set `again` only if repeating the request is safe. If neither is set, a lost response is an error with status 0.
+ * Sends a POST request. If `key` (an Idempotency-Key) or `again` is set, retries until the API responds.
+ * Set `again` only if repeating the request is safe.
+ * If neither `key` nor `again` is set, a lost response raises an error with status 0.
  */
 export const post = (path, body, { key, again = Boolean(key) } = {}) => request("POST", path, { body, key, again });
 
@@ -52,7 +55,7 @@ async function request(method, path, { body, key, signal, again = true }) {
     if (response.ok) return answer;
     const { status } = response;
     if ((status === 401 || status === 403) && !renewed) {
-      // The token may have expired, or the user's groups may have changed, so this retries once with a new token.
+      // The token may have expired, or the user's groups may have changed, so the next attempt uses a new token.
       renewed = true;
       if (await renew(idToken)) continue;
     }
@@ -61,7 +64,7 @@ async function request(method, path, { body, key, signal, again = true }) {
       tries += 1;
       continue;
     }
-    // API Gateway's own errors use the lower-case key `message`.
+    // Errors from API Gateway itself use the lower-case key `message`.
     const message = answer.Message ?? answer.message ?? `The server responded with status ${status}. Try again.`;
     throw new ApiError(status, message, answer.Problems);
   }
@@ -83,7 +86,7 @@ function send(method, path, body, key, idToken, signal, again) {
 
 /**
  * Returns whether the error means that the API did not respond.
- * A SyntaxError means that the response was not JSON but, for example, a public network's sign-in page.
+ * A SyntaxError means that the response was not JSON, for example because it was a Wi-Fi network's sign-in page.
  * Chromium throws an AbortError if the time limit is reached while the response is arriving.
  */
 const isConnection = (error) =>
@@ -98,15 +101,17 @@ function pause(milliseconds, signal) {
 
 const LETTERS = "0123456789abcdefghjkmnpqrstvwxyz";
 
-/** Returns a new Idempotency-Key, short enough to read aloud, because it becomes the order's or the report's id. */
+/** Returns a new Idempotency-Key. The key becomes the id of an order or a report, so it is easy to read aloud. */
 function newKey() {
   const letters = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => LETTERS[byte % 32]);
   return letters.join("").replace(/(.{4})(?=.)/g, "$1-");
 }
 
 /**
- * Sends a form's requests. If a response is lost, sending the same content again reuses its Idempotency-Key.
- * After a response, the next request uses a new key. The key is saved under `name` and survives a reload.
+ * Sends a form's content to the API with an Idempotency-Key.
+ * If a response is lost, sending the same content again reuses its Idempotency-Key.
+ * After a successful response, the next request gets a new Idempotency-Key.
+ * The Idempotency-Key is saved under `name`, so it survives a page reload.
  */
 export class Submission {
   #name;

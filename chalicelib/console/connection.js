@@ -1,17 +1,18 @@
 /**
  * Tracks whether the API can be reached. After a failed request, call `reportLost` and await `untilConnected`.
- * The page then polls the API until it responds, first after one second and then less often.
+ * The page then polls the API until it responds, first after one second and then at longer intervals.
  */
 const MOST_SECONDS = 15;
 const PATIENCE_SECONDS = 10;
 
 const listeners = [];
 let waiting = [];
-let state = "connected"; // "connected", or "lost" between tries, or "asking" during a try
+// The state is "connected", "lost" while waiting for the next attempt to connect, or "asking" during an attempt.
+let state = "connected";
 let losses = 0;
 let timer;
 
-/** Calls `listener` with the seconds until the next try, 0 during a try, or null once the API can be reached. */
+/** Calls `listener` with the seconds until the next attempt, 0 during an attempt, or null after reconnecting. */
 export const onConnection = (listener) => listeners.push(listener);
 
 function become(next, seconds) {
@@ -33,7 +34,7 @@ function wait() {
   timer = setTimeout(retry, seconds * 1000);
 }
 
-/** Records that the API or S3 responded, even if the response was an error. */
+/** Records that the API or S3 responded. An error response also counts. */
 export function reportAnswer() {
   losses = 0;
   release();
@@ -46,7 +47,7 @@ function release() {
   resolved.forEach((resolve) => resolve());
 }
 
-/** Resolves when a failed request is worth retrying. */
+/** Returns a promise that resolves when the connection is back, so that a failed request can be retried. */
 export function untilConnected(signal) {
   return new Promise((resolve, reject) => {
     waiting.push(resolve);
@@ -54,14 +55,14 @@ export function untilConnected(signal) {
   });
 }
 
-/** Tries to reach the API immediately. */
+/** Checks immediately whether the API can be reached. */
 export async function retry() {
   if (state !== "lost") return;
   become("asking", 0);
   try {
     await (await fetch("health", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_SECONDS * 1000) })).json();
   } catch {
-    // A response that is not JSON is also a failure, because another server must have sent it.
+    // A response that is not JSON also counts as a failure, because the API cannot have sent it.
     if (state === "asking") wait();
     return;
   }

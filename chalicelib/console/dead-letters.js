@@ -1,11 +1,11 @@
-/** Dead letters tab: lists failed messages with their errors, and puts them back after a confirmation. */
+/** Shows the Dead letters tab, which lists failed messages and sends them back to be processed again. */
 import { ApiError, get, post } from "./api.js";
 import { $, h, icon, keyed, openDialog } from "./dom.js";
 import { counted, inZone, number, time } from "./format.js";
 import { empty, loaded } from "./listing.js";
 import { Poll } from "./poll.js";
 
-// The interval is long because reading a queue briefly hides its messages from other readers.
+// The tab refreshes slowly, because reading a queue briefly hides its messages from other readers.
 const SECONDS = 30;
 
 const KINDS = {
@@ -20,7 +20,8 @@ const KINDS = {
 };
 
 let shown = null;
-const failures = new Map(); // maps a dead letter's id to the reason why putting it back failed
+// Maps a dead letter's id to the reason why it could not be put back.
+const failures = new Map();
 
 const poll = new Poll(async (signal) => {
   const state = $("dead-letters-state");
@@ -76,7 +77,8 @@ function updateLetter(element, letter) {
 // --- Redrive ---------------------------------------------------------------------------------------------------------
 
 const dialog = $("redrive");
-let asked = null; // the dead letter to put back, or null for all dead letters
+// Holds the dead letter to put back, or null to put back all dead letters.
+let asked = null;
 
 function ask(letter) {
   asked = letter;

@@ -1,4 +1,4 @@
-/** Creates and updates elements. No text is ever parsed as HTML. */
+/** Creates and updates HTML and SVG elements. Text is never parsed as HTML. */
 const SVG = "http://www.w3.org/2000/svg";
 
 const isProperties = (given) => Object.getPrototypeOf(given ?? "") === Object.prototype;
@@ -18,30 +18,30 @@ function fill(element, classes, given) {
 
 /**
  * Returns an HTML element, as in `h("p.hint", "text", element)` or `h("a", { href, onclick }, …)`.
- * An object argument sets attributes and listeners, and its key `text` sets the text content.
+ * If the second argument is an object, it sets attributes and event listeners, and its key `text` sets the text.
  */
 export function h(kind, ...given) {
   const [tag, ...classes] = kind.split(".");
   return fill(document.createElement(tag), classes, given);
 }
 
-/** Returns an SVG element. Takes the same arguments as `h`. */
+/** Returns an SVG element, and takes the same arguments as `h`. */
 export function s(kind, ...given) {
   const [tag, ...classes] = kind.split(".");
   return fill(document.createElementNS(SVG, tag), classes, given);
 }
 
-/** Returns a button that calls `work` and has the CSS class `kind`. */
+/** Returns a button that calls `work` when clicked, and that has the CSS class `kind`. */
 export const button = (text, work, kind = "usual") => h(`button.${kind}`, { type: "button", onclick: work }, text);
 
 export const $ = (id) => document.getElementById(id);
 
-/** Returns one of the page's icons, which screen readers ignore. */
+/** Returns the icon called `name`, which screen readers ignore. */
 export const icon = (name) => s("svg.icon", { "aria-hidden": "true" }, s("use", { href: `#icon-${name}` }));
 
 export const drawing = (name) => s("svg.drawing", { "aria-hidden": "true" }, s("use", { href: `#drawing-${name}` }));
 
-/** Returns an external link that sends no referrer. An address that is not HTTP or HTTPS becomes plain text. */
+/** Returns a link that opens a new tab and sends no referrer. Returns plain text if `url` is not HTTP or HTTPS. */
 export function link(url, ...children) {
   const safe = URL.canParse(url) && ["http:", "https:"].includes(new URL(url).protocol);
   if (!safe) return h("span", ...children);
@@ -57,7 +57,7 @@ export function announce(text) {
 
 /**
  * Updates the children of `parent` to match `items` and their order.
- * Existing elements are reused, which preserves focus, selection and open details.
+ * Existing elements are reused, which preserves the focus, the selection and expanded details.
  * `make(item)` creates an element, and `update(element, item)` fills it.
  */
 export function keyed(parent, items, key, make, update = () => {}) {
@@ -78,7 +78,7 @@ export function keyed(parent, items, key, make, update = () => {}) {
   for (const element of known.values()) element.remove();
 }
 
-/** Opens a dialog, which closes on Escape, a click outside it, or a click on a `data-close` button. */
+/** Opens a dialog. The user closes it with Escape, a click outside the dialog, or a `data-close` button. */
 export function openDialog(dialog) {
   if (!dialog.open) dialog.showModal();
 }
@@ -89,7 +89,7 @@ for (const dialog of document.querySelectorAll("dialog")) {
   });
 }
 
-/** Calls `work` when the form is submitted. Until `work` ends, the button is busy and the form is read-only. */
+/** Calls `work` when the form is submitted. While `work` runs, the button is busy and the form is read-only. */
 export function onSubmit(form, work) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();

@@ -24,11 +24,12 @@ const moments = new Intl.DateTimeFormat(locale, {
 });
 const relative = new Intl.RelativeTimeFormat(locale);
 
-// How many milliseconds this computer's clock is behind the server's. Differences of up to two minutes are ignored.
+// The user's clock lags behind the server's clock by this many milliseconds.
+// Clock differences of up to two minutes are ignored.
 let behind = 0;
 let compared = false;
 
-/** Compares this computer's clock with the server's once, because displayed ages depend on the difference. */
+/** Compares the user's clock with the server's clock once, so that displayed ages are correct. */
 export function serverTime(text) {
   const difference = Date.parse(text ?? "") - Date.now();
   if (compared || Number.isNaN(difference)) return;
@@ -36,7 +37,7 @@ export function serverTime(text) {
   if (Math.abs(difference) > 2 * MINUTE) behind = difference;
 }
 
-/** Returns the server's time as Unix time in milliseconds. */
+/** Returns the current time by the server's clock, as Unix time in milliseconds. */
 export const now = () => Date.now() + behind;
 
 export const number = (value) => numbers.format(value);
@@ -52,7 +53,7 @@ export function size(bytes) {
   return `${(bytes / 1000 ** power).toFixed(1)} ${units[power - 1]}`;
 }
 
-/** Returns a duration such as `4.2 s`, `1 min 12 s` or `2 h 5 min`. Set `decimals` to 0 for a live timer. */
+/** Returns a duration such as `4.2 s`, `1 min 12 s` or `2 h 5 min`. A running timer sets `decimals` to 0. */
 export function duration(milliseconds, decimals = 1) {
   const time = Math.max(0, milliseconds);
   if (time < MINUTE) return `${(time / SECOND).toFixed(time < 10 * SECOND ? decimals : 0)} s`;
@@ -60,7 +61,7 @@ export function duration(milliseconds, decimals = 1) {
   return `${Math.floor(time / HOUR)} h ${Math.floor((time % HOUR) / MINUTE)} min`;
 }
 
-/** Returns the remaining minutes and seconds, such as `9:05`. */
+/** Returns the remaining time in minutes and seconds, such as `9:05`. */
 export function countdown(milliseconds) {
   const seconds = Math.max(0, Math.ceil(milliseconds / SECOND));
   return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
@@ -74,7 +75,7 @@ export const weekday = (date) => dates.format(date);
 /** Returns an hour such as `2 PM`, or `14:00` if the viewer uses a 24-hour clock. */
 export const hour = (date) => (clocks.resolvedOptions().hour12 ? hours : clocks).format(date);
 
-/** Returns the start of the day `days` days ago, in the viewer's time zone. */
+/** Returns midnight at the start of the day `days` days ago, in the viewer's time zone. */
 export function midnight(days = 0) {
   const date = new Date(now());
   date.setHours(0, 0, 0, 0);
@@ -82,7 +83,7 @@ export function midnight(days = 0) {
   return date;
 }
 
-/** Returns `today`, `yesterday`, a date such as `Thursday, 19 November` or, in another year, `19 November 2025`. */
+/** Returns `today`, `yesterday`, or a date such as `Thursday, 19 November` (in other years, `19 November 2025`). */
 export function day(date) {
   if (date >= midnight()) return "today";
   if (date >= midnight(1)) return "yesterday";

@@ -1,4 +1,4 @@
-/** Inbox tab: shows all notifications, or only one kind, grouped by day. Today and Uploads also use this module. */
+/** Shows the Inbox tab, which lists notifications by day. The Today and Uploads tabs also use this module. */
 import { get } from "./api.js";
 import { $, announce, h, icon, keyed, link } from "./dom.js";
 import { day, inZone, time } from "./format.js";
@@ -6,7 +6,7 @@ import { Listing } from "./listing.js";
 
 const SECONDS = 10;
 
-// The name and icon of each kind of notification.
+// Maps each kind of notification to its name and icon.
 const KINDS = {
   report: ["Reports", "report"],
   order: ["Orders", "cup"],
@@ -18,7 +18,7 @@ const KINDS = {
 
 /**
  * Returns a page of notifications, after skipping up to four empty pages.
- * When it filters by kind, the API may return an empty page with a next page token.
+ * When filtering by kind, the API may return an empty page that has a next page token.
  */
 export async function notifications(parameters, signal) {
   const items = [];
@@ -47,27 +47,27 @@ export function message({ message: text, facts = {} }) {
   return parts;
 }
 
-/** Maps each id in a notification's facts to its address in the console. Old notifications have no facts. */
+/** Maps each id in a notification's facts to a link in the console. Old notifications have no facts. */
 function linksOf({ kind, id, orderIDs = [] }) {
   const links = new Map(orderIDs.map((orderID) => [orderID, `#orders/${orderID}`]));
   if (kind === "inventory" || kind === "storage") links.set(id, `#reports/${id}`);
   return links;
 }
 
-// Matches a web address, or a word that may be an id.
+// Matches a URL, or a word that may be an id.
 const WORDS = /(https?:\/\/\S+|[\w-]+)/i;
 
-/** Turns a line's web addresses, and the ids that `links` contains, into links. */
+/** Turns the URLs in a line of text, and the ids that `links` contains, into links. */
 function linked(line, links) {
   return line.split(WORDS).map((word) => {
     if (links.has(word)) return h("a", { href: links.get(word), text: word });
     if (!/^https?:/i.test(word) || !URL.canParse(word)) return word;
-    // A report's URL is long and contains a secret, so the link's text shows only the host.
+    // A report's URL is long and contains a secret, so the link's text shows only the host name.
     return link(word, `Open it, at ${new URL(word).host}`, icon("out"));
   });
 }
 
-/** Renders a notification as one line in the latest news. */
+/** Renders a notification as one line of the list of latest news. */
 export const brief = (notification) =>
   h(
     "li.row",
@@ -78,7 +78,7 @@ export const brief = (notification) =>
 
 const firstLine = ({ message: text }) => inZone(text).split("\n")[0].slice(0, 100) || "No text";
 
-/** Renders a notification as a line that expands to show the whole message. */
+/** Renders a notification as one line. Clicking the line shows the whole message. */
 export function unfolding(notification, isNew = false) {
   const [kind, drawing] = kindOf(notification);
   return h(

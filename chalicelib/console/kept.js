@@ -1,4 +1,4 @@
-/** Stores values across reloads or, if sessionStorage is unavailable, until the page closes. */
+/** Stores values in sessionStorage or, if sessionStorage is unavailable, in memory. */
 const memory = new Map();
 
 export function keep(name, value) {
@@ -6,7 +6,7 @@ export function keep(name, value) {
   try {
     sessionStorage.setItem(`cafe-${name}`, JSON.stringify(value));
   } catch {
-    // If sessionStorage is disabled or full, only the copy in memory remains.
+    // If sessionStorage is disabled or full, the value is stored only in memory.
   }
 }
 
@@ -24,6 +24,6 @@ export function forget() {
   try {
     sessionStorage.clear();
   } catch {
-    // If sessionStorage is disabled, it contains nothing to clear.
+    // If sessionStorage is disabled, there is nothing to clear.
   }
 }

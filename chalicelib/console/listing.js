@@ -1,4 +1,4 @@
-/** Paged lists, newest first, and their states: loading, empty, failed and forbidden. */
+/** Shows paged lists, and explains why a list is loading, empty, failed or forbidden. */
 import { announce, button, drawing, h, icon, keyed } from "./dom.js";
 import { Poll } from "./poll.js";
 import { person, refresh } from "./sign-in.js";
@@ -13,14 +13,14 @@ export function empty(state, title, text) {
   state.replaceChildren(h("div.empty", drawing("cup"), h("p.title", title), h("p", { text })));
 }
 
-/** Shows why `what` could not be loaded. If `stale` is set, an older version is still visible. */
+/** Shows why `what` could not be loaded. If `stale` is true, older data is still visible. */
 export function failed(state, what, error, retry, stale = false) {
   if (error.status === 403) {
     forbidden(state, what);
     return;
   }
   const text = stale ? `This is not up to date: ${error.message}` : `The ${what} cannot be shown: ${error.message}`;
-  // Recreating the alert would make screen readers repeat it.
+  // Screen readers would repeat an alert that is created again.
   if (state.firstElementChild?.dataset.problem === text) return;
   const attributes = { role: "alert", "data-problem": text };
   state.replaceChildren(
@@ -48,7 +48,7 @@ export function forbidden(state, what) {
 
 /**
  * Returns the result of `load`. The element `state` shows that `what` is loading, or why loading failed.
- * If `what` is already visible, it stays visible.
+ * If `isVisible` is true, the data that is already visible stays visible.
  */
 export async function loaded({ state, what, isVisible, retry, signal }, load) {
   if (!isVisible && !state.childElementCount) loading(state, what);
@@ -61,12 +61,13 @@ export async function loaded({ state, what, isVisible, retry, signal }, load) {
 }
 
 /**
- * A list that is loaded page by page, newest first, and refreshed every few seconds.
+ * Shows a list, newest first, that loads page by page and refreshes every few seconds.
  *
  * `load(parameters, signal)` returns `{items, next}`, and `refreshed(arrived)` is called with the new items.
  * `make(item, isNew)` creates an item's element in `list`, and `update(element, item)` fills it.
- * A list with sections provides `show(items, make)` instead of `list` and `update`.
- * `older` is the button that loads older items. `seconds` is the interval, or a function that returns the interval.
+ * A list with sections passes a function `show(items, make)` instead of `list` and `update`.
+ * `older` is the button that loads older items.
+ * `seconds` is the refresh interval, or a function that returns the refresh interval.
  */
 export class Listing {
   #given;
@@ -94,7 +95,7 @@ export class Listing {
     this.#poll.stop();
   }
 
-  /** Reloads the first page, and leaves the older pages that are already loaded in place. */
+  /** Reloads the first page, and keeps the older pages that are already loaded. */
   refresh() {
     this.#poll.now();
   }
@@ -119,7 +120,7 @@ export class Listing {
     const known = new Set(this.items.map(key));
     const arrived = this.#items ? page.items.filter((item) => !known.has(key(item))) : [];
     const first = new Set(page.items.map(key));
-    // If the new page and the old list share no item, items between them may be missing, so the old list is dropped.
+    // If no item of the new page is in the old list, items may be missing between them, so the old list is discarded.
     if (this.#hasOlder && page.items.some((item) => known.has(key(item)))) {
       this.#items = [...page.items, ...this.#items.filter((item) => !first.has(key(item)))];
     } else {

@@ -1,20 +1,21 @@
 /**
- * Draws a picture of a state machine whose states light up as the execution progresses.
+ * Draws a state machine, and highlights its states as the execution progresses.
  *
- * The API returns each state's `column`, which is its depth from the start, and its `row`, which is its lane.
- * The execution runs to the right on a wide page, and down on a narrow page.
+ * The API returns each state's `column`, which is its distance from the start, and its `row`.
+ * The picture runs from left to right on a wide page, and from top to bottom on a narrow page.
  * States reached only after a failure stay hidden until a state fails or the user asks to see them.
  */
 import { button, h, keyed, s } from "./dom.js";
 import { counted, duration } from "./format.js";
 
 const narrow = matchMedia("(max-width: 46rem)");
-// The size of a state, and the horizontal and vertical gaps between states, in pixels.
+// These are the sizes of a state and of the gaps between states, in pixels.
 const WIDTH = 134;
 const HEIGHT = 48;
 const GAP = 26;
 const GAP_WITH_NAME = 42;
-// The margins of the frame around the states in a Parallel or Map. The top margin contains the frame's name.
+// These are the margins of the frame around the states in a Parallel or Map state.
+// The top margin contains the frame's name.
 const FRAME = { side: 9, top: 24, bottom: 9 };
 const EDGE = 12;
 const BEND = 8;
@@ -217,18 +218,18 @@ function drawState(state, box) {
     s("text", { x: x + 32, y: middle - 3, ...fitting(nameOf(state)) }),
     s("text.took", { x: x + 32, y: middle + 13 }),
   );
-  // In a fast report, many states change at once. A delay makes the states light up one after another.
+  // In a fast execution, many states change at once. A delay highlights the states one after another.
   drawn.style.setProperty("--delay", `${state.column * 0.12}s`);
   return drawn;
 }
 
-/** Squeezes a long name to fit into its state's box. */
+/** Compresses the text of a long state name so that the text fits into its box. */
 const fitting = (text) =>
   text.length > 14 ? { text, textLength: WIDTH - 40, lengthAdjust: "spacingAndGlyphs" } : { text };
 
-/** Returns the path between two boxes: straight within a lane, otherwise with right angles and rounded corners. */
+/** Returns the line between two boxes. If they are not in the same row, the line has rounded right-angle turns. */
 function pathBetween(from, to, kind, isDown) {
-  // The names of a box's coordinates, along and across the direction in which the execution runs.
+  // These names select a box's coordinates along and across the direction of the picture.
   const [middle, lane, begin, end, far, near] = isDown
     ? ["y", "x", "top", "bottom", "right", "left"]
     : ["x", "y", "left", "right", "bottom", "top"];
@@ -242,7 +243,7 @@ function pathBetween(from, to, kind, isDown) {
       [to[middle], to[near]],
     ];
   } else if (to[begin] < from[begin]) {
-    // A path back to an earlier state goes around both boxes.
+    // A line back to an earlier state goes around both boxes.
     const detour = Math.max(from[far], to[far]) + 14;
     points = [
       [from[middle], from[far]],
@@ -251,7 +252,7 @@ function pathBetween(from, to, kind, isDown) {
       [to[middle], to[far]],
     ];
   } else {
-    // Paths to a lower lane turn near their start, and all other paths turn near their end.
+    // Lines to a later row turn near their start, and all other lines turn near their end.
     const turn = to[lane] > from[lane] ? from[end] + GAP / 2 : to[begin] - GAP / 2;
     points = [
       [from[end], from[lane]],

@@ -1,12 +1,14 @@
 /**
- * Entry point of the console: shows the tab named in the URL fragment, and the elements shared by all tabs.
+ * Starts the console. Shows the tab named in the URL fragment, and the elements that all tabs share.
  *
- * Each tab has a module and a section of index.html. `open(id)` starts the tab's polling, and `close()` stops it.
+ * Each tab has a JavaScript module and a section in index.html.
+ * Each tab's `open(id)` starts its polling, and its `close()` stops its polling.
  * `needs` names the group whose members may use the tab.
  *
- *     main ─ today, orders, reports (machine, storage), uploads, inbox, dead-letters
- *            each uses: listing (lists and their states), poll, format (times and sizes), dom (elements)
- *            and: api (requests) ─ sign-in (tokens), connection (retries), kept (values that survive a reload)
+ * The tabs are `today`, `orders`, `reports` (with `machine` and `storage`), `uploads`, `inbox` and `dead-letters`.
+ * Tabs use the modules `listing` for lists, `poll` for polling, `format` for times and sizes, and `dom` for elements.
+ * Tabs send requests with the module `api`, which uses `sign-in` for tokens and `connection` for retries.
+ * The module `kept` stores values that must survive a page reload.
  */
 import { onConnection, retry } from "./connection.js";
 import { config } from "./config.js";
@@ -24,7 +26,8 @@ import { uploads } from "./uploads.js";
 const tabs = { today, orders, reports, uploads, inbox, "dead-letters": deadLetters };
 const AGES_SECONDS = 15;
 
-let opened = null; // the open tab, as `{ tab, id }`
+// Holds the open tab as `{ tab, id }`, or null before the first tab is shown.
+let opened = null;
 let shownTitle = null;
 
 const allowed = (tab) => !tabs[tab].needs || person().isManager;
@@ -57,13 +60,13 @@ function route({ byHand = true } = {}) {
   document.title = `${title.textContent} · Café back office`;
   if (title !== shownTitle && byHand) {
     scrollTo(0, 0);
-    // If a dialog is open, the focus stays in it.
+    // If a dialog is open, the focus stays in the dialog.
     if (!document.querySelector("dialog[open]")) title.focus({ preventScroll: true });
   }
   shownTitle = title;
 }
 
-/** Replaces a tab with an explanation if the user has no permission to see it. */
+/** If the user has no permission to see a tab, shows an explanation instead of the tab. */
 function showAllowed(view, tab) {
   const name = document.querySelector(`nav.tabs a[href="#${tab}"] > span`).textContent.toLowerCase();
   view.querySelector(":scope > .forbidden")?.remove();
@@ -74,7 +77,7 @@ function showAllowed(view, tab) {
   forbidden(place, name);
 }
 
-/** Updates the page after a user has signed in, or a user's groups have changed. */
+/** Updates the page after a user signs in, or after the user's groups change. */
 function showPerson(now) {
   $("gate").hidden = Boolean(now);
   $("app").hidden = !now;
@@ -106,7 +109,7 @@ function showConnection(seconds) {
   place.querySelector("button").ariaBusy = String(seconds === 0);
 }
 
-// Without its final slash the URL would differ from the base URL, and every `#tab` link would reload the page.
+// Without a final slash, the URL would differ from the base URL, and every `#tab` link would reload the page.
 if (location.href.split("#")[0] !== document.baseURI) history.replaceState(null, "", document.baseURI + location.hash);
 
 $("stage").textContent = config.stage;

@@ -1,4 +1,4 @@
-/** Orders tab: the order form, the orders not yet stored, the list of orders, and a dialog that shows an order. */
+/** Shows the Orders tab, with the order form, the list of orders, and a dialog that shows a single order. */
 import { ApiError, get, Submission } from "./api.js";
 import { $, announce, button, h, icon, keyed, onSubmit, openDialog } from "./dom.js";
 import { duration, now, number, time } from "./format.js";
@@ -47,7 +47,7 @@ function removeItem(row) {
   announce("Item removed.");
 }
 
-/** Numbers the items, and sets each field's name to the name used in the API's error messages. */
+/** Numbers the items in the form, and gives each field the name that the API's error messages use. */
 function numberItems() {
   [...items.children].forEach((row, index) => {
     const [item, quantity] = row.querySelectorAll("input");
@@ -61,7 +61,7 @@ function numberItems() {
   });
 }
 
-/** Returns the form's order. A quantity that is not a number stays a string, and the API reports the error. */
+/** Reads the order from the form. A quantity that is not a number stays a string, and the API reports the error. */
 function readForm() {
   const order = {
     customerID: $("order-customer").value.trim(),
@@ -138,14 +138,14 @@ form.addEventListener("input", keepDraft);
 onSubmit(form, place);
 $("order-add").addEventListener("click", () => addItem().querySelector("input").focus());
 
-// --- Orders that are not yet stored ----------------------------------------------------------------------------------
+// --- Pending ---------------------------------------------------------------------------------------------------------
 
 let pending = [];
 
 const pendingPoll = new Poll(async (signal) => {
   const waiting = pending.filter((each) => each.placedAfter === null);
   if (!waiting.length) return null;
-  // Requesting an order by id would return 404 until it is stored, and browsers log every 404 as an error.
+  // A request by order id would return 404 until the order is stored, and browsers log each 404 as an error.
   for (const customerID of new Set(waiting.map((each) => each.customerID))) {
     const { orders } = await get("orders", { customerID, limit: 100 }, signal);
     const stored = new Set(orders.map((order) => order.orderID));
@@ -267,7 +267,7 @@ $("orders-filter").addEventListener("submit", (event) => {
   event.preventDefault();
   filter($("orders-customer").value.trim());
 });
-// Emptying the field, for example with its clear button, removes the filter.
+// Clearing the search field removes the filter.
 $("orders-customer").addEventListener("input", ({ target }) => target.value === "" && customer && filter(""));
 
 // --- Dialog ----------------------------------------------------------------------------------------------------------

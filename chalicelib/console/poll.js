@@ -1,4 +1,4 @@
-/** Repeats a request while the page is visible, and waits longer after failures. */
+/** Repeats a request while the page is visible. The interval grows after each failure. */
 import { ApiError } from "./api.js";
 
 const MOST_SECONDS = 120;
@@ -40,7 +40,7 @@ export class Poll {
       this.#failures = 0;
     } catch (error) {
       if (controller.signal.aborted) return;
-      // `work` has already shown the error, so this code only lengthens the pause.
+      // `work` has already shown the error, so this code only lengthens the interval.
       if (!(error instanceof ApiError)) throw error;
       this.#failures += 1;
       seconds = Math.min(5 * 2 ** this.#failures, MOST_SECONDS);

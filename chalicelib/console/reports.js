@@ -1,4 +1,4 @@
-/** Reports tab: the request form, the list of reports, and a report's progress and result. */
+/** Shows the Reports tab, with the request form, the list of reports, and a report's progress and result. */
 import { ApiError, get, Submission } from "./api.js";
 import { $, announce, button, h, icon, link, onSubmit } from "./dom.js";
 import { countdown, duration, now, number, time } from "./format.js";
@@ -94,7 +94,8 @@ $("reports-kind").addEventListener("change", () => list.reset());
 
 // --- Report ----------------------------------------------------------------------------------------------------------
 
-let opened = null; // the id of the report that is shown, or null
+// Holds the id of the report that is shown, or null.
+let opened = null;
 let report = null;
 let picture = null;
 
@@ -134,7 +135,7 @@ function fill(id, state, make) {
   $(id).replaceChildren(...make());
 }
 
-/** Returns a section with a heading. */
+/** Returns an HTML section with a heading. */
 const part = (id, title, ...content) =>
   h("section", { "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title` }, title), ...content);
 
@@ -168,7 +169,7 @@ async function copyLink(button) {
   try {
     await navigator.clipboard.writeText(report.url);
   } catch {
-    // If the browser denies access to the clipboard, the user copies the link by hand.
+    // If the browser denies access to the clipboard, the user copies the link manually.
     const field = h("input", { type: "text", readonly: true, value: report.url, "aria-label": "The link" });
     $("report-expiry").before(field);
     field.select();
@@ -204,7 +205,7 @@ function summary() {
   return [part("summary", "Inventory", h("dl.totals", ...tiles))];
 }
 
-/** Updates the report's running time and the link's remaining time, once a second. */
+/** Updates the report's running time and the link's remaining time. This function runs once a second. */
 function tick() {
   if (!report || document.hidden) return;
   if (report.status === "RUNNING") showAbout();

@@ -1,8 +1,9 @@
 /**
- * Handles sign-in and sessions. The page calls the user pool directly, and stores tokens only in this browser tab.
+ * Handles sign-in and sessions.
+ * The console calls the Cognito user pool directly, and stores tokens only in this browser tab.
  *
  * `token()` waits until a user is signed in, and returns a token that is valid for at least five minutes.
- * If the refresh token has expired, a dialog asks for the password, and waiting requests then continue.
+ * If the refresh token has expired, a dialog asks for the password. Pending requests continue after sign-in.
  */
 import { config } from "./config.js";
 import { $, announce, onSubmit, openDialog } from "./dom.js";
@@ -10,8 +11,10 @@ import { forget, keep, recall } from "./kept.js";
 
 const EARLY = 5 * 60_000;
 
-let tokens = null; // the session, as `{ id, refresh, endsAt, name, groups }`
-// The newest token obtained after a refusal. If the API refuses this token too, the user has no permission.
+// Holds the session as `{ id, refresh, endsAt, name, groups }`, or null if nobody is signed in.
+let tokens = null;
+// Holds the newest token that replaced a token refused by the API.
+// If the API also refuses `renewedToken`, the user has no permission.
 let renewedToken = null;
 let refreshing = null;
 let whenSignedIn = [];
@@ -19,7 +22,7 @@ let onChange = () => {};
 
 const BUSY = ["TooManyRequestsException", "LimitExceededException", "InternalErrorException"];
 
-/** An error from the user pool. `code` is the error's type, such as `NotAuthorizedException`. */
+/** An error returned by the user pool. `code` is the error's type, such as `NotAuthorizedException`. */
 class Refused extends Error {
   constructor(code, message) {
     super(message);
@@ -99,7 +102,7 @@ export function refresh() {
     try {
       const parameters = { REFRESH_TOKEN: tokens.refresh };
       const answer = await ask("InitiateAuth", { AuthFlow: "REFRESH_TOKEN_AUTH", AuthParameters: parameters });
-      // The user may have signed out in the meantime.
+      // The user may have signed out while this request was running.
       if (tokens) storeTokens(answer.AuthenticationResult);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
@@ -110,11 +113,12 @@ export function refresh() {
   return refreshing;
 }
 
-// --- Sign-in form, on the first page or in the dialog ----------------------------------------------------------------
+// --- Form ------------------------------------------------------------------------------------------------------------
 
 const form = $("sign-in");
 const problem = $("sign-in-problem");
-let challenge = null; // `{ session, name }` while the user must choose a new password
+// Holds `{ session, name }` while the user must choose a new password, and otherwise null.
+let challenge = null;
 
 const WORDS = {
   UserNotFoundException: "Incorrect username or password.",
@@ -126,7 +130,7 @@ const WORDS = {
 
 function explain(error) {
   if (!(error instanceof Refused)) return "No connection. Your input is safe. Try again in a moment.";
-  // NotAuthorizedException has several causes, such as a disabled account, which only its message distinguishes.
+  // NotAuthorizedException has several causes, and only its message distinguishes them.
   return WORDS[error.code] ?? (error.message || `The user pool refused the sign-in (${error.code}). Try again.`);
 }
 
@@ -204,7 +208,7 @@ function showTyped() {
 
 $("show-password").addEventListener("change", showTyped);
 
-/** Shows the sign-in form when nobody is signed in. */
+/** Shows the sign-in form on the start page. */
 function showSignIn() {
   $("gate-form").hidden = false;
   $("name").focus();
@@ -217,7 +221,7 @@ async function signInAgain() {
   waitingAgain = true;
   $("again-form").append(form);
   $("name").value = tokens.name;
-  // Waiting requests belong to this user, so nobody else may sign in with this dialog.
+  // Pending requests belong to this user, so no other user may sign in with this dialog.
   $("name").readOnly = true;
   openDialog(dialog);
   $("password").focus();
@@ -227,12 +231,13 @@ async function signInAgain() {
   announce("You are signed in again.");
 }
 
-// Only signing in or out may close this dialog. If a second Escape closes it anyway, the dialog reopens.
+// The user can close this dialog only by signing in or out.
+// Pressing Escape twice may still close the dialog, which then reopens.
 $("again").addEventListener("cancel", (event) => event.preventDefault());
 $("again").addEventListener("close", () => waitingAgain && openDialog($("again")));
 $("again-leave").addEventListener("click", signOut);
 
-/** Ends the session in the page and in the user pool. A reload then removes everything that the user saw. */
+/** Ends the session in the page and in the user pool. Reloading the page removes everything that the user saw. */
 export async function signOut() {
   const ended = tokens;
   tokens = null;
@@ -245,13 +250,13 @@ export async function signOut() {
         new Promise((resolve) => setTimeout(resolve, 3000)),
       ]);
     } catch {
-      // If the token has expired or the user pool cannot be reached, the token is still removed from this browser.
+      // The browser forgets the refresh token even if the user pool cannot revoke it.
     }
   }
   location.replace(document.baseURI);
 }
 
-/** Resumes the session after a reload, or shows the sign-in form. Every change calls `listener(person)`. */
+/** Resumes the session after a reload, or shows the sign-in form. Each session change calls `listener(person)`. */
 export function startSession(listener) {
   onChange = listener;
   tokens = recall("session");

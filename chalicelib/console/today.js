@@ -1,4 +1,4 @@
-/** Today tab: shows orders, reports, uploads and failures since local midnight, and the latest news. */
+/** Shows the Today tab, with the latest news and today's number of orders, reports, uploads and failures. */
 import { get } from "./api.js";
 import { $, h, keyed, s } from "./dom.js";
 import { clock, counted, hour, midnight, number, now, weekday } from "./format.js";
@@ -42,7 +42,8 @@ const news = new Listing({
 function showTotals({ orders, reports, uploads, failures }) {
   $("today-about").textContent = `${weekday(now())}, as of ${clock(now())}`;
   const failed = failures.deadLetters + failures.alarms;
-  // Each tile has a title, a tab, a number, a flag set if the real number may be higher, notes and problems.
+  // Each tile has a title, a tab, a number, a flag, notes and problems.
+  // A tile's flag means that the real number may be higher.
   const tiles = [
     ["Orders", "orders", orders.stored, orders.more, [orders.waiting && `${number(orders.waiting)} on the queue`], []],
     [
@@ -99,7 +100,7 @@ function showTotals({ orders, reports, uploads, failures }) {
   );
 }
 
-/** Returns each of today's 23 to 25 hours with its number of orders, or null for a future or unknown hour. */
+/** Returns each hour of today with its number of orders, or with null if the number is unknown. */
 function hoursOfToday(counts) {
   const known = new Map(counts.map(([start, count]) => [Date.parse(start), count]));
   const end = midnight(-1).getTime();
@@ -144,7 +145,7 @@ function showChart(orders) {
     ];
   });
   const values = passed.filter(([, count]) => count).map(([start, count]) => `${hour(start)}: ${number(count)}`);
-  const label = `Orders by the hour. ${values.join("; ") || "None yet."}`;
+  const label = `Orders by hour. ${values.join("; ") || "None yet."}`;
   $("today-chart").replaceChildren(
     s("svg.chart", { role: "img", "aria-label": label, width: "100%", height: HEIGHT }, ...bars),
   );

@@ -1,4 +1,4 @@
-/** Uploads tab: sends CSV files to S3 with a form signed by the API, and shows the result of each import. */
+/** Shows the Uploads tab, which sends CSV files to S3 and shows the result of each import. */
 import { ApiError, post } from "./api.js";
 import { $, announce, button, h, icon, keyed } from "./dom.js";
 import { reportAnswer, reportLost, untilConnected } from "./connection.js";
@@ -10,7 +10,7 @@ import { Poll } from "./poll.js";
 const SECONDS = 15;
 const SECONDS_WATCHED = 2;
 const LONG = 60_000;
-// Maximum number of tries per file if the API can be reached but the bucket cannot.
+// If the API can be reached but the bucket cannot, sending a file is attempted this many times.
 const TRIES = 5;
 
 const EXAMPLE = `supplier_name,type,product_name,price,description,quantity
@@ -21,8 +21,8 @@ $("upload-example").href = `data:text/csv;charset=utf-8,${encodeURIComponent(EXA
 
 // --- Sending ---------------------------------------------------------------------------------------------------------
 
-// The uploads, newest first, as `{ id, file, step, sent, key, problem, canRetry, notification, since }`.
-// An upload's step is asking, sending, waiting, done or failed.
+// Holds the uploads, newest first, as `{ id, file, step, sent, key, problem, canRetry, notification, since }`.
+// An upload's `step` is asking, sending, waiting, done or failed.
 let sendings = [];
 let lastId = 0;
 let queue = Promise.resolve();
@@ -44,7 +44,7 @@ function choose(files) {
   }));
   sendings = [...chosen, ...sendings];
   showSendings();
-  // Files are sent one after another, because a single upload can use the whole bandwidth.
+  // Files are sent one after another, because a single upload can use all the bandwidth.
   for (const sending of chosen) queue = queue.then(() => send(sending));
 }
 
@@ -63,7 +63,7 @@ async function send(sending) {
       } catch (error) {
         if (!(error instanceof TypeError)) throw error;
         if (tries === TRIES) throw new ApiError(0, "S3 cannot be reached. Check the network, and try again.");
-        // The upload waits for the connection. The signed form can be reused for the same object key.
+        // The upload waits until the connection is back. The signed form can be reused for the same object key.
         reportLost();
         sending.step = "asking";
         showSendings();
@@ -86,10 +86,10 @@ async function send(sending) {
   showSendings();
 }
 
-/** Requests a signed upload form. A retry is safe, because an unused form has no effect. */
+/** Requests a signed upload form. Repeating this request is safe, because an unused form has no effect. */
 const signed = (file) => post("uploads", { filename: file.name, size: file.size }, { again: true });
 
-/** Sends the file with XMLHttpRequest, which reports progress. Throws a TypeError if there is no response. */
+/** Sends the file with XMLHttpRequest, which reports progress. Throws a TypeError if S3 does not respond. */
 function transfer(sending, { url, fields }) {
   const body = new FormData();
   for (const [name, value] of Object.entries(fields)) body.append(name, value);
@@ -191,12 +191,12 @@ const watch = new Poll(async (signal) => {
 
 input.addEventListener("change", () => {
   choose(input.files);
-  // If the input were not cleared, choosing the same file again would not fire a change event.
+  // If the input is not cleared, choosing the same file again fires no change event.
   input.value = "";
 });
 
 const bringsFiles = (event) => event.dataTransfer.types.includes("Files");
-// By default, a browser replaces the page with a file dropped outside the drop area.
+// By default, the browser would open a file that is dropped outside the drop area, and leave the page.
 addEventListener("dragover", (event) => {
   if (!bringsFiles(event)) return;
   event.preventDefault();
@@ -211,7 +211,7 @@ addEventListener("drop", (event) => {
   if (drop.contains(event.target)) choose(event.dataTransfer.files);
 });
 
-// --- Recent uploads --------------------------------------------------------------------------------------------------
+// --- List ------------------------------------------------------------------------------------------------------------
 
 const list = new Listing({
   what: "uploads",

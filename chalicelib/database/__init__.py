@@ -1,8 +1,10 @@
-"""Updates MySQL's tables and the functions' database user. Each deploy does this before the new functions go live.
+"""Updates the MySQL tables and the database user of the Lambda functions.
 
-The numbered files in ``migrations/`` define the tables. Each file runs once, in order, and only adds to the database,
-so the old functions keep working. A statement ends with a semicolon at the end of a line. MySQL commits statements one
-by one. The table ``cafe_migrations`` counts completed statements, so a failed migration resumes where it stopped.
+Each deploy runs the migrations before the new code goes live. The numbered files in ``migrations/`` define the tables.
+Each migration file runs once, in numerical order. Migrations only add to the database, so the functions of the previous
+deploy keep working. Each SQL statement must end with a semicolon at the end of a line. MySQL commits each change to a
+table immediately, so a failed migration cannot be rolled back. The table ``cafe_migrations`` counts completed
+statements, so a failed migration resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -24,15 +26,15 @@ if TYPE_CHECKING:
     from pymysql.cursors import Cursor
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-# Changing a large table can take minutes, but waiting for a table that is in use must not.
+# A statement may run for 14 minutes to change a large table, but waits only one minute for a table that is in use.
 STATEMENT_SECONDS = 840
 TABLE_LOCK_SECONDS = 60
-# The functions' privileges. Importing an upload needs a temporary table.
+# The Lambda functions' database user has these privileges. The import of an upload uses a temporary table.
 RIGHTS = "SELECT, INSERT, UPDATE, CREATE TEMPORARY TABLES"
-# How long a deploy waits for another deploy's migration to finish.
+# A deploy waits at most this long for another deploy's migration to finish.
 LOCK_SECONDS = 60
 LOCK = "CONCAT('cafe_migrations.', MD5(DATABASE()))"
-# MySQL's error codes for a table, a column or a key that already exists.
+# MySQL returns these error codes if a table, column or key already exists.
 EXISTS_ALREADY = (1050, 1060, 1061)
 CREATE_HISTORY = """
     CREATE TABLE IF NOT EXISTS cafe_migrations (
@@ -42,7 +44,7 @@ CREATE_HISTORY = """
         ran_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP
     ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin
 """
-# The unique keys by which the import finds suppliers and beans. An older database may lack these keys.
+# The import uses these unique keys to find suppliers and beans. An older database may lack the unique keys.
 UNIQUE_KEYS = {
     "suppliers": ("suppliers_name", ("name",)),
     "beans": ("beans_identity", ("supplier_id", "type", "product_name")),
@@ -52,13 +54,14 @@ log = logger("database")
 
 
 class MigrationFailed(CafeError):
-    """A migration failed. The next deploy resumes at the statement that failed."""
+    """A migration failed. The next deploy resumes the migration at the failed statement."""
 
 
 def bring_up_to_date(secret: str, admin_secret: str | None) -> dict[str, list[str]]:
-    """Migrates the database of ``secret``, and sets the password and privileges of the functions' user.
+    """Migrates the database whose address and login are in the secret ``secret``.
 
-    ``admin_secret`` contains the administrator's login. If it is None, the functions' user runs the migrations and
+    The secret ``admin_secret`` contains the administrator's login. The administrator also sets the password and
+    privileges of the functions' database user. Without ``admin_secret``, the functions' user runs the migrations and
     must already have all privileges.
     """
     functions = Database.of_secret(clients.read_secret(secret))
@@ -71,10 +74,12 @@ def bring_up_to_date(secret: str, admin_secret: str | None) -> dict[str, list[st
 
 
 def migrate(connection: Connection[Any], folder: Path = MIGRATIONS) -> dict[str, list[str]]:
-    """Runs the migrations that have not run yet. Returns those that ``ran`` and a message for each ``missing`` key.
+    """Runs the migrations that have not run yet, and creates unique keys that are missing.
 
-    A unique key is missing if existing rows violate it. Only uploads need the unique keys. Raises ``MigrationFailed``,
-    or ``DatabaseUnavailable`` if another deploy's migration takes longer than a minute.
+    In the result, ``ran`` lists the migrations that ran, and ``missing`` has a message for each unique key that could
+    not be created. A unique key usually cannot be created because existing rows violate it. Only the import of uploads
+    needs the unique keys. Raises ``MigrationFailed`` if a statement fails, or ``DatabaseUnavailable`` if another
+    deploy's migration takes longer than a minute.
     """
     with connection.cursor() as cursor, _migration_lock(cursor):
         cursor.execute("SET SESSION lock_wait_timeout = %s", (TABLE_LOCK_SECONDS,))
@@ -88,9 +93,9 @@ def migrate(connection: Connection[Any], folder: Path = MIGRATIONS) -> dict[str,
 
 
 def grant_access(connection: Connection[Any], database: Database) -> None:
-    """Creates or updates ``database.user`` with its password and the functions' privileges."""
+    """Creates or updates the user ``database.user``, and sets the user's password and privileges."""
     login = (database.user, database.password)
-    # GRANT treats the database's name as a pattern, in which "_" matches any character.
+    # GRANT treats the database name as a pattern, in which an unescaped "_" matches any character.
     pattern = database.name.replace("_", r"\_")
     with connection.cursor() as cursor:
         cursor.execute("CREATE USER IF NOT EXISTS %s@'%%' IDENTIFIED BY %s", login)
@@ -100,7 +105,10 @@ def grant_access(connection: Connection[Any], database: Database) -> None:
 
 @contextmanager
 def _migration_lock(cursor: Cursor) -> Iterator[None]:
-    """Prevents two deploys from migrating a database at the same time. Closing the connection releases the lock."""
+    """Prevents two deploys from migrating a database at the same time.
+
+    If the migration fails, closing the database connection releases the lock.
+    """
     cursor.execute(f"SELECT GET_LOCK({LOCK}, %s)", (LOCK_SECONDS,))
     if cursor.fetchone() != (1,):
         raise DatabaseUnavailable("another deploy is migrating this database: try again in a moment")
@@ -109,7 +117,7 @@ def _migration_lock(cursor: Cursor) -> Iterator[None]:
 
 
 def _run(connection: Connection[Any], cursor: Cursor, file: Path, done: dict[str, tuple[int, str]]) -> bool:
-    """Runs the statements in ``file`` that have not run yet. Returns whether any statement ran."""
+    """Runs the SQL statements in ``file`` that have not run yet. Returns whether any statement ran."""
     statements = split(file.read_text(encoding="utf-8"))
     before, digest = done.get(file.stem, (0, _digest([])))
     if _digest(statements[:before]) != digest:
@@ -135,7 +143,7 @@ def _execute(cursor: Cursor, statement: str, where: str, first: bool) -> None:
     except MySQLError as error:
         if error.args[0] in clients.TRANSIENT:
             raise
-        # The previous run may have stopped between executing the statement and counting it.
+        # An "already exists" error is ignored if the previous run stopped before it counted this statement.
         if not (first and error.args[0] in EXISTS_ALREADY):
             raise MigrationFailed(f"{where}: {error.args[-1]}") from error
 
@@ -157,7 +165,7 @@ def _add_unique_key(cursor: Cursor, table: str) -> Iterator[str]:
 
 
 def split(text: str) -> list[str]:
-    """Splits an SQL file's text into statements, and drops comments."""
+    """Splits the text of an SQL file into statements and removes comments."""
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("--")]
     return [statement.strip() for statement in re.split(r";[ \t]*(?:\n|$)", "\n".join(lines)) if statement.strip()]
 

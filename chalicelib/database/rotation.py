@@ -1,7 +1,9 @@
-"""Rotates the functions' database password. Secrets Manager calls ``rotate`` once for each of four steps.
+"""Rotates the Lambda functions' database password.
 
-Two database users take turns: a rotation sets a new password for the user that is not in use. A function that read the
-secret before a rotation can still connect until the next one. The password in the secret always works.
+Secrets Manager calls ``rotate`` for each of the four steps of a rotation. The secret alternates between two database
+users. Each rotation sets a new password for the user that is not in use, and then writes that user and password to the
+secret. A function that read the secret before a rotation can still connect until the next rotation. The password in the
+secret always works.
 """
 
 from __future__ import annotations
@@ -25,9 +27,10 @@ log = logger("rotation")
 
 
 def rotate(event: dict[str, Any], manager: Any, secret: str, admin_secret: str) -> None:
-    """Performs one step of a rotation. Secrets Manager may repeat a step. ``manager`` is a Secrets Manager client.
+    """Performs one step of a password rotation. Secrets Manager may repeat a step.
 
-    If this raises ``Unavailable`` or ``DatabaseRefused``, Secrets Manager retries the step.
+    ``manager`` is a Secrets Manager client. If ``rotate`` raises ``Unavailable`` or ``DatabaseRefused``, Secrets
+    Manager retries the step.
     """
     if event["SecretId"] != secret:
         raise ValueError(f"this function can rotate only {secret}")

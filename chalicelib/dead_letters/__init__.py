@@ -1,5 +1,5 @@
-"""Dead letters: messages that failed permanently. A person can list and redrive them.
+"""Dead letters are messages that failed permanently. Managers can list and redrive dead letters.
 
-The queue ``orders-dead`` contains orders that ``store_orders`` failed to store five times. The queue ``failures``
-contains four other kinds of message, which the module ``letters`` describes.
+The queue ``orders-dead`` contains orders that the function ``store_orders`` could not store in five attempts. The queue
+``failures`` contains other failed messages, whose formats ``letters.py`` describes.
 """

@@ -1,4 +1,4 @@
-"""The destinations of redriven dead letters. Each class redrives one kind of letter."""
+"""Sends dead letters back to their destinations. Each class redrives one kind of dead letter."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from chalicelib.orders import announce
 RECORDS_AT_ONCE = 100
 STREAM_PAGES = 20
 
-# A function that returns the client for a service.
+# A function of this type returns the AWS client for a service name.
 Aws = Callable[[str], Any]
 
 
 class CannotRedrive(CafeError):
-    """A dead letter cannot be redriven. The error's message says why."""
+    """Raised if a dead letter cannot be redriven. The error's message contains the reason."""
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """An asynchronous invocation of a Lambda function."""
+    """Redrives a dead letter by invoking a Lambda function asynchronously."""
 
     function: str
     event: dict[str, Any]
@@ -38,7 +38,7 @@ class Invocation:
 
 @dataclass(frozen=True)
 class Publication:
-    """A notification to publish to a topic."""
+    """Redrives a dead letter by publishing a notification to an SNS topic."""
 
     topic: str
     notification: Notification
@@ -49,7 +49,7 @@ class Publication:
 
 @dataclass(frozen=True)
 class Execution:
-    """An execution to start on a state machine."""
+    """Redrives a dead letter by starting an execution of a state machine."""
 
     machine: str
     name: str
@@ -64,7 +64,7 @@ class Execution:
 
 @dataclass(frozen=True)
 class StreamPart:
-    """A range of records in the orders stream, with new orders to announce. The stream keeps records for 24 hours."""
+    """Redrives a dead letter by announcing the new orders in a range of records from the orders table's stream."""
 
     stream: str
     shard: str
@@ -77,7 +77,7 @@ class StreamPart:
             records = self._read(aws("dynamodbstreams"))
         except ClientError as error:
             if error.response["Error"]["Code"] in ("TrimmedDataAccessException", "ResourceNotFoundException"):
-                why = "these changes are over 24 hours old and no longer in the stream; the orders are stored"
+                why = "the orders are stored, but their changes are no longer in the stream after 24 hours"
                 raise CannotRedrive(why) from error
             raise
         new = [each for each in records if each["eventName"] == "INSERT"]
@@ -104,10 +104,10 @@ class StreamPart:
             iterator = answer.get("NextShardIterator")
             if iterator is None:
                 break
-        raise CannotRedrive("the stream did not return all of these changes")
+        raise CannotRedrive("the stream did not return all changes in this batch")
 
     def _as_event(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Converts a record from the stream's API to the format in which Lambda passes records to a function."""
+        """Converts a record from the DynamoDB Streams API to the format of a record in a Lambda event."""
         moment = record["dynamodb"]["ApproximateCreationDateTime"].timestamp()
         change = {**record["dynamodb"], "ApproximateCreationDateTime": moment}
         return announce.announced_part({**record, "eventSourceARN": self.stream, "dynamodb": change})

@@ -1,8 +1,9 @@
 """Parses SQS messages into dead letters, each with a description for people and a destination for a redrive.
 
-A message is an order or one of four other kinds: an event that a function failed on, with the error; a notification
-that SNS could not deliver; the position of a batch in the orders stream; or a report's scheduled start. This module
-does not call AWS.
+A message in the orders' dead-letter queue contains an order. A message in the failures queue has one of four formats.
+Lambda sends an event that a function failed on, or the position of a failed batch in the orders table's stream. SNS
+sends a notification that it could not deliver. EventBridge Scheduler sends a scheduled report that it could not start.
+This module does not call AWS.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from chalicelib.timeline import timestamp
 
 TEXT_CHARACTERS = 300
 NAMES_SHOWN = 3
-# EventBridge Scheduler replaces this placeholder with an id.
+# EventBridge Scheduler replaces this placeholder with the execution's id.
 EXECUTION_ID = "<aws.scheduler.execution-id>"
 LINK = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 
@@ -45,10 +46,10 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class Origins:
-    """The stage's own resources. A letter about any other resource has the kind ``unknown``.
+    """Identifies the resources of a deployment stage. A dead letter about any other resource has the kind ``unknown``.
 
-    ``announce`` is the name of the function that reads the stream. ``topics`` and ``functions`` map ARNs and names to
-    kinds of dead letter, and ``machines`` maps ARNs to kinds of report.
+    ``announce`` is the name of the Lambda function that reads the orders table's stream. ``topics`` maps ARNs to kinds
+    of dead letter, and ``functions`` maps names to kinds of dead letter. ``machines`` maps ARNs to kinds of report.
     """
 
     stream: str
@@ -73,8 +74,9 @@ class Origins:
 class Letter:
     """A message that failed permanently.
 
-    ``since`` is when the message failed or, if that is unknown, when it was sent. ``tries`` is None if unknown.
-    ``destination`` is None if it is unknown or the letter is an order, because orders return to their queue in batches.
+    ``since`` is the time of the failure or, for an order, the time at which the order was sent. ``tries`` is the number
+    of attempts, or None if the number is unknown. ``destination`` is None for a dead letter of unknown origin.
+    ``destination`` is also None for an order, because a redrive sends orders back to their queue in batches.
     """
 
     id: str
@@ -88,7 +90,7 @@ class Letter:
     correlation_ids: tuple[str, ...] = ()
 
     def shown(self) -> dict[str, Any]:
-        """Returns the fields that the API shows."""
+        """Returns the dead letter's fields for the API's response."""
         names = ("id", "kind", "what", "since", "why", "tries")
         return {name: getattr(self, name) for name in names}
 
@@ -105,7 +107,7 @@ def read_order(message: Message) -> Letter:
         what, why = "a message that is not an order", str(error)
     else:
         what = f"order {order.order_id} of customer {order.customer_id}"
-        why = "store_orders failed on the whole batch: see its log"
+        why = "the function store_orders failed on the whole batch: see the function's log"
     tries = given.get("tries", {}).get("StringValue", "")
     return Letter(
         id=message["MessageId"],
@@ -113,7 +115,8 @@ def read_order(message: Message) -> Letter:
         what=_text(what),
         since=_moment(given.get("sent", {}).get("StringValue")) or _sent(message),
         why=_text(given.get("reason", {}).get("StringValue") or why),
-        # SQS moves a message here after its last try. SQS's own count would include every listing of dead letters.
+        # If the attribute ``tries`` is missing, SQS itself moved the message to the dead-letter queue after the last
+        # attempt. SQS's own receive count would include every listing of dead letters.
         tries=int(tries) if re.fullmatch("[0-9]{1,9}", tries) else store.TRIES,
         body=message["Body"],
         correlation_ids=_without_none(correlation.of_sqs(message)),
@@ -121,7 +124,7 @@ def read_order(message: Message) -> Letter:
 
 
 def read_failure(message: Message, origins: Origins) -> Letter:
-    """Parses a message from the failures queue. A message in any other format becomes an ``unknown`` letter."""
+    """Parses a message from the failures queue. A message in an unknown format gets the kind ``unknown``."""
     try:
         content = json.loads(message["Body"])
     except (ValueError, RecursionError):
@@ -142,7 +145,7 @@ def read_failure(message: Message, origins: Origins) -> Letter:
         kind="unknown",
         what="a message in an unknown format",
         since=_sent(message),
-        why="no part of this stage sends messages in this format",
+        why="this deployment stage does not send messages in this format",
         tries=None,
         body=message["Body"],
     )
@@ -151,7 +154,7 @@ def read_failure(message: Message, origins: Origins) -> Letter:
 def _read_invocation(message: Message, content: dict[str, Any], origins: Origins) -> Letter | None:
     """https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html"""
     payload, context = content["requestPayload"], content["requestContext"]
-    # The ARN may end in a version.
+    # The function's ARN may end in a version.
     function = context["functionArn"].split(":function:")[-1].split(":")[0]
     if function not in origins.functions:
         return None
@@ -160,15 +163,15 @@ def _read_invocation(message: Message, content: dict[str, Any], origins: Origins
     given = [error.get("errorType"), error.get("errorMessage")] if isinstance(error, dict) else []
     why = ": ".join(str(each) for each in given if each)
     if context.get("condition") == "EventAgeExceeded":
-        why = "it expired before the function could run" + (f"; {why}" if why else "")
-    # Lambda invokes a redriven batch asynchronously and ignores the returned list of failed records.
+        why = "the event expired before the function could run" + (f"; {why}" if why else "")
+    # Lambda invokes a redriven batch asynchronously, and then ignores the returned list of failed records.
     event = {**payload, "redriven": True} if kind == "announcement" else payload
     return Letter(
         id=message["MessageId"],
         kind=kind,
         what=_text(_describe_event(kind, payload, function)),
         since=_moment(content.get("timestamp")) or _sent(message),
-        why=_text(why or "the function reported no error: see its log"),
+        why=_text(why or "the function failed without reporting an error: see the function's log"),
         tries=whole_number(context.get("approximateInvokeCount")),
         body=message["Body"],
         destination=Invocation(function, event),
@@ -230,7 +233,7 @@ def _read_publication(message: Message, content: dict[str, Any], origins: Origin
     subject = str(content.get("Subject") or "")
     notification = Notification(
         kind=attributes.get("kind") or ("alarm" if kind == "alarm" else "other"),
-        # Like the inbox, a redrive uses the message's id as the key of a notification that has no key.
+        # If a notification has no key, its message id is the key, as in the inbox.
         key=attributes.get("key") or content["MessageId"],
         subject=subject,
         message=content["Message"],
@@ -245,7 +248,7 @@ def _read_publication(message: Message, content: dict[str, Any], origins: Origin
         kind=kind,
         what=_text(f"{kind} {_describe_notification(content)}"),
         since=_moment(content.get("Timestamp")) or _sent(message),
-        why=_text("SNS could not deliver it to a subscriber" + (f": {reason}" if reason else "")),
+        why=_text("SNS could not deliver the message to a subscriber" + (f": {reason}" if reason else "")),
         tries=None,
         body=message["Body"],
         destination=Publication(topic, notification),
@@ -266,7 +269,7 @@ def _read_position(message: Message, content: dict[str, Any], origins: Origins) 
         kind="stream",
         what=_text(f"{counted(size, 'change')} of the orders table" + (f", the first at {first}" if first else "")),
         since=_moment(content.get("timestamp")) or _sent(message),
-        why=_text(f"announce_orders failed on the whole batch ({context.get('condition')}): see its log"),
+        why=_text(f"{context.get('condition')}: The function announce_orders failed on the whole batch; see its log"),
         tries=whole_number(context.get("approximateInvokeCount")),
         body=message["Body"],
         destination=StreamPart(origins.stream, shard, start, end, origins.announce),
@@ -285,11 +288,11 @@ def _read_execution(message: Message, content: dict[str, Any], origins: Origins)
         kind="report",
         what=_text(f"the scheduled {origins.machines[content['StateMachineArn']]} report {name}"),
         since=_moment(given.get("SCHEDULED_TIME")) or _sent(message),
-        why=_text(f"it could not be started: {why}" if why else "it could not be started"),
+        why=_text(f"the report could not be started: {why}" if why else "the report could not be started"),
         tries=int(retries) + 1 if re.fullmatch("[0-9]{1,9}", retries) else None,
         body=message["Body"],
         destination=Execution(content["StateMachineArn"], name, content["Input"]),
-        # A scheduled execution has no request, so its name is its correlation id.
+        # No request started a scheduled execution, so the execution's name is the correlation id.
         correlation_ids=_without_none(name),
     )
 
@@ -298,7 +301,7 @@ def _read_execution(message: Message, content: dict[str, Any], origins: Origins)
 
 
 def _text(text: str) -> str:
-    """Returns ``text`` on one line, shortened to 300 printable characters and without links, which are secret."""
+    """Converts ``text`` to one line of at most 300 printable characters, without links, which are secret."""
     line = LINK.sub("(a link)", text[: 10 * TEXT_CHARACTERS])
     line = "".join(character if character.isprintable() else "?" for character in " ".join(line.split()))
     return (line if len(line) <= TEXT_CHARACTERS else line[: TEXT_CHARACTERS - 1] + "…") or "no text"

@@ -1,4 +1,4 @@
-"""The list of dead letters, oldest first."""
+"""Lists dead letters, oldest first."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from chalicelib.dead_letters.destinations import Aws
 from chalicelib.dead_letters.queue import open_queues
 from chalicelib.settings import Settings
 
-# Maximum number of letters to read. SQS returns letters in no order, so the oldest letter may be the last one read.
+# Maximum number of dead letters to read. SQS returns messages in no particular order, so the oldest may come last.
 LETTERS_READ = 1_000
-# Reading stops after this many seconds, so that the last AWS call ends before API Gateway's time-out of 29 seconds.
+# Maximum time in seconds to read dead letters. The last AWS call must end before API Gateway's time-out (29 seconds).
 SECONDS = 8
-# How long SQS hides a received letter from other requests.
+# Visibility time-out in seconds for dead letters that a list request receives.
 HIDDEN_SECONDS = 30
 
 
 def oldest(limit: int, *, settings: Settings, aws: Aws, clock: Callable[[], float] = time.monotonic) -> dict[str, Any]:
     """Returns ``{"deadLetters": [{"id", "kind", "what", "since", "why", "tries"}], "total"}``, oldest first.
 
-    ``total`` is exact if all letters could be read, and SQS's estimate otherwise.
+    ``total`` is exact if all dead letters could be read, and is SQS's estimate otherwise.
     """
     end = clock() + SECONDS
     queues = open_queues(settings, aws("sqs"), HIDDEN_SECONDS)

@@ -1,7 +1,7 @@
-"""The two dead-letter queues, as an API request uses them.
+"""Receives, deletes and releases the messages in the two dead-letter queues.
 
-SQS shows a message only by delivering it, so a request receives all letters, then releases those that it does not
-delete. If two requests run at the same time, each receives some of the letters and hides them from the other.
+SQS can show a message only by delivering it. An API request therefore receives all dead letters, and finally releases
+the ones that it did not delete. If two requests run at the same time, each request sees only some of the dead letters.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class DeadLetterQueue:
         self._sqs = sqs
         self._hidden_seconds = hidden_seconds
         self._read = read
-        # The latest receipt handle of each held message, keyed by message id.
+        # This dictionary maps the id of each held message to the message's latest receipt handle.
         self._held: dict[str, str] = {}
 
     def take(self, in_time: Callable[[], bool]) -> Iterator[list[Letter]]:
-        """Yields all visible letters in lists of up to ten, while ``in_time`` returns True."""
+        """Yields all visible dead letters in lists of up to ten, while ``in_time`` returns True."""
         while in_time():
             messages = self._receive(0)
             if not messages and self._depth()[0]:
@@ -58,7 +58,7 @@ class DeadLetterQueue:
         return messages
 
     def delete(self, ids: Collection[str]) -> set[str]:
-        """Deletes letters, with one retry. Returns the ids of letters that could not be deleted."""
+        """Deletes dead letters, with one retry. Returns the ids of dead letters that could not be deleted."""
         remaining = set(ids)
         for _ in range(2):
             batch = sorted(remaining)
@@ -71,19 +71,19 @@ class DeadLetterQueue:
         return remaining
 
     def release(self) -> None:
-        """Makes all held letters visible to other requests."""
+        """Makes all held dead letters visible to other requests."""
         failures = queues.delay(self._sqs, self._url, [(handle, 0) for handle in self._held.values()])
         for error in failures.values():
-            # The letter becomes visible anyway when its visibility time-out ends.
+            # The dead letter becomes visible anyway when its visibility time-out ends.
             log.warning("dead letter not released", extra={"reason": str(error)})
 
     @property
     def held(self) -> int:
-        """The number of letters that were received and not deleted."""
+        """The number of dead letters that were received but not deleted."""
         return len(self._held)
 
     def count(self) -> int:
-        """Returns SQS's estimate of the number of letters, including those that another request holds."""
+        """Returns SQS's estimate of the number of dead letters, including those that other requests hold."""
         return sum(self._depth())
 
     @aws_errors()

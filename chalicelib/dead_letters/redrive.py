@@ -1,8 +1,8 @@
-"""Redrives dead letters: sends them back to where they came from, and then deletes them.
+"""Sends dead letters back to where they came from, and then deletes them from the dead-letter queues.
 
-If a redrive is interrupted between sending and deleting, the next redrive sends the letter again. Sending a letter
-twice is harmless: the receivers recognise an order's ``orderID``, a notification's key, an upload's sequencer and a
-report's execution name.
+If a redrive is interrupted between sending and deleting, the next redrive sends the dead letter again. Sending a dead
+letter twice is harmless, because the receiver ignores a repeated order, notification, upload or report. Receivers
+detect repetitions by the ``orderID``, the notification's key, the S3 sequencer or the execution's name.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from chalicelib.settings import Settings
 
 IDS = 100
 MESSAGE_ID = re.compile(r"[A-Za-z0-9-]{1,100}")
-# Maximum number of kept letters that a response lists.
+# Maximum number of kept dead letters that a response lists.
 KEPT_SHOWN = 100
-# A redrive stops after this many seconds, so that the last AWS call ends before API Gateway's time-out of 29 seconds.
+# Maximum time in seconds of a redrive. The last AWS call must end before API Gateway's time-out (29 seconds).
 SECONDS = 10
-# How long SQS hides a received letter from other requests, which is longer than a redrive can take.
+# Visibility time-out in seconds for dead letters that a redrive receives, which is longer than a redrive can take.
 HIDDEN_SECONDS = 90
 
 log = logger("dead_letters")
 
 
 def parse(body: Any) -> frozenset[str] | None:
-    """Returns the ids in a request's JSON body, or None if all letters are requested. Raises ``InvalidRequest``."""
+    """Returns the ids in a request's JSON body, or None for all dead letters. Raises ``InvalidRequest``."""
     fields = Fields.of_body(body, ("ids",), of="a redrive", expected="an object, or nothing")
     ids = fields.get("ids", [])
     if "ids" in fields and (not isinstance(ids, list) or not 1 <= len(ids) <= IDS):
-        fields.refuse("ids", f"must be a list of 1 to {IDS} ids, or be left out to redrive all letters")
+        fields.refuse("ids", f"must be a list of 1 to {IDS} ids; leave it out to redrive all dead letters")
     elif any(not isinstance(each, str) or not MESSAGE_ID.fullmatch(each) for each in ids):
-        fields.refuse("ids", "each must be the id of a dead letter, 1 to 100 characters of A-Z, a-z, 0-9 and -")
+        fields.refuse("ids", "must contain only ids of dead letters: 1 to 100 characters of A-Z, a-z, 0-9 and -")
     fields.check()
     return frozenset(ids) if "ids" in fields else None
 
@@ -51,10 +51,11 @@ def parse(body: Any) -> frozenset[str] | None:
 def redrive(
     ids: frozenset[str] | None, *, settings: Settings, aws: Aws, clock: Callable[[], float] = time.monotonic
 ) -> dict[str, Any]:
-    """Redrives letters by ``ids``, or all letters. Returns ``{"redriven", "kept": [{"id", "what", "why"}], "left"}``.
+    """Redrives the dead letters with the given ``ids``, or all dead letters if ``ids`` is None.
 
-    A letter that cannot be redriven is kept in its queue. ``left`` counts the letters that remain in the queues because
-    they were kept, were not in ``ids``, or arrived too late.
+    Returns ``{"redriven", "kept": [{"id", "what", "why"}], "left"}``. A dead letter that cannot be redriven is kept in
+    its queue. ``left`` is the number of dead letters that remain because they were kept, not requested or not reached
+    in time.
     """
     end = clock() + SECONDS
     run = _Redrive(ids, settings.orders_queue_url, aws, lambda: clock() < end)
@@ -66,7 +67,7 @@ def redrive(
                 for letters in queue.take(run.goes_on):
                     run.handle(letters, queue)
         except Unavailable:
-            # A response that covers only some of the letters is better than an error.
+            # A response about some of the dead letters is more useful than an error.
             if not run.done and not run.kept:
                 raise
             saw_all = False
@@ -80,7 +81,7 @@ def redrive(
 
 @dataclass
 class _Redrive:
-    """One redrive. ``done`` contains the ids of redriven letters, and ``kept`` describes the letters that were not."""
+    """The state of one redrive. ``done`` contains the ids of redriven dead letters, and ``kept`` describes failures."""
 
     ids: frozenset[str] | None
     orders_url: str
@@ -90,24 +91,25 @@ class _Redrive:
     kept: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def goes_on(self) -> bool:
-        """Returns whether time is left and not all requested letters have been found."""
+        """Returns True if time is left and some requested dead letters have not been found yet."""
         return self.in_time() and (self.ids is None or not self.ids <= self.done | self.kept.keys())
 
     def handle(self, letters: list[Letter], queue: DeadLetterQueue) -> None:
-        """Sends and deletes those of ``letters`` that were requested, and records each outcome."""
+        """Sends and deletes the requested dead letters among ``letters``, and records each outcome."""
         requested = [each for each in letters if self.ids is None or each.id in self.ids]
-        # SQS may redeliver a letter that this redrive has already sent. Such a letter is deleted but not sent again.
+        # SQS may redeliver a dead letter that this redrive has already sent. The redelivered dead letter is deleted but
+        # not sent again.
         new = [each for each in requested if each.id not in self.done]
         reasons = self._send(new)
         sent = [each.id for each in requested if each.id not in reasons]
         undeleted = queue.delete(sent)
         self.done |= {each.id for each in new if each.id not in reasons}
-        reasons |= dict.fromkeys(undeleted, "it was redriven but could not be deleted, so it also remains here")
+        reasons |= dict.fromkeys(undeleted, "the dead letter was redriven but could not be deleted")
         for letter in new:
             self._note(letter, reasons.get(letter.id))
 
     def _send(self, letters: list[Letter]) -> dict[str, str]:
-        """Sends letters to their destinations. Returns the reason for each letter that was not sent, keyed by id."""
+        """Sends dead letters to their destinations. Returns the reason for each failure, keyed by dead letter id."""
         reasons = self._send_orders([each for each in letters if each.kind == "order"])
         for letter in letters:
             if letter.kind != "order" and (reason := self._send_one(letter)):
@@ -130,12 +132,13 @@ class _Redrive:
         except (ClientError, Unavailable, CannotRedrive) as error:
             return _reason(error)
         except (ParamValidationError, UnicodeError):
-            # Someone wrote or changed this message by hand. The other letters must still be redriven.
-            return "it looks like a dead letter, but AWS rejects its content"
+            # A message that a person wrote manually may be invalid, but must not stop the redrive.
+            return "the message has the format of a dead letter, but AWS rejects its content"
         return None
 
     def _note(self, letter: Letter, reason: str | None) -> None:
-        # The log record's correlationId is that of the redrive request, so the letter's ids need their own field.
+        # The log record's ``correlationId`` belongs to the redrive request, so the dead letter's ids need a separate
+        # field.
         about = {"kind": letter.kind, "what": letter.what, correlation.NAMES: letter.correlation_ids}
         extra: dict[str, Any] = {"messageId": letter.id, **about}
         if reason is None:

@@ -1,4 +1,4 @@
-"""Announces new orders, read from the table's stream, to the subscribers, or sends them to the failures queue."""
+"""Announces new orders from the orders table's stream, and sends failed announcements to the failures queue."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from chalicelib.logs import logger
 from chalicelib.notifications import Notification, Publish, counted, one_line
 from chalicelib.timeline import timestamp
 
-# While SNS is unavailable, an order remains in the stream for this many seconds, and later orders wait behind it.
+# Maximum time in seconds to retry an order while SNS is unavailable. Later orders wait in the stream.
 PATIENCE_SECONDS = 120
-# Long enough for a call to SNS and, if that fails, a call to SQS, both with retries.
+# Time in seconds that is enough for one call to SNS and one call to SQS, including retries.
 ANNOUNCEMENT_SECONDS = 30
-# SNS's error codes for a message whose content it refuses. SNS may still accept other messages.
+# SNS returns these error codes if it refuses a message's content. SNS may still accept other messages.
 REFUSED_CONTENT = ("InvalidParameter", "InvalidParameterValue", "ParameterValueInvalid", "ValidationException")
 
 log = logger("orders")
 
 Record = dict[str, Any]
-# A function that sets records aside because of an error, and returns the records that it could not set aside.
+# A function of this type moves records to the failures queue, and returns the records that it could not move.
 SetAside = Callable[[Sequence[Record], Exception], list[Record]]
 
 
@@ -39,25 +39,26 @@ def announce_orders(
     now: datetime,
     seconds_left: Callable[[], float],
 ) -> dict[str, Any]:
-    """Publishes one notification for all new orders in a batch from the stream. Ignores changed and deleted orders.
+    """Publishes one notification for all new orders in a batch from the stream. Ignores changed or deleted orders.
 
-    Returns ``{"batchItemFailures": [{"itemIdentifier": sequence number}]}`` with the first unfinished record.
-    The stream redelivers that record and all later records. None of these records has been announced.
+    Returns ``{"batchItemFailures": [{"itemIdentifier": sequence number}]}`` with the first unfinished record. The
+    stream redelivers the unfinished record and all later records, none of which has been announced.
 
-    - After a temporary error, an order is retried until it is two minutes old, and then set aside.
-    - If SNS refuses a message's content, the batch is halved until the bad order is alone. That order is set aside,
-      and the other orders are announced.
-    - After any other error a retry does not help, so all remaining orders are set aside.
+    An order that cannot be announced is set aside, which means that it is moved to the failures queue. After a
+    temporary error, an order is retried until it is two minutes old, and is then set aside. If SNS refuses a message's
+    content, the batch is split until the bad order is alone. Only the bad order is then set aside. After any other
+    error, all remaining orders are set aside, because a retry would not help.
 
-    A redrive sends an event with ``"redriven": true`` and ignores the result. If orders are left over, this function
-    raises ``Unavailable``. Lambda then retries twice and finally sends the event to the failures queue.
+    A redrive sends an event with ``"redriven": true`` and ignores the result. If a redriven order cannot be announced
+    or set aside, this function raises ``Unavailable``. Lambda then retries the event twice and finally sends it to the
+    failures queue.
     """
     is_redriven = event.get("redriven") is True
     new = [record for record in event["Records"] if record.get("eventName") == "INSERT"]
     patience_end = 0 if is_redriven else now.timestamp() - PATIENCE_SECONDS
     left = _announce(new, publish, set_aside, patience_end, seconds_left)
     if left and is_redriven:
-        raise Unavailable(f"{counted(len(left), 'order')} could not be announced or set aside")
+        raise Unavailable(f"{counted(len(left), 'order')} could not be announced or sent to the failures queue")
     return {"batchItemFailures": [{"itemIdentifier": left[0]["dynamodb"]["SequenceNumber"]}] if left else []}
 
 
@@ -68,7 +69,7 @@ def _announce(
     patience_end: float,
     seconds_left: Callable[[], float],
 ) -> list[Record]:
-    """Announces the orders in ``records``. Returns the unfinished records.
+    """Announces the orders in ``records``. Returns the records that were neither announced nor set aside.
 
     If SNS is unavailable, records that were written before ``patience_end`` are set aside.
     """
@@ -103,9 +104,10 @@ def _announce(
 
 
 def _set_unreadable_aside(records: list[Record], set_aside: SetAside) -> tuple[list[Record], list[Record]]:
-    """Returns the records that can be announced now and the records that the stream must redeliver.
+    """Moves malformed records to the failures queue. Returns the valid records and the records to redeliver.
 
-    If a broken record cannot be set aside, later records must not be announced, because they will be redelivered.
+    If a malformed record cannot be set aside, the stream redelivers all later records, so they must not be announced
+    yet.
     """
     readable: list[Record] = []
     for index, record in enumerate(records):
@@ -128,7 +130,7 @@ def _announcement(records: list[Record]) -> Notification:
         subject=new_orders,
         message=f"{new_orders}:\n" + "\n".join(map(_line, records)),
         sms=new_orders,
-        # Orders from one request have the same correlation id.
+        # Duplicates are removed, because orders from one request have the same correlation id.
         correlation_ids=tuple(dict.fromkeys(filter(None, map(correlation.of_order, records)))),
         facts={"outcome": "placed", "orderIDs": list(map(_order_id, records))},
     )
@@ -150,7 +152,7 @@ def _order_id(record: Record) -> str:
 
 
 def _about(record: Record) -> dict[str, Any]:
-    """Returns the fields that identify an order in a log record."""
+    """Returns the log fields that identify an order."""
     return {"orderID": _order_id(record), correlation.NAME: correlation.of_order(record)}
 
 
@@ -165,7 +167,7 @@ def _written_at(record: Record) -> float:
 
 
 def announced_part(record: Record) -> Record:
-    """Returns the parts of a record that an announcement needs: ids, customer and time."""
+    """Returns only the parts of a record that an announcement needs, such as the order id."""
     change = record["dynamodb"] if isinstance(record.get("dynamodb"), dict) else {}
     names = ("ApproximateCreationDateTime", "Keys", "SequenceNumber")
     part = {name: change[name] for name in names if name in change}
@@ -183,8 +185,8 @@ def announced_part(record: Record) -> Record:
 def set_aside_with(sqs: Any, url: str, context: Any, now: datetime) -> SetAside:
     """Returns a function that sends each order to the failures queue in a separate message.
 
-    The messages have the format in which Lambda reports an event that a function failed on, so that both are read and
-    redriven in the same way. ``context`` is the Lambda context.
+    The messages have Lambda's format for failed events, so that the same code can read and redrive all failures.
+    ``context`` is the Lambda context.
     """
 
     def set_aside(records: Sequence[Record], error: Exception) -> list[Record]:
@@ -202,9 +204,9 @@ def set_aside_with(sqs: Any, url: str, context: Any, now: datetime) -> SetAside:
 
 
 def _failure(record: Record, error: Exception, context: Any, now: datetime) -> dict[str, Any]:
-    """https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
+    """Returns a message in Lambda's format for failed events, without the number of attempts, which is unknown.
 
-    The number of attempts is left out, because the stream does not provide it.
+    See https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html for the format.
     """
     return {
         "version": "1.0",

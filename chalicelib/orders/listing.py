@@ -16,7 +16,7 @@ KEYS = 100
 
 @aws_errors()
 def get(order_id: str, *, dynamodb: Any, table: str) -> dict[str, Any]:
-    """Returns one order. Raises ``NotFound`` if no order has this id."""
+    """Returns one order. Raises ``NotFound`` if the order does not exist."""
     if ORDER_ID.fullmatch(order_id):
         answer = dynamodb.get_item(TableName=table, Key={"orderID": {"S": order_id}}, ConsistentRead=True)
         if "Item" in answer:
@@ -39,7 +39,7 @@ def newest(page: Page, since: date, *, dynamodb: Any, table: str, now: datetime 
 
 
 def stored_digests(order_ids: list[str], dynamodb: Any, table: str) -> dict[str, str]:
-    """Returns stored orders' digests, keyed by order id. Raises ``Unavailable`` if DynamoDB did not read every key."""
+    """Returns the digests of stored orders, keyed by order id. Raises ``Unavailable`` if DynamoDB skipped a key."""
     digests: dict[str, str] = {}
     for start in range(0, len(order_ids), KEYS):
         keys = [{"orderID": {"S": order_id}} for order_id in order_ids[start : start + KEYS]]
@@ -47,7 +47,7 @@ def stored_digests(order_ids: list[str], dynamodb: Any, table: str) -> dict[str,
         with aws_errors():
             answer = dynamodb.batch_get_item(RequestItems={table: request})
         if answer.get("UnprocessedKeys"):
-            raise Unavailable("the orders table is busy: send the request again in a moment")
+            raise Unavailable("the orders table is busy: try again in a moment")
         digests |= {item["orderID"]["S"]: item.get("digest", {}).get("S", "") for item in answer["Responses"][table]}
     return digests
 

@@ -1,4 +1,4 @@
-"""An order's content, its validation and its queue message."""
+"""Defines and validates an order, and converts it to and from a queue message."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from chalicelib.timeline import timestamp
 
 ITEMS_IN_ORDER = 100
 QUANTITY = 10_000
-# Maximum length of a user name in a user pool.
+# Maximum length of a Cognito user name.
 USER_NAME = 128
 ORDER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# Matches control characters, lone surrogates and two characters that SQS and SNS refuse because XML forbids them.
+# This pattern matches control characters, lone surrogates and two characters that SQS and SNS refuse.
 NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 NO_TEXT_OF_LINES = re.compile(r"(?![\n\t])" + NO_TEXT.pattern)
 
@@ -38,8 +38,8 @@ class Item:
 class Order:
     """An accepted order. Fields with ``compare=False`` are not part of the order's content.
 
-    ``placed_at`` is when the order was accepted, ``requested_by`` is the name of the user who sent it, and
-    ``correlation_id`` is the request's id.
+    ``placed_at`` is the time at which the order was accepted. ``requested_by`` is the name of the user who sent the
+    order. ``correlation_id`` is the request's correlation id.
     """
 
     order_id: str
@@ -70,22 +70,22 @@ class Order:
 
     @classmethod
     def from_json(cls, text: str) -> Order:
-        """Returns the order in a message body. Raises ``InvalidRequest`` for a body that ``to_json`` cannot write."""
+        """Parses an order from a message body. Raises ``InvalidRequest`` unless ``to_json`` can write the body."""
         try:
             content = json.loads(text)
         except (ValueError, RecursionError):
             raise InvalidRequest([Problem("body", "is not JSON")]) from None
         message = Fields.of_body(content, MESSAGE_FIELDS, of="an order", expected="an object")
-        # A message without an orderID would create a new order each time it is delivered.
+        # Without an orderID, each delivery of the message would create a new order.
         for name in ("orderID", "note"):
             if name not in message:
                 message.refuse(name, "is missing")
         if message.get("note") is None:
             message.values.pop("note", None)
-        # A message that was written by hand might contain no user name.
+        # A message that was added to the queue manually might contain no user name.
         requested_by, placed_at = message.get("requestedBy"), message.get("placedAt")
         if requested_by is not None and not _is_user_name(requested_by):
-            message.refuse("requestedBy", f"must be a name of up to {USER_NAME} characters")
+            message.refuse("requestedBy", f"must be a name (maximum {USER_NAME} characters)")
         if not _is_timestamp(placed_at):
             message.refuse("placedAt", "must be a time in UTC with microseconds")
         order = _read_order(message, placed_at)
@@ -94,9 +94,9 @@ class Order:
 
 
 def parse_order(value: Any, problems: list[Problem], place: str, placed_at: str) -> Order | None:
-    """Parses an order from a request's JSON. If it is invalid, adds its problems to ``problems`` and returns None.
+    """Parses an order from a request's JSON. If the order is invalid, adds to ``problems`` and returns None.
 
-    An order without an orderID gets a new one. ``place`` is the order's path in the body.
+    An order without an orderID gets a new id. ``place`` is the order's path in the request's body.
     """
     before = len(problems)
     expected = "an object with customerID and item or items"
@@ -106,14 +106,14 @@ def parse_order(value: Any, problems: list[Problem], place: str, placed_at: str)
 
 
 def _read_order(fields: Fields, placed_at: str) -> Order:
-    """Builds an order from ``fields``. The order is valid only if no field was refused."""
+    """Creates an order from ``fields``. The order is valid only if no problem is added to ``fields``."""
     order_id = fields.get("orderID")
     if "orderID" in fields and not (isinstance(order_id, str) and ORDER_ID.fullmatch(order_id)):
         fields.refuse("orderID", "must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -")
     customer_id = _read_text(fields, "customerID", 64)
     if "items" in fields:
         if "item" in fields or "quantity" in fields:
-            fields.refuse("items", "cannot be combined with item or quantity; leave those out")
+            fields.refuse("items", "cannot be combined with item or quantity; send either items or item")
         items = _read_items(fields)
     else:
         items = [_read_item(fields)]

@@ -26,7 +26,7 @@ log = logger("orders")
 
 
 def place(request: Request, *, aws: Callable[[str], Any], settings: Settings, now: datetime) -> dict[str, Any]:
-    """Sends a request's orders to the queue. Returns the response: one receipt, or ``{"orders": [receipt]}``."""
+    """Sends a request's orders to the queue. Returns one receipt, or ``{"orders": [receipt]}`` for a list."""
     body, key = rest.body(request), rest.idempotency_key(request)
     dynamodb = aws("dynamodb")
     with count_rejections(body):
@@ -43,13 +43,14 @@ def place(request: Request, *, aws: Callable[[str], Any], settings: Settings, no
 def parse(body: Any, now: datetime, key: str | None = None, requested_by: str | None = None) -> list[Order]:
     """Returns the orders in a request's JSON body, which is either one order or a list of 1 to 100 orders.
 
-    An order without an orderID gets an id derived from ``key``, the Idempotency-Key, or a random id without a key.
-    Raises ``InvalidRequest``, or ``Conflict`` if the only problem is that different orders share an id.
+    An order without an orderID gets an id that is derived from ``key``, the Idempotency-Key. Without a key, the id is
+    random. Raises ``Conflict`` if the only problem is that different orders share an id, and ``InvalidRequest`` if
+    there are other problems.
     """
     is_list = isinstance(body, list)
     given = body if is_list else [body]
     if is_list and not 1 <= len(given) <= ORDERS_IN_LIST:
-        raise InvalidRequest([Problem("orders", f"must be 1 to {ORDERS_IN_LIST} orders, not {len(given)}")])
+        raise InvalidRequest([Problem("orders", f"must contain 1 to {ORDERS_IN_LIST} orders, not {len(given)}")])
     problems: list[Problem] = []
     conflicts: list[Problem] = []
     placed_at = timestamp(now)
@@ -64,7 +65,7 @@ def parse(body: Any, now: datetime, key: str | None = None, requested_by: str | 
             order = replace(order, order_id=_id_from_key(key, index if is_list else None))
         first_index, first = first_by_id.setdefault(order.order_id, (index, order))
         if first != order:
-            message = f"is also the id of orders[{first_index}], which has different content"
+            message = f"is also the id of another order with different content, orders[{first_index}]"
             conflicts.append(Problem(f"orders[{index}].orderID", message))
         orders.append(order)
     if problems:
@@ -76,7 +77,7 @@ def parse(body: Any, now: datetime, key: str | None = None, requested_by: str | 
 
 @contextmanager
 def count_rejections(body: Any) -> Iterator[None]:
-    """Counts all of a request's orders as rejected if the request is refused. A list is refused as a whole."""
+    """Counts all orders in a request as rejected if the request is refused. A list of orders is refused as a whole."""
     try:
         yield
     except (InvalidRequest, Conflict):
@@ -96,16 +97,16 @@ def receipt(order: Order) -> dict[str, str]:
 
 @aws_errors()
 def enqueue(orders: list[Order], *, sqs: Any, queue_url: str, dynamodb: Any, table: str) -> None:
-    """Sends ``orders`` to the queue, each order once.
+    """Sends ``orders`` to the queue, without duplicates and without orders that are already stored.
 
     Raises ``Conflict`` if an order is already stored with different content. Raises ``Unavailable`` if SQS does not
-    accept every order; the error's message lists the orders to send again.
+    accept every order. The error's message then lists the orders to send again.
     """
     by_id = {order.order_id: order for order in orders}
     digests = stored_digests(list(by_id), dynamodb, table)
     conflicting = [order_id for order_id, digest in digests.items() if digest != by_id[order_id].digest()]
     if conflicting:
-        message = f"already stored with different content: {', '.join(conflicting)}"
+        message = f"is already stored with different content: {', '.join(conflicting)}"
         raise Conflict([Problem("orderID", message)])
     new = [order for order_id, order in by_id.items() if order_id not in digests]
     attributes = correlation.sqs_attribute(correlation.current())
@@ -115,7 +116,7 @@ def enqueue(orders: list[Order], *, sqs: Any, queue_url: str, dynamodb: Any, tab
         if order.order_id not in refused:
             log.info("order queued", extra={"orderID": order.order_id})
     accepted = sum(order.order_id not in refused for order in orders)
-    # Accepted orders that were not queued now are already stored or are duplicates within the list.
+    # An accepted order that was not queued is already stored or is a duplicate within the list.
     metrics.emit({"OrdersAccepted": accepted, "OrdersDoubled": accepted - (len(new) - len(refused))})
     if refused:
         log.error("orders refused by the queue", extra={"orderIDs": refused})
@@ -130,5 +131,5 @@ def _refusal(orders: list[Order], refused: list[str]) -> str:
     places = [f"orders[{index}] as {order.order_id}" for index, order in enumerate(orders) if order.order_id in refused]
     return (
         f"{len(places)} of {len(orders)} orders could not be queued: {', '.join(places)}. "
-        "The other orders were accepted. Send only the named orders again, with these orderIDs."
+        "The other orders were accepted. Send only the listed orders again, with the listed orderIDs."
     )

@@ -20,12 +20,12 @@ from chalicelib.timeline import index_keys
 
 # Maximum number of statements that DynamoDB accepts in one call.
 STATEMENTS = 25
-# Maximum number of simultaneous calls. For a full batch, sequential calls could take over 30 seconds.
+# Maximum number of simultaneous calls to DynamoDB. Sequential calls for a full batch could take over 30 seconds.
 # The client's connection pool has a connection for each thread.
 WRITERS = 8
-# How many times the queue delivers a message: the maxReceiveCount of its redrive policy.
+# Maximum number of times that the queue delivers a message (maxReceiveCount in the queue's redrive policy).
 TRIES = 5
-# Maximum length of the reason in the log and in a dead letter.
+# Maximum length of the reason for a failure, in the log and in a dead letter.
 REASON_CHARACTERS = 300
 
 log = logger("orders")
@@ -49,9 +49,10 @@ def store_orders(
 ) -> dict[str, Any]:
     """Stores the orders in an SQS event. Returns ``{"batchItemFailures": [{"itemIdentifier": message id}]}``.
 
-    - A message that contains no valid order, or whose write fails, is retried after 1, 2, 4 and 8 seconds. Other
-      messages are not affected. After the last try, the message goes to the dead-letter queue with the reason.
-    - If an order's id is already stored with different content, the conflict is reported to the topic and not retried.
+    A message that contains no valid order, or whose write fails, is retried after 1, 2, 4 and 8 seconds. Other messages
+    are not affected. After the last attempt, the message goes to the dead-letter queue with the reason.
+
+    If an order's id is already stored with different content, the conflict is reported to the topic and not retried.
     """
     received, failed = _read(event["Records"])
     # If several messages have the same order id, the first order is written and later orders are compared with it.
@@ -74,7 +75,7 @@ def store_orders(
             for _, order in group:
                 log.info("order stored already", extra=_about(order))
         else:
-            reason = "the orders table could not store it because of a temporary error"
+            reason = "the orders table could not store the order because of a temporary error"
             failed += [(message, reason) for message, _ in group]
             continue
         conflicts += conflicting
@@ -89,7 +90,7 @@ def store_orders(
 
 
 def _read(messages: list[Message]) -> tuple[dict[str, list[Received]], list[Failed]]:
-    """Returns the messages that contain valid orders, keyed by order id, and those that do not."""
+    """Returns messages with valid orders, keyed by order id, and a list of the messages without a valid order."""
     received: dict[str, list[Received]] = defaultdict(list)
     failed = []
     for message in messages:
@@ -112,7 +113,8 @@ def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[set[str], l
     existing: list[str] = []
 
     def write(batch: list[Order]) -> None:
-        # PartiQL's INSERT never overwrites an item. BatchWriteItem overwrites, and a transaction costs twice as much.
+        # PartiQL's INSERT never overwrites an item. BatchWriteItem would overwrite items, and a transaction would cost
+        # twice as much.
         try:
             with aws_errors():
                 answer = dynamodb.batch_execute_statement(Statements=[_insertion(order, table) for order in batch])
@@ -130,7 +132,7 @@ def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[set[str], l
 
     batches = [orders[start : start + STATEMENTS] for start in range(0, len(orders), STATEMENTS)]
     if len(batches) > 1:
-        # Imported here, because most events fit into one batch.
+        # The module is imported here because most events fit into one batch.
         from concurrent.futures import ThreadPoolExecutor
 
         # Copying the context passes the time limit to the threads. An error cancels the batches that have not started.
@@ -161,7 +163,7 @@ def stored_item(order: Order) -> dict[str, Any]:
         "status": {"S": "PLACED"},
         "placedAt": {"S": order.placed_at},
         "requestedBy": {"NULL": True} if order.requested_by is None else {"S": order.requested_by},
-        # The announcement reads the correlation id from the stream.
+        # The function that announces the order reads the correlation id from the stream.
         **({correlation.NAME: {"S": order.correlation_id}} if order.correlation_id else {}),
         "digest": {"S": order.digest()},
         **{name: {"S": value} for name, value in index_keys(order.placed_at, order.order_id).items()},
@@ -177,9 +179,9 @@ def _report_conflicts(conflicts: list[Received], publish: Publish) -> list[Faile
         publish(_conflict_notification(orders))
     except Unavailable as error:
         log.warning("conflicts not reported yet", extra={**_about_all(orders), "reason": str(error)})
-        reason = f"its id is already stored with different content, and this conflict could not be reported: {error}"
+        reason = f"a different order with this id is already stored, and SNS could not report the conflict: {error}"
         return [(message, reason) for message, _ in conflicts]
-    # A conflict that could not be reported is retried, and is counted once it has been reported.
+    # Only reported conflicts are counted, because unreported conflicts are retried and counted later.
     metrics.emit({"OrdersRejected": len(conflicts)})
     return []
 
@@ -192,7 +194,7 @@ def _conflict_notification(orders: list[Order]) -> Notification:
         kind="order",
         key=f"order-conflict/{hashlib.sha256(contents.encode()).hexdigest()[:32]}",
         subject=subject,
-        message="These orders' ids are already stored with different content. The stored orders were not changed:\n"
+        message="Orders with the following ids are already stored with different content, and were not changed:\n"
         + "\n".join(lines),
         sms=subject,
         correlation_ids=tuple(order.correlation_id for order in orders if order.correlation_id),
@@ -208,7 +210,7 @@ def _delay(messages: list[Message], sqs: Any, queue_url: str) -> None:
     failures = queues.delay(sqs, queue_url, receipts)
     queues.raise_permanent(failures)
     for index, error in failures.items():
-        # The message is then retried after the queue's visibility time-out.
+        # A message with an unchanged delay is retried after the queue's visibility time-out.
         facts = {"messageId": messages[index]["messageId"], correlation.NAME: correlation.of_sqs(messages[index])}
         log.warning("could not shorten the retry delay", extra={**facts, "reason": str(error)})
 
@@ -218,9 +220,10 @@ def _tries(message: Message) -> int:
 
 
 def _send_to_dead_letters(failed: list[Failed], sqs: Any, url: str) -> set[str]:
-    """Sends messages to the dead-letter queue, each with its reason. Returns the ids of messages that SQS accepted.
+    """Sends failed messages to the dead-letter queue with the reason for each failure.
 
-    The queue's redrive policy moves any other message there without a reason.
+    Returns the ids of messages that SQS accepted. The queue's redrive policy later moves the other messages to the
+    dead-letter queue, without a reason.
     """
     failures = queues.send(sqs, url, [_dead_letter(message, reason) for message, reason in failed])
     dead = set()
@@ -251,7 +254,7 @@ def _attribute_text(text: str) -> str:
 
 
 def _about(order: Order) -> dict[str, Any]:
-    """Returns the fields that identify an order in a log record."""
+    """Returns the log fields that identify an order."""
     return {"orderID": order.order_id, correlation.NAME: order.correlation_id}
 
 

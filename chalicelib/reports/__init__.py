@@ -1,7 +1,9 @@
-"""Reports: each report is one execution of a state machine, and the execution's name is the reportId.
+"""Starts, finds and lists reports.
 
-Step Functions keeps executions for 90 days, so no other storage is needed. Step Functions refuses to reuse a name,
-so an ``Idempotency-Key`` creates only one report, even after that report has ended.
+Each report is one execution of a Step Functions state machine, and the execution's name is the report's id. Step
+Functions keeps finished executions for 90 days, so the list of reports needs no database. Step Functions also refuses
+to reuse an execution's name. Requests with the same ``Idempotency-Key`` therefore create only one report, even after
+that report has ended.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from chalicelib.rest import Page
 KINDS = ("inventory", "storage")
 MODES = ("listing", "metrics")
 REPORT_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
-# A link expires with the credentials that signed it, so links are valid for at most one hour.
+# A presigned link expires with the credentials that signed it, so links are valid for at most one hour.
 LINK_SECONDS = 3600
 
 log = logger("reports")
@@ -39,25 +41,25 @@ def report_key(kind: str, report_id: str) -> str:
 
 
 def id_of_event(event: dict[str, Any], context: Any) -> str:
-    """Returns the report's id from a state machine's event, or a new id if the function was invoked by hand."""
+    """Returns the report's id from a state machine's event, or a new id if the function was invoked manually."""
     return event.get("reportId") or f"by-hand-{context.aws_request_id}"
 
 
 def presign(s3: Any, bucket: str, key: str, now: datetime) -> dict[str, str]:
-    """Returns ``{"url", "expiresAt"}`` for a link that opens the object for one hour."""
+    """Returns a link that opens an S3 object for one hour, as ``{"url", "expiresAt"}``."""
     url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=LINK_SECONDS)
     log.info("link made", extra={"key": key})
     return {"url": url, "expiresAt": timeline.timestamp(now + timedelta(seconds=LINK_SECONDS))}
 
 
 def parse(body: Any) -> dict[str, str]:
-    """Validates a request for a report. Returns its ``kind`` and, for a storage report, its ``mode``."""
+    """Validates a request for a report. Returns the report's ``kind`` and, for a storage report, its ``mode``."""
     fields = Fields.of_body(body, ("kind", "mode"), of="a report", expected="an object, or nothing")
     kind, mode = fields.get("kind", "inventory"), fields.get("mode", "listing")
     if kind not in KINDS:
         fields.refuse("kind", f"must be one of {', '.join(KINDS)}")
     if "mode" in fields and kind == "inventory":
-        fields.refuse("mode", "is only for reports of kind storage")
+        fields.refuse("mode", "is allowed only for storage reports")
     elif mode not in MODES:
         fields.refuse("mode", f"must be one of {', '.join(MODES)}")
     fields.check()
@@ -70,13 +72,13 @@ def start(
 ) -> dict[str, Any]:
     """Starts the report that ``request`` describes, or finds the report that was started with the same ``key``.
 
-    ``key`` is an Idempotency-Key that this request has claimed, or None. ``requested_by`` is the user's name. If two
-    users send the same key, the report keeps the first user's name. Returns ``{"reportId", "kind", "status",
-    "href"}``, which are the same for the same key.
+    ``key`` is the request's Idempotency-Key, or None. ``requested_by`` is the name of the user who requests the report.
+    If two users send the same key, the report keeps the first user's name. Returns ``{"reportId", "kind", "status",
+    "href"}``. Requests with the same key get the same response.
     """
     kind = request["kind"]
     report_id = f"{kind}-{key or f'{now:%Y%m%dT%H%M%S}-{secrets.token_hex(6)}'}"
-    # `kind` is left out, because each state machine makes only one kind of report and manual starts do not send it.
+    # The execution's input does not contain `kind`, because each state machine makes only one kind of report.
     options = {name: value for name, value in request.items() if name != "kind"}
     content = {**options, "requestedBy": requested_by, correlation.NAME: correlation.current()}
     try:
@@ -99,7 +101,7 @@ def _describe(name: str, machine: str, sfn: Any) -> dict[str, Any] | None:
 
 @aws_errors()
 def get(report_id: str, *, sfn: Any, machines: Machines, s3: Any, bucket: str, now: datetime) -> dict[str, Any]:
-    """Returns a report for the REST API, with a new link if its page exists. Raises ``NotFound`` for an unknown id."""
+    """Returns a report for the REST API, with a new link if the page exists. Raises ``NotFound`` for an unknown id."""
     kind, execution = find(report_id, sfn, machines)
     return _shown(kind, execution, s3, bucket, now)
 
@@ -107,7 +109,7 @@ def get(report_id: str, *, sfn: Any, machines: Machines, s3: Any, bucket: str, n
 def find(report_id: str, sfn: Any, machines: Machines) -> tuple[str, dict[str, Any]]:
     """Returns a report's kind and its execution. Raises ``NotFound`` if no report has this id."""
     if REPORT_ID.fullmatch(report_id):
-        # The id begins with the kind, unless the execution was started manually or by a schedule.
+        # A report's id begins with its kind, unless the execution was started manually or by a schedule.
         for kind in sorted(KINDS, key=lambda kind: not report_id.startswith(kind)):
             execution = _describe(report_id, machines[kind], sfn)
             if execution:
@@ -130,7 +132,7 @@ def _shown(kind: str, execution: dict[str, Any], s3: Any, bucket: str, now: date
 
 
 def _requested_by(execution: dict[str, Any]) -> str | None:
-    """Returns the user who requested the report, or None. The input of a manual or scheduled start may be any JSON."""
+    """Returns the name of the user who requested the report, or None if the execution's input does not contain one."""
     content = json.loads(execution.get("input") or "{}")
     name = content.get("requestedBy") if isinstance(content, dict) else None
     return name if isinstance(name, str) else None
@@ -140,12 +142,12 @@ def reason(execution: dict[str, Any]) -> str:
     """Returns why an execution did not succeed."""
     if execution.get("cause"):
         return str(execution["cause"])
-    reasons = {"TIMED_OUT": "the report timed out", "ABORTED": "the report was stopped by hand"}
+    reasons = {"TIMED_OUT": "the report timed out", "ABORTED": "the report was stopped manually"}
     return reasons.get(execution["status"], execution.get("error") or "no reason is known")
 
 
 def _exists(s3: Any, bucket: str, key: str) -> bool:
-    """Returns whether the object exists. The bucket's lifecycle rules delete old objects."""
+    """Returns whether the S3 object exists. The bucket's lifecycle rules delete old objects."""
     try:
         s3.head_object(Bucket=bucket, Key=key)
     except s3.exceptions.ClientError as error:
@@ -156,7 +158,7 @@ def _exists(s3: Any, bucket: str, key: str) -> bool:
 
 
 def line(kind: str, execution: dict[str, Any]) -> dict[str, Any]:
-    """Returns the fields that every response includes for a report."""
+    """Returns the fields that all responses about a report include."""
     stopped = execution.get("stopDate")
     return {
         "reportId": execution["name"],
@@ -169,13 +171,16 @@ def line(kind: str, execution: dict[str, Any]) -> dict[str, Any]:
 
 @aws_errors()
 def newest(page: Page, *, sfn: Any, machines: Machines) -> dict[str, Any]:
-    """Returns ``{"reports": [{"reportId", "kind", "status", "startedAt", "finishedAt", "href"}], "next"}``."""
+    """Returns one page of reports, newest first.
+
+    The result is ``{"reports": [{"reportId", "kind", "status", "startedAt", "finishedAt", "href"}], "next"}``.
+    """
     kind = page.filters.get("kind")
     if kind is not None and kind not in KINDS:
         raise InvalidRequest([Problem("kind", f"must be one of {', '.join(KINDS)}")])
     before = timeline.read_token("reports", page.next)
-    # A later page is also read from the start, because Step Functions' own tokens expire after a day. Reading all
-    # reports from 90 days takes only a few calls, because each call returns 1,000 reports.
+    # For a later page, all newer reports are read again, because Step Functions' own page tokens expire after a day.
+    # Reading all reports from 90 days takes only a few calls, because each call returns up to 1,000 reports.
     size = 1000 if page.next else page.limit + 1
     lists = [_by_start(_executions(each, machines[each], size, sfn)) for each in ([kind] if kind else KINDS)]
     lines: list[dict[str, Any]] = []
@@ -193,10 +198,11 @@ def newest(page: Page, *, sfn: Any, machines: Machines) -> dict[str, Any]:
 
 
 def _by_start(lines: Iterator[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the lines with their sort keys, sorted by start time, newest first.
+    """Yields each report with its sort key, in order of start time, newest first.
 
-    Step Functions sorts finished executions by end time, and running executions by start time. Every later line
-    therefore started before the current line's end (or start, if running), so newer waiting lines can be yielded.
+    Step Functions sorts finished executions by end time, and running executions by start time. If a waiting report
+    started after the current report ended, all later reports are older, so the waiting report can be yielded. If the
+    current report is still running, its start time is used instead of its end time.
     """
     waiting: list[tuple[str, dict[str, Any]]] = []
     for line in lines:

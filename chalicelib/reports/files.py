@@ -9,16 +9,18 @@ from typing import Any
 
 from chalicelib.errors import aws_errors
 
-# The smallest part size that S3 accepts, to save memory. S3 accepts 10,000 parts, so a file can be up to 50 GB.
+# To save memory, parts have the smallest size that S3 accepts. S3 accepts 10,000 parts per file, so a file can be up to
+# 50 GB.
 PART_BYTES = 5 * 1024 * 1024
 
 
 @aws_errors()
 def write(s3: Any, bucket: str, key: str, chunks: Iterable[bytes], **headers: str) -> None:
-    """Stores ``chunks`` as one object in S3, completely or not at all. A large object is sent in parts.
+    """Stores ``chunks`` as one S3 object. If an error occurs, S3 stores nothing.
 
-    ``headers`` are additional arguments for S3, such as ``ContentType``. Raises ``Unavailable``, and any error from
-    ``chunks``. After an error, no further chunk is read, unlike in boto3's ``upload_fileobj``.
+    A large object is uploaded in parts. ``headers`` are additional arguments for S3, such as ``ContentType``. Raises
+    ``Unavailable`` if S3 is unavailable, and any error that occurs while reading ``chunks``. Unlike boto3's
+    ``upload_fileobj``, the function stops reading ``chunks`` after an error.
     """
     parts = _parts(chunks)
     part = next(parts, b"")
@@ -33,12 +35,13 @@ def write(s3: Any, bucket: str, key: str, chunks: Iterable[bytes], **headers: st
             number = len(stored) + 1
             answer = s3.upload_part(**upload, PartNumber=number, Body=part, ChecksumAlgorithm="CRC32")
             stored.append({"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": answer["ChecksumCRC32"]})
-            # Frees this part before the next one is made, so that only one part and botocore's copy are in memory.
+            # Frees this part before building the next part, so that only one part and botocore's copy are in memory.
             part = b""
             part = next(parts, b"")
         s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": stored})
     except BaseException:
-        # The original error is re-raised. If this call also fails, the bucket's lifecycle rules delete the parts.
+        # An error while aborting is ignored, because the bucket's lifecycle rules also delete the parts of unfinished
+        # uploads.
         with suppress(Exception):
             s3.abort_multipart_upload(**upload)
         raise
@@ -57,7 +60,7 @@ def _parts(chunks: Iterable[bytes]) -> Iterator[bytearray]:
 
 @contextmanager
 def open_text(s3: Any, bucket: str, key: str) -> Iterator[tuple[io.TextIOWrapper, int]]:
-    """Opens an object as UTF-8 text, drops its byte order mark and keeps its line endings.
+    """Opens an S3 object as UTF-8 text, without its byte order mark but with its original line endings.
 
     Yields the text and the object's size in bytes. Raises ``Unavailable`` if S3 is unavailable.
     """

@@ -1,8 +1,11 @@
-"""Data for the diagram of a report's execution: the states of its state machine, their positions and their progress.
+"""Collects the data for the diagram of a report's execution.
 
-Step Functions returns an execution as a list of events. Only the first and last events of a state contain its name.
-Every other event refers to the previous event. AWS documents only an event's fields, so this module was checked
-against real histories: https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEvent.html
+The diagram shows the states of a Step Functions state machine, with their positions and progress.
+
+Step Functions returns the history of an execution as a list of events. The first and last events of a state contain the
+state's name. Most other events contain only the previous event's id. AWS documents the fields of an event but not the
+order of events, so this module was checked against real histories. The fields are documented at
+https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEvent.html
 """
 
 from __future__ import annotations
@@ -31,9 +34,9 @@ Event = dict[str, Any]
 
 @dataclass(eq=False)
 class Visit:
-    """One visit by the execution to a state. ``within`` is the visit to the enclosing Parallel or Map.
+    """One visit of an execution to a state. ``within`` is the visit to the enclosing Parallel or Map state.
 
-    ``failed`` is true if the visit's latest attempt failed.
+    ``failed`` is true if the latest attempt of the visit failed.
     """
 
     state: State
@@ -44,7 +47,7 @@ class Visit:
 
 @dataclass
 class State:
-    """A state in a state machine, with the results of all visits to it. ``visits`` contains the open visits."""
+    """A state of a state machine, with the results of all its visits. ``visits`` contains the unfinished visits."""
 
     name: str
     kind: str
@@ -75,8 +78,8 @@ class State:
         self.finished = moment
 
     def shown(self, running: bool) -> dict[str, Any]:
-        """Returns the state for the REST API. In a ``running`` execution, an unvisited state is shown as waiting."""
-        # Map items and loops visit a state many times, so the worst result is shown.
+        """Returns the state for the REST API. In a ``running`` execution, unvisited states are shown as waiting."""
+        # If a Map or a loop visits a state many times, the worst result is shown.
         ended = next((end for end in ("failed", "caught", "succeeded") if end in self.ends), None)
         status = "running" if self.visits else ended or ("waiting" if running else "skipped")
         error = next((visit.error for visit in self.visits if visit.error), None) if self.visits else self.error
@@ -98,10 +101,11 @@ class State:
 
 @aws_errors()
 def report_history(report_id: str, *, sfn: Any, machines: reports.Machines) -> dict[str, Any]:
-    """Returns ``{"reportId", "kind", "status", "startedAt", "finishedAt", "states", "partial"}``. Raises ``NotFound``.
+    """Returns the states and the progress of a report's execution.
 
-    ``chalicelib/openapi.json`` describes a state. ``partial`` is true if the execution has too many events and the
-    events in the middle were left out.
+    The result is ``{"reportId", "kind", "status", "startedAt", "finishedAt", "states", "partial"}``. The fields of a
+    state are documented in ``chalicelib/openapi.json``. ``partial`` is true if the execution has too many events, so
+    that the events in the middle are missing. Raises ``NotFound`` if no report has this id.
     """
     kind, execution = reports.find(report_id, sfn, machines)
     events, partial = _events(execution["executionArn"], sfn)
@@ -117,17 +121,17 @@ def report_history(report_id: str, *, sfn: Any, machines: reports.Machines) -> d
 # --- Calls to Step Functions ------------------------------------------------------------------------------------------
 
 
-# The console polls executions, and Step Functions has a low quota for this operation.
+# The definition is cached, because the console polls executions and Step Functions has a low quota for this operation.
 @lru_cache(maxsize=64)
 def _machine(arn: str, sfn: Any) -> Machine:
-    """Returns the definition that the execution's state machine had when the execution began."""
+    """Returns the state machine's definition at the time when the execution started."""
     machine: Machine = json.loads(sfn.describe_state_machine_for_execution(executionArn=arn)["definition"])
     return machine
 
 
 def _events(arn: str, sfn: Any) -> tuple[list[Event], bool]:
     """Returns the execution's events, and whether some events were left out."""
-    # Excludes the states' inputs and outputs, because they contain the report's link.
+    # The inputs and outputs of states are excluded, because they contain the report's link.
     request = {"executionArn": arn, "maxResults": PAGE_EVENTS, "includeExecutionData": False}
     newest: list[Event] = []
     more: dict[str, str] = {}
@@ -137,7 +141,7 @@ def _events(arn: str, sfn: Any) -> tuple[list[Event], bool]:
         if "nextToken" not in answer:
             return newest[::-1], False
         more = {"nextToken": answer["nextToken"]}
-    # The oldest events show when the execution entered the Map whose items made the history so long.
+    # If a Map with many items fills the history, only the oldest events show when the execution entered the Map.
     oldest: list[Event] = sfn.get_execution_history(**request)["events"]
     left_out = oldest[-1]["id"] < newest[-1]["id"] - 1
     return [event for event in oldest if event["id"] < newest[-1]["id"]] + newest[::-1], left_out
@@ -147,7 +151,10 @@ def _events(arn: str, sfn: Any) -> tuple[list[Event], bool]:
 
 
 def _states(machine: Machine) -> dict[str, State]:
-    """Returns all states by name, including those inside a Parallel or a Map. Names are unique in a state machine."""
+    """Returns all states by name, including states inside a Parallel or Map state.
+
+    State names are unique within a state machine.
+    """
     positions, _, _ = lay_out(machine)
 
     def read(machine: Machine, parent: str | None) -> Iterator[State]:
@@ -163,7 +170,7 @@ def _states(machine: Machine) -> dict[str, State]:
 
 
 def _constant(text: str | None) -> str | None:
-    """Returns ``text``, or None if it is an expression, because a failure's event contains the resulting value."""
+    """Returns ``text``, or None for a JSONata expression, whose result is in the event of the failure."""
     return None if text and text.startswith("{%") else text
 
 
@@ -171,12 +178,13 @@ def _constant(text: str | None) -> str | None:
 
 
 def _replay(states: dict[str, State], events: list[Event]) -> None:
-    """Replays the execution's events, and records its visits in ``states``."""
+    """Replays the events of an execution, and records the visits to its states in ``states``."""
     # Maps each event's id to the visit that the event belongs to.
     visits: dict[int, Visit] = {}
     for event in events:
         kind: str = event["type"]
-        # The event for an aborted state does not name the state. Visits inside a container end with the container.
+        # Events of aborted states are skipped, because they do not contain the state's name. Visits to aborted states
+        # end when the enclosing state or the execution ends.
         if kind.endswith("Aborted") or (kind.startswith("Execution") and kind != "ExecutionFailed"):
             continue
         visit = _visit_of(states, event, visits.get(event.get("previousEventId", 0)))
@@ -191,7 +199,7 @@ def _replay(states: dict[str, State], events: list[Event]) -> None:
         elif kind.endswith(("Scheduled", "StateStarted")):
             visit.state.begun += 1
             visit.failed = False
-            # Any visit that is still open inside this one belongs to an earlier attempt.
+            # If a visit inside this visit is still open, it belongs to an earlier attempt.
             _stop_inside(states, visit, moment)
         elif kind.endswith("Succeeded"):
             visit.failed, visit.error = False, None
@@ -202,7 +210,7 @@ def _replay(states: dict[str, State], events: list[Event]) -> None:
 
 
 def _visit_of(states: dict[str, State], event: Event, before: Visit | None) -> Visit | None:
-    """Returns the visit that an event belongs to. ``before`` is the previous event's visit, if known."""
+    """Returns the visit that an event belongs to. ``before`` is the visit of the previous event, or None if unknown."""
     kind: str = event["type"]
     details = _details(event)
     state = states.get(details.get("name") or details.get("state") or "")
@@ -219,19 +227,19 @@ def _visit_of(states: dict[str, State], event: Event, before: Visit | None) -> V
         )
         return state.enter(within, event["timestamp"])
     visit = _nearest(before, lambda visit: visit.state is state) or (state.visits[0] if state.visits else None)
-    # The event for entering the state may have been left out.
+    # The event for entering the state can be missing if the history is too long.
     return visit or (Visit(state, None) if kind.endswith("StateExited") else None)
 
 
 def _nearest(visit: Visit | None, matches: Callable[[Visit], bool]) -> Visit | None:
-    """Returns ``visit`` or the innermost visit around it that matches, or None if no visit matches."""
+    """Returns the innermost match among ``visit`` and the visits that enclose ``visit``, or None if nothing matches."""
     while visit and not matches(visit):
         visit = visit.within
     return visit
 
 
 def _inside(states: dict[str, State], visit: Visit) -> list[Visit]:
-    """Returns the open visits inside ``visit``."""
+    """Returns the unfinished visits inside ``visit``."""
     if visit.state.kind not in ("map", "parallel"):
         return []
     others = [each for state in states.values() for each in state.visits if each is not visit]
@@ -239,19 +247,19 @@ def _inside(states: dict[str, State], visit: Visit) -> list[Visit]:
 
 
 def _stop_inside(states: dict[str, State], visit: Visit, moment: datetime) -> None:
-    """Ends the open visits inside ``visit``, and marks them as failed."""
+    """Ends the unfinished visits inside ``visit``, and marks them as failed."""
     for each in _inside(states, visit):
         each.error = each.error if each.failed else STOPPED
         each.state.leave(each, "failed", moment)
 
 
 def _close(states: dict[str, State], execution: dict[str, Any]) -> None:
-    """Ends all visits that are still open although the execution has ended."""
+    """Ends all visits that are still open when the execution has ended."""
     status = execution["status"]
     for state in states.values():
         for visit in list(state.visits):
             if status == "SUCCEEDED":
-                # Step Functions updates the execution's status shortly before it adds the last events.
+                # Step Functions updates an execution's status shortly before it adds the last events to the history.
                 state.leave(visit, "succeeded", execution["stopDate"])
                 continue
             if not visit.failed:
@@ -268,7 +276,7 @@ def _reason(details: dict[str, Any]) -> str | None:
     error, cause = details.get("error"), details.get("cause")
     if not cause:
         return "it timed out" if error == "States.Timeout" else error
-    # If a function failed, the cause is JSON that contains a message. All other causes are plain text.
+    # If a Lambda function failed, the cause is JSON that contains an error message. All other causes are plain text.
     with suppress(ValueError, TypeError, KeyError):
         cause = json.loads(cause)["errorMessage"]
     return str(cause)[:ERROR_CHARACTERS]

@@ -1,7 +1,8 @@
 """Exports the inventory from MySQL to a CSV file in the reports bucket.
 
-``render`` makes the report from the file, and people open the file in a spreadsheet. The file starts with a byte order
-mark, because otherwise Excel reads "Café" as "CafÃ©". A spreadsheet cannot run any of the cells as a formula.
+The module ``render`` creates the report's page from the CSV file. Users also open the CSV file in a spreadsheet. The
+file starts with a byte order mark, because otherwise Excel reads "Café" as "CafÃ©". Cells are escaped so that no
+spreadsheet runs them as formulas.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from chalicelib.timeline import timestamp
 if TYPE_CHECKING:
     from pymysql.connections import Connection
 
-# The file's columns, in order, and their sources in the database. If a bean's supplier does not exist, its
-# ``supplier_id`` is empty, so every id in the file belongs to an existing supplier.
+# Maps the columns of the CSV file, in order, to columns of the database. If a bean's supplier does not exist in the
+# database, the bean's ``supplier_id`` is empty in the CSV file.
 COLUMNS = {
     "supplier_id": "suppliers.id",
     "supplier": "suppliers.name",
@@ -35,32 +36,32 @@ COLUMNS = {
     "quantity": "beans.quantity",
     "description": "beans.description",
 }
-# A single statement reads a consistent snapshot. Rows that are imported while it runs appear in the next report.
+# A single SQL statement reads a consistent snapshot. Rows that are imported during the query appear in the next report.
 QUERY = (
     f"SELECT {', '.join(COLUMNS.values())}"  # noqa: S608 - only constants  # nosec
     " FROM beans LEFT JOIN suppliers ON suppliers.id = beans.supplier_id ORDER BY beans.id"
 )
-# Number of rows in each chunk of the file.
+# Each chunk of the CSV file except the last has at least this many rows.
 BATCH_ROWS = 500
-# The columns that contain numbers. All other columns contain text.
+# These columns contain numbers. All other columns contain text.
 NUMBERS = frozenset({"supplier_id", "bean_id", "quantity"})
-# Spreadsheets read a cell that starts with one of these characters as a formula. Some also accept the full-width
-# forms (＝＋－＠, here in UTF-8). A leading apostrophe marks a cell as text.
+# Spreadsheets read a cell that starts with one of these characters as a formula. Some spreadsheets also accept the
+# full-width characters ＝＋－＠, which the pattern contains in UTF-8. A leading apostrophe marks a cell as text.
 FORMULA = re.compile(rb"[=+\-@\t\r\n']|\xef\xbc[\x9d\x8b\x8d\xa0]")
-# RFC 4180 requires quotes around a cell with one of these characters.
+# RFC 4180 requires quotation marks around a cell that contains one of these characters.
 QUOTED = re.compile(rb'[",\r\n]')
-# Finds a formula in a joined column, in which a zero byte precedes each cell. A match on a zero byte inside a
-# cell only costs time.
+# Finds formulas in the joined cells of a column, in which a zero byte precedes each cell. A zero byte inside a cell can
+# cause a false match, which only costs time.
 ANY_FORMULA = re.compile(rb"\0(?:" + FORMULA.pattern + rb")")
 
 log = logger("inventory")
 
 
 def read_inventory(connection: Connection[Any], s3: Any, bucket: str, report_id: str, now: datetime) -> dict[str, Any]:
-    """Writes the inventory to ``inventory/<report_id>/inventory.csv``, using constant memory.
+    """Writes the inventory to ``inventory/<report_id>/inventory.csv`` in S3, using constant memory.
 
     Returns ``reportId``, ``csvKey``, ``rows`` and ``generatedAt``. Raises ``Unavailable`` if S3 fails, and PyMySQL's
-    errors if MySQL fails. The connection cannot be used after an error.
+    errors if MySQL fails. After an error, the connection to MySQL cannot be reused.
     """
     key = f"inventory/{report_id}/inventory.csv"
     rows = 0
@@ -85,9 +86,10 @@ def read_inventory(connection: Connection[Any], s3: Any, bucket: str, report_id:
 
 
 def to_csv(batches: Iterable[list[bytes]]) -> Iterator[bytes]:
-    """Yields the file's header and a chunk for each batch of UTF-8 cells. The cells are in the order of ``COLUMNS``.
+    """Yields the header of the CSV file, and then a chunk for each batch of UTF-8 cells.
 
-    The csv module would write the same file, but processing whole columns takes only a quarter of the time.
+    The cells of each row must be in the order of ``COLUMNS``. Python's csv module would write the same file, but
+    processing whole columns is four times as fast.
     """
     yield ("\ufeff" + ",".join(COLUMNS) + "\r\n").encode()
     for batch in batches:
@@ -98,7 +100,7 @@ def to_csv(batches: Iterable[list[bytes]]) -> Iterator[bytes]:
 
 
 def _escape_column(column: list[bytes], is_text: bool) -> list[bytes]:
-    """Escapes a column's cells for the file. A single search determines whether any cell needs to change."""
+    """Escapes the cells of one column for CSV, unless a search shows that no cell needs escaping."""
     if not is_text:
         return column
     joined = b"\0" + b"\0".join(column)
@@ -110,12 +112,12 @@ def _escape_column(column: list[bytes], is_text: bool) -> list[bytes]:
 
 
 def quote(cell: bytes) -> bytes:
-    """Returns ``cell`` as CSV, in quotes if it needs them."""
+    """Returns ``cell`` as CSV, in quotation marks if necessary."""
     return b'"' + cell.replace(b'"', b'""') + b'"' if QUOTED.search(cell) else cell
 
 
 def neutralise(cell: bytes) -> bytes:
-    """Puts an apostrophe before ``cell`` if a spreadsheet could run it as a formula."""
+    """Adds an apostrophe before ``cell`` if a spreadsheet could run the cell as a formula."""
     return b"'" + cell if FORMULA.match(cell) else cell
 
 

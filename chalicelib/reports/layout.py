@@ -1,4 +1,4 @@
-"""Lays out the states of a state machine for its diagram."""
+"""Calculates the position of each state in the diagram of a state machine."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ Position = tuple[int, int]
 
 
 def next_states(state: Machine) -> list[str]:
-    """Returns the states that may follow ``state``. A Choice's default, which is drawn straight ahead, comes first."""
+    """Returns the states that may follow ``state``. The default of a Choice state comes first."""
     ways = [state.get("Default"), *(choice["Next"] for choice in state.get("Choices", [])), state.get("Next")]
     return list(dict.fromkeys(way for way in ways if way))
 
 
 def branches_of(state: Machine) -> list[Machine]:
-    """Returns the nested state machines inside a Parallel or a Map."""
+    """Returns the nested state machines inside a Parallel or Map state."""
     if state["Type"] == "Map":
-        # Step Functions still accepts the field's old name, Iterator.
+        # Iterator is the old name of ItemProcessor, and Step Functions still accepts it.
         return [state.get("ItemProcessor") or state["Iterator"]]
     branches: list[Machine] = state.get("Branches", [])
     return branches
 
 
 def lay_out(machine: Machine) -> tuple[dict[str, Position], int, int]:
-    """Returns ``{name: (column, row)}`` and the numbers of columns and rows.
+    """Returns the position of each state as ``{name: (column, row)}``, the number of columns, and the number of rows.
 
-    A state's column is the length of the longest path from the start to the state, without loops. Each state is in the
-    first free row. States that are reached only after a failure are in lower rows. A Parallel or a Map surrounds its
-    inner states, and is placed at the position of the first one.
+    A state's column is the length of the longest path from the start to the state, ignoring loops. Each state is in the
+    first free row of its column, starting at the previous state's row. States that run only after a failure are in
+    lower rows. A Parallel or Map state surrounds its inner states and has the position of its first inner state.
     """
     states: dict[str, Machine] = machine["States"]
     within: dict[str, dict[str, Position]] = {}
@@ -47,7 +47,7 @@ def lay_out(machine: Machine) -> tuple[dict[str, Position], int, int]:
     taken: set[Position] = set()
 
     def put(name: str, row: int) -> None:
-        """Places a state in ``row`` or the first free row below it, and then places the states that follow."""
+        """Places a state in ``row`` or the first free row below, and then places the states that follow."""
 
         def cells() -> set[Position]:
             right, down = range(widths[name]), range(heights[name])
@@ -83,7 +83,10 @@ def lay_out(machine: Machine) -> tuple[dict[str, Position], int, int]:
 def _columns(
     states: dict[str, Machine], widths: dict[str, int], start: str, column: int, placed: dict[str, int]
 ) -> dict[str, int]:
-    """Returns ``{name: column}`` for ``start``, which is in ``column``, and all later states not in ``placed``."""
+    """Returns ``{name: column}`` for the state ``start`` and the states after it, except those in ``placed``.
+
+    The state ``start`` is in column ``column``.
+    """
     order: list[str] = []
     path: list[str] = []
     loops: set[tuple[str, str]] = set()
@@ -99,7 +102,7 @@ def _columns(
 
     walk(start)
     columns = {start: column}
-    # In reverse order, a state comes after all states that lead to it.
+    # In reverse, ``order`` lists each state after all states that lead to it.
     for name in reversed(order):
         for following in next_states(states[name]):
             if following in order and (name, following) not in loops:

@@ -1,9 +1,11 @@
-"""A fast reader for large query results that returns the cells as bytes.
+"""Reads large query results quickly and returns the cells as bytes.
 
-PyMySQL makes six calls per cell, and for a large result these calls take nearly all the time. In this module, PyMySQL
-only connects, sends the query and reads the columns. The module itself reads the rows, which are packets of MySQL's
-text protocol: three bytes for the length, one byte for a sequence number, and then each cell's length and text in the
-connection's character set. MySQL 8, Aurora and MariaDB use the same protocol.
+PyMySQL makes six calls per cell, and for a large result these calls take nearly all the time. This module uses PyMySQL
+only to connect, send the query and read the column definitions. The module reads the rows itself.
+
+Each row is a packet of MySQL's text protocol. A packet begins with three bytes for its length and one byte for a
+sequence number. The length and the text of each cell follow, in the connection's character set. MySQL 8, Aurora and
+MariaDB use the same protocol.
 """
 
 from __future__ import annotations
@@ -16,27 +18,29 @@ from chalicelib.errors import DatabaseRefused
 if TYPE_CHECKING:
     from pymysql.connections import Connection
 
-# Maximum size of one read from the connection.
+# Each read from the connection returns at most this many bytes.
 BLOCK_BYTES = 256 * 1024
-# Maximum length of a packet. A longer row continues in the next packet.
+# A packet has at most this many bytes. A longer row continues in the next packet.
 LONGEST_PACKET = 0xFFFFFF
-# A cell's first byte is a length of up to 250, or a code: NULL, or a longer length in the next 2 or 3 bytes. A
-# packet's first byte may also be a code that marks the end of the result or an error.
+# The first byte of a cell is the cell's length if the length is at most 250. Otherwise, the first byte is a code for
+# NULL, or for a length in the next two or three bytes. The first byte of a packet may also be a code for an error or
+# for the end of the result.
 NULL, IN_TWO_BYTES, END, ERROR = 0xFB, 0xFC, 0xFE, 0xFF
 
 
 def read_cells(connection: Connection[Any], query: str, at_once: int) -> Generator[list[bytes], None, None]:
-    """Yields lists of cells, always in whole rows. All lists except the last contain at least ``at_once`` cells.
+    """Yields lists of cells that contain only whole rows. All lists except the last contain at least ``at_once`` cells.
 
-    NULL becomes ``b""``. Close the generator after use. After closing it or after an error, the connection cannot be
-    used. Raises PyMySQL's errors, ``OSError``, and ``DatabaseRefused`` for a row of 16 MB.
+    NULL becomes ``b""``. The caller must close the generator after use. The connection cannot be reused after the
+    generator is closed or raises an error. Raises ``DatabaseRefused`` for a row of 16 MB, and PyMySQL's errors or
+    ``OSError`` if the connection or the query fails.
     """
     from pymysql.cursors import SSCursor
 
     cursor = connection.cursor(SSCursor)
     cursor.execute(query)
     result = cursor._result  # type: ignore[attr-defined]
-    # Without this, PyMySQL would read the whole result before closing the cursor.
+    # Prevents PyMySQL from reading the rest of the result when the cursor is closed.
     result.unbuffered_active = False
     yield from _cells(connection._rfile, at_once)  # type: ignore[attr-defined]
 
@@ -53,7 +57,7 @@ def _cells(stream: Any, at_once: int) -> Generator[list[bytes], None, None]:
         data = rest + block
         size = len(data)
         packet = 0
-        # This loop takes most of a report's time, so it makes as few calls as possible.
+        # This loop takes most of a report's time, so it avoids function calls where possible.
         add = cells.append
         while packet + 4 < size:
             length = data[packet] | data[packet + 1] << 8 | data[packet + 2] << 16

@@ -1,6 +1,6 @@
-"""Renders the inventory report as an HTML page, from the CSV file in the reports bucket.
+"""Renders the inventory report as an HTML page from the CSV file in the reports bucket.
 
-The page embeds its style, script and pictures, and its content security policy forbids everything else. Jinja2
+The page embeds its styles, script and pictures, and its content security policy forbids loading anything else. Jinja2
 escapes all values from MySQL.
 """
 
@@ -34,22 +34,23 @@ if TYPE_CHECKING:
 # A bean with at most this quantity is low in stock.
 LOW_STOCK = 20
 LOW_STOCK_SHOWN = 12
-# If an inventory is larger than this, the page shows only the beans lowest in stock, so that browsers can sort quickly.
+# If the inventory has more beans than this, the page shows only the beans lowest in stock. Browsers would take too long
+# to sort a larger table.
 WHOLE_INVENTORY = 5_000
 NEEDIEST_SHOWN = 500
-# Number of rows that are counted together. With 2,000 rows instead, counting took a third longer per row.
+# Rows are counted in batches of this size. With batches of 2,000 rows, counting took a third longer per row.
 BATCH_ROWS = 500
-# Number of suppliers with a bar in the chart. All other suppliers share one line without a bar.
+# The chart shows a bar for this many suppliers. All other suppliers share one line without a bar.
 BARS = 9
-# A price may have a dollar sign, commas between thousands, and a point or comma before decimals. A price with more
-# than 9 digits must be a mistake.
+# A price may have a dollar sign, commas between thousands, and a point or comma before decimals. A price with more than
+# nine digits before the decimals is treated as a mistake.
 PRICE = re.compile(r"\$? ?([1-9][0-9]{0,2}(?:,[0-9]{3}){1,2}|[0-9]{1,9})(?:[.,]([0-9]{1,4}))?")
-# An email address that needs no escaping in a mailto link.
+# Matches email addresses that need no escaping in a mailto link.
 EMAIL = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+")
-# Matches characters that change the direction of the following text, even outside their HTML element.
+# Matches characters that change the writing direction of the following text, even outside their HTML element.
 DIRECTION_CHARACTERS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 MILLION = 1_000_000
-# The key of a missing supplier: an empty id and an empty name, joined with a comma.
+# The key for beans without a supplier is an empty id and an empty name, joined with a comma.
 NO_SUPPLIER = ","
 TEMPLATES = Path(__file__).parent / "templates"
 CONSOLE = Path(__file__).parent.parent / "console"
@@ -59,7 +60,7 @@ log = logger("render")
 
 
 class Row(NamedTuple):
-    """One row of the CSV file, in the order of ``inventory.COLUMNS``. An empty cell was NULL or empty in MySQL."""
+    """One row of the CSV file, in the order of ``inventory.COLUMNS``. NULL in MySQL becomes an empty cell."""
 
     supplier_id: str
     supplier: str
@@ -79,7 +80,7 @@ ID_AT, NAME_AT, PRICE_AT, QUANTITY_AT = map(Row._fields.index, ("supplier_id", "
 
 
 class Bean(NamedTuple):
-    """A bean on the page. ``amount`` is its price as a number, or None if the price is missing or not a number."""
+    """One bean on the page. ``amount`` is the price as a number, or None if the price is missing or not a number."""
 
     row: Row
     amount: Decimal | None
@@ -91,9 +92,9 @@ class Bean(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """A line of the chart. Its bar is ``percent`` of the longest bar's length.
+    """One line of the bar chart. ``percent`` is the length of the bar, relative to the longest bar.
 
-    The line for all other suppliers has no bar, because their total could far exceed any single supplier's quantity.
+    The line for all other suppliers has no bar, because their total could be much larger than any supplier's quantity.
     """
 
     label: str
@@ -103,9 +104,9 @@ class Bar(NamedTuple):
 
 @dataclass
 class Summary:
-    """The contents of a report. All numbers cover the whole inventory.
+    """The contents of an inventory report. All totals cover the whole inventory.
 
-    ``neediest`` contains the beans lowest in stock, and ``groups`` contains the beans that the page shows, by supplier.
+    ``neediest`` contains the beans lowest in stock. ``groups`` contains the beans on the page, grouped by supplier.
     """
 
     beans: int = 0
@@ -130,7 +131,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Page:
-    """A report's details for its page. ``csv_url`` links to the whole inventory for ``link_seconds``."""
+    """A report's details for its page. ``csv_url`` is a link to the whole inventory that works for ``link_seconds``."""
 
     report_id: str
     generated_at: str
@@ -140,7 +141,7 @@ class Page:
 
 
 def render_report(event: dict[str, Any], *, s3: Any, bucket: str) -> dict[str, Any]:
-    """Writes ``inventory/<reportId>/report.html`` from the CSV file at ``csvKey``. The file can be any size.
+    """Renders the CSV file at ``csvKey`` as ``inventory/<reportId>/report.html``. The CSV file can have any size.
 
     ``event`` is the result of ``read_inventory``. Returns ``reportKey``, ``rows``, ``suppliers``, ``quantity`` and
     ``generatedAt``. Raises ``Unavailable`` if S3 is unavailable.
@@ -169,9 +170,9 @@ def render_report(event: dict[str, Any], *, s3: Any, bucket: str) -> dict[str, A
 
 
 def summarise(rows: Iterable[Sequence[str]]) -> Summary:
-    """Summarises the rows of the CSV file in one pass, and keeps only the rows that the page shows."""
+    """Calculates the totals of the CSV file's rows in one pass, and keeps only the rows that the page shows."""
     summary = Summary()
-    # Each key joins a supplier's id and name. A million such strings take 150 MB; a million tuples would take 250 MB.
+    # Each key joins a supplier's id and name. A million strings take 150 MB, but a million tuples would take 250 MB.
     stock: dict[str, int] = defaultdict(int)
     kept: list[tuple[float, Sequence[str]]] = []
     most = math.inf
@@ -197,7 +198,7 @@ def summarise(rows: Iterable[Sequence[str]]) -> Summary:
 
 
 def _count(batch: list[Sequence[str]], summary: Summary, stock: dict[str, int]) -> list[float]:
-    """Adds the rows in ``batch`` to the totals. Returns the rows' quantities. An unknown quantity is infinite."""
+    """Adds the rows in ``batch`` to the totals, and returns their quantities, with infinity for unknown quantities."""
     cells = [row[QUANTITY_AT] for row in batch]
     quantities = [int(cell or 0) for cell in cells]
     needs = [quantity if cell else math.inf for cell, quantity in zip(cells, quantities, strict=True)]
@@ -234,9 +235,9 @@ def _by_name(row: Row) -> tuple[bool, str, int]:
 
 
 def parse_price(text: str) -> Decimal | None:
-    """Returns the number in a price such as ``4.20``, ``$4.20``, ``12,50`` or ``1,234.50``, or None if it is not one.
+    """Returns a price such as ``4.20``, ``$4.20``, ``12,50`` or ``1,234.50`` as a number, or None if it is unreadable.
 
-    Returns None for a negative price or another currency, because it would make the total wrong.
+    Returns None for a negative price or another currency, because such a price would make the total wrong.
     """
     match = PRICE.fullmatch(text.strip())
     return Decimal(f"{match[1].replace(',', '')}.{match[2] or 0}") if match else None
@@ -259,7 +260,7 @@ def _bars(stock: dict[str, int]) -> list[Bar]:
 
 
 def plain(text: str) -> str:
-    """Replaces characters in ``text`` that change its direction with U+FFFD."""
+    """Replaces all characters in ``text`` that change the writing direction with U+FFFD."""
     return DIRECTION_CHARACTERS.sub("\ufffd", text)
 
 
@@ -269,14 +270,14 @@ def visible(text: str) -> str:
 
 
 def supplier_name(supplier_id: str, name: str) -> str:
-    """Returns a supplier's name for the page, even if the supplier is unnamed or missing."""
+    """Returns a supplier's name for the page, or a substitute if the supplier is unnamed or missing."""
     if not supplier_id:
         return "No supplier on record"
     return visible(name) or f"Unnamed supplier {supplier_id}"
 
 
 def render(summary: Summary, page: Page) -> Iterable[str]:
-    """Yields the page in parts."""
+    """Yields the HTML page in parts."""
     stream = _environment().get_template("inventory.html").stream(summary=summary, page=page)
     # Without buffering, Jinja2 yields many small parts per row.
     stream.enable_buffering(1_000)

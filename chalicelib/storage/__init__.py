@@ -1,1 +1,1 @@
-"""The storage report, which shows the total size of all buckets in the account."""
+"""Makes the storage report, which shows the total size of all S3 buckets in the account."""

@@ -1,4 +1,4 @@
-"""A pool of threads that run tasks until time is nearly up."""
+"""Runs tasks in a pool of threads until the Lambda function's time is nearly up."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chalicelib.storage.measurement import Tally
 from chalicelib.storage.refusals import describe
 
-# Threads mostly wait for S3. The clients' connection pools are twice this size.
+# The threads mostly wait for S3, so a function can run many threads. Each AWS client has twice as many connections as
+# there are threads.
 WORKERS = 16
-# Time reserved for rendering and storing the page after the measurement.
+# These seconds are reserved for rendering and storing the page after the measurement.
 RESERVE_SECONDS = 30
 
-# A function that returns how many seconds remain.
+# A deadline is a function that returns how many seconds remain.
 Deadline = Callable[[], float]
 
 
@@ -36,19 +37,19 @@ class Crew:
 
     @property
     def is_idle(self) -> bool:
-        """Whether at least one thread is idle."""
+        """True if at least one thread is idle."""
         return self._unfinished < WORKERS
 
     def add(self, task: Callable[[], None], tallies: list[Tally]) -> None:
-        """Queues a task. If it fails with an AWS error, the error is recorded in ``tallies``."""
+        """Queues a task. If the task fails with an AWS error, the error is recorded in ``tallies``."""
         with self._changed:
-            # A task that is added after the end is dropped, and its key range remains in ``left``.
+            # A task that is added after the time is up does not run, and its key range remains in the tally's ``left``.
             if not self._ended:
                 self._unfinished += 1
                 self._pool.submit(self._run, task, tallies).add_done_callback(self._finished)
 
     def finish(self) -> None:
-        """Waits until all tasks are done or time is nearly up. Raises any task's error that is not from AWS."""
+        """Waits until all tasks are done or time is nearly up. Raises a task's error unless it is an AWS error."""
         with self._changed:
             self._changed.wait_for(lambda: not self._unfinished, max(0.0, self._deadline() - RESERVE_SECONDS))
             self._ended = True

@@ -11,18 +11,18 @@ from chalicelib.storage.measurement import Tally
 
 # CloudWatch's daily figures arrive up to two days late, and some days may be missing.
 LOOK_BACK = timedelta(days=4)
-# GetMetricData accepts this many metrics per call.
+# GetMetricData accepts at most this many metrics per call.
 METRICS_PER_CALL = 500
 
-# A bucket's name and one of its metrics.
+# A _Metric is a bucket's name and one of the bucket's CloudWatch metrics.
 _Metric = tuple[str, dict[str, Any]]
 
 
 def read_figures(tallies: list[Tally], cloudwatch: Any, now: datetime, in_time: Callable[[], bool]) -> None:
-    """Reads the newest figures for all buckets in a region, and adds up each bucket's storage types.
+    """Reads the newest size of each bucket in a region, added up over the bucket's storage types.
 
-    If a bucket no longer uses a storage type, CloudWatch still returns that type's last figure. Old figures must not be
-    added to newer ones, so only the figures from a bucket's newest day count.
+    If a bucket no longer uses a storage type, CloudWatch still returns the last figure for that type. Old figures must
+    not be added to newer figures, so only the figures of each bucket's most recent day are added up.
     """
     by_name = {tally.name: tally for tally in tallies}
     metrics = _size_metrics(cloudwatch, by_name)
@@ -39,7 +39,7 @@ def read_figures(tallies: list[Tally], cloudwatch: Any, now: datetime, in_time: 
                 sizes[name][moment.astimezone(UTC)] += int(value)
     for tally in tallies:
         if tally.name in sizes:
-            # Some endpoints do not return the newest figure first.
+            # The newest figure is found by its date, because some endpoints do not return it first.
             tally.as_of, size = max(sizes[tally.name].items())
             tally.counted = size, None
         elif is_complete and not tally.error:
@@ -49,7 +49,10 @@ def read_figures(tallies: list[Tally], cloudwatch: Any, now: datetime, in_time: 
 
 
 def _size_metrics(cloudwatch: Any, names: Iterable[str]) -> list[_Metric]:
-    """Returns a metric for each storage type of each bucket in ``names``. CloudWatch also lists deleted buckets."""
+    """Returns CloudWatch's metric for each storage type of each bucket in ``names``.
+
+    Other buckets are ignored, because CloudWatch also lists deleted buckets.
+    """
     metrics: dict[tuple[str, str], _Metric] = {}
     pages = cloudwatch.get_paginator("list_metrics").paginate(Namespace="AWS/S3", MetricName="BucketSizeBytes")
     for page in pages:
@@ -73,7 +76,7 @@ def _points(
         StartTime=midnight - LOOK_BACK,
         EndTime=midnight + timedelta(days=1),
     )
-    # One metric's figures may be spread over several pages. Only the status on the last page is valid.
+    # The figures of one metric may be spread over several pages. Only the status on a metric's last page is valid.
     statuses: dict[str, str] = {}
     points: dict[str, list[tuple[datetime, float]]] = defaultdict(list)
     for page in pages:

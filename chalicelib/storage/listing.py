@@ -1,4 +1,4 @@
-"""Measures buckets by listing: lists a range of keys page by page, and shares long ranges with idle threads."""
+"""Measures buckets by listing their objects page by page, and splits long key ranges among idle threads."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from chalicelib.storage.crew import Crew
 from chalicelib.storage.measurement import Tally
 from chalicelib.storage.ranges import Range, middle
 
-# After this many pages of 1,000 objects, a range is split if a thread is idle.
+# After this many pages of 1,000 objects, a key range is split if a thread is idle.
 PAGES_UNSPLIT = 25
-# Match an object's XML elements in a listing. S3 escapes "<" in keys, so these patterns do not match inside a key.
+# These patterns match an object's key and size in S3's XML. S3 escapes "<" in keys, so no pattern matches inside a key.
 KEY = re.compile(rb"<Key>([^<]*)</Key>")
 SIZE = re.compile(rb"<Size>(\d+)</Size>")
 FIRST_OBJECT, LAST_OBJECT = b"<Contents>", b"</Contents>"
 
 
 def list_range(tally: Tally, number: int, s3: Any, crew: Crew, now: datetime) -> None:
-    """Lists range ``number`` of a bucket's keys, until the range ends or time is nearly up."""
+    """Lists the objects in a bucket's key range ``number``, until the range ends or time is nearly up."""
 
     def has_keys(keys: Range) -> bool:
         contents = s3.list_objects_v2(Bucket=tally.name, StartAfter=keys.after, MaxKeys=1).get("Contents", [])
@@ -46,19 +46,22 @@ def list_range(tally: Tally, number: int, s3: Any, crew: Crew, now: datetime) ->
 
 
 def for_sizes(s3: Any) -> Any:
-    """Changes the client ``s3`` so that it lists objects with only ``Key`` and ``Size``, and returns it.
+    """Changes the client ``s3`` so that it lists objects with only ``Key`` and ``Size``, and returns the client.
 
-    This replaces botocore's parsing of the objects, which takes four fifths of the time of a listing.
+    A faster parser replaces botocore's parsing of the objects, which takes four fifths of a listing's time.
     """
     s3.meta.events.register("before-parse.s3.ListObjectsV2", _read_contents, unique_id="storage")
     return s3
 
 
 def _read_contents(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
-    """Parses the objects in a response. Botocore parses the rest, and adds ``customized_response_dict`` to it."""
+    """Parses the objects in an S3 response.
+
+    Botocore parses the rest of the response, and adds ``customized_response_dict`` to the result.
+    """
     body = response_dict["body"]
     keys, sizes = KEY.findall(body), SIZE.findall(body)
-    # Botocore also parses the objects if the response is unusual or a key contains an escaped character.
+    # If the response is unusual or a key contains an escaped character, botocore parses the objects too.
     if not len(keys) == len(sizes) == body.count(FIRST_OBJECT) > 0 or any(b"&" in key for key in keys):
         return
     objects = zip(keys, sizes, strict=True)

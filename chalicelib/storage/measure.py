@@ -1,7 +1,8 @@
-"""Measures all buckets, either exactly by listing objects or quickly from daily figures.
+"""Measures all S3 buckets, either exactly by listing objects or quickly from CloudWatch's daily figures.
 
-Both modes consist of many small tasks, one per bucket or region. Threads run these tasks until time is nearly up. A
-large bucket is split into key ranges. The result names every bucket that was not measured, and the reason.
+In both modes, threads run many small tasks until time is nearly up. A task covers one bucket or one region. A large
+bucket is split into key ranges, so that several threads can list the bucket. The result names every bucket that was not
+measured, with the reason.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from chalicelib.storage.refusals import translate
 # ListBuckets returns at most this many buckets per call.
 BUCKETS_PER_PAGE = 10_000
 
-# A function that returns a client for a region.
+# InRegion is a function that returns an AWS client for a region.
 InRegion = Callable[[str], Any]
 
 
@@ -32,10 +33,10 @@ def measure_buckets(
 ) -> Measurement:
     """Measures every bucket in the account, as far as ``deadline`` allows.
 
-    The mode ``listing`` adds up each bucket's current objects, and is exact. It changes the clients from ``s3_in``, so
-    that they no longer return dates. The mode ``metrics`` reads CloudWatch's daily figures, which include old versions
-    and unfinished uploads. Raises ``StorageRefused`` if the function is not allowed to list the buckets, and
-    ``Unavailable`` if listing them fails temporarily.
+    The mode ``listing`` adds up the sizes of each bucket's current objects, and is exact. This mode changes the clients
+    from ``s3_in``, so that they list only the keys and sizes of objects. The mode ``metrics`` reads CloudWatch's daily
+    figures, which include old versions and unfinished uploads. Raises ``StorageRefused`` if the function is not allowed
+    to list the buckets. Raises ``Unavailable`` if listing the buckets fails temporarily.
     """
     tallies = tally_buckets(mode, s3=s3, s3_in=s3_in, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
     return summarize(mode, tallies)
@@ -44,7 +45,7 @@ def measure_buckets(
 def tally_buckets(
     mode: str, *, s3: Any, s3_in: InRegion, cloudwatch_in: InRegion, deadline: Deadline, now: datetime
 ) -> list[Tally]:
-    """Measures like ``measure_buckets``, but returns the tallies, which also contain the unlisted key ranges."""
+    """Does the same as ``measure_buckets``, but returns the tallies, which also contain the unlisted key ranges."""
     tallies = _find_buckets(s3)
     if mode == "metrics":
         return _read_metrics(tallies, s3=s3, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
@@ -76,7 +77,7 @@ def _read_metrics(
 
 
 def _by_region(tallies: list[Tally], s3: Any, deadline: Deadline) -> dict[str, list[Tally]]:
-    # S3 itself always returns a bucket's region, but some S3-compatible services do not.
+    # S3's list of buckets contains their regions, but some S3-compatible services leave out the regions.
     if unlocated := [tally for tally in tallies if tally.region is None]:
         crew = Crew(deadline)
         for tally in unlocated:
@@ -100,5 +101,5 @@ def _find_buckets(s3: Any) -> list[Tally]:
 
 def _locate(tally: Tally, s3: Any) -> None:
     constraint = s3.get_bucket_location(Bucket=tally.name).get("LocationConstraint")
-    # S3 uses legacy names for the two oldest regions.
+    # S3 uses legacy names for its two oldest regions.
     tally.region = {None: "us-east-1", "EU": "eu-west-1"}.get(constraint, constraint)

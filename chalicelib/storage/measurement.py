@@ -1,4 +1,4 @@
-"""The results of a measurement: a tally for each bucket, and a ``Measurement`` of the whole account."""
+"""Defines the results of a measurement, which are a ``Tally`` per bucket and a ``Measurement`` of the whole account."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Failure:
-    """The reason why a bucket was not measured or was only partly measured."""
+    """States why a bucket was not measured or was only partly measured."""
 
     bucket: str
     error: str
@@ -36,9 +36,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The sizes of all buckets. ``buckets`` has the largest bucket first, and ``errors`` is sorted by bucket name.
+    """The sizes of all buckets in the account.
 
-    ``partial`` is true if time ran out. A partly counted bucket is in both ``buckets`` and ``errors``.
+    ``buckets`` is sorted by size, largest first, and ``errors`` is sorted by bucket name. ``partial`` is true if time
+    ran out before all buckets were measured. A partly counted bucket is in both ``buckets`` and ``errors``.
     """
 
     mode: str
@@ -52,7 +53,7 @@ class Measurement:
 
     @cached_property
     def total_objects(self) -> int | None:
-        """The number of objects, or None in metrics mode."""
+        """The number of objects in all buckets, or None in metrics mode."""
         return None if self.mode == "metrics" else sum(bucket.objects or 0 for bucket in self.buckets)
 
     @cached_property
@@ -62,7 +63,7 @@ class Measurement:
 
     @cached_property
     def without_figure(self) -> int:
-        """The number of buckets without a CloudWatch figure. These are empty or less than two days old."""
+        """The number of buckets without a CloudWatch figure, because they are empty or less than two days old."""
         return sum(bucket.as_of is None for bucket in self.buckets)
 
     @cached_property
@@ -88,9 +89,10 @@ class Measurement:
 
 @dataclass
 class Tally:
-    """A bucket being measured, with the counts so far and the key ranges that are ``left`` to list.
+    """The counts of one bucket so far, and the key ranges that are ``left`` to list.
 
-    Several threads may list the ranges. ``counted`` contains bytes and objects, or is None before the first response.
+    Several threads may list a bucket's key ranges. ``counted`` contains the numbers of bytes and objects, or is None
+    before the first response from AWS.
     """
 
     name: str
@@ -102,7 +104,7 @@ class Tally:
     _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def count(self, number: int, size: int, objects: int, rest: Range | None, now: datetime) -> None:
-        """Adds the counts from one page of range ``number``. ``rest`` is the part of the range still to be listed."""
+        """Adds the counts from one page of key range ``number``. ``rest`` is the range's unlisted part, or None."""
         with self._lock:
             before = self.counted or (0, 0)
             self.counted, self.as_of = (before[0] + size, (before[1] or 0) + objects), now
@@ -112,31 +114,31 @@ class Tally:
                 del self.left[number]
 
     def split(self, number: int, key: str) -> int:
-        """Splits a range after ``key`` and returns the second part's number."""
+        """Splits key range ``number`` after ``key``, and returns the number of the second part."""
         with self._lock:
             rest, new = self.left[number], max(self.left) + 1
             self.left |= {number: Range(rest.after, key), new: Range(key, rest.until)}
             return new
 
     def add(self, part: Tally) -> None:
-        """Adds another function's counts for this bucket and the ranges that the function did not finish."""
+        """Adds another Lambda function's counts for the bucket, and the key ranges that the function did not finish."""
         size, objects = part.counted or (0, 0)
         if part.counted:
             before = self.counted or (0, 0)
             self.counted = before[0] + size, (before[1] or 0) + (objects or 0)
-        # A total is only as recent as the oldest count in it.
+        # The time of a total is the time of the oldest count in the total.
         self.as_of = min((each for each in (self.as_of, part.as_of) if each), default=None)
         self.error = self.error or part.error
         self.left |= {len(self.left) + number: rest for number, rest in enumerate(part.left.values())}
 
     def snapshot(self) -> Tally:
-        """Returns a copy, because a hanging request may still finish and change the original."""
+        """Returns a copy of the tally, because a hanging S3 request may still finish and change the original."""
         with self._lock:
             return replace(self, left=dict(self.left))
 
 
 def summarize(mode: str, tallies: list[Tally]) -> Measurement:
-    """Combines the tallies into a measurement, which is ``partial`` if any bucket has ranges left to list."""
+    """Combines the tallies into a measurement, which is ``partial`` if any bucket has key ranges left to list."""
     buckets = [Bucket(tally.name, *tally.counted, as_of=tally.as_of) for tally in tallies if tally.counted is not None]
     late = [tally for tally in tallies if tally.left and not tally.error]
     errors = [Failure(tally.name, tally.error) for tally in tallies if tally.error]

@@ -1,4 +1,4 @@
-"""Presents a measurement as a summary, a page and a notification."""
+"""Presents a storage measurement as a JSON summary, an HTML page and a notification."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from chalicelib.notifications import counted
 from chalicelib.storage.measurement import Measurement
 from chalicelib.timeline import timestamp
 
-# The summary is part of the state machine's data, which is limited to 256 KB.
+# The summary is part of the state machine's data, which Step Functions limits to 256 KB.
 SUMMARY_BUCKETS = 100
 SUMMARY_ERRORS = 100
 NOTICE_LINES = 10
 CHALICELIB = Path(__file__).parent.parent
-# Folders with the page's template and the styles that it shares with the console and the inventory report.
+# These folders contain the page's template, and styles that the console and the inventory report also use.
 TEMPLATES = (CHALICELIB / "reports" / "templates", CHALICELIB / "console")
 
 
 def summary(measurement: Measurement) -> dict[str, Any]:
-    """Returns the REST API's summary, with the 100 largest buckets and the first 100 errors."""
+    """Returns a summary for the REST API, with the 100 largest buckets and the first 100 errors."""
     return {
         "message": measurement.sentence,
         "totalBytes": measurement.total_bytes,

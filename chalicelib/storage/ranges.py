@@ -1,6 +1,6 @@
-"""Ranges of a bucket's keys, so that several threads or functions can list one large bucket.
+"""Splits a bucket's keys into ranges, so that several threads or Lambda functions can list one large bucket.
 
-Python compares strings by code points. S3 sorts keys by their UTF-8 bytes, which gives the same order.
+Python's order of strings by code points is the same as S3's order of keys by UTF-8 bytes.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
 
-# Non-ASCII characters are not tried, so a range whose keys begin with non-ASCII characters is split less evenly.
+# Only ASCII characters are tried, so a range whose keys begin with non-ASCII characters is split less evenly.
 LAST_CHARACTER = 0x7F
 
 
 @dataclass(frozen=True)
 class Range:
-    """The keys after ``after``, up to and including ``until`` or, if that is None, up to the end of the bucket."""
+    """The keys after ``after``, up to and including ``until``. If ``until`` is None, the range has no end."""
 
     after: str = ""
     until: str | None = None
@@ -27,9 +27,10 @@ class Range:
 def middle(rest: Range, has_keys: Callable[[Range], bool]) -> str | None:
     """Returns the key at which to split ``rest`` into two ranges that may contain keys, or None if that is impossible.
 
-    ``rest`` begins after an existing key. ``has_keys`` asks S3 whether a range contains keys. Keys share prefixes, such
-    as folders and dates. This function therefore finds the first position at which a later key differs from the
-    existing key and the last character at that position, and splits half-way. This takes about ten requests to S3.
+    ``rest`` must begin after an existing key. ``has_keys`` asks S3 whether a range contains keys. Many keys share
+    prefixes, such as folders and dates. The function therefore finds the first position at which a later key differs
+    from the existing key. Next, it finds the last character that later keys have at that position. The split is halfway
+    between the existing key's character and that last character. A split takes about ten requests to S3.
     """
     key = rest.after
 
@@ -37,7 +38,8 @@ def middle(rest: Range, has_keys: Callable[[Range], bool]) -> str | None:
         after = prefix + chr(character)
         return (rest.until is None or after < rest.until) and has_keys(Range(after, rest.until))
 
-    # If later keys exist for one position, they exist for all following positions, so a binary search works.
+    # If a later key differs at or before a position, the same is true for all following positions. A binary search can
+    # therefore find the first position at which a later key differs.
     shared = takewhile(lambda pair: pair[0] == pair[1], zip(key, rest.until or "", strict=False))
     first, last = len(list(shared)), len(key)
     while first < last:

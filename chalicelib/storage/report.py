@@ -1,8 +1,9 @@
-"""The steps of a storage report. Each step is one invocation of the function ``measure_buckets``.
+"""Runs the steps of a storage report. Each step is one invocation of the Lambda function ``measure_buckets``.
 
-The first step measures alone, which is enough for most accounts. After two minutes, any remaining work is divided into
-shares. For a few rounds, the state machine then invokes one function per share, and another function that merges the
-results and divides the remaining work again. The report names buckets that could not be measured, with the reason.
+In the first step, a single function lists all buckets, which is enough for most accounts. After two minutes, any
+remaining work is divided into shares. In each of the following rounds, the state machine invokes one function per
+share. Another function then merges the results and divides the remaining work again. The report names buckets that
+could not be measured, with the reason.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ from chalicelib.storage.measure import InRegion
 from chalicelib.storage.measurement import Measurement, summarize
 from chalicelib.storage.shares import ShareFiles, Spread, assign_shares, merge_shares, read_share, write_result
 
-# How long a function lists before the remaining work is divided. A new round takes a few seconds to start, but spreads
-# a large or slow bucket over all functions.
+# A function lists for this long before the remaining work is divided. A new round takes a few seconds to start, but
+# spreads a large or slow bucket over all functions.
 TURN_SECONDS = 120
-# Number of rounds. In the last round, each function uses all its time. Six rounds can list three billion objects.
+# A report has at most this many rounds. In the last round, each function uses all its remaining time. Six rounds can
+# list three billion objects.
 ROUNDS = 6
-# The characters that an execution's name may contain, except the slash, which would create folders in S3.
+# A report's id can contain the same characters as an execution's name, except the slash, which would create folders in
+# S3.
 REPORT_ID = re.compile(r"[!-.0-~]{1,80}")
 
 log = logger("storage")
@@ -38,7 +41,7 @@ log = logger("storage")
 
 @dataclass(frozen=True)
 class Request:
-    """A report's validated input. The first function measures alone for ``alone_seconds``."""
+    """The validated input of a report. A single function lists for ``alone_seconds`` before the work is shared."""
 
     report_id: str
     mode: str
@@ -48,10 +51,10 @@ class Request:
 def run_step(
     event: dict[str, Any], context: Any, *, aws: Callable[..., Any], bucket: str, now: datetime
 ) -> dict[str, Any]:
-    """Runs one step for the state machine, or a whole report if the function is invoked by hand.
+    """Runs one step for the state machine, or a whole report if the function is invoked manually.
 
-    The state machine passes its own input as ``request``, along with ``reportId`` and ``spread``. ``aws`` returns
-    clients, and ``context`` is the Lambda context.
+    The state machine passes its own input as ``request``, along with ``reportId`` and ``spread``. ``aws`` is a function
+    that returns AWS clients, and ``context`` is the Lambda context.
     """
     request = event.get("request", event)
     return report(
@@ -77,12 +80,16 @@ def report(
     bucket: str,
     now: datetime,
 ) -> dict[str, Any]:
-    """Measures all buckets, stores the page, and returns ``{reportId, reportKey, summary, notice, spread}``.
+    """Measures all buckets, stores the report's page, and returns ``{reportId, reportKey, summary, notice, spread}``.
 
-    ``payload`` may contain ``reportId``, ``mode`` and ``aloneSeconds``. ``notice`` is the state machine's notification.
-    ``spread`` is None outside a state machine, and ``{"round": 0}`` in the first step. If the returned ``spread``
-    contains ``shares``, the state machine invokes the function once per share, with ``share`` added to ``spread``, and
-    then once without a share. A share's step returns ``{}``. Raises ``InvalidRequest`` and ``measure_buckets``' errors.
+    ``payload`` may contain ``reportId``, ``mode`` and ``aloneSeconds``. ``notice`` is the notification that the state
+    machine publishes. The argument ``spread`` is None outside a state machine, and ``{"round": 0}`` in the first step.
+
+    If the returned ``spread`` lists any ``shares``, the state machine invokes the function once per share. Each
+    invocation receives the share's number as ``share`` in ``spread``, and returns ``{}``. The state machine then
+    invokes the function once more, without ``share``.
+
+    Raises ``InvalidRequest`` if ``payload`` is invalid, and the errors of ``measure_buckets``.
     """
     request = _parse(payload)
     files = ShareFiles(s3, bucket, request.report_id)
@@ -129,13 +136,13 @@ def _log(request: Request, measurement: Measurement) -> None:
 
 
 def _at_most(seconds: float, deadline: Deadline) -> Deadline:
-    """Returns ``deadline`` or, if earlier, the deadline that allows ``seconds`` for the measurement."""
+    """Returns the earlier of ``deadline`` and a deadline that allows ``seconds`` for the measurement."""
     end = time.monotonic() + seconds + RESERVE_SECONDS
     return lambda: min(deadline(), end - time.monotonic())
 
 
 def _parse(payload: dict[str, Any]) -> Request:
-    # Other fields are ignored, because a schedule may add fields.
+    # Unknown fields are ignored, because a schedule may add fields to the input.
     problems = []
     report_id = payload.get("reportId", uuid4().hex)
     if not isinstance(report_id, str) or not REPORT_ID.fullmatch(report_id):

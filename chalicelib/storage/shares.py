@@ -1,4 +1,8 @@
-"""Divides a long listing into shares: one function writes the work to files, many do it, and one merges the results."""
+"""Divides a long listing into shares.
+
+One Lambda function writes each share of the work to a file, many functions list the shares, and one function merges the
+results.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +19,19 @@ from chalicelib.storage.ranges import Range
 from chalicelib.storage.refusals import translate
 from chalicelib.timeline import timestamp
 
-# The state machine's MaxConcurrency. 40 functions read about 2,200 pages a second, which is less than half of what S3
-# allows for one prefix. The number is also far below an account's limit of 1,000 concurrent functions.
+# The state machine's MaxConcurrency must equal this number of shares. Forty functions read about 2,200 pages a second,
+# which is less than half of what S3 allows for one prefix. Forty is also far below an account's limit of 1,000
+# concurrent functions.
 SHARES = 40
 
-# A round's number, its id and the numbers of its shares. The state machine passes these on to the functions.
+# A spread contains a round's number, the round's id and the numbers of its shares. The state machine passes the spread
+# on to the functions.
 Spread = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class ShareFiles:
-    """The files of one report in the reports bucket."""
+    """Writes and reads the files of one storage report in the reports bucket."""
 
     s3: Any
     bucket: str
@@ -53,7 +59,8 @@ class ShareFiles:
 def assign_shares(files: ShareFiles, tallies: list[Tally], round_number: int) -> Spread:
     """Writes a round's work into at most ``SHARES`` files, and returns ``{"round", "id", "shares"}``.
 
-    Another file contains all counts so far. Each attempt uses a new id, so that the files of two attempts never mix.
+    An additional file contains all counts so far. Each attempt uses a new id, so that two attempts never use the same
+    files.
     """
     spread: Spread = {"round": round_number, "id": uuid4().hex}
     pieces = [
@@ -71,12 +78,12 @@ def assign_shares(files: ShareFiles, tallies: list[Tally], round_number: int) ->
 
 
 def read_share(files: ShareFiles, spread: Spread) -> list[Tally]:
-    """Returns the tallies of the share that ``spread`` names."""
+    """Returns the tallies of the share whose number is in ``spread``."""
     return files.read(_name(spread, spread["share"]))
 
 
 def write_result(files: ShareFiles, spread: Spread, tallies: list[Tally]) -> None:
-    """Writes a share's counts and the key ranges that remain."""
+    """Writes the counts of a share, and the key ranges that are still unlisted."""
     files.write(f"{_name(spread, spread['share'])}-listed", tallies)
 
 

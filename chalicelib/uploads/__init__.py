@@ -1,1 +1,1 @@
-"""Links that let a browser upload inventories, and the import of uploaded inventories into MySQL."""
+"""Creates links for uploading inventories from a browser, and imports the uploaded inventories into MySQL."""

@@ -1,7 +1,7 @@
-"""Imports rows into MySQL. A ledger ensures that each S3 event changes the inventory only once.
+"""Imports an inventory's rows into MySQL. The table ``uploads`` ensures that each S3 event is imported only once.
 
-Rows stream into a temporary table, a thousand at a time, so memory use does not grow with the file. Three statements
-then merge the rows into the inventory. All functions work in the caller's transaction.
+Rows are inserted into a temporary table in batches of 1,000, so memory use does not grow with the file. Three SQL
+statements then merge the temporary table into the inventory. All functions in this module use the caller's transaction.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ STAGE_ROWS = """
 REPEATED_ROWS = (
     "SELECT earlier_line, line FROM upload_rows WHERE earlier_line IS NOT NULL ORDER BY earlier_line LIMIT %s"
 )
-# Creates missing suppliers and locks all suppliers in the file, in the order of their names. Two imports with the same
-# beans therefore run one after the other, without a deadlock.
+# Creates missing suppliers and locks all suppliers in the file, in the order of their names. Two imports that share
+# suppliers therefore run one after the other, without a deadlock.
 LOCK_SUPPLIERS = """
     INSERT INTO suppliers (name) SELECT DISTINCT supplier_name FROM upload_rows ORDER BY supplier_name
     ON DUPLICATE KEY UPDATE suppliers.name = suppliers.name
 """
-# Finds a supplier that was not created. An older table's collation may treat two spellings as the same name.
+# Finds a supplier that could not be created, because an older table's collation treats two spellings as the same name.
 MISSING_SUPPLIER = """
     SELECT incoming.supplier_name FROM (SELECT DISTINCT supplier_name FROM upload_rows) AS incoming
     LEFT JOIN suppliers FORCE INDEX (suppliers_name) ON suppliers.name = incoming.supplier_name
     WHERE suppliers.id IS NULL LIMIT 1
 """
-# The join order and keys are fixed, because MySQL has no statistics for a new temporary table. A different query plan
-# might lock all suppliers, or read all beans for each row.
+# UPDATE_BEANS and INSERT_BEANS fix the join order and keys, because MySQL has no statistics for a new temporary table.
+# A different query plan might lock all suppliers, or read all beans for each row.
 UPDATE_BEANS = """
     UPDATE upload_rows AS incoming
     STRAIGHT_JOIN suppliers FORCE INDEX (suppliers_name) ON suppliers.name = incoming.supplier_name
@@ -66,7 +66,8 @@ UPDATE_BEANS = """
     WHERE NOT (beans.price <=> incoming.price AND beans.description <=> incoming.description
         AND beans.quantity <=> incoming.quantity)
 """
-# INSERT … ON DUPLICATE KEY UPDATE could replace both statements, but every row of every import would use up an id.
+# A single INSERT … ON DUPLICATE KEY UPDATE could update and insert beans, but would use up an id for every imported
+# row.
 INSERT_BEANS = """
     INSERT INTO beans (supplier_id, type, product_name, price, description, quantity)
     SELECT suppliers.id, incoming.type, incoming.product_name, incoming.price, incoming.description, incoming.quantity
@@ -80,7 +81,7 @@ INSERT_BEANS = """
 
 @dataclass
 class Imported:
-    """The result of an import: row counts and the first bad rows."""
+    """The result of an import, with row counts and the first bad rows."""
 
     new: int = 0
     updated: int = 0
@@ -98,7 +99,10 @@ class Imported:
 
 
 def import_rows(cursor: Cursor, parsed: Iterable[Row | BadRow]) -> Imported:
-    """Merges the good rows into the inventory. If rows describe the same bean, only the last one is imported."""
+    """Merges the good rows into the inventory.
+
+    If several rows describe the same bean, only the last row is imported.
+    """
     imported = Imported()
     batch: list[Row] = []
     good = 0
@@ -135,7 +139,10 @@ def import_rows(cursor: Cursor, parsed: Iterable[Row | BadRow]) -> Imported:
 
 
 class Ledger:
-    """One object's row in the table ``uploads``, with its last event and any notification yet to be published."""
+    """The row for one S3 object in the table ``uploads``.
+
+    The row contains the object's last event and any unpublished notification.
+    """
 
     def __init__(self, cursor: Cursor, key: str) -> None:
         self._cursor = cursor
@@ -143,7 +150,7 @@ class Ledger:
 
     def lock(self, publish: Publish) -> str:
         """Locks the row until the commit, publishes any pending notification, and returns the last sequencer."""
-        # Unlike INSERT IGNORE, this takes the exclusive lock immediately, so two deliveries cannot deadlock.
+        # Unlike INSERT IGNORE, this statement locks the row exclusively, so two deliveries of an event cannot deadlock.
         self._cursor.execute(
             "INSERT INTO uploads (object_key) VALUES (%s) ON DUPLICATE KEY UPDATE object_key = object_key",
             (self._key,),
@@ -158,7 +165,7 @@ class Ledger:
         return str(sequencer)
 
     def write(self, sequencer: str, etag: str, notification: Notification) -> None:
-        """Records the event and its notification, which the next ``lock`` publishes."""
+        """Records the event and its notification, which the next call of ``lock`` publishes."""
         self._cursor.execute(
             "UPDATE uploads SET sequencer = %s, etag = %s, outcome = %s, announced = FALSE WHERE object_key = %s",
             (sequencer, etag, json.dumps(asdict(notification)), self._key),
@@ -167,6 +174,6 @@ class Ledger:
 
 def _read_notification(text: str) -> Notification:
     content: dict[str, Any] = json.loads(text)
-    # Rows that were written before correlation ids were introduced do not contain any.
+    # Notifications that an older version stored have no correlation ids.
     content["correlation_ids"] = tuple(content.get("correlation_ids", ()))
     return Notification(**content)

@@ -1,7 +1,7 @@
-"""Upload links: presigned forms with which a browser sends one file directly to S3.
+"""Creates upload links, which are presigned forms that let a browser send one file directly to S3.
 
-The file does not pass through the API. The signature covers the key, the content type, the size limits and the expiry
-time, so S3 refuses any upload that differs.
+The file does not pass through the API. The link's signature covers the key, the content type, the size limits and the
+expiry time, so S3 refuses any upload that differs.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from chalicelib.fields import Fields
 from chalicelib.logs import logger
 from chalicelib.timeline import timestamp
 
-# Maximum size of a file. S3 and the import both refuse larger files.
+# S3 and the import both refuse files with more bytes than this.
 FILE_BYTES = 50_000_000
 CONTENT_TYPE = "text/csv"
 LINK_SECONDS = 600
 FILENAME_CHARACTERS = 255
-# The object's key ends in the file's name. Other characters become hyphens, and the name is cut to this length.
+# Hyphens replace these characters in the file name at the end of the S3 key. The file name is shortened to 80
+# characters.
 OTHER_CHARACTERS = re.compile(r"[^A-Za-z0-9_.-]+")
 NAME_CHARACTERS = 80
 
@@ -29,7 +30,7 @@ log = logger("upload_links")
 
 
 def parse(body: Any) -> str:
-    """Returns the file's name from a request's JSON body, ``{"filename"}``, with an optional ``"size"`` in bytes."""
+    """Validates a request's JSON body and returns its ``filename``. The body may also contain ``size``, in bytes."""
     fields = Fields.of_body(body, ("filename", "size"), of="an upload", expected="an object with filename")
     name = fields.get("filename")
     if "filename" not in fields:
@@ -44,10 +45,10 @@ def parse(body: Any) -> str:
 
 
 def offer(filename: str, *, s3: Any, bucket: str, now: datetime) -> dict[str, Any]:
-    """Returns a link for one upload: ``{"key", "url", "fields", "expiresAt", "maxBytes"}``.
+    """Returns a link for one upload, as ``{"key", "url", "fields", "expiresAt", "maxBytes"}``.
 
-    The browser posts a form to ``url`` that contains ``fields`` followed by ``file``. Each link has a new key, so two
-    uploads with the same name create two objects.
+    To use the link, the browser posts a form to ``url``. The form contains ``fields`` followed by ``file``. Each link
+    has a new S3 key, so two uploads with the same name create two objects.
     """
     key = f"inventory/{now:%Y-%m-%d}-{secrets.token_hex(6)}/{_safe_name(filename)}.csv"
     link = s3.generate_presigned_post(
@@ -63,8 +64,8 @@ def offer(filename: str, *, s3: Any, bucket: str, now: datetime) -> dict[str, An
 
 
 def _safe_name(filename: str) -> str:
-    """Returns ``filename`` without folders or extension, and with only characters that need no escaping."""
+    """Returns ``filename`` without folders or extension, and without characters that must be escaped in an S3 key."""
     name = re.split(r"[/\\]", filename)[-1][: -len(".csv")]
-    # NFKD turns accents into separate characters, which are then dropped.
+    # NFKD normalization turns accents into separate characters, which are then removed.
     bare = "".join(letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
     return OTHER_CHARACTERS.sub("-", bare).strip("-.")[:NAME_CHARACTERS] or "upload"

@@ -1,7 +1,7 @@
-"""Handles uploads: logs each file, imports inventories into MySQL, and publishes a notification of the result.
+"""Logs each uploaded file, imports inventories into MySQL, and publishes a notification of the result.
 
-The import and the ledger share one transaction. An event that is delivered twice, or after a newer event,
-changes nothing.
+A single transaction imports the rows and records the S3 event. An event that is delivered twice, or after a newer
+event, changes nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ log = logger("uploads")
 
 @dataclass(frozen=True)
 class Upload:
-    """One record of an S3 event. The ``sequencer`` shows the order of the events for the same key."""
+    """One record of an S3 event. The ``sequencer`` determines the order of events for the same key."""
 
     key: str
     size: int
@@ -58,7 +58,7 @@ class Upload:
         )
 
     def log_fields(self) -> dict[str, Any]:
-        """Returns the upload's fields for a log record, with the names that S3 uses."""
+        """Returns the fields that describe the upload in a log record."""
         return {
             "key": self.key,
             "bytes": self.size,
@@ -70,20 +70,20 @@ class Upload:
 
     @property
     def name(self) -> str:
-        """The object's key on one line, for use in messages."""
+        """The object's key as a single line of text, for use in messages."""
         return one_line(self.key)
 
     def is_inventory(self) -> bool:
         return self.key.startswith("inventory/") and self.key.lower().endswith(".csv")
 
     def is_newer_than(self, sequencer: str) -> bool:
-        """Compares sequencers. They are hexadecimal numbers of different lengths, so the shorter one is padded."""
+        """Compares sequencers as hexadecimal numbers, after padding the shorter number with zeros."""
         width = max(len(self.sequencer), len(sequencer))
         return self.sequencer.upper().rjust(width, "0") > sequencer.upper().rjust(width, "0")
 
 
 class Overwritten(CafeError):
-    """The object was replaced by a newer object, which has its own event."""
+    """The uploaded object was replaced by a newer object, which has its own event."""
 
 
 def receive(
@@ -115,7 +115,7 @@ def receive(
 def _import_once(upload: Upload, connection: Connection[Any], *, s3: Any, publish: Publish, bucket: str) -> None:
     imported = Imported()
     with connection.cursor() as cursor:
-        # This level avoids the default level's gap locks, so imports wait for each other only if they share a supplier.
+        # READ COMMITTED avoids gap locks, so imports wait for each other only if they share a supplier.
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         ledger = Ledger(cursor, upload.key)
         if upload.is_newer_than(ledger.lock(publish)):
@@ -123,13 +123,15 @@ def _import_once(upload: Upload, connection: Connection[Any], *, s3: Any, publis
                 imported, notification = _import_file(cursor, upload, s3, bucket)
                 ledger.write(upload.sequencer, upload.etag, notification)
             except Overwritten:
-                log.info("overwritten before it could be read; the new file has an event", extra={"key": upload.key})
+                log.info(
+                    "overwritten before it could be read; the newer file has its own event", extra={"key": upload.key}
+                )
         else:
             log.info("event known already", extra={"key": upload.key, "sequencer": upload.sequencer})
         connection.commit()
-        # The rows are counted after the commit, because a failed import is retried.
+        # Row counts are published as metrics only after the commit, because a failed import is retried.
         metrics.emit({"RowsGood": imported.good, "RowsBad": imported.bad})
-        # Locks the row again, so that only one of two simultaneous deliveries publishes the notification.
+        # Publishes the notification while the row is locked, so that simultaneous deliveries publish it only once.
         ledger.lock(publish)
         connection.commit()
 
@@ -149,10 +151,10 @@ def _import_file(cursor: Cursor, upload: Upload, s3: Any, bucket: str) -> tuple[
 
 
 def _open(upload: Upload, s3: Any, bucket: str) -> Any:
-    """Opens the event's object as a stream. Never opens a newer object with the same key."""
+    """Opens the uploaded object as a stream, but never a newer object with the same key."""
     if upload.size > FILE_BYTES:
         limit = humanize.naturalsize(FILE_BYTES)
-        raise NotImported(f"the file is larger than {limit}; upload it in parts")
+        raise NotImported(f"the file is larger than {limit}; split it into smaller files")
     try:
         with aws_errors():
             return s3.get_object(Bucket=bucket, Key=upload.key, IfMatch=f'"{upload.etag}"')["Body"]

@@ -13,21 +13,21 @@ from chalicelib.errors import CafeError
 
 COLUMNS = ("supplier_name", "type", "product_name", "price", "description", "quantity")
 IDENTITY = ("supplier_name", "type", "product_name")
-# Maximum values that fit into MySQL's columns.
+# MySQL's columns can store at most these values.
 TEXT_CHARACTERS = 255
 QUANTITY = 2**31 - 1
 
 ROWS = 500_000
 LINE_BYTES = 65_536
-# Six cells of 255 quotation marks each take 3,072 characters, so a much longer record must lack a quotation mark.
+# The longest valid record has about 3,000 characters, so a record longer than this must lack a quotation mark.
 RECORD_CHARACTERS = 8_192
-# Lines are read again after each broken quotation mark, so without this limit one file could take hours.
+# Lines are read again after each broken quotation mark, so without this limit a single file could take hours.
 BROKEN_QUOTES = 1_000
 VALUE_CHARACTERS = 100
 
 
 class Row(NamedTuple):
-    """One bean of the inventory. ``line`` is the number of the line on which the row begins, counted from 1."""
+    """A row that describes one bean. ``line`` is the number of the row's first line, counted from 1."""
 
     line: int
     supplier_name: str
@@ -39,20 +39,20 @@ class Row(NamedTuple):
 
 
 class BadRow(NamedTuple):
-    """A row that cannot be imported. ``line`` is the number of the line on which the row begins, counted from 1."""
+    """A row that cannot be imported. ``line`` is the number of the row's first line, counted from 1."""
 
     line: int
     reason: str
 
 
 class NotImported(CafeError):
-    """The file cannot be imported. The error's message says why, and on which line."""
+    """The uploaded file cannot be imported. The error's message contains the reason and, if possible, the line."""
 
 
 def read_rows(chunks: Iterable[bytes]) -> Iterator[Row | BadRow]:
-    """Yields an inventory's rows in the file's order. Raises ``NotImported`` if the file is not an inventory.
+    """Yields the rows of an inventory in the file's order. Raises ``NotImported`` if the file is not an inventory.
 
-    White space around cells is removed. Empty rows are skipped.
+    White space around cells is removed, and empty rows are skipped.
     """
     records = (
         (line, cells) for line, cells in _read_records(_lines(chunks)) if not isinstance(cells, list) or any(cells)
@@ -63,12 +63,12 @@ def read_rows(chunks: Iterable[bytes]) -> Iterator[Row | BadRow]:
     order = _column_order(*header)
     for count, (line, cells) in enumerate(records, 1):
         if count > ROWS:
-            raise NotImported(f"the file has more than {ROWS:,} rows; upload it in parts")
+            raise NotImported(f"the file has more than {ROWS:,} rows; split it into smaller files")
         yield BadRow(line, cells) if isinstance(cells, str) else _parse_row(line, cells, order)
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    """Yields a UTF-8 file's lines with their line endings. A byte order mark is dropped."""
+    """Yields the lines of a UTF-8 file with their line endings, but without a byte order mark."""
     for number, line in enumerate(_split(chunks), 1):
         if len(line) > LINE_BYTES:
             raise NotImported(f"line {number:,} is longer than {LINE_BYTES:,} bytes, so this is not an inventory")
@@ -88,7 +88,7 @@ def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
     rest = b""
     for chunk in chunks:
         lines = (rest + chunk).splitlines(keepends=True)
-        # The last line may continue in the next chunk, even if only the LF of a CR LF is missing.
+        # The last line may continue in the next chunk, even if it ends with CR, because an LF may follow.
         rest = lines.pop() if lines else b""
         yield from lines
         if len(rest) > LINE_BYTES:
@@ -98,9 +98,10 @@ def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _read_records(lines: Iterator[str]) -> Iterator[tuple[int, list[str] | str]]:
-    """Yields each CSV record as its first line's number and its cells, or a reason if its quotation marks are broken.
+    """Yields the first line's number and the cells of each CSV record.
 
-    After a broken record, the next line begins a new record, so a missing quotation mark costs only one row.
+    If the quotation marks of a record are broken, yields a reason instead of the cells. The next line then begins a new
+    record, so a missing quotation mark affects only one row.
     """
     again: deque[str] = deque()
     record: list[str] = []
@@ -137,13 +138,13 @@ def _read_records(lines: Iterator[str]) -> Iterator[tuple[int, list[str] | str]]
 
 
 def clean(cell: str) -> str:
-    """Removes white space around ``cell``, and converts it to Unicode's composed form."""
-    # Depending on the keyboard, "é" is one code point or two. Both forms must match the same bean.
+    """Removes white space around ``cell``, and converts the text to Unicode's composed form."""
+    # Depending on the keyboard, "é" is one code point or two, but both forms must match the same bean.
     return unicodedata.normalize("NFC", cell.strip())
 
 
 def _column_order(line: int, cells: list[str] | str) -> list[int]:
-    """Returns the position in the header of each column in ``COLUMNS``."""
+    """Returns the position of each column of ``COLUMNS`` in the header."""
     names = [cell.lower() for cell in cells] if isinstance(cells, list) else []
     unknown = ", ".join(name for name in names if name not in COLUMNS)
     problems = {
@@ -171,7 +172,7 @@ def _parse_row(line: int, cells: list[str], order: list[int]) -> Row | BadRow:
         if len(text) > TEXT_CHARACTERS
     ]
     if not re.fullmatch("[0-9]{1,10}", quantity) or int(quantity) > QUANTITY:
-        problems.append(f"quantity is {quoted(quantity)} and not a whole number from 0 to {QUANTITY:,}")
+        problems.append(f"quantity is {quoted(quantity)} but must be a whole number from 0 to {QUANTITY:,}")
     if problems:
         return BadRow(line, "; ".join(problems))
     return Row(line, supplier_name, type_, product_name, price or None, description or None, int(quantity))

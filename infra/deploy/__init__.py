@@ -1,13 +1,14 @@
-"""Deploys the whole system to AWS and to the local cloud in the same way: only the endpoint and the credentials differ.
+"""Deploys the whole system to AWS or to the local cloud.
 
-    python -m infra.deploy STAGE
+The command ``python -m infra.deploy STAGE`` works the same way for AWS and for the local cloud. Only the endpoint and
+the credentials differ.
 
-1. ``stacks``: the CloudFormation stacks. The first stack contains the bucket for the stage's releases.
-2. ``project``: a generated Chalice project with the stacks' outputs as environment variables and roles. The tracked
-   ``.chalice/config.json`` does not change.
-3. ``chalice_record``: the record with which ``chalice deploy`` runs, rebuilt from the resources that exist.
-4. ``wiring``, ``api_settings``: the settings that Chalice cannot apply, and a check of every setting.
-5. ``releases``: the releases in the deploys bucket, with everything that a rollback needs.
+``stacks`` updates the CloudFormation stacks. The first stack contains the bucket for the stage's releases. ``project``
+generates a Chalice project, which contains the stacks' outputs as environment variables and roles. The tracked file
+``.chalice/config.json`` does not change. ``chalice_record`` rebuilds Chalice's record of deployed resources from the
+resources that exist. ``wiring`` and ``api_settings`` apply the settings that Chalice cannot apply, and check every
+setting. ``releases`` stores each release in the deploys bucket, with everything that a rollback needs.
 
-``deployment`` lists the steps, and ``rollback`` restores a release. Deploying the same code again changes nothing.
+``deployment`` lists the steps of a deploy, and ``rollback`` restores a release. Deploying the same code again changes
+nothing.
 """

@@ -1,4 +1,4 @@
-"""The command ``python -m infra.deploy STAGE``."""
+"""Implements the command ``python -m infra.deploy STAGE``."""
 
 from __future__ import annotations
 
@@ -18,23 +18,25 @@ from infra.deploy.target import FAILURES, REPOSITORY, Clients, DeployError, Targ
 def main(arguments: list[str] | None = None) -> int:
     parser = types.Parser(
         prog="python -m infra.deploy",
-        description="Deploys a stage of the café, restores its previous release, or destroys it.",
+        description="Deploys a stage, restores its previous release, or removes the stage.",
     )
     about = f"the stage's name: {types.STAGE_RULE}"
     parser.add_argument("stage", metavar="STAGE", type=types.stage, help=about)
     parser.add_argument(
         "--project-dir", type=Path, default=REPOSITORY / ".stages", help="the folder for the generated project"
     )
-    parser.add_argument("--local", action="store_true", help="the local cloud: plain HTTP, and an assumable API role")
+    parser.add_argument("--local", action="store_true", help="deploy to the local cloud instead of AWS")
     parser.add_argument(
-        "--parameter", action="append", default=[], metavar="NAME=VALUE", help="a parameter of infra/resources.yaml"
+        "--parameter", action="append", default=[], metavar="NAME=VALUE", help="a parameter of a template in infra/"
     )
     parser.add_argument(
-        "--origin", action="append", default=[], metavar="URL", help="an origin of the console's page, besides the API"
+        "--origin", action="append", default=[], metavar="URL", help="another origin of the console's page"
     )
     parser.add_argument("--rollback", action="store_true", help="restore the previous release")
     parser.add_argument("--destroy", action="store_true", help="remove the stage and all its data")
-    parser.add_argument("--keep-data", action="store_true", help="with --destroy: keep the tables and the buckets")
+    parser.add_argument(
+        "--keep-data", action="store_true", help="with --destroy, keep the database, tables and buckets"
+    )
     parser.add_argument("--unchecked", action="store_true", help="do not check the caller's permissions with IAM")
     parser.add_argument("--yes", action="store_true", help="apply changes without asking")
     given = parser.parse_args(arguments)
@@ -84,7 +86,7 @@ def _show_addresses(target: Target, outputs: Mapping[str, str]) -> None:
 def _confirms_removal(target: Target, clients: Clients, account: str, keep_data: bool) -> bool:
     resources = existing_resources(target, clients, account)
     say(f"Resources of {target.stage}:\n" + "\n".join(lines_by_kind(resources)))
-    removed = "all but its tables and buckets" if keep_data else "all of it with all its data"
+    removed = "everything except its data" if keep_data else "everything including its data"
     if input(f"Type {target.stage} to remove {removed}: ") == target.stage:
         return True
     say("nothing was removed")
@@ -96,7 +98,7 @@ def say(line: str) -> None:
 
 
 class Question:
-    """Shows a change, and asks a person to confirm it."""
+    """Shows a change and asks for confirmation."""
 
     def __init__(self, yes: bool) -> None:
         self._yes = yes
@@ -106,9 +108,9 @@ class Question:
         if self._yes:
             return
         try:
-            answer = input("Apply this? yes, all (this and everything after it), or no: ").strip().lower()
+            answer = input("Apply this change? yes, no, or all (this change and all later changes): ").strip().lower()
         except EOFError:
-            raise DeployError("there is no terminal to ask: `--yes` applies every change without asking") from None
+            raise DeployError("there is no terminal to ask for confirmation: use --yes to apply every change") from None
         if answer not in ("y", "yes", "a", "all"):
             raise DeployError("declined")
         self._yes = answer in ("a", "all")

@@ -13,7 +13,7 @@ from infra.deploy.target import Clients, Say, Target, shown
 
 # WAF may take a minute to recognize a new web ACL.
 ASSOCIATION_SECONDS = 120
-# The access log has a JSON line for each request. The API's own log also contains `requestId`.
+# The access log contains a line of JSON for each request. The API function's log contains the same `requestId`.
 ACCESS_LOG = {
     "message": "request",
     "requestId": "$context.requestId",
@@ -29,10 +29,10 @@ ACCESS_LOG = {
 
 
 def desired(outputs: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the API stage's settings, and its web ACL's ARN, which is empty if WAF is off."""
+    """Returns the desired settings of the API stage. The web ACL's ARN is empty if WAF is off."""
     return {
         "id": outputs["REST_API_ID"],
-        # The names and types match API Gateway's responses.
+        # The names and types of the settings match those in API Gateway's responses.
         "throttling": {
             "throttlingRateLimit": float(outputs["API_RATE_LIMIT"]),
             "throttlingBurstLimit": int(outputs["API_BURST_LIMIT"]),
@@ -43,7 +43,7 @@ def desired(outputs: Mapping[str, str]) -> dict[str, Any]:
 
 
 def apply(settings: Mapping[str, Any], clients: Clients, say: Say) -> None:
-    """Applies the settings that differ."""
+    """Applies the API settings that differ from the current settings."""
     gateway = clients("apigateway")
     current = _current(gateway, settings["id"])
     changes, done = {}, []
@@ -52,7 +52,7 @@ def apply(settings: Mapping[str, Any], clients: Clients, say: Say) -> None:
         changes["/*/*/throttling/rateLimit"] = str(throttling["throttlingRateLimit"])
         changes["/*/*/throttling/burstLimit"] = str(throttling["throttlingBurstLimit"])
         done.append("request limits")
-    # Whether API Gateway can write logs is a setting of the account, not of a stage.
+    # The account's settings determine whether API Gateway can write logs.
     if current["accessLogs"] != settings["accessLogs"] and chalice_record.may_write_access_logs(gateway):
         changes |= {f"/accessLogSettings/{name}": value for name, value in settings["accessLogs"].items()}
         done.append("access log")
@@ -66,7 +66,7 @@ def apply(settings: Mapping[str, Any], clients: Clients, say: Say) -> None:
 
 
 def differences(settings: Mapping[str, Any], clients: Clients) -> list[str]:
-    """Returns a line for each setting that differs."""
+    """Returns a line for each API setting that differs from ``settings``."""
     gateway = clients("apigateway")
     current = _current(gateway, settings["id"])
     throttling = current["throttling"]
@@ -79,7 +79,7 @@ def differences(settings: Mapping[str, Any], clients: Clients) -> list[str]:
 
 
 def disassociate(acl: str, target: Target, clients: Clients, say: Say) -> None:
-    """Disassociates this web ACL from the stage's APIs, so that it can be deleted."""
+    """Disassociates a web ACL from the stage's APIs, so that the web ACL can be deleted."""
     gateway, wafv2 = clients("apigateway"), clients("wafv2")
     for api in chalice_record.rest_apis(target, clients):
         if _web_acl(wafv2, gateway, api) == acl:

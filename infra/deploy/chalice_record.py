@@ -1,7 +1,8 @@
-"""Chalice's record of deployed resources, rebuilt from what exists on AWS.
+"""Rebuilds Chalice's record of deployed resources from the resources that exist on AWS.
 
-At the end of a deploy, Chalice writes this file, its only record of what is deployed. After an interrupted deploy, or
-in another clone, it would create a second API and duplicate mappings. The deploy therefore always rebuilds the file.
+Chalice writes the record to a local file at the end of a deploy. The file is missing after an interrupted deploy and in
+other clones. Without the file, Chalice creates a second API and duplicate event source mappings. The deploy therefore
+always rebuilds the file.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Record = list[dict[str, Any]]
 def functions(target: Target, clients: Clients) -> dict[str, dict[str, Any]]:
     """Returns the configurations of the stage's existing functions, keyed by their names in ``app.py``.
 
-    The stage is read from the variable CAFE_STAGE, because one stage's name may begin with another stage's name.
+    A function's stage is read from its variable CAFE_STAGE, because one stage's name may begin with another's.
     """
     pages = clients("lambda").get_paginator("list_functions").paginate()
     return {
@@ -51,9 +52,9 @@ def may_write_access_logs(gateway: Any) -> bool:
 
 
 def rest_apis(target: Target, clients: Clients) -> list[str]:
-    """Returns the ids of the REST APIs that call the stage's function. APIs with a deployment come first.
+    """Returns the ids of the REST APIs that invoke the stage's API function. APIs with a deployment come first.
 
-    A matching name is not enough, because another API in the account may have the same name.
+    The name of an API is not sufficient, because another API in the account may have the same name.
     """
     gateway = clients("apigateway")
     integration = f":function:{target.function('api_handler')}/invocations"
@@ -72,9 +73,9 @@ def rest_apis(target: Target, clients: Clients) -> list[str]:
 def mappings(
     found: Mapping[str, Mapping[str, Any]], clients: Clients, deleting: bool = False
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields these functions' names in ``app.py`` and their event source mappings.
+    """Yields each function's name in ``app.py`` with each of its event source mappings.
 
-    With ``deleting``, yields only the mappings that AWS is deleting, and otherwise only the others.
+    If ``deleting`` is true, yields only mappings that AWS is deleting. Otherwise, yields all other mappings.
     """
     names = {configuration["FunctionArn"]: name for name, configuration in found.items()}
     for page in clients("lambda").get_paginator("list_event_source_mappings").paginate():
@@ -84,7 +85,7 @@ def mappings(
 
 
 def rebuild(target: Target, outputs: Mapping[str, str], clients: Clients) -> Record:
-    """Returns a record of the existing resources in Chalice's format: a list of resources with name and type."""
+    """Returns the stage's existing resources in the format of Chalice's record."""
     found = functions(target, clients)
     arns = {configuration["FunctionArn"]: name for name, configuration in found.items()}
     record: Record = [
@@ -133,17 +134,20 @@ def subscriptions(sns: Any, topic: str) -> list[dict[str, Any]]:
 
 
 def write(project: Path, stage: str, record: Record) -> None:
-    """Writes the record for Chalice. Raises ``DeployError`` for duplicates, because a name must be unique."""
+    """Writes the record of deployed resources for Chalice.
+
+    Raises ``DeployError`` if two resources have the same name.
+    """
     names = [each["name"] for each in record]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
-        raise DeployError(f"there are two of {', '.join(doubled)}, made by hand or by an older deploy: delete one")
+        raise DeployError(f"delete the duplicates, so that only one of each resource exists: {', '.join(doubled)}")
     file = record_file(project, stage)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"resources": record, "schema_version": "2.0", "backend": "api"}, indent=2))
 
 
 def read(project: Path, stage: str) -> Record:
-    """Returns Chalice's record, or an empty list if there is none."""
+    """Returns Chalice's record of deployed resources, or an empty list if the file does not exist."""
     file = record_file(project, stage)
     record: Record = json.loads(file.read_text())["resources"] if file.exists() else []
     return record

@@ -1,4 +1,4 @@
-"""Deploys a change of code alone: updates all functions to the same package in parallel, without Chalice."""
+"""Deploys a change that affects only the code. All functions are updated to the same package, without Chalice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIMULTANEOUS = 5
 
 
 def update(target: Target, config: Mapping[str, Any], package: Mapping[str, str], clients: Clients) -> None:
-    """Updates all functions to ``package``, except ``migrate``, which every deploy updates first."""
+    """Updates all functions to ``package`` except ``migrate``, which the deploy has already updated."""
     lambda_, names = clients("lambda"), config["stages"][target.stage]["lambda_functions"].keys() - {"migrate"}
     with ThreadPoolExecutor(SIMULTANEOUS) as pool:
         list(pool.map(lambda name: update_function(lambda_, target, config, name, package), names))
@@ -38,7 +38,7 @@ def update_function(
 
 
 def is_only_change(config: Mapping[str, Any], serving: Mapping[str, Any]) -> bool:
-    """Returns whether two configurations differ only in the build."""
+    """Returns whether two Chalice configurations are equal except for the variable CAFE_BUILD."""
     return _without_build(config) == _without_build(serving)
 
 

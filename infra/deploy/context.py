@@ -1,4 +1,4 @@
-"""The context that a deploy's or a rollback's steps share, and the confirmation of changes."""
+"""Contains the data that all steps of a deploy or rollback share, and the confirmation of changes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from infra.deploy.preflight import CallerIdentity
 from infra.deploy.stacks import Change, Stack
 from infra.deploy.target import Clients, Say, Target
 
-# Shows the lines that describe a change. Raises ``DeployError`` if the person declines.
+# Shows the lines that describe a change, and raises ``DeployError`` if a person declines the change.
 Ask = Callable[[list[str]], None]
 
 
@@ -21,11 +21,11 @@ class Context:
     caller: CallerIdentity
     ask: Ask
     say: Say
-    # IAM's permission simulation is sometimes wrong, so a person can skip it.
+    # IAM's policy simulator is sometimes wrong, so a person can skip the check of permissions.
     check_permissions: bool = True
 
     def template(self, file: str) -> str:
-        """Returns a template that contains the stage's table and bucket names."""
+        """Returns a template in which the names of tables and buckets contain the stage's name."""
         return stacks.template(file, {"Stage": self.target.stage, "AWS::AccountId": self.caller.account})
 
     def stack(self, part: str, body: str, parameters: Mapping[str, str] | None = None) -> Stack:
@@ -35,9 +35,9 @@ class Context:
 
 
 class Changes:
-    """Applies a deploy's or a rollback's changes, with a preflight before the first change.
+    """Applies the changes of a deploy or rollback. The account is checked before the first change.
 
-    A person confirms each change. ``begin`` is then called, and records that a deploy has begun.
+    A person confirms each change. After each confirmation, ``begin`` records that a deploy has begun.
     """
 
     def __init__(self, context: Context) -> None:
@@ -46,7 +46,7 @@ class Changes:
         self.begin: Callable[[], None] = lambda: None
 
     def confirm(self, lines: list[str]) -> None:
-        """Asks a person to confirm a change. Raises ``DeployError`` if they decline."""
+        """Asks a person to confirm a change, and raises ``DeployError`` if the person declines."""
         if not self._checked:
             context = self._context
             preflight.run(context.target, context.clients, context.caller, context.check_permissions, context.say)
@@ -54,7 +54,7 @@ class Changes:
         self._context.ask(lines)
 
     def apply(self, change: Change, before: Callable[[], None] = lambda: None) -> None:
-        """Applies a change set after a person has confirmed it. ``before`` runs just before the change."""
+        """Applies a change set after a person has confirmed it. ``before`` is called immediately before the change."""
         cfn = self._context.clients("cloudformation")
         try:
             self.confirm(change.lines)

@@ -1,4 +1,4 @@
-"""A stage's MySQL, either the stage's own or an existing one, and the tables in it."""
+"""Manages a stage's MySQL database and its tables. A stage has its own database or uses an existing database."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from infra.deploy.mysql_location import MysqlLocation
 from infra.deploy.stacks import Stack
 from infra.deploy.target import Clients, DeployError, Say, Target
 
-# A paused database takes half a minute to respond.
+# A paused database responds after about 30 seconds.
 WAIT_SECONDS = 180
 PAUSE_SECONDS = 5
-# Lambda removes the network of a function that is idle for weeks, and rejects the next call while restoring it.
+# Lambda rejects calls while it restores the network interface of a function that was idle for weeks.
 NOT_READY = ("ResourceNotReadyException", "ENINotReadyException", "ResourceConflictException")
-# Slightly longer than `migrate`'s time-out.
+# This limit is slightly longer than the timeout of `migrate`.
 MIGRATION_SECONDS = 910
-# A new permission on a function takes a few seconds to take effect everywhere.
+# A new permission takes effect after a few seconds.
 PERMISSION_SECONDS = 60
 ROTATION = {"AutomaticallyAfterDays": 30}
 # Lambda usually deletes a deleted function's network interfaces within twenty minutes.
@@ -32,16 +32,16 @@ INTERFACES_PAUSE_SECONDS = 15
 
 
 def existing_location(target: Target, clients: Clients) -> MysqlLocation | None:
-    """Returns the existing database that the stage uses: the given one, or the previous deploy's.
+    """Returns the location of an existing database, from ``target`` or from the previous deploy.
 
-    None means that the stage has its own database, which may not exist yet. Raises ``DeployError`` if another database
-    is given for a stage that already has its own.
+    Returns None if the stage has its own database or no database yet. Raises ``DeployError`` if the stage has its own
+    database but ``target`` specifies another database.
     """
     own = stacks.find(clients("cloudformation"), target.stack("database"))
     if own and target.database:
         raise DeployError(
-            f"{target.stage} has its own database, {target.stack('database')}, and its data would be left behind: "
-            "deploy without DB_SECRET_ARN, or delete that stack first"
+            f"{target.stage} already has its own database: "
+            f"deploy without DB_SECRET_ARN, or first delete the stack {target.stack('database')}"
         )
     if own or target.database:
         return target.database
@@ -54,7 +54,7 @@ def existing_location(target: Target, clients: Clients) -> MysqlLocation | None:
 
 
 def _location_of(function: Mapping[str, Any]) -> MysqlLocation | None:
-    """Returns the location of a deployed function's database."""
+    """Returns the location of the database that a deployed function uses."""
     network = function.get("VpcConfig", {})
     given = {
         **function["Environment"]["Variables"],
@@ -73,14 +73,14 @@ def stack(target: Target, clients: Clients) -> Stack:
     body = template()
     given = stacks.supported_parameters(body, target.parameters)
     name, ec2 = target.stack("database"), clients("ec2")
-    # Changing a zone would replace a subnet.
+    # An existing stack keeps its zones, because CloudFormation would replace a subnet to change its zone.
     zones = stacks.current_parameters(clients("cloudformation"), name).get("Zones") or ",".join(_zones(ec2))
     parameters = {"Stage": target.stage, "S3PrefixList": _s3(ec2), "Zones": zones, **given}
     return Stack(name, body, parameters, {"app": "cafe", "stage": target.stage})
 
 
 def _zones(ec2: Any) -> list[str]:
-    """Returns two zones for the subnets. Not every zone has every service, and zone names differ between accounts."""
+    """Returns two availability zones that offer endpoints for SNS and Secrets Manager."""
     services = [f"com.amazonaws.{ec2.meta.region_name}.{service}" for service in ("sns", "secretsmanager")]
     details = ec2.describe_vpc_endpoint_services(ServiceNames=services)["ServiceDetails"]
     zones = sorted(set.intersection(*(set(each["AvailabilityZones"]) for each in details)))
@@ -105,13 +105,13 @@ def own_location(target: Target, clients: Clients) -> MysqlLocation:
     name = target.stack("database")
     if location := MysqlLocation.from_variables(stacks.outputs(clients("cloudformation"), name)):
         return location
-    raise DeployError(f"{name} has no output with a secret: infra/database.yaml did not create it")
+    raise DeployError(f"{name} has no output with a secret, so it was not created from infra/database.yaml")
 
 
 def migrate_first(target: Target, config: Mapping[str, Any], package: Path, clients: Clients, say: Say) -> bool:
-    """Updates and runs only ``migrate``, so that the tables are ready before the other functions get new code.
+    """Updates and invokes ``migrate``, so that the tables are ready before the other functions get new code.
 
-    Returns whether ``migrate`` ran. It does not run if it is not deployed yet, or if it uses a previous database.
+    Returns whether ``migrate`` ran. ``migrate`` does not run if it is not deployed yet or still uses another database.
     """
     lambda_, name = clients("lambda"), target.function("migrate")
     try:
@@ -126,7 +126,7 @@ def migrate_first(target: Target, config: Mapping[str, Any], package: Path, clie
 
 
 def migrate(target: Target, clients: Clients, say: Say) -> None:
-    """Runs the function ``migrate``, because MySQL is reachable only from its own network.
+    """Migrates the database with the function ``migrate``, because MySQL is reachable only from its own network.
 
     Raises ``DeployError`` with the reason if the migration fails. The next deploy continues the migration.
     """
@@ -146,7 +146,7 @@ def migrate(target: Target, clients: Clients, say: Say) -> None:
 
 
 def _invoke(lambda_: Any, function: str) -> tuple[bool, dict[str, Any]]:
-    """Returns whether the function failed, and its response."""
+    """Invokes a function. Returns whether the function failed, and its response."""
     try:
         answer = lambda_.invoke(FunctionName=function)
     except ClientError as error:
@@ -157,11 +157,11 @@ def _invoke(lambda_: Any, function: str) -> tuple[bool, dict[str, Any]]:
 
 
 def rotate(target: Target, location: MysqlLocation, clients: Clients, say: Say) -> None:
-    """Makes Secrets Manager rotate the functions' password every month with ``rotate_password``."""
+    """Configures Secrets Manager to rotate the functions' password every 30 days with ``rotate_password``."""
     lambda_, secrets = clients("lambda"), clients("secretsmanager")
     function = lambda_.get_function_configuration(FunctionName=target.function("rotate_password"))["FunctionArn"]
     account = function.split(":")[4]
-    # The permission may already exist.
+    # An earlier deploy may already have added the permission.
     with suppress(lambda_.exceptions.ResourceConflictException):
         lambda_.add_permission(
             FunctionName=function,
@@ -192,8 +192,8 @@ def rotate(target: Target, location: MysqlLocation, clients: Clients, say: Say) 
 def remove(target: Target, clients: Clients, say: Say) -> None:
     """Deletes the stage's own database with all its data.
 
-    The functions must be deleted first, and their roles last: Lambda needs the roles to delete its network interfaces,
-    and CloudFormation cannot delete a network that is in use.
+    The functions must already be deleted, but their roles must still exist. Lambda needs the roles to delete its
+    network interfaces, and CloudFormation cannot delete a network that is in use.
     """
     cfn, name = clients("cloudformation"), target.stack("database")
     if not stacks.find(cfn, name):
@@ -203,13 +203,13 @@ def remove(target: Target, clients: Clients, say: Say) -> None:
         _wait_for_interfaces(clients("ec2"), group, say)
     _unprotect(target, clients("rds"))
     if secret := outputs.get("DB_SECRET_ARN"):
-        # With a recovery window, the secret's name could not be reused for a month.
+        # With a recovery window, the secret's name could not be reused for up to 30 days.
         clients("secretsmanager").delete_secret(SecretId=secret, ForceDeleteWithoutRecovery=True)
     stacks.delete(cfn, name, say)
 
 
 def unprotect_failed(target: Target, clients: Clients) -> None:
-    """Removes deletion protection from MySQL after its stack could not be created, so that both can be deleted."""
+    """Removes the database's deletion protection if its stack could not be created. The stack can then be deleted."""
     failed = stacks.find(clients("cloudformation"), target.stack("database"))
     if failed and failed["StackStatus"] in ("ROLLBACK_FAILED", "CREATE_FAILED"):
         _unprotect(target, clients("rds"))
@@ -231,6 +231,6 @@ def _wait_for_interfaces(ec2: Any, group: str, say: Say) -> None:
             names = ", ".join(each["NetworkInterfaceId"] for each in interfaces)
             raise DeployError(f"the network is still in use by {names}: try again later")
         if not announced:
-            say("database: waiting for Lambda to release the network, which may take twenty minutes")
+            say("database: waiting for Lambda to release the network, which can take twenty minutes")
             announced = True
         time.sleep(INTERFACES_PAUSE_SECONDS)

@@ -1,4 +1,4 @@
-"""The steps of a deploy. The table in docs/deploying.md lists the same steps in the same order."""
+"""Defines the steps of a deploy. The table in docs/deploying.md lists the same steps in the same order."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from infra.files import write_private
 
 
 class Deployment:
-    """A deploy of this checkout. Its methods are the steps, and its attributes are the steps' results."""
+    """A deploy of this checkout. Each step of the deploy is a method, and the attributes are the steps' results."""
 
     releases: Releases
     state: State
-    # The release that serves requests now. None before the first deploy.
+    # The release that currently serves requests, or None before the first deploy.
     serving: Release | None
     location: MysqlLocation
     owns_database: bool
-    # The context's target, with the location of its database.
+    # The target also contains the location of the stage's database.
     target: Target
     resources: Stack
-    # The resources stack's outputs. The API's and the database's outputs are added later.
+    # These are the outputs of the resources stack, to which the API's and the database's outputs are added later.
     outputs: dict[str, str]
     config: dict[str, Any]
     functions_are_current: bool
-    # The built package, and a description of the code's triggers.
+    # The package contains the functions' code, and the triggers are its routes and event sources.
     package: Path
     triggers: str
     only_code_changed: bool
@@ -62,14 +62,16 @@ class Deployment:
         supported = frozenset().union(*map(stacks.parameters_of, (stacks.template(), database.template())))
         if unknown := sorted(self.context.target.parameters.keys() - supported):
             names = ", ".join(unknown)
-            raise DeployError(f"--parameter {names}: neither infra/resources.yaml nor infra/database.yaml has it")
+            raise DeployError(
+                f"--parameter {names}: infra/resources.yaml and infra/database.yaml do not have this parameter"
+            )
 
     def update_deploys_stack(self) -> None:
         self.releases = open_releases(self.context, self.changes)
         self.state = self.releases.state()
         if self.state.under_way:
             by, since = self.state.under_way["by"], self.state.under_way["since"]
-            self.say(f"a deploy by {by} started at {since} and did not finish: this deploy finishes it")
+            self.say(f"finishing the deploy that {by} started at {since}")
         self.serving = self.releases.release(self.state.serving) if self.state.serving else None
         self.changes.begin = self._begin
 
@@ -101,7 +103,7 @@ class Deployment:
         project.write_project(self.target, self.config)
 
     def _update(self, stack: Stack, before: Callable[[], None] = lambda: None) -> bool:
-        """Brings a stack into its desired state, and returns whether a change was needed."""
+        """Updates a stack to its desired state, and returns whether a change was necessary."""
         change = stacks.prepare(stack, self.clients("cloudformation"), self.releases.url, self.say)
         if change:
             self.changes.apply(change, before)
@@ -110,14 +112,14 @@ class Deployment:
         return change is not None
 
     def update_tables(self) -> None:
-        """Migrates the database before the functions get new code. A new stage has no ``migrate`` yet."""
+        """Migrates the database before the functions get new code. In a new stage, ``migrate`` does not exist yet."""
         self.functions_are_current, self.only_code_changed = self._functions_are_current(), False
         if self.functions_are_current:
             database.migrate(self.target, self.clients, self.say)
             self.migrated, self.triggers = True, self.serving.triggers if self.serving else ""
             return
         self.changes.confirm(self._function_changes())
-        # A package that cannot be built, or cannot run, stops the deploy before it changes a function.
+        # If the package cannot be built or cannot run, the deploy stops before it changes a function.
         with ThreadPoolExecutor() as pool:
             reading = pool.submit(triggers.read, self.target.project, self.target.stage)
             self.package = project.build_package(self.target, self.config)
@@ -133,7 +135,7 @@ class Deployment:
             chalice_record.write(target.project, target.stage, self.serving.record)
         elif self.serving and self.migrated and self.only_code_changed:
             self.changed = True
-            self.say("functions: only their code changed, so they are updated together, without chalice")
+            self.say("functions: only the code changed, so all functions are updated in parallel, without Chalice")
             code.update(target, self.config, self.releases.keep_package(build(self.config), self.package), self.clients)
             chalice_record.write(target.project, target.stage, self.serving.record)
         else:
@@ -188,7 +190,7 @@ class Deployment:
     # --- details
 
     def _functions_are_current(self) -> bool:
-        """Returns whether Chalice has nothing to do. Repairs any other settings that someone has changed."""
+        """Returns whether Chalice has nothing to deploy. Restores other settings that someone has changed."""
         serving, target = self.serving, self.target
         if serving is None or self.state.under_way or build(serving.config) != build(self.config):
             return False
@@ -202,7 +204,7 @@ class Deployment:
         return not problems
 
     def _only_code_changed(self) -> bool:
-        """Returns whether the last release differs only in its code, and every other setting is still correct."""
+        """Returns whether only the code has changed since the last release, and every setting is still correct."""
         serving = self.serving
         if serving is None or self.state.under_way or serving.triggers != self.triggers:
             return False
@@ -222,7 +224,7 @@ class Deployment:
         """Returns the reserved concurrency for each limited function, or 0 for no limit."""
         concurrency = int(self.outputs["MYSQL_CONCURRENCY"])
         if concurrency and not preflight.can_reserve(self.target, concurrency, self.clients):
-            self.say(f"warning: the account cannot reserve {concurrency} executions for each function that uses MySQL")
+            self.say(f"warning: no concurrency is reserved, because the account's limit is too low for {concurrency}")
             return 0
         return concurrency
 
@@ -241,7 +243,7 @@ class Deployment:
         return lines
 
     def _deployed_package(self) -> Path:
-        """Returns the functions' package, found by its digest. Its name depends on the code at build time."""
+        """Returns the deployed package, which is found by its digest because its file name depends on the code."""
         function = self.target.function("api_handler")
         configuration = self.clients("lambda").get_function_configuration(FunctionName=function)
         return project.package_with(self.target.project, configuration["CodeSha256"])

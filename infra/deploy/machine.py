@@ -1,4 +1,4 @@
-"""The machine that runs the functions, and a check of the compiled modules in a deployment package."""
+"""Checks that the compiled modules in a deployment package can run on Lambda or on this machine."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pathlib import Path
 from infra.deploy.target import DeployError
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-# Lambda's processor names, keyed by the names that operating systems use.
+# Operating systems and Lambda use different names for the same processors.
 ARCHITECTURES = {"AMD64": "x86_64", "aarch64": "arm64"}
-# Processor names, keyed by the processors' numbers in compiled files' headers.
+# The headers of compiled files identify processors by these numbers.
 ELF_PROCESSORS = {3: "i386", 40: "arm", 62: "x86_64", 183: "arm64", 243: "riscv64"}
 MACH_O_PROCESSORS = {0x01000007: "x86_64", 0x0100000C: "arm64"}
 HEADER_BYTES = 256
@@ -25,7 +25,7 @@ HEADER_BYTES = 256
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine that runs functions. ``suffixes`` are the file suffixes of compiled modules that its Python loads."""
+    """A machine that runs functions. Its Python can load compiled modules with the file suffixes in ``suffixes``."""
 
     name: str
     system: str
@@ -55,7 +55,7 @@ def require_fit(package: Path, machine: Machine, remedy: str) -> None:
 
 
 def _misfits(package: Path, machine: Machine) -> Iterator[tuple[str, str]]:
-    """Yields the name of each compiled module that ``machine`` cannot load, and what it is compiled for."""
+    """Yields the name of each compiled module that ``machine`` cannot load, and the platform that the module is for."""
     with zipfile.ZipFile(package) as file:
         for name in file.namelist():
             with file.open(name) as content:
@@ -72,14 +72,14 @@ def _misfits(package: Path, machine: Machine) -> Iterator[tuple[str, str]]:
 
 
 def compiled_for(header: bytes) -> tuple[str, list[str]] | None:
-    """Returns the system and the processors of a compiled file from its first bytes, or None for other files."""
+    """Returns the operating system and processors that a file is compiled for, or None if the file is not compiled."""
     if header.startswith(b"\x7fELF"):
         [processor] = struct.unpack_from("<H", header, 18)
         return "Linux", [ELF_PROCESSORS.get(processor, f"processor {processor}")]
     if header.startswith(b"\xcf\xfa\xed\xfe"):
         return "macOS", _mach_o(*struct.unpack_from("<I", header, 4))
     if header.startswith(b"\xca\xfe\xba\xbe"):
-        # A file for several processors begins with 8 header bytes and 20 bytes for each processor.
+        # A macOS file for several processors begins with 8 header bytes and 20 bytes for each processor.
         [number] = struct.unpack_from(">I", header, 4)
         return "macOS", _mach_o(*(struct.unpack_from(">I", header, 8 + 20 * each)[0] for each in range(number)))
     return None

@@ -1,4 +1,4 @@
-"""The location of a stage's MySQL: its secrets and its network."""
+"""Describes the location of a stage's MySQL database, which consists of its secrets and its network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from infra.functions import MYSQL_ADMINISTRATORS, MYSQL_USERS
 
 @dataclass(frozen=True)
 class MysqlLocation:
-    """The ARNs of MySQL's secrets, and the network that can reach it. If there are no subnets, every network can."""
+    """The ARNs of a database's secrets, and its network. Without subnets, the functions run outside a VPC."""
 
     secret: str
     admin_secret: str = ""
@@ -20,23 +20,23 @@ class MysqlLocation:
 
     @classmethod
     def from_variables(cls, variables: Mapping[str, str]) -> MysqlLocation | None:
-        """Returns the location from DB_SECRET_ARN, DB_ADMIN_SECRET_ARN, SUBNET_IDS and SECURITY_GROUP_IDS.
+        """Reads the location from DB_SECRET_ARN, DB_ADMIN_SECRET_ARN, SUBNET_IDS and SECURITY_GROUP_IDS.
 
-        Returns None if none of these variables is set, and raises ``ValueError`` if they contradict each other.
+        Returns None if all of the variables are empty. Raises ``ValueError`` if only some required variables are set.
         """
         names = ("DB_SECRET_ARN", "DB_ADMIN_SECRET_ARN", "SUBNET_IDS", "SECURITY_GROUP_IDS")
         secret, admin_secret, subnets, security_groups = (variables.get(name, "").strip() for name in names)
         if not secret:
             if alone := [name for name in names if variables.get(name)]:
-                raise ValueError(f"{', '.join(alone)}: set DB_SECRET_ARN, a database's secret, as well")
+                raise ValueError(f"{', '.join(alone)}: DB_SECRET_ARN must also be set")
             return None
         if bool(subnets) != bool(security_groups):
-            raise ValueError("SUBNET_IDS and SECURITY_GROUP_IDS: set both or neither")
+            raise ValueError("set both SUBNET_IDS and SECURITY_GROUP_IDS, or neither of them")
         return cls(secret, admin_secret, _ids(subnets), _ids(security_groups))
 
     @property
     def parameters(self) -> dict[str, str]:
-        """Returns every MySQL parameter of ``resources.yaml``. An omitted parameter would keep its previous value."""
+        """Returns all MySQL parameters of ``resources.yaml``. An omitted parameter would keep its previous value."""
         return {
             "DbSecretArn": self.secret,
             "DbAdminSecretArn": self.admin_secret,
@@ -45,7 +45,7 @@ class MysqlLocation:
 
     @property
     def variables(self) -> dict[str, str]:
-        """The environment variables with the secrets' ARNs."""
+        """The environment variables that contain the secrets' ARNs."""
         return {
             "DB_SECRET_ARN": self.secret,
             **({"DB_ADMIN_SECRET_ARN": self.admin_secret} if self.admin_secret else {}),
@@ -61,5 +61,5 @@ class MysqlLocation:
 
 
 def _ids(text: str) -> tuple[str, ...]:
-    # AWS ignores the order, so another order must not look like a change.
+    # AWS ignores the order of ids, so a different order must not count as a change.
     return tuple(sorted(text.replace(",", " ").split()))

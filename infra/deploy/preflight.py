@@ -1,4 +1,4 @@
-"""Checks the caller, the account, and everything that would stop a deploy half-way, before the first change."""
+"""Checks the caller and the account before a deploy changes anything."""
 
 from __future__ import annotations
 
@@ -19,13 +19,17 @@ from infra.functions import LIMITED, NAMES
 
 POLICY = REPOSITORY / "infra" / "deployer-policy.json"
 
-# With fewer concurrent functions, the flows wait for each other. A new account may have as few as ten.
+# With a lower concurrency limit, functions wait for each other. A new account's limit may be only ten.
 CONCURRENT_FUNCTIONS = 100
-# Lambda sets aside this much concurrency for functions without reserved concurrency.
+# Lambda keeps this much concurrency for functions without reserved concurrency.
 UNRESERVED_FUNCTIONS = 100
+<<<<<<< HEAD
 # IAM limits the number of simulations per second.
 SIMULTANEOUS = 4
 # The size of one function's package. Lambda stores two packages during an update.
+=======
+# A function's package has about this size. Lambda stores two packages of a function during an update.
+>>>>>>> text
 PACKAGE_BYTES = 20_000_000
 
 
@@ -42,9 +46,9 @@ class CallerIdentity:
 
 
 def caller_identity(clients: Clients) -> CallerIdentity:
-    """Returns the caller's identity. Raises ``DeployError`` if there is no region, or no valid credentials."""
+    """Returns the caller's identity. Raises ``DeployError`` if the region or valid credentials are missing."""
     try:
-        # STS works without a region, but the other services need one.
+        # The Lambda client is created first, because it requires a region and STS does not.
         region = clients("lambda").meta.region_name
         identity = clients("sts").get_caller_identity()
         return CallerIdentity(identity["Account"], region, identity["Arn"])
@@ -55,20 +59,20 @@ def caller_identity(clients: Clients) -> CallerIdentity:
 
 
 def run(target: Target, clients: Clients, caller: CallerIdentity, check_permissions: bool, say: Say) -> None:
-    """Raises ``DeployError`` for missing permissions and for names in use, and warns about account limits."""
+    """Raises ``DeployError`` if permissions are missing or names are in use. Warns about low account limits."""
     try:
         if check_permissions and (missing := missing_permissions(target, clients, caller)):
             raise DeployError(
                 "these permissions of infra/deployer-policy.json are missing:\n"
                 + "\n".join(sorted(set(missing)))
-                + "\nIf IAM's simulation is wrong, UNCHECKED=1 (--unchecked) deploys without it"
+                + "\nIf IAM's simulation is wrong, use UNCHECKED=1 (--unchecked) to deploy without this check"
             )
     except PermissionsUnknown as error:
         say(f"permissions: could not be checked ({error})")
     is_new = not stacks.find(clients("cloudformation"), target.stack("resources"))
     if is_new and (clashes := name_clashes(target, clients, caller.account)):
         raise DeployError(
-            "resources with this stage's names belong to someone else: delete them, or choose another stage name\n"
+            "other resources already use this stage's names: delete them, or choose another stage name\n"
             + "\n".join(clashes)
         )
     for line in account_warnings(clients):
@@ -76,7 +80,7 @@ def run(target: Target, clients: Clients, caller: CallerIdentity, check_permissi
 
 
 def name_clashes(target: Target, clients: Clients, account: str) -> list[str]:
-    """Returns a line for each kind of resource that has a new stage's names but does not belong to the stage."""
+    """Returns the resources that use a new stage's names but do not belong to the stage, one line per type."""
     own = _in_stacks(target, clients, account)
     existing = [each for each in resources_of_stage.existing_resources(target, clients, account) if each not in own]
     clashes = [each for each in existing if not _can_be_taken_over(each, target, clients)]
@@ -86,17 +90,17 @@ def name_clashes(target: Target, clients: Clients, account: str) -> list[str]:
             function = lambda_.get_function_configuration(FunctionName=target.function(name))
         except lambda_.exceptions.ResourceNotFoundException:
             continue
-        # Chalice would overwrite this function.
+        # Chalice would overwrite a function of this name that belongs to another stage.
         if chalice_record.stage_of(function) != target.stage:
             clashes.append(Resource("AWS::Lambda::Function", function["FunctionName"]))
     return resources_of_stage.lines_by_kind(sorted(clashes))
 
 
 def _in_stacks(target: Target, clients: Clients, account: str) -> set[Resource]:
-    """Returns the resources in the stage's existing stacks, such as a MySQL that was kept."""
+    """Returns the resources in the stage's existing stacks, such as a database that was kept."""
     cfn = clients("cloudformation")
     existing = {part: stacks.find(cfn, target.stack(part)) for part in resources_of_stage.PARTS}
-    # A stack in review has no resources yet.
+    # A stack in the state REVIEW_IN_PROGRESS has no resources yet.
     parts = [part for part, stack in existing.items() if stack and stack["StackStatus"] != "REVIEW_IN_PROGRESS"]
     return {
         resource
@@ -106,7 +110,7 @@ def _in_stacks(target: Target, clients: Clients, account: str) -> set[Resource]:
 
 
 def _can_be_taken_over(resource: Resource, target: Target, clients: Clients) -> bool:
-    """Returns whether the resource is from an interrupted deploy, or is data left by an earlier stage of this name."""
+    """Returns whether an interrupted deploy or an earlier stage of the same name left the resource behind."""
     if resource.kind in ("AWS::CloudFormation::Stack", "AWS::Lambda::Function", "AWS::ApiGateway::RestApi"):
         return True
     return resource.kind in DATA and _tags(resource, clients).items() >= {"app": "cafe", "stage": target.stage}.items()
@@ -128,15 +132,16 @@ def _tags(resource: Resource, clients: Clients) -> dict[str, str]:
 
 
 class PermissionsUnknown(Exception):
-    """IAM cannot simulate the caller's permissions. The message says why."""
+    """Means that IAM cannot simulate the caller's permissions. The message contains the reason."""
 
 
 def missing_permissions(target: Target, clients: Clients, caller: CallerIdentity) -> list[str]:
-    """Returns the permissions in ``deployer-policy.json`` that IAM's simulation denies to the caller.
+    """Returns the permissions in ``deployer-policy.json`` that the caller lacks, according to IAM's simulation.
 
-    Raises ``PermissionsUnknown`` if IAM returns no result: root has no policies, and some callers may not simulate.
+    Raises ``PermissionsUnknown`` if IAM cannot simulate the caller. For example, the root user has no policies.
     """
     source = _identity_with_policies(caller)
+<<<<<<< HEAD
     iam = clients("iam")
 
     def denied(question: dict[str, Any]) -> list[str]:
@@ -158,6 +163,12 @@ def _questions(target: Target, caller: CallerIdentity) -> Iterator[dict[str, Any
     """Yields the arguments of a permission simulation for each statement and resource in the deployer's policy."""
     for statement in json.loads(POLICY.read_text())["Statement"]:
         # The simulation rejects wildcards, so only the statement's other actions are checked.
+=======
+    policy = json.loads(POLICY.read_text())
+    missing = []
+    for statement in policy["Statement"]:
+        # IAM's simulation rejects wildcards, so actions that contain wildcards are not checked.
+>>>>>>> text
         actions = [each for each in _as_list(statement["Action"]) if "*" not in each]
         context = [
             {"ContextKeyName": key, "ContextKeyValues": [_example(each, target, caller)], "ContextKeyType": "string"}
@@ -172,7 +183,7 @@ def _questions(target: Target, caller: CallerIdentity) -> Iterator[dict[str, Any
 
 
 def _needs_more_context(result: dict[str, Any]) -> bool:
-    """Returns whether a policy depends on a value that only a real request has, such as an IP address."""
+    """Returns whether the result depends on a value that only a real request contains, such as an IP address."""
     return any(each.get("MissingContextValues") for each in (result, *result.get("ResourceSpecificResults", [])))
 
 
@@ -188,7 +199,7 @@ def _identity_with_policies(caller: CallerIdentity) -> str:
 
 
 def _example(pattern: str, target: Target, caller: CallerIdentity) -> str:
-    """Returns an example of a resource that matches a policy's resource pattern."""
+    """Returns an example of an ARN that matches a policy's resource pattern."""
     if pattern == "*" or not pattern.startswith("arn:"):
         return pattern
     start, partition, service, region, account, rest = pattern.split(":", 5)
@@ -202,7 +213,7 @@ def _as_list(value: Any) -> list[str]:
 
 
 def can_reserve(target: Target, concurrency: int, clients: Clients) -> bool:
-    """Returns whether every function in ``LIMITED`` can reserve ``concurrency``. New accounts often have too little."""
+    """Returns whether the account's limit allows every function in ``LIMITED`` to reserve ``concurrency``."""
     lambda_ = clients("lambda")
     left = lambda_.get_account_settings()["AccountLimit"]["UnreservedConcurrentExecutions"]
     own = sum(chalice_record.reserved(lambda_, target.function(name)) for name in LIMITED)
@@ -210,17 +221,17 @@ def can_reserve(target: Target, concurrency: int, clients: Clients) -> bool:
 
 
 def account_warnings(clients: Clients) -> list[str]:
-    """Returns a line for each account limit or setting that would slow the stage down or stop the deploy."""
+    """Returns a warning for each account limit or setting that can cause problems for the stage."""
     settings = clients("lambda").get_account_settings()
     limit, used = settings["AccountLimit"], settings["AccountUsage"]
     lines = []
     if (concurrent := limit["ConcurrentExecutions"]) < CONCURRENT_FUNCTIONS:
-        lines.append(
-            f"Lambda runs only {concurrent} functions at the same time here: ask AWS for {CONCURRENT_FUNCTIONS} or more"
-        )
+        lines.append(f"Lambda's concurrency limit is only {concurrent}: ask AWS for {CONCURRENT_FUNCTIONS} or more")
     needed = 2 * len(NAMES) * PACKAGE_BYTES
     if (left := limit["TotalCodeSize"] - used["TotalCodeSize"]) < needed:
-        lines.append(f"Lambda has room for only {left / 1e9:.1f} GB of code: delete old functions, or ask AWS for more")
+        lines.append(
+            f"Lambda can store only {left / 1e9:.1f} GB of code: delete old functions, or ask AWS for a higher limit"
+        )
     if not chalice_record.may_write_access_logs(clients("apigateway")):
-        lines.append("API Gateway has no role to write logs, so there is no access log: see docs/deploying.md")
+        lines.append("API Gateway has no role for writing logs, so the API has no access log: see docs/deploying.md")
     return lines

@@ -1,4 +1,4 @@
-"""A stage's Chalice project: a folder with a generated configuration and links to the code."""
+"""Generates a stage's Chalice project, which is a folder with a configuration and links to the code."""
 
 from __future__ import annotations
 
@@ -30,44 +30,44 @@ from infra.files import write_private
 from infra.functions import LIMITED, NAMES
 
 LINKED = ("app.py", "chalicelib", "requirements.txt")
-# Chalice packages this project folder unchanged.
+# Chalice copies this folder of the project unchanged into the package.
 VENDOR = "vendor"
-# The requirements installed for this machine, shared by all local stages in this checkout.
+# All local stages in this checkout share the requirements that are installed in this folder.
 INSTALLED = REPOSITORY / ".local" / "requirements"
-# The functions use the same Python version as this deploy.
+# The functions run on the same Python version as the deploy.
 RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
-# The versions that Chalice, Lambda and the tests support.
+# Chalice, Lambda and the tests support these Python versions.
 RUNTIMES = ("python3.11", "python3.12", "python3.13", "python3.14")
-# Outputs that only the deploy uses, and that functions do not get.
+# Only the deploy uses these outputs, so functions do not receive them.
 OWN_OUTPUTS = ("API_RATE_LIMIT", "API_BURST_LIMIT", "MYSQL_CONCURRENCY", "ACCESS_LOGS_ARN", "API_WEB_ACL_ARN")
-# The deploy shows a line of Chalice's output at most this often.
+# The deploy shows at most one line of Chalice's output in this number of seconds.
 PROGRESS_SECONDS = 10
 
 
 def require_runtime() -> None:
-    """Raises ``DeployError`` if the functions would run on an unsupported Python."""
+    """Raises ``DeployError`` if the functions would run on an unsupported Python version."""
     if RUNTIME not in RUNTIMES:
         raise DeployError(
-            f"the functions would run on {RUNTIME}, like this deploy, but {RUNTIMES[0]} to {RUNTIMES[-1]} are "
-            "supported: delete the folder .venv, and choose another Python, as in `make deploy PYTHON=python3.13`"
+            f"{RUNTIME} is not supported, only {RUNTIMES[0]} to {RUNTIMES[-1]}: "
+            "delete the folder .venv, and choose another Python version, as in `make deploy PYTHON=python3.13`"
         )
 
 
 def tracked_config() -> dict[str, Any]:
-    """Returns ``.chalice/config.json``, which all stages share."""
+    """Returns the content of ``.chalice/config.json``, which all stages share."""
     config: dict[str, Any] = json.loads((REPOSITORY / ".chalice" / "config.json").read_text())
     return config
 
 
 def api_stage() -> str:
-    """Returns the name of the only API Gateway stage in each REST API."""
+    """Returns the name of the API Gateway stage, which is the same in every REST API."""
     return str(tracked_config()["api_gateway_stage"])
 
 
 def configure(target: Target, outputs: Mapping[str, str], orders_since: str, concurrency: int = 0) -> dict[str, Any]:
-    """Returns this checkout's Chalice configuration, with only this stage.
+    """Returns the Chalice configuration that deploys this checkout to one stage.
 
-    ``concurrency`` is the reserved concurrency for each function in ``LIMITED``, or 0 for no limit.
+    ``concurrency`` is the reserved concurrency of each function in ``LIMITED``. 0 means no limit.
     """
     environment = {
         "CAFE_STAGE": target.stage,
@@ -87,7 +87,7 @@ def configure(target: Target, outputs: Mapping[str, str], orders_since: str, con
     stage: dict[str, Any] = {"environment_variables": environment, "lambda_functions": functions}
     if target.local:
         stage["lambda_architecture"] = this_machine().processor
-    # This variable identifies a deployed function's code and configuration.
+    # CAFE_BUILD identifies a deployed function's code and configuration.
     environment["CAFE_BUILD"] = digest(stage)
     config = {key: value for key, value in tracked.items() if key != "lambda_functions"}
     return {**config, "stages": {target.stage: stage}}
@@ -104,24 +104,24 @@ def digest(stage: dict[str, Any]) -> str:
 
 
 def build(config: dict[str, Any]) -> str:
-    """Returns the digest of the code and the configuration that ``configure`` stored in ``config``."""
+    """Returns the digest that ``configure`` stored in ``config``."""
     [stage] = config["stages"].values()
     return str(stage["environment_variables"]["CAFE_BUILD"])
 
 
 def architecture(config: dict[str, Any]) -> str:
-    """Returns the functions' processor architecture, as Lambda names it, from the configuration."""
+    """Returns the functions' processor architecture, such as ``arm64``, from the configuration."""
     [stage] = config["stages"].values()
     return str({"lambda_architecture": DEFAULT_LAMBDA_ARCHITECTURE, **config, **stage}["lambda_architecture"])
 
 
 def write_project(target: Target, config: dict[str, Any]) -> None:
-    """Writes the project folder, and adds the configuration's stage to those already there."""
+    """Writes the project folder. Other stages that are already in its configuration remain there."""
     folder = target.project / ".chalice"
     folder.mkdir(parents=True, exist_ok=True)
     links = {name: REPOSITORY / name for name in LINKED}
     if target.local:
-        # A local stage uses this machine's packages. Chalice downloads packages only if there is a requirements.txt.
+        # A local stage uses packages for this machine. Chalice downloads packages only if requirements.txt exists.
         del links["requirements.txt"]
         links[VENDOR] = installed_here()
     for name in (*LINKED, VENDOR):
@@ -148,12 +148,12 @@ def forget(target: Target) -> None:
 
 
 def record_file(project: Path, stage: str) -> Path:
-    """Returns the file with Chalice's record of deployed resources."""
+    """Returns the path of the file with Chalice's record of deployed resources."""
     return project / ".chalice" / "deployed" / f"{stage}.json"
 
 
 def installed_here() -> Path:
-    """Returns a folder with the requirements for this machine and this Python. Installs them if they are missing."""
+    """Returns a folder with the requirements for this machine and Python version. Installs missing requirements."""
     requirements = REPOSITORY / "requirements.txt"
     digest = hashlib.sha256(f"{this_machine()!r} {sys.version}\n{requirements.read_text()}".encode())
     folder = INSTALLED / digest.hexdigest()[:16]
@@ -166,7 +166,7 @@ def installed_here() -> Path:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         if done.returncode:
             raise DeployError(f"pip could not install requirements.txt for the functions:\n{done.stdout.strip()}")
-        # The functions do not run these programs.
+        # The functions do not need the requirements' command-line programs.
         shutil.rmtree(packages / "bin", ignore_errors=True)
         # Another deploy may have created the folder in the meantime.
         with suppress(OSError):
@@ -176,7 +176,7 @@ def installed_here() -> Path:
 
 def package_file(project: Path, config: dict[str, Any]) -> Path:
     """Returns the path of the deployment package for the project's current code, even if the package does not exist."""
-    # The packager only computes a name, so it needs no dependency builder.
+    # Computing the file name does not require a dependency builder.
     packager = LambdaDeploymentPackager(OSUtils(), None, UI(), architecture(config))  # type: ignore[arg-type]
     return Path(packager.deployment_package_filename(str(project), RUNTIME))
 
@@ -194,9 +194,9 @@ class _QuickZips(OSUtils):
 
 
 def build_package(target: Target, config: dict[str, Any]) -> Path:
-    """Builds the deployment package for the project's current code, which ``chalice deploy`` then uses.
+    """Builds the deployment package that ``chalice deploy`` will use for the project's current code.
 
-    Raises ``DeployError`` if it lacks a requirement, or contains a compiled module that the functions cannot load.
+    Raises ``DeployError`` if a requirement is missing or the functions cannot load a compiled module in the package.
     """
     _remove_compiled_files()
     osutils, processor = _QuickZips() if target.local else OSUtils(), architecture(config)
@@ -208,7 +208,7 @@ def build_package(target: Target, config: dict[str, Any]) -> Path:
         remedy = "check whether `pip config list` sets another platform, and deploy again to build a new package"
         require_runs(target, config, package, remedy)
     except DeployError:
-        # The next deploy must not use this package.
+        # A faulty package is deleted, so that the next deploy does not use it.
         package.unlink()
         if target.local:
             shutil.rmtree(installed_here())
@@ -224,7 +224,7 @@ def require_runs(target: Target, config: dict[str, Any], package: Path, remedy: 
 def _require_complete(package: Path) -> None:
     if missing := _required((REPOSITORY / "requirements.txt").read_text()) - _installed(package):
         names = ", ".join(sorted(missing))
-        raise DeployError(f"{names}: no wheel for Lambda with {RUNTIME}, or the package index did not answer")
+        raise DeployError(f"{names}: no wheel for Lambda with {RUNTIME}, or the package index did not respond")
 
 
 def _required(requirements: str) -> set[str]:
@@ -232,7 +232,7 @@ def _required(requirements: str) -> set[str]:
 
 
 def _installed(package: Path) -> set[str]:
-    """Returns the requirements in a package. Chalice silently leaves out requirements that it cannot build."""
+    """Returns the requirements that a package contains, because Chalice silently omits those that it cannot build."""
     with zipfile.ZipFile(package) as file:
         return {_plain(name.partition("-")[0]) for name in file.namelist() if ".dist-info/" in name}
 
@@ -242,22 +242,22 @@ def _plain(name: str) -> str:
 
 
 def _remove_compiled_files() -> None:
-    """Removes compiled files, which would change the package's digest on every run."""
+    """Removes compiled Python files, which would change the package's digest on every run."""
     for folder in (REPOSITORY / "chalicelib").rglob("__pycache__"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def package_with(project: Path, digest: str) -> Path:
-    """Returns the package with this digest, which has the format of Lambda's ``CodeSha256``."""
+    """Returns the package with this digest. The digest has the format of Lambda's ``CodeSha256``."""
     packages = (project / ".chalice" / "deployments").glob("*.zip")
     for path in sorted(packages, key=lambda path: path.stat().st_mtime, reverse=True):
         if base64.b64encode(hashlib.sha256(path.read_bytes()).digest()).decode() == digest:
             return path
-    raise DeployError("the functions have the package from another deploy that is still in progress")
+    raise DeployError("the functions have the package from another deploy, which is still in progress")
 
 
 def package_sizes(package: Path) -> list[tuple[str, int]]:
-    """Returns the parts of a deployment package and their compressed sizes in bytes, largest first."""
+    """Returns a package's top-level files and folders with their compressed sizes in bytes, largest first."""
     parts: dict[str, int] = {}
     with zipfile.ZipFile(package) as file:
         for each in file.infolist():
@@ -278,7 +278,7 @@ def unpack(package: Path, requirements: str, config: dict[str, Any], project: Pa
 
 
 def run_chalice(project: Path, stage: str, command: str, say: Say) -> None:
-    """Runs ``chalice``. Raises ``DeployError`` with its last lines if it fails."""
+    """Runs a ``chalice`` command. Raises ``DeployError`` with the command's last lines of output if it fails."""
     _remove_compiled_files()
     chalice = Path(sys.executable).with_name("chalice")
     arguments = [str(chalice), "--project-dir", str(project), command, "--stage", stage]

@@ -1,9 +1,8 @@
-"""A stage's releases, stored in its deploys bucket.
+"""Stores a stage's releases in its deploys bucket.
 
-stage.json                the releases' names, the serving release last, and the unfinished deploy, if any
-releases/<name>.json      one ``Release`` per file
-packages/<build>.zip      the deployment packages
-templates/<digest>.yaml   the templates
+The object ``stage.json`` contains the releases' names, and the unfinished deploy if one exists. The last release in the
+list serves requests. Each object ``releases/<name>.json`` contains one ``Release``. Each object
+``packages/<build>.zip`` is a deployment package. Each object ``templates/<digest>.yaml`` is a CloudFormation template.
 """
 
 from __future__ import annotations
@@ -24,9 +23,10 @@ KEPT = 10
 
 @dataclass(frozen=True)
 class Release:
-    """Everything needed to restore a release.
+    """A release, with everything that is needed to restore it.
 
-    ``stacks`` maps stack names to ``{"template": key, "parameters": {name: value}}``. ``record`` is Chalice's record.
+    ``stacks`` maps stack names to ``{"template": key, "parameters": {name: value}}``. ``record`` is Chalice's record of
+    deployed resources.
     """
 
     name: str
@@ -37,13 +37,13 @@ class Release:
     outputs: dict[str, str]
     wiring: dict[str, Any]
     record: Record
-    # Describes the code's triggers. It is empty in releases that an older version of this project deployed.
+    # The text describes the code's triggers. Older versions of this project did not store this text.
     triggers: str = ""
 
 
 @dataclass(frozen=True)
 class State:
-    """``under_way`` contains the caller and the start time of an unfinished deploy, and is None if there is none."""
+    """A stage's releases. ``under_way`` contains the caller and start time of an unfinished deploy, or is None."""
 
     releases: list[str] = field(default_factory=list)
     under_way: dict[str, str] | None = None
@@ -67,7 +67,7 @@ class Releases:
         self._write_state(State(state.releases, {"by": caller, "since": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}))
 
     def end(self, releases: list[str]) -> None:
-        """Records that a deploy has ended. The last of ``releases`` is the serving release."""
+        """Records that a deploy has ended. The last release in ``releases`` serves requests."""
         self._write_state(State(releases))
 
     def keep(self, release: Release) -> None:
@@ -80,7 +80,7 @@ class Releases:
         return Release(**json.loads(text))
 
     def keep_package(self, build: str, package: Path) -> dict[str, str]:
-        """Uploads a package, and returns its location for Lambda."""
+        """Uploads a deployment package, and returns its location in S3."""
         location = {"S3Bucket": self.bucket, "S3Key": f"packages/{build}.zip"}
         self._s3.upload_file(str(package), *location.values())
         return location
@@ -103,7 +103,10 @@ class Releases:
         return f"{self._s3.meta.endpoint_url}/{self.bucket}/{template_key(body)}"
 
     def forget_older(self, names: list[str]) -> list[str]:
-        """Deletes old releases and the files that only they need, and returns the remaining releases' names."""
+        """Deletes old releases and the files that only old releases need.
+
+        Returns the names of the remaining releases.
+        """
         old, left = names[:-KEPT], names[-KEPT:]
         if not old:
             return names
@@ -132,5 +135,5 @@ class Releases:
 
 
 def template_key(body: str) -> str:
-    """Returns a template's key, which depends on the template's content."""
+    """Returns a template's key in the bucket, which depends on the template's content."""
     return f"templates/{hashlib.sha256(body.encode()).hexdigest()[:32]}.yaml"

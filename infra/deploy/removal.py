@@ -1,4 +1,4 @@
-"""Removes a stage from AWS: API, functions, MySQL, stacks, and the data that the stacks leave behind."""
+"""Removes a stage from AWS, including the tables and buckets that its stacks leave behind."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ WAIT_SECONDS = 120
 
 
 def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say: Say) -> None:
-    """Removes the stage, or everything except its data, and checks that nothing else is left.
+    """Removes the stage, except its data if ``keep_data`` is true.
 
-    Every step handles only resources that still exist, so another run finishes an interrupted removal.
+    Raises ``DeployError`` if other resources are left.
+
+    Every step removes only resources that still exist, so another run finishes an interrupted removal.
     """
     cfn = clients("cloudformation")
-    # The API is deleted before the functions that it calls.
+    # The API is deleted before the functions that it invokes.
     if acl := stacks.outputs(cfn, target.stack("resources")).get("API_WEB_ACL_ARN"):
         api_settings.disassociate(acl, target, clients, say)
     for api in chalice_record.rest_apis(target, clients):
@@ -29,7 +31,7 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
         say(f"REST API {api}: deleted")
     _delete_functions(target, clients, say)
     if not keep_data:
-        # This needs the functions' roles, with which Lambda deletes its network interfaces.
+        # The functions' roles must still exist, because Lambda deletes its network interfaces with them.
         database.remove(target, clients, say)
     for part in ("resources", "deploys"):
         name = target.stack(part)
@@ -40,7 +42,7 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
         stacks.delete(cfn, name, say)
     mysql = resources_of_stage.database_resources(target, account)
     for resource in existing_resources(target, clients, account):
-        # A function or MySQL may have recreated its log group by writing to it after the deletion.
+        # A function or MySQL may have recreated its log group by writing logs after the deletion.
         kept = keep_data and (resource.kind in DATA or resource in mysql)
         if resource.kind in ("AWS::Logs::LogGroup", *DATA) and not kept:
             _delete(resource, clients, say)
@@ -48,7 +50,7 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
     data = [each for each in left if keep_data and (each.kind in DATA or each in mysql)]
     project.forget(target)
     if data:
-        say("kept for the next deploy of this name:\n" + "\n".join(lines_by_kind(data)))
+        say("data kept for the next deploy of this stage:\n" + "\n".join(lines_by_kind(data)))
     if rest := [each for each in left if each not in data]:
         raise DeployError("these resources are left, so run `make destroy` again:\n" + "\n".join(lines_by_kind(rest)))
     say("left of the stage: " + ("its data" if data else "nothing"))
@@ -60,7 +62,7 @@ def _delete_functions(target: Target, clients: Clients, say: Say) -> None:
     for name, mapping in chalice_record.mappings(functions, clients):
         lambda_.delete_event_source_mapping(UUID=mapping["UUID"])
         say(f"{name}: event source mapping deleted")
-    # Once the functions are deleted, another run could not find their mappings.
+    # The functions are deleted later, because their mappings can be found only while the functions exist.
     end = time.monotonic() + WAIT_SECONDS
     while list(chalice_record.mappings(functions, clients, deleting=True)):
         if time.monotonic() > end:
@@ -104,4 +106,4 @@ def _empty(s3: Any, bucket: str | None, say: Say) -> None:
         if error.response["Error"]["Code"] != "NoSuchBucket":
             raise
         return
-    say(f"{bucket}: emptied of {count:,} objects and versions")
+    say(f"{bucket}: deleted {count:,} objects and versions")

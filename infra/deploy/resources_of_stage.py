@@ -1,4 +1,4 @@
-"""Finds a stage's existing resources in an account by their names, no matter who created them."""
+"""Finds a stage's existing resources in an account by their names, regardless of who created the resources."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from infra.deploy import chalice_record, stacks
 from infra.deploy.target import Clients, Target
 from infra.template import expanded
 
-# The parts of a stage, in the order in which they are deployed.
+# A stage's stacks are deployed in this order.
 PARTS = ("deploys", "database", "resources")
 TEMPLATES = {part: f"{part}.yaml" for part in PARTS}
 
@@ -32,13 +32,13 @@ def _pages(client: Any, operation: str, key: str, **given: Any) -> Iterator[Any]
 
 
 def _buckets(s3: Any, prefix: str) -> Iterator[str]:
-    """Lists this region's buckets. A stage with the same name in another region uses the same bucket names."""
+    """Yields the names of buckets in this region. A stage in another region can have the same bucket names."""
     for each in _pages(s3, "list_buckets", "Buckets", Prefix=prefix, BucketRegion=s3.meta.region_name):
         yield each["Name"]
 
 
 Lister = Callable[[Clients, str], Iterator[str]]
-# For each type, the property that contains a resource's name, and a function that lists names with a prefix.
+# Each resource type has a property that contains the resource's name, and a function that lists existing names.
 NAMED: dict[str, tuple[str, Lister]] = {
     "AWS::CloudWatch::Alarm": (
         "AlarmName",
@@ -145,7 +145,7 @@ NAMED: dict[str, tuple[str, Lister]] = {
     ),
     "AWS::WAFv2::WebACL": (
         "Name",
-        # WAF has no paginator. An account has at most 100 web ACLs.
+        # WAF has no paginator, but an account has at most 100 web ACLs.
         lambda clients, _: (
             each["Name"] for each in clients("wafv2").list_web_acls(Scope="REGIONAL", Limit=100)["WebACLs"]
         ),
@@ -160,18 +160,18 @@ NAMED: dict[str, tuple[str, Lister]] = {
 
 
 def declared_resources(target: Target, account: str) -> set[Resource]:
-    """Returns every resource to which the stage's templates give a name."""
+    """Returns every resource that has a name in the stage's templates."""
     return {resource for file in TEMPLATES.values() for resource in declared_in(file, target.stage, account)}
 
 
 def database_resources(target: Target, account: str) -> set[Resource]:
-    """Returns the resources of the stage's own MySQL, and their stack."""
+    """Returns the stack of the stage's own database, and the named resources in the stack."""
     stack = Resource("AWS::CloudFormation::Stack", target.stack("database"))
     return {stack, *declared_in(TEMPLATES["database"], target.stage, account)}
 
 
 def declared_in(file: str, stage: str, account: str) -> Iterator[Resource]:
-    """Yields the resources to which a template gives a name."""
+    """Yields the resources that have a name in a template."""
     names = {"Stage": stage, "AWS::AccountId": account}
     for resource in expanded(file)["Resources"].values():
         if (kind := resource["Type"]) in NAMED:
@@ -201,6 +201,6 @@ def existing_resources(target: Target, clients: Clients, account: str) -> list[R
 
 
 def lines_by_kind(resources: list[Resource]) -> list[str]:
-    """Returns a line for each kind of resource, with the resources' names."""
+    """Returns a line for each resource type, with the names of its resources."""
     kinds = sorted({each.kind for each in resources})
     return [f"  {kind}: {', '.join(each.name for each in resources if each.kind == kind)}" for kind in kinds]

@@ -25,7 +25,7 @@ from infra.deploy.target import FAILURES, DeployError
 
 
 def roll_back(context: Context) -> dict[str, str]:
-    """Restores the previous release, or the serving release after an interrupted deploy. Returns the outputs."""
+    """Restores the previous release and returns its outputs. After an interrupted deploy, restores the last release."""
     changes = Changes(context)
     releases = open_releases(context, changes)
     state = releases.state()
@@ -40,7 +40,7 @@ def roll_back(context: Context) -> dict[str, str]:
 
 
 def recover(context: Context, releases: Releases, state: State) -> str:
-    """Restores the release that served before a failed deploy, and returns a sentence that describes the result."""
+    """Restores the last release after a failed deploy, and returns a message that describes the result."""
     if state.serving is None:
         return "There is no previous release to restore: deploy again, or destroy the stage."
     context.say(f"the deploy failed: restoring {state.serving}")
@@ -59,7 +59,9 @@ def restore(context: Context, releases: Releases, name: str) -> dict[str, str]:
     """
     release = releases.release(name)
     if release.runtime != RUNTIME:
-        raise DeployError(f"{name} runs on {release.runtime}: run this with that Python, not with {RUNTIME}")
+        raise DeployError(
+            f"the release {name} runs on {release.runtime}: run the rollback with that Python, not {RUNTIME}"
+        )
     outputs = _restore_stacks(context, releases, release)
     moved = {before: outputs[key] for key, before in release.outputs.items() if outputs.get(key, before) != before}
     release = Release(**_replaced(vars(release), moved))
@@ -107,7 +109,7 @@ def _restore_functions(context: Context, releases: Releases, release: Release, o
 
 
 def _replaced(value: Any, names: Mapping[str, str]) -> Any:
-    """Returns ``value`` with the strings in ``names`` replaced, because a recreated resource has another ARN."""
+    """Replaces the strings in ``names`` within ``value``, because a recreated resource has a new ARN."""
     if isinstance(value, dict):
         return {key: _replaced(each, names) for key, each in value.items()}
     if isinstance(value, list):

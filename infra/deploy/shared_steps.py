@@ -1,4 +1,4 @@
-"""Steps shared by deploys and rollbacks."""
+"""Contains the steps that deploys and rollbacks share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from infra.deploy.target import DeployError
 
 
 def open_releases(context: Context, changes: Changes) -> Releases:
-    """Returns the stage's releases, and creates their bucket if it is missing."""
+    """Returns the stage's releases, and creates the deploys bucket if it does not exist."""
     cfn = context.clients("cloudformation")
     stack = context.stack("deploys", context.template("deploys.yaml"))
     if change := stacks.prepare(stack, cfn, None, context.say):
@@ -26,28 +26,28 @@ def open_releases(context: Context, changes: Changes) -> Releases:
 
 
 def disassociate_waf(context: Context, stack: Stack, waf: str | None) -> None:
-    """Disassociates the web ACL from the API if the stack's next change deletes it."""
+    """Disassociates the web ACL from the API if the stack's next change deletes the web ACL."""
     acl = stacks.outputs(context.clients("cloudformation"), stack.name).get("API_WEB_ACL_ARN")
     if acl and waf == "off":
         api_settings.disassociate(acl, context.target, context.clients, context.say)
 
 
 def run_chalice(context: Context, folder: Path, outputs: Mapping[str, str]) -> None:
-    """Runs ``chalice deploy`` in a project folder, with a record of the existing resources."""
+    """Runs ``chalice deploy`` in a project folder that contains a record of the existing resources."""
     target = context.target
     chalice_record.write(folder, target.stage, chalice_record.rebuild(target, outputs, context.clients))
     project.run_chalice(folder, target.stage, "deploy", context.say)
 
 
 def require_settings(context: Context, config: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Raises ``DeployError`` if any settings differ from ``config`` and ``settings``."""
+    """Raises ``DeployError`` if any current setting differs from ``config`` or ``settings``."""
     problems = wiring.problems_after_settling(lambda: wiring.check(context.target, config, settings, context.clients))
     if problems:
         raise DeployError("deployed, but these settings differ:\n" + "\n".join(f"  {each}" for each in problems))
 
 
 def smoke_test(context: Context, releases: Releases, release: Release) -> None:
-    """Runs the smoke test. Raises ``DeployError`` with the problems that it finds."""
+    """Runs the smoke test, and raises ``DeployError`` if the test finds problems."""
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "package.zip"
         releases.fetch_package(build(release.config), package)

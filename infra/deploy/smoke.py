@@ -1,6 +1,7 @@
-"""The smoke test: the deployed API responds and requires a token, and every event-driven function runs.
+"""Runs the smoke test, which checks that the API responds and that every event-driven function runs.
 
-The test stores and sends nothing. It reads the API as a temporary user, and invokes the functions with empty events.
+The test reads from the API as a temporary user and invokes the functions with empty events. The test stores no data and
+sends no messages.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from infra.users import new_password
 
 USER = "smoke-test"
 READ = ("/orders", "/reports", "/notifications", "/dead-letters")
-# A new API deployment or function permission takes a few seconds to take effect everywhere.
+# A new API deployment or permission takes effect after a few seconds.
 SETTLE_SECONDS = 15
-# API Gateway responds within 30 seconds on AWS, but an emulated processor takes minutes for the first requests.
+# On AWS, API Gateway responds within 30 seconds. On an emulated processor, the first requests take minutes.
 ANSWER_SECONDS = 300
 
 
 def test(
     target: Target, outputs: Mapping[str, str], wiring: Mapping[str, Any], package: Path, clients: Clients
 ) -> list[str]:
-    """Returns a line for each problem found."""
+    """Tests a deployed stage, and returns a line for each problem."""
     with zipfile.ZipFile(package) as file:
         description = file.read("chalicelib/openapi.json")
     problems = _problems_after_settling(target, outputs["REST_API_URL"], description)
@@ -58,17 +59,17 @@ def _open_routes(target: Target, url: str, description: bytes) -> Iterator[str]:
         return
     status, body = _get(f"{url}/openapi.json")
     if status != 200 or _json(body) != json.loads(description):
-        yield f"GET /openapi.json: {status}, which does not match the deployed code's description"
+        yield f"GET /openapi.json: {status}, but not the deployed chalicelib/openapi.json"
     status, body = _get(f"{url}/orders")
     if status != 401:
         yield f"GET /orders without a token: {status}, not 401"
 
 
 def _as_a_manager(outputs: Mapping[str, str], clients: Clients) -> list[str]:
-    """Reads every list of the API as a temporary manager, and returns the problems."""
+    """Reads every list of the API as a temporary user in the group managers, and returns the problems."""
     cognito, pool = clients("cognito-idp"), {"UserPoolId": outputs["USER_POOL_ID"], "Username": USER}
     password = new_password()
-    # An interrupted smoke test leaves its user behind.
+    # The user may still exist after an interrupted smoke test.
     with suppress(cognito.exceptions.UsernameExistsException):
         cognito.admin_create_user(**pool, MessageAction="SUPPRESS")
     try:
@@ -87,7 +88,7 @@ def _as_a_manager(outputs: Mapping[str, str], clients: Clients) -> list[str]:
 
 
 def _get(url: str, token: str | None = None) -> tuple[int, bytes]:
-    """Returns the response's status and body, or 0 and the reason if there is no response."""
+    """Requests a URL. Returns the response's status and body, or 0 and the reason if no response arrives."""
     request = urllib.request.Request(url, headers={"Authorization": token} if token else {})  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:  # noqa: S310 - the API's own  # nosec B310

@@ -1,4 +1,4 @@
-"""A stage's CloudFormation stacks. A person sees each change set before the deploy applies it."""
+"""Creates, updates and deletes a stage's CloudFormation stacks with change sets."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from infra.deploy.target import DeployError, Say
 from infra.template import expanded, parse, text
 
 WAIT_SECONDS = 3600
-# Seconds between progress lines during a wait.
+# During a wait, progress is shown once in this number of seconds.
 PROGRESS_SECONDS = 10
-# The resource types that a removed stage may leave behind, and the property that contains the resource's name.
+# Resources of these types can outlive their stage. Each type has a property that contains the resource's name.
 DATA = {"AWS::DynamoDB::Table": "TableName", "AWS::S3::Bucket": "BucketName"}
 SHOWN_KINDS = 6
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
@@ -26,7 +26,7 @@ NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 
 @dataclass(frozen=True)
 class Stack:
-    """The desired state of a stack. Parameters that are not given keep their values."""
+    """The desired state of a stack. Parameters that are missing in ``parameters`` keep their values."""
 
     name: str
     body: str
@@ -36,7 +36,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class Change:
-    """A change set that is not applied yet, and ``lines`` that describe it."""
+    """A change set that is not applied yet. ``lines`` describe its changes."""
 
     stack: str
     arn: str
@@ -45,10 +45,10 @@ class Change:
 
 
 def template(file: str = "resources.yaml", names: Mapping[str, str] | None = None) -> str:
-    """Returns a template as it is sent to CloudFormation.
+    """Returns the text of a template for CloudFormation.
 
-    ``names``, such as ``{"Stage": "prod", "AWS::AccountId": …}``, are filled into the names of tables and buckets,
-    because CloudFormation imports existing resources only if the template contains their full names.
+    ``names`` are values of parameters, such as ``{"Stage": "prod"}``, which are filled into the names of tables and
+    buckets. CloudFormation imports existing resources only if the template contains their full names.
     """
     document = expanded(file)
     for resource in document["Resources"].values():
@@ -73,21 +73,21 @@ def parameters_of(body: str) -> frozenset[str]:
 
 
 def supported_parameters(body: str, parameters: Mapping[str, str]) -> dict[str, str]:
-    """Returns the ``parameters`` that the template declares."""
+    """Returns only the parameters that the template declares."""
     names = parameters_of(body)
     return {name: value for name, value in parameters.items() if name in names}
 
 
 def prepare(stack: Stack, cfn: Any, upload: Callable[[str], str] | None, say: Say) -> Change | None:
-    """Returns the change set that brings a stack into its desired state, or None if nothing needs to change.
+    """Creates the change set that updates a stack to its desired state. Returns None if nothing needs to change.
 
-    ``upload`` uploads a template and returns its URL. It is None for a small template, which is sent directly.
+    ``upload`` uploads a template and returns its URL. If ``upload`` is None, the template is sent directly.
     """
     current = _ready_for_a_change(cfn, stack.name, say)
     new = current is None or current["StackStatus"] == "REVIEW_IN_PROGRESS"
     if current and not new and _is_as_desired(current, stack, cfn):
         return None
-    # Earlier parameters keep their values, unless the template no longer declares them.
+    # Parameters of the existing stack keep their values, unless the template no longer declares the parameters.
     earlier = {each["ParameterKey"] for each in current.get("Parameters", [])} if current and not new else set()
     kept = (earlier & parameters_of(stack.body)) - set(stack.parameters)
     parameters: list[dict[str, Any]] = [
@@ -102,7 +102,7 @@ def prepare(stack: Stack, cfn: Any, upload: Callable[[str], str] | None, say: Sa
             Parameters=parameters,
             Capabilities=["CAPABILITY_IAM"],
             Tags=[{"Key": key, "Value": value} for key, value in stack.tags.items()],
-            # The stack takes over tables and buckets that an earlier stage of this name left behind.
+            # The stack imports tables and buckets that an earlier stage of the same name left behind.
             ImportExistingResources=True,
             **({"TemplateURL": upload(stack.body)} if upload else {"TemplateBody": stack.body}),
         )["Id"]
@@ -127,7 +127,10 @@ def prepare(stack: Stack, cfn: Any, upload: Callable[[str], str] | None, say: Sa
 
 
 def _validation_errors(cfn: Any, arn: str) -> list[str]:
-    """Returns CloudFormation's validation errors, such as a name in use. The status reason only refers to them."""
+    """Returns CloudFormation's validation errors, such as a name in use.
+
+    The status reason does not contain the errors.
+    """
     try:
         events = cfn.describe_events(ChangeSetName=arn, Filters={"FailedEvents": True})["OperationEvents"]
     except ClientError as error:
@@ -137,7 +140,7 @@ def _validation_errors(cfn: Any, arn: str) -> list[str]:
 
 
 def _is_as_desired(current: dict[str, Any], stack: Stack, cfn: Any) -> bool:
-    """Returns whether the stack already has this template, these parameters and these tags."""
+    """Returns whether a stack already has its desired template, parameters and tags."""
     values = {each["ParameterKey"]: each["ParameterValue"] for each in current.get("Parameters", [])}
     tags = {each["Key"]: each["Value"] for each in current.get("Tags", [])}
     return (
@@ -148,7 +151,10 @@ def _is_as_desired(current: dict[str, Any], stack: Stack, cfn: Any) -> bool:
 
 
 def change_lines(stack: str, new: bool, changes: list[dict[str, Any]]) -> list[str]:
-    """Describes a change set: the types of a new stack's resources, or each change of an existing stack."""
+    """Describes a change set.
+
+    A new stack's resources are counted by type, and an existing stack's changes are listed.
+    """
     kinds = Counter(each["ResourceType"].removeprefix("AWS::") for each in changes)
     if new:
         counted = [f"{count} {kind}" for kind, count in kinds.most_common()]
@@ -171,7 +177,10 @@ def change_lines(stack: str, new: bool, changes: list[dict[str, Any]]) -> list[s
 
 
 def apply(change: Change, cfn: Any, say: Say) -> None:
-    """Applies a change set. If it fails, raises ``DeployError`` with the failed resources and the stack's state."""
+    """Applies a change set.
+
+    If the change fails, raises ``DeployError`` with the failed resources and the stack's state.
+    """
     cfn.execute_change_set(StackName=change.stack, ChangeSetName=change.arn)
     stack = wait(cfn, change.stack, say)
     if stack is None or stack["StackStatus"] not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
@@ -180,7 +189,7 @@ def apply(change: Change, cfn: Any, say: Say) -> None:
 
 
 def discard(change: Change, cfn: Any) -> None:
-    """Deletes a change set, and also its stack if the change set was to create the stack."""
+    """Deletes a change set. If the stack was only to be created, the stack is deleted too."""
     cfn.delete_change_set(StackName=change.stack, ChangeSetName=change.arn)
     if change.new:
         cfn.delete_stack(StackName=change.stack)
@@ -204,13 +213,13 @@ def find(cfn: Any, name: str) -> dict[str, Any] | None:
 
 
 def outputs(cfn: Any, name: str) -> dict[str, str]:
-    """Returns a stack's outputs, keyed by environment variable."""
+    """Returns a stack's outputs, keyed by the names of environment variables."""
     stack = find(cfn, name)
     return {variable(each["OutputKey"]): each["OutputValue"] for each in (stack or {}).get("Outputs", [])}
 
 
 def outputs_of(stage: str, cfn: Any) -> dict[str, str]:
-    """Returns the outputs of a stage's resources. Raises ``DeployError`` if there are none."""
+    """Returns the outputs of a stage's resources stack. Raises ``DeployError`` if the stage does not exist."""
     if not (stage_outputs := outputs(cfn, f"cafe-{stage}-resources")):
         raise DeployError(f"there is no stage {stage} at {cfn.meta.endpoint_url}: run `make deploy STAGE={stage}`")
     return stage_outputs
@@ -223,12 +232,12 @@ def current_parameters(cfn: Any, name: str) -> dict[str, str]:
 
 
 def variable(output: str) -> str:
-    """Returns the environment variable for an output: ``TopicArn`` becomes ``TOPIC_ARN``."""
+    """Returns the name of an output's environment variable, such as ``TOPIC_ARN`` for the output ``TopicArn``."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", output).upper()
 
 
 def _ready_for_a_change(cfn: Any, name: str, say: Say) -> dict[str, Any] | None:
-    """Waits for earlier changes, and returns the stack, if it exists. Deletes a stack that cannot be updated."""
+    """Waits for a stack's earlier changes, and returns the stack or None. Deletes a stack that cannot be updated."""
     stack = find(cfn, name)
     if stack and stack["StackStatus"].endswith("_IN_PROGRESS") and stack["StackStatus"] != "REVIEW_IN_PROGRESS":
         say(f"{name}: waiting for an earlier change to end")
@@ -257,7 +266,7 @@ def _wait_for_change_set(cfn: Any, name: str, arn: str) -> dict[str, Any]:
 
 
 def wait(cfn: Any, name: str, say: Say) -> dict[str, Any] | None:
-    """Waits for a change to end, and returns the stack, or None if it was deleted."""
+    """Waits for a stack's change to end. Returns the stack, or None if the stack was deleted."""
     began = reported = time.monotonic()
     pause = 0.1
     while (stack := find(cfn, name)) and stack["StackStatus"].endswith("_IN_PROGRESS"):
@@ -283,7 +292,7 @@ def _progress(cfn: Any, name: str) -> str:
 
 
 def why_it_failed(cfn: Any, name: str) -> str:
-    """Returns a stack's state after a failed change, and the resources that failed."""
+    """Describes a failed change with the stack's state and the failed resources."""
     status = (find(cfn, name) or {}).get("StackStatus", "deleted")
     rolled_back = status in ("ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
     state = "CloudFormation rolled everything back" if rolled_back else f"is now {status}"
@@ -301,6 +310,6 @@ def _reasons(cfn: Any, name: str) -> list[str]:
                 "UPDATE_IN_PROGRESS",
                 "DELETE_IN_PROGRESS",
             ):
-                # Events are listed newest first, and this event is the start of the failed change.
+                # Events are listed newest first, so the search ends with the event that began the failed change.
                 return reasons
     return reasons

@@ -1,4 +1,4 @@
-"""The stage to deploy, and the names of its resources."""
+"""Describes the stage to deploy and the names of its resources."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Clients = Callable[..., Any]
 
 
 class DeployError(Exception):
-    """A failure that stops a deploy. The message says why, and what to do next."""
+    """A failure that stops a deploy. The message contains the reason and the next step."""
 
 
 FAILURES = (DeployError, BotoCoreError, ClientError)
@@ -34,7 +34,7 @@ FAILURES = (DeployError, BotoCoreError, ClientError)
 class Target:
     """The stage to deploy, and the settings given on the command line and in the environment.
 
-    ``parameters`` are for the templates. ``origins`` are origins of the console's page besides the API's own.
+    ``parameters`` are template parameters. ``origins`` are further origins of the console's page besides the API.
     """
 
     stage: str
@@ -58,7 +58,7 @@ class Target:
 
 
 def shown(value: Any) -> str:
-    """Returns a setting's value for use in a message."""
+    """Formats a setting's value for a message."""
     if value is None:
         return "not set"
     return value if isinstance(value, str) else json.dumps(value)
@@ -83,4 +83,4 @@ def client(service: str, seconds: int = 60) -> Any:
     try:
         return boto3.client(service, config=config)  # type: ignore[call-overload]
     except NoRegionError:
-        raise DeployError("there is no region: set AWS_DEFAULT_REGION, or `region` in the profile") from None
+        raise DeployError("there is no region: set AWS_DEFAULT_REGION, or set `region` in the AWS profile") from None

@@ -1,6 +1,6 @@
-"""Describes an app's triggers, which a deploy creates from the app's decorators.
+"""Describes an app's triggers, which are its routes, event sources and authorizers.
 
-If an edit leaves the triggers unchanged, ``infra/deploy/code.py`` deploys it without Chalice.
+If an edit does not change the triggers, ``infra/deploy/code.py`` deploys the edit without Chalice.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def describe(app: Chalice) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a Chalice object as a dictionary of its attributes, and a function as its name."""
+    """Converts a Chalice object to a dictionary of its attributes, and a function to its name."""
     if inspect.isroutine(value):
         return value.__name__
     if hasattr(value, "__dict__"):

@@ -20,14 +20,15 @@ HOURS = 3600
 
 
 def mappings(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Returns, keyed by function, the event source mapping settings that Chalice cannot apply."""
+    """Returns the settings of event source mappings that Chalice cannot apply, keyed by function."""
     queue = {
-        # Without this setting, a response that names the failed messages would delete all messages in the batch.
+        # Without this setting, Lambda would ignore the list of failed messages and delete the whole batch.
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
         # This number must match app.py.
         "ScalingConfig": {"MaximumConcurrency": 10},
     }
-    # The function sets failing records aside after two minutes. If it cannot, the batch blocks its shard for hours.
+    # `announce_orders` sets failing records aside after two minutes. If the function cannot, the batch blocks its shard
+    # for hours.
     stream = {
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
         "ParallelizationFactor": 1,
@@ -40,7 +41,7 @@ def mappings(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 
 
 def invocations(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Returns, keyed by function, the settings for asynchronous invocations."""
+    """Returns the settings for asynchronous invocations, keyed by function."""
     config = {
         "MaximumRetryAttempts": 2,
         "MaximumEventAgeInSeconds": 6 * HOURS,
@@ -50,7 +51,7 @@ def invocations(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 
 
 def redrive_policy(outputs: Mapping[str, str]) -> dict[str, str]:
-    """Returns the redrive policy of the functions' subscriptions, for messages that SNS could not deliver."""
+    """Returns the redrive policy of SNS subscriptions, which applies to messages that SNS could not deliver."""
     return {"deadLetterTargetArn": outputs["FAILURES_QUEUE_ARN"]}
 
 
@@ -62,7 +63,7 @@ def cors(target: Target, outputs: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def desired(target: Target, outputs: Mapping[str, str]) -> dict[str, Any]:
-    """Returns all settings that Chalice cannot apply. A release stores them for rollbacks."""
+    """Returns all settings that Chalice cannot apply. A release stores these settings for rollbacks."""
     return {
         "mappings": mappings(outputs),
         "sources": {name: outputs[source] for name, source in sources(Trigger.QUEUE, Trigger.STREAM).items()},
@@ -76,7 +77,7 @@ def desired(target: Target, outputs: Mapping[str, str]) -> dict[str, Any]:
 
 
 def apply(target: Target, settings: Mapping[str, Any], clients: Clients, say: Say) -> None:
-    """Applies the settings that differ."""
+    """Applies the settings that differ from the current settings."""
     lambda_, sns = clients("lambda"), clients("sns")
     for name, desired_mapping in settings["mappings"].items():
         # AWS rejects changes to a mapping that is still being created.
@@ -101,7 +102,7 @@ def apply(target: Target, settings: Mapping[str, Any], clients: Clients, say: Sa
                     AttributeName="RedrivePolicy",
                     AttributeValue=json.dumps(settings["redrivePolicy"]),
                 )
-                say(f"{name}: its subscription's dead-letter queue set")
+                say(f"{name}: dead-letter queue of its subscription set")
     for bucket, rules in settings["cors"].items():
         if _cors_rules(clients("s3"), bucket) != rules:
             clients("s3").put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": rules})
@@ -110,7 +111,7 @@ def apply(target: Target, settings: Mapping[str, Any], clients: Clients, say: Sa
 
 
 def check(target: Target, config: Mapping[str, Any], settings: Mapping[str, Any], clients: Clients) -> list[str]:
-    """Returns a line for each setting that differs."""
+    """Returns a line for each setting that differs from ``config`` or ``settings``."""
     return [
         *_check_functions(target, config, clients),
         *_check_triggers(target, settings, clients),
@@ -176,7 +177,7 @@ def _check_triggers(target: Target, settings: Mapping[str, Any], clients: Client
 
 
 def is_current(target: Target, config: Mapping[str, Any], api: str | None, clients: Clients) -> bool:
-    """Returns whether every function has this code and configuration, and the API has a deployment."""
+    """Returns whether every function has the code and settings of ``config``, and the API has a deployment."""
     lambda_, gateway = clients("lambda"), clients("apigateway")
     if api is None:
         return False
@@ -193,7 +194,7 @@ def is_current(target: Target, config: Mapping[str, Any], api: str | None, clien
 
 
 def problems_after_settling(find_problems: Callable[[], list[str]]) -> list[str]:
-    """Returns the problems that remain after a few seconds, because AWS's lists may lack new items until then."""
+    """Returns the problems that remain after a few seconds. AWS's lists may omit new items for a few seconds."""
     end = time.monotonic() + SETTLE_SECONDS
     while (problems := find_problems()) and time.monotonic() < end:
         time.sleep(1)
@@ -255,7 +256,10 @@ def _invocation(lambda_: Any, target: Target, name: str) -> dict[str, Any]:
 
 
 def _different(current: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """Returns the names of the settings that differ. Ignores values that AWS adds to nested settings."""
+    """Returns the names of the settings that differ from ``current``.
+
+    Values that AWS adds to nested settings are ignored.
+    """
 
     def has(current: Any, setting: Any) -> bool:
         if isinstance(setting, dict):

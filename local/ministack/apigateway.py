@@ -9,16 +9,16 @@ from typing import Any
 def import_rest_api() -> None:
     """AWS's operations ImportRestApi and PutRestApi create or replace a whole API from a Swagger document.
 
-    MiniStack reads Swagger documents only from CloudFormation templates: ImportRestApi creates an empty API, and
-    PutRestApi fails.
-    ``chalice deploy`` creates the API with ImportRestApi and updates it with PutRestApi and ``mode=overwrite``.
+    MiniStack reads Swagger documents only from CloudFormation templates. Without this patch, ImportRestApi creates an
+    empty API, and PutRestApi fails. ``chalice deploy`` creates the API with ImportRestApi, and updates the API with
+    PutRestApi and ``mode=overwrite``.
     """
     from ministack.services import apigateway_v1 as gateway
 
     handle_request = gateway.handle_request
 
     def replace_content(api_id: str, document: dict[str, Any]) -> None:
-        """Replaces the API's content with the document's content."""
+        """Replaces the API's resources, methods and settings with those in the Swagger document."""
         api, resources = gateway._rest_apis[api_id], gateway._resources[api_id]
         api["name"] = document["info"]["title"]
         api["version"] = document["info"]["version"]
@@ -57,11 +57,12 @@ def import_rest_api() -> None:
 
 
 def update_rest_api() -> None:
-    """AWS's operation UpdateRestApi stores ``/minimumCompressionSize`` as a number, removes an empty size, and replaces
-    the endpoint type at ``/endpointConfiguration/types/<old>``.
+    """AWS's operation UpdateRestApi stores the minimum compression size as a number, and can remove the size or replace
+    the endpoint type.
 
-    MiniStack stores the compression size as a string, which botocore cannot parse, and turns the list of types into a
-    mapping. ``chalice deploy`` sends both changes on every run after the first.
+    MiniStack stores the minimum compression size as a string, which botocore cannot parse. MiniStack also turns the
+    list of endpoint types into a mapping. Every ``chalice deploy`` after the first sets the compression size and the
+    endpoint type.
     """
     from ministack.services import apigateway_v1 as gateway
 
@@ -86,8 +87,8 @@ def update_rest_api() -> None:
 def request_path() -> None:
     """AWS puts the path requested by the client into the request context of a REST API's event.
 
-    MiniStack omits the prefix of its own URLs, ``/_aws/execute-api/<id>``. The API derives its own URL from this
-    path, for ``Location`` headers and for the console.
+    MiniStack removes its URL prefix, ``/_aws/execute-api/<id>``, from the path in the request context. The project's
+    API derives its own URL from the requested path, for ``Location`` headers and for the console.
     """
     from ministack import app
     from ministack.services import apigateway_v1 as gateway

@@ -8,7 +8,8 @@ from typing import Any
 def bucket_tags() -> None:
     """AWS sets the tags that a template declares for a bucket.
 
-    MiniStack's CloudFormation ignores these tags. The deploy recognises an earlier stage's bucket by its tags.
+    MiniStack's CloudFormation ignores the tags of buckets. The deploy uses a bucket's tags to check that an earlier
+    stage of the same name left the bucket.
     """
     from ministack.services import s3
     from ministack.services.cloudformation import provisioners
@@ -26,8 +27,8 @@ def bucket_tags() -> None:
 def bucket_imports() -> None:
     """AWS imports an existing bucket into a stack if the change set allows imports.
 
-    MiniStack creates the change set, but its name check then rejects the bucket because the bucket exists. A stage
-    that kept its data imports its buckets when it is redeployed.
+    MiniStack creates the change set, but then rejects the bucket because a bucket with this name exists. If a stage was
+    deleted but its data was kept, the next deploy imports the stage's buckets.
     """
     from ministack.services.cloudformation import changesets, stacks
 

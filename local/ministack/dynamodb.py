@@ -7,11 +7,12 @@ from typing import Any
 
 
 def partiql_inserts() -> None:
-    """AWS writes a PartiQL INSERT to the table's stream like any other write, and lets only one of two simultaneous
-    INSERTs with the same key succeed.
+    """AWS adds a PartiQL INSERT to the table's stream, and rejects the second of two simultaneous INSERTs with the same
+    key.
 
-    MiniStack writes no stream record for an INSERT, and lets another thread write between its check and its write.
-    ``store_orders`` inserts with PartiQL, and ``announce_orders`` reads the stream.
+    MiniStack writes no stream record for an INSERT, and two simultaneous INSERTs with the same key can both succeed.
+    The function ``store_orders`` inserts orders with PartiQL, and ``announce_orders`` reads them from the table's
+    stream.
     """
     from ministack.services import dynamodb
 
@@ -31,12 +32,12 @@ def partiql_inserts() -> None:
 
 
 def stream_failures() -> None:
-    """AWS resumes after the records that a function has processed, halves a failing batch if the mapping says so,
-    and sends a batch to the failure destination when its retries are exhausted.
+    """AWS retries only the stream records that a function has not processed. AWS also halves a failing batch if the
+    event source mapping asks for it, and sends a batch to the failure destination after the last retry.
 
-    MiniStack treats a response with failed items as a success and loses those items. MiniStack has no retry limit,
-    does not halve batches, and discards a whole batch at the maximum age. ``announce_orders`` must announce every order
-    exactly once.
+    MiniStack ignores the failed items in a function's response, so their records are lost. MiniStack also has no retry
+    limit, does not halve batches, and discards a whole batch at the maximum record age. The function
+    ``announce_orders`` must announce every order exactly once.
     """
     from ministack.services import lambda_svc
 
@@ -45,9 +46,12 @@ def stream_failures() -> None:
     progress: dict[str, dict[str, int]] = {}
 
     def deliver(mapping: dict[str, Any], function: Any, records: list[dict[str, Any]]) -> Any:
-        """Processes the records. After an error, the poller calls this function again with the same first record."""
+        """Processes the records.
+
+        After an error, MiniStack's poller calls ``deliver`` again with the same first record.
+        """
         first = f"{mapping['UUID']} {records[0]['eventID']}"
-        # The number of records processed so far, and the next batch's size and number of retries.
+        # Contains the number of processed records, and the next batch's size and number of retries.
         state = progress.setdefault(first, {"done": 0, "size": len(records), "retries": 0})
         while batch := records[state["done"] :][: state["size"]]:
             result = execute(function, {"Records": batch})

@@ -18,8 +18,8 @@ from typing import Any
 def functions_active_at_once() -> None:
     """AWS keeps a new function in the state Pending for a short time.
 
-    MiniStack's Pending state lasts half a second. Chalice's waiter checks the state immediately and then every five
-    seconds, so each function would delay a deploy by five seconds.
+    On MiniStack, a new function is Pending for half a second. Chalice checks the state immediately and then only every
+    five seconds, so each new function would delay a deploy by five seconds.
     """
     from ministack.services import lambda_svc
 
@@ -28,7 +28,7 @@ def functions_active_at_once() -> None:
     @wraps(schedule)
     def activate_at_once(name: str, delay: float) -> None:
         lambda_svc._functions[name]["config"].update(State="Active", LastUpdateStatus="Successful")
-        schedule(name, delay)  # also clears StateReason and activates published versions
+        schedule(name, delay)  # The original function also clears StateReason and activates published versions.
 
     lambda_svc._schedule_state_transition = activate_at_once
 
@@ -36,14 +36,15 @@ def functions_active_at_once() -> None:
 def exception_names() -> None:
     """AWS sets the ``errorType`` of a failed invocation to the exception's class name.
 
-    MiniStack always sets ``errorType`` to ``Runtime.HandlerError``. State machines retry and catch errors by name.
+    MiniStack always sets ``errorType`` to ``Runtime.HandlerError``. The project's state machines retry and catch errors
+    by their names.
     """
     from ministack.core import lambda_runtime
     from ministack.services import lambda_svc
 
     _edit_worker('"error": str(e), "trace"', '"error": str(e), "type": type(e).__name__, "trace"')
 
-    # The same thread handles both the worker's and the invocation's result, so a thread-local can pass the name along.
+    # One thread handles both the worker's and the invocation's result, so a thread-local variable can pass the name on.
     latest = threading.local()
     invoke, execute = lambda_runtime.Worker.invoke, lambda_svc._execute_function_warm
 
@@ -68,8 +69,9 @@ def exception_names() -> None:
 def complete_logs() -> None:
     """AWS logs all of a function's output under the invocation that wrote it.
 
-    MiniStack waits 50 ms for the first line and 5 ms for each further line. On a busy machine, a late line is logged
-    under the next invocation or never. This patch makes the worker mark the end of its output, which is also faster.
+    After an invocation, MiniStack waits 50 ms for its first log line and 5 ms for each further line. On a busy machine,
+    a line that arrives later is logged under the next invocation, or is lost. This patch makes the worker process mark
+    the end of each invocation's output, so that MiniStack need not wait longer.
     """
     from ministack.core import lambda_runtime
 
@@ -84,7 +86,7 @@ def complete_logs() -> None:
 
     def read_until_end(worker: Any) -> str:
         lines = []
-        # A worker that has died writes no end marker.
+        # A worker process that has died writes no end marker.
         with contextlib.suppress(queue.Empty):
             while (line := worker._stderr_queue.get(timeout=1)) != end:
                 lines.append(line)
@@ -96,8 +98,8 @@ def complete_logs() -> None:
 def shared_code() -> None:
     """AWS quickly unpacks a function's package for each process.
 
-    MiniStack takes half a second of processor time to unpack and compile the package for each process. This patch
-    makes the processes share one copy, because a function never changes its own code.
+    For each process, MiniStack spends half a second of processor time on unpacking and compiling the package. With this
+    patch, a function's processes share one unpacked package, because functions never change their own code.
     """
     from ministack.core import lambda_runtime
 
@@ -119,10 +121,11 @@ def shared_code() -> None:
 
 
 def saved_code() -> None:
-    """AWS runs only deployed packages. Under ``make dev``, functions run saved code with the package's requirements.
+    """AWS runs only deployed packages. Under ``make dev``, functions run the code saved in the checkout, with the
+    requirements from their packages.
 
-    ``local/dev.py`` puts the saved code into the folder LIVE_FOLDER. A process that runs older code is replaced before
-    its next invocation.
+    ``local/dev.py`` copies saved code to the folder named by the variable LIVE_FOLDER. A function's process that runs
+    older code is replaced before its next invocation.
     """
     from ministack.core import lambda_runtime
     from ministack.services import lambda_svc
@@ -147,7 +150,7 @@ def saved_code() -> None:
                 workers[:] = [each for each in workers if each not in old]
                 stale += old
         if stale:
-            # The invocation need not wait for these processes to end.
+            # The invocation does not wait for the outdated processes to end.
             threading.Thread(target=lambda_runtime.kill_workers, args=(stale,)).start()
         return acquire(*arguments, **options)
 
@@ -164,7 +167,11 @@ def saved_code() -> None:
 
 
 def time_stops_for_a_debugger() -> None:
-    """AWS never suspends time-outs. Under ``make dev``, a debugger suspends functions' and messages' time-outs."""
+    """AWS never suspends a time-out.
+
+    Under ``make dev``, function time-outs and visibility time-outs of messages are suspended while a debugger holds a
+    function.
+    """
     from ministack.core import lambda_runtime
     from ministack.services import lambda_svc
 
@@ -204,7 +211,10 @@ def _saved_code() -> str | None:
 
 
 def _is_held() -> bool:
-    """Returns whether a debugger holds a process. Each held process has a file named after its process id."""
+    """Returns whether a debugger holds a function's process.
+
+    Each held process has a file named after its process id.
+    """
     for file in Path(os.environ["LIVE_FOLDER"]).glob("held/*"):
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(file.name), 0)
@@ -213,7 +223,7 @@ def _is_held() -> bool:
 
 
 def _edit_worker(old: str, new: str) -> None:
-    """Replaces code in the script that runs a function's handler."""
+    """Replaces code in MiniStack's worker script, which runs a function's handler."""
     from ministack.core import lambda_runtime
 
     if old not in lambda_runtime._PYTHON_WORKER_SCRIPT:

@@ -1,4 +1,4 @@
-"""Patches for IAM that correct which action and resource it checks for a call, and how it evaluates policies."""
+"""Patches for IAM, which correct the action and resource checked for each call, and the evaluation of policies."""
 
 import contextvars
 import json
@@ -8,10 +8,11 @@ from typing import Any
 
 
 def partiql_permissions() -> None:
-    """AWS requires permission for each PartiQL statement's own action, such as PartiQLInsert, on its table.
+    """AWS requires a PartiQL permission for each statement, such as ``dynamodb:PartiQLInsert`` on the statement's
+    table.
 
-    MiniStack requires ``dynamodb:BatchExecuteStatement`` on ``*``, an action that does not exist on AWS.
-    ``store_orders`` calls BatchExecuteStatement, and its role has the same policy on MiniStack as on AWS.
+    MiniStack requires the action ``dynamodb:BatchExecuteStatement`` on ``*``, but IAM on AWS has no such action. The
+    function ``store_orders`` calls BatchExecuteStatement, and its role has the same policy on MiniStack as on AWS.
     """
     from ministack.core import iam_actions
 
@@ -35,9 +36,11 @@ def partiql_permissions() -> None:
 
 
 def batch_permissions() -> None:
-    """AWS requires the single-message action for an SQS or SNS batch, such as ``sqs:SendMessage``.
+    """For a batch of SQS or SNS messages, AWS requires the permission for a single message, such as
+    ``sqs:SendMessage``.
 
-    MiniStack requires ``sqs:SendMessageBatch``, which AWS policies cannot contain. The functions send batches.
+    MiniStack requires actions such as ``sqs:SendMessageBatch``, which IAM on AWS does not have. The project's functions
+    send SQS messages in batches.
     """
     from ministack.core import iam_actions
 
@@ -52,9 +55,10 @@ def batch_permissions() -> None:
 
 
 def stream_permissions() -> None:
-    """AWS requires permission on a DynamoDB stream to read it.
+    """AWS requires permission on a DynamoDB stream's ARN to read the stream.
 
-    MiniStack requires permission on ``*``. The API's role may read only the orders table's stream.
+    To read a stream, MiniStack requires permission on ``*``. The role of the project's API allows reading only the
+    stream of the orders table.
     """
     from ministack.core import iam_actions
     from ministack.services import dynamodb_streams
@@ -74,11 +78,12 @@ def stream_permissions() -> None:
 
 
 def function_permissions() -> None:
-    """AWS requires permission on the new function for CreateFunction, and supports the condition
-    ``lambda:FunctionArn`` for event source mappings.
+    """For CreateFunction, AWS requires permission on the new function's ARN. For event source mappings, AWS supports
+    the condition ``lambda:FunctionArn``.
 
-    MiniStack requires permission on ``*`` in both cases, and lacks the condition. The deployer may change only the
-    project's own functions.
+    For CreateFunction, MiniStack requires permission on ``*``. MiniStack does not support the condition
+    ``lambda:FunctionArn``. The
+    deployer's policy allows changes only to the project's functions.
     """
     from ministack.core import iam_actions, iam_evaluator
     from ministack.core.responses import get_account_id, get_region
@@ -119,9 +124,10 @@ def function_permissions() -> None:
 
 
 def table_tag_permissions() -> None:
-    """AWS requires permission on a DynamoDB table to list its tags.
+    """AWS requires permission on a DynamoDB table's ARN to list the table's tags.
 
-    MiniStack requires permission on ``*``. The deploy imports a table only if it has the stage's tags.
+    To list a table's tags, MiniStack requires permission on ``*``. The deploy imports an existing table only if the
+    table has the stage's tags.
     """
     from ministack.core import iam_actions
 
@@ -137,10 +143,10 @@ def table_tag_permissions() -> None:
 
 
 def user_pool_tags() -> None:
-    """AWS includes a user pool's tags in the condition ``aws:ResourceTag``.
+    """AWS supports the condition ``aws:ResourceTag`` for Cognito user pools.
 
-    MiniStack supports the tags of several services, but not Cognito's. The deployer may change only the project's own
-    user pools.
+    MiniStack supports ``aws:ResourceTag`` for several services, but not for Cognito. The deployer's policy allows
+    changes only to the project's user pools.
     """
     from ministack.services import tagging
 
@@ -148,10 +154,10 @@ def user_pool_tags() -> None:
 
 
 def simulation_context() -> None:
-    """AWS evaluates a policy simulation with the request's ``ContextEntries``.
+    """AWS uses the ``ContextEntries`` in the request when it simulates a policy.
 
-    MiniStack ignores these entries, so a simulation never allows an action that has a condition. Before it starts, the
-    deploy asks IAM to simulate whether it has every permission that it needs.
+    MiniStack ignores ``ContextEntries``, so its simulation never allows an action that depends on a condition. The
+    deploy begins with a policy simulation, which checks that no permission is missing.
     """
     from ministack.core import iam_evaluator
     from ministack.services import iam
@@ -184,10 +190,10 @@ def simulation_context() -> None:
 
 
 def policy_wildcards() -> None:
-    """AWS lets ``*`` and ``?`` in a policy match any character.
+    """AWS's policy wildcards ``*`` and ``?`` match every character, including line breaks.
 
-    MiniStack's wildcards do not match line breaks. An upload's key may contain a line break, and the function's role
-    must still allow reading that upload.
+    MiniStack's wildcards do not match line breaks. The S3 key of an uploaded file can contain a line break, and the
+    importing function's role must still allow reading the file.
     """
     from ministack.core import iam_evaluator
 

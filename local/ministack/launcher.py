@@ -1,8 +1,8 @@
-"""Patches and starts MiniStack, when run as ``python -P launcher.py [file of more patches ...]``.
+"""Patches MiniStack and starts it, when run as ``python -P launcher.py [file of more patches ...]``.
 
-The patches fit one version of MiniStack, and the launcher refuses other versions. To upgrade, run
-``tests/system/test_ministack.py`` with the new version, delete the patches that it no longer needs, adapt the others,
-and change ``VERSION`` and ``ministack-requirements.txt`` together.
+The patches work with only one version of MiniStack, so the launcher refuses to start other versions. To upgrade
+MiniStack, run ``tests/system/test_ministack.py`` with the new version. Delete the patches that are no longer needed,
+and adapt the others. Change ``VERSION`` and ``ministack-requirements.txt`` together.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from pathlib import Path
 
 VERSION = "1.5.33"
 HERE = Path(__file__).parent
-# This folder contains MiniStack's packages that functions must not import. `local/cloud.py` installs them.
+# `local/cloud.py` installs packages into this folder that MiniStack needs but functions must not import.
 PRIVATE_FOLDER = "own"
 PRIVATE_PATH = str(Path(sys.prefix) / PRIVATE_FOLDER)
 
@@ -28,9 +28,9 @@ Patch = Callable[[], None]
 def signed_tokens() -> None:
     """AWS signs a user pool's tokens with RSA and publishes the public keys.
 
-    MiniStack signs tokens only if it can import `cryptography`, and otherwise makes up signatures. The authorizer
-    needs real signatures. The package is in a separate folder, because functions run with the same Python and, as on
-    AWS, must package what they import.
+    Without the package `cryptography`, MiniStack gives tokens invalid signatures. The authorizer of the project's API
+    verifies the signatures. `cryptography` is in a separate folder, so that functions cannot import it without
+    packaging it.
     """
     sys.path.append(PRIVATE_PATH)
 
@@ -38,14 +38,14 @@ def signed_tokens() -> None:
 def patches(more_files: Iterable[Path] = ()) -> list[Patch]:
     """Returns every patch in this folder, followed by those in ``more_files``."""
     files = [path for path in sorted(HERE.glob("*.py")) if path.name not in ("__init__.py", Path(__file__).name)]
-    # MiniStack looks for `cryptography` when it is imported, so signed_tokens precedes patches that import MiniStack.
+    # MiniStack looks for `cryptography` only when imported, so signed_tokens runs before patches that import MiniStack.
     return [signed_tokens, *(patch for path in [*files, *more_files] for patch in _public_functions(path))]
 
 
 def _public_functions(path: Path) -> list[Patch]:
-    """Returns the functions that a file defines, except those whose names begin with an underscore.
+    """Returns the functions that a file defines, except functions whose names start with an underscore.
 
-    The file is loaded by path, because its folder on ``sys.path`` could shadow modules that MiniStack needs.
+    The file is loaded by its path, because adding its folder to ``sys.path`` could hide modules that MiniStack imports.
     """
     spec = importlib.util.spec_from_file_location(f"patches_of_{path.stem}", path)
     if spec is None or spec.loader is None:
@@ -95,6 +95,6 @@ def main(more_files: Iterable[Path] = ()) -> None:
 
 if __name__ == "__main__":
     files = [Path(name) for name in sys.argv[1:]]
-    # MiniStack also reads sys.argv, and would not recognise these arguments.
+    # MiniStack also reads sys.argv, and would reject the launcher's own arguments.
     del sys.argv[1:]
     main(files)

@@ -6,11 +6,12 @@ from typing import Any
 
 
 def scheduled_api_calls() -> None:
-    """AWS lets a schedule call any API operation, and replaces ``<aws.scheduler.execution-id>`` in its input.
+    """AWS schedules can call any API operation, with ``<aws.scheduler.execution-id>`` replaced in the input.
 
-    MiniStack's schedules support only resources as targets, give executions random names, and replace no placeholders.
-    The scheduled reports call StartExecution with a name, so this patch adds that call. MiniStack checks for due
-    schedules only every ten seconds; this patch makes it check every second, because tests wait for schedules.
+    MiniStack's schedules can only invoke resources, give executions random names, and replace no placeholders. The
+    schedules of the project's reports call StartExecution with an execution name, so this patch adds that call. This
+    patch also makes MiniStack check for due schedules every second instead of every ten, because tests wait for
+    schedules.
     """
     from ministack.services import eventbridge, scheduler, stepfunctions
 

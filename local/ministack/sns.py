@@ -5,11 +5,12 @@ from typing import Any
 
 
 def lambda_subscribers() -> None:
-    """AWS sends ``Subject`` and ``MessageAttributes`` with every message, and invokes a subscribed function
-    asynchronously: it retries twice, and then uses the function's failure destination.
+    """AWS invokes a function that subscribes to a topic asynchronously, with two retries and a failure destination. On
+    AWS, every message also has the fields ``Subject`` and ``MessageAttributes``.
 
-    MiniStack omits empty fields and invokes the function once. Chalice's SNS event needs these fields, and
-    ``record_notification`` must not lose a message. MiniStack already implements retries, so this patch reuses them.
+    MiniStack invokes a subscribed function only once, and omits empty fields. Chalice's SNS event requires ``Subject``
+    and ``MessageAttributes``, and the function ``record_notification`` must not lose a message. This patch reuses the
+    retries that MiniStack implements for asynchronous invocations.
     """
     from ministack.services import lambda_svc, sns
 

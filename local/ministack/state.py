@@ -6,14 +6,15 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-# The deploy's output is private, and MiniStack would make its files readable for all users.
+# MiniStack's files can contain secrets, but by default all users of the machine could read them.
 PRIVATE = 0o077
 
 
 def saved_state() -> None:
-    """AWS never loses its state. MiniStack saves its state on SIGUSR1, so that the next start needs no deploy.
+    """AWS never loses its state. With this patch, MiniStack saves its state when it receives SIGUSR1, so the next start
+    needs no deploy.
 
-    MiniStack itself saves its state only when it ends, and the objects of S3 not at all.
+    Without this patch, MiniStack saves its state only when it exits, and does not save S3 objects.
     """
     from ministack import app
     from ministack.core.responses import AccountScopedDict
@@ -23,7 +24,7 @@ def saved_state() -> None:
 
     @wraps(get_state)
     def get_state_with_objects() -> dict[str, Any]:
-        if s3.S3_PERSIST:  # MiniStack keeps the objects as files
+        if s3.S3_PERSIST:  # In this case, MiniStack stores S3 objects as files.
             return dict(get_state())
         objects = AccountScopedDict()
         objects._data.update({name: bucket["objects"] for name, bucket in s3._buckets._data.items()})

@@ -1,4 +1,4 @@
-"""Patches for Step Functions, except for the one that affects execution histories."""
+"""Patches for Step Functions. The patch for execution histories is in ``stepfunctions_history.py``."""
 
 import contextvars
 import json
@@ -10,8 +10,9 @@ from typing import Any
 def repeated_starts() -> None:
     """AWS returns the running execution if StartExecution is called again with the same name and input.
 
-    MiniStack returns ExecutionAlreadyExists, which AWS returns only if the execution has ended or has another input.
-    A report's execution is named after the request's Idempotency-Key, so repeated requests depend on AWS's behaviour.
+    MiniStack returns the error ExecutionAlreadyExists, which AWS returns only if the execution has ended or its input
+    differs. The API names a report's execution after the request's Idempotency-Key, so that a repeated request returns
+    the same report.
     """
     from ministack.services import stepfunctions
 
@@ -38,8 +39,8 @@ def repeated_starts() -> None:
 def final_status() -> None:
     """AWS never changes the status of an execution that has ended, and a failed execution has no output.
 
-    MiniStack turns ABORTED into FAILED when a task fails after StopExecution, and its failed executions have an
-    output. The API returns the status and the output to its clients.
+    On MiniStack, an ABORTED execution becomes FAILED if a task fails after StopExecution, and a failed execution has an
+    output. The project's API returns an execution's status and output to its clients.
     """
     from ministack.services import stepfunctions
 
@@ -55,9 +56,10 @@ def final_status() -> None:
 
 
 def machine_timeout() -> None:
-    """AWS ends an execution as TIMED_OUT after its state machine's ``TimeoutSeconds``, without running a Catch.
+    """AWS ends an execution with the status TIMED_OUT after its state machine's ``TimeoutSeconds``, and runs no Catch.
 
-    MiniStack ignores ``TimeoutSeconds``. The test of the EventBridge rule for timed-out executions needs a time-out.
+    MiniStack ignores ``TimeoutSeconds``. The test of the EventBridge rule for timed-out executions needs an execution
+    that times out.
     """
     from ministack.services import stepfunctions
 
@@ -89,9 +91,10 @@ def machine_timeout() -> None:
 
 
 def message_attributes() -> None:
-    """AWS sends the MessageAttributes of a state machine's ``sns:publish``.
+    """AWS sends the MessageAttributes that a state machine passes to ``sns:publish``.
 
-    MiniStack passes the state's JSON to a form-field parser, which finds no attributes for subscribers to filter by.
+    MiniStack parses the state's JSON as form fields, and therefore finds no MessageAttributes. The project's
+    subscriptions filter notifications by their attributes.
     """
     from ministack.services import stepfunctions
 

@@ -1,4 +1,4 @@
-"""A patch for the histories of Step Functions executions."""
+"""Patches the histories of Step Functions executions."""
 
 import contextvars
 import json
@@ -8,12 +8,13 @@ from typing import Any
 
 
 def execution_history() -> None:
-    """AWS records full histories: inner states of a Parallel or a Map have the same events as other states.
+    """AWS records events for the states inside a Parallel or Map state, as for all other states.
 
-    Every event also names the previous event, and no event follows the execution's end.
+    On AWS, every event also contains the previous event's id, and no event follows the end of an execution.
 
-    MiniStack records only task attempts for inner states, without the states' names. MiniStack does not link events,
-    and states that are still running after StopExecution add events. The console draws an execution from its events.
+    For states inside a Parallel or Map state, MiniStack records only task attempts, without the states' names.
+    MiniStack's events have no previous event's id, and states that are still running add events after StopExecution.
+    The project's console draws an execution from the events in its history.
     """
     from ministack.services import stepfunctions
 
@@ -21,7 +22,7 @@ def execution_history() -> None:
     one_at_a_time = threading.Lock()
     # Every branch of a Parallel and every item of a Map runs in a thread with its own copy of the context variables.
     latest_event: contextvars.ContextVar[int] = contextvars.ContextVar("latest_event", default=0)
-    # The execution, and the state names of the current branch or item, keyed by ``id(state)``.
+    # Contains the execution, and the names of the states of the current branch or item, keyed by ``id(state)``.
     scope: contextvars.ContextVar[tuple[Any, dict[int, str]]] = contextvars.ContextVar("scope", default=(None, {}))
     map_name: contextvars.ContextVar[str] = contextvars.ContextVar("map_name", default="")
 

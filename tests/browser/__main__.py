@@ -1,8 +1,7 @@
-"""Takes the README's screenshots of the console, on a stack with one day of a café's work.
+"""Takes the README's screenshots of the console, on a stack with one day of a café's orders.
 
-    python -m tests.browser [FOLDER]
-
-All data passes through the deployed system. The orders' times are spread over the day.
+Run the script with ``python -m tests.browser [FOLDER]``. All data passes through the deployed system. The placement
+times of the orders are spread over the day.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from local.stack import ROOT, Stack
 from tests.browser.console import DEFAULTS, DESKTOP, PHONE, Console, Person
 from tests.system.system import System, wait_for
 
-# Number of orders in each hour, starting at OPENS.
+# Each number counts the orders in one hour, starting at the opening hour ``OPENS``.
 HOURS = (6, 11, 9, 7, 8, 14, 12, 6, 5, 7, 4, 3)
 OPENS = 7
 CUSTOMERS = [*(f"table-{number}" for number in range(1, 13)), "takeaway", "Zoë", "the bakery next door"]
@@ -34,12 +33,15 @@ MENU = (
     *("Flat white", "Espresso", "Cappuccino", "Cortado", "Cold brew"),
     *("Almond croissant", "Cheesecake", "Matcha latte"),
 )
-# A saved screenshot has this many colours. The page uses only a few more.
+# ``COLORS`` limits the number of colors in each screenshot to keep the file small.
 COLORS = 128
 
 
 def orders(now: datetime) -> list[Order]:
-    """Returns the orders since the café opened. Every call on the same day returns the same orders."""
+    """Returns demo orders that were placed between the café's opening time and ``now``.
+
+    The fixed random seed makes the orders reproducible.
+    """
     chance = random.Random(7)
     opened = now.astimezone(ZoneInfo(DEFAULTS["timezone_id"])).replace(hour=OPENS, minute=0, second=0, microsecond=0)
     found = []
@@ -56,7 +58,10 @@ def orders(now: datetime) -> list[Order]:
 
 
 def work(system: System) -> str:
-    """Sends a day's orders, an upload and two reports. Returns the id of the inventory report."""
+    """Places a day's orders, uploads an inventory file and requests two reports.
+
+    Returns the id of the inventory report.
+    """
     sqs, placed = system.aws("sqs"), orders(datetime.now(UTC))
     for start in range(0, len(placed), 10):
         entries = [
@@ -74,7 +79,7 @@ def work(system: System) -> str:
 
 
 def take(console: Console, person: Person, tab: str, shown: str, file: Path) -> None:
-    """Saves a screenshot of a tab as soon as the text ``shown`` is visible."""
+    """Saves a screenshot of a tab once the text ``shown`` is visible."""
     console.open(tab)
     console.sign_in(person)
     expect(console.page.get_by_text(shown).filter(visible=True).first).to_be_visible()

@@ -1,4 +1,4 @@
-"""Fixtures for the browser tests: Chromium, the deployed console's pages, and the people who use it."""
+"""Fixtures for the browser tests, which run Chromium against the deployed console."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ from tests.system.evidence import failed, folder_of
 from tests.system.people import add
 from tests.system.system import System
 
-# Opens the page at an address, by default the API's, and signs in a person if given. Playwright gets the options.
+# A ``Visit`` function opens the console's page and can sign in a person. Playwright gets all other options.
 Visit = Callable[..., Console]
-# Adds a person to the user pool, in a group.
+# A ``Make`` function adds a person to a group of the user pool.
 Make = Callable[..., Person]
 
-# The time limit for every wait is generous, because a slow machine must not fail the tests.
+# Every wait has a generous time limit, so that the tests also pass on a slow machine.
 SECONDS = 30
 expect.set_options(timeout=SECONDS * 1000)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def program() -> Path:
-    """Returns the path of Chromium. This runs before the system starts, because without Chromium all tests skip."""
+    """Returns the path of the Chromium program, and installs Chromium if necessary.
+
+    This fixture runs before the deployed system starts, because all browser tests are skipped without Chromium.
+    """
     found = chromium.find()
     if found:
         return found
@@ -40,7 +43,7 @@ def program() -> Path:
         pytest.skip(str(error))
 
 
-# In a session scope, Playwright's event loop would affect all later tests of this worker.
+# With session scope, Playwright's event loop would also affect all later tests in this worker process.
 @pytest.fixture(scope="module")
 def browser(program: Path) -> Iterator[Browser]:
     with chromium.running(program) as browser:
@@ -49,7 +52,10 @@ def browser(program: Path) -> Iterator[Browser]:
 
 @pytest.fixture
 def visit(browser: Browser, system: System, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    """Opens pages. ``Console.check`` must pass for each page at the end. A failed test leaves screenshots."""
+    """Opens pages. At the end of a test, ``Console.check`` must pass for each page.
+
+    A failed test saves a screenshot of each page.
+    """
     consoles: list[Console] = []
 
     def visit(person: Person | None = None, tab: str = "", address: str | None = None, **options: Any) -> Console:
@@ -73,7 +79,10 @@ def visit(browser: Browser, system: System, request: pytest.FixtureRequest) -> I
 
 @pytest.fixture(scope="session")
 def people(system: System) -> Make:
-    """Adds a person to a group. With ``chosen``, the person has already replaced the temporary password."""
+    """Returns a function that adds a person to a group of the user pool.
+
+    If ``chosen`` is true, the person already has a permanent password.
+    """
     cognito, pool = system.aws("cognito-idp"), system.env["USER_POOL_ID"]
 
     def make(group: str, name: str | None = None, *, chosen: bool = True) -> Person:

@@ -1,4 +1,4 @@
-"""The console in one page of Chromium, with a record of its requests, errors and warnings."""
+"""A browser page that shows the console, with a record of its requests, errors and warnings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TABS = ("Today", "Orders", "Reports", "Uploads", "Inbox", "Dead letters")
 COGNITO = "AWSCognitoIdentityProviderService."
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
-# Browser settings of a person in Zürich who reads English at a desk and prefers reduced motion.
+# These browser settings describe a user in Zürich with a desktop screen, British English and reduced motion.
 DEFAULTS = {"viewport": DESKTOP, "locale": "en-GB", "timezone_id": "Europe/Zurich", "reduced_motion": "reduce"}
 
 
@@ -26,10 +26,11 @@ class Person:
 
 @dataclass
 class Console:
-    """The console's page at ``address``. ``env`` contains the stack's addresses.
+    """The web console, opened in Chromium at ``address``. ``env`` contains the stack's addresses.
 
-    ``requests`` records all requests, and ``complaints`` the errors and warnings in Chromium's console. Each complaint
-    must match a pattern in ``expected`` or ``allowed``, and each ``expected`` pattern must match a complaint.
+    ``requests`` records all requests. ``complaints`` records the errors and warnings in Chromium's console. Every
+    complaint must match a pattern in ``expected`` or ``allowed``. Every pattern in ``expected`` must match at least one
+    complaint.
     """
 
     context: BrowserContext
@@ -51,7 +52,10 @@ class Console:
             self.complaints.append(f"{message.type}: {message.text} ({message.location['url']})")
 
     def expect_complaint(self, pattern: str) -> None:
-        """Expects a complaint, such as ``404.*/orders``. A browser logs every error response, even a handled one."""
+        """Expects a browser error or warning that matches a pattern, such as ``404.*/orders``.
+
+        Browsers log every HTTP error response, even if the page handles it.
+        """
         self.expected.append(pattern)
 
     def save(self, path: Path) -> None:
@@ -67,7 +71,7 @@ class Console:
         """Checks that all requests were allowed, no URL contained a token, and all complaints were expected."""
         foreign = [f"{each.method} {each.url}" for each in self.requests if not self._may_ask(each)]
         assert not foreign, f"requests to other hosts: {foreign}"
-        # Every JSON Web Token starts with these characters.
+        # Every JSON Web Token starts with ``eyJ``.
         with_token = [each.url for each in self.requests if "eyJ" in each.url]
         assert not with_token, f"URLs with a token: {with_token}"
         patterns = [*self.expected, *self.allowed]
@@ -79,7 +83,7 @@ class Console:
     def _may_ask(self, request: Request) -> bool:
         """Returns whether a request is for the page's files, the API, the user pool or the uploads bucket.
 
-        The local cloud serves all AWS services on one host, so the host name alone is not enough.
+        The local AWS emulator serves all services on one host, so the host name does not identify the service.
         """
         url, cloud = request.url, self.env["AWS_ENDPOINT_URL"]
         if f"{url}/".startswith((f"{self.address}/", "data:")):
@@ -92,7 +96,7 @@ class Console:
     # --- actions of a person
 
     def open(self, tab: str = "") -> None:
-        """Loads the page at ``tab``, such as ``#orders``."""
+        """Loads the page with the URL fragment ``tab``, such as ``#orders``."""
         self.page.goto(f"{self.address}/{tab}")
 
     def enter(self, name: str, password: str) -> None:
@@ -106,7 +110,7 @@ class Console:
         expect(self.page.get_by_role("button", name="Sign out")).to_be_visible()
 
     def go(self, tab: str) -> Locator:
-        """Opens a tab from the navigation. Returns the tab's section of the page."""
+        """Opens a tab with its link in the navigation bar. Returns the tab's section of the page."""
         self.page.get_by_role("navigation").get_by_role("link", name=tab).click()
         return self.view(tab)
 
@@ -116,6 +120,6 @@ class Console:
         return view
 
     def calls(self, method: str, path: str) -> list[Any]:
-        """Returns the bodies of the requests to this API path, in the order they were sent."""
+        """Returns the bodies of all requests with this method and API path, in the order in which they were sent."""
         url = f"{self.address}/{path}"
         return [each.post_data_json for each in self.requests if each.method == method and each.url == url]

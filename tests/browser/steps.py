@@ -1,4 +1,4 @@
-"""Steps that several browser tests share: orders, files, notifications and intercepted requests."""
+"""Helpers for browser tests that place orders, upload files, publish notifications or intercept requests."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests.system.system import System, new_id, wait_for
 def intercept(
     console: Console, method: str, path: str, handle: Callable[[Route], None], times: int | None = None
 ) -> list[str]:
-    """Passes the API requests with this method and path to ``handle``, at most ``times`` times.
+    """Passes API requests with this method and path to ``handle``. ``times`` limits the number of intercepted requests.
 
-    Returns a list, to which each intercepted request adds its URL. All other requests go to the API.
+    Returns a list that collects the URLs of the intercepted requests. All other requests go to the real API.
     """
     met: list[str] = []
 
@@ -40,7 +40,7 @@ def refuse(status: int, message: str = "no") -> Callable[[Route], None]:
 
 
 def lose(route: Route) -> None:
-    """Lets the API handle the request, and drops the response."""
+    """Forwards the request to the API, but drops the response."""
     assert route.fetch().status == 202
     route.abort()
 
@@ -53,7 +53,7 @@ def drop(route: Route) -> None:
 
 
 def with_clock(console: Console, person: Person, tab: str = "") -> Console:
-    """Installs the clock, opens the tab and signs in."""
+    """Installs Playwright's fake clock, opens the tab and signs in."""
     console.page.clock.install()
     console.open(tab)
     console.sign_in(person)
@@ -83,7 +83,7 @@ def order_form(view: Locator) -> Locator:
 
 
 def field_label(label: str, number: int) -> str:
-    """Returns the label of an item's field. The first item's labels have no number."""
+    """Returns the label of a form field for the item with this number. The labels of the first item have no number."""
     return f"{label} {number}" if number > 1 else label
 
 
@@ -104,7 +104,7 @@ def send_order(console: Console, customer: str, items: Mapping[str, str] | None 
 
 
 def expect_placed(console: Console) -> None:
-    """Expects this page's order to be stored."""
+    """Expects the page to show that its order was placed."""
     expect(console.page.get_by_role("link", name="Placed", exact=True)).to_be_visible()
 
 
@@ -121,7 +121,7 @@ def a_file(name: str, text: str) -> Any:
 
 
 def beans(product: str) -> str:
-    """Returns an inventory with two good rows, and two bad rows on lines 3 and 5."""
+    """Returns an inventory CSV with two valid rows, and with invalid rows on lines 3 and 5."""
     quantities = enumerate(("4", "-3", "7", "a few"), 1)
     return HEADER + "".join(f"Hillside,Arabica,{product} {n},9.80,Plum,{quantity}\n" for n, quantity in quantities)
 
@@ -146,6 +146,6 @@ def request_report(view: Locator) -> str:
 
 
 def publish(system: System, subject: str, message: str = "Some words", kind: str = "order") -> None:
-    """Publishes a notification as the flows do, and waits until it is in the inbox."""
+    """Publishes a notification to the SNS topic, and waits until the inbox contains it."""
     system.publish(subject, message, kind=kind)
     system.notification(subject, kind)

@@ -1,4 +1,4 @@
-"""Lost connections and lost responses: no input is lost, and no order is placed twice."""
+"""Tests that a lost connection or response never loses input and never places an order twice."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_an_upload_continues_after_the_connection_was_lost(visit: Visit, manager
     name = f"{new_id('lost')}.csv"
     console = visit(manager, "#uploads")
     console.expect_complaint("ERR_FAILED")
-    # This page sends only this file to the bucket.
+    # The file upload is the page's only request to the uploads bucket.
     console.page.route(f"**/{system.env['UPLOADS_BUCKET']}*", drop, times=1)
     choose(console, a_file(name, beans(name)))
     expect(upload(console, name)).to_contain_text("2 rows imported")

@@ -1,4 +1,4 @@
-"""The Dead letters tab: messages are listed with their errors, and put back after a confirmation."""
+"""Tests the Dead letters tab, which lists failed messages with their errors and puts them back after a confirmation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The console behind API Gateway, where the stage's name is part of the path."""
+"""Tests the console behind API Gateway, where the URL path starts with the stage's name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Script injection: the page shows HTML and script code from every input as plain text."""
+"""Tests against script injection. The page must show HTML and script code from every input as plain text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.system.system import System, new_id
 
 IMAGE = "<img src=x onerror=hacked=1>"
 SCRIPT = "\"'><script>hacked=1</script>"
-# Finds injected content: foreign elements, event handler attributes, and links that run scripts.
+# This script finds injected elements, event handler attributes, and links that run scripts.
 BECAME = """() => {
   const all = [...document.querySelectorAll("*")];
   const strange = "img, iframe, object, embed, script:not([src]), body :is(style, base)";
@@ -31,7 +31,7 @@ BECAME = """() => {
 
 @pytest.fixture
 def harmless(visit: Visit) -> Iterator[Visit]:
-    """Opens pages like ``visit``, and fails the test if a page contains injected content at the end."""
+    """Opens pages like ``visit``. At the end, the test fails if a page contains injected content."""
     consoles: list[Console] = []
 
     def watched(*given: Any, **options: Any) -> Console:
@@ -124,7 +124,7 @@ def test_a_dead_letter_stays_text(harmless: Visit, manager: Person, system: Syst
 
 
 def test_errors_of_aws_and_mysql_in_a_report_stay_text(harmless: Visit, manager: Person, system: System) -> None:
-    """S3 allows no such bucket names, so the test replaces the API's responses."""
+    """The test fakes the API's responses, because S3 does not allow HTML in bucket names."""
     measured, failed = system.report({"kind": "storage"}), system.report({})
     buckets = [{"name": IMAGE, "bytes": 7, "objects": 1}]
     measured["summary"] |= {"buckets": buckets, "errors": [{"bucket": SCRIPT, "error": IMAGE}]}
@@ -153,7 +153,7 @@ def test_errors_of_aws_and_mysql_in_a_report_stay_text(harmless: Visit, manager:
 
 
 def test_a_persons_name_stays_text(harmless: Visit, people: Make) -> None:
-    """User pools accept all of these characters in a name."""
+    """The person's name contains HTML, which Cognito user pools allow."""
     person = people("managers", f"<svg/onload=hacked=1>{new_id('p')}")
     console = harmless(person, "#orders")
     is_shown(console.page.get_by_role("banner"), person.name)
@@ -166,7 +166,7 @@ def test_a_persons_name_stays_text(harmless: Visit, people: Make) -> None:
 @pytest.mark.parametrize(("tab", "title"), [("orders/", "Orders"), ("reports/", "Report"), ("", "Today")])
 def test_the_address_stays_text(harmless: Visit, manager: Person, tab: str, title: str) -> None:
     console = harmless(manager, "#inbox")
-    # The API rejects strings that cannot be an order or report id.
+    # The API rejects strings that are not a valid order id or report id.
     console.allowed.append(r"status of 40[034].*/(orders|reports)/")
     for text in (IMAGE, SCRIPT, "javascript:hacked=1", "..%2F..%2Fhealth", "%", "%E0%A4%A", "constructor", "__proto__"):
         console.page.evaluate("(hash) => { location.hash = hash; }", tab + text)

@@ -1,4 +1,4 @@
-"""The Inbox tab: the newest message is first, messages can be filtered by kind, and the list updates automatically."""
+"""Tests the Inbox tab, which shows the newest message first, filters messages by kind and updates automatically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything works without a mouse, and the focus is always visible."""
+"""Tests that everything works with the keyboard alone and that the focus is always visible."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from tests.browser.console import PHONE, TABS, Console, Person
 from tests.browser.steps import new_customer, place
 from tests.system.system import System
 
-# Limit of the loops. Every page has fewer Tab stops.
+# ``MOST`` limits how often a loop presses Tab. Every page has fewer Tab stops than this limit.
 MOST = 150
-# Counts the elements at which Tab stops. In a group of radio buttons, it stops only at the checked button.
+# This script counts the elements that Tab reaches. In a group of radio buttons, Tab reaches only the checked button.
 STOPS = """() => {
   const wanted = "a[href], button, input, select, textarea, summary, [tabindex='0']";
   const shown = [...document.querySelectorAll(wanted)].filter((each) => !each.disabled && each.checkVisibility());
   return shown.filter((each) => each.type !== "radio" || each.checked).length;
 }"""
-# Returns the focused element and whether its focus is visible, or null if the element was focused before.
+# This script returns the focused element and whether its focus is visible. The script returns null for an element that
+# already had the focus.
 FOCUSED = """() => {
   const element = document.activeElement;
   if (element === document.body) return null;
@@ -33,7 +34,7 @@ FOCUSED = """() => {
 
 
 def tab_to(place: Locator) -> None:
-    """Presses Tab until ``place`` has the focus."""
+    """Presses the Tab key until the element ``place`` has the focus."""
     for _ in range(MOST):
         if place.evaluate("(element) => element === document.activeElement"):
             return
@@ -90,7 +91,7 @@ def test_the_first_tab_stop_skips_to_the_content(visit: Visit, staff: Person) ->
     console.page.reload()
     console.view("Inbox")
     console.page.keyboard.press("Tab")
-    skip = console.page.get_by_role("link", name="Skip to the content")
+    skip = console.page.get_by_role("link", name="Skip to main content")
     expect(skip).to_be_focused()
     expect(skip).to_be_in_viewport()
     console.page.keyboard.press("Enter")

@@ -1,4 +1,7 @@
-"""Each list while it loads, after an error, and when it is empty. The tests fake the API's responses."""
+"""Tests what each list shows while it loads, after an error, and when it is empty.
+
+The tests fake the API's responses.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from tests.browser.console import Person
 NONE: dict[str, Any] = {"next": None}
 NO_LETTERS: dict[str, Any] = {"deadLetters": [], "total": 0}
 LISTS = {
-    # The tab, the request, the list's name, an empty response, and the text that the page then shows.
+    # Each row holds a tab, its request, the list's name, an empty response, and the text shown for that response.
     "orders": ("#orders", "**/orders?*", "orders", NONE | {"orders": []}, "No orders yet"),
     "reports": ("#reports", "**/reports?limit=*", "reports", NONE | {"reports": []}, "No reports yet"),
     "storage": ("#reports", "**/reports?kind=*", "storage", NONE | {"reports": []}, "Nothing measured yet"),

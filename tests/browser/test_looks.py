@@ -1,6 +1,6 @@
-"""Accessibility and layout of every tab, in the light and dark themes, on a desktop and a phone.
+"""Tests the accessibility and layout of every tab in both themes, on a desktop and on a phone.
 
-axe-core must report no violation. The screenshots go to ``.local/screenshots``.
+The accessibility checker axe-core must report no violation. The screenshots go to ``.local/screenshots``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DEVICES = {"desktop": DESKTOP, "phone": PHONE}
 
 
 def looks(*short: str) -> pytest.MarkDecorator:
-    """Runs a test in each theme on each device. Combinations that are not in ``short`` are marked as long."""
+    """Runs a test in each theme on each device. Combinations that ``short`` does not list get the marker ``long``."""
     return pytest.mark.parametrize(
         ("theme", "device"),
         [
@@ -36,7 +36,7 @@ def looks(*short: str) -> pytest.MarkDecorator:
     )
 
 
-# Waits until animations end, because an element that fades in has the wrong colour at first.
+# This script waits until all animations end, because an element that fades in has the wrong color at first.
 STILL = """() => {
   const ending = document.getAnimations().filter((each) => each.effect.getComputedTiming().endTime < Infinity);
   return Promise.all(ending.map((each) => each.finished));
@@ -44,7 +44,10 @@ STILL = """() => {
 
 
 def look_at(console: Console, name: str) -> None:
-    """Saves a screenshot. axe-core must report no violation, and the page must not be wider than its window."""
+    """Saves a screenshot.
+
+    The accessibility checker axe-core must report no violation, and the page must fit the width of its window.
+    """
     page = console.page
     page.evaluate(STILL)
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
@@ -56,7 +59,7 @@ def look_at(console: Console, name: str) -> None:
 
 @pytest.fixture
 def dead_order(system: System) -> Iterator[str]:
-    """Returns the id of an order that is a dead letter during the test."""
+    """Puts an order in the dead-letter queue for the duration of a test, and yields the order's id."""
     with own_letters(system) as letters:
         order_id = letters.new_id()
         letters.put("ORDERS_DEAD_LETTER_URL", order_message(order_id))

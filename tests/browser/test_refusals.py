@@ -1,4 +1,7 @@
-"""The parts of the page that staff cannot use. tests/unit/test_sign_in.py tests the routes behind them."""
+"""Tests the parts of the page that only managers may use.
+
+The file tests/unit/test_sign_in.py tests the matching API routes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Reports tab: requesting, watching and opening a report, and copying and renewing its link."""
+"""Tests the Reports tab. A report is requested, watched and opened, and its link is copied and renewed."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_reports_link_is_copied_counts_down_and_is_renewed(visit: Visit, manag
     expect(view.get_by_role("button", name="Copied")).to_be_visible()
     first = console.page.evaluate("navigator.clipboard.readText()")
     assert system.request("GET", first).status == 200
-    # Two links made in the same second are equal, so the test waits for the next second.
+    # Two links that are made in the same second are identical, so the test waits for the next second.
     expect(view).not_to_contain_text("60:00")
     view.get_by_role("button", name="Make a new link").click()
     expect(link).not_to_have_attribute("href", first)

@@ -1,4 +1,4 @@
-"""Sign-in, sign-out and sessions."""
+"""Tests signing in, signing out and sessions in the console."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tests.browser.steps import (
 )
 from tests.system.system import System
 
-# Part of Chromium's console message when the user pool refuses a request.
+# Chromium's console message contains this text when the user pool refuses a request.
 REFUSED = "status of 400"
 HOUR = "01:00:00"
 
 
 @pytest.fixture
 def pool(system: System) -> Any:
-    """Returns a function that, as an administrator, calls the user pool about a person."""
+    """Returns a function that performs an administrator's action on a person in the user pool."""
     client = system.aws("cognito-idp")
 
     def ask(action: str, person: Person, **more: str) -> None:
@@ -44,7 +44,7 @@ def session(console: Console) -> Any:
 
 
 def refreshes(console: Console) -> int:
-    """Returns the number of requests for new tokens."""
+    """Counts the page's requests for new tokens."""
     return sum("REFRESH_TOKEN_AUTH" in (each.post_data or "") for each in console.requests)
 
 
@@ -78,7 +78,7 @@ def choose_password(console: Console, password: str, again: str | None = None) -
 
 
 def test_a_person_replaces_the_temporary_password_at_the_first_sign_in(visit: Visit, people: Make) -> None:
-    """MiniStack accepts any password, so the test fakes Cognito's error for a short one."""
+    """The test fakes Cognito's error for a short password, because the AWS emulator MiniStack accepts any password."""
     why = "Password did not conform with policy: Password not long enough"
     person = people("staff", chosen=False)
     own = Person(person.name, f"{person.password}-of-mine")
@@ -149,7 +149,7 @@ def test_a_token_is_refreshed_silently_before_it_expires(visit: Visit, staff: Pe
 
 
 def test_a_token_that_the_api_refuses_is_refreshed_once(visit: Visit, staff: Person, system: System) -> None:
-    """This happens if the computer's clock is wrong, or if the computer was asleep."""
+    """The API can refuse a token if the computer's clock is wrong or the computer was asleep."""
     customer = new_customer()
     console = visit(staff, "#orders")
     console.expect_complaint("status of 403")
@@ -182,7 +182,7 @@ def test_a_session_that_ends_during_work_asks_for_the_password_and_keeps_the_inp
     password = dialog.get_by_label("Password", exact=True)
     expect(password).to_be_focused()
     expect(dialog.get_by_label("Name", exact=True)).to_have_value(staff.name)
-    # Escape does not close this dialog.
+    # The Escape key must not close the sign-in dialog.
     console.page.keyboard.press("Escape")
     console.page.keyboard.press("Escape")
     expect(dialog).to_be_visible()
@@ -230,7 +230,7 @@ def test_a_change_of_groups_takes_effect_with_the_next_token(visit: Visit, peopl
     expect(request).to_be_visible()
 
     pool("admin_remove_user_from_group", person, GroupName="managers")
-    # The old token is still a manager's. With the new token, the page tries once more and accepts the 403.
+    # The page's current token still contains the managers group. A request with the new token may get a 403.
     console.allowed.append("status of 403.*/reports")
     console.page.clock.fast_forward("56:00")
     expect(console.page.get_by_role("heading", name="Only for managers")).to_be_visible()

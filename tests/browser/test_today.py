@@ -1,4 +1,4 @@
-"""The Today tab: figures since midnight in the viewer's time zone, and a chart of orders per hour."""
+"""Tests the Today tab, which shows figures since midnight in the viewer's time zone and a chart of orders per hour."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.system.system import System, wait_for
 
 
 def figure(view: Locator, name: str) -> int:
-    """Returns the large number in a tile."""
+    """Returns the large number in the tile with the label ``name``."""
     tile = view.locator("dl > div", has=view.page.get_by_role("term").filter(has_text=name))
     text = tile.get_by_role("definition").first.inner_text()
     return int(re.sub(r"\D", "", text))
@@ -22,7 +22,7 @@ def figure(view: Locator, name: str) -> int:
 def test_new_orders_appear_in_the_figure_and_the_chart(visit: Visit, manager: Person, system: System) -> None:
     console = with_clock(visit(), manager)
     view = console.view("Today")
-    chart = view.get_by_role("img", name=re.compile("Orders by the hour"))
+    chart = view.get_by_role("img", name=re.compile("Orders by hour"))
     expect(chart).to_be_visible()
     before = figure(view, "Orders")
     place(system, new_customer(), 3)
@@ -32,7 +32,7 @@ def test_new_orders_appear_in_the_figure_and_the_chart(visit: Visit, manager: Pe
     def drawn() -> int:
         return sum(map(int, re.findall(r": (\d+)", str(chart.get_attribute("aria-label")))))
 
-    # Another test may place orders between the two reads, so the test repeats both.
+    # Other tests can place orders between the two reads, so this test repeats both reads.
     wait_for(lambda: drawn() == figure(view, "Orders"), "as many orders in the chart as in the figure")
 
 

@@ -1,4 +1,4 @@
-"""The Uploads tab: choosing or dropping a file, and the result of its import line by line."""
+"""Tests the Uploads tab. A file is chosen or dropped, and the page shows the result of its import line by line."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_file_that_s3_refuses_can_be_sent_again(visit: Visit, manager: Person,
     name = f"{new_id('late')}.csv"
     console = visit(manager, "#uploads")
     console.expect_complaint("status of 403")
-    # This page sends only this file to the bucket.
+    # The file upload is the page's only request to the uploads bucket.
     bucket = f"**/{system.env['UPLOADS_BUCKET']}*"
     refusal = "<Error><Code>AccessDenied</Code><Message>Policy expired</Message></Error>"
     console.page.route(bucket, lambda route: route.fulfill(status=403, body=refusal), times=1)

@@ -1,4 +1,4 @@
-"""Reads the local cloud's account with all permissions, and without the deploy's own code."""
+"""Reads the local cloud's AWS account with full permissions, without calling the deploy's own code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from local.cloud import Cloud
 from tests.system import people
 
-# How to list each kind of resource: the service, the operation, the list's key, and the name's key.
+# Each row contains a service, its list operation, the response's key for the list, and an item's key for the name.
 LISTS: tuple[tuple[str, str, str, str | None], ...] = (
     ("apigateway", "get_rest_apis", "items", "id"),
     ("cloudformation", "list_stacks", "StackSummaries", "StackName"),
@@ -60,7 +60,7 @@ class Account:
         return self._clients[service]
 
     def everything(self) -> set[str]:
-        """Returns every resource of every service that a stage may use."""
+        """Returns all resources in the account, for every service that a stage can use."""
         return {
             f"{service}: {each[name] if name else each}"
             for service, operation, key, name in LISTS
@@ -69,7 +69,7 @@ class Account:
         }
 
     def all(self, service: str, operation: str, key: str) -> Iterator[Any]:
-        """Yields the items on all pages of a list."""
+        """Yields the items from all pages of a list operation."""
         client, given = self.aws(service), GIVEN.get(service, {})
         paginates = client.can_paginate(operation)
         ask = client.get_paginator(operation).paginate if paginates else getattr(client, operation)
@@ -77,7 +77,7 @@ class Account:
             yield from page.get(key, [])
 
     def snapshot(self, stage: str) -> dict[str, Any]:
-        """Returns the services' descriptions of everything in a stage that a deploy may change."""
+        """Returns what AWS reports about everything in a stage that a deploy can change."""
         s3, functions = self.aws("s3"), self.functions(stage)
         buckets = [f"cafe-{stage}-{each}-000000000000" for each in ("uploads", "reports", "deploys")]
         mappings = [
@@ -138,7 +138,7 @@ class Account:
             return json.load(answer)
 
     def version(self, stage: str) -> str:
-        """Returns the version of the running code, which must be healthy."""
+        """Returns the version in the stage's health check, which must report a healthy stage."""
         health = self.get(stage, "/health")
         assert (health["status"], health["stage"]) == ("ok", stage)
         return str(health["version"])

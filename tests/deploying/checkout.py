@@ -1,4 +1,4 @@
-"""Copies of the repository, and the local cloud to which they are deployed."""
+"""Provides copies of the repository, and a local cloud to deploy them to."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Checkout:
         (self.folder / name).write_text(text.replace(old, new))
 
     def start(self, stage: str, *options: str) -> subprocess.Popen[str]:
-        """Starts a deploy in a process group of its own, so that a test can kill all its processes."""
+        """Starts a deploy in a new process group, so that a test can kill all processes of the deploy."""
         return subprocess.Popen(
             [sys.executable, "-m", "infra.deploy", stage, "--local", "--yes", *options],
             cwd=self.folder,
@@ -66,7 +66,7 @@ class Checkout:
         return process.returncode, output
 
     def deploy(self, stage: str, *options: str) -> str:
-        """Deploys, which must succeed, and returns the output."""
+        """Runs a deploy, which must succeed, and returns its output."""
         status, output = self.run(stage, *options)
         assert status == 0, output
         return output
@@ -74,7 +74,7 @@ class Checkout:
 
 @dataclass(frozen=True)
 class Place:
-    """A local cloud. Deploys connect to it through the proxy, and the tests read its account directly."""
+    """A local cloud. A deploy connects to the local cloud through a proxy, and tests read the account directly."""
 
     cloud: Cloud
     database: Database
@@ -93,7 +93,7 @@ class Place:
         return Checkout(self.folder / name, f"http://127.0.0.1:{port}", variables)
 
     def sql(self, statement: str) -> list[Any]:
-        """Runs a statement as the database administrator. Returns the rows."""
+        """Runs a statement as the database administrator, and returns the rows."""
         functions, admin = self.database.secrets.values()
         database = Settings.of_secret(functions).logged_in(admin)
         with clients.mysql(database) as connection, connection.cursor() as cursor:
@@ -103,7 +103,7 @@ class Place:
 
 @contextmanager
 def new_place(folder: Path) -> Iterator[Place]:
-    """Starts a local cloud behind a proxy, and a MariaDB for all of its stages."""
+    """Starts a local cloud behind a proxy, and one MariaDB server that all its stages share."""
     wire_port, port, db_port = free_ports(3)
     _copy_repository(folder / "origin")
     cloud, database = Cloud(folder / "cloud", port), Database(folder / "database", db_port)
@@ -116,7 +116,7 @@ def new_place(folder: Path) -> Iterator[Place]:
         database.create_passwords()
         database.start()
         database.recreate()
-        # These secrets belong to MySQL and not to a stage, so they exist before the account is first read.
+        # The MySQL secrets belong to no stage, so they are stored before a test first reads the account.
         cloud.store_secrets(database)
         yield Place(cloud, database, wire, Account(cloud), folder)
     finally:
@@ -126,7 +126,7 @@ def new_place(folder: Path) -> Iterator[Place]:
 
 
 def _copy_repository(folder: Path) -> None:
-    """Copies the current files, so that later edits are not deployed."""
+    """Copies the repository's current files, so that edits during the tests are not deployed."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     for name in files.stdout.splitlines():

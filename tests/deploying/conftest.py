@@ -1,4 +1,4 @@
-"""Fixtures for the deploy tests: a local cloud, and checkouts to deploy from."""
+"""Defines fixtures for the deploy tests: a local cloud, and copies of the repository to deploy from."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ def here(place: Place) -> Checkout:
 
 @pytest.fixture(scope="module")
 def elsewhere(place: Place) -> Checkout:
-    """Returns another clone, which has never deployed anything."""
+    """Returns a second copy of the repository, which has never deployed anything."""
     return place.checkout("elsewhere")

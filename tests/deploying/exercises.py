@@ -1,7 +1,7 @@
-"""The smallest calls that need each permission of each role, for permissions that the local cloud enforces.
+"""Exercises each permission that the local cloud enforces with the smallest call that needs it.
 
-An exercise calls a function as its trigger does, and takes some hundredths of a second. The response and the log show
-whether AWS denied a call.
+An exercise calls a function as its trigger would, and takes a few hundredths of a second. The function's response and
+log show whether an AWS call was denied.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from tests.system.faults import invalid
 from tests.system.letters import order_message
 from tests.system.waiting import changed, wait_for
 
-# Matches a denial in a response or a log. S3 words it differently for HEAD requests and signed links.
+# Matches a denied call in a response or a log. S3 uses other words for denied HEAD requests and signed links.
 REFUSED = re.compile(r"is not authorized to perform|AccessDenied|AuthorizationError|\(403\) when calling|left behind")
 
 
 class Answer(NamedTuple):
-    """The result of a call. ``said`` contains the response and the log."""
+    """The result of an exercise. The field ``said`` contains the response and, for a function, its log."""
 
     ok: bool
     said: str
@@ -45,7 +45,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Stage:
-    """A deployed stage of the local cloud, which tests call as AWS's services and the stage's users do."""
+    """A deployed stage of the local cloud. Tests call the stage in the same way as AWS services and users do."""
 
     place: Place
     name: str
@@ -73,12 +73,12 @@ class Stage:
         return dict(configuration["Environment"]["Variables"])
 
     def set_variables(self, function: str, variables: dict[str, str]) -> None:
-        """Sets a function's environment variables. The next call then starts a new process."""
+        """Sets a function's environment variables, so that its next call starts a new process."""
         environment = {"Variables": variables}
         self.aws("lambda").update_function_configuration(FunctionName=self.function(function), Environment=environment)
 
     def over_the_wire(self, function: str) -> AbstractContextManager[None]:
-        """Sends the function's AWS calls through the proxy while the block runs."""
+        """Sends the function's AWS calls through the proxy while the ``with`` block runs."""
         before, wire = self.variables(function), f"http://127.0.0.1:{self.place.wire.server_address[1]}"
         return changed(partial(self.set_variables, function), before, {**before, "AWS_ENDPOINT_URL": wire})
 
@@ -90,7 +90,10 @@ class Stage:
         return Answer("FunctionError" not in answer, said + "\n" + b64decode(answer.get("LogResult", "")).decode())
 
     def api(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """Sends a manager's request as API Gateway does. Braces mark a path parameter: ``/orders/{o-1}``."""
+        """Sends a manager's request as API Gateway does.
+
+        Braces in ``path`` mark a path parameter, as in ``/orders/{o-1}``.
+        """
         path, _, query = path.partition("?")
         parameter = re.search(r"{(.*)}", path)
         name = "order_id" if path.startswith("/orders") else "report_id"
@@ -125,14 +128,14 @@ class Stage:
         return content
 
     def execution(self, kind: str) -> str:
-        """Starts a report. Returns the execution's name."""
+        """Starts a report, and returns the name of its execution."""
         name = f"{kind}-{secrets.token_hex(6)}"
         machine = self.machine(f"{kind}-report")
         self.aws("stepfunctions").start_execution(stateMachineArn=machine, name=name, input="{}")
         return name
 
     def ended(self, kind: str, name: str) -> str:
-        """Waits until a report's execution ends. Returns its status."""
+        """Waits until a report's execution ends, and returns the final status."""
         arn = f"{self.machine(f'{kind}-report').replace(':stateMachine:', ':execution:')}:{name}"
         sfn = self.aws("stepfunctions")
 
@@ -144,22 +147,22 @@ class Stage:
 
 
 def link(method: str, url: str, form: dict[str, str] | None = None) -> Answer:
-    """Follows a link, or posts a form to it."""
+    """Requests a link, or posts a form to a link."""
     answer = urllib3.request(method, url, fields=form, retries=False, timeout=30)
     return Answer(answer.status < 400, f"{answer.status} {answer.data.decode()}")
 
 
-# Calls a function of a stage.
+# A ``Run`` makes one exercise's call to a stage, and returns the result.
 Run = Callable[[Stage], Answer]
 
 
 def call(function: str, event: Any) -> Run:
-    """Returns a call of a function with an event, or with a function that makes the event for the stage."""
+    """Returns a ``Run`` that invokes a function. The argument ``event`` is the event, or a callable that creates it."""
     return lambda stage: stage.call(function, event(stage) if callable(event) else event)
 
 
 def afresh(run: Run, function: str) -> Run:
-    """Returns the same call in a new process, which must read the database's secret."""
+    """Returns a ``Run`` that first restarts the function's process, so that it reads the database secret again."""
 
     def renewed(stage: Stage) -> Answer:
         stage.set_variables(function, stage.variables(function))
@@ -195,20 +198,20 @@ def stored(order_id: str) -> dict[str, Any]:
 
 
 def report(kind: str, what: str = "") -> Run:
-    """Returns a GET request about a newly started report, because the API caches an ended report's history."""
+    """Returns a ``Run`` that reads a newly started report, because the API caches an ended report's history."""
     return lambda stage: stage.api("GET", f"/reports/{{{stage.execution(kind)}}}{what}")
 
 
 @cache
 def finished(stage: Stage) -> str:
-    """Returns the name of a finished report, whose page exists."""
+    """Returns the execution name of a finished storage report, whose page exists."""
     name = stage.execution("storage")
     assert stage.ended("storage", name) == "SUCCEEDED"
     return name
 
 
 def page(stage: Stage) -> Answer:
-    """Opens a report's page with the API's link."""
+    """Opens a report's page through the link that the API returns."""
     answer = stage.api("GET", f"/reports/{{{finished(stage)}}}")
     return link("GET", stage.content(answer)["url"]) if answer.ok else answer
 
@@ -222,7 +225,7 @@ def upload_link(stage: Stage) -> Answer:
 
 
 def waiting(queue: str) -> Run:
-    """Returns a request that lists the queue's only dead letter, which the API receives and releases."""
+    """Returns a ``Run`` that sends one dead letter to the queue, and lists it through the API."""
 
     def listed(stage: Stage) -> Answer:
         sent = letter(stage, queue, {})
@@ -233,7 +236,7 @@ def waiting(queue: str) -> Run:
 
 
 def letter(stage: Stage, queue: str, content: Any) -> str:
-    """Empties both dead-letter queues, and sends a message to ``queue``. Returns the message id."""
+    """Empties both dead-letter queues, sends a message to ``queue``, and returns the message id."""
     for each in ("orders-dead", "failures"):
         stage.aws("sqs").purge_queue(QueueUrl=stage.queue(each))
     return str(stage.aws("sqs").send_message(QueueUrl=stage.queue(queue), MessageBody=json.dumps(content))["MessageId"])
@@ -257,7 +260,7 @@ def dead_event(function: str) -> Callable[[Stage], Any]:
 
 
 def dead_message(topic: str) -> Callable[[Stage], Any]:
-    """Returns a dead letter that SNS sends for an undelivered message."""
+    """Returns a function that creates the dead letter of a message that SNS could not deliver."""
     return lambda stage: undelivered(stage.topic(topic), "s", "m")
 
 
@@ -290,7 +293,7 @@ def many_beans(place: Place) -> Iterator[None]:
 
 
 def nothing_left_behind(stage: Stage, function: str, call: Callable[[str], Answer]) -> Answer:
-    """Makes S3 refuse a part of a large object. The function must then remove the other parts."""
+    """Makes S3 reject one part of a function's multipart upload, and reports parts that the function leaves behind."""
     name, bucket = secrets.token_hex(8), stage.bucket("reports")
     with stage.over_the_wire(function), stage.place.wire.fault("s3:UploadPart", invalid):
         answer = call(name)
@@ -320,7 +323,7 @@ def render_breaks_off(stage: Stage) -> Answer:
 
 
 def presigned(stage: Stage) -> Answer:
-    """Opens the page with the link for a notification."""
+    """Opens a report's page through the link that ``presign_report`` creates for a notification."""
     stage.aws("s3").put_object(Bucket=stage.bucket("reports"), Key="inventory/exercise/report.html", Body=b"page")
     answer = stage.call("presign_report", {"reportId": "exercise"})
     return link("GET", json.loads(answer.said.partition("\n")[0])["url"]) if answer.ok else answer
@@ -335,13 +338,13 @@ def store(stage: Stage) -> Answer:
 
 def store_again(stage: Stage) -> Answer:
     order = dead_order(stage)
-    # The test stores the order, so that the function only reads it.
+    # The order is already stored, so the function only reads it.
     stage.aws("dynamodb").put_item(TableName=f"cafe-{stage.name}-orders", Item=stored(order["orderID"]))
     return stage.call("store_orders", sqs_event(json.dumps(order)))
 
 
 def stream_event(**event_id: str) -> dict[str, Any]:
-    """Returns an order's stream event. Without an ``eventID`` the order cannot be announced."""
+    """Returns the DynamoDB stream event of a new order. An event without an ``eventID`` cannot be announced."""
     change = {"Keys": {"orderID": {"S": "o"}}, "SequenceNumber": "1", "ApproximateCreationDateTime": time.time()}
     change["NewImage"] = {"orderID": {"S": "o"}, "customerID": {"S": "c"}}
     return {"Records": [{"eventName": "INSERT", "eventSource": "aws:dynamodb", **event_id, "dynamodb": change}]}
@@ -351,7 +354,10 @@ def stream_event(**event_id: str) -> dict[str, Any]:
 
 
 def received(form: str) -> Run:
-    """Returns a call with the event of a deleted object. S3 itself then sends no event."""
+    """Returns a ``Run`` that sends the upload event of an object that does not exist.
+
+    Because nothing is uploaded, S3 itself sends no event.
+    """
     return call(
         "receive_upload", lambda stage: s3_event(stage.bucket("uploads"), form.format(secrets.token_hex(4)), "0" * 32)
     )
@@ -390,7 +396,7 @@ def measure_in_shares(stage: Stage) -> Answer:
 
 
 def rotate(stage: Stage) -> Answer:
-    """Rotates the password in Secrets Manager's four steps."""
+    """Rotates the database password in the four steps that Secrets Manager uses."""
     secret, answer = stage.variables("rotate_password")["DB_SECRET_ARN"], Answer(False, "")
     event = {"SecretId": secret, "ClientRequestToken": secrets.token_hex(16)}
     for step in ("createSecret", "setSecret", "testSecret", "finishSecret"):
@@ -405,9 +411,9 @@ def rotate(stage: Stage) -> Answer:
 
 @dataclass(frozen=True)
 class Exercise:
-    """A call and the permissions it needs.
+    """Pairs a call with the permissions that it needs.
 
-    Each permission is an action and the end of its resource, as docs/permissions.md lists them.
+    Each permission consists of an action and the end of a resource's ARN, as docs/permissions.md lists them.
     """
 
     role: str

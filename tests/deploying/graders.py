@@ -15,7 +15,7 @@ from tests.deploying.checkout import ROOT
 from tests.wiring.permissions import as_list
 
 PROGRAMS = ROOT / ".local" / "graders" / "bin"
-# Lists the checks that do not apply to this project, with reasons.
+# The file lists the checks that do not apply to the project, with reasons.
 CONFIG = Path(__file__).parent / "checkov.yaml"
 RISKS = (
     "PrivilegeEscalation",
@@ -28,7 +28,7 @@ RISKS = (
 
 
 class Finding(NamedTuple):
-    """A checkov check, and the resource that fails it, such as ``AWS::S3::Bucket.Uploads``."""
+    """A failed checkov check, and the resource that fails it, such as ``AWS::S3::Bucket.Uploads``."""
 
     check: str
     resource: str
@@ -45,7 +45,7 @@ def _run(program: str, *arguments: str | Path, folder: Path) -> str:
 
 
 def checkov(templates: Mapping[str, str], folder: Path) -> set[Finding]:
-    """Returns the findings of all checks in templates, which are keyed by file name."""
+    """Runs all checkov checks on templates, which are keyed by file name, and returns the findings."""
     files = [folder / name for name in templates]
     for file in files:
         file.write_text(templates[file.name])
@@ -56,7 +56,7 @@ def checkov(templates: Mapping[str, str], folder: Path) -> set[Finding]:
 
 
 def cloudsplaining(roles: list[Any], users: Mapping[str, Mapping[str, Any]], folder: Path) -> set[tuple[str, str, str]]:
-    """Returns the risks in the policies of roles and users: the policy's name, the risk and the action."""
+    """Returns the risks in the policies of roles and users, each as a policy name, a risk and an action."""
     account: dict[str, Any] = {"RoleDetailList": roles, "GroupDetailList": [], "Policies": []}
     account["UserDetailList"] = [
         {
@@ -85,7 +85,7 @@ def cloudsplaining(roles: list[Any], users: Mapping[str, Mapping[str, Any]], fol
 
 
 def policy_template(document: Mapping[str, Any], skips: Mapping[str, str]) -> str:
-    """Wraps a policy in a template, with the checks to skip and the reasons."""
+    """Wraps a policy in a template that lists the checks to skip, with reasons."""
     resource = {
         "Type": "AWS::IAM::ManagedPolicy",
         "Metadata": {"checkov": {"skip": [{"id": check, "comment": reason} for check, reason in skips.items()]}},
@@ -142,12 +142,12 @@ def _stage(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reasons() -> dict[str, str]:
-    """Returns the comments above checks in the configuration, keyed by check."""
+    """Returns the comment above each skipped check in the configuration, keyed by check."""
     return {check: reason for reason, check in re.findall(r"((?:^  # .*\n)+)^  - (\w+)$", CONFIG.read_text(), re.M)}
 
 
 def without_suppressions(template: dict[str, Any], suppressions: dict[Finding, str]) -> str:
-    """Returns the template without suppressions, and moves them with their reasons to ``suppressions``."""
+    """Returns the template without its suppressed checks, and adds them with their reasons to ``suppressions``."""
     for name, resource in template["Resources"].items():
         for each in resource.get("Metadata", {}).pop("checkov", {}).get("skip", []):
             suppressions[Finding(each["id"], f"{resource['Type']}.{name}")] = each["comment"]

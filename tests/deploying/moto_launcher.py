@@ -1,4 +1,4 @@
-"""Starts moto's server on a port, with fixes that a deploy needs."""
+"""Starts moto's server on a port, with patches that a deploy needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ execute_change_set = CloudFormationBackend.execute_change_set
 
 @wraps(execute_change_set)
 def with_outputs(backend: Any, change_set_name: str, stack_name: str | None = None) -> None:
-    """AWS computes a stack's outputs after a change; moto computes them before."""
+    """Computes a stack's outputs after a change, as AWS does.
+
+    Without this patch, moto computes the outputs before the change.
+    """
     execute_change_set(backend, change_set_name, stack_name)
     for stack in backend.stacks.values():
         stack._parse_template()
@@ -27,13 +30,16 @@ def with_outputs(backend: Any, change_set_name: str, stack_name: str | None = No
 
 @wraps(list_event_source_mappings)
 def by_name(backend: Any, event_source_arn: str, function_name: str) -> list[Any]:
-    """AWS finds a mapping by function name; moto only by the name or ARN with which it was created."""
+    """Finds event source mappings by function name, as AWS does.
+
+    Without this patch, moto finds a mapping only by the name or ARN with which the mapping was created.
+    """
     found = list_event_source_mappings(backend, event_source_arn, "")
     return [each for each in found if not function_name or each.function_arn.split(":")[6] == function_name]
 
 
 def as_openapi(document: dict[str, Any]) -> dict[str, Any]:
-    """AWS accepts Chalice's Swagger 2 without a description; moto requires OpenAPI 3 with one."""
+    """Converts Chalice's Swagger 2 document, which AWS accepts, to OpenAPI 3 with a description for moto."""
     return {**document, "swagger": None, "openapi": "3.0.0", "info": {"description": "", **document["info"]}}
 
 

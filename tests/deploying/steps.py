@@ -1,6 +1,7 @@
-"""The steps of a deploy. A test kills a deploy after each of these calls, and a later deploy must finish the stage."""
+"""Lists the API calls after which a test kills a deploy. A later deploy must finish the stage."""
 
-# The operation, and a part of its path or body. The first matching call counts, in this order.
+# Each row contains an operation and a part of its path or body. The test kills the deploy after the first call that
+# matches the row.
 STEPS = (
     ("cloudformation:ExecuteChangeSet", "cafe-cut-deploys"),
     ("s3:PutObject", "stage.json"),

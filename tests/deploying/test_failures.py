@@ -1,7 +1,7 @@
-"""Failed deploys are rolled back, and the next deploy finishes a killed deploy.
+"""Tests that failed deploys are rolled back, and that the next deploy finishes a killed deploy.
 
-Every deploy here has exactly the permissions of ``infra/deployer-policy.json``. Each test leaves the stage ``one``
-deployed and complete.
+Every deploy in this file runs with exactly the permissions in ``infra/deployer-policy.json``. Each test leaves the
+stage ``one`` deployed and complete.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module", autouse=True)
 def one(here: Checkout) -> None:
-    """Deploys the stage that keeps running while other deploys fail."""
+    """Deploys the stage ``one``, which must keep running while other deploys fail."""
     here.deploy("one")
 
 
 def goes_back(place: Place, checkout: Checkout, *reasons: str) -> None:
-    """Deploys, which must fail for these reasons, and checks that the previous release runs again."""
+    """Runs a deploy that must fail for these reasons, and checks that the previous release runs again."""
     code, state, before = place.account.code("one"), place.account.state("one"), place.account.version("one")
     [api] = place.account.apis("one")
     status, said = checkout.run("one")
@@ -66,7 +66,7 @@ def test_a_template_that_fails_is_rolled_back_with_the_changes_before_it(place: 
 
 
 def test_a_setting_that_lambda_refuses_is_rolled_back_with_the_code_and_the_template(place: Place) -> None:
-    """The previous release has another template, other code and other settings."""
+    """The failed release differs from the previous release in its template, code and settings."""
     broken = place.checkout("refused")
     broken.edit("infra/deploy/wiring.py", '"MaximumRetryAttempts": 1000', '"MaximumRetryAttempts": 999')
     broken.edit("chalicelib/settings.py", f'VERSION = "{VERSION}"', 'VERSION = "refused"')
@@ -91,7 +91,7 @@ def test_a_failed_migration_is_rolled_back_with_the_code_and_finished_by_the_nex
     file.write_text(file.read_text().replace("CENTS", "INT"))
     assert "database: 0002_prices" in broken.deploy("one")
     assert [column[0] for column in place.sql("SHOW COLUMNS FROM prices")] == ["id", "amount"]
-    # The code from before the migration still works with the new table.
+    # Code that is older than the migration still works with the new table.
     assert "database: nothing to change" in here.deploy("one")
 
 
@@ -99,7 +99,7 @@ def test_a_failed_migration_is_rolled_back_with_the_code_and_finished_by_the_nex
 
 
 class Killer:
-    """Kills a deploy's processes after a call took effect and before its response."""
+    """Kills a deploy's processes after an AWS call took effect, but before its response arrives."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[str] | None = None
@@ -112,7 +112,7 @@ class Killer:
 
 
 def test_a_deploy_that_was_killed_after_any_step_is_finished_by_the_next(place: Place) -> None:
-    """Kills deploys of one new stage. Each deploy gets one step further than the previous deploy."""
+    """Kills several deploys of one new stage. Each deploy gets one step further than the previous deploy."""
     checkout, killer = place.checkout("killed"), Killer()
     for operation, what in STEPS:
         with place.wire.fault(operation, killer, when=lambda call, what=what: what in call, first=1):

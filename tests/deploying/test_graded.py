@@ -1,8 +1,8 @@
-"""Checks a deployed stage with cfn-lint, checkov and cloudsplaining, and by removing each permission of each role.
+"""Checks a deployed stage with cfn-lint, checkov and cloudsplaining, and removes each role's permissions in turn.
 
-No role has more permissions than its function needs: if a permission that the local cloud enforces is missing, a call
-is denied. The local cloud does not enforce permissions that a service uses on a role's behalf. For those,
-docs/permissions.md links to AWS's documentation.
+The tests prove that no role has more permissions than its function needs. If a role lacks a permission that the local
+cloud enforces, a call is denied. The local cloud does not enforce permissions that a service uses on a role's behalf.
+For permissions that are not enforced, docs/permissions.md links to AWS's documentation.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.long
 
 RIGHTS = [(exercise, right) for exercise in EXERCISES for right in exercise.rights]
 
-# The risks that cloudsplaining reports in the deployer's policy, keyed by reason. It reports none in the roles.
+# The keys are the reasons for accepting the risks that cloudsplaining reports in the deployer's policy.
 DEPLOYER_RISKS = {
     "a new network has no name yet, and CloudFormation does not say that it sets the tags in the same call; actions "
     "that change or remove a network require the tag app=cafe": {
@@ -73,7 +73,7 @@ class Role:
         [self.name] = [each["RoleName"] for each in roles if each["RoleName"].startswith(prefix)]
 
     def without(self, rights: list[tuple[str, str]]) -> AbstractContextManager[None]:
-        """Removes the given actions on the given resources from the role's permissions while the block runs."""
+        """Removes these actions on these resources from the role's permissions while the ``with`` block runs."""
         [policy] = self._iam.list_role_policies(RoleName=self.name)["PolicyNames"]
         document = self._iam.get_role_policy(RoleName=self.name, PolicyName=policy)["PolicyDocument"]
         pairs = [
@@ -97,7 +97,7 @@ class Role:
 
 
 def deployed(stage: Stage, permission: Permission) -> tuple[str, str]:
-    """Returns the permission's action, and the resource's ARN in the stage."""
+    """Returns a permission's action, and the ARN of its resource in the deployed stage."""
     resource = permission.resource
     for name, value in {"stage": stage.name, "region": REGION, "account": "000000000000"}.items():
         resource = resource.replace(f"<{name}>", value)
@@ -117,7 +117,7 @@ def deployed(stage: Stage, permission: Permission) -> tuple[str, str]:
 
 @pytest.mark.parametrize("file", ["resources.yaml", "database.yaml"])
 def test_cfn_lint_reports_nothing_about_a_template_with_its_state_machines(file: str) -> None:
-    """`make check` lints only the files, which lack the state machines' definitions."""
+    """`make check` lints only the template files, which do not contain the state machines' definitions."""
     assert lint(rendered(file), regions=["us-east-1", "eu-central-1"]) == []
 
 
@@ -128,9 +128,9 @@ def test_checkov_reports_only_findings_that_have_a_reason_and_every_reason_is_ne
     stacks = {name: cfn.get_template(StackName=f"cafe-{stage.name}-{name}") for name in ("deploys", "resources")}
     templates = {
         **{f"{name}.json": each["TemplateBody"] for name, each in stacks.items()},
-        # The local stage has no MySQL of its own.
+        # The database template is rendered because the local stage creates no MySQL database.
         "database.json": rendered("database.yaml"),
-        # Chalice creates these without a template.
+        # Chalice creates functions and APIs without a template, so the test generates a template for them.
         "functions.json": functions_template(stage.place.account, stage.name),
         "deployer.json": policy_template(json.loads(DEPLOYER_POLICY.read_text()), DEPLOYER_SKIPS),
     }
@@ -141,7 +141,7 @@ def test_checkov_reports_only_findings_that_have_a_reason_and_every_reason_is_ne
     assert set(left_out) == set(yaml.safe_load(CONFIG.read_text())["skip-check"])
     assert all(reason.strip() for reason in (*suppressions.values(), *left_out.values()))
     assert suppressions.keys() <= failed
-    # The configuration skips a check for every resource of a kind.
+    # The configuration skips exactly the checks that fail for a resource without its own suppression.
     assert set(left_out) == {each.check for each in failed - suppressions.keys()}
 
 
@@ -154,7 +154,7 @@ def test_cloudsplaining_reports_no_risk_of_any_role_and_only_known_risks_of_the_
     details = stage.aws("iam").get_account_authorization_details()
     roles = [each for each in details["RoleDetailList"] if each["RoleName"].startswith(f"cafe-{stage.name}-")]
     assert len(roles) == len({row.permission.role for row in documented(functions_of())})
-    # No role of the local stage has the permissions for MySQL's network.
+    # The roles of the local stage lack the network permissions for MySQL, so that policy is checked separately.
     [network] = resolve().of_type("AWS::IAM::Policy").values()
     users = {"network": network["PolicyDocument"], "deployer": json.loads(DEPLOYER_POLICY.read_text())}
     known = {

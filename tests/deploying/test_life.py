@@ -1,7 +1,7 @@
-"""The life of two stages on the local cloud, from the first deploy to an empty account.
+"""Tests the life of two stages on the local cloud, from the first deploy to an empty account.
 
-Every deploy here has exactly the permissions of ``infra/deployer-policy.json``. The tests run in order, and all but the
-last leave the stage ``one`` deployed and complete.
+Every deploy in this file runs with exactly the permissions in ``infra/deployer-policy.json``. The tests run in order,
+and every test except the last leaves the stage ``one`` deployed and complete.
 """
 
 from __future__ import annotations
@@ -89,10 +89,10 @@ def test_each_rollback_goes_one_release_back(place: Place) -> None:
         settings = (changed.folder / "chalicelib" / "settings.py").read_text()
         settings = re.sub(r'VERSION = ".*"', f'VERSION = "{number}"', settings)
         (changed.folder / "chalicelib" / "settings.py").write_text(settings)
-        assert "only their code changed" in changed.deploy("one")
+        assert "only the code changed" in changed.deploy("one")
         assert place.account.version("one") == number
     assert len(place.account.state("one")["releases"]) == len(releases) + 2
-    # This clone deployed none of these releases.
+    # The new copy of the repository deployed none of the releases, but can roll back.
     clone = place.checkout("clone")
     assert "smoke test" in clone.deploy("one", "--rollback")
     assert place.account.version("one") == "2"
@@ -109,7 +109,7 @@ def test_a_deploy_of_the_code_that_a_rollback_restored_changes_nothing(place: Pl
 
 
 def test_a_scheduled_report_is_made_once_and_its_schedule_goes_with_its_parameter(place: Place, here: Checkout) -> None:
-    """A second schedule with the same target is due immediately, so the test need not wait for the real time."""
+    """The test adds a schedule with the same target that is due immediately, to avoid a long wait."""
     asked = {**SCHEDULES, "ScheduleTimezone": "Asia/Tokyo"}
     said = here.deploy("one", *(f"--parameter={name}={value}" for name, value in asked.items()))
     assert "functions and API: nothing to change" in said
@@ -134,7 +134,7 @@ def test_a_scheduled_report_is_made_once_and_its_schedule_goes_with_its_paramete
         machines.start_execution(stateMachineArn=machine, name=name, input=given["Input"])
     report = place.account.get("one", f"/reports/{name}", place.account.managers_token("one"))
     assert (report["kind"], report["status"], report["requestedBy"]) == ("storage", "SUCCEEDED", None)
-    # A parameter keeps its value until it is set to an empty string.
+    # A stack parameter keeps its value in later deploys until it is set to an empty string.
     here.deploy("one", "--parameter", "InventoryReportSchedule=")
     assert [each["Name"] for each in scheduler.list_schedules()["Schedules"]] == ["cafe-one-storage-report"]
     here.deploy("one", "--parameter", "StorageReportSchedule=")
@@ -225,7 +225,7 @@ def test_a_destroyed_stage_leaves_the_other_unchanged(place: Place, here: Checko
 def test_after_the_last_stage_the_account_is_as_empty_as_before(
     place: Place, empty: set[str], elsewhere: Checkout
 ) -> None:
-    """A clone that never deployed the stage destroys it twice."""
+    """A copy of the repository that never deployed the stage destroys the stage twice."""
     place.account.aws("s3").put_object(Bucket="cafe-one-reports-000000000000", Key="inventory/a.csv", Body=b"x")
     for _ in range(2):
         assert "left of the stage: nothing" in elsewhere.deploy("one", "--destroy")

@@ -1,7 +1,7 @@
-"""The same deploy on another emulator, moto's server, and the resources it creates there.
+"""Tests the same deploy on a second emulator, moto's server, and the resources that the deploy creates.
 
-moto runs no functions, creates no user pools from templates and has no account settings. The tests on the local cloud
-cover those.
+The emulator moto runs no functions, creates no user pools from templates and has no account settings. The tests on the
+local cloud cover these features.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ POOL = {"USER_POOL_ID": f"{REGION}_pool", "USER_POOL_CLIENT_ID": "console"}
 
 
 def made_by_hand() -> MysqlLocation:
-    """Creates a network and a database secret, which exist before the stage."""
+    """Creates the network and the database secret that must exist before the stage."""
     ec2 = boto3.client("ec2")
     vpc = ec2.create_vpc(CidrBlock="10.0.0.0/24")["Vpc"]["VpcId"]
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/25")["Subnet"]["SubnetId"]
@@ -68,7 +68,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     process.start(command, {**basic_environment(), **keys}, "moto", port)
     try:
         process.wait(lambda: answers(f"http://127.0.0.1:{port}/moto-api/"))
-        # With this host name, moto recognises a template's URL as its own.
+        # The host name is ``localhost``, so that moto recognises a template's URL as its own.
         yield f"http://localhost:{port}"
     finally:
         process.stop(seconds=0)
@@ -76,7 +76,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def deployed(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    """Deploys the stage ``prod`` as on AWS."""
+    """Deploys the stage ``prod`` to moto as if to AWS."""
     outputs = stacks.outputs
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -99,7 +99,7 @@ def deployed(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             lambda cfn, name: {**outputs(cfn, name), **(POOL if name == "cafe-prod-resources" else {})},
         )
         patch.setattr(database, "migrate", lambda *_: None)
-        # An administrator sets this role once per account.
+        # An administrator sets API Gateway's logging role once per account.
         role = {"op": "replace", "path": "/cloudwatchRoleArn", "value": f"arn:aws:iam::{ACCOUNT}:role/api-logs"}
         client("apigateway").update_account(patchOperations=[role])
         target = Target("prod", tmp_path_factory.mktemp("prod"), False, {}, made_by_hand())
@@ -146,7 +146,7 @@ def test_a_destroyed_stage_leaves_nothing(deployed: Deployed) -> None:
     client("s3").put_object(Bucket=deployed.outputs["UPLOADS_BUCKET"], Key="inventory/a.csv", Body=b"x")
     removal.destroy(deployed.target, client, ACCOUNT, False, deployed.said.append)
     assert deployed.said[-1] == "left of the stage: nothing"
-    # The deploy's own list of remaining resources does not include these.
+    # The deploy's own list of remaining resources does not cover roles, mappings and stacks.
     assert client("iam").list_roles()["Roles"] == []
     assert client("lambda").list_event_source_mappings()["EventSourceMappings"] == []
     assert client("cloudformation").describe_stacks()["Stacks"] == []

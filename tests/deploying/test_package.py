@@ -1,4 +1,4 @@
-"""The deployment packages for this Python: one for each of Lambda's processors, and one for this machine."""
+"""Tests the deployment packages: one for each Lambda processor, and one for the local machine."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tests.wiring.stage import place
 
 pytestmark = pytest.mark.long
 
-# The functions import these modules, which only the package contains.
+# The functions import these modules from the deployment package.
 IMPORTS = "import chalice.app, cffi, cryptography.hazmat.bindings._rust, humanize, jinja2, jwt, markupsafe, pymysql"
-# The processor's number in an ELF header, and its name in module file names.
+# Each processor has a number in ELF headers, and a name in the file names of compiled modules.
 ELF = {"x86_64": (62, "x86_64"), "arm64": (183, "aarch64")}
 Packages = Callable[[str], Path]
 
 
 def build(folder: Path, processor: str) -> Path:
-    """Builds the package for Lambda on this ``processor``, or for a local stage if it is ``here``."""
+    """Builds the package for Lambda on this ``processor``, or for a local stage if ``processor`` is ``here``."""
     target = Target("test", folder, processor == "here", {}, place())
     config = project.configure(target, OUTPUTS, "2026-11-21")
     if not target.local:
@@ -38,7 +38,10 @@ def build(folder: Path, processor: str) -> Path:
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
-    """Builds all packages concurrently, because pip mostly waits for the index. Returns a package by processor."""
+    """Builds all packages concurrently, because pip mostly waits for the index.
+
+    Returns a function that takes a processor and returns its package.
+    """
     with ThreadPoolExecutor() as pool:
         building: dict[str, Future[Path]] = {
             each: pool.submit(build, tmp_path_factory.mktemp(each), each) for each in ("here", *ELF)
@@ -75,7 +78,8 @@ def test_the_package_contains_what_the_functions_import(packages: Packages, tmp_
     for name in ("here", *(each for each in ELF if (here.system, here.processor) == ("Linux", each))):
         with zipfile.ZipFile(packages(name)) as file:
             file.extractall(tmp_path / name)
-        # Without site-packages, Python finds only the package and its standard library. Lambda itself provides boto3.
+        # The option -S hides site-packages, so Python finds only the package and the standard library. The package does
+        # not contain boto3, because Lambda provides it.
         path = f"import sys; sys.path.insert(0, {str(tmp_path / name)!r})"
         bare = [sys.executable, "-S", "-P", "-c", f"{path}; {IMPORTS}"]
         done = subprocess.run(bare, capture_output=True, text=True, cwd=tmp_path, env={})

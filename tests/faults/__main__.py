@@ -1,4 +1,7 @@
-"""Runs a load test, outages or a soak test on a new stack. ``pytest tests/faults`` runs the fault matrix."""
+"""Runs a load test, an outage test or a soak test on a newly started stack.
+
+Use ``pytest tests/faults`` to test each flow with single faults instead.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ PROMISED = (
 
 
 def outages(system: Faulty, seconds: float) -> int:
-    """Returns 1 if any call was tried more often than the clients' limit."""
+    """Runs two outages and prints the attempts per call.
+
+    Returns 1 if any call had more attempts than the AWS clients allow.
+    """
     most = 0
     for effect, fault in (("returns 503", unavailable), ("does not respond", silent)):
         say(f"AWS {effect} for {seconds:g} seconds")

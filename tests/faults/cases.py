@@ -1,4 +1,7 @@
-"""Fault cases as data. A table maps a fault's name to a context manager that applies the fault."""
+"""Defines tables of faults for parametrized tests.
+
+Each table maps a fault's name to a function that applies the fault.
+"""
 
 from __future__ import annotations
 
@@ -15,29 +18,32 @@ from tests.system.wire import Fault
 
 Case = Callable[[Faulty], AbstractContextManager[Any]]
 
-# One call has fewer tries than this, so the flow itself must handle some of the faults.
+# ``SOME`` exceeds the number of attempts of one AWS call, so the flow itself must handle some of the faults.
 SOME = 5
 
 short = pytest.mark.short
 
 
 def wire(operation: str, fault: Fault, **how: Any) -> Case:
-    """Returns a fault in AWS calls. Without ``first``, it applies to every matching call."""
+    """Returns a case that applies a fault to AWS calls. Without ``first``, the fault applies to every matching call."""
     return lambda system: system.wire.fault(operation, fault, **how)
 
 
 def invoking(function: str, fault: Fault, **how: Any) -> Case:
-    """Returns a fault in the state machines' calls of ``function``."""
+    """Returns a case that applies a fault to the state machines' calls to ``function``."""
     return wire("lambda:Invoke", fault, caller="states", when=lambda call: function in call, **how)
 
 
 def publishing(text: str, fault: Fault, **how: Any) -> Case:
-    """Returns a fault in the state machines' notifications whose form-encoded body contains ``text``."""
+    """Returns a case that applies a fault to state machine notifications whose form-encoded body contains ``text``."""
     return wire("sns:Publish", fault, caller="states", when=lambda call: text in call, **how)
 
 
 def killing(operation: str, function: str, *, done: bool = False, first: int = 2) -> Case:
-    """Returns a fault that kills the function before a call takes effect, or after it if ``done``."""
+    """Returns a case that kills the function's process before a call takes effect.
+
+    With ``done``, the case kills the process after the call takes effect.
+    """
     return lambda system: system.wire.fault(
         operation,
         after_call(system.kill) if done else before_call(system.kill, cut_before),
@@ -47,12 +53,12 @@ def killing(operation: str, function: str, *, done: bool = False, first: int = 2
 
 
 def trap(work: Callable[[Faulty], object] = lambda _system: None, **how: Any) -> Case:
-    """Returns a trap that does ``work`` and then cuts a connection to MySQL."""
+    """Returns a case that calls ``work`` and then cuts a connection to MySQL."""
     return lambda system: system.gate.trap(Trap(work=lambda: work(system), **how))
 
 
 def afresh(function: str) -> Case:
-    """Returns a fault that kills the function's workers, so that they lose their caches."""
+    """Returns a case that kills the function's worker processes, so that they lose their caches."""
 
     @contextmanager
     def ended(system: Faulty) -> Iterator[None]:
@@ -74,7 +80,10 @@ def together(*several: Case) -> Case:
 
 
 def cases(table: dict[str, Any], in_short: Iterable[str] = ()) -> Any:
-    """Runs a test once for each row of ``table``. The rows ``in_short`` are part of the short matrix."""
+    """Runs a test once for each row of ``table``.
+
+    The rows that ``in_short`` names also run in the short fault matrix.
+    """
     unknown = set(in_short) - set(table)
     assert not unknown, unknown
     return pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Prints the fault matrix: how many items each case accepted, lost and duplicated."""
+"""Prints the fault matrix, which counts the accepted, lost and duplicated items of each test case."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ Record = Callable[[Count], None]
 
 @pytest.fixture
 def record(request: pytest.FixtureRequest, system: Faulty) -> Record:
-    """Adds a case's count to the matrix. The case fails if an item was lost or duplicated."""
-    # The subscriber counts the notifications, so it must exist before the case starts.
+    """Returns a function that adds the counts of a test case to the fault matrix.
+
+    The case fails if an item was lost or duplicated.
+    """
+    # The subscriber that counts notifications must exist before the test case starts.
     _ = system.subscriber
 
     def record(count: Count) -> None:
@@ -33,7 +36,10 @@ def record(request: pytest.FixtureRequest, system: Faulty) -> Record:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks all cases as long, except those of the short matrix. Only `make faults` runs long cases."""
+    """Marks all fault tests as long, except those of the short fault matrix.
+
+    Only `make faults` runs the tests that are marked as long.
+    """
     for item in items:
         if "record" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("short"):
             item.add_marker("long")
@@ -43,7 +49,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     rows: dict[str, Row] = {}
     for report in (each for reports in terminalreporter.stats.values() for each in reports):
         found = re.search(r"tests/faults/test_(\w+)\.py::test_(\w+)(?:\[(.+)\])?", getattr(report, "nodeid", ""))
-        # The list also contains deselected tests, which have no report.
+        # ``stats`` also contains deselected tests, which have no report.
         if found and getattr(report, "when", "") in ("setup", "call"):
             counts = dict(report.user_properties).get("count")
             flow, case, fault = found.groups()

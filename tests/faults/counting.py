@@ -1,4 +1,4 @@
-"""Sends work through each flow, and counts accepted, lost and duplicated items after the fault."""
+"""Helpers that send orders, reports, uploads and notifications, and count the accepted, lost and duplicated ones."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ from tests.system.system import new_id, wait_for
 # A client sends a request at most this many times.
 TRIES = 20
 
-# A notification's machine-readable facts.
+# ``Facts`` holds the machine-readable fields of a notification.
 Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Count:
-    """The result of a case. ``again`` counts repeated notifications, and ``waiting`` counts dead letters."""
+    """The counts of accepted, lost and duplicated items in one fault test.
+
+    ``again`` counts repeated notifications, and ``waiting`` counts dead letters.
+    """
 
     accepted: int
     lost: int = 0
@@ -37,18 +40,21 @@ class Count:
 
 
 def settled(system: Faulty, look: Callable[[], bool], seconds: float = 60) -> None:
-    """Waits until ``look`` finds all items and the orders queue is empty, for at most ``seconds`` each."""
+    """Waits until ``look`` finds all items, and then until the orders queue is empty.
+
+    Each wait lasts at most ``seconds``.
+    """
     try:
         wait_for(look, "all items", seconds)
         wait_for(lambda: not in_queue(system, "ORDERS_QUEUE_URL"), "an empty queue", seconds)
     except AssertionError:
-        pass  # missing items count as lost
+        pass  # Missing items are later counted as lost.
 
 
 def settled_or_dead(system: Faulty, missing: Callable[[], set[str]], seconds: float = 60) -> set[str]:
-    """Waits until every ``missing`` item is a dead letter, and returns the ids of these items.
+    """Waits until every item in ``missing`` is in a dead-letter queue. Returns the ids of these dead letters.
 
-    Such an item may still leave the dead-letter queue and arrive later.
+    A dead letter can still leave the queue and be processed later.
     """
     waiting: set[str] = set()
 
@@ -69,7 +75,7 @@ def in_queue(system: Faulty, queue: str) -> int:
 
 
 def dead(system: Faulty, ids: Iterable[str]) -> set[str]:
-    """Returns the ids that occur in a dead letter."""
+    """Returns the subset of ``ids`` that occurs in dead letters."""
     bodies = [each["Body"] for queue in QUEUES for each in messages(system, queue)]
     return {each for each in ids if any(each in body for body in bodies)}
 
@@ -88,7 +94,10 @@ def redrive(system: Faulty, *about: str) -> None:
 
 
 def inbox(system: Faulty, about: str | None = None) -> list[dict[str, Any]]:
-    """Reads all notifications, or those with the text ``about``, directly from the table."""
+    """Reads notifications directly from the DynamoDB table.
+
+    With ``about``, the function returns only notifications that contain that text.
+    """
     names = ("notificationID", "subject", "message")
     only = {
         "FilterExpression": " OR ".join(f"contains({name}, :about)" for name in names),
@@ -118,7 +127,10 @@ def message(placed: dict[str, Any]) -> str:
 
 
 def place(system: Faulty, orders: list[dict[str, Any]]) -> list[str]:
-    """Sends a list of orders, and retries those that got a 503. Returns the ids of the accepted orders."""
+    """Sends a list of orders to the API, and retries orders after a 503 response.
+
+    Returns the ids of the accepted orders.
+    """
     left = orders
     for _ in range(TRIES):
         answer = system.request("POST", "/orders", left)
@@ -131,7 +143,10 @@ def place(system: Faulty, orders: list[dict[str, Any]]) -> list[str]:
 
 
 def send(system: Faulty, orders: Iterable[dict[str, Any] | str]) -> list[str]:
-    """Sends orders and malformed messages directly to the queue, in this order. Returns the ids of the orders."""
+    """Sends orders and malformed messages directly to the queue, in the given sequence.
+
+    Returns the ids of the orders.
+    """
     sent = list(orders)
     bodies = [message(each) if isinstance(each, dict) else each for each in sent]
     for start in range(0, len(bodies), 10):
@@ -142,7 +157,10 @@ def send(system: Faulty, orders: Iterable[dict[str, Any] | str]) -> list[str]:
 
 
 def stream_records(system: Faulty, wanted: Iterable[str] | None = None) -> list[dict[str, Any]]:
-    """Returns the stream records of the ``wanted`` orders, or of all orders, as a function receives them."""
+    """Returns stream records in the form in which Lambda functions receive them.
+
+    Without ``wanted``, the function returns the records of all orders.
+    """
     arn, ids = system.env["ORDERS_STREAM_ARN"], set(wanted or ())
     found = []
     for _, each in records(system.aws("dynamodbstreams"), arn):
@@ -159,7 +177,7 @@ def writes(system: Faulty) -> Counter[str]:
 
 
 def orders_of(outcome: str, notifications: Iterable[Facts]) -> Counter[str]:
-    """Counts each order's notifications that have this outcome."""
+    """Counts the notifications with this ``outcome`` for each order."""
     return Counter(
         order_id for each in notifications if each.get("outcome") == outcome for order_id in each["orderIDs"]
     )
@@ -171,7 +189,7 @@ def announcements(system: Faulty) -> Counter[str]:
 
 
 def count_orders(system: Faulty, accepted: Iterable[str], seconds: float = 60) -> Count:
-    """Counts the orders that were not stored or not announced, and those written more than once."""
+    """Counts the orders that were not stored or not announced, and the orders that were written more than once."""
     wanted = set(accepted)
     waiting = settled_or_dead(system, lambda: wanted - announcements(system).keys(), seconds)
     written, seen = writes(system), announcements(system)
@@ -190,7 +208,10 @@ def count_orders(system: Faulty, accepted: Iterable[str], seconds: float = 60) -
 
 
 def request_reports(system: Faulty, number: int = 2, **body: str) -> list[str]:
-    """Requests reports with different idempotency keys, and retries after a 503 or 504. Returns the accepted ids."""
+    """Requests reports with different idempotency keys, and retries after a 503 or 504.
+
+    Returns the ids of the accepted reports.
+    """
     accepted = []
     for key in [new_id("k") for _ in range(number)]:
         for _ in range(TRIES):
@@ -215,7 +236,7 @@ def wait_for_reports(system: Faulty, report_ids: Iterable[str], seconds: float =
 
 
 def reports_in(system: Faulty, case: Case, **body: str) -> list[str]:
-    """Requests reports during the fault, and waits until they end. Returns the accepted ids."""
+    """Requests reports during the fault, and waits until they end. Returns the ids of the accepted reports."""
     with case(system):
         accepted = request_reports(system, **body)
         wait_for_reports(system, accepted)
@@ -223,9 +244,10 @@ def reports_in(system: Faulty, case: Case, **body: str) -> list[str]:
 
 
 def count_reports(system: Faulty, accepted: Iterable[str], wanted: str = "SUCCEEDED|FAILED") -> Count:
-    """Counts the reports that did not end or were not announced, and those announced twice.
+    """Counts the reports that did not end or were not announced, and the reports that were announced more than once.
 
-    All reports must end with a status in ``wanted``. For a failed report, an alarm counts as a notification.
+    The final status of every report must match the pattern ``wanted``. For a failed report, an alarm counts as a
+    notification.
     """
     ids = list(accepted)
 
@@ -256,7 +278,7 @@ def count_reports(system: Faulty, accepted: Iterable[str], wanted: str = "SUCCEE
 
 @dataclass(frozen=True)
 class File:
-    """An inventory file, with the numbers of rows in MySQL and of notifications that it must cause."""
+    """An inventory file, with the expected number of rows in MySQL and the expected number of notifications."""
 
     key: str
     supplier: str
@@ -274,7 +296,7 @@ def new_file(**fields: Any) -> File:
 
 
 def count_uploads(system: Faulty, files: Iterable[File]) -> Count:
-    """Counts the uploads with a missing row or notification, and the surplus rows and notifications."""
+    """Counts the uploads with missing rows or notifications, and counts the surplus rows and notifications."""
     wanted = list(files)
 
     def notified(file: File) -> int:
@@ -300,7 +322,7 @@ def count_uploads(system: Faulty, files: Iterable[File]) -> Count:
 
 
 def publish(system: Faulty, keys: list[str]) -> None:
-    """Publishes one notification per key. The key is also the message."""
+    """Publishes one notification per key. Each notification's key is also its message."""
     for key in keys:
         system.publish("For the inbox", key, kind="upload", key=key)
 

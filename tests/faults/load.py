@@ -1,6 +1,6 @@
-"""The long tests: load with random faults, outages, and a soak test. ``python -m tests.faults`` runs them.
+"""Runs the long tests: a load test with random faults, outages, and a soak test.
 
-Each test has its own stack, so it can redrive all dead letters.
+Start these tests with ``python -m tests.faults``. Each test has its own stack, so a test can redrive all dead letters.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from tests.system.system import new_id, wait_for
 from tests.system.wire import Cut, Exchange, Fault, Reply, Rule
 
 LIST = 100
-# How often a client sends a list before it gives up.
+# A client sends a list at most this many times.
 TRIES = 20
 # After this many seconds without a new announcement, missing orders count as lost.
 PATIENCE = 90
-# Memory measurements ignore the first minutes, because workers are still starting.
+# Memory measurements skip this many minutes at the start, because the workers are still starting.
 WARM_UP = 2
 
 Say = Callable[[str], None]
@@ -53,7 +53,7 @@ Say = Callable[[str], None]
 
 @contextmanager
 def random_faults(system: Faulty, share: float) -> Iterator[list[Rule]]:
-    """Makes a ``share`` of all calls to AWS fail in one of seven ways while the block runs."""
+    """While the block runs, makes the fraction ``share`` of all AWS calls fail in one of seven ways."""
     everything = r"(?!sts:).*"
     kinds = [
         (everything, faults.throttled),
@@ -85,7 +85,7 @@ class Orders:
     _adding: threading.Lock = field(default_factory=threading.Lock)
 
     def place(self, number: int = LIST) -> None:
-        """Sends one list with the same idempotency key until it is accepted."""
+        """Sends one list of orders, and retries with the same idempotency key until the API accepts it."""
         orders = [{"customerID": self.customer, "item": f"Flat white {n}"} for n in range(number)]
         key = new_id("list")
         for tries in range(TRIES):
@@ -100,7 +100,10 @@ class Orders:
             self.given_up += 1
 
     def settle(self, say: Say) -> float:
-        """Waits until all orders are announced or nothing changes any more. Returns the time of the last change."""
+        """Waits until all orders are announced or no further announcements arrive.
+
+        Returns the time of the last announcement.
+        """
         announced, moved = 0, time.monotonic()
         while True:
             now = len(self.accepted & announcements(self.system).keys())
@@ -131,9 +134,10 @@ class Orders:
 
 
 def load(system: Faulty, number: int, share: float, say: Say) -> tuple[dict[str, int], float]:
-    """Places ``number`` orders while a ``share`` of all calls fails. Returns the counts and the orders per second.
+    """Places ``number`` orders while the fraction ``share`` of all AWS calls fails.
 
-    The time is measured from the first request to the last announcement.
+    Returns the counts, and the throughput in orders per second. The measurement lasts from the first request to the
+    last announcement.
     """
     orders = Orders(system)
     began = time.monotonic()
@@ -155,7 +159,7 @@ def load(system: Faulty, number: int, share: float, say: Say) -> tuple[dict[str,
 
 @dataclass
 class Tried:
-    """How often one caller called and tried one operation during an outage."""
+    """Counts one caller's calls and attempts of one operation during an outage."""
 
     calls: int = 0
     attempts: int = 0
@@ -170,15 +174,15 @@ class Tried:
 
 
 def silent(_exchange: Exchange) -> Reply:
-    """Accepts the call, and never responds."""
+    """Accepts the call but never responds."""
     time.sleep(2 * clients.READ_SECONDS_OF["s3"])
     raise Cut
 
 
 def outage(system: Faulty, fault: Fault, seconds: float) -> dict[tuple[str, str], Tried]:
-    """Applies ``fault`` to all calls for ``seconds``, while one order a second, two reports and an upload arrive.
+    """Applies ``fault`` to all AWS calls for ``seconds`` while the flows process orders, two reports and an upload.
 
-    Returns the tries, keyed by operation and caller.
+    Returns the counted attempts, keyed by operation and caller.
     """
     tried: dict[tuple[str, str], Tried] = {}
     counting = threading.Lock()
@@ -204,7 +208,7 @@ def outage(system: Faulty, fault: Fault, seconds: float) -> dict[tuple[str, str]
     finally:
         system.wire.rules.remove(rule)
     redrive(system)
-    # A message whose retry delay was not shortened returns only after the queue's full visibility timeout.
+    # If a message's retry delay was not shortened, the message returns only after the queue's full visibility timeout.
     counts = [count_orders(system, [each["orderID"] for each in orders], 240), count_uploads(system, files)]
     assert not any(each.lost or each.doubled or each.waiting for each in counts), counts
     wait_for_reports(system, reports, 240)
@@ -223,14 +227,15 @@ def redrive(system: Faulty) -> None:
 
 # --- the soak ---------------------------------------------------------------------------------------------------------
 
-# The soak test kills a worker of one of these functions each minute, in turn.
+# Every minute, the soak test kills a worker of the next function in this list.
 VICTIMS = ("store_orders", "announce_orders", "receive_upload", "record_notification", "read_inventory")
 
 
 def soak(system: Faulty, minutes: float, rate: float, say: Say) -> dict[str, int]:
-    """Sends ``rate`` orders a second, and an upload and a report every ten seconds.
+    """Sends ``rate`` orders per second. Every ten seconds, the soak test also uploads a file and requests a report.
 
-    Each minute it restarts MySQL and kills a worker. Returns the counts, and the growth of memory in percent.
+    Every minute, the test restarts MySQL and kills a worker process. Returns the counts, including the memory growth in
+    percent.
     """
     orders, files, reports = Orders(system), list[File](), list[str]()
     memory: dict[str, list[tuple[float, float]]] = {}
@@ -304,7 +309,7 @@ def soak(system: Faulty, minutes: float, rate: float, say: Say) -> dict[str, int
 
 
 def sizes(system: Faulty) -> dict[str, float]:
-    """Returns the resident memory, in MB, of the API and of the largest worker of each function."""
+    """Returns the resident memory, in MB, of the API and of the largest worker of each function in ``VICTIMS``."""
     found: Counter[str] = Counter()
     processes = {"api": [psutil.Process(system.stack.api.pid())]}
     processes |= {function: system.workers(function) for function in VICTIMS}

@@ -1,4 +1,7 @@
-"""Flow 1: every accepted report ends and is announced once, and every link in a notification works."""
+"""Tests flow 1, the inventory report, under faults.
+
+Every accepted report must end and be announced once, and its links must work.
+"""
 
 from tests.faults.cases import (
     SOME,
@@ -102,7 +105,7 @@ def test_reports_of_a_killed_function_end_and_are_announced(system: Faulty, case
 
 
 def test_notify_report_times_out(system: Faulty, record: Record) -> None:
-    # The slow publication also takes effect, so two notifications have the same key.
+    # The delayed publication also takes effect, so SNS delivers two notifications with the same key.
     with system.patience("inventory", "NotifyReport", 1), publishing(READY, slow(3), first=1)(system):
         accepted = request_reports(system, 1)
         wait_for(lambda: system.subscriber.about(accepted[0])[f"report/{accepted[0]}"] == 2, "the late notification")

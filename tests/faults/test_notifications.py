@@ -1,4 +1,4 @@
-"""Flow 5: every published notification and alarm is in the inbox once."""
+"""Tests flow 5, the inbox, under faults. Every published notification and alarm must be in the inbox exactly once."""
 
 from tests.faults import counting
 from tests.faults.cases import Case, cases, killing, short, wire
@@ -12,7 +12,7 @@ from tests.system.system import new_id
 from tests.system.waiting import at_once
 
 KEEP = {"operation": "dynamodb:PutItem", "caller": "record_notification"}
-# A notification is tried six times: SNS delivers it three times, and each delivery tries the write twice.
+# SNS delivers a notification up to three times, and each delivery attempts the write twice.
 FEW = 4
 
 
@@ -39,7 +39,7 @@ def test_notifications_published_during_this_fault(system: Faulty, case: Case, r
 def test_dynamodb_is_unavailable_for_longer_than_all_tries(system: Faulty, record: Record) -> None:
     with own_letters(system) as letters:
         keys = [letters.new_id("n"), letters.new_id("n")]
-        # The fault applies only to these keys, because an earlier test's notifications may still arrive.
+        # The fault applies only to this test's keys, because an earlier test's notifications may still arrive.
         with system.wire.fault(**KEEP, fault=throttled, when=lambda call: any(key in call for key in keys)):
             counting.publish(system, keys)
             count = count_notifications(system, keys)

@@ -1,4 +1,4 @@
-"""Flow 2: every accepted order is stored once and announced at least once."""
+"""Tests flow 2, the orders, under faults. Every accepted order must be stored once and announced at least once."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ from tests.system.system import Answer, new_id, wait_for
 from tests.system.waiting import at_once
 
 WRITE = "dynamodb:BatchExecuteStatement"
-# Enough faults for both tries of each batch. The batches are written concurrently.
+# The batches are written concurrently, so this number of faults covers both attempts of every batch.
 MANY = 12
 ANNOUNCE = {"operation": "sns:Publish", "caller": "announce_orders"}
 
@@ -86,7 +86,8 @@ def test_a_poison_message_among_good_ones(system: Faulty, record: Record) -> Non
 
 @short
 def test_a_large_batch_is_redelivered_after_the_function_timed_out_halfway(system: Faulty, record: Record) -> None:
-    # The function writes 25 orders at a time. The third write hangs until Lambda's timeout. SQS redelivers all 100.
+    # The function writes 25 orders at a time, and the third write hangs until Lambda's timeout. The event with all 100
+    # orders is then delivered again.
     orders = [order("large") for _ in range(100)]
     event = sqs_event(*map(counting.message, orders))
     with system.timeout("store_orders", 3), system.wire.fault(WRITE, late(6), every=3, first=1):
@@ -158,7 +159,7 @@ def conflicts(system: Faulty, placed: dict[str, Any]) -> int:
 
 @short
 def test_two_orders_with_the_same_id_arrive_twice_each_at_once(system: Faulty, record: Record) -> None:
-    # The first stored order stays. The conflict with the other order is reported once.
+    # The order that is stored first stays unchanged. The conflict with the other order is reported once.
     one = order("twins")
     other = {**one, "item": "Tea"}
     counting.send(system, [one, other, other, one])
@@ -167,7 +168,7 @@ def test_two_orders_with_the_same_id_arrive_twice_each_at_once(system: Faulty, r
 
 
 def test_one_order_is_refused_by_sns_and_its_neighbours_are_announced(system: Faulty, record: Record) -> None:
-    # The refused order becomes a dead letter of its own. A redrive announces it.
+    # Only the refused order becomes a dead letter. A redrive announces that order later.
     odd, neighbours = order("odd"), [order("neighbour") for _ in range(9)]
     with system.wire.fault(**ANNOUNCE, fault=invalid, when=lambda call: odd["orderID"] in call):
         accepted = counting.send(system, [*neighbours[:4], odd, *neighbours[4:]])

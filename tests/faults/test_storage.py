@@ -1,4 +1,7 @@
-"""Flow 4: every accepted storage report ends and is announced once, and no bucket is silently missing."""
+"""Tests flow 4, the storage report, under faults.
+
+Every accepted report must end and be announced once, and no bucket may be missing without an error.
+"""
 
 from tests.faults.cases import SOME, Case, cases, invoking, killing, publishing, together, wire
 from tests.faults.conftest import Record
@@ -9,7 +12,8 @@ from tests.system.reports import start
 from tests.system.stack import Faulty
 
 READY, FAILURE = "Subject=Storage+report%3A", "Subject=Storage+report+failed"
-# The faults are few, because a bucket is tried only twice. After that, the report lists it as an error.
+# The number of faults is small, because each bucket gets only two attempts. After two failed attempts, the report lists
+# the bucket as an error.
 FEW = 3
 LISTING, METRICS = {"kind": "storage"}, {"kind": "storage", "mode": "metrics"}
 
@@ -90,7 +94,7 @@ def test_storage_reports_that_cannot_succeed_are_announced_as_failed(
     in_short=["Lambda refuses a share"],
 )
 def test_storage_reports_in_shares_succeed_despite_this_fault(system: Faulty, case: Case, record: Record) -> None:
-    """The first function gets no time to measure alone, so it splits all buckets into shares."""
+    """With ``aloneSeconds`` set to 0, the first function measures no bucket and divides all buckets into shares."""
     with case(system):
         accepted = [start(system, "storage", '{"aloneSeconds": 0}') for _ in range(2)]
         wait_for_reports(system, accepted)

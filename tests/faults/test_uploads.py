@@ -1,4 +1,7 @@
-"""Flow 3: every upload's rows are in MySQL exactly once, and its result is announced once."""
+"""Tests flow 3, the uploads, under faults.
+
+Every upload's rows must be in MySQL exactly once, and its result must be announced once.
+"""
 
 import math
 from dataclasses import replace
@@ -72,7 +75,7 @@ def upload(system: Faulty, file: File) -> File:
 
 
 def event(system: Faulty, file: File) -> Event:
-    """Returns the latest S3 event about the file's key."""
+    """Rebuilds the latest S3 event for a file from the ``uploads`` table."""
     [(sequencer, etag)] = system.sql("SELECT sequencer, etag FROM uploads WHERE object_key = %s", file.key)
     return s3_event(system.env["UPLOADS_BUCKET"], file.key, etag, sequencer)
 
@@ -140,7 +143,7 @@ def test_the_object_is_overwritten_before_it_is_read(system: Faulty, record: Rec
     overwrite = before_call(lambda _call: upload(system, new))
     with system.wire.fault(**READ, fault=overwrite, first=1):
         upload(system, file)
-    # By the time the newer event is announced, any notification about the older event is in the inbox too.
+    # Once the newer event is announced, any notification about the older event is also in the inbox.
     announced = "SELECT 1 FROM uploads WHERE object_key = %s AND etag = %s AND announced"
     wait_for(lambda: system.sql(announced, new.key, md5(new.body.encode()).hexdigest()), "the newer event")
     record(count_uploads(system, [new]))
@@ -165,7 +168,7 @@ def test_a_file_that_is_not_imported_is_announced_twice_under_one_key(system: Fa
 
 
 def test_mysql_is_unavailable_for_longer_than_all_tries(system: Faulty, record: Record) -> None:
-    # After three tries the event goes to the failures queue, with all the data that a redrive needs.
+    # After three attempts, Lambda sends the event to the failures queue, with all the data that a redrive needs.
     with own_letters(system) as letters:
         file = new_file(key=f"inventory/{letters.new_id('u')}.csv")
         with system.gate.shut(times=math.inf):

@@ -1,12 +1,17 @@
-"""Tests on a deployed system. All tests of a worker share it, including those in ``browser`` and ``faults``.
+"""Tests that run on a deployed system.
 
-A test uses only items with its own ids (``new_id``), and leaves nothing behind that could affect the next test:
+All tests in one pytest worker share the same system, including the tests in ``browser`` and ``faults``. Each test
+therefore follows these rules.
 
-- It finds its own items by id. It never counts a shared list, inbox or queue, never takes the first or newest entry,
-  and never expects a list to be empty.
-- It never empties a queue. ``own_letters`` deletes the test's dead letters by id.
-- It waits until the work that it started is complete: its orders and uploads are in the inbox, and its reports have
-  finished. Otherwise the next test may remove a permission that the work still needs, which leaves a dead letter.
-- It changes roles, tables, passwords and settings only inside a ``with`` block that restores them.
-- A test that cannot restore the stack uses its own.
+A test finds its own items by their ids, which ``new_id`` creates. A test never counts the entries of a shared list,
+inbox or queue. A test never takes the first or newest entry of a list, and never expects a list to be empty.
+
+A test never empties a queue. The context manager ``own_letters`` deletes a test's dead letters by id.
+
+A test waits until the work that it started is complete. At that point, the test's orders and uploads are in the inbox,
+and its reports have ended. Otherwise, the next test could remove a permission that the work still needs, which would
+leave a dead letter.
+
+A test changes roles, tables, passwords and settings only inside a ``with`` block that restores them. A test that cannot
+restore the stack uses a separate stack.
 """

@@ -1,4 +1,4 @@
-"""Recognises calls to AWS from their bytes, and names them, such as ``sns:Publish``."""
+"""Identifies the AWS operation of an HTTP request, such as ``sns:Publish``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 @dataclass(frozen=True)
 class Call:
-    """A request to AWS. ``body`` is empty for S3, because its bodies are streamed. ``port`` is the client's port.
+    """A request to AWS, with its operation and its caller.
 
-    ``caller`` is a function's name, ``states`` for a state machine, or ``api``. ``attempt`` is 2 for the first retry.
+    ``body`` is empty for S3 requests, because the proxy streams their bodies. ``port`` is the client's port.
+
+    ``caller`` is the name of a function, ``states`` for a state machine, or ``api`` for the API. ``attempt`` is 2 for
+    the first retry.
     """
 
     name: str
@@ -38,7 +41,10 @@ class Call:
 
 
 def service_of(headers: Message, path: str) -> str:
-    """Returns the service in the request's signature. Unsigned requests are for the user pool's keys or for S3."""
+    """Returns the name of the AWS service from the request's signature.
+
+    Unsigned requests are for the user pool's keys or for S3.
+    """
     if path.endswith("/.well-known/jwks.json"):
         return "cognito-idp"
     scope = headers.get("Authorization", "") + unquote(urlsplit(path).query)
@@ -48,7 +54,7 @@ def service_of(headers: Message, path: str) -> str:
 
 
 def operation_name(service: str, method: str, path: str, headers: Message, body: bytes) -> str:
-    """Returns the service and the operation, for every protocol that AWS uses."""
+    """Returns the service and the operation of a request in any of the AWS protocols."""
     if target := headers.get("X-Amz-Target"):
         return f"{service}:{target.rpartition('.')[2]}"
     if rpc := re.search(r"/operation/(\w+)$", path):

@@ -1,4 +1,4 @@
-"""Databases for single tests, on the stack's server."""
+"""Fixtures that create a separate database for each test on the stack's MySQL server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.system.system import System, connect
 
 @pytest.fixture
 def empty_database(system: System) -> Iterator[Database]:
-    """Creates a database without tables. Its user has all permissions on it."""
+    """Creates a database without tables. Yields an administrator's connection settings for the database."""
     name = f"test_{secrets.token_hex(4)}"
     system.sql(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
     try:
@@ -26,7 +26,7 @@ def empty_database(system: System) -> Iterator[Database]:
 
 @pytest.fixture
 def database(empty_database: Database) -> Database:
-    """Creates a database with the project's tables, which are empty."""
+    """Creates a database that contains the project's tables without rows."""
     with connect(empty_database) as connection:
         migrate(connection)
     return empty_database

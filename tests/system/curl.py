@@ -1,4 +1,7 @@
-"""The parts of curl that the README's examples need, for machines without curl. Prints the status to standard error."""
+"""Implements the curl options that the README's examples use, for machines without curl.
+
+Prints the HTTP status to standard error.
+"""
 
 import argparse
 import sys

@@ -1,4 +1,7 @@
-"""``make dev`` on a stack of its own, with a copy of the code to edit and a terminal to read and type in."""
+"""Runs ``make dev`` on a separate stack with an editable copy of the code.
+
+Tests read the command's output and type into its terminal.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ SOURCES = ("app.py", "chalicelib", "infra", "requirements.txt", ".chalice")
 
 
 class Terminal:
-    """A process of ``make dev``. ``code`` is the folder whose saved edits it runs."""
+    """A running ``make dev`` process. ``code`` is the folder that ``make dev`` watches for saved edits."""
 
     def __init__(self, stack: WiredStack, code: Path, function: str, debug_port: int) -> None:
         ports = [str(getattr(stack, name)) for name in PORTS]
@@ -49,7 +52,10 @@ class Terminal:
             self._text += part.decode()
 
     def edit(self, file: str, old: str, new: str, then: str = "live after") -> str:
-        """Saves a change of a file. Returns the output from there on, when it contains ``then``."""
+        """Replaces ``old`` with ``new`` in a file.
+
+        Waits until the output matches ``then``, and returns the output since the edit.
+        """
         start = len(self._text)
         path = self.code / file
         text = path.read_text()
@@ -58,8 +64,8 @@ class Terminal:
         return self.shows(then, start)
 
     def shows(self, pattern: str, start: int = 0) -> str:
-        """Waits until the output from ``start`` on matches ``pattern``, and returns that output."""
-        # A failure shows the whole output.
+        """Waits until the output after position ``start`` matches ``pattern``, and returns that part of the output."""
+        # If the wait times out, the assertion below shows the whole output.
         with suppress(AssertionError):
             wait_for(lambda: re.search(pattern, self._text[start:]) or self._process.poll() is not None, pattern)
         assert re.search(pattern, self._text[start:]), f"no {pattern} in {self._text[start:]}"
@@ -75,12 +81,12 @@ class Terminal:
         self._process.stdin.flush()
 
     def end(self) -> int:
-        """Presses Ctrl-C, and returns the exit code."""
+        """Interrupts the process as Ctrl-C does, and returns the exit code."""
         self._process.send_signal(signal.SIGINT)
         return self._process.wait(60)
 
     def kill(self) -> None:
-        """Ends the process at once, if it has not ended yet."""
+        """Kills the process if it is still running."""
         self._process.kill()
         self._process.wait()
         self._reader.join()
@@ -90,7 +96,7 @@ class Terminal:
 
 
 class Debugger:
-    """A client of the Debug Adapter Protocol, as an editor has one, with a breakpoint in one line of a file."""
+    """A client of the Debug Adapter Protocol that sets one breakpoint, as an editor does."""
 
     def __init__(self, port: int, file: Path, line: int) -> None:
         with socket.create_connection(("127.0.0.1", port), 60) as connection:
@@ -127,7 +133,7 @@ class Debugger:
 
 @contextmanager
 def terminal(folder: Path, function: str, debug_port: int) -> Iterator[Terminal]:
-    """Starts a stack and ``make dev`` in ``folder``, and stops both."""
+    """Starts a stack and ``make dev`` in ``folder``, and stops both at the end."""
     code = folder / "code"
     code.mkdir()
     for name in SOURCES:

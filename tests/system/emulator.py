@@ -1,4 +1,7 @@
-"""A MiniStack without a deployed system, in which the checks of patches create resources."""
+"""Starts the AWS emulator MiniStack without the deployed system.
+
+The checks of MiniStack's patches create their own resources in this emulator.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ TRUST = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": "*"
 
 
 class UnpatchedCloud(Cloud):
-    """The same MiniStack without the patches."""
+    """A MiniStack process that runs without the project's patches."""
 
     @property
     def _command(self) -> list[str]:
@@ -31,7 +34,7 @@ class UnpatchedCloud(Cloud):
 
 
 class Emulator:
-    """A running MiniStack. All its functions and state machines have the role ``admin_role``."""
+    """A running MiniStack, whose functions and state machines all have the role ``admin_role``."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
@@ -48,7 +51,7 @@ class Emulator:
         )
 
     def role(self, name: str, action: str, resource: str = "*", condition: Any = None) -> str:
-        """Creates a role that anybody may assume and that allows one action. Returns its ARN."""
+        """Creates a role that allows one action and that any principal can assume. Returns its ARN."""
         iam = self.client("iam")
         arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps({"Statement": [TRUST]}))["Role"]["Arn"]
         right = {"Effect": "Allow", "Action": action, "Resource": resource, "Condition": condition or {}}
@@ -67,9 +70,9 @@ class Emulator:
         )
 
     def function(self, name: str, code: str, files: Mapping[str, str] | None = None) -> str:
-        """Creates a function whose ``handler(event, context)`` is in ``code``. Returns its ARN.
+        """Creates a Lambda function from source code that defines ``handler(event, context)``. Returns its ARN.
 
-        ``files`` are other files of the package and their content.
+        ``files`` contains the text of further files in the function's package, keyed by path.
         """
         lambda_ = self.client("lambda")
         arn = lambda_.create_function(**self.function_parameters(name, code, files))["FunctionArn"]
@@ -88,11 +91,11 @@ class Emulator:
         return json.loads(self.client("lambda").invoke(FunctionName=name)["Payload"].read())
 
     def printed(self, name: str) -> list[Any]:
-        """Returns the JSON in the function's log lines that begin with ``event``."""
+        """Returns the parsed JSON from the function's log lines that start with ``event``."""
         try:
             events = self.client("logs").filter_log_events(logGroupName=f"/aws/lambda/{name}")["events"]
         except ClientError:
-            return []  # the function has not run yet
+            return []  # The log group does not exist until the function has run.
         lines = [each["message"] for each in events]
         return [json.loads(line.removeprefix("event ")) for line in lines if line.startswith("event ")]
 
@@ -113,7 +116,7 @@ class Emulator:
         return dict(machines.describe_execution(executionArn=arn))
 
     def table(self, name: str) -> str:
-        """Creates a table with a stream. Returns the stream's ARN."""
+        """Creates a DynamoDB table with a stream. Returns the stream's ARN."""
         description = self.client("dynamodb").create_table(
             TableName=name,
             KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
@@ -124,7 +127,7 @@ class Emulator:
         return str(description["LatestStreamArn"])
 
     def queue(self, name: str) -> tuple[str, str]:
-        """Creates a queue to which anybody may write. Returns its URL and its ARN."""
+        """Creates a queue to which anyone can send messages. Returns the queue's URL and ARN."""
         sqs, arn = self.client("sqs"), f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}"
         anybody = {"Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage", "Resource": arn}
         policy = json.dumps({"Statement": [anybody]})

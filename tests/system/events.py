@@ -1,4 +1,4 @@
-"""AWS events as functions receive them, dead letters of failed events, and a stream's records."""
+"""Builds AWS events and dead letters, and reads the records of a DynamoDB stream."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ def s3_event(bucket: str, key: str, etag: str, sequencer: str = "0A", size: int 
 
 
 def sqs_event(*bodies: str, tries: int = 1) -> Event:
-    """Returns an event with these messages. MiniStack sends at most ten messages at once; AWS sends more."""
+    """Returns an SQS event with these messages. Unlike AWS, MiniStack sends at most ten messages per event."""
     message = {"attributes": {"ApproximateReceiveCount": str(tries), "SentTimestamp": "1795248000000"}}
     message |= {"receiptHandle": "none", "messageAttributes": {}, "eventSource": "aws:sqs"}
     return {"Records": [{**message, "messageId": secrets.token_hex(8), "body": body} for body in bodies]}
 
 
 def sns_event(*texts: str) -> Event:
-    """Returns an event with notifications. Each text is both the message and the key."""
+    """Returns an SNS event with one record for each text.
+
+    Each text is both the message and the key of a notification.
+    """
     message = {"Subject": "For the inbox", "Timestamp": MOMENT}
     messages = [
         {
@@ -38,7 +41,7 @@ def sns_event(*texts: str) -> Event:
 
 
 def records(streams: Any, stream: str) -> Iterator[tuple[str, Event]]:
-    """Yields the stream's records, with their shards' ids."""
+    """Yields pairs of a shard id and a stream record."""
     for shard in streams.describe_stream(StreamArn=stream)["StreamDescription"]["Shards"]:
         position = {"StreamArn": stream, "ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
         iterator = streams.get_shard_iterator(**position)["ShardIterator"]
@@ -48,19 +51,22 @@ def records(streams: Any, stream: str) -> Iterator[tuple[str, Event]]:
 
 
 def failed_event(function_arn: str, event: Event) -> Event:
-    """Returns the dead letter that Lambda sends after an event's last retry."""
+    """Returns the dead letter that Lambda sends after the last retry of an event."""
     return {"requestContext": {"functionArn": function_arn}, "requestPayload": event}
 
 
 def undelivered(topic: str, subject: str, message: str, **attributes: str) -> Event:
-    """Returns the dead letter that SNS sends for an undelivered message. MiniStack's SNS sends none."""
+    """Returns the dead letter that SNS sends for an undelivered message. MiniStack's SNS never sends dead letters."""
     values = {name: {"Type": "String", "Value": value} for name, value in attributes.items()}
     letter = {"Type": "Notification", "MessageId": secrets.token_hex(8), "TopicArn": topic, "Timestamp": MOMENT}
     return {**letter, "Subject": subject, "Message": message, "MessageAttributes": values}
 
 
 def failed_batch(stream: str, shard: str, start: str, end: str) -> Event:
-    """Returns Lambda's dead letter after a batch's last retry. The letter contains only the batch's position."""
+    """Returns the dead letter that Lambda sends after the last retry of a stream batch.
+
+    The dead letter contains only the batch's position in the stream.
+    """
     info = {"streamArn": stream, "shardId": shard, "batchSize": 1, "startSequenceNumber": start}
     return {
         "requestContext": {"condition": "RetryAttemptsExhausted"},

@@ -1,4 +1,4 @@
-"""Evidence of failed tests, such as logs and screenshots, in ``.local/failures``."""
+"""Saves evidence of failed tests, such as logs and screenshots, in ``.local/failures``."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from tests.system.system import System
 
 FAILURES = Path(__file__).parents[2] / ".local" / "failures"
-# A test's reports, keyed by phase: setup, call and teardown.
+# This stash entry maps each phase of a test (setup, call or teardown) to its report.
 REPORTS = pytest.StashKey[dict[str, pytest.TestReport]]()
 
 
 def failed(node: pytest.Item) -> bool:
-    """Returns whether the test failed. Fixtures call this when they end."""
+    """Returns whether the test failed. Fixtures call this function in their teardown."""
     report = node.stash.get(REPORTS, {}).get("call")
     return bool(report and report.failed)
 
 
 def folder_of(nodeid: str) -> Path:
-    """Returns the test's folder, and creates it if it does not exist."""
+    """Returns the folder for a test's evidence, and creates it if necessary."""
     folder = FAILURES / re.sub(r"[^\w.-]+", "_", nodeid.removeprefix("tests/"))[:150]
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -1,4 +1,7 @@
-"""Faults that the proxy can inject. Each fault takes a call in progress and returns the response for the client."""
+"""Defines the faults that the AWS proxy can inject.
+
+Each fault takes a call in progress and returns the response for the client.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 from tests.system.calls import Call
 from tests.system.wire import Cut, Exchange, Fault, Reply
 
-# Each service's status and error code for throttling, from the service's model.
+# Each service has its own HTTP status and error code for throttling, which its service model defines.
 THROTTLED = {
     "dynamodb": (400, "ThrottlingException"),
     "sqs": (400, "RequestThrottled"),
@@ -35,7 +38,7 @@ def throttled(exchange: Exchange) -> Reply:
 
 
 def failed(exchange: Exchange) -> Reply:
-    """Returns 500, and the call has no effect."""
+    """Returns status 500 without forwarding the call to AWS."""
     code = FAILED.get(exchange.call.service, "InternalError")
     return error(exchange.call, 500, code, "We encountered an internal error")
 
@@ -45,12 +48,12 @@ def unavailable(exchange: Exchange) -> Reply:
 
 
 def denied(exchange: Exchange) -> Reply:
-    """Returns 403, so a retry cannot help."""
+    """Returns status 403, an error that a retry cannot fix."""
     return error(exchange.call, 403, "AccessDenied", "Access Denied")
 
 
 def invalid(exchange: Exchange) -> Reply:
-    """Returns 400, as AWS does for a request that it will never accept."""
+    """Returns status 400, as AWS does for an invalid request."""
     return error(exchange.call, 400, "InvalidParameter", "Invalid parameter: Message")
 
 
@@ -60,13 +63,13 @@ def cut_before(exchange: Exchange) -> Reply:
 
 
 def cut_after(exchange: Exchange) -> Reply:
-    """Cuts the connection after the call took effect and before its response."""
+    """Cuts the connection after the call took effect but before the client gets the response."""
     exchange.forward_whole()
     raise Cut
 
 
 def failed_after(exchange: Exchange) -> Reply:
-    """Returns 500 although the call took effect."""
+    """Returns status 500 although the call took effect."""
     exchange.forward_whole()
     return failed(exchange)
 
@@ -93,7 +96,7 @@ def slow(seconds: float) -> Fault:
 
 
 def late(seconds: float) -> Fault:
-    """Returns a fault that lets the call take effect, but cuts the connection after ``seconds`` without a response."""
+    """Returns a fault that forwards the call to AWS, waits ``seconds``, and cuts the connection without a response."""
 
     def fault(exchange: Exchange) -> Reply:
         exchange.forward_whole()
@@ -104,7 +107,7 @@ def late(seconds: float) -> Fault:
 
 
 def before_call(work: Callable[[Call], None], then: Fault = Exchange.forward) -> Fault:
-    """Returns a fault that does ``work``, such as killing a process, and then applies ``then``."""
+    """Returns a fault that calls ``work``, for example to kill a process, and then applies the fault ``then``."""
 
     def fault(exchange: Exchange) -> Reply:
         work(exchange.call)
@@ -114,7 +117,7 @@ def before_call(work: Callable[[Call], None], then: Fault = Exchange.forward) ->
 
 
 def after_call(work: Callable[[Call], None]) -> Fault:
-    """Returns a fault that lets the call take effect, does ``work``, and cuts the connection without a response."""
+    """Returns a fault that forwards the call to AWS, calls ``work``, and cuts the connection without a response."""
 
     def fault(exchange: Exchange) -> Reply:
         exchange.forward_whole()
@@ -124,12 +127,13 @@ def after_call(work: Callable[[Call], None]) -> Fault:
     return fault
 
 
-# Gets a batch item's index and content. Returns whether AWS refuses the item.
+# A ``Refused`` function gets the index and the content of a batch item. The function returns whether the fault refuses
+# that item.
 Refused = Callable[[int, Any], bool]
 
 
 def refusing(refused: Refused = lambda index, _item: index % 2 == 0) -> Fault:
-    """Returns a fault that refuses some items of a batch. The response has status 200 and lists them."""
+    """Returns a fault that refuses some items of a batch. The response has status 200 and lists the refused items."""
 
     def fault(exchange: Exchange) -> Reply:
         return PARTIAL[exchange.call.name](exchange, refused)
@@ -165,7 +169,7 @@ def _refuse_entries(exchange: Exchange, refused: Refused) -> Reply:
 
 
 def _forward_others(exchange: Exchange, name: str, refused: Refused, empty_answer: dict[str, Any]) -> dict[str, Any]:
-    """Sends the batch items that are not refused, and returns AWS's response."""
+    """Removes the refused items from the batch, sends the other items to AWS, and returns the response."""
     others = [item for index, item in enumerate(exchange.call.json[name]) if not refused(index, item)]
     return json.loads(exchange.forward_changed({**exchange.call.json, name: others})) if others else empty_answer
 
@@ -203,7 +207,7 @@ def _json(content: Any) -> Reply:
 
 
 def _cbor(texts: dict[str, str]) -> bytes:
-    """Returns ``texts`` encoded as a CBOR map. Each string must be short."""
+    """Returns ``texts`` encoded as a CBOR map. Each string can have at most 255 bytes in UTF-8."""
 
     def text(value: str) -> bytes:
         encoded = value.encode()

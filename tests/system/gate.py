@@ -1,4 +1,4 @@
-"""A proxy in front of MySQL, which can refuse, delay or cut connections."""
+"""A proxy in front of MySQL that can refuse, delay or cut connections."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ CHUNK = 16_384
 
 @dataclass
 class Trap:
-    """Cuts the first ``times`` connections whose client sent ``sent`` bytes or ``word``, or received ``got`` bytes.
+    """A trap cuts a connection after the client sent ``sent`` bytes, sent ``word``, or received ``got`` bytes.
 
-    It does ``work`` before each cut. With ``answered`` it first waits for MySQL's response, and drops the response.
+    The trap cuts at most ``times`` connections, and calls ``work`` before each cut. With ``answered``, the trap first
+    waits for MySQL's response and drops that response.
     """
 
     sent: float = math.inf
@@ -32,7 +33,7 @@ class Trap:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def springs(self) -> bool:
-        """Returns whether to cut the connection, and counts the cut."""
+        """Returns whether to cut the connection, and counts each cut."""
         with self._lock:
             if self.sprung >= self.times:
                 return False
@@ -41,7 +42,7 @@ class Trap:
 
 
 class Gate:
-    """Listens on ``port`` of 127.0.0.1, and passes everything on to ``target_port``."""
+    """Listens on ``port`` of 127.0.0.1, and forwards all connections to ``target_port``."""
 
     def __init__(self, port: int, target_port: int) -> None:
         self.port = port
@@ -66,7 +67,7 @@ class Gate:
 
     @contextmanager
     def shut(self, times: float = math.inf) -> Iterator[None]:
-        """Cuts all connections. While the block runs, refuses new connections, or only the next ``times``."""
+        """Cuts all connections. While the block runs, refuses new connections, but at most ``times`` of them."""
         expected = self.refused + (1 if times == math.inf else times)
         self._refusing = times
         self.cut()
@@ -88,7 +89,7 @@ class Gate:
 
     @contextmanager
     def trap(self, trap: Trap) -> Iterator[Trap]:
-        """Sets a trap while the block runs. At the end, waits until the trap has cut ``times`` connections."""
+        """Keeps a trap active while the block runs. At the end, waits until the trap has cut ``times`` connections."""
         self.traps.append(trap)
         try:
             yield trap
@@ -151,7 +152,7 @@ class _Pair:
                 each.shutdown(socket.SHUT_RDWR)
 
     def _copy_up(self) -> None:
-        """Copies from the client to MySQL."""
+        """Copies data from the client to MySQL."""
         sent, tail = 0, b""
         while part := self.client.recv(CHUNK):
             sent += len(part)
@@ -167,7 +168,7 @@ class _Pair:
             self.server.sendall(part)
 
     def _copy_down(self) -> None:
-        """Copies from MySQL to the client."""
+        """Copies data from MySQL to the client."""
         got = 0
         with suppress(OSError):
             while part := self.server.recv(CHUNK):
@@ -187,7 +188,7 @@ class _Pair:
 
 
 def _reset(connection: socket.socket) -> None:
-    """Resets the connection, as a closed port would."""
+    """Resets the connection, so that the port looks closed to the client."""
     with suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     connection.close()

@@ -1,4 +1,4 @@
-"""Inventory helpers: the header of files, quantities in MySQL, and unavailable tables."""
+"""Helpers for inventory tests: the CSV header, the quantities in MySQL, and unavailable tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HEADER = "supplier_name,type,product_name,price,description,quantity\n"
 
 
 def stock(system: System, supplier: str) -> dict[str, int]:
-    """Returns the quantities of a supplier's products."""
+    """Returns the quantity of each product of a supplier."""
     beans = "SELECT product_name, quantity FROM beans JOIN suppliers ON supplier_id = suppliers.id WHERE name = %s"
     return dict(system.sql(beans, supplier))
 

@@ -1,4 +1,7 @@
-"""Dead letters for the tests. Each test finds its own dead letters by id, and deletes them at the end."""
+"""Creates, finds and deletes dead letters in tests.
+
+Each test finds its own dead letters by id, and deletes them at the end.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ QUEUES = ("ORDERS_DEAD_LETTER_URL", "FAILURES_QUEUE_URL")
 
 
 class Letters:
-    """One test's dead letters: those that ``put`` sent, and those whose content contains one of ``ids``."""
+    """The dead letters of one test, which are all messages whose id or body contains one of ``ids``."""
 
     def __init__(self, system: System) -> None:
         self.system = system
@@ -33,7 +36,7 @@ class Letters:
         return str(sent["MessageId"])
 
     def listed(self, about: str) -> list[dict[str, Any]]:
-        """Returns the dead letters in the API's list that contain ``about``."""
+        """Returns the dead letters from the API whose id, description or error contains ``about``."""
         found = self.system.get("/dead-letters?limit=100")["deadLetters"]
         return [each for each in found if about in each["id"] + each["what"] + each["why"]]
 
@@ -41,7 +44,7 @@ class Letters:
         return wait_for(lambda: self.listed(about), f"a dead letter about {about}")[0]
 
     def redrive(self, *ids: str) -> dict[str, Any]:
-        """Redrives these dead letters. Returns the API's response."""
+        """Redrives the dead letters with these ids. Returns the API's response."""
         answer = self.system.request("POST", "/dead-letters/redrive", {"ids": list(ids)})
         assert answer.status == 200, answer.text
         return dict(answer.json)
@@ -67,7 +70,7 @@ def own_letters(system: System) -> Iterator[Letters]:
 
 
 def messages(system: System, queue: str) -> list[dict[str, Any]]:
-    """Returns all messages of a queue without removing them. First waits until no reader hides a message."""
+    """Returns all messages of a queue without removing them. Before reading, waits until all messages are visible."""
     sqs, url = system.aws("sqs"), system.env[queue]
 
     def all_visible() -> bool:

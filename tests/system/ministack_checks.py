@@ -1,4 +1,7 @@
-"""Checks for the patches of MiniStack, with the same names. A check returns whether an emulator behaves as AWS does."""
+"""Each check has the name of a patch for the AWS emulator MiniStack.
+
+A check returns whether an emulator behaves like AWS.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,7 @@ def update_rest_api(emulator: Emulator) -> bool:
     try:
         gateway.update_rest_api(restApiId=api, patchOperations=operations)
         updated = gateway.get_rest_api(restApiId=api)
-    except (ResponseParserError, ValueError):  # botocore raises these for a string in place of a number
+    except (ResponseParserError, ValueError):  # botocore raises these errors for a string instead of a number.
         return False
     return updated["endpointConfiguration"]["types"] == ["REGIONAL"] and "minimumCompressionSize" not in updated
 
@@ -97,7 +100,7 @@ def exception_names(emulator: Emulator) -> bool:
 
 
 def complete_logs(emulator: Emulator) -> bool:
-    # No machine reads this many lines in the quarter of a second that MiniStack allows.
+    # Reading this many lines takes longer than the quarter of a second that MiniStack waits for logs.
     emulator.function("writes", "def handler(event, context): print('x\\n' * 500_000 + 'the end')")
     answer = emulator.client("lambda").invoke(FunctionName="writes", LogType="Tail")
     return b"the end" in base64.b64decode(answer["LogResult"])
@@ -161,7 +164,7 @@ def saved_state(emulator: Emulator) -> bool:
         own.function("kept", "def handler(event, context): return 'kept'")
         own.client("s3").create_bucket(Bucket="kept")
         own.client("s3").put_object(Bucket="kept", Key="a/b", Body=b"bytes")
-        # Without the patch the signal ends the process.
+        # Without the patch, the signal to save the state ends the MiniStack process.
         with suppress(StackError):
             cloud.save("one")
             cloud.stop()
@@ -216,7 +219,7 @@ def stream_failures(emulator: Emulator) -> bool:
     _put(emulator, "last")
     wait_for(lambda: emulator.printed("reader")[-1] == ["last"], "the last record")
     calls = emulator.printed("reader")
-    # By now the bad record has been retried alone, abandoned and reported.
+    # At this point, the bad record has been retried alone, abandoned and reported.
     given_up = [each["requestContext"]["condition"] for each in emulator.received(failures)]
     if given_up != ["RetryAttemptsExhausted"]:
         return False
@@ -270,7 +273,7 @@ def message_attributes(emulator: Emulator) -> bool:
 
 
 def execution_history(emulator: Emulator) -> bool:
-    """Checks an execution with two branches, one of which is a Map over two items."""
+    """Checks the history of an execution with two branches, one of which is a Map state with two items."""
     one = {"StartAt": "One", "States": {"One": {"Type": "Pass", "End": True}}}
     each = {"StartAt": "Each", "States": {"Each": {"Type": "Pass", "End": True}}}
     items = {"Type": "Map", "ItemsPath": "$.items", "ItemProcessor": each, "End": True}
@@ -280,7 +283,7 @@ def execution_history(emulator: Emulator) -> bool:
     events = {event["id"]: event for event in history}
 
     def chain(event: dict[str, Any]) -> Iterator[str]:
-        """Yields the types of the event and of all events that led to it."""
+        """Yields the type of the event and the types of all events that led to it."""
         while event:
             yield event["type"]
             event = events.get(event.get("previousEventId", 0), {})
@@ -340,7 +343,7 @@ def bucket_imports(emulator: Emulator) -> bool:
 
 
 def _stack_status(cfn: Any, name: str) -> str:
-    """Waits until the stack's operation ends, and returns the stack's status."""
+    """Waits until the CloudFormation stack's operation ends, and returns the stack's status."""
 
     def status() -> str | None:
         current = str(cfn.describe_stacks(StackName=name)["Stacks"][0]["StackStatus"])

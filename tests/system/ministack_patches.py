@@ -1,4 +1,7 @@
-"""More patches of MiniStack, for the tests only. ``local/ministack/launcher.py`` loads this file by path."""
+"""Patches the AWS emulator MiniStack in ways that only the tests need.
+
+``local/ministack/launcher.py`` loads this file by path.
+"""
 
 import json
 import os
@@ -6,15 +9,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-# Longer than the TimeoutSeconds of any state machine task that a test waits for.
+# This timeout is longer than the TimeoutSeconds of every state machine task that a test waits for.
 SECONDS = 960
 
 
 def tasks_on_the_wire() -> None:
     """Makes state machines call Lambda and SNS over HTTP, so that the proxy can inject faults.
 
-    MiniStack calls the other service's code directly. This patch sends ``lambda:invoke`` and ``sns:publish`` with
-    boto3, and names errors as Step Functions does.
+    Without the patch, MiniStack's state machines call the code of Lambda and SNS directly. The patch sends
+    ``lambda:invoke`` and ``sns:publish`` with boto3, and uses the error names of Step Functions.
     """
     from botocore.exceptions import BotoCoreError, ClientError
     from ministack.services import stepfunctions
@@ -47,9 +50,9 @@ def tasks_on_the_wire() -> None:
 
 
 def objects_in_memory() -> None:
-    """Reads a snapshot's objects from the disk once, and keeps them in memory.
+    """Reads the S3 objects of a snapshot from disk once, and keeps them in memory.
 
-    A stack that makes a snapshot has no objects yet, and must write them to the disk.
+    A stack without saved objects is creating a snapshot, so it still writes its objects to disk.
     """
     from ministack.services import s3
 
@@ -83,6 +86,6 @@ def _client(service: str) -> Any:
 
 
 def _error_name(prefix: str, error: Any, default: str) -> str:
-    """Returns the exception's name in the service's model, or ``default`` if the model has none."""
+    """Returns the error's name from the service model, or ``default`` if the model does not define the error."""
     name = type(error).__name__
     return f"{prefix}.{name if name != 'ClientError' else default}"

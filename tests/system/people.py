@@ -18,6 +18,9 @@ def add(cognito: Any, pool_id: str, name: str, *groups: str) -> str:
 
 
 def sign_in(cognito: Any, client_id: str, name: str, password: str) -> dict[str, Any]:
-    """Returns the pool's response: tokens, or the challenge to choose a password."""
+    """Signs in, and returns the user pool's response.
+
+    The response contains tokens or the challenge to choose a password.
+    """
     given = {"USERNAME": name, "PASSWORD": password}
     return dict(cognito.initiate_auth(ClientId=client_id, AuthFlow="USER_PASSWORD_AUTH", AuthParameters=given))

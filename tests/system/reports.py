@@ -1,4 +1,4 @@
-"""Report helpers: the states of an execution, and executions that are started without the API."""
+"""Helpers for report tests, which read an execution's states and start executions without the API."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from tests.system.system import System, new_id
 
 
 def states(system: System, report_id: str) -> dict[str, dict[str, Any]]:
-    """Returns the states in a report's history, keyed by name."""
+    """Returns the states in a report's history, keyed by state name."""
     history = system.get(f"/reports/{report_id}/history")
     assert (history["reportId"], history["partial"]) == (report_id, False)
     return {state["name"]: state for state in history["states"]}
 
 
 def start(system: System, kind: str, given: str = "{}") -> str:
-    """Starts a report with Step Functions. Returns the execution's name."""
+    """Starts a report directly with Step Functions instead of the API. Returns the execution's name."""
     name = new_id(kind)
     machine = system.env[f"{kind.upper()}_REPORT_ARN"]
     system.aws("stepfunctions").start_execution(stateMachineArn=machine, name=name, input=given)

@@ -1,10 +1,10 @@
-"""Starts the deployed system from a snapshot, with a proxy in front of AWS and another in front of MySQL.
+"""Starts the deployed system from a snapshot, with one proxy in front of AWS and one in front of MySQL.
 
 Use ``with running(folder) as system:``. ``system.wire`` injects faults into the AWS calls of the functions, the API and
 the state machines. ``system.gate`` injects faults into MySQL connections. The tests' own calls bypass both proxies.
 
-A deploy is slow, so it happens once: ``snapshot`` deploys, stops everything and keeps the folder, named by a digest of
-the sources. Each stack is a copy of that folder with other ports.
+A deploy is slow, so ``snapshot`` deploys only once and keeps the stopped stack in a folder. The folder's name is a
+digest of the sources. Each stack is a copy of that folder with other ports.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from tests.system.wire import Wire
 
 PATCHES = Path(__file__).parent / "ministack_patches.py"
 SNAPSHOTS = ROOT / ".local" / "snapshots"
-# The sources of a deployed stack. A change to them requires a new snapshot.
+# A change to any of these sources requires a new snapshot.
 SOURCES = (
     *(ROOT / name for name in ("app.py", "chalicelib", "infra", "local", "requirements.txt", ".chalice/config.json")),
     *(PATCHES, Path(__file__)),
 )
 PORTS = ("api_port", "aws_port", "db_port", "wire_port", "gate_port")
-# A snapshot does not need these files of ended processes, such as logs and process ids.
+# A snapshot omits these files, which belong to processes that have ended.
 LEFT_OUT = shutil.ignore_patterns(
     "*.log", "*.pid", "*.sock", "lock", "tmp", "api.json", "ministack.json", "mariadb.json"
 )
@@ -56,7 +56,7 @@ LEFT_OUT = shutil.ignore_patterns(
 
 @dataclass(frozen=True)
 class WiredCloud(Cloud):
-    """A MiniStack whose clients connect through the proxy. It saves its state when it stops."""
+    """A MiniStack process whose clients connect through the AWS proxy. MiniStack saves its state when it stops."""
 
     wire_port: int = 0
 
@@ -85,12 +85,12 @@ class WiredCloud(Cloud):
         super().start(key)
 
     def save(self, key: str) -> None:
-        """Does nothing, because a snapshot has the state of this whole stack."""
+        """Does nothing, because the snapshot already contains the state of the whole stack."""
 
 
 @dataclass(frozen=True)
 class WiredDatabase(Database):
-    """A MariaDB whose clients connect through the proxy."""
+    """A MariaDB server whose clients connect through the MySQL proxy."""
 
     gate_port: int = 0
 
@@ -100,7 +100,7 @@ class WiredDatabase(Database):
 
     @property
     def _command(self) -> list[str]:
-        # Commits must survive a killed server. A small log is quick to copy.
+        # These options make commits survive a killed server and keep the log small enough to copy quickly.
         return [*super()._command, "--innodb-flush-log-at-trx-commit=2", "--innodb-log-file-size=8M"]
 
 
@@ -118,7 +118,7 @@ class WiredStack(Stack):
         return WiredDatabase(self.folder / "database", self.db_port, gate_port=self.gate_port)
 
     def resume(self) -> dict[str, str]:
-        """Starts all processes with the state in the folder. Returns the variables in ``<folder>/env``."""
+        """Starts all processes of the stack with the state in its folder. Returns the variables in ``<folder>/env``."""
         run_in_parallel(self.cloud.start_process, self.database.start_process)
         return self._finish_start(_quiet)
 
@@ -133,11 +133,11 @@ class WiredStack(Stack):
 
 
 def snapshot() -> Path:
-    """Returns the folder of a stack that was deployed and stopped. Creates it if the sources have changed."""
+    """Returns the folder of a stack that was deployed and stopped. Creates the folder if the sources have changed."""
     folder = SNAPSHOTS / fingerprint(sys.version, *SOURCES)
     with exclusive_lock(SNAPSHOTS / "lock"):
         if not folder.exists():
-            # Snapshots of older sources are not needed any more.
+            # Snapshots of older sources are no longer needed.
             for other in SNAPSHOTS.iterdir():
                 if other.is_dir():
                     shutil.rmtree(other, ignore_errors=True)
@@ -152,7 +152,7 @@ def snapshot() -> Path:
                         raise
                 (stack.folder / "ports.json").write_text(json.dumps({name: getattr(stack, name) for name in PORTS}))
                 shutil.copytree(stack.folder, folder.with_suffix(".part"), symlinks=True, ignore=LEFT_OUT)
-            # MiniStack's state contains passwords, and MiniStack makes it readable for all users.
+            # MiniStack's state contains passwords but is readable by all users, so this loop restricts the permissions.
             for path in folder.with_suffix(".part").joinpath("cloud").rglob("*"):
                 path.chmod(0o700 if path.is_dir() else 0o600)
             folder.with_suffix(".part").rename(folder)
@@ -164,7 +164,8 @@ def _quiet(_line: str) -> None:
 
 
 def _stack(folder: Path, *, wired: bool = True) -> WiredStack:
-    # ``copied`` replaces these numbers everywhere in the state. Odd ones not ending in 5 occur there only as ports.
+    # ``copied`` replaces the port numbers everywhere in the saved state. Odd numbers that do not end in 5 occur in the
+    # state only as ports.
     chosen: list[int] = []
     while len(chosen) < len(PORTS):
         chosen += [port for port in free_ports(len(PORTS)) if port % 2 and port % 5 and port not in chosen]
@@ -185,15 +186,15 @@ def _proxies(stack: WiredStack) -> Iterator[tuple[Wire, Gate]]:
 
 
 def copied(folder: Path, *, wired: bool = True) -> WiredStack:
-    """Copies the snapshot to ``folder`` and replaces its ports. ``resume`` starts the copy.
+    """Copies the snapshot to ``folder`` and replaces its ports. The method ``resume`` starts the copy.
 
-    A stack that is not ``wired`` has no proxies, so `local`'s commands can start, repair and stop it.
+    If ``wired`` is false, the stack has no proxies, so the commands of `local` can start, repair and stop it.
     """
     shutil.copytree(snapshot(), folder, symlinks=True, dirs_exist_ok=True)
     stack = _stack(folder, wired=wired)
     old = json.loads((folder / "ports.json").read_text())
     _replace(folder, {str(old[name]): str(getattr(stack, name)) for name in PORTS})
-    # The build id is a digest of the configuration, and the configuration contains the ports.
+    # The build id is a digest of the configuration, which contains the ports.
     configured = json.loads((stack.project / ".chalice" / "config.json").read_text())["stages"][stack.stage]
     build = configured["environment_variables"].pop("CAFE_BUILD")
     _replace(folder, {build: project.digest(configured)})
@@ -215,19 +216,19 @@ def _replace(folder: Path, words: dict[str, str]) -> None:
 
 
 def _is_text(path: Path, content: bytes) -> bool:
-    """Returns whether the file is text. MariaDB files and packages never count as text."""
+    """Returns whether to treat the file as text. Database files and deployment packages never count as text."""
     return path.parent.parent.name != "database" and path.suffix != ".zip" and b"\0" not in content
 
 
 def _forget_checksums(path: Path) -> None:
-    """Removes the checksums of a changed S3 object, because clients would reject the object."""
+    """Removes the stored checksums of a changed S3 object, which would no longer match its content."""
     beside = path.with_name(path.name + ".meta.json")
     if beside.exists():
         beside.write_text(json.dumps({**json.loads(beside.read_text()), "checksums": {}}))
 
 
 class Faulty(System):
-    """The deployed system, and the faults that tests can inject."""
+    """The deployed system, with faults that tests can inject."""
 
     def __init__(self, stack: WiredStack, env: dict[str, str], wire: Wire, gate: Gate) -> None:
         super().__init__(stack, env)
@@ -263,11 +264,11 @@ class Faulty(System):
         raise AssertionError(f"no worker found for {call.name}")
 
     def kill_all(self, function: str) -> None:
-        """Kills all workers of ``function``."""
+        """Kills all worker processes of ``function``."""
         for worker in self.workers(function):
             with suppress(psutil.NoSuchProcess):
                 worker.kill()
-                # A worker that has not ended yet could get the next invocation.
+                # A worker that is still running could get the next invocation.
                 wait_for(lambda worker=worker: worker.status() == psutil.STATUS_ZOMBIE, "the worker's end")
 
     def workers(self, function: str) -> list[psutil.Process]:
@@ -283,7 +284,7 @@ class Faulty(System):
         return psutil.Process(self.stack.cloud.process.pid()).children(recursive=True)
 
     def restart_mysql(self) -> None:
-        """Kills the server and starts it again. Committed data survives."""
+        """Kills the MySQL server and starts it again. Committed data survives."""
         self.stack.database.process.stop(seconds=0)
         self.stack.database.start_process()
 
@@ -320,7 +321,7 @@ class Message:
 
 
 class Subscriber:
-    """A subscriber to all notifications and alarms. It also keeps repeated messages."""
+    """A subscriber to all notifications and alarms. The subscriber also keeps duplicate messages."""
 
     def __init__(self, system: Faulty) -> None:
         self._sqs = system.aws("sqs")
@@ -350,7 +351,7 @@ class Subscriber:
             return list(self._got)
 
     def about(self, text: str) -> Counter[str]:
-        """Counts the notifications about ``text``, grouped by key."""
+        """Counts the received notifications that contain ``text``, grouped by key."""
         return Counter(each.key for each in self.messages() if text in each.key + each.subject + each.text)
 
 

@@ -1,4 +1,4 @@
-"""The deployed system, as the tests use it: requests to the API, calls to AWS, and SQL."""
+"""Gives tests access to the deployed system through API requests, AWS calls and SQL."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from local.stack import Stack
 from tests.system.waiting import changed, wait_for
 
 ROOT = Path(__file__).parents[2]
-# The inventory's tables without constraints, as an existing database may have them.
+# These inventory tables have no constraints, like the tables in some existing databases.
 LOOSE_TABLES = """
     CREATE TABLE suppliers (id int auto_increment primary key, name varchar(255), address varchar(255),
         city varchar(255), state varchar(255), email varchar(255), phone varchar(100)) CHARSET {charset};
@@ -44,7 +44,7 @@ class Answer:
 
 
 class System:
-    """The deployed system. Its API requests have a manager's token, unless ``sent_by`` names another user."""
+    """The deployed system. API requests carry a manager's token, unless ``sent_by`` names another user."""
 
     def __init__(self, stack: Stack, env: dict[str, str]) -> None:
         self.stack = stack
@@ -55,7 +55,7 @@ class System:
         self._http = urllib3.PoolManager(timeout=30, retries=False)
 
     def aws(self, service: str) -> Any:
-        """Returns a client with an administrator's permissions."""
+        """Returns an AWS client with an administrator's permissions."""
         return boto3.client(
             service,
             endpoint_url=self.endpoint,
@@ -82,7 +82,7 @@ class System:
         url = path if "://" in path else self.env["CAFE_API_URL"] + path
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         sent = {"Content-Type": "application/json"} if data is not None else {}
-        # Only the API gets the token. A presigned link needs no token.
+        # The token is sent only to the API, because a presigned link needs no token.
         if self._sender and url.startswith((self.env["CAFE_API_URL"], self.env["REST_API_URL"])):
             sent["Authorization"] = self.stack.users.token(self._sender)
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -115,7 +115,10 @@ class System:
         return [n for n in found if about in n["message"] + n["subject"] and kind in (None, n["kind"])]
 
     def notification(self, about: str, kind: str | None = None) -> dict[str, Any]:
-        """Waits for a notification about ``about``. Most polls read only the newest page, because the inbox is long."""
+        """Waits for a notification that contains ``about``.
+
+        Most polls read only the newest page, because the inbox is long.
+        """
         looks = 0
 
         def look() -> bool:
@@ -145,7 +148,7 @@ class System:
     # --- AWS
 
     def invoke(self, function: str, event: Any) -> tuple[bool, Any]:
-        """Invokes a deployed function. Returns whether it succeeded, and its result or error."""
+        """Invokes a deployed function. Returns whether the function succeeded, and its result or error."""
         answer = self.aws("lambda").invoke(FunctionName=f"cafe-dev-{function}", Payload=json.dumps(event))
         return "FunctionError" not in answer, json.loads(answer["Payload"].read() or "null")
 
@@ -156,7 +159,7 @@ class System:
         return result
 
     def publish(self, subject: str, message: str, **attributes: str) -> None:
-        """Publishes a notification, bypassing the proxy."""
+        """Publishes a notification directly to the SNS topic."""
         values = {name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()}
         where = {"TopicArn": self.env["TOPIC_ARN"], "MessageAttributes": values}
         self.aws("sns").publish(**where, Subject=subject, Message=message)
@@ -194,7 +197,7 @@ class System:
 
     @cached_property
     def database(self) -> Database:
-        """Returns the database administrator's connection settings. No function has these permissions."""
+        """Returns the database administrator's connection settings. No Lambda function has these permissions."""
         return Database(
             self.env["DB_HOST"],
             int(self.env["DB_PORT"]),

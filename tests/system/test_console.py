@@ -1,4 +1,4 @@
-"""The console's page, as a browser loads it from `chalice local` and from API Gateway, below the stage's path."""
+"""Tests the console's page as a browser loads it from `chalice local` and from API Gateway."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def files(page: Answer) -> list[str]:
 
 
 def test_the_page_and_its_files_open_and_can_be_cached(system: System, address: str) -> None:
-    # Browsers keep the trailing slash, and people leave it out.
+    # The page must open with and without a trailing slash in its address.
     for url in (address, address + "/"):
         page = system.request("GET", url)
         assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     for url in (address + "/", *files(page)):
-        # This is a real browser's header. API Gateway considers only the header's first type.
+        # A real browser sends this Accept header, and API Gateway considers only its first type.
         answer = system.request("GET", url, Accept="image/avif,image/webp,*/*;q=0.8", Accept_Encoding="gzip, br")
         expected = (
             TYPES[url.rsplit(".", 1)[1]] if url.startswith(f"{address}/console/") else page.headers["Content-Type"]

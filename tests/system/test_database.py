@@ -1,4 +1,4 @@
-"""MySQL failures, as the functions' own connection reports them. Each failure raises its own error."""
+"""Tests the errors that the functions' database connection raises for MySQL failures."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def test_a_table_that_is_locked_too_long_is_unavailable(database: Database) -> N
 
 
 def rotated(system: System) -> AbstractContextManager[None]:
-    """Changes the password of the functions' user, and the secret, while the block runs."""
+    """While the block runs, changes the password of the functions' database user in MySQL and in Secrets Manager."""
     manager, arn = system.aws("secretsmanager"), system.env["DB_SECRET_ARN"]
     usual = manager.get_secret_value(SecretId=arn)["SecretString"]
 
@@ -79,13 +79,13 @@ def test_no_functions_environment_contains_the_password(system: System) -> None:
 
 
 def new_authority() -> trustme.CA:
-    """Returns a certificate authority that is named as RDS's for a region ``0``."""
+    """Returns a certificate authority with the name that RDS would use in a region called ``0``."""
     return trustme.CA(organization_name="Amazon RDS 0 Root CA")
 
 
 @dataclass(frozen=True)
 class TlsServer(local.Database):
-    """A separate server that accepts only TLS connections. Its certificate is for the host ``shown``."""
+    """A separate server that accepts only TLS connections. The server's certificate is for the host ``shown``."""
 
     authority: trustme.CA = field(default_factory=new_authority)
     shown: str = "127.0.0.1"
@@ -126,7 +126,7 @@ def cipher(place: Database) -> str:
 
 @pytest.fixture
 def as_rds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[trustme.CA], None]]:
-    """Makes the clients treat local servers as RDS servers in a region ``0`` with this authority."""
+    """Returns a function that makes the clients treat local servers as RDS servers with this certificate authority."""
 
     def as_rds(authority: trustme.CA) -> None:
         authority.cert_pem.write_to_path(tmp_path / "authorities.pem")
@@ -159,7 +159,7 @@ def test_an_rds_server_without_tls_is_refused(database: Database, as_rds: Callab
 
 
 def test_a_connection_is_encrypted_if_the_server_supports_it(tmp_path: Path, database: Database) -> None:
-    # The stack's own server has no certificate, and still accepts connections.
+    # The stack's MySQL server has no certificate, but it must still accept connections.
     assert cipher(database) == ""
     with tls_server(tmp_path) as encrypted:
         assert cipher(encrypted).startswith("TLS_")

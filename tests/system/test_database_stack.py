@@ -1,7 +1,9 @@
-"""The CloudFormation stack of a stage's own MySQL, on the local cloud: created, found unchanged, and removed.
+"""Tests the CloudFormation stack of a stage's own MySQL database.
 
-The local cloud only records a database, and starts no server. It does not support two of the template's resource kinds,
-so the tests remove them: separate security group rules, and the secret that RDS creates.
+The tests create the stack, check that a second deploy changes nothing, and remove the stack.
+
+The local AWS emulator only records the database cluster and starts no server. The emulator supports neither separate
+security group rules nor secrets that RDS creates, so the tests remove them from the template.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ LEFT_OUT = (
 
 
 class Account:
-    """The local cloud, to which a stage ``own`` is deployed."""
+    """The account in the local AWS emulator, with a deployed stage named ``own``."""
 
     def __init__(self, system: System, folder: Path) -> None:
         self.system = system

@@ -1,4 +1,4 @@
-"""Dead letters are listed with their reasons, put back once, and kept if putting them back fails."""
+"""Tests that dead letters are listed with their reasons, put back once, and kept if a redrive fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Deploys to the local stack: `chalice deploy` works by hand, and one deploy repairs everything that is missing."""
+"""Tests deploys to the local stack.
+
+`chalice deploy` also works when run manually, and one deploy restores everything that is missing.
+"""
 
 import os
 import subprocess
@@ -30,7 +33,7 @@ def test_chalice_deploy_works_by_hand_and_its_record_can_be_rebuilt_from_the_acc
     done = system.run("chalice", "deploy", "--stage", "dev")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Rest API URL" in done.stdout
-    # Chalice does not change the settings that it cannot make.
+    # `chalice deploy` must not change settings that Chalice does not support.
     assert mapping(system, "store_orders")["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     target = Target("dev", system.stack.project, True, {}, {})
     written = chalice_record.read(system.stack.project, "dev")

@@ -1,4 +1,4 @@
-"""``make dev``: a saved edit runs on every trigger, and a debugger can hold a function."""
+"""Tests ``make dev``. Every trigger runs a saved edit, and a debugger can pause a function."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_code_that_cannot_be_imported_is_shown_and_the_earlier_code_runs(dev: Te
     shown = dev.edit(
         "chalicelib/orders/store.py", "import hashlib\n", "import hashlibb\n", "No module named .hashlibb."
     )
-    assert "the code cannot be imported; the previous code keeps running" in shown
+    assert "the code cannot be imported, so the previous code keeps running" in shown
     assert re.search(r'^  File "chalicelib/orders/store.py", line \d+, in <module>$', shown, re.M)
     assert stored(dev.system, order(dev.system))
     dev.edit("chalicelib/orders/store.py", "import hashlibb\n", "import hashlib\n")
@@ -85,7 +85,7 @@ def test_a_breakpoint_holds_a_message_beyond_the_time_outs(dev: Terminal) -> Non
     dev.type("c")
     assert stored(system, order_id)
     shown = dev.shows(f"{order_id}  order announced", start)
-    # A second delivery would be stored already, and a time-out would be an error.
+    # A second delivery would log that the order is already stored, and a timeout would log an error.
     assert "already" not in shown
     assert "ERROR" not in shown
     dev.edit("chalicelib/orders/store.py", f"{READ}    breakpoint()\n", READ)
@@ -93,7 +93,7 @@ def test_a_breakpoint_holds_a_message_beyond_the_time_outs(dev: Terminal) -> Non
 
 @pytest.mark.long
 def test_a_debugger_stops_the_function_at_a_line_of_the_edited_file(dev: Terminal) -> None:
-    # The function's process starts with its first message.
+    # The first message starts the function's process, to which the debugger connects.
     assert stored(dev.system, order(dev.system))
     file = dev.code / "chalicelib/orders/store.py"
     line = file.read_text().partition(READ)[0].count("\n") + 1

@@ -1,4 +1,4 @@
-"""The history of a report's execution, state by state, and the notification of a failure."""
+"""Tests the history of a report's execution, state by state, and the notification about a failure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FAILURE = {"ExplainFailure", "NotifyFailure", "Failed", "Unannounced"}
 
 
 def reading(system: System) -> str:
-    """Starts a report. Returns its id while its first state is running."""
+    """Starts a report, waits until its first state is running, and returns the report's id."""
     report_id: str = system.post("/create_report")["reportId"]
     wait_for(lambda: states(system, report_id)["ReadInventory"]["status"] == "running", "ReadInventory")
     return report_id
@@ -78,6 +78,6 @@ def test_a_stopped_report_keeps_its_states_and_raises_an_alarm(system: System) -
     assert (stopped["ReadInventory"]["status"], stopped["ReadInventory"]["error"]) == ("failed", report["error"])
     assert stopped["RenderAndPresign"]["status"] == "skipped"
     assert "ABORTED" in system.notification(report_id, "alarm")["message"]
-    # The function still finishes its work, but the execution no longer shows that.
+    # The function still finishes its work, but the history of the stopped execution no longer changes.
     wait_for(lambda: logged(system, "read_inventory", report_id), "the end of the function")
     assert states(system, report_id) == stopped

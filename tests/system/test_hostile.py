@@ -1,4 +1,4 @@
-"""Malicious requests, strings and log lines, and a search for secrets in logs, errors and outputs."""
+"""Tests malicious requests, strings and log lines, and searches logs, errors and outputs for secrets."""
 
 from __future__ import annotations
 
@@ -32,9 +32,12 @@ SEED = 20261121
 def test_the_api_matches_its_description_for_any_request(
     system: System, tmp_path: Path, phases: str, examples: int
 ) -> None:
-    """Runs every schemathesis check on every route. The requests are always the same, so failures are repeatable."""
+    """Runs every check of the API fuzzer schemathesis on every route.
+
+    The fixed seed makes all requests and failures reproducible.
+    """
     program = Path(sys.executable).with_name("schemathesis")
-    # From a URL, schemathesis would skip the route that serves the description.
+    # If schemathesis loaded the description from its URL, it would skip the route that serves the description.
     description = tmp_path / "openapi.json"
     description.write_text(system.request("GET", "/openapi.json").text)
     done = subprocess.run(
@@ -50,7 +53,7 @@ def test_the_api_matches_its_description_for_any_request(
         check=False,
     )
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
-    # schemathesis tried every route, and did not stop when the server gave no response.
+    # schemathesis must have tested every route, even if the server did not respond to a request.
     operations = sum(len(methods) for methods in json.loads(description.read_text())["paths"].values())
     assert f"Tested: {operations}\n" in done.stdout
     assert int(re.findall(r"([0-9]+) generated", done.stdout)[0]) >= examples * operations
@@ -72,7 +75,8 @@ def api_log(system: System) -> Path:
     return system.stack.folder / "api" / "api.log"
 
 
-# Every kind of line end, an end of a JSON document, and terminal control codes. ``%s`` becomes a unique mark.
+# This string contains every kind of line end, the end of a JSON document, and terminal control codes. The test replaces
+# ``%s`` with a unique mark.
 FORGED = 'x\r\n{"level": "ERROR", "message": "%s"}\u2028%s\u2029%s\x85%s\x0b%s\x1b[2K\x1b[1A%s"}'
 
 
@@ -82,11 +86,12 @@ def test_no_foreign_string_can_forge_a_log_record(system: System) -> None:
     key = system.upload(f"photos/{text}", b"x")
     order = {"orderID": text, "customerID": text, "item": text, text: 1}
     assert system.request("POST", "/orders", order).status == 400
-    # A malformed message, as anybody who may write to the queue could send. Its first try makes no dead letter.
+    # Anyone with write access to the queue could send this malformed message. The first failed attempt does not create
+    # a dead letter.
     message = {"messageId": text, "receiptHandle": "r", "body": json.dumps({"placedAt": text, "note": None})}
     message |= {"attributes": {"ApproximateReceiveCount": "1"}, "eventSource": "aws:sqs", "messageAttributes": {}}
     system.invoke("store_orders", {"Records": [message]})
-    # An order may contain these strings.
+    # These strings are allowed in an order.
     texts = {"customerID": f"a\u2028{mark}\u2029", "item": f"\u2028{mark}", "note": f"a\n{{}}\n{mark}"}
     system.post("/orders", {"orderID": mark, **texts})
     system.request("GET", f"/orders/x%0D%0A{mark}%1B%5B2K%E2%80%A8", X_Forged=f"a\t{mark}")
@@ -137,14 +142,17 @@ def test_values_that_look_like_sql_are_imported_unchanged(system: System) -> Non
 
 
 def secrets(system: System) -> list[re.Pattern[str]]:
-    """Returns patterns that match all secrets. MiniStack's root keys are both `test`, which is no secret."""
+    """Returns patterns that match every secret of the stack.
+
+    MiniStack's root keys have no pattern, because both are `test` and not secret.
+    """
     patterns = [
         r"X-Amz-Signature=",
         r"X-Amz-Credential=",
         r"X-Amz-Security-Token",
         r"\bASIA[A-Z0-9]{16}",
         "aws_secret_acc",
-        # A token, or its header or claims.
+        # This pattern matches a JSON Web Token, its header or its claims.
         r"\beyJ[A-Za-z0-9_-]{20}",
     ]
     patterns += [re.escape(password) for password in system.stack.users.passwords.values()]
@@ -153,7 +161,7 @@ def secrets(system: System) -> list[re.Pattern[str]]:
 
 
 def test_no_log_error_or_execution_output_contains_a_secret(system: System) -> None:
-    """Runs flows while MySQL, AWS and clients cause errors."""
+    """The test runs flows while MySQL, AWS and clients cause errors."""
     began, mine, said_before = time.time(), new_id("secret"), api_log(system).stat().st_size
     system.post("/orders", {"orderID": mine, "customerID": "c", "item": "i"})
     system.notification(system.upload(f"inventory/{mine}.csv", "no inventory\n"))
@@ -199,5 +207,5 @@ def test_a_report_opens_only_with_its_link(system: System) -> None:
     address = report["url"].partition("?")[0]
     assert system.request("GET", report["url"]).status == 200
     assert system.request("GET", address).status == 403
-    # Nobody may list the bucket's contents.
+    # Requests without credentials must not list the bucket's contents.
     assert system.request("GET", address.partition("/inventory/")[0]).status == 403

@@ -1,4 +1,4 @@
-"""Imports inventories into a real MariaDB. Each test has its own database."""
+"""Tests imports of inventory files into a real MariaDB server. Each test has its own database."""
 
 import io
 import logging
@@ -24,7 +24,7 @@ KEY = "inventory/may.csv"
 
 
 class Cafe:
-    """The uploads flow with its collaborators: files, an empty inventory, and a list of published notifications."""
+    """The uploads flow with a real database, files in memory, and a list of published notifications."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -41,7 +41,7 @@ class Cafe:
         return record
 
     def get_object(self, **given: Any) -> dict[str, Any]:
-        """Responds as S3 does."""
+        """Returns a file in the format of S3's response."""
         return {"Body": io.BytesIO(self.files[given["Key"]])}
 
     @contextmanager
@@ -92,7 +92,7 @@ def test_an_import_is_stored_counted_and_announced_once_even_if_sns_is_down_at_f
         record = cafe.upload("Altura,arabica,Lima,1,d,1\nAltura,arabica,Cusco,1,d,2\nAltura,arabica,Puno,1,d,few\n")
         with pytest.raises(Unavailable):
             cafe.receive(record, publish=down)
-        # The result is already stored, so the retry does not need the file.
+        # The import's result is already stored, so the retry does not need the file.
         cafe.files.clear()
         for _ in range(2):
             cafe.receive(record)
@@ -140,7 +140,7 @@ def test_long_names_fit_and_names_that_differ_in_case_or_accent_are_different_be
     long = "咖" * 255
     cafe.receive(cafe.upload(f"Cafe,t,p,1,d,1\nCafé,t,p,1,d,2\ncafe,t,p,1,d,3\n{long},{long},{long},{long},{long},4\n"))
     assert [(row[0], row[5]) for row in cafe.inventory()] == [("Cafe", 1), ("Café", 2), ("cafe", 3), (long, 4)]
-    # The import keeps a supplier's other columns.
+    # The import must not change a supplier's other columns.
     assert cafe.query("SELECT city FROM suppliers WHERE name = 'Café'") == [("Lima",)]
 
 
@@ -245,7 +245,7 @@ def test_an_import_locks_only_its_own_suppliers_and_beans(cafe: Cafe) -> None:
 
 @pytest.fixture(params=["utf8mb4", "latin1"])
 def elsewhere(request: pytest.FixtureRequest, empty_database: Database) -> Cafe:
-    """Returns the flow on tables that already existed, whose collation ignores case."""
+    """Returns the uploads flow on another system's tables, whose collation ignores case."""
     cafe = Cafe(empty_database)
     for statement in split(LOOSE_TABLES.format(charset=request.param)):
         cafe.query(statement)

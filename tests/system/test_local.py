@@ -1,4 +1,4 @@
-"""The local stack's commands: start, status, env, user, logs and stop, and repairs after a crash."""
+"""Tests the commands of the local stack (start, status, env, user, logs and stop) and its repair after a crash."""
 
 import json
 import os
@@ -35,7 +35,7 @@ ALWAYS = {
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Starts a stack that tests may kill and must repair. The last test stops it."""
+    """Starts a stack whose processes tests may kill and must restart. The last test stops the stack."""
     stack = copied(tmp_path_factory.mktemp("stacks") / "a folder with spaces", wired=False)
     try:
         stack.resume()
@@ -51,7 +51,7 @@ def main(stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     def main(*arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["python -m local", *arguments])
         monkeypatch.setattr(Stack, "read", lambda: stack)
-        # The real function changes this process's environment, which other tests share.
+        # The real function would change this process's environment, which other tests share.
         monkeypatch.setattr(command, "keep_to_this_machine", lambda _: None)
         command.main()
         return capsys.readouterr().out
@@ -88,7 +88,7 @@ def works(stack: Stack) -> bool:
 
 
 def family(stack: Stack) -> list[psutil.Process]:
-    """Returns the stack's processes and their descendants, which stay in the sessions that the processes lead."""
+    """Returns the stack's processes and their descendants, which run in the same process sessions."""
     leaders, found = set(pids(stack).values()), []
     for process in psutil.process_iter():
         with suppress(ProcessLookupError):
@@ -132,7 +132,7 @@ def test_a_new_stack_works(stack: Stack) -> None:
 
 
 def test_all_processes_listen_only_on_this_machine(stack: Stack) -> None:
-    # The first flows have run, so functions' workers are included.
+    # An earlier test ran the flows, so the processes include the functions' workers.
     processes = family(stack)
     assert len(processes) > len(stack.processes)
 
@@ -149,7 +149,7 @@ def test_all_processes_listen_only_on_this_machine(stack: Stack) -> None:
 def test_the_file_to_source_sets_exactly_the_documented_variables_from_any_folder(stack: Stack, tmp_path: Path) -> None:
     found = sourced(stack, tmp_path, AWS_PROFILE="mine", AWS_SESSION_TOKEN="mine", no_proxy="mine")
 
-    # The shell's proxy must not be used for this machine.
+    # Requests to this machine must bypass the shell's HTTP proxy.
     assert (found.pop("no_proxy"), found.pop("NO_PROXY")) == ("127.0.0.1,localhost,mine", "127.0.0.1,localhost")
 
     outputs = json.loads((stack.project / "dev.outputs.json").read_text())
@@ -161,7 +161,7 @@ def test_the_file_to_source_sets_exactly_the_documented_variables_from_any_folde
     token = found.pop("CAFE_TOKEN")
     assert {name: found[name] for name in exported(found)} == stack.variables()
     assert found["DB_USER"] != found["DB_ADMIN_USER"]
-    # The token is a manager's, and differs each time the file is sourced.
+    # The token belongs to a manager and changes each time that a shell sources the file.
     asked = System(stack, stack.variables()).sent_by(None)
     assert asked.request("GET", "/reports", Authorization=token).status == 200
     assert sourced(stack, tmp_path)["CAFE_TOKEN"] != token
@@ -266,7 +266,7 @@ def test_an_interrupted_start_is_repaired_by_the_next(stack: Stack) -> None:
         "import sys; from pathlib import Path; from local.stack import Stack; api, aws, db = map(int, sys.argv[2:]);"
         "Stack(Path(sys.argv[1]), api_port=api, aws_port=aws, db_port=db).start()"
     )
-    # With MiniStack gone, starting again redeploys everything. The test interrupts it partway through.
+    # If MiniStack is not running, the next start deploys everything again. The test interrupts that deploy.
     kill(stack.cloud.process)
     arguments = [str(each) for each in (stack.folder, stack.api_port, stack.aws_port, stack.db_port)]
     with subprocess.Popen(
@@ -292,7 +292,7 @@ def test_an_interrupted_start_is_repaired_by_the_next(stack: Stack) -> None:
 def test_a_start_without_ministack_or_mariadb_deploys_everything_again(
     stack: Stack, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A short form of the repair, without the deploy. After this test the stack is empty."""
+    """This test of the repair replaces the slow deploy with a stub. After this test, the stack is empty."""
     before, processes = pids(stack), family(stack)
     kill(stack.processes[part])
     deployed = []
@@ -320,7 +320,7 @@ def test_stop_ends_all_processes_and_frees_the_ports(stack: Stack, main: Any) ->
     assert main("stop") == "  stopped: API, MiniStack, MariaDB\n"
 
     wait_for(lambda: not alive(processes), "the end of every process")
-    # A zombie's other threads can hold its sockets for a moment.
+    # A zombie process can hold its sockets for a moment, because its other threads are still ending.
     wait_for(lambda: all(map(is_free, (stack.api_port, stack.aws_port, stack.db_port))), "free ports")
     assert pids(stack) == {"API": None, "MiniStack": None, "MariaDB": None}
     assert not (stack.folder / "env").exists()

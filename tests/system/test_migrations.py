@@ -1,4 +1,7 @@
-"""Migrations on a real server. Each file runs once, despite failures, and another system's tables are adapted."""
+"""Tests database migrations on a real MySQL server.
+
+Each file runs once despite failures, and tables of another system are adapted.
+"""
 
 import re
 from collections.abc import Callable, Iterator
@@ -22,7 +25,7 @@ FIRST = "CREATE TABLE one (id INT);\n-- Its price; in cents.\nALTER TABLE one AD
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Returns a folder with the project's migrations and one more."""
+    """Returns a folder that contains the project's migrations and one additional migration."""
     for file in MIGRATIONS.glob("*.sql"):
         (tmp_path / file.name).write_text(file.read_text())
     (tmp_path / "0901_one.sql").write_text(FIRST)
@@ -85,7 +88,7 @@ def test_a_file_that_was_changed_after_it_ran_is_refused_unless_only_a_comment_c
     (folder / "0901_one.sql").write_text(FIRST.replace("INT", "BIGINT"))
     with pytest.raises(MigrationFailed, match=r"^0901_one\.sql"):
         run()
-    # A migration whose file is missing, as after a rollback, is ignored.
+    # A migration that ran earlier is ignored if its file no longer exists, as after a rollback.
     (folder / "0901_one.sql").unlink()
     assert run() == {"ran": [], "missing": []}
 
@@ -108,7 +111,10 @@ def test_a_migration_that_was_cut_off_anywhere_is_finished_by_the_next_run(
 
 @contextmanager
 def cut(connection: Any, word: str, done: bool) -> Iterator[None]:
-    """Cuts the connection before the statement of 0901 that contains ``word``, or after it if ``done``."""
+    """Raises ``Cut`` before the statement of migration 0901 that contains ``word``.
+
+    With ``done``, it raises ``Cut`` after that statement.
+    """
     query = connection.query
 
     def until(statement: str, *more: Any) -> Any:
@@ -207,7 +213,7 @@ def test_rows_that_prevent_a_key_stay_readable_and_are_reported_at_each_deploy(
 
 @pytest.fixture
 def functions(system: System, empty_database: Database) -> Iterator[Database]:
-    """Creates the functions' user for this database."""
+    """Creates a database user with the functions' permissions on this database."""
     user = replace(empty_database, user=empty_database.name, password="it's a \\ p%ssword")
     with clients.mysql(empty_database) as connection:
         grant_access(connection, user)

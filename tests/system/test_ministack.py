@@ -1,4 +1,4 @@
-"""Every patch of local/ministack is still needed, and has the effect that its docstring describes."""
+"""Tests that every patch in local/ministack is still needed and makes MiniStack behave like AWS."""
 
 import inspect
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ def test_with_its_patch_ministack_behaves_as_aws(patched: Emulator, name: str) -
 
 def test_another_version_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher, "version", lambda name: "1.6.0")
-    # The launcher checks the version first: patches import MiniStack, which is not installed in the tests' environment.
+    # The launcher checks the version before it imports MiniStack, which is not installed in the tests' environment.
     refused = r"^MiniStack 1\.6\.0 is installed, .* for 1\.5\.33: .*\.py says how to upgrade$"
     with pytest.raises(SystemExit, match=refused) as refusal:
         launcher.main()

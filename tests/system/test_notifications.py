@@ -1,4 +1,4 @@
-"""Flow 5: a subscriber receives only the kinds it asked for."""
+"""Tests flow 5, the notifications. A subscriber receives only the kinds of notifications that it requested."""
 
 import json
 import queue
@@ -16,7 +16,10 @@ Received = queue.Queue[dict[str, Any]]
 
 @pytest.fixture
 def subscriber() -> Iterator[tuple[str, Received]]:
-    """Serves an HTTP endpoint. Yields its address, and a queue of the messages posted to it."""
+    """Runs an HTTP server that accepts SNS messages.
+
+    Yields the server's URL, and a queue of the messages that it received.
+    """
     received = Received()
 
     class Handler(BaseHTTPRequestHandler):

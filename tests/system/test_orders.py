@@ -1,4 +1,7 @@
-"""Flow 2, end to end: REST -> SQS -> store_orders -> DynamoDB -> stream -> announce_orders -> SNS -> inbox."""
+"""Tests flow 2, the orders, from the API to the inbox.
+
+An order passes through SQS, store_orders, DynamoDB, its stream, announce_orders and SNS.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from tests.system.waiting import at_once
 
 
 def announced(system: System, about: str) -> Counter[str]:
-    """Counts the announcements of each order, in the notifications about one order or customer."""
+    """Counts how often each order is announced in the notifications that contain ``about``."""
     facts = [each["facts"] for each in system.notifications(about, "order")]
     return Counter(order_id for each in facts if each["outcome"] == "placed" for order_id in each["orderIDs"])
 
@@ -51,7 +54,7 @@ def test_an_order_sent_many_times_is_stored_and_announced_once(system: System) -
     answers = at_once(lambda: system.post("/orders", nameless, Idempotency_Key=key))
     assert answers == answers[:1] * 10
     assert system.request("POST", "/orders", nameless[:1], Idempotency_Key=key).status == 409
-    # Orders are announced in the order in which they were stored, so none follows the last order's.
+    # Orders are announced in the sequence in which they are stored, so the last order's announcement comes last.
     last = system.post("/orders", {"customerID": customer, "item": "Tea"})["orderID"]
 
     sent = {order["orderID"], last, *(each["orderID"] for each in answers[0]["orders"])}
@@ -61,7 +64,7 @@ def test_an_order_sent_many_times_is_stored_and_announced_once(system: System) -
 
 
 def test_the_alarm_about_dead_letters_reaches_the_inbox(system: System) -> None:
-    # MiniStack has no AWS/SQS metrics, so the test sets the alarm's state, which triggers the alarm's action.
+    # MiniStack has no AWS/SQS metrics. The test sets the alarm's state to trigger the alarm's action.
     reason = new_id("reason")
     alarm = {"AlarmName": "cafe-dev-orders-dead", "StateReason": reason}
     system.aws("cloudwatch").set_alarm_state(**alarm, StateValue="ALARM")
@@ -74,7 +77,7 @@ def test_the_alarm_about_dead_letters_reaches_the_inbox(system: System) -> None:
 
 
 def test_only_a_new_item_is_announced_whatever_it_contains(system: System) -> None:
-    """The item is written without the API, as a migration might do."""
+    """The test writes the item directly to DynamoDB, as a data migration might do."""
     order_id, last = new_id(), new_id()
     dynamodb, table = system.aws("dynamodb"), system.env["ORDERS_TABLE"]
     item = {

@@ -1,4 +1,4 @@
-"""The README's commands run as pasted, and everything that it names exists."""
+"""Tests that the README's commands run when pasted and that every name in the README exists."""
 
 import os
 import re
@@ -17,25 +17,26 @@ from local.processes import free_ports
 from tests.system.stack import copied
 from tests.system.system import ROOT, System, stored, wait_for
 
-# The README and its reference pages.
+# The tests read the README and its reference pages.
 PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "docs/api.md", "docs/configuration.md")}
 README = "\n".join(PAGES.values())
 BLOCKS = re.findall(r"^```bash\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 MAKEFILE = (ROOT / "Makefile").read_text()
 TEMPLATE = (ROOT / "infra" / "resources.yaml").read_text()
 
-# The pasted block calls this instead of curl. It is curl, and also prints each response's status to standard error.
+# Pasted blocks call this command instead of curl. The command runs curl and also prints each response's status to
+# standard error.
 TELLING_CURL = "command curl --silent --show-error --write-out '%{stderr}%{http_code}\\n'"
 STAND_IN = f"'{sys.executable}' '{ROOT / 'tests' / 'system' / 'curl.py'}'"
 
 
 def blocks(*programs: str) -> list[str]:
-    """Returns the blocks that call one of ``programs``, in the README's order."""
+    """Returns the README's code blocks that call one of ``programs``, in their original order."""
     return [block for block in BLOCKS if re.search(rf"^({'|'.join(programs)}) ", block, re.MULTILINE)]
 
 
 def paste(system: System, block: str) -> subprocess.CompletedProcess[str]:
-    """Runs the block in its own shell after ``source .local/env``, until a command fails."""
+    """Runs the block in a new shell after ``source .local/env``. The shell stops at the first failed command."""
     curl = TELLING_CURL if shutil.which("curl") else STAND_IN
     return system.run("bash", "-c", f'set -eo pipefail; curl() {{ {curl} "$@"; }}\n{block}')
 
@@ -45,7 +46,7 @@ def paste(system: System, block: str) -> subprocess.CompletedProcess[str]:
 
 def test_every_curl_example_works_as_pasted(system: System) -> None:
     for block in blocks("curl", "python"):
-        # The previous block's result may not exist yet, so a read that gets a 404 is repeated.
+        # The result of the previous block may not exist yet, so a block that gets a 404 is repeated.
         done = wait_for(partial(paste_in_time, system, block), f"a response to\n{block}")
         assert done
         assert done.returncode == 0, block + done.stdout + done.stderr
@@ -53,14 +54,14 @@ def test_every_curl_example_works_as_pasted(system: System) -> None:
         assert len(statuses) == len(re.findall(r"^curl ", block, re.MULTILINE)), block + done.stderr
         assert all(status.startswith("2") for status in statuses), block + done.stdout
 
-    # The results match the text around the commands.
+    # The results of the commands must match the README's description.
     assert system.ended("inventory-monday")["status"] == "SUCCEEDED"
     assert stored(system, "breakfast-1")["customerID"] == "table-4"
     assert "1 row imported" in system.notification("inventory/beans.csv", "upload")["message"]
 
 
 def paste_in_time(system: System, block: str) -> subprocess.CompletedProcess[str] | None:
-    """Returns None if a result does not exist yet."""
+    """Runs the block, but returns None if a request got a 404 because a result does not exist yet."""
     done = paste(system, block)
     return None if re.search(r"^404$", done.stderr, re.MULTILINE) else done
 
@@ -92,12 +93,12 @@ def test_every_chalice_command_works_as_typed(throwaway: System) -> None:
 
 
 def serves(system: System, block: str) -> None:
-    """Runs ``chalice local`` until it responds. The port is a free one, because the README's may be in use."""
+    """Runs ``chalice local`` until it responds. The test uses a free port, because the README's port may be in use."""
     [port] = free_ports(1)
     command, replaced = re.subn(r"(?<=--port )\d+", str(port), block)
     assert replaced == 1, block
     shell = ["bash", "-c", f"source '{system.stack.folder / 'env'}'\n{command}"]
-    # The shell gets its own session, because `chalice local` starts a second process that watches for changes.
+    # The shell runs in its own session, because `chalice local` starts a second process that must also be killed.
     clean = {name: os.environ[name] for name in ("PATH", "HOME")}
     with subprocess.Popen(shell, cwd=ROOT, env=clean, start_new_session=True) as process:
         try:
@@ -138,7 +139,7 @@ def test_every_file_that_the_readme_names_exists() -> None:
     named = names(rf"`({tracked})`") | names(r'src(?:set)?="([^"]+)"')
     for page, text in PAGES.items():
         named |= {str(Path(page).parent / link) for link in names(r"\]\((?!https?:)([^)#]+)\)", text)}
-    # Three columns of the table of flows name files relative to a folder.
+    # In the README's table of flows, three columns name files relative to a folder.
     for folder, column in (("chalicelib", 3), ("infra", 4), ("tests", 5)):
         cells = [line.split("|")[column] for line in section("Where things are").splitlines() if line[:2] == "| "]
         named |= {f"{folder}/{name}" for name in names(r"`([\w/]+/|[\w./]+\.\w+)`", "\n".join(cells[1:]))}

@@ -1,6 +1,6 @@
-"""Rotates the functions' password on the real server, with the deployed function.
+"""Tests the rotation of the functions' database password on the real server with the deployed function.
 
-The local cloud never calls a rotation function, so the tests send AWS's events for the four steps.
+The local AWS emulator never calls a rotation function, so the tests send the events of the four rotation steps.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Rotation:
         self.system = system
         self.secrets = system.aws("secretsmanager")
         self.arn = system.env["DB_SECRET_ARN"]
-        # The token is as long as version ids on AWS.
+        # This version id has the same length as version ids on AWS.
         self.version = secrets.token_hex(16)
 
     def secret(self, **which: str) -> str:
@@ -54,7 +54,7 @@ def rotation(system: System) -> Iterator[Rotation]:
     before = rotation.secret()
     yield rotation
     rotation.secrets.put_secret_value(SecretId=rotation.arn, SecretString=before)
-    # `migrate` sets the database user's password to the secret's.
+    # The function `migrate` copies the password from the secret to the database user.
     system.call("migrate", {})
     system.sql("DROP USER IF EXISTS 'cafe_functions_clone'@'%%'")
 
@@ -87,7 +87,8 @@ def test_the_functions_work_after_every_step_of_a_rotation(rotation: Rotation) -
     for step in STEPS:
         rotation.run([step])
         system.call("read_inventory", {"reportId": "rotation"})
-    # A fresh process, which has not read the secret yet, must also work. A changed environment starts such a process.
+    # A new process that has not read the secret yet must also work. Updating the function's configuration starts a new
+    # process.
     lambda_, name = system.aws("lambda"), "cafe-dev-read_inventory"
     variables = lambda_.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
     lambda_.update_function_configuration(FunctionName=name, Environment={"Variables": variables})

@@ -1,4 +1,4 @@
-"""Sign-in at `chalice local`, and at the local cloud's API Gateway with the deployed authorizer."""
+"""Tests sign-in at `chalice local`, and at the local AWS emulator's API Gateway with the deployed authorizer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def new_person(system: System, *groups: str) -> Person:
 
 @pytest.fixture(params=FRONTS)
 def front(request: pytest.FixtureRequest, system: System) -> str:
-    """Returns the address of `chalice local` or of the API Gateway."""
+    """Returns the address of `chalice local` or of API Gateway."""
     return system.env[request.param]
 
 
@@ -77,7 +77,7 @@ def test_a_string_that_is_not_an_id_token_of_this_pool_is_refused(system: System
 
 
 def test_a_response_that_api_gateway_caches_opens_no_other_route(system: System, front: str) -> None:
-    """API Gateway caches the authorizer's response for a token, and checks each route against it."""
+    """API Gateway caches the authorizer's response for a token, and checks each route against the cached response."""
     token = new_person(system, STAFF).id_token
     found = [ask(system, front + path, token).status for path in ("/orders", "/reports") * 3]
     assert found == [200, 403] * 3

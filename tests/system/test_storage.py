@@ -1,4 +1,7 @@
-"""Flow 4, end to end: state machine -> measure_buckets -> S3 or CloudWatch -> SNS -> inbox."""
+"""Tests flow 4, the storage report, from the state machine to the inbox.
+
+The function measure_buckets reads sizes from S3 or CloudWatch.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from tests.system.system import System, new_id
 
 @pytest.fixture
 def bucket(system: System) -> Iterator[str]:
-    """Creates a bucket with two objects, 1,000,000 bytes in total. Only this test uses the bucket."""
+    """Creates a bucket with two objects, 1,000,000 bytes in total. No other test uses this bucket."""
     s3, name = system.aws("s3"), new_id("bucket")
     s3.create_bucket(Bucket=name)
     objects = {"flat": b"x" * 12_345, "deep/er/object": b"y" * 987_655}
@@ -28,7 +31,7 @@ def bucket(system: System) -> Iterator[str]:
 
 
 def measured(summary: dict[str, Any], bucket: str) -> tuple[int, int | None]:
-    """Returns a bucket's bytes and number of objects, after checking the total of all buckets."""
+    """Checks the total size of all buckets. Returns the size in bytes and the number of objects of one bucket."""
     assert summary["totalBytes"] == sum(each["bytes"] for each in summary["buckets"])
     [found] = [each for each in summary["buckets"] if each["name"] == bucket]
     return found["bytes"], found["objects"]
@@ -69,7 +72,7 @@ def test_a_storage_report_can_be_started_by_hand_with_an_empty_input(system: Sys
 
 
 def test_too_much_work_for_one_function_is_split_into_shares_and_added_up(system: System, bucket: str) -> None:
-    """The first function gets no time to measure alone, so it splits all buckets into shares."""
+    """With ``aloneSeconds`` set to 0, the first function measures no bucket and divides all buckets into shares."""
     name = start(system, "storage", '{"aloneSeconds": 0}')
     report = system.ended(name)
     assert report["status"] == "SUCCEEDED", report["error"]

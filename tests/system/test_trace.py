@@ -1,4 +1,4 @@
-"""A request's id reaches the inbox, and ``make trace`` finds every log record with that id."""
+"""Tests that a request's id reaches the inbox and that ``make trace`` finds every log record with that id."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Trace = Callable[[str], list[str]]
 
 @pytest.fixture
 def trace(system: System, capsys: pytest.CaptureFixture[str]) -> Trace:
-    """Returns a function that returns the lines of ``make trace``, without their times."""
+    """Returns a function that runs ``make trace`` and returns its lines without their times."""
 
     def lines(identifier: str) -> list[str]:
         capsys.readouterr()
@@ -36,7 +36,7 @@ def kept(system: System, correlation_id: str) -> list[dict[str, Any]]:
 
 
 def names(lines: list[str]) -> set[tuple[str, str]]:
-    """Returns each line's writer and message."""
+    """Returns the source and the message of each line."""
     return {(source, rest.strip().split("  ")[0]) for source, _, rest in (line.partition(" ") for line in lines)}
 
 
@@ -72,7 +72,7 @@ def test_a_report_can_be_traced_to_the_inbox_by_its_id_or_the_requests(system: S
         ("record_notification", "notification kept"),
     }
     wait_for(lambda: names(trace(report["reportId"])) >= expected, "the last line about the report")
-    # Each request for the report adds a line about its link.
+    # Each request for the report adds a log line about the report's link.
     assert names(trace(report["reportId"])) - {("API", "link made")} == expected
     assert names(trace(request_id)) - {("API", "link made")} == expected
     [entry] = kept(system, request_id)

@@ -1,4 +1,4 @@
-"""Upload links: the API returns a link, with which S3 accepts one file and nothing else."""
+"""Tests upload links. The API returns a link with which S3 accepts only the intended upload."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ def offered(system: System, **body: Any) -> Link:
 
 
 def send(link: Link, content: bytes, *, without: str = "", origin: str | None = None, **fields: str) -> Answer:
-    """Sends the form as a browser does, with changed ``fields`` and ``without`` one field."""
+    """Sends the upload form as a browser does.
+
+    ``fields`` replaces form fields, and ``without`` names a field to omit.
+    """
     form: list[Any] = [(name, value) for name, value in {**link["fields"], **fields}.items() if name != without]
     form.append(("file", ("beans.csv", content, "text/csv")))
     headers = {"Origin": origin} if origin else {}
@@ -69,7 +72,7 @@ def test_a_link_accepts_no_other_type_and_no_other_key(system: System) -> None:
     for key in (f"inventory/{other}", link["key"] + ".html", f"photos/{other}"):
         refused(send(link, b"x", key=key), 403, "AccessDenied")
         assert not exists(system, key)
-    # A link grants no other permission either, such as making the file public.
+    # An upload link does not allow making the file public.
     refused(send(link, b"x", acl="public-read"), 403, "AccessDenied")
     assert not exists(system, link["key"])
 

@@ -1,4 +1,7 @@
-"""Flow 3, end to end: a file in the bucket -> receive_upload -> CloudWatch Logs, MySQL, SNS -> inbox."""
+"""Tests flow 3, the uploads, from the bucket to the inbox.
+
+The function receive_upload writes to CloudWatch Logs and MySQL, and publishes to SNS.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def test_an_inventory_is_logged_imported_and_announced_with_its_bad_rows(system:
 def test_a_key_with_any_characters_is_found(system: System, part: str) -> None:
     name = new_id("Supplier")
     uploaded = system.upload(f"inventory/{name} {part}.csv", HEADER + f"{name},x,y,1,,3\n")
-    # The notification shows unprintable characters as escapes.
+    # The notification shows unprintable characters as escape sequences.
     system.notification(uploaded if uploaded.isprintable() else json.dumps(uploaded), "upload")
     assert stock(system, name) == {"y": 3}
 

@@ -1,4 +1,4 @@
-"""Waits for other processes, makes simultaneous calls, and changes values temporarily."""
+"""Helpers that wait for other processes, make simultaneous calls, and change values temporarily."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-# The time limit is generous, because a slow machine must not fail the tests.
+# The time limit is generous, so that the tests also pass on a slow machine.
 SECONDS = 60
 
 Found = TypeVar("Found")
@@ -37,7 +37,7 @@ def changed(change: Callable[[Any], object], usual: Any, to: Any) -> Iterator[No
 
 
 def at_once(call: Callable[..., Found], *arguments: Any, times: int = 10) -> list[Found]:
-    """Makes ``times`` simultaneous calls, and cycles through the ``arguments``, one per call.
+    """Makes ``times`` simultaneous calls. Each call gets the next of the ``arguments``, which repeat as needed.
 
     Returns the results in the order of the calls.
     """

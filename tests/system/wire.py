@@ -1,6 +1,6 @@
-"""A proxy between the local AWS and all its clients, which injects faults.
+"""A proxy between the local AWS emulator and its clients that can inject faults.
 
-It streams bytes in both directions, and keeps the headers that the client signed.
+The proxy streams bytes in both directions, and keeps the headers that the client signed.
 """
 
 from __future__ import annotations
@@ -39,11 +39,14 @@ class Reply:
 
 
 class Cut(Exception):
-    """Ends the connection without a response."""
+    """Raised to end a connection without a response."""
 
 
 class Exchange:
-    """A call in progress. A fault decides whether the call reaches AWS, and which response the client gets."""
+    """An AWS call that the proxy is handling.
+
+    A fault decides whether the call reaches AWS, and which response the client gets.
+    """
 
     def __init__(self, call: Call, send: Callable[[], Reply], send_changed: Callable[[bytes], bytes]) -> None:
         self.call = call
@@ -51,20 +54,20 @@ class Exchange:
         self._send_changed = send_changed
 
     def forward(self) -> Reply:
-        """Sends the call to AWS, and returns the response while it is still arriving."""
+        """Sends the call to AWS, and returns the response as a stream."""
         return self._send()
 
     def forward_whole(self) -> tuple[Reply, bytes]:
-        """Sends the call to AWS, and returns the response with its whole body."""
+        """Sends the call to AWS, and returns the response with its complete body."""
         reply = self.forward()
         body = b"".join(reply.body)
         reply.close()
         return reply, body
 
     def forward_changed(self, body: Any) -> bytes:
-        """Sends another body to AWS, and returns the response's body.
+        """Sends the call to AWS with a different body, and returns the body of the response.
 
-        The caller's signature does not match that body, so the proxy signs the call as an administrator.
+        The caller's signature does not match the new body, so the proxy signs the call as an administrator.
         """
         return self._send_changed(json.dumps(body).encode())
 
@@ -74,10 +77,10 @@ Fault = Callable[[Exchange], Reply]
 
 @dataclass
 class Rule:
-    """A fault, and the calls that it applies to: calls whose name matches ``operation``.
+    """A rule applies a fault to the calls whose name matches the regular expression ``operation``.
 
-    It can be limited to the ``first`` calls, to every ``every``-th call, or to a random ``share``. ``seen`` counts the
-    matching calls, and ``met`` those that the fault applied to.
+    A rule can apply to only the ``first`` calls, to one in ``every`` calls, or to a random ``share`` of the calls.
+    ``seen`` counts all matching calls, and ``met`` counts the calls to which the fault was applied.
     """
 
     operation: str
@@ -110,7 +113,10 @@ class Rule:
 
 
 class Wire(ThreadingMixIn, TCPServer):
-    """The proxy, on 127.0.0.1. ``callers`` maps access keys to the names of their owners."""
+    """The proxy server, which listens on 127.0.0.1.
+
+    ``callers`` maps each access key to the name of the caller that uses it.
+    """
 
     daemon_threads = True
     block_on_close = False
@@ -132,7 +138,7 @@ class Wire(ThreadingMixIn, TCPServer):
         self._thread.join()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Records errors in test code. Clients may disconnect at any time, so those errors are ignored."""
+        """Records errors in test code, but ignores connection errors, because clients may disconnect at any time."""
         error = sys.exception()
         if not isinstance(error, (Cut, ConnectionError, TimeoutError, HTTPException)):
             self.errors.append(error)
@@ -141,7 +147,8 @@ class Wire(ThreadingMixIn, TCPServer):
     def fault(self, operation: str, fault: Fault, **options: Any) -> Iterator[Rule]:
         """Applies a fault to calls while the block runs. ``options`` are fields of ``Rule``.
 
-        At the end it waits until the fault has applied to enough calls. Otherwise the test would prove nothing.
+        At the end, the method waits until the fault has been applied to enough calls. A test whose fault never occurs
+        would prove nothing.
         """
         rule = Rule(operation, fault, **options)
         self.rules.append(rule)
@@ -200,7 +207,8 @@ class _Connection(StreamRequestHandler):
         rule = next((rule for rule in self.server.rules if rule.meets(call)), None)
         reply = rule.fault(Exchange(call, send, send_changed)) if rule else send()
         if not sent:
-            for _ in body:  # a client reads the response only after it has sent its whole request
+            # Clients read the response only after they have sent the whole request.
+            for _ in body:
                 pass
         try:
             self._answer(method, reply)
@@ -228,7 +236,7 @@ class _Connection(StreamRequestHandler):
 
 
 def _body(file: BinaryIO, headers: Message) -> Iterator[bytes]:
-    """Yields the parts of a request's body."""
+    """Yields the body of a request in parts."""
     if headers.get("Transfer-Encoding", "").lower() == "chunked":
         while size := int(file.readline().split(b";")[0], 16):
             yield file.read(size)

@@ -1,4 +1,4 @@
-"""MySQL's response to a query, encoded as wire-protocol packets."""
+"""Encodes MySQL's response to a query as packets of the wire protocol."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def packet(body: bytes, number: int = 0) -> bytes:
 
 
 def packets(rows: Iterable[Row], last: bytes | None = END) -> Iterator[bytes]:
-    """Yields one packet per row, then ``last``. None for ``last`` stands for a lost connection."""
+    """Yields one packet per row, then ``last``. If ``last`` is None, the connection is lost after the rows."""
     number = 0
     for number, row in enumerate(rows, 1):
         yield packet(b"".join(map(_with_length, row)), number)
@@ -40,9 +40,10 @@ def packets(rows: Iterable[Row], last: bytes | None = END) -> Iterator[bytes]:
 
 
 class Connection:
-    """A PyMySQL connection with one unread response; ``rest`` iterates over the rows that are still to be sent.
+    """Fakes a PyMySQL connection with one unread response.
 
-    The response ends with ``last``; None stands for a lost connection.
+    The attribute ``rest`` iterates over the rows that are not yet sent. The response ends with ``last``, or with a lost
+    connection if ``last`` is None.
     """
 
     def __init__(self, rows: Iterable[Row], last: bytes | None = END, block_bytes: int = BLOCK_BYTES) -> None:

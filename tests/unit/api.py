@@ -1,4 +1,4 @@
-"""The app with the unit tests' settings, a client for its API, and API Gateway events."""
+"""Imports the app with the unit tests' settings, and provides a client for its API and API Gateway events."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from chalice.test import Client, HTTPResponse
 from tests.unit.cloud import ENVIRONMENT
 from tests.unit.signing import Pool
 
-# The app reads its settings on import, and other tests in this process use a different environment.
+# Importing the app reads its settings, so the environment must contain the unit tests' settings during the import.
 with patch.dict(os.environ, ENVIRONMENT):
     import app  # noqa: F401
 
 
 class Api:
-    """Chalice's test client, sending JSON bodies and a manager's token."""
+    """Wraps Chalice's test client, and sends JSON bodies and a manager's token."""
 
     def __init__(self, client: Client, pool: Pool) -> None:
         self.client = client
@@ -27,11 +27,11 @@ class Api:
         self.headers = {"authorization": pool.token("mia", "managers")}
 
     def sent_by(self, name: str, *groups: str) -> Api:
-        """Returns the same API, called with another person's token."""
+        """Returns a client for the same API that sends another person's token."""
         return self.with_token(self.pool.token(name, *groups))
 
     def with_token(self, token: str | None) -> Api:
-        """Returns the same API, called with this Authorization header, or with none."""
+        """Returns a client for the same API that sends this Authorization header, or none."""
         other = Api(self.client, self.pool)
         other.headers = {"authorization": token} if token is not None else {}
         return other
@@ -40,7 +40,7 @@ class Api:
         return self.client.http.get(path, headers={**self.headers, **headers})
 
     def post(self, path: str, body: Any = b"", **headers: str) -> HTTPResponse:
-        """Sends bytes unchanged, and any other ``body`` as JSON."""
+        """Posts ``body``, unchanged if it is bytes, and as JSON otherwise."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         sent = {"content-type": "application/json", **self.headers, **headers}
@@ -80,5 +80,5 @@ def gateway_event(method: str = "GET", resource: str = "/", **fields: Any) -> di
 
 
 def request(path: str = "/", **fields: Any) -> Request:
-    """Returns the request that a view receives for this path."""
+    """Returns the Chalice request that a view function receives for this path."""
     return Request(gateway_event("POST", "/orders", context={"path": path}, **fields), None)

@@ -1,4 +1,4 @@
-"""An AWS account with buckets for the storage report's tests."""
+"""Provides a mocked AWS account with buckets for the storage report's tests."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from botocore.config import Config
 from chalicelib.storage import crew, measure, report
 from chalicelib.storage.measurement import Measurement
 
-# All tests share this session, because loading botocore's service models is slow.
+# All tests share one boto3 session, because loading botocore's service models is slow.
 SESSION = boto3.Session(aws_access_key_id="testing", aws_secret_access_key="testing")
 NOW = datetime(2026, 11, 21, 3, 30, tzinfo=UTC)
 
 
 class Account:
-    """An account's clients, one per service and region, and helpers that fill the account."""
+    """Holds an account's AWS clients, one per service and region, and fills the account with data."""
 
     def __init__(self) -> None:
         self.clients: dict[tuple[str, str], Any] = {}
@@ -44,7 +44,7 @@ class Account:
             s3.put_object(Bucket=name, Key=f"{number:05}", Body=b"x" * size)
 
     def figure(self, bucket: str, storage_type: str, day: datetime, size: int, region: str = "us-east-1") -> None:
-        """Adds a bucket's size on one day to CloudWatch."""
+        """Publishes a bucket's size on one day as a CloudWatch metric."""
         names = {"BucketName": bucket, "StorageType": storage_type}
         datum = {
             "MetricName": "BucketSizeBytes",
@@ -103,7 +103,7 @@ class Account:
 
 
 class Body(BytesIO):
-    """A response body that botocore can read."""
+    """Holds a response body in the form that botocore reads."""
 
     def stream(self, **_: Any) -> Iterator[bytes]:
         yield self.read()

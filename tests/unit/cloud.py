@@ -1,4 +1,4 @@
-"""The unit tests' mocked AWS, whose resources have the names in ``ENVIRONMENT``."""
+"""Mocks AWS for the unit tests, with the resource names in ``ENVIRONMENT``."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SERVICES = ("dynamodb", "sqs", "s3", "sns", "stepfunctions")
 
 @cache
 def _maker(service: str) -> Any:
-    """Returns a separate client for creating resources, because the app's own may be stubbed."""
+    """Returns a separate client for creating resources, because a test may stub the app's own client."""
     return boto3.client(service, region_name=REGION, aws_access_key_id="testing", aws_secret_access_key="testing")
 
 
@@ -70,12 +70,12 @@ def _resources() -> dict[str, Any]:
 
 
 class Aws:
-    """The app's own clients, in a mocked AWS. A resource is created when a call first names it."""
+    """Gives tests the app's own clients in a mocked AWS. A resource is created when a call first uses its name."""
 
     def __init__(self, hooks: ExitStack) -> None:
         self._hooks = hooks
         self._lock = threading.Lock()
-        # The functions that create the missing resources, keyed by the resource's name in calls.
+        # Maps the name of each resource that does not exist yet to the function that creates it.
         self._missing: dict[str, Callable[[], Any]] = {ENVIRONMENT["TOPIC_ARN"]: self._make_topic}
         for table in ("Orders", "Notifications", "Requests"):
             self._missing[ENVIRONMENT[f"{table.upper()}_TABLE"]] = lambda table=table: self._make_table(table)
@@ -97,7 +97,7 @@ class Aws:
                     self._make(name)
 
     def _make(self, name: str) -> None:
-        # Other threads' calls wait until the resource exists.
+        # The lock makes calls in other threads wait until the resource exists.
         with self._lock:
             if name in self._missing:
                 self._missing.pop(name)()
@@ -122,7 +122,7 @@ class Aws:
         _maker("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=f"arn:aws:sqs:{REGION}:{ACCOUNT}:inbox")
 
     def queued(self) -> list[dict[str, Any]]:
-        """Receives all orders in the queue."""
+        """Receives and returns all orders in the orders queue."""
         return self.drain(ENVIRONMENT["ORDERS_QUEUE_URL"])
 
     def published(self) -> list[dict[str, Any]]:
@@ -155,7 +155,7 @@ class Aws:
         return items
 
     def execution(self, report_id: str) -> Any:
-        """Returns moto's execution. moto starts it but never runs it, so a test sets the outcome."""
+        """Returns a report's execution in moto. Because moto never runs an execution, a test sets the outcome."""
         machines = get_backend("stepfunctions")[ACCOUNT][REGION].state_machines
         return next(each for machine in machines for each in machine.executions if each.name == report_id)
 
@@ -175,7 +175,7 @@ class Aws:
         return seen
 
     def hook(self, client: Any, event: str, handler: Callable[..., Any]) -> None:
-        """Registers a handler until the test ends, because the clients outlive the test."""
+        """Registers a botocore event handler until the test ends, because tests share the clients."""
         client.meta.events.register(event, handler)
         self._hooks.callback(client.meta.events.unregister, event, handler)
 

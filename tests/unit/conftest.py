@@ -1,4 +1,4 @@
-"""The unit tests' fixtures: the app, the mocked AWS, the log, and a blocked network."""
+"""Defines the unit tests' fixtures: the app, the mocked AWS, the log, and a blocked network."""
 
 import io
 import os
@@ -19,7 +19,8 @@ from tests.unit.cloud import ROOT, Aws
 from tests.unit.logged import log_handler
 from tests.unit.signing import REGION, Pool
 
-# The short profile tries the same few examples in every run. Without deadlines, slow machines pass too.
+# The ``short`` profile tests the same few examples in every run. The profiles have no deadline, so that slow machines
+# pass too.
 hypothesis.settings.register_profile("short", derandomize=True, deadline=None, max_examples=30, database=None)
 hypothesis.settings.register_profile("long", deadline=None, max_examples=300)
 hypothesis.settings.load_profile("long" if os.environ.get("CAFE_FUZZ") == "long" else "short")
@@ -36,7 +37,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_account(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hides a sourced ``.local/env`` and the developer's AWS account from the tests."""
+    """Hides the developer's AWS settings, including a sourced ``.local/env``, from the tests."""
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
@@ -46,7 +47,7 @@ def no_account(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="package", autouse=True)
 def own_clients() -> Iterator[None]:
-    """Lets these tests share clients, which are slow to create, but not with tests that use another AWS."""
+    """Clears the shared AWS clients before and after the unit tests, because other tests use other endpoints."""
     clients.aws.cache_clear()
     yield
     clients.aws.cache_clear()
@@ -60,21 +61,21 @@ def aws() -> Iterator[Aws]:
 
 @pytest.fixture
 def account() -> Iterator[Account]:
-    """A mocked AWS account that starts without buckets."""
+    """Yields a mocked AWS account that starts without buckets."""
     with mock_aws():
         yield Account()
 
 
 @pytest.fixture
 def s3(account: Account) -> Any:
-    """An S3 client that no other test shares, with a bucket for reports."""
+    """Returns a new S3 client for one test, and creates a bucket for reports."""
     account.bucket("cafe-test-reports")
     return account.s3
 
 
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pool]:
-    """A user pool whose keys the app has not fetched yet."""
+    """Yields a fake user pool whose keys the app has not fetched yet."""
     pool = Pool()
     monkeypatch.setattr(sign_in, "fetch", pool.fetch)
     sign_in.keys_of.cache_clear()

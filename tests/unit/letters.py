@@ -1,4 +1,4 @@
-"""Dead letters of every shape."""
+"""Builds dead letters in every format that the project can receive."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ORDER = Order("o-1", "Zoë", (Item("Lima", 1),), "a secret note", "2026-11-21T03
 
 
 def read(message: dict[str, Any], queue: str) -> Letter:
-    """Returns the dead letter in a message from one of the two queues."""
+    """Parses the dead letter in a message from one of the two dead-letter queues."""
     return read_order(message) if queue == DEAD else read_failure(message, ORIGINS)
 
 
@@ -37,7 +37,7 @@ def message(body: Any, number: int = 1, **attributes: str) -> dict[str, Any]:
 def invocation(function: str, payload: Any, error: Any = None, **context: Any) -> dict[str, Any]:
     """Returns Lambda's failure record for an event that a function could not process.
 
-    https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
+    See https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
     """
     return {
         "version": "1.0",
@@ -123,5 +123,5 @@ NOT_STARTED = {
 
 
 def lost(function: str, payload: Any, **context: Any) -> dict[str, Any]:
-    """Returns the dead letter for an event that a function could not process."""
+    """Returns a dead letter that contains Lambda's failure record for an event."""
     return message(invocation(function, payload, **context))

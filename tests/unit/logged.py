@@ -1,4 +1,4 @@
-"""Helpers that read the functions' log."""
+"""Provides helpers that read the functions' log."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pythonjsonlogger.json import JsonFormatter
 
 
 def log_handler() -> logging.Handler:
-    """Returns the functions' own handler; pytest adds others to capture the records."""
+    """Returns the functions' own log handler, without the handlers that pytest adds."""
     (handler,) = (each for each in logging.getLogger("cafe").handlers if isinstance(each.formatter, JsonFormatter))
     return handler
 
 
 def records(lines: io.StringIO, message: str | None = None) -> list[dict[str, Any]]:
-    """Returns the log records, or only those with this message."""
+    """Returns all log records, or only the records with this message."""
     logged = [json.loads(line) for line in lines.getvalue().split("\n")[:-1]]
     return [each for each in logged if message in (None, each["message"])]

@@ -1,4 +1,4 @@
-"""Notifications as SNS delivers them, and helpers that store and list them."""
+"""Provides notifications as SNS delivers them, and helpers that store and list notifications."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def attributes(**values: str) -> dict[str, dict[str, str]]:
 
 
 def sent(number: int = 1, moment: datetime = NOW, **fields: Any) -> dict[str, Any]:
-    """Returns one record of an SNS event, leaving out fields that are None."""
+    """Returns one record of an SNS event, without the fields that are None."""
     sns = {
         "Type": "Notification",
         "MessageId": f"m-{number}",

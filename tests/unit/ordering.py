@@ -1,4 +1,4 @@
-"""Orders, and the SQS messages that carry them."""
+"""Provides orders, and SQS messages that contain orders."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -36,13 +36,13 @@ def message(text: str, number: int = 1, received: int = 1) -> dict[str, Any]:
 
 
 def messages(*given: Order | str) -> dict[str, Any]:
-    """Returns an SQS event with the messages m-1, m-2 and so on."""
+    """Returns an SQS event whose messages have the ids ``m-1``, ``m-2`` and so on."""
     texts = [each if isinstance(each, str) else each.to_json() for each in given]
     return {"Records": [message(text, number) for number, text in enumerate(texts, 1)]}
 
 
 def store(aws: Aws, event: dict[str, Any], publish: Callable[[Notification], None] | None = None) -> list[str]:
-    """Runs store_orders, and returns the ids of the messages that failed."""
+    """Runs the function store_orders, and returns the ids of the messages that failed."""
     result = store_orders(
         event,
         dynamodb=aws.dynamodb,

@@ -1,4 +1,4 @@
-"""A fake user pool: its keys, the tokens that they sign, and the response that publishes them."""
+"""Fakes a Cognito user pool, which signs tokens and publishes its public keys."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ KEYS_URL = f"{ISSUER}/.well-known/jwks.json"
 
 @cache
 def private_key(key_id: str) -> RSAPrivateKey:
-    """Returns the key for an id, cached because generating a key is slow."""
+    """Returns the private key with this id. Keys are cached, because generating a key is slow."""
     return generate_private_key(65537, 2048)
 
 
 class Pool:
-    """A pool with the key ``first``. ``asked`` lists the URLs that were requested."""
+    """Fakes a user pool with a key named ``first``. The attribute ``asked`` lists the requested URLs."""
 
     def __init__(self) -> None:
         self.key_ids = ["first"]
@@ -32,16 +32,16 @@ class Pool:
         self.failure: Exception | None = None
 
     def fetch(self, url: str) -> bytes:
-        """Replaces ``chalicelib.sign_in.fetch``. Raises ``failure`` if it is set."""
+        """Replaces ``chalicelib.sign_in.fetch``, and raises the attribute ``failure`` if it is set."""
         self.asked.append(url)
         if self.failure:
             raise self.failure
-        # Like Cognito, the pool also publishes a key for access tokens.
+        # Like Cognito, the fake pool also publishes a key for access tokens.
         public = [published(key_id) for key_id in ["access", *self.key_ids]]
         return json.dumps({"keys": public}).encode()
 
     def token(self, name: str = "mia", *groups: str, key_id: str = "first", **claims: Any) -> str:
-        """Returns an id token like Cognito's, leaving out claims that are None."""
+        """Returns an id token like Cognito's, without the claims that are None."""
         now = int(time.time())
         made = {
             "sub": "4db3ac98-120e-4c30-8c92-0dee6acaa826",
@@ -60,6 +60,6 @@ class Pool:
 
 
 def published(key_id: str) -> dict[str, Any]:
-    """Returns a key's public half, as the pool publishes it."""
+    """Returns a key's public part in the format that Cognito publishes."""
     key: dict[str, Any] = jwt.algorithms.RSAAlgorithm.to_jwk(private_key(key_id).public_key(), as_dict=True)
     return {**key, "kid": key_id, "alg": "RS256", "use": "sig"}

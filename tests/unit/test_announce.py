@@ -1,4 +1,4 @@
-"""Announcing new orders to the subscribers: an order that cannot be announced delays no other."""
+"""Tests how new orders are announced. An order that cannot be announced must not delay other orders."""
 
 import copy
 import re
@@ -19,7 +19,7 @@ from tests.unit.cloud import ENVIRONMENT, Aws, refusing
 
 
 def record(order_id: str, customer: Any = "c-1", name: str = "INSERT") -> dict[str, Any]:
-    """Returns one record from the table's stream."""
+    """Returns one record from the orders table's stream."""
     image = {"orderID": {"S": order_id}, "customerID": {"S": customer} if isinstance(customer, str) else customer}
     return {
         **{"eventID": f"e-{order_id}", "eventName": name, "eventVersion": "1.1", "eventSource": "aws:dynamodb"},
@@ -34,7 +34,7 @@ def record(order_id: str, customer: Any = "c-1", name: str = "INSERT") -> dict[s
 
 
 class Failures:
-    """A failures queue that does not accept the records in ``refused``."""
+    """Fakes the failures queue, which rejects the records whose event ids are in ``refused``."""
 
     def __init__(self, *refused: str) -> None:
         self.put: list[str] = []
@@ -60,7 +60,7 @@ def announce(
     seconds: float = 60,
     redriven: bool = False,
 ) -> str | None:
-    """Announces records that are ``age`` seconds old. Returns the event id of the first record to retry."""
+    """Announces records that are ``age`` seconds old, and returns the event id of the first record to retry."""
     event = {"Records": list(records), **({"redriven": True} if redriven else {})}
     answer = announce_orders(
         event,
@@ -123,7 +123,10 @@ INVALID, FORBIDDEN = refusal("InvalidParameter"), refusal("AuthorizationError")
 
 
 class Topic:
-    """An SNS topic that refuses some orders, or all. ``taken`` lists the orders in the messages that it accepted."""
+    """Fakes an SNS topic that rejects messages about some orders, or about all orders.
+
+    The attribute ``taken`` lists the orders in accepted messages.
+    """
 
     def __init__(self, error: Exception, *refused: str) -> None:
         self.error = error
@@ -154,7 +157,7 @@ def test_a_two_minute_old_order_is_set_aside_and_a_younger_order_is_retried() ->
     assert topic.calls == 1
     assert failures.put == EVENTS[:4]
     assert failures.reasons == ["SNS is away"]
-    # An old batch has no records to retry.
+    # No record is retried if all records in the batch are more than two minutes old.
     assert announce(RECORDS, Topic(AWAY), failures, age=121) is None
     assert failures.put == EVENTS[:4] + EVENTS
 
@@ -182,7 +185,7 @@ def test_if_every_message_is_refused_all_orders_are_set_aside() -> None:
 def test_an_order_that_cannot_be_set_aside_is_retried_with_all_later_orders() -> None:
     topic = Topic(INVALID, "o-3")
     assert announce(RECORDS, topic, Failures("e-o-3")) == "e-o-3"
-    # If a later order had been announced, the retry would announce it twice.
+    # An order after the failed order must not be announced, because the retry would announce it again.
     assert topic.taken == BATCH[:3]
     assert announce(RECORDS, Topic(FORBIDDEN, "o-3"), Failures("e-o-3")) == "e-o-3"
 
@@ -221,8 +224,8 @@ def test_without_time_for_another_try_later_orders_are_retried() -> None:
 
 @pytest.mark.parametrize("age", [1, 1_000_000])
 def test_a_temporary_error_in_a_redriven_batch_fails_the_function_so_that_lambda_retries(age: int) -> None:
-    """Nobody reads an asynchronous invocation's result."""
-    with pytest.raises(Unavailable, match=r"^10 orders could not be announced or set aside$"):
+    """Lambda ignores the result of an asynchronous invocation, so only an error causes a retry."""
+    with pytest.raises(Unavailable, match=r"^10 orders could not be announced or sent to the failures queue$"):
         announce(RECORDS, Topic(AWAY), age=age, redriven=True)
 
 
@@ -248,7 +251,7 @@ def test_announce_orders_sets_orders_aside_in_lambdas_format(api: Api, aws: Aws)
     assert letter["responsePayload"]["errorType"] == "AuthorizationErrorException"
     assert "AuthorizationError" in letter["responsePayload"]["errorMessage"]
     [change] = letter["requestPayload"]["Records"]
-    # These parts of the record are enough to announce the order and to redrive it.
+    # The dead letter contains only the parts of the record that announcing and redriving need.
     assert list(change) == ["eventID", "eventName", "eventSourceARN", "dynamodb"]
     assert change["dynamodb"]["NewImage"] == {"customerID": {"S": "c-1"}}
     assert announced(change)[0].message.endswith("- order o-3 of customer c-1")

@@ -1,6 +1,6 @@
-"""The REST API's routes through Chalice's test client: their responses, and the errors that reach a client.
+"""Tests the REST API's routes through Chalice's test client: the responses, and the errors that reach a client.
 
-The parsing of bodies, parameters and keys is tested in test_rest, test_orders and test_reports.
+The tests in test_rest, test_orders and test_reports cover how bodies, parameters and keys are parsed.
 """
 
 import json
@@ -32,7 +32,7 @@ def started(api: Api, body: Any = b"", **headers: str) -> dict[str, Any]:
 
 
 def stored(api: Api, aws: Aws) -> None:
-    """Runs store_orders on the queued orders."""
+    """Runs the function store_orders on the queued orders."""
     records = [message(json.dumps(body), number) for number, body in enumerate(aws.queued())]
     assert api.invoke("store_orders", {"Records": records}) == {"batchItemFailures": []}
 
@@ -44,7 +44,7 @@ def place(api: Api, aws: Aws, *orders: dict[str, Any]) -> None:
 
 
 def pages(api: Api, path: str, key: str) -> Iterator[list[str]]:
-    """Follows ``next`` to the end of a list, yielding the ids on each page."""
+    """Follows the ``next`` links to the end of a list, and yields the ids on each page."""
     following: str | None = ""
     while following is not None:
         page = api.get(path + following).json_body
@@ -74,7 +74,7 @@ def test_a_key_belongs_to_one_report_and_to_its_first_sender(api: Api, aws: Aws)
     assert message.startswith(f"Idempotency-Key: {key} ")
     assert [each["reportId"] for each in api.get("/reports").json_body["reports"]] == [first["reportId"]]
     assert api.get(first["href"]).json_body["requestedBy"] == "mia"
-    # Without a key, every request starts a new report.
+    # A request without an idempotency key always starts a new report.
     second = started(ben)
     assert second["reportId"] != first["reportId"] != started(api)["reportId"] != second["reportId"]
     assert api.get(second["href"]).json_body["requestedBy"] == "ben"
@@ -96,7 +96,7 @@ def test_a_succeeded_report_has_its_summary_and_a_fresh_link_for_an_hour(api: Ap
     shown = api.get(f"/reports/{report_id}").json_body
     assert (shown["status"], shown["summary"], shown["error"]) == ("SUCCEEDED", summary, None)
     assert TIMESTAMP.fullmatch(shown["finishedAt"])
-    # The report's page does not exist yet.
+    # The response has no link to the report's page, because the page does not exist yet.
     assert (shown["url"], shown["expiresAt"]) == (None, None)
     aws.s3.put_object(Bucket=ENVIRONMENT["REPORTS_BUCKET"], Key=f"{kind}/{report_id}/report.html", Body=b"<p>")
     before = app.now()
@@ -116,7 +116,7 @@ REFUSAL = "MySQL refuses: no such table"
         ("FAILED", {"error": "States.Runtime"}, "States.Runtime"),
         ("FAILED", {}, "no reason is known"),
         ("TIMED_OUT", {}, "the report timed out"),
-        ("ABORTED", {}, "the report was stopped by hand"),
+        ("ABORTED", {}, "the report was stopped manually"),
     ],
 )
 def test_a_failed_report_says_why(api: Api, aws: Aws, status: str, fields: dict[str, str], reason: str) -> None:
@@ -139,7 +139,7 @@ def test_a_report_that_does_not_exist_is_a_404(api: Api, aws: Aws, report_id: st
     calls = aws.calls(aws.sfn, "DescribeExecution")
     message = refused(api.get(f"/reports/{report_id}{history}"), 404, "NotFound")
     assert message.startswith("there is no report ")
-    # Step Functions rejects malformed names, so it is not called for them.
+    # The API does not call Step Functions with a malformed name, which Step Functions would reject.
     assert bool(calls) is (report_id == "inventory-none")
 
 
@@ -182,7 +182,7 @@ def test_a_list_is_answered_in_its_sequence_with_new_ids_where_none_were_given(a
 
 def test_two_orders_in_a_list_with_one_id_and_different_content_conflict(api: Api) -> None:
     message = refused(api.post("/orders", [ORDER, {**ORDER, "quantity": 3}]), 409, "Conflict")
-    assert message == "orders[1].orderID: is also the id of orders[0], which has different content"
+    assert message == "orders[1].orderID: is also the id of another order with different content, orders[0]"
 
 
 @pytest.mark.parametrize(("given", "count"), [(MOCHA, 1), ([MOCHA] * 3, 3)], ids=["one", "a list"])
@@ -196,7 +196,7 @@ def test_the_same_orders_under_the_same_key_keep_their_ids(api: Api, aws: Aws, g
     "other", [{**MOCHA, "item": "Tea"}, {**MOCHA, "orderID": "o-1"}, [MOCHA]], ids=["content", "id", "list"]
 )
 def test_different_orders_under_one_key_are_a_conflict_and_not_queued(api: Api, aws: Aws, other: Any) -> None:
-    # A refused order does not use up its key.
+    # An invalid order does not use up its idempotency key.
     assert api.post("/orders", {"customerID": "c"}, idempotency_key="monday").status_code == 400
     assert api.post("/orders", MOCHA, idempotency_key="monday").status_code == 202
     assert len(aws.queued()) == 1
@@ -215,13 +215,13 @@ def test_a_stored_order_is_shown(api: Api, aws: Aws) -> None:
 
 
 def test_an_order_keeps_the_name_of_the_person_who_sent_it_first(api: Api, aws: Aws) -> None:
-    """The same id or key means the same order, whoever sends it."""
+    """Requests with the same order id or idempotency key are about the same order, even from different people."""
     for sender in (api.sent_by("ana", "staff"), api):
         assert sender.post("/orders", ORDER).status_code == 202
         assert sender.post("/orders", MOCHA, idempotency_key="lunch").status_code == 202
     stored(api, aws)
     assert {each["requestedBy"] for each in api.get("/orders").json_body["orders"]} == {"ana"}
-    # The order is stored by now, so it is not queued again.
+    # An order that is already stored is not queued again.
     assert api.post("/orders", ORDER).status_code == 202
     assert aws.queued() == []
 

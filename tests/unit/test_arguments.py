@@ -1,4 +1,4 @@
-"""Wrong arguments of the commands end them with one line."""
+"""Tests that a command with wrong arguments ends with a one-line error."""
 
 from collections.abc import Callable
 
@@ -44,4 +44,4 @@ def test_without_a_region_one_line_says_what_to_set(
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
     assert command(["ana", "prod"] if command is trace.main else ["ana", "staff", "prod"]) == 1
     [line] = capsys.readouterr().err.splitlines()
-    assert line.endswith("there is no region: set AWS_DEFAULT_REGION, or `region` in the profile")
+    assert line.endswith("there is no region: set AWS_DEFAULT_REGION, or set `region` in the AWS profile")

@@ -1,4 +1,4 @@
-"""The results of the benchmarks: the page, the curves, and the costs."""
+"""Tests the page, the curves and the costs that are computed from the benchmarks' results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PRICES = {
     "sqs.per_1000000": 0.4,
     "xray.traces.per_1000000": 5.0,
 }
-# These durations are waiting time only: processor time depends on the function's memory.
+# The durations contain only waiting time, because processor time depends on the function's memory.
 DURATIONS = {
     f"{function} {size}": [0.0, 0.01]
     for function in ("api_handler", "store_orders", "announce_orders", "record_notification")
@@ -38,7 +38,7 @@ def test_a_result_is_worse_if_its_whole_spread_is_below_the_recorded_one() -> No
     assert "| **worse** than 2.50 |" in page.line(result(1.0, 1.5, 1.9).compared_with(before)).replace("1.50 ", "")
     for new, recorded in ((result(1.0, 1.5, 2.1), before), (result(4.0, 5.0), before), (result(1.0), None)):
         assert new.compared_with(recorded) == new
-    # A result recorded without a spread is allowed to vary by 20 %.
+    # A result that was recorded without a spread may get worse by up to 20 %.
     assert result(1.7).compared_with(result(2.0)).worse_than is None
     assert result(1.2).compared_with(result(2.0)).worse_than == 2.0
 
@@ -51,7 +51,7 @@ def test_a_run_changes_only_its_own_part_of_the_page() -> None:
 
 
 def test_the_page_and_the_record_contain_every_benchmark() -> None:
-    """After changing the results, the costs or the prices, run `python -m benchmarks.page`."""
+    """If the results, the costs or the prices change, run `python -m benchmarks.page`."""
     from benchmarks.__main__ import BENCHMARKS
 
     assert results.read().keys() == BENCHMARKS.keys()
@@ -71,14 +71,14 @@ def test_the_cost_of_orders_is_counted_line_by_line() -> None:
     money.orders(bill, 1_000_000, in_request=100, batch=100, looked_up=True)
     assert {name: round(usd, 6) for name, usd in bill.lines.items() if usd} == {
         "API Gateway": 0.04,
-        # Four invocations per hundred orders.
+        # A hundred orders need four invocations.
         "Lambda requests": 0.008,
         "Lambda time": round(40_000 * 0.01 * 0.25 * 0.00002, 6),
         "X-Ray traces": 0.01,
         "DynamoDB reads": 0.125,
-        # Messages are sent, received and deleted ten per call.
+        # SQS messages are sent, received and deleted in batches of ten.
         "SQS": 0.12,
-        # An order is written with two indexes, and a 5.1 KB notification with one.
+        # An order is written to a table and two indexes, and a 5.1 KB notification to a table and one index.
         "DynamoDB writes": round((3_000_000 + 10_000 * 6 * 2) * 0.5 / 1_000_000, 6),
         "SNS": 0.005,
     }
@@ -93,7 +93,7 @@ def test_a_function_with_less_memory_has_a_smaller_share_of_a_processor() -> Non
 
 
 def test_the_architecture_page_has_the_loads_that_the_code_computes() -> None:
-    """After changing the code or a measured duration, run `python -m benchmarks.load`."""
+    """If the code or a measured duration changes, run `python -m benchmarks.load`."""
     text = load.PAGE.read_text()
     assert load.page_with_tables(text) == text
 
@@ -104,7 +104,8 @@ def test_a_load_has_full_batches_from_lists_or_single_orders() -> None:
     assert (lists.sends, single.sends) == (100, 1_000)
     assert (lists.batches, lists.receives_and_deletes, lists.writes) == (10, 200, 1_000)
     assert lists.concurrency("store_orders") == pytest.approx(10 * load.seconds("store_orders", 100))
-    # A notification has a hundred 47-byte lines and other fields. Single orders add a hundred request ids.
+    # A notification contains a hundred lines of 47 bytes and other fields. If the orders arrive singly, the
+    # notification also contains a hundred request ids.
     assert (lists.inbox_writes, single.inbox_writes) == (10 * 6, 10 * 9)
 
 

@@ -1,4 +1,4 @@
-"""Clients are created once, their calls end in time, and MySQL's errors become the project's own."""
+"""Tests that clients are created once, that calls end in time, and that MySQL's errors are translated."""
 
 import hashlib
 import inspect
@@ -35,7 +35,7 @@ def test_a_client_is_made_once_for_each_service_and_region() -> None:
 
 @pytest.fixture
 def new_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gives one test its own clients and session."""
+    """Gives one test new AWS clients and a new boto3 session."""
     for name in ("aws", "_session"):
         monkeypatch.setattr(clients, name, cache(getattr(clients, name).__wrapped__))
 
@@ -43,7 +43,7 @@ def new_clients(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_concurrent_first_calls_create_each_client_once_and_in_turn(
     new_clients: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Storing or listing orders makes up to eight calls at once."""
+    """Storing or listing orders makes up to eight AWS calls concurrently."""
     making: list[str] = []
     made: list[str] = []
 
@@ -79,7 +79,7 @@ def test_threads_that_get_a_clients_first_error_at_once_all_catch_it(
 
 
 def test_a_call_is_signed_with_version_4_and_all_its_tries_end_before_the_api_times_out() -> None:
-    """API Gateway times out after 29 seconds."""
+    """A request to API Gateway times out after 29 seconds."""
     for service in SERVICES:
         config = clients.aws(service).meta.config
         assert config.signature_version in ("v4", "s3v4")
@@ -96,16 +96,16 @@ def test_a_call_that_could_outlast_its_function_does_not_begin(aws: Aws, monkeyp
         moment += 29 - clients.longest_call("sqs")
         aws.sqs.list_queues()
         moment += 0.1
-        with pytest.raises(Unavailable, match=r"^too little time is left for ListQueues: try again in a moment$"):
+        with pytest.raises(Unavailable, match=r"^ListQueues: not enough time is left to start the call; try again$"):
             aws.sqs.list_queues()
-    # A remaining time too short for any call is not a time-out: Chalice's test client allows three seconds.
+    # A time limit that is too short for any call, such as three seconds in Chalice's test client, is ignored.
     for seconds in (0, 3, clients.longest_call("s3"), None):
         with clients.time_limit(seconds) if seconds is not None else nullcontext():
             aws.sqs.list_queues()
 
 
 class Connection:
-    """A fake PyMySQL connection. The system tests use a real server."""
+    """Fakes a PyMySQL connection. The system tests use a real MySQL server."""
 
     def __init__(self, **options: Any) -> None:
         inspect.signature(pymysql.Connection.__init__).bind(None, **options)
@@ -130,7 +130,7 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
 
 
 def use(error: Exception | None = None) -> None:
-    """Opens a connection, and raises ``error`` while it is open."""
+    """Opens a MySQL connection, and raises ``error`` while the connection is open."""
     with clients.mysql(DATABASE):
         if error:
             raise error
@@ -158,11 +158,11 @@ def test_each_use_has_a_fresh_connection_that_is_closed_at_its_end(connections: 
 @pytest.mark.parametrize(
     "error",
     [
-        # Too many connections, shutdowns, a lock time-out, a deadlock, an interrupt and an unresponsive server.
+        # The codes mean too many connections, a shutdown, a lock time-out, a deadlock, an interrupt or no response.
         *(pymysql.err.OperationalError(code, "said the server") for code in (1040, 1053, 1152, 1205, 1213, 1317, 1927)),
         *(pymysql.err.OperationalError(code, "said PyMySQL") for code in (0, 2002, 2003, 2006, 2013, 2014)),
         *(TimeoutError("timed out"), ConnectionResetError(104, "reset"), BrokenPipeError()),
-        # PyMySQL raises this for a connection that is already lost.
+        # PyMySQL raises an InterfaceError for a connection that is already lost.
         pymysql.err.InterfaceError(0, ""),
     ],
     ids=repr,
@@ -213,20 +213,20 @@ def test_an_rds_server_needs_its_regions_certificate_and_a_proxy_a_public_one(
     names = {dict(pair[0] for pair in each["subject"]).get("commonName", "") for each in context.get_ca_certs()}
     own = {f"Amazon RDS {region} Root CA {key} G1" for key in ("RSA2048", "RSA4096", "ECC384")}
     assert names == own if region else not any("Amazon RDS" in name for name in names)
-    # Servers outside RDS are not checked.
+    # The certificates of servers outside RDS are not checked.
     for other in ("127.0.0.1", "db.example", f"{host}.example", "xrds.amazonaws.com"):
         assert context_for(connections, other) is None
 
 
 @pytest.mark.parametrize("host", ["x.abc.moon-1.rds.amazonaws.com", "x.abc.cn-north-1.rds.amazonaws.com.cn"])
 def test_a_region_without_a_known_authority_is_refused(connections: list[Connection], host: str) -> None:
-    with pytest.raises(DatabaseRefused, match=f"^the RDS bundle has no authority for {host.split('.')[2]}: "):
+    with pytest.raises(DatabaseRefused, match=f"^{host.split('.')[2]}: the RDS certificate bundle lacks "):
         context_for(connections, host)
     assert connections == []
 
 
 def test_the_authorities_are_those_of_amazons_file_and_do_not_expire_soon() -> None:
-    """The digest is that of https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem as of 2026."""
+    """The expected digest is that of https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem in 2026."""
     content = clients.AUTHORITIES.read_bytes()
     assert hashlib.sha256(content).hexdigest() == "e5bb2084ccf45087bda1c9bffdea0eb15ee67f0b91646106e466714f9de3c7e3"
     certificates = load_pem_x509_certificates(content)
@@ -247,7 +247,7 @@ def test_a_server_with_another_certificate_is_refused(monkeypatch: pytest.Monkey
 
 
 class Server:
-    """A MySQL server with one password, and the secret that stores it."""
+    """Fakes a MySQL server with one password, which is stored in a secret."""
 
     def __init__(self, aws: Aws, connections: list[Connection]) -> None:
         self.connections = connections
@@ -315,7 +315,7 @@ def test_a_password_that_stays_wrong_is_refused_after_the_secret_was_read_once_m
         server.use()
     assert server.tried == ["first", "first"]
     assert len(server.reads) == 2
-    # The password may be right the next time.
+    # The next use tries the password again, because it may be correct by then.
     server.password = "first"
     server.use()
 

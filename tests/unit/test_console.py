@@ -1,4 +1,4 @@
-"""The console's page and files, as the API serves them."""
+"""Tests the console's page and files as the API serves them."""
 
 import re
 from html.parser import HTMLParser
@@ -119,7 +119,7 @@ def test_each_file_has_its_type_and_its_content(api: Api, name: str) -> None:
     kind = console.TYPES["." + name.rsplit(".", 1)[1]]
     assert (response.status_code, response.headers["Content-Type"]) == (200, kind)
     assert response.body == (console.FOLDER / name).read_bytes()
-    # Chalice refuses a binary file unless the client accepts exactly its type.
+    # Chalice rejects a request for a binary file unless the client accepts exactly the file's type.
     assert kind.partition(";")[0] not in app.app.api.binary_types
 
 
@@ -155,7 +155,7 @@ def test_an_unchanged_file_is_not_sent_again(api: Api, path: str) -> None:
     for known in (tag, f'"other", {tag}', tag.removeprefix("W/")):
         again = api.get(path, **{"if-none-match": known})
         assert (again.status_code, again.body) == (304, b"")
-        # The browser copies this response's headers to its cached file.
+        # A browser copies the headers of a 304 response to its cached file, so the response needs all headers.
         assert {**again.headers, "X-Request-Id": first.headers["X-Request-Id"]}.items() >= first.headers.items()
     for other in ("", '"other"', "*", 'W/""'):
         assert api.get(path, **{"if-none-match": other}).status_code == 200

@@ -1,4 +1,4 @@
-"""The correlation id stays the same from request to notification, even if a dead letter is redriven."""
+"""Tests that the correlation id stays the same from request to notification, even after a redrive."""
 
 import io
 import json
@@ -35,7 +35,7 @@ def ids(lines: io.StringIO, text: str) -> list[str | None]:
 
 
 def attribute(correlation_id: str) -> dict[str, Any]:
-    """Returns message attributes with this id, as Lambda receives them."""
+    """Returns message attributes with this correlation id, as Lambda receives them."""
     return {"correlationId": {"stringValue": correlation_id, "dataType": "String"}}
 
 
@@ -113,7 +113,7 @@ def test_a_notification_of_many_orders_has_at_most_a_hundred_ids_each_once(aws: 
     publisher(aws.sns, ENVIRONMENT["TOPIC_ARN"])(Notification("order", "k", "s", "x" * 300_000, "s", many[:1] + many))
     [call] = calls
     assert json.loads(call["MessageAttributes"]["correlationIds"]["StringValue"]) == list(many[:100])
-    # SNS accepts no larger request.
+    # SNS accepts requests of at most 256 KB.
     assert len(json.dumps(call).encode()) < 262_144
 
 
@@ -158,7 +158,7 @@ def test_anything_in_place_of_an_id_becomes_a_valid_id_or_none(anything: Any) ->
 
 
 def test_a_redriven_dead_letter_keeps_its_id(api: Api, aws: Aws, log_lines: io.StringIO) -> None:
-    # store_orders creates the first dead letter.
+    # The first dead letter comes from the function store_orders.
     store(aws, {"Records": [message("no order", received=5) | {"messageAttributes": attribute("r-1")}]})
     aws.sqs.send_message(QueueUrl=DEAD, MessageBody=ORDER)
     answer = api.post("/dead-letters/redrive", **{"X-Request-Id": "redrive-1"})

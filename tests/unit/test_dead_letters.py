@@ -1,4 +1,4 @@
-"""Dead letters: how every shape is shown to a person, and how a redrive returns it to its origin."""
+"""Tests how dead letters in every format are shown, and how a redrive returns each of them to its origin."""
 
 import copy
 import json
@@ -47,10 +47,10 @@ TOO_OLD["Body"] = json.dumps(json.loads(TOO_OLD["Body"]) | {"responsePayload": N
 TIMELESS = invocation("receive_upload", s3_event("a"))
 del TIMELESS["timestamp"]
 ANNOUNCED = {"Records": [stream_record()]}
-UNSTARTED, REFUSED = "it could not be started", "AccessDeniedException: The role may not start it"
+UNSTARTED, REFUSED = "the report could not be started", "AccessDeniedException: The role may not start it"
 
-NO_FUNCTION = "store_orders failed on the whole batch: see its log"
-# Keyed by description: the message, its kind, and the fields that differ from a MySQL failure after three tries.
+NO_FUNCTION = "the function store_orders failed on the whole batch: see the function's log"
+# Each description is followed by a message, its kind, and the displayed fields that differ from the defaults.
 DEAD_ORDERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "order o-1 of customer Zoë": (message(ORDER), "order", {"since": SENT, "why": NO_FUNCTION, "tries": 5}),
     "order o-1 of customer Zoë (that had its tries)": (
@@ -71,7 +71,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "upload a (without its time)": (message(TIMELESS), "upload", {"since": SENT}),
     "notification 'Inventory report ready'": (lost("record_notification", sns_event()), "notification", {}),
     "alarm n-1, which has no subject": (lost("record_alarm", sns_event(Subject=None)), "alarm", {}),
-    "alarm 'A'": (TOO_OLD, "alarm", {"why": "it expired before the function could run", "tries": 0}),
+    "alarm 'A'": (TOO_OLD, "alarm", {"why": "the event expired before the function could run", "tries": 0}),
     "announcement of order o-1 of customer Zoë": (
         lost("announce_orders", ANNOUNCED, approximateInvokeCount=None),
         "announcement",
@@ -81,7 +81,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "notification 'Inventory report ready' (not delivered)": (
         message(envelope(), ErrorCode="404", ErrorMessage="not found"),
         "notification",
-        {"since": DELIVERED, "why": "SNS could not deliver it to a subscriber: not found", "tries": None},
+        {"since": DELIVERED, "why": "SNS could not deliver the message to a subscriber: not found", "tries": None},
     ),
     "alarm 'ALARM'": (
         message(envelope(TopicArn=ALARMS, Subject="ALARM", MessageAttributes={})),
@@ -91,7 +91,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "3 changes of the orders table, the first at 2026-11-21T03:00:00.000000Z": (
         message(position()),
         "stream",
-        {"why": "announce_orders failed on the whole batch (RetryAttemptsExhausted)", "tries": 101},
+        {"why": "RetryAttemptsExhausted: The function announce_orders failed on the whole batch", "tries": 101},
     ),
     "the scheduled storage report storage-d32c5kddcf5bb8c3": (
         message(schedule(), **NOT_STARTED),
@@ -138,7 +138,7 @@ def test_a_message_of_no_known_shape_is_shown_as_unknown(name: str) -> None:
 @pytest.mark.parametrize("what", SHAPES)
 def test_no_letter_shows_a_link_a_note_or_more_than_one_line(what: str) -> None:
     given = copy.deepcopy(SHAPES[what][0])
-    # Each of these fields may contain a link.
+    # The subject, the body's error and the message attribute may each contain a link.
     given["Body"] = given["Body"].replace("Inventory report ready", LINK).replace("MySQL does", f"{LINK} does")
     given["MessageAttributes"]["ErrorMessage"] = {"StringValue": f"{LINK}\n{'x' * 1000}"}
     shown = json.dumps(read(given, DEAD if what in DEAD_ORDERS else FAILURES).shown())
@@ -167,7 +167,7 @@ JSON = st.recursive(
 
 @given(st.sampled_from(sorted(OTHERS)), st.data())
 def test_any_message_is_shown_as_a_letter(name: str, data: st.DataObject) -> None:
-    """One part of a known shape is replaced by an arbitrary JSON value."""
+    """The test replaces one part of a known message with an arbitrary JSON value."""
     body = json.loads(OTHERS[name][0]["Body"])
     part = data.draw(st.sampled_from([body, *(each for each in body.values() if each and isinstance(each, dict))]))
     part[data.draw(st.sampled_from(sorted(part)))] = data.draw(JSON)
@@ -234,7 +234,7 @@ ONE = {"redriven": 1, "kept": [], "left": 0}
 
 
 class Functions:
-    """A fake Lambda client for redrives."""
+    """Fakes the Lambda client that a redrive uses."""
 
     def __init__(self) -> None:
         self.invoked: list[tuple[str, Any]] = []
@@ -249,7 +249,7 @@ class Functions:
 
 
 class Stream:
-    """A fake stream with the sequence numbers 1 to 9, one record per page, after an empty first page."""
+    """Fakes a DynamoDB stream that returns an empty page, and then the records 1 to 9 on one page each."""
 
     def __init__(self) -> None:
         self.trimmed = False
@@ -269,7 +269,7 @@ class Stream:
             record = stream_record(f"o-{int(number)}", int(number), "MODIFY" if number == 6 else "INSERT")
             del record["eventSourceARN"]
             record["dynamodb"]["ApproximateCreationDateTime"] = datetime.fromtimestamp(1795230855, UTC)
-            # boto3 returns bytes, which JSON cannot represent.
+            # The record contains a binary attribute, which boto3 returns as bytes and JSON cannot represent.
             record["dynamodb"]["NewImage"]["other"] = {"B": b"\x00"}
             answer["Records"] = [record]
         if number < self.end:
@@ -301,7 +301,7 @@ def redrive(api: Api, body: Any = b"") -> dict[str, Any]:
 def test_a_report_that_its_schedule_could_not_start_is_started_once_under_its_name(api: Api, aws: Aws) -> None:
     attributes = {name: {"DataType": "String", "StringValue": value} for name, value in NOT_STARTED.items()}
     for _ in range(2):
-        # Both dead letters are about the same start.
+        # Both dead letters describe the same failed start of a report.
         aws.sqs.send_message(QueueUrl=FAILURES, MessageBody=json.dumps(schedule()), MessageAttributes=attributes)
         assert redrive(api) == ONE
     report = api.get("/reports/storage-d32c5kddcf5bb8c3").json_body
@@ -341,7 +341,7 @@ def test_an_undelivered_notification_is_published_again_keyed_by_id_if_keyless(a
         assert calls[-1]["TopicArn"] == letter["TopicArn"]
         assert {name: each["StringValue"] for name, each in calls[-1]["MessageAttributes"].items()} == attributes
     assert calls[0]["Subject"] == "Inventory report ready"
-    # An SMS contains no link.
+    # The text for SMS contains no link.
     texts = {"default": f"It opens for an hour: {LINK}", "sms": "Inventory report ready"}
     assert json.loads(calls[0]["Message"]) == texts
 
@@ -358,10 +358,10 @@ def test_the_new_orders_at_a_position_are_read_from_the_stream_and_announced(
         "ShardIteratorType": "AT_SEQUENCE_NUMBER",
         "SequenceNumber": "5",
     }
-    # The sixth record changes an order that was already announced.
+    # The sixth record is not sent, because it changes an order that was already announced.
     records = [stream_record("o-5", 5), stream_record("o-7", 7)]
     assert functions.invoked == [("cafe-test-announce_orders", {"Records": records, "redriven": True})]
-    # Many orders are announced in several invocations.
+    # A large number of orders is announced in several invocations.
     monkeypatch.setattr(destinations, "RECORDS_AT_ONCE", 2)
     put(aws, FAILURES, position("1", "5"))
     assert redrive(api) == ONE
@@ -371,8 +371,8 @@ def test_the_new_orders_at_a_position_are_read_from_the_stream_and_announced(
 @pytest.mark.parametrize(
     ("missing", "why"),
     [
-        ({"trimmed": True}, "these changes are over 24 hours old and no longer in the stream; the orders are stored"),
-        ({"end": 6}, "the stream did not return all of these changes"),
+        ({"trimmed": True}, "the orders are stored, but their changes are no longer in the stream after 24 hours"),
+        ({"end": 6}, "the stream did not return all changes in this batch"),
     ],
 )
 def test_a_position_whose_changes_are_not_all_on_the_stream_is_kept(
@@ -394,14 +394,14 @@ def test_a_letter_that_cannot_go_back_is_kept(api: Api, aws: Aws, functions: Fun
     put(aws, DEAD, ORDER)
     result = redrive(api)
     assert (result["redriven"], result["left"]) == (2, 3)
-    no_content = "it looks like a dead letter, but AWS rejects its content"
+    no_content = "the message has the format of a dead letter, but AWS rejects its content"
     assert {each["id"]: (each["what"], each["why"]) for each in result["kept"]} == {
         upload: ("upload a", "Invoke was refused: AccessDeniedException"),
         unknown: ("a message in an unknown format", "its origin is unknown"),
         broken: ("notification 'Inventory report ready'", no_content),
     }
     assert [name for name, _ in functions.invoked] == ["cafe-test-record_alarm"]
-    # The next redrive sees these letters at once.
+    # The dead letters that stay in the queue are visible again immediately.
     assert set(ids(listed(api))) == {upload, unknown, broken}
 
 
@@ -434,7 +434,7 @@ def test_only_the_requested_letters_go_back(api: Api, aws: Aws, functions: Funct
 
 
 def redriven_in(ticks: int) -> dict[str, Any]:
-    """Redrives until the clock has been read ``ticks`` times and the time is up."""
+    """Runs a redrive whose time is up after it has read the clock ``ticks`` times."""
     clock = iter(range(ticks))
     return redriving.redrive(None, settings=app.settings, aws=clients.aws, clock=lambda: next(clock, 99))
 
@@ -462,7 +462,7 @@ def test_a_delete_that_fails_is_retried_and_then_reported(
     monkeypatch.setattr(aws.sqs, "delete_message_batch", lambda **given: answers.pop() if answers else delete(**given))
     result = redrive(api)
     assert (result["redriven"], result["left"]) == (1, faults - 1)
-    why = ["it was redriven but could not be deleted, so it also remains here"]
+    why = ["the dead letter was redriven but could not be deleted"]
     assert [each["why"] for each in result["kept"]] == why * (faults - 1)
     assert len(aws.queued()) == 1
 
@@ -497,7 +497,7 @@ def test_an_sqs_outage_does_not_hide_earlier_redrives(api: Api, aws: Aws, monkey
 
 
 def test_letters_stay_hidden_for_longer_than_any_call_can_take() -> None:
-    # API Gateway times out after 29 seconds.
+    # A request to API Gateway times out after 29 seconds.
     assert redriving.HIDDEN_SECONDS > 29 + 29
     assert redriving.SECONDS < 29
     assert listing.SECONDS < 29
@@ -509,7 +509,7 @@ def test_letters_stay_hidden_for_longer_than_any_call_can_take() -> None:
         ([], "body: must be an object, or nothing"),
         ({"all": True}, "all: is not a field of a redrive"),
         ({"ids": []}, "ids: must be a list of 1 to 100 ids"),
-        ({"ids": ["a\n"]}, "ids: each must be the id"),
+        ({"ids": ["a\n"]}, "ids: must contain only ids of dead letters"),
     ],
 )
 def test_an_invalid_redrive_request_says_what_is_wrong(api: Api, body: Any, problem: str) -> None:

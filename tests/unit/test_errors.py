@@ -1,4 +1,4 @@
-"""The errors: their HTTP statuses, and which AWS errors are temporary."""
+"""Tests the errors' HTTP statuses, and which AWS errors are temporary."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""A JSON object's fields: which values are refused, and how an error names their place."""
+"""Tests which values in a JSON object's fields are refused, and how an error names the invalid field."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""The functions for reports, uploads and storage, called through Chalice's test client with AWS's events.
+"""Tests the functions for reports, uploads and storage with AWS's events, through Chalice's test client.
 
-The other functions are tested in test_store, test_announce and test_notifications.
+The tests of the other functions are in test_store, test_announce and test_notifications.
 """
 
 import io
@@ -30,7 +30,7 @@ BEANS: list[Row] = [
 
 @pytest.fixture
 def database(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A database with the rows of ``BEANS``, named by the functions' environment variable."""
+    """Replaces the functions' MySQL database with a fake that contains the rows in ``BEANS``."""
     monkeypatch.setenv("DB_SECRET_ARN", "arn:secret")
 
     @contextmanager
@@ -51,7 +51,7 @@ def test_the_inventory_goes_from_function_to_function_by_its_key(api: Api, aws: 
     assert "Altura" in page
     link = api.invoke("presign_report", {"reportId": "inventory-1"})
     assert f"/{rendered['reportKey']}?" in link["url"]
-    # `chalice invoke -n read_inventory` sends an empty event.
+    # The command `chalice invoke -n read_inventory` sends an empty event.
     first, second = (api.invoke("read_inventory", {}) for _ in range(2))
     assert first["reportId"].startswith("by-hand-")
     assert first["csvKey"] == f"inventory/{first['reportId']}/inventory.csv"
@@ -62,7 +62,7 @@ def test_the_inventory_goes_from_function_to_function_by_its_key(api: Api, aws: 
 def test_the_buckets_are_measured_by_hand_and_by_the_state_machine(
     api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch, event: dict[str, Any]
 ) -> None:
-    # The test client allows the function 3 seconds, and Lambda 900.
+    # Chalice's test client allows the function 3 seconds, and Lambda allows it 900 seconds.
     aws.s3.put_object(Bucket=BUCKET, Key="a", Body=b"x" * 1500)
     summary = api.invoke("measure_buckets", {})["summary"]
     assert (summary["mode"], summary["partial"]) == ("listing", True)
@@ -92,7 +92,7 @@ def test_a_mysql_lock_fails_a_function_with_an_error_that_is_retried(
 
 
 def test_s3s_test_event_changes_nothing(api: Api, aws: Aws, log_lines: io.StringIO) -> None:
-    """S3 sends this event, which has no records, when a bucket's notifications are configured."""
+    """S3 sends a test event without records when a bucket's notifications are configured."""
     api.invoke("receive_upload", {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "b"})
     assert aws.published() == []
     assert json.loads(log_lines.getvalue())["event"] == "s3:TestEvent"
@@ -111,5 +111,5 @@ def test_every_request_and_function_has_a_time_limit(api: Api, aws: Aws, monkeyp
     api.invoke("presign_report", {"reportId": "r-1"})
     api.invoke("store_orders", {"Records": []})
     api.invoke("receive_upload", {"Event": "s3:TestEvent"})
-    # Chalice's test client allows every function three seconds, and the API its configured time-out.
+    # Chalice's test client allows every function three seconds, and allows the API its configured time-out.
     assert limits == [29, 3, 3, 3]

@@ -1,4 +1,4 @@
-"""A report's execution as a picture, drawn from events that are ordered and linked like AWS's."""
+"""Tests the picture of a report's execution, which is computed from events like those of Step Functions."""
 
 import json
 import re
@@ -18,7 +18,7 @@ INVENTORY = json.loads(definition("inventory"))
 
 
 def at(event: int) -> str:
-    """Returns an event's timestamp; events are one second apart."""
+    """Returns an event's timestamp. Events are one second apart."""
     return timestamp(NOW + timedelta(seconds=event))
 
 
@@ -27,9 +27,10 @@ def listed(told: str) -> list[str]:
 
 
 def read(told: str) -> list[dict[str, Any]]:
-    """Parses events like ``<type> <name, or error: cause>``, separated by ``|``.
+    """Parses events in the form ``<type> <name, or error: cause>``, which are separated by ``|``.
 
-    An event that begins with ``<number> ->`` follows that event; any other follows the event listed before it.
+    By default, each event follows the previous event in the list. An event that begins with ``<number> ->`` follows the
+    event with that number.
     """
     events = []
     for number, line in enumerate(listed(told), 1):
@@ -51,7 +52,7 @@ def read(told: str) -> list[dict[str, Any]]:
 
 
 class Executions:
-    """A fake Step Functions with one execution, returning ``page`` events per call."""
+    """Fakes Step Functions with one execution, and returns ``page`` events per call."""
 
     def __init__(self, machine: dict[str, Any], events: list[dict[str, Any]], status: str, **more: Any) -> None:
         self.machine, self.events, self.status, self.more = machine, events, status, more
@@ -76,7 +77,7 @@ class Executions:
 
 
 def picture(machine: dict[str, Any], told: str, status: str = "RUNNING", **more: Any) -> dict[str, dict[str, Any]]:
-    """Returns the states, keyed by name."""
+    """Returns the states in the picture of an execution, keyed by name."""
     shown = of(Executions(machine, read(told), status, **more))
     assert not shown["partial"]
     return {state["name"]: state for state in shown["states"]}
@@ -125,7 +126,7 @@ FAILURE_PATH = {"ExplainFailure", "NotifyFailure", "Failed", "Unannounced"}
 
 
 def until(event: int, told: str = SUCCEEDED) -> str:
-    """Returns the first events, up to ``event``."""
+    """Returns the first ``event`` events. A negative number leaves out the last events."""
     return "\n".join(listed(told)[:event])
 
 
@@ -344,7 +345,7 @@ def test_a_failure_is_a_sentence_of_bounded_length_without_a_stack_trace() -> No
 
 
 def many(items: int, *more: str) -> list[dict[str, Any]]:
-    """Returns the events of a Map whose last item is still running, followed by ``more``."""
+    """Returns the events of a Map state whose last item is still running, followed by the events in ``more``."""
     first = "ExecutionStarted | 0 -> TaskStateEntered First | TaskStateExited First | MapStateEntered Items"
     item = (
         "5 -> MapIterationStarted Items | TaskStateEntered Each | TaskScheduled | TaskSucceeded | TaskStateExited Each"
@@ -363,7 +364,7 @@ def test_with_too_many_events_both_ends_are_read_and_the_picture_is_partial() ->
     assert shown["partial"]
     assert statuses(states) == {"First": "succeeded", "Items": "running", "Each": "running"}
     assert states["First"]["finishedAt"] == at(3)
-    # The first five events belong to no item.
+    # The first five events do not belong to an item of the Map state.
     assert states["Each"]["tries"] == (history.NEWEST_PAGES + 1) * history.PAGE_EVENTS // 5 - 1
     assert executions.asked.count("events") == history.NEWEST_PAGES + 1
     stopped = of(Executions(MANY, many(4_990, "0 -> ExecutionAborted"), "ABORTED"))
@@ -372,7 +373,7 @@ def test_with_too_many_events_both_ends_are_read_and_the_picture_is_partial() ->
 
 
 def left_out(machine: dict[str, Any], told: str, page: int, status: str) -> dict[str, str]:
-    """Returns the statuses when only the first and the last ``page`` events are read."""
+    """Returns the states' statuses if only the first and the last ``page`` events are read."""
     executions = Executions(machine, read(told), status)
     executions.page = page
     shown = of(executions)
@@ -425,7 +426,7 @@ def test_the_state_machine_is_read_once_however_often_the_history_is_read() -> N
 # --- The layout -------------------------------------------------------------------------------------------------------
 
 
-# For each state: its kind, its place, and the next states, with those after a failure in brackets.
+# Each entry contains a state's name, kind, position and next states. Brackets mark the next states after a failure.
 AFTER_FAILURE = """
     ExplainFailure pass 1,2 NotifyFailure | NotifyFailure task 2,2 Failed (Unannounced)
     Failed fail 3,2 | Unannounced fail 3,3"""

@@ -1,4 +1,4 @@
-"""Idempotency keys: one key is one request, for 90 days."""
+"""Tests that an idempotency key identifies one request for 90 days."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Copying the inventory from MySQL to a CSV file in S3."""
+"""Tests how the inventory is copied from MySQL to a CSV file in S3."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ BEAN = (7, "Café Azul", "Köln", "NW", "a@example.com", "555", 1, "Arabica", "P
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> int:
-    """A part size that fits two batches of rows from ``many``. S3 itself accepts no part below 5 MiB."""
+    """Lowers the part size of uploads, so that two batches of rows fit into one part.
+
+    The real S3 requires parts of at least 5 MiB, except for the last part.
+    """
     assert files.PART_BYTES >= 5 * 1024 * 1024
     monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", PART_BYTES)
     monkeypatch.setattr(files, "PART_BYTES", PART_BYTES)
@@ -40,7 +43,7 @@ def read(connection: Connection, s3: Any) -> dict[str, Any]:
 
 
 def calls(s3: Any) -> list[str]:
-    """Returns a list to which the name of every later call by ``s3`` is added."""
+    """Returns a list to which the name of every later call of the client ``s3`` is added."""
     made: list[str] = []
     s3.meta.events.register("before-call.s3", lambda model, **_: made.append(model.name))
     return made
@@ -150,7 +153,7 @@ def test_a_string_that_a_spreadsheet_would_run_gets_an_apostrophe_and_a_number_n
     assert lines.splitlines()[1] == "1,'-1,,,,,2,,,'-4.20,-5,"
 
 
-# Characters that need quoting or an apostrophe, look-alikes, and the separators that the code searches for.
+# The text contains characters that need quotes or an apostrophe, similar-looking characters, and separators.
 ODD = st.text(st.sampled_from("=+-@＝＋－＠ｅ\t\r\n'\",\0 aé☕"), max_size=4)
 
 

@@ -1,4 +1,4 @@
-"""The local stack's processes, ports, files and error messages."""
+"""Tests the local stack's processes, ports, files and error messages."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def says(process: Process) -> Callable[[], bool]:
 
 
 def is_gone(pid: int) -> bool:
-    """Returns whether a process has ended. An orphan stays a zombie until the init process reaps it."""
+    """Returns whether a process has ended. A process that is still a zombie counts as ended."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -211,7 +211,7 @@ def test_without_a_stack_the_sourced_file_sets_all_but_the_token(tmp_path: Path,
 
 @pytest.fixture
 def signed_in(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """The sign-ins in order. Tokens are numbered from 1 and valid for a minute."""
+    """Fakes the sign-in, and returns the list of its calls. The tokens are numbered from 1 and valid for a minute."""
     asked: list[tuple[str, ...]] = []
 
     def sign_in(*arguments: str) -> tuple[str, float]:
@@ -232,7 +232,7 @@ def test_a_token_is_renewed_when_it_expires(
     later = time.monotonic() + 61
     monkeypatch.setattr(time, "monotonic", lambda: later)
     assert users.token() == "token-3"
-    # A new stack needs new tokens.
+    # The user gets a new token for a new stack.
     users.write("http://cloud", "another", {"manager": "new"})
     assert users.token() == "token-4"
     assert signed_in == [
@@ -270,7 +270,7 @@ def test_dead_letters_of_another_stage_need_its_token(
         ("https://x1.execute-api.eu-central-1.amazonaws.com/api/dead-letters", "theirs"),
     ]
     monkeypatch.delenv("CAFE_TOKEN")
-    with pytest.raises(StackError, match="CAFE_TOKEN is not set: set it to a manager's token for https://x1"):
+    with pytest.raises(StackError, match=r"https://x1.* needs a token, but CAFE_TOKEN is not set: set CAFE_TOKEN to"):
         api(stack, None)
 
 
@@ -280,11 +280,13 @@ def test_the_dead_letters_of_a_stage_are_never_those_of_another_one(
     stack = Stack(tmp_path)
     monkeypatch.setattr("local.api.fetch", lambda url, **_: b'{"stage": "prod"}')
     monkeypatch.delenv("CAFE_API_URL", raising=False)
-    with pytest.raises(StackError, match="set CAFE_API_URL to the URL of prod's API, and CAFE_TOKEN to a manager's"):
+    with pytest.raises(
+        StackError, match="prod is not the local stage: set CAFE_API_URL to its API's URL and CAFE_TOKEN"
+    ):
         api(stack, "prod")
     monkeypatch.setenv("CAFE_API_URL", "https://x1.execute-api.eu-central-1.amazonaws.com/api")
     monkeypatch.setenv("CAFE_TOKEN", "theirs")
-    with pytest.raises(StackError, match="CAFE_API_URL is the URL of the stage prod: set it to the URL of test"):
+    with pytest.raises(StackError, match="CAFE_API_URL belongs to prod, not to test: set CAFE_API_URL to the URL"):
         api(stack, "test")
     assert api(stack, "prod").get("/dead-letters") == {"stage": "prod"}
 

@@ -1,4 +1,4 @@
-"""``make logs`` and ``make dev``: which log lines a person sees, and how."""
+"""Tests which log lines ``make logs`` and ``make dev`` show, and in which form."""
 
 import json
 from collections import Counter
@@ -14,7 +14,7 @@ GROUP = "/aws/lambda/cafe-dev-store_orders"
 
 
 class FakeLogs:
-    """CloudWatch Logs with one group and one event on each page."""
+    """Fakes CloudWatch Logs with one log group, and returns one event per page."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
@@ -48,7 +48,7 @@ def test_each_log_line_is_shown_once_in_order_also_one_that_is_late_or_the_same_
             client.write(*line)
         found = logs.new_events(client, "/aws/lambda/cafe-dev", recent)
         assert [(group, text) for group, (_, _, text) in found] == [(GROUP, each) for each in shown]
-    # Old lines are not read again.
+    # Log events from more than ten seconds before the newest event are not read again.
     assert client.started[-1] == 50_000
     assert [each[2] for each in recent[GROUP]] == ["new", "late"]
 

@@ -1,4 +1,4 @@
-"""The log: each record is one JSON object on one line."""
+"""Tests that each log record is one JSON object on one line."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from tests.unit.logged import log_handler, records
 
 
 def test_a_record_is_one_line_with_its_level_logger_message_time_and_fields(log_lines: io.StringIO) -> None:
-    # A client cannot forge a record.
+    # The text tries to forge a second log record.
     forged = 'o-1"}\n{"level": "ERROR", "message": "all is lost"}\r\u2028\u0085'
     try:
         raise ValueError("two\nlines")

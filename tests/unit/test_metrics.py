@@ -1,4 +1,4 @@
-"""The metrics: what is counted, and whether CloudWatch can read the numbers from the log."""
+"""Tests which events the metrics count, and whether CloudWatch can read the numbers from the log."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def figures(log_lines: io.StringIO) -> Figures:
-    """Returns the sums that CloudWatch would read from the log, and checks the embedded metric format's limits."""
+    """Returns a function that sums the logged metrics as CloudWatch would, and checks the format's limits."""
 
     def sums() -> dict[str, float]:
         found: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Reading the cells of a MySQL response from its packets."""
+"""Tests how the cells of a MySQL response are read from its packets."""
 
 from __future__ import annotations
 

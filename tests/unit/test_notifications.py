@@ -1,4 +1,4 @@
-"""Notifications: what subscribers receive, and what the inbox stores exactly once."""
+"""Tests what subscribers receive, and that the inbox stores each notification exactly once."""
 
 import io
 import json
@@ -26,7 +26,7 @@ def ids(page: dict[str, Any]) -> list[str]:
 
 
 def published(aws: Aws, given: Notification) -> dict[str, Any]:
-    """Publishes to moto's SNS, and returns the call's arguments."""
+    """Publishes a notification to moto's SNS, and returns the arguments of the call."""
     calls = aws.calls(aws.sns, "Publish")
     publisher(aws.sns, ENVIRONMENT["TOPIC_ARN"])(given)
     (call,) = calls
@@ -98,7 +98,7 @@ def test_a_key_that_is_too_long_for_the_table_is_replaced_by_one_that_fits(aws: 
     assert keys[0] == "é" * 1024
     assert keys[1] == keys[3] != keys[2]
     assert all(len(key.encode()) <= 2_048 for key in keys)
-    # Another publisher may send a key this long.
+    # Another publisher may send a key that is too long for the table.
     for length in (2_048, 2_049):
         record(aws, sent(length, MessageAttributes=attributes(kind="order", key="x" * length)))
     assert ids(inbox(aws)) == ["m-2049", "m-2048"]

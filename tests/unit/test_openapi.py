@@ -1,4 +1,4 @@
-"""The OpenAPI description: it is valid, its examples match it, and its limits equal the code's."""
+"""Tests that the OpenAPI description is valid, that its examples match it, and that its limits equal the code's."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Orders: which are valid, which reach the queue, and which a list shows."""
+"""Tests which orders are valid, which orders reach the queue, and which orders a list shows."""
 
 import json
 from datetime import date
@@ -42,14 +42,17 @@ def test_the_idempotency_key_gives_orders_their_ids() -> None:
     assert len(set(first)) == 100
     assert all(ORDER_ID.fullmatch(order_id) for order_id in first)
     assert not set(first) & {order.order_id for order in placing.parse([body()] * 100, NOW, "another")}
-    # An order that has an id keeps it.
+    # An order that is sent with an id keeps the id.
     given = [body(orderID="o-1"), body()]
     assert placing.parse(given, NOW, "monday")[0].order_id == "o-1"
     assert placing.parse(given[0], NOW, "monday")[0].order_id == "o-1"
 
 
 def test_the_largest_order_fits_into_one_message_and_one_item() -> None:
-    """SQS accepts 1 MiB and DynamoDB 400 KB. A character takes up to 12 bytes in a message and 4 in an item."""
+    """An SQS message can have 1 MiB, and a DynamoDB item 400 KB.
+
+    A character needs up to 12 bytes in a message, and up to 4 bytes in an item.
+    """
     largest = Order("x" * 64, "😀" * 64, (Item("😀" * 200, 10_000),) * 100, "😀" * 500, PLACED_AT)
     assert len(largest.to_json()) < queues.BYTES
     assert len(json.dumps(_insertion(largest, TABLE), ensure_ascii=False).encode()) < 400_000
@@ -76,7 +79,7 @@ BAD_ITEMS = "items: must be a list of 1 to 100 objects with item and quantity"
         (body(requestedBy="eve"), ["requestedBy: is not a field of an order"]),
         (body(**{"a\n\ud800": 1}), ['"a\\n\\ud800": is not a field of an order']),
         (body(**{"x" * 100_000: 1}), [f"{'x' * 40}: is not a field of an order"]),
-        (body(items=[{"item": "x"}]), ["items: cannot be combined with item or quantity; leave those out"]),
+        (body(items=[{"item": "x"}]), ["items: cannot be combined with item or quantity; send either items or item"]),
         *(({"customerID": "c", "items": each}, [BAD_ITEMS]) for each in ([], {}, [{"item": "x"}] * 101)),
         ({"customerID": "c", "items": ["x"]}, ["items[0]: must be an object with item and quantity"]),
         (
@@ -88,8 +91,8 @@ BAD_ITEMS = "items: must be a list of 1 to 100 objects with item and quantity"
             ],
         ),
         ([body(), []], ["orders[1]: must be an object with customerID and item or items"]),
-        ([], ["orders: must be 1 to 100 orders, not 0"]),
-        ([body()] * 101, ["orders: must be 1 to 100 orders, not 101"]),
+        ([], ["orders: must contain 1 to 100 orders, not 0"]),
+        ([body()] * 101, ["orders: must contain 1 to 100 orders, not 101"]),
         *((each, ["body: must be an object with customerID and item or items"]) for each in ("order", None, 5, True)),
     ],
 )
@@ -172,13 +175,13 @@ def test_only_orders_that_are_not_stored_are_queued_each_once(aws: Aws) -> None:
     calls = aws.calls(aws.dynamodb, "BatchGetItem")
     enqueue(aws, order("o-1"), order("o-2"), order("o-3"), order("o-3"))
     assert [each["orderID"] for each in aws.queued()] == ["o-3"]
-    # Only a consistent read sees what was stored a moment ago.
+    # Only a consistent read returns an order that was stored a moment ago.
     assert calls[0]["RequestItems"][TABLE]["ConsistentRead"] is True
 
 
 def test_every_order_that_is_stored_with_different_content_is_named(aws: Aws) -> None:
     store(aws, messages(order("o-1"), order("o-2"), order("o-3")))
-    with pytest.raises(Conflict, match=r"^orderID: already stored with different content: o-1, o-3"):
+    with pytest.raises(Conflict, match=r"^orderID: is already stored with different content: o-1, o-3"):
         enqueue(aws, order("o-1", quantity=9), order("o-2"), order("o-3", quantity=9), order("o-4"))
     assert aws.queued() == []
 

@@ -1,4 +1,4 @@
-"""System programs are found, or installed with the package manager, or the error says what to do."""
+"""Tests that system programs are found or installed, or that the error says what to do."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from local.processes import StackError
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the only programs on the path, for a user who may install more."""
+    """Creates a folder that is the whole PATH, for a user who is allowed to install packages."""
     for name in ("env", "sh", "touch"):
         (tmp_path / name).symlink_to(Path("/usr/bin") / name)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -53,7 +53,8 @@ def test_the_variable_overrides_the_search_and_must_be_valid(machine: Path) -> N
     assert chromium.find({"CHROMIUM": str(mine)}) == mine
     assert chromium.find({"CHROMIUM": "mine"}) == mine
     with pytest.raises(
-        StackError, match="CHROMIUM is /nowhere/chrome, but no such program exists: set it to the path of a browser"
+        StackError,
+        match="CHROMIUM is /nowhere/chrome, but no such program exists: set CHROMIUM to the path of a browser",
     ):
         chromium.find({"CHROMIUM": "/nowhere/chrome"})
 

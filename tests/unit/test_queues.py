@@ -1,4 +1,4 @@
-"""SQS batches use as few calls as possible, and every failed entry is reported."""
+"""Tests that SQS batches use as few calls as possible, and that every failed entry is reported."""
 
 from typing import Any
 

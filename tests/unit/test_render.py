@@ -1,4 +1,4 @@
-"""The inventory report: what it counts, what it shows, and how it escapes every cell."""
+"""Tests what the inventory report counts and shows, and how it escapes every cell."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PAGE = Page("r1", MADE, "https://example.com/inventory.csv?X-Amz-Signature=1&x=2
 
 
 def line(number: int = 1, /, **cells: Any) -> list[str]:
-    """Returns the CSV line of a bean with every field, some replaced by ``cells``."""
+    """Returns the CSV line of a bean that has every field. The fields in ``cells`` replace the defaults."""
     whole = {
         **{"supplier_id": 7, "supplier": "Café Azul", "city": "Köln", "state": "NW", "email": "azul@example.com"},
         **{"phone": "555 0107", "bean_id": number, "type": "Arabica", "product_name": f"Bean {number}"},
@@ -45,7 +45,7 @@ def orphan(number: int = 1, /, **cells: Any) -> list[str]:
 
 
 class Document(HTMLParser):
-    """A parsed page: its elements, and its text outside ``style`` and ``script``."""
+    """Parses a page into its elements, and its text outside ``style`` and ``script``."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Document(HTMLParser):
             self._text.append(data)
 
     def shape(self) -> list[tuple[str, ...]]:
-        """Returns the elements in order, each with its attributes' names."""
+        """Returns the page's elements in order, each with the names of its attributes."""
         return [(tag, *attributes) for tag, attributes in self.elements]
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
@@ -105,7 +105,7 @@ def test_prices_as_people_write_them_are_numbers_and_anything_else_is_not(text: 
 def test_beans_without_a_price_are_left_out_of_the_value_and_counted() -> None:
     summary = summarise([line(1, price="free"), line(2, price=None), line(3, price="-4.20"), line(4, price="2")])
     assert (summary.value, summary.unpriced) == (Decimal(200), 3)
-    # A price may have been neutralised for spreadsheets.
+    # A price that starts with a tab gets an apostrophe in the CSV file, but still counts as a price.
     assert neutralise(b"\t4.20") != b"\t4.20"
     assert summarise([line(price="\t4.20")]).value == Decimal(420)
 
@@ -135,7 +135,7 @@ def test_the_chart_has_the_largest_suppliers_and_one_line_for_all_others() -> No
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lowers the limits: above 50 beans, only the neediest 5 are shown."""
+    """Lowers the report's limits, so that it shows only the neediest 5 beans if there are more than 50."""
     assert (rendering.WHOLE_INVENTORY, rendering.NEEDIEST_SHOWN) == (5_000, 500)
     monkeypatch.setattr(rendering, "WHOLE_INVENTORY", 50)
     monkeypatch.setattr(rendering, "NEEDIEST_SHOWN", 5)
@@ -243,13 +243,13 @@ def test_a_cell_is_shown_whole_and_its_direction_controls_are_replaced(column: s
 
 
 def test_adjacent_texts_are_isolated_from_each_other() -> None:
-    """A Hebrew name, or a name that begins with a number, would otherwise reorder the adjacent text."""
+    """Without isolation, a Hebrew name or a name that begins with a number would reorder the adjacent text."""
     text = "אספרסו"
     html = "".join(render(summarise([line(quantity=5, **dict.fromkeys(TEXTS, text))]), PAGE))
     beside = re.findall(rf"<(\w+)[^>]*>{text}</", html.split("<dl", 1)[1])
     assert set(beside) == {"bdi", "td", "p", "span", "text"}
     assert f"<bdi>{text}, {text}</bdi>" in html
-    # Only the chart's description, for screen readers, contains the text as well.
+    # Besides the isolated elements, only the chart's description for screen readers contains the text.
     assert html.count(text) == len(beside) + 2 + 1
 
 

@@ -1,4 +1,4 @@
-"""Reports: which requests are valid, that a key starts one execution only, and what the API shows."""
+"""Tests which report requests are valid, that a key starts only one execution, and what the API shows."""
 
 import json
 import re
@@ -56,7 +56,7 @@ def run_by_hand(aws: Aws, kind: str, name: str, started_at: datetime) -> None:
     [
         *(({"kind": kind}, ["kind: must be one of inventory, storage"]) for kind in ("coffee", None, ["storage"])),
         *(({"kind": "storage", "mode": mode}, ["mode: must be one of listing, metrics"]) for mode in ("guess", {})),
-        ({"mode": "listing"}, ["mode: is only for reports of kind storage"]),
+        ({"mode": "listing"}, ["mode: is allowed only for storage reports"]),
         ({"since": "2026"}, ["since: is not a field of a report"]),
         (
             {"kind": 1, "mode": 2, "a\u0000\ud800": 3},
@@ -98,7 +98,7 @@ def test_a_missing_permission_to_look_for_the_page_is_not_mistaken_for_a_missing
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
 def test_the_pages_have_all_reports_newest_first_even_those_with_equal_times(aws: Aws, limit: int) -> None:
-    """Step Functions' times have millisecond precision."""
+    """Step Functions returns times with millisecond precision, so several reports can have the same time."""
     moments = [NOW.replace(microsecond=0) + timedelta(seconds=number // 4) for number in range(12)]
     for number, moment in enumerate(moments):
         run_by_hand(aws, ("inventory", "storage")[number % 2], f"r-{number:02}", moment)
@@ -111,7 +111,7 @@ def test_the_pages_have_all_reports_newest_first_even_those_with_equal_times(aws
 def test_reports_are_listed_by_their_start_and_not_by_their_end(
     minutes: list[tuple[int, int | None]], limit: int
 ) -> None:
-    """moto sorts executions by their start. This fake sorts them as AWS documents."""
+    """The test uses a fake that sorts executions as AWS documents, because moto sorts executions by start."""
     executions: list[dict[str, Any]] = []
     for number, (start, took) in enumerate(minutes):
         execution: dict[str, Any] = {"name": f"r-{number:02}", "status": "RUNNING" if took is None else "SUCCEEDED"}

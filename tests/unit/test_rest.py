@@ -1,4 +1,4 @@
-"""Request bodies, parameters and addresses, as API Gateway sends them."""
+"""Tests how request bodies, parameters and addresses are read from API Gateway's events."""
 
 import base64
 import json
@@ -34,7 +34,7 @@ def test_a_body_comes_as_text_as_bytes_or_as_base64_and_can_be_empty() -> None:
     encoded = base64.b64encode(text.encode()).decode()
     assert body(text) == body(text.encode()) == {"note": "☕"}
     assert rest.body(request(body=encoded, isBase64Encoded=True)) == {"note": "☕"}
-    # A lone surrogate is passed on, so that an error can name its field.
+    # A lone surrogate is accepted at first, so that a later error can name the field.
     assert body(b'"ab\\ud800"') == body(b'"ab\xed\xa0\x80"') == "ab\ud800"
     for nothing in (None, "", b"", " \r\n\t "):
         assert (body(nothing), body(nothing, nothing={})) == (None, {})
@@ -43,13 +43,11 @@ def test_a_body_comes_as_text_as_bytes_or_as_base64_and_can_be_empty() -> None:
 def test_1_mb_is_counted_in_bytes() -> None:
     with pytest.raises(BodyTooLarge) as caught:
         body("é" * 500_001)
-    assert str(caught.value) == (
-        "the body has 1,000,002 bytes, but at most 1,000,000 are allowed: send it in smaller parts"
-    )
+    assert str(caught.value) == "the body has 1,000,002 bytes (maximum 1,000,000): send several smaller requests"
     assert body(json.dumps("x" * 999_998)) == "x" * 999_998
 
 
-TOO_DEEP = "body: its brackets are nested too deeply"
+TOO_DEEP = "body: is nested too deeply"
 
 
 @pytest.mark.parametrize(
@@ -63,9 +61,9 @@ TOO_DEEP = "body: its brackets are nested too deeply"
         (b'{"quantity": -Infinity}', "body: is not JSON: -Infinity is not a JSON number"),
         (b'{"quantity": %s}' % (b"9" * 5000), "body: contains a number with too many digits"),
         (b'{"note": "a\nb"}', "body: is not JSON: Invalid control character"),
-        (b'{"note": "\xff"}', "body: is not UTF-8 at byte 10"),
+        (b'{"note": "\xff"}', "body: is not UTF-8 (byte 10)"),
         (b"\x00", "body: is not"),
-        # This body is also too deep. The Python version decides which problem is named.
+        # The body is invalid and too deep, and the Python version decides which problem the error names.
         (b"[" * 5000, "body: i"),
         *((b"[" * depth + b"1" + b"]" * depth, TOO_DEEP) for depth in (101, 1_000, 5_000, 100_000)),
         *((b'{"a":' * depth + b"1" + b"}" * depth, TOO_DEEP) for depth in (101, 1_000, 5_000, 100_000)),
@@ -94,26 +92,26 @@ def test_a_list_accepts_only_its_own_filters_and_has_50_items_per_page() -> None
     assert rest.page(request()) == Page(50, None, {})
     asked = with_query(limit=["7"], next=["t"], kind=["storage"])
     assert rest.page(asked, "kind") == Page(7, "t", {"kind": "storage"})
-    assert problems(rest.page, asked) == ["kind: is not a parameter of this route, which takes limit, next"]
+    assert problems(rest.page, asked) == ["kind: is not one of this route's parameters: limit, next"]
 
 
 def test_all_wrong_parameters_are_named_at_once() -> None:
     asked = with_query(limit=["0"], next=["a", "b"], page=["2"], sort=[""])
     assert problems(rest.page, asked, "kind") == [
-        "page: is not a parameter of this route, which takes limit, next, kind",
-        "sort: is not a parameter of this route, which takes limit, next, kind",
+        "page: is not one of this route's parameters: limit, next, kind",
+        "sort: is not one of this route's parameters: limit, next, kind",
         "next: is given 2 times",
         "limit: must be a whole number from 1 to 100",
     ]
     found = problems(rest.parameters, with_query(limit=["5"]), "since")
-    assert found == ["limit: is not a parameter of this route, which takes since"]
+    assert found == ["limit: is not one of this route's parameters: since"]
 
 
 def test_parameters_of_any_number_and_length_make_a_short_message() -> None:
     with pytest.raises(InvalidRequest, match=r"; and 80 more$") as caught:
         rest.page(with_query(**{f"{number:02}" + "x" * 5_000: ["", ""] for number in range(50)}))
     assert len(caught.value.problems) == 20
-    assert caught.value.problems[0] == (f"00{'x' * 38}", "is not a parameter of this route, which takes limit, next")
+    assert caught.value.problems[0] == (f"00{'x' * 38}", "is not one of this route's parameters: limit, next")
 
 
 @pytest.mark.parametrize("limit", ["0", "101", "-1", "1.5", "ten", "", " ", "1e1", "٣", "²", "9" * 5000])

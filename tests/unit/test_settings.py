@@ -1,4 +1,4 @@
-"""The settings are read once, before anything else; one error names all missing variables."""
+"""Tests that the settings are read once at the start, and that one error names all missing variables."""
 
 import json
 import os
@@ -28,7 +28,7 @@ BARE = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
 
 
 def run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Runs a command in the repository, with only this environment."""
+    """Runs a command in the repository with exactly these environment variables."""
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -104,7 +104,7 @@ def loaded(code: str) -> set[str]:
 
 
 def test_importing_the_app_loads_only_what_every_function_needs() -> None:
-    """Imports take most of a cold start, so handlers import their flow when called, and clients.py its libraries."""
+    """Imports take most of a cold start, so handlers and clients.py import modules only when they are called."""
     names = ("clients", "correlation", "errors", "logs", "rest", "settings")
     needed = "import contextvars, dataclasses, pathlib, chalice.app, pythonjsonlogger.json"
     own = {"app", "chalicelib", *(f"chalicelib.{name}" for name in names)}
@@ -120,7 +120,7 @@ def test_no_flow_loads_modules_that_only_another_flow_needs() -> None:
     )
     flows: dict[str, set[str]] = {flow: set() for flow in light.split()}
     flows |= {"uploads.receiving": {"humanize"}, "storage.report": {"humanize", "concurrent.futures"}}
-    # Each flow is imported in a fork of a process that has loaded what every function needs.
+    # The test imports each flow's module in a forked process that has already loaded the common modules.
     code = (
         "import app, importlib, os, sys\n"
         f"for flow in {list(flows)}:\n"

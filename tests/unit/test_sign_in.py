@@ -1,4 +1,4 @@
-"""Sign-in: which routes each group may call, which tokens are refused, and how the keys are read."""
+"""Tests which routes each group may call, which tokens are refused, and how the user pool's keys are read."""
 
 import base64
 import hashlib
@@ -34,7 +34,7 @@ FORBIDDEN = {"Message": "User is not authorized to access this resource"}
 
 
 def answer(api: Api) -> tuple[int, Any]:
-    """Calls a route that staff may use."""
+    """Calls a route that staff may use, and returns the response."""
     response = api.get("/notifications")
     return response.status_code, response.json_body
 
@@ -83,7 +83,7 @@ def test_a_token_comes_bare_or_after_bearer_and_its_clock_may_be_ahead(
     ahead = pool.token("ana", STAFF, iat=int(time.time()) + 5)
     for form in ("{}", "Bearer {}", "bearer {}", "BEARER   {}", " {} "):
         assert answer(api.with_token(form.format(ahead)))[0] == 200
-    # The keys are fetched only once.
+    # The requests fetch the user pool's keys only once.
     assert pool.asked == [KEYS_URL]
     assert not [piece for piece in ahead.split(".") if piece in log_lines.getvalue()]
 
@@ -99,7 +99,7 @@ def unsigned(token: str, **header: Any) -> str:
 
 
 def signed_with_the_public_key(pool: Pool) -> str:
-    """Returns an HS256 token that is valid if a verifier uses the public key as the secret."""
+    """Returns an HS256 token that passes only if a verifier wrongly uses the public key as the secret."""
     secret = private_key("first").public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     content = unsigned(pool.token("eve", MANAGERS), alg="HS256").rstrip(".")
     return f"{content}.{encoded(hmac.new(secret, content.encode(), hashlib.sha256).digest())}"
@@ -125,7 +125,7 @@ def header(**given: Any) -> Callable[[Pool], str]:
 
 
 NESTED = encoded(b"[" * 9000)
-NO_KEY = "the user pool does not have the token's key"
+NO_KEY = "the user pool has no key with the token's key id"
 ACCESS = {"token_use": "access", "aud": None, "client_id": CLIENT_ID, "key_id": "access"}
 BAD: dict[str, tuple[Callable[[Pool], str], str]] = {
     **{text: (lambda _, text=text: text, "DecodeError") for text in ("garbage", "a.b.c", "Bearer ☕", "Bearer ")},
@@ -139,7 +139,7 @@ BAD: dict[str, tuple[Callable[[Pool], str], str]] = {
     "another client": (claims(aud="another"), "InvalidAudienceError"),
     "several clients": (claims(aud=[CLIENT_ID, "another"]), "InvalidAudienceError"),
     "an access token": (claims(**ACCESS), "MissingRequiredClaimError"),
-    "an access token for this client": (claims(token_use="access"), "it is not an id token"),
+    "an access token for this client": (claims(token_use="access"), "the token is not an id token"),
     "no name": (claims(**{"cognito:username": None}), "MissingRequiredClaimError"),
     "alg none": (header(), "InvalidAlgorithmError"),
     "no signature": (header(alg="RS256"), "InvalidSignatureError"),
@@ -184,7 +184,7 @@ def test_a_newly_rotated_key_is_found(keys: Keys, pool: Pool, clock: SimpleNames
     pool.key_ids = ["second"]
     clock.now += 3600
     assert keys.get("second").key_id == "second"
-    # The old key is no longer accepted.
+    # The key from before the rotation is no longer accepted.
     with pytest.raises(TokenRefused):
         keys.get("first")
 
@@ -204,7 +204,7 @@ def test_many_concurrent_first_calls_cause_one_request(keys: Keys, pool: Pool, m
     second = threading.Barrier(2)
 
     def fetch(url: str) -> bytes:
-        # Waits for a concurrent second request, which must not come.
+        # The fetch waits briefly for a concurrent second fetch, which must not happen.
         with suppress(threading.BrokenBarrierError):
             second.wait(0.1)
         return pool.fetch(url)
@@ -241,7 +241,7 @@ def test_an_outage_ends_a_second_after_the_user_pool_is_back(keys: Keys, pool: P
     pool.failure = None
     clock.now += sign_in.REFETCH_AFTER_FAILURE_SECONDS
     assert keys.get("first")
-    # The cached keys stay valid during the next outage.
+    # The cached keys stay valid during a later outage of the user pool.
     pool.failure = TimeoutError()
     clock.now += 3600
     with pytest.raises(Unavailable):

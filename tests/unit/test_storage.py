@@ -1,4 +1,4 @@
-"""The storage report: which objects it counts, which failures it names, and when it stops."""
+"""Tests which objects the storage report counts, which failures it names, and when it stops."""
 
 import json
 import re
@@ -105,7 +105,7 @@ def test_a_large_bucket_is_split(account: Account, monkeypatch: pytest.MonkeyPat
     )
     account.in_pages_of(4)
     assert account.measure().buckets == [Bucket("beans", sum(range(30)), 30, NOW)]
-    # Keys that differ only in non-ASCII characters are listed sequentially.
+    # Object keys that differ only in non-ASCII characters are listed sequentially.
     assert len(set(starts)) > 2 or "a/b/" in keys[0]
 
 
@@ -147,7 +147,7 @@ def test_an_error_of_aws_is_shown_up_to_300_characters() -> None:
 
 def test_the_figures_of_the_newest_day_count_over_every_storage_type(account: Account) -> None:
     account.bucket("beans", region="eu-west-1")
-    # All Glacier objects moved elsewhere yesterday, so Glacier has no figure for today.
+    # All Glacier objects moved elsewhere yesterday, so CloudWatch has no Glacier size for today.
     of_ia = [("StandardIA", days, size) for days, size in ((2, 10), (1, 20), (0, 30))]
     for kind, days, size in (*of_ia, ("DeepArchive", 0, 1_000), ("Glacier", 1, 5_000)):
         account.figure("beans", f"{kind}Storage", TODAY - timedelta(days=days), size, "eu-west-1")
@@ -159,7 +159,7 @@ def test_the_figures_of_the_newest_day_count_over_every_storage_type(account: Ac
 @pytest.mark.parametrize("newest_first", [True, False])
 def test_the_newest_figure_is_found_in_any_order_and_over_several_pages(account: Account, newest_first: bool) -> None:
     account.bucket("beans")
-    # botocore returns local times.
+    # Timestamps from CloudWatch are in the local time zone, because botocore converts them.
     local = timezone(timedelta(hours=-10))
     days = [(TODAY - timedelta(days=days)).astimezone(local) for days in (1, 2, 3)]
     points = sorted(zip(days, (30.0, 20.0, 10.0), strict=True), reverse=newest_first)
@@ -274,7 +274,7 @@ def test_the_summary_has_the_100_largest_buckets_and_fits_into_a_state() -> None
     assert len(summary["errors"]) == 100
     assert (summary["bucketCount"], summary["errorCount"]) == (1_000, 1_000)
     assert len(json.dumps(summary)) < 100_000
-    # The page shows all buckets and errors.
+    # Unlike the summary, the report's page shows all buckets and errors.
     shown = page.render(listed(*buckets, errors=errors), "r-1")
     assert (shown.count("<tr>"), shown.count("<li>")) == (1_001, 1_000)
     assert all(f">{buckets[number].name}<" in shown for number in (0, 500, 999))
@@ -381,12 +381,12 @@ def test_buckets_that_take_long_are_shared_out_and_added_up(account: Account, mo
     answer, rounds = in_rounds(account, aloneSeconds=0)
     assert rounds == 1
     summary = answer["summary"]
-    # The reports bucket also contains the shares.
+    # The reports bucket is left out, because it also contains the files of the shares.
     sizes = {each["name"]: each["bytes"] for each in summary["buckets"] if each["name"] != "reports"}
     assert sizes == {f"beans-{number}": 10 * number for number in range(7)}
     assert [each["bucket"] for each in summary["errors"]] == ["secret"]
     assert (summary["partial"], summary["asOf"]) == (False, "2026-11-21T03:30:00.000000Z")
-    # Without a state machine, a single invocation works until its own time-out.
+    # Without a state machine, a single invocation measures buckets until its own time is up.
     assert account.report({"aloneSeconds": 0})["summary"]["partial"] is False
 
 
@@ -394,7 +394,7 @@ def test_a_large_bucket_continues_in_the_next_function(account: Account, monkeyp
     account.bucket("beans", *[1] * 45)
     account.bucket("reports")
     account.in_pages_of(10)
-    # Each function has time for one page.
+    # Each invocation has time for only one page of objects.
     account.out_of_time_after("s3", "ListObjectsV2")
     call = account.report
 

@@ -1,4 +1,4 @@
-"""Storing orders: exactly once, whatever fails, or as a dead letter if an order cannot be stored."""
+"""Tests that orders are stored exactly once despite failures, and become dead letters if they cannot be stored."""
 
 import io
 import json
@@ -24,7 +24,7 @@ Retries = list[tuple[str, int]]
 
 @pytest.fixture
 def retries(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Retries:
-    """The receipt handles of failed messages, each with the seconds until its retry."""
+    """Returns a list of the failed messages' receipt handles, each with the seconds until the retry."""
     seen: Retries = []
 
     def change(QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
@@ -82,7 +82,7 @@ def test_at_most_eight_calls_of_a_large_batch_run_at_once(aws: Aws, monkeypatch:
         with lock:
             running += 1
             most = max(most, running)
-        # The barrier breaks, and the test fails, if fewer calls run at once.
+        # If fewer than eight calls run concurrently, the barrier breaks and the test fails.
         together.wait(timeout=30)
         with lock:
             running -= 1
@@ -105,7 +105,7 @@ def test_if_two_orders_have_one_id_the_first_is_stored_and_the_other_reported(aw
     assert notification.subject == "1 order refused: the id is taken"
     assert notification.message.endswith("\n- order o-1 of customer c-1")
     assert notification.facts == {"outcome": "conflict", "orderIDs": ["o-1"]}
-    # A redelivered conflict is reported under the same key.
+    # If SQS delivers the conflicting order again, the conflict is reported under the same key.
     store(aws, {"Records": both[1:]}, published.append)
     assert published[1].key == notification.key
 
@@ -121,7 +121,7 @@ def test_a_conflict_that_cannot_be_reported_is_retried_without_its_neighbours(aw
 
 
 def text(**fields: Any) -> str:
-    """Returns an order's message, leaving out fields that are None."""
+    """Returns an order's message, without the fields that are None."""
     given = {"orderID": "o", "customerID": "c", "item": "x", "note": None, "placedAt": PLACED_AT, **fields}
     return json.dumps({name: each for name, each in given.items() if each is not None or name == "note"})
 
@@ -205,7 +205,7 @@ def test_an_order_that_the_table_never_accepted_is_a_dead_letter_with_that_reaso
     with answering(aws, THROTTLED):
         assert store(aws, {"Records": [message(order().to_json(), received=5)]}) == []
     (letter,) = dead(aws)
-    assert letter["MessageAttributes"]["reason"]["StringValue"].startswith("the orders table could not store it")
+    assert letter["MessageAttributes"]["reason"]["StringValue"].startswith("the orders table could not store the order")
 
 
 def test_a_failed_message_is_named_even_if_its_retry_delay_cannot_be_shortened(aws: Aws) -> None:
@@ -251,7 +251,7 @@ def test_a_known_order_whose_content_cannot_be_read_is_retried(aws: Aws, retries
 
 @pytest.mark.parametrize("size", [1, 60])
 def test_a_missing_permission_fails_the_whole_batch(aws: Aws, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The function's error shows the missing permission."""
+    """The function fails with an error that shows the missing permission."""
 
     def refuse(**_: Any) -> None:
         raise refusal("AccessDeniedException")

@@ -1,4 +1,4 @@
-"""Newest-first lists: the pages contain every item exactly once, for any shards, months and limits."""
+"""Tests that the pages of a newest-first list contain every item exactly once, for any shards, months and limits."""
 
 import threading
 from collections.abc import Callable
@@ -23,7 +23,7 @@ SINCE = date(2026, 11, 21)
 
 
 class Table:
-    """A table that implements Query as DynamoDB does, returning at most ``most`` items per call."""
+    """Fakes a table whose Query works like DynamoDB's, and returns at most ``most`` items per call."""
 
     def __init__(self, items: list[Item], most: int = 1000) -> None:
         self.items = sorted(items, key=lambda item: item["sortKey"]["S"], reverse=True)
@@ -80,7 +80,7 @@ def pages(table: Table, limit: int, since: date = SINCE, now: datetime = NOW) ->
     return follow(lambda token: Timeline(table, "orders").page("orders", since, limit, token, now))
 
 
-# Some moments are equal, and some are at the end of a month or a year.
+# Some of the generated times are equal, and some are at the end of a month or a year.
 EDGES = [datetime(2026, 11, 30, 23, 59, 59, 999_999, UTC), datetime(2026, 12, 1, tzinfo=UTC)]
 BETWEEN = st.datetimes(datetime(2026, 11, 21), datetime(2027, 2, 3), timezones=st.just(UTC))  # noqa: DTZ001
 MOMENTS = st.sampled_from([*EDGES, datetime(2027, 1, 1, tzinfo=UTC), NOW]) | BETWEEN
@@ -157,7 +157,9 @@ def test_a_filtered_page_ends_after_a_number_of_items(monkeypatch: pytest.Monkey
     items = [item(NOW - timedelta(seconds=number), f"id-{number}") for number in range(225)]
     found, queries = some(Table(items), 50, {"id-3", "id-125", "id-224"})
     assert found == [["id-3"], ["id-125"], ["id-224"]]
-    # A page's cost does not depend on how rare matching items are. The last page also reads the earlier months.
+    # The cost of a filtered page does not depend on how rare the matching items are. The last page needs more queries,
+    # because it also
+    # reads the earlier months.
     assert max(queries[:-1]) <= 2 * timeline.SHARDS
     assert some(Table(items[:20]), 2, {"id-1", "id-3"})[0] == [["id-1", "id-3"]]
 
@@ -218,7 +220,7 @@ def test_a_token_that_is_not_from_this_list_is_refused(token: str) -> None:
 
 @pytest.mark.parametrize("moment", ["0000-01-01", "1999-12-31", "2026-11-20", "2026-12-00", "2027-01-99", "9999-12-31"])
 def test_a_token_with_any_time_returns_a_page(moment: str) -> None:
-    """Notifications expire, so a token may be older than all items."""
+    """Notifications expire, so a page token may be older than all remaining items."""
     table = Table([item(NOW, "o-1"), item(datetime(2026, 12, 31, tzinfo=UTC), "o-2")])
     token = timeline.write_token("orders", f"{moment}T00:00:00.000000Z#o-9")
     page, following = Timeline(table, "orders").page("orders", SINCE, 10, token, NOW)

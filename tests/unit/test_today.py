@@ -1,4 +1,4 @@
-"""Today in numbers: what is counted, since when, and how an incomplete count is shown."""
+"""Tests what the overview of today counts, since when, and how it shows an incomplete count."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -44,9 +44,9 @@ def notification(aws: Aws, sent_at: datetime, kind: str, subject: str = "s", fac
         ("2026-12-01T00:00:00.5Z", MIDNIGHT + timedelta(milliseconds=500)),
         ("2026-12-01T00:00:00.000001999Z", MIDNIGHT + timedelta(microseconds=1)),
         *((text, MIDNIGHT) for text in ("2026-12-01T05:45:00+05:45", "2026-11-30T20:30:00-03:30")),
-        # November has no 31st.
+        # The date is invalid, because November has only 30 days.
         ("2026-11-31T00:00:00Z", MIDNIGHT),
-        # One time more than two days ago, and one in the future.
+        # The first time is more than two days ago, and the second is in the future.
         ("1000-01-01T00:00:00Z", NOW - timedelta(hours=48)),
         ("2999-12-31T23:59:59-23:59", NOW),
     ],
@@ -64,7 +64,7 @@ def test_the_count_may_begin_at_any_time_in_the_last_48_hours(text: str, moment:
     ],
 )
 def test_a_string_that_is_not_a_time_is_refused(text: str) -> None:
-    with pytest.raises(InvalidRequest, match=r"^since: must be a time with its offset"):
+    with pytest.raises(InvalidRequest, match=r"^since: must be a time with a UTC offset"):
         today.since(text, NOW)
 
 
@@ -115,7 +115,7 @@ def test_with_too_many_orders_only_complete_hours_are_counted(aws: Aws, monkeypa
     counts = [count for _, count in orders["hours"]]
     whole = counts.count(20)
     assert 0 < whole < len(counts) - 1
-    # The current hour has only half of its orders.
+    # The current hour is only half over, so it has about half as many orders.
     assert counts == [None] * (len(counts) - whole - 1) + [20] * whole + [11]
     assert not shown["uploads"]["more"]
 
@@ -124,7 +124,7 @@ def test_the_count_is_complete_up_to_its_limit(aws: Aws, monkeypatch: pytest.Mon
     for number in range(40):
         order(aws, NOW - timedelta(minutes=number), f"o-{number}")
     largest = max(Counter(each["period"]["S"] for each in aws.stored().values()).values())
-    # With exactly one order above the limit, ``more`` may be either.
+    # Exactly one order above the limit is not tested, because ``more`` may then be true or false.
     for limit, more in ((largest, False), (largest - 2, True)):
         monkeypatch.setattr(today, "ORDERS", limit * timeline.SHARDS)
         assert overview(aws)["orders"]["more"] is more
@@ -178,7 +178,7 @@ def test_orders_on_the_queue_wait_and_failures_are_the_alarms_and_all_dead_lette
     for queue, count in queues:
         for _ in range(count):
             aws.sqs.send_message(QueueUrl=queue, MessageBody="x")
-        # One message in the queue is being read.
+        # One message in the queue is in flight, but still counts.
         aws.sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=1)
     shown = overview(aws)
     assert shown["orders"]["waiting"] == 3
@@ -201,7 +201,7 @@ def test_a_day_is_read_in_one_wave_of_calls_that_read_only_what_is_counted(aws: 
     queries = aws.calls(aws.dynamodb, "Query")
     lists = aws.calls(aws.sfn, "ListExecutions")
     overview(aws)
-    # At the end of a month, twice as many queries are needed.
+    # A period that spans two months needs twice as many queries.
     assert len(queries) == 2 * timeline.SHARDS
     assert len(lists) == 2
     for query in queries:

@@ -1,4 +1,4 @@
-"""``make trace``: finding the log records about an order or a request by any of its ids."""
+"""Tests how ``make trace`` finds the log records about an order or a request by any of its ids."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from infra.deploy.target import DeployError
 
 
 class Logs:
-    """A fake CloudWatch Logs with these lines. It runs Insights queries like those of ``trace``."""
+    """Fakes CloudWatch Logs with these lines, and runs Insights queries in the form that ``trace`` uses."""
 
     meta = SimpleNamespace(region_name="eu-central-1")
 
@@ -117,7 +117,7 @@ def test_any_text_is_found_and_does_not_break_the_query(text: str) -> None:
     line = json.dumps({"key": text})
     [found] = [each for each in [line] if re.search(f"[^A-Za-z0-9_-]({trace.pattern([text])})[^A-Za-z0-9_-]", each)]
     assert found == line
-    # A line break would end this part of the query, and a slash would end the regular expression.
+    # A line break would end the query's filter, and a slash would end the regular expression.
     assert "\n" not in trace.pattern([text])
     assert not re.search(r"(?<!\\)(\\\\)*/", trace.pattern([text]))
 
@@ -160,7 +160,7 @@ def test_the_command_runs_the_saved_query(monkeypatch: pytest.MonkeyPatch, capsy
 def test_a_full_result_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [(STORE, record(3, f"try {number}", orderID="o-1", correlationId="r-1")) for number in range(1_000)]
     assert run(Logs(*lines), monkeypatch, "o-1", "prod") == 0
-    assert capsys.readouterr().out.endswith("There may be more records, because a query returns at most 1,000.\n")
+    assert capsys.readouterr().out.endswith("More records may exist. The limit is 1,000.\n")
     assert run(Logs(*lines[1:]), monkeypatch, "o-1", "prod") == 0
     assert "There may be more" not in capsys.readouterr().out
 
@@ -188,4 +188,4 @@ def test_a_stage_without_the_query_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(Logs(), monkeypatch, "o-1", "other") == 1
-    assert "no saved query cafe-other/trace in eu-central-1" in capsys.readouterr().err
+    assert "the saved query cafe-other/trace does not exist in eu-central-1" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Upload links: which files they accept, and which conditions they sign."""
+"""Tests which files an upload link accepts, and which conditions the link signs."""
 
 import base64
 import json
@@ -57,7 +57,7 @@ def test_a_link_is_for_one_key_one_type_ten_minutes_and_50_mb() -> None:
     assert [
         each for each in [*wanted, ["content-length-range", 1, 50_000_000]] if each not in policy["conditions"]
     ] == []
-    # botocore reads the real clock.
+    # The test compares with the current time, because botocore reads the real clock.
     ends = datetime.fromisoformat(policy["expiration"])
     assert abs((ends - datetime.now(UTC)).total_seconds() - 600) < 60
     assert (link["expiresAt"], link["maxBytes"]) == ("2026-11-22T00:09:15.123456Z", 50_000_000)

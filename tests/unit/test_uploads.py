@@ -1,4 +1,7 @@
-"""Parsing uploads into rows, and S3's events. tests/system/test_import.py tests the import into a database."""
+"""Tests how uploads are parsed into rows, and how S3's events are read.
+
+The tests in tests/system/test_import.py cover the import into a database.
+"""
 
 import csv
 import io
@@ -76,7 +79,7 @@ def test_a_quantity_that_is_not_a_whole_number_in_range_is_named(quantity: str) 
     assert isinstance(row, BadRow)
     assert row.line == 2
     assert "quantity is" in row.reason
-    assert "not a whole number from 0 to 2,147,483,647" in row.reason
+    assert "must be a whole number from 0 to 2,147,483,647" in row.reason
 
 
 def test_an_empty_name_is_named_with_every_other_problem_of_its_row() -> None:
@@ -107,7 +110,7 @@ def test_an_unclosed_quote_or_text_after_a_quote_loses_only_one_row() -> None:
         assert found[1] == BadRow(3, "a quotation mark is not closed or is followed by text")
         assert [row.line for row in found] == list(range(2, 2_004))
         assert [row.quantity for row in found if isinstance(row, Row)] == [1, *range(2_000)]
-        # The file ends soon after the broken quote.
+        # The second file ends soon after the broken quote.
         found = parsed_below_header(broken + "A,t,r,1,d,3\n")
         assert isinstance(found[0], BadRow)
         assert found[1] == Row(3, "A", "t", "r", "1", "d", 3)
@@ -124,7 +127,7 @@ def test_a_value_is_shown_up_to_100_characters() -> None:
     for length, end in ((100, "x'"), (101, "…'")):
         (row,) = parsed_below_header(f"A,t,p,1,d,{'x' * length}\n")
         assert isinstance(row, BadRow)
-        shown = row.reason.removeprefix("quantity is ").partition(" and not")[0]
+        shown = row.reason.removeprefix("quantity is ").partition(" but must")[0]
         assert shown.endswith(end)
         assert len(shown) == 102
 
@@ -198,7 +201,7 @@ def test_rows_and_broken_quotes_have_a_limit(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_file_of_50_mb_is_read_and_a_larger_one_is_not() -> None:
     s3 = SimpleNamespace(get_object=lambda **_: {"Body": "the file"})
     assert receiving._open(Upload.from_record(event("inventory/a.csv", size=FILE_BYTES)), s3, "uploads") == "the file"
-    with pytest.raises(NotImported, match=r"^the file is larger than 50\.0 MB; upload it in parts$"):
+    with pytest.raises(NotImported, match=r"^the file is larger than 50\.0 MB; split it into smaller files$"):
         receiving._open(Upload.from_record(event("inventory/a.csv", size=FILE_BYTES + 1)), s3, "uploads")
 
 
@@ -248,7 +251,7 @@ def test_the_rows_are_the_same_however_the_bytes_arrive(data: bytes, below_heade
 
 
 def event(key: str, size: int = 3, sequencer: str = "0055AED6DCD90281E5") -> dict[str, Any]:
-    """Returns a record as S3 sends it."""
+    """Returns one record of an S3 event, as S3 sends it."""
     return {
         "eventName": "ObjectCreated:Put",
         "eventTime": "2026-11-21T03:14:15.926Z",
@@ -288,7 +291,10 @@ def test_a_file_that_is_no_inventory_is_announced_as_received() -> None:
     st.sampled_from(["", "/", "/*-._~"]),
 )
 def test_any_key_that_s3_permits_is_decoded_from_its_escaped_form(key: str, safe: str) -> None:
-    """S3 does not document all the characters that it escapes. It does escape a plus, which means a space."""
+    """S3 does not document all the characters that it escapes in an event.
+
+    A plus sign is always escaped, because an unescaped plus means a space.
+    """
     given = event("x")
     given["s3"]["object"]["key"] = quote_plus(key, safe=safe)
     assert Upload.from_record(given).key == key

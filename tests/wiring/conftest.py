@@ -1,4 +1,4 @@
-"""Fixtures for the parts that must agree: the resolved template, the state machines and app.py."""
+"""Defines fixtures for the parts that must agree: the resolved template, the state machines and app.py."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from tests.wiring.template import Template
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A mocked AWS account, whatever the shell's environment says."""
+    """Mocks an AWS account, and hides the AWS settings in the shell's environment."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    # moto would otherwise create 1,300 machine images in each region.
+    # Without this setting, moto would create 1,300 machine images in each region.
     monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
-    # Keeping the session keeps the service models cached, because loading them is slow.
+    # The mock keeps the boto3 session, because it caches the service models, which are slow to load.
     with mock_aws(config={"core": {"reset_boto3_session": False}}):
         yield
 
 
 @pytest.fixture(scope="session")
 def template() -> Template:
-    """The template as deployed to AWS without optional parameters."""
+    """Returns the template as it is deployed to AWS without optional parameters."""
     return resolve()
 
 
 @pytest.fixture(scope="session")
 def whole() -> Template:
-    """The template as deployed to AWS with every role that a parameter can add."""
+    """Returns the template as it is deployed to AWS with every role that a parameter can add."""
     return resolve(**SCHEDULES)
 
 
@@ -49,7 +49,7 @@ def config() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def app(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Chalice:
-    """The wiring tests' own instance of app.py, with the variables that a deploy derives from the outputs."""
+    """Returns a separate instance of app.py, with the variables that a deploy derives from stack outputs."""
     target = Target("test", tmp_path_factory.mktemp("project"), False, {}, place())
     config = project.configure(target, as_variables(template.outputs), "2026-11-21")
     with pytest.MonkeyPatch.context() as patch:
@@ -61,14 +61,14 @@ def app(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Chalice
 
 @pytest.fixture(scope="session")
 def functions(app: Chalice) -> set[str]:
-    """The names of app.py's functions, except the API's."""
+    """Returns the names of app.py's functions, except the API's handler."""
     kinds = (app.pure_lambda_functions, app.event_sources, app.builtin_auth_handlers)
     return {each.name for kind in kinds for each in kind}
 
 
 @pytest.fixture(scope="session", params=list(MACHINES.items()), ids=list(MACHINES))
 def machine(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """A state machine: its logical id in the template, and its definition."""
+    """Returns a state machine's logical id in the template, and its definition."""
     name, file = request.param
     definition: dict[str, Any] = json.loads((ROOT / "infra" / file).read_text())
     return name, definition

@@ -1,4 +1,4 @@
-"""Fakes of the AWS services that ``infra/deploy`` uses, with AWS's own names."""
+"""Fakes the AWS services that ``infra/deploy`` uses. Arguments have the same names as in boto3."""
 # ruff: noqa: N803
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from infra.deploy.target import Target
 from tests.wiring.stage import as_variables, resolve
 
 OUTPUTS = as_variables(resolve("test", "eu-central-1", "123456789012").outputs)
-# The outputs, with those that the deploy adds after creating the API.
+# The deploy adds two outputs after it has created the API.
 DEPLOYED = {**OUTPUTS, "REST_API_URL": "https://abc.execute-api.eu-central-1.amazonaws.com/api", "REST_API_ID": "abc"}
 
 
@@ -66,7 +66,7 @@ def accepts(service: str, operation: str, given: dict[str, Any]) -> None:
 
 
 class CloudFormation:
-    """One stack, and the states to which its next changes lead."""
+    """Fakes CloudFormation with one stack, whose next states are in ``coming``."""
 
     def __init__(self, status: str | None, *coming: str, parameters: Mapping[str, str] | None = None) -> None:
         self.status = status
@@ -79,10 +79,10 @@ class CloudFormation:
         self.calls: list[str] = []
         self.given: dict[str, Any] = {}
         self.refusal = ""
-        # The reason that a failed change set gives.
+        # A failed change set gives this text as its reason.
         self.reason = ""
         self.events: list[dict[str, str]] = []
-        # The states of the stack's resources.
+        # The list contains the states of the stack's resources.
         self.statuses: list[str] = []
 
     def describe_stacks(self, StackName: str) -> dict[str, Any]:
@@ -144,15 +144,15 @@ class CloudFormation:
 
 
 class Missing(Exception):
-    """Lambda's ResourceNotFoundException, API Gateway's NotFoundException and WAF's WAFNonexistentItemException."""
+    """Replaces the exceptions that Lambda, API Gateway and WAF raise for a missing resource."""
 
 
 class Conflict(Exception):
-    """Lambda's ResourceConflictException, and Cognito's UsernameExistsException."""
+    """Replaces Lambda's ResourceConflictException and Cognito's UsernameExistsException."""
 
 
 class Unavailable(Exception):
-    """WAF's WAFUnavailableEntityException."""
+    """Replaces WAF's WAFUnavailableEntityException."""
 
 
 def found(things: Mapping[Any, Any], name: Any) -> Any:
@@ -163,7 +163,7 @@ def found(things: Mapping[Any, Any], name: Any) -> Any:
 
 
 class Paginator:
-    """Pages of one item, from the list that the call's only argument selects."""
+    """Yields pages of one item from the list that the call's only argument selects."""
 
     def __init__(self, name: str, lists: Mapping[str, list[dict[str, Any]]]) -> None:
         self._name = name
@@ -175,7 +175,7 @@ class Paginator:
 
 
 class Lambda:
-    """Functions, event source mappings and asynchronous settings, keyed by function name."""
+    """Fakes Lambda with functions, event source mappings and asynchronous settings, keyed by function name."""
 
     exceptions = SimpleNamespace(ResourceNotFoundException=Missing)
 
@@ -195,7 +195,7 @@ class Lambda:
             }
             for name, asked in stage["lambda_functions"].items()
         }
-        # The mappings are in the state in which Chalice leaves them.
+        # Each event source mapping is in the state in which Chalice leaves it.
         sources = {"store_orders": OUTPUTS["ORDERS_QUEUE_ARN"], "announce_orders": OUTPUTS["ORDERS_STREAM_ARN"]}
         self.mappings: dict[str, list[dict[str, Any]]] = {
             target.function(name): [{"UUID": str(uuid.uuid4()), "EventSourceArn": arn, "State": "Creating"}]
@@ -243,7 +243,7 @@ class Lambda:
 
 
 class Account:
-    """Lambda, the topics' subscriptions, the uploads bucket, the API's stage and the web ACL in front of it."""
+    """Fakes an account: Lambda, topic subscriptions, the uploads bucket, the API's stage and the API's web ACL."""
 
     def __init__(self, target: Target, stage: dict[str, Any]) -> None:
         self.lambda_ = Lambda(target, stage)
@@ -251,14 +251,14 @@ class Account:
             OUTPUTS["TOPIC_ARN"]: ["barista@example.com", "arn:cafe-test-record_notification"],
             OUTPUTS["ALARMS_TOPIC_ARN"]: ["arn:cafe-test-record_alarm"],
         }
-        # Keyed by the subscription's ARN.
+        # The redrive policies are keyed by the subscription's ARN.
         self.redrive_policies: dict[str, str] = {}
         self.notified = ["arn:cafe-test-receive_upload"]
         self.cors: list[dict[str, Any]] = []
-        # The API's stage, and the account's API Gateway settings.
+        # The fake holds the API's stage, and the account's API Gateway settings.
         self.api: dict[str, Any] = {"methodSettings": {}}
         self.gateway: dict[str, str] = {"cloudwatchRoleArn": "arn:aws:iam::123456789012:role/logs"}
-        # Keyed by the ARN of the API's stage. A new web ACL is unavailable for the first calls.
+        # The web ACLs are keyed by the ARN of the API's stage. A new web ACL is unavailable during the first calls.
         self.web_acls: dict[str, str] = {}
         self.unavailable = 2
         self.meta = SimpleNamespace(partition="aws", region_name="eu-central-1")

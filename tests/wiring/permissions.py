@@ -21,7 +21,10 @@ class Permission(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A permission as the page documents it. ``source`` is empty if a test proves the need by removing it."""
+    """A permission as docs/permissions.md documents it.
+
+    The field ``source`` is empty if a test proves that the permission is needed.
+    """
 
     permission: Permission
     reason: str
@@ -39,7 +42,10 @@ def functions() -> dict[str, str]:
 
 
 def documented(functions: dict[str, str]) -> list[Row]:
-    """Returns every permission on the page. ``functions`` has the deployed names, keyed by role."""
+    """Returns every permission in docs/permissions.md.
+
+    The argument ``functions`` has the deployed names, keyed by role.
+    """
     rows: list[Row] = []
     for line in PAGE.read_text().splitlines():
         if not line.startswith("| `"):
@@ -48,7 +54,7 @@ def documented(functions: dict[str, str]) -> list[Row]:
         source = "" if proof == "removal" else SOURCE.fullmatch(proof)
         assert source is not None, line
         actions, resources = re.findall("`([^`]+)`", cells[-2]), re.findall("`([^`]+)`", cells[-1])
-        # A row without a role applies to all functions.
+        # A table row without a role applies to all functions.
         roles = functions if len(cells) == 2 else re.findall("`([^`]+)`", cells[0])
         rows += [
             Row(
@@ -70,7 +76,7 @@ def allowed(template: Template) -> list[Permission]:
         for role, properties in template.of_type("AWS::IAM::Role").items()
         for policy in properties["Policies"]
     ]
-    # Several roles share each of these policies.
+    # Several roles share each policy that is a separate resource.
     policies += [(role, policy) for policy in template.of_type("AWS::IAM::Policy").values() for role in policy["Roles"]]
     return [
         Permission(role, action, resource)

@@ -1,4 +1,4 @@
-"""The stage that the wiring tests examine: its account, its parameters and its resolved template."""
+"""Defines the stage that the wiring tests examine: its account, its parameters and its resolved template."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def client(service: str) -> Any:
 
 
 def place(stage: str = "test", region: str = REGION, account: str = ACCOUNT) -> MysqlLocation:
-    """Returns the location of a stage's own database on AWS."""
+    """Returns the location of a stage's own MySQL database on AWS."""
     secrets = f"arn:aws:secretsmanager:{region}:{account}:secret"
     return MysqlLocation(
         f"{secrets}:cafe-{stage}-database-<random>",
@@ -39,7 +39,10 @@ def place(stage: str = "test", region: str = REGION, account: str = ACCOUNT) -> 
 def resolve(
     stage: str = "<stage>", region: str = "<region>", account: str = "<account>", **parameters: str
 ) -> Template:
-    """Resolves the resources template with these parameters. The default names are those in the documentation."""
+    """Resolves the resources template with these parameters.
+
+    The default names are the placeholders in the documentation.
+    """
     given = {"Stage": stage, **place(stage, region, account).parameters, **parameters}
     return Template(rendered(), given, region=region, account=account)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from tests.template import load
 
-# What a reference to a resource or to its attributes returns, by type. CloudFormation generates all other names.
+# The tables contain the values of references to a resource or to its attributes, keyed by resource type. CloudFormation
+# generates the names of resources whose types are not in the tables.
 ARN = "arn:{AWS::Partition}:"
 HERE = "{AWS::Region}:{AWS::AccountId}:"
 REFERENCES = {
@@ -42,7 +43,7 @@ NOTHING = object()
 
 
 class Template:
-    """The resources and outputs of a stack with these parameters, with every value resolved."""
+    """Holds the resources and outputs of a stack with these parameters, after every value is resolved."""
 
     def __init__(self, text: str, parameters: dict[str, str], *, region: str, account: str) -> None:
         self._raw = load(text)

@@ -1,4 +1,4 @@
-"""app.py, the configuration, the template and the deploy agree on every function, trigger and route."""
+"""Tests that app.py, the configuration, the template and the deploy agree on every function, trigger and route."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ PACKAGED = [ROOT / "app.py", *sorted((ROOT / "chalicelib").rglob("*.py"))]
 
 
 def test_no_handler_is_longer_than_12_lines() -> None:
-    """A handler names its trigger, collaborators and call. Its docstring and decorators do not count."""
+    """A handler contains only its trigger, its collaborators and one call.
+
+    Docstrings and decorators do not count as lines.
+    """
     lengths = {
         each.name: each.end_lineno - each.lineno + 1 - len((ast.get_docstring(each) or "").splitlines())
         for each in ast.parse((ROOT / "app.py").read_text()).body
@@ -50,7 +53,7 @@ def test_each_function_has_a_role_from_the_template_and_a_timeout_that_aws_allow
     config: dict[str, Any],
 ) -> None:
     assert config["manage_iam_role"] is False
-    # The maximum is 29 seconds for API Gateway, and 900 for Lambda.
+    # The longest time-out is 29 seconds for API Gateway and 900 seconds for Lambda.
     assert config["lambda_timeout"] <= 29
     assert max(each["lambda_timeout"] for each in config["lambda_functions"].values()) <= 900
 
@@ -89,11 +92,12 @@ def test_no_order_or_upload_is_left_out_and_app_py_and_the_deploy_set_one_maximu
     app: Chalice, template: Template
 ) -> None:
     sources: dict[str, Any] = {each.name: each for each in app.event_sources}
-    # An order stored before the mapping is enabled must also be announced.
+    # An order that is stored before the event source mapping is enabled must also be announced.
     assert sources["announce_orders"].starting_position == "TRIM_HORIZON"
     uploads = sources["receive_upload"]
     assert (uploads.events, uploads.prefix, uploads.suffix) == (["s3:ObjectCreated:*"], None, None)
-    # Chalice sets the maximum when it creates the mapping; the deploy restores it if somebody changed it.
+    # Chalice sets the maximum concurrency when it creates the mapping. The deploy restores the value if somebody
+    # changed it.
     asked = wiring.mappings(as_variables(template.outputs))["store_orders"]["ScalingConfig"]
     assert asked == {"MaximumConcurrency": sources["store_orders"].maximum_concurrency}
 
@@ -160,7 +164,7 @@ TEST_CLIENT = (sys.executable, "-c", "from chalice.test import Client; from app 
     "command", [(CHALICE, "deploy"), (CHALICE, "local"), TEST_CLIENT], ids=["deploy", "local", "client"]
 )
 def test_a_fresh_clone_says_in_one_line_what_to_run(fresh_clone: Path, command: tuple[str, ...]) -> None:
-    """``chalice local`` keeps watching for changes after the error, so the test ends it."""
+    """The command ``chalice local`` keeps watching for changes after the error, so the test ends the process."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(fresh_clone), "PYTHONDONTWRITEBYTECODE": "1"}
     with subprocess.Popen(
         command, cwd=fresh_clone, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True

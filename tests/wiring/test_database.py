@@ -1,4 +1,4 @@
-"""The template of a stage's own MySQL: its guarantees, and what the functions can do in its network."""
+"""Tests the template of a stage's own MySQL: its guarantees, and what the functions can do in its network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BY_LAMBDA = {"ec2", "logs", "xray", "sqs"}
 
 
 def own(stage: str = "<stage>", **parameters: str) -> Template:
-    """Resolves the template with these parameters and the documentation's names."""
+    """Resolves the database template with these parameters and the placeholders in the documentation."""
     given = {"Stage": stage, "S3PrefixList": "pl-1", "Zones": "<region>a,<region>b", **parameters}
     return Template(rendered("database.yaml"), given, region="<region>", account="<account>")
 
@@ -79,7 +79,7 @@ def test_it_is_encrypted_backed_up_protected_and_open_only_to_tls_from_its_netwo
 def test_it_pauses_on_the_stage_dev_and_if_a_parameter_says_so(
     stage: str, parameters: dict[str, str], capacity: dict[str, Any]
 ) -> None:
-    """The auto-pause delay may be set only when the minimum capacity is zero."""
+    """RDS accepts an auto-pause delay only if the minimum capacity is zero."""
     scaling = own(stage, **parameters).properties("Cluster")["ServerlessV2ScalingConfiguration"]
     assert scaling == {"MaxCapacity": 4, **capacity}
 
@@ -119,7 +119,7 @@ def test_the_endpoints_are_in_one_zone_on_the_stage_dev_and_otherwise_in_two(
 
 
 def rules(template: Template, group: str, direction: str) -> list[tuple[Any, ...]]:
-    """Returns the port and the peer of each of a security group's rules."""
+    """Returns the port and the peer of every rule in a security group."""
     far_end = "Destination" if direction == "Egress" else "Source"
     inline = template.properties(group).get(f"SecurityGroup{direction}", [])
     apart = template.of_type(f"AWS::EC2::SecurityGroup{direction}").values()
@@ -153,7 +153,7 @@ def test_every_security_group_admits_only_the_needed_connections(template: Templ
 
 
 def called() -> set[tuple[str, str]]:
-    """Returns the actions and resources that the code of the network's functions calls."""
+    """Returns the actions and resources that the code of the functions in MySQL's network uses."""
     roles = {role_of(function) for function in MYSQL_USERS}
     rights = [each for each in allowed(resolve()) if each.role in roles]
     return {(each.action, each.resource) for each in rights if each.action.split(":")[0] not in BY_LAMBDA}

@@ -1,4 +1,4 @@
-"""The table in infra/functions.py agrees with app.py, chalicelib and the deployed settings."""
+"""Tests that the table in infra/functions.py agrees with app.py, chalicelib and the deployed settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from infra.functions import FUNCTIONS, Trigger
 from tests.wiring.stage import as_variables
 from tests.wiring.template import Template
 
-# Chalice's event handler classes, each with its trigger and the attribute that names its source.
+# Maps each of Chalice's event classes to its trigger, and to the attribute that names its source.
 EVENTS = {
     "SQSEventConfig": (Trigger.QUEUE, "queue_arn"),
     "DynamoDBEventConfig": (Trigger.STREAM, "stream_arn"),
@@ -33,7 +33,7 @@ def test_the_table_has_every_function_in_app_py_with_its_trigger(app: Chalice, t
 
 
 def test_chalices_configuration_has_the_timeouts_and_memory_of_the_table() -> None:
-    """``.venv/bin/python -m infra.functions`` writes the configuration."""
+    """The command ``.venv/bin/python -m infra.functions`` writes Chalice's configuration."""
     assert functions.CONFIG.read_text() == functions.config_text()
 
 

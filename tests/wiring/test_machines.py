@@ -1,4 +1,4 @@
-"""The state machines' definitions agree with the template, the configuration and the code."""
+"""Tests that the state machines' definitions agree with the template, the configuration and the code."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.wiring.template import Template
 Machine = tuple[str, dict[str, Any]]
 INVOKE = "arn:aws:states:::lambda:invoke"
 PUBLISH = "arn:aws:states:::sns:publish"
-# Temporary AWS errors. A function's time-out is not among them: the next try would take as long.
+# These AWS errors are temporary. A function's time-out is not temporary, because the next try would take as long.
 PASSING = {
     INVOKE: {
         *("Lambda.AWSLambdaException", "Lambda.ClientExecutionTimeoutException", "Lambda.SdkClientException"),
         *("Lambda.ServiceException", "Lambda.TooManyRequestsException"),
     },
     PUBLISH: {
-        # Step Functions uses this name for SNS errors without a name, such as throttling.
+        # Step Functions uses this error name for SNS errors that have no name, such as throttling.
         "SNS.AmazonSNSException",
         *("SNS.InternalErrorException", "SNS.KMSThrottlingException", "SNS.SdkClientException"),
         *("SNS.ThrottledException", "States.Timeout"),
@@ -41,12 +41,12 @@ def definition_of(name: str) -> dict[str, Any]:
 
 
 def branches(state: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns the nested state machines of a Parallel or a Map."""
+    """Returns the nested state machines of a Parallel or Map state."""
     return state.get("Branches", []) + ([state["ItemProcessor"]] if "ItemProcessor" in state else [])
 
 
 def all_states(definition: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields every state, including those nested in a Parallel or a Map."""
+    """Yields every state, including the nested states of Parallel and Map states."""
     for name, state in definition["States"].items():
         yield name, state
         for branch in branches(state):
@@ -54,13 +54,13 @@ def all_states(definition: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]
 
 
 def tasks(definition: dict[str, Any], resource: str = "") -> dict[str, dict[str, Any]]:
-    """Returns the tasks, or only those that use ``resource``."""
+    """Returns all Task states, or only the tasks that use ``resource``."""
     states = all_states(definition)
     return {name: each for name, each in states if each["Type"] == "Task" and resource in ("", each["Resource"])}
 
 
 def happy_path(definition: dict[str, Any]) -> Iterator[str]:
-    """Yields the states that a successful execution enters, including those in branches."""
+    """Yields the states that a successful execution enters, including the states in branches."""
     name = definition["StartAt"]
     while name:
         yield name
@@ -107,7 +107,7 @@ def test_the_machine_is_logged_without_its_data_and_traced(machine: Machine, tem
     group = template.properties(f"{machine[0]}Logs")["LogGroupName"]
     assert destination["CloudWatchLogsLogGroup"]["LogGroupArn"].endswith(f":log-group:{group}:*")
     assert properties["TracingConfiguration"] == {"Enabled": True}
-    # Idempotency-Key depends on this: an express machine does not remember its executions.
+    # Idempotency keys need a standard machine, because an express machine does not remember its executions.
     assert properties["StateMachineType"] == "STANDARD"
 
 
@@ -129,7 +129,7 @@ def test_every_task_is_retried_with_backoff_and_jitter_on_temporary_errors(machi
 
 
 def test_each_of_our_temporary_errors_is_retried_by_its_class_name(template: Template) -> None:
-    """Step Functions does not know an error's parent class."""
+    """Step Functions matches errors by class name, and does not know parent classes."""
     retried: dict[str, set[str]] = {}
     for name in MACHINES:
         for state in tasks(definition_of(name), INVOKE).values():
@@ -138,7 +138,7 @@ def test_each_of_our_temporary_errors_is_retried_by_its_class_name(template: Tem
     assert retried == {
         "read_inventory": {"DatabaseUnavailable", "Unavailable"},
         "render_report": {"Unavailable"},
-        # Signing a link calls no service.
+        # Signing a link has no temporary errors, because it calls no AWS service.
         "presign_report": set(),
         "measure_buckets": {"Unavailable"},
     }
@@ -151,7 +151,10 @@ def test_each_of_our_temporary_errors_is_retried_by_its_class_name(template: Tem
 def test_a_function_that_lost_its_network_while_it_was_idle_is_retried_for_minutes(
     machine: Machine, template: Template
 ) -> None:
-    """Lambda takes some minutes to attach a network again. Only functions that use MySQL have a network."""
+    """Lambda takes some minutes to attach an idle function's network again.
+
+    Only functions that use MySQL have a network.
+    """
     for state in tasks(machine[1]).values():
         others = state["Retry"][1:]
         if state["Resource"] != INVOKE or function_of(template, machine[0], state) not in MYSQL_USERS:
@@ -171,16 +174,16 @@ def test_a_task_waits_longer_than_its_functions_timeout(
 
 
 def test_the_machine_waits_longer_than_all_tries_of_its_tasks(machine: Machine) -> None:
-    """A machine that times out runs no Catch, so nobody would learn the reason."""
+    """A state machine that times out runs no Catch, so nobody would be notified of the reason."""
     definition = machine[1]
 
     def longest(state: dict[str, Any]) -> float:
         if branches(state):
-            # All shares are measured at the same time.
+            # Branches and the items of a Map run concurrently, so only the longest branch counts.
             return max(sum(map(longest, branch["States"].values())) for branch in branches(state))
         if state["Type"] != "Task":
             return 0
-        # Lambda immediately refuses to invoke a function that is not ready.
+        # Trying to invoke a function that is not ready takes no time, because Lambda refuses immediately.
         return float(
             (state["Retry"][0]["MaxAttempts"] + 1) * state["TimeoutSeconds"] + sum(map(pauses, state["Retry"]))
         )
@@ -201,7 +204,7 @@ def test_every_failure_sends_a_notification_and_ends_the_execution_as_failed(mac
         [catch] = state["Catch"]
         assert (catch["ErrorEquals"], catch["Next"]) == (["States.ALL"], "ExplainFailure"), name
         assert catch["Assign"] == {"failure": "{% $states.errorOutput %}"}, name
-        # A branch's failures are caught by the state that runs the branch.
+        # The state that runs a branch catches the branch's failures.
         assert not any("Catch" in each for branch in branches(state) for each in branch["States"].values())
     assert (states["ExplainFailure"]["Next"], states["NotifyFailure"]["Next"]) == ("NotifyFailure", "Failed")
     assert {states[name]["Cause"] for name in ("Failed", "Unannounced")} == {"{% $reason %}"}
@@ -215,7 +218,7 @@ def test_a_failure_without_a_notification_ends_under_the_name_that_raises_the_al
     assert (states["NotifyFailure"]["Next"], catch["Next"]) == ("Failed", "Unannounced")
     pattern = template.properties("UnannouncedReports")["EventPattern"]["detail"]
     assert pattern["status"] == ["FAILED"]
-    # The other patterns: errors in a Pass or a Choice, errors that no Catch handles, and events without an error.
+    # The other patterns match errors in Pass or Choice states, errors that no Catch handles, and events without errors.
     assert {"exists": False} in pattern["error"]
     assert {each for each in pattern["error"] if isinstance(each, str)} == {
         states["Unannounced"]["Error"],
@@ -244,7 +247,7 @@ def test_a_result_is_announced_only_after_the_state_that_completes_it(
     states = definition_of(name)["States"]
     leading = {each for each, state in states.items() if f'"{announcement}"' in json.dumps(state)}
     assert leading == {made_by}
-    # A Parallel ends when both its branches have ended.
+    # A Parallel state ends when both its branches have ended.
     made = [list(branch["States"]) for branch in branches(states[made_by])]
     assert made == ([["RenderReport"], ["PresignReport"]] if name == "InventoryReport" else [])
 
@@ -273,7 +276,7 @@ def recursion_limit() -> Iterator[None]:
 
 
 def value(template: Any, states: dict[str, Any], **variables: Any) -> Any:
-    """Returns a state's field with its expressions evaluated, as Step Functions would do."""
+    """Evaluates the expressions in a state's field as Step Functions does, and returns the field."""
     if isinstance(template, dict):
         return {name: value(each, states, **variables) for name, each in template.items()}
     if not template.startswith("{%"):
@@ -307,7 +310,7 @@ def test_every_failure_has_a_reason_for_people(machine: Machine, error: str, cau
 
 LINK = "https://reports.example/inventory?X-Amz-Signature=1&x=2"
 SUMMARY = {"rows": 7, "suppliers": 3, "quantity": 120}
-# Per machine: the notifications' kind, the reports' kind, and the input of the state that announces the result.
+# Each machine has a kind of notification, a kind of report, and an input for the state that announces the result.
 KINDS: dict[str, tuple[str, str, Any]] = {
     "InventoryReport": ("report", "inventory", [{"summary": SUMMARY}, {"url": LINK, "expiresAt": "later"}]),
     "StorageReport": ("storage", "storage", {"notice": {"subject": "7 kB", "message": "Total: 7 kB", "sms": "7 kB"}}),
@@ -348,7 +351,7 @@ def test_with_any_input_a_notification_has_its_id_or_the_name_of_the_execution(
         assert sent["MessageStructure"] == "json"
         message = json.loads(sent["Message"])
         assert ("the reason" in message["default"]) is failed
-        # An SMS contains no link.
+        # The text for SMS contains no link.
         assert "http" not in message["sms"]
 
 

@@ -1,4 +1,4 @@
-"""The figures and names in docs/architecture.md, docs/deploying.md and the README match the code."""
+"""Tests that the figures and names in docs/architecture.md, docs/deploying.md and the README match the code."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def test_the_page_on_deploying_has_the_numbers_of_the_code() -> None:
     }.items():
         assert re.findall(words, page) == [str(number)], words
     versions = [each.removeprefix("python") for each in project.RUNTIMES]
-    assert f"{', '.join(versions[:-1])} or {versions[-1]}: they get" in page
-    # AWS's quotas do not count white space.
+    assert f"{', '.join(versions[:-1])} or {versions[-1]}, depending on" in page
+    # AWS's size quotas for policies do not count white space.
     size = len(re.sub(r"\s", "", preflight.POLICY.read_text()))
     assert 6_144 < size <= 10_240
-    assert "it is too long for a managed policy, and for a user" in page
+    assert "the policy is too long for a managed policy or a user" in page
 
 
 def test_the_page_on_deploying_lists_the_steps_of_a_deploy_in_their_order() -> None:

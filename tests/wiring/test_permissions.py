@@ -1,4 +1,4 @@
-"""Each role allows the permissions in ``docs/permissions.md``, and no others."""
+"""Tests that each role allows the permissions in ``docs/permissions.md``, and no others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.wiring.permissions import Permission, allowed, as_list, documented, p
 from tests.wiring.stage import SCHEDULES, place, resolve
 from tests.wiring.template import Template
 
-# Actions that accept no resource, according to AWS's Service Authorization Reference.
+# These actions accept no resource, according to AWS's Service Authorization Reference.
 WITHOUT_RESOURCE = {
     *("cloudwatch:GetMetricData", "cloudwatch:ListMetrics", "dynamodb:ListStreams", "s3:ListAllMyBuckets"),
     *("ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets"),
@@ -54,7 +54,7 @@ def test_other_resources_are_of_this_stage_except_buckets_network_interfaces_and
 
 
 def test_only_the_api_reads_executions_whose_output_may_hold_a_link(whole: Template) -> None:
-    """An execution's history contains the report's link, which is valid until it expires.
+    """An execution's history contains the report's link, which anyone can open until it expires.
 
     The API reads the history without its data, as tests/unit/test_history.py checks.
     """
@@ -73,7 +73,10 @@ def test_policies_of_roles_have_neither_denials_nor_conditions(whole: Template) 
 
 
 def test_only_lambda_creates_interfaces_in_the_databases_network_for_its_functions(whole: Template) -> None:
-    """Lambda uses the function's role for this; calls by the function's own code are denied."""
+    """Lambda creates network interfaces with a function's role.
+
+    The role denies the same calls to the function's own code.
+    """
     [policy] = whole.of_type("AWS::IAM::Policy").values()
     roles = [role_of(function) for function in MYSQL_USERS]
     assert policy["Roles"] == roles
@@ -106,7 +109,7 @@ def test_each_function_has_a_role_and_a_log_group_of_its_own(whole: Template) ->
 
 
 def test_only_its_service_assumes_a_role(whole: Template) -> None:
-    """Roles of machines and schedules also require that the service acts for this account."""
+    """Roles of state machines and schedules also require that the service acts for the same account."""
     own_account = {"StringEquals": {"aws:SourceAccount": "<account>"}}
     trusted: dict[str, Any] = dict.fromkeys(FUNCTIONS, ("lambda", None))
     for kind, service in (("StepFunctions::StateMachine", "states"), ("Scheduler::Schedule", "scheduler")):
@@ -123,13 +126,13 @@ def test_only_its_service_assumes_a_role(whole: Template) -> None:
 
 
 def test_each_permission_is_proved_by_its_removal_or_has_a_source() -> None:
-    """The exercises in tests/deploying remove exactly the permissions that the page marks ``removal``."""
+    """The exercises in tests/deploying remove exactly the permissions that docs/permissions.md marks ``removal``."""
     removed = {permission_of(ROWS, exercise.role, *right) for exercise in EXERCISES for right in exercise.rights}
     assert removed == {row.permission for row in ROWS if not row.source}
 
 
 def test_the_local_cloud_enforces_every_permission_except_those_that_a_service_uses_for_a_role() -> None:
-    """The exceptions are polling, logs, traces, failure destinations, machines, schedules and missing objects' 404s."""
+    """The exceptions concern polling, logs, traces, failure destinations, machines, schedules and 404s for objects."""
     unenforced = {row.permission for row in ROWS if row.source}
     of_machines = {
         row.permission for row in ROWS if row.permission.role.endswith(("InventoryReportRole", "StorageReportRole"))

@@ -1,4 +1,4 @@
-"""Python versions: all files, Chalice and Lambda agree, and every command refuses other versions at once."""
+"""Tests that all files, Chalice and Lambda agree on the Python versions, and that commands refuse other versions."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_make_refuses_another_version_at_once_and_names_the_supported_ones(
 ) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
     python = tmp_path / "python"
-    # This interpreter claims to be that version, and creates an empty environment.
+    # The fake interpreter reports the given version, and creates an empty environment.
     lie = f"import sys; sys.version_info = ({version.replace('.', ', ')}, 0)"
     python.write_text(
         f'#!/bin/sh\nif [ "$1" = -m ]; then mkdir .venv; else exec "{sys.executable}" -c "{lie}; $2"; fi\n'
@@ -82,13 +82,13 @@ def test_a_deploy_refuses_another_version_before_it_asks_aws(
     monkeypatch.setattr(project, "RUNTIME", "python3.15")
     monkeypatch.setattr(command.preflight, "caller_identity", asked)
     assert command.main(["prod"]) == 1
-    assert "python3.15, like this deploy, but python3.11 to python3.14 are supported" in capsys.readouterr().err
+    assert "python3.15 is not supported, only python3.11 to python3.14" in capsys.readouterr().err
 
 
 def test_a_package_without_one_of_its_requirements_is_refused_and_not_kept(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Chalice builds such a package when it finds no wheel for Lambda."""
+    """Chalice builds an incomplete package when it finds no wheel for Lambda."""
     (tmp_path / "app.py").touch()
     (tmp_path / "requirements.txt").write_text("# A comment.\npyjwt[crypto]==2.15.1\nPython_JSON.logger==4.2.0\n")
     monkeypatch.setattr(project, "REPOSITORY", tmp_path)
@@ -109,7 +109,7 @@ def test_a_package_without_one_of_its_requirements_is_refused_and_not_kept(
 
 
 def says(folder: Path, name: str, version: str) -> None:
-    """Creates an interpreter that reports this version."""
+    """Creates a fake interpreter that reports this version."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\necho {version}\n")

@@ -1,4 +1,4 @@
-"""The repository: exact versions, only the needed requirements, and nothing generated or private in git."""
+"""Tests that the repository has exact versions, only the needed requirements, and nothing generated or private."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REQUIREMENTS = [
 ]
 # Lambda provides boto3 and botocore, and Chalice adds its own runtime to the package.
 PROVIDED = {"boto3", "botocore", "chalice"}
-# These patterns are written so that they do not match this file.
+# The patterns are written so that they do not match this test file.
 MACHINE_PATH = re.compile(r"(?<![\w.:/}$)-])/(?:home|root|Users|work|opt|mnt|var/folders)/\w|[A-Z]:\\\\?(?:Users|home)")
 SECRET = re.compile(
     r"(?:AKIA|ASIA)[A-Z0-9]{16}|-----BEGIN [A-Z ]*PRIVATE KEY-----|gh[pousr]_[A-Za-z0-9]{36}|xox[abp]-[A-Za-z0-9-]{10}"
@@ -44,7 +44,7 @@ def texts() -> Iterator[tuple[str, str]]:
 
 
 def requirements(file: str) -> dict[str, str]:
-    """Returns the versions that the file itself pins, keyed by distribution."""
+    """Returns the versions that a requirements file itself pins, keyed by distribution."""
     versions = {}
     for line in (ROOT / file).read_text().splitlines():
         if line and not line.startswith(("#", "-r ")):
@@ -84,7 +84,7 @@ def test_the_functions_require_exactly_what_they_import() -> None:
 
 
 def required_by(distribution: str) -> set[str]:
-    """Returns a distribution's requirements, including those of the extra that requirements.txt names."""
+    """Returns a distribution's requirements, including the requirements of the extra that requirements.txt names."""
     asked = re.search(rf"^{distribution}\[(\w+)\]", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     lines = [Requirement(line) for line in requires(distribution) or []]
     here = {"extra": asked[1] if asked else ""}

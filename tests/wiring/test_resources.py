@@ -1,4 +1,4 @@
-"""The resources template's guarantees, with every parameter, on AWS and on the local stage."""
+"""Tests the guarantees of the resources template, with every parameter, on AWS and on the local stage."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_the_consoles_client_has_no_secret_and_its_tokens_last_an_hour(template:
     assert set(client["ExplicitAuthFlows"]) == {"ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"}
     assert client["TokenValidityUnits"] == dict.fromkeys(("IdToken", "AccessToken", "RefreshToken"), "hours")
     assert (client["IdTokenValidity"], client["AccessTokenValidity"]) == (1, 1)
-    # Signing out revokes the refresh token. An unknown user name gets the same error as a wrong password.
+    # Signing out revokes the user's refresh token. An unknown user name gets the same error as a wrong password.
     assert client["EnableTokenRevocation"] is True
     assert client["PreventUserExistenceErrors"] == "ENABLED"
 
@@ -167,7 +167,7 @@ def test_the_consoles_client_has_no_secret_and_its_tokens_last_an_hour(template:
 
 
 def differences(one: Template, other: Template) -> set[str]:
-    """Returns ``Resource`` where a side lacks it, and ``Resource.Property`` or ``Outputs.Name`` where they differ."""
+    """Returns the resources that only one template has, and the properties and outputs that differ."""
     names = set(one.resources.keys() ^ other.resources.keys())
     for name in one.resources.keys() & other.resources.keys():
         left, right = one.properties(name), other.properties(name)
@@ -202,7 +202,7 @@ def test_a_report_is_scheduled_only_where_its_parameter_says_when(kind: str, oth
 
 @pytest.mark.parametrize("parameter", ["StorageReportSchedule", "InventoryReportSchedule"])
 def test_a_schedule_is_empty_a_rate_or_a_cron_expression(parameter: str) -> None:
-    """CloudFormation requires the pattern to match the whole value."""
+    """CloudFormation requires an AllowedPattern to match the whole value."""
     pattern = load(rendered())["Parameters"][parameter]["AllowedPattern"]
     for accepted in ("", "rate(1 hour)", "cron(0 6 * * ? *)", SCHEDULES[parameter]):
         assert re.fullmatch(pattern, accepted), accepted
@@ -243,7 +243,7 @@ def test_an_address_is_subscribed_to_all_notifications_or_to_some_kinds(
         "TopicArn": template.outputs["TopicArn"],
         "Protocol": protocol,
         "Endpoint": endpoint,
-        # SNS sends undelivered messages to this queue.
+        # SNS sends undelivered messages to the failures queue.
         "RedrivePolicy": {"deadLetterTargetArn": template.outputs["FailuresQueueArn"]},
     }
     [everything] = resolve(**{address: endpoint}).of_type("AWS::SNS::Subscription").values()
@@ -257,14 +257,14 @@ def test_notifications_are_encrypted_and_alarms_can_arrive(template: Template) -
     topics = template.of_type("AWS::SNS::Topic")
     assert {each["TopicName"] for each in topics.values()} == {"cafe-<stage>-notifications", "cafe-<stage>-alarms"}
     assert topics["NotificationsTopic"]["KmsMasterKeyId"] == "alias/aws/sns"
-    # CloudWatch and EventBridge cannot use the AWS-managed key.
+    # The topic for alarms has no key, because CloudWatch and EventBridge cannot use the AWS-managed key.
     assert "KmsMasterKeyId" not in topics["AlarmsTopic"]
 
 
 def test_topics_are_traced_and_sns_may_send_the_traces_of_these_two_only(template: Template) -> None:
     assert {each["TracingConfig"] for each in template.of_type("AWS::SNS::Topic").values()} == {"Active"}
     policy = template.properties("TopicTracingPolicy")
-    # 5,120 is PutResourcePolicy's limit.
+    # The X-Ray operation PutResourcePolicy accepts at most 5,120 bytes.
     assert len(policy["PolicyDocument"]) <= 5120
     [statement] = json.loads(policy["PolicyDocument"])["Statement"]
     assert statement == {
@@ -296,7 +296,7 @@ def test_a_waf_has_the_rules_of_aws_and_a_limit_for_each_address_and_admits_long
     assert address["Action"] == {"Block": {}}
     groups = [each["Statement"]["ManagedRuleGroupStatement"] for each in (common, inputs)]
     assert [each["Name"] for each in groups] == ["AWSManagedRulesCommonRuleSet", "AWSManagedRulesKnownBadInputsRuleSet"]
-    # The rules block requests, but not large bodies: a list of orders may have a megabyte.
+    # The web ACL's rules do not block large bodies, because a list of orders may have a megabyte.
     assert [each["OverrideAction"] for each in (common, inputs)] == [{"None": {}}] * 2
     assert groups[0]["RuleActionOverrides"] == [{"Name": "SizeRestrictions_BODY", "ActionToUse": {"Count": {}}}]
     assert "RuleActionOverrides" not in groups[1]

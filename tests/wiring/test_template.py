@@ -1,4 +1,4 @@
-"""infra/template.py: what it adds to the templates in infra/, and what it leaves unchanged."""
+"""Tests what infra/template.py adds to the templates in infra/, and what it leaves unchanged."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def test_the_command_writes_every_template(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "error"),
     [
-        ("  StoreOrders:\n", "  StoreOders:\n", "StoreOders: no function in infra/functions.py has this logical id"),
+        ("  StoreOrders:\n", "  StoreOders:\n", "StoreOders: infra/functions.py has no function with this logical id"),
         ("    Type: Cafe::Function\n", "    Type: Cafe::Other\n", "Cafe::Other"),
         ("Name: orders-dead,", "Name: orders-wait,", "OrdersWaitAlarm is declared twice"),
-        ("!GetAtt OrdersQueue.Arn", "!GetAtt {a: b}", "this short form takes a string or a list"),
+        ("!GetAtt OrdersQueue.Arn", "!GetAtt {a: b}", "a short form must be followed by a string or a list"),
     ],
 )
 def test_an_error_in_a_template_is_named(

@@ -1,4 +1,4 @@
-"""``make user``: a new person, an existing one, and every error."""
+"""Tests ``make user`` for a new person, an existing person, and every error."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def cognito(aws: None, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def pool_id(cognito: Any) -> str:
-    """A pool with the template's policy and groups, deployed as the stage `prod`."""
+    """Returns the id of a user pool with the template's password policy and groups, for the stage `prod`."""
     template = resolve("prod")
     policies = template.properties("UserPool")["Policies"]
     pool: str = cognito.create_user_pool(PoolName="cafe-prod-users", Policies=policies)["UserPool"]["Id"]
@@ -59,7 +59,7 @@ def test_a_new_person_gets_a_password_for_one_sign_in(
     assert users.main(["ana", "staff", "prod"]) == 0
     said = capsys.readouterr().out
     [password] = re.findall(r"^    (\S+)$", said, re.MULTILINE)
-    assert "ana can sign in as a member of staff" in said
+    assert "ana is a member of staff. The password is" in said
     assert groups(cognito, pool_id, "ana") == ["staff"]
     assert cognito.admin_get_user(UserPoolId=pool_id, Username="ana")["UserStatus"] == "FORCE_CHANGE_PASSWORD"
     made = cognito.create_user_pool_client(
@@ -76,22 +76,22 @@ def test_an_existing_person_gets_the_group_and_keeps_the_password(
     # The user gets a new password, because the unused first password may be lost.
     assert second.password not in (None, first.password)
     assert cognito.admin_get_user(UserPoolId=pool_id, Username="ana")["UserStatus"] == "FORCE_CHANGE_PASSWORD"
-    # This is the state after a person has chosen a password.
+    # The test sets the state that a user has after choosing a password.
     chosen = users.new_password()
     cognito.admin_set_user_password(UserPoolId=pool_id, Username="ana", Password=chosen, Permanent=True)
     assert users.make(cognito, pool_id, "ana", "staff") == Made(None, False)
     assert users.main(["ana", "staff", "prod"]) == 0
     assert "is already a member of staff: nothing was changed" in capsys.readouterr().out
     assert users.main(["ana", "managers", "prod"]) == 0
-    assert "already existed, and will be a member of managers" in capsys.readouterr().out
+    assert "already existed, and joined the group managers" in capsys.readouterr().out
     assert groups(cognito, pool_id, "ana") == ["managers", "staff"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (("", "staff", "prod"), "name the person and the group: make user NAME=ana GROUP=staff"),
-        (("ana", "", "prod"), "name the person and the group: make user NAME=ana GROUP=staff"),
+        (("", "staff", "prod"), "NAME and GROUP are required, as in `make user NAME=ana GROUP=staff`"),
+        (("ana", "", "prod"), "NAME and GROUP are required, as in `make user NAME=ana GROUP=staff`"),
         (("ana", "boss", "prod"), 'GROUP must be staff or managers, not "boss"'),
         (("ana b", "staff", "prod"), 'NAME must be at most 128 characters and contain no spaces; got "ana b"'),
         (("a" * 129, "staff", "prod"), "NAME must be at most 128 characters and contain no spaces"),
@@ -122,5 +122,5 @@ def test_an_error_from_aws_is_shown_and_the_next_try_finishes(
     assert capsys.readouterr().err.startswith("user: An error occurred (ResourceNotFoundException)")
     cognito.create_group(UserPoolId=pool_id, GroupName="staff")
     assert users.main(["ana", "staff", "prod"]) == 0
-    assert "ana can sign in" in capsys.readouterr().out
+    assert "ana is a member of staff" in capsys.readouterr().out
     assert groups(cognito, pool_id, "ana") == ["staff"]

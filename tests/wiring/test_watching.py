@@ -1,4 +1,4 @@
-"""Alarms, dashboard and runbook: every metric is one that AWS sends for a resource that exists."""
+"""Tests the alarms, the dashboard and the runbook. AWS must send each of their metrics for an existing resource."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from infra.deploy.target import REPOSITORY, Target
 from tests.wiring.stage import MACHINES, ROOT, as_variables, resolve
 from tests.wiring.template import Template
 
-# The dimensions and the statistics of the metrics in use, as AWS documents them.
-# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html
-# https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html
-# https://docs.aws.amazon.com/step-functions/latest/dg/procedure-cw-metrics.html
-# https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-metrics-and-dimensions.html
-# https://docs.aws.amazon.com/sns/latest/dg/sns-monitoring-using-cloudwatch.html
+# AWS documents the dimensions and the statistics of each metric.
 QUEUE, FUNCTION, MACHINE, TOPIC = ("QueueName",), ("FunctionName",), ("StateMachineArn",), ("TopicName",)
 API = ("ApiName", "Stage")
 STAGE, REPORT = ("stage",), ("stage", "kind", "outcome")
 SENT: dict[tuple[str, str], tuple[tuple[str, ...], set[str]]] = {
+    # See https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html
     ("AWS/SQS", "ApproximateNumberOfMessagesVisible"): (QUEUE, {"Maximum"}),
     ("AWS/SQS", "ApproximateAgeOfOldestMessage"): (QUEUE, {"Maximum"}),
+    # See https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html
     ("AWS/Lambda", "Errors"): (FUNCTION, {"Sum"}),
     ("AWS/Lambda", "Throttles"): (FUNCTION, {"Sum"}),
     ("AWS/Lambda", "Duration"): (FUNCTION, {"p99"}),
     ("AWS/Lambda", "IteratorAge"): (FUNCTION, {"Maximum"}),
     ("AWS/Lambda", "DestinationDeliveryFailures"): (FUNCTION, {"Sum"}),
+    # See https://docs.aws.amazon.com/step-functions/latest/dg/procedure-cw-metrics.html
     ("AWS/States", "ExecutionsFailed"): (MACHINE, {"Sum"}),
     ("AWS/States", "ExecutionsTimedOut"): (MACHINE, {"Sum"}),
     ("AWS/States", "ExecutionsAborted"): (MACHINE, {"Sum"}),
+    # See https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-metrics-and-dimensions.html
     ("AWS/ApiGateway", "Count"): (API, {"Sum"}),
     ("AWS/ApiGateway", "4XXError"): (API, {"Sum"}),
     ("AWS/ApiGateway", "5XXError"): (API, {"Sum"}),
     ("AWS/ApiGateway", "Latency"): (API, {"p99"}),
+    # See https://docs.aws.amazon.com/sns/latest/dg/sns-monitoring-using-cloudwatch.html
     ("AWS/SNS", "NumberOfNotificationsFailedToRedriveToDlq"): (TOPIC, {"Sum"}),
-    # The project's own metrics.
+    # The project sends the following metrics itself.
     **{(metrics.NAMESPACE, name): (STAGE, {"Sum"}) for name in metrics.UNITS},
     (metrics.NAMESPACE, "BytesMeasured"): (STAGE, {"Maximum"}),
     (metrics.NAMESPACE, "Reports"): (REPORT, {"Sum"}),
@@ -58,7 +58,7 @@ def alarms(template: Template) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def timeouts(config: dict[str, Any]) -> dict[str, int]:
-    """The functions' time-outs, keyed by deployed name."""
+    """Returns the functions' time-outs, keyed by deployed name."""
     target = Target("<stage>", REPOSITORY, False, {}, {})
     default = config["lambda_timeout"]
     given = {"api_handler": {}, **config["lambda_functions"]}
@@ -67,13 +67,13 @@ def timeouts(config: dict[str, Any]) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def real(template: Template, config: dict[str, Any], timeouts: dict[str, int], app: Any) -> dict[str, set[str]]:
-    """The names of existing resources, keyed by dimension."""
+    """Returns the names of existing resources, keyed by metric dimension."""
     return {
         "QueueName": {each["QueueName"] for each in template.of_type("AWS::SQS::Queue").values()},
         "TopicName": {each["TopicName"] for each in template.of_type("AWS::SNS::Topic").values()},
         "FunctionName": set(timeouts),
         "StateMachineArn": {template.outputs[f"{name}Arn"] for name in MACHINES},
-        # The fixture's app.py belongs to another stage.
+        # The fixture's app.py belongs to another stage, so the test replaces the stage's name.
         "ApiName": {app.app_name.replace("-test", "-<stage>")},
         "Stage": {config["api_gateway_stage"]},
         "stage": {"<stage>"},
@@ -109,7 +109,10 @@ def test_every_alarm_is_on_a_metric_that_aws_sends_for_an_existing_resource(
 def test_every_alarm_can_fire_and_notifies_but_not_because_data_is_missing(
     alarms: dict[str, dict[str, Any]], timeouts: dict[str, int], template: Template
 ) -> None:
-    """Every threshold is below the metric's maximum. One period is enough, because most events are rare."""
+    """Every alarm's threshold is below the metric's maximum.
+
+    Every alarm evaluates only one period, because most failures are rare.
+    """
     queues = {each["QueueName"]: each for each in template.of_type("AWS::SQS::Queue").values()}
     kept = wiring.mappings(as_variables(template.outputs))["announce_orders"]["MaximumRecordAgeInSeconds"]
     for name, alarm in alarms.items():
@@ -149,7 +152,7 @@ def test_every_function_has_alarms_for_errors_throttles_and_duration(
     for name, seconds in timeouts.items():
         assert watched["Errors", name] == watched["Throttles", name] == 2
         if name.endswith("-measure_buckets"):
-            # It measures until this reserve is left, and then needs a part of the reserve.
+            # The function measures until only the reserve is left, and then needs a part of the reserve.
             assert (seconds - crew.RESERVE_SECONDS) * 1000 < watched["Duration", name] < seconds * 1000
         else:
             assert watched["Duration", name] == seconds * 800
@@ -181,7 +184,10 @@ def test_a_basic_stage_has_only_the_free_alarms_of_queues_reports_and_the_api(
 
 @pytest.fixture(scope="module")
 def dashboard(template: Template) -> list[tuple[str, str, dict[str, str], str]]:
-    """Every metric: namespace, name, dimensions and statistic. A ``...`` in a row repeats the row above."""
+    """Returns the namespace, name, dimensions and statistic of every metric on the dashboard.
+
+    In the dashboard's source, ``...`` repeats the values of the row above.
+    """
     [resource] = template.of_type("AWS::CloudWatch::Dashboard").values()
     assert resource["DashboardName"] == "cafe-<stage>"
     rows = []
@@ -218,12 +224,12 @@ CHAPTERS = {
     *("How to look", "Alarms", "Kinds of dead letters", "Other failures"),
     *("Faults and their headings", "When a deploy fails"),
 }
-# Deploy errors whose text already says what to do.
+# The texts of these deploy errors already say what to do.
 SAYS_WHAT_TO_DO = (
-    *("declined", "there is no terminal to ask", "its data would be left behind"),
+    *("declined", "there is no terminal to ask", "already has its own database"),
     *("there is no region", "there is no stage"),
-    *("there are no AWS credentials", "AWS rejects these credentials", "supported: delete"),
-    *("has fewer than two zones with", "neither infra/resources.yaml nor infra/database.yaml"),
+    *("there are no AWS credentials", "AWS rejects these credentials", "is not supported, only"),
+    *("has fewer than two zones with", "infra/resources.yaml and infra/database.yaml do not have"),
     "has no previous release",
     *("the package contains", "app.py cannot be imported"),
 )
@@ -231,7 +237,7 @@ SAYS_WHAT_TO_DO = (
 
 @pytest.fixture(scope="module")
 def runbook() -> dict[str, str]:
-    """The runbook's text about each failure, keyed by heading."""
+    """Returns the runbook's text about each failure, keyed by heading."""
     parts = re.split(r"^###? (.+)$", RUNBOOK.read_text(), flags=re.MULTILINE)[1:]
     found = dict(zip(parts[::2], parts[1::2], strict=True))
     return {heading: text for heading, text in found.items() if heading not in CHAPTERS}
@@ -286,7 +292,7 @@ def test_every_fault_on_the_page_on_reliability_leads_to_its_headings(runbook: d
     table = page.split("| Removed | Cases that failed |\n| --- | --- |\n")[1].split("\n\n")[0]
     cases = [case.strip() for line in table.splitlines() for case in line.split("|")[2].split(";")]
     known = {fault: heading for faults, heading in rows("Faults and their headings") for fault in faults.split(", ")}
-    # A case such as "… with a key" continues the case before it.
+    # A case that begins with "…" continues the previous case.
     assert [case for case in cases if not case.startswith(("…", *known))] == []
     assert [fault for fault in known if not any(case.startswith(fault) for case in cases)] == []
     headings = {each for text in known.values() for each in re.findall(r"\*(?!\s)([^*]+)\*", text)}
@@ -306,5 +312,5 @@ def test_every_error_of_a_deploy_leads_to_its_headings(runbook: dict[str, str]) 
 
 
 def is_error(node: ast.AST) -> bool:
-    """Returns whether this error has its own text; some only pass on an AWS error."""
+    """Returns whether the code creates an error with its own text, instead of passing on an AWS error."""
     return isinstance(node, ast.Call) and bool(re.match(r"DeployError\(.*[a-z]{3} ", ast.unparse(node)))

@@ -1,7 +1,7 @@
--- The inventory's tables. What is there stays as it is.
+-- Creates the tables of the inventory. Existing tables stay as they are.
 --
--- Reports read `suppliers` and `beans` by these columns alone, and stand no constraint. The unique keys are for the
--- import: a supplier is known by its name, a bean by its supplier, type and product name, each compared exactly.
+-- Reports use only these columns of `suppliers` and `beans`, and need no constraints. Only the import needs the unique
+-- keys. It identifies a supplier by name, and a bean by supplier, type and product name. Names are compared exactly.
 
 CREATE TABLE IF NOT EXISTS suppliers (
     id INT NOT NULL AUTO_INCREMENT PRIMARY KEY,
@@ -25,9 +25,9 @@ CREATE TABLE IF NOT EXISTS beans (
     UNIQUE KEY beans_identity (supplier_id, type, product_name)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
 
--- What came of the last event of each uploaded inventory, so that an event which is delivered twice, or after a later
--- one, changes nothing. `object_key` is the key in UTF-8, which S3 limits to 1,024 bytes. `outcome` is the
--- notification in JSON, and `announced` says whether it was published.
+-- Stores the result of the last S3 event of each uploaded inventory, so that an event that is delivered twice, or after
+-- a newer event, changes nothing. `object_key` is the key in UTF-8, which S3 limits to 1,024 bytes. `outcome` is the
+-- notification in JSON. `announced` is true if the notification was published.
 CREATE TABLE IF NOT EXISTS uploads (
     object_key VARBINARY(1024) NOT NULL PRIMARY KEY,
     sequencer VARCHAR(64) NOT NULL DEFAULT '',

@@ -1,5 +1,5 @@
 "use strict";
-// Beans are grouped by supplier only while the list is sorted by supplier. Any other order shows a single list.
+// Beans are grouped by supplier only while the table is sorted by supplier.
 const table = document.getElementById("beans");
 if (table) {
   const groups = [...table.tBodies];

@@ -1,4 +1,4 @@
-"""Fixtures for a deploy: its target, skipped pauses, and the lines that it prints."""
+"""Defines fixtures for tests of a deploy: its target, its skipped pauses, and its printed lines."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def target(tmp_path: Path) -> Target:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skips every pause, because the fakes advance whenever their state is read."""
+    """Skips every pause of a deploy, because the fakes change their state whenever it is read."""
     monkeypatch.setattr("time.sleep", lambda _: None)
 
 
 @pytest.fixture
 def said() -> list[str]:
-    """The lines that the deploy prints."""
+    """Returns the list to which a deploy adds the lines that it prints."""
     return []

@@ -1,4 +1,7 @@
-"""Rebuilding Chalice's record from the account; tests/system/test_deploy.py compares it with Chalice's own."""
+"""Tests how Chalice's record of a stage is rebuilt from the account.
+
+A test in tests/system/test_deploy.py compares the rebuilt record with Chalice's own record.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,11 @@ def function(name: str, stage: str | None) -> dict[str, Any]:
 
 
 class Account:
-    """Functions and REST APIs, some of which belong to other stages or other owners."""
+    """Fakes an account with functions and REST APIs, some of which belong to other stages or owners."""
 
     def __init__(self, *functions: dict[str, Any]) -> None:
         self.functions = list(functions)
-        # Keyed by the API's id: its name, the function that its one route calls, and its stages.
+        # Maps an API's id to its name, the function that its only route calls, and its stages.
         self.apis: dict[str, tuple[str, str, list[str]]] = {}
 
     def client(self, _service: str) -> Any:
@@ -35,7 +38,7 @@ class Account:
         return SimpleNamespace(paginate=lambda: pages[operation])
 
     def get_resources(self, restApiId: str, embed: list[str], limit: int) -> dict[str, Any]:  # noqa: N803
-        # A call returns at most 500 resources; the default is 25.
+        # API Gateway returns 25 resources per call by default, and at most 500.
         assert limit == 500
         function = self.apis[restApiId][1]
         uri = f"arn:aws:apigateway:x:lambda:path/functions/arn:aws:lambda:x:1:function:{function}/invocations"
@@ -53,13 +56,13 @@ def test_the_api_of_a_stage_is_the_one_that_calls_its_function(target: Target) -
         "answers": ("cafe-test", "cafe-test", ["api"]),
         "other-app": ("cafe-test", "bar", ["api"]),
     }
-    # The first API is the one whose address people use.
+    # The API whose address people use must be the first.
     assert chalice_record.rest_apis(target, account.client) == ["answers", "cut-off"]
 
 
 def test_a_record_is_read_as_it_was_written_and_two_resources_of_one_name_are_an_error(target: Target) -> None:
     twice = [{"name": "store_orders-sqs-event-source"}, {"name": "store_orders"}] * 2
-    with pytest.raises(DeployError, match="there are two of store_orders, store_orders-sqs-event-source"):
+    with pytest.raises(DeployError, match="each resource exists: store_orders, store_orders-sqs-event-source"):
         chalice_record.write(target.project, "test", twice)
     assert chalice_record.read(target.project, "test") == []
     written = [{"name": "rest_api", "resource_type": "rest_api", "rest_api_id": "abc"}]

@@ -1,4 +1,4 @@
-"""A deploy of code alone."""
+"""Tests deploys that change only the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``python -m infra.deploy``: what it refuses, asks and destroys."""
+"""Tests what the command ``python -m infra.deploy`` refuses, asks and destroys."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def test_a_malformed_stage_is_refused(stage: str, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("variables", "arguments", "problem"),
     [
-        # A local stage does not create its own database.
+        # A local stage needs DB_SECRET_ARN, because it does not create its own database.
         ({"DB_SECRET_ARN": ""}, ["--local"], "DB_SECRET_ARN is not set"),
-        ({"DB_SECRET_ARN": "arn", "SUBNET_IDS": "subnet-1"}, [], "SUBNET_IDS and SECURITY_GROUP_IDS: set both"),
+        ({"DB_SECRET_ARN": "arn", "SUBNET_IDS": "subnet-1"}, [], "set both SUBNET_IDS and SECURITY_GROUP_IDS"),
         ({}, ["--parameter", "EmailAddress"], "--parameter: must be NAME=VALUE"),
     ],
 )
@@ -45,7 +45,7 @@ def test_wrong_arguments_and_variables_are_refused(
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, *given: str) -> list[str]:
-    """Answers each question with the next of these answers; returns the unused answers."""
+    """Answers each prompt with the next given answer, and returns the list of unused answers."""
     left = list(given)
 
     def answer(_: str) -> str:
@@ -57,7 +57,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, *given: str) -> list[str]:
     return left
 
 
-NOBODY = "`--yes` applies every change without asking"
+NOBODY = "use --yes to apply every change"
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_each_change_is_confirmed_until_a_person_says_all(monkeypatch: pytest.Mo
 
 @pytest.fixture
 def account(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mocked account, which the command uses through the tests' shared clients."""
+    """Makes the command use the tests' shared clients of a mocked account."""
     monkeypatch.setattr(command, "client", lambda service, *_: client(service))
 
 
@@ -120,10 +120,10 @@ def test_a_destroyed_stage_leaves_nothing_and_is_destroyed_a_second_time_without
     for _ in range(2):
         s3.put_object(Bucket=bucket, Key="a", Body=b"x")
     s3.delete_object(Bucket=bucket, Key="a")
-    # A function that logs after the stack is deleted creates its log group again. So does MySQL.
+    # A function or a MySQL cluster that logs after its stack is deleted creates its log group again.
     for group in ("/aws/lambda/cafe-test-store_orders", "/aws/rds/cluster/cafe-test/error"):
         client("logs").create_log_group(logGroupName=group)
-    # The option keeps the data and MySQL's log.
+    # The option --keep-data keeps the stage's data and MySQL's log.
     assert destroy(tmp_path, "--yes", "--keep-data") == 0
     assert "left of the stage: its data" in capsys.readouterr().out
     assert [each["Name"] for each in s3.list_buckets()["Buckets"]] == [bucket]

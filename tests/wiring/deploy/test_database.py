@@ -1,4 +1,4 @@
-"""A stage's MySQL database, and how a deploy migrates its tables."""
+"""Tests a stage's MySQL database, and how a deploy migrates its tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECRET = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:other-AbCdEf"
 
 
 class Lambda:
-    """A fake Lambda with one function, which has this configuration and returns these results in turn."""
+    """Fakes Lambda with one function, which has this configuration and returns these results in turn."""
 
     exceptions = SimpleNamespace(ResourceNotFoundException=Missing, ResourceConflictException=Conflict)
 
@@ -70,10 +70,10 @@ def test_an_existing_database_is_specified_by_its_secret_and_network() -> None:
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        ({"DB_SECRET_ARN": SECRET, "SUBNET_IDS": "subnet-1"}, "SUBNET_IDS and SECURITY_GROUP_IDS: set both"),
-        ({"DB_SECRET_ARN": SECRET, "SECURITY_GROUP_IDS": "sg-1"}, "SUBNET_IDS and SECURITY_GROUP_IDS: set both"),
-        ({"SUBNET_IDS": "a", "SECURITY_GROUP_IDS": "b"}, "SUBNET_IDS, SECURITY_GROUP_IDS: set DB_SECRET"),
-        ({"DB_ADMIN_SECRET_ARN": "a"}, "DB_ADMIN_SECRET_ARN: set DB_SECRET_ARN"),
+        ({"DB_SECRET_ARN": SECRET, "SUBNET_IDS": "subnet-1"}, "set both SUBNET_IDS and SECURITY_GROUP_IDS"),
+        ({"DB_SECRET_ARN": SECRET, "SECURITY_GROUP_IDS": "sg-1"}, "set both SUBNET_IDS and SECURITY_GROUP_IDS"),
+        ({"SUBNET_IDS": "a", "SECURITY_GROUP_IDS": "b"}, "SUBNET_IDS, SECURITY_GROUP_IDS: DB_SECRET_ARN"),
+        ({"DB_ADMIN_SECRET_ARN": "a"}, "DB_ADMIN_SECRET_ARN: DB_SECRET_ARN must also"),
     ],
 )
 def test_an_incomplete_database_is_refused(given: dict[str, str], problem: str) -> None:
@@ -106,7 +106,7 @@ def test_a_stage_without_a_database_gets_one_of_its_own_and_keeps_that(target: T
     assert database.existing_location(new, clients.__getitem__) is None
     clients = {"lambda": Lambda(configuration={}), "cloudformation": CloudFormation("CREATE_COMPLETE")}
     assert database.existing_location(new, clients.__getitem__) is None
-    with pytest.raises(DeployError, match="test has its own database, cafe-test-database"):
+    with pytest.raises(DeployError, match=r"test already has its own database: .+ delete the stack cafe-test-database"):
         database.existing_location(replace(target, database=MysqlLocation(SECRET)), clients.__getitem__)
 
 
@@ -132,7 +132,7 @@ def test_the_stack_gets_its_own_parameters_and_the_prefix_list_of_s3(aws: None, 
 
 
 class Ec2:
-    """A fake region with two services, each available in some zones."""
+    """Fakes a region with two AWS services, each of which is available in some zones."""
 
     meta = SimpleNamespace(region_name="us-east-1")
 
@@ -169,7 +169,7 @@ def test_a_network_stays_in_its_zones_when_aws_adds_others(target: Target) -> No
 def test_the_cluster_loses_its_protection_only_if_its_stack_was_never_complete(
     target: Target, status: str | None, goes: bool
 ) -> None:
-    """The protection keeps a person from deleting a complete stack by hand."""
+    """Deletion protection keeps people from deleting the cluster of a complete stack manually."""
     rds, changed = Mock(exceptions=SimpleNamespace(DBClusterNotFoundFault=Missing)), {"DeletionProtection": False}
     rds.modify_db_cluster.side_effect = lambda **given: accepts("rds", "ModifyDBCluster", given)
     database.unprotect_failed(target, {"cloudformation": CloudFormation(status), "rds": rds}.__getitem__)
@@ -232,7 +232,7 @@ def migrate(target: Target, say: Say, *answers: Any) -> Lambda:
     lambda_ = Lambda(*answers)
 
     def clients(service: str, seconds: int) -> Lambda:
-        # A migration may take as long as its function's time-out.
+        # The client's time-out is longer than the function's time-out, because a migration may take that long.
         assert (service, seconds > 900) == ("lambda", True)
         return lambda_
 
@@ -249,9 +249,9 @@ def migrate(target: Target, say: Say, *answers: Any) -> Lambda:
             [{"ran": [], "missing": ["suppliers cannot have a unique key"]}],
             ["database: nothing to change", "database: suppliers cannot have a unique key"],
         ),
-        # The database is paused.
+        # The first two tries fail because the database is paused.
         ([PAUSED, PAUSED, UP_TO_DATE], [*[f"database: {PAUSED['errorMessage']}"] * 2, "database: nothing to change"]),
-        # The function lost its network while it was idle.
+        # The first try fails because the function lost its network while it was idle.
         (
             [client_error("The function is inactive", "ResourceNotReadyException"), UP_TO_DATE],
             ["database: The function is inactive", "database: nothing to change"],
@@ -282,7 +282,7 @@ def test_a_migration_that_fails_stops_the_deploy_with_its_error(target: Target, 
 
 @pytest.mark.parametrize("file", sorted(MIGRATIONS.iterdir()), ids=lambda file: file.name)
 def test_a_migration_only_adds_and_its_number_gives_its_order(file: Any) -> None:
-    """The previous release's functions run during a migration, and are restored if the deploy fails."""
+    """A migration must not break the previous release's functions, which run until the deploy has succeeded."""
     assert re.fullmatch(r"\d{4}_[a-z0-9_]+\.sql", file.name)
     assert [each.name for each in MIGRATIONS.iterdir() if each.name[:4] == file.name[:4]] == [file.name]
     for statement in split(file.read_text()):

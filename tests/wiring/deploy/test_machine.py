@@ -1,4 +1,4 @@
-"""A package is refused before the deploy if its compiled modules cannot run where the functions do."""
+"""Tests that a deploy refuses a package whose compiled modules cannot run where the functions run."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_module_for_another_processor_system_or_python_is_refused_in_one_sente
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A folder that replaces the one into which pip installs for this machine."""
+    """Replaces the folder into which pip installs the requirements for this machine."""
     folder = tmp_path / "installed"
     (folder / "pymysql").mkdir(parents=True)
     (folder / "pymysql" / "__init__.py").touch()

@@ -1,4 +1,4 @@
-"""``deployer-policy.json`` has every permission that a deploy needs, on the project's own resources only."""
+"""Tests that ``deployer-policy.json`` has all permissions that a deploy needs, on the project's own resources only."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from tests.wiring.permissions import as_list
 from tests.wiring.stage import ROOT, rendered
 
 POLICY: dict[str, Any] = json.loads((ROOT / "infra" / "deployer-policy.json").read_text())
-# Statements on resources whose ARN lacks the stage's name: APIs, networks, mappings and user pools (the last three with
-# a condition), RDS's secret and role, AWS's rules in a web ACL, and the APIs behind it.
+# These statements allow access to resources whose ARNs do not contain the stage's name. They cover APIs, networks,
+# event source mappings, user pools, RDS's secret and role, AWS's web ACL rules, and the APIs behind a web ACL.
+# Conditions restrict the statements on networks, mappings and user pools.
 UNNAMED = {"Look", "Subscriptions", "NewUserPools", "UserPools", "Mappings", "RestApis", "NewNetworks", "Networks"}
 UNNAMED |= {"NewSecrets", "DefaultsOfDatabases", "RolesOfServices", "QueriesAndTraces"}
 UNNAMED |= {"WebAcls", "WebAclsOfApis", "MayApisLog"}
@@ -62,13 +63,13 @@ def test_roles_are_passed_only_to_the_services_of_the_templates_roles() -> None:
     assert set(statement["Condition"]["StringEquals"]["iam:PassedToService"]) == services
 
 
-# For these resource types, AWS's own list of permissions is far too long.
+# AWS's list of permissions is far too long for these resource types, so the test uses shorter lists.
 NEEDED = {
     "AWS::DynamoDB::Table": {"dynamodb:CreateTable", "dynamodb:DeleteTable"},
     "AWS::Logs::LogGroup": {"logs:CreateLogGroup", "logs:PutRetentionPolicy", "logs:DeleteLogGroup"},
     "AWS::S3::Bucket": {"s3:CreateBucket", "s3:PutBucket*", "s3:DeleteBucket"},
 }
-# For the other types, AWS also lists these permissions, for properties that no template here sets.
+# AWS also lists permissions for properties that no template of the project sets.
 OF_OTHER_PROPERTIES = (
     *("vpc-lattice:*", "vpce:*", "ec2:*VpcEncryptionControl", "ec2:*SubnetCidrBlock", "ec2:ModifyVpcTenancy"),
     *("iam:GetRole", "iam:ListRoles", "iam:*PermissionsBoundary", "iam:UpdateRoleDescription"),
@@ -104,7 +105,7 @@ KINDS = sorted(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_policy_can_create_update_and_delete_every_type_of_resource(kind: str) -> None:
-    """The local cloud does not check these permissions, which CloudFormation uses on the deployer's behalf."""
+    """The local cloud does not check the permissions that CloudFormation uses on the deployer's behalf."""
     right = [each for statement in POLICY["Statement"] for each in as_list(statement["Action"])]
     lacking = {
         action for action in needed(kind) - set(right) if not any(fnmatch.fnmatchcase(action, each) for each in right)
@@ -112,7 +113,7 @@ def test_the_policy_can_create_update_and_delete_every_type_of_resource(kind: st
     assert lacking == set()
 
 
-# An example ARN per type, where the policy has separate statements for one service's types.
+# A type has an example ARN if the policy has separate statements for the types of its service.
 ARNS = {
     "AWS::CloudWatch::Alarm": "arn:aws:cloudwatch:eu-central-1:123456789012:alarm:cafe-test-failures",
     "AWS::CloudWatch::Dashboard": "arn:aws:cloudwatch::123456789012:dashboard/cafe-test",
@@ -143,10 +144,10 @@ def allowed(action: str, resource: str) -> bool:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_type_of_resource_can_get_its_stacks_tags(kind: str) -> None:
-    """CloudFormation tags each resource, and a missing permission fails the whole stack."""
-    # Pools and networks have no names; the policy identifies them by these tags.
+    """CloudFormation tags each resource, and a missing permission to set tags would fail the whole stack."""
+    # The policy identifies user pools and networks by their tags, because they have no names.
     arn = ARNS.get(kind, "arn:aws:cognito-idp:eu-central-1:123456789012:userpool/eu-central-1_x")
-    # S3 has no such permission: DeleteBucketTagging requires PutBucketTagging.
+    # S3 has no permission named DeleteBucketTagging, because the operation requires PutBucketTagging.
     asked = set(schema(kind).get("tagging", {}).get("permissions", [])) - {"s3:DeleteBucketTagging"}
     assert [action for action in asked if not allowed(action, arn)] == []
 
@@ -154,7 +155,7 @@ def test_every_type_of_resource_can_get_its_stacks_tags(kind: str) -> None:
 @pytest.mark.parametrize("kind", stacks.DATA)
 def test_cloudformation_can_read_what_it_imports(kind: str) -> None:
     asked = schema(kind)["handlers"]["read"]["permissions"]
-    # Permissions in ``s3tables`` are for a bucket's metadata tables.
+    # The ``s3tables`` permissions are left out, because they are for a bucket's metadata tables.
     own = [action for action in asked if not action.startswith("s3tables:")]
     assert [action for action in own if not allowed(action, ARNS[kind])] == []
 
@@ -162,5 +163,5 @@ def test_cloudformation_can_read_what_it_imports(kind: str) -> None:
 @pytest.mark.parametrize("group", ["og:default:aurora-mysql-8-0", "pg:default.aurora-mysql8.0"])
 @pytest.mark.parametrize("action", ["rds:CreateDBCluster", "rds:CreateDBInstance"])
 def test_mysql_can_use_the_default_groups(action: str, group: str) -> None:
-    """RDS checks permissions on the default groups if a template names no others."""
+    """If a template names no groups for a cluster, RDS checks the permissions on its default groups."""
     assert allowed(action, f"arn:aws:rds:eu-central-1:123456789012:{group}")

@@ -1,4 +1,4 @@
-"""The checks before the first change: the caller, their permissions, and what would stop the deploy half-way."""
+"""Tests a deploy's checks before its first change: the caller, the permissions, and what would stop it later."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_credentials_that_aws_rejects_are_an_error_with_its_message() -> None:
 
 
 class Iam:
-    """An IAM simulation that denies some actions, and lacks some of a real call's context values."""
+    """Fakes IAM's policy simulation, which denies some actions and reports missing context values."""
 
     def __init__(self, *denied: str, lacking: tuple[str, ...] = ()) -> None:
         self.denied = denied
@@ -82,7 +82,7 @@ def test_each_missing_permission_is_named_with_its_resource(target: Target) -> N
         "  s3:CreateBucket on arn:aws:s3:::cafe-test-x",
         "  lambda:AddPermission on arn:aws:lambda:eu-central-1:123456789012:function:cafe-test-x",
     ]
-    # A denial may come from a condition on the region, because the simulated call has no region.
+    # A denied action is not reported if the simulated call lacks a region, because a condition may require one region.
     assert missing(target, Iam("lambda:AddPermission", lacking=("aws:RequestedRegion",))) == []
 
 
@@ -190,14 +190,14 @@ def settings(at_once: int, size: int, role: str = "arn:role") -> Clients:
     ("clients", "lines"),
     [
         (settings(1000, 0), []),
-        (settings(10, 0), ["Lambda runs only 10 functions at the same time here: ask AWS for 100 or more"]),
+        (settings(10, 0), ["Lambda's concurrency limit is only 10: ask AWS for 100 or more"]),
         (
             settings(1000, 79_900_000_000),
-            ["Lambda has room for only 0.1 GB of code: delete old functions, or ask AWS for more"],
+            ["Lambda can store only 0.1 GB of code: delete old functions, or ask AWS for a higher limit"],
         ),
         (
             settings(1000, 0, role=""),
-            ["API Gateway has no role to write logs, so there is no access log: see docs/deploying.md"],
+            ["API Gateway has no role for writing logs, so the API has no access log: see docs/deploying.md"],
         ),
     ],
 )
@@ -211,9 +211,9 @@ def test_a_limit_that_a_stage_would_reach_is_a_warning(clients: Clients, lines: 
         (1000, {}, True),
         (120, {}, True),
         (119, {}, False),
-        # A new account has a limit of ten.
+        # A new AWS account has a limit of ten concurrent executions.
         (10, {}, False),
-        # These functions already have reserved concurrency.
+        # The functions in this case already have reserved concurrency.
         (100, {"read_inventory": 10, "receive_upload": 10}, True),
         (105, {"read_inventory": 10}, False),
         (100, {"store_orders": 50}, False),

@@ -1,4 +1,4 @@
-"""The generated Chalice project: its configuration, build, package and removal with the stage."""
+"""Tests the generated Chalice project: its configuration, build, package, and removal with the stage."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_the_package_of_a_deploy_is_the_one_with_lambdas_digest(tmp_path: Path) 
         (folder / f"{name}.zip").write_text(name)
     digest = base64.b64encode(hashlib.sha256(b"deployed").digest()).decode()
     assert project.package_with(tmp_path, digest) == folder / "deployed.zip"
-    with pytest.raises(DeployError, match="the package from another deploy that is still in progress"):
+    with pytest.raises(DeployError, match="the package from another deploy, which is still in progress"):
         project.package_with(tmp_path, "of somebody else")
 
 

@@ -1,4 +1,4 @@
-"""The releases that a stage keeps in order, with everything that a rollback needs."""
+"""Tests that a stage keeps its releases in order, with everything that a rollback needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stage's resources: everything that a template names, and nothing that belongs to another stage."""
+"""Tests that a stage's resources are everything that a template names, and nothing that belongs to another stage."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from infra.deploy.target import Target
 from tests.template import load
 from tests.wiring.stage import ACCOUNT, REGION, ROOT, client, rendered
 
-# Only CloudFormation creates and deletes these, and existing ones block no deploy: queries may share a name, and the
-# change set refuses a second policy. Neither the local cloud nor moto has these services. A role's policy is deleted
-# with its role.
+# Only CloudFormation creates and deletes resources of these types, and existing resources block no deploy. Two queries
+# may share a name, and a change set refuses a second X-Ray policy. Neither the local cloud nor moto supports query
+# definitions and X-Ray policies. A policy of a role is deleted together with its role.
 NOT_LISTED = {"AWS::IAM::Policy", "AWS::Logs::QueryDefinition", "AWS::XRay::ResourcePolicy"}
 
 
@@ -24,7 +24,7 @@ def test_every_template_belongs_to_a_part_of_a_stage() -> None:
 
 @pytest.mark.parametrize("file", TEMPLATES.values())
 def test_every_resource_with_a_name_of_its_stage_is_listed(file: str) -> None:
-    """An unlisted resource would cause no clash before a deploy, and would not be found after a destroy."""
+    """Without an entry in the list, a deploy would miss a name clash and a destroy would miss a leftover resource."""
     for name, resource in load(rendered(file))["Resources"].items():
         for key, value in resource.get("Properties", {}).items():
             named = key.endswith("Name") and "${Stage}" in str(value) and "ClientName" not in key
@@ -52,7 +52,7 @@ def test_a_stage_is_distinguished_from_one_with_the_same_prefix(aws: None, targe
         client("sns").create_topic(Name=f"cafe-{stage}-alarms")
         client("logs").create_log_group(logGroupName=f"/aws/lambda/cafe-{stage}")
         make_bucket(f"cafe-{stage}-uploads-{ACCOUNT}", REGION)
-    # S3 lists the buckets of all regions, and this bucket belongs to a stage in another region.
+    # S3 lists the buckets of all regions, so a bucket of a stage in another region must be left out.
     make_bucket(f"cafe-test-reports-{ACCOUNT}", "us-west-2")
     things = resources_of_stage.existing_resources(target, client, ACCOUNT)
     assert things == [

@@ -1,4 +1,4 @@
-"""The smoke test, run against a local API whose responses a test sets."""
+"""Tests the smoke test against a local API that sends prepared responses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LISTS = ("/orders", "/reports", "/notifications", "/dead-letters")
 
 
 class Api(BaseHTTPRequestHandler):
-    """Sends the responses in ``answers``, keyed by path, or by path and token if a request has a token."""
+    """Sends the responses in ``answers``, which are keyed by path, or by path and token if a request has a token."""
 
     answers: dict[str, tuple[int, Any]]
 
@@ -52,7 +52,7 @@ def answers() -> dict[str, tuple[int, Any]]:
 
 @pytest.fixture
 def services() -> Mock:
-    """Cognito and Lambda, as a mock that records its calls."""
+    """Returns a mock of Cognito and Lambda that records its calls."""
     services = Mock(exceptions=SimpleNamespace(UsernameExistsException=Conflict))
     services.initiate_auth.return_value = {"AuthenticationResult": {"IdToken": "token"}}
     services.invoke.side_effect = lambda **_: {"Payload": io.BytesIO(b"null")}
@@ -85,7 +85,7 @@ Run = Callable[..., list[str]]
 
 @pytest.fixture
 def run(target: Target, url: str, package: Path, services: Mock) -> Run:
-    """Runs the smoke test against the API at ``url``, or against another API."""
+    """Returns a function that runs the smoke test against the API at ``url``, or at another URL."""
 
     def test(url: str = url) -> list[str]:
         outputs = {"REST_API_URL": url, "USER_POOL_ID": "pool", "USER_POOL_CLIENT_ID": "console"}
@@ -111,7 +111,7 @@ def test_a_deploy_that_responds_has_no_problem(run: Run, services: Mock) -> None
         ("/health", (502, {"message": "Internal server error"}), "GET /health: 502, "),
         ("/health", (200, {"status": "ok", "stage": "other"}), "GET /health: 200, "),
         ("/health", (200, b"<html>"), "GET /health: 200, <html>"),
-        ("/openapi.json", (200, {"openapi": "3.0.0"}), "GET /openapi.json: 200, which does not match the deployed"),
+        ("/openapi.json", (200, {"openapi": "3.0.0"}), "GET /openapi.json: 200, but not the deployed"),
         ("/orders", (200, {"orders": []}), "GET /orders without a token: 200, not 401"),
         ("/reports token", (500, {"message": "no"}), 'GET /reports: 500, {"message": "no"}'),
         ("/dead-letters token", (403, {"message": "no"}), "GET /dead-letters: 403, "),

@@ -1,4 +1,4 @@
-"""CloudFormation's change sets: what a person sees, what remains, and what a failure's error says."""
+"""Tests CloudFormation's change sets: what a person sees, what remains, and what a failure's error says."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def test_a_new_stage_gets_its_stack_and_the_outputs_become_variables(said: list[
         {"ParameterKey": "Stage", "ParameterValue": "test"},
         {"ParameterKey": "Local", "ParameterValue": "false"},
     ]
-    # A template in a bucket may be larger than one in the request.
+    # A template in a bucket may be larger than a template in the request.
     assert cfn.given["TemplateURL"] == f"https://bucket/{len(BODY)}"
     assert "TemplateBody" not in cfn.given
-    # The stack adopts tables and buckets that an earlier stage left.
+    # The new stack imports tables and buckets that an earlier stack left behind.
     assert cfn.given["ImportExistingResources"] is True
     assert said == [f"{NAME}: create complete"]
     assert stacks.outputs(cfn, NAME) == {"ORDERS_QUEUE_URL": "https://queue"}
@@ -100,15 +100,15 @@ def test_a_change_set_without_changes_is_discarded(said: list[str], reason: str)
 @pytest.mark.parametrize(
     ("states", "calls"),
     [
-        # A stack that was never complete is deleted first.
+        # A stack that was never complete is deleted before it is created again.
         (("ROLLBACK_COMPLETE", "CREATE_COMPLETE"), ["delete", "CREATE", "execute"]),
         (("ROLLBACK_FAILED", "CREATE_COMPLETE"), ["delete", "CREATE", "execute"]),
         (("DELETE_FAILED", "CREATE_COMPLETE"), ["delete", "CREATE", "execute"]),
-        # A deploy that was cut off at its confirmation prompt leaves a change set.
+        # A deploy that was interrupted at its confirmation prompt leaves a change set.
         (("REVIEW_IN_PROGRESS", "CREATE_COMPLETE"), ["CREATE", "execute"]),
-        # Another deploy is in progress.
+        # The deploy waits if another deploy is in progress.
         (("UPDATE_IN_PROGRESS", "UPDATE_COMPLETE", "UPDATE_COMPLETE"), ["UPDATE", "execute"]),
-        # A failed rollback must be completed first.
+        # A failed rollback must be completed before an update.
         (("UPDATE_ROLLBACK_FAILED", "UPDATE_ROLLBACK_COMPLETE", "UPDATE_COMPLETE"), ["continue", "UPDATE", "execute"]),
     ],
 )
@@ -156,7 +156,7 @@ def test_an_error_from_cloudformation_is_passed_on(said: list[str]) -> None:
 def test_a_change_set_that_fails_leaves_no_empty_stack_and_its_error_names_the_invalid_resource(
     said: list[str],
 ) -> None:
-    """AWS's reason contains only the name of the failed check."""
+    """The reason that AWS gives for the failure contains only the name of the failed check."""
     cfn = CloudFormation(None)
     cfn.reason = "[AWS::EarlyValidation::ResourceExistenceCheck]. To troubleshoot, use the DescribeEvents API."
     cfn.events = [

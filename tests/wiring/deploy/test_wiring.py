@@ -1,4 +1,4 @@
-"""The settings that Chalice cannot make, the check of a deploy, and whether functions must be deployed."""
+"""Tests the settings that Chalice cannot make, the check of a deploy, and when functions must be deployed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def config(target: Target) -> dict[str, Any]:
 
 @pytest.fixture
 def account(target: Target, config: dict[str, Any], said: list[str]) -> Account:
-    """An account in which everything is deployed and every setting is complete."""
+    """Returns a fake account in which everything is deployed and every setting is complete."""
     account = Account(target, config["stages"]["test"])
     complete(target, account, said.append)
     return account
@@ -45,7 +45,8 @@ def test_completing_sets_what_chalice_cannot(account: Account) -> None:
     assert stream["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     assert stream["BisectBatchOnFunctionError"] is True
     assert 0 < stream["MaximumRetryAttempts"] <= 10_000
-    # The stream drops a record after a day, and the failure destination stores only its position.
+    # A record must fail before the stream deletes it after a day. The failure destination stores only a record's
+    # position in the stream.
     assert 0 < stream["MaximumRecordAgeInSeconds"] < 24 * 3600
     assert stream["DestinationConfig"] == failures
     # A redrive also invokes announce_orders asynchronously.
@@ -79,9 +80,9 @@ def test_completing_limits_the_apis_requests_and_logs_all_of_them(account: Accou
     access_log = account.api["accessLogSettings"]
     assert access_log["destinationArn"].endswith(":log-group:/aws/apigateway/cafe-test-access")
     line = json.loads(access_log["format"])
-    # API Gateway requires the request id, and `make trace` searches for it.
+    # API Gateway requires the request id in an access log, and `make trace` searches for the id.
     assert line["requestId"] == "$context.requestId"
-    # No value comes from a client, so nobody can forge a line.
+    # No value in the access log comes from a client, so a client cannot forge a line.
     assert not [each for each in line.values() if re.search("header|userAgent|context.path|query", each)]
 
 
@@ -95,7 +96,7 @@ def test_without_an_accounts_log_role_everything_else_is_set_and_the_account_sta
     assert "accessLogSettings" not in account.api
     assert account.gateway == {}
     assert wiring.check(target, config, wiring.desired(target, DEPLOYED), account.client) == []
-    # By the next deploy, the account has the role.
+    # The account gets the logging role before the next deploy.
     account.gateway = {"cloudwatchRoleArn": "arn:aws:iam::123456789012:role/logs"}
     complete(target, account, said.append)
     assert said[-1] == "API: access log set"
@@ -144,7 +145,7 @@ def mappings(account: Account, function: str) -> list[dict[str, Any]]:
     return account.lambda_.mappings[f"cafe-test-{function}"]
 
 
-# Damage to a complete deploy, and the start of the line that reports it.
+# Each row contains a change that damages a complete deploy, and the start of the line that reports the damage.
 DAMAGES: list[tuple[Callable[[Account], Any], str]] = [
     (lambda it: it.lambda_.functions.pop("cafe-test-measure_buckets"), "measure_buckets: is not deployed"),
     (lambda it: read_inventory(it).update(Role="arn:admin"), "read_inventory: Role is arn:admin"),
@@ -230,7 +231,7 @@ OLDER = {"Environment": {"Variables": {"CAFE_BUILD": "older"}}}
         (lambda _: None, "abc", True),
         (lambda functions: functions["cafe-test-store_orders"].update(OLDER), "abc", False),
         (lambda functions: functions.pop("cafe-test-measure_buckets"), "abc", False),
-        # The API was deleted, or does not exist yet.
+        # The functions must also be deployed if the API was deleted or does not exist yet.
         (lambda _: None, "another", False),
         (lambda _: None, None, False),
     ],
