@@ -33,13 +33,9 @@ ROWS = 1_000_000
 ORDERS = 500
 PAINTS = 5
 MB = 1_000_000
-<<<<<<< HEAD
 # Linux shortens a process's name to 15 characters.
 NAMES_OF_PROCESSES = {name[:15]: name for name in NAMES}
-# Chromium's own measurements: the milliseconds until the first paint, and the bytes loaded.
-=======
 # In Chromium, these scripts return the milliseconds until the first paint, and the number of bytes loaded.
->>>>>>> text
 FIRST_PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 LOADED = "() => performance.getEntries().reduce((sum, { decodedBodySize = 0 }) => sum + decodedBodySize, 0)"
 HEAD = """\

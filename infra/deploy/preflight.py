@@ -23,13 +23,9 @@ POLICY = REPOSITORY / "infra" / "deployer-policy.json"
 CONCURRENT_FUNCTIONS = 100
 # Lambda keeps this much concurrency for functions without reserved concurrency.
 UNRESERVED_FUNCTIONS = 100
-<<<<<<< HEAD
 # IAM limits the number of simulations per second.
 SIMULTANEOUS = 4
-# The size of one function's package. Lambda stores two packages during an update.
-=======
 # A function's package has about this size. Lambda stores two packages of a function during an update.
->>>>>>> text
 PACKAGE_BYTES = 20_000_000
 
 
@@ -141,7 +137,6 @@ def missing_permissions(target: Target, clients: Clients, caller: CallerIdentity
     Raises ``PermissionsUnknown`` if IAM cannot simulate the caller. For example, the root user has no policies.
     """
     source = _identity_with_policies(caller)
-<<<<<<< HEAD
     iam = clients("iam")
 
     def denied(question: dict[str, Any]) -> list[str]:
@@ -162,13 +157,7 @@ def missing_permissions(target: Target, clients: Clients, caller: CallerIdentity
 def _questions(target: Target, caller: CallerIdentity) -> Iterator[dict[str, Any]]:
     """Yields the arguments of a permission simulation for each statement and resource in the deployer's policy."""
     for statement in json.loads(POLICY.read_text())["Statement"]:
-        # The simulation rejects wildcards, so only the statement's other actions are checked.
-=======
-    policy = json.loads(POLICY.read_text())
-    missing = []
-    for statement in policy["Statement"]:
         # IAM's simulation rejects wildcards, so actions that contain wildcards are not checked.
->>>>>>> text
         actions = [each for each in _as_list(statement["Action"]) if "*" not in each]
         context = [
             {"ContextKeyName": key, "ContextKeyValues": [_example(each, target, caller)], "ContextKeyType": "string"}
