@@ -1,7 +1,7 @@
 """Compares the API in ``chalice local`` with minimal Chalice routes that make the same AWS calls.
 
-Also compares sending orders in lists of 100 with sending orders one by one. The measurement of both ends when all
-orders are in the orders table.
+Also compares sending orders in lists of 100 with sending orders one by one. Each measurement ends when all orders are
+in the orders table.
 """
 
 from __future__ import annotations
@@ -246,7 +246,10 @@ def _own_share(route: str) -> float:
 
 
 def _is_ours(file: str) -> bool:
-    """Returns whether the file is the project's. contextlib counts too, because it runs the project's decorators."""
+    """Returns whether the file is the project's.
+
+    The module contextlib counts too, because it runs the project's decorators.
+    """
     return "/chalicelib/" in file or (file.endswith(("/app.py", "/contextlib.py")) and "/chalice/" not in file)
 
 

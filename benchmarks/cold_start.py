@@ -101,7 +101,7 @@ def run() -> Iterator[Result]:
         yield in_turns(
             "import of app.py", partial(start, "app"), "import of boto3", partial(start, "boto3"), IMPORT_GOAL
         )
-        # The functions that are measured below read the order and the CSV file that these calls create.
+        # The two calls create an order and a CSV file, which the functions measured below read.
         start("app", "store_orders", queued_orders("cold"))
         start("app", "read_inventory", {"reportId": "cold"})
         report = {"reportId": "cold", "csvKey": "inventory/cold/inventory.csv", "generatedAt": MOMENT}
@@ -147,7 +147,7 @@ def _bearer(token: str) -> dict[str, Any]:
 
 
 def _upload(etag: str) -> dict[str, Any]:
-    # Every event is about a newer upload than the previous event, but no upload changes a row.
+    # Every event describes a newer upload than the previous event, but no upload changes a row.
     stored = {"key": KEY, "size": len(CSV), "eTag": etag, "sequencer": f"{time.time_ns():X}"}
     record = {"eventName": "ObjectCreated:Put", "eventTime": MOMENT, "s3": {"object": stored}}
     return {"Records": [record]}

@@ -38,7 +38,7 @@ INSTALLED = (".venv", ".local/ministack", ".local/requirements")
 
 
 class Clone:
-    """A clone of the last commit. ``edit`` changes the clone's code, which then adds a number to each log record."""
+    """A clone of the last commit. ``edit`` changes the clone's code so that it adds a number to each log record."""
 
     def __init__(self, folder: Path) -> None:
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)

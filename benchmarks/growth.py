@@ -1,4 +1,4 @@
-"""Draws ``docs/images/growth.svg``, which shows how time and memory grow with the work, from the recorded results."""
+"""Draws ``docs/images/growth.svg``, which shows how time and memory grow with the amount of work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.page import ROOT
 from benchmarks.results import Measurement, Result
 
 PICTURE = ROOT / "docs" / "images" / "growth.svg"
-# Each tuple contains a panel's title, benchmark, horizontal axis and vertical axis. The vertical axis shows a unit.
+# Each tuple contains a panel's title, its benchmark, what its horizontal axis shows, and its vertical axis's unit.
 PANELS = (
     ("Inventory report: time", "inventory", "rows", "seconds"),
     ("Inventory report: peak memory", "inventory", "rows", "MB"),
@@ -21,7 +21,7 @@ PANELS = (
 
 
 def draw(measurements: Mapping[str, Measurement]) -> None:
-    """Writes the picture. The same results always produce exactly the same file."""
+    """Writes the picture. The same recorded results always produce exactly the same file."""
     with mpl.rc_context({"svg.hashsalt": "growth", "svg.fonttype": "none", "font.family": "sans-serif"}):
         figure(measurements).savefig(PICTURE, metadata={"Date": None}, facecolor="white")
 

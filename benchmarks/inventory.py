@@ -1,9 +1,9 @@
 """Compares the project's inventory report with a plain function that writes the same CSV file and web page to S3.
 
-The plain function holds the whole inventory in memory. It uses PyMySQL's default cursor and ``fetchall``, one
-``csv.writer`` and one ``render`` of the same template. A loop computes the totals, a sort finds the lowest stock, and
-one ``put_object`` call writes each file. The project's report consists of two functions, and the second function reads
-the CSV file that the first function wrote.
+The plain function holds the whole inventory in memory. The plain function uses PyMySQL's default cursor and
+``fetchall``, one ``csv.writer`` and one ``render`` of the same template. A loop computes the totals, a sort finds the
+lowest stock, and one ``put_object`` call writes each file. The project's report consists of two functions, and the
+second function reads the CSV file that the first function wrote.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SUPPLIERS = 1_000
 MOMENT = datetime(2026, 11, 21, 3, 14, 15, tzinfo=UTC)
 GENERATED_AT = timestamp(MOMENT)
 LINK_SECONDS = 3_600
-# A large inventory may need at most 20 % more memory than a small inventory, to allow for noise.
+# A large inventory may need at most 20 % more memory than a small inventory, because measurements vary.
 SAME_MEMORY = 1 / 1.2
 # A cell that starts with one of these characters could be a formula in a spreadsheet.
 FORMULA_STARTS = frozenset("=+-@＝＋－＠\t\r\n'")

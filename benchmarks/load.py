@@ -43,8 +43,8 @@ EMAILS = 10
 PUBLISHED = {30_000: "in N. Virginia", 1_500: "in Frankfurt, Tokyo and six more", 300: "in the smaller regions"}
 # Step Functions accepts this many calls per second, first in Virginia, Oregon and Ireland, then in all other regions.
 REFILLED = {"ListExecutions": (5, 2), "DescribeExecution": (15, 10)}
-# Each tuple describes a part of the console that polls the API. The tuple contains the part's name, the AWS call, the
-# calls per request, the script, and the script's constant with the pause.
+# Each tuple describes a part of the console that polls the API. The tuple names the part, the AWS call, the calls per
+# request, the script and the script's constant for the pause.
 CONSOLE = page.ROOT / "chalicelib" / "console"
 WATCHED = (
     ("tab Today", "ListExecutions", 2, "today.js", "SECONDS"),
@@ -57,7 +57,7 @@ WATCHED = (
 class Load:
     """The load of ``orders`` orders a second, which arrive in requests of ``in_list`` orders.
 
-    All rates are per second.
+    All properties that are rates are per second.
     """
 
     orders: int
@@ -111,7 +111,10 @@ class Load:
 
     @property
     def partitions(self) -> int:
-        """Returns the number of the orders table's partitions, at least four. The table's stream has as many shards."""
+        """Returns the number of the orders table's partitions, at least four.
+
+        The stream has the same number of shards.
+        """
         return max(NEW_TABLE_WRITES, math.ceil(self.writes)) // PARTITION_WRITES
 
     @property
@@ -181,7 +184,7 @@ def loads() -> str:
 def limits() -> list[tuple[str, str, float, float]]:
     """Returns quotas and the orders per second that reach them, for lists and for single orders.
 
-    The lowest rate is first.
+    The quotas are sorted by these orders per second.
     """
     lists, single = (Load(1, in_list) for in_list in LISTS)
 

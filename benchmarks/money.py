@@ -5,8 +5,8 @@ The plain design keeps a report's rows in the state machine's state, and lists e
 design's functions take as long, and log as much, as the system's functions for one order. The plain design has no
 traces and no metrics.
 
-The costs are computed from ``prices.json``, ``durations.json`` and the functions' memory, so all runs print the same.
-``python -m benchmarks.money measure`` measures ``durations.json`` again on a separate stack.
+The costs depend only on ``prices.json``, ``durations.json`` and the functions' memory, so every run prints the same
+costs. ``python -m benchmarks.money measure`` measures the durations in ``durations.json`` again on a separate stack.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ ANNOUNCED_BYTES = 47
 NOTIFICATION_BYTES = 450
 # A state's data is limited to this many bytes: https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
 STATE_BYTES = 262_144
-# Listing 1,000 S3 keys and reading 500 metrics are assumed to take this many seconds. The calls are sequential.
+# A call that lists 1,000 S3 keys, or reads 500 metrics, is assumed to take this many seconds. Calls do not overlap.
 PAGE_SECONDS = 0.1
 METRICS_SECONDS = 0.5
 DAYS = 30
@@ -160,7 +160,7 @@ def reports(bill: Bill, count: int, rows: int, csv_bytes: int, *, in_state: bool
     bill.invoke("render_report", count, f"render_report {rows}")
     bill.invoke("presign_report", count, "presign_report")
     parts = math.ceil(csv_bytes / PART_BYTES)
-    # The report's web page and each part of its CSV file need one S3 call each. A multipart upload needs two more
+    # The report's web page and each part of its CSV file need one S3 call each. A multipart upload needs two more S3
     # calls.
     bill.add("S3", "s3.put.per_1000", count * (1 + (0 if in_state else parts if parts == 1 else parts + 2)))
     bill.add("S3", "s3.get.per_1000", 0 if in_state else count)

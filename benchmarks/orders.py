@@ -1,7 +1,8 @@
 """Compares ``store_orders`` with one conditional PutItem call per order, for growing batches.
 
-MiniStack handles one call at a time, and takes 0.2 ms for an INSERT. Parsing the statement takes a third of that time.
-Parallel calls therefore save little time. The last measurement adds the network latency of a real DynamoDB.
+MiniStack handles one call at a time, and takes 0.2 ms for an INSERT. MiniStack spends a third of the time on parsing
+the statement. Parallel calls therefore save little time. The last measurement adds the network latency of a real
+DynamoDB.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ TABLE = "orders"
 # A call to DynamoDB is assumed to spend this many seconds on the network. AWS promises single-digit milliseconds for
 # DynamoDB.
 NETWORK_SECONDS = 0.005
-# Maps each batch size to the goal and the number of rounds. The peer needs 15 seconds for the largest batch.
+# Maps each batch size to the goal and the number of rounds. The largest batch has only one round, because the peer
+# needs 15 seconds.
 SIZES = {10: (1.0, 9), 100: (5.0, 9), 1_000: (5.0, 5), 10_000: (5.0, 1)}
 
 

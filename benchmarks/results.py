@@ -23,7 +23,7 @@ NOISE = 0.2
 
 @dataclass(frozen=True)
 class Point:
-    """A point on a curve. ``value`` was measured for work of the size ``size``, and its unit is ``unit``."""
+    """A point on a curve. ``value`` is the measured value in the unit ``unit``, and ``size`` is the amount of work."""
 
     unit: str
     curve: str

@@ -26,7 +26,7 @@ PRICES = Path(__file__).parent / "prices.json"
 PAGE_SECONDS = 0.1
 PROBE_SECONDS = 0.03
 PROBES = 12
-# Processing 1,000 keys takes this many seconds of processor time. The time measured without TLS is 6 to 8 ms.
+# Processing 1,000 keys takes this many seconds of processor time. Measurements without TLS show 6 to 8 ms.
 PROCESSOR_SECONDS = 0.01
 # Starting a function, and reading, distributing and storing its work, takes this many seconds.
 OVERHEAD_SECONDS = 2.0
@@ -87,7 +87,7 @@ def function(pieces: list[int], limit: float, bill: Bill) -> tuple[float, list[i
     unfinished = len(pieces)
     processor = now = 0.0
     left: list[int] = []
-    # Each tuple contains the time of a range's next response, its remaining pages, and its pages read so far.
+    # Each tuple contains the time of a range's next response, and the range's numbers of remaining and read pages.
     answers = [(PAGE_SECONDS, waiting.popleft(), 0) for _ in range(min(WORKERS, len(waiting)))]
     heapq.heapify(answers)
     while answers:

@@ -104,7 +104,7 @@ def _rclone() -> int:
 
 
 def _aws() -> int:
-    """Runs the AWS CLI once for each bucket, because it has no command for all buckets."""
+    """Runs the AWS CLI once for each bucket, because the AWS CLI has no command for all buckets."""
     aws = (str(PEERS / "bin" / "aws"), "s3", "ls")
     names = re.findall(r"(\S+)$", _output(*aws), re.MULTILINE)
     sums = (_output(*aws, f"s3://{name}", "--recursive", "--summarize") for name in names)

@@ -1,9 +1,10 @@
-"""Lists the functions in ``app.py`` and their settings. Their roles, log groups and alarms come from this list.
+"""Lists the functions in ``app.py`` and their settings.
 
-After a change, run ``python -m infra.functions`` to update ``.chalice/config.json``. ``infra/template.py`` generates
-each function's CloudFormation resources, and ``infra/deploy/`` applies the settings that Chalice does not support. The
-deployment package does not contain this module, so ``chalicelib`` must not import it.
-``tests/wiring/test_functions.py`` compares this list with ``app.py``.
+The functions' roles, log groups and alarms are generated from this list. After a change, run ``python -m
+infra.functions`` to update ``.chalice/config.json``. ``infra/template.py`` generates each function's CloudFormation
+resources, and ``infra/deploy/`` applies the settings that Chalice does not support. The deployment package does not
+contain this module, so ``chalicelib`` must not import it. ``tests/wiring/test_functions.py`` compares this list with
+``app.py``.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ class Mysql(Enum):
 
 @dataclass(frozen=True)
 class Function:
-    """A Lambda function. ``name`` is its name in ``app.py``. All API routes share the name ``api_handler``.
+    """A Lambda function. ``name`` is the function's name in ``app.py``.
+
+    All API routes share the name ``api_handler``.
 
     ``source`` names the stack output that contains the trigger's ARN or name. ``timeout`` is in seconds. Callers do not
     wait for the result of an ``asynchronous`` function. ``dead_letter`` is the kind of dead letter that results from a

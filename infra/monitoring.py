@@ -16,7 +16,7 @@ WATCHED = {
     "AWS::SNS::Topic": ("AWS/SNS", "TopicName", "TopicName"),
     "AWS::StepFunctions::StateMachine": ("AWS/States", "StateMachineArn", ""),
 }
-# Alarms on these metrics have a period of one minute, and alarms on all other metrics have five minutes.
+# Alarms on these metrics have a period of one minute. All other alarms have a period of five minutes.
 LEVELS = ("ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage", "IteratorAge")
 GRID_COLUMNS, WIDGET_ROWS = 24, 6
 

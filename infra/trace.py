@@ -24,12 +24,15 @@ from infra.deploy.target import DeployError, client
 PLACEHOLDER = "(ID)"
 BOUNDARY = "[^A-Za-z0-9_-]"
 LINES = 1000
-QUERY = f"""\
-fields @timestamp, @log, @message
-| filter @message like /{BOUNDARY}{PLACEHOLDER}{BOUNDARY}/
-| sort @timestamp asc
-| limit {LINES}
-"""
+QUERY = "\n".join(
+    (
+        "fields @timestamp, @log, @message",
+        f"| filter @message like /{BOUNDARY}{PLACEHOLDER}{BOUNDARY}/",
+        "| sort @timestamp asc",
+        f"| limit {LINES}",
+        "",
+    )
+)
 # A query contains at most this number of related ids.
 RELATED = 20
 SINCE = "1d"

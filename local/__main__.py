@@ -56,7 +56,7 @@ def status(stack: Stack) -> None:
 
 
 def env(stack: Stack) -> None:
-    stack.variables()  # If nothing is deployed yet, variables() raises an error that names the command to run.
+    stack.variables()  # If nothing is deployed, variables() raises an error that names the command to run.
     print(stack.env_file)
 
 

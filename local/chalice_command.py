@@ -1,7 +1,7 @@
 """Implements the ``chalice`` command from ``.local/env``, which runs Chalice and keeps the local API up to date.
 
-``chalice deploy`` also restarts the API with the new code, and prints a URL that works on this machine.
-``chalice delete`` also stops the API.
+``chalice deploy`` also restarts the API with the new code, and prints a URL that works on this machine. ``chalice
+delete`` also stops the API.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ API_URL = re.compile(r"https://(?P<api>\w+)\.execute-api\.[\w.-]+\.amazonaws\.co
 
 
 def main(folder: str, api_port: str, aws_port: str, *given: str) -> int:
-    # Chalice must not inherit PYTHONPATH, because it must import the code in its own project folder.
+    # Chalice must not inherit PYTHONPATH, because Chalice must import the code in its own project folder.
     os.environ.pop("PYTHONPATH", None)
     stack = Stack(Path(folder), api_port=int(api_port), aws_port=int(aws_port))
     command = [str(CHALICE), "--project-dir", str(stack.project), *given]

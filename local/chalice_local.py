@@ -24,7 +24,8 @@ def command(project: Path, port: int, stage: str) -> list[str]:
 def profiles(role_arn: str, credentials: Iterable[tuple[str, str]]) -> str:
     """Returns an AWS configuration file whose profile ``api`` assumes ``role_arn``.
 
-    The role gives the local API the same permissions as on AWS. botocore renews the session automatically.
+    The role gives the local API the same permissions as on AWS. The SDK botocore renews the role's session
+    automatically.
     """
     keys = "\n".join(f"{name.lower()} = {value}" for name, value in credentials)
     return (

@@ -96,7 +96,8 @@ class Cloud:
             "TMPDIR": str(self._temporary),
             "GATEWAY_PORT": str(self.port),
             "BIND_HOST": "127.0.0.1",
-            # STATE_DIR contains the user pool's signing keys. By default, all stacks on a machine would share it.
+            # STATE_DIR contains the user pool's signing keys. By default, all stacks on a machine would share
+            # STATE_DIR.
             "STATE_DIR": str(self._temporary / "state"),
             "PERSIST_STATE": "1",
             "MINISTACK_REGION": REGION,
@@ -183,7 +184,7 @@ class Cloud:
         with suppress(iam.exceptions.EntityAlreadyExistsException):
             iam.create_user(UserName=DEPLOYER)
         iam.put_user_policy(UserName=DEPLOYER, PolicyName=DEPLOYER, PolicyDocument=policy)
-        # On AWS, an administrator sets this role once, so that APIs can write access logs.
+        # On AWS, an administrator sets this account-wide role once, so that APIs can write access logs.
         logs = {"op": "replace", "path": "/cloudwatchRoleArn", "value": "arn:aws:iam::000000000000:role/api-logs"}
         self.client("apigateway").update_account(patchOperations=[logs])
         created = iam.create_access_key(UserName=DEPLOYER)["AccessKey"]
@@ -192,7 +193,10 @@ class Cloud:
         return keys
 
     def store_secrets(self, database: Database) -> dict[str, str]:
-        """Stores the database's secrets in Secrets Manager, and returns their ARNs, keyed by the deploy's variables."""
+        """Stores the database's secrets in Secrets Manager.
+
+        Returns the secrets' ARNs, keyed by the deploy's variables.
+        """
         secrets = self.client("secretsmanager")
         arns = {}
         for variable, content in database.secrets.items():

@@ -112,7 +112,7 @@ class Database:
         packages.install("MariaDB", apt=PACKAGES, brew=["mariadb"], alternative=USE_EXTERNAL_SERVER)
 
     def create_passwords(self) -> None:
-        """Creates passwords for the private server's administrator and for the functions, unless they exist already."""
+        """Creates passwords for the private server's administrator and for the functions, unless passwords exist."""
         if not self._passwords.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             passwords = {user: secrets.token_urlsafe(24) for user in ("admin", "functions")}
@@ -228,7 +228,7 @@ class Database:
     def _write_first_statements(self) -> None:
         """Writes the SQL statements that create the administrator and delete accounts without a password."""
         admin = f"'{PRIVATE_ADMIN}'@'127.0.0.1'"
-        # The password is URL-safe base64, so it contains no quotes.
+        # The password is URL-safe base64, so it contains no quotation marks.
         statements = (
             "DELETE FROM mysql.global_priv WHERE User IN ('', 'root')",
             "FLUSH PRIVILEGES",

@@ -116,7 +116,10 @@ def s3_of_a_person(env: Mapping[str, str]) -> Any:
 
 
 def succeeded(report: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the report if it has succeeded, or None if it is running. Raises ``StackError`` if the report failed."""
+    """Returns the report if the report has succeeded, or None if the report is still running.
+
+    Raises ``StackError`` if the report failed.
+    """
     if report["status"] == "RUNNING":
         return None
     if report["status"] != "SUCCEEDED":

@@ -1,8 +1,8 @@
 """Implements ``make dev``. Within a second of saving a file, every trigger runs the edited code, without a deploy.
 
-After each save, the code is copied into a new folder. The functions run the copy as soon as the API has imported it
-without errors. Until then, the previous code keeps running. ``local/ministack/functions.py`` makes the functions run
-the copy.
+After each save, the code is copied into a new folder. The functions run the new copy as soon as the API has imported it
+without errors. Before that, the API and the functions keep running the previous code. ``local/ministack/functions.py``
+makes the functions run the copy.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CODE = ("app.py", "chalicelib")
 DEPLOYED = ("infra", "requirements.txt", ".chalice")
 # An editor may save a file in several steps, but all within this many milliseconds.
 QUIET_MILLISECONDS = 30
-# The newest versions of the code are kept, because a process may still run an earlier version.
+# This many versions of the code are kept, because a process may still run an earlier version.
 VERSIONS = 3
 
 
@@ -40,7 +40,7 @@ def run(stack: Stack, function: str | None, port: int, root: Path = ROOT) -> Non
     with exclusive_lock(stack.folder / "dev.lock", already_runs):
         stack.start()
         session = Session(stack, root)
-        # SIGTERM ends the session as cleanly as Ctrl-C does.
+        # SIGTERM ends the session in the same way as Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             session.begin(function, port)
@@ -83,7 +83,7 @@ class Session:
         paths = [self.root / name for name in (*CODE, *DEPLOYED)]
         for changes in watchfiles.watch(*paths, step=QUIET_MILLISECONDS, debounce=400):
             files = {str(Path(path).relative_to(self.root)) for _, path in changes}
-            # Deleted files count only if nothing else changed, because editors create and delete temporary files.
+            # Deleted files are ignored if other files changed too, because editors create and delete temporary files.
             self.saved(sorted(each for each in files if (self.root / each).exists()) or sorted(files))
 
     def saved(self, files: list[str]) -> None:
@@ -186,7 +186,7 @@ def _send_lines(connection: socket.socket) -> None:
 
 
 def _own_part(text: str, folder: Path) -> str:
-    """Returns the traceback's part from the project's first frame on, with paths relative to the checkout."""
+    """Returns a traceback from the project's first frame to the end, with paths relative to the checkout."""
     lines = text.replace(f"{folder}/", "").splitlines()
     first = next(
         (number for number, line in enumerate(lines) if '  File "app.py"' in line or '"chalicelib/' in line), 0

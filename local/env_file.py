@@ -34,7 +34,7 @@ def write(file: Path, variables: Mapping[str, str], ports: tuple[int, int], user
     lines = [f"export {name}={_quoted(value)}" for name, value in variables.items()]
     lines += [f'export {name}="{hosts}${{{name}:+,${name}}}"' for name, hosts in NO_PROXY.items()]
     lines += [
-        # A profile or a session token from the shell would not match the exported access key.
+        # The shell's profile or session token would not match the exported access key.
         "unset AWS_PROFILE AWS_SESSION_TOKEN",
         f'export PATH={_quoted(programs)}:{_quoted(PROGRAMS)}:"$PATH"',
         # If the command cafe-token fails, all other variables are still set.

@@ -10,7 +10,7 @@ from typing import Any
 from local.api import Api
 
 COLUMNS = ("since", "kind", "tries", "what", "why")
-# Reading dead letters hides them from other requests for a moment, so one empty response proves nothing.
+# Reading dead letters hides them from other requests for a moment, so a single empty response is not enough.
 EMPTY_ANSWERS = 3
 PAUSE_SECONDS = 2.0
 

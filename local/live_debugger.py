@@ -1,8 +1,8 @@
 """Makes breakpoints in functions work under ``make dev``. Each function's process imports this file as
 ``live_debugger``.
 
-While a debugger holds a function's process, a file in the folder ``held`` makes MiniStack suspend time-outs. The patch
-is in ``local/ministack/functions.py``.
+While a debugger holds a function's process, a file in the folder ``held`` makes MiniStack suspend time-outs. The code
+that suspends time-outs is in ``local/ministack/functions.py``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LISTEN_TRIES = 20
 
 
 def prepare(function: str) -> None:
-    """Extends the deadline of ``function``, and accepts a debugger if the settings name this function."""
+    """Extends the deadline of ``function``, and lets a debugger attach if the settings name ``function``."""
     os.environ["_LAMBDA_TIMEOUT"] = str(SECONDS)
     settings = _settings()
     if settings.get("function") and function.endswith(f"-{settings['function']}"):

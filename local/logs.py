@@ -65,7 +65,7 @@ class Entry:
     milliseconds: float | None = None
 
     def shown(self) -> Iterator[str]:
-        """Yields the lines to print: one for the record, followed by the record's traceback."""
+        """Yields the lines to print, which are a line for the record and the lines of its traceback."""
         record = self.line.record
         message, *more = str(record.get("message", "")).splitlines() or [""]
         # A traceback may be part of the message or a separate field.
@@ -201,9 +201,10 @@ def _client(stack: Stack) -> Any:
 
 
 def new_events(client: Any, prefix: str, recent: dict[str, Counter[Event]]) -> list[tuple[str, Event]]:
-    """Returns the functions' new log events, as pairs of a log group and an event in chronological order.
+    """Returns the functions' new log events in chronological order, as pairs of a log group and an event.
 
-    ``recent`` maps each log group to the latest events that were already returned. Each call updates ``recent``.
+    ``recent`` maps each log group to the latest events that were already returned. Each call of the function updates
+    ``recent``.
     """
     events = []
     for page_of_groups in client.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=prefix):

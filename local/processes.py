@@ -32,7 +32,8 @@ class Process:
     ``<folder>/<name>.log``.
 
     The operating system reuses process ids, so the JSON file also records the process's start time. If the running
-    process has a different start time, the recorded process has ended. An unrelated process is never signalled.
+    process has a different start time, the recorded process has ended. The running process is then unrelated and is
+    never signalled.
     """
 
     name: str
@@ -103,8 +104,8 @@ class Process:
             time.sleep(0.05)
 
     def stop(self, seconds: float = 10) -> bool:
-        """Terminates the process, and kills it if it still runs after ``seconds``. Also kills its remaining child
-        processes.
+        """Terminates the process, and kills it if it still runs after ``seconds``. Also kills the process's remaining
+        child processes.
 
         Returns whether the process was running.
         """
@@ -148,7 +149,8 @@ def fingerprint(*parts: object) -> str:
 
 @contextmanager
 def exclusive_lock(file: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Ensures that only one command at a time runs the block. A command that has to wait first calls ``on_wait``.
+    """Ensures that only one command at a time runs the block. A command that must wait calls ``on_wait`` before it
+    waits.
 
     If a process ends without releasing the lock, the operating system releases it.
     """
@@ -225,7 +227,8 @@ def _start_time(pid: int) -> str:
     stat = Path(f"/proc/{pid}/stat")
     if stat.parent.parent.joinpath("self").exists():
         try:
-            # Fields are counted after the name, which may contain spaces. Field 0 is the state, and 19 the start time.
+            # The name may contain spaces, so fields are counted after the name. Field 0 is the state, 19 the start
+            # time.
             fields = stat.read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             return ""
@@ -237,6 +240,6 @@ def _start_time(pid: int) -> str:
 
 
 def _reap(pid: int) -> None:
-    """Reaps the process if this command started it. The init process reaps earlier commands' children."""
+    """Reaps the process if the current command started it. The init process reaps earlier commands' children."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)

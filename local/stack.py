@@ -1,7 +1,7 @@
 """Starts, repairs and stops the whole system on one machine. All files of a stack are in one folder.
 
 MiniStack keeps its state in memory. A new MiniStack therefore needs a deploy from scratch, with an empty database.
-Chalice's record of deployed functions is deleted first, because it would refer to resources that no longer exist.
+Chalice's record of deployed functions is deleted first, because the record refers to resources that no longer exist.
 """
 
 from __future__ import annotations
@@ -280,7 +280,7 @@ class Stack:
         self.api.stop()
         self.api.start(command, {**basic_environment(), **variables}, current, self.api_port)
         self.api.wait(lambda: accepts(self.api_port))
-        # If the API's code is broken, this shorter time limit reports it sooner.
+        # If the API's code is broken, the shorter time limit makes the start fail sooner.
         self.api.wait(self._api_answers, ANSWER_SECONDS)
 
     def _api_variables(self) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Deploys the whole system to AWS or to the local cloud.
 
-The command ``python -m infra.deploy STAGE`` works the same way for AWS and for the local cloud. Only the endpoint and
-the credentials differ.
+The command ``python -m infra.deploy STAGE`` works the same way for AWS and for the local cloud. AWS and the local cloud
+differ only in the endpoint and the credentials.
 
 ``stacks`` updates the CloudFormation stacks. The first stack contains the bucket for the stage's releases. ``project``
 generates a Chalice project, which contains the stacks' outputs as environment variables and roles. The tracked file

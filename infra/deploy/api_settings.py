@@ -70,11 +70,11 @@ def differences(settings: Mapping[str, Any], clients: Clients) -> list[str]:
     gateway = clients("apigateway")
     current = _current(gateway, settings["id"])
     throttling = current["throttling"]
-    lines = [f"API: its {name} is {shown(throttling.get(name))}" for name in _throttling_differs(current, settings)]
+    lines = [f"API: {name} is {shown(throttling.get(name))}" for name in _throttling_differs(current, settings)]
     if current["accessLogs"] != settings["accessLogs"] and chalice_record.may_write_access_logs(gateway):
-        lines.append(f"API: its access log is {shown(current['accessLogs'])}")
+        lines.append(f"API: access log is {shown(current['accessLogs'])}")
     if settings["webAcl"] and (acl := _web_acl(clients("wafv2"), gateway, settings["id"])) != settings["webAcl"]:
-        lines.append(f"API: its web ACL is {shown(acl)}")
+        lines.append(f"API: web ACL is {shown(acl)}")
     return lines
 
 

@@ -1,8 +1,8 @@
 """Rebuilds Chalice's record of deployed resources from the resources that exist on AWS.
 
-Chalice writes the record to a local file at the end of a deploy. The file is missing after an interrupted deploy and in
-other clones. Without the file, Chalice creates a second API and duplicate event source mappings. The deploy therefore
-always rebuilds the file.
+Chalice writes the record to a local file at the end of a deploy. After an interrupted deploy or in another clone, the
+record is missing or outdated. Without a correct record, Chalice creates a second API and duplicate event source
+mappings. The deploy therefore always rebuilds the record.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ Record = list[dict[str, Any]]
 def functions(target: Target, clients: Clients) -> dict[str, dict[str, Any]]:
     """Returns the configurations of the stage's existing functions, keyed by their names in ``app.py``.
 
-    A function's stage is read from its variable CAFE_STAGE, because one stage's name may begin with another's.
+    A function's stage is read from its variable CAFE_STAGE, because one stage's name can begin with another stage's
+    name.
     """
     pages = clients("lambda").get_paginator("list_functions").paginate()
     return {
@@ -47,7 +48,7 @@ def reserved(lambda_: Any, function: str) -> int:
 
 
 def may_write_access_logs(gateway: Any) -> bool:
-    """Returns whether API Gateway has a role for writing logs. All APIs in an account and region share this setting."""
+    """Returns whether API Gateway has a role for writing logs. All APIs in an account and region share this role."""
     return bool(gateway.get_account().get("cloudwatchRoleArn"))
 
 
@@ -75,7 +76,8 @@ def mappings(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields each function's name in ``app.py`` with each of its event source mappings.
 
-    If ``deleting`` is true, yields only mappings that AWS is deleting. Otherwise, yields all other mappings.
+    If ``deleting`` is true, yields only mappings that AWS is deleting. If ``deleting`` is false, yields all other
+    mappings.
     """
     names = {configuration["FunctionArn"]: name for name, configuration in found.items()}
     for page in clients("lambda").get_paginator("list_event_source_mappings").paginate():

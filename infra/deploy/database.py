@@ -209,7 +209,10 @@ def remove(target: Target, clients: Clients, say: Say) -> None:
 
 
 def unprotect_failed(target: Target, clients: Clients) -> None:
-    """Removes the database's deletion protection if its stack could not be created. The stack can then be deleted."""
+    """Removes the database's deletion protection if its stack could not be created.
+
+    CloudFormation cannot delete a protected database.
+    """
     failed = stacks.find(clients("cloudformation"), target.stack("database"))
     if failed and failed["StackStatus"] in ("ROLLBACK_FAILED", "CREATE_FAILED"):
         _unprotect(target, clients("rds"))

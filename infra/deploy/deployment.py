@@ -45,7 +45,7 @@ class Deployment:
     outputs: dict[str, str]
     config: dict[str, Any]
     functions_are_current: bool
-    # The package contains the functions' code, and the triggers are its routes and event sources.
+    # The package contains the functions' code, and the triggers are the code's routes and event sources.
     package: Path
     triggers: str
     only_code_changed: bool

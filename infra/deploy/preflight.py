@@ -128,7 +128,7 @@ def _tags(resource: Resource, clients: Clients) -> dict[str, str]:
 
 
 class PermissionsUnknown(Exception):
-    """Means that IAM cannot simulate the caller's permissions. The message contains the reason."""
+    """Raised if IAM cannot simulate the caller's permissions. The message contains the reason."""
 
 
 def missing_permissions(target: Target, clients: Clients, caller: CallerIdentity) -> list[str]:

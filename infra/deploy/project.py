@@ -30,7 +30,7 @@ from infra.files import write_private
 from infra.functions import LIMITED, NAMES
 
 LINKED = ("app.py", "chalicelib", "requirements.txt")
-# Chalice copies this folder of the project unchanged into the package.
+# Chalice copies the content of this project folder unchanged into the package.
 VENDOR = "vendor"
 # All local stages in this checkout share the requirements that are installed in this folder.
 INSTALLED = REPOSITORY / ".local" / "requirements"
@@ -116,7 +116,7 @@ def architecture(config: dict[str, Any]) -> str:
 
 
 def write_project(target: Target, config: dict[str, Any]) -> None:
-    """Writes the project folder. Other stages that are already in its configuration remain there."""
+    """Writes the project folder. Other stages in the folder's configuration do not change."""
     folder = target.project / ".chalice"
     folder.mkdir(parents=True, exist_ok=True)
     links = {name: REPOSITORY / name for name in LINKED}

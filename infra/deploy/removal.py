@@ -18,7 +18,7 @@ WAIT_SECONDS = 120
 def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say: Say) -> None:
     """Removes the stage, except its data if ``keep_data`` is true.
 
-    Raises ``DeployError`` if other resources are left.
+    Raises ``DeployError`` if any other resource is left.
 
     Every step removes only resources that still exist, so another run finishes an interrupted removal.
     """

@@ -60,7 +60,8 @@ def restore(context: Context, releases: Releases, name: str) -> dict[str, str]:
     release = releases.release(name)
     if release.runtime != RUNTIME:
         raise DeployError(
-            f"the release {name} runs on {release.runtime}: run the rollback with that Python, not {RUNTIME}"
+            f"{RUNTIME} runs here, but the release {name} needs {release.runtime}: "
+            "run the rollback with that Python version"
         )
     outputs = _restore_stacks(context, releases, release)
     moved = {before: outputs[key] for key, before in release.outputs.items() if outputs.get(key, before) != before}
@@ -101,7 +102,7 @@ def _restore_functions(context: Context, releases: Releases, release: Release, o
     with tempfile.TemporaryDirectory() as folder:
         package, former_project = Path(folder) / "package.zip", Path(folder) / "project"
         releases.fetch_package(build(release.config), package)
-        remedy = "deploy from this machine instead, which builds a package for it"
+        remedy = "deploy from this machine to build a new package"
         project.require_runs(target, release.config, package, remedy)
         project.unpack(package, release.requirements, release.config, former_project)
         run_chalice(context, former_project, outputs)

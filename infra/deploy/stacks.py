@@ -16,7 +16,7 @@ from infra.deploy.target import DeployError, Say
 from infra.template import expanded, parse, text
 
 WAIT_SECONDS = 3600
-# During a wait, progress is shown once in this number of seconds.
+# This is the number of seconds between two progress messages.
 PROGRESS_SECONDS = 10
 # Resources of these types can outlive their stage. Each type has a property that contains the resource's name.
 DATA = {"AWS::DynamoDB::Table": "TableName", "AWS::S3::Bucket": "BucketName"}
@@ -161,7 +161,7 @@ def change_lines(stack: str, new: bool, changes: list[dict[str, Any]]) -> list[s
         counted[SHOWN_KINDS:] = [f"{len(counted) - SHOWN_KINDS} other kinds"] if len(counted) > SHOWN_KINDS else []
         taken = [each["LogicalResourceId"] for each in changes if each["Action"] == "Import"]
         lines = [f"{stack}: new, {len(changes)} resources ({', '.join(counted)})"]
-        return lines + ([f"  taken over with their data: {', '.join(taken)}"] if taken else [])
+        return lines + ([f"  imports existing data: {', '.join(taken)}"] if taken else [])
     lines = [f"{stack}: {len(changes)} {'change' if len(changes) == 1 else 'changes'}"]
     for each in changes:
         what = f"{each['LogicalResourceId']} ({each['ResourceType']})"
@@ -189,7 +189,7 @@ def apply(change: Change, cfn: Any, say: Say) -> None:
 
 
 def discard(change: Change, cfn: Any) -> None:
-    """Deletes a change set. If the stack was only to be created, the stack is deleted too."""
+    """Deletes a change set. Also deletes the stack if the change set would have created the stack."""
     cfn.delete_change_set(StackName=change.stack, ChangeSetName=change.arn)
     if change.new:
         cfn.delete_stack(StackName=change.stack)

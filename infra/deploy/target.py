@@ -19,7 +19,7 @@ from infra.deploy.mysql_location import MysqlLocation
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 Say = Callable[[str], None]
-# Returns a boto3 client for a service's name. An optional second argument is the read time-out in seconds.
+# Returns a boto3 client for a service's name. An optional second argument is the read timeout in seconds.
 Clients = Callable[..., Any]
 
 
@@ -34,7 +34,7 @@ FAILURES = (DeployError, BotoCoreError, ClientError)
 class Target:
     """The stage to deploy, and the settings given on the command line and in the environment.
 
-    ``parameters`` are template parameters. ``origins`` are further origins of the console's page besides the API.
+    ``parameters`` are template parameters. ``origins`` are additional web origins that can serve the console's page.
     """
 
     stage: str

@@ -27,8 +27,8 @@ def mappings(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         # This number must match app.py.
         "ScalingConfig": {"MaximumConcurrency": 10},
     }
-    # `announce_orders` sets failing records aside after two minutes. If the function cannot, the batch blocks its shard
-    # for hours.
+    # `announce_orders` sets failing records aside after two minutes. If setting a record aside fails, the batch blocks
+    # its shard for hours.
     stream = {
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
         "ParallelizationFactor": 1,
@@ -102,11 +102,11 @@ def apply(target: Target, settings: Mapping[str, Any], clients: Clients, say: Sa
                     AttributeName="RedrivePolicy",
                     AttributeValue=json.dumps(settings["redrivePolicy"]),
                 )
-                say(f"{name}: dead-letter queue of its subscription set")
+                say(f"{name}: dead-letter queue set")
     for bucket, rules in settings["cors"].items():
         if _cors_rules(clients("s3"), bucket) != rules:
             clients("s3").put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": rules})
-            say(f"{bucket}: uploads from the console allowed")
+            say(f"{bucket}: uploads from the console are now allowed")
     api_settings.apply(settings["api"], clients, say)
 
 
@@ -151,7 +151,7 @@ def _check_triggers(target: Target, settings: Mapping[str, Any], clients: Client
     for name, desired_mapping in settings["mappings"].items():
         mappings = _mappings_of(lambda_, target, name)
         if len(mappings) != 1:
-            yield f"{name}: has {len(mappings)} event source mappings, not one"
+            yield f"{name}: has {len(mappings)} event source mappings instead of one"
         asked = {**desired_mapping, "EventSourceArn": settings["sources"][name], "State": "Enabled"}
         for mapping in mappings:
             for each in _different(mapping, asked):
@@ -163,7 +163,7 @@ def _check_triggers(target: Target, settings: Mapping[str, Any], clients: Client
     for name, topic in settings["subscriptions"].items():
         subscriptions = _subscriptions(sns, topic, arns[name] or "")
         if len(subscriptions) != 1:
-            yield f"{name}: has {len(subscriptions)} subscriptions to {topic}, not one"
+            yield f"{name}: has {len(subscriptions)} subscriptions to {topic} instead of one"
         for policy in [_redrive_policy(sns, each) for each in subscriptions]:
             if policy != settings["redrivePolicy"]:
                 yield f"{name}: its subscription's RedrivePolicy is {shown(policy)}"

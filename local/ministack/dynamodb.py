@@ -32,11 +32,11 @@ def partiql_inserts() -> None:
 
 
 def stream_failures() -> None:
-    """AWS retries only the stream records that a function has not processed. AWS also halves a failing batch if the
-    event source mapping asks for it, and sends a batch to the failure destination after the last retry.
+    """AWS retries only the stream records that a function has not processed. After the last retry, AWS sends the batch
+    to the failure destination. If the event source mapping asks for it, AWS also halves a failing batch.
 
-    MiniStack ignores the failed items in a function's response, so their records are lost. MiniStack also has no retry
-    limit, does not halve batches, and discards a whole batch at the maximum record age. The function
+    MiniStack ignores the failed items in a function's response, so the failed records are lost. MiniStack also has no
+    retry limit, does not halve batches, and discards a whole batch at the maximum record age. The function
     ``announce_orders`` must announce every order exactly once.
     """
     from ministack.services import lambda_svc

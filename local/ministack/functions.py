@@ -37,7 +37,7 @@ def exception_names() -> None:
     """AWS sets the ``errorType`` of a failed invocation to the exception's class name.
 
     MiniStack always sets ``errorType`` to ``Runtime.HandlerError``. The project's state machines retry and catch errors
-    by their names.
+    by the error's name.
     """
     from ministack.core import lambda_runtime
     from ministack.services import lambda_svc
@@ -69,9 +69,9 @@ def exception_names() -> None:
 def complete_logs() -> None:
     """AWS logs all of a function's output under the invocation that wrote it.
 
-    After an invocation, MiniStack waits 50 ms for its first log line and 5 ms for each further line. On a busy machine,
-    a line that arrives later is logged under the next invocation, or is lost. This patch makes the worker process mark
-    the end of each invocation's output, so that MiniStack need not wait longer.
+    After an invocation, MiniStack waits 50 ms for the first log line and 5 ms for each further line. On a busy machine,
+    a line that arrives later is logged under the next invocation, or is lost. With this patch, the worker process marks
+    the end of each invocation's output, so that MiniStack never waits too long.
     """
     from ministack.core import lambda_runtime
 

@@ -12,7 +12,8 @@ def partiql_permissions() -> None:
     table.
 
     MiniStack requires the action ``dynamodb:BatchExecuteStatement`` on ``*``, but IAM on AWS has no such action. The
-    function ``store_orders`` calls BatchExecuteStatement, and its role has the same policy on MiniStack as on AWS.
+    function ``store_orders`` calls BatchExecuteStatement, and the function's role has the same policy on MiniStack as
+    on AWS.
     """
     from ministack.core import iam_actions
 
@@ -82,8 +83,7 @@ def function_permissions() -> None:
     the condition ``lambda:FunctionArn``.
 
     For CreateFunction, MiniStack requires permission on ``*``. MiniStack does not support the condition
-    ``lambda:FunctionArn``. The
-    deployer's policy allows changes only to the project's functions.
+    ``lambda:FunctionArn``. The deployer's policy allows changes only to the project's functions.
     """
     from ministack.core import iam_actions, iam_evaluator
     from ministack.core.responses import get_account_id, get_region

@@ -1,8 +1,8 @@
 """Patches MiniStack and starts it, when run as ``python -P launcher.py [file of more patches ...]``.
 
 The patches work with only one version of MiniStack, so the launcher refuses to start other versions. To upgrade
-MiniStack, run ``tests/system/test_ministack.py`` with the new version. Delete the patches that are no longer needed,
-and adapt the others. Change ``VERSION`` and ``ministack-requirements.txt`` together.
+MiniStack, run ``tests/system/test_ministack.py`` with the new version. Delete the patches that the new version no
+longer needs, and adapt the other patches. Change ``VERSION`` and ``ministack-requirements.txt`` together.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ def signed_tokens() -> None:
 
 
 def patches(more_files: Iterable[Path] = ()) -> list[Patch]:
-    """Returns every patch in this folder, followed by those in ``more_files``."""
+    """Returns every patch in this folder, followed by the patches in ``more_files``."""
     files = [path for path in sorted(HERE.glob("*.py")) if path.name not in ("__init__.py", Path(__file__).name)]
     # MiniStack looks for `cryptography` only when imported, so signed_tokens runs before patches that import MiniStack.
     return [signed_tokens, *(patch for path in [*files, *more_files] for patch in _public_functions(path))]

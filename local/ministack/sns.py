@@ -9,7 +9,7 @@ def lambda_subscribers() -> None:
     AWS, every message also has the fields ``Subject`` and ``MessageAttributes``.
 
     MiniStack invokes a subscribed function only once, and omits empty fields. Chalice's SNS event requires ``Subject``
-    and ``MessageAttributes``, and the function ``record_notification`` must not lose a message. This patch reuses the
+    and ``MessageAttributes``. The function ``record_notification`` must not lose a message. This patch reuses the
     retries that MiniStack implements for asynchronous invocations.
     """
     from ministack.services import lambda_svc, sns

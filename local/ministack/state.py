@@ -24,7 +24,7 @@ def saved_state() -> None:
 
     @wraps(get_state)
     def get_state_with_objects() -> dict[str, Any]:
-        if s3.S3_PERSIST:  # In this case, MiniStack stores S3 objects as files.
+        if s3.S3_PERSIST:  # With S3_PERSIST, MiniStack stores S3 objects as files.
             return dict(get_state())
         objects = AccountScopedDict()
         objects._data.update({name: bucket["objects"] for name, bucket in s3._buckets._data.items()})

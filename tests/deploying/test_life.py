@@ -209,7 +209,7 @@ def test_the_next_deploy_of_the_same_stage_takes_over_kept_data(place: Place, he
     }
     assert "left of the stage: its data" in said
     said = here.deploy("one-more")
-    assert "taken over with their data: " in said
+    assert "imports existing data: " in said
     assert s3.get_object(Bucket=reports, Key="kept.txt")["Body"].read() == b"kept"
     assert dynamodb.get_item(TableName="cafe-one-more-orders", Key={"orderID": {"S": "kept"}})["Item"] == item
 

@@ -214,7 +214,7 @@ def test_the_resources_of_a_new_stack_are_counted_by_kind() -> None:
     changes = [resource("Add", name, "SQS::Queue") for name in ("A", "B")] + [resource("Add", "C", "SNS::Topic")]
     assert stacks.change_lines(NAME, True, changes) == [f"{NAME}: new, 3 resources (2 SQS::Queue, 1 SNS::Topic)"]
     changes.append(resource("Import", "OrdersTable", "DynamoDB::Table"))
-    assert stacks.change_lines(NAME, True, changes)[1:] == ["  taken over with their data: OrdersTable"]
+    assert stacks.change_lines(NAME, True, changes)[1:] == ["  imports existing data: OrdersTable"]
 
 
 def test_a_long_change_reports_its_progress(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

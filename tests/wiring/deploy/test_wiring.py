@@ -157,7 +157,7 @@ DAMAGES: list[tuple[Callable[[Account], Any], str]] = [
     ),
     (
         lambda it: mappings(it, "store_orders").append({"State": "Enabled"}),
-        "store_orders: has 2 event source mappings, not one",
+        "store_orders: has 2 event source mappings instead of one",
     ),
     (
         lambda it: mappings(it, "announce_orders")[0].update(State="Disabled"),
@@ -169,7 +169,7 @@ DAMAGES: list[tuple[Callable[[Account], Any], str]] = [
     ),
     (
         lambda it: it.subscriptions[OUTPUTS["ALARMS_TOPIC_ARN"]].append("arn:cafe-test-record_alarm"),
-        f"record_alarm: has 2 subscriptions to {OUTPUTS['ALARMS_TOPIC_ARN']}, not one",
+        f"record_alarm: has 2 subscriptions to {OUTPUTS['ALARMS_TOPIC_ARN']} instead of one",
     ),
     (lambda it: it.redrive_policies.clear(), "record_alarm: its subscription's RedrivePolicy is {}"),
     (lambda it: it.notified.clear(), f"receive_upload: the bucket {OUTPUTS['UPLOADS_BUCKET']} notifies []"),
@@ -180,9 +180,9 @@ DAMAGES: list[tuple[Callable[[Account], Any], str]] = [
     ),
     (
         lambda it: it.api["methodSettings"]["*/*"].update(throttlingRateLimit=10_000.0),
-        "API: its throttlingRateLimit is 10000.0",
+        "API: throttlingRateLimit is 10000.0",
     ),
-    (lambda it: it.api.update(accessLogSettings={}), "API: its access log is {}"),
+    (lambda it: it.api.update(accessLogSettings={}), "API: access log is {}"),
 ]
 
 
