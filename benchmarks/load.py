@@ -1,6 +1,6 @@
 """Computes the load on each part of the system at several rates of orders, and the rates that reach AWS's quotas.
 
-The inputs are constants in the code, measured durations and AWS's default quotas, so every run computes the same
+Its inputs are constants in the code: recorded durations and AWS's default quotas. Every run therefore computes the same
 figures. ``python -m benchmarks.load`` writes the tables into ``docs/architecture.md``.
 """
 

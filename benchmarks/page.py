@@ -46,7 +46,7 @@ def with_part(page: str, name: str, text: str) -> str:
     pattern = re.compile(f"({re.escape(begin)}\n).*?({re.escape(end)})", re.DOTALL)
     changed, places = pattern.subn(lambda place: f"{place[1]}{text}\n{place[2]}", page)
     if places != 1:
-        raise ValueError(f"the page has {places} parts called {name}: it needs exactly one, between {begin} and {end}")
+        raise ValueError(f"the page must contain {begin} and {end} exactly once, but contains them {places} times")
     return changed
 
 

@@ -154,8 +154,8 @@ def mysql(database: Database, *, read_seconds: int = 60) -> Iterator[Connection[
     """Opens a connection to ``database``, and closes it when the block ends, even after an error.
 
     The connection uses UTC and does not autocommit. Raises ``DatabaseUnavailable`` if a retry may succeed, for example
-    after a lost connection or a lock time-out. Raises ``DatabaseRefused`` for other errors, such as a missing table or
-    privilege, and ``PasswordRefused`` for a wrong password.
+    after a lost connection or a lock time-out. Raises ``PasswordRefused`` for a wrong password, and ``DatabaseRefused``
+    for any other error, such as a missing table.
 
     A connection to an RDS server requires a valid certificate. A connection to any other server uses TLS if the server
     offers it, but does not check the certificate.

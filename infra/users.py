@@ -81,7 +81,7 @@ def result_message(name: str, group: str, made: Made) -> str:
             "This password is shown only once. The console asks for a new password at the first sign-in."
         )
     if made.added:
-        return f"{name} already existed, and joined the group {group}. The change takes effect at the next sign-in."
+        return f"{name} already existed and was added to {group}. The change takes effect at the next sign-in."
     return f"{name} is already a member of {group}: nothing was changed"
 
 

@@ -70,7 +70,7 @@ def main(env: Mapping[str, str], token: Token, sign_in: str) -> None:
         lambda: all(notifications("id", report["reportId"]) for report in (inventory, storage)),
     )
     if b"Yirgacheffe Natural" not in fetch(inventory["url"]):
-        raise StackError(f"the page of report {inventory['reportId']} does not show the uploaded rows: see `make logs`")
+        raise StackError(f"report {inventory['reportId']} does not show the uploaded rows: see `make logs`")
 
     print(f"  {'done':<40} {time.monotonic() - began:5.1f} s\n")
     stored = [each for each in api.get("/orders?limit=100")["orders"] if each["orderID"] in placed]

@@ -193,7 +193,7 @@ def trace(stack: Stack, identifier: str, since: timedelta | None = None) -> bool
 
 
 def _client(stack: Stack) -> Any:
-    # The stack may use another port than CAFE_AWS_PORT, which may have changed since the stack's start.
+    # CAFE_AWS_PORT may have changed since the stack was started.
     port = stack.cloud.process.port()
     if port is None:
         raise StackError("the stack is not running: run `make run`")

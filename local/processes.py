@@ -213,7 +213,7 @@ def free_ports(number: int) -> list[int]:
 
 
 def require_free_port(port: int, variable: str) -> None:
-    """Raises ``StackError`` if another program listens on ``port``."""
+    """Raises ``StackError`` if another program is already listening on ``port``."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -201,7 +201,7 @@ class Stack:
         return self._deployed_file.exists() and self._deployed_file.read_text() == self._deployment_target
 
     def _check_ports(self) -> None:
-        """Raises ``StackError`` if another program uses a port.
+        """Raises ``StackError`` if one of the stack's ports is already in use.
 
         The check must come before any process is started or stopped.
         """

@@ -53,7 +53,7 @@ export function size(bytes) {
   return `${(bytes / 1000 ** power).toFixed(1)} ${units[power - 1]}`;
 }
 
-/** Returns a duration such as `4.2 s`, `1 min 12 s` or `2 h 5 min`. A running timer sets `decimals` to 0. */
+/** Returns a duration such as `4.2 s`, `1 min 12 s` or `2 h 5 min`. For a running timer, pass 0 as `decimals`. */
 export function duration(milliseconds, decimals = 1) {
   const time = Math.max(0, milliseconds);
   if (time < MINUTE) return `${(time / SECOND).toFixed(time < 10 * SECOND ? decimals : 0)} s`;

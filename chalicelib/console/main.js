@@ -2,7 +2,7 @@
  * Starts the console. Shows the tab named in the URL fragment, and the elements that all tabs share.
  *
  * Each tab has a JavaScript module and a section in index.html.
- * Each tab's `open(id)` starts its polling, and its `close()` stops its polling.
+ * A tab's `open(id)` starts polling, and `close()` stops it.
  * `needs` names the group whose members may use the tab.
  *
  * The tabs are `today`, `orders`, `reports` (with `machine` and `storage`), `uploads`, `inbox` and `dead-letters`.

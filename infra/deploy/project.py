@@ -278,7 +278,7 @@ def unpack(package: Path, requirements: str, config: dict[str, Any], project: Pa
 
 
 def run_chalice(project: Path, stage: str, command: str, say: Say) -> None:
-    """Runs a ``chalice`` command. Raises ``DeployError`` with the command's last lines of output if it fails."""
+    """Runs a ``chalice`` command. If the command fails, raises ``DeployError`` with the end of its output."""
     _remove_compiled_files()
     chalice = Path(sys.executable).with_name("chalice")
     arguments = [str(chalice), "--project-dir", str(project), command, "--stage", stage]

@@ -37,7 +37,7 @@ class Release:
     outputs: dict[str, str]
     wiring: dict[str, Any]
     record: Record
-    # The text describes the code's triggers. Older versions of this project did not store this text.
+    # A description of the triggers in app.py. Releases of older versions have none.
     triggers: str = ""
 
 

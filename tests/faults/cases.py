@@ -35,7 +35,7 @@ def invoking(function: str, fault: Fault, **how: Any) -> Case:
 
 
 def publishing(text: str, fault: Fault, **how: Any) -> Case:
-    """Returns a case that applies a fault to state machine notifications whose form-encoded body contains ``text``."""
+    """Returns a case that injects a fault into a state machine's SNS calls whose body contains ``text``."""
     return wire("sns:Publish", fault, caller="states", when=lambda call: text in call, **how)
 
 

@@ -53,7 +53,8 @@ Say = Callable[[str], None]
 
 @contextmanager
 def random_faults(system: Faulty, share: float) -> Iterator[list[Rule]]:
-    """While the block runs, makes the fraction ``share`` of all AWS calls fail in one of seven ways."""
+    """Makes some AWS calls fail while the block runs, each in one of seven ways. ``share`` is their fraction of all
+    calls."""
     everything = r"(?!sts:).*"
     kinds = [
         (everything, faults.throttled),

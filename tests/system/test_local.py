@@ -161,7 +161,7 @@ def test_the_file_to_source_sets_exactly_the_documented_variables_from_any_folde
     token = found.pop("CAFE_TOKEN")
     assert {name: found[name] for name in exported(found)} == stack.variables()
     assert found["DB_USER"] != found["DB_ADMIN_USER"]
-    # The token belongs to a manager and changes each time that a shell sources the file.
+    # The token belongs to a user in the group `managers`. Each time a shell sources the file, the token changes.
     asked = System(stack, stack.variables()).sent_by(None)
     assert asked.request("GET", "/reports", Authorization=token).status == 200
     assert sourced(stack, tmp_path)["CAFE_TOKEN"] != token
@@ -292,7 +292,7 @@ def test_an_interrupted_start_is_repaired_by_the_next(stack: Stack) -> None:
 def test_a_start_without_ministack_or_mariadb_deploys_everything_again(
     stack: Stack, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """This test of the repair replaces the slow deploy with a stub. After this test, the stack is empty."""
+    """Replaces the slow deploy with a stub, so the stack is empty after this test."""
     before, processes = pids(stack), family(stack)
     kill(stack.processes[part])
     deployed = []

@@ -111,7 +111,7 @@ def test_the_pages_have_all_reports_newest_first_even_those_with_equal_times(aws
 def test_reports_are_listed_by_their_start_and_not_by_their_end(
     minutes: list[tuple[int, int | None]], limit: int
 ) -> None:
-    """The test uses a fake that sorts executions as AWS documents, because moto sorts executions by start."""
+    """The fake lists executions in the order that AWS documents. Moto's order differs."""
     executions: list[dict[str, Any]] = []
     for number, (start, took) in enumerate(minutes):
         execution: dict[str, Any] = {"name": f"r-{number:02}", "status": "RUNNING" if took is None else "SUCCEEDED"}

@@ -49,7 +49,7 @@ def config() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def app(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Chalice:
-    """Returns a separate instance of app.py, with the variables that a deploy derives from stack outputs."""
+    """Returns a newly imported app.py, with the environment variables that a deploy sets."""
     target = Target("test", tmp_path_factory.mktemp("project"), False, {}, place())
     config = project.configure(target, as_variables(template.outputs), "2026-11-21")
     with pytest.MonkeyPatch.context() as patch:

@@ -138,7 +138,7 @@ def test_each_of_our_temporary_errors_is_retried_by_its_class_name(template: Tem
     assert retried == {
         "read_inventory": {"DatabaseUnavailable", "Unavailable"},
         "render_report": {"Unavailable"},
-        # Signing a link has no temporary errors, because it calls no AWS service.
+        # Signing a link calls no AWS service, so it cannot fail temporarily.
         "presign_report": set(),
         "measure_buckets": {"Unavailable"},
     }

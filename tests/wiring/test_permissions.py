@@ -132,7 +132,7 @@ def test_each_permission_is_proved_by_its_removal_or_has_a_source() -> None:
 
 
 def test_the_local_cloud_enforces_every_permission_except_those_that_a_service_uses_for_a_role() -> None:
-    """The exceptions concern polling, logs, traces, failure destinations, machines, schedules and 404s for objects."""
+    """MiniStack does not enforce the permissions that AWS itself uses, such as those for polling a queue."""
     unenforced = {row.permission for row in ROWS if row.source}
     of_machines = {
         row.permission for row in ROWS if row.permission.role.endswith(("InventoryReportRole", "StorageReportRole"))

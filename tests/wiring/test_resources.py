@@ -1,4 +1,4 @@
-"""Tests the guarantees of the resources template, with every parameter, on AWS and on the local stage."""
+"""Tests infra/resources.yaml with every parameter, as deployed to AWS and to the local stage."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_an_existing_person_gets_the_group_and_keeps_the_password(
     assert users.main(["ana", "staff", "prod"]) == 0
     assert "is already a member of staff: nothing was changed" in capsys.readouterr().out
     assert users.main(["ana", "managers", "prod"]) == 0
-    assert "already existed, and joined the group managers" in capsys.readouterr().out
+    assert "already existed and was added to managers" in capsys.readouterr().out
     assert groups(cognito, pool_id, "ana") == ["managers", "staff"]
 
 
