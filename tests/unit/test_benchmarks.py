@@ -46,7 +46,7 @@ def test_a_result_is_worse_if_its_whole_spread_is_below_the_recorded_one() -> No
 def test_a_run_changes_only_its_own_part_of_the_page() -> None:
     before = "words\n<!-- measured: a -->\nold\n<!-- end of a -->\n<!-- measured: b -->\nkept\n<!-- end of b -->\n"
     assert page.with_part(before, "a", "new") == before.replace("old", "new")
-    with pytest.raises(ValueError, match="0 parts called c"):
+    with pytest.raises(ValueError, match="contains them 0 times"):
         page.with_part(before, "c", "new")
 
 
