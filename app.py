@@ -253,28 +253,77 @@ def announce_orders(event: DynamoDBEvent) -> dict[str, Any]:
 # --- Uploads: REST -> a link -> S3 -> CloudWatch Logs, MySQL, SNS -----------------------------------------------------
 
 
+def uploads_table() -> Any:
+    from chalicelib.uploads.records import Records
+
+    return Records(clients.aws("dynamodb"), settings.uploads_table)
+
+
 @app.route("/uploads", methods=["POST"], authorizer=authorize)
 def offer_upload() -> Response:
     """Returns a link that lets a browser upload one inventory file to the bucket."""
     from chalicelib.uploads import links
 
-    filename = links.parse(rest.body(request()))
-    link = links.offer(filename, s3=clients.aws("s3"), bucket=settings.uploads_bucket, now=now())
+    wish, user = links.parse(rest.body(request())), rest.caller(request()).name
+    s3, bucket = clients.aws("s3"), settings.uploads_bucket
+    link = links.offer(wish, user, s3=s3, bucket=bucket, records=uploads_table(), now=now())
     return Response(link, status_code=201)
+
+
+@app.route("/uploads", authorizer=authorize)
+def list_uploads() -> dict[str, Any]:
+    """Lists the uploads from the last 90 days, newest first."""
+    return cast(dict[str, Any], uploads_table().newest(rest.page(request()), now()))
+
+
+@app.route("/uploads/{upload_id}", authorizer=authorize)
+def get_upload(upload_id: str) -> dict[str, Any]:
+    """Returns an upload's state and result, and a page of one kind of changes."""
+    from chalicelib.uploads import actions
+
+    page, s3 = rest.page(request(), "change"), clients.aws("s3")
+    return actions.show(upload_id, page, uploads_table(), s3, settings.reports_bucket)
+
+
+def start_action(name: str, upload_id: str, *fields: str) -> Response:
+    """Starts an action on an upload, which the function ``receive_upload`` then carries out."""
+    from chalicelib.uploads import actions
+
+    encoding = actions.parse(rest.body(request(), nothing={}), *fields)
+    function, user = f"cafe-{settings.cafe_stage}-receive_upload", rest.caller(request()).name
+    table = uploads_table()
+    upload = actions.start(
+        name, upload_id, encoding, user, records=table, aws=clients.aws, function=function, now=now()
+    )
+    return Response(upload, status_code=202)
+
+
+@app.route("/uploads/{upload_id}/preview", methods=["POST"], authorizer=authorize)
+def preview_upload(upload_id: str) -> Response:
+    """Compares an uploaded file with the stock again, in another encoding if the request names one."""
+    return start_action("preview", upload_id, "encoding")
+
+
+@app.route("/uploads/{upload_id}/apply", methods=["POST"], authorizer=authorize)
+def apply_upload(upload_id: str) -> Response:
+    """Imports a previewed file, unless the stock has changed since the preview."""
+    return start_action("apply", upload_id)
+
+
+@app.route("/uploads/{upload_id}/undo", methods=["POST"], authorizer=authorize)
+def undo_upload(upload_id: str) -> Response:
+    """Undoes an import, except for beans that someone has changed since."""
+    return start_action("undo", upload_id)
 
 
 @app.on_s3_event(bucket=settings.uploads_bucket, events=["s3:ObjectCreated:*"])
 def receive_upload(event: RawEvent) -> None:
-    """Logs an uploaded file, imports it if it is an inventory, and announces the result."""
-    from chalicelib.uploads import receiving
+    """Imports or previews an uploaded file, or carries out an action on an upload, and announces the result."""
+    from chalicelib.uploads import jobs, receiving
 
-    receiving.receive(
-        event.to_dict(),
-        s3=clients.aws("s3"),
-        connect=lambda: clients.mysql_of_secret(database_secret()),
-        publish=publisher(),
-        bucket=settings.uploads_bucket,
-    )
+    mysql = lambda: clients.mysql_of_secret(database_secret())  # noqa: E731
+    s3, records, buckets = clients.aws("s3"), uploads_table(), (settings.uploads_bucket, settings.reports_bucket)
+    receiving.receive(event.to_dict(), jobs.Jobs(s3, mysql, publisher(), records, *buckets, now))
 
 
 # --- Storage: state machine -> S3 or CloudWatch -> SNS ----------------------------------------------------------------

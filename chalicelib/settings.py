@@ -82,6 +82,7 @@ class Settings:
     orders_since: str
     notifications_table: str
     requests_table: str
+    uploads_table: str
     topic_arn: str
     alarms_topic_arn: str
     reports_bucket: str

@@ -29,8 +29,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 # A statement may run for 14 minutes to change a large table, but waits only one minute for a table that is in use.
 STATEMENT_SECONDS = 840
 TABLE_LOCK_SECONDS = 60
-# The Lambda functions' database user has these privileges. The import of an upload uses a temporary table.
-RIGHTS = "SELECT, INSERT, UPDATE, CREATE TEMPORARY TABLES"
+# The database user of the Lambda functions has these privileges. An import uses temporary tables, and an undo deletes.
+RIGHTS = "SELECT, INSERT, UPDATE, DELETE, CREATE TEMPORARY TABLES"
 # A deploy waits at most this long for another deploy's migration to finish.
 LOCK_SECONDS = 60
 LOCK = "CONCAT('cafe_migrations.', MD5(DATABASE()))"

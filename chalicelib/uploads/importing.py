@@ -7,13 +7,15 @@ statements then merge the temporary table into the inventory. All functions in t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from bisect import insort
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from chalicelib.errors import DatabaseRefused
 from chalicelib.notifications import Notification, Publish
-from chalicelib.uploads.rows import BadRow, Row, quoted
+from chalicelib.uploads import undoing
+from chalicelib.uploads.rows import ROWS, BadRow, Row, quoted
 
 if TYPE_CHECKING:
     from pymysql.cursors import Cursor
@@ -81,13 +83,14 @@ INSERT_BEANS = """
 
 @dataclass
 class Imported:
-    """The result of an import, with row counts and the first bad rows."""
+    """The result of an import: row counts and the first bad rows. ``undoable`` is false for very large imports."""
 
     new: int = 0
     updated: int = 0
     unchanged: int = 0
     bad: int = 0
     bad_rows: list[BadRow] = field(default_factory=list)
+    undoable: bool = False
 
     @property
     def good(self) -> int:
@@ -98,20 +101,36 @@ class Imported:
         return {"new": self.new, "updated": self.updated, "unchanged": self.unchanged, "bad": self.bad}
 
 
-def import_rows(cursor: Cursor, parsed: Iterable[Row | BadRow]) -> Imported:
-    """Merges the good rows into the inventory.
+@dataclass
+class Staged:
+    """The rows of a file in the temporary table: their number, the number of bad rows, and the first bad rows."""
 
-    If several rows describe the same bean, only the last row is imported.
+    rows: int = 0
+    bad: int = 0
+    bad_rows: list[BadRow] = field(default_factory=list)
+
+    def refuse(self, row: BadRow, report: Callable[[BadRow], None] | None) -> None:
+        self.bad += 1
+        insort(self.bad_rows, row)
+        del self.bad_rows[BAD_ROWS_NAMED:]
+        if report:
+            report(row)
+
+
+def stage_rows(
+    cursor: Cursor, parsed: Iterable[Row | BadRow], report_bad: Callable[[BadRow], None] | None = None
+) -> Staged:
+    """Writes the good rows into the temporary table. If rows describe the same bean, only the last one counts.
+
+    ``report_bad`` is called with each bad row.
     """
-    imported = Imported()
+    staged = Staged()
     batch: list[Row] = []
     good = 0
     cursor.execute(CREATE_STAGING)
     for row in parsed:
         if isinstance(row, BadRow):
-            imported.bad += 1
-            if imported.bad <= BAD_ROWS_NAMED:
-                imported.bad_rows.append(row)
+            staged.refuse(row, report_bad)
             continue
         good += 1
         batch.append(row)
@@ -121,21 +140,40 @@ def import_rows(cursor: Cursor, parsed: Iterable[Row | BadRow]) -> Imported:
     cursor.executemany(STAGE_ROWS, batch)
 
     cursor.execute("SELECT COUNT(*) FROM upload_rows")
-    (staged,) = cursor.fetchone() or (0,)
-    cursor.execute(REPEATED_ROWS, (BAD_ROWS_NAMED,))
-    reason = "line {:,} has the same bean and replaces this row".format
-    repeated = [BadRow(line, reason(later)) for line, later in cursor.fetchall()]
-    imported.bad += good - staged
-    imported.bad_rows = sorted([*imported.bad_rows, *repeated])[:BAD_ROWS_NAMED]
+    (staged.rows,) = cursor.fetchone() or (0,)
+    cursor.execute(REPEATED_ROWS, (ROWS if report_bad else BAD_ROWS_NAMED,))
+    for line, later in cursor:
+        staged.refuse(BadRow(line, f"line {later:,} has the same bean and replaces this row"), report_bad)
+    staged.bad += good - staged.rows - cursor.rowcount
+    return staged
 
+
+def import_staged(cursor: Cursor, staged: Staged, upload_id: str) -> Imported:
+    """Merges the staged rows into the inventory, and records the changes for an undo."""
+    imported = Imported(bad=staged.bad, bad_rows=staged.bad_rows)
+    last_supplier = undoing.last_id(cursor, "suppliers")
+    lock_suppliers(cursor)
+    # The locks keep other imports from adding beans of these suppliers, so later ids belong to this import.
+    last_bean = undoing.last_id(cursor, "beans")
+    recorded = undoing.record_updates(cursor, upload_id)
+    imported.updated = cursor.execute(UPDATE_BEANS)
+    imported.new = cursor.execute(INSERT_BEANS)
+    imported.unchanged = staged.rows - imported.new - imported.updated
+    imported.undoable = recorded + imported.new <= undoing.UNDOABLE_CHANGES
+    if imported.undoable:
+        undoing.record_inserts(cursor, upload_id, last_supplier, last_bean)
+    else:
+        undoing.forget(cursor, upload_id)
+    undoing.expire(cursor)
+    return imported
+
+
+def lock_suppliers(cursor: Cursor) -> None:
+    """Creates missing suppliers and locks the file's suppliers. Raises ``DatabaseRefused`` if one cannot be created."""
     cursor.execute(LOCK_SUPPLIERS)
     cursor.execute(MISSING_SUPPLIER)
     if missing := cursor.fetchone():
         raise DatabaseRefused(f"the suppliers table treats {quoted(missing[0])} as another spelling of a stored name")
-    imported.updated = cursor.execute(UPDATE_BEANS)
-    imported.new = cursor.execute(INSERT_BEANS)
-    imported.unchanged = staged - imported.new - imported.updated
-    return imported
 
 
 class Ledger:
@@ -150,7 +188,7 @@ class Ledger:
 
     def lock(self, publish: Publish) -> str:
         """Locks the row until the commit, publishes any pending notification, and returns the last sequencer."""
-        # Unlike INSERT IGNORE, this statement locks the row exclusively, so two deliveries of an event cannot deadlock.
+        # Unlike INSERT IGNORE, this takes the exclusive lock immediately, so two deliveries cannot deadlock.
         self._cursor.execute(
             "INSERT INTO uploads (object_key) VALUES (%s) ON DUPLICATE KEY UPDATE object_key = object_key",
             (self._key,),
@@ -159,8 +197,9 @@ class Ledger:
             "SELECT sequencer, outcome, announced FROM uploads WHERE object_key = %s FOR UPDATE", (self._key,)
         )
         sequencer, outcome, announced = self._cursor.fetchone() or ("", None, True)
-        if not announced:
-            publish(_read_notification(outcome))
+        self.notification = _read_notification(outcome) if outcome else None
+        if self.notification and not announced:
+            publish(self.notification)
             self._cursor.execute("UPDATE uploads SET announced = TRUE WHERE object_key = %s", (self._key,))
         return str(sequencer)
 

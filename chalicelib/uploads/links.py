@@ -10,11 +10,12 @@ import re
 import secrets
 import unicodedata
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from chalicelib.fields import Fields
 from chalicelib.logs import logger
 from chalicelib.timeline import timestamp
+from chalicelib.uploads.records import Records
 
 # S3 and the import both refuse files with more bytes than this.
 FILE_BYTES = 50_000_000
@@ -29,9 +30,16 @@ NAME_CHARACTERS = 80
 log = logger("upload_links")
 
 
-def parse(body: Any) -> str:
-    """Validates a request's JSON body and returns its ``filename``. The body may also contain ``size``, in bytes."""
-    fields = Fields.of_body(body, ("filename", "size"), of="an upload", expected="an object with filename")
+class Wish(NamedTuple):
+    """A request for a link. ``preview`` compares the file with the stock instead of importing it."""
+
+    filename: str
+    preview: bool
+
+
+def parse(body: Any) -> Wish:
+    """Returns the content of a request's JSON body, ``{"filename", "preview", "size"}``. Only the name is required."""
+    fields = Fields.of_body(body, ("filename", "preview", "size"), of="an upload", expected="an object with filename")
     name = fields.get("filename")
     if "filename" not in fields:
         fields.refuse("filename", "is missing")
@@ -40,17 +48,20 @@ def parse(body: Any) -> str:
     elif not name.lower().endswith(".csv"):
         fields.refuse("filename", "must end in .csv")
     fields.whole_number("size", 1, FILE_BYTES, default=1, unit=" of bytes,")
+    if not isinstance(fields.get("preview", False), bool):
+        fields.refuse("preview", "must be true or false")
     fields.check()
-    return str(name)
+    return Wish(str(name), fields.get("preview", False))
 
 
-def offer(filename: str, *, s3: Any, bucket: str, now: datetime) -> dict[str, Any]:
+def offer(wish: Wish, user: str, *, s3: Any, bucket: str, records: Records, now: datetime) -> dict[str, Any]:
     """Returns a link for one upload, as ``{"key", "url", "fields", "expiresAt", "maxBytes"}``.
 
     To use the link, the browser posts a form to ``url``. The form contains ``fields`` followed by ``file``. Each link
     has a new S3 key, so two uploads with the same name create two objects.
     """
-    key = f"inventory/{now:%Y-%m-%d}-{secrets.token_hex(6)}/{_safe_name(filename)}.csv"
+    identifier, folder = secrets.token_hex(6), "previews" if wish.preview else "inventory"
+    key = f"{folder}/{now:%Y-%m-%d}-{identifier}/{_safe_name(wish.filename)}.csv"
     link = s3.generate_presigned_post(
         bucket,
         key,
@@ -58,9 +69,17 @@ def offer(filename: str, *, s3: Any, bucket: str, now: datetime) -> dict[str, An
         Conditions=[{"Content-Type": CONTENT_TYPE}, ["content-length-range", 1, FILE_BYTES]],
         ExpiresIn=LINK_SECONDS,
     )
+    records.offer(identifier, key, wish.filename, user, now)
     log.info("upload offered", extra={"key": key})
     expires_at = timestamp(now + timedelta(seconds=LINK_SECONDS))
-    return {"key": key, "url": link["url"], "fields": link["fields"], "expiresAt": expires_at, "maxBytes": FILE_BYTES}
+    return {
+        "uploadId": identifier,
+        "key": key,
+        "url": link["url"],
+        "fields": link["fields"],
+        "expiresAt": expires_at,
+        "maxBytes": FILE_BYTES,
+    }
 
 
 def _safe_name(filename: str) -> str:

@@ -39,6 +39,7 @@ ENVIRONMENT = {
     "ORDERS_SINCE": str(datetime.now(UTC).date() - timedelta(days=1)),
     "NOTIFICATIONS_TABLE": "cafe-test-notifications",
     "REQUESTS_TABLE": "cafe-test-requests",
+    "UPLOADS_TABLE": "cafe-test-uploads",
     "TOPIC_ARN": f"arn:aws:sns:{REGION}:{ACCOUNT}:cafe-test-notifications",
     "ALARMS_TOPIC_ARN": f"arn:aws:sns:{REGION}:{ACCOUNT}:cafe-test-alarms",
     "REPORTS_BUCKET": f"cafe-test-reports-{ACCOUNT}",

@@ -1,0 +1,207 @@
+"""The work on uploads that needs MySQL: importing, previewing, applying and undoing.
+
+A change of the stock and the ledger share one transaction. An event that is delivered twice, or after a newer event,
+changes nothing. After the commit, the result is written to the uploads table, which the API reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from chalicelib import metrics
+from chalicelib.errors import CafeError, Unavailable
+from chalicelib.logs import logger
+from chalicelib.notifications import Notification, Publish
+from chalicelib.timeline import timestamp
+from chalicelib.uploads import comparing, outcomes, undoing
+from chalicelib.uploads.importing import Imported, Ledger, Staged, import_staged, lock_suppliers, stage_rows
+from chalicelib.uploads.records import NO_RESULT, Records, Status
+from chalicelib.uploads.rows import BadRow, NotImported, Row, read_rows
+from chalicelib.uploads.upload import Overwritten, Upload, chunks, open_file
+
+if TYPE_CHECKING:
+    from pymysql.connections import Connection
+    from pymysql.cursors import Cursor
+
+# The progress of a large file is recorded after each block of this many rows.
+PROGRESS_ROWS = 25_000
+
+log = logger("uploads")
+
+
+class Outdated(CafeError):
+    """The stock has changed since the preview. ``differences`` lists the first beans that differ."""
+
+    def __init__(self, differences: list[comparing.Change]) -> None:
+        self.differences = differences
+        super().__init__("the stock has changed since the preview; make a new preview")
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """``connect`` opens a connection to MySQL. ``reports_bucket`` keeps the pages of previews."""
+
+    s3: Any
+    connect: Callable[[], AbstractContextManager[Connection[Any]]]
+    publish: Publish
+    records: Records
+    uploads_bucket: str
+    reports_bucket: str
+    now: Callable[[], datetime]
+
+    def import_file(self, upload: Upload) -> None:
+        """Imports a file that was put under ``inventory/``."""
+        self.records.arrive(upload.id, upload.to_record(), Status.IMPORTING, self.now())
+        self._finish(upload, self._import_once(upload, self._staged))
+
+    def apply(self, upload: Upload) -> None:
+        """Imports a previewed file, unless the stock has changed since the preview."""
+        stored = self.records.get(upload.id)
+        folder = stored["result"]["folder"]
+
+        def staged_as_previewed(cursor: Cursor, upload: Upload) -> Staged:
+            staged = self._staged(cursor, upload, stored["result"]["encoding"])
+            lock_suppliers(cursor)
+            present = comparing.changes(cursor, lock=True)
+            if found := comparing.differences(folder, present, self.s3, self.reports_bucket):
+                raise Outdated(found)
+            return staged
+
+        try:
+            notification = self._import_once(upload, staged_as_previewed)
+        except Outdated as error:
+            result = {**stored["result"], "reason": str(error), "differences": error.differences}
+            self.records.change(upload.id, {Status.IMPORTING}, Status.OUTDATED, self.now(), result=result)
+        else:
+            self._finish(upload, notification)
+
+    def preview(self, upload: Upload) -> None:
+        """Compares a file with the stock, and stores the differences. Does not change the stock."""
+        self.records.arrive(upload.id, upload.to_record(), Status.PREVIEWING, self.now())
+        folder = f"uploads/{upload.id}/{self.now():%Y%m%dT%H%M%S%f}"
+        pages = comparing.Pages(self.s3, self.reports_bucket, folder)
+        result: dict[str, Any] = {"folder": folder, "encoding": upload.encoding}
+        try:
+            with self.connect() as connection:
+                result |= self._compare(connection, upload, pages)
+            status = Status.PREVIEWED
+        except (NotImported, Overwritten) as error:
+            status, result["reason"] = Status.REFUSED, str(error)
+        self.records.change(upload.id, {Status.PREVIEWING}, status, self.now(), result=result)
+        log.info("upload previewed", extra={"key": upload.key, "status": status, **pages.counts})
+
+    def _compare(self, connection: Connection[Any], upload: Upload, pages: comparing.Pages) -> dict[str, Any]:
+        from pymysql.cursors import SSCursor
+
+        def bad(row: BadRow) -> None:
+            pages.add({"change": "bad", **row._asdict()})
+
+        with connection.cursor() as cursor:
+            staged = self._staged(cursor, upload, upload.encoding, bad)
+        # This cursor does not hold all rows in memory.
+        with connection.cursor(SSCursor) as cursor:
+            for change in comparing.changes(cursor):
+                pages.add(change)
+            for change in comparing.not_mentioned(cursor):
+                pages.add(change)
+        pages.close()
+        counts = pages.counts
+        changed = counts["new"] + counts["changed"]
+        return {
+            "counts": {
+                "new": counts["new"],
+                "updated": counts["changed"],
+                "unchanged": staged.rows - changed,
+                "bad": staged.bad,
+                "notMentioned": counts["notMentioned"],
+            },
+            "undoable": changed <= undoing.UNDOABLE_CHANGES,
+        }
+
+    def undo(self, upload: Upload) -> None:
+        """Restores the beans that an import changed, unless someone has changed them since."""
+        with self.connect() as connection, connection.cursor() as cursor:
+            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            ledger = Ledger(cursor, f"undo/{upload.id}")
+            if not ledger.lock(self.publish):
+                ledger.write("1", upload.etag, outcomes.undone(upload, undoing.undo(cursor, upload.id)))
+            connection.commit()
+            ledger.lock(self.publish)
+            connection.commit()
+        stored = self.records.get(upload.id)
+        facts = ledger.notification.facts if ledger.notification else {}
+        names = ("restored", "kept", "keptBeans")
+        undo = {**stored["undo"], "undoneAt": timestamp(self.now()), **{name: facts[name] for name in names}}
+        result = {**stored["result"], "undoable": False, "undoableUntil": None}
+        self.records.change(upload.id, {Status.UNDOING}, Status.UNDONE, self.now(), undo=undo, result=result)
+
+    def _import_once(self, upload: Upload, stage: Callable[[Cursor, Upload], Staged]) -> Notification | None:
+        """Imports a file unless its event is known. Returns the notification of the object's last event."""
+        imported = Imported()
+        with self.connect() as connection, connection.cursor() as cursor:
+            # READ COMMITTED avoids gap locks, so imports wait for each other only if they share a supplier.
+            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            ledger = Ledger(cursor, upload.key)
+            if upload.is_newer_than(ledger.lock(self.publish)):
+                try:
+                    imported, notification = self._import(cursor, upload, stage)
+                    ledger.write(upload.sequencer, upload.etag, notification)
+                except Overwritten:
+                    log.info(
+                        "overwritten before it could be read; the newer file has its own event",
+                        extra={"key": upload.key},
+                    )
+            else:
+                log.info("event known already", extra={"key": upload.key, "sequencer": upload.sequencer})
+            connection.commit()
+            # Row counts are published as metrics only after the commit, because a failed import is retried.
+            metrics.emit({"RowsGood": imported.good, "RowsBad": imported.bad})
+            # Publishes the notification while the row is locked, so that simultaneous deliveries publish it only once.
+            ledger.lock(self.publish)
+            connection.commit()
+        return ledger.notification
+
+    def _import(
+        self, cursor: Cursor, upload: Upload, stage: Callable[[Cursor, Upload], Staged]
+    ) -> tuple[Imported, Notification]:
+        try:
+            imported = import_staged(cursor, stage(cursor, upload), upload.id)
+        except NotImported as error:
+            log.warning("inventory not imported", extra={"key": upload.key, "reason": str(error)})
+            return Imported(), outcomes.refused(upload, str(error))
+        log.info("inventory imported", extra={"key": upload.key, **imported.counts})
+        until = timestamp(self.now() + timedelta(days=undoing.UNDOABLE_DAYS))
+        return imported, outcomes.imported(upload, imported, until)
+
+    def _staged(
+        self,
+        cursor: Cursor,
+        upload: Upload,
+        encoding: str | None = None,
+        report_bad: Callable[[BadRow], None] | None = None,
+    ) -> Staged:
+        with closing(open_file(upload, self.s3, self.uploads_bucket)) as body:
+            return stage_rows(cursor, self._counted(upload, read_rows(chunks(body))), report_bad)
+
+    def _counted(self, upload: Upload, parsed: Iterable[Row | BadRow]) -> Iterator[Row | BadRow]:
+        """Yields the rows, and records the progress."""
+        for count, row in enumerate(parsed, 1):
+            yield row
+            if count % PROGRESS_ROWS == 0:
+                # An import does not fail only because its progress cannot be shown.
+                with suppress(Unavailable):
+                    self.records.progress(upload.id, count)
+
+    def _finish(self, upload: Upload, notification: Notification | None) -> None:
+        """Writes the result of an import to the uploads table."""
+        facts = notification.facts if notification else {}
+        if facts.get("uploadId") != upload.id:
+            facts = {"outcome": "notImported", "reason": "a newer file with the same key was imported instead"}
+        status = Status.IMPORTED if facts["outcome"] == "imported" else Status.REFUSED
+        result = {name: facts[name] for name in NO_RESULT if name in facts}
+        begun = {Status.IMPORTING, Status.IMPORTED, Status.REFUSED}
+        self.records.change(upload.id, begun, status, self.now(), result=result)
