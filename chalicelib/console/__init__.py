@@ -17,7 +17,7 @@ from chalicelib.errors import NotFound
 from chalicelib.settings import VERSION, Settings, cognito_endpoint, uploads_url
 
 FOLDER = Path(__file__).parent
-# All types are text, because Chalice sends a binary file only if the Accept header names exactly the file's type.
+# All types are text, because Chalice sends a binary file only if the Accept header names the exact file type.
 TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 # Error messages shorten file names to this length.
 NAME_CHARACTERS = 80
@@ -41,7 +41,7 @@ def page(request: Request, settings: Settings) -> Response:
 
 def file(request: Request, settings: Settings, name: str) -> Response:
     """Returns the console file ``name``. Raises ``NotFound``."""
-    # The name must equal an existing file's name, so a path such as ``../app.py`` cannot leave the folder.
+    # The name must match the name of an existing file, so a path such as ``../app.py`` cannot leave the folder.
     for path in FOLDER.iterdir():
         if path.name == name and path.suffix in TYPES:
             return _answer(request, settings, path.read_text("utf-8"), TYPES[path.suffix])
@@ -61,7 +61,7 @@ def _answer(request: Request, settings: Settings, text: str, content_type: str) 
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-cache",
     }
-    # The digest includes the headers, so that the browser also receives changed headers.
+    # The digest includes the headers, so browsers also receive changed headers.
     digest = hashlib.sha256(f"{headers} {text}".encode()).hexdigest()[:32]
     # A weak ETag also matches the compressed response.
     headers["ETag"] = f'W/"{digest}"'

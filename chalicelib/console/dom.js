@@ -31,7 +31,7 @@ export function s(kind, ...given) {
   return fill(document.createElementNS(SVG, tag), classes, given);
 }
 
-/** Returns a button that calls `work` when clicked, and that has the CSS class `kind`. */
+/** Returns a button with the CSS class `kind` that calls `work` when clicked. */
 export const button = (text, work, kind = "usual") => h(`button.${kind}`, { type: "button", onclick: work }, text);
 
 export const $ = (id) => document.getElementById(id);
@@ -51,7 +51,7 @@ export function link(url, ...children) {
 /** Makes screen readers announce `text` once they are idle. */
 export function announce(text) {
   const announcer = $("announcer");
-  // Screen readers announce unchanged text again only if its element is new.
+  // Screen readers announce the same text again only if its element is new.
   announcer.replaceChildren(h("p", { text }));
 }
 
@@ -78,7 +78,7 @@ export function keyed(parent, items, key, make, update = () => {}) {
   for (const element of known.values()) element.remove();
 }
 
-/** Opens a dialog. The user closes it with Escape, a click outside the dialog, or a `data-close` button. */
+/** Opens a dialog. The user can close the dialog with Escape, a click outside the dialog, or a `data-close` button. */
 export function openDialog(dialog) {
   if (!dialog.open) dialog.showModal();
 }

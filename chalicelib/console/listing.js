@@ -120,7 +120,7 @@ export class Listing {
     const known = new Set(this.items.map(key));
     const arrived = this.#items ? page.items.filter((item) => !known.has(key(item))) : [];
     const first = new Set(page.items.map(key));
-    // If no item of the new page is in the old list, items may be missing between them, so the old list is discarded.
+    // If the new page does not overlap the old list, items may be missing between them, so the old list is discarded.
     if (this.#hasOlder && page.items.some((item) => known.has(key(item)))) {
       this.#items = [...page.items, ...this.#items.filter((item) => !first.has(key(item)))];
     } else {

@@ -1,7 +1,7 @@
 /**
  * Draws a state machine, and highlights its states as the execution progresses.
  *
- * The API returns each state's `column`, which is its distance from the start, and its `row`.
+ * The API returns a `column` and a `row` for each state. The column is the distance from the start.
  * The picture runs from left to right on a wide page, and from top to bottom on a narrow page.
  * States reached only after a failure stay hidden until a state fails or the user asks to see them.
  */
@@ -223,13 +223,13 @@ function drawState(state, box) {
   return drawn;
 }
 
-/** Compresses the text of a long state name so that the text fits into its box. */
+/** Compresses the text of a long state name to fit into its box. */
 const fitting = (text) =>
   text.length > 14 ? { text, textLength: WIDTH - 40, lengthAdjust: "spacingAndGlyphs" } : { text };
 
-/** Returns the line between two boxes. If they are not in the same row, the line has rounded right-angle turns. */
+/** Returns the line between two boxes. If the boxes are in different rows, the line has rounded right-angle turns. */
 function pathBetween(from, to, kind, isDown) {
-  // These names select a box's coordinates along and across the direction of the picture.
+  // These names select the coordinates of a box along and across the direction of the picture.
   const [middle, lane, begin, end, far, near] = isDown
     ? ["y", "x", "top", "bottom", "right", "left"]
     : ["x", "y", "left", "right", "bottom", "top"];

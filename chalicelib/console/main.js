@@ -2,8 +2,8 @@
  * Starts the console. Shows the tab named in the URL fragment, and the elements that all tabs share.
  *
  * Each tab has a JavaScript module and a section in index.html.
- * Each tab's `open(id)` starts its polling, and its `close()` stops its polling.
- * `needs` names the group whose members may use the tab.
+ * For each tab, `open(id)` starts the polling, and `close()` stops the polling.
+ * The property `needs` names the group whose members may use the tab.
  *
  * The tabs are `today`, `orders`, `reports` (with `machine` and `storage`), `uploads`, `inbox` and `dead-letters`.
  * Tabs use the modules `listing` for lists, `poll` for polling, `format` for times and sizes, and `dom` for elements.

@@ -205,7 +205,7 @@ function summary() {
   return [part("summary", "Inventory", h("dl.totals", ...tiles))];
 }
 
-/** Updates the report's running time and the link's remaining time. This function runs once a second. */
+/** Updates the running time of the report and the remaining time of its link. This function runs once a second. */
 function tick() {
   if (!report || document.hidden) return;
   if (report.status === "RUNNING") showAbout();

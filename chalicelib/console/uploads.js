@@ -10,7 +10,7 @@ import { Poll } from "./poll.js";
 const SECONDS = 15;
 const SECONDS_WATCHED = 2;
 const LONG = 60_000;
-// If the API can be reached but the bucket cannot, sending a file is attempted this many times.
+// If the bucket cannot be reached but the API can, the page tries this many times to send a file.
 const TRIES = 5;
 
 const EXAMPLE = `supplier_name,type,product_name,price,description,quantity
