@@ -61,7 +61,7 @@ def environment(version: str, interpreter: Path) -> Path:
 
 
 def outcome(version: str) -> str:
-    """Runs the tests, and returns ``passed``, ``failed``, ``not on this machine``, or why the installation failed."""
+    """Runs the tests, and returns ``passed``, ``failed``, ``not on this machine``, or an installation error."""
     interpreter = find(version)
     if interpreter is None:
         return "not on this machine"

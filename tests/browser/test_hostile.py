@@ -31,7 +31,7 @@ BECAME = """() => {
 
 @pytest.fixture
 def harmless(visit: Visit) -> Iterator[Visit]:
-    """Opens pages like ``visit``. At the end, the test fails if a page contains injected content."""
+    """Opens pages in the same way as ``visit``. At the end, the test fails if a page contains injected content."""
     consoles: list[Console] = []
 
     def watched(*given: Any, **options: Any) -> Console:
@@ -166,7 +166,7 @@ def test_a_persons_name_stays_text(harmless: Visit, people: Make) -> None:
 @pytest.mark.parametrize(("tab", "title"), [("orders/", "Orders"), ("reports/", "Report"), ("", "Today")])
 def test_the_address_stays_text(harmless: Visit, manager: Person, tab: str, title: str) -> None:
     console = harmless(manager, "#inbox")
-    # The API rejects strings that are not a valid order id or report id.
+    # The API rejects strings that are not valid order ids or report ids.
     console.allowed.append(r"status of 40[034].*/(orders|reports)/")
     for text in (IMAGE, SCRIPT, "javascript:hacked=1", "..%2F..%2Fhealth", "%", "%E0%A4%A", "constructor", "__proto__"):
         console.page.evaluate("(hash) => { location.hash = hash; }", tab + text)

@@ -85,7 +85,7 @@ class Place:
     def checkout(self, name: str) -> Checkout:
         port: Any = self.wire.server_address[1]
         shutil.copytree(self.folder / "origin", self.folder / name)
-        # All checkouts share the requirements that pip installed for this repository's local stage.
+        # All copies of the repository share the requirements that pip installed for the local stage.
         project.INSTALLED.mkdir(parents=True, exist_ok=True)
         (self.folder / name / ".local").mkdir()
         (self.folder / name / ".local" / project.INSTALLED.name).symlink_to(project.INSTALLED)
@@ -116,7 +116,7 @@ def new_place(folder: Path) -> Iterator[Place]:
         database.create_passwords()
         database.start()
         database.recreate()
-        # The MySQL secrets belong to no stage, so they are stored before a test first reads the account.
+        # The MySQL secrets do not belong to a stage, so they are created before a test first reads the account.
         cloud.store_secrets(database)
         yield Place(cloud, database, wire, Account(cloud), folder)
     finally:

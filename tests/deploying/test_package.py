@@ -38,7 +38,7 @@ def build(folder: Path, processor: str) -> Path:
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
-    """Builds all packages concurrently, because pip mostly waits for the index.
+    """Builds all packages concurrently, because pip spends most of its time waiting for the package index.
 
     Returns a function that takes a processor and returns its package.
     """

@@ -21,7 +21,7 @@ Record = Callable[[Count], None]
 def record(request: pytest.FixtureRequest, system: Faulty) -> Record:
     """Returns a function that adds the counts of a test case to the fault matrix.
 
-    The case fails if an item was lost or duplicated.
+    The test case fails if an item was lost or duplicated.
     """
     # The subscriber that counts notifications must exist before the test case starts.
     _ = system.subscriber

@@ -1,4 +1,4 @@
-"""Helpers that send orders, reports, uploads and notifications, and count the accepted, lost and duplicated ones."""
+"""Helpers that send items such as orders and reports, and count the accepted, lost and duplicated items."""
 
 from __future__ import annotations
 
@@ -52,9 +52,10 @@ def settled(system: Faulty, look: Callable[[], bool], seconds: float = 60) -> No
 
 
 def settled_or_dead(system: Faulty, missing: Callable[[], set[str]], seconds: float = 60) -> set[str]:
-    """Waits until every item in ``missing`` is in a dead-letter queue. Returns the ids of these dead letters.
+    """Waits until every item in ``missing`` is in a dead-letter queue.
 
-    A dead letter can still leave the queue and be processed later.
+    Returns the ids of the items that became dead letters. A dead letter can still leave the queue and be processed
+    later.
     """
     waiting: set[str] = set()
 
@@ -127,7 +128,7 @@ def message(placed: dict[str, Any]) -> str:
 
 
 def place(system: Faulty, orders: list[dict[str, Any]]) -> list[str]:
-    """Sends a list of orders to the API, and retries orders after a 503 response.
+    """Sends a list of orders to the API, and resends orders after a 503 response.
 
     Returns the ids of the accepted orders.
     """

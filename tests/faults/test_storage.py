@@ -94,7 +94,7 @@ def test_storage_reports_that_cannot_succeed_are_announced_as_failed(
     in_short=["Lambda refuses a share"],
 )
 def test_storage_reports_in_shares_succeed_despite_this_fault(system: Faulty, case: Case, record: Record) -> None:
-    """With ``aloneSeconds`` set to 0, the first function measures no bucket and divides all buckets into shares."""
+    """If ``aloneSeconds`` is 0, the first function measures no bucket, and parallel invocations measure all buckets."""
     with case(system):
         accepted = [start(system, "storage", '{"aloneSeconds": 0}') for _ in range(2)]
         wait_for_reports(system, accepted)

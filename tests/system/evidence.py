@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tests.system.system import System
 
 FAILURES = Path(__file__).parents[2] / ".local" / "failures"
-# This stash entry maps each phase of a test (setup, call or teardown) to its report.
+# This stash entry maps each phase of a test (setup, call or teardown) to the report of that phase.
 REPORTS = pytest.StashKey[dict[str, pytest.TestReport]]()
 
 

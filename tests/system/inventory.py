@@ -1,4 +1,4 @@
-"""Helpers for inventory tests: the CSV header, the quantities in MySQL, and unavailable tables."""
+"""Helpers for inventory tests, which read quantities from MySQL and make tables unavailable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def stock(system: System, supplier: str) -> dict[str, int]:
 
 @contextmanager
 def table_renamed(system: System, table: str) -> Iterator[None]:
-    """Renames the table while the block runs, so that queries fail."""
+    """Renames the table while the ``with`` block runs, which makes queries fail."""
     system.sql(f"RENAME TABLE {table} TO {table}_away")
     try:
         yield
@@ -28,7 +28,7 @@ def table_renamed(system: System, table: str) -> Iterator[None]:
 
 @contextmanager
 def tables_locked(system: System) -> Iterator[None]:
-    """Locks the inventory's tables while the block runs, so that reads wait."""
+    """Locks the inventory tables while the ``with`` block runs, which makes reads wait."""
     with connect(system.database) as connection, connection.cursor() as cursor:
         cursor.execute("LOCK TABLES beans WRITE, suppliers WRITE")
         try:

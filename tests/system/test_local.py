@@ -1,4 +1,4 @@
-"""Tests the commands of the local stack (start, status, env, user, logs and stop) and its repair after a crash."""
+"""Tests the commands that start, inspect, repair and stop the local stack."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def main(stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     def main(*arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["python -m local", *arguments])
         monkeypatch.setattr(Stack, "read", lambda: stack)
-        # The real function would change this process's environment, which other tests share.
+        # The real function would change the environment variables of this process, which other tests share.
         monkeypatch.setattr(command, "keep_to_this_machine", lambda _: None)
         command.main()
         return capsys.readouterr().out
@@ -282,7 +282,7 @@ def test_an_interrupted_start_is_repaired_by_the_next(stack: Stack) -> None:
 
     variables = stack.start()
 
-    # The incomplete MiniStack was replaced, so no resource exists twice.
+    # The repair replaced the incomplete MiniStack, so no resource exists twice.
     assert stack.cloud.process.pid() not in (None, half)
     assert len(System(stack, variables).aws("apigateway").get_rest_apis()["items"]) == 1
     assert works(stack)
@@ -292,7 +292,7 @@ def test_an_interrupted_start_is_repaired_by_the_next(stack: Stack) -> None:
 def test_a_start_without_ministack_or_mariadb_deploys_everything_again(
     stack: Stack, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """This test of the repair replaces the slow deploy with a stub. After this test, the stack is empty."""
+    """This test replaces the slow deploy with a stub. After this test, the stack is empty."""
     before, processes = pids(stack), family(stack)
     kill(stack.processes[part])
     deployed = []

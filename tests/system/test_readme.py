@@ -139,7 +139,7 @@ def test_every_file_that_the_readme_names_exists() -> None:
     named = names(rf"`({tracked})`") | names(r'src(?:set)?="([^"]+)"')
     for page, text in PAGES.items():
         named |= {str(Path(page).parent / link) for link in names(r"\]\((?!https?:)([^)#]+)\)", text)}
-    # In the README's table of flows, three columns name files relative to a folder.
+    # In the README's table of flows, three columns contain file names relative to a folder.
     for folder, column in (("chalicelib", 3), ("infra", 4), ("tests", 5)):
         cells = [line.split("|")[column] for line in section("Where things are").splitlines() if line[:2] == "| "]
         named |= {f"{folder}/{name}" for name in names(r"`([\w/]+/|[\w./]+\.\w+)`", "\n".join(cells[1:]))}

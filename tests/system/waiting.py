@@ -28,7 +28,7 @@ def wait_for(look: Callable[[], Found], what: str, seconds: float = SECONDS) -> 
 
 @contextmanager
 def changed(change: Callable[[Any], object], usual: Any, to: Any) -> Iterator[None]:
-    """Changes a value while the block runs, and then restores the usual value."""
+    """Changes a value while the ``with`` block runs, and then restores the original value."""
     change(to)
     try:
         yield
@@ -37,7 +37,7 @@ def changed(change: Callable[[Any], object], usual: Any, to: Any) -> Iterator[No
 
 
 def at_once(call: Callable[..., Found], *arguments: Any, times: int = 10) -> list[Found]:
-    """Makes ``times`` simultaneous calls. Each call gets the next of the ``arguments``, which repeat as needed.
+    """Makes ``times`` simultaneous calls. Each call gets the next value from ``arguments``, which repeats as needed.
 
     Returns the results in the order of the calls.
     """

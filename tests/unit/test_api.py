@@ -1,6 +1,6 @@
-"""Tests the REST API's routes through Chalice's test client: the responses, and the errors that reach a client.
+"""Tests the responses and errors of the REST API routes through Chalice's test client.
 
-The tests in test_rest, test_orders and test_reports cover how bodies, parameters and keys are parsed.
+The files test_rest, test_orders and test_reports test how bodies, parameters and keys are parsed.
 """
 
 import json

@@ -211,7 +211,7 @@ def test_without_a_stack_the_sourced_file_sets_all_but_the_token(tmp_path: Path,
 
 @pytest.fixture
 def signed_in(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """Fakes the sign-in, and returns the list of its calls. The tokens are numbered from 1 and valid for a minute."""
+    """Fakes the sign-in, and returns a list of its calls. The tokens are numbered from 1 and valid for a minute."""
     asked: list[tuple[str, ...]] = []
 
     def sign_in(*arguments: str) -> tuple[str, float]:

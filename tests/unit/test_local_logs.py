@@ -1,4 +1,4 @@
-"""Tests which log lines ``make logs`` and ``make dev`` show, and in which form."""
+"""Tests how ``make logs`` and ``make dev`` select and format log lines."""
 
 import json
 from collections import Counter
@@ -14,7 +14,7 @@ GROUP = "/aws/lambda/cafe-dev-store_orders"
 
 
 class FakeLogs:
-    """Fakes CloudWatch Logs with one log group, and returns one event per page."""
+    """Fakes CloudWatch Logs with one log group and with one event per page."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Tests how request bodies, parameters and addresses are read from API Gateway's events."""
+"""Tests how request bodies, parameters and addresses are read from API Gateway events."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Tests which objects the storage report counts, which failures it names, and when it stops."""
+"""Tests which objects the storage report counts, which failures it reports, and when it stops."""
 
 import json
 import re
@@ -105,7 +105,7 @@ def test_a_large_bucket_is_split(account: Account, monkeypatch: pytest.MonkeyPat
     )
     account.in_pages_of(4)
     assert account.measure().buckets == [Bucket("beans", sum(range(30)), 30, NOW)]
-    # Object keys that differ only in non-ASCII characters are listed sequentially.
+    # A listing cannot be split between keys that differ only in non-ASCII characters.
     assert len(set(starts)) > 2 or "a/b/" in keys[0]
 
 
@@ -359,7 +359,7 @@ def test_a_bucket_that_does_not_have_what_is_needed_is_named_in_the_error(accoun
 
 
 def in_rounds(account: Account, **payload: Any) -> tuple[dict[str, Any], int]:
-    """Calls the functions as the state machine does, and returns the last result and the number of rounds."""
+    """Calls the functions as the state machine does, and returns the last result and the number of parallel rounds."""
     given = {"reportId": "r-1", **payload}
     answer = account.report(given, {"round": 0})
     rounds = 0
@@ -381,7 +381,7 @@ def test_buckets_that_take_long_are_shared_out_and_added_up(account: Account, mo
     answer, rounds = in_rounds(account, aloneSeconds=0)
     assert rounds == 1
     summary = answer["summary"]
-    # The reports bucket is left out, because it also contains the files of the shares.
+    # The reports bucket is left out, because it also contains temporary files of the report.
     sizes = {each["name"]: each["bytes"] for each in summary["buckets"] if each["name"] != "reports"}
     assert sizes == {f"beans-{number}": 10 * number for number in range(7)}
     assert [each["bucket"] for each in summary["errors"]] == ["secret"]

@@ -1,4 +1,4 @@
-"""Defines fixtures for the parts that must agree: the resolved template, the state machines and app.py."""
+"""Defines fixtures for the resolved template, the state machines and app.py, which must agree with each other."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def config() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def app(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Chalice:
-    """Returns a separate instance of app.py, with the variables that a deploy derives from stack outputs."""
+    """Returns a separate instance of app.py, with environment variables derived from stack outputs."""
     target = Target("test", tmp_path_factory.mktemp("project"), False, {}, place())
     config = project.configure(target, as_variables(template.outputs), "2026-11-21")
     with pytest.MonkeyPatch.context() as patch:

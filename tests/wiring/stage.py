@@ -48,5 +48,5 @@ def resolve(
 
 
 def as_variables(outputs: dict[str, str]) -> dict[str, str]:
-    """Returns a stack's outputs, keyed by the functions' environment variables."""
+    """Returns the outputs of a stack, keyed by environment variable."""
     return {stacks.variable(name): value for name, value in outputs.items()}
