@@ -21,7 +21,7 @@ POLICY = REPOSITORY / "infra" / "deployer-policy.json"
 CONCURRENT_FUNCTIONS = 100
 # Lambda keeps this much concurrency for functions without reserved concurrency.
 UNRESERVED_FUNCTIONS = 100
-# A function's package has about this size. Lambda stores two packages of a function during an update.
+# This is the approximate size of a deployment package. During an update, Lambda stores two packages for each function.
 PACKAGE_BYTES = 20_000_000
 
 
@@ -124,7 +124,7 @@ def _tags(resource: Resource, clients: Clients) -> dict[str, str]:
 
 
 class PermissionsUnknown(Exception):
-    """Raised if IAM cannot simulate the caller's permissions. The message contains the reason."""
+    """Raised if IAM cannot simulate the caller's permissions. The error message gives the reason."""
 
 
 def missing_permissions(target: Target, clients: Clients, caller: CallerIdentity) -> list[str]:
@@ -179,7 +179,7 @@ def _identity_with_policies(caller: CallerIdentity) -> str:
 
 
 def _example(pattern: str, target: Target, caller: CallerIdentity) -> str:
-    """Returns an example of an ARN that matches a policy's resource pattern."""
+    """Returns a sample ARN that matches a resource pattern in a policy."""
     if pattern == "*" or not pattern.startswith("arn:"):
         return pattern
     start, partition, service, region, account, rest = pattern.split(":", 5)

@@ -1,4 +1,4 @@
-"""Tests a stage's MySQL database, and how a deploy migrates its tables."""
+"""Tests how a deploy sets up the MySQL database of a stage and migrates its tables."""
 
 from __future__ import annotations
 
@@ -154,7 +154,9 @@ def zones(target: Target, ec2: Ec2, cfn: CloudFormation) -> str:
 def test_the_network_is_in_two_zones_that_have_its_services(target: Target) -> None:
     ec2 = Ec2(["us-east-1c", "us-east-1b", "us-east-1d"], ["us-east-1a", "us-east-1d", "us-east-1c"])
     assert zones(target, ec2, CloudFormation(None)) == "us-east-1c,us-east-1d"
-    with pytest.raises(DeployError, match=r"us-east-1 has fewer than two zones with com\.amazonaws\.us-east-1\.sns"):
+    with pytest.raises(
+        DeployError, match=r"us-east-1 has fewer than two availability zones with com\.amazonaws\.us-east-1\.sns"
+    ):
         zones(target, Ec2(["us-east-1a", "us-east-1b"], ["us-east-1b"]), CloudFormation(None))
 
 
@@ -232,7 +234,7 @@ def migrate(target: Target, say: Say, *answers: Any) -> Lambda:
     lambda_ = Lambda(*answers)
 
     def clients(service: str, seconds: int) -> Lambda:
-        # The client's time-out is longer than the function's time-out, because a migration may take that long.
+        # The client timeout is longer than the function timeout, because a migration may take that long.
         assert (service, seconds > 900) == ("lambda", True)
         return lambda_
 
@@ -249,9 +251,9 @@ def migrate(target: Target, say: Say, *answers: Any) -> Lambda:
             [{"ran": [], "missing": ["suppliers cannot have a unique key"]}],
             ["database: nothing to change", "database: suppliers cannot have a unique key"],
         ),
-        # The first two tries fail because the database is paused.
+        # The first two attempts fail because the database is paused.
         ([PAUSED, PAUSED, UP_TO_DATE], [*[f"database: {PAUSED['errorMessage']}"] * 2, "database: nothing to change"]),
-        # The first try fails because the function lost its network while it was idle.
+        # The first attempt fails because the function lost its network while it was idle.
         (
             [client_error("The function is inactive", "ResourceNotReadyException"), UP_TO_DATE],
             ["database: The function is inactive", "database: nothing to change"],
