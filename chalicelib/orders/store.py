@@ -20,8 +20,8 @@ from chalicelib.timeline import index_keys
 
 # Maximum number of statements that DynamoDB accepts in one call.
 STATEMENTS = 25
-# Maximum number of simultaneous calls to DynamoDB. Sequential calls for a full batch could take over 30 seconds.
-# The client's connection pool has a connection for each thread.
+# Maximum number of simultaneous calls to DynamoDB. Sequential calls for a full batch could take over 30 seconds. The
+# client's connection pool has a connection for each thread.
 WRITERS = 8
 # Maximum number of times that the queue delivers a message (maxReceiveCount in the queue's redrive policy).
 TRIES = 5
@@ -203,14 +203,14 @@ def _conflict_notification(orders: list[Order]) -> Notification:
 
 
 def _delay(messages: list[Message], sqs: Any, queue_url: str) -> None:
-    """Sets each message's retry delay to 1, 2, 4 or 8 seconds instead of the queue's visibility time-out."""
+    """Sets each message's retry delay to 1, 2, 4 or 8 seconds instead of the queue's visibility timeout."""
     receipts = [
         (message["receiptHandle"], first_retry_seconds() * 2 ** min(_tries(message) - 1, 3)) for message in messages
     ]
     failures = queues.delay(sqs, queue_url, receipts)
     queues.raise_permanent(failures)
     for index, error in failures.items():
-        # A message with an unchanged delay is retried after the queue's visibility time-out.
+        # A message with an unchanged delay is retried after the queue's visibility timeout.
         facts = {"messageId": messages[index]["messageId"], correlation.NAME: correlation.of_sqs(messages[index])}
         log.warning("could not shorten the retry delay", extra={**facts, "reason": str(error)})
 
