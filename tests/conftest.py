@@ -26,7 +26,7 @@ FIRST = ("tests/wiring/", "tests/unit/")
 
 @pytest.fixture(scope="session")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
-    """Yields the deployed system, which all tests of one pytest worker share."""
+    """Yields the deployed system that all tests of one pytest worker share."""
     # The stack module is imported here because the unit tests do not need it.
     from tests.system.stack import running
 

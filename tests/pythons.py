@@ -28,7 +28,7 @@ TESTS = ("tests/unit", "tests/wiring", "tests/deploying/test_package.py")
 def find(version: str) -> Path | None:
     """Returns an interpreter that really runs as this version.
 
-    The commands of pyenv fail for versions that are not selected.
+    The pyenv commands fail for versions that are not selected.
     """
     for candidate in _candidates(version):
         with_version = [str(candidate), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]

@@ -1,4 +1,4 @@
-"""Fixtures for the browser tests, which run Chromium against the deployed console."""
+"""Fixtures for browser tests in Chromium against the deployed console."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Visit = Callable[..., Console]
 # A ``Make`` function adds a person to a group of the user pool.
 Make = Callable[..., Person]
 
-# Every wait has a generous time limit, so that the tests also pass on a slow machine.
+# Every wait has a generous time limit because some machines are slow.
 SECONDS = 30
 expect.set_options(timeout=SECONDS * 1000)
 

@@ -1,4 +1,7 @@
-"""Tests against script injection. The page must show HTML and script code from every input as plain text."""
+"""Tests that the console is safe from script injection.
+
+The page must show HTML and script code from every input as plain text.
+"""
 
 from __future__ import annotations
 
@@ -153,7 +156,7 @@ def test_errors_of_aws_and_mysql_in_a_report_stay_text(harmless: Visit, manager:
 
 
 def test_a_persons_name_stays_text(harmless: Visit, people: Make) -> None:
-    """The person's name contains HTML, which Cognito user pools allow."""
+    """The person's name contains HTML, because Cognito user pools allow it."""
     person = people("managers", f"<svg/onload=hacked=1>{new_id('p')}")
     console = harmless(person, "#orders")
     is_shown(console.page.get_by_role("banner"), person.name)

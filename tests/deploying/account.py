@@ -138,7 +138,7 @@ class Account:
             return json.load(answer)
 
     def version(self, stage: str) -> str:
-        """Returns the version in the stage's health check, which must report a healthy stage."""
+        """Returns the version from the health check of the stage, after checking that the stage is healthy."""
         health = self.get(stage, "/health")
         assert (health["status"], health["stage"]) == ("ok", stage)
         return str(health["version"])

@@ -74,7 +74,7 @@ class Stage:
         return dict(configuration["Environment"]["Variables"])
 
     def set_variables(self, function: str, variables: dict[str, str]) -> None:
-        """Sets the environment variables of a function, which makes its next call start a new process."""
+        """Sets the environment variables of a function, which makes the next call start a new process."""
         environment = {"Variables": variables}
         self.aws("lambda").update_function_configuration(FunctionName=self.function(function), Environment=environment)
 
@@ -163,7 +163,7 @@ def call(function: str, event: Any) -> Run:
 
 
 def afresh(run: Run, function: str) -> Run:
-    """Returns a ``Run`` that first restarts the function, so that the new process reads the database secret again."""
+    """Returns a ``Run`` that first restarts the function, which makes it read the database secret again."""
 
     def renewed(stage: Stage) -> Answer:
         stage.set_variables(function, stage.variables(function))

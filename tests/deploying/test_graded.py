@@ -2,7 +2,7 @@
 
 The tests prove that no role has more permissions than its function needs. If a role lacks a permission that the local
 cloud enforces, a call is denied. The local cloud does not enforce permissions that a service uses on a role's behalf.
-For permissions that are not enforced, docs/permissions.md links to AWS's documentation.
+For permissions that are not enforced, docs/permissions.md links to the AWS documentation.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def deployed(stage: Stage, permission: Permission) -> tuple[str, str]:
 
 @pytest.mark.parametrize("file", ["resources.yaml", "database.yaml"])
 def test_cfn_lint_reports_nothing_about_a_template_with_its_state_machines(file: str) -> None:
-    """`make check` lints only the template files, which do not contain the state machines' definitions."""
+    """`make check` lints only the template files, but the state machine definitions are not in these files."""
     assert lint(rendered(file), regions=["us-east-1", "eu-central-1"]) == []
 
 

@@ -99,7 +99,7 @@ def deployed(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             lambda cfn, name: {**outputs(cfn, name), **(POOL if name == "cafe-prod-resources" else {})},
         )
         patch.setattr(database, "migrate", lambda *_: None)
-        # An administrator sets API Gateway's logging role once per account.
+        # An administrator sets the API Gateway logging role once per account.
         role = {"op": "replace", "path": "/cloudwatchRoleArn", "value": f"arn:aws:iam::{ACCOUNT}:role/api-logs"}
         client("apigateway").update_account(patchOperations=[role])
         target = Target("prod", tmp_path_factory.mktemp("prod"), False, {}, made_by_hand())

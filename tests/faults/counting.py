@@ -97,7 +97,7 @@ def redrive(system: Faulty, *about: str) -> None:
 def inbox(system: Faulty, about: str | None = None) -> list[dict[str, Any]]:
     """Reads notifications directly from the DynamoDB table.
 
-    With ``about``, the function returns only notifications that contain that text.
+    If ``about`` is given, the function returns only notifications that contain that text.
     """
     names = ("notificationID", "subject", "message")
     only = {
@@ -160,7 +160,7 @@ def send(system: Faulty, orders: Iterable[dict[str, Any] | str]) -> list[str]:
 def stream_records(system: Faulty, wanted: Iterable[str] | None = None) -> list[dict[str, Any]]:
     """Returns stream records in the form in which Lambda functions receive them.
 
-    Without ``wanted``, the function returns the records of all orders.
+    If ``wanted`` is not given, the function returns the records of all orders.
     """
     arn, ids = system.env["ORDERS_STREAM_ARN"], set(wanted or ())
     found = []

@@ -1,4 +1,4 @@
-"""Tests flow 2, the orders, under faults. Every accepted order must be stored once and announced at least once."""
+"""Tests orders (flow 2) under faults. Every accepted order must be stored once and announced at least once."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""Tests flow 4, the storage report, under faults.
+"""Tests the storage report (flow 4) under faults.
 
-Every accepted report must end and be announced once, and no bucket may be missing without an error.
+Every accepted report must end, be announced once, and list each bucket or an error for it.
 """
 
 from tests.faults.cases import SOME, Case, cases, invoking, killing, publishing, together, wire

@@ -3,8 +3,8 @@
 All tests in one pytest worker share the same system, including the tests in ``browser`` and ``faults``. Each test
 therefore follows these rules.
 
-A test finds its own items by their ids, which ``new_id`` creates. A test never counts the entries of a shared list,
-inbox or queue. A test never takes the first or newest entry of a list, and never expects a list to be empty.
+A test finds its own items by the ids from ``new_id``. A test never counts the entries of a shared list, inbox or queue.
+A test never takes the first or newest entry of a list, and never expects a list to be empty.
 
 A test never empties a queue. The context manager ``own_letters`` deletes a test's dead letters by id.
 

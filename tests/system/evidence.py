@@ -31,7 +31,7 @@ def folder_of(nodeid: str) -> Path:
 
 
 def save_logs(system: System, folder: Path, since: float) -> None:
-    """Saves the functions' logs since the Unix time ``since``, and all servers' logs."""
+    """Saves the function logs since the Unix time ``since``, and the logs of all servers."""
     logs = system.aws("logs")
     for group in logs.describe_log_groups(logGroupNamePrefix="/aws/lambda/")["logGroups"]:
         name = group["logGroupName"]

@@ -191,7 +191,7 @@ class _Pair:
 
 
 def _reset(connection: socket.socket) -> None:
-    """Resets the connection, so that the port looks closed to the client."""
+    """Resets the connection, which makes the port look closed to the client."""
     with suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     connection.close()

@@ -1,4 +1,4 @@
-"""Helpers for inventory tests, which read quantities from MySQL and make tables unavailable."""
+"""Helpers for inventory tests that read quantities from MySQL or make tables unavailable."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HEADER = "supplier_name,type,product_name,price,description,quantity\n"
 
 
 def stock(system: System, supplier: str) -> dict[str, int]:
-    """Returns the quantity of each product of a supplier."""
+    """Returns the quantity of each product from a supplier."""
     beans = "SELECT product_name, quantity FROM beans JOIN suppliers ON supplier_id = suppliers.id WHERE name = %s"
     return dict(system.sql(beans, supplier))
 

@@ -49,7 +49,7 @@ SOURCES = (
     *(PATCHES, Path(__file__)),
 )
 PORTS = ("api_port", "aws_port", "db_port", "wire_port", "gate_port")
-# A snapshot omits these files, which belong to processes that have ended.
+# These files belong to processes that have ended, so a snapshot omits them.
 LEFT_OUT = shutil.ignore_patterns(
     "*.log", "*.pid", "*.sock", "lock", "tmp", "api.json", "ministack.json", "mariadb.json"
 )
@@ -195,7 +195,7 @@ def copied(folder: Path, *, wired: bool = True) -> WiredStack:
     stack = _stack(folder, wired=wired)
     old = json.loads((folder / "ports.json").read_text())
     _replace(folder, {str(old[name]): str(getattr(stack, name)) for name in PORTS})
-    # The build id is a digest of the configuration, which contains the ports.
+    # The build id changes with the ports, because it is a digest of the configuration.
     configured = json.loads((stack.project / ".chalice" / "config.json").read_text())["stages"][stack.stage]
     build = configured["environment_variables"].pop("CAFE_BUILD")
     _replace(folder, {build: project.digest(configured)})
@@ -222,7 +222,7 @@ def _is_text(path: Path, content: bytes) -> bool:
 
 
 def _forget_checksums(path: Path) -> None:
-    """Removes the stored checksums of a changed S3 object, which would no longer match its content."""
+    """Removes the stored checksums of a changed S3 object, because they no longer match its content."""
     beside = path.with_name(path.name + ".meta.json")
     if beside.exists():
         beside.write_text(json.dumps({**json.loads(beside.read_text()), "checksums": {}}))
@@ -247,7 +247,7 @@ class Faulty(System):
         return replace(super().database, port=self.stack.db_port)
 
     def learn_callers(self) -> None:
-        """Computes the functions' access keys as MiniStack does, so that the proxy can identify callers."""
+        """Computes the access keys of the functions as MiniStack does, which lets the proxy identify callers."""
         for page in self.aws("lambda").get_paginator("list_functions").paginate():
             for function in page["Functions"]:
                 digest = hashlib.sha256(f"{function['FunctionArn']}:{function['Role']}".encode()).hexdigest()

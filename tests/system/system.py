@@ -153,7 +153,7 @@ class System:
         return "FunctionError" not in answer, json.loads(answer["Payload"].read() or "null")
 
     def call(self, function: str, event: Any) -> Any:
-        """Invokes a deployed function, which must succeed. Returns its result."""
+        """Invokes a deployed function that must succeed. Returns its result."""
         ok, result = self.invoke(function, event)
         assert ok, result
         return result
@@ -257,7 +257,7 @@ def logged(system: System, function: str, text: str) -> list[dict[str, Any]]:
 
 
 def stored(system: System, order_id: str) -> dict[str, Any]:
-    """Waits until the order is stored and announced, so that it cannot affect the next test."""
+    """Waits until the order is stored and announced, because otherwise it could affect the next test."""
 
     def look() -> dict[str, Any] | None:
         answer = system.request("GET", f"/orders/{order_id}")

@@ -67,7 +67,7 @@ class Cafe:
         )
 
     def messages(self) -> list[str]:
-        """Returns the published messages without the first line, which names the received file."""
+        """Returns the published messages without the first line about the received file."""
         return [notification.message.partition("\n")[2] for notification in self.published]
 
 
@@ -245,7 +245,7 @@ def test_an_import_locks_only_its_own_suppliers_and_beans(cafe: Cafe) -> None:
 
 @pytest.fixture(params=["utf8mb4", "latin1"])
 def elsewhere(request: pytest.FixtureRequest, empty_database: Database) -> Cafe:
-    """Returns the uploads flow on the tables of another system, which have a case-insensitive collation."""
+    """Returns the uploads flow on tables of another system with a case-insensitive collation."""
     cafe = Cafe(empty_database)
     for statement in split(LOOSE_TABLES.format(charset=request.param)):
         cafe.query(statement)

@@ -1,4 +1,4 @@
-"""Tests flow 4, the storage report, from the state machine to the inbox.
+"""Tests the storage report (flow 4) from the state machine to the inbox.
 
 The function measure_buckets reads sizes from S3 or CloudWatch.
 """

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-# The time limit is generous, so that the tests also pass on a slow machine.
+# The time limit is generous because some machines are slow.
 SECONDS = 60
 
 Found = TypeVar("Found")

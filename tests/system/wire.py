@@ -113,7 +113,7 @@ class Rule:
 
 
 class Wire(ThreadingMixIn, TCPServer):
-    """The proxy server, which listens on 127.0.0.1.
+    """The proxy server on 127.0.0.1.
 
     ``callers`` maps each access key to the name of the caller that uses it.
     """
@@ -147,8 +147,8 @@ class Wire(ThreadingMixIn, TCPServer):
     def fault(self, operation: str, fault: Fault, **options: Any) -> Iterator[Rule]:
         """Applies a fault to calls while the ``with`` block runs. ``options`` are fields of ``Rule``.
 
-        When the block ends, the method waits until the fault has been applied to enough calls. A test whose fault never
-        occurs would prove nothing.
+        When the ``with`` block ends, the method waits until the fault has been applied to enough calls. A test whose
+        fault never occurs would prove nothing.
         """
         rule = Rule(operation, fault, **options)
         self.rules.append(rule)
@@ -162,7 +162,7 @@ class Wire(ThreadingMixIn, TCPServer):
 
 
 class _Connection(StreamRequestHandler):
-    """A client's connection, which can carry several requests."""
+    """A client connection that can carry several requests."""
 
     server: Wire
     disable_nagle_algorithm = True

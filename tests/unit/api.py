@@ -13,7 +13,7 @@ from chalice.test import Client, HTTPResponse
 from tests.unit.cloud import ENVIRONMENT
 from tests.unit.signing import Pool
 
-# Importing the app reads its settings, so the environment must contain the unit tests' settings during the import.
+# Importing the app reads its settings, so the unit tests' settings must be in the environment during the import.
 with patch.dict(os.environ, ENVIRONMENT):
     import app  # noqa: F401
 

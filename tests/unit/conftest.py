@@ -19,8 +19,8 @@ from tests.unit.cloud import ROOT, Aws
 from tests.unit.logged import log_handler
 from tests.unit.signing import REGION, Pool
 
-# The ``short`` profile tests the same few examples in every run. The profiles have no deadline, so that the tests also
-# pass on slow machines.
+# The ``short`` profile tests the same few examples in every run. The profiles have no deadline because some machines
+# are slow.
 hypothesis.settings.register_profile("short", derandomize=True, deadline=None, max_examples=30, database=None)
 hypothesis.settings.register_profile("long", deadline=None, max_examples=300)
 hypothesis.settings.load_profile("long" if os.environ.get("CAFE_FUZZ") == "long" else "short")

@@ -1,4 +1,4 @@
-"""Fakes a Cognito user pool, which signs tokens and publishes its public keys."""
+"""Fakes a Cognito user pool that signs tokens and publishes its public keys."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
-    # The mock keeps the boto3 session, because it caches the service models, which are slow to load.
+    # The mock keeps the boto3 session, because the session caches service models and loading them is slow.
     with mock_aws(config={"core": {"reset_boto3_session": False}}):
         yield
 
@@ -61,7 +61,7 @@ def app(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Chalice
 
 @pytest.fixture(scope="session")
 def functions(app: Chalice) -> set[str]:
-    """Returns the names of app.py's functions, except the API's handler."""
+    """Returns the names of the functions in app.py, except the API handler."""
     kinds = (app.pure_lambda_functions, app.event_sources, app.builtin_auth_handlers)
     return {each.name for kind in kinds for each in kind}
 

@@ -66,7 +66,7 @@ def accepts(service: str, operation: str, given: dict[str, Any]) -> None:
 
 
 class CloudFormation:
-    """Fakes CloudFormation with one stack, whose next states are in ``coming``."""
+    """Fakes CloudFormation with one stack that enters the states in ``coming``."""
 
     def __init__(self, status: str | None, *coming: str, parameters: Mapping[str, str] | None = None) -> None:
         self.status = status
@@ -163,7 +163,7 @@ def found(things: Mapping[Any, Any], name: Any) -> Any:
 
 
 class Paginator:
-    """Yields pages of one item from the list that the call's only argument selects."""
+    """Yields pages with one item each from the list that the call's only argument selects."""
 
     def __init__(self, name: str, lists: Mapping[str, list[dict[str, Any]]]) -> None:
         self._name = name

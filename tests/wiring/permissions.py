@@ -36,7 +36,7 @@ def role_of(function: str) -> str:
 
 
 def functions() -> dict[str, str]:
-    """Returns the functions' deployed names, keyed by role."""
+    """Returns the deployed names of the functions, keyed by role."""
     target = Target("<stage>", REPOSITORY, False, {}, None)
     return {role_of(name): target.function(name) for name in NAMES}
 

@@ -21,7 +21,7 @@ rendered = cache(stacks.template)
 
 @cache
 def client(service: str) -> Any:
-    """Returns a service's client, which all tests with the ``aws`` fixture share."""
+    """Returns a client that all tests with the ``aws`` fixture share."""
     return boto3.client(service, REGION)  # type: ignore[call-overload]
 
 

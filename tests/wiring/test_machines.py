@@ -1,4 +1,4 @@
-"""Tests that the state machines' definitions agree with the template, the configuration and the code."""
+"""Tests that the state machine definitions agree with the template, the configuration and the code."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def happy_path(definition: dict[str, Any]) -> Iterator[str]:
 
 
 def function_of(template: Template, machine: str, state: dict[str, Any]) -> str:
-    """Returns app.py's name for the function that a task invokes."""
+    """Returns the name in app.py of the function that a task invokes."""
     placeholder = state["Arguments"]["FunctionName"].removeprefix("${").removesuffix("}")
     arn: str = template.properties(machine)["DefinitionSubstitutions"][placeholder]
     return arn.removeprefix("arn:aws:lambda:<region>:<account>:function:cafe-<stage>-")
@@ -269,7 +269,7 @@ def test_as_many_functions_measure_at_once_as_there_are_shares() -> None:
 
 @pytest.fixture(autouse=True)
 def recursion_limit() -> Iterator[None]:
-    """Restores the recursion limit, which importing jsonata raises for the whole process."""
+    """Restores the recursion limit, because importing jsonata raises it for the whole process."""
     limit = sys.getrecursionlimit()
     yield
     sys.setrecursionlimit(limit)

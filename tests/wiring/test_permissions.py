@@ -54,7 +54,7 @@ def test_other_resources_are_of_this_stage_except_buckets_network_interfaces_and
 
 
 def test_only_the_api_reads_executions_whose_output_may_hold_a_link(whole: Template) -> None:
-    """An execution's history contains the report's link, which anyone can open until it expires.
+    """The execution history contains the report link, and anyone can open the link until it expires.
 
     The API reads the history without its data, as tests/unit/test_history.py checks.
     """

@@ -1,4 +1,4 @@
-"""Defines fixtures for deploy tests, which set the target, skip pauses and collect the printed lines."""
+"""Defines fixtures for deploy tests that set the target, skip pauses or collect the printed lines."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_each_change_is_confirmed_until_a_person_says_all(monkeypatch: pytest.Mo
 
 @pytest.fixture
 def account(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the command use the tests' shared clients of a mocked account."""
+    """Makes the command use the shared clients for a mocked AWS account."""
     monkeypatch.setattr(command, "client", lambda service, *_: client(service))
 
 

@@ -24,7 +24,7 @@ SECRET = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:other-AbCdEf"
 
 
 class Lambda:
-    """Fakes Lambda with one function, which has this configuration and returns these results in turn."""
+    """Fakes Lambda with one function that has this configuration and returns these results in turn."""
 
     exceptions = SimpleNamespace(ResourceNotFoundException=Missing, ResourceConflictException=Conflict)
 
@@ -284,7 +284,7 @@ def test_a_migration_that_fails_stops_the_deploy_with_its_error(target: Target, 
 
 @pytest.mark.parametrize("file", sorted(MIGRATIONS.iterdir()), ids=lambda file: file.name)
 def test_a_migration_only_adds_and_its_number_gives_its_order(file: Any) -> None:
-    """A migration must not break the previous release's functions, which run until the deploy has succeeded."""
+    """A migration must not break the functions of the previous release, because they run until the deploy succeeds."""
     assert re.fullmatch(r"\d{4}_[a-z0-9_]+\.sql", file.name)
     assert [each.name for each in MIGRATIONS.iterdir() if each.name[:4] == file.name[:4]] == [file.name]
     for statement in split(file.read_text()):

@@ -113,7 +113,7 @@ def test_the_policy_can_create_update_and_delete_every_type_of_resource(kind: st
     assert lacking == set()
 
 
-# A type has an example ARN if the policy has separate statements for the types of its service.
+# A resource type has an example ARN if the policy has separate statements for the types of its service.
 ARNS = {
     "AWS::CloudWatch::Alarm": "arn:aws:cloudwatch:eu-central-1:123456789012:alarm:cafe-test-failures",
     "AWS::CloudWatch::Dashboard": "arn:aws:cloudwatch::123456789012:dashboard/cafe-test",

@@ -56,7 +56,7 @@ def test_credentials_that_aws_rejects_are_an_error_with_its_message() -> None:
 
 
 class Iam:
-    """Fakes IAM's policy simulation, which denies some actions and reports missing context values."""
+    """Fakes an IAM policy simulation that denies some actions and reports missing context values."""
 
     def __init__(self, *denied: str, lacking: tuple[str, ...] = ()) -> None:
         self.denied = denied
