@@ -222,9 +222,7 @@ def authorities(region: str) -> str:
     certificates = re.findall(r"-----BEGIN.+?END CERTIFICATE-----\n", AUTHORITIES.read_text(), flags=re.DOTALL)
     own = [each for each in certificates if f"Amazon RDS {region} Root".encode() in ssl.PEM_cert_to_DER_cert(each)]
     if not own:
-        raise DatabaseRefused(
-            f"the RDS certificate bundle does not include {region}: download a newer bundle"
-        )
+        raise DatabaseRefused(f"the RDS certificate bundle does not include {region}: download a newer bundle")
     return "".join(own)
 
 

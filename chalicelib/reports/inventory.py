@@ -1,7 +1,7 @@
 """Exports the inventory from MySQL to a CSV file in the reports bucket.
 
-The module ``render`` creates the report's page from the CSV file. Users also open the CSV file in a spreadsheet. The
-file starts with a byte order mark, because otherwise Excel reads "Café" as "CafÃ©". Cells are escaped so that no
+The module ``render`` creates the report's page from the CSV file. Users can also open the CSV file in a spreadsheet.
+The file starts with a byte order mark, because otherwise Excel reads "Café" as "CafÃ©". Cells are escaped so that no
 spreadsheet runs them as formulas.
 """
 
@@ -50,8 +50,8 @@ NUMBERS = frozenset({"supplier_id", "bean_id", "quantity"})
 FORMULA = re.compile(rb"[=+\-@\t\r\n']|\xef\xbc[\x9d\x8b\x8d\xa0]")
 # RFC 4180 requires quotation marks around a cell that contains one of these characters.
 QUOTED = re.compile(rb'[",\r\n]')
-# Finds formulas in the joined cells of a column, in which a zero byte precedes each cell. A zero byte inside a cell can
-# cause a false match, which only costs time.
+# This pattern finds formulas in the joined cells of a column. A zero byte precedes each cell. A zero byte inside a cell
+# can cause a false match, but a false match only costs time.
 ANY_FORMULA = re.compile(rb"\0(?:" + FORMULA.pattern + rb")")
 
 log = logger("inventory")

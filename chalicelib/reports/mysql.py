@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 256 * 1024
 # A packet has at most this many bytes. A longer row continues in the next packet.
 LONGEST_PACKET = 0xFFFFFF
-# The first byte of a cell is the cell's length if the length is at most 250. Otherwise, the first byte is a code for
-# NULL, or for a length in the next two or three bytes. The first byte of a packet may also be a code for an error or
-# for the end of the result.
+# If a cell has at most 250 bytes, its first byte contains the length. Otherwise, the first byte is a code for NULL, or
+# for a length in the next two or three bytes. The first byte of a packet may also be a code for an error or for the end
+# of the result.
 NULL, IN_TWO_BYTES, END, ERROR = 0xFB, 0xFC, 0xFE, 0xFF
 
 

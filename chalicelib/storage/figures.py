@@ -19,10 +19,10 @@ _Metric = tuple[str, dict[str, Any]]
 
 
 def read_figures(tallies: list[Tally], cloudwatch: Any, now: datetime, in_time: Callable[[], bool]) -> None:
-    """Reads the newest size of each bucket in a region, added up over the bucket's storage types.
+    """Reads the newest size of each bucket in a region. The size is the sum for all storage types of the bucket.
 
     If a bucket no longer uses a storage type, CloudWatch still returns the last figure for that type. Old figures must
-    not be added to newer figures, so only the figures of each bucket's most recent day are added up.
+    not be added to newer figures, so the sum includes only the most recent day of each bucket.
     """
     by_name = {tally.name: tally for tally in tallies}
     metrics = _size_metrics(cloudwatch, by_name)
