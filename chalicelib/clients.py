@@ -44,8 +44,8 @@ TRANSIENT = (0, 1040, 1053, 1152, 1205, 1213, 1317, 1927, 2002, 2003, 2006, 2013
 # MySQL returns error code 1045 for an unknown user or a wrong password.
 ACCESS_DENIED = 1045
 # This pattern matches the host name of an RDS server and captures the region. RDS server certificates are signed by
-# Amazon's own certificate authorities, which operating systems do not trust by default. RDS proxy certificates are
-# signed by a public certificate authority.
+# Amazon's own certificate authorities. Operating systems do not trust these authorities by default. RDS proxy
+# certificates are signed by a public certificate authority.
 RDS = re.compile(r"\.([a-z0-9-]+)\.rds\.amazonaws\.com(\.cn)?$")
 RDS_PROXY = re.compile(r"\.proxy-[a-z0-9]+\.")
 AUTHORITIES = Path(__file__).parent / "database" / "rds-global-bundle.pem"
@@ -65,7 +65,7 @@ def time_limit(seconds: float) -> Iterator[None]:
     """Refuses to start AWS calls that might not finish within ``seconds``.
 
     A refused call raises ``Unavailable``. A function that makes several calls can then report which calls it skipped.
-    Without a limit, Lambda's timeout would end the function before it could report anything. A new thread obeys the
+    Without a limit, the Lambda timeout would end the function before it could report anything. A new thread obeys the
     limit only if it runs in a copy of the current context.
     """
     # A limit that is too short for any call is ignored, such as the three-second limit of Chalice's test client.
@@ -196,7 +196,7 @@ def mysql(database: Database, *, read_seconds: int = 60) -> Iterator[Connection[
         raise DatabaseUnavailable(f"{place} is temporarily unavailable: {error}") from error
     finally:
         if connection:
-            # A normal close() would first send a command to the server, which may no longer respond.
+            # A normal close() would first send a command to the server, but the server may no longer respond.
             connection._force_close()  # type: ignore[attr-defined]
 
 

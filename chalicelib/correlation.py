@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from chalice.app import Request
 
 HEADER = "X-Request-Id"
-# SQS messages, orders and execution inputs have one correlation id in the field ``NAME``. An SNS message has a list of
-# ids, because one notification can report many orders.
+# SQS messages, orders and execution inputs contain a single correlation id in the field ``NAME``. An SNS message
+# contains a list of correlation ids, because one notification can report many orders.
 NAME, NAMES = "correlationId", "correlationIds"
 ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
 # Maximum number of correlation ids in an SNS message. A request can contain the same maximum number of orders.

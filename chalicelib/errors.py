@@ -57,7 +57,8 @@ def _safe_name(name: str) -> str:
 class CafeError(ChaliceUnhandledError, ChaliceViewError):
     """The base class of all errors that the application raises.
 
-    Chalice passes a ``ChaliceUnhandledError`` to the middleware, which calls ``answer`` to get the response body.
+    Chalice passes a ``ChaliceUnhandledError`` to the middleware. The middleware calls ``answer`` to get the response
+    body.
     """
 
     def answer(self) -> dict[str, Any]:
@@ -135,7 +136,7 @@ class MissingSettings(CafeError):
         )
 
 
-# After one of these AWS error codes, the same call may succeed a moment later.
+# If an AWS call fails with one of these error codes, the same call may succeed a moment later.
 TRANSIENT = {
     "InternalError",
     "InternalFailure",

@@ -39,7 +39,7 @@ def read(text: str | None) -> dict[str, Any]:
     If another program published the message, the value may be any string.
     """
     try:
-        # By default, Python's JSON parser accepts NaN, which is not valid JSON.
+        # By default, Python's JSON parser accepts NaN, although NaN is not valid JSON.
         facts = json.loads(text or "{}", parse_constant=str)
     except (ValueError, RecursionError):
         return {}

@@ -10,7 +10,7 @@ from chalice.app import MultiDict, Request
 from chalicelib.errors import NAME_CHARACTERS, BodyTooLarge, InvalidRequest, Problem
 
 BODY_BYTES = 1_000_000
-# Maximum nesting depth of JSON in a request. The limit of Python's own parser depends on the Python version.
+# Maximum nesting depth of JSON in a request. The limit of the built-in JSON parser depends on the Python version.
 DEPTH = 100
 PAGE_LIMIT = 100
 DEFAULT_LIMIT = 50

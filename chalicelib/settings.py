@@ -24,7 +24,7 @@ class Database:
 
     @classmethod
     def of_secret(cls, text: str) -> Database:
-        """Parses the JSON of a secret in RDS's format. Error messages never contain values from the secret."""
+        """Parses the JSON of an RDS secret. Error messages never contain values from the secret."""
         host, port, name, user, password = _of_json(text, "host", "port", "dbname", "username", "password")
         if not port.isdecimal():
             raise DatabaseRefused("the port in the MySQL secret is not a number")

@@ -52,7 +52,7 @@ def index_keys(moment: str, identifier: str) -> dict[str, str]:
 
 
 def periods(since: datetime, now: datetime) -> list[str]:
-    """Returns the index partitions for the months of ``since`` and ``now``, which are at most a few days apart."""
+    """Returns the index partitions from ``since`` to ``now``, which must be at most a few days apart."""
     months = dict.fromkeys(timestamp(moment)[:7] for moment in (since, now))
     return [f"{month}#{shard}" for month in months for shard in range(SHARDS)]
 
@@ -75,9 +75,9 @@ class Timeline:
     ) -> tuple[list[Item], str | None]:
         """Returns up to ``limit`` items that are not older than ``since``, and the next page token or None.
 
-        ``name`` is the name of the list, which page tokens contain. A page that is filtered with ``is_included`` may
-        contain fewer than ``limit`` items even if another page follows. Raises ``InvalidRequest`` if the token is from
-        another list.
+        ``name`` is the name of the list and is part of each page token. A page that is filtered with ``is_included``
+        may contain fewer than ``limit`` items even if another page follows. Raises ``InvalidRequest`` if the token is
+        from another list.
         """
         before = read_token(name, token)
         # A filtered page examines more items than it contains, so each query reads more items at once.

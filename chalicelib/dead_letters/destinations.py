@@ -64,7 +64,7 @@ class Execution:
 
 @dataclass(frozen=True)
 class StreamPart:
-    """Redrives a dead letter by announcing the new orders in part of the orders table's stream."""
+    """Redrives a dead letter by announcing the new orders from part of the orders table's stream."""
 
     stream: str
     shard: str

@@ -91,7 +91,7 @@ class Letter:
     correlation_ids: tuple[str, ...] = ()
 
     def shown(self) -> dict[str, Any]:
-        """Returns the dead letter's fields for the API's response."""
+        """Returns the fields of the dead letter for the API response."""
         names = ("id", "kind", "what", "since", "why", "tries")
         return {name: getattr(self, name) for name in names}
 

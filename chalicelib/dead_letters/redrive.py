@@ -81,7 +81,7 @@ def redrive(
 
 @dataclass
 class _Redrive:
-    """The state of one redrive.
+    """The progress of a redrive.
 
     ``done`` contains the ids of redriven dead letters. ``kept`` describes the dead letters that could not be redriven.
     """
@@ -140,7 +140,7 @@ class _Redrive:
         return None
 
     def _note(self, letter: Letter, reason: str | None) -> None:
-        # The ``correlationId`` in the log belongs to the redrive request, so the ids from the dead letter have a
+        # The ``correlationId`` in the log belongs to the redrive request, so the ids from the dead letter need a
         # separate field.
         about = {"kind": letter.kind, "what": letter.what, correlation.NAMES: letter.correlation_ids}
         extra: dict[str, Any] = {"messageId": letter.id, **about}

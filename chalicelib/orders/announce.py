@@ -44,10 +44,10 @@ def announce_orders(
     Returns ``{"batchItemFailures": [{"itemIdentifier": sequence number}]}`` with the first unfinished record. The
     stream then redelivers this record and all later records, whose orders have not been announced.
 
-    An order that cannot be announced is set aside, which means that it is moved to the failures queue. After a
-    temporary error, an order is retried until it is two minutes old, and is then set aside. If SNS refuses a message's
-    content, the batch is split repeatedly to isolate the rejected order. Only the rejected order is then set aside.
-    After any other error, all remaining orders are set aside, because a retry would not help.
+    An order that cannot be announced is set aside (moved to the failures queue). After a temporary error, an order is
+    retried until it is two minutes old, and is then set aside. If SNS refuses a message's content, the batch is split
+    repeatedly to isolate the rejected order. Only the rejected order is then set aside. After any other error, all
+    remaining orders are set aside, because a retry would not help.
 
     A redrive sends an event with ``"redriven": true`` and ignores the result. If a redriven order cannot be announced
     or set aside, this function raises ``Unavailable``. Lambda then retries the event twice and finally sends it to the

@@ -41,7 +41,7 @@ def place(request: Request, *, aws: Callable[[str], Any], settings: Settings, no
 
 
 def parse(body: Any, now: datetime, key: str | None = None, requested_by: str | None = None) -> list[Order]:
-    """Returns the orders in a request's JSON body, which is either one order or a list of 1 to 100 orders.
+    """Returns the orders in the JSON body of a request. The body is either one order or a list of 1 to 100 orders.
 
     An order without an orderID gets an id that is derived from the Idempotency-Key ``key``. Without a key, the id is
     random. Raises ``Conflict`` if the only problem is that different orders have the same id. Raises ``InvalidRequest``

@@ -1,6 +1,6 @@
 """Starts, finds and lists reports.
 
-Each report is one execution of a Step Functions state machine, and the execution's name is the report's id. Step
+Each report is one execution of a Step Functions state machine, and the report id is the name of the execution. Step
 Functions keeps finished executions for 90 days, so the list of reports needs no database. Step Functions also refuses
 to reuse an execution's name. Requests with the same ``Idempotency-Key`` therefore create only one report, even after
 that report has ended.
@@ -73,12 +73,12 @@ def start(
     """Starts the report that ``request`` describes, or finds the report that was started with the same ``key``.
 
     ``key`` is the request's Idempotency-Key, or None. ``requested_by`` is the name of the user who requested the
-    report. If two users send the same key, the report keeps the first user's name. Returns ``{"reportId", "kind",
+    report. If two users send the same key, the report keeps the name of the first user. Returns ``{"reportId", "kind",
     "status", "href"}``. Requests with the same key get the same response.
     """
     kind = request["kind"]
     report_id = f"{kind}-{key or f'{now:%Y%m%dT%H%M%S}-{secrets.token_hex(6)}'}"
-    # The execution's input does not contain `kind`, because each state machine makes only one kind of report.
+    # The execution input does not contain `kind`, because each state machine makes only one kind of report.
     options = {name: value for name, value in request.items() if name != "kind"}
     content = {**options, "requestedBy": requested_by, correlation.NAME: correlation.current()}
     try:
@@ -179,7 +179,7 @@ def newest(page: Page, *, sfn: Any, machines: Machines) -> dict[str, Any]:
     if kind is not None and kind not in KINDS:
         raise InvalidRequest([Problem("kind", f"must be one of {', '.join(KINDS)}")])
     before = timeline.read_token("reports", page.next)
-    # For a later page, all newer reports are read again, because Step Functions' own page tokens expire after a day.
+    # For a later page, all newer reports are read again, because page tokens from Step Functions expire after a day.
     # Reading all reports from 90 days takes only a few calls, because each call returns up to 1,000 reports.
     size = 1000 if page.next else page.limit + 1
     lists = [_by_start(_executions(each, machines[each], size, sfn)) for each in ([kind] if kind else KINDS)]

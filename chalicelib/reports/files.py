@@ -35,7 +35,8 @@ def write(s3: Any, bucket: str, key: str, chunks: Iterable[bytes], **headers: st
             number = len(stored) + 1
             answer = s3.upload_part(**upload, PartNumber=number, Body=part, ChecksumAlgorithm="CRC32")
             stored.append({"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": answer["ChecksumCRC32"]})
-            # This part is freed before the next part is built. Memory then holds only one part and botocore's copy.
+            # This part is freed before the next part is built. Memory then contains only one part and the copy that
+            # botocore makes.
             part = b""
             part = next(parts, b"")
         s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": stored})

@@ -46,7 +46,8 @@ BATCH_ROWS = 500
 # These columns contain numbers. All other columns contain text.
 NUMBERS = frozenset({"supplier_id", "bean_id", "quantity"})
 # Spreadsheets read a cell that starts with one of these characters as a formula. Some spreadsheets also accept the
-# full-width characters ＝＋－＠, which the pattern contains in UTF-8. A leading apostrophe marks a cell as text.
+# full-width characters ＝＋－＠. The pattern contains these characters in UTF-8. A leading apostrophe marks a cell as
+# text.
 FORMULA = re.compile(rb"[=+\-@\t\r\n']|\xef\xbc[\x9d\x8b\x8d\xa0]")
 # RFC 4180 requires quotation marks around a cell that contains one of these characters.
 QUOTED = re.compile(rb'[",\r\n]')
@@ -60,8 +61,8 @@ log = logger("inventory")
 def read_inventory(connection: Connection[Any], s3: Any, bucket: str, report_id: str, now: datetime) -> dict[str, Any]:
     """Writes the inventory to ``inventory/<report_id>/inventory.csv`` in S3, using constant memory.
 
-    Returns ``reportId``, ``csvKey``, ``rows`` and ``generatedAt``. Raises ``Unavailable`` if S3 fails, and PyMySQL's
-    errors if MySQL fails. After an error, the connection to MySQL cannot be reused.
+    Returns ``reportId``, ``csvKey``, ``rows`` and ``generatedAt``. Raises ``Unavailable`` if S3 fails, and a PyMySQL
+    error if MySQL fails. After an error, the connection to MySQL cannot be reused.
     """
     key = f"inventory/{report_id}/inventory.csv"
     rows = 0

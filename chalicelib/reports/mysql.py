@@ -3,7 +3,7 @@
 PyMySQL makes six calls per cell, and for a large result these calls take nearly all the time. This module uses PyMySQL
 only to connect, send the query and read the column definitions. The module reads the rows itself.
 
-Each row is a packet of MySQL's text protocol. A packet begins with three bytes for its length and one byte for a
+Each row is a packet in the MySQL text protocol. A packet begins with three bytes for its length and one byte for a
 sequence number. The length and the text of each cell follow, in the connection's character set. MySQL 8, Aurora and
 MariaDB use the same protocol.
 """
@@ -32,7 +32,7 @@ def read_cells(connection: Connection[Any], query: str, at_once: int) -> Generat
     """Yields lists of cells that contain only whole rows. All lists except the last contain at least ``at_once`` cells.
 
     NULL becomes ``b""``. The caller must close the generator after use. The connection cannot be reused after the
-    generator is closed or raises an error. Raises ``DatabaseRefused`` for a row of 16 MB, and PyMySQL's errors or
+    generator is closed or raises an error. Raises ``DatabaseRefused`` for a row of 16 MB. Raises a PyMySQL error or
     ``OSError`` if the connection or the query fails.
     """
     from pymysql.cursors import SSCursor

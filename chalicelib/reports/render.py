@@ -242,7 +242,7 @@ def _by_name(row: Row) -> tuple[bool, str, int]:
 def parse_price(text: str) -> Decimal | None:
     """Returns a price such as ``4.20``, ``$4.20``, ``12,50`` or ``1,234.50`` as a number, or None if it is unreadable.
 
-    Returns None for a negative price or a price in another currency, which would make the total wrong.
+    Returns None for negative prices and prices in other currencies, because they would make the total wrong.
     """
     match = PRICE.fullmatch(text.strip())
     return Decimal(f"{match[1].replace(',', '')}.{match[2] or 0}") if match else None

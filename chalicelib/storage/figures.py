@@ -14,7 +14,7 @@ LOOK_BACK = timedelta(days=4)
 # GetMetricData accepts at most this many metrics per call.
 METRICS_PER_CALL = 500
 
-# A _Metric is a bucket's name and one of the bucket's CloudWatch metrics.
+# A _Metric contains a bucket name and a CloudWatch metric of that bucket.
 _Metric = tuple[str, dict[str, Any]]
 
 
@@ -49,7 +49,7 @@ def read_figures(tallies: list[Tally], cloudwatch: Any, now: datetime, in_time: 
 
 
 def _size_metrics(cloudwatch: Any, names: Iterable[str]) -> list[_Metric]:
-    """Returns CloudWatch's metric for each storage type of each bucket in ``names``.
+    """Returns the CloudWatch metric for each storage type of each bucket in ``names``.
 
     Other buckets are ignored, because CloudWatch also lists deleted buckets.
     """

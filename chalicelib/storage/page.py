@@ -11,7 +11,7 @@ from chalicelib.notifications import counted
 from chalicelib.storage.measurement import Measurement
 from chalicelib.timeline import timestamp
 
-# The summary is part of the state machine's data, which Step Functions limits to 256 KB.
+# The state machine passes the summary between states, and Step Functions limits that data to 256 KB.
 SUMMARY_BUCKETS = 100
 SUMMARY_ERRORS = 100
 NOTICE_LINES = 10

@@ -1,6 +1,6 @@
 """Runs the steps of a storage report. Each step is one invocation of the Lambda function ``measure_buckets``.
 
-In the first step, a single function lists all buckets, which is enough for most accounts. After two minutes, the
+In the first step, a single function lists all buckets. For most accounts, one step is enough. After two minutes, the
 remaining work is divided into parts called shares. The state machine then invokes one function per share. Another
 function merges the results and divides the remaining work again for the next round. The report names buckets that could
 not be measured, with the reason.
@@ -32,7 +32,7 @@ TURN_SECONDS = 120
 # A report has at most this many rounds. In the last round, each function uses all its remaining time. Six rounds can
 # list three billion objects.
 ROUNDS = 6
-# A report's id can contain the same characters as an execution's name, except the slash, which would create folders in
+# A report id can contain the same characters as an execution name, except the slash. A slash would create folders in
 # S3.
 REPORT_ID = re.compile(r"[!-.0-~]{1,80}")
 
