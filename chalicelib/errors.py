@@ -105,13 +105,13 @@ class TokenRefused(CafeError):
 
 
 class Unavailable(CafeError):
-    """A service that the application uses is temporarily unavailable. State machines retry after this error."""
+    """A service that the application uses is temporarily unavailable. State machines retry this error."""
 
     STATUS_CODE = 503
 
 
 class DatabaseUnavailable(Unavailable):
-    """MySQL cannot be reached, or the connection broke. State machines retry after this error."""
+    """MySQL cannot be reached, or the connection broke. A state machine retries a state that fails with this error."""
 
 
 class DatabaseRefused(CafeError):

@@ -201,7 +201,7 @@ def _by_start(lines: Iterator[dict[str, Any]]) -> Iterator[tuple[str, dict[str, 
     """Yields each report with its sort key, sorted by start time, newest first.
 
     Step Functions sorts finished executions by end time, and running executions by start time. Each report waits until
-    the loop reaches a report that ended before the waiting report started. All following reports then started even
+    the loop reaches a report that ended before the waiting report started. All later reports in the list started even
     earlier. For a report that is still running, the start time is used instead of the end time.
     """
     waiting: list[tuple[str, dict[str, Any]]] = []
