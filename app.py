@@ -29,9 +29,9 @@ except MissingSettings as error:
     sys.exit(1)
 
 log = logger("app")
-# CloudWatch groups API metrics by the app's name, so the name includes the stage.
+# CloudWatch groups API metrics by the app name, so the name includes the stage.
 app = Chalice(app_name=f"cafe-{settings.cafe_stage}", configure_logs=False)
-# Replaces Chalice's own logger, which writes plain text.
+# This logger replaces the Chalice logger, because Chalice writes plain text.
 app.log = log
 
 CHALICELIB = Path(__file__).parent / "chalicelib"
@@ -59,7 +59,7 @@ def request() -> Request:
 
 
 def publisher() -> Callable[[Any], None]:
-    """Returns the function that publishes a notification to the stage's topic."""
+    """Returns the function that publishes a notification to the notifications topic."""
     from chalicelib import notifications
 
     return notifications.publisher(clients.aws("sns"), settings.topic_arn)
@@ -67,7 +67,7 @@ def publisher() -> Callable[[Any], None]:
 
 @app.middleware("all")
 def in_time(event: Any, get_response: Callable[[Any], Any]) -> Any:
-    """Limits AWS calls, so that every handler can finish before Lambda's time-out."""
+    """Limits the duration of AWS calls. Every handler can therefore finish before its Lambda time-out."""
     # ``Request.context`` is API Gateway's request context, not Lambda's context.
     context = event.lambda_context if isinstance(event, Request) else event.context
     with clients.time_limit(context.get_remaining_time_in_millis() / 1000 if context else 0):
@@ -398,7 +398,7 @@ def show_console() -> Response:
 
 @app.route("/console/{file}")
 def get_console_file(file: str) -> Response:
-    """Returns one of the files that the console's page loads."""
+    """Returns one of the files that the console page loads."""
     from chalicelib import console
 
     return console.file(request(), settings, file)

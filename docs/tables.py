@@ -26,7 +26,7 @@ from tests.template import load  # noqa: E402
 from tests.wiring.permissions import Permission, allowed, functions  # noqa: E402
 from tests.wiring.stage import rendered, resolve  # noqa: E402
 
-# openapi.json uses Python's names for path parameters, and the documents use the API's names.
+# openapi.json uses Python names for path parameters, and the documents use API names.
 PATH_NAMES = {"report_id": "reportId", "order_id": "orderID"}
 # The deploy determines the values of these parameters.
 SET_BY_THE_DEPLOY = ("Stage", "Local", "DbSecretArn", "DbAdminSecretArn", "DbInVpc", "S3PrefixList", "Zones")
@@ -169,7 +169,7 @@ def permissions_granted() -> list[Permission]:
 
 
 def one_permission(granted: list[Permission], role: str, action: str, end: str) -> Permission:
-    """Returns the role's permission for ``action`` whose resource ends with ``end``.
+    """Returns the permission of the role for ``action`` whose resource ends with ``end``.
 
     If ``end`` is ``*``, the resource must be exactly ``*``.
     """

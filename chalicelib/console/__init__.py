@@ -49,12 +49,12 @@ def file(request: Request, settings: Settings, name: str) -> Response:
 
 
 def _answer(request: Request, settings: Settings, text: str, content_type: str) -> Response:
-    """Returns a response with ``text``, or a 304 response if the browser's copy is current.
+    """Returns a response with ``text``, or a 304 response if the copy in the browser is current.
 
     The browser revalidates its copy of a file every time, so it never shows an outdated file after a deploy.
     """
     headers: dict[str, str | list[str]] = {
-        # A 304 response also needs a content type, because browsers store it and API Gateway's default is JSON.
+        # A 304 response also needs a content type, because browsers store it and the default in API Gateway is JSON.
         "Content-Type": content_type,
         "Content-Security-Policy": content_security_policy(settings),
         "X-Content-Type-Options": "nosniff",
@@ -72,7 +72,7 @@ def _answer(request: Request, settings: Settings, text: str, content_type: str) 
 
 
 def content_security_policy(settings: Settings) -> str:
-    """Returns a policy that allows only the page's own files, the API, the user pool and the uploads bucket."""
+    """Returns a policy that allows only the files of the page, the API, the user pool and the uploads bucket."""
     return "; ".join(
         [
             "default-src 'none'",

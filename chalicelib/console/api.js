@@ -108,7 +108,7 @@ function newKey() {
 }
 
 /**
- * Sends a form's content to the API with an Idempotency-Key.
+ * Sends the content of a form to the API with an Idempotency-Key.
  * If a response is lost, sending the same content again reuses its Idempotency-Key.
  * After a successful response, the next request gets a new Idempotency-Key.
  * The Idempotency-Key is saved under `name`, so it survives a page reload.

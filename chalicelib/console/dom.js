@@ -36,7 +36,7 @@ export const button = (text, work, kind = "usual") => h(`button.${kind}`, { type
 
 export const $ = (id) => document.getElementById(id);
 
-/** Returns the icon called `name`, which screen readers ignore. */
+/** Returns the icon called `name`. Screen readers ignore the icon. */
 export const icon = (name) => s("svg.icon", { "aria-hidden": "true" }, s("use", { href: `#icon-${name}` }));
 
 export const drawing = (name) => s("svg.drawing", { "aria-hidden": "true" }, s("use", { href: `#drawing-${name}` }));
@@ -57,7 +57,7 @@ export function announce(text) {
 
 /**
  * Updates the children of `parent` to match `items` and their order.
- * Existing elements are reused, which preserves the focus, the selection and expanded details.
+ * Existing elements are reused to preserve the focus, the selection and expanded details.
  * `make(item)` creates an element, and `update(element, item)` fills it.
  */
 export function keyed(parent, items, key, make, update = () => {}) {

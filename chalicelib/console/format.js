@@ -29,7 +29,7 @@ const relative = new Intl.RelativeTimeFormat(locale);
 let behind = 0;
 let compared = false;
 
-/** Compares the user's clock with the server's clock once, so that displayed ages are correct. */
+/** Compares the clocks of the user and the server once, so that displayed ages are correct. */
 export function serverTime(text) {
   const difference = Date.parse(text ?? "") - Date.now();
   if (compared || Number.isNaN(difference)) return;
@@ -37,7 +37,7 @@ export function serverTime(text) {
   if (Math.abs(difference) > 2 * MINUTE) behind = difference;
 }
 
-/** Returns the current time by the server's clock, as Unix time in milliseconds. */
+/** Returns the current server time, as Unix time in milliseconds. */
 export const now = () => Date.now() + behind;
 
 export const number = (value) => numbers.format(value);
@@ -113,7 +113,7 @@ export const inZone = (text) =>
     Number.isNaN(Date.parse(iso)) ? iso : short(new Date(iso)),
   );
 
-/** Returns a `<time>` element in the format `how`, which is `age`, `day`, `moment` or `short`. */
+/** Returns a `<time>` element in the format `how`: `age`, `day`, `moment` or `short`. */
 export function time(iso, how = "age") {
   const date = new Date(iso);
   const text = { age, day, moment, short }[how](date);

@@ -1,4 +1,4 @@
-/** Shows the Inbox tab, which lists notifications by day. The Today and Uploads tabs also use this module. */
+/** Shows the Inbox tab with notifications grouped by day. The Today and Uploads tabs also use this module. */
 import { get } from "./api.js";
 import { $, announce, h, icon, keyed, link } from "./dom.js";
 import { day, inZone, time } from "./format.js";
@@ -33,7 +33,7 @@ export async function notifications(parameters, signal) {
 
 const kindOf = (notification) => KINDS[notification.kind] ?? KINDS.other;
 
-/** Renders a notification's message. Each line becomes a paragraph, or a list item if it starts with a dash. */
+/** Renders the message of a notification. Each line becomes a paragraph, or a list item if it starts with a dash. */
 export function message({ message: text, facts = {} }) {
   const links = linksOf(facts);
   const parts = h("div.message");

@@ -28,7 +28,7 @@ export function failed(state, what, error, retry, stale = false) {
   );
 }
 
-/** Shows that only managers may see `what`, or that the user's permissions have changed. */
+/** Shows that only managers may see `what`, or that the permissions of the user have changed. */
 export function forbidden(state, what) {
   const { groups, isManager } = person() ?? { groups: [] };
   const isStaff = !isManager && groups.includes("staff");
@@ -64,7 +64,7 @@ export async function loaded({ state, what, isVisible, retry, signal }, load) {
  * Shows a list, newest first, that loads page by page and refreshes every few seconds.
  *
  * `load(parameters, signal)` returns `{items, next}`, and `refreshed(arrived)` is called with the new items.
- * `make(item, isNew)` creates an item's element in `list`, and `update(element, item)` fills it.
+ * `make(item, isNew)` creates the element of an item in `list`, and `update(element, item)` fills it.
  * A list with sections passes a function `show(items, make)` instead of `list` and `update`.
  * `older` is the button that loads older items.
  * `seconds` is the refresh interval, or a function that returns the refresh interval.

@@ -15,7 +15,7 @@ const HEIGHT = 48;
 const GAP = 26;
 const GAP_WITH_NAME = 42;
 // These are the margins of the frame around the states in a Parallel or Map state.
-// The top margin contains the frame's name.
+// The top margin contains the name of the frame.
 const FRAME = { side: 9, top: 24, bottom: 9 };
 const EDGE = 12;
 const BEND = 8;
@@ -33,7 +33,7 @@ const MARKS = { succeeded: "m-4 0 3 3 5-6", failed: "m-3-3 6 6m0-6-6 6", caught:
 const isReached = (state) => !["waiting", "skipped"].includes(state.status);
 const isFrame = (state) => state.kind === "parallel" || state.kind === "map";
 
-/** Returns a state's name as words, such as "Read inventory" for `ReadInventory`. */
+/** Returns the name of a state as words, such as "Read inventory" for `ReadInventory`. */
 const nameOf = ({ name }) =>
   name[0] + name.slice(1).replace(/([a-z])([A-Z])/g, (_, last, first) => `${last} ${first.toLowerCase()}`);
 
