@@ -22,7 +22,7 @@ ROUNDS = 15
 
 
 def measure(path: Path) -> None:
-    """Writes each function's ``[processor, waiting]`` seconds per event, and the sizes of the reports' CSV files."""
+    """Writes each function's ``[processor, waiting]`` seconds per event, and the size of each report's CSV file."""
     with whole_stack() as (stack, env):
         stage = json.loads((stack.project / ".chalice" / "config.json").read_text())["stages"][stack.stage]
         own = stage["lambda_functions"]["read_inventory"].get("environment_variables", {})

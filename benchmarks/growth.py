@@ -12,7 +12,8 @@ from benchmarks.page import ROOT
 from benchmarks.results import Measurement, Result
 
 PICTURE = ROOT / "docs" / "images" / "growth.svg"
-# Each tuple contains a panel's title, its benchmark, what its horizontal axis shows, and its vertical axis's unit.
+# Each tuple contains the title of a panel, its benchmark, the label of its horizontal axis and the unit of its vertical
+# axis.
 PANELS = (
     ("Inventory report: time", "inventory", "rows", "seconds"),
     ("Inventory report: peak memory", "inventory", "rows", "MB"),
@@ -44,7 +45,7 @@ def figure(measurements: Mapping[str, Measurement]) -> Figure:
 
 
 def curves(results: Iterable[Result], unit: str) -> dict[str, list[tuple[float, float]]]:
-    """Returns each curve's points, as pairs of the work's size and the measured value."""
+    """Returns the points of each curve, as pairs of the amount of work and the measured value."""
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for result in results:
         for point in result.points:

@@ -7,9 +7,9 @@ can write logs and traces. The property ``Statement`` adds permissions to the ro
 its trust policy.
 
 A resource's ``Alarms`` become CloudWatch alarms on its metrics. A resource of type ``Cafe::Dashboard`` becomes a
-CloudWatch dashboard that includes the functions' metrics. A state machine's ``DefinitionS3Location`` names a file in
-this folder, whose content becomes the definition. A saved CloudWatch Logs query covers every log group. The functions
-that use MySQL get the policy ``VpcAccess``.
+CloudWatch dashboard that includes the functions' metrics. A state machine's ``DefinitionS3Location`` names the file in
+this folder that contains the definition. A saved CloudWatch Logs query covers every log group. The functions that use
+MySQL get the policy ``VpcAccess``.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _function_with(logical_id: str) -> Function:
 
 
 def _role(function: Function, given: dict[str, Any]) -> dict[str, Any]:
-    """Returns a function's role, which can write logs and traces and has the permissions in the given statements."""
+    """Returns a role that allows a function to write logs and traces, and that has the given policy statements."""
     statements, assumed_by = given.pop("Statement", []), given.pop("AssumedBy", [])
     trust = _allow("sts:AssumeRole", Principal={"Service": "lambda.amazonaws.com"})
     common = [
@@ -181,8 +181,8 @@ def _policy(statements: list[Any]) -> dict[str, Any]:
 def text(document: dict[str, Any]) -> str:
     """Returns the YAML that CloudFormation receives, with each resource, parameter and output on one line.
 
-    The YAML is ASCII, because CloudFormation returns other characters as question marks. JSON is not suitable, because
-    botocore parses a template that begins with a brace, and the deploy compares templates as text.
+    The YAML is ASCII, because CloudFormation returns other characters as question marks. JSON is unsuitable because the
+    deploy compares templates as text, and botocore parses JSON templates into dictionaries.
     """
     lines = []
     for section, content in document.items():

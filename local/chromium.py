@@ -23,7 +23,7 @@ APPLICATIONS = (
 # The chromium package installs no fonts, and screenshots taken without fonts would contain no text.
 PACKAGES = ("chromium", "fonts-liberation")
 USE_OTHER_BROWSER = "To use an existing Chromium or Chrome, set CHROMIUM to its path."
-# The browser is started with these flags in addition to Playwright's own flags.
+# The browser starts with these flags in addition to Playwright's own flags.
 FLAGS = ("--disable-gpu", "--disable-quic")
 
 

@@ -15,7 +15,7 @@ from local.api import SECONDS as ANSWER_SECONDS
 from local.api import Api, Token, fetch
 from local.processes import StackError
 
-# A step may take ten times as long as on a busy machine with two processors.
+# This limit is ten times what a step takes on a busy machine with two processors.
 STEP_SECONDS = 300
 PAUSE_SECONDS = 0.05
 
@@ -116,7 +116,7 @@ def s3_of_a_person(env: Mapping[str, str]) -> Any:
 
 
 def succeeded(report: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the report if the report has succeeded, or None if the report is still running.
+    """Returns the report if it has succeeded, or None if it is still running.
 
     Raises ``StackError`` if the report failed.
     """

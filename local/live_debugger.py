@@ -32,8 +32,8 @@ def prepare(function: str) -> None:
     os.environ["_LAMBDA_TIMEOUT"] = str(SECONDS)
     settings = _settings()
     if settings.get("function") and function.endswith(f"-{settings['function']}"):
-        # debugpy reads this variable when imported, and applies breakpoints in the engineer's files to the running
-        # copies.
+        # debugpy reads this environment variable on import. Breakpoints in the checkout then apply to the running
+        # copies of the code.
         os.environ["PATHS_FROM_ECLIPSE_TO_PYTHON"] = json.dumps([[settings["root"], os.environ["LIVE_CODE"]]])
         os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
         import debugpy

@@ -29,7 +29,7 @@ LAST_LINES = 20
 NO_PAUSE = nullcontext()
 # This period covers all logs of the local cloud, because the logs are lost when the local cloud stops.
 WHOLE_TIME = timedelta(days=365)
-# These patterns match lines that Lambda adds to each invocation, and lines from the API's server and from botocore.
+# These patterns match the log lines that Lambda, the local API server and botocore add.
 FRAME = re.compile(r"(START|END) RequestId: ")
 REPORT = re.compile(r"REPORT RequestId: .*?\tDuration: ([0-9.]+) ms")
 NOISE = re.compile(r"127[.]0[.]0[.]1 - - \[|Found (endpoint|credentials) |Serving on |Restarting local dev server")
@@ -65,7 +65,7 @@ class Entry:
     milliseconds: float | None = None
 
     def shown(self) -> Iterator[str]:
-        """Yields the lines to print, which are a line for the record and the lines of its traceback."""
+        """Yields a line for the record, followed by the lines of its traceback."""
         record = self.line.record
         message, *more = str(record.get("message", "")).splitlines() or [""]
         # A traceback may be part of the message or a separate field.
@@ -103,7 +103,7 @@ def follow(
             try:
                 functions = invocations(new_events(client, prefix, recent), stack.stage)
             except EndpointConnectionError:
-                raise StackError("the stack has been stopped: start the stack with `make run`") from None
+                raise StackError("the local stack has been stopped: run `make run`") from None
             entries = sorted(filter(shown, [*functions, *_api_entries(stack, api)]))
             if first and shown.since:
                 oldest = f"{datetime.now(UTC) - shown.since:%Y-%m-%d %H:%M:%S}"
@@ -146,7 +146,10 @@ def invocations(events: Iterable[tuple[str, Event]], stage: str) -> Iterator[Ent
 
 
 def joined(name: str, texts: list[str], moment: str) -> Iterator[Line]:
-    """Yields a line for each JSON record. Other consecutive lines become one line with the previous record's time."""
+    """Yields a line for each JSON record.
+
+    Consecutive lines that are not JSON become one line with the time of the previous record.
+    """
     other: list[str] = []
     for text in [*texts, ""]:
         line = Line.of(name, text, moment)
@@ -171,7 +174,7 @@ def _failure(lines: list[str]) -> dict[str, Any]:
 
 
 def trace(stack: Stack, identifier: str, since: timedelta | None = None) -> bool:
-    """Prints the lines about one id, as ``infra/trace.py`` does for a stage on AWS, and returns whether any exist."""
+    """Prints the lines about one id, like ``infra/trace.py`` for a stage on AWS. Returns whether any lines exist."""
     from infra import trace
 
     client, prefix = _client(stack), f"/aws/lambda/cafe-{stack.stage}"
@@ -193,10 +196,10 @@ def trace(stack: Stack, identifier: str, since: timedelta | None = None) -> bool
 
 
 def _client(stack: Stack) -> Any:
-    # CAFE_AWS_PORT may have changed since the stack was started.
+    # CAFE_AWS_PORT may have changed since the stack was started, so the stack may use a different port.
     port = stack.cloud.process.port()
     if port is None:
-        raise StackError("the stack is not running: run `make run`")
+        raise StackError("the local stack is not running: run `make run`")
     return replace(stack.cloud, port=port).client("logs")
 
 

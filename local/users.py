@@ -17,7 +17,7 @@ from typing import Any
 from infra.files import write_private
 from local.processes import StackError
 
-# Maps each user's name to the user's group.
+# Maps each user name to the user's group.
 GROUPS = {"manager": "managers", "staff": "staff"}
 # Tokens are renewed this many seconds before they expire.
 EARLY_SECONDS = 300
@@ -37,7 +37,10 @@ class Users:
 
     @property
     def passwords(self) -> dict[str, str]:
-        """Returns the users' passwords, keyed by user name. The mapping is empty before the stack's first start."""
+        """Returns the password of each user, keyed by user name.
+
+        The mapping is empty before the stack's first start.
+        """
         return dict(self._read()["passwords"]) if self.file.exists() else {}
 
     def token(self, name: str = "manager") -> str:

@@ -128,7 +128,7 @@ def _tags(resource: Resource, clients: Clients) -> dict[str, str]:
 
 
 class PermissionsUnknown(Exception):
-    """Raised if IAM cannot simulate the caller's permissions. The message contains the reason."""
+    """Raised if IAM cannot simulate the caller's permissions. The error message gives the reason."""
 
 
 def missing_permissions(target: Target, clients: Clients, caller: CallerIdentity) -> list[str]:
@@ -188,7 +188,7 @@ def _identity_with_policies(caller: CallerIdentity) -> str:
 
 
 def _example(pattern: str, target: Target, caller: CallerIdentity) -> str:
-    """Returns an example of an ARN that matches a policy's resource pattern."""
+    """Returns a sample ARN that matches a resource pattern in a policy."""
     if pattern == "*" or not pattern.startswith("arn:"):
         return pattern
     start, partition, service, region, account, rest = pattern.split(":", 5)

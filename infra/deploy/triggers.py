@@ -1,4 +1,4 @@
-"""Describes an app's triggers, which are its routes, event sources and authorizers.
+"""Describes the triggers of an app: its routes, event sources and authorizers.
 
 If an edit does not change the triggers, ``infra/deploy/code.py`` deploys the edit without Chalice.
 """

@@ -44,7 +44,7 @@ def exception_names() -> None:
 
     _edit_worker('"error": str(e), "trace"', '"error": str(e), "type": type(e).__name__, "trace"')
 
-    # One thread handles both the worker's and the invocation's result, so a thread-local variable can pass the name on.
+    # One thread handles both results, so a thread-local variable can pass the exception's name on.
     latest = threading.local()
     invoke, execute = lambda_runtime.Worker.invoke, lambda_svc._execute_function_warm
 

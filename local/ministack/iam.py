@@ -1,4 +1,4 @@
-"""Patches for IAM, which correct the action and resource checked for each call, and the evaluation of policies."""
+"""Patches for IAM that correct the permissions checked for each call and the evaluation of policies."""
 
 import contextvars
 import json
