@@ -1,4 +1,4 @@
-"""Compares the functions' cold starts with the cold starts of the minimal functions in ``minimal.py``.
+"""Compares the cold starts of the functions with those of the minimal functions in ``minimal.py``.
 
 For a cold start, a new process imports the code and handles its first event. The project's code runs from the
 deployment package without compiled files, as on Lambda. The minimal functions are compiled in advance, like boto3 and
@@ -75,7 +75,7 @@ class Functions:
         aws = {name: value for name, value in self.env.items() if name.startswith("AWS_")}
         # Python must not write compiled files, because the folder with the code is read-only on Lambda.
         python = {"PYTHONPATH": str(self.package), "PYTHONDONTWRITEBYTECODE": "1"}
-        # The topic has no subscribers, because the subscribers' work is not part of a function's cold start.
+        # The topic has no subscribers, because their work is not part of a function's cold start.
         variables = {**stage["environment_variables"], **own, **aws, **python, "TOPIC_ARN": self.env["NOBODY"]}
         handler = "app" if (module, function) == ("app", "api_handler") else function
         done = subprocess.run(

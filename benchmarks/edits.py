@@ -130,7 +130,7 @@ class Triggers:
         raise AssertionError(f"{trigger}: no record of {event} after {GIVE_UP_SECONDS} s")
 
     def _records(self, function: str, event: str) -> list[str]:
-        """Returns the function's records that contain the event's name, oldest first."""
+        """Returns the function's log records that contain the event name, oldest first."""
         group = f"/aws/lambda/cafe-{self._env['CAFE_STAGE']}-{function}"
         since = int((time.time() - 10) * 1000)
         pages = self._aws["logs"].get_paginator("filter_log_events").paginate(logGroupName=group, startTime=since)

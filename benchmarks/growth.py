@@ -1,4 +1,4 @@
-"""Draws ``docs/images/growth.svg``, which shows how time and memory grow with the amount of work."""
+"""Draws ``docs/images/growth.svg``, a chart of how time and memory grow with the amount of work."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def figure(measurements: Mapping[str, Measurement]) -> Figure:
             axes.set_ylim(bottom=0)
         axes.grid(visible=True, alpha=0.3)
         if points_of:
-            # The legend is below the panel, so that it hides no points.
+            # The legend is below the panel so that it hides no points.
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False)
     return drawn
 

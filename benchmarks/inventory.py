@@ -2,8 +2,8 @@
 
 The plain function holds the whole inventory in memory. The plain function uses PyMySQL's default cursor and
 ``fetchall``, one ``csv.writer`` and one ``render`` of the same template. A loop computes the totals, a sort finds the
-lowest stock, and one ``put_object`` call writes each file. The project's report consists of two functions, and the
-second function reads the CSV file that the first function wrote.
+lowest stock, and one ``put_object`` call writes each file. In the project, two functions create the report. The second
+function reads the CSV file that the first function wrote.
 """
 
 from __future__ import annotations

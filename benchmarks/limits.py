@@ -175,7 +175,7 @@ def _count(cursor: Any) -> int:
 
 
 class Memory:
-    """Watches the functions' worker processes, and records each function's peak memory."""
+    """Watches the worker processes of the functions, and records the peak memory of each function."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = str(folder.resolve())

@@ -1,11 +1,11 @@
 """``python -m benchmarks.money`` prints what the system's work costs on AWS, compared with a plain design.
 
 The plain design has the same parts, but each request, message, PutItem, invocation and notification contains one order.
-The plain design keeps a report's rows in the state machine's state, and lists every S3 object each day. For one order,
-the functions of the plain design take as long and log as much as the system's functions. The plain design has no traces
-and no metrics.
+The plain design keeps the rows of a report in the state machine's data, and lists every S3 object each day. For one
+order, the functions of the plain design take as long and log as much as the system's functions. The plain design has no
+traces and no metrics.
 
-The costs depend only on ``prices.json``, ``durations.json`` and the functions' memory, so every run prints the same
+The costs depend only on ``prices.json``, ``durations.json`` and the configured memory, so every run prints the same
 costs. ``python -m benchmarks.money measure`` measures the durations in ``durations.json`` again on a separate stack.
 """
 
@@ -171,7 +171,7 @@ def reports(bill: Bill, count: int, rows: int, csv_bytes: int, *, in_state: bool
 def storage(bill: Bill, buckets: int, objects: int, *, listed: bool) -> None:
     """Adds the costs of daily storage reports for a month.
 
-    The reports list all objects if ``listed`` is true. Otherwise, they read the daily metrics from CloudWatch.
+    The reports list all objects if ``listed`` is true, and otherwise read the daily metrics from CloudWatch.
     """
     bill.enter(DAYS * states("storage_report"))
     if listed:

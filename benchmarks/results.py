@@ -1,4 +1,4 @@
-"""Reads and writes the benchmarks' results, which are recorded in ``results.json``."""
+"""Reads and writes the benchmark results recorded in ``results.json``."""
 
 from __future__ import annotations
 

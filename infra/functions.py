@@ -1,6 +1,6 @@
 """Lists the functions in ``app.py`` and their settings.
 
-The functions' roles, log groups and alarms are generated from this list. After a change, run ``python -m
+The roles, log groups and alarms of the functions are generated from this list. After a change, run ``python -m
 infra.functions`` to update ``.chalice/config.json``. ``infra/template.py`` generates each function's CloudFormation
 resources, and ``infra/deploy/`` applies the settings that Chalice does not support. The deployment package does not
 contain this module, so ``chalicelib`` must not import it. ``tests/wiring/test_functions.py`` compares this list with
@@ -142,7 +142,10 @@ def sources(*triggers: Trigger) -> dict[str, str]:
 
 
 def chalice_settings() -> dict[str, Any]:
-    """Returns the functions' settings for Chalice's configuration. Chalice applies the app-wide settings to the API."""
+    """Returns the settings of the functions for Chalice's configuration.
+
+    Chalice applies the app-wide settings to the API.
+    """
     api = BY_NAME["api_handler"]
     functions: dict[str, dict[str, int]] = {}
     for function in FUNCTIONS:

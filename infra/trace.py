@@ -65,7 +65,7 @@ class Line:
         return cls(_utc(str(record.get("timestamp") or moment)), source, text, record)
 
 
-# Returns the log lines that contain an id that matches the given regular expression.
+# Returns the log lines with an id that matches the given regular expression.
 Ask = Callable[[str], list[Line]]
 
 
@@ -92,7 +92,7 @@ def follow(ask: Ask, identifier: str) -> list[Line]:
     related.pop(identifier, None)
     if related:
         found += ask(pattern(list(related)[:RELATED]))
-    # The access log contains only API Gateway's request id, which differs from the X-Request-Id that a client sends.
+    # The access log contains only the request id from API Gateway, not the X-Request-Id that a client sends.
     gateways = {str(line.record["requestId"]) for line in found if line.record.get("requestId")}
     if left := sorted(gateways - related.keys() - {identifier}):
         found += ask(pattern(left[:RELATED]))

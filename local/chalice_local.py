@@ -1,4 +1,4 @@
-"""Provides the command and the AWS profile for ``chalice local``, which serves the REST API on this machine."""
+"""Provides the command and the AWS profile for ``chalice local``, the server of the REST API on this machine."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ FLAGS = ("--disable-gpu", "--disable-quic")
 
 
 def find(environment: Mapping[str, str] = os.environ) -> Path | None:
-    """Returns the path of the browser that CHROMIUM names, or else of an installed browser.
+    """Returns the path of the browser in CHROMIUM, or of an installed browser if CHROMIUM is not set.
 
     Returns None if no browser is installed. Raises ``StackError`` if CHROMIUM names a program that does not exist.
     """

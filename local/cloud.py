@@ -138,7 +138,7 @@ class Cloud:
         return self.process.runs(self._fingerprint) and self._answers()
 
     def start(self, key: str = "") -> None:
-        """Starts MiniStack, and restores the state that was saved under ``key``, if any."""
+        """Starts MiniStack. Restores the state saved under ``key``, if that state exists."""
         key_file, state = self._saved / "key", self._temporary / "state"
         shutil.rmtree(self._temporary, ignore_errors=True)
         self._deployer_file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Provides the local stack's MySQL, which is a private MariaDB server or the server that CAFE_DB_HOST names."""
+"""Provides the MySQL server of the local stack: a private MariaDB server or the server that CAFE_DB_HOST names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the main job of ``make run``, which exercises all five flows of the system through public interfaces."""
+"""Runs the main job of ``make run``, which uses all five flows of the system through public interfaces."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def main(env: Mapping[str, str], token: Token, sign_in: str) -> None:
         return [each for each in api.notifications() if order_id in each["facts"].get("orderIDs", ())]
 
     [upload] = wait(f"upload {key}", lambda: notifications("key", key))
-    # The reports start after the import, so that they include the imported rows.
+    # The reports start after the import so that they include the imported rows.
     reports = {kind: api.post("/create_report", {"kind": kind})["href"] for kind in ("inventory", "storage")}
     wait(f"{len(placed)} orders stored", lambda: all(api.find(f"/orders/{each}") for each in placed))
     announcements = wait("orders announced", lambda: announcements_of(f"demo-{run}"))

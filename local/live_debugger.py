@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(os.environ.get("LIVE_FOLDER", ""))
-# This file contains the terminal's port, the function that a debugger can attach to, and the debugger's port.
+# This file contains the port of the terminal, the function that a debugger can attach to, and the debugger's port.
 SETTINGS = FOLDER / "debugger.json"
 # A function may run for a day, because the time spent at a breakpoint counts toward its time limit.
 SECONDS = 24 * 3600

@@ -59,7 +59,7 @@ class Filter:
 
 @dataclass(frozen=True, order=True)
 class Entry:
-    """A log record. An invocation's last record also contains the invocation's duration."""
+    """A log record. The last log record of an invocation also contains its duration."""
 
     line: Line
     milliseconds: float | None = None
@@ -129,7 +129,7 @@ def _api_entries(stack: Stack, api: TextIO) -> Iterator[Entry]:
 
 
 def invocations(events: Iterable[tuple[str, Event]], stage: str) -> Iterator[Entry]:
-    """Yields the functions' log entries. ``events`` contains pairs of a log group and an event."""
+    """Yields the log entries of the functions. ``events`` contains pairs of a log group and an event."""
     streams: dict[tuple[str, str], list[Event]] = {}
     for group, event in events:
         streams.setdefault((group, event[1]), []).append(event)
@@ -184,7 +184,7 @@ def trace(stack: Stack, identifier: str, since: timedelta | None = None) -> bool
 
     def ask(ids: str) -> list[trace.Line]:
         pattern = re.compile(f"[^A-Za-z0-9_-]({ids})[^A-Za-z0-9_-]")
-        # The log also contains the request lines of `chalice local`, which are not records.
+        # The log also contains the request lines of `chalice local`. These lines are not log records.
         records = (line for line in stack.api.log.read_text(errors="replace").splitlines() if line.startswith("{"))
         return ask_functions(ids) + [trace.Line.of("API", line) for line in records if pattern.search(line)]
 
@@ -204,7 +204,7 @@ def _client(stack: Stack) -> Any:
 
 
 def new_events(client: Any, prefix: str, recent: dict[str, Counter[Event]]) -> list[tuple[str, Event]]:
-    """Returns the functions' new log events in chronological order, as pairs of a log group and an event.
+    """Returns the new log events of the functions in chronological order, as pairs of a log group and an event.
 
     ``recent`` maps each log group to the latest events that were already returned. Each call of the function updates
     ``recent``.

@@ -32,8 +32,8 @@ class Process:
     ``<folder>/<name>.log``.
 
     The operating system reuses process ids, so the JSON file also records the process's start time. If the process with
-    this id has a different start time, the recorded process has ended. An unrelated process
-    with a reused id is never signaled.
+    this id has a different start time, the recorded process has ended. An unrelated process with a reused id is never
+    signaled.
     """
 
     name: str
@@ -224,7 +224,7 @@ def require_free_port(port: int, variable: str) -> None:
 
 
 def _start_time(pid: int) -> str:
-    """Returns the process's start time in the system's own format, or an empty string if the process has ended."""
+    """Returns the start time of the process in the system's own format, or an empty string if the process has ended."""
     stat = Path(f"/proc/{pid}/stat")
     if stat.parent.parent.joinpath("self").exists():
         try:

@@ -284,7 +284,7 @@ class Stack:
         self.api.wait(self._api_answers, ANSWER_SECONDS)
 
     def _api_variables(self) -> dict[str, str]:
-        """Returns the API's environment variables, which make the API use its IAM role."""
+        """Returns environment variables for the API, so that it uses its IAM role."""
         configuration = self.folder / "aws" / "config"
         configuration.parent.mkdir(exist_ok=True)
         role_arn = json.loads(self._outputs_file.read_text())["API_ROLE_ARN"]

@@ -1,7 +1,7 @@
 """Provides the local stack's users and their tokens to all programs that call the API.
 
-The command ``cafe-token`` from ``.local/env`` prints a token. This module has few imports, so that ``cafe-token``
-starts fast.
+The command ``cafe-token`` from ``.local/env`` prints a token. This module has few imports so that ``cafe-token`` starts
+fast.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EARLY_SECONDS = 300
 
 
 class Users:
-    """Reads and writes a stack's users. ``file`` contains the users' passwords and the sign-in address."""
+    """Reads and writes a stack's users. ``file`` contains the password of each user and the sign-in address."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -86,7 +86,7 @@ def _sign_in(endpoint: str, client_id: str, name: str, password: str) -> tuple[s
 def main() -> None:
     """Runs ``cafe-token [NAME]``. NAME defaults to ``manager``.
 
-    The wrapper script passes the path of the users' file before NAME.
+    The wrapper script passes the path of the users file before NAME.
     """
     file, *names = sys.argv[1:]
     try:

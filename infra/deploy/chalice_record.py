@@ -86,7 +86,7 @@ def mappings(
 
 
 def rebuild(target: Target, outputs: Mapping[str, str], clients: Clients) -> Record:
-    """Returns the stage's existing resources in the format of Chalice's record."""
+    """Returns the existing resources of the stage in the format of Chalice's record."""
     found = functions(target, clients)
     arns = {configuration["FunctionArn"]: name for name, configuration in found.items()}
     record: Record = [

@@ -93,7 +93,7 @@ def _zones(ec2: Any) -> list[str]:
 
 
 def _s3(ec2: Any) -> str:
-    """Returns the id of S3's prefix list in this region, for security group rules."""
+    """Returns the id of the S3 prefix list in this region, for security group rules."""
     name = f"com.amazonaws.{ec2.meta.region_name}.s3"
     [prefixes] = ec2.describe_managed_prefix_lists(Filters=[{"Name": "prefix-list-name", "Values": [name]}])[
         "PrefixLists"
@@ -110,7 +110,7 @@ def own_location(target: Target, clients: Clients) -> MysqlLocation:
 
 
 def migrate_first(target: Target, config: Mapping[str, Any], package: Path, clients: Clients, say: Say) -> bool:
-    """Updates and invokes ``migrate``, so that the tables are ready before the other functions get new code.
+    """Updates and invokes ``migrate`` so that the tables are ready before the other functions get new code.
 
     Returns whether ``migrate`` ran. ``migrate`` does not run if it is not deployed yet or still uses another database.
     """

@@ -55,11 +55,14 @@ def caller_identity(clients: Clients) -> CallerIdentity:
 
 
 def run(target: Target, clients: Clients, caller: CallerIdentity, check_permissions: bool, say: Say) -> None:
-    """Raises ``DeployError`` if permissions are missing or names are in use. Warns about low account limits."""
+    """Raises ``DeployError`` if permissions are missing or resource names are already in use.
+
+    Warns about low account limits.
+    """
     try:
         if check_permissions and (missing := missing_permissions(target, clients, caller)):
             raise DeployError(
-                "these permissions of infra/deployer-policy.json are missing:\n"
+                "the caller lacks these permissions from infra/deployer-policy.json:\n"
                 + "\n".join(sorted(set(missing)))
                 + "\nIf IAM's simulation is wrong, use UNCHECKED=1 (--unchecked) to deploy without this check"
             )

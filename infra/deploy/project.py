@@ -54,13 +54,13 @@ def require_runtime() -> None:
 
 
 def tracked_config() -> dict[str, Any]:
-    """Returns the content of ``.chalice/config.json``, which all stages share."""
+    """Returns the content of ``.chalice/config.json`` that all stages share."""
     config: dict[str, Any] = json.loads((REPOSITORY / ".chalice" / "config.json").read_text())
     return config
 
 
 def api_stage() -> str:
-    """Returns the name of the API Gateway stage, which is the same in every REST API."""
+    """Returns the name of the API Gateway stage. All REST APIs use the same name."""
     return str(tracked_config()["api_gateway_stage"])
 
 
@@ -110,7 +110,7 @@ def build(config: dict[str, Any]) -> str:
 
 
 def architecture(config: dict[str, Any]) -> str:
-    """Returns the functions' processor architecture, such as ``arm64``, from the configuration."""
+    """Returns the processor architecture of the functions, such as ``arm64``, from the configuration."""
     [stage] = config["stages"].values()
     return str({"lambda_architecture": DEFAULT_LAMBDA_ARCHITECTURE, **config, **stage}["lambda_architecture"])
 
@@ -153,7 +153,7 @@ def record_file(project: Path, stage: str) -> Path:
 
 
 def installed_here() -> Path:
-    """Returns a folder with the functions' requirements, installed for this machine and Python version.
+    """Returns a folder with the requirements of the functions, installed for this machine and Python version.
 
     Installs missing requirements.
     """
@@ -245,7 +245,7 @@ def _plain(name: str) -> str:
 
 
 def _remove_compiled_files() -> None:
-    """Removes compiled Python files, which would change the package's digest on every run."""
+    """Removes compiled Python files, because they would change the digest of the package on every run."""
     for folder in (REPOSITORY / "chalicelib").rglob("__pycache__"):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -272,7 +272,7 @@ def package_sizes(package: Path) -> list[tuple[str, int]]:
 
 
 def unpack(package: Path, requirements: str, config: dict[str, Any], project: Path) -> None:
-    """Creates a project from a package and its configuration, so that Chalice deploys the same package again."""
+    """Creates a project from a package and its configuration so that Chalice deploys the same package again."""
     folder = project / ".chalice"
     (folder / "deployments").mkdir(parents=True)
     with zipfile.ZipFile(package) as file:

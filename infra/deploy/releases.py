@@ -136,5 +136,5 @@ class Releases:
 
 
 def template_key(body: str) -> str:
-    """Returns a template's key in the bucket, which depends on the template's content."""
+    """Returns the key of a template in the bucket. The key depends on the content of the template."""
     return f"templates/{hashlib.sha256(body.encode()).hexdigest()[:32]}.yaml"

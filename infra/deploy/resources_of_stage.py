@@ -165,7 +165,7 @@ def declared_resources(target: Target, account: str) -> set[Resource]:
 
 
 def database_resources(target: Target, account: str) -> set[Resource]:
-    """Returns the stack of the stage's own database, and the resources that the stack's template names."""
+    """Returns the stack of the stage's own database, and the resources that are named in the stack's template."""
     stack = Resource("AWS::CloudFormation::Stack", target.stack("database"))
     return {stack, *declared_in(TEMPLATES["database"], target.stage, account)}
 

@@ -1,4 +1,4 @@
-"""Runs the smoke test, which checks that the API responds and that every event-driven function runs.
+"""Runs the smoke test: the API must respond, and every event-driven function must run.
 
 The test reads from the API as a temporary user and invokes the functions with empty events. The test stores no data and
 sends no messages.
@@ -69,7 +69,7 @@ def _as_a_manager(outputs: Mapping[str, str], clients: Clients) -> list[str]:
     """Requests every list from the API as a temporary user in the group ``managers``, and returns the problems."""
     cognito, pool = clients("cognito-idp"), {"UserPoolId": outputs["USER_POOL_ID"], "Username": USER}
     password = new_password()
-    # The user may still exist after an interrupted smoke test.
+    # An interrupted smoke test may have left the temporary user behind.
     with suppress(cognito.exceptions.UsernameExistsException):
         cognito.admin_create_user(**pool, MessageAction="SUPPRESS")
     try:

@@ -266,7 +266,7 @@ def _wait_for_change_set(cfn: Any, name: str, arn: str) -> dict[str, Any]:
 
 
 def wait(cfn: Any, name: str, say: Say) -> dict[str, Any] | None:
-    """Waits for a stack's change to end. Returns the stack, or None if the stack was deleted."""
+    """Waits for a stack change to end. Returns the stack, or None if the stack was deleted."""
     began = reported = time.monotonic()
     pause = 0.1
     while (stack := find(cfn, name)) and stack["StackStatus"].endswith("_IN_PROGRESS"):

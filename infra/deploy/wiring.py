@@ -56,7 +56,7 @@ def redrive_policy(outputs: Mapping[str, str]) -> dict[str, str]:
 
 
 def cors(target: Target, outputs: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Returns CORS rules for the uploads bucket that allow uploads only from the console."""
+    """Returns CORS rules that allow uploads to the bucket only from the console."""
     url = urlsplit(outputs["REST_API_URL"])
     origins = sorted({f"{url.scheme}://{url.netloc}", *target.origins})
     return [{"AllowedMethods": ["POST"], "AllowedOrigins": origins, "MaxAgeSeconds": HOURS}]

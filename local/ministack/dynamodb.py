@@ -1,4 +1,4 @@
-"""Patches for DynamoDB and its tables' streams."""
+"""Patches for DynamoDB tables and streams."""
 
 import threading
 import time

@@ -14,7 +14,7 @@ from pathlib import Path
 
 VERSION = "1.5.33"
 HERE = Path(__file__).parent
-# `local/cloud.py` installs packages into this folder that MiniStack needs but functions must not import.
+# This folder contains packages that MiniStack needs but functions must not import.
 PRIVATE_FOLDER = "own"
 
 Patch = Callable[[], None]
@@ -24,8 +24,8 @@ def signed_tokens() -> None:
     """AWS signs a user pool's tokens with RSA and publishes the public keys.
 
     Without the package `cryptography`, MiniStack gives tokens invalid signatures. The authorizer of the project's API
-    verifies the signatures. `cryptography` is in a separate folder, so that functions cannot import it without
-    packaging it.
+    verifies the signatures. `cryptography` is in a separate folder so that functions cannot import it without packaging
+    it.
     """
     sys.path.append(str(Path(sys.prefix) / PRIVATE_FOLDER))
 

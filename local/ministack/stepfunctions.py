@@ -10,8 +10,8 @@ from typing import Any
 def repeated_starts() -> None:
     """AWS returns the running execution if StartExecution is called again with the same name and input.
 
-    MiniStack returns the error ExecutionAlreadyExists, which AWS returns only if the execution has ended or its input
-    differs. The API names a report's execution after the request's Idempotency-Key, so that a repeated request returns
+    MiniStack returns the error ExecutionAlreadyExists. AWS returns this error only if the execution has ended or its
+    input differs. The API names a report's execution after the Idempotency-Key header, so a repeated request returns
     the same report.
     """
     from ministack.services import stepfunctions

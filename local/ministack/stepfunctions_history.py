@@ -12,7 +12,7 @@ def execution_history() -> None:
 
     On AWS, every event also contains the previous event's id, and no event follows the end of an execution.
 
-    For states inside a Parallel or Map state, MiniStack records only task attempts, without the states' names.
+    For states inside a Parallel or Map state, MiniStack records only task attempts, without the names of the states.
     On MiniStack, events do not contain the id of the previous event, and running states add events after StopExecution.
     The project's console draws an execution from the events in its history.
     """
