@@ -1,4 +1,4 @@
-/** Shows the Uploads tab, which sends CSV files to S3 and shows the result of each import. */
+/** Shows the Uploads tab, where users send CSV files to S3 and see the result of each import. */
 import { ApiError, post } from "./api.js";
 import { $, announce, button, h, icon, keyed } from "./dom.js";
 import { reportAnswer, reportLost, untilConnected } from "./connection.js";
@@ -10,7 +10,7 @@ import { Poll } from "./poll.js";
 const SECONDS = 15;
 const SECONDS_WATCHED = 2;
 const LONG = 60_000;
-// If the API can be reached but the bucket cannot, sending a file is attempted this many times.
+// If the bucket cannot be reached but the API can, the page tries this many times to send a file.
 const TRIES = 5;
 
 const EXAMPLE = `supplier_name,type,product_name,price,description,quantity
@@ -22,7 +22,7 @@ $("upload-example").href = `data:text/csv;charset=utf-8,${encodeURIComponent(EXA
 // --- Sending ---------------------------------------------------------------------------------------------------------
 
 // Holds the uploads, newest first, as `{ id, file, step, sent, key, problem, canRetry, notification, since }`.
-// An upload's `step` is asking, sending, waiting, done or failed.
+// The `step` of an upload is asking, sending, waiting, done or failed.
 let sendings = [];
 let lastId = 0;
 let queue = Promise.resolve();
@@ -89,7 +89,7 @@ async function send(sending) {
 /** Requests a signed upload form. Repeating this request is safe, because an unused form has no effect. */
 const signed = (file) => post("uploads", { filename: file.name, size: file.size }, { again: true });
 
-/** Sends the file with XMLHttpRequest, which reports progress. Throws a TypeError if S3 does not respond. */
+/** Sends the file with XMLHttpRequest to track the progress. Throws a TypeError if S3 does not respond. */
 function transfer(sending, { url, fields }) {
   const body = new FormData();
   for (const [name, value] of Object.entries(fields)) body.append(name, value);

@@ -83,7 +83,7 @@ def order_form(view: Locator) -> Locator:
 
 
 def field_label(label: str, number: int) -> str:
-    """Returns the label of a form field for the item with this number. The labels of the first item have no number."""
+    """Returns a form field's label for the order item with this number. The labels of the first item have no number."""
     return f"{label} {number}" if number > 1 else label
 
 
@@ -131,7 +131,7 @@ def choose(console: Console, *files: Any) -> None:
 
 
 def upload(console: Console, name: str) -> Locator:
-    """Returns a file's entry in the page's list of uploads."""
+    """Returns the entry for a file in the list of uploads."""
     return console.page.get_by_role("region", name="Your uploads").get_by_role("listitem").filter(has_text=name)
 
 

@@ -108,7 +108,7 @@ def test_an_upload_continues_after_the_connection_was_lost(visit: Visit, manager
     name = f"{new_id('lost')}.csv"
     console = visit(manager, "#uploads")
     console.expect_complaint("ERR_FAILED")
-    # The file upload is the page's only request to the uploads bucket.
+    # The file upload must be the only request to the uploads bucket.
     console.page.route(f"**/{system.env['UPLOADS_BUCKET']}*", drop, times=1)
     choose(console, a_file(name, beans(name)))
     expect(upload(console, name)).to_contain_text("2 rows imported")

@@ -1,4 +1,4 @@
-"""Tests the Uploads tab. A file is chosen or dropped, and the page shows the result of its import line by line."""
+"""Tests the Uploads tab. The tests choose or drop a file, and the page shows the import result line by line."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_file_that_s3_refuses_can_be_sent_again(visit: Visit, manager: Person,
     name = f"{new_id('late')}.csv"
     console = visit(manager, "#uploads")
     console.expect_complaint("status of 403")
-    # The file upload is the page's only request to the uploads bucket.
+    # The file upload must be the only request to the uploads bucket.
     bucket = f"**/{system.env['UPLOADS_BUCKET']}*"
     refusal = "<Error><Code>AccessDenied</Code><Message>Policy expired</Message></Error>"
     console.page.route(bucket, lambda route: route.fulfill(status=403, body=refusal), times=1)

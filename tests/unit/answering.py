@@ -1,4 +1,4 @@
-"""Encodes MySQL's response to a query as packets of the wire protocol."""
+"""Encodes the MySQL response to a query as packets of the wire protocol."""
 
 from __future__ import annotations
 
