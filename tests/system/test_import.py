@@ -4,6 +4,7 @@ import io
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from chalicelib.errors import DatabaseRefused, Unavailable
 from chalicelib.notifications import Notification
 from chalicelib.settings import Database
 from chalicelib.uploads import receiving
+from chalicelib.uploads.jobs import Jobs
+from chalicelib.uploads.records import Records
 from tests.system.events import Event, s3_event
 from tests.system.inventory import HEADER
 from tests.system.system import LOOSE_TABLES
@@ -23,6 +26,26 @@ BUCKET = "uploads"
 KEY = "inventory/may.csv"
 
 
+class MemoryRecords(Records):
+    """Keeps the records of uploads in memory instead of DynamoDB. ``tests/unit/test_upload_records.py`` tests the table."""
+
+    def __init__(self) -> None:
+        self.items: dict[str, dict[str, Any]] = {}
+
+    def _update(self, identifier: str, now: datetime, allowed: Any = None, **values: Any) -> bool:
+        stored = self.items.get(identifier, {})
+        if allowed is not None and stored.get("status") not in allowed:
+            return False
+        self.items[identifier] = {"uploadId": identifier, "rowsRead": 0, **stored, **values}
+        return True
+
+    def progress(self, identifier: str, rows: int) -> None:
+        self.items[identifier]["rowsRead"] = rows
+
+    def get(self, identifier: str) -> dict[str, Any]:
+        return self.items[identifier]
+
+
 class Cafe:
     """The uploads flow with a real database, files in memory, and a list of published notifications."""
 
@@ -30,6 +53,7 @@ class Cafe:
         self.database = database
         self.files: dict[str, bytes] = {}
         self.published: list[Notification] = []
+        self.records = MemoryRecords()
         self.lock_seconds = 50
         self._uploads = 0
 
@@ -44,6 +68,9 @@ class Cafe:
         """Returns a file in the format of an S3 response."""
         return {"Body": io.BytesIO(self.files[given["Key"]])}
 
+    def put_object(self, **given: Any) -> None:
+        self.files[given["Key"]] = given["Body"]
+
     @contextmanager
     def connect(self) -> Iterator[Any]:
         with clients.mysql(self.database) as connection, connection.cursor() as cursor:
@@ -51,8 +78,10 @@ class Cafe:
             yield connection
 
     def receive(self, *records: Event, publish: Callable[[Notification], None] | None = None) -> None:
-        collaborators: dict[str, Any] = {"s3": self, "connect": self.connect, "bucket": "uploads"}
-        receiving.receive({"Records": [*records]}, publish=publish or self.published.append, **collaborators)
+        receiving.receive({"Records": [*records]}, self.jobs(publish or self.published.append))
+
+    def jobs(self, publish: Callable[[Notification], None]) -> Jobs:
+        return Jobs(self, self.connect, publish, self.records, "uploads", "reports", lambda: datetime.now(UTC))
 
     def query(self, statement: str, *arguments: Any) -> list[tuple[Any, ...]]:
         with self.connect() as connection, connection.cursor() as cursor:

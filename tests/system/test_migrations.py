@@ -224,7 +224,7 @@ def functions(system: System, empty_database: Database) -> Iterator[Database]:
 def test_the_functions_user_has_permissions_only_on_its_own_database(system: System, functions: Database) -> None:
     grants = " ".join(row[0] for row in system.sql(f"SHOW GRANTS FOR '{functions.user}'@'%%'"))
     name = functions.name.replace("_", "\\_")
-    assert f"GRANT SELECT, INSERT, UPDATE, CREATE TEMPORARY TABLES ON `{name}`.*" in grants
+    assert f"GRANT SELECT, INSERT, UPDATE, DELETE, CREATE TEMPORARY TABLES ON `{name}`.*" in grants
     assert grants.count("GRANT") == 2
     assert "GRANT USAGE ON *.*" in grants
 
