@@ -120,7 +120,7 @@ class Load:
 
     @property
     def most_notifications(self) -> float:
-        """Returns the number of notifications if every shard's batches are as small as possible."""
+        """Returns the number of notifications, assuming that the batches of every shard are as small as possible."""
         return min(self.orders, self.partitions / seconds("announce_orders", 1))
 
     @property

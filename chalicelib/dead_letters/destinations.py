@@ -64,7 +64,8 @@ class Execution:
 
 @dataclass(frozen=True)
 class StreamPart:
-    """Redrives a dead letter by announcing the new orders from part of the orders table's stream."""
+    """Redrives a dead letter that names a range of records in the orders table's stream, by announcing the orders in
+    that range."""
 
     stream: str
     shard: str

@@ -72,7 +72,7 @@ class System:
     # --- the API
 
     def sent_by(self, name: str | None) -> System:
-        """Returns the same system with the token of another user, or without a token."""
+        """Returns a client for the same system that sends another user's token, or no token."""
         other = copy(self)
         other._sender = name
         return other

@@ -1,4 +1,4 @@
-"""Tests how the overview of today computes each figure, and how it shows an incomplete count."""
+"""Tests how ``GET /today`` computes each figure and marks an incomplete count."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta

@@ -59,7 +59,7 @@ def test_a_new_stage_gets_its_stack_and_the_outputs_become_variables(said: list[
         {"ParameterKey": "Stage", "ParameterValue": "test"},
         {"ParameterKey": "Local", "ParameterValue": "false"},
     ]
-    # A template in a bucket may be larger than a template in the request.
+    # CloudFormation accepts larger templates from S3 than in the request.
     assert cfn.given["TemplateURL"] == f"https://bucket/{len(BODY)}"
     assert "TemplateBody" not in cfn.given
     # The new stack imports tables and buckets that an earlier stack left behind.
