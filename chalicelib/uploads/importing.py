@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from chalicelib.errors import DatabaseRefused
 from chalicelib.notifications import Notification, Publish
-from chalicelib.uploads.rows import BadRow, Row, quoted
+from chalicelib.uploads.matching import BAD_ROWS_NAMED, match_beans, match_suppliers
+from chalicelib.uploads.names import quoted
+from chalicelib.uploads.rows import BadRow, Row
 
 if TYPE_CHECKING:
     from pymysql.cursors import Cursor
 
 ROWS_AT_ONCE = 1_000
-BAD_ROWS_NAMED = 20
 
 CREATE_STAGING = """
     CREATE TEMPORARY TABLE upload_rows (
@@ -81,13 +82,24 @@ INSERT_BEANS = """
 
 @dataclass
 class Imported:
-    """The result of an import, with row counts and the first bad rows."""
+    """The result of an import, with row counts and the first bad rows. ``staged`` is the number of good rows."""
 
+    staged: int = 0
     new: int = 0
     updated: int = 0
     unchanged: int = 0
     bad: int = 0
     bad_rows: list[BadRow] = field(default_factory=list)
+
+    def name_bad(self, count: int, rows: list[BadRow]) -> None:
+        """Counts further bad rows, of which ``rows`` are the first."""
+        self.bad += count
+        self.bad_rows = sorted([*self.bad_rows, *rows])[:BAD_ROWS_NAMED]
+
+    def leave_out(self, count: int, rows: list[BadRow]) -> None:
+        """Counts staged rows that are bad and were removed."""
+        self.staged -= count
+        self.name_bad(count, rows)
 
     @property
     def good(self) -> int:
@@ -103,6 +115,21 @@ def import_rows(cursor: Cursor, parsed: Iterable[Row | BadRow]) -> Imported:
 
     If several rows describe the same bean, only the last row is imported.
     """
+    imported = stage(cursor, parsed)
+    imported.leave_out(*match_suppliers(cursor))
+    cursor.execute(LOCK_SUPPLIERS)
+    cursor.execute(MISSING_SUPPLIER)
+    if missing := cursor.fetchone():
+        raise DatabaseRefused(f"the suppliers table treats {quoted(missing[0])} as another spelling of a stored name")
+    imported.leave_out(*match_beans(cursor))
+    imported.updated = cursor.execute(UPDATE_BEANS)
+    imported.new = cursor.execute(INSERT_BEANS)
+    imported.unchanged = imported.staged - imported.new - imported.updated
+    return imported
+
+
+def stage(cursor: Cursor, parsed: Iterable[Row | BadRow]) -> Imported:
+    """Inserts the good rows into the new temporary table ``upload_rows``, and counts the others."""
     imported = Imported()
     batch: list[Row] = []
     good = 0
@@ -121,20 +148,11 @@ def import_rows(cursor: Cursor, parsed: Iterable[Row | BadRow]) -> Imported:
     cursor.executemany(STAGE_ROWS, batch)
 
     cursor.execute("SELECT COUNT(*) FROM upload_rows")
-    (staged,) = cursor.fetchone() or (0,)
+    (imported.staged,) = cursor.fetchone() or (0,)
     cursor.execute(REPEATED_ROWS, (BAD_ROWS_NAMED,))
     reason = "line {:,} has the same bean and replaces this row".format
     repeated = [BadRow(line, reason(later)) for line, later in cursor.fetchall()]
-    imported.bad += good - staged
-    imported.bad_rows = sorted([*imported.bad_rows, *repeated])[:BAD_ROWS_NAMED]
-
-    cursor.execute(LOCK_SUPPLIERS)
-    cursor.execute(MISSING_SUPPLIER)
-    if missing := cursor.fetchone():
-        raise DatabaseRefused(f"the suppliers table treats {quoted(missing[0])} as another spelling of a stored name")
-    imported.updated = cursor.execute(UPDATE_BEANS)
-    imported.new = cursor.execute(INSERT_BEANS)
-    imported.unchanged = staged - imported.new - imported.updated
+    imported.name_bad(good - imported.staged, repeated)
     return imported
 
 

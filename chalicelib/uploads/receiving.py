@@ -19,9 +19,11 @@ from chalicelib import correlation, metrics
 from chalicelib.errors import CafeError, aws_errors
 from chalicelib.logs import logger
 from chalicelib.notifications import Notification, Publish, counted, one_line
+from chalicelib.uploads.detection import Column, NotImported
 from chalicelib.uploads.importing import Imported, Ledger, import_rows
 from chalicelib.uploads.links import FILE_BYTES
-from chalicelib.uploads.rows import NotImported, read_rows
+from chalicelib.uploads.names import quoted
+from chalicelib.uploads.rows import COLUMNS_SHOWN, read_rows
 
 if TYPE_CHECKING:
     from pymysql.connections import Connection
@@ -139,15 +141,18 @@ def _import_once(upload: Upload, connection: Connection[Any], *, s3: Any, publis
 def _import_file(cursor: Cursor, upload: Upload, s3: Any, bucket: str) -> tuple[Imported, Notification]:
     try:
         with closing(_open(upload, s3, bucket)) as body:
-            imported = import_rows(cursor, read_rows(_chunks(body)))
+            reading = read_rows(_chunks(body))
+            imported = import_rows(cursor, reading)
     except NotImported as error:
         log.warning("inventory not imported", extra={"key": upload.key, "reason": str(error)})
         details = f"Nothing was imported: {error}."
-        return Imported(), _notification(upload, "not imported", details, {"outcome": "notImported"})
-    log.info("inventory imported", extra={"key": upload.key, **imported.counts})
+        seen = {"looksLike": error.looks_like, "cells": [*error.cells]} if error.looks_like else {}
+        return Imported(), _notification(upload, "not imported", details, {"outcome": "notImported", **seen})
+    facts = {**imported.counts, **reading.facts}
+    log.info("inventory imported", extra={"key": upload.key, **facts})
     outcome = f"{counted(imported.good, 'row')} imported, {imported.bad:,} bad"
-    facts = {"outcome": "imported", **imported.counts}
-    return imported, _notification(upload, outcome, _details(imported), facts)
+    details = _details(imported, reading.unused_columns)
+    return imported, _notification(upload, outcome, details, {"outcome": "imported", **facts})
 
 
 def _open(upload: Upload, s3: Any, bucket: str) -> Any:
@@ -190,11 +195,15 @@ def _notification(upload: Upload, outcome: str, details: str, facts: dict[str, A
     )
 
 
-def _details(imported: Imported) -> str:
+def _details(imported: Imported, unused: list[Column]) -> str:
     lines = [
         f"{counted(imported.good, 'row')} imported: {imported.new:,} new, {imported.updated:,} updated, "
         f"{imported.unchanged:,} unchanged."
     ]
+    if unused:
+        names = [quoted(name) if name else f"column {position:,} without a name" for position, name in unused]
+        more = f" and {len(unused) - COLUMNS_SHOWN:,} more" if len(unused) > COLUMNS_SHOWN else ""
+        lines.append(f"Columns that were not used: {', '.join(names[:COLUMNS_SHOWN])}{more}.")
     if imported.bad:
         lines.append(f"{counted(imported.bad, 'row')} left out:")
         lines += [f"- line {line:,}: {reason}" for line, reason in imported.bad_rows]
