@@ -49,6 +49,7 @@ NUMBERS = frozenset({"supplier_id", "bean_id", "quantity"})
 # full-width characters ＝＋－＠. The pattern contains these characters in UTF-8. A leading apostrophe marks a cell as
 # text.
 FORMULA = re.compile(rb"[=+\-@\t\r\n']|\xef\xbc[\x9d\x8b\x8d\xa0]")
+NEUTRALISED = re.compile("'[=+\\-@\t\r\n'＝＋－＠]")
 # RFC 4180 requires quotation marks around a cell that contains one of these characters.
 QUOTED = re.compile(rb'[",\r\n]')
 # This pattern finds formulas in the joined cells of a column. A zero byte precedes each cell. A zero byte inside a cell
@@ -123,5 +124,5 @@ def neutralise(cell: bytes) -> bytes:
 
 
 def restore(cell: str) -> str:
-    """Undoes ``neutralise``."""
-    return cell.removeprefix("'")
+    """Undoes ``neutralise``. Keeps an apostrophe that ``neutralise`` did not add."""
+    return cell[1:] if NEUTRALISED.match(cell) else cell

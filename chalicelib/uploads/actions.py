@@ -48,7 +48,7 @@ def parse(body: Any, *names: str) -> str | None:
 def show(upload_id: str, page: Page, records: Records, s3: Any, bucket: str) -> dict[str, Any]:
     """Returns ``{"upload", "changes", "next"}`` with a page of the changes that a preview found."""
     stored = records.get(upload_id)
-    changes, token = comparing.shown(stored.get("result", {}).get("folder"), page, s3, bucket)
+    changes, token = comparing.shown(stored, page, s3, bucket)
     return {"upload": shown(stored), "changes": changes, "next": token}
 
 

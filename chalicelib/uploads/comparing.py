@@ -5,15 +5,12 @@ A page is an object with up to ``PAGE`` changes in JSON. The API reads the pages
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import count, groupby
 from typing import TYPE_CHECKING, Any
-
-from botocore.exceptions import ClientError
 
 from chalicelib.errors import InvalidRequest, Problem, aws_errors
 from chalicelib.rest import Page
@@ -103,21 +100,19 @@ class Pages:
             self._write(kind)
 
     def close(self) -> None:
-        """Writes the last pages."""
-        for kind, rest in self._open.items():
-            if rest:
-                self._write(kind)
+        """Writes the last page of each kind, which has fewer than ``PAGE`` changes and may be empty."""
+        for kind in KINDS:
+            self._write(kind)
 
     def _write(self, kind: str) -> None:
-        number = (self.counts[kind] - 1) // PAGE
+        page, self._open[kind] = self._open[kind], []
         with aws_errors():
             self.s3.put_object(
                 Bucket=self.bucket,
-                Key=page_key(self.folder, kind, number),
-                Body=json.dumps(self._open[kind], ensure_ascii=False).encode(),
+                Key=page_key(self.folder, kind, (self.counts[kind] - len(page)) // PAGE),
+                Body=json.dumps(page, ensure_ascii=False).encode(),
                 ContentType="application/json",
             )
-        self._open[kind] = []
 
 
 def page_key(folder: str, kind: str, number: int) -> str:
@@ -125,54 +120,33 @@ def page_key(folder: str, kind: str, number: int) -> str:
 
 
 def read_page(folder: str, kind: str, number: int, s3: Any, bucket: str) -> list[Change]:
-    """Returns a page, which is empty after the last page."""
-    try:
-        with aws_errors():
-            body = s3.get_object(Bucket=bucket, Key=page_key(folder, kind, number))["Body"].read()
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "NoSuchKey":
-            raise
-        return []
+    with aws_errors():
+        body = s3.get_object(Bucket=bucket, Key=page_key(folder, kind, number))["Body"].read()
     page: list[Change] = json.loads(body)
     return page
 
 
-def shown(folder: str | None, page: Page, s3: Any, bucket: str) -> tuple[list[Change], str | None]:
+def shown(stored: Mapping[str, Any], page: Page, s3: Any, bucket: str) -> tuple[list[Change], str | None]:
     """Returns the changes that a request asks for, and the token of the next page or None.
 
     A token is the number of the first change to show. Raises ``InvalidRequest`` if a parameter is invalid.
     """
     kind, token = page.filters.get("change"), page.next or "0"
-    if kind is None or folder is None:
-        return [], None
-    problems = [] if kind in KINDS else [Problem("change", f"must be one of {', '.join(KINDS)}")]
+    problems = [] if kind in (*KINDS, None) else [Problem("change", f"must be one of {', '.join(KINDS)}")]
     if not (token.isascii() and token.isdigit() and len(token) < 8):
         problems.append(
             Problem("next", "is not a `next` value from this list; leave it out to start with the first page")
         )
     if problems:
         raise InvalidRequest(problems)
-    number, offset = divmod(int(token), PAGE)
-    found = read_page(folder, kind, number, s3, bucket)[offset:]
-    # One more change than requested shows whether another page follows.
-    if len(found) <= page.limit and offset + len(found) == PAGE:
-        found += read_page(folder, kind, number + 1, s3, bucket)
-    more = str(int(token) + page.limit) if len(found) > page.limit else None
-    return found[: page.limit], more
-
-
-class Digest:
-    """A digest of the stock that a preview shows. An import with another digest would do something else."""
-
-    def __init__(self) -> None:
-        self._digest = hashlib.sha256()
-
-    def add(self, change: Change) -> Change:
-        self._digest.update(json.dumps([change["line"], change.get("before")]).encode())
-        return change
-
-    def __str__(self) -> str:
-        return self._digest.hexdigest()
+    result, start = stored.get("result", {}), int(token)
+    total = result.get("pages", {}).get(kind, 0)
+    end = min(start + page.limit, total)
+    changes: list[Change] = []
+    for number in range(start // PAGE, -(-end // PAGE)):
+        changes += read_page(result["folder"], str(kind), number, s3, bucket)
+    offset = start % PAGE
+    return changes[offset : offset + end - start] if end > start else [], str(end) if end < total else None
 
 
 def differences(folder: str, present: Iterator[Change], s3: Any, bucket: str) -> list[Change]:
@@ -182,10 +156,11 @@ def differences(folder: str, present: Iterator[Change], s3: Any, bucket: str) ->
     """
 
     def previewed(kind: str) -> Iterator[Change]:
-        number = 0
-        while page := read_page(folder, kind, number, s3, bucket):
+        for number in count():
+            page = read_page(folder, kind, number, s3, bucket)
             yield from page
-            number += 1
+            if len(page) < PAGE:
+                return
 
     then = (("then", each) for each in heapq.merge(*map(previewed, ("changed", "new")), key=_line))
     now = (("now", each) for each in present)

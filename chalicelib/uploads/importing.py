@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Any
 from chalicelib.errors import DatabaseRefused
 from chalicelib.notifications import Notification, Publish
 from chalicelib.uploads import undoing
-from chalicelib.uploads.rows import ROWS, BadRow, Row, quoted
+from chalicelib.uploads.matching import BAD_ROWS_NAMED, match_beans, match_suppliers
+from chalicelib.uploads.names import quoted
+from chalicelib.uploads.rows import ROWS, BadRow, Row
 
 if TYPE_CHECKING:
     from pymysql.cursors import Cursor
 
+ReportBad = Callable[[BadRow], None]
+
 ROWS_AT_ONCE = 1_000
-BAD_ROWS_NAMED = 20
 
 CREATE_STAGING = """
     CREATE TEMPORARY TABLE upload_rows (
@@ -103,34 +106,61 @@ class Imported:
 
 @dataclass
 class Staged:
-    """The rows of a file in the temporary table: their number, the number of bad rows, and the first bad rows."""
+    """The rows of a file in the temporary table: their number, the number of bad rows, and the first bad rows.
+
+    The ids are the highest ids before the import, by which the rows that it adds are recognized.
+    """
 
     rows: int = 0
     bad: int = 0
     bad_rows: list[BadRow] = field(default_factory=list)
+    last_supplier: int = 0
+    last_bean: int = 0
 
-    def refuse(self, row: BadRow, report: Callable[[BadRow], None] | None) -> None:
-        self.bad += 1
-        insort(self.bad_rows, row)
-        del self.bad_rows[BAD_ROWS_NAMED:]
-        if report:
-            report(row)
+    def refuse(self, count: int, rows: Iterable[BadRow], report: ReportBad | None) -> None:
+        """Counts bad rows, of which ``rows`` are the first."""
+        self.bad += count
+        for row in rows:
+            insort(self.bad_rows, row)
+            del self.bad_rows[BAD_ROWS_NAMED:]
+            if report:
+                report(row)
+
+    def leave_out(self, removed: tuple[int, list[BadRow]], report: ReportBad | None) -> None:
+        """Counts staged rows that are bad and were removed."""
+        self.rows -= removed[0]
+        self.refuse(*removed, report)
 
 
-def stage_rows(
-    cursor: Cursor, parsed: Iterable[Row | BadRow], report_bad: Callable[[BadRow], None] | None = None
-) -> Staged:
-    """Writes the good rows into the temporary table. If rows describe the same bean, only the last one counts.
+def stage(cursor: Cursor, parsed: Iterable[Row | BadRow], *, lock: bool, report_bad: ReportBad | None = None) -> Staged:
+    """Inserts the good rows into the new temporary table ``upload_rows``, with the names of the stored beans.
 
-    ``report_bad`` is called with each bad row.
+    If several rows describe the same bean, only the last row counts. ``lock`` creates missing suppliers and locks all
+    suppliers of the file. ``report_bad`` is called with each bad row.
     """
+    staged = _stage_rows(cursor, parsed, report_bad)
+    staged.leave_out(match_suppliers(cursor), report_bad)
+    if lock:
+        staged.last_supplier = undoing.last_id(cursor, "suppliers")
+        cursor.execute(LOCK_SUPPLIERS)
+        cursor.execute(MISSING_SUPPLIER)
+        if missing := cursor.fetchone():
+            name = quoted(missing[0])
+            raise DatabaseRefused(f"the suppliers table treats {name} as another spelling of a stored name")
+        # The locks keep other imports from adding beans of these suppliers, so higher ids belong to this import.
+        staged.last_bean = undoing.last_id(cursor, "beans")
+    staged.leave_out(match_beans(cursor), report_bad)
+    return staged
+
+
+def _stage_rows(cursor: Cursor, parsed: Iterable[Row | BadRow], report_bad: ReportBad | None) -> Staged:
     staged = Staged()
     batch: list[Row] = []
     good = 0
     cursor.execute(CREATE_STAGING)
     for row in parsed:
         if isinstance(row, BadRow):
-            staged.refuse(row, report_bad)
+            staged.refuse(1, [row], report_bad)
             continue
         good += 1
         batch.append(row)
@@ -142,38 +172,25 @@ def stage_rows(
     cursor.execute("SELECT COUNT(*) FROM upload_rows")
     (staged.rows,) = cursor.fetchone() or (0,)
     cursor.execute(REPEATED_ROWS, (ROWS if report_bad else BAD_ROWS_NAMED,))
-    for line, later in cursor:
-        staged.refuse(BadRow(line, f"line {later:,} has the same bean and replaces this row"), report_bad)
-    staged.bad += good - staged.rows - cursor.rowcount
+    reason = "line {:,} has the same bean and replaces this row".format
+    staged.refuse(good - staged.rows, (BadRow(line, reason(later)) for line, later in cursor), report_bad)
     return staged
 
 
 def import_staged(cursor: Cursor, staged: Staged, upload_id: str) -> Imported:
     """Merges the staged rows into the inventory, and records the changes for an undo."""
     imported = Imported(bad=staged.bad, bad_rows=staged.bad_rows)
-    last_supplier = undoing.last_id(cursor, "suppliers")
-    lock_suppliers(cursor)
-    # The locks keep other imports from adding beans of these suppliers, so later ids belong to this import.
-    last_bean = undoing.last_id(cursor, "beans")
     recorded = undoing.record_updates(cursor, upload_id)
     imported.updated = cursor.execute(UPDATE_BEANS)
     imported.new = cursor.execute(INSERT_BEANS)
     imported.unchanged = staged.rows - imported.new - imported.updated
     imported.undoable = recorded + imported.new <= undoing.UNDOABLE_CHANGES
     if imported.undoable:
-        undoing.record_inserts(cursor, upload_id, last_supplier, last_bean)
+        undoing.record_inserts(cursor, upload_id, staged.last_supplier, staged.last_bean)
     else:
         undoing.forget(cursor, upload_id)
     undoing.expire(cursor)
     return imported
-
-
-def lock_suppliers(cursor: Cursor) -> None:
-    """Creates missing suppliers and locks the file's suppliers. Raises ``DatabaseRefused`` if one cannot be created."""
-    cursor.execute(LOCK_SUPPLIERS)
-    cursor.execute(MISSING_SUPPLIER)
-    if missing := cursor.fetchone():
-        raise DatabaseRefused(f"the suppliers table treats {quoted(missing[0])} as another spelling of a stored name")
 
 
 class Ledger:

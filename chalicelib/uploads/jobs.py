@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,10 @@ from chalicelib.logs import logger
 from chalicelib.notifications import Notification, Publish
 from chalicelib.timeline import timestamp
 from chalicelib.uploads import comparing, outcomes, undoing
-from chalicelib.uploads.importing import Imported, Ledger, Staged, import_staged, lock_suppliers, stage_rows
-from chalicelib.uploads.records import NO_RESULT, Records, Status
-from chalicelib.uploads.rows import BadRow, NotImported, Row, read_rows
+from chalicelib.uploads.detection import NotImported
+from chalicelib.uploads.importing import Imported, Ledger, Staged, import_staged, stage
+from chalicelib.uploads.records import Records, Status
+from chalicelib.uploads.rows import BadRow, Reading, Row, read_rows
 from chalicelib.uploads.upload import Overwritten, Upload, chunks, open_file
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 PROGRESS_ROWS = 25_000
 
 log = logger("uploads")
+
+Stage = Callable[["Cursor", Upload], tuple[Staged, Reading]]
 
 
 class Outdated(CafeError):
@@ -56,23 +59,22 @@ class Jobs:
     def import_file(self, upload: Upload) -> None:
         """Imports a file that was put under ``inventory/``."""
         self.records.arrive(upload.id, upload.to_record(), Status.IMPORTING, self.now())
-        self._finish(upload, self._import_once(upload, self._staged))
+        self._finish(upload, self._import_once(upload, self._stage))
 
     def apply(self, upload: Upload) -> None:
         """Imports a previewed file, unless the stock has changed since the preview."""
         stored = self.records.get(upload.id)
         folder = stored["result"]["folder"]
 
-        def staged_as_previewed(cursor: Cursor, upload: Upload) -> Staged:
-            staged = self._staged(cursor, upload, stored["result"]["encoding"])
-            lock_suppliers(cursor)
+        def stage_as_previewed(cursor: Cursor, upload: Upload) -> tuple[Staged, Reading]:
+            staged, reading = self._stage(cursor, replace(upload, encoding=stored["result"]["readAs"]))
             present = comparing.changes(cursor, lock=True)
             if found := comparing.differences(folder, present, self.s3, self.reports_bucket):
                 raise Outdated(found)
-            return staged
+            return staged, reading
 
         try:
-            notification = self._import_once(upload, staged_as_previewed)
+            notification = self._import_once(upload, stage_as_previewed)
         except Outdated as error:
             result = {**stored["result"], "reason": str(error), "differences": error.differences}
             self.records.change(upload.id, {Status.IMPORTING}, Status.OUTDATED, self.now(), result=result)
@@ -84,13 +86,14 @@ class Jobs:
         self.records.arrive(upload.id, upload.to_record(), Status.PREVIEWING, self.now())
         folder = f"uploads/{upload.id}/{self.now():%Y%m%dT%H%M%S%f}"
         pages = comparing.Pages(self.s3, self.reports_bucket, folder)
-        result: dict[str, Any] = {"folder": folder, "encoding": upload.encoding}
+        result: dict[str, Any] = {"folder": folder, "readAs": upload.encoding}
         try:
             with self.connect() as connection:
                 result |= self._compare(connection, upload, pages)
             status = Status.PREVIEWED
         except (NotImported, Overwritten) as error:
-            status, result["reason"] = Status.REFUSED, str(error)
+            status = Status.REFUSED
+            result |= outcomes.result(outcomes.refusal(error))
         self.records.change(upload.id, {Status.PREVIEWING}, status, self.now(), result=result)
         log.info("upload previewed", extra={"key": upload.key, "status": status, **pages.counts})
 
@@ -101,7 +104,7 @@ class Jobs:
             pages.add({"change": "bad", **row._asdict()})
 
         with connection.cursor() as cursor:
-            staged = self._staged(cursor, upload, upload.encoding, bad)
+            staged, reading = self._stage(cursor, upload, lock=False, report_bad=bad)
         # This cursor does not hold all rows in memory.
         with connection.cursor(SSCursor) as cursor:
             for change in comparing.changes(cursor):
@@ -111,16 +114,15 @@ class Jobs:
         pages.close()
         counts = pages.counts
         changed = counts["new"] + counts["changed"]
-        return {
-            "counts": {
-                "new": counts["new"],
-                "updated": counts["changed"],
-                "unchanged": staged.rows - changed,
-                "bad": staged.bad,
-                "notMentioned": counts["notMentioned"],
-            },
-            "undoable": changed <= undoing.UNDOABLE_CHANGES,
+        compared = {
+            "new": counts["new"],
+            "updated": counts["changed"],
+            "unchanged": staged.rows - changed,
+            "bad": staged.bad,
+            "notMentioned": counts["notMentioned"],
         }
+        undoable = changed <= undoing.UNDOABLE_CHANGES
+        return {"pages": counts, **outcomes.result({**reading.facts, "counts": compared, "undoable": undoable})}
 
     def undo(self, upload: Upload) -> None:
         """Restores the beans that an import changed, unless someone has changed them since."""
@@ -139,7 +141,7 @@ class Jobs:
         result = {**stored["result"], "undoable": False, "undoableUntil": None}
         self.records.change(upload.id, {Status.UNDOING}, Status.UNDONE, self.now(), undo=undo, result=result)
 
-    def _import_once(self, upload: Upload, stage: Callable[[Cursor, Upload], Staged]) -> Notification | None:
+    def _import_once(self, upload: Upload, stage: Stage) -> Notification | None:
         """Imports a file unless its event is known. Returns the notification of the object's last event."""
         imported = Imported()
         with self.connect() as connection, connection.cursor() as cursor:
@@ -165,31 +167,27 @@ class Jobs:
             connection.commit()
         return ledger.notification
 
-    def _import(
-        self, cursor: Cursor, upload: Upload, stage: Callable[[Cursor, Upload], Staged]
-    ) -> tuple[Imported, Notification]:
+    def _import(self, cursor: Cursor, upload: Upload, stage: Stage) -> tuple[Imported, Notification]:
         try:
-            imported = import_staged(cursor, stage(cursor, upload), upload.id)
+            staged, reading = stage(cursor, upload)
         except NotImported as error:
             log.warning("inventory not imported", extra={"key": upload.key, "reason": str(error)})
-            return Imported(), outcomes.refused(upload, str(error))
-        log.info("inventory imported", extra={"key": upload.key, **imported.counts})
+            return Imported(), outcomes.refused(upload, error)
+        imported = import_staged(cursor, staged, upload.id)
+        log.info("inventory imported", extra={"key": upload.key, **imported.counts, **reading.facts})
         until = timestamp(self.now() + timedelta(days=undoing.UNDOABLE_DAYS))
-        return imported, outcomes.imported(upload, imported, until)
+        return imported, outcomes.imported(upload, imported, reading, until)
 
-    def _staged(
-        self,
-        cursor: Cursor,
-        upload: Upload,
-        encoding: str | None = None,
-        report_bad: Callable[[BadRow], None] | None = None,
-    ) -> Staged:
+    def _stage(
+        self, cursor: Cursor, upload: Upload, *, lock: bool = True, report_bad: Callable[[BadRow], None] | None = None
+    ) -> tuple[Staged, Reading]:
         with closing(open_file(upload, self.s3, self.uploads_bucket)) as body:
-            return stage_rows(cursor, self._counted(upload, read_rows(chunks(body))), report_bad)
+            reading = read_rows(chunks(body), upload.encoding)
+            return stage(cursor, self._with_progress(upload, reading), lock=lock, report_bad=report_bad), reading
 
-    def _counted(self, upload: Upload, parsed: Iterable[Row | BadRow]) -> Iterator[Row | BadRow]:
+    def _with_progress(self, upload: Upload, reading: Iterable[Row | BadRow]) -> Iterator[Row | BadRow]:
         """Yields the rows, and records the progress."""
-        for count, row in enumerate(parsed, 1):
+        for count, row in enumerate(reading, 1):
             yield row
             if count % PROGRESS_ROWS == 0:
                 # An import does not fail only because its progress cannot be shown.
@@ -202,6 +200,6 @@ class Jobs:
         if facts.get("uploadId") != upload.id:
             facts = {"outcome": "notImported", "reason": "a newer file with the same key was imported instead"}
         status = Status.IMPORTED if facts["outcome"] == "imported" else Status.REFUSED
-        result = {name: facts[name] for name in NO_RESULT if name in facts}
+        result = self.records.get(upload.id).get("result", {}) | outcomes.result(facts)
         begun = {Status.IMPORTING, Status.IMPORTED, Status.REFUSED}
         self.records.change(upload.id, begun, status, self.now(), result=result)

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import humanize
 
+from chalicelib.errors import CafeError
 from chalicelib.notifications import Notification, counted
+from chalicelib.uploads.detection import Column, NotImported
 from chalicelib.uploads.importing import Imported
+from chalicelib.uploads.names import quoted
+from chalicelib.uploads.rows import COLUMNS_SHOWN, Reading
 from chalicelib.uploads.undoing import UNDOABLE_CHANGES, Undone
 from chalicelib.uploads.upload import Upload
 
-RESULT = ("counts", "reason", "undoable", "undoableUntil", "encoding", "delimiter", "unusedColumns")
+
+def result(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the part of a notification's facts that the uploads table stores, in the format of the API."""
+    columns = facts.get("unusedColumns", [])
+    return {
+        **{name: facts[name] for name in ("counts", "reason", "undoable", "undoableUntil") if name in facts},
+        **{name: facts[name] for name in ("encoding", "delimiter") if name in facts},
+        "unusedColumns": [column["name"] or f"column {column['position']} without a name" for column in columns],
+        "looksLike": "windows-1252" if facts.get("looksLike") == "cp1252" else None,
+        "samples": facts.get("cells", []),
+    }
 
 
 def received(upload: Upload) -> Notification:
@@ -19,22 +34,31 @@ def received(upload: Upload) -> Notification:
     return _notification(upload, "received", details, {"outcome": "received"})
 
 
-def refused(upload: Upload, reason: str) -> Notification:
-    facts = {"outcome": "notImported", "uploadId": upload.id, "reason": reason}
-    return _notification(upload, "not imported", f"Nothing was imported: {reason}.", facts)
+def refusal(error: CafeError) -> dict[str, Any]:
+    """Returns the facts of a file that was not imported."""
+    seen: dict[str, Any] = {}
+    if isinstance(error, NotImported) and error.looks_like:
+        seen = {"looksLike": error.looks_like, "cells": [*error.cells]}
+    return {"outcome": "notImported", "reason": str(error), **seen}
 
 
-def imported(upload: Upload, result: Imported, undoable_until: str) -> Notification:
+def refused(upload: Upload, error: NotImported) -> Notification:
+    facts = {"uploadId": upload.id, **refusal(error)}
+    return _notification(upload, "not imported", f"Nothing was imported: {error}.", facts)
+
+
+def imported(upload: Upload, result: Imported, reading: Reading, undoable_until: str) -> Notification:
     outcome = f"{counted(result.good, 'row')} imported, {result.bad:,} bad"
     facts = {
         "outcome": "imported",
         "uploadId": upload.id,
         **result.counts,
+        **reading.facts,
         "counts": {**result.counts, "notMentioned": None},
         "undoable": result.undoable,
         "undoableUntil": undoable_until if result.undoable else None,
     }
-    return _notification(upload, outcome, _details(result), facts)
+    return _notification(upload, outcome, _details(result, reading.unused_columns), facts)
 
 
 def undone(upload: Upload, result: Undone) -> Notification:
@@ -63,11 +87,15 @@ def _notification(upload: Upload, outcome: str, details: str, facts: dict[str, A
     )
 
 
-def _details(imported: Imported) -> str:
+def _details(imported: Imported, unused: list[Column]) -> str:
     lines = [
         f"{counted(imported.good, 'row')} imported: {imported.new:,} new, {imported.updated:,} updated, "
         f"{imported.unchanged:,} unchanged."
     ]
+    if unused:
+        names = [quoted(name) if name else f"column {position:,} without a name" for position, name in unused]
+        more = f" and {len(unused) - COLUMNS_SHOWN:,} more" if len(unused) > COLUMNS_SHOWN else ""
+        lines.append(f"Columns that were not used: {', '.join(names[:COLUMNS_SHOWN])}{more}.")
     if imported.bad:
         lines.append(f"{counted(imported.bad, 'row')} left out:")
         lines += [f"- line {line:,}: {reason}" for line, reason in imported.bad_rows]

@@ -1,29 +1,35 @@
-"""Parses an inventory's CSV file into good rows and bad rows."""
+"""Parses an uploaded inventory into good rows and bad rows."""
 
 from __future__ import annotations
 
 import csv
 import re
-import unicodedata
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from itertools import chain, islice
+from operator import itemgetter
+from typing import Any, NamedTuple
 
-from chalicelib.errors import CafeError
+from chalicelib.reports.inventory import restore
+from chalicelib.uploads.detection import COLUMNS, HEAD_BYTES, REPORT_COLUMNS, SAVE, Column, NotImported, detect
+from chalicelib.uploads.lines import Lines
+from chalicelib.uploads.names import clean, fold, quoted, shortened
 
-COLUMNS = ("supplier_name", "type", "product_name", "price", "description", "quantity")
-IDENTITY = ("supplier_name", "type", "product_name")
+IDENTITY = COLUMNS[:3]
 # MySQL's columns can store at most these values.
 TEXT_CHARACTERS = 255
 QUANTITY = 2**31 - 1
+# A decimal part must be zero. Three zeros could also belong to a number with separators between thousands, but spaces
+# between thousands are unambiguous.
+WHOLE_NUMBER = re.compile(r"([0-9]{1,10}|[0-9]{1,3}(?: [0-9]{3})+)(?:[.,](?:0{1,2}|0{4,9}))?")
 
 ROWS = 500_000
-LINE_BYTES = 65_536
-# The longest valid record has about 3,000 characters, so a record longer than this must lack a quotation mark.
+# The longest valid record has about 5,000 characters, so a record longer than this must lack a quotation mark.
 RECORD_CHARACTERS = 8_192
 # Lines are read again after each broken quotation mark, so without this limit a single file could take hours.
 BROKEN_QUOTES = 1_000
-VALUE_CHARACTERS = 100
+CELLS_SHOWN = 20
+COLUMNS_SHOWN = 20
 
 
 class Row(NamedTuple):
@@ -45,60 +51,118 @@ class BadRow(NamedTuple):
     reason: str
 
 
-class NotImported(CafeError):
-    """The uploaded file cannot be imported. The error's message contains the reason and, if possible, the line."""
+class Reading:
+    """The rows of an uploaded inventory, in the file's order, which can be read once. Empty rows are skipped.
 
-
-def read_rows(chunks: Iterable[bytes]) -> Iterator[Row | BadRow]:
-    """Yields the rows of an inventory in the file's order. Raises ``NotImported`` if the file is not an inventory.
-
-    White space around cells is removed, and empty rows are skipped.
+    ``format`` is known at once. ``unused_columns`` is complete after the last row. Creating or reading a ``Reading``
+    raises ``NotImported`` if the file is not an inventory.
     """
-    records = (
-        (line, cells) for line, cells in _read_records(_lines(chunks)) if not isinstance(cells, list) or any(cells)
-    )
-    header = next(records, None)
-    if header is None:
-        raise NotImported("the file is empty")
-    order = _column_order(*header)
-    for count, (line, cells) in enumerate(records, 1):
-        if count > ROWS:
-            raise NotImported(f"the file has more than {ROWS:,} rows; split it into smaller files")
-        yield BadRow(line, cells) if isinstance(cells, str) else _parse_row(line, cells, order)
+
+    def __init__(self, chunks: Iterable[bytes], encoding: str | None = None) -> None:
+        rest = iter(chunks)
+        head = b""
+        while len(head) < HEAD_BYTES and (chunk := next(rest, b"")):
+            head += chunk
+        self.format = detect(head, encoding)
+        mark = self.format.mark
+        # A byte order mark says that the file is not in Windows-1252.
+        self._lines = Lines(chain([head[len(mark) :]], rest), self.format.encoding, looks_like_1252=not mark)
+        columns = self.format.columns
+        self._named = [column for column in columns if column.name and column.position - 1 not in self.format.order]
+        self._nameless = [column for column in columns if not column.name]
+        self._filled: set[Column] = set()
+        # A row may lack the cells of nameless columns at its end, which some spreadsheets leave out.
+        self._width = max(column.position for column in columns if column.name)
+        self._pick = itemgetter(*self.format.order)
+        self._labels = REPORT_COLUMNS if self.format.is_report else COLUMNS
+
+    @property
+    def unused_columns(self) -> list[Column]:
+        """The columns that are not imported, except nameless columns that were empty in all rows so far."""
+        return sorted([*self._named, *self._filled])
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The format and the first unused columns, for the facts of a notification."""
+        unused = [{"position": place, "name": shortened(name)} for place, name in self.unused_columns[:COLUMNS_SHOWN]]
+        return {"encoding": self.format.encoding, "delimiter": self.format.delimiter, "unusedColumns": unused}
+
+    def __iter__(self) -> Iterator[Row | BadRow]:
+        lines = iter(self._lines)
+        for _ in islice(lines, self.format.lines):
+            pass
+        rows = 0
+        changed: dict[str, None] = {}
+        for line, cells in _read_records(lines, self.format.delimiter, self.format.lines + 1):
+            row = BadRow(line, cells) if isinstance(cells, str) else self._parse(line, cells)
+            if row is None:
+                continue
+            rows += 1
+            if rows > ROWS:
+                raise NotImported(f"the file has more than {ROWS:,} rows; split it into smaller files")
+            if not self._lines.problem:
+                yield row
+            elif len(changed) < CELLS_SHOWN and not isinstance(cells, str):
+                used = [cells[place] for place in self.format.order if place < len(cells)]
+                changed.update(dict.fromkeys(shortened(fold(cell)) for cell in used if not cell.isascii()))
+        if self._lines.problem:
+            raise self._not_in_utf8([*changed][:CELLS_SHOWN])
+
+    def _not_in_utf8(self, cells: list[str]) -> NotImported:
+        problem = self._lines.problem
+        if not self._lines.looks_like_1252:
+            return NotImported(f"{problem}; {SAVE}")
+        example = f", in which it reads {quoted(cells[0])}" if cells else ""
+        return NotImported(
+            f"{problem}: the file looks like Windows-1252{example}; {SAVE}, or preview it as Windows-1252",
+            "cp1252",
+            cells,
+        )
+
+    def _parse(self, line: int, cells: list[str]) -> Row | BadRow | None:
+        """Returns the row, or None if all its cells are empty."""
+        size, most = len(cells), len(self.format.columns)
+        if size < self._width or (size > most and any(map(fold, cells[most:]))):
+            reason = f"it has {size:,} cells instead of {self._width if size < self._width else most:,}"
+            return BadRow(line, reason) if any(map(fold, cells)) else None
+        for column in self._nameless:
+            if size >= column.position and column not in self._filled and fold(cells[column.position - 1]):
+                self._filled.add(column)
+        texts = self._pick(cells)
+        if self.format.is_report:
+            texts = map(restore, texts)
+        supplier_name, type_, product_name, price, description, amount = texts
+        names = fold(supplier_name), fold(type_), fold(product_name)
+        price, description, quantity = clean(price), clean(description), _quantity(amount)
+        longest = max(map(len, (*names, price, description)))
+        if not all(names) or longest > TEXT_CHARACTERS or quantity is None:
+            problems = self._problems((*names, price, description), amount)
+            return BadRow(line, "; ".join(problems)) if any(map(fold, cells)) else None
+        return Row(line, *names, price or None, description or None, quantity)
+
+    def _problems(self, texts: tuple[str, ...], amount: str) -> Iterator[str]:
+        for label, text in zip(self._labels[: len(IDENTITY)], texts, strict=False):
+            if not text:
+                yield f"{label} is empty"
+        for label, text in zip(self._labels, texts, strict=False):
+            if len(text) > TEXT_CHARACTERS:
+                yield f"{label} is longer than {TEXT_CHARACTERS} characters"
+        if not fold(amount):
+            yield "quantity is empty"
+        elif _quantity(amount) is None:
+            yield f"quantity is {quoted(clean(amount))} but must be a whole number from 0 to {QUANTITY:,}"
 
 
-def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    """Yields the lines of a UTF-8 file with their line endings, but without a byte order mark."""
-    for number, line in enumerate(_split(chunks), 1):
-        if len(line) > LINE_BYTES:
-            raise NotImported(f"line {number:,} is longer than {LINE_BYTES:,} bytes, so this is not an inventory")
-        if b"\0" in line:
-            raise NotImported(f"line {number:,} contains a NUL byte, so this is not a CSV file in UTF-8")
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            bad = line[error.start]
-            raise NotImported(
-                f"line {number:,} is not in UTF-8 (byte {error.start + 1:,} of the line is 0x{bad:02X}); "
-                "save the file as CSV UTF-8"
-            ) from error
+def read_rows(chunks: Iterable[bytes], encoding: str | None = None) -> Reading:
+    """Returns the rows of an inventory. Raises ``NotImported`` if the file's first bytes are not an inventory.
+
+    ``encoding`` is ``cp1252`` to read the file as Windows-1252, and otherwise the encoding is detected.
+    """
+    return Reading(chunks, encoding)
 
 
-def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for chunk in chunks:
-        lines = (rest + chunk).splitlines(keepends=True)
-        # The last line may continue in the next chunk, even if it ends with CR, because an LF may follow.
-        rest = lines.pop() if lines else b""
-        yield from lines
-        if len(rest) > LINE_BYTES:
-            break
-    if rest:
-        yield rest
-
-
-def _read_records(lines: Iterator[str]) -> Iterator[tuple[int, list[str] | str]]:
-    """Yields the first line's number and the cells of each CSV record.
+def _read_records(lines: Iterator[str], delimiter: str, number: int) -> Iterator[tuple[int, list[str] | str]]:
+    """Yields the first line's number and the cells of each CSV record. The first record begins on line ``number``.
 
     If the quotation marks of a record are broken, yields a reason instead of the cells. The next line then begins a new
     record, so a missing quotation mark affects only one row.
@@ -115,12 +179,11 @@ def _read_records(lines: Iterator[str]) -> Iterator[tuple[int, list[str] | str]]
                 raise csv.Error
             yield line
 
-    number = 1
     broken = 0
     while True:
         try:
-            for cells in csv.reader(feed(), strict=True, skipinitialspace=True):
-                yield number, [clean(cell) for cell in cells]
+            for cells in csv.reader(feed(), delimiter=delimiter, strict=True, skipinitialspace=True):
+                yield number, cells
                 number += len(record)
                 record.clear()
         except csv.Error:
@@ -137,49 +200,11 @@ def _read_records(lines: Iterator[str]) -> Iterator[tuple[int, list[str] | str]]
             return
 
 
-def clean(cell: str) -> str:
-    """Removes white space around ``cell``, and converts the text to Unicode's composed form."""
-    # Depending on the keyboard, "é" is one code point or two, but both forms must match the same bean.
-    return unicodedata.normalize("NFC", cell.strip())
-
-
-def _column_order(line: int, cells: list[str] | str) -> list[int]:
-    """Returns the position of each column of ``COLUMNS`` in the header."""
-    names = [cell.lower() for cell in cells] if isinstance(cells, list) else []
-    unknown = ", ".join(name for name in names if name not in COLUMNS)
-    problems = {
-        "missing": ", ".join(name for name in COLUMNS if name not in names),
-        "unknown": quoted(unknown) if unknown else "",
-        "repeated": ", ".join(name for name in COLUMNS if names.count(name) > 1),
-    }
-    if any(problems.values()):
-        text = "; ".join(f"{problem}: {names}" for problem, names in problems.items() if names)
-        raise NotImported(
-            f"line {line:,} must name the columns {', '.join(COLUMNS)}, in any order and separated by commas ({text})"
-        )
-    return [names.index(name) for name in COLUMNS]
-
-
-def _parse_row(line: int, cells: list[str], order: list[int]) -> Row | BadRow:
-    if len(cells) != len(order):
-        return BadRow(line, f"it has {len(cells)} cells instead of {len(order)}")
-    supplier_name, type_, product_name, price, description, quantity = (cells[index] for index in order)
-    texts = (supplier_name, type_, product_name, price, description)
-    problems = [f"{name} is empty" for name, text in zip(IDENTITY, texts, strict=False) if not text]
-    problems += [
-        f"{name} is longer than {TEXT_CHARACTERS} characters"
-        for name, text in zip(COLUMNS, texts, strict=False)
-        if len(text) > TEXT_CHARACTERS
-    ]
-    if not re.fullmatch("[0-9]{1,10}", quantity) or int(quantity) > QUANTITY:
-        problems.append(f"quantity is {quoted(quantity)} but must be a whole number from 0 to {QUANTITY:,}")
-    if problems:
-        return BadRow(line, "; ".join(problems))
-    return Row(line, supplier_name, type_, product_name, price or None, description or None, int(quantity))
-
-
-def quoted(text: str) -> str:
-    """Returns ``text`` in quotation marks, on one line and shortened to 100 characters."""
-    cut = text if len(text) <= VALUE_CHARACTERS else text[: VALUE_CHARACTERS - 1] + "…"
-    shown = (each if each.isprintable() else f"\\u{ord(each):04x}" for each in cut)
-    return f"'{''.join(shown)}'"
+def _quantity(text: str) -> int | None:
+    """Returns a quantity such as ``40``, ``40.0`` or ``1 200``, or None if it is not a whole number in range."""
+    if not (text.isascii() and text.isdigit()):
+        match = WHOLE_NUMBER.fullmatch(fold(text))
+        if not match:
+            return None
+        text = match[1].replace(" ", "")
+    return int(text) if len(text) <= 10 and int(text) <= QUANTITY else None

@@ -13,9 +13,9 @@ from botocore.exceptions import ClientError
 from chalicelib import correlation
 from chalicelib.errors import CafeError, aws_errors
 from chalicelib.notifications import one_line
+from chalicelib.uploads.detection import NotImported
 from chalicelib.uploads.links import FILE_BYTES
 from chalicelib.uploads.records import upload_id
-from chalicelib.uploads.rows import NotImported
 
 CHUNK_BYTES = 262_144
 

@@ -17,14 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.notifications import Notification
-from chalicelib.uploads import receiving, rows
+from chalicelib.uploads import lines, names, receiving, rows
+from chalicelib.uploads.detection import COLUMNS, NotImported
 from chalicelib.uploads.links import FILE_BYTES
 from chalicelib.uploads.receiving import Overwritten, Upload
-from chalicelib.uploads.rows import BadRow, NotImported, Row, read_rows
+from chalicelib.uploads.rows import BadRow, Row, read_rows
 
 HEADER = "supplier_name,type,product_name,price,description,quantity\n"
 
 
+GOOD = "A,t,p,1,d,1\n"
 TWO = [Row(2, "A", "t", "p", "1", "d", 1), Row(3, "A", "t", "q", "1", "d", 2)]
 
 
@@ -73,13 +75,29 @@ def test_good_rows_are_read(text: str, expected: list[Row]) -> None:
     assert parsed(text) == expected
 
 
-@pytest.mark.parametrize("quantity", ["-1", "2147483648", "9" * 50, "1.5", "1,5", "many", "", "1_000", "٣", "1e3"])
+@pytest.mark.parametrize(
+    "quantity", ["-1", "2147483648", "9" * 50, "1.5", "1,5", "many", "1_000", "٣", "1e3", "40.000", "1,200"]
+)
 def test_a_quantity_that_is_not_a_whole_number_in_range_is_named(quantity: str) -> None:
     (row,) = parsed_below_header(f'A,t,p,1,d,"{quantity}"\n')
     assert isinstance(row, BadRow)
     assert row.line == 2
     assert "quantity is" in row.reason
     assert "must be a whole number from 0 to 2,147,483,647" in row.reason
+
+
+@pytest.mark.parametrize("quantity", ["40.0", "40,00", "40.0000", " 40 ", "\u00a040\u202f", "4\u200b0", "0040"])
+def test_a_quantity_without_a_fraction_is_whole_however_it_is_written(quantity: str) -> None:
+    (row,) = parsed_below_header(f'A,t,p,1,d,"{quantity}"\n')
+    assert isinstance(row, Row)
+    assert row.quantity == 40
+
+
+def test_spaces_may_separate_thousands_because_they_cannot_mean_anything_else() -> None:
+    found = parsed_below_header("A,t,p,1,d,1 200\nA,t,p,1,d,1\u202f200\u00a0000.0\nA,t,p,1,d,12 00\nA,t,p,1,d,\n")
+    assert [row.quantity if isinstance(row, Row) else row.reason.partition(" but")[0] for row in found] == [
+        *(1_200, 1_200_000, "quantity is '12 00'", "quantity is empty")
+    ]
 
 
 def test_an_empty_name_is_named_with_every_other_problem_of_its_row() -> None:
@@ -91,15 +109,17 @@ def test_an_empty_name_is_named_with_every_other_problem_of_its_row() -> None:
 @pytest.mark.parametrize("column", ["supplier_name", "type", "product_name", "price", "description"])
 def test_a_string_may_have_255_characters(column: str) -> None:
     for length, fits in ((255, True), (256, False)):
-        cells = dict.fromkeys(rows.COLUMNS, "1") | {column: "é" * length}
+        cells = dict.fromkeys(COLUMNS, "1") | {column: "é" * length}
         (row,) = parsed_below_header(",".join(cells.values()) + "\n")
         assert (row == BadRow(2, f"{column} is longer than 255 characters")) is not fits
 
 
 def test_a_row_with_too_few_or_too_many_cells_is_named() -> None:
-    assert parsed_below_header("A,t,p,1,1\nA,t,p,1,d,1,\n") == [
+    assert parsed_below_header("A,t,p,1,1\nA,t,p,1,d,1,x\nA,t,p,1,d,1, ,\n\u200b\n,,,,,,x\n") == [
         BadRow(2, "it has 5 cells instead of 6"),
         BadRow(3, "it has 7 cells instead of 6"),
+        Row(4, "A", "t", "p", "1", "d", 1),
+        BadRow(6, "it has 7 cells instead of 6"),
     ]
 
 
@@ -117,9 +137,9 @@ def test_an_unclosed_quote_or_text_after_a_quote_loses_only_one_row() -> None:
 
 
 def test_rows_are_read_one_by_one_and_a_quotes_end_is_not_sought_in_the_whole_file() -> None:
-    for line, kind, rest in ((b'x","\n', BadRow, 1_000), (b"A,t,p,1,d,1\n", Row, 2_990)):
-        chunks = iter([HEADER.encode()] + [line] * 3_000)
-        assert isinstance(next(read_rows(chunks)), kind)
+    for line, kind, rest in ((b'x","\n' * 10, BadRow, 7_000), (GOOD.encode() * 4, Row, 8_500)):
+        chunks = iter([HEADER.encode()] + [line] * 10_000)
+        assert isinstance(next(iter(read_rows(chunks))), kind)
         assert len(list(chunks)) > rest
 
 
@@ -132,9 +152,6 @@ def test_a_value_is_shown_up_to_100_characters() -> None:
         assert len(shown) == 102
 
 
-GOOD = "A,t,p,1,d,1\n"
-
-
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
@@ -142,17 +159,12 @@ GOOD = "A,t,p,1,d,1\n"
         (GOOD, "line 1 must name the columns supplier_name"),
         ("\n\n" + GOOD, "line 3 must name"),
         ("supplier_name,type,product_name,price,description\n" + GOOD, "missing: quantity"),
-        ("supplier_name,type,product_name,price,description,quantity,colour\n" + GOOD, "unknown: 'colour'"),
-        ("supplier_name,type,product_name,price,price,description,quantity\n" + GOOD, "repeated: price"),
-        (HEADER.replace(",", ";") + GOOD, "separated by commas"),
-        ("Beans\n" + GOOD, "quantity; unknown: 'beans'"),
+        ("Price,supplier_name,type,product_name,price,description,quantity\n" + GOOD, "more than once (price)"),
+        (HEADER.strip() + ",;" + HEADER.replace(",", ";"), "commas as well as with another delimiter"),
+        ("Beans\n" + GOOD, "quantity; found: 'Beans'"),
         (",".join(f"column {number}" for number in range(5_000)) + "\n" + GOOD, "column 8, column 9,…'"),
         (HEADER.replace("type", '"type') + GOOD, "missing: supplier_name, type"),
-        ((HEADER + GOOD + "Café,t,p,1,d,1\n").encode("latin-1"), "line 3 is not in UTF-8 (byte 4 of the line is 0xE9)"),
-        *(((HEADER + GOOD).encode(encoding), "line 1 ") for encoding in ("utf-16", "utf-16-le", "utf-32")),
-        *((b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "line 1 "), (b"PK\x03\x04\x14\x00\x06\x00\x08\x00", "line 1 ")),
-        *((b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "line 1 "), (b"<!doctype html>\n<html>", "line 1 ")),
-        *((b'{"supplier_name": "A"}', "line 1 "), (b"a" * 100_000, "line 1 "), (b'"' * 70_000, "line 1 ")),
+        *((b"a" * 100_000, "line 1 "), (b'"' * 70_000, "line 1 "), (b"\n" * 70_000, "first 65,536 bytes")),
         (HEADER + "A,t,p\0,1,d,1\n", "line 2 contains a NUL byte"),
         (HEADER + 'x","\n' * 3_000, "more than 1,000 rows have broken quotes"),
     ],
@@ -173,7 +185,7 @@ def test_an_endless_line_is_refused_without_reading_all_of_it() -> None:
 
 
 def test_a_line_may_have_65_536_bytes_and_no_more() -> None:
-    fitting = "A,t,p,1,d,1" + "x" * (rows.LINE_BYTES - len(GOOD)) + "\n"
+    fitting = "A,t,p,1,d,1" + "x" * (lines.LINE_BYTES - len(GOOD)) + "\n"
     assert isinstance(parsed_below_header(fitting)[0], BadRow)
     assert "line 2 is longer than 65,536 bytes" in refusal(HEADER + "x" + fitting)
 
@@ -205,7 +217,7 @@ def test_a_file_of_50_mb_is_read_and_a_larger_one_is_not() -> None:
         receiving._open(Upload.from_record(event("inventory/a.csv", size=FILE_BYTES + 1)), s3, "uploads")
 
 
-cells = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20).filter(str.strip)
+cells = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20).filter(names.fold)
 beans = st.tuples(cells, cells, cells, cells, cells, st.integers(0, 2**31 - 1))
 
 
@@ -218,16 +230,17 @@ def in_chunks(data: bytes, sizes: list[int]) -> Iterator[bytes]:
         yield rest
 
 
-@given(st.lists(beans), st.permutations(rows.COLUMNS), st.booleans(), st.lists(st.integers(1, 40)))
+@given(st.lists(beans), st.permutations(COLUMNS), st.booleans(), st.lists(st.integers(1, 40)))
 def test_every_inventory_is_read_back(
     table: list[tuple[Any, ...]], order: list[str], mark: bool, sizes: list[int]
 ) -> None:
     out = io.StringIO()
     writer = csv.DictWriter(out, order, quoting=csv.QUOTE_ALL)
     writer.writeheader()
-    writer.writerows(dict(zip(rows.COLUMNS, bean, strict=True)) for bean in table)
+    writer.writerows(dict(zip(COLUMNS, bean, strict=True)) for bean in table)
     data = out.getvalue().encode("utf-8-sig" if mark else "utf-8")
-    expected = [tuple(rows.clean(str(cell)) for cell in bean) for bean in table]
+    fold, clean = names.fold, names.clean
+    expected = [(*map(fold, bean[:3]), *map(clean, bean[3:5]), str(bean[5])) for bean in table]
     assert [tuple(map(str, row[1:])) for row in read_rows(in_chunks(data, sizes))] == expected
 
 
