@@ -29,7 +29,8 @@ from tests.wiring.stage import rendered, resolve  # noqa: E402
 # openapi.json uses Python names for path parameters, and the documents use API names.
 PATH_NAMES = {"report_id": "reportId", "order_id": "orderID"}
 # The deploy determines the values of these parameters.
-SET_BY_THE_DEPLOY = ("Stage", "Local", "DbSecretArn", "DbAdminSecretArn", "DbInVpc", "S3PrefixList", "Zones")
+PREFIX_LISTS = ("S3PrefixList", "DynamoDbPrefixList")
+SET_BY_THE_DEPLOY = ("Stage", "Local", "DbSecretArn", "DbAdminSecretArn", "DbInVpc", *PREFIX_LISTS, "Zones")
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

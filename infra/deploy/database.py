@@ -75,7 +75,8 @@ def stack(target: Target, clients: Clients) -> Stack:
     name, ec2 = target.stack("database"), clients("ec2")
     # An existing stack keeps its availability zones, because a subnet must be replaced to change its zone.
     zones = stacks.current_parameters(clients("cloudformation"), name).get("Zones") or ",".join(_zones(ec2))
-    parameters = {"Stage": target.stage, "S3PrefixList": _s3(ec2), "Zones": zones, **given}
+    lists = {"S3PrefixList": _prefix_list(ec2, "s3"), "DynamoDbPrefixList": _prefix_list(ec2, "dynamodb")}
+    parameters = {"Stage": target.stage, **lists, "Zones": zones, **given}
     return Stack(name, body, parameters, {"app": "cafe", "stage": target.stage})
 
 
@@ -92,9 +93,9 @@ def _zones(ec2: Any) -> list[str]:
     return zones[:2]
 
 
-def _s3(ec2: Any) -> str:
-    """Returns the id of the S3 prefix list in this region, for security group rules."""
-    name = f"com.amazonaws.{ec2.meta.region_name}.s3"
+def _prefix_list(ec2: Any, service: str) -> str:
+    """Returns the id of a service's prefix list in this region, for security group rules."""
+    name = f"com.amazonaws.{ec2.meta.region_name}.{service}"
     [prefixes] = ec2.describe_managed_prefix_lists(Filters=[{"Name": "prefix-list-name", "Values": [name]}])[
         "PrefixLists"
     ]

@@ -217,12 +217,15 @@ def page(stage: Stage) -> Answer:
     return link("GET", stage.content(answer)["url"]) if answer.ok else answer
 
 
-def upload_link(stage: Stage) -> Answer:
-    answer = stage.api("POST", "/uploads", {"filename": "a.csv"})
-    if not answer.ok:
-        return answer
-    offer = stage.content(answer)
-    return link("POST", offer["url"], {**offer["fields"], "file": "supplier_name\n"})
+def upload_link(preview: bool) -> Run:
+    def sent(stage: Stage) -> Answer:
+        answer = stage.api("POST", "/uploads", {"filename": "a.csv", "preview": preview})
+        if not answer.ok:
+            return answer
+        offer = stage.content(answer)
+        return link("POST", offer["url"], {**offer["fields"], "file": "supplier_name\n"})
+
+    return sent
 
 
 def waiting(queue: str) -> Run:
@@ -367,6 +370,34 @@ def received(form: str) -> Run:
 IMPORT = received("inventory/{}.csv")
 
 
+def preview_event(stage: Stage) -> tuple[str, dict[str, Any]]:
+    """Stores an inventory, and returns the upload's id and the event of a preview."""
+    bucket, identifier = stage.bucket("uploads"), secrets.token_hex(6)
+    key = f"previews/2026-11-29-{identifier}/a.csv"
+    text = b"supplier_name,type,product_name,price,description,quantity\nA,t,p,1,d,1\n"
+    etag = stage.aws("s3").put_object(Bucket=bucket, Key=key, Body=text)["ETag"].strip('"')
+    return identifier, s3_event(bucket, key, etag)
+
+
+def preview(stage: Stage) -> Answer:
+    return stage.call("receive_upload", preview_event(stage)[1])
+
+
+def apply(stage: Stage) -> Answer:
+    _, event = preview_event(stage)
+    answer = stage.call("receive_upload", event)
+    if not answer.ok:
+        return answer
+    event["Records"][0]["eventName"] = "Cafe:Apply"
+    return stage.call("receive_upload", event)
+
+
+def changes(stage: Stage) -> Answer:
+    identifier, event = preview_event(stage)
+    stage.call("receive_upload", event)
+    return stage.api("GET", f"/uploads/{identifier}?change=new")
+
+
 def notified(_: Stage) -> Any:
     return sns_event(secrets.token_hex(8))
 
@@ -451,7 +482,10 @@ EXERCISES: tuple[Exercise, ...] = (
         for kind in ("inventory", "storage")
     ),
     API(page, "s3:GetObject -reports-<account>/*/report.html"),
-    API(upload_link, "s3:PutObject -uploads-<account>/inventory/*"),
+    API(upload_link(False), "s3:PutObject -uploads-<account>/inventory/*", "dynamodb:UpdateItem -uploads"),
+    API(upload_link(True), "s3:PutObject -uploads-<account>/previews/*"),
+    API(get("/uploads"), "dynamodb:Query -uploads/index/byPeriod"),
+    API(changes, "dynamodb:GetItem -uploads", "s3:GetObject -reports-<account>/uploads/*"),
     API(post("/orders", ORDER), "sqs:SendMessage -orders", "dynamodb:BatchGetItem -orders"),
     API(with_a_key, "dynamodb:PutItem -requests"),
     API(one_order, "dynamodb:GetItem -orders"),
@@ -497,7 +531,9 @@ EXERCISES: tuple[Exercise, ...] = (
     ),
     of("AnnounceOrdersRole", call("announce_orders", lambda _: stream_event()), "sqs:SendMessage -failures"),
     of("ReceiveUploadRole", received("other/{}.txt"), "sns:Publish -notifications"),
-    of("ReceiveUploadRole", IMPORT, "s3:GetObject -uploads-<account>/*"),
+    of("ReceiveUploadRole", IMPORT, "s3:GetObject -uploads-<account>/*", "dynamodb:UpdateItem -uploads"),
+    of("ReceiveUploadRole", preview, "s3:PutObject -reports-<account>/uploads/*"),
+    of("ReceiveUploadRole", apply, "dynamodb:GetItem -uploads", "s3:GetObject -reports-<account>/uploads/*"),
     of("ReceiveUploadRole", afresh(IMPORT, "receive_upload"), "secretsmanager:GetSecretValue -database-<random>"),
     of("RecordNotificationRole", call("record_notification", notified), "dynamodb:PutItem -notifications"),
     of("RecordAlarmRole", call("record_alarm", notified), "dynamodb:PutItem -notifications"),

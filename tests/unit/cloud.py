@@ -78,7 +78,7 @@ class Aws:
         self._lock = threading.Lock()
         # Maps the name of each resource that does not exist yet to the function that creates it.
         self._missing: dict[str, Callable[[], Any]] = {ENVIRONMENT["TOPIC_ARN"]: self._make_topic}
-        for table in ("Orders", "Notifications", "Requests"):
+        for table in ("Orders", "Notifications", "Requests", "Uploads"):
             self._missing[ENVIRONMENT[f"{table.upper()}_TABLE"]] = lambda table=table: self._make_table(table)
         for queue in ("cafe-test-orders", "cafe-test-orders-dead", "cafe-test-failures", "inbox"):
             self._missing[QUEUES + queue] = lambda queue=queue: _maker("sqs").create_queue(QueueName=queue)

@@ -5,6 +5,7 @@ import json
 import re
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import call, create_autospec
 
 import pytest
 from hypothesis import given
@@ -13,18 +14,22 @@ from hypothesis import strategies as st
 from chalicelib import clients
 from chalicelib.errors import InvalidRequest
 from chalicelib.uploads import links
-from chalicelib.uploads.receiving import Upload
+from chalicelib.uploads.links import Wish
+from chalicelib.uploads.records import Records
+from chalicelib.uploads.upload import Upload
 from tests.unit.api import Api
-from tests.unit.cloud import ENVIRONMENT
+from tests.unit.cloud import ENVIRONMENT, Aws
 from tests.unit.signing import REGION
 
 NOW = datetime(2026, 11, 21, 23, 59, 15, 123456, UTC)
-KEY = re.compile(r"inventory/2026-11-21-[0-9a-f]{12}/([A-Za-z0-9_.-]{1,80})\.csv")
+KEY = re.compile(r"(inventory|previews)/2026-11-21-([0-9a-f]{12})/([A-Za-z0-9_.-]{1,80})\.csv")
 BUCKET = ENVIRONMENT["UPLOADS_BUCKET"]
 
 
-def offer(filename: str = "beans.csv") -> dict[str, Any]:
-    return links.offer(filename, s3=clients.aws("s3", REGION), bucket=BUCKET, now=NOW)
+def offer(filename: str = "beans.csv", *, preview: bool = False, records: Any = None) -> dict[str, Any]:
+    records = records or create_autospec(Records, instance=True)
+    wish = Wish(filename, preview)
+    return links.offer(wish, "ana", s3=clients.aws("s3", REGION), bucket=BUCKET, records=records, now=NOW)
 
 
 def refused(body: Any) -> list[str]:
@@ -40,6 +45,8 @@ def test_all_problems_are_named_at_once() -> None:
         "size: must be a whole number of bytes, from 1 to 50,000,000",
     ]
     assert refused({}) == ["filename: is missing"]
+    for preview in (None, 1, "true"):
+        assert refused({"filename": "a.csv", "preview": preview}) == ["preview: must be true or false"]
     for body in (None, [], "beans.csv", 5):
         assert refused(body) == ["body: must be an object with filename"]
     for name in (None, 5, "x" * 256, ["beans.csv"]):
@@ -51,7 +58,7 @@ def test_all_problems_are_named_at_once() -> None:
 def test_a_link_is_for_one_key_one_type_ten_minutes_and_50_mb() -> None:
     link = offer()
     assert offer()["key"] != link["key"]
-    assert Upload(link["key"], 1, "e", "0A", "ObjectCreated:Post", "now").is_inventory()
+    assert Upload(link["key"], 1, "e", "0A", "ObjectCreated:Post", "now").is_csv_in("inventory")
     policy = json.loads(base64.b64decode(link["fields"]["policy"]))
     wanted = [{"bucket": BUCKET}, {"key": link["key"]}, {"Content-Type": "text/csv"}]
     assert [
@@ -78,19 +85,33 @@ def test_a_link_is_for_one_key_one_type_ten_minutes_and_50_mb() -> None:
 def test_the_key_has_the_safe_part_of_the_name(filename: str, safe: str) -> None:
     found = KEY.fullmatch(offer(filename)["key"])
     assert found
-    assert found[1] == safe
+    assert found[3] == safe
 
 
 @given(st.text(max_size=251))
 def test_the_key_is_safe_whatever_the_name_is(name: str) -> None:
-    assert KEY.fullmatch(offer(links.parse({"filename": f"{name}.csv"}))["key"])
+    assert KEY.fullmatch(offer(links.parse({"filename": f"{name}.csv"}).filename)["key"])
 
 
-def test_a_manager_gets_a_link_and_the_log_has_the_key_and_no_signature(api: Api, log_lines: Any) -> None:
+@pytest.mark.parametrize(
+    ("body", "folder"), [({}, "inventory"), ({"preview": False}, "inventory"), ({"preview": True}, "previews")]
+)
+def test_a_preview_has_a_folder_of_its_own_and_the_id_in_the_key_is_recorded(body: Any, folder: str) -> None:
+    records = create_autospec(Records, instance=True)
+    wish = links.parse({"filename": "Café.csv", **body})
+    link = offer(wish.filename, preview=wish.preview, records=records)
+    found = KEY.fullmatch(link["key"])
+    assert found
+    assert found.groups()[:2] == (folder, link["uploadId"])
+    assert Upload(link["key"], 1, "e", "0A", "ObjectCreated:Post", "now").id == link["uploadId"]
+    assert records.mock_calls == [call.offer(link["uploadId"], link["key"], "Café.csv", "ana", NOW)]
+
+
+def test_a_manager_gets_a_link_and_the_log_has_the_key_and_no_signature(api: Api, aws: Aws, log_lines: Any) -> None:
     response = api.post("/uploads", {"filename": "beans.csv"})
     assert response.status_code == 201
     link = response.json_body
-    assert list(link) == ["key", "url", "fields", "expiresAt", "maxBytes"]
+    assert list(link) == ["uploadId", "key", "url", "fields", "expiresAt", "maxBytes"]
     assert link["url"] == f"https://{BUCKET}.s3.amazonaws.com/"
     assert link["key"] in log_lines.getvalue()
     assert link["fields"]["x-amz-signature"] not in log_lines.getvalue()

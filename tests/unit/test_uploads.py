@@ -5,10 +5,13 @@ The tests in tests/system/test_import.py cover the import into a database.
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
+from unittest.mock import MagicMock, call
 from urllib.parse import quote_plus
 
 import pytest
@@ -19,9 +22,10 @@ from hypothesis import strategies as st
 from chalicelib.notifications import Notification
 from chalicelib.uploads import lines, names, receiving, rows
 from chalicelib.uploads.detection import COLUMNS, NotImported
+from chalicelib.uploads.jobs import Jobs
 from chalicelib.uploads.links import FILE_BYTES
-from chalicelib.uploads.receiving import Overwritten, Upload
 from chalicelib.uploads.rows import BadRow, Row, read_rows
+from chalicelib.uploads.upload import Overwritten, Upload, open_file
 
 HEADER = "supplier_name,type,product_name,price,description,quantity\n"
 
@@ -212,9 +216,9 @@ def test_rows_and_broken_quotes_have_a_limit(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_file_of_50_mb_is_read_and_a_larger_one_is_not() -> None:
     s3 = SimpleNamespace(get_object=lambda **_: {"Body": "the file"})
-    assert receiving._open(Upload.from_record(event("inventory/a.csv", size=FILE_BYTES)), s3, "uploads") == "the file"
+    assert open_file(Upload.from_record(event("inventory/a.csv", size=FILE_BYTES)), s3, "uploads") == "the file"
     with pytest.raises(NotImported, match=r"^the file is larger than 50\.0 MB; split it into smaller files$"):
-        receiving._open(Upload.from_record(event("inventory/a.csv", size=FILE_BYTES + 1)), s3, "uploads")
+        open_file(Upload.from_record(event("inventory/a.csv", size=FILE_BYTES + 1)), s3, "uploads")
 
 
 cells = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20).filter(names.fold)
@@ -281,7 +285,8 @@ def no_connection() -> AbstractContextManager[Any]:
 
 def received(*records: dict[str, Any]) -> list[Notification]:
     sent: list[Notification] = []
-    receiving.receive({"Records": [*records]}, s3=None, connect=no_connection, publish=sent.append, bucket="uploads")
+    jobs = Jobs(None, no_connection, sent.append, cast(Any, None), "uploads", "reports", lambda: datetime.now(UTC))
+    receiving.receive({"Records": [*records]}, jobs)
     return sent
 
 
@@ -314,14 +319,26 @@ def test_any_key_that_s3_permits_is_decoded_from_its_escaped_form(key: str, safe
 
 
 @pytest.mark.parametrize(
-    ("key", "expected"),
+    ("key", "job"),
     [
-        *(("inventory/may.csv", True), ("inventory/2026/May 1.CSV", True)),
-        *((key, False) for key in ("inventory/may.xlsx", "inventory/", "old/inventory/may.csv", "inventory.csv")),
+        *((key, "import_file") for key in ("inventory/may.csv", "inventory/2026/May 1.CSV")),
+        *((key, "preview") for key in ("previews/may.csv", "previews/2026/May 1.CSV")),
+        *((key, "publish") for key in ("inventory/may.xlsx", "inventory/", "old/inventory/may.csv", "inventory.csv")),
+        *((key, "publish") for key in ("previews/may.xlsx", "old/previews/may.csv")),
     ],
 )
-def test_only_csv_files_under_inventory_are_imported(key: str, expected: bool) -> None:
-    assert Upload.from_record(event(key)).is_inventory() is expected
+def test_only_csv_files_under_inventory_are_imported_and_only_those_under_previews_compared(key: str, job: str) -> None:
+    jobs = MagicMock()
+    receiving.receive({"Records": [event(key)]}, jobs)
+    assert [name for name, _, _ in jobs.mock_calls] == [job]
+
+
+@pytest.mark.parametrize("action", ["preview", "apply", "undo"])
+def test_a_request_of_the_api_runs_its_job_with_the_uploaded_file(action: str) -> None:
+    jobs = MagicMock()
+    upload = Upload("previews/été 1.csv", 3, "abc", "0A", f"Cafe:{action.title()}", "now", "id-1", "windows-1252")
+    receiving.receive({"Records": [json.loads(json.dumps(upload.to_record()))]}, jobs)
+    assert jobs.mock_calls == [getattr(call, action)(upload)]
 
 
 @pytest.mark.parametrize(("code", "error"), [("PreconditionFailed", Overwritten), ("NoSuchKey", NotImported)])
@@ -331,7 +348,7 @@ def test_only_the_object_in_the_event_is_read(code: str, error: type[Exception])
         raise ClientError({"Error": {"Code": code}}, "GetObject")
 
     with pytest.raises(error):
-        receiving._open(Upload.from_record(event("a.csv")), SimpleNamespace(get_object=get_object), "uploads")
+        open_file(Upload.from_record(event("a.csv")), SimpleNamespace(get_object=get_object), "uploads")
 
 
 @pytest.mark.parametrize(

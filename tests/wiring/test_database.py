@@ -15,14 +15,16 @@ from tests.wiring.permissions import allowed, as_list, role_of
 from tests.wiring.stage import as_variables, place, rendered, resolve
 from tests.wiring.template import Template
 
-SERVICES = {"S3Endpoint": "s3", "SnsEndpoint": "sns", "SecretsEndpoint": "secretsmanager"}
+GATEWAYS = {"S3Endpoint": "s3", "DynamoDbEndpoint": "dynamodb"}
+SERVICES = {**GATEWAYS, "SnsEndpoint": "sns", "SecretsEndpoint": "secretsmanager"}
 # Lambda itself calls these services on a function's behalf.
 BY_LAMBDA = {"ec2", "logs", "xray", "sqs"}
 
 
 def own(stage: str = "<stage>", **parameters: str) -> Template:
     """Resolves the database template with these parameters and the placeholders in the documentation."""
-    given = {"Stage": stage, "S3PrefixList": "pl-1", "Zones": "<region>a,<region>b", **parameters}
+    lists = {"S3PrefixList": "pl-1", "DynamoDbPrefixList": "pl-2"}
+    given = {"Stage": stage, **lists, "Zones": "<region>a,<region>b", **parameters}
     return Template(rendered("database.yaml"), given, region="<region>", account="<account>")
 
 
@@ -138,7 +140,7 @@ def test_every_security_group_admits_only_the_needed_connections(template: Templ
     } == {
         "FunctionsSecurityGroup": {
             "Ingress": [],
-            "Egress": [(443, "EndpointsSecurityGroup"), (443, "pl-1"), (3306, "DatabaseSecurityGroup")],
+            "Egress": [(443, "EndpointsSecurityGroup"), (443, "pl-1"), (443, "pl-2"), (3306, "DatabaseSecurityGroup")],
         },
         "DatabaseSecurityGroup": {"Ingress": [(3306, "FunctionsSecurityGroup")], "Egress": [(None, "127.0.0.1/32")]},
         "EndpointsSecurityGroup": {"Ingress": [(443, "FunctionsSecurityGroup")], "Egress": [(None, "127.0.0.1/32")]},

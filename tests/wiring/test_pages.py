@@ -36,6 +36,7 @@ def test_the_loads_use_the_batches_the_limits_and_the_indexes_that_are_deployed(
         "OrdersTable": ["byPeriod", "byCustomer"],
         "NotificationsTable": ["byPeriod"],
         "RequestsTable": [],
+        "UploadsTable": ["byPeriod"],
     }
     assert all("WarmThroughput" not in table for table in tables.values())
 

@@ -69,7 +69,7 @@ def test_queues_are_encrypted_and_a_dead_letter_which_keeps_its_age_has_ten_days
 
 def test_every_table_is_on_demand_encrypted_and_recoverable(template: Template) -> None:
     tables = template.of_type("AWS::DynamoDB::Table")
-    assert tables.keys() == {"OrdersTable", "NotificationsTable", "RequestsTable"}
+    assert tables.keys() == {"OrdersTable", "NotificationsTable", "RequestsTable", "UploadsTable"}
     for table in tables.values():
         assert table["BillingMode"] == "PAY_PER_REQUEST"
         assert table["SSESpecification"] == {"SSEEnabled": True}

@@ -113,19 +113,18 @@ def test_a_stage_without_a_database_gets_one_of_its_own_and_keeps_that(target: T
 # --- a database of its own --------------------------------------------------------------------------------------------
 
 
-def test_the_stack_gets_its_own_parameters_and_the_prefix_list_of_s3(aws: None, target: Target) -> None:
+def test_the_stack_gets_its_own_parameters_and_the_prefix_lists_of_the_gateways(aws: None, target: Target) -> None:
     ec2 = client("ec2")
     asked = replace(target, parameters={"DatabaseMaxCapacity": "8", "EmailAddress": "ana@example.com"})
     stack = database.stack(asked, {"ec2": ec2, "cloudformation": CloudFormation(None)}.__getitem__)
-    [s3] = [
-        each["PrefixListId"]
-        for each in ec2.describe_managed_prefix_lists()["PrefixLists"]
-        if each["PrefixListName"] == "com.amazonaws.eu-central-1.s3"
-    ]
+    lists = {
+        each["PrefixListName"]: each["PrefixListId"] for each in ec2.describe_managed_prefix_lists()["PrefixLists"]
+    }
     assert stack.name == "cafe-test-database"
     assert stack.parameters == {
         "Stage": "test",
-        "S3PrefixList": s3,
+        "S3PrefixList": lists["com.amazonaws.eu-central-1.s3"],
+        "DynamoDbPrefixList": lists["com.amazonaws.eu-central-1.dynamodb"],
         "Zones": "eu-central-1a,eu-central-1b",
         "DatabaseMaxCapacity": "8",
     }
