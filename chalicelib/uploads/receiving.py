@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pymysql.cursors import Cursor
 
 CHUNK_BYTES = 262_144
+# Maximum length of the column ``sequencer`` in the table ``uploads``.
+SEQUENCERS_CHARACTERS = 64
 
 log = logger("uploads")
 
@@ -76,10 +78,29 @@ class Upload:
     def is_inventory(self) -> bool:
         return self.key.startswith("inventory/") and self.key.lower().endswith(".csv")
 
-    def is_newer_than(self, sequencer: str) -> bool:
-        """Compares sequencers as hexadecimal numbers, after padding the shorter number with zeros."""
-        width = max(len(self.sequencer), len(sequencer))
-        return self.sequencer.upper().rjust(width, "0") > sequencer.upper().rjust(width, "0")
+    def is_folder(self) -> bool:
+        """Returns True for the empty object that S3's console creates for a folder."""
+        return self.key.endswith("/") and not self.size
+
+    def is_new(self, handled: str, is_current: Callable[[], bool]) -> bool:
+        """Returns True unless this event, or a later event for the same key, was handled.
+
+        AWS's documentation contradicts itself about how to compare sequencers of different lengths. If the lengths
+        differ, the event is new if its object ``is_current``, which means that the object was not replaced.
+        """
+        sequencers = handled.split()
+        same_length = [each for each in sequencers if len(each) == len(self.sequencer)]
+        if any(each.upper() >= self.sequencer.upper() for each in same_length):
+            return False
+        return len(same_length) == len(sequencers) or is_current()
+
+    def with_handled(self, handled: str) -> str:
+        """Returns the newest handled sequencer of each length, including this event's sequencer, for the ledger."""
+        sequencers = self.sequencer
+        for each in handled.split():
+            if len(each) != len(self.sequencer) and len(f"{sequencers} {each}") <= SEQUENCERS_CHARACTERS:
+                sequencers += f" {each}"
+        return sequencers
 
 
 class Overwritten(CafeError):
@@ -101,10 +122,17 @@ def receive(
     if "Records" not in event:
         log.info("S3 test event ignored", extra={"event": event.get("Event")})
         return
-    for upload in map(Upload.from_record, event["Records"]):
+    for record in event["Records"]:
+        if not record["eventName"].startswith("ObjectCreated:"):
+            key = unquote_plus(record["s3"]["object"]["key"])
+            log.info("S3 event ignored", extra={"eventName": record["eventName"], "key": key})
+            continue
+        upload = Upload.from_record(record)
         with correlation.about(upload.correlation_id):
             log.info("upload received", extra=upload.log_fields())
-            if upload.is_inventory():
+            if upload.is_folder():
+                log.info("folder ignored", extra={"key": upload.key})
+            elif upload.is_inventory():
                 with connect() as connection:
                     _import_once(upload, connection, s3=s3, publish=publish, bucket=bucket)
             else:
@@ -118,10 +146,11 @@ def _import_once(upload: Upload, connection: Connection[Any], *, s3: Any, publis
         # READ COMMITTED avoids gap locks, so imports wait for each other only if they share a supplier.
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         ledger = Ledger(cursor, upload.key)
-        if upload.is_newer_than(ledger.lock(publish)):
+        handled = ledger.lock(publish)
+        if upload.is_new(handled, lambda: _is_current(upload, s3, bucket)):
             try:
                 imported, notification = _import_file(cursor, upload, s3, bucket)
-                ledger.write(upload.sequencer, upload.etag, notification)
+                ledger.write(upload.with_handled(handled), upload.etag, notification)
             except Overwritten:
                 log.info(
                     "overwritten before it could be read; the newer file has its own event", extra={"key": upload.key}
@@ -134,6 +163,17 @@ def _import_once(upload: Upload, connection: Connection[Any], *, s3: Any, publis
         # Publishes the notification while the row is locked, so that simultaneous deliveries publish it only once.
         ledger.lock(publish)
         connection.commit()
+
+
+def _is_current(upload: Upload, s3: Any, bucket: str) -> bool:
+    """Returns whether S3 still has the uploaded object, and neither a newer object with the same key nor none."""
+    try:
+        with aws_errors():
+            return bool(s3.head_object(Bucket=bucket, Key=upload.key)["ETag"].strip('"') == upload.etag)
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
+            return False
+        raise
 
 
 def _import_file(cursor: Cursor, upload: Upload, s3: Any, bucket: str) -> tuple[Imported, Notification]:
