@@ -17,7 +17,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from chalicelib.errors import DatabaseRefused, DatabaseUnavailable, PasswordRefused, Unavailable, aws_errors
-from chalicelib.settings import Database
+from chalicelib.settings import Database, has_own_endpoint
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -132,9 +132,9 @@ def _make(service: str, region: str | None) -> Any:
         signature_version="v4" if service != "s3" else "s3v4",
         max_pool_connections=CONNECTIONS,
         # The virtual style uses the bucket's regional host name. A new bucket's global host name redirects for hours,
-        # which breaks signed links. If the endpoint is an IP address, botocore puts the bucket's name in the path
-        # anyway.
-        s3={"addressing_style": "virtual"},
+        # which breaks signed links. Botocore itself puts a name with dots in the path, but only if the endpoint uses
+        # HTTPS. The local endpoint uses HTTP, and its host name has no subdomains.
+        s3={"addressing_style": "path" if has_own_endpoint() else "virtual"},
     )
     client: Any = _session().create_client(service, region_name=region, config=config)
     # Two threads might create duplicate exception classes, so the classes are created early.
