@@ -28,11 +28,12 @@ NOTIFICATIONS = 4_000
 EXECUTIONS = 1_000
 THREADS = 16
 
-# Every matching string is accepted, even 31 November, so that chalicelib/openapi.json can describe the exact format.
+# Every matching string is accepted, even 31 November, so that chalicelib/openapi.json can describe the exact format. A
+# space means a plus sign, because an unescaped plus sign in a URL is decoded as a space.
 MOMENT = re.compile(
     r"([12][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
     r"T([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9])(?:\.([0-9]{1,9}))?"
-    r"(?:Z|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))"
+    r"(?:Z|([ +-])([01][0-9]|2[0-3]):([0-5][0-9]))"
 )
 
 # These query arguments select an order's attributes and the notifications to count.
