@@ -113,7 +113,7 @@ rollback: stage .venv/run  ## Restore the previous release: make rollback STAGE=
 destroy: stage .venv/run  ## Remove the whole system from AWS: make destroy STAGE=x; KEEP_DATA=1 keeps tables and buckets
 	@$(BIN)/python -m infra.deploy $(STAGE) --destroy $(if $(KEEP_DATA),--keep-data) $(ANSWER)
 
-verify-deploy: .venv/dev .local/graders/installed  ## Test the deploy's whole life cycle on the local cloud, compare it with moto, and run checkov and cloudsplaining
+verify-deploy: .venv/dev .local/graders/installed  ## Test the deploy's whole life cycle on the local cloud, compare it with moto, run checkov and cloudsplaining, and generate a client of the API
 	$(PYTEST) $(BY_FILE) -m long tests/deploying tests/system tests/browser $(ARGS)
 
 .PHONY: stage
@@ -141,9 +141,9 @@ INSTALL := $(if $(shell sh -c 'command -v uv'),uv pip install --quiet --python $
 	@$(INSTALL) -r requirements-dev.txt
 	@touch $@
 
-# checkov's and cloudsplaining's requirements conflict with the project's.
+# These programs' requirements conflict with the project's.
 .local/graders/installed: .venv/python tests/deploying/graders-requirements.txt
-	@echo "Installing checkov and cloudsplaining into .local/graders"
+	@echo "Installing checkov, cloudsplaining and openapi-python-client into .local/graders"
 	@$(BIN)/python -m venv --clear .local/graders
 	@.local/graders/bin/python -m pip install --quiet --disable-pip-version-check -r tests/deploying/graders-requirements.txt
 	@touch $@

@@ -422,10 +422,12 @@ def redrive_dead_letters() -> dict[str, Any]:
 # --- The API itself ---------------------------------------------------------------------------------------------------
 
 
-@app.route("/health")
-def health() -> dict[str, str]:
-    """Confirms that the API is up, and returns its stage and version."""
-    return {"status": "ok", "stage": settings.cafe_stage, "version": VERSION}
+@app.route("/health", methods=["GET", "HEAD"])
+def health() -> dict[str, str] | Response:
+    """Confirms that the API is up, and returns its stage and version, or only the status for a HEAD request."""
+    shown = {"status": "ok", "stage": settings.cafe_stage, "version": VERSION}
+    # Unlike API Gateway, `chalice local` would send the body.
+    return Response("") if request().method == "HEAD" else shown
 
 
 @app.route("/openapi.json")

@@ -17,7 +17,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from chalicelib.errors import DatabaseRefused, DatabaseUnavailable, PasswordRefused, Unavailable, aws_errors
-from chalicelib.settings import Database
+from chalicelib.settings import Database, has_own_endpoint
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -131,10 +131,10 @@ def _make(service: str, region: str | None) -> Any:
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         signature_version="v4" if service != "s3" else "s3v4",
         max_pool_connections=CONNECTIONS,
-        # In the virtual style, a link contains the regional host name of the bucket. The global host name of a new
-        # bucket redirects for hours, and a redirect breaks a signed link. If the endpoint is an IP address, botocore
-        # puts the bucket name in the path instead.
-        s3={"addressing_style": "virtual"},
+        # The virtual style uses the bucket's regional host name. A new bucket's global host name redirects for hours,
+        # which breaks signed links. Botocore itself puts a name with dots in the path, but only if the endpoint uses
+        # HTTPS. The local endpoint uses HTTP, and its host name has no subdomains.
+        s3={"addressing_style": "path" if has_own_endpoint() else "virtual"},
     )
     client: Any = _session().create_client(service, region_name=region, config=config)
     # The exception classes are created here, because two threads could otherwise create duplicates.

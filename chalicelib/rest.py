@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple, NoReturn
+import re
+from typing import Any, NamedTuple, NoReturn, cast
 
 from chalice.app import MultiDict, Request
 
@@ -12,6 +13,8 @@ from chalicelib.errors import NAME_CHARACTERS, BodyTooLarge, InvalidRequest, Pro
 BODY_BYTES = 1_000_000
 # Maximum nesting depth of JSON in a request. The limit of the built-in JSON parser depends on the Python version.
 DEPTH = 100
+# API Gateway replaces bytes that are not UTF-8 with U+FFFD. JSON may also contain U+FFFD as an escape sequence.
+REPLACED = re.compile(rb"\xef\xbf\xbd|(?<!\\)(?:\\\\)*\\u[fF]{3}[dD]")
 PAGE_LIMIT = 100
 DEFAULT_LIMIT = 50
 
@@ -57,13 +60,14 @@ def body(request: Request, *, nothing: Any = None) -> Any:
     Raises ``BodyTooLarge`` if the body is larger than 1 MB, and ``InvalidRequest`` if it is not JSON. Chalice's own
     ``json_body`` is not used, because it accepts ``NaN`` and returns a 500 for deeply nested JSON.
     """
-    raw = request.raw_body
+    raw = cast(bytes, request.raw_body)
     if len(raw) > BODY_BYTES:
         raise BodyTooLarge(len(raw), BODY_BYTES)
     if not raw.strip():
         return nothing
     try:
-        content = json.loads(raw, parse_constant=_refuse_constant)
+        # Given bytes, json.loads would also accept UTF-16, which API Gateway does not pass on.
+        content = json.loads(raw.decode("utf-8-sig", "surrogatepass"), parse_constant=_refuse_constant)
     except RecursionError:
         raise _invalid_body("is nested too deeply") from None
     except UnicodeDecodeError as error:
@@ -75,6 +79,15 @@ def body(request: Request, *, nothing: Any = None) -> Any:
         raise _invalid_body("contains a number with too many digits") from None
     if _is_too_deep(content):
         raise _invalid_body("is nested too deeply")
+    return content
+
+
+def utf8_body(request: Request) -> Any:
+    """Returns the request's JSON body. Raises ``InvalidRequest`` if its sender did not encode the body in UTF-8."""
+    content = body(request)
+    if replaced := REPLACED.search(cast(bytes, request.raw_body)):
+        message = f"contains U+FFFD (byte {replaced.start()}), which replaces bytes that are not UTF-8; send UTF-8"
+        raise _invalid_body(message)
     return content
 
 

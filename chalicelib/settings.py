@@ -113,6 +113,11 @@ def cognito_endpoint(settings: Settings, environment: Mapping[str, str] = os.env
     return environment.get("AWS_ENDPOINT_URL") or settings.issuer.rpartition("/")[0]
 
 
+def has_own_endpoint(environment: Mapping[str, str] = os.environ) -> bool:
+    """Returns True if AWS_ENDPOINT_URL replaces AWS's own addresses, as it does on the local cloud."""
+    return bool(environment.get("AWS_ENDPOINT_URL"))
+
+
 def uploads_url(settings: Settings, environment: Mapping[str, str] = os.environ) -> str:
     """Returns the URL of the uploads bucket, to which upload links point."""
     if endpoint := environment.get("AWS_ENDPOINT_URL"):

@@ -49,6 +49,7 @@ ROUTES = {
     ("GET", "/dead-letters"): MANAGERS,
     ("POST", "/dead-letters/redrive"): MANAGERS,
     ("GET", "/health"): OPEN,
+    ("HEAD", "/health"): OPEN,
     ("GET", "/openapi.json"): OPEN,
     ("GET", "/"): OPEN,
     ("GET", "/console/{file}"): OPEN,

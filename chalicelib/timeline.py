@@ -12,9 +12,11 @@ import heapq
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
+from string import punctuation
 from typing import Any
+from urllib.parse import quote, unquote
 
 from chalicelib.errors import InvalidRequest, Problem
 
@@ -34,8 +36,10 @@ END_OF_TIME = "9999"
 # URLs, and `chalicelib/openapi.json` describes their exact format.
 TOKEN = re.compile(
     "([0-9]{4})(0[1-9]|1[0-2])([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{6})Z"
-    "-((2[1-9a-f]|[3-6][0-9a-f]|7[0-9a-e]){1,512})"
+    "-((2[1-9a-f]|[3-6][0-9a-f]|7[0-9a-e]){1,1024})"
 )
+# An id in a page token contains these characters unchanged, and the bytes of other characters as %xx.
+PLAIN = punctuation.replace("%", "")
 
 Item = dict[str, Any]
 
@@ -85,14 +89,15 @@ class Timeline:
         return self._cut(name, self._by_period(since, before, ahead, now), limit, is_included)
 
     def page_of(
-        self, index: str, key: str, value: str, name: str, limit: int, token: str | None
+        self, index: str, key: str, values: Sequence[str], name: str, limit: int, token: str | None
     ) -> tuple[list[Item], str | None]:
-        """Returns a page of the items whose attribute ``key`` is ``value``, read from ``index``.
+        """Returns a page of the items whose attribute ``key`` is one of ``values``, read from ``index``.
 
-        A page token marks a point in time. A token from a list with a different ``value`` therefore continues at the
+        A page token marks a point in time. A token from a list with different ``values`` therefore continues at the
         same time.
         """
-        return self._cut(name, self._query(index, key, value, read_token(name, token), "0", limit), limit)
+        lists = [self._query(index, key, value, read_token(name, token), "0", limit) for value in values]
+        return self._cut(name, _merged(lists), limit)
 
     def _by_period(self, since: date, before: str, limit: int, now: datetime) -> Iterator[Item]:
         month = min(before[:7], timestamp(now)[:7])
@@ -113,7 +118,7 @@ class Timeline:
                 # needs them.
                 heads = pool.map(lambda shard: next(shard, None), shards)
                 started = [_prepend(head, shard) for head, shard in zip(heads, shards, strict=True) if head is not None]
-                yield from heapq.merge(*started, key=lambda item: item["sortKey"]["S"], reverse=True)
+                yield from _merged(started)
                 year, number = int(month[:4]), int(month[5:])
                 month = f"{year - 1}-12" if number == 1 else f"{year}-{number - 1:02}"
 
@@ -179,6 +184,10 @@ class Timeline:
         return page, None
 
 
+def _merged(lists: Iterable[Iterator[Item]]) -> Iterator[Item]:
+    return heapq.merge(*lists, key=lambda item: item["sortKey"]["S"], reverse=True)
+
+
 def _prepend(head: Item, rest: Iterator[Item]) -> Iterator[Item]:
     yield head
     yield from rest
@@ -187,7 +196,7 @@ def _prepend(head: Item, rest: Iterator[Item]) -> Iterator[Item]:
 def write_token(name: str, sort_key: str) -> str:
     """Returns the page token with which the list ``name`` continues after ``sort_key``."""
     moment, _, identifier = sort_key.partition("#")
-    return f"{name}-{re.sub('[-:.]', '', moment)}-{identifier.encode().hex()}"
+    return f"{name}-{re.sub('[-:.]', '', moment)}-{quote(identifier, safe=PLAIN).encode().hex()}"
 
 
 def read_token(name: str, token: str | None) -> str:
@@ -202,4 +211,4 @@ def read_token(name: str, token: str | None) -> str:
         message = "is not a `next` value from this list; leave it out to start with the first page"
         raise InvalidRequest([Problem("next", message)])
     year, month, day, hour, minute, second, fraction, identifier, _ = match.groups()
-    return f"{year}-{month}-{day}T{hour}:{minute}:{second}.{fraction}Z#{bytes.fromhex(identifier).decode()}"
+    return f"{year}-{month}-{day}T{hour}:{minute}:{second}.{fraction}Z#{unquote(bytes.fromhex(identifier).decode())}"

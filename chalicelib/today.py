@@ -29,11 +29,12 @@ NOTIFICATIONS = 4_000
 EXECUTIONS = 1_000
 THREADS = 16
 
-# Impossible dates such as 31 November also match, so chalicelib/openapi.json can describe the exact format.
+# Every matching string is accepted, even 31 November, so that chalicelib/openapi.json can describe the exact format. A
+# space means a plus sign, because an unescaped plus sign in a URL is decoded as a space.
 MOMENT = re.compile(
     r"([12][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
     r"T([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9])(?:\.([0-9]{1,9}))?"
-    r"(?:Z|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))"
+    r"(?:Z|([ +-])([01][0-9]|2[0-3]):([0-5][0-9]))"
 )
 
 # With these query arguments, DynamoDB returns only the attributes and the notifications that are counted.

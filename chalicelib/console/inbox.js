@@ -50,7 +50,8 @@ export function message({ message: text, facts = {} }) {
 /** Maps each id in the facts of a notification to a link in the console. Old notifications have no field `facts`. */
 function linksOf({ kind, id, orderIDs = [] }) {
   const links = new Map(orderIDs.map((orderID) => [orderID, `#orders/${orderID}`]));
-  if (kind === "inventory" || kind === "storage") links.set(id, `#reports/${id}`);
+  // A report of the other kind may have the same id, unless the id begins with its own kind.
+  if (kind === "inventory" || kind === "storage") links.set(id, `#reports/${id.startsWith(kind) ? id : `${kind}~${id}`}`);
   return links;
 }
 

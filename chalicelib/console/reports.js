@@ -59,7 +59,7 @@ const list = new Listing({
   state: $("reports-state"),
   list: $("reports-list"),
   older: $("reports-older"),
-  key: (each) => each.reportId,
+  key: (each) => each.href,
   load: async (parameters, signal) => {
     const { reports, next } = await get("reports", { kind: $("reports-kind").value, limit: 10, ...parameters }, signal);
     return { items: reports, next };
@@ -70,13 +70,13 @@ const list = new Listing({
   seconds: () => (list.items.some((each) => each.status === "RUNNING") ? SECONDS_RUNNING : SECONDS),
 });
 
-function makeReport({ reportId, kind, startedAt }, isNew) {
+function makeReport({ reportId, kind, startedAt, href }, isNew) {
   return h(
     isNew ? "li.row.new" : "li.row",
     icon(kind === "storage" ? "storage" : "report"),
     h(
       "div",
-      h("p", h("a.whole", { href: `#reports/${reportId}` }, h("b", NAMES[kind])), " ", h("span.status")),
+      h("p", h("a.whole", { href: `#${href.slice(1)}` }, h("b", NAMES[kind])), " ", h("span.status")),
       h("p.soft.id", reportId),
     ),
     h("p.when", time(startedAt), h("small.took")),
@@ -101,7 +101,8 @@ let picture = null;
 
 const watch = new Poll(async (signal) => {
   const before = report?.status;
-  const path = `reports/${encodeURIComponent(opened)}`;
+  // The id in the page's address may already be escaped.
+  const path = `reports/${encodeURIComponent(opened).replaceAll("%25", "%")}`;
   const state = $("report-state");
   const place = { state, what: "report", isVisible: report !== null, retry: () => watch.now(), signal };
   let history;

@@ -14,19 +14,19 @@ const finished = new Map();
 let newest = {};
 let chosen = null;
 
-async function summaryOf(reportId, signal) {
+async function summaryOf(href, signal) {
   // The summary of a finished report never changes, so it is cached.
-  if (!finished.has(reportId)) finished.set(reportId, (await get(`reports/${reportId}`, {}, signal)).summary);
-  return finished.get(reportId);
+  if (!finished.has(href)) finished.set(href, (await get(href.slice(1), {}, signal)).summary);
+  return finished.get(href);
 }
 
 /** Returns the newest report and its summary for each measuring mode. */
 async function newestOfEachMode(signal) {
   const { reports } = await get("reports", { kind: "storage", limit: 25 }, signal);
   const byMode = {};
-  for (const { reportId } of reports.filter((each) => each.status === "SUCCEEDED").slice(0, LOOKED_AT)) {
-    const summary = await summaryOf(reportId, signal);
-    byMode[summary.mode] ??= { reportId, summary };
+  for (const { href } of reports.filter((each) => each.status === "SUCCEEDED").slice(0, LOOKED_AT)) {
+    const summary = await summaryOf(href, signal);
+    byMode[summary.mode] ??= { href, summary };
     if (byMode.listing && byMode.metrics) break;
   }
   return byMode;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -32,9 +33,12 @@ def newest(page: Page, since: date, *, dynamodb: Any, table: str, now: datetime 
     if customer is None:
         items, token = timeline.page("orders", since, page.limit, page.next, now or datetime.now(UTC))
     else:
-        if not 1 <= len(customer) <= 64:
+        composed = unicodedata.normalize("NFC", customer)
+        if not 1 <= len(composed) <= 64:
             raise InvalidRequest([Problem("customerID", "must have 1 to 64 characters")])
-        items, token = timeline.page_of("byCustomer", "customerID", customer, "orders", page.limit, page.next)
+        # Customer ids are stored in NFC, but an older version stored them as they were sent.
+        spellings = sorted({composed, unicodedata.normalize("NFD", customer), customer})
+        items, token = timeline.page_of("byCustomer", "customerID", spellings, "orders", page.limit, page.next)
     return {"orders": [_shown(item) for item in items], "next": token}
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import secrets
+import unicodedata
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -22,6 +23,11 @@ ORDER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # This pattern matches control characters, lone surrogates and two characters that SQS and SNS refuse.
 NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 NO_TEXT_OF_LINES = re.compile(r"(?![\n\t])" + NO_TEXT.pattern)
+# This pattern matches text that shows nothing: spaces, zero-width characters and the letters that fonts leave empty.
+BLANK = re.compile(
+    r"[\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    r"\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb]*"
+)
 
 ITEM_FIELDS = ("item", "quantity")
 ORDER_FIELDS = ("orderID", "customerID", *ITEM_FIELDS, "items", "note")
@@ -86,8 +92,6 @@ class Order:
         for name in ("orderID", "note"):
             if name not in message:
                 message.refuse(name, "is missing")
-        if message.get("note") is None:
-            message.values.pop("note", None)
         # A message that was added to the queue manually might contain no user name.
         requested_by, placed_at = message.get("requestedBy"), message.get("placedAt")
         if requested_by is not None and not _is_user_name(requested_by):
@@ -116,14 +120,15 @@ def _read_order(fields: Fields, placed_at: str) -> Order:
     order_id = fields.get("orderID")
     if "orderID" in fields and not (isinstance(order_id, str) and ORDER_ID.fullmatch(order_id)):
         fields.refuse("orderID", "must be 1 to 64 characters of A-Z, a-z, 0-9, _ and -")
-    customer_id = _read_text(fields, "customerID", 64)
+    # Two spellings of an accented letter are the same customer.
+    customer_id = _read_text(fields, "customerID", 64, composed=True)
     if "items" in fields:
         if "item" in fields or "quantity" in fields:
             fields.refuse("items", "cannot be combined with item or quantity; send either items or item")
         items = _read_items(fields)
     else:
         items = [_read_item(fields)]
-    note = _read_text(fields, "note", 500, least=0, lines=True) if "note" in fields else None
+    note = None if fields.get("note") is None else _read_text(fields, "note", 500, least=0, lines=True)
     return Order(order_id or secrets.token_urlsafe(16), customer_id, tuple(items), note, placed_at)
 
 
@@ -147,15 +152,19 @@ def _read_item(fields: Fields) -> Item:
     return Item(_read_text(fields, "item", 200), quantity)
 
 
-def _read_text(fields: Fields, name: str, most: int, *, least: int = 1, lines: bool = False) -> str:
+def _read_text(
+    fields: Fields, name: str, most: int, *, least: int = 1, lines: bool = False, composed: bool = False
+) -> str:
     value = fields.get(name)
+    if composed and isinstance(value, str):
+        value = unicodedata.normalize("NFC", value)
     if name not in fields:
         fields.refuse(name, "is missing")
     elif not isinstance(value, str):
         fields.refuse(name, "must be a string")
     elif not least <= len(value) <= most:
         fields.refuse(name, f"must have {least} to {most} characters, but has {len(value)}")
-    elif least and not value.strip():
+    elif least and BLANK.fullmatch(value):
         fields.refuse(name, "is blank")
     elif bad := (NO_TEXT_OF_LINES if lines else NO_TEXT).search(value):
         fields.refuse(name, f"contains U+{ord(bad[0]):04X} at position {bad.start()}, which is not allowed")

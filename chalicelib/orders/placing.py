@@ -27,7 +27,7 @@ log = logger("orders")
 
 def place(request: Request, *, aws: Callable[[str], Any], settings: Settings, now: datetime) -> dict[str, Any]:
     """Sends a request's orders to the queue. Returns one receipt, or ``{"orders": [receipt]}`` for a list."""
-    body, key = rest.body(request), rest.idempotency_key(request)
+    body, key = rest.utf8_body(request), rest.idempotency_key(request)
     dynamodb = aws("dynamodb")
     with count_rejections(body):
         orders = parse(body, now, key, rest.caller(request).name)

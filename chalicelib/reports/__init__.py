@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Any
+from urllib.parse import quote, unquote
 
 from chalicelib import correlation, timeline
 from chalicelib.errors import InvalidRequest, NotFound, Problem, aws_errors
@@ -26,7 +27,12 @@ from chalicelib.rest import Page
 
 KINDS = ("inventory", "storage")
 MODES = ("listing", "metrics")
-REPORT_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
+# A report's id is its execution's name, in which Step Functions allows these characters. A name may exist in both state
+# machines, so an id may begin with the report's kind and a tilde, which no name contains.
+REPORT_ID = re.compile(
+    r"(?:(inventory|storage)~)?"
+    r'([^\s<>{}\[\]?*"#%\\^|~`$&,;:/\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]{1,80})'
+)
 # A presigned link expires with the credentials that signed it, so links are valid for at most one hour.
 LINK_SECONDS = 3600
 
@@ -35,9 +41,30 @@ log = logger("reports")
 Machines = dict[str, str]
 
 
-def report_key(kind: str, report_id: str) -> str:
+def folder(kind: str, name: str) -> str:
+    """Returns the folder of a report's files in the reports bucket."""
+    # Browsers and HTTP libraries remove the folders "." and ".." from a link.
+    return f"{kind}/{name if name.strip('.') else f'~{name}'}"
+
+
+def report_key(kind: str, name: str) -> str:
     """Returns the S3 key of a report's page in the reports bucket."""
-    return f"{kind}/{report_id}/report.html"
+    return f"{folder(kind, name)}/report.html"
+
+
+def _kinds(name: str) -> list[str]:
+    """Returns the kinds in the order in which ``find`` looks for a name. Reports from the API begin with their kind."""
+    return sorted(KINDS, key=lambda kind: not name.startswith(kind))
+
+
+def full_id(kind: str, name: str) -> str:
+    """Returns the id that opens this report. The kind is left out if the name alone opens this report too."""
+    return name if _kinds(name)[0] == kind and name.strip(".") else f"{kind}~{name}"
+
+
+def href(kind: str, name: str) -> str:
+    """Returns the path of a report in the REST API."""
+    return f"/reports/{quote(full_id(kind, name), safe='')}"
 
 
 def id_of_event(event: dict[str, Any], context: Any) -> str:
@@ -87,14 +114,14 @@ def start(
         log.info("report found by its key", extra={"reportId": report_id, "kind": kind})
     else:
         log.info("report started", extra={"reportId": report_id, "kind": kind})
-    return {"reportId": report_id, "kind": kind, "status": "RUNNING", "href": f"/reports/{report_id}"}
+    return {"reportId": report_id, "kind": kind, "status": "RUNNING", "href": href(kind, report_id)}
 
 
 def _describe(name: str, machine: str, sfn: Any) -> dict[str, Any] | None:
     arn = machine.replace(":stateMachine:", ":execution:") + f":{name}"
     try:
         execution: dict[str, Any] = sfn.describe_execution(executionArn=arn)
-    except sfn.exceptions.ExecutionDoesNotExist:
+    except (sfn.exceptions.ExecutionDoesNotExist, sfn.exceptions.InvalidArn):
         return None
     return execution
 
@@ -107,11 +134,12 @@ def get(report_id: str, *, sfn: Any, machines: Machines, s3: Any, bucket: str, n
 
 
 def find(report_id: str, sfn: Any, machines: Machines) -> tuple[str, dict[str, Any]]:
-    """Returns the kind and the Step Functions execution of a report. Raises ``NotFound`` if no report has this id."""
-    if REPORT_ID.fullmatch(report_id):
-        # A report's id begins with its kind, unless the execution was started manually or by a schedule.
-        for kind in sorted(KINDS, key=lambda kind: not report_id.startswith(kind)):
-            execution = _describe(report_id, machines[kind], sfn)
+    """Returns a report's kind and its execution. Raises ``NotFound`` if no report has this id."""
+    # API Gateway decodes the id in a path, but `chalice local` does not. No name contains a percent sign.
+    report_id = unquote(report_id)
+    if match := REPORT_ID.fullmatch(report_id):
+        for kind in [match[1]] if match[1] else _kinds(match[2]):
+            execution = _describe(match[2], machines[kind], sfn)
             if execution:
                 return kind, execution
     raise NotFound("report", report_id[:80])
@@ -188,11 +216,7 @@ def newest(page: Page, *, sfn: Any, machines: Machines) -> dict[str, Any]:
         if key >= before:
             continue
         if len(lines) == page.limit:
-            last = lines[-1]
-            return {
-                "reports": lines,
-                "next": timeline.write_token("reports", f"{last['startedAt']}#{last['reportId']}"),
-            }
+            return {"reports": lines, "next": timeline.write_token("reports", _sort_key(lines[-1]))}
         lines.append(line)
     return {"reports": lines, "next": None}
 
@@ -209,8 +233,12 @@ def _by_start(lines: Iterator[dict[str, Any]]) -> Iterator[tuple[str, dict[str, 
         bound = line["finishedAt"] or line["startedAt"]
         while waiting and waiting[-1][1]["startedAt"] > bound:
             yield waiting.pop()
-        insort(waiting, (f"{line['startedAt']}#{line['reportId']}", line), key=itemgetter(0))
+        insort(waiting, (_sort_key(line), line), key=itemgetter(0))
     yield from reversed(waiting)
+
+
+def _sort_key(line: dict[str, Any]) -> str:
+    return f"{line['startedAt']}#{line['reportId']}~{line['kind']}"
 
 
 def _executions(kind: str, machine: str, size: int, sfn: Any) -> Iterator[dict[str, Any]]:
@@ -218,7 +246,7 @@ def _executions(kind: str, machine: str, size: int, sfn: Any) -> Iterator[dict[s
     while True:
         answer = sfn.list_executions(**arguments)
         for execution in answer["executions"]:
-            yield {**line(kind, execution), "href": f"/reports/{execution['name']}"}
+            yield {**line(kind, execution), "href": href(kind, execution["name"])}
         if "nextToken" not in answer:
             return
         arguments["nextToken"] = answer["nextToken"]

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from urllib import parse
 
 from chalicelib.logs import logger
-from chalicelib.reports import files, mysql
+from chalicelib.reports import files, folder, mysql
 from chalicelib.timeline import timestamp
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def read_inventory(connection: Connection[Any], s3: Any, bucket: str, report_id:
     Returns ``reportId``, ``csvKey``, ``rows`` and ``generatedAt``. Raises ``Unavailable`` if S3 fails, and a PyMySQL
     error if MySQL fails. After an error, the connection to MySQL cannot be reused.
     """
-    key = f"inventory/{report_id}/inventory.csv"
+    key = f"{folder('inventory', report_id)}/inventory.csv"
     rows = 0
 
     def counted(batches: Iterable[list[bytes]]) -> Iterator[list[bytes]]:
@@ -81,7 +82,8 @@ def read_inventory(connection: Connection[Any], s3: Any, bucket: str, report_id:
             key,
             to_csv(counted(batches)),
             ContentType="text/csv; charset=utf-8",
-            ContentDisposition=f'attachment; filename="inventory-{report_id}.csv"',
+            # A header contains only ASCII, but an execution's name may contain any letter.
+            ContentDisposition=f'attachment; filename="inventory-{parse.quote(report_id)}.csv"',
         )
     log.info("inventory read", extra={"reportId": report_id, "key": key, "rows": rows})
     return {"reportId": report_id, "csvKey": key, "rows": rows, "generatedAt": timestamp(now)}

@@ -8,6 +8,7 @@ from typing import Any
 import humanize
 
 from chalicelib.notifications import counted
+from chalicelib.reports import href
 from chalicelib.storage.measurement import Measurement
 from chalicelib.timeline import timestamp
 
@@ -72,7 +73,7 @@ def notice(measurement: Measurement, report_id: str) -> dict[str, str]:
         lines += [f"- {failure.bucket}: {failure.error}" for failure in measurement.errors[:NOTICE_LINES]]
         if len(measurement.errors) > NOTICE_LINES:
             lines.append(f"- and {counted(len(measurement.errors) - NOTICE_LINES, 'bucket')} more")
-    lines += ["", f"Report {report_id}: GET /reports/{report_id} returns a link to the full list."]
+    lines += ["", f"Report {report_id}: GET {href('storage', report_id)} returns a link to the full list."]
     return {
         "subject": f"Storage report: {humanize.naturalsize(measurement.total_bytes)} in all buckets",
         "message": "\n".join(lines),

@@ -32,9 +32,8 @@ TURN_SECONDS = 120
 # A report has at most this many rounds. In the last round, each function uses all its remaining time. Six rounds can
 # list three billion objects.
 ROUNDS = 6
-# A report id can contain the same characters as an execution name, except the slash. A slash would create folders in
-# S3.
-REPORT_ID = re.compile(r"[!-.0-~]{1,80}")
+# A report's id can contain the same characters as an execution's name. A slash would create folders in S3.
+REPORT_ID = re.compile(r"[^\s/\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]{1,80}")
 
 log = logger("storage")
 
@@ -149,7 +148,8 @@ def _parse(payload: dict[str, Any]) -> Request:
     problems = []
     report_id = payload.get("reportId", uuid4().hex)
     if not isinstance(report_id, str) or not REPORT_ID.fullmatch(report_id):
-        problems.append(Problem("reportId", "must be a string of 1 to 80 printable ASCII characters without a slash"))
+        expected = "must be a string of 1 to 80 characters without spaces, control characters and slashes"
+        problems.append(Problem("reportId", expected))
     mode = payload.get("mode", MODES[0])
     if mode not in MODES:
         problems.append(Problem("mode", f"must be one of {', '.join(MODES)}"))

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from chalicelib.reports import folder
 from chalicelib.storage.measurement import Tally
 from chalicelib.storage.ranges import Range
 from chalicelib.storage.refusals import translate
@@ -36,9 +37,12 @@ class ShareFiles:
     bucket: str
     report_id: str
 
+    def _key(self, name: str) -> str:
+        return f"{folder('storage', self.report_id)}/{name}.json"
+
     def write(self, name: str, tallies: list[Tally]) -> None:
         body = json.dumps([_to_json(tally) for tally in tallies], separators=(",", ":")).encode()
-        self.put(f"storage/{self.report_id}/{name}.json", body, "application/json", "the remaining work")
+        self.put(self._key(name), body, "application/json", "the remaining work")
 
     def put(self, key: str, body: bytes, content_type: str, what: str) -> None:
         """Stores an object. ``what`` names the object in error messages."""
@@ -49,7 +53,7 @@ class ShareFiles:
 
     def read(self, name: str) -> list[Tally]:
         try:
-            answer = self.s3.get_object(Bucket=self.bucket, Key=f"storage/{self.report_id}/{name}.json")
+            answer = self.s3.get_object(Bucket=self.bucket, Key=self._key(name))
             return [_from_json(each) for each in json.load(answer["Body"])]
         except (ClientError, BotoCoreError) as error:
             raise translate(error, f"the remaining work cannot be read from {self.bucket}") from error

@@ -22,7 +22,7 @@ from chalicelib.uploads.detection import NotImported
 from chalicelib.uploads.importing import Imported, Ledger, Staged, import_staged, stage
 from chalicelib.uploads.records import Records, Status
 from chalicelib.uploads.rows import BadRow, Reading, Row, read_rows
-from chalicelib.uploads.upload import Overwritten, Upload, chunks, open_file
+from chalicelib.uploads.upload import Overwritten, Upload, chunks, is_current, open_file
 
 if TYPE_CHECKING:
     from pymysql.connections import Connection
@@ -148,10 +148,11 @@ class Jobs:
             # READ COMMITTED avoids gap locks, so imports wait for each other only if they share a supplier.
             cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
             ledger = Ledger(cursor, upload.key)
-            if upload.is_newer_than(ledger.lock(self.publish)):
+            handled = ledger.lock(self.publish)
+            if upload.is_new(handled, lambda: is_current(upload, self.s3, self.uploads_bucket)):
                 try:
                     imported, notification = self._import(cursor, upload, stage)
-                    ledger.write(upload.sequencer, upload.etag, notification)
+                    ledger.write(upload.with_handled(handled), upload.etag, notification)
                 except Overwritten:
                     log.info(
                         "overwritten before it could be read; the newer file has its own event",
@@ -200,6 +201,13 @@ class Jobs:
         if facts.get("uploadId") != upload.id:
             facts = {"outcome": "notImported", "reason": "a newer file with the same key was imported instead"}
         status = Status.IMPORTED if facts["outcome"] == "imported" else Status.REFUSED
-        result = self.records.get(upload.id).get("result", {}) | outcomes.result(facts)
+        before, result = self.records.get(upload.id).get("result", {}), outcomes.result(facts)
+        if "counts" in before and "counts" in result:
+            # Only a preview counts the beans that the file does not mention.
+            result["counts"] = {
+                **before["counts"],
+                **result["counts"],
+                "notMentioned": before["counts"]["notMentioned"],
+            }
         begun = {Status.IMPORTING, Status.IMPORTED, Status.REFUSED}
-        self.records.change(upload.id, begun, status, self.now(), result=result)
+        self.records.change(upload.id, begun, status, self.now(), result={**before, **result})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote_plus, unquote_plus
@@ -18,6 +18,8 @@ from chalicelib.uploads.links import FILE_BYTES
 from chalicelib.uploads.records import upload_id
 
 CHUNK_BYTES = 262_144
+# Maximum length of the column ``sequencer`` in the table ``uploads``.
+SEQUENCERS_CHARACTERS = 64
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,44 @@ class Upload:
     def is_csv_in(self, folder: str) -> bool:
         return self.key.startswith(f"{folder}/") and self.key.lower().endswith(".csv")
 
-    def is_newer_than(self, sequencer: str) -> bool:
-        """Compares sequencers. They are hexadecimal numbers of different lengths, so the shorter one is padded."""
-        width = max(len(self.sequencer), len(sequencer))
-        return self.sequencer.upper().rjust(width, "0") > sequencer.upper().rjust(width, "0")
+    def is_folder(self) -> bool:
+        """Returns True for the empty object that S3's console creates for a folder."""
+        return self.key.endswith("/") and not self.size
+
+    def is_new(self, handled: str, is_current: Callable[[], bool]) -> bool:
+        """Returns True unless this event, or a later event for the same key, was handled.
+
+        AWS's documentation contradicts itself about how to compare sequencers of different lengths. If the lengths
+        differ, the event is new if its object ``is_current``, which means that the object was not replaced.
+        """
+        sequencers = handled.split()
+        same_length = [each for each in sequencers if len(each) == len(self.sequencer)]
+        if any(each.upper() >= self.sequencer.upper() for each in same_length):
+            return False
+        return len(same_length) == len(sequencers) or is_current()
+
+    def with_handled(self, handled: str) -> str:
+        """Returns the newest handled sequencer of each length, including this event's sequencer, for the ledger."""
+        sequencers = self.sequencer
+        for each in handled.split():
+            if len(each) != len(self.sequencer) and len(f"{sequencers} {each}") <= SEQUENCERS_CHARACTERS:
+                sequencers += f" {each}"
+        return sequencers
 
 
 class Overwritten(CafeError):
     """The object was replaced by a newer object, which has its own event."""
+
+
+def is_current(upload: Upload, s3: Any, bucket: str) -> bool:
+    """Returns whether S3 still has the uploaded object, and neither a newer object with the same key nor none."""
+    try:
+        with aws_errors():
+            return bool(s3.head_object(Bucket=bucket, Key=upload.key)["ETag"].strip('"') == upload.etag)
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
+            return False
+        raise
 
 
 def open_file(upload: Upload, s3: Any, bucket: str) -> Any:

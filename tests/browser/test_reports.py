@@ -10,7 +10,7 @@ from tests.browser.conftest import Visit
 from tests.browser.console import Console, Person
 from tests.browser.steps import request_report, with_clock
 from tests.system.inventory import table_renamed, tables_locked
-from tests.system.system import System
+from tests.system.system import System, new_id
 
 
 def steps(console: Console) -> Locator:
@@ -112,3 +112,17 @@ def test_the_list_can_be_filtered_by_kind(visit: Visit, manager: Person, system:
     reports.get_by_label("Show", exact=True).select_option("storage")
     expect(reports).to_contain_text(storage["reportId"])
     expect(reports).not_to_contain_text(inventory["reportId"])
+
+
+def test_two_reports_with_one_name_open_each_their_own(visit: Visit, manager: Person, system: System) -> None:
+    name = new_id("für-März(2)")
+    for machine in (system.env["INVENTORY_REPORT_ARN"], system.env["STORAGE_REPORT_ARN"]):
+        system.aws("stepfunctions").start_execution(stateMachineArn=machine, name=name)
+    console = visit(manager, "#reports")
+    for title in ("Inventory report", "Storage report"):
+        row = console.page.get_by_role("listitem").filter(has_text=name).filter(has_text=title)
+        expect(row).to_contain_text("Ready", timeout=30_000)
+        row.get_by_role("link").click()
+        expect(console.page.get_by_role("heading", name=title, level=1)).to_be_visible()
+        expect(console.view("Reports").get_by_role("link", name="Open the report")).to_be_visible()
+        console.page.go_back()

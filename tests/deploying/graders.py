@@ -1,4 +1,4 @@
-"""Runs checkov and cloudsplaining in their own virtual environment, without network access."""
+"""Runs checkov, cloudsplaining and openapi-python-client in their own virtual environment, without the internet."""
 
 from __future__ import annotations
 
@@ -34,13 +34,14 @@ class Finding(NamedTuple):
     resource: str
 
 
-def _run(program: str, *arguments: str | Path, folder: Path) -> str:
+def run(program: str, *arguments: str | Path, folder: Path) -> str:
+    """Runs a program of the graders' virtual environment in ``folder``, and returns its output."""
     assert (PROGRAMS / program).exists(), "`make verify-deploy` installs the graders"
-    environment = {"PATH": os.defpath, "HOME": str(folder), "PYTHONWARNINGS": "ignore"}
+    environment = {"PATH": f"{PROGRAMS}:{os.defpath}", "HOME": str(folder), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
         [PROGRAMS / program, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
@@ -50,7 +51,7 @@ def checkov(templates: Mapping[str, str], folder: Path) -> set[Finding]:
     for file in files:
         file.write_text(templates[file.name])
     options = ["--framework", "cloudformation", "--output", "json", "--compact", "--skip-download", "--soft-fail"]
-    results = json.loads(_run("checkov", *options, "--file", *files, folder=folder))["results"]
+    results = json.loads(run("checkov", *options, "--file", *files, folder=folder))["results"]
     assert not results["parsing_errors"]
     return {Finding(each["check_id"], each["resource"]) for each in results["failed_checks"]}
 
@@ -70,7 +71,7 @@ def cloudsplaining(roles: list[Any], users: Mapping[str, Mapping[str, Any]], fol
     nothing = folder / "exclusions.yml"
     nothing.write_text("policies: []\nroles: []\nusers: []\ngroups: []\ninclude-actions: []\nexclude-actions: []\n")
     options = ("--exclusions-file", nothing, "--output", folder, "--skip-open-report")
-    _run("cloudsplaining", "scan", "--input-file", folder / "account.json", *options, folder=folder)
+    run("cloudsplaining", "scan", "--input-file", folder / "account.json", *options, folder=folder)
     results = json.loads((folder / "iam-results-account.json").read_text())
     policies = [
         policy for kind in ("inline_policies", "customer_managed_policies") for policy in results[kind].values()

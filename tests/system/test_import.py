@@ -64,6 +64,10 @@ class Cafe:
         [record] = s3_event("uploads", key, "0", f"{self._uploads:X}", len(self.files[key]))["Records"]
         return record
 
+    def head_object(self, Key: str, **_: str) -> dict[str, Any]:  # noqa: N803 - botocore's own name
+        """Returns the ETag of a file, which is the file's size in these tests."""
+        return {"ETag": f'"{len(self.files[Key])}"'}
+
     def get_object(self, **given: Any) -> dict[str, Any]:
         """Returns a file in the format of an S3 response."""
         return {"Body": io.BytesIO(self.files[given["Key"]])}
@@ -231,6 +235,23 @@ def test_an_unannounced_import_is_announced_before_the_next_import_of_its_key(ca
         cafe.receive(cafe.upload("A,t,p,1,d,1\n"), publish=down)
     cafe.receive(cafe.upload("A,t,p,1,d,2\n"))
     assert [sent.key for sent in cafe.published] == [f"upload/{KEY}/1", f"upload/{KEY}/2"]
+
+
+@pytest.mark.parametrize(("first", "second"), [("0F", "010"), ("010", "0F")])
+def test_the_current_object_is_imported_once_whatever_the_lengths_of_the_sequencers(
+    cafe: Cafe, first: str, second: str
+) -> None:
+    """AWS's pages disagree on which of the two sequencers is older."""
+    events = []
+    for sequencer, quantity in ((first, 1), (second, 22)):
+        size = cafe.upload(f"A,t,p,1,d,{quantity}\n")["s3"]["object"]["size"]
+        events += s3_event("uploads", KEY, str(size), sequencer, size)["Records"]
+        cafe.receive(events[-1])
+    assert [row[5] for row in cafe.inventory()] == [22]
+    cafe.query("UPDATE beans SET quantity = 3")
+    cafe.receive(*events, *events)
+    assert [row[5] for row in cafe.inventory()] == [3]
+    assert len(cafe.published) == 2
 
 
 def test_simultaneous_deliveries_of_one_event_import_and_announce_it_once(cafe: Cafe) -> None:

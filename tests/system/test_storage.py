@@ -18,8 +18,11 @@ from tests.system.system import System, new_id
 
 @pytest.fixture
 def bucket(system: System) -> Iterator[str]:
-    """Creates a bucket with two objects, 1,000,000 bytes in total. No other test uses this bucket."""
-    s3, name = system.aws("s3"), new_id("bucket")
+    """Creates a bucket with two objects, 1,000,000 bytes in total. No other test uses this bucket.
+
+    The bucket's name contains dots, which cannot be part of the local cloud's host name.
+    """
+    s3, name = system.aws("s3"), new_id("with.dots")
     s3.create_bucket(Bucket=name)
     objects = {"flat": b"x" * 12_345, "deep/er/object": b"y" * 987_655}
     for key, body in objects.items():

@@ -156,9 +156,11 @@ class Aws:
         return items
 
     def execution(self, report_id: str) -> Any:
-        """Returns moto's record of a report execution. Because moto never runs an execution, tests set the outcome."""
+        """Returns the execution with this name or ARN in moto, which never runs it. A test sets the outcome."""
         machines = get_backend("stepfunctions")[ACCOUNT][REGION].state_machines
-        return next(each for machine in machines for each in machine.executions if each.name == report_id)
+        return next(
+            each for machine in machines for each in machine.executions if report_id in (each.name, each.execution_arn)
+        )
 
     def finish(self, report_id: str, status: str = "SUCCEEDED", **fields: Any) -> None:
         """Ends an execution with ``output``, or with ``error`` and ``cause``."""

@@ -205,6 +205,12 @@ def test_different_orders_under_one_key_are_a_conflict_and_not_queued(api: Api, 
     assert not aws.queued()
 
 
+def test_an_order_that_is_not_in_utf_8_is_refused_even_after_api_gateway_has_replaced_its_bytes(api: Api) -> None:
+    sent = '{"customerID": "caf\xe9", "item": "x"}'.encode("latin-1")
+    for body in (sent, sent.decode(errors="replace").encode()):
+        assert "UTF-8" in refused(api.post("/orders", body), 400, "InvalidRequest")
+
+
 def test_a_stored_order_is_shown(api: Api, aws: Aws) -> None:
     items = [{"item": "Lima", "quantity": 1}, {"item": "Nariño ☕", "quantity": 10_000}]
     placed = {"orderID": "o-1", "customerID": "c-1", "items": items, "note": "two\nlines"}
@@ -295,6 +301,8 @@ def test_a_body_that_cannot_be_read_is_a_400_a_413_or_a_415(api: Api, path: str)
 def test_health_returns_the_stage_and_the_projects_version(api: Api) -> None:
     response = api.get("/health")
     assert (response.status_code, response.json_body) == (200, {"status": "ok", "stage": "test", "version": VERSION})
+    response = api.client.http.head("/health")
+    assert (response.status_code, response.body) == (200, b"")
     assert f'\nversion = "{VERSION}"\n' in (ROOT / "pyproject.toml").read_text()
 
 

@@ -33,6 +33,24 @@ def test_a_client_is_made_once_for_each_service_and_region() -> None:
     assert clients.aws("sqs", "eu-central-1").meta.region_name == "eu-central-1"
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "bucket", "url"),
+    [
+        (None, "beans", "https://beans.s3.eu-central-1.amazonaws.com/k"),
+        (None, "my.beans", "https://s3.eu-central-1.amazonaws.com/my.beans/k"),
+        *(("http://localhost:4566", name, f"http://localhost:4566/{name}/k") for name in ("beans", "my.beans")),
+    ],
+)
+def test_a_bucket_with_dots_has_an_address_that_exists(
+    new_clients: None, monkeypatch: pytest.MonkeyPatch, endpoint: str | None, bucket: str, url: str
+) -> None:
+    """HTTPS certificates and the local cloud's host name have no subdomains of subdomains."""
+    if endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    link = clients.aws("s3", "eu-central-1").generate_presigned_url("get_object", {"Bucket": bucket, "Key": "k"})
+    assert link.partition("?")[0] == url
+
+
 @pytest.fixture
 def new_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gives one test new AWS clients and a new boto3 session."""

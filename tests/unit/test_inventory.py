@@ -38,8 +38,8 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> int:
     return PART_BYTES
 
 
-def read(connection: Connection, s3: Any) -> dict[str, Any]:
-    return read_inventory(cast("Any", connection), s3, BUCKET, "r1", NOW)
+def read(connection: Connection, s3: Any, report_id: str = "r1") -> dict[str, Any]:
+    return read_inventory(cast("Any", connection), s3, BUCKET, report_id, NOW)
 
 
 def calls(s3: Any) -> list[str]:
@@ -87,6 +87,18 @@ def test_the_file_is_a_download_with_a_name_and_a_byte_order_mark_for_spreadshee
     assert found["ContentType"] == "text/csv; charset=utf-8"
     assert found["ContentDisposition"] == 'attachment; filename="inventory-r1.csv"'
     assert found["Body"].read().startswith("\ufeffsupplier_id,".encode())
+
+
+@pytest.mark.parametrize(
+    ("report_id", "folder", "filename"),
+    [("M\xe4rz", "M\xe4rz", "inventory-M%C3%A4rz.csv"), ("..", "~..", "inventory-...csv")],
+)
+def test_a_report_with_any_name_has_a_key_that_a_link_can_contain_and_a_name_that_a_header_can_contain(
+    s3: Any, report_id: str, folder: str, filename: str
+) -> None:
+    key = f"inventory/{folder}/inventory.csv"
+    assert read(Connection([]), s3, report_id)["csvKey"] == key
+    assert s3.get_object(Bucket=BUCKET, Key=key)["ContentDisposition"] == f'attachment; filename="{filename}"'
 
 
 def test_a_large_inventory_is_uploaded_in_parts_of_bounded_size(s3: Any, small_parts: int) -> None:

@@ -1,6 +1,7 @@
 """Tests which orders are valid, which orders reach the queue, and which orders a list shows."""
 
 import json
+import unicodedata
 from datetime import date
 from typing import Any
 
@@ -68,7 +69,9 @@ BAD_ITEMS = "items: must be a list of 1 to 100 objects with item and quantity"
         ({}, ["customerID: is missing", "item: is missing"]),
         *((body(customerID=each), ["customerID: must be a string"]) for each in (None, 7)),
         (body(customerID="c" * 65), ["customerID: must have 1 to 64 characters, but has 65"]),
-        (body(customerID="  "), ["customerID: is blank"]),
+        *((body(customerID=each), ["customerID: is blank"]) for each in ("  ", "\u200b\u2060")),
+        *((body(item=each), ["item: is blank"]) for each in ("\u200b\ufeff \u00ad", "\u3164\u2800", "\u200d\ufe0f")),
+        (body(customerID="\u0958" * 64), ["customerID: must have 1 to 64 characters, but has 128"]),
         (body(item=["Lima"]), ["item: must be a string"]),
         (body(item="i" * 201), ["item: must have 1 to 200 characters, but has 201"]),
         (body(item="a\nb"), ["item: contains U+000A at position 1, which is not allowed"]),
@@ -100,6 +103,21 @@ def test_an_invalid_order_names_each_wrong_field_and_its_problem(given: Any, exp
     assert problems(given) == expected
 
 
+def test_null_is_no_note_and_visible_characters_may_have_invisible_ones_between_them() -> None:
+    (parsed,) = placing.parse(body(orderID="o-1", note=None, item="\u200bfamily \U0001f468\u200d\U0001f469"), NOW)
+    assert (parsed.note, parsed.items[0].item) == (None, "\u200bfamily \U0001f468\u200d\U0001f469")
+    assert parsed.digest() == placing.parse({**body(orderID="o-1"), "item": parsed.items[0].item}, NOW)[0].digest()
+
+
+def test_a_customer_is_the_same_in_every_normal_form() -> None:
+    (composed,), (separate,) = (
+        placing.parse(body(orderID="o", customerID=each), NOW) for each in ("Zo\xeb", "Zoe\u0308")
+    )
+    assert composed == separate
+    assert separate.customer_id == "Zo\xeb"
+    assert len(placing.parse(body(customerID="e\u0308" * 64), NOW)[0].customer_id) == 64
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -113,7 +131,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters
 )
 PAIR = {"item": TEXT.map(lambda text: text[:200]).filter(str.strip), "quantity": st.integers(1, 10_000)}
 ORDERS = st.fixed_dictionaries(
-    {"customerID": TEXT.map(lambda text: text[:64]).filter(str.strip)},
+    {"customerID": TEXT.map(lambda text: unicodedata.normalize("NFC", text)[:64]).filter(str.strip)},
     optional={"orderID": st.from_regex(ORDER_ID, fullmatch=True), "note": st.just("") | TEXT},
 )
 
@@ -125,7 +143,7 @@ ORDERS = st.fixed_dictionaries(
 def test_every_valid_order_is_accepted_unchanged_and_read_back_from_its_message(head: Any, items: Any) -> None:
     given = head | items
     (parsed,) = placing.parse(given, NOW)
-    assert parsed.customer_id == given["customerID"]
+    assert parsed.customer_id == unicodedata.normalize("NFC", given["customerID"])
     assert parsed.note == given.get("note")
     assert parsed.order_id == given.get("orderID", parsed.order_id)
     assert [vars(each) for each in parsed.items] == given.get("items", [items])
@@ -220,6 +238,20 @@ def test_keys_that_dynamodb_does_not_process_are_a_503(aws: Aws) -> None:
         with pytest.raises(Unavailable, match="the orders table is busy"):
             enqueue(aws, order())
     assert aws.queued() == []
+
+
+@pytest.mark.parametrize("asked", ["Zo\xeb", "Zoe\u0308"])
+def test_a_customers_list_also_has_orders_that_an_older_version_stored_in_another_normal_form(
+    aws: Aws, asked: str
+) -> None:
+    # The function store_orders composes the customer id, so the test changes the id in the table.
+    store(aws, messages(*[order(f"o-{number}", "Zo\xeb") for number in range(4)]))
+    old = aws.stored()["o-2"] | {"customerID": {"S": "Zoe\u0308"}}
+    aws.dynamodb.put_item(TableName=TABLE, Item=old)
+    read = {"dynamodb": aws.dynamodb, "table": TABLE, "now": NOW}
+    page = listing.newest(Page(2, None, {"customerID": asked}), date(2026, 1, 1), **read)
+    rest = listing.newest(Page(2, page["next"], {"customerID": asked}), date(2026, 1, 1), **read)
+    assert [each["orderID"] for each in page["orders"] + rest["orders"]] == ["o-3", "o-2", "o-1", "o-0"]
 
 
 def test_a_customers_list_has_only_their_orders_even_with_another_lists_token(aws: Aws) -> None:

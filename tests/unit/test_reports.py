@@ -4,6 +4,7 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote, unquote
 
 import pytest
 from botocore.exceptions import ClientError
@@ -47,8 +48,8 @@ def pages(sfn: Any, limit: int, **filters: str) -> list[list[str]]:
 
 
 def run_by_hand(aws: Aws, kind: str, name: str, started_at: datetime) -> None:
-    aws.sfn.start_execution(stateMachineArn=MACHINES[kind], name=name)
-    aws.execution(name).start_date = started_at
+    started = aws.sfn.start_execution(stateMachineArn=MACHINES[kind], name=name)
+    aws.execution(started["executionArn"]).start_date = started_at
 
 
 @pytest.mark.parametrize(
@@ -82,6 +83,26 @@ def test_the_machines_input_is_only_what_it_cannot_know(aws: Aws) -> None:
     inputs = [json.loads(aws.execution(each).execution_input) for each in started]
     asked = {"requestedBy": "mia", "correlationId": "request-1"}
     assert inputs == [asked, {"mode": "listing", **asked}]
+
+
+@pytest.mark.parametrize(
+    "name", ["2026.11.28-1846", "nightly", "inventory-1", "storage-1", "f\xfcr-M\xe4rz(2)+a=b@c!'", "..", "\u6f22" * 80]
+)
+def test_every_listed_report_opens_even_if_both_machines_have_its_name(aws: Aws, name: str) -> None:
+    for kind in MACHINES:
+        run_by_hand(aws, kind, name, NOW)
+    lines = newest(aws.sfn, 1)["reports"] + newest(aws.sfn, 1, newest(aws.sfn, 1)["next"])["reports"]
+    assert {(each["kind"], each["reportId"]) for each in lines} == {("inventory", name), ("storage", name)}
+    for line in lines:
+        escaped = line["href"].removeprefix("/reports/")
+        assert escaped == quote(unquote(escaped), safe="")
+        assert escaped.strip(".")
+        # API Gateway decodes the path, and `chalice local` does not.
+        for report_id in (escaped, unquote(escaped)):
+            found = get(aws, report_id)
+            assert (found["kind"], found["reportId"]) == (line["kind"], name)
+    # The name alone also opens a report.
+    assert get(aws, name)["reportId"] == name
 
 
 def test_a_storage_report_whose_name_looks_like_an_inventory_is_found(aws: Aws) -> None:

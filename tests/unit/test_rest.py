@@ -62,6 +62,7 @@ TOO_DEEP = "body: is nested too deeply"
         (b'{"quantity": %s}' % (b"9" * 5000), "body: contains a number with too many digits"),
         (b'{"note": "a\nb"}', "body: is not JSON: Invalid control character"),
         (b'{"note": "\xff"}', "body: is not UTF-8 (byte 10)"),
+        ('{"note": ""}'.encode("utf-16"), "body: is not UTF-8 (byte 0)"),
         (b"\x00", "body: is not"),
         # The body is invalid and too deep, and the Python version decides which problem the error names.
         (b"[" * 5000, "body: i"),
@@ -74,6 +75,18 @@ TOO_DEEP = "body: is nested too deeply"
 def test_a_body_that_is_not_json_is_refused_saying_where(content: bytes, problem: str) -> None:
     [found] = problems(body, content)
     assert problem in found
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [(b'{"note": "caf\xef\xbf\xbd"}', 13), (rb'["\uFffD"]', 2), (rb'["\\\ufffd"]', 2), (rb'["\\ufffd"]', None)],
+)
+def test_a_body_with_a_replacement_character_was_not_utf_8(content: bytes, place: int | None) -> None:
+    if place is None:
+        assert rest.utf8_body(request(body=content)) == [r"\ufffd"]
+    else:
+        [found] = problems(rest.utf8_body, request(body=content))
+        assert found.startswith(f"body: contains U+FFFD (byte {place}), which replaces bytes that are not UTF-8")
 
 
 @given(st.binary() | st.text())

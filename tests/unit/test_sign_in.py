@@ -72,7 +72,7 @@ def test_each_group_may_call_its_routes_and_no_other(api: Api, aws: Aws, person:
 def test_the_routes_have_the_groups_of_the_interface() -> None:
     found = {group: {" ".join(route) for route in ROUTES if ROUTES[route] == group} for group in (OPEN, STAFF)}
     assert found == {
-        OPEN: {"GET /", "GET /console/{file}", "GET /health", "GET /openapi.json"},
+        OPEN: {"GET /", "GET /console/{file}", "GET /health", "HEAD /health", "GET /openapi.json"},
         STAFF: {"POST /orders", "GET /orders", "GET /orders/{order_id}", "GET /notifications", "GET /today"},
     }
 

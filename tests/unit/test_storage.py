@@ -318,7 +318,8 @@ def test_a_report_stores_its_page_and_returns_the_notice_to_publish(account: Acc
     assert result["summary"]["totalBytes"] == 1_500
     assert result["notice"]["subject"] == "Storage report: 1.5 kB in all buckets"
     assert result["notice"]["sms"] == "Total size of all buckets: 1.5 kB"
-    for part in ("nightly-1", result["summary"]["message"], "1.5 kB  beans", "- secret-09: AccessDenied: User: cafe"):
+    address = "GET /reports/storage~nightly-1 returns"
+    for part in (address, result["summary"]["message"], "1.5 kB  beans", "- secret-09: AccessDenied: User: cafe"):
         assert part in result["notice"]["message"]
     stored = account.s3.get_object(Bucket="reports", Key=result["reportKey"])
     assert stored["ContentType"] == "text/html; charset=utf-8"

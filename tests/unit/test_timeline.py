@@ -94,7 +94,7 @@ def test_the_pages_contain_every_item_once_newest_first(moments: list[datetime],
     assert [each for page in found for each in page] == ids(table.items)
     assert all(len(page) == limit for page in found[:-1])
     timeline_ = Timeline(table, "orders")
-    found = follow(lambda token: timeline_.page_of("byCustomer", "customer", "c-0", "orders", limit, token))
+    found = follow(lambda token: timeline_.page_of("byCustomer", "customer", ["c-0"], "orders", limit, token))
     expected = [each for each in table.items if each["customer"]["S"] == "c-0"]
     assert [each for page in found for each in page] == ids(expected)
 
@@ -191,7 +191,7 @@ def test_the_fake_table_answers_queries_as_moto_does(aws: Aws) -> None:
 KEY = "2026-11-21T03:14:15.123456Z#o-1"
 
 
-@given(st.datetimes(), st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=512))
+@given(st.datetimes(), st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=85))
 def test_every_sort_key_comes_back_from_its_token(moment: datetime, identifier: str) -> None:
     key = f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z#{identifier}".rjust(
         len("2026-11-21T03:14:15.123456Z#") + len(identifier), "0"
@@ -208,7 +208,7 @@ NUMBERS = "orders-20261121T031415123456Z"
     "token",
     [
         *("", "=", "not ours", "é", KEY, "orders", "orders-", "orders-9999", "orders-20261121-6f2d31", NUMBERS),
-        *(NUMBERS + end for end in ("-", "-6", "-6F2D31", "-6f2d31\n", "-6f2d3120", "-c3a9", "-" + "6f" * 513)),
+        *(NUMBERS + end for end in ("-", "-6", "-6F2D31", "-6f2d31\n", "-6f2d3120", "-c3a9", "-" + "6f" * 1025)),
         *("orders-20260021T031415123456Z-6f2d31", "orders-20261321T031415123456Z-6f2d31"),
         *("orders-２０２６1121T031415123456Z-6f2d31", "notifications-20261121T031415123456Z-6f2d31", "W1tb" * 5000),
     ],

@@ -26,6 +26,7 @@ from chalicelib.uploads.jobs import Jobs
 from chalicelib.uploads.links import FILE_BYTES
 from chalicelib.uploads.rows import BadRow, Row, read_rows
 from chalicelib.uploads.upload import Overwritten, Upload, open_file
+from tests.unit.logged import records
 
 HEADER = "supplier_name,type,product_name,price,description,quantity\n"
 
@@ -279,6 +280,13 @@ def event(key: str, size: int = 3, sequencer: str = "0055AED6DCD90281E5") -> dic
     }
 
 
+# AWS's own example of a deleted object's record, which has no size and no ETag.
+REMOVED = {
+    "eventName": "ObjectRemoved:Delete",
+    "s3": {"bucket": {"name": "uploads"}, "object": {"key": "inventory/a.csv", "sequencer": "0055AED6DCD90281E5"}},
+}
+
+
 def no_connection() -> AbstractContextManager[Any]:
     raise AssertionError("MySQL is only for inventories")
 
@@ -302,6 +310,14 @@ def test_a_file_that_is_no_inventory_is_announced_as_received() -> None:
         facts={"key": "photos/counter.jpg", "outcome": "received"},
     )
     assert other.message.splitlines()[0].startswith(r'"a\nAll is well.jpg" (3 Bytes) was received')
+
+
+def test_folders_and_removed_objects_are_logged_and_nobody_is_notified(log_lines: io.StringIO) -> None:
+    others = [received(REMOVED, event("inventory/2027/", size=0), event("photos/", size=1))]
+    assert [[each.facts["key"] for each in sent] for sent in others] == [["photos/"]]
+    assert [each["key"] for each in records(log_lines, "folder ignored")] == ["inventory/2027/"]
+    [ignored] = records(log_lines, "S3 event ignored")
+    assert (ignored["eventName"], ignored["key"]) == ("ObjectRemoved:Delete", "inventory/a.csv")
 
 
 @given(
@@ -352,11 +368,42 @@ def test_only_the_object_in_the_event_is_read(code: str, error: type[Exception])
 
 
 @pytest.mark.parametrize(
-    ("sequencer", "last", "newer"),
+    ("sequencer", "handled", "new"),
     [
-        *(("0A", "", True), ("0B", "A", True), ("100", "FF", True), ("a1", "A0", True)),
-        *(("0A", "0A", False), ("0A", "A", False), ("FF", "100", False)),
+        *(("0A", "", True), ("0B", "0A", True), ("a1", "A0", True), ("0A", "0A", False), ("0a", "0B", False)),
+        # Only the object itself can tell which of two sequencers with different lengths is newer.
+        *(("0B", "A", None), ("A", "0B", None), ("100", "FF", None), ("0C", "100 0B", None)),
+        # A known event is not handled again after an event with a longer sequencer.
+        *(("FF", "100 FF", False), ("100", "FF 100", False)),
     ],
 )
-def test_sequencers_are_compared_padded_on_the_left(sequencer: str, last: str, newer: bool) -> None:
-    assert Upload.from_record(event("a.csv", sequencer=sequencer)).is_newer_than(last) is newer
+def test_sequencers_are_compared_if_they_have_the_same_length(sequencer: str, handled: str, new: bool | None) -> None:
+    upload = Upload.from_record(event("a.csv", sequencer=sequencer))
+    for is_current in (True, False):
+        assert upload.is_new(handled, lambda is_current=is_current: is_current) is (is_current if new is None else new)
+
+
+def test_the_ledger_has_the_newest_sequencer_of_each_length_as_far_as_it_has_space() -> None:
+    def with_handled(sequencer: str, handled: str) -> str:
+        return Upload.from_record(event("a.csv", sequencer=sequencer)).with_handled(handled)
+
+    assert with_handled("A2", "") == with_handled("A2", "A1") == "A2"
+    assert with_handled("B1", with_handled("C00", "A1")) == "B1 C00"
+    assert with_handled("A" * 64, "B") == "A" * 64
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"), [("abc", True), ("other", False), ("404", False), ("NoSuchKey", False), ("403", None)]
+)
+def test_an_upload_is_current_while_s3_has_its_object(stored: str, expected: bool | None) -> None:
+    def head_object(**_: str) -> dict[str, str]:
+        if stored in ("abc", "other"):
+            return {"ETag": f'"{stored}"'}
+        raise ClientError({"Error": {"Code": stored}}, "HeadObject")
+
+    upload, s3 = Upload.from_record(event("a.csv")), SimpleNamespace(head_object=head_object)
+    if expected is None:
+        with pytest.raises(ClientError):
+            receiving._is_current(upload, s3, "uploads")
+    else:
+        assert receiving._is_current(upload, s3, "uploads") is expected
