@@ -212,8 +212,8 @@ const DECISIONS = {
       h("b", effect.filter(Boolean).join(" and ")),
       bad ? `, and leave out ${counted(bad, "bad row")}. ` : ". ",
       isLarge(upload.counts)
-        ? h("b.problem", `This import could not be undone, because it changes more than ${limit}.`)
-        : "You could undo it for 90 days.",
+        ? h("b.problem", `This import cannot be undone, because it changes more than ${limit}.`)
+        : "You can undo it within 90 days.",
     ];
     return decision(words, primary("Apply", "apply"));
   },

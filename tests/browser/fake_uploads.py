@@ -8,10 +8,12 @@ from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Route
 
-from tests.browser.console import Console
+from tests.browser.conftest import Visit
+from tests.browser.console import Console, Person
 
 Upload = dict[str, Any]
 ID = "0123456789ab"
+FILE = "monday-delivery.csv"
 NAMES = {"supplier_name": "Café Altura", "type": "Arabica"}
 COUNTS = {"new": 3, "updated": 1, "unchanged": 4, "bad": 2, "notMentioned": 1}
 
@@ -23,7 +25,7 @@ def values(quantity: int, price: str | None = "16,40", description: str | None =
 def upload(status: str, **others: Any) -> Upload:
     """Returns an upload as the API shows it."""
     upload_id = others.get("uploadId", ID)
-    filename = others.get("filename", "monday-delivery.csv")
+    filename = others.get("filename", FILE)
     return {
         **{"uploadId": upload_id, "key": f"previews/2026-11-29-{upload_id}/{filename}", "filename": filename},
         **{"bytes": 390, "status": status, "uploadedBy": "ana", "uploadedAt": "2026-11-29T10:00:00.000000Z"},
@@ -52,17 +54,29 @@ CHANGES = [
     {"change": "bad", "line": 7, "reason": "quantity is '1,200', but must be a whole number without separators"},
     bean("notMentioned", "Old Harvest", before=values(3, "9,80", None)),
 ]
+SAMPLES = [{"line": 2, "text": "Café Altura"}, {"line": 3, "text": "Rösterei Zürich"}]
+UNDO = {
+    **{"requestedBy": "ben", "undoneAt": "2026-11-29T10:05:00.000000Z", "restored": 4, "kept": 22},
+    "keptBeans": [{**NAMES, "product_name": f"Sidra {number}"} for number in range(1, 21)],
+}
+DIFFERENCES = [
+    {"line": 2, **NAMES, "product_name": "Geisha La Palma", "then": values(12), "now": values(9)},
+    {"line": 3, **NAMES, "product_name": "Finca Deborah", "then": None, "now": values(2)},
+    {"line": 9, **NAMES, "product_name": "Las Lajas", "then": values(6), "now": None},
+]
 
 
 class FakeUploads:
     """The routes under ``/uploads`` and the uploads bucket, with ``uploads`` in the order of the list.
 
-    ``script`` maps an action to the upload's next states. An action's response shows the first state, and each later
-    response shows the next one. ``actions`` records the requested actions with their bodies.
+    ``script`` maps an action to the upload's next states, or to an error message. An action's response shows the first
+    state, and each later response shows the next one. The action ``offer`` requests an upload link. ``actions`` records
+    the requested actions with their bodies.
     """
 
     def __init__(self, console: Console, *uploads: Upload, changes: list[Any] = CHANGES, **script: Any) -> None:
         self.uploads, self.changes, self.script = list(uploads), changes, script
+        self._console = console
         self.actions: list[tuple[str, Any]] = []
         self._next: list[Upload] = []
         self._bucket = f"{console.env['AWS_ENDPOINT_URL']}/{console.env['UPLOADS_BUCKET']}"
@@ -70,8 +84,8 @@ class FakeUploads:
         console.page.route(f"{self._bucket}*", lambda route: route.fulfill(status=204))
 
     def _answer(self, route: Route) -> None:
-        place = urlsplit(route.request.url)
-        _, _, upload_id, action = f"{place.path}//".split("/")[:4]
+        place = urlsplit(route.request.url.removeprefix(f"{self._console.address}/uploads"))
+        _, upload_id, action = f"{place.path}//".split("/")[:3]
         if route.request.method == "POST":
             self._act(route, upload_id, action or "offer")
             return
@@ -93,9 +107,10 @@ class FakeUploads:
 
     def _act(self, route: Route, upload_id: str, action: str) -> None:
         self.actions.append((action, route.request.post_data_json))
-        states = self.script.get(action, "has another status; read the upload again")
+        states = self.script[action]
         if isinstance(states, str):
-            route.fulfill(status=409, json={"Code": "ConflictError", "Message": states})
+            status, code = (400, "BadRequestError") if action == "offer" else (409, "ConflictError")
+            route.fulfill(status=status, json={"Code": code, "Message": states})
             return
         self._next = list(states[1:])
         self._become(states[0])
@@ -111,3 +126,14 @@ class FakeUploads:
             self.uploads[ids.index(state["uploadId"])] = state
         else:
             self.uploads.insert(0, state)
+
+
+def with_fake(
+    visit: Visit, person: Person, *uploads: Upload, tab: str = "#uploads", **given: Any
+) -> tuple[Console, FakeUploads]:
+    """Opens a tab of the console with fake uploads."""
+    console = visit(**given.pop("options", {}))
+    fake = FakeUploads(console, *uploads, **given)
+    console.open(tab)
+    console.sign_in(person)
+    return console, fake
