@@ -81,7 +81,9 @@ export function difference(each) {
 
 /** Returns the numbers of an upload, and a section for each kind of change. */
 export function changes({ uploadId, counts }) {
-  const tiles = Object.entries(KINDS).map(([kind, [title, name]]) => tile(title, counts[name], kind));
+  // An import without a preview does not count the beans that the file does not mention.
+  const known = Object.entries(KINDS).filter(([, [, name]]) => counts[name] !== null);
+  const tiles = known.map(([kind, [title, name]]) => tile(title, counts[name], kind));
   tiles.splice(2, 0, tile("Unchanged", counts.unchanged));
   const kinds = Object.keys(KINDS).filter((kind) => counts[KINDS[kind][1]]);
   return [h("dl.totals", ...tiles), ...kinds.map((kind) => section(uploadId, kind, counts[KINDS[kind][1]]))];

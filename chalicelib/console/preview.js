@@ -2,14 +2,13 @@
 import { ApiError, get, post } from "./api.js";
 import { beanName, changeList, changeRow, changes, difference } from "./changes.js";
 import { $, announce, button, fillOnce, h, icon, openDialog, part } from "./dom.js";
-import { counted, number, size, time } from "./format.js";
+import { counted, now, number, size, time } from "./format.js";
 import { loaded } from "./listing.js";
 import { Poll } from "./poll.js";
 
 const SECONDS = 15;
 const SECONDS_MOVING = 1;
-// An import that changes more beans cannot be undone.
-const UNDOABLE_CHANGES = 100_000;
+const TOO_LARGE = "cannot be undone, because it changes more than 100,000 beans.";
 // The list of uploads names at most this many kept beans.
 const KEPT_NAMED = 3;
 
@@ -28,6 +27,10 @@ const WITH_CHANGES = ["PREVIEWED", "IMPORTING", "IMPORTED", "UNDOING", "UNDONE"]
 const DELIMITERS = { ",": "commas", ";": "semicolons", "\t": "tabs" };
 
 // --- Words -----------------------------------------------------------------------------------------------------------
+
+/** Returns whether an import can be undone. The field `undoable` of a preview describes its import. */
+export const canUndo = ({ status, undoable, undoableUntil }) =>
+  status === "IMPORTED" && undoable && Date.parse(undoableUntil) > now();
 
 export const isMoving = ({ status }) => STATUS[status][0] === "going";
 
@@ -97,8 +100,10 @@ function show() {
   fillOnce("upload-about", content, aboutFile);
   fillOnce("upload-outcome", content, () => OUTCOMES[upload.status]?.() ?? []);
   const hasChanges = upload.counts && WITH_CHANGES.includes(upload.status);
-  const state = hasChanges ? JSON.stringify([opened, upload.encoding, upload.counts]) : "";
-  fillOnce("upload-changes", state, () => (hasChanges ? changes(upload) : []));
+  // While a preview is applied and undone, its changes stay as they are.
+  const isApplied = upload.status !== "PREVIEWED" && $("upload-changes").childElementCount > 0;
+  const state = isApplied ? $("upload-changes").dataset.state : JSON.stringify([upload.encoding, upload.counts]);
+  fillOnce("upload-changes", hasChanges ? state : "", () => (hasChanges ? changes(upload) : []));
   fillOnce("upload-decision", content, () => DECISIONS[upload.status]?.() ?? []);
   const progress = $("upload-rows");
   if (progress) progress.textContent = rowsRead ? ` ${rowsSoFar(upload)}` : "";
@@ -124,9 +129,6 @@ const callout = (kind, drawing, ...content) => h(`div.callout.${kind}`, icon(dra
 const progress = (text) => () => [
   h("div.card.progress", h("p", text, h("span", { id: "upload-rows" })), h("progress", { "aria-label": text })),
 ];
-
-const isLarge = ({ new: added, updated }) => added + updated > UNDOABLE_CHANGES;
-const limit = `${number(UNDOABLE_CHANGES)} beans`;
 
 const unused = () =>
   upload.unusedColumns.length
@@ -162,12 +164,12 @@ const OUTCOMES = {
     ];
   },
   OUTDATED: () => [
-    callout("bad", "alarm", h("p", h("b", "The stock has changed since this preview")), h("p", upload.reason)),
+    callout("bad", "alarm", h("p", h("b", "The stock has changed since this preview")), h("p.reason", upload.reason)),
     part("differences", "What is different", changeList(...upload.differences.map(difference))),
   ],
   REFUSED: () =>
     [
-      callout("bad", "alarm", h("p", h("b", "This file cannot be imported")), h("p", h("bdi", upload.reason))),
+      callout("bad", "alarm", h("p", h("b", "This file cannot be imported")), h("p.reason", upload.reason)),
       upload.looksLike &&
         part(
           "samples",
@@ -178,13 +180,11 @@ const OUTCOMES = {
 };
 
 function undoable() {
-  const { undoableUntil, counts } = upload;
-  if (upload.undoable) {
+  if (canUndo(upload)) {
     const ask = button([icon("undo"), "Undo"], () => askUndo(upload, $("upload-title"), () => watch.now()));
-    return [h("p", "You can undo this import until ", time(undoableUntil, "date"), "."), h("p", ask)];
+    return [h("p", "You can undo this import until ", time(upload.undoableUntil, "date"), "."), h("p", ask)];
   }
-  if (isLarge(counts)) return [h("p", `It cannot be undone, because it changed more than ${limit}.`)];
-  return counts.new + counts.updated ? [h("p", "It can no longer be undone.")] : [];
+  return [h("p", upload.undoable ? "This import can no longer be undone." : `This import ${TOO_LARGE}`)];
 }
 
 // --- Decisions -------------------------------------------------------------------------------------------------------
@@ -197,10 +197,7 @@ const decision = (words, ...buttons) => [
   ),
 ];
 const leave = () => (location.hash = "#uploads");
-const primary = (text, path, body) => {
-  const made = button(text, () => act(made, path, body), "primary");
-  return made;
-};
+const primary = (text, path, body) => button(text, ({ currentTarget }) => act(currentTarget, path, body), "primary");
 
 const DECISIONS = {
   PREVIEWED: () => {
@@ -211,9 +208,7 @@ const DECISIONS = {
       "Nothing has been written yet. This file would ",
       h("b", effect.filter(Boolean).join(" and ")),
       bad ? `, and leave out ${counted(bad, "bad row")}. ` : ". ",
-      isLarge(upload.counts)
-        ? h("b.problem", `This import cannot be undone, because it changes more than ${limit}.`)
-        : "You can undo it within 90 days.",
+      upload.undoable ? "You can undo it within 90 days." : h("b.problem", `This import ${TOO_LARGE}`),
     ];
     return decision(words, primary("Apply", "apply"));
   },
@@ -295,8 +290,9 @@ export const preview = {
   /** Opens an upload. `known` is the upload as the list shows it, if the list shows it. */
   open(uploadId, known) {
     if (uploadId !== opened) {
+      dialog.close();
       upload = known ?? null;
-      for (const id of ["state", "about", "outcome", "changes", "decision"]) fillOnce(`upload-${id}`, "", () => []);
+      for (const id of ["about", "outcome", "changes", "decision"]) fillOnce(`upload-${id}`, "", () => []);
       $("upload-state").replaceChildren();
       $("upload-problem").hidden = true;
       $("upload-title").textContent = known?.filename ?? "Upload";
@@ -306,6 +302,7 @@ export const preview = {
     watch.start();
   },
   close() {
+    dialog.close();
     opened = null;
     watch.stop();
   },

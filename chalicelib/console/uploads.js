@@ -4,7 +4,7 @@ import { $, announce, button, h, icon, keyed } from "./dom.js";
 import { reportAnswer, reportLost, untilConnected } from "./connection.js";
 import { number, now, size, time } from "./format.js";
 import { Listing } from "./listing.js";
-import { about, askUndo, badge, isMoving, notice, preview } from "./preview.js";
+import { about, askUndo, badge, canUndo, isMoving, notice, preview } from "./preview.js";
 
 const SECONDS = 15;
 const SECONDS_MOVING = 2;
@@ -212,15 +212,12 @@ const list = new Listing({
 });
 
 function makeUpload({ uploadId, filename, uploadedBy, uploadedAt }, isNew) {
-  const undo = () => askUndo({ uploadId, filename }, $("uploads-title"), () => list.refresh());
+  const link = h("a.whole", { href: `#uploads/${uploadId}` }, h("b", filename));
+  const undo = () => askUndo({ uploadId, filename }, link, () => list.refresh());
   return h(
     isNew ? "li.row.new" : "li.row",
     icon("upload"),
-    h(
-      "div",
-      h("p", h("a.whole", { href: `#uploads/${uploadId}` }, h("b", filename)), " ", h("span.status")),
-      h("p.soft.about"),
-    ),
+    h("div", h("p", link, " ", h("span.status")), h("p.soft.reason")),
     h("p.act", h("button", { type: "button", "aria-label": `Undo ${filename}`, onclick: undo }, icon("undo"), "Undo")),
     h("p.when", time(uploadedAt), h("small", uploadedBy ? h("bdi", `by ${uploadedBy}`) : "put straight into S3")),
   );
@@ -231,8 +228,8 @@ function updateUpload(element, upload) {
   if (element.dataset.content === content) return;
   element.dataset.content = content;
   element.querySelector(".status").replaceChildren(badge(upload));
-  element.querySelector(".about").textContent = about(upload);
-  element.querySelector(".act").hidden = !upload.undoable;
+  element.querySelector(".reason").textContent = about(upload);
+  element.querySelector(".act").hidden = !canUndo(upload);
 }
 
 export const uploads = {

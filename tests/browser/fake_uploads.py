@@ -31,7 +31,7 @@ def upload(status: str, **others: Any) -> Upload:
         **{"bytes": 390, "status": status, "uploadedBy": "ana", "uploadedAt": "2026-11-29T10:00:00.000000Z"},
         **{"rowsRead": 10, "encoding": "utf-8", "delimiter": ";", "counts": COUNTS, "unusedColumns": ["sku"]},
         **{"reason": None, "looksLike": None, "samples": [], "differences": [], "undo": None},
-        **{"undoable": status == "IMPORTED", "undoableUntil": "2027-02-27T10:00:00.000000Z"},
+        **{"undoable": status != "UNDONE", "undoableUntil": "2099-02-27T10:00:00.000000Z"},
         **others,
     }
 
