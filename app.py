@@ -1,6 +1,6 @@
-"""All triggers of the café's back office, grouped by flow. The business logic is in ``chalicelib``.
+"""Defines the API routes and the Lambda functions, grouped by flow. The business logic is in ``chalicelib``.
 
-Each handler imports its own flow's modules, so no function loads another flow's modules when it starts.
+Each handler imports the modules of its flow when it runs. A function therefore never loads the modules of another flow.
 
 ``infra/functions.py`` lists the functions, ``infra/resources.yaml`` contains their permissions and triggers, and
 ``infra/*.asl.json`` defines the state machines. ``tests/unit/`` tests the modules, and ``tests/system/`` tests the
@@ -24,14 +24,14 @@ from chalicelib.settings import VERSION, Settings, cognito_endpoint, database_ad
 try:
     settings = Settings.read()
 except MissingSettings as error:
-    # Prints the error, because `chalice local` loads the app in a thread, where sys.exit's message would be lost.
+    # The error is printed, because `chalice local` imports the app in a thread, where a sys.exit message would be lost.
     print(f"cafe: {error}", file=sys.stderr)
     sys.exit(1)
 
 log = logger("app")
-# CloudWatch groups API metrics by the app's name, so the name includes the stage.
+# CloudWatch groups API metrics by the app name, so the name includes the stage.
 app = Chalice(app_name=f"cafe-{settings.cafe_stage}", configure_logs=False)
-# Replaces Chalice's own logger, which writes plain text.
+# This logger replaces the Chalice logger, because Chalice writes plain text.
 app.log = log
 
 CHALICELIB = Path(__file__).parent / "chalicelib"
@@ -59,7 +59,7 @@ def request() -> Request:
 
 
 def publisher() -> Callable[[Any], None]:
-    """Returns the function that publishes a notification to the stage's topic."""
+    """Returns the function that publishes a notification to the notifications topic."""
     from chalicelib import notifications
 
     return notifications.publisher(clients.aws("sns"), settings.topic_arn)
@@ -67,7 +67,7 @@ def publisher() -> Callable[[Any], None]:
 
 @app.middleware("all")
 def in_time(event: Any, get_response: Callable[[Any], Any]) -> Any:
-    """Limits AWS calls, so that every handler can finish before Lambda's time-out."""
+    """Limits the duration of AWS calls. Every handler can therefore finish before its Lambda time-out."""
     # ``Request.context`` is API Gateway's request context, not Lambda's context.
     context = event.lambda_context if isinstance(event, Request) else event.context
     with clients.time_limit(context.get_remaining_time_in_millis() / 1000 if context else 0):
@@ -80,7 +80,7 @@ def correlated(request: Request, get_response: Callable[[Any], Response]) -> Res
     correlation_id, began = correlation.of_request(request), time.perf_counter()
     with correlation.about(correlation_id):
         response = get_response(request)
-        # The access log contains only API Gateway's request id, so this log record also contains that id.
+        # The access log contains only the request id from API Gateway, so this log record includes that id too.
         ids = {"requestId": request.context["requestId"]} if "requestId" in request.context else {}
         facts = {"status": response.status_code, "milliseconds": round((time.perf_counter() - began) * 1000)}
         log.info("request answered", extra={"route": rest.route(request), **facts, **ids})
@@ -99,7 +99,7 @@ def answered_errors(request: Request, get_response: Callable[[Any], Response]) -
 
 @app.middleware("pure_lambda")
 def correlated_state(event: Any, get_response: Callable[[Any], Any]) -> Any:
-    """Adds the correlation id of a state machine's execution to its functions' log records."""
+    """Adds the correlation id of a state machine execution to the log records of its functions."""
     with correlation.about(correlation.of_execution(event.event)):
         return get_response(event)
 
@@ -110,7 +110,7 @@ def correlated_state(event: Any, get_response: Callable[[Any], Any]) -> Any:
 # API Gateway caches the authorizer's response for 60 seconds, so an expired token may work for a minute longer.
 @app.authorizer(ttl_seconds=60)
 def authorize(request: AuthRequest) -> AuthResponse:
-    """Allows the routes that the token's user may call, as listed in chalicelib/sign_in.py."""
+    """Allows the routes that ``chalicelib/sign_in.py`` lists for the groups of the caller."""
     from chalicelib import sign_in
 
     endpoint = cognito_endpoint(settings)
@@ -144,7 +144,7 @@ def list_reports() -> dict[str, Any]:
 
 @app.route("/reports/{report_id}", authorizer=authorize)
 def get_report(report_id: str) -> dict[str, Any]:
-    """Returns one report, with a new link to its page if it succeeded."""
+    """Returns one report. If the report succeeded, the response contains a new link to the report page."""
     from chalicelib import reports
 
     sfn, s3 = clients.aws("stepfunctions"), clients.aws("s3")
@@ -153,7 +153,7 @@ def get_report(report_id: str) -> dict[str, Any]:
 
 @app.route("/reports/{report_id}/history", authorizer=authorize)
 def get_report_history(report_id: str) -> dict[str, Any]:
-    """Returns a report's state machine and how far its execution has progressed."""
+    """Returns the state machine of a report, and the progress of the execution."""
     from chalicelib.reports import history
 
     return history.report_history(report_id, sfn=clients.aws("stepfunctions"), machines=MACHINES)
@@ -221,7 +221,7 @@ def get_order(order_id: str) -> dict[str, Any]:
     queue_arn=settings.orders_queue_arn, batch_size=100, maximum_batching_window_in_seconds=1, maximum_concurrency=10
 )
 def store_orders(event: SQSEvent) -> dict[str, Any]:
-    """Stores each order in a batch exactly once. Messages that fail return to the queue."""
+    """Stores each order in a batch exactly once. Failed messages return to the queue."""
     from chalicelib.orders import store
 
     return store.store_orders(
@@ -282,7 +282,7 @@ def receive_upload(event: RawEvent) -> None:
 
 @app.lambda_function()
 def measure_buckets(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Measures all buckets by listing objects or reading CloudWatch metrics. Splits long measurements into shares."""
+    """Measures all buckets by listing objects or reading CloudWatch metrics. Long measurements run in parallel."""
     from chalicelib.storage import report
 
     return report.run_step(event, context, aws=clients.aws, bucket=settings.reports_bucket, now=now())
@@ -293,7 +293,7 @@ def measure_buckets(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 @app.lambda_function()
 def migrate(_event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """Updates MySQL's tables and the functions' database user. Each deploy waits for this function."""
+    """Updates the MySQL tables and the database user of the Lambda functions. Each deploy waits for the result."""
     from chalicelib import database
 
     return database.bring_up_to_date(database_secret(), database_admin_secret())
@@ -301,7 +301,7 @@ def migrate(_event: dict[str, Any], _context: Any) -> dict[str, Any]:
 
 @app.lambda_function()
 def rotate_password(event: dict[str, Any], _context: Any) -> None:
-    """Performs one step when Secrets Manager rotates the functions' database password."""
+    """Performs one step of the database password rotation in Secrets Manager."""
     from chalicelib.database import rotation
 
     rotation.rotate(event, clients.aws("secretsmanager"), database_secret(), database_admin_secret() or "")
@@ -320,7 +320,7 @@ def record_notification(event: RawEvent) -> None:
 
 @app.on_sns_message(topic=settings.alarms_topic_arn)
 def record_alarm(event: RawEvent) -> None:
-    """Adds each alarm to the inbox. The handler sets the kind, because CloudWatch's messages do not contain a kind."""
+    """Adds each alarm to the inbox. CloudWatch messages contain no kind, so the handler sets the kind to ``alarm``."""
     from chalicelib import notifications
 
     dynamodb, table = clients.aws("dynamodb"), settings.notifications_table
@@ -342,7 +342,7 @@ def list_notifications() -> dict[str, Any]:
 
 @app.route("/today", authorizer=authorize)
 def show_today() -> dict[str, Any]:
-    """Returns the counts of all flows since midnight or since a given time."""
+    """Returns the numbers of orders, reports, uploads and failures since midnight or since a given time."""
     from chalicelib import today
 
     moment = now()
@@ -363,7 +363,7 @@ def list_dead_letters() -> dict[str, Any]:
 
 @app.route("/dead-letters/redrive", methods=["POST"], authorizer=authorize)
 def redrive_dead_letters() -> dict[str, Any]:
-    """Sends all dead letters, or only the given ids, back to where they came from."""
+    """Sends all dead letters, or only those with the given ids, back to where they came from."""
     from chalicelib.dead_letters import redrive
 
     ids = redrive.parse(rest.body(request(), nothing={}))
@@ -398,7 +398,7 @@ def show_console() -> Response:
 
 @app.route("/console/{file}")
 def get_console_file(file: str) -> Response:
-    """Returns one of the files that the console's page loads."""
+    """Returns one of the files that the console page loads."""
     from chalicelib import console
 
     return console.file(request(), settings, file)

@@ -42,7 +42,7 @@ def main(names: list[str]) -> None:
         for result in BENCHMARKS[name].run():
             measured.append(result.compared_with(before.get(result.key)))
             print(page.line(measured[-1]), flush=True)
-        # The results are saved after each benchmark, so that a later failure does not lose them.
+        # The results are saved after each benchmark so that a later failure does not lose them.
         results.write({**recorded, name: results.Measurement(results.conditions(), measured)})
     page.PAGE.write_text(page.with_results(page.PAGE.read_text()))
     growth.draw(results.read())

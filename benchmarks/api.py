@@ -37,14 +37,14 @@ from local.stack import Stack
 
 HERE = Path(__file__).parent
 PEER = "smallest Chalice route"
-# The project's routes may take 25 % longer than the minimal routes.
+# The project's routes may take up to 25 % longer than the minimal routes.
 GOAL = 1 / 1.25
 # Each of the two servers receives this many requests per route and round.
 REQUESTS = 50
 PROFILED_REQUESTS = 200
 ORDERS = 300
 ORDER_ID = "bench"
-# Maps each route to its method, its path, its body and its name in app.py.
+# Maps each route to its method, path, body and name in app.py.
 ROUTES = {
     "GET /orders/{orderID}": ("GET", f"/orders/{ORDER_ID}", None, "/orders/{order_id}"),
     "POST /orders": ("POST", "/orders", ORDER, "/orders"),
@@ -128,10 +128,10 @@ def _served(project: Path, stage: str, variables: dict[str, str]) -> Iterator[in
 
 
 def _latency(route: str, own_share: float, ours: int, peers: int, token: str) -> Result:
-    """Compares the latencies of the two servers, whose ports are ``ours`` and ``peers``.
+    """Compares the latencies of the servers on the ports ``ours`` and ``peers``.
 
-    ``own_share`` is the share of a request's time that the project's own code takes. Chalice and boto3 take the rest of
-    the time.
+    ``own_share`` is the fraction of the request time spent in the project's own code. The rest of the time is spent in
+    Chalice and boto3.
     """
     times: dict[int, list[list[float]]] = {ours: [], peers: []}
     for port in times:
@@ -216,9 +216,9 @@ def _run_python(*arguments: str, env: Mapping[str, str]) -> str:
 
 
 def _own_share(route: str) -> float:
-    """Profiles ``PROFILED_REQUESTS`` requests, and returns the share of the time that the project's own code takes.
+    """Profiles ``PROFILED_REQUESTS`` requests, and returns the fraction of the time spent in the project's own code.
 
-    The share includes calls to Python's standard library, but not calls to Chalice and botocore.
+    The fraction includes calls to Python's standard library, but not calls to Chalice and botocore.
     """
     import app
 
@@ -235,8 +235,7 @@ def _own_share(route: str) -> float:
     profile.disable()
     stats = pstats.Stats(profile)
     own = 0.0
-    # Each entry contains a function's own seconds and, for each caller, the seconds including the functions that it
-    # calls.
+    # Each entry contains a function's own time in seconds and, for each caller, the time with nested calls.
     for (file, *_), (_, _, seconds, _, callers) in stats.stats.items():  # type: ignore[attr-defined]
         if _is_ours(file):
             own += seconds
@@ -246,7 +245,7 @@ def _own_share(route: str) -> float:
 
 
 def _is_ours(file: str) -> bool:
-    """Returns whether the file is the project's.
+    """Returns whether the file belongs to the project.
 
     The module contextlib counts too, because it runs the project's decorators.
     """

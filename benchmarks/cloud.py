@@ -19,7 +19,10 @@ from local.stack import Stack
 
 @contextmanager
 def empty_cloud() -> Iterator[None]:
-    """Starts an empty MiniStack. While the block runs, this process's environment variables select that MiniStack."""
+    """Starts an empty MiniStack.
+
+    Inside the ``with`` block, the environment variables of this process select this MiniStack.
+    """
     [port] = free_ports(1)
     with TemporaryDirectory() as folder:
         cloud = Cloud(Path(folder), port)

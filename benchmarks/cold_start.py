@@ -1,8 +1,8 @@
-"""Compares the functions' cold starts with the cold starts of the minimal functions in ``minimal.py``.
+"""Compares the cold starts of the functions with those of the minimal functions in ``minimal.py``.
 
 For a cold start, a new process imports the code and handles its first event. The project's code runs from the
-deployment package without compiled files, as on Lambda. The minimal functions are compiled, as boto3 and Python's own
-modules are on Lambda. The measured time excludes the start of Python, which is the same for all functions.
+deployment package without compiled files, as on Lambda. The minimal functions are compiled in advance, like boto3 and
+the standard library on Lambda. The measured time excludes the start of Python, which is the same for all functions.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from local.processes import basic_environment
 from local.stack import Stack
 
 PEER = "minimal function"
-# A cold start may take 25 % longer than the minimal function's cold start. The import of app.py may take 80 ms if the
-# import of boto3 takes 150 ms.
+# A cold start may take up to 25 % longer than that of the minimal function. Importing app.py may take up to 80 ms on a
+# machine on which importing boto3 takes 150 ms.
 GOAL = 1 / 1.25
 IMPORT_GOAL = 150 / 80
 TIMED = """
@@ -68,14 +68,14 @@ class Functions:
     package: Path
 
     def seconds(self, module: str, function: str = "", event: Any = None) -> float:
-        """Returns the seconds that importing ``module`` and handling ``event`` take together."""
+        """Returns the total seconds for importing ``module`` and handling ``event``."""
         configuration = json.loads((self.stack.project / ".chalice" / "config.json").read_text())
         stage = configuration["stages"][self.stack.stage]
         own = stage["lambda_functions"].get(function, {}).get("environment_variables", {})
         aws = {name: value for name, value in self.env.items() if name.startswith("AWS_")}
         # Python must not write compiled files, because the folder with the code is read-only on Lambda.
         python = {"PYTHONPATH": str(self.package), "PYTHONDONTWRITEBYTECODE": "1"}
-        # The topic has no subscribers, because the subscribers' work is not part of a function's cold start.
+        # The topic has no subscribers, because their work is not part of a function's cold start.
         variables = {**stage["environment_variables"], **own, **aws, **python, "TOPIC_ARN": self.env["NOBODY"]}
         handler = "app" if (module, function) == ("app", "api_handler") else function
         done = subprocess.run(
@@ -101,7 +101,7 @@ def run() -> Iterator[Result]:
         yield in_turns(
             "import of app.py", partial(start, "app"), "import of boto3", partial(start, "boto3"), IMPORT_GOAL
         )
-        # The two calls create an order and a CSV file, which the functions measured below read.
+        # The next two calls create an order and a CSV file for the functions measured below.
         start("app", "store_orders", queued_orders("cold"))
         start("app", "read_inventory", {"reportId": "cold"})
         report = {"reportId": "cold", "csvKey": "inventory/cold/inventory.csv", "generatedAt": MOMENT}

@@ -1,4 +1,4 @@
-"""Compares two ways of doing the same work, which run in turns on one machine."""
+"""Compares two ways of doing the same work, which run alternately on one machine."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def compare(
     rounds: int = ROUNDS,
     size: int | None = None,
 ) -> Result:
-    """Measures ``ours`` and ``peers`` in turns, after an unmeasured first round. ``ours`` and ``peers`` must return the
-    same result.
+    """Measures ``ours`` and ``peers`` alternately, after an unmeasured first round. ``ours`` and ``peers`` must return
+    the same result.
 
     ``goal`` is how many times faster ``ours`` must be. If ``size`` is given, the result is a point on a curve.
     """

@@ -22,11 +22,11 @@ ROUNDS = 15
 
 
 def measure(path: Path) -> None:
-    """Writes each function's ``[processor, waiting]`` seconds per event, and the sizes of the reports' CSV files."""
+    """Writes each function's ``[processor, waiting]`` seconds per event, and the size of each report's CSV file."""
     with whole_stack() as (stack, env):
         stage = json.loads((stack.project / ".chalice" / "config.json").read_text())["stages"][stack.stage]
         own = stage["lambda_functions"]["read_inventory"].get("environment_variables", {})
-        # The topic and the queue have no consumers, because the consumers' work would be measured too.
+        # The topic and the queue have no consumers, because the work of consumers would be measured too.
         without_consumers = {
             "TOPIC_ARN": client(env, "sns").create_topic(Name="nobody")["TopicArn"],
             "ORDERS_QUEUE_URL": client(env, "sqs").create_queue(QueueName="nobody")["QueueUrl"],
@@ -63,7 +63,7 @@ def measure(path: Path) -> None:
 def _median(function: Callable[..., Any], event: Callable[[], Any], rounds: int = ROUNDS) -> list[float]:
     """Returns the median ``[processor, waiting]`` seconds of a function.
 
-    The first call, which creates the clients, is ignored.
+    The first call is ignored, because it creates the AWS clients.
     """
     times = []
     for _ in range(rounds + 1):

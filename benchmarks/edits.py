@@ -1,4 +1,4 @@
-"""``python -m benchmarks.edits`` measures how soon an edit runs, with ``make dev`` and with ``make run``.
+"""``python -m benchmarks.edits`` measures how soon an edit takes effect, with ``make dev`` and with ``make run``.
 
 The command works in a clone of the last commit, with its own ports. The measured time ends when the new code writes its
 first log record. For comparison, the command also measures saving an edit and waiting for ``make run``.
@@ -33,7 +33,7 @@ PAUSE_SECONDS = 0.02
 GIVE_UP_SECONDS = 60
 EDITED = "chalicelib/logs.py"
 PORTS = ("CAFE_API_PORT", "CAFE_AWS_PORT", "CAFE_DB_PORT")
-# The clone links to these folders of the checkout, so that it need not install anything.
+# The clone links to these folders in the checkout instead of installing anything.
 INSTALLED = (".venv", ".local/ministack", ".local/requirements")
 
 
@@ -130,7 +130,7 @@ class Triggers:
         raise AssertionError(f"{trigger}: no record of {event} after {GIVE_UP_SECONDS} s")
 
     def _records(self, function: str, event: str) -> list[str]:
-        """Returns the function's records that contain the event's name, oldest first."""
+        """Returns the function's log records that contain the event name, oldest first."""
         group = f"/aws/lambda/cafe-{self._env['CAFE_STAGE']}-{function}"
         since = int((time.time() - 10) * 1000)
         pages = self._aws["logs"].get_paginator("filter_log_events").paginate(logGroupName=group, startTime=since)

@@ -1,4 +1,4 @@
-"""Draws ``docs/images/growth.svg``, which shows how time and memory grow with the amount of work."""
+"""Draws ``docs/images/growth.svg``, a chart of how time and memory grow with the amount of work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from benchmarks.page import ROOT
 from benchmarks.results import Measurement, Result
 
 PICTURE = ROOT / "docs" / "images" / "growth.svg"
-# Each tuple contains a panel's title, its benchmark, what its horizontal axis shows, and its vertical axis's unit.
+# Each tuple contains the title of a panel, its benchmark, the label of its horizontal axis and the unit of its vertical
+# axis.
 PANELS = (
     ("Inventory report: time", "inventory", "rows", "seconds"),
     ("Inventory report: peak memory", "inventory", "rows", "MB"),
@@ -38,13 +39,13 @@ def figure(measurements: Mapping[str, Measurement]) -> Figure:
             axes.set_ylim(bottom=0)
         axes.grid(visible=True, alpha=0.3)
         if points_of:
-            # The legend is below the panel, so that it hides no points.
+            # The legend is below the panel so that it hides no points.
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False)
     return drawn
 
 
 def curves(results: Iterable[Result], unit: str) -> dict[str, list[tuple[float, float]]]:
-    """Returns each curve's points, as pairs of the work's size and the measured value."""
+    """Returns the points of each curve, as pairs of the amount of work and the measured value."""
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for result in results:
         for point in result.points:

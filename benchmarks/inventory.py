@@ -2,8 +2,8 @@
 
 The plain function holds the whole inventory in memory. The plain function uses PyMySQL's default cursor and
 ``fetchall``, one ``csv.writer`` and one ``render`` of the same template. A loop computes the totals, a sort finds the
-lowest stock, and one ``put_object`` call writes each file. The project's report consists of two functions, and the
-second function reads the CSV file that the first function wrote.
+lowest stock, and one ``put_object`` call writes each file. In the project, two functions create the report. The second
+function reads the CSV file that the first function wrote.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SUPPLIERS = 1_000
 MOMENT = datetime(2026, 11, 21, 3, 14, 15, tzinfo=UTC)
 GENERATED_AT = timestamp(MOMENT)
 LINK_SECONDS = 3_600
-# A large inventory may need at most 20 % more memory than a small inventory, because measurements vary.
+# A large inventory may need up to 20 % more memory than a small inventory, because measurements vary.
 SAME_MEMORY = 1 / 1.2
 # A cell that starts with one of these characters could be a formula in a spreadsheet.
 FORMULA_STARTS = frozenset("=+-@＝＋－＠\t\r\n'")
@@ -95,7 +95,7 @@ def _compared(database: settings.Database, beans: int, rounds: int, goal: float)
 
 
 def _files(report_id: str) -> list[bytes]:
-    """Returns a report's CSV file, and its web page without the report's id and the link's signature."""
+    """Returns the CSV file of a report, and its web page without the report id and the link signature."""
     keys = (f"inventory/{report_id}/inventory.csv", report_key("inventory", report_id))
     bodies = [clients.aws("s3").get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys]
     return [re.sub(rb"X-Amz-[^\"]*", b"", body).replace(report_id.encode(), b"id") for body in bodies]

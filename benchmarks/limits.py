@@ -94,7 +94,7 @@ def _package(stack: Stack) -> Iterator[bool]:
 
 
 def _console(url: str) -> Iterator[bool]:
-    """Measures how many bytes the console loads in a browser with an empty cache, and the time of the first paint."""
+    """Measures the console in a browser with an empty cache: how many bytes it loads, and when it first paints."""
     paints, loaded = [], 0
     with chromium.running(chromium.find() or chromium.install()) as browser:
         for _ in range(PAINTS):
@@ -175,7 +175,7 @@ def _count(cursor: Any) -> int:
 
 
 class Memory:
-    """Watches the functions' worker processes, and records each function's peak memory."""
+    """Watches the worker processes of the functions, and records the peak memory of each function."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = str(folder.resolve())

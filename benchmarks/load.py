@@ -1,4 +1,4 @@
-"""Computes the load on each part of the system at several rates of orders, and the rates that reach AWS's quotas.
+"""Computes the load on each part of the system at several order rates, and the order rates that reach AWS quotas.
 
 Its inputs are constants in the code: recorded durations and AWS's default quotas. Every run therefore computes the same
 figures. ``python -m benchmarks.load`` writes the tables into ``docs/architecture.md``.
@@ -41,10 +41,11 @@ TABLE_UNITS = 40_000
 PARTITION_WRITES = 1_000
 EMAILS = 10
 PUBLISHED = {30_000: "in N. Virginia", 1_500: "in Frankfurt, Tokyo and six more", 300: "in the smaller regions"}
-# Step Functions accepts this many calls per second, first in Virginia, Oregon and Ireland, then in all other regions.
+# Step Functions accepts this many calls per second: the first number in Virginia, Oregon and Ireland, the second
+# elsewhere.
 REFILLED = {"ListExecutions": (5, 2), "DescribeExecution": (15, 10)}
-# Each tuple describes a part of the console that polls the API. The tuple names the part, the AWS call, the calls per
-# request, the script and the script's constant for the pause.
+# Each tuple describes a part of the console that polls the API. The tuple contains the name of the part, the AWS call,
+# the calls per request, the script, and the constant for the pause.
 CONSOLE = page.ROOT / "chalicelib" / "console"
 WATCHED = (
     ("tab Today", "ListExecutions", 2, "today.js", "SECONDS"),
@@ -55,9 +56,9 @@ WATCHED = (
 
 @dataclass(frozen=True)
 class Load:
-    """The load of ``orders`` orders a second, which arrive in requests of ``in_list`` orders.
+    """The load of ``orders`` orders per second, in requests of ``in_list`` orders each.
 
-    All properties that are rates are per second.
+    All rates are per second.
     """
 
     orders: int
@@ -111,7 +112,7 @@ class Load:
 
     @property
     def partitions(self) -> int:
-        """Returns the number of the orders table's partitions, at least four.
+        """Returns the number of partitions of the orders table, which is at least four.
 
         The stream has the same number of shards.
         """
@@ -119,7 +120,7 @@ class Load:
 
     @property
     def most_notifications(self) -> float:
-        """Returns the number of notifications if every shard's batches are as small as possible."""
+        """Returns the number of notifications, assuming that the batches of every shard are as small as possible."""
         return min(self.orders, self.partitions / seconds("announce_orders", 1))
 
     @property
@@ -142,7 +143,7 @@ def _durations() -> dict[str, list[float]]:
 
 
 def seconds(function: str, size: int) -> float:
-    """Returns how long a function takes for ``size`` orders, from the local durations and the function's memory."""
+    """Returns how long a function takes for ``size`` orders, based on local durations and the function's memory."""
     return money.duration(function, _durations()[f"{function} {size}"])
 
 
@@ -182,9 +183,9 @@ def loads() -> str:
 
 
 def limits() -> list[tuple[str, str, float, float]]:
-    """Returns quotas and the orders per second that reach them, for lists and for single orders.
+    """Returns each quota with the order rates that reach it, for lists and for single orders.
 
-    The quotas are sorted by these orders per second.
+    The quotas are sorted by their lower order rate.
     """
     lists, single = (Load(1, in_list) for in_list in LISTS)
 

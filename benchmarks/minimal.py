@@ -1,4 +1,4 @@
-"""Contains a minimal version of each function, which makes only the AWS calls, with no retries or other guarantees.
+"""Contains a minimal version of each function that makes only the AWS calls, with no retries or other guarantees.
 
 Each function imports its modules when it is called, as if the function were in a separate file.
 """

@@ -1,11 +1,11 @@
 """``python -m benchmarks.money`` prints what the system's work costs on AWS, compared with a plain design.
 
 The plain design has the same parts, but each request, message, PutItem, invocation and notification contains one order.
-The plain design keeps a report's rows in the state machine's state, and lists every S3 object each day. The plain
-design's functions take as long, and log as much, as the system's functions for one order. The plain design has no
+The plain design keeps the rows of a report in the state machine's data, and lists every S3 object each day. For one
+order, the functions of the plain design take as long and log as much as the system's functions. The plain design has no
 traces and no metrics.
 
-The costs depend only on ``prices.json``, ``durations.json`` and the functions' memory, so every run prints the same
+The costs depend only on ``prices.json``, ``durations.json`` and the configured memory, so every run prints the same
 costs. ``python -m benchmarks.money measure`` measures the durations in ``durations.json`` again on a separate stack.
 """
 
@@ -49,7 +49,8 @@ ANNOUNCED_BYTES = 47
 NOTIFICATION_BYTES = 450
 # A state's data is limited to this many bytes: https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
 STATE_BYTES = 262_144
-# A call that lists 1,000 S3 keys, or reads 500 metrics, is assumed to take this many seconds. Calls do not overlap.
+# A call that lists 1,000 S3 keys, or reads 500 metrics, is assumed to take this many seconds. These calls do not
+# overlap.
 PAGE_SECONDS = 0.1
 METRICS_SECONDS = 0.5
 DAYS = 30
@@ -60,7 +61,7 @@ ORDER = Order("x" * 22, "ana", (Item("flat white", 2), Item("croissant", 1)), No
 
 
 class Bill:
-    """A design's costs in US dollars. ``durations`` contains each function's ``[processor, waiting]`` seconds per
+    """The costs of a design in US dollars. ``durations`` contains each function's ``[processor, waiting]`` seconds per
     event.
 
     If ``watched`` is true, the design has traces and metrics.
@@ -100,7 +101,7 @@ class Bill:
         self.add(WRITES, "dynamodb.writes.per_1000000", times * math.ceil(size / 1_024) * (1 + indexes))
 
     def notify(self, times: float, size: int, event: str = "record_notification 1") -> None:
-        """Adds the costs of notifications of ``size`` bytes, which the inbox stores.
+        """Adds the costs of notifications of ``size`` bytes, including their storage in the inbox.
 
         Deliveries from SNS to Lambda are free.
         """
@@ -168,7 +169,10 @@ def reports(bill: Bill, count: int, rows: int, csv_bytes: int, *, in_state: bool
 
 
 def storage(bill: Bill, buckets: int, objects: int, *, listed: bool) -> None:
-    """Adds the costs of a month's daily storage reports, which list all objects or read CloudWatch's daily metrics."""
+    """Adds the costs of daily storage reports for a month.
+
+    The reports list all objects if ``listed`` is true, and otherwise read the daily metrics from CloudWatch.
+    """
     bill.enter(DAYS * states("storage_report"))
     if listed:
         pages = max(buckets, math.ceil(objects / 1_000))
@@ -247,8 +251,8 @@ def tables() -> str:
 def _table(title: str, bills: dict[str, Bill], apart: str) -> str:
     """Returns a Markdown table of the bills.
 
-    The table shows the bills' lines, the totals with and without the line ``apart``, and the totals' ratios to the last
-    bill.
+    The table shows the lines of each bill, and the totals with and without the line ``apart``. It also compares each
+    total with the total of the last bill.
     """
     rows = {name: [bill.lines.get(name, 0.0) for bill in bills.values()] for name in _lines(bills.values())}
     without = [bill.total - bill.lines[apart] for bill in bills.values()]

@@ -48,7 +48,7 @@ def run() -> Iterator[Result]:
 
 
 def _make_table() -> None:
-    """Creates the table as in infra/resources.yaml, but without the stream, which this benchmark does not need."""
+    """Creates the table as in infra/resources.yaml, but without the stream."""
 
     def index(name: str, key: str) -> dict[str, Any]:
         keys = [{"AttributeName": key, "KeyType": "HASH"}, {"AttributeName": "sortKey", "KeyType": "RANGE"}]

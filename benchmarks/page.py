@@ -38,7 +38,7 @@ def line(result: Result) -> str:
 
 
 def with_part(page: str, name: str, text: str) -> str:
-    """Returns the page with ``text`` as the content of the page's part ``name``.
+    """Returns the page with the part ``name`` replaced by ``text``.
 
     Raises ``ValueError`` unless exactly one part has that name.
     """

@@ -1,4 +1,4 @@
-"""Reads and writes the benchmarks' results, which are recorded in ``results.json``."""
+"""Reads and writes the benchmark results recorded in ``results.json``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from local.cloud import REQUIREMENTS
 from local.packages import find_program
 
 FILE = Path(__file__).parent / "results.json"
-# Results without a spread, such as memory or work that was done once, are assumed to vary by this share.
+# Results without a spread, such as memory or work that was done once, are assumed to vary by this fraction.
 NOISE = 0.2
 
 

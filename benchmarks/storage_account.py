@@ -1,8 +1,8 @@
 """``python -m benchmarks.storage_account`` simulates the time and the cost of listing all objects of a large account.
 
-The simulation uses the steps and limits of ``chalicelib/storage``. Workers list ranges of keys, and idle workers split
-buckets, here into halves. The work left at a function's time limit is divided into shares. The constants in this file
-are assumptions about AWS. Nothing is random, so every run prints the same figures.
+The simulation uses the steps and limits of ``chalicelib/storage``. Workers list ranges of keys. Idle workers split
+buckets, here into halves. The work left at a function's time limit is divided among other functions. The constants in
+this file are assumptions about AWS. Nothing is random, so every run prints the same figures.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from chalicelib.storage.shares import SHARES
 
 PRICES = Path(__file__).parent / "prices.json"
 
-# These are the seconds of a call that returns 1,000 keys, and of a call that returns one key.
+# These are the durations in seconds of a call that returns 1,000 keys and of a call that returns one key.
 PAGE_SECONDS = 0.1
 PROBE_SECONDS = 0.03
 PROBES = 12
-# Processing 1,000 keys takes this many seconds of processor time. Measurements without TLS show 6 to 8 ms.
+# Processing 1,000 keys takes this many seconds of processor time. Without TLS, the measured time is 6 to 8 ms.
 PROCESSOR_SECONDS = 0.01
-# Starting a function, and reading, distributing and storing its work, takes this many seconds.
+# This overhead in seconds covers starting a function, and reading, distributing and storing its work.
 OVERHEAD_SECONDS = 2.0
 OBJECTS_PER_PAGE = 1_000
 
@@ -46,7 +46,7 @@ class Account:
     def pages(self) -> list[int]:
         scale = self.objects / sum(1 / rank for rank in range(1, self.buckets + 1))
         ranked = [max(1, math.ceil(scale / rank / OBJECTS_PER_PAGE)) for rank in range(1, self.buckets + 1)]
-        # The order mixes large and small buckets. A step coprime to the number of buckets visits every bucket once.
+        # This order mixes large and small buckets. A step coprime to the number of buckets visits every bucket once.
         step = next(step for step in range(self.buckets * 5 // 8 + 1, 10**9) if math.gcd(step, self.buckets) == 1)
         return [ranked[number * step % self.buckets] for number in range(self.buckets)]
 
@@ -87,7 +87,7 @@ def function(pieces: list[int], limit: float, bill: Bill) -> tuple[float, list[i
     unfinished = len(pieces)
     processor = now = 0.0
     left: list[int] = []
-    # Each tuple contains the time of a range's next response, and the range's numbers of remaining and read pages.
+    # Each tuple contains the time of the next response for a range, and the numbers of remaining and read pages.
     answers = [(PAGE_SECONDS, waiting.popleft(), 0) for _ in range(min(WORKERS, len(waiting)))]
     heapq.heapify(answers)
     while answers:

@@ -42,7 +42,7 @@ def run() -> Iterator[Result]:
     _install()
     with empty_cloud():
         _fill()
-        # The tools must not read the user's configuration files, which could select another account.
+        # The tools must not read the user's configuration files, because those could select another account.
         os.environ |= dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "RCLONE_CONFIG"), os.devnull)
         yield compare(WORK, _ours, "boto3 paginator", _paginator, 4.0)
         yield compare(WORK, _ours, "s5cmd du", _s5cmd, 1.0)

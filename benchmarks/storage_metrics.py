@@ -1,7 +1,7 @@
-"""Measures how fast, and with how many calls, the sizes of all buckets are read from CloudWatch's metrics.
+"""Measures the time and the number of calls needed to read the sizes of all buckets from CloudWatch metrics.
 
 The peer calls GetMetricStatistics once per bucket. The local cloud lists all metrics on one page, but CloudWatch has
-pages of 500. `tests/unit/test_storage.py` counts the calls for 10,000 buckets with CloudWatch's pages.
+pages of 500. `tests/unit/test_storage.py` counts the calls for 10,000 buckets with pages of 500 metrics.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Creates clients for AWS and MySQL on first use, with explicit time-outs.
+"""Creates clients for AWS and MySQL on first use, with explicit timeouts.
 
 Botocore and PyMySQL are imported inside functions because their imports are slow. A Lambda function that does not use
 MySQL never loads PyMySQL. The project does not use boto3, because importing boto3 takes another 40 ms.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pymysql.connections import Connection
 
 # Each AWS call is attempted at most twice, with less than a second between the attempts. S3 and CloudWatch transfer
-# more data, so their read time-out is longer.
+# more data, so their read timeout is longer.
 ATTEMPTS = 2
 BACKOFF_SECONDS = 1
 CONNECT_SECONDS = 2
@@ -37,26 +37,26 @@ MYSQL_CONNECT_SECONDS = 40
 # Maximum number of connections per client. No function uses more than 16 threads.
 CONNECTIONS = 32
 
-# A retry may succeed after these MySQL and PyMySQL error codes. The codes mean no connection (0, 2002 to 2014), too
-# many connections (1040), a shutdown (1053, 1152, 1927), a lock time-out (1205), a deadlock (1213) or an interrupt
-# (1317).
+# A retry may succeed after MySQL or PyMySQL returns one of these error codes. The causes are lost connections (0, 2002
+# to 2014), too many connections (1040), shutdowns (1053, 1152, 1927), lock timeouts (1205), deadlocks (1213) and
+# interrupted queries (1317).
 TRANSIENT = (0, 1040, 1053, 1152, 1205, 1213, 1317, 1927, 2002, 2003, 2006, 2013, 2014)
 # MySQL returns error code 1045 for an unknown user or a wrong password.
 ACCESS_DENIED = 1045
-# This pattern matches an RDS server's host name and captures its region. Amazon's own certificate authorities sign RDS
-# server certificates, and operating systems do not include these authorities. A public certificate authority signs the
-# certificates of RDS proxies.
+# This pattern matches the host name of an RDS server and captures the region. RDS server certificates are signed by
+# Amazon's own certificate authorities. Operating systems do not trust these authorities by default. RDS proxy
+# certificates are signed by a public certificate authority.
 RDS = re.compile(r"\.([a-z0-9-]+)\.rds\.amazonaws\.com(\.cn)?$")
 RDS_PROXY = re.compile(r"\.proxy-[a-z0-9]+\.")
 AUTHORITIES = Path(__file__).parent / "database" / "rds-global-bundle.pem"
 
 
-# The time at which the current invocation must end, as a value of time.monotonic().
+# The value of time.monotonic() at which the current invocation must end.
 _end: ContextVar[float | None] = ContextVar("end", default=None)
 
 
 def longest_call(service: str) -> float:
-    """Returns the maximum duration in seconds of a call to ``service``, including its retry."""
+    """Returns the maximum time in seconds that a call to ``service`` can take, including a retry."""
     return ATTEMPTS * (CONNECT_SECONDS + READ_SECONDS_BY_SERVICE.get(service, READ_SECONDS)) + BACKOFF_SECONDS
 
 
@@ -64,11 +64,11 @@ def longest_call(service: str) -> float:
 def time_limit(seconds: float) -> Iterator[None]:
     """Refuses to start AWS calls that might not finish within ``seconds``.
 
-    A refused call raises ``Unavailable``, so a function that makes several calls can report which calls it skipped.
-    Without a limit, Lambda's time-out would end the function before it could report anything. A new thread obeys the
+    A refused call raises ``Unavailable``. A function that makes several calls can then report which calls it skipped.
+    Without a limit, the Lambda timeout would end the function before it could report anything. A new thread obeys the
     limit only if it runs in a copy of the current context.
     """
-    # A limit that is too short for any call, such as the three seconds in Chalice's test client, is ignored.
+    # A limit that is too short for any call is ignored, such as the three-second limit of Chalice's test client.
     fits = seconds > max(map(longest_call, READ_SECONDS_BY_SERVICE))
     token = _end.set(time.monotonic() + seconds if fits else None)
     try:
@@ -101,7 +101,7 @@ class _LazyClient:
 def aws(service: str, region: str | None = None) -> Any:
     """Returns the cached client for ``service`` in ``region``.
 
-    The client signs links with Signature Version 4, which is not botocore's default in us-east-1.
+    The client signs links with Signature Version 4. In us-east-1, botocore would use Version 2 by default.
     """
     return _LazyClient(service, region)
 
@@ -112,7 +112,7 @@ def _session() -> Session:
     from botocore.session import get_session
 
     class OneFolder(Loader):
-        """Lists AWS services by folder name. Botocore's default loader opens all 400 folders."""
+        """Lists AWS services without opening their folders. Botocore's default loader opens all 400 folders."""
 
         def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002 - botocore's signature
             return [folder.name for folder in Path(self.BUILTIN_DATA_PATH).iterdir()]
@@ -131,13 +131,13 @@ def _make(service: str, region: str | None) -> Any:
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         signature_version="v4" if service != "s3" else "s3v4",
         max_pool_connections=CONNECTIONS,
-        # The virtual style uses the bucket's regional host name. A new bucket's global host name redirects for hours,
-        # which breaks signed links. If the endpoint is an IP address, botocore puts the bucket's name in the path
-        # anyway.
+        # In the virtual style, a link contains the regional host name of the bucket. The global host name of a new
+        # bucket redirects for hours, and a redirect breaks a signed link. If the endpoint is an IP address, botocore
+        # puts the bucket name in the path instead.
         s3={"addressing_style": "virtual"},
     )
     client: Any = _session().create_client(service, region_name=region, config=config)
-    # Two threads might create duplicate exception classes, so the classes are created early.
+    # The exception classes are created here, because two threads could otherwise create duplicates.
     _ = client.exceptions
 
     def in_time(model: Any, **_: Any) -> None:
@@ -151,14 +151,14 @@ def _make(service: str, region: str | None) -> Any:
 
 @contextmanager
 def mysql(database: Database, *, read_seconds: int = 60) -> Iterator[Connection[Any]]:
-    """Opens a connection to ``database``, and closes it when the block ends, even after an error.
+    """Opens a connection to ``database``, and closes the connection at the end of the ``with`` block.
 
-    The connection uses UTC and does not autocommit. Raises ``DatabaseUnavailable`` if a retry may succeed, for example
-    after a lost connection or a lock time-out. Raises ``PasswordRefused`` for a wrong password, and ``DatabaseRefused``
-    for any other error, such as a missing table.
+    The connection uses UTC, and autocommit is off. Raises ``DatabaseUnavailable`` if a retry may succeed, for example
+    after a lost connection or a lock timeout. Raises ``PasswordRefused`` for a wrong password. Raises
+    ``DatabaseRefused`` for any other permanent error, such as a missing table or privilege.
 
     A connection to an RDS server requires a valid certificate. A connection to any other server uses TLS if the server
-    offers it, but does not check the certificate.
+    supports TLS, but does not check the certificate.
     """
     import ssl
 
@@ -196,13 +196,13 @@ def mysql(database: Database, *, read_seconds: int = 60) -> Iterator[Connection[
         raise DatabaseUnavailable(f"{place} is temporarily unavailable: {error}") from error
     finally:
         if connection:
-            # A normal close() would first send a command to the server, which may no longer respond.
+            # A normal close() would first send a command to the server, but the server may no longer respond.
             connection._force_close()  # type: ignore[attr-defined]
 
 
 @cache
 def _tls(host: str) -> SSLContext | None:
-    """Returns TLS settings that verify an RDS server, or None for any other server."""
+    """Returns TLS settings that verify the certificate of an RDS server, or None for any other server."""
     import ssl
 
     rds = RDS.search(host)
@@ -222,13 +222,13 @@ def authorities(region: str) -> str:
     certificates = re.findall(r"-----BEGIN.+?END CERTIFICATE-----\n", AUTHORITIES.read_text(), flags=re.DOTALL)
     own = [each for each in certificates if f"Amazon RDS {region} Root".encode() in ssl.PEM_cert_to_DER_cert(each)]
     if not own:
-        raise DatabaseRefused(f"{region}: the RDS certificate bundle lacks this region; download a newer bundle")
+        raise DatabaseRefused(f"the RDS certificate bundle does not include {region}: download a newer bundle")
     return "".join(own)
 
 
 @contextmanager
 def mysql_of_secret(arn: str) -> Iterator[Connection[Any]]:
-    """Opens a connection to the database that a secret in Secrets Manager describes.
+    """Opens a connection to the database whose address and login are in a Secrets Manager secret.
 
     The secret is cached. If MySQL refuses the password, the secret is read again, because a rotation may have changed
     it. Raises the same errors as ``mysql``, and ``Unavailable`` if Secrets Manager is unavailable.
@@ -244,7 +244,7 @@ def mysql_of_secret(arn: str) -> Iterator[Connection[Any]]:
 
 @cache
 def database(arn: str) -> Database:
-    """Returns the database's address and login from a secret, and caches them."""
+    """Reads the database address and login from a secret, and caches the result."""
     return Database.of_secret(read_secret(arn))
 
 

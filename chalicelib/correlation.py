@@ -1,8 +1,9 @@
 """All log records, messages and orders that result from one request have the same ``correlationId``.
 
-The correlation id comes from the client's ``X-Request-Id`` header or, if the header is missing or invalid, from API
-Gateway's request id. An uploaded file uses the id of its S3 request. A scheduled report uses the name of its Step
-Functions execution. Messages and orders contain the correlation id as an attribute.
+The correlation id comes from the client's ``X-Request-Id`` header. If the header is missing or invalid, the correlation
+id is API Gateway's request id. For an uploaded file, the correlation id is the id of the S3 request that stored the
+file. For a scheduled report, the correlation id is the name of the Step Functions execution. Messages and orders
+contain the correlation id as an attribute.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
     from chalice.app import Request
 
 HEADER = "X-Request-Id"
-# SQS messages, orders and execution inputs have one correlation id in the field ``NAME``. An SNS message has a list of
-# ids, because one notification can report many orders.
+# SQS messages, orders and execution inputs contain a single correlation id in the field ``NAME``. An SNS message
+# contains a list of correlation ids, because one notification can report many orders.
 NAME, NAMES = "correlationId", "correlationIds"
 ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
-# Maximum number of correlation ids in an SNS message. A batch of orders has the same maximum size.
+# Maximum number of correlation ids in an SNS message. A request can contain the same maximum number of orders.
 IDS = 100
 
 # The current correlation id, which the log formatter adds to log records.
@@ -63,7 +64,10 @@ def sqs_attribute(correlation_id: str | None) -> dict[str, Any]:
 
 
 def of_sqs(message: dict[str, Any]) -> str | None:
-    """Returns an SQS message's correlation id. Lambda events and the SQS API capitalize attribute names differently."""
+    """Returns the correlation id of an SQS message.
+
+    Lambda events and the SQS API capitalize attribute names differently.
+    """
     match message:
         case {"messageAttributes": {"correlationId": {"stringValue": given}}}:
             return valid(given)
@@ -75,7 +79,7 @@ def of_sqs(message: dict[str, Any]) -> str | None:
 def of_execution(payload: Any) -> str | None:
     """Returns the correlation id from an event that a state machine passes to a function.
 
-    If no request started the state machine, the correlation id is the execution's name.
+    If no request started the state machine, the correlation id is the name of the execution.
     """
     match payload:
         case {"request": {"correlationId": str(given)}} if ID.fullmatch(given):
@@ -86,7 +90,7 @@ def of_execution(payload: Any) -> str | None:
 
 
 def of_order(record: Any) -> str | None:
-    """Returns the correlation id from a record of the orders table's stream."""
+    """Returns the correlation id from a record in the DynamoDB stream of the orders table."""
     match record:
         case {"dynamodb": {"NewImage": {"correlationId": {"S": given}}}}:
             return valid(given)
@@ -102,13 +106,19 @@ def of_upload(record: Any) -> str | None:
 
 
 def sns_attribute(correlation_ids: tuple[str, ...]) -> dict[str, Any]:
-    """Returns SNS message attributes with the first 100 correlation ids, or none, because SNS refuses an empty list."""
+    """Returns SNS message attributes with the first 100 correlation ids.
+
+    Returns no attributes if there are no ids, because SNS refuses an empty list.
+    """
     ids = json.dumps(list(dict.fromkeys(correlation_ids))[:IDS])
     return {NAMES: {"DataType": "String.Array", "StringValue": ids}} if correlation_ids else {}
 
 
 def of_sns(sns: Any) -> tuple[str, ...]:
-    """Returns an SNS message's valid correlation ids. Attributes from other publishers may contain any string."""
+    """Returns the valid correlation ids in an SNS message.
+
+    If another program published the message, its attributes may contain any string.
+    """
     match sns:
         case {"MessageAttributes": {"correlationIds": {"Value": str(text)}}}:
             try:

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from botocore.exceptions import ClientError
 
 
-# An error lists at most this many problems, and shortens unknown names to this many characters.
+# Maximum number of problems in an error, and maximum length of an unknown field name.
 PROBLEMS_SHOWN = 20
 NAME_CHARACTERS = 40
-# This pattern matches field paths, header names and ids. Error messages show all other names in quotation marks.
+# This pattern matches field paths, header names and ids. Names that do not match are quoted in error messages.
 PLAIN_NAME = r"[\w.\[\]-]+"
 
 
@@ -57,7 +57,8 @@ def _safe_name(name: str) -> str:
 class CafeError(ChaliceUnhandledError, ChaliceViewError):
     """The base class of all errors that the application raises.
 
-    Chalice passes a ``ChaliceUnhandledError`` to the middleware, which calls ``answer`` to get the response body.
+    Chalice passes a ``ChaliceUnhandledError`` to the middleware. The middleware calls ``answer`` to get the response
+    body.
     """
 
     def answer(self) -> dict[str, Any]:
@@ -98,35 +99,35 @@ class NotFound(CafeError, NotFoundError):
 
 
 class TokenRefused(CafeError):
-    """The token does not grant access. The error's message contains the reason, but no part of the token."""
+    """The token does not grant access. The error message contains the reason, but no part of the token."""
 
     STATUS_CODE = 403
 
 
 class Unavailable(CafeError):
-    """A service that the application uses is temporarily unavailable. State machines retry after this error."""
+    """A service that the application uses is temporarily unavailable. State machines retry this error."""
 
     STATUS_CODE = 503
 
 
 class DatabaseUnavailable(Unavailable):
-    """MySQL cannot be reached, or the connection broke. State machines retry after this error."""
+    """MySQL cannot be reached, or the connection broke. A state machine retries a state that fails with this error."""
 
 
 class DatabaseRefused(CafeError):
-    """MySQL refused a login or a statement, for example because a privilege is missing. Retries do not help."""
+    """MySQL refused a login or a statement, for example because a privilege is missing. Retrying does not help."""
 
 
 class PasswordRefused(DatabaseRefused):
-    """MySQL refused the password, which may have just been rotated."""
+    """MySQL refused the password. A rotation may have just replaced the password."""
 
 
 class StorageRefused(CafeError):
-    """S3 refused a call for the storage report because the IAM role lacks a permission. Retries do not help."""
+    """S3 refused a call for the storage report because the IAM role lacks a permission. Retrying does not help."""
 
 
 class MissingSettings(CafeError):
-    """Required environment variables are not set. ``names`` lists the missing variables."""
+    """Required environment variables are not set. ``names`` lists the missing environment variables."""
 
     def __init__(self, names: list[str]) -> None:
         self.names = names
@@ -135,7 +136,7 @@ class MissingSettings(CafeError):
         )
 
 
-# After one of these AWS error codes, the same call may succeed a moment later.
+# If an AWS call fails with one of these error codes, the same call may succeed a moment later.
 TRANSIENT = {
     "InternalError",
     "InternalFailure",
@@ -158,7 +159,7 @@ TRANSIENT = {
 
 
 def is_transient(error: ClientError) -> bool:
-    """Returns True if the error is temporary, so that the same call may succeed a moment later."""
+    """Returns True if the error is temporary, which means that the same call may succeed a moment later."""
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return error.response.get("Error", {}).get("Code") in TRANSIENT or status == 429 or status >= 500
 
@@ -167,7 +168,7 @@ def is_transient(error: ClientError) -> bool:
 def aws_errors() -> Iterator[None]:
     """Converts temporary AWS errors, such as throttling or a lost connection, to ``Unavailable``.
 
-    Other errors, such as a missing permission, are not changed. This function also works as a decorator
+    Permanent errors, such as a missing permission, are raised unchanged. This function also works as a decorator
     (``@aws_errors()``).
     """
     from botocore.exceptions import ClientError, ConnectionError, HTTPClientError, IncompleteReadError

@@ -1,4 +1,7 @@
-"""Stores a notification's facts (data for programs) as JSON in an SNS message attribute and in an inbox item."""
+"""Stores the facts of a notification as JSON in an SNS message attribute and in an inbox item.
+
+Programs read only the facts.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 NAME = "facts"
-# Maximum size of a notification's facts in bytes. SNS accepts 262,144 bytes for a message with its attributes.
+# Maximum size in bytes of the facts in a notification. SNS limits a message and its attributes to 262,144 bytes in
+# total.
 BYTES = 40_000
 
 
@@ -30,9 +34,12 @@ def of_item(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read(text: str | None) -> dict[str, Any]:
-    """Returns the facts in an attribute's value. Attributes from other publishers may contain any string."""
+    """Parses the facts in the value of an attribute.
+
+    If another program published the message, the value may be any string.
+    """
     try:
-        # By default, Python's JSON parser accepts NaN, which is not valid JSON.
+        # By default, Python's JSON parser accepts NaN, although NaN is not valid JSON.
         facts = json.loads(text or "{}", parse_constant=str)
     except (ValueError, RecursionError):
         return {}

@@ -1,4 +1,7 @@
-"""Reads the fields of a JSON object and collects all problems. One error response then names every invalid field."""
+"""Reads the fields of a JSON object and collects all problems.
+
+A single error response can then name every invalid field.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from chalicelib.errors import NAME_CHARACTERS, InvalidRequest, Problem
 class Fields:
     """The fields of one JSON object in a request.
 
-    ``place`` is the object's path in the request's body, such as ``orders[1]``. All objects in a request add their
+    ``place`` is the path of the object in the request body, such as ``orders[1]``. All objects in a request add their
     problems to the same list ``problems``.
     """
 
@@ -47,7 +50,7 @@ class Fields:
         return fields
 
     def path(self, name: str) -> str:
-        """Returns the field's path in the request's body."""
+        """Returns the path of the field in the request body."""
         return f"{self.place}.{name}" if self.place else name
 
     def refuse(self, name: str, message: str) -> None:

@@ -24,7 +24,7 @@ KEPT = timedelta(days=90)
 def claim(route: str, key: str | None, content: Any, *, dynamodb: Any, table: str, now: datetime) -> None:
     """Claims ``key`` for a request with the given JSON ``content``. Does nothing if ``key`` is None.
 
-    A repetition of the same request may claim the key again. Raises ``InvalidRequest`` if the key is malformed, and
+    If the same request is repeated, it can claim the key again. Raises ``InvalidRequest`` if the key is malformed, and
     ``Conflict`` if another request has used the key in the last 90 days.
     """
     if key is None:

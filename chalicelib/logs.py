@@ -1,4 +1,4 @@
-"""Writes each log record as a JSON object to standard output, which Lambda sends to CloudWatch Logs.
+"""Writes each log record as a JSON object to standard output. Lambda sends this output to CloudWatch Logs.
 
 Callers add fields such as ``reportId`` or ``orderID`` with ``extra=``, and the formatter adds the ``correlationId``.
 Text from a client must always be logged as a field, and never as part of the message.
@@ -14,7 +14,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from chalicelib import correlation
 
-# CloudWatch Logs accepts records of up to 256 KB, and one character can take up to twelve bytes in JSON.
+# CloudWatch Logs accepts records of up to 256 KB, and a character can take up to twelve bytes in JSON.
 FIELD_CHARACTERS = 10_000
 
 

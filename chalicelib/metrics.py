@@ -15,8 +15,9 @@ from chalicelib.logs import logger
 from chalicelib.settings import stage
 
 NAMESPACE = "Cafe"
-# This dictionary contains the unit of each metric. An accepted order is later counted as stored, as doubled (already
-# stored) or as rejected. Orders that are still queued or became dead letters are counted only as accepted.
+# This dictionary contains the unit of each metric. Each accepted order is later also counted as stored, as doubled
+# (already stored) or as rejected. An order that is still in the queue or that became a dead letter is counted only as
+# accepted.
 UNITS = {
     "OrdersAccepted": "Count",
     "OrdersStored": "Count",
@@ -33,7 +34,7 @@ log = logger("metrics")
 
 
 def emit(figures: Mapping[str, float], **dimensions: str) -> None:
-    """Logs the nonzero values in ``figures`` as metrics, with the stage and ``dimensions``.
+    """Logs the nonzero values in ``figures`` as metrics. The metric dimensions are the stage and ``dimensions``.
 
     Each combination of dimension values is billed as a separate metric, so a dimension must have few values.
     """

@@ -31,11 +31,11 @@ KEPT = timedelta(days=30)
 KINDS_WITH_LINKS = ("report", "storage")
 LINK = re.compile(r"https?://\S+", re.IGNORECASE)
 NO_LINK = "(only managers can open reports)"
-# SNS limits a message with its attributes to 262,144 bytes, and DynamoDB limits an item to 400 KB.
+# SNS limits a message and its attributes to 262,144 bytes, and DynamoDB limits an item to 400 KB.
 MESSAGE_BYTES = 200_000
 SUBJECT_CHARACTERS = 100
 SMS_BYTES = 140
-# DynamoDB limits a partition key to 2,048 bytes. The escaped key of an uploaded file may be longer.
+# DynamoDB limits a partition key to 2,048 bytes. The escaped S3 key of an uploaded file may be longer.
 KEY_BYTES = 2_048
 
 REPORT_OUTCOMES = ("succeeded", "failed")
@@ -45,10 +45,13 @@ log = logger("notifications")
 
 @dataclass(frozen=True)
 class Notification:
-    """A message to the subscribers, who can filter by ``kind`` (report, order, upload or storage).
+    """A message to the subscribers of the SNS topic.
 
-    ``key`` identifies the event, so that a repeated delivery can be detected. ``sms`` is a short text without a link.
-    ``facts`` may contain any JSON values. ``correlation_ids`` contains the correlation ids of all reported events.
+    Subscribers can filter by ``kind`` (report, order, upload or storage).
+
+    ``key`` identifies the event and makes it possible to detect a repeated delivery. ``sms`` is a short text without a
+    link. ``facts`` may contain any JSON values. ``correlation_ids`` contains the correlation ids of all reported
+    events.
     """
 
     kind: str
@@ -172,11 +175,11 @@ def _item(sns: dict[str, Any], attributes: dict[str, str], sent_at: datetime, de
 
 
 def _count_report(known_facts: dict[str, Any], attributes: dict[str, str], sent_at: datetime) -> None:
-    """Counts a finished report, and records the seconds between the report's start and its notification."""
+    """Counts a finished report, and records the time in seconds from the start of the report to the notification."""
     kind, outcome = known_facts.get("kind"), known_facts.get("outcome")
     if outcome not in REPORT_OUTCOMES:
         return
-    # The module is imported here because most notifications are not about reports.
+    # The import is inside the function because most notifications are not about reports.
     from chalicelib import reports
 
     if kind not in reports.KINDS:

@@ -1,7 +1,7 @@
 """Sends, delays and deletes any number of SQS messages in as few calls as possible.
 
 A successful batch call may still refuse some of its entries. Each function therefore returns the failed entries with
-their errors. Entries that are not in the result succeeded.
+their errors. If an entry is not in the result, SQS accepted it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class EntryRefused(CafeError):
         super().__init__(f"{operation} was refused: {code}")
 
 
-# Maps the index of each failed entry to the error, in order of the indexes. A ``ClientError`` is a permanent error.
+# Maps the index of each failed entry to an error, sorted by index. A ``ClientError`` is a permanent error.
 Failures = dict[int, "ClientError | Unavailable | EntryRefused"]
 
 
@@ -45,7 +45,10 @@ def send(sqs: Any, url: str, messages: Sequence[Message]) -> Failures:
 
 
 def delay(sqs: Any, url: str, receipts: Sequence[tuple[str, int]]) -> Failures:
-    """Hides received messages. ``receipts`` contains receipt handles and the seconds to hide each message."""
+    """Hides received messages.
+
+    ``receipts`` contains the receipt handle of each message and the number of seconds to hide the message.
+    """
     entries = [{"ReceiptHandle": handle, "VisibilityTimeout": seconds} for handle, seconds in receipts]
     return _call(sqs.change_message_visibility_batch, "ChangeMessageVisibility", url, entries)
 
@@ -57,7 +60,7 @@ def delete(sqs: Any, url: str, receipts: Sequence[str]) -> Failures:
 
 
 def depth(sqs: Any, url: str) -> tuple[int, int]:
-    """Returns SQS's estimates of how many messages are visible and how many are hidden."""
+    """Returns the numbers of visible and hidden messages that SQS estimates."""
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
     visible, hidden = (int(attributes[name]) for name in names)

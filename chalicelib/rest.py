@@ -10,7 +10,7 @@ from chalice.app import MultiDict, Request
 from chalicelib.errors import NAME_CHARACTERS, BodyTooLarge, InvalidRequest, Problem
 
 BODY_BYTES = 1_000_000
-# Maximum nesting depth of JSON in a request. The limit of Python's own parser depends on the Python version.
+# Maximum nesting depth of JSON in a request. The limit of the built-in JSON parser depends on the Python version.
 DEPTH = 100
 PAGE_LIMIT = 100
 DEFAULT_LIMIT = 50
@@ -55,7 +55,7 @@ def body(request: Request, *, nothing: Any = None) -> Any:
     """Returns the request's JSON body, or ``nothing`` if the body is empty.
 
     Raises ``BodyTooLarge`` if the body is larger than 1 MB, and ``InvalidRequest`` if it is not JSON. Chalice's own
-    ``json_body`` is not used, because it accepts ``NaN``, and returns a 500 for deeply nested JSON.
+    ``json_body`` is not used, because it accepts ``NaN`` and returns a 500 for deeply nested JSON.
     """
     raw = request.raw_body
     if len(raw) > BODY_BYTES:
@@ -71,7 +71,7 @@ def body(request: Request, *, nothing: Any = None) -> Any:
     except json.JSONDecodeError as error:
         raise _invalid_body(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except ValueError:
-        # Python limits the number of digits, but Python's own error message is meant for programmers.
+        # Python limits the number of digits, but its own error message is meant for programmers.
         raise _invalid_body("contains a number with too many digits") from None
     if _is_too_deep(content):
         raise _invalid_body("is nested too deeply")
@@ -108,7 +108,10 @@ def page(request: Request, *filters: str) -> Page:
 
 
 def limit(request: Request) -> int:
-    """Returns the only parameter of a list without pages, ``limit``. Raises ``InvalidRequest`` for invalid values."""
+    """Returns ``limit``, the only query parameter of a list without pages.
+
+    Raises ``InvalidRequest`` for invalid values.
+    """
     return _list_parameters(request, "limit")[1]
 
 
@@ -121,7 +124,7 @@ def parameters(request: Request, *names: str) -> dict[str, str]:
 
 
 def _list_parameters(request: Request, *allowed: str) -> tuple[MultiDict, int]:
-    """Returns the query parameters of a list, and its ``limit`` as a number."""
+    """Returns the query parameters of a list, and the value of ``limit`` as a number."""
     given, problems = _read_parameters(request, allowed)
     text = given.get("limit", str(DEFAULT_LIMIT))
     number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(PAGE_LIMIT)) else 0
@@ -135,7 +138,7 @@ def _list_parameters(request: Request, *allowed: str) -> tuple[MultiDict, int]:
 def _read_parameters(request: Request, allowed: tuple[str, ...]) -> tuple[MultiDict, list[Problem]]:
     """Returns the query parameters and a ``Problem`` for each unknown or repeated parameter."""
     given: MultiDict = request.query_params or MultiDict({})
-    unknown = f"is not one of this route's parameters: {', '.join(allowed)}"
+    unknown = f"is not one of the parameters of this route: {', '.join(allowed)}"
     problems = [Problem(name[:NAME_CHARACTERS], unknown) for name in given if name not in allowed]
     counts = {name: len(given.getlist(name)) for name in given}
     problems += [
@@ -145,7 +148,7 @@ def _read_parameters(request: Request, allowed: tuple[str, ...]) -> tuple[MultiD
 
 
 def base_url(request: Request) -> str:
-    """Returns the API's absolute URL. Behind API Gateway, the URL includes the stage's path."""
+    """Returns the absolute URL of the API. Behind API Gateway, the URL includes the stage path."""
     scheme = request.headers.get("x-forwarded-proto", "http")
     path: str = request.context.get("path") or request.path
     return f"{scheme}://{request.headers.get('host', 'localhost')}{path.removesuffix(request.path)}"

@@ -1,4 +1,4 @@
-"""Reads the application's environment variables, which ``infra/deploy`` sets from the resources stack's outputs."""
+"""Reads the environment variables that ``infra/deploy`` sets from the outputs of the resources stack."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VERSION = "0.2.0"
 
 @dataclass(frozen=True)
 class Database:
-    """The inventory database's address, with a user name and password."""
+    """The address of the inventory database, with a user name and a password."""
 
     host: str
     port: int
@@ -24,14 +24,14 @@ class Database:
 
     @classmethod
     def of_secret(cls, text: str) -> Database:
-        """Parses the JSON of a secret in RDS's format. Error messages never contain values from the secret."""
+        """Parses the JSON of an RDS secret. Error messages never contain values from the secret."""
         host, port, name, user, password = _of_json(text, "host", "port", "dbname", "username", "password")
         if not port.isdecimal():
-            raise DatabaseRefused("the port in MySQL's secret is not a number")
+            raise DatabaseRefused("the port in the MySQL secret is not a number")
         return cls(host, int(port), name, user, password)
 
     def logged_in(self, text: str) -> Database:
-        """Returns the same database with the login from another secret, such as RDS's administrator secret."""
+        """Returns the same database with the login from another secret, such as the administrator secret from RDS."""
         user, password = _of_json(text, "username", "password")
         return replace(self, user=user, password=password)
 
@@ -40,15 +40,15 @@ def _of_json(text: str, *names: str) -> list[str]:
     try:
         content = json.loads(text)
     except ValueError:
-        raise DatabaseRefused("MySQL's secret is not JSON") from None
+        raise DatabaseRefused("the MySQL secret is not JSON") from None
     missing = [name for name in names if not (isinstance(content, dict) and content.get(name))]
     if missing:
-        raise DatabaseRefused(f"MySQL's secret has no {', '.join(missing)}")
+        raise DatabaseRefused(f"the MySQL secret has no {', '.join(missing)}")
     return [str(content[name]) for name in names]
 
 
 def database_secret(environment: Mapping[str, str] = os.environ) -> str:
-    """Returns the ARN of the secret that contains MySQL's address and login.
+    """Returns the ARN of the secret that contains the MySQL address and login.
 
     Raises ``MissingSettings`` in Lambda functions that do not use MySQL.
     """
@@ -57,7 +57,7 @@ def database_secret(environment: Mapping[str, str] = os.environ) -> str:
 
 
 def database_admin_secret(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Returns the ARN of the MySQL administrator's secret, or None.
+    """Returns the ARN of the secret for the MySQL administrator, or None.
 
     Only the functions ``migrate`` and ``rotate_password`` have this ARN in their environment.
     """
@@ -66,10 +66,12 @@ def database_admin_secret(environment: Mapping[str, str] = os.environ) -> str | 
 
 @dataclass(frozen=True)
 class Settings:
-    """The names and ARNs of a stage's resources. Each field has an environment variable with the same name in capitals.
+    """The names and ARNs of the resources of a stage.
 
-    ``orders_since`` is the day on which the orders table was created, as ``YYYY-MM-DD``. Lists of orders go back to
-    ``orders_since``.
+    Each field has an environment variable with the same name in capitals.
+
+    ``orders_since`` is the day on which the orders table was created, as ``YYYY-MM-DD``. The list of orders goes back
+    to ``orders_since``.
     """
 
     cafe_stage: str
@@ -93,12 +95,15 @@ class Settings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """Reads the settings from the environment. Raises ``MissingSettings`` if variables are missing or empty."""
+        """Reads the settings from the environment.
+
+        Raises ``MissingSettings`` if environment variables are missing or empty.
+        """
         return cls(*_require([field.name.upper() for field in fields(cls)], environment))
 
     @property
     def issuer(self) -> str:
-        """The URL that the user pool's tokens name as their issuer."""
+        """The issuer URL in tokens from the user pool."""
         return f"https://cognito-idp.{self.user_pool_id.partition('_')[0]}.amazonaws.com/{self.user_pool_id}"
 
 
@@ -112,12 +117,12 @@ def uploads_url(settings: Settings, environment: Mapping[str, str] = os.environ)
     if endpoint := environment.get("AWS_ENDPOINT_URL"):
         return f"{endpoint}/{settings.uploads_bucket}"
     region = settings.user_pool_id.partition("_")[0]
-    # In us-east-1, the oldest region, a bucket's URL does not include the region.
+    # In us-east-1, the oldest region, the URL of a bucket does not include the region.
     return f"https://{settings.uploads_bucket}.{'s3' if region == 'us-east-1' else f's3.{region}'}.amazonaws.com/"
 
 
 def first_retry_seconds(environment: Mapping[str, str] = os.environ) -> int:
-    """Returns the delay in seconds before a failed order's first retry. The delay doubles with each retry.
+    """Returns the delay in seconds before the first retry of a failed order. The delay doubles with each retry.
 
     Tests set the delay to 0.
     """
@@ -125,7 +130,7 @@ def first_retry_seconds(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def stage(environment: Mapping[str, str] = os.environ) -> str:
-    """Returns the stage's name for metrics, or ``none`` if no stage is set, for example in a test."""
+    """Returns the stage name for metrics, or ``none`` if no stage is set, for example in a test."""
     return environment.get("CAFE_STAGE") or "none"
 
 

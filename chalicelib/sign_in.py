@@ -1,6 +1,6 @@
 """The Lambda authorizer verifies a token from the user pool, and returns the routes that the user may call.
 
-API Gateway calls the authorizer for all routes that are not open, and caches each token's result for a minute.
+API Gateway calls the authorizer for all routes that are not open, and caches the result for each token for a minute.
 ``chalice local`` calls the authorizer for every request. An invalid token or an error in the authorizer causes a 403
 response. API Gateway itself returns a 401 response if a request has no token.
 """
@@ -65,7 +65,7 @@ def fetch(url: str) -> bytes:
 
 
 class Keys:
-    """Holds a user pool's public keys. If a key id is unknown, the keys are fetched again.
+    """Caches the public keys of a user pool. If a key id is unknown, the keys are fetched again.
 
     Instances are thread-safe. ``clock`` returns a time in seconds.
     """
@@ -107,10 +107,10 @@ def keys_of(url: str) -> Keys:
 
 
 def authorize(request: AuthRequest, *, endpoint: str, issuer: str, client_id: str) -> AuthResponse:
-    """Returns the routes that the token's user may call, and the user's name and groups for the views.
+    """Returns the routes that the user may call, and the name and groups of the user for the view functions.
 
-    ``endpoint`` is Cognito's URL. This function never raises an error, because an error would cause a 500 response on
-    AWS and a broken connection under ``chalice local``.
+    ``endpoint`` is Cognito's URL. This function never raises an error. An error would cause a 500 response on AWS and a
+    broken connection under ``chalice local``.
     """
     try:
         keys = keys_of(f"{endpoint}/{issuer.rpartition('/')[2]}/.well-known/jwks.json")
@@ -121,14 +121,16 @@ def authorize(request: AuthRequest, *, endpoint: str, issuer: str, client_id: st
     except Unavailable as error:
         log.error("token refused", extra={"reason": str(error)})
     except Exception as error:  # noqa: BLE001 - no error may grant access
-        # The error's message is not logged, because it could contain part of the token.
+        # The error message is not logged, because it could contain part of the token.
         where = "".join(traceback.format_tb(error.__traceback__))
         log.error("token refused", extra={"reason": f"the authorizer raised {type(error).__name__}:\n{where}"})
     return AuthResponse(routes=[], principal_id="nobody")
 
 
 def bearer(token: str, *, keys: Keys, issuer: str, client_id: str) -> tuple[str, list[str]]:
-    """Returns the user's name and groups from a user pool's id token. The token's prefix ``Bearer`` is optional.
+    """Returns the name and groups of the user from an id token of the user pool.
+
+    The token's prefix ``Bearer`` is optional.
 
     Raises ``TokenRefused`` with a reason that contains no part of the token.
     """

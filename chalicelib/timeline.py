@@ -20,18 +20,18 @@ from chalicelib.errors import InvalidRequest, Problem
 
 # A partition of an index accepts 1,000 writes a second, so eight partitions accept 8,000 orders a second.
 SHARDS = 8
-# Maximum size of a page in bytes, which is far below Lambda's response limit of 6 MB.
+# Maximum size of a page in bytes. Lambda limits a response to 6 MB.
 PAGE_BYTES = 1_000_000
-# A filtered page stops after examining this many items, which limits the cost of searching for rare items.
+# A filtered page stops after examining this many items, to limit the cost of searching for rare items.
 EXAMINED = 1_000
 # Maximum number of DynamoDB calls in the method ``recent``. Each call reads up to 1 MB.
 RECENT_CALLS = 4
 # This string sorts after every sort key.
 END_OF_TIME = "9999"
 
-# This pattern matches the part of a page token that follows the list's name. The matched part contains a sort key's
-# time without punctuation and the key's id in hexadecimal. Page tokens need no escaping in URLs, and
-# `chalicelib/openapi.json` describes their exact format.
+# This pattern matches the part of a page token that follows the name of the list. The matched part contains the time
+# from a sort key without punctuation, and the id from the sort key in hexadecimal. Page tokens need no escaping in
+# URLs, and `chalicelib/openapi.json` describes their exact format.
 TOKEN = re.compile(
     "([0-9]{4})(0[1-9]|1[0-2])([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{6})Z"
     "-((2[1-9a-f]|[3-6][0-9a-f]|7[0-9a-e]){1,512})"
@@ -46,13 +46,13 @@ def timestamp(moment: datetime) -> str:
 
 
 def index_keys(moment: str, identifier: str) -> dict[str, str]:
-    """Returns an item's ``period`` and ``sortKey`` attributes. ``moment`` is a string from ``timestamp``."""
+    """Returns an item's ``period`` and ``sortKey`` attributes. ``moment`` is a string that ``timestamp`` returned."""
     shard = zlib.crc32(identifier.encode()) % SHARDS
     return {"period": f"{moment[:7]}#{shard}", "sortKey": f"{moment}#{identifier}"}
 
 
 def periods(since: datetime, now: datetime) -> list[str]:
-    """Returns the index partitions for the months of ``since`` and ``now``, which are at most a few days apart."""
+    """Returns the index partitions from ``since`` to ``now``, which must be at most a few days apart."""
     months = dict.fromkeys(timestamp(moment)[:7] for moment in (since, now))
     return [f"{month}#{shard}" for month in months for shard in range(SHARDS)]
 
@@ -75,9 +75,9 @@ class Timeline:
     ) -> tuple[list[Item], str | None]:
         """Returns up to ``limit`` items that are not older than ``since``, and the next page token or None.
 
-        ``name`` is the list's name, which page tokens contain. A page that is filtered with ``is_included`` may contain
-        fewer than ``limit`` items even if another page follows. Raises ``InvalidRequest`` if the token is from another
-        list.
+        ``name`` is the name of the list and is part of each page token. A page that is filtered with ``is_included``
+        may contain fewer than ``limit`` items even if another page follows. Raises ``InvalidRequest`` if the token is
+        from another list.
         """
         before = read_token(name, token)
         # A filtered page examines more items than it contains, so each query reads more items at once.
@@ -100,7 +100,7 @@ class Timeline:
         # DynamoDB's BETWEEN refuses a range that ends before it begins. An old page token may cause an invalid range.
         if before < first:
             return
-        # The class is imported here because most users of this module need only the function ``timestamp``.
+        # The import is inside the function because most users of this module need only the function ``timestamp``.
         from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(SHARDS) as pool:
@@ -118,10 +118,10 @@ class Timeline:
                 month = f"{year - 1}-12" if number == 1 else f"{year}-{number - 1:02}"
 
     def recent(self, period: str, since: str, most: int, select: Mapping[str, Any]) -> tuple[list[Item], str]:
-        """Returns a partition's items since ``since``, and a sort key.
+        """Returns the items in a partition that are not older than ``since``, and a sort key.
 
-        No item at or after the returned sort key is missing. At most ``most`` items and a few megabytes are read. If
-        older items are left out, the returned sort key is later than ``since``. ``select`` contains additional query
+        No item at or after the returned sort key is missing. Reads at most ``most`` items and a few megabytes. If older
+        items are left out, the returned sort key is later than ``since``. ``select`` contains additional query
         arguments, such as a filter.
         """
         arguments = self._arguments("byPeriod", "period", period, END_OF_TIME, since)

@@ -22,20 +22,21 @@ from chalicelib.timeline import SHARDS, Item, Timeline, periods, timestamp
 
 HOUR = timedelta(hours=1)
 LONGEST = timedelta(hours=48)
-# Maximum number of the newest items to count. Notifications cost more, because DynamoDB also reads their text.
+# At most this many of the newest items are counted. Counting notifications costs more, because DynamoDB also reads
+# their text.
 ORDERS = 10_000
 NOTIFICATIONS = 4_000
 EXECUTIONS = 1_000
 THREADS = 16
 
-# Every matching string is accepted, even 31 November, so that chalicelib/openapi.json can describe the exact format.
+# Impossible dates such as 31 November also match, so chalicelib/openapi.json can describe the exact format.
 MOMENT = re.compile(
     r"([12][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
     r"T([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9])(?:\.([0-9]{1,9}))?"
     r"(?:Z|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))"
 )
 
-# These query arguments select an order's attributes and the notifications to count.
+# With these query arguments, DynamoDB returns only the attributes and the notifications that are counted.
 ORDER_QUERY = {"ProjectionExpression": "sortKey"}
 NOTIFICATION_QUERY = {
     "ProjectionExpression": f"sortKey, #kind, {facts.NAME}",
@@ -49,7 +50,7 @@ Result = TypeVar("Result")
 
 
 def since(text: str | None, now: datetime) -> datetime:
-    """Returns the time in ``text`` from which to count, but at most 48 hours ago. The default is midnight in UTC.
+    """Returns the time in ``text``, or the time 48 hours ago if that is later. The default is midnight in UTC.
 
     Raises ``InvalidRequest`` if ``text`` is not a time with a UTC offset.
     """
@@ -79,7 +80,7 @@ def overview(
     with ThreadPoolExecutor(THREADS) as pool:
 
         def submit(work: Callable[P, Result], *arguments: P.args, **named: P.kwargs) -> Future[Result]:
-            """Runs ``work`` in another thread, with the current thread's time limit."""
+            """Runs ``work`` in another thread, with the time limit of the current thread."""
             context = copy_context()
             return pool.submit(lambda: context.run(work, *arguments, **named))
 
@@ -130,13 +131,13 @@ def _joined(shards: list[Future[tuple[list[Item], str]]]) -> tuple[list[Item], s
 def _hours(sort_keys: list[str], since: datetime, now: datetime, complete_since: str) -> list[list[Any]]:
     """Returns ``[start, count]`` for each hour. The count is None for hours that started before ``complete_since``."""
     starts = [timestamp(since + number * HOUR) for number in range(int((now - since) / HOUR) + 1)]
-    # A sort key begins with the order's time.
+    # A sort key begins with the time of the order.
     counts = Counter(bisect_right(starts, key[: len(starts[0])]) - 1 for key in sort_keys)
     return [[start, None if start < complete_since else counts[number]] for number, start in enumerate(starts)]
 
 
 def _outcome(notification: Item) -> str:
-    """Returns ``alarm`` for an alarm, and the upload's outcome for an upload."""
+    """Returns ``alarm`` for an alarm, and the outcome of the upload for an upload."""
     if notification["kind"]["S"] == "alarm":
         return "alarm"
     outcome = facts.of_item(notification).get("outcome")
@@ -144,10 +145,14 @@ def _outcome(notification: Item) -> str:
 
 
 def _executions(sfn: Any, machine: str, since: datetime) -> tuple[Counter[str], bool]:
-    """Counts executions by status that are running or ended after ``since``, and returns whether some were skipped."""
+    """Counts the executions that are running or ended after ``since``, by status.
+
+    Also returns True if some were not counted.
+    """
     answer = sfn.list_executions(stateMachineArn=machine, maxResults=EXECUTIONS)
     counts: Counter[str] = Counter()
-    # Step Functions lists executions newest first, by end time or, if an execution is running, by start time.
+    # Step Functions lists executions newest first. Finished executions are sorted by end time, and running executions
+    # by start time.
     moment: datetime | None = None
     for execution in answer["executions"]:
         moment = execution.get("stopDate", execution["startDate"])

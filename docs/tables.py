@@ -1,4 +1,4 @@
-"""Generates the documents' tables. ``make check`` verifies the tables with ``cog --check``.
+"""Generates the tables in ``docs/``. ``make check`` verifies the tables with ``cog --check``.
 
 ``.venv/bin/cog -r -I docs -p 'import tables' docs/*.md docs/decisions/*.md`` regenerates the tables.
 """
@@ -26,7 +26,7 @@ from tests.template import load  # noqa: E402
 from tests.wiring.permissions import Permission, allowed, functions  # noqa: E402
 from tests.wiring.stage import rendered, resolve  # noqa: E402
 
-# openapi.json uses Python's names for path parameters, and the documents use the API's names.
+# openapi.json uses Python names for path parameters, and the documents use API names.
 PATH_NAMES = {"report_id": "reportId", "order_id": "orderID"}
 # The deploy determines the values of these parameters.
 SET_BY_THE_DEPLOY = ("Stage", "Local", "DbSecretArn", "DbAdminSecretArn", "DbInVpc", "S3PrefixList", "Zones")
@@ -48,7 +48,7 @@ def code(names: Iterable[str]) -> str:
 
 
 def routes() -> str:
-    """Returns a table of routes, with who may call each route and what it does."""
+    """Returns a table with the callers, purpose and query parameters of each route."""
     description = json.loads((ROOT / "chalicelib" / "openapi.json").read_text())
     shared = description["components"]["parameters"]
     rows = []
@@ -124,9 +124,9 @@ def anchor(heading: str) -> str:
 
 
 def permissions(group: str) -> str:
-    """Returns a table of one group in ``docs/permissions.yaml``, which states the reason for each permission.
+    """Returns a table of the permissions in one group of ``docs/permissions.yaml``, with the reasons.
 
-    Raises ``ValueError`` if the file differs from the template's roles.
+    Raises ``ValueError`` if the file and the roles in the template differ.
     """
     reasons = yaml.safe_load((ROOT / "docs" / "permissions.yaml").read_text())
     granted = permissions_granted()
@@ -164,12 +164,12 @@ def permissions(group: str) -> str:
 
 @cache
 def permissions_granted() -> list[Permission]:
-    """Returns all permissions of the template's roles, including those of schedules."""
+    """Returns the permissions of all roles in the template, including the roles of schedules."""
     return allowed(resolve(StorageReportSchedule="rate(1 day)", InventoryReportSchedule="rate(1 day)"))
 
 
 def one_permission(granted: list[Permission], role: str, action: str, end: str) -> Permission:
-    """Returns the role's permission for ``action`` whose resource ends with ``end``.
+    """Returns the permission of the role for ``action`` whose resource ends with ``end``.
 
     If ``end`` is ``*``, the resource must be exactly ``*``.
     """
@@ -194,6 +194,6 @@ def patches() -> str:
 
 
 def first_sentence(text: str) -> str:
-    """Returns a docstring's first sentence as Markdown."""
+    """Returns the first sentence of a docstring as Markdown."""
     sentence = re.split(r"(?<=\.)\s|:\s", " ".join(text.split("\n\n")[0].split()), maxsplit=1)[0]
     return sentence.rstrip(".").replace("``", "`") + "."

@@ -1,6 +1,6 @@
 """Argument types for the command-line programs.
 
-After an invalid argument, a program prints a one-line error and exits.
+If an argument is invalid, the program prints a one-line error and exits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reports an error on one line, without the usage message."""
+    """An argument parser that prints an error on one line, without the usage message."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}\n")

@@ -1,6 +1,6 @@
 """Lists the functions in ``app.py`` and their settings.
 
-The functions' roles, log groups and alarms are generated from this list. After a change, run ``python -m
+The roles, log groups and alarms of the functions are generated from this list. After a change, run ``python -m
 infra.functions`` to update ``.chalice/config.json``. ``infra/template.py`` generates each function's CloudFormation
 resources, and ``infra/deploy/`` applies the settings that Chalice does not support. The deployment package does not
 contain this module, so ``chalicelib`` must not import it. ``tests/wiring/test_functions.py`` compares this list with
@@ -46,9 +46,10 @@ class Function:
 
     All API routes share the name ``api_handler``.
 
-    ``source`` names the stack output that contains the trigger's ARN or name. ``timeout`` is in seconds. Callers do not
-    wait for the result of an ``asynchronous`` function. ``dead_letter`` is the kind of dead letter that results from a
-    failed event. The template parameter MysqlConcurrency sets the reserved concurrency of each ``limited`` function.
+    ``source`` is the name of the stack output that contains the ARN or name of the trigger. ``timeout`` is in seconds.
+    Callers do not wait for the result of an ``asynchronous`` function. ``dead_letter`` is the kind of dead letter that
+    results from a failed event. The template parameter MysqlConcurrency sets the reserved concurrency of each
+    ``limited`` function.
     """
 
     name: str
@@ -60,12 +61,12 @@ class Function:
     limited: bool = False
     asynchronous: bool = False
     dead_letter: str = ""
-    # A call that takes longer than this number of seconds counts as slow. The default is 80 % of the timeout.
+    # Calls that take longer than this many seconds count as slow. The default is 80 % of the timeout.
     slow_from: float = 0
 
     @property
     def suffix(self) -> str:
-        """The end of the function's name on AWS, which follows ``cafe-<stage>``."""
+        """The part of the function's name on AWS that follows ``cafe-<stage>``."""
         return "" if self.name == "api_handler" else f"-{self.name}"
 
     @property
@@ -87,7 +88,8 @@ FUNCTIONS = (
     Function("api_handler", Trigger.API, timeout=29),
     Function("authorize", Trigger.AUTHORIZER, timeout=10, memory=512),
     Function("store_orders", Trigger.QUEUE, "ORDERS_QUEUE_ARN", dead_letter="order"),
-    # The DynamoDB stream waits for `announce_orders`, but a redrive of dead letters invokes it asynchronously.
+    # The DynamoDB stream invokes `announce_orders` synchronously, but a redrive of dead letters invokes it
+    # asynchronously.
     Function(
         "announce_orders",
         Trigger.STREAM,
@@ -140,7 +142,10 @@ def sources(*triggers: Trigger) -> dict[str, str]:
 
 
 def chalice_settings() -> dict[str, Any]:
-    """Returns the functions' settings for Chalice's configuration. Chalice applies the app-wide settings to the API."""
+    """Returns the settings of the functions for Chalice's configuration.
+
+    Chalice applies the app-wide settings to the API.
+    """
     api = BY_NAME["api_handler"]
     functions: dict[str, dict[str, int]] = {}
     for function in FUNCTIONS:

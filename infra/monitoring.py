@@ -24,8 +24,8 @@ GRID_COLUMNS, WIDGET_ROWS = 24, 6
 def alarm(dimensions: Mapping[str, Any], namespace: str, declared: Mapping[str, Any]) -> Resources:
     """Returns the CloudFormation resource of an alarm, keyed by its logical id.
 
-    ``declared`` has the keys ``Name``, ``Metric``, ``Above``, ``Means`` and ``Runbook``. ``Runbook`` is the heading in
-    docs/runbook.md under which the response to the alarm is described.
+    ``declared`` has the keys ``Name``, ``Metric``, ``Above``, ``Means`` and ``Runbook``. ``Runbook`` is the heading of
+    the section in docs/runbook.md about this alarm.
     """
     name, metric = declared["Name"], declared["Metric"]
     level = metric in LEVELS
@@ -61,9 +61,9 @@ def resource_alarms(logical_id: str, resource: Mapping[str, Any]) -> Resources:
 
 
 def function_alarms(function: Function, declared: list[Mapping[str, Any]]) -> Resources:
-    """Returns the alarms that a function declares, and the alarms that every function has.
+    """Returns the alarms that a function declares, and the standard alarms of every function.
 
-    The alarms that every function has exist only if the parameter ``Watching`` is ``full``.
+    The standard alarms exist only if the parameter ``Watching`` is ``full``.
     """
     dimensions = {"FunctionName": {"Fn::Sub": f"cafe-${{Stage}}{function.suffix}"}}
     alarms: Resources = {}
@@ -97,7 +97,8 @@ def _of_every_function(function: Function) -> Iterator[dict[str, Any]]:
         "Name": f"{name}-slow",
         "Metric": "Duration",
         "Above": round(function.slow_seconds * 1000),
-        "Means": f"In 1 % of calls, {who} takes more than {function.slow_seconds:g} of its {function.timeout} seconds.",
+        "Means": f"1 % of calls to {who} take more than "
+        f"{function.slow_seconds:g} of the {function.timeout} seconds allowed.",
         "Runbook": "A function nears its time-out",
     }
     if function.asynchronous:
@@ -111,10 +112,10 @@ def _of_every_function(function: Function) -> Iterator[dict[str, Any]]:
 
 
 def dashboard(rows: list[list[Mapping[str, Any]]]) -> str:
-    """Returns a CloudWatch dashboard's body as JSON. All widgets in a row have the same width.
+    """Returns the body of a CloudWatch dashboard as JSON. All widgets in a row have the same width.
 
     A widget has ``Title``, ``Statistic``, ``Period``, and either ``Metrics`` or ``FunctionMetric``. ``FunctionMetric``
-    is shown for the functions listed in ``Functions``. By default, these are all functions except ``migrate`` and
+    is shown for the functions listed in ``Functions``. ``Functions`` defaults to all functions except ``migrate`` and
     ``rotate_password``.
     """
     widgets = []

@@ -7,9 +7,9 @@ can write logs and traces. The property ``Statement`` adds permissions to the ro
 its trust policy.
 
 A resource's ``Alarms`` become CloudWatch alarms on its metrics. A resource of type ``Cafe::Dashboard`` becomes a
-CloudWatch dashboard that includes the functions' metrics. A state machine's ``DefinitionS3Location`` names a file in
-this folder, whose content becomes the definition. A saved CloudWatch Logs query covers every log group. The functions
-that use MySQL get the policy ``VpcAccess``.
+CloudWatch dashboard with the metrics of the functions. A state machine's ``DefinitionS3Location`` names the file in
+this folder that contains the definition. A saved CloudWatch Logs query covers every log group. The functions that use
+MySQL get the policy ``VpcAccess``.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def expanded(file: str = "resources.yaml") -> dict[str, Any]:
 
 
 def _expanded(logical_id: str, resource: dict[str, Any], document: dict[str, Any]) -> Resources:
-    """Returns the resources that one resource in the template expands to."""
+    """Expands one resource in the template, and returns the resulting resources."""
     properties = resource.get("Properties", {})
     if resource["Type"] == "Cafe::Function":
         function = _function_with(logical_id)
@@ -120,7 +120,7 @@ def _function_with(logical_id: str) -> Function:
 
 
 def _role(function: Function, given: dict[str, Any]) -> dict[str, Any]:
-    """Returns a function's role, which can write logs and traces and has the permissions in the given statements."""
+    """Returns a role that allows a function to write logs and traces, and everything in the given policy statements."""
     statements, assumed_by = given.pop("Statement", []), given.pop("AssumedBy", [])
     trust = _allow("sts:AssumeRole", Principal={"Service": "lambda.amazonaws.com"})
     common = [
@@ -146,7 +146,7 @@ def _logs(function: Function) -> dict[str, Any]:
 
 
 def _vpc_access() -> dict[str, Any]:
-    """Returns a policy that allows Lambda, but not the functions' code, to create network interfaces."""
+    """Returns a policy that allows Lambda, but not the code of a function, to create network interfaces."""
     here = "${AWS::Region}:${AWS::AccountId}"
     code = [
         {"Fn::Sub": f"arn:${{AWS::Partition}}:lambda:{here}:function:cafe-${{Stage}}-{name}"} for name in MYSQL_USERS
@@ -181,8 +181,8 @@ def _policy(statements: list[Any]) -> dict[str, Any]:
 def text(document: dict[str, Any]) -> str:
     """Returns the YAML that CloudFormation receives, with each resource, parameter and output on one line.
 
-    The YAML is ASCII, because CloudFormation returns other characters as question marks. JSON is not suitable, because
-    botocore parses a template that begins with a brace, and the deploy compares templates as text.
+    The YAML is ASCII, because CloudFormation returns other characters as question marks. JSON is unsuitable because the
+    deploy compares templates as text, and botocore parses JSON templates into dictionaries.
     """
     lines = []
     for section, content in document.items():

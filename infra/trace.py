@@ -41,7 +41,7 @@ POLL_SECONDS = 0.5
 QUERY_SECONDS = 300
 # These fields identify the order or report that a log record is about.
 SUBJECT_IDS = ("orderID", "reportId")
-# The terminal does not show these fields after a log record's message.
+# These fields are not printed as name=value after a log message.
 COMMON = {"timestamp", "level", "logger", "message", "correlationId", "correlationIds", "exc_info"}
 
 
@@ -65,7 +65,7 @@ class Line:
         return cls(_utc(str(record.get("timestamp") or moment)), source, text, record)
 
 
-# Returns the log lines that contain an id that matches the given regular expression.
+# Returns the log lines with an id that matches the given regular expression.
 Ask = Callable[[str], list[Line]]
 
 
@@ -92,11 +92,11 @@ def follow(ask: Ask, identifier: str) -> list[Line]:
     related.pop(identifier, None)
     if related:
         found += ask(pattern(list(related)[:RELATED]))
-    # The access log contains only API Gateway's request id, which differs from the X-Request-Id that a client sends.
+    # The access log contains only the request id from API Gateway, not the X-Request-Id that a client sends.
     gateways = {str(line.record["requestId"]) for line in found if line.record.get("requestId")}
     if left := sorted(gateways - related.keys() - {identifier}):
         found += ask(pattern(left[:RELATED]))
-    # One request can concern several orders or reports, so lines about the others are removed.
+    # A request can contain several orders or reports, so lines about other orders or reports are removed.
     own = [name for name in SUBJECT_IDS if any(line.record.get(name) == identifier for line in found)]
     lines = {line for line in found if all(line.record.get(name, identifier) == identifier for name in own)}
     # Lines that contain CloudWatch metrics are removed.
@@ -144,7 +144,9 @@ def saved_query(logs: Any, stage: str) -> tuple[list[str], str]:
     for each in found:
         if each["name"] == name:
             return each["logGroupNames"], each["queryString"]
-    raise DeployError(f"the saved query {name} does not exist in {logs.meta.region_name}: check stage and region")
+    raise DeployError(
+        f"the saved query {name} does not exist in {logs.meta.region_name}: check the stage and the region"
+    )
 
 
 def shown(lines: list[Line]) -> Iterator[str]:
@@ -174,7 +176,7 @@ def report(lines: list[Line], identifier: str, where: str, hints: list[str]) -> 
     """Yields the log lines and their number for the terminal, or ``hints`` if there are no log lines."""
     if not lines:
         yield f"No record in {where} contains {json.dumps(identifier)}."
-        yield "- ID must be an order's or report's id, an upload's key, or a response's X-Request-Id header."
+        yield "- ID must be an order id, a report id, the key of an upload, or the X-Request-Id header of a response."
         yield "- ID must be complete. For example, o-1 does not match o-12."
         yield from (f"- {each}" for each in hints)
         return
@@ -183,11 +185,11 @@ def report(lines: list[Line], identifier: str, where: str, hints: list[str]) -> 
     sources = dict.fromkeys(line.source for line in lines)
     yield f"{len(lines)} records from {', '.join(sources)}; correlationId {', '.join(ids) or 'unknown'}"
     if len(lines) >= LINES:
-        yield f"More records may exist. The limit is {LINES:,}."
+        yield f"More records may exist, because a query returns at most {LINES:,}."
 
 
 def main(arguments: list[str] | None = None) -> int:
-    purpose = "Shows the log lines of an order, report, upload or request."
+    purpose = "Shows the log lines for an order, report, upload or request."
     parser = types.Parser(prog="python -m infra.trace", description=purpose)
     parser.add_argument("id", help="the id of an order, report or request, or the key of an upload")
     parser.add_argument("stage", metavar="STAGE", type=types.stage)

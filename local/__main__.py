@@ -74,7 +74,7 @@ def redrive(api: Api) -> None:
 
 
 def api(stack: Stack, stage: str | None) -> Api:
-    """Returns a client for the local stack's API, or for the API at CAFE_API_URL with the manager's token in
+    """Returns a client for the local stack's API. If CAFE_API_URL is set, uses that URL and the manager's token in
     CAFE_TOKEN.
 
     Raises ``StackError`` if the API at CAFE_API_URL does not belong to ``stage``.
@@ -86,15 +86,16 @@ def api(stack: Stack, stage: str | None) -> Api:
     if url == stack.api_url:
         if stage not in (None, stack.stage):
             raise StackError(
-                f"{stage} is not the local stage: set CAFE_API_URL to its API's URL and CAFE_TOKEN to a manager's token"
+                f"{stage} is not the local stage: set CAFE_API_URL to the URL of its API, "
+                "and CAFE_TOKEN to a manager's token"
             )
         return Api(url, stack.users.token)
     if not token:
-        raise StackError(f"{url} needs a token, but CAFE_TOKEN is not set: set CAFE_TOKEN to a manager's token")
+        raise StackError(f"{url} needs a token: set CAFE_TOKEN to a manager's token")
     api = Api(url, lambda: token)
     if stage and (found := api.get("/health")["stage"]) != stage:
         raise StackError(
-            f"CAFE_API_URL belongs to {found}, not to {stage}: set CAFE_API_URL to the URL of the stage's API"
+            f"CAFE_API_URL belongs to the stage {found}: set CAFE_API_URL to the URL of the API of {stage}"
         )
     return api
 
@@ -116,14 +117,14 @@ def show_logs(stack: Stack, shown: logs.Filter, once: bool) -> None:
 
 
 def dev(stack: Stack, function: str | None, port: int) -> None:
-    # The module is imported only here, because only `make dev` installs its requirements.
+    # This import is here because only `make dev` installs the requirements of the module.
     from local import dev
 
     dev.run(stack, function, port)
 
 
 def keep_to_this_machine(environment: MutableMapping[str, str]) -> None:
-    """Removes all AWS variables from ``environment``, and makes requests to 127.0.0.1 bypass proxies."""
+    """Removes all AWS variables from ``environment``, and excludes 127.0.0.1 from proxies."""
     for name in [name for name in environment if name.startswith("AWS_")]:
         del environment[name]
     environment.update(NO_PROXY)

@@ -1,4 +1,4 @@
-"""Provides a client for the REST API, which the local commands and the benchmarks use."""
+"""Provides a client for the REST API to the local commands and the benchmarks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from local.processes import StackError
 
-# A request may take ten times as long as on a busy machine with two processors.
+# This limit is ten times what a request takes on a busy machine with two processors.
 SECONDS = 60
 
 # Returns a token that is valid for at least a few minutes.
@@ -37,7 +37,7 @@ class Api:
         return answer
 
     def find(self, path: str) -> dict[str, Any] | None:
-        """Sends a GET request, and returns the response, or None if the response's status is 404."""
+        """Sends a GET request and returns the response. Returns None if the status is 404."""
         try:
             return self.get(path)
         except NotFound:

@@ -1,4 +1,4 @@
-"""Implements the ``chalice`` command from ``.local/env``, which runs Chalice and keeps the local API up to date.
+"""Implements the ``chalice`` command in ``.local/env``. The command runs Chalice and keeps the local API up to date.
 
 ``chalice deploy`` also restarts the API with the new code, and prints a URL that works on this machine. ``chalice
 delete`` also stops the API.

@@ -1,4 +1,4 @@
-"""Provides the command and the AWS profile for ``chalice local``, which serves the REST API on this machine."""
+"""Provides the command and the AWS profile for ``chalice local``, the server of the REST API on this machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-# This folder contains the virtual environment's programs.
+# This folder contains the programs of the virtual environment.
 PROGRAMS = Path(sys.executable).parent
 CHALICE = PROGRAMS / "chalice"
 
@@ -24,8 +24,7 @@ def command(project: Path, port: int, stage: str) -> list[str]:
 def profiles(role_arn: str, credentials: Iterable[tuple[str, str]]) -> str:
     """Returns an AWS configuration file whose profile ``api`` assumes ``role_arn``.
 
-    The role gives the local API the same permissions as on AWS. The SDK botocore renews the role's session
-    automatically.
+    The role gives the local API the same permissions as on AWS. botocore renews the role session automatically.
     """
     keys = "\n".join(f"{name.lower()} = {value}" for name, value in credentials)
     return (

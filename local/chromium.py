@@ -23,12 +23,12 @@ APPLICATIONS = (
 # The chromium package installs no fonts, and screenshots taken without fonts would contain no text.
 PACKAGES = ("chromium", "fonts-liberation")
 USE_OTHER_BROWSER = "To use an existing Chromium or Chrome, set CHROMIUM to its path."
-# The browser is started with these flags in addition to Playwright's own flags.
+# The browser starts with these flags in addition to Playwright's own flags.
 FLAGS = ("--disable-gpu", "--disable-quic")
 
 
 def find(environment: Mapping[str, str] = os.environ) -> Path | None:
-    """Returns the path of the browser that CHROMIUM names, or else of an installed browser.
+    """Returns the path of the browser in CHROMIUM, or of an installed browser if CHROMIUM is not set.
 
     Returns None if no browser is installed. Raises ``StackError`` if CHROMIUM names a program that does not exist.
     """

@@ -28,11 +28,11 @@ HERE = Path(__file__).parent
 LAUNCHER = Path(launcher.__file__)
 REQUIREMENTS = HERE / "ministack-requirements.txt"
 PRIVATE_REQUIREMENTS = HERE / "ministack-own-requirements.txt"
-# All stacks in this checkout, including the tests' stacks, share this virtual environment.
+# All local stacks in this checkout, including those of the tests, share this virtual environment.
 VIRTUAL_ENVIRONMENT = HERE.parent / ".local" / "ministack"
 PYTHON = VIRTUAL_ENVIRONMENT / "bin" / "python"
 PRIVATE_PACKAGES = VIRTUAL_ENVIRONMENT / launcher.PRIVATE_FOLDER
-# Each package folder contains a stamp file with the fingerprint of its installed requirements.
+# Each package folder contains a stamp file with a fingerprint of the installed requirements.
 STAMP = VIRTUAL_ENVIRONMENT / "installed"
 PRIVATE_STAMP = PRIVATE_PACKAGES / "installed"
 
@@ -42,7 +42,7 @@ DEPLOYER = "deployer"
 KEPT_PACKAGES = 2
 
 REGION = "us-east-1"
-# MiniStack's root access key need not be secret, because MiniStack listens only on 127.0.0.1.
+# MiniStack's root access key is not secret, because MiniStack listens only on 127.0.0.1.
 CREDENTIALS = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "test")
 
 
@@ -64,12 +64,12 @@ class Cloud:
 
     @property
     def live(self) -> Path:
-        """The command `make dev` puts copies of the saved code and the debugger's files into this folder."""
+        """The command `make dev` copies the saved code and the debugger's files to this folder."""
         return self.folder / "live"
 
     @property
     def _code(self) -> Path:
-        """This folder contains the functions' unpacked packages, in subfolders named after the packages' digests."""
+        """This folder contains unpacked deployment packages, in subfolders named after their digests."""
         return self.folder / "code"
 
     @property
@@ -87,7 +87,7 @@ class Cloud:
 
     @property
     def _command(self) -> list[str]:
-        # The option -P keeps the launcher's folder off sys.path, where its files could hide other packages' modules.
+        # Without the option -P, files in the launcher's folder could hide modules of other packages.
         return [str(PYTHON), "-P", str(LAUNCHER), *map(str, self.patches)]
 
     @property
@@ -138,7 +138,7 @@ class Cloud:
         return self.process.runs(self._fingerprint) and self._answers()
 
     def start(self, key: str = "") -> None:
-        """Starts MiniStack, and restores the state that was saved under ``key``, if any."""
+        """Starts MiniStack. Restores the state saved under ``key``, if that state exists."""
         key_file, state = self._saved / "key", self._temporary / "state"
         shutil.rmtree(self._temporary, ignore_errors=True)
         self._deployer_file.unlink(missing_ok=True)
@@ -170,7 +170,7 @@ class Cloud:
         self._temporary.mkdir(parents=True, exist_ok=True)
         for old in sorted(self._code.glob("*"), key=lambda path: path.stat().st_mtime)[:-KEPT_PACKAGES]:
             shutil.rmtree(old)
-        # MiniStack's environment contains only a few of the shell's variables, because functions inherit it.
+        # Functions inherit MiniStack's environment, so it contains only a few environment variables from the shell.
         self.process.start(self._command, {**basic_environment(), **self._variables}, self._fingerprint, self.port)
         self.process.wait(self._answers)
 
@@ -184,7 +184,7 @@ class Cloud:
         with suppress(iam.exceptions.EntityAlreadyExistsException):
             iam.create_user(UserName=DEPLOYER)
         iam.put_user_policy(UserName=DEPLOYER, PolicyName=DEPLOYER, PolicyDocument=policy)
-        # On AWS, an administrator sets this account-wide role once, so that APIs can write access logs.
+        # On AWS, an administrator sets this account-wide role once. APIs need the role to write access logs.
         logs = {"op": "replace", "path": "/cloudwatchRoleArn", "value": "arn:aws:iam::000000000000:role/api-logs"}
         self.client("apigateway").update_account(patchOperations=[logs])
         created = iam.create_access_key(UserName=DEPLOYER)["AccessKey"]
@@ -195,7 +195,7 @@ class Cloud:
     def store_secrets(self, database: Database) -> dict[str, str]:
         """Stores the database's secrets in Secrets Manager.
 
-        Returns the secrets' ARNs, keyed by the deploy's variables.
+        Returns the ARN of each secret, keyed by the environment variable for the deploy.
         """
         secrets = self.client("secretsmanager")
         arns = {}

@@ -1,4 +1,4 @@
-"""Provides the local stack's MySQL, which is a private MariaDB server or the server that CAFE_DB_HOST names."""
+"""Provides the MySQL server of the local stack: a private MariaDB server or the server that CAFE_DB_HOST names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FUNCTIONS_USER = "cafe_functions"
 PRIVATE_ADMIN = "cafe_admin"
 
 PACKAGES = ("mariadb-server-core", "mariadb-client-core")
-# MariaDB need not sync its files to disk, because a crashed server's data is never reused.
+# MariaDB does not sync its files to disk, because the data of a crashed server is never reused.
 FAST_OPTIONS = ("--debug-no-sync", "--innodb-flush-log-at-trx-commit=0")
 
 USE_EXTERNAL_SERVER = (
@@ -39,7 +39,7 @@ USE_EXTERNAL_SERVER = (
 
 @dataclass(frozen=True)
 class ExternalServer:
-    """A MySQL server that this project does not start, described by CAFE_DB_HOST and related variables."""
+    """An external MySQL server, which CAFE_DB_HOST and related environment variables describe."""
 
     host: str
     port: int
@@ -90,7 +90,7 @@ class Database:
 
     @property
     def secrets(self) -> dict[str, str]:
-        """Returns two secrets for Secrets Manager, keyed by the variables that pass the secrets' ARNs to the deploy."""
+        """Returns two secrets for Secrets Manager, keyed by the environment variable for each ARN."""
         variables = self.variables
         names = {"host": "DB_HOST", "port": "DB_PORT", "dbname": "DB_NAME"}
         address = {name: variables[variable] for name, variable in names.items()}
@@ -133,8 +133,8 @@ class Database:
             ) from None
         if exists and not (self._created_on.exists() and self._created_on.read_text() == self.address):
             raise StackError(
-                f"`make run` would drop the database {NAME} of {self.address}, "
-                "which it did not create: rename the database, or use another MySQL server"
+                f"`make run` would drop the database {NAME} on {self.address}, "
+                "but did not create it: rename the database, or use another MySQL server"
             )
 
     def runs(self) -> bool:
@@ -165,7 +165,10 @@ class Database:
         shutil.rmtree(self._data, ignore_errors=True)
 
     def recreate(self) -> None:
-        """Drops the database, and creates an empty database. The deploy creates the tables and the functions' user."""
+        """Drops the database, and creates an empty database.
+
+        The deploy creates the tables and the database user of the functions.
+        """
         self._run(
             f"DROP DATABASE IF EXISTS {NAME}; CREATE DATABASE {NAME} CHARACTER SET utf8mb4;"
             f"DROP USER IF EXISTS '{FUNCTIONS_USER}'@'%'"
@@ -251,7 +254,7 @@ class Database:
 
     @property
     def administrator(self) -> dict[str, Any]:
-        """Returns PyMySQL's arguments for connecting as the administrator."""
+        """Returns the PyMySQL arguments for connecting as the administrator."""
         variables = self.variables
         return {
             "host": variables["DB_HOST"],

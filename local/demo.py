@@ -1,4 +1,4 @@
-"""Runs the main job of ``make run``, which exercises all five flows of the system through public interfaces."""
+"""Runs the main job of ``make run``, which uses all five flows of the system through public interfaces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from local.api import SECONDS as ANSWER_SECONDS
 from local.api import Api, Token, fetch
 from local.processes import StackError
 
-# A step may take ten times as long as on a busy machine with two processors.
+# This limit is ten times what a step takes on a busy machine with two processors.
 STEP_SECONDS = 300
 PAUSE_SECONDS = 0.05
 
@@ -59,7 +59,7 @@ def main(env: Mapping[str, str], token: Token, sign_in: str) -> None:
         return [each for each in api.notifications() if order_id in each["facts"].get("orderIDs", ())]
 
     [upload] = wait(f"upload {key}", lambda: notifications("key", key))
-    # The reports start after the import, so that they include the imported rows.
+    # The reports start after the import so that they include the imported rows.
     reports = {kind: api.post("/create_report", {"kind": kind})["href"] for kind in ("inventory", "storage")}
     wait(f"{len(placed)} orders stored", lambda: all(api.find(f"/orders/{each}") for each in placed))
     announcements = wait("orders announced", lambda: announcements_of(f"demo-{run}"))
@@ -116,7 +116,7 @@ def s3_of_a_person(env: Mapping[str, str]) -> Any:
 
 
 def succeeded(report: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the report if the report has succeeded, or None if the report is still running.
+    """Returns the report if it has succeeded, or None if it is still running.
 
     Raises ``StackError`` if the report failed.
     """

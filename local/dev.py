@@ -1,8 +1,8 @@
-"""Implements ``make dev``. Within a second of saving a file, every trigger runs the edited code, without a deploy.
+"""Implements ``make dev``. Within a second after a file is saved, every trigger runs the edited code without a deploy.
 
 After each save, the code is copied into a new folder. The functions run the new copy as soon as the API has imported it
-without errors. Before that, the API and the functions keep running the previous code. ``local/ministack/functions.py``
-makes the functions run the copy.
+without errors. Until the import succeeds, the API and the functions keep running the previous code.
+``local/ministack/functions.py`` makes the functions run the copy.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from local.stack import ROOT, Stack
 CODE = ("app.py", "chalicelib")
 # A change to these files requires a deploy.
 DEPLOYED = ("infra", "requirements.txt", ".chalice")
-# An editor may save a file in several steps, but all within this many milliseconds.
+# When an editor saves a file, it may write the file several times within this many milliseconds.
 QUIET_MILLISECONDS = 30
 # This many versions of the code are kept, because a process may still run an earlier version.
 VERSIONS = 3
@@ -87,7 +87,7 @@ class Session:
             self.saved(sorted(each for each in files if (self.root / each).exists()) or sorted(files))
 
     def saved(self, files: list[str]) -> None:
-        """Makes the API and the functions run the saved files, with a deploy if necessary."""
+        """Makes the API and the functions run the saved code. Deploys the code if necessary."""
         began = time.monotonic()
         what = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
         try:
@@ -134,7 +134,7 @@ class Session:
             )
             return False
         self.triggers = answer["triggers"]
-        # Renaming the new link replaces the previous link atomically.
+        # Renaming the new link atomically replaces the previous link.
         new = self.folder / "code.new"
         new.symlink_to(folder)
         new.replace(self.folder / "code")
@@ -178,7 +178,7 @@ class Session:
 
 
 def _send_lines(connection: socket.socket) -> None:
-    """Sends the lines typed in the terminal until the connection is closed."""
+    """Sends lines typed in the terminal to the debugger until the connection is closed."""
     with suppress(OSError, ValueError):
         while connection.fileno() >= 0:
             if select.select([sys.stdin], [], [], 0.2)[0]:

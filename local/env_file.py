@@ -1,4 +1,4 @@
-"""Writes ``.local/env``, which sets the stack's variables and provides the commands ``chalice`` and ``cafe-token``."""
+"""Writes ``.local/env``, which sets environment variables and provides the commands ``chalice`` and ``cafe-token``."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def write(file: Path, variables: Mapping[str, str], ports: tuple[int, int], users_file: Path) -> None:
-    """Writes the environment file, and writes the commands to a folder ``bin`` next to the file.
+    """Writes the environment file, and the commands in the folder ``bin`` next to the file.
 
-    The command ``chalice`` uses the stack in the same folder. ``ports`` contains the ports of the stack's API and
+    The command ``chalice`` uses the stack in the same folder. ``ports`` contains the ports of the local API and
     MiniStack. The command ``cafe-token`` reads ``users_file``.
     """
     programs = file.parent / "bin"
@@ -34,7 +34,7 @@ def write(file: Path, variables: Mapping[str, str], ports: tuple[int, int], user
     lines = [f"export {name}={_quoted(value)}" for name, value in variables.items()]
     lines += [f'export {name}="{hosts}${{{name}:+,${name}}}"' for name, hosts in NO_PROXY.items()]
     lines += [
-        # The shell's profile or session token would not match the exported access key.
+        # An AWS profile or session token from the shell would not match the exported access key.
         "unset AWS_PROFILE AWS_SESSION_TOKEN",
         f'export PATH={_quoted(programs)}:{_quoted(PROGRAMS)}:"$PATH"',
         # If the command cafe-token fails, all other variables are still set.

@@ -1,4 +1,4 @@
-"""Implements ``make dead-letters``, which lists the dead letters, and ``make redrive``, which sends them back for
+"""Implements the commands ``make dead-letters`` and ``make redrive``, which list dead letters and send them back for
 processing.
 """
 
@@ -31,7 +31,7 @@ def show(api: Api) -> None:
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """Prints the rows as a table, in which every column except the last is padded to its longest cell."""
+    """Prints the rows as a table. Every column except the last is padded to its longest cell."""
     lines = [COLUMNS, *(tuple(str(row[name]) for name in COLUMNS) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS) - 1)]
     for line in lines:

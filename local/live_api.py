@@ -1,4 +1,4 @@
-"""Serves the REST API under ``make dev``, like ``chalice local``, on a port that stays open while the code changes.
+"""Serves the REST API for ``make dev`` on a port that stays open while the code changes.
 
 ``python -m local.live_api`` imports the requirements once and opens the port. For each version of the code, a forked
 process imports the code and serves requests. The previous version's process finishes its requests and exits.
@@ -27,9 +27,9 @@ from chalice.local import ChaliceRequestHandler, ThreadedHTTPServer, create_loca
 
 from infra.deploy import triggers
 
-# The code's requirements are imported once, before any process is forked.
+# The requirements are imported once, before any process is forked.
 REQUIREMENTS = ("boto3", "humanize", "jinja2", "jwt", "pymysql", "pythonjsonlogger.json")
-# Open requests have this many seconds to finish, which is longer than any request takes.
+# This time limit in seconds for open requests is longer than any request takes.
 DRAIN_SECONDS = 30
 ASK_SECONDS = 60
 
@@ -37,8 +37,8 @@ ASK_SECONDS = 60
 def ask(port: int, folder: Path) -> dict[str, str]:
     """Asks the API process that listens on the control port ``port`` to serve the code in ``folder``.
 
-    Returns a mapping with either ``triggers``, which describes the code's triggers, or ``error``, the import's
-    traceback.
+    Returns a mapping with either ``triggers``, a description of the triggers, or ``error``, the traceback of the
+    import.
     """
     with socket.create_connection(("127.0.0.1", port), ASK_SECONDS) as connection, connection.makefile("rw") as stream:
         stream.write(f"{folder}\n")
@@ -57,7 +57,7 @@ def main() -> None:
         importlib.import_module(name)
     serving = None
     listener, control = (socket.create_server(("127.0.0.1", port)) for port in (arguments.port, arguments.control))
-    # If two versions wait for the same connection, only one can accept it, and the other must stop waiting.
+    # If two versions wait for the same connection, only one can accept it. The other must stop waiting.
     listener.settimeout(1)
     while True:
         connection, _ = control.accept()
@@ -87,7 +87,10 @@ def _fork(folder: str, stage: str, listener: socket.socket) -> tuple[dict[str, s
 
 
 class _Server(ThreadedHTTPServer):
-    """Serves a port that all versions share, and can finish its open requests before its process exits."""
+    """A server on a port that all versions of the code share.
+
+    The server can finish open requests before its process exits.
+    """
 
     def __init__(self, listener: socket.socket, app: Any, config: Any) -> None:
         handler = functools.partial(ChaliceRequestHandler, app_object=app, config=config)
@@ -105,7 +108,7 @@ class _Server(ThreadedHTTPServer):
         self._connections.discard(request)
 
     def drain(self) -> None:
-        """Waits until all open requests have been answered, and closes idle connections."""
+        """Waits until all open requests are finished, and closes idle connections."""
         deadline = time.monotonic() + DRAIN_SECONDS
         for each in list(self._connections):
             with contextlib.suppress(OSError):
@@ -132,7 +135,8 @@ def _serve(folder: str, stage: str, listener: socket.socket, writer: int) -> NoR
         create_local_server(app, config, "127.0.0.1", 0).server.server_close()
         server = _Server(listener, app, config)
     except BaseException:  # noqa: BLE001
-        # No exception may leave this function, not even SystemExit, or the forked process would run the parent's code.
+        # No exception may leave this function, not even SystemExit. Otherwise, the forked process would run the
+        # parent's code.
         answer["error"] = traceback.format_exc()
     with os.fdopen(writer, "w") as stream:
         json.dump(answer, stream)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(os.environ.get("LIVE_FOLDER", ""))
-# This file contains the terminal's port, the function that a debugger can attach to, and the debugger's port.
+# This file contains the port of the terminal, the function that a debugger can attach to, and the debugger's port.
 SETTINGS = FOLDER / "debugger.json"
 # A function may run for a day, because the time spent at a breakpoint counts toward its time limit.
 SECONDS = 24 * 3600
@@ -32,8 +32,8 @@ def prepare(function: str) -> None:
     os.environ["_LAMBDA_TIMEOUT"] = str(SECONDS)
     settings = _settings()
     if settings.get("function") and function.endswith(f"-{settings['function']}"):
-        # debugpy reads this variable when imported, and applies breakpoints in the engineer's files to the running
-        # copies.
+        # debugpy reads this environment variable on import. Breakpoints in the checkout then apply to the running
+        # copies of the code.
         os.environ["PATHS_FROM_ECLIPSE_TO_PYTHON"] = json.dumps([[settings["root"], os.environ["LIVE_CODE"]]])
         os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
         import debugpy

@@ -29,7 +29,7 @@ LAST_LINES = 20
 NO_PAUSE = nullcontext()
 # This period covers all logs of the local cloud, because the logs are lost when the local cloud stops.
 WHOLE_TIME = timedelta(days=365)
-# These patterns match lines that Lambda adds to each invocation, and lines from the API's server and from botocore.
+# These patterns match the log lines that Lambda, the local API server and botocore add.
 FRAME = re.compile(r"(START|END) RequestId: ")
 REPORT = re.compile(r"REPORT RequestId: .*?\tDuration: ([0-9.]+) ms")
 NOISE = re.compile(r"127[.]0[.]0[.]1 - - \[|Found (endpoint|credentials) |Serving on |Restarting local dev server")
@@ -59,13 +59,13 @@ class Filter:
 
 @dataclass(frozen=True, order=True)
 class Entry:
-    """A log record. An invocation's last record also contains the invocation's duration."""
+    """A log record. The last log record of an invocation also contains its duration."""
 
     line: Line
     milliseconds: float | None = None
 
     def shown(self) -> Iterator[str]:
-        """Yields the lines to print, which are a line for the record and the lines of its traceback."""
+        """Yields a line for the record, followed by the lines of its traceback."""
         record = self.line.record
         message, *more = str(record.get("message", "")).splitlines() or [""]
         # A traceback may be part of the message or a separate field.
@@ -103,7 +103,7 @@ def follow(
             try:
                 functions = invocations(new_events(client, prefix, recent), stack.stage)
             except EndpointConnectionError:
-                raise StackError("the stack has been stopped: start the stack with `make run`") from None
+                raise StackError("the local stack has been stopped: run `make run`") from None
             entries = sorted(filter(shown, [*functions, *_api_entries(stack, api)]))
             if first and shown.since:
                 oldest = f"{datetime.now(UTC) - shown.since:%Y-%m-%d %H:%M:%S}"
@@ -129,7 +129,7 @@ def _api_entries(stack: Stack, api: TextIO) -> Iterator[Entry]:
 
 
 def invocations(events: Iterable[tuple[str, Event]], stage: str) -> Iterator[Entry]:
-    """Yields the functions' log entries. ``events`` contains pairs of a log group and an event."""
+    """Yields the log entries of the functions. ``events`` contains pairs of a log group and an event."""
     streams: dict[tuple[str, str], list[Event]] = {}
     for group, event in events:
         streams.setdefault((group, event[1]), []).append(event)
@@ -146,7 +146,10 @@ def invocations(events: Iterable[tuple[str, Event]], stage: str) -> Iterator[Ent
 
 
 def joined(name: str, texts: list[str], moment: str) -> Iterator[Line]:
-    """Yields a line for each JSON record. Other consecutive lines become one line with the previous record's time."""
+    """Yields a line for each JSON record.
+
+    Consecutive lines that are not JSON become one line with the time of the previous record.
+    """
     other: list[str] = []
     for text in [*texts, ""]:
         line = Line.of(name, text, moment)
@@ -171,7 +174,7 @@ def _failure(lines: list[str]) -> dict[str, Any]:
 
 
 def trace(stack: Stack, identifier: str, since: timedelta | None = None) -> bool:
-    """Prints the lines about one id, as ``infra/trace.py`` does for a stage on AWS, and returns whether any exist."""
+    """Prints the lines about one id, like ``infra/trace.py`` for a stage on AWS. Returns whether any lines exist."""
     from infra import trace
 
     client, prefix = _client(stack), f"/aws/lambda/cafe-{stack.stage}"
@@ -181,7 +184,7 @@ def trace(stack: Stack, identifier: str, since: timedelta | None = None) -> bool
 
     def ask(ids: str) -> list[trace.Line]:
         pattern = re.compile(f"[^A-Za-z0-9_-]({ids})[^A-Za-z0-9_-]")
-        # The log also contains the request lines of `chalice local`, which are not records.
+        # The log also contains the request lines of `chalice local`. These lines are not log records.
         records = (line for line in stack.api.log.read_text(errors="replace").splitlines() if line.startswith("{"))
         return ask_functions(ids) + [trace.Line.of("API", line) for line in records if pattern.search(line)]
 
@@ -193,15 +196,15 @@ def trace(stack: Stack, identifier: str, since: timedelta | None = None) -> bool
 
 
 def _client(stack: Stack) -> Any:
-    # CAFE_AWS_PORT may have changed since the stack was started.
+    # CAFE_AWS_PORT may have changed since the stack was started, so the stack may use a different port.
     port = stack.cloud.process.port()
     if port is None:
-        raise StackError("the stack is not running: run `make run`")
+        raise StackError("the local stack is not running: run `make run`")
     return replace(stack.cloud, port=port).client("logs")
 
 
 def new_events(client: Any, prefix: str, recent: dict[str, Counter[Event]]) -> list[tuple[str, Event]]:
-    """Returns the functions' new log events in chronological order, as pairs of a log group and an event.
+    """Returns the new log events of the functions in chronological order, as pairs of a log group and an event.
 
     ``recent`` maps each log group to the latest events that were already returned. Each call of the function updates
     ``recent``.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from local.processes import StackError, exclusive_lock, run_quietly
 
-# A package manager cannot run twice at once, so this checkout's commands wait for each other.
+# Only one package manager can run at a time, so commands in this checkout wait for each other.
 LOCK = Path(__file__).parent.parent / ".local" / "packages.lock"
 
 # Debian installs server programs in these folders, which are often missing from PATH.

@@ -23,7 +23,7 @@ NO_PROXY = {"no_proxy": "127.0.0.1,localhost", "NO_PROXY": "127.0.0.1,localhost"
 
 
 class StackError(Exception):
-    """Reports a problem that the user can solve. The error's message says how to solve the problem."""
+    """Reports a problem that the user can solve. The error message says how to solve the problem."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Process:
     """A background process, identified by ``<folder>/<name>.json``. The process's output goes to
     ``<folder>/<name>.log``.
 
-    The operating system reuses process ids, so the JSON file also records the process's start time. If the running
-    process has a different start time, the recorded process has ended. The running process is then unrelated and is
-    never signalled.
+    The operating system reuses process ids, so the JSON file also records the process's start time. If the process with
+    this id has a different start time, the recorded process has ended. An unrelated process with a reused id is never
+    signaled.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Process:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        # Without a return code, Popen would warn that the process is still running, although that is intended.
+        # Without a return code, Popen would warn about a process that is intentionally still running.
         process.returncode = 0
         record = {"pid": process.pid, "started": _start_time(process.pid), "fingerprint": fingerprint, "port": port}
         self._record.write_text(json.dumps({name: str(value) for name, value in record.items()}))
@@ -149,8 +149,8 @@ def fingerprint(*parts: object) -> str:
 
 @contextmanager
 def exclusive_lock(file: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Ensures that only one command at a time runs the block. A command that must wait calls ``on_wait`` before it
-    waits.
+    """Ensures that only one command at a time runs the ``with`` block. A command that must wait calls ``on_wait``
+    before it waits.
 
     If a process ends without releasing the lock, the operating system releases it.
     """
@@ -174,7 +174,7 @@ def run_quietly(*command: str) -> None:
 
 
 def basic_environment() -> dict[str, str]:
-    """Returns the few shell variables that every process needs."""
+    """Returns the few environment variables that every process needs."""
     return {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
 
 
@@ -197,9 +197,10 @@ def accepts(port: int) -> bool:
 
 
 def free_ports(number: int) -> list[int]:
-    """Returns ``number`` different ports on which nothing is listening.
+    """Returns ``number`` different unused ports.
 
-    The ports are below the range of outgoing connections, so that no connection takes a port before its server starts.
+    The ports are below the range of outgoing connections. Otherwise, a connection could take a port before its server
+    starts.
     """
     ports: list[int] = []
     with contextlib.ExitStack() as stack:
@@ -213,7 +214,7 @@ def free_ports(number: int) -> list[int]:
 
 
 def require_free_port(port: int, variable: str) -> None:
-    """Raises ``StackError`` if another program is already listening on ``port``."""
+    """Raises ``StackError`` if ``port`` is already in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -223,12 +224,12 @@ def require_free_port(port: int, variable: str) -> None:
 
 
 def _start_time(pid: int) -> str:
-    """Returns the process's start time in the system's own format, or an empty string if the process has ended."""
+    """Returns the start time of the process in the system's own format, or an empty string if the process has ended."""
     stat = Path(f"/proc/{pid}/stat")
     if stat.parent.parent.joinpath("self").exists():
         try:
-            # The name may contain spaces, so fields are counted after the name. Field 0 is the state, 19 the start
-            # time.
+            # The process name may contain spaces, so fields are counted after the name. Field 0 is the state, and field
+            # 19 is the start time.
             fields = stat.read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             return ""
@@ -240,6 +241,6 @@ def _start_time(pid: int) -> str:
 
 
 def _reap(pid: int) -> None:
-    """Reaps the process if the current command started it. The init process reaps earlier commands' children."""
+    """Reaps the process if the current command started it. The init process reaps the children of earlier commands."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)

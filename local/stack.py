@@ -59,7 +59,7 @@ class Stack:
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Stack:
-        """Returns this checkout's stack, with the ports and the MySQL server from the CAFE_ variables."""
+        """Returns this checkout's stack. The CAFE_ environment variables set its ports and its MySQL server."""
 
         def port(variable: str, default: int) -> int:
             value = environment.get(variable) or str(default)
@@ -201,7 +201,7 @@ class Stack:
         return self._deployed_file.exists() and self._deployed_file.read_text() == self._deployment_target
 
     def _check_ports(self) -> None:
-        """Raises ``StackError`` if one of the stack's ports is already in use.
+        """Raises ``StackError`` if another program already uses a port of the stack.
 
         The check must come before any process is started or stopped.
         """
@@ -241,7 +241,7 @@ class Stack:
     def _deploy(self, say: Say) -> None:
         """Runs the same deploy as for AWS, with the same permissions but with MiniStack's endpoint."""
         variables = {
-            # pip may need the shell's variables, but the shell's AWS variables could select another AWS account.
+            # pip may need environment variables from the shell, but the AWS variables could select another AWS account.
             **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
             **self.cloud.store_secrets(self.database),
             **self.cloud.deployer_credentials(),
@@ -258,7 +258,7 @@ class Stack:
         """Creates one user in each group, with passwords that are valid as long as the user pool exists."""
         if self.users.file.exists():
             return
-        # This module is imported only here, so that a stack that already has users starts faster.
+        # This import is here so that a stack that already has users starts faster.
         from infra import users
 
         variables = self.variables()
@@ -284,7 +284,7 @@ class Stack:
         self.api.wait(self._api_answers, ANSWER_SECONDS)
 
     def _api_variables(self) -> dict[str, str]:
-        """Returns the API's environment variables, which make the API use its IAM role."""
+        """Returns environment variables for the API, so that it uses its IAM role."""
         configuration = self.folder / "aws" / "config"
         configuration.parent.mkdir(exist_ok=True)
         role_arn = json.loads(self._outputs_file.read_text())["API_ROLE_ARN"]
@@ -307,11 +307,11 @@ class Stack:
         env_file.write(self.env_file, self.variables(), (self.api_port, endpoint_port), self.users.file)
 
     def _lock(self, say: Say) -> AbstractContextManager[None]:
-        return exclusive_lock(self.folder / "lock", lambda: say("  waiting for another command on this stack to end"))
+        return exclusive_lock(self.folder / "lock", lambda: say("  waiting for another command that uses this stack"))
 
 
 def _install_requirements() -> None:
-    """Installs the functions' requirements, which the deploy would otherwise do later."""
+    """Installs the functions' requirements before the deploy needs them."""
     from infra.deploy.project import installed_here
     from infra.deploy.target import DeployError
 
@@ -322,7 +322,7 @@ def _install_requirements() -> None:
 
 
 def run_in_parallel(*works: Callable[[], object]) -> None:
-    """Runs the functions ``works`` in parallel, waits for all of them, and raises the first error."""
+    """Runs the functions in ``works`` in parallel, waits for all of them, and raises the first error."""
     with ThreadPoolExecutor() as pool:
         futures: list[Future[object]] = [pool.submit(work) for work in works]
     for future in futures:

@@ -1,7 +1,7 @@
 """Provides the local stack's users and their tokens to all programs that call the API.
 
-The command ``cafe-token`` from ``.local/env`` prints a token. This module has few imports, so that ``cafe-token``
-starts fast.
+The command ``cafe-token`` from ``.local/env`` prints a token. This module has few imports so that ``cafe-token`` starts
+fast.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any
 from infra.files import write_private
 from local.processes import StackError
 
-# Maps each user's name to the user's group.
+# Maps each user name to the user's group.
 GROUPS = {"manager": "managers", "staff": "staff"}
 # Tokens are renewed this many seconds before they expire.
 EARLY_SECONDS = 300
 
 
 class Users:
-    """Reads and writes a stack's users. ``file`` contains the users' passwords and the sign-in address."""
+    """Reads and writes a stack's users. ``file`` contains the password of each user and the sign-in address."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -37,7 +37,10 @@ class Users:
 
     @property
     def passwords(self) -> dict[str, str]:
-        """Returns the users' passwords, keyed by user name. The mapping is empty before the stack's first start."""
+        """Returns the password of each user, keyed by user name.
+
+        The mapping is empty before the stack's first start.
+        """
         return dict(self._read()["passwords"]) if self.file.exists() else {}
 
     def token(self, name: str = "manager") -> str:
@@ -83,7 +86,7 @@ def _sign_in(endpoint: str, client_id: str, name: str, password: str) -> tuple[s
 def main() -> None:
     """Runs ``cafe-token [NAME]``. NAME defaults to ``manager``.
 
-    The wrapper script passes the path of the users' file before NAME.
+    The wrapper script passes the path of the users file before NAME.
     """
     file, *names = sys.argv[1:]
     try:

@@ -1,4 +1,4 @@
-"""Defines pytest hooks for all tests, and fixtures for the deployed system that some tests share.
+"""Defines pytest hooks for all tests, and fixtures for tests that run on the deployed system.
 
 The docstring of ``tests/system/__init__.py`` lists the rules for tests on the shared stack.
 """
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from tests.system.stack import Faulty
 
 # The tests in these folders need no deployed stack. They run first, while a background process builds the stack
-# snapshot. The unit tests block network connections, so no stack's proxies may be open in the same process.
+# snapshot. The unit tests block network connections, so the proxies of a stack must not run in the same process.
 FIRST = ("tests/wiring/", "tests/unit/")
 
 
 @pytest.fixture(scope="session")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
-    """Yields the deployed system, which all tests of one pytest worker share."""
+    """Yields the deployed system that all tests of one pytest worker share."""
     # The stack module is imported here because the unit tests do not need it.
     from tests.system.stack import running
 

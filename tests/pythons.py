@@ -28,7 +28,7 @@ TESTS = ("tests/unit", "tests/wiring", "tests/deploying/test_package.py")
 def find(version: str) -> Path | None:
     """Returns an interpreter that really runs as this version.
 
-    The commands of pyenv fail for versions that are not selected.
+    The pyenv commands fail for versions that are not selected.
     """
     for candidate in _candidates(version):
         with_version = [str(candidate), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
@@ -61,7 +61,7 @@ def environment(version: str, interpreter: Path) -> Path:
 
 
 def outcome(version: str) -> str:
-    """Runs the tests, and returns ``passed``, ``failed``, ``not on this machine``, or why the installation failed."""
+    """Runs the tests, and returns ``passed``, ``failed``, ``not on this machine``, or an installation error."""
     interpreter = find(version)
     if interpreter is None:
         return "not on this machine"

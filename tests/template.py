@@ -15,6 +15,6 @@ def _parsed(text: str) -> bytes:
 
 
 def load(text: str) -> dict[str, Any]:
-    """Returns a parsed template, which the caller may change. Each template is parsed only once per process."""
+    """Returns a parsed template that the caller may change. Each template is parsed only once per process."""
     template: dict[str, Any] = pickle.loads(_parsed(text))
     return template

@@ -17,7 +17,7 @@ from chalicelib.errors import NotFound
 from chalicelib.settings import VERSION, Settings, cognito_endpoint, uploads_url
 
 FOLDER = Path(__file__).parent
-# All types are text, because Chalice sends a binary file only if the Accept header names exactly the file's type.
+# All types are text, because Chalice sends a binary file only if the Accept header names the exact file type.
 TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 # Error messages shorten file names to this length.
 NAME_CHARACTERS = 80
@@ -41,7 +41,7 @@ def page(request: Request, settings: Settings) -> Response:
 
 def file(request: Request, settings: Settings, name: str) -> Response:
     """Returns the console file ``name``. Raises ``NotFound``."""
-    # The name must equal an existing file's name, so a path such as ``../app.py`` cannot leave the folder.
+    # The name must match the name of an existing file, so a path such as ``../app.py`` cannot leave the folder.
     for path in FOLDER.iterdir():
         if path.name == name and path.suffix in TYPES:
             return _answer(request, settings, path.read_text("utf-8"), TYPES[path.suffix])
@@ -49,19 +49,19 @@ def file(request: Request, settings: Settings, name: str) -> Response:
 
 
 def _answer(request: Request, settings: Settings, text: str, content_type: str) -> Response:
-    """Returns a response with ``text``, or a 304 response if the browser's copy is current.
+    """Returns a response with ``text``, or a 304 response if the copy in the browser is current.
 
     The browser revalidates its copy of a file every time, so it never shows an outdated file after a deploy.
     """
     headers: dict[str, str | list[str]] = {
-        # A 304 response also needs a content type, because browsers store it and API Gateway's default is JSON.
+        # A 304 response also needs a content type, because browsers store it and the default in API Gateway is JSON.
         "Content-Type": content_type,
         "Content-Security-Policy": content_security_policy(settings),
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-cache",
     }
-    # The digest includes the headers, so that the browser also receives changed headers.
+    # The digest includes the headers, so browsers also receive changed headers.
     digest = hashlib.sha256(f"{headers} {text}".encode()).hexdigest()[:32]
     # A weak ETag also matches the compressed response.
     headers["ETag"] = f'W/"{digest}"'
@@ -72,7 +72,7 @@ def _answer(request: Request, settings: Settings, text: str, content_type: str) 
 
 
 def content_security_policy(settings: Settings) -> str:
-    """Returns a policy that allows only the page's own files, the API, the user pool and the uploads bucket."""
+    """Returns a policy that allows only the files of the page, the API, the user pool and the uploads bucket."""
     return "; ".join(
         [
             "default-src 'none'",

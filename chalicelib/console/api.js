@@ -4,8 +4,8 @@ import { serverTime } from "./format.js";
 import { keep, recall } from "./kept.js";
 import { renew, token } from "./sign-in.js";
 
-// Because API Gateway may take 29 seconds to respond, a request that is sent only once waits for 30 seconds.
-// Repeatable requests have a shorter time limit, because most responses arrive quickly.
+// API Gateway may take 29 seconds to respond, so a request without retries times out after 30 seconds.
+// Requests with retries have a shorter time limit, because most responses arrive quickly.
 const PATIENCE_SECONDS = { again: 15, once: 30 };
 const TRIES = 4;
 
@@ -31,7 +31,7 @@ export function get(path, parameters = {}, signal = undefined) {
 /**
  * Sends a POST request. If `key` (an Idempotency-Key) or `again` is set, retries until the API responds.
  * Set `again` only if repeating the request is safe.
- * If neither `key` nor `again` is set, a lost response raises an error with status 0.
+ * If neither `key` nor `again` is set, a lost response causes an error with status 0.
  */
 export const post = (path, body, { key, again = Boolean(key) } = {}) => request("POST", path, { body, key, again });
 
@@ -86,7 +86,7 @@ function send(method, path, body, key, idToken, signal, again) {
 
 /**
  * Returns whether the error means that the API did not respond.
- * A SyntaxError means that the response was not JSON, for example because it was a Wi-Fi network's sign-in page.
+ * A SyntaxError means that the response was not JSON, for example because a Wi-Fi network returned its sign-in page.
  * Chromium throws an AbortError if the time limit is reached while the response is arriving.
  */
 const isConnection = (error) =>
@@ -101,14 +101,14 @@ function pause(milliseconds, signal) {
 
 const LETTERS = "0123456789abcdefghjkmnpqrstvwxyz";
 
-/** Returns a new Idempotency-Key. The key becomes the id of an order or a report, so it is easy to read aloud. */
+/** Returns a new Idempotency-Key. The key becomes an order or report id, so its characters are easy to read aloud. */
 function newKey() {
   const letters = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => LETTERS[byte % 32]);
   return letters.join("").replace(/(.{4})(?=.)/g, "$1-");
 }
 
 /**
- * Sends a form's content to the API with an Idempotency-Key.
+ * Sends the content of a form to the API with an Idempotency-Key.
  * If a response is lost, sending the same content again reuses its Idempotency-Key.
  * After a successful response, the next request gets a new Idempotency-Key.
  * The Idempotency-Key is saved under `name`, so it survives a page reload.

@@ -1,4 +1,4 @@
-/** Reads the deployed stage's settings from the page's meta tags. */
+/** Reads the settings of the deployed stage from the meta tags of the page. */
 const meta = (name) => document.querySelector(`meta[name="cafe-${name}"]`).content;
 
 export const config = {

@@ -34,7 +34,7 @@ function wait() {
   timer = setTimeout(retry, seconds * 1000);
 }
 
-/** Records that the API or S3 responded. An error response also counts. */
+/** Records that the API or S3 responded. An error response also counts as a response. */
 export function reportAnswer() {
   losses = 0;
   release();
@@ -47,7 +47,7 @@ function release() {
   resolved.forEach((resolve) => resolve());
 }
 
-/** Returns a promise that resolves when the connection is back, so that a failed request can be retried. */
+/** Returns a promise that resolves when the connection is back. The caller can then retry its request. */
 export function untilConnected(signal) {
   return new Promise((resolve, reject) => {
     waiting.push(resolve);
@@ -62,7 +62,7 @@ export async function retry() {
   try {
     await (await fetch("health", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_SECONDS * 1000) })).json();
   } catch {
-    // A response that is not JSON also counts as a failure, because the API cannot have sent it.
+    // A response that is not JSON cannot be from the API, so it also counts as a failure.
     if (state === "asking") wait();
     return;
   }

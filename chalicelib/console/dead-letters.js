@@ -1,4 +1,4 @@
-/** Shows the Dead letters tab, which lists failed messages and sends them back to be processed again. */
+/** Shows the Dead letters tab. The tab lists failed messages and sends them back to be processed again. */
 import { ApiError, get, post } from "./api.js";
 import { $, h, icon, keyed, openDialog } from "./dom.js";
 import { counted, inZone, number, time } from "./format.js";
@@ -20,7 +20,7 @@ const KINDS = {
 };
 
 let shown = null;
-// Maps a dead letter's id to the reason why it could not be put back.
+// Maps the id of a dead letter to the reason why it could not be put back.
 const failures = new Map();
 
 const poll = new Poll(async (signal) => {

@@ -31,12 +31,12 @@ export function s(kind, ...given) {
   return fill(document.createElementNS(SVG, tag), classes, given);
 }
 
-/** Returns a button that calls `work` when clicked, and that has the CSS class `kind`. */
+/** Returns a button with the CSS class `kind` that calls `work` when clicked. */
 export const button = (text, work, kind = "usual") => h(`button.${kind}`, { type: "button", onclick: work }, text);
 
 export const $ = (id) => document.getElementById(id);
 
-/** Returns the icon called `name`, which screen readers ignore. */
+/** Returns the icon called `name`. Screen readers ignore the icon. */
 export const icon = (name) => s("svg.icon", { "aria-hidden": "true" }, s("use", { href: `#icon-${name}` }));
 
 export const drawing = (name) => s("svg.drawing", { "aria-hidden": "true" }, s("use", { href: `#drawing-${name}` }));
@@ -51,13 +51,13 @@ export function link(url, ...children) {
 /** Makes screen readers announce `text` once they are idle. */
 export function announce(text) {
   const announcer = $("announcer");
-  // Screen readers announce unchanged text again only if its element is new.
+  // Screen readers announce the same text again only if its element is new.
   announcer.replaceChildren(h("p", { text }));
 }
 
 /**
  * Updates the children of `parent` to match `items` and their order.
- * Existing elements are reused, which preserves the focus, the selection and expanded details.
+ * Existing elements are reused to preserve the focus, the selection and expanded details.
  * `make(item)` creates an element, and `update(element, item)` fills it.
  */
 export function keyed(parent, items, key, make, update = () => {}) {
@@ -89,7 +89,7 @@ export function fillOnce(id, state, make) {
 export const part = (id, title, ...content) =>
   h("section", { "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title`, tabindex: -1 }, title), ...content);
 
-/** Opens a dialog. The user closes it with Escape, a click outside the dialog, or a `data-close` button. */
+/** Opens a dialog. The user can close the dialog with Escape, a click outside the dialog, or a `data-close` button. */
 export function openDialog(dialog) {
   if (!dialog.open) dialog.showModal();
 }

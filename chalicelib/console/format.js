@@ -29,7 +29,7 @@ const relative = new Intl.RelativeTimeFormat(locale);
 let behind = 0;
 let compared = false;
 
-/** Compares the user's clock with the server's clock once, so that displayed ages are correct. */
+/** Compares the clocks of the user and the server once, so that displayed ages are correct. */
 export function serverTime(text) {
   const difference = Date.parse(text ?? "") - Date.now();
   if (compared || Number.isNaN(difference)) return;
@@ -37,7 +37,7 @@ export function serverTime(text) {
   if (Math.abs(difference) > 2 * MINUTE) behind = difference;
 }
 
-/** Returns the current time by the server's clock, as Unix time in milliseconds. */
+/** Returns the current server time, as Unix time in milliseconds. */
 export const now = () => Date.now() + behind;
 
 export const number = (value) => numbers.format(value);
@@ -53,7 +53,7 @@ export function size(bytes) {
   return `${(bytes / 1000 ** power).toFixed(1)} ${units[power - 1]}`;
 }
 
-/** Returns a duration such as `4.2 s`, `1 min 12 s` or `2 h 5 min`. For a running timer, pass 0 as `decimals`. */
+/** Returns a duration such as `4.2 s`, `1 min 12 s` or `2 h 5 min`. For a running timer, set `decimals` to 0. */
 export function duration(milliseconds, decimals = 1) {
   const time = Math.max(0, milliseconds);
   if (time < MINUTE) return `${(time / SECOND).toFixed(time < 10 * SECOND ? decimals : 0)} s`;
@@ -75,7 +75,7 @@ export const weekday = (date) => dates.format(date);
 /** Returns an hour such as `2 PM`, or `14:00` if the viewer uses a 24-hour clock. */
 export const hour = (date) => (clocks.resolvedOptions().hour12 ? hours : clocks).format(date);
 
-/** Returns midnight at the start of the day `days` days ago, in the viewer's time zone. */
+/** Returns the start of the day `days` days ago, in the viewer's time zone. */
 export function midnight(days = 0) {
   const date = new Date(now());
   date.setHours(0, 0, 0, 0);
@@ -83,7 +83,7 @@ export function midnight(days = 0) {
   return date;
 }
 
-/** Returns `today`, `yesterday`, or a date such as `Thursday, 19 November` (in other years, `19 November 2025`). */
+/** Returns `today`, `yesterday`, or a date such as `Thursday, 19 November` or `19 November 2025`. */
 export function day(date) {
   if (date >= midnight()) return "today";
   if (date >= midnight(1)) return "yesterday";
@@ -113,7 +113,7 @@ export const inZone = (text) =>
     Number.isNaN(Date.parse(iso)) ? iso : short(new Date(iso)),
   );
 
-/** Returns a `<time>` element in the format `how`, which is `age`, `date`, `day`, `moment` or `short`. */
+/** Returns a `<time>` element in the format `how`: `age`, `date`, `day`, `moment` or `short`. */
 export function time(iso, how = "age") {
   const date = new Date(iso);
   const text = { age, date: datesOfYears.format, day, moment, short }[how](date);

@@ -1,4 +1,4 @@
-/** Shows the Inbox tab, which lists notifications by day. The Today tab also uses this module. */
+/** Shows the Inbox tab with notifications grouped by day. The Today tab also uses this module. */
 import { get } from "./api.js";
 import { $, announce, h, icon, keyed, link } from "./dom.js";
 import { day, inZone, time } from "./format.js";
@@ -33,7 +33,7 @@ export async function notifications(parameters, signal) {
 
 const kindOf = (notification) => KINDS[notification.kind] ?? KINDS.other;
 
-/** Renders a notification's message. Each line becomes a paragraph, or a list item if it starts with a dash. */
+/** Renders the message of a notification. Each line becomes a paragraph, or a list item if it starts with a dash. */
 function message({ message: text, facts = {} }) {
   const links = linksOf(facts);
   const parts = h("div.message");
@@ -47,7 +47,7 @@ function message({ message: text, facts = {} }) {
   return parts;
 }
 
-/** Maps each id in a notification's facts to a link in the console. Old notifications have no facts. */
+/** Maps each id in the facts of a notification to a link in the console. Old notifications have no field `facts`. */
 function linksOf({ kind, id, orderIDs = [] }) {
   const links = new Map(orderIDs.map((orderID) => [orderID, `#orders/${orderID}`]));
   if (kind === "inventory" || kind === "storage") links.set(id, `#reports/${id}`);
@@ -57,17 +57,17 @@ function linksOf({ kind, id, orderIDs = [] }) {
 // Matches a URL, or a word that may be an id.
 const WORDS = /(https?:\/\/\S+|[\w-]+)/i;
 
-/** Turns the URLs in a line of text, and the ids that `links` contains, into links. */
+/** Replaces the URLs in a line of text, and the ids in `links`, with links. */
 function linked(line, links) {
   return line.split(WORDS).map((word) => {
     if (links.has(word)) return h("a", { href: links.get(word), text: word });
     if (!/^https?:/i.test(word) || !URL.canParse(word)) return word;
-    // A report's URL is long and contains a secret, so the link's text shows only the host name.
+    // The URL of a report is long and contains a secret, so the text of the link shows only the host name.
     return link(word, `Open it, at ${new URL(word).host}`, icon("out"));
   });
 }
 
-/** Renders a notification as one line of the list of latest news. */
+/** Renders a notification as one line in the list of the latest news. */
 export const brief = (notification) =>
   h(
     "li.row",
@@ -116,7 +116,7 @@ const list = new Listing({
       ([date]) => date,
       makeDay,
       (section, [, mine]) => {
-        // At midnight, the heading "today" becomes "yesterday".
+        // At midnight, the heading changes from "today" to "yesterday".
         section.querySelector("h2").textContent = day(new Date(mine[0].sentAt));
         keyed(section.querySelector("ul"), mine, (each) => each.messageId, make);
       },

@@ -28,7 +28,7 @@ export function failed(state, what, error, retry, stale = false) {
   );
 }
 
-/** Shows that only managers may see `what`, or that the user's permissions have changed. */
+/** Shows that only managers may see `what`, or that the permissions of the user have changed. */
 export function forbidden(state, what) {
   const { groups, isManager } = person() ?? { groups: [] };
   const isStaff = !isManager && groups.includes("staff");
@@ -64,7 +64,7 @@ export async function loaded({ state, what, isVisible, retry, signal }, load) {
  * Shows a list, newest first, that loads page by page and refreshes every few seconds.
  *
  * `load(parameters, signal)` returns `{items, next}`, and `refreshed(arrived)` is called with the new items.
- * `make(item, isNew)` creates an item's element in `list`, and `update(element, item)` fills it.
+ * `make(item, isNew)` creates the element of an item in `list`, and `update(element, item)` fills it.
  * A list with sections passes a function `show(items, make)` instead of `list` and `update`.
  * `older` is the button that loads older items.
  * `seconds` is the refresh interval, or a function that returns the refresh interval.
@@ -120,7 +120,7 @@ export class Listing {
     const known = new Set(this.items.map(key));
     const arrived = this.#items ? page.items.filter((item) => !known.has(key(item))) : [];
     const first = new Set(page.items.map(key));
-    // If no item of the new page is in the old list, items may be missing between them, so the old list is discarded.
+    // If the new page does not overlap the old list, items may be missing between them, so the old list is discarded.
     if (this.#hasOlder && page.items.some((item) => known.has(key(item)))) {
       this.#items = [...page.items, ...this.#items.filter((item) => !first.has(key(item)))];
     } else {

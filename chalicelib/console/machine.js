@@ -1,7 +1,7 @@
 /**
  * Draws a state machine, and highlights its states as the execution progresses.
  *
- * The API returns each state's `column`, which is its distance from the start, and its `row`.
+ * The API returns a `column` and a `row` for each state. The column is the distance from the start.
  * The picture runs from left to right on a wide page, and from top to bottom on a narrow page.
  * States reached only after a failure stay hidden until a state fails or the user asks to see them.
  */
@@ -15,7 +15,7 @@ const HEIGHT = 48;
 const GAP = 26;
 const GAP_WITH_NAME = 42;
 // These are the margins of the frame around the states in a Parallel or Map state.
-// The top margin contains the frame's name.
+// The top margin contains the name of the frame.
 const FRAME = { side: 9, top: 24, bottom: 9 };
 const EDGE = 12;
 const BEND = 8;
@@ -33,7 +33,7 @@ const MARKS = { succeeded: "m-4 0 3 3 5-6", failed: "m-3-3 6 6m0-6-6 6", caught:
 const isReached = (state) => !["waiting", "skipped"].includes(state.status);
 const isFrame = (state) => state.kind === "parallel" || state.kind === "map";
 
-/** Returns a state's name as words, such as "Read inventory" for `ReadInventory`. */
+/** Returns the name of a state as words, such as "Read inventory" for `ReadInventory`. */
 const nameOf = ({ name }) =>
   name[0] + name.slice(1).replace(/([a-z])([A-Z])/g, (_, last, first) => `${last} ${first.toLowerCase()}`);
 
@@ -223,13 +223,13 @@ function drawState(state, box) {
   return drawn;
 }
 
-/** Compresses the text of a long state name so that the text fits into its box. */
+/** Compresses the text of a long state name to fit into its box. */
 const fitting = (text) =>
   text.length > 14 ? { text, textLength: WIDTH - 40, lengthAdjust: "spacingAndGlyphs" } : { text };
 
-/** Returns the line between two boxes. If they are not in the same row, the line has rounded right-angle turns. */
+/** Returns the line between two boxes. If the boxes are in different rows, the line has rounded right-angle turns. */
 function pathBetween(from, to, kind, isDown) {
-  // These names select a box's coordinates along and across the direction of the picture.
+  // These names select the coordinates of a box along and across the direction of the picture.
   const [middle, lane, begin, end, far, near] = isDown
     ? ["y", "x", "top", "bottom", "right", "left"]
     : ["x", "y", "left", "right", "bottom", "top"];

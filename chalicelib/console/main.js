@@ -2,13 +2,13 @@
  * Starts the console. Shows the tab named in the URL fragment, and the elements that all tabs share.
  *
  * Each tab has a JavaScript module and a section in index.html.
- * A tab's `open(id)` starts polling, and `close()` stops it.
- * `needs` names the group whose members may use the tab.
+ * For each tab, `open(id)` starts the polling, and `close()` stops the polling.
+ * The property `needs` names the group whose members may use the tab.
  *
  * The tabs are `today`, `orders`, `reports` (with `machine` and `storage`), `uploads` (with `preview` and
  * `changes`), `inbox` and `dead-letters`.
  * Tabs use the modules `listing` for lists, `poll` for polling, `format` for times and sizes, and `dom` for elements.
- * Tabs send requests with the module `api`, which uses `sign-in` for tokens and `connection` for retries.
+ * Tabs send requests with the module `api`. It uses `sign-in` for tokens and `connection` for retries.
  * The module `kept` stores values that must survive a page reload.
  */
 import { onConnection, retry } from "./connection.js";
@@ -91,7 +91,7 @@ function showPerson(now) {
     anchor.append(h("span.lock", icon("lock"), h("span.unseen", " (managers only)")));
   }
   const mayNow = opened && allowed(opened.tab);
-  // After sign-in, the focus moves from the form to the tab's heading.
+  // After sign-in, the focus moves from the form to the heading of the tab.
   if (!opened || mayNow === $(`view-${opened.tab}`).classList.contains("closed"))
     route({ byHand: !$("gate-form").hidden });
 }

@@ -47,7 +47,7 @@ function removeItem(row) {
   announce("Item removed.");
 }
 
-/** Numbers the items in the form, and gives each field the name that the API's error messages use. */
+/** Numbers the items in the form, and names each field as in the error messages of the API. */
 function numberItems() {
   [...items.children].forEach((row, index) => {
     const [item, quantity] = row.querySelectorAll("input");
@@ -198,7 +198,7 @@ function updatePending(element, { orderID, since, placedAfter }) {
 
 // --- List ------------------------------------------------------------------------------------------------------------
 
-/** Returns an order's items as one line, such as `2 Flat white, Croissant`. */
+/** Returns the items of an order as one line, such as `2 Flat white, Croissant`. */
 function summary(kinds) {
   const shown = kinds.slice(0, 4).map(({ item, quantity }) => (quantity === 1 ? item : `${number(quantity)} ${item}`));
   return shown.join(", ") + (kinds.length > 4 ? ` and ${kinds.length - 4} more` : "");

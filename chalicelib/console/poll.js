@@ -12,7 +12,7 @@ export class Poll {
   #failures = 0;
   #started = false;
 
-  /** `work(signal)` runs one round, and returns the seconds until the next round, or null to stop polling. */
+  /** `work(signal)` sends the request, and returns the seconds until the next call, or null to stop polling. */
   constructor(work) {
     this.#work = work;
   }
@@ -29,7 +29,7 @@ export class Poll {
     this.#rest();
   }
 
-  /** Aborts the round in progress, if any, and immediately starts a new round. */
+  /** Aborts the call in progress, if any, and immediately calls `work` again. */
   async now() {
     this.#rest();
     if (!this.#started || document.hidden) return;

@@ -1,4 +1,4 @@
-/** Shows the Reports tab, with the request form, the list of reports, and a report's progress and result. */
+/** Shows the Reports tab, with the request form, the list of reports, and the progress and result of a report. */
 import { ApiError, get, Submission } from "./api.js";
 import { $, announce, button, fillOnce, h, icon, link, onSubmit, part } from "./dom.js";
 import { countdown, duration, now, number, time } from "./format.js";
@@ -194,7 +194,7 @@ function summary() {
   return [part("summary", "Inventory", h("dl.totals", ...tiles))];
 }
 
-/** Updates the report's running time and the link's remaining time. This function runs once a second. */
+/** Updates the running time of the report and the remaining time of its link. This function runs once a second. */
 function tick() {
   if (!report || document.hidden) return;
   if (report.status === "RUNNING") showAbout();

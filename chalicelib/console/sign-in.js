@@ -22,7 +22,7 @@ let onChange = () => {};
 
 const BUSY = ["TooManyRequestsException", "LimitExceededException", "InternalErrorException"];
 
-/** An error returned by the user pool. `code` is the error's type, such as `NotAuthorizedException`. */
+/** An error returned by the user pool. `code` is the type of the error, such as `NotAuthorizedException`. */
 class Refused extends Error {
   constructor(code, message) {
     super(message);
@@ -86,7 +86,7 @@ export async function token() {
   return tokens.id;
 }
 
-/** Replaces the token `stale`, which the API refused. Returns false if a new token would not help. */
+/** Replaces the token `stale` after the API refused it. Returns false if a new token would not help. */
 export async function renew(stale) {
   if (tokens?.id === stale) {
     if (stale === renewedToken) return false;
@@ -96,7 +96,7 @@ export async function renew(stale) {
   return true;
 }
 
-/** Gets tokens with the user's current groups. Throws a TypeError if the user pool cannot be reached or is too busy. */
+/** Gets tokens with the current groups of the user. Throws a TypeError if the user pool is unavailable. */
 export function refresh() {
   refreshing ??= (async () => {
     try {
@@ -232,7 +232,7 @@ async function signInAgain() {
 }
 
 // The user can close this dialog only by signing in or out.
-// Pressing Escape twice may still close the dialog, which then reopens.
+// Pressing Escape twice may still close the dialog. The dialog then reopens.
 $("again").addEventListener("cancel", (event) => event.preventDefault());
 $("again").addEventListener("close", () => waitingAgain && openDialog($("again")));
 $("again-leave").addEventListener("click", signOut);

@@ -5,7 +5,7 @@ import { counted, size, time } from "./format.js";
 import { empty, loaded } from "./listing.js";
 
 const SHOWN = 8;
-// The list of reports omits the mode, so at most this many reports are read to find one of each mode.
+// The list of reports omits the mode, so up to this many reports are read to find one report of each mode.
 const LOOKED_AT = 6;
 
 export const MODES = { listing: "Counted object by object", metrics: "CloudWatch's daily figures" };
@@ -20,7 +20,7 @@ async function summaryOf(reportId, signal) {
   return finished.get(reportId);
 }
 
-/** Returns the newest report of each measuring mode, with the report's summary. */
+/** Returns the newest report and its summary for each measuring mode. */
 async function newestOfEachMode(signal) {
   const { reports } = await get("reports", { kind: "storage", limit: 25 }, signal);
   const byMode = {};
@@ -44,7 +44,7 @@ export async function showStorage(signal, retry) {
   else place.replaceChildren(modes(), h("div", { id: "storage-bars" }, ...bars(newest[chosen].summary)));
 }
 
-/** Returns a radio button for each measuring mode, with the date of that mode's figures. */
+/** Returns a radio button for each measuring mode, with the date of the newest figures. */
 function modes() {
   const choose = (mode) => {
     chosen = mode;
@@ -70,14 +70,14 @@ function modes() {
   );
 }
 
-/** Returns text that states when a report's figures were measured. CloudWatch's figures have a date but no time. */
+/** Returns text that says when a report was measured. CloudWatch figures have a date but no time. */
 export function asOf(summary) {
   if (!summary) return ["not measured yet"];
   if (!summary.asOf) return ["no figures yet"];
   return ["as of ", time(summary.asOf, summary.mode === "metrics" ? "day" : "short")];
 }
 
-/** Renders the total size and the bars from a storage report's summary. */
+/** Renders the total size and the bars from the summary of a storage report. */
 export function bars(summary) {
   const { buckets, errors, totalBytes, partial, mode } = summary;
   const largest = Math.max(1, ...buckets.map((bucket) => bucket.bytes));

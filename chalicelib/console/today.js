@@ -1,4 +1,4 @@
-/** Shows the Today tab, with the latest news and today's number of orders, reports, uploads and failures. */
+/** Shows the Today tab, with the latest news and the numbers of orders, reports, uploads and failures today. */
 import { get } from "./api.js";
 import { $, h, keyed, s } from "./dom.js";
 import { clock, counted, hour, midnight, number, now, weekday } from "./format.js";
@@ -10,7 +10,7 @@ import { person } from "./sign-in.js";
 const SECONDS = 15;
 const NEWS = 5;
 const HOUR = 3_600_000;
-// The chart's vertical positions are in pixels, and its horizontal positions are percentages.
+// Vertical positions in the chart are in pixels, and horizontal positions are percentages.
 const TOP = 24;
 const BASE = 144;
 const HEIGHT = 172;
@@ -43,7 +43,7 @@ function showTotals({ orders, reports, uploads, failures }) {
   $("today-about").textContent = `${weekday(now())}, as of ${clock(now())}`;
   const failed = failures.deadLetters + failures.alarms;
   // Each tile has a title, a tab, a number, a flag, notes and problems.
-  // A tile's flag means that the real number may be higher.
+  // The flag of a tile means that the real number may be higher.
   const tiles = [
     ["Orders", "orders", orders.stored, orders.more, [orders.waiting && `${number(orders.waiting)} on the queue`], []],
     [

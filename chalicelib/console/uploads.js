@@ -1,4 +1,4 @@
-/** Shows the Uploads tab, which sends CSV files to S3 and lists all uploads. The module `preview` shows one upload. */
+/** Shows the Uploads tab, where users send CSV files to S3 and see all uploads. The module `preview` shows one upload. */
 import { ApiError, get, post } from "./api.js";
 import { $, announce, button, h, icon, keyed } from "./dom.js";
 import { reportAnswer, reportLost, untilConnected } from "./connection.js";
@@ -9,7 +9,7 @@ import { about, askUndo, badge, canUndo, isMoving, notice, preview } from "./pre
 const SECONDS = 15;
 const SECONDS_MOVING = 2;
 const LONG = 60_000;
-// If the API can be reached but the bucket cannot, sending a file is attempted this many times.
+// If the bucket cannot be reached but the API can, the page tries this many times to send a file.
 const TRIES = 5;
 
 const EXAMPLE = `supplier_name,type,product_name,price,description,quantity
@@ -90,7 +90,7 @@ async function send(sending) {
 /** Requests a signed upload form. Repeating this request is safe, because an unused form has no effect. */
 const signed = (file) => post("uploads", { filename: file.name, size: file.size, preview: true }, { again: true });
 
-/** Sends the file with XMLHttpRequest, which reports progress. Throws a TypeError if S3 does not respond. */
+/** Sends the file with XMLHttpRequest to track the progress. Throws a TypeError if S3 does not respond. */
 function transfer(sending, { url, fields }) {
   const body = new FormData();
   for (const [name, value] of Object.entries(fields)) body.append(name, value);

@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from pymysql.cursors import Cursor
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-# A statement may run for 14 minutes to change a large table, but waits only one minute for a table that is in use.
+# A statement that changes a large table may run for 14 minutes. If the table is in use, the statement waits at most one
+# minute.
 STATEMENT_SECONDS = 840
 TABLE_LOCK_SECONDS = 60
-# The Lambda functions' database user has these privileges. The import of an upload uses a temporary table.
+# The database user for the Lambda functions has these privileges. Importing an uploaded file requires a temporary
+# table.
 RIGHTS = "SELECT, INSERT, UPDATE, CREATE TEMPORARY TABLES"
 # A deploy waits at most this long for another deploy's migration to finish.
 LOCK_SECONDS = 60
@@ -44,7 +46,8 @@ CREATE_HISTORY = """
         ran_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP
     ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin
 """
-# The import uses these unique keys to find suppliers and beans. An older database may lack the unique keys.
+# When a file is imported, these unique keys identify existing suppliers and beans. An older database may not have the
+# unique keys yet.
 UNIQUE_KEYS = {
     "suppliers": ("suppliers_name", ("name",)),
     "beans": ("beans_identity", ("supplier_id", "type", "product_name")),
@@ -58,11 +61,11 @@ class MigrationFailed(CafeError):
 
 
 def bring_up_to_date(secret: str, admin_secret: str | None) -> dict[str, list[str]]:
-    """Migrates the database whose address and login are in the secret ``secret``.
+    """Migrates the database. The secret ``secret`` contains the database address and login.
 
     The secret ``admin_secret`` contains the administrator's login. The administrator also sets the password and
-    privileges of the functions' database user. Without ``admin_secret``, the functions' user runs the migrations and
-    must already have all privileges.
+    privileges of the database user for the Lambda functions. Without ``admin_secret``, that database user runs the
+    migrations and must already have all privileges.
     """
     functions = Database.of_secret(clients.read_secret(secret))
     administrator = functions.logged_in(clients.read_secret(admin_secret)) if admin_secret else functions
@@ -74,12 +77,12 @@ def bring_up_to_date(secret: str, admin_secret: str | None) -> dict[str, list[st
 
 
 def migrate(connection: Connection[Any], folder: Path = MIGRATIONS) -> dict[str, list[str]]:
-    """Runs the migrations that have not run yet, and creates unique keys that are missing.
+    """Runs the migrations that have not run yet, and creates missing unique keys.
 
-    In the result, ``ran`` lists the migrations that ran, and ``missing`` has a message for each unique key that could
-    not be created. A unique key usually cannot be created because existing rows violate it. Only the import of uploads
-    needs the unique keys. Raises ``MigrationFailed`` if a statement fails, or ``DatabaseUnavailable`` if another
-    deploy's migration takes longer than a minute.
+    In the result, ``ran`` lists the migrations that ran. ``missing`` contains a message for each unique key that could
+    not be created. A unique key usually cannot be created because existing rows violate it. The unique keys are needed
+    only to import uploaded files. Raises ``MigrationFailed`` if a statement fails, or ``DatabaseUnavailable`` if
+    another deploy's migration takes longer than a minute.
     """
     with connection.cursor() as cursor, _migration_lock(cursor):
         cursor.execute("SET SESSION lock_wait_timeout = %s", (TABLE_LOCK_SECONDS,))
@@ -93,7 +96,7 @@ def migrate(connection: Connection[Any], folder: Path = MIGRATIONS) -> dict[str,
 
 
 def grant_access(connection: Connection[Any], database: Database) -> None:
-    """Creates or updates the user ``database.user``, and sets the user's password and privileges."""
+    """Creates or updates the MySQL user ``database.user``, including the password and privileges."""
     login = (database.user, database.password)
     # GRANT treats the database name as a pattern, in which an unescaped "_" matches any character.
     pattern = database.name.replace("_", r"\_")
@@ -117,7 +120,7 @@ def _migration_lock(cursor: Cursor) -> Iterator[None]:
 
 
 def _run(connection: Connection[Any], cursor: Cursor, file: Path, done: dict[str, tuple[int, str]]) -> bool:
-    """Runs the SQL statements in ``file`` that have not run yet. Returns whether any statement ran."""
+    """Runs the SQL statements in ``file`` that have not run yet. Returns True if any statement ran."""
     statements = split(file.read_text(encoding="utf-8"))
     before, digest = done.get(file.stem, (0, _digest([])))
     if _digest(statements[:before]) != digest:

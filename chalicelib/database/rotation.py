@@ -1,9 +1,9 @@
-"""Rotates the Lambda functions' database password.
+"""Rotates the database password that the Lambda functions use.
 
-Secrets Manager calls ``rotate`` for each of the four steps of a rotation. The secret alternates between two database
-users. Each rotation sets a new password for the user that is not in use, and then writes that user and password to the
-secret. A function that read the secret before a rotation can still connect until the next rotation. The password in the
-secret always works.
+Secrets Manager calls ``rotate`` for each of the four steps of a rotation. The secret alternates between the logins of
+two database users. Each rotation sets a new password for the inactive user, and then writes the name and password of
+that user to the secret. A function that read the secret before a rotation can still connect until the next rotation.
+The password in the secret always works.
 """
 
 from __future__ import annotations

@@ -57,14 +57,15 @@ class Execution:
 
     def send(self, aws: Aws) -> None:
         sfn = aws("stepfunctions")
-        # EventBridge Scheduler may send two dead letters for the same scheduled start.
+        # EventBridge Scheduler may send two dead letters for the same scheduled report.
         with suppress(sfn.exceptions.ExecutionAlreadyExists):
             sfn.start_execution(stateMachineArn=self.machine, name=self.name, input=self.input)
 
 
 @dataclass(frozen=True)
 class StreamPart:
-    """Redrives a dead letter by announcing the new orders in a range of records from the orders table's stream."""
+    """Redrives a dead letter that names a range of records in the orders table's stream, by announcing the orders in
+    that range."""
 
     stream: str
     shard: str
@@ -77,7 +78,7 @@ class StreamPart:
             records = self._read(aws("dynamodbstreams"))
         except ClientError as error:
             if error.response["Error"]["Code"] in ("TrimmedDataAccessException", "ResourceNotFoundException"):
-                why = "the orders are stored, but their changes are no longer in the stream after 24 hours"
+                why = "the orders are stored but not announced: the stream keeps changes for only 24 hours"
                 raise CannotRedrive(why) from error
             raise
         new = [each for each in records if each["eventName"] == "INSERT"]

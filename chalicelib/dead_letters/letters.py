@@ -1,9 +1,9 @@
 """Parses SQS messages into dead letters, each with a description for people and a destination for a redrive.
 
-A message in the orders' dead-letter queue contains an order. A message in the failures queue has one of four formats.
-Lambda sends an event that a function failed on, or the position of a failed batch in the orders table's stream. SNS
-sends a notification that it could not deliver. EventBridge Scheduler sends a scheduled report that it could not start.
-This module does not call AWS.
+Each message in the dead-letter queue for orders contains one order. A message in the failures queue has one of four
+formats. Lambda sends an event that a function could not process, or the position of a failed batch in the orders
+table's stream. SNS sends a notification that it could not deliver. EventBridge Scheduler sends a scheduled report that
+it could not start. This module does not call AWS.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from chalicelib.timeline import timestamp
 
 TEXT_CHARACTERS = 300
 NAMES_SHOWN = 3
-# EventBridge Scheduler replaces this placeholder with the execution's id.
+# EventBridge Scheduler replaces this placeholder with the execution id.
 EXECUTION_ID = "<aws.scheduler.execution-id>"
 LINK = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 
-# Maps each asynchronously invoked function to the kind of its dead letters.
+# This dictionary maps each asynchronously invoked function to a kind of dead letter.
 FUNCTIONS = {
     "announce_orders": "announcement",
     "receive_upload": "upload",
@@ -48,8 +48,9 @@ Message = dict[str, Any]
 class Origins:
     """Identifies the resources of a deployment stage. A dead letter about any other resource has the kind ``unknown``.
 
-    ``announce`` is the name of the Lambda function that reads the orders table's stream. ``topics`` maps ARNs to kinds
-    of dead letter, and ``functions`` maps names to kinds of dead letter. ``machines`` maps ARNs to kinds of report.
+    ``announce`` is the name of the Lambda function that reads the orders table's stream. ``topics`` maps the ARNs of
+    SNS topics to kinds of dead letter. ``functions`` maps the names of Lambda functions to kinds of dead letter.
+    ``machines`` maps the ARNs of state machines to kinds of report.
     """
 
     stream: str
@@ -75,7 +76,7 @@ class Letter:
     """A message that failed permanently.
 
     ``since`` is the time of the failure or, for an order, the time at which the order was sent. ``tries`` is the number
-    of attempts, or None if the number is unknown. ``destination`` is None for a dead letter of unknown origin.
+    of attempts, or None if the number is unknown. ``destination`` is None if the origin of the dead letter is unknown.
     ``destination`` is also None for an order, because a redrive sends orders back to their queue in batches.
     """
 
@@ -90,7 +91,7 @@ class Letter:
     correlation_ids: tuple[str, ...] = ()
 
     def shown(self) -> dict[str, Any]:
-        """Returns the dead letter's fields for the API's response."""
+        """Returns the fields of the dead letter for the API response."""
         names = ("id", "kind", "what", "since", "why", "tries")
         return {name: getattr(self, name) for name in names}
 
@@ -99,7 +100,7 @@ class Letter:
 
 
 def read_order(message: Message) -> Letter:
-    """Parses a message from the orders' dead-letter queue."""
+    """Parses a message from the dead-letter queue for orders."""
     given = message.get("MessageAttributes", {})
     try:
         order = Order.from_json(message["Body"])
@@ -107,7 +108,7 @@ def read_order(message: Message) -> Letter:
         what, why = "a message that is not an order", str(error)
     else:
         what = f"order {order.order_id} of customer {order.customer_id}"
-        why = "the function store_orders failed on the whole batch: see the function's log"
+        why = "the function store_orders failed on the whole batch: see its log"
     tries = given.get("tries", {}).get("StringValue", "")
     return Letter(
         id=message["MessageId"],
@@ -116,7 +117,7 @@ def read_order(message: Message) -> Letter:
         since=_moment(given.get("sent", {}).get("StringValue")) or _sent(message),
         why=_text(given.get("reason", {}).get("StringValue") or why),
         # If the attribute ``tries`` is missing, SQS itself moved the message to the dead-letter queue after the last
-        # attempt. SQS's own receive count would include every listing of dead letters.
+        # attempt. The receive count from SQS is not used, because listing dead letters also increases that count.
         tries=int(tries) if re.fullmatch("[0-9]{1,9}", tries) else store.TRIES,
         body=message["Body"],
         correlation_ids=_without_none(correlation.of_sqs(message)),
@@ -164,14 +165,15 @@ def _read_invocation(message: Message, content: dict[str, Any], origins: Origins
     why = ": ".join(str(each) for each in given if each)
     if context.get("condition") == "EventAgeExceeded":
         why = "the event expired before the function could run" + (f"; {why}" if why else "")
-    # Lambda invokes a redriven batch asynchronously, and then ignores the returned list of failed records.
+    # A redrive invokes the function asynchronously. Lambda then ignores the list of failed records that the function
+    # returns.
     event = {**payload, "redriven": True} if kind == "announcement" else payload
     return Letter(
         id=message["MessageId"],
         kind=kind,
         what=_text(_describe_event(kind, payload, function)),
         since=_moment(content.get("timestamp")) or _sent(message),
-        why=_text(why or "the function failed without reporting an error: see the function's log"),
+        why=_text(why or "the function failed without reporting an error: see its log"),
         tries=whole_number(context.get("approximateInvokeCount")),
         body=message["Body"],
         destination=Invocation(function, event),
@@ -233,11 +235,11 @@ def _read_publication(message: Message, content: dict[str, Any], origins: Origin
     subject = str(content.get("Subject") or "")
     notification = Notification(
         kind=attributes.get("kind") or ("alarm" if kind == "alarm" else "other"),
-        # If a notification has no key, its message id is the key, as in the inbox.
+        # If a notification has no key, the SNS message id becomes the key, as in the inbox.
         key=attributes.get("key") or content["MessageId"],
         subject=subject,
         message=content["Message"],
-        # The SMS contains only the subject, because a report's message contains a secret link.
+        # The SMS contains only the subject, because the message text may contain a secret link to a report.
         sms=subject or "Cafe",
         correlation_ids=correlation.of_sns(content),
         facts=facts.read(attributes.get(facts.NAME)),
@@ -269,7 +271,7 @@ def _read_position(message: Message, content: dict[str, Any], origins: Origins) 
         kind="stream",
         what=_text(f"{counted(size, 'change')} of the orders table" + (f", the first at {first}" if first else "")),
         since=_moment(content.get("timestamp")) or _sent(message),
-        why=_text(f"{context.get('condition')}: The function announce_orders failed on the whole batch; see its log"),
+        why=_text(f"{context.get('condition')}: the function announce_orders failed on the whole batch: see its log"),
         tries=whole_number(context.get("approximateInvokeCount")),
         body=message["Body"],
         destination=StreamPart(origins.stream, shard, start, end, origins.announce),
@@ -292,7 +294,7 @@ def _read_execution(message: Message, content: dict[str, Any], origins: Origins)
         tries=int(retries) + 1 if re.fullmatch("[0-9]{1,9}", retries) else None,
         body=message["Body"],
         destination=Execution(content["StateMachineArn"], name, content["Input"]),
-        # No request started a scheduled execution, so the execution's name is the correlation id.
+        # No request started a scheduled execution, so the correlation id is the name of the execution.
         correlation_ids=_without_none(name),
     )
 
@@ -301,14 +303,17 @@ def _read_execution(message: Message, content: dict[str, Any], origins: Origins)
 
 
 def _text(text: str) -> str:
-    """Converts ``text`` to one line of at most 300 printable characters, without links, which are secret."""
+    """Converts ``text`` to one line of at most 300 printable characters. Removes links, because they are secret."""
     line = LINK.sub("(a link)", text[: 10 * TEXT_CHARACTERS])
     line = "".join(character if character.isprintable() else "?" for character in " ".join(line.split()))
     return (line if len(line) <= TEXT_CHARACTERS else line[: TEXT_CHARACTERS - 1] + "…") or "no text"
 
 
 def _moment(given: Any) -> str:
-    """Converts an ISO 8601 or Unix time (in milliseconds) to a timestamp, and anything else to an empty string."""
+    """Converts an ISO 8601 time or a Unix time in milliseconds to a timestamp.
+
+    Returns an empty string for any other value.
+    """
     try:
         if re.fullmatch("[0-9]{1,15}", given):
             return timestamp(datetime.fromtimestamp(int(given) / 1000, UTC))

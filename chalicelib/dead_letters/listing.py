@@ -12,16 +12,16 @@ from chalicelib.settings import Settings
 
 # Maximum number of dead letters to read. SQS returns messages in no particular order, so the oldest may come last.
 LETTERS_READ = 1_000
-# Maximum time in seconds to read dead letters. The last AWS call must end before API Gateway's time-out (29 seconds).
+# Maximum time in seconds to read dead letters. The last AWS call must end before API Gateway's 29-second timeout.
 SECONDS = 8
-# Visibility time-out in seconds for dead letters that a list request receives.
+# Visibility timeout in seconds for the dead letters that a list request receives.
 HIDDEN_SECONDS = 30
 
 
 def oldest(limit: int, *, settings: Settings, aws: Aws, clock: Callable[[], float] = time.monotonic) -> dict[str, Any]:
     """Returns ``{"deadLetters": [{"id", "kind", "what", "since", "why", "tries"}], "total"}``, oldest first.
 
-    ``total`` is exact if all dead letters could be read, and is SQS's estimate otherwise.
+    ``total`` is exact if all dead letters could be read. Otherwise, ``total`` is an estimate from SQS.
     """
     end = clock() + SECONDS
     queues = open_queues(settings, aws("sqs"), HIDDEN_SECONDS)

@@ -1,7 +1,8 @@
 """Receives, deletes and releases the messages in the two dead-letter queues.
 
-SQS can show a message only by delivering it. An API request therefore receives all dead letters, and finally releases
-the ones that it did not delete. If two requests run at the same time, each request sees only some of the dead letters.
+SQS can show a message only by delivering it. Each API request therefore receives all dead letters, and releases the
+undeleted dead letters at the end. If two requests run at the same time, each request sees only some of the dead
+letters.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from chalicelib.errors import aws_errors
 from chalicelib.logs import logger
 from chalicelib.settings import Settings
 
-# Without a wait time, SQS queries only some of its servers, and may miss messages.
+# Without a wait time, SQS queries only some of its servers and may miss messages on the other servers.
 WAIT_SECONDS = 1
 
 log = logger("dead_letters")
@@ -74,7 +75,7 @@ class DeadLetterQueue:
         """Makes all held dead letters visible to other requests."""
         failures = queues.delay(self._sqs, self._url, [(handle, 0) for handle in self._held.values()])
         for error in failures.values():
-            # The dead letter becomes visible anyway when its visibility time-out ends.
+            # Even if the release fails, the dead letter becomes visible when the visibility timeout ends.
             log.warning("dead letter not released", extra={"reason": str(error)})
 
     @property
@@ -83,7 +84,7 @@ class DeadLetterQueue:
         return len(self._held)
 
     def count(self) -> int:
-        """Returns SQS's estimate of the number of dead letters, including those that other requests hold."""
+        """Returns the number of dead letters that SQS estimates, including dead letters that other requests hold."""
         return sum(self._depth())
 
     @aws_errors()
@@ -92,7 +93,7 @@ class DeadLetterQueue:
 
 
 def open_queues(settings: Settings, sqs: Any, hidden_seconds: int) -> list[DeadLetterQueue]:
-    """Returns the orders' dead-letter queue and the queue of all other failures."""
+    """Returns the dead-letter queue for orders and the queue for all other failures."""
     read = partial(read_failure, origins=Origins.from_settings(settings))
     return [
         DeadLetterQueue(settings.orders_dead_letter_url, sqs, hidden_seconds, read_order),

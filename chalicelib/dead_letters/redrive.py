@@ -1,8 +1,8 @@
-"""Sends dead letters back to where they came from, and then deletes them from the dead-letter queues.
+"""Sends dead letters back to their destinations, and then deletes them from the dead-letter queues.
 
 If a redrive is interrupted between sending and deleting, the next redrive sends the dead letter again. Sending a dead
 letter twice is harmless, because the receiver ignores a repeated order, notification, upload or report. Receivers
-detect repetitions by the ``orderID``, the notification's key, the S3 sequencer or the execution's name.
+detect repetitions by the ``orderID``, the notification key, the S3 sequencer or the execution name.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ IDS = 100
 MESSAGE_ID = re.compile(r"[A-Za-z0-9-]{1,100}")
 # Maximum number of kept dead letters that a response lists.
 KEPT_SHOWN = 100
-# Maximum time in seconds of a redrive. The last AWS call must end before API Gateway's time-out (29 seconds).
+# Maximum time in seconds of a redrive. The last AWS call must end before API Gateway's 29-second timeout.
 SECONDS = 10
-# Visibility time-out in seconds for dead letters that a redrive receives, which is longer than a redrive can take.
+# Visibility timeout in seconds for the dead letters that a redrive receives. A redrive always ends earlier.
 HIDDEN_SECONDS = 90
 
 log = logger("dead_letters")
@@ -54,8 +54,8 @@ def redrive(
     """Redrives the dead letters with the given ``ids``, or all dead letters if ``ids`` is None.
 
     Returns ``{"redriven", "kept": [{"id", "what", "why"}], "left"}``. A dead letter that cannot be redriven is kept in
-    its queue. ``left`` is the number of dead letters that remain because they were kept, not requested or not reached
-    in time.
+    its queue. ``left`` counts the dead letters that remain because they were kept, not requested or not reached in
+    time.
     """
     end = clock() + SECONDS
     run = _Redrive(ids, settings.orders_queue_url, aws, lambda: clock() < end)
@@ -67,7 +67,7 @@ def redrive(
                 for letters in queue.take(run.goes_on):
                     run.handle(letters, queue)
         except Unavailable:
-            # A response about some of the dead letters is more useful than an error.
+            # A response that covers only some of the dead letters is more useful than an error.
             if not run.done and not run.kept:
                 raise
             saw_all = False
@@ -81,7 +81,10 @@ def redrive(
 
 @dataclass
 class _Redrive:
-    """The state of one redrive. ``done`` contains the ids of redriven dead letters, and ``kept`` describes failures."""
+    """The progress of a redrive.
+
+    ``done`` contains the ids of redriven dead letters. ``kept`` describes the dead letters that could not be redriven.
+    """
 
     ids: frozenset[str] | None
     orders_url: str
@@ -132,13 +135,13 @@ class _Redrive:
         except (ClientError, Unavailable, CannotRedrive) as error:
             return _reason(error)
         except (ParamValidationError, UnicodeError):
-            # A message that a person wrote manually may be invalid, but must not stop the redrive.
+            # A message that a person added to the queue may be invalid, but must not stop the redrive.
             return "the message has the format of a dead letter, but AWS rejects its content"
         return None
 
     def _note(self, letter: Letter, reason: str | None) -> None:
-        # The log record's ``correlationId`` belongs to the redrive request, so the dead letter's ids need a separate
-        # field.
+        # The ``correlationId`` in the log belongs to the redrive request, so the ids from the dead letter need a
+        # separate field.
         about = {"kind": letter.kind, "what": letter.what, correlation.NAMES: letter.correlation_ids}
         extra: dict[str, Any] = {"messageId": letter.id, **about}
         if reason is None:

@@ -1,4 +1,4 @@
-"""Announces new orders from the orders table's stream, and sends failed announcements to the failures queue."""
+"""Announces new orders from the orders table's stream. Sends failed announcements to the failures queue."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from chalicelib.logs import logger
 from chalicelib.notifications import Notification, Publish, counted, one_line
 from chalicelib.timeline import timestamp
 
-# Maximum time in seconds to retry an order while SNS is unavailable. Later orders wait in the stream.
+# Maximum time in seconds to retry an order while SNS is unavailable. Meanwhile, later orders wait in the stream.
 PATIENCE_SECONDS = 120
-# Time in seconds that is enough for one call to SNS and one call to SQS, including retries.
+# Time in seconds for one call to SNS and one call to SQS, including retries.
 ANNOUNCEMENT_SECONDS = 30
-# SNS returns these error codes if it refuses a message's content. SNS may still accept other messages.
+# SNS returns one of these error codes if it refuses the content of a message. SNS may still accept other messages.
 REFUSED_CONTENT = ("InvalidParameter", "InvalidParameterValue", "ParameterValueInvalid", "ValidationException")
 
 log = logger("orders")
@@ -42,12 +42,12 @@ def announce_orders(
     """Publishes one notification for all new orders in a batch from the stream. Ignores changed or deleted orders.
 
     Returns ``{"batchItemFailures": [{"itemIdentifier": sequence number}]}`` with the first unfinished record. The
-    stream redelivers the unfinished record and all later records, none of which has been announced.
+    stream then redelivers this record and all later records, whose orders have not been announced.
 
-    An order that cannot be announced is set aside, which means that it is moved to the failures queue. After a
-    temporary error, an order is retried until it is two minutes old, and is then set aside. If SNS refuses a message's
-    content, the batch is split until the bad order is alone. Only the bad order is then set aside. After any other
-    error, all remaining orders are set aside, because a retry would not help.
+    An order that cannot be announced is set aside (moved to the failures queue). After a temporary error, an order is
+    retried until it is two minutes old, and is then set aside. If SNS refuses a message's content, the batch is split
+    repeatedly to isolate the rejected order. Only the rejected order is then set aside. After any other error, all
+    remaining orders are set aside, because a retry would not help.
 
     A redrive sends an event with ``"redriven": true`` and ignores the result. If a redriven order cannot be announced
     or set aside, this function raises ``Unavailable``. Lambda then retries the event twice and finally sends it to the
@@ -106,8 +106,8 @@ def _announce(
 def _set_unreadable_aside(records: list[Record], set_aside: SetAside) -> tuple[list[Record], list[Record]]:
     """Moves malformed records to the failures queue. Returns the valid records and the records to redeliver.
 
-    If a malformed record cannot be set aside, the stream redelivers all later records, so they must not be announced
-    yet.
+    If a malformed record cannot be set aside, the stream redelivers all later records, so the later orders must not be
+    announced yet.
     """
     readable: list[Record] = []
     for index, record in enumerate(records):
@@ -167,7 +167,7 @@ def _written_at(record: Record) -> float:
 
 
 def announced_part(record: Record) -> Record:
-    """Returns only the parts of a record that an announcement needs, such as the order id."""
+    """Returns only the fields of a stream record that an announcement needs, such as the order id."""
     change = record["dynamodb"] if isinstance(record.get("dynamodb"), dict) else {}
     names = ("ApproximateCreationDateTime", "Keys", "SequenceNumber")
     part = {name: change[name] for name in names if name in change}
@@ -185,7 +185,7 @@ def announced_part(record: Record) -> Record:
 def set_aside_with(sqs: Any, url: str, context: Any, now: datetime) -> SetAside:
     """Returns a function that sends each order to the failures queue in a separate message.
 
-    The messages have Lambda's format for failed events, so that the same code can read and redrive all failures.
+    The messages have Lambda's format for failed events. The same code can then read and redrive all failures.
     ``context`` is the Lambda context.
     """
 
@@ -204,7 +204,7 @@ def set_aside_with(sqs: Any, url: str, context: Any, now: datetime) -> SetAside:
 
 
 def _failure(record: Record, error: Exception, context: Any, now: datetime) -> dict[str, Any]:
-    """Returns a message in Lambda's format for failed events, without the number of attempts, which is unknown.
+    """Returns a message in Lambda's format for failed events. The number of attempts is unknown and is left out.
 
     See https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html for the format.
     """

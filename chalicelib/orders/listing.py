@@ -62,6 +62,6 @@ def _shown(item: dict[str, Any]) -> dict[str, Any]:
         "note": item["note"].get("S"),
         "status": item["status"]["S"],
         "placedAt": item["placedAt"]["S"],
-        # Orders stored before sign-in was introduced have no user name.
+        # Orders that were stored before the API required sign-in have no user name.
         "requestedBy": item.get("requestedBy", {}).get("S"),
     }

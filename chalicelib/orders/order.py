@@ -56,7 +56,10 @@ class Order:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def to_json(self) -> str:
-        """Returns the body of the order's message, without ``correlation_id``, which is a message attribute."""
+        """Returns the body of the SQS message for the order.
+
+        The correlation id is sent as a message attribute instead.
+        """
         return json.dumps(
             {
                 "orderID": self.order_id,
@@ -70,7 +73,10 @@ class Order:
 
     @classmethod
     def from_json(cls, text: str) -> Order:
-        """Parses an order from a message body. Raises ``InvalidRequest`` unless ``to_json`` can write the body."""
+        """Parses an order from a message body.
+
+        Raises ``InvalidRequest`` if the body does not have the format that ``to_json`` writes.
+        """
         try:
             content = json.loads(text)
         except (ValueError, RecursionError):
@@ -96,7 +102,7 @@ class Order:
 def parse_order(value: Any, problems: list[Problem], place: str, placed_at: str) -> Order | None:
     """Parses an order from a request's JSON. If the order is invalid, adds to ``problems`` and returns None.
 
-    An order without an orderID gets a new id. ``place`` is the order's path in the request's body.
+    An order without an orderID gets a new id. ``place`` is the path of the order in the request body.
     """
     before = len(problems)
     expected = "an object with customerID and item or items"

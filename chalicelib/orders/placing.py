@@ -41,11 +41,11 @@ def place(request: Request, *, aws: Callable[[str], Any], settings: Settings, no
 
 
 def parse(body: Any, now: datetime, key: str | None = None, requested_by: str | None = None) -> list[Order]:
-    """Returns the orders in a request's JSON body, which is either one order or a list of 1 to 100 orders.
+    """Returns the orders in the JSON body of a request. The body is either one order or a list of 1 to 100 orders.
 
-    An order without an orderID gets an id that is derived from ``key``, the Idempotency-Key. Without a key, the id is
-    random. Raises ``Conflict`` if the only problem is that different orders share an id, and ``InvalidRequest`` if
-    there are other problems.
+    An order without an orderID gets an id that is derived from the Idempotency-Key ``key``. Without a key, the id is
+    random. Raises ``Conflict`` if the only problem is that different orders have the same id. Raises ``InvalidRequest``
+    if there are other problems.
     """
     is_list = isinstance(body, list)
     given = body if is_list else [body]
@@ -65,7 +65,7 @@ def parse(body: Any, now: datetime, key: str | None = None, requested_by: str | 
             order = replace(order, order_id=_id_from_key(key, index if is_list else None))
         first_index, first = first_by_id.setdefault(order.order_id, (index, order))
         if first != order:
-            message = f"is also the id of another order with different content, orders[{first_index}]"
+            message = f"is also the id of orders[{first_index}], which has different content"
             conflicts.append(Problem(f"orders[{index}].orderID", message))
         orders.append(order)
     if problems:
@@ -86,7 +86,7 @@ def count_rejections(body: Any) -> Iterator[None]:
 
 
 def _id_from_key(key: str, index: int | None) -> str:
-    """Returns the key itself for a single order, and a digest of key and index for an order in a list."""
+    """Returns ``key`` for a single order, and a digest of ``key`` and ``index`` for an order in a list."""
     return key if index is None else hashlib.sha256(f"{key} {index}".encode()).hexdigest()[:32]
 
 
@@ -100,7 +100,7 @@ def enqueue(orders: list[Order], *, sqs: Any, queue_url: str, dynamodb: Any, tab
     """Sends ``orders`` to the queue, without duplicates and without orders that are already stored.
 
     Raises ``Conflict`` if an order is already stored with different content. Raises ``Unavailable`` if SQS does not
-    accept every order. The error's message then lists the orders to send again.
+    accept every order. The error message then lists the orders to send again.
     """
     by_id = {order.order_id: order for order in orders}
     digests = stored_digests(list(by_id), dynamodb, table)
@@ -116,7 +116,7 @@ def enqueue(orders: list[Order], *, sqs: Any, queue_url: str, dynamodb: Any, tab
         if order.order_id not in refused:
             log.info("order queued", extra={"orderID": order.order_id})
     accepted = sum(order.order_id not in refused for order in orders)
-    # An accepted order that was not queued is already stored or is a duplicate within the list.
+    # If an accepted order was not sent to the queue, it is already stored or is a duplicate within the list.
     metrics.emit({"OrdersAccepted": accepted, "OrdersDoubled": accepted - (len(new) - len(refused))})
     if refused:
         log.error("orders refused by the queue", extra={"orderIDs": refused})

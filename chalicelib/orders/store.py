@@ -20,8 +20,8 @@ from chalicelib.timeline import index_keys
 
 # Maximum number of statements that DynamoDB accepts in one call.
 STATEMENTS = 25
-# Maximum number of simultaneous calls to DynamoDB. Sequential calls for a full batch could take over 30 seconds.
-# The client's connection pool has a connection for each thread.
+# Maximum number of simultaneous calls to DynamoDB. Sequential calls for a full batch could take over 30 seconds. The
+# AWS client has enough connections for all threads.
 WRITERS = 8
 # Maximum number of times that the queue delivers a message (maxReceiveCount in the queue's redrive policy).
 TRIES = 5
@@ -49,10 +49,12 @@ def store_orders(
 ) -> dict[str, Any]:
     """Stores the orders in an SQS event. Returns ``{"batchItemFailures": [{"itemIdentifier": message id}]}``.
 
-    A message that contains no valid order, or whose write fails, is retried after 1, 2, 4 and 8 seconds. Other messages
-    are not affected. After the last attempt, the message goes to the dead-letter queue with the reason.
+    If a message contains no valid order or the order cannot be written, the message is retried after 1, 2, 4 and 8
+    seconds. The other messages in the event are not affected. After the last attempt, the message goes to the
+    dead-letter queue with the reason.
 
-    If an order's id is already stored with different content, the conflict is reported to the topic and not retried.
+    If a different order with the same id is already stored, the message is not retried. The conflict is reported to the
+    SNS topic.
     """
     received, failed = _read(event["Records"])
     # If several messages have the same order id, the first order is written and later orders are compared with it.
@@ -90,7 +92,7 @@ def store_orders(
 
 
 def _read(messages: list[Message]) -> tuple[dict[str, list[Received]], list[Failed]]:
-    """Returns messages with valid orders, keyed by order id, and a list of the messages without a valid order."""
+    """Returns the messages with valid orders, keyed by order id, and a list of the messages without a valid order."""
     received: dict[str, list[Received]] = defaultdict(list)
     failed = []
     for message in messages:
@@ -108,7 +110,10 @@ def _read(messages: list[Message]) -> tuple[dict[str, list[Received]], list[Fail
 
 
 def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[set[str], list[str]]:
-    """Writes each order unless its id is already stored. Returns the ids written and the ids that already existed."""
+    """Writes each order unless its id is already stored.
+
+    Returns the ids that were written and the ids that already existed.
+    """
     inserted: set[str] = set()
     existing: list[str] = []
 
@@ -132,7 +137,7 @@ def _insert(orders: list[Order], dynamodb: Any, table: str) -> tuple[set[str], l
 
     batches = [orders[start : start + STATEMENTS] for start in range(0, len(orders), STATEMENTS)]
     if len(batches) > 1:
-        # The module is imported here because most events fit into one batch.
+        # The import is inside the function because most events fit into one batch.
         from concurrent.futures import ThreadPoolExecutor
 
         # Copying the context passes the time limit to the threads. An error cancels the batches that have not started.
@@ -203,14 +208,14 @@ def _conflict_notification(orders: list[Order]) -> Notification:
 
 
 def _delay(messages: list[Message], sqs: Any, queue_url: str) -> None:
-    """Sets each message's retry delay to 1, 2, 4 or 8 seconds instead of the queue's visibility time-out."""
+    """Retries each message after 1, 2, 4 or 8 seconds instead of after the visibility timeout of the queue."""
     receipts = [
         (message["receiptHandle"], first_retry_seconds() * 2 ** min(_tries(message) - 1, 3)) for message in messages
     ]
     failures = queues.delay(sqs, queue_url, receipts)
     queues.raise_permanent(failures)
     for index, error in failures.items():
-        # A message with an unchanged delay is retried after the queue's visibility time-out.
+        # A message with an unchanged delay is retried after the visibility timeout of the queue.
         facts = {"messageId": messages[index]["messageId"], correlation.NAME: correlation.of_sqs(messages[index])}
         log.warning("could not shorten the retry delay", extra={**facts, "reason": str(error)})
 
@@ -222,8 +227,8 @@ def _tries(message: Message) -> int:
 def _send_to_dead_letters(failed: list[Failed], sqs: Any, url: str) -> set[str]:
     """Sends failed messages to the dead-letter queue with the reason for each failure.
 
-    Returns the ids of messages that SQS accepted. The queue's redrive policy later moves the other messages to the
-    dead-letter queue, without a reason.
+    Returns the ids of messages that SQS accepted. The redrive policy of the queue later moves all other messages to the
+    dead-letter queue without a reason.
     """
     failures = queues.send(sqs, url, [_dead_letter(message, reason) for message, reason in failed])
     dead = set()
@@ -249,7 +254,7 @@ def _dead_letter(message: Message, reason: str) -> queues.Message:
 
 
 def _attribute_text(text: str) -> str:
-    """Converts ``text`` to a valid SQS attribute: short, not empty and without control characters."""
+    """Makes ``text`` short, nonempty and free of control characters, as SQS requires for an attribute."""
     return NO_TEXT.sub("?", text[:REASON_CHARACTERS]) or "unknown"
 
 

@@ -1,6 +1,6 @@
 """Starts, finds and lists reports.
 
-Each report is one execution of a Step Functions state machine, and the execution's name is the report's id. Step
+Each report is one execution of a Step Functions state machine, and the report id is the name of the execution. Step
 Functions keeps finished executions for 90 days, so the list of reports needs no database. Step Functions also refuses
 to reuse an execution's name. Requests with the same ``Idempotency-Key`` therefore create only one report, even after
 that report has ended.
@@ -72,13 +72,13 @@ def start(
 ) -> dict[str, Any]:
     """Starts the report that ``request`` describes, or finds the report that was started with the same ``key``.
 
-    ``key`` is the request's Idempotency-Key, or None. ``requested_by`` is the name of the user who requests the report.
-    If two users send the same key, the report keeps the first user's name. Returns ``{"reportId", "kind", "status",
-    "href"}``. Requests with the same key get the same response.
+    ``key`` is the request's Idempotency-Key, or None. ``requested_by`` is the name of the user who requested the
+    report. If two users send the same key, the report keeps the name of the first user. Returns ``{"reportId", "kind",
+    "status", "href"}``. Requests with the same key get the same response.
     """
     kind = request["kind"]
     report_id = f"{kind}-{key or f'{now:%Y%m%dT%H%M%S}-{secrets.token_hex(6)}'}"
-    # The execution's input does not contain `kind`, because each state machine makes only one kind of report.
+    # The execution input does not contain `kind`, because each state machine makes only one kind of report.
     options = {name: value for name, value in request.items() if name != "kind"}
     content = {**options, "requestedBy": requested_by, correlation.NAME: correlation.current()}
     try:
@@ -107,7 +107,7 @@ def get(report_id: str, *, sfn: Any, machines: Machines, s3: Any, bucket: str, n
 
 
 def find(report_id: str, sfn: Any, machines: Machines) -> tuple[str, dict[str, Any]]:
-    """Returns a report's kind and its execution. Raises ``NotFound`` if no report has this id."""
+    """Returns the kind and the Step Functions execution of a report. Raises ``NotFound`` if no report has this id."""
     if REPORT_ID.fullmatch(report_id):
         # A report's id begins with its kind, unless the execution was started manually or by a schedule.
         for kind in sorted(KINDS, key=lambda kind: not report_id.startswith(kind)):
@@ -132,7 +132,7 @@ def _shown(kind: str, execution: dict[str, Any], s3: Any, bucket: str, now: date
 
 
 def _requested_by(execution: dict[str, Any]) -> str | None:
-    """Returns the name of the user who requested the report, or None if the execution's input does not contain one."""
+    """Returns the name of the user who requested the report, or None if the execution input contains no name."""
     content = json.loads(execution.get("input") or "{}")
     name = content.get("requestedBy") if isinstance(content, dict) else None
     return name if isinstance(name, str) else None
@@ -147,7 +147,7 @@ def reason(execution: dict[str, Any]) -> str:
 
 
 def _exists(s3: Any, bucket: str, key: str) -> bool:
-    """Returns whether the S3 object exists. The bucket's lifecycle rules delete old objects."""
+    """Returns True if the S3 object exists. The bucket's lifecycle rules delete old objects."""
     try:
         s3.head_object(Bucket=bucket, Key=key)
     except s3.exceptions.ClientError as error:
@@ -179,7 +179,7 @@ def newest(page: Page, *, sfn: Any, machines: Machines) -> dict[str, Any]:
     if kind is not None and kind not in KINDS:
         raise InvalidRequest([Problem("kind", f"must be one of {', '.join(KINDS)}")])
     before = timeline.read_token("reports", page.next)
-    # For a later page, all newer reports are read again, because Step Functions' own page tokens expire after a day.
+    # For a later page, all newer reports are read again, because page tokens from Step Functions expire after a day.
     # Reading all reports from 90 days takes only a few calls, because each call returns up to 1,000 reports.
     size = 1000 if page.next else page.limit + 1
     lists = [_by_start(_executions(each, machines[each], size, sfn)) for each in ([kind] if kind else KINDS)]
@@ -198,11 +198,11 @@ def newest(page: Page, *, sfn: Any, machines: Machines) -> dict[str, Any]:
 
 
 def _by_start(lines: Iterator[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields each report with its sort key, in order of start time, newest first.
+    """Yields each report with its sort key, sorted by start time, newest first.
 
-    Step Functions sorts finished executions by end time, and running executions by start time. If a waiting report
-    started after the current report ended, all later reports are older, so the waiting report can be yielded. If the
-    current report is still running, its start time is used instead of its end time.
+    Step Functions sorts finished executions by end time, and running executions by start time. Each report waits until
+    the loop reaches a report that ended before the waiting report started. All later reports in the list started even
+    earlier. For a report that is still running, the start time is used instead of the end time.
     """
     waiting: list[tuple[str, dict[str, Any]]] = []
     for line in lines:

@@ -1,4 +1,4 @@
-"""Writes and reads files in the reports bucket as streams, so that memory use does not grow with a file's size."""
+"""Streams files to and from the reports bucket. Memory use does not depend on the size of a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write(s3: Any, bucket: str, key: str, chunks: Iterable[bytes], **headers: st
     """Stores ``chunks`` as one S3 object. If an error occurs, S3 stores nothing.
 
     A large object is uploaded in parts. ``headers`` are additional arguments for S3, such as ``ContentType``. Raises
-    ``Unavailable`` if S3 is unavailable, and any error that occurs while reading ``chunks``. Unlike boto3's
+    ``Unavailable`` if S3 is unavailable. Also raises any error that occurs while reading ``chunks``. Unlike boto3's
     ``upload_fileobj``, the function stops reading ``chunks`` after an error.
     """
     parts = _parts(chunks)
@@ -35,7 +35,8 @@ def write(s3: Any, bucket: str, key: str, chunks: Iterable[bytes], **headers: st
             number = len(stored) + 1
             answer = s3.upload_part(**upload, PartNumber=number, Body=part, ChecksumAlgorithm="CRC32")
             stored.append({"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": answer["ChecksumCRC32"]})
-            # Frees this part before building the next part, so that only one part and botocore's copy are in memory.
+            # This part is freed before the next part is built. Memory then contains only one part and the copy that
+            # botocore makes.
             part = b""
             part = next(parts, b"")
         s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": stored})

@@ -34,7 +34,7 @@ Event = dict[str, Any]
 
 @dataclass(eq=False)
 class Visit:
-    """One visit of an execution to a state. ``within`` is the visit to the enclosing Parallel or Map state.
+    """One visit to a state during an execution. ``within`` is the visit to the enclosing Parallel or Map state.
 
     ``failed`` is true if the latest attempt of the visit failed.
     """
@@ -47,7 +47,10 @@ class Visit:
 
 @dataclass
 class State:
-    """A state of a state machine, with the results of all its visits. ``visits`` contains the unfinished visits."""
+    """A state in a state machine, with the results of all visits to the state.
+
+    ``visits`` contains the unfinished visits.
+    """
 
     name: str
     kind: str
@@ -104,8 +107,8 @@ def report_history(report_id: str, *, sfn: Any, machines: reports.Machines) -> d
     """Returns the states and the progress of a report's execution.
 
     The result is ``{"reportId", "kind", "status", "startedAt", "finishedAt", "states", "partial"}``. The fields of a
-    state are documented in ``chalicelib/openapi.json``. ``partial`` is true if the execution has too many events, so
-    that the events in the middle are missing. Raises ``NotFound`` if no report has this id.
+    state are documented in ``chalicelib/openapi.json``. ``partial`` is true if the execution has too many events. The
+    events in the middle are then missing. Raises ``NotFound`` if no report has this id.
     """
     kind, execution = reports.find(report_id, sfn, machines)
     events, partial = _events(execution["executionArn"], sfn)
@@ -130,8 +133,8 @@ def _machine(arn: str, sfn: Any) -> Machine:
 
 
 def _events(arn: str, sfn: Any) -> tuple[list[Event], bool]:
-    """Returns the execution's events, and whether some events were left out."""
-    # The inputs and outputs of states are excluded, because they contain the report's link.
+    """Returns the events of the execution, and True if some events were left out."""
+    # The inputs and outputs of states are excluded, because they contain the link to the report.
     request = {"executionArn": arn, "maxResults": PAGE_EVENTS, "includeExecutionData": False}
     newest: list[Event] = []
     more: dict[str, str] = {}
@@ -170,7 +173,10 @@ def _states(machine: Machine) -> dict[str, State]:
 
 
 def _constant(text: str | None) -> str | None:
-    """Returns ``text``, or None for a JSONata expression, whose result is in the event of the failure."""
+    """Returns ``text``, or None if ``text`` is a JSONata expression.
+
+    The failure event contains the result of the expression.
+    """
     return None if text and text.startswith("{%") else text
 
 
@@ -179,12 +185,12 @@ def _constant(text: str | None) -> str | None:
 
 def _replay(states: dict[str, State], events: list[Event]) -> None:
     """Replays the events of an execution, and records the visits to its states in ``states``."""
-    # Maps each event's id to the visit that the event belongs to.
+    # This dictionary maps the id of each event to the visit that the event belongs to.
     visits: dict[int, Visit] = {}
     for event in events:
         kind: str = event["type"]
-        # Events of aborted states are skipped, because they do not contain the state's name. Visits to aborted states
-        # end when the enclosing state or the execution ends.
+        # Events for aborted states are skipped, because these events do not contain the name of the state. Visits to
+        # aborted states end when the enclosing state or the execution ends.
         if kind.endswith("Aborted") or (kind.startswith("Execution") and kind != "ExecutionFailed"):
             continue
         visit = _visit_of(states, event, visits.get(event.get("previousEventId", 0)))
@@ -210,7 +216,7 @@ def _replay(states: dict[str, State], events: list[Event]) -> None:
 
 
 def _visit_of(states: dict[str, State], event: Event, before: Visit | None) -> Visit | None:
-    """Returns the visit that an event belongs to. ``before`` is the visit of the previous event, or None if unknown."""
+    """Returns the visit that an event belongs to. ``before`` is the visit of the previous event, or None."""
     kind: str = event["type"]
     details = _details(event)
     state = states.get(details.get("name") or details.get("state") or "")
@@ -232,7 +238,7 @@ def _visit_of(states: dict[str, State], event: Event, before: Visit | None) -> V
 
 
 def _nearest(visit: Visit | None, matches: Callable[[Visit], bool]) -> Visit | None:
-    """Returns the innermost match among ``visit`` and the visits that enclose ``visit``, or None if nothing matches."""
+    """Starts at ``visit``, moves outward, and returns the first visit that matches, or None if no visit matches."""
     while visit and not matches(visit):
         visit = visit.within
     return visit
@@ -272,7 +278,7 @@ def _details(event: Event) -> dict[str, Any]:
 
 
 def _reason(details: dict[str, Any]) -> str | None:
-    """Returns the reason for a failure as plain text, without a function's stack trace."""
+    """Returns the reason for a failure as plain text, without the stack trace of a Lambda function."""
     error, cause = details.get("error"), details.get("cause")
     if not cause:
         return "it timed out" if error == "States.Timeout" else error

@@ -1,7 +1,7 @@
 """Exports the inventory from MySQL to a CSV file in the reports bucket.
 
-The module ``render`` creates the report's page from the CSV file. Users also open the CSV file in a spreadsheet. The
-file starts with a byte order mark, because otherwise Excel reads "Café" as "CafÃ©". Cells are escaped so that no
+The module ``render`` creates the report's page from the CSV file. Users can also open the CSV file in a spreadsheet.
+The file starts with a byte order mark, because otherwise Excel reads "Café" as "CafÃ©". Cells are escaped so that no
 spreadsheet runs them as formulas.
 """
 
@@ -46,12 +46,13 @@ BATCH_ROWS = 500
 # These columns contain numbers. All other columns contain text.
 NUMBERS = frozenset({"supplier_id", "bean_id", "quantity"})
 # Spreadsheets read a cell that starts with one of these characters as a formula. Some spreadsheets also accept the
-# full-width characters ＝＋－＠, which the pattern contains in UTF-8. A leading apostrophe marks a cell as text.
+# full-width characters ＝＋－＠. The pattern contains these characters in UTF-8. A leading apostrophe marks a cell as
+# text.
 FORMULA = re.compile(rb"[=+\-@\t\r\n']|\xef\xbc[\x9d\x8b\x8d\xa0]")
 # RFC 4180 requires quotation marks around a cell that contains one of these characters.
 QUOTED = re.compile(rb'[",\r\n]')
-# Finds formulas in the joined cells of a column, in which a zero byte precedes each cell. A zero byte inside a cell can
-# cause a false match, which only costs time.
+# This pattern finds formulas in the joined cells of a column. A zero byte precedes each cell. A zero byte inside a cell
+# can cause a false match, but a false match only costs time.
 ANY_FORMULA = re.compile(rb"\0(?:" + FORMULA.pattern + rb")")
 
 log = logger("inventory")
@@ -60,8 +61,8 @@ log = logger("inventory")
 def read_inventory(connection: Connection[Any], s3: Any, bucket: str, report_id: str, now: datetime) -> dict[str, Any]:
     """Writes the inventory to ``inventory/<report_id>/inventory.csv`` in S3, using constant memory.
 
-    Returns ``reportId``, ``csvKey``, ``rows`` and ``generatedAt``. Raises ``Unavailable`` if S3 fails, and PyMySQL's
-    errors if MySQL fails. After an error, the connection to MySQL cannot be reused.
+    Returns ``reportId``, ``csvKey``, ``rows`` and ``generatedAt``. Raises ``Unavailable`` if S3 fails, and a PyMySQL
+    error if MySQL fails. After an error, the connection to MySQL cannot be reused.
     """
     key = f"inventory/{report_id}/inventory.csv"
     rows = 0

@@ -26,9 +26,9 @@ def branches_of(state: Machine) -> list[Machine]:
 def lay_out(machine: Machine) -> tuple[dict[str, Position], int, int]:
     """Returns the position of each state as ``{name: (column, row)}``, the number of columns, and the number of rows.
 
-    A state's column is the length of the longest path from the start to the state, ignoring loops. Each state is in the
-    first free row of its column, starting at the previous state's row. States that run only after a failure are in
-    lower rows. A Parallel or Map state surrounds its inner states and has the position of its first inner state.
+    The column of a state is the length of the longest path from the start to the state, ignoring loops. Each state is
+    in the first free row of its column, starting at the row of the previous state. States that run only after a failure
+    are in lower rows. A Parallel or Map state surrounds its inner states and has the position of its first inner state.
     """
     states: dict[str, Machine] = machine["States"]
     within: dict[str, dict[str, Position]] = {}

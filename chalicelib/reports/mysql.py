@@ -3,7 +3,7 @@
 PyMySQL makes six calls per cell, and for a large result these calls take nearly all the time. This module uses PyMySQL
 only to connect, send the query and read the column definitions. The module reads the rows itself.
 
-Each row is a packet of MySQL's text protocol. A packet begins with three bytes for its length and one byte for a
+Each row is a packet in the MySQL text protocol. A packet begins with three bytes for its length and one byte for a
 sequence number. The length and the text of each cell follow, in the connection's character set. MySQL 8, Aurora and
 MariaDB use the same protocol.
 """
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 256 * 1024
 # A packet has at most this many bytes. A longer row continues in the next packet.
 LONGEST_PACKET = 0xFFFFFF
-# The first byte of a cell is the cell's length if the length is at most 250. Otherwise, the first byte is a code for
-# NULL, or for a length in the next two or three bytes. The first byte of a packet may also be a code for an error or
-# for the end of the result.
+# If a cell has at most 250 bytes, its first byte contains the length. Otherwise, the first byte is a code for NULL, or
+# for a length in the next two or three bytes. The first byte of a packet may also be a code for an error or for the end
+# of the result.
 NULL, IN_TWO_BYTES, END, ERROR = 0xFB, 0xFC, 0xFE, 0xFF
 
 
@@ -32,7 +32,7 @@ def read_cells(connection: Connection[Any], query: str, at_once: int) -> Generat
     """Yields lists of cells that contain only whole rows. All lists except the last contain at least ``at_once`` cells.
 
     NULL becomes ``b""``. The caller must close the generator after use. The connection cannot be reused after the
-    generator is closed or raises an error. Raises ``DatabaseRefused`` for a row of 16 MB, and PyMySQL's errors or
+    generator is closed or raises an error. Raises ``DatabaseRefused`` for a row of 16 MB. Raises a PyMySQL error or
     ``OSError`` if the connection or the query fails.
     """
     from pymysql.cursors import SSCursor

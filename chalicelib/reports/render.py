@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 # A bean with at most this quantity is low in stock.
 LOW_STOCK = 20
 LOW_STOCK_SHOWN = 12
-# If the inventory has more beans than this, the page shows only the beans lowest in stock. Browsers would take too long
-# to sort a larger table.
+# If the inventory has more beans than this, the page shows only the beans with the lowest stock. Browsers would take
+# too long to sort a larger table.
 WHOLE_INVENTORY = 5_000
 NEEDIEST_SHOWN = 500
 # Rows are counted in batches of this size. With batches of 2,000 rows, counting took a third longer per row.
@@ -106,7 +106,8 @@ class Bar(NamedTuple):
 class Summary:
     """The contents of an inventory report. All totals cover the whole inventory.
 
-    ``neediest`` contains the beans lowest in stock. ``groups`` contains the beans on the page, grouped by supplier.
+    ``neediest`` contains the beans with the lowest stock. ``groups`` contains the beans on the page, grouped by
+    supplier.
     """
 
     beans: int = 0
@@ -170,9 +171,10 @@ def render_report(event: dict[str, Any], *, s3: Any, bucket: str) -> dict[str, A
 
 
 def summarise(rows: Iterable[Sequence[str]]) -> Summary:
-    """Calculates the totals of the CSV file's rows in one pass, and keeps only the rows that the page shows."""
+    """Calculates the totals of the CSV file in one pass, and keeps only the rows that the page shows."""
     summary = Summary()
-    # Each key joins a supplier's id and name. A million strings take 150 MB, but a million tuples would take 250 MB.
+    # Each key joins a supplier's id and name. As keys, a million strings take 150 MB, but a million tuples would take
+    # 250 MB.
     stock: dict[str, int] = defaultdict(int)
     kept: list[tuple[float, Sequence[str]]] = []
     most = math.inf
@@ -198,7 +200,10 @@ def summarise(rows: Iterable[Sequence[str]]) -> Summary:
 
 
 def _count(batch: list[Sequence[str]], summary: Summary, stock: dict[str, int]) -> list[float]:
-    """Adds the rows in ``batch`` to the totals, and returns their quantities, with infinity for unknown quantities."""
+    """Adds the rows in ``batch`` to the totals.
+
+    Returns the quantity in each row, or infinity if the quantity is unknown.
+    """
     cells = [row[QUANTITY_AT] for row in batch]
     quantities = [int(cell or 0) for cell in cells]
     needs = [quantity if cell else math.inf for cell, quantity in zip(cells, quantities, strict=True)]
@@ -237,7 +242,7 @@ def _by_name(row: Row) -> tuple[bool, str, int]:
 def parse_price(text: str) -> Decimal | None:
     """Returns a price such as ``4.20``, ``$4.20``, ``12,50`` or ``1,234.50`` as a number, or None if it is unreadable.
 
-    Returns None for a negative price or another currency, because such a price would make the total wrong.
+    Returns None for negative prices and prices in other currencies, because they would make the total wrong.
     """
     match = PRICE.fullmatch(text.strip())
     return Decimal(f"{match[1].replace(',', '')}.{match[2] or 0}") if match else None
@@ -260,7 +265,7 @@ def _bars(stock: dict[str, int]) -> list[Bar]:
 
 
 def plain(text: str) -> str:
-    """Replaces all characters in ``text`` that change the writing direction with U+FFFD."""
+    """Substitutes U+FFFD for all characters in ``text`` that change the writing direction."""
     return DIRECTION_CHARACTERS.sub("\ufffd", text)
 
 

@@ -1,1 +1,1 @@
-"""Makes the storage report, which shows the total size of all S3 buckets in the account."""
+"""Creates a storage report with the total size of all S3 buckets in the account."""

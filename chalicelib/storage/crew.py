@@ -43,7 +43,7 @@ class Crew:
     def add(self, task: Callable[[], None], tallies: list[Tally]) -> None:
         """Queues a task. If the task fails with an AWS error, the error is recorded in ``tallies``."""
         with self._changed:
-            # A task that is added after the time is up does not run, and its key range remains in the tally's ``left``.
+            # A task that is added after the time is up does not run, so its key range remains in ``Tally.left``.
             if not self._ended:
                 self._unfinished += 1
                 self._pool.submit(self._run, task, tallies).add_done_callback(self._finished)

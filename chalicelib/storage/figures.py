@@ -14,15 +14,15 @@ LOOK_BACK = timedelta(days=4)
 # GetMetricData accepts at most this many metrics per call.
 METRICS_PER_CALL = 500
 
-# A _Metric is a bucket's name and one of the bucket's CloudWatch metrics.
+# A _Metric contains a bucket name and a CloudWatch metric of that bucket.
 _Metric = tuple[str, dict[str, Any]]
 
 
 def read_figures(tallies: list[Tally], cloudwatch: Any, now: datetime, in_time: Callable[[], bool]) -> None:
-    """Reads the newest size of each bucket in a region, added up over the bucket's storage types.
+    """Reads the newest size of each bucket in a region. The size is the sum for all storage types of the bucket.
 
     If a bucket no longer uses a storage type, CloudWatch still returns the last figure for that type. Old figures must
-    not be added to newer figures, so only the figures of each bucket's most recent day are added up.
+    not be added to newer figures, so the sum includes only the most recent day of each bucket.
     """
     by_name = {tally.name: tally for tally in tallies}
     metrics = _size_metrics(cloudwatch, by_name)
@@ -49,7 +49,7 @@ def read_figures(tallies: list[Tally], cloudwatch: Any, now: datetime, in_time: 
 
 
 def _size_metrics(cloudwatch: Any, names: Iterable[str]) -> list[_Metric]:
-    """Returns CloudWatch's metric for each storage type of each bucket in ``names``.
+    """Returns the CloudWatch metric for each storage type of each bucket in ``names``.
 
     Other buckets are ignored, because CloudWatch also lists deleted buckets.
     """

@@ -1,7 +1,7 @@
 """Measures all S3 buckets, either exactly by listing objects or quickly from CloudWatch's daily figures.
 
-In both modes, threads run many small tasks until time is nearly up. A task covers one bucket or one region. A large
-bucket is split into key ranges, so that several threads can list the bucket. The result names every bucket that was not
+In both modes, threads run many small tasks until time is nearly up. Each task covers one bucket or one region. A large
+bucket is split into key ranges. Several threads can then list the bucket. The result names every bucket that was not
 measured, with the reason.
 """
 
@@ -31,12 +31,12 @@ InRegion = Callable[[str], Any]
 def measure_buckets(
     mode: str, *, s3: Any, s3_in: InRegion, cloudwatch_in: InRegion, deadline: Deadline, now: datetime
 ) -> Measurement:
-    """Measures every bucket in the account, as far as ``deadline`` allows.
+    """Measures as many buckets in the account as possible within the ``deadline``.
 
-    The mode ``listing`` adds up the sizes of each bucket's current objects, and is exact. This mode changes the clients
-    from ``s3_in``, so that they list only the keys and sizes of objects. The mode ``metrics`` reads CloudWatch's daily
-    figures, which include old versions and unfinished uploads. Raises ``StorageRefused`` if the function is not allowed
-    to list the buckets. Raises ``Unavailable`` if listing the buckets fails temporarily.
+    The mode ``listing`` adds up the sizes of the current objects in each bucket, and is exact. In listing mode, the
+    clients from ``s3_in`` are changed to list only the keys and sizes of objects. The mode ``metrics`` reads
+    CloudWatch's daily figures. The figures include old versions and unfinished uploads. Raises ``StorageRefused`` if
+    the function is not allowed to list the buckets. Raises ``Unavailable`` if listing the buckets fails temporarily.
     """
     tallies = tally_buckets(mode, s3=s3, s3_in=s3_in, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
     return summarize(mode, tallies)
@@ -45,7 +45,7 @@ def measure_buckets(
 def tally_buckets(
     mode: str, *, s3: Any, s3_in: InRegion, cloudwatch_in: InRegion, deadline: Deadline, now: datetime
 ) -> list[Tally]:
-    """Does the same as ``measure_buckets``, but returns the tallies, which also contain the unlisted key ranges."""
+    """Measures buckets like ``measure_buckets``, but returns tallies. Tallies also contain the unlisted key ranges."""
     tallies = _find_buckets(s3)
     if mode == "metrics":
         return _read_metrics(tallies, s3=s3, cloudwatch_in=cloudwatch_in, deadline=deadline, now=now)
@@ -53,7 +53,7 @@ def tally_buckets(
 
 
 def list_objects(tallies: list[Tally], *, s3: Any, s3_in: InRegion, deadline: Deadline, now: datetime) -> list[Tally]:
-    """Lists each bucket's remaining key ranges, as far as ``deadline`` allows."""
+    """Lists as many of the remaining key ranges as possible within the ``deadline``."""
     regions = _by_region(tallies, s3, deadline)
     clients = {region: for_sizes(s3_in(region)) for region in regions}
     crew = Crew(deadline)
@@ -77,7 +77,7 @@ def _read_metrics(
 
 
 def _by_region(tallies: list[Tally], s3: Any, deadline: Deadline) -> dict[str, list[Tally]]:
-    # S3's list of buckets contains their regions, but some S3-compatible services leave out the regions.
+    # S3 lists buckets with their regions, but some S3-compatible services leave out the regions.
     if unlocated := [tally for tally in tallies if tally.region is None]:
         crew = Crew(deadline)
         for tally in unlocated:

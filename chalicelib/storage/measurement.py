@@ -1,4 +1,4 @@
-"""Defines the results of a measurement, which are a ``Tally`` per bucket and a ``Measurement`` of the whole account."""
+"""Defines a ``Tally`` for the results from one bucket, and a ``Measurement`` for the results from the whole account."""
 
 from __future__ import annotations
 
@@ -89,10 +89,10 @@ class Measurement:
 
 @dataclass
 class Tally:
-    """The counts of one bucket so far, and the key ranges that are ``left`` to list.
+    """The current counts for one bucket, and the key ranges that are ``left`` to list.
 
-    Several threads may list a bucket's key ranges. ``counted`` contains the numbers of bytes and objects, or is None
-    before the first response from AWS.
+    Several threads may list the key ranges of a bucket. ``counted`` contains the number of bytes and the number of
+    objects, or is None before the first response from AWS.
     """
 
     name: str
@@ -104,7 +104,10 @@ class Tally:
     _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def count(self, number: int, size: int, objects: int, rest: Range | None, now: datetime) -> None:
-        """Adds the counts from one page of key range ``number``. ``rest`` is the range's unlisted part, or None."""
+        """Adds the counts from one page of key range ``number``.
+
+        ``rest`` is the unlisted part of the key range, or None.
+        """
         with self._lock:
             before = self.counted or (0, 0)
             self.counted, self.as_of = (before[0] + size, (before[1] or 0) + objects), now
@@ -121,12 +124,12 @@ class Tally:
             return new
 
     def add(self, part: Tally) -> None:
-        """Adds another Lambda function's counts for the bucket, and the key ranges that the function did not finish."""
+        """Adds the counts from another Lambda function, and the key ranges that the function did not finish."""
         size, objects = part.counted or (0, 0)
         if part.counted:
             before = self.counted or (0, 0)
             self.counted = before[0] + size, (before[1] or 0) + (objects or 0)
-        # The time of a total is the time of the oldest count in the total.
+        # The time of a total is the time of its oldest count.
         self.as_of = min((each for each in (self.as_of, part.as_of) if each), default=None)
         self.error = self.error or part.error
         self.left |= {len(self.left) + number: rest for number, rest in enumerate(part.left.values())}
@@ -138,7 +141,10 @@ class Tally:
 
 
 def summarize(mode: str, tallies: list[Tally]) -> Measurement:
-    """Combines the tallies into a measurement, which is ``partial`` if any bucket has key ranges left to list."""
+    """Combines the tallies into a measurement.
+
+    The measurement is ``partial`` if any bucket has key ranges left to list.
+    """
     buckets = [Bucket(tally.name, *tally.counted, as_of=tally.as_of) for tally in tallies if tally.counted is not None]
     late = [tally for tally in tallies if tally.left and not tally.error]
     errors = [Failure(tally.name, tally.error) for tally in tallies if tally.error]
@@ -153,5 +159,5 @@ def summarize(mode: str, tallies: list[Tally]) -> Measurement:
 
 def _late_message(tally: Tally) -> str:
     if tally.counted is None:
-        return "not measured: out of time"
-    return f"not fully measured: out of time after {humanize.naturalsize(tally.counted[0])}, which the total includes"
+        return "not measured: time ran out"
+    return f"not fully measured: time ran out, and the total includes only {humanize.naturalsize(tally.counted[0])}"

@@ -11,12 +11,12 @@ from chalicelib.notifications import counted
 from chalicelib.storage.measurement import Measurement
 from chalicelib.timeline import timestamp
 
-# The summary is part of the state machine's data, which Step Functions limits to 256 KB.
+# The state machine passes the summary between states, and Step Functions limits that data to 256 KB.
 SUMMARY_BUCKETS = 100
 SUMMARY_ERRORS = 100
 NOTICE_LINES = 10
 CHALICELIB = Path(__file__).parent.parent
-# These folders contain the page's template, and styles that the console and the inventory report also use.
+# These folders contain the template of the page, and styles that the console and the inventory report also use.
 TEMPLATES = (CHALICELIB / "reports" / "templates", CHALICELIB / "console")
 
 
@@ -44,7 +44,7 @@ def summary(measurement: Measurement) -> dict[str, Any]:
 
 def render(measurement: Measurement, report_id: str) -> str:
     """Renders all buckets as one HTML page that loads no other files."""
-    # Jinja is imported here, because the summary and the notification do not need it.
+    # The import is inside the function because the summary and the notification do not need Jinja.
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)

@@ -1,6 +1,6 @@
-"""Splits a bucket's keys into ranges, so that several threads or Lambda functions can list one large bucket.
+"""Splits the keys of a bucket into ranges. Several threads or Lambda functions can then list one large bucket.
 
-Python's order of strings by code points is the same as S3's order of keys by UTF-8 bytes.
+Python sorts strings by code point, and S3 sorts keys by UTF-8 bytes. Both orders are the same.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ class Range:
 
 
 def middle(rest: Range, has_keys: Callable[[Range], bool]) -> str | None:
-    """Returns the key at which to split ``rest`` into two ranges that may contain keys, or None if that is impossible.
+    """Returns the key at which to split ``rest`` into two ranges that may contain keys.
+
+    Returns None if no split is possible.
 
     ``rest`` must begin after an existing key. ``has_keys`` asks S3 whether a range contains keys. Many keys share
     prefixes, such as folders and dates. The function therefore finds the first position at which a later key differs

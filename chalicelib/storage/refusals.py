@@ -10,7 +10,7 @@ ERROR_CHARACTERS = 300
 
 
 def describe(error: ClientError | BotoCoreError) -> str:
-    """Returns an AWS error's code and message, shortened to 300 characters."""
+    """Returns the code and message of an AWS error, shortened to 300 characters."""
     if isinstance(error, ClientError):
         details = error.response.get("Error", {})
         text = f"{details.get('Code', 'Unknown')}: {details.get('Message') or 'no message'}"
@@ -20,6 +20,6 @@ def describe(error: ClientError | BotoCoreError) -> str:
 
 
 def translate(error: ClientError | BotoCoreError, what: str) -> StorageRefused | Unavailable:
-    """Translates an AWS error into ``StorageRefused`` or ``Unavailable``. ``what`` is the start of the message."""
+    """Translates an AWS error into ``StorageRefused`` or ``Unavailable``. The error message starts with ``what``."""
     text = f"{what}: {describe(error)}"
     return StorageRefused(text) if isinstance(error, ClientError) and not is_transient(error) else Unavailable(text)

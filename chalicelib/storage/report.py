@@ -1,9 +1,9 @@
 """Runs the steps of a storage report. Each step is one invocation of the Lambda function ``measure_buckets``.
 
-In the first step, a single function lists all buckets, which is enough for most accounts. After two minutes, any
-remaining work is divided into shares. In each of the following rounds, the state machine invokes one function per
-share. Another function then merges the results and divides the remaining work again. The report names buckets that
-could not be measured, with the reason.
+In the first step, a single function lists all buckets. For most accounts, one step is enough. After two minutes, the
+remaining work is divided into parts called shares. The state machine then invokes one function per share. Another
+function merges the results and divides the remaining work again for the next round. The report names buckets that could
+not be measured, with the reason.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from chalicelib.storage.measure import InRegion
 from chalicelib.storage.measurement import Measurement, summarize
 from chalicelib.storage.shares import ShareFiles, Spread, assign_shares, merge_shares, read_share, write_result
 
-# A function lists for this long before the remaining work is divided. A new round takes a few seconds to start, but
-# spreads a large or slow bucket over all functions.
+# A function lists objects for this many seconds before the remaining work is divided. A new round takes a few seconds
+# to start, but spreads a large or slow bucket over all functions.
 TURN_SECONDS = 120
 # A report has at most this many rounds. In the last round, each function uses all its remaining time. Six rounds can
 # list three billion objects.
 ROUNDS = 6
-# A report's id can contain the same characters as an execution's name, except the slash, which would create folders in
+# A report id can contain the same characters as an execution name, except the slash. A slash would create folders in
 # S3.
 REPORT_ID = re.compile(r"[!-.0-~]{1,80}")
 
@@ -41,7 +41,10 @@ log = logger("storage")
 
 @dataclass(frozen=True)
 class Request:
-    """The validated input of a report. A single function lists for ``alone_seconds`` before the work is shared."""
+    """The validated input for a storage report.
+
+    A single function lists objects for ``alone_seconds`` before the remaining work is divided.
+    """
 
     report_id: str
     mode: str

@@ -1,7 +1,6 @@
-"""Divides a long listing into shares.
+"""Divides a long listing of S3 objects into shares.
 
-One Lambda function writes each share of the work to a file, many functions list the shares, and one function merges the
-results.
+One Lambda function writes each share to a file, many functions list the objects, and one function merges the results.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from chalicelib.storage.refusals import translate
 from chalicelib.timeline import timestamp
 
 # The state machine's MaxConcurrency must equal this number of shares. Forty functions read about 2,200 pages a second,
-# which is less than half of what S3 allows for one prefix. Forty is also far below an account's limit of 1,000
-# concurrent functions.
+# and S3 allows more than twice as many for each prefix. By default, an AWS account can run 1,000 functions
+# concurrently.
 SHARES = 40
 
-# A spread contains a round's number, the round's id and the numbers of its shares. The state machine passes the spread
-# on to the functions.
+# A spread contains the number of a round, the id of the round, and the numbers of the shares. The state machine passes
+# the spread on to the functions.
 Spread = dict[str, Any]
 
 
@@ -57,10 +56,9 @@ class ShareFiles:
 
 
 def assign_shares(files: ShareFiles, tallies: list[Tally], round_number: int) -> Spread:
-    """Writes a round's work into at most ``SHARES`` files, and returns ``{"round", "id", "shares"}``.
+    """Writes the work for a round to at most ``SHARES`` files, and returns ``{"round", "id", "shares"}``.
 
-    An additional file contains all counts so far. Each attempt uses a new id, so that two attempts never use the same
-    files.
+    An additional file contains all counts so far. Each attempt uses a new id, so two attempts never use the same files.
     """
     spread: Spread = {"round": round_number, "id": uuid4().hex}
     pieces = [
@@ -69,7 +67,7 @@ def assign_shares(files: ShareFiles, tallies: list[Tally], round_number: int) ->
         if not tally.error
         for rest in tally.left.values()
     ]
-    # Each bucket's ranges are spread over several shares.
+    # The key ranges of each bucket are spread over several shares.
     shares = [share for start in range(SHARES) if (share := pieces[start::SHARES])]
     for number, share in enumerate(shares):
         files.write(_name(spread, number), share)

@@ -23,14 +23,14 @@ def main(arguments: list[str] | None = None) -> int:
     about = f"the stage's name: {types.STAGE_RULE}"
     parser.add_argument("stage", metavar="STAGE", type=types.stage, help=about)
     parser.add_argument(
-        "--project-dir", type=Path, default=REPOSITORY / ".stages", help="the folder for the generated project"
+        "--project-dir", type=Path, default=REPOSITORY / ".stages", help="the folder for the generated Chalice project"
     )
     parser.add_argument("--local", action="store_true", help="deploy to the local cloud instead of AWS")
     parser.add_argument(
-        "--parameter", action="append", default=[], metavar="NAME=VALUE", help="a parameter of a template in infra/"
+        "--parameter", action="append", default=[], metavar="NAME=VALUE", help="set a template parameter"
     )
     parser.add_argument(
-        "--origin", action="append", default=[], metavar="URL", help="another origin of the console's page"
+        "--origin", action="append", default=[], metavar="URL", help="an additional web origin that serves the console"
     )
     parser.add_argument("--rollback", action="store_true", help="restore the previous release")
     parser.add_argument("--destroy", action="store_true", help="remove the stage and all its data")
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     if given.local and not database and not given.destroy and not given.rollback:
-        parser.error("DB_SECRET_ARN is not set: the local cloud cannot create a database")
+        parser.error("DB_SECRET_ARN is not set: set it, because the local cloud cannot create a database")
     target = Target(
         stage=given.stage,
         project=given.project_dir.resolve(),

@@ -1,4 +1,4 @@
-"""Applies the API stage's settings that Chalice cannot apply: throttling, access log and AWS WAF."""
+"""Applies the API settings that Chalice cannot apply: throttling, access logs and AWS WAF."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from infra.deploy.target import Clients, Say, Target, shown
 
 # WAF may take a minute to recognize a new web ACL.
 ASSOCIATION_SECONDS = 120
-# The access log contains a line of JSON for each request. The API function's log contains the same `requestId`.
+# The access log contains a line of JSON for each request. The log of the API function contains the same `requestId`.
 ACCESS_LOG = {
     "message": "request",
     "requestId": "$context.requestId",
@@ -32,7 +32,7 @@ def desired(outputs: Mapping[str, str]) -> dict[str, Any]:
     """Returns the desired settings of the API stage. The web ACL's ARN is empty if WAF is off."""
     return {
         "id": outputs["REST_API_ID"],
-        # The names and types of the settings match those in API Gateway's responses.
+        # The names and types of the settings match the responses from API Gateway.
         "throttling": {
             "throttlingRateLimit": float(outputs["API_RATE_LIMIT"]),
             "throttlingBurstLimit": int(outputs["API_BURST_LIMIT"]),
@@ -52,7 +52,7 @@ def apply(settings: Mapping[str, Any], clients: Clients, say: Say) -> None:
         changes["/*/*/throttling/rateLimit"] = str(throttling["throttlingRateLimit"])
         changes["/*/*/throttling/burstLimit"] = str(throttling["throttlingBurstLimit"])
         done.append("request limits")
-    # The account's settings determine whether API Gateway can write logs.
+    # API Gateway can write logs only if the AWS account has a role for it.
     if current["accessLogs"] != settings["accessLogs"] and chalice_record.may_write_access_logs(gateway):
         changes |= {f"/accessLogSettings/{name}": value for name, value in settings["accessLogs"].items()}
         done.append("access log")
@@ -79,7 +79,7 @@ def differences(settings: Mapping[str, Any], clients: Clients) -> list[str]:
 
 
 def disassociate(acl: str, target: Target, clients: Clients, say: Say) -> None:
-    """Disassociates a web ACL from the stage's APIs, so that the web ACL can be deleted."""
+    """Removes a web ACL from the stage's APIs so that it can be deleted."""
     gateway, wafv2 = clients("apigateway"), clients("wafv2")
     for api in chalice_record.rest_apis(target, clients):
         if _web_acl(wafv2, gateway, api) == acl:

@@ -21,8 +21,7 @@ Record = list[dict[str, Any]]
 def functions(target: Target, clients: Clients) -> dict[str, dict[str, Any]]:
     """Returns the configurations of the stage's existing functions, keyed by their names in ``app.py``.
 
-    A function's stage is read from its variable CAFE_STAGE, because one stage's name can begin with another stage's
-    name.
+    The environment variable CAFE_STAGE identifies a function's stage, because one stage name can begin with another.
     """
     pages = clients("lambda").get_paginator("list_functions").paginate()
     return {
@@ -87,7 +86,7 @@ def mappings(
 
 
 def rebuild(target: Target, outputs: Mapping[str, str], clients: Clients) -> Record:
-    """Returns the stage's existing resources in the format of Chalice's record."""
+    """Returns the existing resources of the stage in the format of Chalice's record."""
     found = functions(target, clients)
     arns = {configuration["FunctionArn"]: name for name, configuration in found.items()}
     record: Record = [
@@ -142,7 +141,7 @@ def write(project: Path, stage: str, record: Record) -> None:
     """
     names = [each["name"] for each in record]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
-        raise DeployError(f"delete the duplicates, so that only one of each resource exists: {', '.join(doubled)}")
+        raise DeployError(f"some resources exist more than once, so delete the duplicates: {', '.join(doubled)}")
     file = record_file(project, stage)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"resources": record, "schema_version": "2.0", "backend": "api"}, indent=2))

@@ -1,4 +1,4 @@
-"""Contains the data that all steps of a deploy or rollback share, and the confirmation of changes."""
+"""Contains the data that all steps of a deploy or rollback share. Also asks a person to confirm changes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Context:
     caller: CallerIdentity
     ask: Ask
     say: Say
-    # IAM's policy simulator is sometimes wrong, so a person can skip the check of permissions.
+    # IAM's policy simulator is sometimes wrong, so the permission check can be skipped.
     check_permissions: bool = True
 
     def template(self, file: str) -> str:
-        """Returns a template in which the names of tables and buckets contain the stage's name."""
+        """Returns a template with the stage name filled into the names of tables and buckets."""
         return stacks.template(file, {"Stage": self.target.stage, "AWS::AccountId": self.caller.account})
 
     def stack(self, part: str, body: str, parameters: Mapping[str, str] | None = None) -> Stack:

@@ -21,12 +21,12 @@ WAIT_SECONDS = 180
 PAUSE_SECONDS = 5
 # Lambda rejects calls while it restores the network interface of a function that was idle for weeks.
 NOT_READY = ("ResourceNotReadyException", "ENINotReadyException", "ResourceConflictException")
-# This limit is slightly longer than the timeout of `migrate`.
+# This time limit is slightly longer than the timeout of `migrate`.
 MIGRATION_SECONDS = 910
 # A new permission takes effect after a few seconds.
 PERMISSION_SECONDS = 60
 ROTATION = {"AutomaticallyAfterDays": 30}
-# Lambda usually deletes a deleted function's network interfaces within twenty minutes.
+# Lambda usually deletes the network interfaces of a deleted function within twenty minutes.
 INTERFACES_SECONDS = 3600
 INTERFACES_PAUSE_SECONDS = 15
 
@@ -73,7 +73,7 @@ def stack(target: Target, clients: Clients) -> Stack:
     body = template()
     given = stacks.supported_parameters(body, target.parameters)
     name, ec2 = target.stack("database"), clients("ec2")
-    # An existing stack keeps its zones, because CloudFormation would replace a subnet to change its zone.
+    # An existing stack keeps its availability zones, because a subnet must be replaced to change its zone.
     zones = stacks.current_parameters(clients("cloudformation"), name).get("Zones") or ",".join(_zones(ec2))
     parameters = {"Stage": target.stage, "S3PrefixList": _s3(ec2), "Zones": zones, **given}
     return Stack(name, body, parameters, {"app": "cafe", "stage": target.stage})
@@ -86,13 +86,14 @@ def _zones(ec2: Any) -> list[str]:
     zones = sorted(set.intersection(*(set(each["AvailabilityZones"]) for each in details)))
     if len(zones) < 2:
         raise DeployError(
-            f"{ec2.meta.region_name} has fewer than two zones with {' and '.join(services)}: use another region"
+            f"{ec2.meta.region_name} has fewer than two availability zones "
+            f"with {' and '.join(services)}: use another region"
         )
     return zones[:2]
 
 
 def _s3(ec2: Any) -> str:
-    """Returns the id of S3's prefix list in this region, for security group rules."""
+    """Returns the id of the S3 prefix list in this region, for security group rules."""
     name = f"com.amazonaws.{ec2.meta.region_name}.s3"
     [prefixes] = ec2.describe_managed_prefix_lists(Filters=[{"Name": "prefix-list-name", "Values": [name]}])[
         "PrefixLists"
@@ -109,7 +110,7 @@ def own_location(target: Target, clients: Clients) -> MysqlLocation:
 
 
 def migrate_first(target: Target, config: Mapping[str, Any], package: Path, clients: Clients, say: Say) -> bool:
-    """Updates and invokes ``migrate``, so that the tables are ready before the other functions get new code.
+    """Updates and invokes ``migrate`` so that the tables are ready before the other functions get new code.
 
     Returns whether ``migrate`` ran. ``migrate`` does not run if it is not deployed yet or still uses another database.
     """
@@ -146,7 +147,7 @@ def migrate(target: Target, clients: Clients, say: Say) -> None:
 
 
 def _invoke(lambda_: Any, function: str) -> tuple[bool, dict[str, Any]]:
-    """Invokes a function. Returns whether the function failed, and its response."""
+    """Invokes a function. Returns whether the function failed, and what it returned."""
     try:
         answer = lambda_.invoke(FunctionName=function)
     except ClientError as error:
@@ -157,11 +158,11 @@ def _invoke(lambda_: Any, function: str) -> tuple[bool, dict[str, Any]]:
 
 
 def rotate(target: Target, location: MysqlLocation, clients: Clients, say: Say) -> None:
-    """Configures Secrets Manager to rotate the functions' password every 30 days with ``rotate_password``."""
+    """Configures Secrets Manager to rotate the database password of the functions every 30 days."""
     lambda_, secrets = clients("lambda"), clients("secretsmanager")
     function = lambda_.get_function_configuration(FunctionName=target.function("rotate_password"))["FunctionArn"]
     account = function.split(":")[4]
-    # An earlier deploy may already have added the permission.
+    # An earlier deploy may already have added this Lambda permission.
     with suppress(lambda_.exceptions.ResourceConflictException):
         lambda_.add_permission(
             FunctionName=function,
@@ -186,7 +187,7 @@ def rotate(target: Target, location: MysqlLocation, clients: Clients, say: Say) 
             if "cannot invoke the specified Lambda function" not in str(error) or time.monotonic() > end:
                 raise
         time.sleep(PAUSE_SECONDS)
-    say(f"database: the functions' password is rotated every {ROTATION['AutomaticallyAfterDays']} days")
+    say(f"database: the password of the functions is rotated every {ROTATION['AutomaticallyAfterDays']} days")
 
 
 def remove(target: Target, clients: Clients, say: Say) -> None:
@@ -219,7 +220,7 @@ def unprotect_failed(target: Target, clients: Clients) -> None:
 
 
 def _unprotect(target: Target, rds: Any) -> None:
-    # The cluster may already be deleted.
+    # The database cluster may already have been deleted.
     with suppress(rds.exceptions.DBClusterNotFoundFault):
         rds.modify_db_cluster(DBClusterIdentifier=f"cafe-{target.stage}", DeletionProtection=False)
 

@@ -30,7 +30,10 @@ from infra.files import write_private
 
 
 class Deployment:
-    """A deploy of this checkout. Each step of the deploy is a method, and the attributes are the steps' results."""
+    """A deploy of this checkout.
+
+    Each step of the deploy is a method, and the attributes contain the results of the steps.
+    """
 
     releases: Releases
     state: State
@@ -41,11 +44,11 @@ class Deployment:
     # The target also contains the location of the stage's database.
     target: Target
     resources: Stack
-    # These are the outputs of the resources stack, to which the API's and the database's outputs are added later.
+    # These outputs come from the resources stack. The outputs of the API and the database are added later.
     outputs: dict[str, str]
     config: dict[str, Any]
     functions_are_current: bool
-    # The package contains the functions' code, and the triggers are the code's routes and event sources.
+    # The package contains the code of the functions. The triggers are the routes and event sources in the code.
     package: Path
     triggers: str
     only_code_changed: bool
@@ -190,7 +193,7 @@ class Deployment:
     # --- details
 
     def _functions_are_current(self) -> bool:
-        """Returns whether Chalice has nothing to deploy. Restores other settings that someone has changed."""
+        """Returns whether Chalice has nothing to deploy. Also restores settings changed outside the deploy."""
         serving, target = self.serving, self.target
         if serving is None or self.state.under_way or build(serving.config) != build(self.config):
             return False
@@ -217,7 +220,7 @@ class Deployment:
 
     def _orders_since(self) -> str:
         table = self.clients("dynamodb").describe_table(TableName=self.outputs["ORDERS_TABLE"])["Table"]
-        # botocore returns times in this machine's time zone.
+        # botocore returns times in the local time zone.
         return f"{table['CreationDateTime'].astimezone(UTC):%Y-%m-%d}"
 
     def _reserved_concurrency(self) -> int:
@@ -243,7 +246,10 @@ class Deployment:
         return lines
 
     def _deployed_package(self) -> Path:
-        """Returns the deployed package, which is found by its digest because its file name depends on the code."""
+        """Returns the deployed package.
+
+        Its digest identifies the package, because the file name depends on the code.
+        """
         function = self.target.function("api_handler")
         configuration = self.clients("lambda").get_function_configuration(FunctionName=function)
         return project.package_with(self.target.project, configuration["CodeSha256"])

@@ -25,7 +25,10 @@ HEADER_BYTES = 256
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine that runs functions. Its Python can load compiled modules with the file suffixes in ``suffixes``."""
+    """A machine that runs Lambda functions.
+
+    Python on this machine can load compiled modules with the file suffixes in ``suffixes``.
+    """
 
     name: str
     system: str
@@ -55,7 +58,7 @@ def require_fit(package: Path, machine: Machine, remedy: str) -> None:
 
 
 def _misfits(package: Path, machine: Machine) -> Iterator[tuple[str, str]]:
-    """Yields the name of each compiled module that ``machine`` cannot load, and the platform that the module is for."""
+    """Yields each compiled module that ``machine`` cannot load, with the platform that the module was compiled for."""
     with zipfile.ZipFile(package) as file:
         for name in file.namelist():
             with file.open(name) as content:
@@ -79,7 +82,7 @@ def compiled_for(header: bytes) -> tuple[str, list[str]] | None:
     if header.startswith(b"\xcf\xfa\xed\xfe"):
         return "macOS", _mach_o(*struct.unpack_from("<I", header, 4))
     if header.startswith(b"\xca\xfe\xba\xbe"):
-        # A macOS file for several processors begins with 8 header bytes and 20 bytes for each processor.
+        # A macOS binary for several processors begins with an 8-byte header and 20 bytes per processor.
         [number] = struct.unpack_from(">I", header, 4)
         return "macOS", _mach_o(*(struct.unpack_from(">I", header, 8 + 20 * each)[0] for each in range(number)))
     return None

@@ -1,4 +1,4 @@
-"""Describes the location of a stage's MySQL database, which consists of its secrets and its network."""
+"""Describes where a stage's MySQL database is: its secrets and its network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from infra.functions import MYSQL_ADMINISTRATORS, MYSQL_USERS
 
 @dataclass(frozen=True)
 class MysqlLocation:
-    """The ARNs of a database's secrets, and its network. Without subnets, the functions run outside a VPC."""
+    """The secrets and the network of a MySQL database. Without subnets, the functions run outside a VPC."""
 
     secret: str
     admin_secret: str = ""
@@ -36,7 +36,10 @@ class MysqlLocation:
 
     @property
     def parameters(self) -> dict[str, str]:
-        """Returns all MySQL parameters of ``resources.yaml``. An omitted parameter would keep its previous value."""
+        """Returns all MySQL parameters for the template ``resources.yaml``.
+
+        An omitted parameter would keep its previous value.
+        """
         return {
             "DbSecretArn": self.secret,
             "DbAdminSecretArn": self.admin_secret,
@@ -45,14 +48,14 @@ class MysqlLocation:
 
     @property
     def variables(self) -> dict[str, str]:
-        """The environment variables that contain the secrets' ARNs."""
+        """The environment variables that contain the ARNs of the secrets."""
         return {
             "DB_SECRET_ARN": self.secret,
             **({"DB_ADMIN_SECRET_ARN": self.admin_secret} if self.admin_secret else {}),
         }
 
     def configuration(self, function: str) -> dict[str, Any]:
-        """Returns the Chalice configuration with which ``function`` can use this database."""
+        """Returns the Chalice configuration that lets ``function`` use this database."""
         if function not in MYSQL_USERS:
             return {}
         variables = self.variables if function in MYSQL_ADMINISTRATORS else {"DB_SECRET_ARN": self.secret}
@@ -61,5 +64,5 @@ class MysqlLocation:
 
 
 def _ids(text: str) -> tuple[str, ...]:
-    # AWS ignores the order of ids, so a different order must not count as a change.
+    # AWS ignores the order of subnet ids and security group ids, so a different order is not a change.
     return tuple(sorted(text.replace(",", " ").split()))

@@ -55,11 +55,14 @@ def caller_identity(clients: Clients) -> CallerIdentity:
 
 
 def run(target: Target, clients: Clients, caller: CallerIdentity, check_permissions: bool, say: Say) -> None:
-    """Raises ``DeployError`` if permissions are missing or names are in use. Warns about low account limits."""
+    """Raises ``DeployError`` if permissions are missing or resource names are already in use.
+
+    Warns about low account limits.
+    """
     try:
         if check_permissions and (missing := missing_permissions(target, clients, caller)):
             raise DeployError(
-                "these permissions of infra/deployer-policy.json are missing:\n"
+                "the caller lacks these permissions from infra/deployer-policy.json:\n"
                 + "\n".join(sorted(set(missing)))
                 + "\nIf IAM's simulation is wrong, use UNCHECKED=1 (--unchecked) to deploy without this check"
             )
@@ -128,7 +131,7 @@ def _tags(resource: Resource, clients: Clients) -> dict[str, str]:
 
 
 class PermissionsUnknown(Exception):
-    """Raised if IAM cannot simulate the caller's permissions. The message contains the reason."""
+    """Raised if IAM cannot simulate the caller's permissions. The error message gives the reason."""
 
 
 def missing_permissions(target: Target, clients: Clients, caller: CallerIdentity) -> list[str]:
@@ -188,7 +191,7 @@ def _identity_with_policies(caller: CallerIdentity) -> str:
 
 
 def _example(pattern: str, target: Target, caller: CallerIdentity) -> str:
-    """Returns an example of an ARN that matches a policy's resource pattern."""
+    """Returns a sample ARN that matches a resource pattern in a policy."""
     if pattern == "*" or not pattern.startswith("arn:"):
         return pattern
     start, partition, service, region, account, rest = pattern.split(":", 5)

@@ -1,4 +1,4 @@
-"""Generates a stage's Chalice project, which is a folder with a configuration and links to the code."""
+"""Generates the Chalice project of a stage: a folder with a configuration and links to the code."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 RUNTIMES = ("python3.11", "python3.12", "python3.13", "python3.14")
 # Only the deploy uses these outputs, so functions do not receive them.
 OWN_OUTPUTS = ("API_RATE_LIMIT", "API_BURST_LIMIT", "MYSQL_CONCURRENCY", "ACCESS_LOGS_ARN", "API_WEB_ACL_ARN")
-# The deploy shows at most one line of Chalice's output in this number of seconds.
+# The deploy waits at least this many seconds between two lines of Chalice output.
 PROGRESS_SECONDS = 10
 
 
@@ -48,19 +48,19 @@ def require_runtime() -> None:
     """Raises ``DeployError`` if the functions would run on an unsupported Python version."""
     if RUNTIME not in RUNTIMES:
         raise DeployError(
-            f"{RUNTIME} is not supported, only {RUNTIMES[0]} to {RUNTIMES[-1]}: "
-            "delete the folder .venv, and choose another Python version, as in `make deploy PYTHON=python3.13`"
+            f"{RUNTIME} is not supported: delete the folder .venv, and choose {RUNTIMES[0]} to {RUNTIMES[-1]}, "
+            "as in `make deploy PYTHON=python3.13`"
         )
 
 
 def tracked_config() -> dict[str, Any]:
-    """Returns the content of ``.chalice/config.json``, which all stages share."""
+    """Returns the content of ``.chalice/config.json`` that all stages share."""
     config: dict[str, Any] = json.loads((REPOSITORY / ".chalice" / "config.json").read_text())
     return config
 
 
 def api_stage() -> str:
-    """Returns the name of the API Gateway stage, which is the same in every REST API."""
+    """Returns the name of the API Gateway stage. All REST APIs use the same name."""
     return str(tracked_config()["api_gateway_stage"])
 
 
@@ -110,13 +110,13 @@ def build(config: dict[str, Any]) -> str:
 
 
 def architecture(config: dict[str, Any]) -> str:
-    """Returns the functions' processor architecture, such as ``arm64``, from the configuration."""
+    """Returns the processor architecture of the functions, such as ``arm64``, from the configuration."""
     [stage] = config["stages"].values()
     return str({"lambda_architecture": DEFAULT_LAMBDA_ARCHITECTURE, **config, **stage}["lambda_architecture"])
 
 
 def write_project(target: Target, config: dict[str, Any]) -> None:
-    """Writes the project folder. Other stages in the folder's configuration do not change."""
+    """Writes the project folder. The configuration of other stages in the folder does not change."""
     folder = target.project / ".chalice"
     folder.mkdir(parents=True, exist_ok=True)
     links = {name: REPOSITORY / name for name in LINKED}
@@ -153,7 +153,10 @@ def record_file(project: Path, stage: str) -> Path:
 
 
 def installed_here() -> Path:
-    """Returns a folder with the requirements for this machine and Python version. Installs missing requirements."""
+    """Returns a folder with the requirements of the functions, installed for this machine and Python version.
+
+    Installs missing requirements.
+    """
     requirements = REPOSITORY / "requirements.txt"
     digest = hashlib.sha256(f"{this_machine()!r} {sys.version}\n{requirements.read_text()}".encode())
     folder = INSTALLED / digest.hexdigest()[:16]
@@ -166,7 +169,7 @@ def installed_here() -> Path:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         if done.returncode:
             raise DeployError(f"pip could not install requirements.txt for the functions:\n{done.stdout.strip()}")
-        # The functions do not need the requirements' command-line programs.
+        # The functions do not need command-line programs from the requirements.
         shutil.rmtree(packages / "bin", ignore_errors=True)
         # Another deploy may have created the folder in the meantime.
         with suppress(OSError):
@@ -176,7 +179,7 @@ def installed_here() -> Path:
 
 def package_file(project: Path, config: dict[str, Any]) -> Path:
     """Returns the path of the deployment package for the project's current code, even if the package does not exist."""
-    # Computing the file name does not require a dependency builder.
+    # No dependency builder is needed to compute the file name.
     packager = LambdaDeploymentPackager(OSUtils(), None, UI(), architecture(config))  # type: ignore[arg-type]
     return Path(packager.deployment_package_filename(str(project), RUNTIME))
 
@@ -205,10 +208,10 @@ def build_package(target: Target, config: dict[str, Any]) -> Path:
     package = Path(packager.create_deployment_package(str(target.project), RUNTIME))
     try:
         _require_complete(package)
-        remedy = "check whether `pip config list` sets another platform, and deploy again to build a new package"
+        remedy = "check whether `pip config list` sets a different platform, and deploy again to build a new package"
         require_runs(target, config, package, remedy)
     except DeployError:
-        # A faulty package is deleted, so that the next deploy does not use it.
+        # A faulty package is deleted so that the next deploy does not use it.
         package.unlink()
         if target.local:
             shutil.rmtree(installed_here())
@@ -224,7 +227,7 @@ def require_runs(target: Target, config: dict[str, Any], package: Path, remedy: 
 def _require_complete(package: Path) -> None:
     if missing := _required((REPOSITORY / "requirements.txt").read_text()) - _installed(package):
         names = ", ".join(sorted(missing))
-        raise DeployError(f"{names}: no wheel for Lambda with {RUNTIME}, or the package index did not respond")
+        raise DeployError(f"{names}: no wheel for Lambda with {RUNTIME} exists, or the package index did not respond")
 
 
 def _required(requirements: str) -> set[str]:
@@ -232,7 +235,7 @@ def _required(requirements: str) -> set[str]:
 
 
 def _installed(package: Path) -> set[str]:
-    """Returns the requirements that a package contains, because Chalice silently omits those that it cannot build."""
+    """Returns the requirements in a package. Chalice silently omits requirements that it cannot build."""
     with zipfile.ZipFile(package) as file:
         return {_plain(name.partition("-")[0]) for name in file.namelist() if ".dist-info/" in name}
 
@@ -242,7 +245,7 @@ def _plain(name: str) -> str:
 
 
 def _remove_compiled_files() -> None:
-    """Removes compiled Python files, which would change the package's digest on every run."""
+    """Removes compiled Python files, because they would change the digest of the package on every run."""
     for folder in (REPOSITORY / "chalicelib").rglob("__pycache__"):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -253,7 +256,9 @@ def package_with(project: Path, digest: str) -> Path:
     for path in sorted(packages, key=lambda path: path.stat().st_mtime, reverse=True):
         if base64.b64encode(hashlib.sha256(path.read_bytes()).digest()).decode() == digest:
             return path
-    raise DeployError("the functions have the package from another deploy, which is still in progress")
+    raise DeployError(
+        "the functions have the package from another deploy: wait until that deploy ends, and deploy again"
+    )
 
 
 def package_sizes(package: Path) -> list[tuple[str, int]]:
@@ -267,7 +272,7 @@ def package_sizes(package: Path) -> list[tuple[str, int]]:
 
 
 def unpack(package: Path, requirements: str, config: dict[str, Any], project: Path) -> None:
-    """Creates a project from a package and its configuration, so that Chalice deploys the same package again."""
+    """Creates a project from a package and its configuration so that Chalice deploys the same package again."""
     folder = project / ".chalice"
     (folder / "deployments").mkdir(parents=True)
     with zipfile.ZipFile(package) as file:

@@ -1,7 +1,7 @@
 """Stores a stage's releases in its deploys bucket.
 
-The object ``stage.json`` contains the releases' names, and the unfinished deploy if one exists. The last release in the
-list serves requests. Each object ``releases/<name>.json`` contains one ``Release``. Each object
+The object ``stage.json`` contains the names of the releases and, if one exists, the unfinished deploy. The last release
+in the list serves requests. Each object ``releases/<name>.json`` contains one ``Release``. Each object
 ``packages/<build>.zip`` is a deployment package. Each object ``templates/<digest>.yaml`` is a CloudFormation template.
 """
 
@@ -23,7 +23,7 @@ KEPT = 10
 
 @dataclass(frozen=True)
 class Release:
-    """A release, with everything that is needed to restore it.
+    """A release with everything needed to restore it.
 
     ``stacks`` maps stack names to ``{"template": key, "parameters": {name: value}}``. ``record`` is Chalice's record of
     deployed resources.
@@ -37,13 +37,14 @@ class Release:
     outputs: dict[str, str]
     wiring: dict[str, Any]
     record: Record
-    # A description of the triggers in app.py. Releases of older versions have none.
+    # This field describes the triggers of the deployed code. Releases stored by older versions of this project do not
+    # have this field.
     triggers: str = ""
 
 
 @dataclass(frozen=True)
 class State:
-    """A stage's releases. ``under_way`` contains the caller and start time of an unfinished deploy, or is None."""
+    """A stage's releases. ``under_way`` contains the caller and start time of an unfinished deploy, or None."""
 
     releases: list[str] = field(default_factory=list)
     under_way: dict[str, str] | None = None
@@ -103,7 +104,7 @@ class Releases:
         return f"{self._s3.meta.endpoint_url}/{self.bucket}/{template_key(body)}"
 
     def forget_older(self, names: list[str]) -> list[str]:
-        """Deletes old releases and the files that only old releases need.
+        """Deletes old releases, and files that no remaining release uses.
 
         Returns the names of the remaining releases.
         """
@@ -135,5 +136,5 @@ class Releases:
 
 
 def template_key(body: str) -> str:
-    """Returns a template's key in the bucket, which depends on the template's content."""
+    """Returns the key of a template in the bucket. The key depends on the content of the template."""
     return f"templates/{hashlib.sha256(body.encode()).hexdigest()[:32]}.yaml"

@@ -18,7 +18,7 @@ WAIT_SECONDS = 120
 def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say: Say) -> None:
     """Removes the stage, except its data if ``keep_data`` is true.
 
-    Raises ``DeployError`` if any other resource is left.
+    Raises ``DeployError`` if any other resource still exists.
 
     Every step removes only resources that still exist, so another run finishes an interrupted removal.
     """
@@ -31,7 +31,7 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
         say(f"REST API {api}: deleted")
     _delete_functions(target, clients, say)
     if not keep_data:
-        # The functions' roles must still exist, because Lambda deletes its network interfaces with them.
+        # Lambda needs the roles of the functions to delete their network interfaces, so the roles are deleted later.
         database.remove(target, clients, say)
     for part in ("resources", "deploys"):
         name = target.stack(part)
@@ -42,7 +42,7 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
         stacks.delete(cfn, name, say)
     mysql = resources_of_stage.database_resources(target, account)
     for resource in existing_resources(target, clients, account):
-        # A function or MySQL may have recreated its log group by writing logs after the deletion.
+        # A late log line from a function or MySQL can recreate a deleted log group.
         kept = keep_data and (resource.kind in DATA or resource in mysql)
         if resource.kind in ("AWS::Logs::LogGroup", *DATA) and not kept:
             _delete(resource, clients, say)
@@ -52,7 +52,9 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
     if data:
         say("data kept for the next deploy of this stage:\n" + "\n".join(lines_by_kind(data)))
     if rest := [each for each in left if each not in data]:
-        raise DeployError("these resources are left, so run `make destroy` again:\n" + "\n".join(lines_by_kind(rest)))
+        raise DeployError(
+            "these resources still exist, so run `make destroy` again:\n" + "\n".join(lines_by_kind(rest))
+        )
     say("left of the stage: " + ("its data" if data else "nothing"))
 
 

@@ -10,14 +10,14 @@ from infra.deploy import chalice_record, stacks
 from infra.deploy.target import Clients, Target
 from infra.template import expanded
 
-# A stage's stacks are deployed in this order.
+# The stacks of a stage are deployed in this order.
 PARTS = ("deploys", "database", "resources")
 TEMPLATES = {part: f"{part}.yaml" for part in PARTS}
 
 
 @dataclass(frozen=True, order=True)
 class Resource:
-    """A resource on AWS. ``kind`` is its CloudFormation type."""
+    """A resource on AWS. ``kind`` is the CloudFormation type of the resource."""
 
     kind: str
     name: str
@@ -160,12 +160,12 @@ NAMED: dict[str, tuple[str, Lister]] = {
 
 
 def declared_resources(target: Target, account: str) -> set[Resource]:
-    """Returns every resource that has a name in the stage's templates."""
+    """Returns every resource that is named in the stage's templates."""
     return {resource for file in TEMPLATES.values() for resource in declared_in(file, target.stage, account)}
 
 
 def database_resources(target: Target, account: str) -> set[Resource]:
-    """Returns the stack of the stage's own database, and the named resources in the stack."""
+    """Returns the stack of the stage's own database, and the resources that are named in the stack's template."""
     stack = Resource("AWS::CloudFormation::Stack", target.stack("database"))
     return {stack, *declared_in(TEMPLATES["database"], target.stage, account)}
 
@@ -201,6 +201,6 @@ def existing_resources(target: Target, clients: Clients, account: str) -> list[R
 
 
 def lines_by_kind(resources: list[Resource]) -> list[str]:
-    """Returns a line for each resource type, with the names of its resources."""
+    """Returns one line per resource type, with the names of the resources."""
     kinds = sorted({each.kind for each in resources})
     return [f"  {kind}: {', '.join(each.name for each in resources if each.kind == kind)}" for kind in kinds]

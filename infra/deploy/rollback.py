@@ -60,8 +60,8 @@ def restore(context: Context, releases: Releases, name: str) -> dict[str, str]:
     release = releases.release(name)
     if release.runtime != RUNTIME:
         raise DeployError(
-            f"{RUNTIME} runs here, but the release {name} needs {release.runtime}: "
-            "run the rollback with that Python version"
+            f"the release {name} needs {release.runtime}, but this machine uses {RUNTIME}: "
+            f"run the rollback with {release.runtime}"
         )
     outputs = _restore_stacks(context, releases, release)
     moved = {before: outputs[key] for key, before in release.outputs.items() if outputs.get(key, before) != before}
@@ -110,7 +110,7 @@ def _restore_functions(context: Context, releases: Releases, release: Release, o
 
 
 def _replaced(value: Any, names: Mapping[str, str]) -> Any:
-    """Replaces the strings in ``names`` within ``value``, because a recreated resource has a new ARN."""
+    """Replaces the strings in ``value`` that are keys of ``names``, because a recreated resource has a new ARN."""
     if isinstance(value, dict):
         return {key: _replaced(each, names) for key, each in value.items()}
     if isinstance(value, list):

@@ -26,7 +26,7 @@ def open_releases(context: Context, changes: Changes) -> Releases:
 
 
 def disassociate_waf(context: Context, stack: Stack, waf: str | None) -> None:
-    """Disassociates the web ACL from the API if the stack's next change deletes the web ACL."""
+    """Disassociates the web ACL from the API if the next stack change deletes the web ACL."""
     acl = stacks.outputs(context.clients("cloudformation"), stack.name).get("API_WEB_ACL_ARN")
     if acl and waf == "off":
         api_settings.disassociate(acl, context.target, context.clients, context.say)

@@ -1,4 +1,4 @@
-"""Runs the smoke test, which checks that the API responds and that every event-driven function runs.
+"""Runs the smoke test: the API must respond, and every event-driven function must run.
 
 The test reads from the API as a temporary user and invokes the functions with empty events. The test stores no data and
 sends no messages.
@@ -59,17 +59,17 @@ def _open_routes(target: Target, url: str, description: bytes) -> Iterator[str]:
         return
     status, body = _get(f"{url}/openapi.json")
     if status != 200 or _json(body) != json.loads(description):
-        yield f"GET /openapi.json: {status}, but not the deployed chalicelib/openapi.json"
+        yield f"GET /openapi.json: {status}, and the body is not the deployed chalicelib/openapi.json"
     status, body = _get(f"{url}/orders")
     if status != 401:
         yield f"GET /orders without a token: {status}, not 401"
 
 
 def _as_a_manager(outputs: Mapping[str, str], clients: Clients) -> list[str]:
-    """Reads every list of the API as a temporary user in the group managers, and returns the problems."""
+    """Requests every list from the API as a temporary user in the group ``managers``, and returns the problems."""
     cognito, pool = clients("cognito-idp"), {"UserPoolId": outputs["USER_POOL_ID"], "Username": USER}
     password = new_password()
-    # The user may still exist after an interrupted smoke test.
+    # An interrupted smoke test may have left the temporary user behind.
     with suppress(cognito.exceptions.UsernameExistsException):
         cognito.admin_create_user(**pool, MessageAction="SUPPRESS")
     try:
@@ -88,7 +88,7 @@ def _as_a_manager(outputs: Mapping[str, str], clients: Clients) -> list[str]:
 
 
 def _get(url: str, token: str | None = None) -> tuple[int, bytes]:
-    """Requests a URL. Returns the response's status and body, or 0 and the reason if no response arrives."""
+    """Requests a URL. Returns the status and body of the response. Without a response, returns 0 and the reason."""
     request = urllib.request.Request(url, headers={"Authorization": token} if token else {})  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:  # noqa: S310 - the API's own  # nosec B310

@@ -26,7 +26,7 @@ NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 
 @dataclass(frozen=True)
 class Stack:
-    """The desired state of a stack. Parameters that are missing in ``parameters`` keep their values."""
+    """The desired state of a stack. Parameters that are not in ``parameters`` keep their current values."""
 
     name: str
     body: str
@@ -36,7 +36,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class Change:
-    """A change set that is not applied yet. ``lines`` describe its changes."""
+    """A change set that is not applied yet. ``lines`` contains a description of the changes."""
 
     stack: str
     arn: str
@@ -47,8 +47,8 @@ class Change:
 def template(file: str = "resources.yaml", names: Mapping[str, str] | None = None) -> str:
     """Returns the text of a template for CloudFormation.
 
-    ``names`` are values of parameters, such as ``{"Stage": "prod"}``, which are filled into the names of tables and
-    buckets. CloudFormation imports existing resources only if the template contains their full names.
+    ``names`` maps parameters to values, such as ``{"Stage": "prod"}``. The values are filled into the names of tables
+    and buckets. CloudFormation imports existing resources only if the template contains their full names.
     """
     document = expanded(file)
     for resource in document["Resources"].values():
@@ -59,7 +59,7 @@ def template(file: str = "resources.yaml", names: Mapping[str, str] | None = Non
 
 
 def spelled_out(value: str | Mapping[str, str], names: Mapping[str, str]) -> str:
-    """Returns a resource name from a template, with its parameters replaced by their values in ``names``."""
+    """Returns a resource name from a template, with parameters replaced by their values in ``names``."""
     spelled = value if isinstance(value, str) else value["Fn::Sub"]
     for key, given in names.items():
         spelled = spelled.replace(f"${{{key}}}", given)
@@ -127,9 +127,9 @@ def prepare(stack: Stack, cfn: Any, upload: Callable[[str], str] | None, say: Sa
 
 
 def _validation_errors(cfn: Any, arn: str) -> list[str]:
-    """Returns CloudFormation's validation errors, such as a name in use.
+    """Returns validation errors from CloudFormation, such as a name that is already in use.
 
-    The status reason does not contain the errors.
+    The status reason of the change set does not contain these errors.
     """
     try:
         events = cfn.describe_events(ChangeSetName=arn, Filters={"FailedEvents": True})["OperationEvents"]
@@ -153,7 +153,7 @@ def _is_as_desired(current: dict[str, Any], stack: Stack, cfn: Any) -> bool:
 def change_lines(stack: str, new: bool, changes: list[dict[str, Any]]) -> list[str]:
     """Describes a change set.
 
-    A new stack's resources are counted by type, and an existing stack's changes are listed.
+    For a new stack, counts the resources by type. For an existing stack, lists the changes.
     """
     kinds = Counter(each["ResourceType"].removeprefix("AWS::") for each in changes)
     if new:
@@ -189,7 +189,7 @@ def apply(change: Change, cfn: Any, say: Say) -> None:
 
 
 def discard(change: Change, cfn: Any) -> None:
-    """Deletes a change set. Also deletes the stack if the change set would have created the stack."""
+    """Deletes a change set. If the change set would have created the stack, also deletes the stack."""
     cfn.delete_change_set(StackName=change.stack, ChangeSetName=change.arn)
     if change.new:
         cfn.delete_stack(StackName=change.stack)
@@ -232,7 +232,7 @@ def current_parameters(cfn: Any, name: str) -> dict[str, str]:
 
 
 def variable(output: str) -> str:
-    """Returns the name of an output's environment variable, such as ``TOPIC_ARN`` for the output ``TopicArn``."""
+    """Returns the environment variable for a stack output, such as ``TOPIC_ARN`` for the output ``TopicArn``."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", output).upper()
 
 
@@ -243,7 +243,7 @@ def _ready_for_a_change(cfn: Any, name: str, say: Say) -> dict[str, Any] | None:
         say(f"{name}: waiting for an earlier change to end")
         stack = wait(cfn, name, say)
     if stack and stack["StackStatus"] == "UPDATE_ROLLBACK_FAILED":
-        say(f"{name}: the rollback of an earlier change failed, and is being retried")
+        say(f"{name}: the rollback of an earlier change failed and is being retried")
         cfn.continue_update_rollback(StackName=name)
         stack = wait(cfn, name, say)
         if stack and stack["StackStatus"] == "UPDATE_ROLLBACK_FAILED":
@@ -266,7 +266,7 @@ def _wait_for_change_set(cfn: Any, name: str, arn: str) -> dict[str, Any]:
 
 
 def wait(cfn: Any, name: str, say: Say) -> dict[str, Any] | None:
-    """Waits for a stack's change to end. Returns the stack, or None if the stack was deleted."""
+    """Waits for a stack change to end. Returns the stack, or None if the stack was deleted."""
     began = reported = time.monotonic()
     pause = 0.1
     while (stack := find(cfn, name)) and stack["StackStatus"].endswith("_IN_PROGRESS"):

@@ -24,7 +24,7 @@ Clients = Callable[..., Any]
 
 
 class DeployError(Exception):
-    """A failure that stops a deploy. The message contains the reason and the next step."""
+    """A failure that stops a deploy. The message gives the reason and says what to do next."""
 
 
 FAILURES = (DeployError, BotoCoreError, ClientError)

@@ -1,4 +1,4 @@
-"""Describes an app's triggers, which are its routes, event sources and authorizers.
+"""Describes the triggers of an app: its routes, event sources and authorizers.
 
 If an edit does not change the triggers, ``infra/deploy/code.py`` deploys the edit without Chalice.
 """
@@ -19,7 +19,7 @@ from infra.deploy.target import REPOSITORY, DeployError
 
 
 def read(project: Path, stage: str) -> str:
-    """Imports the project's code in a separate process, and returns a description of its triggers."""
+    """Imports the project's code in a separate process, and returns a description of the triggers."""
     command = [sys.executable, "-m", __name__, str(project), stage]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -24,11 +24,11 @@ def mappings(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     queue = {
         # Without this setting, Lambda would ignore the list of failed messages and delete the whole batch.
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
-        # This number must match app.py.
+        # This number must match the number in app.py.
         "ScalingConfig": {"MaximumConcurrency": 10},
     }
-    # `announce_orders` sets failing records aside after two minutes. If setting a record aside fails, the batch blocks
-    # its shard for hours.
+    # `announce_orders` sets failing records aside after two minutes. If a record cannot be set aside, its batch blocks
+    # the shard for hours.
     stream = {
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
         "ParallelizationFactor": 1,
@@ -51,12 +51,12 @@ def invocations(outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 
 
 def redrive_policy(outputs: Mapping[str, str]) -> dict[str, str]:
-    """Returns the redrive policy of SNS subscriptions, which applies to messages that SNS could not deliver."""
+    """Returns the redrive policy of the SNS subscriptions, for messages that SNS cannot deliver."""
     return {"deadLetterTargetArn": outputs["FAILURES_QUEUE_ARN"]}
 
 
 def cors(target: Target, outputs: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Returns the uploads bucket's CORS rules, which allow uploads only from the console's page."""
+    """Returns CORS rules that allow uploads to the bucket only from the console."""
     url = urlsplit(outputs["REST_API_URL"])
     origins = sorted({f"{url.scheme}://{url.netloc}", *target.origins})
     return [{"AllowedMethods": ["POST"], "AllowedOrigins": origins, "MaxAgeSeconds": HOURS}]
@@ -177,7 +177,7 @@ def _check_triggers(target: Target, settings: Mapping[str, Any], clients: Client
 
 
 def is_current(target: Target, config: Mapping[str, Any], api: str | None, clients: Clients) -> bool:
-    """Returns whether every function has the code and settings of ``config``, and the API has a deployment."""
+    """Returns whether every function has the code and settings in ``config`` and the API has a deployment."""
     lambda_, gateway = clients("lambda"), clients("apigateway")
     if api is None:
         return False
@@ -194,7 +194,7 @@ def is_current(target: Target, config: Mapping[str, Any], api: str | None, clien
 
 
 def problems_after_settling(find_problems: Callable[[], list[str]]) -> list[str]:
-    """Returns the problems that remain after a few seconds. AWS's lists may omit new items for a few seconds."""
+    """Returns the problems that remain after a few seconds. Lists from AWS may omit new items for a few seconds."""
     end = time.monotonic() + SETTLE_SECONDS
     while (problems := find_problems()) and time.monotonic() < end:
         time.sleep(1)
@@ -243,7 +243,7 @@ def _wait_for_mappings(lambda_: Any, target: Target, name: str) -> None:
     end = time.monotonic() + 120
     while any(each["State"] in ("Creating", "Updating", "Enabling") for each in _mappings_of(lambda_, target, name)):
         if time.monotonic() > end:
-            raise DeployError(f"{name}: its event source mapping is not enabled after two minutes")
+            raise DeployError(f"{name}: its event source mapping is still not enabled after two minutes")
         time.sleep(0.5)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def import_rest_api() -> None:
-    """AWS's operations ImportRestApi and PutRestApi create or replace a whole API from a Swagger document.
+    """On AWS, ImportRestApi creates a whole API from a Swagger document, and PutRestApi replaces a whole API.
 
     MiniStack reads Swagger documents only from CloudFormation templates. Without this patch, ImportRestApi creates an
     empty API, and PutRestApi fails. ``chalice deploy`` creates the API with ImportRestApi, and updates the API with
@@ -57,8 +57,8 @@ def import_rest_api() -> None:
 
 
 def update_rest_api() -> None:
-    """AWS's operation UpdateRestApi stores the minimum compression size as a number, and can remove the size or replace
-    the endpoint type.
+    """On AWS, UpdateRestApi stores the minimum compression size as a number. UpdateRestApi can also remove the size or
+    replace the endpoint type.
 
     MiniStack stores the minimum compression size as a string, which botocore cannot parse. MiniStack also turns the
     list of endpoint types into a mapping. Every ``chalice deploy`` after the first sets the compression size and the
@@ -85,7 +85,7 @@ def update_rest_api() -> None:
 
 
 def request_path() -> None:
-    """AWS puts the path requested by the client into the request context of a REST API's event.
+    """AWS puts the path that the client requested into the request context of a REST API event.
 
     MiniStack removes its URL prefix, ``/_aws/execute-api/<id>``, from the path in the request context. The project's
     API derives its own URL from the requested path, for ``Location`` headers and for the console.

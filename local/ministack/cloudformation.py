@@ -8,8 +8,8 @@ from typing import Any
 def bucket_tags() -> None:
     """AWS sets the tags that a template declares for a bucket.
 
-    MiniStack's CloudFormation ignores the tags of buckets. The deploy uses a bucket's tags to check that an earlier
-    stage of the same name left the bucket.
+    MiniStack's CloudFormation ignores the tags of buckets. The deploy uses the tags of a bucket to check that an
+    earlier stage of the same name left the bucket behind.
     """
     from ministack.services import s3
     from ministack.services.cloudformation import provisioners

@@ -1,4 +1,4 @@
-"""Patches for DynamoDB and its tables' streams."""
+"""Patches for DynamoDB tables and streams."""
 
 import threading
 import time
@@ -33,10 +33,10 @@ def partiql_inserts() -> None:
 
 def stream_failures() -> None:
     """AWS retries only the stream records that a function has not processed. After the last retry, AWS sends the batch
-    to the failure destination. If the event source mapping asks for it, AWS also halves a failing batch.
+    to the failure destination. If the event source mapping requests it, AWS also splits a failing batch in half.
 
     MiniStack ignores the failed items in a function's response, so the failed records are lost. MiniStack also has no
-    retry limit, does not halve batches, and discards a whole batch at the maximum record age. The function
+    retry limit, does not split batches, and discards a whole batch at the maximum record age. The function
     ``announce_orders`` must announce every order exactly once.
     """
     from ministack.services import lambda_svc
@@ -51,7 +51,7 @@ def stream_failures() -> None:
         After an error, MiniStack's poller calls ``deliver`` again with the same first record.
         """
         first = f"{mapping['UUID']} {records[0]['eventID']}"
-        # Contains the number of processed records, and the next batch's size and number of retries.
+        # Contains the number of processed records, and the size and the retry count of the next batch.
         state = progress.setdefault(first, {"done": 0, "size": len(records), "retries": 0})
         while batch := records[state["done"] :][: state["size"]]:
             result = execute(function, {"Records": batch})

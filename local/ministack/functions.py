@@ -37,14 +37,14 @@ def exception_names() -> None:
     """AWS sets the ``errorType`` of a failed invocation to the exception's class name.
 
     MiniStack always sets ``errorType`` to ``Runtime.HandlerError``. The project's state machines retry and catch errors
-    by the error's name.
+    by the name of the error.
     """
     from ministack.core import lambda_runtime
     from ministack.services import lambda_svc
 
     _edit_worker('"error": str(e), "trace"', '"error": str(e), "type": type(e).__name__, "trace"')
 
-    # One thread handles both the worker's and the invocation's result, so a thread-local variable can pass the name on.
+    # One thread handles both results, so a thread-local variable can pass the exception's name on.
     latest = threading.local()
     invoke, execute = lambda_runtime.Worker.invoke, lambda_svc._execute_function_warm
 
@@ -71,7 +71,7 @@ def complete_logs() -> None:
 
     After an invocation, MiniStack waits 50 ms for the first log line and 5 ms for each further line. On a busy machine,
     a line that arrives later is logged under the next invocation, or is lost. With this patch, the worker process marks
-    the end of each invocation's output, so that MiniStack never waits too long.
+    the end of each invocation's output. MiniStack therefore never waits too long.
     """
     from ministack.core import lambda_runtime
 
@@ -205,7 +205,7 @@ def time_stops_for_a_debugger() -> None:
 
 
 def _saved_code() -> str | None:
-    """Returns the folder with the saved code, which exists only under ``make dev``."""
+    """Returns the folder with the saved code. The folder exists only under ``make dev``."""
     link = Path(os.environ["LIVE_FOLDER"]) / "code"
     return str(link.resolve()) if link.exists() else None
 
@@ -223,7 +223,7 @@ def _is_held() -> bool:
 
 
 def _edit_worker(old: str, new: str) -> None:
-    """Replaces code in MiniStack's worker script, which runs a function's handler."""
+    """Replaces code in MiniStack's worker script. This script runs the handler of a function."""
     from ministack.core import lambda_runtime
 
     if old not in lambda_runtime._PYTHON_WORKER_SCRIPT:

@@ -1,4 +1,4 @@
-"""Patches for IAM, which correct the action and resource checked for each call, and the evaluation of policies."""
+"""Patches for IAM that correct the permissions checked for each call and the evaluation of policies."""
 
 import contextvars
 import json
@@ -124,7 +124,7 @@ def function_permissions() -> None:
 
 
 def table_tag_permissions() -> None:
-    """AWS requires permission on a DynamoDB table's ARN to list the table's tags.
+    """To list the tags of a DynamoDB table, AWS requires permission on the table's ARN.
 
     To list a table's tags, MiniStack requires permission on ``*``. The deploy imports an existing table only if the
     table has the stage's tags.
@@ -157,7 +157,7 @@ def simulation_context() -> None:
     """AWS uses the ``ContextEntries`` in the request when it simulates a policy.
 
     MiniStack ignores ``ContextEntries``, so its simulation never allows an action that depends on a condition. The
-    deploy begins with a policy simulation, which checks that no permission is missing.
+    deploy begins with a policy simulation to check that no permission is missing.
     """
     from ministack.core import iam_evaluator
     from ministack.services import iam

@@ -5,22 +5,17 @@ MiniStack, run ``tests/system/test_ministack.py`` with the new version. Delete t
 longer needs, and adapt the other patches. Change ``VERSION`` and ``ministack-requirements.txt`` together.
 """
 
-import contextlib
 import importlib.util
 import inspect
-import os
-import runpy
 import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 VERSION = "1.5.33"
 HERE = Path(__file__).parent
-# `local/cloud.py` installs packages into this folder that MiniStack needs but functions must not import.
+# This folder contains packages that MiniStack needs but functions must not import.
 PRIVATE_FOLDER = "own"
-PRIVATE_PATH = str(Path(sys.prefix) / PRIVATE_FOLDER)
 
 Patch = Callable[[], None]
 
@@ -29,10 +24,10 @@ def signed_tokens() -> None:
     """AWS signs a user pool's tokens with RSA and publishes the public keys.
 
     Without the package `cryptography`, MiniStack gives tokens invalid signatures. The authorizer of the project's API
-    verifies the signatures. `cryptography` is in a separate folder, so that functions cannot import it without
-    packaging it.
+    verifies the signatures. `cryptography` is in a separate folder so that functions cannot import it without packaging
+    it.
     """
-    sys.path.append(PRIVATE_PATH)
+    sys.path.append(str(Path(sys.prefix) / PRIVATE_FOLDER))
 
 
 def patches(more_files: Iterable[Path] = ()) -> list[Patch]:
@@ -57,26 +52,6 @@ def _public_functions(path: Path) -> list[Patch]:
         for name, function in vars(module).items()
         if inspect.isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
     ]
-
-
-def run_worker(script: str, folder: str, variables: dict[str, str], *pipes: Connection) -> None:
-    """Runs a function's worker script in a process that `processes.py` forked.
-
-    ``pipes`` become its standard input, output and error.
-    """
-    for descriptor, pipe in enumerate(pipes):
-        os.dup2(pipe.fileno(), descriptor)
-        pipe.close()
-    sys.stdin, sys.stdout = os.fdopen(0, encoding="utf-8"), os.fdopen(1, "w", encoding="utf-8")
-    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace")
-    sys.path[:] = [path for path in sys.path if path != PRIVATE_PATH]
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(variables)
-    # Linux shows this name in process lists.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/comm").write_text(variables["AWS_LAMBDA_FUNCTION_NAME"].rpartition("-")[2])
-    runpy.run_path(script, run_name="__main__")
 
 
 def main(more_files: Iterable[Path] = ()) -> None:

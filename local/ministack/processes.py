@@ -1,17 +1,19 @@
 """Patches for the processes that run Lambda functions."""
 
-import multiprocessing
+import contextlib
+import json
 import os
+import select
+import signal
+import socket
 import subprocess
 import sys
 import threading
 import types
-from multiprocessing import connection, forkserver
 from pathlib import Path
 from typing import Any
 
-# Modules of Lambda's runtime that botocore otherwise imports when a function creates its first client.
-RUNTIME_MODULES = ["boto3", "botocore.client", "botocore.handlers", "botocore.httpsession", "botocore.signers"]
+FORK_SERVER = Path(__file__).parent / "runtime" / "fork_server.py"
 
 
 def forked_processes() -> None:
@@ -22,51 +24,63 @@ def forked_processes() -> None:
     """
     from ministack.core import lambda_runtime
 
-    # The main module contains `run_worker`. Without this entry, every process would load the main module again.
-    multiprocessing.set_forkserver_preload(["__main__", *RUNTIME_MODULES])
-    forkserver.ensure_running()
+    connection, theirs = socket.socketpair()
+    command = [sys.executable, "-P", str(FORK_SERVER), str(theirs.fileno())]
+    subprocess.Popen(command, pass_fds=[theirs.fileno()])
+    theirs.close()
+    lock = threading.Lock()
 
     def fork_or_start(command: list[str], *, cwd: str, env: dict[str, str], **options: Any) -> Any:
         if command[0] == sys.executable and not Path(cwd, "botocore").exists():
-            return _ForkedProcess(command[1], cwd, env)
+            return _ForkedProcess(connection, lock, [command[1], cwd, env])
         return subprocess.Popen(command, cwd=cwd, env=env, **options)
 
     lambda_runtime.subprocess = types.SimpleNamespace(**{**vars(subprocess), "Popen": fork_or_start})
 
 
 class _ForkedProcess:
-    """A forked process, with the part of the interface of ``subprocess.Popen`` that MiniStack uses."""
+    """A process of the fork server, with the part of the interface of ``subprocess.Popen`` that MiniStack uses."""
 
-    # multiprocessing checks all of its processes whenever it starts one, and is not safe for several threads.
-    _lock = threading.Lock()
+    def __init__(self, connection: socket.socket, lock: threading.Lock, request: list[Any]) -> None:
+        (request_in, request_out), (stdin_in, stdin_out) = os.pipe(), os.pipe()
+        (stdout_in, stdout_out), (stderr_in, stderr_out), (self._sentinel, sentinel) = (os.pipe() for _ in range(3))
+        theirs = [request_in, stdin_in, stdout_out, stderr_out, sentinel]
+        with lock:
+            socket.send_fds(connection, [b"x"], theirs)
+            self.pid = int.from_bytes(connection.recv(4), "big")
+        for pipe in theirs:
+            os.close(pipe)
+        with os.fdopen(request_out, "w", encoding="utf-8") as file:
+            json.dump(request, file)
+        self.stdin = os.fdopen(stdin_out, "w", buffering=1, encoding="utf-8")
+        self.stdout = os.fdopen(stdout_in, encoding="utf-8", errors="replace")
+        self.stderr = os.fdopen(stderr_in, encoding="utf-8", errors="replace")
 
-    def __init__(self, script: str, folder: str, variables: dict[str, str]) -> None:
-        pipes = [multiprocessing.Pipe(duplex=False) for _ in range(3)]
-        (child_stdin, stdin), (stdout, child_stdout), (stderr, child_stderr) = pipes
-        self.stdin = os.fdopen(os.dup(stdin.fileno()), "w", buffering=1, encoding="utf-8")
-        self.stdout = os.fdopen(os.dup(stdout.fileno()), encoding="utf-8", errors="replace")
-        self.stderr = os.fdopen(os.dup(stderr.fileno()), encoding="utf-8", errors="replace")
-        arguments = (script, folder, variables, child_stdin, child_stdout, child_stderr)
-        run_worker = sys.modules["__main__"].run_worker
-        self._process = multiprocessing.get_context("forkserver").Process(target=run_worker, args=arguments)
-        with self._lock:
-            self._process.start()
-        for pipe in (*pipes[0], *pipes[1], *pipes[2]):
-            pipe.close()
+    def __del__(self) -> None:
+        os.close(self._sentinel)
 
     def poll(self) -> int | None:
-        with self._lock:
-            return self._process.exitcode
+        """Returns None while the process runs. Afterwards it returns 0, because MiniStack ignores the exit code."""
+        return 0 if self._ends_within(0) else None
 
-    def wait(self, timeout: float | None = None) -> int:
-        connection.wait([self._process.sentinel], timeout)
-        code = self.poll()
-        if code is None:
-            raise subprocess.TimeoutExpired(str(self._process.pid), timeout or 0)
-        return code
+    def wait(self, timeout: float = 60) -> int:
+        if not self._ends_within(timeout):
+            raise subprocess.TimeoutExpired(str(self.pid), timeout)
+        return 0
+
+    def _ends_within(self, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self._sentinel)
+        return bool(poll.poll(seconds * 1000))
 
     def terminate(self) -> None:
-        self._process.terminate()
+        self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        self._process.kill()
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        if self.poll() is None:
+            # The process may end at this moment.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)

@@ -8,10 +8,10 @@ from typing import Any
 def scheduled_api_calls() -> None:
     """AWS schedules can call any API operation, with ``<aws.scheduler.execution-id>`` replaced in the input.
 
-    MiniStack's schedules can only invoke resources, give executions random names, and replace no placeholders. The
-    schedules of the project's reports call StartExecution with an execution name, so this patch adds that call. This
-    patch also makes MiniStack check for due schedules every second instead of every ten, because tests wait for
-    schedules.
+    MiniStack schedules can only invoke resources. MiniStack also gives executions random names and does not replace
+    placeholders.
+    The schedules of the project's reports call StartExecution with an execution name, so this patch adds that call.
+    This patch also makes MiniStack check for due schedules every second instead of every ten seconds.
     """
     from ministack.services import eventbridge, scheduler, stepfunctions
 

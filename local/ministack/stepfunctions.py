@@ -10,8 +10,8 @@ from typing import Any
 def repeated_starts() -> None:
     """AWS returns the running execution if StartExecution is called again with the same name and input.
 
-    MiniStack returns the error ExecutionAlreadyExists, which AWS returns only if the execution has ended or its input
-    differs. The API names a report's execution after the request's Idempotency-Key, so that a repeated request returns
+    MiniStack returns the error ExecutionAlreadyExists. AWS returns this error only if the execution has ended or its
+    input differs. The API names a report's execution after the Idempotency-Key header, so a repeated request returns
     the same report.
     """
     from ministack.services import stepfunctions
@@ -56,7 +56,8 @@ def final_status() -> None:
 
 
 def machine_timeout() -> None:
-    """AWS ends an execution with the status TIMED_OUT after its state machine's ``TimeoutSeconds``, and runs no Catch.
+    """After the ``TimeoutSeconds`` of a state machine, AWS ends the execution with the status TIMED_OUT and runs no
+    Catch.
 
     MiniStack ignores ``TimeoutSeconds``. The test of the EventBridge rule for timed-out executions needs an execution
     that times out.
@@ -77,7 +78,7 @@ def machine_timeout() -> None:
         definition = json.loads(stepfunctions._state_machines[execution["stateMachineArn"]]["definition"])
         if "TimeoutSeconds" not in definition:
             return run_execution(arn)
-        # The request's account and region are context variables, which a new thread does not inherit.
+        # The account and region of a request are context variables, which a new thread does not inherit.
         context = contextvars.copy_context()
         timer = threading.Timer(definition["TimeoutSeconds"], context.run, (time_out, execution))
         timer.daemon = True

@@ -12,8 +12,8 @@ def execution_history() -> None:
 
     On AWS, every event also contains the previous event's id, and no event follows the end of an execution.
 
-    For states inside a Parallel or Map state, MiniStack records only task attempts, without the states' names.
-    MiniStack's events have no previous event's id, and states that are still running add events after StopExecution.
+    For states inside a Parallel or Map state, MiniStack records only task attempts, without the names of the states.
+    On MiniStack, events do not contain the id of the previous event, and running states add events after StopExecution.
     The project's console draws an execution from the events in its history.
     """
     from ministack.services import stepfunctions
@@ -22,7 +22,7 @@ def execution_history() -> None:
     one_at_a_time = threading.Lock()
     # Every branch of a Parallel and every item of a Map runs in a thread with its own copy of the context variables.
     latest_event: contextvars.ContextVar[int] = contextvars.ContextVar("latest_event", default=0)
-    # Contains the execution, and the names of the states of the current branch or item, keyed by ``id(state)``.
+    # Contains the execution, and the state names of the current branch or item, keyed by ``id(state)``.
     scope: contextvars.ContextVar[tuple[Any, dict[int, str]]] = contextvars.ContextVar("scope", default=(None, {}))
     map_name: contextvars.ContextVar[str] = contextvars.ContextVar("map_name", default="")
 

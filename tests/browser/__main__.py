@@ -1,7 +1,7 @@
-"""Takes the README's screenshots of the console, on a stack with one day of a café's orders.
+"""Takes the screenshots of the console for the README, on a stack with one day of café orders.
 
-Run the script with ``python -m tests.browser [FOLDER]``. All data passes through the deployed system. The placement
-times of the orders are spread over the day.
+Run the script with ``python -m tests.browser [FOLDER]``. All data in the screenshots comes from the deployed system.
+The placement times of the orders are spread over the day.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from local.stack import ROOT, Stack
 from tests.browser.console import DEFAULTS, DESKTOP, PHONE, Console, Person
 from tests.system.system import System, wait_for
 
-# Each number counts the orders in one hour, starting at the opening hour ``OPENS``.
+# Each number is the number of orders in one hour, starting at ``OPENS``, the opening hour.
 HOURS = (6, 11, 9, 7, 8, 14, 12, 6, 5, 7, 4, 3)
 OPENS = 7
 CUSTOMERS = [*(f"table-{number}" for number in range(1, 13)), "takeaway", "Zoë", "the bakery next door"]

@@ -1,4 +1,4 @@
-"""Fixtures for the browser tests, which run Chromium against the deployed console."""
+"""Fixtures for browser tests in Chromium against the deployed console."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from tests.system.evidence import failed, folder_of
 from tests.system.people import add
 from tests.system.system import System
 
-# A ``Visit`` function opens the console's page and can sign in a person. Playwright gets all other options.
+# A ``Visit`` function opens the console and can sign a person in. All other options are passed to Playwright.
 Visit = Callable[..., Console]
 # A ``Make`` function adds a person to a group of the user pool.
 Make = Callable[..., Person]
 
-# Every wait has a generous time limit, so that the tests also pass on a slow machine.
+# Every wait has a generous time limit because some machines are slow.
 SECONDS = 30
 expect.set_options(timeout=SECONDS * 1000)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def program() -> Path:
-    """Returns the path of the Chromium program, and installs Chromium if necessary.
+    """Returns the path of the Chromium program, after installing Chromium if necessary.
 
     This fixture runs before the deployed system starts, because all browser tests are skipped without Chromium.
     """
@@ -52,7 +52,7 @@ def browser(program: Path) -> Iterator[Browser]:
 
 @pytest.fixture
 def visit(browser: Browser, system: System, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    """Opens pages. At the end of a test, ``Console.check`` must pass for each page.
+    """Opens pages. When a test ends, ``Console.check`` must pass for each open page.
 
     A failed test saves a screenshot of each page.
     """

@@ -14,7 +14,7 @@ TABS = ("Today", "Orders", "Reports", "Uploads", "Inbox", "Dead letters")
 COGNITO = "AWSCognitoIdentityProviderService."
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
-# These browser settings describe a user in Zürich with a desktop screen, British English and reduced motion.
+# These browser settings simulate a user in Zürich with a desktop screen, British English and reduced motion.
 DEFAULTS = {"viewport": DESKTOP, "locale": "en-GB", "timezone_id": "Europe/Zurich", "reduced_motion": "reduce"}
 
 
@@ -26,7 +26,7 @@ class Person:
 
 @dataclass
 class Console:
-    """The web console, opened in Chromium at ``address``. ``env`` contains the stack's addresses.
+    """The web console, opened in Chromium at ``address``. ``env`` contains the addresses of the local stack.
 
     ``requests`` records all requests. ``complaints`` records the errors and warnings in Chromium's console. Every
     complaint must match a pattern in ``expected`` or ``allowed``. Every pattern in ``expected`` must match at least one
@@ -110,7 +110,7 @@ class Console:
         expect(self.page.get_by_role("button", name="Sign out")).to_be_visible()
 
     def go(self, tab: str) -> Locator:
-        """Opens a tab with its link in the navigation bar. Returns the tab's section of the page."""
+        """Opens a tab with its link in the navigation bar. Returns the section of the page that the tab shows."""
         self.page.get_by_role("navigation").get_by_role("link", name=tab).click()
         return self.view(tab)
 

@@ -83,7 +83,7 @@ def order_form(view: Locator) -> Locator:
 
 
 def field_label(label: str, number: int) -> str:
-    """Returns the label of a form field for the item with this number. The labels of the first item have no number."""
+    """Returns a form field's label for the order item with this number. The labels of the first item have no number."""
     return f"{label} {number}" if number > 1 else label
 
 

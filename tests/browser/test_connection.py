@@ -108,7 +108,7 @@ def test_a_retry_after_a_reload_places_the_same_order(visit: Visit, staff: Perso
 def test_an_upload_continues_after_the_connection_was_lost(visit: Visit, manager: Person, system: System) -> None:
     console, _ = with_fake(visit, manager, offer=[upload("PREVIEWED")])
     console.expect_complaint("ERR_FAILED")
-    # The file upload is the page's only request to the uploads bucket.
+    # The file upload must be the only request to the uploads bucket.
     console.page.route(f"**/{system.env['UPLOADS_BUCKET']}*", drop, times=1)
     choose(console, a_file(FILE, beans("bean")))
     expect_preview(console, FILE)

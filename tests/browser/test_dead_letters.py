@@ -1,4 +1,4 @@
-"""Tests the Dead letters tab, which lists failed messages with their errors and puts them back after a confirmation."""
+"""Tests that the Dead letters tab lists failed messages with their errors, and redrives them after a confirmation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tests against script injection. The page must show HTML and script code from every input as plain text."""
+"""Tests that the console is safe from script injection.
+
+The page must show HTML and script code from every input as plain text.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ BECAME = """() => {
 
 @pytest.fixture
 def harmless(visit: Visit) -> Iterator[Visit]:
-    """Opens pages like ``visit``. At the end, the test fails if a page contains injected content."""
+    """Opens pages in the same way as ``visit``. At the end, the test fails if a page contains injected content."""
     consoles: list[Console] = []
 
     def watched(*given: Any, **options: Any) -> Console:
@@ -170,7 +173,7 @@ def test_errors_of_aws_and_mysql_in_a_report_stay_text(harmless: Visit, manager:
 
 
 def test_a_persons_name_stays_text(harmless: Visit, people: Make) -> None:
-    """The person's name contains HTML, which Cognito user pools allow."""
+    """The person's name contains HTML, because Cognito user pools allow it."""
     person = people("managers", f"<svg/onload=hacked=1>{new_id('p')}")
     console = harmless(person, "#orders")
     is_shown(console.page.get_by_role("banner"), person.name)
@@ -185,7 +188,7 @@ def test_a_persons_name_stays_text(harmless: Visit, people: Make) -> None:
 )
 def test_the_address_stays_text(harmless: Visit, manager: Person, tab: str, title: str) -> None:
     console = harmless(manager, "#inbox")
-    # The API rejects strings that are not a valid order id or report id.
+    # The API rejects strings that are not valid ids.
     console.allowed.append(r"status of 40[034].*/(orders|reports|uploads)/")
     for text in (IMAGE, SCRIPT, "javascript:hacked=1", "..%2F..%2Fhealth", "%", "%E0%A4%A", "constructor", "__proto__"):
         console.page.evaluate("(hash) => { location.hash = hash; }", tab + text)

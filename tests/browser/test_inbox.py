@@ -1,4 +1,4 @@
-"""Tests the Inbox tab, which shows the newest message first, filters messages by kind and updates automatically."""
+"""Tests that the Inbox tab shows the newest message first, filters messages by kind and updates automatically."""
 
 from __future__ import annotations
 

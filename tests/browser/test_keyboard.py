@@ -1,4 +1,4 @@
-"""Tests that everything works with the keyboard alone and that the focus is always visible."""
+"""Tests that the whole console works with the keyboard alone and that the focus is always visible."""
 
 from __future__ import annotations
 

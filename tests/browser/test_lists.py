@@ -16,7 +16,7 @@ from tests.browser.console import Person
 NONE: dict[str, Any] = {"next": None}
 NO_LETTERS: dict[str, Any] = {"deadLetters": [], "total": 0}
 LISTS = {
-    # Each row holds a tab, its request, the list's name, an empty response, and the text shown for that response.
+    # Each row contains a tab, its API request, the name of its list, an empty response, and the text for an empty list.
     "orders": ("#orders", "**/orders?*", "orders", NONE | {"orders": []}, "No orders yet"),
     "reports": ("#reports", "**/reports?limit=*", "reports", NONE | {"reports": []}, "No reports yet"),
     "storage": ("#reports", "**/reports?kind=*", "storage", NONE | {"reports": []}, "Nothing measured yet"),

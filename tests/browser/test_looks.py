@@ -26,7 +26,7 @@ DEVICES = {"desktop": DESKTOP, "phone": PHONE}
 
 
 def looks(*short: str) -> pytest.MarkDecorator:
-    """Runs a test in each theme on each device. Combinations that ``short`` does not list get the marker ``long``."""
+    """Runs a test in every theme on every device. Combinations that are missing from ``short`` are marked ``long``."""
     return pytest.mark.parametrize(
         ("theme", "device"),
         [

@@ -1,4 +1,4 @@
-"""Tests the Orders tab. Orders are placed, tracked until they are stored, listed and opened."""
+"""Tests the Orders tab. The tests place orders, wait until the orders are stored, list them and open them."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_wrong_value_is_explained_beside_its_field(visit: Visit, staff: Person
 def test_a_double_click_places_one_order(visit: Visit, staff: Person, system: System) -> None:
     customer = new_customer()
     console = visit(staff, "#orders")
-    # The test delays the request until both clicks are over. Otherwise, the response could clear the form between the
+    # The test holds the request back until after both clicks. Otherwise, the response could clear the form between the
     # clicks.
     held: list[Route] = []
     intercept(console, "POST", "orders", held.append, times=1)

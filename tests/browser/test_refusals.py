@@ -1,6 +1,6 @@
-"""Tests the parts of the page that only managers may use.
+"""Tests the parts of the console that only managers may use.
 
-The file tests/unit/test_sign_in.py tests the matching API routes.
+The corresponding API routes are tested in tests/unit/test_sign_in.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tests the Reports tab. A report is requested, watched and opened, and its link is copied and renewed."""
+"""Tests the Reports tab. The tests request, watch and open a report, and then copy and renew its link."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests signing in, signing out and sessions in the console."""
+"""Tests sign-in, sign-out and sessions in the console."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tests.browser.steps import (
 )
 from tests.system.system import System
 
-# Chromium's console message contains this text when the user pool refuses a request.
+# Chromium logs this text when the user pool refuses a request.
 REFUSED = "status of 400"
 HOUR = "01:00:00"
 
 
 @pytest.fixture
 def pool(system: System) -> Any:
-    """Returns a function that performs an administrator's action on a person in the user pool."""
+    """Returns a function that calls a Cognito admin API for a person in the user pool."""
     client = system.aws("cognito-idp")
 
     def ask(action: str, person: Person, **more: str) -> None:

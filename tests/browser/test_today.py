@@ -1,4 +1,4 @@
-"""Tests the Today tab, which shows figures since midnight in the viewer's time zone and a chart of orders per hour."""
+"""Tests that the Today tab shows figures since midnight in the viewer's time zone and a chart of orders per hour."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_new_orders_appear_in_the_figure_and_the_chart(visit: Visit, manager: Pe
     def drawn() -> int:
         return sum(map(int, re.findall(r": (\d+)", str(chart.get_attribute("aria-label")))))
 
-    # Other tests can place orders between the two reads, so this test repeats both reads.
+    # Other tests may place orders between reading the chart and reading the figure, so both are read again.
     wait_for(lambda: drawn() == figure(view, "Orders"), "as many orders in the chart as in the figure")
 
 

@@ -79,7 +79,7 @@ def test_a_file_that_is_not_a_csv_is_refused_before_it_is_sent(visit: Visit, man
 def test_a_file_that_s3_refuses_can_be_sent_again(visit: Visit, manager: Person, system: System) -> None:
     console, _ = with_fake(visit, manager, offer=[upload("PREVIEWED")])
     console.expect_complaint("status of 403")
-    # The file upload is the page's only request to the uploads bucket.
+    # The file upload must be the only request to the uploads bucket.
     bucket = f"**/{system.env['UPLOADS_BUCKET']}*"
     refusal = "<Error><Code>AccessDenied</Code><Message>Policy expired</Message></Error>"
     console.page.route(bucket, lambda route: route.fulfill(status=403, body=refusal), times=1)

@@ -1,4 +1,4 @@
-"""Reads the local cloud's AWS account with full permissions, without calling the deploy's own code."""
+"""Inspects the AWS account of the local cloud with full permissions, without using the deploy code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from local.cloud import Cloud
 from tests.system import people
 
-# Each row contains a service, its list operation, the response's key for the list, and an item's key for the name.
+# Each row contains a service, its list operation, the response key of the list, and the key of an item's name.
 LISTS: tuple[tuple[str, str, str, str | None], ...] = (
     ("apigateway", "get_rest_apis", "items", "id"),
     ("cloudformation", "list_stacks", "StackSummaries", "StackName"),
@@ -60,7 +60,7 @@ class Account:
         return self._clients[service]
 
     def everything(self) -> set[str]:
-        """Returns all resources in the account, for every service that a stage can use."""
+        """Returns all resources in the account from every service that a stage can use."""
         return {
             f"{service}: {each[name] if name else each}"
             for service, operation, key, name in LISTS
@@ -77,7 +77,7 @@ class Account:
             yield from page.get(key, [])
 
     def snapshot(self, stage: str) -> dict[str, Any]:
-        """Returns what AWS reports about everything in a stage that a deploy can change."""
+        """Returns the current state of everything in a stage that a deploy can change."""
         s3, functions = self.aws("s3"), self.functions(stage)
         buckets = [f"cafe-{stage}-{each}-000000000000" for each in ("uploads", "reports", "deploys")]
         mappings = [
@@ -138,7 +138,7 @@ class Account:
             return json.load(answer)
 
     def version(self, stage: str) -> str:
-        """Returns the version in the stage's health check, which must report a healthy stage."""
+        """Returns the version from the health check of the stage, after checking that the stage is healthy."""
         health = self.get(stage, "/health")
         assert (health["status"], health["stage"]) == ("ok", stage)
         return str(health["version"])

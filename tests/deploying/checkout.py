@@ -42,7 +42,7 @@ class Checkout:
         (self.folder / name).write_text(text.replace(old, new))
 
     def start(self, stage: str, *options: str) -> subprocess.Popen[str]:
-        """Starts a deploy in a new process group, so that a test can kill all processes of the deploy."""
+        """Starts a deploy in a new process group, so a test can kill all processes of the deploy."""
         return subprocess.Popen(
             [sys.executable, "-m", "infra.deploy", stage, "--local", "--yes", *options],
             cwd=self.folder,
@@ -66,7 +66,7 @@ class Checkout:
         return process.returncode, output
 
     def deploy(self, stage: str, *options: str) -> str:
-        """Runs a deploy, which must succeed, and returns its output."""
+        """Runs a deploy that must succeed, and returns its output."""
         status, output = self.run(stage, *options)
         assert status == 0, output
         return output
@@ -85,7 +85,7 @@ class Place:
     def checkout(self, name: str) -> Checkout:
         port: Any = self.wire.server_address[1]
         shutil.copytree(self.folder / "origin", self.folder / name)
-        # All checkouts share the requirements that pip installed for this repository's local stage.
+        # All copies of the repository share the requirements that pip installed for the local stage.
         project.INSTALLED.mkdir(parents=True, exist_ok=True)
         (self.folder / name / ".local").mkdir()
         (self.folder / name / ".local" / project.INSTALLED.name).symlink_to(project.INSTALLED)
@@ -103,7 +103,7 @@ class Place:
 
 @contextmanager
 def new_place(folder: Path) -> Iterator[Place]:
-    """Starts a local cloud behind a proxy, and one MariaDB server that all its stages share."""
+    """Starts a local cloud behind a proxy, and starts one MariaDB server for all stages."""
     wire_port, port, db_port = free_ports(3)
     _copy_repository(folder / "origin")
     cloud, database = Cloud(folder / "cloud", port), Database(folder / "database", db_port)
@@ -116,7 +116,7 @@ def new_place(folder: Path) -> Iterator[Place]:
         database.create_passwords()
         database.start()
         database.recreate()
-        # The MySQL secrets belong to no stage, so they are stored before a test first reads the account.
+        # The MySQL secrets do not belong to a stage, so they are created before a test first reads the account.
         cloud.store_secrets(database)
         yield Place(cloud, database, wire, Account(cloud), folder)
     finally:
@@ -126,7 +126,7 @@ def new_place(folder: Path) -> Iterator[Place]:
 
 
 def _copy_repository(folder: Path) -> None:
-    """Copies the repository's current files, so that edits during the tests are not deployed."""
+    """Copies the current files of the repository, so edits during the tests are not deployed."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     for name in files.stdout.splitlines():

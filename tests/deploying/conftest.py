@@ -22,5 +22,5 @@ def here(place: Place) -> Checkout:
 
 @pytest.fixture(scope="module")
 def elsewhere(place: Place) -> Checkout:
-    """Returns a second copy of the repository, which has never deployed anything."""
+    """Returns a second copy of the repository that has never deployed anything."""
     return place.checkout("elsewhere")

@@ -1,7 +1,7 @@
-"""Exercises each permission that the local cloud enforces with the smallest call that needs it.
+"""Defines the smallest call that needs each permission that the local cloud enforces.
 
-An exercise calls a function as its trigger would, and takes a few hundredths of a second. The function's response and
-log show whether an AWS call was denied.
+An exercise calls a function in the same way as its trigger, and takes a few hundredths of a second. The function's
+response and log show whether an AWS call was denied.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from tests.system.faults import invalid
 from tests.system.letters import order_message
 from tests.system.waiting import changed, wait_for
 
-# Matches a denied call in a response or a log. S3 uses other words for denied HEAD requests and signed links.
+# Matches the error of a denied call in a response or a log. For HEAD requests and signed links, S3 returns a different
+# error.
 REFUSED = re.compile(r"is not authorized to perform|AccessDenied|AuthorizationError|\(403\) when calling|left behind")
 
 
@@ -45,7 +46,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Stage:
-    """A deployed stage of the local cloud. Tests call the stage in the same way as AWS services and users do."""
+    """A deployed stage in the local cloud. Tests call the stage in the same way as AWS services and users do."""
 
     place: Place
     name: str
@@ -73,7 +74,7 @@ class Stage:
         return dict(configuration["Environment"]["Variables"])
 
     def set_variables(self, function: str, variables: dict[str, str]) -> None:
-        """Sets a function's environment variables, so that its next call starts a new process."""
+        """Sets the environment variables of a function, which makes the next call start a new process."""
         environment = {"Variables": variables}
         self.aws("lambda").update_function_configuration(FunctionName=self.function(function), Environment=environment)
 
@@ -147,7 +148,7 @@ class Stage:
 
 
 def link(method: str, url: str, form: dict[str, str] | None = None) -> Answer:
-    """Requests a link, or posts a form to a link."""
+    """Sends a request to a link, with optional form data."""
     answer = urllib3.request(method, url, fields=form, retries=False, timeout=30)
     return Answer(answer.status < 400, f"{answer.status} {answer.data.decode()}")
 
@@ -162,7 +163,7 @@ def call(function: str, event: Any) -> Run:
 
 
 def afresh(run: Run, function: str) -> Run:
-    """Returns a ``Run`` that first restarts the function's process, so that it reads the database secret again."""
+    """Returns a ``Run`` that first restarts the function, which makes it read the database secret again."""
 
     def renewed(stage: Stage) -> Answer:
         stage.set_variables(function, stage.variables(function))
@@ -198,13 +199,13 @@ def stored(order_id: str) -> dict[str, Any]:
 
 
 def report(kind: str, what: str = "") -> Run:
-    """Returns a ``Run`` that reads a newly started report, because the API caches an ended report's history."""
+    """Returns a ``Run`` that reads a newly started report, because the API caches the history of a finished report."""
     return lambda stage: stage.api("GET", f"/reports/{{{stage.execution(kind)}}}{what}")
 
 
 @cache
 def finished(stage: Stage) -> str:
-    """Returns the execution name of a finished storage report, whose page exists."""
+    """Returns the execution name of a finished storage report that has a page."""
     name = stage.execution("storage")
     assert stage.ended("storage", name) == "SUCCEEDED"
     return name
@@ -260,7 +261,7 @@ def dead_event(function: str) -> Callable[[Stage], Any]:
 
 
 def dead_message(topic: str) -> Callable[[Stage], Any]:
-    """Returns a function that creates the dead letter of a message that SNS could not deliver."""
+    """Returns a function that creates a dead letter for a message that SNS could not deliver."""
     return lambda stage: undelivered(stage.topic(topic), "s", "m")
 
 
@@ -356,7 +357,7 @@ def stream_event(**event_id: str) -> dict[str, Any]:
 def received(form: str) -> Run:
     """Returns a ``Run`` that sends the upload event of an object that does not exist.
 
-    Because nothing is uploaded, S3 itself sends no event.
+    Nothing is uploaded, so S3 does not send an event.
     """
     return call(
         "receive_upload", lambda stage: s3_event(stage.bucket("uploads"), form.format(secrets.token_hex(4)), "0" * 32)
@@ -413,7 +414,7 @@ def rotate(stage: Stage) -> Answer:
 class Exercise:
     """Pairs a call with the permissions that it needs.
 
-    Each permission consists of an action and the end of a resource's ARN, as docs/permissions.md lists them.
+    A permission consists of an action and the end of a resource ARN, as in docs/permissions.md.
     """
 
     role: str

@@ -1,4 +1,4 @@
-"""Runs checkov and cloudsplaining in their own virtual environment, without the network."""
+"""Runs checkov and cloudsplaining in their own virtual environment, without network access."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RISKS = (
 
 
 class Finding(NamedTuple):
-    """A failed checkov check, and the resource that fails it, such as ``AWS::S3::Bucket.Uploads``."""
+    """A failed checkov check and the resource that failed, such as ``AWS::S3::Bucket.Uploads``."""
 
     check: str
     resource: str
@@ -45,7 +45,7 @@ def _run(program: str, *arguments: str | Path, folder: Path) -> str:
 
 
 def checkov(templates: Mapping[str, str], folder: Path) -> set[Finding]:
-    """Runs all checkov checks on templates, which are keyed by file name, and returns the findings."""
+    """Runs all checkov checks on ``templates``, which maps file names to contents, and returns the findings."""
     files = [folder / name for name in templates]
     for file in files:
         file.write_text(templates[file.name])
@@ -56,7 +56,7 @@ def checkov(templates: Mapping[str, str], folder: Path) -> set[Finding]:
 
 
 def cloudsplaining(roles: list[Any], users: Mapping[str, Mapping[str, Any]], folder: Path) -> set[tuple[str, str, str]]:
-    """Returns the risks in the policies of roles and users, each as a policy name, a risk and an action."""
+    """Returns the policy name, risk and action of each finding in the policies of roles and users."""
     account: dict[str, Any] = {"RoleDetailList": roles, "GroupDetailList": [], "Policies": []}
     account["UserDetailList"] = [
         {
@@ -85,7 +85,7 @@ def cloudsplaining(roles: list[Any], users: Mapping[str, Mapping[str, Any]], fol
 
 
 def policy_template(document: Mapping[str, Any], skips: Mapping[str, str]) -> str:
-    """Wraps a policy in a template that lists the checks to skip, with reasons."""
+    """Wraps a policy in a template that lists the checks to skip, with their reasons."""
     resource = {
         "Type": "AWS::IAM::ManagedPolicy",
         "Metadata": {"checkov": {"skip": [{"id": check, "comment": reason} for check, reason in skips.items()]}},
@@ -142,12 +142,12 @@ def _stage(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reasons() -> dict[str, str]:
-    """Returns the comment above each skipped check in the configuration, keyed by check."""
+    """Returns the comments above the skipped checks in the checkov configuration, keyed by check."""
     return {check: reason for reason, check in re.findall(r"((?:^  # .*\n)+)^  - (\w+)$", CONFIG.read_text(), re.M)}
 
 
 def without_suppressions(template: dict[str, Any], suppressions: dict[Finding, str]) -> str:
-    """Returns the template without its suppressed checks, and adds them with their reasons to ``suppressions``."""
+    """Removes the suppressed checks from the template, and adds them with their reasons to ``suppressions``."""
     for name, resource in template["Resources"].items():
         for each in resource.get("Metadata", {}).pop("checkov", {}).get("skip", []):
             suppressions[Finding(each["id"], f"{resource['Type']}.{name}")] = each["comment"]

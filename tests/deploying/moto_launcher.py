@@ -1,4 +1,4 @@
-"""Starts moto's server on a port, with patches that a deploy needs."""
+"""Starts the moto server on a port, with the patches that a deploy needs."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def with_outputs(backend: Any, change_set_name: str, stack_name: str | None = No
 def by_name(backend: Any, event_source_arn: str, function_name: str) -> list[Any]:
     """Finds event source mappings by function name, as AWS does.
 
-    Without this patch, moto finds a mapping only by the name or ARN with which the mapping was created.
+    Without this patch, moto finds a mapping only by the function name or ARN that was used to create it.
     """
     found = list_event_source_mappings(backend, event_source_arn, "")
     return [each for each in found if not function_name or each.function_arn.split(":")[6] == function_name]
 
 
 def as_openapi(document: dict[str, Any]) -> dict[str, Any]:
-    """Converts Chalice's Swagger 2 document, which AWS accepts, to OpenAPI 3 with a description for moto."""
+    """Converts Chalice's Swagger 2 document to OpenAPI 3 and adds a description, as moto requires."""
     return {**document, "swagger": None, "openapi": "3.0.0", "info": {"description": "", **document["info"]}}
 
 

@@ -1,6 +1,6 @@
-"""Lists the API calls after which a test kills a deploy. A later deploy must finish the stage."""
+"""Lists the API calls after which a test kills a deploy. The next deploy must then complete the stage."""
 
-# Each row contains an operation and a part of its path or body. The test kills the deploy after the first call that
+# Each row contains an operation and a string from its path or body. The test kills the deploy after the first call that
 # matches the row.
 STEPS = (
     ("cloudformation:ExecuteChangeSet", "cafe-cut-deploys"),

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module", autouse=True)
 def one(here: Checkout) -> None:
-    """Deploys the stage ``one``, which must keep running while other deploys fail."""
+    """Deploys the stage ``one``. This stage must keep running while other deploys fail."""
     here.deploy("one")
 
 

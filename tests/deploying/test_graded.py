@@ -1,8 +1,8 @@
-"""Checks a deployed stage with cfn-lint, checkov and cloudsplaining, and removes each role's permissions in turn.
+"""Checks a deployed stage with cfn-lint, checkov and cloudsplaining, and removes the permissions of each role in turn.
 
 The tests prove that no role has more permissions than its function needs. If a role lacks a permission that the local
 cloud enforces, a call is denied. The local cloud does not enforce permissions that a service uses on a role's behalf.
-For permissions that are not enforced, docs/permissions.md links to AWS's documentation.
+For permissions that are not enforced, docs/permissions.md links to the AWS documentation.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def deployed(stage: Stage, permission: Permission) -> tuple[str, str]:
 
 @pytest.mark.parametrize("file", ["resources.yaml", "database.yaml"])
 def test_cfn_lint_reports_nothing_about_a_template_with_its_state_machines(file: str) -> None:
-    """`make check` lints only the template files, which do not contain the state machines' definitions."""
+    """`make check` lints only the template files, but the state machine definitions are not in these files."""
     assert lint(rendered(file), regions=["us-east-1", "eu-central-1"]) == []
 
 
@@ -141,7 +141,7 @@ def test_checkov_reports_only_findings_that_have_a_reason_and_every_reason_is_ne
     assert set(left_out) == set(yaml.safe_load(CONFIG.read_text())["skip-check"])
     assert all(reason.strip() for reason in (*suppressions.values(), *left_out.values()))
     assert suppressions.keys() <= failed
-    # The configuration skips exactly the checks that fail for a resource without its own suppression.
+    # The checkov configuration must skip exactly the checks that fail for a resource without its own suppression.
     assert set(left_out) == {each.check for each in failed - suppressions.keys()}
 
 
@@ -154,7 +154,7 @@ def test_cloudsplaining_reports_no_risk_of_any_role_and_only_known_risks_of_the_
     details = stage.aws("iam").get_account_authorization_details()
     roles = [each for each in details["RoleDetailList"] if each["RoleName"].startswith(f"cafe-{stage.name}-")]
     assert len(roles) == len({row.permission.role for row in documented(functions_of())})
-    # The roles of the local stage lack the network permissions for MySQL, so that policy is checked separately.
+    # The roles on the local stage lack the network permissions for MySQL, so the test checks that policy separately.
     [network] = resolve().of_type("AWS::IAM::Policy").values()
     users = {"network": network["PolicyDocument"], "deployer": json.loads(DEPLOYER_POLICY.read_text())}
     known = {

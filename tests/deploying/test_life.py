@@ -92,7 +92,7 @@ def test_each_rollback_goes_one_release_back(place: Place) -> None:
         assert "only the code changed" in changed.deploy("one")
         assert place.account.version("one") == number
     assert len(place.account.state("one")["releases"]) == len(releases) + 2
-    # The new copy of the repository deployed none of the releases, but can roll back.
+    # The new copy of the repository can roll back, although it deployed none of the releases.
     clone = place.checkout("clone")
     assert "smoke test" in clone.deploy("one", "--rollback")
     assert place.account.version("one") == "2"
@@ -109,7 +109,7 @@ def test_a_deploy_of_the_code_that_a_rollback_restored_changes_nothing(place: Pl
 
 
 def test_a_scheduled_report_is_made_once_and_its_schedule_goes_with_its_parameter(place: Place, here: Checkout) -> None:
-    """The test adds a schedule with the same target that is due immediately, to avoid a long wait."""
+    """To avoid a long wait, the test adds a schedule that has the same target and is due immediately."""
     asked = {**SCHEDULES, "ScheduleTimezone": "Asia/Tokyo"}
     said = here.deploy("one", *(f"--parameter={name}={value}" for name, value in asked.items()))
     assert "functions and API: nothing to change" in said
@@ -225,7 +225,7 @@ def test_a_destroyed_stage_leaves_the_other_unchanged(place: Place, here: Checko
 def test_after_the_last_stage_the_account_is_as_empty_as_before(
     place: Place, empty: set[str], elsewhere: Checkout
 ) -> None:
-    """A copy of the repository that never deployed the stage destroys the stage twice."""
+    """The stage is destroyed twice from a copy of the repository that has never deployed it."""
     place.account.aws("s3").put_object(Bucket="cafe-one-reports-000000000000", Key="inventory/a.csv", Body=b"x")
     for _ in range(2):
         assert "left of the stage: nothing" in elsewhere.deploy("one", "--destroy")

@@ -1,4 +1,4 @@
-"""Tests the same deploy on a second emulator, moto's server, and the resources that the deploy creates.
+"""Tests a deploy to a second emulator, the moto server, and the resources that the deploy creates.
 
 The emulator moto runs no functions, creates no user pools from templates and has no account settings. The tests on the
 local cloud cover these features.
@@ -68,7 +68,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     process.start(command, {**basic_environment(), **keys}, "moto", port)
     try:
         process.wait(lambda: answers(f"http://127.0.0.1:{port}/moto-api/"))
-        # The host name is ``localhost``, so that moto recognises a template's URL as its own.
+        # With the host name ``localhost``, moto recognizes the URL of a template as its own.
         yield f"http://localhost:{port}"
     finally:
         process.stop(seconds=0)
@@ -99,7 +99,7 @@ def deployed(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             lambda cfn, name: {**outputs(cfn, name), **(POOL if name == "cafe-prod-resources" else {})},
         )
         patch.setattr(database, "migrate", lambda *_: None)
-        # An administrator sets API Gateway's logging role once per account.
+        # An administrator sets the API Gateway logging role once per account.
         role = {"op": "replace", "path": "/cloudwatchRoleArn", "value": f"arn:aws:iam::{ACCOUNT}:role/api-logs"}
         client("apigateway").update_account(patchOperations=[role])
         target = Target("prod", tmp_path_factory.mktemp("prod"), False, {}, made_by_hand())
@@ -146,7 +146,7 @@ def test_a_destroyed_stage_leaves_nothing(deployed: Deployed) -> None:
     client("s3").put_object(Bucket=deployed.outputs["UPLOADS_BUCKET"], Key="inventory/a.csv", Body=b"x")
     removal.destroy(deployed.target, client, ACCOUNT, False, deployed.said.append)
     assert deployed.said[-1] == "left of the stage: nothing"
-    # The deploy's own list of remaining resources does not cover roles, mappings and stacks.
+    # The list of remaining resources from the deploy does not cover IAM roles, event source mappings and stacks.
     assert client("iam").list_roles()["Roles"] == []
     assert client("lambda").list_event_source_mappings()["EventSourceMappings"] == []
     assert client("cloudformation").describe_stacks()["Stacks"] == []

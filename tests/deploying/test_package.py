@@ -38,7 +38,7 @@ def build(folder: Path, processor: str) -> Path:
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
-    """Builds all packages concurrently, because pip mostly waits for the index.
+    """Builds all packages concurrently, because pip spends most of its time waiting for the package index.
 
     Returns a function that takes a processor and returns its package.
     """
@@ -78,8 +78,8 @@ def test_the_package_contains_what_the_functions_import(packages: Packages, tmp_
     for name in ("here", *(each for each in ELF if (here.system, here.processor) == ("Linux", each))):
         with zipfile.ZipFile(packages(name)) as file:
             file.extractall(tmp_path / name)
-        # The option -S hides site-packages, so Python finds only the package and the standard library. The package does
-        # not contain boto3, because Lambda provides it.
+        # The option -S hides site-packages, so Python finds only the deployment package and the standard library. The
+        # package does not contain boto3, because Lambda provides it.
         path = f"import sys; sys.path.insert(0, {str(tmp_path / name)!r})"
         bare = [sys.executable, "-S", "-P", "-c", f"{path}; {IMPORTS}"]
         done = subprocess.run(bare, capture_output=True, text=True, cwd=tmp_path, env={})

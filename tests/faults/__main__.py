@@ -16,7 +16,7 @@ from tests.faults.load import load, outage, silent, soak
 from tests.system.faults import unavailable
 from tests.system.stack import Faulty, running
 
-# The exit status is 0 only if all of these counts are 0.
+# The exit status is 0 only if each of these counts is 0.
 PROMISED = (
     *("lost", "doubled", "not announced", "not in the inbox"),
     *("rows lost", "rows doubled", "reports lost", "reports doubled"),

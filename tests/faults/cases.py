@@ -18,31 +18,31 @@ from tests.system.wire import Fault
 
 Case = Callable[[Faulty], AbstractContextManager[Any]]
 
-# ``SOME`` exceeds the number of attempts of one AWS call, so the flow itself must handle some of the faults.
+# ``SOME`` is larger than the number of attempts for one AWS call, so the flow itself must handle some of the faults.
 SOME = 5
 
 short = pytest.mark.short
 
 
 def wire(operation: str, fault: Fault, **how: Any) -> Case:
-    """Returns a case that applies a fault to AWS calls. Without ``first``, the fault applies to every matching call."""
+    """Returns a test case that applies a fault to AWS calls. Without ``first``, it applies to every matching call."""
     return lambda system: system.wire.fault(operation, fault, **how)
 
 
 def invoking(function: str, fault: Fault, **how: Any) -> Case:
-    """Returns a case that applies a fault to the state machines' calls to ``function``."""
+    """Returns a test case that applies a fault to the calls from state machines to ``function``."""
     return wire("lambda:Invoke", fault, caller="states", when=lambda call: function in call, **how)
 
 
 def publishing(text: str, fault: Fault, **how: Any) -> Case:
-    """Returns a case that injects a fault into a state machine's SNS calls whose body contains ``text``."""
+    """Returns a test case that applies a fault to state machine notifications whose encoded body contains ``text``."""
     return wire("sns:Publish", fault, caller="states", when=lambda call: text in call, **how)
 
 
 def killing(operation: str, function: str, *, done: bool = False, first: int = 2) -> Case:
-    """Returns a case that kills the function's process before a call takes effect.
+    """Returns a test case that kills the process of the function before a call takes effect.
 
-    With ``done``, the case kills the process after the call takes effect.
+    If ``done`` is true, the process is killed after the call takes effect.
     """
     return lambda system: system.wire.fault(
         operation,
@@ -53,12 +53,12 @@ def killing(operation: str, function: str, *, done: bool = False, first: int = 2
 
 
 def trap(work: Callable[[Faulty], object] = lambda _system: None, **how: Any) -> Case:
-    """Returns a case that calls ``work`` and then cuts a connection to MySQL."""
+    """Returns a test case that calls ``work`` and then cuts a connection to MySQL."""
     return lambda system: system.gate.trap(Trap(work=lambda: work(system), **how))
 
 
 def afresh(function: str) -> Case:
-    """Returns a case that kills the function's worker processes, so that they lose their caches."""
+    """Returns a test case that kills the worker processes of the function, so that they lose their caches."""
 
     @contextmanager
     def ended(system: Faulty) -> Iterator[None]:
@@ -82,7 +82,7 @@ def together(*several: Case) -> Case:
 def cases(table: dict[str, Any], in_short: Iterable[str] = ()) -> Any:
     """Runs a test once for each row of ``table``.
 
-    The rows that ``in_short`` names also run in the short fault matrix.
+    The rows named in ``in_short`` also run in the short fault matrix.
     """
     unknown = set(in_short) - set(table)
     assert not unknown, unknown

@@ -21,7 +21,7 @@ Record = Callable[[Count], None]
 def record(request: pytest.FixtureRequest, system: Faulty) -> Record:
     """Returns a function that adds the counts of a test case to the fault matrix.
 
-    The case fails if an item was lost or duplicated.
+    The test case fails if an item was lost or duplicated.
     """
     # The subscriber that counts notifications must exist before the test case starts.
     _ = system.subscriber
@@ -36,7 +36,7 @@ def record(request: pytest.FixtureRequest, system: Faulty) -> Record:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks all fault tests as long, except those of the short fault matrix.
+    """Marks all fault tests as long, except those in the short fault matrix.
 
     Only `make faults` runs the tests that are marked as long.
     """
@@ -49,7 +49,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     rows: dict[str, Row] = {}
     for report in (each for reports in terminalreporter.stats.values() for each in reports):
         found = re.search(r"tests/faults/test_(\w+)\.py::test_(\w+)(?:\[(.+)\])?", getattr(report, "nodeid", ""))
-        # ``stats`` also contains deselected tests, which have no report.
+        # ``stats`` also contains deselected tests, but these tests have no report.
         if found and getattr(report, "when", "") in ("setup", "call"):
             counts = dict(report.user_properties).get("count")
             flow, case, fault = found.groups()

@@ -1,4 +1,4 @@
-"""Helpers that send orders, reports, uploads and notifications, and count the accepted, lost and duplicated ones."""
+"""Helpers that send items such as orders and reports, and count the accepted, lost and duplicated items."""
 
 from __future__ import annotations
 
@@ -52,9 +52,10 @@ def settled(system: Faulty, look: Callable[[], bool], seconds: float = 60) -> No
 
 
 def settled_or_dead(system: Faulty, missing: Callable[[], set[str]], seconds: float = 60) -> set[str]:
-    """Waits until every item in ``missing`` is in a dead-letter queue. Returns the ids of these dead letters.
+    """Waits until every item in ``missing`` is in a dead-letter queue.
 
-    A dead letter can still leave the queue and be processed later.
+    Returns the ids of the items that became dead letters. A dead letter can still leave the queue and be processed
+    later.
     """
     waiting: set[str] = set()
 
@@ -96,7 +97,7 @@ def redrive(system: Faulty, *about: str) -> None:
 def inbox(system: Faulty, about: str | None = None) -> list[dict[str, Any]]:
     """Reads notifications directly from the DynamoDB table.
 
-    With ``about``, the function returns only notifications that contain that text.
+    If ``about`` is given, the function returns only notifications that contain that text.
     """
     names = ("notificationID", "subject", "message")
     only = {
@@ -127,7 +128,7 @@ def message(placed: dict[str, Any]) -> str:
 
 
 def place(system: Faulty, orders: list[dict[str, Any]]) -> list[str]:
-    """Sends a list of orders to the API, and retries orders after a 503 response.
+    """Sends a list of orders to the API, and resends orders after a 503 response.
 
     Returns the ids of the accepted orders.
     """
@@ -159,7 +160,7 @@ def send(system: Faulty, orders: Iterable[dict[str, Any] | str]) -> list[str]:
 def stream_records(system: Faulty, wanted: Iterable[str] | None = None) -> list[dict[str, Any]]:
     """Returns stream records in the form in which Lambda functions receive them.
 
-    Without ``wanted``, the function returns the records of all orders.
+    If ``wanted`` is not given, the function returns the records of all orders.
     """
     arn, ids = system.env["ORDERS_STREAM_ARN"], set(wanted or ())
     found = []

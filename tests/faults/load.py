@@ -41,7 +41,7 @@ from tests.system.system import new_id, wait_for
 from tests.system.wire import Cut, Exchange, Fault, Reply, Rule
 
 LIST = 100
-# A client sends a list at most this many times.
+# A client sends a list of orders at most this many times.
 TRIES = 20
 # After this many seconds without a new announcement, missing orders count as lost.
 PATIENCE = 90
@@ -53,8 +53,7 @@ Say = Callable[[str], None]
 
 @contextmanager
 def random_faults(system: Faulty, share: float) -> Iterator[list[Rule]]:
-    """Makes some AWS calls fail while the block runs, each in one of seven ways. ``share`` is their fraction of all
-    calls."""
+    """Makes the fraction ``share`` of all AWS calls fail in one of seven ways while the ``with`` block runs."""
     everything = r"(?!sts:).*"
     kinds = [
         (everything, faults.throttled),
@@ -76,7 +75,7 @@ def random_faults(system: Faulty, share: float) -> Iterator[list[Rule]]:
 
 @dataclass
 class Orders:
-    """A client that sends orders in lists of 100, and retries after a 503."""
+    """A client that sends lists of 100 orders, and retries after a 503."""
 
     system: Faulty
     customer: str = field(default_factory=lambda: new_id("load"))
@@ -160,7 +159,7 @@ def load(system: Faulty, number: int, share: float, say: Say) -> tuple[dict[str,
 
 @dataclass
 class Tried:
-    """Counts one caller's calls and attempts of one operation during an outage."""
+    """Counts the calls and attempts that one caller made for one operation during an outage."""
 
     calls: int = 0
     attempts: int = 0
@@ -209,7 +208,7 @@ def outage(system: Faulty, fault: Fault, seconds: float) -> dict[tuple[str, str]
     finally:
         system.wire.rules.remove(rule)
     redrive(system)
-    # If a message's retry delay was not shortened, the message returns only after the queue's full visibility timeout.
+    # If the retry delay of a message was not shortened, SQS delivers it again after the full visibility timeout.
     counts = [count_orders(system, [each["orderID"] for each in orders], 240), count_uploads(system, files)]
     assert not any(each.lost or each.doubled or each.waiting for each in counts), counts
     wait_for_reports(system, reports, 240)

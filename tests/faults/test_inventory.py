@@ -1,4 +1,4 @@
-"""Tests flow 1, the inventory report, under faults.
+"""Tests the inventory report (flow 1) under faults.
 
 Every accepted report must end and be announced once, and its links must work.
 """

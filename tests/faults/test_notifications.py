@@ -1,4 +1,4 @@
-"""Tests flow 5, the inbox, under faults. Every published notification and alarm must be in the inbox exactly once."""
+"""Tests the inbox (flow 5) under faults. Every published notification and alarm must be in the inbox exactly once."""
 
 from tests.faults import counting
 from tests.faults.cases import Case, cases, killing, short, wire

@@ -1,4 +1,4 @@
-"""Tests flow 2, the orders, under faults. Every accepted order must be stored once and announced at least once."""
+"""Tests orders (flow 2) under faults. Every accepted order must be stored once and announced at least once."""
 
 from typing import Any
 
@@ -193,7 +193,7 @@ def test_dynamodb_is_unavailable_for_longer_than_five_tries(system: Faulty, reco
         accepted = counting.place(system, [order("too long") for _ in range(5)])
         count = count_orders(system, accepted)
     assert count.waiting == 5
-    # The response to the redrive's SendMessageBatch is lost, so some orders are sent twice.
+    # The response to SendMessageBatch is lost during the redrive, so some orders are sent twice.
     with system.wire.fault("sqs:SendMessageBatch", cut_after, caller="api", first=1):
         counting.redrive(system, *accepted)
     record(count_orders(system, accepted))

@@ -1,6 +1,6 @@
-"""Tests flow 4, the storage report, under faults.
+"""Tests the storage report (flow 4) under faults.
 
-Every accepted report must end and be announced once, and no bucket may be missing without an error.
+Every accepted report must end, be announced once, and list each bucket or an error for it.
 """
 
 from tests.faults.cases import SOME, Case, cases, invoking, killing, publishing, together, wire
@@ -94,7 +94,7 @@ def test_storage_reports_that_cannot_succeed_are_announced_as_failed(
     in_short=["Lambda refuses a share"],
 )
 def test_storage_reports_in_shares_succeed_despite_this_fault(system: Faulty, case: Case, record: Record) -> None:
-    """With ``aloneSeconds`` set to 0, the first function measures no bucket and divides all buckets into shares."""
+    """If ``aloneSeconds`` is 0, the first function measures no bucket, and parallel invocations measure all buckets."""
     with case(system):
         accepted = [start(system, "storage", '{"aloneSeconds": 0}') for _ in range(2)]
         wait_for_reports(system, accepted)

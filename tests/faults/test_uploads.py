@@ -1,4 +1,4 @@
-"""Tests flow 3, the uploads, under faults.
+"""Tests uploads (flow 3) under faults.
 
 Every upload's rows must be in MySQL exactly once, and its result must be announced once.
 """

@@ -36,7 +36,7 @@ class Call:
         return json.loads(self.body)
 
     def __contains__(self, text: str) -> bool:
-        """Returns whether ``text`` is in the path or the body."""
+        """Returns whether the path or the body contains ``text``."""
         return text in self.path or text.encode() in self.body
 
 

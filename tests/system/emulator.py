@@ -34,7 +34,7 @@ class UnpatchedCloud(Cloud):
 
 
 class Emulator:
-    """A running MiniStack, whose functions and state machines all have the role ``admin_role``."""
+    """A running MiniStack whose functions and state machines all have the role ``admin_role``."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tests.system.system import System
 
 FAILURES = Path(__file__).parents[2] / ".local" / "failures"
-# This stash entry maps each phase of a test (setup, call or teardown) to its report.
+# This stash entry maps each phase of a test (setup, call or teardown) to the report of that phase.
 REPORTS = pytest.StashKey[dict[str, pytest.TestReport]]()
 
 
@@ -31,7 +31,7 @@ def folder_of(nodeid: str) -> Path:
 
 
 def save_logs(system: System, folder: Path, since: float) -> None:
-    """Saves the functions' logs since the Unix time ``since``, and all servers' logs."""
+    """Saves the function logs since the Unix time ``since``, and the logs of all servers."""
     logs = system.aws("logs")
     for group in logs.describe_log_groups(logGroupNamePrefix="/aws/lambda/")["logGroups"]:
         name = group["logGroupName"]

@@ -13,7 +13,7 @@ from typing import Any
 from tests.system.calls import Call
 from tests.system.wire import Cut, Exchange, Fault, Reply
 
-# Each service has its own HTTP status and error code for throttling, which its service model defines.
+# Each service defines its own HTTP status and error code for throttling.
 THROTTLED = {
     "dynamodb": (400, "ThrottlingException"),
     "sqs": (400, "RequestThrottled"),

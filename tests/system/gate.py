@@ -17,10 +17,10 @@ CHUNK = 16_384
 
 @dataclass
 class Trap:
-    """A trap cuts a connection after the client sent ``sent`` bytes, sent ``word``, or received ``got`` bytes.
+    """A trap cuts a connection after the client has sent ``sent`` bytes, sent ``word``, or received ``got`` bytes.
 
-    The trap cuts at most ``times`` connections, and calls ``work`` before each cut. With ``answered``, the trap first
-    waits for MySQL's response and drops that response.
+    The trap cuts at most ``times`` connections, and calls ``work`` before each cut. If ``answered`` is true, the trap
+    first waits for the response from MySQL and drops it.
     """
 
     sent: float = math.inf
@@ -67,7 +67,7 @@ class Gate:
 
     @contextmanager
     def shut(self, times: float = math.inf) -> Iterator[None]:
-        """Cuts all connections. While the block runs, refuses new connections, but at most ``times`` of them."""
+        """Cuts all connections. Refuses up to ``times`` new connections while the ``with`` block runs."""
         expected = self.refused + (1 if times == math.inf else times)
         self._refusing = times
         self.cut()
@@ -79,7 +79,7 @@ class Gate:
 
     @contextmanager
     def slowed(self, seconds: float) -> Iterator[None]:
-        """Delays each part of a response by ``seconds`` while the block runs."""
+        """Delays each part of a response by ``seconds`` while the ``with`` block runs."""
         before, self.delay = self.accepted, seconds
         try:
             yield
@@ -89,7 +89,10 @@ class Gate:
 
     @contextmanager
     def trap(self, trap: Trap) -> Iterator[Trap]:
-        """Keeps a trap active while the block runs. At the end, waits until the trap has cut ``times`` connections."""
+        """Keeps a trap active while the ``with`` block runs.
+
+        At the end, the method waits until the trap has cut ``times`` connections.
+        """
         self.traps.append(trap)
         try:
             yield trap
@@ -188,7 +191,7 @@ class _Pair:
 
 
 def _reset(connection: socket.socket) -> None:
-    """Resets the connection, so that the port looks closed to the client."""
+    """Resets the connection, which makes the port look closed to the client."""
     with suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     connection.close()

@@ -1,4 +1,4 @@
-"""Helpers for inventory tests: the CSV header, the quantities in MySQL, and unavailable tables."""
+"""Helpers for inventory tests that read quantities from MySQL or make tables unavailable."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ HEADER = "supplier_name,type,product_name,price,description,quantity\n"
 
 
 def stock(system: System, supplier: str) -> dict[str, int]:
-    """Returns the quantity of each product of a supplier."""
+    """Returns the quantity of each product from a supplier."""
     beans = "SELECT product_name, quantity FROM beans JOIN suppliers ON supplier_id = suppliers.id WHERE name = %s"
     return dict(system.sql(beans, supplier))
 
 
 @contextmanager
 def table_renamed(system: System, table: str) -> Iterator[None]:
-    """Renames the table while the block runs, so that queries fail."""
+    """Renames the table while the ``with`` block runs, which makes queries fail."""
     system.sql(f"RENAME TABLE {table} TO {table}_away")
     try:
         yield
@@ -28,7 +28,7 @@ def table_renamed(system: System, table: str) -> Iterator[None]:
 
 @contextmanager
 def tables_locked(system: System) -> Iterator[None]:
-    """Locks the inventory's tables while the block runs, so that reads wait."""
+    """Locks the inventory tables while the ``with`` block runs, which makes reads wait."""
     with connect(system.database) as connection, connection.cursor() as cursor:
         cursor.execute("LOCK TABLES beans WRITE, suppliers WRITE")
         try:

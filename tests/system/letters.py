@@ -17,7 +17,7 @@ QUEUES = ("ORDERS_DEAD_LETTER_URL", "FAILURES_QUEUE_URL")
 
 
 class Letters:
-    """The dead letters of one test, which are all messages whose id or body contains one of ``ids``."""
+    """The dead letters of one test, found by an id from ``ids`` in their message id or body."""
 
     def __init__(self, system: System) -> None:
         self.system = system
@@ -36,7 +36,7 @@ class Letters:
         return str(sent["MessageId"])
 
     def listed(self, about: str) -> list[dict[str, Any]]:
-        """Returns the dead letters from the API whose id, description or error contains ``about``."""
+        """Lists dead letters through the API, and returns those whose id, description or error contains ``about``."""
         found = self.system.get("/dead-letters?limit=100")["deadLetters"]
         return [each for each in found if about in each["id"] + each["what"] + each["why"]]
 
@@ -44,7 +44,7 @@ class Letters:
         return wait_for(lambda: self.listed(about), f"a dead letter about {about}")[0]
 
     def redrive(self, *ids: str) -> dict[str, Any]:
-        """Redrives the dead letters with these ids. Returns the API's response."""
+        """Redrives the dead letters with these ids. Returns the API response."""
         answer = self.system.request("POST", "/dead-letters/redrive", {"ids": list(ids)})
         assert answer.status == 200, answer.text
         return dict(answer.json)

@@ -69,7 +69,7 @@ def update_rest_api(emulator: Emulator) -> bool:
     try:
         gateway.update_rest_api(restApiId=api, patchOperations=operations)
         updated = gateway.get_rest_api(restApiId=api)
-    except (ResponseParserError, ValueError):  # botocore raises these errors for a string instead of a number.
+    except (ResponseParserError, ValueError):  # botocore raises these errors for a non-numeric value.
         return False
     return updated["endpointConfiguration"]["types"] == ["REGIONAL"] and "minimumCompressionSize" not in updated
 

@@ -14,7 +14,7 @@ SECONDS = 960
 
 
 def tasks_on_the_wire() -> None:
-    """Makes state machines call Lambda and SNS over HTTP, so that the proxy can inject faults.
+    """Makes state machines call Lambda and SNS over HTTP, which lets the proxy inject faults.
 
     Without the patch, MiniStack's state machines call the code of Lambda and SNS directly. The patch sends
     ``lambda:invoke`` and ``sns:publish`` with boto3, and uses the error names of Step Functions.

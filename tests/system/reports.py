@@ -1,4 +1,4 @@
-"""Helpers for report tests, which read an execution's states and start executions without the API."""
+"""Helpers for report tests that read the states of an execution or start an execution without the API."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 """Starts the deployed system from a snapshot, with one proxy in front of AWS and one in front of MySQL.
 
-Use ``with running(folder) as system:``. ``system.wire`` injects faults into the AWS calls of the functions, the API and
-the state machines. ``system.gate`` injects faults into MySQL connections. The tests' own calls bypass both proxies.
+Use ``with running(folder) as system:``. ``system.wire`` injects faults into AWS calls from the functions, the API and
+the state machines. ``system.gate`` injects faults into MySQL connections. Calls from the tests themselves bypass both
+proxies.
 
 A deploy is slow, so ``snapshot`` deploys only once and keeps the stopped stack in a folder. The folder's name is a
-digest of the sources. Each stack is a copy of that folder with other ports.
+digest of the sources. Each stack is a copy of the snapshot folder with different ports.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ SOURCES = (
     *(PATCHES, Path(__file__)),
 )
 PORTS = ("api_port", "aws_port", "db_port", "wire_port", "gate_port")
-# A snapshot omits these files, which belong to processes that have ended.
+# These files belong to processes that have ended, so a snapshot omits them.
 LEFT_OUT = shutil.ignore_patterns(
     "*.log", "*.pid", "*.sock", "lock", "tmp", "api.json", "ministack.json", "mariadb.json"
 )
@@ -68,9 +69,9 @@ class WiredCloud(Cloud):
     def _variables(self) -> dict[str, str]:
         return {
             **super()._variables,
-            # MiniStack passes this address to the functions.
+            # The functions use this address as their AWS endpoint.
             "AWS_ENDPOINT_URL": self.endpoint,
-            # State machines wait only a tenth of their retry intervals.
+            # State machines wait for only a tenth of each retry interval.
             "SFN_WAIT_SCALE": "0.1",
             # A failed order is retried immediately.
             "ORDERS_RETRY_SECONDS": "0",
@@ -188,13 +189,13 @@ def _proxies(stack: WiredStack) -> Iterator[tuple[Wire, Gate]]:
 def copied(folder: Path, *, wired: bool = True) -> WiredStack:
     """Copies the snapshot to ``folder`` and replaces its ports. The method ``resume`` starts the copy.
 
-    If ``wired`` is false, the stack has no proxies, so the commands of `local` can start, repair and stop it.
+    If ``wired`` is false, the stack has no proxies, so ``python -m local`` can start, repair and stop it.
     """
     shutil.copytree(snapshot(), folder, symlinks=True, dirs_exist_ok=True)
     stack = _stack(folder, wired=wired)
     old = json.loads((folder / "ports.json").read_text())
     _replace(folder, {str(old[name]): str(getattr(stack, name)) for name in PORTS})
-    # The build id is a digest of the configuration, which contains the ports.
+    # The build id changes with the ports, because it is a digest of the configuration.
     configured = json.loads((stack.project / ".chalice" / "config.json").read_text())["stages"][stack.stage]
     build = configured["environment_variables"].pop("CAFE_BUILD")
     _replace(folder, {build: project.digest(configured)})
@@ -221,7 +222,7 @@ def _is_text(path: Path, content: bytes) -> bool:
 
 
 def _forget_checksums(path: Path) -> None:
-    """Removes the stored checksums of a changed S3 object, which would no longer match its content."""
+    """Removes the stored checksums of a changed S3 object, because they no longer match its content."""
     beside = path.with_name(path.name + ".meta.json")
     if beside.exists():
         beside.write_text(json.dumps({**json.loads(beside.read_text()), "checksums": {}}))
@@ -232,7 +233,7 @@ class Faulty(System):
 
     def __init__(self, stack: WiredStack, env: dict[str, str], wire: Wire, gate: Gate) -> None:
         super().__init__(stack, env)
-        # The tests' own calls bypass the proxy, so no fault applies to them.
+        # Calls from the tests themselves bypass the proxy, so no fault applies to them.
         self.endpoint = f"http://127.0.0.1:{stack.aws_port}"
         self.wire = wire
         self.gate = gate
@@ -246,7 +247,7 @@ class Faulty(System):
         return replace(super().database, port=self.stack.db_port)
 
     def learn_callers(self) -> None:
-        """Computes the functions' access keys as MiniStack does, so that the proxy can identify callers."""
+        """Computes the access keys of the functions as MiniStack does, which lets the proxy identify callers."""
         for page in self.aws("lambda").get_paginator("list_functions").paginate():
             for function in page["Functions"]:
                 digest = hashlib.sha256(f"{function['FunctionArn']}:{function['Role']}".encode()).hexdigest()
@@ -276,7 +277,8 @@ class Faulty(System):
         found = []
         for worker in self._children():
             with suppress(psutil.NoSuchProcess):
-                if worker.environ().get("AWS_LAMBDA_FUNCTION_NAME") == f"cafe-dev-{function}":
+                # Linux shortens the name of a process.
+                if worker.name() == function[:15]:
                     found.append(worker)
         return found
 
@@ -289,21 +291,21 @@ class Faulty(System):
         self.stack.database.start_process()
 
     def timeout(self, function: str, seconds: int) -> AbstractContextManager[None]:
-        """Changes the timeout of ``function`` while the block runs."""
+        """Changes the timeout of ``function`` while the ``with`` block runs."""
         lambda_, name = self.aws("lambda"), f"cafe-dev-{function}"
         usual = lambda_.get_function_configuration(FunctionName=name)["Timeout"]
         change = partial(lambda_.update_function_configuration, FunctionName=name)
         return changed(lambda value: change(Timeout=value), usual, seconds)
 
     def visibility(self, seconds: int) -> AbstractContextManager[None]:
-        """Changes the visibility timeout of the orders queue while the block runs."""
+        """Changes the visibility timeout of the orders queue while the ``with`` block runs."""
         sqs, url, name = self.aws("sqs"), self.env["ORDERS_QUEUE_URL"], "VisibilityTimeout"
         usual = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"]
         change = partial(sqs.set_queue_attributes, QueueUrl=url)
         return changed(lambda value: change(Attributes=value), usual, {name: str(seconds)})
 
     def patience(self, kind: str, state: str | None, seconds: int) -> AbstractContextManager[None]:
-        """Changes the timeout of a state, or of the whole state machine, while the block runs."""
+        """Changes the timeout of a state, or of the whole state machine, while the ``with`` block runs."""
         sfn, arn = self.aws("stepfunctions"), self.env[f"{kind.upper()}_REPORT_ARN"]
         usual = sfn.describe_state_machine(stateMachineArn=arn)["definition"]
         shorter = json.loads(usual)

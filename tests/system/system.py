@@ -49,7 +49,7 @@ class System:
     def __init__(self, stack: Stack, env: dict[str, str]) -> None:
         self.stack = stack
         self.env = env
-        # The tests' own AWS calls use this address.
+        # AWS calls from the tests themselves use this address.
         self.endpoint = env["AWS_ENDPOINT_URL"]
         self._sender: str | None = "manager"
         self._http = urllib3.PoolManager(timeout=30, retries=False)
@@ -72,13 +72,13 @@ class System:
     # --- the API
 
     def sent_by(self, name: str | None) -> System:
-        """Returns the same system with the token of another user, or without a token."""
+        """Returns a client for the same system that sends another user's token, or no token."""
         other = copy(self)
         other._sender = name
         return other
 
     def request(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """Sends a request to an API ``path`` or a URL. ``body`` is bytes, or a value to encode as JSON."""
+        """Sends a request to a URL or to a path of the API. ``body`` is bytes, or a value to encode as JSON."""
         url = path if "://" in path else self.env["CAFE_API_URL"] + path
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         sent = {"Content-Type": "application/json"} if data is not None else {}
@@ -153,7 +153,7 @@ class System:
         return "FunctionError" not in answer, json.loads(answer["Payload"].read() or "null")
 
     def call(self, function: str, event: Any) -> Any:
-        """Invokes a deployed function, which must succeed. Returns its result."""
+        """Invokes a deployed function that must succeed. Returns its result."""
         ok, result = self.invoke(function, event)
         assert ok, result
         return result
@@ -174,7 +174,7 @@ class System:
         return self.env[f"{name}_ROLE_ARN"].rsplit("/", 1)[1]
 
     def without(self, function: str, action: str) -> AbstractContextManager[None]:
-        """Removes ``action`` from the function's role while the block runs."""
+        """Removes ``action`` from the role of the function while the ``with`` block runs."""
         iam = self.aws("iam")
         role = self.role(function)
         policy = iam.list_role_policies(RoleName=role)["PolicyNames"][0]
@@ -257,7 +257,7 @@ def logged(system: System, function: str, text: str) -> list[dict[str, Any]]:
 
 
 def stored(system: System, order_id: str) -> dict[str, Any]:
-    """Waits until the order is stored and announced, so that it cannot affect the next test."""
+    """Waits until the order is stored and announced, because otherwise it could affect the next test."""
 
     def look() -> dict[str, Any] | None:
         answer = system.request("GET", f"/orders/{order_id}")

@@ -1,4 +1,4 @@
-"""Tests the errors that the functions' database connection raises for MySQL failures."""
+"""Tests which errors the functions raise when a connection to MySQL fails."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def test_a_table_that_is_locked_too_long_is_unavailable(database: Database) -> N
 
 
 def rotated(system: System) -> AbstractContextManager[None]:
-    """While the block runs, changes the password of the functions' database user in MySQL and in Secrets Manager."""
+    """Changes the password of the Lambda functions' database user while the ``with`` block runs."""
     manager, arn = system.aws("secretsmanager"), system.env["DB_SECRET_ARN"]
     usual = manager.get_secret_value(SecretId=arn)["SecretString"]
 
@@ -57,7 +57,7 @@ def rotated(system: System) -> AbstractContextManager[None]:
         system.sql("ALTER USER %s@%s IDENTIFIED BY %s", known["username"], host, known["password"])
         manager.put_secret_value(SecretId=arn, SecretString=secret)
 
-    # The password is new each time, so that no worker has cached it from an earlier test.
+    # The password is new each time, so no worker has cached it from an earlier test.
     return changed(change, usual, json.dumps({**json.loads(usual), "password": secrets.token_hex(8)}))
 
 

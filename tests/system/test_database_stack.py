@@ -1,9 +1,9 @@
-"""Tests the CloudFormation stack of a stage's own MySQL database.
+"""Tests the CloudFormation stack with the MySQL database of a stage.
 
 The tests create the stack, check that a second deploy changes nothing, and remove the stack.
 
-The local AWS emulator only records the database cluster and starts no server. The emulator supports neither separate
-security group rules nor secrets that RDS creates, so the tests remove them from the template.
+The local AWS emulator only records the database cluster and starts no server. The emulator does not support separate
+security group rules or secrets created by RDS, so the tests remove them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tests deploys to the local stack.
 
-`chalice deploy` also works when run manually, and one deploy restores everything that is missing.
+A manual `chalice deploy` also works, and one deploy restores everything that is missing.
 """
 
 import os

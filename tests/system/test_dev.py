@@ -1,4 +1,4 @@
-"""Tests ``make dev``. Every trigger runs a saved edit, and a debugger can pause a function."""
+"""Tests that ``make dev`` runs the edited code for every trigger and lets a debugger pause a function."""
 
 from __future__ import annotations
 

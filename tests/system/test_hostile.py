@@ -76,7 +76,7 @@ def api_log(system: System) -> Path:
 
 
 # This string contains every kind of line end, the end of a JSON document, and terminal control codes. The test replaces
-# ``%s`` with a unique mark.
+# ``%s`` with a unique id.
 FORGED = 'x\r\n{"level": "ERROR", "message": "%s"}\u2028%s\u2029%s\x85%s\x0b%s\x1b[2K\x1b[1A%s"}'
 
 

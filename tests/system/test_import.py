@@ -41,7 +41,7 @@ class Cafe:
         return record
 
     def get_object(self, **given: Any) -> dict[str, Any]:
-        """Returns a file in the format of S3's response."""
+        """Returns a file in the format of an S3 response."""
         return {"Body": io.BytesIO(self.files[given["Key"]])}
 
     @contextmanager
@@ -67,7 +67,7 @@ class Cafe:
         )
 
     def messages(self) -> list[str]:
-        """Returns the published messages without the first line, which names the received file."""
+        """Returns the published messages without the first line about the received file."""
         return [notification.message.partition("\n")[2] for notification in self.published]
 
 
@@ -140,7 +140,7 @@ def test_long_names_fit_and_names_that_differ_in_case_or_accent_are_different_be
     long = "咖" * 255
     cafe.receive(cafe.upload(f"Cafe,t,p,1,d,1\nCafé,t,p,1,d,2\ncafe,t,p,1,d,3\n{long},{long},{long},{long},{long},4\n"))
     assert [(row[0], row[5]) for row in cafe.inventory()] == [("Cafe", 1), ("Café", 2), ("cafe", 3), (long, 4)]
-    # The import must not change a supplier's other columns.
+    # The import must not change other columns of a supplier.
     assert cafe.query("SELECT city FROM suppliers WHERE name = 'Café'") == [("Lima",)]
 
 
@@ -245,7 +245,7 @@ def test_an_import_locks_only_its_own_suppliers_and_beans(cafe: Cafe) -> None:
 
 @pytest.fixture(params=["utf8mb4", "latin1"])
 def elsewhere(request: pytest.FixtureRequest, empty_database: Database) -> Cafe:
-    """Returns the uploads flow on another system's tables, whose collation ignores case."""
+    """Returns the uploads flow on tables of another system with a case-insensitive collation."""
     cafe = Cafe(empty_database)
     for statement in split(LOOSE_TABLES.format(charset=request.param)):
         cafe.query(statement)

@@ -1,4 +1,4 @@
-"""Tests the commands of the local stack (start, status, env, user, logs and stop) and its repair after a crash."""
+"""Tests the commands that start, inspect, repair and stop the local stack."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def main(stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     def main(*arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["python -m local", *arguments])
         monkeypatch.setattr(Stack, "read", lambda: stack)
-        # The real function would change this process's environment, which other tests share.
+        # The real function would change environment variables that other tests in this process use.
         monkeypatch.setattr(command, "keep_to_this_machine", lambda _: None)
         command.main()
         return capsys.readouterr().out
@@ -88,7 +88,7 @@ def works(stack: Stack) -> bool:
 
 
 def family(stack: Stack) -> list[psutil.Process]:
-    """Returns the stack's processes and their descendants, which run in the same process sessions."""
+    """Returns all processes in the process sessions of the stack, including descendants."""
     leaders, found = set(pids(stack).values()), []
     for process in psutil.process_iter():
         with suppress(ProcessLookupError):
@@ -132,7 +132,7 @@ def test_a_new_stack_works(stack: Stack) -> None:
 
 
 def test_all_processes_listen_only_on_this_machine(stack: Stack) -> None:
-    # An earlier test ran the flows, so the processes include the functions' workers.
+    # An earlier test ran the flows, so the processes include workers of the functions.
     processes = family(stack)
     assert len(processes) > len(stack.processes)
 
@@ -161,7 +161,7 @@ def test_the_file_to_source_sets_exactly_the_documented_variables_from_any_folde
     token = found.pop("CAFE_TOKEN")
     assert {name: found[name] for name in exported(found)} == stack.variables()
     assert found["DB_USER"] != found["DB_ADMIN_USER"]
-    # The token belongs to a user in the group `managers`. Each time a shell sources the file, the token changes.
+    # The token belongs to a manager and changes each time a shell sources the file.
     asked = System(stack, stack.variables()).sent_by(None)
     assert asked.request("GET", "/reports", Authorization=token).status == 200
     assert sourced(stack, tmp_path)["CAFE_TOKEN"] != token
@@ -282,7 +282,7 @@ def test_an_interrupted_start_is_repaired_by_the_next(stack: Stack) -> None:
 
     variables = stack.start()
 
-    # The incomplete MiniStack was replaced, so no resource exists twice.
+    # The repair replaced the incomplete MiniStack, so no resource exists twice.
     assert stack.cloud.process.pid() not in (None, half)
     assert len(System(stack, variables).aws("apigateway").get_rest_apis()["items"]) == 1
     assert works(stack)
@@ -292,7 +292,7 @@ def test_an_interrupted_start_is_repaired_by_the_next(stack: Stack) -> None:
 def test_a_start_without_ministack_or_mariadb_deploys_everything_again(
     stack: Stack, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Replaces the slow deploy with a stub, so the stack is empty after this test."""
+    """This test replaces the slow deploy with a stub. After this test, the stack is empty."""
     before, processes = pids(stack), family(stack)
     kill(stack.processes[part])
     deployed = []

@@ -1,6 +1,6 @@
 """Tests database migrations on a real MySQL server.
 
-Each file runs once despite failures, and tables of another system are adapted.
+Each migration runs once despite failures, and adapts tables that another system created.
 """
 
 import re
@@ -113,7 +113,7 @@ def test_a_migration_that_was_cut_off_anywhere_is_finished_by_the_next_run(
 def cut(connection: Any, word: str, done: bool) -> Iterator[None]:
     """Raises ``Cut`` before the statement of migration 0901 that contains ``word``.
 
-    With ``done``, it raises ``Cut`` after that statement.
+    If ``done`` is true, the function raises ``Cut`` after that statement.
     """
     query = connection.query
 
@@ -213,7 +213,7 @@ def test_rows_that_prevent_a_key_stay_readable_and_are_reported_at_each_deploy(
 
 @pytest.fixture
 def functions(system: System, empty_database: Database) -> Iterator[Database]:
-    """Creates a database user with the functions' permissions on this database."""
+    """Creates a database user with the same permissions as the database user of the Lambda functions."""
     user = replace(empty_database, user=empty_database.name, password="it's a \\ p%ssword")
     with clients.mysql(empty_database) as connection:
         grant_access(connection, user)

@@ -53,7 +53,7 @@ def test_with_its_patch_ministack_behaves_as_aws(patched: Emulator, name: str) -
 
 def test_another_version_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher, "version", lambda name: "1.6.0")
-    # The launcher checks the version before it imports MiniStack, which is not installed in the tests' environment.
+    # MiniStack is not installed in the test environment, but the launcher checks the version before the import.
     refused = r"^MiniStack 1\.6\.0 is installed, .* for 1\.5\.33: .*\.py says how to upgrade$"
     with pytest.raises(SystemExit, match=refused) as refusal:
         launcher.main()

@@ -1,4 +1,4 @@
-"""Tests flow 5, the notifications. A subscriber receives only the kinds of notifications that it requested."""
+"""Tests notifications (flow 5). A subscriber receives only the kinds of notifications that it requested."""
 
 import json
 import queue

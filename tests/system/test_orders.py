@@ -1,4 +1,4 @@
-"""Tests flow 2, the orders, from the API to the inbox.
+"""Tests orders (flow 2) from the API to the inbox.
 
 An order passes through SQS, store_orders, DynamoDB, its stream, announce_orders and SNS.
 """
@@ -64,7 +64,7 @@ def test_an_order_sent_many_times_is_stored_and_announced_once(system: System) -
 
 
 def test_the_alarm_about_dead_letters_reaches_the_inbox(system: System) -> None:
-    # MiniStack has no AWS/SQS metrics. The test sets the alarm's state to trigger the alarm's action.
+    # MiniStack has no AWS/SQS metrics. The test sets the alarm state manually to trigger the alarm action.
     reason = new_id("reason")
     alarm = {"AlarmName": "cafe-dev-orders-dead", "StateReason": reason}
     system.aws("cloudwatch").set_alarm_state(**alarm, StateValue="ALARM")

@@ -24,7 +24,7 @@ BLOCKS = re.findall(r"^```bash\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 MAKEFILE = (ROOT / "Makefile").read_text()
 TEMPLATE = (ROOT / "infra" / "resources.yaml").read_text()
 
-# Pasted blocks call this command instead of curl. The command runs curl and also prints each response's status to
+# Pasted code blocks call this command instead of curl. The command runs curl and also prints each response's status to
 # standard error.
 TELLING_CURL = "command curl --silent --show-error --write-out '%{stderr}%{http_code}\\n'"
 STAND_IN = f"'{sys.executable}' '{ROOT / 'tests' / 'system' / 'curl.py'}'"
@@ -36,7 +36,7 @@ def blocks(*programs: str) -> list[str]:
 
 
 def paste(system: System, block: str) -> subprocess.CompletedProcess[str]:
-    """Runs the block in a new shell after ``source .local/env``. The shell stops at the first failed command."""
+    """Runs the code block in a new shell after ``source .local/env``. The shell stops at the first failed command."""
     curl = TELLING_CURL if shutil.which("curl") else STAND_IN
     return system.run("bash", "-c", f'set -eo pipefail; curl() {{ {curl} "$@"; }}\n{block}')
 
@@ -46,7 +46,7 @@ def paste(system: System, block: str) -> subprocess.CompletedProcess[str]:
 
 def test_every_curl_example_works_as_pasted(system: System) -> None:
     for block in blocks("curl", "python"):
-        # The result of the previous block may not exist yet, so a block that gets a 404 is repeated.
+        # The result of the previous code block may not exist yet, so a code block that gets a 404 is repeated.
         done = wait_for(partial(paste_in_time, system, block), f"a response to\n{block}")
         assert done
         assert done.returncode == 0, block + done.stdout + done.stderr
@@ -61,7 +61,7 @@ def test_every_curl_example_works_as_pasted(system: System) -> None:
 
 
 def paste_in_time(system: System, block: str) -> subprocess.CompletedProcess[str] | None:
-    """Runs the block, but returns None if a request got a 404 because a result does not exist yet."""
+    """Runs the code block, but returns None if a request got a 404 because a result does not exist yet."""
     done = paste(system, block)
     return None if re.search(r"^404$", done.stderr, re.MULTILINE) else done
 
@@ -139,7 +139,7 @@ def test_every_file_that_the_readme_names_exists() -> None:
     named = names(rf"`({tracked})`") | names(r'src(?:set)?="([^"]+)"')
     for page, text in PAGES.items():
         named |= {str(Path(page).parent / link) for link in names(r"\]\((?!https?:)([^)#]+)\)", text)}
-    # In the README's table of flows, three columns name files relative to a folder.
+    # In the README's table of flows, three columns contain file names relative to a folder.
     for folder, column in (("chalicelib", 3), ("infra", 4), ("tests", 5)):
         cells = [line.split("|")[column] for line in section("Where things are").splitlines() if line[:2] == "| "]
         named |= {f"{folder}/{name}" for name in names(r"`([\w/]+/|[\w./]+\.\w+)`", "\n".join(cells[1:]))}

@@ -1,4 +1,4 @@
-"""Tests flow 1, the inventory report, from the API to the inbox and the finished page.
+"""Tests the inventory report (flow 1) from the API to the inbox and the finished page.
 
 The flow uses a state machine, MySQL, S3 and SNS.
 """
@@ -32,7 +32,7 @@ def test_a_report_is_requested_followed_and_opened(system: System) -> None:
     page = system.request("GET", report["url"])
     assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert product in page.text
-    # The notification contains a separate link, which opens without credentials.
+    # The notification contains a separate link that opens without credentials.
     entry = system.notification(report_id, "report")
     [link] = re.findall(r"http\S+", entry["message"])
     assert system.sent_by(None).request("GET", link).status == 200

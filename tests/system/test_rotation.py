@@ -1,4 +1,4 @@
-"""Tests the rotation of the functions' database password on the real server with the deployed function.
+"""Tests that the deployed function rotates its database password on a real MySQL server.
 
 The local AWS emulator never calls a rotation function, so the tests send the events of the four rotation steps.
 """

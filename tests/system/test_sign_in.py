@@ -1,4 +1,4 @@
-"""Tests sign-in at `chalice local`, and at the local AWS emulator's API Gateway with the deployed authorizer."""
+"""Tests sign-in with `chalice local`, and with the deployed authorizer in the emulated API Gateway."""
 
 from __future__ import annotations
 

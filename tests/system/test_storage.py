@@ -1,4 +1,4 @@
-"""Tests flow 4, the storage report, from the state machine to the inbox.
+"""Tests the storage report (flow 4) from the state machine to the inbox.
 
 The function measure_buckets reads sizes from S3 or CloudWatch.
 """
@@ -72,7 +72,7 @@ def test_a_storage_report_can_be_started_by_hand_with_an_empty_input(system: Sys
 
 
 def test_too_much_work_for_one_function_is_split_into_shares_and_added_up(system: System, bucket: str) -> None:
-    """With ``aloneSeconds`` set to 0, the first function measures no bucket and divides all buckets into shares."""
+    """If ``aloneSeconds`` is 0, the first function measures no bucket, and parallel invocations measure all buckets."""
     name = start(system, "storage", '{"aloneSeconds": 0}')
     report = system.ended(name)
     assert report["status"] == "SUCCEEDED", report["error"]

@@ -16,7 +16,7 @@ from tests.system.system import System, new_id, stored, wait_for
 
 
 def test_everything_since_a_given_time_is_counted(system: System) -> None:
-    # The time is a whole second, because SNS in the local AWS emulator rounds times to seconds.
+    # The time is a whole second, because the local AWS emulator rounds SNS times to seconds.
     moment = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
     wait_for(lambda: datetime.now(UTC) >= moment, "the next second")
 

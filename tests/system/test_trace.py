@@ -18,7 +18,7 @@ Trace = Callable[[str], list[str]]
 
 @pytest.fixture
 def trace(system: System, capsys: pytest.CaptureFixture[str]) -> Trace:
-    """Returns a function that runs ``make trace`` and returns its lines without their times."""
+    """Returns a function that runs ``make trace`` and returns the output lines without their timestamps."""
 
     def lines(identifier: str) -> list[str]:
         capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Tests upload links. The API returns a link with which S3 accepts only the intended upload."""
+"""Tests that S3 accepts only the intended upload for a link from the API."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_link_accepts_no_other_type_and_no_other_key(system: System) -> None:
     for key in (f"inventory/{other}", link["key"] + ".html", f"photos/{other}"):
         refused(send(link, b"x", key=key), 403, "AccessDenied")
         assert not exists(system, key)
-    # An upload link does not allow making the file public.
+    # An upload link does not allow the uploader to make the file public.
     refused(send(link, b"x", acl="public-read"), 403, "AccessDenied")
     assert not exists(system, link["key"])
 

@@ -1,4 +1,4 @@
-"""Tests flow 3, the uploads, from the bucket to the inbox.
+"""Tests uploads (flow 3) from the bucket to the inbox.
 
 The function receive_upload writes to CloudWatch Logs and MySQL, and publishes to SNS.
 """

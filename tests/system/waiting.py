@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-# The time limit is generous, so that the tests also pass on a slow machine.
+# The time limit is generous because some machines are slow.
 SECONDS = 60
 
 Found = TypeVar("Found")
@@ -28,7 +28,7 @@ def wait_for(look: Callable[[], Found], what: str, seconds: float = SECONDS) -> 
 
 @contextmanager
 def changed(change: Callable[[Any], object], usual: Any, to: Any) -> Iterator[None]:
-    """Changes a value while the block runs, and then restores the usual value."""
+    """Changes a value while the ``with`` block runs, and then restores the original value."""
     change(to)
     try:
         yield
@@ -37,7 +37,7 @@ def changed(change: Callable[[Any], object], usual: Any, to: Any) -> Iterator[No
 
 
 def at_once(call: Callable[..., Found], *arguments: Any, times: int = 10) -> list[Found]:
-    """Makes ``times`` simultaneous calls. Each call gets the next of the ``arguments``, which repeat as needed.
+    """Makes ``times`` simultaneous calls. Each call gets the next value from ``arguments``, which repeats as needed.
 
     Returns the results in the order of the calls.
     """

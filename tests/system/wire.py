@@ -79,7 +79,7 @@ Fault = Callable[[Exchange], Reply]
 class Rule:
     """A rule applies a fault to the calls whose name matches the regular expression ``operation``.
 
-    A rule can apply to only the ``first`` calls, to one in ``every`` calls, or to a random ``share`` of the calls.
+    A rule can apply to the ``first`` calls only, to one in ``every`` calls, or to a random ``share`` of the calls.
     ``seen`` counts all matching calls, and ``met`` counts the calls to which the fault was applied.
     """
 
@@ -113,7 +113,7 @@ class Rule:
 
 
 class Wire(ThreadingMixIn, TCPServer):
-    """The proxy server, which listens on 127.0.0.1.
+    """The proxy server on 127.0.0.1.
 
     ``callers`` maps each access key to the name of the caller that uses it.
     """
@@ -145,10 +145,10 @@ class Wire(ThreadingMixIn, TCPServer):
 
     @contextmanager
     def fault(self, operation: str, fault: Fault, **options: Any) -> Iterator[Rule]:
-        """Applies a fault to calls while the block runs. ``options`` are fields of ``Rule``.
+        """Applies a fault to calls while the ``with`` block runs. ``options`` are fields of ``Rule``.
 
-        At the end, the method waits until the fault has been applied to enough calls. A test whose fault never occurs
-        would prove nothing.
+        When the ``with`` block ends, the method waits until the fault has been applied to enough calls. A test whose
+        fault never occurs would prove nothing.
         """
         rule = Rule(operation, fault, **options)
         self.rules.append(rule)
@@ -162,7 +162,7 @@ class Wire(ThreadingMixIn, TCPServer):
 
 
 class _Connection(StreamRequestHandler):
-    """A client's connection, which can carry several requests."""
+    """A client connection that can carry several requests."""
 
     server: Wire
     disable_nagle_algorithm = True

@@ -1,4 +1,4 @@
-"""Encodes MySQL's response to a query as packets of the wire protocol."""
+"""Encodes the MySQL response to a query as packets of the wire protocol."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def packets(rows: Iterable[Row], last: bytes | None = END) -> Iterator[bytes]:
 class Connection:
     """Fakes a PyMySQL connection with one unread response.
 
-    The attribute ``rest`` iterates over the rows that are not yet sent. The response ends with ``last``, or with a lost
+    ``rest`` is an iterator over the rows that have not been sent yet. The response ends with ``last``, or with a lost
     connection if ``last`` is None.
     """
 

@@ -1,4 +1,4 @@
-"""Imports the app with the unit tests' settings, and provides a client for its API and API Gateway events."""
+"""Imports the app with the settings for unit tests, and provides an API client and API Gateway events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from chalice.test import Client, HTTPResponse
 from tests.unit.cloud import ENVIRONMENT
 from tests.unit.signing import Pool
 
-# Importing the app reads its settings, so the environment must contain the unit tests' settings during the import.
+# Importing the app reads its settings, so the unit tests' settings must be in the environment during the import.
 with patch.dict(os.environ, ENVIRONMENT):
     import app  # noqa: F401
 
@@ -40,7 +40,7 @@ class Api:
         return self.client.http.get(path, headers={**self.headers, **headers})
 
     def post(self, path: str, body: Any = b"", **headers: str) -> HTTPResponse:
-        """Posts ``body``, unchanged if it is bytes, and as JSON otherwise."""
+        """Posts ``body`` as JSON, or unchanged if it is bytes."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         sent = {"content-type": "application/json", **self.headers, **headers}

@@ -1,4 +1,4 @@
-"""Provides a mocked AWS account with buckets for the storage report's tests."""
+"""Provides a mocked AWS account with buckets for tests of the storage report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOW = datetime(2026, 11, 21, 3, 30, tzinfo=UTC)
 
 
 class Account:
-    """Holds an account's AWS clients, one per service and region, and fills the account with data."""
+    """Creates one AWS client per service and region, and fills the account with data."""
 
     def __init__(self) -> None:
         self.clients: dict[tuple[str, str], Any] = {}

@@ -54,7 +54,7 @@ SERVICES = ("dynamodb", "sqs", "s3", "sns", "stepfunctions")
 
 @cache
 def _maker(service: str) -> Any:
-    """Returns a separate client for creating resources, because a test may stub the app's own client."""
+    """Returns a separate client for creating resources, because a test may stub the client of the app."""
     return boto3.client(service, region_name=REGION, aws_access_key_id="testing", aws_secret_access_key="testing")
 
 
@@ -70,7 +70,7 @@ def _resources() -> dict[str, Any]:
 
 
 class Aws:
-    """Gives tests the app's own clients in a mocked AWS. A resource is created when a call first uses its name."""
+    """Gives tests the AWS clients of the app in a mocked AWS account. Each resource is created at its first use."""
 
     def __init__(self, hooks: ExitStack) -> None:
         self._hooks = hooks
@@ -126,7 +126,7 @@ class Aws:
         return self.drain(ENVIRONMENT["ORDERS_QUEUE_URL"])
 
     def published(self) -> list[dict[str, Any]]:
-        """Returns the messages published since the last call, with Subject, Message and MessageAttributes."""
+        """Returns the Subject, Message and MessageAttributes of each message published since the last call."""
         return self.drain(f"{QUEUES}inbox")
 
     def drain(self, url: str) -> list[dict[str, Any]]:
@@ -143,11 +143,11 @@ class Aws:
         return received
 
     def stored(self) -> dict[str, dict[str, Any]]:
-        """Returns the orders table's items, keyed by order id."""
+        """Returns the items in the orders table, keyed by order id."""
         return {item["orderID"]["S"]: item for item in self._items("ORDERS_TABLE")}
 
     def kept(self) -> list[dict[str, Any]]:
-        """Returns the notifications table's items."""
+        """Returns the items in the notifications table."""
         return self._items("NOTIFICATIONS_TABLE")
 
     def _items(self, variable: str) -> list[dict[str, Any]]:
@@ -155,7 +155,7 @@ class Aws:
         return items
 
     def execution(self, report_id: str) -> Any:
-        """Returns a report's execution in moto. Because moto never runs an execution, a test sets the outcome."""
+        """Returns moto's record of a report execution. Because moto never runs an execution, tests set the outcome."""
         machines = get_backend("stepfunctions")[ACCOUNT][REGION].state_machines
         return next(each for machine in machines for each in machine.executions if each.name == report_id)
 
@@ -180,7 +180,7 @@ class Aws:
         self._hooks.callback(client.meta.events.unregister, event, handler)
 
     def _insert(self, params: dict[str, Any], **_: Any) -> tuple[AWSResponse, dict[str, Any]]:
-        """Emulates PartiQL's parameterised INSERT, which moto lacks, with PutItem."""
+        """Emulates the parameterized PartiQL INSERT with PutItem, because moto does not support it."""
         responses: list[dict[str, Any]] = []
         for each in json.loads(params["body"])["Statements"]:
             statement = re.fullmatch(r'INSERT INTO "([\w-]+)" VALUE {(.+)}', each["Statement"])

@@ -1,4 +1,4 @@
-"""Defines the unit tests' fixtures: the app, the mocked AWS, the log, and a blocked network."""
+"""Defines the fixtures of the unit tests: the app, a mocked AWS account, the log, and a blocked network."""
 
 import io
 import os
@@ -19,8 +19,8 @@ from tests.unit.cloud import ROOT, Aws
 from tests.unit.logged import log_handler
 from tests.unit.signing import REGION, Pool
 
-# The ``short`` profile tests the same few examples in every run. The profiles have no deadline, so that slow machines
-# pass too.
+# The ``short`` profile tests the same few examples in every run. The profiles have no deadline because some machines
+# are slow.
 hypothesis.settings.register_profile("short", derandomize=True, deadline=None, max_examples=30, database=None)
 hypothesis.settings.register_profile("long", deadline=None, max_examples=300)
 hypothesis.settings.load_profile("long" if os.environ.get("CAFE_FUZZ") == "long" else "short")
@@ -37,7 +37,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_account(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hides the developer's AWS settings, including a sourced ``.local/env``, from the tests."""
+    """Hides the developer's AWS settings from the tests, including a sourced ``.local/env``."""
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)

@@ -19,7 +19,7 @@ ORDER = Order("o-1", "Zoë", (Item("Lima", 1),), "a secret note", "2026-11-21T03
 
 
 def read(message: dict[str, Any], queue: str) -> Letter:
-    """Parses the dead letter in a message from one of the two dead-letter queues."""
+    """Parses a message from one of the two dead-letter queues."""
     return read_order(message) if queue == DEAD else read_failure(message, ORIGINS)
 
 

@@ -1,4 +1,4 @@
-"""Provides helpers that read the functions' log."""
+"""Provides helpers that read the log of the functions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 
 def log_handler() -> logging.Handler:
-    """Returns the functions' own log handler, without the handlers that pytest adds."""
+    """Returns the log handler of the functions, without the handlers that pytest adds."""
     (handler,) = (each for each in logging.getLogger("cafe").handlers if isinstance(each.formatter, JsonFormatter))
     return handler
 

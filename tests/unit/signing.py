@@ -1,4 +1,4 @@
-"""Fakes a Cognito user pool, which signs tokens and publishes its public keys."""
+"""Fakes a Cognito user pool that signs tokens and publishes its public keys."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Pool:
         self.failure: Exception | None = None
 
     def fetch(self, url: str) -> bytes:
-        """Replaces ``chalicelib.sign_in.fetch``, and raises the attribute ``failure`` if it is set."""
+        """Replaces ``chalicelib.sign_in.fetch``, and raises ``failure`` if that attribute is set."""
         self.asked.append(url)
         if self.failure:
             raise self.failure
@@ -41,7 +41,7 @@ class Pool:
         return json.dumps({"keys": public}).encode()
 
     def token(self, name: str = "mia", *groups: str, key_id: str = "first", **claims: Any) -> str:
-        """Returns an id token like Cognito's, without the claims that are None."""
+        """Returns an id token like those from Cognito, without the claims that are None."""
         now = int(time.time())
         made = {
             "sub": "4db3ac98-120e-4c30-8c92-0dee6acaa826",
@@ -60,6 +60,6 @@ class Pool:
 
 
 def published(key_id: str) -> dict[str, Any]:
-    """Returns a key's public part in the format that Cognito publishes."""
+    """Returns the public part of a key in the format that Cognito publishes."""
     key: dict[str, Any] = jwt.algorithms.RSAAlgorithm.to_jwk(private_key(key_id).public_key(), as_dict=True)
     return {**key, "kid": key_id, "alg": "RS256", "use": "sig"}

@@ -34,7 +34,7 @@ def record(order_id: str, customer: Any = "c-1", name: str = "INSERT") -> dict[s
 
 
 class Failures:
-    """Fakes the failures queue, which rejects the records whose event ids are in ``refused``."""
+    """Fakes a failures queue that rejects the records whose event ids are in ``refused``."""
 
     def __init__(self, *refused: str) -> None:
         self.put: list[str] = []
@@ -251,7 +251,7 @@ def test_announce_orders_sets_orders_aside_in_lambdas_format(api: Api, aws: Aws)
     assert letter["responsePayload"]["errorType"] == "AuthorizationErrorException"
     assert "AuthorizationError" in letter["responsePayload"]["errorMessage"]
     [change] = letter["requestPayload"]["Records"]
-    # The dead letter contains only the parts of the record that announcing and redriving need.
+    # The dead letter contains only the fields of the record that announcing and redriving need.
     assert list(change) == ["eventID", "eventName", "eventSourceARN", "dynamodb"]
     assert change["dynamodb"]["NewImage"] == {"customerID": {"S": "c-1"}}
     assert announced(change)[0].message.endswith("- order o-3 of customer c-1")

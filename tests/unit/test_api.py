@@ -1,6 +1,6 @@
-"""Tests the REST API's routes through Chalice's test client: the responses, and the errors that reach a client.
+"""Tests the responses and errors of the REST API routes through Chalice's test client.
 
-The tests in test_rest, test_orders and test_reports cover how bodies, parameters and keys are parsed.
+The files test_rest, test_orders and test_reports test how bodies, parameters and keys are parsed.
 """
 
 import json
@@ -139,7 +139,7 @@ def test_a_report_that_does_not_exist_is_a_404(api: Api, aws: Aws, report_id: st
     calls = aws.calls(aws.sfn, "DescribeExecution")
     message = refused(api.get(f"/reports/{report_id}{history}"), 404, "NotFound")
     assert message.startswith("there is no report ")
-    # The API does not call Step Functions with a malformed name, which Step Functions would reject.
+    # The API does not call Step Functions with a malformed name, because Step Functions would reject it.
     assert bool(calls) is (report_id == "inventory-none")
 
 
@@ -182,7 +182,7 @@ def test_a_list_is_answered_in_its_sequence_with_new_ids_where_none_were_given(a
 
 def test_two_orders_in_a_list_with_one_id_and_different_content_conflict(api: Api) -> None:
     message = refused(api.post("/orders", [ORDER, {**ORDER, "quantity": 3}]), 409, "Conflict")
-    assert message == "orders[1].orderID: is also the id of another order with different content, orders[0]"
+    assert message == "orders[1].orderID: is also the id of orders[0], which has different content"
 
 
 @pytest.mark.parametrize(("given", "count"), [(MOCHA, 1), ([MOCHA] * 3, 3)], ids=["one", "a list"])

@@ -1,4 +1,4 @@
-"""Tests the page, the curves and the costs that are computed from the benchmarks' results."""
+"""Tests the benchmark page, and the curves and costs that are computed from the results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PRICES = {
     "sqs.per_1000000": 0.4,
     "xray.traces.per_1000000": 5.0,
 }
-# The durations contain only waiting time, because processor time depends on the function's memory.
+# The durations contain only waiting time, because processor time depends on the memory of the function.
 DURATIONS = {
     f"{function} {size}": [0.0, 0.01]
     for function in ("api_handler", "store_orders", "announce_orders", "record_notification")

@@ -1,4 +1,4 @@
-"""Tests that clients are created once, that calls end in time, and that MySQL's errors are translated."""
+"""Tests that clients are created once, that calls end in time, and that MySQL errors are translated."""
 
 import hashlib
 import inspect
@@ -98,7 +98,7 @@ def test_a_call_that_could_outlast_its_function_does_not_begin(aws: Aws, monkeyp
         moment += 0.1
         with pytest.raises(Unavailable, match=r"^ListQueues: not enough time is left to start the call; try again$"):
             aws.sqs.list_queues()
-    # A time limit that is too short for any call, such as three seconds in Chalice's test client, is ignored.
+    # The three seconds that Chalice's test client allows are too short for any AWS call, so that limit is ignored.
     for seconds in (0, 3, clients.longest_call("s3"), None):
         with clients.time_limit(seconds) if seconds is not None else nullcontext():
             aws.sqs.list_queues()
@@ -158,7 +158,8 @@ def test_each_use_has_a_fresh_connection_that_is_closed_at_its_end(connections: 
 @pytest.mark.parametrize(
     "error",
     [
-        # The codes mean too many connections, a shutdown, a lock time-out, a deadlock, an interrupt or no response.
+        # The error codes mean too many connections, a shutdown, a lock timeout, a deadlock, an interrupt or no
+        # response.
         *(pymysql.err.OperationalError(code, "said the server") for code in (1040, 1053, 1152, 1205, 1213, 1317, 1927)),
         *(pymysql.err.OperationalError(code, "said PyMySQL") for code in (0, 2002, 2003, 2006, 2013, 2014)),
         *(TimeoutError("timed out"), ConnectionResetError(104, "reset"), BrokenPipeError()),
@@ -220,7 +221,7 @@ def test_an_rds_server_needs_its_regions_certificate_and_a_proxy_a_public_one(
 
 @pytest.mark.parametrize("host", ["x.abc.moon-1.rds.amazonaws.com", "x.abc.cn-north-1.rds.amazonaws.com.cn"])
 def test_a_region_without_a_known_authority_is_refused(connections: list[Connection], host: str) -> None:
-    with pytest.raises(DatabaseRefused, match=f"^{host.split('.')[2]}: the RDS certificate bundle lacks "):
+    with pytest.raises(DatabaseRefused, match=f"^the RDS certificate bundle does not include {host.split('.')[2]}: "):
         context_for(connections, host)
     assert connections == []
 
@@ -247,7 +248,7 @@ def test_a_server_with_another_certificate_is_refused(monkeypatch: pytest.Monkey
 
 
 class Server:
-    """Fakes a MySQL server with one password, which is stored in a secret."""
+    """Fakes a MySQL server whose only password is stored in a secret."""
 
     def __init__(self, aws: Aws, connections: list[Connection]) -> None:
         self.connections = connections
@@ -315,7 +316,7 @@ def test_a_password_that_stays_wrong_is_refused_after_the_secret_was_read_once_m
         server.use()
     assert server.tried == ["first", "first"]
     assert len(server.reads) == 2
-    # The next use tries the password again, because it may be correct by then.
+    # The next connection tries the password again, because it may be correct by then.
     server.password = "first"
     server.use()
 

@@ -1,4 +1,4 @@
-"""Tests how dead letters in every format are shown, and how a redrive returns each of them to its origin."""
+"""Tests how dead letters in every format are shown, and how a redrive returns each dead letter to its origin."""
 
 import copy
 import json
@@ -49,8 +49,8 @@ del TIMELESS["timestamp"]
 ANNOUNCED = {"Records": [stream_record()]}
 UNSTARTED, REFUSED = "the report could not be started", "AccessDeniedException: The role may not start it"
 
-NO_FUNCTION = "the function store_orders failed on the whole batch: see the function's log"
-# Each description is followed by a message, its kind, and the displayed fields that differ from the defaults.
+NO_FUNCTION = "the function store_orders failed on the whole batch: see its log"
+# Each row contains a description, a message, its kind, and the displayed fields that differ from the defaults.
 DEAD_ORDERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "order o-1 of customer Zoë": (message(ORDER), "order", {"since": SENT, "why": NO_FUNCTION, "tries": 5}),
     "order o-1 of customer Zoë (that had its tries)": (
@@ -91,7 +91,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "3 changes of the orders table, the first at 2026-11-21T03:00:00.000000Z": (
         message(position()),
         "stream",
-        {"why": "RetryAttemptsExhausted: The function announce_orders failed on the whole batch", "tries": 101},
+        {"why": "RetryAttemptsExhausted: the function announce_orders failed on the whole batch", "tries": 101},
     ),
     "the scheduled storage report storage-d32c5kddcf5bb8c3": (
         message(schedule(), **NOT_STARTED),
@@ -167,7 +167,7 @@ JSON = st.recursive(
 
 @given(st.sampled_from(sorted(OTHERS)), st.data())
 def test_any_message_is_shown_as_a_letter(name: str, data: st.DataObject) -> None:
-    """The test replaces one part of a known message with an arbitrary JSON value."""
+    """The test replaces one value in a known message with an arbitrary JSON value."""
     body = json.loads(OTHERS[name][0]["Body"])
     part = data.draw(st.sampled_from([body, *(each for each in body.values() if each and isinstance(each, dict))]))
     part[data.draw(st.sampled_from(sorted(part)))] = data.draw(JSON)
@@ -269,7 +269,7 @@ class Stream:
             record = stream_record(f"o-{int(number)}", int(number), "MODIFY" if number == 6 else "INSERT")
             del record["eventSourceARN"]
             record["dynamodb"]["ApproximateCreationDateTime"] = datetime.fromtimestamp(1795230855, UTC)
-            # The record contains a binary attribute, which boto3 returns as bytes and JSON cannot represent.
+            # The record contains a binary attribute that boto3 returns as bytes and JSON cannot represent.
             record["dynamodb"]["NewImage"]["other"] = {"B": b"\x00"}
             answer["Records"] = [record]
         if number < self.end:
@@ -301,7 +301,7 @@ def redrive(api: Api, body: Any = b"") -> dict[str, Any]:
 def test_a_report_that_its_schedule_could_not_start_is_started_once_under_its_name(api: Api, aws: Aws) -> None:
     attributes = {name: {"DataType": "String", "StringValue": value} for name, value in NOT_STARTED.items()}
     for _ in range(2):
-        # Both dead letters describe the same failed start of a report.
+        # Both dead letters describe the same report that could not be started.
         aws.sqs.send_message(QueueUrl=FAILURES, MessageBody=json.dumps(schedule()), MessageAttributes=attributes)
         assert redrive(api) == ONE
     report = api.get("/reports/storage-d32c5kddcf5bb8c3").json_body
@@ -341,7 +341,7 @@ def test_an_undelivered_notification_is_published_again_keyed_by_id_if_keyless(a
         assert calls[-1]["TopicArn"] == letter["TopicArn"]
         assert {name: each["StringValue"] for name, each in calls[-1]["MessageAttributes"].items()} == attributes
     assert calls[0]["Subject"] == "Inventory report ready"
-    # The text for SMS contains no link.
+    # The SMS text contains no link.
     texts = {"default": f"It opens for an hour: {LINK}", "sms": "Inventory report ready"}
     assert json.loads(calls[0]["Message"]) == texts
 
@@ -361,7 +361,7 @@ def test_the_new_orders_at_a_position_are_read_from_the_stream_and_announced(
     # The sixth record is not sent, because it changes an order that was already announced.
     records = [stream_record("o-5", 5), stream_record("o-7", 7)]
     assert functions.invoked == [("cafe-test-announce_orders", {"Records": records, "redriven": True})]
-    # A large number of orders is announced in several invocations.
+    # A redrive announces a large number of orders in several invocations.
     monkeypatch.setattr(destinations, "RECORDS_AT_ONCE", 2)
     put(aws, FAILURES, position("1", "5"))
     assert redrive(api) == ONE
@@ -371,7 +371,7 @@ def test_the_new_orders_at_a_position_are_read_from_the_stream_and_announced(
 @pytest.mark.parametrize(
     ("missing", "why"),
     [
-        ({"trimmed": True}, "the orders are stored, but their changes are no longer in the stream after 24 hours"),
+        ({"trimmed": True}, "the orders are stored but not announced: the stream keeps changes for only 24 hours"),
         ({"end": 6}, "the stream did not return all changes in this batch"),
     ],
 )
@@ -434,7 +434,7 @@ def test_only_the_requested_letters_go_back(api: Api, aws: Aws, functions: Funct
 
 
 def redriven_in(ticks: int) -> dict[str, Any]:
-    """Runs a redrive whose time is up after it has read the clock ``ticks`` times."""
+    """Runs a redrive whose time is up after ``ticks`` readings of the clock."""
     clock = iter(range(ticks))
     return redriving.redrive(None, settings=app.settings, aws=clients.aws, clock=lambda: next(clock, 99))
 

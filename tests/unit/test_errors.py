@@ -1,4 +1,4 @@
-"""Tests the errors' HTTP statuses, and which AWS errors are temporary."""
+"""Tests that each error has the right HTTP status and that temporary AWS errors are recognized."""
 
 import re
 from typing import Any

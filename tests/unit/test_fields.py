@@ -1,4 +1,4 @@
-"""Tests which values in a JSON object's fields are refused, and how an error names the invalid field."""
+"""Tests that invalid values in JSON fields are refused with an error that names the field."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Tests the functions for reports, uploads and storage with AWS's events, through Chalice's test client.
+"""Tests the functions for reports, uploads and storage with AWS events, through Chalice's test client.
 
 The tests of the other functions are in test_store, test_announce and test_notifications.
 """
@@ -111,5 +111,5 @@ def test_every_request_and_function_has_a_time_limit(api: Api, aws: Aws, monkeyp
     api.invoke("presign_report", {"reportId": "r-1"})
     api.invoke("store_orders", {"Records": []})
     api.invoke("receive_upload", {"Event": "s3:TestEvent"})
-    # Chalice's test client allows every function three seconds, and allows the API its configured time-out.
+    # Chalice's test client allows every function three seconds, and allows the API its configured timeout.
     assert limits == [29, 3, 3, 3]

@@ -1,4 +1,4 @@
-"""Tests the picture of a report's execution, which is computed from events like those of Step Functions."""
+"""Tests how the picture of a report execution is computed from Step Functions events."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def listed(told: str) -> list[str]:
 
 
 def read(told: str) -> list[dict[str, Any]]:
-    """Parses events in the form ``<type> <name, or error: cause>``, which are separated by ``|``.
+    """Parses events that are separated by ``|`` and have the form ``<type> <name, or error: cause>``.
 
     By default, each event follows the previous event in the list. An event that begins with ``<number> ->`` follows the
     event with that number.
@@ -77,7 +77,7 @@ class Executions:
 
 
 def picture(machine: dict[str, Any], told: str, status: str = "RUNNING", **more: Any) -> dict[str, dict[str, Any]]:
-    """Returns the states in the picture of an execution, keyed by name."""
+    """Returns the states in the picture of an execution, keyed by state name."""
     shown = of(Executions(machine, read(told), status, **more))
     assert not shown["partial"]
     return {state["name"]: state for state in shown["states"]}
@@ -373,7 +373,7 @@ def test_with_too_many_events_both_ends_are_read_and_the_picture_is_partial() ->
 
 
 def left_out(machine: dict[str, Any], told: str, page: int, status: str) -> dict[str, str]:
-    """Returns the states' statuses if only the first and the last ``page`` events are read."""
+    """Returns the status of each state if only the first and the last ``page`` events are read."""
     executions = Executions(machine, read(told), status)
     executions.page = page
     shown = of(executions)
@@ -426,7 +426,8 @@ def test_the_state_machine_is_read_once_however_often_the_history_is_read() -> N
 # --- The layout -------------------------------------------------------------------------------------------------------
 
 
-# Each entry contains a state's name, kind, position and next states. Brackets mark the next states after a failure.
+# Each entry contains the name, kind, position and next states of a state. Brackets mark the next states after a
+# failure.
 AFTER_FAILURE = """
     ExplainFailure pass 1,2 NotifyFailure | NotifyFailure task 2,2 Failed (Unannounced)
     Failed fail 3,2 | Unannounced fail 3,3"""

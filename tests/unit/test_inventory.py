@@ -28,7 +28,7 @@ BEAN = (7, "Café Azul", "Köln", "NW", "a@example.com", "555", 1, "Arabica", "P
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Lowers the part size of uploads, so that two batches of rows fit into one part.
+    """Makes the parts of a multipart upload so small that two batches of rows fill one part.
 
     The real S3 requires parts of at least 5 MiB, except for the last part.
     """

@@ -211,7 +211,7 @@ def test_without_a_stack_the_sourced_file_sets_all_but_the_token(tmp_path: Path,
 
 @pytest.fixture
 def signed_in(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """Fakes the sign-in, and returns the list of its calls. The tokens are numbered from 1 and valid for a minute."""
+    """Fakes the sign-in, and returns a list of its calls. The tokens are numbered from 1 and valid for a minute."""
     asked: list[tuple[str, ...]] = []
 
     def sign_in(*arguments: str) -> tuple[str, float]:
@@ -270,7 +270,7 @@ def test_dead_letters_of_another_stage_need_its_token(
         ("https://x1.execute-api.eu-central-1.amazonaws.com/api/dead-letters", "theirs"),
     ]
     monkeypatch.delenv("CAFE_TOKEN")
-    with pytest.raises(StackError, match=r"https://x1.* needs a token, but CAFE_TOKEN is not set: set CAFE_TOKEN to"):
+    with pytest.raises(StackError, match=r"https://x1.* needs a token: set CAFE_TOKEN to"):
         api(stack, None)
 
 
@@ -281,12 +281,14 @@ def test_the_dead_letters_of_a_stage_are_never_those_of_another_one(
     monkeypatch.setattr("local.api.fetch", lambda url, **_: b'{"stage": "prod"}')
     monkeypatch.delenv("CAFE_API_URL", raising=False)
     with pytest.raises(
-        StackError, match="prod is not the local stage: set CAFE_API_URL to its API's URL and CAFE_TOKEN"
+        StackError, match="prod is not the local stage: set CAFE_API_URL to the URL of its API, and CAFE_TOKEN"
     ):
         api(stack, "prod")
     monkeypatch.setenv("CAFE_API_URL", "https://x1.execute-api.eu-central-1.amazonaws.com/api")
     monkeypatch.setenv("CAFE_TOKEN", "theirs")
-    with pytest.raises(StackError, match="CAFE_API_URL belongs to prod, not to test: set CAFE_API_URL to the URL"):
+    with pytest.raises(
+        StackError, match="CAFE_API_URL belongs to the stage prod: set CAFE_API_URL to the URL of the API of test"
+    ):
         api(stack, "test")
     assert api(stack, "prod").get("/dead-letters") == {"stage": "prod"}
 

@@ -1,4 +1,4 @@
-"""Tests which log lines ``make logs`` and ``make dev`` show, and in which form."""
+"""Tests how ``make logs`` and ``make dev`` select and format log lines."""
 
 import json
 from collections import Counter
@@ -14,7 +14,7 @@ GROUP = "/aws/lambda/cafe-dev-store_orders"
 
 
 class FakeLogs:
-    """Fakes CloudWatch Logs with one log group, and returns one event per page."""
+    """Fakes CloudWatch Logs with one log group and with one event per page."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
@@ -48,13 +48,13 @@ def test_each_log_line_is_shown_once_in_order_also_one_that_is_late_or_the_same_
             client.write(*line)
         found = logs.new_events(client, "/aws/lambda/cafe-dev", recent)
         assert [(group, text) for group, (_, _, text) in found] == [(GROUP, each) for each in shown]
-    # Log events from more than ten seconds before the newest event are not read again.
+    # Log events that are more than ten seconds older than the newest event are not read again.
     assert client.started[-1] == 50_000
     assert [each[2] for each in recent[GROUP]] == ["new", "late"]
 
 
 def entries(*texts: str) -> list[Entry]:
-    """Returns the entries of one invocation, which ended at 2026-11-29 03:00:00 UTC."""
+    """Returns the log entries of one invocation that ended at 2026-11-29 03:00:00 UTC."""
     events = [(GROUP, (1_795_921_200_000, "stream", text)) for text in texts]
     return list(logs.invocations(events, "dev"))
 

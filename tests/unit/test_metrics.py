@@ -1,4 +1,4 @@
-"""Tests which events the metrics count, and whether CloudWatch can read the numbers from the log."""
+"""Tests that the metrics count the right events and that CloudWatch can read them from the log."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_record_is_the_one_that_powertools_would_write(log_lines: io.StringIO)
     assert ours["_aws"]["CloudWatchMetrics"] == theirs["_aws"]["CloudWatchMetrics"]
     assert abs(ours["_aws"]["Timestamp"] - theirs["_aws"]["Timestamp"]) < 60_000
     for name in theirs.keys() - {"_aws"}:
-        # Powertools writes a list of each metric's values, which a single value does not need.
+        # Powertools writes a list of values for each metric, even for a single value.
         assert ours[name] == (theirs[name][0] if isinstance(theirs[name], list) else theirs[name])
 
 

@@ -1,4 +1,4 @@
-"""Tests what subscribers receive, and that the inbox stores each notification exactly once."""
+"""Tests that subscribers receive the right notifications and that the inbox stores each notification exactly once."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Tests that the OpenAPI description is valid, that its examples match it, and that its limits equal the code's."""
+"""Tests that the OpenAPI description is valid, matches its examples, and has the same limits as the code."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -42,14 +42,14 @@ def test_the_idempotency_key_gives_orders_their_ids() -> None:
     assert len(set(first)) == 100
     assert all(ORDER_ID.fullmatch(order_id) for order_id in first)
     assert not set(first) & {order.order_id for order in placing.parse([body()] * 100, NOW, "another")}
-    # An order that is sent with an id keeps the id.
+    # An order that is sent with an id keeps that id.
     given = [body(orderID="o-1"), body()]
     assert placing.parse(given, NOW, "monday")[0].order_id == "o-1"
     assert placing.parse(given[0], NOW, "monday")[0].order_id == "o-1"
 
 
 def test_the_largest_order_fits_into_one_message_and_one_item() -> None:
-    """An SQS message can have 1 MiB, and a DynamoDB item 400 KB.
+    """An SQS message can have up to 1 MiB, and a DynamoDB item up to 400 KB.
 
     A character needs up to 12 bytes in a message, and up to 4 bytes in an item.
     """

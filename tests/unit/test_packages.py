@@ -13,7 +13,7 @@ from local.processes import StackError
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Creates a folder of programs that replaces the whole PATH. The user is root."""
+    """Makes a temporary folder the whole PATH, and makes the user root."""
     for name in ("env", "sh", "touch"):
         (tmp_path / name).symlink_to(Path("/usr/bin") / name)
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -135,7 +135,7 @@ def test_the_chart_has_the_largest_suppliers_and_one_line_for_all_others() -> No
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lowers the report's limits, so that it shows only the neediest 5 beans if there are more than 50."""
+    """Lowers the limits of the report, which then shows only the neediest 5 beans if there are more than 50."""
     assert (rendering.WHOLE_INVENTORY, rendering.NEEDIEST_SHOWN) == (5_000, 500)
     monkeypatch.setattr(rendering, "WHOLE_INVENTORY", 50)
     monkeypatch.setattr(rendering, "NEEDIEST_SHOWN", 5)

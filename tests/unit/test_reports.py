@@ -1,4 +1,4 @@
-"""Tests which report requests are valid, that a key starts only one execution, and what the API shows."""
+"""Tests how report requests are checked, how a key starts only one execution, and how the API shows reports."""
 
 import json
 import re
@@ -111,7 +111,7 @@ def test_the_pages_have_all_reports_newest_first_even_those_with_equal_times(aws
 def test_reports_are_listed_by_their_start_and_not_by_their_end(
     minutes: list[tuple[int, int | None]], limit: int
 ) -> None:
-    """The fake lists executions in the order that AWS documents. Moto's order differs."""
+    """moto sorts executions by start time, so the test uses a fake that sorts executions as AWS does."""
     executions: list[dict[str, Any]] = []
     for number, (start, took) in enumerate(minutes):
         execution: dict[str, Any] = {"name": f"r-{number:02}", "status": "RUNNING" if took is None else "SUCCEEDED"}

@@ -1,4 +1,4 @@
-"""Tests how request bodies, parameters and addresses are read from API Gateway's events."""
+"""Tests how request bodies, parameters and addresses are read from API Gateway events."""
 
 import base64
 import json
@@ -34,7 +34,7 @@ def test_a_body_comes_as_text_as_bytes_or_as_base64_and_can_be_empty() -> None:
     encoded = base64.b64encode(text.encode()).decode()
     assert body(text) == body(text.encode()) == {"note": "☕"}
     assert rest.body(request(body=encoded, isBase64Encoded=True)) == {"note": "☕"}
-    # A lone surrogate is accepted at first, so that a later error can name the field.
+    # The body may contain a lone surrogate, because a later error can name the field.
     assert body(b'"ab\\ud800"') == body(b'"ab\xed\xa0\x80"') == "ab\ud800"
     for nothing in (None, "", b"", " \r\n\t "):
         assert (body(nothing), body(nothing, nothing={})) == (None, {})
@@ -92,26 +92,26 @@ def test_a_list_accepts_only_its_own_filters_and_has_50_items_per_page() -> None
     assert rest.page(request()) == Page(50, None, {})
     asked = with_query(limit=["7"], next=["t"], kind=["storage"])
     assert rest.page(asked, "kind") == Page(7, "t", {"kind": "storage"})
-    assert problems(rest.page, asked) == ["kind: is not one of this route's parameters: limit, next"]
+    assert problems(rest.page, asked) == ["kind: is not one of the parameters of this route: limit, next"]
 
 
 def test_all_wrong_parameters_are_named_at_once() -> None:
     asked = with_query(limit=["0"], next=["a", "b"], page=["2"], sort=[""])
     assert problems(rest.page, asked, "kind") == [
-        "page: is not one of this route's parameters: limit, next, kind",
-        "sort: is not one of this route's parameters: limit, next, kind",
+        "page: is not one of the parameters of this route: limit, next, kind",
+        "sort: is not one of the parameters of this route: limit, next, kind",
         "next: is given 2 times",
         "limit: must be a whole number from 1 to 100",
     ]
     found = problems(rest.parameters, with_query(limit=["5"]), "since")
-    assert found == ["limit: is not one of this route's parameters: since"]
+    assert found == ["limit: is not one of the parameters of this route: since"]
 
 
 def test_parameters_of_any_number_and_length_make_a_short_message() -> None:
     with pytest.raises(InvalidRequest, match=r"; and 80 more$") as caught:
         rest.page(with_query(**{f"{number:02}" + "x" * 5_000: ["", ""] for number in range(50)}))
     assert len(caught.value.problems) == 20
-    assert caught.value.problems[0] == (f"00{'x' * 38}", "is not one of this route's parameters: limit, next")
+    assert caught.value.problems[0] == (f"00{'x' * 38}", "is not one of the parameters of this route: limit, next")
 
 
 @pytest.mark.parametrize("limit", ["0", "101", "-1", "1.5", "ten", "", " ", "1e1", "٣", "²", "9" * 5000])

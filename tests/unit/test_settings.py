@@ -1,4 +1,4 @@
-"""Tests that the settings are read once at the start, and that one error names all missing variables."""
+"""Tests that the settings are read once at startup and that one error names all missing environment variables."""
 
 import json
 import os

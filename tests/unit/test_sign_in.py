@@ -1,4 +1,4 @@
-"""Tests which routes each group may call, which tokens are refused, and how the user pool's keys are read."""
+"""Tests which routes each group may call, which tokens are refused, and how the keys of the user pool are read."""
 
 import base64
 import hashlib
@@ -204,7 +204,7 @@ def test_many_concurrent_first_calls_cause_one_request(keys: Keys, pool: Pool, m
     second = threading.Barrier(2)
 
     def fetch(url: str) -> bytes:
-        # The fetch waits briefly for a concurrent second fetch, which must not happen.
+        # The fetch waits briefly to show whether a second fetch runs concurrently.
         with suppress(threading.BrokenBarrierError):
             second.wait(0.1)
         return pool.fetch(url)

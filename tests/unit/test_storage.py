@@ -1,4 +1,4 @@
-"""Tests which objects the storage report counts, which failures it names, and when it stops."""
+"""Tests which objects the storage report counts, which failures it reports, and when it stops."""
 
 import json
 import re
@@ -105,7 +105,7 @@ def test_a_large_bucket_is_split(account: Account, monkeypatch: pytest.MonkeyPat
     )
     account.in_pages_of(4)
     assert account.measure().buckets == [Bucket("beans", sum(range(30)), 30, NOW)]
-    # Object keys that differ only in non-ASCII characters are listed sequentially.
+    # A listing cannot be split between keys that differ only in non-ASCII characters.
     assert len(set(starts)) > 2 or "a/b/" in keys[0]
 
 
@@ -224,8 +224,8 @@ def test_when_time_runs_out_the_remaining_buckets_are_named(account: Account, mo
     assert measurement.partial
     assert measurement.buckets == [Bucket("a-large", 1_000, 10, NOW)]
     assert measurement.errors == [
-        Failure("a-large", "not fully measured: out of time after 1.0 kB, which the total includes"),
-        Failure("b-small", "not measured: out of time"),
+        Failure("a-large", "not fully measured: time ran out, and the total includes only 1.0 kB"),
+        Failure("b-small", "not measured: time ran out"),
     ]
     assert measurement.sentence.endswith(": at least 1.0 kB; time ran out, with 2 buckets not fully measured")
 
@@ -243,7 +243,7 @@ def test_a_call_that_hangs_does_not_delay_the_report(account: Account) -> None:
     measurement = account.measure()
     answered.set()
     assert measurement.partial
-    assert measurement.errors == [Failure("hangs", "not measured: out of time")]
+    assert measurement.errors == [Failure("hangs", "not measured: time ran out")]
 
 
 def test_when_time_runs_out_the_figures_are_partial_too(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +258,7 @@ def test_when_time_runs_out_the_figures_are_partial_too(account: Account, monkey
     assert measurement.partial
     assert measurement.total_bytes == 5
     assert measurement.errors == [
-        Failure("beans", "not fully measured: out of time after 5 Bytes, which the total includes")
+        Failure("beans", "not fully measured: time ran out, and the total includes only 5 Bytes")
     ]
 
 
@@ -359,7 +359,7 @@ def test_a_bucket_that_does_not_have_what_is_needed_is_named_in_the_error(accoun
 
 
 def in_rounds(account: Account, **payload: Any) -> tuple[dict[str, Any], int]:
-    """Calls the functions as the state machine does, and returns the last result and the number of rounds."""
+    """Calls the functions as the state machine does, and returns the last result and the number of parallel rounds."""
     given = {"reportId": "r-1", **payload}
     answer = account.report(given, {"round": 0})
     rounds = 0
@@ -381,12 +381,12 @@ def test_buckets_that_take_long_are_shared_out_and_added_up(account: Account, mo
     answer, rounds = in_rounds(account, aloneSeconds=0)
     assert rounds == 1
     summary = answer["summary"]
-    # The reports bucket is left out, because it also contains the files of the shares.
+    # The reports bucket is left out, because it also contains temporary files of the report.
     sizes = {each["name"]: each["bytes"] for each in summary["buckets"] if each["name"] != "reports"}
     assert sizes == {f"beans-{number}": 10 * number for number in range(7)}
     assert [each["bucket"] for each in summary["errors"]] == ["secret"]
     assert (summary["partial"], summary["asOf"]) == (False, "2026-11-21T03:30:00.000000Z")
-    # Without a state machine, a single invocation measures buckets until its own time is up.
+    # Without a state machine, a single invocation measures buckets until its time is up.
     assert account.report({"aloneSeconds": 0})["summary"]["partial"] is False
 
 

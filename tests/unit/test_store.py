@@ -24,7 +24,7 @@ Retries = list[tuple[str, int]]
 
 @pytest.fixture
 def retries(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Retries:
-    """Returns a list of the failed messages' receipt handles, each with the seconds until the retry."""
+    """Returns a list with the receipt handle of each failed message and the seconds until its retry."""
     seen: Retries = []
 
     def change(QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803

@@ -23,7 +23,7 @@ SINCE = date(2026, 11, 21)
 
 
 class Table:
-    """Fakes a table whose Query works like DynamoDB's, and returns at most ``most`` items per call."""
+    """Fakes a table whose Query works like a DynamoDB query, and returns at most ``most`` items per call."""
 
     def __init__(self, items: list[Item], most: int = 1000) -> None:
         self.items = sorted(items, key=lambda item: item["sortKey"]["S"], reverse=True)
@@ -126,7 +126,7 @@ def test_a_page_ends_at_1_mb_and_a_larger_item_is_a_page() -> None:
 
 
 def some(table: Table, limit: int, identifiers: set[str]) -> tuple[list[list[str]], list[int]]:
-    """Returns the listed ids among ``identifiers``, page by page, and the number of queries per page."""
+    """Returns the ids from ``identifiers`` that the list contains, page by page, and the number of queries per page."""
     queries = [0]
 
     def read(token: str | None) -> tuple[list[Item], str | None]:

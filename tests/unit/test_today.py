@@ -1,4 +1,4 @@
-"""Tests what the overview of today counts, since when, and how it shows an incomplete count."""
+"""Tests how ``GET /today`` computes each figure and marks an incomplete count."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta

@@ -160,7 +160,7 @@ def test_the_command_runs_the_saved_query(monkeypatch: pytest.MonkeyPatch, capsy
 def test_a_full_result_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [(STORE, record(3, f"try {number}", orderID="o-1", correlationId="r-1")) for number in range(1_000)]
     assert run(Logs(*lines), monkeypatch, "o-1", "prod") == 0
-    assert capsys.readouterr().out.endswith("More records may exist. The limit is 1,000.\n")
+    assert capsys.readouterr().out.endswith("More records may exist, because a query returns at most 1,000.\n")
     assert run(Logs(*lines[1:]), monkeypatch, "o-1", "prod") == 0
     assert "There may be more" not in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""Defines fixtures for the parts that must agree: the resolved template, the state machines and app.py."""
+"""Defines fixtures for the resolved template, the state machines and app.py, which must agree with each other."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
-    # The mock keeps the boto3 session, because it caches the service models, which are slow to load.
+    # The mock keeps the boto3 session, because the session caches service models and loading them is slow.
     with mock_aws(config={"core": {"reset_boto3_session": False}}):
         yield
 
@@ -49,7 +49,7 @@ def config() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def app(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Chalice:
-    """Returns a newly imported app.py, with the environment variables that a deploy sets."""
+    """Returns a separate instance of app.py, with environment variables derived from stack outputs."""
     target = Target("test", tmp_path_factory.mktemp("project"), False, {}, place())
     config = project.configure(target, as_variables(template.outputs), "2026-11-21")
     with pytest.MonkeyPatch.context() as patch:
@@ -61,7 +61,7 @@ def app(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Chalice
 
 @pytest.fixture(scope="session")
 def functions(app: Chalice) -> set[str]:
-    """Returns the names of app.py's functions, except the API's handler."""
+    """Returns the names of the functions in app.py, except the API handler."""
     kinds = (app.pure_lambda_functions, app.event_sources, app.builtin_auth_handlers)
     return {each.name for kind in kinds for each in kind}
 

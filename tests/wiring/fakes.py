@@ -66,7 +66,7 @@ def accepts(service: str, operation: str, given: dict[str, Any]) -> None:
 
 
 class CloudFormation:
-    """Fakes CloudFormation with one stack, whose next states are in ``coming``."""
+    """Fakes CloudFormation with one stack that enters the states in ``coming``."""
 
     def __init__(self, status: str | None, *coming: str, parameters: Mapping[str, str] | None = None) -> None:
         self.status = status
@@ -82,7 +82,7 @@ class CloudFormation:
         # A failed change set gives this text as its reason.
         self.reason = ""
         self.events: list[dict[str, str]] = []
-        # The list contains the states of the stack's resources.
+        # The list contains the state of each resource in the stack.
         self.statuses: list[str] = []
 
     def describe_stacks(self, StackName: str) -> dict[str, Any]:
@@ -144,11 +144,11 @@ class CloudFormation:
 
 
 class Missing(Exception):
-    """Replaces the exceptions that Lambda, API Gateway and WAF raise for a missing resource."""
+    """Fakes the exceptions that Lambda, API Gateway and WAF raise for a missing resource."""
 
 
 class Conflict(Exception):
-    """Replaces Lambda's ResourceConflictException and Cognito's UsernameExistsException."""
+    """Fakes Lambda's ResourceConflictException and Cognito's UsernameExistsException."""
 
 
 class Unavailable(Exception):
@@ -163,7 +163,7 @@ def found(things: Mapping[Any, Any], name: Any) -> Any:
 
 
 class Paginator:
-    """Yields pages of one item from the list that the call's only argument selects."""
+    """Yields pages with one item each from the list that the call's only argument selects."""
 
     def __init__(self, name: str, lists: Mapping[str, list[dict[str, Any]]]) -> None:
         self._name = name
@@ -251,11 +251,11 @@ class Account:
             OUTPUTS["TOPIC_ARN"]: ["barista@example.com", "arn:cafe-test-record_notification"],
             OUTPUTS["ALARMS_TOPIC_ARN"]: ["arn:cafe-test-record_alarm"],
         }
-        # The redrive policies are keyed by the subscription's ARN.
+        # The redrive policies are keyed by subscription ARN.
         self.redrive_policies: dict[str, str] = {}
         self.notified = ["arn:cafe-test-receive_upload"]
         self.cors: list[dict[str, Any]] = []
-        # The fake holds the API's stage, and the account's API Gateway settings.
+        # The fake holds the API stage and the API Gateway settings of the account.
         self.api: dict[str, Any] = {"methodSettings": {}}
         self.gateway: dict[str, str] = {"cloudwatchRoleArn": "arn:aws:iam::123456789012:role/logs"}
         # The web ACLs are keyed by the ARN of the API's stage. A new web ACL is unavailable during the first calls.

@@ -36,7 +36,7 @@ def role_of(function: str) -> str:
 
 
 def functions() -> dict[str, str]:
-    """Returns the functions' deployed names, keyed by role."""
+    """Returns the deployed names of the functions, keyed by role."""
     target = Target("<stage>", REPOSITORY, False, {}, None)
     return {role_of(name): target.function(name) for name in NAMES}
 
@@ -44,7 +44,7 @@ def functions() -> dict[str, str]:
 def documented(functions: dict[str, str]) -> list[Row]:
     """Returns every permission in docs/permissions.md.
 
-    The argument ``functions`` has the deployed names, keyed by role.
+    ``functions`` contains the deployed names, keyed by role.
     """
     rows: list[Row] = []
     for line in PAGE.read_text().splitlines():
@@ -76,7 +76,7 @@ def allowed(template: Template) -> list[Permission]:
         for role, properties in template.of_type("AWS::IAM::Role").items()
         for policy in properties["Policies"]
     ]
-    # Several roles share each policy that is a separate resource.
+    # A policy that is a separate resource belongs to several roles.
     policies += [(role, policy) for policy in template.of_type("AWS::IAM::Policy").values() for role in policy["Roles"]]
     return [
         Permission(role, action, resource)

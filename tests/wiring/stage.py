@@ -21,7 +21,7 @@ rendered = cache(stacks.template)
 
 @cache
 def client(service: str) -> Any:
-    """Returns a service's client, which all tests with the ``aws`` fixture share."""
+    """Returns a client that all tests with the ``aws`` fixture share."""
     return boto3.client(service, REGION)  # type: ignore[call-overload]
 
 
@@ -48,5 +48,5 @@ def resolve(
 
 
 def as_variables(outputs: dict[str, str]) -> dict[str, str]:
-    """Returns a stack's outputs, keyed by the functions' environment variables."""
+    """Returns the outputs of a stack, keyed by environment variable."""
     return {stacks.variable(name): value for name, value in outputs.items()}

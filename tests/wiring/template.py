@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.template import load
 
-# The tables contain the values of references to a resource or to its attributes, keyed by resource type. CloudFormation
+# These tables contain the values of references to a resource or its attributes, keyed by resource type. CloudFormation
 # generates the names of resources whose types are not in the tables.
 ARN = "arn:{AWS::Partition}:"
 HERE = "{AWS::Region}:{AWS::AccountId}:"

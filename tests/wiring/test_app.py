@@ -34,7 +34,7 @@ PACKAGED = [ROOT / "app.py", *sorted((ROOT / "chalicelib").rglob("*.py"))]
 def test_no_handler_is_longer_than_12_lines() -> None:
     """A handler contains only its trigger, its collaborators and one call.
 
-    Docstrings and decorators do not count as lines.
+    Docstrings and decorators do not count as lines of the handler.
     """
     lengths = {
         each.name: each.end_lineno - each.lineno + 1 - len((ast.get_docstring(each) or "").splitlines())
@@ -53,7 +53,7 @@ def test_each_function_has_a_role_from_the_template_and_a_timeout_that_aws_allow
     config: dict[str, Any],
 ) -> None:
     assert config["manage_iam_role"] is False
-    # The longest time-out is 29 seconds for API Gateway and 900 seconds for Lambda.
+    # The longest timeout is 29 seconds for API Gateway and 900 seconds for Lambda.
     assert config["lambda_timeout"] <= 29
     assert max(each["lambda_timeout"] for each in config["lambda_functions"].values()) <= 900
 
@@ -96,8 +96,8 @@ def test_no_order_or_upload_is_left_out_and_app_py_and_the_deploy_set_one_maximu
     assert sources["announce_orders"].starting_position == "TRIM_HORIZON"
     uploads = sources["receive_upload"]
     assert (uploads.events, uploads.prefix, uploads.suffix) == (["s3:ObjectCreated:*"], None, None)
-    # Chalice sets the maximum concurrency when it creates the mapping. The deploy restores the value if somebody
-    # changed it.
+    # Chalice sets the maximum concurrency when it creates the mapping. The deploy restores the maximum concurrency if
+    # somebody changed it.
     asked = wiring.mappings(as_variables(template.outputs))["store_orders"]["ScalingConfig"]
     assert asked == {"MaximumConcurrency": sources["store_orders"].maximum_concurrency}
 

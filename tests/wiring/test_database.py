@@ -1,4 +1,4 @@
-"""Tests the template of a stage's own MySQL: its guarantees, and what the functions can do in its network."""
+"""Tests the template for the MySQL database of a stage, and what the functions can do in its network."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_every_security_group_admits_only_the_needed_connections(template: Templ
 
 
 def called() -> set[tuple[str, str]]:
-    """Returns the actions and resources that the code of the functions in MySQL's network uses."""
+    """Returns the AWS actions and resources that the functions in the MySQL network use in their code."""
     roles = {role_of(function) for function in MYSQL_USERS}
     rights = [each for each in allowed(resolve()) if each.role in roles]
     return {(each.action, each.resource) for each in rights if each.action.split(":")[0] not in BY_LAMBDA}

@@ -41,7 +41,7 @@ def test_every_function_whose_caller_does_not_wait_has_a_kind_of_dead_letter(tem
     kinds = {each.name: each.dead_letter for each in FUNCTIONS if each.asynchronous}
     assert kinds == letters.FUNCTIONS
     assert {each.dead_letter for each in FUNCTIONS if each.dead_letter} <= set(letters.KINDS)
-    # S3 and SNS do not wait for their handlers, and a redrive does not wait for announce_orders.
+    # S3 and SNS do not wait for the functions they invoke, and a redrive does not wait for announce_orders.
     events = functions.sources(Trigger.BUCKET, Trigger.TOPIC).keys() | {"announce_orders"}
     assert wiring.invocations(as_variables(template.outputs)).keys() == events
 

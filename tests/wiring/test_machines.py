@@ -1,4 +1,4 @@
-"""Tests that the state machines' definitions agree with the template, the configuration and the code."""
+"""Tests that the state machine definitions agree with the template, the configuration and the code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.wiring.template import Template
 Machine = tuple[str, dict[str, Any]]
 INVOKE = "arn:aws:states:::lambda:invoke"
 PUBLISH = "arn:aws:states:::sns:publish"
-# These AWS errors are temporary. A function's time-out is not temporary, because the next try would take as long.
+# These AWS errors are temporary. A function timeout is not temporary, because the next attempt would take just as long.
 PASSING = {
     INVOKE: {
         *("Lambda.AWSLambdaException", "Lambda.ClientExecutionTimeoutException", "Lambda.SdkClientException"),
@@ -71,14 +71,14 @@ def happy_path(definition: dict[str, Any]) -> Iterator[str]:
 
 
 def function_of(template: Template, machine: str, state: dict[str, Any]) -> str:
-    """Returns app.py's name for the function that a task invokes."""
+    """Returns the name in app.py of the function that a task invokes."""
     placeholder = state["Arguments"]["FunctionName"].removeprefix("${").removesuffix("}")
     arn: str = template.properties(machine)["DefinitionSubstitutions"][placeholder]
     return arn.removeprefix("arn:aws:lambda:<region>:<account>:function:cafe-<stage>-")
 
 
 def pauses(retry: dict[str, Any]) -> float:
-    """Returns the longest total time in seconds that a retrier waits between attempts."""
+    """Returns the longest total time, in seconds, that a retrier can wait between attempts."""
     return sum(
         min(retry["IntervalSeconds"] * retry["BackoffRate"] ** number, retry["MaxDelaySeconds"])
         for number in range(retry["MaxAttempts"])
@@ -138,7 +138,7 @@ def test_each_of_our_temporary_errors_is_retried_by_its_class_name(template: Tem
     assert retried == {
         "read_inventory": {"DatabaseUnavailable", "Unavailable"},
         "render_report": {"Unavailable"},
-        # Signing a link calls no AWS service, so it cannot fail temporarily.
+        # Signing a link cannot fail temporarily, because it calls no AWS service.
         "presign_report": set(),
         "measure_buckets": {"Unavailable"},
     }
@@ -151,9 +151,9 @@ def test_each_of_our_temporary_errors_is_retried_by_its_class_name(template: Tem
 def test_a_function_that_lost_its_network_while_it_was_idle_is_retried_for_minutes(
     machine: Machine, template: Template
 ) -> None:
-    """Lambda takes some minutes to attach an idle function's network again.
+    """Lambda needs a few minutes to reconnect an idle function to its network.
 
-    Only functions that use MySQL have a network.
+    Only functions that use MySQL are in a network.
     """
     for state in tasks(machine[1]).values():
         others = state["Retry"][1:]
@@ -218,7 +218,7 @@ def test_a_failure_without_a_notification_ends_under_the_name_that_raises_the_al
     assert (states["NotifyFailure"]["Next"], catch["Next"]) == ("Failed", "Unannounced")
     pattern = template.properties("UnannouncedReports")["EventPattern"]["detail"]
     assert pattern["status"] == ["FAILED"]
-    # The other patterns match errors in Pass or Choice states, errors that no Catch handles, and events without errors.
+    # The other values match errors in Pass or Choice states, errors that no Catch handles, and events without errors.
     assert {"exists": False} in pattern["error"]
     assert {each for each in pattern["error"] if isinstance(each, str)} == {
         states["Unannounced"]["Error"],
@@ -269,7 +269,7 @@ def test_as_many_functions_measure_at_once_as_there_are_shares() -> None:
 
 @pytest.fixture(autouse=True)
 def recursion_limit() -> Iterator[None]:
-    """Restores the recursion limit, which importing jsonata raises for the whole process."""
+    """Restores the recursion limit, because importing jsonata raises it for the whole process."""
     limit = sys.getrecursionlimit()
     yield
     sys.setrecursionlimit(limit)
@@ -310,7 +310,7 @@ def test_every_failure_has_a_reason_for_people(machine: Machine, error: str, cau
 
 LINK = "https://reports.example/inventory?X-Amz-Signature=1&x=2"
 SUMMARY = {"rows": 7, "suppliers": 3, "quantity": 120}
-# Each machine has a kind of notification, a kind of report, and an input for the state that announces the result.
+# Each row contains a kind of notification, a kind of report, and an input for the state that announces the result.
 KINDS: dict[str, tuple[str, str, Any]] = {
     "InventoryReport": ("report", "inventory", [{"summary": SUMMARY}, {"url": LINK, "expiresAt": "later"}]),
     "StorageReport": ("storage", "storage", {"notice": {"subject": "7 kB", "message": "Total: 7 kB", "sms": "7 kB"}}),
@@ -351,7 +351,7 @@ def test_with_any_input_a_notification_has_its_id_or_the_name_of_the_execution(
         assert sent["MessageStructure"] == "json"
         message = json.loads(sent["Message"])
         assert ("the reason" in message["default"]) is failed
-        # The text for SMS contains no link.
+        # The SMS text contains no link.
         assert "http" not in message["sms"]
 
 

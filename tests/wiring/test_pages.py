@@ -76,7 +76,7 @@ def test_the_page_on_deploying_has_the_numbers_of_the_code() -> None:
     # AWS's size quotas for policies do not count white space.
     size = len(re.sub(r"\s", "", preflight.POLICY.read_text()))
     assert 6_144 < size <= 10_240
-    assert "the policy is too long for a managed policy or a user" in page
+    assert "It exceeds the size limits of managed policies and of users" in page
 
 
 def test_the_page_on_deploying_lists_the_steps_of_a_deploy_in_their_order() -> None:

@@ -54,7 +54,7 @@ def test_other_resources_are_of_this_stage_except_buckets_network_interfaces_and
 
 
 def test_only_the_api_reads_executions_whose_output_may_hold_a_link(whole: Template) -> None:
-    """An execution's history contains the report's link, which anyone can open until it expires.
+    """The execution history contains the report link, and anyone can open the link until it expires.
 
     The API reads the history without its data, as tests/unit/test_history.py checks.
     """
@@ -75,7 +75,7 @@ def test_policies_of_roles_have_neither_denials_nor_conditions(whole: Template) 
 def test_only_lambda_creates_interfaces_in_the_databases_network_for_its_functions(whole: Template) -> None:
     """Lambda creates network interfaces with a function's role.
 
-    The role denies the same calls to the function's own code.
+    The role denies the same calls to the code of the function.
     """
     [policy] = whole.of_type("AWS::IAM::Policy").values()
     roles = [role_of(function) for function in MYSQL_USERS]
@@ -132,7 +132,7 @@ def test_each_permission_is_proved_by_its_removal_or_has_a_source() -> None:
 
 
 def test_the_local_cloud_enforces_every_permission_except_those_that_a_service_uses_for_a_role() -> None:
-    """MiniStack does not enforce the permissions that AWS itself uses, such as those for polling a queue."""
+    """AWS services use these permissions on behalf of a role, for example to poll queues and write logs."""
     unenforced = {row.permission for row in ROWS if row.source}
     of_machines = {
         row.permission for row in ROWS if row.permission.role.endswith(("InventoryReportRole", "StorageReportRole"))

@@ -82,7 +82,10 @@ def test_a_deploy_refuses_another_version_before_it_asks_aws(
     monkeypatch.setattr(project, "RUNTIME", "python3.15")
     monkeypatch.setattr(command.preflight, "caller_identity", asked)
     assert command.main(["prod"]) == 1
-    assert "python3.15 is not supported, only python3.11 to python3.14" in capsys.readouterr().err
+    assert (
+        "python3.15 is not supported: delete the folder .venv, and choose python3.11 to python3.14"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_package_without_one_of_its_requirements_is_refused_and_not_kept(

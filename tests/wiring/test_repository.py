@@ -76,7 +76,7 @@ def test_the_functions_require_exactly_what_they_import() -> None:
                 imported.add(str(node.module).split(".")[0])
     distributions = packages_distributions()
     needed = {normal(distributions[module][0]) for module in imported - sys.stdlib_module_names - {"app", "chalicelib"}}
-    # Indirect requirements are pinned too, so that a commit always builds the same package.
+    # Indirect requirements are also pinned, so a commit always builds the same package.
     needed -= PROVIDED
     while more := {each for one in needed for each in required_by(one)} - needed:
         needed |= more
@@ -84,7 +84,7 @@ def test_the_functions_require_exactly_what_they_import() -> None:
 
 
 def required_by(distribution: str) -> set[str]:
-    """Returns a distribution's requirements, including the requirements of the extra that requirements.txt names."""
+    """Returns the requirements of a distribution, including those of the extra in requirements.txt."""
     asked = re.search(rf"^{distribution}\[(\w+)\]", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     lines = [Requirement(line) for line in requires(distribution) or []]
     here = {"extra": asked[1] if asked else ""}

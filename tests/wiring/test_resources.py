@@ -158,7 +158,8 @@ def test_the_consoles_client_has_no_secret_and_its_tokens_last_an_hour(template:
     assert set(client["ExplicitAuthFlows"]) == {"ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"}
     assert client["TokenValidityUnits"] == dict.fromkeys(("IdToken", "AccessToken", "RefreshToken"), "hours")
     assert (client["IdTokenValidity"], client["AccessTokenValidity"]) == (1, 1)
-    # Signing out revokes the user's refresh token. An unknown user name gets the same error as a wrong password.
+    # Signing out revokes the user's refresh token. With an unknown user name, the user gets the same error as with a
+    # wrong password.
     assert client["EnableTokenRevocation"] is True
     assert client["PreventUserExistenceErrors"] == "ENABLED"
 
@@ -296,7 +297,7 @@ def test_a_waf_has_the_rules_of_aws_and_a_limit_for_each_address_and_admits_long
     assert address["Action"] == {"Block": {}}
     groups = [each["Statement"]["ManagedRuleGroupStatement"] for each in (common, inputs)]
     assert [each["Name"] for each in groups] == ["AWSManagedRulesCommonRuleSet", "AWSManagedRulesKnownBadInputsRuleSet"]
-    # The web ACL's rules do not block large bodies, because a list of orders may have a megabyte.
+    # The web ACL rules do not block large bodies, because a list of orders can be a megabyte in size.
     assert [each["OverrideAction"] for each in (common, inputs)] == [{"None": {}}] * 2
     assert groups[0]["RuleActionOverrides"] == [{"Name": "SizeRestrictions_BODY", "ActionToUse": {"Count": {}}}]
     assert "RuleActionOverrides" not in groups[1]

@@ -1,4 +1,4 @@
-"""Tests the alarms, the dashboard and the runbook. AWS must send each of their metrics for an existing resource."""
+"""Tests the alarms, the dashboard and the runbook. AWS must send all of their metrics for existing resources."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def alarms(template: Template) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def timeouts(config: dict[str, Any]) -> dict[str, int]:
-    """Returns the functions' time-outs, keyed by deployed name."""
+    """Returns the timeout of each function, keyed by deployed name."""
     target = Target("<stage>", REPOSITORY, False, {}, {})
     default = config["lambda_timeout"]
     given = {"api_handler": {}, **config["lambda_functions"]}
@@ -152,7 +152,7 @@ def test_every_function_has_alarms_for_errors_throttles_and_duration(
     for name, seconds in timeouts.items():
         assert watched["Errors", name] == watched["Throttles", name] == 2
         if name.endswith("-measure_buckets"):
-            # The function measures until only the reserve is left, and then needs a part of the reserve.
+            # The function measures buckets until only the reserved time is left, and then uses some of that time.
             assert (seconds - crew.RESERVE_SECONDS) * 1000 < watched["Duration", name] < seconds * 1000
         else:
             assert watched["Duration", name] == seconds * 800
@@ -224,12 +224,12 @@ CHAPTERS = {
     *("How to look", "Alarms", "Kinds of dead letters", "Other failures"),
     *("Faults and their headings", "When a deploy fails"),
 }
-# The texts of these deploy errors already say what to do.
+# The messages of these deploy errors already say what to do.
 SAYS_WHAT_TO_DO = (
     *("declined", "there is no terminal to ask", "already has its own database"),
     *("there is no region", "there is no stage"),
-    *("there are no AWS credentials", "AWS rejects these credentials", "is not supported, only"),
-    *("has fewer than two zones with", "infra/resources.yaml and infra/database.yaml do not have"),
+    *("there are no AWS credentials", "AWS rejects these credentials", "is not supported: delete the folder"),
+    *("has fewer than two availability zones with", "infra/resources.yaml and infra/database.yaml do not have"),
     "has no previous release",
     *("the package contains", "app.py cannot be imported"),
 )
@@ -237,7 +237,7 @@ SAYS_WHAT_TO_DO = (
 
 @pytest.fixture(scope="module")
 def runbook() -> dict[str, str]:
-    """Returns the runbook's text about each failure, keyed by heading."""
+    """Returns the runbook section about each failure, keyed by heading."""
     parts = re.split(r"^###? (.+)$", RUNBOOK.read_text(), flags=re.MULTILINE)[1:]
     found = dict(zip(parts[::2], parts[1::2], strict=True))
     return {heading: text for heading, text in found.items() if heading not in CHAPTERS}
@@ -292,7 +292,7 @@ def test_every_fault_on_the_page_on_reliability_leads_to_its_headings(runbook: d
     table = page.split("| Removed | Cases that failed |\n| --- | --- |\n")[1].split("\n\n")[0]
     cases = [case.strip() for line in table.splitlines() for case in line.split("|")[2].split(";")]
     known = {fault: heading for faults, heading in rows("Faults and their headings") for fault in faults.split(", ")}
-    # A case that begins with "…" continues the previous case.
+    # An entry that begins with "…" continues the previous test case.
     assert [case for case in cases if not case.startswith(("…", *known))] == []
     assert [fault for fault in known if not any(case.startswith(fault) for case in cases)] == []
     headings = {each for text in known.values() for each in re.findall(r"\*(?!\s)([^*]+)\*", text)}

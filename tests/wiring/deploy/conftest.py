@@ -1,4 +1,4 @@
-"""Defines fixtures for tests of a deploy: its target, its skipped pauses, and its printed lines."""
+"""Defines fixtures for deploy tests that set the target, skip pauses or collect the printed lines."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Account:
 
     def __init__(self, *functions: dict[str, Any]) -> None:
         self.functions = list(functions)
-        # Maps an API's id to its name, the function that its only route calls, and its stages.
+        # Maps the id of each API to its name, the function that its only route calls, and its stages.
         self.apis: dict[str, tuple[str, str, list[str]]] = {}
 
     def client(self, _service: str) -> Any:
@@ -56,13 +56,13 @@ def test_the_api_of_a_stage_is_the_one_that_calls_its_function(target: Target) -
         "answers": ("cafe-test", "cafe-test", ["api"]),
         "other-app": ("cafe-test", "bar", ["api"]),
     }
-    # The API whose address people use must be the first.
+    # The API that people use must come first.
     assert chalice_record.rest_apis(target, account.client) == ["answers", "cut-off"]
 
 
 def test_a_record_is_read_as_it_was_written_and_two_resources_of_one_name_are_an_error(target: Target) -> None:
     twice = [{"name": "store_orders-sqs-event-source"}, {"name": "store_orders"}] * 2
-    with pytest.raises(DeployError, match="each resource exists: store_orders, store_orders-sqs-event-source"):
+    with pytest.raises(DeployError, match="delete the duplicates: store_orders, store_orders-sqs-event-source"):
         chalice_record.write(target.project, "test", twice)
     assert chalice_record.read(target.project, "test") == []
     written = [{"name": "rest_api", "resource_type": "rest_api", "rest_api_id": "abc"}]

@@ -1,4 +1,4 @@
-"""Tests what the command ``python -m infra.deploy`` refuses, asks and destroys."""
+"""Tests which arguments ``python -m infra.deploy`` refuses, what it asks, and what it destroys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests a stage's MySQL database, and how a deploy migrates its tables."""
+"""Tests how a deploy sets up the MySQL database of a stage and migrates its tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECRET = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:other-AbCdEf"
 
 
 class Lambda:
-    """Fakes Lambda with one function, which has this configuration and returns these results in turn."""
+    """Fakes Lambda with one function that has this configuration and returns these results in turn."""
 
     exceptions = SimpleNamespace(ResourceNotFoundException=Missing, ResourceConflictException=Conflict)
 
@@ -154,7 +154,9 @@ def zones(target: Target, ec2: Ec2, cfn: CloudFormation) -> str:
 def test_the_network_is_in_two_zones_that_have_its_services(target: Target) -> None:
     ec2 = Ec2(["us-east-1c", "us-east-1b", "us-east-1d"], ["us-east-1a", "us-east-1d", "us-east-1c"])
     assert zones(target, ec2, CloudFormation(None)) == "us-east-1c,us-east-1d"
-    with pytest.raises(DeployError, match=r"us-east-1 has fewer than two zones with com\.amazonaws\.us-east-1\.sns"):
+    with pytest.raises(
+        DeployError, match=r"us-east-1 has fewer than two availability zones with com\.amazonaws\.us-east-1\.sns"
+    ):
         zones(target, Ec2(["us-east-1a", "us-east-1b"], ["us-east-1b"]), CloudFormation(None))
 
 
@@ -232,7 +234,7 @@ def migrate(target: Target, say: Say, *answers: Any) -> Lambda:
     lambda_ = Lambda(*answers)
 
     def clients(service: str, seconds: int) -> Lambda:
-        # The client's time-out is longer than the function's time-out, because a migration may take that long.
+        # The client timeout is longer than the function timeout, because a migration may take that long.
         assert (service, seconds > 900) == ("lambda", True)
         return lambda_
 
@@ -249,9 +251,9 @@ def migrate(target: Target, say: Say, *answers: Any) -> Lambda:
             [{"ran": [], "missing": ["suppliers cannot have a unique key"]}],
             ["database: nothing to change", "database: suppliers cannot have a unique key"],
         ),
-        # The first two tries fail because the database is paused.
+        # The first two attempts fail because the database is paused.
         ([PAUSED, PAUSED, UP_TO_DATE], [*[f"database: {PAUSED['errorMessage']}"] * 2, "database: nothing to change"]),
-        # The first try fails because the function lost its network while it was idle.
+        # The first attempt fails because the function lost its network while it was idle.
         (
             [client_error("The function is inactive", "ResourceNotReadyException"), UP_TO_DATE],
             ["database: The function is inactive", "database: nothing to change"],
@@ -282,7 +284,7 @@ def test_a_migration_that_fails_stops_the_deploy_with_its_error(target: Target, 
 
 @pytest.mark.parametrize("file", sorted(MIGRATIONS.iterdir()), ids=lambda file: file.name)
 def test_a_migration_only_adds_and_its_number_gives_its_order(file: Any) -> None:
-    """A migration must not break the previous release's functions, which run until the deploy has succeeded."""
+    """A migration must not break the functions of the previous release, because they run until the deploy succeeds."""
     assert re.fullmatch(r"\d{4}_[a-z0-9_]+\.sql", file.name)
     assert [each.name for each in MIGRATIONS.iterdir() if each.name[:4] == file.name[:4]] == [file.name]
     for statement in split(file.read_text()):

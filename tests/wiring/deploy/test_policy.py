@@ -1,4 +1,4 @@
-"""Tests that ``deployer-policy.json`` has all permissions that a deploy needs, on the project's own resources only."""
+"""Tests that ``deployer-policy.json`` has all permissions that a deploy needs, but only for the project's resources."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.wiring.stage import ROOT, rendered
 
 POLICY: dict[str, Any] = json.loads((ROOT / "infra" / "deployer-policy.json").read_text())
 # These statements allow access to resources whose ARNs do not contain the stage's name. They cover APIs, networks,
-# event source mappings, user pools, RDS's secret and role, AWS's web ACL rules, and the APIs behind a web ACL.
-# Conditions restrict the statements on networks, mappings and user pools.
+# event source mappings and user pools. They also cover the secret and role of RDS, the AWS rules for web ACLs, and the
+# APIs that a web ACL protects. Conditions restrict the statements about networks, mappings and user pools.
 UNNAMED = {"Look", "Subscriptions", "NewUserPools", "UserPools", "Mappings", "RestApis", "NewNetworks", "Networks"}
 UNNAMED |= {"NewSecrets", "DefaultsOfDatabases", "RolesOfServices", "QueriesAndTraces"}
 UNNAMED |= {"WebAcls", "WebAclsOfApis", "MayApisLog"}
@@ -113,7 +113,7 @@ def test_the_policy_can_create_update_and_delete_every_type_of_resource(kind: st
     assert lacking == set()
 
 
-# A type has an example ARN if the policy has separate statements for the types of its service.
+# A resource type has an example ARN if the policy has separate statements for the types of its service.
 ARNS = {
     "AWS::CloudWatch::Alarm": "arn:aws:cloudwatch:eu-central-1:123456789012:alarm:cafe-test-failures",
     "AWS::CloudWatch::Dashboard": "arn:aws:cloudwatch::123456789012:dashboard/cafe-test",
@@ -163,5 +163,5 @@ def test_cloudformation_can_read_what_it_imports(kind: str) -> None:
 @pytest.mark.parametrize("group", ["og:default:aurora-mysql-8-0", "pg:default.aurora-mysql8.0"])
 @pytest.mark.parametrize("action", ["rds:CreateDBCluster", "rds:CreateDBInstance"])
 def test_mysql_can_use_the_default_groups(action: str, group: str) -> None:
-    """If a template names no groups for a cluster, RDS checks the permissions on its default groups."""
+    """If a template names no groups for a cluster, RDS checks the permissions for its default groups."""
     assert allowed(action, f"arn:aws:rds:eu-central-1:123456789012:{group}")

@@ -1,4 +1,4 @@
-"""Tests a deploy's checks before its first change: the caller, the permissions, and what would stop it later."""
+"""Tests the checks that a deploy makes before its first change, such as the caller and the permissions."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_credentials_that_aws_rejects_are_an_error_with_its_message() -> None:
 
 
 class Iam:
-    """Fakes IAM's policy simulation, which denies some actions and reports missing context values."""
+    """Fakes an IAM policy simulation that denies some actions and reports missing context values."""
 
     def __init__(self, *denied: str, lacking: tuple[str, ...] = ()) -> None:
         self.denied = denied
@@ -213,7 +213,7 @@ def test_a_limit_that_a_stage_would_reach_is_a_warning(clients: Clients, lines: 
         (119, {}, False),
         # A new AWS account has a limit of ten concurrent executions.
         (10, {}, False),
-        # The functions in this case already have reserved concurrency.
+        # In this test case, the functions already have reserved concurrency.
         (100, {"read_inventory": 10, "receive_upload": 10}, True),
         (105, {"read_inventory": 10}, False),
         (100, {"store_orders": 50}, False),

@@ -132,7 +132,7 @@ def test_the_package_of_a_deploy_is_the_one_with_lambdas_digest(tmp_path: Path) 
         (folder / f"{name}.zip").write_text(name)
     digest = base64.b64encode(hashlib.sha256(b"deployed").digest()).decode()
     assert project.package_with(tmp_path, digest) == folder / "deployed.zip"
-    with pytest.raises(DeployError, match="the package from another deploy, which is still in progress"):
+    with pytest.raises(DeployError, match="the package from another deploy: wait until that deploy ends"):
         project.package_with(tmp_path, "of somebody else")
 
 

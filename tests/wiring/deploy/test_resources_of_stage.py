@@ -1,4 +1,4 @@
-"""Tests that a stage's resources are everything that a template names, and nothing that belongs to another stage."""
+"""Tests that the resources of a stage include everything in its templates and nothing from another stage."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from infra.deploy.target import Target
 from tests.template import load
 from tests.wiring.stage import ACCOUNT, REGION, ROOT, client, rendered
 
-# Only CloudFormation creates and deletes resources of these types, and existing resources block no deploy. Two queries
-# may share a name, and a change set refuses a second X-Ray policy. Neither the local cloud nor moto supports query
-# definitions and X-Ray policies. A policy of a role is deleted together with its role.
+# Only CloudFormation creates and deletes resources of these types, and existing resources do not block a deploy. Two
+# saved queries may share a name, and a change set refuses a second X-Ray policy. Neither the local cloud nor moto
+# supports query definitions and X-Ray policies. The policy of a role is deleted together with the role.
 NOT_LISTED = {"AWS::IAM::Policy", "AWS::Logs::QueryDefinition", "AWS::XRay::ResourcePolicy"}
 
 
@@ -24,7 +24,7 @@ def test_every_template_belongs_to_a_part_of_a_stage() -> None:
 
 @pytest.mark.parametrize("file", TEMPLATES.values())
 def test_every_resource_with_a_name_of_its_stage_is_listed(file: str) -> None:
-    """Without an entry in the list, a deploy would miss a name clash and a destroy would miss a leftover resource."""
+    """If a type is not listed, a deploy would miss a name clash and a destroy would miss a leftover resource."""
     for name, resource in load(rendered(file))["Resources"].items():
         for key, value in resource.get("Properties", {}).items():
             named = key.endswith("Name") and "${Stage}" in str(value) and "ClientName" not in key

@@ -25,7 +25,7 @@ LISTS = ("/orders", "/reports", "/notifications", "/dead-letters")
 
 
 class Api(BaseHTTPRequestHandler):
-    """Sends the responses in ``answers``, which are keyed by path, or by path and token if a request has a token."""
+    """Sends the responses in ``answers``, keyed by path, or by path and token if the request has a token."""
 
     answers: dict[str, tuple[int, Any]]
 
@@ -111,7 +111,7 @@ def test_a_deploy_that_responds_has_no_problem(run: Run, services: Mock) -> None
         ("/health", (502, {"message": "Internal server error"}), "GET /health: 502, "),
         ("/health", (200, {"status": "ok", "stage": "other"}), "GET /health: 200, "),
         ("/health", (200, b"<html>"), "GET /health: 200, <html>"),
-        ("/openapi.json", (200, {"openapi": "3.0.0"}), "GET /openapi.json: 200, but not the deployed"),
+        ("/openapi.json", (200, {"openapi": "3.0.0"}), "GET /openapi.json: 200, and the body is not the deployed"),
         ("/orders", (200, {"orders": []}), "GET /orders without a token: 200, not 401"),
         ("/reports token", (500, {"message": "no"}), 'GET /reports: 500, {"message": "no"}'),
         ("/dead-letters token", (403, {"message": "no"}), "GET /dead-letters: 403, "),

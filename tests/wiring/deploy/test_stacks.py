@@ -1,4 +1,4 @@
-"""Tests CloudFormation's change sets: what a person sees, what remains, and what a failure's error says."""
+"""Tests what a person sees of a change set, what the change set leaves behind, and how a failure is explained."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_new_stage_gets_its_stack_and_the_outputs_become_variables(said: list[
         {"ParameterKey": "Stage", "ParameterValue": "test"},
         {"ParameterKey": "Local", "ParameterValue": "false"},
     ]
-    # A template in a bucket may be larger than a template in the request.
+    # CloudFormation accepts larger templates from S3 than in the request.
     assert cfn.given["TemplateURL"] == f"https://bucket/{len(BODY)}"
     assert "TemplateBody" not in cfn.given
     # The new stack imports tables and buckets that an earlier stack left behind.
@@ -156,7 +156,7 @@ def test_an_error_from_cloudformation_is_passed_on(said: list[str]) -> None:
 def test_a_change_set_that_fails_leaves_no_empty_stack_and_its_error_names_the_invalid_resource(
     said: list[str],
 ) -> None:
-    """The reason that AWS gives for the failure contains only the name of the failed check."""
+    """The failure reason from AWS contains only the name of the failed check."""
     cfn = CloudFormation(None)
     cfn.reason = "[AWS::EarlyValidation::ResourceExistenceCheck]. To troubleshoot, use the DescribeEvents API."
     cfn.events = [

@@ -1,4 +1,4 @@
-"""Tests the settings that Chalice cannot make, the check of a deploy, and when functions must be deployed."""
+"""Tests the settings that Chalice does not support, the check of a deploy, and when functions must be deployed."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_completing_sets_what_chalice_cannot(account: Account) -> None:
     assert stream["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     assert stream["BisectBatchOnFunctionError"] is True
     assert 0 < stream["MaximumRetryAttempts"] <= 10_000
-    # A record must fail before the stream deletes it after a day. The failure destination stores only a record's
-    # position in the stream.
+    # A record must go to the failure destination before the stream deletes it after a day. The failure destination
+    # stores only a record's position in the stream.
     assert 0 < stream["MaximumRecordAgeInSeconds"] < 24 * 3600
     assert stream["DestinationConfig"] == failures
     # A redrive also invokes announce_orders asynchronously.

@@ -1,0 +1,61 @@
+"""Forks the processes that run Lambda functions, because boto3 then needs to be imported only once.
+
+``forked_processes`` in ``local/ministack/processes.py`` starts this server. It sends five pipes for each process: the
+request, standard input, output and error, and a pipe that stays open until the process ends. The server responds with
+the process id.
+"""
+
+import contextlib
+import json
+import os
+import runpy
+import signal
+import socket
+import sys
+from pathlib import Path
+
+# The modules that Lambda's runtime provides. Without this, botocore imports them for a function's first client.
+import boto3  # noqa: F401
+import botocore.client
+import botocore.handlers
+import botocore.httpsession
+import botocore.signers  # noqa: F401
+
+PIPES = 5
+
+
+def main(connection: socket.socket) -> None:
+    # The kernel removes processes that have ended.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while pipes := socket.recv_fds(connection, 1, PIPES)[1]:
+        process = os.fork()
+        if not process:
+            connection.close()
+            run(*pipes)
+            return
+        for pipe in pipes:
+            os.close(pipe)
+        connection.sendall(process.to_bytes(4, "big"))
+
+
+def run(request: int, stdin: int, stdout: int, stderr: int, _sentinel: int) -> None:
+    """Runs the script that the request names, like a new Python in the request's folder and environment."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    with os.fdopen(request, encoding="utf-8") as file:
+        script, folder, variables = json.load(file)
+    for descriptor, pipe in enumerate((stdin, stdout, stderr)):
+        os.dup2(pipe, descriptor)
+        os.close(pipe)
+    sys.stdin, sys.stdout = os.fdopen(0, encoding="utf-8"), os.fdopen(1, "w", encoding="utf-8")
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(variables)
+    # Linux shows this name in process lists.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text(variables["AWS_LAMBDA_FUNCTION_NAME"].rpartition("-")[2])
+    runpy.run_path(script, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main(socket.socket(fileno=int(sys.argv[1])))
