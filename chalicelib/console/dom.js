@@ -78,6 +78,17 @@ export function keyed(parent, items, key, make, update = () => {}) {
   for (const element of known.values()) element.remove();
 }
 
+/** Replaces the content of the element `id` only if `state` has changed, to avoid flicker and preserve the focus. */
+export function fillOnce(id, state, make) {
+  if ($(id).dataset.state === state) return;
+  $(id).dataset.state = state;
+  $(id).replaceChildren(...make());
+}
+
+/** Returns an HTML section with a heading. */
+export const part = (id, title, ...content) =>
+  h("section", { "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title`, tabindex: -1 }, title), ...content);
+
 /** Opens a dialog. The user can close the dialog with Escape, a click outside the dialog, or a `data-close` button. */
 export function openDialog(dialog) {
   if (!dialog.open) dialog.showModal();

@@ -113,10 +113,10 @@ export const inZone = (text) =>
     Number.isNaN(Date.parse(iso)) ? iso : short(new Date(iso)),
   );
 
-/** Returns a `<time>` element in the format `how`: `age`, `day`, `moment` or `short`. */
+/** Returns a `<time>` element in the format `how`: `age`, `date`, `day`, `moment` or `short`. */
 export function time(iso, how = "age") {
   const date = new Date(iso);
-  const text = { age, day, moment, short }[how](date);
+  const text = { age, date: datesOfYears.format, day, moment, short }[how](date);
   return h("time", { datetime: iso, title: moment(date), "data-age": how === "age", text });
 }
 

@@ -1,4 +1,4 @@
-/** Shows the Inbox tab with notifications grouped by day. The Today and Uploads tabs also use this module. */
+/** Shows the Inbox tab with notifications grouped by day. The Today tab also uses this module. */
 import { get } from "./api.js";
 import { $, announce, h, icon, keyed, link } from "./dom.js";
 import { day, inZone, time } from "./format.js";
@@ -34,7 +34,7 @@ export async function notifications(parameters, signal) {
 const kindOf = (notification) => KINDS[notification.kind] ?? KINDS.other;
 
 /** Renders the message of a notification. Each line becomes a paragraph, or a list item if it starts with a dash. */
-export function message({ message: text, facts = {} }) {
+function message({ message: text, facts = {} }) {
   const links = linksOf(facts);
   const parts = h("div.message");
   for (const line of inZone(text).split("\n")) {
@@ -80,7 +80,7 @@ export const brief = (notification) =>
 const firstLine = ({ message: text }) => inZone(text).split("\n")[0].slice(0, 100) || "No text";
 
 /** Renders a notification as one line. Clicking the line shows the whole message. */
-export function unfolding(notification, isNew = false) {
+function unfolding(notification, isNew = false) {
   const [kind, drawing] = kindOf(notification);
   return h(
     isNew ? "li.row.new" : "li.row",

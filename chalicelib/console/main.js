@@ -5,7 +5,8 @@
  * For each tab, `open(id)` starts the polling, and `close()` stops the polling.
  * The property `needs` names the group whose members may use the tab.
  *
- * The tabs are `today`, `orders`, `reports` (with `machine` and `storage`), `uploads`, `inbox` and `dead-letters`.
+ * The tabs are `today`, `orders`, `reports` (with `machine` and `storage`), `uploads` (with `preview` and
+ * `changes`), `inbox` and `dead-letters`.
  * Tabs use the modules `listing` for lists, `poll` for polling, `format` for times and sizes, and `dom` for elements.
  * Tabs send requests with the module `api`. It uses `sign-in` for tokens and `connection` for retries.
  * The module `kept` stores values that must survive a page reload.

@@ -1,6 +1,6 @@
 /** Shows the Reports tab, with the request form, the list of reports, and the progress and result of a report. */
 import { ApiError, get, Submission } from "./api.js";
-import { $, announce, button, h, icon, link, onSubmit } from "./dom.js";
+import { $, announce, button, fillOnce, h, icon, link, onSubmit, part } from "./dom.js";
 import { countdown, duration, now, number, time } from "./format.js";
 import { Listing, loaded } from "./listing.js";
 import { MachinePicture } from "./machine.js";
@@ -124,21 +124,10 @@ function showReport(history) {
     $("report-body").replaceChildren(h("div", { id: "report-outcome" }), progress, h("div", { id: "report-summary" }));
   }
   picture.update(history);
-  fill("report-outcome", JSON.stringify([report.status, report.error, report.url]), outcome);
-  fill("report-summary", JSON.stringify(report.summary), summary);
+  fillOnce("report-outcome", JSON.stringify([report.status, report.error, report.url]), outcome);
+  fillOnce("report-summary", JSON.stringify(report.summary), summary);
   tick();
 }
-
-/** Replaces the content of an element only if `state` has changed, to avoid flicker and preserve the focus. */
-function fill(id, state, make) {
-  if ($(id).dataset.state === state) return;
-  $(id).dataset.state = state;
-  $(id).replaceChildren(...make());
-}
-
-/** Returns an HTML section with a heading. */
-const part = (id, title, ...content) =>
-  h("section", { "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title` }, title), ...content);
 
 function showAbout() {
   const about = $("report-about");

@@ -1,14 +1,13 @@
-/** Shows the Uploads tab, where users send CSV files to S3 and see the result of each import. */
-import { ApiError, post } from "./api.js";
+/** Shows the Uploads tab, where users send CSV files to S3 and see all uploads. The module `preview` shows one upload. */
+import { ApiError, get, post } from "./api.js";
 import { $, announce, button, h, icon, keyed } from "./dom.js";
 import { reportAnswer, reportLost, untilConnected } from "./connection.js";
-import { counted, number, now, size } from "./format.js";
-import { message, notifications, unfolding } from "./inbox.js";
+import { number, now, size, time } from "./format.js";
 import { Listing } from "./listing.js";
-import { Poll } from "./poll.js";
+import { about, askUndo, badge, canUndo, isMoving, notice, preview } from "./preview.js";
 
 const SECONDS = 15;
-const SECONDS_WATCHED = 2;
+const SECONDS_MOVING = 2;
 const LONG = 60_000;
 // If the bucket cannot be reached but the API can, the page tries this many times to send a file.
 const TRIES = 5;
@@ -21,8 +20,8 @@ $("upload-example").href = `data:text/csv;charset=utf-8,${encodeURIComponent(EXA
 
 // --- Sending ---------------------------------------------------------------------------------------------------------
 
-// Holds the uploads, newest first, as `{ id, file, step, sent, key, problem, canRetry, notification, since }`.
-// The `step` of an upload is asking, sending, waiting, done or failed.
+// Holds the files to send, newest first, as `{ id, file, isOnly, step, sent, uploadId, problem, canRetry, since }`.
+// A file's `step` is asking, sending, waiting or failed. A file leaves this list when the list of uploads shows it.
 let sendings = [];
 let lastId = 0;
 let queue = Promise.resolve();
@@ -36,10 +35,10 @@ function choose(files) {
     file,
     step: "asking",
     sent: 0,
-    key: null,
+    isOnly: files.length === 1,
+    uploadId: null,
     problem: "",
     canRetry: false,
-    notification: null,
     since: 0,
   }));
   sendings = [...chosen, ...sendings];
@@ -55,7 +54,7 @@ async function send(sending) {
     if (!sending.file.size) throw new ApiError(400, "The file is empty.");
     let place = await signed(sending.file);
     for (let tries = 1; ; tries += 1) {
-      sending.key = place.key;
+      sending.uploadId = place.uploadId;
       sending.step = "sending";
       try {
         await transfer(sending, place);
@@ -73,8 +72,10 @@ async function send(sending) {
     }
     sending.step = "waiting";
     sending.since = now();
-    announce(`${sending.file.name} was uploaded. The import has started.`);
-    watch.start();
+    announce(`${sending.file.name} was uploaded. It is being read.`);
+    if (sending.isOnly && location.hash === "#uploads" && !document.querySelector("dialog[open]"))
+      location.hash = `#uploads/${sending.uploadId}`;
+    else list.refresh();
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     sending.step = "failed";
@@ -87,7 +88,7 @@ async function send(sending) {
 }
 
 /** Requests a signed upload form. Repeating this request is safe, because an unused form has no effect. */
-const signed = (file) => post("uploads", { filename: file.name, size: file.size }, { again: true });
+const signed = (file) => post("uploads", { filename: file.name, size: file.size, preview: true }, { again: true });
 
 /** Sends the file with XMLHttpRequest to track the progress. Throws a TypeError if S3 does not respond. */
 function transfer(sending, { url, fields }) {
@@ -141,53 +142,27 @@ const makeSending = ({ file }) =>
   );
 
 function updateSending(element, sending) {
-  const { step, sent, problem, canRetry, notification, since } = sending;
+  const { step, sent, problem, canRetry, since, uploadId } = sending;
   const late = now() - since > LONG;
   const text = {
     asking: "Waiting for upload …",
     sending: sent < 1 ? `Uploading, ${number(Math.floor(sent * 100))} % …` : "Uploaded, waiting for S3 to confirm …",
-    waiting: late
-      ? "The import takes longer than usual. Its result will also appear in the inbox."
-      : "Uploaded. The rows are being imported …",
-    done: "",
+    waiting: late ? "S3 takes longer than usual to announce the file." : "Uploaded. The file is being read …",
     failed: problem,
   }[step];
   element.querySelector(".step-text").textContent = text;
   element.querySelector(".step-text").classList.toggle("problem", step === "failed");
   const progress = element.querySelector("progress");
-  progress.hidden = step === "done" || step === "failed";
+  progress.hidden = step === "failed";
   if (step === "waiting") progress.removeAttribute("value");
   else progress.value = sent;
   const outcome = element.querySelector(".outcome");
   if (outcome.dataset.step === step) return;
   outcome.dataset.step = step;
-  if (step === "done") outcome.replaceChildren(badge(notification.facts), message(notification));
+  if (step === "waiting") outcome.replaceChildren(h("a", { href: `#uploads/${uploadId}` }, "Open the preview"));
   else if (step === "failed" && canRetry) outcome.replaceChildren(button("Try again", () => send(sending)));
   else outcome.replaceChildren();
 }
-
-/** Returns the outcome of an import as a badge, such as `3 rows imported, 2 bad`. */
-function badge({ outcome, new: added, updated, unchanged, bad }) {
-  if (outcome !== "imported") return h("p", h("span.badge.bad", "Not imported"));
-  const text = `${counted(added + updated + unchanged, "row")} imported, ${number(bad)} bad`;
-  return h("p", h(`span.badge.${bad ? "partly" : "good"}`, text));
-}
-
-// Polls until every uploaded file has a notification.
-const watch = new Poll(async (signal) => {
-  const waiting = sendings.filter((each) => each.step === "waiting");
-  if (!waiting.length) return null;
-  const { items } = await notifications({ kind: "upload", limit: 50 }, signal);
-  for (const sending of waiting) {
-    sending.notification = items.find(({ facts }) => facts?.key === sending.key);
-    if (!sending.notification) continue;
-    sending.step = "done";
-    announce(`${sending.file.name}: ${sending.notification.subject}`);
-    list.refresh();
-  }
-  showSendings();
-  return SECONDS_WATCHED;
-});
 
 input.addEventListener("change", () => {
   choose(input.files);
@@ -218,21 +193,63 @@ const list = new Listing({
   state: $("uploads-state"),
   list: $("uploads-list"),
   older: $("uploads-older"),
-  key: (each) => each.messageId,
-  load: (parameters, signal) => notifications({ kind: "upload", limit: 10, ...parameters }, signal),
-  make: unfolding,
-  empty: ["No uploads", "No file was uploaded in the last 30 days."],
-  seconds: SECONDS,
+  key: (each) => each.uploadId,
+  load: async (parameters, signal) => {
+    const { uploads, next } = await get("uploads", { limit: 25, ...parameters }, signal);
+    return { items: uploads, next };
+  },
+  make: makeUpload,
+  update: updateUpload,
+  empty: ["No uploads", "No file was uploaded in the last 90 days."],
+  seconds: () =>
+    list.items.some(isMoving) || sendings.some((each) => each.step === "waiting") ? SECONDS_MOVING : SECONDS,
+  refreshed() {
+    const listed = new Set(list.items.map((each) => each.uploadId));
+    sendings = sendings.filter((each) => each.step !== "waiting" || !listed.has(each.uploadId));
+    showSendings();
+    list.items.forEach(notice);
+  },
 });
+
+function makeUpload({ uploadId, filename, uploadedBy, uploadedAt }, isNew) {
+  const link = h("a.whole", { href: `#uploads/${uploadId}` }, h("b", filename));
+  const undo = () => askUndo({ uploadId, filename }, link, () => list.refresh());
+  return h(
+    isNew ? "li.row.new" : "li.row",
+    icon("upload"),
+    h("div", h("p", link, " ", h("span.status")), h("p.soft.reason")),
+    h("p.act", h("button", { type: "button", "aria-label": `Undo ${filename}`, onclick: undo }, icon("undo"), "Undo")),
+    h("p.when", time(uploadedAt), h("small", uploadedBy ? h("bdi", `by ${uploadedBy}`) : "put straight into S3")),
+  );
+}
+
+function updateUpload(element, upload) {
+  const content = JSON.stringify(upload);
+  if (element.dataset.content === content) return;
+  element.dataset.content = content;
+  element.querySelector(".status").replaceChildren(badge(upload));
+  element.querySelector(".reason").textContent = about(upload);
+  element.querySelector(".act").hidden = !canUndo(upload);
+}
 
 export const uploads = {
   needs: "managers",
-  open() {
-    list.start();
-    watch.start();
+  open(uploadId = null) {
+    $("uploads-all").hidden = Boolean(uploadId);
+    $("upload").hidden = !uploadId;
+    if (uploadId) {
+      list.stop();
+      preview.open(
+        uploadId,
+        list.items.find((each) => each.uploadId === uploadId),
+      );
+    } else {
+      preview.close();
+      list.start();
+    }
   },
   close() {
     list.stop();
-    watch.stop();
+    preview.close();
   },
 };

@@ -130,9 +130,17 @@ def choose(console: Console, *files: Any) -> None:
     console.page.get_by_label("Choose a CSV file").set_input_files(list(files))
 
 
-def upload(console: Console, name: str) -> Locator:
-    """Returns the entry for a file in the list of uploads."""
+def sending(console: Console, name: str) -> Locator:
+    """Returns a file's entry in the list of files that the page sends."""
     return console.page.get_by_role("region", name="Your uploads").get_by_role("listitem").filter(has_text=name)
+
+
+def expect_preview(console: Console, name: str) -> Locator:
+    """Expects the page to show the preview of the file ``name``. Returns the tab."""
+    view = console.view("Uploads")
+    expect(view.get_by_role("heading", name=name, level=1)).to_be_visible()
+    expect(view).to_contain_text("Nothing has been written yet.")
+    return view
 
 
 # --- Reports and notifications

@@ -10,12 +10,14 @@ from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.console import Person
+from tests.browser.fake_uploads import FILE, upload, with_fake
 from tests.browser.steps import (
     a_file,
     beans,
     choose,
     drop,
     expect_one_order,
+    expect_preview,
     intercept,
     lose,
     new_customer,
@@ -23,10 +25,9 @@ from tests.browser.steps import (
     place,
     refuse,
     send_order,
-    upload,
     with_clock,
 )
-from tests.system.system import System, new_id
+from tests.system.system import System
 
 OFFLINE = "ERR_INTERNET_DISCONNECTED"
 NO_CONNECTION = "No connection."
@@ -105,13 +106,12 @@ def test_a_retry_after_a_reload_places_the_same_order(visit: Visit, staff: Perso
 
 
 def test_an_upload_continues_after_the_connection_was_lost(visit: Visit, manager: Person, system: System) -> None:
-    name = f"{new_id('lost')}.csv"
-    console = visit(manager, "#uploads")
+    console, _ = with_fake(visit, manager, offer=[upload("PREVIEWED")])
     console.expect_complaint("ERR_FAILED")
     # The file upload must be the only request to the uploads bucket.
     console.page.route(f"**/{system.env['UPLOADS_BUCKET']}*", drop, times=1)
-    choose(console, a_file(name, beans(name)))
-    expect(upload(console, name)).to_contain_text("2 rows imported")
+    choose(console, a_file(FILE, beans("bean")))
+    expect_preview(console, FILE)
 
 
 def test_signing_in_without_a_connection_says_so(visit: Visit, staff: Person) -> None:

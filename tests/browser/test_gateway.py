@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from tests.browser.conftest import Visit
 from tests.browser.console import TABS, Person
-from tests.browser.steps import a_file, beans, choose, expect_placed, new_customer, send_order, upload
+from tests.browser.steps import a_file, beans, choose, expect_placed, expect_preview, new_customer, send_order
 from tests.system.system import System, new_id
 
 
@@ -27,7 +27,7 @@ def test_the_main_actions_of_each_tab_work_behind_the_gateway(visit: Visit, mana
 
     console.go("Uploads")
     choose(console, a_file(name, beans(name)))
-    expect(upload(console, name)).to_contain_text("2 rows imported")
+    expect_preview(console, name)
 
     view = console.go("Reports")
     view.get_by_role("button", name="Request the report").click()

@@ -14,7 +14,8 @@ from playwright.sync_api import Locator, expect
 
 from tests.browser.conftest import Make, Visit
 from tests.browser.console import Console, Person
-from tests.browser.steps import a_file, choose, expect_placed, intercept, publish, send_order, upload
+from tests.browser.fake_uploads import CHANGES, DIFFERENCES, ID, SAMPLES, UNDO, upload, with_fake
+from tests.browser.steps import expect_placed, intercept, publish, send_order
 from tests.system.inventory import HEADER
 from tests.system.letters import order_message, own_letters
 from tests.system.system import System, new_id
@@ -75,21 +76,12 @@ def test_an_order_stays_text(harmless: Visit, manager: Person, system: System) -
     is_shown(message, customer)
 
 
-def test_a_files_name_its_columns_and_its_cells_stay_text(harmless: Visit, manager: Person, system: System) -> None:
+def test_a_files_cells_stay_text_in_a_report(harmless: Visit, manager: Person, system: System) -> None:
     mark = new_id("u")
-    names = [f"{IMAGE}{mark}.csv", f"columns{mark}.csv"]
     cells = ",".join([IMAGE, SCRIPT.replace('"', '""'), f"{IMAGE}{mark}", IMAGE, IMAGE])
     quoted = '"' + cells.replace(",", '","') + '"'
-    console = harmless(manager, "#uploads")
-    choose(
-        console,
-        a_file(names[0], f'{HEADER}{quoted},"7"\n{quoted},"{IMAGE}"\n'),
-        a_file(names[1], f"{IMAGE},{SCRIPT}\n"),
-    )
-    is_shown(upload(console, names[0]), names[0], "1 row imported", f"line 3: quantity is '{IMAGE}'")
-    is_shown(upload(console, names[1]), "must name the columns")
-    is_shown(console.page.get_by_role("region", name="Recent uploads"), IMAGE)
-
+    system.notification(system.upload(f"inventory/{mark}.csv", f'{HEADER}{quoted},"7"\n'), "upload")
+    console = harmless(manager)
     report = system.report({})
     console.open(f"#reports/{report['reportId']}")
     with console.page.expect_popup() as opened:
@@ -99,6 +91,31 @@ def test_a_files_name_its_columns_and_its_cells_stay_text(harmless: Visit, manag
     assert page.evaluate("window.hacked ?? null") is None
     assert page.locator("img").count() == 0
     page.close()
+
+
+def hostile(given: Any) -> Any:
+    """Returns the same JSON with HTML in place of each cell, name and sentence."""
+    kept = ("uploadId", "status", "uploadedAt", "undoneAt", "undoableUntil", "looksLike", "change")
+    if isinstance(given, dict):
+        return {name: value if name in kept else hostile(value) for name, value in given.items()}
+    if isinstance(given, list):
+        return [hostile(each) for each in given]
+    return f"{IMAGE}{SCRIPT}" if isinstance(given, str) else given
+
+
+@pytest.mark.parametrize("status", ["PREVIEWED", "IMPORTED", "REFUSED", "OUTDATED", "UNDONE"])
+def test_an_uploads_texts_stay_text(harmless: Visit, manager: Person, status: str) -> None:
+    more = {"reason": "why", "looksLike": "windows-1252", "samples": SAMPLES, "differences": DIFFERENCES, "undo": UNDO}
+    given = hostile(upload(status, **more))
+    console, _ = with_fake(harmless, manager, given, changes=hostile(CHANGES))
+    is_shown(console.page.get_by_role("region", name="Recent uploads"), given["filename"])
+    console.open(f"#uploads/{ID}")
+    view = console.view("Uploads")
+    is_shown(view.get_by_role("heading", level=1), IMAGE)
+    is_shown(view.locator("#upload-outcome, #upload-changes").filter(visible=True).last, IMAGE, SCRIPT)
+    if status == "IMPORTED":
+        view.get_by_role("button", name="Undo").click()
+        is_shown(console.page.get_by_role("dialog"), IMAGE)
 
 
 def test_a_notification_stays_text(harmless: Visit, manager: Person, system: System) -> None:
@@ -166,11 +183,13 @@ def test_a_persons_name_stays_text(harmless: Visit, people: Make) -> None:
     is_shown(console.page.get_by_role("dialog"), person.name)
 
 
-@pytest.mark.parametrize(("tab", "title"), [("orders/", "Orders"), ("reports/", "Report"), ("", "Today")])
+@pytest.mark.parametrize(
+    ("tab", "title"), [("orders/", "Orders"), ("reports/", "Report"), ("uploads/", "Upload"), ("", "Today")]
+)
 def test_the_address_stays_text(harmless: Visit, manager: Person, tab: str, title: str) -> None:
     console = harmless(manager, "#inbox")
-    # The API rejects strings that are not valid order ids or report ids.
-    console.allowed.append(r"status of 40[034].*/(orders|reports)/")
+    # The API rejects strings that are not valid ids.
+    console.allowed.append(r"status of 40[034].*/(orders|reports|uploads)/")
     for text in (IMAGE, SCRIPT, "javascript:hacked=1", "..%2F..%2Fhealth", "%", "%E0%A4%A", "constructor", "__proto__"):
         console.page.evaluate("(hash) => { location.hash = hash; }", tab + text)
         expect(console.page.get_by_role("heading", name=title, exact=True, level=1)).to_be_visible()

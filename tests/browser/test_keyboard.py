@@ -7,6 +7,7 @@ from playwright.sync_api import Locator, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.console import PHONE, TABS, Console, Person
+from tests.browser.fake_uploads import upload, with_fake
 from tests.browser.steps import new_customer, place
 from tests.system.system import System
 
@@ -103,7 +104,8 @@ def test_tab_stops_at_every_control_and_shows_the_focus(
     visit: Visit, manager: Person, system: System, viewport: dict[str, int] | None
 ) -> None:
     place(system, new_customer())
-    console = visit(manager, **({"viewport": viewport} if viewport else {}))
+    uploads = [upload("IMPORTED"), upload("PREVIEWED", uploadId="1" * 12, filename="friday.csv")]
+    console, _ = with_fake(visit, manager, *uploads, options={"viewport": viewport} if viewport else {})
     for tab in TABS:
         view = console.go(tab)
         expect(view.get_by_text("Loading")).to_have_count(0)

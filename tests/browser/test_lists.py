@@ -20,7 +20,7 @@ LISTS = {
     "orders": ("#orders", "**/orders?*", "orders", NONE | {"orders": []}, "No orders yet"),
     "reports": ("#reports", "**/reports?limit=*", "reports", NONE | {"reports": []}, "No reports yet"),
     "storage": ("#reports", "**/reports?kind=*", "storage", NONE | {"reports": []}, "Nothing measured yet"),
-    "uploads": ("#uploads", "**/notifications?*", "uploads", NONE | {"notifications": []}, "No uploads"),
+    "uploads": ("#uploads", "**/uploads?*", "uploads", NONE | {"uploads": []}, "No uploads"),
     "inbox": ("#inbox", "**/notifications?*", "messages", NONE | {"notifications": []}, "Nothing yet"),
     "dead letters": ("#dead-letters", "**/dead-letters?*", "dead letters", NO_LETTERS, "No dead letters"),
     "news": ("#today", "**/notifications?*", "news", NONE | {"notifications": []}, "No news yet"),

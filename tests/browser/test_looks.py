@@ -16,6 +16,7 @@ from playwright.sync_api import expect
 
 from tests.browser.conftest import Make, Visit
 from tests.browser.console import DESKTOP, PHONE, TABS, Console, Person
+from tests.browser.fake_uploads import DIFFERENCES, SAMPLES, UNDO, unread, upload, with_fake
 from tests.browser.steps import new_customer, place, publish
 from tests.system.letters import order_message, own_letters
 from tests.system.system import ROOT, System, new_id
@@ -82,7 +83,7 @@ def test_every_tab_is_accessible(
     place(system, new_customer())
     publish(system, f"Upload: 2 rows imported, 1 bad ({new_id('u')})", "inventory/a.csv\nline 4: no", kind="upload")
     system.report({"kind": "storage"})
-    console = appear(manager)
+    console, _ = with_fake(appear, manager, *UPLOADS)
     for tab in TABS:
         view = console.go(tab)
         expect(view.get_by_text("Loading")).to_have_count(0)
@@ -139,6 +140,34 @@ def test_every_error_is_accessible(
     expect(console.page.get_by_text("No connection.")).to_be_visible()
     look_at(console, f"no-connection-{theme}-{device}")
     console.context.set_offline(False)
+
+
+UPLOADS = [
+    upload("PREVIEWED"),
+    unread("PREVIEWING", uploadId="1" * 12, rowsRead=150_000),
+    upload("IMPORTED", uploadId="2" * 12),
+    upload("UNDONE", uploadId="3" * 12, undo=UNDO),
+    upload("OUTDATED", uploadId="4" * 12, reason="3 beans have changed.", differences=DIFFERENCES),
+    unread("REFUSED", uploadId="5" * 12, reason="not UTF-8", looksLike="windows-1252", samples=SAMPLES),
+]
+
+
+@looks("light-phone", "dark-desktop")
+def test_every_state_of_an_upload_is_accessible(
+    appear: Callable[..., Console], manager: Person, theme: str, device: str
+) -> None:
+    console, _ = with_fake(appear, manager, *UPLOADS)
+    for each in UPLOADS:
+        console.open(f"#uploads/{each['uploadId']}")
+        view = console.view("Uploads")
+        expect(view.get_by_role("heading", name=each["filename"], level=1)).to_be_visible()
+        if each["counts"] and each["status"] != "OUTDATED":
+            expect(view).to_contain_text("Old Harvest")
+        look_at(console, f"upload-{each['status'].lower()}-{theme}-{device}")
+        if each["status"] == "IMPORTED":
+            view.get_by_role("button", name="Undo").click()
+            look_at(console, f"undo-{theme}-{device}")
+            console.page.keyboard.press("Escape")
 
 
 @pytest.mark.parametrize("zone", ["Pacific/Auckland", "America/Los_Angeles", "Asia/Kolkata"])

@@ -1,0 +1,309 @@
+/** Shows one upload: what it would change, its outcome, and the buttons to apply and to undo it. */
+import { ApiError, get, post } from "./api.js";
+import { beanName, changeList, changeRow, changes, difference } from "./changes.js";
+import { $, announce, button, fillOnce, h, icon, openDialog, part } from "./dom.js";
+import { counted, now, number, size, time } from "./format.js";
+import { loaded } from "./listing.js";
+import { Poll } from "./poll.js";
+
+const SECONDS = 15;
+const SECONDS_MOVING = 1;
+const TOO_LARGE = "cannot be undone, because it changes more than 100,000 beans.";
+// The list of uploads names at most this many kept beans.
+const KEPT_NAMED = 3;
+
+const STATUS = {
+  WAITING: ["going", "Waiting for the file"],
+  PREVIEWING: ["going", "Reading"],
+  PREVIEWED: ["open", "Not applied yet"],
+  IMPORTING: ["going", "Importing"],
+  IMPORTED: ["good", "Imported"],
+  REFUSED: ["bad", "Refused"],
+  OUTDATED: ["bad", "Outdated"],
+  UNDOING: ["going", "Being undone"],
+  UNDONE: ["open", "Undone"],
+};
+const WITH_CHANGES = ["PREVIEWED", "IMPORTING", "IMPORTED", "UNDOING", "UNDONE"];
+const DELIMITERS = { ",": "commas", ";": "semicolons", "\t": "tabs" };
+
+// --- Words -----------------------------------------------------------------------------------------------------------
+
+/** Returns whether an import can be undone. The field `undoable` of a preview describes its import. */
+export const canUndo = ({ status, undoable, undoableUntil }) =>
+  status === "IMPORTED" && undoable && Date.parse(undoableUntil) > now();
+
+export const isMoving = ({ status }) => STATUS[status][0] === "going";
+
+function statusText({ status, undo }) {
+  if (status !== "UNDONE") return STATUS[status][1];
+  return `Undone: ${number(undo.restored)} restored${undo.kept ? `, ${number(undo.kept)} kept` : ""}`;
+}
+
+export const badge = (upload) => h(`span.badge.${STATUS[upload.status][0]}`, statusText(upload));
+
+/** Returns the row counts, such as `3 new, 1 changed, 2 bad`. */
+function summary({ new: added, updated, unchanged, bad }) {
+  const words = [
+    added && `${number(added)} new`,
+    updated && `${number(updated)} changed`,
+    unchanged && `${number(unchanged)} unchanged`,
+    bad && counted(bad, "bad row"),
+  ];
+  return words.filter(Boolean).join(", ") || "no rows";
+}
+
+const rowsSoFar = ({ rowsRead }) => (rowsRead ? `${counted(rowsRead, "row")} so far` : "");
+
+/** Returns a line of text about an upload for the list of uploads. */
+export function about(upload) {
+  const { counts, reason, undo } = upload;
+  if (isMoving(upload)) return rowsSoFar(upload);
+  if (undo?.kept) {
+    const names = undo.keptBeans.slice(0, KEPT_NAMED).map(beanName);
+    if (undo.kept > names.length) names.push(`${number(undo.kept - names.length)} more`);
+    return `Changed since the import, so kept: ${names.join("; ")}`;
+  }
+  return reason ?? (counts ? summary(counts) : "");
+}
+
+const statuses = new Map();
+
+/** Makes screen readers announce that an upload has been read, imported or undone. */
+export function notice(upload) {
+  const before = statuses.get(upload.uploadId);
+  statuses.set(upload.uploadId, upload.status);
+  if (!before || !isMoving({ status: before }) || isMoving(upload)) return;
+  announce([`${upload.filename}: ${statusText(upload)}`, about(upload)].filter(Boolean).join(". "));
+}
+
+// --- Upload ----------------------------------------------------------------------------------------------------------
+
+// Holds the id of the upload that is shown, or null.
+let opened = null;
+let upload = null;
+
+const watch = new Poll(async (signal) => {
+  const state = $("upload-state");
+  const place = { state, what: "upload", isVisible: upload !== null, retry: () => watch.now(), signal };
+  const path = `uploads/${encodeURIComponent(opened)}`;
+  ({ upload } = await loaded(place, () => get(path, { limit: 1 }, signal)));
+  state.replaceChildren();
+  show();
+  return isMoving(upload) ? SECONDS_MOVING : SECONDS;
+});
+
+function show() {
+  notice(upload);
+  $("upload-title").textContent = upload.filename;
+  const { rowsRead, ...rest } = upload;
+  const content = JSON.stringify(rest);
+  fillOnce("upload-about", content, aboutFile);
+  fillOnce("upload-outcome", content, () => OUTCOMES[upload.status]?.() ?? []);
+  const hasChanges = upload.counts && WITH_CHANGES.includes(upload.status);
+  // While a preview is applied and undone, its changes stay as they are.
+  const isApplied = upload.status !== "PREVIEWED" && $("upload-changes").childElementCount > 0;
+  const state = isApplied ? $("upload-changes").dataset.state : JSON.stringify([upload.encoding, upload.counts]);
+  fillOnce("upload-changes", hasChanges ? state : "", () => (hasChanges ? changes(upload) : []));
+  fillOnce("upload-decision", content, () => DECISIONS[upload.status]?.() ?? []);
+  const progress = $("upload-rows");
+  if (progress) progress.textContent = rowsRead ? ` ${rowsSoFar(upload)}` : "";
+}
+
+function aboutFile() {
+  const { uploadedBy, uploadedAt, bytes, encoding, delimiter } = upload;
+  const how = [
+    encoding?.toUpperCase().replace("WINDOWS", "Windows"),
+    delimiter && `with ${DELIMITERS[delimiter] ?? delimiter}`,
+  ];
+  return [
+    badge(upload),
+    uploadedBy ? h("span", " uploaded by ", h("bdi", uploadedBy)) : " put straight into S3",
+    ...(uploadedAt ? [" ", time(uploadedAt)] : []),
+    bytes ? `, ${size(bytes)}` : "",
+    encoding ? `, ${how.filter(Boolean).join(" ")}` : "",
+  ];
+}
+
+const callout = (kind, drawing, ...content) => h(`div.callout.${kind}`, icon(drawing), h("div", ...content));
+
+const progress = (text) => () => [
+  h("div.card.progress", h("p", text, h("span", { id: "upload-rows" })), h("progress", { "aria-label": text })),
+];
+
+const unused = () =>
+  upload.unusedColumns.length
+    ? [h("div.callout", h("p", "Columns that are not used: ", h("b", upload.unusedColumns.join(", "))))]
+    : [];
+
+const OUTCOMES = {
+  WAITING: progress("Waiting for the file to arrive …"),
+  PREVIEWING: progress("The file is being read …"),
+  IMPORTING: progress("The file is being imported …"),
+  UNDOING: progress("The import is being undone …"),
+  PREVIEWED: unused,
+  IMPORTED: () => [
+    callout("good", "done", h("p", h("b", "Imported"), `: ${summary(upload.counts)}.`), ...undoable()),
+    ...unused(),
+  ],
+  UNDONE: () => {
+    const { requestedBy, undoneAt, kept, keptBeans } = upload.undo;
+    const more = kept - keptBeans.length;
+    return [
+      callout(
+        "good",
+        "undo",
+        h("p", h("b", statusText(upload)), " by ", h("bdi", requestedBy), " ", time(undoneAt)),
+        kept > 0 && h("p", "Changed since the import, so kept as they are:"),
+        kept > 0 &&
+          h(
+            "ul",
+            ...keptBeans.map((each) => h("li", h("bdi", beanName(each)))),
+            more > 0 && h("li", `${number(more)} more`),
+          ),
+      ),
+    ];
+  },
+  OUTDATED: () => [
+    callout("bad", "alarm", h("p", h("b", "The stock has changed since this preview")), h("p.reason", upload.reason)),
+    part("differences", "What is different", changeList(...upload.differences.map(difference))),
+  ],
+  REFUSED: () =>
+    [
+      callout("bad", "alarm", h("p", h("b", "This file cannot be imported")), h("p.reason", upload.reason)),
+      upload.looksLike &&
+        part(
+          "samples",
+          "Names, read as Windows-1252",
+          changeList(...upload.samples.map((each) => changeRow(each, h("p", h("bdi", each.text))))),
+        ),
+    ].filter(Boolean),
+};
+
+function undoable() {
+  if (canUndo(upload)) {
+    const ask = button([icon("undo"), "Undo"], () => askUndo(upload, $("upload-title"), () => watch.now()));
+    return [h("p", "You can undo this import until ", time(upload.undoableUntil, "date"), "."), h("p", ask)];
+  }
+  return [h("p", upload.undoable ? "This import can no longer be undone." : `This import ${TOO_LARGE}`)];
+}
+
+// --- Decisions -------------------------------------------------------------------------------------------------------
+
+const decision = (words, ...buttons) => [
+  h(
+    "div.card.decision",
+    h("p", ...words),
+    h("p.buttons", ...buttons, button(buttons.length ? "Cancel" : "Close", leave)),
+  ),
+];
+const leave = () => (location.hash = "#uploads");
+const primary = (text, path, body) => button(text, ({ currentTarget }) => act(currentTarget, path, body), "primary");
+
+const DECISIONS = {
+  PREVIEWED: () => {
+    const { new: added, updated, bad } = upload.counts;
+    if (!added && !updated) return decision(["This file would change nothing."]);
+    const effect = [added && `add ${counted(added, "bean")}`, updated && `change ${counted(updated, "bean")}`];
+    const words = [
+      "Nothing has been written yet. This file would ",
+      h("b", effect.filter(Boolean).join(" and ")),
+      bad ? `, and leave out ${counted(bad, "bad row")}. ` : ". ",
+      upload.undoable ? "You can undo it within 90 days." : h("b.problem", `This import ${TOO_LARGE}`),
+    ];
+    return decision(words, primary("Apply", "apply"));
+  },
+  OUTDATED: () =>
+    decision(
+      ["Nothing has been written. A new preview compares the file with the present stock."],
+      primary("New preview", "preview"),
+    ),
+  REFUSED: () =>
+    upload.looksLike === "windows-1252"
+      ? decision(
+          ["If these names are right, the file can be read. You then see what it would change."],
+          primary("Read it as Windows-1252", "preview", { encoding: "windows-1252" }),
+        )
+      : [],
+};
+
+/** Requests an action on the upload that is shown. Repeating the request is safe. */
+async function act(pressed, path, body = {}) {
+  if (pressed.ariaBusy === "true") return;
+  pressed.ariaBusy = "true";
+  const id = opened;
+  $("upload-problem").hidden = true;
+  try {
+    const answer = await post(`uploads/${encodeURIComponent(id)}/${path}`, body, { again: true });
+    if (id !== opened) return;
+    upload = answer;
+    show();
+    $("upload-title").focus();
+    scrollTo(0, 0);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    if (id !== opened) return;
+    $("upload-problem").textContent = error.message;
+    $("upload-problem").hidden = false;
+  } finally {
+    pressed.ariaBusy = "false";
+  }
+  watch.now();
+}
+
+// --- Undo ------------------------------------------------------------------------------------------------------------
+
+const dialog = $("undo");
+// Holds `{ uploadId, place, done }` while the dialog asks.
+let asked = null;
+
+/** Asks whether to undo an import. After the request, the element `place` gets the focus, and `done` is called. */
+export function askUndo({ uploadId, filename }, place, done) {
+  asked = { uploadId, place, done };
+  $("undo-about").replaceChildren(
+    h("b", filename),
+    ": each bean that the import changed gets its earlier values back, and each bean that it added is removed. " +
+      "Beans that somebody has changed since stay as they are, and the result names them.",
+  );
+  $("undo-problem").hidden = true;
+  openDialog(dialog);
+}
+
+$("undo-yes").addEventListener("click", async ({ currentTarget: yes }) => {
+  if (yes.ariaBusy === "true") return;
+  yes.ariaBusy = "true";
+  const { uploadId, place, done } = asked;
+  try {
+    notice(await post(`uploads/${encodeURIComponent(uploadId)}/undo`, {}, { again: true }));
+    dialog.close();
+    place.focus();
+    done();
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    $("undo-problem").textContent = error.message;
+    $("undo-problem").hidden = false;
+  } finally {
+    yes.ariaBusy = "false";
+  }
+});
+
+export const preview = {
+  /** Opens an upload. `known` is the upload as the list shows it, if the list shows it. */
+  open(uploadId, known) {
+    if (uploadId !== opened) {
+      dialog.close();
+      upload = known ?? null;
+      for (const id of ["about", "outcome", "changes", "decision"]) fillOnce(`upload-${id}`, "", () => []);
+      $("upload-state").replaceChildren();
+      $("upload-problem").hidden = true;
+      $("upload-title").textContent = known?.filename ?? "Upload";
+    }
+    opened = uploadId;
+    if (upload) show();
+    watch.start();
+  },
+  close() {
+    dialog.close();
+    opened = null;
+    watch.stop();
+  },
+};
