@@ -25,7 +25,7 @@ from chalicelib.uploads.detection import COLUMNS, NotImported
 from chalicelib.uploads.jobs import Jobs
 from chalicelib.uploads.links import FILE_BYTES
 from chalicelib.uploads.rows import BadRow, Row, read_rows
-from chalicelib.uploads.upload import Overwritten, Upload, open_file
+from chalicelib.uploads.upload import Overwritten, Upload, is_current, open_file
 from tests.unit.logged import records
 
 HEADER = "supplier_name,type,product_name,price,description,quantity\n"
@@ -404,6 +404,6 @@ def test_an_upload_is_current_while_s3_has_its_object(stored: str, expected: boo
     upload, s3 = Upload.from_record(event("a.csv")), SimpleNamespace(head_object=head_object)
     if expected is None:
         with pytest.raises(ClientError):
-            receiving._is_current(upload, s3, "uploads")
+            is_current(upload, s3, "uploads")
     else:
-        assert receiving._is_current(upload, s3, "uploads") is expected
+        assert is_current(upload, s3, "uploads") is expected
