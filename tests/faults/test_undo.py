@@ -68,7 +68,7 @@ def test_an_import_is_undone_during_this_fault(system: Faulty, case: Case, recor
 def test_a_preview_is_applied_during_this_fault(system: Faulty, case: Case, record: Record) -> None:
     first = upload(system, new_file(quantity=5))
     wait_for_notification(system, first)
-    link = system.request("POST", "/uploads", {"filename": "may.csv", "preview": True}).content
+    link = system.request("POST", "/uploads", {"filename": "may.csv", "preview": True}).json
     previewed = new_file(key=link["key"], supplier=first.supplier, quantity=9)
     upload(system, previewed)
     ends(system, link["uploadId"], "PREVIEWED")

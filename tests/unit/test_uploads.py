@@ -379,8 +379,8 @@ def test_only_the_object_in_the_event_is_read(code: str, error: type[Exception])
 )
 def test_sequencers_are_compared_if_they_have_the_same_length(sequencer: str, handled: str, new: bool | None) -> None:
     upload = Upload.from_record(event("a.csv", sequencer=sequencer))
-    for is_current in (True, False):
-        assert upload.is_new(handled, lambda is_current=is_current: is_current) is (is_current if new is None else new)
+    for current in (True, False):
+        assert upload.is_new(handled, lambda current=current: current) is (current if new is None else new)
 
 
 def test_the_ledger_has_the_newest_sequencer_of_each_length_as_far_as_it_has_space() -> None:
