@@ -11,6 +11,7 @@ from chalicelib import clients
 from chalicelib.errors import Conflict, NotFound
 from chalicelib.rest import Page
 from chalicelib.uploads import comparing, records
+from chalicelib.uploads.jobs import Jobs
 from chalicelib.uploads.records import Records, Status
 from chalicelib.uploads.upload import Upload
 from tests.unit.api import Api, refused
@@ -115,6 +116,17 @@ def test_an_action_begins_only_in_an_allowed_status_and_may_be_repeated(table: R
     assert not table.change(ID, {Status.UNDOING}, Status.UNDONE, NOW)
     assert table.get(ID)["status"] == Status.IMPORTING
     assert "undo" not in table.get(ID)
+
+
+@pytest.mark.parametrize("status", ["PREVIEWED", "OUTDATED", "IMPORTED", "UNDONE"])
+def test_an_apply_request_that_is_redriven_too_late_does_not_reach_mysql(table: Records, status: str) -> None:
+    def no_connection() -> Any:
+        raise AssertionError("MySQL is only for current requests")
+
+    put(table, Status(status))
+    before = table.get(ID)
+    Jobs(None, no_connection, lambda _: None, table, "uploads", BUCKET, lambda: NOW).apply(file())
+    assert table.get(ID) == before
 
 
 def test_progress_is_shown_and_every_change_keeps_the_item_for_90_days(table: Records, aws: Aws) -> None:
