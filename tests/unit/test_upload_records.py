@@ -188,11 +188,12 @@ def test_an_unknown_upload_is_a_404_and_staff_may_not_see_or_change_uploads(api:
 def test_an_action_answers_202_and_invokes_the_function_with_the_uploaded_file(
     api: Api, table: Records, functions: Lambda, action: str, body: Any, status: str, begun: str
 ) -> None:
-    put(table, Status(status), result=UNTIL)
+    put(table, Status(status), result=UNTIL, rowsRead=25_000)
     response = api.post(f"/uploads/{ID}/{action}", body, X_Request_Id="request-2")
     assert response.status_code == 202
     assert response.json_body["status"] == begun
-    assert response.json_body["undo"] == ({"requestedBy": "mia"} if action == "undo" else None)
+    undo, rows = ({"requestedBy": "mia"}, 25_000) if action == "undo" else (None, 0)
+    assert (response.json_body["undo"], response.json_body["rowsRead"]) == (undo, rows)
     assert is_valid(response.json_body, SCHEMAS["Upload"])
     assert response.json_body == api.get(f"/uploads/{ID}").json_body["upload"]
     [invocation] = functions.invoked
