@@ -68,7 +68,7 @@ def start(
     if stored["status"] in action.done:
         return shown(stored)
     upload = _file(stored, name, now)
-    values = {"undo": {"requestedBy": user}} if name == "undo" else {}
+    values = {"undo": {"requestedBy": user}} if name == "undo" else {"rowsRead": 0}
     records.begin(upload_id, action.allowed, action.begun, now, **values)
     request = replace(
         upload, event=action.event, time=timestamp(now), encoding=encoding, correlation_id=correlation.current()

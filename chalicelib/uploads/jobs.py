@@ -64,6 +64,10 @@ class Jobs:
     def apply(self, upload: Upload) -> None:
         """Imports a previewed file, unless the stock has changed since the preview."""
         stored = self.records.get(upload.id)
+        if stored["status"] != Status.IMPORTING:
+            # This request failed before, was repeated, and is now redriven from the dead letters.
+            log.info("request is out of date", extra={"key": upload.key, "status": stored["status"]})
+            return
         folder = stored["result"]["folder"]
 
         def stage_as_previewed(cursor: Cursor, upload: Upload) -> tuple[Staged, Reading]:

@@ -115,6 +115,9 @@ class Upload:
 class Overwritten(CafeError):
     """The object was replaced by a newer object, which has its own event."""
 
+    def __init__(self) -> None:
+        super().__init__("a newer file with the same key replaced this file before it could be read; upload it again")
+
 
 def is_current(upload: Upload, s3: Any, bucket: str) -> bool:
     """Returns whether S3 still has the uploaded object, and neither a newer object with the same key nor none."""
@@ -140,7 +143,7 @@ def open_file(upload: Upload, s3: Any, bucket: str) -> Any:
             case "NoSuchKey":
                 raise NotImported("the file was deleted before it could be read") from error
             case "PreconditionFailed":
-                raise Overwritten(upload.key) from error
+                raise Overwritten from error
         raise
 
 

@@ -19,7 +19,7 @@ from chalicelib.settings import VERSION
 from chalicelib.sign_in import OPEN, ROUTES
 from chalicelib.storage import page
 from chalicelib.storage.measurement import Bucket, Failure, Measurement
-from chalicelib.uploads import links
+from chalicelib.uploads import actions, comparing, links, records, rows, undoing
 
 API: dict[str, Any] = json.loads((Path(__file__).parents[2] / "chalicelib" / "openapi.json").read_text())
 SCHEMAS = API["components"]["schemas"]
@@ -95,7 +95,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert tuple(SCHEMAS["ReportKind"]["enum"]) == reports.KINDS
     assert tuple(SCHEMAS["StorageMode"]["enum"]) == reports.MODES
     assert tuple(SCHEMAS["NotificationKind"]["enum"]) == notifications.SHOWN_KINDS
-    for name in ("reports", "orders", "notifications"):
+    for name in ("reports", "orders", "uploads", "notifications"):
         assert SCHEMAS[f"Next{name.title()}"]["pattern"] == f"^{name}-{timeline.TOKEN.pattern}$"
     assert tuple(SCHEMAS["DeadLetter"]["properties"]["kind"]["enum"]) == letters.KINDS
     assert SCHEMAS["DeadLetterID"]["pattern"] == f"^{redrive.MESSAGE_ID.pattern}$"
@@ -105,6 +105,15 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert SCHEMAS["Moment"]["pattern"] == f"^{today.MOMENT.pattern}$"
     assert SCHEMAS["UploadRequest"]["properties"]["size"]["maximum"] == links.FILE_BYTES
     assert SCHEMAS["UploadRequest"]["properties"]["filename"]["maxLength"] == links.FILENAME_CHARACTERS
+    upload = SCHEMAS["Upload"]["properties"]
+    assert SCHEMAS["UploadID"]["pattern"] == f"^{records.UPLOAD_ID.pattern}$"
+    assert tuple(SCHEMAS["UploadStatus"]["enum"]) == tuple(records.Status)
+    assert tuple(SCHEMAS["ChangeKind"]["enum"]) == comparing.KINDS
+    assert SCHEMAS["PreviewRequest"]["properties"]["encoding"]["enum"] == [*actions.ENCODINGS, None]
+    assert upload["samples"]["maxItems"] == rows.CELLS_SHOWN
+    assert upload["differences"]["maxItems"] == comparing.DIFFERENCES_NAMED
+    assert SCHEMAS["UploadUndo"]["properties"]["keptBeans"]["maxItems"] == undoing.KEPT_NAMED
+    assert f"{undoing.UNDOABLE_CHANGES:,} changes" in upload["undoable"]["description"]
     assert SCHEMAS["ReportState"]["properties"]["error"]["maxLength"] == history.ERROR_CHARACTERS
     assert (limit["maximum"], limit["default"]) == (rest.PAGE_LIMIT, rest.DEFAULT_LIMIT)
 
@@ -150,13 +159,16 @@ WRONG_REDRIVES = [
 UPLOAD = {"filename": "beans.csv"}
 RIGHT_UPLOADS = [
     *(UPLOAD, {"filename": "beans.CsV", "size": 50_000_000}, {"filename": ".csv", "size": 1}),
-    {"filename": "é" * 251 + ".csv"},
+    *({"filename": "é" * 251 + ".csv"}, UPLOAD | {"preview": True}, UPLOAD | {"preview": False}),
 ]
 WRONG_UPLOADS = [
     *({"filename": each} for each in ("x" * 252 + ".csv", "beans", "csv", None)),
     *(UPLOAD | {"size": each} for each in (50_000_001, 0, "1", 1.5, True, None)),
+    *(UPLOAD | {"preview": each} for each in (None, "true", 1)),
     *(UPLOAD | {"name": "x"}, {"size": 1}, {}, [], "beans.csv", 7),
 ]
+RIGHT_PREVIEWS = [{}, {"encoding": None}, {"encoding": "windows-1252"}]
+WRONG_PREVIEWS = [*({"encoding": each} for each in ("utf-8", "cp1252", 7, [])), {"size": 1}, [], "windows-1252", 7]
 
 
 @pytest.mark.parametrize(
@@ -166,6 +178,9 @@ WRONG_UPLOADS = [
         ("/create_report", reports.parse, RIGHT_REPORTS, WRONG_REPORTS),
         ("/dead-letters/redrive", redrive.parse, RIGHT_REDRIVES, WRONG_REDRIVES),
         ("/uploads", links.parse, RIGHT_UPLOADS, WRONG_UPLOADS),
+        ("/uploads/{upload_id}/preview", lambda body: actions.parse(body, "encoding"), RIGHT_PREVIEWS, WRONG_PREVIEWS),
+        ("/uploads/{upload_id}/apply", actions.parse, [{}], [*WRONG_PREVIEWS, {"encoding": None}]),
+        ("/uploads/{upload_id}/undo", actions.parse, [{}], [*WRONG_PREVIEWS, {"encoding": None}]),
     ],
 )
 def test_the_code_accepts_exactly_the_bodies_that_the_description_allows(

@@ -363,7 +363,7 @@ def test_only_the_object_in_the_event_is_read(code: str, error: type[Exception])
         assert IfMatch == '"abc"'
         raise ClientError({"Error": {"Code": code}}, "GetObject")
 
-    with pytest.raises(error):
+    with pytest.raises(error, match="file"):
         open_file(Upload.from_record(event("a.csv")), SimpleNamespace(get_object=get_object), "uploads")
 
 
