@@ -24,6 +24,8 @@ const STATUS = {
   UNDONE: ["open", "Undone"],
 };
 const WITH_CHANGES = ["PREVIEWED", "IMPORTING", "IMPORTED", "UNDOING", "UNDONE"];
+// The API reads a file in this encoding only if the request for a preview names it.
+const WINDOWS = "windows-1252";
 const DELIMITERS = { ",": "commas", ";": "semicolons", "\t": "tabs" };
 
 // --- Words -----------------------------------------------------------------------------------------------------------
@@ -164,7 +166,7 @@ const OUTCOMES = {
     ];
   },
   OUTDATED: () => [
-    callout("bad", "alarm", h("p", h("b", "The stock has changed since this preview")), h("p.reason", upload.reason)),
+    callout("bad", "alarm", h("p", h("b", "Nothing was imported")), h("p.reason", upload.reason)),
     part("differences", "What is different", changeList(...upload.differences.map(difference))),
   ],
   REFUSED: () =>
@@ -214,14 +216,14 @@ const DECISIONS = {
   },
   OUTDATED: () =>
     decision(
-      ["Nothing has been written. A new preview compares the file with the present stock."],
-      primary("New preview", "preview"),
+      ["A new preview compares the file with the present stock."],
+      primary("New preview", "preview", upload.encoding === WINDOWS ? { encoding: WINDOWS } : {}),
     ),
   REFUSED: () =>
-    upload.looksLike === "windows-1252"
+    upload.looksLike === WINDOWS
       ? decision(
           ["If these names are right, the file can be read. You then see what it would change."],
-          primary("Read it as Windows-1252", "preview", { encoding: "windows-1252" }),
+          primary("Read it as Windows-1252", "preview", { encoding: WINDOWS }),
         )
       : [],
 };

@@ -103,7 +103,8 @@ def test_a_file_that_changes_nothing_cannot_be_applied(visit: Visit, manager: Pe
 
 
 def test_an_outdated_preview_shows_the_differences_and_is_made_again(visit: Visit, manager: Person) -> None:
-    outdated = upload("OUTDATED", reason="3 beans are different now.", differences=DIFFERENCES)
+    reason = "the stock has changed since the preview"
+    outdated = upload("OUTDATED", encoding="windows-1252", reason=reason, differences=DIFFERENCES)
     console, fake = with_fake(
         visit,
         manager,
@@ -113,14 +114,14 @@ def test_an_outdated_preview_shows_the_differences_and_is_made_again(visit: Visi
         preview=[unread("PREVIEWING"), upload("PREVIEWED", counts={**COUNTS, "new": 2})],
     )
     press(console, "Apply")
-    expect(console.view("Uploads")).to_contain_text("3 beans are different now.")
+    expect(console.view("Uploads")).to_contain_text(reason)
     rows = section(console, "What is different").get_by_role("listitem")
     for row, text in zip(rows.all(), ("quantity 12 → 9", "has been added since", "is no longer in stock"), strict=True):
         # The text for screen readers differs from the visible text, which has an arrow.
         expect(row).to_contain_text(text.replace("→", "→ becomes"))
     press(console, "New preview")
     expect(console.view("Uploads")).to_contain_text("add 2 beans")
-    assert fake.actions == [("apply", {}), ("preview", {})]
+    assert fake.actions == [("apply", {}), ("preview", {"encoding": "windows-1252"})]
 
 
 def test_a_file_in_windows_1252_is_read_after_its_names_were_shown(visit: Visit, manager: Person) -> None:
