@@ -27,7 +27,7 @@ from tests.wiring.permissions import Permission, allowed, functions  # noqa: E40
 from tests.wiring.stage import rendered, resolve  # noqa: E402
 
 # openapi.json uses Python names for path parameters, and the documents use API names.
-PATH_NAMES = {"report_id": "reportId", "order_id": "orderID"}
+PATH_NAMES = {"report_id": "reportId", "order_id": "orderID", "upload_id": "uploadId"}
 # The deploy determines the values of these parameters.
 PREFIX_LISTS = ("S3PrefixList", "DynamoDbPrefixList")
 SET_BY_THE_DEPLOY = ("Stage", "Local", "DbSecretArn", "DbAdminSecretArn", "DbInVpc", *PREFIX_LISTS, "Zones")

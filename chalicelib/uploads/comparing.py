@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from itertools import count, groupby
 from typing import TYPE_CHECKING, Any
 
-from chalicelib.errors import InvalidRequest, Problem, aws_errors
+from botocore.exceptions import ClientError
+
+from chalicelib.errors import InvalidRequest, NotFound, Problem, aws_errors
 from chalicelib.rest import Page
 
 if TYPE_CHECKING:
@@ -120,8 +122,14 @@ def page_key(folder: str, kind: str, number: int) -> str:
 
 
 def read_page(folder: str, kind: str, number: int, s3: Any, bucket: str) -> list[Change]:
-    with aws_errors():
-        body = s3.get_object(Bucket=bucket, Key=page_key(folder, kind, number))["Body"].read()
+    """Returns a page of changes. Raises ``NotFound`` if the page has expired."""
+    try:
+        with aws_errors():
+            body = s3.get_object(Bucket=bucket, Key=page_key(folder, kind, number))["Body"].read()
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "NoSuchKey":
+            raise NotFound("preview of upload", folder.split("/")[1]) from error
+        raise
     page: list[Change] = json.loads(body)
     return page
 

@@ -302,6 +302,13 @@ def test_the_route_shows_one_kind_of_changes(api: Api, aws: Aws, table: Records)
         assert is_valid(answer, SCHEMAS["UploadDetails"])
 
 
+def test_changes_that_have_expired_are_a_404_and_the_upload_still_opens(api: Api, table: Records) -> None:
+    put(table, result={**RESULT, "folder": f"uploads/{ID}/1", "pages": {"bad": 1}})
+    message = refused(api.get(f"/uploads/{ID}?change=bad"), 404, "NotFound")
+    assert message == f"there is no preview of upload {ID}"
+    assert api.get(f"/uploads/{ID}").status_code == 200
+
+
 @pytest.mark.parametrize(
     ("query", "problem"),
     [
