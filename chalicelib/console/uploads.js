@@ -167,10 +167,11 @@ function updateSending(element, sending) {
 }
 
 /** Returns the outcome of an import as a badge, such as `3 rows imported, 2 bad`. */
-function badge({ outcome, new: added, updated, unchanged, bad }) {
+function badge({ outcome, new: added, updated, unchanged, bad, unusedColumns = [] }) {
   if (outcome !== "imported") return h("p", h("span.badge.bad", "Not imported"));
-  const text = `${counted(added + updated + unchanged, "row")} imported, ${number(bad)} bad`;
-  return h("p", h(`span.badge.${bad ? "partly" : "good"}`, text));
+  const unused = unusedColumns.length ? ", some columns not used" : "";
+  const text = `${counted(added + updated + unchanged, "row")} imported, ${number(bad)} bad${unused}`;
+  return h("p", h(`span.badge.${bad || unused ? "partly" : "good"}`, text));
 }
 
 // Polls until every uploaded file has a notification.

@@ -18,11 +18,11 @@ from botocore.exceptions import ClientError
 from chalicelib import correlation, metrics
 from chalicelib.errors import CafeError, aws_errors
 from chalicelib.logs import logger
+from chalicelib.names import quoted
 from chalicelib.notifications import Notification, Publish, counted, one_line
 from chalicelib.uploads.detection import Column, NotImported
 from chalicelib.uploads.importing import Imported, Ledger, import_rows
 from chalicelib.uploads.links import FILE_BYTES
-from chalicelib.uploads.names import quoted
 from chalicelib.uploads.rows import COLUMNS_SHOWN, read_rows
 
 if TYPE_CHECKING:
