@@ -29,7 +29,7 @@ from benchmarks.compare import ROUNDS, compare
 from benchmarks.results import Point, Result
 from chalicelib import clients, settings
 from chalicelib.database import migrate
-from chalicelib.reports import inventory, render, report_key
+from chalicelib.reports import inventory, prices, render, report_key
 from chalicelib.timeline import timestamp
 from local.database import Database
 from local.processes import free_ports
@@ -49,7 +49,7 @@ FORMULA_STARTS = frozenset("=+-@＝＋－＠\t\r\n'")
 def run() -> Iterator[Result]:
     # Logging is disabled, because log records would appear between the lines of the printed table.
     logging.disable(logging.INFO)
-    with empty_cloud(), _database() as database:
+    with empty_cloud(), own_database() as database:
         clients.aws("s3").create_bucket(Bucket=BUCKET)
         # Memory is measured first, because on Linux a new process inherits its parent's peak memory.
         fill(database, 10_000)
@@ -141,7 +141,7 @@ def _summary(rows: tuple[tuple[Any, ...], ...]) -> render.Summary:
     summary = render.Summary(beans=len(rows))
     stock: dict[str, int] = defaultdict(int)
     for row in rows:
-        amount, quantity = render._amount(row[9] or ""), row[10] or 0
+        amount, quantity = render._amount(row[9] or "", settings.DOLLAR), row[10] or 0
         summary.quantity += quantity
         summary.uncounted += row[10] is None
         summary.low += render.is_low(row[10])
@@ -156,7 +156,7 @@ def _summary(rows: tuple[tuple[Any, ...], ...]) -> render.Summary:
     groups: dict[str, list[render.Bean]] = defaultdict(list)
     for row in shown:
         cells = render.Row._make(render.plain("" if cell is None else str(cell)) for cell in row)
-        bean = render.Bean(cells, render.parse_price(cells.price), row[10])
+        bean = render.Bean(cells, prices.parse_price(cells.price), row[10])
         groups[cells.supplier_id].append(bean)
         if render.is_low(bean.quantity) and len(summary.neediest) < render.LOW_STOCK_SHOWN:
             summary.neediest.append(bean)
@@ -188,7 +188,7 @@ def _most_memory() -> int:
 
 
 @contextmanager
-def _database() -> Iterator[settings.Database]:
+def own_database() -> Iterator[settings.Database]:
     """Starts a separate MariaDB server with the project's tables."""
     [port] = free_ports(1)
     with TemporaryDirectory() as folder:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from chalicelib.errors import DatabaseRefused, MissingSettings
 
 VERSION = "0.2.0"
+DOLLAR = "$"
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,11 @@ def first_retry_seconds(environment: Mapping[str, str] = os.environ) -> int:
     Tests set the delay to 0.
     """
     return int(environment.get("ORDERS_RETRY_SECONDS") or 1)
+
+
+def currency(environment: Mapping[str, str] = os.environ) -> str:
+    """Returns the café's currency sign, which prices in the inventory may have."""
+    return environment.get("CURRENCY") or DOLLAR
 
 
 def stage(environment: Mapping[str, str] = os.environ) -> str:

@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from chalicelib.logs import logger
 from chalicelib.reports import LINK_SECONDS, files, report_key
 from chalicelib.reports.inventory import restore
+from chalicelib.reports.prices import parse_price
+from chalicelib.settings import DOLLAR
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -42,9 +44,6 @@ NEEDIEST_SHOWN = 500
 BATCH_ROWS = 500
 # The chart shows a bar for this many suppliers. All other suppliers share one line without a bar.
 BARS = 9
-# A price may have a dollar sign, commas between thousands, and a point or comma before decimals. A price with more than
-# nine digits before the decimals is treated as a mistake.
-PRICE = re.compile(r"\$? ?([1-9][0-9]{0,2}(?:,[0-9]{3}){1,2}|[0-9]{1,9})(?:[.,]([0-9]{1,4}))?")
 # Matches email addresses that need no escaping in a mailto link.
 EMAIL = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+")
 # Matches characters that change the writing direction of the following text, even outside their HTML element.
@@ -141,15 +140,15 @@ class Page:
     link_seconds: int = LINK_SECONDS
 
 
-def render_report(event: dict[str, Any], *, s3: Any, bucket: str) -> dict[str, Any]:
+def render_report(event: dict[str, Any], *, s3: Any, bucket: str, currency: str = DOLLAR) -> dict[str, Any]:
     """Renders the CSV file at ``csvKey`` as ``inventory/<reportId>/report.html``. The CSV file can have any size.
 
-    ``event`` is the result of ``read_inventory``. Returns ``reportKey``, ``rows``, ``suppliers``, ``quantity`` and
-    ``generatedAt``. Raises ``Unavailable`` if S3 is unavailable.
+    ``event`` is the result of ``read_inventory``. Prices may have the sign ``currency``. Returns ``reportKey``,
+    ``rows``, ``suppliers``, ``quantity`` and ``generatedAt``. Raises ``Unavailable`` if S3 is unavailable.
     """
     report_id, csv_key, generated_at = event["reportId"], event["csvKey"], event["generatedAt"]
     with files.open_text(s3, bucket, csv_key) as (text, csv_bytes):
-        summary = summarise(islice(csv.reader(text), 1, None))
+        summary = summarise(islice(csv.reader(text), 1, None), currency)
     csv_url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": csv_key}, ExpiresIn=LINK_SECONDS)
     page = Page(report_id, generated_at, csv_url, csv_bytes)
     key = report_key("inventory", report_id)
@@ -170,7 +169,7 @@ def render_report(event: dict[str, Any], *, s3: Any, bucket: str) -> dict[str, A
     }
 
 
-def summarise(rows: Iterable[Sequence[str]]) -> Summary:
+def summarise(rows: Iterable[Sequence[str]], currency: str = DOLLAR) -> Summary:
     """Calculates the totals of the CSV file in one pass, and keeps only the rows that the page shows."""
     summary = Summary()
     # Each key joins a supplier's id and name. As keys, a million strings take 150 MB, but a million tuples would take
@@ -181,14 +180,14 @@ def summarise(rows: Iterable[Sequence[str]]) -> Summary:
     lines = iter(rows)
     while batch := list(islice(lines, BATCH_ROWS)):
         # Beans are sorted by quantity, lowest first, and beans with an unknown quantity come last.
-        needs = _count(batch, summary, stock)
+        needs = _count(batch, summary, stock, currency)
         kept += [bean for bean in zip(needs, batch, strict=True) if bean[0] <= most]
         # The sort is stable, so beans with the same quantity keep their order.
         kept.sort(key=itemgetter(0))
         if summary.beans > WHOLE_INVENTORY:
             del kept[NEEDIEST_SHOWN:]
             most = kept[-1][0]
-    beans = [_bean(row) for _, row in kept]
+    beans = [_bean(row, currency) for _, row in kept]
     summary.suppliers = len(stock) - (NO_SUPPLIER in stock)
     summary.bars = _bars(stock)
     summary.neediest = [bean for bean in beans[:LOW_STOCK_SHOWN] if is_low(bean.quantity)]
@@ -199,7 +198,7 @@ def summarise(rows: Iterable[Sequence[str]]) -> Summary:
     return summary
 
 
-def _count(batch: list[Sequence[str]], summary: Summary, stock: dict[str, int]) -> list[float]:
+def _count(batch: list[Sequence[str]], summary: Summary, stock: dict[str, int], currency: str) -> list[float]:
     """Adds the rows in ``batch`` to the totals.
 
     Returns the quantity in each row, or infinity if the quantity is unknown.
@@ -213,7 +212,7 @@ def _count(batch: list[Sequence[str]], summary: Summary, stock: dict[str, int]) 
     summary.low += sum([need <= LOW_STOCK for need in needs])
     for row, quantity in zip(batch, quantities, strict=True):
         stock[f"{row[ID_AT]},{row[NAME_AT]}"] += quantity
-        amount = _amount(row[PRICE_AT])
+        amount = _amount(row[PRICE_AT], currency)
         if amount is None:
             summary.unpriced += 1
         else:
@@ -222,30 +221,21 @@ def _count(batch: list[Sequence[str]], summary: Summary, stock: dict[str, int]) 
 
 
 @lru_cache(maxsize=10_000)
-def _amount(cell: str) -> Decimal | None:
-    return parse_price(restore(cell))
+def _amount(cell: str, currency: str) -> Decimal | None:
+    return parse_price(restore(cell), currency)
 
 
 def is_low(quantity: int | None) -> bool:
     return quantity is not None and quantity <= LOW_STOCK
 
 
-def _bean(cells: Sequence[str]) -> Bean:
+def _bean(cells: Sequence[str], currency: str) -> Bean:
     row = Row._make(plain(restore(cell)) for cell in cells)
-    return Bean(row, parse_price(row.price), int(row.quantity) if row.quantity else None)
+    return Bean(row, parse_price(row.price, currency), int(row.quantity) if row.quantity else None)
 
 
 def _by_name(row: Row) -> tuple[bool, str, int]:
     return (not row.supplier_id, supplier_name(row.supplier_id, row.supplier).casefold(), int(row.supplier_id or 0))
-
-
-def parse_price(text: str) -> Decimal | None:
-    """Returns a price such as ``4.20``, ``$4.20``, ``12,50`` or ``1,234.50`` as a number, or None if it is unreadable.
-
-    Returns None for negative prices and prices in other currencies, because they would make the total wrong.
-    """
-    match = PRICE.fullmatch(text.strip())
-    return Decimal(f"{match[1].replace(',', '')}.{match[2] or 0}") if match else None
 
 
 def _bars(stock: dict[str, int]) -> list[Bar]:

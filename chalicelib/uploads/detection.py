@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from chalicelib.errors import CafeError
-from chalicelib.uploads.names import fold, quoted
+from chalicelib.names import fold, quoted
 
 # The header must be within this many bytes.
 HEAD_BYTES = 65_536

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from chalicelib.errors import DatabaseRefused
+from chalicelib.names import quoted
 from chalicelib.notifications import Notification, Publish
 from chalicelib.uploads import undoing
 from chalicelib.uploads.matching import BAD_ROWS_NAMED, match_beans, match_suppliers
-from chalicelib.uploads.names import quoted
 from chalicelib.uploads.rows import ROWS, BadRow, Row
 
 if TYPE_CHECKING:

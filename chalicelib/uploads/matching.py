@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from chalicelib.uploads.names import MAYBE_UNFOLDED, fold, quoted
+from chalicelib.names import MAYBE_UNFOLDED, fold, quoted
 from chalicelib.uploads.rows import IDENTITY, TEXT_CHARACTERS, BadRow
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 BAD_ROWS_NAMED = 20
 
-# The temporary table ``stored`` contains names that are not folded, by their folded names. ``twin`` is another stored
-# name with the same folded name.
+# The temporary table ``stored`` contains names that are not folded, by their folded names. ``twin`` is the text of
+# another stored name with the same folded name.
 CREATE_STORED = """
     CREATE TEMPORARY TABLE {stored} (
         supplier_name VARCHAR(255) NOT NULL,
@@ -28,19 +28,20 @@ CREATE_STORED = """
         stored_supplier_name VARCHAR(255) NOT NULL,
         stored_type VARCHAR(255) NOT NULL,
         stored_product_name VARCHAR(255) NOT NULL,
+        text VARCHAR(600) NOT NULL,
         id INT NOT NULL,
-        twin VARCHAR(1000),
+        twin VARCHAR(600),
         twin_id INT,
         PRIMARY KEY (supplier_name, type, product_name)
     ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin
 """
 INSERT_STORED = """
-    INSERT INTO {stored} VALUES (%s, %s, %s, %s, %s, %s, %s, NULL, NULL)
-    ON DUPLICATE KEY UPDATE
-        twin = CONCAT_WS(' ', VALUES(stored_supplier_name), VALUES(stored_type), VALUES(stored_product_name)),
-        twin_id = VALUES(id)
+    INSERT INTO {stored}
+        (supplier_name, type, product_name, stored_supplier_name, stored_type, stored_product_name, text, id)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+    ON DUPLICATE KEY UPDATE twin = VALUES(text), twin_id = VALUES(id)
 """
-UNFOLDED_SUPPLIERS = "SELECT id, name, '', '' FROM suppliers WHERE CONVERT(name USING utf8mb4) REGEXP %s"
+UNFOLDED_SUPPLIERS = "SELECT id, name FROM suppliers WHERE CONVERT(name USING utf8mb4) REGEXP %s"
 FOLDED_SUPPLIERS = """
     UPDATE {stored} AS stored STRAIGHT_JOIN suppliers FORCE INDEX (suppliers_name)
         ON suppliers.name = stored.supplier_name
@@ -59,11 +60,11 @@ FOLDED_BEANS = """
         ON suppliers.name = stored.stored_supplier_name
     STRAIGHT_JOIN beans FORCE INDEX (beans_identity) ON beans.supplier_id = suppliers.id
         AND beans.type = stored.type AND beans.product_name = stored.product_name
-    SET twin = CONCAT_WS(' ', stored.stored_supplier_name, stored.type, stored.product_name), twin_id = beans.id
+    SET twin = CONCAT(stored.type, ' ', stored.product_name), twin_id = beans.id
     WHERE beans.id <> stored.id
 """
 ROWS_WITH_TWINS = """
-    SELECT line, CONCAT_WS(' ', stored_supplier_name, stored_type, stored_product_name), id, twin, twin_id
+    SELECT line, text, id, twin, twin_id
     FROM {stored} AS stored STRAIGHT_JOIN upload_rows ON {same} WHERE twin_id IS NOT NULL ORDER BY line LIMIT {named}
 """
 REMOVE_ROWS_WITH_TWINS = """
@@ -75,7 +76,7 @@ TAKE_STORED_NAMES = "UPDATE {stored} AS stored STRAIGHT_JOIN upload_rows ON {sam
 def match_suppliers(cursor: Cursor) -> tuple[int, list[BadRow]]:
     """Replaces names of suppliers by stored names. Returns how many rows were removed, and the first of them."""
     cursor.execute(UNFOLDED_SUPPLIERS, (MAYBE_UNFOLDED,))
-    names = [(fold(name), "", "", name, "", "", id_) for id_, name in cursor.fetchall()]
+    names = [(fold(name), "", "", name, "", "", name, id_) for id_, name in cursor.fetchall()]
     return _match(cursor, "supplier", IDENTITY[:1], names, FOLDED_SUPPLIERS)
 
 
@@ -83,7 +84,7 @@ def match_beans(cursor: Cursor) -> tuple[int, list[BadRow]]:
     """Replaces types and product names by stored names, after ``match_suppliers``. Returns the same."""
     cursor.execute(UNFOLDED_BEANS, (MAYBE_UNFOLDED,))
     names = [
-        (supplier, fold(type_), fold(product), supplier, type_, product, id_)
+        (supplier, fold(type_), fold(product), supplier, type_, product, f"{type_} {product}", id_)
         for id_, supplier, type_, product in cursor.fetchall()
     ]
     return _match(cursor, "bean", IDENTITY, names, FOLDED_BEANS)
@@ -106,8 +107,8 @@ def _match(
     execute(find_folded)
     execute(ROWS_WITH_TWINS)
     bad = [
-        BadRow(line, f"the stock has two such {thing}s, {quoted(name)} ({id_}) and {quoted(twin)} ({twin_id})")
-        for line, name, id_, twin, twin_id in cursor.fetchall()
+        BadRow(line, f"the stock has two such {thing}s, {quoted(text)} ({id_}) and {quoted(twin)} ({twin_id})")
+        for line, text, id_, twin, twin_id in cursor.fetchall()
     ]
     removed = execute(REMOVE_ROWS_WITH_TWINS)
     execute(TAKE_STORED_NAMES)

@@ -8,10 +8,10 @@ from typing import Any
 import humanize
 
 from chalicelib.errors import CafeError
+from chalicelib.names import quoted
 from chalicelib.notifications import Notification, counted
 from chalicelib.uploads.detection import Column, NotImported
 from chalicelib.uploads.importing import Imported
-from chalicelib.uploads.names import quoted
 from chalicelib.uploads.rows import COLUMNS_SHOWN, Reading
 from chalicelib.uploads.undoing import UNDOABLE_CHANGES, Undone
 from chalicelib.uploads.upload import Upload

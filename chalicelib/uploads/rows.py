@@ -10,10 +10,10 @@ from itertools import chain, islice
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from chalicelib.names import clean, fold, quoted, shortened
 from chalicelib.reports.inventory import restore
 from chalicelib.uploads.detection import COLUMNS, HEAD_BYTES, REPORT_COLUMNS, SAVE, Column, NotImported, detect
 from chalicelib.uploads.lines import Lines
-from chalicelib.uploads.names import clean, fold, quoted, shortened
 
 IDENTITY = COLUMNS[:3]
 # MySQL's columns can store at most these values.

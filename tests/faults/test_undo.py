@@ -102,7 +102,7 @@ def test_an_undo_and_an_import_of_the_same_beans_run_at_once(system: Faulty, rec
 
 def test_the_record_of_the_upload_fails_until_the_event_is_retried(system: Faulty, record: Record) -> None:
     file = new_file()
-    with system.wire.fault(**RESULT, fault=failed, first=6):
+    with system.wire.fault(**RESULT, fault=failed, first=4):
         upload(system, file)
         wait_for_notification(system, file)
         ends(system, upload_id(system, file), "IMPORTED")

@@ -4,13 +4,14 @@ import io
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from chalicelib import clients
-from chalicelib.database import migrate, split
+from chalicelib.database import grant_access, migrate, split
 from chalicelib.errors import DatabaseRefused, Unavailable
 from chalicelib.notifications import Notification
 from chalicelib.settings import Database
@@ -214,6 +215,77 @@ def test_keys_as_long_as_s3_allows_have_their_own_entries(cafe: Cafe) -> None:
     assert len(cafe.published) == 2
 
 
+# --- Names that differ only in spaces and invisible characters
+
+NBSP = "Caf\u00e9\u00a0Azul"
+UNFOLDED = [NBSP, "Cafe\u0301 Azul", "Caf\u00e9\u200b Azul", " Caf\u00e9 Azul", "Caf\u00e9  Azul", "Caf\u00e9 Azul "]
+
+
+def store(cafe: Cafe, *beans: tuple[str, str, str]) -> None:
+    """Stores beans with these suppliers, types and product names, as another program would."""
+    for supplier, type_, product in beans:
+        cafe.query("INSERT IGNORE INTO suppliers (name) VALUES (%s)", supplier)
+        insert = "INSERT INTO beans (supplier_id, type, product_name, quantity) SELECT id, %s, %s, 1 FROM suppliers"
+        cafe.query(f"{insert} WHERE name = %s", type_, product, supplier)
+
+
+@pytest.mark.parametrize("name", UNFOLDED)
+def test_a_stored_name_that_differs_only_in_invisible_characters_is_found_and_kept(cafe: Cafe, name: str) -> None:
+    store(cafe, (name, "a", "b"), ("Folded", name, name), ("Other", name, name))
+    cafe.receive(cafe.upload("Café Azul,a,b,,,7\nCafé Azul,new \u00a0 type,c,,,8\nFolded,Café Azul,Café Azul,,,9\n"))
+    assert {(*row[:3], row[5]) for row in cafe.inventory()} == {
+        *((name, "a", "b", 7), (name, "new type", "c", 8), ("Folded", name, name, 9), ("Other", name, name, 1))
+    }
+    assert cafe.query("SELECT COUNT(*) FROM suppliers") == [(3,)]
+    assert cafe.messages() == ["3 rows imported: 1 new, 2 updated, 0 unchanged."]
+
+
+@pytest.mark.parametrize("other", ["Caf\u00e9 Azul", "Caf\u00e9\u2003Azul"], ids=["folded", "unfolded"])
+def test_a_row_that_fits_two_stored_names_is_bad_and_names_both(cafe: Cafe, other: str) -> None:
+    beans = [("A", "t", NBSP), ("A", "t", other), ("A", other, "p"), ("A", NBSP, "q")]
+    store(cafe, *beans, (NBSP, "t", "p"), (other, "t", "q"))
+    rows = ["A,t,Café Azul", "Café Azul,t,p", "Café Azul,t,new", "A,Café Azul,p", "A,Café Azul,q"]
+    before = cafe.inventory()
+    cafe.receive(cafe.upload("".join(f"{row},,,5\n" for row in rows)))
+    assert [(*row[:3], row[5]) for row in cafe.inventory()] == [
+        (*row[:3], 5 if row[2] in "pq" and row[0] == "A" else 1) for row in before
+    ]
+    text, count, *bad = cafe.messages()[0].splitlines()
+    assert text == "2 rows imported: 0 new, 2 updated, 0 unchanged."
+    assert count == "3 rows left out:"
+    shown = sorted(each.replace("\u2003", "\\u2003").replace("\u00a0", "\\u00a0") for each in (NBSP, other))
+    for line, thing, prefix in ((2, "bean", "t "), (3, "supplier", ""), (4, "supplier", "")):
+        [row] = [each for each in bad if each.startswith(f"- line {line}: ")]
+        assert f"the stock has two such {thing}s, " in row
+        assert all(f"'{prefix}{each}' (" in row for each in shown)
+
+
+def test_the_functions_user_may_match_names(cafe: Cafe) -> None:
+    store(cafe, ("A", "t", NBSP), ("A", "t", UNFOLDED[4]), (NBSP, "t", "p"))
+    user = replace(cafe.database, user=cafe.database.name, password="functions")
+    with cafe.connect() as connection:
+        grant_access(connection, user)
+    try:
+        functions = Cafe(user)
+        functions.receive(functions.upload("A,t,Café Azul,,,5\nCafé Azul,t,p,,,5\n"))
+    finally:
+        cafe.query(f"DROP USER '{user.user}'@'%%'")
+    assert functions.messages()[0].startswith("1 row imported: 0 new, 1 updated, 0 unchanged.\n1 row left out:")
+
+
+def test_unused_columns_and_rows_that_a_report_cannot_bring_back_are_named(cafe: Cafe) -> None:
+    cafe.receive(cafe.upload("0,A,t,p,1,d,1,x\n1,A,t,q,1,d,1,\n", header="," + HEADER.strip() + ",Lager\u200bort\n"))
+    (sent,) = cafe.published
+    assert sent.facts["unusedColumns"] == [{"position": 1, "name": ""}, {"position": 8, "name": "Lagerort"}]
+    assert cafe.messages()[0].splitlines()[1] == "Columns that were not used: column 1 without a name, 'Lagerort'."
+    header = "supplier_id;supplier;bean_id;type;product_name;price;quantity;description\n"
+    cafe.receive(cafe.upload("1;A;1;t;p;1;5;'=d\n;;2;t;q;1;5;d\n1;A;3;t;r;1;;d\n", header=header))
+    assert cafe.inventory() == [("A", "t", "p", "1", "=d", 5), ("A", "t", "q", "1", "d", 1)]
+    assert cafe.messages()[1].splitlines()[2:] == [
+        *("2 rows left out:", "- line 3: supplier is empty", "- line 4: quantity is empty")
+    ]
+
+
 # --- Rejected files
 
 
@@ -223,8 +295,10 @@ def test_a_file_with_a_malformed_last_line_changes_nothing(cafe: Cafe) -> None:
     assert cafe.inventory() == []
     assert cafe.published[0].subject == f"Upload: not imported ({KEY})"
     assert cafe.messages()[0].startswith(
-        "Nothing was imported: line 1,502 is not in UTF-8 (byte 4 of the line is 0xE9)"
+        "Nothing was imported: line 1,502 is not in UTF-8 (byte 4 of the line is 0xE9): the file looks like Windows"
     )
+    facts = {"key": KEY, "outcome": "notImported", "looksLike": "cp1252", "cells": ["Café"]}
+    assert facts.items() <= cafe.published[0].facts.items()
 
 
 # --- Events that arrive twice, late or out of order
@@ -321,6 +395,13 @@ def test_an_upload_is_imported_into_tables_that_already_existed(elsewhere: Cafe)
         ("Dale", "robusta", "Sul", 9),
     }
     assert elsewhere.query("SELECT COUNT(*), MAX(city) FROM suppliers") == [(3, "Peebles")]
+
+
+def test_names_are_folded_in_such_tables_too(elsewhere: Cafe) -> None:
+    elsewhere.query("UPDATE suppliers SET name = ' Hill\u00a0Side' WHERE id = 1")
+    elsewhere.query("UPDATE beans SET product_name = 'Caf\u00e9  Azul' WHERE id = 1")
+    elsewhere.receive(elsewhere.upload("Hill Side,arabica,Café Azul,1,d,7\n"))
+    assert elsewhere.messages() == ["1 row imported: 0 new, 1 updated, 0 unchanged."]
 
 
 @pytest.mark.parametrize("row", ["hill,arabica,Huila,1,d,8\n", "Hill,Arabica,Café,1,d,8\n"], ids=["supplier", "bean"])

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chalicelib.names import MAYBE_UNFOLDED, fold
 from chalicelib.uploads.detection import COLUMNS, HEAD_BYTES, Format, NotImported, detect
 from chalicelib.uploads.links import FILE_BYTES
-from chalicelib.uploads.names import MAYBE_UNFOLDED, fold
 from chalicelib.uploads.rows import BadRow, Row, read_rows
 
 HEADER = ",".join(COLUMNS)

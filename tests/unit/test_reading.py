@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chalicelib.names import clean, fold
 from chalicelib.reports.inventory import to_csv
 from chalicelib.uploads.detection import COLUMNS, NotImported
-from chalicelib.uploads.names import clean, fold
 from chalicelib.uploads.rows import BadRow, Row, read_rows
 from tests.unit.answering import in_utf8
 

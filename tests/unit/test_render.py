@@ -18,7 +18,8 @@ from botocore.response import StreamingBody
 from chalicelib.errors import Unavailable
 from chalicelib.reports import render as rendering
 from chalicelib.reports.inventory import COLUMNS, neutralise, to_csv
-from chalicelib.reports.render import Page, parse_price, render, render_report, summarise
+from chalicelib.reports.prices import parse_price
+from chalicelib.reports.render import Page, render, render_report, summarise
 from tests.unit import answering
 from tests.unit.answering import in_utf8
 
@@ -93,13 +94,34 @@ def test_the_totals_count_every_bean_and_each_supplier_once() -> None:
 @pytest.mark.parametrize(
     ("text", "amount"),
     [
-        *(("4.20", "4.20"), ("$4.20", "4.20"), ("$ 4", "4"), ("12,50", "12.50"), ("1,234.50", "1234.50")),
-        *(("1,234", "1234"), ("0,125", "0.125"), ("  7 ", "7"), ("0", "0"), ("", None), ("free", None)),
-        *((text, None) for text in ("-4.20", "€4.20", "4.20 EUR", "NaN", "1e5", "1,23,4", "٤", "9" * 255, "4.2.0")),
+        *(("4.20", "4.20"), ("$4.20", "4.20"), ("$ 4", "4"), ("4 $", "4"), ("12,50", "12.50"), ("0,125", "0.125")),
+        *(("1,234.50", "1234.50"), ("1.234,50", "1234.50"), ("1\u202f234,50", "1234.50"), ("1’234.50", "1234.50")),
+        *(("1.234.567", "1234567"), ("1,234,567.8", "1234567.8"), ("1234.567", "1234.567"), ("1,234.567", "1234.567")),
+        *(("  7 ", "7"), ("0", "0"), ("\u200b16.40\u00a0", "16.40"), ("999999999", "999999999"), ("0.000", "0")),
+        *(
+            (text, None)
+            for text in ("1,234", "1.234", "$1,234", "1,23,4", "1.234.50", "1,234,50", "1 234 5", "01,234.5")
+        ),
+        *((text, None) for text in ("-4.20", "€4.20", "4.20 EUR", "NaN", "1e5", "٤", "9" * 255, "4.2.0", "$4$", ".5")),
+        *((text, None) for text in ("", "free", "$", "4.", "4,50 - 5,00", "1'234’567")),
     ],
 )
-def test_prices_as_people_write_them_are_numbers_and_anything_else_is_not(text: str, amount: str | None) -> None:
+def test_a_price_is_a_number_only_if_it_can_be_read_in_one_way(text: str, amount: str | None) -> None:
     assert parse_price(text) == (Decimal(amount) if amount else None)
+
+
+def test_prices_may_have_only_the_cafes_own_currency() -> None:
+    for currency, text in (
+        ("€", "16,40 €"),
+        ("CHF", "CHF 16.40"),
+        ("zł", "16,40zł"),
+        ("Fr.", "Fr. 16.40"),
+        ("€", "16.4"),
+    ):
+        assert parse_price(text, currency) == Decimal("16.40")
+        assert summarise([line(price=text, quantity=2)], currency).value == Decimal("32.80")
+    assert parse_price("$16.40", "€") is None
+    assert "€ 16.40 not a price" in document([line(price="€ 16.40")]).text
 
 
 def test_beans_without_a_price_are_left_out_of_the_value_and_counted() -> None:

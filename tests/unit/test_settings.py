@@ -15,6 +15,7 @@ from chalicelib.errors import DatabaseRefused, MissingSettings
 from chalicelib.settings import (
     Database,
     Settings,
+    currency,
     database_admin_secret,
     database_secret,
     first_retry_seconds,
@@ -48,6 +49,10 @@ def test_all_missing_and_empty_variables_are_named_in_one_message() -> None:
 
 def test_the_first_retry_comes_after_a_second_unless_a_stack_for_tests_says_otherwise() -> None:
     assert [first_retry_seconds({}), first_retry_seconds({"ORDERS_RETRY_SECONDS": "0"})] == [1, 0]
+
+
+def test_the_currency_is_the_dollar_unless_the_stage_names_another() -> None:
+    assert [currency({}), currency({"CURRENCY": "CHF"})] == ["$", "CHF"]
 
 
 def test_the_secrets_of_the_database_are_read_separately_because_few_functions_have_them() -> None:

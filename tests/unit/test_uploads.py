@@ -19,8 +19,9 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chalicelib import names
 from chalicelib.notifications import Notification
-from chalicelib.uploads import lines, names, receiving, rows
+from chalicelib.uploads import lines, receiving, rows
 from chalicelib.uploads.detection import COLUMNS, NotImported
 from chalicelib.uploads.jobs import Jobs
 from chalicelib.uploads.links import FILE_BYTES

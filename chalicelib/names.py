@@ -1,4 +1,4 @@
-"""Folds names, so that names that look the same are the same bean, and shows names in messages."""
+"""Folds names, so that names that look the same are the same name, and shows names in messages."""
 
 from __future__ import annotations
 
