@@ -176,7 +176,7 @@ const OUTCOMES = {
         part(
           "samples",
           "Names, read as Windows-1252",
-          changeList(...upload.samples.map((each) => changeRow(each, h("p", h("bdi", each.text))))),
+          changeList(...upload.samples.map((each) => changeRow({}, h("p", h("bdi", each))))),
         ),
     ].filter(Boolean),
 };
