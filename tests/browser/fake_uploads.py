@@ -54,7 +54,7 @@ CHANGES = [
     {"change": "bad", "line": 7, "reason": "quantity is '1,200', but must be a whole number without separators"},
     bean("notMentioned", "Old Harvest", before=values(3, "9,80", None)),
 ]
-SAMPLES = [{"line": 2, "text": "Café Altura"}, {"line": 3, "text": "Rösterei Zürich"}]
+SAMPLES = ["Café Altura", "Rösterei Zürich"]
 UNDO = {
     **{"requestedBy": "ben", "undoneAt": "2026-11-29T10:05:00.000000Z", "restored": 4, "kept": 22},
     "keptBeans": [{**NAMES, "product_name": f"Sidra {number}"} for number in range(1, 21)],
