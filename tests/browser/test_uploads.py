@@ -29,6 +29,16 @@ def test_a_file_is_sent_and_its_import_shown_line_by_line(visit: Visit, manager:
     expect(came_in.filter(has_text=name.removesuffix(".csv"))).to_be_visible()
 
 
+def test_columns_that_were_not_used_are_shown(visit: Visit, manager: Person) -> None:
+    name = f"{new_id('columns')}.csv"
+    console = visit(manager, "#uploads")
+    text = f"sku;Supplier Name;type;product_name;price;description;quantity\n1;{name};Arabica;A;16,40;;4\n"
+    choose(console, a_file(name, text))
+    mine = upload(console, name)
+    expect(mine).to_contain_text("1 row imported, 0 bad, some columns not used")
+    expect(mine).to_contain_text("Columns that were not used: 'sku'.")
+
+
 def test_a_file_is_dropped_onto_the_page(visit: Visit, manager: Person) -> None:
     name = f"{new_id('dropped')}.csv"
     console = visit(manager, "#uploads")
