@@ -8,6 +8,7 @@ only the temporary table ``upload_rows``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from chalicelib.names import MAYBE_UNFOLDED, fold, quoted
@@ -75,23 +76,30 @@ TAKE_STORED_NAMES = "UPDATE {stored} AS stored STRAIGHT_JOIN upload_rows ON {sam
 
 def match_suppliers(cursor: Cursor) -> tuple[int, list[BadRow]]:
     """Replaces names of suppliers by stored names. Returns how many rows were removed, and the first of them."""
-    cursor.execute(UNFOLDED_SUPPLIERS, (MAYBE_UNFOLDED,))
-    names = [(fold(name), "", "", name, "", "", name, id_) for id_, name in cursor.fetchall()]
+    names = ((fold(name), "", "", name, "", "", name, id_) for id_, name in _stream(cursor, UNFOLDED_SUPPLIERS))
     return _match(cursor, "supplier", IDENTITY[:1], names, FOLDED_SUPPLIERS)
 
 
 def match_beans(cursor: Cursor) -> tuple[int, list[BadRow]]:
     """Replaces types and product names by stored names, after ``match_suppliers``. Returns the same."""
-    cursor.execute(UNFOLDED_BEANS, (MAYBE_UNFOLDED,))
-    names = [
+    names = (
         (supplier, fold(type_), fold(product), supplier, type_, product, f"{type_} {product}", id_)
-        for id_, supplier, type_, product in cursor.fetchall()
-    ]
+        for id_, supplier, type_, product in _stream(cursor, UNFOLDED_BEANS)
+    )
     return _match(cursor, "bean", IDENTITY, names, FOLDED_BEANS)
 
 
+def _stream(cursor: Cursor, query: str) -> Iterator[tuple[Any, ...]]:
+    """Yields the rows one by one, because in some scripts ``MAYBE_UNFOLDED`` finds every name."""
+    from pymysql.cursors import SSCursor
+
+    with SSCursor(cursor.connection) as rows:
+        rows.execute(query, (MAYBE_UNFOLDED,))
+        yield from rows
+
+
 def _match(
-    cursor: Cursor, thing: str, columns: tuple[str, ...], names: list[tuple[Any, ...]], find_folded: str
+    cursor: Cursor, thing: str, columns: tuple[str, ...], names: Iterator[tuple[Any, ...]], find_folded: str
 ) -> tuple[int, list[BadRow]]:
     unfolded = [name for name in names if name[:3] != name[3:6] and max(map(len, name[:3])) <= TEXT_CHARACTERS]
     if not unfolded:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
-import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Visit
@@ -15,7 +12,6 @@ from tests.system.inventory import HEADER, stock
 from tests.system.system import System, new_id
 
 
-@pytest.mark.skipif(find_spec("chalicelib.uploads.comparing") is None, reason="the API cannot preview uploads yet")
 def test_a_file_is_previewed_applied_and_undone(visit: Visit, manager: Person, system: System) -> None:
     supplier, name = new_id("supplier"), f"{new_id('monday')}.csv"
     console = visit(manager)

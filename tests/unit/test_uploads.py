@@ -19,10 +19,11 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib import names
+from chalicelib import facts, names
 from chalicelib.notifications import Notification
 from chalicelib.uploads import lines, receiving, rows
 from chalicelib.uploads.detection import COLUMNS, NotImported
+from chalicelib.uploads.importing import Imported
 from chalicelib.uploads.jobs import Jobs
 from chalicelib.uploads.links import FILE_BYTES
 from chalicelib.uploads.rows import BadRow, Row, read_rows
@@ -267,6 +268,18 @@ def outcome(chunks: Iterable[bytes]) -> list[Any]:
 def test_the_rows_are_the_same_however_the_bytes_arrive(data: bytes, below_header: bool, sizes: list[int]) -> None:
     data = (HEADER.encode() if below_header else b"") + data
     assert outcome(in_chunks(data, sizes)) == outcome([data]) == outcome(bytes([byte]) for byte in data)
+
+
+def test_unused_columns_are_named_up_to_20() -> None:
+    header = ",".join(f"{'🫘' * 120}{number}" for number in range(25)) + "," + HEADER
+    reading = read_rows([header.encode()])
+    assert list(reading) == []
+    sent = reading.facts | {"key": "é" * 1_024}
+    assert [column["position"] for column in sent["unusedColumns"]] == [*range(1, 21)]
+    assert "facts" in facts.sns_attribute(sent)
+    text = receiving._details(Imported(), reading.unused_columns)
+    assert text.count("…'") == 20
+    assert text.endswith(" and 5 more.")
 
 
 def event(key: str, size: int = 3, sequencer: str = "0055AED6DCD90281E5") -> dict[str, Any]:
