@@ -62,13 +62,13 @@ KEPT = f"""
     LEFT JOIN beans ON beans.id = changed.bean_id
     WHERE changed.upload_id = %s AND (beans.id IS NULL OR NOT ({_AS_IMPORTED}))
     ORDER BY changed.supplier_name, changed.type, changed.product_name FOR UPDATE
-"""  # noqa: S608 - the text is constant
+"""  # noqa: S608 - only constants  # nosec
 RESTORE = f"""
     UPDATE upload_changes AS changed STRAIGHT_JOIN beans ON beans.id = changed.bean_id
     SET beans.price = changed.price_before, beans.description = changed.description_before,
         beans.quantity = changed.quantity_before
     WHERE changed.upload_id = %s AND NOT changed.is_new AND {_AS_IMPORTED}
-"""  # noqa: S608 - the text is constant
+"""  # noqa: S608 - only constants  # nosec
 REMOVE = f"""
     DELETE beans FROM upload_changes AS changed STRAIGHT_JOIN beans ON beans.id = changed.bean_id
     WHERE changed.upload_id = %s AND changed.is_new AND {_AS_IMPORTED}
