@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from chalicelib import facts, names
 from chalicelib.notifications import Notification
-from chalicelib.uploads import lines, receiving, rows
+from chalicelib.uploads import lines, outcomes, receiving, rows
 from chalicelib.uploads.detection import COLUMNS, NotImported
 from chalicelib.uploads.importing import Imported
 from chalicelib.uploads.jobs import Jobs
@@ -277,7 +277,7 @@ def test_unused_columns_are_named_up_to_20() -> None:
     sent = reading.facts | {"key": "é" * 1_024}
     assert [column["position"] for column in sent["unusedColumns"]] == [*range(1, 21)]
     assert "facts" in facts.sns_attribute(sent)
-    text = receiving._details(Imported(), reading.unused_columns)
+    text = outcomes._details(Imported(), reading.unused_columns)
     assert text.count("…'") == 20
     assert text.endswith(" and 5 more.")
 
