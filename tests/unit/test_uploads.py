@@ -277,7 +277,7 @@ def test_unused_columns_are_named_up_to_20() -> None:
     sent = reading.facts | {"key": "é" * 1_024}
     assert [column["position"] for column in sent["unusedColumns"]] == [*range(1, 21)]
     assert "facts" in facts.sns_attribute(sent)
-    text = outcomes._details(Imported(), reading.unused_columns)
+    text = outcomes._details(Imported(undoable=True), reading.unused_columns)
     assert text.count("…'") == 20
     assert text.endswith(" and 5 more.")
 
