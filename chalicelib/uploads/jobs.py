@@ -203,7 +203,7 @@ class Jobs:
         """Writes the result of an import to the uploads table."""
         facts = notification.facts if notification else {}
         if facts.get("uploadId") != upload.id:
-            facts = {"outcome": "notImported", "reason": "a newer file with the same key was imported instead"}
+            facts = {"outcome": "notImported", "reason": "a newer file with the same key replaced this file"}
         status = Status.IMPORTED if facts["outcome"] == "imported" else Status.REFUSED
         before, result = self.records.get(upload.id).get("result", {}), outcomes.result(facts)
         if "counts" in before and "counts" in result:
