@@ -68,7 +68,10 @@ def start(
     if stored["status"] in action.done:
         return shown(stored)
     upload = _file(stored, name, now)
-    values = {"undo": {"requestedBy": user}} if name == "undo" else {"rowsRead": 0}
+    values: dict[str, Any] = {"rowsRead": 0} if name != "undo" else {}
+    if name == "undo" and stored["status"] != action.begun:
+        # A repeated request does not change who requested the undo.
+        values = {"undo": {"requestedBy": user}}
     records.begin(upload_id, action.allowed, action.begun, now, **values)
     request = replace(
         upload, event=action.event, time=timestamp(now), encoding=encoding, correlation_id=correlation.current()
