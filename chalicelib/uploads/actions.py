@@ -69,7 +69,7 @@ def start(
         return shown(stored)
     upload = _file(stored, name, now)
     values: dict[str, Any] = {"rowsRead": 0} if name != "undo" else {}
-    if name == "undo" and stored["status"] != action.begun:
+    if name == "undo" and not stored.get("undo"):
         # A repeated request does not change who requested the undo.
         values = {"undo": {"requestedBy": user}}
     records.begin(upload_id, action.allowed, action.begun, now, **values)
