@@ -36,30 +36,22 @@ MARKS = {
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
 SAVE = "save it as CSV UTF-8"
-OPEN_AND_SAVE = "open it in a spreadsheet program and save it as CSV UTF-8"
-UNPACK = "unpack it and upload the CSV file inside"
 # The first bytes of files in other formats, what they are, and what to do. The first match counts.
 OTHER_FORMATS = (
-    (rb"PK\x03\x04.{26}mimetypeapplication/vnd\.oasis", "an OpenDocument file", SAVE),
-    (rb"PK\x03\x04.{26}Index/", "a Numbers document", "export it as CSV"),
-    (rb"PK\x03\x04.{26}(?!\[Content|_rels|docProps|xl/)[\w-]", "a ZIP archive", UNPACK),
-    (rb"PK\x03\x04|\xd0\xcf\x11\xe0", "an Excel workbook", SAVE),
-    (rb"\x1f\x8b", "a file compressed with gzip", UNPACK),
-    (
-        rb"BZh\d1AY|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!\x1a",
-        "a bzip2, xz, zstd, 7z or RAR archive",
-        UNPACK,
-    ),
-    (rb"%PDF-", "a PDF document", "export the table itself as CSV UTF-8"),
-    (rb"\x89PNG|\xff\xd8\xff|GIF8|II\*\0|MM\0\*", "a picture", "upload a table as CSV UTF-8"),
-    (rb"SQLite format 3\0|PAR1", "a database file", "export the table as CSV UTF-8"),
-)
-# Files in these formats are text, so they are recognized only if no header was found.
-OTHER_TEXT_FORMATS = (
-    (r"<\?xml", "an XML file", OPEN_AND_SAVE),
-    (r"<", "a web page (HTML)", OPEN_AND_SAVE),
-    (r"[{\[]\s*[\"{\[]", "a JSON file", "export the inventory as CSV UTF-8"),
-    (r"\{\\rtf", "a text document (RTF)", OPEN_AND_SAVE),
+    (rb"PK\x03\x04.{26}mimetypeapplication/vnd\.oasis", f"an OpenDocument file: {SAVE}"),
+    (rb"PK\x03\x04.{26}Index/", "a Numbers document: export it as CSV"),
+    (rb"PK\x03\x04.{26}(?!\[Content|_rels|docProps|xl/)[\w-]", "a ZIP archive: upload the CSV file inside"),
+    (rb"PK\x03\x04|\xd0\xcf\x11\xe0", f"an Excel workbook: {SAVE}"),
+    (rb"\x1f\x8b", "a file compressed with gzip: upload the CSV file inside"),
+    (rb"BZh\d1AY|\xfd7zXZ|\x28\xb5\x2f\xfd", "a compressed file (bzip2, xz or zstd): upload the CSV file inside"),
+    (rb"7z\xbc\xaf|Rar!\x1a", "a 7z or RAR archive: upload the CSV file inside"),
+    (rb"%PDF-", "a PDF document: export the table itself as CSV UTF-8"),
+    (rb"\x89PNG|\xff\xd8\xff|GIF8|II\*\0|MM\0\*", "a picture: upload a table as CSV UTF-8"),
+    (rb"SQLite format 3\0|PAR1", "a database file: export the table as CSV UTF-8"),
+    (rb"(\xef\xbb\xbf)?\s*<\?xml", f"an XML file: open it in a spreadsheet program and {SAVE}"),
+    (rb"(\xef\xbb\xbf)?\s*<", f"a web page (HTML): open it in a spreadsheet program and {SAVE}"),
+    (rb"(\xef\xbb\xbf)?\s*[{\[]\s*[\"{\[]", "a JSON file: export the inventory as CSV UTF-8"),
+    (rb"\{\\rtf", "a text document (RTF): export the table as CSV UTF-8"),
 )
 
 
@@ -101,16 +93,14 @@ class Format:
 
 
 class _Header(NamedTuple):
-    """The first record of a file with one delimiter. ``missing`` and ``repeated`` list required columns."""
+    """The first record of a file with one delimiter. ``missing`` lists the required columns that it lacks."""
 
     delimiter: str
     first_line: int
     last_line: int
     cells: list[str]
     is_report: bool
-    order: tuple[int, ...]
     missing: list[str]
-    repeated: list[str]
 
 
 def detect(head: bytes, encoding: str | None = None) -> Format:
@@ -118,25 +108,23 @@ def detect(head: bytes, encoding: str | None = None) -> Format:
 
     ``head`` must be the whole file or at least ``HEAD_BYTES`` long. ``encoding`` replaces the detected encoding.
     """
-    for pattern, what, remedy in OTHER_FORMATS:
+    for pattern, what in OTHER_FORMATS:
         if re.match(pattern, head, re.DOTALL):
-            raise NotImported(f"this is {what}: {remedy}")
+            raise NotImported(f"this is {what}")
     mark, encodings = (b"", [encoding]) if encoding else _encodings(head)
     tried = []
     for each in encodings:
         lines = [*io.StringIO(head[len(mark) : HEAD_BYTES].decode(each, "replace"), newline="")]
         headers = [*_headers(lines)]
-        complete = [header for header in headers if not header.missing]
-        if len(complete) > 1:
-            raise NotImported(
-                f"line {complete[0].first_line:,} is a header with commas as well as with another delimiter: {SAVE}"
-            )
-        for header in complete:
-            _require_unique(header)
-            columns = tuple(Column(place, fold(cell)) for place, cell in enumerate(header.cells, 1))
-            return Format(each, mark, header.delimiter, header.last_line, columns, header.order, header.is_report)
-        tried.append((lines, headers))
-    raise _refusal(head, *tried[0])
+        match [header for header in headers if not header.missing]:
+            case [header]:
+                columns = tuple(Column(place, fold(cell)) for place, cell in enumerate(header.cells, 1))
+                return Format(each, mark, header.delimiter, header.last_line, columns, _order(header), header.is_report)
+            case [header, *_]:
+                line = f"line {header.first_line:,}"
+                raise NotImported(f"{line} is a header with commas as well as with another delimiter: {SAVE}")
+        tried.append(headers)
+    raise _refusal(head, tried[0])
 
 
 def _encodings(head: bytes) -> tuple[bytes, list[str]]:
@@ -165,42 +153,34 @@ def _headers(lines: list[str]) -> Iterator[_Header]:
 
 
 def _header(delimiter: str, first_line: int, last_line: int, cells: list[str]) -> _Header:
-    keys = [_key(cell) for cell in cells]
+    keys = {_key(cell) for cell in cells}
+    # A header that is incomplete is described as the format from which it differs less.
+    formats = (COLUMNS, (*REPORT_COLUMNS, *REPORT_MARKS))
+    lacks = [[name for name in names if _key(name) not in keys] for names in formats]
+    is_report = len(lacks[1]) < len(lacks[0])
+    return _Header(delimiter, first_line, last_line, cells, is_report, lacks[is_report])
 
-    def missing(names: Sequence[str]) -> list[str]:
-        return [name for name in names if _key(name) not in keys]
 
-    # A header that is neither complete is described as the format from which it differs less.
-    is_report = len(missing((*REPORT_COLUMNS, *REPORT_MARKS))) < len(missing(COLUMNS))
-    names = REPORT_COLUMNS if is_report else COLUMNS
-    lacks = missing((*names, *REPORT_MARKS) if is_report else names)
-    order = () if lacks else tuple(keys.index(_key(name)) for name in names)
-    repeated = [name for name in names if keys.count(_key(name)) > 1]
-    return _Header(delimiter, first_line, last_line, cells, is_report, order, lacks, repeated)
+def _order(header: _Header) -> tuple[int, ...]:
+    keys = [_key(cell) for cell in header.cells]
+    names = REPORT_COLUMNS if header.is_report else COLUMNS
+    if repeated := [name for name in names if keys.count(_key(name)) > 1]:
+        raise NotImported(
+            f"line {header.first_line:,} names a column more than once ({', '.join(repeated)}): "
+            "remove or rename the other columns"
+        )
+    return tuple(keys.index(_key(name)) for name in names)
 
 
 def _key(name: str) -> str:
     return IGNORED.sub("", fold(name)).lower()
 
 
-def _require_unique(header: _Header) -> None:
-    if header.repeated:
-        raise NotImported(
-            f"line {header.first_line:,} names a column more than once ({', '.join(header.repeated)}): "
-            "remove or rename the other columns"
-        )
-
-
-def _refusal(head: bytes, lines: list[str], headers: list[_Header]) -> NotImported:
+def _refusal(head: bytes, headers: list[_Header]) -> NotImported:
     """Returns the reason why a file has no header."""
     if not headers:
-        if len(head) < HEAD_BYTES:
-            return NotImported("the file is empty")
-        return NotImported(f"the first {HEAD_BYTES:,} bytes of the file are empty, so this is not an inventory")
-    text = "".join(lines[:9]).lstrip()
-    for pattern, what, remedy in OTHER_TEXT_FORMATS:
-        if re.match(pattern, text):
-            return NotImported(f"this is {what}: {remedy}")
+        empty = "the file is" if len(head) < HEAD_BYTES else f"the first {HEAD_BYTES:,} bytes of the file are"
+        return NotImported(f"{empty} empty")
     if b"\0" in head:
         return NotImported(f"the file contains NUL bytes, so this is not a CSV file: {SAVE}")
     best = min(headers, key=lambda header: len(header.missing))

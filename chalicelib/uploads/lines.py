@@ -10,9 +10,8 @@ from collections.abc import Iterable, Iterator
 from chalicelib.uploads.detection import SAVE, NotImported
 
 LINE_BYTES = 65_536
-# A text file contains no other control characters than tabs and line breaks.
-CONTROL = re.compile("[\0-\x08\x0e-\x1b\x7f]")
-NAMES = {"cp1252": "Windows-1252"}
+# Undefined bytes, and control characters other than tabs and line breaks.
+UNLIKELY = re.compile("[\ufffd\0-\x08\x0e-\x1b\x7f]")
 
 
 class Lines:
@@ -40,7 +39,8 @@ class Lines:
                 yield from map(self._checked, lines)
             else:
                 self._number += len(lines)
-                self._note(text)
+                # Windows-1252 would garble the other characters of a file that is partly in UTF-8.
+                self.looks_like_1252 &= text.isascii()
                 yield from io.StringIO(text, newline="")
 
     def _in_utf8(self) -> Iterator[bytes]:
@@ -50,7 +50,7 @@ class Lines:
                 yield decoder.decode(chunk).encode()
             yield decoder.decode(b"", final=True).encode()
         except UnicodeDecodeError as error:
-            name = NAMES.get(self._encoding, self._encoding.upper())
+            name = "Windows-1252" if self._encoding == "cp1252" else self._encoding.upper()
             raise NotImported(f"the file is not in {name} after line {self._number:,}: {SAVE}") from error
 
     def _checked(self, line: bytes) -> str:
@@ -61,21 +61,15 @@ class Lines:
             raise NotImported(f"line {self._number:,} contains a NUL byte, so this is not a CSV file: {SAVE}")
         try:
             text = line.decode()
-            self._note(text)
+            self.looks_like_1252 &= text.isascii()
         except UnicodeDecodeError as error:
             self.problem = self.problem or (
                 f"line {self._number:,} is not in UTF-8 (byte {error.start + 1:,} of the line is "
                 f"0x{line[error.start]:02X})"
             )
             text = line.decode("cp1252", "replace")
-            if "\ufffd" in text or CONTROL.search(text):
-                self.looks_like_1252 = False
+            self.looks_like_1252 &= not UNLIKELY.search(text)
         return text
-
-    def _note(self, text: str) -> None:
-        # Windows-1252 would garble the other characters of a file that is partly in UTF-8.
-        if not text.isascii():
-            self.looks_like_1252 = False
 
 
 def _whole_lines(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, list[bytes]]]:

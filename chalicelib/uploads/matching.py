@@ -23,16 +23,9 @@ BAD_ROWS_NAMED = 20
 # another stored name with the same folded name.
 CREATE_STORED = """
     CREATE TEMPORARY TABLE {stored} (
-        supplier_name VARCHAR(255) NOT NULL,
-        type VARCHAR(255) NOT NULL,
-        product_name VARCHAR(255) NOT NULL,
-        stored_supplier_name VARCHAR(255) NOT NULL,
-        stored_type VARCHAR(255) NOT NULL,
-        stored_product_name VARCHAR(255) NOT NULL,
-        text VARCHAR(600) NOT NULL,
-        id INT NOT NULL,
-        twin VARCHAR(600),
-        twin_id INT,
+        supplier_name VARCHAR(255), type VARCHAR(255), product_name VARCHAR(255),
+        stored_supplier_name VARCHAR(255), stored_type VARCHAR(255), stored_product_name VARCHAR(255),
+        text VARCHAR(600), id INT, twin VARCHAR(600), twin_id INT,
         PRIMARY KEY (supplier_name, type, product_name)
     ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin
 """
