@@ -126,7 +126,7 @@ class Jobs:
             "notMentioned": counts["notMentioned"],
         }
         undoable = changed <= undoing.UNDOABLE_CHANGES
-        return {"pages": counts, **outcomes.result({**reading.facts, "counts": compared, "undoable": undoable})}
+        return {"pages": counts, **outcomes.result({**reading.facts, **compared, "undoable": undoable})}
 
     def undo(self, upload: Upload) -> None:
         """Restores the beans that an import changed, unless someone has changed them since."""

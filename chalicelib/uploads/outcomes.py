@@ -19,10 +19,13 @@ from chalicelib.uploads.upload import Upload
 
 def result(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the part of a notification's facts that the uploads table stores, in the format of the API."""
-    columns = facts.get("unusedColumns", [])
+    columns, counts = facts.get("unusedColumns", []), {}
+    if "new" in facts:
+        counts = {"counts": {name: facts.get(name) for name in ("new", "updated", "unchanged", "bad", "notMentioned")}}
+    names = ("reason", "undoable", "undoableUntil", "encoding", "delimiter")
     return {
-        **{name: facts[name] for name in ("counts", "reason", "undoable", "undoableUntil") if name in facts},
-        **{name: facts[name] for name in ("encoding", "delimiter") if name in facts},
+        **counts,
+        **{name: facts[name] for name in names if name in facts},
         "unusedColumns": [column["name"] or f"column {column['position']} without a name" for column in columns],
         "looksLike": "windows-1252" if facts.get("looksLike") == "cp1252" else None,
         "samples": facts.get("cells", []),
@@ -54,7 +57,6 @@ def imported(upload: Upload, result: Imported, reading: Reading, undoable_until:
         "uploadId": upload.id,
         **result.counts,
         **reading.facts,
-        "counts": {**result.counts, "notMentioned": None},
         "undoable": result.undoable,
         "undoableUntil": undoable_until if result.undoable else None,
     }
@@ -66,7 +68,7 @@ def undone(upload: Upload, result: Undone) -> Notification:
     lines = [f"The import was undone: {counted(result.restored, 'bean')} restored."]
     if result.kept:
         lines.append(f"{counted(result.kept, 'bean')} kept, because someone has changed them since the import:")
-        lines += ["- " + ", ".join(each.values()) for each in result.kept_beans]
+        lines += ["- " + ", ".join(map(quoted, each.values())) for each in result.kept_beans]
     if result.kept > len(result.kept_beans):
         lines.append(f"and {result.kept - len(result.kept_beans):,} more")
     facts = {"outcome": "undone", "uploadId": upload.id, "restored": result.restored, "kept": result.kept}

@@ -11,6 +11,7 @@ import urllib3
 
 from chalicelib.timeline import timestamp
 from chalicelib.uploads import links
+from chalicelib.uploads.records import Records
 from tests.system.inventory import HEADER, stock
 from tests.system.system import Answer, System, new_id
 
@@ -79,7 +80,9 @@ def test_a_link_accepts_no_other_type_and_no_other_key(system: System) -> None:
 
 def test_a_link_that_has_expired_is_refused(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(links, "LINK_SECONDS", -1)
-    link = links.offer("beans.csv", s3=system.aws("s3"), bucket=system.env["UPLOADS_BUCKET"], now=datetime.now(UTC))
+    s3, bucket = system.aws("s3"), system.env["UPLOADS_BUCKET"]
+    records, wish = Records(system.aws("dynamodb"), system.env["UPLOADS_TABLE"]), links.Wish("beans.csv", preview=False)
+    link = links.offer(wish, "ana", s3=s3, bucket=bucket, records=records, now=datetime.now(UTC))
     refused(send(link, b"x"), 403, "AccessDenied")
     assert not exists(system, link["key"])
 
