@@ -97,7 +97,7 @@ class Stage:
         """
         path, _, query = path.partition("?")
         parameter = re.search(r"{(.*)}", path)
-        name = "order_id" if path.startswith("/orders") else "report_id"
+        name = f"{path.split('/')[1].removesuffix('s')}_id"
         resource = path.replace(parameter[0], f"{{{name}}}") if parameter else path
         event = {
             "resource": resource,
@@ -384,10 +384,17 @@ def preview(stage: Stage) -> Answer:
 
 
 def apply(stage: Stage) -> Answer:
-    _, event = preview_event(stage)
+    identifier, event = preview_event(stage)
     answer = stage.call("receive_upload", event)
     if not answer.ok:
         return answer
+    stage.aws("dynamodb").update_item(
+        TableName=f"cafe-{stage.name}-uploads",
+        Key={"uploadId": {"S": identifier}},
+        UpdateExpression="SET #status = :status",
+        ExpressionAttributeNames={"#status": "status"},
+        ExpressionAttributeValues={":status": {"S": "IMPORTING"}},
+    )
     event["Records"][0]["eventName"] = "Cafe:Apply"
     return stage.call("receive_upload", event)
 
@@ -395,7 +402,7 @@ def apply(stage: Stage) -> Answer:
 def changes(stage: Stage) -> Answer:
     identifier, event = preview_event(stage)
     stage.call("receive_upload", event)
-    return stage.api("GET", f"/uploads/{identifier}?change=new")
+    return stage.api("GET", f"/uploads/{{{identifier}}}?change=new")
 
 
 def notified(_: Stage) -> Any:
