@@ -120,7 +120,7 @@ def test_a_deploy_that_was_killed_after_any_step_is_finished_by_the_next(place: 
             said, _ = killer.process.communicate(timeout=300)
         assert killer.process.returncode == -signal.SIGKILL, f"{operation} {what}: {said}"
     said = checkout.deploy("cut")
-    assert "this deploy finishes it" in said
+    assert "finishing the deploy that" in said
     assert "smoke test: the API answers, and every function runs" in said
     assert len(place.account.apis("cut")) == 1
     snapshot = place.account.snapshot("cut")

@@ -204,6 +204,7 @@ def test_the_next_deploy_of_the_same_stage_takes_over_kept_data(place: Place, he
         "dynamodb: cafe-one-more-notifications",
         "dynamodb: cafe-one-more-orders",
         "dynamodb: cafe-one-more-requests",
+        "dynamodb: cafe-one-more-uploads",
         f"s3: {reports}",
         f"s3: {uploads}",
     }

@@ -83,7 +83,8 @@ class Emulator:
         package = io.BytesIO()
         with zipfile.ZipFile(package, "w") as archive:
             for file, content in {"app.py": code, **(files or {})}.items():
-                archive.writestr(file, content)
+                # Otherwise, the current time would make two packages differ.
+                archive.writestr(zipfile.ZipInfo(file), content)
         runtime = {"Runtime": "python3.11", "Handler": "app.handler", "Timeout": 30, "Role": self.admin_role}
         return {"FunctionName": name, **runtime, "Code": {"ZipFile": package.getvalue()}}
 
