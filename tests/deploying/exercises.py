@@ -374,8 +374,8 @@ def preview_event(stage: Stage) -> tuple[str, dict[str, Any]]:
     """Stores an inventory, and returns the upload's id and the event of a preview."""
     bucket, identifier = stage.bucket("uploads"), secrets.token_hex(6)
     key = f"previews/2026-11-29-{identifier}/a.csv"
-    text = b"supplier_name,type,product_name,price,description,quantity\nA,t,p,1,d,1\n"
-    etag = stage.aws("s3").put_object(Bucket=bucket, Key=key, Body=text)["ETag"].strip('"')
+    text = f"supplier_name,type,product_name,price,description,quantity\nA,t,{identifier},1,d,1\n"
+    etag = stage.aws("s3").put_object(Bucket=bucket, Key=key, Body=text.encode())["ETag"].strip('"')
     return identifier, s3_event(bucket, key, etag)
 
 
