@@ -64,12 +64,17 @@ def main() -> None:
                 raise AssertionError(f"{work}: {count} rows instead of {ROWS[work]}")
             return float(time)
 
-        for name, work in (("reading", "read"), ("importing new", "new"), ("importing unchanged", "same")):
+        for name, work, goal in (
+            ("reading", "read", 1.0),
+            ("importing new", "new", 0.67),
+            ("importing unchanged", "same", 0.67),
+        ):
             if work == "same":
                 seconds(ROOT, "fill")
             ours, peers = partial(seconds, ROOT, work), partial(seconds, before, work)
             print(
-                page.line(in_turns(f"{name}, {ROWS[work]:,} rows", ours, f"commit {BEFORE}", peers, 1.0, 3)), flush=True
+                page.line(in_turns(f"{name}, {ROWS[work]:,} rows", ours, f"commit {BEFORE}", peers, goal, 3)),
+                flush=True,
             )
 
 

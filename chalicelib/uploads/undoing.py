@@ -31,7 +31,7 @@ _STAGED = """
     STRAIGHT_JOIN suppliers FORCE INDEX (suppliers_name) ON suppliers.name = incoming.supplier_name
     STRAIGHT_JOIN beans FORCE INDEX (beans_identity) ON beans.supplier_id = suppliers.id
         AND beans.type = incoming.type AND beans.product_name = incoming.product_name
-    WHERE {condition} LIMIT %s FOR UPDATE
+    WHERE {condition} LIMIT %s {lock}
     ON DUPLICATE KEY UPDATE price_after = VALUES(price_after), description_after = VALUES(description_after),
         quantity_after = VALUES(quantity_after)
 """
@@ -41,10 +41,11 @@ _INSERT = """
 """
 RECORD_UPDATES = _INSERT + _STAGED.format(
     is_new="FALSE",
+    lock="FOR UPDATE",
     condition="NOT (beans.price <=> incoming.price AND beans.description <=> incoming.description "
     "AND beans.quantity <=> incoming.quantity)",
 )
-RECORD_INSERTS = _INSERT + _STAGED.format(is_new="TRUE", condition="beans.id > %s")
+RECORD_INSERTS = _INSERT + _STAGED.format(is_new="TRUE", lock="", condition="beans.id > %s")
 FORGET = ("DELETE FROM upload_changes WHERE upload_id = %s", "DELETE FROM upload_suppliers WHERE upload_id = %s")
 EXPIRE = "DELETE FROM {} WHERE imported_at < NOW() - INTERVAL %s DAY LIMIT %s"
 
