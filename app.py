@@ -322,9 +322,11 @@ def receive_upload(event: RawEvent) -> None:
     """Imports or previews an uploaded file, or carries out an action on an upload, and announces the result."""
     from chalicelib.uploads import jobs, receiving
 
-    mysql = lambda: clients.mysql_of_secret(database_secret())  # noqa: E731
-    s3, records, buckets = clients.aws("s3"), uploads_table(), (settings.uploads_bucket, settings.reports_bucket)
-    receiving.receive(event.to_dict(), jobs.Jobs(s3, mysql, publisher(), records, *buckets, now))
+    s3, buckets = clients.aws("s3"), (settings.uploads_bucket, settings.reports_bucket)
+    work = jobs.Jobs(
+        s3, lambda: clients.mysql_of_secret(database_secret()), publisher(), uploads_table(), *buckets, now
+    )
+    receiving.receive(event.to_dict(), work)
 
 
 # --- Storage: state machine -> S3 or CloudWatch -> SNS ----------------------------------------------------------------

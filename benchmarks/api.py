@@ -39,7 +39,7 @@ HERE = Path(__file__).parent
 PEER = "smallest Chalice route"
 # The project's routes may take up to 25 % longer than the minimal routes.
 GOAL = 1 / 1.25
-# Each of the two servers receives this many requests per route and round.
+# Number of requests to each route of each server in one round.
 REQUESTS = 50
 PROFILED_REQUESTS = 200
 ORDERS = 300

@@ -23,7 +23,7 @@ PAGE = page.ROOT / "docs" / "architecture.md"
 HERE = Path(__file__).parent
 
 RATES = (10, 1_000, 100_000)
-# These are the largest and the smallest number of orders in a request.
+# A request contains 100 orders, or only one.
 LISTS = (ORDERS_IN_LIST, 1)
 # `maximum_concurrency` in app.py limits the concurrent invocations of `store_orders` to this number.
 STORE_CONCURRENCY = 10

@@ -37,9 +37,8 @@ MYSQL_CONNECT_SECONDS = 40
 # Maximum number of connections per client. No function uses more than 16 threads.
 CONNECTIONS = 32
 
-# A retry may succeed after MySQL or PyMySQL returns one of these error codes. The causes are lost connections (0, 2002
-# to 2014), too many connections (1040), shutdowns (1053, 1152, 1927), lock timeouts (1205), deadlocks (1213) and
-# interrupted queries (1317).
+# After one of these MySQL or PyMySQL errors, a retry may succeed: a lost connection (0, 2002 to 2014), too many
+# connections (1040), a shutdown (1053, 1152, 1927), a lock timeout (1205), a deadlock (1213), or an interrupt (1317).
 TRANSIENT = (0, 1040, 1053, 1152, 1205, 1213, 1317, 1927, 2002, 2003, 2006, 2013, 2014)
 # MySQL returns error code 1045 for an unknown user or a wrong password.
 ACCESS_DENIED = 1045

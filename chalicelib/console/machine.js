@@ -14,8 +14,7 @@ const WIDTH = 134;
 const HEIGHT = 48;
 const GAP = 26;
 const GAP_WITH_NAME = 42;
-// These are the margins of the frame around the states in a Parallel or Map state.
-// The top margin contains the name of the frame.
+// A Parallel or Map state is drawn as a frame with these margins. Its name is in the top margin.
 const FRAME = { side: 9, top: 24, bottom: 9 };
 const EDGE = 12;
 const BEND = 8;

@@ -86,9 +86,10 @@ def _file(stored: dict[str, Any], name: str, now: datetime) -> Upload:
     """Returns the uploaded file. Raises ``Conflict`` if the action is not possible with this file."""
     status, result = stored["status"], stored.get("result", {})
     problem = None
-    if "file" not in stored:
+    upload = Upload.from_record(stored["file"]) if "file" in stored else None
+    if not upload:
         problem = "upload the file first"
-    elif name != "undo" and not stored["file"]["s3"]["object"]["key"].startswith("previews"):
+    elif name != "undo" and not upload.is_csv_in("previews"):
         problem = "this file was uploaded without a preview"
     elif name == "undo" and status == Status.IMPORTED:
         until = result.get("undoableUntil")
@@ -96,6 +97,6 @@ def _file(stored: dict[str, Any], name: str, now: datetime) -> Upload:
             problem = "this import changed too many beans to be undone"
         elif until < timestamp(now):
             problem = f"this import could be undone until {until}"
-    if problem:
+    if problem or not upload:
         raise Conflict([Problem("status", f"is {status}: {problem}")])
-    return Upload.from_record(stored["file"])
+    return upload

@@ -16,14 +16,15 @@ from botocore.exceptions import ClientError
 
 from chalicelib.errors import InvalidRequest, NotFound, Problem, aws_errors
 from chalicelib.rest import Page
+from chalicelib.uploads.detection import COLUMNS
+from chalicelib.uploads.rows import IDENTITY
 
 if TYPE_CHECKING:
     from pymysql.cursors import Cursor
 
 PAGE = 1_000
 KINDS = ("changed", "new", "bad", "notMentioned")
-NAMES = ("supplier_name", "type", "product_name")
-VALUES = ("price", "description", "quantity")
+VALUES = COLUMNS[len(IDENTITY) :]
 DIFFERENCES_NAMED = 20
 
 # The join order and keys are fixed for the reason that importing.py gives.
@@ -66,7 +67,7 @@ def changes(cursor: Cursor, *, lock: bool = False) -> Iterator[Change]:
     while rows := cursor.fetchmany(PAGE):
         for line, *rest in rows:
             after, exists, before = rest[3:6], rest[6], rest[7:]
-            change = {"change": "changed" if exists else "new", "line": line, **dict(zip(NAMES, rest, strict=False))}
+            change = {"change": "changed" if exists else "new", "line": line, **dict(zip(IDENTITY, rest, strict=False))}
             if exists:
                 change["before"] = dict(zip(VALUES, before, strict=True))
             yield {**change, "after": dict(zip(VALUES, after, strict=True))}
@@ -78,7 +79,7 @@ def not_mentioned(cursor: Cursor) -> Iterator[Change]:
     cursor.execute(NOT_MENTIONED)
     while rows := cursor.fetchmany(PAGE):
         for row in rows:
-            names = dict(zip(NAMES, row, strict=False))
+            names = dict(zip(IDENTITY, row, strict=False))
             yield {"change": "notMentioned", **names, "before": dict(zip(VALUES, row[3:], strict=True))}
 
 
@@ -178,7 +179,7 @@ def differences(folder: str, present: Iterator[Change], s3: Any, bucket: str) ->
         row = next(iter(pair.values()))
         values = {moment: pair[moment].get("before") if moment in pair else row["after"] for moment in ("then", "now")}
         if values["then"] != values["now"]:
-            found.append({"line": row["line"], **{name: row[name] for name in NAMES}, **values})
+            found.append({"line": row["line"], **{name: row[name] for name in IDENTITY}, **values})
         if len(found) == DIFFERENCES_NAMED:
             break
     return found

@@ -7,9 +7,9 @@ changes nothing. After the commit, the result is written to the uploads table, w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from chalicelib import metrics
@@ -20,7 +20,7 @@ from chalicelib.timeline import timestamp
 from chalicelib.uploads import comparing, outcomes, undoing
 from chalicelib.uploads.detection import NotImported
 from chalicelib.uploads.importing import Imported, Ledger, Staged, import_staged, stage
-from chalicelib.uploads.records import Records, Status
+from chalicelib.uploads.records import KEPT, Records, Status
 from chalicelib.uploads.rows import BadRow, Reading, Row, read_rows
 from chalicelib.uploads.upload import Overwritten, Upload, chunks, is_current, open_file
 
@@ -59,7 +59,7 @@ class Jobs:
     def import_file(self, upload: Upload) -> None:
         """Imports a file that was put under ``inventory/``."""
         self.records.arrive(upload.id, upload.to_record(), Status.IMPORTING, self.now())
-        self._finish(upload, self._import_once(upload, self._stage))
+        self._finish(upload, self._import_once(upload, self._stage), {})
 
     def apply(self, upload: Upload) -> None:
         """Imports a previewed file, unless the stock has changed since the preview."""
@@ -83,7 +83,7 @@ class Jobs:
             result = {**stored["result"], "reason": str(error), "differences": error.differences}
             self.records.change(upload.id, {Status.IMPORTING}, Status.OUTDATED, self.now(), result=result)
         else:
-            self._finish(upload, notification)
+            self._finish(upload, notification, stored["result"])
 
     def preview(self, upload: Upload) -> None:
         """Compares a file with the stock, and stores the differences. Does not change the stock."""
@@ -130,8 +130,7 @@ class Jobs:
 
     def undo(self, upload: Upload) -> None:
         """Restores the beans that an import changed, unless someone has changed them since."""
-        with self.connect() as connection, connection.cursor() as cursor:
-            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        with self._transaction() as (connection, cursor):
             ledger = Ledger(cursor, f"undo/{upload.id}")
             if not ledger.lock(self.publish):
                 ledger.write("1", upload.etag, outcomes.undone(upload, undoing.undo(cursor, upload.id)))
@@ -145,12 +144,18 @@ class Jobs:
         result = {**stored["result"], "undoable": False, "undoableUntil": None}
         self.records.change(upload.id, {Status.UNDOING}, Status.UNDONE, self.now(), undo=undo, result=result)
 
-    def _import_once(self, upload: Upload, stage: Stage) -> Notification | None:
-        """Imports a file unless its event is known. Returns the notification of the object's last event."""
-        imported = Imported()
+    @contextmanager
+    def _transaction(self) -> Iterator[tuple[Connection[Any], Cursor]]:
+        """Opens a connection. The caller commits."""
         with self.connect() as connection, connection.cursor() as cursor:
             # READ COMMITTED avoids gap locks, so imports wait for each other only if they share a supplier.
             cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            yield connection, cursor
+
+    def _import_once(self, upload: Upload, stage: Stage) -> Notification | None:
+        """Imports a file unless its event is known. Returns the notification of the object's last event."""
+        imported = Imported()
+        with self._transaction() as (connection, cursor):
             ledger = Ledger(cursor, upload.key)
             handled = ledger.lock(self.publish)
             if upload.is_new(handled, lambda: is_current(upload, self.s3, self.uploads_bucket)):
@@ -180,7 +185,7 @@ class Jobs:
             return Imported(), outcomes.refused(upload, error)
         imported = import_staged(cursor, staged, upload.id)
         log.info("inventory imported", extra={"key": upload.key, **imported.counts, **reading.facts})
-        until = timestamp(self.now() + timedelta(days=undoing.UNDOABLE_DAYS))
+        until = timestamp(self.now() + KEPT)
         return imported, outcomes.imported(upload, imported, reading, until)
 
     def _stage(
@@ -199,19 +204,15 @@ class Jobs:
                 with suppress(Unavailable):
                     self.records.progress(upload.id, count)
 
-    def _finish(self, upload: Upload, notification: Notification | None) -> None:
-        """Writes the result of an import to the uploads table."""
+    def _finish(self, upload: Upload, notification: Notification | None, previewed: dict[str, Any]) -> None:
+        """Writes the result of an import to the uploads table. ``previewed`` is the result of the file's preview."""
         facts = notification.facts if notification else {}
         if facts.get("uploadId") != upload.id:
             facts = {"outcome": "notImported", "reason": "a newer file with the same key replaced this file"}
         status = Status.IMPORTED if facts["outcome"] == "imported" else Status.REFUSED
-        before, result = self.records.get(upload.id).get("result", {}), outcomes.result(facts)
-        if "counts" in before and "counts" in result:
+        result = outcomes.result(facts)
+        if "counts" in previewed and "counts" in result:
             # Only a preview counts the beans that the file does not mention.
-            result["counts"] = {
-                **before["counts"],
-                **result["counts"],
-                "notMentioned": before["counts"]["notMentioned"],
-            }
+            result["counts"]["notMentioned"] = previewed["counts"]["notMentioned"]
         begun = {Status.IMPORTING, Status.IMPORTED, Status.REFUSED}
-        self.records.change(upload.id, begun, status, self.now(), result={**before, **result})
+        self.records.change(upload.id, begun, status, self.now(), result={**previewed, **result})

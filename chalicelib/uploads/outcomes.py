@@ -26,10 +26,14 @@ def result(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **counts,
         **{name: facts[name] for name in names if name in facts},
-        "unusedColumns": [column["name"] or f"column {column['position']} without a name" for column in columns],
+        "unusedColumns": [column["name"] or _nameless(column["position"]) for column in columns],
         "looksLike": "windows-1252" if facts.get("looksLike") == "cp1252" else None,
         "samples": facts.get("cells", []),
     }
+
+
+def _nameless(position: int) -> str:
+    return f"column {position:,} without a name"
 
 
 def received(upload: Upload) -> Notification:
@@ -95,7 +99,7 @@ def _details(imported: Imported, unused: list[Column]) -> str:
         f"{imported.unchanged:,} unchanged."
     ]
     if unused:
-        names = [quoted(name) if name else f"column {position:,} without a name" for position, name in unused]
+        names = [quoted(name) if name else _nameless(position) for position, name in unused]
         more = f" and {len(unused) - COLUMNS_SHOWN:,} more" if len(unused) > COLUMNS_SHOWN else ""
         lines.append(f"Columns that were not used: {', '.join(names[:COLUMNS_SHOWN])}{more}.")
     if imported.bad:

@@ -24,7 +24,7 @@ QUANTITY = 2**31 - 1
 WHOLE_NUMBER = re.compile(r"([0-9]{1,10}|[0-9]{1,3}(?: [0-9]{3})+)(?:[.,](?:0{1,2}|0{4,9}))?")
 
 ROWS = 500_000
-# The longest valid record has about 5,000 characters, so a record longer than this must lack a quotation mark.
+# A valid record has at most about 5,000 characters. In a longer one, a quotation mark is missing.
 RECORD_CHARACTERS = 8_192
 # Lines are read again after each broken quotation mark, so without this limit a single file could take hours.
 BROKEN_QUOTES = 1_000
@@ -83,7 +83,7 @@ class Reading:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The format and the first unused columns, for the facts of a notification."""
+        """The facts for a notification: the encoding, the delimiter and the first unused columns."""
         unused = [{"position": place, "name": shortened(name)} for place, name in self.unused_columns[:COLUMNS_SHOWN]]
         return {"encoding": self.format.encoding, "delimiter": self.format.delimiter, "unusedColumns": unused}
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from chalicelib.uploads import records
+from chalicelib.uploads.rows import IDENTITY
+
 if TYPE_CHECKING:
     from pymysql.cursors import Cursor
 
 # An import that changes more beans cannot be undone.
 UNDOABLE_CHANGES = 100_000
-UNDOABLE_DAYS = 90
 # Each import deletes at most this many expired records.
 EXPIRED_AT_ONCE = 10_000
 KEPT_NAMED = 20
-NAMES = ("supplier_name", "type", "product_name")
 
 LAST_ID = "SELECT COALESCE(MAX(id), 0) FROM {}"
 RECORD_SUPPLIERS = """
@@ -91,7 +92,7 @@ class Undone(NamedTuple):
 
 
 def last_id(cursor: Cursor, table: str) -> int:
-    """Returns the highest id in a table, by which the rows that an import adds are recognised."""
+    """Returns the highest id in a table, by which the rows that an import adds are recognized."""
     cursor.execute(LAST_ID.format(table))
     return int((cursor.fetchone() or (0,))[0])
 
@@ -116,14 +117,14 @@ def forget(cursor: Cursor, upload_id: str) -> None:
 def expire(cursor: Cursor) -> None:
     """Deletes some records of old imports."""
     for table in ("upload_changes", "upload_suppliers"):
-        cursor.execute(EXPIRE.format(table), (UNDOABLE_DAYS, EXPIRED_AT_ONCE))
+        cursor.execute(EXPIRE.format(table), (records.KEPT.days, EXPIRED_AT_ONCE))
 
 
 def undo(cursor: Cursor, upload_id: str) -> Undone:
     """Restores every bean that still is as the import left it. Other beans are kept, and the result names them."""
     cursor.execute(LOCK_SUPPLIERS, (upload_id,))
     kept = cursor.execute(KEPT, (upload_id,))
-    kept_beans = [dict(zip(NAMES, each, strict=True)) for each in cursor.fetchmany(KEPT_NAMED)]
+    kept_beans = [dict(zip(IDENTITY, each, strict=True)) for each in cursor.fetchmany(KEPT_NAMED)]
     restored = cursor.execute(RESTORE, (upload_id,)) + cursor.execute(REMOVE, (upload_id,))
     cursor.execute(REMOVE_SUPPLIERS, (upload_id,))
     forget(cursor, upload_id)

@@ -62,7 +62,7 @@ class Deployment:
 
     def preflight(self) -> None:
         """Checks the parameters. ``Changes`` checks the account before the first change."""
-        supported = frozenset().union(*map(stacks.parameters_of, (stacks.template(), database.template())))
+        supported = set().union(*map(stacks.parameters_of, (stacks.template(), database.template())))
         if unknown := sorted(self.context.target.parameters.keys() - supported):
             names = ", ".join(unknown)
             raise DeployError(

@@ -14,7 +14,7 @@ TABS = ("Today", "Orders", "Reports", "Uploads", "Inbox", "Dead letters")
 COGNITO = "AWSCognitoIdentityProviderService."
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
-# These browser settings simulate a user in Zürich with a desktop screen, British English and reduced motion.
+# The browser behaves like that of a user in Zürich who prefers British English and reduced motion.
 DEFAULTS = {"viewport": DESKTOP, "locale": "en-GB", "timezone_id": "Europe/Zurich", "reduced_motion": "reduce"}
 
 

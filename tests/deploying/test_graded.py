@@ -73,7 +73,7 @@ class Role:
         [self.name] = [each["RoleName"] for each in roles if each["RoleName"].startswith(prefix)]
 
     def without(self, rights: list[tuple[str, str]]) -> AbstractContextManager[None]:
-        """Removes these actions on these resources from the role's permissions while the ``with`` block runs."""
+        """Takes permissions away from the role during a ``with`` block. ``rights`` are pairs of action and resource."""
         [policy] = self._iam.list_role_policies(RoleName=self.name)["PolicyNames"]
         document = self._iam.get_role_policy(RoleName=self.name, PolicyName=policy)["PolicyDocument"]
         pairs = [

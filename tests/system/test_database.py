@@ -1,4 +1,4 @@
-"""Tests which errors the functions raise when a connection to MySQL fails."""
+"""Tests the errors that Lambda functions raise when MySQL fails."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Tests sign-in with `chalice local`, and with the deployed authorizer in the emulated API Gateway."""
+"""Tests sign-in through `chalice local` and through MiniStack's API Gateway."""
 
 from __future__ import annotations
 

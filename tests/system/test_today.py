@@ -1,6 +1,6 @@
 """Tests the figures of `GET /today` on the deployed system.
 
-Other tests may increase the figures, so the test checks only minimums.
+Other tests can add orders at the same time, so each test checks only that a figure is large enough.
 """
 
 from __future__ import annotations

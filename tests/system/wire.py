@@ -207,7 +207,7 @@ class _Connection(StreamRequestHandler):
         rule = next((rule for rule in self.server.rules if rule.meets(call)), None)
         reply = rule.fault(Exchange(call, send, send_changed)) if rule else send()
         if not sent:
-            # Clients read the response only after they have sent the whole request.
+            # A client does not read the response until it has sent the whole request.
             for _ in body:
                 pass
         try:

@@ -1,4 +1,4 @@
-"""Tests how the picture of a report execution is computed from Step Functions events."""
+"""Tests how Step Functions events become the history of a report."""
 
 import json
 import re

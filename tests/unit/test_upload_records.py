@@ -272,7 +272,7 @@ def compared(aws: Aws, table: Records, count: int) -> None:
     pages = comparing.Pages(aws.s3, BUCKET, "uploads/1")
     for line in range(1, count + 1):
         pages.add({"change": "bad", "line": line, "reason": "quantity is empty"})
-    names = dict.fromkeys(comparing.NAMES, "é")
+    names = dict.fromkeys(comparing.IDENTITY, "é")
     pages.add({"change": "new", "line": 1, **names, "after": {"price": None, "description": "d", "quantity": 7}})
     pages.close()
     put(table, result={**RESULT, "pages": pages.counts})
