@@ -61,6 +61,12 @@ class Order:
         content = [self.customer_id, [[each.item, each.quantity] for each in self.items], self.note]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
+    def is_stored_as(self, digest: str) -> bool:
+        """Returns whether ``digest`` belongs to an order with the same content."""
+        # Version 0.2.0 stored a customer id as it was sent, possibly with decomposed accents.
+        decomposed = replace(self, customer_id=unicodedata.normalize("NFD", self.customer_id))
+        return digest in (self.digest(), decomposed.digest())
+
     def to_json(self) -> str:
         """Returns the body of the SQS message for the order.
 

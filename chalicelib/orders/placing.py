@@ -104,7 +104,7 @@ def enqueue(orders: list[Order], *, sqs: Any, queue_url: str, dynamodb: Any, tab
     """
     by_id = {order.order_id: order for order in orders}
     digests = stored_digests(list(by_id), dynamodb, table)
-    conflicting = [order_id for order_id, digest in digests.items() if digest != by_id[order_id].digest()]
+    conflicting = [order_id for order_id, digest in digests.items() if not by_id[order_id].is_stored_as(digest)]
     if conflicting:
         message = f"is already stored with different content: {', '.join(conflicting)}"
         raise Conflict([Problem("orderID", message)])

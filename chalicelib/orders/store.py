@@ -72,7 +72,7 @@ def store_orders(
             repeated += len(group) - len(conflicting) - 1
             log.info("order stored", extra=_about(first[order_id]))
         elif order_id in digests:
-            conflicting = [(message, order) for message, order in group if order.digest() != digests[order_id]]
+            conflicting = [(message, order) for message, order in group if not order.is_stored_as(digests[order_id])]
             repeated += len(group) - len(conflicting)
             for _, order in group:
                 log.info("order stored already", extra=_about(order))

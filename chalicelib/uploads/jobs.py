@@ -206,8 +206,8 @@ class Jobs:
 
     def _finish(self, upload: Upload, notification: Notification | None, previewed: dict[str, Any]) -> None:
         """Writes the result of an import to the uploads table. ``previewed`` is the result of the file's preview."""
-        facts = notification.facts if notification else {}
-        if facts.get("uploadId") != upload.id:
+        facts = outcomes.known_facts(upload, notification)
+        if not facts:
             facts = {"outcome": "notImported", "reason": "a newer file with the same key replaced this file"}
         status = Status.IMPORTED if facts["outcome"] == "imported" else Status.REFUSED
         result = outcomes.result(facts)

@@ -36,6 +36,16 @@ def _nameless(position: int) -> str:
     return f"column {position:,} without a name"
 
 
+def known_facts(upload: Upload, notification: Notification | None) -> dict[str, Any]:
+    """Returns the facts of an upload's notification, or no facts if the notification is about another upload."""
+    facts = dict(notification.facts) if notification else {}
+    if notification and "uploadId" not in facts and notification.key == _key(upload):
+        # Version 0.2.0 stored no upload id, and 0.1.0 stored no facts, so the subject is all that says the outcome.
+        refused = notification.subject.startswith("Upload: not imported")
+        return {"outcome": "notImported" if refused else "imported", **facts}
+    return facts if facts.get("uploadId") == upload.id else {}
+
+
 def received(upload: Upload) -> Notification:
     details = "The file is kept for 90 days. Only inventory/*.csv files are imported."
     return _notification(upload, "received", details, {"outcome": "received"})
@@ -84,13 +94,17 @@ def _notification(upload: Upload, outcome: str, details: str, facts: dict[str, A
     subject = f"Upload: {outcome} ({upload.name})"
     return Notification(
         kind="upload",
-        key=f"upload/{upload.name}/{upload.sequencer}{suffix}",
+        key=_key(upload) + suffix,
         subject=subject,
         message=f"{upload.name} ({size}) was received at {upload.time}.\n{details}",
         sms=subject,
         correlation_ids=(upload.correlation_id,) if upload.correlation_id else (),
         facts={"key": upload.key, **facts},
     )
+
+
+def _key(upload: Upload) -> str:
+    return f"upload/{upload.name}/{upload.sequencer}"
 
 
 def _details(imported: Imported, unused: list[Column]) -> str:

@@ -17,6 +17,9 @@ from infra.deploy.target import Clients, DeployError, Target
 
 Record = list[dict[str, Any]]
 
+# In version 0.1.0, the APIs of all stages had this name.
+FORMER_API_NAME = "cafe"
+
 
 def functions(target: Target, clients: Clients) -> dict[str, dict[str, Any]]:
     """Returns the configurations of the stage's existing functions, keyed by their names in ``app.py``.
@@ -52,22 +55,24 @@ def may_write_access_logs(gateway: Any) -> bool:
 
 
 def rest_apis(target: Target, clients: Clients) -> list[str]:
-    """Returns the ids of the REST APIs that invoke the stage's API function. APIs with a deployment come first.
+    """Returns the ids of the REST APIs that invoke the stage's API function. The stage's address is the first.
+
+    An API without a deployment comes last. An API with the name of version 0.1.0 comes after an API with today's name.
 
     The name of an API is not sufficient, because another API in the account may have the same name.
     """
     gateway = clients("apigateway")
-    integration = f":function:{target.function('api_handler')}/invocations"
-    found = []
+    name = target.function("api_handler")
+    integration, found = f":function:{name}/invocations", []
     for page in gateway.get_paginator("get_rest_apis").paginate():
         for api in page["items"]:
-            if api["name"] != target.function("api_handler"):
+            if api["name"] not in (name, FORMER_API_NAME):
                 continue
             resources = gateway.get_resources(restApiId=api["id"], embed=["methods"], limit=500)["items"]
             methods = [method for each in resources for method in each.get("resourceMethods", {}).values()]
             if any(m.get("methodIntegration", {}).get("uri", "").endswith(integration) for m in methods):
-                found.append(str(api["id"]))
-    return sorted(found, key=lambda api: not gateway.get_stages(restApiId=api)["item"])
+                found.append((not gateway.get_stages(restApiId=api["id"])["item"], api["name"] != name, str(api["id"])))
+    return [api for *_, api in sorted(found)]
 
 
 def mappings(

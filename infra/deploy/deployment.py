@@ -149,6 +149,9 @@ class Deployment:
             self.releases.keep_package(build(self.config), package)
             if not self.migrated:
                 database.migrate(target, self.clients, self.say)
+        if not self.functions_are_current:
+            for api in self._surplus_apis():
+                self.clients("apigateway").delete_rest_api(restApiId=api)
         self.outputs = self._all_outputs()
 
     def apply_settings(self) -> None:
@@ -243,7 +246,12 @@ class Deployment:
             lines.append(f"  add {', '.join(sorted(new))}" if existing else "  all functions are new")
         if removed := existing - asked:
             lines.append(f"  remove {', '.join(sorted(removed))}")
+        lines += [f"  remove the REST API {api}: it is not the stage's address" for api in self._surplus_apis()]
         return lines
+
+    def _surplus_apis(self) -> list[str]:
+        """Returns APIs that call the stage's function besides its own API. Version 0.1.0 left one without sign-in."""
+        return chalice_record.rest_apis(self.target, self.clients)[1:]
 
     def _deployed_package(self) -> Path:
         """Returns the deployed package.
