@@ -35,7 +35,7 @@ def existing_location(target: Target, clients: Clients) -> MysqlLocation | None:
     """Returns the location of an existing database, from ``target`` or from the previous deploy.
 
     Returns None if the stage has its own database or no database yet. Raises ``DeployError`` if the stage has its own
-    database but ``target`` specifies another database.
+    database but ``target`` specifies another database, or if version 0.1.0 deployed the stage.
     """
     own = stacks.find(clients("cloudformation"), target.stack("database"))
     if own and target.database:
@@ -45,12 +45,26 @@ def existing_location(target: Target, clients: Clients) -> MysqlLocation | None:
         )
     if own or target.database:
         return target.database
+    if deployed := _function(target, clients, "migrate"):
+        return _location_of(deployed)
+    reader = _function(target, clients, "read_inventory")
+    # Without this check, the stage would get a new and empty database.
+    if host := reader.get("Environment", {}).get("Variables", {}).get("DB_HOST"):
+        raise DeployError(
+            f"version 0.1.0 deployed {target.stage} with the MySQL at {host}: "
+            "store the login in a secret as docs/configuration.md describes, and set DB_SECRET_ARN"
+        )
+    return None
+
+
+def _function(target: Target, clients: Clients, name: str) -> dict[str, Any]:
+    """Returns the configuration of a deployed function, or nothing if the function does not exist."""
     lambda_ = clients("lambda")
     try:
-        deployed = lambda_.get_function_configuration(FunctionName=target.function("migrate"))
+        configuration: dict[str, Any] = lambda_.get_function_configuration(FunctionName=target.function(name))
     except lambda_.exceptions.ResourceNotFoundException:
-        return None
-    return _location_of(deployed)
+        return {}
+    return configuration
 
 
 def _location_of(function: Mapping[str, Any]) -> MysqlLocation | None:
@@ -115,14 +129,10 @@ def migrate_first(target: Target, config: Mapping[str, Any], package: Path, clie
 
     Returns whether ``migrate`` ran. ``migrate`` does not run if it is not deployed yet or still uses another database.
     """
-    lambda_, name = clients("lambda"), target.function("migrate")
-    try:
-        deployed = lambda_.get_function_configuration(FunctionName=name)
-    except lambda_.exceptions.ResourceNotFoundException:
+    deployed = _function(target, clients, "migrate")
+    if not deployed or _location_of(deployed) != target.database:
         return False
-    if _location_of(deployed) != target.database:
-        return False
-    code.update_function(lambda_, target, config, "migrate", {"ZipFile": package.read_bytes()})
+    code.update_function(clients("lambda"), target, config, "migrate", {"ZipFile": package.read_bytes()})
     migrate(target, clients, say)
     return True
 

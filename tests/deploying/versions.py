@@ -25,12 +25,18 @@ COMMITS = {
 }
 
 
+def files(version: str, *names: str) -> tarfile.TarFile:
+    """Returns an archive of an earlier version, or of only some of its files."""
+    command = ["git", "archive", COMMITS[version], *names]
+    archive = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    assert archive.returncode == 0, f"git has no commit {COMMITS[version]} ({version}): run `git fetch --unshallow`"
+    return tarfile.open(fileobj=io.BytesIO(archive.stdout))
+
+
 def checkout(place: Place, version: str) -> Checkout:
     """Returns a checkout of an earlier version. It deploys as an administrator, because 0.1.0 had no deployer."""
-    commit, folder = COMMITS[version], place.folder / version
-    archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=False)
-    assert archive.returncode == 0, f"git lacks the commit {commit} of {version}: run `git fetch --unshallow`"
-    tarfile.open(fileobj=io.BytesIO(archive.stdout)).extractall(folder, filter="data")
+    folder = place.folder / version
+    files(version).extractall(folder, filter="data")
     (folder / ".local").mkdir()
     (folder / ".local" / project.INSTALLED.name).symlink_to(project.INSTALLED)
     variables = {**CREDENTIALS, **place.cloud.store_secrets(place.database)}
@@ -81,8 +87,8 @@ class Api:
         """Returns the status of a request without a token."""
         return urllib3.request("GET", self.url + path, retries=False, timeout=30).status
 
-    def call(self, method: str, path: str, body: Any = None) -> Any:
-        headers = {"Content-Type": "application/json", **self.headers()}
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        headers |= {"Content-Type": "application/json", **self.headers()}
         data = None if body is None else json.dumps(body)
         answer = urllib3.request(method, self.url + path, body=data, headers=headers, retries=False, timeout=30)
         assert answer.status < 300, f"{method} {path}: {answer.status} {answer.data.decode()}"
@@ -91,8 +97,8 @@ class Api:
     def get(self, path: str) -> Any:
         return self.call("GET", path)
 
-    def post(self, path: str, body: Any = None) -> Any:
-        return self.call("POST", path, body)
+    def post(self, path: str, body: Any = None, **headers: str) -> Any:
+        return self.call("POST", path, body, **headers)
 
     def wait(self, path: str, *names: str) -> Any:
         """Waits until an order exists, or until the ``status`` of a report or an upload is one of ``names``."""

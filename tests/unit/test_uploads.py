@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
@@ -324,6 +325,20 @@ def test_a_file_that_is_no_inventory_is_announced_as_received() -> None:
         facts={"key": "photos/counter.jpg", "outcome": "received"},
     )
     assert other.message.splitlines()[0].startswith(r'"a\nAll is well.jpg" (3 Bytes) was received')
+
+
+def test_the_facts_of_an_upload_that_an_older_version_imported_are_known() -> None:
+    upload = Upload("inventory/a.csv", 1, "e", "0A", "ObjectCreated:Put", "now")
+    of_0_1_0 = Notification("upload", "upload/inventory/a.csv/0A", "Upload: 1 row imported, 0 bad (a)", "m", "s")
+    refused = replace(of_0_1_0, subject="Upload: not imported (inventory/a.csv)")
+    assert outcomes.known_facts(upload, of_0_1_0) == {"outcome": "imported"}
+    assert outcomes.known_facts(upload, refused) == {"outcome": "notImported"}
+    of_0_2_0 = {"outcome": "imported", "new": 1, "key": upload.key}
+    assert outcomes.known_facts(upload, replace(of_0_1_0, facts=of_0_2_0)) == of_0_2_0
+    # The file with the same key is another one.
+    assert outcomes.known_facts(replace(upload, sequencer="0B"), of_0_1_0) == {}
+    assert outcomes.known_facts(upload, replace(of_0_1_0, facts={**of_0_2_0, "uploadId": "other"})) == {}
+    assert outcomes.known_facts(upload, None) == {}
 
 
 def test_folders_and_removed_objects_are_logged_and_nobody_is_notified(log_lines: io.StringIO) -> None:

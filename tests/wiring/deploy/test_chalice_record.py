@@ -55,9 +55,12 @@ def test_the_api_of_a_stage_is_the_one_that_calls_its_function(target: Target) -
         "cut-off": ("cafe-test", "cafe-test", []),
         "answers": ("cafe-test", "cafe-test", ["api"]),
         "other-app": ("cafe-test", "bar", ["api"]),
+        "0.1.0": ("cafe", "cafe-test", ["api"]),
+        "0.1.0-of-another-stage": ("cafe", "cafe-test-2", ["api"]),
+        "former-name": ("cafes", "cafe-test", ["api"]),
     }
     # The API that people use must come first.
-    assert chalice_record.rest_apis(target, account.client) == ["answers", "cut-off"]
+    assert chalice_record.rest_apis(target, account.client) == ["answers", "0.1.0", "cut-off"]
 
 
 def test_a_record_is_read_as_it_was_written_and_two_resources_of_one_name_are_an_error(target: Target) -> None:

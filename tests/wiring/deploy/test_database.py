@@ -110,6 +110,19 @@ def test_a_stage_without_a_database_gets_one_of_its_own_and_keeps_that(target: T
         database.existing_location(replace(target, database=MysqlLocation(SECRET)), clients.__getitem__)
 
 
+def test_a_stage_of_0_1_0_gets_no_empty_database(target: Target) -> None:
+    def configuration(FunctionName: str) -> dict[str, Any]:  # noqa: N803
+        if FunctionName != "cafe-test-read_inventory":
+            raise Missing
+        return {"Environment": {"Variables": {"DB_HOST": "mysql.example"}}}
+
+    lambda_ = Lambda()
+    lambda_.get_function_configuration = configuration  # type: ignore[method-assign]
+    clients = {"lambda": lambda_, "cloudformation": CloudFormation(None)}
+    with pytest.raises(DeployError, match=r"the MySQL at mysql\.example: .+ set DB_SECRET_ARN"):
+        database.existing_location(replace(target, database=None), clients.__getitem__)
+
+
 # --- a database of its own --------------------------------------------------------------------------------------------
 
 
