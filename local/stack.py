@@ -252,6 +252,8 @@ class Stack:
         }
         command = [sys.executable, "-m", "infra.deploy", self.stage, "--project-dir", str(self.project)]
         command += ["--local", "--yes", "--origin", self.api_url]
+        # The permissions of the local deployer change only with MiniStack, so a second deploy need not check them.
+        command += ["--unchecked"] if self._is_deployed() else []
         _timed(say, "deployed", partial(_run, command, variables, say))
 
     def _create_users(self) -> None:
