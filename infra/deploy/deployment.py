@@ -52,6 +52,8 @@ class Deployment:
     package: Path
     triggers: str
     only_code_changed: bool
+    # These APIs call the stage's function too. An upgrade from 0.1.0 to 0.2.0 left one, which needs no token.
+    surplus_apis: list[str]
     release: Release
 
     def __init__(self, context: Context) -> None:
@@ -153,7 +155,7 @@ class Deployment:
             if not self.migrated:
                 database.migrate(target, self.clients, self.say)
         if not self.functions_are_current:
-            for api in self._surplus_apis():
+            for api in self.surplus_apis:
                 self.clients("apigateway").delete_rest_api(restApiId=api)
         self.outputs = self._all_outputs()
 
@@ -249,12 +251,8 @@ class Deployment:
             lines.append(f"  add {', '.join(sorted(new))}" if existing else "  all functions are new")
         if removed := existing - asked:
             lines.append(f"  remove {', '.join(sorted(removed))}")
-        lines += [f"  remove the REST API {api}: it is not the stage's address" for api in self._surplus_apis()]
-        return lines
-
-    def _surplus_apis(self) -> list[str]:
-        """Returns APIs that call the stage's function besides its own API. Version 0.1.0 left one without sign-in."""
-        return chalice_record.rest_apis(self.target, self.clients)[1:]
+        self.surplus_apis = chalice_record.rest_apis(self.target, self.clients)[1:]
+        return lines + [f"  remove the REST API {each}: it is not the stage's address" for each in self.surplus_apis]
 
     def _deployed_package(self) -> Path:
         """Returns the deployed package.

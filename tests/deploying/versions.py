@@ -1,4 +1,4 @@
-"""Deploys earlier versions of this project from git, and talks to the API of any version."""
+"""Deploys earlier versions of this project from git, and calls the API of any version."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import subprocess
 import tarfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import urllib3
@@ -41,39 +40,32 @@ def checkout(place: Place, version: str) -> Checkout:
     (folder / ".local" / project.INSTALLED.name).symlink_to(project.INSTALLED)
     variables = {**CREDENTIALS, **place.cloud.store_secrets(place.database)}
     if version == "0.1.0":
-        variables |= _database_of_0_1_0(place, folder)
+        # At that time, people created the user and the tables, and the functions had the password as a variable.
+        variables = {**CREDENTIALS, **(database := place.database.variables)}
+        user, schema = f"'{database['DB_USER']}'@'%'", (folder / "infra" / "schema.sql").read_text().splitlines()
+        place.sql(f"CREATE USER {user} IDENTIFIED BY '{database['DB_PASSWORD']}'")
+        place.sql(f"GRANT ALL ON cafe.* TO {user}")
+        for statement in "".join(line for line in schema if not line.startswith("--")).split(";")[:-1]:
+            place.sql(statement)
     return Checkout(folder, place.cloud.endpoint, variables)
-
-
-def _database_of_0_1_0(place: Place, folder: Path) -> dict[str, str]:
-    """Creates the user and the tables that 0.1.0 expected, and returns the variables that named them."""
-    database = place.database.variables
-    schema = (folder / "infra" / "schema.sql").read_text()
-    user = f"'{database['DB_USER']}'@'%'"
-    for statement in (
-        f"CREATE USER {user} IDENTIFIED BY '{database['DB_PASSWORD']}'",
-        f"GRANT ALL ON {database['DB_NAME']}.* TO {user}",
-        *("".join(line for line in schema.splitlines(True) if not line.startswith("--")).split(";")[:-1]),
-    ):
-        place.sql(statement)
-    return {name: database[name] for name in ("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD")}
 
 
 @dataclass(frozen=True)
 class Api:
-    """The REST API of the only stage in ``place``, behind API Gateway. Requests carry a manager's token."""
+    """A stage's REST API behind API Gateway. Requests carry a manager's token."""
 
     place: Place
     stage: str
-    # The password of the test's user in each user pool.
+    # The manager's password in each user pool.
     passwords: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def url(self) -> str:
+    def send(self, method: str, path: str, body: Any = None, **headers: str) -> urllib3.BaseHTTPResponse:
         [api] = self.place.account.apis(self.stage)
-        return f"{self.place.cloud.endpoint}/_aws/execute-api/{api}/api"
+        url = f"{self.place.cloud.endpoint}/_aws/execute-api/{api}/api{path}"
+        headers |= {"Content-Type": "application/json"}
+        return urllib3.request(method, url, body=json.dumps(body), headers=headers, retries=False, timeout=30)
 
-    def headers(self) -> dict[str, str]:
+    def token(self) -> dict[str, str]:
         """Signs in, and returns the header with the token. In 0.1.0, a stage has no users and needs no token."""
         outputs, cognito = self.place.account.outputs(self.stage), self.place.account.aws("cognito-idp")
         if not (pool := outputs.get("UserPoolId")):
@@ -83,30 +75,23 @@ class Api:
         answer = people.sign_in(cognito, outputs["UserPoolClientId"], "ines", self.passwords[pool])
         return {"Authorization": str(answer["AuthenticationResult"]["IdToken"])}
 
-    def status(self, path: str) -> int:
-        """Returns the status of a request without a token."""
-        return urllib3.request("GET", self.url + path, retries=False, timeout=30).status
-
-    def call(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
-        headers |= {"Content-Type": "application/json", **self.headers()}
-        data = None if body is None else json.dumps(body)
-        answer = urllib3.request(method, self.url + path, body=data, headers=headers, retries=False, timeout=30)
-        assert answer.status < 300, f"{method} {path}: {answer.status} {answer.data.decode()}"
+    def get(self, path: str) -> Any:
+        answer = self.send("GET", path, **self.token())
+        assert answer.status == 200, f"{path}: {answer.status} {answer.data.decode()}"
         return answer.json()
 
-    def get(self, path: str) -> Any:
-        return self.call("GET", path)
-
     def post(self, path: str, body: Any = None, **headers: str) -> Any:
-        return self.call("POST", path, body, **headers)
+        answer = self.send("POST", path, {} if body is None else body, **self.token(), **headers)
+        assert answer.status < 300, f"{path}: {answer.status} {answer.data.decode()}"
+        return answer.json()
 
-    def wait(self, path: str, *names: str) -> Any:
-        """Waits until an order exists, or until the ``status`` of a report or an upload is one of ``names``."""
+    def wait(self, path: str, status: str) -> Any:
+        """Waits until an order, a report or an upload has this status."""
+        token = self.token()
 
         def look() -> Any:
-            answer = urllib3.request("GET", self.url + path, headers=self.headers(), retries=False, timeout=30)
-            found = answer.json()
-            found = found.get("upload", found)
-            return found if answer.status == 200 and (not names or found["status"] in names) else None
+            answer = self.send("GET", path, **token).json()
+            found = answer.get("upload", answer)
+            return found if found.get("status") == status else None
 
-        return wait_for(look, f"{path} {names}")
+        return wait_for(look, f"{path} to be {status}")

@@ -150,6 +150,11 @@ def test_every_valid_order_is_accepted_unchanged_and_read_back_from_its_message(
     assert Order.from_json(parsed.to_json()) == parsed
 
 
+def test_an_order_is_the_same_if_an_older_version_stored_it_with_decomposed_accents() -> None:
+    order, decomposed, other = (Order("o", each, (Item("x", 1),)) for each in ("Zo\xeb", "Zoe\u0308", "Zoe"))
+    assert [order.is_stored_as(each.digest()) for each in (order, decomposed, other)] == [True, True, False]
+
+
 MESSAGES = st.dictionaries(FIELDS | st.sampled_from(["placedAt", "requestedBy"]), JSON).map(json.dumps)
 
 

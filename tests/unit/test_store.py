@@ -4,7 +4,6 @@ import io
 import json
 import re
 import threading
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -92,21 +91,6 @@ def test_at_most_eight_calls_of_a_large_batch_run_at_once(aws: Aws, monkeypatch:
     monkeypatch.setattr(aws.dynamodb, "batch_execute_statement", write)
     assert store(aws, many(2 * storing.WRITERS * storing.STATEMENTS)) == []
     assert most == storing.WRITERS == 8
-
-
-@pytest.mark.parametrize(("stored", "conflicts"), [("Zoe\u0308", 0), ("Zo\xeb", 0), ("Zoe", 1)])
-def test_an_order_is_the_same_as_version_0_2_0_stored_it(aws: Aws, stored: str, conflicts: int) -> None:
-    sent = Order("o-1", "Zoe\u0308", (Item("x", 1),), None, PLACED_AT)
-    store(aws, messages(sent))
-    aws.dynamodb.update_item(
-        TableName=TABLE,
-        Key={"orderID": {"S": "o-1"}},
-        UpdateExpression="SET digest = :digest",
-        ExpressionAttributeValues={":digest": {"S": replace(sent, customer_id=stored).digest()}},
-    )
-    published: list[Notification] = []
-    assert store(aws, messages(sent), published.append) == []
-    assert len(published) == conflicts
 
 
 @pytest.mark.parametrize("batches", [1, 2])

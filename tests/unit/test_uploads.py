@@ -330,15 +330,13 @@ def test_a_file_that_is_no_inventory_is_announced_as_received() -> None:
 def test_the_facts_of_an_upload_that_an_older_version_imported_are_known() -> None:
     upload = Upload("inventory/a.csv", 1, "e", "0A", "ObjectCreated:Put", "now")
     of_0_1_0 = Notification("upload", "upload/inventory/a.csv/0A", "Upload: 1 row imported, 0 bad (a)", "m", "s")
-    refused = replace(of_0_1_0, subject="Upload: not imported (inventory/a.csv)")
+    refused, of_0_2_0 = replace(of_0_1_0, subject="Upload: not imported (a)"), {"outcome": "imported", "new": 1}
     assert outcomes.known_facts(upload, of_0_1_0) == {"outcome": "imported"}
     assert outcomes.known_facts(upload, refused) == {"outcome": "notImported"}
-    of_0_2_0 = {"outcome": "imported", "new": 1, "key": upload.key}
     assert outcomes.known_facts(upload, replace(of_0_1_0, facts=of_0_2_0)) == of_0_2_0
-    # The file with the same key is another one.
+    # Another file has the same key.
     assert outcomes.known_facts(replace(upload, sequencer="0B"), of_0_1_0) == {}
-    assert outcomes.known_facts(upload, replace(of_0_1_0, facts={**of_0_2_0, "uploadId": "other"})) == {}
-    assert outcomes.known_facts(upload, None) == {}
+    assert outcomes.known_facts(upload, replace(of_0_1_0, facts={"uploadId": "other"})) == {}
 
 
 def test_folders_and_removed_objects_are_logged_and_nobody_is_notified(log_lines: io.StringIO) -> None:
