@@ -14,7 +14,6 @@ import urllib3
 from infra.deploy import project
 from local.cloud import CREDENTIALS
 from tests.deploying.checkout import ROOT, Checkout, Place
-from tests.system import people
 from tests.system.waiting import wait_for
 
 # Each is the last commit of its version: in the next changed CHANGELOG.md, [Unreleased] has a first entry.
@@ -24,18 +23,13 @@ COMMITS = {
 }
 
 
-def files(version: str, *names: str) -> tarfile.TarFile:
-    """Returns an archive of an earlier version, or of only some of its files."""
-    command = ["git", "archive", COMMITS[version], *names]
-    archive = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
-    assert archive.returncode == 0, f"git has no commit {COMMITS[version]} ({version}): run `git fetch --unshallow`"
-    return tarfile.open(fileobj=io.BytesIO(archive.stdout))
-
-
 def checkout(place: Place, version: str) -> Checkout:
     """Returns a checkout of an earlier version. It deploys as an administrator, because 0.1.0 had no deployer."""
-    folder = place.folder / version
-    files(version).extractall(folder, filter="data")
+    commit, folder = COMMITS[version], place.folder / version
+    archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=False)
+    assert archive.returncode == 0, f"git has no commit {commit} ({version}): run `git fetch --unshallow`"
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as file:
+        file.extractall(folder, filter="data")
     (folder / ".local").mkdir()
     (folder / ".local" / project.INSTALLED.name).symlink_to(project.INSTALLED)
     variables = {**CREDENTIALS, **place.cloud.store_secrets(place.database)}
@@ -56,42 +50,38 @@ class Api:
 
     place: Place
     stage: str
-    # The manager's password in each user pool.
-    passwords: dict[str, str] = field(default_factory=dict)
+    # A manager's token from each user pool.
+    tokens: dict[str, str] = field(default_factory=dict)
 
-    def send(self, method: str, path: str, body: Any = None, **headers: str) -> urllib3.BaseHTTPResponse:
+    def token(self) -> dict[str, str]:
+        """Returns the header with the token. In 0.1.0, a stage has no users and needs no token."""
+        pool = self.place.account.outputs(self.stage).get("UserPoolId")
+        if pool and pool not in self.tokens:
+            self.tokens[pool] = self.place.account.managers_token(self.stage)
+        return {"Authorization": self.tokens[pool]} if pool else {}
+
+    def send(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         [api] = self.place.account.apis(self.stage)
         url = f"{self.place.cloud.endpoint}/_aws/execute-api/{api}/api{path}"
         headers |= {"Content-Type": "application/json"}
-        return urllib3.request(method, url, body=json.dumps(body), headers=headers, retries=False, timeout=30)
-
-    def token(self) -> dict[str, str]:
-        """Signs in, and returns the header with the token. In 0.1.0, a stage has no users and needs no token."""
-        outputs, cognito = self.place.account.outputs(self.stage), self.place.account.aws("cognito-idp")
-        if not (pool := outputs.get("UserPoolId")):
-            return {}
-        if pool not in self.passwords:
-            self.passwords[pool] = people.add(cognito, pool, "ines", "managers")
-        answer = people.sign_in(cognito, outputs["UserPoolClientId"], "ines", self.passwords[pool])
-        return {"Authorization": str(answer["AuthenticationResult"]["IdToken"])}
+        answer = urllib3.request(method, url, body=json.dumps(body or {}), headers=headers, retries=False, timeout=30)
+        return answer.status, answer.json()
 
     def get(self, path: str) -> Any:
-        answer = self.send("GET", path, **self.token())
-        assert answer.status == 200, f"{path}: {answer.status} {answer.data.decode()}"
-        return answer.json()
+        return self.post(path, method="GET")
 
-    def post(self, path: str, body: Any = None, **headers: str) -> Any:
-        answer = self.send("POST", path, {} if body is None else body, **self.token(), **headers)
-        assert answer.status < 300, f"{path}: {answer.status} {answer.data.decode()}"
-        return answer.json()
+    def post(self, path: str, body: Any = None, method: str = "POST", **headers: str) -> Any:
+        status, content = self.send(method, path, body, **self.token(), **headers)
+        assert status < 300, f"{path}: {content}"
+        return content
 
     def wait(self, path: str, status: str) -> Any:
         """Waits until an order, a report or an upload has this status."""
         token = self.token()
 
         def look() -> Any:
-            answer = self.send("GET", path, **token).json()
-            found = answer.get("upload", answer)
+            _, content = self.send("GET", path, **token)
+            found = content.get("upload", content)
             return found if found.get("status") == status else None
 
         return wait_for(look, f"{path} to be {status}")

@@ -336,7 +336,6 @@ def test_the_facts_of_an_upload_that_an_older_version_imported_are_known() -> No
     assert outcomes.known_facts(upload, replace(of_0_1_0, facts=of_0_2_0)) == of_0_2_0
     # Another file has the same key.
     assert outcomes.known_facts(replace(upload, sequencer="0B"), of_0_1_0) == {}
-    assert outcomes.known_facts(upload, replace(of_0_1_0, facts={"uploadId": "other"})) == {}
 
 
 def test_folders_and_removed_objects_are_logged_and_nobody_is_notified(log_lines: io.StringIO) -> None:

@@ -57,7 +57,6 @@ def test_the_api_of_a_stage_is_the_one_that_calls_its_function(target: Target) -
         "other-app": ("cafe-test", "bar", ["api"]),
         "0.1.0": ("cafe", "cafe-test", ["api"]),
         "0.1.0-of-another-stage": ("cafe", "cafe-test-2", ["api"]),
-        "former-name": ("cafes", "cafe-test", ["api"]),
     }
     # The API that people use must come first.
     assert chalice_record.rest_apis(target, account.client) == ["answers", "0.1.0", "cut-off"]

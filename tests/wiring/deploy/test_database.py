@@ -116,8 +116,7 @@ def test_a_stage_of_0_1_0_gets_no_empty_database(target: Target) -> None:
             raise Missing
         return {"Environment": {"Variables": {"DB_HOST": "mysql.example"}}}
 
-    lambda_ = Lambda()
-    lambda_.get_function_configuration = configuration  # type: ignore[method-assign]
+    lambda_ = SimpleNamespace(get_function_configuration=configuration, exceptions=Lambda.exceptions)
     clients = {"lambda": lambda_, "cloudformation": CloudFormation(None)}
     with pytest.raises(DeployError, match=r"the MySQL at mysql\.example: .+ set DB_SECRET_ARN"):
         database.existing_location(replace(target, database=None), clients.__getitem__)
