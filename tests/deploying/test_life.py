@@ -132,10 +132,10 @@ def test_a_scheduled_report_is_made_once_and_its_schedule_goes_with_its_paramete
     given = json.loads(schedule["Target"]["Input"])
     with pytest.raises(machines.exceptions.ExecutionAlreadyExists):
         machines.start_execution(stateMachineArn=machine, name=name, input=given["Input"])
-    report = place.account.get("one", f"/reports/{name}", place.account.managers_token("one"))
+    token, [api] = place.account.managers_token("one"), place.account.apis("one")
+    report = place.account.get("one", f"/reports/{name}", token)
     assert (report["kind"], report["status"], report["requestedBy"]) == ("storage", "SUCCEEDED", None)
     # The first deploy could name the console's address only after it had created the API.
-    token, [api] = place.account.managers_token("one"), place.account.apis("one")
     page = f"/_aws/execute-api/{api}/api/#reports/storage~{name}/"
     wait_for(lambda: page in str(place.account.get("one", "/notifications", token)), "the console's page in the mail")
     # A stack parameter keeps its value in later deploys until it is set to an empty string.
