@@ -215,6 +215,11 @@ def test_the_next_deploy_of_the_same_stage_takes_over_kept_data(place: Place, he
     assert "left of the stage: its data" in said
     said = here.deploy("one-more")
     assert "imports existing data: " in said
+    # The stage has a new API, so its notifications link to another address.
+    [stack] = place.account.aws("cloudformation").describe_stacks(StackName="cafe-one-more-resources")["Stacks"]
+    values = {each["ParameterKey"]: each["ParameterValue"] for each in stack["Parameters"]}
+    [api] = place.account.apis("one-more")
+    assert values["ConsoleUrl"].endswith(f"/_aws/execute-api/{api}/api/")
     assert s3.get_object(Bucket=reports, Key="kept.txt")["Body"].read() == b"kept"
     assert dynamodb.get_item(TableName="cafe-one-more-orders", Key={"orderID": {"S": "kept"}})["Item"] == item
 
