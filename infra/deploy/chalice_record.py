@@ -72,7 +72,7 @@ def rest_apis(target: Target, clients: Clients) -> list[str]:
             methods = [method for each in resources for method in each.get("resourceMethods", {}).values()]
             if any(m.get("methodIntegration", {}).get("uri", "").endswith(integration) for m in methods):
                 found.append((not gateway.get_stages(restApiId=api["id"])["item"], api["name"] != name, str(api["id"])))
-    return [api for *_, api in sorted(found)]
+    return [api for *_, api in sorted(found, key=lambda each: each[:2])]
 
 
 def mappings(

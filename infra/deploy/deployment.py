@@ -262,7 +262,9 @@ class Deployment:
             lines.append(f"  add {', '.join(sorted(new))}" if existing else "  all functions are new")
         if removed := existing - asked:
             lines.append(f"  remove {', '.join(sorted(removed))}")
-        self.surplus_apis = chalice_record.rest_apis(self.target, self.clients)[1:]
+        served = api_of(self.serving.record) if self.serving else None
+        apis = chalice_record.rest_apis(self.target, self.clients)[1:]
+        self.surplus_apis = [each for each in apis if each != served]
         return lines + [f"  remove the REST API {each}: it is not the stage's address" for each in self.surplus_apis]
 
     def _deployed_package(self) -> Path:
