@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import Make, Visit
 from tests.browser.console import Console, Person
@@ -145,6 +145,35 @@ def test_a_token_is_refreshed_silently_before_it_expires(visit: Visit, staff: Pe
     expect_placed(console)
     expect(console.page.get_by_role("dialog")).to_be_hidden()
     assert session(console)["id"] != first
+    assert refreshes(console) == 1
+
+
+def test_a_token_of_five_minutes_is_refreshed_before_its_end_and_not_for_each_request(
+    visit: Visit, staff: Person
+) -> None:
+    """The test shortens the lifetime that the page hears of, because all tests share a user pool client."""
+    console = visit()
+
+    def shorten(route: Route) -> None:
+        answer = route.fetch().json()
+        answer["AuthenticationResult"]["ExpiresIn"] = 300
+        route.fulfill(json=answer)
+
+    console.page.route(f"{console.env['AWS_ENDPOINT_URL']}/", shorten)
+    with_clock(console, staff, "#orders")
+    customer = console.page.get_by_label("Customer", exact=True)
+    customer.fill("half an or")
+    console.page.clock.fast_forward("03:00")
+    console.go("Inbox")
+    console.go("Orders")
+    assert refreshes(console) == 0
+    with console.page.expect_request(lambda each: "REFRESH_TOKEN_AUTH" in (each.post_data or "")):
+        console.page.clock.fast_forward("00:30")
+    expect(customer).to_have_value("half an or")
+    expect(console.page.get_by_role("dialog")).to_be_hidden()
+    customer.fill(new_customer())
+    send_order(console, customer.input_value())
+    expect_placed(console)
     assert refreshes(console) == 1
 
 

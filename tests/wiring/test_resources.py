@@ -157,7 +157,7 @@ def test_the_consoles_client_has_no_secret_and_its_tokens_last_15_minutes(templa
     assert client["GenerateSecret"] is False
     assert set(client["ExplicitAuthFlows"]) == {"ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"}
     assert client["TokenValidityUnits"] == {"IdToken": "minutes", "AccessToken": "minutes", "RefreshToken": "hours"}
-    assert (client["IdTokenValidity"], client["AccessTokenValidity"]) == ("15", "15")
+    assert (client["IdTokenValidity"], client["AccessTokenValidity"]) == (15, 15)
     longer = resolve(IdTokenMinutes="60").properties("UserPoolClient")
     assert (longer["IdTokenValidity"], longer["AccessTokenValidity"]) == ("60", "60")
     # Signing out revokes the user's refresh token. With an unknown user name, the user gets the same error as with a
