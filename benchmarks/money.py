@@ -273,13 +273,12 @@ def tables() -> str:
     cold_starts(starting, million, float(imported.ours.removesuffix(" s")))
     rest, http = (priced["prices"][f"api_gateway.{kind}.per_1000000"] for kind in ("rest", "http"))
     parts += [
-        f"- `store_orders` has a maximum concurrency, so Lambda keeps {POLLERS} pollers. While idle, each asks the "
-        f"queue every {POLL_SECONDS} seconds (assumed). The {idle_polls():,} requests a month cost "
-        f"${polling.total:.2f}. SQS's free tier has a million requests a month.",
-        f"- One million cold starts cost ${starting.total:.2f} for the INIT phase: {imported.ours} to import `app.py`, "
-        f"and {RUNTIME_SECONDS} s (assumed) for the runtime.",
-        f"- One million requests would cost ${http:.2f} through an HTTP API, which Chalice cannot deploy, instead of "
-        f"${rest:.2f}.",
+        f"- Lambda's {POLLERS} pollers ask the idle orders queue every {POLL_SECONDS} s (assumed). The "
+        f"{idle_polls():,} requests a month cost ${polling.total:.2f}, or nothing within SQS's free tier.",
+        f"- One million cold starts cost ${starting.total:.2f} for the INIT phase: {imported.ours} for `app.py`, and "
+        f"{RUNTIME_SECONDS} s (assumed) for the runtime.",
+        f"- One million requests to an HTTP API would cost ${http:.2f} instead of ${rest:.2f}, but Chalice cannot "
+        "deploy it.",
     ]
     return "\n\n".join(parts)
 

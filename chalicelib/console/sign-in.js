@@ -21,7 +21,8 @@ let refreshing = null;
 let whenSignedIn = [];
 let onChange = () => {};
 
-const BUSY = ["TooManyRequestsException", "LimitExceededException", "InternalErrorException"];
+// AWS WAF refuses requests with a ForbiddenException, for example if an address sends too many.
+const BUSY = ["TooManyRequestsException", "LimitExceededException", "InternalErrorException", "ForbiddenException"];
 
 /** An error returned by the user pool. `code` is the type of the error, such as `NotAuthorizedException`. */
 class Refused extends Error {
