@@ -85,6 +85,8 @@ def correlated(request: Request, get_response: Callable[[Any], Response]) -> Res
         facts = {"status": response.status_code, "milliseconds": round((time.perf_counter() - began) * 1000)}
         log.info("request answered", extra={"route": rest.route(request), **facts, **ids})
     response.headers[correlation.HEADER] = correlation_id
+    if "authorizer" in request.context:
+        response.headers["Cache-Control"] = "no-store"
     return response
 
 
@@ -107,7 +109,7 @@ def correlated_state(event: Any, get_response: Callable[[Any], Any]) -> Any:
 # --- Sign-in: a token -> the routes that its user may call ------------------------------------------------------------
 
 
-# API Gateway caches the authorizer's response for 60 seconds, so an expired token may work for a minute longer.
+# A removed user's token works until it expires. API Gateway caches the response for 60 seconds, so a minute longer.
 @app.authorizer(ttl_seconds=60)
 def authorize(request: AuthRequest) -> AuthResponse:
     """Allows the routes that ``chalicelib/sign_in.py`` lists for the groups of the caller."""

@@ -214,7 +214,7 @@ def limits() -> list[tuple[str, str, float, float]]:
         ),
         reached(
             "API Gateway",
-            f"{ACCEPTED_REQUESTS} requests a second (ours)",
+            f"{ACCEPTED_REQUESTS} requests a second to each method (ours)",
             ACCEPTED_REQUESTS,
             lambda load: load.requests,
         ),

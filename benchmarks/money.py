@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import results
 from chalicelib.orders.order import Item, Order
 from chalicelib.orders.store import stored_item
 from chalicelib.reports.files import PART_BYTES
@@ -54,6 +55,12 @@ STATE_BYTES = 262_144
 PAGE_SECONDS = 0.1
 METRICS_SECONDS = 0.5
 DAYS = 30
+# With a maximum concurrency, Lambda keeps five pollers: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
+POLLERS = 5
+# Each receive call of a poller is assumed to wait for the longest time that SQS allows.
+POLL_SECONDS = 20
+# This is how many processor seconds Lambda's runtime is assumed to take before it imports app.py.
+RUNTIME_SECONDS = 0.1
 WRITES = "DynamoDB writes"
 # The tables leave out lines below this amount.
 SHOWN_DOLLARS = 0.001
@@ -189,6 +196,20 @@ def storage(bill: Bill, buckets: int, objects: int, *, listed: bool) -> None:
     bill.notify(DAYS, 300)
 
 
+def idle_polls() -> int:
+    """Returns how many times a month Lambda asks the empty orders queue for messages."""
+    return POLLERS * DAYS * 86_400 // POLL_SECONDS
+
+
+def cold_starts(bill: Bill, count: int, import_seconds: float) -> None:
+    """Adds the costs of the INIT phase, which Lambda bills since August 2025.
+
+    ``import_seconds`` is how many processor seconds the import of ``app.py`` takes.
+    """
+    seconds = duration("api_handler", [RUNTIME_SECONDS + import_seconds, 0])
+    bill.add("Lambda time", "lambda.gb_second", count * seconds * memory("api_handler") / 1_024)
+
+
 def states(machine: str) -> int:
     """Returns how many states an execution of the state machine enters if nothing fails."""
 
@@ -245,6 +266,20 @@ def tables() -> str:
             f"- Daily storage reports on {buckets:,} buckets with {objects:,} objects cost "
             f"${ours.total:.2f} a month from metrics, or ${plain.total:.2f} in the plain design."
         )
+    parts.append("### Other costs")
+    polling, starting = bills()
+    polling.add("SQS", "sqs.per_1000000", idle_polls())
+    [imported] = [each for each in results.read()["cold_start"].results if each.work == "import of app.py"]
+    cold_starts(starting, million, float(imported.ours.removesuffix(" s")))
+    rest, http = (priced["prices"][f"api_gateway.{kind}.per_1000000"] for kind in ("rest", "http"))
+    parts += [
+        f"- Lambda's {POLLERS} pollers ask the idle orders queue every {POLL_SECONDS} s (assumed). The "
+        f"{idle_polls():,} requests a month cost ${polling.total:.2f}, or nothing within SQS's free tier.",
+        f"- One million cold starts cost ${starting.total:.2f} for the INIT phase: {imported.ours} for `app.py`, and "
+        f"{RUNTIME_SECONDS} s (assumed) for the runtime.",
+        f"- One million requests to an HTTP API would cost ${http:.2f} instead of ${rest:.2f}, but Chalice cannot "
+        "deploy it.",
+    ]
     return "\n\n".join(parts)
 
 

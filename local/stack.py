@@ -251,7 +251,8 @@ class Stack:
             "AWS_DEFAULT_REGION": REGION,
         }
         command = [sys.executable, "-m", "infra.deploy", self.stage, "--project-dir", str(self.project)]
-        command += ["--local", "--yes", "--origin", self.api_url]
+        # A shell that sourced the environment file, or a long test, uses one token for up to an hour.
+        command += ["--local", "--yes", "--origin", self.api_url, "--parameter", "IdTokenMinutes=60"]
         # The permissions of the local deployer change only with MiniStack, so a second deploy need not check them.
         command += ["--unchecked"] if self._is_deployed() else []
         _timed(say, "deployed", partial(_run, command, variables, say))

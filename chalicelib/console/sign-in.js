@@ -2,16 +2,17 @@
  * Handles sign-in and sessions.
  * The console calls the Cognito user pool directly, and stores tokens only in this browser tab.
  *
- * `token()` waits until a user is signed in, and returns a token that is valid for at least five minutes.
+ * `token()` waits until a user is signed in, and returns a token that is valid for some minutes.
  * If the refresh token has expired, a dialog asks for the password. Pending requests continue after sign-in.
  */
 import { config } from "./config.js";
 import { $, announce, onSubmit, openDialog } from "./dom.js";
 import { forget, keep, recall } from "./kept.js";
 
+// A token is replaced this many milliseconds before it expires, or after two thirds of a shorter lifetime.
 const EARLY = 5 * 60_000;
 
-// Holds the session as `{ id, refresh, endsAt, name, groups }`, or null if nobody is signed in.
+// Holds the session as `{ id, refresh, renewAt, name, groups }`, or null if nobody is signed in.
 let tokens = null;
 // Holds the newest token that replaced a token refused by the API.
 // If the API also refuses `renewedToken`, the user has no permission.
@@ -20,7 +21,8 @@ let refreshing = null;
 let whenSignedIn = [];
 let onChange = () => {};
 
-const BUSY = ["TooManyRequestsException", "LimitExceededException", "InternalErrorException"];
+// AWS WAF refuses requests with a ForbiddenException, for example if an address sends too many.
+const BUSY = ["TooManyRequestsException", "LimitExceededException", "InternalErrorException", "ForbiddenException"];
 
 /** An error returned by the user pool. `code` is the type of the error, such as `NotAuthorizedException`. */
 class Refused extends Error {
@@ -55,11 +57,12 @@ function claims(jwt) {
 
 function storeTokens(result) {
   const payload = claims(result.IdToken);
+  const lifetime = result.ExpiresIn * 1000;
   tokens = {
     id: result.IdToken,
     // The response to a refresh contains a new refresh token only if the pool rotates refresh tokens.
     refresh: result.RefreshToken ?? tokens?.refresh,
-    endsAt: Date.now() + result.ExpiresIn * 1000,
+    renewAt: Date.now() + lifetime - Math.min(EARLY, lifetime / 3),
     name: payload["cognito:username"],
     groups: payload["cognito:groups"] ?? [],
   };
@@ -79,10 +82,10 @@ export function person() {
 
 const signedIn = () => new Promise((resolve) => whenSignedIn.push(resolve));
 
-/** Returns an ID token valid for at least five minutes. Throws a TypeError if the user pool cannot be reached. */
+/** Returns an ID token, and replaces it first if it expires soon. Throws a TypeError if the user pool cannot be reached. */
 export async function token() {
   if (!tokens) await signedIn();
-  if (tokens.endsAt - Date.now() < EARLY) await refresh();
+  if (Date.now() > tokens.renewAt) await refresh();
   return tokens.id;
 }
 

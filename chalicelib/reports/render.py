@@ -6,9 +6,7 @@ escapes all values from MySQL.
 
 from __future__ import annotations
 
-import base64
 import csv
-import hashlib
 import heapq
 import math
 import re
@@ -21,11 +19,11 @@ from decimal import Decimal
 from functools import cache, lru_cache
 from itertools import islice
 from operator import itemgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from chalicelib.logs import logger
 from chalicelib.reports import LINK_SECONDS, files, report_key
+from chalicelib.reports.embedding import TEMPLATES, embedded
 from chalicelib.reports.inventory import restore
 from chalicelib.reports.prices import parse_price
 from chalicelib.settings import DOLLAR
@@ -51,9 +49,6 @@ DIRECTION_CHARACTERS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 MILLION = 1_000_000
 # The key for beans without a supplier is an empty id and an empty name, joined with a comma.
 NO_SUPPLIER = ","
-TEMPLATES = Path(__file__).parent / "templates"
-CONSOLE = Path(__file__).parent.parent / "console"
-STYLES = (CONSOLE / "theme.css", TEMPLATES / "report.css", TEMPLATES / "inventory.css")
 
 log = logger("render")
 
@@ -291,13 +286,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style = "".join(path.read_text(encoding="utf-8") for path in STYLES)
-    script = (TEMPLATES / "inventory.js").read_text(encoding="utf-8")
     environment.globals.update(
-        style=style,
-        script=script,
-        style_hash=_csp_hash(style),
-        script_hash=_csp_hash(script),
+        **embedded("inventory"),
         low_stock=LOW_STOCK,
         supplier_name=supplier_name,
         visible=visible,
@@ -336,7 +326,3 @@ def _price(amount: Decimal) -> str:
     """Formats ``amount`` with at least two decimals."""
     decimals = -int(amount.normalize().as_tuple().exponent)
     return f"{amount:,.{max(2, decimals)}f}"
-
-
-def _csp_hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

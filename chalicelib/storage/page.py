@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import humanize
 
 from chalicelib.notifications import counted
 from chalicelib.reports import href
+from chalicelib.reports.embedding import TEMPLATES, embedded
 from chalicelib.storage.measurement import Measurement
 from chalicelib.timeline import timestamp
 
@@ -16,9 +16,6 @@ from chalicelib.timeline import timestamp
 SUMMARY_BUCKETS = 100
 SUMMARY_ERRORS = 100
 NOTICE_LINES = 10
-CHALICELIB = Path(__file__).parent.parent
-# These folders contain the template of the page, and styles that the console and the inventory report also use.
-TEMPLATES = (CHALICELIB / "reports" / "templates", CHALICELIB / "console")
 
 
 def summary(measurement: Measurement) -> dict[str, Any]:
@@ -53,6 +50,7 @@ def render(measurement: Measurement, report_id: str) -> str:
     environment.filters["number"] = "{:,}".format
     environment.filters["percent"] = lambda part, whole: f"{100 * part / (whole or 1):.1f}"
     return environment.get_template("storage.html").render(
+        **embedded("storage"),
         measurement=measurement,
         unfinished={failure.bucket for failure in measurement.errors},
         largest=max((bucket.bytes for bucket in measurement.buckets), default=0),

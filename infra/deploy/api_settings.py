@@ -7,12 +7,16 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from chalicelib.sign_in import OPEN, ROUTES
 from infra.deploy import chalice_record
 from infra.deploy.project import api_stage
 from infra.deploy.target import Clients, Say, Target, shown
 
 # WAF may take a minute to recognize a new web ACL.
 ASSOCIATION_SECONDS = 120
+EVERY_METHOD = "*/*"
+# Each open route accepts this fraction of the request rate, because anyone can call it.
+OPEN_SHARE = 0.1
 # The access log contains a line of JSON for each request. The log of the API function contains the same `requestId`.
 ACCESS_LOG = {
     "message": "request",
@@ -30,13 +34,14 @@ ACCESS_LOG = {
 
 def desired(outputs: Mapping[str, str]) -> dict[str, Any]:
     """Returns the desired settings of the API stage. The web ACL's ARN is empty if WAF is off."""
+    rate, burst = float(outputs["API_RATE_LIMIT"]), int(outputs["API_BURST_LIMIT"])
+    # Opening the console loads more than 20 files at once, so open routes accept the whole burst.
+    few = {"throttlingRateLimit": max(1.0, rate * OPEN_SHARE), "throttlingBurstLimit": burst}
     return {
         "id": outputs["REST_API_ID"],
         # The names and types of the settings match the responses from API Gateway.
-        "throttling": {
-            "throttlingRateLimit": float(outputs["API_RATE_LIMIT"]),
-            "throttlingBurstLimit": int(outputs["API_BURST_LIMIT"]),
-        },
+        "throttling": {"throttlingRateLimit": rate, "throttlingBurstLimit": burst},
+        "openMethods": {_method_key(path, method): few for (method, path), who in ROUTES.items() if who == OPEN},
         "accessLogs": {"destinationArn": outputs["ACCESS_LOGS_ARN"], "format": json.dumps(ACCESS_LOG)},
         "webAcl": outputs["API_WEB_ACL_ARN"],
     }
@@ -47,10 +52,10 @@ def apply(settings: Mapping[str, Any], clients: Clients, say: Say) -> None:
     gateway = clients("apigateway")
     current = _current(gateway, settings["id"])
     changes, done = {}, []
-    throttling = settings["throttling"]
-    if _throttling_differs(current, settings):
-        changes["/*/*/throttling/rateLimit"] = str(throttling["throttlingRateLimit"])
-        changes["/*/*/throttling/burstLimit"] = str(throttling["throttlingBurstLimit"])
+    if differing := _differing_limits(current, settings):
+        for method, limits in differing.items():
+            changes[f"/{method}/throttling/rateLimit"] = str(limits["throttlingRateLimit"])
+            changes[f"/{method}/throttling/burstLimit"] = str(limits["throttlingBurstLimit"])
         done.append("request limits")
     # API Gateway can write logs only if the AWS account has a role for it.
     if current["accessLogs"] != settings["accessLogs"] and chalice_record.may_write_access_logs(gateway):
@@ -69,8 +74,12 @@ def differences(settings: Mapping[str, Any], clients: Clients) -> list[str]:
     """Returns a line for each API setting that differs from ``settings``."""
     gateway = clients("apigateway")
     current = _current(gateway, settings["id"])
-    throttling = current["throttling"]
-    lines = [f"API: {name} is {shown(throttling.get(name))}" for name in _throttling_differs(current, settings)]
+    lines = [
+        f"API: {name} of {method} is {shown(found)}"
+        for method, limits in _differing_limits(current, settings).items()
+        for name, limit in limits.items()
+        if (found := current["throttling"].get(method, {}).get(name)) != limit
+    ]
     if current["accessLogs"] != settings["accessLogs"] and chalice_record.may_write_access_logs(gateway):
         lines.append(f"API: access log is {shown(current['accessLogs'])}")
     if settings["webAcl"] and (acl := _web_acl(clients("wafv2"), gateway, settings["id"])) != settings["webAcl"]:
@@ -87,14 +96,28 @@ def disassociate(acl: str, target: Target, clients: Clients, say: Say) -> None:
             say("API: WAF disassociated")
 
 
-def _throttling_differs(current: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    return [name for name, value in settings["throttling"].items() if current["throttling"].get(name) != value]
+def _method_key(path: str, method: str) -> str:
+    """Returns the key of a method's settings. In the key, API Gateway encodes each slash of the path as ``~1``."""
+    return f"{path.replace('/', '~1')}/{method}"
+
+
+def _differing_limits(current: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Returns the desired limits of the methods whose limits differ. Releases before 0.2.0 have no open methods."""
+    desired_limits = {EVERY_METHOD: settings["throttling"], **settings.get("openMethods", {})}
+    return {
+        method: limits
+        for method, limits in desired_limits.items()
+        if not limits.items() <= current["throttling"].get(method, {}).items()
+    }
 
 
 def _current(gateway: Any, api: str) -> dict[str, Any]:
     stage = gateway.get_stage(restApiId=api, stageName=api_stage())
     return {
-        "throttling": stage.get("methodSettings", {}).get("*/*", {}),
+        # MiniStack does not encode the slashes in the keys.
+        "throttling": {
+            _method_key(*key.rsplit("/", 1)): limits for key, limits in stage.get("methodSettings", {}).items()
+        },
         "accessLogs": stage.get("accessLogSettings", {}),
     }
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import Make, Visit
 from tests.browser.console import Console, Person
@@ -146,6 +146,41 @@ def test_a_token_is_refreshed_silently_before_it_expires(visit: Visit, staff: Pe
     expect(console.page.get_by_role("dialog")).to_be_hidden()
     assert session(console)["id"] != first
     assert refreshes(console) == 1
+
+
+def test_a_token_of_five_minutes_is_refreshed_before_its_end_and_not_for_each_request(
+    visit: Visit, staff: Person
+) -> None:
+    """The test shortens the lifetime that the page hears of, because all tests share a user pool client."""
+    console = visit()
+    console.expect_complaint("status of 403")
+    blocked = {"__type": "ForbiddenException", "message": "Request not allowed due to WAF block."}
+
+    def shorten(route: Route) -> None:
+        if "REFRESH_TOKEN_AUTH" in (route.request.post_data or "") and refreshes(console) == 1:
+            route.fulfill(status=403, json=blocked)
+            return
+        answer = route.fetch().json()
+        answer["AuthenticationResult"]["ExpiresIn"] = 300
+        route.fulfill(json=answer)
+
+    console.page.route(f"{console.env['AWS_ENDPOINT_URL']}/", shorten)
+    with_clock(console, staff, "#orders")
+    customer = console.page.get_by_label("Customer", exact=True)
+    customer.fill("half an or")
+    console.page.clock.fast_forward("03:00")
+    console.go("Inbox")
+    console.go("Orders")
+    assert refreshes(console) == 0
+    # AWS WAF blocks the first attempt. The session goes on, and the page tries again.
+    for seconds in ("00:30", "00:10"):
+        with console.page.expect_response(lambda each: "REFRESH_TOKEN_AUTH" in (each.request.post_data or "")):
+            console.page.clock.fast_forward(seconds)
+        expect(console.page.get_by_role("dialog")).to_be_hidden()
+    expect(customer).to_have_value("half an or")
+    send_order(console, new_customer())
+    expect_placed(console)
+    assert refreshes(console) == 2
 
 
 def test_a_token_that_the_api_refuses_is_refreshed_once(visit: Visit, staff: Person, system: System) -> None:

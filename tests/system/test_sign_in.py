@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jwt
 import pytest
 
 from chalicelib.sign_in import MANAGERS, OPEN, ROUTES, STAFF
@@ -26,7 +27,9 @@ def new_person(system: System, *groups: str) -> Person:
     name, cognito = new_id("ana"), system.aws("cognito-idp")
     password = people.add(cognito, system.env["USER_POOL_ID"], name, *groups)
     tokens = people.sign_in(cognito, system.env["USER_POOL_CLIENT_ID"], name, password)["AuthenticationResult"]
-    assert tokens["ExpiresIn"] == 3600
+    claims = jwt.decode(tokens["IdToken"], options={"verify_signature": False})
+    # The local stack sets IdTokenMinutes to an hour.
+    assert tokens["ExpiresIn"] == claims["exp"] - claims["iat"] == 3600
     return Person(name, tokens["IdToken"], tokens["AccessToken"])
 
 
@@ -56,6 +59,7 @@ def test_each_group_may_use_only_its_routes(system: System, front: str) -> None:
         for token in (None, nobody, *tokens.values()):
             answer = ask(system, url, token, method, body)
             if token in allowed[group]:
+                assert (answer.headers.get("Cache-Control") == "no-store") == (group != OPEN), (method, path)
                 assert answer.status in (200, 400, 404), (method, path, answer.text)
             else:
                 assert content(answer) == (FORBIDDEN if token else UNAUTHORIZED), (method, path)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from chalice.test import Client
 
-from chalicelib import clients
+from chalicelib import clients, today
 from chalicelib.settings import VERSION
 from tests.unit.api import Api, app, refused
 from tests.unit.cloud import ENVIRONMENT, ROOT, Aws, refusing
@@ -296,6 +296,24 @@ def test_a_body_that_cannot_be_read_is_a_400_a_413_or_a_415(api: Api, path: str)
     assert refused(api.post(path, b" " * 1_000_001), 413, "BodyTooLarge").startswith("the body has 1,000,001 bytes")
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
         assert kind in refused(api.post(path, b"{}", content_type=kind), 415, "UnsupportedMediaType")
+
+
+def test_no_cache_stores_an_answer_to_a_request_with_a_token(
+    api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(today, "overview", lambda *_, **__: 1 / 0)
+    answers = {
+        200: api.get("/orders"),
+        202: api.post("/orders", ORDER),
+        400: api.post("/orders", b"{"),
+        404: api.get("/orders/none"),
+        415: api.post("/orders", b"{}", content_type="text/plain"),
+        500: api.get("/today"),
+    }
+    assert {status: answer.status_code for status, answer in answers.items()} == {status: status for status in answers}
+    assert {answer.headers.get("Cache-Control") for answer in answers.values()} == {"no-store"}
+    for path in ("/", "/console/api.js", "/health", "/openapi.json"):
+        assert api.get(path).headers.get("Cache-Control") != "no-store"
 
 
 def test_health_returns_the_stage_and_the_projects_version(api: Api) -> None:

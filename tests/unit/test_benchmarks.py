@@ -84,6 +84,16 @@ def test_the_cost_of_orders_is_counted_line_by_line() -> None:
     }
 
 
+def test_idle_pollers_and_cold_starts_have_a_price() -> None:
+    # Five pollers ask three times a minute.
+    assert money.idle_polls() == 5 * 3 * 60 * 24 * 30
+    small, bill = money.Bill({"lambda.gb_second": 0.00002}, {}), money.Bill({"lambda.gb_second": 0.00002}, {})
+    money.cold_starts(small, 1, import_seconds=0.1)
+    money.cold_starts(bill, 1, import_seconds=0.3)
+    # With a whole processor, the INIT phase would take 0.4 seconds.
+    assert bill.total == pytest.approx(0.4 * 1_769 / 1_024 * 0.00002) == pytest.approx(2 * small.total)
+
+
 def test_a_function_with_less_memory_has_a_smaller_share_of_a_processor() -> None:
     bill = money.Bill(PRICES, {"store_orders 1": [0.1, 0.2]})
     bill.invoke("store_orders", 1, "store_orders 1")

@@ -8,6 +8,7 @@ import io
 import re
 import tracemalloc
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from decimal import Decimal
 from html.parser import HTMLParser
 from typing import Any
@@ -20,6 +21,8 @@ from chalicelib.reports import render as rendering
 from chalicelib.reports.inventory import COLUMNS, neutralise, to_csv
 from chalicelib.reports.prices import parse_price
 from chalicelib.reports.render import Page, render, render_report, summarise
+from chalicelib.storage import page as storage_page
+from chalicelib.storage.measurement import Bucket, Measurement
 from tests.unit import answering
 from tests.unit.answering import in_utf8
 
@@ -283,8 +286,15 @@ def test_only_a_plain_address_becomes_a_mail_link() -> None:
         assert email in page.text
 
 
-def test_the_page_loads_nothing_and_runs_only_its_own_script() -> None:
-    html = "".join(render(summarise([line()]), PAGE))
+@pytest.mark.parametrize(
+    "html",
+    [
+        "".join(render(summarise([line()]), PAGE)),
+        storage_page.render(Measurement("listing", [Bucket("beans", 1, 1, datetime.now(UTC))], [], False), "r1"),
+    ],
+    ids=["inventory", "storage"],
+)
+def test_a_page_loads_nothing_and_runs_only_its_own_script(html: str) -> None:
     page = Document(html)
     [policy] = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
     assert policy is not None

@@ -283,10 +283,14 @@ class Account:
         for each in given["patchOperations"]:
             assert each["op"] == "replace"
             match each["path"].split("/"):
-                case ["", "*", "*", "throttling", "rateLimit"]:
-                    self.api["methodSettings"].setdefault("*/*", {})["throttlingRateLimit"] = float(each["value"])
-                case ["", "*", "*", "throttling", "burstLimit"]:
-                    self.api["methodSettings"].setdefault("*/*", {})["throttlingBurstLimit"] = int(each["value"])
+                case ["", path, method, "throttling", "rateLimit" | "burstLimit" as limit]:
+                    # An empty path would be a slash that is not encoded.
+                    assert path
+                    entry = self.api["methodSettings"].setdefault(f"{path}/{method}", {})
+                    if limit == "rateLimit":
+                        entry["throttlingRateLimit"] = float(each["value"])
+                    else:
+                        entry["throttlingBurstLimit"] = int(each["value"])
                 case ["", "accessLogSettings", name]:
                     if not self.gateway:
                         raise client_error("CloudWatch Logs role ARN must be set in account settings", "BadRequest")

@@ -31,6 +31,7 @@ ATTRIBUTES = {
     ("AWS::DynamoDB::Table", "Arn"): f"{ARN}dynamodb:{HERE}table/{{TableName}}",
     ("AWS::DynamoDB::Table", "StreamArn"): f"{ARN}dynamodb:{HERE}table/{{TableName}}/stream/<time>",
     ("AWS::S3::Bucket", "Arn"): f"{ARN}s3:::{{BucketName}}",
+    ("AWS::Cognito::UserPool", "Arn"): f"{ARN}cognito-idp:{HERE}userpool/{{AWS::Region}}_{{LogicalId}}",
     ("AWS::WAFv2::WebACL", "Arn"): f"{ARN}wafv2:{HERE}regional/webacl/{{Name}}/<id>",
     ("AWS::IAM::Role", "Arn"): f"{ARN}iam::{{AWS::AccountId}}:role/{{LogicalId}}",
     ("AWS::Logs::LogGroup", "Arn"): f"{ARN}logs:{HERE}log-group:{{LogGroupName}}:*",

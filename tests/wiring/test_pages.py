@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -78,6 +79,13 @@ def test_the_page_on_deploying_has_the_numbers_of_the_code() -> None:
     size = len(re.sub(r"\s", "", preflight.POLICY.read_text()))
     assert 6_144 < size <= 10_240
     assert "It exceeds the size limits of managed policies and of users" in page
+
+
+def test_the_page_on_deploying_has_the_price_of_idle_pollers(app: Any) -> None:
+    prices = json.loads((money.HERE / "prices.json").read_text())["prices"]
+    cents = f"{money.idle_polls() * prices['sqs.per_1000000'] / 10_000:.0f} cents"
+    page = (ROOT / "docs" / "deploying.md").read_text()
+    assert f"| polling of the orders queue; none within SQS's free tier | {cents} | {cents} |" in page
 
 
 def test_the_page_on_deploying_lists_the_steps_of_a_deploy_in_their_order() -> None:

@@ -152,12 +152,14 @@ def test_the_groups_are_those_of_the_routes(template: Template) -> None:
     assert made == set(ROUTES.values()) - {OPEN} == {STAFF, MANAGERS}
 
 
-def test_the_consoles_client_has_no_secret_and_its_tokens_last_an_hour(template: Template) -> None:
+def test_the_consoles_client_has_no_secret_and_its_tokens_last_15_minutes(template: Template) -> None:
     client = template.properties("UserPoolClient")
     assert client["GenerateSecret"] is False
     assert set(client["ExplicitAuthFlows"]) == {"ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"}
-    assert client["TokenValidityUnits"] == dict.fromkeys(("IdToken", "AccessToken", "RefreshToken"), "hours")
-    assert (client["IdTokenValidity"], client["AccessTokenValidity"]) == (1, 1)
+    assert client["TokenValidityUnits"] == {"IdToken": "minutes", "AccessToken": "minutes", "RefreshToken": "hours"}
+    assert (client["IdTokenValidity"], client["AccessTokenValidity"]) == (15, 15)
+    longer = resolve(IdTokenMinutes="60").properties("UserPoolClient")
+    assert (longer["IdTokenValidity"], longer["AccessTokenValidity"]) == ("60", "60")
     # Signing out revokes the user's refresh token. With an unknown user name, the user gets the same error as with a
     # wrong password.
     assert client["EnableTokenRevocation"] is True
@@ -180,7 +182,7 @@ def test_every_difference_of_the_local_stage_is_in_the_decisions() -> None:
     page = (ROOT / "docs" / "decisions" / "local-cloud.md").read_text()
     section = page.split("## Differences between a local stage and AWS\n")[1].split("\n## ")[0]
     listed = set(re.findall(r"^\| `([^`]+)` \|", section, flags=re.MULTILINE))
-    assert differences(resolve(Local="true"), resolve(Local="false")) == listed
+    assert differences(resolve(Local="true", Waf="on"), resolve(Local="false", Waf="on")) == listed
 
 
 def test_a_stage_is_not_local_by_default(template: Template) -> None:
@@ -312,6 +314,11 @@ def test_a_waf_has_the_rules_of_aws_and_a_limit_for_each_address_and_admits_long
     assert [each["OverrideAction"] for each in (common, inputs)] == [{"None": {}}] * 2
     assert groups[0]["RuleActionOverrides"] == [{"Name": "SizeRestrictions_BODY", "ActionToUse": {"Count": {}}}]
     assert "RuleActionOverrides" not in groups[1]
+    # People sign in at the user pool, so the same rules apply there.
+    [protected] = guarded.of_type("AWS::WAFv2::WebACLAssociation").values()
+    assert protected["WebACLArn"] == guarded.outputs["ApiWebAclArn"]
+    assert protected["ResourceArn"].endswith(f":userpool/{guarded.outputs['UserPoolId']}")
+    assert template.of_type("AWS::WAFv2::WebACLAssociation") == {}
 
 
 # --- logs, names and outputs ------------------------------------------------------------------------------------------

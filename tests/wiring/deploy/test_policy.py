@@ -68,6 +68,10 @@ NEEDED = {
     "AWS::DynamoDB::Table": {"dynamodb:CreateTable", "dynamodb:DeleteTable"},
     "AWS::Logs::LogGroup": {"logs:CreateLogGroup", "logs:PutRetentionPolicy", "logs:DeleteLogGroup"},
     "AWS::S3::Bucket": {"s3:CreateBucket", "s3:PutBucket*", "s3:DeleteBucket"},
+    "AWS::WAFv2::WebACLAssociation": {
+        *("wafv2:AssociateWebACL", "wafv2:DisassociateWebACL", "wafv2:GetWebACLForResource", "wafv2:GetWebACL"),
+        *("cognito-idp:AssociateWebACL", "cognito-idp:DisassociateWebACL"),
+    },
 }
 # AWS also lists permissions for properties that no template of the project sets.
 OF_OTHER_PROPERTIES = (

@@ -76,7 +76,11 @@ def test_completing_opens_the_uploads_bucket_to_the_consoles_pages_only(account:
 
 
 def test_completing_limits_the_apis_requests_and_logs_all_of_them(account: Account) -> None:
-    assert account.api["methodSettings"] == {"*/*": {"throttlingRateLimit": 100.0, "throttlingBurstLimit": 200}}
+    limits = {name: each["throttlingRateLimit"] for name, each in account.api["methodSettings"].items()}
+    # API Gateway encodes the slashes of a path, and applies the limits of `*/*` to each method by itself.
+    pages = ("~1/GET", "~1console~1{file}/GET", "~1openapi.json/GET", "~1health/GET", "~1health/HEAD")
+    assert limits == {"*/*": 100.0, **dict.fromkeys(pages, 10.0)}
+    assert {each["throttlingBurstLimit"] for each in account.api["methodSettings"].values()} == {200}
     access_log = account.api["accessLogSettings"]
     assert access_log["destinationArn"].endswith(":log-group:/aws/apigateway/cafe-test-access")
     line = json.loads(access_log["format"])
@@ -84,6 +88,25 @@ def test_completing_limits_the_apis_requests_and_logs_all_of_them(account: Accou
     assert line["requestId"] == "$context.requestId"
     # No value in the access log comes from a client, so a client cannot forge a line.
     assert not [each for each in line.values() if re.search("header|userAgent|context.path|query", each)]
+
+
+def test_the_least_limit_of_an_open_route_is_one_request_a_second() -> None:
+    few = {**DEPLOYED, "API_RATE_LIMIT": "4"}
+    assert api_settings.desired(few)["openMethods"]["~1health/GET"]["throttlingRateLimit"] == 1
+
+
+def test_the_local_cloud_names_methods_otherwise_and_an_older_release_has_no_limits_for_open_routes(
+    account: Account, said: list[str]
+) -> None:
+    settings = api_settings.desired(DEPLOYED)
+    methods = account.api["methodSettings"]
+    account.api["methodSettings"] = {key.replace("~1", "/"): limits for key, limits in methods.items()}
+    assert api_settings.differences(settings, account.client) == []
+    account.api["methodSettings"] = {"*/*": methods["*/*"]}
+    older = {name: value for name, value in settings.items() if name != "openMethods"}
+    api_settings.apply(older, account.client, said.append)
+    assert api_settings.differences(older, account.client) == []
+    assert len(api_settings.differences(settings, account.client)) == 10
 
 
 def test_without_an_accounts_log_role_everything_else_is_set_and_the_account_stays_unchanged(
@@ -180,7 +203,11 @@ DAMAGES: list[tuple[Callable[[Account], Any], str]] = [
     ),
     (
         lambda it: it.api["methodSettings"]["*/*"].update(throttlingRateLimit=10_000.0),
-        "API: throttlingRateLimit is 10000.0",
+        "API: throttlingRateLimit of */* is 10000.0",
+    ),
+    (
+        lambda it: it.api["methodSettings"].pop("~1health/HEAD"),
+        "API: throttlingBurstLimit of ~1health/HEAD is not set",
     ),
     (lambda it: it.api.update(accessLogSettings={}), "API: access log is {}"),
 ]
