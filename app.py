@@ -239,15 +239,23 @@ def store_orders(event: SQSEvent) -> dict[str, Any]:
 @app.on_dynamodb_record(stream_arn=settings.orders_stream_arn, batch_size=100, starting_position="TRIM_HORIZON")
 def announce_orders(event: DynamoDBEvent) -> dict[str, Any]:
     """Announces newly stored orders in one notification, and sets aside any order that cannot be announced."""
-    from chalicelib.orders import announce
+    from chalicelib.orders import announce, replay
 
     moment, context = now(), cast(Any, event.context)
+    dynamodb, inbox = clients.aws("dynamodb"), settings.notifications_table
+
+    def seconds_left() -> float:
+        return float(context.get_remaining_time_in_millis()) / 1000
+
     return announce.announce_orders(
         event.to_dict(),
         publish=publisher(),
         set_aside=announce.set_aside_with(clients.aws("sqs"), settings.failures_queue_url, context, moment),
+        find_announced=replay.find_announced_with(
+            dynamodb, inbox, moment, has_time=lambda: seconds_left() > announce.ANNOUNCEMENT_SECONDS
+        ),
         now=moment,
-        seconds_left=lambda: context.get_remaining_time_in_millis() / 1000,
+        seconds_left=seconds_left,
     )
 
 
