@@ -242,20 +242,13 @@ def announce_orders(event: DynamoDBEvent) -> dict[str, Any]:
     from chalicelib.orders import announce, replay
 
     moment, context = now(), cast(Any, event.context)
-    dynamodb, inbox = clients.aws("dynamodb"), settings.notifications_table
-
-    def seconds_left() -> float:
-        return float(context.get_remaining_time_in_millis()) / 1000
-
     return announce.announce_orders(
         event.to_dict(),
         publish=publisher(),
         set_aside=announce.set_aside_with(clients.aws("sqs"), settings.failures_queue_url, context, moment),
-        find_announced=replay.find_announced_with(
-            dynamodb, inbox, moment, has_time=lambda: seconds_left() > announce.ANNOUNCEMENT_SECONDS
-        ),
+        find_announced=replay.find_announced_with(clients.aws("dynamodb"), settings.notifications_table, moment),
         now=moment,
-        seconds_left=seconds_left,
+        seconds_left=lambda: context.get_remaining_time_in_millis() / 1000,
     )
 
 

@@ -60,7 +60,7 @@ def announce_orders(
     new = [record for record in event["Records"] if record.get("eventName") == "INSERT"]
     patience_end = 0 if is_redriven else now.timestamp() - PATIENCE_SECONDS
     # An order that is redriven was set aside, so it is announced without a look at the inbox.
-    find = (lambda _: set()) if is_redriven else find_announced
+    find = (lambda *_: set()) if is_redriven else find_announced
     left = _announce(new, publish, set_aside, find, patience_end, seconds_left)
     if left and is_redriven:
         raise Unavailable(f"{counted(len(left), 'order')} could not be announced or sent to the failures queue")
@@ -82,7 +82,11 @@ def _announce(
     If SNS is unavailable, records that were written before ``patience_end`` are set aside.
     """
     readable, left = _set_unreadable_aside(records, set_aside)
-    new = _without_announced(readable, find_announced)
+    written = {_order_id(record): _written_at(record) for record in readable}
+    announced = find_announced(written, lambda: seconds_left() > ANNOUNCEMENT_SECONDS)
+    if again := [record for record in readable if _order_id(record) in announced]:
+        log.info("orders announced already", extra=_about_all(again))
+    new = [record for record in readable if _order_id(record) not in announced]
     groups = [new] if new else []
     is_first = True
     while groups and (is_first or seconds_left() > ANNOUNCEMENT_SECONDS):
@@ -110,13 +114,6 @@ def _announce(
                 log.info("order announced", extra=_about(record))
             groups = groups[1:]
     return [*chain(*groups), *left]
-
-
-def _without_announced(records: list[Record], find_announced: FindAnnounced) -> list[Record]:
-    announced = find_announced({_order_id(record): _written_at(record) for record in records})
-    if again := [record for record in records if _order_id(record) in announced]:
-        log.info("orders announced already", extra=_about_all(again))
-    return [record for record in records if _order_id(record) not in announced]
 
 
 def _set_unreadable_aside(records: list[Record], set_aside: SetAside) -> tuple[list[Record], list[Record]]:

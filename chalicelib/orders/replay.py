@@ -27,20 +27,19 @@ TOLERANCE_SECONDS = 2
 PAGE = 100
 
 # A function of this type receives orders, with the Unix times at which they were written. It returns the ids of those
-# that were announced since.
-FindAnnounced = Callable[[dict[str, float]], set[str]]
+# that were announced since. It stops reading when its second argument returns False.
+FindAnnounced = Callable[[dict[str, float], Callable[[], bool]], set[str]]
 
 log = logger("orders")
 
 
-def find_announced_with(dynamodb: Any, table: str, now: datetime, has_time: Callable[[], bool]) -> FindAnnounced:
+def find_announced_with(dynamodb: Any, table: str, now: datetime) -> FindAnnounced:
     """Returns a function that finds announced orders in the inbox ``table``.
 
-    The function stops reading when ``has_time`` returns False. An order that it did not find is announced again, which
-    is better than not at all.
+    An order that the function did not find is announced again, which is better than not at all.
     """
 
-    def find(written: dict[str, float]) -> set[str]:
+    def find(written: dict[str, float], has_time: Callable[[], bool]) -> set[str]:
         ages = {order_id: now.timestamp() - moment for order_id, moment in written.items()}
         missing = {each: written[each] for each, age in ages.items() if FRESH_SECONDS < age < KEPT_SECONDS}
         found: set[str] = set()

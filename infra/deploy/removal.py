@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from infra.deploy import api_settings, chalice_record, database, project, resources_of_stage, stacks
+from infra.deploy import api_settings, chalice_record, database, project, protection, resources_of_stage, stacks
 from infra.deploy.resources_of_stage import Resource, existing_resources, lines_by_kind
 from infra.deploy.stacks import DATA
 from infra.deploy.target import Clients, DeployError, Say, Target
@@ -37,15 +37,18 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
         name = target.stack(part)
         if not stacks.find(cfn, name):
             continue
-        if part == "deploys":
+        if part == "resources":
+            # Users cannot be kept, because CloudFormation cannot import a user pool.
+            protection.remove_from_users(target, clients)
+        else:
             _empty(clients("s3"), stacks.outputs(cfn, name).get("DEPLOYS_BUCKET"), say)
         stacks.delete(cfn, name, say)
     mysql = resources_of_stage.database_resources(target, account)
     for resource in existing_resources(target, clients, account):
         # A late log line from a function or MySQL can recreate a deleted log group.
         kept = keep_data and (resource.kind in DATA or resource in mysql)
-        if resource.kind in ("AWS::Logs::LogGroup", *DATA) and not kept:
-            _delete(resource, clients, say)
+        if resource.kind in ("AWS::Logs::LogGroup", "AWS::Cognito::UserPool", *DATA) and not kept:
+            _delete(resource, target, clients, say)
     left = existing_resources(target, clients, account)
     data = [each for each in left if keep_data and (each.kind in DATA or each in mysql)]
     project.forget(target)
@@ -55,7 +58,13 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
         raise DeployError(
             "these resources still exist, so run `make destroy` again:\n" + "\n".join(lines_by_kind(rest))
         )
-    say("left of the stage: " + ("its data" if data else "nothing"))
+    if snapshots := database.snapshots(target, clients):
+        say(
+            f"snapshots of MySQL, which cost money until you delete them: {', '.join(snapshots)}\n"
+            "  aws rds delete-db-cluster-snapshot --db-cluster-snapshot-identifier <name>"
+        )
+    left_over = [name for name, things in {"its data": data, "snapshots of MySQL": snapshots}.items() if things]
+    say("left of the stage: " + (" and ".join(left_over) or "nothing"))
 
 
 def _delete_functions(target: Target, clients: Clients, say: Say) -> None:
@@ -76,14 +85,20 @@ def _delete_functions(target: Target, clients: Clients, say: Say) -> None:
         say(f"{len(functions)} functions: deleted")
 
 
-def _delete(resource: Resource, clients: Clients, say: Say) -> None:
+def _delete(resource: Resource, target: Target, clients: Clients, say: Say) -> None:
     if resource.kind == "AWS::S3::Bucket":
         _empty(clients("s3"), resource.name, say)
         clients("s3").delete_bucket(Bucket=resource.name)
     elif resource.kind == "AWS::Logs::LogGroup":
         clients("logs").delete_log_group(logGroupName=resource.name)
+    elif resource.kind == "AWS::Cognito::UserPool":
+        protection.remove_from_users(target, clients)
+        cognito = clients("cognito-idp")
+        for pool_id in list(protection.user_pools(target, cognito)):
+            cognito.delete_user_pool(UserPoolId=pool_id)
     else:
         dynamodb = clients("dynamodb")
+        protection.remove_from_table(dynamodb, resource.name)
         dynamodb.delete_table(TableName=resource.name)
         dynamodb.get_waiter("table_not_exists").wait(TableName=resource.name, WaiterConfig={"Delay": 2})
     say(f"{resource.name}: deleted")

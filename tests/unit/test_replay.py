@@ -42,9 +42,9 @@ def replay(aws: Aws, records: Iterable[dict[str, Any]], *, redriven: bool = Fals
         {"Records": list(records), "redriven": redriven},
         publish=published.append,
         set_aside=lambda given, _: list(given),
-        find_announced=find_announced_with(aws.dynamodb, notices.TABLE, NOW, lambda: next(left, None) is not None),
+        find_announced=find_announced_with(aws.dynamodb, notices.TABLE, NOW),
         now=NOW,
-        seconds_left=lambda: 60,
+        seconds_left=lambda: 60 if next(left, None) is not None else 0,
     )
     assert answer == {"batchItemFailures": []}
     return [each for notification in published for each in notification.facts["orderIDs"]]
@@ -74,8 +74,8 @@ def test_an_order_that_was_announced_long_after_it_was_stored_is_found(aws: Aws)
     announced(aws, 99, ["o-1"], ago=ago - 10 * 3600)
     now, then = NOW - timedelta(seconds=ago - 11 * 3600), NOW - timedelta(seconds=ago)
     assert (then.month, now.month) == (10, 11)
-    find = find_announced_with(aws.dynamodb, notices.TABLE, now, lambda: True)
-    assert find({"o-1": then.timestamp()}) == {"o-1"}
+    find = find_announced_with(aws.dynamodb, notices.TABLE, now)
+    assert find({"o-1": then.timestamp()}, lambda: True) == {"o-1"}
 
 
 def test_a_usual_batch_costs_no_read(aws: Aws) -> None:

@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import Mock, call
+from unittest.mock import Mock
 
 import pytest
 from botocore.exceptions import ClientError
@@ -164,18 +164,45 @@ def test_a_network_stays_in_its_zones_when_aws_adds_others(target: Target) -> No
     assert zones(target, Ec2(["us-east-1a", "us-east-1b"]), existing) == "us-east-1c,us-east-1d"
 
 
-@pytest.mark.parametrize(
-    ("status", "goes"), [("ROLLBACK_FAILED", True), ("UPDATE_COMPLETE", False), ("DELETE_FAILED", False), (None, False)]
-)
-def test_the_cluster_loses_its_protection_only_if_its_stack_was_never_complete(
-    target: Target, status: str | None, goes: bool
+class Rds:
+    """Fakes RDS with one cluster, and records the calls that change something."""
+
+    exceptions = SimpleNamespace(DBClusterNotFoundFault=Missing)
+
+    def __init__(self, status: str | None) -> None:
+        self.status = status
+        self.calls: list[str] = []
+
+    def describe_db_clusters(self, **given: Any) -> dict[str, Any]:
+        accepts("rds", "DescribeDBClusters", given)
+        if self.status is None:
+            raise Missing
+        return {"DBClusters": [{"Status": self.status}]}
+
+    def create_db_cluster_snapshot(self, **given: Any) -> None:
+        accepts("rds", "CreateDBClusterSnapshot", given)
+        assert re.fullmatch(r"cafe-test-final-\d{8}-\d{6}", given["DBClusterSnapshotIdentifier"])
+        self.calls.append("snapshot")
+
+    def get_waiter(self, name: str) -> Any:
+        return Mock(wait=lambda **_: self.calls.append(name))
+
+    def modify_db_cluster(self, **given: Any) -> None:
+        accepts("rds", "ModifyDBCluster", given)
+        assert given == {"DBClusterIdentifier": "cafe-test", "DeletionProtection": False}
+        self.calls.append("unprotected")
+
+
+@pytest.mark.parametrize(("status", "takes"), [("available", True), ("deleting", False), (None, False)])
+def test_the_cluster_loses_its_protection_only_after_its_final_snapshot(
+    target: Target, status: str | None, takes: bool, said: list[str]
 ) -> None:
-    """Deletion protection keeps people from deleting the cluster of a complete stack manually."""
-    rds, changed = Mock(exceptions=SimpleNamespace(DBClusterNotFoundFault=Missing)), {"DeletionProtection": False}
-    rds.modify_db_cluster.side_effect = lambda **given: accepts("rds", "ModifyDBCluster", given)
-    database.unprotect_failed(target, {"cloudformation": CloudFormation(status), "rds": rds}.__getitem__)
-    calls = [call(DBClusterIdentifier="cafe-test", **changed)] if goes else []
-    assert rds.modify_db_cluster.call_args_list == calls
+    """An interrupted removal is repeated, and must not fail on a cluster that it has begun to delete."""
+    rds, cfn = Rds(status), CloudFormation("CREATE_COMPLETE")
+    database.remove(target, {"cloudformation": cfn, "rds": rds}.__getitem__, said.append)
+    assert rds.calls == [*(["snapshot", "db_cluster_snapshot_available"] if takes else []), "unprotected"]
+    assert any(line.startswith("database: taking the final snapshot cafe-test-final-") for line in said) is takes
+    assert cfn.calls == ["delete"]
 
 
 class Secrets:
