@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -246,7 +247,7 @@ def announce_orders(event: DynamoDBEvent) -> dict[str, Any]:
         event.to_dict(),
         publish=publisher(),
         set_aside=announce.set_aside_with(clients.aws("sqs"), settings.failures_queue_url, context, moment),
-        find_announced=replay.find_announced_with(clients.aws("dynamodb"), settings.notifications_table, moment),
+        find_announced=partial(replay.find_announced, clients.aws("dynamodb"), settings.notifications_table, moment),
         now=moment,
         seconds_left=lambda: context.get_remaining_time_in_millis() / 1000,
     )

@@ -84,8 +84,8 @@ def _announce(
     readable, left = _set_unreadable_aside(records, set_aside)
     written = {_order_id(record): _written_at(record) for record in readable}
     announced = find_announced(written, lambda: seconds_left() > ANNOUNCEMENT_SECONDS)
-    if again := [record for record in readable if _order_id(record) in announced]:
-        log.info("orders announced already", extra=_about_all(again))
+    if announced:
+        log.info("orders announced already", extra={"orderIDs": sorted(announced)})
     new = [record for record in readable if _order_id(record) not in announced]
     groups = [new] if new else []
     is_first = True

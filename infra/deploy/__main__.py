@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,15 +38,18 @@ def main(arguments: list[str] | None = None) -> int:
         "--keep-data", action="store_true", help="with --destroy, keep the database, tables and buckets"
     )
     parser.add_argument(
-        "--delete-data", metavar="STAGE", help="with --destroy and --yes, repeat the stage's name to delete its data"
+        "--delete-data", metavar="STAGE", help="with --destroy and --yes, the stage's name again, to delete its data"
     )
     parser.add_argument("--unchecked", action="store_true", help="do not check the caller's permissions with IAM")
     parser.add_argument("--yes", action="store_true", help="apply changes without asking")
     given = parser.parse_args(arguments)
     if any("=" not in each for each in given.parameter):
         parser.error("--parameter: must be NAME=VALUE")
-    if problem := _data_problem(given):
-        parser.error(problem)
+    if given.destroy and given.yes and not given.keep_data and given.delete_data != given.stage:
+        parser.error(
+            f"--yes alone does not delete data: add --delete-data {given.stage} (make: DELETE_DATA={given.stage}), "
+            "or keep the data with --keep-data (make: KEEP_DATA=1)"
+        )
     try:
         database = MysqlLocation.from_variables(os.environ)
     except ValueError as error:
@@ -80,20 +82,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"deploy: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _data_problem(given: Namespace) -> str | None:
-    """Returns why the arguments do not say clearly whether to delete the stage's data."""
-    if given.delete_data and given.keep_data:
-        return "--keep-data and --delete-data exclude each other: use one of them"
-    if given.delete_data and given.delete_data != given.stage:
-        return f"--delete-data {given.delete_data}: must be the name of the stage, {given.stage}"
-    if given.destroy and given.yes and not (given.keep_data or given.delete_data):
-        return (
-            f"--yes alone does not delete data: add --delete-data {given.stage} (make: DELETE_DATA={given.stage}) "
-            "to delete it, or --keep-data (make: KEEP_DATA=1) to keep it"
-        )
-    return None
 
 
 def _show_addresses(target: Target, outputs: Mapping[str, str]) -> None:

@@ -30,7 +30,7 @@ ROTATION = {"AutomaticallyAfterDays": 30}
 # Lambda usually deletes the network interfaces of a deleted function within twenty minutes.
 INTERFACES_SECONDS = 3600
 INTERFACES_PAUSE_SECONDS = 15
-SNAPSHOT_PAUSE_SECONDS = 15
+SNAPSHOT_WAIT = {"Delay": 15, "MaxAttempts": 240}
 
 
 def existing_location(target: Target, clients: Clients) -> MysqlLocation | None:
@@ -225,19 +225,15 @@ def _take_final_snapshot(target: Target, rds: Any, say: Say) -> None:
     name = f"{cluster}-final-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     say(f"database: taking the final snapshot {name}")
     rds.create_db_cluster_snapshot(DBClusterSnapshotIdentifier=name, DBClusterIdentifier=cluster)
-    wait = {"Delay": SNAPSHOT_PAUSE_SECONDS, "MaxAttempts": 3600 // SNAPSHOT_PAUSE_SECONDS}
-    rds.get_waiter("db_cluster_snapshot_available").wait(DBClusterSnapshotIdentifier=name, WaiterConfig=wait)
+    rds.get_waiter("db_cluster_snapshot_available").wait(DBClusterSnapshotIdentifier=name, WaiterConfig=SNAPSHOT_WAIT)
 
 
 def snapshots(target: Target, clients: Clients) -> list[str]:
     """Returns the names of all snapshots of the stage's database that are kept until a person deletes them."""
     pages = clients("rds").get_paginator("describe_db_cluster_snapshots").paginate(SnapshotType="manual")
-    return [
-        each["DBClusterSnapshotIdentifier"]
-        for page in pages
-        for each in page["DBClusterSnapshots"]
-        if each["DBClusterIdentifier"] == f"cafe-{target.stage}"
-    ]
+    found = [each for page in pages for each in page["DBClusterSnapshots"]]
+    own = [each for each in found if each["DBClusterIdentifier"] == f"cafe-{target.stage}"]
+    return [each["DBClusterSnapshotIdentifier"] for each in own]
 
 
 def _wait_for_interfaces(ec2: Any, group: str, say: Say) -> None:

@@ -9,29 +9,28 @@ from typing import Any
 from infra.deploy import stacks
 from infra.deploy.target import Clients, Target
 
-# UpdateUserPool resets every setting that it is not given. If the removal is interrupted, the pool must still be
-# closed to the public, and must still have the tags that the deployer's permissions need.
-POOL_SETTINGS = ("AccountRecoverySetting", "UserPoolTags")
-
 
 def user_pools(target: Target, cognito: Any) -> Iterator[str]:
-    """Yields the ids of the stage's user pools. An update can leave a replaced pool behind."""
+    """Yields the ids of the stage's user pools. An update that replaces the pool leaves the old pool behind."""
     for page in cognito.get_paginator("list_user_pools").paginate(PaginationConfig={"PageSize": 60}):
         yield from (each["Id"] for each in page["UserPools"] if each["Name"] == f"cafe-{target.stage}-users")
 
 
 def remove_from_users(target: Target, clients: Clients) -> None:
+    """Removes the protection of the user pools, and keeps their other settings, which UpdateUserPool would reset.
+
+    If the removal is interrupted, nobody may sign up, and the deployer's permissions still depend on the tags.
+    """
     cognito = clients("cognito-idp")
     for pool_id in user_pools(target, cognito):
         pool = cognito.describe_user_pool(UserPoolId=pool_id)["UserPool"]
-        if pool.get("DeletionProtection") == "ACTIVE":
-            cognito.update_user_pool(
-                UserPoolId=pool_id,
-                DeletionProtection="INACTIVE",
-                AdminCreateUserConfig={"AllowAdminCreateUserOnly": True},
-                Policies={"PasswordPolicy": pool["Policies"]["PasswordPolicy"]},
-                **{name: pool[name] for name in POOL_SETTINGS if pool.get(name)},
-            )
+        cognito.update_user_pool(
+            UserPoolId=pool_id,
+            DeletionProtection="INACTIVE",
+            AdminCreateUserConfig={"AllowAdminCreateUserOnly": True},
+            Policies={"PasswordPolicy": pool["Policies"]["PasswordPolicy"]},
+            **{name: pool[name] for name in ("AccountRecoverySetting", "UserPoolTags") if pool.get(name)},
+        )
 
 
 def remove_from_table(dynamodb: Any, table: str) -> None:
@@ -50,8 +49,7 @@ def remove_from_cluster(target: Target, clients: Clients) -> None:
 def remove_after_failure(target: Target, part: str, clients: Clients) -> None:
     """Removes the protection of the users or the database if their stack could not be created.
 
-    CloudFormation cannot delete a protected resource, and the new stack contains no data yet. Tables can contain data
-    that an earlier stage left behind, so they stay protected.
+    CloudFormation cannot delete a protected resource. Tables stay protected, because they may be an earlier stage's.
     """
     failed = stacks.find(clients("cloudformation"), target.stack(part))
     if failed and failed["StackStatus"] in ("ROLLBACK_FAILED", "CREATE_FAILED"):

@@ -33,14 +33,13 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
     if not keep_data:
         # Lambda needs the roles of the functions to delete their network interfaces, so the roles are deleted later.
         database.remove(target, clients, say)
+    # Users cannot be kept, because a user pool cannot be imported by its name.
+    protection.remove_from_users(target, clients)
     for part in ("resources", "deploys"):
         name = target.stack(part)
         if not stacks.find(cfn, name):
             continue
-        if part == "resources":
-            # Users cannot be kept, because CloudFormation cannot import a user pool.
-            protection.remove_from_users(target, clients)
-        else:
+        if part == "deploys":
             _empty(clients("s3"), stacks.outputs(cfn, name).get("DEPLOYS_BUCKET"), say)
         stacks.delete(cfn, name, say)
     mysql = resources_of_stage.database_resources(target, account)
@@ -59,12 +58,10 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
             "these resources still exist, so run `make destroy` again:\n" + "\n".join(lines_by_kind(rest))
         )
     if snapshots := database.snapshots(target, clients):
-        say(
-            f"snapshots of MySQL, which cost money until you delete them: {', '.join(snapshots)}\n"
-            "  aws rds delete-db-cluster-snapshot --db-cluster-snapshot-identifier <name>"
-        )
-    left_over = [name for name, things in {"its data": data, "snapshots of MySQL": snapshots}.items() if things]
-    say("left of the stage: " + (" and ".join(left_over) or "nothing"))
+        say(f"snapshots of MySQL, which cost money until you delete them: {', '.join(snapshots)}")
+        say("  aws rds delete-db-cluster-snapshot --db-cluster-snapshot-identifier <name>")
+    kept = [name for name, found in (("its data", data), ("snapshots of MySQL", snapshots)) if found]
+    say("left of the stage: " + (" and ".join(kept) or "nothing"))
 
 
 def _delete_functions(target: Target, clients: Clients, say: Say) -> None:
@@ -92,10 +89,8 @@ def _delete(resource: Resource, target: Target, clients: Clients, say: Say) -> N
     elif resource.kind == "AWS::Logs::LogGroup":
         clients("logs").delete_log_group(logGroupName=resource.name)
     elif resource.kind == "AWS::Cognito::UserPool":
-        protection.remove_from_users(target, clients)
-        cognito = clients("cognito-idp")
-        for pool_id in list(protection.user_pools(target, cognito)):
-            cognito.delete_user_pool(UserPoolId=pool_id)
+        for pool_id in list(protection.user_pools(target, clients("cognito-idp"))):
+            clients("cognito-idp").delete_user_pool(UserPoolId=pool_id)
     else:
         dynamodb = clients("dynamodb")
         protection.remove_from_table(dynamodb, resource.name)

@@ -164,44 +164,24 @@ def test_a_network_stays_in_its_zones_when_aws_adds_others(target: Target) -> No
     assert zones(target, Ec2(["us-east-1a", "us-east-1b"]), existing) == "us-east-1c,us-east-1d"
 
 
-class Rds:
-    """Fakes RDS with one cluster, and records the calls that change something."""
-
-    exceptions = SimpleNamespace(DBClusterNotFoundFault=Missing)
-
-    def __init__(self, status: str | None) -> None:
-        self.status = status
-        self.calls: list[str] = []
-
-    def describe_db_clusters(self, **given: Any) -> dict[str, Any]:
-        accepts("rds", "DescribeDBClusters", given)
-        if self.status is None:
-            raise Missing
-        return {"DBClusters": [{"Status": self.status}]}
-
-    def create_db_cluster_snapshot(self, **given: Any) -> None:
-        accepts("rds", "CreateDBClusterSnapshot", given)
-        assert re.fullmatch(r"cafe-test-final-\d{8}-\d{6}", given["DBClusterSnapshotIdentifier"])
-        self.calls.append("snapshot")
-
-    def get_waiter(self, name: str) -> Any:
-        return Mock(wait=lambda **_: self.calls.append(name))
-
-    def modify_db_cluster(self, **given: Any) -> None:
-        accepts("rds", "ModifyDBCluster", given)
-        assert given == {"DBClusterIdentifier": "cafe-test", "DeletionProtection": False}
-        self.calls.append("unprotected")
-
-
 @pytest.mark.parametrize(("status", "takes"), [("available", True), ("deleting", False), (None, False)])
 def test_the_cluster_loses_its_protection_only_after_its_final_snapshot(
     target: Target, status: str | None, takes: bool, said: list[str]
 ) -> None:
     """An interrupted removal is repeated, and must not fail on a cluster that it has begun to delete."""
-    rds, cfn = Rds(status), CloudFormation("CREATE_COMPLETE")
+    rds = Mock(exceptions=SimpleNamespace(DBClusterNotFoundFault=Missing))
+    rds.describe_db_clusters.side_effect = [{"DBClusters": [{"Status": status}]}] if status else Missing
+    cfn = CloudFormation("CREATE_COMPLETE")
     database.remove(target, {"cloudformation": cfn, "rds": rds}.__getitem__, said.append)
-    assert rds.calls == [*(["snapshot", "db_cluster_snapshot_available"] if takes else []), "unprotected"]
-    assert any(line.startswith("database: taking the final snapshot cafe-test-final-") for line in said) is takes
+    calls = {name: given for name, _, given in rds.mock_calls}
+    taking = ["create_db_cluster_snapshot", "get_waiter", "get_waiter().wait"] if takes else []
+    assert list(calls) == ["describe_db_clusters", *taking, "modify_db_cluster"]
+    assert calls["modify_db_cluster"] == {"DBClusterIdentifier": "cafe-test", "DeletionProtection": False}
+    if takes:
+        accepts("rds", "CreateDBClusterSnapshot", calls["create_db_cluster_snapshot"])
+        name = calls["create_db_cluster_snapshot"]["DBClusterSnapshotIdentifier"]
+        assert re.fullmatch(r"cafe-test-final-\d{8}-\d{6}", name)
+        assert f"database: taking the final snapshot {name}" in said
     assert cfn.calls == ["delete"]
 
 
