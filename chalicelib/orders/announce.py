@@ -41,8 +41,7 @@ def announce_orders(
     now: datetime,
     seconds_left: Callable[[], float],
 ) -> dict[str, Any]:
-    """Publishes one notification for all new orders in a batch from the stream. Ignores changed or deleted orders, and
-    orders that ``find_announced`` finds.
+    """Publishes one notification for all new orders in a batch from the stream. Ignores changed or deleted orders.
 
     Returns ``{"batchItemFailures": [{"itemIdentifier": sequence number}]}`` with the first unfinished record. The
     stream then redelivers this record and all later records, whose orders have not been announced.
@@ -75,9 +74,7 @@ def _announce(
     patience_end: float,
     seconds_left: Callable[[], float],
 ) -> list[Record]:
-    """Announces the orders in ``records`` that were not announced earlier.
-
-    Returns the records that were neither announced nor set aside.
+    """Announces the orders in ``records`` that were not announced earlier. Returns the records to redeliver.
 
     If SNS is unavailable, records that were written before ``patience_end`` are set aside.
     """

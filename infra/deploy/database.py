@@ -214,13 +214,11 @@ def remove(target: Target, clients: Clients, say: Say) -> None:
 
 
 def _take_final_snapshot(target: Target, rds: Any, say: Say) -> None:
-    """Takes a snapshot of the database. Does nothing if an interrupted removal has begun to delete the database."""
+    """Takes a snapshot of the database, unless an interrupted removal has begun to delete the database."""
     cluster = f"cafe-{target.stage}"
-    try:
-        [found] = rds.describe_db_clusters(DBClusterIdentifier=cluster)["DBClusters"]
-    except rds.exceptions.DBClusterNotFoundFault:
-        return
-    if found["Status"] == "deleting":
+    pages = rds.get_paginator("describe_db_clusters").paginate()
+    states = {each["DBClusterIdentifier"]: each["Status"] for page in pages for each in page["DBClusters"]}
+    if states.get(cluster, "deleting") == "deleting":
         return
     name = f"{cluster}-final-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     say(f"database: taking the final snapshot {name}")
