@@ -60,8 +60,8 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
     if snapshots := database.snapshots(target, clients):
         say(f"snapshots of MySQL, which cost money until you delete them: {', '.join(snapshots)}")
         say("  aws rds delete-db-cluster-snapshot --db-cluster-snapshot-identifier <name>")
-    kept = [name for name, found in (("its data", data), ("snapshots of MySQL", snapshots)) if found]
-    say("left of the stage: " + (" and ".join(kept) or "nothing"))
+    remaining = [name for name, found in (("its data", data), ("snapshots of MySQL", snapshots)) if found]
+    say("left of the stage: " + (" and ".join(remaining) or "nothing"))
 
 
 def _delete_functions(target: Target, clients: Clients, say: Say) -> None:

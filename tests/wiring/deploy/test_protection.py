@@ -21,9 +21,9 @@ def test_tables_and_users_are_protected_and_outlive_a_stack_that_replaces_them(t
         # CloudFormation could not delete a protected table when it rolls back a new stack.
         assert (each["DeletionPolicy"], each["UpdateReplacePolicy"]) == ("Retain", "Retain")
     pool = template.resources["UserPool"]
-    assert (pool["Properties"]["DeletionProtection"], pool["UpdateReplacePolicy"]) == ("ACTIVE", "Retain")
-    # A retained pool could not be imported, so a deleted stack must not leave one behind.
-    assert "DeletionPolicy" not in pool
+    assert pool["Properties"]["DeletionProtection"] == "ACTIVE"
+    # A pool cannot be imported, so a deleted stack must not leave one behind.
+    assert (pool["DeletionPolicy"], pool["UpdateReplacePolicy"]) == ("Delete", "Retain")
 
 
 def test_an_unprotected_user_pool_keeps_its_other_settings(target: Target, template: Template) -> None:
@@ -40,9 +40,7 @@ def test_an_unprotected_user_pool_keeps_its_other_settings(target: Target, templ
     protection.remove_from_users(target, {"cognito-idp": cognito}.__getitem__)
     [given] = updated
     accepts("cognito-idp", "UpdateUserPool", given)
-    # The name and the case of user names cannot be updated.
-    fixed = {"UserPoolName", "UsernameConfiguration"}
-    kept = {name: value for name, value in pool.items() if name not in fixed}
+    kept = {name: value for name, value in pool.items() if name not in ("UserPoolName", "UsernameConfiguration")}
     assert given == {**kept, "UserPoolId": "eu_test", "DeletionProtection": "INACTIVE"}
 
 
