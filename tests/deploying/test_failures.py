@@ -69,7 +69,7 @@ def test_a_first_deploy_that_fails_is_finished_by_the_next_despite_protected_res
     place: Place, here: Checkout
 ) -> None:
     """CloudFormation cannot delete the new user pool. The new tables stay, and the next deploy imports them."""
-    broken = with_buckets(place.checkout("fresh"), First="the-same-name", Second="the-same-name")
+    broken = with_buckets(place.checkout("fresh"), First="cafe-fresh-x", Second="cafe-fresh-x")
     status, said = broken.run("fresh")
     assert status == 1
     assert "cafe-fresh-resources failed, and is now ROLLBACK_FAILED" in said
