@@ -102,7 +102,8 @@ bench: .venv/dev  ## Run the benchmarks against other programs, and measure the 
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.limits
 
-# YES=1 skips the confirmation, and UNCHECKED=1 skips the preflight check for missing IAM permissions.
+# YES=1 skips the confirmation, but deletes data only with DELETE_DATA=<stage>.
+# UNCHECKED=1 skips the preflight check for missing IAM permissions.
 ANSWER := $(if $(YES),--yes) $(if $(UNCHECKED),--unchecked)
 deploy: stage .venv/run  ## Deploy the whole system to AWS: make deploy STAGE=x
 	@$(BIN)/python -m infra.deploy $(STAGE) $(ANSWER)
@@ -110,8 +111,8 @@ deploy: stage .venv/run  ## Deploy the whole system to AWS: make deploy STAGE=x
 rollback: stage .venv/run  ## Restore the previous release: make rollback STAGE=x
 	@$(BIN)/python -m infra.deploy $(STAGE) --rollback $(ANSWER)
 
-destroy: stage .venv/run  ## Remove the whole system from AWS: make destroy STAGE=x; KEEP_DATA=1 keeps tables and buckets
-	@$(BIN)/python -m infra.deploy $(STAGE) --destroy $(if $(KEEP_DATA),--keep-data) $(ANSWER)
+destroy: stage .venv/run  ## Remove the whole system from AWS: make destroy STAGE=x; KEEP_DATA=1 keeps tables, buckets and MySQL
+	@$(BIN)/python -m infra.deploy $(STAGE) --destroy $(if $(KEEP_DATA),--keep-data) $(if $(DELETE_DATA),--delete-data '$(DELETE_DATA)') $(ANSWER)
 
 verify-deploy: .venv/dev .local/graders/installed  ## Test the deploy's whole life cycle on the local cloud, compare it with moto, run checkov and cloudsplaining, and generate a client of the API
 	$(PYTEST) $(BY_FILE) -m long tests/deploying tests/system tests/browser $(ARGS)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -241,13 +242,14 @@ def store_orders(event: SQSEvent) -> dict[str, Any]:
 @app.on_dynamodb_record(stream_arn=settings.orders_stream_arn, batch_size=100, starting_position="TRIM_HORIZON")
 def announce_orders(event: DynamoDBEvent) -> dict[str, Any]:
     """Announces newly stored orders in one notification, and sets aside any order that cannot be announced."""
-    from chalicelib.orders import announce
+    from chalicelib.orders import announce, replay
 
     moment, context = now(), cast(Any, event.context)
     return announce.announce_orders(
         event.to_dict(),
         publish=publisher(),
         set_aside=announce.set_aside_with(clients.aws("sqs"), settings.failures_queue_url, context, moment),
+        find_announced=partial(replay.find_announced, clients.aws("dynamodb"), settings.notifications_table, moment),
         now=moment,
         seconds_left=lambda: context.get_remaining_time_in_millis() / 1000,
     )

@@ -15,6 +15,7 @@ from chalicelib import correlation, queues
 from chalicelib.errors import Unavailable
 from chalicelib.logs import logger
 from chalicelib.notifications import Notification, Publish, counted, one_line
+from chalicelib.orders.replay import FindAnnounced
 from chalicelib.timeline import timestamp
 
 # Maximum time in seconds to retry an order while SNS is unavailable. Meanwhile, later orders wait in the stream.
@@ -36,6 +37,7 @@ def announce_orders(
     *,
     publish: Publish,
     set_aside: SetAside,
+    find_announced: FindAnnounced,
     now: datetime,
     seconds_left: Callable[[], float],
 ) -> dict[str, Any]:
@@ -56,7 +58,9 @@ def announce_orders(
     is_redriven = event.get("redriven") is True
     new = [record for record in event["Records"] if record.get("eventName") == "INSERT"]
     patience_end = 0 if is_redriven else now.timestamp() - PATIENCE_SECONDS
-    left = _announce(new, publish, set_aside, patience_end, seconds_left)
+    # An order that is redriven was set aside, so it is announced without a look at the inbox.
+    find = (lambda *_: set()) if is_redriven else find_announced
+    left = _announce(new, publish, set_aside, find, patience_end, seconds_left)
     if left and is_redriven:
         raise Unavailable(f"{counted(len(left), 'order')} could not be announced or sent to the failures queue")
     return {"batchItemFailures": [{"itemIdentifier": left[0]["dynamodb"]["SequenceNumber"]}] if left else []}
@@ -66,15 +70,21 @@ def _announce(
     records: list[Record],
     publish: Publish,
     set_aside: SetAside,
+    find_announced: FindAnnounced,
     patience_end: float,
     seconds_left: Callable[[], float],
 ) -> list[Record]:
-    """Announces the orders in ``records``. Returns the records that were neither announced nor set aside.
+    """Announces the orders in ``records`` that were not announced earlier. Returns the records to redeliver.
 
     If SNS is unavailable, records that were written before ``patience_end`` are set aside.
     """
     readable, left = _set_unreadable_aside(records, set_aside)
-    groups = [readable] if readable else []
+    written = {_order_id(record): _written_at(record) for record in readable}
+    announced = find_announced(written, lambda: seconds_left() > ANNOUNCEMENT_SECONDS)
+    if announced:
+        log.info("orders announced already", extra={"orderIDs": sorted(announced)})
+    new = [record for record in readable if _order_id(record) not in announced]
+    groups = [new] if new else []
     is_first = True
     while groups and (is_first or seconds_left() > ANNOUNCEMENT_SECONDS):
         is_first, group = False, groups[0]

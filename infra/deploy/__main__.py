@@ -37,11 +37,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--keep-data", action="store_true", help="with --destroy, keep the database, tables and buckets"
     )
+    parser.add_argument(
+        "--delete-data", metavar="STAGE", help="with --destroy and --yes, the stage's name again, to delete its data"
+    )
     parser.add_argument("--unchecked", action="store_true", help="do not check the caller's permissions with IAM")
     parser.add_argument("--yes", action="store_true", help="apply changes without asking")
     given = parser.parse_args(arguments)
     if any("=" not in each for each in given.parameter):
         parser.error("--parameter: must be NAME=VALUE")
+    if given.destroy and given.yes and not given.keep_data and given.delete_data != given.stage:
+        parser.error(
+            f"--yes alone does not delete data: add --delete-data {given.stage} (make: DELETE_DATA={given.stage}), "
+            "or keep the data with --keep-data (make: KEEP_DATA=1)"
+        )
     try:
         database = MysqlLocation.from_variables(os.environ)
     except ValueError as error:

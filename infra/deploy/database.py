@@ -6,12 +6,13 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from infra.deploy import code, stacks
+from infra.deploy import code, protection, stacks
 from infra.deploy.mysql_location import MysqlLocation
 from infra.deploy.stacks import Stack
 from infra.deploy.target import Clients, DeployError, Say, Target
@@ -29,6 +30,7 @@ ROTATION = {"AutomaticallyAfterDays": 30}
 # Lambda usually deletes the network interfaces of a deleted function within twenty minutes.
 INTERFACES_SECONDS = 3600
 INTERFACES_PAUSE_SECONDS = 15
+SNAPSHOT_WAIT = {"Delay": 15, "MaxAttempts": 240}
 
 
 def existing_location(target: Target, clients: Clients) -> MysqlLocation | None:
@@ -202,7 +204,7 @@ def rotate(target: Target, location: MysqlLocation, clients: Clients, say: Say) 
 
 
 def remove(target: Target, clients: Clients, say: Say) -> None:
-    """Deletes the stage's own database with all its data.
+    """Takes a final snapshot of the stage's own database, and deletes the database.
 
     The functions must already be deleted, but their roles must still exist. Lambda needs the roles to delete its
     network interfaces, and CloudFormation cannot delete a network that is in use.
@@ -213,27 +215,33 @@ def remove(target: Target, clients: Clients, say: Say) -> None:
     outputs = stacks.outputs(cfn, name)
     if group := outputs.get("SECURITY_GROUP_IDS"):
         _wait_for_interfaces(clients("ec2"), group, say)
-    _unprotect(target, clients("rds"))
+    _take_final_snapshot(target, clients("rds"), say)
+    protection.remove_from_cluster(target, clients)
     if secret := outputs.get("DB_SECRET_ARN"):
         # With a recovery window, the secret's name could not be reused for up to 30 days.
         clients("secretsmanager").delete_secret(SecretId=secret, ForceDeleteWithoutRecovery=True)
     stacks.delete(cfn, name, say)
 
 
-def unprotect_failed(target: Target, clients: Clients) -> None:
-    """Removes the database's deletion protection if its stack could not be created.
+def _take_final_snapshot(target: Target, rds: Any, say: Say) -> None:
+    """Takes a snapshot of the database, unless an interrupted removal has begun to delete the database."""
+    cluster = f"cafe-{target.stage}"
+    pages = rds.get_paginator("describe_db_clusters").paginate()
+    states = {each["DBClusterIdentifier"]: each["Status"] for page in pages for each in page["DBClusters"]}
+    if states.get(cluster, "deleting") == "deleting":
+        return
+    name = f"{cluster}-final-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    say(f"database: taking the final snapshot {name}")
+    rds.create_db_cluster_snapshot(DBClusterSnapshotIdentifier=name, DBClusterIdentifier=cluster)
+    rds.get_waiter("db_cluster_snapshot_available").wait(DBClusterSnapshotIdentifier=name, WaiterConfig=SNAPSHOT_WAIT)
 
-    CloudFormation cannot delete a protected database.
-    """
-    failed = stacks.find(clients("cloudformation"), target.stack("database"))
-    if failed and failed["StackStatus"] in ("ROLLBACK_FAILED", "CREATE_FAILED"):
-        _unprotect(target, clients("rds"))
 
-
-def _unprotect(target: Target, rds: Any) -> None:
-    # The database cluster may already have been deleted.
-    with suppress(rds.exceptions.DBClusterNotFoundFault):
-        rds.modify_db_cluster(DBClusterIdentifier=f"cafe-{target.stage}", DeletionProtection=False)
+def snapshots(target: Target, clients: Clients) -> list[str]:
+    """Returns the names of all snapshots of the stage's database that are kept until a person deletes them."""
+    pages = clients("rds").get_paginator("describe_db_cluster_snapshots").paginate(SnapshotType="manual")
+    found = [each for page in pages for each in page["DBClusterSnapshots"]]
+    own = [each for each in found if each["DBClusterIdentifier"] == f"cafe-{target.stage}"]
+    return [each["DBClusterSnapshotIdentifier"] for each in own]
 
 
 def _wait_for_interfaces(ec2: Any, group: str, say: Say) -> None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from infra.deploy import chalice_record, code, database, preflight, project, stacks, triggers, wiring
+from infra.deploy import chalice_record, code, database, preflight, project, protection, stacks, triggers, wiring
 from infra.deploy.context import Changes, Context
 from infra.deploy.mysql_location import MysqlLocation
 from infra.deploy.project import RUNTIME, build
@@ -91,7 +91,7 @@ class Deployment:
         self.owns_database = location is None
         if location is None:
             stack = database.stack(target, self.clients)
-            database.unprotect_failed(target, self.clients)
+            protection.remove_after_failure(target, "database", self.clients)
             self._update(stack)
             location = database.own_location(target, self.clients)
         self.location = location
@@ -103,6 +103,7 @@ class Deployment:
         console = self._console(self.serving.outputs if self.serving else {})
         self.resources = self.context.stack("resources", body, {**self.location.parameters, **parameters, **console})
         waf = self.resources.parameters.get("Waf")
+        protection.remove_after_failure(self.target, "resources", self.clients)
         self.changed = self._update(self.resources, lambda: disassociate_waf(self.context, self.resources, waf))
         self.outputs = stacks.outputs(self.clients("cloudformation"), self.resources.name)
         self.config = project.configure(self.target, self.outputs, self._orders_since(), self._reserved_concurrency())

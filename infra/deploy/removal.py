@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from infra.deploy import api_settings, chalice_record, database, project, resources_of_stage, stacks
+from infra.deploy import api_settings, chalice_record, database, project, protection, resources_of_stage, stacks
 from infra.deploy.resources_of_stage import Resource, existing_resources, lines_by_kind
 from infra.deploy.stacks import DATA
 from infra.deploy.target import Clients, DeployError, Say, Target
@@ -33,6 +33,8 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
     if not keep_data:
         # Lambda needs the roles of the functions to delete their network interfaces, so the roles are deleted later.
         database.remove(target, clients, say)
+    # Users cannot be kept, because a user pool cannot be imported by its name.
+    protection.remove_from_users(target, clients)
     for part in ("resources", "deploys"):
         name = target.stack(part)
         if not stacks.find(cfn, name):
@@ -44,8 +46,8 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
     for resource in existing_resources(target, clients, account):
         # A late log line from a function or MySQL can recreate a deleted log group.
         kept = keep_data and (resource.kind in DATA or resource in mysql)
-        if resource.kind in ("AWS::Logs::LogGroup", *DATA) and not kept:
-            _delete(resource, clients, say)
+        if resource.kind in ("AWS::Logs::LogGroup", "AWS::Cognito::UserPool", *DATA) and not kept:
+            _delete(resource, target, clients, say)
     left = existing_resources(target, clients, account)
     data = [each for each in left if keep_data and (each.kind in DATA or each in mysql)]
     project.forget(target)
@@ -55,7 +57,11 @@ def destroy(target: Target, clients: Clients, account: str, keep_data: bool, say
         raise DeployError(
             "these resources still exist, so run `make destroy` again:\n" + "\n".join(lines_by_kind(rest))
         )
-    say("left of the stage: " + ("its data" if data else "nothing"))
+    if snapshots := database.snapshots(target, clients):
+        say(f"snapshots of MySQL, which cost money until you delete them: {', '.join(snapshots)}")
+        say("  aws rds delete-db-cluster-snapshot --db-cluster-snapshot-identifier <name>")
+    remaining = [name for name, found in (("its data", data), ("snapshots of MySQL", snapshots)) if found]
+    say("left of the stage: " + (" and ".join(remaining) or "nothing"))
 
 
 def _delete_functions(target: Target, clients: Clients, say: Say) -> None:
@@ -76,14 +82,18 @@ def _delete_functions(target: Target, clients: Clients, say: Say) -> None:
         say(f"{len(functions)} functions: deleted")
 
 
-def _delete(resource: Resource, clients: Clients, say: Say) -> None:
+def _delete(resource: Resource, target: Target, clients: Clients, say: Say) -> None:
     if resource.kind == "AWS::S3::Bucket":
         _empty(clients("s3"), resource.name, say)
         clients("s3").delete_bucket(Bucket=resource.name)
     elif resource.kind == "AWS::Logs::LogGroup":
         clients("logs").delete_log_group(logGroupName=resource.name)
+    elif resource.kind == "AWS::Cognito::UserPool":
+        for pool_id in list(protection.user_pools(target, clients("cognito-idp"))):
+            clients("cognito-idp").delete_user_pool(UserPoolId=pool_id)
     else:
         dynamodb = clients("dynamodb")
+        protection.remove_from_table(dynamodb, resource.name)
         dynamodb.delete_table(TableName=resource.name)
         dynamodb.get_waiter("table_not_exists").wait(TableName=resource.name, WaiterConfig={"Delay": 2})
     say(f"{resource.name}: deleted")

@@ -1,4 +1,4 @@
-"""Patches for CloudFormation."""
+"""Patches for CloudFormation, and for the deletion of user pools."""
 
 import contextvars
 from functools import wraps
@@ -47,3 +47,27 @@ def bucket_imports() -> None:
 
     changesets._deploy_stack_async = deploy_with_imports
     stacks._validation_errors = validate_except_imports
+
+
+def protected_user_pools() -> None:
+    """AWS refuses to delete a user pool that is protected from deletion. MiniStack deletes it."""
+    from ministack.services import cognito
+    from ministack.services.cloudformation import provisioners
+
+    delete, error = (
+        cognito._delete_user_pool,
+        "The user pool cannot be deleted because deletion protection is activated.",
+    )
+
+    def delete_unprotected(data: dict[str, Any]) -> Any:
+        if cognito._user_pools.get(data["UserPoolId"], {}).get("DeletionProtection") == "ACTIVE":
+            return cognito.error_response_json("InvalidParameterException", error, 400)
+        return delete(data)
+
+    def delete_with_stack(pool_id: str, _properties: dict[str, Any]) -> None:
+        cognito._delete_user_pool({"UserPoolId": pool_id})
+        if pool_id in cognito._user_pools:
+            raise ValueError(error)
+
+    cognito._delete_user_pool = delete_unprotected
+    provisioners._RESOURCE_HANDLERS["AWS::Cognito::UserPool"]["delete"] = delete_with_stack

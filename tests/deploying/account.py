@@ -30,6 +30,7 @@ LISTS: tuple[tuple[str, str, str, str | None], ...] = (
     ("lambda", "list_event_source_mappings", "EventSourceMappings", "UUID"),
     ("logs", "describe_log_groups", "logGroups", "logGroupName"),
     ("rds", "describe_db_clusters", "DBClusters", "DBClusterIdentifier"),
+    ("rds", "describe_db_cluster_snapshots", "DBClusterSnapshots", "DBClusterSnapshotIdentifier"),
     ("rds", "describe_db_instances", "DBInstances", "DBInstanceIdentifier"),
     ("s3", "list_buckets", "Buckets", "Name"),
     ("scheduler", "list_schedules", "Schedules", "Name"),

@@ -348,9 +348,13 @@ def store_again(stage: Stage) -> Answer:
 
 
 def stream_event(**event_id: str) -> dict[str, Any]:
-    """Returns the DynamoDB stream event of a new order. An event without an ``eventID`` cannot be announced."""
-    change = {"Keys": {"orderID": {"S": "o"}}, "SequenceNumber": "1", "ApproximateCreationDateTime": time.time()}
-    change["NewImage"] = {"orderID": {"S": "o"}, "customerID": {"S": "c"}}
+    """Returns the DynamoDB stream event of an order from a minute ago, which the stream may be delivering again.
+
+    An event without an ``eventID`` cannot be announced.
+    """
+    key = {"orderID": {"S": secrets.token_hex(8)}}
+    change = {"Keys": key, "SequenceNumber": "1", "ApproximateCreationDateTime": time.time() - 60}
+    change["NewImage"] = {**key, "customerID": {"S": "c"}}
     return {"Records": [{"eventName": "INSERT", "eventSource": "aws:dynamodb", **event_id, "dynamodb": change}]}
 
 
@@ -535,6 +539,7 @@ EXERCISES: tuple[Exercise, ...] = (
         "AnnounceOrdersRole",
         call("announce_orders", lambda _: stream_event(eventID=secrets.token_hex(8))),
         "sns:Publish -notifications",
+        "dynamodb:Query -notifications/index/byPeriod",
     ),
     of("AnnounceOrdersRole", call("announce_orders", lambda _: stream_event()), "sqs:SendMessage -failures"),
     of("ReceiveUploadRole", received("other/{}.txt"), "sns:Publish -notifications"),

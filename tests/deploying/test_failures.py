@@ -65,6 +65,23 @@ def test_a_template_that_fails_is_rolled_back_with_the_changes_before_it(place: 
     assert "s3: the-same-name" not in place.account.everything()
 
 
+def test_a_first_deploy_that_fails_is_finished_by_the_next_despite_protected_resources(
+    place: Place, here: Checkout
+) -> None:
+    """CloudFormation cannot delete the new user pool. The new tables stay, and the next deploy imports them."""
+    broken = with_buckets(place.checkout("fresh"), First="cafe-fresh-x", Second="cafe-fresh-x")
+    status, said = broken.run("fresh")
+    assert status == 1
+    assert "cafe-fresh-resources failed, and is now ROLLBACK_FAILED" in said
+    assert {"dynamodb: cafe-fresh-orders", "cognito-idp: cafe-fresh-users"} <= place.account.everything()
+    assert "imports existing data: " in here.deploy("fresh")
+    pools = [each["Name"] for each in place.account.all("cognito-idp", "list_user_pools", "UserPools")]
+    assert pools.count("cafe-fresh-users") == 1
+    table = place.account.aws("dynamodb").describe_table(TableName="cafe-fresh-orders")["Table"]
+    assert table["DeletionProtectionEnabled"]
+    here.deploy("fresh", "--destroy", "--delete-data", "fresh")
+
+
 def test_a_setting_that_lambda_refuses_is_rolled_back_with_the_code_and_the_template(place: Place) -> None:
     """The failed release differs from the previous release in its template, code and settings."""
     broken = place.checkout("refused")
@@ -129,7 +146,7 @@ def test_a_deploy_that_was_killed_after_any_step_is_finished_by_the_next(place: 
     assert place.account.state("cut")["under_way"] is None
     assert "functions and API: nothing to change" in checkout.deploy("cut")
     assert place.account.snapshot("cut") == snapshot
-    checkout.deploy("cut", "--destroy")
+    checkout.deploy("cut", "--destroy", "--delete-data", "cut")
 
 
 def test_a_rollback_after_a_killed_deploy_restores_the_previous_release(place: Place, here: Checkout) -> None:

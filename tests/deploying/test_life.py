@@ -204,6 +204,7 @@ def test_the_next_deploy_of_the_same_stage_takes_over_kept_data(place: Place, he
     s3.put_object(Bucket=reports, Key="kept.txt", Body=b"kept")
     item: dict[str, Any] = {"orderID": {"S": "kept"}, "customerID": {"S": "table-4"}}
     dynamodb.put_item(TableName="cafe-one-more-orders", Item=item)
+    wait_for(lambda: announcements(place, "one-more", "kept"), "the announcement of the stored order")
     said = here.deploy("one-more", "--destroy", "--keep-data")
     left = {each for each in place.account.everything() if re.search(r"cafe-one-more(-|$)", each)}
     assert left == {
@@ -224,11 +225,22 @@ def test_the_next_deploy_of_the_same_stage_takes_over_kept_data(place: Place, he
     assert values["ConsoleUrl"].endswith(f"/_aws/execute-api/{api}/api/")
     assert s3.get_object(Bucket=reports, Key="kept.txt")["Body"].read() == b"kept"
     assert dynamodb.get_item(TableName="cafe-one-more-orders", Key={"orderID": {"S": "kept"}})["Item"] == item
+    assert dynamodb.describe_table(TableName="cafe-one-more-orders")["Table"]["DeletionProtectionEnabled"]
+    # The new mapping reads the stream from its start, so it delivers the old order before the new order.
+    dynamodb.put_item(TableName="cafe-one-more-orders", Item={**item, "orderID": {"S": "new"}})
+    wait_for(lambda: announcements(place, "one-more", "new"), "the announcement of the new order")
+    assert len(announcements(place, "one-more", "kept")) == 1
+
+
+def announcements(place: Place, stage: str, order_id: str) -> list[str]:
+    """Returns the inbox items that announce an order."""
+    items = place.account.aws("dynamodb").scan(TableName=f"cafe-{stage}-notifications")["Items"]
+    return [each["facts"]["S"] for each in items if f'"{order_id}"' in each.get("facts", {}).get("S", "")]
 
 
 def test_a_destroyed_stage_leaves_the_other_unchanged(place: Place, here: Checkout) -> None:
     before = place.account.snapshot("one")
-    assert "left of the stage: nothing" in here.deploy("one-more", "--destroy")
+    assert "left of the stage: nothing" in here.deploy("one-more", "--destroy", "--delete-data", "one-more")
     assert not [each for each in place.account.everything() if re.search(r"cafe-one-more(-|$)", each)]
     assert place.account.snapshot("one") == before
     assert place.account.version("one")
@@ -240,5 +252,5 @@ def test_after_the_last_stage_the_account_is_as_empty_as_before(
     """The stage is destroyed twice from a copy of the repository that has never deployed it."""
     place.account.aws("s3").put_object(Bucket="cafe-one-reports-000000000000", Key="inventory/a.csv", Body=b"x")
     for _ in range(2):
-        assert "left of the stage: nothing" in elsewhere.deploy("one", "--destroy")
+        assert "left of the stage: nothing" in elsewhere.deploy("one", "--destroy", "--delete-data", "one")
     assert place.account.everything() == empty

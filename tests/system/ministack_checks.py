@@ -342,6 +342,17 @@ def bucket_imports(emulator: Emulator) -> bool:
     return _stack_status(cfn, "imports") == "CREATE_COMPLETE"
 
 
+def protected_user_pools(emulator: Emulator) -> bool:
+    cognito, cfn = emulator.client("cognito-idp"), emulator.client("cloudformation")
+    pool = cognito.create_user_pool(PoolName="protected", DeletionProtection="ACTIVE")["UserPool"]["Id"]
+    pools = {"Pool": {"Type": "AWS::Cognito::UserPool", "Properties": {"DeletionProtection": "ACTIVE"}}}
+    stack = cfn.create_stack(StackName="protected", TemplateBody=json.dumps({"Resources": pools}))["StackId"]
+    assert _stack_status(cfn, stack) == "CREATE_COMPLETE"
+    cfn.delete_stack(StackName="protected")
+    is_kept = not is_allowed(lambda: cognito.delete_user_pool(UserPoolId=pool), "InvalidParameterException")
+    return is_kept and _stack_status(cfn, stack) == "DELETE_FAILED"
+
+
 def _stack_status(cfn: Any, name: str) -> str:
     """Waits until the CloudFormation stack's operation ends, and returns the stack's status."""
 

@@ -57,6 +57,7 @@ class Account:
 @pytest.fixture
 def account(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
     monkeypatch.setattr(database, "INTERFACES_PAUSE_SECONDS", 0.1)
+    monkeypatch.setitem(database.SNAPSHOT_WAIT, "Delay", 1)
     account = Account(system, tmp_path)
     change = account.change()
     assert change
@@ -75,9 +76,13 @@ def test_a_database_is_created_as_described_and_a_second_deploy_changes_nothing(
     assert account.change() is None
 
 
-def test_a_removed_database_leaves_nothing_behind_not_even_its_secret(account: Account) -> None:
+def test_a_removed_database_leaves_only_its_final_snapshot(account: Account) -> None:
+    before = database.snapshots(account.target, account.clients)
     for _ in range(2):
         database.remove(account.target, account.clients, account.said.append)
+    [snapshot] = set(database.snapshots(account.target, account.clients)) - set(before)
+    assert re.fullmatch(r"cafe-own-final-\d{8}-\d{6}", snapshot)
+    assert f"database: taking the final snapshot {snapshot}" in account.said
     assert account.said[-1] == "cafe-own-database: deleted"
     assert account.clusters() == []
     known = account.clients("secretsmanager").list_secrets(IncludePlannedDeletion=True)["SecretList"]

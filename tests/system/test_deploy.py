@@ -12,7 +12,7 @@ import pytest
 
 from infra.deploy import chalice_record
 from infra.deploy.target import Target
-from tests.system.system import ROOT, System
+from tests.system.system import ROOT, System, new_id
 
 
 def deploy(system: System, *more: str) -> subprocess.CompletedProcess[str]:
@@ -83,6 +83,21 @@ DAMAGES = (
     *(mapping_without_partial_replies, no_failure_destination, no_function, no_way_to_upload),
     *(no_subscription, no_mapping, no_stage_of_the_api),
 )
+
+
+@pytest.mark.long
+def test_orders_are_announced_once_although_a_new_mapping_reads_the_stream_from_its_start(system: System) -> None:
+    before, after = [new_id() for _ in range(5)], new_id()
+    for order_id in before:
+        system.post("/orders", {"orderID": order_id, "customerID": "c", "item": "Tea"})
+        system.notification(order_id, "order")
+    no_mapping(system)
+    done = deploy(system)
+    assert done.returncode == 0, done.stdout + done.stderr
+    system.post("/orders", {"orderID": after, "customerID": "c", "item": "Tea"})
+    system.notification(after, "order")
+    announced = [system.notifications(order_id, "order") for order_id in (*before, after)]
+    assert [len(each) for each in announced] == [1] * 6
 
 
 @pytest.mark.long

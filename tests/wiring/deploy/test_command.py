@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,9 @@ def test_a_malformed_stage_is_refused(stage: str, capsys: pytest.CaptureFixture[
         ({"DB_SECRET_ARN": ""}, ["--local"], "DB_SECRET_ARN is not set"),
         ({"DB_SECRET_ARN": "arn", "SUBNET_IDS": "subnet-1"}, [], "set both SUBNET_IDS and SECURITY_GROUP_IDS"),
         ({}, ["--parameter", "EmailAddress"], "--parameter: must be NAME=VALUE"),
+        ({}, ["--destroy", "--yes"], "does not delete data: add --delete-data dev (make: DELETE_DATA=dev)"),
+        ({}, ["--destroy", "--yes", "--delete-data", "prod"], "does not delete data"),
+        ({}, ["--destroy", "--yes", "--delete-data", ""], "does not delete data"),
     ],
 )
 def test_wrong_arguments_and_variables_are_refused(
@@ -92,6 +96,13 @@ def account(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "cached_clients", lambda: lambda service, *_: client(service))
 
 
+TABLE: Any = {
+    "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
+    "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
+    "BillingMode": "PAY_PER_REQUEST",
+}
+
+
 def destroy(folder: Path, *options: str) -> int:
     return main(["test", "--destroy", "--project-dir", str(folder), *options])
 
@@ -120,6 +131,12 @@ def test_a_destroyed_stage_leaves_nothing_and_is_destroyed_a_second_time_without
     for _ in range(2):
         s3.put_object(Bucket=bucket, Key="a", Body=b"x")
     s3.delete_object(Bucket=bucket, Key="a")
+    dynamodb, cognito = client("dynamodb"), client("cognito-idp")
+    for table in ("cafe-test-orders", "cafe-other-orders"):
+        dynamodb.create_table(TableName=table, DeletionProtectionEnabled=True, **TABLE)
+    # An update that replaced the user pool left the old pool behind.
+    for stage in ("test", "test", "other"):
+        cognito.create_user_pool(PoolName=f"cafe-{stage}-users", DeletionProtection="ACTIVE")
     # A function or a MySQL cluster that logs after its stack is deleted creates its log group again.
     for group in ("/aws/lambda/cafe-test-store_orders", "/aws/rds/cluster/cafe-test/error"):
         client("logs").create_log_group(logGroupName=group)
@@ -127,16 +144,35 @@ def test_a_destroyed_stage_leaves_nothing_and_is_destroyed_a_second_time_without
     assert destroy(tmp_path, "--yes", "--keep-data") == 0
     assert "left of the stage: its data" in capsys.readouterr().out
     assert [each["Name"] for each in s3.list_buckets()["Buckets"]] == [bucket]
+    assert dynamodb.describe_table(TableName="cafe-test-orders")["Table"]["DeletionProtectionEnabled"]
     groups = [each["logGroupName"] for each in client("logs").describe_log_groups()["logGroups"]]
     assert groups == ["/aws/rds/cluster/cafe-test/error"]
     for _ in range(2):
-        assert destroy(tmp_path, "--yes") == 0
+        assert destroy(tmp_path, "--yes", "--delete-data", "test") == 0
         assert "left of the stage: nothing" in capsys.readouterr().out
     assert s3.list_buckets()["Buckets"] == client("logs").describe_log_groups()["logGroups"] == []
+    assert dynamodb.list_tables()["TableNames"] == ["cafe-other-orders"]
+    assert [each["Name"] for each in cognito.list_user_pools(MaxResults=60)["UserPools"]] == ["cafe-other-users"]
+
+
+@pytest.mark.usefixtures("account")
+def test_snapshots_of_mysql_are_named_at_the_end_and_are_no_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rds = client("rds")
+    for name in ("cafe-test", "cafe-test-final"):
+        password = {"MasterUsername": "admin", "MasterUserPassword": "password"}
+        rds.create_db_cluster(DBClusterIdentifier=name, Engine="aurora-mysql", **password)
+        rds.create_db_cluster_snapshot(DBClusterIdentifier=name, DBClusterSnapshotIdentifier=f"{name}-final-1")
+    rds.delete_db_cluster(DBClusterIdentifier="cafe-test", SkipFinalSnapshot=True)
+    assert destroy(tmp_path, "--yes", "--delete-data", "test") == 0
+    said = capsys.readouterr().out
+    assert "snapshots of MySQL, which cost money until you delete them: cafe-test-final-1\n" in said
+    assert said.endswith("left of the stage: snapshots of MySQL\n")
 
 
 @pytest.mark.usefixtures("account")
 def test_remaining_resources_without_data_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     client("sqs").create_queue(QueueName="cafe-test-orders")
-    assert destroy(tmp_path, "--yes") == 1
+    assert destroy(tmp_path, "--yes", "--keep-data") == 1
     assert "AWS::SQS::Queue: cafe-test-orders" in capsys.readouterr().err

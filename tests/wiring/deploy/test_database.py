@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import Mock, call
+from unittest.mock import Mock
 
 import pytest
 from botocore.exceptions import ClientError
@@ -176,18 +176,24 @@ def test_a_network_stays_in_its_zones_when_aws_adds_others(target: Target) -> No
     assert zones(target, Ec2(["us-east-1a", "us-east-1b"]), existing) == "us-east-1c,us-east-1d"
 
 
-@pytest.mark.parametrize(
-    ("status", "goes"), [("ROLLBACK_FAILED", True), ("UPDATE_COMPLETE", False), ("DELETE_FAILED", False), (None, False)]
-)
-def test_the_cluster_loses_its_protection_only_if_its_stack_was_never_complete(
-    target: Target, status: str | None, goes: bool
+@pytest.mark.parametrize(("status", "takes"), [("available", True), ("deleting", False), (None, False)])
+def test_the_cluster_loses_its_protection_only_after_its_final_snapshot(
+    target: Target, status: str | None, takes: bool, said: list[str]
 ) -> None:
-    """Deletion protection keeps people from deleting the cluster of a complete stack manually."""
-    rds, changed = Mock(exceptions=SimpleNamespace(DBClusterNotFoundFault=Missing)), {"DeletionProtection": False}
-    rds.modify_db_cluster.side_effect = lambda **given: accepts("rds", "ModifyDBCluster", given)
-    database.unprotect_failed(target, {"cloudformation": CloudFormation(status), "rds": rds}.__getitem__)
-    calls = [call(DBClusterIdentifier="cafe-test", **changed)] if goes else []
-    assert rds.modify_db_cluster.call_args_list == calls
+    """An interrupted removal is repeated, and must not fail on a cluster that it has begun to delete."""
+    rds, cfn = Mock(exceptions=SimpleNamespace(DBClusterNotFoundFault=Missing)), CloudFormation("CREATE_COMPLETE")
+    clusters = [{"DBClusterIdentifier": "cafe-test", "Status": status}] if status else []
+    rds.get_paginator.return_value.paginate.return_value = [{"DBClusters": clusters}]
+    database.remove(target, {"cloudformation": cfn, "rds": rds}.__getitem__, said.append)
+    calls = {name: given for name, _, given in rds.mock_calls if "paginat" not in name}
+    taking = ["create_db_cluster_snapshot", "get_waiter", "get_waiter().wait"] if takes else []
+    assert list(calls) == [*taking, "modify_db_cluster"]
+    assert calls["modify_db_cluster"] == {"DBClusterIdentifier": "cafe-test", "DeletionProtection": False}
+    if takes:
+        accepts("rds", "CreateDBClusterSnapshot", calls["create_db_cluster_snapshot"])
+        name = calls["create_db_cluster_snapshot"]["DBClusterSnapshotIdentifier"]
+        assert re.fullmatch(r"cafe-test-final-\d{8}-\d{6}", name)
+        assert said[0] == f"database: taking the final snapshot {name}"
 
 
 class Secrets:
