@@ -13,6 +13,7 @@ import pytest
 
 from infra.deploy import project
 from infra.deploy.machine import compiled_for, this_machine
+from infra.deploy.package import build_package
 from infra.deploy.target import Target
 from tests.wiring.fakes import OUTPUTS
 from tests.wiring.stage import place
@@ -33,7 +34,7 @@ def build(folder: Path, processor: str) -> Path:
     if not target.local:
         config["lambda_architecture"] = processor
     project.write_project(target, config)
-    return project.build_package(target, config)
+    return build_package(target, config)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ import pytest
 from infra.deploy import machine, project
 from infra.deploy.context import Context
 from infra.deploy.machine import Machine, lambda_machine, require_fit, this_machine
+from infra.deploy.package import _required, build_package
 from infra.deploy.releases import Release
 from infra.deploy.rollback import restore
 from infra.deploy.target import DeployError, Target
@@ -116,7 +117,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder = tmp_path / "installed"
     (folder / "pymysql").mkdir(parents=True)
     (folder / "pymysql" / "__init__.py").touch()
-    required = project._required((project.REPOSITORY / "requirements.txt").read_text())
+    required = _required((project.REPOSITORY / "requirements.txt").read_text())
     distributions(folder, *(name.replace("-", "_") for name in required))
     monkeypatch.setattr(project, "installed_here", lambda: folder)
     return folder
@@ -131,7 +132,7 @@ def test_a_local_stage_gets_what_pip_installs_here_and_a_stage_on_aws_what_lambd
         assert (target.project / "vendor").exists() is local
         here = machine.this_machine().processor
         assert project.architecture(config) == (here if local else project.tracked_config()["lambda_architecture"])
-    with zipfile.ZipFile(project.build_package(replace(target, local=True), config)) as file:
+    with zipfile.ZipFile(build_package(replace(target, local=True), config)) as file:
         assert {"app.py", "chalicelib/settings.py", "pymysql/__init__.py"} <= set(file.namelist())
 
 
@@ -142,7 +143,7 @@ def test_a_package_that_this_machine_cannot_run_is_neither_deployed_nor_kept(tar
     with pytest.raises(
         DeployError, match=r"^the package contains native\.abi3\.so, which is compiled for riscv64 Linux"
     ):
-        project.build_package(target, config)
+        build_package(target, config)
     assert list((target.project / ".chalice" / "deployments").iterdir()) == []
     assert not installed.exists()
 

@@ -1,0 +1,120 @@
+"""Builds the deployment package of a stage, and unpacks the package of an earlier release."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import zipfile
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from chalice.deploy.packager import DependencyBuilder, LambdaDeploymentPackager
+from chalice.utils import UI, ChaliceZipFile, OSUtils
+
+from infra.deploy.machine import lambda_machine, require_fit, this_machine
+from infra.deploy.project import RUNTIME, VENDOR, architecture, remove_compiled_files
+from infra.deploy.target import REPOSITORY, DeployError, Target
+from infra.files import write_private
+
+
+def package_file(project: Path, config: dict[str, Any]) -> Path:
+    """Returns the path of the deployment package for the project's current code, even if the package does not exist."""
+    # No dependency builder is needed to compute the file name.
+    packager = LambdaDeploymentPackager(OSUtils(), None, UI(), architecture(config))  # type: ignore[arg-type]
+    return Path(packager.deployment_package_filename(str(project), RUNTIME))
+
+
+class _QuickZip(ChaliceZipFile):
+    """A zip file that is written quickly, for a package that is not sent over a network."""
+
+    def writestr(self, *arguments: Any, **options: Any) -> None:
+        super().writestr(*arguments, **{**options, "compresslevel": 1})
+
+
+class _QuickZips(OSUtils):
+    def open_zip(self, filename: str, mode: str, compression: int = zipfile.ZIP_DEFLATED) -> zipfile.ZipFile:
+        return _QuickZip(filename, mode, compression=compression, osutils=self)
+
+
+def build_package(target: Target, config: dict[str, Any]) -> Path:
+    """Builds the deployment package that ``chalice deploy`` will use for the project's current code.
+
+    Raises ``DeployError`` if a requirement is missing or the functions cannot load a compiled module in the package.
+    """
+    remove_compiled_files()
+    osutils, processor = _QuickZips() if target.local else OSUtils(), architecture(config)
+    dependencies = DependencyBuilder(osutils, architecture=processor)
+    packager = LambdaDeploymentPackager(osutils, dependencies, UI(StringIO()), processor)
+    package = Path(packager.create_deployment_package(str(target.project), RUNTIME))
+    try:
+        _require_complete(package)
+        remedy = "check whether `pip config list` sets a different platform, and deploy again to build a new package"
+        require_runs(target, config, package, remedy)
+    except DeployError:
+        # A faulty package is deleted so that the next deploy does not use it.
+        package.unlink()
+        if target.local:
+            shutil.rmtree((target.project / VENDOR).readlink())
+        raise
+    return package
+
+
+def require_runs(target: Target, config: dict[str, Any], package: Path, remedy: str) -> None:
+    """Raises ``DeployError`` if the package contains a compiled module that the functions cannot load."""
+    require_fit(package, this_machine() if target.local else lambda_machine(architecture(config)), remedy)
+
+
+def _require_complete(package: Path) -> None:
+    if missing := _required((REPOSITORY / "requirements.txt").read_text()) - _installed(package):
+        names = ", ".join(sorted(missing))
+        raise DeployError(f"{names}: no wheel for Lambda with {RUNTIME} exists, or the package index did not respond")
+
+
+def _required(requirements: str) -> set[str]:
+    return {_plain(name) for name in re.findall(r"^([\w.-]+)", requirements, re.MULTILINE)}
+
+
+def _installed(package: Path) -> set[str]:
+    """Returns the requirements in a package. Chalice silently omits requirements that it cannot build."""
+    with zipfile.ZipFile(package) as file:
+        return {_plain(name.partition("-")[0]) for name in file.namelist() if ".dist-info/" in name}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def package_with(project: Path, digest: str) -> Path:
+    """Returns the package with this digest. The digest has the format of Lambda's ``CodeSha256``."""
+    packages = (project / ".chalice" / "deployments").glob("*.zip")
+    for path in sorted(packages, key=lambda path: path.stat().st_mtime, reverse=True):
+        if base64.b64encode(hashlib.sha256(path.read_bytes()).digest()).decode() == digest:
+            return path
+    raise DeployError(
+        "the functions have the package from another deploy: wait until that deploy ends, and deploy again"
+    )
+
+
+def package_sizes(package: Path) -> list[tuple[str, int]]:
+    """Returns a package's top-level files and folders with their compressed sizes in bytes, largest first."""
+    parts: dict[str, int] = {}
+    with zipfile.ZipFile(package) as file:
+        for each in file.infolist():
+            part = each.filename.split("/")[0]
+            parts[part] = parts.get(part, 0) + each.compress_size
+    return sorted(parts.items(), key=lambda part: -part[1])
+
+
+def unpack(package: Path, requirements: str, config: dict[str, Any], project: Path) -> None:
+    """Creates a project from a package and its configuration so that Chalice deploys the same package again."""
+    folder = project / ".chalice"
+    (folder / "deployments").mkdir(parents=True)
+    with zipfile.ZipFile(package) as file:
+        file.extractall(project, [name for name in file.namelist() if name.split("/")[0] in ("app.py", "chalicelib")])
+    (project / "requirements.txt").write_text(requirements)
+    write_private(folder / "config.json", json.dumps(config))
+    shutil.copy(package, package_file(project, config))
