@@ -33,7 +33,9 @@ RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 # Chalice, Lambda and the tests support these Python versions.
 RUNTIMES = ("python3.11", "python3.12", "python3.13", "python3.14")
 # Only the deploy uses these outputs, so functions do not receive them.
-OWN_OUTPUTS = ("API_RATE_LIMIT", "API_BURST_LIMIT", "MYSQL_CONCURRENCY", "ACCESS_LOGS_ARN", "API_WEB_ACL_ARN")
+OWN_OUTPUTS = (
+    *("ARCHITECTURE", "API_RATE_LIMIT", "API_BURST_LIMIT", "MYSQL_CONCURRENCY", "ACCESS_LOGS_ARN", "API_WEB_ACL_ARN"),
+)
 # The deploy waits at least this many seconds between two lines of Chalice output.
 PROGRESS_SECONDS = 10
 
@@ -78,9 +80,9 @@ def configure(target: Target, outputs: Mapping[str, str], orders_since: str, con
         limit = {"reserved_concurrency": concurrency} if concurrency and name in LIMITED else {}
         own = tracked["lambda_functions"].get(name, {})
         functions[name] = {**own, **mysql, **limit, "iam_role_arn": outputs[role]}
+    processor = this_machine().processor if target.local else outputs["ARCHITECTURE"]
     stage: dict[str, Any] = {"environment_variables": environment, "lambda_functions": functions}
-    if target.local:
-        stage["lambda_architecture"] = this_machine().processor
+    stage["lambda_architecture"] = processor
     # CAFE_BUILD identifies a deployed function's code and configuration.
     environment["CAFE_BUILD"] = digest(stage)
     config = {key: value for key, value in tracked.items() if key != "lambda_functions"}
@@ -103,7 +105,7 @@ def build(config: dict[str, Any]) -> str:
     return str(stage["environment_variables"]["CAFE_BUILD"])
 
 
-def architecture(config: dict[str, Any]) -> str:
+def architecture(config: Mapping[str, Any]) -> str:
     """Returns the processor architecture of the functions, such as ``arm64``, from the configuration."""
     [stage] = config["stages"].values()
     return str({"lambda_architecture": DEFAULT_LAMBDA_ARCHITECTURE, **config, **stage}["lambda_architecture"])

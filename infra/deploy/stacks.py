@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -21,6 +22,8 @@ PROGRESS_SECONDS = 10
 # Resources of these types can outlive their stage. Each type has a property that contains the resource's name.
 DATA = {"AWS::DynamoDB::Table": "TableName", "AWS::S3::Bucket": "BucketName"}
 SHOWN_KINDS = 6
+# SQS blocks the name of a deleted queue for this long. The local cloud does not.
+QUEUE_NAMES_BLOCKED = timedelta(seconds=60)
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 
 
@@ -42,6 +45,7 @@ class Change:
     arn: str
     new: bool
     lines: list[str]
+    local: bool = False
 
 
 def template(file: str = "resources.yaml", names: Mapping[str, str] | None = None) -> str:
@@ -123,7 +127,8 @@ def prepare(stack: Stack, cfn: Any, upload: Callable[[str], str] | None, say: Sa
     while "NextToken" in described:
         described = cfn.describe_change_set(StackName=stack.name, ChangeSetName=arn, NextToken=described["NextToken"])
         changes += [each["ResourceChange"] for each in described["Changes"]]
-    return Change(stack.name, arn, new, change_lines(stack.name, new, changes))
+    lines = change_lines(stack.name, new, changes)
+    return Change(stack.name, arn, new, lines, local=stack.parameters.get("Local") == "true")
 
 
 def _validation_errors(cfn: Any, arn: str) -> list[str]:
@@ -181,11 +186,35 @@ def apply(change: Change, cfn: Any, say: Say) -> None:
 
     If the change fails, raises ``DeployError`` with the failed resources and the stack's state.
     """
+    if not change.local:
+        _wait_for_queue_names(cfn, change, say)
     cfn.execute_change_set(StackName=change.stack, ChangeSetName=change.arn)
     stack = wait(cfn, change.stack, say)
     if stack is None or stack["StackStatus"] not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
         raise DeployError(why_it_failed(cfn, change.stack))
     say(f"{change.stack}: {stack['StackStatus'].lower().replace('_', ' ')}")
+
+
+def _wait_for_queue_names(cfn: Any, change: Change, say: Say) -> None:
+    """Waits until SQS accepts the names of queues that the stack, or a deleted stack of this name, has deleted."""
+    stack = _last_deleted(cfn, change.stack) if change.new else change.stack
+    pages = cfn.get_paginator("describe_stack_events").paginate(StackName=stack) if stack else ()
+    # Events are listed newest first.
+    for each in (event for page in pages for event in page["StackEvents"]):
+        left = (each["Timestamp"] + QUEUE_NAMES_BLOCKED - datetime.now(UTC)).total_seconds()
+        if left <= 0:
+            return
+        if (each["ResourceType"], each["ResourceStatus"]) == ("AWS::SQS::Queue", "DELETE_COMPLETE"):
+            say(f"{change.stack}: waiting {left:.0f} s, because SQS blocks the names of queues that were just deleted")
+            time.sleep(left)
+            return
+
+
+def _last_deleted(cfn: Any, name: str) -> str | None:
+    """Returns the id of the stack of this name that was deleted last, or None."""
+    pages = cfn.get_paginator("list_stacks").paginate(StackStatusFilter=["DELETE_COMPLETE"])
+    deleted = [each for page in pages for each in page["StackSummaries"] if each["StackName"] == name]
+    return str(max(deleted, key=lambda each: each["DeletionTime"])["StackId"]) if deleted else None
 
 
 def discard(change: Change, cfn: Any) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 
 from infra.deploy import api_settings, chalice_record
-from infra.deploy.project import api_stage
+from infra.deploy.project import api_stage, architecture
 from infra.deploy.target import Clients, DeployError, Say, Target, shown
 from infra.functions import ASYNCHRONOUS, LIMITED, Trigger, sources
 
@@ -128,6 +128,7 @@ def _check_functions(target: Target, config: Mapping[str, Any], clients: Clients
             continue
         settings = {
             "Role": asked["iam_role_arn"],
+            "Architectures": [architecture(config)],
             "Timeout": asked.get("lambda_timeout", config["lambda_timeout"]),
             "MemorySize": asked.get("lambda_memory_size", config["lambda_memory_size"]),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -117,6 +118,41 @@ def test_a_stack_in_any_state_can_be_changed(states: tuple[str, ...], calls: lis
     change(cfn, said)
     assert cfn.calls == calls
     assert ("waiting for an earlier change to end" in said[0]) is (states[0] == "UPDATE_IN_PROGRESS")
+
+
+QUEUE = {"ResourceType": "AWS::SQS::Queue", "LogicalResourceId": "OrdersQueue", "ResourceStatus": "DELETE_COMPLETE"}
+
+
+def ago(seconds: int, **event: str) -> dict[str, object]:
+    return {**QUEUE, "Timestamp": datetime.now(UTC) - timedelta(seconds=seconds), **event}
+
+
+@pytest.mark.parametrize(
+    ("local", "events", "waits"),
+    [
+        ("false", [ago(5, ResourceType="AWS::IAM::Role"), ago(20), ago(40)], 40),
+        ("false", [ago(20, ResourceStatus="CREATE_COMPLETE"), ago(61)], 0),
+        ("false", [], 0),
+        ("true", [ago(20)], 0),
+    ],
+)
+@pytest.mark.parametrize("states", [(None, "CREATE_COMPLETE"), ("UPDATE_COMPLETE", "UPDATE_COMPLETE")])
+def test_a_change_waits_a_minute_after_queues_were_deleted_because_sqs_blocks_their_names(
+    states: tuple[str, ...],
+    local: str,
+    events: list[dict[str, object]],
+    waits: int,
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cfn, pauses = CloudFormation(*states), [0.0]
+    # A new stack has the name of a deleted stack. An existing stack may have rolled back new queues.
+    (cfn.events if states[0] else cfn.deleted).extend(events)
+    monkeypatch.setattr("time.sleep", pauses.append)
+    assert change(cfn, said, Local=local)
+    assert max(pauses) == pytest.approx(waits, abs=10)
+    sentence = "s, because SQS blocks the names of queues that were just deleted"
+    assert [line for line in said if sentence in line] == [line for line in said[:1] if waits]
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------
