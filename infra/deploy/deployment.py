@@ -249,11 +249,14 @@ class Deployment:
     def _function_changes(self) -> list[str]:
         existing = set(chalice_record.functions(self.target, self.clients))
         asked = set(self.config["stages"][self.target.stage]["lambda_functions"])
-        builds = [build(each) for each in (self.serving.config if self.serving else self.config, self.config)]
+        configs = (self.serving.config if self.serving else self.config, self.config)
+        builds, processors = [build(each) for each in configs], [project.architecture(each) for each in configs]
         lines = [
             f"functions and API: deploying {len(asked)} functions with chalice, "
             f"build {' -> '.join(dict.fromkeys(builds))}"
         ]
+        if processors[0] != processors[1]:
+            lines.append(f"  processor {' -> '.join(processors)}")
         if new := asked - existing:
             lines.append(f"  add {', '.join(sorted(new))}" if existing else "  all functions are new")
         if removed := existing - asked:

@@ -85,7 +85,7 @@ def add_bytecode(package: Path) -> None:
     with tempfile.TemporaryDirectory() as made:
         folder, whole = Path(made) / "code", Path(made) / "package.zip"
         with zipfile.ZipFile(package) as file:
-            file.extractall(folder)
+            file.extractall(folder, [name for name in file.namelist() if "__pycache__" not in name])
         compile_all(folder)
         with zipfile.ZipFile(whole, "w") as file:
             for path in sorted(each for each in folder.rglob("*") if each.is_file()):

@@ -133,7 +133,7 @@ def _check_functions(target: Target, config: Mapping[str, Any], clients: Clients
             "MemorySize": asked.get("lambda_memory_size", config["lambda_memory_size"]),
         }
         for each in _different(function, settings):
-            yield f"{name}: {each} is {shown(function.get(each))}, not {settings[each]}"
+            yield f"{name}: {each} is {shown(function.get(each))}, not {shown(settings[each])}"
         if name in LIMITED:
             reserved = chalice_record.reserved(lambda_, target.function(name))
             if reserved != (limit := asked.get("reserved_concurrency", 0)):

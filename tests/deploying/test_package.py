@@ -30,9 +30,7 @@ Packages = Callable[[str], Path]
 def build(folder: Path, processor: str) -> Path:
     """Builds the package for Lambda on this ``processor``, or for a local stage if ``processor`` is ``here``."""
     target = Target("test", folder, processor == "here", {}, place())
-    config = project.configure(target, OUTPUTS, "2026-11-21")
-    if not target.local:
-        config["lambda_architecture"] = processor
+    config = project.configure(target, {**OUTPUTS, "ARCHITECTURE": processor}, "2026-11-21")
     project.write_project(target, config)
     return build_package(target, config)
 

@@ -144,10 +144,9 @@ class CloudFormation:
             long_ago = {"Timestamp": datetime(2026, 1, 1, tzinfo=UTC), "ResourceType": "AWS::SQS::Queue"}
             return Paginator("StackEvents", {key: [long_ago | each for each in value] for key, value in events.items()})
         if operation == "list_stacks":
-            stacks = [
-                {"StackName": "cafe-test-resources", "StackId": id_, "DeletionTime": datetime(2026, month, 1, tzinfo=UTC)}
-                for month, id_ in ((2, "deleted"), (1, "deleted-earlier"))
-            ]
+            dates = {"deleted": datetime(2026, 2, 1, tzinfo=UTC), "deleted-earlier": datetime(2026, 1, 1, tzinfo=UTC)}
+            name = {"StackName": "cafe-test-resources"}
+            stacks = [{**name, "StackId": key, "DeletionTime": value} for key, value in dates.items()]
             pages = [{"StackSummaries": [each]} for each in (*stacks, {"StackName": "cafe-test-deploys"})]
             return SimpleNamespace(paginate=lambda **_: pages)  # type: ignore[return-value]
         assert operation == "list_stack_resources"

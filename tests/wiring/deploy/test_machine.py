@@ -7,21 +7,26 @@ import struct
 import sys
 import zipfile
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import _cffi_backend
 import pytest
+from chalice.cli.factory import CLIFactory
+from chalice.deploy.packager import LambdaDeploymentPackager
+from chalice.utils import UI, OSUtils
 
-from infra.deploy import machine, project
+from infra.deploy import project
 from infra.deploy.context import Context
 from infra.deploy.machine import Machine, lambda_machine, require_fit, this_machine
-from infra.deploy.package import _required, build_package
+from infra.deploy.package import _required, build_package, unpack
 from infra.deploy.releases import Release
 from infra.deploy.rollback import restore
 from infra.deploy.target import DeployError, Target
 from tests.wiring.fakes import configured, distributions
+from tests.wiring.stage import as_variables, resolve
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 TAG = PYTHON.replace(".", "")
@@ -130,10 +135,38 @@ def test_a_local_stage_gets_what_pip_installs_here_and_a_stage_on_aws_what_lambd
         config = configured(replace(target, local=local))
         assert (target.project / "requirements.txt").exists() is not local
         assert (target.project / "vendor").exists() is local
-        here = machine.this_machine().processor
-        assert project.architecture(config) == (here if local else project.tracked_config()["lambda_architecture"])
     with zipfile.ZipFile(build_package(replace(target, local=True), config)) as file:
         assert {"app.py", "chalicelib/settings.py", "pymysql/__init__.py"} <= set(file.namelist())
+        # The package of a local stage has no bytecode, so that edits stay live.
+        assert not any("__pycache__" in name for name in file.namelist())
+
+
+def outputs(**parameters: str) -> dict[str, str]:
+    return as_variables(resolve("test", "eu-central-1", "123456789012", **parameters).outputs)
+
+
+def test_functions_run_on_arm64_or_the_parameters_processor_and_locally_on_this_machines(target: Target) -> None:
+    def processor(target: Target, **parameters: str) -> str:
+        return project.architecture(project.configure(target, outputs(**parameters), "2026-11-21"))
+
+    assert processor(target) == project.tracked_config()["lambda_architecture"] == "arm64"
+    assert processor(target, Architecture="x86_64") == "x86_64"
+    assert processor(replace(target, local=True), Local="true") == this_machine().processor
+
+
+@pytest.mark.parametrize("processor", ["arm64", "x86_64"])
+def test_a_rollback_keeps_the_processor_and_the_package_of_the_release(
+    processor: str, target: Target, tmp_path: Path
+) -> None:
+    kept = package(tmp_path / "kept.zip", **{"__pycache__/app.cpython-311.pyc": b"bytecode"})
+    config = project.configure(target, outputs(Architecture=processor), "2026-11-21")
+    unpack(kept, "", config, tmp_path / "former")
+    assert not list(tmp_path.rglob("*.pyc"))
+    read = CLIFactory(str(tmp_path / "former"), environ={}).create_config_obj("test")
+    assert read.lambda_architecture == processor
+    packager = LambdaDeploymentPackager(OSUtils(), None, UI(StringIO()), read.lambda_architecture)  # type: ignore[arg-type]
+    found = packager.create_deployment_package(str(tmp_path / "former"), project.RUNTIME)
+    assert Path(found).read_bytes() == kept.read_bytes()
 
 
 def test_a_package_that_this_machine_cannot_run_is_neither_deployed_nor_kept(target: Target, installed: Path) -> None:

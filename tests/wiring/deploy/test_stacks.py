@@ -120,34 +120,39 @@ def test_a_stack_in_any_state_can_be_changed(states: tuple[str, ...], calls: lis
     assert ("waiting for an earlier change to end" in said[0]) is (states[0] == "UPDATE_IN_PROGRESS")
 
 
-QUEUE = {"ResourceType": "AWS::SQS::Queue", "LogicalResourceId": "OrdersQueue", "ResourceStatus": "DELETE_COMPLETE"}
-
-
-def ago(seconds: int, **event: str) -> dict[str, object]:
-    return {**QUEUE, "Timestamp": datetime.now(UTC) - timedelta(seconds=seconds), **event}
-
-
 @pytest.mark.parametrize(
     ("local", "events", "waits"),
     [
-        ("false", [ago(5, ResourceType="AWS::IAM::Role"), ago(20), ago(40)], 40),
-        ("false", [ago(20, ResourceStatus="CREATE_COMPLETE"), ago(61)], 0),
+        (
+            "false",
+            [(5, "IAM::Role", "DELETE_COMPLETE"), *((each, "SQS::Queue", "DELETE_COMPLETE") for each in (20, 40))],
+            40,
+        ),
+        ("false", [(20, "SQS::Queue", "CREATE_COMPLETE"), (61, "SQS::Queue", "DELETE_COMPLETE")], 0),
         ("false", [], 0),
-        ("true", [ago(20)], 0),
+        ("true", [(20, "SQS::Queue", "DELETE_COMPLETE")], 0),
     ],
 )
 @pytest.mark.parametrize("states", [(None, "CREATE_COMPLETE"), ("UPDATE_COMPLETE", "UPDATE_COMPLETE")])
 def test_a_change_waits_a_minute_after_queues_were_deleted_because_sqs_blocks_their_names(
     states: tuple[str, ...],
     local: str,
-    events: list[dict[str, object]],
+    events: list[tuple[int, str, str]],
     waits: int,
     said: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cfn, pauses = CloudFormation(*states), [0.0]
     # A new stack has the name of a deleted stack. An existing stack may have rolled back new queues.
-    (cfn.events if states[0] else cfn.deleted).extend(events)
+    for ago, kind, status in events:
+        moment = datetime.now(UTC) - timedelta(seconds=ago)
+        event = {
+            "Timestamp": moment,
+            "ResourceType": f"AWS::{kind}",
+            "LogicalResourceId": "X",
+            "ResourceStatus": status,
+        }
+        (cfn.events if states[0] else cfn.deleted).append(event)
     monkeypatch.setattr("time.sleep", pauses.append)
     assert change(cfn, said, Local=local)
     assert max(pauses) == pytest.approx(waits, abs=10)
