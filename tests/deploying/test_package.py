@@ -7,6 +7,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,13 @@ ELF = {"x86_64": (62, "x86_64"), "arm64": (183, "aarch64")}
 Packages = Callable[[str], Path]
 
 
+# Bytecode may enlarge a package by a quarter.
+ENLARGED = 1.25
+
+
 def build(folder: Path, processor: str) -> Path:
     """Builds the package for Lambda on this ``processor``, or for a local stage if ``processor`` is ``here``."""
+    processor = processor.removeprefix("another ")
     target = Target("test", folder, processor == "here", {}, place())
     config = project.configure(target, {**OUTPUTS, "ARCHITECTURE": processor}, "2026-11-21")
     project.write_project(target, config)
@@ -43,7 +49,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
     """
     with ThreadPoolExecutor() as pool:
         building: dict[str, Future[Path]] = {
-            each: pool.submit(build, tmp_path_factory.mktemp(each), each) for each in ("here", *ELF)
+            each: pool.submit(build, tmp_path_factory.mktemp(each), each) for each in ("here", *ELF, "another arm64")
         }
     return lambda processor: building[processor].result()
 
@@ -70,6 +76,22 @@ def test_compiled_modules_of_a_local_stage_are_for_this_machine(packages: Packag
         assert made_for
         assert made_for[0] == here.system
         assert here.processor in made_for[1]
+
+
+def test_a_package_that_is_built_twice_has_the_same_digest(packages: Packages) -> None:
+    assert packages("arm64").parent != packages("another arm64").parent
+    assert packages("arm64").read_bytes() == packages("another arm64").read_bytes()
+
+
+@pytest.mark.parametrize("processor", ELF)
+def test_bytecode_of_every_module_enlarges_the_package_by_at_most_a_quarter(packages: Packages, processor: str) -> None:
+    with zipfile.ZipFile(packages(processor)) as file:
+        sizes = {each.filename: each.compress_size for each in file.infolist()}
+    bytecode = {name for name in sizes if name.endswith(".pyc")}
+    modules = {name for name in sizes if name.endswith(".py") and not name.startswith(("cffi/", "pycparser/"))}
+    assert bytecode == {Path(cache_from_source(name)).as_posix() for name in modules}
+    assert {"chalice/app.py", "jinja2/filters.py", "chalicelib/settings.py"} <= modules
+    assert sum(sizes.values()) <= ENLARGED * sum(size for name, size in sizes.items() if name not in bytecode)
 
 
 def test_the_package_contains_what_the_functions_import(packages: Packages, tmp_path: Path) -> None:
