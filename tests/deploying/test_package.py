@@ -28,10 +28,6 @@ ELF = {"x86_64": (62, "x86_64"), "arm64": (183, "aarch64")}
 Packages = Callable[[str], Path]
 
 
-# Bytecode may enlarge a package by a quarter.
-ENLARGED = 1.25
-
-
 def build(folder: Path, processor: str) -> Path:
     """Builds the package for Lambda on this ``processor``, or for a local stage if ``processor`` is ``here``."""
     processor = processor.removeprefix("another ")
@@ -79,7 +75,6 @@ def test_compiled_modules_of_a_local_stage_are_for_this_machine(packages: Packag
 
 
 def test_a_package_that_is_built_twice_has_the_same_digest(packages: Packages) -> None:
-    assert packages("arm64").parent != packages("another arm64").parent
     assert packages("arm64").read_bytes() == packages("another arm64").read_bytes()
 
 
@@ -91,7 +86,7 @@ def test_bytecode_of_every_module_enlarges_the_package_by_at_most_a_quarter(pack
     modules = {name for name in sizes if name.endswith(".py") and not name.startswith(("cffi/", "pycparser/"))}
     assert bytecode == {Path(cache_from_source(name)).as_posix() for name in modules}
     assert {"chalice/app.py", "jinja2/filters.py", "chalicelib/settings.py"} <= modules
-    assert sum(sizes.values()) <= ENLARGED * sum(size for name, size in sizes.items() if name not in bytecode)
+    assert sum(sizes.values()) <= 1.25 * sum(size for name, size in sizes.items() if name not in bytecode)
 
 
 def test_the_package_contains_what_the_functions_import(packages: Packages, tmp_path: Path) -> None:

@@ -144,10 +144,14 @@ class CloudFormation:
             long_ago = {"Timestamp": datetime(2026, 1, 1, tzinfo=UTC), "ResourceType": "AWS::SQS::Queue"}
             return Paginator("StackEvents", {key: [long_ago | each for each in value] for key, value in events.items()})
         if operation == "list_stacks":
-            dates = {"deleted": datetime(2026, 2, 1, tzinfo=UTC), "deleted-earlier": datetime(2026, 1, 1, tzinfo=UTC)}
-            name = {"StackName": "cafe-test-resources"}
-            stacks = [{**name, "StackId": key, "DeletionTime": value} for key, value in dates.items()]
-            pages = [{"StackSummaries": [each]} for each in (*stacks, {"StackName": "cafe-test-deploys"})]
+            pages = [
+                {"StackSummaries": [{"StackName": f"cafe-test-{part}", "StackId": id_, "DeletionTime": month}]}
+                for month, part, id_ in (
+                    (2, "resources", "deleted"),
+                    (1, "resources", "earlier"),
+                    (3, "deploys", "other"),
+                )
+            ]
             return SimpleNamespace(paginate=lambda **_: pages)  # type: ignore[return-value]
         assert operation == "list_stack_resources"
         resources = [{"ResourceStatus": each} for each in self.statuses]

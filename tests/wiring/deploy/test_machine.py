@@ -7,7 +7,6 @@ import struct
 import sys
 import zipfile
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,13 +14,11 @@ from typing import Any
 import _cffi_backend
 import pytest
 from chalice.cli.factory import CLIFactory
-from chalice.deploy.packager import LambdaDeploymentPackager
-from chalice.utils import UI, OSUtils
 
 from infra.deploy import project
 from infra.deploy.context import Context
 from infra.deploy.machine import Machine, lambda_machine, require_fit, this_machine
-from infra.deploy.package import _required, build_package, unpack
+from infra.deploy.package import _required, build_package, package_file, unpack
 from infra.deploy.releases import Release
 from infra.deploy.rollback import restore
 from infra.deploy.target import DeployError, Target
@@ -164,9 +161,8 @@ def test_a_rollback_keeps_the_processor_and_the_package_of_the_release(
     assert not list(tmp_path.rglob("*.pyc"))
     read = CLIFactory(str(tmp_path / "former"), environ={}).create_config_obj("test")
     assert read.lambda_architecture == processor
-    packager = LambdaDeploymentPackager(OSUtils(), None, UI(StringIO()), read.lambda_architecture)  # type: ignore[arg-type]
-    found = packager.create_deployment_package(str(tmp_path / "former"), project.RUNTIME)
-    assert Path(found).read_bytes() == kept.read_bytes()
+    # Chalice uses the file that has this name.
+    assert package_file(tmp_path / "former", config).read_bytes() == kept.read_bytes()
 
 
 def test_a_package_that_this_machine_cannot_run_is_neither_deployed_nor_kept(target: Target, installed: Path) -> None:

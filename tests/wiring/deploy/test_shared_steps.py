@@ -13,6 +13,7 @@ from infra.deploy.context import Context
 from infra.deploy.target import DeployError, Target
 
 RACE = "Unable to validate the following destination configurations"
+REFUSED = ("InvalidArgument", "PutBucketNotificationConfiguration", RACE)
 
 
 class Chalice:
@@ -42,7 +43,7 @@ def deploy(chalice: Chalice, target: Target, said: list[str], monkeypatch: pytes
 def test_a_deploy_is_repeated_with_a_new_record_while_s3_does_not_know_the_functions_permission(
     target: Target, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chalice = Chalice(*[("InvalidArgument", "PutBucketNotificationConfiguration", RACE)] * 3)
+    chalice = Chalice(REFUSED, REFUSED, REFUSED)
     deploy(chalice, target, said, monkeypatch)
     assert [each["name"] for [each] in chalice.records] == ["function-0", "function-1", "function-2", "function-3"]
     assert said == ["S3 does not accept the function receive_upload yet: trying again in 10 s"] * 3
@@ -51,9 +52,9 @@ def test_a_deploy_is_repeated_with_a_new_record_while_s3_does_not_know_the_funct
 @pytest.mark.parametrize(
     ("error", "runs"),
     [
-        (("InvalidArgument", "PutBucketNotificationConfiguration", RACE), 4),
-        (("InvalidArgument", "PutBucketNotificationConfiguration", "The event is not supported"), 1),
-        (("AccessDenied", "PutBucketNotificationConfiguration", RACE), 1),
+        (REFUSED, 4),
+        ((*REFUSED[:2], "The event is not supported"), 1),
+        (("AccessDenied", *REFUSED[1:]), 1),
         (("InvalidArgument", "CreateEventSourceMapping", RACE), 1),
     ],
 )

@@ -120,40 +120,31 @@ def test_a_stack_in_any_state_can_be_changed(states: tuple[str, ...], calls: lis
     assert ("waiting for an earlier change to end" in said[0]) is (states[0] == "UPDATE_IN_PROGRESS")
 
 
+QUEUE, ROLE = "AWS::SQS::Queue DELETE_COMPLETE", "AWS::IAM::Role DELETE_COMPLETE"
+
+
 @pytest.mark.parametrize(
     ("local", "events", "waits"),
     [
-        (
-            "false",
-            [(5, "IAM::Role", "DELETE_COMPLETE"), *((each, "SQS::Queue", "DELETE_COMPLETE") for each in (20, 40))],
-            40,
-        ),
-        ("false", [(20, "SQS::Queue", "CREATE_COMPLETE"), (61, "SQS::Queue", "DELETE_COMPLETE")], 0),
+        ("false", [(5, ROLE), (20, QUEUE), (40, QUEUE)], 40),
+        ("false", [(20, QUEUE.replace("DELETE", "CREATE")), (61, QUEUE)], 0),
         ("false", [], 0),
-        ("true", [(20, "SQS::Queue", "DELETE_COMPLETE")], 0),
+        ("true", [(20, QUEUE)], 0),
     ],
 )
-@pytest.mark.parametrize("states", [(None, "CREATE_COMPLETE"), ("UPDATE_COMPLETE", "UPDATE_COMPLETE")])
+@pytest.mark.parametrize("status", [None, "UPDATE_COMPLETE"])
 def test_a_change_waits_a_minute_after_queues_were_deleted_because_sqs_blocks_their_names(
-    states: tuple[str, ...],
-    local: str,
-    events: list[tuple[int, str, str]],
-    waits: int,
-    said: list[str],
-    monkeypatch: pytest.MonkeyPatch,
+    status: str | None, local: str, events: list[tuple[int, str]], waits: int, said: list[str], pauses: list[float]
 ) -> None:
-    cfn, pauses = CloudFormation(*states), [0.0]
-    # A new stack has the name of a deleted stack. An existing stack may have rolled back new queues.
-    for ago, kind, status in events:
+    cfn = CloudFormation(status, "UPDATE_COMPLETE")
+    for ago, event in events:
         moment = datetime.now(UTC) - timedelta(seconds=ago)
-        event = {
-            "Timestamp": moment,
-            "ResourceType": f"AWS::{kind}",
-            "LogicalResourceId": "X",
-            "ResourceStatus": status,
-        }
-        (cfn.events if states[0] else cfn.deleted).append(event)
-    monkeypatch.setattr("time.sleep", pauses.append)
+        kind, happened = event.split()
+        # A new stack has the name of a deleted stack. An existing stack may have rolled back new queues.
+        of_stack = cfn.events if status else cfn.deleted
+        of_stack.append(
+            {"LogicalResourceId": "X", "Timestamp": moment, "ResourceType": kind, "ResourceStatus": happened}
+        )
     assert change(cfn, said, Local=local)
     assert max(pauses) == pytest.approx(waits, abs=10)
     sentence = "s, because SQS blocks the names of queues that were just deleted"
