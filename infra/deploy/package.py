@@ -52,19 +52,20 @@ class _QuickZips(OSUtils):
 def build_package(target: Target, config: dict[str, Any]) -> Path:
     """Builds the deployment package that ``chalice deploy`` will use for the project's current code.
 
-    Raises ``DeployError`` if a requirement is missing or the functions cannot load a compiled module in the package.
+    Raises ``DeployError`` if a requirement is missing, the functions cannot load a compiled module, or a Python file
+    cannot be compiled.
     """
     remove_compiled_files()
     osutils, processor = _QuickZips() if target.local else OSUtils(), architecture(config)
     dependencies = DependencyBuilder(osutils, architecture=processor)
     packager = LambdaDeploymentPackager(osutils, dependencies, UI(StringIO()), processor)
     package = Path(packager.create_deployment_package(str(target.project), RUNTIME))
-    if not target.local:
-        add_bytecode(package)
     try:
         _require_complete(package)
         remedy = "check whether `pip config list` sets a different platform, and deploy again to build a new package"
         require_runs(target, config, package, remedy)
+        if not target.local:
+            add_bytecode(package)
     except DeployError:
         # A faulty package is deleted so that the next deploy does not use it.
         package.unlink()
