@@ -45,7 +45,6 @@ class Change:
     arn: str
     new: bool
     lines: list[str]
-    local: bool = False
 
 
 def template(file: str = "resources.yaml", names: Mapping[str, str] | None = None) -> str:
@@ -91,6 +90,8 @@ def prepare(stack: Stack, cfn: Any, upload: Callable[[str], str] | None, say: Sa
     new = current is None or current["StackStatus"] == "REVIEW_IN_PROGRESS"
     if current and not new and _is_as_desired(current, stack, cfn):
         return None
+    if "AWS::SQS::Queue" in stack.body and stack.parameters.get("Local") != "true":
+        wait_for_queue_names(cfn, stack.name, new, say)
     # Parameters of the existing stack keep their values, unless the template no longer declares the parameters.
     earlier = {each["ParameterKey"] for each in current.get("Parameters", [])} if current and not new else set()
     kept = (earlier & parameters_of(stack.body)) - set(stack.parameters)
@@ -127,8 +128,7 @@ def prepare(stack: Stack, cfn: Any, upload: Callable[[str], str] | None, say: Sa
     while "NextToken" in described:
         described = cfn.describe_change_set(StackName=stack.name, ChangeSetName=arn, NextToken=described["NextToken"])
         changes += [each["ResourceChange"] for each in described["Changes"]]
-    lines = change_lines(stack.name, new, changes)
-    return Change(stack.name, arn, new, lines, local=stack.parameters.get("Local") == "true")
+    return Change(stack.name, arn, new, change_lines(stack.name, new, changes))
 
 
 def _validation_errors(cfn: Any, arn: str) -> list[str]:
@@ -186,8 +186,6 @@ def apply(change: Change, cfn: Any, say: Say) -> None:
 
     If the change fails, raises ``DeployError`` with the failed resources and the stack's state.
     """
-    if not change.local:
-        _wait_for_queue_names(cfn, change, say)
     cfn.execute_change_set(StackName=change.stack, ChangeSetName=change.arn)
     stack = wait(cfn, change.stack, say)
     if stack is None or stack["StackStatus"] not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
@@ -195,9 +193,12 @@ def apply(change: Change, cfn: Any, say: Say) -> None:
     say(f"{change.stack}: {stack['StackStatus'].lower().replace('_', ' ')}")
 
 
-def _wait_for_queue_names(cfn: Any, change: Change, say: Say) -> None:
-    """Waits until SQS accepts the names of queues that the stack, or a deleted stack of this name, has deleted."""
-    stack = _last_deleted(cfn, change.stack) if change.new else change.stack
+def wait_for_queue_names(cfn: Any, name: str, new: bool, say: Say) -> None:
+    """Waits until SQS has forgotten the queues that the stack, or for a new stack its predecessor, has deleted.
+
+    Until then, SQS may still list these queues, and their names cannot be used again.
+    """
+    stack = _last_deleted(cfn, name) if new else name
     pages = cfn.get_paginator("describe_stack_events").paginate(StackName=stack) if stack else ()
     # Events are listed newest first.
     for each in (event for page in pages for event in page["StackEvents"]):
@@ -205,7 +206,7 @@ def _wait_for_queue_names(cfn: Any, change: Change, say: Say) -> None:
         if left <= 0:
             return
         if (each["ResourceType"], each["ResourceStatus"]) == ("AWS::SQS::Queue", "DELETE_COMPLETE"):
-            say(f"{change.stack}: waiting {left:.0f} s, because SQS blocks the names of queues that were just deleted")
+            say(f"{name}: waiting {left:.0f} s, because SQS blocks the names of queues that were just deleted")
             time.sleep(left)
             return
 

@@ -105,7 +105,8 @@ def test_the_build_changes_only_with_the_configuration(target: Target) -> None:
 
     assert build(target) == build(target)
     other = replace(target, database=place("other"))
-    assert len({build(target), build(other), build(target, "2026-11-22")}) == 3
+    x86 = project.build(project.configure(target, {**OUTPUTS, "ARCHITECTURE": "x86_64"}, SINCE))
+    assert len({build(target), build(other), build(target, "2026-11-22"), x86}) == 4
 
 
 def test_the_build_changes_with_each_file_of_the_code(

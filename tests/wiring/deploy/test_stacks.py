@@ -16,7 +16,7 @@ from tests.wiring.fakes import CloudFormation
 from tests.wiring.stage import rendered
 
 NAME = "cafe-test-resources"
-BODY = "Parameters: {Stage: {}, Local: {}, EmailAddress: {}, SmsKinds: {}}"
+BODY = "{Parameters: {Stage: {}, Local: {}, EmailAddress: {}, SmsKinds: {}}, Resources: {Q: {Type: AWS::SQS::Queue}}}"
 TAGS = {"app": "cafe", "stage": "test"}
 
 
