@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from infra.deploy import preflight, target
+from infra.deploy import preflight, stacks, target
 from infra.deploy.context import Changes, Context
 from infra.deploy.preflight import CallerIdentity, PermissionsUnknown
 from infra.deploy.target import Clients, DeployError, Target
