@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from infra.deploy.context import Context
 from infra.deploy.target import DeployError, Target
 
 RACE = "Unable to validate the following destination configurations"
+FAILS = pytest.raises(DeployError, match="chalice deploy failed")
 REFUSED = ("InvalidArgument", "PutBucketNotificationConfiguration", RACE)
 
 
@@ -30,38 +32,25 @@ class Chalice:
             raise DeployError(f"chalice deploy failed:\n{ChaliceDeploymentError(error)}")
 
 
-def deploy(chalice: Chalice, target: Target, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    # Each failed run creates another resource.
-    monkeypatch.setattr(
-        chalice_record, "rebuild", lambda *_: [{"name": f"function-{len(chalice.records)}", "resource_type": "x"}]
-    )
-    monkeypatch.setattr(project, "run_chalice", chalice.run)
-    context = Context(target, lambda _: None, None, lambda _: None, said.append)  # type: ignore[arg-type]
-    shared_steps.run_chalice(context, target.project, {})
-
-
-def test_a_deploy_is_repeated_with_a_new_record_while_s3_does_not_know_the_functions_permission(
-    target: Target, said: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chalice = Chalice(REFUSED, REFUSED, REFUSED)
-    deploy(chalice, target, said, monkeypatch)
-    assert [each["name"] for [each] in chalice.records] == ["function-0", "function-1", "function-2", "function-3"]
-    assert said == ["S3 does not accept the function receive_upload yet: trying again in 10 s"] * 3
-
-
 @pytest.mark.parametrize(
-    ("error", "runs"),
+    ("errors", "runs", "outcome"),
     [
-        (REFUSED, 4),
-        ((*REFUSED[:2], "The event is not supported"), 1),
-        (("AccessDenied", *REFUSED[1:]), 1),
-        (("InvalidArgument", "CreateEventSourceMapping", RACE), 1),
+        ([REFUSED] * 3, 4, nullcontext()),
+        ([REFUSED] * 9, 4, FAILS),
+        ([(*REFUSED[:2], "The event is not supported")], 1, FAILS),
+        ([("AccessDenied", *REFUSED[1:])], 1, FAILS),
+        ([("InvalidArgument", "CreateEventSourceMapping", RACE)], 1, FAILS),
     ],
 )
-def test_a_deploy_is_not_repeated_for_ever_and_not_after_another_error(
-    error: tuple[str, str, str], runs: int, target: Target, said: list[str], monkeypatch: pytest.MonkeyPatch
+def test_a_deploy_is_repeated_with_a_new_record_only_while_s3_does_not_know_the_functions_permission(
+    errors: list[Any], runs: int, outcome: Any, target: Target, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chalice = Chalice(*[error] * 9)
-    with pytest.raises(DeployError, match="chalice deploy failed"):
-        deploy(chalice, target, said, monkeypatch)
-    assert len(chalice.records) == runs
+    chalice = Chalice(*errors)
+    # Each failed run creates another resource.
+    monkeypatch.setattr(chalice_record, "rebuild", lambda *_: [{"name": f"function-{len(chalice.records)}"}])
+    monkeypatch.setattr(project, "run_chalice", chalice.run)
+    context = Context(target, lambda _: None, None, lambda _: None, said.append)  # type: ignore[arg-type]
+    with outcome:
+        shared_steps.run_chalice(context, target.project, {})
+    assert [each["name"] for [each] in chalice.records] == [f"function-{number}" for number in range(runs)]
+    assert said == ["S3 does not accept the function receive_upload yet: trying again in 10 s"] * (runs - 1)
